@@ -1,0 +1,9 @@
+//! nucleus chooses the next token of a language model: exact greedy, top-k, top-p and min-p sampling over
+//! `[batch, vocab]` logits, bit-identical on every backend. The C ABI in `include/nucleus.h` is the product;
+//! this crate is also an `rlib` so that its parts can be tested.
+#![deny(unsafe_code)]
+
+pub mod cpu;
+pub mod problem;
+pub mod reference;
+pub mod semantics;

@@ -1,0 +1,168 @@
+//! The few operations that the sampling contract is written in.
+//!
+//! Everything that must agree bit for bit between devices is a function over [`Arith`], so that native code
+//! (scalar or SIMD) and the kernel builders run the same text. The trait has no float addition on purpose:
+//! a float product is only ever followed by a product, a comparison or a conversion, so no compiler can
+//! contract or reassociate it into another value.
+
+/// 32-bit operations on one value, one SIMD register or one array, depending on the implementor.
+///
+/// `Int` wraps on overflow and is signed where the operation depends on the sign (`lt`, `shr`, `to_float`).
+pub trait Arith: Copy {
+    /// A 32-bit integer.
+    type Int: Copy;
+    /// An IEEE binary32 number.
+    type Float: Copy;
+    /// A truth value.
+    type Mask: Copy;
+
+    /// The integer constant `value`.
+    fn int(self, value: i32) -> Self::Int;
+    /// The float constant `value`.
+    fn float(self, value: f32) -> Self::Float;
+
+    /// `a + b`, wrapping.
+    fn add(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// `a - b`, wrapping.
+    fn sub(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bitwise and.
+    fn and(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bitwise or.
+    fn or(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// Bitwise exclusive or.
+    fn xor(self, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// `a << by`.
+    fn shl(self, a: Self::Int, by: u32) -> Self::Int;
+    /// `a >> by`, filling with the sign.
+    fn shr(self, a: Self::Int, by: u32) -> Self::Int;
+
+    /// `a - b` in binary32, round to nearest even.
+    fn fsub(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a * b` in binary32, round to nearest even.
+    fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
+
+    /// Toward zero. Only called on values in `[0, 2^31)`.
+    fn trunc(self, a: Self::Float) -> Self::Int;
+    /// Only called on integers below 2^24 + 1 in magnitude, so the conversion is exact.
+    fn to_float(self, a: Self::Int) -> Self::Float;
+    /// The bits of a float.
+    fn to_bits(self, a: Self::Float) -> Self::Int;
+    /// The float with these bits.
+    fn from_bits(self, a: Self::Int) -> Self::Float;
+
+    /// `a < b`, signed.
+    fn lt(self, a: Self::Int, b: Self::Int) -> Self::Mask;
+    /// `a == b`.
+    fn eq(self, a: Self::Int, b: Self::Int) -> Self::Mask;
+    /// `a < b` for floats; false where either is NaN.
+    fn flt(self, a: Self::Float, b: Self::Float) -> Self::Mask;
+    /// Both.
+    fn both(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
+    /// Either.
+    fn either(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
+    /// Negation.
+    fn not(self, a: Self::Mask) -> Self::Mask;
+
+    /// `if_true` where the mask holds, else `if_false`.
+    fn select(self, mask: Self::Mask, if_true: Self::Int, if_false: Self::Int) -> Self::Int;
+    /// `if_true` where the mask holds, else `if_false`.
+    fn fselect(self, mask: Self::Mask, if_true: Self::Float, if_false: Self::Float) -> Self::Float;
+}
+
+/// The unsigned 64-bit operations that totals, targets and the draw need; one value a row.
+pub trait WideArith: Arith {
+    /// An unsigned 64-bit integer.
+    type Wide: Copy;
+
+    /// The constant `value`.
+    fn wide(self, value: u64) -> Self::Wide;
+    /// The 32 bits of `a`, zero-extended.
+    fn widen(self, a: Self::Int) -> Self::Wide;
+    /// Bits 0 to 31.
+    fn low(self, a: Self::Wide) -> Self::Int;
+    /// Bits 32 to 63.
+    fn high(self, a: Self::Wide) -> Self::Int;
+    /// `a + b`; never called where it would overflow.
+    fn wadd(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `a * b`; never called where it would overflow.
+    fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `a % b`; `b` is not zero.
+    fn wrem(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `a << by`.
+    fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
+    /// `a >> by` with `by` below 64 in every row.
+    fn wshr(self, a: Self::Wide, by: Self::Wide) -> Self::Wide;
+    /// Bitwise and.
+    fn wand(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// Bitwise or.
+    fn wor(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `a < b`, unsigned.
+    fn wlt(self, a: Self::Wide, b: Self::Wide) -> Self::Mask;
+    /// `a == b`.
+    fn weq(self, a: Self::Wide, b: Self::Wide) -> Self::Mask;
+    /// `if_true` where the mask holds, else `if_false`.
+    fn wselect(self, mask: Self::Mask, if_true: Self::Wide, if_false: Self::Wide) -> Self::Wide;
+}
+
+/// One value at a time, in plain Rust.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scalar;
+
+macro_rules! scalar_ops {
+    ($($name:ident($($arg:ident: $ty:ty),*) -> $ret:ty = $body:expr;)*) => {
+        $(#[inline(always)] fn $name(self, $($arg: $ty),*) -> $ret { $body })*
+    };
+}
+
+impl Arith for Scalar {
+    type Int = i32;
+    type Float = f32;
+    type Mask = bool;
+
+    scalar_ops! {
+        int(value: i32) -> i32 = value;
+        float(value: f32) -> f32 = value;
+        add(a: i32, b: i32) -> i32 = a.wrapping_add(b);
+        sub(a: i32, b: i32) -> i32 = a.wrapping_sub(b);
+        and(a: i32, b: i32) -> i32 = a & b;
+        or(a: i32, b: i32) -> i32 = a | b;
+        xor(a: i32, b: i32) -> i32 = a ^ b;
+        shl(a: i32, by: u32) -> i32 = a << by;
+        shr(a: i32, by: u32) -> i32 = a >> by;
+        fsub(a: f32, b: f32) -> f32 = a - b;
+        fmul(a: f32, b: f32) -> f32 = a * b;
+        trunc(a: f32) -> i32 = a as i32;
+        to_float(a: i32) -> f32 = a as f32;
+        to_bits(a: f32) -> i32 = a.to_bits() as i32;
+        from_bits(a: i32) -> f32 = f32::from_bits(a as u32);
+        lt(a: i32, b: i32) -> bool = a < b;
+        eq(a: i32, b: i32) -> bool = a == b;
+        flt(a: f32, b: f32) -> bool = a < b;
+        both(a: bool, b: bool) -> bool = a & b;
+        either(a: bool, b: bool) -> bool = a | b;
+        not(a: bool) -> bool = !a;
+        select(mask: bool, if_true: i32, if_false: i32) -> i32 = if mask { if_true } else { if_false };
+        fselect(mask: bool, if_true: f32, if_false: f32) -> f32 = if mask { if_true } else { if_false };
+    }
+}
+
+impl WideArith for Scalar {
+    type Wide = u64;
+
+    scalar_ops! {
+        wide(value: u64) -> u64 = value;
+        widen(a: i32) -> u64 = u64::from(a as u32);
+        low(a: u64) -> i32 = a as u32 as i32;
+        high(a: u64) -> i32 = (a >> 32) as i32;
+        wadd(a: u64, b: u64) -> u64 = a + b;
+        wmul(a: u64, b: u64) -> u64 = a * b;
+        wrem(a: u64, b: u64) -> u64 = a % b;
+        wshl(a: u64, by: u32) -> u64 = a << by;
+        wshr(a: u64, by: u64) -> u64 = a >> by;
+        wand(a: u64, b: u64) -> u64 = a & b;
+        wor(a: u64, b: u64) -> u64 = a | b;
+        wlt(a: u64, b: u64) -> bool = a < b;
+        weq(a: u64, b: u64) -> bool = a == b;
+        wselect(mask: bool, if_true: u64, if_false: u64) -> u64 = if mask { if_true } else { if_false };
+    }
+}

@@ -1,0 +1,72 @@
+//! Cleaning of logits and the order they are compared in.
+//!
+//! All of it works on bits: accelerators flush subnormal floats at different points, so a float comparison
+//! near zero could differ between devices where an integer one cannot.
+
+use super::arith::Arith;
+
+/// Bits of the largest finite f32, which +inf becomes.
+pub const MAX_FINITE_BITS: i32 = 0x7f7f_ffff;
+/// Bits of −inf, which NaN becomes: "not a candidate".
+pub const NEG_INF_BITS: i32 = 0xff80_0000_u32 as i32;
+/// [`order_key`] of −inf: the least key a cleaned value can have.
+pub const NEG_INF_KEY: i32 = NEG_INF_BITS ^ 0x7fff_ffff;
+
+const EXPONENT: i32 = 0x7f80_0000;
+const MAGNITUDE: i32 = 0x7fff_ffff;
+
+/// f32 bits of a bf16 number given as its 16 bits (zero-extended). Exact.
+#[inline(always)]
+pub fn widen_bf16<A: Arith>(a: A, bits: A::Int) -> A::Int {
+    a.shl(bits, 16)
+}
+
+/// f32 bits of a binary16 number given as its 16 bits (zero-extended). Exact: a binary16 subnormal is a normal
+/// f32, so this must not go through a conversion that a device may run with flushing on.
+#[inline(always)]
+pub fn widen_f16<A: Arith>(a: A, bits: A::Int) -> A::Int {
+    let sign = a.shl(a.and(bits, a.int(0x8000)), 16);
+    let exponent = a.and(bits, a.int(0x7c00));
+    let mantissa = a.and(bits, a.int(0x03ff));
+    let normal = a.add(a.shl(a.and(bits, a.int(0x7fff)), 13), a.int((127 - 15) << 23));
+    let special = a.or(a.int(EXPONENT), a.shl(mantissa, 13));
+    let subnormal = a.to_bits(a.fmul(a.to_float(mantissa), a.float(1.0 / 16_777_216.0)));
+    let magnitude = a.select(
+        a.eq(exponent, a.int(0)),
+        subnormal,
+        a.select(a.eq(exponent, a.int(0x7c00)), special, normal),
+    );
+    a.or(sign, magnitude)
+}
+
+/// Whether f32 bits are a NaN.
+#[inline(always)]
+pub fn is_nan<A: Arith>(a: A, bits: A::Int) -> A::Mask {
+    a.lt(a.int(EXPONENT), a.and(bits, a.int(MAGNITUDE)))
+}
+
+/// f32 bits after cleaning: NaN → −inf, +inf → the largest finite f32, −0 and subnormals → +0.
+#[inline(always)]
+pub fn clean<A: Arith>(a: A, bits: A::Int) -> A::Int {
+    let magnitude = a.and(bits, a.int(MAGNITUDE));
+    let flushed = a.select(a.lt(magnitude, a.int(0x0080_0000)), a.int(0), bits);
+    let finite = a.select(a.eq(bits, a.int(EXPONENT)), a.int(MAX_FINITE_BITS), flushed);
+    a.select(is_nan(a, bits), a.int(NEG_INF_BITS), finite)
+}
+
+/// Maps cleaned bits to integers that order like the values do. Its own inverse.
+#[inline(always)]
+pub fn order_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
+    a.xor(bits, a.and(a.shr(bits, 31), a.int(MAGNITUDE)))
+}
+
+/// A cleaned value in the bits of a 16-bit logits type, from the original 16 bits and their f32 widening.
+///
+/// Cleaning rounds to nothing here but the two values that change: NaN (−inf) and what is zero or subnormal as
+/// f32 (+0). +inf stays: the largest finite f32 rounds to it in both 16-bit types.
+#[inline(always)]
+pub fn clean_narrow<A: Arith>(a: A, narrow: A::Int, wide_bits: A::Int, neg_inf: i32) -> A::Int {
+    let zero = a.lt(a.and(wide_bits, a.int(MAGNITUDE)), a.int(0x0080_0000));
+    let flushed = a.select(zero, a.int(0), narrow);
+    a.select(is_nan(a, wide_bits), a.int(neg_inf), flushed)
+}

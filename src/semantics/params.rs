@@ -1,0 +1,64 @@
+//! What one row asks for, and what of it the host computes once so that no device divides or rounds it.
+
+use super::top_p::TopP;
+use super::weights::MAX_WEIGHT;
+
+/// Below this temperature a row is greedy.
+pub const GREEDY_TEMPERATURE: f32 = 1e-5;
+
+/// A row's parameters as every backend receives them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowParams {
+    /// Entries that survive top-k; 0 where top-k is off, else in `1..vocab`.
+    pub k: i32,
+    /// The row takes the maximum: temperature below [`GREEDY_TEMPERATURE`].
+    pub greedy: bool,
+    /// `round_f32(log2(e) / T · 2¹⁸)`; 1 where `greedy`.
+    pub scale: f32,
+    /// The nucleus.
+    pub top_p: TopP,
+    /// Least weight that min-p keeps; 0 where min-p is off.
+    pub min_weight: i32,
+    /// U, most significant word first.
+    pub words: [u32; 4],
+}
+
+impl RowParams {
+    /// From the caller's values, which [`check_row`] has passed. `vocab` is at least 1.
+    pub fn new(k: i32, p: f32, min_p: f32, temperature: f32, words: [u32; 4], vocab: usize) -> RowParams {
+        let greedy = temperature < GREEDY_TEMPERATURE;
+        RowParams {
+            k: if k <= 0 || k as usize >= vocab { 0 } else { k },
+            greedy,
+            scale: if greedy { 1.0 } else { scale(temperature) },
+            top_p: TopP::new(p),
+            min_weight: min_weight(min_p),
+            words,
+        }
+    }
+}
+
+/// The constant `c` of a temperature: `round_f32(log2(e) / T · 2¹⁸)`.
+pub fn scale(temperature: f32) -> f32 {
+    (std::f64::consts::LOG2_E / f64::from(temperature) * f64::from(1 << 18)) as f32
+}
+
+/// `ceil(min_p · (2²⁴ − 1))`, at most the weight of the maximum: min_p above 1 keeps what 1 keeps.
+pub fn min_weight(min_p: f32) -> i32 {
+    // 24 bits times 24 bits is exact in f64, so the ceiling is too.
+    (f64::from(min_p.clamp(0.0, 1.0)) * f64::from(MAX_WEIGHT)).ceil() as i32
+}
+
+/// What is wrong with a row's parameters: the parameter's name, its value, and what would be right.
+pub fn check_row(p: f32, min_p: f32, temperature: f32) -> Result<(), (&'static str, f32, &'static str)> {
+    if p.is_nan() {
+        return Err(("p", p, "a number (1 or more turns top-p off)"));
+    }
+    if min_p.is_nan() {
+        return Err(("min_p", min_p, "a number (0 or less turns min-p off)"));
+    }
+    if !temperature.is_finite() || temperature < 0.0 {
+        return Err(("temperature", temperature, "finite and at least 0 (below 1e-5 is greedy)"));
+    }
+    Ok(())
+}

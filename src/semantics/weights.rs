@@ -1,0 +1,69 @@
+//! Temperature and integer weights: `q`, the distance below the maximum in units of 2⁻¹⁸ octaves, and `W(q)`.
+//!
+//! Probabilities are integers so that their sums do not depend on the order of summation; that is what makes a
+//! token independent of tiling, batch, device and sharding.
+
+use super::arith::Arith;
+
+/// The weight of the maximum, `2²⁴ − 1`.
+pub const MAX_WEIGHT: i32 = (1 << 24) - 1;
+/// `q` saturates here, where the weight has long been 0.
+pub const MAX_Q: i32 = 40 << 18;
+
+/// `q = trunc(min((max − x) · scale, MAX_Q))`, with `scale` from [`super::params::scale`].
+///
+/// `max` and `x` are cleaned. The minimum is a comparison that NaN fails (−inf minus −inf in a row without a
+/// candidate), so the conversion never sees NaN.
+#[inline(always)]
+pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> A::Int {
+    let limit = a.float(MAX_Q as f32);
+    let distance = a.fmul(a.fsub(max, x), scale);
+    a.trunc(a.fselect(a.flt(distance, limit), distance, limit))
+}
+
+/// `W(q)`: the integer weight of a logit that lies `q · 2⁻¹⁸` octaves below the maximum.
+///
+/// Within `2⁻¹⁸` relative and 1 absolute of `(2²⁴ − 1) · 2^(−q / 2¹⁸)`, never increasing. `p` is the sixteenth
+/// of the fractional exponent in units of 2⁻²⁴, `u` the cubic of `2^(−fraction/16)`, which four squarings raise
+/// to the sixteenth power.
+#[inline(always)]
+pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
+    const K: f32 = 2.772_588_7; // 4 ln 2
+    const C2: f32 = 1.0 / 33_554_432.0; // 2^-25
+    const C3: f32 = 1.0 / 50_331_648.0; // 2^-24 / 3
+
+    let octaves = a.shr(q, 18);
+    let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), a.float(K));
+    let p2 = a.fmul(a.fmul(p, p), a.float(C2));
+    let p3 = a.fmul(a.fmul(p2, p), a.float(C3));
+    let u = a.sub(a.add(a.sub(a.int(1 << 24), a.trunc(p)), a.trunc(p2)), a.trunc(p3));
+    let mut power = a.fmul(a.to_float(u), a.float(1.0 / 16_777_216.0));
+    for _ in 0..4 {
+        power = a.fmul(power, power);
+    }
+    let two_to_24_minus_octaves = a.from_bits(a.shl(a.sub(a.int(151), octaves), 23));
+    let w = a.trunc(a.fmul(power, two_to_24_minus_octaves));
+    a.select(a.lt(w, a.int(MAX_WEIGHT)), w, a.int(MAX_WEIGHT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arith::Scalar;
+    use super::*;
+
+    /// The four properties that the contract asks of `W`, over every q.
+    #[test]
+    fn weight_meets_its_contract_for_every_q() {
+        assert_eq!(weight(Scalar, 0), MAX_WEIGHT);
+        let mut previous = i32::MAX;
+        for q in 0..=MAX_Q {
+            let w = weight(Scalar, q);
+            let exact = f64::from(MAX_WEIGHT) * (-f64::from(q) / f64::from(1 << 18)).exp2();
+            let allowed = exact / f64::from(1 << 18) + 1.0;
+            assert!((f64::from(w) - exact).abs() <= allowed, "W({q}) = {w}, exact {exact}");
+            assert!(w <= previous, "W increases at {q}");
+            previous = w;
+        }
+        assert_eq!(previous, 0);
+    }
+}

@@ -4,6 +4,9 @@
 #![deny(unsafe_code)]
 
 pub mod cpu;
+#[path = "../kernels/mod.rs"]
+pub mod kernels;
 pub mod problem;
 pub mod reference;
 pub mod semantics;
+pub mod stablehlo;

@@ -1,0 +1,88 @@
+//! Reading a batch: cleaned keys, the maximum, and the parameters of each row.
+
+use crate::kernels::{Column, Spec, COLUMNS};
+use crate::problem::{Dtype, BF16_NEG_INF, F16_NEG_INF};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{self, order_key, NEG_INF_KEY};
+use crate::stablehlo::{Elem, Hlo, Reduce, Value};
+
+/// A batch on the device. Shapes are `[batch]` unless said otherwise.
+pub(super) struct Row {
+    /// The logits' own bits as integers, `[batch, vocab]`.
+    narrow: Value,
+    /// As f32 bits, before cleaning, `[batch, vocab]`.
+    bits: Value,
+    /// Order keys of the cleaned logits, `[batch, vocab]`.
+    pub(super) keys: Value,
+    pub(super) max_key: Value,
+    pub(super) had_nan: Value,
+    pub(super) no_candidate: Value,
+    dtype: Dtype,
+    params: Value,
+    batch: usize,
+}
+
+impl Row {
+    pub(super) fn load(h: &Hlo, spec: &Spec) -> Row {
+        let dims = [spec.batch, spec.vocab];
+        let (elem, bits_elem) = match spec.dtype {
+            Dtype::F32 => (Elem::F32, Elem::I32),
+            Dtype::Bf16 => (Elem::Bf16, Elem::U16),
+            Dtype::F16 => (Elem::F16, Elem::U16),
+        };
+        let logits = h.argument(elem, &dims);
+        let params = h.argument(Elem::I32, &[spec.batch, COLUMNS]);
+        let raw = h.bitcast(logits, bits_elem);
+        let (narrow, bits) = match spec.dtype {
+            Dtype::F32 => (raw, raw),
+            Dtype::Bf16 => {
+                let narrow = h.convert(raw, Elem::I32);
+                (narrow, clean::widen_bf16(h, narrow))
+            }
+            Dtype::F16 => {
+                let narrow = h.convert(raw, Elem::I32);
+                (narrow, clean::widen_f16(h, narrow))
+            }
+        };
+        let keys = order_key(h, clean::clean(h, bits));
+        let max_key = h.reduce(keys, Reduce::Max);
+        let had_nan = h.reduce(clean::is_nan(h, bits), Reduce::Or);
+        let no_candidate = h.eq(max_key, h.int(NEG_INF_KEY));
+        Row { narrow, bits, keys, max_key, had_nan, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
+    }
+
+    pub(super) fn param(&self, h: &Hlo, column: Column) -> Value {
+        let column = column as usize;
+        h.reshape(h.slice(self.params, 1, column, column + 1), &[self.batch])
+    }
+
+    /// `topk_logits_unsorted`, as bits of the logits' type.
+    pub(super) fn masked_logits(&self, h: &Hlo, kept: Value) -> Value {
+        let cleaned = match self.dtype {
+            Dtype::F32 => clean::clean(h, self.bits),
+            Dtype::Bf16 => clean::clean_narrow(h, self.narrow, self.bits, BF16_NEG_INF),
+            Dtype::F16 => clean::clean_narrow(h, self.narrow, self.bits, F16_NEG_INF),
+        };
+        self.replace_masked(h, kept, cleaned)
+    }
+
+    /// `values`, bits of the logits' type, where `kept`, else the replace value.
+    pub(super) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
+        let masked = h.select(kept, values, self.param(h, Column::Replace));
+        match self.dtype {
+            Dtype::F32 => masked,
+            Dtype::Bf16 | Dtype::F16 => h.convert(masked, Elem::U16),
+        }
+    }
+
+    /// The cleaned logits in the bits of their type at flat positions `[batch, n]` of the row.
+    pub(super) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
+        let vocab = h.dims(self.keys)[1];
+        let cleaned = match self.dtype {
+            Dtype::F32 => clean::clean(h, self.bits),
+            Dtype::Bf16 => clean::clean_narrow(h, self.narrow, self.bits, BF16_NEG_INF),
+            Dtype::F16 => clean::clean_narrow(h, self.narrow, self.bits, F16_NEG_INF),
+        };
+        super::search::gather_in_rows(h, h.reshape(cleaned, &[self.batch, vocab]), positions)
+    }
+}

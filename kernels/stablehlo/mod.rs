@@ -1,0 +1,38 @@
+//! Kernels as StableHLO, for any PJRT plugin.
+//!
+//! A program takes the logits `[batch, vocab]` and the parameters `i32 [batch, COLUMNS]`, and returns
+//! `i32 [RESULTS, batch]`, then the wide arrays that [`Wanted`](super::Wanted) names, in its order. Wide logits are
+//! returned as the bits of their type, so that no conversion can touch them.
+
+mod arbitrary;
+mod bounded;
+mod load;
+mod nucleus;
+mod search;
+
+use super::{Path, Spec};
+use crate::stablehlo::{Hlo, Value};
+
+/// The text of the program for a spec.
+pub fn emit(spec: &Spec) -> String {
+    let h = &Hlo::new();
+    let row = load::Row::load(h, spec);
+    let results = match spec.path {
+        Path::Arbitrary => arbitrary::kernel(h, spec, &row),
+        Path::Bounded(max_k) => bounded::kernel(h, spec, &row, max_k.min(spec.vocab)),
+    };
+    h.finish(&spec.name(), &results)
+}
+
+/// The five numbers a row, in the order of [`super::ResultRow`].
+fn outcome(h: &Hlo, row: &load::Row, greedy: Value, draw: &nucleus::Draw) -> Value {
+    use crate::semantics::arith::{Arith, WideArith};
+    let none = h.int(-1);
+    let greedy = h.select(row.no_candidate, none, greedy);
+    let next = h.select(row.no_candidate, none, draw.next);
+    let status = h.or(
+        h.select(row.no_candidate, h.int(crate::problem::ROW_NO_CANDIDATE as i32), h.int(0)),
+        h.select(row.had_nan, h.int(crate::problem::ROW_HAD_NAN as i32), h.int(0)),
+    );
+    h.stack(&[next, greedy, h.high(draw.remainder), h.low(draw.remainder), status])
+}

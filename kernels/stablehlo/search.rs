@@ -1,0 +1,152 @@
+//! Searches over rows that never sort: thresholds by bisection, positions by prefix sums of tiles.
+
+use crate::semantics::arith::{Arith, WideArith};
+use crate::stablehlo::{Elem, Hlo, Reduce, Value};
+
+/// The entries that a top-k keeps: key above the threshold, or equal to it at an index up to `last_tie`.
+pub(super) struct TopK {
+    pub(super) threshold: Value,
+    pub(super) last_tie: Value,
+}
+
+impl TopK {
+    /// Which entries of `keys [batch, n]`, the same that were searched, are kept.
+    pub(super) fn mask(&self, h: &Hlo, keys: Value) -> Value {
+        let dims = h.dims(keys);
+        let above = h.lt(self.threshold, keys);
+        let tie = h.eq(keys, self.threshold);
+        let early = h.not(h.lt(self.last_tie, h.iota(&dims, 1)));
+        h.either(above, h.both(tie, early))
+    }
+}
+
+/// Finds the `k [batch]` largest of `keys [batch, n]` under (key descending, index ascending), `1 ≤ k ≤ n`.
+/// `least` is a key that every entry reaches.
+///
+/// Bisects the threshold; a row is done as soon as exactly k entries reach it, so rows without ties at the
+/// threshold take about as many passes as the gap between the k-th and the next key has leading zeros.
+pub(super) fn top_k(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32, stable: bool) -> TopK {
+    let dims = h.dims(keys);
+    let (batch, n) = (dims[0], dims[1]);
+    let everything = h.broadcast(h.int(n as i32), &[batch]);
+    let lowest = h.broadcast(h.int(least), &[batch]);
+    let beyond = h.add(max_key, h.int(1));
+    let nothing = h.broadcast(h.int(0), &[batch]);
+
+    // In every row: count(keys ≥ low) = at_low ≥ k > at_high = count(keys ≥ high).
+    let open = |[low, high, at_low, _]: [Value; 4]| {
+        h.both(h.not(h.eq(at_low, k)), h.lt(h.add(low, h.int(1)), high))
+    };
+    let [threshold, _, reached, above] = h.while_loop(
+        [lowest, beyond, everything, nothing],
+        |state| h.any(open(state)),
+        |state| {
+            let [low, high, at_low, at_high] = state;
+            // The floor of the average, without overflow.
+            let middle = h.add(h.and(low, high), h.shr(h.xor(low, high), 1));
+            let count = h.count(h.not(h.lt(keys, middle)));
+            let open = open(state);
+            let up = h.both(open, h.not(h.lt(count, k)));
+            let down = h.both(open, h.lt(count, k));
+            [
+                h.select(up, middle, low),
+                h.select(down, middle, high),
+                h.select(up, count, at_low),
+                h.select(down, count, at_high),
+            ]
+        },
+    );
+
+    let last = h.broadcast(h.int(i32::MAX), &[batch]);
+    if !stable {
+        return TopK { threshold, last_tie: last };
+    }
+    // Where more than k reach the threshold, the first k − above of its ties stay. The loop runs at most once:
+    // it is there so that a batch without ties skips the passes.
+    let crowded = h.not(h.eq(reached, k));
+    let [_, last_tie] = h.while_loop(
+        [h.any(crowded), last],
+        |[go, _]| go,
+        |[_, last]| {
+            let ties = h.count_mask(h.eq(keys, threshold));
+            let before_last = h.sub(h.sub(k, above), h.int(1));
+            let position = first_beyond(h, ties, h.widen(before_last));
+            [h.constant_false(), h.select(crowded, position, last)]
+        },
+    );
+    TopK { threshold, last_tie }
+}
+
+/// Lowest index whose inclusive prefix sum over `values [batch, n]`, non-negative, exceeds `bound [batch]` (64
+/// bits); an index of at least n where none does.
+///
+/// Sums tiles first, so that the row is read once.
+pub(super) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> Value {
+    let dims = h.dims(values);
+    let (batch, n) = (dims[0], dims[1]);
+    let width = tile_width(n);
+    let tiles = n.div_ceil(width);
+    let tiled = h.reshape(h.pad(values, 1, 0, tiles * width - n, "0"), &[batch, tiles, width]);
+
+    let sums = h.prefix_sum(h.wide_sum(tiled));
+    let passed = h.not(h.wlt(bound, sums));
+    let tile = h.count(passed);
+    let before = h.reduce(h.wselect(passed, sums, h.wide(0)), Reduce::Max);
+
+    // A row whose total does not exceed the bound has passed every tile; its gather is clamped and its result
+    // still lands at n or beyond.
+    let last_tile = h.int(tiles as i32 - 1);
+    let clamped = h.select(h.lt(last_tile, tile), last_tile, tile);
+    let starts = scale_by(h, h.iota(&[batch], 0), tiles);
+    let inner = h.gather_rows(h.reshape(tiled, &[batch * tiles, width]), h.add(starts, clamped));
+    let inner_sums = h.wadd(h.prefix_sum(h.convert(inner, Elem::U64)), before);
+    let offset = h.count(h.not(h.wlt(bound, inner_sums)));
+    let found = h.add(scale_by(h, tile, width), offset);
+    h.select(h.lt(last_tile, tile), h.int(n as i32), found)
+}
+
+/// Positions `[batch, slots]`, ascending, of the true entries of `mask [batch, n]`, of which every row has at
+/// least `slots`.
+pub(super) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value {
+    let dims = h.dims(mask);
+    let (batch, n) = (dims[0], dims[1]);
+    let width = tile_width(n);
+    let tiles = n.div_ceil(width);
+    let ones = h.pad(h.count_mask(mask), 1, 0, tiles * width - n, "0");
+    let tiled = h.reshape(ones, &[batch, tiles, width]);
+
+    let sums = h.prefix_sum(h.reduce(tiled, Reduce::Add));
+    let slot = h.iota(&[batch, slots], 1);
+    let across = |values: Value, n: usize| h.broadcast_in_dim(values, &[batch, slots, n], &[0, 2]);
+    let passed = h.not(h.lt(slot, across(sums, tiles)));
+    let tile = h.count(passed);
+    let before = h.reduce(h.select(passed, across(sums, tiles), h.int(0)), Reduce::Max);
+
+    let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), tiles), &[batch, slots]);
+    let inner = h.prefix_sum(h.gather_rows(h.reshape(tiled, &[batch * tiles, width]), h.add(starts, tile)));
+    let offset = h.count(h.not(h.lt(h.sub(slot, before), inner)));
+    h.add(scale_by(h, tile, width), offset)
+}
+
+/// `values [batch, n]` at `positions [batch, m]` of each row.
+pub(super) fn gather_in_rows(h: &Hlo, values: Value, positions: Value) -> Value {
+    let (dims, wanted) = (h.dims(values), h.dims(positions));
+    let (batch, n) = (dims[0], dims[1]);
+    let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), n), &wanted);
+    let column = h.reshape(values, &[batch * n, 1]);
+    h.reshape(h.gather_rows(column, h.add(starts, positions)), &wanted)
+}
+
+/// `value · by`.
+pub(super) fn scale_by(h: &Hlo, value: Value, by: usize) -> Value {
+    h.mul_int(value, h.int(by as i32))
+}
+
+/// A power of two near the root of `n`, so that tiles and their contents are about as many.
+fn tile_width(n: usize) -> usize {
+    let mut width = 1;
+    while width * width < n {
+        width *= 2;
+    }
+    width
+}

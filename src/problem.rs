@@ -223,6 +223,19 @@ impl RowArrays<'_> {
         self.indices_k.is_some() || self.topk_logits_k.is_some() || self.weights_k.is_some()
     }
 
+    /// Writes one slot of the k-slices that are wanted; `topk_logit` is bits of the logits' type.
+    pub fn set_slot(&mut self, slot: usize, index: i32, topk_logit: u32, weight: i32) {
+        if let Some(array) = &mut self.indices_k {
+            array[slot] = index;
+        }
+        if let Some(array) = &mut self.topk_logits_k {
+            array.set(slot, topk_logit);
+        }
+        if let Some(array) = &mut self.weights_k {
+            array[slot] = weight;
+        }
+    }
+
     /// Length of the k-slices that are wanted; 0 where none is.
     pub fn slots(&self) -> usize {
         let logits = match &self.topk_logits_k {

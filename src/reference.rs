@@ -91,15 +91,9 @@ pub fn sample_row(
     }
     let mut kept_indices = (0..row.len()).filter(|&i| kept[i]);
     for slot in 0..arrays.slots() {
-        let index = kept_indices.next();
-        if let Some(out) = &mut arrays.indices_k {
-            out[slot] = index.map_or(-1, |i| i as i32);
-        }
-        if let Some(out) = &mut arrays.topk_logits_k {
-            out.set(slot, index.map_or(replace, |i| dtype.clean(row.bits(i))));
-        }
-        if let Some(out) = &mut arrays.weights_k {
-            out[slot] = index.map_or(0, |i| weights[i]);
+        match kept_indices.next() {
+            Some(i) => arrays.set_slot(slot, i as i32, dtype.clean(row.bits(i)), weights[i]),
+            None => arrays.set_slot(slot, -1, replace, 0),
         }
     }
 

@@ -5,6 +5,7 @@
 //! algorithms need. The builder implements [`Arith`], so the sampling contract emits itself.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::semantics::arith::{Arith, WideArith};
@@ -92,6 +93,8 @@ struct State {
     indent: usize,
     shapes: Vec<Vec<usize>>,
     arguments: Vec<String>,
+    /// Scalar constants not yet written, by id: most are only ever broadcast, which writes them whole.
+    constants: HashMap<u32, String>,
 }
 
 /// The builder. Methods take `&self`, so that nested calls read like expressions.
@@ -168,16 +171,34 @@ impl Hlo {
     }
 
     fn constant(&self, elem: Elem, literal: &str) -> Value {
-        self.emit(elem, &[], |ty| format!("stablehlo.constant dense<{literal}> : {ty}"))
+        let value = self.new_value(elem, &[]);
+        self.state.borrow_mut().constants.insert(value.id, literal.to_owned());
+        value
+    }
+
+    /// A value that can be named in the text: a scalar constant is written where it is first needed, which may be
+    /// inside a region, so every use gets its own.
+    fn written(&self, value: Value) -> Value {
+        let literal = self.state.borrow().constants.get(&value.id).cloned();
+        match literal {
+            Some(literal) => {
+                self.emit(value.elem, &[], |ty| format!("stablehlo.constant dense<{literal}> : {ty}"))
+            }
+            None => value,
+        }
     }
 
     /// Repeats `value` along new trailing dimensions until its shape is `dims`.
     pub fn broadcast(&self, value: Value, dims: &[usize]) -> Value {
         let from = self.dims(value);
         if from == dims {
-            return value;
+            return self.written(value);
         }
         assert!(dims.starts_with(&from), "{from:?} is no prefix of {dims:?}");
+        let literal = self.state.borrow().constants.get(&value.id).cloned();
+        if let Some(literal) = literal {
+            return self.emit(value.elem, dims, |ty| format!("stablehlo.constant dense<{literal}> : {ty}"));
+        }
         let kept: Vec<usize> = (0..from.len()).collect();
         self.broadcast_in_dim(value, dims, &kept)
     }
@@ -287,7 +308,7 @@ impl Hlo {
         if low + high == 0 {
             return value;
         }
-        let filler = self.constant(value.elem, literal);
+        let filler = self.written(self.constant(value.elem, literal));
         let (from, mut dims) = (self.type_of(value), self.dims(value));
         let at = |n: usize| (0..dims.len()).map(|i| if i == dim { n } else { 0 }).collect::<Vec<_>>();
         let (before, after, between) = (at(low), at(high), at(0));
@@ -302,7 +323,7 @@ impl Hlo {
 
     /// Reduces the trailing dimension away.
     pub fn reduce(&self, value: Value, how: Reduce) -> Value {
-        let init = self.constant(value.elem, how.identity(value.elem));
+        let init = self.written(self.constant(value.elem, how.identity(value.elem)));
         let (from, mut dims) = (self.type_of(value), self.dims(value));
         let dim = dims.len() - 1;
         dims.pop();
@@ -379,8 +400,8 @@ impl Hlo {
         condition: impl FnOnce([Value; N]) -> Value,
         body: impl FnOnce([Value; N]) -> [Value; N],
     ) -> [Value; N] {
-        let fresh = || initial.map(|v| Value { id: self.new_value(v.elem, &self.dims(v)).id, ..v });
-        let arguments = fresh();
+        let initial = initial.map(|v| self.written(v));
+        let arguments = initial.map(|v| self.new_value(v.elem, &self.dims(v)));
         let results_id = self.new_value(Elem::I1, &[]).id;
         let bindings =
             arguments.iter().zip(&initial).map(|(a, i)| format!("%{} = %{}", a.id, i.id)).collect::<Vec<_>>();
@@ -388,12 +409,12 @@ impl Hlo {
         self.line(&format!("%{results_id}:{N} = stablehlo.while({}) : {types}", bindings.join(", ")));
         self.line("cond {");
         self.state.borrow_mut().indent += 1;
-        let go_on = condition(arguments);
+        let go_on = self.written(condition(arguments));
         self.line(&format!("stablehlo.return %{} : tensor<i1>", go_on.id));
         self.state.borrow_mut().indent -= 1;
         self.line("} do {");
         self.state.borrow_mut().indent += 1;
-        let next = body(arguments);
+        let next = body(arguments).map(|v| self.written(v));
         let ids = next.iter().map(|v| format!("%{}", v.id)).collect::<Vec<_>>().join(", ");
         self.line(&format!("stablehlo.return {ids} : {types}"));
         self.state.borrow_mut().indent -= 1;

@@ -1,0 +1,495 @@
+//! The one place where raw arguments become checked Rust values.
+//!
+//! Nothing is dereferenced before its null, alignment and size checks, and no reference is made to memory that
+//! overlaps memory to be written. What no library can check (that a pointer is to as much memory as the shapes
+//! say) is the caller's promise, stated in the header.
+
+use std::ffi::{c_char, CStr};
+use std::mem::{align_of, size_of, MaybeUninit};
+
+use super::types::*;
+use crate::error::Error;
+use crate::kernels::Wanted;
+use crate::pjrt::OptionValue;
+use crate::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays};
+use crate::sampler::{BackendChoice, Entry, PrewarmSpec, SamplerOptions, LARGEST_VOCAB};
+use crate::semantics::params::{check_row, RowParams};
+use crate::semantics::philox;
+
+type Result<T> = std::result::Result<T, Error>;
+
+fn bad<T>(message: impl Into<String>) -> Result<T> {
+    Err(Error::argument(message))
+}
+
+fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
+    if pointer.is_null() {
+        return bad(format!("{name} is null"));
+    }
+    if !pointer.is_aligned() {
+        return bad(format!("{name} is {pointer:p}; it must be aligned to {} bytes", align_of::<T>()));
+    }
+    Ok(())
+}
+
+/// A struct that starts with `size_t struct_size`, from a caller whose header may be older (its struct is
+/// shorter: the rest keeps `default`) or newer (longer: what this library does not know must be zero).
+///
+/// # Safety
+/// `pointer` is null or points to `struct_size` readable bytes, where `struct_size` is its first field. `T` is
+/// `repr(C)`, starts with `usize`, and every bit pattern of it is valid.
+pub(super) unsafe fn read_struct<T: Copy>(pointer: *const T, default: T, least: usize, name: &str) -> Result<T> {
+    check_pointer(pointer, name)?;
+    // SAFETY: not null, aligned for T and so for usize, and the caller vouches for the first field.
+    let size = unsafe { *pointer.cast::<usize>() };
+    check_struct_size(size, least, name)?;
+    let known = size.min(size_of::<T>());
+    for at in known..size {
+        // SAFETY: within the struct_size bytes that the caller vouches for.
+        if unsafe { *pointer.cast::<u8>().add(at) } != 0 {
+            return bad(format!(
+                "{name}.struct_size is {size}, more than the {} bytes this library knows, and the rest is not \
+                 zero: a newer library is needed",
+                size_of::<T>()
+            ));
+        }
+    }
+    let mut value = default;
+    // SAFETY: `known` bytes are readable there and fit `value`; T allows any bits.
+    unsafe {
+        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), std::ptr::from_mut(&mut value).cast::<u8>(), known);
+    }
+    Ok(value)
+}
+
+/// Writes `value` into a struct of the caller, as far as its `struct_size` reaches, which stays.
+///
+/// # Safety
+/// As for [`read_struct`], and the bytes are writable.
+pub(super) unsafe fn write_struct<T: Copy>(pointer: *mut T, value: T, least: usize, name: &str) -> Result<()> {
+    check_pointer(pointer, name)?;
+    // SAFETY: not null, aligned, and the caller vouches for the first field.
+    let size = unsafe { *pointer.cast::<usize>() };
+    check_struct_size(size, least, name)?;
+    let first = size_of::<usize>();
+    let known = size.min(size_of::<T>());
+    // SAFETY: both have `known` bytes, and a local value cannot overlap the caller's memory.
+    unsafe {
+        std::ptr::copy_nonoverlapping(
+            std::ptr::from_ref(&value).cast::<u8>().add(first),
+            pointer.cast::<u8>().add(first),
+            known - first,
+        );
+    }
+    Ok(())
+}
+
+/// Fills an options struct whose size the caller passes beside it.
+///
+/// # Safety
+/// `pointer` is null or points to `size` writable bytes; `T` as for [`read_struct`].
+pub(super) unsafe fn init_struct<T: Copy>(pointer: *mut T, size: usize, defaults: T, least: usize, name: &str) -> Result<()> {
+    check_pointer(pointer, name)?;
+    check_struct_size(size, least, name)?;
+    let known = size.min(size_of::<T>());
+    // SAFETY: `size` bytes are writable; all of them are set, zero where this library knows no field.
+    unsafe {
+        std::ptr::write_bytes(pointer.cast::<u8>(), 0, size);
+        std::ptr::copy_nonoverlapping(std::ptr::from_ref(&defaults).cast::<u8>(), pointer.cast::<u8>(), known);
+        *pointer.cast::<usize>() = size;
+    }
+    Ok(())
+}
+
+fn check_struct_size(size: usize, least: usize, name: &str) -> Result<()> {
+    // No struct of this library will come near a page; more is an uninitialised field.
+    if size < least || size > 4096 {
+        return bad(format!("{name}.struct_size is {size}; set it to sizeof({name}), at least {least}"));
+    }
+    Ok(())
+}
+
+/// A terminated string, or `None` where null.
+///
+/// # Safety
+/// `pointer` is null or points to a terminated string that outlives `'a`.
+unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller vouches for the terminator.
+    let text = unsafe { CStr::from_ptr(pointer) };
+    text.to_str().map(Some).or_else(|_| bad(format!("{name} is not UTF-8")))
+}
+
+/// Default sampler options as the C struct.
+pub(super) fn default_sampler_options() -> nuc_sampler_options {
+    let defaults = SamplerOptions::default();
+    nuc_sampler_options {
+        struct_size: size_of::<nuc_sampler_options>(),
+        backend: NUC_BACKEND_AUTO,
+        device_index: defaults.device as i32,
+        plugin_path: std::ptr::null(),
+        client_options: std::ptr::null(),
+        num_client_options: 0,
+        max_k: defaults.max_k,
+        cache_capacity: defaults.cache_capacity,
+        num_threads: defaults.num_threads,
+    }
+}
+
+/// Default call options as the C struct.
+pub(super) fn default_call_options() -> nuc_call_options {
+    let defaults = CallOptions::default();
+    nuc_call_options {
+        struct_size: size_of::<nuc_call_options>(),
+        stable: i32::from(defaults.stable),
+        replace_val: defaults.replace_val,
+    }
+}
+
+/// # Safety
+/// As the header says of `nuc_sampler_create`.
+pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Result<SamplerOptions> {
+    if options.is_null() {
+        return Ok(SamplerOptions::default());
+    }
+    let defaults = default_sampler_options();
+    // SAFETY: not null; the caller vouches for struct_size.
+    let options = unsafe { read_struct(options, defaults, size_of::<nuc_sampler_options>(), "nuc_sampler_options")? };
+    let backend = match options.backend {
+        NUC_BACKEND_AUTO => BackendChoice::Auto,
+        NUC_BACKEND_BUILTIN => BackendChoice::Builtin,
+        NUC_BACKEND_PJRT => BackendChoice::Pjrt,
+        other => return bad(format!("backend is {other}; use a NUC_BACKEND_* constant, 0 to 2")),
+    };
+    let device = usize::try_from(options.device_index)
+        .or_else(|_| bad(format!("device_index is {}; it must be at least 0", options.device_index)))?;
+    if options.num_threads > 4096 {
+        return bad(format!("num_threads is {}; use 0 for one a core, or at most 4096", options.num_threads));
+    }
+    let count = options.num_client_options;
+    if count > 1024 {
+        return bad(format!("num_client_options is {count}; at most 1024 are taken"));
+    }
+    let mut client_options = Vec::new();
+    if count > 0 {
+        check_pointer(options.client_options, "client_options")?;
+        // SAFETY: not null, aligned, and the caller vouches for `count` elements.
+        for (i, option) in unsafe { std::slice::from_raw_parts(options.client_options, count) }.iter().enumerate() {
+            // SAFETY: the caller vouches for terminated strings.
+            let (name, text) = unsafe {
+                (string(option.name, "client option name")?, string(option.string_value, "client option value")?)
+            };
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
+                return bad(format!("client_options[{i}].name is null or empty"));
+            };
+            let value = match (option.r#type, text) {
+                (NUC_OPTION_STRING, Some(text)) => OptionValue::Str(text.to_owned()),
+                (NUC_OPTION_STRING, None) => {
+                    return bad(format!("client_options[{i}].string_value is null, and its type is a string"))
+                }
+                (NUC_OPTION_INT64, _) => OptionValue::I64(option.int64_value),
+                (NUC_OPTION_FLOAT, _) => OptionValue::F32(option.float_value),
+                (NUC_OPTION_BOOL, _) => OptionValue::Bool(option.int64_value != 0),
+                (other, _) => {
+                    return bad(format!("client_options[{i}].type is {other}; use a NUC_OPTION_* constant, 0 to 3"))
+                }
+            };
+            client_options.push((name.to_owned(), value));
+        }
+    }
+    // SAFETY: the caller vouches for a terminated string.
+    let plugin = unsafe { string(options.plugin_path, "plugin_path")? };
+    Ok(SamplerOptions {
+        backend,
+        plugin: plugin.filter(|path| !path.is_empty()).map(Into::into),
+        client_options,
+        device,
+        max_k: options.max_k,
+        cache_capacity: options.cache_capacity,
+        num_threads: options.num_threads,
+    })
+}
+
+fn dtype(value: nuc_dtype) -> Result<Dtype> {
+    match value {
+        NUC_DTYPE_F32 => Ok(Dtype::F32),
+        NUC_DTYPE_BF16 => Ok(Dtype::Bf16),
+        NUC_DTYPE_F16 => Ok(Dtype::F16),
+        other => bad(format!("dtype is {other}; use a NUC_DTYPE_* constant, 0 to 2")),
+    }
+}
+
+fn check_vocab(vocab: usize) -> Result<()> {
+    if vocab == 0 || vocab > LARGEST_VOCAB {
+        return bad(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}"));
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As the header says of `nuc_prewarm`.
+pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<PrewarmSpec> {
+    // SAFETY: every field is an integer, for which zero is valid.
+    let zero = unsafe { MaybeUninit::<nuc_prewarm_spec>::zeroed().assume_init() };
+    // SAFETY: the caller vouches for struct_size.
+    let spec = unsafe { read_struct(spec, zero, size_of::<nuc_prewarm_spec>(), "nuc_prewarm_spec")? };
+    check_vocab(spec.vocab)?;
+    if spec.batch == 0 {
+        return bad("batch is 0; it must be at least 1");
+    }
+    let known = NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS | NUC_WIDE_K_SLICES;
+    if spec.wide_arrays & !known != 0 {
+        return bad(format!("wide_arrays is {:#x}; only the NUC_WIDE_* bits may be set", spec.wide_arrays));
+    }
+    let entry = match spec.path {
+        NUC_PATH_AUTO => Entry::Automatic,
+        NUC_PATH_ARBITRARY => Entry::Arbitrary,
+        NUC_PATH_BOUNDED => Entry::Bounded,
+        other => return bad(format!("path is {other}; use a NUC_PATH_* constant, 0 to 2")),
+    };
+    if !matches!(spec.unstable, 0 | 1) {
+        return bad(format!("unstable is {}; it must be 0 or 1", spec.unstable));
+    }
+    let wants = |bit| spec.wide_arrays & bit != 0;
+    Ok(PrewarmSpec {
+        entry,
+        batch: spec.batch,
+        vocab: spec.vocab,
+        dtype: dtype(spec.dtype)?,
+        stable: spec.unstable == 0,
+        wanted: Wanted {
+            topk_logits: wants(NUC_WIDE_TOPK_LOGITS),
+            weights: wants(NUC_WIDE_PROBS),
+            slices: wants(NUC_WIDE_K_SLICES),
+        },
+    })
+}
+
+/// Arrays of a call, so that each can be checked against every other.
+#[derive(Default)]
+struct Regions {
+    list: Vec<(&'static str, usize, usize, bool)>,
+}
+
+impl Regions {
+    /// Checks alignment and size of an array and notes where it lies. Null is `None`.
+    fn note<T>(&mut self, pointer: *const T, len: Option<usize>, name: &'static str, written: bool) -> Result<Option<usize>> {
+        if pointer.is_null() {
+            return Ok(None);
+        }
+        check_pointer(pointer, name)?;
+        let bytes = len.and_then(|len| len.checked_mul(size_of::<T>())).filter(|&b| b <= isize::MAX as usize);
+        let start = pointer as usize;
+        match (bytes, bytes.and_then(|bytes| start.checked_add(bytes))) {
+            (Some(bytes), Some(end)) => {
+                if bytes > 0 {
+                    self.list.push((name, start, end, written));
+                }
+                Ok(Some(bytes / size_of::<T>()))
+            }
+            _ => bad(format!("{name} would be larger than the address space: batch, vocab or row_stride is wrong")),
+        }
+    }
+
+    fn check_overlap(&self) -> Result<()> {
+        for (i, a) in self.list.iter().enumerate() {
+            for b in &self.list[..i] {
+                if (a.3 || b.3) && a.1 < b.2 && b.1 < a.2 {
+                    return bad(format!(
+                        "{} ({:#x} to {:#x}) overlaps {} ({:#x} to {:#x}); what is written may overlap nothing else",
+                        a.0, a.1, a.2, b.0, b.1, b.2
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// # Safety
+/// `pointer` is null or points to `len` elements, readable and not written during `'a`; alignment was checked.
+unsafe fn slice<'a, T>(pointer: *const T, len: Option<usize>) -> Option<&'a [T]> {
+    // SAFETY: `len` is `Some` only where the pointer is not null and its size was checked.
+    len.map(|len| unsafe { std::slice::from_raw_parts(pointer, len) })
+}
+
+/// # Safety
+/// `pointer` is null or points to `len` elements that nothing else touches during `'a`; alignment was checked.
+unsafe fn slice_mut<'a, T>(pointer: *mut T, len: Option<usize>) -> Option<&'a mut [T]> {
+    // SAFETY: `len` is `Some` only where the pointer is not null and its size was checked.
+    len.map(|len| unsafe { std::slice::from_raw_parts_mut(pointer, len) })
+}
+
+/// # Safety
+/// As for [`slice_mut`], with elements of `dtype`.
+unsafe fn logits_mut<'a>(pointer: *mut core::ffi::c_void, len: Option<usize>, dtype: Dtype) -> Option<LogitsMut<'a>> {
+    // SAFETY: passed on.
+    unsafe {
+        match dtype {
+            Dtype::F32 => slice_mut(pointer.cast(), len).map(LogitsMut::F32),
+            Dtype::Bf16 => slice_mut(pointer.cast(), len).map(LogitsMut::Bf16),
+            Dtype::F16 => slice_mut(pointer.cast(), len).map(LogitsMut::F16),
+        }
+    }
+}
+
+/// Checks a whole call and makes a problem of it.
+///
+/// # Safety
+/// As the header says of the sampling functions. The result must not outlive the call.
+pub(super) unsafe fn call<'a>(
+    batch: *const nuc_batch,
+    options: *const nuc_call_options,
+    tokens: *mut i32,
+    row_status: *mut u32,
+    debug: *const nuc_debug_arrays,
+    max_k: usize,
+) -> Result<(Batch<'a>, Outputs<'a>)> {
+    // SAFETY: integers and pointers, for which zero is valid.
+    let (no_batch, no_debug) = unsafe {
+        (MaybeUninit::<nuc_batch>::zeroed().assume_init(), MaybeUninit::<nuc_debug_arrays>::zeroed().assume_init())
+    };
+    // SAFETY: the caller vouches for struct_size, here and below.
+    let b = unsafe { read_struct(batch, no_batch, size_of::<nuc_batch>(), "nuc_batch")? };
+    let options = if options.is_null() {
+        default_call_options()
+    } else {
+        // SAFETY: as above.
+        unsafe { read_struct(options, default_call_options(), size_of::<nuc_call_options>(), "nuc_call_options")? }
+    };
+    let d = if debug.is_null() {
+        no_debug
+    } else {
+        // SAFETY: as above.
+        unsafe { read_struct(debug, no_debug, size_of::<nuc_debug_arrays>(), "nuc_debug_arrays")? }
+    };
+
+    if !matches!(options.stable, 0 | 1) {
+        return bad(format!("stable is {}; it must be 0 or 1", options.stable));
+    }
+    if options.replace_val.is_nan() {
+        return bad("replace_val is NaN; it must be a number or an infinity");
+    }
+    if b.reserved != 0 {
+        return bad(format!("nuc_batch.reserved is {}; zero the struct before setting fields", b.reserved));
+    }
+    let dtype = dtype(b.dtype)?;
+    check_vocab(b.vocab)?;
+    let row_stride = if b.row_stride == 0 { b.vocab } else { b.row_stride };
+    if row_stride < b.vocab {
+        return bad(format!("row_stride is {row_stride}; it must be 0 or at least vocab = {}", b.vocab));
+    }
+    let rows = b.batch;
+    if rows > 0 {
+        check_pointer(b.logits.cast::<u8>(), "logits")?;
+        check_pointer(tokens, "tokens")?;
+    }
+    if !b.random_words.is_null() && !(b.seed.is_null() && b.offset.is_null()) {
+        return bad("random_words and seed or offset are both set; set random_words, or seed and offset");
+    }
+
+    let elements = match rows {
+        0 => Some(0),
+        _ => (rows - 1).checked_mul(row_stride).and_then(|n| n.checked_add(b.vocab)),
+    };
+    let (per_row, per_word) = (Some(rows), rows.checked_mul(4));
+    let (wide, slots) = (rows.checked_mul(b.vocab), rows.checked_mul(max_k));
+
+    let mut regions = Regions::default();
+    let logits_len = match dtype {
+        Dtype::F32 => regions.note(b.logits.cast::<f32>(), elements, "logits", false)?,
+        Dtype::Bf16 | Dtype::F16 => regions.note(b.logits.cast::<u16>(), elements, "logits", false)?,
+    };
+    let k_len = regions.note(b.k, per_row, "k", false)?;
+    let p_len = regions.note(b.p, per_row, "p", false)?;
+    let min_p_len = regions.note(b.min_p, per_row, "min_p", false)?;
+    let temperature_len = regions.note(b.temperature, per_row, "temperature", false)?;
+    let words_len = regions.note(b.random_words, per_word, "random_words", false)?;
+    let seed_len = regions.note(b.seed, per_row, "seed", false)?;
+    let offset_len = regions.note(b.offset, per_row, "offset", false)?;
+    let mut note_logits = |pointer: *mut core::ffi::c_void, len, name| match dtype {
+        Dtype::F32 => regions.note(pointer.cast::<f32>(), len, name, true),
+        Dtype::Bf16 | Dtype::F16 => regions.note(pointer.cast::<u16>(), len, name, true),
+    };
+    let topk_logits_len = note_logits(d.topk_logits_unsorted, wide, "topk_logits_unsorted")?;
+    let topk_logits_k_len = note_logits(d.topk_logits_k, slots, "topk_logits_k")?;
+    let tokens_len = regions.note(tokens, per_row, "tokens", true)?;
+    let status_len = regions.note(row_status, per_row, "row_status", true)?;
+    let greedy_len = regions.note(d.greedy_sampled, per_row, "greedy_sampled", true)?;
+    let high_len = regions.note(d.random_unnorm_cdf_sampled_high, per_row, "random_unnorm_cdf_sampled_high", true)?;
+    let low_len = regions.note(d.random_unnorm_cdf_sampled_low, per_row, "random_unnorm_cdf_sampled_low", true)?;
+    let next_len = regions.note(d.next_tokens, per_row, "next_tokens", true)?;
+    let probs = "topk_topp_unnorm_probs_i32_unsorted";
+    let probs_len = regions.note(d.topk_topp_unnorm_probs_i32_unsorted, wide, probs, true)?;
+    let indices_k_len = regions.note(d.topk_indices_k, slots, "topk_indices_k", true)?;
+    let probs_k_len = regions.note(d.topk_topp_unnorm_probs_i32_k, slots, "topk_topp_unnorm_probs_i32_k", true)?;
+    regions.check_overlap()?;
+
+    // SAFETY: each pointer with a length is aligned, its size does not overflow, what is written overlaps nothing
+    // else, and the caller vouches that the memory is there for the whole call, with no one else writing it.
+    unsafe {
+        let logits = match dtype {
+            Dtype::F32 => Logits::F32(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
+            Dtype::Bf16 => Logits::Bf16(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
+            Dtype::F16 => Logits::F16(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
+        };
+        let rows = RowArguments {
+            k: slice(b.k, k_len),
+            p: slice(b.p, p_len),
+            min_p: slice(b.min_p, min_p_len),
+            temperature: slice(b.temperature, temperature_len),
+            words: slice(b.random_words, words_len),
+            seed: slice(b.seed, seed_len),
+            offset: slice(b.offset, offset_len),
+        };
+        let rows = (0..b.batch).map(|row| rows.params(row, b.vocab)).collect::<Result<Vec<_>>>()?;
+        let outputs = Outputs {
+            tokens: slice_mut(tokens, tokens_len),
+            row_status: slice_mut(row_status, status_len),
+            greedy_sampled: slice_mut(d.greedy_sampled, greedy_len),
+            random_high: slice_mut(d.random_unnorm_cdf_sampled_high, high_len),
+            random_low: slice_mut(d.random_unnorm_cdf_sampled_low, low_len),
+            next_tokens: slice_mut(d.next_tokens, next_len),
+            wide: RowArrays {
+                topk_logits: logits_mut(d.topk_logits_unsorted, topk_logits_len, dtype),
+                weights: slice_mut(d.topk_topp_unnorm_probs_i32_unsorted, probs_len),
+                indices_k: slice_mut(d.topk_indices_k, indices_k_len),
+                topk_logits_k: logits_mut(d.topk_logits_k, topk_logits_k_len, dtype),
+                weights_k: slice_mut(d.topk_topp_unnorm_probs_i32_k, probs_k_len),
+            },
+        };
+        let options = CallOptions { stable: options.stable == 1, replace_val: options.replace_val };
+        Ok((Batch { logits, vocab: b.vocab, row_stride, rows, options }, outputs))
+    }
+}
+
+/// The parameter arrays of a batch; `None` is the default in every row.
+struct RowArguments<'a> {
+    k: Option<&'a [i32]>,
+    p: Option<&'a [f32]>,
+    min_p: Option<&'a [f32]>,
+    temperature: Option<&'a [f32]>,
+    words: Option<&'a [u32]>,
+    seed: Option<&'a [u64]>,
+    offset: Option<&'a [u64]>,
+}
+
+impl RowArguments<'_> {
+    fn params(&self, row: usize, vocab: usize) -> Result<RowParams> {
+        fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
+            array.map_or(default, |array| array[row])
+        }
+        let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
+        let temperature = at(self.temperature, row, 1.0);
+        check_row(p, min_p, temperature).or_else(|(name, value, right)| {
+            bad(format!("{name}[{row}] is {value}; it must be {right}"))
+        })?;
+        let words = match self.words {
+            Some(words) => std::array::from_fn(|i| words[row * 4 + i]),
+            None => philox::random_words(at(self.seed, row, 0), at(self.offset, row, 0)),
+        };
+        Ok(RowParams::new(at(self.k, row, 0), p, min_p, temperature, words, vocab))
+    }
+}

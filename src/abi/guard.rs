@@ -1,0 +1,57 @@
+//! The boundary that nothing unwinds across: every C function runs its body in here.
+
+use std::ffi::c_char;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+
+use super::types::*;
+use crate::error::Error;
+use crate::pjrt::ErrorKind;
+
+/// Runs `body`, turns its error or panic into a status, and describes it in `error`.
+///
+/// # Safety
+/// `error` is null or points to a writable `nuc_error`.
+pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<(), Error>) -> nuc_status {
+    // Unwind safety: what a panic could leave half-done is the call's own state, which is dropped, and the
+    // caches behind a handle, whose locks are held over no code that can panic half-way.
+    let (code, message) = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => (NUC_OK, String::new()),
+        Ok(Err(failure)) => (status(&failure), failure.to_string()),
+        Err(panic) => {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            (NUC_INTERNAL, format!("internal defect, please report it: {text}"))
+        }
+    };
+    if code != NUC_OK {
+        log::debug!("{code}: {message}");
+    }
+    if !error.is_null() && error.is_aligned() {
+        // SAFETY: not null, aligned, and the caller vouches for the memory.
+        let error = unsafe { &mut *error };
+        error.code = code;
+        error.message = [0; 508];
+        // One byte stays for the terminator; a character is not cut in half.
+        let fits = (0..=message.len().min(error.message.len() - 1)).rev().find(|&n| message.is_char_boundary(n));
+        let bytes = &message.as_bytes()[..fits.unwrap_or(0)];
+        error.message.iter_mut().zip(bytes).for_each(|(slot, &byte)| *slot = byte as c_char);
+    }
+    code
+}
+
+fn status(error: &Error) -> nuc_status {
+    match error {
+        Error::InvalidArgument(_) => NUC_INVALID_ARGUMENT,
+        Error::PluginNotFound(_) => NUC_PLUGIN_NOT_FOUND,
+        Error::Internal(_) => NUC_INTERNAL,
+        Error::Pjrt(error) => match error.kind() {
+            ErrorKind::NotFound => NUC_PLUGIN_NOT_FOUND,
+            ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,
+            ErrorKind::ApiVersion => NUC_PLUGIN_VERSION,
+            _ => NUC_DEVICE_ERROR,
+        },
+    }
+}

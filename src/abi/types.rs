@@ -1,0 +1,307 @@
+//! The structs and constants of the C ABI. Their comments are the manual: cbindgen copies them into the header.
+
+use std::ffi::c_char;
+
+/// What every function returns: `NUC_OK` or the reason nothing was done. `nuc_status_string` names it.
+pub type nuc_status = i32;
+
+/// The call did what was asked; its outputs are written.
+pub const NUC_OK: nuc_status = 0;
+/// An argument is wrong. The message names it, its value, and what would be right. Calling again with the same
+/// arguments fails again.
+pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
+/// The plugin's file does not exist, or no plugin is named where one is needed.
+pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
+/// The file exists but is no PJRT plugin, or the system cannot load it (the message has the loader's words).
+pub const NUC_PLUGIN_INVALID: nuc_status = 3;
+/// The plugin speaks a version of the PJRT C API that this library does not.
+pub const NUC_PLUGIN_VERSION: nuc_status = 4;
+/// The plugin or its device failed: no device, out of device memory, a compile or an execution that failed. The
+/// message has the plugin's own words.
+pub const NUC_DEVICE_ERROR: nuc_status = 5;
+/// A defect of this library or an impossible answer of a plugin. The handle stays usable.
+pub const NUC_INTERNAL: nuc_status = 6;
+
+/// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
+/// null. It is written by every call that gets it: on success `code` is `NUC_OK` and the message empty. There is
+/// no thread-local error state, so any thread, goroutine or task may make any call.
+#[repr(C)]
+pub struct nuc_error {
+    /// The status that the function returned.
+    pub code: i32,
+    /// UTF-8, always terminated, cut short where it does not fit.
+    pub message: [c_char; 508],
+}
+
+/// A sampler: a backend with its threads or its device, and the programs compiled for it. Opaque. Made by
+/// `nuc_sampler_create`, owned by the caller, ended by `nuc_sampler_destroy`. Any number of threads may use one
+/// handle at once in any function but `nuc_sampler_destroy`.
+pub struct nuc_sampler {
+    pub(super) sampler: crate::sampler::Sampler,
+    /// Terminated copies of what the getters hand out, so that the pointers live as long as the handle.
+    pub(super) strings: super::info::Strings,
+}
+
+/// Which backend a sampler uses.
+pub type nuc_backend = i32;
+/// A PJRT plugin if one is named by `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN`, else the
+/// built-in backend.
+pub const NUC_BACKEND_AUTO: nuc_backend = 0;
+/// The multi-threaded SIMD code of this library, on the host.
+pub const NUC_BACKEND_BUILTIN: nuc_backend = 1;
+/// A PJRT plugin; it is an error if none is named.
+pub const NUC_BACKEND_PJRT: nuc_backend = 2;
+
+/// The type of a client option's value.
+pub type nuc_option_type = i32;
+/// `string_value` is used.
+pub const NUC_OPTION_STRING: nuc_option_type = 0;
+/// `int64_value` is used.
+pub const NUC_OPTION_INT64: nuc_option_type = 1;
+/// `float_value` is used.
+pub const NUC_OPTION_FLOAT: nuc_option_type = 2;
+/// `int64_value` is used, 0 or 1.
+pub const NUC_OPTION_BOOL: nuc_option_type = 3;
+
+/// One option for the plugin's client, as the plugin's documentation names it; for instance `preallocate`, a
+/// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. The caller owns it and may free it after
+/// `nuc_sampler_create`.
+#[repr(C)]
+pub struct nuc_client_option {
+    /// Terminated UTF-8.
+    pub name: *const c_char,
+    /// A `NUC_OPTION_*` constant: which of the fields below holds the value.
+    pub r#type: nuc_option_type,
+    /// Terminated UTF-8.
+    pub string_value: *const c_char,
+    /// Also holds a bool.
+    pub int64_value: i64,
+    /// Single precision, as PJRT has it.
+    pub float_value: f32,
+}
+
+/// How to make a sampler. Fill it with `nuc_sampler_options_init`, change what should differ, pass it to
+/// `nuc_sampler_create`; it may be freed after that.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_sampler_options {
+    /// `sizeof(nuc_sampler_options)` as the caller's header has it.
+    pub struct_size: usize,
+    /// A `NUC_BACKEND_*` constant. Default: `NUC_BACKEND_AUTO`.
+    pub backend: nuc_backend,
+    /// Index of the device among the client's addressable devices. Default: 0.
+    pub device_index: i32,
+    /// Path of a PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
+    /// `NUCLEUS_PJRT_PLUGIN`.
+    pub plugin_path: *const c_char,
+    /// Options for the plugin's client, `num_client_options` of them. Default: null.
+    pub client_options: *const nuc_client_option,
+    /// Length of `client_options`. Default: 0.
+    pub num_client_options: usize,
+    /// Slots of the bounded path: the largest k it takes, and the width of the k-slices. 1 to 1024; default 128.
+    pub max_k: usize,
+    /// Compiled programs kept before the least recently used is dropped. At least 1; default 64.
+    pub cache_capacity: usize,
+    /// Threads of the built-in backend, the calling one included. 0 (default): one a core.
+    pub num_threads: usize,
+}
+
+/// The type of a logits array.
+pub type nuc_dtype = i32;
+/// IEEE binary32, 4 bytes an element.
+pub const NUC_DTYPE_F32: nuc_dtype = 0;
+/// bfloat16, 2 bytes an element.
+pub const NUC_DTYPE_BF16: nuc_dtype = 1;
+/// IEEE binary16, 2 bytes an element.
+pub const NUC_DTYPE_F16: nuc_dtype = 2;
+
+/// A batch of logits and the parameters of its rows, all in memory of the caller, read during the call only.
+/// Zero the struct, set `struct_size`, then set what is used. A null parameter array means its default in every
+/// row; otherwise it has `batch` elements.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_batch {
+    /// `sizeof(nuc_batch)` as the caller's header has it.
+    pub struct_size: usize,
+    /// Logits, `[batch, vocab]`, row after row, aligned to their element. Any value is legal: NaN counts as −inf
+    /// and is reported in `row_status`, +inf as the largest finite f32, −0 and subnormals (as f32) as +0.
+    pub logits: *const core::ffi::c_void,
+    /// A `NUC_DTYPE_*` constant.
+    pub dtype: nuc_dtype,
+    /// Zero; keeps the layout free of padding.
+    pub reserved: i32,
+    /// Rows. With 0 rows a call succeeds and writes nothing.
+    pub batch: usize,
+    /// Elements of a row, 1 to 16777216.
+    pub vocab: usize,
+    /// Elements from the start of one row to the start of the next, at least `vocab`; 0 means `vocab`.
+    pub row_stride: usize,
+    /// Top-k: exactly this many survive, ties by lowest index. k <= 0 or k >= vocab: off. Default: off.
+    pub k: *const i32,
+    /// Top-p: the smallest set of largest weights that sums to at least p of the total survives, ties at its
+    /// border too. p >= 1: off; p <= 0: only the maximum's ties. NaN is an error. Default: off.
+    pub p: *const f32,
+    /// Min-p: weights of at least min_p times the maximum's survive. min_p <= 0: off; above 1 counts as 1. NaN is
+    /// an error. Default: off.
+    pub min_p: *const f32,
+    /// Temperature, finite and at least 0. Below 1e-5 the row takes the maximum. Default: 1.
+    pub temperature: *const f32,
+    /// Random words, `[batch][4]`, the most significant first: the 128-bit number that decides the draw. Null:
+    /// made from `seed` and `offset`.
+    pub random_words: *const u32,
+    /// Seed of each row's random words: Philox4x32-10 with key = seed, counter = (offset, 0). Default: 0. Must be
+    /// null where `random_words` is not.
+    pub seed: *const u64,
+    /// Offset of each row's random words. The same seed and offset draw the same again: pass the step's number
+    /// here, or any other value that changes from step to step. Default: 0. Must be null where `random_words` is
+    /// not.
+    pub offset: *const u64,
+}
+
+/// Options that hold for a whole call. Fill with `nuc_call_options_init`, change what should differ.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_call_options {
+    /// `sizeof(nuc_call_options)` as the caller's header has it.
+    pub struct_size: usize,
+    /// 1 (default): top-k keeps exactly k, ties at its threshold by lowest index. 0: every tie at the threshold
+    /// stays, so more than k can.
+    pub stable: i32,
+    /// What `topk_logits_unsorted` holds where top-k masked an entry, rounded to the logits' type. Default: -1e12.
+    /// Not NaN.
+    pub replace_val: f32,
+}
+
+/// Bit of `row_status`: the row has no finite candidate (all −inf or NaN); its token is −1.
+pub const NUC_ROW_NO_CANDIDATE: u32 = 1;
+/// Bit of `row_status`: the row held a NaN, which counted as −inf; its token is valid unless the other bit is set.
+pub const NUC_ROW_HAD_NAN: u32 = 2;
+
+/// Intermediate arrays, each stage of the algorithm whole, for validation. Zero the struct, set `struct_size`, then
+/// point what is wanted at arrays of the caller; a null pointer means not wanted, and costs nothing. They are
+/// written on success only, may not overlap anything else, and are bit-identical on every backend.
+///
+/// The k-slices belong to the bounded path: with them every row needs 1 <= k <= max_k (or a vocab of at most
+/// max_k), in `nuc_arbitrary_topk_topp_and_sample` they are an error. Their width is the sampler's max_k. A row's
+/// slots hold what top-k kept in ascending index order; with `stable` = 0 ties can outnumber the slots, and then
+/// the first max_k kept entries are there.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_debug_arrays {
+    /// `sizeof(nuc_debug_arrays)` as the caller's header has it.
+    pub struct_size: usize,
+    /// `[batch]`: lowest index of the row's maximum; −1 where there is no candidate.
+    pub greedy_sampled: *mut i32,
+    /// `[batch, vocab]` of the logits' type, dense: the cleaned logit where top-k kept it, else `replace_val`. (In
+    /// bf16 and f16 a +inf stays +inf: the largest finite f32 rounds to it.)
+    pub topk_logits_unsorted: *mut core::ffi::c_void,
+    /// `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, where top-k, top-p and min-p kept the entry,
+    /// else 0.
+    pub topk_topp_unnorm_probs_i32_unsorted: *mut i32,
+    /// `[batch]`: bits 32 to 63 of r, the random number modulo the total of the kept weights.
+    pub random_unnorm_cdf_sampled_high: *mut u32,
+    /// `[batch]`: bits 0 to 31 of r.
+    pub random_unnorm_cdf_sampled_low: *mut u32,
+    /// `[batch]`: lowest index whose inclusive prefix sum of kept weights exceeds r; −1 where there is no
+    /// candidate.
+    pub next_tokens: *mut i32,
+    /// `[batch, max_k]`: indices that top-k kept, ascending; −1 in unused slots.
+    pub topk_indices_k: *mut i32,
+    /// `[batch, max_k]` of the logits' type: `topk_logits_unsorted` at those indices; `replace_val` in unused slots.
+    pub topk_logits_k: *mut core::ffi::c_void,
+    /// `[batch, max_k]`: `topk_topp_unnorm_probs_i32_unsorted` at those indices; 0 in unused slots.
+    pub topk_topp_unnorm_probs_i32_k: *mut i32,
+}
+
+/// An entry point, for `nuc_prewarm`.
+pub type nuc_path = i32;
+/// `nuc_topk_topp_and_sample`.
+pub const NUC_PATH_AUTO: nuc_path = 0;
+/// `nuc_arbitrary_topk_topp_and_sample`.
+pub const NUC_PATH_ARBITRARY: nuc_path = 1;
+/// `nuc_bounded_topk_topp_and_sample`.
+pub const NUC_PATH_BOUNDED: nuc_path = 2;
+
+/// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for `topk_logits_unsorted`.
+pub const NUC_WIDE_TOPK_LOGITS: u32 = 1;
+/// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for `topk_topp_unnorm_probs_i32_unsorted`.
+pub const NUC_WIDE_PROBS: u32 = 2;
+/// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for a k-slice.
+pub const NUC_WIDE_K_SLICES: u32 = 4;
+
+/// Calls to compile for ahead of the first. Zero it, set `struct_size`, then the rest.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_prewarm_spec {
+    /// `sizeof(nuc_prewarm_spec)` as the caller's header has it.
+    pub struct_size: usize,
+    /// A `NUC_PATH_*` constant.
+    pub path: nuc_path,
+    /// A `NUC_DTYPE_*` constant.
+    pub dtype: nuc_dtype,
+    /// Largest number of rows of a call, at least 1. Programs are compiled for every smaller number too: a batch
+    /// that mixes paths runs as smaller ones.
+    pub batch: usize,
+    /// Elements of a row.
+    pub vocab: usize,
+    /// 1 if calls will pass `stable` = 0, else 0.
+    pub unstable: i32,
+    /// `NUC_WIDE_*` bits of the wide arrays that calls will ask for; 0 for none.
+    pub wide_arrays: u32,
+}
+
+/// Counters of a sampler since it was made. All of them stay 0 on the built-in backend, which compiles nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct nuc_sampler_stats {
+    /// `sizeof(nuc_sampler_stats)` as the caller's header has it; set before the call.
+    pub struct_size: usize,
+    /// Programs compiled.
+    pub compiles: u64,
+    /// Look-ups that found a program, or waited for another thread's compile of it.
+    pub hits: u64,
+    /// Programs dropped because the cache was full.
+    pub evictions: u64,
+    /// Compiles that failed.
+    pub failures: u64,
+    /// Nanoseconds spent compiling, summed over threads.
+    pub compile_ns: u64,
+    /// Programs held now.
+    pub programs: u64,
+}
+
+/// What a sampler runs on. Strings are terminated UTF-8, belong to the sampler and live as long as it does.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_sampler_info {
+    /// `sizeof(nuc_sampler_info)` as the caller's header has it; set before the call.
+    pub struct_size: usize,
+    /// `builtin`, or the plugin's name of its platform (`cpu`, `cuda`, `tpu`).
+    pub platform_name: *const c_char,
+    /// The plugin's version string, or the instruction set of the built-in backend.
+    pub platform_version: *const c_char,
+    /// Version of the plugin's PJRT C API; 0 and 0 on the built-in backend.
+    pub pjrt_api_major: i32,
+    /// See `pjrt_api_major`.
+    pub pjrt_api_minor: i32,
+    /// Devices that `device_index` can choose from.
+    pub num_devices: usize,
+    /// Slots of the bounded path.
+    pub max_k: usize,
+}
+
+/// One device. Strings as in `nuc_sampler_info`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_device_info {
+    /// `sizeof(nuc_device_info)` as the caller's header has it; set before the call.
+    pub struct_size: usize,
+    /// The plugin's description, in one line.
+    pub description: *const c_char,
+    /// The plugin's name of the kind of device.
+    pub kind: *const c_char,
+    /// The plugin's global id of the device.
+    pub id: i32,
+    /// Zero; keeps the layout free of padding.
+    pub reserved: i32,
+}

@@ -1,0 +1,236 @@
+//! The sampler behind a handle: which backend it uses, and which path each row of a batch takes.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use crate::cpu::CpuBackend;
+use crate::error::Error;
+use crate::kernels::Wanted;
+use crate::pjrt;
+use crate::pjrt_backend::PjrtBackend;
+use crate::problem::{Batch, Dtype, Outputs};
+use crate::programs::CacheStats;
+use crate::reference;
+
+/// The environment variable that names a plugin when the options do not.
+pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
+
+/// Slots of the bounded path unless the options say otherwise.
+pub const DEFAULT_MAX_K: usize = 128;
+
+/// Largest `max_k` that a sampler accepts: the bounded kernels compare all pairs of slots.
+pub const LARGEST_MAX_K: usize = 1024;
+
+/// Programs that a sampler keeps unless the options say otherwise.
+pub const DEFAULT_CACHE_CAPACITY: usize = 64;
+
+/// Rows longer than this could overflow the 48 bits that totals are kept in.
+pub const LARGEST_VOCAB: usize = 1 << 24;
+
+/// Which backend a sampler uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BackendChoice {
+    /// PJRT if a plugin is named by the options or the environment, else built in.
+    #[default]
+    Auto,
+    /// The CPU code in this library.
+    Builtin,
+    /// A PJRT plugin; an error if none is named.
+    Pjrt,
+}
+
+/// How to make a sampler.
+#[derive(Clone, Debug)]
+pub struct SamplerOptions {
+    /// Which backend.
+    pub backend: BackendChoice,
+    /// The plugin's shared library; [`PLUGIN_VARIABLE`] where `None`.
+    pub plugin: Option<PathBuf>,
+    /// Passed to the plugin's client as they are.
+    pub client_options: Vec<(String, pjrt::OptionValue)>,
+    /// Index among the client's addressable devices.
+    pub device: usize,
+    /// Slots of the bounded path.
+    pub max_k: usize,
+    /// Compiled programs kept.
+    pub cache_capacity: usize,
+    /// Threads of the built-in backend; 0 for one a core.
+    pub num_threads: usize,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        SamplerOptions {
+            backend: BackendChoice::Auto,
+            plugin: None,
+            client_options: Vec::new(),
+            device: 0,
+            max_k: DEFAULT_MAX_K,
+            cache_capacity: DEFAULT_CACHE_CAPACITY,
+            num_threads: 0,
+        }
+    }
+}
+
+/// The four entry points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Picks a path row by row.
+    Automatic,
+    /// Any k.
+    Arbitrary,
+    /// 1 ≤ k ≤ max_k in every row.
+    Bounded,
+    /// The sorted ground truth, on the host.
+    Reference,
+}
+
+/// A shape to compile for before the first request.
+#[derive(Clone, Copy, Debug)]
+pub struct PrewarmSpec {
+    /// The entry point that will be called.
+    pub entry: Entry,
+    /// Largest number of rows.
+    pub batch: usize,
+    /// Elements of a row.
+    pub vocab: usize,
+    /// Of the logits.
+    pub dtype: Dtype,
+    /// As the calls will have it.
+    pub stable: bool,
+    /// The wide arrays that calls will ask for.
+    pub wanted: Wanted,
+}
+
+/// One device of a sampler's client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceInfo {
+    /// The plugin's global id.
+    pub id: i32,
+    /// What the plugin calls this kind of device.
+    pub kind: String,
+    /// The plugin's one-line description.
+    pub description: String,
+}
+
+enum Backend {
+    Builtin(CpuBackend),
+    Pjrt(PjrtBackend),
+}
+
+/// A sampler. Every method may be called from many threads at once.
+pub struct Sampler {
+    backend: Backend,
+    max_k: usize,
+}
+
+impl Sampler {
+    /// Loads the plugin, if one is to be used, and makes its client.
+    pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
+        if options.max_k == 0 || options.max_k > LARGEST_MAX_K {
+            return Err(Error::argument(format!(
+                "max_k is {}; it must be 1 to {LARGEST_MAX_K}",
+                options.max_k
+            )));
+        }
+        let from_environment = || std::env::var_os(PLUGIN_VARIABLE).filter(|path| !path.is_empty());
+        let plugin = options.plugin.clone().or_else(|| from_environment().map(PathBuf::from));
+        let backend = match (options.backend, plugin) {
+            (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => {
+                let cpu = CpuBackend::new(options.num_threads)
+                    .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
+                Backend::Builtin(cpu)
+            }
+            (BackendChoice::Pjrt, None) => {
+                return Err(Error::PluginNotFound(format!(
+                    "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
+                     to the path of a plugin's shared library"
+                )))
+            }
+            (_, Some(path)) => {
+                let capacity = NonZeroUsize::new(options.cache_capacity)
+                    .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
+                Backend::Pjrt(PjrtBackend::new(&path, &options.client_options, options.device, capacity)?)
+            }
+        };
+        Ok(Sampler { backend, max_k: options.max_k })
+    }
+
+    /// Slots of the bounded path.
+    pub fn max_k(&self) -> usize {
+        self.max_k
+    }
+
+    /// Whether rows are sampled by the code in this library.
+    pub fn is_builtin(&self) -> bool {
+        matches!(self.backend, Backend::Builtin(_))
+    }
+
+    /// Samples a batch. On an error no output has been written.
+    pub fn sample(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
+        let wants_slices = outputs.wide.wants_slices();
+        if entry == Entry::Bounded || wants_slices {
+            if wants_slices && entry == Entry::Arbitrary {
+                return Err(Error::argument(
+                    "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the \
+                     arbitrary path has none, so all three must be null",
+                ));
+            }
+            self.check_bounded(batch)?;
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match (&self.backend, entry) {
+            (_, Entry::Reference) => reference::sample_batch(batch, outputs),
+            (Backend::Builtin(cpu), _) => cpu.sample(batch, outputs),
+            (Backend::Pjrt(pjrt), _) => return pjrt.sample(entry, self.max_k, batch, outputs),
+        }
+        Ok(())
+    }
+
+    fn check_bounded(&self, batch: &Batch<'_>) -> Result<(), Error> {
+        // k of at least vocab has become 0 in the row's parameters, and fits if the row does.
+        let fits = |k: i32| if k == 0 { batch.vocab <= self.max_k } else { k as usize <= self.max_k };
+        match batch.rows.iter().position(|row| !fits(row.k)) {
+            None => Ok(()),
+            Some(row) => Err(Error::argument(format!(
+                "k[{row}] does not fit the bounded path, which needs 1 <= k <= max_k = {} in every row; use the \
+                 automatic or the arbitrary entry point, without k-slices, for other k",
+                self.max_k
+            ))),
+        }
+    }
+
+    /// Compiles every program that calls of this shape, with up to `batch` rows, can need.
+    pub fn prewarm(&self, spec: &PrewarmSpec) -> Result<(), Error> {
+        match &self.backend {
+            Backend::Builtin(_) => Ok(()),
+            Backend::Pjrt(pjrt) => pjrt.prewarm(spec, self.max_k),
+        }
+    }
+
+    /// Counters of the program cache; all zero on the built-in backend, which compiles nothing.
+    pub fn stats(&self) -> CacheStats {
+        match &self.backend {
+            Backend::Builtin(_) => CacheStats::default(),
+            Backend::Pjrt(pjrt) => pjrt.stats(),
+        }
+    }
+
+    /// The platform's name and version, and the PJRT C API version of the plugin (0, 0 where built in).
+    pub fn platform(&self) -> (String, String, (i32, i32)) {
+        match &self.backend {
+            Backend::Builtin(cpu) => ("builtin".to_owned(), cpu.description(), (0, 0)),
+            Backend::Pjrt(pjrt) => pjrt.platform(),
+        }
+    }
+
+    /// The devices that could be chosen; the built-in backend has one.
+    pub fn devices(&self) -> Vec<DeviceInfo> {
+        match &self.backend {
+            Backend::Builtin(cpu) => vec![DeviceInfo { id: 0, kind: "cpu".to_owned(), description: cpu.description() }],
+            Backend::Pjrt(pjrt) => pjrt.devices(),
+        }
+    }
+}

@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 
 pub mod cpu;
+pub mod pjrt;
 pub mod problem;
 pub mod reference;
 pub mod semantics;

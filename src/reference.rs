@@ -43,7 +43,11 @@ pub fn sample_row(
             if !kept[i] || cleaned[i] == NEG_INF_BITS {
                 0
             } else if params.greedy {
-                if i as i32 == greedy_sampled { MAX_WEIGHT } else { 0 }
+                if i as i32 == greedy_sampled {
+                    MAX_WEIGHT
+                } else {
+                    0
+                }
             } else {
                 weight(Scalar, quantize(Scalar, max, f32::from_bits(cleaned[i] as u32), params.scale))
             }

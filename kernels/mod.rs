@@ -7,6 +7,7 @@ pub mod stablehlo;
 
 use crate::problem::{CallOptions, Dtype};
 use crate::semantics::params::RowParams;
+use crate::semantics::weights::FACTORS;
 
 /// Which algorithm a kernel runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,14 +86,17 @@ pub enum Column {
     Word2,
     Word3,
     Replace,
+    /// The first of [`FACTORS`], as bits; the others follow.
+    Factors,
 }
 
 /// Width of the parameter array.
-pub const COLUMNS: usize = Column::Replace as usize + 1;
+pub const COLUMNS: usize = Column::Factors as usize + FACTORS.len();
 
 /// One row of the parameter array.
 pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32; COLUMNS] {
     let words = row.words.map(|word| word as i32);
+    let factors = FACTORS.map(|factor| factor.to_bits() as i32);
     [
         row.k,
         i32::from(row.greedy),
@@ -105,6 +109,10 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
         words[2],
         words[3],
         dtype.round(options.replace_val) as i32,
+        factors[0],
+        factors[1],
+        factors[2],
+        factors[3],
     ]
 }
 

@@ -3,10 +3,16 @@
 //! this crate is also an `rlib` so that its parts can be tested.
 #![deny(unsafe_code)]
 
+pub mod abi;
 pub mod cpu;
+pub mod error;
 #[path = "../kernels/mod.rs"]
 pub mod kernels;
+pub mod pjrt;
+mod pjrt_backend;
 pub mod problem;
+pub mod programs;
 pub mod reference;
+pub mod sampler;
 pub mod semantics;
 pub mod stablehlo;

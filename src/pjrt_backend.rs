@@ -19,10 +19,10 @@ use crate::semantics::params::RowParams;
 const LARGEST_BUCKET: usize = 128;
 
 /// A client of a plugin, one of its devices, and the programs compiled for it.
-pub struct PjrtBackend {
+pub(crate) struct PjrtBackend {
     client: Arc<Client>,
     device: usize,
-    programs: ProgramCache<Spec, Executable>,
+    programs: ProgramCache<Spec, Arc<Executable>>,
 }
 
 /// Rows that run as one program call, by their place in the caller's batch.
@@ -40,7 +40,7 @@ struct Answer {
 
 impl PjrtBackend {
     /// Loads the plugin and makes a client.
-    pub fn new(
+    pub(crate) fn new(
         plugin: &FilePath,
         client_options: &[(String, OptionValue)],
         device: usize,
@@ -57,7 +57,7 @@ impl PjrtBackend {
     }
 
     /// See [`crate::sampler::Sampler::sample`]. `batch` has at least one row.
-    pub fn sample(
+    pub(crate) fn sample(
         &self,
         entry: Entry,
         max_k: usize,
@@ -100,7 +100,7 @@ impl PjrtBackend {
     fn program(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
         self.programs.get_or_compile(spec, || {
             log::debug!("compiling {}", spec.name());
-            let options = CompileOptions { device_ordinal: self.device, ..CompileOptions::default() };
+            let options = CompileOptions::for_device(self.client.devices()[self.device].id());
             Ok(self.client.compile(&kernels::stablehlo::emit(spec), &options)?)
         })
     }
@@ -162,7 +162,7 @@ impl PjrtBackend {
     }
 
     /// See [`crate::sampler::Sampler::prewarm`].
-    pub fn prewarm(&self, spec: &PrewarmSpec, max_k: usize) -> Result<(), Error> {
+    pub(crate) fn prewarm(&self, spec: &PrewarmSpec, max_k: usize) -> Result<(), Error> {
         let paths = match spec.entry {
             Entry::Reference => vec![],
             Entry::Arbitrary => vec![Path::Arbitrary],
@@ -185,12 +185,12 @@ impl PjrtBackend {
     }
 
     /// Counters of the program cache.
-    pub fn stats(&self) -> CacheStats {
+    pub(crate) fn stats(&self) -> CacheStats {
         self.programs.stats()
     }
 
     /// The platform's name, its version, and the plugin's API version.
-    pub fn platform(&self) -> (String, String, (i32, i32)) {
+    pub(crate) fn platform(&self) -> (String, String, (i32, i32)) {
         let version = self.client.plugin().version();
         (
             self.client.platform_name().to_owned(),
@@ -200,14 +200,14 @@ impl PjrtBackend {
     }
 
     /// The client's addressable devices.
-    pub fn devices(&self) -> Vec<DeviceInfo> {
+    pub(crate) fn devices(&self) -> Vec<DeviceInfo> {
         self.client
             .devices()
             .iter()
             .map(|device| DeviceInfo {
-                id: device.id,
-                kind: device.kind.clone(),
-                description: device.debug_string.clone(),
+                id: device.id(),
+                kind: device.kind().to_owned(),
+                description: device.debug_string().to_owned(),
             })
             .collect()
     }

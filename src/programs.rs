@@ -28,7 +28,7 @@ pub struct CacheStats {
 
 /// Least-recently-used cache from a program's key to its compiled form.
 pub struct ProgramCache<K, V> {
-    slots: Mutex<LruCache<K, Arc<OnceCell<Arc<V>>>>>,
+    slots: Mutex<LruCache<K, Arc<OnceCell<V>>>>,
     compiles: AtomicU64,
     hits: AtomicU64,
     evictions: AtomicU64,
@@ -36,7 +36,7 @@ pub struct ProgramCache<K, V> {
     compile_ns: AtomicU64,
 }
 
-impl<K: Hash + Eq + Clone, V> ProgramCache<K, V> {
+impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
     /// A cache of at most `capacity` programs.
     pub fn new(capacity: NonZeroUsize) -> Self {
         ProgramCache {
@@ -52,7 +52,7 @@ impl<K: Hash + Eq + Clone, V> ProgramCache<K, V> {
     /// The program for `key`, compiled by `compile` if no thread has done so. Threads that ask for the same key
     /// at once wait for one of them; threads that ask for other keys do not. After a failure the next to ask
     /// tries again.
-    pub fn get_or_compile<E>(&self, key: &K, compile: impl FnOnce() -> Result<V, E>) -> Result<Arc<V>, E> {
+    pub fn get_or_compile<E>(&self, key: &K, compile: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
         let slot = self.slot(key);
         let mut compiled_here = false;
         let program = slot.get_or_try_init(|| {
@@ -62,7 +62,7 @@ impl<K: Hash + Eq + Clone, V> ProgramCache<K, V> {
             self.compile_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
             let counter = if program.is_ok() { &self.compiles } else { &self.failures };
             counter.fetch_add(1, Ordering::Relaxed);
-            program.map(Arc::new)
+            program
         })?;
         if !compiled_here {
             self.hits.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +70,7 @@ impl<K: Hash + Eq + Clone, V> ProgramCache<K, V> {
         Ok(program.clone())
     }
 
-    fn slot(&self, key: &K) -> Arc<OnceCell<Arc<V>>> {
+    fn slot(&self, key: &K) -> Arc<OnceCell<V>> {
         // The lock is never held while compiling, and nothing under it panics half-way.
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = slots.get(key) {
@@ -122,7 +122,7 @@ mod tests {
                         std::thread::sleep(std::time::Duration::from_millis(20));
                         Ok::<_, Infallible>(70)
                     });
-                    assert_eq!(*program.unwrap(), 70);
+                    assert_eq!(program.unwrap(), 70);
                 });
             }
         });
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_program_goes() {
         let cache = cache(2);
-        let get = |key| *cache.get_or_compile(&key, || Ok::<_, Infallible>(key)).unwrap();
+        let get = |key| cache.get_or_compile(&key, || Ok::<_, Infallible>(key)).unwrap();
         for key in [1, 2, 1, 3, 1, 2] {
             assert_eq!(get(key), key);
         }
@@ -146,7 +146,7 @@ mod tests {
     fn a_failed_compile_is_tried_again() {
         let cache = cache(2);
         assert_eq!(cache.get_or_compile(&1, || Err("no")).unwrap_err(), "no");
-        assert_eq!(*cache.get_or_compile(&1, || Ok::<_, &str>(5)).unwrap(), 5);
+        assert_eq!(cache.get_or_compile(&1, || Ok::<_, &str>(5)).unwrap(), 5);
         assert_eq!((cache.stats().failures, cache.stats().compiles), (1, 1));
     }
 }

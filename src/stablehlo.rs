@@ -95,6 +95,8 @@ struct State {
     arguments: Vec<String>,
     /// Scalar constants not yet written, by id: most are only ever broadcast, which writes them whole.
     constants: HashMap<u32, String>,
+    /// Values that hold the constants of [`Arith::factor`] at run time, by the constant's bits.
+    factors: HashMap<u32, Value>,
 }
 
 /// The builder. Methods take `&self`, so that nested calls read like expressions.
@@ -155,6 +157,11 @@ impl Hlo {
         let text = format!("%{}: {}", value.id, type_text(elem, dims));
         self.state.borrow_mut().arguments.push(text);
         value
+    }
+
+    /// Lets [`Arith::factor`] of this constant be `value`, which holds it at run time, out of the compiler's sight.
+    pub fn bind_factor(&self, constant: f32, value: Value) {
+        self.state.borrow_mut().factors.insert(constant.to_bits(), value);
     }
 
     /// Ends the program, whose results are `results`.
@@ -450,6 +457,11 @@ impl Arith for &Hlo {
     }
     fn float(self, value: f32) -> Value {
         self.constant(Elem::F32, &format!("0x{:08X}", value.to_bits()))
+    }
+
+    fn factor(self, value: f32) -> Value {
+        let bound = self.state.borrow().factors.get(&value.to_bits()).copied();
+        bound.expect("a kernel binds every factor when it loads its parameters")
     }
 
     binary_ops! {

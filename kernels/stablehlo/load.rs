@@ -4,6 +4,7 @@ use crate::kernels::{Column, Spec, COLUMNS};
 use crate::problem::{Dtype, BF16_NEG_INF, F16_NEG_INF};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{self, order_key, NEG_INF_KEY};
+use crate::semantics::weights::FACTORS;
 use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// A batch on the device. Shapes are `[batch]` unless said otherwise.
@@ -32,6 +33,11 @@ impl Row {
         };
         let logits = h.argument(elem, &dims);
         let params = h.argument(Elem::I32, &[spec.batch, COLUMNS]);
+        for (i, &factor) in FACTORS.iter().enumerate() {
+            let column = Column::Factors as usize + i;
+            let bits = h.reshape(h.slice(params, 1, column, column + 1), &[spec.batch]);
+            h.bind_factor(factor, h.bitcast(bits, Elem::F32));
+        }
         let raw = h.bitcast(logits, bits_elem);
         let (narrow, bits) = match spec.dtype {
             Dtype::F32 => (raw, raw),

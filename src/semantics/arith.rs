@@ -2,8 +2,9 @@
 //!
 //! Everything that must agree bit for bit between devices is a function over [`Arith`], so that native code
 //! (scalar or SIMD) and the kernel builders run the same text. The trait has no float addition on purpose:
-//! a float product is only ever followed by a product, a comparison or a conversion, so no compiler can
-//! contract or reassociate it into another value.
+//! a float product is only ever followed by a product, a comparison or a conversion, so no compiler can contract
+//! it into another value. Compilers do reassociate products with constants, though, across any number of them:
+//! constants in a chain of products are [`Arith::factor`]s, which a builder for such a compiler hides from it.
 
 /// 32-bit operations on one value, one SIMD register or one array, depending on the implementor.
 ///
@@ -18,8 +19,11 @@ pub trait Arith: Copy {
 
     /// The integer constant `value`.
     fn int(self, value: i32) -> Self::Int;
-    /// The float constant `value`.
+    /// The float constant `value`, to compare with, or to multiply with once between two conversions.
     fn float(self, value: f32) -> Self::Float;
+    /// The float constant `value` as a factor in a chain of products, one of
+    /// [`weights::FACTORS`](super::weights::FACTORS).
+    fn factor(self, value: f32) -> Self::Float;
 
     /// `a + b`, wrapping.
     fn add(self, a: Self::Int, b: Self::Int) -> Self::Int;
@@ -122,6 +126,7 @@ impl Arith for Scalar {
     scalar_ops! {
         int(value: i32) -> i32 = value;
         float(value: f32) -> f32 = value;
+        factor(value: f32) -> f32 = value;
         add(a: i32, b: i32) -> i32 = a.wrapping_add(b);
         sub(a: i32, b: i32) -> i32 = a.wrapping_sub(b);
         and(a: i32, b: i32) -> i32 = a & b;

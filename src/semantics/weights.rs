@@ -10,6 +10,13 @@ pub const MAX_WEIGHT: i32 = (1 << 24) - 1;
 /// `q` saturates here, where the weight has long been 0.
 pub const MAX_Q: i32 = 40 << 18;
 
+/// The constants of [`weight`]: 4 ln 2, 2⁻²⁵, 2⁻²⁴/3 and 2⁻²⁴.
+///
+/// XLA's algebraic simplifier folds them into one another where it sees them: on arrays of one element it turns
+/// `(u · 2⁻²⁴)⁸` into `u⁸ · 2⁻¹⁹²`, which is `inf · 0`, and `(f·K)·(f·K)·C2` into `(f·f)·(K²·C2)`, which rounds
+/// otherwise. That is why they are [`Arith::factor`]s.
+pub const FACTORS: [f32; 4] = [2.772_588_7, 1.0 / 33_554_432.0, 1.0 / 50_331_648.0, 1.0 / 16_777_216.0];
+
 /// `q = trunc(min((max − x) · scale, MAX_Q))`, with `scale` from [`super::params::scale`].
 ///
 /// `max` and `x` are cleaned. The minimum is a comparison that NaN fails (−inf minus −inf in a row without a
@@ -28,16 +35,13 @@ pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> 
 /// to the sixteenth power.
 #[inline(always)]
 pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
-    const K: f32 = 2.772_588_7; // 4 ln 2
-    const C2: f32 = 1.0 / 33_554_432.0; // 2^-25
-    const C3: f32 = 1.0 / 50_331_648.0; // 2^-24 / 3
-
+    let [k, c2, c3, one_over_2_to_24] = FACTORS.map(|factor| a.factor(factor));
     let octaves = a.shr(q, 18);
-    let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), a.float(K));
-    let p2 = a.fmul(a.fmul(p, p), a.float(C2));
-    let p3 = a.fmul(a.fmul(p2, p), a.float(C3));
+    let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), k);
+    let p2 = a.fmul(a.fmul(p, p), c2);
+    let p3 = a.fmul(a.fmul(p2, p), c3);
     let u = a.sub(a.add(a.sub(a.int(1 << 24), a.trunc(p)), a.trunc(p2)), a.trunc(p3));
-    let mut power = a.fmul(a.to_float(u), a.float(1.0 / 16_777_216.0));
+    let mut power = a.fmul(a.to_float(u), one_over_2_to_24);
     for _ in 0..4 {
         power = a.fmul(power, power);
     }

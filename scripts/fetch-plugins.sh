@@ -1,0 +1,51 @@
+#!/bin/sh
+# Puts the PJRT CPU plugins that the tests run on into .cache/plugins/. Needs the network on the first run only.
+set -eu
+
+cd "$(dirname "$0")/.."
+folder=.cache/plugins
+mkdir -p "$folder"
+
+command -v python3 >/dev/null || { echo "fetch-plugins: python3 is missing; run scripts/install-deps.sh" >&2; exit 1; }
+
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# release, its stable name here, the plugin inside the wheel, the wheel's sha256
+while read -r release name member hash; do
+    library="$folder/$name.so"
+    # The stamp ties the library's own checksum to the wheel it came from.
+    if [ -f "$library" ] && [ -f "$library.stamp" ] &&
+        [ "$(cat "$library.stamp")" = "$hash $(sha256sum <"$library")" ]; then
+        echo "fetch-plugins: $library is there ($release)"
+        continue
+    fi
+
+    python3 -m pip --version >/dev/null 2>&1 ||
+        { echo "fetch-plugins: pip is missing (python3 -m pip); run scripts/install-deps.sh" >&2; exit 1; }
+    echo "fetch-plugins: downloading $release"
+    work=$(mktemp -d "$folder/fetch.XXXXXX")
+    echo "$release --hash=sha256:$hash" >"$work/requirements.txt"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir \
+        --require-hashes --requirement "$work/requirements.txt" --dest "$work/wheel" ||
+        { echo "fetch-plugins: could not download $release" >&2; exit 1; }
+    python3 - "$work" "$member" <<'PYTHON'
+import pathlib, shutil, sys, zipfile
+work, member = pathlib.Path(sys.argv[1]), sys.argv[2]
+(wheel,) = (work / "wheel").glob("*.whl")
+with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(work / "plugin.so", "wb") as target:
+    shutil.copyfileobj(source, target)
+PYTHON
+    # Renamed into place, the stamp last: an interrupted run leaves nothing that looks complete.
+    rm -f "$library.stamp"
+    mv "$work/plugin.so" "$library"
+    echo "$hash $(sha256sum <"$library")" >"$library.stamp"
+    rm -rf "$work"
+    work=
+    echo "fetch-plugins: $library is ready"
+done <<PLUGINS
+lammps-jax-pjrt-cpu==0.11.2 lammps-jax-pjrt-cpu lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so 1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1
+fastatomstruct-xla-cpu==2026.6.23 fastatomstruct-xla-cpu fastatomstruct_xla_cpu/libpjrt_cpu.so 88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9
+xla-cpu-pjrt==0.0.1 xla-cpu-pjrt xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so 55837b6b7b47daa717f2d9a5a03563ea0ceaa338d06a81a1e2d3f060d960decc
+PLUGINS

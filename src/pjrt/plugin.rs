@@ -1,0 +1,320 @@
+//! Loading a plugin once per process, and the table of functions it offers.
+
+use std::collections::HashMap;
+use std::ffi::c_char;
+use std::fmt;
+use std::mem::offset_of;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+use once_cell::sync::Lazy;
+use pjrt_sys::*;
+
+use super::args::{Args, Extensible};
+use super::error::Code;
+use super::options::{self, OptionValue};
+use super::{Error, Result};
+
+/// The oldest minor version that is taken: the one of the bindings. The API only appends, so every struct and table
+/// entry of the bindings lies where they say in all later minors of major 0. An older plugin has a shorter table, and
+/// no plugin that old has ever been tried.
+pub const MIN_API_MINOR: i32 = 54;
+
+/// The version of the C API that a plugin was compiled against.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ApiVersion {
+    /// Changes when the layout of the API changes incompatibly.
+    pub major: i32,
+    /// Changes when the API grows.
+    pub minor: i32,
+}
+
+impl fmt::Display for ApiVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// A loaded and initialised PJRT plugin. It stays loaded until the process ends, however many `Arc`s are dropped.
+pub struct Plugin {
+    path: PathBuf,
+    version: ApiVersion,
+    api: Api,
+    errors: ErrorFunctions,
+}
+
+/// A copy of the plugin's table of functions, null where the plugin's own is shorter than the bindings' struct.
+struct Api {
+    functions: Box<PJRT_Api>,
+    /// Where the plugin keeps the original: one address per loaded library.
+    original: usize,
+}
+
+// SAFETY: the copy is only read, and the functions in it are of a library that is never unloaded.
+unsafe impl Send for Api {}
+// SAFETY: as above.
+unsafe impl Sync for Api {}
+
+/// The functions that turn a plugin's error into ours. Fetched at load: without them no other call can be made safely.
+struct ErrorFunctions {
+    message: unsafe extern "C" fn(*mut PJRT_Error_Message_Args),
+    code: unsafe extern "C" fn(*mut PJRT_Error_GetCode_Args) -> *mut PJRT_Error,
+    destroy: unsafe extern "C" fn(*mut PJRT_Error_Destroy_Args),
+}
+
+/// A function of the table, known to be there.
+pub(super) struct Function<T> {
+    pub(super) name: &'static str,
+    pub(super) pointer: unsafe extern "C" fn(*mut T) -> *mut PJRT_Error,
+}
+
+/// `function!(plugin, PJRT_Name)`: the entry of that name, or [`Error::MissingFunction`].
+macro_rules! function {
+    ($plugin:expr, $name:ident) => {
+        match $plugin.functions().$name {
+            Some(pointer) => Ok($crate::pjrt::plugin::Function { name: stringify!($name), pointer }),
+            None => Err($plugin.missing(stringify!($name))),
+        }
+    };
+}
+pub(super) use function;
+
+/// Plugins of this process by canonical path. The lock is held while one loads, so that each is initialised once.
+static LOADED: Lazy<Mutex<HashMap<PathBuf, Arc<Plugin>>>> = Lazy::new(Default::default);
+
+impl Plugin {
+    /// Loads the plugin at `path`, checks its version and initialises it; a plugin that is loaded already is returned
+    /// as it is. Thread-safe. Failures are not remembered: a later call tries again.
+    pub fn load(path: &Path) -> Result<Arc<Plugin>> {
+        let not_found = |reason: String| Error::NotFound { path: path.to_owned(), reason };
+        let canonical = path.canonicalize().map_err(|error| not_found(error.to_string()))?;
+        if canonical.is_dir() {
+            return Err(not_found("it is a folder".into()));
+        }
+
+        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plugin) = loaded.get(&canonical) {
+            return Ok(plugin.clone());
+        }
+        let start = std::time::Instant::now();
+        let plugin = Self::open(&canonical)?;
+        // A hard link to a loaded plugin is the same library to the loader; it must not be initialised twice.
+        let plugin = match loaded.values().find(|other| other.api.original == plugin.api.original) {
+            Some(other) => other.clone(),
+            None => {
+                plugin.initialize()?;
+                Arc::new(plugin)
+            }
+        };
+        log::debug!(
+            "loaded PJRT plugin {} (API {}) in {:?}",
+            canonical.display(),
+            plugin.version,
+            start.elapsed()
+        );
+        loaded.insert(canonical, plugin.clone());
+        Ok(plugin)
+    }
+
+    fn open(path: &Path) -> Result<Plugin> {
+        // RTLD_LOCAL: each plugin carries its own LLVM and protobuf, whose symbols must not meet another's.
+        // SAFETY: loading runs the library's initialisers. That they are sound is what the caller asks for by naming
+        // the file as a plugin; nothing here can check it.
+        let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
+            .map_err(|error| Error::NotLoadable { path: path.to_owned(), message: error.to_string() })?;
+        // Never closed, not even on the errors below: initialisers have run and may have left threads behind.
+        let library = std::mem::ManuallyDrop::new(library);
+
+        let not_a_plugin = |reason: &str| Error::NotAPlugin { path: path.to_owned(), reason: reason.into() };
+        // SAFETY: by the name and PJRT's definition this symbol is a function without arguments that returns the table.
+        let table = unsafe {
+            let get_api = library
+                .get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0")
+                .map_err(|_| not_a_plugin("it does not export GetPjrtApi"))?;
+            get_api()
+        };
+        let table = NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))?;
+        Self::from_table(table, path)
+    }
+
+    fn from_table(table: NonNull<PJRT_Api>, path: &Path) -> Result<Plugin> {
+        // SAFETY: any version of the table starts with its size.
+        let size = unsafe { std::ptr::addr_of!((*table.as_ptr()).struct_size).read() };
+        let header = offset_of!(PJRT_Api, pjrt_api_version) + size_of::<PJRT_Api_Version>();
+        if size < header {
+            return Err(Error::NotAPlugin {
+                path: path.to_owned(),
+                reason: format!("GetPjrtApi returned a table of {size} bytes, too short to hold a version"),
+            });
+        }
+        // SAFETY: the table reaches past this field, by the check above.
+        let version = unsafe { std::ptr::addr_of!((*table.as_ptr()).pjrt_api_version).read() };
+        let version = ApiVersion { major: version.major_version, minor: version.minor_version };
+        if version.major != 0 {
+            return Err(Error::TooNew { path: path.to_owned(), version });
+        }
+        if version.minor < MIN_API_MINOR {
+            return Err(Error::TooOld { path: path.to_owned(), version });
+        }
+
+        let mut functions = Box::new(PJRT_Api::default());
+        // Whole words only: part of a pointer is none.
+        let known = size.min(size_of::<PJRT_Api>()) / size_of::<usize>() * size_of::<usize>();
+        // SAFETY: both are good for `known` bytes and apart. Pointers may hold any bits, and whatever the plugin put
+        // where the header wants a function is that function or null.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                table.as_ptr().cast::<u8>(),
+                std::ptr::from_mut(&mut *functions).cast::<u8>(),
+                known,
+            );
+        }
+        let missing =
+            |function: &'static str| Error::MissingFunction { path: path.to_owned(), version, function };
+        let errors = ErrorFunctions {
+            message: functions.PJRT_Error_Message.ok_or_else(|| missing("PJRT_Error_Message"))?,
+            code: functions.PJRT_Error_GetCode.ok_or_else(|| missing("PJRT_Error_GetCode"))?,
+            destroy: functions.PJRT_Error_Destroy.ok_or_else(|| missing("PJRT_Error_Destroy"))?,
+        };
+        // Without a way to wait, memory could be handed back to callers while the plugin still uses it.
+        functions.PJRT_Event_Await.ok_or_else(|| missing("PJRT_Event_Await"))?;
+        let api = Api { functions, original: table.as_ptr() as usize };
+        Ok(Plugin { path: path.to_owned(), version, api, errors })
+    }
+
+    fn initialize(&self) -> Result<()> {
+        let mut args = Args::<PJRT_Plugin_Initialize_Args>::new();
+        // SAFETY: the call takes no pointers but the struct itself.
+        unsafe { self.call(function!(self, PJRT_Plugin_Initialize)?, &mut args) }.map_err(|error| match error
+        {
+            Error::Pjrt { code, message, .. } => Error::Init { path: self.path.clone(), code, message },
+            other => other,
+        })
+    }
+
+    /// The canonical path that it was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The version of the C API that it speaks.
+    pub fn version(&self) -> ApiVersion {
+        self.version
+    }
+
+    /// What the plugin says of itself, such as `xla_version` and `stablehlo_current_version`. Empty if it says nothing.
+    pub fn attributes(&self) -> Result<Vec<(String, OptionValue)>> {
+        let mut args = Args::<PJRT_Plugin_Attributes_Args>::new();
+        let function = match function!(self, PJRT_Plugin_Attributes) {
+            Ok(function) => function,
+            Err(_) => return Ok(Vec::new()),
+        };
+        // SAFETY: the call only writes outputs.
+        unsafe { self.call(function, &mut args)? };
+        // SAFETY: on success the plugin promises an array of that length that lives as long as the process.
+        unsafe { options::read_named_values(args.attributes, args.num_attributes) }
+    }
+
+    /// Calls `function` and turns its error into ours.
+    ///
+    /// # Safety
+    /// Every pointer in `args` must be what the C API asks of that function for the duration of the call, and objects
+    /// in it must be alive and of this plugin.
+    pub(super) unsafe fn call<T: Extensible>(&self, function: Function<T>, args: &mut Args<T>) -> Result<()> {
+        // SAFETY: the pointer is the table's entry for this argument type; the rest is the caller's promise.
+        let error = unsafe { (function.pointer)(args.as_mut_ptr()) };
+        self.check(error, function.name)
+    }
+
+    /// Reports a failure to destroy an object: there is nobody to return it to from `Drop`.
+    ///
+    /// # Safety
+    /// As for [`Plugin::call`], and the object must not be used afterwards.
+    pub(super) unsafe fn call_in_drop<T: Extensible>(
+        &self,
+        function: Result<Function<T>>,
+        args: &mut Args<T>,
+    ) {
+        // SAFETY: the caller's promise.
+        let outcome = function.and_then(|function| unsafe { self.call(function, args) });
+        if let Err(error) = outcome {
+            log::warn!("an object of the PJRT plugin {} could not be released: {error}", self.path.display());
+        }
+    }
+
+    /// Takes an error from the plugin, which may be null for none, reads it and destroys it.
+    fn check(&self, error: *mut PJRT_Error, function: &'static str) -> Result<()> {
+        if error.is_null() {
+            return Ok(());
+        }
+        let mut text = Args::<PJRT_Error_Message_Args>::new();
+        text.error = error;
+        let mut code = Args::<PJRT_Error_GetCode_Args>::new();
+        code.error = error;
+        // SAFETY: `error` is a live error of this plugin, ours to destroy, and nothing uses it after that; the message
+        // is copied before.
+        let message = unsafe {
+            (self.errors.message)(text.as_mut_ptr());
+            let message = string(text.message, text.message_size);
+            let failure = (self.errors.code)(code.as_mut_ptr());
+            if !failure.is_null() {
+                self.destroy_error(failure);
+                code.code = PJRT_Error_Code_PJRT_Error_Code_UNKNOWN;
+            }
+            self.destroy_error(error);
+            message
+        };
+        Err(Error::Pjrt { function, code: Code::from_raw(code.code), message })
+    }
+
+    /// # Safety
+    /// `error` must be a live error of this plugin that nothing uses afterwards.
+    unsafe fn destroy_error(&self, error: *mut PJRT_Error) {
+        let mut args = Args::<PJRT_Error_Destroy_Args>::new();
+        args.error = error;
+        // SAFETY: the caller's promise.
+        unsafe { (self.errors.destroy)(args.as_mut_ptr()) }
+    }
+
+    /// For the macro `function!`.
+    pub(super) fn functions(&self) -> &PJRT_Api {
+        &self.api.functions
+    }
+
+    /// For the macro `function!`.
+    pub(super) fn missing(&self, function: &'static str) -> Error {
+        Error::MissingFunction { path: self.path.clone(), version: self.version, function }
+    }
+}
+
+impl fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plugin")
+            .field("path", &self.path)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Copies a string of the plugin's; null gives an empty one.
+///
+/// # Safety
+/// `data` must be null or good for `size` bytes.
+pub(super) unsafe fn string(data: *const c_char, size: usize) -> String {
+    // SAFETY: the caller's promise.
+    String::from_utf8_lossy(unsafe { slice(data.cast::<u8>(), size) }).into_owned()
+}
+
+/// An array of the plugin's; null gives an empty one, as C does with no elements and Rust does not.
+///
+/// # Safety
+/// `data` must be null or good for `len` elements for as long as the result is used.
+pub(super) unsafe fn slice<'a, T>(data: *const T, len: usize) -> &'a [T] {
+    if data.is_null() || len == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { std::slice::from_raw_parts(data, len) }
+}

@@ -1,0 +1,363 @@
+//! Problems to sample and the comparison of every output array, shared by the test programs.
+#![allow(dead_code)] // each test program uses its part
+
+use std::path::PathBuf;
+
+use nucleus::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays};
+use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
+use rand::prelude::*;
+use rand_distr::{Distribution, Normal};
+
+/// The plugins of `make plugins`.
+pub const PLUGINS: [&str; 3] = ["lammps-jax-pjrt-cpu", "fastatomstruct-xla-cpu", "xla-cpu-pjrt"];
+
+/// The path of a plugin, which must have been fetched.
+pub fn plugin(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!(".cache/plugins/{name}.so"));
+    assert!(path.exists(), "{} is missing: run `make plugins`", path.display());
+    path
+}
+
+pub fn builtin(num_threads: usize) -> Sampler {
+    let options = SamplerOptions { backend: BackendChoice::Builtin, num_threads, ..SamplerOptions::default() };
+    Sampler::new(&options).unwrap()
+}
+
+pub fn with_plugin(name: &str) -> Sampler {
+    let options = SamplerOptions {
+        backend: BackendChoice::Pjrt,
+        plugin: Some(plugin(name)),
+        cache_capacity: 8,
+        ..SamplerOptions::default()
+    };
+    Sampler::new(&options).unwrap()
+}
+
+/// Kinds of rows, each with its own way to break a sampler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowKind {
+    Normal,
+    Peaked,
+    Tied,
+    Masked,
+    AlmostAllMasked,
+    NoCandidate,
+    AllNan,
+    SomeNan,
+    Infinities,
+    NegativeZero,
+    Subnormal,
+    Constant,
+    OneHot,
+    Huge,
+    Ascending,
+    Descending,
+    SourceWorstCase,
+}
+
+pub const ROW_KINDS: [RowKind; 17] = [
+    RowKind::Normal,
+    RowKind::Peaked,
+    RowKind::Tied,
+    RowKind::Masked,
+    RowKind::AlmostAllMasked,
+    RowKind::NoCandidate,
+    RowKind::AllNan,
+    RowKind::SomeNan,
+    RowKind::Infinities,
+    RowKind::NegativeZero,
+    RowKind::Subnormal,
+    RowKind::Constant,
+    RowKind::OneHot,
+    RowKind::Huge,
+    RowKind::Ascending,
+    RowKind::Descending,
+    RowKind::SourceWorstCase,
+];
+
+pub fn make_row(kind: RowKind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let normal = Normal::new(0.0f32, 3.0).unwrap();
+    let mut row: Vec<f32> = (0..vocab).map(|_| normal.sample(rng)).collect();
+    let pick = |rng: &mut StdRng| rng.random_range(0..vocab);
+    match kind {
+        RowKind::Normal => {}
+        RowKind::Peaked => {
+            let mut order: Vec<usize> = (0..vocab).collect();
+            order.shuffle(rng);
+            for (rank, &i) in order.iter().enumerate() {
+                row[i] = 20.0 - 0.5 * rank as f32;
+            }
+        }
+        // few distinct values, so that thousands are equal at every threshold
+        RowKind::Tied => row.iter_mut().for_each(|x| *x = (*x / 2.0).round()),
+        RowKind::Masked => row.iter_mut().for_each(|x| {
+            if rng.random_bool(0.5) {
+                *x = f32::NEG_INFINITY;
+            }
+        }),
+        RowKind::AlmostAllMasked => {
+            let keep = [pick(rng), pick(rng), pick(rng)];
+            (0..vocab).filter(|i| !keep.contains(i)).for_each(|i| row[i] = f32::NEG_INFINITY);
+        }
+        RowKind::NoCandidate => row.fill(f32::NEG_INFINITY),
+        RowKind::AllNan => row.fill(f32::NAN),
+        RowKind::SomeNan => {
+            for _ in 0..3 {
+                row[pick(rng)] = f32::NAN;
+                row[pick(rng)] = f32::from_bits(0xffc0_0001);
+            }
+        }
+        RowKind::Infinities => {
+            for _ in 0..3 {
+                row[pick(rng)] = f32::INFINITY;
+                row[pick(rng)] = f32::NEG_INFINITY;
+            }
+            row[pick(rng)] = f32::MAX;
+        }
+        RowKind::NegativeZero => row.iter_mut().for_each(|x| {
+            *x = match rng.random_range(0..4) {
+                0 => 0.0,
+                1 => -0.0,
+                2 => -1.0,
+                _ => f32::from_bits(0x8000_0001),
+            }
+        }),
+        RowKind::Subnormal => row.iter_mut().for_each(|x| {
+            let bits = rng.random_range(0..0x0100_0000u32);
+            *x = f32::from_bits(bits | u32::from(rng.random_bool(0.5)) << 31);
+        }),
+        RowKind::Constant => row.fill(1.5),
+        RowKind::OneHot => {
+            row.fill(-100.0);
+            row[pick(rng)] = 100.0;
+        }
+        RowKind::Huge => row.iter_mut().for_each(|x| *x *= 1e37),
+        RowKind::Ascending => row.sort_by(f32::total_cmp),
+        RowKind::Descending => row.sort_by(|a, b| b.total_cmp(a)),
+        RowKind::SourceWorstCase => row.iter_mut().skip(13).step_by(256).for_each(|x| *x += 100.0),
+    }
+    row
+}
+
+pub const TOP_P: [f32; 8] = [0.0, 1e-30, 0.5, 0.95, 1.0 - 1.0 / 16_777_216.0, 1.0, 2.0, -1.0];
+pub const TEMPERATURE: [f32; 6] = [0.0, 1e-6, 0.1, 1.0, 10.0, 1e30];
+pub const MIN_P: [f32; 5] = [0.0, 0.05, 1.0, 2.0, 1e-9];
+
+pub fn top_k_values(vocab: usize) -> [i32; 11] {
+    let v = vocab as i32;
+    [0, 1, 2, 63, 64, 128, 129, v - 1, v, v + 1, -1]
+}
+
+/// A batch with its parameters, owned.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    pub dtype: Dtype,
+    pub vocab: usize,
+    pub row_stride: usize,
+    /// Bits of the logits' type.
+    pub bits: Vec<u32>,
+    pub kinds: Vec<RowKind>,
+    pub rows: Vec<RowParams>,
+    pub options: CallOptions,
+    f32s: Vec<f32>,
+    u16s: Vec<u16>,
+}
+
+impl Problem {
+    pub fn new(dtype: Dtype, vocab: usize, kinds: Vec<RowKind>, rows: Vec<RowParams>, rng: &mut StdRng) -> Problem {
+        let row_stride = vocab;
+        let bits: Vec<u32> = kinds
+            .iter()
+            .flat_map(|&kind| make_row(kind, vocab, rng))
+            .map(|value| dtype.round(value))
+            .collect();
+        let mut problem = Problem {
+            dtype,
+            vocab,
+            row_stride,
+            bits,
+            kinds,
+            rows,
+            options: CallOptions::default(),
+            f32s: vec![],
+            u16s: vec![],
+        };
+        problem.set_bits(problem.bits.clone());
+        problem
+    }
+
+    /// Replaces the logits.
+    pub fn set_bits(&mut self, bits: Vec<u32>) {
+        match self.dtype {
+            Dtype::F32 => self.f32s = bits.iter().map(|&b| f32::from_bits(b)).collect(),
+            _ => self.u16s = bits.iter().map(|&b| b as u16).collect(),
+        }
+        self.bits = bits;
+    }
+
+    /// Rows of every kind with parameters drawn from the lists above.
+    pub fn random(dtype: Dtype, batch: usize, vocab: usize, largest_k: Option<i32>, rng: &mut StdRng) -> Problem {
+        let kinds: Vec<RowKind> = (0..batch)
+            .map(|row| if row < ROW_KINDS.len() { ROW_KINDS[(row + rng.random_range(0..17)) % 17] } else { *ROW_KINDS.choose(rng).unwrap() })
+            .collect();
+        let ks: Vec<i32> = top_k_values(vocab)
+            .into_iter()
+            .filter(|&k| largest_k.is_none_or(|largest| k >= 1 && k <= largest || vocab as i32 <= largest))
+            .collect();
+        let rows = (0..batch)
+            .map(|_| {
+                RowParams::new(
+                    *ks.choose(rng).unwrap(),
+                    *TOP_P.choose(rng).unwrap(),
+                    *MIN_P.choose(rng).unwrap(),
+                    *TEMPERATURE.choose(rng).unwrap(),
+                    random_words(rng.random(), rng.random()),
+                    vocab,
+                )
+            })
+            .collect();
+        Problem::new(dtype, vocab, kinds, rows, rng)
+    }
+
+    pub fn batch(&self) -> Batch<'_> {
+        let logits = match self.dtype {
+            Dtype::F32 => Logits::F32(&self.f32s),
+            Dtype::Bf16 => Logits::Bf16(&self.u16s),
+            Dtype::F16 => Logits::F16(&self.u16s),
+        };
+        Batch { logits, vocab: self.vocab, row_stride: self.row_stride, rows: self.rows.clone(), options: self.options }
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+/// Which arrays to ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask {
+    pub topk_logits: bool,
+    pub weights: bool,
+    pub slices: bool,
+}
+
+pub const EVERYTHING: Ask = Ask { topk_logits: true, weights: true, slices: true };
+pub const FULL_WIDTH: Ask = Ask { topk_logits: true, weights: true, slices: false };
+pub const PLAIN: Ask = Ask { topk_logits: false, weights: false, slices: false };
+
+/// Every output array; logits as bits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answers {
+    pub tokens: Vec<i32>,
+    pub row_status: Vec<u32>,
+    pub greedy_sampled: Vec<i32>,
+    pub random_high: Vec<u32>,
+    pub random_low: Vec<u32>,
+    pub next_tokens: Vec<i32>,
+    pub topk_logits: Vec<u32>,
+    pub weights: Vec<i32>,
+    pub indices_k: Vec<i32>,
+    pub topk_logits_k: Vec<u32>,
+    pub weights_k: Vec<i32>,
+}
+
+/// An array of the logits' type, poisoned.
+enum Store {
+    F32(Vec<f32>),
+    Narrow(Vec<u16>),
+}
+
+impl Store {
+    fn new(dtype: Dtype, len: usize) -> Store {
+        match dtype {
+            Dtype::F32 => Store::F32(vec![f32::from_bits(0x7fab_cdef); len]),
+            _ => Store::Narrow(vec![0x7fff; len]),
+        }
+    }
+    fn view(&mut self, dtype: Dtype) -> LogitsMut<'_> {
+        match (self, dtype) {
+            (Store::F32(x), _) => LogitsMut::F32(x),
+            (Store::Narrow(x), Dtype::Bf16) => LogitsMut::Bf16(x),
+            (Store::Narrow(x), _) => LogitsMut::F16(x),
+        }
+    }
+    fn bits(&self) -> Vec<u32> {
+        match self {
+            Store::F32(x) => x.iter().map(|v| v.to_bits()).collect(),
+            Store::Narrow(x) => x.iter().map(|&v| u32::from(v)).collect(),
+        }
+    }
+}
+
+pub fn sample(sampler: &Sampler, entry: Entry, problem: &Problem, ask: Ask) -> Answers {
+    let (rows, wide, slots) = (problem.len(), problem.len() * problem.vocab, problem.len() * sampler.max_k());
+    let sized = |wanted: bool, len: usize| if wanted { len } else { 0 };
+    let mut answers = Answers {
+        tokens: vec![-7; rows],
+        row_status: vec![77; rows],
+        greedy_sampled: vec![-7; rows],
+        random_high: vec![77; rows],
+        random_low: vec![77; rows],
+        next_tokens: vec![-7; rows],
+        weights: vec![-7; sized(ask.weights, wide)],
+        indices_k: vec![-7; sized(ask.slices, slots)],
+        weights_k: vec![-7; sized(ask.slices, slots)],
+        ..Answers::default()
+    };
+    let mut topk_logits = Store::new(problem.dtype, sized(ask.topk_logits, wide));
+    let mut topk_logits_k = Store::new(problem.dtype, sized(ask.slices, slots));
+    let mut outputs = Outputs {
+        tokens: Some(&mut answers.tokens),
+        row_status: Some(&mut answers.row_status),
+        greedy_sampled: Some(&mut answers.greedy_sampled),
+        random_high: Some(&mut answers.random_high),
+        random_low: Some(&mut answers.random_low),
+        next_tokens: Some(&mut answers.next_tokens),
+        wide: RowArrays {
+            topk_logits: ask.topk_logits.then(|| topk_logits.view(problem.dtype)),
+            weights: ask.weights.then_some(&mut answers.weights[..]),
+            indices_k: ask.slices.then_some(&mut answers.indices_k[..]),
+            topk_logits_k: ask.slices.then(|| topk_logits_k.view(problem.dtype)),
+            weights_k: ask.slices.then_some(&mut answers.weights_k[..]),
+        },
+    };
+    sampler.sample(entry, &problem.batch(), &mut outputs).unwrap();
+    answers.topk_logits = topk_logits.bits();
+    answers.topk_logits_k = topk_logits_k.bits();
+    answers
+}
+
+/// Panics with the first row and field that differ; returns how many values were compared.
+pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &str) -> usize {
+    fn field<T: PartialEq + std::fmt::Debug>(
+        problem: &Problem,
+        name: &str,
+        got: &[T],
+        want: &[T],
+        context: &str,
+    ) -> usize {
+        assert_eq!(got.len(), want.len(), "{context}: {name}");
+        if let Some(at) = (0..got.len()).find(|&i| got[i] != want[i]) {
+            let width = got.len() / problem.len();
+            let row = at / width;
+            panic!(
+                "{context}: {name}[{row}][{}] is {:x?}, want {:x?} ({:?} row, {:?}, vocab {}, {:?})",
+                at % width,
+                got[at],
+                want[at],
+                problem.kinds[row],
+                problem.dtype,
+                problem.vocab,
+                problem.rows[row],
+            );
+        }
+        got.len()
+    }
+    macro_rules! fields {
+        ($($name:ident)*) => { 0 $(+ field(problem, stringify!($name), &got.$name, &want.$name, context))* };
+    }
+    fields!(greedy_sampled row_status topk_logits weights random_high random_low next_tokens tokens
+        indices_k topk_logits_k weights_k)
+}

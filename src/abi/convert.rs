@@ -18,6 +18,20 @@ use crate::semantics::philox;
 
 type Result<T> = std::result::Result<T, Error>;
 
+const BACKEND_AUTO: i32 = nuc_backend::NUC_BACKEND_AUTO as i32;
+const BACKEND_BUILTIN: i32 = nuc_backend::NUC_BACKEND_BUILTIN as i32;
+const BACKEND_PJRT: i32 = nuc_backend::NUC_BACKEND_PJRT as i32;
+const OPTION_STRING: i32 = nuc_option_type::NUC_OPTION_STRING as i32;
+const OPTION_INT64: i32 = nuc_option_type::NUC_OPTION_INT64 as i32;
+const OPTION_FLOAT: i32 = nuc_option_type::NUC_OPTION_FLOAT as i32;
+const OPTION_BOOL: i32 = nuc_option_type::NUC_OPTION_BOOL as i32;
+const DTYPE_F32: i32 = nuc_dtype::NUC_DTYPE_F32 as i32;
+const DTYPE_BF16: i32 = nuc_dtype::NUC_DTYPE_BF16 as i32;
+const DTYPE_F16: i32 = nuc_dtype::NUC_DTYPE_F16 as i32;
+const PATH_AUTO: i32 = nuc_path::NUC_PATH_AUTO as i32;
+const PATH_ARBITRARY: i32 = nuc_path::NUC_PATH_ARBITRARY as i32;
+const PATH_BOUNDED: i32 = nuc_path::NUC_PATH_BOUNDED as i32;
+
 fn bad<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::argument(message))
 }
@@ -127,7 +141,7 @@ pub(super) fn default_sampler_options() -> nuc_sampler_options {
     let defaults = SamplerOptions::default();
     nuc_sampler_options {
         struct_size: size_of::<nuc_sampler_options>(),
-        backend: NUC_BACKEND_AUTO,
+        backend: BACKEND_AUTO,
         device_index: defaults.device as i32,
         plugin_path: std::ptr::null(),
         client_options: std::ptr::null(),
@@ -158,10 +172,10 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     // SAFETY: not null; the caller vouches for struct_size.
     let options = unsafe { read_struct(options, defaults, size_of::<nuc_sampler_options>(), "nuc_sampler_options")? };
     let backend = match options.backend {
-        NUC_BACKEND_AUTO => BackendChoice::Auto,
-        NUC_BACKEND_BUILTIN => BackendChoice::Builtin,
-        NUC_BACKEND_PJRT => BackendChoice::Pjrt,
-        other => return bad(format!("backend is {other}; use a NUC_BACKEND_* constant, 0 to 2")),
+        BACKEND_AUTO => BackendChoice::Auto,
+        BACKEND_BUILTIN => BackendChoice::Builtin,
+        BACKEND_PJRT => BackendChoice::Pjrt,
+        other => return bad(format!("backend is {other}; use a nuc_backend, 0 to 2")),
     };
     let device = usize::try_from(options.device_index)
         .or_else(|_| bad(format!("device_index is {}; it must be at least 0", options.device_index)))?;
@@ -185,15 +199,15 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
                 return bad(format!("client_options[{i}].name is null or empty"));
             };
             let value = match (option.r#type, text) {
-                (NUC_OPTION_STRING, Some(text)) => OptionValue::Str(text.to_owned()),
-                (NUC_OPTION_STRING, None) => {
+                (OPTION_STRING, Some(text)) => OptionValue::Str(text.to_owned()),
+                (OPTION_STRING, None) => {
                     return bad(format!("client_options[{i}].string_value is null, and its type is a string"))
                 }
-                (NUC_OPTION_INT64, _) => OptionValue::I64(option.int64_value),
-                (NUC_OPTION_FLOAT, _) => OptionValue::F32(option.float_value),
-                (NUC_OPTION_BOOL, _) => OptionValue::Bool(option.int64_value != 0),
+                (OPTION_INT64, _) => OptionValue::I64(option.int64_value),
+                (OPTION_FLOAT, _) => OptionValue::F32(option.float_value),
+                (OPTION_BOOL, _) => OptionValue::Bool(option.int64_value != 0),
                 (other, _) => {
-                    return bad(format!("client_options[{i}].type is {other}; use a NUC_OPTION_* constant, 0 to 3"))
+                    return bad(format!("client_options[{i}].type is {other}; use a nuc_option_type, 0 to 3"))
                 }
             };
             client_options.push((name.to_owned(), value));
@@ -212,12 +226,12 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     })
 }
 
-fn dtype(value: nuc_dtype) -> Result<Dtype> {
+fn dtype(value: i32) -> Result<Dtype> {
     match value {
-        NUC_DTYPE_F32 => Ok(Dtype::F32),
-        NUC_DTYPE_BF16 => Ok(Dtype::Bf16),
-        NUC_DTYPE_F16 => Ok(Dtype::F16),
-        other => bad(format!("dtype is {other}; use a NUC_DTYPE_* constant, 0 to 2")),
+        DTYPE_F32 => Ok(Dtype::F32),
+        DTYPE_BF16 => Ok(Dtype::Bf16),
+        DTYPE_F16 => Ok(Dtype::F16),
+        other => bad(format!("dtype is {other}; use a nuc_dtype, 0 to 2")),
     }
 }
 
@@ -244,10 +258,10 @@ pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<Prewa
         return bad(format!("wide_arrays is {:#x}; only the NUC_WIDE_* bits may be set", spec.wide_arrays));
     }
     let entry = match spec.path {
-        NUC_PATH_AUTO => Entry::Automatic,
-        NUC_PATH_ARBITRARY => Entry::Arbitrary,
-        NUC_PATH_BOUNDED => Entry::Bounded,
-        other => return bad(format!("path is {other}; use a NUC_PATH_* constant, 0 to 2")),
+        PATH_AUTO => Entry::Automatic,
+        PATH_ARBITRARY => Entry::Arbitrary,
+        PATH_BOUNDED => Entry::Bounded,
+        other => return bad(format!("path is {other}; use a nuc_path, 0 to 2")),
     };
     if !matches!(spec.unstable, 0 | 1) {
         return bad(format!("unstable is {}; it must be 0 or 1", spec.unstable));

@@ -3,7 +3,8 @@
 use std::ffi::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
-use super::types::*;
+use super::types::nuc_error;
+use super::types::nuc_status::{self, *};
 use crate::error::Error;
 use crate::pjrt::ErrorKind;
 
@@ -27,12 +28,12 @@ pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<
         }
     };
     if code != NUC_OK {
-        log::debug!("{code}: {message}");
+        log::debug!("{code:?}: {message}");
     }
     if !error.is_null() && error.is_aligned() {
         // SAFETY: not null, aligned, and the caller vouches for the memory.
         let error = unsafe { &mut *error };
-        error.code = code;
+        error.code = code as i32;
         error.message = [0; 508];
         // One byte stays for the terminator; a character is not cut in half.
         let fits = (0..=message.len().min(error.message.len() - 1)).rev().find(|&n| message.is_char_boundary(n));

@@ -36,18 +36,18 @@ pub extern "C" fn nuc_abi_version() -> u32 {
 /// The name of a status, for instance "NUC_INVALID_ARGUMENT"; "unknown status" for a number that is none.
 /// Terminated; valid for the life of the process. For what went wrong in a call, read its `nuc_error`.
 #[no_mangle]
-pub extern "C" fn nuc_status_string(status: nuc_status) -> *const c_char {
-    let name: &std::ffi::CStr = match status {
-        NUC_OK => c"NUC_OK",
-        NUC_INVALID_ARGUMENT => c"NUC_INVALID_ARGUMENT",
-        NUC_PLUGIN_NOT_FOUND => c"NUC_PLUGIN_NOT_FOUND",
-        NUC_PLUGIN_INVALID => c"NUC_PLUGIN_INVALID",
-        NUC_PLUGIN_VERSION => c"NUC_PLUGIN_VERSION",
-        NUC_DEVICE_ERROR => c"NUC_DEVICE_ERROR",
-        NUC_INTERNAL => c"NUC_INTERNAL",
-        _ => c"unknown status",
-    };
-    name.as_ptr()
+pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
+    let names: [(nuc_status, &std::ffi::CStr); 7] = [
+        (nuc_status::NUC_OK, c"NUC_OK"),
+        (nuc_status::NUC_INVALID_ARGUMENT, c"NUC_INVALID_ARGUMENT"),
+        (nuc_status::NUC_PLUGIN_NOT_FOUND, c"NUC_PLUGIN_NOT_FOUND"),
+        (nuc_status::NUC_PLUGIN_INVALID, c"NUC_PLUGIN_INVALID"),
+        (nuc_status::NUC_PLUGIN_VERSION, c"NUC_PLUGIN_VERSION"),
+        (nuc_status::NUC_DEVICE_ERROR, c"NUC_DEVICE_ERROR"),
+        (nuc_status::NUC_INTERNAL, c"NUC_INTERNAL"),
+    ];
+    let known = names.iter().find(|(known, _)| *known as i32 == status);
+    known.map_or(c"unknown status", |(_, name)| name).as_ptr()
 }
 
 /// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)`.

@@ -1,26 +1,30 @@
 //! The structs and constants of the C ABI. Their comments are the manual: cbindgen copies them into the header.
+//!
+//! Fields that C sets to an enumerator are plain integers here, for C can set them to anything.
 
 use std::ffi::c_char;
 
 /// What every function returns: `NUC_OK` or the reason nothing was done. `nuc_status_string` names it.
-pub type nuc_status = i32;
-
-/// The call did what was asked; its outputs are written.
-pub const NUC_OK: nuc_status = 0;
-/// An argument is wrong. The message names it, its value, and what would be right. Calling again with the same
-/// arguments fails again.
-pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
-/// The plugin's file does not exist, or no plugin is named where one is needed.
-pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
-/// The file exists but is no PJRT plugin, or the system cannot load it (the message has the loader's words).
-pub const NUC_PLUGIN_INVALID: nuc_status = 3;
-/// The plugin speaks a version of the PJRT C API that this library does not.
-pub const NUC_PLUGIN_VERSION: nuc_status = 4;
-/// The plugin or its device failed: no device, out of device memory, a compile or an execution that failed. The
-/// message has the plugin's own words.
-pub const NUC_DEVICE_ERROR: nuc_status = 5;
-/// A defect of this library or an impossible answer of a plugin. The handle stays usable.
-pub const NUC_INTERNAL: nuc_status = 6;
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum nuc_status {
+    /// The call did what was asked; its outputs are written.
+    NUC_OK = 0,
+    /// An argument is wrong. The message names it, its value, and what would be right. Calling again with the same
+    /// arguments fails again.
+    NUC_INVALID_ARGUMENT = 1,
+    /// The plugin's file does not exist, or no plugin is named where one is needed.
+    NUC_PLUGIN_NOT_FOUND = 2,
+    /// The file exists but is no PJRT plugin, or the system cannot load it (the message has the loader's words).
+    NUC_PLUGIN_INVALID = 3,
+    /// The plugin speaks a version of the PJRT C API that this library does not.
+    NUC_PLUGIN_VERSION = 4,
+    /// The plugin or its device failed: no device, out of device memory, a compile or an execution that failed. The
+    /// message has the plugin's own words.
+    NUC_DEVICE_ERROR = 5,
+    /// A defect of this library or an impossible answer of a plugin. The handle stays usable.
+    NUC_INTERNAL = 6,
+}
 
 /// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
 /// null. It is written by every call that gets it: on success `code` is `NUC_OK` and the message empty. There is
@@ -43,25 +47,31 @@ pub struct nuc_sampler {
 }
 
 /// Which backend a sampler uses.
-pub type nuc_backend = i32;
-/// A PJRT plugin if one is named by `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN`, else the
-/// built-in backend.
-pub const NUC_BACKEND_AUTO: nuc_backend = 0;
-/// The multi-threaded SIMD code of this library, on the host.
-pub const NUC_BACKEND_BUILTIN: nuc_backend = 1;
-/// A PJRT plugin; it is an error if none is named.
-pub const NUC_BACKEND_PJRT: nuc_backend = 2;
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum nuc_backend {
+    /// A PJRT plugin if one is named by `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN`, else the
+    /// built-in backend.
+    NUC_BACKEND_AUTO = 0,
+    /// The multi-threaded SIMD code of this library, on the host.
+    NUC_BACKEND_BUILTIN = 1,
+    /// A PJRT plugin; it is an error if none is named.
+    NUC_BACKEND_PJRT = 2,
+}
 
 /// The type of a client option's value.
-pub type nuc_option_type = i32;
-/// `string_value` is used.
-pub const NUC_OPTION_STRING: nuc_option_type = 0;
-/// `int64_value` is used.
-pub const NUC_OPTION_INT64: nuc_option_type = 1;
-/// `float_value` is used.
-pub const NUC_OPTION_FLOAT: nuc_option_type = 2;
-/// `int64_value` is used, 0 or 1.
-pub const NUC_OPTION_BOOL: nuc_option_type = 3;
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum nuc_option_type {
+    /// `string_value` is used.
+    NUC_OPTION_STRING = 0,
+    /// `int64_value` is used.
+    NUC_OPTION_INT64 = 1,
+    /// `float_value` is used.
+    NUC_OPTION_FLOAT = 2,
+    /// `int64_value` is used, 0 or 1.
+    NUC_OPTION_BOOL = 3,
+}
 
 /// One option for the plugin's client, as the plugin's documentation names it; for instance `preallocate`, a
 /// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. The caller owns it and may free it after
@@ -70,8 +80,8 @@ pub const NUC_OPTION_BOOL: nuc_option_type = 3;
 pub struct nuc_client_option {
     /// Terminated UTF-8.
     pub name: *const c_char,
-    /// A `NUC_OPTION_*` constant: which of the fields below holds the value.
-    pub r#type: nuc_option_type,
+    /// A `nuc_option_type`: which of the fields below holds the value.
+    pub r#type: i32,
     /// Terminated UTF-8.
     pub string_value: *const c_char,
     /// Also holds a bool.
@@ -87,8 +97,8 @@ pub struct nuc_client_option {
 pub struct nuc_sampler_options {
     /// `sizeof(nuc_sampler_options)` as the caller's header has it.
     pub struct_size: usize,
-    /// A `NUC_BACKEND_*` constant. Default: `NUC_BACKEND_AUTO`.
-    pub backend: nuc_backend,
+    /// A `nuc_backend`. Default: `NUC_BACKEND_AUTO`.
+    pub backend: i32,
     /// Index of the device among the client's addressable devices. Default: 0.
     pub device_index: i32,
     /// Path of a PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
@@ -107,13 +117,16 @@ pub struct nuc_sampler_options {
 }
 
 /// The type of a logits array.
-pub type nuc_dtype = i32;
-/// IEEE binary32, 4 bytes an element.
-pub const NUC_DTYPE_F32: nuc_dtype = 0;
-/// bfloat16, 2 bytes an element.
-pub const NUC_DTYPE_BF16: nuc_dtype = 1;
-/// IEEE binary16, 2 bytes an element.
-pub const NUC_DTYPE_F16: nuc_dtype = 2;
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum nuc_dtype {
+    /// IEEE binary32, 4 bytes an element.
+    NUC_DTYPE_F32 = 0,
+    /// bfloat16, 2 bytes an element.
+    NUC_DTYPE_BF16 = 1,
+    /// IEEE binary16, 2 bytes an element.
+    NUC_DTYPE_F16 = 2,
+}
 
 /// A batch of logits and the parameters of its rows, all in memory of the caller, read during the call only.
 /// Zero the struct, set `struct_size`, then set what is used. A null parameter array means its default in every
@@ -126,8 +139,8 @@ pub struct nuc_batch {
     /// Logits, `[batch, vocab]`, row after row, aligned to their element. Any value is legal: NaN counts as −inf
     /// and is reported in `row_status`, +inf as the largest finite f32, −0 and subnormals (as f32) as +0.
     pub logits: *const core::ffi::c_void,
-    /// A `NUC_DTYPE_*` constant.
-    pub dtype: nuc_dtype,
+    /// A `nuc_dtype`.
+    pub dtype: i32,
     /// Zero; keeps the layout free of padding.
     pub reserved: i32,
     /// Rows. With 0 rows a call succeeds and writes nothing.
@@ -214,13 +227,16 @@ pub struct nuc_debug_arrays {
 }
 
 /// An entry point, for `nuc_prewarm`.
-pub type nuc_path = i32;
-/// `nuc_topk_topp_and_sample`.
-pub const NUC_PATH_AUTO: nuc_path = 0;
-/// `nuc_arbitrary_topk_topp_and_sample`.
-pub const NUC_PATH_ARBITRARY: nuc_path = 1;
-/// `nuc_bounded_topk_topp_and_sample`.
-pub const NUC_PATH_BOUNDED: nuc_path = 2;
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum nuc_path {
+    /// `nuc_topk_topp_and_sample`.
+    NUC_PATH_AUTO = 0,
+    /// `nuc_arbitrary_topk_topp_and_sample`.
+    NUC_PATH_ARBITRARY = 1,
+    /// `nuc_bounded_topk_topp_and_sample`.
+    NUC_PATH_BOUNDED = 2,
+}
 
 /// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for `topk_logits_unsorted`.
 pub const NUC_WIDE_TOPK_LOGITS: u32 = 1;
@@ -235,10 +251,10 @@ pub const NUC_WIDE_K_SLICES: u32 = 4;
 pub struct nuc_prewarm_spec {
     /// `sizeof(nuc_prewarm_spec)` as the caller's header has it.
     pub struct_size: usize,
-    /// A `NUC_PATH_*` constant.
-    pub path: nuc_path,
-    /// A `NUC_DTYPE_*` constant.
-    pub dtype: nuc_dtype,
+    /// A `nuc_path`.
+    pub path: i32,
+    /// A `nuc_dtype`.
+    pub dtype: i32,
     /// Largest number of rows of a call, at least 1. Programs are compiled for every smaller number too: a batch
     /// that mixes paths runs as smaller ones.
     pub batch: usize,

@@ -1,0 +1,71 @@
+//! `include/nucleus.h` is what cbindgen makes of the sources, and compiles as C99 and C++17 without a warning.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn generated() -> String {
+    let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
+    let bindings = cbindgen::Builder::new()
+        .with_config(config)
+        .with_src(root().join("src/abi/types.rs"))
+        .with_src(root().join("src/abi/mod.rs"))
+        .generate()
+        .expect("the ABI sources parse");
+    let mut text = Vec::new();
+    bindings.write(&mut text);
+    // What Rust calls safety is, for C, part of each function's contract.
+    String::from_utf8(text).unwrap().replace("// # Safety\n", "// The caller promises:\n")
+}
+
+#[test]
+fn header_has_not_drifted() {
+    let path = root().join("include/nucleus.h");
+    let fresh = generated();
+    if std::env::var_os("NUCLEUS_UPDATE_HEADER").is_some() {
+        std::fs::write(&path, &fresh).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == fresh, "include/nucleus.h is not what the sources say: run `make header` and commit it");
+}
+
+#[test]
+fn header_compiles_as_c99_and_cpp17() {
+    let dir = std::env::temp_dir().join(format!("nucleus-header-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    for (compiler, standard, name) in [("cc", "c99", "header.c"), ("c++", "c++17", "header.cpp")] {
+        let source = dir.join(name);
+        std::fs::write(&source, "#include <nucleus.h>\nint main(void) { return (int)nuc_abi_version() - 1; }\n").unwrap();
+        compile(compiler, standard, &source);
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+/// The header's own example must be a program.
+#[test]
+fn the_example_in_the_header_compiles() {
+    let header = std::fs::read_to_string(root().join("include/nucleus.h")).unwrap();
+    let start = header.find("EXAMPLE").unwrap();
+    let end = header.find("CONVENTIONS").unwrap();
+    let lines = header[start..end].lines().skip(1).map(|line| line.trim_start_matches(" *").trim_start());
+    let program: String = lines.map(|line| format!("{line}\n")).collect();
+    let dir = std::env::temp_dir().join(format!("nucleus-example-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let source = dir.join("example.c");
+    std::fs::write(&source, program.trim_end_matches([' ', '*', '\n'])).unwrap();
+    compile("cc", "c99", &source);
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+fn compile(compiler: &str, standard: &str, source: &Path) {
+    let output = Command::new(compiler)
+        .args([&format!("-std={standard}"), "-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", "-I"])
+        .arg(root().join("include"))
+        .arg(source)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {compiler}: {error}"));
+    assert!(output.status.success(), "{compiler}:\n{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -52,7 +52,8 @@ pub struct MemoryStats {
 
 impl Client {
     /// Creates a client. `options` are the plugin's own (for example `cpu_device_count`, or how much GPU memory to
-    /// reserve); a plugin may refuse names that it does not know.
+    /// reserve). Whether unknown names are refused is up to the plugin. Types must be right: XLA's CPU plugins end the
+    /// whole process (an uncaught C++ exception) on a string where they want an integer, and no caller can catch that.
     pub fn create(plugin: Arc<Plugin>, options: &[(String, OptionValue)]) -> Result<Arc<Client>> {
         let start = Instant::now();
         let values = NamedValues::new(options);

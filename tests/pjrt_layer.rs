@@ -64,7 +64,7 @@ fn run_and_check(client: &Arc<Client>, program: &Executable, device: usize, seed
     outputs[0].to_host(&mut sum).unwrap();
     assert_eq!(floats(&sum), x.iter().zip(&y).map(|(x, y)| x + y).collect::<Vec<_>>());
     // Into memory that is aligned for bytes only.
-    let mut turned = vec![0u8; 24 + 1];
+    let mut turned = [0u8; 24 + 1];
     outputs[1].to_host(&mut turned[1..]).unwrap();
     assert_eq!(floats(&turned[1..]), [x[0], x[3], x[1], x[4], x[2], x[5]]);
     let mut less = vec![9u8; 6];

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nucleus::pjrt::{
-    ApiVersion, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue, Plugin,
-    Result,
+    ApiVersion, Buffer, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue,
+    Plugin, Result,
 };
 
 /// The plugin of that name as `make plugins` leaves it.
@@ -309,6 +309,31 @@ fn compiles_ahead(name: &str) {
     run_and_check(&client, &program, 2, 4.5);
 }
 
+fn borrows_what_the_caller_owns(name: &str) {
+    let owner = client(name);
+    let x = owner.buffer_from_host(&bytes(&[1.5; 6]), ElementType::F32, &[2, 3], 1).unwrap();
+    // SAFETY: plugin, client and buffer outlive the borrowed values.
+    unsafe {
+        let plugin = Plugin::borrow(owner.plugin().as_raw()).unwrap();
+        assert!(Arc::ptr_eq(&plugin, owner.plugin()));
+        let borrowed = Client::borrow(plugin.clone(), owner.as_raw()).unwrap();
+        let x_borrowed = Buffer::borrow(&borrowed, x.as_raw()).unwrap();
+        assert_eq!((x_borrowed.element(), x_borrowed.dims()), (ElementType::F32, &[2, 3][..]));
+        let outputs = compile(&borrowed, 1).execute(&[&x_borrowed, &x_borrowed]).unwrap();
+        let mut sum = [0; 24];
+        outputs[0].to_host(&mut sum).unwrap();
+        assert_eq!(floats(&sum), [3.0; 6]);
+
+        assert_eq!(Plugin::borrow(std::ptr::null()).unwrap_err().kind(), ErrorKind::Argument);
+        assert_eq!(Client::borrow(plugin, std::ptr::null_mut()).unwrap_err().kind(), ErrorKind::Argument);
+        assert_eq!(Buffer::borrow(&borrowed, std::ptr::null_mut()).unwrap_err().kind(), ErrorKind::Argument);
+    }
+    let mut back = [0; 24];
+    x.to_host(&mut back).unwrap();
+    assert_eq!(floats(&back), [1.5; 6]);
+    run_and_check(&owner, &compile(&owner, 0), 0, 1.0);
+}
+
 fn takes_client_options(name: &str) {
     let options = [("cpu_device_count".to_string(), OptionValue::I64(2))];
     assert_eq!(Client::create(load(name), &options).unwrap().devices().len(), 2);
@@ -333,6 +358,7 @@ macro_rules! each_plugin {
                 partitions_over_devices
                 saves_and_restores_programs
                 compiles_ahead
+                borrows_what_the_caller_owns
                 takes_client_options);
         }
     )*};

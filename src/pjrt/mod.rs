@@ -21,6 +21,8 @@ mod element;
 mod error;
 mod event;
 mod executable;
+#[cfg(test)]
+mod fake;
 mod handle;
 mod options;
 mod plugin;

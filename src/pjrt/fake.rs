@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::ptr::{null, null_mut, NonNull};
 use std::sync::atomic::{AtomicIsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use pjrt_sys::*;
 
@@ -56,7 +56,15 @@ const FAULTS: [Fault; 13] = [
     NoExecutable,
 ];
 
-/// A client. Leaked, so that tests can read the count after its end.
+/// Puts a value where it stays until the process ends, and where leak checkers still see it.
+fn keep<T>(value: T) -> *mut T {
+    static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+    let pointer = Box::into_raw(Box::new(value));
+    KEPT.lock().unwrap().push(pointer as usize);
+    pointer
+}
+
+/// A client. Kept, so that tests can read the count after its end.
 struct State {
     fault: Fault,
     /// Objects that the caller has yet to destroy, the client among them.
@@ -155,7 +163,7 @@ unsafe extern "C" fn event_destroy(args: *mut PJRT_Event_Destroy_Args) -> *mut P
 unsafe extern "C" fn client_create(args: *mut PJRT_Client_Create_Args) -> *mut PJRT_Error {
     let fault = (*(*args).create_options).__bindgen_anon_1.int64_value;
     let fault = *FAULTS.iter().find(|&&known| known as i64 == fault).unwrap();
-    (*args).client = Box::into_raw(Box::new(State { fault, live: AtomicIsize::new(1) })).cast();
+    (*args).client = keep(State { fault, live: AtomicIsize::new(1) }).cast();
     null_mut()
 }
 
@@ -363,7 +371,7 @@ fn plugin() -> Arc<Plugin> {
     api.PJRT_LoadedExecutable_Execute = Some(execute);
     api.PJRT_Executable_Destroy = Some(executable_destroy);
     api.PJRT_Executable_NumOutputs = Some(num_outputs);
-    let table = NonNull::from(Box::leak(Box::new(api)));
+    let table = NonNull::new(keep(api)).unwrap();
     Arc::new(unsafe { Plugin::from_table(table, Path::new("fake")) }.unwrap())
 }
 

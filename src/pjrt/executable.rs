@@ -98,7 +98,8 @@ impl Executable {
     }
 
     /// Starts the program with one list of inputs per device of [`Executable::devices`]. Inputs are never donated:
-    /// they stay as they are, and may be dropped at once.
+    /// they stay as they are, and may be dropped at once. Plugins check the inputs' number, size and device, not their
+    /// element type or dimensions: an S32 buffer passes for an F32 one of the same size.
     pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
         let client = &self.loaded.client;
         let plugin = client.plugin();

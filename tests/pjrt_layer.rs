@@ -1,9 +1,14 @@
-//! The PJRT layer against real CPU plugins of three API versions, and against files that are no plugins.
+//! The PJRT layer against real CPU plugins of three API versions.
+//!
+//! All three are loaded into this one process: each carries its own XLA, and `RTLD_LOCAL` keeps them apart.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nucleus::pjrt::{ApiVersion, Client, CompileOptions, ElementType, Executable, Plugin};
+use nucleus::pjrt::{
+    ApiVersion, Buffer, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue,
+    Plugin, Result,
+};
 
 /// The plugin of that name as `make plugins` leaves it.
 fn plugin_path(name: &str) -> PathBuf {
@@ -59,7 +64,7 @@ fn run_and_check(client: &Arc<Client>, program: &Executable, device: usize, seed
     outputs[0].to_host(&mut sum).unwrap();
     assert_eq!(floats(&sum), x.iter().zip(&y).map(|(x, y)| x + y).collect::<Vec<_>>());
     // Into memory that is aligned for bytes only.
-    let mut turned = vec![0u8; 24 + 1];
+    let mut turned = [0u8; 24 + 1];
     outputs[1].to_host(&mut turned[1..]).unwrap();
     assert_eq!(floats(&turned[1..]), [x[0], x[3], x[1], x[4], x[2], x[5]]);
     let mut less = vec![9u8; 6];
@@ -71,7 +76,12 @@ fn loads_once(name: &str, version: ApiVersion) {
     let plugin = load(name);
     assert_eq!(plugin.version(), version);
     assert!(Arc::ptr_eq(&plugin, &load(name)));
-    println!("{:?} {:?}", plugin, plugin.attributes().unwrap());
+    let attributes = plugin.attributes().unwrap();
+    let stablehlo = attributes.iter().find(|(name, _)| name == "stablehlo_current_version");
+    assert!(
+        matches!(stablehlo, Some((_, OptionValue::I64List(version))) if version.len() == 3),
+        "{attributes:?}"
+    );
 }
 
 fn shows_four_devices(name: &str) {
@@ -79,17 +89,12 @@ fn shows_four_devices(name: &str) {
     assert_eq!(client.platform_name(), "cpu");
     assert_eq!(client.process_index(), 0);
     assert_eq!(client.devices().len(), 4);
-    println!("{client:?} {}", client.platform_version());
     for (index, device) in client.devices().iter().enumerate() {
-        println!(
-            "{device:?} {} {} {:?} {:?}",
-            device.id(),
-            device.kind(),
-            device.local_hardware_id(),
-            client.memory_stats(index)
-        );
-        assert!(!device.kind().is_empty());
+        assert_eq!((device.id(), device.kind()), (index as i32, "cpu"));
+        assert!(!device.debug_string().is_empty());
+        assert_eq!(client.memory_stats(index), Ok(None));
     }
+    assert_eq!(client.memory_stats(4).unwrap_err().kind(), ErrorKind::Argument);
 }
 
 fn compiles_and_runs(name: &str) {
@@ -102,27 +107,270 @@ fn compiles_and_runs(name: &str) {
     }
 }
 
-macro_rules! plugins {
+fn surfaces_compile_errors(name: &str) {
+    let client = client(name);
+    let options = CompileOptions::for_device(client.devices()[0].id());
+    let error = client.compile("module { func.func @main() { return %nothing } }", &options).unwrap_err();
+    assert!(
+        matches!(error.kind(), ErrorKind::Pjrt { code: Code::InvalidArgument | Code::Unknown }),
+        "{error:?}"
+    );
+    assert!(error.to_string().starts_with("PJRT_Client_Compile: "), "{error}");
+    assert!(error.to_string().contains("1:45: error: expected ':'"), "{error}");
+
+    let wrong = PROGRAM.replace("stablehlo.add", "stablehlo.no_such_operation");
+    let error = client.compile(&wrong, &options).unwrap_err().to_string();
+    assert!(error.contains("no_such_operation"), "{error}");
+    // The plugin is as good as before.
+    run_and_check(&client, &compile(&client, 0), 0, 3.0);
+}
+
+fn refuses_wrong_arguments(name: &str) {
+    let client = client(name);
+    let refused = |outcome: Error, words: &str| {
+        assert_eq!(outcome.kind(), ErrorKind::Argument, "{outcome:?}");
+        assert!(outcome.to_string().contains(words), "{outcome}");
+    };
+    let upload = |bytes: &[u8], dims: &[i64], device| {
+        client.buffer_from_host(bytes, ElementType::F32, dims, device).map(drop)
+    };
+    refused(upload(&[0; 8], &[3], 0).unwrap_err(), "8 bytes are not an array of F32 with dimensions [3]");
+    refused(upload(&[0; 8], &[-2], 0).unwrap_err(), "[-2]");
+    refused(upload(&[0; 8], &[i64::MAX, i64::MAX], 0).unwrap_err(), "8 bytes");
+    refused(upload(&[0; 8], &[2], 4).unwrap_err(), "no device 4");
+    refused(client.compile(PROGRAM, &CompileOptions::for_device(77)).unwrap_err(), "device id 77");
+    refused(client.compile(PROGRAM, &CompileOptions::partitioned(&[])).unwrap_err(), "no device");
+
+    let program = compile(&client, 0);
+    let x = client.buffer_from_host(&[0; 24], ElementType::F32, &[2, 3], 0).unwrap();
+    refused(x.to_host(&mut [0; 23]).unwrap_err(), "which takes 24");
+    refused(x.to_host(&mut [0; 25]).unwrap_err(), "which takes 24");
+    refused(program.launch(&[&[&x, &x], &[&x, &x]]).map(drop).unwrap_err(), "2 lists of inputs");
+    let other = Client::create(client.plugin().clone(), &[]).unwrap();
+    let foreign = other.buffer_from_host(&[0; 24], ElementType::F32, &[2, 3], 0).unwrap();
+    refused(program.execute(&[&x, &foreign]).unwrap_err(), "another client");
+
+    let from_plugin = |outcome: Result<Vec<_>>, words: &str| {
+        let error = outcome.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Pjrt { code: Code::InvalidArgument }, "{error:?}");
+        assert!(error.to_string().starts_with("PJRT_LoadedExecutable_Execute: "), "{error}");
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    from_plugin(program.execute(&[&x]), "supplied 1");
+    from_plugin(program.execute(&[&x, &x, &x]), "supplied 3");
+    let short = client.buffer_from_host(&[0; 8], ElementType::F32, &[2], 0).unwrap();
+    from_plugin(program.execute(&[&x, &short]), "size 8");
+    let elsewhere = client.buffer_from_host(&[0; 24], ElementType::F32, &[2, 3], 3).unwrap();
+    from_plugin(program.execute(&[&x, &elsewhere]), "device");
+    run_and_check(&client, &program, 0, 3.0);
+}
+
+fn moves_every_type_and_rank(name: &str) {
+    let client = client(name);
+    let types = [
+        ElementType::Pred,
+        ElementType::S32,
+        ElementType::U16,
+        ElementType::U32,
+        ElementType::U64,
+        ElementType::F16,
+        ElementType::BF16,
+        ElementType::F32,
+    ];
+    let shapes: [&[i64]; 5] = [&[], &[7], &[2, 3], &[2, 3, 4], &[3, 0]];
+    for element in types {
+        for dims in shapes {
+            let size = dims.iter().product::<i64>() as usize * element.size();
+            let sent: Vec<u8> =
+                (0..size).map(|i| if element == ElementType::Pred { i % 2 } else { i } as u8).collect();
+            let buffer = client.buffer_from_host(&sent, element, dims, 1).unwrap();
+            assert_eq!((buffer.element(), buffer.dims(), buffer.host_size()), (element, dims, Ok(size)));
+            assert!(buffer.device_size().unwrap() >= size);
+            let mut back = vec![0xAA; size];
+            buffer.to_host(&mut back).unwrap();
+            assert_eq!(back, sent, "{buffer:?}");
+        }
+    }
+}
+
+fn runs_from_many_threads(name: &str) {
+    let client = client(name);
+    let program = compile(&client, 0);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let (client, program) = (&client, &program);
+            scope.spawn(move || {
+                for run in 0..50 {
+                    run_and_check(client, program, 0, (thread * 100 + run) as f32);
+                }
+            });
+        }
+        for _ in 0..2 {
+            scope.spawn(|| drop(compile(&client, 0)));
+        }
+    });
+}
+
+fn outlives_its_makers(name: &str) {
+    let client = client(name);
+    let program = compile(&client, 0);
+    let x = client.buffer_from_host(&bytes(&[1.0; 6]), ElementType::F32, &[2, 3], 0).unwrap();
+    let launch = program.launch(&[&[&x, &x]]).unwrap();
+    drop((client, x));
+    let outputs = launch.wait().unwrap().remove(0);
+    drop(program);
+    let mut sum = vec![0; 24];
+    outputs[0].to_host(&mut sum).unwrap();
+    assert_eq!(floats(&sum), [2.0; 6]);
+}
+
+fn keeps_its_inputs(name: &str) {
+    // An input that the program may overwrite, if the caller let it.
+    let donating = r#"
+        module @m {
+          func.func public @main(%x: tensor<4xf32> {tf.aliasing_output = 0 : i32}) -> tensor<4xf32> {
+            %y = stablehlo.add %x, %x : tensor<4xf32>
+            return %y : tensor<4xf32>
+          }
+        }"#;
+    let client = client(name);
+    let program = client.compile(donating, &CompileOptions::for_device(client.devices()[0].id())).unwrap();
+    let x = client.buffer_from_host(&bytes(&[1.0, 2.0, 3.0, 4.0]), ElementType::F32, &[4], 0).unwrap();
+    for _ in 0..3 {
+        let outputs = program.execute(&[&x]).unwrap();
+        let mut y = [0; 16];
+        outputs[0].to_host(&mut y).unwrap();
+        assert_eq!(floats(&y), [2.0, 4.0, 6.0, 8.0]);
+    }
+    let mut back = [0; 16];
+    x.to_host(&mut back).unwrap();
+    assert_eq!(floats(&back), [1.0, 2.0, 3.0, 4.0]);
+}
+
+fn partitions_over_devices(name: &str) {
+    // Each of two devices holds two elements; the sum needs both.
+    let program = r#"
+        module @m attributes {mhlo.num_partitions = 2 : i32, mhlo.num_replicas = 1 : i32} {
+          func.func public @main(%x: tensor<4xi32> {mhlo.sharding = "{devices=[2]<=[2]}"})
+              -> (tensor<i32> {mhlo.sharding = "{replicated}"}) {
+            %zero = stablehlo.constant dense<0> : tensor<i32>
+            %sum = stablehlo.reduce(%x init: %zero) applies stablehlo.add across dimensions = [0]
+                : (tensor<4xi32>, tensor<i32>) -> tensor<i32>
+            return %sum : tensor<i32>
+          }
+        }"#;
+    let client = client(name);
+    let ids = [client.devices()[2].id(), client.devices()[1].id()];
+    let program = client.compile(program, &CompileOptions::partitioned(&ids)).unwrap();
+    assert_eq!(program.devices(), [2, 1]);
+    let part = |values: [i32; 2], device| {
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_ne_bytes()).collect();
+        client.buffer_from_host(&bytes, ElementType::S32, &[2], device).unwrap()
+    };
+    let parts = [part([1, 20], 2), part([300, 4000], 1)];
+    let launch = program.launch(&[&[&parts[0]], &[&parts[1]]]).unwrap();
+    for outputs in launch.wait().unwrap() {
+        let mut sum = [0; 4];
+        outputs[0].to_host(&mut sum).unwrap();
+        assert_eq!(i32::from_ne_bytes(sum), 4321);
+    }
+    assert_eq!(program.execute(&[&parts[0]]).unwrap_err().kind(), ErrorKind::Argument);
+}
+
+fn saves_and_restores_programs(name: &str) {
+    let client = client(name);
+    let saved = compile(&client, 1).serialize().unwrap();
+    assert!(!saved.is_empty());
+    let restored = client.deserialize(&saved).unwrap();
+    assert_eq!((restored.num_outputs(), restored.devices()), (3, &[1][..]));
+    run_and_check(&client, &restored, 1, 0.25);
+    let error = client.deserialize(&saved[..saved.len() / 2]).unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Pjrt { .. }), "{error:?}");
+}
+
+fn compiles_ahead(name: &str) {
+    let client = client(name);
+    let plugin = client.plugin();
+    let topology = client.topology().unwrap();
+    assert_eq!(topology.platform_name().unwrap(), "cpu");
+    assert_eq!(topology.device_ids().unwrap(), client.devices().iter().map(|d| d.id()).collect::<Vec<_>>());
+    let error = plugin.topology("no_such_topology", &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Pjrt { code: Code::Unimplemented }, "{error}");
+    assert!(error.is_unimplemented());
+
+    let options = CompileOptions::for_device(client.devices()[2].id());
+    let compiled = plugin.compile_ahead(&topology, PROGRAM, &options);
+    if plugin.version().minor < 115 {
+        // Older CPU plugins have no compiler apart from a client.
+        assert_eq!(compiled.unwrap_err().kind(), ErrorKind::Pjrt { code: Code::NotFound });
+        return;
+    }
+    let program = client.deserialize(&compiled.unwrap()).unwrap();
+    run_and_check(&client, &program, 2, 4.5);
+}
+
+fn borrows_what_the_caller_owns(name: &str) {
+    let owner = client(name);
+    let x = owner.buffer_from_host(&bytes(&[1.5; 6]), ElementType::F32, &[2, 3], 1).unwrap();
+    // SAFETY: plugin, client and buffer outlive the borrowed values.
+    unsafe {
+        let plugin = Plugin::borrow(owner.plugin().as_raw()).unwrap();
+        assert!(Arc::ptr_eq(&plugin, owner.plugin()));
+        let borrowed = Client::borrow(plugin.clone(), owner.as_raw()).unwrap();
+        let x_borrowed = Buffer::borrow(&borrowed, x.as_raw()).unwrap();
+        assert_eq!((x_borrowed.element(), x_borrowed.dims()), (ElementType::F32, &[2, 3][..]));
+        let outputs = compile(&borrowed, 1).execute(&[&x_borrowed, &x_borrowed]).unwrap();
+        let mut sum = [0; 24];
+        outputs[0].to_host(&mut sum).unwrap();
+        assert_eq!(floats(&sum), [3.0; 6]);
+
+        assert_eq!(Plugin::borrow(std::ptr::null()).unwrap_err().kind(), ErrorKind::Argument);
+        assert_eq!(Client::borrow(plugin, std::ptr::null_mut()).unwrap_err().kind(), ErrorKind::Argument);
+        assert_eq!(Buffer::borrow(&borrowed, std::ptr::null_mut()).unwrap_err().kind(), ErrorKind::Argument);
+    }
+    let mut back = [0; 24];
+    x.to_host(&mut back).unwrap();
+    assert_eq!(floats(&back), [1.5; 6]);
+    run_and_check(&owner, &compile(&owner, 0), 0, 1.0);
+}
+
+fn takes_client_options(name: &str) {
+    let options = [("cpu_device_count".to_string(), OptionValue::I64(2))];
+    assert_eq!(Client::create(load(name), &options).unwrap().devices().len(), 2);
+}
+
+macro_rules! each_plugin {
     ($($module:ident $name:literal $minor:literal)*) => {$(
         mod $module {
-            use super::*;
             #[test]
             fn loads_once() {
-                super::loads_once($name, ApiVersion { major: 0, minor: $minor });
+                super::loads_once($name, super::ApiVersion { major: 0, minor: $minor });
             }
-            #[test]
-            fn shows_four_devices() {
-                super::shows_four_devices($name);
-            }
-            #[test]
-            fn compiles_and_runs() {
-                super::compiles_and_runs($name);
-            }
+            each_plugin!(@tests $name:
+                shows_four_devices
+                compiles_and_runs
+                surfaces_compile_errors
+                refuses_wrong_arguments
+                moves_every_type_and_rank
+                runs_from_many_threads
+                outlives_its_makers
+                keeps_its_inputs
+                partitions_over_devices
+                saves_and_restores_programs
+                compiles_ahead
+                borrows_what_the_caller_owns
+                takes_client_options);
+        }
+    )*};
+    (@tests $name:literal: $($test:ident)*) => {$(
+        #[test]
+        fn $test() {
+            super::$test($name);
         }
     )*};
 }
 
-plugins! {
+each_plugin! {
     lammps "lammps-jax-pjrt-cpu" 115
     fastatomstruct "fastatomstruct-xla-cpu" 106
     xla_cpu_pjrt "xla-cpu-pjrt" 81

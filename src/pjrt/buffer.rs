@@ -18,20 +18,10 @@ use super::{Error, Result};
 pub struct Buffer {
     client: Arc<Client>,
     handle: Handle<PJRT_Buffer>,
+    /// Whether this value destroys the buffer.
+    owned: bool,
     element: ElementType,
     dims: Vec<i64>,
-}
-
-/// Owns a buffer while it is not known yet whether a [`Buffer`] can be made of it.
-struct Raw<'a> {
-    client: &'a Arc<Client>,
-    handle: Handle<PJRT_Buffer>,
-}
-
-impl Drop for Raw<'_> {
-    fn drop(&mut self) {
-        destroy(self.client, self.handle);
-    }
 }
 
 impl Buffer {
@@ -44,12 +34,27 @@ impl Buffer {
         buffer: *mut PJRT_Buffer,
         function: &str,
     ) -> Result<Self> {
-        let raw = Raw { client, handle: Handle::from_output(buffer, function)? };
-        let element = raw.element()?;
-        let dims = raw.dims()?;
-        let handle = raw.handle;
-        std::mem::forget(raw);
-        Ok(Self { client: client.clone(), handle, element, dims })
+        Self::new(client, Handle::from_output(buffer, function)?, true)
+    }
+
+    /// Wraps a buffer that stays its owner's: it is read where it lies and not destroyed here.
+    ///
+    /// # Safety
+    /// `buffer` must be null or a buffer of `client` that stays alive, and is not donated to a program, until the
+    /// result is dropped.
+    pub unsafe fn borrow(client: &Arc<Client>, buffer: *mut PJRT_Buffer) -> Result<Self> {
+        let handle =
+            Handle::new(buffer).ok_or_else(|| Error::Argument("the caller's PJRT buffer is null".into()))?;
+        Self::new(client, handle, false)
+    }
+
+    fn new(client: &Arc<Client>, handle: Handle<PJRT_Buffer>, owned: bool) -> Result<Self> {
+        // Made before the queries below, so that one that fails destroys the buffer.
+        let mut buffer =
+            Self { client: client.clone(), handle, owned, element: ElementType::Pred, dims: Vec::new() };
+        buffer.element = buffer.query_element()?;
+        buffer.dims = buffer.query_dims()?;
+        Ok(buffer)
     }
 
     /// The client that it belongs to.
@@ -155,25 +160,12 @@ impl Buffer {
         }
     }
 
-    pub(super) fn as_ptr(&self) -> *mut PJRT_Buffer {
+    /// The plugin's object. It lives as long as this value.
+    pub fn as_raw(&self) -> *mut PJRT_Buffer {
         self.handle.as_ptr()
     }
-}
 
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        destroy(&self.client, self.handle);
-    }
-}
-
-impl fmt::Debug for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer({:?}{:?})", self.element, self.dims)
-    }
-}
-
-impl Raw<'_> {
-    fn element(&self) -> Result<ElementType> {
+    fn query_element(&self) -> Result<ElementType> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_ElementType_Args>::new();
         args.buffer = self.handle.as_ptr();
@@ -187,7 +179,7 @@ impl Raw<'_> {
         })
     }
 
-    fn dims(&self) -> Result<Vec<i64>> {
+    fn query_dims(&self) -> Result<Vec<i64>> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_Dimensions_Args>::new();
         args.buffer = self.handle.as_ptr();
@@ -199,13 +191,24 @@ impl Raw<'_> {
     }
 }
 
-fn destroy(client: &Client, handle: Handle<PJRT_Buffer>) {
-    let mut args = Args::<PJRT_Buffer_Destroy_Args>::new();
-    args.buffer = handle.as_ptr();
-    let plugin = client.plugin();
-    // SAFETY: called once, by the value that owned the buffer, when it goes. Work in flight that uses the buffer's
-    // memory keeps it itself.
-    unsafe { plugin.call_in_drop(function!(plugin, PJRT_Buffer_Destroy), &mut args) }
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
+        let plugin = self.client.plugin();
+        let mut args = Args::<PJRT_Buffer_Destroy_Args>::new();
+        args.buffer = self.handle.as_ptr();
+        // SAFETY: this value owned the buffer and is gone after this. Work in flight that uses the buffer's memory
+        // keeps it itself.
+        unsafe { plugin.call_in_drop(function!(plugin, PJRT_Buffer_Destroy), &mut args) }
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({:?}{:?})", self.element, self.dims)
+    }
 }
 
 /// A layout without tiles in the given order, which must outlive it.

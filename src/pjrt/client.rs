@@ -21,6 +21,8 @@ use super::{Error, Result};
 pub struct Client {
     plugin: Arc<Plugin>,
     handle: Handle<PJRT_Client>,
+    /// Whether this value destroys the client.
+    owned: bool,
     platform_name: String,
     platform_version: String,
     process_index: i32,
@@ -52,7 +54,8 @@ pub struct MemoryStats {
 
 impl Client {
     /// Creates a client. `options` are the plugin's own (for example `cpu_device_count`, or how much GPU memory to
-    /// reserve); a plugin may refuse names that it does not know.
+    /// reserve). Whether unknown names are refused is up to the plugin. Types must be right: XLA's CPU plugins end the
+    /// whole process (an uncaught C++ exception) on a string where they want an integer, and no caller can catch that.
     pub fn create(plugin: Arc<Plugin>, options: &[(String, OptionValue)]) -> Result<Arc<Client>> {
         let start = Instant::now();
         let values = NamedValues::new(options);
@@ -61,12 +64,33 @@ impl Client {
         args.num_options = values.len();
         // SAFETY: the options outlive the call; no callbacks are given.
         unsafe { plugin.call(function!(plugin, PJRT_Client_Create)?, &mut args)? };
-        let handle = Handle::from_output(args.client, "PJRT_Client_Create")?;
+        let client = Self::new(plugin, Handle::from_output(args.client, "PJRT_Client_Create")?, true)?;
+        log::debug!(
+            "created a {} client with {} devices in {:?}",
+            client.platform_name,
+            client.devices.len(),
+            start.elapsed()
+        );
+        Ok(client)
+    }
 
+    /// Wraps a client that stays its owner's: it is not destroyed here.
+    ///
+    /// # Safety
+    /// `client` must be null or a client of `plugin` that stays alive until the result and everything made from it,
+    /// buffers and executables included, is dropped.
+    pub unsafe fn borrow(plugin: Arc<Plugin>, client: *mut PJRT_Client) -> Result<Arc<Client>> {
+        let handle =
+            Handle::new(client).ok_or_else(|| Error::Argument("the caller's PJRT client is null".into()))?;
+        Self::new(plugin, handle, false)
+    }
+
+    fn new(plugin: Arc<Plugin>, handle: Handle<PJRT_Client>, owned: bool) -> Result<Arc<Client>> {
         // Made before the queries below, so that one that fails destroys the client.
         let mut client = Client {
             plugin,
             handle,
+            owned,
             platform_name: String::new(),
             platform_version: String::new(),
             process_index: 0,
@@ -76,12 +100,6 @@ impl Client {
         client.platform_version = client.query_platform_version()?;
         client.process_index = client.query_process_index()?;
         client.devices = client.query_devices()?;
-        log::debug!(
-            "created a {} client with {} devices in {:?}",
-            client.platform_name,
-            client.devices.len(),
-            start.elapsed()
-        );
         Ok(Arc::new(client))
     }
 
@@ -231,7 +249,8 @@ impl Client {
         self.devices.iter().position(|known| known.handle.as_ptr() == device)
     }
 
-    pub(super) fn as_ptr(&self) -> *mut PJRT_Client {
+    /// The plugin's object, for code that shares this client. It lives as long as this value.
+    pub fn as_raw(&self) -> *mut PJRT_Client {
         self.handle.as_ptr()
     }
 
@@ -277,6 +296,9 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         let mut args = Args::<PJRT_Client_Destroy_Args>::new();
         args.client = self.handle.as_ptr();
         // SAFETY: this value owned the client; buffers and executables hold an `Arc` of it, so none is left.

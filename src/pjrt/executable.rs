@@ -98,7 +98,8 @@ impl Executable {
     }
 
     /// Starts the program with one list of inputs per device of [`Executable::devices`]. Inputs are never donated:
-    /// they stay as they are, and may be dropped at once.
+    /// they stay as they are, and may be dropped at once. Plugins check the inputs' number, size and device, not their
+    /// element type or dimensions: an S32 buffer passes for an F32 one of the same size.
     pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
         let client = &self.loaded.client;
         let plugin = client.plugin();
@@ -117,14 +118,14 @@ impl Executable {
                     list.len()
                 )));
             }
-            // A plugin would take a foreign pointer for one of its own objects.
-            if list.iter().any(|buffer| !Arc::ptr_eq(buffer.client(), client)) {
+            // A plugin would take a foreign pointer for one of its own objects. One client may have been borrowed twice.
+            if list.iter().any(|buffer| buffer.client().as_raw() != client.as_raw()) {
                 return Err(Error::Argument("an input belongs to another client".into()));
             }
         }
 
         let arguments: Vec<Vec<*mut PJRT_Buffer>> =
-            inputs.iter().map(|list| list.iter().map(|buffer| buffer.as_ptr()).collect()).collect();
+            inputs.iter().map(|list| list.iter().map(|buffer| buffer.as_raw()).collect()).collect();
         let argument_lists: Vec<*const *mut PJRT_Buffer> =
             arguments.iter().map(|list| list.as_ptr()).collect();
         let mut outputs = vec![vec![std::ptr::null_mut::<PJRT_Buffer>(); self.num_outputs]; inputs.len()];

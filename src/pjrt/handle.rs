@@ -22,6 +22,10 @@ unsafe impl<T> Send for Handle<T> {}
 unsafe impl<T> Sync for Handle<T> {}
 
 impl<T> Handle<T> {
+    pub(super) fn new(pointer: *mut T) -> Option<Self> {
+        NonNull::new(pointer).map(Self)
+    }
+
     /// Takes an output pointer of `function`, which null would make a broken promise.
     pub(super) fn from_output(pointer: *mut T, function: &str) -> Result<Self> {
         NonNull::new(pointer).map(Self).ok_or_else(|| {

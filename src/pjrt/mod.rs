@@ -2,7 +2,8 @@
 //!
 //! Everything a plugin hands back is owned by one Rust value, and each value holds an `Arc` to whatever must outlive
 //! it: [`Buffer`] and [`Executable`] hold their [`Client`], a client holds its [`Plugin`]. A plugin, once loaded,
-//! stays in the process for good: XLA starts threads and registers global state that no unloading could undo.
+//! stays in the process for good: XLA starts threads and registers global state that no unloading could undo. Several
+//! plugins can be loaded side by side, each with its own XLA inside (the tests run three).
 //!
 //! Everything here is `Send + Sync`. PJRT requires its implementations to take concurrent calls on one client,
 //! executable, buffer or event; the only thing the API leaves to the caller is not to use a handle while or after it
@@ -21,6 +22,8 @@ mod element;
 mod error;
 mod event;
 mod executable;
+#[cfg(test)]
+mod fake;
 mod handle;
 mod options;
 mod plugin;

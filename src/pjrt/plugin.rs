@@ -49,7 +49,7 @@ pub struct Plugin {
 struct Api {
     functions: Box<PJRT_Api>,
     /// Where the plugin keeps the original: one address per loaded library.
-    original: usize,
+    original: NonNull<PJRT_Api>,
 }
 
 // SAFETY: the copy is only read, and the functions in it are of a library that is never unloaded.
@@ -136,10 +136,35 @@ impl Plugin {
             get_api()
         };
         let table = NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))?;
-        Self::from_table(table, path)
+        // SAFETY: what GetPjrtApi returns is the table, in a library that is never closed.
+        unsafe { Self::from_table(table, path) }
     }
 
-    fn from_table(table: NonNull<PJRT_Api>, path: &Path) -> Result<Plugin> {
+    /// Wraps the table of a plugin that somebody else loaded and initialised, such as the caller who owns a client of it.
+    /// A plugin that was loaded here is returned as it is.
+    ///
+    /// # Safety
+    /// `api` must be null or the table of an initialised plugin that stays loaded until the process ends.
+    pub unsafe fn borrow(api: *const PJRT_Api) -> Result<Arc<Plugin>> {
+        let path = Path::new("of the caller");
+        let table = NonNull::new(api.cast_mut())
+            .ok_or_else(|| Error::Argument("the table of the caller's PJRT plugin is null".into()))?;
+        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+        match loaded.values().find(|plugin| plugin.api.original == table) {
+            Some(plugin) => Ok(plugin.clone()),
+            // SAFETY: the caller's promise.
+            None => Ok(Arc::new(unsafe { Self::from_table(table, path)? })),
+        }
+    }
+
+    /// The plugin's table, for code that shares its clients.
+    pub fn as_raw(&self) -> *const PJRT_Api {
+        self.api.original.as_ptr()
+    }
+
+    /// # Safety
+    /// `table` must be a table of the C API, of any version, that lives as long as the process.
+    pub(super) unsafe fn from_table(table: NonNull<PJRT_Api>, path: &Path) -> Result<Plugin> {
         // SAFETY: any version of the table starts with its size.
         let size = unsafe { std::ptr::addr_of!((*table.as_ptr()).struct_size).read() };
         let header = offset_of!(PJRT_Api, pjrt_api_version) + size_of::<PJRT_Api_Version>();
@@ -180,7 +205,7 @@ impl Plugin {
         };
         // Without a way to wait, memory could be handed back to callers while the plugin still uses it.
         functions.PJRT_Event_Await.ok_or_else(|| missing("PJRT_Event_Await"))?;
-        let api = Api { functions, original: table.as_ptr() as usize };
+        let api = Api { functions, original: table };
         Ok(Plugin { path: path.to_owned(), version, api, errors })
     }
 

@@ -72,7 +72,7 @@ impl Client {
     pub fn topology(self: &Arc<Self>) -> Result<Topology> {
         let plugin = self.plugin();
         let mut args = Args::<PJRT_Client_TopologyDescription_Args>::new();
-        args.client = self.as_ptr();
+        args.client = self.as_raw();
         // SAFETY: the client is alive, and the value returned keeps it so as long as it uses the description.
         unsafe { plugin.call(function!(plugin, PJRT_Client_TopologyDescription)?, &mut args)? };
         let handle = Handle::from_output(args.topology, "PJRT_Client_TopologyDescription")?;

@@ -90,6 +90,26 @@
 // Version of the ABI that this header describes. A library with a larger one still serves callers of this one.
 #define NUC_ABI_VERSION 1
 
+// What every function returns: `NUC_OK` or the reason nothing was done. `nuc_status_string` names it.
+typedef enum nuc_status {
+    // The call did what was asked; its outputs are written.
+    NUC_OK = 0,
+    // An argument is wrong. The message names it, its value, and what would be right. Calling again with the same
+    // arguments fails again.
+    NUC_INVALID_ARGUMENT = 1,
+    // The plugin's file does not exist, or no plugin is named where one is needed.
+    NUC_PLUGIN_NOT_FOUND = 2,
+    // The file exists but is no PJRT plugin, or the system cannot load it (the message has the loader's words).
+    NUC_PLUGIN_INVALID = 3,
+    // The plugin speaks a version of the PJRT C API that this library does not.
+    NUC_PLUGIN_VERSION = 4,
+    // The plugin or its device failed: no device, out of device memory, a compile or an execution that failed. The
+    // message has the plugin's own words.
+    NUC_DEVICE_ERROR = 5,
+    // A defect of this library or an impossible answer of a plugin. The handle stays usable.
+    NUC_INTERNAL = 6,
+} nuc_status;
+
 // A sampler: a backend with its threads or its device, and the programs compiled for it. Opaque. Made by
 // `nuc_sampler_create`, owned by the caller, ended by `nuc_sampler_destroy`. Any number of threads may use one
 // handle at once in any function but `nuc_sampler_destroy`.
@@ -319,9 +339,9 @@ const char *nuc_status_string(int32_t status);
 //
 // The caller promises:
 // `options` points to `struct_size` writable bytes.
-nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
-                                    size_t struct_size,
-                                    struct nuc_error *error);
+enum nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
+                                         size_t struct_size,
+                                         struct nuc_error *error);
 
 // Makes a sampler and writes its handle to `*sampler`, to be ended by `nuc_sampler_destroy`. `options` may be
 // null: all defaults. With a plugin this loads the library (once a process; it is never unloaded) and makes a
@@ -330,25 +350,25 @@ nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
 //
 // The caller promises:
 // `options` is null or as documented, with terminated strings; `sampler` is writable.
-nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
-                              struct nuc_sampler **sampler,
-                              struct nuc_error *error);
+enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
+                                   struct nuc_sampler **sampler,
+                                   struct nuc_error *error);
 
 // Ends a sampler and everything it owns. Null is allowed. No other call may be using the handle, and none may
 // after.
 //
 // The caller promises:
 // `sampler` is null or came from `nuc_sampler_create` and was not destroyed.
-nuc_status nuc_sampler_destroy(struct nuc_sampler *sampler,
-                               struct nuc_error *error);
+enum nuc_status nuc_sampler_destroy(struct nuc_sampler *sampler,
+                                    struct nuc_error *error);
 
 // Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)`.
 //
 // The caller promises:
 // `options` points to `struct_size` writable bytes.
-nuc_status nuc_call_options_init(struct nuc_call_options *options,
-                                 size_t struct_size,
-                                 struct nuc_error *error);
+enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
+                                      size_t struct_size,
+                                      struct nuc_error *error);
 
 // Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 //
@@ -360,26 +380,26 @@ nuc_status nuc_call_options_init(struct nuc_call_options *options,
 //
 // The caller promises:
 // Every pointer is null or points to as much memory as its shape says, written by no one else during the call.
-nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                    const struct nuc_batch *batch,
-                                    const struct nuc_call_options *options,
-                                    int32_t *tokens,
-                                    uint32_t *row_status,
-                                    const struct nuc_debug_arrays *debug,
-                                    struct nuc_error *error);
+enum nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
+                                         const struct nuc_batch *batch,
+                                         const struct nuc_call_options *options,
+                                         int32_t *tokens,
+                                         uint32_t *row_status,
+                                         const struct nuc_debug_arrays *debug,
+                                         struct nuc_error *error);
 
 // As `nuc_topk_topp_and_sample`, with every row in the arbitrary-k kernel, which searches thresholds over the
 // whole row for any k up to the vocabulary.
 //
 // The caller promises:
 // As `nuc_topk_topp_and_sample`.
-nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                              const struct nuc_batch *batch,
-                                              const struct nuc_call_options *options,
-                                              int32_t *tokens,
-                                              uint32_t *row_status,
-                                              const struct nuc_debug_arrays *debug,
-                                              struct nuc_error *error);
+enum nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sampler,
+                                                   const struct nuc_batch *batch,
+                                                   const struct nuc_call_options *options,
+                                                   int32_t *tokens,
+                                                   uint32_t *row_status,
+                                                   const struct nuc_debug_arrays *debug,
+                                                   struct nuc_error *error);
 
 // As `nuc_topk_topp_and_sample`, with every row in the bounded-k kernel, which filters the row down to max_k
 // candidates. Every row must have 1 <= k <= max_k (or a vocab of at most max_k), else `NUC_INVALID_ARGUMENT`. With
@@ -387,26 +407,26 @@ nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sampler,
 //
 // The caller promises:
 // As `nuc_topk_topp_and_sample`.
-nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                            const struct nuc_batch *batch,
-                                            const struct nuc_call_options *options,
-                                            int32_t *tokens,
-                                            uint32_t *row_status,
-                                            const struct nuc_debug_arrays *debug,
-                                            struct nuc_error *error);
+enum nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampler,
+                                                 const struct nuc_batch *batch,
+                                                 const struct nuc_call_options *options,
+                                                 int32_t *tokens,
+                                                 uint32_t *row_status,
+                                                 const struct nuc_debug_arrays *debug,
+                                                 struct nuc_error *error);
 
 // As `nuc_topk_topp_and_sample`, by sorting on the host in wide integers: slow and plain, the ground truth that the
 // others are compared with. Any backend's sampler will do; its device is not used.
 //
 // The caller promises:
 // As `nuc_topk_topp_and_sample`.
-nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                              const struct nuc_batch *batch,
-                                              const struct nuc_call_options *options,
-                                              int32_t *tokens,
-                                              uint32_t *row_status,
-                                              const struct nuc_debug_arrays *debug,
-                                              struct nuc_error *error);
+enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sampler,
+                                                   const struct nuc_batch *batch,
+                                                   const struct nuc_call_options *options,
+                                                   int32_t *tokens,
+                                                   uint32_t *row_status,
+                                                   const struct nuc_debug_arrays *debug,
+                                                   struct nuc_error *error);
 
 // Compiles every program that calls described by `spec` can need, so that no request waits for a compiler. Changing
 // k, p, temperature, seeds or replace_val never compiles; a new vocab, dtype, path, `stable`, set of wide arrays, or
@@ -415,34 +435,34 @@ nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sampler,
 //
 // The caller promises:
 // `spec` points to a `nuc_prewarm_spec`.
-nuc_status nuc_prewarm(const struct nuc_sampler *sampler,
-                       const struct nuc_prewarm_spec *spec,
-                       struct nuc_error *error);
+enum nuc_status nuc_prewarm(const struct nuc_sampler *sampler,
+                            const struct nuc_prewarm_spec *spec,
+                            struct nuc_error *error);
 
 // Writes a snapshot of the sampler's counters to `stats`, whose `struct_size` is set.
 //
 // The caller promises:
 // `stats` points to a writable `nuc_sampler_stats`.
-nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
-                                 struct nuc_sampler_stats *stats,
-                                 struct nuc_error *error);
+enum nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
+                                      struct nuc_sampler_stats *stats,
+                                      struct nuc_error *error);
 
 // Writes what the sampler runs on to `info`, whose `struct_size` is set.
 //
 // The caller promises:
 // `info` points to a writable `nuc_sampler_info`.
-nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
-                                struct nuc_sampler_info *info,
-                                struct nuc_error *error);
+enum nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
+                                     struct nuc_sampler_info *info,
+                                     struct nuc_error *error);
 
 // Writes a description of device `index`, counted from 0, to `device`, whose `struct_size` is set.
 //
 // The caller promises:
 // `device` points to a writable `nuc_device_info`.
-nuc_status nuc_sampler_get_device(const struct nuc_sampler *sampler,
-                                  size_t index,
-                                  struct nuc_device_info *device,
-                                  struct nuc_error *error);
+enum nuc_status nuc_sampler_get_device(const struct nuc_sampler *sampler,
+                                       size_t index,
+                                       struct nuc_device_info *device,
+                                       struct nuc_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -5,7 +5,7 @@
 use std::ffi::c_char;
 
 /// What every function returns: `NUC_OK` or the reason nothing was done. `nuc_status_string` names it.
-#[repr(i32)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum nuc_status {
     /// The call did what was asked; its outputs are written.
@@ -47,7 +47,7 @@ pub struct nuc_sampler {
 }
 
 /// Which backend a sampler uses.
-#[repr(i32)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum nuc_backend {
     /// A PJRT plugin if one is named by `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN`, else the
@@ -60,7 +60,7 @@ pub enum nuc_backend {
 }
 
 /// The type of a client option's value.
-#[repr(i32)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum nuc_option_type {
     /// `string_value` is used.
@@ -117,7 +117,7 @@ pub struct nuc_sampler_options {
 }
 
 /// The type of a logits array.
-#[repr(i32)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum nuc_dtype {
     /// IEEE binary32, 4 bytes an element.
@@ -227,7 +227,7 @@ pub struct nuc_debug_arrays {
 }
 
 /// An entry point, for `nuc_prewarm`.
-#[repr(i32)]
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum nuc_path {
     /// `nuc_topk_topp_and_sample`.

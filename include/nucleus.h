@@ -110,6 +110,49 @@ typedef enum nuc_status {
     NUC_INTERNAL = 6,
 } nuc_status;
 
+// Which backend a sampler uses.
+typedef enum nuc_backend {
+    // A PJRT plugin if one is named by `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN`, else the
+    // built-in backend.
+    NUC_BACKEND_AUTO = 0,
+    // The multi-threaded SIMD code of this library, on the host.
+    NUC_BACKEND_BUILTIN = 1,
+    // A PJRT plugin; it is an error if none is named.
+    NUC_BACKEND_PJRT = 2,
+} nuc_backend;
+
+// The type of a logits array.
+typedef enum nuc_dtype {
+    // IEEE binary32, 4 bytes an element.
+    NUC_DTYPE_F32 = 0,
+    // bfloat16, 2 bytes an element.
+    NUC_DTYPE_BF16 = 1,
+    // IEEE binary16, 2 bytes an element.
+    NUC_DTYPE_F16 = 2,
+} nuc_dtype;
+
+// The type of a client option's value.
+typedef enum nuc_option_type {
+    // `string_value` is used.
+    NUC_OPTION_STRING = 0,
+    // `int64_value` is used.
+    NUC_OPTION_INT64 = 1,
+    // `float_value` is used.
+    NUC_OPTION_FLOAT = 2,
+    // `int64_value` is used, 0 or 1.
+    NUC_OPTION_BOOL = 3,
+} nuc_option_type;
+
+// An entry point, for `nuc_prewarm`.
+typedef enum nuc_path {
+    // `nuc_topk_topp_and_sample`.
+    NUC_PATH_AUTO = 0,
+    // `nuc_arbitrary_topk_topp_and_sample`.
+    NUC_PATH_ARBITRARY = 1,
+    // `nuc_bounded_topk_topp_and_sample`.
+    NUC_PATH_BOUNDED = 2,
+} nuc_path;
+
 // A sampler: a backend with its threads or its device, and the programs compiled for it. Opaque. Made by
 // `nuc_sampler_create`, owned by the caller, ended by `nuc_sampler_destroy`. Any number of threads may use one
 // handle at once in any function but `nuc_sampler_destroy`.

@@ -141,12 +141,10 @@ impl Sampler {
                     .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
                 Backend::Builtin(cpu)
             }
-            (BackendChoice::Pjrt, None) => {
-                return Err(Error::PluginNotFound(format!(
-                    "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
+            (BackendChoice::Pjrt, None) => return Err(Error::PluginNotFound(format!(
+                "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
                      to the path of a plugin's shared library"
-                )))
-            }
+            ))),
             (_, Some(path)) => {
                 let capacity = NonZeroUsize::new(options.cache_capacity)
                     .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
@@ -229,7 +227,9 @@ impl Sampler {
     /// The devices that could be chosen; the built-in backend has one.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         match &self.backend {
-            Backend::Builtin(cpu) => vec![DeviceInfo { id: 0, kind: "cpu".to_owned(), description: cpu.description() }],
+            Backend::Builtin(cpu) => {
+                vec![DeviceInfo { id: 0, kind: "cpu".to_owned(), description: cpu.description() }]
+            }
             Backend::Pjrt(pjrt) => pjrt.devices(),
         }
     }

@@ -5,7 +5,11 @@
 
 use std::cmp::Reverse;
 
-use crate::problem::{CallOptions, Logits, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE};
+use rayon::prelude::*;
+
+use crate::problem::{
+    Batch, CallOptions, Logits, Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE,
+};
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
 use crate::semantics::params::RowParams;
@@ -43,7 +47,11 @@ pub fn sample_row(
             if !kept[i] || cleaned[i] == NEG_INF_BITS {
                 0
             } else if params.greedy {
-                if i as i32 == greedy_sampled { MAX_WEIGHT } else { 0 }
+                if i as i32 == greedy_sampled {
+                    MAX_WEIGHT
+                } else {
+                    0
+                }
             } else {
                 weight(Scalar, quantize(Scalar, max, f32::from_bits(cleaned[i] as u32), params.scale))
             }
@@ -110,4 +118,15 @@ pub fn sample_row(
         random_unnorm_cdf_sampled: remainder as u64,
         status: if no_candidate { ROW_NO_CANDIDATE } else { 0 } | if had_nan { ROW_HAD_NAN } else { 0 },
     }
+}
+
+/// [`sample_row`] over a batch, rows in parallel; fills every output that is wanted.
+pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
+    let outcomes: Vec<RowOutcome> = outputs
+        .take_rows(batch.len())
+        .par_iter_mut()
+        .enumerate()
+        .map(|(row, arrays)| sample_row(batch.row(row), &batch.rows[row], batch.options, arrays))
+        .collect();
+    outputs.set_outcomes(&outcomes);
 }

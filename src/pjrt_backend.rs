@@ -76,7 +76,7 @@ impl PjrtBackend {
 
         let replace = batch.logits.dtype().round(batch.options.replace_val);
         let mut outcomes = vec![None; batch.len()];
-        let mut arrays = outputs.take_rows(batch.len(), batch.vocab);
+        let mut arrays = outputs.take_rows(batch.len());
         for (piece, answer) in pieces.iter().zip(&answers) {
             for (place, &row) in piece.rows.iter().enumerate() {
                 outcomes[row] = Some(answer.outcome(place, piece.spec.batch));

@@ -114,10 +114,10 @@ pub fn sample_row(
     }
 }
 
-/// Samples a batch, rows in parallel.
+/// [`sample_row`] over a batch, rows in parallel; fills every output that is wanted.
 pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
-    let mut arrays = outputs.take_rows(batch.len(), batch.vocab);
-    let outcomes: Vec<RowOutcome> = arrays
+    let outcomes: Vec<RowOutcome> = outputs
+        .take_rows(batch.len())
         .par_iter_mut()
         .enumerate()
         .map(|(row, arrays)| sample_row(batch.row(row), &batch.rows[row], batch.options, arrays))

@@ -163,8 +163,8 @@ pub struct Problem {
     pub kinds: Vec<RowKind>,
     pub rows: Vec<RowParams>,
     pub options: CallOptions,
-    f32s: Vec<f32>,
-    u16s: Vec<u16>,
+    pub f32s: Vec<f32>,
+    pub u16s: Vec<u16>,
 }
 
 impl Problem {

@@ -20,7 +20,8 @@ use rand::{rngs::StdRng, Rng as _, SeedableRng as _};
 fn fraction(p: f32) -> (BigUint, BigUint) {
     let bits = p.to_bits();
     let (exponent, mantissa) = (bits >> 23, bits & 0x7f_ffff);
-    let (mantissa, down) = if exponent == 0 { (mantissa, 149) } else { (mantissa | 0x80_0000, 150 - exponent) };
+    let (mantissa, down) =
+        if exponent == 0 { (mantissa, 149) } else { (mantissa | 0x80_0000, 150 - exponent) };
     (BigUint::from(mantissa), BigUint::from(1u8) << down)
 }
 

@@ -4,7 +4,8 @@
 //! overlaps memory to be written. What no library can check (that a pointer is to as much memory as the shapes
 //! say) is the caller's promise, stated in the header.
 
-use std::ffi::{c_char, CStr};
+use libc::{c_char, c_void};
+use std::ffi::CStr;
 use std::mem::{align_of, size_of, MaybeUninit};
 
 use super::types::*;
@@ -376,11 +377,7 @@ unsafe fn slice_mut<'a, T>(pointer: *mut T, len: Option<usize>) -> Option<&'a mu
 
 /// # Safety
 /// As for [`slice_mut`], with elements of `dtype`.
-unsafe fn logits_mut<'a>(
-    pointer: *mut core::ffi::c_void,
-    len: Option<usize>,
-    dtype: Dtype,
-) -> Option<LogitsMut<'a>> {
+unsafe fn logits_mut<'a>(pointer: *mut c_void, len: Option<usize>, dtype: Dtype) -> Option<LogitsMut<'a>> {
     // SAFETY: passed on.
     unsafe {
         match dtype {
@@ -471,7 +468,7 @@ pub(super) unsafe fn call<'a>(
     let words_len = regions.note(b.random_words, per_word, "random_words", false)?;
     let seed_len = regions.note(b.seed, per_row, "seed", false)?;
     let offset_len = regions.note(b.offset, per_row, "offset", false)?;
-    let mut note_logits = |pointer: *mut core::ffi::c_void, len, name| match dtype {
+    let mut note_logits = |pointer: *mut c_void, len, name| match dtype {
         Dtype::F32 => regions.note(pointer.cast::<f32>(), len, name, true),
         Dtype::Bf16 | Dtype::F16 => regions.note(pointer.cast::<u16>(), len, name, true),
     };

@@ -1,6 +1,6 @@
 //! The boundary that nothing unwinds across: every C function runs its body in here.
 
-use std::ffi::c_char;
+use libc::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::types::nuc_error;

@@ -9,7 +9,7 @@ mod guard;
 mod info;
 mod types;
 
-use std::ffi::c_char;
+use libc::c_char;
 use std::mem::size_of;
 
 use crate::error::Error;

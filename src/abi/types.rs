@@ -2,7 +2,7 @@
 //!
 //! Fields that C sets to an enumerator are plain integers here, for C can set them to anything.
 
-use std::ffi::c_char;
+use libc::{c_char, c_void};
 
 /// What every function returns: `NUC_OK` or the reason nothing was done. `nuc_status_string` names it.
 #[repr(C)]
@@ -138,7 +138,7 @@ pub struct nuc_batch {
     pub struct_size: usize,
     /// Logits, `[batch, vocab]`, row after row, aligned to their element. Any value is legal: NaN counts as −inf
     /// and is reported in `row_status`, +inf as the largest finite f32, −0 and subnormals (as f32) as +0.
-    pub logits: *const core::ffi::c_void,
+    pub logits: *const c_void,
     /// A `nuc_dtype`.
     pub dtype: i32,
     /// Zero; keeps the layout free of padding.
@@ -207,7 +207,7 @@ pub struct nuc_debug_arrays {
     pub greedy_sampled: *mut i32,
     /// `[batch, vocab]` of the logits' type, dense: the cleaned logit where top-k kept it, else `replace_val`. (In
     /// bf16 and f16 a +inf stays +inf: the largest finite f32 rounds to it.)
-    pub topk_logits_unsorted: *mut core::ffi::c_void,
+    pub topk_logits_unsorted: *mut c_void,
     /// `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, where top-k, top-p and min-p kept the entry,
     /// else 0.
     pub topk_topp_unnorm_probs_i32_unsorted: *mut i32,
@@ -221,7 +221,7 @@ pub struct nuc_debug_arrays {
     /// `[batch, max_k]`: indices that top-k kept, ascending; −1 in unused slots.
     pub topk_indices_k: *mut i32,
     /// `[batch, max_k]` of the logits' type: `topk_logits_unsorted` at those indices; `replace_val` in unused slots.
-    pub topk_logits_k: *mut core::ffi::c_void,
+    pub topk_logits_k: *mut c_void,
     /// `[batch, max_k]`: `topk_topp_unnorm_probs_i32_unsorted` at those indices; 0 in unused slots.
     pub topk_topp_unnorm_probs_i32_k: *mut i32,
 }

@@ -51,7 +51,7 @@ demo: deps build examples plugins ## generate text on two backends and compare
 	@cmp $(BIN)/builtin.txt $(BIN)/alone.txt && echo "in a shared batch and alone: identical"
 
 .PHONY: test
-test: deps plugins build ## run every test: Rust, C, exported symbols, header
+test: deps plugins examples ## run every test: Rust, C, exported symbols, header
 	cargo test --locked --no-fail-fast
 	@tests/c/run.sh
 

@@ -11,7 +11,6 @@ mod types;
 
 use std::ffi::c_char;
 use std::mem::size_of;
-use std::ptr::null;
 
 use crate::error::Error;
 use crate::sampler::{Entry, Sampler};
@@ -355,7 +354,6 @@ pub unsafe extern "C" fn nuc_sampler_get_device(
             id: *id,
             reserved: 0,
         };
-        debug_assert!(value.kind != null());
         // SAFETY: as above.
         unsafe { convert::write_struct(device, value, size_of::<nuc_device_info>(), "nuc_device_info") }
     };

@@ -71,14 +71,12 @@ impl PjrtBackend {
         };
         // Every answer is fetched before the first is written: an error must leave the caller's arrays alone.
         let pieces = plan(entry, max_k, batch, wanted);
-        let answers = pieces
-            .iter()
-            .map(|piece| self.run(piece, batch))
-            .collect::<Result<Vec<Answer>, Error>>()?;
+        let answers =
+            pieces.iter().map(|piece| self.run(piece, batch)).collect::<Result<Vec<Answer>, Error>>()?;
 
         let replace = batch.logits.dtype().round(batch.options.replace_val);
         let mut outcomes = vec![None; batch.len()];
-        let mut arrays = outputs.take_rows(batch.len(), batch.vocab);
+        let mut arrays = outputs.take_rows(batch.len());
         for (piece, answer) in pieces.iter().zip(&answers) {
             for (place, &row) in piece.rows.iter().enumerate() {
                 outcomes[row] = Some(answer.outcome(place, piece.spec.batch));
@@ -111,7 +109,11 @@ impl PjrtBackend {
 
         let mut params = vec![0; spec.batch * COLUMNS];
         for (slot, &row) in params.chunks_mut(COLUMNS).zip(&piece.rows) {
-            slot.copy_from_slice(&pack_params(&params_for(spec, &batch.rows[row]), batch.options, spec.dtype));
+            slot.copy_from_slice(&pack_params(
+                &params_for(spec, &batch.rows[row]),
+                batch.options,
+                spec.dtype,
+            ));
         }
         let params = self.upload(bytes_of_i32(&params), ElementType::S32, &[spec.batch, COLUMNS])?;
         let element = match spec.dtype {

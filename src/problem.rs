@@ -127,14 +127,41 @@ impl<'a> LogitsMut<'a> {
         }
     }
 
-    /// Splits into consecutive rows of `width` elements.
-    pub fn into_rows(self, width: usize) -> Vec<LogitsMut<'a>> {
+    /// Writes these bits everywhere.
+    pub fn fill(&mut self, bits: u32) {
         match self {
-            LogitsMut::F32(x) => x.chunks_mut(width).map(LogitsMut::F32).collect(),
-            LogitsMut::Bf16(x) => x.chunks_mut(width).map(LogitsMut::Bf16).collect(),
-            LogitsMut::F16(x) => x.chunks_mut(width).map(LogitsMut::F16).collect(),
+            LogitsMut::F32(x) => x.fill(f32::from_bits(bits)),
+            LogitsMut::Bf16(x) | LogitsMut::F16(x) => x.fill(bits as u16),
         }
     }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            LogitsMut::F32(x) => x.len(),
+            LogitsMut::Bf16(x) | LogitsMut::F16(x) => x.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Cuts off the first `len` elements.
+    fn split_off_front(&mut self, len: usize) -> LogitsMut<'a> {
+        match self {
+            LogitsMut::F32(x) => LogitsMut::F32(split_off_front(x, len)),
+            LogitsMut::Bf16(x) => LogitsMut::Bf16(split_off_front(x, len)),
+            LogitsMut::F16(x) => LogitsMut::F16(split_off_front(x, len)),
+        }
+    }
+}
+
+fn split_off_front<'a, T>(array: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (front, rest) = std::mem::take(array).split_at_mut(len);
+    *array = rest;
+    front
 }
 
 /// Options that hold for a whole call.
@@ -190,7 +217,7 @@ pub const ROW_NO_CANDIDATE: u32 = 1;
 pub const ROW_HAD_NAN: u32 = 2;
 
 /// The answers of a row that are one number each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowOutcome {
     /// The drawn token, −1 where there was no candidate. Equals `greedy_sampled` in greedy rows.
     pub next_token: i32,
@@ -238,11 +265,7 @@ impl RowArrays<'_> {
 
     /// Length of the k-slices that are wanted; 0 where none is.
     pub fn slots(&self) -> usize {
-        let logits = match &self.topk_logits_k {
-            Some(LogitsMut::F32(x)) => x.len(),
-            Some(LogitsMut::Bf16(x) | LogitsMut::F16(x)) => x.len(),
-            None => 0,
-        };
+        let logits = self.topk_logits_k.as_ref().map_or(0, |x| x.len());
         let ints = [&self.indices_k, &self.weights_k].map(|a| a.as_ref().map_or(0, |x| x.len()));
         logits.max(ints[0]).max(ints[1])
     }
@@ -284,31 +307,27 @@ impl<'a> Outputs<'a> {
     }
 
     /// Takes the wide arrays apart into one [`RowArrays`] a row.
-    pub fn take_rows(&mut self, rows: usize, vocab: usize) -> Vec<RowArrays<'a>> {
-        fn ints<'a>(
-            array: &mut Option<&'a mut [i32]>,
-            rows: &mut [RowArrays<'a>],
-            field: impl for<'r> Fn(&'r mut RowArrays<'a>) -> &'r mut Option<&'a mut [i32]>,
-        ) {
-            let count = rows.len().max(1);
-            if let Some(array) = array.take() {
-                let width = array.len() / count;
-                for (row, part) in rows.iter_mut().zip(array.chunks_mut(width)) {
-                    *field(row) = Some(part);
-                }
-            }
-        }
-        let slots = self.wide.slots() / rows.max(1);
-        let mut parts: Vec<RowArrays<'a>> = (0..rows).map(|_| RowArrays::default()).collect();
-        ints(&mut self.wide.weights, &mut parts, |r| &mut r.weights);
-        ints(&mut self.wide.indices_k, &mut parts, |r| &mut r.indices_k);
-        ints(&mut self.wide.weights_k, &mut parts, |r| &mut r.weights_k);
-        if let Some(array) = self.wide.topk_logits.take() {
-            parts.iter_mut().zip(array.into_rows(vocab)).for_each(|(row, p)| row.topk_logits = Some(p));
-        }
-        if let Some(array) = self.wide.topk_logits_k.take() {
-            parts.iter_mut().zip(array.into_rows(slots)).for_each(|(row, p)| row.topk_logits_k = Some(p));
-        }
-        parts
+    pub fn take_rows(&mut self, rows: usize) -> Vec<RowArrays<'a>> {
+        let RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k } =
+            std::mem::take(&mut self.wide);
+        let mut logits = [topk_logits, topk_logits_k].map(|array| {
+            let width = array.as_ref().map_or(0, |array| array.len() / rows.max(1));
+            (array, width)
+        });
+        let mut ints = [weights, indices_k, weights_k].map(|array| {
+            let width = array.as_ref().map_or(0, |array| array.len() / rows.max(1));
+            (array, width)
+        });
+        (0..rows)
+            .map(|_| {
+                let [topk_logits, topk_logits_k] = logits
+                    .each_mut()
+                    .map(|(array, width)| array.as_mut().map(|array| array.split_off_front(*width)));
+                let [weights, indices_k, weights_k] = ints
+                    .each_mut()
+                    .map(|(array, width)| array.as_mut().map(|array| split_off_front(array, *width)));
+                RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k }
+            })
+            .collect()
     }
 }

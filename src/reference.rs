@@ -7,7 +7,9 @@ use std::cmp::Reverse;
 
 use rayon::prelude::*;
 
-use crate::problem::{Batch, CallOptions, Logits, Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE};
+use crate::problem::{
+    Batch, CallOptions, Logits, Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE,
+};
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
 use crate::semantics::params::RowParams;
@@ -88,8 +90,8 @@ pub fn sample_row(
 
     let replace = dtype.round(options.replace_val);
     if let Some(out) = &mut arrays.topk_logits {
-        for i in 0..row.len() {
-            out.set(i, if kept[i] { dtype.clean(row.bits(i)) } else { replace });
+        for (i, &kept) in kept.iter().enumerate() {
+            out.set(i, if kept { dtype.clean(row.bits(i)) } else { replace });
         }
     }
     if let Some(out) = &mut arrays.weights {
@@ -112,10 +114,10 @@ pub fn sample_row(
     }
 }
 
-/// Samples a batch, rows in parallel.
+/// [`sample_row`] over a batch, rows in parallel; fills every output that is wanted.
 pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
-    let mut arrays = outputs.take_rows(batch.len(), batch.vocab);
-    let outcomes: Vec<RowOutcome> = arrays
+    let outcomes: Vec<RowOutcome> = outputs
+        .take_rows(batch.len())
         .par_iter_mut()
         .enumerate()
         .map(|(row, arrays)| sample_row(batch.row(row), &batch.rows[row], batch.options, arrays))

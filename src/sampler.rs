@@ -151,9 +151,9 @@ impl Sampler {
             }
             (BackendChoice::Pjrt, None) => {
                 return Err(Error::PluginNotFound(format!(
-                    "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
+                "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
                      to the path of a plugin's shared library"
-                )))
+            )))
             }
             (_, Some(path)) => {
                 Backend::Pjrt(PjrtBackend::new(&path, &options.client_options, options.device, capacity)?)
@@ -235,7 +235,9 @@ impl Sampler {
     /// The devices that could be chosen; the built-in backend has one.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         match &self.backend {
-            Backend::Builtin(cpu) => vec![DeviceInfo { id: 0, kind: "cpu".to_owned(), description: cpu.description() }],
+            Backend::Builtin(cpu) => {
+                vec![DeviceInfo { id: 0, kind: "cpu".to_owned(), description: cpu.description() }]
+            }
             Backend::Pjrt(pjrt) => pjrt.devices(),
         }
     }

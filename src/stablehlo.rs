@@ -214,10 +214,7 @@ impl Hlo {
     pub fn broadcast_in_dim(&self, value: Value, dims: &[usize], positions: &[usize]) -> Value {
         let from = self.type_of(value);
         self.emit(value.elem, dims, |ty| {
-            format!(
-                "stablehlo.broadcast_in_dim %{}, dims = {positions:?} : ({from}) -> {ty}",
-                value.id
-            )
+            format!("stablehlo.broadcast_in_dim %{}, dims = {positions:?} : ({from}) -> {ty}", value.id)
         })
     }
 
@@ -431,7 +428,9 @@ impl Hlo {
         initial.map(|v| {
             let (dims, from) = (self.dims(v), self.type_of(v));
             index += 1;
-            self.emit(v.elem, &dims, |_| format!("stablehlo.reshape %{results_id}#{} : ({from}) -> {from}", index - 1))
+            self.emit(v.elem, &dims, |_| {
+                format!("stablehlo.reshape %{results_id}#{} : ({from}) -> {from}", index - 1)
+            })
         })
     }
 }

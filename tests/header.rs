@@ -29,7 +29,10 @@ fn header_has_not_drifted() {
         std::fs::write(&path, &fresh).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == fresh, "include/nucleus.h is not what the sources say: run `make header` and commit it");
+    assert!(
+        committed == fresh,
+        "include/nucleus.h is not what the sources say: run `make header` and commit it"
+    );
 }
 
 #[test]
@@ -38,7 +41,11 @@ fn header_compiles_as_c99_and_cpp17() {
     std::fs::create_dir_all(&dir).unwrap();
     for (compiler, standard, name) in [("cc", "c99", "header.c"), ("c++", "c++17", "header.cpp")] {
         let source = dir.join(name);
-        std::fs::write(&source, "#include <nucleus.h>\nint main(void) { return (int)nuc_abi_version() - 1; }\n").unwrap();
+        std::fs::write(
+            &source,
+            "#include <nucleus.h>\nint main(void) { return (int)nuc_abi_version() - 1; }\n",
+        )
+        .unwrap();
         compile(compiler, standard, &source);
     }
     std::fs::remove_dir_all(&dir).unwrap();
@@ -62,7 +69,15 @@ fn the_example_in_the_header_compiles() {
 
 fn compile(compiler: &str, standard: &str, source: &Path) {
     let output = Command::new(compiler)
-        .args([&format!("-std={standard}"), "-Wall", "-Wextra", "-pedantic", "-Werror", "-fsyntax-only", "-I"])
+        .args([
+            &format!("-std={standard}"),
+            "-Wall",
+            "-Wextra",
+            "-pedantic",
+            "-Werror",
+            "-fsyntax-only",
+            "-I",
+        ])
         .arg(root().join("include"))
         .arg(source)
         .output()

@@ -59,10 +59,7 @@ fn least_weight(h: &Hlo, row: &Row, weights: Value) -> Value {
             let reach = h.select(h.lt(weights, middle), h.int(0), weights);
             let enough = h.not(h.wlt(h.wide_sum(reach), target));
             let open = open(state);
-            [
-                h.select(h.both(open, enough), middle, low),
-                h.select(h.both(open, h.not(enough)), middle, high),
-            ]
+            [h.select(h.both(open, enough), middle, low), h.select(h.both(open, h.not(enough)), middle, high)]
         },
     );
     let min_weight = row.param(h, Column::MinWeight);

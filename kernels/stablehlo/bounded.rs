@@ -27,10 +27,7 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, row: &Row, slots: usize) -> Vec<Value
 
     // A slot's rank in (key descending, index ascending); slots are in index order.
     let earlier = h.lt(h.iota(&pairs, 2), h.iota(&pairs, 1));
-    let before = h.either(
-        h.lt(this(keys), other(keys)),
-        h.both(h.eq(this(keys), other(keys)), earlier),
-    );
+    let before = h.either(h.lt(this(keys), other(keys)), h.both(h.eq(this(keys), other(keys)), earlier));
     let rank = h.count(before);
     let first = h.eq(rank, h.int(0));
     let only = |mask: Value, values: Value| h.reduce(h.select(mask, values, h.int(0)), Reduce::Add);
@@ -69,9 +66,7 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, row: &Row, slots: usize) -> Vec<Value
         let place = h.prefix_sum(h.count_mask(kept));
         let wanted_place = h.add(h.iota(&[batch, slots], 1), h.int(1));
         let is_here = h.both(h.eq(this(wanted_place), other(place)), other(kept));
-        let moved = |values: Value| {
-            h.reduce(h.select(is_here, other(values), h.int(0)), Reduce::Add)
-        };
+        let moved = |values: Value| h.reduce(h.select(is_here, other(values), h.int(0)), Reduce::Add);
         let used = h.not(h.lt(h.count(kept), wanted_place));
         results.push(h.select(used, moved(index), h.int(-1)));
         results.push(row.replace_masked(h, used, moved(row.cleaned_at(h, index))));

@@ -54,7 +54,17 @@ impl Row {
         let max_key = h.reduce(keys, Reduce::Max);
         let had_nan = h.reduce(clean::is_nan(h, bits), Reduce::Or);
         let no_candidate = h.eq(max_key, h.int(NEG_INF_KEY));
-        Row { narrow, bits, keys, max_key, had_nan, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
+        Row {
+            narrow,
+            bits,
+            keys,
+            max_key,
+            had_nan,
+            no_candidate,
+            dtype: spec.dtype,
+            params,
+            batch: spec.batch,
+        }
     }
 
     pub(super) fn param(&self, h: &Hlo, column: Column) -> Value {

@@ -34,9 +34,8 @@ pub(super) fn top_k(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32, 
     let nothing = h.broadcast(h.int(0), &[batch]);
 
     // In every row: count(keys ≥ low) = at_low ≥ k > at_high = count(keys ≥ high).
-    let open = |[low, high, at_low, _]: [Value; 4]| {
-        h.both(h.not(h.eq(at_low, k)), h.lt(h.add(low, h.int(1)), high))
-    };
+    let open =
+        |[low, high, at_low, _]: [Value; 4]| h.both(h.not(h.eq(at_low, k)), h.lt(h.add(low, h.int(1)), high));
     let [threshold, _, reached, above] = h.while_loop(
         [lowest, beyond, everything, nothing],
         |state| h.any(open(state)),

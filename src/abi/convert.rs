@@ -52,7 +52,12 @@ fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
 /// # Safety
 /// `pointer` is null or points to `struct_size` readable bytes, where `struct_size` is its first field. `T` is
 /// `repr(C)`, starts with `usize`, and every bit pattern of it is valid.
-pub(super) unsafe fn read_struct<T: Copy>(pointer: *const T, default: T, least: usize, name: &str) -> Result<T> {
+pub(super) unsafe fn read_struct<T: Copy>(
+    pointer: *const T,
+    default: T,
+    least: usize,
+    name: &str,
+) -> Result<T> {
     check_pointer(pointer, name)?;
     // SAFETY: not null, aligned for T and so for usize, and the caller vouches for the first field.
     let size = unsafe { *pointer.cast::<usize>() };
@@ -71,7 +76,11 @@ pub(super) unsafe fn read_struct<T: Copy>(pointer: *const T, default: T, least: 
     let mut value = default;
     // SAFETY: `known` bytes are readable there and fit `value`; T allows any bits.
     unsafe {
-        std::ptr::copy_nonoverlapping(pointer.cast::<u8>(), std::ptr::from_mut(&mut value).cast::<u8>(), known);
+        std::ptr::copy_nonoverlapping(
+            pointer.cast::<u8>(),
+            std::ptr::from_mut(&mut value).cast::<u8>(),
+            known,
+        );
     }
     Ok(value)
 }
@@ -80,7 +89,12 @@ pub(super) unsafe fn read_struct<T: Copy>(pointer: *const T, default: T, least: 
 ///
 /// # Safety
 /// As for [`read_struct`], and the bytes are writable.
-pub(super) unsafe fn write_struct<T: Copy>(pointer: *mut T, value: T, least: usize, name: &str) -> Result<()> {
+pub(super) unsafe fn write_struct<T: Copy>(
+    pointer: *mut T,
+    value: T,
+    least: usize,
+    name: &str,
+) -> Result<()> {
     check_pointer(pointer, name)?;
     // SAFETY: not null, aligned, and the caller vouches for the first field.
     let size = unsafe { *pointer.cast::<usize>() };
@@ -102,14 +116,24 @@ pub(super) unsafe fn write_struct<T: Copy>(pointer: *mut T, value: T, least: usi
 ///
 /// # Safety
 /// `pointer` is null or points to `size` writable bytes; `T` as for [`read_struct`].
-pub(super) unsafe fn init_struct<T: Copy>(pointer: *mut T, size: usize, defaults: T, least: usize, name: &str) -> Result<()> {
+pub(super) unsafe fn init_struct<T: Copy>(
+    pointer: *mut T,
+    size: usize,
+    defaults: T,
+    least: usize,
+    name: &str,
+) -> Result<()> {
     check_pointer(pointer, name)?;
     check_struct_size(size, least, name)?;
     let known = size.min(size_of::<T>());
     // SAFETY: `size` bytes are writable; all of them are set, zero where this library knows no field.
     unsafe {
         std::ptr::write_bytes(pointer.cast::<u8>(), 0, size);
-        std::ptr::copy_nonoverlapping(std::ptr::from_ref(&defaults).cast::<u8>(), pointer.cast::<u8>(), known);
+        std::ptr::copy_nonoverlapping(
+            std::ptr::from_ref(&defaults).cast::<u8>(),
+            pointer.cast::<u8>(),
+            known,
+        );
         *pointer.cast::<usize>() = size;
     }
     Ok(())
@@ -170,7 +194,8 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     }
     let defaults = default_sampler_options();
     // SAFETY: not null; the caller vouches for struct_size.
-    let options = unsafe { read_struct(options, defaults, size_of::<nuc_sampler_options>(), "nuc_sampler_options")? };
+    let options =
+        unsafe { read_struct(options, defaults, size_of::<nuc_sampler_options>(), "nuc_sampler_options")? };
     let backend = match options.backend {
         BACKEND_AUTO => BackendChoice::Auto,
         BACKEND_BUILTIN => BackendChoice::Builtin,
@@ -190,7 +215,9 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     if count > 0 {
         check_pointer(options.client_options, "client_options")?;
         // SAFETY: not null, aligned, and the caller vouches for `count` elements.
-        for (i, option) in unsafe { std::slice::from_raw_parts(options.client_options, count) }.iter().enumerate() {
+        for (i, option) in
+            unsafe { std::slice::from_raw_parts(options.client_options, count) }.iter().enumerate()
+        {
             // SAFETY: the caller vouches for a terminated string.
             let name = unsafe { string(option.name, &format!("client_options[{i}].name"))? };
             let Some(name) = name.filter(|name| !name.is_empty()) else {
@@ -199,16 +226,21 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
             let value = match option.r#type {
                 OPTION_STRING => {
                     // SAFETY: as above; where the type is another, this field may hold anything.
-                    let text = unsafe { string(option.string_value, &format!("client_options[{i}].string_value"))? };
+                    let text =
+                        unsafe { string(option.string_value, &format!("client_options[{i}].string_value"))? };
                     let Some(text) = text else {
-                        return bad(format!("client_options[{i}].string_value is null, and its type is a string"));
+                        return bad(format!(
+                            "client_options[{i}].string_value is null, and its type is a string"
+                        ));
                     };
                     OptionValue::Str(text.to_owned())
                 }
                 OPTION_INT64 => OptionValue::I64(option.int64_value),
                 OPTION_FLOAT => OptionValue::F32(option.float_value),
                 OPTION_BOOL => OptionValue::Bool(option.int64_value != 0),
-                other => return bad(format!("client_options[{i}].type is {other}; use a nuc_option_type, 0 to 3")),
+                other => {
+                    return bad(format!("client_options[{i}].type is {other}; use a nuc_option_type, 0 to 3"))
+                }
             };
             client_options.push((name.to_owned(), value));
         }
@@ -289,7 +321,13 @@ struct Regions {
 
 impl Regions {
     /// Checks alignment and size of an array and notes where it lies. Null is `None`.
-    fn note<T>(&mut self, pointer: *const T, len: Option<usize>, name: &'static str, written: bool) -> Result<Option<usize>> {
+    fn note<T>(
+        &mut self,
+        pointer: *const T,
+        len: Option<usize>,
+        name: &'static str,
+        written: bool,
+    ) -> Result<Option<usize>> {
         if pointer.is_null() {
             return Ok(None);
         }
@@ -303,7 +341,9 @@ impl Regions {
                 }
                 Ok(Some(bytes / size_of::<T>()))
             }
-            _ => bad(format!("{name} would be larger than the address space: batch, vocab or row_stride is wrong")),
+            _ => bad(format!(
+                "{name} would be larger than the address space: batch, vocab or row_stride is wrong"
+            )),
         }
     }
 
@@ -338,7 +378,11 @@ unsafe fn slice_mut<'a, T>(pointer: *mut T, len: Option<usize>) -> Option<&'a mu
 
 /// # Safety
 /// As for [`slice_mut`], with elements of `dtype`.
-unsafe fn logits_mut<'a>(pointer: *mut core::ffi::c_void, len: Option<usize>, dtype: Dtype) -> Option<LogitsMut<'a>> {
+unsafe fn logits_mut<'a>(
+    pointer: *mut core::ffi::c_void,
+    len: Option<usize>,
+    dtype: Dtype,
+) -> Option<LogitsMut<'a>> {
     // SAFETY: passed on.
     unsafe {
         match dtype {
@@ -363,7 +407,10 @@ pub(super) unsafe fn call<'a>(
 ) -> Result<(Batch<'a>, Outputs<'a>)> {
     // SAFETY: integers and pointers, for which zero is valid.
     let (no_batch, no_debug) = unsafe {
-        (MaybeUninit::<nuc_batch>::zeroed().assume_init(), MaybeUninit::<nuc_debug_arrays>::zeroed().assume_init())
+        (
+            MaybeUninit::<nuc_batch>::zeroed().assume_init(),
+            MaybeUninit::<nuc_debug_arrays>::zeroed().assume_init(),
+        )
     };
     // SAFETY: the caller vouches for struct_size, here and below.
     let b = unsafe { read_struct(batch, no_batch, size_of::<nuc_batch>(), "nuc_batch")? };
@@ -371,7 +418,9 @@ pub(super) unsafe fn call<'a>(
         default_call_options()
     } else {
         // SAFETY: as above.
-        unsafe { read_struct(options, default_call_options(), size_of::<nuc_call_options>(), "nuc_call_options")? }
+        unsafe {
+            read_struct(options, default_call_options(), size_of::<nuc_call_options>(), "nuc_call_options")?
+        }
     };
     let d = if debug.is_null() {
         no_debug
@@ -400,7 +449,8 @@ pub(super) unsafe fn call<'a>(
         check_pointer(b.logits.cast::<u8>(), "logits")?;
         check_pointer(tokens, "tokens")?;
     }
-    if !b.random_words.is_null() && (!b.seed.is_null() || !b.offset.is_null()) {
+    let has_seed_or_offset = !b.seed.is_null() || !b.offset.is_null();
+    if !b.random_words.is_null() && has_seed_or_offset {
         return bad("random_words and seed or offset are both set; set random_words, or seed and offset");
     }
 
@@ -432,13 +482,16 @@ pub(super) unsafe fn call<'a>(
     let tokens_len = regions.note(tokens, per_row, "tokens", true)?;
     let status_len = regions.note(row_status, per_row, "row_status", true)?;
     let greedy_len = regions.note(d.greedy_sampled, per_row, "greedy_sampled", true)?;
-    let high_len = regions.note(d.random_unnorm_cdf_sampled_high, per_row, "random_unnorm_cdf_sampled_high", true)?;
-    let low_len = regions.note(d.random_unnorm_cdf_sampled_low, per_row, "random_unnorm_cdf_sampled_low", true)?;
+    let high_len =
+        regions.note(d.random_unnorm_cdf_sampled_high, per_row, "random_unnorm_cdf_sampled_high", true)?;
+    let low_len =
+        regions.note(d.random_unnorm_cdf_sampled_low, per_row, "random_unnorm_cdf_sampled_low", true)?;
     let next_len = regions.note(d.next_tokens, per_row, "next_tokens", true)?;
     let probs = "topk_topp_unnorm_probs_i32_unsorted";
     let probs_len = regions.note(d.topk_topp_unnorm_probs_i32_unsorted, wide, probs, true)?;
     let indices_k_len = regions.note(d.topk_indices_k, slots, "topk_indices_k", true)?;
-    let probs_k_len = regions.note(d.topk_topp_unnorm_probs_i32_k, slots, "topk_topp_unnorm_probs_i32_k", true)?;
+    let probs_k_len =
+        regions.note(d.topk_topp_unnorm_probs_i32_k, slots, "topk_topp_unnorm_probs_i32_k", true)?;
     regions.check_overlap()?;
 
     // SAFETY: each pointer with a length is aligned, its size does not overflow, what is written overlaps nothing
@@ -497,9 +550,8 @@ impl RowArguments<'_> {
         }
         let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
         let temperature = at(self.temperature, row, 1.0);
-        check_row(p, min_p, temperature).or_else(|(name, value, right)| {
-            bad(format!("{name}[{row}] is {value}; it must be {right}"))
-        })?;
+        check_row(p, min_p, temperature)
+            .or_else(|(name, value, right)| bad(format!("{name}[{row}] is {value}; it must be {right}")))?;
         let words = match self.words {
             Some(words) => std::array::from_fn(|i| words[row * 4 + i]),
             None => philox::random_words(at(self.seed, row, 0), at(self.offset, row, 0)),

@@ -36,7 +36,8 @@ pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<
         error.code = code as i32;
         error.message = [0; 508];
         // One byte stays for the terminator; a character is not cut in half.
-        let fits = (0..=message.len().min(error.message.len() - 1)).rev().find(|&n| message.is_char_boundary(n));
+        let fits =
+            (0..=message.len().min(error.message.len() - 1)).rev().find(|&n| message.is_char_boundary(n));
         let bytes = &message.as_bytes()[..fits.unwrap_or(0)];
         error.message.iter_mut().zip(bytes).for_each(|(slot, &byte)| *slot = byte as c_char);
     }

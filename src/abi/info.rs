@@ -21,7 +21,10 @@ impl Strings {
             platform_name: terminated(&name),
             platform_version: terminated(&version),
             api,
-            devices: devices.iter().map(|d| (d.id, terminated(&d.kind), terminated(&d.description))).collect(),
+            devices: devices
+                .iter()
+                .map(|d| (d.id, terminated(&d.kind), terminated(&d.description)))
+                .collect(),
         }
     }
 }

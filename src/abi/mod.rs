@@ -127,7 +127,9 @@ pub unsafe extern "C" fn nuc_call_options_init(
     let defaults = convert::default_call_options();
     let least = size_of::<nuc_call_options>();
     // SAFETY: the caller vouches for both pointers.
-    unsafe { guard(error, || convert::init_struct(options, struct_size, defaults, least, "nuc_call_options")) }
+    unsafe {
+        guard(error, || convert::init_struct(options, struct_size, defaults, least, "nuc_call_options"))
+    }
 }
 
 /// Borrows the sampler behind a handle.
@@ -136,7 +138,9 @@ pub unsafe extern "C" fn nuc_call_options_init(
 /// `sampler` is null or a live handle.
 unsafe fn handle<'a>(sampler: *const nuc_sampler) -> Result<&'a nuc_sampler, Error> {
     if sampler.is_null() || !sampler.is_aligned() {
-        return Err(Error::argument(format!("sampler is {sampler:p}; pass a handle from nuc_sampler_create")));
+        return Err(Error::argument(format!(
+            "sampler is {sampler:p}; pass a handle from nuc_sampler_create"
+        )));
     }
     // SAFETY: the caller vouches that the handle is live; all its methods take shared references.
     Ok(unsafe { &*sampler })
@@ -161,7 +165,10 @@ impl Call {
             let (sampler, (batch, mut outputs)) = unsafe {
                 let sampler = &handle(self.sampler)?.sampler;
                 let (tokens, status) = (self.tokens, self.row_status);
-                (sampler, convert::call(self.batch, self.options, tokens, status, self.debug, sampler.max_k())?)
+                (
+                    sampler,
+                    convert::call(self.batch, self.options, tokens, status, self.debug, sampler.max_k())?,
+                )
             };
             sampler.sample(entry, &batch, &mut outputs)
         };

@@ -1,9 +1,122 @@
-//! stub until the SIMD backend lands
-#![allow(missing_docs)]
-use crate::problem::{Batch, Outputs};
-pub struct CpuBackend;
+//! The built-in backend: SIMD on the machine's own cores, with no plugin to load.
+//!
+//! A row is read once or twice and never sorted. [`scan`] takes the maximum and the maxima of small parts;
+//! [`select`] collects the few entries that top-k can keep; [`nucleus`] weighs and draws; [`search`] finds the exact
+//! thresholds; [`row`] puts them together, [`parts`] splits them between threads.
+
+mod arrays;
+mod format;
+mod lanes;
+mod nucleus;
+mod parts;
+mod row;
+mod scan;
+mod scratch;
+mod search;
+mod select;
+
+use std::sync::{Mutex, PoisonError};
+
+use fearless_simd::Level;
+use rayon::prelude::*;
+
+use crate::problem::{Batch, Outputs, RowArrays, RowOutcome};
+
+pub use row::sample_row;
+pub use scan::max_scan;
+pub use scratch::Scratch;
+
+/// Below this many logits a call stays on its own thread: waking others costs as much as the work.
+const SERIAL_LOGITS: usize = 1 << 16;
+/// A row is split between threads only into parts of at least this many logits.
+const PART_LOGITS: usize = 1 << 15;
+
+/// Samples on the calling thread, or on a pool of threads of its own.
+#[derive(Debug)]
+pub struct CpuBackend {
+    level: Level,
+    pool: Option<rayon::ThreadPool>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// What a call works in, kept for the next one.
+#[derive(Debug, Default)]
+struct Idle {
+    scratch: Scratch,
+    outcomes: Vec<RowOutcome>,
+}
+
 impl CpuBackend {
-    pub fn new(_num_threads: usize) -> Result<CpuBackend, rayon::ThreadPoolBuildError> { Ok(CpuBackend) }
-    pub fn sample(&self, batch: &Batch<'_>, outputs: &mut Outputs<'_>) { crate::reference::sample_batch(batch, outputs) }
-    pub fn description(&self) -> String { "reference".into() }
+    /// A backend on `num_threads` threads: 0 takes every core, 1 starts none.
+    pub fn new(num_threads: usize) -> Result<CpuBackend, rayon::ThreadPoolBuildError> {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let threads = if num_threads == 0 { cores() } else { num_threads };
+        let pool = if threads == 1 {
+            None
+        } else {
+            let name = |i| format!("nucleus-{i}");
+            Some(rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()?)
+        };
+        Ok(CpuBackend { level: Level::new(), pool, idle: Mutex::default() })
+    }
+
+    /// The instruction set and the number of threads, in words.
+    pub fn description(&self) -> String {
+        // `Level`'s Debug form is the set's name, then its token in parentheses.
+        let level = format!("{:?}", self.level).to_lowercase();
+        let set = level.split('(').next().unwrap_or_default();
+        let threads = self.pool.as_ref().map_or(1, |pool| pool.current_num_threads());
+        format!("{set}, {threads} thread{}", if threads == 1 { "" } else { "s" })
+    }
+
+    /// Fills every output that is wanted.
+    pub fn sample(&self, batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
+        let mut idle = self.take_idle();
+        idle.outcomes.clear();
+        idle.outcomes.resize(batch.len(), RowOutcome::default());
+        let logits = batch.len() * batch.vocab;
+        let mut rows = outputs.take_rows(batch.len());
+        match &self.pool {
+            Some(pool) if logits >= SERIAL_LOGITS => {
+                let threads = pool.current_num_threads();
+                let parts = threads.div_ceil(batch.len()).min(batch.vocab / PART_LOGITS).max(1);
+                let outcomes = &mut idle.outcomes;
+                pool.install(|| {
+                    outcomes.par_iter_mut().zip(rows.par_iter_mut()).enumerate().for_each(
+                        |(i, (outcome, arrays))| {
+                            let mut idle = self.take_idle();
+                            *outcome = self.row(batch, i, parts, arrays, &mut idle.scratch);
+                            self.give_back(idle);
+                        },
+                    );
+                });
+            }
+            _ => {
+                for (i, (outcome, arrays)) in idle.outcomes.iter_mut().zip(&mut rows).enumerate() {
+                    *outcome = self.row(batch, i, 1, arrays, &mut idle.scratch);
+                }
+            }
+        }
+        outputs.set_outcomes(&idle.outcomes);
+        self.give_back(idle);
+    }
+
+    fn row(
+        &self,
+        batch: &Batch<'_>,
+        row: usize,
+        parts: usize,
+        arrays: &mut RowArrays<'_>,
+        scratch: &mut Scratch,
+    ) -> RowOutcome {
+        sample_row(self.level, parts, batch.row(row), &batch.rows[row], batch.options, arrays, scratch)
+    }
+
+    fn take_idle(&self) -> Idle {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, idle: Idle) {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+    }
 }

@@ -6,6 +6,8 @@
 //! it into another value. Compilers do reassociate products with constants, though, across any number of them:
 //! constants in a chain of products are [`Arith::factor`]s, which a builder for such a compiler hides from it.
 
+// Every operation takes the token that stands for the arithmetic.
+#[allow(clippy::wrong_self_convention)]
 /// 32-bit operations on one value, one SIMD register or one array, depending on the implementor.
 ///
 /// `Int` wraps on overflow and is signed where the operation depends on the sign (`lt`, `shr`, `to_float`).

@@ -1,5 +1,6 @@
 //! Problems to sample and the comparison of every output array, shared by the test programs.
-#![allow(dead_code)] // each test program uses its part
+// Each test program compiles this file into itself and uses its part.
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::path::PathBuf;
 
@@ -21,7 +22,8 @@ pub fn plugin(name: &str) -> PathBuf {
 }
 
 pub fn builtin(num_threads: usize) -> Sampler {
-    let options = SamplerOptions { backend: BackendChoice::Builtin, num_threads, ..SamplerOptions::default() };
+    let options =
+        SamplerOptions { backend: BackendChoice::Builtin, num_threads, ..SamplerOptions::default() };
     Sampler::new(&options).unwrap()
 }
 
@@ -161,12 +163,18 @@ pub struct Problem {
     pub kinds: Vec<RowKind>,
     pub rows: Vec<RowParams>,
     pub options: CallOptions,
-    f32s: Vec<f32>,
-    u16s: Vec<u16>,
+    pub f32s: Vec<f32>,
+    pub u16s: Vec<u16>,
 }
 
 impl Problem {
-    pub fn new(dtype: Dtype, vocab: usize, kinds: Vec<RowKind>, rows: Vec<RowParams>, rng: &mut StdRng) -> Problem {
+    pub fn new(
+        dtype: Dtype,
+        vocab: usize,
+        kinds: Vec<RowKind>,
+        rows: Vec<RowParams>,
+        rng: &mut StdRng,
+    ) -> Problem {
         let row_stride = vocab;
         let bits: Vec<u32> = kinds
             .iter()
@@ -198,9 +206,21 @@ impl Problem {
     }
 
     /// Rows of every kind with parameters drawn from the lists above.
-    pub fn random(dtype: Dtype, batch: usize, vocab: usize, largest_k: Option<i32>, rng: &mut StdRng) -> Problem {
+    pub fn random(
+        dtype: Dtype,
+        batch: usize,
+        vocab: usize,
+        largest_k: Option<i32>,
+        rng: &mut StdRng,
+    ) -> Problem {
         let kinds: Vec<RowKind> = (0..batch)
-            .map(|row| if row < ROW_KINDS.len() { ROW_KINDS[(row + rng.random_range(0..17)) % 17] } else { *ROW_KINDS.choose(rng).unwrap() })
+            .map(|row| {
+                if row < ROW_KINDS.len() {
+                    ROW_KINDS[(row + rng.random_range(0..17)) % 17]
+                } else {
+                    *ROW_KINDS.choose(rng).unwrap()
+                }
+            })
             .collect();
         let ks: Vec<i32> = top_k_values(vocab)
             .into_iter()
@@ -227,7 +247,13 @@ impl Problem {
             Dtype::Bf16 => Logits::Bf16(&self.u16s),
             Dtype::F16 => Logits::F16(&self.u16s),
         };
-        Batch { logits, vocab: self.vocab, row_stride: self.row_stride, rows: self.rows.clone(), options: self.options }
+        Batch {
+            logits,
+            vocab: self.vocab,
+            row_stride: self.row_stride,
+            rows: self.rows.clone(),
+            options: self.options,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -329,21 +355,33 @@ pub fn sample(sampler: &Sampler, entry: Entry, problem: &Problem, ask: Ask) -> A
     answers
 }
 
-/// Panics with the first row and field that differ; returns how many values were compared.
-pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &str) -> usize {
-    fn field<T: PartialEq + std::fmt::Debug>(
+/// What a comparison of two sets of answers found.
+#[derive(Clone, Debug, Default)]
+pub struct Comparison {
+    pub values: usize,
+    pub mismatches: usize,
+    /// The first one, in words.
+    pub first: Option<String>,
+}
+
+/// Compares every array, value by value.
+pub fn compare(problem: &Problem, got: &Answers, want: &Answers) -> Comparison {
+    fn field<T: PartialEq + std::fmt::LowerHex>(
+        found: &mut Comparison,
         problem: &Problem,
         name: &str,
         got: &[T],
         want: &[T],
-        context: &str,
-    ) -> usize {
-        assert_eq!(got.len(), want.len(), "{context}: {name}");
-        if let Some(at) = (0..got.len()).find(|&i| got[i] != want[i]) {
+    ) {
+        assert_eq!(got.len(), want.len(), "length of {name}");
+        found.values += got.len();
+        let wrong = (0..got.len()).filter(|&i| got[i] != want[i]);
+        found.mismatches += wrong.clone().count();
+        if let (None, Some(at)) = (&found.first, wrong.clone().next()) {
             let width = got.len() / problem.len();
             let row = at / width;
-            panic!(
-                "{context}: {name}[{row}][{}] is {:x?}, want {:x?} ({:?} row, {:?}, vocab {}, {:?})",
+            found.first = Some(format!(
+                "{name}[{row}][{}] is {:x}, want {:x} ({:?} row, {:?}, vocab {}, {:?}, {:?})",
                 at % width,
                 got[at],
                 want[at],
@@ -351,13 +389,85 @@ pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &s
                 problem.dtype,
                 problem.vocab,
                 problem.rows[row],
-            );
+                problem.options,
+            ));
         }
-        got.len()
     }
+    let mut found = Comparison::default();
     macro_rules! fields {
-        ($($name:ident)*) => { 0 $(+ field(problem, stringify!($name), &got.$name, &want.$name, context))* };
+        ($($name:ident)*) => { $(field(&mut found, problem, stringify!($name), &got.$name, &want.$name);)* };
     }
     fields!(greedy_sampled row_status topk_logits weights random_high random_low next_tokens tokens
-        indices_k topk_logits_k weights_k)
+        indices_k topk_logits_k weights_k);
+    found
+}
+
+/// Panics where the answers differ.
+pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &str) {
+    let found = compare(problem, got, want);
+    if let Some(first) = found.first {
+        panic!("{context}: {} of {} values differ; the first: {first}", found.mismatches, found.values);
+    }
+}
+
+/// One call to compare on two backends.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub entry: Entry,
+    pub dtype: Dtype,
+    pub batch: usize,
+    pub vocab: usize,
+    pub stable: bool,
+    pub ask: Ask,
+}
+
+/// The vocabularies that the contract is tested at.
+pub const VOCABS: [usize; 11] = [1, 2, 127, 128, 129, 1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
+
+/// Calls that cover every vocabulary, batch size, type, path and variant, not their product: a program takes about a
+/// second to compile. Large vocabularies go with small batches.
+pub fn shapes() -> Vec<Shape> {
+    let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
+    let mut shapes = Vec::new();
+    for (i, &vocab) in VOCABS.iter().enumerate() {
+        let batches: &[usize] = match vocab {
+            0..=1000 => &[1, 3, 8, 17, 128],
+            1001..=32_000 => &[1, 17, 8],
+            32_001..=262_144 => &[3, 8],
+            _ => &[1],
+        };
+        for (j, &batch) in batches.iter().enumerate() {
+            let dtype = dtypes[(i + j) % 3];
+            let stable = (i + j) % 4 != 3;
+            let shape = Shape { entry: Entry::Arbitrary, dtype, batch, vocab, stable, ask: FULL_WIDTH };
+            shapes.push(shape);
+            shapes.push(Shape { entry: Entry::Bounded, ask: EVERYTHING, stable: true, ..shape });
+            let other = dtypes[(i + j + 1) % 3];
+            shapes.push(Shape { entry: Entry::Automatic, dtype: other, ask: PLAIN, ..shape });
+        }
+    }
+    // Ties that stay can outnumber the slots.
+    let dtype = Dtype::Bf16;
+    shapes.push(Shape {
+        entry: Entry::Bounded,
+        dtype,
+        batch: 17,
+        vocab: 1000,
+        stable: false,
+        ask: EVERYTHING,
+    });
+    shapes
+}
+
+impl Shape {
+    /// A problem of this shape.
+    pub fn problem(&self, rng: &mut StdRng) -> Problem {
+        let largest_k = (self.entry == Entry::Bounded).then_some(128);
+        let mut problem = Problem::random(self.dtype, self.batch, self.vocab, largest_k, rng);
+        problem.options.stable = self.stable;
+        if rng.random_bool(0.3) {
+            problem.options.replace_val = *[f32::NEG_INFINITY, 0.0, -1.0e38, 1e-40].choose(rng).unwrap();
+        }
+        problem
+    }
 }

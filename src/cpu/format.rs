@@ -1,0 +1,186 @@
+//! Reading logits of the three types into f32 lanes.
+
+use fearless_simd::{f32x16, i16x32, i32x16, prelude::*, u16x32, u32x16, Simd};
+
+use super::lanes::{load, Lanes, LANES};
+use crate::problem::{BF16_NEG_INF, F16_NEG_INF};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{widen_bf16, widen_f16};
+
+/// Elements of a block: what the scan keeps sixteen maxima of.
+pub(super) const BLOCK: usize = 128;
+/// Pairs of vectors in a block.
+pub(super) const PAIRS: usize = BLOCK / (2 * LANES);
+
+/// A logits type.
+pub(super) trait Format {
+    /// An element as it lies in memory.
+    type Bits: Copy + Send + Sync;
+    /// Pads the last block: never a candidate.
+    const NEG_INF: Self::Bits;
+
+    /// 32 consecutive elements, in order.
+    fn pair<S: Simd>(simd: S, bits: &[Self::Bits; 2 * LANES]) -> [f32x16<S>; 2];
+
+    /// Maxima of a block, each over eight elements of it, and a float that is NaN if an element was. The maxima
+    /// mean nothing in a block with a NaN.
+    #[inline(always)]
+    fn summary<S: Simd>(simd: S, block: &[Self::Bits; BLOCK]) -> (f32x16<S>, f32x16<S>) {
+        let [a, b, c, d] = pairs::<S, Self>(simd, block);
+        combine([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]])
+    }
+}
+
+/// All of a block, in order.
+#[inline(always)]
+pub(super) fn pairs<S: Simd, F: Format + ?Sized>(
+    simd: S,
+    block: &[F::Bits; BLOCK],
+) -> [[f32x16<S>; 2]; PAIRS] {
+    let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+    std::array::from_fn(
+        #[inline(always)]
+        |i| F::pair(simd, &chunks[i]),
+    )
+}
+
+/// Maxima, and a sum that is NaN if an element is. The sum can also be NaN where +inf is about, which costs time
+/// but not correctness.
+#[inline(always)]
+fn combine<S: Simd>(x: [f32x16<S>; 8]) -> (f32x16<S>, f32x16<S>) {
+    let [a, b, c, d, e, f, g, h] = x;
+    let max = (a.max(b).max(c.max(d))).max(e.max(f).max(g.max(h)));
+    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    (max, sum)
+}
+
+pub(super) struct F32;
+pub(super) struct Bf16;
+pub(super) struct F16;
+
+impl Format for F32 {
+    type Bits = f32;
+    const NEG_INF: f32 = f32::NEG_INFINITY;
+
+    #[inline(always)]
+    fn pair<S: Simd>(simd: S, bits: &[f32; 2 * LANES]) -> [f32x16<S>; 2] {
+        [load(simd, &bits[..LANES]), load(simd, &bits[LANES..])]
+    }
+}
+
+impl Format for Bf16 {
+    type Bits = u16;
+    const NEG_INF: u16 = BF16_NEG_INF as u16;
+
+    #[inline(always)]
+    fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+        let a = Lanes(simd);
+        widened(simd, bits).map(
+            #[inline(always)]
+            |bits| a.from_bits(widen_bf16(a, bits)),
+        )
+    }
+
+    // Order does not matter here, so a vector of pairs is split into its even and its odd elements, which needs no
+    // shuffles.
+    #[inline(always)]
+    fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
+        let a = Lanes(simd);
+        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+        let split = |i: usize| -> [f32x16<S>; 2] {
+            let both: i32x16<S> = u16x32::simd_from(simd, chunks[i]).bitcast();
+            [a.from_bits(widen_bf16(a, both)), a.from_bits(a.and(both, a.int(0xffff_0000_u32 as i32)))]
+        };
+        let [a, b, c, d] = [split(0), split(1), split(2), split(3)];
+        combine([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]])
+    }
+}
+
+impl Format for F16 {
+    type Bits = u16;
+    const NEG_INF: u16 = F16_NEG_INF as u16;
+
+    #[inline(always)]
+    fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+        let a = Lanes(simd);
+        widened(simd, bits).map(
+            #[inline(always)]
+            |bits| a.from_bits(widen_f16(a, bits)),
+        )
+    }
+
+    // Widening binary16 is dear, so the maximum is taken over 16-bit order keys and widened afterwards.
+    #[inline(always)]
+    fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
+        let a = Lanes(simd);
+        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+        let mut max = i16x32::splat(simd, i16::MIN);
+        let mut magnitude = u16x32::splat(simd, 0);
+        for chunk in chunks {
+            let bits = u16x32::simd_from(simd, *chunk);
+            max = max.max(key_f16(bits.bitcast()));
+            magnitude = magnitude.max(bits & 0x7fff);
+        }
+        let [low, high] = widened(simd, &key_f16(max).bitcast::<u16x32<S>>().to_array());
+        let max = a.from_bits(widen_f16(a, low)).max(a.from_bits(widen_f16(a, high)));
+        let [low, high] = widened(simd, &magnitude.to_array());
+        let nan = a.lt(a.int(0x7c00), low.max(high));
+        (max, a.from_bits(a.select(nan, a.int(f32::NAN.to_bits() as i32), a.int(0))))
+    }
+}
+
+/// Maps binary16 bits to integers that order like the values do. Its own inverse.
+#[inline(always)]
+fn key_f16<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
+    let sign: u16x32<S> = (bits >> 15_u32).bitcast();
+    bits ^ (sign >> 1_u32).bitcast::<i16x32<S>>()
+}
+
+#[inline(always)]
+fn widened<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [i32x16<S>; 2] {
+    let (low, high): (u32x16<S>, u32x16<S>) = u16x32::simd_from(simd, *bits).widen();
+    [low.bitcast(), high.bitcast()]
+}
+
+/// A row cut into blocks; the last one is padded.
+pub(super) struct Blocks<'a, F: Format> {
+    whole: &'a [[F::Bits; BLOCK]],
+    tail: [F::Bits; BLOCK],
+}
+
+impl<'a, F: Format> Blocks<'a, F> {
+    #[inline(always)]
+    pub(super) fn new(row: &'a [F::Bits]) -> Self {
+        let (whole, rest) = row.as_chunks::<BLOCK>();
+        let mut tail = [F::NEG_INF; BLOCK];
+        tail[..rest.len()].copy_from_slice(rest);
+        Blocks { whole, tail }
+    }
+
+    /// The block at `index`; what lies past the row's end reads as the tail.
+    #[inline(always)]
+    pub(super) fn get(&self, index: usize) -> &[F::Bits; BLOCK] {
+        self.whole.get(index).unwrap_or(&self.tail)
+    }
+}
+
+/// Runs a kernel on a row of whichever type: `with_format!(row, slice, F => kernel::<_, F>(simd, slice))`.
+macro_rules! with_format {
+    ($row:expr, $slice:ident, $format:ident => $body:expr) => {
+        match $row {
+            $crate::problem::Logits::F32($slice) => {
+                type $format = $crate::cpu::format::F32;
+                $body
+            }
+            $crate::problem::Logits::Bf16($slice) => {
+                type $format = $crate::cpu::format::Bf16;
+                $body
+            }
+            $crate::problem::Logits::F16($slice) => {
+                type $format = $crate::cpu::format::F16;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_format;

@@ -1,0 +1,314 @@
+//! Weights over a whole row, the nucleus, and the draw.
+
+use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
+
+use super::format::{pairs, with_format, Blocks, Format, BLOCK, PAIRS};
+use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::search::{measure, search, Found, Goal, Measure};
+use super::select::{nth_set, sampled};
+use crate::problem::Logits;
+use crate::semantics::arith::{Arith, Scalar};
+use crate::semantics::params::RowParams;
+use crate::semantics::top_p::target;
+use crate::semantics::weights::MAX_WEIGHT;
+
+/// From this `q` on every weight is 0.
+const WEIGHTLESS_Q: f32 = (26 << 18) as f32;
+
+/// What a weight is computed with, besides the logit.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Temper {
+    /// The row's maximum, cleaned.
+    pub(super) max: f32,
+    /// See [`RowParams::scale`].
+    pub(super) scale: f32,
+}
+
+/// Below this logit every weight is 0.
+fn weightless(temper: Temper) -> f32 {
+    temper.max - WEIGHTLESS_Q / temper.scale
+}
+
+/// A weight that the nucleus probably reaches down to, and not much further, for a row without top-k.
+///
+/// The maxima give a lower bound on the total, a sample the mass that lies low.
+pub(super) fn guess(
+    level: Level,
+    row: Logits<'_>,
+    tops: &[f32],
+    temper: Temper,
+    params: &RowParams,
+    weights: &mut [i32],
+    spare: &mut [i32],
+) -> i32 {
+    if params.top_p.mantissa == 0 {
+        return params.min_weight.max(1);
+    }
+    let vectors = row.len() / LANES;
+    let wanted = 2048 / LANES;
+    if vectors < 4 * wanted {
+        return 1;
+    }
+    let weights = &mut weights[..wanted * LANES];
+    let (total, sampled) = dispatch!(level, simd => {
+        let total = weigh_maxima(simd, tops, temper);
+        with_format!(row, row, F => weigh_sample::<_, F>(simd, row, vectors / wanted, temper, weights));
+        (total, sum_of(simd, weights))
+    });
+    if total == 0 {
+        return 1;
+    }
+    let dispensable = total - target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
+    // Half of it, as the sample is one.
+    let budget = (dispensable as f64 * weights.len() as f64 / row.len() as f64 / 2.0) as u64;
+    if sampled == 0 {
+        return 1;
+    }
+    let goal = Goal {
+        measure: Measure::Sum,
+        target: sampled.saturating_sub(budget).max(1),
+        tolerance: budget / 8,
+        low: 1,
+        high: MAX_WEIGHT,
+    };
+    search(level, weights, spare, goal).threshold
+}
+
+#[inline(always)]
+fn weigh_maxima<S: Simd>(simd: S, maxima: &[f32], temper: Temper) -> u64 {
+    let a = Lanes(simd);
+    let (max, scale) = (a.float(temper.max), a.float(temper.scale));
+    let mut sum = 0;
+    for chunk in maxima.chunks(SUMMABLE * LANES) {
+        let mut lanes = a.int(0);
+        for vector in chunk.chunks_exact(LANES) {
+            lanes += a.weights(load(simd, vector), max, scale);
+        }
+        sum += total(lanes);
+    }
+    sum
+}
+
+#[inline(always)]
+fn weigh_sample<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    stride: usize,
+    temper: Temper,
+    weights: &mut [i32],
+) {
+    let a = Lanes(simd);
+    let (max, scale) = (a.float(temper.max), a.float(temper.scale));
+    sampled::<S, F>(
+        simd,
+        row,
+        stride,
+        weights,
+        #[inline(always)]
+        |x| a.weights(x, max, scale),
+    );
+}
+
+#[inline(always)]
+fn sum_of<S: Simd>(simd: S, weights: &[i32]) -> u64 {
+    let mut sum = 0;
+    for chunk in weights.chunks(SUMMABLE * LANES) {
+        let mut lanes = i32x16::splat(simd, 0);
+        for vector in chunk.chunks_exact(LANES) {
+            lanes += load::<S, i32x16<S>, i32>(simd, vector);
+        }
+        sum += total(lanes);
+    }
+    let rest = &weights[weights.len() / LANES * LANES..];
+    sum + rest.iter().map(|&weight| weight as u64).sum::<u64>()
+}
+
+/// Sums of weights.
+#[derive(Clone, Copy)]
+pub(super) struct Sums {
+    /// Of the whole row.
+    pub(super) all: u64,
+    /// Of what was collected.
+    pub(super) collected: u64,
+}
+
+impl Sums {
+    pub(super) fn and(self, other: Sums) -> Sums {
+        Sums { all: self.all + other.all, collected: self.collected + other.collected }
+    }
+}
+
+/// Weighs a row without NaN and +inf and collects the weights that are at least `least`, in order. `offsets` receives
+/// the number collected before each block. Returns the sums and the number collected.
+pub(super) fn weigh_and_collect(
+    level: Level,
+    row: Logits<'_>,
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    temper: Temper,
+    least: i32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Sums, usize) {
+    dispatch!(level, simd => with_format!(row, row, F => {
+        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, values, offsets)
+    }))
+}
+
+#[inline(always)]
+fn weigh_and_collect_impl<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    temper: Temper,
+    least: i32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Sums, usize) {
+    let a = Lanes(simd);
+    let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));
+    let floor = a.float(weightless(temper));
+    let blocks = Blocks::<F>::new(row);
+    let (mut sum, mut lanes, mut pending, mut len) = (0, a.int(0), 0, 0);
+    for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
+        offsets.fill(len as u32);
+        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(floor).any_true() {
+            continue;
+        }
+        for (j, offset) in offsets.iter_mut().enumerate() {
+            *offset = len as u32;
+            let block = i * group + j;
+            let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
+            if !bin.simd_ge(floor).any_true() {
+                continue;
+            }
+            if pending == SUMMABLE {
+                sum += total(lanes);
+                (lanes, pending) = (a.int(0), 0);
+            }
+            pending += 2 * PAIRS;
+            for x in pairs::<S, F>(simd, blocks.get(block)).into_iter().flatten() {
+                let weight = a.weights(x, max, scale);
+                lanes += weight;
+                len = push(values, len, weight, weight.simd_ge(least));
+            }
+        }
+    }
+    let all = sum + total(lanes);
+    (Sums { all, collected: sum_of(simd, &values[..len]) }, len)
+}
+
+/// The index of the weight at `position` among those that [`weigh_and_collect`] collected.
+pub(super) fn locate(
+    level: Level,
+    row: Logits<'_>,
+    offsets: &[u32],
+    temper: Temper,
+    least: i32,
+    position: usize,
+) -> usize {
+    let block = offsets.partition_point(|&offset| offset as usize <= position) - 1;
+    let mask = dispatch!(level, simd => with_format!(row, row, F => {
+        block_mask::<_, F>(simd, Blocks::<F>::new(row).get(block), temper, least)
+    }));
+    block * BLOCK + nth_set(mask, position - offsets[block] as usize)
+}
+
+#[inline(always)]
+fn block_mask<S: Simd, F: Format>(simd: S, block: &[F::Bits; BLOCK], temper: Temper, least: i32) -> u128 {
+    let a = Lanes(simd);
+    let (max, scale) = (a.float(temper.max), a.float(temper.scale));
+    let mut mask = 0;
+    for (i, x) in pairs::<S, F>(simd, block).into_iter().flatten().enumerate() {
+        let bits = a.weights(x, max, scale).simd_ge(least).to_bitmask();
+        mask |= u128::from(bits) << (LANES * i);
+    }
+    mask
+}
+
+/// The least weight that top-p and min-p keep, and the sum of the kept weights.
+///
+/// `weights` hold every weight of the row that is at least `least`, whole vectors; `collected` is their sum, `total`
+/// that of all weights of the row. `None` where the nucleus reaches below `least`.
+pub(super) fn nucleus(
+    level: Level,
+    weights: &[i32],
+    spare: &mut [i32],
+    least: i32,
+    (collected, total): (u64, u64),
+    params: &RowParams,
+) -> Option<Found> {
+    let mut found = Found { threshold: least, measure: collected };
+    if params.top_p.mantissa != 0 {
+        let target = target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
+        if collected < target {
+            return None;
+        }
+        let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT };
+        found = search(level, weights, spare, goal);
+    }
+    if params.min_weight > found.threshold {
+        found.threshold = params.min_weight;
+        found.measure = measure(level, weights, Measure::Sum, found.threshold);
+    }
+    Some(found)
+}
+
+/// The first position where the running sum of the weights that are at least `least` exceeds `remainder`.
+pub(super) fn draw(level: Level, weights: &[i32], least: i32, remainder: u64) -> Option<usize> {
+    dispatch!(level, simd => draw_impl(simd, weights, least, remainder))
+}
+
+#[inline(always)]
+fn draw_impl<S: Simd>(simd: S, weights: &[i32], least: i32, mut remainder: u64) -> Option<usize> {
+    const CHUNK: usize = 16 * LANES;
+    for (i, chunk) in weights.chunks(CHUNK).enumerate() {
+        let mut lanes = i32x16::splat(simd, 0);
+        for vector in chunk.chunks_exact(LANES) {
+            let weight: i32x16<S> = load(simd, vector);
+            lanes += weight.simd_ge(least).select(weight, i32x16::splat(simd, 0));
+        }
+        let sum = total(lanes);
+        if sum <= remainder {
+            remainder -= sum;
+            continue;
+        }
+        for (j, &weight) in chunk.iter().enumerate().filter(|(_, &weight)| weight >= least) {
+            if weight as u64 > remainder {
+                return Some(i * CHUNK + j);
+            }
+            remainder -= weight as u64;
+        }
+    }
+    None
+}
+
+/// Writes the weights of a row without top-k, 0 where below `least`.
+pub(super) fn write_weights(level: Level, row: Logits<'_>, temper: Temper, least: i32, out: &mut [i32]) {
+    dispatch!(level, simd => with_format!(row, row, F => {
+        write_weights_impl::<_, F>(simd, row, temper, least, out)
+    }));
+}
+
+#[inline(always)]
+fn write_weights_impl<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    temper: Temper,
+    least: i32,
+    out: &mut [i32],
+) {
+    let a = Lanes(simd);
+    let (max, scale) = (a.float(temper.max), a.float(temper.scale));
+    let blocks = Blocks::<F>::new(row);
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut weights = [0; BLOCK];
+        let vectors = pairs::<S, F>(simd, blocks.get(block));
+        for (x, weights) in vectors.into_iter().flatten().zip(weights.chunks_exact_mut(LANES)) {
+            let weight = a.weights(x, max, scale);
+            weight.simd_ge(least).select(weight, a.int(0)).store_slice(weights);
+        }
+        out.copy_from_slice(&weights[..out.len()]);
+    }
+}

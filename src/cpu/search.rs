@@ -1,0 +1,191 @@
+//! The search for a threshold: the largest value such that what lies at or above it counts, or sums to, enough.
+//!
+//! One search serves top-k (keys, counted) and top-p (weights, summed). It never sorts: three pivots a pass, and
+//! what has fallen out of the bracket is dropped from the array as it goes.
+
+use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
+
+use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use crate::semantics::arith::Arith;
+
+/// Fills an array up to whole vectors; no threshold is as low.
+pub(super) const PAD: i32 = i32::MIN;
+
+/// What the search adds up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Measure {
+    /// Each value counts 1.
+    Count,
+    /// Each value counts itself; values are in `[0, 2^24)`.
+    Sum,
+}
+
+/// What to search for.
+#[derive(Clone, Copy)]
+pub(super) struct Goal {
+    pub(super) measure: Measure,
+    /// The measure that the values at or above the threshold must reach. At least 1.
+    pub(super) target: u64,
+    /// A threshold that overshoots the target by no more than this is as good as the largest.
+    pub(super) tolerance: u64,
+    /// A value known to be low enough, above [`PAD`].
+    pub(super) low: i32,
+    /// The largest value, or a bound on it.
+    pub(super) high: i32,
+}
+
+/// A threshold and the measure of the values at or above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) threshold: i32,
+    pub(super) measure: u64,
+}
+
+/// Finds the threshold among `values`: whole vectors, filled up with [`PAD`]. `spare` is as long.
+///
+/// Where the measure meets the target within the tolerance the threshold need not be one of the values: the set at
+/// or above it is what counts. The values must reach the target.
+pub(super) fn search(level: Level, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
+    dispatch!(level, simd => match goal.measure {
+        Measure::Count => search_impl::<_, false>(simd, values, spare, goal),
+        Measure::Sum => search_impl::<_, true>(simd, values, spare, goal),
+    })
+}
+
+/// The measure of the values at or above `threshold`.
+pub(super) fn measure(level: Level, values: &[i32], measure: Measure, threshold: i32) -> u64 {
+    dispatch!(level, simd => match measure {
+        Measure::Count => measures::<_, false, 1>(simd, values, [threshold])[0],
+        Measure::Sum => measures::<_, true, 1>(simd, values, [threshold])[0],
+    })
+}
+
+/// Writes what fills the last vector of an array of `len` elements.
+pub(super) fn pad(values: &mut [i32], len: usize) {
+    values[len..len.next_multiple_of(LANES)].fill(PAD);
+}
+
+#[inline(always)]
+fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
+    // The bracket: the threshold lies in `low..=high`, and `above` is the measure past `high`.
+    let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
+    // Once narrowed, what of the values lies in the bracket.
+    let mut narrowed: Option<usize> = None;
+    while low < high {
+        let active = match narrowed {
+            None => values,
+            Some(len) => &spare[..len],
+        };
+        let span = i64::from(high) - i64::from(low);
+        let pivots = [1, 2, 3].map(
+            #[inline(always)]
+            |quarter| (i64::from(low) + (span * quarter + 3) / 4) as i32,
+        );
+        let measured = measures::<S, SUM, 3>(simd, active, pivots);
+        let enough = |i: usize| above + measured[i] >= goal.target;
+        if let Some(i) = (0..3).rev().find(|&i| enough(i)) {
+            low = pivots[i];
+            let measure = above + measured[i];
+            if measure <= goal.target + goal.tolerance {
+                return Found { threshold: low, measure };
+            }
+        }
+        if let Some(i) = (0..3).find(|&i| !enough(i)) {
+            high = pivots[i] - 1;
+            above += measured[i];
+        }
+        let (len, least, most) = match narrowed {
+            None => narrow(simd, values, spare, low, high),
+            Some(len) => narrow_in_place(simd, spare, len, low, high),
+        };
+        narrowed = Some(len);
+        (low, high) = (least, most);
+    }
+    let active = match narrowed {
+        None => values,
+        Some(len) => &spare[..len],
+    };
+    Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
+}
+
+/// The measures at or above each pivot.
+#[inline(always)]
+fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], pivots: [i32; N]) -> [u64; N] {
+    let a = Lanes(simd);
+    let pivots = pivots.map(
+        #[inline(always)]
+        |pivot| a.int(pivot),
+    );
+    let mut totals = [0; N];
+    for chunk in values.chunks(SUMMABLE * LANES) {
+        let mut sums = [a.int(0); N];
+        for vector in chunk.chunks_exact(LANES) {
+            let x: i32x16<S> = load(simd, vector);
+            for i in 0..N {
+                let part = if SUM { x } else { a.int(1) };
+                sums[i] += x.simd_ge(pivots[i]).select(part, a.int(0));
+            }
+        }
+        for i in 0..N {
+            totals[i] += total(sums[i]);
+        }
+    }
+    totals
+}
+
+/// Moves the values in `low..=high` to `to`, padded to whole vectors: the padded length, the least and the largest.
+#[inline(always)]
+fn narrow<S: Simd>(simd: S, from: &[i32], to: &mut [i32], low: i32, high: i32) -> (usize, i32, i32) {
+    let mut narrowing = Narrowing::new(simd, low, high);
+    for vector in from.chunks_exact(LANES) {
+        narrowing.push(load(simd, vector), to);
+    }
+    narrowing.finish(to)
+}
+
+/// [`narrow`] within one array: a vector is only ever written where it or an earlier one was read.
+#[inline(always)]
+fn narrow_in_place<S: Simd>(
+    simd: S,
+    values: &mut [i32],
+    len: usize,
+    low: i32,
+    high: i32,
+) -> (usize, i32, i32) {
+    let mut narrowing = Narrowing::new(simd, low, high);
+    for at in (0..len).step_by(LANES) {
+        narrowing.push(load(simd, &values[at..at + LANES]), values);
+    }
+    narrowing.finish(values)
+}
+
+struct Narrowing<S: Simd> {
+    low: i32x16<S>,
+    high: i32x16<S>,
+    least: i32x16<S>,
+    most: i32x16<S>,
+    len: usize,
+}
+
+impl<S: Simd> Narrowing<S> {
+    #[inline(always)]
+    fn new(simd: S, low: i32, high: i32) -> Self {
+        let a = Lanes(simd);
+        let (least, most) = (a.int(i32::MAX), a.int(i32::MIN));
+        Narrowing { low: a.int(low), high: a.int(high), least, most, len: 0 }
+    }
+
+    #[inline(always)]
+    fn push(&mut self, x: i32x16<S>, to: &mut [i32]) {
+        let inside = x.simd_ge(self.low) & x.simd_le(self.high);
+        self.least = self.least.min(inside.select(x, self.least));
+        self.most = self.most.max(inside.select(x, self.most));
+        self.len = push(to, self.len, x, inside);
+    }
+
+    #[inline(always)]
+    fn finish(self, to: &mut [i32]) -> (usize, i32, i32) {
+        pad(to, self.len);
+        (self.len.next_multiple_of(LANES), self.least.reduce_min(), self.most.reduce_max())
+    }
+}

@@ -1,0 +1,374 @@
+//! Top-k: a bound that lets few entries through, the entries above it, and the exact threshold among them.
+
+use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
+
+use super::format::{pairs, with_format, Blocks, Format, BLOCK};
+use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::nucleus::Temper;
+use super::scan::{at_least, floor_of_key, Summary};
+use super::search::{measure, pad, search, Found, Goal, Measure};
+use crate::problem::Logits;
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{order_key, NEG_INF_KEY};
+
+/// Above −inf: the order key that every candidate reaches.
+pub(super) const LEAST_KEY: i32 = NEG_INF_KEY + 1;
+
+/// A bound that at least `k` elements reach, from maxima of disjoint parts of the row: each stands for an element.
+pub(super) fn bound_from_maxima(
+    level: Level,
+    maxima: &[f32],
+    k: usize,
+    keys: &mut [i32],
+    spare: &mut [i32],
+) -> Option<f32> {
+    if maxima.len() < k {
+        return None;
+    }
+    keys_of(level, maxima, keys);
+    // A few elements too many cost less than the passes that would tell them apart.
+    let found = search_keys(level, &keys[..maxima.len()], spare, k, k / 8)?;
+    Some(floor_of_key(found.threshold))
+}
+
+/// The threshold of the `k`-th largest key, unless fewer than `k` are above −inf.
+fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, tolerance: usize) -> Option<Found> {
+    let (candidates, low, high) = dispatch!(level, simd => extent(simd, keys));
+    (candidates >= k).then(|| {
+        let (target, tolerance) = (k as u64, tolerance as u64);
+        search(level, keys, spare, Goal { measure: Measure::Count, target, tolerance, low, high })
+    })
+}
+
+/// How many keys are above −inf, the least of those and the largest.
+#[inline(always)]
+fn extent<S: Simd>(simd: S, keys: &[i32]) -> (usize, i32, i32) {
+    let a = Lanes(simd);
+    let (mut least, mut most) = (a.int(i32::MAX), a.int(i32::MIN));
+    let mut count = a.int(0);
+    for vector in keys.chunks_exact(LANES) {
+        let x: i32x16<S> = load(simd, vector);
+        let candidate = x.simd_ge(LEAST_KEY);
+        count += candidate.select(a.int(1), a.int(0));
+        least = least.min(candidate.select(x, a.int(i32::MAX)));
+        most = most.max(x);
+    }
+    (total(count) as usize, least.reduce_min(), most.reduce_max())
+}
+
+/// A bound that probably somewhat more than `k` elements reach, from a sample of the row.
+pub(super) fn bound_from_sample(
+    level: Level,
+    row: Logits<'_>,
+    k: usize,
+    keys: &mut [i32],
+    spare: &mut [i32],
+) -> Option<f32> {
+    let vocab = row.len();
+    let vectors = vocab / LANES;
+    let wanted = (32 * vocab / k).clamp(2048, 8192) / LANES;
+    if vectors < 2 * wanted {
+        return None;
+    }
+    let len = wanted * LANES;
+    sample(level, row, vectors / wanted, &mut keys[..len]);
+    // The number of the k largest that fall into the sample varies like a Poisson variable.
+    let expected = k as f64 * len as f64 / vocab as f64;
+    let rank = (expected + 4.0 * expected.sqrt() + 4.0).ceil() as usize;
+    if rank > len * 7 / 8 {
+        return None;
+    }
+    let found = search_keys(level, &keys[..len], spare, rank, rank / 16)?;
+    Some(floor_of_key(found.threshold))
+}
+
+/// Order keys of every `stride`-th vector of a row.
+fn sample(level: Level, row: Logits<'_>, stride: usize, keys: &mut [i32]) {
+    dispatch!(level, simd => with_format!(row, row, F => sample_impl::<_, F>(simd, row, stride, keys)))
+}
+
+#[inline(always)]
+fn sample_impl<S: Simd, F: Format>(simd: S, row: &[F::Bits], stride: usize, keys: &mut [i32]) {
+    sampled::<S, F>(
+        simd,
+        row,
+        stride,
+        keys,
+        #[inline(always)]
+        |x| Lanes(simd).keys(x),
+    );
+}
+
+/// Writes a function of every `stride`-th vector of a row.
+#[inline(always)]
+pub(super) fn sampled<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    stride: usize,
+    out: &mut [i32],
+    function: impl Fn(f32x16<S>) -> i32x16<S>,
+) {
+    for (i, out) in out.chunks_exact_mut(LANES).enumerate() {
+        let mut bits = [F::NEG_INF; 2 * LANES];
+        bits[..LANES].copy_from_slice(&row[i * stride * LANES..][..LANES]);
+        function(F::pair(simd, &bits)[0]).store_slice(out);
+    }
+}
+
+/// Order keys of floats that may be anything.
+fn keys_of(level: Level, values: &[f32], keys: &mut [i32]) {
+    dispatch!(level, simd => {
+        for (values, keys) in values.chunks_exact(LANES).zip(keys.chunks_exact_mut(LANES)) {
+            Lanes(simd).keys(load(simd, values)).store_slice(keys);
+        }
+    })
+}
+
+/// Turns the bits of values into their order keys, and pads.
+pub(super) fn keys_in_place(level: Level, bits: &mut [i32], len: usize) {
+    dispatch!(level, simd => {
+        let a = Lanes(simd);
+        for vector in bits[..len.next_multiple_of(LANES)].chunks_exact_mut(LANES) {
+            a.keys(a.from_bits(load(simd, vector))).store_slice(vector);
+        }
+    });
+    pad(bits, len);
+}
+
+/// Collects the bits of the elements that are at least `bound`, in order, looking only where the maxima say so.
+/// `offsets` receives the number collected before each block. Returns their number.
+pub(super) fn collect(
+    level: Level,
+    row: Logits<'_>,
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> usize {
+    dispatch!(level, simd => with_format!(row, row, F => {
+        collect_impl::<_, F>(simd, row, group, (bins, tops), bound, values, offsets)
+    }))
+}
+
+#[inline(always)]
+fn collect_impl<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> usize {
+    let a = Lanes(simd);
+    let limit = a.float(bound);
+    let blocks = Blocks::<F>::new(row);
+    let mut len = 0;
+    for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
+        offsets.fill(len as u32);
+        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(limit).any_true() {
+            continue;
+        }
+        for (j, offset) in offsets.iter_mut().enumerate() {
+            *offset = len as u32;
+            let block = i * group + j;
+            let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
+            if bin.simd_ge(limit).any_true() {
+                for x in pairs::<S, F>(simd, blocks.get(block)).into_iter().flatten() {
+                    len = push(values, len, a.to_bits(x), x.simd_ge(limit));
+                }
+            }
+        }
+    }
+    len
+}
+
+/// Scans and collects in one pass, for a bound that was guessed.
+pub(super) fn scan_and_collect(
+    level: Level,
+    row: Logits<'_>,
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Summary, usize) {
+    dispatch!(level, simd => with_format!(row, row, F => {
+        scan_and_collect_impl::<_, F>(simd, row, bound, values, offsets)
+    }))
+}
+
+#[inline(always)]
+fn scan_and_collect_impl<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Summary, usize) {
+    let a = Lanes(simd);
+    let limit = a.float(bound);
+    let blocks = Blocks::<F>::new(row);
+    let mut max = [a.float(f32::NEG_INFINITY); 2];
+    let mut poison = [a.float(0.0); 2];
+    let mut len = 0;
+    for (block, offset) in offsets.iter_mut().enumerate() {
+        *offset = len as u32;
+        for pair in pairs::<S, F>(simd, blocks.get(block)) {
+            for (i, x) in pair.into_iter().enumerate() {
+                max[i] = max[i].max(x);
+                poison[i] += x;
+                len = push(values, len, a.to_bits(x), x.simd_ge(limit));
+            }
+        }
+    }
+    (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
+}
+
+/// Which of the collected entries top-k keeps: keys above `threshold`, and those equal to it up to position `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) threshold: i32,
+    pub(super) last: usize,
+}
+
+impl Kept {
+    /// Everything that was collected.
+    pub(super) const ALL: Kept = Kept { threshold: LEAST_KEY, last: usize::MAX };
+}
+
+/// The exact choice of `k` among collected keys; `None` where fewer than `k` were collected.
+pub(super) fn keep(level: Level, keys: &[i32], spare: &mut [i32], k: usize, stable: bool) -> Option<Kept> {
+    let found = search_keys(level, keys, spare, k, 0)?;
+    let Found { threshold, measure: reached } = found;
+    if reached == k as u64 || !stable {
+        return Some(Kept { threshold, last: usize::MAX });
+    }
+    let above = measure(level, keys, Measure::Count, threshold + 1);
+    let last = nth_equal(level, keys, threshold, k - above as usize);
+    Some(Kept { threshold, last })
+}
+
+/// The position of the `n`-th key, counted from 1, that equals `value`.
+fn nth_equal(level: Level, keys: &[i32], value: i32, n: usize) -> usize {
+    dispatch!(level, simd => nth_equal_impl(simd, keys, value, n))
+}
+
+#[inline(always)]
+fn nth_equal_impl<S: Simd>(simd: S, keys: &[i32], value: i32, mut n: usize) -> usize {
+    for (i, vector) in keys.chunks_exact(LANES).enumerate() {
+        let mut mask = load::<S, i32x16<S>, i32>(simd, vector).simd_eq(value).to_bitmask();
+        let here = mask.count_ones() as usize;
+        if here >= n {
+            for _ in 1..n {
+                mask &= mask - 1;
+            }
+            return i * LANES + mask.trailing_zeros() as usize;
+        }
+        n -= here;
+    }
+    usize::MAX
+}
+
+/// The index of the collected entry at `position`, the bound being the one it was collected with.
+pub(super) fn locate(level: Level, row: Logits<'_>, offsets: &[u32], bound: f32, position: usize) -> usize {
+    let block = offsets.partition_point(|&offset| offset as usize <= position) - 1;
+    let mask = dispatch!(level, simd => with_format!(row, row, F => {
+        at_least::<_, F>(simd, Blocks::<F>::new(row).get(block), bound)
+    }));
+    block * BLOCK + nth_set(mask, position - offsets[block] as usize)
+}
+
+/// The indices of the collected entries.
+pub(super) fn indices(
+    level: Level,
+    row: Logits<'_>,
+    offsets: &[u32],
+    bound: f32,
+    len: usize,
+    out: &mut [i32],
+) {
+    dispatch!(level, simd => with_format!(row, row, F => {
+        indices_impl::<_, F>(simd, row, offsets, bound, len, out)
+    }));
+}
+
+#[inline(always)]
+fn indices_impl<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    offsets: &[u32],
+    bound: f32,
+    len: usize,
+    out: &mut [i32],
+) {
+    let blocks = Blocks::<F>::new(row);
+    for (block, &offset) in offsets.iter().enumerate() {
+        let next = offsets.get(block + 1).map_or(len, |&next| next as usize);
+        if next > offset as usize {
+            let mut mask = at_least::<_, F>(simd, blocks.get(block), bound);
+            for index in &mut out[offset as usize..next] {
+                *index = (block * BLOCK) as i32 + mask.trailing_zeros() as i32;
+                mask &= mask - 1;
+            }
+        }
+    }
+}
+
+/// The position of the `n`-th set bit, counted from 0.
+pub(super) fn nth_set(mut mask: u128, n: usize) -> usize {
+    for _ in 0..n {
+        mask &= mask - 1;
+    }
+    mask.trailing_zeros() as usize
+}
+
+/// The first position whose value, given as its bits, is at least `bound`.
+pub(super) fn first_at_least(level: Level, bits: &[i32], bound: f32) -> Option<usize> {
+    dispatch!(level, simd => first_at_least_impl(simd, bits, bound))
+}
+
+#[inline(always)]
+fn first_at_least_impl<S: Simd>(simd: S, bits: &[i32], bound: f32) -> Option<usize> {
+    let a = Lanes(simd);
+    let (vectors, rest) = bits.as_chunks::<LANES>();
+    for (i, vector) in vectors.iter().enumerate() {
+        let mask = a.from_bits(load(simd, vector)).simd_ge(bound).to_bitmask();
+        if mask != 0 {
+            return Some(i * LANES + mask.trailing_zeros() as usize);
+        }
+    }
+    let position = rest.iter().position(|&bits| f32::from_bits(bits as u32) >= bound)?;
+    Some(vectors.len() * LANES + position)
+}
+
+/// Writes the weights of collected keys, 0 where not kept, padded with zeros; their sum.
+pub(super) fn weigh(level: Level, keys: &[i32], kept: Kept, temper: Temper, weights: &mut [i32]) -> u64 {
+    dispatch!(level, simd => weigh_impl(simd, keys, kept, temper, weights))
+}
+
+#[inline(always)]
+fn weigh_impl<S: Simd>(simd: S, keys: &[i32], kept: Kept, temper: Temper, weights: &mut [i32]) -> u64 {
+    let a = Lanes(simd);
+    let (max, scale) = (a.float(temper.max), a.float(temper.scale));
+    let iota = i32x16::from_fn(
+        simd,
+        #[inline(always)]
+        |i| i as i32,
+    );
+    let last = kept.last.min(i32::MAX as usize) as i32;
+    let (mut sum, mut lanes) = (0, a.int(0));
+    for (i, (keys, weights)) in keys.chunks_exact(LANES).zip(weights.chunks_exact_mut(LANES)).enumerate() {
+        if i % SUMMABLE == 0 {
+            sum += total(lanes);
+            lanes = a.int(0);
+        }
+        let key: i32x16<S> = load(simd, keys);
+        let tie = key.simd_eq(kept.threshold) & (iota + (i * LANES) as i32).simd_le(last);
+        let stays = key.simd_gt(kept.threshold) | tie;
+        let weight = a.weights(a.from_bits(order_key(a, key)), max, scale);
+        let weight = stays.select(weight, a.int(0));
+        weight.store_slice(weights);
+        lanes += weight;
+    }
+    sum + total(lanes)
+}

@@ -1,0 +1,459 @@
+//! The built-in backend against the sorted reference, every field, bit for bit.
+
+use fearless_simd::{Level, Simd};
+use half::{bf16, f16};
+use nucleus::cpu::{sample_row, CpuBackend, Scratch};
+use nucleus::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays, RowOutcome};
+use nucleus::reference;
+use nucleus::semantics::params::RowParams;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::{Distribution, Normal};
+
+/// A row in one of the three types.
+enum Row {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+    F16(Vec<u16>),
+}
+
+impl Row {
+    fn new(values: &[f32], dtype: Dtype) -> Row {
+        match dtype {
+            Dtype::F32 => Row::F32(values.to_vec()),
+            Dtype::Bf16 => Row::Bf16(values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect()),
+            Dtype::F16 => Row::F16(values.iter().map(|&x| f16::from_f32(x).to_bits()).collect()),
+        }
+    }
+
+    fn logits(&self) -> Logits<'_> {
+        match self {
+            Row::F32(x) => Logits::F32(x),
+            Row::Bf16(x) => Logits::Bf16(x),
+            Row::F16(x) => Logits::F16(x),
+        }
+    }
+}
+
+/// The wide answers, owned.
+struct Arrays {
+    topk_logits: Row,
+    weights: Vec<i32>,
+    indices_k: Vec<i32>,
+    topk_logits_k: Row,
+    weights_k: Vec<i32>,
+}
+
+fn borrow(row: &mut Row) -> LogitsMut<'_> {
+    match row {
+        Row::F32(x) => LogitsMut::F32(x),
+        Row::Bf16(x) => LogitsMut::Bf16(x),
+        Row::F16(x) => LogitsMut::F16(x),
+    }
+}
+
+fn bits(row: &Row) -> Vec<u32> {
+    (0..row.logits().len()).map(|i| row.logits().bits(i)).collect()
+}
+
+impl Arrays {
+    fn new(dtype: Dtype, vocab: usize, slots: usize) -> Arrays {
+        Arrays {
+            topk_logits: Row::new(&vec![7.0; vocab], dtype),
+            weights: vec![7; vocab],
+            indices_k: vec![7; slots],
+            topk_logits_k: Row::new(&vec![7.0; slots], dtype),
+            weights_k: vec![7; slots],
+        }
+    }
+
+    fn borrow(&mut self) -> RowArrays<'_> {
+        RowArrays {
+            topk_logits: Some(borrow(&mut self.topk_logits)),
+            weights: Some(&mut self.weights),
+            indices_k: Some(&mut self.indices_k),
+            topk_logits_k: Some(borrow(&mut self.topk_logits_k)),
+            weights_k: Some(&mut self.weights_k),
+        }
+    }
+
+    fn assert_same(&self, other: &Arrays, case: &str) {
+        let same = |name: &str, a: &[i32], b: &[i32]| {
+            if let Some(i) = (0..a.len()).find(|&i| a[i] != b[i]) {
+                panic!("{case}: {name}[{i}] is {}, should be {}", a[i], b[i]);
+            }
+        };
+        let ints = |row: &Row| bits(row).into_iter().map(|x| x as i32).collect::<Vec<_>>();
+        same("topk_logits", &ints(&self.topk_logits), &ints(&other.topk_logits));
+        same("weights", &self.weights, &other.weights);
+        same("indices_k", &self.indices_k, &other.indices_k);
+        same("topk_logits_k", &ints(&self.topk_logits_k), &ints(&other.topk_logits_k));
+        same("weights_k", &self.weights_k, &other.weights_k);
+    }
+}
+
+/// Every instruction set that this machine has, the best first.
+fn levels() -> Vec<Level> {
+    let best = Level::new();
+    let mut levels = vec![best];
+    #[cfg(target_arch = "x86_64")]
+    levels.extend(
+        [
+            best.as_avx2().map(|token| token.level()),
+            best.as_sse4_2().map(|token| token.level()),
+            best.as_sse2().map(|token| token.level()),
+        ]
+        .into_iter()
+        .flatten(),
+    );
+    levels.push(Level::fallback());
+    levels
+}
+
+/// How a row is filled.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Normal,
+    /// A few distinct values.
+    Tied,
+    Constant,
+    /// Mostly −inf.
+    Masked,
+    AllMasked,
+    AllNan,
+    OneHot,
+    /// Zeros of both signs, subnormals of both signs, and little else.
+    Denormal,
+    Huge,
+    WithNan,
+    /// NaN, ±inf, ±0 and ordinary values.
+    Everything,
+    Ascending,
+    Descending,
+    Negative,
+    /// Flat but for a few peaks that a sample misses.
+    Spikes,
+}
+
+const KINDS: [Kind; 15] = [
+    Kind::Normal,
+    Kind::Tied,
+    Kind::Constant,
+    Kind::Masked,
+    Kind::AllMasked,
+    Kind::AllNan,
+    Kind::OneHot,
+    Kind::Denormal,
+    Kind::Huge,
+    Kind::WithNan,
+    Kind::Everything,
+    Kind::Ascending,
+    Kind::Descending,
+    Kind::Negative,
+    Kind::Spikes,
+];
+
+fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let normal = Normal::new(0.0_f32, 3.0).unwrap();
+    let special = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-40, f32::MAX];
+    let tiny = [0.0, -0.0, 1e-40, -1e-40, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 1e-45, 6e-8, -6e-8];
+    let hot = rng.random_range(0..vocab);
+    (0..vocab)
+        .map(|i| {
+            let x = normal.sample(rng);
+            match kind {
+                Kind::Normal => x,
+                Kind::Tied => (x / 3.0).round(),
+                Kind::Constant => 1.5,
+                Kind::Masked => {
+                    if rng.random_ratio(1, 50) {
+                        x
+                    } else {
+                        f32::NEG_INFINITY
+                    }
+                }
+                Kind::AllMasked => f32::NEG_INFINITY,
+                Kind::AllNan => f32::NAN,
+                Kind::OneHot => {
+                    if i == hot {
+                        40.0
+                    } else {
+                        0.0
+                    }
+                }
+                Kind::Denormal => tiny[rng.random_range(0..tiny.len())],
+                Kind::Huge => x * 1e38,
+                Kind::WithNan => {
+                    if rng.random_ratio(1, 100) {
+                        f32::NAN
+                    } else {
+                        x
+                    }
+                }
+                Kind::Everything => {
+                    if rng.random_ratio(1, 3) {
+                        special[rng.random_range(0..9)]
+                    } else {
+                        x
+                    }
+                }
+                Kind::Ascending => i as f32 * 1e-3,
+                Kind::Descending => -(i as f32) * 1e-3,
+                Kind::Negative => -x.abs() - 1.0,
+                Kind::Spikes => {
+                    if rng.random_ratio(1, 1 + vocab as u32 / 20) {
+                        9.0 + x
+                    } else {
+                        x * 1e-3
+                    }
+                }
+            }
+        })
+        .collect()
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Ask {
+    k: i32,
+    p: f32,
+    min_p: f32,
+    temperature: f32,
+    stable: bool,
+}
+
+fn check(
+    row: &Row,
+    ask: Ask,
+    levels: &[Level],
+    parts: usize,
+    scratch: &mut Scratch,
+    rng: &mut StdRng,
+    what: &str,
+) {
+    let logits = row.logits();
+    let vocab = logits.len();
+    let params = RowParams::new(ask.k, ask.p, ask.min_p, ask.temperature, rng.random(), vocab);
+    let options = CallOptions { stable: ask.stable, replace_val: -1e12 };
+    let slots = (params.k as usize).clamp(3, 100);
+    let mut expected = Arrays::new(logits.dtype(), vocab, slots);
+    let outcome = reference::sample_row(logits, &params, options, &mut expected.borrow());
+    for &level in levels {
+        let case = format!("{what}, {:?}, vocab {vocab}, {ask:?}, {level:?}", logits.dtype());
+        let mut arrays = Arrays::new(logits.dtype(), vocab, slots);
+        let got = sample_row(level, parts, logits, &params, options, &mut arrays.borrow(), scratch);
+        assert_eq!(got, outcome, "{case}");
+        arrays.assert_same(&expected, &case);
+        let got = sample_row(level, parts, logits, &params, options, &mut RowArrays::default(), scratch);
+        assert_eq!(got, outcome, "{case}, no arrays");
+    }
+}
+
+const P: [f32; 6] = [0.0, 1e-30, 0.5, 0.95, 1.0 - 1.0 / 16_777_216.0, 1.0];
+const T: [f32; 6] = [0.0, 1e-6, 0.1, 1.0, 10.0, 1e30];
+const MIN_P: [f32; 4] = [0.0, 0.05, 1.0, 2.0];
+const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::F16];
+
+fn random_ask(vocab: usize, rng: &mut StdRng) -> Ask {
+    let ks = [0, 1, 2, 63, 64, 128, 129, 500, 5000, vocab as i32 / 2, vocab as i32 - 1];
+    Ask {
+        k: ks[rng.random_range(0..ks.len())],
+        p: P[rng.random_range(0..P.len())],
+        min_p: if rng.random_ratio(1, 2) { 0.0 } else { MIN_P[rng.random_range(0..MIN_P.len())] },
+        temperature: if rng.random_ratio(1, 2) { 1.0 } else { T[rng.random_range(0..T.len())] },
+        stable: rng.random(),
+    }
+}
+
+fn sweep(vocab: usize, rounds: usize, levels: &[Level], seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut scratch = Scratch::default();
+    for kind in KINDS {
+        let values = values(kind, vocab, &mut rng);
+        for dtype in DTYPES {
+            let row = Row::new(&values, dtype);
+            for _ in 0..rounds {
+                let ask = random_ask(vocab, &mut rng);
+                check(&row, ask, levels, 1, &mut scratch, &mut rng, &format!("{kind:?}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn small_rows_match_the_reference_at_every_level() {
+    for (i, vocab) in [1, 2, 15, 16, 17, 127, 128, 129, 1000].into_iter().enumerate() {
+        sweep(vocab, 40, &levels(), i as u64);
+    }
+}
+
+#[test]
+fn every_parameter_combination_matches_the_reference() {
+    let mut rng = StdRng::seed_from_u64(100);
+    let mut scratch = Scratch::default();
+    let level = [Level::new()];
+    for kind in [Kind::Normal, Kind::Tied, Kind::Everything] {
+        let vocab = 300;
+        let row = Row::new(&values(kind, vocab, &mut rng), Dtype::F32);
+        for k in [0, 1, 2, 63, 64, 128, 129, 299] {
+            for p in P {
+                for temperature in T {
+                    for min_p in MIN_P {
+                        for stable in [false, true] {
+                            let ask = Ask { k, p, min_p, temperature, stable };
+                            check(&row, ask, &level, 1, &mut scratch, &mut rng, &format!("{kind:?}"));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn middling_rows_match_the_reference_at_every_level() {
+    sweep(32_000, 2, &levels(), 200);
+}
+
+#[test]
+fn large_rows_match_the_reference() {
+    sweep(128_256, 2, &[Level::new()], 300);
+}
+
+#[test]
+fn larger_rows_match_the_reference() {
+    sweep(262_144, 1, &[Level::new()], 301);
+    let mut rng = StdRng::seed_from_u64(302);
+    let row = Row::new(&values(Kind::Normal, 1 << 20, &mut rng), Dtype::F32);
+    for k in [0, 64, 5000] {
+        let ask = Ask { k, p: 0.95, min_p: 0.0, temperature: 1.0, stable: true };
+        check(&row, ask, &[Level::new()], 1, &mut Scratch::default(), &mut rng, "1 Mi");
+    }
+}
+
+#[test]
+fn splitting_a_row_changes_nothing() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+    pool.install(|| {
+        let mut rng = StdRng::seed_from_u64(400);
+        let mut scratch = Scratch::default();
+        for vocab in [130, 40_000] {
+            for kind in KINDS {
+                let row = Row::new(&values(kind, vocab, &mut rng), Dtype::F32);
+                for parts in [2, 3, 7] {
+                    let ask = random_ask(vocab, &mut rng);
+                    check(
+                        &row,
+                        ask,
+                        &[Level::new()],
+                        parts,
+                        &mut scratch,
+                        &mut rng,
+                        &format!("{kind:?}, {parts} parts"),
+                    );
+                }
+            }
+        }
+    });
+}
+
+/// Every output of a batch.
+#[derive(Debug, Default, PartialEq)]
+struct Answers {
+    tokens: Vec<i32>,
+    status: Vec<u32>,
+    greedy: Vec<i32>,
+    high: Vec<u32>,
+    low: Vec<u32>,
+    next: Vec<i32>,
+    weights: Vec<i32>,
+    indices_k: Vec<i32>,
+    topk_logits_k: Vec<u32>,
+}
+
+fn answers(batch: &Batch<'_>, slots: usize, sample: impl FnOnce(&Batch<'_>, &mut Outputs<'_>)) -> Answers {
+    let rows = batch.len();
+    let mut answers = Answers {
+        tokens: vec![7; rows],
+        status: vec![7; rows],
+        greedy: vec![7; rows],
+        high: vec![7; rows],
+        low: vec![7; rows],
+        next: vec![7; rows],
+        weights: vec![7; rows * batch.vocab],
+        indices_k: vec![7; rows * slots],
+        topk_logits_k: vec![],
+    };
+    let mut topk_logits_k = vec![7.0_f32; rows * slots];
+    let mut outputs = Outputs {
+        tokens: Some(&mut answers.tokens),
+        row_status: Some(&mut answers.status),
+        greedy_sampled: Some(&mut answers.greedy),
+        random_high: Some(&mut answers.high),
+        random_low: Some(&mut answers.low),
+        next_tokens: Some(&mut answers.next),
+        wide: RowArrays {
+            weights: Some(&mut answers.weights),
+            indices_k: Some(&mut answers.indices_k),
+            topk_logits_k: Some(LogitsMut::F32(&mut topk_logits_k)),
+            ..RowArrays::default()
+        },
+    };
+    sample(batch, &mut outputs);
+    answers.topk_logits_k = topk_logits_k.into_iter().map(f32::to_bits).collect();
+    answers
+}
+
+#[test]
+fn a_batch_is_the_same_on_any_number_of_threads() {
+    let mut rng = StdRng::seed_from_u64(500);
+    for (rows, vocab) in [(0, 10), (1, 5), (7, 300), (5, 40_000), (1, 200_000), (40, 3000)] {
+        let row_stride = vocab + 3;
+        let mut logits = vec![f32::NAN; rows * row_stride];
+        for row in logits.chunks_mut(row_stride) {
+            let kind = KINDS[rng.random_range(0..KINDS.len())];
+            row[..vocab].copy_from_slice(&values(kind, vocab, &mut rng));
+        }
+        let params = (0..rows).map(|_| {
+            let ask = random_ask(vocab, &mut rng);
+            RowParams::new(ask.k, ask.p, ask.min_p, ask.temperature, rng.random(), vocab)
+        });
+        let batch = Batch {
+            rows: params.collect(),
+            logits: Logits::F32(&logits),
+            vocab,
+            row_stride,
+            options: CallOptions::default(),
+        };
+        let expected = answers(&batch, 4, reference::sample_batch);
+        for threads in [1, 2, 5] {
+            let backend = CpuBackend::new(threads).unwrap();
+            for _ in 0..2 {
+                let got = answers(&batch, 4, |batch, outputs| backend.sample(batch, outputs));
+                assert!(got == expected, "{rows} rows of {vocab} on {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_nothing_wanted_is_fine() {
+    let logits = [1.0, 2.0, 3.0];
+    let batch = Batch {
+        logits: Logits::F32(&logits),
+        vocab: 3,
+        row_stride: 3,
+        rows: vec![RowParams::new(0, 1.0, 0.0, 1.0, [0; 4], 3)],
+        options: CallOptions::default(),
+    };
+    CpuBackend::new(1).unwrap().sample(&batch, &mut Outputs::default());
+    let outcome: RowOutcome = sample_row(
+        Level::new(),
+        1,
+        batch.row(0),
+        &batch.rows[0],
+        batch.options,
+        &mut RowArrays::default(),
+        &mut Scratch::default(),
+    );
+    assert_eq!(outcome.greedy_sampled, 2);
+}

@@ -215,9 +215,8 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     if count > 0 {
         check_pointer(options.client_options, "client_options")?;
         // SAFETY: not null, aligned, and the caller vouches for `count` elements.
-        for (i, option) in
-            unsafe { std::slice::from_raw_parts(options.client_options, count) }.iter().enumerate()
-        {
+        let given = unsafe { std::slice::from_raw_parts(options.client_options, count) };
+        for (i, option) in given.iter().enumerate() {
             // SAFETY: the caller vouches for a terminated string.
             let name = unsafe { string(option.name, &format!("client_options[{i}].name"))? };
             let Some(name) = name.filter(|name| !name.is_empty()) else {

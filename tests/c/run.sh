@@ -69,7 +69,13 @@ installed_library() {
         echo "5 checks, 0 failed"
 }
 
-# Options that cost compiles are few here; the point is the program, and that its text depends on nothing but seeds.
+# The program in the README builds and runs.
+readme_example() {
+    sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' >"$bin/readme.c"
+    cc -std=c99 $warnings "$bin/readme.c" -o "$bin/readme" $shared && "$bin/readme" && echo "2 checks, 0 failed"
+}
+
+# The examples' answers depend on neither the backend nor what shares the batch.
 examples_agree() {
     "$target/examples/quickstart" >"$bin/quickstart.1" &&
         "$target/examples/quickstart" "$plugin" >"$bin/quickstart.2" &&
@@ -92,6 +98,7 @@ c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp_static" $static
 run "exported symbols" exported_symbols
 run "header compiles" header_compiles
 run "installed library" installed_library
+run "program in the README" readme_example
 run "examples" examples_agree
 for program in test_basics test_arguments test_debug test_threads test_layout test_cpp; do
     run "$program, built-in, valgrind" memcheck "$bin/$program"

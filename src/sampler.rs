@@ -133,10 +133,18 @@ impl Sampler {
                 options.max_k
             )));
         }
+        let capacity = NonZeroUsize::new(options.cache_capacity)
+            .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
         let from_environment = || std::env::var_os(PLUGIN_VARIABLE).filter(|path| !path.is_empty());
         let plugin = options.plugin.clone().or_else(|| from_environment().map(PathBuf::from));
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => {
+                if options.device != 0 {
+                    return Err(Error::argument(format!(
+                        "device_index is {}; the built-in backend has one device, 0",
+                        options.device
+                    )));
+                }
                 let cpu = CpuBackend::new(options.num_threads)
                     .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
                 Backend::Builtin(cpu)
@@ -148,8 +156,6 @@ impl Sampler {
             )))
             }
             (_, Some(path)) => {
-                let capacity = NonZeroUsize::new(options.cache_capacity)
-                    .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
                 Backend::Pjrt(PjrtBackend::new(&path, &options.client_options, options.device, capacity)?)
             }
         };

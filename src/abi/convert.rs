@@ -216,28 +216,29 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     if count > 0 {
         check_pointer(options.client_options, "client_options")?;
         // SAFETY: not null, aligned, and the caller vouches for `count` elements.
-        for (i, option) in
-            unsafe { std::slice::from_raw_parts(options.client_options, count) }.iter().enumerate()
-        {
-            // SAFETY: the caller vouches for terminated strings.
-            let (name, text) = unsafe {
-                (
-                    string(option.name, "client option name")?,
-                    string(option.string_value, "client option value")?,
-                )
-            };
+        let given = unsafe { std::slice::from_raw_parts(options.client_options, count) };
+        for (i, option) in given.iter().enumerate() {
+            // SAFETY: the caller vouches for a terminated string.
+            let name = unsafe { string(option.name, &format!("client_options[{i}].name"))? };
             let Some(name) = name.filter(|name| !name.is_empty()) else {
                 return bad(format!("client_options[{i}].name is null or empty"));
             };
-            let value = match (option.r#type, text) {
-                (OPTION_STRING, Some(text)) => OptionValue::Str(text.to_owned()),
-                (OPTION_STRING, None) => {
-                    return bad(format!("client_options[{i}].string_value is null, and its type is a string"))
+            let value = match option.r#type {
+                OPTION_STRING => {
+                    // SAFETY: as above; where the type is another, this field may hold anything.
+                    let text =
+                        unsafe { string(option.string_value, &format!("client_options[{i}].string_value"))? };
+                    let Some(text) = text else {
+                        return bad(format!(
+                            "client_options[{i}].string_value is null, and its type is a string"
+                        ));
+                    };
+                    OptionValue::Str(text.to_owned())
                 }
-                (OPTION_INT64, _) => OptionValue::I64(option.int64_value),
-                (OPTION_FLOAT, _) => OptionValue::F32(option.float_value),
-                (OPTION_BOOL, _) => OptionValue::Bool(option.int64_value != 0),
-                (other, _) => {
+                OPTION_INT64 => OptionValue::I64(option.int64_value),
+                OPTION_FLOAT => OptionValue::F32(option.float_value),
+                OPTION_BOOL => OptionValue::Bool(option.int64_value != 0),
+                other => {
                     return bad(format!("client_options[{i}].type is {other}; use a nuc_option_type, 0 to 3"))
                 }
             };

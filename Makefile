@@ -1,0 +1,89 @@
+# What this repository can do; `make` lists it. Everything can be run again, and offline once it has run.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BIN := $(TARGET)/examples
+SO := $(TARGET)/release/libnucleus.so
+PLUGIN := .cache/plugins/lammps-jax-pjrt-cpu.so
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+WARNINGS := -Wall -Wextra -pedantic -Werror
+LINK := -L$(TARGET)/release -lnucleus -Wl,-rpath,$(TARGET)/release
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+.PHONY: deps
+deps: ## install the Debian packages that are missing
+	@scripts/install-deps.sh
+
+.PHONY: plugins
+plugins: ## download the PJRT CPU plugins that the tests and the demo use
+	@scripts/fetch-plugins.sh
+
+.PHONY: build
+build: ## build target/release/libnucleus.so and .a
+	cargo build --release --locked
+
+.PHONY: examples
+examples: build $(BIN)/quickstart $(BIN)/generate ## build the C and C++ examples
+
+$(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h | build
+	@mkdir -p $(@D)
+	cc -std=c99 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
+
+$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h | build
+	@mkdir -p $(@D)
+	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
+
+.PHONY: demo
+demo: deps build examples plugins ## generate text on two backends and compare
+	@echo; echo "=== the built-in backend"; $(BIN)/generate --output $(BIN)/builtin.txt
+	@echo; echo "=== the PJRT plugin $(PLUGIN)"; $(BIN)/generate --plugin $(PLUGIN) --output $(BIN)/plugin.txt
+	@$(BIN)/generate --slots 1 --output $(BIN)/alone.txt >/dev/null
+	@echo; cmp $(BIN)/builtin.txt $(BIN)/plugin.txt && echo "built-in and plugin: identical"
+	@cmp $(BIN)/builtin.txt $(BIN)/alone.txt && echo "in a shared batch and alone: identical"
+
+.PHONY: test
+test: deps plugins examples ## run every test: Rust, C, exported symbols, header
+	cargo test --locked --no-fail-fast
+	@tests/c/run.sh
+
+.PHONY: bench
+bench: plugins ## measure; one JSON object a line, also in target/bench.jsonl
+	cargo bench --locked --bench sampling | tee $(TARGET)/bench.jsonl
+
+.PHONY: chart
+chart: ## draw docs/bench.png from target/bench.jsonl
+	@[ -f $(TARGET)/bench.jsonl ] || { echo "chart: no $(TARGET)/bench.jsonl; run make bench" >&2; exit 1; }
+	@[ -x .cache/chart/bin/python ] || python3 -m venv .cache/chart
+	@.cache/chart/bin/python -c 'import matplotlib' 2>/dev/null || .cache/chart/bin/pip install --quiet matplotlib
+	@mkdir -p docs
+	.cache/chart/bin/python scripts/chart.py $(TARGET)/bench.jsonl docs/bench.png
+
+.PHONY: header
+header: ## regenerate include/nucleus.h from the Rust sources
+	NUCLEUS_UPDATE_HEADER=1 cargo test --locked --test header
+
+.PHONY: lint
+lint: deps ## check the format, and clippy without a warning
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+
+.PHONY: install
+install: build ## install under PREFIX (/usr/local), below DESTDIR if set
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -m 644 include/nucleus.h $(DESTDIR)$(PREFIX)/include/
+	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 $(TARGET)/release/libnucleus.a $(DESTDIR)$(PREFIX)/lib/
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' scripts/nucleus.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/nucleus.pc
+
+.PHONY: clean
+clean: ## remove what was built (downloads in .cache stay)
+	cargo clean

@@ -1,0 +1,79 @@
+/* What the C test programs share: counted checks, a sampler, poisoned memory. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <nucleus.h>
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static long checks, failures;
+
+/* Counts a check and prints a failed one; gives whether it held. */
+static inline int check_that(int holds, const char *file, int line, const char *what) {
+    checks++;
+    if (!holds) {
+        failures++;
+        fprintf(stderr, "%s:%d: failed: %s\n", file, line, what);
+    }
+    return holds;
+}
+#define CHECK(condition) check_that((condition) != 0, __FILE__, __LINE__, #condition)
+
+/* Checks a call's status, and that the error says the same. `error` is cleared by a call that succeeds. */
+#define CHECK_STATUS(wanted, error, call) check_status((wanted), (call), &(error), __FILE__, __LINE__, #call)
+static inline int check_status(nuc_status wanted, nuc_status got, const nuc_error *error, const char *file, int line,
+                               const char *what) {
+    const int said = error->code == (int32_t)got && (error->message[0] == '\0') == (got == NUC_OK);
+    const int holds = check_that(got == wanted && said, file, line, what);
+    if (!holds) {
+        fprintf(stderr, "    %s (error code %d: %s) instead of %s\n", nuc_status_string((int32_t)got), (int)error->code,
+                error->message, nuc_status_string((int32_t)wanted));
+    }
+    return holds;
+}
+
+/* Checks that the message of a failure names `name`. */
+#define CHECK_NAMES(error, name) check_names(&(error), (name), __FILE__, __LINE__)
+static inline int check_names(const nuc_error *error, const char *name, const char *file, int line) {
+    const int holds = check_that(strstr(error->message, name) != NULL, file, line, "the message names the argument");
+    if (!holds) fprintf(stderr, "    '%s' does not mention '%s'\n", error->message, name);
+    return holds;
+}
+
+/* The last line of a program. */
+static inline int report(void) {
+    printf("%ld checks, %ld failed\n", checks, failures);
+    return failures != 0;
+}
+
+/* A sampler for a plugin's path, or for the built-in backend where it is null. Ends the program on a failure. */
+static inline nuc_sampler *make_sampler(const char *plugin, size_t max_k) {
+    nuc_error error;
+    nuc_sampler_options options;
+    nuc_sampler *sampler = NULL;
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
+    options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
+    options.plugin_path = plugin;
+    options.max_k = max_k;
+    if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options, &sampler, &error))) exit(report());
+    return sampler;
+}
+
+/* A small generator, so that every machine tests the same. */
+static inline uint32_t next_random(uint64_t *state) {
+    *state = *state * 6364136223846793005u + 1442695040888963407u;
+    uint64_t x = *state;
+    x ^= x >> 33;
+    x *= 0xff51afd7ed558ccdu;
+    return (uint32_t)(x >> 32);
+}
+
+/* In [-1, 1). */
+static inline float next_float(uint64_t *state) {
+    return (float)(next_random(state) >> 8) / 8388608.0f - 1.0f;
+}
+
+#endif

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# Builds the C and C++ tests against the release library and runs them: on the built-in backend under valgrind, and on
+# the first PJRT plugin that was fetched without it. `make test` calls this; it needs `make examples` and
+# `make plugins`.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+target=${CARGO_TARGET_DIR:-target}
+release=$(realpath "$target/release")
+bin=$target/ctest
+plugin=.cache/plugins/lammps-jax-pjrt-cpu.so
+warnings="-g -O1 -Wall -Wextra -pedantic -Werror -Iinclude"
+shared="-L$release -lnucleus -Wl,-rpath,$release"
+static="$release/libnucleus.a -lpthread -ldl -lm"
+passed=0 failed=0
+unset NUCLEUS_PJRT_PLUGIN
+mkdir -p "$bin"
+
+# run NAME COMMAND...: one line; the output too where it fails
+run() {
+    local name=$1 start=$SECONDS
+    shift
+    if "$@" >"$bin/log" 2>&1; then
+        passed=$((passed + 1))
+        printf 'ok      %-42s %3d s  %s\n' "$name" $((SECONDS - start)) "$(grep -a 'checks,' "$bin/log" | tail -n 1)"
+    else
+        failed=$((failed + 1))
+        printf 'FAILED  %s\n' "$name"
+        tail -n 60 "$bin/log" | sed 's/^/        /'
+    fi
+}
+
+memcheck() {
+    valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 --suppressions=tests/c/valgrind.supp "$@"
+}
+
+# Nothing but the API leaves the library, and all of it does.
+exported_symbols() {
+    local exported declared
+    exported=$(nm -D --defined-only "$release/libnucleus.so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort)
+    declared=$(grep -oE '\bnuc_[a-z_]+\(' include/nucleus.h | tr -d '(' | sort -u)
+    diff <(echo "$declared") <(echo "$exported") || { echo "left: declared in the header; right: exported"; return 1; }
+    echo "$(wc -l <<<"$exported") checks, 0 failed"
+}
+
+# The header may be included twice, and from either language in old and new versions.
+header_compiles() {
+    local standard
+    printf '#include <nucleus.h>\n#include <nucleus.h>\n' >"$bin/header.c"
+    for standard in c99 c11 c17; do
+        cc -std=$standard $warnings -fsyntax-only "$bin/header.c" || return 1
+    done
+    for standard in c++11 c++17 c++20; do
+        c++ -std=$standard -x c++ $warnings -fsyntax-only "$bin/header.c" || return 1
+    done
+    echo "6 checks, 0 failed"
+}
+
+# What `make install` puts in place is enough to build and run a program.
+installed_library() {
+    local prefix
+    prefix=$(realpath "$bin")/root/opt/nucleus
+    make install PREFIX=/opt/nucleus DESTDIR="$(realpath "$bin")/root" &&
+        cc -std=c99 $warnings examples/c/quickstart.c -o "$bin/installed" -I"$prefix/include" -L"$prefix/lib" \
+            -lnucleus -Wl,-rpath,"$prefix/lib" &&
+        "$bin/installed" &&
+        grep -q '^prefix=/opt/nucleus$' "$prefix/lib/pkgconfig/nucleus.pc" &&
+        grep -Eq '^Version: [0-9]+\.[0-9]+\.[0-9]+$' "$prefix/lib/pkgconfig/nucleus.pc" &&
+        echo "5 checks, 0 failed"
+}
+
+# The program in the README builds and runs.
+readme_example() {
+    sed -n '/^```c$/,/^```$/p' README.md | sed '/^```/d' >"$bin/readme.c"
+    cc -std=c99 $warnings "$bin/readme.c" -o "$bin/readme" $shared && "$bin/readme" && echo "2 checks, 0 failed"
+}
+
+# The examples' answers depend on neither the backend nor what shares the batch.
+examples_agree() {
+    "$target/examples/quickstart" >"$bin/quickstart.1" &&
+        "$target/examples/quickstart" "$plugin" >"$bin/quickstart.2" &&
+        cmp "$bin/quickstart.1" "$bin/quickstart.2" &&
+        "$target/examples/generate" --slots 3 --output "$bin/text.1" README.md >/dev/null &&
+        "$target/examples/generate" --slots 8 --output "$bin/text.2" README.md >/dev/null &&
+        "$target/examples/generate" --slots 2 --output "$bin/text.3" --plugin "$plugin" README.md >/dev/null &&
+        cmp "$bin/text.1" "$bin/text.2" && cmp "$bin/text.1" "$bin/text.3" && [ -s "$bin/text.1" ] &&
+        echo "4 checks, 0 failed"
+}
+
+for source in tests/c/test_*.c; do
+    name=$(basename "$source" .c)
+    cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread
+done
+cc -std=c99 $warnings tests/c/test_basics.c -o "$bin/test_basics_static" $static
+c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp" $shared
+c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp_static" $static
+
+run "exported symbols" exported_symbols
+run "header compiles" header_compiles
+run "installed library" installed_library
+run "program in the README" readme_example
+run "examples" examples_agree
+for program in test_basics test_arguments test_debug test_threads test_layout test_cpp; do
+    run "$program, built-in, valgrind" memcheck "$bin/$program"
+    run "$program, built-in" "$bin/$program"
+    run "$program, plugin" "$bin/$program" "$plugin"
+done
+run "test_basics, static library, valgrind" memcheck "$bin/test_basics_static"
+run "test_cpp, static library" "$bin/test_cpp_static"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]

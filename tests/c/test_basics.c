@@ -1,0 +1,226 @@
+/* Versions, status strings, a sampler's life, the getters, and answers that are known beforehand. */
+#include "check.h"
+
+static void versions(void) {
+    CHECK(nuc_abi_version() == NUC_ABI_VERSION);
+    int major = -1, minor = -1, patch = -1;
+    CHECK(sscanf(nuc_version(), "%d.%d.%d", &major, &minor, &patch) == 3);
+    CHECK(major >= 0 && minor >= 0 && patch >= 0);
+    CHECK(strcmp(nuc_status_string(NUC_OK), "NUC_OK") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_INVALID_ARGUMENT), "NUC_INVALID_ARGUMENT") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_PLUGIN_NOT_FOUND), "NUC_PLUGIN_NOT_FOUND") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_PLUGIN_INVALID), "NUC_PLUGIN_INVALID") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_PLUGIN_VERSION), "NUC_PLUGIN_VERSION") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_DEVICE_ERROR), "NUC_DEVICE_ERROR") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_INTERNAL), "NUC_INTERNAL") == 0);
+    CHECK(strcmp(nuc_status_string(7), "unknown status") == 0);
+    CHECK(strcmp(nuc_status_string(-1), "unknown status") == 0);
+    CHECK(strcmp(nuc_status_string(INT32_MIN), "unknown status") == 0);
+}
+
+static void defaults(void) {
+    nuc_error error;
+    nuc_sampler_options options;
+    memset(&options, 0xa5, sizeof options);
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
+    CHECK(options.struct_size == sizeof options);
+    CHECK(options.backend == NUC_BACKEND_AUTO && options.device_index == 0);
+    CHECK(options.plugin_path == NULL && options.client_options == NULL && options.num_client_options == 0);
+    CHECK(options.max_k == 128 && options.cache_capacity == 64 && options.num_threads == 0);
+    nuc_call_options call;
+    memset(&call, 0xa5, sizeof call);
+    CHECK_STATUS(NUC_OK, error, nuc_call_options_init(&call, sizeof call, &error));
+    CHECK(call.struct_size == sizeof call && call.stable == 1 && call.replace_val == -1e12f);
+    CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);
+    CHECK(nuc_call_options_init(&call, sizeof call, NULL) == NUC_OK);
+}
+
+/* A sampler with all defaults, and many at a time. Without NUCLEUS_PJRT_PLUGIN, the default is built in. */
+static void lives(void) {
+    nuc_error error;
+    nuc_sampler *samplers[3] = {NULL, NULL, NULL};
+    for (int i = 0; i < 3; i++) {
+        CHECK_STATUS(NUC_OK, error, nuc_sampler_create(NULL, &samplers[i], &error));
+        CHECK(samplers[i] != NULL);
+    }
+    CHECK(samplers[0] != samplers[1] && samplers[1] != samplers[2]);
+    for (int i = 0; i < 3; i++) CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(samplers[i], &error));
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(NULL, &error));
+    CHECK(nuc_sampler_destroy(NULL, NULL) == NUC_OK);
+}
+
+static void getters(const nuc_sampler *sampler, int has_plugin) {
+    nuc_error error;
+    nuc_sampler_info info;
+    memset(&info, 0xa5, sizeof info);
+    info.struct_size = sizeof info;
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_get_info(sampler, &info, &error));
+    CHECK(info.struct_size == sizeof info);
+    CHECK(strcmp(info.platform_name, has_plugin ? "cpu" : "builtin") == 0);
+    CHECK(info.platform_version[0] != '\0');
+    CHECK(has_plugin ? info.pjrt_api_minor > 0 : info.pjrt_api_major == 0 && info.pjrt_api_minor == 0);
+    CHECK(info.num_devices >= 1);
+    CHECK(info.max_k == 128);
+
+    nuc_device_info device;
+    for (size_t i = 0; i < info.num_devices; i++) {
+        memset(&device, 0xa5, sizeof device);
+        device.struct_size = sizeof device;
+        CHECK_STATUS(NUC_OK, error, nuc_sampler_get_device(sampler, i, &device, &error));
+        CHECK(device.description[0] != '\0' && device.kind[0] != '\0');
+        CHECK(device.id >= 0 && device.reserved == 0);
+    }
+    device.id = 77;
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_get_device(sampler, info.num_devices, &device, &error));
+    CHECK_NAMES(error, "index");
+    CHECK(device.id == 77);
+
+    nuc_sampler_stats stats;
+    memset(&stats, 0xa5, sizeof stats);
+    stats.struct_size = sizeof stats;
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &stats, &error));
+    CHECK(stats.compiles == 0 && stats.hits == 0 && stats.evictions == 0 && stats.failures == 0);
+    CHECK(stats.compile_ns == 0 && stats.programs == 0);
+}
+
+enum { ROWS = 4, VOCAB = 6 };
+static const float logits[ROWS][VOCAB] = {
+    {0.5f, 3.0f, -2.0f, 2.5f, 3.0f, 0.0f}, /* two equal maxima: the lower index counts */
+    {-1.0f, -2.0f, -3.0f, -4.0f, -5.0f, -0.5f},
+    {9.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f},
+    {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f},
+};
+static const int32_t greedy[ROWS] = {1, 5, 0, 0};
+
+static nuc_batch whole_batch(void) {
+    nuc_batch batch;
+    memset(&batch, 0, sizeof batch);
+    batch.struct_size = sizeof batch;
+    batch.logits = logits;
+    batch.dtype = NUC_DTYPE_F32;
+    batch.batch = ROWS;
+    batch.vocab = VOCAB;
+    return batch;
+}
+
+static void known_answers(const nuc_sampler *sampler, int has_plugin) {
+    nuc_error error;
+    int32_t tokens[ROWS];
+    uint32_t status[ROWS];
+    nuc_batch batch = whole_batch();
+
+    /* Temperature 0, k = 1 (row 0's tie is cut by index), and p = 0 on rows without a tie: the maximum. */
+    const float zero[ROWS] = {0, 0, 0, 0};
+    const int32_t one[ROWS] = {1, 1, 1, 1};
+    for (int way = 0; way < 3; way++) {
+        batch = whole_batch();
+        if (way == 0) batch.temperature = zero;
+        if (way == 1) batch.k = one;
+        if (way == 2) batch.p = zero;
+        for (uint64_t seed = 0; seed < 8; seed++) {
+            const uint64_t seeds[ROWS] = {seed, seed, seed, seed};
+            batch.seed = seeds;
+            memset(status, 0xa5, sizeof status);
+            CHECK_STATUS(NUC_OK, error,
+                         nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, status, NULL, &error));
+            for (int row = 0; row < ROWS; row++) {
+                const int tied = way == 2 && (row == 0 || row == 3);
+                CHECK(tied ? logits[row][tokens[row]] == logits[row][greedy[row]] : tokens[row] == greedy[row]);
+                CHECK(status[row] == 0);
+            }
+        }
+    }
+
+    /* Words that are all zero draw the first entry that was kept. */
+    const uint32_t words[ROWS][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
+    const int32_t two[ROWS] = {2, 2, 2, 2};
+    batch = whole_batch();
+    batch.random_words = &words[0][0];
+    batch.k = two;
+    CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
+    CHECK(tokens[0] == 1 && tokens[1] == 0 && tokens[2] == 0 && tokens[3] == 0);
+
+    /* Six equal weights of 2^24 - 1: the number r = U mod total falls into entry r / weight. */
+    for (uint32_t entry = 0; entry < VOCAB; entry++) {
+        for (int last = 0; last < 2; last++) {
+            const uint32_t r = entry * 16777215u + (last ? 16777214u : 0u);
+            const uint32_t low[4] = {0, 0, 0, r};
+            batch = whole_batch();
+            batch.logits = logits[3];
+            batch.batch = 1;
+            batch.random_words = low;
+            CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
+            CHECK(tokens[0] == (int32_t)entry);
+        }
+    }
+
+    /* The same seed and offset draw the same; over 64 offsets an even row draws every entry. */
+    int seen[VOCAB] = {0};
+    for (uint64_t step = 0; step < 64; step++) {
+        int32_t again[ROWS];
+        const uint64_t seeds[ROWS] = {42, 42, 42, 42}, offsets[ROWS] = {step, step, step, step};
+        batch = whole_batch();
+        batch.seed = seeds;
+        batch.offset = offsets;
+        CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
+        CHECK(nuc_topk_topp_and_sample(sampler, &batch, NULL, again, NULL, NULL, NULL) == NUC_OK);
+        CHECK(memcmp(tokens, again, sizeof tokens) == 0);
+        seen[tokens[3]]++;
+    }
+    for (int i = 0; i < VOCAB; i++) CHECK(seen[i] > 0);
+
+    /* Rows without a candidate, and with a NaN. */
+    const float not_a_number = strtof("nan", NULL), infinity = strtof("inf", NULL);
+    const float odd[3][2] = {{-infinity, -infinity}, {not_a_number, 1.0f}, {not_a_number, -infinity}};
+    batch = whole_batch();
+    batch.logits = odd;
+    batch.batch = 3;
+    batch.vocab = 2;
+    CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, status, NULL, &error));
+    CHECK(tokens[0] == -1 && tokens[1] == 1 && tokens[2] == -1);
+    CHECK(status[0] == NUC_ROW_NO_CANDIDATE && status[1] == NUC_ROW_HAD_NAN);
+    CHECK(status[2] == (NUC_ROW_NO_CANDIDATE | NUC_ROW_HAD_NAN));
+
+    /* No row: nothing to do, nothing written. */
+    batch = whole_batch();
+    batch.batch = 0;
+    batch.logits = NULL;
+    CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, NULL, NULL, NULL, &error));
+    tokens[0] = 77;
+    CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
+    CHECK(tokens[0] == 77);
+
+    nuc_prewarm_spec spec;
+    memset(&spec, 0, sizeof spec);
+    spec.struct_size = sizeof spec;
+    spec.path = NUC_PATH_BOUNDED;
+    spec.dtype = NUC_DTYPE_F32;
+    spec.batch = 4;
+    spec.vocab = VOCAB;
+    nuc_sampler_stats before, after;
+    memset(&before, 0, sizeof before);
+    before.struct_size = sizeof before;
+    after = before;
+    CHECK_STATUS(NUC_OK, error, nuc_prewarm(sampler, &spec, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &before, &error));
+    CHECK(has_plugin ? before.compiles > 0 && before.compile_ns > 0 : before.compiles == 0);
+    CHECK(before.programs == before.compiles && before.failures == 0 && before.evictions == 0);
+    batch = whole_batch();
+    batch.k = two;
+    CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &after, &error));
+    CHECK(after.compiles == before.compiles && after.hits == before.hits + (has_plugin ? 1 : 0));
+}
+
+int main(int argc, char **argv) {
+    const char *plugin = argc > 1 ? argv[1] : NULL;
+    versions();
+    defaults();
+    lives();
+    nuc_sampler *sampler = make_sampler(plugin, 128);
+    getters(sampler, plugin != NULL);
+    known_answers(sampler, plugin != NULL);
+    nuc_error error;
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
+    return report();
+}

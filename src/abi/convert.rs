@@ -8,6 +8,7 @@ use libc::{c_char, c_void};
 use std::ffi::CStr;
 use std::mem::{align_of, size_of, MaybeUninit};
 
+use super::structs::read_struct;
 use super::types::*;
 use crate::error::Error;
 use crate::kernels::Wanted;
@@ -33,117 +34,16 @@ const PATH_AUTO: i32 = nuc_path::NUC_PATH_AUTO as i32;
 const PATH_ARBITRARY: i32 = nuc_path::NUC_PATH_ARBITRARY as i32;
 const PATH_BOUNDED: i32 = nuc_path::NUC_PATH_BOUNDED as i32;
 
-fn bad<T>(message: impl Into<String>) -> Result<T> {
+pub(super) fn bad<T>(message: impl Into<String>) -> Result<T> {
     Err(Error::argument(message))
 }
 
-fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
+pub(super) fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
     if pointer.is_null() {
         return bad(format!("{name} is null"));
     }
     if !pointer.is_aligned() {
         return bad(format!("{name} is {pointer:p}; it must be aligned to {} bytes", align_of::<T>()));
-    }
-    Ok(())
-}
-
-/// A struct that starts with `size_t struct_size`, from a caller whose header may be older (its struct is
-/// shorter: the rest keeps `default`) or newer (longer: what this library does not know must be zero).
-///
-/// # Safety
-/// `pointer` is null or points to `struct_size` readable bytes, where `struct_size` is its first field. `T` is
-/// `repr(C)`, starts with `usize`, and every bit pattern of it is valid.
-pub(super) unsafe fn read_struct<T: Copy>(
-    pointer: *const T,
-    default: T,
-    least: usize,
-    name: &str,
-) -> Result<T> {
-    check_pointer(pointer, name)?;
-    // SAFETY: not null, aligned for T and so for usize, and the caller vouches for the first field.
-    let size = unsafe { *pointer.cast::<usize>() };
-    check_struct_size(size, least, name)?;
-    let known = size.min(size_of::<T>());
-    for at in known..size {
-        // SAFETY: within the struct_size bytes that the caller vouches for.
-        if unsafe { *pointer.cast::<u8>().add(at) } != 0 {
-            return bad(format!(
-                "{name}.struct_size is {size}, more than the {} bytes this library knows, and the rest is not \
-                 zero: a newer library is needed",
-                size_of::<T>()
-            ));
-        }
-    }
-    let mut value = default;
-    // SAFETY: `known` bytes are readable there and fit `value`; T allows any bits.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            pointer.cast::<u8>(),
-            std::ptr::from_mut(&mut value).cast::<u8>(),
-            known,
-        );
-    }
-    Ok(value)
-}
-
-/// Writes `value` into a struct of the caller, as far as its `struct_size` reaches, which stays.
-///
-/// # Safety
-/// As for [`read_struct`], and the bytes are writable.
-pub(super) unsafe fn write_struct<T: Copy>(
-    pointer: *mut T,
-    value: T,
-    least: usize,
-    name: &str,
-) -> Result<()> {
-    check_pointer(pointer, name)?;
-    // SAFETY: not null, aligned, and the caller vouches for the first field.
-    let size = unsafe { *pointer.cast::<usize>() };
-    check_struct_size(size, least, name)?;
-    let first = size_of::<usize>();
-    let known = size.min(size_of::<T>());
-    // SAFETY: both have `known` bytes, and a local value cannot overlap the caller's memory.
-    unsafe {
-        std::ptr::copy_nonoverlapping(
-            std::ptr::from_ref(&value).cast::<u8>().add(first),
-            pointer.cast::<u8>().add(first),
-            known - first,
-        );
-    }
-    Ok(())
-}
-
-/// Fills an options struct whose size the caller passes beside it.
-///
-/// # Safety
-/// `pointer` is null or points to `size` writable bytes; `T` as for [`read_struct`].
-pub(super) unsafe fn init_struct<T: Copy>(
-    pointer: *mut T,
-    size: usize,
-    defaults: T,
-    least: usize,
-    name: &str,
-) -> Result<()> {
-    check_pointer(pointer, name)?;
-    check_struct_size(size, least, name)?;
-    let known = size.min(size_of::<T>());
-    // SAFETY: `size` bytes are writable; all of them are set, zero where this library knows no field.
-    unsafe {
-        std::ptr::write_bytes(pointer.cast::<u8>(), 0, size);
-        std::ptr::copy_nonoverlapping(
-            std::ptr::from_ref(&defaults).cast::<u8>(),
-            pointer.cast::<u8>(),
-            known,
-        );
-        *pointer.cast::<usize>() = size;
-    }
-    Ok(())
-}
-
-fn check_struct_size(size: usize, least: usize, name: &str) -> Result<()> {
-    // No struct of this library will come near a page; more is an uninitialised field.
-    if size < least || size > 4096 {
-        return bad(format!("{name}.struct_size is {size}; set it to sizeof({name}), at least {least}"));
     }
     Ok(())
 }
@@ -195,8 +95,7 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     }
     let defaults = default_sampler_options();
     // SAFETY: not null; the caller vouches for struct_size.
-    let options =
-        unsafe { read_struct(options, defaults, size_of::<nuc_sampler_options>(), "nuc_sampler_options")? };
+    let options = unsafe { read_struct(options, defaults)? };
     let backend = match options.backend {
         BACKEND_AUTO => BackendChoice::Auto,
         BACKEND_BUILTIN => BackendChoice::Builtin,
@@ -280,7 +179,7 @@ pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<Prewa
     // SAFETY: every field is an integer, for which zero is valid.
     let zero = unsafe { MaybeUninit::<nuc_prewarm_spec>::zeroed().assume_init() };
     // SAFETY: the caller vouches for struct_size.
-    let spec = unsafe { read_struct(spec, zero, size_of::<nuc_prewarm_spec>(), "nuc_prewarm_spec")? };
+    let spec = unsafe { read_struct(spec, zero)? };
     check_vocab(spec.vocab)?;
     if spec.batch == 0 {
         return bad("batch is 0; it must be at least 1");
@@ -409,20 +308,18 @@ pub(super) unsafe fn call<'a>(
         )
     };
     // SAFETY: the caller vouches for struct_size, here and below.
-    let b = unsafe { read_struct(batch, no_batch, size_of::<nuc_batch>(), "nuc_batch")? };
+    let b = unsafe { read_struct(batch, no_batch)? };
     let options = if options.is_null() {
         default_call_options()
     } else {
         // SAFETY: as above.
-        unsafe {
-            read_struct(options, default_call_options(), size_of::<nuc_call_options>(), "nuc_call_options")?
-        }
+        unsafe { read_struct(options, default_call_options())? }
     };
     let d = if debug.is_null() {
         no_debug
     } else {
         // SAFETY: as above.
-        unsafe { read_struct(debug, no_debug, size_of::<nuc_debug_arrays>(), "nuc_debug_arrays")? }
+        unsafe { read_struct(debug, no_debug)? }
     };
 
     if !matches!(options.stable, 0 | 1) {

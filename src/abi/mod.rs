@@ -7,10 +7,10 @@
 mod convert;
 mod guard;
 mod info;
+mod structs;
 mod types;
 
 use libc::c_char;
-use std::mem::size_of;
 
 use crate::error::Error;
 use crate::sampler::{Entry, Sampler};
@@ -60,11 +60,8 @@ pub unsafe extern "C" fn nuc_sampler_options_init(
     error: *mut nuc_error,
 ) -> nuc_status {
     let defaults = convert::default_sampler_options();
-    let least = size_of::<nuc_sampler_options>();
     // SAFETY: the caller vouches for both pointers.
-    unsafe {
-        guard(error, || convert::init_struct(options, struct_size, defaults, least, "nuc_sampler_options"))
-    }
+    unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
 }
 
 /// Makes a sampler and writes its handle to `*sampler`, to be ended by `nuc_sampler_destroy`. `options` may be
@@ -125,11 +122,8 @@ pub unsafe extern "C" fn nuc_call_options_init(
     error: *mut nuc_error,
 ) -> nuc_status {
     let defaults = convert::default_call_options();
-    let least = size_of::<nuc_call_options>();
     // SAFETY: the caller vouches for both pointers.
-    unsafe {
-        guard(error, || convert::init_struct(options, struct_size, defaults, least, "nuc_call_options"))
-    }
+    unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
 }
 
 /// Borrows the sampler behind a handle.
@@ -299,7 +293,7 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
             programs: counters.programs,
         };
         // SAFETY: as above.
-        unsafe { convert::write_struct(stats, value, size_of::<nuc_sampler_stats>(), "nuc_sampler_stats") }
+        unsafe { structs::write_struct(stats, value) }
     };
     // SAFETY: the caller vouches for `error`.
     unsafe { guard(error, body) }
@@ -328,7 +322,7 @@ pub unsafe extern "C" fn nuc_sampler_get_info(
             max_k: sampler.sampler.max_k(),
         };
         // SAFETY: as above.
-        unsafe { convert::write_struct(info, value, size_of::<nuc_sampler_info>(), "nuc_sampler_info") }
+        unsafe { structs::write_struct(info, value) }
     };
     // SAFETY: the caller vouches for `error`.
     unsafe { guard(error, body) }
@@ -362,7 +356,7 @@ pub unsafe extern "C" fn nuc_sampler_get_device(
             reserved: 0,
         };
         // SAFETY: as above.
-        unsafe { convert::write_struct(device, value, size_of::<nuc_device_info>(), "nuc_device_info") }
+        unsafe { structs::write_struct(device, value) }
     };
     // SAFETY: the caller vouches for `error`.
     unsafe { guard(error, body) }

@@ -141,10 +141,12 @@ impl Sampler {
                     .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
                 Backend::Builtin(cpu)
             }
-            (BackendChoice::Pjrt, None) => return Err(Error::PluginNotFound(format!(
+            (BackendChoice::Pjrt, None) => {
+                return Err(Error::PluginNotFound(format!(
                 "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
                      to the path of a plugin's shared library"
-            ))),
+            )))
+            }
             (_, Some(path)) => {
                 let capacity = NonZeroUsize::new(options.cache_capacity)
                     .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;

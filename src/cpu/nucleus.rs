@@ -2,7 +2,7 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::format::{pairs, with_format, Blocks, Format, BLOCK, PAIRS};
+use super::format::{for_vectors, with_format, Blocks, Format, BLOCK, VECTORS};
 use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
 use super::search::{measure, search, Found, Goal, Measure};
 use super::select::{nth_set, sampled};
@@ -187,12 +187,12 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
                 sum += total(lanes);
                 (lanes, pending) = (a.int(0), 0);
             }
-            pending += 2 * PAIRS;
-            for x in pairs::<S, F>(simd, blocks.get(block)).into_iter().flatten() {
+            pending += VECTORS;
+            for_vectors!(F, simd, blocks.get(block), x => {
                 let weight = a.weights(x, max, scale);
                 lanes += weight;
                 len = push(values, len, weight, weight.simd_ge(least));
-            }
+            });
         }
     }
     let all = sum + total(lanes);
@@ -220,10 +220,11 @@ fn block_mask<S: Simd, F: Format>(simd: S, block: &[F::Bits; BLOCK], temper: Tem
     let a = Lanes(simd);
     let (max, scale) = (a.float(temper.max), a.float(temper.scale));
     let mut mask = 0;
-    for (i, x) in pairs::<S, F>(simd, block).into_iter().flatten().enumerate() {
-        let bits = a.weights(x, max, scale).simd_ge(least).to_bitmask();
-        mask |= u128::from(bits) << (LANES * i);
-    }
+    let mut shift = 0;
+    for_vectors!(F, simd, block, x => {
+        mask |= u128::from(a.weights(x, max, scale).simd_ge(least).to_bitmask()) << shift;
+        shift += LANES;
+    });
     mask
 }
 
@@ -304,11 +305,12 @@ fn write_weights_impl<S: Simd, F: Format>(
     let blocks = Blocks::<F>::new(row);
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let mut weights = [0; BLOCK];
-        let vectors = pairs::<S, F>(simd, blocks.get(block));
-        for (x, weights) in vectors.into_iter().flatten().zip(weights.chunks_exact_mut(LANES)) {
+        let mut at = 0;
+        for_vectors!(F, simd, blocks.get(block), x => {
             let weight = a.weights(x, max, scale);
-            weight.simd_ge(least).select(weight, a.int(0)).store_slice(weights);
-        }
+            weight.simd_ge(least).select(weight, a.int(0)).store_slice(&mut weights[at..at + LANES]);
+            at += LANES;
+        });
         out.copy_from_slice(&weights[..out.len()]);
     }
 }

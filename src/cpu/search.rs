@@ -112,10 +112,10 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
 #[inline(always)]
 fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], pivots: [i32; N]) -> [u64; N] {
     let a = Lanes(simd);
-    let pivots = pivots.map(
-        #[inline(always)]
-        |pivot| a.int(pivot),
-    );
+    let mut limits = [a.int(0); N];
+    for i in 0..N {
+        limits[i] = a.int(pivots[i]);
+    }
     let mut totals = [0; N];
     for chunk in values.chunks(SUMMABLE * LANES) {
         let mut sums = [a.int(0); N];
@@ -123,7 +123,7 @@ fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], p
             let x: i32x16<S> = load(simd, vector);
             for i in 0..N {
                 let part = if SUM { x } else { a.int(1) };
-                sums[i] += x.simd_ge(pivots[i]).select(part, a.int(0));
+                sums[i] += x.simd_ge(limits[i]).select(part, a.int(0));
             }
         }
         for i in 0..N {

@@ -2,7 +2,7 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::format::{pairs, with_format, Blocks, Format, BLOCK};
+use super::format::{for_vectors, with_format, Blocks, Format, BLOCK};
 use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
 use super::nucleus::Temper;
 use super::scan::{at_least, floor_of_key, Summary};
@@ -175,9 +175,9 @@ fn collect_impl<S: Simd, F: Format>(
             let block = i * group + j;
             let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
             if bin.simd_ge(limit).any_true() {
-                for x in pairs::<S, F>(simd, blocks.get(block)).into_iter().flatten() {
+                for_vectors!(F, simd, blocks.get(block), x => {
                     len = push(values, len, a.to_bits(x), x.simd_ge(limit));
-                }
+                });
             }
         }
     }
@@ -208,20 +208,17 @@ fn scan_and_collect_impl<S: Simd, F: Format>(
     let a = Lanes(simd);
     let limit = a.float(bound);
     let blocks = Blocks::<F>::new(row);
-    let mut max = [a.float(f32::NEG_INFINITY); 2];
-    let mut poison = [a.float(0.0); 2];
+    let (mut max, mut poison) = (a.float(f32::NEG_INFINITY), a.float(0.0));
     let mut len = 0;
     for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = len as u32;
-        for pair in pairs::<S, F>(simd, blocks.get(block)) {
-            for (i, x) in pair.into_iter().enumerate() {
-                max[i] = max[i].max(x);
-                poison[i] += x;
-                len = push(values, len, a.to_bits(x), x.simd_ge(limit));
-            }
-        }
+        for_vectors!(F, simd, blocks.get(block), x => {
+            max = max.max(x);
+            poison += x;
+            len = push(values, len, a.to_bits(x), x.simd_ge(limit));
+        });
     }
-    (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
+    (Summary::of_lanes(max, poison), len)
 }
 
 /// Which of the collected entries top-k keeps: keys above `threshold`, and those equal to it up to position `last`.

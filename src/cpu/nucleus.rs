@@ -3,7 +3,7 @@
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::format::{for_vectors, with_format, Blocks, Format, BLOCK, VECTORS};
-use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
 use super::search::{measure, search, Found, Goal, Measure};
 use super::select::{nth_set, sampled};
 use crate::problem::Logits;
@@ -188,11 +188,16 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
                 (lanes, pending) = (a.int(0), 0);
             }
             pending += VECTORS;
-            for_vectors!(F, simd, blocks.get(block), x => {
-                let weight = a.weights(x, max, scale);
-                lanes += weight;
-                len = push(values, len, weight, weight.simd_ge(least));
-            });
+            let mut room = Room::new(values, len);
+            for half in blocks.get(block).as_chunks::<{ 4 * LANES }>().0 {
+                let (pairs, _) = half.as_chunks::<{ 2 * LANES }>();
+                let ([x0, x1], [x2, x3]) = (F::pair(simd, &pairs[0]), F::pair(simd, &pairs[1]));
+                for weight in a.weights4([x0, x1, x2, x3], max, scale) {
+                    lanes += weight;
+                    room.push(weight, weight.simd_ge(least));
+                }
+            }
+            len += room.len();
         }
     }
     let all = sum + total(lanes);

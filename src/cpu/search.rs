@@ -76,11 +76,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             None => values,
             Some(len) => &spare[..len],
         };
-        let span = i64::from(high) - i64::from(low);
-        let pivots = [1, 2, 3].map(
-            #[inline(always)]
-            |quarter| (i64::from(low) + (span * quarter + 3) / 4) as i32,
-        );
+        let pivots = pivots::<SUM>(low, high);
         let measured = measures::<S, SUM, 3>(simd, active, pivots);
         let enough = |i: usize| above + measured[i] >= goal.target;
         if let Some(i) = (0..3).rev().find(|&i| enough(i)) {
@@ -106,6 +102,19 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
         Some(len) => &spare[..len],
     };
     Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
+}
+
+/// Three values in `low + 1..=high` that divide the bracket: evenly for keys, which are logarithmic by themselves,
+/// geometrically for weights, most of which are small.
+#[inline(always)]
+fn pivots<const SUM: bool>(low: i32, high: i32) -> [i32; 3] {
+    let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
+    let (from, to) = (scaled(low), scaled(high));
+    [1, 2, 3].map(|quarter| {
+        let at = from + ((to - from) * quarter + 3) / 4;
+        let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at as i32 };
+        pivot.clamp(low + 1, high)
+    })
 }
 
 /// The measures at or above each pivot.

@@ -3,7 +3,7 @@
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::format::{for_vectors, with_format, Blocks, Format, BLOCK};
-use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
 use super::nucleus::Temper;
 use super::scan::{at_least, floor_of_key, Summary};
 use super::search::{measure, pad, search, Found, Goal, Measure};
@@ -175,9 +175,9 @@ fn collect_impl<S: Simd, F: Format>(
             let block = i * group + j;
             let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
             if bin.simd_ge(limit).any_true() {
-                for_vectors!(F, simd, blocks.get(block), x => {
-                    len = push(values, len, a.to_bits(x), x.simd_ge(limit));
-                });
+                let mut room = Room::new(values, len);
+                for_vectors!(F, simd, blocks.get(block), x => room.push(a.to_bits(x), x.simd_ge(limit)));
+                len += room.len();
             }
         }
     }
@@ -212,11 +212,13 @@ fn scan_and_collect_impl<S: Simd, F: Format>(
     let mut len = 0;
     for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = len as u32;
+        let mut room = Room::new(values, len);
         for_vectors!(F, simd, blocks.get(block), x => {
             max = max.max(x);
             poison += x;
-            len = push(values, len, a.to_bits(x), x.simd_ge(limit));
+            room.push(a.to_bits(x), x.simd_ge(limit));
         });
+        len += room.len();
     }
     (Summary::of_lanes(max, poison), len)
 }

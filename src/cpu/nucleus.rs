@@ -29,10 +29,10 @@ fn weightless(temper: Temper) -> f32 {
     temper.max - WEIGHTLESS_Q / temper.scale
 }
 
-/// A weight that the nucleus probably reaches down to, and not much further, for a row without top-k.
+/// Two weights between which the nucleus probably ends, not far apart, for a row without top-k.
 ///
 /// The maxima give a lower bound on the total, a sample the mass that lies low.
-pub(super) fn guess(
+pub(super) fn estimate(
     level: Level,
     row: Logits<'_>,
     tops: &[f32],
@@ -40,14 +40,14 @@ pub(super) fn guess(
     params: &RowParams,
     weights: &mut [i32],
     spare: &mut [i32],
-) -> i32 {
+) -> (i32, i32) {
     if params.top_p.mantissa == 0 {
-        return params.min_weight.max(1);
+        return (params.min_weight.max(1), MAX_WEIGHT);
     }
     let vectors = row.len() / LANES;
     let wanted = 2048 / LANES;
     if vectors < 4 * wanted {
-        return 1;
+        return (1, MAX_WEIGHT);
     }
     let weights = &mut weights[..wanted * LANES];
     let (total, sampled) = dispatch!(level, simd => {
@@ -55,23 +55,25 @@ pub(super) fn guess(
         with_format!(row, row, F => weigh_sample::<_, F>(simd, row, vectors / wanted, temper, weights));
         (total, sum_of(simd, weights))
     });
-    if total == 0 {
-        return 1;
+    if total == 0 || sampled == 0 {
+        return (1, MAX_WEIGHT);
     }
     let dispensable = total - target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
-    // Half of it, as the sample is one.
-    let budget = (dispensable as f64 * weights.len() as f64 / row.len() as f64 / 2.0) as u64;
-    if sampled == 0 {
-        return 1;
-    }
-    let goal = Goal {
-        measure: Measure::Sum,
-        target: sampled.saturating_sub(budget).max(1),
-        tolerance: budget / 8,
-        low: 1,
-        high: MAX_WEIGHT,
+    let budget = dispensable as f64 * weights.len() as f64 / row.len() as f64;
+    let mut sparing = |share: f64| {
+        let budget = (budget * share) as u64;
+        let goal = Goal {
+            measure: Measure::Sum,
+            target: sampled.saturating_sub(budget).max(1),
+            tolerance: budget / 16,
+            low: 1,
+            high: MAX_WEIGHT,
+            hint: MAX_WEIGHT,
+        };
+        search(level, weights, spare, goal).threshold
     };
-    search(level, weights, spare, goal).threshold
+    // Shares that leave room for the sample's error and for what the maxima leave out.
+    (sparing(0.75), sparing(2.0))
 }
 
 #[inline(always)]
@@ -236,12 +238,14 @@ fn block_mask<S: Simd, F: Format>(simd: S, block: &[F::Bits; BLOCK], temper: Tem
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
 ///
 /// `weights` hold every weight of the row that is at least `least`, whole vectors; `collected` is their sum, `total`
-/// that of all weights of the row. `None` where the nucleus reaches below `least`.
+/// that of all weights of the row. `None` where the nucleus reaches below `least`; it probably
+/// does not reach up to `hint`.
 pub(super) fn nucleus(
     level: Level,
     weights: &[i32],
     spare: &mut [i32],
     least: i32,
+    hint: i32,
     (collected, total): (u64, u64),
     params: &RowParams,
 ) -> Option<Found> {
@@ -251,7 +255,7 @@ pub(super) fn nucleus(
         if collected < target {
             return None;
         }
-        let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT };
+        let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT, hint };
         found = search(level, weights, spare, goal);
     }
     if params.min_weight > found.threshold {

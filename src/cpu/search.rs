@@ -32,6 +32,8 @@ pub(super) struct Goal {
     pub(super) low: i32,
     /// The largest value, or a bound on it.
     pub(super) high: i32,
+    /// A value that the threshold probably lies below, if not `high` itself.
+    pub(super) hint: i32,
 }
 
 /// A threshold and the measure of the values at or above it.
@@ -71,12 +73,13 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
     // Once narrowed, what of the values lies in the bracket.
     let mut narrowed: Option<usize> = None;
+    let mut hint = goal.hint;
     while low < high {
         let active = match narrowed {
             None => values,
             Some(len) => &spare[..len],
         };
-        let pivots = pivots::<SUM>(low, high);
+        let pivots = pivots::<SUM>(low, high, hint);
         let measured = measures::<S, SUM, 3>(simd, active, pivots);
         let enough = |i: usize| above + measured[i] >= goal.target;
         if let Some(i) = (0..3).rev().find(|&i| enough(i)) {
@@ -95,6 +98,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             Some(len) => narrow_in_place(simd, spare, len, low, high),
         };
         narrowed = Some(len);
+        hint = i32::MAX;
         (low, high) = (least, most);
     }
     let active = match narrowed {
@@ -104,14 +108,15 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
 }
 
-/// Three values in `low + 1..=high` that divide the bracket: evenly for keys, which are logarithmic by themselves,
-/// geometrically for weights, most of which are small.
+/// Three values in `low + 1..=high` that divide the bracket, or at first the part of it up to the hint: evenly for
+/// keys, which are logarithmic by themselves, geometrically for weights, most of which are small.
 #[inline(always)]
-fn pivots<const SUM: bool>(low: i32, high: i32) -> [i32; 3] {
+fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
-    let (from, to) = (scaled(low), scaled(high));
-    [1, 2, 3].map(|quarter| {
-        let at = from + ((to - from) * quarter + 3) / 4;
+    let (from, to) = (scaled(low), scaled(hint.min(high)));
+    let parts = if hint < high { 3 } else { 4 };
+    [1, 2, 3].map(|part| {
+        let at = from + ((to - from) * part + parts - 1) / parts;
         let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at as i32 };
         pivot.clamp(low + 1, high)
     })

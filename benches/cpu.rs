@@ -75,9 +75,64 @@ fn compare(mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) 
     (median(before), median(after))
 }
 
+/// Rows on which the passes can skip little, f32 on one thread.
+fn worst_cases(vocab: usize, single: &CpuBackend, wanted: impl Fn(&str) -> bool) {
+    let fills: [(&str, fn(usize) -> f32); 3] =
+        [("constant", |_| 1.0), ("ascending", |i| i as f32 * 1e-4), ("two_values", |i| (i % 2) as f32)];
+    for (fill, value) in fills {
+        let logits: Vec<f32> = (0..vocab).map(value).collect();
+        for (case, k, p, temperature) in CASES {
+            let case = format!("{case}_{fill}");
+            if !wanted(&case) {
+                continue;
+            }
+            let batch = Batch {
+                logits: Logits::F32(&logits),
+                vocab,
+                row_stride: vocab,
+                rows: vec![RowParams::new(k, p, 0.0, temperature, random_words(1, 2), vocab)],
+                options: CallOptions::default(),
+            };
+            let mut tokens = [0];
+            let scan = || {
+                black_box(max_scan(Level::new(), black_box(batch.logits)));
+            };
+            let (baseline, subject) = compare(scan, || {
+                let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
+                single.sample(black_box(&batch), &mut outputs);
+            });
+            report("cpu-1", Dtype::F32, 1, vocab, &case, (baseline, subject));
+        }
+    }
+}
+
+fn report(
+    backend: &str,
+    dtype: Dtype,
+    rows: usize,
+    vocab: usize,
+    case: &str,
+    (baseline, subject): (f64, f64),
+) {
+    let dtype = format!("{dtype:?}").to_lowercase();
+    let line = serde_json::json!({
+        "name": format!("sampling/{case}/{dtype}/{rows}x{vocab}"),
+        "backend": backend,
+        "batch": rows,
+        "vocab": vocab,
+        "dtype": dtype,
+        "case": case,
+        "median_us": (subject * 100.0).round() / 100.0,
+        "ratio": (subject / baseline * 100.0).round() / 100.0,
+        "baseline": "max scan on one thread",
+    });
+    println!("{line}");
+}
+
 fn main() {
     let chosen: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let wanted = |case: &str| chosen.is_empty() || chosen.iter().any(|name| case.contains(name.as_str()));
     let level = Level::new();
     let single = CpuBackend::new(1).expect("no threads to start");
     let all = CpuBackend::new(0).expect("threads start");
@@ -90,21 +145,7 @@ fn main() {
             let values: Vec<f32> = (0..rows * vocab).map(|_| normal.sample(&mut rng)).collect();
             for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
                 let array = Array::new(&values, dtype);
-                let report = |case: &str, (baseline, subject): (f64, f64)| {
-                    let dtype = format!("{dtype:?}").to_lowercase();
-                    let line = serde_json::json!({
-                        "name": format!("sampling/{case}/{dtype}/{rows}x{vocab}"),
-                        "backend": name,
-                        "batch": rows,
-                        "vocab": vocab,
-                        "dtype": dtype,
-                        "case": case,
-                        "median_us": (subject * 100.0).round() / 100.0,
-                        "ratio": (subject / baseline * 100.0).round() / 100.0,
-                        "baseline": "max scan on one thread",
-                    });
-                    println!("{line}");
-                };
+                let report = |case: &str, figures| report(&name, dtype, rows, vocab, case, figures);
                 let scan = || {
                     for row in 0..rows {
                         black_box(max_scan(level, black_box(array.logits().slice(row * vocab, vocab))));
@@ -145,4 +186,5 @@ fn main() {
             }
         }
     }
+    worst_cases(128_256, &single, wanted);
 }

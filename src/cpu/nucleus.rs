@@ -149,11 +149,10 @@ pub(super) fn weigh_and_collect(
     (bins, tops): (&[f32], &[f32]),
     temper: Temper,
     least: i32,
-    values: &mut [i32],
-    offsets: &mut [u32],
+    (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     dispatch!(level, simd => with_format!(row, row, F => {
-        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, values, offsets)
+        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, (values, offsets))
     }))
 }
 
@@ -165,8 +164,7 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
     (bins, tops): (&[f32], &[f32]),
     temper: Temper,
     least: i32,
-    values: &mut [i32],
-    offsets: &mut [u32],
+    (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     let a = Lanes(simd);
     let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));

@@ -94,7 +94,7 @@ impl<'a> Task<'a> {
     /// `None` where the row turned out not to be plain.
     fn sample(&self, arrays: &mut RowArrays<'_>, scratch: &mut Scratch) -> Option<RowOutcome> {
         let params = self.params;
-        let wants_arrays = arrays.topk_logits.is_some() || arrays.weights.is_some() || arrays.wants_slices();
+        let wants_arrays = arrays.wants_any();
         let k = if params.greedy && !wants_arrays { 0 } else { params.k as usize };
         let whole =
             Part::whole(self.row, Layout::new(self.row.len(), if k == 0 { MAXIMA_WITHOUT_K } else { k }));
@@ -290,8 +290,7 @@ impl<'a> Task<'a> {
                         maxima,
                         temper,
                         least,
-                        values,
-                        offsets,
+                        (values, offsets),
                     )
                 },
                 |a, b| a.and(b),

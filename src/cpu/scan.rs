@@ -209,3 +209,26 @@ fn clean_row_impl<S: Simd, F: Format>(simd: S, row: &[F::Bits], out: &mut [f32])
     }
     had_nan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::arith::Scalar;
+    use crate::semantics::clean::order_key;
+
+    /// A raw float reaches the floor of a key exactly where its cleaned key reaches the key.
+    #[test]
+    fn floors_divide_raw_floats_as_keys_divide_cleaned_ones() {
+        let magnitudes =
+            [0, 1, 0x7f_fffe, 0x7f_ffff, 0x80_0000, 0x80_0001, 0x3f80_0000, 0x7f7f_fffe, 0x7f7f_ffff];
+        let all: Vec<u32> = magnitudes.iter().flat_map(|&bits| [bits, bits | 0x8000_0000]).collect();
+        for &bits in &all {
+            // Keys of values that are never cleaned to are searched for too.
+            let key = order_key(Scalar, bits as i32);
+            for x in all.iter().copied().chain([0x7f80_0000, 0xff80_0000]) {
+                let reaches = order_key(Scalar, clean(Scalar, x as i32)) >= key;
+                assert_eq!(f32::from_bits(x) >= floor_of_key(key), reaches, "{x:#x} and key {key}");
+            }
+        }
+    }
+}

@@ -203,3 +203,54 @@ impl<S: Simd> Narrowing<S> {
         (self.len.next_multiple_of(LANES), self.least.reduce_min(), self.most.reduce_max())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The threshold and its measure, by sorting.
+    fn sorted(values: &[i32], measure: Measure, target: u64) -> Found {
+        let mut descending = values.to_vec();
+        descending.sort_unstable_by(|a, b| b.cmp(a));
+        let part = |value: i32| if measure == Measure::Sum { value as u64 } else { 1 };
+        let mut sum = 0;
+        let reaches = |&&value: &&i32| {
+            sum += part(value);
+            sum >= target
+        };
+        let threshold = *descending.iter().find(reaches).expect("the target is reached");
+        let measure = values.iter().filter(|&&value| value >= threshold).map(|&value| part(value)).sum();
+        Found { threshold, measure }
+    }
+
+    #[test]
+    fn finds_what_sorting_finds() {
+        let mut state = 1_u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for round in 0..600 {
+            let len = 1 + random() as usize % 700;
+            let range = [2, 30, 1 << 24][round % 3];
+            let mut values: Vec<i32> = (0..len).map(|_| (random() % range).max(1) as i32).collect();
+            values.resize(len.next_multiple_of(LANES), PAD);
+            let measure = if round % 2 == 0 { Measure::Count } else { Measure::Sum };
+            let all = if measure == Measure::Sum {
+                values[..len].iter().map(|&value| value as u64).sum()
+            } else {
+                len as u64
+            };
+            let target = 1 + u64::from(random()) * 977 % all;
+            let hint = if round % 5 == 0 { random() as i32 } else { i32::MAX };
+            let goal = Goal { measure, target, tolerance: 0, low: 1, high: 1 << 24, hint };
+            let found = search(Level::new(), &values, &mut vec![0; values.len()], goal);
+            let expected = sorted(&values[..len], measure, target);
+            assert_eq!(found.measure, expected.measure, "{target} of {len}");
+            // Between the threshold and the value it names there is nothing.
+            let between = |value: &&i32| (found.threshold..expected.threshold).contains(*value);
+            assert_eq!(values.iter().filter(between).count(), 0);
+            assert!(found.threshold <= expected.threshold);
+        }
+    }
+}

@@ -411,11 +411,11 @@ fn weigh_impl<S: Simd, const N: usize>(
             x[j] = a.from_bits(order_key(a, load(simd, &keys[i + j * LANES..][..LANES])));
         }
         let found = if N == 4 { a.weights4(x, max, scale) } else { [a.weights(x[0], max, scale); 4] };
-        for j in 0..N {
+        for (j, &found) in found[..N].iter().enumerate() {
             let at = i + j * LANES;
             let key: i32x16<S> = load(simd, &keys[at..at + LANES]);
             let tie = key.simd_eq(kept.threshold) & (iota + (first + at) as i32).simd_le(last);
-            let weight = (key.simd_gt(kept.threshold) | tie).select(found[j], a.int(0));
+            let weight = (key.simd_gt(kept.threshold) | tie).select(found, a.int(0));
             weight.store_slice(&mut weights[at..at + LANES]);
             lanes += weight;
         }

@@ -245,6 +245,11 @@ pub struct RowArrays<'a> {
 }
 
 impl RowArrays<'_> {
+    /// Whether anything is wanted.
+    pub fn wants_any(&self) -> bool {
+        self.topk_logits.is_some() || self.weights.is_some() || self.wants_slices()
+    }
+
     /// Whether any k-slice is wanted.
     pub fn wants_slices(&self) -> bool {
         self.indices_k.is_some() || self.topk_logits_k.is_some() || self.weights_k.is_some()

@@ -106,6 +106,7 @@ fn levels() -> Vec<Level> {
         .into_iter()
         .flatten(),
     );
+    #[cfg(feature = "scalar")]
     levels.push(Level::fallback());
     levels
 }

@@ -9,8 +9,28 @@ use crate::semantics::clean::{widen_bf16, widen_f16};
 
 /// Elements of a block: what the scan keeps sixteen maxima of.
 pub(super) const BLOCK: usize = 128;
-/// Pairs of vectors in a block.
-pub(super) const PAIRS: usize = BLOCK / (2 * LANES);
+/// Vectors in a block.
+pub(super) const VECTORS: usize = BLOCK / LANES;
+
+/// Runs a statement on each vector of a block in order: `for_vectors!(S, F, simd, block, x => …)`.
+// Not an iterator: what std compiles for one outside this crate's `inline(always)` lacks the machine's instructions.
+// Not unrolled either: the scalar and 128-bit levels would take minutes to compile.
+macro_rules! for_vectors {
+    ($format:ty, $simd:expr, $block:expr, $x:ident => $body:expr) => {
+        for pair in $block.as_chunks::<{ 2 * $crate::cpu::lanes::LANES }>().0 {
+            let [first, second] = <$format as $crate::cpu::format::Format>::pair($simd, pair);
+            {
+                let $x = first;
+                $body
+            }
+            {
+                let $x = second;
+                $body
+            }
+        }
+    };
+}
+pub(super) use for_vectors;
 
 /// A logits type.
 pub(super) trait Format {
@@ -26,28 +46,19 @@ pub(super) trait Format {
     /// mean nothing in a block with a NaN.
     #[inline(always)]
     fn summary<S: Simd>(simd: S, block: &[Self::Bits; BLOCK]) -> (f32x16<S>, f32x16<S>) {
-        let [a, b, c, d] = pairs::<S, Self>(simd, block);
-        combine([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]])
+        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+        let [a, b] = Self::pair(simd, &chunks[0]);
+        let [c, d] = Self::pair(simd, &chunks[1]);
+        let [e, f] = Self::pair(simd, &chunks[2]);
+        let [g, h] = Self::pair(simd, &chunks[3]);
+        combine([a, b, c, d, e, f, g, h])
     }
-}
-
-/// All of a block, in order.
-#[inline(always)]
-pub(super) fn pairs<S: Simd, F: Format + ?Sized>(
-    simd: S,
-    block: &[F::Bits; BLOCK],
-) -> [[f32x16<S>; 2]; PAIRS] {
-    let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
-    std::array::from_fn(
-        #[inline(always)]
-        |i| F::pair(simd, &chunks[i]),
-    )
 }
 
 /// Maxima, and a sum that is NaN if an element is. The sum can also be NaN where +inf is about, which costs time
 /// but not correctness.
 #[inline(always)]
-fn combine<S: Simd>(x: [f32x16<S>; 8]) -> (f32x16<S>, f32x16<S>) {
+fn combine<S: Simd>(x: [f32x16<S>; VECTORS]) -> (f32x16<S>, f32x16<S>) {
     let [a, b, c, d, e, f, g, h] = x;
     let max = (a.max(b).max(c.max(d))).max(e.max(f).max(g.max(h)));
     let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
@@ -74,11 +85,10 @@ impl Format for Bf16 {
 
     #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
-        let a = Lanes(simd);
-        widened(simd, bits).map(
-            #[inline(always)]
-            |bits| a.from_bits(widen_bf16(a, bits)),
-        )
+        // What `widen_bf16` does, in one shuffle a vector instead of a widening and a shift.
+        let zero = u16x32::splat(simd, 0);
+        let bits = u16x32::simd_from(simd, *bits);
+        [zero.zip_low(bits).bitcast(), zero.zip_high(bits).bitcast()]
     }
 
     // Order does not matter here, so a vector of pairs is split into its even and its odd elements, which needs no
@@ -87,13 +97,19 @@ impl Format for Bf16 {
     fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
         let a = Lanes(simd);
         let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
-        let split = |i: usize| -> [f32x16<S>; 2] {
-            let both: i32x16<S> = u16x32::simd_from(simd, chunks[i]).bitcast();
-            [a.from_bits(widen_bf16(a, both)), a.from_bits(a.and(both, a.int(0xffff_0000_u32 as i32)))]
-        };
-        let [a, b, c, d] = [split(0), split(1), split(2), split(3)];
-        combine([a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]])
+        let [a0, a1] = split(a, &chunks[0]);
+        let [b0, b1] = split(a, &chunks[1]);
+        let [c0, c1] = split(a, &chunks[2]);
+        let [d0, d1] = split(a, &chunks[3]);
+        combine([a0, a1, b0, b1, c0, c1, d0, d1])
     }
+}
+
+/// 32 bfloat16 elements as f32: the even ones and the odd ones.
+#[inline(always)]
+fn split<S: Simd>(a: Lanes<S>, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+    let both: i32x16<S> = u16x32::simd_from(a.0, *bits).bitcast();
+    [a.from_bits(widen_bf16(a, both)), a.from_bits(a.and(both, a.int(0xffff_0000_u32 as i32)))]
 }
 
 impl Format for F16 {
@@ -103,10 +119,8 @@ impl Format for F16 {
     #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
         let a = Lanes(simd);
-        widened(simd, bits).map(
-            #[inline(always)]
-            |bits| a.from_bits(widen_f16(a, bits)),
-        )
+        let [low, high] = widened(simd, bits);
+        [a.from_bits(widen_f16(a, low)), a.from_bits(widen_f16(a, high))]
     }
 
     // Widening binary16 is dear, so the maximum is taken over 16-bit order keys and widened afterwards.

@@ -75,24 +75,31 @@ impl CpuBackend {
         idle.outcomes.clear();
         idle.outcomes.resize(batch.len(), RowOutcome::default());
         let logits = batch.len() * batch.vocab;
-        let mut rows = outputs.take_rows(batch.len());
+        // Where no wide array is wanted nothing has to be allocated to hand them out.
+        let wide = outputs.wide.wants_any();
+        let mut rows = if wide { outputs.take_rows(batch.len()) } else { Vec::new() };
         match &self.pool {
             Some(pool) if logits >= SERIAL_LOGITS => {
                 let threads = pool.current_num_threads();
                 let parts = threads.div_ceil(batch.len()).min(batch.vocab / PART_LOGITS).max(1);
-                let outcomes = &mut idle.outcomes;
+                let work = |i, outcome: &mut RowOutcome, arrays: &mut RowArrays<'_>| {
+                    let mut idle = self.take_idle();
+                    *outcome = self.row(batch, i, parts, arrays, &mut idle.scratch);
+                    self.give_back(idle);
+                };
+                let outcomes = idle.outcomes.par_iter_mut().enumerate();
                 pool.install(|| {
-                    outcomes.par_iter_mut().zip(rows.par_iter_mut()).enumerate().for_each(
-                        |(i, (outcome, arrays))| {
-                            let mut idle = self.take_idle();
-                            *outcome = self.row(batch, i, parts, arrays, &mut idle.scratch);
-                            self.give_back(idle);
-                        },
-                    );
+                    if wide {
+                        outcomes.zip(&mut rows).for_each(|((i, outcome), arrays)| work(i, outcome, arrays));
+                    } else {
+                        outcomes.for_each(|(i, outcome)| work(i, outcome, &mut RowArrays::default()));
+                    }
                 });
             }
             _ => {
-                for (i, (outcome, arrays)) in idle.outcomes.iter_mut().zip(&mut rows).enumerate() {
+                for (i, outcome) in idle.outcomes.iter_mut().enumerate() {
+                    let mut none = RowArrays::default();
+                    let arrays = rows.get_mut(i).unwrap_or(&mut none);
                     *outcome = self.row(batch, i, 1, arrays, &mut idle.scratch);
                 }
             }

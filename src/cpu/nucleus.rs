@@ -2,8 +2,8 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::format::{pairs, with_format, Blocks, Format, BLOCK, PAIRS};
-use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::format::{for_vectors, with_format, Blocks, Format, BLOCK, VECTORS};
+use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
 use super::search::{measure, search, Found, Goal, Measure};
 use super::select::{nth_set, sampled};
 use crate::problem::Logits;
@@ -29,10 +29,10 @@ fn weightless(temper: Temper) -> f32 {
     temper.max - WEIGHTLESS_Q / temper.scale
 }
 
-/// A weight that the nucleus probably reaches down to, and not much further, for a row without top-k.
+/// Two weights between which the nucleus probably ends, not far apart, for a row without top-k.
 ///
 /// The maxima give a lower bound on the total, a sample the mass that lies low.
-pub(super) fn guess(
+pub(super) fn estimate(
     level: Level,
     row: Logits<'_>,
     tops: &[f32],
@@ -40,14 +40,14 @@ pub(super) fn guess(
     params: &RowParams,
     weights: &mut [i32],
     spare: &mut [i32],
-) -> i32 {
+) -> (i32, i32) {
     if params.top_p.mantissa == 0 {
-        return params.min_weight.max(1);
+        return (params.min_weight.max(1), MAX_WEIGHT);
     }
     let vectors = row.len() / LANES;
     let wanted = 2048 / LANES;
     if vectors < 4 * wanted {
-        return 1;
+        return (1, MAX_WEIGHT);
     }
     let weights = &mut weights[..wanted * LANES];
     let (total, sampled) = dispatch!(level, simd => {
@@ -55,23 +55,25 @@ pub(super) fn guess(
         with_format!(row, row, F => weigh_sample::<_, F>(simd, row, vectors / wanted, temper, weights));
         (total, sum_of(simd, weights))
     });
-    if total == 0 {
-        return 1;
+    if total == 0 || sampled == 0 {
+        return (1, MAX_WEIGHT);
     }
     let dispensable = total - target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
-    // Half of it, as the sample is one.
-    let budget = (dispensable as f64 * weights.len() as f64 / row.len() as f64 / 2.0) as u64;
-    if sampled == 0 {
-        return 1;
-    }
-    let goal = Goal {
-        measure: Measure::Sum,
-        target: sampled.saturating_sub(budget).max(1),
-        tolerance: budget / 8,
-        low: 1,
-        high: MAX_WEIGHT,
+    let budget = dispensable as f64 * weights.len() as f64 / row.len() as f64;
+    let mut sparing = |share: f64| {
+        let budget = (budget * share) as u64;
+        let goal = Goal {
+            measure: Measure::Sum,
+            target: sampled.saturating_sub(budget).max(1),
+            tolerance: budget / 16,
+            low: 1,
+            high: MAX_WEIGHT,
+            hint: MAX_WEIGHT,
+        };
+        search(level, weights, spare, goal).threshold
     };
-    search(level, weights, spare, goal).threshold
+    // Shares that leave room for the sample's error and for what the maxima leave out.
+    (sparing(0.75), sparing(2.0))
 }
 
 #[inline(always)]
@@ -147,11 +149,10 @@ pub(super) fn weigh_and_collect(
     (bins, tops): (&[f32], &[f32]),
     temper: Temper,
     least: i32,
-    values: &mut [i32],
-    offsets: &mut [u32],
+    (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     dispatch!(level, simd => with_format!(row, row, F => {
-        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, values, offsets)
+        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, (values, offsets))
     }))
 }
 
@@ -163,8 +164,7 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
     (bins, tops): (&[f32], &[f32]),
     temper: Temper,
     least: i32,
-    values: &mut [i32],
-    offsets: &mut [u32],
+    (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     let a = Lanes(simd);
     let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));
@@ -187,12 +187,17 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
                 sum += total(lanes);
                 (lanes, pending) = (a.int(0), 0);
             }
-            pending += 2 * PAIRS;
-            for x in pairs::<S, F>(simd, blocks.get(block)).into_iter().flatten() {
-                let weight = a.weights(x, max, scale);
-                lanes += weight;
-                len = push(values, len, weight, weight.simd_ge(least));
+            pending += VECTORS;
+            let mut room = Room::new(values, len);
+            for half in blocks.get(block).as_chunks::<{ 4 * LANES }>().0 {
+                let (pairs, _) = half.as_chunks::<{ 2 * LANES }>();
+                let ([x0, x1], [x2, x3]) = (F::pair(simd, &pairs[0]), F::pair(simd, &pairs[1]));
+                for weight in a.weights4([x0, x1, x2, x3], max, scale) {
+                    lanes += weight;
+                    room.push(weight, weight.simd_ge(least));
+                }
             }
+            len += room.len();
         }
     }
     let all = sum + total(lanes);
@@ -220,22 +225,25 @@ fn block_mask<S: Simd, F: Format>(simd: S, block: &[F::Bits; BLOCK], temper: Tem
     let a = Lanes(simd);
     let (max, scale) = (a.float(temper.max), a.float(temper.scale));
     let mut mask = 0;
-    for (i, x) in pairs::<S, F>(simd, block).into_iter().flatten().enumerate() {
-        let bits = a.weights(x, max, scale).simd_ge(least).to_bitmask();
-        mask |= u128::from(bits) << (LANES * i);
-    }
+    let mut shift = 0;
+    for_vectors!(F, simd, block, x => {
+        mask |= u128::from(a.weights(x, max, scale).simd_ge(least).to_bitmask()) << shift;
+        shift += LANES;
+    });
     mask
 }
 
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
 ///
 /// `weights` hold every weight of the row that is at least `least`, whole vectors; `collected` is their sum, `total`
-/// that of all weights of the row. `None` where the nucleus reaches below `least`.
+/// that of all weights of the row. `None` where the nucleus reaches below `least`; it probably
+/// does not reach up to `hint`.
 pub(super) fn nucleus(
     level: Level,
     weights: &[i32],
     spare: &mut [i32],
     least: i32,
+    hint: i32,
     (collected, total): (u64, u64),
     params: &RowParams,
 ) -> Option<Found> {
@@ -245,7 +253,7 @@ pub(super) fn nucleus(
         if collected < target {
             return None;
         }
-        let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT };
+        let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT, hint };
         found = search(level, weights, spare, goal);
     }
     if params.min_weight > found.threshold {
@@ -304,11 +312,12 @@ fn write_weights_impl<S: Simd, F: Format>(
     let blocks = Blocks::<F>::new(row);
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let mut weights = [0; BLOCK];
-        let vectors = pairs::<S, F>(simd, blocks.get(block));
-        for (x, weights) in vectors.into_iter().flatten().zip(weights.chunks_exact_mut(LANES)) {
+        let mut at = 0;
+        for_vectors!(F, simd, blocks.get(block), x => {
             let weight = a.weights(x, max, scale);
-            weight.simd_ge(least).select(weight, a.int(0)).store_slice(weights);
-        }
+            weight.simd_ge(least).select(weight, a.int(0)).store_slice(&mut weights[at..at + LANES]);
+            at += LANES;
+        });
         out.copy_from_slice(&weights[..out.len()]);
     }
 }

@@ -9,16 +9,19 @@ use super::parts::{self, Part};
 use super::scan::{self, floor_of_key, Layout, Summary};
 use super::scratch::{Scratch, Workspace};
 use super::search::pad;
-use super::select::{self, Kept, LEAST_KEY};
+use super::select::{self, Estimate, Kept, LEAST_KEY};
 use crate::problem::{CallOptions, Logits, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE};
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, order_key};
 use crate::semantics::draw::remainder;
 use crate::semantics::params::RowParams;
-use crate::semantics::weights::MAX_WEIGHT;
+use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// Up to this k the bound comes from maxima of parts of the row, which can't fail; beyond it, from a sample.
 const LARGEST_K_BY_MAXIMA: usize = 384;
+
+/// Vectors of group maxima without top-k: enough of them to make up most of a row's weight.
+const MAXIMA_WITHOUT_K: usize = 128;
 
 /// Samples one row on `level`'s instructions and fills the arrays that are wanted. With `parts` above 1 the passes are
 /// split into as many tasks of the current thread pool.
@@ -65,6 +68,8 @@ struct Task<'a> {
 #[derive(Clone, Copy)]
 struct Collected {
     bound: f32,
+    /// Fewer than k probably reach this order key.
+    above: i32,
     len: usize,
 }
 
@@ -89,27 +94,31 @@ impl<'a> Task<'a> {
     /// `None` where the row turned out not to be plain.
     fn sample(&self, arrays: &mut RowArrays<'_>, scratch: &mut Scratch) -> Option<RowOutcome> {
         let params = self.params;
-        let wants_arrays = arrays.topk_logits.is_some() || arrays.weights.is_some() || arrays.wants_slices();
+        let wants_arrays = arrays.wants_any();
         let k = if params.greedy && !wants_arrays { 0 } else { params.k as usize };
-        let whole = Part::whole(self.row, Layout::new(self.row.len(), k));
+        let whole =
+            Part::whole(self.row, Layout::new(self.row.len(), if k == 0 { MAXIMA_WITHOUT_K } else { k }));
         let parts = self.parts.min(whole.layout.groups());
         let mut work = scratch.workspace(&whole, parts);
 
         let guess = if k > LARGEST_K_BY_MAXIMA {
-            select::bound_from_sample(self.level, self.row, k, work.keys, work.spare)
+            select::estimate(self.level, self.row, k, work.keys, work.spare)
         } else {
             None
         };
         let scanned = match guess {
-            Some(bound) => self.scan_by_guess(whole, parts, bound, k, &mut work)?,
+            Some(estimate) => self.scan_by_guess(whole, parts, estimate, k, &mut work)?,
             None => self.scan_by_maxima(whole, parts, k, &mut work)?,
         };
         let collected = scanned.collected.map(|collected| {
             select::keys_in_place(self.level, work.keys, collected.len);
+            if collected.len < k {
+                // The rest of the k are −inf, of weight 0.
+                return (collected, Kept::ALL);
+            }
             let keys = &work.keys[..collected.len.next_multiple_of(LANES)];
-            // Fewer than k: the rest of the k are −inf, of weight 0.
-            let kept = select::keep(self.level, keys, work.spare, k, self.options.stable);
-            (collected, kept.unwrap_or(Kept::ALL))
+            let range = (cleaned_key(collected.bound), collected.above, cleaned_key(scanned.max));
+            (collected, select::keep(self.level, keys, work.spare, k, range, self.options.stable))
         });
         let drawn = scanned.greedy.map(|greedy| {
             if params.greedy {
@@ -192,7 +201,7 @@ impl<'a> Task<'a> {
                 },
                 |(), ()| (),
             );
-            Collected { bound, len }
+            Collected { bound, above: i32::MAX, len }
         });
         Some(Scanned { max, greedy, collected })
     }
@@ -202,14 +211,14 @@ impl<'a> Task<'a> {
         &self,
         whole: Part<'a>,
         parts: usize,
-        guess: f32,
+        guess: Estimate,
         k: usize,
         work: &mut Workspace<'_>,
     ) -> Option<Scanned> {
         let level = self.level;
-        let mut collected = Collected { bound: guess, len: 0 };
+        let mut collected = Collected { bound: guess.bound, above: guess.above, len: 0 };
         let mut summary = Summary::EMPTY;
-        for bound in [guess, floor_of_key(LEAST_KEY)] {
+        for bound in [guess.bound, floor_of_key(LEAST_KEY)] {
             let (found, len) = parts::collect(
                 whole,
                 parts,
@@ -218,7 +227,7 @@ impl<'a> Task<'a> {
                 |part, values, offsets| select::scan_and_collect(level, part.row, bound, values, offsets),
                 Summary::and,
             );
-            (summary, collected) = (found, Collected { bound, len });
+            (summary, collected) = (found, Collected { bound, above: guess.above, len });
             if !(self.plain || summary.is_plain()) || len >= k {
                 break;
             }
@@ -241,7 +250,12 @@ impl<'a> Task<'a> {
         let padded = collected.len.next_multiple_of(LANES);
         let weights = &mut work.weights[..padded];
         let total = select::weigh(level, &work.keys[..padded], kept, temper, weights);
-        let found = nucleus::nucleus(level, weights, work.spare, 1, (total, total), self.params)
+        // Every kept key is at least the threshold, so every kept weight at least this.
+        let least = order_key(Scalar, kept.threshold);
+        let least = quantize(Scalar, temper.max, f32::from_bits(least as u32), temper.scale);
+        let least = weight(Scalar, least).max(1);
+        let sums = (total, total);
+        let found = nucleus::nucleus(level, weights, work.spare, least, MAX_WEIGHT, sums, self.params)
             .expect("every weight was collected");
         let remainder = self.remainder(found.measure);
         let position = nucleus::draw(level, weights, found.threshold, remainder);
@@ -258,7 +272,8 @@ impl<'a> Task<'a> {
         work: &mut Workspace<'_>,
     ) -> Drawn {
         let level = self.level;
-        let guess = nucleus::guess(level, self.row, work.tops, temper, self.params, work.weights, work.spare);
+        let (guess, hint) =
+            nucleus::estimate(level, self.row, work.tops, temper, self.params, work.weights, work.spare);
         let (bins, tops) = (&*work.bins, &*work.tops);
         for least in [guess, 1] {
             let (sums, len) = parts::collect(
@@ -275,16 +290,22 @@ impl<'a> Task<'a> {
                         maxima,
                         temper,
                         least,
-                        values,
-                        offsets,
+                        (values, offsets),
                     )
                 },
                 |a, b| a.and(b),
             );
             pad(work.weights, len);
             let weights = &work.weights[..len.next_multiple_of(LANES)];
-            let found =
-                nucleus::nucleus(level, weights, work.spare, least, (sums.collected, sums.all), self.params);
+            let found = nucleus::nucleus(
+                level,
+                weights,
+                work.spare,
+                least,
+                hint,
+                (sums.collected, sums.all),
+                self.params,
+            );
             if let Some(found) = found {
                 let remainder = self.remainder(found.measure);
                 let position = nucleus::draw(level, weights, found.threshold, remainder);
@@ -295,4 +316,8 @@ impl<'a> Task<'a> {
         }
         unreachable!("the second round collects every weight")
     }
+}
+
+fn cleaned_key(value: f32) -> i32 {
+    order_key(Scalar, clean(Scalar, value.to_bits() as i32))
 }

@@ -3,7 +3,7 @@
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
-use super::format::{pairs, with_format, Blocks, Format, BLOCK};
+use super::format::{for_vectors, with_format, Blocks, Format, BLOCK};
 use super::lanes::{load, Lanes, LANES};
 use crate::problem::Logits;
 use crate::semantics::arith::Arith;
@@ -165,10 +165,12 @@ fn first_at_least_impl<S: Simd, F: Format>(
 
 #[inline(always)]
 fn first_vector<S: Simd>(simd: S, maxima: &[f32], bound: f32) -> Option<usize> {
-    maxima.chunks_exact(LANES).position(
-        #[inline(always)]
-        |vector| load::<S, f32x16<S>, f32>(simd, vector).simd_ge(bound).any_true(),
-    )
+    for (i, vector) in maxima.chunks_exact(LANES).enumerate() {
+        if load::<S, f32x16<S>, f32>(simd, vector).simd_ge(bound).any_true() {
+            return Some(i);
+        }
+    }
+    None
 }
 
 /// Which elements of a block are at least `bound`.
@@ -176,10 +178,11 @@ fn first_vector<S: Simd>(simd: S, maxima: &[f32], bound: f32) -> Option<usize> {
 pub(super) fn at_least<S: Simd, F: Format>(simd: S, block: &[F::Bits; BLOCK], bound: f32) -> u128 {
     let bound = f32x16::splat(simd, bound);
     let mut mask = 0;
-    for (i, pair) in pairs::<S, F>(simd, block).into_iter().enumerate() {
-        let bits = pair[0].simd_ge(bound).to_bitmask() | pair[1].simd_ge(bound).to_bitmask() << LANES;
-        mask |= u128::from(bits) << (2 * LANES * i);
-    }
+    let mut shift = 0;
+    for_vectors!(F, simd, block, x => {
+        mask |= u128::from(x.simd_ge(bound).to_bitmask()) << shift;
+        shift += LANES;
+    });
     mask
 }
 
@@ -195,13 +198,37 @@ fn clean_row_impl<S: Simd, F: Format>(simd: S, row: &[F::Bits], out: &mut [f32])
     let mut had_nan = false;
     for (block, out) in out.chunks_mut(BLOCK).enumerate() {
         let mut cleaned = [0.0; BLOCK];
-        let vectors = pairs::<S, F>(simd, blocks.get(block));
-        for (x, cleaned) in vectors.into_iter().flatten().zip(cleaned.chunks_exact_mut(LANES)) {
+        let mut at = 0;
+        for_vectors!(F, simd, blocks.get(block), x => {
             let bits = a.to_bits(x);
             had_nan |= is_nan(a, bits).any_true();
-            a.from_bits(clean(a, bits)).store_slice(cleaned);
-        }
+            a.from_bits(clean(a, bits)).store_slice(&mut cleaned[at..at + LANES]);
+            at += LANES;
+        });
         out.copy_from_slice(&cleaned[..out.len()]);
     }
     had_nan
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::arith::Scalar;
+    use crate::semantics::clean::order_key;
+
+    /// A raw float reaches the floor of a key exactly where its cleaned key reaches the key.
+    #[test]
+    fn floors_divide_raw_floats_as_keys_divide_cleaned_ones() {
+        let magnitudes =
+            [0, 1, 0x7f_fffe, 0x7f_ffff, 0x80_0000, 0x80_0001, 0x3f80_0000, 0x7f7f_fffe, 0x7f7f_ffff];
+        let all: Vec<u32> = magnitudes.iter().flat_map(|&bits| [bits, bits | 0x8000_0000]).collect();
+        for &bits in &all {
+            // Keys of values that are never cleaned to are searched for too.
+            let key = order_key(Scalar, bits as i32);
+            for x in all.iter().copied().chain([0x7f80_0000, 0xff80_0000]) {
+                let reaches = order_key(Scalar, clean(Scalar, x as i32)) >= key;
+                assert_eq!(f32::from_bits(x) >= floor_of_key(key), reaches, "{x:#x} and key {key}");
+            }
+        }
+    }
 }

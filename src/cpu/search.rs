@@ -32,6 +32,8 @@ pub(super) struct Goal {
     pub(super) low: i32,
     /// The largest value, or a bound on it.
     pub(super) high: i32,
+    /// A value that the threshold probably lies below, if not `high` itself.
+    pub(super) hint: i32,
 }
 
 /// A threshold and the measure of the values at or above it.
@@ -71,16 +73,13 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
     // Once narrowed, what of the values lies in the bracket.
     let mut narrowed: Option<usize> = None;
+    let mut hint = goal.hint;
     while low < high {
         let active = match narrowed {
             None => values,
             Some(len) => &spare[..len],
         };
-        let span = i64::from(high) - i64::from(low);
-        let pivots = [1, 2, 3].map(
-            #[inline(always)]
-            |quarter| (i64::from(low) + (span * quarter + 3) / 4) as i32,
-        );
+        let pivots = pivots::<SUM>(low, high, hint);
         let measured = measures::<S, SUM, 3>(simd, active, pivots);
         let enough = |i: usize| above + measured[i] >= goal.target;
         if let Some(i) = (0..3).rev().find(|&i| enough(i)) {
@@ -99,6 +98,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             Some(len) => narrow_in_place(simd, spare, len, low, high),
         };
         narrowed = Some(len);
+        hint = i32::MAX;
         (low, high) = (least, most);
     }
     let active = match narrowed {
@@ -108,14 +108,28 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
 }
 
+/// Three values in `low + 1..=high` that divide the bracket, or at first the part of it up to the hint: evenly for
+/// keys, which are logarithmic by themselves, geometrically for weights, most of which are small.
+#[inline(always)]
+fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
+    let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
+    let (from, to) = (scaled(low), scaled(hint.min(high)));
+    let parts = if hint < high { 3 } else { 4 };
+    [1, 2, 3].map(|part| {
+        let at = from + ((to - from) * part + parts - 1) / parts;
+        let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at as i32 };
+        pivot.clamp(low + 1, high)
+    })
+}
+
 /// The measures at or above each pivot.
 #[inline(always)]
 fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], pivots: [i32; N]) -> [u64; N] {
     let a = Lanes(simd);
-    let pivots = pivots.map(
-        #[inline(always)]
-        |pivot| a.int(pivot),
-    );
+    let mut limits = [a.int(0); N];
+    for i in 0..N {
+        limits[i] = a.int(pivots[i]);
+    }
     let mut totals = [0; N];
     for chunk in values.chunks(SUMMABLE * LANES) {
         let mut sums = [a.int(0); N];
@@ -123,7 +137,7 @@ fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], p
             let x: i32x16<S> = load(simd, vector);
             for i in 0..N {
                 let part = if SUM { x } else { a.int(1) };
-                sums[i] += x.simd_ge(pivots[i]).select(part, a.int(0));
+                sums[i] += x.simd_ge(limits[i]).select(part, a.int(0));
             }
         }
         for i in 0..N {
@@ -187,5 +201,56 @@ impl<S: Simd> Narrowing<S> {
     fn finish(self, to: &mut [i32]) -> (usize, i32, i32) {
         pad(to, self.len);
         (self.len.next_multiple_of(LANES), self.least.reduce_min(), self.most.reduce_max())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The threshold and its measure, by sorting.
+    fn sorted(values: &[i32], measure: Measure, target: u64) -> Found {
+        let mut descending = values.to_vec();
+        descending.sort_unstable_by(|a, b| b.cmp(a));
+        let part = |value: i32| if measure == Measure::Sum { value as u64 } else { 1 };
+        let mut sum = 0;
+        let reaches = |&&value: &&i32| {
+            sum += part(value);
+            sum >= target
+        };
+        let threshold = *descending.iter().find(reaches).expect("the target is reached");
+        let measure = values.iter().filter(|&&value| value >= threshold).map(|&value| part(value)).sum();
+        Found { threshold, measure }
+    }
+
+    #[test]
+    fn finds_what_sorting_finds() {
+        let mut state = 1_u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for round in 0..600 {
+            let len = 1 + random() as usize % 700;
+            let range = [2, 30, 1 << 24][round % 3];
+            let mut values: Vec<i32> = (0..len).map(|_| (random() % range).max(1) as i32).collect();
+            values.resize(len.next_multiple_of(LANES), PAD);
+            let measure = if round % 2 == 0 { Measure::Count } else { Measure::Sum };
+            let all = if measure == Measure::Sum {
+                values[..len].iter().map(|&value| value as u64).sum()
+            } else {
+                len as u64
+            };
+            let target = 1 + u64::from(random()) * 977 % all;
+            let hint = if round % 5 == 0 { random() as i32 } else { i32::MAX };
+            let goal = Goal { measure, target, tolerance: 0, low: 1, high: 1 << 24, hint };
+            let found = search(Level::new(), &values, &mut vec![0; values.len()], goal);
+            let expected = sorted(&values[..len], measure, target);
+            assert_eq!(found.measure, expected.measure, "{target} of {len}");
+            // Between the threshold and the value it names there is nothing.
+            let between = |value: &&i32| (found.threshold..expected.threshold).contains(*value);
+            assert_eq!(values.iter().filter(between).count(), 0);
+            assert!(found.threshold <= expected.threshold);
+        }
     }
 }

@@ -2,8 +2,8 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::format::{pairs, with_format, Blocks, Format, BLOCK};
-use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::format::{for_vectors, with_format, Blocks, Format, BLOCK};
+use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
 use super::nucleus::Temper;
 use super::scan::{at_least, floor_of_key, Summary};
 use super::search::{measure, pad, search, Found, Goal, Measure};
@@ -36,7 +36,7 @@ fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, toleranc
     let (candidates, low, high) = dispatch!(level, simd => extent(simd, keys));
     (candidates >= k).then(|| {
         let (target, tolerance) = (k as u64, tolerance as u64);
-        search(level, keys, spare, Goal { measure: Measure::Count, target, tolerance, low, high })
+        search(level, keys, spare, Goal { measure: Measure::Count, target, tolerance, low, high, hint: high })
     })
 }
 
@@ -56,14 +56,22 @@ fn extent<S: Simd>(simd: S, keys: &[i32]) -> (usize, i32, i32) {
     (total(count) as usize, least.reduce_min(), most.reduce_max())
 }
 
-/// A bound that probably somewhat more than `k` elements reach, from a sample of the row.
-pub(super) fn bound_from_sample(
+/// What a sample says about a row's `k`-th largest element.
+#[derive(Clone, Copy)]
+pub(super) struct Estimate {
+    /// Probably somewhat more than `k` elements reach this.
+    pub(super) bound: f32,
+    /// Probably somewhat fewer reach this order key.
+    pub(super) above: i32,
+}
+
+pub(super) fn estimate(
     level: Level,
     row: Logits<'_>,
     k: usize,
     keys: &mut [i32],
     spare: &mut [i32],
-) -> Option<f32> {
+) -> Option<Estimate> {
     let vocab = row.len();
     let vectors = vocab / LANES;
     let wanted = (32 * vocab / k).clamp(2048, 8192) / LANES;
@@ -78,8 +86,10 @@ pub(super) fn bound_from_sample(
     if rank > len * 7 / 8 {
         return None;
     }
-    let found = search_keys(level, &keys[..len], spare, rank, rank / 16)?;
-    Some(floor_of_key(found.threshold))
+    let bound = search_keys(level, &keys[..len], spare, rank, rank / 16)?.threshold;
+    let rank = ((expected - 3.0 * expected.sqrt()) as usize).max(1);
+    let above = search_keys(level, &keys[..len], spare, rank, rank / 4)?.threshold;
+    Some(Estimate { bound: floor_of_key(bound), above })
 }
 
 /// Order keys of every `stride`-th vector of a row.
@@ -175,9 +185,9 @@ fn collect_impl<S: Simd, F: Format>(
             let block = i * group + j;
             let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
             if bin.simd_ge(limit).any_true() {
-                for x in pairs::<S, F>(simd, blocks.get(block)).into_iter().flatten() {
-                    len = push(values, len, a.to_bits(x), x.simd_ge(limit));
-                }
+                let mut room = Room::new(values, len);
+                for_vectors!(F, simd, blocks.get(block), x => room.push(a.to_bits(x), x.simd_ge(limit)));
+                len += room.len();
             }
         }
     }
@@ -213,13 +223,16 @@ fn scan_and_collect_impl<S: Simd, F: Format>(
     let mut len = 0;
     for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = len as u32;
-        for pair in pairs::<S, F>(simd, blocks.get(block)) {
-            for (i, x) in pair.into_iter().enumerate() {
-                max[i] = max[i].max(x);
-                poison[i] += x;
-                len = push(values, len, a.to_bits(x), x.simd_ge(limit));
+        let mut room = Room::new(values, len);
+        for pair in blocks.get(block).as_chunks::<{ 2 * LANES }>().0 {
+            let pair = F::pair(simd, pair);
+            for i in 0..2 {
+                max[i] = max[i].max(pair[i]);
+                poison[i] += pair[i];
+                room.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
             }
         }
+        len += room.len();
     }
     (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
 }
@@ -236,16 +249,24 @@ impl Kept {
     pub(super) const ALL: Kept = Kept { threshold: LEAST_KEY, last: usize::MAX };
 }
 
-/// The exact choice of `k` among collected keys; `None` where fewer than `k` were collected.
-pub(super) fn keep(level: Level, keys: &[i32], spare: &mut [i32], k: usize, stable: bool) -> Option<Kept> {
-    let found = search_keys(level, keys, spare, k, 0)?;
-    let Found { threshold, measure: reached } = found;
+/// The exact choice of `k` among collected keys, of which there are at least as many. They lie in `low..=high`; fewer
+/// than `k` probably reach `above`.
+pub(super) fn keep(
+    level: Level,
+    keys: &[i32],
+    spare: &mut [i32],
+    k: usize,
+    (low, above, high): (i32, i32, i32),
+    stable: bool,
+) -> Kept {
+    let goal =
+        Goal { measure: Measure::Count, target: k as u64, tolerance: 0, low, high, hint: above.max(low) };
+    let Found { threshold, measure: reached } = search(level, keys, spare, goal);
     if reached == k as u64 || !stable {
-        return Some(Kept { threshold, last: usize::MAX });
+        return Kept { threshold, last: usize::MAX };
     }
-    let above = measure(level, keys, Measure::Count, threshold + 1);
-    let last = nth_equal(level, keys, threshold, k - above as usize);
-    Some(Kept { threshold, last })
+    let more = measure(level, keys, Measure::Count, threshold + 1);
+    Kept { threshold, last: nth_equal(level, keys, threshold, k - more as usize) }
 }
 
 /// The position of the `n`-th key, counted from 1, that equals `value`.
@@ -343,11 +364,38 @@ fn first_at_least_impl<S: Simd>(simd: S, bits: &[i32], bound: f32) -> Option<usi
 
 /// Writes the weights of collected keys, 0 where not kept, padded with zeros; their sum.
 pub(super) fn weigh(level: Level, keys: &[i32], kept: Kept, temper: Temper, weights: &mut [i32]) -> u64 {
-    dispatch!(level, simd => weigh_impl(simd, keys, kept, temper, weights))
+    dispatch!(level, simd => {
+        const FOUR: usize = 4 * LANES;
+        let mut sum = 0;
+        let mut at = 0;
+        while at < keys.len() {
+            // Few at a time that the lanes do not overflow, and the last of them one by one.
+            let left = keys.len() - at;
+            let (width, end) = if left >= FOUR {
+                (4, at + left.min(SUMMABLE * LANES) / FOUR * FOUR)
+            } else {
+                (1, keys.len())
+            };
+            let (keys, weights) = (&keys[at..end], &mut weights[at..end]);
+            sum += match width {
+                4 => weigh_impl::<_, 4>(simd, keys, kept, at, temper, weights),
+                _ => weigh_impl::<_, 1>(simd, keys, kept, at, temper, weights),
+            };
+            at = end;
+        }
+        sum
+    })
 }
 
 #[inline(always)]
-fn weigh_impl<S: Simd>(simd: S, keys: &[i32], kept: Kept, temper: Temper, weights: &mut [i32]) -> u64 {
+fn weigh_impl<S: Simd, const N: usize>(
+    simd: S,
+    keys: &[i32],
+    kept: Kept,
+    first: usize,
+    temper: Temper,
+    weights: &mut [i32],
+) -> u64 {
     let a = Lanes(simd);
     let (max, scale) = (a.float(temper.max), a.float(temper.scale));
     let iota = i32x16::from_fn(
@@ -356,19 +404,21 @@ fn weigh_impl<S: Simd>(simd: S, keys: &[i32], kept: Kept, temper: Temper, weight
         |i| i as i32,
     );
     let last = kept.last.min(i32::MAX as usize) as i32;
-    let (mut sum, mut lanes) = (0, a.int(0));
-    for (i, (keys, weights)) in keys.chunks_exact(LANES).zip(weights.chunks_exact_mut(LANES)).enumerate() {
-        if i % SUMMABLE == 0 {
-            sum += total(lanes);
-            lanes = a.int(0);
+    let mut lanes = a.int(0);
+    for i in (0..keys.len()).step_by(N * LANES) {
+        let mut x = [max; 4];
+        for j in 0..N {
+            x[j] = a.from_bits(order_key(a, load(simd, &keys[i + j * LANES..][..LANES])));
         }
-        let key: i32x16<S> = load(simd, keys);
-        let tie = key.simd_eq(kept.threshold) & (iota + (i * LANES) as i32).simd_le(last);
-        let stays = key.simd_gt(kept.threshold) | tie;
-        let weight = a.weights(a.from_bits(order_key(a, key)), max, scale);
-        let weight = stays.select(weight, a.int(0));
-        weight.store_slice(weights);
-        lanes += weight;
+        let found = if N == 4 { a.weights4(x, max, scale) } else { [a.weights(x[0], max, scale); 4] };
+        for (j, &found) in found[..N].iter().enumerate() {
+            let at = i + j * LANES;
+            let key: i32x16<S> = load(simd, &keys[at..at + LANES]);
+            let tie = key.simd_eq(kept.threshold) & (iota + (first + at) as i32).simd_le(last);
+            let weight = (key.simd_gt(kept.threshold) | tie).select(found, a.int(0));
+            weight.store_slice(&mut weights[at..at + LANES]);
+            lanes += weight;
+        }
     }
-    sum + total(lanes)
+    total(lanes)
 }

@@ -35,7 +35,9 @@ pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> 
 /// to the sixteenth power.
 #[inline(always)]
 pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
-    let [k, c2, c3, one_over_2_to_24] = FACTORS.map(|factor| a.factor(factor));
+    let [k, c2, c3, one_over_2_to_24] = FACTORS;
+    let (k, c2, c3) = (a.factor(k), a.factor(c2), a.factor(c3));
+    let one_over_2_to_24 = a.factor(one_over_2_to_24);
     let octaves = a.shr(q, 18);
     let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), k);
     let p2 = a.fmul(a.fmul(p, p), c2);

@@ -200,11 +200,17 @@ impl Sampler {
         let fits = |k: i32| if k == 0 { batch.vocab <= self.max_k } else { k as usize <= self.max_k };
         match batch.rows.iter().position(|row| !fits(row.k)) {
             None => Ok(()),
-            Some(row) => Err(Error::argument(format!(
-                "k[{row}] does not fit the bounded path, which needs 1 <= k <= max_k = {} in every row; use the \
-                 automatic or the arbitrary entry point, without k-slices, for other k",
-                self.max_k
-            ))),
+            Some(row) => {
+                let k = match batch.rows[row].k {
+                    0 => format!("off (k <= 0, or k >= vocab = {})", batch.vocab),
+                    k => k.to_string(),
+                };
+                Err(Error::argument(format!(
+                    "k[{row}] is {k}; the bounded path needs 1 <= k <= max_k = {} in every row. Use the automatic or \
+                     the arbitrary entry point, without k-slices, for other k",
+                    self.max_k
+                )))
+            }
         }
     }
 

@@ -36,6 +36,7 @@ const PART_LOGITS: usize = 1 << 15;
 pub struct CpuBackend {
     level: Level,
     pool: Option<rayon::ThreadPool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
     idle: Mutex<Vec<Idle>>,
 }
 
@@ -51,13 +52,18 @@ impl CpuBackend {
     pub fn new(num_threads: usize) -> Result<CpuBackend, rayon::ThreadPoolBuildError> {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let threads = if num_threads == 0 { cores() } else { num_threads };
+        let mut handles = Vec::new();
         let pool = if threads == 1 {
             None
         } else {
-            let name = |i| format!("nucleus-{i}");
-            Some(rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(name).build()?)
+            let spawn = |thread: rayon::ThreadBuilder| {
+                let builder = std::thread::Builder::new().name(format!("nucleus-{}", thread.index()));
+                handles.push(builder.spawn(|| thread.run())?);
+                Ok(())
+            };
+            Some(rayon::ThreadPoolBuilder::new().num_threads(threads).spawn_handler(spawn).build()?)
         };
-        Ok(CpuBackend { level: Level::new(), pool, idle: Mutex::default() })
+        Ok(CpuBackend { level: Level::new(), pool, threads: handles, idle: Mutex::default() })
     }
 
     /// The instruction set and the number of threads, in words.
@@ -125,5 +131,15 @@ impl CpuBackend {
 
     fn give_back(&self, idle: Idle) {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
+    }
+}
+
+/// Dropping a rayon pool tells its threads to end and does not wait; whoever ends a sampler may unload the library.
+impl Drop for CpuBackend {
+    fn drop(&mut self) {
+        drop(self.pool.take());
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
     }
 }

@@ -77,7 +77,8 @@ fn compare(mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) 
 
 /// Rows on which the passes can skip little, f32 on one thread.
 fn worst_cases(vocab: usize, single: &CpuBackend, wanted: impl Fn(&str) -> bool) {
-    let fills: [(&str, fn(usize) -> f32); 3] =
+    type Fill = fn(usize) -> f32;
+    let fills: [(&str, Fill); 3] =
         [("constant", |_| 1.0), ("ascending", |i| i as f32 * 1e-4), ("two_values", |i| (i % 2) as f32)];
     for (fill, value) in fills {
         let logits: Vec<f32> = (0..vocab).map(value).collect();

@@ -112,7 +112,6 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
         factors[0],
         factors[1],
         factors[2],
-        factors[3],
     ]
 }
 

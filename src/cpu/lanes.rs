@@ -39,6 +39,12 @@ impl<S: Simd> Arith for Lanes<S> {
         f32x16::splat(self.0, value)
     }
 
+    // Where NaN can reach this, in −inf − (−inf), the weight is masked, whatever the machine's minimum says.
+    #[inline(always)]
+    fn at_most(self, a: f32x16<S>, limit: f32) -> f32x16<S> {
+        a.min(f32x16::splat(self.0, limit))
+    }
+
     lane_ops! {
         add(a: i32x16<S>, b: i32x16<S>) -> i32x16<S> = a + b;
         sub(a: i32x16<S>, b: i32x16<S>) -> i32x16<S> = a - b;
@@ -147,6 +153,15 @@ impl<A: Arith, const N: usize> Arith for Several<A, N> {
         not(a: Mask) -> Mask;
         select(mask: Mask, if_true: Int, if_false: Int) -> Int;
         fselect(mask: Mask, if_true: Float, if_false: Float) -> Float;
+    }
+
+    #[inline(always)]
+    fn at_most(self, a: [A::Float; N], limit: f32) -> [A::Float; N] {
+        let mut out = a;
+        for x in &mut out {
+            *x = self.0.at_most(*x, limit);
+        }
+        out
     }
 
     #[inline(always)]

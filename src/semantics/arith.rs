@@ -47,6 +47,12 @@ pub trait Arith: Copy {
     /// `a * b` in binary32, round to nearest even.
     fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
 
+    /// `a` where it is less than `limit`, else `limit`; so `limit` for NaN, where the result counts.
+    fn at_most(self, a: Self::Float, limit: f32) -> Self::Float {
+        let limit = self.float(limit);
+        self.fselect(self.flt(a, limit), a, limit)
+    }
+
     /// Toward zero. Only called on values in `[0, 2^31)`.
     fn trunc(self, a: Self::Float) -> Self::Int;
     /// Only called on integers below 2^24 + 1 in magnitude, so the conversion is exact.

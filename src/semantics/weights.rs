@@ -10,22 +10,20 @@ pub const MAX_WEIGHT: i32 = (1 << 24) - 1;
 /// `q` saturates here, where the weight has long been 0.
 pub const MAX_Q: i32 = 40 << 18;
 
-/// The constants of [`weight`]: 4 ln 2, 2⁻²⁵, 2⁻²⁴/3 and 2⁻²⁴.
+/// The constants of [`weight`]: 4 ln 2, 2⁻²⁵ and 2⁻²⁴/3.
 ///
-/// XLA's algebraic simplifier folds them into one another where it sees them: on arrays of one element it turns
-/// `(u · 2⁻²⁴)⁸` into `u⁸ · 2⁻¹⁹²`, which is `inf · 0`, and `(f·K)·(f·K)·C2` into `(f·f)·(K²·C2)`, which rounds
-/// otherwise. That is why they are [`Arith::factor`]s.
-pub const FACTORS: [f32; 4] = [2.772_588_7, 1.0 / 33_554_432.0, 1.0 / 50_331_648.0, 1.0 / 16_777_216.0];
+/// XLA's algebraic simplifier folds constants of a chain of products into one another where it sees them: it turns
+/// `(f·K)·(f·K)·C2` into `(f·f)·(K²·C2)`, which rounds otherwise. That is why they are [`Arith::factor`]s. (And why
+/// powers of two are put into exponents below: it turned `(u · 2⁻²⁴)⁸` into `u⁸ · 2⁻¹⁹²`, which is `inf · 0`.)
+pub const FACTORS: [f32; 3] = [2.772_588_7, 1.0 / 33_554_432.0, 1.0 / 50_331_648.0];
 
 /// `q = trunc(min((max − x) · scale, MAX_Q))`, with `scale` from [`super::params::scale`].
 ///
 /// `max` and `x` are cleaned. The minimum is a comparison that NaN fails (−inf minus −inf in a row without a
-/// candidate), so the conversion never sees NaN.
+/// candidate), so the conversion does not see NaN.
 #[inline(always)]
 pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> A::Int {
-    let limit = a.float(MAX_Q as f32);
-    let distance = a.fmul(a.fsub(max, x), scale);
-    a.trunc(a.fselect(a.flt(distance, limit), distance, limit))
+    a.trunc(a.at_most(a.fmul(a.fsub(max, x), scale), MAX_Q as f32))
 }
 
 /// `W(q)`: the integer weight of a logit that lies `q · 2⁻¹⁸` octaves below the maximum.
@@ -35,20 +33,22 @@ pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> 
 /// to the sixteenth power.
 #[inline(always)]
 pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
-    let [k, c2, c3, one_over_2_to_24] = FACTORS;
+    let [k, c2, c3] = FACTORS;
     let (k, c2, c3) = (a.factor(k), a.factor(c2), a.factor(c3));
-    let one_over_2_to_24 = a.factor(one_over_2_to_24);
-    let octaves = a.shr(q, 18);
     let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), k);
     let p2 = a.fmul(a.fmul(p, p), c2);
     let p3 = a.fmul(a.fmul(p2, p), c3);
     let u = a.sub(a.add(a.sub(a.int(1 << 24), a.trunc(p)), a.trunc(p2)), a.trunc(p3));
-    let mut power = a.fmul(a.to_float(u), one_over_2_to_24);
+    // Products with powers of two, as additions to the exponent: nothing here is 0 or leaves the normal range.
+    const EXPONENT: u32 = 23;
+    const TWO_TO_24: i32 = 24 << EXPONENT;
+    let mut power = a.from_bits(a.sub(a.to_bits(a.to_float(u)), a.int(TWO_TO_24)));
     for _ in 0..4 {
         power = a.fmul(power, power);
     }
-    let two_to_24_minus_octaves = a.from_bits(a.shl(a.sub(a.int(151), octaves), 23));
-    let w = a.trunc(a.fmul(power, two_to_24_minus_octaves));
+    let octaves = a.shl(a.and(q, a.int(!0x3ffff)), EXPONENT - 18);
+    let scaled = a.add(a.to_bits(power), a.sub(a.int(TWO_TO_24), octaves));
+    let w = a.trunc(a.from_bits(scaled));
     a.select(a.lt(w, a.int(MAX_WEIGHT)), w, a.int(MAX_WEIGHT))
 }
 
@@ -56,6 +56,29 @@ pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
 mod tests {
     use super::super::arith::Scalar;
     use super::*;
+
+    /// The formula as the contract has it, products with powers of two and all.
+    fn as_written(q: i32) -> i32 {
+        let k = (4.0 * std::f64::consts::LN_2) as f32;
+        let (c2, c3) = (2.0f32.powi(-25), (2.0f64.powi(-24) / 3.0) as f32);
+        let n = q >> 18;
+        let p = (q & 0x3ffff) as f32 * k;
+        let q2 = (p * p) * c2;
+        let r = (q2 * p) * c3;
+        let u = (1 << 24) - p as i32 + q2 as i32 - r as i32;
+        let mut power = u as f32 * 2.0f32.powi(-24);
+        for _ in 0..4 {
+            power *= power;
+        }
+        MAX_WEIGHT.min((power * f32::from_bits(((151 - n) << 23) as u32)) as i32)
+    }
+
+    #[test]
+    fn weight_is_the_contracts_formula() {
+        for q in 0..=MAX_Q {
+            assert_eq!(weight(Scalar, q), as_written(q), "q = {q}");
+        }
+    }
 
     /// The four properties that the contract asks of `W`, over every q.
     #[test]

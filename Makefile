@@ -28,7 +28,7 @@ plugins: ## download the PJRT CPU plugins that the tests and the demo use
 	@scripts/fetch-plugins.sh
 
 .PHONY: build
-build: ## build target/release/libnucleus.so and .a
+build: deps ## build target/release/libnucleus.so and .a
 	cargo build --release --locked
 
 .PHONY: examples
@@ -56,8 +56,9 @@ test: deps plugins examples ## run every test: Rust, C, exported symbols, header
 	@tests/c/run.sh
 
 .PHONY: bench
-bench: plugins ## measure; one JSON object a line, also in target/bench.jsonl
+bench: deps ## measure; one JSON object a line, also in target/bench.jsonl; draws docs/bench.png
 	cargo bench --locked --bench sampling | tee $(TARGET)/bench.jsonl
+	@$(MAKE) chart
 
 .PHONY: chart
 chart: ## draw docs/bench.png from target/bench.jsonl
@@ -68,7 +69,7 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 	.cache/chart/bin/python scripts/chart.py $(TARGET)/bench.jsonl docs/bench.png
 
 .PHONY: header
-header: ## regenerate include/nucleus.h from the Rust sources
+header: deps ## regenerate include/nucleus.h from the Rust sources
 	NUCLEUS_UPDATE_HEADER=1 cargo test --locked --test header
 
 .PHONY: lint

@@ -7,7 +7,7 @@
  *   exact      exactly k tokens survive top-k, nothing outside the kept set is drawn, the draw is unbiased;
  *   the same   given the same row, parameters and random words, the token and every intermediate array are
  *              bit-identical on every backend, in any batch, at any position in it;
- *   fast       limited by reading the logits once.
+ *   fast       the built-in backend reads the logits once or twice, and never sorts.
  *
  * EXAMPLE
  *
@@ -58,8 +58,11 @@
  *
  *   A handle may be used by any number of threads at once; only nuc_sampler_destroy must be alone.
  *
- *   Nothing unwinds into the caller, and the library installs no signal handlers. Log lines go through Rust's log
- *   facade, which is silent unless the host installs a logger.
+ *   Nothing unwinds into the caller, and the library installs no signal handlers. It prints nothing itself; plugins
+ *   do. The caller's floating-point environment (rounding, flushing) is put aside during a call and restored.
+ *
+ *   A sampler does not survive fork(): its threads, and a plugin's, exist in the parent only. Make samplers in the
+ *   process that uses them.
  *
  *   The sampling rules, step by step and to the bit, are in docs/semantics.md.
  */
@@ -159,19 +162,22 @@ typedef enum nuc_path {
 typedef struct nuc_sampler nuc_sampler;
 
 // One option for the plugin's client, as the plugin's documentation names it; for instance `preallocate`, a
-// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. The caller owns it and may free it after
-// `nuc_sampler_create`.
+// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. Zero it, then set the fields. The caller owns it and may free
+// it after `nuc_sampler_create`. Names and types must be the plugin's own: some plugins end the process on an option
+// of the wrong type, which no caller can prevent.
 typedef struct nuc_client_option {
     // Terminated UTF-8.
     const char *name;
     // A `nuc_option_type`: which of the fields below holds the value.
     int32_t type;
-    // Terminated UTF-8.
-    const char *string_value;
-    // Also holds a bool.
-    int64_t int64_value;
     // Single precision, as PJRT has it.
     float float_value;
+    // Also holds a bool, 0 or 1.
+    int64_t int64_value;
+    // Terminated UTF-8.
+    const char *string_value;
+    // Zero; for values of other types.
+    uint64_t reserved[2];
 } nuc_client_option;
 
 // How to make a sampler. Fill it with `nuc_sampler_options_init`, change what should differ, pass it to
@@ -184,7 +190,7 @@ typedef struct nuc_sampler_options {
     // Index of the device among the client's addressable devices. Default: 0.
     int32_t device_index;
     // Path of a PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
-    // `NUCLEUS_PJRT_PLUGIN`.
+    // `NUCLEUS_PJRT_PLUGIN`. Not looked at with `NUC_BACKEND_BUILTIN`.
     const char *plugin_path;
     // Options for the plugin's client, `num_client_options` of them. Default: null.
     const struct nuc_client_option *client_options;
@@ -192,14 +198,17 @@ typedef struct nuc_sampler_options {
     size_t num_client_options;
     // Slots of the bounded path: the largest k it takes, and the width of the k-slices. 1 to 1024; default 128.
     size_t max_k;
-    // Compiled programs kept before the least recently used is dropped. At least 1; default 64.
+    // Compiled programs kept before the least recently used is dropped. At least 1; default 64. A batch that mixes
+    // paths needs two at once.
     size_t cache_capacity;
-    // Threads of the built-in backend, the calling one included. 0 (default): one a core.
+    // Threads of the built-in backend. 1: none but the caller's. More: a pool of so many, which the caller waits for
+    // where a call is large enough to share. 0 (default): one a core.
     size_t num_threads;
 } nuc_sampler_options;
 
 // Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
-// null. It is written by every call that gets it: on success `code` is `NUC_OK` and the message empty. There is
+// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
+// message empty. There is
 // no thread-local error state, so any thread, goroutine or task may make any call.
 typedef struct nuc_error {
     // The status that the function returned.
@@ -237,7 +246,9 @@ typedef struct nuc_batch {
     size_t batch;
     // Elements of a row, 1 to 16777216.
     size_t vocab;
-    // Elements from the start of one row to the start of the next, at least `vocab`; 0 means `vocab`.
+    // Elements from the start of one row to the start of the next, at least `vocab`; 0 means `vocab`. What lies between
+    // rows is not looked at, but all of `(batch - 1) * row_stride + vocab` elements must be readable, and written by no
+    // one during the call.
     size_t row_stride;
     // Top-k: exactly this many survive, ties by lowest index. k <= 0 or k >= vocab: off. Default: off.
     const int32_t *k;
@@ -415,10 +426,11 @@ enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
 
 // Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 //
-// `tokens` `[batch]` receives each row's token, or −1 where the row has no finite candidate. `row_status`
+// `tokens` `[batch]`, not null unless batch is 0, receives each row's token, or −1 where the row has no finite
+// candidate. `row_status`
 // `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
 // Picks the path row by row: rows with 1 <= k <= max_k run in the bounded kernel, others in the arbitrary one, so
-// a row does not pay for its batch mates; the token of a row depends on nothing but its own logits, parameters and
+// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a row depends on nothing but its own logits, parameters and
 // random words. On an error no output is written.
 //
 // The caller promises:
@@ -473,8 +485,8 @@ enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sam
 
 // Compiles every program that calls described by `spec` can need, so that no request waits for a compiler. Changing
 // k, p, temperature, seeds or replace_val never compiles; a new vocab, dtype, path, `stable`, set of wide arrays, or
-// number of rows past the next power of two does. Raise `cache_capacity` if the programs would not fit. Succeeds at
-// once on the built-in backend.
+// number of rows past the next power of two does. `NUC_INVALID_ARGUMENT` if the programs do not fit `cache_capacity`;
+// the message says how many there are. Succeeds at once on the built-in backend.
 //
 // The caller promises:
 // `spec` points to a `nuc_prewarm_spec`.

@@ -2,9 +2,8 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-
-use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::kernels::{self, pack_params, Path, Spec, Wanted, COLUMNS, RESULTS};
@@ -128,7 +127,9 @@ impl PjrtBackend {
         } else {
             let row_bytes = spec.vocab * spec.dtype.size();
             let mut staged = vec![0u8; spec.batch * row_bytes];
-            for (slot, &row) in staged.chunks_mut(row_bytes).zip(&piece.rows) {
+            // Rows that fill the bucket repeat the last: rows of zeros would be all ties, the slowest there are.
+            let last = piece.rows.last().into_iter().cycle();
+            for (slot, &row) in staged.chunks_mut(row_bytes).zip(piece.rows.iter().chain(last)) {
                 slot.copy_from_slice(bytes_of(batch.row(row)));
             }
             self.upload(&staged, element, &dims)?
@@ -170,6 +171,8 @@ impl PjrtBackend {
             Entry::Arbitrary => vec![Path::Arbitrary],
             _ if !spec.stable => vec![Path::Arbitrary],
             Entry::Bounded => vec![Path::Bounded(max_k)],
+            // No row of such calls can be too large for the bounded path.
+            Entry::Automatic if spec.vocab <= max_k || spec.wanted.slices => vec![Path::Bounded(max_k)],
             Entry::Automatic => vec![Path::Bounded(max_k), Path::Arbitrary],
         };
         let largest = bucket(spec.batch.clamp(1, LARGEST_BUCKET));
@@ -183,7 +186,30 @@ impl PjrtBackend {
                 batch *= 2;
             }
         }
-        specs.par_iter().try_for_each(|spec| self.program(spec).map(drop))
+        if specs.len() > self.programs.capacity() {
+            return Err(Error::argument(format!(
+                "cache_capacity is {}; these calls need {} programs at once",
+                self.programs.capacity(),
+                specs.len()
+            )));
+        }
+        // Threads of this call alone: a sampler leaves none behind.
+        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(specs.len());
+        let (next, specs) = (AtomicUsize::new(0), &specs);
+        let compile = || -> Result<(), Error> {
+            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.program(spec)?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(compile)).collect();
+            workers.into_iter().try_for_each(|worker| {
+                worker
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::Internal("a compiling thread panicked".to_owned())))
+            })
+        })
     }
 
     /// Counters of the program cache.

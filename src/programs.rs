@@ -1,9 +1,10 @@
 //! The cache of compiled programs: bounded, counted, and one compile a program however many threads ask.
 
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use lru::LruCache;
@@ -26,9 +27,16 @@ pub struct CacheStats {
     pub programs: u64,
 }
 
+/// Compiled programs, and those that a thread is compiling: these take no capacity and cannot be evicted, or another
+/// thread would compile them again.
+struct Slots<K, V> {
+    compiled: LruCache<K, V>,
+    in_flight: HashMap<K, Arc<OnceCell<V>>>,
+}
+
 /// Least-recently-used cache from a program's key to its compiled form.
 pub struct ProgramCache<K, V> {
-    slots: Mutex<LruCache<K, Arc<OnceCell<V>>>>,
+    slots: Mutex<Slots<K, V>>,
     compiles: AtomicU64,
     hits: AtomicU64,
     evictions: AtomicU64,
@@ -40,7 +48,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
     /// A cache of at most `capacity` programs.
     pub fn new(capacity: NonZeroUsize) -> Self {
         ProgramCache {
-            slots: Mutex::new(LruCache::new(capacity)),
+            slots: Mutex::new(Slots { compiled: LruCache::new(capacity), in_flight: HashMap::new() }),
             compiles: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
@@ -53,7 +61,14 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
     /// at once wait for one of them; threads that ask for other keys do not. After a failure the next to ask
     /// tries again.
     pub fn get_or_compile<E>(&self, key: &K, compile: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
-        let slot = self.slot(key);
+        let slot = {
+            let mut slots = self.lock();
+            if let Some(program) = slots.compiled.get(key) {
+                self.hits.fetch_add(1, Ordering::Relaxed);
+                return Ok(program.clone());
+            }
+            slots.in_flight.entry(key.clone()).or_default().clone()
+        };
         let mut compiled_here = false;
         let program = slot.get_or_try_init(|| {
             compiled_here = true;
@@ -63,32 +78,34 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
             let counter = if program.is_ok() { &self.compiles } else { &self.failures };
             counter.fetch_add(1, Ordering::Relaxed);
             program
-        })?;
-        if !compiled_here {
+        });
+        if compiled_here {
+            let mut slots = self.lock();
+            slots.in_flight.remove(key);
+            if let Ok(program) = program {
+                if slots.compiled.push(key.clone(), program.clone()).is_some() {
+                    self.evictions.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        } else if program.is_ok() {
             self.hits.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(program.clone())
+        program.cloned()
     }
 
-    fn slot(&self, key: &K) -> Arc<OnceCell<V>> {
-        // The lock is never held while compiling, and nothing under it panics half-way.
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get(key) {
-            return slot.clone();
-        }
-        let slot = Arc::new(OnceCell::new());
-        if slots.push(key.clone(), slot.clone()).is_some() {
-            self.evictions.fetch_add(1, Ordering::Relaxed);
-        }
-        slot
+    /// Programs held at most.
+    pub fn capacity(&self) -> usize {
+        self.lock().compiled.cap().get()
+    }
+
+    // The lock is never held while compiling, and nothing under it panics half-way.
+    fn lock(&self) -> MutexGuard<'_, Slots<K, V>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A snapshot of the counters.
     pub fn stats(&self) -> CacheStats {
-        let programs = {
-            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            slots.iter().filter(|(_, slot)| slot.get().is_some()).count() as u64
-        };
+        let programs = self.lock().compiled.len() as u64;
         CacheStats {
             compiles: self.compiles.load(Ordering::Relaxed),
             hits: self.hits.load(Ordering::Relaxed),
@@ -148,5 +165,32 @@ mod tests {
         assert_eq!(cache.get_or_compile(&1, || Err("no")).unwrap_err(), "no");
         assert_eq!(cache.get_or_compile(&1, || Ok::<_, &str>(5)).unwrap(), 5);
         assert_eq!((cache.stats().failures, cache.stats().compiles), (1, 1));
+    }
+
+    #[test]
+    fn a_failed_compile_evicts_nothing() {
+        let cache = cache(1);
+        cache.get_or_compile(&1, || Ok::<_, &str>(5)).unwrap();
+        cache.get_or_compile(&2, || Err("no")).unwrap_err();
+        assert_eq!((cache.stats().evictions, cache.stats().programs), (0, 1));
+    }
+
+    /// While a full cache's newest program is being compiled, another key's compile does not push it out.
+    #[test]
+    fn a_compile_in_flight_is_not_evicted() {
+        let cache = cache(1);
+        let compiling = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let compile = || {
+                compiling.wait();
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                Ok::<_, Infallible>(1)
+            };
+            scope.spawn(|| cache.get_or_compile(&1, compile).unwrap());
+            compiling.wait();
+            cache.get_or_compile(&2, || Ok::<_, Infallible>(2)).unwrap();
+            assert_eq!(cache.get_or_compile(&1, || Ok::<_, Infallible>(9)).unwrap(), 1);
+        });
+        assert_eq!((cache.stats().compiles, cache.stats().hits), (2, 1));
     }
 }

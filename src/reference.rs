@@ -5,8 +5,6 @@
 
 use std::cmp::Reverse;
 
-use rayon::prelude::*;
-
 use crate::problem::{
     Batch, CallOptions, Logits, Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE,
 };
@@ -114,13 +112,27 @@ pub fn sample_row(
     }
 }
 
-/// [`sample_row`] over a batch, rows in parallel; fills every output that is wanted.
+/// [`sample_row`] over a batch, rows spread over threads of this call; fills every output that is wanted.
 pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
-    let outcomes: Vec<RowOutcome> = outputs
-        .take_rows(batch.len())
-        .par_iter_mut()
-        .enumerate()
-        .map(|(row, arrays)| sample_row(batch.row(row), &batch.rows[row], batch.options, arrays))
-        .collect();
+    let mut outcomes = vec![RowOutcome::default(); batch.len()];
+    let mut arrays = outputs.take_rows(batch.len());
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let share = batch.len().div_ceil(threads).max(1);
+    std::thread::scope(|scope| {
+        let shares = outcomes.chunks_mut(share).zip(arrays.chunks_mut(share)).enumerate();
+        for (i, (outcomes, arrays)) in shares {
+            let work = move || {
+                for (j, (outcome, arrays)) in outcomes.iter_mut().zip(arrays).enumerate() {
+                    let row = i * share + j;
+                    *outcome = sample_row(batch.row(row), &batch.rows[row], batch.options, arrays);
+                }
+            };
+            if batch.len() == 1 {
+                work();
+            } else {
+                scope.spawn(work);
+            }
+        }
+    });
     outputs.set_outcomes(&outcomes);
 }

@@ -172,6 +172,49 @@ plugin_tests! {
     plugin_api_81: PLUGINS[2], 3;
 }
 
+/// Every class of row at the largest vocabularies, and the fewest and the most slots.
+#[test]
+fn plugin_agrees_on_every_class_of_long_rows_and_any_number_of_slots() {
+    let reference = builtin(0);
+    let mut rng = StdRng::seed_from_u64(21);
+    for (vocab, max_k) in [(262_144, 128), (1 << 20, 128), (1000, 1), (5000, 1024), (300, 1024)] {
+        let sampler = with_slots(PLUGINS[0], max_k);
+        let builtin_reference = if max_k == 128 { &reference } else { &sampler };
+        for (entry, ask) in [(Entry::Bounded, EVERYTHING), (Entry::Arbitrary, PLAIN)] {
+            let largest_k = (entry == Entry::Bounded).then_some(max_k as i32);
+            let problem = Problem::random(Dtype::Bf16, ROW_KINDS.len(), vocab, largest_k, &mut rng);
+            let want = sample(builtin_reference, Entry::Reference, &problem, ask);
+            assert_same(
+                &problem,
+                &sample(&sampler, entry, &problem, ask),
+                &want,
+                &format!("{entry:?} {max_k}"),
+            );
+        }
+    }
+}
+
+/// A prewarm that cannot hold what it compiles says so, and compiles nothing that no call can reach.
+#[test]
+fn prewarm_knows_what_calls_need() {
+    use nucleus::kernels::Wanted;
+    use nucleus::sampler::PrewarmSpec;
+    let sampler = with_plugin(PLUGINS[0]);
+    let spec = |vocab, batch| PrewarmSpec {
+        entry: Entry::Automatic,
+        batch,
+        vocab,
+        dtype: Dtype::F32,
+        stable: true,
+        wanted: Wanted::default(),
+    };
+    sampler.prewarm(&spec(100, 2)).unwrap();
+    assert_eq!(sampler.stats().compiles, 2); // short rows all fit the bounded path
+    let error = sampler.prewarm(&spec(1000, 128)).unwrap_err().to_string();
+    assert!(error.contains("cache_capacity is 8") && error.contains("16 programs"), "{error}");
+    assert_eq!(sampler.stats().compiles, 2);
+}
+
 /// k, p, temperature, seeds and the replace value are inputs: changing them compiles nothing.
 #[test]
 fn only_shapes_compile() {

@@ -106,8 +106,6 @@ fn levels() -> Vec<Level> {
         .into_iter()
         .flatten(),
     );
-    #[cfg(feature = "scalar")]
-    levels.push(Level::fallback());
     levels
 }
 

@@ -1,5 +1,5 @@
 //! The bounded-k kernel: divides the row into tiles, filters to the tiles that can hold a survivor, and finishes
-//! on a slice of `slots` entries. Exact for any input, and its cost does not depend on the data.
+//! on a slice of `slots` entries. Exact for any input; the row itself is read once.
 //!
 //! The `slots` largest entries lie in the `slots` tiles whose maxima are largest (ties by lowest index): if an
 //! entry's tile is not among them, each of them holds an entry that comes before it.

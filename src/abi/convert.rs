@@ -40,7 +40,7 @@ pub(super) fn bad<T>(message: impl Into<String>) -> Result<T> {
 
 pub(super) fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
     if pointer.is_null() {
-        return bad(format!("{name} is null"));
+        return bad(format!("{name} is null; it must point to the caller's memory"));
     }
     if !pointer.is_aligned() {
         return bad(format!("{name} is {pointer:p}; it must be aligned to {} bytes", align_of::<T>()));
@@ -141,6 +141,11 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
                     return bad(format!("client_options[{i}].type is {other}; use a nuc_option_type, 0 to 3"))
                 }
             };
+            if option.reserved != [0; 2] {
+                return bad(format!(
+                    "client_options[{i}].reserved is not zero; zero the struct before setting fields"
+                ));
+            }
             client_options.push((name.to_owned(), value));
         }
     }

@@ -3,6 +3,7 @@
 use libc::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::float_environment::FloatEnvironment;
 use super::types::nuc_error;
 use super::types::nuc_status::{self, *};
 use crate::error::Error;
@@ -14,22 +15,27 @@ use crate::pjrt::ErrorKind;
 /// `error` is null or points to a writable `nuc_error`.
 pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<(), Error>) -> nuc_status {
     // Unwind safety: what a panic could leave half-done is the call's own state, which is dropped, and the
-    // caches behind a handle, whose locks are held over no code that can panic half-way.
-    let (code, message) = match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => (NUC_OK, String::new()),
-        Ok(Err(failure)) => (status(&failure), failure.to_string()),
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied())
-                .unwrap_or("no message");
-            (NUC_INTERNAL, format!("internal defect, please report it: {text}"))
+    // caches behind a handle, whose locks are held over no code that can panic half-way. The message and the log
+    // are made in here too: a logger of the host may panic.
+    let described = catch_unwind(AssertUnwindSafe(|| {
+        let _environment = FloatEnvironment::standard();
+        match body() {
+            Ok(()) => (NUC_OK, String::new()),
+            Err(failure) => {
+                let (code, message) = (status(&failure), failure.to_string());
+                log::debug!("{code:?}: {message}");
+                (code, message)
+            }
         }
-    };
-    if code != NUC_OK {
-        log::debug!("{code:?}: {message}");
-    }
+    }));
+    let (code, message) = described.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        (NUC_INTERNAL, format!("internal defect, please report it: {text}"))
+    });
     if !error.is_null() && error.is_aligned() {
         // SAFETY: not null, aligned, and the caller vouches for the memory.
         let error = unsafe { &mut *error };
@@ -53,6 +59,8 @@ fn status(error: &Error) -> nuc_status {
             ErrorKind::NotFound => NUC_PLUGIN_NOT_FOUND,
             ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,
             ErrorKind::ApiVersion => NUC_PLUGIN_VERSION,
+            ErrorKind::Argument => NUC_INVALID_ARGUMENT,
+            ErrorKind::Misbehaved => NUC_INTERNAL,
             _ => NUC_DEVICE_ERROR,
         },
     }

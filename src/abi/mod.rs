@@ -5,6 +5,7 @@
 #![allow(non_camel_case_types)]
 
 mod convert;
+mod float_environment;
 mod guard;
 mod info;
 mod structs;
@@ -173,10 +174,11 @@ impl Call {
 
 /// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 ///
-/// `tokens` `[batch]` receives each row's token, or −1 where the row has no finite candidate. `row_status`
+/// `tokens` `[batch]`, not null unless batch is 0, receives each row's token, or −1 where the row has no finite
+/// candidate. `row_status`
 /// `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
 /// Picks the path row by row: rows with 1 <= k <= max_k run in the bounded kernel, others in the arbitrary one, so
-/// a row does not pay for its batch mates; the token of a row depends on nothing but its own logits, parameters and
+/// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a row depends on nothing but its own logits, parameters and
 /// random words. On an error no output is written.
 ///
 /// # Safety
@@ -255,8 +257,8 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
 
 /// Compiles every program that calls described by `spec` can need, so that no request waits for a compiler. Changing
 /// k, p, temperature, seeds or replace_val never compiles; a new vocab, dtype, path, `stable`, set of wide arrays, or
-/// number of rows past the next power of two does. Raise `cache_capacity` if the programs would not fit. Succeeds at
-/// once on the built-in backend.
+/// number of rows past the next power of two does. `NUC_INVALID_ARGUMENT` if the programs do not fit `cache_capacity`;
+/// the message says how many there are. Succeeds at once on the built-in backend.
 ///
 /// # Safety
 /// `spec` points to a `nuc_prewarm_spec`.

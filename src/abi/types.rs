@@ -27,7 +27,8 @@ pub enum nuc_status {
 }
 
 /// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
-/// null. It is written by every call that gets it: on success `code` is `NUC_OK` and the message empty. There is
+/// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
+/// message empty. There is
 /// no thread-local error state, so any thread, goroutine or task may make any call.
 #[repr(C)]
 pub struct nuc_error {
@@ -74,20 +75,23 @@ pub enum nuc_option_type {
 }
 
 /// One option for the plugin's client, as the plugin's documentation names it; for instance `preallocate`, a
-/// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. The caller owns it and may free it after
-/// `nuc_sampler_create`.
+/// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. Zero it, then set the fields. The caller owns it and may free
+/// it after `nuc_sampler_create`. Names and types must be the plugin's own: some plugins end the process on an option
+/// of the wrong type, which no caller can prevent.
 #[repr(C)]
 pub struct nuc_client_option {
     /// Terminated UTF-8.
     pub name: *const c_char,
     /// A `nuc_option_type`: which of the fields below holds the value.
     pub r#type: i32,
-    /// Terminated UTF-8.
-    pub string_value: *const c_char,
-    /// Also holds a bool.
-    pub int64_value: i64,
     /// Single precision, as PJRT has it.
     pub float_value: f32,
+    /// Also holds a bool, 0 or 1.
+    pub int64_value: i64,
+    /// Terminated UTF-8.
+    pub string_value: *const c_char,
+    /// Zero; for values of other types.
+    pub reserved: [u64; 2],
 }
 
 /// How to make a sampler. Fill it with `nuc_sampler_options_init`, change what should differ, pass it to
@@ -102,7 +106,7 @@ pub struct nuc_sampler_options {
     /// Index of the device among the client's addressable devices. Default: 0.
     pub device_index: i32,
     /// Path of a PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
-    /// `NUCLEUS_PJRT_PLUGIN`.
+    /// `NUCLEUS_PJRT_PLUGIN`. Not looked at with `NUC_BACKEND_BUILTIN`.
     pub plugin_path: *const c_char,
     /// Options for the plugin's client, `num_client_options` of them. Default: null.
     pub client_options: *const nuc_client_option,
@@ -110,9 +114,11 @@ pub struct nuc_sampler_options {
     pub num_client_options: usize,
     /// Slots of the bounded path: the largest k it takes, and the width of the k-slices. 1 to 1024; default 128.
     pub max_k: usize,
-    /// Compiled programs kept before the least recently used is dropped. At least 1; default 64.
+    /// Compiled programs kept before the least recently used is dropped. At least 1; default 64. A batch that mixes
+    /// paths needs two at once.
     pub cache_capacity: usize,
-    /// Threads of the built-in backend, the calling one included. 0 (default): one a core.
+    /// Threads of the built-in backend. 1: none but the caller's. More: a pool of so many, which the caller waits for
+    /// where a call is large enough to share. 0 (default): one a core.
     pub num_threads: usize,
 }
 
@@ -147,7 +153,9 @@ pub struct nuc_batch {
     pub batch: usize,
     /// Elements of a row, 1 to 16777216.
     pub vocab: usize,
-    /// Elements from the start of one row to the start of the next, at least `vocab`; 0 means `vocab`.
+    /// Elements from the start of one row to the start of the next, at least `vocab`; 0 means `vocab`. What lies between
+    /// rows is not looked at, but all of `(batch - 1) * row_stride + vocab` elements must be readable, and written by no
+    /// one during the call.
     pub row_stride: usize,
     /// Top-k: exactly this many survive, ties by lowest index. k <= 0 or k >= vocab: off. Default: off.
     pub k: *const i32,

@@ -62,3 +62,27 @@ pub fn check_row(p: f32, min_p: f32, temperature: f32) -> Result<(), (&'static s
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against `log2(e) / T · 2¹⁸` with 60 digits, rounded once: the f64 on the way must not change the f32.
+    #[test]
+    fn scale_is_rounded_once() {
+        let exact = [
+            (1e-5_f32, 0x510ce360_u32),
+            (0.1_f32, 0x4a66d4ca_u32),
+            (0.3_f32, 0x4999e331_u32),
+            (0.7_f32, 0x4903e74f_u32),
+            (1.0_f32, 0x48b8aa3b_u32),
+            (1.3_f32, 0x488e0ccb_u32),
+            (2.5_f32, 0x4813bb63_u32),
+            (10.0_f32, 0x4713bb63_u32),
+            (1e30_f32, 0x16ea1735_u32),
+        ];
+        for (temperature, bits) in exact {
+            assert_eq!(scale(temperature).to_bits(), bits, "T = {temperature}");
+        }
+    }
+}

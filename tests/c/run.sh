@@ -89,7 +89,7 @@ examples_agree() {
 
 for source in tests/c/test_*.c; do
     name=$(basename "$source" .c)
-    cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread
+    cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread -lm
 done
 cc -std=c99 $warnings tests/c/test_basics.c -o "$bin/test_basics_static" $static
 c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp" $shared

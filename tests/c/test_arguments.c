@@ -492,7 +492,11 @@ static void creation(const char *program, const char *plugin) {
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "device_index");
 
     /* The client's options are checked on every backend. */
-    nuc_client_option option = {"name", NUC_OPTION_STRING, "value", 0, 0.0f};
+    nuc_client_option option;
+    memset(&option, 0, sizeof option);
+    option.name = "name";
+    option.type = NUC_OPTION_STRING;
+    option.string_value = "value";
     options = fresh_options();
     options.num_client_options = 1;
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "client_options");

@@ -1,4 +1,5 @@
 /* Versions, status strings, a sampler's life, the getters, and answers that are known beforehand. */
+#include <fenv.h>
 #include "check.h"
 
 static void versions(void) {
@@ -212,6 +213,54 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
     CHECK(after.compiles == before.compiles && after.hits == before.hits + (has_plugin ? 1 : 0));
 }
 
+/* The caller's rounding mode changes no bit, and is the caller's again after the call. Rows short enough to run on the
+ * calling thread, and a batch large enough for others. */
+static void rounding_modes(nuc_sampler *sampler) {
+    enum { ROWS = 64, WIDE = 3000 };
+    const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
+    nuc_error error;
+    uint64_t state = 5, *seed = malloc(ROWS * sizeof *seed);
+    float *logits = malloc(ROWS * WIDE * sizeof *logits), *p = malloc(ROWS * sizeof *p);
+    float *temperature = malloc(ROWS * sizeof *temperature);
+    int32_t *weights[2], tokens[2][ROWS];
+    for (int i = 0; i < 2; i++) weights[i] = malloc(ROWS * WIDE * sizeof *weights[i]);
+    for (size_t i = 0; i < ROWS * WIDE; i++) logits[i] = 9.0f * next_float(&state);
+    for (size_t i = 0; i < ROWS; i++) {
+        seed[i] = i;
+        p[i] = 0.9f;
+        temperature[i] = 0.1f + 0.03f * (float)i;
+    }
+    for (size_t rows = 1; rows <= ROWS; rows += ROWS - 1) {
+        for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
+            nuc_batch batch = whole_batch();
+            nuc_debug_arrays debug;
+            memset(&debug, 0, sizeof debug);
+            debug.struct_size = sizeof debug;
+            batch.logits = logits;
+            batch.batch = rows;
+            batch.vocab = WIDE;
+            batch.p = p;
+            batch.temperature = temperature;
+            batch.seed = seed;
+            debug.topk_topp_unnorm_probs_i32_unsorted = weights[mode != 0];
+            fesetround(modes[mode]);
+            const nuc_status status =
+                nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens[mode != 0], NULL, &debug, &error);
+            const int kept = fegetround() == modes[mode];
+            fesetround(FE_TONEAREST);
+            CHECK_STATUS(NUC_OK, error, status);
+            CHECK(kept);
+            CHECK(memcmp(tokens[0], tokens[mode != 0], rows * sizeof **tokens) == 0);
+            CHECK(memcmp(weights[0], weights[mode != 0], rows * WIDE * sizeof **weights) == 0);
+        }
+    }
+    for (int i = 0; i < 2; i++) free(weights[i]);
+    free(seed);
+    free(logits);
+    free(p);
+    free(temperature);
+}
+
 int main(int argc, char **argv) {
     const char *plugin = argc > 1 ? argv[1] : NULL;
     versions();
@@ -220,6 +269,7 @@ int main(int argc, char **argv) {
     nuc_sampler *sampler = make_sampler(plugin, 128);
     getters(sampler, plugin != NULL);
     known_answers(sampler, plugin != NULL);
+    rounding_modes(sampler);
     nuc_error error;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     return report();

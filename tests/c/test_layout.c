@@ -18,11 +18,11 @@ typedef struct later_batch {
 static void layout(void) {
     CHECK(sizeof(nuc_error) == 512);
     FIELD(nuc_error, message, 4);
-    CHECK(sizeof(nuc_client_option) == 40);
+    CHECK(sizeof(nuc_client_option) == 48);
     FIELD(nuc_client_option, type, 8);
-    FIELD(nuc_client_option, string_value, 16);
-    FIELD(nuc_client_option, int64_value, 24);
-    FIELD(nuc_client_option, float_value, 32);
+    FIELD(nuc_client_option, string_value, 24);
+    FIELD(nuc_client_option, int64_value, 16);
+    FIELD(nuc_client_option, float_value, 12);
     CHECK(sizeof(nuc_sampler_options) == 64);
     FIELD(nuc_sampler_options, backend, 8);
     FIELD(nuc_sampler_options, device_index, 12);

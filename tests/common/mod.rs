@@ -28,7 +28,12 @@ pub fn builtin(num_threads: usize) -> Sampler {
 }
 
 pub fn with_plugin(name: &str) -> Sampler {
+    with_slots(name, 128)
+}
+
+pub fn with_slots(name: &str, max_k: usize) -> Sampler {
     let options = SamplerOptions {
+        max_k,
         backend: BackendChoice::Pjrt,
         plugin: Some(plugin(name)),
         cache_capacity: 8,

@@ -3,14 +3,14 @@
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::format::{for_vectors, with_format, Blocks, Format, BLOCK, VECTORS};
-use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
+use super::lanes::{load, total, Lanes, Room, Several, LANES, SUMMABLE};
 use super::search::{measure, search, Found, Goal, Measure};
 use super::select::{nth_set, sampled};
 use crate::problem::Logits;
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::params::RowParams;
 use crate::semantics::top_p::target;
-use crate::semantics::weights::MAX_WEIGHT;
+use crate::semantics::weights::{cubic, quantize, weight_of_cubic, MAX_WEIGHT};
 
 /// What a weight is computed with, besides the logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -149,8 +149,100 @@ pub(super) fn weigh_and_collect(
     (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     dispatch!(level, simd => with_format!(row, row, F => {
-        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, (values, offsets))
+        weigh_and_collect_any::<_, F>(simd, row, group, (bins, tops), temper, least, (values, offsets))
     }))
+}
+
+#[inline(always)]
+fn weigh_and_collect_any<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    group: usize,
+    maxima: (&[f32], &[f32]),
+    temper: Temper,
+    least: i32,
+    out: (&mut [i32], &mut [u32]),
+) -> (Sums, usize) {
+    if S::f32s::LEN >= LANES {
+        weigh_and_collect_in_halves::<S, F>(simd, row, group, maxima, temper, least, out)
+    } else {
+        weigh_and_collect_impl::<S, F>(simd, row, group, maxima, temper, least, out)
+    }
+}
+
+/// [`weigh_and_collect_impl`] with each half of the weights' computation on several blocks before the other: one
+/// operation waits for another in the halves for less long, so that a core finds more of them to start.
+#[inline(always)]
+fn weigh_and_collect_in_halves<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    temper: Temper,
+    least: i32,
+    (values, offsets): (&mut [i32], &mut [u32]),
+) -> (Sums, usize) {
+    const FOUR: usize = 4 * LANES;
+    const AT_ONCE: usize = 8;
+    let a = Lanes(simd);
+    let four = Several::<_, 4>(a);
+    let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));
+    let floor = a.float(floor_of_weight(temper, 1));
+    let blocks = Blocks::<F>::new(row);
+    // Of each block `q` and its cubic.
+    let mut between = [[[0_i32; BLOCK]; 2]; AT_ONCE];
+    let (mut sum, mut len) = (0, 0);
+    for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
+        offsets.fill(len as u32);
+        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(floor).any_true() {
+            continue;
+        }
+        for (j, offsets) in offsets.chunks_mut(AT_ONCE).enumerate() {
+            let first = i * group + j * AT_ONCE;
+            let mut heavy = [false; AT_ONCE];
+            for (j, [qs, cubics]) in between[..offsets.len()].iter_mut().enumerate() {
+                let bin: f32x16<S> = load(simd, &bins[(first + j) * LANES..][..LANES]);
+                heavy[j] = bin.simd_ge(floor).any_true();
+                if !heavy[j] {
+                    continue;
+                }
+                let fours = qs.as_chunks_mut::<FOUR>().0.iter_mut().zip(cubics.as_chunks_mut::<FOUR>().0);
+                for (half, (qs, cubics)) in blocks.get(first + j).as_chunks::<FOUR>().0.iter().zip(fours) {
+                    let (pairs, _) = half.as_chunks::<{ 2 * LANES }>();
+                    let ([x0, x1], [x2, x3]) = (F::pair(simd, &pairs[0]), F::pair(simd, &pairs[1]));
+                    let q = quantize(four, [max; 4], [x0, x1, x2, x3], [scale; 4]);
+                    let cubic = cubic(four, q);
+                    for i in 0..4 {
+                        q[i].store_slice(&mut qs[i * LANES..][..LANES]);
+                        cubic[i].store_slice(&mut cubics[i * LANES..][..LANES]);
+                    }
+                }
+            }
+            let mut lanes = a.int(0);
+            for (j, (offset, [qs, cubics])) in offsets.iter_mut().zip(&between).enumerate() {
+                *offset = len as u32;
+                if !heavy[j] {
+                    continue;
+                }
+                let mut room = Room::new(values, len);
+                let fours = qs.as_chunks::<FOUR>().0.iter().zip(cubics.as_chunks::<FOUR>().0);
+                for (qs, cubics) in fours {
+                    let (mut q, mut cubic) = ([a.int(0); 4], [a.int(0); 4]);
+                    for i in 0..4 {
+                        q[i] = load(simd, &qs[i * LANES..][..LANES]);
+                        cubic[i] = load(simd, &cubics[i * LANES..][..LANES]);
+                    }
+                    for weight in weight_of_cubic(four, q, cubic) {
+                        lanes += weight;
+                        room.push(weight, weight.simd_ge(least));
+                    }
+                }
+                len += room.len();
+            }
+            sum += total(lanes);
+        }
+    }
+    (Sums { all: sum, collected: sum_of(simd, &values[..len]) }, len)
 }
 
 #[inline(always)]
@@ -419,7 +511,7 @@ fn write_weights_impl<S: Simd, F: Format>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::semantics::weights::{quantize, weight};
+    use crate::semantics::weights::weight;
 
     #[test]
     fn below_the_floor_of_a_weight_all_weigh_less() {

@@ -55,6 +55,26 @@ pub(super) trait Format {
     }
 }
 
+/// A 16-bit logits type: sign and magnitude, infinity the largest that is not a NaN.
+pub(super) trait Half: Format<Bits = u16> {
+    /// The f32 bits of an element given as its 16 bits, zero-extended. Exact.
+    fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int;
+}
+
+impl Half for Bf16 {
+    #[inline(always)]
+    fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int {
+        widen_bf16(a, bits)
+    }
+}
+
+impl Half for F16 {
+    #[inline(always)]
+    fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int {
+        widen_f16(a, bits)
+    }
+}
+
 /// Maxima, and a sum that is NaN if an element is. The sum can also be NaN where +inf is about, which costs time
 /// but not correctness.
 #[inline(always)]
@@ -132,10 +152,10 @@ impl Format for F16 {
         let mut magnitude = u16x32::splat(simd, 0);
         for chunk in chunks {
             let bits = u16x32::simd_from(simd, *chunk);
-            max = max.max(key_f16(bits.bitcast()));
+            max = max.max(key16(bits.bitcast()));
             magnitude = magnitude.max(bits & 0x7fff);
         }
-        let [low, high] = widened(simd, &key_f16(max).bitcast::<u16x32<S>>().to_array());
+        let [low, high] = widened(simd, &key16(max).bitcast::<u16x32<S>>().to_array());
         let max = a.from_bits(widen_f16(a, low)).max(a.from_bits(widen_f16(a, high)));
         let [low, high] = widened(simd, &magnitude.to_array());
         let nan = a.lt(a.int(0x7c00), low.max(high));
@@ -143,9 +163,9 @@ impl Format for F16 {
     }
 }
 
-/// Maps binary16 bits to integers that order like the values do. Its own inverse.
+/// Maps the bits of a 16-bit logits type to integers that order like the values do. Its own inverse.
 #[inline(always)]
-fn key_f16<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
+pub(super) fn key16<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
     let sign: u16x32<S> = (bits >> 15_u32).bitcast();
     bits ^ (sign >> 1_u32).bitcast::<i16x32<S>>()
 }

@@ -113,7 +113,7 @@ impl<S: Simd> Lanes<S> {
 /// Several values at a time, each operation on all of them before the next one: what depends on what is then far enough
 /// apart that a core need not wait.
 #[derive(Clone, Copy)]
-struct Several<A, const N: usize>(A);
+pub(super) struct Several<A, const N: usize>(pub(super) A);
 
 macro_rules! each {
     ($($name:ident($a:ident: $from:ident $(, $b:ident: $by:ident)*) -> $to:ident;)*) => {

@@ -3,17 +3,14 @@
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::format::{for_vectors, with_format, Blocks, Format, BLOCK, VECTORS};
-use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
+use super::lanes::{load, total, Lanes, Room, Several, LANES, SUMMABLE};
 use super::search::{measure, search, Found, Goal, Measure};
 use super::select::{nth_set, sampled};
 use crate::problem::Logits;
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::params::RowParams;
 use crate::semantics::top_p::target;
-use crate::semantics::weights::MAX_WEIGHT;
-
-/// From this `q` on every weight is 0.
-const WEIGHTLESS_Q: f32 = (26 << 18) as f32;
+use crate::semantics::weights::{cubic, quantize, weight_of_cubic, MAX_WEIGHT};
 
 /// What a weight is computed with, besides the logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,12 +21,15 @@ pub(super) struct Temper {
     pub(super) scale: f32,
 }
 
-/// Below this logit every weight is 0.
-fn weightless(temper: Temper) -> f32 {
-    temper.max - WEIGHTLESS_Q / temper.scale
+/// Below this logit every weight is less than `least`, which is at least 1.
+fn floor_of_weight(temper: Temper, least: i32) -> f32 {
+    // Leaves room for the errors that W may have, 2⁻¹⁸ of it and 1, and for those made here.
+    let octaves = if least < 16 { 26.0 } else { 24.125 - (least as f32).log2() };
+    // Rounding the difference does no harm: it cannot pass over a logit.
+    temper.max - octaves * (1 << 18) as f32 / temper.scale
 }
 
-/// Two weights between which the nucleus probably ends, not far apart, for a row without top-k.
+/// Two weights between which the nucleus probably ends, not far apart, for a row with top-p and without top-k.
 ///
 /// The maxima give a lower bound on the total, a sample the mass that lies low.
 pub(super) fn estimate(
@@ -41,9 +41,6 @@ pub(super) fn estimate(
     weights: &mut [i32],
     spare: &mut [i32],
 ) -> (i32, i32) {
-    if params.top_p.mantissa == 0 {
-        return (params.min_weight.max(1), MAX_WEIGHT);
-    }
     let vectors = row.len() / LANES;
     let wanted = 2048 / LANES;
     if vectors < 4 * wanted {
@@ -152,8 +149,100 @@ pub(super) fn weigh_and_collect(
     (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     dispatch!(level, simd => with_format!(row, row, F => {
-        weigh_and_collect_impl::<_, F>(simd, row, group, (bins, tops), temper, least, (values, offsets))
+        weigh_and_collect_any::<_, F>(simd, row, group, (bins, tops), temper, least, (values, offsets))
     }))
+}
+
+#[inline(always)]
+fn weigh_and_collect_any<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    group: usize,
+    maxima: (&[f32], &[f32]),
+    temper: Temper,
+    least: i32,
+    out: (&mut [i32], &mut [u32]),
+) -> (Sums, usize) {
+    if S::f32s::LEN >= LANES {
+        weigh_and_collect_in_halves::<S, F>(simd, row, group, maxima, temper, least, out)
+    } else {
+        weigh_and_collect_impl::<S, F>(simd, row, group, maxima, temper, least, out)
+    }
+}
+
+/// [`weigh_and_collect_impl`] with each half of the weights' computation on several blocks before the other: one
+/// operation waits for another in the halves for less long, so that a core finds more of them to start.
+#[inline(always)]
+fn weigh_and_collect_in_halves<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    temper: Temper,
+    least: i32,
+    (values, offsets): (&mut [i32], &mut [u32]),
+) -> (Sums, usize) {
+    const FOUR: usize = 4 * LANES;
+    const AT_ONCE: usize = 8;
+    let a = Lanes(simd);
+    let four = Several::<_, 4>(a);
+    let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));
+    let floor = a.float(floor_of_weight(temper, 1));
+    let blocks = Blocks::<F>::new(row);
+    // Of each block `q` and its cubic.
+    let mut between = [[[0_i32; BLOCK]; 2]; AT_ONCE];
+    let (mut sum, mut len) = (0, 0);
+    for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
+        offsets.fill(len as u32);
+        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(floor).any_true() {
+            continue;
+        }
+        for (j, offsets) in offsets.chunks_mut(AT_ONCE).enumerate() {
+            let first = i * group + j * AT_ONCE;
+            let mut heavy = [false; AT_ONCE];
+            for (j, [qs, cubics]) in between[..offsets.len()].iter_mut().enumerate() {
+                let bin: f32x16<S> = load(simd, &bins[(first + j) * LANES..][..LANES]);
+                heavy[j] = bin.simd_ge(floor).any_true();
+                if !heavy[j] {
+                    continue;
+                }
+                let fours = qs.as_chunks_mut::<FOUR>().0.iter_mut().zip(cubics.as_chunks_mut::<FOUR>().0);
+                for (half, (qs, cubics)) in blocks.get(first + j).as_chunks::<FOUR>().0.iter().zip(fours) {
+                    let (pairs, _) = half.as_chunks::<{ 2 * LANES }>();
+                    let ([x0, x1], [x2, x3]) = (F::pair(simd, &pairs[0]), F::pair(simd, &pairs[1]));
+                    let q = quantize(four, [max; 4], [x0, x1, x2, x3], [scale; 4]);
+                    let cubic = cubic(four, q);
+                    for i in 0..4 {
+                        q[i].store_slice(&mut qs[i * LANES..][..LANES]);
+                        cubic[i].store_slice(&mut cubics[i * LANES..][..LANES]);
+                    }
+                }
+            }
+            let mut lanes = a.int(0);
+            for (j, (offset, [qs, cubics])) in offsets.iter_mut().zip(&between).enumerate() {
+                *offset = len as u32;
+                if !heavy[j] {
+                    continue;
+                }
+                let mut room = Room::new(values, len);
+                let fours = qs.as_chunks::<FOUR>().0.iter().zip(cubics.as_chunks::<FOUR>().0);
+                for (qs, cubics) in fours {
+                    let (mut q, mut cubic) = ([a.int(0); 4], [a.int(0); 4]);
+                    for i in 0..4 {
+                        q[i] = load(simd, &qs[i * LANES..][..LANES]);
+                        cubic[i] = load(simd, &cubics[i * LANES..][..LANES]);
+                    }
+                    for weight in weight_of_cubic(four, q, cubic) {
+                        lanes += weight;
+                        room.push(weight, weight.simd_ge(least));
+                    }
+                }
+                len += room.len();
+            }
+            sum += total(lanes);
+        }
+    }
+    (Sums { all: sum, collected: sum_of(simd, &values[..len]) }, len)
 }
 
 #[inline(always)]
@@ -168,7 +257,7 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
 ) -> (Sums, usize) {
     let a = Lanes(simd);
     let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));
-    let floor = a.float(weightless(temper));
+    let floor = a.float(floor_of_weight(temper, 1));
     let blocks = Blocks::<F>::new(row);
     let (mut sum, mut lanes, mut pending, mut len) = (0, a.int(0), 0, 0);
     for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
@@ -202,6 +291,103 @@ fn weigh_and_collect_impl<S: Simd, F: Format>(
     }
     let all = sum + total(lanes);
     (Sums { all, collected: sum_of(simd, &values[..len]) }, len)
+}
+
+/// Weighs a row without NaN and +inf and writes, for each block, [`LANES`] sums of its weights that are at least
+/// `least`. `offsets` receives the number of sums before each block. Returns their total and their number.
+pub(super) fn weigh_blocks(
+    level: Level,
+    row: Logits<'_>,
+    bins: &[f32],
+    temper: Temper,
+    least: i32,
+    (sums, offsets): (&mut [i32], &mut [u32]),
+) -> (u64, usize) {
+    dispatch!(level, simd => with_format!(row, row, F => {
+        weigh_blocks_impl::<_, F>(simd, row, bins, temper, least, (sums, offsets))
+    }))
+}
+
+#[inline(always)]
+fn weigh_blocks_impl<S: Simd, F: Format>(
+    simd: S,
+    row: &[F::Bits],
+    bins: &[f32],
+    temper: Temper,
+    least: i32,
+    (sums, offsets): (&mut [i32], &mut [u32]),
+) -> (u64, usize) {
+    let a = Lanes(simd);
+    let floor = a.float(floor_of_weight(temper, least));
+    let (max, scale, least) = (a.float(temper.max), a.float(temper.scale), a.int(least));
+    let blocks = Blocks::<F>::new(row);
+    let (mut sum, mut lanes, mut pending) = (0, a.int(0), 0);
+    let bins = bins.as_chunks::<LANES>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
+    for (block, (offset, (bin, out))) in offsets.iter_mut().zip(bins).enumerate() {
+        *offset = (block * LANES) as u32;
+        let mut here = a.int(0);
+        if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
+            for half in blocks.get(block).as_chunks::<{ 4 * LANES }>().0 {
+                let (pairs, _) = half.as_chunks::<{ 2 * LANES }>();
+                let ([x0, x1], [x2, x3]) = (F::pair(simd, &pairs[0]), F::pair(simd, &pairs[1]));
+                for weight in a.weights4([x0, x1, x2, x3], max, scale) {
+                    here += weight.simd_ge(least).select(weight, a.int(0));
+                }
+            }
+        }
+        here.store_slice(out);
+        if pending == SUMMABLE {
+            sum += total(lanes);
+            (lanes, pending) = (a.int(0), 0);
+        }
+        pending += VECTORS;
+        lanes += here;
+    }
+    (sum + total(lanes), offsets.len() * LANES)
+}
+
+/// The index where the running sum of the weights that are at least `least` exceeds `remainder`, from the sums that
+/// [`weigh_blocks`] wrote.
+pub(super) fn draw_by_blocks(
+    level: Level,
+    row: Logits<'_>,
+    sums: &[i32],
+    temper: Temper,
+    least: i32,
+    remainder: u64,
+) -> Option<usize> {
+    let (block, remainder) = dispatch!(level, simd => find_block(simd, sums, remainder))?;
+    let start = block * BLOCK;
+    let row = row.slice(start, BLOCK.min(row.len() - start));
+    let mut weights = [0; BLOCK];
+    write_weights(level, row, temper, least, &mut weights);
+    Some(start + draw(level, &weights, least, remainder)?)
+}
+
+/// The block that [`draw_by_blocks`] ends in, and what is left of the remainder there.
+#[inline(always)]
+fn find_block<S: Simd>(simd: S, sums: &[i32], mut remainder: u64) -> Option<(usize, u64)> {
+    // As many as a lane can add up.
+    const CHUNK: usize = SUMMABLE / VECTORS;
+    for (i, chunk) in sums.chunks(CHUNK * LANES).enumerate() {
+        let mut lanes = i32x16::splat(simd, 0);
+        for vector in chunk.chunks_exact(LANES) {
+            lanes += load::<S, i32x16<S>, i32>(simd, vector);
+        }
+        let sum = total(lanes);
+        if sum <= remainder {
+            remainder -= sum;
+            continue;
+        }
+        for (j, vector) in chunk.chunks_exact(LANES).enumerate() {
+            let sum = total::<S>(load(simd, vector));
+            if sum > remainder {
+                return Some((i * CHUNK + j, remainder));
+            }
+            remainder -= sum;
+        }
+    }
+    None
 }
 
 /// The index of the weight at `position` among those that [`weigh_and_collect`] collected.
@@ -319,5 +505,25 @@ fn write_weights_impl<S: Simd, F: Format>(
             at += LANES;
         });
         out.copy_from_slice(&weights[..out.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::weights::weight;
+
+    #[test]
+    fn below_the_floor_of_a_weight_all_weigh_less() {
+        for max in [0.0_f32, 9.3, -1e4, 3e7, 1e30, f32::MAX] {
+            for scale in [1.442_695 * 262_144.0, 40.0, 1e9, 1e-20] {
+                for least in (0..24).flat_map(|bit| [1 << bit, (1 << bit) + 1, (2 << bit) - 1]) {
+                    let floor = floor_of_weight(Temper { max, scale }, least);
+                    let below = floor.next_down();
+                    let reached = weight(Scalar, quantize(Scalar, max, below, scale));
+                    assert!(floor == f32::NEG_INFINITY || reached < least, "{max} {scale} {least}");
+                }
+            }
+        }
     }
 }

@@ -128,6 +128,7 @@ impl<'a> Task<'a> {
             let temper = Temper { max: scanned.max, scale: params.scale };
             match collected {
                 Some((collected, kept)) => self.draw_collected(collected, kept, temper, &mut work),
+                None if params.top_p.mantissa == 0 => self.draw_above(whole, parts, temper, &mut work),
                 None => self.draw_from_row(whole, parts, temper, &mut work),
             }
         });
@@ -264,6 +265,29 @@ impl<'a> Task<'a> {
         Drawn { index, remainder, weighed: Weighed::Collected { least: found.threshold } }
     }
 
+    /// Without top-p it is known beforehand which weights count, and nothing has to be collected.
+    fn draw_above(&self, whole: Part<'a>, parts: usize, temper: Temper, work: &mut Workspace<'_>) -> Drawn {
+        let level = self.level;
+        let least = self.params.min_weight.max(1);
+        let (bins, tops) = (&*work.bins, &*work.tops);
+        let (total, len) = parts::collect(
+            whole,
+            parts,
+            work.weights,
+            work.offsets,
+            |part, sums, offsets| {
+                let (bins, _) = part.maxima(bins, tops);
+                nucleus::weigh_blocks(level, part.row, bins, temper, least, (sums, offsets))
+            },
+            |a, b| a + b,
+        );
+        let remainder = self.remainder(total);
+        let index = nucleus::draw_by_blocks(level, self.row, &work.weights[..len], temper, least, remainder)
+            .expect("the remainder is below the sum of the kept weights");
+        Drawn { index, remainder, weighed: Weighed::Row { temper, least } }
+    }
+
+    /// With top-p.
     fn draw_from_row(
         &self,
         whole: Part<'a>,

@@ -1,14 +1,14 @@
 //! Top-k: a bound that lets few entries through, the entries above it, and the exact threshold among them.
 
-use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, f32x16, i16x32, i32x16, prelude::*, u16x32, Level, Simd};
 
-use super::format::{for_vectors, with_format, Blocks, Format, BLOCK};
+use super::format::{for_vectors, key16, with_format, Bf16, Blocks, Format, Half, BLOCK, F16, F32};
 use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
 use super::nucleus::Temper;
 use super::scan::{at_least, floor_of_key, Summary};
 use super::search::{measure, pad, search, Found, Goal, Measure};
 use crate::problem::Logits;
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 
 /// Above −inf: the order key that every candidate reaches.
@@ -202,9 +202,11 @@ pub(super) fn scan_and_collect(
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> (Summary, usize) {
-    dispatch!(level, simd => with_format!(row, row, F => {
-        scan_and_collect_impl::<_, F>(simd, row, bound, values, offsets)
-    }))
+    dispatch!(level, simd => match row {
+        Logits::Bf16(row) => scan_and_collect_half::<_, Bf16>(simd, row, bound, values, offsets),
+        Logits::F16(row) => scan_and_collect_half::<_, F16>(simd, row, bound, values, offsets),
+        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, bound, values, offsets),
+    })
 }
 
 #[inline(always)]
@@ -235,6 +237,81 @@ fn scan_and_collect_impl<S: Simd, F: Format>(
         len += room.len();
     }
     (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
+}
+
+/// [`scan_and_collect_impl`] for 16-bit types: compares and compacts 32 elements at a time as they are, and widens only
+/// what it collected. Where a machine compacts 16-bit lanes with one instruction, that is.
+#[inline(always)]
+fn scan_and_collect_half<S: Simd, F: Half>(
+    simd: S,
+    row: &[u16],
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Summary, usize) {
+    if S::f32s::LEN < LANES {
+        return scan_and_collect_impl::<S, F>(simd, row, bound, values, offsets);
+    }
+    const PAIR: usize = 2 * LANES;
+    let (least, most) = (key_of(F::NEG_INF), -1 - key_of(F::NEG_INF));
+    let limit = i16x32::splat(simd, least_key::<F>(bound));
+    let blocks = Blocks::<F>::new(row);
+    let (mut max, mut min) = (i16x32::splat(simd, least), i16x32::splat(simd, most));
+    let mut len = 0;
+    let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
+    for (block, offset) in offsets.iter_mut().enumerate() {
+        *offset = len as u32;
+        let room: &mut [u16; BLOCK + PAIR] =
+            (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
+        let mut here = 0;
+        for pair in blocks.get(block).as_chunks::<PAIR>().0 {
+            let bits = u16x32::simd_from(simd, *pair);
+            let key = key16(bits.bitcast::<i16x32<S>>());
+            (max, min) = (max.max(key), min.min(key));
+            let mask = key.simd_ge(limit);
+            // The compiler is told that a pair fits.
+            let at = here % BLOCK;
+            here += mask.to_bitmask().count_ones() as usize;
+            bits.compress(mask).store_slice(&mut room[at..at + PAIR]);
+        }
+        len += here;
+    }
+    // From the end on, so that nothing is overwritten before it is read.
+    for pair in (0..len.div_ceil(PAIR)).rev() {
+        let narrow: &[u16] = bytemuck::cast_slice(values);
+        let bits = narrow[pair * PAIR..][..PAIR].try_into().expect("a pair of vectors");
+        let [first, second]: [f32x16<S>; 2] = F::pair(simd, bits);
+        let wide = &mut values[pair * PAIR..][..PAIR];
+        first.bitcast::<i32x16<S>>().store_slice(&mut wide[..LANES]);
+        second.bitcast::<i32x16<S>>().store_slice(&mut wide[LANES..]);
+    }
+    let max = max.to_array().into_iter().fold(least, i16::max);
+    let min = min.to_array().into_iter().fold(most, i16::min);
+    // The keys of NaNs lie outside those of the infinities.
+    let poison = if min < least || max > most { f32::NAN } else { 0.0 };
+    (Summary { max: widened_key::<F>(max), poison }, len)
+}
+
+fn key_of(bits: u16) -> i16 {
+    (bits as i16) ^ (((bits as i16) >> 15) & i16::MAX)
+}
+
+fn widened_key<F: Half>(key: i16) -> f32 {
+    f32::from_bits(F::widen(Scalar, i32::from(key_of(key as u16) as u16)) as u32)
+}
+
+/// The least key of an element that is at least `bound`, which is finite.
+fn least_key<F: Half>(bound: f32) -> i16 {
+    let (mut below, mut reaches) = (key_of(F::NEG_INF), -1 - key_of(F::NEG_INF));
+    while reaches - 1 > below {
+        let middle = ((i32::from(below) + i32::from(reaches)) >> 1) as i16;
+        if widened_key::<F>(middle) >= bound {
+            reaches = middle;
+        } else {
+            below = middle;
+        }
+    }
+    reaches
 }
 
 /// Which of the collected entries top-k keeps: keys above `threshold`, and those equal to it up to position `last`.
@@ -421,4 +498,63 @@ fn weigh_impl<S: Simd, const N: usize>(
         }
     }
     total(lanes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An element reaches a bound exactly where its key reaches the bound's.
+    #[test]
+    fn least_keys_divide_elements_as_bounds_do() {
+        fn check<F: Half>(bound: f32) {
+            let least = least_key::<F>(bound);
+            for bits in 0..=u16::MAX {
+                let value = f32::from_bits(F::widen(Scalar, i32::from(bits)) as u32);
+                if !value.is_nan() {
+                    assert_eq!(key_of(bits) >= least, value >= bound, "{bits:#x}, bound {bound}");
+                }
+            }
+        }
+        for key in [LEAST_KEY, -0x4123_4567, -1, 0, 1, 0x0080_0000, 0x3f80_0000, 0x4123_4567, 0x7f7f_ffff] {
+            check::<Bf16>(floor_of_key(key));
+            check::<F16>(floor_of_key(key));
+        }
+    }
+
+    /// However a bound comes about, what is collected is the row filtered by it.
+    #[test]
+    fn collects_what_reaches_the_bound() {
+        let mut state = 1_u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as u16
+        };
+        for vocab in [1_usize, 100, 128, 1000, 5000] {
+            let row: Vec<u16> = (0..vocab).map(|_| random() & 0xfbff & 0xff7f).collect();
+            for key in [LEAST_KEY, -0x3f80_0000, 0, 0x3f80_0000, 0x7f00_0000] {
+                let bound = floor_of_key(key);
+                let widened: [Vec<f32>; 2] = [
+                    row.iter().map(|&x| widened_key::<Bf16>(key_of(x))).collect(),
+                    row.iter().map(|&x| widened_key::<F16>(key_of(x))).collect(),
+                ];
+                for (row, widened) in [Logits::Bf16(&row), Logits::F16(&row)].into_iter().zip(widened) {
+                    let blocks = vocab.div_ceil(BLOCK);
+                    let mut values = vec![0; blocks * BLOCK + LANES];
+                    let mut offsets = vec![0; blocks];
+                    let (summary, len) =
+                        scan_and_collect(Level::new(), row, bound, &mut values, &mut offsets);
+                    let expected: Vec<i32> =
+                        widened.iter().filter(|&&x| x >= bound).map(|x| x.to_bits() as i32).collect();
+                    assert_eq!(values[..len], expected);
+                    for (block, &offset) in offsets.iter().enumerate() {
+                        let before = widened[..block * BLOCK].iter().filter(|&&x| x >= bound).count();
+                        assert_eq!(offset as usize, before);
+                    }
+                    assert!(summary.is_plain());
+                    assert_eq!(summary.max, widened.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                }
+            }
+        }
+    }
 }

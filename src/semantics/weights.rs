@@ -33,19 +33,33 @@ pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> 
 /// to the sixteenth power.
 #[inline(always)]
 pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
+    weight_of_cubic(a, q, cubic(a, q))
+}
+
+/// The first half of [`weight`]: `u − 2²⁴`, for those who take the halves apart.
+#[inline(always)]
+pub fn cubic<A: Arith>(a: A, q: A::Int) -> A::Int {
     let [k, c2, c3] = FACTORS;
     let (k, c2, c3) = (a.factor(k), a.factor(c2), a.factor(c3));
     let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), k);
     let p2 = a.fmul(a.fmul(p, p), c2);
     let p3 = a.fmul(a.fmul(p2, p), c3);
-    let u = a.sub(a.add(a.sub(a.int(1 << 24), a.trunc(p)), a.trunc(p2)), a.trunc(p3));
-    // Products with powers of two, as additions to the exponent: nothing here is 0 or leaves the normal range.
+    a.sub(a.trunc(p2), a.add(a.trunc(p), a.trunc(p3)))
+}
+
+/// The second half of [`weight`], given what [`cubic`] returns.
+#[inline(always)]
+pub fn weight_of_cubic<A: Arith>(a: A, q: A::Int, below_one: A::Int) -> A::Int {
     const EXPONENT: u32 = 23;
-    const TWO_TO_24: i32 = 24 << EXPONENT;
-    let mut power = a.from_bits(a.sub(a.to_bits(a.to_float(u)), a.int(TWO_TO_24)));
+    // `u` as a float over 2²⁴. Between 1/2 and 1 floats are the multiples of 2⁻²⁴, one bit pattern after the other, so
+    // that an integer addition does for a conversion and a product.
+    const ONE: i32 = 127 << EXPONENT;
+    let mut power = a.from_bits(a.add(below_one, a.int(ONE)));
     for _ in 0..4 {
         power = a.fmul(power, power);
     }
+    // A product with a power of two, as an addition to the exponent: nothing here is 0 or leaves the normal range.
+    const TWO_TO_24: i32 = 24 << EXPONENT;
     let octaves = a.shl(a.and(q, a.int(!0x3ffff)), EXPONENT - 18);
     let scaled = a.add(a.to_bits(power), a.sub(a.int(TWO_TO_24), octaves));
     let w = a.trunc(a.from_bits(scaled));

@@ -180,12 +180,12 @@ mod tests {
     fn a_compile_in_flight_is_not_evicted() {
         let cache = cache(1);
         let compiling = Barrier::new(2);
+        let compile = || {
+            compiling.wait();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            Ok::<_, Infallible>(1)
+        };
         std::thread::scope(|scope| {
-            let compile = || {
-                compiling.wait();
-                std::thread::sleep(std::time::Duration::from_millis(50));
-                Ok::<_, Infallible>(1)
-            };
             scope.spawn(|| cache.get_or_compile(&1, compile).unwrap());
             compiling.wait();
             cache.get_or_compile(&2, || Ok::<_, Infallible>(2)).unwrap();

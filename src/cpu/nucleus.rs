@@ -516,7 +516,7 @@ mod tests {
     #[test]
     fn below_the_floor_of_a_weight_all_weigh_less() {
         for max in [0.0_f32, 9.3, -1e4, 3e7, 1e30, f32::MAX] {
-            for scale in [1.442_695 * 262_144.0, 40.0, 1e9, 1e-20] {
+            for scale in [std::f32::consts::LOG2_E * 262_144.0, 40.0, 1e9, 1e-20] {
                 for least in (0..24).flat_map(|bit| [1 << bit, (1 << bit) + 1, (2 << bit) - 1]) {
                     let floor = floor_of_weight(Temper { max, scale }, least);
                     let below = floor.next_down();

@@ -1,4 +1,4 @@
-"""Draws the JSON lines of `make bench` as bars: microseconds a call, grouped by case, one chart a backend."""
+"""Draws the JSON lines of `make bench`: how many plain maxima of the same rows a call costs."""
 
 import json
 import sys
@@ -8,32 +8,49 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+CASES = ["greedy", "k64", "k5000", "top_p_alone", "min_p_alone", "plain"]
+
+
+def bars(axis, figures, series, groups, title):
+    """One group of bars for each of `groups`, one bar in it for each of `series`; both are tests of a figure."""
+    width = 0.8 / len(series)
+    for i, (label, in_series) in enumerate(series):
+        found = [
+            (place, figure)
+            for place, (_, in_group) in enumerate(groups)
+            for figure in figures
+            if in_series(figure) and in_group(figure)
+        ]
+        places = [place + (i - len(series) / 2 + 0.5) * width for place, _ in found]
+        drawn = axis.bar(places, [figure["ratio"] for _, figure in found], width, label=label)
+        axis.bar_label(drawn, [f"{figure['median_us']:.3g}" for _, figure in found], fontsize=7, rotation=90, padding=2)
+    axis.set_xticks(range(len(groups)), [label for label, _ in groups])
+    axis.set_ylabel("times the maximum's time")
+    axis.set_title(title, fontsize="medium")
+    axis.margins(y=0.18)
+    axis.grid(axis="y", alpha=0.3)
+    axis.legend(fontsize="small")
+
 
 def main(source, target):
     with open(source, encoding="utf-8") as lines:
         figures = [json.loads(line) for line in lines if line.startswith("{")]
     if not figures:
         sys.exit(f"chart: {source} has no figures")
-    panels = list(dict.fromkeys((f["backend"], f["batch"]) for f in figures))
-    shapes = list(dict.fromkeys((f["dtype"], f["vocab"]) for f in figures))
-    colors = plt.get_cmap("tab20").colors
-    _, axes = plt.subplots(len(panels), 1, figsize=(11, 4 * len(panels)), squeeze=False, layout="constrained")
-    for axis, (backend, batch) in zip(axes[:, 0], panels):
-        here = [f for f in figures if (f["backend"], f["batch"]) == (backend, batch)]
-        cases = list(dict.fromkeys(f["case"] for f in here))
-        width = 0.8 / len(shapes)
-        for i, (dtype, vocab) in enumerate(shapes):
-            bars = {f["case"]: f["median_us"] for f in here if (f["dtype"], f["vocab"]) == (dtype, vocab)}
-            places = [cases.index(case) + (i - len(shapes) / 2 + 0.5) * width for case in bars]
-            axis.bar(places, bars.values(), width, label=f"{dtype}, {vocab:,}", color=colors[i % len(colors)])
-        axis.set_xticks(range(len(cases)), cases)
-        axis.set_yscale("log")
-        axis.set_ylabel("µs a call (median)")
-        axis.set_title(f"{backend}, {batch} row{'s' if batch > 1 else ''}")
-        axis.grid(axis="y", alpha=0.3)
-        axis.legend(title="logits, vocabulary", fontsize="small", ncols=3)
-    plt.savefig(target, dpi=120)
-    print(f"chart: {target} shows {len(figures)} figures")
+    by_case = [(case, lambda f, case=case: f["case"] == case) for case in CASES]
+    vocabs = sorted({f["vocab"] for f in figures})
+    dtypes = list(dict.fromkeys(f["dtype"] for f in figures))
+    single = [f for f in figures if f["batch"] == 1]
+    _, axes = plt.subplots(len(vocabs) + 1, 1, figsize=(11, 3.4 * (len(vocabs) + 1)), layout="constrained")
+    for axis, vocab in zip(axes, vocabs):
+        by_dtype = [(dtype, lambda f, d=dtype: (f["dtype"], f["vocab"]) == (d, vocab)) for dtype in dtypes]
+        bars(axis, single, by_dtype, by_case, f"built in, one thread, 1 x {vocab:,}, normal logits (labels: µs)")
+    rows = list(dict.fromkeys(f["case"].removeprefix(case + "_") for case in CASES for f in single if f["case"].startswith(case + "_")))
+    by_row = [(row, lambda f, row=row: f["case"].endswith("_" + row)) for row in rows]
+    by_prefix = [(case, lambda f, case=case: f["case"].startswith(case + "_")) for case in CASES]
+    bars(axes[-1], single, by_row, by_prefix, "rows on which little can be skipped: f32, 1 x 128,256 (labels: µs)")
+    plt.savefig(target, dpi=100)
+    print(f"chart: {target} from {len(figures)} figures")
 
 
 if __name__ == "__main__":

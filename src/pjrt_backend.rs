@@ -74,11 +74,11 @@ impl PjrtBackend {
             pieces.iter().map(|piece| self.run(piece, batch)).collect::<Result<Vec<Answer>, Error>>()?;
 
         let replace = batch.logits.dtype().round(batch.options.replace_val);
-        let mut outcomes = vec![None; batch.len()];
+        let mut outcomes = vec![RowOutcome::default(); batch.len()];
         let mut arrays = outputs.take_rows(batch.len());
         for (piece, answer) in pieces.iter().zip(&answers) {
             for (place, &row) in piece.rows.iter().enumerate() {
-                outcomes[row] = Some(answer.outcome(place, piece.spec.batch));
+                outcomes[row] = answer.outcome(place, piece.spec.batch);
                 answer.scatter(&piece.spec, place, replace, &mut arrays[row]);
                 if wanted.slices && !piece.spec.wanted.slices {
                     // Ties that stay can outnumber the slots, so no kernel makes these slices: they are the
@@ -89,8 +89,7 @@ impl PjrtBackend {
                 }
             }
         }
-        let outcomes: Option<Vec<RowOutcome>> = outcomes.into_iter().collect();
-        outputs.set_outcomes(&outcomes.ok_or_else(|| Error::Internal("a row was not sampled".to_owned()))?);
+        outputs.set_outcomes(&outcomes);
         Ok(())
     }
 

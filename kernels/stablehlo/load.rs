@@ -72,14 +72,18 @@ impl Row {
         h.reshape(h.slice(self.params, 1, column, column + 1), &[self.batch])
     }
 
-    /// `topk_logits_unsorted`, as bits of the logits' type.
-    pub(super) fn masked_logits(&self, h: &Hlo, kept: Value) -> Value {
-        let cleaned = match self.dtype {
+    /// The cleaned logits in the bits of their type, `[batch, vocab]`.
+    fn cleaned(&self, h: &Hlo) -> Value {
+        match self.dtype {
             Dtype::F32 => clean::clean(h, self.bits),
             Dtype::Bf16 => clean::clean_narrow(h, self.narrow, self.bits, BF16_NEG_INF),
             Dtype::F16 => clean::clean_narrow(h, self.narrow, self.bits, F16_NEG_INF),
-        };
-        self.replace_masked(h, kept, cleaned)
+        }
+    }
+
+    /// `topk_logits_unsorted`, as bits of the logits' type.
+    pub(super) fn masked_logits(&self, h: &Hlo, kept: Value) -> Value {
+        self.replace_masked(h, kept, self.cleaned(h))
     }
 
     /// `values`, bits of the logits' type, where `kept`, else the replace value.
@@ -91,14 +95,8 @@ impl Row {
         }
     }
 
-    /// The cleaned logits in the bits of their type at flat positions `[batch, n]` of the row.
+    /// The cleaned logits in the bits of their type at positions `[batch, n]` of their rows.
     pub(super) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
-        let vocab = h.dims(self.keys)[1];
-        let cleaned = match self.dtype {
-            Dtype::F32 => clean::clean(h, self.bits),
-            Dtype::Bf16 => clean::clean_narrow(h, self.narrow, self.bits, BF16_NEG_INF),
-            Dtype::F16 => clean::clean_narrow(h, self.narrow, self.bits, F16_NEG_INF),
-        };
-        super::search::gather_in_rows(h, h.reshape(cleaned, &[self.batch, vocab]), positions)
+        super::search::gather_in_rows(h, self.cleaned(h), positions)
     }
 }

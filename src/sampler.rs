@@ -167,11 +167,6 @@ impl Sampler {
         self.max_k
     }
 
-    /// Whether rows are sampled by the code in this library.
-    pub fn is_builtin(&self) -> bool {
-        matches!(self.backend, Backend::Builtin(_))
-    }
-
     /// Samples a batch. On an error no output has been written.
     pub fn sample(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let wants_slices = outputs.wide.wants_slices();

@@ -2,12 +2,11 @@
 //! whole row; nothing is sorted and nothing leaves index order.
 
 use super::load::Row;
-use super::nucleus::{draw_remainder, weights, Draw};
+use super::nucleus::{and_min_p, draw_remainder, top_p_target, weights, Draw};
 use super::search::{first_beyond, top_k};
 use crate::kernels::{Column, Spec};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
-use crate::semantics::top_p;
 use crate::semantics::weights::MAX_WEIGHT;
 use crate::stablehlo::{Hlo, Reduce, Value};
 
@@ -42,9 +41,7 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, row: &Row) -> Vec<Value> {
 /// target. A row without top-p is never open, so a batch without top-p makes no pass.
 fn least_weight(h: &Hlo, row: &Row, weights: Value) -> Value {
     let batch = h.dims(weights)[0];
-    let mantissa = row.param(h, Column::TopPMantissa);
-    let off = h.either(row.no_candidate, h.eq(mantissa, h.int(0)));
-    let target = top_p::target(h, h.wide_sum(weights), mantissa, row.param(h, Column::TopPShift));
+    let (off, target) = top_p_target(h, row, weights);
 
     // In every open row: Σ(weights ≥ low) ≥ target > Σ(weights ≥ high).
     let low = h.select(off, h.int(0), h.broadcast(h.int(1), &[batch]));
@@ -62,6 +59,5 @@ fn least_weight(h: &Hlo, row: &Row, weights: Value) -> Value {
             [h.select(h.both(open, enough), middle, low), h.select(h.both(open, h.not(enough)), middle, high)]
         },
     );
-    let min_weight = row.param(h, Column::MinWeight);
-    h.select(h.lt(threshold, min_weight), min_weight, threshold)
+    and_min_p(h, row, threshold)
 }

@@ -5,11 +5,10 @@
 //! entry's tile is not among them, each of them holds an entry that comes before it.
 
 use super::load::Row;
-use super::nucleus::{draw_remainder, weights, Draw};
+use super::nucleus::{and_min_p, draw_remainder, top_p_target, weights, Draw};
 use super::search::{gather_in_rows, positions, scale_by, top_k, TopK};
 use crate::kernels::{Column, Spec};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::top_p;
 use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// Entries of a tile. Small tiles leave fewer candidates to search, large ones fewer tile maxima.
@@ -83,12 +82,12 @@ fn survivors(h: &Hlo, spec: &Spec, row: &Row, slots: usize) -> Value {
         return h.iota(&[batch, slots], 1);
     }
     let tiles = vocab.div_ceil(TILE);
-    // Padding must lose against −inf, which top-k may keep.
-    let padded = h.pad(row.keys, 1, 0, tiles * TILE - vocab, "-2147483648");
     if tiles <= slots {
         let mask = top_k(h, row.keys, row.max_key, all, i32::MIN, true).mask(h, row.keys);
         return positions(h, mask, slots);
     }
+    // Padding must lose against −inf, which top-k may keep.
+    let padded = h.pad(row.keys, 1, 0, tiles * TILE - vocab, "-2147483648");
     let maxima = h.reduce(h.reshape(padded, &[batch, tiles, TILE]), Reduce::Max);
     let tile_mask = top_k(h, maxima, row.max_key, all, i32::MIN, true).mask(h, maxima);
     let tile = positions(h, tile_mask, slots);
@@ -110,13 +109,9 @@ fn least_weight(
     this: &dyn Fn(Value) -> Value,
     other: &dyn Fn(Value) -> Value,
 ) -> Value {
-    let mantissa = row.param(h, Column::TopPMantissa);
-    let target = top_p::target(h, h.wide_sum(weights), mantissa, row.param(h, Column::TopPShift));
+    let (off, target) = top_p_target(h, row, weights);
     let reach = h.select(h.lt(other(weights), this(weights)), h.int(0), other(weights));
     let enough = h.not(h.wlt(h.wide_sum(reach), target));
     let threshold = h.reduce(h.select(enough, weights, h.int(0)), Reduce::Max);
-    let off = h.either(row.no_candidate, h.eq(mantissa, h.int(0)));
-    let threshold = h.select(off, h.int(0), threshold);
-    let min_weight = row.param(h, Column::MinWeight);
-    h.select(h.lt(threshold, min_weight), min_weight, threshold)
+    and_min_p(h, row, h.select(off, h.int(0), threshold))
 }

@@ -1,10 +1,11 @@
-//! Weights of kept entries, and the draw's result.
+//! Weights of kept entries, what top-p and min-p ask of them, and the draw's result.
 
 use super::load::Row;
 use crate::kernels::Column;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 use crate::semantics::draw::remainder;
+use crate::semantics::top_p;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 use crate::stablehlo::{Hlo, Value};
 
@@ -24,6 +25,19 @@ pub(super) fn weights(h: &Hlo, row: &Row, keys: Value, kept: Value, is_greedy: V
     let greedy_row = h.eq(row.param(h, Column::Greedy), h.int(1));
     let candidate = h.both(kept, h.lt(h.int(NEG_INF_KEY), keys));
     h.select(candidate, h.select(greedy_row, greedy, sampled), h.int(0))
+}
+
+/// Rows where top-p is off, and in the others the sum of weights that the nucleus must reach.
+pub(super) fn top_p_target(h: &Hlo, row: &Row, weights: Value) -> (Value, Value) {
+    let mantissa = row.param(h, Column::TopPMantissa);
+    let off = h.either(row.no_candidate, h.eq(mantissa, h.int(0)));
+    (off, top_p::target(h, h.wide_sum(weights), mantissa, row.param(h, Column::TopPShift)))
+}
+
+/// The least weight that both top-p, whose threshold is given, and min-p keep.
+pub(super) fn and_min_p(h: &Hlo, row: &Row, threshold: Value) -> Value {
+    let min_weight = row.param(h, Column::MinWeight);
+    h.select(h.lt(threshold, min_weight), min_weight, threshold)
 }
 
 /// `U mod total` of each row.

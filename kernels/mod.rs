@@ -4,6 +4,7 @@
 //! traffic and the searches of each target.
 
 pub mod stablehlo;
+pub mod tpu;
 
 use crate::problem::{CallOptions, Dtype};
 use crate::semantics::params::RowParams;
@@ -86,6 +87,7 @@ pub enum Column {
     Word2,
     Word3,
     Replace,
+    Reach,
     /// The first of [`FACTORS`], as bits; the others follow.
     Factors,
 }
@@ -109,6 +111,7 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
         words[2],
         words[3],
         dtype.round(options.replace_val) as i32,
+        row.reach.to_bits() as i32,
         factors[0],
         factors[1],
         factors[2],

@@ -8,6 +8,7 @@ pub mod cpu;
 pub mod error;
 #[path = "../kernels/mod.rs"]
 pub mod kernels;
+pub mod mosaic;
 pub mod pjrt;
 mod pjrt_backend;
 pub mod problem;

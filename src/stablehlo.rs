@@ -325,6 +325,40 @@ impl Hlo {
         })
     }
 
+    /// The two dimensions of `value`, exchanged.
+    pub fn transpose(&self, value: Value) -> Value {
+        let (from, mut dims) = (self.type_of(value), self.dims(value));
+        dims.reverse();
+        self.emit(value.elem, &dims, |ty| {
+            format!("stablehlo.transpose %{}, dims = [1, 0] : ({from}) -> {ty}", value.id)
+        })
+    }
+
+    /// A call of code that is not StableHLO, on two-dimensional row-major arrays. `config` is for the callee.
+    pub fn custom_call(
+        &self,
+        target: &str,
+        config: &str,
+        operands: &[Value],
+        results: &[(Elem, Vec<usize>)],
+    ) -> Vec<Value> {
+        let list = |items: Vec<String>| items.join(", ");
+        let layouts = |count| list(vec!["dense<[1, 0]> : tensor<2xindex>".to_owned(); count]);
+        let names = list(operands.iter().map(|v| format!("%{}", v.id)).collect());
+        let from = list(operands.iter().map(|&v| self.type_of(v)).collect());
+        let values: Vec<Value> = results.iter().map(|(elem, dims)| self.new_value(*elem, dims)).collect();
+        let types: Vec<String> = values.iter().map(|&v| self.type_of(v)).collect();
+        let types = if types.len() == 1 { types[0].clone() } else { format!("({})", list(types)) };
+        let lefts = list(values.iter().map(|v| format!("%{}", v.id)).collect());
+        self.line(&format!(
+            "{lefts} = \"stablehlo.custom_call\"({names}) {{call_target_name = \"{target}\", backend_config = {config:?}, \
+             operand_layouts = [{}], result_layouts = [{}]}} : ({from}) -> {types}",
+            layouts(operands.len()),
+            layouts(results.len())
+        ));
+        values
+    }
+
     /// Reduces the trailing dimension away.
     pub fn reduce(&self, value: Value, how: Reduce) -> Value {
         let init = self.written(self.constant(value.elem, how.identity(value.elem)));

@@ -8,38 +8,35 @@ use crate::semantics::weights::FACTORS;
 use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// A batch on the device. Shapes are `[batch]` unless said otherwise.
-pub(super) struct Row {
+pub(in crate::kernels) struct Row {
     /// The logits' own bits as integers, `[batch, vocab]`.
     narrow: Value,
     /// As f32 bits, before cleaning, `[batch, vocab]`.
     bits: Value,
     /// Order keys of the cleaned logits, `[batch, vocab]`.
-    pub(super) keys: Value,
-    pub(super) max_key: Value,
-    pub(super) had_nan: Value,
-    pub(super) no_candidate: Value,
+    pub(in crate::kernels) keys: Value,
+    pub(in crate::kernels) max_key: Value,
+    pub(in crate::kernels) no_candidate: Value,
     dtype: Dtype,
     params: Value,
     batch: usize,
 }
 
 impl Row {
-    pub(super) fn load(h: &Hlo, spec: &Spec) -> Row {
-        let dims = [spec.batch, spec.vocab];
-        let (elem, bits_elem) = match spec.dtype {
-            Dtype::F32 => (Elem::F32, Elem::I32),
-            Dtype::Bf16 => (Elem::Bf16, Elem::U16),
-            Dtype::F16 => (Elem::F16, Elem::U16),
+    /// Declares the arguments of a program: logits and parameters.
+    pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
+        let elem = match spec.dtype {
+            Dtype::F32 => Elem::F32,
+            Dtype::Bf16 => Elem::Bf16,
+            Dtype::F16 => Elem::F16,
         };
-        let logits = h.argument(elem, &dims);
-        let params = h.argument(Elem::I32, &[spec.batch, COLUMNS]);
-        for (i, &factor) in FACTORS.iter().enumerate() {
-            let column = Column::Factors as usize + i;
-            let bits = h.reshape(h.slice(params, 1, column, column + 1), &[spec.batch]);
-            h.bind_factor(factor, h.bitcast(bits, Elem::F32));
-        }
-        let raw = h.bitcast(logits, bits_elem);
-        let (narrow, bits) = match spec.dtype {
+        (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
+    }
+
+    /// The logits as their own bits and as f32 bits, `[batch, vocab]` each.
+    pub(in crate::kernels) fn bits(h: &Hlo, dtype: Dtype, logits: Value) -> (Value, Value) {
+        let raw = h.bitcast(logits, if dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 });
+        match dtype {
             Dtype::F32 => (raw, raw),
             Dtype::Bf16 => {
                 let narrow = h.convert(raw, Elem::I32);
@@ -49,25 +46,35 @@ impl Row {
                 let narrow = h.convert(raw, Elem::I32);
                 (narrow, clean::widen_f16(h, narrow))
             }
-        };
-        let keys = order_key(h, clean::clean(h, bits));
-        let max_key = h.reduce(keys, Reduce::Max);
-        let had_nan = h.reduce(clean::is_nan(h, bits), Reduce::Or);
-        let no_candidate = h.eq(max_key, h.int(NEG_INF_KEY));
-        Row {
-            narrow,
-            bits,
-            keys,
-            max_key,
-            had_nan,
-            no_candidate,
-            dtype: spec.dtype,
-            params,
-            batch: spec.batch,
         }
     }
 
-    pub(super) fn param(&self, h: &Hlo, column: Column) -> Value {
+    /// A batch; its maxima are searched for unless they are known.
+    pub(in crate::kernels) fn new(
+        h: &Hlo,
+        spec: &Spec,
+        logits: Value,
+        params: Value,
+        max_key: Option<Value>,
+    ) -> Row {
+        for (i, &factor) in FACTORS.iter().enumerate() {
+            let column = Column::Factors as usize + i;
+            let bits = h.reshape(h.slice(params, 1, column, column + 1), &[spec.batch]);
+            h.bind_factor(factor, h.bitcast(bits, Elem::F32));
+        }
+        let (narrow, bits) = Row::bits(h, spec.dtype, logits);
+        let keys = order_key(h, clean::clean(h, bits));
+        let max_key = max_key.unwrap_or_else(|| h.reduce(keys, Reduce::Max));
+        let no_candidate = h.eq(max_key, h.int(NEG_INF_KEY));
+        Row { narrow, bits, keys, max_key, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
+    }
+
+    /// Rows that hold a NaN.
+    pub(in crate::kernels) fn had_nan(&self, h: &Hlo) -> Value {
+        h.reduce(clean::is_nan(h, self.bits), Reduce::Or)
+    }
+
+    pub(in crate::kernels) fn param(&self, h: &Hlo, column: Column) -> Value {
         let column = column as usize;
         h.reshape(h.slice(self.params, 1, column, column + 1), &[self.batch])
     }
@@ -82,12 +89,12 @@ impl Row {
     }
 
     /// `topk_logits_unsorted`, as bits of the logits' type.
-    pub(super) fn masked_logits(&self, h: &Hlo, kept: Value) -> Value {
+    pub(in crate::kernels) fn masked_logits(&self, h: &Hlo, kept: Value) -> Value {
         self.replace_masked(h, kept, self.cleaned(h))
     }
 
     /// `values`, bits of the logits' type, where `kept`, else the replace value.
-    pub(super) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
+    pub(in crate::kernels) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
         let masked = h.select(kept, values, self.param(h, Column::Replace));
         match self.dtype {
             Dtype::F32 => masked,
@@ -96,7 +103,7 @@ impl Row {
     }
 
     /// The cleaned logits in the bits of their type at positions `[batch, n]` of their rows.
-    pub(super) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
+    pub(in crate::kernels) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
         super::search::gather_in_rows(h, self.cleaned(h), positions)
     }
 }

@@ -6,9 +6,9 @@
 
 mod arbitrary;
 mod bounded;
-mod load;
-mod nucleus;
-mod search;
+pub(super) mod load;
+pub(super) mod nucleus;
+pub(super) mod search;
 
 use super::{Path, Spec};
 use crate::stablehlo::{Hlo, Value};
@@ -16,7 +16,8 @@ use crate::stablehlo::{Hlo, Value};
 /// The text of the program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
-    let row = load::Row::load(h, spec);
+    let (logits, params) = load::Row::arguments(h, spec);
+    let row = load::Row::new(h, spec, logits, params, None);
     let results = match spec.path {
         Path::Arbitrary => arbitrary::kernel(h, spec, &row),
         Path::Bounded(max_k) => bounded::kernel(h, spec, &row, max_k.min(spec.vocab)),
@@ -32,7 +33,7 @@ fn outcome(h: &Hlo, row: &load::Row, greedy: Value, draw: &nucleus::Draw) -> Val
     let next = h.select(row.no_candidate, none, draw.next);
     let status = h.or(
         h.select(row.no_candidate, h.int(crate::problem::ROW_NO_CANDIDATE as i32), h.int(0)),
-        h.select(row.had_nan, h.int(crate::problem::ROW_HAD_NAN as i32), h.int(0)),
+        h.select(row.had_nan(h), h.int(crate::problem::ROW_HAD_NAN as i32), h.int(0)),
     );
     h.stack(&[next, greedy, h.high(draw.remainder), h.low(draw.remainder), status])
 }

@@ -10,14 +10,14 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 use crate::stablehlo::{Hlo, Value};
 
 /// What the draw gave in each row.
-pub(super) struct Draw {
-    pub(super) remainder: Value,
-    pub(super) next: Value,
+pub(in crate::kernels) struct Draw {
+    pub(in crate::kernels) remainder: Value,
+    pub(in crate::kernels) next: Value,
 }
 
 /// Integer weights of entries with these order keys; 0 where not `kept`. `is_greedy` marks the entry that a
 /// greedy row takes.
-pub(super) fn weights(h: &Hlo, row: &Row, keys: Value, kept: Value, is_greedy: Value) -> Value {
+pub(in crate::kernels) fn weights(h: &Hlo, row: &Row, keys: Value, kept: Value, is_greedy: Value) -> Value {
     let value = |keys| h.from_bits(order_key(h, keys));
     let scale = h.from_bits(row.param(h, Column::Scale));
     let sampled = weight(h, quantize(h, value(row.max_key), value(keys), scale));
@@ -28,20 +28,20 @@ pub(super) fn weights(h: &Hlo, row: &Row, keys: Value, kept: Value, is_greedy: V
 }
 
 /// Rows where top-p is off, and in the others the sum of weights that the nucleus must reach.
-pub(super) fn top_p_target(h: &Hlo, row: &Row, weights: Value) -> (Value, Value) {
+pub(in crate::kernels) fn top_p_target(h: &Hlo, row: &Row, weights: Value) -> (Value, Value) {
     let mantissa = row.param(h, Column::TopPMantissa);
     let off = h.either(row.no_candidate, h.eq(mantissa, h.int(0)));
     (off, top_p::target(h, h.wide_sum(weights), mantissa, row.param(h, Column::TopPShift)))
 }
 
 /// The least weight that both top-p, whose threshold is given, and min-p keep.
-pub(super) fn and_min_p(h: &Hlo, row: &Row, threshold: Value) -> Value {
+pub(in crate::kernels) fn and_min_p(h: &Hlo, row: &Row, threshold: Value) -> Value {
     let min_weight = row.param(h, Column::MinWeight);
     h.select(h.lt(threshold, min_weight), min_weight, threshold)
 }
 
 /// `U mod total` of each row.
-pub(super) fn draw_remainder(h: &Hlo, row: &Row, total: Value) -> Value {
+pub(in crate::kernels) fn draw_remainder(h: &Hlo, row: &Row, total: Value) -> Value {
     let words = [Column::Word0, Column::Word1, Column::Word2, Column::Word3].map(|c| row.param(h, c));
     remainder(h, words, total)
 }

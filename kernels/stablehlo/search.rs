@@ -4,14 +4,14 @@ use crate::semantics::arith::{Arith, WideArith};
 use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// The entries that a top-k keeps: key above the threshold, or equal to it at an index up to `last_tie`.
-pub(super) struct TopK {
-    pub(super) threshold: Value,
-    pub(super) last_tie: Value,
+pub(in crate::kernels) struct TopK {
+    pub(in crate::kernels) threshold: Value,
+    pub(in crate::kernels) last_tie: Value,
 }
 
 impl TopK {
     /// Which entries of `keys [batch, n]`, the same that were searched, are kept.
-    pub(super) fn mask(&self, h: &Hlo, keys: Value) -> Value {
+    pub(in crate::kernels) fn mask(&self, h: &Hlo, keys: Value) -> Value {
         let dims = h.dims(keys);
         let above = h.lt(self.threshold, keys);
         let tie = h.eq(keys, self.threshold);
@@ -25,7 +25,7 @@ impl TopK {
 ///
 /// Bisects the threshold; a row is done as soon as exactly k entries reach it, so rows without ties at the
 /// threshold take about as many passes as the gap between the k-th and the next key has leading zeros.
-pub(super) fn top_k(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32, stable: bool) -> TopK {
+pub(in crate::kernels) fn top_k(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32, stable: bool) -> TopK {
     let dims = h.dims(keys);
     let (batch, n) = (dims[0], dims[1]);
     let everything = h.broadcast(h.int(n as i32), &[batch]);
@@ -80,7 +80,7 @@ pub(super) fn top_k(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32, 
 /// bits); an index of at least n where none does.
 ///
 /// Sums tiles first, so that the row is read once.
-pub(super) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> Value {
+pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> Value {
     let dims = h.dims(values);
     let (batch, n) = (dims[0], dims[1]);
     let width = tile_width(n);
@@ -106,7 +106,7 @@ pub(super) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> Value {
 
 /// Positions `[batch, slots]`, ascending, of the true entries of `mask [batch, n]`, of which every row has at
 /// least `slots`.
-pub(super) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value {
+pub(in crate::kernels) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value {
     let dims = h.dims(mask);
     let (batch, n) = (dims[0], dims[1]);
     let width = tile_width(n);
@@ -128,7 +128,7 @@ pub(super) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value {
 }
 
 /// `values [batch, n]` at `positions [batch, m]` of each row.
-pub(super) fn gather_in_rows(h: &Hlo, values: Value, positions: Value) -> Value {
+pub(in crate::kernels) fn gather_in_rows(h: &Hlo, values: Value, positions: Value) -> Value {
     let (dims, wanted) = (h.dims(values), h.dims(positions));
     let (batch, n) = (dims[0], dims[1]);
     let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), n), &wanted);
@@ -137,7 +137,7 @@ pub(super) fn gather_in_rows(h: &Hlo, values: Value, positions: Value) -> Value 
 }
 
 /// `value · by`.
-pub(super) fn scale_by(h: &Hlo, value: Value, by: usize) -> Value {
+pub(in crate::kernels) fn scale_by(h: &Hlo, value: Value, by: usize) -> Value {
     h.mul_int(value, h.int(by as i32))
 }
 

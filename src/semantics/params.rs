@@ -1,7 +1,7 @@
 //! What one row asks for, and what of it the host computes once so that no device divides or rounds it.
 
 use super::top_p::TopP;
-use super::weights::MAX_WEIGHT;
+use super::weights::{MAX_WEIGHT, ZERO_Q};
 
 /// Below this temperature a row is greedy.
 pub const GREEDY_TEMPERATURE: f32 = 1e-5;
@@ -15,6 +15,8 @@ pub struct RowParams {
     pub greedy: bool,
     /// `round_f32(log2(e) / T · 2¹⁸)`; 1 where `greedy`.
     pub scale: f32,
+    /// Entries at least this far below the maximum weigh nothing; 0 where `greedy`.
+    pub reach: f32,
     /// The nucleus.
     pub top_p: TopP,
     /// Least weight that min-p keeps; 0 where min-p is off.
@@ -27,10 +29,12 @@ impl RowParams {
     /// From the caller's values, which [`check_row`] has passed. `vocab` is at least 1.
     pub fn new(k: i32, p: f32, min_p: f32, temperature: f32, words: [u32; 4], vocab: usize) -> RowParams {
         let greedy = temperature < GREEDY_TEMPERATURE;
+        let scale = if greedy { 1.0 } else { scale(temperature) };
         RowParams {
             k: if k <= 0 || k as usize >= vocab { 0 } else { k },
             greedy,
-            scale: if greedy { 1.0 } else { scale(temperature) },
+            scale,
+            reach: if greedy { 0.0 } else { reach(scale) },
             top_p: TopP::new(p),
             min_weight: min_weight(min_p),
             words,
@@ -41,6 +45,15 @@ impl RowParams {
 /// The constant `c` of a temperature: `round_f32(log2(e) / T · 2¹⁸)`.
 pub fn scale(temperature: f32) -> f32 {
     (std::f64::consts::LOG2_E / f64::from(temperature) * f64::from(1 << 18)) as f32
+}
+
+/// A distance below the maximum from which on `q` is at least [`ZERO_Q`], for a `scale`: the least one or little more.
+fn reach(scale: f32) -> f32 {
+    let mut reach = (f64::from(ZERO_Q) / f64::from(scale)) as f32;
+    while reach * scale < ZERO_Q as f32 {
+        reach = reach.next_up();
+    }
+    reach
 }
 
 /// `ceil(min_p · (2²⁴ − 1))`, at most the weight of the maximum: min_p above 1 keeps what 1 keeps.
@@ -65,7 +78,23 @@ pub fn check_row(p: f32, min_p: f32, temperature: f32) -> Result<(), (&'static s
 
 #[cfg(test)]
 mod tests {
+    use super::super::arith::Scalar;
+    use super::super::weights::{quantize, weight};
     use super::*;
+
+    /// Beyond the reach nothing weighs anything, and not far within it something does.
+    #[test]
+    fn nothing_beyond_the_reach_weighs() {
+        for temperature in [1e-5_f32, 0.1, 0.7, 1.0, 1.3, 10.0, 1e6, 1e30, f32::MAX] {
+            let row = RowParams::new(0, 1.0, 0.0, temperature, [0; 4], 8);
+            let weight_at = |distance: f32| weight(Scalar, quantize(Scalar, distance, 0.0, row.scale));
+            for distance in [row.reach, row.reach.next_up(), row.reach * 1.5, f32::INFINITY] {
+                assert_eq!(weight_at(distance), 0, "T = {temperature}, {distance} below the maximum");
+            }
+            let within = (row.reach * 0.99).min(f32::MAX);
+            assert!(weight_at(within) > 0, "T = {temperature}, reach {}", row.reach);
+        }
+    }
 
     /// Against `log2(e) / T · 2¹⁸` with 60 digits, rounded once: the f64 on the way must not change the f32.
     #[test]

@@ -1,0 +1,205 @@
+//! Unsigned 64-bit numbers as two 32-bit registers: a TPU core has no wider integers.
+
+use super::{Kernel, Source, Value};
+use crate::semantics::arith::{Arith, WideArith};
+
+/// A 64-bit number.
+#[derive(Clone, Copy, Debug)]
+pub struct Wide {
+    /// Bits 0 to 31.
+    pub low: Value,
+    /// Bits 32 to 63.
+    pub high: Value,
+}
+
+fn literal(value: Value) -> Option<u32> {
+    match value.source {
+        Source::Literal(bits) => Some(bits),
+        Source::Id(_) => None,
+    }
+}
+
+impl Kernel {
+    /// `a < b`, unsigned.
+    pub fn below(&self, a: Value, b: Value) -> Value {
+        // The sign bit turned over makes a signed comparison of it.
+        let flip = |v| match literal(v) {
+            Some(bits) => self.i32((bits ^ 0x8000_0000) as i32),
+            None => self.xor(v, self.i32(i32::MIN)),
+        };
+        self.lt(flip(a), flip(b))
+    }
+
+    /// 0 or 1.
+    fn bit(&self, mask: Value) -> Value {
+        self.choose(mask, self.i32(1), self.i32(0))
+    }
+
+    /// `a + b` that ignores what is zero by construction.
+    fn sum(&self, a: Value, b: Value) -> Value {
+        match (literal(a), literal(b)) {
+            (Some(0), _) => b,
+            (_, Some(0)) => a,
+            _ => self.add(a, b),
+        }
+    }
+
+    fn product(&self, a: Value, b: Value) -> Value {
+        match (literal(a), literal(b)) {
+            (Some(0), _) | (_, Some(0)) => self.i32(0),
+            _ => self.mul(a, b),
+        }
+    }
+
+    /// `a - b`, wrapping.
+    pub fn wsub(&self, a: Wide, b: Wide) -> Wide {
+        let borrow = self.bit(self.below(a.low, b.low));
+        let high = self.sub(self.sub(a.high, b.high), borrow);
+        Wide { low: self.sub(a.low, b.low), high }
+    }
+
+    /// All 64 bits of a product of 32-bit numbers.
+    fn product_of_words(&self, a: Value, b: Value) -> Wide {
+        let halves = |v| (self.and(v, self.i32(0xffff)), self.shift_right_zero(v, self.i32(16)));
+        let ((a0, a1), (b0, b1)) = (halves(a), halves(b));
+        let (p00, p01, p10, p11) = (self.mul(a0, b0), self.mul(a0, b1), self.mul(a1, b0), self.mul(a1, b1));
+        let shifted = |p| Wide {
+            low: self.shift_left(p, self.i32(16)),
+            high: self.shift_right_zero(p, self.i32(16)),
+        };
+        self.wadd(self.wadd(Wide { low: p00, high: p11 }, shifted(p01)), shifted(p10))
+    }
+
+    /// Near `a` as a float, within a few parts in 2²³.
+    fn near(&self, a: Wide) -> Value {
+        // Pieces that convert exactly. How their sum rounds does not matter: it is a guess that integers correct.
+        let piece = |word: Value, shift: i32, mask: i32, exponent: i32| {
+            let bits = self.and(self.shift_right_zero(word, self.i32(shift)), self.i32(mask));
+            self.fmul(self.to_float(bits), self.f32(2.0f32.powi(exponent)))
+        };
+        let low = self.fadd(piece(a.low, 0, 0xffff, 0), piece(a.low, 16, 0xffff, 16));
+        match literal(a.high) {
+            Some(0) => low,
+            _ => {
+                let high = self.fadd(piece(a.high, 0, 0xffff, 32), piece(a.high, 16, 0xffff, 48));
+                self.fadd(high, low)
+            }
+        }
+    }
+}
+
+impl WideArith for &Kernel {
+    type Wide = Wide;
+
+    fn wide(self, value: u64) -> Wide {
+        Wide { low: self.i32(value as u32 as i32), high: self.i32((value >> 32) as u32 as i32) }
+    }
+
+    fn widen(self, a: Value) -> Wide {
+        Wide { low: a, high: self.i32(0) }
+    }
+
+    fn low(self, a: Wide) -> Value {
+        a.low
+    }
+
+    fn high(self, a: Wide) -> Value {
+        a.high
+    }
+
+    fn wadd(self, a: Wide, b: Wide) -> Wide {
+        if literal(a.low) == Some(0) || literal(b.low) == Some(0) {
+            return Wide { low: self.sum(a.low, b.low), high: self.sum(a.high, b.high) };
+        }
+        let low = self.add(a.low, b.low);
+        let carry = self.bit(self.below(low, a.low));
+        Wide { low, high: self.sum(self.sum(a.high, b.high), carry) }
+    }
+
+    fn wmul(self, a: Wide, b: Wide) -> Wide {
+        let words = self.product_of_words(a.low, b.low);
+        let cross = self.sum(self.product(a.low, b.high), self.product(a.high, b.low));
+        Wide { low: words.low, high: self.sum(words.high, cross) }
+    }
+
+    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶: what dividing sixteen bits at a time asks for.
+    ///
+    /// Guesses the quotient in floats, within one of the true one, and puts the remainder right in integers.
+    fn wrem(self, a: Wide, b: Wide) -> Wide {
+        let reciprocal = self.binary("arith.divf", self.f32(1.0), self.near(b));
+        let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
+        let product = self.wmul(self.widen(quotient), b);
+        let rest = self.wsub(a, product);
+        let over = self.wadd(rest, b);
+        let rest = self.wselect(self.lt(rest.high, self.i32(0)), over, rest);
+        let under = self.wsub(rest, b);
+        self.wselect(self.lt(under.high, self.i32(0)), rest, under)
+    }
+
+    fn wshl(self, a: Wide, by: u32) -> Wide {
+        if let (Some(low), Some(high)) = (literal(a.low), literal(a.high)) {
+            return self.wide((u64::from(high) << 32 | u64::from(low)) << by);
+        }
+        let carried = self.shift_right_zero(a.low, self.i32(32 - by as i32));
+        let high = match literal(a.high) {
+            Some(0) => carried,
+            _ => self.or(self.shl(a.high, by), carried),
+        };
+        Wide { low: self.shl(a.low, by), high }
+    }
+
+    fn wshr(self, a: Wide, by: Wide) -> Wide {
+        if let Some(by) = literal(by.low) {
+            let right = |v| self.shift_right_zero(v, self.i32(by as i32));
+            if by >= 32 {
+                return self.widen(self.shift_right_zero(a.high, self.i32(by as i32 - 32)));
+            }
+            if literal(a.high) == Some(0) {
+                return self.widen(right(a.low));
+            }
+            let carried = self.shl(a.high, 32 - by);
+            return Wide { low: self.or(right(a.low), carried), high: right(a.high) };
+        }
+        let by = by.low;
+        let far = self.not(self.lt(by, self.i32(32)));
+        let within = self.and(by, self.i32(31));
+        let high = self.shift_right_zero(a.high, within);
+        // In two steps, so that none is by 32.
+        let carried = self.shl(self.shift_left(a.high, self.sub(self.i32(31), within)), 1);
+        let low = self.or(self.shift_right_zero(a.low, within), carried);
+        Wide { low: self.choose(far, high, low), high: self.choose(far, self.i32(0), high) }
+    }
+
+    fn wand(self, a: Wide, b: Wide) -> Wide {
+        let and = |x, y| match (literal(x), literal(y)) {
+            (Some(0), _) | (_, Some(0)) => self.i32(0),
+            _ => self.and(x, y),
+        };
+        Wide { low: and(a.low, b.low), high: and(a.high, b.high) }
+    }
+
+    fn wor(self, a: Wide, b: Wide) -> Wide {
+        let or = |x, y| match (literal(x), literal(y)) {
+            (Some(0), _) => y,
+            (_, Some(0)) => x,
+            _ => self.or(x, y),
+        };
+        Wide { low: or(a.low, b.low), high: or(a.high, b.high) }
+    }
+
+    fn wlt(self, a: Wide, b: Wide) -> Value {
+        let low = self.below(a.low, b.low);
+        self.either(self.below(a.high, b.high), self.both(self.eq(a.high, b.high), low))
+    }
+
+    fn weq(self, a: Wide, b: Wide) -> Value {
+        self.both(self.eq(a.low, b.low), self.eq(a.high, b.high))
+    }
+
+    fn wselect(self, mask: Value, if_true: Wide, if_false: Wide) -> Wide {
+        Wide {
+            low: self.choose(mask, if_true.low, if_false.low),
+            high: self.choose(mask, if_true.high, if_false.high),
+        }
+    }
+}

@@ -87,24 +87,23 @@ def command_check(arguments):
     cases = json.loads((folder / "cases.json").read_text())
     options = options_of(arguments)
     failures, reports = 0, {}
-    text, program = None, None
+    path, program = None, None
     for case in cases:
         name = case["name"]
         try:
-            path = folder / case["program"]
-            # Counts of loops are a case's own, so that a program is kept only where nobody asks for them.
-            if program is None or arguments.trips or (text != path):
-                text, program = path, None
+            # Cases of one program mostly stand together.
+            if program is None or path != folder / case["program"]:
+                path, program = folder / case["program"], None
                 program = Outer(path.read_text(), options)
+            program.reset()
             wrong = check_case(program, case, folder)
         except ProgramError as error:
             wrong = [f"error: {error}"]
         failures += bool(wrong)
-        print(f"{name}: {wrong[0] if wrong else 'PASS'}")
-        print("".join(line + "\n" for line in wrong[1:]), end="", flush=True)
+        print("\n".join([f"{name}: {wrong[0] if wrong else 'PASS'}", *wrong[1:]]), flush=True)
         if program is not None:
             reports[name] = program.report()
-            program = program if not wrong else None
+            warn_of_poison(reports[name], name)
     print(f"{len(cases) - failures} of {len(cases)} cases pass")
     if arguments.trips:
         Path(arguments.trips).write_text(json.dumps(reports, indent=1) + "\n")

@@ -138,7 +138,7 @@ def dense_array(attribute, dtype, shape):
         array = np.array(attribute)
         if array.dtype != dtype:
             raise ProgramError(f"constant of {array.dtype} where {dtype} is expected: {str(attribute)[:80]}")
-        return np.ascontiguousarray(np.broadcast_to(array, shape))
+        return np.broadcast_to(array, shape).copy()
     # jaxlib offers no buffer of bf16.
     text = str(attribute)
     body = text[text.index("<") + 1 : text.rindex("> :")]

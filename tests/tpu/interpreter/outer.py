@@ -116,6 +116,11 @@ class Outer:
         results = [tensor_type(r.type) for r in op.results]
         return self.kernels[op].run(operands, results, aliases)
 
+    def reset(self):
+        """Forgets what earlier runs counted or left behind."""
+        for kernel in self.kernels.values():
+            kernel.machine.reset()
+
     def report(self):
         """What every kernel reports, in the order of the program."""
         return [kernel.report() for kernel in self.kernels.values()]

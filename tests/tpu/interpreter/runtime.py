@@ -56,6 +56,13 @@ class Machine:
     def error(self, where, message):
         raise ProgramError(f"{self.places[where]}: {message}")
 
+    def reset(self):
+        """Forgets what earlier runs counted or left behind."""
+        self.counts[:] = [0] * len(self.counts)
+        self.poison.clear()
+        self.semaphores.clear()
+        self.dma_count = self.dma_bytes = 0
+
     # Run-time checks
 
     def out_of_bounds(self, where, shape, indices, sizes):

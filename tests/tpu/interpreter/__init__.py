@@ -9,4 +9,9 @@ they are waited for.
     python -m interpreter run PROGRAM.mlir --inputs a.bin b.bin --outputs DIR
     python -m interpreter check DIR
     python -m interpreter emitpretty PROGRAM.mlir
+
+Tensors are raw little-endian files. `check` reads DIR/cases.json, a list of objects with `name`, `program`, `inputs`
+and `expected`: files beside it, in the order of arguments and results; an expected null is not compared. `--trips`
+writes how often every loop and branch of a kernel ran, by its place in the text and by the string attribute
+`nucleus.loop` or `nucleus.branch` where it has one.
 """

@@ -20,8 +20,7 @@ from .translate import Program
 
 DYNAMIC = -(2**63)
 
-# Memories that a kernel addresses where they are, and ones that windows of an operand are copied to.
-IN_PLACE = {"any", "hbm", "unspecified"}
+# Memories that windows of an operand are copied to; others are addressed where they are.
 WINDOWED = {"vmem", "smem"}
 
 
@@ -59,7 +58,9 @@ class Kernel:
         attributes.finish()
 
         self.program = Program(module, self.machine)
-        self.function = self.program.function(self.name)
+        # What is constant is computed while translating.
+        with np.errstate(all="ignore"):
+            self.function = self.program.function(self.name)
         types = [type_of(a.type) for a in main.regions[0].blocks[0].arguments]
         grid_types, types = types[: len(self.bounds)], types[len(self.bounds) :]
         if any(t.elem not in ("i32", "index") or not t.is_scalar for t in grid_types) or not all(t.is_memref for t in types):

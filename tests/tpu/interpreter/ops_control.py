@@ -153,11 +153,13 @@ def region(t, op, attributes):
 @operation("tpu.trace", pure=False)
 def trace(t, op, attributes):
     """A named part, which profilers show."""
-    attributes.take("message"), attributes.take("level")
+    for label in ("message", "level"):
+        attributes.take(label)
     inline(t, op, op.regions[0].blocks[0])
 
 
 @operation("tpu.trace_start", "tpu.trace_stop", pure=False)
 def trace_event(t, op, attributes):
     """Something that profilers show."""
-    attributes.take("message"), attributes.take("level")
+    for label in ("message", "level"):
+        attributes.take(label)

@@ -13,6 +13,13 @@ def data_memory(t, op, memory):
     return memory
 
 
+def loadable_memory(t, op, memory):
+    """Registers are loaded from and stored to the core's own memories only; others need a transfer."""
+    if memory.type.space not in ("vmem", "smem"):
+        t.fail(op, f"direct access to {memory.type}")
+    return data_memory(t, op, memory)
+
+
 def box(t, op, memory, indices, sizes, strides=None):
     """Checks a box of a memory, at run time where its place is known only then, and returns the key that selects it."""
     shape = memory.type.shape
@@ -46,12 +53,11 @@ def padded_shape(t, op, memory, vector):
 
 
 def subscript(memory, key):
-    """Selects a box; keys are written as tuples of slices where the memory is no array."""
+    """Selects a box; a memory that is no array wants its slices with both ends."""
     if all(k == ":" for k in key) and not memory.packed:
         return f"{memory.expr}[...]" if key else f"{memory.expr}[()]"
     if memory.packed:
-        shape = memory.type.shape
-        key = [f"0:{size}" if k == ":" else k for k, size in zip(key, shape)]
+        key = [f"0:{size}" if k == ":" else k for k, size in zip(key, memory.type.shape)]
     return f"{memory.expr}[{', '.join(key)}]"
 
 
@@ -61,7 +67,7 @@ def check_packed(t, op, memory, strides):
 
 
 def load_box(t, op, memory, indices, result, strides=None, mask=None):
-    data_memory(t, op, memory)
+    loadable_memory(t, op, memory)
     sizes = padded_shape(t, op, memory, result)
     check_packed(t, op, memory, strides or ())
     key = box(t, op, memory, indices, sizes, strides)
@@ -77,7 +83,7 @@ def load_box(t, op, memory, indices, result, strides=None, mask=None):
 
 
 def store_box(t, op, memory, indices, value, strides=None, mask=None):
-    data_memory(t, op, memory)
+    loadable_memory(t, op, memory)
     sizes = padded_shape(t, op, memory, value.type)
     check_packed(t, op, memory, strides or ())
     key = box(t, op, memory, indices, sizes, strides)
@@ -90,10 +96,10 @@ def store_box(t, op, memory, indices, value, strides=None, mask=None):
         t.line(f"{target} = where({chosen}, {expr}, {target})")
 
 
-def plain_access(t, op, attributes):
-    if attributes.take("nontemporal") not in (None,) and "true" in str(op.attributes["nontemporal"]):
-        t.fail(op, "nontemporal access")
-    attributes.take("alignment")
+def plain_access(attributes):
+    """Hints to caches and promises of alignment do not change what is loaded."""
+    for hint in ("nontemporal", "alignment"):
+        attributes.take(hint)
 
 
 def unit_strides(t, op, attributes):
@@ -105,7 +111,7 @@ def unit_strides(t, op, attributes):
 @operation("vector.load", pure=False)
 def vector_load(t, op, attributes):
     """A vector from a box of memory."""
-    plain_access(t, op, attributes)
+    plain_access(attributes)
     memory, *indices = t.operands(op)
     load_box(t, op, memory, indices, type_of(op.results[0].type))
 
@@ -113,7 +119,7 @@ def vector_load(t, op, attributes):
 @operation("vector.store", pure=False)
 def vector_store(t, op, attributes):
     """A vector to a box of memory."""
-    plain_access(t, op, attributes)
+    plain_access(attributes)
     value, memory, *indices = t.operands(op)
     store_box(t, op, memory, indices, value)
 
@@ -208,9 +214,9 @@ def tpu_store(t, op, attributes):
 @operation("memref.load", pure=False)
 def memref_load(t, op, attributes):
     """A scalar from memory."""
-    plain_access(t, op, attributes)
+    plain_access(attributes)
     memory, *indices = t.operands(op)
-    data_memory(t, op, memory)
+    loadable_memory(t, op, memory)
     if memory.packed:
         t.fail(op, "a scalar of a bitcast memory")
     box(t, op, memory, indices, (1,) * len(indices))
@@ -222,9 +228,9 @@ def memref_load(t, op, attributes):
 @operation("memref.store", pure=False)
 def memref_store(t, op, attributes):
     """A scalar to memory."""
-    plain_access(t, op, attributes)
+    plain_access(attributes)
     value, memory, *indices = t.operands(op)
-    data_memory(t, op, memory)
+    loadable_memory(t, op, memory)
     if memory.packed:
         t.fail(op, "a scalar of a bitcast memory")
     box(t, op, memory, indices, (1,) * len(indices))
@@ -234,7 +240,7 @@ def memref_store(t, op, attributes):
 @operation("memref.alloca", pure=False)
 def alloca(t, op, attributes):
     """New memory, full of garbage."""
-    plain_access(t, op, attributes)
+    plain_access(attributes)
     attributes.take("operandSegmentSizes")
     memory = data_memory(t, op, Value(type_of(op.results[0].type), ""))
     t.define(op, f"garbage({memory.type.shape}, {memory.type.elem})")

@@ -123,9 +123,6 @@ def unpack_elementwise(t, op, attributes):
     t.define(op, f"extf({part}, f32)" if wide == "f32" else f"{part}.astype(i32)")
 
 
-REDUCTIONS = {"sum": "add", "max": "max", "min": "min"}
-
-
 def fold_name(t, op, kind, type):
     """The name of a reduction for an element type."""
     if kind == "sum":
@@ -153,7 +150,7 @@ def all_reduce(t, op, attributes):
         if kind != "sum" or result.elem != "i32":
             t.fail(op, f"{kind} of {value.type} to {result}")
         reduced = f"np.add.reduce({value.expr}, axis={dim}, dtype=i32)"
-    elif kind in REDUCTIONS and value.type.elem == result.elem:
+    elif kind in ("sum", "max", "min") and value.type.elem == result.elem:
         words = dict(x=value.expr, axes=(dim,), elem=value.type.elem, bits=WIDTHS[value.type.elem])
         reduced = FOLDS[fold_name(t, op, kind, value.type)].format(**words)
     else:

@@ -166,10 +166,12 @@ def multi_reduction(t, op, attributes):
     plain(t, op, attributes)
     kind, axes = attributes.enum("kind"), attributes.array("reduction_dims")
     value, acc = t.operands(op)
-    if kind not in FOLDS or len(axes) == 0 or value.type.is_float != (kind.endswith("f") or kind in ("add", "mul") and value.type.is_float):
+    if value.type.is_float:
+        fitting = kind.endswith("f") or kind in ("add", "mul")
+    else:
+        fitting = kind in ("and", "or", "xor") or not kind.endswith("f") and value.type.elem != "i1"
+    if kind not in FOLDS or not axes or not fitting:
         t.fail(op, f"kind {kind} over {axes} of {value.type}")
-    if value.type.elem == "i1" and kind not in ("and", "or", "xor"):
-        t.fail(op, f"kind {kind} of {value.type}")
     if t.options.nan_max == "ignore":
         kind = kind.replace("maximumf", "maxnumf").replace("minimumf", "minnumf")
     words = dict(axes=axes, elem=value.type.elem, bits=value.type.dtype.itemsize * 8)

@@ -84,7 +84,8 @@ class Outer:
 
     def execute(self, op, operands):
         attributes = Attributes.of(op)
-        attributes.take("mhlo.frontend_attributes"), attributes.take("mhlo.sharding")
+        for harmless in ("mhlo.frontend_attributes", "mhlo.sharding"):
+            attributes.take(harmless)
         if op.name == "func.call":
             return self.call(ir.FlatSymbolRefAttr(attributes.take("callee")).value, operands)
         if op.name == "stablehlo.custom_call":

@@ -1,5 +1,6 @@
 """What translated kernels call at run time: the machine that they run on, and helpers of single operations."""
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -152,6 +153,8 @@ class Machine:
 
     def _to_integer(self, where, x, elem, low, high):
         x = np.asarray(x).astype(F32, copy=False)
+        if np.count_nonzero(abs(x) < 2.0**31) == x.size and elem == "i32" and low < 0:
+            return x.astype(I32) if x.ndim else int(x)
         whole = np.trunc(x)
         bad = ~((whole >= low) & (whole < high))
         bad_count = np.count_nonzero(bad)
@@ -172,8 +175,10 @@ class Machine:
         if bad_count:
             self.poisoned(where, bad_count)
             indices = np.where(bad, 0, indices)
-        if source.ndim == 2 and dim == 1:
-            result = source[np.arange(source.shape[0])[:, None], indices]
+        if source.ndim == 2 and source.flags.c_contiguous:
+            rows, lanes = _corners(indices.shape)
+            flat = lanes + indices * source.shape[1] if dim == 0 else rows * source.shape[1] + indices
+            result = source.reshape(-1).take(flat)
         else:
             result = np.take_along_axis(source, indices, dim)
         if bad_count:
@@ -228,8 +233,9 @@ class Machine:
     def shift(self, where, amount, bits):
         """A checked shift amount."""
         if isinstance(amount, np.ndarray):
-            if np.count_nonzero((amount < 0) | (amount >= bits)):
-                self.error(where, f"shift by {amount[(amount < 0) | (amount >= bits)].flat[0]} of {bits} bits")
+            bad = amount.view(f"u{amount.dtype.itemsize}") >= bits
+            if np.count_nonzero(bad):
+                self.error(where, f"shift by {amount[bad][0]} of {bits} bits")
         elif not 0 <= amount < bits:
             self.error(where, f"shift by {amount} of {bits} bits")
         return amount
@@ -428,7 +434,8 @@ def iota(shape, dims):
     """Indices along `dims`, as if those were one dimension."""
     result = np.zeros(shape, I32)
     for dim in dims:
-        result = result * shape[dim] + np.arange(shape[dim], dtype=I32).reshape([-1 if i == dim else 1 for i in range(len(shape))])
+        along = [-1 if i == dim else 1 for i in range(len(shape))]
+        result = result * shape[dim] + np.arange(shape[dim], dtype=I32).reshape(along)
     return result
 
 
@@ -450,9 +457,10 @@ def trailing_zeros(x):
     return np.bitwise_count(below).astype(x.dtype)
 
 
-def squeeze_view(memory, key):
-    """A view without some dimensions of size one, even where none are left."""
-    return memory[key + (...,)]
+@functools.cache
+def _corners(shape):
+    """The row and column numbers of a matrix."""
+    return np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
 
 
 def reshape_view(memory, shape):
@@ -464,7 +472,7 @@ NAMESPACE = {
     name: globals()[name]
     for name in (
         "I32 U32 F32 BF16 Packed bitcast_rows extf filled flush garbage iota leading_zeros maximum maxnum minimum "
-        "minnum reduce_with reshape_view rotate rotate_strided scalar_bits scalar_float spread squeeze_view "
+        "minnum reduce_with reshape_view rotate rotate_strided scalar_bits scalar_float spread "
         "trailing_zeros wrap"
     ).split()
 } | {

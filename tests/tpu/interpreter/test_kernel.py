@@ -186,6 +186,33 @@ class Transfers(KernelTest):
         %m = tpu.assume_multiple %n, 128 : i32"""
         self.assert_body_fails(f"tpu.assume_multiple at .*: {UGLY} is no multiple of 128", body)
 
+    def test_strided_access(self):
+        body = f"""
+        {self.START}
+        {self.WAIT}
+        %v = tpu.strided_load %s[%z, %z] {{strides = array<i32: 2, 1>}} : {self.ROW}, vector<4x128xi32>
+        %i = arith.constant 1 : index
+        tpu.strided_store %s[%i, %z], %v {{strides = array<i32: 2, 1>}} : {self.ROW}, vector<4x128xi32>
+        {self.COPY.replace("%v", "%u")}"""
+        (y,), _ = self.run_body(body)
+        self.assert_bits(y, np.repeat(self.x[::2, 128:], 2, 0))
+
+    def test_masked_store(self):
+        body = f"""
+        {self.START}
+        {self.WAIT}
+        %v = vector.load %s[%z, %z] : {self.ROW}, vector<8x128xi32>
+        %zero = arith.constant dense<0> : vector<8x128xi32>
+        %m = arith.cmpi sgt, %v, %zero : vector<8x128xi32>
+        tpu.vector_store %y[%z, %z], %v masked %m {{strides = array<i32>}} : {self.ROW}, vector<8x128xi32>, vector<8x128xi1>"""
+        (y,), _ = self.run_body(body)
+        half = self.x[:, 128:]
+        self.assert_bits(y, np.where(half > 0, half, np.int32(UGLY)))
+
+    def test_direct_access_to_hbm(self):
+        body = f"%v = vector.load %half[%z, %z] : memref<8x128xi32, {ANY}>, vector<8x128xi32>"
+        self.assert_body_fails("vector.load at .*: direct access to memref<8x128xi32, any>", body)
+
     def test_unknown_operation(self):
         self.assert_body_fails("math.sin at .*: unknown operation", "%f = arith.constant 1.0 : f32\n%g = math.sin %f : f32")
 

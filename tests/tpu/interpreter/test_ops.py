@@ -146,6 +146,26 @@ class Floats(KernelTest):
         self.assert_bits(self.elementwise(back, [expected], [T], "16x128xi16")[0], a)
 
 
+    def test_pack_elementwise(self):
+        a, b = random_tensor(F, 6), random_tensor(F, 7)
+        narrow = [x.astype(ml_dtypes.bfloat16).view(np.uint16).astype(np.uint32) for x in (a, b)]
+        body = f"%r = tpu.pack_elementwise %a0, %a1 {{target_type = bf16}} : vector<{F}>, vector<{F}> -> vector<{T}>"
+        words = (narrow[0] | narrow[1] << 16).view(np.int32)
+        self.assert_bits(self.elementwise(body, [a, b], [F, F], T)[0], words)
+        body = f"%r = tpu.unpack_elementwise %a0, 1 {{source_type = bf16}} : vector<{T}> -> vector<{F}>"
+        self.assert_bits(self.elementwise(body, [words], [T], F)[0], (narrow[1] << 16).view(np.float32))
+
+    def test_constants_keep_bits(self):
+        body = f"""%v = arith.constant dense<0xFFC12345> : vector<{F}>
+        %s = arith.constant 0x7F812345 : f32
+        %w = vector.broadcast %s : f32 to vector<{F}>
+        %i = tpu.iota {{dimensions = array<i32: 0>}} : vector<{T}>
+        %c = arith.cmpi slt, %i, %a0 : vector<{T}>
+        %r = arith.select %c, %v, %w : vector<8x128xi1>, vector<{F}>"""
+        got = self.elementwise(body, [np.full((8, 128), 4, np.int32)], [T], F)[0].view(np.uint32)
+        self.assertEqual([int(w) for w in got[:, 9]], [0xFFC12345] * 4 + [0x7F812345] * 4)
+
+
 class Shapes(KernelTest):
     def setUp(self):
         self.a = random_tensor(T, 3)

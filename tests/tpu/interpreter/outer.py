@@ -133,7 +133,10 @@ def custom_call_body(op):
     target = ir.StringAttr(attributes["call_target_name"]).value
     if target != "tpu_custom_call":
         raise ProgramError(f"stablehlo.custom_call {place(op)}: unknown target {target}")
-    return kernel_body(ir.StringAttr(attributes["backend_config"]).value)
+    config = attributes["backend_config"] if "backend_config" in attributes else None
+    if not isinstance(config, ir.StringAttr):
+        raise ProgramError(f"stablehlo.custom_call {place(op)}: backend_config is no string")
+    return kernel_body(config.value)
 
 
 def pretty_kernels(text):

@@ -73,9 +73,12 @@ def parse_kernel(body):
 
 def kernel_body(backend_config):
     """The text (or bytecode) of a kernel from the `backend_config` of its custom call."""
-    config = json.loads(backend_config)
-    inner = dict(config.pop("custom_call_config"))
-    body = base64.b64decode(inner.pop("body"), validate=True)
+    try:
+        config = json.loads(backend_config)
+        inner = config.pop("custom_call_config")
+        body = base64.b64decode(inner.pop("body"), validate=True)
+    except (AttributeError, KeyError, ValueError) as error:
+        raise ProgramError(f"tpu_custom_call: malformed backend_config: {error!r}") from None
     serialization = inner.pop("serialization_format", None)
     if inner.pop("has_communication", False) or inner.pop("collective_id", None) is not None:
         raise ProgramError("tpu_custom_call: communication between devices is not modelled")

@@ -62,6 +62,11 @@ class Versioned(unittest.TestCase):
         with self.assertRaisesRegex(ProgramError, "unknown entry 'surprise'"):
             Outer(text)
 
+    def test_malformed_configuration(self):
+        text = program(VERSIONED, ["8x128xi32"], ["8x128xi32"], 1).replace("custom_call_config", "surprise")
+        with self.assertRaisesRegex(ProgramError, "malformed backend_config: KeyError"):
+            Outer(text)
+
     def test_operands_must_fit(self):
         with self.assertRaisesRegex(ProgramError, r"an operand of \[4, 128\] for memref<8x128xi32, vmem>"):
             Outer(program(VERSIONED, ["4x128xi32"], ["8x128xi32"], 1)).run([np.zeros((4, 128), np.int32)])

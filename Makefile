@@ -17,7 +17,7 @@ LINK := -L$(TARGET)/release -lnucleus -Wl,-rpath,$(TARGET)/release
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -26,6 +26,11 @@ deps: ## install the Debian packages that are missing
 .PHONY: plugins
 plugins: ## download the PJRT CPU plugins that the tests and the demo use
 	@scripts/fetch-plugins.sh
+
+.PHONY: interpreter
+interpreter: ## make the environment of the TPU programs' interpreter, and test it
+	@scripts/fetch-interpreter.sh
+	@cd tests/tpu && ../../.cache/interpreter/bin/python -m unittest discover --start-directory interpreter --top-level-directory .
 
 .PHONY: build
 build: deps ## build target/release/libnucleus.so and .a

@@ -1,0 +1,157 @@
+"""The command line."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from .errors import ProgramError
+from .outer import Outer, pretty_kernels
+from .runtime import Options
+
+SHOWN = 8
+
+
+def read_tensor(path, dtype, shape):
+    """A raw little-endian file as a tensor."""
+    data = Path(path).read_bytes()
+    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if len(data) != expected:
+        raise ProgramError(f"{path} has {len(data)} bytes; {expected} are expected")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def options_of(arguments):
+    return Options(arguments.flush, arguments.nan_max, arguments.dma, arguments.reverse_parallel, arguments.max_iterations)
+
+
+def run_files(program, paths):
+    if len(paths) != len(program.inputs):
+        raise ProgramError(f"{len(paths)} input files; the program takes {len(program.inputs)}")
+    return program.run([read_tensor(p, *t) for p, t in zip(paths, program.inputs)])
+
+
+def warn_of_poison(report, where):
+    for kernel in report:
+        for place, count in kernel["poison"].items():
+            print(f"{where}: {place} had no defined result for {count} elements", file=sys.stderr)
+
+
+def command_run(arguments):
+    """Runs a program on files and writes its results to files."""
+    program = Outer(Path(arguments.program).read_text(), options_of(arguments))
+    outputs = run_files(program, arguments.inputs)
+    folder = Path(arguments.outputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, output in enumerate(outputs):
+        (folder / f"{i}.bin").write_bytes(output.tobytes())
+    report = program.report()
+    warn_of_poison(report, arguments.program)
+    if arguments.trips:
+        Path(arguments.trips).write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+def differences(got, expected):
+    """Positions whose bits differ, and how many there are."""
+    words = np.dtype(f"u{got.dtype.itemsize}")
+    a, b = got.view(words), expected.view(words)
+    positions = np.argwhere(a != b)
+    shown = [
+        (tuple(int(i) for i in p), f"0x{int(a[tuple(p)]):0{2 * words.itemsize}x}", f"0x{int(b[tuple(p)]):0{2 * words.itemsize}x}")
+        for p in positions[:SHOWN]
+    ]
+    return len(positions), shown
+
+
+def check_case(program, case, folder):
+    """Lines that say what is wrong with one case; none if all is well."""
+    outputs = run_files(program, [folder / p for p in case["inputs"]])
+    if len(case["expected"]) != len(outputs):
+        raise ProgramError(f"{len(case['expected'])} expected files; the program returns {len(outputs)}")
+    total, lines = 0, []
+    for i, (output, path) in enumerate(zip(outputs, case["expected"])):
+        if path is None:
+            continue
+        count, shown = differences(output, read_tensor(folder / path, output.dtype, output.shape))
+        total += count
+        lines += [f"  output {i} at {list(at)}: got {got}, expected {want}" for at, got, want in shown]
+    return [f"{total} mismatches", *lines] if total else []
+
+
+def command_check(arguments):
+    """Runs the cases of a folder and compares every bit."""
+    folder = Path(arguments.folder)
+    cases = json.loads((folder / "cases.json").read_text())
+    options = options_of(arguments)
+    failures, reports = 0, {}
+    path, program = None, None
+    for case in cases:
+        name = case["name"]
+        try:
+            # Cases of one program mostly stand together.
+            if program is None or path != folder / case["program"]:
+                path, program = folder / case["program"], None
+                program = Outer(path.read_text(), options)
+            program.reset()
+            wrong = check_case(program, case, folder)
+        except ProgramError as error:
+            wrong = [f"error: {error}"]
+        failures += bool(wrong)
+        print("\n".join([f"{name}: {wrong[0] if wrong else 'PASS'}", *wrong[1:]]), flush=True)
+        if program is not None:
+            reports[name] = program.report()
+            warn_of_poison(reports[name], name)
+    print(f"{len(cases) - failures} of {len(cases)} cases pass")
+    if arguments.trips:
+        Path(arguments.trips).write_text(json.dumps(reports, indent=1) + "\n")
+    return 1 if failures or not cases else 0
+
+
+def command_pretty(arguments):
+    """Prints the kernels of a program in the plain form."""
+    for kernel in pretty_kernels(Path(arguments.program).read_text()):
+        print(kernel)
+    return 0
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="interpreter", description="An independent interpreter of TPU programs.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--flush", action="store_true", help="f32 arithmetic turns subnormals into zeros")
+    shared.add_argument("--nan-max", choices=["propagate", "ignore"], default="propagate",
+                        help="what maximumf and minimumf do with one NaN")  # fmt: skip
+    shared.add_argument("--dma", choices=["deferred", "eager"], default="deferred",
+                        help="move data when a transfer is waited for, or when it is started")  # fmt: skip
+    shared.add_argument("--reverse-parallel", action="store_true", help="run parallel grid dimensions backwards")
+    shared.add_argument("--max-iterations", type=int, default=Options.max_iterations,
+                        help="an error beyond so many iterations of a scf.while at a time")  # fmt: skip
+    shared.add_argument("--trips", metavar="FILE", help="write how often loops and branches ran, as JSON")
+
+    run = commands.add_parser("run", parents=[shared], help=command_run.__doc__)
+    run.add_argument("program")
+    run.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="raw little-endian tensors, in order")
+    run.add_argument("--outputs", required=True, metavar="DIR", help="0.bin, 1.bin, … are written here")
+    run.set_defaults(command=command_run)
+
+    check = commands.add_parser("check", parents=[shared], help=command_check.__doc__)
+    check.add_argument("folder", help="holds cases.json: a list of {name, program, inputs, expected}")
+    check.set_defaults(command=command_check)
+
+    pretty = commands.add_parser("emitpretty", help=command_pretty.__doc__)
+    pretty.add_argument("program")
+    pretty.set_defaults(command=command_pretty)
+    return top
+
+
+def main(argv=None):
+    arguments = parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except ProgramError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1

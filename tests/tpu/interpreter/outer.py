@@ -1,0 +1,309 @@
+"""The StableHLO around the kernels: a function of tensors, executed with NumPy one operation at a time."""
+
+import re
+
+import numpy as np
+from jaxlib.mlir import ir
+
+from .element import TENSOR_DTYPES, dense_array
+from .errors import ProgramError
+from .kernel import Kernel
+from .parse import Attributes, kernel_body, parse_kernel, parse_module, place
+from .runtime import Options
+
+HANDLERS = {}
+
+
+def operation(*names):
+    def register(function):
+        for name in names:
+            HANDLERS[f"stablehlo.{name}"] = function
+        return function
+
+    return register
+
+
+def tensor_type(mlir):
+    """dtype and shape of a tensor type."""
+    if not isinstance(mlir, ir.RankedTensorType) or any(d < 0 for d in mlir.shape):
+        raise ProgramError(f"unsupported type {mlir}")
+    elem = str(mlir.element_type)
+    if elem not in TENSOR_DTYPES:
+        raise ProgramError(f"unsupported element type in {mlir}")
+    return TENSOR_DTYPES[elem], tuple(mlir.shape)
+
+
+class Outer:
+    """A whole program, ready to run any number of times."""
+
+    def __init__(self, text, options=Options()):
+        self.options = options
+        self.module = parse_module(text, "program")
+        self.functions = {}
+        for op in self.module.body.operations:
+            if op.operation.name != "func.func":
+                raise ProgramError(f"program: {op.operation.name} {place(op)} where functions are expected")
+            self.functions[ir.StringAttr(op.attributes["sym_name"]).value] = op
+        if "main" not in self.functions:
+            raise ProgramError("program: no function @main")
+        block = self.functions["main"].regions[0].blocks[0]
+        self.inputs = [tensor_type(a.type) for a in block.arguments]
+        self.outputs = [tensor_type(v.type) for v in block.operations[len(block.operations) - 1].operands]
+        # In the order of the program; each is translated once.
+        self.kernels = {}
+        for function in self.functions.values():
+            for op in function.regions[0].blocks[0].operations:
+                if op.operation.name == "stablehlo.custom_call":
+                    self.kernels[op.operation] = Kernel(custom_call_body(op), options)
+
+    def run(self, arguments):
+        """The results for arguments of exactly the dtypes and shapes of `inputs`."""
+        for i, (array, (dtype, shape)) in enumerate(zip(arguments, self.inputs, strict=True)):
+            if array.dtype != dtype or array.shape != shape:
+                raise ProgramError(f"argument {i} is {array.dtype}{array.shape}; {dtype}{shape} is expected")
+        return self.call("main", arguments)
+
+    def call(self, name, arguments):
+        block = self.functions[name].regions[0].blocks[0]
+        values = dict(zip(block.arguments, arguments, strict=True))
+        for op in block.operations:
+            op = op.operation
+            operands = [values[v] for v in op.operands]
+            if op.name == "func.return":
+                return operands
+            try:
+                results = self.execute(op, operands)
+            except ProgramError as error:
+                raise ProgramError(f"{op.name} {place(op)}: {error}") from error
+            for value, result in zip(op.results, results, strict=True):
+                dtype, shape = tensor_type(value.type)
+                if result.dtype != dtype or result.shape != shape:
+                    raise ProgramError(f"{op.name} {place(op)}: gives {result.dtype}{result.shape} for {value.type}")
+                values[value] = result
+        raise ProgramError(f"program: @{name} does not return")
+
+    def execute(self, op, operands):
+        attributes = Attributes.of(op)
+        for harmless in ("mhlo.frontend_attributes", "mhlo.sharding"):
+            attributes.take(harmless)
+        if op.name == "func.call":
+            return self.call(ir.FlatSymbolRefAttr(attributes.take("callee")).value, operands)
+        if op.name == "stablehlo.custom_call":
+            return self.custom_call(op, attributes, operands)
+        if op.name not in HANDLERS:
+            raise ProgramError("unknown operation")
+        with np.errstate(all="ignore"):
+            result = HANDLERS[op.name](op, attributes, *operands)
+        attributes.finish()
+        return [np.ascontiguousarray(result).reshape(np.shape(result))]
+
+    def custom_call(self, op, attributes, operands):
+        custom_call_body(op)
+        for harmless in ("call_target_name", "backend_config", "kernel_name", "has_side_effect", "api_version"):
+            attributes.take(harmless)
+        for layouts, values in (("operand_layouts", op.operands), ("result_layouts", op.results)):
+            for layout, value in zip(attributes.take(layouts, ()), values):
+                if list(np.array(layout)) != list(range(len(value.type.shape)))[::-1]:
+                    raise ProgramError(f"{layouts} other than row-major")
+        aliases = {}
+        for alias in attributes.take("output_operand_aliases", ()):
+            match = re.search(
+                r"output_tuple_indices = \[(\d*)\],\s*operand_index = (\d+),\s*operand_tuple_indices = \[\]", str(alias)
+            )
+            if not match:
+                raise ProgramError(f"unknown alias {alias}")
+            aliases[int(match.group(2))] = int(match.group(1) or 0)
+        attributes.finish()
+        results = [tensor_type(r.type) for r in op.results]
+        return self.kernels[op].run(operands, results, aliases)
+
+    def reset(self):
+        """Forgets what earlier runs counted or left behind."""
+        for kernel in self.kernels.values():
+            kernel.machine.reset()
+
+    def report(self):
+        """What every kernel reports, in the order of the program."""
+        return [kernel.report() for kernel in self.kernels.values()]
+
+
+def custom_call_body(op):
+    """The kernel's text (or bytecode) in a custom call, which must be one of Mosaic's."""
+    attributes = op.operation.attributes
+    target = ir.StringAttr(attributes["call_target_name"]).value
+    if target != "tpu_custom_call":
+        raise ProgramError(f"stablehlo.custom_call {place(op)}: unknown target {target}")
+    config = attributes["backend_config"] if "backend_config" in attributes else None
+    if not isinstance(config, ir.StringAttr):
+        raise ProgramError(f"stablehlo.custom_call {place(op)}: backend_config is no string")
+    return kernel_body(config.value)
+
+
+def pretty_kernels(text):
+    """The text of every kernel of a program in the plain form."""
+    found = []
+    for function in parse_module(text, "program").body.operations:
+        for op in function.operation.regions[0].blocks[0].operations:
+            if op.operation.name == "stablehlo.custom_call":
+                found.append(str(parse_kernel(custom_call_body(op))))
+    return found
+
+
+# Operations
+
+
+def result_type(op):
+    return tensor_type(op.results[0].type)
+
+
+@operation("constant")
+def constant(op, attributes):
+    """A constant."""
+    return dense_array(attributes.take("value"), *result_type(op))
+
+
+@operation("pad")
+def pad(op, attributes, x, filler):
+    """More elements around and between."""
+    low, high = attributes.array("edge_padding_low"), attributes.array("edge_padding_high")
+    interior = attributes.array("interior_padding")
+    if any(n < 0 for n in low + high):
+        raise ProgramError("negative padding")
+    shape = [a + b + n + max(n - 1, 0) * i for a, b, n, i in zip(low, high, x.shape, interior)]
+    result = np.full(shape, filler)
+    result[tuple(slice(a, a + n + max(n - 1, 0) * i, i + 1) for a, n, i in zip(low, x.shape, interior))] = x
+    return result
+
+
+@operation("slice")
+def slice_(op, attributes, x):
+    """A box, perhaps with strides."""
+    start, limit, strides = (attributes.array(name) for name in ("start_indices", "limit_indices", "strides"))
+    return x[tuple(slice(*part) for part in zip(start, limit, strides))]
+
+
+@operation("reshape")
+def reshape(op, attributes, x):
+    """The same elements in row-major order."""
+    return x.reshape(result_type(op)[1])
+
+
+@operation("transpose")
+def transpose(op, attributes, x):
+    """Dimensions in another order."""
+    return x.transpose(attributes.array("permutation"))
+
+
+@operation("concatenate")
+def concatenate(op, attributes, *parts):
+    """Tensors one after another."""
+    return np.concatenate(parts, attributes.integer("dimension"))
+
+
+@operation("broadcast_in_dim")
+def broadcast_in_dim(op, attributes, x):
+    """Repeats along new dimensions and those of size one."""
+    shape = result_type(op)[1]
+    dims = attributes.array("broadcast_dimensions")
+    order = np.argsort(dims, kind="stable")
+    spread = [1] * len(shape)
+    for position in order:
+        spread[dims[position]] = x.shape[position]
+    return np.broadcast_to(x.transpose(order).reshape(spread), shape)
+
+
+@operation("iota")
+def iota(op, attributes):
+    """Indices along a dimension."""
+    dtype, shape = result_type(op)
+    dim = attributes.integer("iota_dimension")
+    steps = np.arange(shape[dim]).astype(dtype)
+    return np.broadcast_to(steps.reshape([-1 if i == dim else 1 for i in range(len(shape))]), shape)
+
+
+@operation("convert")
+def convert(op, attributes, x):
+    """Conversion by value, where it is exact or only drops high bits of integers."""
+    dtype = result_type(op)[0]
+    old_float, new_float = (d.kind not in "iub" for d in (x.dtype, dtype))
+    if dtype == np.bool_ and x.dtype != dtype:
+        return x != 0
+    if old_float and (not new_float or dtype.itemsize < x.dtype.itemsize or np.isnan(x).any()) and dtype != x.dtype:
+        raise ProgramError(f"inexact conversion from {x.dtype} to {dtype}")
+    result = x.astype(dtype)
+    if new_float and not old_float and (result.astype(np.float64) != x.astype(np.float64)).any():
+        raise ProgramError(f"inexact conversion from {x.dtype} to {dtype}")
+    return result
+
+
+@operation("bitcast_convert")
+def bitcast_convert(op, attributes, x):
+    """The same bits as another type of the same width."""
+    dtype = result_type(op)[0]
+    if dtype.itemsize != x.dtype.itemsize or np.bool_ in (dtype, x.dtype):
+        raise ProgramError(f"{x.dtype} to {dtype}")
+    return x.view(dtype)
+
+
+def integers_only(*operands):
+    if any(x.dtype.kind not in "iub" for x in operands):
+        raise ProgramError("arithmetic on floats around a kernel")
+
+
+@operation("add", "subtract")
+def arithmetic(op, attributes, a, b):
+    """Integer sums and differences, wrapped."""
+    integers_only(a, b)
+    if a.dtype == np.bool_:
+        raise ProgramError("arithmetic on i1")
+    return np.add(a, b) if op.name.endswith("add") else np.subtract(a, b)
+
+
+@operation("and", "or", "xor")
+def bitwise(op, attributes, a, b):
+    """Bit by bit."""
+    return {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}[op.name[10:]](a, b)
+
+
+@operation("not")
+def invert(op, attributes, a):
+    """Every bit inverted."""
+    return ~a
+
+
+@operation("shift_left", "shift_right_arithmetic", "shift_right_logical")
+def shift(op, attributes, a, b):
+    """Shifts by less than the width."""
+    bits = a.dtype.itemsize * 8
+    integers_only(a, b)
+    if ((b.astype(np.int64) < 0) | (b.astype(np.int64) >= bits)).any():
+        raise ProgramError("shift by the width or more")
+    if op.name.endswith("left"):
+        return np.left_shift(a, b)
+    kind = "i" if op.name.endswith("arithmetic") else "u"
+    word = f"{kind}{a.dtype.itemsize}"
+    return np.right_shift(a.view(word), b.view(word)).view(a.dtype)
+
+
+@operation("maximum", "minimum")
+def extreme(op, attributes, a, b):
+    """The larger or smaller integer."""
+    integers_only(a, b)
+    return np.maximum(a, b) if op.name.endswith("maximum") else np.minimum(a, b)
+
+
+@operation("compare")
+def compare(op, attributes, a, b):
+    """Compares integers."""
+    integers_only(a, b)
+    kind = attributes.enum("compare_type", "NOTYPE").split()[-1]
+    if kind not in {"NOTYPE", "SIGNED" if a.dtype.kind == "i" else "UNSIGNED"}:
+        raise ProgramError(f"{kind} comparison of {a.dtype}")
+    functions = {"EQ": np.equal, "NE": np.not_equal, "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal}
+    return functions[attributes.enum("comparison_direction").split()[-1]](a, b)
+
+
+@operation("select")
+def select(op, attributes, condition, a, b):
+    """One of two values by lanes, or all by one condition."""
+    return np.where(condition, a, b)

@@ -1,0 +1,491 @@
+"""What translated kernels call at run time: the machine that they run on, and helpers of single operations."""
+
+import functools
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .element import BF16, DTYPES, UGLY_BYTES, WIDTHS, garbage, spoil
+from .errors import ProgramError
+
+I32 = np.dtype(np.int32)
+U32 = np.dtype(np.uint32)
+F32 = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a program is run where the hardware leaves a choice or is not known."""
+
+    # Subnormal inputs and outputs of f32 arithmetic become zeros of their sign.
+    flush: bool = False
+    # "propagate": as MLIR documents maximumf and minimumf. "ignore": they return the operand that is no NaN.
+    nan_max: str = "propagate"
+    # "deferred": data moves when it is waited for, last started first. "eager": when the transfer is started.
+    dma: str = "deferred"
+    # Run the grid dimensions that are marked parallel from the last index to the first.
+    reverse_parallel: bool = False
+    # More executions of one loop's body than this in one entry are taken for a loop that never ends.
+    max_iterations: int = 100_000_000
+
+
+class Semaphore:
+    """A counter, and the transfers in flight that will raise it."""
+
+    __slots__ = ("count", "pending", "name")
+
+    def __init__(self, name):
+        self.count = 0
+        self.pending = []
+        self.name = name
+
+
+@dataclass
+class Machine:
+    """The state of one kernel that is not in its memories."""
+
+    options: Options
+    counts: list = field(default_factory=list)
+    places: list = field(default_factory=list)
+    semaphores: list = field(default_factory=list)
+    # How often an operation had a result that hardware does not define, such as the integer of a NaN.
+    poison: dict = field(default_factory=dict)
+    grid: tuple = ()
+    dma_count: int = 0
+    dma_bytes: int = 0
+
+    def error(self, where, message):
+        raise ProgramError(f"{self.places[where]}: {message}")
+
+    def reset(self):
+        """Forgets what earlier runs counted or left behind."""
+        self.counts[:] = [0] * len(self.counts)
+        self.poison.clear()
+        self.semaphores.clear()
+        self.dma_count = self.dma_bytes = 0
+
+    # Run-time checks
+
+    def out_of_bounds(self, where, shape, indices, sizes):
+        self.error(where, f"out of bounds: {list(sizes)} elements at {list(indices)} of a memory of {list(shape)}")
+
+    def not_multiple(self, where, value, multiple):
+        self.error(where, f"{value} is no multiple of {multiple}")
+
+    def endless(self, where):
+        self.error(where, f"more than {self.options.max_iterations} iterations")
+
+    def poisoned(self, where, count):
+        place = self.places[where]
+        self.poison[place] = self.poison.get(place, 0) + int(count)
+
+    # Semaphores and transfers
+
+    def allocate(self, shape, name):
+        """Semaphores, as an array of objects so that slices of it are references to the same ones."""
+        array = np.empty(shape, object)
+        for index in np.ndindex(*shape):
+            array[index] = Semaphore(f"{name}{list(index)}")
+        self.semaphores.extend(array.reshape(-1))
+        return array
+
+    def start(self, where, source, target, semaphore):
+        """Begins a transfer."""
+        if source.shape != target.shape or source.dtype != target.dtype:
+            self.error(where, f"transfer of {source.dtype}{source.shape} to {target.dtype}{target.shape}")
+        if not target.flags.writeable:
+            self.error(where, "transfer into an input")
+        if np.may_share_memory(source, target) and np.shares_memory(source, target):
+            self.error(where, "transfer between overlapping memories")
+        self.dma_count += 1
+        self.dma_bytes += target.nbytes
+        semaphore = semaphore.item()
+        if self.options.dma == "eager":
+            target[...] = source
+            semaphore.count += target.nbytes
+        else:
+            # Until the transfer is waited for, nothing sensible can be read from where it goes.
+            spoil(target)
+            semaphore.pending.append((source, target, where))
+
+    def wait_dma(self, where, semaphore, target):
+        """Waits for as many bytes as `target` has."""
+        semaphore, amount = semaphore.item(), target.nbytes
+        while semaphore.count < amount and semaphore.pending:
+            source, target, _ = semaphore.pending.pop()
+            target[...] = source
+            semaphore.count += target.nbytes
+        if semaphore.count < amount:
+            self.error(where, f"waits for {amount} bytes on semaphore {semaphore.name}, of which {semaphore.count} come")
+        semaphore.count -= amount
+
+    def signal(self, semaphore, amount):
+        semaphore.item().count += amount
+
+    def wait(self, where, semaphore, amount):
+        semaphore = semaphore.item()
+        if semaphore.pending:
+            self.error(where, f"plain wait on semaphore {semaphore.name}, which transfers signal")
+        if semaphore.count < amount:
+            self.error(where, f"waits for {amount} on semaphore {semaphore.name}, which stays at {semaphore.count}")
+        semaphore.count -= amount
+
+    def check_idle(self):
+        """At the end of a kernel nothing may be in flight and every semaphore must be zero."""
+        for semaphore in self.semaphores:
+            if semaphore.pending:
+                started = self.places[semaphore.pending[0][2]]
+                raise ProgramError(f"kernel ends while a transfer is in flight on {semaphore.name}, started by {started}")
+            if semaphore.count:
+                raise ProgramError(f"kernel ends with semaphore {semaphore.name} at {semaphore.count}, not zero")
+        self.semaphores.clear()
+
+    # Arithmetic whose results hardware does not define everywhere
+
+    def fptosi(self, where, x, elem):
+        """Float to signed integer, towards zero; out of range or NaN gives an ugly constant and is counted."""
+        bits = WIDTHS[elem]
+        return self._to_integer(where, x, elem, -(2.0 ** (bits - 1)), 2.0 ** (bits - 1))
+
+    def fptoui(self, where, x, elem):
+        """Float to unsigned integer, towards zero."""
+        return self._to_integer(where, x, elem, 0.0, 2.0 ** WIDTHS[elem])
+
+    def _to_integer(self, where, x, elem, low, high):
+        x = np.asarray(x).astype(F32, copy=False)
+        if np.count_nonzero(abs(x) < 2.0**31) == x.size and elem == "i32" and low < 0:
+            return x.astype(I32) if x.ndim else int(x)
+        whole = np.trunc(x)
+        bad = ~((whole >= low) & (whole < high))
+        bad_count = np.count_nonzero(bad)
+        if bad_count:
+            self.poisoned(where, bad_count)
+            whole = np.where(bad, F32.type(0), whole)
+        dtype = DTYPES[elem]
+        result = whole.astype(dtype) if low < 0 else whole.astype(np.int64).astype(dtype)
+        if bad_count:
+            result = np.where(bad, dtype.type(-(2 ** (WIDTHS[elem] - 1))), result)
+        return result if result.ndim else result.item()
+
+    def gather(self, where, source, indices, dim):
+        """Elements of `source` at `indices` along `dim`; an index out of range gives an ugly value and is counted."""
+        size = source.shape[dim]
+        bad = indices.view(U32) >= size
+        bad_count = np.count_nonzero(bad)
+        if bad_count:
+            self.poisoned(where, bad_count)
+            indices = np.where(bad, 0, indices)
+        if source.ndim == 2 and source.flags.c_contiguous:
+            rows, lanes = _corners(indices.shape)
+            flat = lanes + indices * source.shape[1] if dim == 0 else rows * source.shape[1] + indices
+            result = source.reshape(-1).take(flat)
+        else:
+            result = np.take_along_axis(source, indices, dim)
+        if bad_count:
+            result[bad] = np.frombuffer(UGLY_BYTES[result.dtype.itemsize], result.dtype)[0]
+        return result
+
+    def reduce_index(self, where, x, axis, kind):
+        """The lowest index of the largest (smallest) value; NaNs make it undefined."""
+        if x.dtype.kind != "i":
+            nans = np.isnan(x).any(axis=axis)
+        else:
+            nans = np.zeros((), np.bool_)
+        index = (np.argmax if kind == "arg_max" else np.argmin)(x, axis=axis).astype(I32)
+        bad_count = np.count_nonzero(nans)
+        if bad_count:
+            self.poisoned(where, bad_count)
+            index = np.where(nans, I32.type(0x7FC12345), index)
+        return index
+
+    def find_first_set(self, where, mask, dim):
+        """The lowest index that is set along `dim`; where none is, an ugly value."""
+        index = np.argmax(mask, axis=dim).astype(I32)
+        none = ~mask.any(axis=dim)
+        bad_count = np.count_nonzero(none)
+        if bad_count:
+            self.poisoned(where, bad_count)
+            index = np.where(none, I32.type(0x7FC12345), index)
+        return index
+
+    def narrow(self, where, x, dtype):
+        """The f32 of an integer as a narrower float; an error where it has been rounded before."""
+        if np.count_nonzero(abs(x) >= 2.0**24):
+            self.error(where, f"an integer of more than 24 bits to {dtype}")
+        return x.astype(dtype)
+
+    def divide(self, where, a, b, what, signed, bits):
+        """Integer division towards zero and its remainder, on scalars and vectors."""
+        scalar = not isinstance(a, np.ndarray)
+        dtype = np.dtype(f"i{bits // 8}")
+        a, b = np.asarray(a, dtype), np.asarray(b, dtype)
+        if not signed:
+            a, b = (v.view(f"u{bits // 8}") for v in (a, b))
+        a, b = a.astype(np.int64), b.astype(np.int64)
+        if np.count_nonzero(b == 0):
+            self.error(where, "division by zero")
+        quotient = np.abs(a) // np.abs(b) * np.sign(a) * np.sign(b)
+        if signed and np.count_nonzero(quotient == 1 << (bits - 1)):
+            self.error(where, "division overflows")
+        result = (quotient if what == "div" else a - quotient * b).astype(dtype)
+        return result.item() if scalar else result
+
+    def shift(self, where, amount, bits):
+        """A checked shift amount."""
+        if isinstance(amount, np.ndarray):
+            bad = amount.view(f"u{amount.dtype.itemsize}") >= bits
+            if np.count_nonzero(bad):
+                self.error(where, f"shift by {amount[bad][0]} of {bits} bits")
+        elif not 0 <= amount < bits:
+            self.error(where, f"shift by {amount} of {bits} bits")
+        return amount
+
+    def ordered_unequal(self, where, a, b):
+        """Smaller or larger. Compilers disagree with MLIR on what a NaN gives here, so meeting one is counted."""
+        nans = np.count_nonzero((a != a) | (b != b))
+        if nans:
+            self.poisoned(where, nans)
+        return (a < b) | (a > b)
+
+    def matmul(self, where, lhs, rhs, acc, equation):
+        """A product of matrices, where it does not depend on the order of additions; an error where it could."""
+        for x in (lhs, rhs):
+            if x.dtype == F32 and (x.astype(BF16).astype(F32) != x).any():
+                self.error(where, "f32 operands that bf16 cannot hold: the hardware's passes are not modelled")
+        a, b, c = (np.asarray(x).astype(np.float64) for x in (lhs, rhs, acc))
+        total = np.einsum(equation, a, b) + c
+        if acc.dtype.kind == "i":
+            bound = np.einsum(equation, np.abs(a), np.abs(b)) + np.abs(c)
+            if (bound >= 2.0**53).any():
+                self.error(where, "sums too large for the interpreter")
+            return total.astype(np.int64).astype(acc.dtype)
+        whole = all((np.isfinite(x) & (x == np.trunc(x))).all() for x in (a, b, c))
+        if not whole or (np.einsum(equation, np.abs(a), np.abs(b)) + np.abs(c) > 2.0**24).any():
+            self.error(where, "a sum whose rounding depends on the order of additions")
+        return total.astype(acc.dtype)
+
+
+# Bits
+
+
+def wrap(value, bits):
+    """An integer as the signed one of `bits` bits."""
+    half = 1 << (bits - 1)
+    return ((value + half) & (2 * half - 1)) - half
+
+
+def scalar_bits(value, elem):
+    """The integer with the bits of a float."""
+    return np.asarray(value).view(f"i{WIDTHS[elem] // 8}").item()
+
+
+def scalar_float(value, elem):
+    """The float with the bits of an integer."""
+    return np.array(value, f"i{WIDTHS[elem] // 8}").view(DTYPES[elem])[()]
+
+
+def flush(x):
+    """Subnormals as zeros of their sign."""
+    if isinstance(x, np.ndarray):
+        bits = x.view(U32)
+        small = (bits & 0x7F800000) == 0
+        return np.where(small, bits & 0x80000000, bits).astype(U32, copy=False).view(F32)
+    return flush(np.asarray(x).reshape(1))[0]
+
+
+def bitcast_rows(x, dtype):
+    """The same bits as elements of another width, which share a word along the second dimension from the end."""
+    dtype = np.dtype(dtype)
+    if x.dtype.itemsize == dtype.itemsize:
+        return x.view(dtype)
+    if x.dtype.itemsize < dtype.itemsize:
+        ratio = dtype.itemsize // x.dtype.itemsize
+        *outer, rows, lanes = x.shape
+        grouped = x.reshape(*outer, rows // ratio, ratio, lanes).swapaxes(-1, -2)
+        return np.ascontiguousarray(grouped).view(dtype)[..., 0]
+    ratio = x.dtype.itemsize // dtype.itemsize
+    *outer, rows, lanes = x.shape
+    split = np.ascontiguousarray(x)[..., None].view(dtype)
+    return split.swapaxes(-1, -2).reshape(*outer, rows * ratio, lanes)
+
+
+class Packed:
+    """A memory seen through elements of another width; rows of words are converted as they are read and written."""
+
+    def __init__(self, base, dtype, shape):
+        self.base, self.dtype, self.shape = base, np.dtype(dtype), tuple(shape)
+
+    def _rows(self, key):
+        """The base's rows that hold the rows of `key`, and where those start in them."""
+        *outer, rows, lanes = key
+        old, new = self.base.dtype.itemsize, self.dtype.itemsize
+        if old <= new:
+            ratio = new // old
+            return (*outer, slice(rows.start * ratio, rows.stop * ratio), slice(None)), slice(0, rows.stop - rows.start)
+        ratio = old // new
+        first = rows.start // ratio
+        part = slice(rows.start - first * ratio, rows.stop - first * ratio)
+        return (*outer, slice(first, -(-rows.stop // ratio)), slice(None)), part
+
+    def __getitem__(self, key):
+        base, part = self._rows(key)
+        return bitcast_rows(self.base[base], self.dtype)[..., part, key[-1]]
+
+    def __setitem__(self, key, value):
+        base, part = self._rows(key)
+        words = bitcast_rows(self.base[base], self.dtype).copy()
+        words[..., part, key[-1]] = value
+        self.base[base] = bitcast_rows(words, self.base.dtype)
+
+
+# Floats
+
+
+def _zero_sign(result, a, b, keep):
+    """Zeros get the sign that an order with -0 below +0 gives; `keep` combines the bits of the operands."""
+    zero = result == 0
+    if np.count_nonzero(zero):
+        if not isinstance(result, np.ndarray):
+            words = f"u{result.dtype.itemsize}"
+            return keep(np.asarray(a).view(words), np.asarray(b).view(words)).view(result.dtype)[()] if a == b else result
+        words = f"u{result.dtype.itemsize}"
+        both = zero & (a == b)
+        return np.where(both, keep(a.view(words), b.view(words)), result.view(words)).view(result.dtype)
+    return result
+
+
+def maximum(a, b):
+    """The larger; a NaN if either is one; +0 of +0 and -0."""
+    return _zero_sign(np.maximum(a, b), a, b, np.bitwise_and)
+
+
+def minimum(a, b):
+    """The smaller; a NaN if either is one; -0 of +0 and -0."""
+    return _zero_sign(np.minimum(a, b), a, b, np.bitwise_or)
+
+
+def maxnum(a, b):
+    """The larger; the other one if one is a NaN."""
+    return _zero_sign(np.fmax(a, b), a, b, np.bitwise_and)
+
+
+def minnum(a, b):
+    """The smaller; the other one if one is a NaN."""
+    return _zero_sign(np.fmin(a, b), a, b, np.bitwise_or)
+
+
+def reduce_with(function, x, axes):
+    """Reduces over axes with a function of two arrays."""
+    for axis in sorted(axes, reverse=True):
+        parts = np.moveaxis(x, axis, 0)
+        while len(parts) > 1:
+            half = len(parts) // 2
+            rest = parts[2 * half :]
+            parts = function(np.ascontiguousarray(parts[:half]), np.ascontiguousarray(parts[half : 2 * half]))
+            parts = np.concatenate([parts, rest]) if len(rest) else parts
+        x = parts[0]
+    return x
+
+
+def extf(x, dtype):
+    """A wider float of the same value; bf16 keeps its bits as the upper half."""
+    if x.dtype == BF16 and dtype == F32:
+        words = np.asarray(x).view(np.uint16).astype(U32) << 16
+        return words.view(F32) if words.ndim else words[()].view(F32)
+    return x.astype(dtype)
+
+
+# Shapes
+
+
+def filled(shape, dtype, value):
+    """A vector of one value."""
+    result = np.empty(shape, dtype)
+    result.fill(value)
+    return result
+
+
+def spread(shape, dtype, value):
+    """A vector repeated along its dimensions of size one, and new leading ones."""
+    result = np.empty(shape, dtype)
+    result[...] = value
+    return result
+
+
+def rotate(x, amount, dim):
+    """Element i goes to (i + amount) modulo the size."""
+    size = x.shape[dim]
+    amount %= size
+    if amount == 0:
+        return x
+    cut = (slice(None),) * dim
+    return np.concatenate((x[cut + (slice(size - amount, None),)], x[cut + (slice(0, size - amount),)]), dim)
+
+
+def rotate_strided(x, amount, dim, stride, stride_dim):
+    """A rotation by `amount`, and by `stride` more for every step along `stride_dim`."""
+    slices = [
+        rotate(np.take(x, [i], stride_dim), amount + i * stride, dim) for i in range(x.shape[stride_dim])
+    ]
+    return np.concatenate(slices, stride_dim)
+
+
+def iota(shape, dims):
+    """Indices along `dims`, as if those were one dimension."""
+    result = np.zeros(shape, I32)
+    for dim in dims:
+        along = [-1 if i == dim else 1 for i in range(len(shape))]
+        result = result * shape[dim] + np.arange(shape[dim], dtype=I32).reshape(along)
+    return result
+
+
+def leading_zeros(x):
+    """Zero bits above the highest set bit."""
+    bits = x.dtype.itemsize * 8
+    words = x.view(f"u{x.dtype.itemsize}")
+    step = 1
+    while step < bits:
+        words = words | (words >> words.dtype.type(step))
+        step *= 2
+    return (bits - np.bitwise_count(words).astype(x.dtype)).astype(x.dtype)
+
+
+def trailing_zeros(x):
+    """Zero bits below the lowest set bit."""
+    words = x.view(f"u{x.dtype.itemsize}")
+    below = ~words & (words - words.dtype.type(1))
+    return np.bitwise_count(below).astype(x.dtype)
+
+
+@functools.cache
+def _corners(shape):
+    """The row and column numbers of a matrix."""
+    return np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
+
+
+def reshape_view(memory, shape):
+    """The same memory in another shape."""
+    return memory.reshape(shape, copy=False)
+
+
+NAMESPACE = {
+    name: globals()[name]
+    for name in (
+        "I32 U32 F32 BF16 Packed bitcast_rows extf filled flush garbage iota leading_zeros maximum maxnum minimum "
+        "minnum reduce_with reshape_view rotate rotate_strided scalar_bits scalar_float spread "
+        "trailing_zeros wrap"
+    ).split()
+} | {
+    "i8": np.dtype(np.int8),
+    "i16": np.dtype(np.int16),
+    "i32": I32,
+    "u8": np.dtype(np.uint8),
+    "u16": np.dtype(np.uint16),
+    "u32": U32,
+    "f16": np.dtype(np.float16),
+    "f32": F32,
+    "bf16": BF16,
+    "i1": np.dtype(np.bool_),
+    "where": np.where,
+    "concatenate": np.concatenate,
+}

@@ -1,0 +1,284 @@
+"""Translates the functions of a kernel to Python, once, so that a step of a loop costs little more than NumPy.
+
+Every SSA value becomes a local variable: scalars are Python integers (wrapped to their width), booleans and NumPy
+floats; vectors are arrays that nobody writes to after they are made; memory references are arrays, or views of
+arrays, that are written in place. Constants are computed once, while translating. The `ops_*` modules hold one
+function per operation, which writes the Python of one operation.
+"""
+
+import re
+import traceback
+from dataclasses import dataclass
+
+import numpy as np
+from jaxlib.mlir import ir
+
+from . import runtime
+from .element import Type, type_of
+from .errors import PlacedError, ProgramError
+from .parse import Attributes, line_of, place
+
+HANDLERS = {}
+
+
+@dataclass
+class Handler:
+    """How an operation is translated; a pure one may be dropped, or computed while translating."""
+
+    translate: object
+    pure: bool
+
+
+def operation(*names, pure=True):
+    """Registers the translation of operations by name: a function of the translator, the operation, its attributes."""
+
+    def register(function):
+        for name in names:
+            HANDLERS[name] = Handler(function, pure)
+        return function
+
+    return register
+
+
+@dataclass
+class Value:
+    """What the translator knows of an SSA value: its type, the Python that yields it, its value if it is constant."""
+
+    type: Type
+    expr: str
+    const: object = None
+    # A memory seen through another width of elements, which is no view that NumPy can make.
+    packed: bool = False
+
+    @property
+    def uniform(self):
+        """The one value of all lanes of a constant vector or scalar, or None."""
+        if self.const is None or not isinstance(self.const, np.ndarray):
+            return self.const
+        first = self.const.flat[0]
+        return first.item() if (self.const == first).all() else None
+
+
+class Program:
+    """The functions of one module, translated into one namespace."""
+
+    def __init__(self, module, machine):
+        self.machine = machine
+        self.options = machine.options
+        self.functions = {ir.StringAttr(op.attributes["sym_name"]).value: op for op in module.body.operations}
+        self.namespace = dict(runtime.NAMESPACE)
+        self.namespace.update(M=machine, T=machine.counts, np=np)
+        self.loops = []
+        self.constants = {}
+        self.names = 0
+        self.made = {}
+        # Per generated file, the index in machine.places of the operation behind each line.
+        self.lines = {}
+
+    def function(self, name):
+        """The Python function of an MLIR function."""
+        if name not in self.made:
+            if name not in self.functions:
+                raise ProgramError(f"kernel: no function @{name}")
+            self.made[name] = None
+            self.made[name] = Translator(self, self.functions[name]).function(name)
+        elif self.made[name] is None:
+            raise ProgramError(f"kernel: @{name} calls itself")
+        return self.made[name]
+
+    def explain(self, error):
+        """Names the operation during which an unexpected Python error happened."""
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if frame.filename in self.lines:
+                where = self.lines[frame.filename][frame.lineno - 1]
+                if where is not None:
+                    return f"{self.machine.places[where]}: {error}"
+        return str(error)
+
+    def fresh(self, prefix="v"):
+        self.names += 1
+        return f"{prefix}{self.names}"
+
+    def hoist(self, value, prefix="c"):
+        """The name of an object that the translated functions use."""
+        if isinstance(value, np.ndarray):
+            value.setflags(write=False)
+            key = (str(value.dtype), value.shape, value.tobytes())
+        elif isinstance(value, np.generic):
+            key = (str(value.dtype), value.tobytes())
+        else:
+            key = id(value)
+        if key not in self.constants:
+            name = self.fresh(prefix)
+            self.namespace[name] = value
+            # The value is kept beside its name so that no other object gets its id.
+            self.constants[key] = (name, value)
+        return self.constants[key][0]
+
+
+class Translator:
+    """Translates one function."""
+
+    def __init__(self, program, function):
+        self.program = program
+        self.machine = program.machine
+        self.options = program.options
+        self.namespace = program.namespace
+        self.hoist = program.hoist
+        self.fresh = program.fresh
+        self.source = function
+        self.lines, self.places_of_lines, self.indent = [], [], 1
+        self.values, self.current, self.live = {}, None, set()
+
+    def function(self, name):
+        """Translates and returns the Python function."""
+        if len(self.source.regions[0].blocks) != 1:
+            raise ProgramError(f"kernel: @{name} has {len(self.source.regions[0].blocks)} blocks; one is expected")
+        block = self.source.regions[0].blocks[0]
+        self.live = _live_operations(block)
+        arguments = [self.bind_new(argument) for argument in block.arguments]
+        self.block(block)
+        python = self.fresh(f"f_{re.sub(r'[^0-9A-Za-z_]', '_', name)}_")
+        header = f"def {python}({', '.join(a.expr for a in arguments)}):\n"
+        filename = f"<kernel {python} {id(self.program)}>"
+        exec(compile(header + "\n".join(self.lines) + "\n", filename, "exec"), self.namespace)
+        self.program.lines[filename] = [None, *self.places_of_lines]
+        return self.namespace[python]
+
+    # Writing Python
+
+    def line(self, text):
+        self.lines.append("    " * self.indent + text)
+        self.places_of_lines.append(self.current)
+
+    # Values
+
+    def operand(self, op, index):
+        return self.values[op.operands[index]]
+
+    def operands(self, op):
+        return [self.values[value] for value in op.operands]
+
+    def bind_new(self, value):
+        """A variable for a block argument or a result."""
+        bound = Value(type_of(value.type), self.fresh())
+        self.values[value] = bound
+        return bound
+
+    def bind_constant(self, result, const):
+        type = type_of(result.type)
+        if type.is_scalar:
+            if type.elem == "i1":
+                const, expr = bool(const), repr(bool(const))
+            elif type.is_float:
+                expr = self.hoist(const)
+            else:
+                const = int(const)
+                expr = repr(const) if const >= 0 else f"({const})"
+        else:
+            if const.dtype != type.dtype or const.shape != type.shape:
+                raise ProgramError(f"constant of {const.dtype}{const.shape} for {type}")
+            expr = self.hoist(const)
+        self.values[result] = Value(type, expr, const)
+
+    def alias(self, result, value):
+        """Another name for a value that the operation leaves as it is."""
+        self.values[result] = Value(type_of(result.type), value.expr, value.const, value.packed)
+
+    def define(self, op, expr, *, index=0, packed=False):
+        """A result, computed while translating where all operands are known."""
+        result = op.results[index]
+        operands = [self.values[v] for v in op.operands]
+        if HANDLERS[op.name].pure and all(v.const is not None for v in operands) and not type_of(result.type).is_memref:
+            try:
+                const = eval(expr, self.namespace)
+            except ProgramError:
+                # An error only if the operation is ever executed.
+                const = None
+            if const is not None:
+                self.bind_constant(result, const if not isinstance(const, np.ndarray) else const.copy())
+                return
+        bound = self.bind_new(result)
+        bound.packed = packed
+        self.line(f"{bound.expr} = {expr}")
+
+    def is_used(self, op):
+        return any(any(True for _ in result.uses) for result in op.results)
+
+    # Operations
+
+    def fail(self, op, message):
+        raise PlacedError(f"{op.name} {place(op)}: {message}")
+
+    def block(self, block):
+        """Translates the operations of a block, in order."""
+        for op in block.operations:
+            self.operation(op.operation)
+
+    def operation(self, op):
+        handler = HANDLERS.get(op.name)
+        if handler is None:
+            self.fail(op, "unknown operation")
+        line = line_of(op)
+        places = self.machine.places
+        places.append(f"{op.name} at line {line}" if line is not None else f"{op.name} at {op.location}")
+        outer, self.current = self.current, len(places) - 1
+        attributes = Attributes.of(op)
+        before = len(self.lines)
+        try:
+            handler.translate(self, op, attributes)
+        except PlacedError:
+            raise
+        except ProgramError as error:
+            self.fail(op, str(error))
+        attributes.finish()
+        if handler.pure and op not in self.live:
+            # Translated all the same, so that what it does not know is an error.
+            del self.lines[before:], self.places_of_lines[before:]
+        self.current = outer
+
+    def counter(self, op, kind, attributes, counts):
+        """Registers a loop or branch in the report and returns the index of its first counter."""
+        label = "nucleus.loop" if kind != "if" else "nucleus.branch"
+        name = attributes.take(label)
+        first = len(self.machine.counts)
+        self.machine.counts.extend([0] * len(counts))
+        self.program.loops.append(
+            {
+                "kind": kind,
+                "index": len(self.program.loops),
+                "line": line_of(op),
+                "name": ir.StringAttr(name).value if name is not None else None,
+                "counters": {count: first + i for i, count in enumerate(counts)},
+            }
+        )
+        return first
+
+
+def _live_operations(block):
+    """Operations that have an effect, or on which one depends."""
+    order = []
+
+    def visit(block):
+        for op in block.operations:
+            order.append(op.operation)
+            for region in op.operation.regions:
+                for inner in region.blocks:
+                    visit(inner)
+
+    visit(block)
+    live = set()
+    # In this order every use comes before the value it uses; what loops carry is kept alive by the loop.
+    for op in reversed(order):
+        handler = HANDLERS.get(op.name)
+        if handler is None or not handler.pure or _used_by(op, live):
+            live.add(op)
+    return live
+
+
+def _used_by(op, live):
+    return any(use.owner.operation in live for result in op.results for use in result.uses)
+
+
+# The modules register their operations when they are imported.
+from . import ops_arith, ops_control, ops_memory, ops_tpu, ops_vector  # noqa: E402, F401

@@ -111,7 +111,8 @@ impl Block<'_> {
         let mut by = 1;
         while by < LANES {
             let amount = k.i32(by as i32);
-            let from = Wide { low: k.rotate(sums.low, amount), high: k.rotate(sums.high, amount) };
+            let high = if sums.is_short() { k.i32(0) } else { k.rotate(sums.high, amount) };
+            let from = Wide { low: k.rotate(sums.low, amount), high };
             let with = k.wadd(sums, from);
             sums = k.wselect(k.ge(lane, amount), with, sums);
             by *= 2;

@@ -8,7 +8,7 @@ use super::block::Block;
 use super::threshold::{bisect, count_lanes, just_below, keys};
 use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::{clean, order_key, NEG_INF_KEY};
+use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
 
 /// Bins that the bound is taken from, in registers.
 const BINS: usize = 2;
@@ -92,7 +92,7 @@ impl Cells {
         let sum = k.fadd(k.fadd(sums[0], sums[1]), k.fadd(sums[2], sums[3]));
         // A sum is NaN if a logit is, whatever the order. It can also be NaN of infinities; then the second pass
         // finds none.
-        let suspect = k.any(k.is_nan(sum));
+        let suspect = k.any(is_nan(k, k.bits(sum)));
         let state = k.if_else(
             "a row may hold NaN",
             suspect,
@@ -132,7 +132,7 @@ impl Cells {
                 let mut x = k.load(chunk, k.i32((register * LANES) as i32));
                 let sum = BINS + register % SUMS;
                 if clean {
-                    let nan = k.is_nan(x);
+                    let nan = is_nan(k, k.bits(x));
                     state[sum] = k.choose(nan, k.f32(1.0), state[sum]);
                     x = k.choose(nan, k.f32(f32::NEG_INFINITY), x);
                 } else {

@@ -10,8 +10,8 @@ use crate::mosaic::{Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 
-/// The key of a slot that holds no survivor.
-const NO_KEY: i32 = i32::MIN;
+/// The key of a slot that holds no survivor: survivors are above it.
+const NO_KEY: i32 = NEG_INF_KEY;
 
 /// Survivors, ready to be searched.
 pub(super) struct Few {

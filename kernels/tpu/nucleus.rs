@@ -24,7 +24,8 @@ impl Nucleus {
     pub(super) fn new(b: &Block<'_>, max_key: Value, no_candidate: Value) -> Nucleus {
         let k = b.k;
         Nucleus {
-            max: k.from_bits(order_key(k, max_key)),
+            // A distance from −inf would be NaN.
+            max: k.choose(no_candidate, k.f32(0.0), k.from_bits(order_key(k, max_key))),
             scale: k.from_bits(b.param(Column::Scale)),
             greedy_row: k.eq(b.param(Column::Greedy), k.i32(1)),
             mantissa: b.param(Column::TopPMantissa),

@@ -327,8 +327,11 @@ impl Whole {
         let lane = count_lanes(k, k.choose(passed, k.f32(1.0), k.f32(0.0)));
         // The values before that lane.
         let before = |part: Value| b.sum_lanes(k.choose(passed, part, k.i32(0)));
-        let high = k.wshl(k.wshl(before(values.high), 16), 16);
-        let before = k.wadd(before(values.low), high);
+        let low = before(values.low);
+        let before = match values.is_short() {
+            true => low,
+            false => k.wadd(low, k.wshl(k.wshl(before(values.high), 16), 16)),
+        };
         (lane, k.wsub(bound, before))
     }
 

@@ -423,11 +423,6 @@ impl Kernel {
         self.compare("arith.cmpf", 2, a, b)
     }
 
-    /// Whether `a` is NaN.
-    pub fn is_nan(&self, a: Value) -> Value {
-        self.compare("arith.cmpf", 14, a, a)
-    }
-
     /// `a >= b`, signed.
     pub fn ge(&self, a: Value, b: Value) -> Value {
         self.compare("arith.cmpi", 5, a, b)
@@ -446,6 +441,7 @@ impl Kernel {
     /// The entries of each row, `by` lanes further on, round the end.
     pub fn rotate(&self, a: Value, by: Value) -> Value {
         let attributes = vec![("dimension", "1 : si32".to_owned())];
+        let a = self.splat(a);
         self.op_with("tpu.dynamic_rotate", &[a, by], a.ty, attributes)
     }
 
@@ -459,6 +455,7 @@ impl Kernel {
 
     /// Reduces each row over its lanes; the result is in all of them.
     pub fn over_lanes(&self, kind: Reduce, a: Value) -> Value {
+        let a = self.splat(a);
         let ty = a.ty.shaped(Shape::Rows);
         let rows = self.multi_reduction(kind, a, ty, "array<i64: 1>");
         let column = self.op("vector.shape_cast", &[rows], ty.shaped(Shape::Column));
@@ -467,6 +464,7 @@ impl Kernel {
 
     /// Reduces a register to a scalar. Floats only: that is what the hardware has.
     pub fn over_all(&self, kind: Reduce, a: Value) -> Value {
+        let a = self.splat(a);
         let block = self.op("vector.shape_cast", &[a], a.ty.shaped(Shape::Block));
         let one = self.multi_reduction(kind, block, a.ty.shaped(Shape::One), "array<i64: 1, 2>");
         let attributes = vec![("static_position", "array<i64: 0>".to_owned())];

@@ -19,6 +19,13 @@ fn literal(value: Value) -> Option<u32> {
     }
 }
 
+impl Wide {
+    /// Whether the upper half is zero by construction.
+    pub fn is_short(self) -> bool {
+        literal(self.high) == Some(0)
+    }
+}
+
 impl Kernel {
     /// `a < b`, unsigned.
     pub fn below(&self, a: Value, b: Value) -> Value {

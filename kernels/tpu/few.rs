@@ -48,8 +48,11 @@ impl Few {
     /// Whether every row has as many survivors as its top-k keeps: a scalar.
     pub(super) fn enough(&self, b: &Block<'_>) -> Value {
         let k = b.k;
-        let short = k.any(k.lt(self.count, b.param(Column::K)));
-        k.not(short)
+        let wanted = b.param(Column::K);
+        // Without top-k the slices hold the whole row, also what weighs nothing.
+        let all = k.i32(if b.spec.wanted.slices { b.spec.vocab as i32 } else { 0 });
+        let short = k.lt(self.count, k.choose(k.eq(wanted, k.i32(0)), all, wanted));
+        k.not(k.any(short))
     }
 
     fn slots(&self) -> std::ops::Range<usize> {

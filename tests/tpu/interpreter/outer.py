@@ -223,13 +223,16 @@ def iota(op, attributes):
 
 @operation("convert")
 def convert(op, attributes, x):
-    """Conversion by value, where it is exact or only drops high bits of integers."""
+    """Conversion by value: exact, or dropping high bits of integers, or of floats to narrower ones (rounded to nearest
+    even) and to integers (toward zero, only within range)."""
     dtype = result_type(op)[0]
     old_float, new_float = (d.kind not in "iub" for d in (x.dtype, dtype))
     if dtype == np.bool_ and x.dtype != dtype:
         return x != 0
-    if old_float and (not new_float or dtype.itemsize < x.dtype.itemsize or np.isnan(x).any()) and dtype != x.dtype:
-        raise ProgramError(f"inexact conversion from {x.dtype} to {dtype}")
+    if old_float and dtype != x.dtype and np.isnan(x).any():
+        raise ProgramError(f"conversion of NaN to {dtype}")
+    if old_float and not new_float and (dtype != np.int32 or (np.abs(x.astype(np.float64)) >= 2.0**31).any()):
+        raise ProgramError(f"conversion out of range to {dtype}")
     result = x.astype(dtype)
     if new_float and not old_float and (result.astype(np.float64) != x.astype(np.float64)).any():
         raise ProgramError(f"inexact conversion from {x.dtype} to {dtype}")
@@ -250,13 +253,16 @@ def integers_only(*operands):
         raise ProgramError("arithmetic on floats around a kernel")
 
 
-@operation("add", "subtract")
+@operation("add", "subtract", "multiply")
 def arithmetic(op, attributes, a, b):
-    """Integer sums and differences, wrapped."""
-    integers_only(a, b)
-    if a.dtype == np.bool_:
-        raise ProgramError("arithmetic on i1")
-    return np.add(a, b) if op.name.endswith("add") else np.subtract(a, b)
+    """Integers, wrapped; floats, but for sums, which a compiler could fuse with products."""
+    if a.dtype == np.bool_ or (op.name.endswith("add") and a.dtype.kind not in "iu"):
+        raise ProgramError(f"{op.name} on {a.dtype}")
+    if a.dtype.kind not in "iu" and a.dtype != np.float32:
+        raise ProgramError(f"arithmetic on {a.dtype}")
+    functions = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply}
+    with np.errstate(all="ignore"):
+        return functions[op.name.split(".")[1]](a, b)
 
 
 @operation("and", "or", "xor")
@@ -294,10 +300,10 @@ def extreme(op, attributes, a, b):
 
 @operation("compare")
 def compare(op, attributes, a, b):
-    """Compares integers."""
-    integers_only(a, b)
+    """Compares integers or floats; false where one is NaN, but for NE."""
     kind = attributes.enum("compare_type", "NOTYPE").split()[-1]
-    if kind not in {"NOTYPE", "SIGNED" if a.dtype.kind == "i" else "UNSIGNED"}:
+    own = "SIGNED" if a.dtype.kind == "i" else "UNSIGNED" if a.dtype.kind in "ub" else "FLOAT"
+    if kind not in {"NOTYPE", own}:
         raise ProgramError(f"{kind} comparison of {a.dtype}")
     functions = {"EQ": np.equal, "NE": np.not_equal, "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal}
     return functions[attributes.enum("comparison_direction").split()[-1]](a, b)

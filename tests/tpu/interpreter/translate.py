@@ -241,6 +241,8 @@ class Translator:
         """Registers a loop or branch in the report and returns the index of its first counter."""
         label = "nucleus.loop" if kind != "if" else "nucleus.branch"
         name = attributes.take(label)
+        own = re.fullmatch(r'loc\("([^"]*)"\)', str(op.location))
+        name = ir.StringAttr(name).value if name is not None else own and own.group(1)
         first = len(self.machine.counts)
         self.machine.counts.extend([0] * len(counts))
         self.program.loops.append(
@@ -248,11 +250,22 @@ class Translator:
                 "kind": kind,
                 "index": len(self.program.loops),
                 "line": line_of(op),
-                "name": ir.StringAttr(name).value if name is not None else None,
+                "name": name,
+                "within": enclosing(op),
                 "counters": {count: first + i for i, count in enumerate(counts)},
             }
         )
         return first
+
+
+def enclosing(op):
+    """The loops and branches around an operation, outermost first: how far up each is, and in which of its regions."""
+    path = []
+    while op.parent is not None and op.parent.name.startswith("scf."):
+        parent = op.parent
+        path.append([r for r, region in enumerate(parent.regions) for b in region.blocks if b == op.block][0])
+        op = parent
+    return path[::-1]
 
 
 def _live_operations(block):

@@ -21,6 +21,16 @@ pub(super) struct Block<'a> {
     pub(super) params: Memory,
 }
 
+/// A number below 2³⁶ as floats: `high · 2¹² + low`. Sums of both parts are exact, in any order, for up to 2¹² lanes of
+/// weights, so that the hardware's float sums over lanes can be used.
+#[derive(Clone, Copy)]
+pub(super) struct Split {
+    pub(super) high: Value,
+    pub(super) low: Value,
+}
+
+const SPLIT_BITS: i32 = 12;
+
 /// What a block's rows end with.
 #[derive(Clone, Copy)]
 pub(super) struct Outcome {
@@ -80,9 +90,9 @@ impl Block<'_> {
         }
     }
 
-    /// Halvings between two looks at whether a search is done.
+    /// Quarterings between two looks at whether a search is done.
     pub(super) fn steps(&self) -> usize {
-        4
+        2
     }
 
     /// Slots of the k-slices that a row can fill.
@@ -101,6 +111,34 @@ impl Block<'_> {
         let low = add(k.and(value, k.i32(0xffff)));
         let high = add(k.shift_right_zero(value, k.i32(16)));
         k.wadd(k.widen(low), k.wshl(k.widen(high), 16))
+    }
+
+    /// A number in two parts.
+    pub(super) fn split(&self, value: Wide) -> Split {
+        let k = self.k;
+        let high = k.wshr(value, k.wide(SPLIT_BITS as u64)).low;
+        let low = k.and(value.low, k.i32((1 << SPLIT_BITS) - 1));
+        Split { high: k.to_float(high), low: k.to_float(low) }
+    }
+
+    /// The number that a sum of parts stands for.
+    pub(super) fn number(&self, sum: &Split) -> Wide {
+        let k = self.k;
+        let (high, low) = (k.trunc(sum.high), k.trunc(sum.low));
+        match self.spec.path {
+            // At most 128 weights below 2²⁴ are kept.
+            Path::Bounded(_) => k.widen(k.add(k.shl(high, SPLIT_BITS as u32), low)),
+            Path::Arbitrary => k.wadd(k.wshl(k.widen(high), SPLIT_BITS as u32), k.widen(low)),
+        }
+    }
+
+    /// `a < b`, of sums of parts; the low part of one may be larger than a part is.
+    pub(super) fn less(&self, a: &Split, b: &Split) -> Value {
+        let k = self.k;
+        let unit = k.f32(1.0 / (1 << SPLIT_BITS) as f32);
+        // a − b in units of the high part, rounded down: every step of it is exact.
+        let low = k.floor(k.fmul(k.fsub(a.low, b.low), unit));
+        k.flt(k.fadd(k.fsub(a.high, b.high), low), k.f32(0.0))
     }
 
     /// Sums of a row's lanes up to and with each lane.

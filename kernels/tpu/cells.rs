@@ -5,7 +5,7 @@
 //! at which weights vanish, then leaves few survivors, and nearly all of them are maxima of their cells.
 
 use super::block::Block;
-use super::threshold::{bisect, count_lanes, just_below, keys};
+use super::threshold::{count_lanes, just_below, keys, search, Probe};
 use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
@@ -14,10 +14,8 @@ use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
 const BINS: usize = 2;
 /// Largest k that the bins give a bound for.
 pub(super) const LARGEST_BINNED_K: usize = BINS * LANES;
-/// Sums that only serve to notice NaN; several, so that they do not wait for one another.
-const SUMS: usize = 4;
 /// Cells that are looked at between two branches.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 /// Memory of the summary, `[8, cells of a row]` each.
 ///
@@ -27,7 +25,10 @@ pub(super) struct Cells {
     best: Memory,
     second: Memory,
     place: Memory,
+    /// Of each batch of cells, whether one holds more survivors than its maximum.
     crowded: Memory,
+    /// The cells of a batch that do.
+    list: Memory,
 }
 
 /// What the first pass says of each row.
@@ -65,6 +66,7 @@ impl Cells {
             second: b.k.scratch(Elem::F32, &[SUBLANES, width], Space::Vmem),
             place: b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem),
             crowded: b.k.scratch(Elem::I32, &[batches], Space::Smem),
+            list: b.k.scratch(Elem::I32, &[BATCH + 1], Space::Smem),
         }
     }
 
@@ -82,33 +84,29 @@ impl Cells {
     /// Reads the block as it arrives.
     pub(super) fn summarize(&self, b: &Block<'_>) -> Summary {
         let k = b.k;
-        let least = k.splat(k.f32(f32::NEG_INFINITY));
-        let mut start = vec![least; BINS];
-        start.resize(BINS + SUMS, k.splat(k.f32(0.0)));
-        let state = b.rows.first_pass("summary of each cell", &start, |chunk, number, state| {
-            self.chunk(b, chunk, number, state, false)
+        let start = [k.splat(k.f32(f32::NEG_INFINITY)); BINS];
+        let bins = b.rows.first_pass("summary of each cell", &start, |chunk, number, bins| {
+            self.chunk(b, chunk, number, bins, false)
         });
-        let sums = &state[BINS..];
-        let sum = k.fadd(k.fadd(sums[0], sums[1]), k.fadd(sums[2], sums[3]));
-        // A sum is NaN if a logit is, whatever the order. It can also be NaN of infinities; then the second pass
-        // finds none.
-        let suspect = k.any(is_nan(k, k.bits(sum)));
+        // NaN stays in a maximum. A maximum that let it go would cost the row's status, and no more: a NaN is never
+        // taken for a survivor.
+        let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
         let state = k.if_else(
-            "a row may hold NaN",
+            "a row holds NaN",
             suspect,
             || {
-                let again = b.rows.pass("summary without NaN", &start, |chunk, number, state| {
+                let mut start = start.to_vec();
+                start.push(k.splat(k.f32(0.0)));
+                let mut state = b.rows.pass("summary without NaN", &start, |chunk, number, state| {
                     self.chunk(b, chunk, number, state, true)
                 });
-                let nans = again[BINS..].iter().skip(1).fold(again[BINS], |a, &b| k.fmax(a, b));
-                let mut results = again[..BINS].to_vec();
-                results.push(k.over_lanes(Reduce::Max, nans));
-                results
+                state[BINS] = k.over_lanes(Reduce::Max, state[BINS]);
+                state
             },
             || {
-                let mut results = state[..BINS].to_vec();
-                results.push(k.splat(k.f32(0.0)));
-                results
+                let mut state = bins.clone();
+                state.push(k.splat(k.f32(0.0)));
+                state
             },
         );
         let bins: [Value; BINS] = std::array::from_fn(|i| state[i]);
@@ -116,7 +114,7 @@ impl Cells {
         Summary { max_key: keys(k, max), had_nan: k.trunc(state[BINS]), bins: bins.map(|bin| keys(k, bin)) }
     }
 
-    /// One chunk of the pass. With `clean`, NaN counts as −inf and is marked where it was summed up otherwise.
+    /// One chunk of the pass; the state is the bins. With `clean`, NaN counts as −inf and is marked in one more value.
     fn chunk(&self, b: &Block<'_>, chunk: &Memory, number: Value, state: &[Value], clean: bool) -> Vec<Value> {
         let (k, cell) = (b.k, b.layout.cell);
         let mut state = state.to_vec();
@@ -130,20 +128,18 @@ impl Cells {
             let mut place = k.splat(k.i32((group * cell) as i32));
             for register in group * cell..(group + 1) * cell {
                 let mut x = k.load(chunk, k.i32((register * LANES) as i32));
-                let sum = BINS + register % SUMS;
                 if clean {
                     let nan = is_nan(k, k.bits(x));
-                    state[sum] = k.choose(nan, k.f32(1.0), state[sum]);
+                    state[BINS] = k.choose(nan, k.f32(1.0), state[BINS]);
                     x = k.choose(nan, k.f32(f32::NEG_INFINITY), x);
-                } else {
-                    state[sum] = k.fadd(state[sum], x);
                 }
                 if register == group * cell {
                     best = x;
                     continue;
                 }
                 place = k.choose(k.above(x, best), k.i32(register as i32), place);
-                second = k.fmax(second, k.fmin(best, x));
+                let less = k.fmin(best, x);
+                second = if register == group * cell + 1 { less } else { k.fmax(second, less) };
                 best = k.fmax(best, x);
             }
             let by = Self::rotation(b, number, k.i32(group as i32));
@@ -165,10 +161,10 @@ impl Cells {
         let bins = summary.bins.map(|bin| b.short(bin));
         let low = b.short(k.splat(k.i32(NEG_INF_KEY)));
         let high = k.add(b.short(summary.max_key), k.i32(1));
-        let found = bisect(k, "bound by the bins", low, high, b.steps(), |middle| {
-            let ones = bins.map(|bin| k.choose(k.ge(bin, middle), k.f32(1.0), k.f32(0.0)));
+        let found = search(k, "bound by the bins", low, high, b.steps(), |place| {
+            let ones = bins.map(|bin| k.choose(k.ge(bin, place), k.f32(1.0), k.f32(0.0)));
             let count = count_lanes(k, k.fadd(ones[0], ones[1]));
-            (k.ge(count, wanted), k.eq(count, wanted))
+            Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
         });
         b.long(found)
     }
@@ -211,11 +207,17 @@ impl Cells {
         let overflow = k.any(k.ge(state[2 * depth], k.i32(0)));
         let crowded_batch = |number: Value, count: usize| {
             k.when("a cell holds another survivor", k.eq(k.get(&self.crowded, number), k.i32(1)), || {
-                k.for_each("cells of the batch", k.i32(count as i32), [], |i, []| {
-                    let cell = k.add(k.mul(number, k.i32(batch as i32)), i);
-                    let second = k.load(&k.registers(&self.second, cell, 1), k.i32(0));
-                    let more = k.any(k.above(second, below));
-                    k.when("this cell", more, || self.rescan(b, memory, cell, below));
+                let first = k.mul(number, k.i32(batch as i32));
+                let second = k.registers(&self.second, first, count);
+                // The list of such cells: each is written at its end, which moves on past those that are one.
+                let mut length = k.i32(0);
+                for cell in 0..count {
+                    let more = k.any(k.above(k.load(&second, k.i32((cell * LANES) as i32)), below));
+                    k.set(&self.list, length, k.add(first, k.i32(cell as i32)));
+                    length = k.add(length, k.choose(more, k.i32(1), k.i32(0)));
+                }
+                k.for_each("such cells", length, [], |i, []| {
+                    self.rescan(b, memory, k.get(&self.list, i), below);
                     []
                 });
             });

@@ -1,11 +1,10 @@
 //! Top-k, top-p and the draw over few survivors, all of them in registers.
 
-use super::block::{Block, Outcome};
+use super::block::{Block, Outcome, Split};
 use super::cells::{key_of, Gathered};
 use super::nucleus::Nucleus;
-use super::threshold::{bisect, count_lanes};
+use super::threshold::{count_lanes, search, search_within, Probe};
 use crate::kernels::Column;
-use crate::mosaic::wide::Wide;
 use crate::mosaic::{Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
@@ -66,11 +65,29 @@ impl Few {
         count_lanes(k, ones.reduce(|a, b| k.fadd(a, b)).expect("at least one slot"))
     }
 
-    /// The sum of the values of slots where the mask holds, of each row.
-    fn sum_where(&self, b: &Block<'_>, values: &[Value], mask: impl Fn(usize) -> Value) -> Wide {
+    /// Weights as the floats whose sums are exact.
+    fn split(&self, b: &Block<'_>, weights: &[Value]) -> Vec<Split> {
+        let short = |&weight: &Value| b.split(b.k.widen(weight));
+        weights.iter().map(short).collect()
+    }
+
+    /// The sum of the weights of slots where the mask holds, of each row.
+    fn sum_where(&self, b: &Block<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
+        let k = b.k;
+        let zero = k.f32(0.0);
+        let terms = self.slots().map(|i| {
+            let mask = mask(i);
+            (k.choose(mask, parts[i].high, zero), k.choose(mask, parts[i].low, zero))
+        });
+        let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one slot");
+        Split { high: k.over_lanes(Reduce::Add, sums.0), low: k.over_lanes(Reduce::Add, sums.1) }
+    }
+
+    /// The value of the one slot of each row where the mask holds; 0 where there is none.
+    fn value_where(&self, b: &Block<'_>, values: &[Value], mask: impl Fn(usize) -> Value) -> Value {
         let k = b.k;
         let terms = self.slots().map(|i| k.choose(mask(i), values[i], k.i32(0)));
-        b.sum_lanes(terms.reduce(|a, b| k.add(a, b)).expect("at least one slot"))
+        b.sum_lanes(terms.reduce(|a, b| k.or(a, b)).expect("at least one slot")).low
     }
 
     /// The least of the values, below 2²⁴, of slots where the mask holds; 2²⁴ where there is none.
@@ -101,29 +118,20 @@ impl Few {
         let beyond = k.add(b.short(max_key), k.i32(1));
         let high = k.choose(crowded, beyond, k.add(lowest, k.i32(1)));
         let short_keys: Vec<Value> = self.keys.iter().map(|&key| b.short(key)).collect();
-        let threshold = bisect(k, "top-k threshold", lowest, high, b.steps(), |middle| {
-            let count = self.count_where(b, |i| k.ge(short_keys[i], middle));
-            (k.ge(count, wanted), k.eq(count, wanted))
+        let threshold = search(k, "top-k threshold", lowest, high, b.steps(), |place| {
+            let count = self.count_where(b, |i| k.ge(short_keys[i], place));
+            Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
         });
         let above = self.count_where(b, |i| k.lt(threshold, short_keys[i]));
         let reached = self.count_where(b, |i| k.ge(short_keys[i], threshold));
         let tied = k.both(crowded, k.lt(wanted, reached));
         let tied = if b.spec.stable { tied } else { k.both(tied, k.bool(false)) };
         let open_ties = k.sub(wanted, above);
-        let last_tie = bisect(
-            k,
-            "last tie that top-k keeps",
-            k.i32(0),
-            k.choose(tied, k.i32(b.spec.vocab as i32), k.i32(1)),
-            b.steps(),
-            |middle| {
-                let tie = |i: usize| {
-                    k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], middle))
-                };
-                let count = self.count_where(b, tie);
-                (k.lt(count, open_ties), k.bool(false))
-            },
-        );
+        let first_none = k.choose(tied, k.i32(b.spec.vocab as i32), k.i32(1));
+        let last_tie = search(k, "last tie that top-k keeps", k.i32(0), first_none, b.steps(), |place| {
+            let earlier = |i: usize| k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], place));
+            Probe { reaches: k.lt(self.count_where(b, earlier), open_ties), exact: None }
+        });
         let last_tie = k.choose(tied, last_tie, k.i32(i32::MAX));
         let kept: Vec<Value> = self
             .slots()
@@ -145,12 +153,14 @@ impl Few {
             .collect();
 
         k.comment("top-p and min-p");
-        let total = self.sum_where(b, &weights, |_| k.bool(true));
-        let (off, target) = nucleus.target(b, total);
+        let parts = self.split(b, &weights);
+        let total = self.sum_where(b, &parts, |_| k.bool(true));
+        let (off, target) = nucleus.target(b, b.number(&total));
+        let target = b.split(target);
         let high = k.choose(off, k.add(threshold, k.i32(1)), beyond);
-        let edge = bisect(k, "top-p threshold", threshold, high, b.steps(), |middle| {
-            let sum = self.sum_where(b, &weights, |i| k.ge(short_keys[i], middle));
-            (k.not(k.wlt(sum, target)), k.bool(false))
+        let edge = search(k, "top-p threshold", threshold, high, b.steps(), |place| {
+            let sum = self.sum_where(b, &parts, |i| k.ge(short_keys[i], place));
+            Probe { reaches: k.not(b.less(&sum, &target)), exact: None }
         });
         let inside = |i: usize| k.both(k.ge(short_keys[i], edge), k.lt(k.i32(0), weights[i]));
         let theta = k.choose(off, k.i32(0), self.least_where(b, &weights, inside));
@@ -161,18 +171,15 @@ impl Few {
             .collect();
 
         k.comment("the draw");
-        let remainder = nucleus.remainder(b, self.sum_where(b, &drawn, |_| k.bool(true)));
-        let next = bisect(
-            k,
-            "the token drawn",
-            k.i32(0),
-            k.splat(k.i32(b.spec.vocab as i32)),
-            b.steps(),
-            |middle| {
-                let sum = self.sum_where(b, &drawn, |i| k.lt(self.indices[i], middle));
-                (k.not(k.wlt(remainder, sum)), k.bool(false))
-            },
-        );
+        let parts = self.split(b, &drawn);
+        let total = self.sum_where(b, &parts, |_| k.bool(true));
+        let remainder = nucleus.remainder(b, b.number(&total));
+        let drawn_at = b.split(remainder);
+        let vocab = b.spec.vocab;
+        let next = search_within(k, "the token drawn", k.i32(0), k.i32(vocab as i32), vocab, |place| {
+            let sum = self.sum_where(b, &parts, |i| k.lt(self.indices[i], place));
+            Probe { reaches: k.not(b.less(&drawn_at, &sum)), exact: None }
+        });
         if let Some(slices) = slices {
             self.write_slices(b, slices, &kept, &drawn);
         }
@@ -193,13 +200,8 @@ impl Few {
                 let later = |i: usize| k.both(kept[i], k.lt(previous, self.indices[i]));
                 let index = self.least_where(b, &self.indices, later);
                 let here = |i: usize| k.eq(self.indices[i], index);
-                let weight = self.sum_where(b, weights, here).low;
-                // A key's bits, as the two halves of which sums are exact.
-                let high_bits: Vec<Value> =
-                    self.keys.iter().map(|&key| k.shift_right_zero(key, k.i32(16))).collect();
-                let low_bits: Vec<Value> = self.keys.iter().map(|&key| k.and(key, k.i32(0xffff))).collect();
-                let high = self.sum_where(b, &high_bits, here).low;
-                let key = k.or(k.shl(high, 16), self.sum_where(b, &low_bits, here).low);
+                let weight = self.value_where(b, weights, here);
+                let key = self.value_where(b, &self.keys, here);
                 let found = k.both(k.eq(lane, slot), k.lt(index, k.i32(none)));
                 [
                     index,

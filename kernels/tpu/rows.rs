@@ -125,10 +125,15 @@ impl<'a> Rows<'a> {
             k.wait_copy(&from, &to, &semaphore);
             let count =
                 if last { layout.chunks - (layout.pieces() - 1) * layout.piece } else { layout.piece };
-            k.for_each_of(label, k.i32(count as i32), state, |i, state| {
-                let chunk = k.add(k.mul(piece, k.i32(layout.piece as i32)), i);
-                let at = k.mul(chunk, k.i32(layout.chunk as i32));
-                each(&k.registers(&rows, at, layout.chunk), chunk, state)
+            // Two chunks a turn where they come in pairs: a turn's beginning and end keep the core half idle.
+            let together = if count % 2 == 0 { 2 } else { 1 };
+            k.for_each_of(label, k.i32((count / together) as i32), state, |i, state| {
+                let first = k.add(k.mul(piece, k.i32(layout.piece as i32)), k.mul(i, k.i32(together as i32)));
+                (0..together).fold(state.to_vec(), |state, next| {
+                    let chunk = k.add(first, k.i32(next as i32));
+                    let at = k.mul(chunk, k.i32(layout.chunk as i32));
+                    each(&k.registers(&rows, at, layout.chunk), chunk, &state)
+                })
             })
         };
         let whole = layout.pieces() - 1;

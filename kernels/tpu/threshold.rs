@@ -35,39 +35,110 @@ pub(super) fn count_lanes(k: &Kernel, ones: Value) -> Value {
     k.trunc(k.over_lanes(Reduce::Add, ones))
 }
 
-/// The largest `t` in `low..high` with `reaches(t)`, given that `reaches(low)` and that it fails from some point on;
-/// `exact(t)` may say that no larger one is needed.
+/// What a search learns at one place.
+pub(super) struct Probe {
+    /// The place is not beyond what is searched for.
+    pub(super) reaches: Value,
+    /// No place further up is needed, if this one reaches.
+    pub(super) exact: Option<Value>,
+}
+
+/// The largest `t` in `low..high` that reaches, given that `low` does and that from some place on none does.
 ///
-/// Rows are searched together, until the last is done; `steps` halvings between two looks at whether all are, for
-/// a look costs as much as a halving.
-pub(super) fn bisect(
+/// Rows are searched together, each quartering its range until the last is done: three places cost little more than one,
+/// for the time goes into waiting for sums over lanes. `steps` quarterings are made between two looks at whether all
+/// rows are done, for a look costs as much as one.
+pub(super) fn search(
     k: &Kernel,
     label: &str,
     low: Value,
     high: Value,
     steps: usize,
-    probe: impl Fn(Value) -> (Value, Value),
+    probe: impl Fn(Value) -> Probe,
 ) -> Value {
-    let open = |low: Value, high: Value| k.lt(k.add(low, k.i32(1)), high);
     let (low, high) = (k.splat(low), k.splat(high));
     let [low, _] = k.while_loop(
         label,
         [low, high],
-        |[low, high]| k.any(open(low, high)),
+        |[low, high]| k.any(k.lt(k.add(low, k.i32(1)), high)),
         |[mut low, mut high]| {
             for _ in 0..steps {
-                // The floor of the average, without overflow.
-                let middle = k.add(k.and(low, high), k.shr(k.xor(low, high), 1));
-                let (reaches, exact) = probe(middle);
-                let going = open(low, high);
-                let up = k.both(going, reaches);
-                let down = k.both(going, k.not(reaches));
-                low = k.choose(up, middle, low);
-                high = k.choose(down, middle, high);
-                // Done: nothing is left between.
-                high = k.choose(k.both(up, exact), k.add(middle, k.i32(1)), high);
+                (low, high) = quarter(k, low, high, &probe);
             }
             [low, high]
+        },
+    );
+    low
+}
+
+/// [`search`] over a range whose length is known to be at most `most` in every row: nothing is looked at on the way.
+pub(super) fn search_within(
+    k: &Kernel,
+    label: &str,
+    low: Value,
+    high: Value,
+    most: usize,
+    probe: impl Fn(Value) -> Probe,
+) -> Value {
+    // The longest of the four parts, until it is one place.
+    let (mut range, mut steps) = (most, 0);
+    while range > 1 {
+        range = range - range / 2 - range / 4;
+        steps += 1;
+    }
+    let start = [k.splat(low), k.splat(high)];
+    let [low, _] = k.for_each(label, k.i32(steps), start, |_, [low, high]| {
+        let (low, high) = quarter(k, low, high, &probe);
+        [low, high]
+    });
+    low
+}
+
+/// One step of a search. A row whose range holds one place is done and stays as it is.
+fn quarter(k: &Kernel, low: Value, high: Value, probe: &impl Fn(Value) -> Probe) -> (Value, Value) {
+    // Unsigned, since a range of keys can be longer than an integer is positive.
+    let range = k.sub(high, low);
+    let part = k.shift_right_zero(range, k.i32(2));
+    let middle = k.add(low, k.shift_right_zero(range, k.i32(1)));
+    let places = [k.add(low, part), middle, k.add(middle, part)];
+    let probes = places.map(probe);
+    let (mut new_low, mut new_high) = (low, high);
+    for (&place, probe) in places.iter().zip(&probes) {
+        new_low = k.choose(probe.reaches, place, new_low);
+        if let Some(exact) = probe.exact {
+            let done = k.both(probe.reaches, exact);
+            new_high = k.choose(done, k.add(place, k.i32(1)), new_high);
+        }
+    }
+    for (&place, probe) in places.iter().zip(&probes).rev() {
+        new_high = k.choose(probe.reaches, new_high, place);
+    }
+    (new_low, new_high)
+}
+
+/// [`search`] by halves, where a probe is a pass over the rows.
+pub(super) fn bisect(
+    k: &Kernel,
+    label: &str,
+    low: Value,
+    high: Value,
+    probe: impl Fn(Value) -> Probe,
+) -> Value {
+    let open = |low: Value, high: Value| k.lt(k.add(low, k.i32(1)), high);
+    let [low, _] = k.while_loop(
+        label,
+        [k.splat(low), k.splat(high)],
+        |[low, high]| k.any(open(low, high)),
+        |[low, high]| {
+            // The floor of the average, without overflow.
+            let middle = k.add(k.and(low, high), k.shr(k.xor(low, high), 1));
+            let probe = probe(middle);
+            let going = open(low, high);
+            let up = k.both(going, probe.reaches);
+            let down = k.both(going, k.not(probe.reaches));
+            let high = k.choose(down, middle, high);
+            let done = probe.exact.map(|exact| k.choose(k.both(up, exact), k.add(middle, k.i32(1)), high));
+            [k.choose(up, middle, low), done.unwrap_or(high)]
         },
     );
     low

@@ -3,7 +3,7 @@
 use super::block::{Block, Outcome};
 use super::few::Slices;
 use super::nucleus::Nucleus;
-use super::threshold::{bisect, count_lanes, just_below, keys};
+use super::threshold::{count_lanes, just_below, keys, bisect, Probe};
 use crate::kernels::Column;
 use crate::mosaic::wide::Wide;
 use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
@@ -88,10 +88,10 @@ impl Whole {
         let on = k.lt(k.i32(0), wanted);
         let lowest = b.short(bound);
         let high = k.choose(on, k.add(b.short(max_key), k.i32(1)), k.add(lowest, k.i32(1)));
-        let found = bisect(k, "top-k threshold, a pass each", lowest, high, 1, |middle| {
+        let found = bisect(k, "top-k threshold, a pass each", lowest, high, |middle| {
             let edge = just_below(k, b.long(middle));
             let [count] = self.count_above(b, "count", [edge]);
-            (k.ge(count, wanted), k.eq(count, wanted))
+            Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
         });
         let threshold = k.choose(on, b.long(found), k.i32(NEG_INF_KEY));
         let reaches = just_below(k, threshold);
@@ -157,12 +157,12 @@ impl Whole {
             }
             None => weigh(chunk, number, register),
         };
-        let theta = bisect(k, "top-p threshold, a pass each", k.i32(1), beyond, 1, |middle| {
+        let theta = bisect(k, "top-p threshold, a pass each", k.i32(1), beyond, |middle| {
             let sum = self.sum(b, "sum", |chunk, number, register| {
                 let weight = again(chunk, number, register);
                 k.choose(k.ge(weight, middle), weight, k.i32(0))
             });
-            (k.not(k.wlt(sum, target)), k.bool(false))
+            Probe { reaches: k.not(k.wlt(sum, target)), exact: None }
         });
         let least_weight = nucleus.least(b, k.choose(off, k.i32(0), theta));
 

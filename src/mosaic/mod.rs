@@ -500,10 +500,15 @@ impl Kernel {
         self.op("arith.select", &[mask, if_true, if_false], if_true.ty)
     }
 
+    /// Rounds down.
+    pub fn floor(&self, a: Value) -> Value {
+        self.op("math.floor", &[a], a.ty)
+    }
+
     /// Rounds toward zero a float in `[0, 2^31)`.
     fn truncate(&self, a: Value) -> Value {
         // One conversion and one rounding; the conversion that truncates is five operations, for signs.
-        let floor = self.op("math.floor", &[a], a.ty);
+        let floor = self.floor(a);
         let attributes = vec![("rounding_mode", "#tpu.rounding_mode<to_nearest_even>".to_owned())];
         self.op_with("tpu.fptosi", &[floor], a.ty.with(Elem::I32), attributes)
     }

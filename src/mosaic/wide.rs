@@ -129,10 +129,20 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶: what dividing sixteen bits at a time asks for.
+    /// Only for `b < 2⁴⁸`, below 2³¹ if it is short, and a quotient below 2¹⁶: what dividing sixteen bits at a time asks
+    /// for.
     ///
     /// Guesses the quotient in floats, within one of the true one, and puts the remainder right in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
+        if b.is_short() {
+            // A guess that is never too large, so that the remainder is not negative and fits a word.
+            let less = 1.0 - 1.0 / (1 << 20) as f32;
+            let reciprocal = self.binary("arith.divf", self.f32(less), self.near(b));
+            let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
+            let rest = self.sub(a.low, self.mul(quotient, b.low));
+            let over = self.not(self.below(rest, b.low));
+            return self.widen(self.choose(over, self.sub(rest, b.low), rest));
+        }
         let reciprocal = self.binary("arith.divf", self.f32(1.0), self.near(b));
         let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
         let product = self.wmul(self.widen(quotient), b);

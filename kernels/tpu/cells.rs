@@ -6,7 +6,7 @@
 
 use super::block::Block;
 use super::threshold::{count_lanes, just_below, keys, search, Probe};
-use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
+use crate::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
 
@@ -16,6 +16,10 @@ const BINS: usize = 2;
 pub(super) const LARGEST_BINNED_K: usize = BINS * LANES;
 /// Cells that are looked at between two branches.
 const BATCH: usize = 32;
+/// Cells whose survivors go through a short stack of their own, which is cheaper to insert into than the whole one.
+const FEW_CELLS: usize = 16;
+/// Survivors that a lane of it has room for.
+const SHORT: usize = 3;
 
 /// Memory of the summary, `[8, cells of a row]` each.
 ///
@@ -176,24 +180,25 @@ impl Cells {
         let cells = b.layout.cells();
         let batch = BATCH.min(cells);
         let batches = cells / batch;
-        // One place more than there is room for tells an overflow.
-        let start: Vec<Value> = (0..2 * depth + 1)
-            .map(|i| k.splat(if i < depth { k.f32(0.0) } else { k.i32(-1) }))
-            .collect();
+        let start = Stack::empty(k, depth).flat();
         let insert_batch = |at: Value, count: usize, number: Value, state: &[Value]| {
-            let mut state = state.to_vec();
+            let mut stack = Stack::from_flat(state);
             let [best, second, place] =
                 [&self.best, &self.second, &self.place].map(|memory| k.registers(memory, at, count));
             let mut most = k.splat(k.f32(f32::NEG_INFINITY));
-            for cell in 0..count {
-                let at = k.i32((cell * LANES) as i32);
-                let value = k.load(&best, at);
-                insert(b, &mut state, k.above(value, below), value, k.load(&place, at));
-                most = k.fmax(most, k.load(&second, at));
+            for first in (0..count).step_by(FEW_CELLS) {
+                let mut short = Stack::empty(k, SHORT);
+                for cell in first..count.min(first + FEW_CELLS) {
+                    let at = k.i32((cell * LANES) as i32);
+                    let value = k.load(&best, at);
+                    short.insert(k, k.above(value, below), value, k.load(&place, at));
+                    most = k.fmax(most, k.load(&second, at));
+                }
+                stack.append(k, &short);
             }
             let crowded = k.any(k.above(most, below));
             k.set(&self.crowded, number, k.choose(crowded, k.i32(1), k.i32(0)));
-            state
+            stack.flat()
         };
         let mut state = k.for_each_of("maxima of cells", k.i32(batches as i32), &start, |number, state| {
             insert_batch(k.mul(number, k.i32(batch as i32)), batch, number, state)
@@ -202,9 +207,10 @@ impl Cells {
         if rest > 0 {
             state = insert_batch(k.i32((batches * batch) as i32), rest, k.i32(batches as i32), &state);
         }
-        memory.write(b, &state);
-        // Room for more is needed only where there is room for these.
-        let overflow = k.any(k.ge(state[2 * depth], k.i32(0)));
+        let stack = Stack::from_flat(&state);
+        memory.write(b, &stack);
+        // More are looked for only where there was room for these.
+        let overflow = k.any(k.ge(stack.overflow, k.i32(0)));
         let crowded_batch = |number: Value, count: usize| {
             k.when("a cell holds another survivor", k.eq(k.get(&self.crowded, number), k.i32(1)), || {
                 let first = k.mul(number, k.i32(batch as i32));
@@ -216,10 +222,11 @@ impl Cells {
                     k.set(&self.list, length, k.add(first, k.i32(cell as i32)));
                     length = k.add(length, k.choose(more, k.i32(1), k.i32(0)));
                 }
-                k.for_each("such cells", length, [], |i, []| {
-                    self.rescan(b, memory, k.get(&self.list, i), below);
-                    []
+                let stack = memory.stack(b).flat();
+                let stack = k.for_each_of("such cells", length, &stack, |i, stack| {
+                    self.rescan(b, Stack::from_flat(stack), k.get(&self.list, i), below).flat()
                 });
+                memory.write(b, &Stack::from_flat(&stack));
             });
         };
         k.when("survivors beside their cell's maximum", k.not(overflow), || {
@@ -234,9 +241,8 @@ impl Cells {
         memory.read(b)
     }
 
-    /// Adds the survivors of a cell register that are not their cell's maximum.
-    fn rescan(&self, b: &Block<'_>, memory: &Survivors, cell: Value, below: Value) {
-        const EXTRAS: usize = 3;
+    /// Adds to a stack the survivors of a cell register that are not their cell's maximum.
+    fn rescan(&self, b: &Block<'_>, mut stack: Stack, cell: Value, below: Value) -> Stack {
         let (k, layout) = (b.k, b.layout);
         let in_chunk = Self::in_chunk(b) as i32;
         let (chunk, group) = if layout.chunks == 1 {
@@ -250,56 +256,92 @@ impl Cells {
         let place = k.rotate(k.load(&k.registers(&self.place, cell, 1), k.i32(0)), back);
         let at = k.mul(cell, k.i32(layout.cell as i32));
         let rows = b.rows.look_up(at, layout.cell);
-        let mut values = vec![k.splat(k.f32(0.0)); EXTRAS];
-        let mut places = vec![k.splat(k.i32(-1)); EXTRAS + 1];
+        let mut extras = Stack::empty(k, SHORT);
         for register in 0..layout.cell {
             let x = k.load(&rows, k.i32((register * LANES) as i32));
             let here = k.add(at, k.i32(register as i32));
-            let extra = k.both(k.above(x, below), k.ne(place, here));
-            for level in (1..=EXTRAS).rev() {
-                places[level] = k.choose(extra, places[level - 1], places[level]);
-            }
-            for level in (1..EXTRAS).rev() {
-                values[level] = k.choose(extra, values[level - 1], values[level]);
-            }
-            places[0] = k.choose(extra, here, places[0]);
-            values[0] = k.choose(extra, x, values[0]);
+            extras.insert(k, k.both(k.above(x, below), k.ne(place, here)), x, here);
         }
-        let add = |level: usize| {
-            let mut state = memory.state(b);
-            let place = k.rotate(places[level], by);
-            insert(b, &mut state, k.ge(place, k.i32(0)), k.rotate(values[level], by), place);
-            memory.write(b, &state);
-        };
-        add(0);
-        let some = |level: usize| {
-            let ones = k.choose(k.ge(places[level], k.i32(0)), k.f32(1.0), k.f32(0.0));
-            k.above(k.over_all(Reduce::Max, ones), k.f32(0.0))
-        };
-        k.when("a third survivor", some(1), || {
-            add(1);
-            k.when("a fourth", some(2), || add(2));
-            // More than that in one cell: as if a lane had overflowed.
-            k.when("more", some(EXTRAS), || {
-                let at = k.i32((layout.depth * LANES) as i32);
-                k.store(&memory.places, at, k.splat(k.i32(0)));
-            });
-        });
+        let extras = extras.rotated(k, by);
+        stack.push(k, extras.values[0], extras.places[0]);
+        let some = k.any(k.ge(extras.places[1], k.i32(0)));
+        let stack = k.if_else(
+            "a third survivor in a cell",
+            some,
+            || {
+                let mut stack = Stack::from_flat(&stack.flat());
+                stack.append_from(k, &extras, 1);
+                stack.flat()
+            },
+            || stack.flat(),
+        );
+        Stack::from_flat(&stack)
     }
 }
 
-/// Puts a logit and its place on top of the survivors of its lane, where the mask holds.
-fn insert(b: &Block<'_>, state: &mut [Value], mask: Value, value: Value, place: Value) {
-    let (k, depth) = (b.k, b.layout.depth);
-    let (values, places) = state.split_at_mut(depth);
-    for level in (1..=depth).rev() {
-        places[level] = k.choose(mask, places[level - 1], places[level]);
+/// A few survivors of each lane, the last that came on top; no place is −1.
+struct Stack {
+    values: Vec<Value>,
+    places: Vec<Value>,
+    /// A place that there was no room for.
+    overflow: Value,
+}
+
+impl Stack {
+    fn empty(k: &Kernel, depth: usize) -> Stack {
+        let none = k.splat(k.i32(-1));
+        Stack { values: vec![k.splat(k.f32(0.0)); depth], places: vec![none; depth], overflow: none }
     }
-    for level in (1..depth).rev() {
-        values[level] = k.choose(mask, values[level - 1], values[level]);
+
+    /// As the state of a loop.
+    fn flat(&self) -> Vec<Value> {
+        [&self.values[..], &self.places, &[self.overflow]].concat()
     }
-    values[0] = k.choose(mask, value, values[0]);
-    places[0] = k.choose(mask, place, places[0]);
+
+    fn from_flat(flat: &[Value]) -> Stack {
+        let depth = flat.len() / 2;
+        let (values, places) = flat.split_at(depth);
+        Stack { values: values.to_vec(), places: places[..depth].to_vec(), overflow: places[depth] }
+    }
+
+    /// Puts a logit and its place on top of its lane, where the mask holds.
+    fn insert(&mut self, k: &Kernel, mask: Value, value: Value, place: Value) {
+        let depth = self.values.len();
+        self.overflow = k.choose(mask, self.places[depth - 1], self.overflow);
+        for level in (1..depth).rev() {
+            self.values[level] = k.choose(mask, self.values[level - 1], self.values[level]);
+            self.places[level] = k.choose(mask, self.places[level - 1], self.places[level]);
+        }
+        self.values[0] = k.choose(mask, value, self.values[0]);
+        self.places[0] = k.choose(mask, place, self.places[0]);
+    }
+
+    /// Puts on top what has a place.
+    fn push(&mut self, k: &Kernel, value: Value, place: Value) {
+        self.insert(k, k.ge(place, k.i32(0)), value, place);
+    }
+
+    /// Puts another stack on top.
+    fn append(&mut self, k: &Kernel, other: &Stack) {
+        self.append_from(k, other, 0);
+    }
+
+    /// Puts another stack on top, but for its uppermost levels.
+    fn append_from(&mut self, k: &Kernel, other: &Stack, from: usize) {
+        for level in from..other.values.len() {
+            self.push(k, other.values[level], other.places[level]);
+        }
+        self.overflow = k.max(self.overflow, other.overflow);
+    }
+
+    fn rotated(&self, k: &Kernel, by: Value) -> Stack {
+        let rotate = |values: &[Value]| values.iter().map(|&v| k.rotate(v, by)).collect();
+        Stack {
+            values: rotate(&self.values),
+            places: rotate(&self.places),
+            overflow: k.rotate(self.overflow, by),
+        }
+    }
 }
 
 impl Survivors {
@@ -311,27 +353,30 @@ impl Survivors {
         }
     }
 
-    /// Every level: `depth` of logits, one more of places.
-    fn state(&self, b: &Block<'_>) -> Vec<Value> {
+    fn stack(&self, b: &Block<'_>) -> Stack {
         let (k, depth) = (b.k, b.layout.depth);
-        let at = |level: usize| k.i32((level * LANES) as i32);
-        let mut state: Vec<Value> = (0..depth).map(|level| k.load(&self.values, at(level))).collect();
-        state.extend((0..=depth).map(|level| k.load(&self.places, at(level))));
-        state
+        let level = |memory: &Memory, level: usize| k.load(memory, k.i32((level * LANES) as i32));
+        Stack {
+            values: (0..depth).map(|i| level(&self.values, i)).collect(),
+            places: (0..depth).map(|i| level(&self.places, i)).collect(),
+            overflow: level(&self.places, depth),
+        }
     }
 
-    fn write(&self, b: &Block<'_>, state: &[Value]) {
-        let (k, depth) = (b.k, b.layout.depth);
-        for (i, &value) in state.iter().enumerate() {
-            let (memory, level) = if i < depth { (&self.values, i) } else { (&self.places, i - depth) };
-            k.store(memory, k.i32((level * LANES) as i32), value);
+    fn write(&self, b: &Block<'_>, stack: &Stack) {
+        let k = b.k;
+        let places = stack.places.iter().chain([&stack.overflow]);
+        for (memory, values) in [(&self.values, stack.values.iter().collect()), (&self.places, places.collect::<Vec<_>>())] {
+            for (level, &value) in values.into_iter().enumerate() {
+                k.store(memory, k.i32((level * LANES) as i32), value);
+            }
         }
     }
 
     fn read(&self, b: &Block<'_>) -> Gathered {
-        let (k, depth) = (b.k, b.layout.depth);
-        let state = self.state(b);
-        let overflow = k.any(k.ge(state[2 * depth], k.i32(0)));
+        let k = b.k;
+        let stack = self.stack(b);
+        let overflow = k.any(k.ge(stack.overflow, k.i32(0)));
         let lane = k.lane();
         let index = |place: Value| {
             let (chunk, within) = if b.layout.chunks == 1 {
@@ -347,8 +392,8 @@ impl Survivors {
             k.choose(k.lt(place, k.i32(0)), k.i32(-1), index)
         };
         Gathered {
-            values: state[..depth].to_vec(),
-            indices: state[depth..2 * depth].iter().map(|&place| index(place)).collect(),
+            indices: stack.places.iter().map(|&place| index(place)).collect(),
+            values: stack.values,
             overflow,
         }
     }

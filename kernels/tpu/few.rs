@@ -125,14 +125,20 @@ impl Few {
         let above = self.count_where(b, |i| k.lt(threshold, short_keys[i]));
         let reached = self.count_where(b, |i| k.ge(short_keys[i], threshold));
         let tied = k.both(crowded, k.lt(wanted, reached));
-        let tied = if b.spec.stable { tied } else { k.both(tied, k.bool(false)) };
         let open_ties = k.sub(wanted, above);
-        let first_none = k.choose(tied, k.i32(b.spec.vocab as i32), k.i32(1));
-        let last_tie = search(k, "last tie that top-k keeps", k.i32(0), first_none, b.steps(), |place| {
-            let earlier = |i: usize| k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], place));
-            Probe { reaches: k.lt(self.count_where(b, earlier), open_ties), exact: None }
-        });
-        let last_tie = k.choose(tied, last_tie, k.i32(i32::MAX));
+        let last = k.splat(k.i32(i32::MAX));
+        let find_last = || {
+            let vocab = b.spec.vocab;
+            vec![search_within(k, "last tie that top-k keeps", k.i32(0), k.i32(vocab as i32), vocab, |place| {
+                let earlier = |i: usize| k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], place));
+                Probe { reaches: k.lt(self.count_where(b, earlier), open_ties), exact: None }
+            })]
+        };
+        let last_tie = match b.spec.stable {
+            true => k.if_else("ties at the top-k threshold", k.any(tied), find_last, || vec![last])[0],
+            false => last,
+        };
+        let last_tie = k.choose(tied, last_tie, last);
         let kept: Vec<Value> = self
             .slots()
             .map(|i| {

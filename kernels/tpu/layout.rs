@@ -1,6 +1,6 @@
 //! How a block of rows lies in a core's memory: decided once, from the shape and the size of VMEM.
 
-use crate::kernels::{Path, Spec};
+use crate::kernels::Spec;
 use crate::mosaic::{LANES, SUBLANES};
 use crate::problem::Dtype;
 
@@ -8,6 +8,8 @@ use crate::problem::Dtype;
 const CHUNK: usize = 64;
 /// Registers of a cell, where there is room: few, so that rarely two survivors share one.
 const CELL: usize = 8;
+/// Survivors that a lane has room for: a row of 128 survivors has one a lane on average.
+const DEPTH: usize = 8;
 /// Pieces in which a block is copied from HBM, so that work on the first begins before the last has come.
 const PIECES: usize = 8;
 /// VMEM left to the compiler: windows of the small operands, spilled registers.
@@ -58,10 +60,6 @@ impl Layout {
         let registers = spec.vocab.div_ceil(LANES);
         let chunk = registers.next_multiple_of(CELL).min(CHUNK);
         let chunks = registers.div_ceil(chunk);
-        let depth = match spec.path {
-            Path::Bounded(max_k) if max_k <= 64 => 6,
-            _ => 8,
-        };
         let layout = |residence, keep_weights, cell| {
             let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
             let register = SUBLANES * LANES * 4;
@@ -82,7 +80,7 @@ impl Layout {
                 cell,
                 residence,
                 keep_weights,
-                depth,
+                depth: DEPTH,
                 vmem: logits + weights + cells + focus + RESERVED,
             }
         };

@@ -125,8 +125,8 @@ impl<'a> Rows<'a> {
             k.wait_copy(&from, &to, &semaphore);
             let count =
                 if last { layout.chunks - (layout.pieces() - 1) * layout.piece } else { layout.piece };
-            // Two chunks a turn where they come in pairs: a turn's beginning and end keep the core half idle.
-            let together = if count % 2 == 0 { 2 } else { 1 };
+            // Several chunks a turn: its beginning and end keep the core half idle.
+            let together = [4, 2, 1].into_iter().find(|n| count % n == 0).unwrap_or(1);
             k.for_each_of(label, k.i32((count / together) as i32), state, |i, state| {
                 let first = k.add(k.mul(piece, k.i32(layout.piece as i32)), k.mul(i, k.i32(together as i32)));
                 (0..together).fold(state.to_vec(), |state, next| {

@@ -80,10 +80,9 @@ pub(super) fn search_within(
     most: usize,
     probe: impl Fn(Value) -> Probe,
 ) -> Value {
-    // The longest of the four parts, until it is one place.
     let (mut range, mut steps) = (most, 0);
     while range > 1 {
-        range = range - range / 2 - range / 4;
+        range = range.div_ceil(4);
         steps += 1;
     }
     let start = [k.splat(low), k.splat(high)];
@@ -97,21 +96,22 @@ pub(super) fn search_within(
 /// One step of a search. A row whose range holds one place is done and stays as it is.
 fn quarter(k: &Kernel, low: Value, high: Value, probe: &impl Fn(Value) -> Probe) -> (Value, Value) {
     // Unsigned, since a range of keys can be longer than an integer is positive.
-    let range = k.sub(high, low);
-    let part = k.shift_right_zero(range, k.i32(2));
-    let middle = k.add(low, k.shift_right_zero(range, k.i32(1)));
+    let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
+    let middle = k.add(low, k.add(part, part));
     let places = [k.add(low, part), middle, k.add(middle, part)];
-    let probes = places.map(probe);
+    let probes = places.map(|place| {
+        let Probe { reaches, exact } = probe(place);
+        Probe { reaches: k.both(k.lt(place, high), reaches), exact }
+    });
     let (mut new_low, mut new_high) = (low, high);
+    for (&place, probe) in places.iter().zip(&probes).rev() {
+        new_high = k.choose(k.either(probe.reaches, k.ge(place, high)), new_high, place);
+    }
     for (&place, probe) in places.iter().zip(&probes) {
         new_low = k.choose(probe.reaches, place, new_low);
         if let Some(exact) = probe.exact {
-            let done = k.both(probe.reaches, exact);
-            new_high = k.choose(done, k.add(place, k.i32(1)), new_high);
+            new_high = k.choose(k.both(probe.reaches, exact), k.add(place, k.i32(1)), new_high);
         }
-    }
-    for (&place, probe) in places.iter().zip(&probes).rev() {
-        new_high = k.choose(probe.reaches, new_high, place);
     }
     (new_low, new_high)
 }

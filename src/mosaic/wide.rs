@@ -129,20 +129,10 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Only for `b < 2⁴⁸`, below 2³¹ if it is short, and a quotient below 2¹⁶: what dividing sixteen bits at a time asks
-    /// for.
+    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶: what dividing sixteen bits at a time asks for.
     ///
     /// Guesses the quotient in floats, within one of the true one, and puts the remainder right in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
-        if b.is_short() {
-            // A guess that is never too large, so that the remainder is not negative and fits a word.
-            let less = 1.0 - 1.0 / (1 << 20) as f32;
-            let reciprocal = self.binary("arith.divf", self.f32(less), self.near(b));
-            let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
-            let rest = self.sub(a.low, self.mul(quotient, b.low));
-            let over = self.not(self.below(rest, b.low));
-            return self.widen(self.choose(over, self.sub(rest, b.low), rest));
-        }
         let reciprocal = self.binary("arith.divf", self.f32(1.0), self.near(b));
         let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
         let product = self.wmul(self.widen(quotient), b);
@@ -151,6 +141,27 @@ impl WideArith for &Kernel {
         let rest = self.wselect(self.lt(rest.high, self.i32(0)), over, rest);
         let under = self.wsub(rest, b);
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)
+    }
+
+    /// `b` is below 2³¹ if it is short.
+    fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
+        if !b.is_short() {
+            return self.wrem(self.wor(self.wshl(a, 16), digit), b);
+        }
+        // A guess of the quotient that is never too large, and less than one too small: so the remainder is not
+        // negative, and fits a word. Eight such steps wait for one another: each is as short as can be.
+        let less = 1.0 - 1.0 / (1 << 20) as f32;
+        let reciprocal = self.binary("arith.divf", self.f32(less), self.to_float(b.low));
+        let scaled = self.fmul(reciprocal, self.f32(65536.0));
+        let rest = match literal(a.low) {
+            Some(0) => self.f32(0.0),
+            _ => self.fmul(self.to_float(a.low), scaled),
+        };
+        let quotient = self.truncate(self.fadd(rest, self.fmul(self.to_float(digit.low), reciprocal)));
+        let dividend = self.or(self.shl(a.low, 16), digit.low);
+        let rest = self.sub(dividend, self.mul(quotient, b.low));
+        let under = self.below(rest, b.low);
+        self.widen(self.choose(under, rest, self.sub(rest, b.low)))
     }
 
     fn wshl(self, a: Wide, by: u32) -> Wide {

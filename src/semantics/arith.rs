@@ -100,6 +100,10 @@ pub trait WideArith: Arith {
     fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a % b`; `b` is not zero.
     fn wrem(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `(a · 2¹⁶ + digit) % b`, where `a < b < 2⁴⁸` and `digit < 2¹⁶`: a step of a long division.
+    fn wrem_next(self, a: Self::Wide, digit: Self::Wide, b: Self::Wide) -> Self::Wide {
+        self.wrem(self.wor(self.wshl(a, 16), digit), b)
+    }
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
     /// `a >> by` with `by` below 64 in every row.

@@ -12,7 +12,7 @@ pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::W
     for word in words {
         let word = a.widen(word);
         for half in [a.wshr(word, a.wide(16)), a.wand(word, a.wide(0xffff))] {
-            rest = a.wrem(a.wor(a.wshl(rest, 16), half), divisor);
+            rest = a.wrem_next(rest, half, divisor);
         }
     }
     rest

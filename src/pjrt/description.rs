@@ -22,6 +22,14 @@ pub struct DeviceDescription {
 }
 
 impl DeviceDescription {
+    /// Cores that act as this one device, where the plugin says so, as libtpu does.
+    pub fn num_cores(&self) -> Option<usize> {
+        match self.attributes.iter().find(|(name, _)| name == "num_cores") {
+            Some((_, OptionValue::I64(cores))) => usize::try_from(*cores).ok(),
+            _ => None,
+        }
+    }
+
     /// # Safety
     /// `handle` must be a description of `plugin` that is alive during the call.
     pub(super) unsafe fn read(plugin: &Plugin, handle: Handle<PJRT_DeviceDescription>) -> Result<Self> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::buckets::{for_each_in_parallel, specs_exactly, specs_up_to};
 use crate::error::Error;
 use crate::kernels::{self, Spec};
-use crate::pjrt::{Client, CompileOptions, OptionValue, Plugin, Topology};
+use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::program_dir::{ProgramDir, System};
 use crate::sampler::{
     check_max_k, check_vocab, plugin_from_environment, Entry, PrewarmSpec, DEFAULT_MAX_K, PLUGIN_VARIABLE,
@@ -153,16 +153,18 @@ impl Compiler {
     fn new(plugin: &Arc<Plugin>, options: &AheadOptions) -> Result<Compiler, Error> {
         match &options.topology {
             Some(name) => {
-                let topology = plugin.topology(name, &options.plugin_options).map_err(|error| {
-                    if error.is_unimplemented() {
-                        return Error::argument(format!(
-                            "topology is {name:?}, and the plugin {} describes no topologies; without one it compiles for \
-                             the devices of this host ({error})",
+                let topology =
+                    plugin.topology(name, &options.plugin_options).map_err(|error| match error.kind() {
+                        _ if error.is_unimplemented() => Error::argument(format!(
+                            "topology is {name:?}, and the plugin {} describes no topologies; without one it compiles \
+                             for the devices of this host ({error})",
                             plugin.path().display()
-                        ));
-                    }
-                    error.into()
-                })?;
+                        )),
+                        ErrorKind::Pjrt { code: Code::InvalidArgument } => {
+                            Error::argument(format!("topology is {name:?}: {error}"))
+                        }
+                        _ => error.into(),
+                    })?;
                 let system = System::of_topology(plugin, &topology)?;
                 let devices = topology.devices()?;
                 // Samplers load it for whichever device they use.

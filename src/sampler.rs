@@ -148,7 +148,7 @@ pub(crate) fn check_vocab(vocab: usize) -> Result<(), Error> {
 
 enum Backend {
     Builtin(CpuBackend),
-    Pjrt(PjrtBackend),
+    Pjrt(Box<PjrtBackend>),
 }
 
 /// A sampler. Every method may be called from many threads at once.
@@ -197,7 +197,7 @@ impl Sampler {
                     }
                     None => {}
                 }
-                Backend::Pjrt(pjrt)
+                Backend::Pjrt(Box::new(pjrt))
             }
         };
         Ok(Sampler { backend, max_k: options.max_k })

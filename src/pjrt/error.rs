@@ -183,7 +183,7 @@ pub enum Error {
     /// libtpu was not started, for it would take minutes to find no TPU.
     #[error(
         "this host has no TPU, and {} was not started: it would ask a metadata server for minutes. Compiling ahead of \
-         time works here with {} in the environment before the process starts; sampling works with the built-in backend \
+         time for a topology works here with {} in the environment before the process starts; sampling works with the built-in backend \
          and with other plugins",
         path.display(),
         ahead_environment()
@@ -194,8 +194,8 @@ pub enum Error {
     },
     /// libtpu started, and found no TPU that it could use.
     #[error(
-        "the TPU plugin loaded but started no TPU: {message} ({code}). Without one, compiling ahead of time works \
-         (nuc_compile_ahead, `nucleus compile`), and sampling with the built-in backend and with other plugins. \
+        "the TPU plugin loaded but started no TPU: {message} ({code}). Without one, compiling ahead of time for a topology \
+         works (nuc_compile_ahead, `nucleus compile`), and sampling with the built-in backend and with other plugins. \
          Plugin: {}",
         path.display()
     )]

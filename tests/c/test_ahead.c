@@ -7,6 +7,7 @@
  *
  * The folder must not exist.
  */
+#define _POSIX_C_SOURCE 200112L
 #include "check.h"
 
 enum { VOCAB = 300, ROWS = 3 };
@@ -42,7 +43,7 @@ static void defaults(void) {
 }
 
 /* Every field, wrong: a message that names it, and nothing written. */
-static void wrong_arguments(const char *plugin, const char *folder) {
+static void wrong_arguments(const char *plugin, const char *folder, const char *topology) {
     nuc_error error;
     const size_t batches[2] = {1, 2}, zero[2] = {4, 0};
     size_t count = 77;
@@ -50,6 +51,7 @@ static void wrong_arguments(const char *plugin, const char *folder) {
 #define WRONG(change, name)                                                                \
     do {                                                                                   \
         options = good_options(plugin, folder, batches, 2);                                \
+        options.topology = topology;                                                       \
         options.programs_written = &count;                                                 \
         change;                                                                            \
         CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, &error));    \
@@ -159,6 +161,14 @@ static void compiled_is_loaded(const char *plugin, const char *folder) {
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
     CHECK(count == 4);
     samples(plugin, folder, 0, 2);
+
+    CHECK(setenv("NUCLEUS_PROGRAM_DIR", folder, 1) == 0);
+    samples(plugin, NULL, 0, 2);
+    CHECK(setenv("NUCLEUS_PROGRAM_DIR", "/nonexistent", 1) == 0);
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, NULL, 0, &sampler, &error));
+    CHECK_NAMES(error, "/nonexistent");
+    samples(plugin, folder, 0, 2); /* the options count before the environment */
+    CHECK(unsetenv("NUCLEUS_PROGRAM_DIR") == 0);
 }
 
 static void compiled_for_elsewhere(const char *plugin, const char *folder, const char *topology) {
@@ -205,7 +215,7 @@ int main(int argc, char **argv) {
         environment_is_missing(argv[1], argv[2]);
         return report();
     }
-    wrong_arguments(argv[1], argv[2]);
+    wrong_arguments(argv[1], argv[2], argv[3]);
     if (argc > 3) {
         compiled_for_elsewhere(argv[1], argv[2], argv[3]);
     } else {

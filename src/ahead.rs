@@ -118,7 +118,7 @@ pub fn compile_ahead(
     })?;
     let target = compiler.system.target();
     log::info!("compiling {} program(s) for {target}, {:?}", specs.len(), compiler.system);
-    let dir = ProgramDir::new(folder, compiler.system.clone());
+    let dir = ProgramDir::new(folder, compiler.system.clone(), target);
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));
     for_each_in_parallel(&specs, |spec| {

@@ -71,7 +71,7 @@ impl PjrtBackend {
             Ok(_) => {}
         }
         let system = System::of_client(&self.client, self.device)?;
-        self.kept = Some((ProgramDir::new(folder, system), write));
+        self.kept = Some((ProgramDir::new(folder, system, self.target), write));
         Ok(())
     }
 

@@ -212,17 +212,13 @@ fn processor() -> String {
 pub struct ProgramDir {
     path: PathBuf,
     system: System,
+    target: Target,
 }
 
 impl ProgramDir {
-    /// The programs for `system` in the folder at `path`.
-    pub fn new(path: &Path, system: System) -> ProgramDir {
-        ProgramDir { path: path.to_owned(), system }
-    }
-
-    /// The system whose programs these are.
-    pub fn system(&self) -> &System {
-        &self.system
+    /// The programs for `system`, with kernels for `target`, in the folder at `path`.
+    pub fn new(path: &Path, system: System, target: Target) -> ProgramDir {
+        ProgramDir { path: path.to_owned(), system, target }
     }
 
     /// Where the program lies, if it is there.
@@ -293,7 +289,7 @@ impl ProgramDir {
             library: env!("CARGO_PKG_VERSION").to_owned(),
             program: spec.name(),
             spec: *spec,
-            target: self.system.target().to_string(),
+            target: self.target.to_string(),
             system: self.system.clone(),
             topology: topology.map(str::to_owned),
             program_sha256: sha256(text.as_bytes()),
@@ -396,7 +392,7 @@ mod tests {
         }
 
         fn of(&self, system: System) -> ProgramDir {
-            ProgramDir::new(&self.0, system)
+            ProgramDir::new(&self.0, system, Target::Portable)
         }
     }
 
@@ -484,7 +480,7 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_to_is_an_error_and_leaves_nothing() {
         let folder = Folder::new("missing");
-        let dir = ProgramDir::new(&folder.0.join("not there"), system());
+        let dir = ProgramDir::new(&folder.0.join("not there"), system(), Target::Portable);
         assert!(dir.write(&spec(), TEXT, None, b"program").is_err());
         assert!(dir.read(&spec(), TEXT).unwrap().is_none());
     }

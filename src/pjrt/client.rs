@@ -250,7 +250,7 @@ impl Client {
             if !self.devices.iter().any(|device| device.id() == id) {
                 let ids: Vec<i32> = self.devices.iter().map(Device::id).collect();
                 return Err(Error::Argument(format!(
-                    "cannot compile for device id {id}: this client has the ids {ids:?}"
+                    "there is no device id {id}: this client has the ids {ids:?}"
                 )));
             }
         }

@@ -24,7 +24,7 @@ deps: ## install the Debian packages that are missing
 	@scripts/install-deps.sh
 
 .PHONY: plugins
-plugins: ## download the PJRT CPU plugins that the tests and the demo use
+plugins: ## download the PJRT plugins that the tests and the demo use
 	@scripts/fetch-plugins.sh
 
 .PHONY: interpreter
@@ -33,8 +33,8 @@ interpreter: ## make the environment of the TPU programs' interpreter, and test 
 	@cd tests/tpu && ../../.cache/interpreter/bin/python -m unittest discover --start-directory interpreter --top-level-directory .
 
 .PHONY: build
-build: deps ## build target/release/libnucleus.so and .a
-	cargo build --release --locked
+build: deps ## build target/release/libnucleus.so and .a, and the command nucleus
+	cargo build --release --locked --workspace
 
 .PHONY: examples
 examples: build $(BIN)/quickstart $(BIN)/generate ## build the C and C++ examples
@@ -57,7 +57,7 @@ demo: deps build examples plugins ## generate text on two backends and compare
 
 .PHONY: test
 test: deps plugins examples ## run every test: Rust, C, exported symbols, header
-	cargo test --locked --no-fail-fast
+	cargo test --locked --workspace --no-fail-fast
 	@tests/c/run.sh
 
 .PHONY: bench
@@ -79,14 +79,15 @@ header: deps ## regenerate include/nucleus.h from the Rust sources
 
 .PHONY: lint
 lint: deps ## check the format, and clippy without a warning
-	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: install
 install: build ## install under PREFIX (/usr/local), below DESTDIR if set
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig
+	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
 	install -m 644 include/nucleus.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 $(TARGET)/release/nucleus $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 $(TARGET)/release/libnucleus.a $(DESTDIR)$(PREFIX)/lib/
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' scripts/nucleus.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/nucleus.pc
 

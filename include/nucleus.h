@@ -204,6 +204,18 @@ typedef struct nuc_sampler_options {
     // Threads of the built-in backend. 1: none but the caller's. More: a pool of so many, which the caller waits for
     // where a call is large enough to share. 0 (default): one a core.
     size_t num_threads;
+    // Folder of compiled programs, terminated UTF-8: what `nuc_compile_ahead` and `nucleus compile` wrote, or what
+    // `write_programs` keeps. Before a program is compiled, its file is looked for there; a file that is damaged, or
+    // that was made for another plugin or device, is logged and left alone, and the program is compiled. Null (default):
+    // the environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in
+    // backend. The device runs what lies there: nobody should write to the folder who may not run code in the process.
+    const char *program_dir;
+    // 1: programs that had to be compiled are written to `program_dir`, which is made if it is not there, so that the
+    // next process loads them. Nothing is ever deleted there. A file that cannot be written is logged and costs a later
+    // compile. 0 (default): the folder, which must be there, is only read.
+    int32_t write_programs;
+    // Zero; keeps the layout free of padding.
+    int32_t reserved;
 } nuc_sampler_options;
 
 // Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
@@ -325,6 +337,52 @@ typedef struct nuc_prewarm_spec {
     uint32_t wide_arrays;
 } nuc_prewarm_spec;
 
+// What to compile ahead of time, for what device, and where to put it. Fill it with `nuc_compile_ahead_options_init`,
+// then set at least `output_dir`, `batches`, `num_batches`, `vocab` and `dtype`. All of it is the caller's, read during
+// the call only.
+typedef struct nuc_compile_ahead_options {
+    // `sizeof(nuc_compile_ahead_options)` as the caller's header has it.
+    size_t struct_size;
+    // Path of the PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
+    // `NUCLEUS_PJRT_PLUGIN`.
+    const char *plugin_path;
+    // The plugin's name of a topology that this host need not have, terminated UTF-8: for libtpu a generation and its
+    // chips, such as `v5e:2x2`. It must be the topology that the serving host's client sees. Null (default): the
+    // devices of this host, on which the plugin makes a client; all that plugins for CPUs and GPUs offer.
+    const char *topology;
+    // Options for the topology, or for the client, `num_plugin_options` of them. Default: null.
+    const struct nuc_client_option *plugin_options;
+    // Length of `plugin_options`. Default: 0.
+    size_t num_plugin_options;
+    // Folder for the files, terminated UTF-8; made if it is not there. One folder can hold the programs of several
+    // plugins and topologies. Its place does not matter: it may be copied to the serving hosts.
+    const char *output_dir;
+    // Numbers of rows of the calls to compile for, `num_batches` of them, each at least 1. A call's rows are padded to a
+    // power of two and run in pieces of at most 128.
+    const size_t *batches;
+    // Length of `batches`.
+    size_t num_batches;
+    // Elements of a row.
+    size_t vocab;
+    // As the serving samplers will have it. Default: 128.
+    size_t max_k;
+    // A `nuc_dtype`. Default: `NUC_DTYPE_F32`.
+    int32_t dtype;
+    // A `nuc_path`: the function that will be called. Default: `NUC_PATH_AUTO`, the programs of both paths.
+    int32_t path;
+    // As the calls will pass it, 1 or 0. Default: 1.
+    int32_t stable;
+    // `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
+    uint32_t wide_arrays;
+    // 1: compile for every smaller number of rows too, as `nuc_prewarm` does: a batch that mixes paths runs as smaller
+    // ones. Default: 0.
+    int32_t smaller_batches;
+    // Zero; keeps the layout free of padding.
+    int32_t reserved;
+    // Receives the number of files written; null (default) if not wanted.
+    size_t *programs_written;
+} nuc_compile_ahead_options;
+
 // Counters of a sampler since it was made. All of them stay 0 on the built-in backend, which compiles nothing.
 typedef struct nuc_sampler_stats {
     // `sizeof(nuc_sampler_stats)` as the caller's header has it; set before the call.
@@ -341,6 +399,8 @@ typedef struct nuc_sampler_stats {
     uint64_t compile_ns;
     // Programs held now.
     uint64_t programs;
+    // Programs loaded from `program_dir` instead of compiled.
+    uint64_t loaded;
 } nuc_sampler_stats;
 
 // What a sampler runs on. Strings are terminated UTF-8, belong to the sampler and live as long as it does.
@@ -493,6 +553,33 @@ enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sam
 enum nuc_status nuc_prewarm(const struct nuc_sampler *sampler,
                             const struct nuc_prewarm_spec *spec,
                             struct nuc_error *error);
+
+// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)`.
+//
+// The caller promises:
+// `options` points to `struct_size` writable bytes.
+enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options *options,
+                                               size_t struct_size,
+                                               struct nuc_error *error);
+
+// Compiles the programs that calls will need and writes each to a file, for samplers whose `program_dir` is the folder
+// of the files: they load instead of compiling. The files fit the plugin's build and the kind and number of devices
+// that they were made with; samplers on anything else compile as if there were none.
+//
+// With a topology's name the host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. For that it
+// wants `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost` in the environment, or it would ask a metadata
+// server for minutes, and `ALLOW_MULTIPLE_LIBTPU_LOAD=1` where several processes compile at once, or beside one that uses
+// the TPU. Set them before the plugin is first loaded in the process; best before it starts, since changing the
+// environment beside other threads is not safe, which is why this library does not. (The command `nucleus compile`
+// does.) On a host that shows no TPU this function checks that the first one is set, and says so with
+// `NUC_DEVICE_ERROR` before the plugin is started. A sampler with libtpu does the same.
+//
+// On an error, files of programs that were done before it stay, and `programs_written` is not written.
+//
+// The caller promises:
+// `options` is as documented, with terminated strings; `programs_written` in it is null or writable.
+enum nuc_status nuc_compile_ahead(const struct nuc_compile_ahead_options *options,
+                                  struct nuc_error *error);
 
 // Writes a snapshot of the sampler's counters to `stats`, whose `struct_size` is set.
 //

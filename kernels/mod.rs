@@ -4,14 +4,19 @@
 //! traffic and the searches of each target.
 
 pub mod stablehlo;
+mod target;
 pub mod tpu;
+
+pub use target::{Chip, Target};
+
+use serde::{Deserialize, Serialize};
 
 use crate::problem::{CallOptions, Dtype};
 use crate::semantics::params::RowParams;
 use crate::semantics::weights::FACTORS;
 
 /// Which algorithm a kernel runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Path {
     /// Any k up to the vocabulary, by searching thresholds over the whole row.
     Arbitrary,
@@ -21,7 +26,7 @@ pub enum Path {
 
 /// The wide arrays that a program returns besides the five numbers a row; each costs memory traffic, so they are
 /// part of what a program is compiled for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wanted {
     /// `topk_logits_unsorted`.
     pub topk_logits: bool,
@@ -33,7 +38,7 @@ pub struct Wanted {
 
 /// Everything that a program is written for. k, p, temperature, seeds and the replace value are inputs, so
 /// changing them never compiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Spec {
     /// The algorithm.
     pub path: Path,
@@ -69,6 +74,23 @@ impl Spec {
         ];
         let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
         format!("nucleus_{path}_{}x{}_{dtype}{flags}", self.batch, self.vocab)
+    }
+}
+
+/// The text of the program for a spec: StableHLO, with the target's own kernels inside where it has them. Programs take
+/// and return the same arrays whatever the target.
+pub fn emit(spec: &Spec, target: &Target) -> String {
+    match target {
+        Target::Tpu(chip) if tpu::supports(spec) => tpu::emit(spec, chip),
+        Target::Portable | Target::Tpu(_) => stablehlo::emit(spec),
+    }
+}
+
+/// The kernel inside the program for a spec, as readable MLIR; `None` where the program is StableHLO alone.
+pub fn kernel_text(spec: &Spec, target: &Target) -> Option<String> {
+    match target {
+        Target::Tpu(chip) if tpu::supports(spec) => Some(tpu::kernel_text(spec, chip)),
+        Target::Portable | Target::Tpu(_) => None,
     }
 }
 

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Puts the PJRT CPU plugins that the tests run on into .cache/plugins/. Needs the network on the first run only.
+# Puts the plugins that the tests use into .cache/plugins/: three for CPUs, which they run on, and libtpu, which compiles
+# for TPUs on any host. Needs the network on the first run only.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -12,8 +13,9 @@ work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# release, its stable name here, the plugin inside the wheel, the wheel's sha256
-while read -r release name member hash; do
+# release, its stable name here, the plugin inside the wheel, the wheel's sha256, and its tags where it exists once for
+# each version of Python (which the plugin does not depend on)
+while read -r release name member hash python abi platform; do
     library="$folder/$name.so"
     # The stamp ties the library's own checksum to the wheel it came from.
     if [ -f "$library" ] && [ -f "$library.stamp" ] &&
@@ -27,7 +29,10 @@ while read -r release name member hash; do
     echo "fetch-plugins: downloading $release"
     work=$(mktemp -d "$folder/fetch.XXXXXX")
     echo "$release --hash=sha256:$hash" >"$work/requirements.txt"
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir \
+    tags=
+    [ -z "$python" ] || tags="--implementation cp --python-version $python --abi $abi --platform $platform"
+    # shellcheck disable=SC2086 # words on purpose
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir $tags \
         --require-hashes --requirement "$work/requirements.txt" --dest "$work/wheel" ||
         { echo "fetch-plugins: could not download $release" >&2; exit 1; }
     python3 - "$work" "$member" <<'PYTHON'
@@ -48,4 +53,5 @@ done <<PLUGINS
 lammps-jax-pjrt-cpu==0.11.2 lammps-jax-pjrt-cpu lammps_jax_pjrt_cpu/pjrt_c_api_cpu_plugin.so 1319390d948b39f69f7dade496b7c385149d9ca6097a6b62114da113216d9ad1
 fastatomstruct-xla-cpu==2026.6.23 fastatomstruct-xla-cpu fastatomstruct_xla_cpu/libpjrt_cpu.so 88b1c430b341b4bea40a37420311c9c75db6e22b46d2ff95b6986577bee6afe9
 xla-cpu-pjrt==0.0.1 xla-cpu-pjrt xla_plugins/xla_cpu_pjrt/xla_cpu_pjrt.so 55837b6b7b47daa717f2d9a5a03563ea0ceaa338d06a81a1e2d3f060d960decc
+libtpu==0.0.52 libtpu libtpu/libtpu.so f5e2e596eaea9357fbb5a6755a7a9007c6ab75bfde4a55191b03eff402971140 311 cp311 manylinux_2_31_x86_64
 PLUGINS

@@ -4,6 +4,8 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod ahead;
+mod buckets;
 pub mod cpu;
 pub mod error;
 #[path = "../kernels/mod.rs"]
@@ -12,6 +14,7 @@ pub mod mosaic;
 pub mod pjrt;
 mod pjrt_backend;
 pub mod problem;
+pub mod program_dir;
 pub mod programs;
 pub mod reference;
 pub mod sampler;

@@ -2,26 +2,27 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
+use crate::buckets::{bucket, for_each_in_parallel, specs_up_to, LARGEST_BUCKET};
 use crate::error::Error;
-use crate::kernels::{self, pack_params, Path, Spec, Wanted, COLUMNS, RESULTS};
+use crate::kernels::{self, pack_params, Path, Spec, Target, Wanted, COLUMNS, RESULTS};
 use crate::pjrt::{Buffer, Client, CompileOptions, ElementType, Executable, OptionValue, Plugin};
 use crate::problem::{Batch, Dtype, Logits, LogitsMut, Outputs, RowArrays, RowOutcome};
-use crate::programs::{CacheStats, ProgramCache};
+use crate::program_dir::{ProgramDir, System};
+use crate::programs::{CacheStats, Made, ProgramCache};
 use crate::reference;
 use crate::sampler::{DeviceInfo, Entry, PrewarmSpec};
 use crate::semantics::params::RowParams;
-
-/// Rows of the largest program; larger batches run in pieces, so that a server compiles a handful of programs.
-const LARGEST_BUCKET: usize = 128;
 
 /// A client of a plugin, one of its devices, and the programs compiled for it.
 pub(crate) struct PjrtBackend {
     client: Arc<Client>,
     device: usize,
+    target: Target,
     programs: ProgramCache<Spec, Arc<Executable>>,
+    /// Where to look before compiling, and whether to put there what was compiled.
+    kept: Option<(ProgramDir, bool)>,
 }
 
 /// Rows that run as one program call, by their place in the caller's batch.
@@ -46,13 +47,32 @@ impl PjrtBackend {
         cache_capacity: NonZeroUsize,
     ) -> Result<Self, Error> {
         let client = Client::create(Plugin::load(plugin)?, client_options)?;
-        let devices = client.devices().len();
-        if device >= devices {
+        let Some(description) = client.devices().get(device).map(|device| device.description()) else {
+            let devices = client.devices().len();
             return Err(Error::argument(format!(
                 "device_index is {device}; the plugin has {devices} addressable device(s), counted from 0"
             )));
+        };
+        let target = Target::of(client.platform_name(), &description.kind, description.num_cores());
+        Ok(PjrtBackend { client, device, target, programs: ProgramCache::new(cache_capacity), kept: None })
+    }
+
+    /// Looks for compiled programs in a folder before compiling, and writes there what it compiles if asked to.
+    pub(crate) fn use_programs_in(&mut self, folder: &FilePath, write: bool) -> Result<(), Error> {
+        let named =
+            |problem: String| Error::argument(format!("program_dir is {}: {problem}", folder.display()));
+        if write {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| named(format!("the folder cannot be made: {error}")))?;
         }
-        Ok(PjrtBackend { client, device, programs: ProgramCache::new(cache_capacity) })
+        match std::fs::metadata(folder) {
+            Err(error) => return Err(named(error.to_string())),
+            Ok(found) if !found.is_dir() => return Err(named("it is not a folder".to_owned())),
+            Ok(_) => {}
+        }
+        let system = System::of_client(&self.client, self.device)?;
+        self.kept = Some((ProgramDir::new(folder, system, self.target), write));
+        Ok(())
     }
 
     /// See [`crate::sampler::Sampler::sample`]. `batch` has at least one row.
@@ -94,11 +114,59 @@ impl PjrtBackend {
     }
 
     fn program(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
-        self.programs.get_or_compile(spec, || {
-            log::debug!("compiling {}", spec.name());
+        self.programs.get_or_make(spec, || {
+            let text = kernels::emit(spec, &self.target);
             let options = CompileOptions::for_device(self.client.devices()[self.device].id());
-            Ok(self.client.compile(&kernels::stablehlo::emit(spec), &options)?)
+            if let Some(program) = self.load(spec, &text, &options) {
+                return Ok(Made::Loaded(program));
+            }
+            log::debug!("compiling {}", spec.name());
+            let program = self.client.compile(&text, &options)?;
+            self.keep(spec, &text, &program);
+            Ok(Made::Compiled(program))
         })
+    }
+
+    /// The program from the folder of compiled programs. Whatever is wrong with it, compiling remains, so that it is only
+    /// warned of.
+    fn load(&self, spec: &Spec, text: &str, options: &CompileOptions) -> Option<Arc<Executable>> {
+        let (dir, write) = self.kept.as_ref()?;
+        let refused = |reason: String| {
+            let file = dir.file(spec, text);
+            log::warn!("compiling {}: {} cannot be used: {reason}", spec.name(), file.display());
+            None
+        };
+        let executable = match dir.read(spec, text) {
+            Err(reason) => return refused(reason.to_string()),
+            Ok(Some(executable)) => executable,
+            Ok(None) => {
+                match dir.near_miss(spec) {
+                    Some(other) => log::warn!("compiling {}: {other}", spec.name()),
+                    None if *write => {}
+                    None => log::warn!("compiling {}: it is not in program_dir", spec.name()),
+                }
+                return None;
+            }
+        };
+        match self.client.deserialize(&executable, options) {
+            Err(error) => refused(error.to_string()),
+            Ok(program) if program.devices() != [self.device] => {
+                refused(format!("it runs on device(s) {:?} and not on {}", program.devices(), self.device))
+            }
+            Ok(program) => Some(program),
+        }
+    }
+
+    /// Puts a program into the folder, if that was asked for. A failure costs nothing but a later compile.
+    fn keep(&self, spec: &Spec, text: &str, program: &Executable) {
+        let Some((dir, true)) = &self.kept else { return };
+        let written = program.serialize().map_err(Error::from).and_then(|executable| {
+            dir.write(spec, text, None, &executable).map_err(|error| Error::Internal(error.to_string()))
+        });
+        match written {
+            Ok(file) => log::debug!("wrote {}", file.display()),
+            Err(error) => log::warn!("{} could not be kept in program_dir: {error}", spec.name()),
+        }
     }
 
     fn run(&self, piece: &Piece, batch: &Batch<'_>) -> Result<Answer, Error> {
@@ -165,26 +233,7 @@ impl PjrtBackend {
 
     /// See [`crate::sampler::Sampler::prewarm`].
     pub(crate) fn prewarm(&self, spec: &PrewarmSpec, max_k: usize) -> Result<(), Error> {
-        let paths = match spec.entry {
-            Entry::Reference => vec![],
-            Entry::Arbitrary => vec![Path::Arbitrary],
-            _ if !spec.stable => vec![Path::Arbitrary],
-            Entry::Bounded => vec![Path::Bounded(max_k)],
-            // No row of such calls can be too large for the bounded path.
-            Entry::Automatic if spec.vocab <= max_k || spec.wanted.slices => vec![Path::Bounded(max_k)],
-            Entry::Automatic => vec![Path::Bounded(max_k), Path::Arbitrary],
-        };
-        let largest = bucket(spec.batch.clamp(1, LARGEST_BUCKET));
-        let mut specs = Vec::new();
-        for path in paths {
-            let mut batch = 1;
-            while batch <= largest {
-                let wanted = Wanted { slices: spec.wanted.slices && path != Path::Arbitrary, ..spec.wanted };
-                let (vocab, dtype, stable) = (spec.vocab, spec.dtype, spec.stable);
-                specs.push(Spec { path, batch, vocab, dtype, stable, wanted });
-                batch *= 2;
-            }
-        }
+        let specs = specs_up_to(spec, max_k);
         if specs.len() > self.programs.capacity() {
             return Err(Error::argument(format!(
                 "cache_capacity is {}; these calls need {} programs at once",
@@ -192,23 +241,7 @@ impl PjrtBackend {
                 specs.len()
             )));
         }
-        // Threads of this call alone: a sampler leaves none behind.
-        let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(specs.len());
-        let (next, specs) = (AtomicUsize::new(0), &specs);
-        let compile = || -> Result<(), Error> {
-            while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.program(spec)?;
-            }
-            Ok(())
-        };
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(compile)).collect();
-            workers.into_iter().try_for_each(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|_| Err(Error::Internal("a compiling thread panicked".to_owned())))
-            })
-        })
+        for_each_in_parallel(&specs, |spec| self.program(spec).map(drop))
     }
 
     /// Counters of the program cache.
@@ -280,11 +313,6 @@ fn params_for(spec: &Spec, row: &RowParams) -> RowParams {
         }
         _ => *row,
     }
-}
-
-/// Rows of the program that `rows` rows are padded to.
-fn bucket(rows: usize) -> usize {
-    rows.next_power_of_two()
 }
 
 /// Bytes a row of each wide output.

@@ -1,11 +1,13 @@
 //! A sampling problem and where its answers go: what every backend takes and fills, free of the C ABI.
 
+use serde::{Deserialize, Serialize};
+
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean;
 use crate::semantics::params::RowParams;
 
 /// The type of a logits array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Dtype {
     /// IEEE binary32.
     F32,

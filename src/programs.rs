@@ -15,7 +15,9 @@ use once_cell::sync::OnceCell;
 pub struct CacheStats {
     /// Programs compiled.
     pub compiles: u64,
-    /// Look-ups that compiled nothing, those that waited for another thread's compile included.
+    /// Programs loaded from where they had been kept, compiled.
+    pub loaded: u64,
+    /// Look-ups that neither compiled nor loaded, those that waited for another thread's compile included.
     pub hits: u64,
     /// Programs dropped because the cache was full.
     pub evictions: u64,
@@ -25,6 +27,15 @@ pub struct CacheStats {
     pub compile_ns: u64,
     /// Programs held now.
     pub programs: u64,
+}
+
+/// How a program came to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Made<V> {
+    /// By the compiler.
+    Compiled(V),
+    /// By loading what a compiler had made earlier.
+    Loaded(V),
 }
 
 /// Compiled programs, and those that a thread is compiling: these take no capacity and cannot be evicted, or another
@@ -38,6 +49,7 @@ struct Slots<K, V> {
 pub struct ProgramCache<K, V> {
     slots: Mutex<Slots<K, V>>,
     compiles: AtomicU64,
+    loaded: AtomicU64,
     hits: AtomicU64,
     evictions: AtomicU64,
     failures: AtomicU64,
@@ -50,6 +62,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
         ProgramCache {
             slots: Mutex::new(Slots { compiled: LruCache::new(capacity), in_flight: HashMap::new() }),
             compiles: AtomicU64::new(0),
+            loaded: AtomicU64::new(0),
             hits: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -57,10 +70,10 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
         }
     }
 
-    /// The program for `key`, compiled by `compile` if no thread has done so. Threads that ask for the same key
+    /// The program for `key`, made by `make` if no thread has done so. Threads that ask for the same key
     /// at once wait for one of them; threads that ask for other keys do not. After a failure the next to ask
     /// tries again.
-    pub fn get_or_compile<E>(&self, key: &K, compile: impl FnOnce() -> Result<V, E>) -> Result<V, E> {
+    pub fn get_or_make<E>(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<V, E> {
         let slot = {
             let mut slots = self.lock();
             if let Some(program) = slots.compiled.get(key) {
@@ -69,17 +82,23 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
             }
             slots.in_flight.entry(key.clone()).or_default().clone()
         };
-        let mut compiled_here = false;
+        let mut made_here = false;
         let program = slot.get_or_try_init(|| {
-            compiled_here = true;
+            made_here = true;
             let start = Instant::now();
-            let program = compile();
-            self.compile_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-            let counter = if program.is_ok() { &self.compiles } else { &self.failures };
+            let made = make();
+            let counter = match made {
+                Ok(Made::Compiled(_)) => &self.compiles,
+                Ok(Made::Loaded(_)) => &self.loaded,
+                Err(_) => &self.failures,
+            };
             counter.fetch_add(1, Ordering::Relaxed);
-            program
+            if !matches!(made, Ok(Made::Loaded(_))) {
+                self.compile_ns.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            }
+            made.map(|(Made::Compiled(program) | Made::Loaded(program))| program)
         });
-        if compiled_here {
+        if made_here {
             let mut slots = self.lock();
             slots.in_flight.remove(key);
             if let Ok(program) = program {
@@ -108,6 +127,7 @@ impl<K: Hash + Eq + Clone, V: Clone> ProgramCache<K, V> {
         let programs = self.lock().compiled.len() as u64;
         CacheStats {
             compiles: self.compiles.load(Ordering::Relaxed),
+            loaded: self.loaded.load(Ordering::Relaxed),
             hits: self.hits.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
@@ -135,9 +155,9 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     barrier.wait();
-                    let program = cache.get_or_compile(&7, || {
+                    let program = cache.get_or_make(&7, || {
                         std::thread::sleep(std::time::Duration::from_millis(20));
-                        Ok::<_, Infallible>(70)
+                        Ok::<_, Infallible>(Made::Compiled(70))
                     });
                     assert_eq!(program.unwrap(), 70);
                 });
@@ -151,7 +171,7 @@ mod tests {
     #[test]
     fn the_least_recently_used_program_goes() {
         let cache = cache(2);
-        let get = |key| cache.get_or_compile(&key, || Ok::<_, Infallible>(key)).unwrap();
+        let get = |key| cache.get_or_make(&key, || Ok::<_, Infallible>(Made::Compiled(key))).unwrap();
         for key in [1, 2, 1, 3, 1, 2] {
             assert_eq!(get(key), key);
         }
@@ -162,16 +182,16 @@ mod tests {
     #[test]
     fn a_failed_compile_is_tried_again() {
         let cache = cache(2);
-        assert_eq!(cache.get_or_compile(&1, || Err("no")).unwrap_err(), "no");
-        assert_eq!(cache.get_or_compile(&1, || Ok::<_, &str>(5)).unwrap(), 5);
+        assert_eq!(cache.get_or_make(&1, || Err("no")).unwrap_err(), "no");
+        assert_eq!(cache.get_or_make(&1, || Ok::<_, &str>(Made::Compiled(5))).unwrap(), 5);
         assert_eq!((cache.stats().failures, cache.stats().compiles), (1, 1));
     }
 
     #[test]
     fn a_failed_compile_evicts_nothing() {
         let cache = cache(1);
-        cache.get_or_compile(&1, || Ok::<_, &str>(5)).unwrap();
-        cache.get_or_compile(&2, || Err("no")).unwrap_err();
+        cache.get_or_make(&1, || Ok::<_, &str>(Made::Compiled(5))).unwrap();
+        cache.get_or_make(&2, || Err("no")).unwrap_err();
         assert_eq!((cache.stats().evictions, cache.stats().programs), (0, 1));
     }
 
@@ -183,14 +203,22 @@ mod tests {
         let compile = || {
             compiling.wait();
             std::thread::sleep(std::time::Duration::from_millis(50));
-            Ok::<_, Infallible>(1)
+            Ok::<_, Infallible>(Made::Compiled(1))
         };
         std::thread::scope(|scope| {
-            scope.spawn(|| cache.get_or_compile(&1, compile).unwrap());
+            scope.spawn(|| cache.get_or_make(&1, compile).unwrap());
             compiling.wait();
-            cache.get_or_compile(&2, || Ok::<_, Infallible>(2)).unwrap();
-            assert_eq!(cache.get_or_compile(&1, || Ok::<_, Infallible>(9)).unwrap(), 1);
+            cache.get_or_make(&2, || Ok::<_, Infallible>(Made::Compiled(2))).unwrap();
+            assert_eq!(cache.get_or_make(&1, || Ok::<_, Infallible>(Made::Compiled(9))).unwrap(), 1);
         });
         assert_eq!((cache.stats().compiles, cache.stats().hits), (2, 1));
+    }
+
+    #[test]
+    fn what_is_loaded_is_not_compiled() {
+        let cache = cache(2);
+        assert_eq!(cache.get_or_make(&1, || Ok::<_, Infallible>(Made::Loaded(5))).unwrap(), 5);
+        let stats = cache.stats();
+        assert_eq!((stats.loaded, stats.compiles, stats.compile_ns, stats.programs), (1, 0, 0, 1));
     }
 }

@@ -15,6 +15,9 @@ use crate::reference;
 /// The environment variable that names a plugin when the options do not.
 pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
 
+/// The environment variable that names a folder of compiled programs when the options do not.
+pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
+
 /// Slots of the bounded path unless the options say otherwise.
 pub const DEFAULT_MAX_K: usize = 128;
 
@@ -56,6 +59,10 @@ pub struct SamplerOptions {
     pub cache_capacity: usize,
     /// Threads of the built-in backend; 0 for one a core.
     pub num_threads: usize,
+    /// Where compiled programs lie; [`PROGRAM_DIR_VARIABLE`] where `None`.
+    pub program_dir: Option<PathBuf>,
+    /// Whether programs that had to be compiled are written there too.
+    pub write_programs: bool,
 }
 
 impl Default for SamplerOptions {
@@ -68,6 +75,8 @@ impl Default for SamplerOptions {
             max_k: DEFAULT_MAX_K,
             cache_capacity: DEFAULT_CACHE_CAPACITY,
             num_threads: 0,
+            program_dir: None,
+            write_programs: false,
         }
     }
 }
@@ -113,9 +122,33 @@ pub struct DeviceInfo {
     pub description: String,
 }
 
+/// The path in an environment variable; empty is not set.
+fn path_from_environment(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// The plugin that the environment names.
+pub(crate) fn plugin_from_environment() -> Option<PathBuf> {
+    path_from_environment(PLUGIN_VARIABLE)
+}
+
+pub(crate) fn check_max_k(max_k: usize) -> Result<(), Error> {
+    if max_k == 0 || max_k > LARGEST_MAX_K {
+        return Err(Error::argument(format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}")));
+    }
+    Ok(())
+}
+
+pub(crate) fn check_vocab(vocab: usize) -> Result<(), Error> {
+    if vocab == 0 || vocab > LARGEST_VOCAB {
+        return Err(Error::argument(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}")));
+    }
+    Ok(())
+}
+
 enum Backend {
     Builtin(CpuBackend),
-    Pjrt(PjrtBackend),
+    Pjrt(Box<PjrtBackend>),
 }
 
 /// A sampler. Every method may be called from many threads at once.
@@ -127,16 +160,10 @@ pub struct Sampler {
 impl Sampler {
     /// Loads the plugin, if one is to be used, and makes its client.
     pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
-        if options.max_k == 0 || options.max_k > LARGEST_MAX_K {
-            return Err(Error::argument(format!(
-                "max_k is {}; it must be 1 to {LARGEST_MAX_K}",
-                options.max_k
-            )));
-        }
+        check_max_k(options.max_k)?;
         let capacity = NonZeroUsize::new(options.cache_capacity)
             .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
-        let from_environment = || std::env::var_os(PLUGIN_VARIABLE).filter(|path| !path.is_empty());
-        let plugin = options.plugin.clone().or_else(|| from_environment().map(PathBuf::from));
+        let plugin = options.plugin.clone().or_else(plugin_from_environment);
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => {
                 if options.device != 0 {
@@ -156,7 +183,21 @@ impl Sampler {
             )))
             }
             (_, Some(path)) => {
-                Backend::Pjrt(PjrtBackend::new(&path, &options.client_options, options.device, capacity)?)
+                let program_dir =
+                    options.program_dir.clone().or_else(|| path_from_environment(PROGRAM_DIR_VARIABLE));
+                let (client_options, device) = (&options.client_options, options.device);
+                let mut pjrt = PjrtBackend::new(&path, client_options, device, capacity)?;
+                match program_dir {
+                    Some(folder) => pjrt.use_programs_in(&folder, options.write_programs)?,
+                    None if options.write_programs => {
+                        return Err(Error::argument(format!(
+                        "write_programs is set, and no folder is named: set program_dir, or the environment \
+                             variable {PROGRAM_DIR_VARIABLE}"
+                    )))
+                    }
+                    None => {}
+                }
+                Backend::Pjrt(Box::new(pjrt))
             }
         };
         Ok(Sampler { backend, max_k: options.max_k })

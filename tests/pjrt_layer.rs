@@ -76,6 +76,8 @@ fn loads_once(name: &str, version: ApiVersion) {
     let plugin = load(name);
     assert_eq!(plugin.version(), version);
     assert!(Arc::ptr_eq(&plugin, &load(name)));
+    assert!(!plugin.is_libtpu());
+    assert!(plugin.fingerprint().unwrap().starts_with("sha256:"));
     let attributes = plugin.attributes().unwrap();
     let stablehlo = attributes.iter().find(|(name, _)| name == "stablehlo_current_version");
     assert!(
@@ -281,11 +283,18 @@ fn saves_and_restores_programs(name: &str) {
     let client = client(name);
     let saved = compile(&client, 1).serialize().unwrap();
     assert!(!saved.is_empty());
-    let restored = client.deserialize(&saved).unwrap();
-    assert_eq!((restored.num_outputs(), restored.devices()), (3, &[1][..]));
-    run_and_check(&client, &restored, 1, 0.25);
-    let error = client.deserialize(&saved[..saved.len() / 2]).unwrap_err();
+    // Where it was compiled to run, and elsewhere.
+    for device in [1, 3] {
+        let options = CompileOptions::for_device(client.devices()[device].id());
+        let restored = client.deserialize(&saved, &options).unwrap();
+        assert_eq!((restored.num_outputs(), restored.devices()), (3, &[device][..]));
+        run_and_check(&client, &restored, device, 0.25);
+    }
+    let options = CompileOptions::for_device(client.devices()[1].id());
+    let error = client.deserialize(&saved[..saved.len() / 2], &options).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Pjrt { .. }), "{error:?}");
+    let error = client.deserialize(&saved, &CompileOptions::for_device(77)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Argument);
 }
 
 fn compiles_ahead(name: &str) {
@@ -293,7 +302,8 @@ fn compiles_ahead(name: &str) {
     let plugin = client.plugin();
     let topology = client.topology().unwrap();
     assert_eq!(topology.platform_name().unwrap(), "cpu");
-    assert_eq!(topology.device_ids().unwrap(), client.devices().iter().map(|d| d.id()).collect::<Vec<_>>());
+    let described: Vec<_> = client.devices().iter().map(|device| device.description().clone()).collect();
+    assert_eq!(topology.devices().unwrap(), described);
     let error = plugin.topology("no_such_topology", &[]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Pjrt { code: Code::Unimplemented }, "{error}");
     assert!(error.is_unimplemented());
@@ -305,7 +315,7 @@ fn compiles_ahead(name: &str) {
         assert_eq!(compiled.unwrap_err().kind(), ErrorKind::Pjrt { code: Code::NotFound });
         return;
     }
-    let program = client.deserialize(&compiled.unwrap()).unwrap();
+    let program = client.deserialize(&compiled.unwrap(), &options).unwrap();
     run_and_check(&client, &program, 2, 4.5);
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::*;
-use nucleus::kernels::{pack_params, tpu, Path as Way, Spec, Wanted};
+use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted};
 use nucleus::problem::Dtype;
 use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
@@ -16,9 +16,14 @@ use rand::prelude::*;
 use serde_json::json;
 
 const MIB: usize = 1 << 20;
-/// VMEM of a v5e or v6e, and of a v4, where long rows are streamed.
-const ROOMY: usize = 100 * MIB;
-const TIGHT: usize = 14 * MIB;
+
+/// A generation, with another size of its memory if one is given: what a kernel must not fit leads to other ways through.
+fn chip(name: &str, vmem: Option<usize>) -> Chip {
+    match Target::named(name) {
+        Some(Target::Tpu(chip)) => Chip { vmem_bytes: vmem.unwrap_or(chip.vmem_bytes), ..chip },
+        _ => panic!("{name} is no TPU"),
+    }
+}
 
 const PLAIN_CALL: Wanted = Wanted { topk_logits: false, weights: false, slices: false };
 
@@ -46,12 +51,12 @@ impl Cases {
     }
 
     /// One program on one batch.
-    fn add(&mut self, spec: &Spec, vmem: usize, problem: &Problem) {
+    fn add(&mut self, spec: &Spec, chip: &Chip, problem: &Problem) {
         assert_eq!((spec.batch, spec.vocab, spec.dtype), (problem.len(), problem.vocab, problem.dtype));
         let number = self.list.len();
-        let program = format!("{}_{}.mlir", spec.name(), vmem / MIB);
+        let program = format!("{}_{}_{}.mlir", spec.name(), chip.name, chip.vmem_bytes / MIB);
         if !self.folder.join(&program).exists() {
-            self.write(&program, tpu::emit(spec, vmem).as_bytes());
+            self.write(&program, tpu::emit(spec, chip).as_bytes());
         }
         let logits: Vec<u8> = match problem.dtype {
             Dtype::F32 => problem.f32s.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect(),
@@ -189,7 +194,7 @@ fn scratch() {
                 .map(|_| RowParams::new(k, 0.95, 0.0, 1.0, random_words(rng.random(), 0), spec.vocab))
                 .collect();
         }
-        cases.add(&spec, words[5].parse::<usize>().unwrap() * MIB, &problem);
+        cases.add(&spec, &chip(words[5], None), &problem);
     }
     let folder = cases.folder.join("trips.json");
     cases.check(&["--trips", folder.to_str().unwrap()]);

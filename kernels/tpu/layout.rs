@@ -1,6 +1,6 @@
 //! How a block of rows lies in a core's memory: decided once, from the shape and the size of VMEM.
 
-use crate::kernels::Spec;
+use crate::kernels::{Chip, Spec};
 use crate::mosaic::{LANES, SUBLANES};
 use crate::problem::Dtype;
 
@@ -55,8 +55,10 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The roomiest layout that fits `vmem` bytes.
-    pub(super) fn new(spec: &Spec, vmem: usize) -> Layout {
+    /// The roomiest layout that fits the chip.
+    pub(super) fn new(spec: &Spec, chip: &Chip) -> Layout {
+        // The compiler keeps some for itself.
+        let vmem = chip.vmem_bytes / 8 * 7;
         let registers = spec.vocab.div_ceil(LANES);
         let chunk = registers.next_multiple_of(CELL).min(CHUNK);
         let chunks = registers.div_ceil(chunk);

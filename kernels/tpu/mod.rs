@@ -19,7 +19,7 @@ mod whole;
 use super::stablehlo::load::Row;
 use super::stablehlo::nucleus::weights;
 use super::stablehlo::search::TopK;
-use super::{Path, Spec, RESULTS};
+use super::{Chip, Path, Spec, RESULTS};
 use crate::mosaic::{self, Kernel, LANES, SUBLANES};
 use crate::problem::Dtype;
 use crate::semantics::arith::Arith;
@@ -58,8 +58,8 @@ fn kernel_elem(dtype: Dtype) -> mosaic::Elem {
 }
 
 /// A spec's kernel and how it lies in memory.
-fn build(spec: &Spec, vmem: usize) -> (Kernel, Layout) {
-    let layout = Layout::new(spec, vmem);
+fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
+    let layout = Layout::new(spec, chip);
     let kernel = Kernel::new();
     {
         let k = &kernel;
@@ -83,14 +83,14 @@ fn build(spec: &Spec, vmem: usize) -> (Kernel, Layout) {
 }
 
 /// The kernel as people read it.
-pub fn kernel_text(spec: &Spec, vmem: usize) -> String {
-    let (kernel, layout) = build(spec, vmem);
+pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
+    let (kernel, layout) = build(spec, chip);
     kernel.plain_text(&spec.name(), layout.blocks)
 }
 
-/// The text of the program for a spec, on a core with `vmem` bytes of VMEM for it.
-pub fn emit(spec: &Spec, vmem: usize) -> String {
-    let (kernel, layout) = build(spec, vmem);
+/// The text of the program for a spec.
+pub fn emit(spec: &Spec, chip: &Chip) -> String {
+    let (kernel, layout) = build(spec, chip);
     let h = &Hlo::new();
     let (logits, params) = Row::arguments(h, spec);
     let rows = layout.blocks * SUBLANES;

@@ -7,14 +7,16 @@
 use libc::{c_char, c_void};
 use std::ffi::CStr;
 use std::mem::{align_of, size_of, MaybeUninit};
+use std::path::PathBuf;
 
 use super::structs::read_struct;
 use super::types::*;
+use crate::ahead::AheadOptions;
 use crate::error::Error;
 use crate::kernels::Wanted;
 use crate::pjrt::OptionValue;
 use crate::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays};
-use crate::sampler::{BackendChoice, Entry, PrewarmSpec, SamplerOptions, LARGEST_VOCAB};
+use crate::sampler::{check_vocab, BackendChoice, Entry, PrewarmSpec, SamplerOptions, DEFAULT_MAX_K};
 use crate::semantics::params::{check_row, RowParams};
 use crate::semantics::philox;
 
@@ -61,6 +63,16 @@ unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a st
     text.to_str().map(Some).or_else(|_| bad(format!("{name} is not UTF-8")))
 }
 
+/// A path; null and empty are `None`.
+///
+/// # Safety
+/// As for [`string`].
+unsafe fn path(pointer: *const c_char, name: &str) -> Result<Option<PathBuf>> {
+    // SAFETY: passed on.
+    let text = unsafe { string(pointer, name)? };
+    Ok(text.filter(|path| !path.is_empty()).map(Into::into))
+}
+
 /// Default sampler options as the C struct.
 pub(super) fn default_sampler_options() -> nuc_sampler_options {
     let defaults = SamplerOptions::default();
@@ -74,6 +86,32 @@ pub(super) fn default_sampler_options() -> nuc_sampler_options {
         max_k: defaults.max_k,
         cache_capacity: defaults.cache_capacity,
         num_threads: defaults.num_threads,
+        program_dir: std::ptr::null(),
+        write_programs: i32::from(defaults.write_programs),
+        reserved: 0,
+    }
+}
+
+/// Default options of compiling ahead as the C struct.
+pub(super) fn default_compile_ahead_options() -> nuc_compile_ahead_options {
+    nuc_compile_ahead_options {
+        struct_size: size_of::<nuc_compile_ahead_options>(),
+        plugin_path: std::ptr::null(),
+        topology: std::ptr::null(),
+        plugin_options: std::ptr::null(),
+        num_plugin_options: 0,
+        output_dir: std::ptr::null(),
+        batches: std::ptr::null(),
+        num_batches: 0,
+        vocab: 0,
+        max_k: DEFAULT_MAX_K,
+        dtype: DTYPE_F32,
+        path: PATH_AUTO,
+        stable: 1,
+        wide_arrays: 0,
+        smaller_batches: 0,
+        reserved: 0,
+        programs_written: std::ptr::null_mut(),
     }
 }
 
@@ -84,6 +122,62 @@ pub(super) fn default_call_options() -> nuc_call_options {
         struct_size: size_of::<nuc_call_options>(),
         stable: i32::from(defaults.stable),
         replace_val: defaults.replace_val,
+    }
+}
+
+/// Options for a plugin, of the field named `list`.
+///
+/// # Safety
+/// `options` is null or points to `count` options with terminated strings.
+unsafe fn named_options(
+    options: *const nuc_client_option,
+    count: usize,
+    list: &str,
+) -> Result<Vec<(String, OptionValue)>> {
+    if count > 1024 {
+        return bad(format!("num_{list} is {count}; at most 1024 are taken"));
+    }
+    let mut values = Vec::new();
+    if count > 0 {
+        check_pointer(options, list)?;
+        // SAFETY: not null, aligned, and the caller vouches for `count` elements.
+        let given = unsafe { std::slice::from_raw_parts(options, count) };
+        for (i, option) in given.iter().enumerate() {
+            // SAFETY: the caller vouches for a terminated string.
+            let name = unsafe { string(option.name, &format!("{list}[{i}].name"))? };
+            let Some(name) = name.filter(|name| !name.is_empty()) else {
+                return bad(format!("{list}[{i}].name is null or empty"));
+            };
+            let value = match option.r#type {
+                OPTION_STRING => {
+                    // SAFETY: as above; where the type is another, this field may hold anything.
+                    let text = unsafe { string(option.string_value, &format!("{list}[{i}].string_value"))? };
+                    let Some(text) = text else {
+                        return bad(format!("{list}[{i}].string_value is null, and its type is a string"));
+                    };
+                    OptionValue::Str(text.to_owned())
+                }
+                OPTION_INT64 => OptionValue::I64(option.int64_value),
+                OPTION_FLOAT => OptionValue::F32(option.float_value),
+                OPTION_BOOL => OptionValue::Bool(option.int64_value != 0),
+                other => return bad(format!("{list}[{i}].type is {other}; use a nuc_option_type, 0 to 3")),
+            };
+            if option.reserved != [0; 2] {
+                return bad(format!(
+                    "{list}[{i}].reserved is not zero; zero the struct before setting fields"
+                ));
+            }
+            values.push((name.to_owned(), value));
+        }
+    }
+    Ok(values)
+}
+
+fn flag(value: i32, name: &str) -> Result<bool> {
+    match value {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => bad(format!("{name} is {other}; it must be 0 or 1")),
     }
 }
 
@@ -107,58 +201,29 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
     if options.num_threads > 4096 {
         return bad(format!("num_threads is {}; use 0 for one a core, or at most 4096", options.num_threads));
     }
-    let count = options.num_client_options;
-    if count > 1024 {
-        return bad(format!("num_client_options is {count}; at most 1024 are taken"));
-    }
-    let mut client_options = Vec::new();
-    if count > 0 {
-        check_pointer(options.client_options, "client_options")?;
-        // SAFETY: not null, aligned, and the caller vouches for `count` elements.
-        let given = unsafe { std::slice::from_raw_parts(options.client_options, count) };
-        for (i, option) in given.iter().enumerate() {
-            // SAFETY: the caller vouches for a terminated string.
-            let name = unsafe { string(option.name, &format!("client_options[{i}].name"))? };
-            let Some(name) = name.filter(|name| !name.is_empty()) else {
-                return bad(format!("client_options[{i}].name is null or empty"));
-            };
-            let value = match option.r#type {
-                OPTION_STRING => {
-                    // SAFETY: as above; where the type is another, this field may hold anything.
-                    let text =
-                        unsafe { string(option.string_value, &format!("client_options[{i}].string_value"))? };
-                    let Some(text) = text else {
-                        return bad(format!(
-                            "client_options[{i}].string_value is null, and its type is a string"
-                        ));
-                    };
-                    OptionValue::Str(text.to_owned())
-                }
-                OPTION_INT64 => OptionValue::I64(option.int64_value),
-                OPTION_FLOAT => OptionValue::F32(option.float_value),
-                OPTION_BOOL => OptionValue::Bool(option.int64_value != 0),
-                other => {
-                    return bad(format!("client_options[{i}].type is {other}; use a nuc_option_type, 0 to 3"))
-                }
-            };
-            if option.reserved != [0; 2] {
-                return bad(format!(
-                    "client_options[{i}].reserved is not zero; zero the struct before setting fields"
-                ));
-            }
-            client_options.push((name.to_owned(), value));
-        }
+    // SAFETY: the caller vouches for the options and their strings.
+    let client_options =
+        unsafe { named_options(options.client_options, options.num_client_options, "client_options")? };
+    let write_programs = flag(options.write_programs, "write_programs")?;
+    if options.reserved != 0 {
+        return bad(format!(
+            "nuc_sampler_options.reserved is {}; fill the struct with nuc_sampler_options_init",
+            options.reserved
+        ));
     }
     // SAFETY: the caller vouches for a terminated string.
-    let plugin = unsafe { string(options.plugin_path, "plugin_path")? };
+    let (plugin, program_dir) =
+        unsafe { (path(options.plugin_path, "plugin_path")?, path(options.program_dir, "program_dir")?) };
     Ok(SamplerOptions {
         backend,
-        plugin: plugin.filter(|path| !path.is_empty()).map(Into::into),
+        plugin,
         client_options,
         device,
         max_k: options.max_k,
         cache_capacity: options.cache_capacity,
         num_threads: options.num_threads,
+        program_dir,
+        write_programs,
     })
 }
 
@@ -169,13 +234,6 @@ fn dtype(value: i32) -> Result<Dtype> {
         DTYPE_F16 => Ok(Dtype::F16),
         other => bad(format!("dtype is {other}; use a nuc_dtype, 0 to 2")),
     }
-}
-
-fn check_vocab(vocab: usize) -> Result<()> {
-    if vocab == 0 || vocab > LARGEST_VOCAB {
-        return bad(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}"));
-    }
-    Ok(())
 }
 
 /// # Safety
@@ -189,32 +247,90 @@ pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<Prewa
     if spec.batch == 0 {
         return bad("batch is 0; it must be at least 1");
     }
-    let known = NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS | NUC_WIDE_K_SLICES;
-    if spec.wide_arrays & !known != 0 {
-        return bad(format!("wide_arrays is {:#x}; only the NUC_WIDE_* bits may be set", spec.wide_arrays));
-    }
-    let entry = match spec.path {
-        PATH_AUTO => Entry::Automatic,
-        PATH_ARBITRARY => Entry::Arbitrary,
-        PATH_BOUNDED => Entry::Bounded,
-        other => return bad(format!("path is {other}; use a nuc_path, 0 to 2")),
-    };
-    if !matches!(spec.unstable, 0 | 1) {
-        return bad(format!("unstable is {}; it must be 0 or 1", spec.unstable));
-    }
-    let wants = |bit| spec.wide_arrays & bit != 0;
     Ok(PrewarmSpec {
-        entry,
+        entry: entry(spec.path)?,
         batch: spec.batch,
         vocab: spec.vocab,
         dtype: dtype(spec.dtype)?,
-        stable: spec.unstable == 0,
-        wanted: Wanted {
-            topk_logits: wants(NUC_WIDE_TOPK_LOGITS),
-            weights: wants(NUC_WIDE_PROBS),
-            slices: wants(NUC_WIDE_K_SLICES),
-        },
+        stable: !flag(spec.unstable, "unstable")?,
+        wanted: wanted(spec.wide_arrays)?,
     })
+}
+
+fn entry(path: i32) -> Result<Entry> {
+    match path {
+        PATH_AUTO => Ok(Entry::Automatic),
+        PATH_ARBITRARY => Ok(Entry::Arbitrary),
+        PATH_BOUNDED => Ok(Entry::Bounded),
+        other => bad(format!("path is {other}; use a nuc_path, 0 to 2")),
+    }
+}
+
+fn wanted(wide_arrays: u32) -> Result<Wanted> {
+    let known = NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS | NUC_WIDE_K_SLICES;
+    if wide_arrays & !known != 0 {
+        return bad(format!("wide_arrays is {wide_arrays:#x}; only the NUC_WIDE_* bits may be set"));
+    }
+    let wants = |bit| wide_arrays & bit != 0;
+    Ok(Wanted {
+        topk_logits: wants(NUC_WIDE_TOPK_LOGITS),
+        weights: wants(NUC_WIDE_PROBS),
+        slices: wants(NUC_WIDE_K_SLICES),
+    })
+}
+
+/// The options, and where the number of programs goes: null, or aligned.
+///
+/// # Safety
+/// As the header says of `nuc_compile_ahead`.
+pub(super) unsafe fn ahead_options(
+    options: *const nuc_compile_ahead_options,
+) -> Result<(AheadOptions, *mut usize)> {
+    // SAFETY: the caller vouches for struct_size.
+    let options = unsafe { read_struct(options, default_compile_ahead_options())? };
+    if options.reserved != 0 {
+        return bad(format!(
+            "nuc_compile_ahead_options.reserved is {}; fill the struct with nuc_compile_ahead_options_init",
+            options.reserved
+        ));
+    }
+    if options.num_batches == 0 || options.num_batches > 4096 {
+        return bad(format!("num_batches is {}; it must be 1 to 4096", options.num_batches));
+    }
+    check_pointer(options.batches, "batches")?;
+    if !options.programs_written.is_null() {
+        check_pointer(options.programs_written, "programs_written")?;
+    }
+    // SAFETY: not null, aligned, and the caller vouches for the elements and for the strings.
+    let (batches, plugin, topology, plugin_options, output_dir) = unsafe {
+        (
+            std::slice::from_raw_parts(options.batches, options.num_batches).to_vec(),
+            path(options.plugin_path, "plugin_path")?,
+            string(options.topology, "topology")?,
+            named_options(options.plugin_options, options.num_plugin_options, "plugin_options")?,
+            path(options.output_dir, "output_dir")?,
+        )
+    };
+    let Some(output_dir) = output_dir else {
+        return bad("output_dir is null or empty; it must name a folder for the programs");
+    };
+    let calls = PrewarmSpec {
+        entry: entry(options.path)?,
+        batch: 1,
+        vocab: options.vocab,
+        dtype: dtype(options.dtype)?,
+        stable: flag(options.stable, "stable")?,
+        wanted: wanted(options.wide_arrays)?,
+    };
+    let ahead = AheadOptions {
+        plugin,
+        topology: topology.filter(|name| !name.is_empty()).map(str::to_owned),
+        plugin_options,
+        smaller_batches: flag(options.smaller_batches, "smaller_batches")?,
+        max_k: options.max_k,
+        ..AheadOptions::new(output_dir, batches, calls)
+    };
+    Ok((ahead, options.programs_written))
 }
 
 /// Arrays of a call, so that each can be checked against every other.
@@ -327,9 +443,7 @@ pub(super) unsafe fn call<'a>(
         unsafe { read_struct(debug, no_debug)? }
     };
 
-    if !matches!(options.stable, 0 | 1) {
-        return bad(format!("stable is {}; it must be 0 or 1", options.stable));
-    }
+    let stable = flag(options.stable, "stable")?;
     if options.replace_val.is_nan() {
         return bad("replace_val is NaN; it must be a number or an infinity");
     }
@@ -425,7 +539,7 @@ pub(super) unsafe fn call<'a>(
                 weights_k: slice_mut(d.topk_topp_unnorm_probs_i32_k, probs_k_len),
             },
         };
-        let options = CallOptions { stable: options.stable == 1, replace_val: options.replace_val };
+        let options = CallOptions { stable, replace_val: options.replace_val };
         Ok((Batch { logits, vocab: b.vocab, row_stride, rows, options }, outputs))
     }
 }

@@ -13,6 +13,7 @@ mod types;
 
 use libc::c_char;
 
+use crate::ahead::compile_ahead;
 use crate::error::Error;
 use crate::sampler::{Entry, Sampler};
 use guard::guard;
@@ -272,6 +273,56 @@ pub unsafe extern "C" fn nuc_prewarm(
     unsafe { guard(error, || handle(sampler)?.sampler.prewarm(&convert::prewarm_spec(spec)?)) }
 }
 
+/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)`.
+///
+/// # Safety
+/// `options` points to `struct_size` writable bytes.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_compile_ahead_options_init(
+    options: *mut nuc_compile_ahead_options,
+    struct_size: usize,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let defaults = convert::default_compile_ahead_options();
+    // SAFETY: the caller vouches for both pointers.
+    unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
+}
+
+/// Compiles the programs that calls will need and writes each to a file, for samplers whose `program_dir` is the folder
+/// of the files: they load instead of compiling. The files fit the plugin's build and the kind and number of devices
+/// that they were made with; samplers on anything else compile as if there were none.
+///
+/// With a topology's name the host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. For that it
+/// wants `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost` in the environment, or it would ask a metadata
+/// server for minutes, and `ALLOW_MULTIPLE_LIBTPU_LOAD=1` where several processes compile at once, or beside one that uses
+/// the TPU. Set them before the plugin is first loaded in the process; best before it starts, since changing the
+/// environment beside other threads is not safe, which is why this library does not. (The command `nucleus compile`
+/// does.) On a host that shows no TPU this function checks that the first one is set, and says so with
+/// `NUC_DEVICE_ERROR` before the plugin is started. A sampler with libtpu does the same.
+///
+/// On an error, files of programs that were done before it stay, and `programs_written` is not written.
+///
+/// # Safety
+/// `options` is as documented, with terminated strings; `programs_written` in it is null or writable.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_compile_ahead(
+    options: *const nuc_compile_ahead_options,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let body = || {
+        // SAFETY: the caller vouches for the options.
+        let (options, count) = unsafe { convert::ahead_options(options)? };
+        let written = compile_ahead(&options, &|_| {})?;
+        if !count.is_null() {
+            // SAFETY: not null, its alignment was checked, and the caller vouches for the memory.
+            unsafe { *count = written.len() };
+        }
+        Ok(())
+    };
+    // SAFETY: the caller vouches for `error`.
+    unsafe { guard(error, body) }
+}
+
 /// Writes a snapshot of the sampler's counters to `stats`, whose `struct_size` is set.
 ///
 /// # Safety
@@ -293,6 +344,7 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
             failures: counters.failures,
             compile_ns: counters.compile_ns,
             programs: counters.programs,
+            loaded: counters.loaded,
         };
         // SAFETY: as above.
         unsafe { structs::write_struct(stats, value) }

@@ -36,6 +36,7 @@ c_structs! {
     nuc_batch, offset: *const u64;
     nuc_debug_arrays, topk_topp_unnorm_probs_i32_k: *mut i32;
     nuc_prewarm_spec, wide_arrays: u32;
+    nuc_compile_ahead_options, programs_written: *mut usize;
     nuc_sampler_stats, programs: u64;
     nuc_sampler_info, max_k: usize;
     nuc_device_info, reserved: i32;

@@ -120,6 +120,18 @@ pub struct nuc_sampler_options {
     /// Threads of the built-in backend. 1: none but the caller's. More: a pool of so many, which the caller waits for
     /// where a call is large enough to share. 0 (default): one a core.
     pub num_threads: usize,
+    /// Folder of compiled programs, terminated UTF-8: what `nuc_compile_ahead` and `nucleus compile` wrote, or what
+    /// `write_programs` keeps. Before a program is compiled, its file is looked for there; a file that is damaged, or
+    /// that was made for another plugin or device, is logged and left alone, and the program is compiled. Null (default):
+    /// the environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in
+    /// backend. The device runs what lies there: nobody should write to the folder who may not run code in the process.
+    pub program_dir: *const c_char,
+    /// 1: programs that had to be compiled are written to `program_dir`, which is made if it is not there, so that the
+    /// next process loads them. Nothing is ever deleted there. A file that cannot be written is logged and costs a later
+    /// compile. 0 (default): the folder, which must be there, is only read.
+    pub write_programs: i32,
+    /// Zero; keeps the layout free of padding.
+    pub reserved: i32,
 }
 
 /// The type of a logits array.
@@ -292,6 +304,56 @@ pub struct nuc_sampler_stats {
     pub compile_ns: u64,
     /// Programs held now.
     pub programs: u64,
+    /// Programs loaded from `program_dir` instead of compiled.
+    pub loaded: u64,
+}
+
+/// What to compile ahead of time, for what device, and where to put it. Fill it with `nuc_compile_ahead_options_init`,
+/// then set at least `output_dir`, `batches`, `num_batches`, `vocab` and `dtype`. All of it is the caller's, read during
+/// the call only.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_compile_ahead_options {
+    /// `sizeof(nuc_compile_ahead_options)` as the caller's header has it.
+    pub struct_size: usize,
+    /// Path of the PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
+    /// `NUCLEUS_PJRT_PLUGIN`.
+    pub plugin_path: *const c_char,
+    /// The plugin's name of a topology that this host need not have, terminated UTF-8: for libtpu a generation and its
+    /// chips, such as `v5e:2x2`. It must be the topology that the serving host's client sees. Null (default): the
+    /// devices of this host, on which the plugin makes a client; all that plugins for CPUs and GPUs offer.
+    pub topology: *const c_char,
+    /// Options for the topology, or for the client, `num_plugin_options` of them. Default: null.
+    pub plugin_options: *const nuc_client_option,
+    /// Length of `plugin_options`. Default: 0.
+    pub num_plugin_options: usize,
+    /// Folder for the files, terminated UTF-8; made if it is not there. One folder can hold the programs of several
+    /// plugins and topologies. Its place does not matter: it may be copied to the serving hosts.
+    pub output_dir: *const c_char,
+    /// Numbers of rows of the calls to compile for, `num_batches` of them, each at least 1. A call's rows are padded to a
+    /// power of two and run in pieces of at most 128.
+    pub batches: *const usize,
+    /// Length of `batches`.
+    pub num_batches: usize,
+    /// Elements of a row.
+    pub vocab: usize,
+    /// As the serving samplers will have it. Default: 128.
+    pub max_k: usize,
+    /// A `nuc_dtype`. Default: `NUC_DTYPE_F32`.
+    pub dtype: i32,
+    /// A `nuc_path`: the function that will be called. Default: `NUC_PATH_AUTO`, the programs of both paths.
+    pub path: i32,
+    /// As the calls will pass it, 1 or 0. Default: 1.
+    pub stable: i32,
+    /// `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
+    pub wide_arrays: u32,
+    /// 1: compile for every smaller number of rows too, as `nuc_prewarm` does: a batch that mixes paths runs as smaller
+    /// ones. Default: 0.
+    pub smaller_batches: i32,
+    /// Zero; keeps the layout free of padding.
+    pub reserved: i32,
+    /// Receives the number of files written; null (default) if not wanted.
+    pub programs_written: *mut usize,
 }
 
 /// What a sampler runs on. Strings are terminated UTF-8, belong to the sampler and live as long as it does.

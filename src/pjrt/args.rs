@@ -30,6 +30,11 @@ impl<T: Extensible> Args<T> {
         Self { base, reserve: [0; RESERVE] }
     }
 
+    /// Sets a field that was appended after the bindings were made: the word of that index in the tail.
+    pub(super) fn set_appended(&mut self, word: usize, value: usize) {
+        self.reserve[word] = value;
+    }
+
     /// The pointer for the plugin, good for the struct and its tail.
     pub(super) fn as_mut_ptr(&mut self) -> *mut T {
         std::ptr::from_mut(self).cast()
@@ -75,7 +80,7 @@ extensible! {
     PJRT_Client_BufferFromHostBuffer_Args PJRT_Client_TopologyDescription_Args
     PJRT_Device_GetDescription_Args PJRT_Device_LocalHardwareId_Args PJRT_Device_MemoryStats_Args
     PJRT_DeviceDescription_Id_Args PJRT_DeviceDescription_Kind_Args PJRT_DeviceDescription_DebugString_Args
-    PJRT_DeviceDescription_ProcessIndex_Args
+    PJRT_DeviceDescription_ProcessIndex_Args PJRT_DeviceDescription_Attributes_Args
     PJRT_Program
     PJRT_Executable_Destroy_Args PJRT_Executable_NumOutputs_Args PJRT_Executable_NumReplicas_Args
     PJRT_Executable_NumPartitions_Args PJRT_Executable_OutputElementTypes_Args PJRT_Executable_Serialize_Args
@@ -86,7 +91,7 @@ extensible! {
     PJRT_Buffer_GetMemoryLayout_Args PJRT_Buffer_OnDeviceSizeInBytes_Args
     PJRT_TopologyDescription_Create_Args PJRT_TopologyDescription_Destroy_Args
     PJRT_TopologyDescription_PlatformName_Args PJRT_TopologyDescription_PlatformVersion_Args
-    PJRT_TopologyDescription_GetDeviceDescriptions_Args PJRT_Compile_Args
+    PJRT_TopologyDescription_GetDeviceDescriptions_Args PJRT_TopologyDescription_Attributes_Args PJRT_Compile_Args
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use pjrt_sys::*;
 
 use super::args::Args;
 use super::buffer::Buffer;
+use super::description::DeviceDescription;
 use super::element::ElementType;
 use super::event::Event;
 use super::executable::Executable;
@@ -33,10 +34,8 @@ pub struct Client {
 #[derive(Clone)]
 pub struct Device {
     handle: Handle<PJRT_Device>,
-    id: i32,
-    kind: String,
+    description: DeviceDescription,
     local_hardware_id: Option<i32>,
-    debug_string: String,
 }
 
 /// What a device says of its memory, in bytes. What a plugin does not report is `None`.
@@ -63,7 +62,13 @@ impl Client {
         args.create_options = values.as_ptr();
         args.num_options = values.len();
         // SAFETY: the options outlive the call; no callbacks are given.
-        unsafe { plugin.call(function!(plugin, PJRT_Client_Create)?, &mut args)? };
+        let created = unsafe { plugin.call(function!(plugin, PJRT_Client_Create)?, &mut args) };
+        created.map_err(|error| match error {
+            Error::Pjrt { code, message, .. } if plugin.is_libtpu() => {
+                Error::NoTpu { path: plugin.path().to_owned(), code, message }
+            }
+            other => other,
+        })?;
         let client = Self::new(plugin, Handle::from_output(args.client, "PJRT_Client_Create")?, true)?;
         log::debug!(
             "created a {} client with {} devices in {:?}",
@@ -152,14 +157,7 @@ impl Client {
     /// Compiles a program given as StableHLO in MLIR's text form (or its portable bytecode).
     pub fn compile(self: &Arc<Self>, mlir: &str, options: &CompileOptions) -> Result<Arc<Executable>> {
         let start = Instant::now();
-        for &id in options.devices() {
-            if !self.devices.iter().any(|device| device.id == id) {
-                let ids: Vec<i32> = self.devices.iter().map(Device::id).collect();
-                return Err(Error::Argument(format!(
-                    "cannot compile for device id {id}: this client has the ids {ids:?}"
-                )));
-            }
-        }
+        self.check_devices(options)?;
         let options = options.encode()?;
         let mut program = program(mlir);
         let mut args = Args::<PJRT_Client_Compile_Args>::new();
@@ -180,15 +178,26 @@ impl Client {
         Ok(Arc::new(executable))
     }
 
-    /// Loads what [`Executable::serialize`] or [`Plugin::compile_ahead`] gave. The bytes are trusted: a plugin executes
-    /// what they hold. They fit only the plugin release, platform and topology they were made for.
-    pub fn deserialize(self: &Arc<Self>, serialized: &[u8]) -> Result<Arc<Executable>> {
+    /// Loads what [`Executable::serialize`] or [`Plugin::compile_ahead`] gave, for the devices in `options` whatever it
+    /// was compiled for. The bytes are trusted: a plugin executes what they hold. They fit only the plugin release,
+    /// platform and topology they were made for.
+    pub fn deserialize(
+        self: &Arc<Self>,
+        serialized: &[u8],
+        options: &CompileOptions,
+    ) -> Result<Arc<Executable>> {
         let start = Instant::now();
+        self.check_devices(options)?;
+        let options = options.encode()?;
         let mut args = Args::<PJRT_Executable_DeserializeAndLoad_Args>::new();
         args.client = self.handle.as_ptr();
         args.serialized_executable = serialized.as_ptr().cast();
         args.serialized_executable_size = serialized.len();
-        // SAFETY: the client is alive and the bytes outlive the call.
+        // `overridden_serialized_compile_options` and its size. Plugins older than these fields use the options that
+        // the program was compiled with.
+        args.set_appended(0, options.as_ptr().expose_provenance());
+        args.set_appended(1, options.len());
+        // SAFETY: the client is alive; bytes and options outlive the call.
         unsafe { self.plugin.call(function!(self.plugin, PJRT_Executable_DeserializeAndLoad)?, &mut args)? };
         // SAFETY: a fresh executable of this client, which nobody else destroys.
         let executable = unsafe {
@@ -234,6 +243,18 @@ impl Client {
         };
         done?.wait()?;
         buffer
+    }
+
+    fn check_devices(&self, options: &CompileOptions) -> Result<()> {
+        for &id in options.devices() {
+            if !self.devices.iter().any(|device| device.id() == id) {
+                let ids: Vec<i32> = self.devices.iter().map(Device::id).collect();
+                return Err(Error::Argument(format!(
+                    "there is no device id {id}: this client has the ids {ids:?}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn device(&self, index: usize) -> Result<&Device> {
@@ -319,12 +340,17 @@ impl fmt::Debug for Client {
 impl Device {
     /// The global id, which [`CompileOptions`] takes. Not an index.
     pub fn id(&self) -> i32 {
-        self.id
+        self.description.id
     }
 
-    /// What the plugin calls this kind of device, such as `TPU v5e` or `NVIDIA H100 80GB HBM3`.
+    /// What the plugin calls this kind of device, such as `TPU v5 lite` or `NVIDIA H100 80GB HBM3`.
     pub fn kind(&self) -> &str {
-        &self.kind
+        &self.description.kind
+    }
+
+    /// Everything that the plugin says of the device without using it.
+    pub fn description(&self) -> &DeviceDescription {
+        &self.description
     }
 
     /// The hardware's number on this host, if the plugin knows one.
@@ -334,7 +360,7 @@ impl Device {
 
     /// The plugin's description for humans.
     pub fn debug_string(&self) -> &str {
-        &self.debug_string
+        &self.description.debug_string
     }
 
     fn query(plugin: &Plugin, device: *mut PJRT_Device) -> Result<Self> {
@@ -343,25 +369,9 @@ impl Device {
         description.device = device;
         // SAFETY: the device lives as long as its client, which the caller holds.
         unsafe { plugin.call(function!(plugin, PJRT_Device_GetDescription)?, &mut description)? };
-        let description =
-            Handle::from_output(description.device_description, "PJRT_Device_GetDescription")?.as_ptr();
-
-        let mut id = Args::<PJRT_DeviceDescription_Id_Args>::new();
-        id.device_description = description;
-        let mut kind = Args::<PJRT_DeviceDescription_Kind_Args>::new();
-        kind.device_description = description;
-        let mut debug = Args::<PJRT_DeviceDescription_DebugString_Args>::new();
-        debug.device_description = description;
-        // SAFETY: the description lives as long as the device, and with it the strings that are copied.
-        let (kind, debug_string) = unsafe {
-            plugin.call(function!(plugin, PJRT_DeviceDescription_Id)?, &mut id)?;
-            plugin.call(function!(plugin, PJRT_DeviceDescription_Kind)?, &mut kind)?;
-            plugin.call(function!(plugin, PJRT_DeviceDescription_DebugString)?, &mut debug)?;
-            (
-                string(kind.device_kind, kind.device_kind_size),
-                string(debug.debug_string, debug.debug_string_size),
-            )
-        };
+        let description = Handle::from_output(description.device_description, "PJRT_Device_GetDescription")?;
+        // SAFETY: the description lives as long as the device.
+        let description = unsafe { DeviceDescription::read(plugin, description)? };
 
         let mut hardware = Args::<PJRT_Device_LocalHardwareId_Args>::new();
         hardware.device = device;
@@ -369,13 +379,13 @@ impl Device {
         let known = function!(plugin, PJRT_Device_LocalHardwareId)
             .and_then(|function| unsafe { plugin.call(function, &mut hardware) });
         let local_hardware_id = known.ok().map(|()| hardware.local_hardware_id).filter(|&id| id >= 0);
-        Ok(Self { handle, id: id.id, kind, local_hardware_id, debug_string })
+        Ok(Self { handle, description, local_hardware_id })
     }
 }
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.debug_string)
+        f.write_str(self.debug_string())
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::plugin::{ApiVersion, MIN_API_MINOR};
+use super::tpu::ahead_environment;
 
 /// The status code of an error that a plugin reported (the codes of `absl::Status`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -90,6 +91,8 @@ pub enum ErrorKind {
     ApiVersion,
     /// The plugin loaded but would not initialise.
     Init,
+    /// The plugin loaded but there is no device that it can start.
+    NoDevice,
     /// A call into the plugin failed.
     Pjrt {
         /// The plugin's status code.
@@ -177,6 +180,33 @@ pub enum Error {
         /// The plugin's message.
         message: String,
     },
+    /// libtpu was not started, for it would take minutes to find no TPU.
+    #[error(
+        "this host has no TPU, and {} was not started: it would ask a metadata server for minutes. Compiling ahead of \
+         time for a topology works here with {} in the environment before the process starts; sampling works with the built-in backend \
+         and with other plugins",
+        path.display(),
+        ahead_environment()
+    )]
+    TpuEnvironment {
+        /// The file.
+        path: PathBuf,
+    },
+    /// libtpu started, and found no TPU that it could use.
+    #[error(
+        "the TPU plugin loaded but started no TPU: {message} ({code}). Without one, compiling ahead of time for a topology \
+         works (nuc_compile_ahead, `nucleus compile`), and sampling with the built-in backend and with other plugins. \
+         Plugin: {}",
+        path.display()
+    )]
+    NoTpu {
+        /// The file.
+        path: PathBuf,
+        /// The plugin's code.
+        code: Code,
+        /// The plugin's message.
+        message: String,
+    },
     /// A call into the plugin failed.
     #[error("{function}: {message} ({code})")]
     Pjrt {
@@ -203,6 +233,7 @@ impl Error {
             Self::NotLoadable { .. } | Self::NotAPlugin { .. } => ErrorKind::NotAPlugin,
             Self::TooOld { .. } | Self::TooNew { .. } | Self::MissingFunction { .. } => ErrorKind::ApiVersion,
             Self::Init { .. } => ErrorKind::Init,
+            Self::TpuEnvironment { .. } | Self::NoTpu { .. } => ErrorKind::NoDevice,
             Self::Pjrt { code, .. } => ErrorKind::Pjrt { code: *code },
             Self::Argument(_) => ErrorKind::Argument,
             Self::Misbehaved(_) => ErrorKind::Misbehaved,

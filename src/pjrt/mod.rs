@@ -18,25 +18,32 @@
 mod args;
 mod buffer;
 mod client;
+mod description;
 mod element;
 mod error;
 mod event;
 mod executable;
 #[cfg(test)]
 mod fake;
+mod fingerprint;
 mod handle;
 mod options;
 mod plugin;
 mod topology;
+mod tpu;
 
 pub use buffer::Buffer;
 pub use client::{Client, Device, MemoryStats};
+pub use description::DeviceDescription;
 pub use element::ElementType;
 pub use error::{Code, Error, ErrorKind};
 pub use executable::{Executable, Launch};
 pub use options::{CompileOptions, OptionValue};
 pub use plugin::{ApiVersion, Plugin, MIN_API_MINOR};
 pub use topology::Topology;
+pub use tpu::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
+
+pub(crate) use fingerprint::hex;
 
 /// What every call of this module returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -9,12 +9,14 @@ use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use once_cell::sync::Lazy;
+use once_cell::sync::{Lazy, OnceCell};
 use pjrt_sys::*;
 
 use super::args::{Args, Extensible};
 use super::error::Code;
+use super::fingerprint;
 use super::options::{self, OptionValue};
+use super::tpu;
 use super::{Error, Result};
 
 /// The oldest minor version that is taken: the one of the bindings. The API only appends, so every struct and table
@@ -43,6 +45,9 @@ pub struct Plugin {
     version: ApiVersion,
     api: Api,
     errors: ErrorFunctions,
+    /// Whether it is libtpu, which must not be started in just any environment.
+    libtpu: bool,
+    fingerprint: OnceCell<String>,
 }
 
 /// A copy of the plugin's table of functions, null where the plugin's own is shorter than the bindings' struct.
@@ -137,7 +142,11 @@ impl Plugin {
         };
         let table = NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))?;
         // SAFETY: what GetPjrtApi returns is the table, in a library that is never closed.
-        unsafe { Self::from_table(table, path) }
+        let mut plugin = unsafe { Self::from_table(table, path)? };
+        // SAFETY: the symbols are only looked up, not used.
+        plugin.libtpu =
+            unsafe { tpu::LIBTPU_SYMBOLS.iter().any(|name| library.get::<*const u8>(name).is_ok()) };
+        Ok(plugin)
     }
 
     /// Wraps the table of a plugin that somebody else loaded and initialised, such as the caller who owns a client of it.
@@ -206,10 +215,14 @@ impl Plugin {
         // Without a way to wait, memory could be handed back to callers while the plugin still uses it.
         functions.PJRT_Event_Await.ok_or_else(|| missing("PJRT_Event_Await"))?;
         let api = Api { functions, original: table };
-        Ok(Plugin { path: path.to_owned(), version, api, errors })
+        let fingerprint = OnceCell::new();
+        Ok(Plugin { path: path.to_owned(), version, api, errors, libtpu: false, fingerprint })
     }
 
     fn initialize(&self) -> Result<()> {
+        if self.libtpu && tpu::would_ask_metadata_server() {
+            return Err(Error::TpuEnvironment { path: self.path.clone() });
+        }
         let mut args = Args::<PJRT_Plugin_Initialize_Args>::new();
         // SAFETY: the call takes no pointers but the struct itself.
         unsafe { self.call(function!(self, PJRT_Plugin_Initialize)?, &mut args) }.map_err(|error| match error
@@ -227,6 +240,21 @@ impl Plugin {
     /// The version of the C API that it speaks.
     pub fn version(&self) -> ApiVersion {
         self.version
+    }
+
+    /// Whether it is libtpu, the plugin for TPUs.
+    pub fn is_libtpu(&self) -> bool {
+        self.libtpu
+    }
+
+    /// Which build of the plugin this is, wherever its file lies: equal for copies of one file, different for two
+    /// releases. The first call may read the whole file.
+    pub fn fingerprint(&self) -> Result<&str> {
+        let read = || {
+            fingerprint::fingerprint(&self.path)
+                .map_err(|error| Error::NotFound { path: self.path.clone(), reason: error.to_string() })
+        };
+        self.fingerprint.get_or_try_init(read).map(String::as_str)
     }
 
     /// What the plugin says of itself, such as `xla_version` and `stablehlo_current_version`. Empty if it says nothing.

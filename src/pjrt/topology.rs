@@ -8,9 +8,10 @@ use pjrt_sys::*;
 
 use super::args::Args;
 use super::client::{program, Client};
+use super::description::DeviceDescription;
 use super::executable::Description;
 use super::handle::Handle;
-use super::options::{CompileOptions, NamedValues, OptionValue};
+use super::options::{read_named_values, CompileOptions, NamedValues, OptionValue};
 use super::plugin::{function, slice, string, Plugin};
 use super::{Error, Result};
 
@@ -38,7 +39,7 @@ impl Plugin {
     }
 
     /// Compiles for `topology` and returns the program as [`Client::deserialize`] takes it. `options` name devices of
-    /// the topology ([`Topology::device_ids`]).
+    /// the topology ([`Topology::devices`]).
     pub fn compile_ahead(
         self: &Arc<Self>,
         topology: &Topology,
@@ -103,25 +104,38 @@ impl Topology {
         }
     }
 
-    /// The global ids of its devices, which [`CompileOptions`] takes.
-    pub fn device_ids(&self) -> Result<Vec<i32>> {
+    /// Its devices.
+    pub fn devices(&self) -> Result<Vec<DeviceDescription>> {
+        let name = "PJRT_TopologyDescription_GetDeviceDescriptions";
         let mut args = Args::<PJRT_TopologyDescription_GetDeviceDescriptions_Args>::new();
         args.topology = self.handle.as_ptr();
         // SAFETY: the topology is alive, and with it the list and the descriptions in it.
-        let descriptions = unsafe {
+        unsafe {
             self.plugin
                 .call(function!(self.plugin, PJRT_TopologyDescription_GetDeviceDescriptions)?, &mut args)?;
             slice(args.descriptions, args.num_descriptions)
-        };
-        let id = |&description: &*mut PJRT_DeviceDescription| {
-            let name = "PJRT_TopologyDescription_GetDeviceDescriptions";
-            let mut args = Args::<PJRT_DeviceDescription_Id_Args>::new();
-            args.device_description = Handle::from_output(description, name)?.as_ptr();
-            // SAFETY: as above.
-            unsafe { self.plugin.call(function!(self.plugin, PJRT_DeviceDescription_Id)?, &mut args)? };
-            Ok(args.id)
-        };
-        descriptions.iter().map(id).collect()
+                .iter()
+                .map(|&device| DeviceDescription::read(&self.plugin, Handle::from_output(device, name)?))
+                .collect()
+        }
+    }
+
+    /// The plugin's own facts about the system, by name. Empty if it has none.
+    pub fn attributes(&self) -> Result<Vec<(String, OptionValue)>> {
+        let mut args = Args::<PJRT_TopologyDescription_Attributes_Args>::new();
+        args.topology = self.handle.as_ptr();
+        // SAFETY: the topology is alive, and with it the values that are copied.
+        unsafe {
+            let told = function!(self.plugin, PJRT_TopologyDescription_Attributes)
+                .and_then(|function| self.plugin.call(function, &mut args));
+            match told {
+                Err(error) if error.is_unimplemented() => Ok(Vec::new()),
+                other => {
+                    other?;
+                    read_named_values(args.attributes, args.num_attributes)
+                }
+            }
+        }
     }
 }
 

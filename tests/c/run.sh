@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the C and C++ tests against the release library and runs them: on the built-in backend under valgrind, and on
-# the first PJRT plugin that was fetched without it. `make test` calls this; it needs `make examples` and
-# `make plugins`.
+# the first PJRT plugin that was fetched without it; compiling ahead of time on that one and on libtpu. `make test` calls
+# this; it needs `make examples` and `make plugins`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -13,7 +13,7 @@ warnings="-g -O1 -Wall -Wextra -pedantic -Werror -Iinclude"
 shared="-L$release -lnucleus -Wl,-rpath,$release"
 static="$release/libnucleus.a -lpthread -ldl -lm"
 passed=0 failed=0
-unset NUCLEUS_PJRT_PLUGIN
+unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR
 mkdir -p "$bin"
 
 # run NAME COMMAND...: one line; the output too where it fails
@@ -64,9 +64,17 @@ installed_library() {
         cc -std=c99 $warnings examples/c/quickstart.c -o "$bin/installed" -I"$prefix/include" -L"$prefix/lib" \
             -lnucleus -Wl,-rpath,"$prefix/lib" &&
         "$bin/installed" &&
+        "$prefix/bin/nucleus" --version | grep -Eq '^nucleus [0-9]+\.[0-9]+\.[0-9]+$' &&
         grep -q '^prefix=/opt/nucleus$' "$prefix/lib/pkgconfig/nucleus.pc" &&
         grep -Eq '^Version: [0-9]+\.[0-9]+\.[0-9]+$' "$prefix/lib/pkgconfig/nucleus.pc" &&
-        echo "5 checks, 0 failed"
+        echo "6 checks, 0 failed"
+}
+
+# libtpu compiles for a TPU that is not here, and says what else there is where its environment does not say so.
+libtpu_without_a_tpu() {
+    local libtpu=.cache/plugins/libtpu.so unset="-u TPU_SKIP_MDS_QUERY -u TPU_WORKER_HOSTNAMES"
+    env TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1 \
+        "$bin/test_ahead" "$libtpu" "$1" v5e:2x2 && env $unset "$bin/test_ahead" "$libtpu" "$1" unset
 }
 
 # The program in the README builds and runs.
@@ -105,6 +113,13 @@ for program in test_basics test_arguments test_debug test_threads test_layout te
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"
 done
+rm -rf "$bin/ahead"
+run "test_ahead, plugin" "$bin/test_ahead" "$plugin" "$bin/ahead/plugin"
+if [ -e /dev/accel0 ] || [ -e /dev/vfio/0 ]; then
+    echo "left out: libtpu without a TPU, since this host may have one"
+else
+    run "test_ahead, libtpu" libtpu_without_a_tpu "$bin/ahead/libtpu"
+fi
 run "test_basics, static library, valgrind" memcheck "$bin/test_basics_static"
 run "test_cpp, static library" "$bin/test_cpp_static"
 

@@ -7,6 +7,7 @@
 #include "check.h"
 
 #include <limits.h>
+#include <stddef.h>
 
 enum { ROWS = 3, VOCAB = 200, MAX_K = 16, SPACE = 8192, ARRAYS = 19 };
 
@@ -452,7 +453,8 @@ static void creation(const char *program, const char *plugin) {
     CHECK_NAMES(error, "nuc_sampler_options");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_call_options_init(NULL, sizeof(nuc_call_options), &error));
     CHECK_NAMES(error, "nuc_call_options");
-    const size_t sizes[] = {0, 7, sizeof options - 1, 4097, SIZE_MAX};
+    /* The first header's struct ended with num_threads. */
+    const size_t sizes[] = {0, 7, offsetof(nuc_sampler_options, program_dir) - 1, 4097, SIZE_MAX};
     for (int i = 0; i < 5; i++) {
         options = fresh_options();
         CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_options_init(&options, sizes[i], &error));

@@ -23,7 +23,7 @@ static void layout(void) {
     FIELD(nuc_client_option, string_value, 24);
     FIELD(nuc_client_option, int64_value, 16);
     FIELD(nuc_client_option, float_value, 12);
-    CHECK(sizeof(nuc_sampler_options) == 64);
+    CHECK(sizeof(nuc_sampler_options) == 80);
     FIELD(nuc_sampler_options, backend, 8);
     FIELD(nuc_sampler_options, device_index, 12);
     FIELD(nuc_sampler_options, plugin_path, 16);
@@ -32,6 +32,9 @@ static void layout(void) {
     FIELD(nuc_sampler_options, max_k, 40);
     FIELD(nuc_sampler_options, cache_capacity, 48);
     FIELD(nuc_sampler_options, num_threads, 56);
+    FIELD(nuc_sampler_options, program_dir, 64);
+    FIELD(nuc_sampler_options, write_programs, 72);
+    FIELD(nuc_sampler_options, reserved, 76);
     CHECK(sizeof(nuc_call_options) == 16);
     FIELD(nuc_call_options, stable, 8);
     FIELD(nuc_call_options, replace_val, 12);
@@ -66,13 +69,31 @@ static void layout(void) {
     FIELD(nuc_prewarm_spec, vocab, 24);
     FIELD(nuc_prewarm_spec, unstable, 32);
     FIELD(nuc_prewarm_spec, wide_arrays, 36);
-    CHECK(sizeof(nuc_sampler_stats) == 56);
+    CHECK(sizeof(nuc_sampler_stats) == 64);
     FIELD(nuc_sampler_stats, compiles, 8);
     FIELD(nuc_sampler_stats, hits, 16);
     FIELD(nuc_sampler_stats, evictions, 24);
     FIELD(nuc_sampler_stats, failures, 32);
     FIELD(nuc_sampler_stats, compile_ns, 40);
     FIELD(nuc_sampler_stats, programs, 48);
+    FIELD(nuc_sampler_stats, loaded, 56);
+    CHECK(sizeof(nuc_compile_ahead_options) == 112);
+    FIELD(nuc_compile_ahead_options, plugin_path, 8);
+    FIELD(nuc_compile_ahead_options, topology, 16);
+    FIELD(nuc_compile_ahead_options, plugin_options, 24);
+    FIELD(nuc_compile_ahead_options, num_plugin_options, 32);
+    FIELD(nuc_compile_ahead_options, output_dir, 40);
+    FIELD(nuc_compile_ahead_options, batches, 48);
+    FIELD(nuc_compile_ahead_options, num_batches, 56);
+    FIELD(nuc_compile_ahead_options, vocab, 64);
+    FIELD(nuc_compile_ahead_options, max_k, 72);
+    FIELD(nuc_compile_ahead_options, dtype, 80);
+    FIELD(nuc_compile_ahead_options, path, 84);
+    FIELD(nuc_compile_ahead_options, stable, 88);
+    FIELD(nuc_compile_ahead_options, wide_arrays, 92);
+    FIELD(nuc_compile_ahead_options, smaller_batches, 96);
+    FIELD(nuc_compile_ahead_options, reserved, 100);
+    FIELD(nuc_compile_ahead_options, programs_written, 104);
     CHECK(sizeof(nuc_sampler_info) == 48);
     FIELD(nuc_sampler_info, platform_version, 16);
     FIELD(nuc_sampler_info, pjrt_api_major, 24);
@@ -107,6 +128,15 @@ static void other_ages(const char *plugin) {
     options.known.plugin_path = plugin;
     nuc_sampler *sampler = NULL;
     if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options.known, &sampler, &error))) return;
+
+    /* A caller of the first header, whose options ended before program_dir. */
+    nuc_sampler *older = NULL;
+    memset(&options, 0xa5, sizeof options);
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options.known, offsetof(nuc_sampler_options, program_dir), &error));
+    CHECK(options.known.struct_size == 64 && options.known.program_dir != NULL);
+    options.known.backend = NUC_BACKEND_BUILTIN;
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options.known, &older, &error));
+    nuc_sampler_destroy(older, NULL);
 
     const float logits[3] = {0, 2, 1};
     int32_t token = 77;

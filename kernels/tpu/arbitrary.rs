@@ -8,6 +8,8 @@ use super::block::{Block, Outcome};
 use super::cells::{Summary, LARGEST_BINNED_K};
 use super::choose::Stages;
 use crate::kernels::Column;
+use crate::mosaic::LANES;
+use crate::semantics::arith::Arith;
 use crate::semantics::clean::NEG_INF_KEY;
 
 pub(super) fn kernel(b: &Block<'_>, stages: &Stages) -> (Summary, Outcome) {
@@ -15,9 +17,12 @@ pub(super) fn kernel(b: &Block<'_>, stages: &Stages) -> (Summary, Outcome) {
     b.rows.begin();
     let summary = stages.cells.summarize(b);
     let wanted = b.param(Column::K);
-    let binned = k.ge(k.i32(LARGEST_BINNED_K as i32), wanted);
-    let bound = stages.cells.bound(b, &summary, k.min(wanted, k.i32(LARGEST_BINNED_K as i32)));
-    let bound = k.choose(binned, bound, k.i32(NEG_INF_KEY));
+    let binned = k.i32(LARGEST_BINNED_K as i32);
+    let few = stages.cells.bound(b, &summary, k.min(wanted, binned));
+    let cells = k.i32((b.layout.cells() * LANES) as i32);
+    let more = k.both(k.lt(binned, wanted), k.ge(cells, wanted));
+    let many = stages.cells.bound_by_cells(b, &summary, wanted, more);
+    let bound = k.choose(k.lt(binned, wanted), k.choose(more, many, k.i32(NEG_INF_KEY)), few);
     let outcome = stages.choose(b, &summary, bound);
     (summary, outcome)
 }

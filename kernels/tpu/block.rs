@@ -46,6 +46,9 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// How many values it is.
+    pub(super) const VALUES: usize = 7;
+
     pub(super) fn flat(self) -> Vec<Value> {
         let Outcome { next, greedy, remainder, threshold, last_tie, least_weight } = self;
         vec![next, greedy, remainder.low, remainder.high, threshold, last_tie, least_weight]
@@ -141,6 +144,13 @@ impl Block<'_> {
         k.flt(k.fadd(k.fsub(a.high, b.high), low), k.f32(0.0))
     }
 
+    /// The binary logarithm of a number of at least 1, within a tenth: the bits of a float are nearly that.
+    pub(super) fn log2(&self, value: Wide) -> Value {
+        let k = self.k;
+        let bits = k.sub(k.bits(k.near(value)), k.i32(127 << 23));
+        k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32))
+    }
+
     /// Sums of a row's lanes up to and with each lane.
     pub(super) fn sums_up_to(&self, value: Wide) -> Wide {
         let k = self.k;
@@ -156,12 +166,5 @@ impl Block<'_> {
             by *= 2;
         }
         sums
-    }
-
-    /// The one lane of each row where the mask holds, in all lanes. `value` is at least 0 and below 2²⁴.
-    pub(super) fn pick(&self, mask: Value, value: Value) -> Value {
-        let k = self.k;
-        let chosen = k.choose(mask, k.to_float(value), k.f32(0.0));
-        k.trunc(k.over_lanes(Reduce::Add, chosen))
     }
 }

@@ -5,7 +5,7 @@
 //! at which weights vanish, then leaves few survivors, and nearly all of them are maxima of their cells.
 
 use super::block::Block;
-use super::threshold::{count_lanes, just_below, keys, search, Probe};
+use super::threshold::{bisect, count_lanes, just_below, keys, search, Probe};
 use crate::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
@@ -14,6 +14,8 @@ use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
 const BINS: usize = 2;
 /// Largest k that the bins give a bound for.
 pub(super) const LARGEST_BINNED_K: usize = BINS * LANES;
+/// Counts that a pass keeps apart, so that they do not wait for one another.
+const PARTS: usize = 4;
 /// Cells that are looked at between two branches.
 const BATCH: usize = 32;
 /// Cells whose survivors go through a short stack of their own, which is cheaper to insert into than the whole one.
@@ -171,6 +173,73 @@ impl Cells {
             Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
         });
         b.long(found)
+    }
+
+    /// [`bound`](Cells::bound) for any `wanted` up to the number of cells: from all of their maxima.
+    pub(super) fn bound_by_cells(&self, b: &Block<'_>, summary: &Summary, wanted: Value, open: Value) -> Value {
+        let k = b.k;
+        let low = b.short(k.splat(k.i32(NEG_INF_KEY)));
+        let high = k.choose(open, k.add(b.short(summary.max_key), k.i32(1)), low);
+        let found = bisect(k, "bound by the cells", low, high, |place| {
+            let count = self.count_above(b, just_below(k, b.long(place)));
+            Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
+        });
+        b.long(found)
+    }
+
+    /// How many cells of each row hold a logit above the float `edge`.
+    pub(super) fn count_above(&self, b: &Block<'_>, edge: Value) -> Value {
+        let k = b.k;
+        let start = vec![k.splat(k.f32(0.0)); PARTS];
+        let counts = self.pass(b, "cells above", &start, |at, count, state| {
+            let best = k.registers(&self.best, at, count);
+            let mut state = state.to_vec();
+            for cell in 0..count {
+                let best = k.load(&best, k.i32((cell * LANES) as i32));
+                let one = k.choose(k.above(best, edge), k.f32(1.0), k.f32(0.0));
+                state[cell % PARTS] = k.fadd(state[cell % PARTS], one);
+            }
+            state
+        });
+        count_lanes(k, counts.into_iter().reduce(|a, b| k.fadd(a, b)).expect("there are parts"))
+    }
+
+    /// The lowest index of each row's maximum; 2²⁴ in a row without a candidate.
+    pub(super) fn greedy(&self, b: &Block<'_>, max_key: Value) -> Value {
+        let k = b.k;
+        let edge = just_below(k, max_key);
+        let none = k.splat(k.i32(1 << 24));
+        let found = self.pass(b, "first of the maxima", &[none, none], |at, count, state| {
+            let [best, place] = [&self.best, &self.place].map(|memory| k.registers(memory, at, count));
+            let mut state = state.to_vec();
+            for cell in 0..count {
+                let lane = k.i32((cell * LANES) as i32);
+                let index = index_of(b, k.load(&place, lane));
+                let here = k.above(k.load(&best, lane), edge);
+                state[cell % 2] = k.min(state[cell % 2], k.choose(here, index, none));
+            }
+            state
+        });
+        k.trunc(k.over_lanes(Reduce::Min, k.to_float(k.min(found[0], found[1]))))
+    }
+
+    /// One pass over the cells; `each` sees the number of the first of its registers, and how many they are.
+    fn pass(
+        &self,
+        b: &Block<'_>,
+        label: &str,
+        start: &[Value],
+        each: impl Fn(Value, usize, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let (k, cells) = (b.k, b.layout.cells());
+        let batch = (2 * BATCH).min(cells);
+        let state = k.for_each_of(label, k.i32((cells / batch) as i32), start, |turn, state| {
+            each(k.mul(turn, k.i32(batch as i32)), batch, state)
+        });
+        match cells % batch {
+            0 => state,
+            rest => each(k.i32((cells - rest) as i32), rest, &state),
+        }
     }
 
     /// All logits whose key is at least `threshold`, which is above that of −inf.
@@ -377,26 +446,28 @@ impl Survivors {
         let k = b.k;
         let stack = self.stack(b);
         let overflow = k.any(k.ge(stack.overflow, k.i32(0)));
-        let lane = k.lane();
-        let index = |place: Value| {
-            let (chunk, within) = if b.layout.chunks == 1 {
-                (k.i32(0), place)
-            } else {
-                let shift = b.layout.chunk.trailing_zeros();
-                (k.shr(place, shift), k.and(place, k.i32(b.layout.chunk as i32 - 1)))
-            };
-            let group = k.shr(within, b.layout.cell.trailing_zeros());
-            let by = Cells::rotation(b, chunk, group);
-            let column = k.and(k.sub(lane, by), k.i32(LANES as i32 - 1));
-            let index = k.add(k.shl(place, LANES.trailing_zeros()), column);
-            k.choose(k.lt(place, k.i32(0)), k.i32(-1), index)
-        };
         Gathered {
-            indices: stack.places.iter().map(|&place| index(place)).collect(),
+            indices: stack.places.iter().map(|&place| index_of(b, place)).collect(),
             values: stack.values,
             overflow,
         }
     }
+}
+
+/// The index of the entry whose register a cell's lane, rotated as its cell is, names; −1 where it names none.
+fn index_of(b: &Block<'_>, place: Value) -> Value {
+    let k = b.k;
+    let (chunk, within) = if b.layout.chunks == 1 {
+        (k.i32(0), place)
+    } else {
+        let shift = b.layout.chunk.trailing_zeros();
+        (k.shr(place, shift), k.and(place, k.i32(b.layout.chunk as i32 - 1)))
+    };
+    let group = k.shr(within, b.layout.cell.trailing_zeros());
+    let by = Cells::rotation(b, chunk, group);
+    let column = k.and(k.sub(k.lane(), by), k.i32(LANES as i32 - 1));
+    let index = k.add(k.shl(place, LANES.trailing_zeros()), column);
+    k.choose(k.lt(place, k.i32(0)), k.i32(-1), index)
 }
 
 /// The order key that a float has after cleaning.

@@ -149,12 +149,14 @@ impl Few {
             .collect();
 
         k.comment("weights");
+        // A greedy row draws from its maximum alone.
+        let sampled = k.not(nucleus.greedy_row);
         let weights: Vec<Value> = self
             .slots()
             .map(|i| {
-                let clean = k.from_bits(order_key(k, self.keys[i]));
-                let weight = nucleus.weigh(b, clean, k.eq(self.indices[i], greedy));
-                k.choose(kept[i], weight, k.i32(0))
+                let weight = nucleus.weight_of(b, k.from_bits(order_key(k, self.keys[i])));
+                let drawn = k.either(sampled, k.eq(self.indices[i], greedy));
+                k.choose(k.both(kept[i], drawn), weight, k.i32(0))
             })
             .collect();
 
@@ -168,9 +170,7 @@ impl Few {
             let sum = self.sum_where(b, &parts, |i| k.ge(short_keys[i], place));
             Probe { reaches: k.not(b.less(&sum, &target)), exact: None }
         });
-        let inside = |i: usize| k.both(k.ge(short_keys[i], edge), k.lt(k.i32(0), weights[i]));
-        let theta = k.choose(off, k.i32(0), self.least_where(b, &weights, inside));
-        let least_weight = nucleus.least(b, theta);
+        let least_weight = nucleus.least(b, k.choose(off, k.i32(0), nucleus.weight_of_key(b, b.long(edge))));
         let drawn: Vec<Value> = weights
             .iter()
             .map(|&weight| k.choose(k.ge(weight, least_weight), weight, k.i32(0)))

@@ -1,6 +1,7 @@
 //! How a block of rows lies in a core's memory: decided once, from the shape and the size of VMEM.
 
-use crate::kernels::{Chip, Spec};
+use super::list::List;
+use crate::kernels::{Chip, Path, Spec};
 use crate::mosaic::{LANES, SUBLANES};
 use crate::problem::Dtype;
 
@@ -50,6 +51,8 @@ pub(super) struct Layout {
     pub(super) keep_weights: bool,
     /// Survivors that a lane has room for.
     pub(super) depth: usize,
+    /// There is a list, for rows between few survivors and all of a row.
+    pub(super) list: bool,
     /// VMEM that the kernel needs, in bytes.
     pub(super) vmem: usize,
 }
@@ -72,7 +75,9 @@ impl Layout {
             };
             let weights = if keep_weights { row } else { 0 };
             let cells = 3 * row / cell;
-            let focus = 2 * chunk * register;
+            let focus = chunk * register;
+            let list = spec.path == Path::Arbitrary;
+            let listed = if list { List::bytes(chunks) } else { 0 };
             Layout {
                 blocks: spec.batch.div_ceil(SUBLANES),
                 registers,
@@ -83,7 +88,8 @@ impl Layout {
                 residence,
                 keep_weights,
                 depth: DEPTH,
-                vmem: logits + weights + cells + focus + RESERVED,
+                list,
+                vmem: logits + weights + cells + focus + listed + RESERVED,
             }
         };
         let buffers = if spec.batch > SUBLANES { 2 } else { 1 };

@@ -11,6 +11,7 @@ mod cells;
 mod choose;
 mod few;
 mod layout;
+mod list;
 mod nucleus;
 mod rows;
 mod threshold;

@@ -5,13 +5,13 @@ use crate::kernels::Column;
 use crate::mosaic::wide::Wide;
 use crate::mosaic::Value;
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::order_key;
-use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
+use crate::semantics::clean::{order_key, NEG_INF_KEY};
+use crate::semantics::weights::{quantize, weight};
 use crate::semantics::{draw, top_p};
 
 /// A row's parameters of weighing and drawing, read once.
 pub(super) struct Nucleus {
-    max: Value,
+    pub(super) max: Value,
     scale: Value,
     pub(super) greedy_row: Value,
     mantissa: Value,
@@ -35,12 +35,32 @@ impl Nucleus {
         }
     }
 
-    /// The weight of a cleaned logit that is kept.
-    pub(super) fn weigh(&self, b: &Block<'_>, clean: Value, is_greedy: Value) -> Value {
+    /// The weight of a cleaned logit.
+    pub(super) fn weight_of(&self, b: &Block<'_>, clean: Value) -> Value {
+        weight(b.k, quantize(b.k, self.max, clean, self.scale))
+    }
+
+    /// The weight of a raw logit that is a candidate.
+    pub(super) fn weight_of_raw(&self, b: &Block<'_>, x: Value) -> Value {
+        // Cleaning would make a zero of a subnormal, too. That far down it changes no q: where the difference does not
+        // round it away, the maximum is so small itself that q is 0 either way.
+        self.weight_of(b, b.k.fmin(x, b.k.f32(f32::MAX)))
+    }
+
+    /// The weight of the logit that a key stands for; 0 for −inf.
+    pub(super) fn weight_of_key(&self, b: &Block<'_>, key: Value) -> Value {
         let k = b.k;
-        let sampled = weight(k, quantize(k, self.max, clean, self.scale));
-        let greedy = k.choose(is_greedy, k.i32(MAX_WEIGHT), k.i32(0));
-        k.choose(self.greedy_row, greedy, sampled)
+        let candidate = k.lt(k.i32(NEG_INF_KEY), key);
+        let weight = self.weight_of(b, k.from_bits(order_key(k, key)));
+        k.choose(candidate, weight, k.i32(0))
+    }
+
+    /// About how far below the maximum an entry weighs so little that a whole row of such would weigh `weight`.
+    pub(super) fn distance_of(&self, b: &Block<'_>, weight: Wide) -> Value {
+        let k = b.k;
+        let octaves = k.fsub(k.f32(24.0 + (b.spec.vocab as f32).log2()), b.log2(weight));
+        let step = k.divide(k.f32((1 << 18) as f32), self.scale);
+        k.fmul(k.fmin(octaves, k.f32(24.0)), step)
     }
 
     /// Rows where top-p is off, and in the others the sum of weights that the nucleus must reach.

@@ -1,5 +1,8 @@
 //! Thresholds: searched in order keys, compared in floats.
 
+use super::block::Block;
+use super::nucleus::Nucleus;
+use crate::mosaic::wide::Wide;
 use crate::mosaic::{Kernel, Reduce, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS};
@@ -142,4 +145,67 @@ pub(super) fn bisect(
         },
     );
     low
+}
+
+/// [`bisect`] for a top-p threshold, with places guessed where the weight below them is about what may be left out: its
+/// logarithm is nearly a straight line in the logit. `probe` returns whether a place reaches, and the weight below it.
+pub(super) fn interpolate(
+    b: &Block<'_>,
+    nucleus: &Nucleus,
+    label: &str,
+    (low, high): (Value, Value),
+    (total, allowed): (Wide, Wide),
+    probe: impl Fn(Value) -> (Value, Wide),
+) -> Value {
+    let k = b.k;
+    // Any place between the ends is as right as any other, so nothing here needs to be exact.
+    let aim = b.log2(allowed);
+    let far = k.fsub(nucleus.max, nucleus.distance_of(b, allowed));
+    let start = [
+        k.splat(low),
+        k.splat(high),
+        far,
+        nucleus.max,
+        k.fsub(aim, k.f32(4.0)),
+        b.log2(total),
+        k.splat(k.i32(0)),
+        k.i32(0),
+    ];
+    let open = |low: Value, high: Value| k.lt(k.add(low, k.i32(1)), high);
+    let state = k.while_loop(
+        label,
+        start,
+        |[low, high, ..]| k.any(open(low, high)),
+        |[low, high, low_logit, high_logit, low_log, high_log, side, turn]| {
+            let part = k.divide(k.fsub(aim, low_log), k.fsub(high_log, low_log));
+            let part = k.fmax(k.fmin(part, k.f32(0.98)), k.f32(0.02));
+            let logit = k.fadd(low_logit, k.fmul(part, k.fsub(high_logit, low_logit)));
+            let guess = k.max(k.min(b.short(keys(k, logit)), k.sub(high, k.i32(1))), k.add(low, k.i32(1)));
+            // Every fourth time the middle, so that it ends soon whatever the row looks like.
+            let middle = k.add(k.and(low, high), k.shr(k.xor(low, high), 1));
+            let halve = k.splat(k.eq(k.and(turn, k.i32(3)), k.i32(3)));
+            let going = open(low, high);
+            let place = k.choose(going, k.choose(halve, middle, guess), low);
+
+            let (reaches, below) = probe(place);
+            let (up, down) = (k.both(going, reaches), k.both(going, k.not(reaches)));
+            let logit = k.from_bits(order_key(k, b.long(place)));
+            let log = b.log2(below);
+            // An end that stays while the other moves twice is given half the say.
+            let half = |end: Value| k.fmul(k.fadd(end, aim), k.f32(0.5));
+            let low_again = k.both(up, k.eq(side, k.i32(1)));
+            let high_again = k.both(down, k.eq(side, k.i32(-1)));
+            [
+                k.choose(up, place, low),
+                k.choose(down, place, high),
+                k.choose(up, logit, low_logit),
+                k.choose(down, logit, high_logit),
+                k.choose(up, log, k.choose(high_again, half(low_log), low_log)),
+                k.choose(down, log, k.choose(low_again, half(high_log), high_log)),
+                k.choose(up, k.i32(1), k.choose(down, k.i32(-1), side)),
+                k.add(turn, k.i32(1)),
+            ]
+        },
+    );
+    state[0]
 }

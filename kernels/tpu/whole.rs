@@ -1,15 +1,19 @@
-//! Top-k, top-p and the draw over whole rows, pass by pass: exact for any row and any k.
+//! Top-k, top-p and the draw by passes: over whole rows, which is exact for any row and any k, or over a list of those
+//! entries that can matter, which is the same with fewer registers to a pass.
+//!
+//! Ties at the top-k threshold are alike in all but their index, so they are counted and never weighed one by one: a
+//! pass sees only what is above the threshold, and arithmetic adds the ties that are kept.
 
 use super::block::{Block, Outcome};
 use super::few::Slices;
+use super::list::List;
 use super::nucleus::Nucleus;
-use super::threshold::{count_lanes, just_below, keys, bisect, Probe};
+use super::threshold::{bisect, count_lanes, interpolate, just_below, keys, Probe};
 use crate::kernels::Column;
 use crate::mosaic::wide::Wide;
 use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
-use crate::semantics::weights::MAX_WEIGHT;
 
 /// Counts and sums that a pass keeps apart, so that they do not wait for one another.
 const PARTS: usize = 4;
@@ -22,14 +26,37 @@ pub(super) struct Whole {
     focus: Memory,
 }
 
-/// Which entries top-k keeps, as floats to compare raw logits with.
+/// What the passes go over.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// All logits, as they are.
+    Rows,
+    /// Those at or above a bound, chunk by chunk in no order; −inf where there is none.
+    List(&'a List),
+}
+
+/// One turn of a pass.
+struct Turn<'a> {
+    logits: &'a Memory,
+    /// Of these logits, once they are known.
+    weights: Option<Memory>,
+    /// Its first chunk.
+    chunk: Value,
+    chunks: usize,
+    /// Registers of a chunk.
+    registers: usize,
+}
+
+/// Which entries top-k keeps: logits above the float `edge`, and `ties` that are at the threshold, up to and with
+/// `last_tie`.
 #[derive(Clone, Copy)]
 struct Kept {
-    /// Logits above are at the threshold or above it.
-    reaches: Value,
-    /// Logits above are above the threshold.
-    exceeds: Value,
+    edge: Value,
+    threshold: Value,
+    ties: Value,
     last_tie: Value,
+    /// What a tie weighs.
+    tie_weight: Value,
 }
 
 impl Whole {
@@ -37,18 +64,47 @@ impl Whole {
         let width = b.layout.padded() * LANES;
         let weights =
             b.layout.keep_weights.then(|| b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
-        let focus = b.k.scratch(Elem::I32, &[SUBLANES, b.layout.chunk * LANES], Space::Vmem);
+        let focus = b.k.scratch(Elem::F32, &[SUBLANES, b.layout.chunk * LANES], Space::Vmem);
         Whole { weights, focus }
     }
 
-    /// How many of each row's logits are above the floats of `edges`, in one pass.
-    fn count_above<const N: usize>(&self, b: &Block<'_>, label: &str, edges: [Value; N]) -> [Value; N] {
+    /// One pass; `each` sees a turn's registers.
+    fn pass(
+        &self,
+        b: &Block<'_>,
+        source: Source<'_>,
+        label: &str,
+        start: &[Value],
+        each: impl Fn(&Turn<'_>, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let k = b.k;
+        match source {
+            Source::Rows => b.rows.pass(label, start, |logits, chunk, state| {
+                let at = k.mul(chunk, k.i32(b.layout.chunk as i32));
+                let weights = self.weights.as_ref().map(|weights| k.registers(weights, at, b.layout.chunk));
+                each(&Turn { logits, weights, chunk, chunks: 1, registers: b.layout.chunk }, state)
+            }),
+            Source::List(list) => list.pass(b, label, start, |logits, weights, chunk, chunks, state| {
+                let weights = Some(weights.clone());
+                each(&Turn { logits, weights, chunk, chunks, registers: List::DEPTH }, state)
+            }),
+        }
+    }
+
+    /// Adds up, of each row, what `term` gives for each register: floats that are whole numbers, fewer than 2²⁴ in all.
+    fn count<const N: usize>(
+        &self,
+        b: &Block<'_>,
+        source: Source<'_>,
+        label: &str,
+        edges: [Value; N],
+    ) -> [Value; N] {
         let k = b.k;
         let start = vec![k.splat(k.f32(0.0)); N * PARTS];
-        let counts = b.rows.pass(label, &start, |chunk, _, state| {
+        let counts = self.pass(b, source, label, &start, |turn, state| {
             let mut state = state.to_vec();
-            for register in 0..b.layout.chunk {
-                let x = k.load(chunk, k.i32((register * LANES) as i32));
+            for register in turn.all() {
+                let x = turn.logit(b, register);
                 for (i, &edge) in edges.iter().enumerate() {
                     let part = i * PARTS + register % PARTS;
                     let one = k.choose(k.above(x, edge), k.f32(1.0), k.f32(0.0));
@@ -64,25 +120,89 @@ impl Whole {
         })
     }
 
-    /// Indices of the entries of one register of a chunk.
-    fn indices(&self, b: &Block<'_>, chunk: Value, register: usize) -> Value {
+    /// The lowest index of each row's maximum, by a pass.
+    pub(super) fn greedy(&self, b: &Block<'_>, max_key: Value) -> Value {
         let k = b.k;
-        let first = k.mul(chunk, k.i32((b.layout.chunk * LANES) as i32));
-        k.add(k.lane(), k.add(first, k.i32((register * LANES) as i32)))
+        let edge = just_below(k, max_key);
+        let none = k.splat(k.i32(1 << 24));
+        let found = b.rows.pass("first of the maxima, in the rows", &[none], |chunk, number, state| {
+            let first = k.add(k.lane(), k.mul(number, k.i32((b.layout.chunk * LANES) as i32)));
+            let mut least = state[0];
+            for register in 0..b.layout.chunk {
+                let at = k.i32((register * LANES) as i32);
+                let here = k.above(k.load(chunk, at), edge);
+                least = k.min(least, k.choose(here, k.add(first, at), none));
+            }
+            vec![least]
+        });
+        k.trunc(k.over_lanes(Reduce::Min, k.to_float(found[0])))
     }
 
-    /// Chooses among all logits; as many of each row reach `bound` as its top-k keeps.
+    /// Chooses among the entries of `source`, which are all that can matter. As many of each row reach `bound` as its
+    /// top-k keeps.
     pub(super) fn choose(
         &self,
         b: &Block<'_>,
+        source: Source<'_>,
         nucleus: &Nucleus,
         max_key: Value,
+        greedy: Value,
         bound: Value,
         slices: Option<&Slices>,
     ) -> Outcome {
         let k = b.k;
-        let greedy = self.greedy(b, max_key);
+        let (top_k, tie_counts) = self.top_k(b, source, nucleus, max_key, bound);
+        let (kept, tie_counts) = self.or_greedy(b, nucleus, top_k, tie_counts, max_key, greedy);
 
+        k.comment("weights");
+        let total = self.weigh_all(b, source, nucleus, kept);
+        let total = k.wadd(total, k.product_of_words(kept.ties, kept.tie_weight));
+
+        k.comment("top-p and min-p");
+        let (off, target) = nucleus.target(b, total);
+        let lowest = b.short(kept.threshold);
+        let beyond = k.add(b.short(max_key), k.i32(1));
+        let closed = k.either(off, nucleus.greedy_row);
+        let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
+        let edge = self.nucleus_edge(b, source, nucleus, kept, total, target, lowest, high);
+        let theta = nucleus.weight_of_key(b, k.max(b.long(edge), k.i32(NEG_INF_KEY)));
+        let least_weight = nucleus.least(b, k.choose(off, k.i32(0), theta));
+
+        k.comment("the draw");
+        let sums = self.chunk_sums(b, source, "what may be drawn", |turn, register| {
+            let weight = self.weight(b, nucleus, kept, turn, register);
+            k.choose(k.ge(weight, least_weight), weight, k.i32(0))
+        });
+        let tie_weight = k.choose(k.ge(kept.tie_weight, least_weight), kept.tie_weight, k.i32(0));
+        let ties = self.kept_ties(b, kept, tie_counts);
+        let sums = k.wadd(sums, k.product_of_words(ties, tie_weight));
+        let remainder = nucleus.remainder(b, self.total(b, sums));
+        let drawn = |x: Value, index: Value| {
+            let weight = nucleus.weight_of_raw(b, x);
+            let above = k.both(k.above(x, kept.edge), k.ge(weight, least_weight));
+            let tie = k.both(k.eq(keys(k, x), kept.threshold), k.ge(kept.last_tie, index));
+            let tie = k.both(tie, k.lt(k.i32(0), kept.ties));
+            k.choose(above, weight, k.choose(tie, tie_weight, k.i32(0)))
+        };
+        let next = self.locate(b, sums, remainder, drawn);
+
+        if let Some(slices) = slices {
+            self.write_slices(b, slices, top_k, drawn);
+        }
+        let Kept { threshold, last_tie, .. } = top_k;
+        Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
+    }
+
+    /// The top-k threshold, its ties, and how many ties each chunk has, chunk `i` in lane `i`.
+    fn top_k(
+        &self,
+        b: &Block<'_>,
+        source: Source<'_>,
+        nucleus: &Nucleus,
+        max_key: Value,
+        bound: Value,
+    ) -> (Kept, Value) {
+        let k = b.k;
         k.comment("top-k");
         let wanted = b.param(Column::K);
         let on = k.lt(k.i32(0), wanted);
@@ -90,149 +210,220 @@ impl Whole {
         let high = k.choose(on, k.add(b.short(max_key), k.i32(1)), k.add(lowest, k.i32(1)));
         let found = bisect(k, "top-k threshold, a pass each", lowest, high, |middle| {
             let edge = just_below(k, b.long(middle));
-            let [count] = self.count_above(b, "count", [edge]);
+            let [count] = self.count(b, source, "count", [edge]);
             Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
         });
         let threshold = k.choose(on, b.long(found), k.i32(NEG_INF_KEY));
-        let reaches = just_below(k, threshold);
         // Where even −inf is kept, every candidate is above the threshold.
         let lowest_kept = k.eq(threshold, k.i32(NEG_INF_KEY));
-        let above_found = just_below(k, b.long(k.add(found, k.i32(1))));
-        let exceeds = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), above_found);
-        let [reached, above] = self.count_above(b, "count ties", [reaches, exceeds]);
-        // Every entry reaches the key of −inf, NaN too; the comparison with a float cannot say so.
-        let reached = k.choose(lowest_kept, k.i32(b.spec.vocab as i32), reached);
-        let crowded = k.both(on, k.lt(wanted, reached));
-        let last_tie = k.splat(k.i32(i32::MAX));
-        let last_tie = if b.spec.stable {
-            let open = k.sub(k.sub(wanted, above), k.i32(1));
-            let tie = |x: Value| {
-                let reached = k.either(lowest_kept, k.above(x, reaches));
-                let ones = k.both(reached, k.not(k.above(x, exceeds)));
-                k.choose(ones, k.i32(1), k.i32(0))
-            };
-            let found = k.if_else(
-                "ties at the top-k threshold",
-                k.any(crowded),
-                || {
-                    let sums = self.chunk_sums(b, "ties of each chunk", |chunk, _, register| {
-                        tie(k.load(chunk, k.i32((register * LANES) as i32)))
-                    });
-                    let at = k.choose(crowded, open, k.i32(0));
-                    let value = |chunk: &Memory, _: Value, register: usize| {
-                        tie(k.load(chunk, k.i32((register * LANES) as i32)))
-                    };
-                    vec![self.locate(b, sums, k.widen(at), value)]
-                },
-                || vec![last_tie],
-            );
-            k.choose(crowded, found[0], last_tie)
-        } else {
-            last_tie
-        };
-        let kept = Kept { reaches, exceeds, last_tie };
+        let reaches = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), just_below(k, threshold));
+        let exceeds = just_below(k, b.long(k.add(found, k.i32(1))));
+        let exceeds = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), exceeds);
+        let none = k.splat(k.i32(0));
+        let last = k.splat(k.i32(i32::MAX));
+        let all = k.choose(lowest_kept, k.i32(b.spec.vocab as i32), none);
+        let ties = k.if_else(
+            "top-k in a row",
+            k.any(on),
+            || {
+                let [reached, above] = self.count(b, source, "count ties", [reaches, exceeds]);
+                // Every entry reaches the key of −inf, NaN too; the comparison with a float cannot say so.
+                let reached = k.choose(lowest_kept, all, reached);
+                let crowded = k.both(on, k.lt(wanted, reached));
+                let crowded = if b.spec.stable { crowded } else { k.both(crowded, k.bool(false)) };
+                let open = k.choose(crowded, k.sub(wanted, above), none);
+                let found = k.if_else(
+                    "ties at the top-k threshold",
+                    k.any(crowded),
+                    || self.find_ties(b, source, threshold, reaches, exceeds, open),
+                    || vec![last, none],
+                );
+                vec![open, k.choose(crowded, found[0], last), found[1]]
+            },
+            || vec![none, last, none],
+        );
+        let (open, last_tie, counts) = (ties[0], ties[1], ties[2]);
 
-        k.comment("weights");
-        let weigh = |chunk: &Memory, number: Value, register: usize| {
-            self.weigh(b, nucleus, kept, greedy, chunk, number, register)
+        let crowded = k.lt(none, open);
+        let kept = Kept {
+            edge: k.choose(crowded, exceeds, reaches),
+            threshold,
+            ties: open,
+            last_tie,
+            tie_weight: nucleus.weight_of_key(b, threshold),
         };
-        let first = self.chunk_sums(b, "weights", |chunk, number, register| {
-            let weight = weigh(chunk, number, register);
-            if let Some(weights) = &self.weights {
-                let at = k.mul(number, k.i32(b.layout.chunk as i32));
-                let to = k.registers(weights, at, b.layout.chunk);
-                k.store(&to, k.i32((register * LANES) as i32), weight);
-            }
-            weight
-        });
-        let total = self.total(b, first);
-
-        k.comment("top-p and min-p");
-        let (off, target) = nucleus.target(b, total);
-        let beyond = k.choose(off, k.i32(2), k.i32(MAX_WEIGHT + 1));
-        let again = |chunk: &Memory, number: Value, register: usize| match &self.weights {
-            Some(weights) => {
-                let at = k.mul(number, k.i32(b.layout.chunk as i32));
-                k.load(&k.registers(weights, at, b.layout.chunk), k.i32((register * LANES) as i32))
-            }
-            None => weigh(chunk, number, register),
-        };
-        let theta = bisect(k, "top-p threshold, a pass each", k.i32(1), beyond, |middle| {
-            let sum = self.sum(b, "sum", |chunk, number, register| {
-                let weight = again(chunk, number, register);
-                k.choose(k.ge(weight, middle), weight, k.i32(0))
-            });
-            Probe { reaches: k.not(k.wlt(sum, target)), exact: None }
-        });
-        let least_weight = nucleus.least(b, k.choose(off, k.i32(0), theta));
-
-        k.comment("the draw");
-        let drawn = |chunk: &Memory, number: Value, register: usize| {
-            let weight = again(chunk, number, register);
-            k.choose(k.ge(weight, least_weight), weight, k.i32(0))
-        };
-        let sums = self.chunk_sums(b, "what may be drawn", drawn);
-        let remainder = nucleus.remainder(b, self.total(b, sums));
-        let next = self.locate(b, sums, remainder, drawn);
-        if let Some(slices) = slices {
-            self.write_slices(b, slices, kept, lowest_kept, drawn);
-        }
-        Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
+        (kept, counts)
     }
 
-    /// The lowest index of the maximum.
-    fn greedy(&self, b: &Block<'_>, max_key: Value) -> Value {
-        let k = b.k;
-        let below = just_below(k, max_key);
-        let start = vec![k.splat(k.i32(i32::MAX)); PARTS];
-        let found = b.rows.pass("first of the maxima", &start, |chunk, number, state| {
-            let mut state = state.to_vec();
-            for register in 0..b.layout.chunk {
-                let x = k.load(chunk, k.i32((register * LANES) as i32));
-                let index = k.choose(k.above(x, below), self.indices(b, number, register), k.i32(1 << 24));
-                state[register % PARTS] = k.min(state[register % PARTS], index);
-            }
-            state
-        });
-        let least = found[1..].iter().fold(found[0], |a, &b| k.min(a, b));
-        k.trunc(k.over_lanes(Reduce::Min, k.to_float(least)))
-    }
-
-    fn is_kept(&self, b: &Block<'_>, kept: Kept, x: Value, index: Value) -> Value {
-        let k = b.k;
-        let tie = k.both(k.above(x, kept.reaches), k.ge(kept.last_tie, index));
-        k.either(k.above(x, kept.exceeds), tie)
-    }
-
-    #[allow(clippy::too_many_arguments)]
-    fn weigh(
+    /// What is drawn from, where greedy rows take their maximum alone: it is kept as a tie is.
+    fn or_greedy(
         &self,
         b: &Block<'_>,
         nucleus: &Nucleus,
         kept: Kept,
+        counts: Value,
+        max_key: Value,
         greedy: Value,
-        chunk: &Memory,
-        number: Value,
-        register: usize,
-    ) -> Value {
+    ) -> (Kept, Value) {
         let k = b.k;
-        let x = k.load(chunk, k.i32((register * LANES) as i32));
-        let index = self.indices(b, number, register);
-        let flat = k.lt(k.and(k.bits(x), k.i32(i32::MAX)), k.i32(0x0080_0000));
-        let clean = k.fmin(k.choose(flat, k.f32(0.0), x), k.f32(f32::MAX));
-        let weight = nucleus.weigh(b, clean, k.eq(index, greedy));
-        // −inf and NaN are kept by no comparison: they weigh nothing.
-        let candidate = k.above(x, k.f32(f32::NEG_INFINITY));
-        k.choose(k.both(candidate, self.is_kept(b, kept, x, index)), weight, k.i32(0))
+        let is_greedy = nucleus.greedy_row;
+        let chunk = match b.layout.chunks {
+            1 => k.splat(k.i32(0)),
+            _ => k.shr(greedy, (b.layout.chunk * LANES).trailing_zeros()),
+        };
+        let one = k.choose(k.eq(k.lane(), chunk), k.i32(1), k.i32(0));
+        let threshold = k.choose(is_greedy, max_key, kept.threshold);
+        let drawn = Kept {
+            edge: k.choose(is_greedy, k.f32(f32::INFINITY), kept.edge),
+            threshold,
+            ties: k.choose(is_greedy, k.i32(1), kept.ties),
+            last_tie: k.choose(is_greedy, greedy, kept.last_tie),
+            tie_weight: nucleus.weight_of_key(b, threshold),
+        };
+        (drawn, k.choose(is_greedy, one, counts))
     }
 
-    /// The sum of what `value` gives for each register of the row.
-    fn sum(&self, b: &Block<'_>, label: &str, value: impl Fn(&Memory, Value, usize) -> Value) -> Wide {
+    /// The last tie of each row that top-k keeps, and the ties of each chunk. `open` is how many are kept, 0 where the
+    /// question does not arise.
+    fn find_ties(
+        &self,
+        b: &Block<'_>,
+        source: Source<'_>,
+        threshold: Value,
+        reaches: Value,
+        exceeds: Value,
+        open: Value,
+    ) -> Vec<Value> {
+        let k = b.k;
+        let lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
+        let one = |mask: Value| k.choose(mask, k.i32(1), k.i32(0));
+        let below = |x: Value| k.not(k.above(x, exceeds));
+        let counted = |source: Source<'_>| {
+            self.chunk_sums(b, source, "ties of each chunk", |turn, register| {
+                let x = turn.logit(b, register);
+                one(k.both(k.either(lowest, k.above(x, reaches)), below(x)))
+            })
+        };
+        let sums = match source {
+            Source::Rows => counted(source),
+            // Entries of −inf are in no list.
+            Source::List(_) => {
+                let rows = k.any(k.both(lowest, k.lt(k.i32(0), open)));
+                let flat = |sums: Wide| vec![sums.low, sums.high];
+                let sums = k.if_else(
+                    "ties at -inf",
+                    rows,
+                    || flat(counted(Source::Rows)),
+                    || flat(counted(source)),
+                );
+                Wide { low: sums[0], high: sums[1] }
+            }
+        };
+        let before_last = k.choose(k.lt(k.i32(0), open), k.sub(open, k.i32(1)), k.i32(0));
+        let last = self.locate(b, sums, k.widen(before_last), |x, _| {
+            one(k.both(k.either(lowest, k.above(x, reaches)), below(x)))
+        });
+        vec![last, sums.low]
+    }
+
+    /// How many of each chunk's ties are kept, chunk `i` in lane `i`.
+    fn kept_ties(&self, b: &Block<'_>, kept: Kept, counts: Value) -> Value {
+        let k = b.k;
+        let before = k.sub(b.sums_up_to(k.widen(counts)).low, counts);
+        let left = k.sub(kept.ties, before);
+        k.choose(k.lt(left, k.i32(0)), k.i32(0), k.min(left, counts))
+    }
+
+    /// Weighs what is above the edge, keeps the weights where there is room, and adds them up.
+    fn weigh_all(&self, b: &Block<'_>, source: Source<'_>, nucleus: &Nucleus, kept: Kept) -> Wide {
+        let k = b.k;
+        self.sum(b, source, "weights", |turn, register| {
+            let weight = self.fresh_weight(b, nucleus, kept, turn.logit(b, register));
+            if let Some(weights) = &turn.weights {
+                k.store(weights, k.i32((register * LANES) as i32), weight);
+            }
+            weight
+        })
+    }
+
+    /// The weight of a raw logit if it is above the edge.
+    fn fresh_weight(&self, b: &Block<'_>, nucleus: &Nucleus, kept: Kept, x: Value) -> Value {
+        let k = b.k;
+        k.choose(k.above(x, kept.edge), nucleus.weight_of_raw(b, x), k.i32(0))
+    }
+
+    /// The weight of a turn's register, kept or weighed again.
+    fn weight(
+        &self,
+        b: &Block<'_>,
+        nucleus: &Nucleus,
+        kept: Kept,
+        turn: &Turn<'_>,
+        register: usize,
+    ) -> Value {
+        match &turn.weights {
+            Some(weights) => b.k.load(weights, b.k.i32((register * LANES) as i32)),
+            None => self.fresh_weight(b, nucleus, kept, turn.logit(b, register)),
+        }
+    }
+
+    /// The largest key in `lowest..high` that entries with so much weight as `target` reach.
+    #[allow(clippy::too_many_arguments)]
+    fn nucleus_edge(
+        &self,
+        b: &Block<'_>,
+        source: Source<'_>,
+        nucleus: &Nucleus,
+        kept: Kept,
+        total: Wide,
+        target: Wide,
+        lowest: Value,
+        high: Value,
+    ) -> Value {
+        let k = b.k;
+        let sum_from = |place: Value| {
+            let edge = just_below(k, b.long(place));
+            self.sum(b, source, "sum", |turn, register| {
+                let weight = self.weight(b, nucleus, kept, turn, register);
+                k.choose(k.above(turn.logit(b, register), edge), weight, k.i32(0))
+            })
+        };
+        match source {
+            Source::List(_) => bisect(k, "top-p threshold, a pass each", lowest, high, |place| Probe {
+                reaches: k.not(k.wlt(sum_from(place), target)),
+                exact: None,
+            }),
+            // A pass is dear: guess.
+            Source::Rows => {
+                let allowed = k.wsub(total, target);
+                interpolate(
+                    b,
+                    nucleus,
+                    "top-p threshold, a pass each",
+                    (lowest, high),
+                    (total, allowed),
+                    |place| {
+                        let sum = sum_from(place);
+                        (k.not(k.wlt(sum, target)), k.wsub(total, sum))
+                    },
+                )
+            }
+        }
+    }
+
+    /// The sum of what `value` gives for each register.
+    fn sum(
+        &self,
+        b: &Block<'_>,
+        source: Source<'_>,
+        label: &str,
+        value: impl Fn(&Turn<'_>, usize) -> Value,
+    ) -> Wide {
         let k = b.k;
         let start = [k.splat(k.i32(0)); 2];
-        let sums = b.rows.pass(label, &start, |chunk, number, state| {
-            let sum = self.chunk_sum(b, chunk, number, &value);
-            // In halves, whose sums over chunks do not overflow.
+        let sums = self.pass(b, source, label, &start, |turn, state| {
+            let sum = turn.sum(b, turn.all(), &value);
+            // In halves, whose sums over turns do not overflow.
             vec![
                 k.add(state[0], k.and(sum, k.i32(0xffff))),
                 k.add(state[1], k.shift_right_zero(sum, k.i32(16))),
@@ -242,38 +433,26 @@ impl Whole {
         k.wadd(low, k.wshl(high, 16))
     }
 
-    /// Sums of a chunk's registers, lane by lane.
-    fn chunk_sum(
-        &self,
-        b: &Block<'_>,
-        chunk: &Memory,
-        number: Value,
-        value: impl Fn(&Memory, Value, usize) -> Value,
-    ) -> Value {
-        let k = b.k;
-        let mut parts: [Option<Value>; PARTS] = [None; PARTS];
-        for register in 0..b.layout.chunk {
-            let value = value(chunk, number, register);
-            let part = &mut parts[register % PARTS];
-            *part = Some(part.map_or(value, |sum| k.add(sum, value)));
-        }
-        parts.into_iter().flatten().reduce(|a, b| k.add(a, b)).expect("a chunk is not empty")
-    }
-
     /// The sum of each chunk, chunk `i` in lane `i`.
     fn chunk_sums(
         &self,
         b: &Block<'_>,
+        source: Source<'_>,
         label: &str,
-        value: impl Fn(&Memory, Value, usize) -> Value,
+        value: impl Fn(&Turn<'_>, usize) -> Value,
     ) -> Wide {
         let k = b.k;
         let lane = k.lane();
         let start = [k.splat(k.i32(0)); 2];
-        let sums = b.rows.pass(label, &start, |chunk, number, state| {
-            let sum = b.sum_lanes(self.chunk_sum(b, chunk, number, &value));
-            let here = k.eq(lane, number);
-            vec![k.choose(here, sum.low, state[0]), k.choose(here, sum.high, state[1])]
+        let sums = self.pass(b, source, label, &start, |turn, state| {
+            let mut sums = Wide { low: state[0], high: state[1] };
+            for chunk in 0..turn.chunks {
+                let registers = chunk * turn.registers..(chunk + 1) * turn.registers;
+                let sum = b.sum_lanes(turn.sum(b, registers, &value));
+                let here = k.eq(lane, k.add(turn.chunk, k.i32(chunk as i32)));
+                sums = k.wselect(here, sum, sums);
+            }
+            vec![sums.low, sums.high]
         });
         Wide { low: sums[0], high: sums[1] }
     }
@@ -284,38 +463,47 @@ impl Whole {
         k.wadd(b.sum_lanes(sums.low), k.wshl(k.wshl(b.sum_lanes(sums.high), 16), 16))
     }
 
-    /// The first index up to and with which the values of a row add up to more than `bound`; `sums` are the values'
-    /// chunk sums. Any index where they do not.
+    /// The first index up to and with which what `value` gives for a raw logit and its index adds up to more than
+    /// `bound`; `sums` are the chunk sums of that. Any index where it does not.
     fn locate(
         &self,
         b: &Block<'_>,
         sums: Wide,
         bound: Wide,
-        value: impl Fn(&Memory, Value, usize) -> Value,
+        value: impl Fn(Value, Value) -> Value,
     ) -> Value {
         let (k, layout) = (b.k, b.layout);
         let (chunk, bound) = self.first_lane(b, sums, bound);
         let chunk = k.min(chunk, k.i32(layout.chunks as i32 - 1));
-        self.gather(b, chunk, value);
+        self.gather(b, chunk);
 
         let lane = k.lane();
+        let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
-        let registers: Vec<Value> =
-            (0..layout.chunk).map(|register| k.load(&self.focus, k.i32((register * LANES) as i32))).collect();
-        for (number, &register) in registers.iter().enumerate() {
+        let at = |register: usize| k.i32((register * LANES) as i32);
+        // What each entry is worth takes the place of its logit.
+        let worth: Vec<Value> = (0..layout.chunk)
+            .map(|register| {
+                let x = k.load(&self.focus, at(register));
+                let value = value(x, k.add(first, k.add(lane, at(register))));
+                k.store(&self.focus, at(register), k.from_bits(value));
+                value
+            })
+            .collect();
+        for (number, &register) in worth.iter().enumerate() {
             let sum = b.sum_lanes(register);
             let here = k.eq(lane, k.i32(number as i32));
             sums = k.wselect(here, sum, sums);
         }
         let (register, bound) = self.first_lane(b, sums, bound);
         let mut values = zero;
-        for (number, &content) in registers.iter().enumerate() {
+        for number in 0..layout.chunk {
+            let content = k.bits(k.load(&self.focus, at(number)));
             values = k.choose(k.eq(register, k.i32(number as i32)), content, values);
         }
         let (column, _) = self.first_lane(b, k.widen(values), bound);
-        let register = k.add(k.mul(chunk, k.i32(layout.chunk as i32)), register);
-        k.add(k.shl(register, LANES.trailing_zeros()), column)
+        k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
     }
 
     /// The first lane up to and with which the values of a row add up to more than `bound`, and what of `bound` is left
@@ -335,8 +523,8 @@ impl Whole {
         (lane, k.wsub(bound, before))
     }
 
-    /// Brings `value` of each row's own chunk into focus.
-    fn gather(&self, b: &Block<'_>, chunk: Value, value: impl Fn(&Memory, Value, usize) -> Value) {
+    /// Brings each row's own chunk into focus.
+    fn gather(&self, b: &Block<'_>, chunk: Value) {
         let (k, layout) = (b.k, b.layout);
         let sublane = k.sublane();
         k.for_each("each row's chunk", k.i32(SUBLANES as i32), [], |row, []| {
@@ -347,7 +535,7 @@ impl Whole {
             for register in 0..layout.chunk {
                 let at = k.i32((register * LANES) as i32);
                 let held = k.load(&self.focus, at);
-                k.store(&self.focus, at, k.choose(this, value(&rows, number, register), held));
+                k.store(&self.focus, at, k.choose(this, k.load(&rows, at), held));
             }
             []
         });
@@ -359,30 +547,30 @@ impl Whole {
         &self,
         b: &Block<'_>,
         slices: &Slices,
-        kept: Kept,
-        lowest_kept: Value,
-        drawn: impl Fn(&Memory, Value, usize) -> Value,
+        top_k: Kept,
+        drawn: impl Fn(Value, Value) -> Value,
     ) {
         let k = b.k;
+        let Kept { threshold, last_tie, .. } = top_k;
         let (lane, none) = (k.lane(), 1 << 24);
         let start = [k.splat(k.i32(-1)), k.splat(k.i32(-1)), k.splat(k.i32(0)), k.splat(k.i32(0))];
-        let slots = b.slots();
         let [_, indices, slot_keys, weights] =
-            k.for_each("slots of the k-slices", k.i32(slots as i32), start, |slot, state| {
+            k.for_each("slots of the k-slices", k.i32(b.slots() as i32), start, |slot, state| {
                 let [previous, indices, held_keys, held_weights] = state;
                 let start = [k.splat(k.i32(none)), k.splat(k.i32(0)), k.splat(k.i32(0))];
                 let next = b.rows.pass("the next kept entry", &start, |chunk, number, state| {
                     let mut state = state.to_vec();
+                    let first = k.mul(number, k.i32((b.layout.chunk * LANES) as i32));
                     for register in 0..b.layout.chunk {
                         let x = k.load(chunk, k.i32((register * LANES) as i32));
-                        let index = self.indices(b, number, register);
-                        let low = k.both(lowest_kept, k.ge(kept.last_tie, index));
-                        let low = k.both(low, k.lt(index, k.i32(b.spec.vocab as i32)));
-                        let mask = k.either(self.is_kept(b, kept, x, index), low);
+                        let index = k.add(lane, k.add(first, k.i32((register * LANES) as i32)));
+                        let key = keys(k, x);
+                        let tie = k.both(k.eq(key, threshold), k.ge(last_tie, index));
+                        let kept = k.either(k.lt(threshold, key), tie);
+                        let there = k.both(kept, k.lt(index, k.i32(b.spec.vocab as i32)));
                         let first = k.both(k.lt(previous, index), k.lt(index, state[0]));
-                        let mask = k.both(mask, first);
-                        let weight = drawn(chunk, number, register);
-                        for (held, new) in state.iter_mut().zip([index, keys(k, x), weight]) {
+                        let mask = k.both(there, first);
+                        for (held, new) in state.iter_mut().zip([index, key, drawn(x, index)]) {
                             *held = k.choose(mask, new, *held);
                         }
                     }
@@ -390,10 +578,7 @@ impl Whole {
                 });
                 let index = k.trunc(k.over_lanes(Reduce::Min, k.to_float(next[0])));
                 let here = k.both(k.eq(next[0], index), k.lt(index, k.i32(none)));
-                let pick = |value: Value| {
-                    let high = b.pick(here, k.shift_right_zero(value, k.i32(16)));
-                    k.or(k.shl(high, 16), b.pick(here, k.and(value, k.i32(0xffff))))
-                };
+                let pick = |value: Value| b.sum_lanes(k.choose(here, value, k.i32(0))).low;
                 let found = k.both(k.eq(lane, slot), k.lt(index, k.i32(none)));
                 [
                     index,
@@ -406,5 +591,32 @@ impl Whole {
         k.store(&slices.indices, start, indices);
         k.store(&slices.keys, start, slot_keys);
         k.store(&slices.weights, start, weights);
+    }
+}
+
+impl Turn<'_> {
+    fn all(&self) -> std::ops::Range<usize> {
+        0..self.chunks * self.registers
+    }
+
+    fn logit(&self, b: &Block<'_>, register: usize) -> Value {
+        b.k.load(self.logits, b.k.i32((register * LANES) as i32))
+    }
+
+    /// Sums of registers, lane by lane.
+    fn sum(
+        &self,
+        b: &Block<'_>,
+        registers: std::ops::Range<usize>,
+        value: impl Fn(&Self, usize) -> Value,
+    ) -> Value {
+        let k = b.k;
+        let mut parts: [Option<Value>; PARTS] = [None; PARTS];
+        for register in registers {
+            let value = value(self, register);
+            let part = &mut parts[register % PARTS];
+            *part = Some(part.map_or(value, |sum| k.add(sum, value)));
+        }
+        parts.into_iter().flatten().reduce(|a, b| k.add(a, b)).expect("a chunk is not empty")
     }
 }

@@ -413,6 +413,11 @@ impl Kernel {
         self.binary("arith.addf", a, b)
     }
 
+    /// A quotient, to guess with.
+    pub fn divide(&self, a: Value, b: Value) -> Value {
+        self.binary("arith.divf", a, b)
+    }
+
     /// `a >= b`; false where either is NaN.
     pub fn at_least(&self, a: Value, b: Value) -> Value {
         self.compare("arith.cmpf", 3, a, b)

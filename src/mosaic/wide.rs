@@ -66,7 +66,7 @@ impl Kernel {
     }
 
     /// All 64 bits of a product of 32-bit numbers.
-    fn product_of_words(&self, a: Value, b: Value) -> Wide {
+    pub fn product_of_words(&self, a: Value, b: Value) -> Wide {
         let halves = |v| (self.and(v, self.i32(0xffff)), self.shift_right_zero(v, self.i32(16)));
         let ((a0, a1), (b0, b1)) = (halves(a), halves(b));
         let (p00, p01, p10, p11) = (self.mul(a0, b0), self.mul(a0, b1), self.mul(a1, b0), self.mul(a1, b1));
@@ -78,7 +78,7 @@ impl Kernel {
     }
 
     /// Near `a` as a float, within a few parts in 2²³.
-    fn near(&self, a: Wide) -> Value {
+    pub fn near(&self, a: Wide) -> Value {
         // Pieces that convert exactly. How their sum rounds does not matter: it is a guess that integers correct.
         let piece = |word: Value, shift: i32, mask: i32, exponent: i32| {
             let bits = self.and(self.shift_right_zero(word, self.i32(shift)), self.i32(mask));
@@ -133,7 +133,7 @@ impl WideArith for &Kernel {
     ///
     /// Guesses the quotient in floats, within one of the true one, and puts the remainder right in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
-        let reciprocal = self.binary("arith.divf", self.f32(1.0), self.near(b));
+        let reciprocal = self.divide(self.f32(1.0), self.near(b));
         let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
         let product = self.wmul(self.widen(quotient), b);
         let rest = self.wsub(a, product);
@@ -151,7 +151,7 @@ impl WideArith for &Kernel {
         // A guess of the quotient that is never too large, and less than one too small: so the remainder is not
         // negative, and fits a word. Eight such steps wait for one another: each is as short as can be.
         let less = 1.0 - 1.0 / (1 << 20) as f32;
-        let reciprocal = self.binary("arith.divf", self.f32(less), self.to_float(b.low));
+        let reciprocal = self.divide(self.f32(less), self.to_float(b.low));
         let scaled = self.fmul(reciprocal, self.f32(65536.0));
         let rest = match literal(a.low) {
             Some(0) => self.f32(0.0),

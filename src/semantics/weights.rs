@@ -65,8 +65,7 @@ pub fn weight_of_cubic<A: Arith>(a: A, q: A::Int, below_one: A::Int) -> A::Int {
     const TWO_TO_24: i32 = 24 << EXPONENT;
     let octaves = a.shl(a.and(q, a.int(!0x3ffff)), EXPONENT - 18);
     let scaled = a.add(a.to_bits(power), a.sub(a.int(TWO_TO_24), octaves));
-    let w = a.trunc(a.from_bits(scaled));
-    a.select(a.lt(w, a.int(MAX_WEIGHT)), w, a.int(MAX_WEIGHT))
+    a.trunc(a.at_most(a.from_bits(scaled), MAX_WEIGHT as f32))
 }
 
 #[cfg(test)]

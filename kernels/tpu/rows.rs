@@ -153,14 +153,29 @@ impl<'a> Rows<'a> {
         start: &[Value],
         each: impl Fn(&Memory, Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
+        let each = |rows: &Memory, chunk: Value, _: usize, state: &[Value]| each(rows, chunk, state);
+        self.pass_by(label, 1, start, each)
+    }
+
+    /// [`pass`](Rows::pass) by up to `together` chunks a turn, of which `each` sees how many they are: a short body
+    /// gains by more of it.
+    pub(super) fn pass_by(
+        &self,
+        label: &str,
+        together: usize,
+        start: &[Value],
+        each: impl Fn(&Memory, Value, usize, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
         let (k, layout) = (self.k, self.layout);
         if layout.residence == Residence::Streamed {
-            return self.streamed_pass(label, start, each);
+            return self.streamed_pass(label, start, |rows, chunk, state| each(rows, chunk, 1, state));
         }
         let rows = self.resident();
-        k.for_each_of(label, k.i32(layout.chunks as i32), start, |chunk, state| {
+        let together = if layout.chunks % together == 0 { together } else { 1 };
+        k.for_each_of(label, k.i32((layout.chunks / together) as i32), start, |turn, state| {
+            let chunk = k.mul(turn, k.i32(together as i32));
             let at = k.mul(chunk, k.i32(layout.chunk as i32));
-            each(&k.registers(&rows, at, layout.chunk), chunk, state)
+            each(&k.registers(&rows, at, together * layout.chunk), chunk, together, state)
         })
     }
 

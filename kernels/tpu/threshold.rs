@@ -147,8 +147,9 @@ pub(super) fn bisect(
     low
 }
 
-/// [`bisect`] for a top-p threshold, with places guessed where the weight below them is about what may be left out: its
-/// logarithm is nearly a straight line in the logit. `probe` returns whether a place reaches, and the weight below it.
+/// [`bisect`] for a top-p threshold, a key whose weight is sought, with places guessed where the weight below them is
+/// about what may be left out: its logarithm is nearly a straight line in the logit. `probe` is given the weight of a
+/// place, and returns whether it reaches, and the weight below it.
 pub(super) fn interpolate(
     b: &Block<'_>,
     nucleus: &Nucleus,
@@ -164,6 +165,8 @@ pub(super) fn interpolate(
     let start = [
         k.splat(low),
         k.splat(high),
+        nucleus.weight_of_key(b, b.long(low)),
+        k.splat(k.i32(1 << 24)),
         far,
         nucleus.max,
         k.fsub(aim, k.f32(4.0)),
@@ -171,12 +174,15 @@ pub(super) fn interpolate(
         k.splat(k.i32(0)),
         k.i32(0),
     ];
-    let open = |low: Value, high: Value| k.lt(k.add(low, k.i32(1)), high);
+    // Places between two that weigh the same, or next to it, have nothing to add.
+    let open = |low: Value, high: Value, light: Value, heavy: Value| {
+        k.both(k.lt(k.add(low, k.i32(1)), high), k.lt(k.add(light, k.i32(1)), heavy))
+    };
     let state = k.while_loop(
         label,
         start,
-        |[low, high, ..]| k.any(open(low, high)),
-        |[low, high, low_logit, high_logit, low_log, high_log, side, turn]| {
+        |[low, high, light, heavy, ..]| k.any(open(low, high, light, heavy)),
+        |[low, high, light, heavy, low_logit, high_logit, low_log, high_log, side, turn]| {
             let part = k.divide(k.fsub(aim, low_log), k.fsub(high_log, low_log));
             let part = k.fmax(k.fmin(part, k.f32(0.98)), k.f32(0.02));
             let logit = k.fadd(low_logit, k.fmul(part, k.fsub(high_logit, low_logit)));
@@ -184,10 +190,11 @@ pub(super) fn interpolate(
             // Every fourth time the middle, so that it ends soon whatever the row looks like.
             let middle = k.add(k.and(low, high), k.shr(k.xor(low, high), 1));
             let halve = k.splat(k.eq(k.and(turn, k.i32(3)), k.i32(3)));
-            let going = open(low, high);
+            let going = open(low, high, light, heavy);
             let place = k.choose(going, k.choose(halve, middle, guess), low);
 
-            let (reaches, below) = probe(place);
+            let weight = nucleus.weight_of_key(b, b.long(place));
+            let (reaches, below) = probe(weight);
             let (up, down) = (k.both(going, reaches), k.both(going, k.not(reaches)));
             let logit = k.from_bits(order_key(k, b.long(place)));
             let log = b.log2(below);
@@ -198,6 +205,8 @@ pub(super) fn interpolate(
             [
                 k.choose(up, place, low),
                 k.choose(down, place, high),
+                k.choose(up, weight, light),
+                k.choose(down, weight, heavy),
                 k.choose(up, logit, low_logit),
                 k.choose(down, logit, high_logit),
                 k.choose(up, log, k.choose(high_again, half(low_log), low_log)),
@@ -207,5 +216,5 @@ pub(super) fn interpolate(
             ]
         },
     );
-    state[0]
+    state[2]
 }

@@ -68,21 +68,22 @@ impl Whole {
         Whole { weights, focus }
     }
 
-    /// One pass; `each` sees a turn's registers.
+    /// One pass; `each` sees a turn's registers, up to `together` chunks of a row's.
     fn pass(
         &self,
         b: &Block<'_>,
         source: Source<'_>,
-        label: &str,
+        (label, together): (&str, usize),
         start: &[Value],
         each: impl Fn(&Turn<'_>, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
         let k = b.k;
         match source {
-            Source::Rows => b.rows.pass(label, start, |logits, chunk, state| {
-                let at = k.mul(chunk, k.i32(b.layout.chunk as i32));
-                let weights = self.weights.as_ref().map(|weights| k.registers(weights, at, b.layout.chunk));
-                each(&Turn { logits, weights, chunk, chunks: 1, registers: b.layout.chunk }, state)
+            Source::Rows => b.rows.pass_by(label, together, start, |logits, chunk, chunks, state| {
+                let registers = b.layout.chunk;
+                let at = k.mul(chunk, k.i32(registers as i32));
+                let weights = self.weights.as_ref().map(|all| k.registers(all, at, chunks * registers));
+                each(&Turn { logits, weights, chunk, chunks, registers }, state)
             }),
             Source::List(list) => list.pass(b, label, start, |logits, weights, chunk, chunks, state| {
                 let weights = Some(weights.clone());
@@ -101,7 +102,7 @@ impl Whole {
     ) -> [Value; N] {
         let k = b.k;
         let start = vec![k.splat(k.f32(0.0)); N * PARTS];
-        let counts = self.pass(b, source, label, &start, |turn, state| {
+        let counts = self.pass(b, source, (label, 2), &start, |turn, state| {
             let mut state = state.to_vec();
             for register in turn.all() {
                 let x = turn.logit(b, register);
@@ -164,8 +165,7 @@ impl Whole {
         let beyond = k.add(b.short(max_key), k.i32(1));
         let closed = k.either(off, nucleus.greedy_row);
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
-        let edge = self.nucleus_edge(b, source, nucleus, kept, total, target, lowest, high);
-        let theta = nucleus.weight_of_key(b, k.max(b.long(edge), k.i32(NEG_INF_KEY)));
+        let theta = self.nucleus_weight(b, source, nucleus, kept, total, target, (lowest, high));
         let least_weight = nucleus.least(b, k.choose(off, k.i32(0), theta));
 
         k.comment("the draw");
@@ -337,7 +337,7 @@ impl Whole {
     /// Weighs what is above the edge, keeps the weights where there is room, and adds them up.
     fn weigh_all(&self, b: &Block<'_>, source: Source<'_>, nucleus: &Nucleus, kept: Kept) -> Wide {
         let k = b.k;
-        self.sum(b, source, "weights", |turn, register| {
+        self.sum(b, source, ("weights", 1), |turn, register| {
             let weight = self.fresh_weight(b, nucleus, kept, turn.logit(b, register));
             if let Some(weights) = &turn.weights {
                 k.store(weights, k.i32((register * LANES) as i32), weight);
@@ -367,9 +367,10 @@ impl Whole {
         }
     }
 
-    /// The largest key in `lowest..high` that entries with so much weight as `target` reach.
+    /// The largest weight such that entries which weigh as much weigh `target` together. It is sought by key, in
+    /// `lowest..high`.
     #[allow(clippy::too_many_arguments)]
-    fn nucleus_edge(
+    fn nucleus_weight(
         &self,
         b: &Block<'_>,
         source: Source<'_>,
@@ -377,38 +378,17 @@ impl Whole {
         kept: Kept,
         total: Wide,
         target: Wide,
-        lowest: Value,
-        high: Value,
+        range: (Value, Value),
     ) -> Value {
         let k = b.k;
-        let sum_from = |place: Value| {
-            let edge = just_below(k, b.long(place));
-            self.sum(b, source, "sum", |turn, register| {
+        let shares = (total, k.wsub(total, target));
+        interpolate(b, nucleus, "top-p threshold, a pass each", range, shares, |least| {
+            let sum = self.sum(b, source, ("sum", 2), |turn, register| {
                 let weight = self.weight(b, nucleus, kept, turn, register);
-                k.choose(k.above(turn.logit(b, register), edge), weight, k.i32(0))
-            })
-        };
-        match source {
-            Source::List(_) => bisect(k, "top-p threshold, a pass each", lowest, high, |place| Probe {
-                reaches: k.not(k.wlt(sum_from(place), target)),
-                exact: None,
-            }),
-            // A pass is dear: guess.
-            Source::Rows => {
-                let allowed = k.wsub(total, target);
-                interpolate(
-                    b,
-                    nucleus,
-                    "top-p threshold, a pass each",
-                    (lowest, high),
-                    (total, allowed),
-                    |place| {
-                        let sum = sum_from(place);
-                        (k.not(k.wlt(sum, target)), k.wsub(total, sum))
-                    },
-                )
-            }
-        }
+                k.choose(k.ge(weight, least), weight, k.i32(0))
+            });
+            (k.not(k.wlt(sum, target)), k.wsub(total, sum))
+        })
     }
 
     /// The sum of what `value` gives for each register.
@@ -416,12 +396,12 @@ impl Whole {
         &self,
         b: &Block<'_>,
         source: Source<'_>,
-        label: &str,
+        (label, together): (&str, usize),
         value: impl Fn(&Turn<'_>, usize) -> Value,
     ) -> Wide {
         let k = b.k;
         let start = [k.splat(k.i32(0)); 2];
-        let sums = self.pass(b, source, label, &start, |turn, state| {
+        let sums = self.pass(b, source, (label, together), &start, |turn, state| {
             let sum = turn.sum(b, turn.all(), &value);
             // In halves, whose sums over turns do not overflow.
             vec![
@@ -444,7 +424,7 @@ impl Whole {
         let k = b.k;
         let lane = k.lane();
         let start = [k.splat(k.i32(0)); 2];
-        let sums = self.pass(b, source, label, &start, |turn, state| {
+        let sums = self.pass(b, source, (label, 1), &start, |turn, state| {
             let mut sums = Wide { low: state[0], high: state[1] };
             for chunk in 0..turn.chunks {
                 let registers = chunk * turn.registers..(chunk + 1) * turn.registers;

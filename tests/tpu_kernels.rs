@@ -194,7 +194,8 @@ fn scratch() {
                 .map(|_| RowParams::new(k, 0.95, 0.0, 1.0, random_words(rng.random(), 0), spec.vocab))
                 .collect();
         }
-        cases.add(&spec, &chip(words[5], None), &problem);
+        let (name, vmem) = words[5].split_once('/').unwrap_or((words[5], ""));
+        cases.add(&spec, &chip(name, vmem.parse::<usize>().ok().map(|n| n * MIB)), &problem);
     }
     let folder = cases.folder.join("trips.json");
     cases.check(&["--trips", folder.to_str().unwrap()]);

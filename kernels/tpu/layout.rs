@@ -13,8 +13,8 @@ const CELL: usize = 8;
 const DEPTH: usize = 8;
 /// Pieces in which a block is copied from HBM, so that work on the first begins before the last has come.
 const PIECES: usize = 8;
-/// VMEM left to the compiler: windows of the small operands, spilled registers.
-const RESERVED: usize = 2 << 20;
+/// VMEM for the windows of the small operands and for spilled registers.
+const RESERVED: usize = 3 << 20;
 /// Longest row that chunk sums, one a lane, cover.
 pub(super) const LARGEST_VOCAB: usize = LANES * CHUNK * LANES;
 
@@ -54,6 +54,8 @@ pub(super) struct Layout {
     /// There is a list, for rows between few survivors and all of a row.
     pub(super) list: bool,
     /// VMEM that the kernel needs, in bytes.
+    needs: usize,
+    /// VMEM that it may have.
     pub(super) vmem: usize,
 }
 
@@ -65,7 +67,8 @@ impl Layout {
         let registers = spec.vocab.div_ceil(LANES);
         let chunk = registers.next_multiple_of(CELL).min(CHUNK);
         let chunks = registers.div_ceil(chunk);
-        let layout = |residence, keep_weights, cell| {
+        let arbitrary = spec.path == Path::Arbitrary;
+        let layout = |residence, keep_weights, cell, list| {
             let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
             let register = SUBLANES * LANES * 4;
             let row = chunks * chunk * register;
@@ -76,7 +79,6 @@ impl Layout {
             let weights = if keep_weights { row } else { 0 };
             let cells = 3 * row / cell;
             let focus = chunk * register;
-            let list = spec.path == Path::Arbitrary;
             let listed = if list { List::bytes(chunks) } else { 0 };
             Layout {
                 blocks: spec.batch.div_ceil(SUBLANES),
@@ -89,21 +91,25 @@ impl Layout {
                 keep_weights,
                 depth: DEPTH,
                 list,
-                vmem: logits + weights + cells + focus + listed + RESERVED,
+                needs: logits + weights + cells + focus + listed + RESERVED,
+                vmem,
             }
         };
         let buffers = if spec.batch > SUBLANES { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
+        // A list spares passes, weights spare computing in them, small cells spare looking again.
         let choices = [
-            layout(resident(buffers), true, CELL),
-            layout(resident(1), true, CELL),
-            layout(resident(1), true, chunk),
-            layout(resident(1), false, CELL),
-            layout(resident(1), false, chunk),
-            layout(Residence::Streamed, false, CELL),
+            layout(resident(buffers), true, CELL, arbitrary),
+            layout(resident(1), true, CELL, arbitrary),
+            layout(resident(1), true, chunk, arbitrary),
+            layout(resident(1), false, CELL, arbitrary),
+            layout(resident(1), false, chunk, arbitrary),
+            layout(Residence::Streamed, false, CELL, arbitrary),
+            layout(Residence::Streamed, false, chunk, arbitrary),
+            layout(Residence::Streamed, false, CELL, false),
         ];
-        let fits = |layout: &&Layout| layout.vmem <= vmem;
-        *choices.iter().find(fits).unwrap_or(&layout(Residence::Streamed, false, chunk))
+        let fits = |layout: &&Layout| layout.needs <= vmem;
+        *choices.iter().find(fits).unwrap_or(&layout(Residence::Streamed, false, chunk, false))
     }
 
     /// Registers of a row with all of its last chunk.

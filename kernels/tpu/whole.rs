@@ -52,6 +52,8 @@ struct Turn<'a> {
 #[derive(Clone, Copy)]
 struct Kept {
     edge: Value,
+    /// Logits above this float are at the threshold or above it.
+    reaches: Value,
     threshold: Value,
     ties: Value,
     last_tie: Value,
@@ -247,6 +249,7 @@ impl Whole {
         let crowded = k.lt(none, open);
         let kept = Kept {
             edge: k.choose(crowded, exceeds, reaches),
+            reaches,
             threshold,
             ties: open,
             last_tie,
@@ -275,6 +278,7 @@ impl Whole {
         let threshold = k.choose(is_greedy, max_key, kept.threshold);
         let drawn = Kept {
             edge: k.choose(is_greedy, k.f32(f32::INFINITY), kept.edge),
+            reaches: kept.reaches,
             threshold,
             ties: k.choose(is_greedy, k.i32(1), kept.ties),
             last_tie: k.choose(is_greedy, greedy, kept.last_tie),
@@ -531,40 +535,39 @@ impl Whole {
         drawn: impl Fn(Value, Value) -> Value,
     ) {
         let k = b.k;
-        let Kept { threshold, last_tie, .. } = top_k;
         let (lane, none) = (k.lane(), 1 << 24);
+        let lowest = k.eq(top_k.threshold, k.i32(NEG_INF_KEY));
+        let last = k.min(top_k.last_tie, k.i32(b.spec.vocab as i32 - 1));
         let start = [k.splat(k.i32(-1)), k.splat(k.i32(-1)), k.splat(k.i32(0)), k.splat(k.i32(0))];
         let [_, indices, slot_keys, weights] =
             k.for_each("slots of the k-slices", k.i32(b.slots() as i32), start, |slot, state| {
                 let [previous, indices, held_keys, held_weights] = state;
-                let start = [k.splat(k.i32(none)), k.splat(k.i32(0)), k.splat(k.i32(0))];
+                let start = [k.splat(k.i32(none)), k.splat(k.f32(0.0))];
                 let next = b.rows.pass("the next kept entry", &start, |chunk, number, state| {
-                    let mut state = state.to_vec();
-                    let first = k.mul(number, k.i32((b.layout.chunk * LANES) as i32));
+                    let [mut least, mut logit] = [state[0], state[1]];
+                    let first = k.add(lane, k.mul(number, k.i32((b.layout.chunk * LANES) as i32)));
                     for register in 0..b.layout.chunk {
-                        let x = k.load(chunk, k.i32((register * LANES) as i32));
-                        let index = k.add(lane, k.add(first, k.i32((register * LANES) as i32)));
-                        let key = keys(k, x);
-                        let tie = k.both(k.eq(key, threshold), k.ge(last_tie, index));
-                        let kept = k.either(k.lt(threshold, key), tie);
-                        let there = k.both(kept, k.lt(index, k.i32(b.spec.vocab as i32)));
-                        let first = k.both(k.lt(previous, index), k.lt(index, state[0]));
-                        let mask = k.both(there, first);
-                        for (held, new) in state.iter_mut().zip([index, key, drawn(x, index)]) {
-                            *held = k.choose(mask, new, *held);
-                        }
+                        let at = k.i32((register * LANES) as i32);
+                        let (x, index) = (k.load(chunk, at), k.add(first, at));
+                        let tie = k.both(k.either(lowest, k.above(x, top_k.reaches)), k.ge(last, index));
+                        let kept = k.either(k.above(x, top_k.edge), tie);
+                        let first = k.both(k.lt(previous, index), k.lt(index, least));
+                        let mask = k.both(kept, first);
+                        least = k.choose(mask, index, least);
+                        logit = k.choose(mask, x, logit);
                     }
-                    state
+                    vec![least, logit]
                 });
                 let index = k.trunc(k.over_lanes(Reduce::Min, k.to_float(next[0])));
                 let here = k.both(k.eq(next[0], index), k.lt(index, k.i32(none)));
-                let pick = |value: Value| b.sum_lanes(k.choose(here, value, k.i32(0))).low;
+                let bits = b.sum_lanes(k.choose(here, k.bits(next[1]), k.i32(0))).low;
+                let x = k.from_bits(bits);
                 let found = k.both(k.eq(lane, slot), k.lt(index, k.i32(none)));
                 [
                     index,
                     k.choose(found, index, indices),
-                    k.choose(found, pick(next[1]), held_keys),
-                    k.choose(found, pick(next[2]), held_weights),
+                    k.choose(found, keys(k, x), held_keys),
+                    k.choose(found, drawn(x, index), held_weights),
                 ]
             });
         let start = k.i32(0);

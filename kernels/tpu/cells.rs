@@ -119,7 +119,14 @@ impl Cells {
     }
 
     /// One chunk of the pass; the state is the bins. With `clean`, NaN counts as −inf and is marked in one more value.
-    fn chunk(&self, b: &Block<'_>, chunk: &Memory, number: Value, state: &[Value], clean: bool) -> Vec<Value> {
+    fn chunk(
+        &self,
+        b: &Block<'_>,
+        chunk: &Memory,
+        number: Value,
+        state: &[Value],
+        clean: bool,
+    ) -> Vec<Value> {
         let (k, cell) = (b.k, b.layout.cell);
         let mut state = state.to_vec();
         let count = Self::in_chunk(b);
@@ -366,7 +373,9 @@ impl Survivors {
     fn write(&self, b: &Block<'_>, stack: &Stack) {
         let k = b.k;
         let places = stack.places.iter().chain([&stack.overflow]);
-        for (memory, values) in [(&self.values, stack.values.iter().collect()), (&self.places, places.collect::<Vec<_>>())] {
+        for (memory, values) in
+            [(&self.values, stack.values.iter().collect()), (&self.places, places.collect::<Vec<_>>())]
+        {
             for (level, &value) in values.into_iter().enumerate() {
                 k.store(memory, k.i32((level * LANES) as i32), value);
             }

@@ -3,7 +3,7 @@
 use super::block::{Block, Outcome};
 use super::few::Slices;
 use super::nucleus::Nucleus;
-use super::threshold::{count_lanes, just_below, keys, bisect, Probe};
+use super::threshold::{bisect, count_lanes, just_below, keys, Probe};
 use crate::kernels::Column;
 use crate::mosaic::wide::Wide;
 use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
@@ -35,8 +35,7 @@ struct Kept {
 impl Whole {
     pub(super) fn new(b: &Block<'_>) -> Whole {
         let width = b.layout.padded() * LANES;
-        let weights =
-            b.layout.keep_weights.then(|| b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
+        let weights = b.layout.keep_weights.then(|| b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
         let focus = b.k.scratch(Elem::I32, &[SUBLANES, b.layout.chunk * LANES], Space::Vmem);
         Whole { weights, focus }
     }
@@ -261,12 +260,7 @@ impl Whole {
     }
 
     /// The sum of each chunk, chunk `i` in lane `i`.
-    fn chunk_sums(
-        &self,
-        b: &Block<'_>,
-        label: &str,
-        value: impl Fn(&Memory, Value, usize) -> Value,
-    ) -> Wide {
+    fn chunk_sums(&self, b: &Block<'_>, label: &str, value: impl Fn(&Memory, Value, usize) -> Value) -> Wide {
         let k = b.k;
         let lane = k.lane();
         let start = [k.splat(k.i32(0)); 2];

@@ -2,6 +2,7 @@
 // Each test program compiles this file into itself and uses its part.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod probes;
 pub mod tpu;
 
 use std::path::PathBuf;

@@ -173,14 +173,11 @@ impl Cases {
 
     /// Runs the interpreter on all cases, which must agree.
     pub fn check(self, options: &[&str]) -> Checked {
+        let start = Instant::now();
         match self.run(options) {
             Ok(checked) => {
-                println!(
-                    "{}: {} cases, {} values agree",
-                    self.folder.display(),
-                    checked.cases,
-                    checked.values
-                );
+                let (Checked { cases, values }, seconds) = (checked, start.elapsed().as_secs());
+                println!("{}: {cases} cases, {values} values agree, {seconds} s", self.folder.display());
                 fs::remove_dir_all(&self.folder).unwrap();
                 checked
             }

@@ -17,7 +17,7 @@ LINK := -L$(TARGET)/release -lnucleus -Wl,-rpath,$(TARGET)/release
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
@@ -56,9 +56,23 @@ demo: deps build examples plugins ## generate text on two backends and compare
 	@cmp $(BIN)/builtin.txt $(BIN)/alone.txt && echo "in a shared batch and alone: identical"
 
 .PHONY: test
-test: deps plugins examples ## run every test: Rust, C, exported symbols, header
+test: deps plugins interpreter examples ## run every test: Rust, TPU kernels in an interpreter, C, exported symbols, header
 	cargo test --locked --workspace --no-fail-fast
 	@tests/c/run.sh
+
+.PHONY: test-tpu-full
+test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: an hour on two cores; NUCLEUS_UPDATE_DOCS=1 puts it in docs/tpu.md
+	NUCLEUS_TPU_FULL=1 cargo test --locked --test tpu_grid -- --nocapture
+
+.PHONY: tpu-table
+tpu-table: build plugins interpreter ## count the TPU kernels' cycles, for the table in docs/tpu.md: ten minutes
+	cargo run --locked --example tpu_cases -- $(TARGET)/tpu-table
+	python3 scripts/tpu_table.py $(TARGET)/release/nucleus .cache/plugins/libtpu.so $(TARGET)/tpu-table
+	@rm -rf $(TARGET)/tpu-table
+
+.PHONY: check-tpu
+check-tpu: deps plugins interpreter ## on a TPU host: what only a TPU can show (docs/hardware-checklist.md)
+	cargo test --release --locked --test tpu_hardware -- --nocapture --test-threads=1
 
 .PHONY: bench
 bench: deps ## measure; one JSON object a line, also in target/bench.jsonl; draws docs/bench.png

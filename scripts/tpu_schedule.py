@@ -7,6 +7,10 @@ BUNDLES is a `*final_bundles.txt` of libtpu's dump (`--xla_jf_dump_to=DIR --xla_
 cycle; TRIPS the report of the interpreter (`--trips`) on the same program. The loops and branches of the two are
 matched by their order and nesting; what does not match is an error. Not in the figure: DMA, which runs beside the
 schedule, and stalls on results of the cross-lane unit.
+
+A kernel of several grid steps lies in a loop that the compiler made, as often as its exit test says (two turns more
+than there are steps), inside a part that is skipped but for one turn a step. What the compiler put beside that part,
+such as copies of windows, counts as run in every step, and the rest of the loop in every turn.
 """
 
 import argparse
@@ -16,6 +20,7 @@ import sys
 
 BUNDLE = re.compile(r"^\s*(0x[0-9a-f]+|0)\s+(LH|LB|LE|PB|PF|CT)?\s*:\s*(>*)\s*(.*)$")
 BRANCH = re.compile(r"sbr\.rel \((!?%\w+)\) target = \$region(\d+)")
+EXIT_TEST = re.compile(r"scmp\.\w+\.s32\.totalorder\s+%\S+,\s*(\d+)\s*/\* loop exit test \*/")
 STARTS = re.compile(r"Start(?:/End empty)? region (\d+)")
 
 
@@ -140,6 +145,28 @@ def leftover(node):
     return all(leftover(child) for child in node.children)
 
 
+def match_kernel(root, bundles, items, steps):
+    """Matches a whole kernel; whether the schedule has its structure."""
+    if steps == 1 and match(root.children, items):
+        return True
+    grids = [node for node in root.children if node.kind == "loop"]
+    if len(grids) != 1 or not all(leftover(node) for node in root.children if node is not grids[0]):
+        return False
+    grid = grids[0]
+    for body in grid.children:
+        others = [node for node in grid.children if node is not body]
+        if body.kind == "skip" and all(leftover(node) for node in others) and match(body.children, items):
+            tests = [EXIT_TEST.search(b["text"]) for b in bundles[grid.start : grid.end] if b["depth"] == grid.depth]
+            turns = [int(test[1]) for test in tests if test]
+            # Two loops of one depth would be two tests; those of inner loops are moved to where the depth is theirs.
+            grid.count, grid.name = turns[-1] if turns else steps + 2, "grid loop"
+            body.count, body.name = steps, "grid step"
+            for node in others:
+                node.count, node.name = steps, "window of the grid"
+            return steps <= grid.count <= steps + 2
+    return False
+
+
 def weigh(root, bundles):
     """Cycles, and those of each node without what is nested in it."""
     owner = [root] * len(bundles)
@@ -164,6 +191,16 @@ def weigh(root, bundles):
     return sum(p[1] for p in parts.values()), list(parts.values())
 
 
+def cycles_of(path, report):
+    """A schedule's bundles and cycles, and its parts, by a kernel's report; None where the two do not match."""
+    bundles = read_bundles(path)
+    root = schedule_tree(bundles)
+    if not match_kernel(root, bundles, text_tree(report["loops"]), report["steps"]):
+        return None
+    cycles, parts = weigh(root, bundles)
+    return bundles, cycles, parts
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("bundles")
@@ -176,11 +213,10 @@ def main():
     for name, kernels in reports.items():
         if arguments.case and arguments.case not in name:
             continue
-        bundles = read_bundles(arguments.bundles)
-        root = schedule_tree(bundles)
-        if not match(root.children, text_tree(kernels[0]["loops"])):
+        found = cycles_of(arguments.bundles, kernels[0])
+        if not found:
             sys.exit(f"{name}: the schedule's loops and branches are not those of the kernel's text")
-        cycles, parts = weigh(root, bundles)
+        bundles, cycles, parts = found
         print(f"{name[:60]}: {len(bundles)} bundles, {cycles} cycles, {cycles / arguments.ghz / 1e3:.2f} us")
         if arguments.parts:
             for size, total, node in sorted(parts, key=lambda p: p[2].start):
@@ -188,4 +224,5 @@ def main():
                     print(f"    {bundles[node.start]['address']:#7x} {size:5} bundles x {node.count:4} = {total:7}  {node.name}")
 
 
-main()
+if __name__ == "__main__":
+    main()

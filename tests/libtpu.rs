@@ -2,13 +2,15 @@
 //!
 //! One test, since it sets environment variables, which no other thread may read meanwhile.
 
+mod common;
+
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nucleus::ahead::{compile_ahead, AheadOptions};
 use nucleus::kernels::{Target, Wanted};
-use nucleus::pjrt::{host_has_tpu, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
+use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
 use nucleus::problem::Dtype;
 use nucleus::program_dir::System;
 use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
@@ -53,6 +55,12 @@ fn libtpu_without_a_tpu() {
         assert_eq!((chip.name, chip.tensor_cores), (generation, cores), "{name}");
         // What the tool takes for a generation is what a topology of it gives.
         assert_eq!(Target::named(generation), Some(system.target()), "{name}");
+        // What tests/tpu_hardware.rs asks of a TPU must at least compile without one.
+        let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);
+        for probe in common::probes::PROBES {
+            let compiled = plugin.compile_ahead(&topology, &probe.text(), &options);
+            compiled.unwrap_or_else(|error| panic!("{name}: {probe:?}: {error}"));
+        }
     }
 
     if !host_has_tpu() {

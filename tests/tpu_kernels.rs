@@ -1,202 +1,234 @@
 //! The TPU kernels without a TPU: the program that libtpu would receive is run by an interpreter of its own making
-//! (`tests/tpu/interpreter`), and every output array must equal the built-in backend's, bit for bit.
+//! (`tests/tpu/interpreter`), and every output array must equal the built-in backend's, bit for bit. A set that
+//! represents the grid of `tests/tpu_grid.rs`, in a few minutes.
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
+use common::tpu::{chip, kinds_from, layouts, problem_of, spec, Cases};
 use common::*;
-use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted};
+use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::problem::Dtype;
-use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
-use nucleus::semantics::params::RowParams;
-use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
-use serde_json::json;
 
-const MIB: usize = 1 << 20;
+const PATHS: [Way; 3] = [Way::Bounded(64), Way::Bounded(128), Way::Arbitrary];
+const DTYPES: [Dtype; 3] = [Dtype::Bf16, Dtype::F32, Dtype::F16];
 
-/// A generation, with another size of its memory if one is given: what a kernel must not fit leads to other ways through.
-fn chip(name: &str, vmem: Option<usize>) -> Chip {
-    match Target::named(name) {
-        Some(Target::Tpu(chip)) => Chip { vmem_bytes: vmem.unwrap_or(chip.vmem_bytes), ..chip },
-        _ => panic!("{name} is no TPU"),
-    }
+fn cases(name: &str) -> Cases {
+    Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name))
 }
 
-const PLAIN_CALL: Wanted = Wanted { topk_logits: false, weights: false, slices: false };
-
-fn debug_call(path: Way) -> Wanted {
-    Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary }
-}
-
-/// Cases for the interpreter, in a folder of their own.
-struct Cases {
-    folder: PathBuf,
-    list: Vec<serde_json::Value>,
-}
-
-impl Cases {
-    fn new(name: &str) -> Cases {
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name);
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).unwrap();
-        Cases { folder, list: Vec::new() }
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> String {
-        std::fs::write(self.folder.join(name), bytes).unwrap();
-        name.to_owned()
-    }
-
-    /// One program on one batch.
-    fn add(&mut self, spec: &Spec, chip: &Chip, problem: &Problem) {
-        assert_eq!((spec.batch, spec.vocab, spec.dtype), (problem.len(), problem.vocab, problem.dtype));
-        let number = self.list.len();
-        let program = format!("{}_{}_{}.mlir", spec.name(), chip.name, chip.vmem_bytes / MIB);
-        if !self.folder.join(&program).exists() {
-            self.write(&program, tpu::emit(spec, chip).as_bytes());
-        }
-        let logits: Vec<u8> = match problem.dtype {
-            Dtype::F32 => problem.f32s.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect(),
-            _ => problem.u16s.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
-        let params: Vec<u8> = problem
-            .rows
-            .iter()
-            .flat_map(|row| pack_params(row, problem.options, problem.dtype))
-            .flat_map(i32::to_le_bytes)
-            .collect();
-        let inputs =
-            [self.write(&format!("{number}.logits"), &logits), self.write(&format!("{number}.params"), &params)];
-        let expected: Vec<String> = expected(spec, problem)
-            .iter()
-            .enumerate()
-            .map(|(i, bytes)| self.write(&format!("{number}.expected{i}"), bytes))
-            .collect();
-        let name = format!("{number} {} {:?}", spec.name(), problem.kinds);
-        self.list.push(json!({"name": name, "program": program, "inputs": inputs, "expected": expected}));
-    }
-
-    /// Runs the interpreter on all cases.
-    fn check(&self, options: &[&str]) {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = root.join(".cache/interpreter/bin/python");
-        assert!(python.exists(), "{} is missing: run `make interpreter`", python.display());
-        self.write("cases.json", json!(self.list).to_string().as_bytes());
-        let output = Command::new(python)
-            .args(["-m", "interpreter", "check"])
-            .args(options)
-            .arg(&self.folder)
-            .env("PYTHONPATH", root.join("tests/tpu"))
-            .output()
-            .unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "the interpreter does not agree with the built-in backend");
-        assert_eq!(text.lines().filter(|line| line.contains("PASS")).count(), self.list.len());
-        if std::env::var_os("KEEP").is_none() {
-            std::fs::remove_dir_all(&self.folder).unwrap();
+/// Batches of rows of one kind, which all go the same way through the kernel.
+fn each_kind_alone(name: &str, vocab: usize, dtype: Dtype) {
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut cases = cases(name);
+    for path in [Way::Bounded(64), Way::Arbitrary] {
+        for debug in [false, true] {
+            let spec = spec(path, 8, vocab, dtype, debug);
+            for kind in ROW_KINDS {
+                cases.add(&spec, &chip("v5e"), &problem_of(&spec, vec![kind; 8], &mut rng));
+            }
         }
     }
-}
-
-/// What the built-in backend says, in the order and layout of the program's results.
-fn expected(spec: &Spec, problem: &Problem) -> Vec<Vec<u8>> {
-    let max_k = match spec.path {
-        Way::Bounded(max_k) => max_k,
-        Way::Arbitrary => 128,
-    };
-    let options = SamplerOptions {
-        backend: BackendChoice::Builtin,
-        max_k,
-        num_threads: 1,
-        ..SamplerOptions::default()
-    };
-    let entry = if spec.path == Way::Arbitrary { Entry::Arbitrary } else { Entry::Bounded };
-    let sampler = Sampler::new(&options).unwrap();
-    let wanted = spec.wanted;
-    let ask = Ask { topk_logits: wanted.topk_logits, weights: wanted.weights, slices: wanted.slices };
-    let answers = sample(&sampler, entry, problem, ask);
-    let ints = |values: &[i32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let words = |values: &[u32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let logits = |values: &[u32]| match spec.dtype {
-        Dtype::F32 => words(values),
-        _ => values.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect(),
-    };
-    let mut arrays = vec![[
-        ints(&answers.next_tokens),
-        ints(&answers.greedy_sampled),
-        words(&answers.random_high),
-        words(&answers.random_low),
-        words(&answers.row_status),
-    ]
-    .concat()];
-    if wanted.topk_logits {
-        arrays.push(logits(&answers.topk_logits));
-    }
-    if wanted.weights {
-        arrays.push(ints(&answers.weights));
-    }
-    if wanted.slices {
-        let slots = max_k.min(spec.vocab);
-        let cut = |values: &[i32]| values.chunks(max_k).flat_map(|row| row[..slots].to_vec()).collect::<Vec<_>>();
-        let cut_bits =
-            |values: &[u32]| values.chunks(max_k).flat_map(|row| row[..slots].to_vec()).collect::<Vec<_>>();
-        arrays.push(ints(&cut(&answers.indices_k)));
-        arrays.push(logits(&cut_bits(&answers.topk_logits_k)));
-        arrays.push(ints(&cut(&answers.weights_k)));
-    }
-    arrays
-}
-
-/// Eight rows of a kind, each with other parameters.
-fn rows_of(kind: RowKind, spec: &Spec, rng: &mut StdRng) -> Problem {
-    let largest = match spec.path {
-        Way::Bounded(max_k) => Some(max_k as i32),
-        Way::Arbitrary => None,
-    };
-    let mut problem = Problem::random(spec.dtype, spec.batch, spec.vocab, largest, rng);
-    problem.kinds = vec![kind; spec.batch];
-    let bits =
-        problem.kinds.iter().flat_map(|&kind| make_row(kind, spec.vocab, rng)).map(|x| spec.dtype.round(x)).collect();
-    problem.set_bits(bits);
-    problem
-}
-
-fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) -> Spec {
-    let wanted = if debug { debug_call(path) } else { PLAIN_CALL };
-    Spec { path, batch, vocab, dtype, stable: true, wanted }
+    assert_eq!(cases.check(&[]).cases, 4 * ROW_KINDS.len());
 }
 
 #[test]
-fn scratch() {
-    let Ok(text) = std::env::var("SCRATCH") else { return };
-    let words: Vec<&str> = text.split(' ').collect();
-    let path = if words[0] == "arbitrary" { Way::Arbitrary } else { Way::Bounded(words[0].parse().unwrap()) };
-    let dtype = match words[3] {
-        "f32" => Dtype::F32,
-        "bf16" => Dtype::Bf16,
-        _ => Dtype::F16,
-    };
-    let spec = spec(path, words[1].parse().unwrap(), words[2].parse().unwrap(), dtype, words[4] == "debug");
-    let mut rng = StdRng::seed_from_u64(7);
-    let mut cases = Cases::new("scratch");
-    for kind in ROW_KINDS {
-        if words.len() > 6 && !format!("{kind:?}").eq_ignore_ascii_case(words[6]) {
-            continue;
+fn each_kind_of_row_alone_bf16() {
+    each_kind_alone("alone_bf16", 4099, Dtype::Bf16);
+}
+
+#[test]
+fn each_kind_of_row_alone_f32() {
+    each_kind_alone("alone_f32", 4099, Dtype::F32);
+}
+
+#[test]
+fn each_kind_of_row_alone_f16() {
+    each_kind_alone("alone_f16", 1000, Dtype::F16);
+}
+
+#[test]
+fn kinds_side_by_side() {
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut cases = cases("side_by_side");
+    let (mut start, mut turn) = (0, 0);
+    for vocab in [1, 2, 50, 127, 129, 1000, 4099] {
+        for (path, batch) in PATHS.into_iter().zip([16, 1, 8]) {
+            for debug in [false, true] {
+                // Over all vocabularies, every type with every path, plain and debug.
+                let spec = spec(path, batch, vocab, DTYPES[turn % 3], debug);
+                cases.add(&spec, &chip("v6e"), &problem_of(&spec, kinds_from(start, batch), &mut rng));
+                (start, turn) = (start + batch, turn + 1);
+            }
         }
-        let mut problem = rows_of(kind, &spec, &mut rng);
-        if words.len() > 7 {
-            let k: i32 = words[7].parse().unwrap();
-            problem.rows = (0..spec.batch)
-                .map(|_| RowParams::new(k, 0.95, 0.0, 1.0, random_words(rng.random(), 0), spec.vocab))
-                .collect();
-        }
-        let (name, vmem) = words[5].split_once('/').unwrap_or((words[5], ""));
-        cases.add(&spec, &chip(name, vmem.parse::<usize>().ok().map(|n| n * MIB)), &problem);
+        turn += 1;
     }
-    let folder = cases.folder.join("trips.json");
-    cases.check(&["--trips", folder.to_str().unwrap()]);
+    cases.check(&[]);
+}
+
+#[test]
+fn long_rows() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let mut cases = cases("long_rows");
+    let mut start = 0;
+    for vocab in [32_000, 128_256] {
+        for path in [Way::Bounded(128), Way::Arbitrary] {
+            for (dtype, debug, name) in
+                [(Dtype::Bf16, false, "v5e"), (Dtype::Bf16, true, "tpu7x"), (Dtype::F32, true, "v4")]
+            {
+                let spec = spec(path, 16, vocab, dtype, debug);
+                cases.add(&spec, &chip(name), &problem_of(&spec, kinds_from(start, 16), &mut rng));
+                start += 16;
+            }
+        }
+    }
+    cases.check(&[]);
+}
+
+/// A call of 13 rows as the library makes it: of 16 rows, of which the last real one fills up what is missing.
+#[test]
+fn rows_that_fill_a_bucket() {
+    let mut rng = StdRng::seed_from_u64(4);
+    let mut cases = cases("thirteen");
+    for path in PATHS {
+        for dtype in [Dtype::Bf16, Dtype::F32] {
+            let spec = spec(path, 16, 1000, dtype, true);
+            let mut problem = problem_of(&spec, kinds_from(4, 16), &mut rng);
+            let mut bits = problem.bits.clone();
+            for row in 13..16 {
+                bits.copy_within(12 * spec.vocab..13 * spec.vocab, row * spec.vocab);
+                problem.rows[row] = problem.rows[12].clone();
+                problem.kinds[row] = problem.kinds[12];
+            }
+            problem.set_bits(bits);
+            cases.add(&spec, &chip("v5e"), &problem);
+        }
+    }
+    cases.check(&[]);
+}
+
+/// Every layout that a size of vector memory leads to: one buffer or two, with and without kept weights, short cells
+/// and long, streamed.
+#[test]
+fn layouts_of_every_size_of_memory() {
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut cases = cases("layouts");
+    let mut start = 0;
+    for (path, dtype, debug) in [(Way::Arbitrary, Dtype::F32, true), (Way::Bounded(128), Dtype::Bf16, true)] {
+        let spec = spec(path, 16, 60_000, dtype, debug);
+        let chips = layouts(&spec);
+        assert!(chips.len() >= 6, "{}: {} layouts", spec.name(), chips.len());
+        for chip in chips {
+            cases.add(&spec, &chip, &problem_of(&spec, kinds_from(start, 16), &mut rng));
+            start += 16;
+        }
+    }
+    cases.check(&[]);
+}
+
+#[test]
+fn ties_that_all_stay() {
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut cases = cases("unstable");
+    for (vocab, debug) in [(50, true), (4099, true), (32_000, false)] {
+        for dtype in DTYPES {
+            let spec = Spec { stable: false, ..spec(Way::Arbitrary, 16, vocab, dtype, debug) };
+            let kinds = [RowKind::Tied, RowKind::Constant, RowKind::Normal, RowKind::NegativeZero];
+            let kinds = kinds.into_iter().cycle().take(16).collect();
+            cases.add(&spec, &chip("v5e"), &problem_of(&spec, kinds, &mut rng));
+        }
+    }
+    cases.check(&[]);
+}
+
+#[test]
+fn other_values_for_what_is_masked() {
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut cases = cases("replaced");
+    for path in [Way::Bounded(64), Way::Arbitrary] {
+        for dtype in DTYPES {
+            for replace_val in [f32::NEG_INFINITY, 0.0, -1.0e38, 1e-40] {
+                let spec = spec(path, 8, 1000, dtype, true);
+                let mut problem = problem_of(&spec, kinds_from(0, 8), &mut rng);
+                problem.options.replace_val = replace_val;
+                cases.add(&spec, &chip("v5e"), &problem);
+            }
+        }
+    }
+    cases.check(&[]);
+}
+
+/// Both paths on every kind of row, with options of the interpreter: what hardware may do otherwise.
+fn otherwise(name: &str, options: &[&str], with_nan: bool, batch: usize) {
+    let kinds: Vec<RowKind> = ROW_KINDS
+        .into_iter()
+        .filter(|kind| with_nan || !matches!(kind, RowKind::SomeNan | RowKind::AllNan))
+        .collect();
+    let mut rng = StdRng::seed_from_u64(8);
+    let mut cases = cases(name);
+    for path in [Way::Bounded(64), Way::Arbitrary] {
+        for dtype in [Dtype::Bf16, Dtype::F32] {
+            let spec = spec(path, batch, 4099, dtype, true);
+            // Two rounds: the kinds do not fill one batch of eight.
+            for start in (0..kinds.len()).step_by(batch) {
+                let some = (start..start + batch).map(|i| kinds[i % kinds.len()]).collect();
+                cases.add(&spec, &chip("v5e"), &problem_of(&spec, some, &mut rng));
+            }
+        }
+    }
+    cases.check(options);
+}
+
+#[test]
+fn subnormals_flushed() {
+    otherwise("flush", &["--flush"], true, 8);
+}
+
+/// Rows with a NaN are left out: where a maximum hides NaNs their status cannot be right. A TPU shows whether it does
+/// (docs/hardware-checklist.md).
+#[test]
+fn maxima_that_hide_nans() {
+    otherwise("nan_max", &["--nan-max=ignore"], false, 8);
+}
+
+#[test]
+fn copies_that_are_done_at_once() {
+    otherwise("eager", &["--dma=eager"], true, 16);
+}
+
+#[test]
+fn blocks_in_the_other_order() {
+    otherwise("reverse", &["--reverse-parallel"], true, 16);
+}
+
+/// A comparison that cannot fail would show nothing.
+#[test]
+fn one_wrong_bit_is_found() {
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut cases = cases("wrong");
+    let spec = spec(Way::Bounded(64), 8, 1000, Dtype::F32, false);
+    for _ in 0..2 {
+        cases.add(&spec, &chip("v5e"), &problem_of(&spec, kinds_from(0, 8), &mut rng));
+    }
+    assert_eq!(cases.run(&[]).unwrap().cases, 2);
+    cases.spoil(1);
+    let said = cases.run(&[]).unwrap_err();
+    assert!(said.contains("1 mismatches") && said.contains("output 0 at [0, 0]"), "{said}");
+    assert!(said.contains("1 of 2 cases pass"), "{said}");
+}
+
+/// What is compiled for a chip does not depend on which other is asked about, and names no sizes that it must not.
+#[test]
+fn programs_depend_on_the_layout_alone() {
+    for path in PATHS {
+        let spec = spec(path, 8, 1000, Dtype::Bf16, true);
+        let text = |name| tpu::emit(&spec, &chip(name));
+        assert_eq!(text("v5e"), text("v6e"));
+        assert_eq!(
+            text("v5e"),
+            tpu::emit(&spec, &Chip { clock_hz: 1, hbm_bytes_per_second: 1, ..chip("v5e") })
+        );
+    }
 }

@@ -25,7 +25,14 @@ impl TopK {
 ///
 /// Bisects the threshold; a row is done as soon as exactly k entries reach it, so rows without ties at the
 /// threshold take about as many passes as the gap between the k-th and the next key has leading zeros.
-pub(in crate::kernels) fn top_k(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32, stable: bool) -> TopK {
+pub(in crate::kernels) fn top_k(
+    h: &Hlo,
+    keys: Value,
+    max_key: Value,
+    k: Value,
+    least: i32,
+    stable: bool,
+) -> TopK {
     let dims = h.dims(keys);
     let (batch, n) = (dims[0], dims[1]);
     let everything = h.broadcast(h.int(n as i32), &[batch]);

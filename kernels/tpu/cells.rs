@@ -121,7 +121,14 @@ impl Cells {
     }
 
     /// One chunk of the pass; the state is the bins. With `clean`, NaN counts as −inf and is marked in one more value.
-    fn chunk(&self, b: &Block<'_>, chunk: &Memory, number: Value, state: &[Value], clean: bool) -> Vec<Value> {
+    fn chunk(
+        &self,
+        b: &Block<'_>,
+        chunk: &Memory,
+        number: Value,
+        state: &[Value],
+        clean: bool,
+    ) -> Vec<Value> {
         let (k, cell) = (b.k, b.layout.cell);
         let mut state = state.to_vec();
         let count = Self::in_chunk(b);
@@ -176,7 +183,13 @@ impl Cells {
     }
 
     /// [`bound`](Cells::bound) for any `wanted` up to the number of cells: from all of their maxima.
-    pub(super) fn bound_by_cells(&self, b: &Block<'_>, summary: &Summary, wanted: Value, open: Value) -> Value {
+    pub(super) fn bound_by_cells(
+        &self,
+        b: &Block<'_>,
+        summary: &Summary,
+        wanted: Value,
+        open: Value,
+    ) -> Value {
         let k = b.k;
         let low = b.short(k.splat(k.i32(NEG_INF_KEY)));
         let high = k.choose(open, k.add(b.short(summary.max_key), k.i32(1)), low);
@@ -437,7 +450,9 @@ impl Survivors {
     fn write(&self, b: &Block<'_>, stack: &Stack) {
         let k = b.k;
         let places = stack.places.iter().chain([&stack.overflow]);
-        for (memory, values) in [(&self.values, stack.values.iter().collect()), (&self.places, places.collect::<Vec<_>>())] {
+        for (memory, values) in
+            [(&self.values, stack.values.iter().collect()), (&self.places, places.collect::<Vec<_>>())]
+        {
             for (level, &value) in values.into_iter().enumerate() {
                 k.store(memory, k.i32((level * LANES) as i32), value);
             }

@@ -129,10 +129,18 @@ impl Few {
         let last = k.splat(k.i32(i32::MAX));
         let find_last = || {
             let vocab = b.spec.vocab;
-            vec![search_within(k, "last tie that top-k keeps", k.i32(0), k.i32(vocab as i32), vocab, |place| {
-                let earlier = |i: usize| k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], place));
-                Probe { reaches: k.lt(self.count_where(b, earlier), open_ties), exact: None }
-            })]
+            vec![search_within(
+                k,
+                "last tie that top-k keeps",
+                k.i32(0),
+                k.i32(vocab as i32),
+                vocab,
+                |place| {
+                    let earlier =
+                        |i: usize| k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], place));
+                    Probe { reaches: k.lt(self.count_where(b, earlier), open_ties), exact: None }
+                },
+            )]
         };
         let last_tie = match b.spec.stable {
             true => k.if_else("ties at the top-k threshold", k.any(tied), find_last, || vec![last])[0],
@@ -171,10 +179,8 @@ impl Few {
             Probe { reaches: k.not(b.less(&sum, &target)), exact: None }
         });
         let least_weight = nucleus.least(b, k.choose(off, k.i32(0), nucleus.weight_of_key(b, b.long(edge))));
-        let drawn: Vec<Value> = weights
-            .iter()
-            .map(|&weight| k.choose(k.ge(weight, least_weight), weight, k.i32(0)))
-            .collect();
+        let drawn: Vec<Value> =
+            weights.iter().map(|&weight| k.choose(k.ge(weight, least_weight), weight, k.i32(0))).collect();
 
         k.comment("the draw");
         let parts = self.split(b, &drawn);

@@ -117,7 +117,8 @@ pub fn emit(spec: &Spec, chip: &Chip) -> String {
     let max_key = lane(Lane::MaxKey as usize);
     if spec.wanted.topk_logits || spec.wanted.weights {
         let row = Row::new(h, spec, logits, params, Some(max_key));
-        let top_k = TopK { threshold: lane(Lane::Threshold as usize), last_tie: lane(Lane::LastTie as usize) };
+        let top_k =
+            TopK { threshold: lane(Lane::Threshold as usize), last_tie: lane(Lane::LastTie as usize) };
         let kept = top_k.mask(h, row.keys);
         if spec.wanted.topk_logits {
             results.push(row.masked_logits(h, kept));
@@ -167,4 +168,3 @@ fn config(kernel: &str, vmem: usize) -> String {
     })
     .to_string()
 }
-

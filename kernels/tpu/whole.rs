@@ -64,8 +64,7 @@ struct Kept {
 impl Whole {
     pub(super) fn new(b: &Block<'_>) -> Whole {
         let width = b.layout.padded() * LANES;
-        let weights =
-            b.layout.keep_weights.then(|| b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
+        let weights = b.layout.keep_weights.then(|| b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
         let focus = b.k.scratch(Elem::F32, &[SUBLANES, b.layout.chunk * LANES], Space::Vmem);
         Whole { weights, focus }
     }
@@ -314,12 +313,8 @@ impl Whole {
             Source::List(_) => {
                 let rows = k.any(k.both(lowest, k.lt(k.i32(0), open)));
                 let flat = |sums: Wide| vec![sums.low, sums.high];
-                let sums = k.if_else(
-                    "ties at -inf",
-                    rows,
-                    || flat(counted(Source::Rows)),
-                    || flat(counted(source)),
-                );
+                let sums =
+                    k.if_else("ties at -inf", rows, || flat(counted(Source::Rows)), || flat(counted(source)));
                 Wide { low: sums[0], high: sums[1] }
             }
         };
@@ -449,13 +444,7 @@ impl Whole {
 
     /// The first index up to and with which what `value` gives for a raw logit and its index adds up to more than
     /// `bound`; `sums` are the chunk sums of that. Any index where it does not.
-    fn locate(
-        &self,
-        b: &Block<'_>,
-        sums: Wide,
-        bound: Wide,
-        value: impl Fn(Value, Value) -> Value,
-    ) -> Value {
+    fn locate(&self, b: &Block<'_>, sums: Wide, bound: Wide, value: impl Fn(Value, Value) -> Value) -> Value {
         let (k, layout) = (b.k, b.layout);
         let (chunk, bound) = self.first_lane(b, sums, bound);
         let chunk = k.min(chunk, k.i32(layout.chunks as i32 - 1));

@@ -486,8 +486,7 @@ impl Kernel {
             (Reduce::Min, false) => ("minsi", i32::MAX as u32),
         };
         let start = Value { ty: result, source: Source::Literal(identity) };
-        let attributes =
-            vec![("kind", format!("#vector.kind<{name}>")), ("reduction_dims", dims.to_owned())];
+        let attributes = vec![("kind", format!("#vector.kind<{name}>")), ("reduction_dims", dims.to_owned())];
         self.op_with("vector.multi_reduction", &[a, start], result, attributes)
     }
 
@@ -602,12 +601,7 @@ impl Kernel {
         let mut operands = vec![Operand::Memory(memory.clone())];
         operands.extend(at.iter().map(|&v| self.operand(v)));
         let segments = format!("array<i32: 1, {}, 0>", at.len());
-        self.memory_operation(
-            "tpu.memref_slice",
-            operands,
-            &result,
-            vec![("operandSegmentSizes", segments)],
-        );
+        self.memory_operation("tpu.memref_slice", operands, &result, vec![("operandSegmentSizes", segments)]);
         result
     }
 

@@ -127,7 +127,8 @@ impl Writer {
         let types = {
             let mut results: Vec<String> = operation.results.iter().map(|r| type_text(r.1)).collect();
             results.extend(operation.memory_result.as_ref().map(memory_type));
-            let results = if results.len() == 1 { results.remove(0) } else { format!("({})", results.join(", ")) };
+            let results =
+                if results.len() == 1 { results.remove(0) } else { format!("({})", results.join(", ")) };
             format!("({}) -> {results}", list(&operation.operands, type_of))
         };
         let attributes = match operation.attributes.as_slice() {
@@ -166,9 +167,13 @@ impl Writer {
         let text = match (name, result) {
             ("arith.constant", _) => format!("{left}arith.constant {}", operation.attributes[0].1),
             ("arith.cmpi" | "arith.cmpf", _) => {
-                let number = operation.attributes[0].1.split(' ').next().and_then(|n| n.parse::<usize>().ok());
+                let number =
+                    operation.attributes[0].1.split(' ').next().and_then(|n| n.parse::<usize>().ok());
                 let integer = ["eq", "ne", "slt", "sle", "sgt", "sge"];
-                let float = ["false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult", "ule", "une", "uno"];
+                let float = [
+                    "false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult",
+                    "ule", "une", "uno",
+                ];
                 let predicates: &[&str] = if name == "arith.cmpi" { &integer } else { &float };
                 let Some(predicate) = number.and_then(|n| predicates.get(n)) else { return false };
                 format!("{left}{name} {predicate}, {} : {}", names.join(", "), types[0])
@@ -176,7 +181,10 @@ impl Writer {
             ("arith.select", Some(result)) => {
                 format!("{left}arith.select {} : {}, {result}", names.join(", "), types[0])
             }
-            ("arith.extf" | "arith.sitofp" | "arith.index_cast" | "vector.broadcast" | "vector.shape_cast", Some(result)) => {
+            (
+                "arith.extf" | "arith.sitofp" | "arith.index_cast" | "vector.broadcast" | "vector.shape_cast",
+                Some(result),
+            ) => {
                 format!("{left}{name} {} : {} to {result}", names[0], types[0])
             }
             ("tpu.bitcast", Some(result)) => format!("{left}{name} {} : {} -> {result}", names[0], types[0]),
@@ -262,14 +270,16 @@ impl Kernel {
         let parameters = self.parameters.borrow();
         let scratch = self.scratch.borrow();
         let memories: Vec<&Memory> = parameters.iter().map(|p| &p.memory).chain(scratch.iter()).collect();
-        let arguments =
-            format!("%0: i32, {}", list(&memories, |m| format!("%{}: {}", m.id, memory_type(m))));
-        let windows = list(&parameters, |parameter| match (parameter.window, parameter.memory.dims.as_slice()) {
-            (true, [rows, width]) => {
-                format!("{{transform_indices = @rows_of_step, window_bounds = array<i64: {rows}, {width}>}}")
-            }
-            _ => "{}".to_owned(),
-        });
+        let arguments = format!("%0: i32, {}", list(&memories, |m| format!("%{}: {}", m.id, memory_type(m))));
+        let windows =
+            list(&parameters, |parameter| match (parameter.window, parameter.memory.dims.as_slice()) {
+                (true, [rows, width]) => {
+                    format!(
+                        "{{transform_indices = @rows_of_step, window_bounds = array<i64: {rows}, {width}>}}"
+                    )
+                }
+                _ => "{}".to_owned(),
+            });
         let attributes = format!(
             "dimension_semantics = [#tpu.dimension_semantics<arbitrary>], iteration_bounds = array<i64: {steps}>, \
              scalar_prefetch = 0 : i64, scratch_operands = {} : i64, tpu.core_type = #tpu.core_type<tc>, \
@@ -297,7 +307,8 @@ impl Kernel {
                 writer.line("^bb0(%0: i32):");
                 writer.line("  %1 = \"stable_mosaic.arith.constant\"() {value = 0 : i32} : () -> i32");
                 writer.line("  \"stable_mosaic.func.return\"(%0, %1) : (i32, i32) -> ()");
-                writer.line("}) {function_type = (i32) -> (i32, i32), sym_name = \"rows_of_step\"} : () -> ()");
+                writer
+                    .line("}) {function_type = (i32) -> (i32, i32), sym_name = \"rows_of_step\"} : () -> ()");
                 writer.indent = 0;
                 writer.line(&format!("}}) {{stable_mosaic.version = {STABLE_VERSION} : i64}} : () -> ()"));
             }

@@ -70,10 +70,8 @@ impl Kernel {
         let halves = |v| (self.and(v, self.i32(0xffff)), self.shift_right_zero(v, self.i32(16)));
         let ((a0, a1), (b0, b1)) = (halves(a), halves(b));
         let (p00, p01, p10, p11) = (self.mul(a0, b0), self.mul(a0, b1), self.mul(a1, b0), self.mul(a1, b1));
-        let shifted = |p| Wide {
-            low: self.shift_left(p, self.i32(16)),
-            high: self.shift_right_zero(p, self.i32(16)),
-        };
+        let shifted =
+            |p| Wide { low: self.shift_left(p, self.i32(16)), high: self.shift_right_zero(p, self.i32(16)) };
         self.wadd(self.wadd(Wide { low: p00, high: p11 }, shifted(p01)), shifted(p10))
     }
 

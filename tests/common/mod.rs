@@ -2,6 +2,9 @@
 // Each test program compiles this file into itself and uses its part.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
+pub mod probes;
+pub mod tpu;
+
 use std::path::PathBuf;
 
 use nucleus::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays};
@@ -227,11 +230,22 @@ impl Problem {
                 }
             })
             .collect();
+        let rows = Problem::random_rows(batch, vocab, largest_k, rng);
+        Problem::new(dtype, vocab, kinds, rows, rng)
+    }
+
+    /// Parameters drawn from the lists above.
+    pub fn random_rows(
+        batch: usize,
+        vocab: usize,
+        largest_k: Option<i32>,
+        rng: &mut StdRng,
+    ) -> Vec<RowParams> {
         let ks: Vec<i32> = top_k_values(vocab)
             .into_iter()
             .filter(|&k| largest_k.is_none_or(|largest| k >= 1 && k <= largest || vocab as i32 <= largest))
             .collect();
-        let rows = (0..batch)
+        (0..batch)
             .map(|_| {
                 RowParams::new(
                     *ks.choose(rng).unwrap(),
@@ -242,8 +256,7 @@ impl Problem {
                     vocab,
                 )
             })
-            .collect();
-        Problem::new(dtype, vocab, kinds, rows, rng)
+            .collect()
     }
 
     pub fn batch(&self) -> Batch<'_> {

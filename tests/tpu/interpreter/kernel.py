@@ -134,6 +134,7 @@ class Kernel:
         if self.options.reverse_parallel:
             ranges = [r[::-1] if p else r for r, p in zip(ranges, self.parallel)]
         for step in itertools.product(*ranges):
+            self.machine.steps += 1
             for slot in slots:
                 slot.move(step, prefetch)
             self.function(*step, *prefetch, *(slot.memory for slot in slots), *scratch)
@@ -156,6 +157,7 @@ class Kernel:
             loops.append(entry | {name: counts[i] for name, i in loop["counters"].items()})
         return {
             "kernel": self.name,
+            "steps": self.machine.steps,
             "loops": loops,
             "poison": dict(self.machine.poison),
             "transfers": {"count": self.machine.dma_count, "bytes": self.machine.dma_bytes},

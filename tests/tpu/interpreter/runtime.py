@@ -51,6 +51,7 @@ class Machine:
     # How often an operation had a result that hardware does not define, such as the integer of a NaN.
     poison: dict = field(default_factory=dict)
     grid: tuple = ()
+    steps: int = 0
     dma_count: int = 0
     dma_bytes: int = 0
 
@@ -62,7 +63,7 @@ class Machine:
         self.counts[:] = [0] * len(self.counts)
         self.poison.clear()
         self.semaphores.clear()
-        self.dma_count = self.dma_bytes = 0
+        self.steps = self.dma_count = self.dma_bytes = 0
 
     # Run-time checks
 

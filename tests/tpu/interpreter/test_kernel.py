@@ -37,8 +37,9 @@ class Windows(KernelTest):
         for order in (False, True):
             x = random_tensor("13x300xi32")
             options = Options(reverse_parallel=order)
-            (y,), _ = self.run_kernel(self.kernel(), [x], ["13x300xi32"], ["13x300xi32"], options)
+            (y,), report = self.run_kernel(self.kernel(), [x], ["13x300xi32"], ["13x300xi32"], options)
             self.assert_bits(y, x * 2)
+            self.assertEqual(report["steps"], 2 * 3)
 
     def test_beyond_the_end_is_garbage(self):
         x = random_tensor("5x128xi32")

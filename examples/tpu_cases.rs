@@ -1,0 +1,89 @@
+//! Writes the programs and inputs that `scripts/tpu_table.py` counts cycles of: a folder for the interpreter in
+//! `tests/tpu`, with a note beside each case of what it is.
+//!
+//! ```text
+//! cargo run --example tpu_cases -- FOLDER
+//! ```
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::path::PathBuf;
+
+use common::tpu::{chip, spec, Cases, GENERATIONS};
+use common::{Problem, RowKind};
+use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
+use nucleus::problem::Dtype;
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
+use rand::prelude::*;
+use serde_json::json;
+
+const VOCAB: usize = 262_144;
+const MAX_K: usize = 64;
+const P: f32 = 0.95;
+
+/// Name of a column, path, k, rows.
+const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
+    ("bounded random", Way::Bounded(MAX_K), MAX_K as i32, RowKind::Normal),
+    ("bounded worst", Way::Bounded(MAX_K), MAX_K as i32, RowKind::SourceWorstCase),
+    ("arbitrary k=5000", Way::Arbitrary, 5000, RowKind::Normal),
+    ("top-p random", Way::Arbitrary, 0, RowKind::Normal),
+    ("top-p peaked", Way::Arbitrary, 0, RowKind::Peaked),
+];
+
+/// Generation, rows, type: the headline, then the grid of the table.
+fn lines() -> Vec<(&'static str, usize, Dtype)> {
+    let mut lines = vec![("v5e", 8, Dtype::Bf16)];
+    for name in ["v5e", "v6e", "tpu7x"] {
+        for batch in [16, 128] {
+            lines.extend([(name, batch, Dtype::F32), (name, batch, Dtype::Bf16)]);
+        }
+    }
+    lines
+}
+
+/// A program on an input, and the lines of the table that have it.
+struct Case {
+    text: String,
+    spec: Spec,
+    chip: Chip,
+    column: usize,
+    lines: Vec<serde_json::Value>,
+}
+
+fn main() {
+    let folder = PathBuf::from(std::env::args().nth(1).expect("tpu_cases FOLDER"));
+    let mut list: Vec<Case> = Vec::new();
+    for (name, batch, dtype) in lines() {
+        let chip = chip(name);
+        let (_, topology) = GENERATIONS.into_iter().find(|known| known.0 == name).expect("a generation");
+        for (column, (title, path, ..)) in COLUMNS.into_iter().enumerate() {
+            let spec = spec(path, batch, VOCAB, dtype, false);
+            let line = json!({
+                "column": title, "chip": name, "topology": topology, "batch": batch, "vocab": VOCAB,
+                "dtype": format!("{dtype:?}").to_lowercase(), "max_k": MAX_K,
+                "path": if path == Way::Arbitrary { "arbitrary" } else { "bounded" },
+                "hbm_bytes": batch * VOCAB * dtype.size(),
+                "hbm_bytes_per_second": chip.hbm_bytes_per_second, "clock_hz": chip.clock_hz,
+            });
+            let text = tpu::emit(&spec, &chip);
+            // Generations that run the same text take the same turns.
+            match list.iter_mut().find(|case| case.text == text && case.column == column) {
+                Some(case) => case.lines.push(line),
+                None => list.push(Case { text, spec, chip, column, lines: vec![line] }),
+            }
+        }
+    }
+    let mut cases = Cases::new(folder);
+    list.sort_by_key(|case| case.spec.name());
+    for Case { spec, chip, column, lines, .. } in list {
+        let (.., k, kind) = COLUMNS[column];
+        let mut rng = StdRng::seed_from_u64(11);
+        let words = |rng: &mut StdRng| random_words(rng.random(), rng.random());
+        let rows = (0..spec.batch).map(|_| RowParams::new(k, P, 0.0, 1.0, words(&mut rng), VOCAB)).collect();
+        let problem = Problem::new(spec.dtype, VOCAB, vec![kind; spec.batch], rows, &mut rng);
+        cases.add_with(&spec, &chip, &problem, json!(lines));
+    }
+    println!("tpu_cases: {} cases", cases.finish());
+}

@@ -1,0 +1,155 @@
+#!/usr/bin/env python3
+"""Counts the cycles of the TPU kernels and writes the table in docs/tpu.md.
+
+    tpu_table.py NUCLEUS LIBTPU CASES [--docs docs/tpu.md]
+
+NUCLEUS is the command, LIBTPU the plugin, CASES the folder that the example `tpu_cases` wrote. Every program is compiled
+by a process of its own, which leaves libtpu's schedule; the interpreter runs the same program (and compares its results
+with the built-in backend's) to say how often each part of the schedule runs. Both are fresh every time.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+
+import tpu_schedule
+
+ROOT = Path(__file__).resolve().parent.parent
+# Rows of the table that have limits, and these, by column.
+HEADLINE = ("v5e", 8, "bf16")
+LIMITS = {"bounded random": 7_700, "bounded worst": 15_400, "arbitrary k=5000": 45_000, "top-p random": 45_000, "top-p peaked": 16_000}
+TITLES = {
+    "bounded random": "bounded, k = 64, p = 0.95, random",
+    "bounded worst": "bounded, k = 64, p = 0.95, worst case",
+    "arbitrary k=5000": "any k, k = 5000, p = 0.95",
+    "top-p random": "top-p 0.95 alone, random",
+    "top-p peaked": "top-p 0.95 alone, peaked",
+}
+
+
+def version(script, package):
+    """The version of a package that a script of this folder fetches."""
+    return re.search(rf"^{package}==(\S+)", (ROOT / "scripts" / script).read_text(), re.M)[1]
+
+
+def write_between(path, name, text):
+    """Replaces what stands between two marks of a document."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    document = path.read_text()
+    if document.count(start) != 1 or document.count(end) != 1:
+        sys.exit(f"tpu_table: {path} has no marks {start.strip()} and {end}")
+    before, rest = document.split(start)
+    path.write_text(before + start + text + rest[rest.index(end) :])
+
+
+def compile_schedule(arguments, line, folder):
+    """The schedule of a line's kernel, from a compile whose other dumps are deleted."""
+    name = "-".join(str(line[key]) for key in ("chip", "batch", "dtype", "path"))
+    target = folder / f"{name}.bundles"
+    if target.exists():
+        return target
+    dump = folder / name
+    dump.mkdir()
+    environment = os.environ | {"LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"}
+    command = [arguments.nucleus, "compile", "--plugin", arguments.libtpu, "--topology", line["topology"], "--batch", line["batch"],
+               "--vocab", line["vocab"], "--dtype", line["dtype"], "--path", line["path"], "--max-k", line["max_k"],
+               "--output", dump / "programs"]  # fmt: skip
+    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"tpu_table: {name} does not compile:\n{done.stdout}{done.stderr}")
+    # The kernel's is by far the largest: the others are copies of a window, or start and end a program.
+    schedules = [path for path in dump.glob("*-final_bundles.txt") if "schedule-analysis" not in path.name]
+    kernel = max(schedules, key=lambda path: path.stat().st_size)
+    if "custom-call(" not in kernel.read_text(errors="replace"):
+        sys.exit(f"tpu_table: {name}: {kernel} is no schedule of a kernel")
+    shutil.move(kernel, target)
+    shutil.rmtree(dump)
+    return target
+
+
+def interpret(cases, number, some, python):
+    """How often each part of some cases' kernels ran, by case."""
+    folder = cases / f"part{number}"
+    folder.mkdir(exist_ok=True)
+    (folder / "cases.json").write_text(json.dumps(
+        [case | {key: [f"../{name}" for name in case[key]] for key in ("inputs", "expected")} | {"program": f"../{case['program']}"}
+         for case in some]))  # fmt: skip
+    command = [python, "-m", "interpreter", "check", "--trips", folder / "trips.json", folder]
+    done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(ROOT / "tests/tpu")}, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"tpu_table: the interpreter does not agree:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
+    return json.loads((folder / "trips.json").read_text())
+
+
+def table(lines):
+    """Markdown, from cycles by (chip, batch, dtype) and column."""
+    heads = ["", *TITLES.values(), "HBM alone"]
+    rows = []
+    for key, (columns, memory) in lines.items():
+        chip, batch, dtype = key
+        cells = []
+        for column in TITLES:
+            cell = f"{columns[column]:,}"
+            if key == HEADLINE:
+                fits = columns[column] < LIMITS[column]
+                cell = f"{cell} (limit {LIMITS[column]:,}{'' if fits else ', not met'})"
+            cells.append(cell)
+        rows.append([f"{chip}, {batch} rows, {dtype}", *cells, f"{memory:,}"])
+    return "".join(f"| {' | '.join(row)} |\n" for row in [heads, ["---"] * len(heads), *rows])
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("nucleus", type=Path)
+    arguments.add_argument("libtpu", type=Path)
+    arguments.add_argument("cases", type=Path)
+    arguments.add_argument("--docs", type=Path, default=ROOT / "docs/tpu.md")
+    arguments = arguments.parse_args()
+    cases = json.loads((arguments.cases / "cases.json").read_text())
+    jobs = len(os.sched_getaffinity(0))
+    python = ROOT / ".cache/interpreter/bin/python"
+
+    with tempfile.TemporaryDirectory(prefix="nucleus-schedules-") as folder, ThreadPoolExecutor(jobs) as pool:
+        programs = {}
+        for case in cases:
+            for line in case["notes"]:
+                programs[line["chip"], line["batch"], line["dtype"], line["path"]] = line
+        schedules = dict(zip(programs, pool.map(lambda line: compile_schedule(arguments, line, Path(folder)), programs.values())))
+        print(f"tpu_table: {len(schedules)} programs compiled", flush=True)
+        # One case a process: those of 128 rows take a minute.
+        reports = {}
+        for found in pool.map(lambda job: interpret(arguments.cases, job[0], [job[1]], python), enumerate(cases)):
+            reports |= found
+        print(f"tpu_table: {len(reports)} cases interpreted, all equal to the built-in backend", flush=True)
+
+        lines = {}
+        for case in cases:
+            for line in case["notes"]:
+                found = tpu_schedule.cycles_of(schedules[line["chip"], line["batch"], line["dtype"], line["path"]], reports[case["name"]][0])
+                if not found:
+                    sys.exit(f"tpu_table: {line}: the schedule's loops and branches are not those of the kernel's text")
+                memory = round(line["hbm_bytes"] / line["hbm_bytes_per_second"] * line["clock_hz"])
+                columns, _ = lines.setdefault((line["chip"], line["batch"], line["dtype"]), ({}, memory))
+                columns[line["column"]] = found[1]
+
+    order = {chip: place for place, chip in enumerate(("v5e", "v6e", "tpu7x"))}
+    lines = dict(sorted(lines.items(), key=lambda item: (item[0] != HEADLINE, order[item[0][0]], item[0][1], item[0][2])))
+    text = table(lines)
+    note = (f"{datetime.now(timezone.utc):%Y-%m-%d}, libtpu {version('fetch-plugins.sh', 'libtpu')}, "
+            f"trip counts by jaxlib {version('fetch-interpreter.sh', 'jaxlib')}'s parser and the interpreter.\n")  # fmt: skip
+    write_between(arguments.docs, "table", f"\n{text}\n{note}\n")
+    print(text, end="")
+    if any(lines[HEADLINE][0][column] >= limit for column, limit in LIMITS.items()):
+        sys.exit("tpu_table: a limit is not met")
+
+
+if __name__ == "__main__":
+    main()

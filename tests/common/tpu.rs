@@ -1,0 +1,248 @@
+//! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`), made from problems and checked against the
+//! built-in backend's answers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted, RESULTS};
+use nucleus::problem::Dtype;
+use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use serde_json::{json, Value};
+
+use super::{sample, Ask, Problem, RowKind, ROW_KINDS};
+
+pub const MIB: usize = 1 << 20;
+
+/// The generations, each with a topology of libtpu's that has it.
+pub const GENERATIONS: [(&str, &str); 5] = [
+    ("v4", "v4:2x2x1"),
+    ("v5e", "v5e:2x2"),
+    ("v5p", "v5p:2x2x1"),
+    ("v6e", "v6e:2x2"),
+    ("tpu7x", "tpu7x:2x2x1"),
+];
+
+/// A generation.
+pub fn chip(name: &str) -> Chip {
+    match Target::named(name) {
+        Some(Target::Tpu(chip)) => chip,
+        _ => panic!("{name} is no TPU"),
+    }
+}
+
+/// A program on a path; a debug call asks for every wide array there is.
+pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) -> Spec {
+    let wanted = match debug {
+        true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
+        false => Wanted::default(),
+    };
+    Spec { path, batch, vocab, dtype, stable: true, wanted }
+}
+
+/// The programs that sizes of VMEM lead to, each with a chip that has so little: the layouts of `Layout::new`.
+pub fn layouts(spec: &Spec) -> Vec<Chip> {
+    let mut found: Vec<(String, Chip)> = Vec::new();
+    let mut vmem = 2 * MIB;
+    while vmem <= 128 * MIB {
+        let chip = Chip { vmem_bytes: vmem, ..chip("v5e") };
+        let text = tpu::emit(spec, &chip);
+        if found.iter().all(|(other, _)| *other != text) {
+            found.push((text, chip));
+        }
+        vmem += vmem / 24;
+    }
+    found.into_iter().map(|(_, chip)| chip).collect()
+}
+
+/// Rows of the given kinds, with parameters as [`Problem::random`] draws them.
+pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut rand::rngs::StdRng) -> Problem {
+    let largest = match spec.path {
+        Way::Bounded(max_k) => Some(max_k as i32),
+        Way::Arbitrary => None,
+    };
+    let rows = Problem::random_rows(spec.batch, spec.vocab, largest, rng);
+    let mut problem = Problem::new(spec.dtype, spec.vocab, kinds, rows, rng);
+    problem.options.stable = spec.stable;
+    problem
+}
+
+/// `count` kinds in their order, from one on, round and round.
+pub fn kinds_from(start: usize, count: usize) -> Vec<RowKind> {
+    (start..start + count).map(|i| ROW_KINDS[i % ROW_KINDS.len()]).collect()
+}
+
+/// What the interpreter found.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked {
+    pub cases: usize,
+    pub values: usize,
+}
+
+/// Cases for the interpreter, in a folder of their own.
+pub struct Cases {
+    folder: PathBuf,
+    list: Vec<Value>,
+    values: usize,
+}
+
+impl Cases {
+    pub fn new(folder: PathBuf) -> Cases {
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Cases { folder, list: Vec::new(), values: 0 }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> String {
+        fs::write(self.folder.join(name), bytes).unwrap();
+        name.to_owned()
+    }
+
+    /// One program on one batch.
+    pub fn add(&mut self, spec: &Spec, chip: &Chip, problem: &Problem) {
+        self.add_with(spec, chip, problem, json!({}));
+    }
+
+    /// One program on one batch, with more to remember of it.
+    pub fn add_with(&mut self, spec: &Spec, chip: &Chip, problem: &Problem, notes: Value) {
+        assert_eq!((spec.batch, spec.vocab, spec.dtype), (problem.len(), problem.vocab, problem.dtype));
+        assert_eq!(spec.stable, problem.options.stable);
+        let number = self.list.len();
+        let program = format!("{}_{}_{}.mlir", spec.name(), chip.name, chip.vmem_bytes);
+        if !self.folder.join(&program).exists() {
+            self.write(&program, tpu::emit(spec, chip).as_bytes());
+        }
+        let logits: Vec<u8> = match problem.dtype {
+            Dtype::F32 => problem.f32s.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect(),
+            _ => problem.u16s.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        };
+        let params: Vec<u8> = problem
+            .rows
+            .iter()
+            .flat_map(|row| pack_params(row, problem.options, problem.dtype))
+            .flat_map(i32::to_le_bytes)
+            .collect();
+        let inputs = [
+            self.write(&format!("{number}.logits"), &logits),
+            self.write(&format!("{number}.params"), &params),
+        ];
+        let (arrays, values) = expected(spec, problem);
+        self.values += values;
+        let expected: Vec<String> = arrays
+            .iter()
+            .enumerate()
+            .map(|(i, bytes)| self.write(&format!("{number}.expected{i}"), bytes))
+            .collect();
+        let name = format!("{number} {} {} {:?}", spec.name(), chip.name, problem.kinds);
+        self.list.push(json!({
+            "name": name, "program": program, "inputs": inputs, "expected": expected, "notes": notes,
+        }));
+    }
+
+    /// Writes the list and leaves the folder to others.
+    pub fn finish(self) -> usize {
+        self.write("cases.json", format!("{:#}\n", json!(self.list)).as_bytes());
+        self.list.len()
+    }
+
+    /// Runs the interpreter on all cases; what it printed where one of them fails.
+    pub fn run(&self, options: &[&str]) -> Result<Checked, String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let python = root.join(".cache/interpreter/bin/python");
+        assert!(python.exists(), "{} is missing: run `make interpreter`", python.display());
+        self.write("cases.json", json!(self.list).to_string().as_bytes());
+        let output = Command::new(python)
+            .args(["-m", "interpreter", "check"])
+            .args(options)
+            .arg(&self.folder)
+            .env("PYTHONPATH", root.join("tests/tpu"))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let passed = text.lines().filter(|line| line.ends_with(": PASS")).count();
+        if output.status.success() && passed == self.list.len() && passed > 0 {
+            return Ok(Checked { cases: passed, values: self.values });
+        }
+        let errors = String::from_utf8_lossy(&output.stderr);
+        // Operations without a defined result are many, and no failure by themselves.
+        let errors = errors.lines().filter(|line| !line.contains("had no defined result"));
+        let wrong = text.lines().filter(|line| !line.ends_with(": PASS"));
+        Err(wrong.chain(errors).map(|line| format!("{line}\n")).collect())
+    }
+
+    /// Runs the interpreter on all cases, which must agree.
+    pub fn check(self, options: &[&str]) -> Checked {
+        let start = Instant::now();
+        match self.run(options) {
+            Ok(checked) => {
+                let (Checked { cases, values }, seconds) = (checked, start.elapsed().as_secs());
+                println!("{}: {cases} cases, {values} values agree, {seconds} s", self.folder.display());
+                fs::remove_dir_all(&self.folder).unwrap();
+                checked
+            }
+            Err(said) => panic!("the interpreter does not agree in {}:\n{said}", self.folder.display()),
+        }
+    }
+
+    /// Changes one bit of what a case's first array should be.
+    pub fn spoil(&self, case: usize) {
+        let path = self.folder.join(format!("{case}.expected0"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+/// What the built-in backend says, in the order and layout of the program's results, and how many values that is.
+fn expected(spec: &Spec, problem: &Problem) -> (Vec<Vec<u8>>, usize) {
+    let max_k = match spec.path {
+        Way::Bounded(max_k) => max_k,
+        Way::Arbitrary => 128,
+    };
+    let options = SamplerOptions {
+        backend: BackendChoice::Builtin,
+        max_k,
+        num_threads: 1,
+        ..SamplerOptions::default()
+    };
+    let entry = if spec.path == Way::Arbitrary { Entry::Arbitrary } else { Entry::Bounded };
+    let sampler = Sampler::new(&options).unwrap();
+    let wanted = spec.wanted;
+    let ask = Ask { topk_logits: wanted.topk_logits, weights: wanted.weights, slices: wanted.slices };
+    let answers = sample(&sampler, entry, problem, ask);
+    let ints = |values: &[i32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let words = |values: &[u32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let logits = |values: &[u32]| match spec.dtype {
+        Dtype::F32 => words(values),
+        _ => values.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect(),
+    };
+    let mut arrays = vec![[
+        ints(&answers.next_tokens),
+        ints(&answers.greedy_sampled),
+        words(&answers.random_high),
+        words(&answers.random_low),
+        words(&answers.row_status),
+    ]
+    .concat()];
+    if wanted.topk_logits {
+        arrays.push(logits(&answers.topk_logits));
+    }
+    if wanted.weights {
+        arrays.push(ints(&answers.weights));
+    }
+    if wanted.slices {
+        let slots = max_k.min(spec.vocab);
+        let cut =
+            |values: &[i32]| values.chunks(max_k).flat_map(|row| row[..slots].to_vec()).collect::<Vec<_>>();
+        let cut_bits =
+            |values: &[u32]| values.chunks(max_k).flat_map(|row| row[..slots].to_vec()).collect::<Vec<_>>();
+        arrays.push(ints(&cut(&answers.indices_k)));
+        arrays.push(logits(&cut_bits(&answers.topk_logits_k)));
+        arrays.push(ints(&cut(&answers.weights_k)));
+    }
+    let slots = if wanted.slices { 3 * max_k.min(spec.vocab) } else { 0 };
+    let wide = spec.vocab * (usize::from(wanted.topk_logits) + usize::from(wanted.weights));
+    let values = spec.batch * (RESULTS + slots + wide);
+    (arrays, values)
+}

@@ -1,0 +1,249 @@
+//! The whole grid of TPU programs: every generation compiles them, and the interpreter runs every layout of them on every
+//! kind of row. It takes about an hour on two cores: `make test-tpu-full` runs it.
+//!
+//! One test, since it sets environment variables, which no other thread may read meanwhile.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::tpu::{chip, kinds_from, problem_of, spec, Cases, Checked, GENERATIONS};
+use common::*;
+use nucleus::ahead::{compile_ahead, AheadOptions};
+use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
+use nucleus::pjrt::LIBTPU_AHEAD_ENVIRONMENT;
+use nucleus::problem::Dtype;
+use nucleus::sampler::{Entry, PrewarmSpec};
+use rand::prelude::*;
+
+const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
+/// Rows of the calls; those of 13 run as 16.
+const BATCHES: [usize; 5] = [1, 8, 13, 16, 128];
+const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
+/// 128 slots are the default of samplers; with 64, only plain calls.
+const PATHS: [Way; 3] = [Way::Bounded(128), Way::Bounded(64), Way::Arbitrary];
+/// Longest rows that the interpreter runs 128 of.
+const LONGEST_OF_128: usize = 32_000;
+const SLOWEST_COMPILE: Duration = Duration::from_secs(20);
+
+fn variants(path: Way) -> &'static [bool] {
+    if path == Way::Bounded(64) {
+        &[false]
+    } else {
+        &[false, true]
+    }
+}
+
+#[derive(Default)]
+struct Compiled {
+    programs: usize,
+    seconds: f64,
+    slowest: Option<(Duration, String)>,
+}
+
+/// Compiles the grid the way that `nucleus compile` does, one thread a core.
+fn compile(plugin: &Path) -> Compiled {
+    let mut compiled = Compiled::default();
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid_programs");
+    for (name, topology) in GENERATIONS {
+        let start = Instant::now();
+        for vocab in VOCABS {
+            for dtype in DTYPES {
+                for path in PATHS {
+                    for &debug in variants(path) {
+                        let (entry, max_k) = match path {
+                            Way::Bounded(max_k) => (Entry::Bounded, max_k),
+                            Way::Arbitrary => (Entry::Arbitrary, 128),
+                        };
+                        let wanted = spec(path, 1, vocab, dtype, debug).wanted;
+                        let calls = PrewarmSpec { entry, batch: 1, vocab, dtype, stable: true, wanted };
+                        let options = AheadOptions {
+                            plugin: Some(plugin.to_owned()),
+                            topology: Some(topology.to_owned()),
+                            max_k,
+                            ..AheadOptions::new(folder.clone(), BATCHES.to_vec(), calls)
+                        };
+                        for written in compile_ahead(&options, &|_| {}).unwrap() {
+                            compiled.programs += 1;
+                            compiled.seconds += written.compiling.as_secs_f64();
+                            if compiled
+                                .slowest
+                                .as_ref()
+                                .is_none_or(|(slowest, _)| *slowest < written.compiling)
+                            {
+                                compiled.slowest =
+                                    Some((written.compiling, format!("{} for {name}", written.name)));
+                            }
+                        }
+                        // All of them together are gigabytes.
+                        fs::remove_dir_all(&folder).unwrap();
+                    }
+                }
+            }
+        }
+        println!("{name}: {} programs so far, the last in {:?}", compiled.programs, start.elapsed());
+    }
+    compiled
+}
+
+/// A program for the interpreter, and the kind of its first row: the others follow in their order.
+struct Job {
+    spec: Spec,
+    chip: Chip,
+    first_kind: usize,
+}
+
+/// Every program of the grid once, however many generations have it.
+fn jobs() -> Vec<Job> {
+    let mut jobs = Vec::new();
+    for path in PATHS {
+        for &debug in variants(path) {
+            for dtype in DTYPES {
+                let (mut next_kind, mut seen) = (0, HashSet::new());
+                for vocab in VOCABS {
+                    for batch in [1, 8, 16, 128] {
+                        if batch == 128 && vocab > LONGEST_OF_128 {
+                            continue;
+                        }
+                        let spec = spec(path, batch, vocab, dtype, debug);
+                        let mut texts = HashSet::new();
+                        for (name, _) in GENERATIONS {
+                            let chip = chip(name);
+                            if texts.insert(tpu::emit(&spec, &chip)) {
+                                jobs.push(Job { spec, chip, first_kind: next_kind });
+                                seen.extend((0..batch).map(|row| (next_kind + row) % ROW_KINDS.len()));
+                                next_kind += batch;
+                            }
+                        }
+                    }
+                }
+                assert_eq!(seen.len(), ROW_KINDS.len(), "{path:?} {dtype:?} {debug} misses a kind of row");
+            }
+        }
+    }
+    // The longest first, so that no core waits for the other at the end.
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.spec.batch * job.spec.vocab));
+    jobs
+}
+
+/// Interprets everything, one process a core; what does not agree, in words.
+fn interpret(jobs: &[Job]) -> (Checked, Vec<String>) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
+    let (next, found) = (AtomicUsize::new(0), Mutex::new((Checked::default(), Vec::new())));
+    let start = Instant::now();
+    let worker = |_| loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let Some(job) = jobs.get(number) else { return };
+        let mut rng = StdRng::seed_from_u64(number as u64);
+        let mut cases = Cases::new(folder.join(number.to_string()));
+        let problem = problem_of(&job.spec, kinds_from(job.first_kind, job.spec.batch), &mut rng);
+        cases.add(&job.spec, &job.chip, &problem);
+        drop(problem);
+        let outcome = cases.run(&[]);
+        let _ = fs::remove_dir_all(folder.join(number.to_string()));
+        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+        match outcome {
+            Ok(checked) => {
+                found.0.cases += checked.cases;
+                found.0.values += checked.values;
+            }
+            Err(said) => {
+                println!("{} on {}: {said}", job.spec.name(), job.chip.name);
+                found.1.push(format!("{} on {}", job.spec.name(), job.chip.name));
+            }
+        }
+        if number % 20 == 0 {
+            println!("{number} of {} programs interpreted after {:?}", jobs.len(), start.elapsed());
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    std::thread::scope(|scope| (0..cores).for_each(|core| drop(scope.spawn(move || worker(core)))));
+    found.into_inner().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn said_by(command: &str, arguments: &[&str]) -> String {
+    let output = Command::new(command).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// The version of a package that a script fetches.
+fn fetched(script: &str, package: &str) -> String {
+    let text =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script)).unwrap();
+    let prefix = format!("{package}==");
+    let line = text.lines().find_map(|line| line.strip_prefix(&prefix)).expect("a pinned version");
+    line.split(' ').next().unwrap_or(line).to_owned()
+}
+
+fn summary(compiled: &Compiled, compiling: Duration, checked: Checked, interpreting: Duration) -> String {
+    let date = said_by("date", &["-u", "+%F"]);
+    let commit = said_by("git", &["rev-parse", "--short", "HEAD"]);
+    let (slowest, name) = compiled.slowest.clone().expect("programs");
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let names: Vec<&str> = GENERATIONS.iter().map(|(name, _)| *name).collect();
+    format!(
+        "\nnucleus {} ({commit}), libtpu {}, jaxlib {}, {date}, on {cores} cores:\n\n\
+         | | |\n| --- | --- |\n\
+         | generations | {} |\n\
+         | programs compiled | {} in {:.0} minutes; mean {:.1} s, longest {:.1} s (`{name}`) |\n\
+         | programs interpreted | {} in {:.0} minutes |\n\
+         | values compared with the built-in backend | {} |\n\
+         | mismatches | 0 |\n\n",
+        env!("CARGO_PKG_VERSION"),
+        fetched("fetch-plugins.sh", "libtpu"),
+        fetched("fetch-interpreter.sh", "jaxlib"),
+        names.join(", "),
+        compiled.programs,
+        compiling.as_secs_f64() / 60.0,
+        compiled.seconds / compiled.programs as f64,
+        slowest.as_secs_f64(),
+        checked.cases,
+        interpreting.as_secs_f64() / 60.0,
+        checked.values,
+    )
+}
+
+fn update_docs(text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tpu.md");
+    let document = fs::read_to_string(&path).unwrap();
+    let (before, rest) = document.split_once("<!-- grid -->\n").expect("a mark");
+    let (_, after) = rest.split_once("<!-- /grid -->").expect("a mark");
+    fs::write(&path, format!("{before}<!-- grid -->\n{text}<!-- /grid -->{after}")).unwrap();
+}
+
+#[test]
+fn every_program_compiles_and_every_layout_agrees() {
+    if std::env::var_os("NUCLEUS_TPU_FULL").is_none() {
+        println!("left out: the whole grid takes about an hour; `make test-tpu-full` sets NUCLEUS_TPU_FULL and runs it");
+        return;
+    }
+    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
+    assert!(plugin.is_file(), "{} is missing: run `make plugins`", plugin.display());
+
+    let start = Instant::now();
+    let jobs = jobs();
+    println!("{} programs to interpret", jobs.len());
+    let (checked, wrong) = interpret(&jobs);
+    let interpreting = start.elapsed();
+    println!("{checked:?} in {interpreting:?}");
+    assert!(wrong.is_empty(), "these do not agree with the built-in backend: {wrong:#?}");
+    assert_eq!(checked.cases, jobs.len());
+
+    let start = Instant::now();
+    let compiled = compile(&plugin);
+    let compiling = start.elapsed();
+    let text = summary(&compiled, compiling, checked, interpreting);
+    println!("{text}");
+    let (slowest, name) = compiled.slowest.expect("programs");
+    assert!(slowest < SLOWEST_COMPILE, "{name} took {slowest:?} to compile");
+    if std::env::var_os("NUCLEUS_UPDATE_DOCS").is_some() {
+        update_docs(&text);
+    }
+}

@@ -1,0 +1,369 @@
+//! What only a TPU can show, each check with a name to run it by (docs/hardware-checklist.md):
+//!
+//! ```text
+//! cargo test --release --test tpu_hardware [CHECK] -- --nocapture
+//! ```
+//!
+//! The plugin is `NUCLEUS_TPU_PLUGIN`, or the libtpu of `make plugins` on a host that shows a TPU. Elsewhere every check
+//! says that it is left out; what judges single operations is then tried on the interpreter alone.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use common::probes::*;
+use common::tpu::{problem_of, spec};
+use common::*;
+use nucleus::kernels::{emit, pack_params, Path as Way, Spec, Target};
+use nucleus::pjrt::{host_has_tpu, Buffer, Client, CompileOptions, ElementType, Executable, Plugin};
+use nucleus::problem::Dtype;
+use nucleus::program_dir::System;
+use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use rand::prelude::*;
+
+/// One process has one TPU client at a time.
+static DEVICE: Mutex<()> = Mutex::new(());
+
+/// The plugin, where there is a TPU; else says why the check is left out.
+fn tpu(check: &str) -> Option<(PathBuf, MutexGuard<'static, ()>)> {
+    let path = match std::env::var_os("NUCLEUS_TPU_PLUGIN").filter(|path| !path.is_empty()) {
+        Some(path) => PathBuf::from(path),
+        None if host_has_tpu() => Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so"),
+        None => {
+            println!("{check}: left out, for this host shows no TPU and NUCLEUS_TPU_PLUGIN is not set");
+            return None;
+        }
+    };
+    assert!(path.is_file(), "{} is missing", path.display());
+    Some((path, DEVICE.lock().unwrap_or_else(PoisonError::into_inner)))
+}
+
+fn sampler(plugin: PathBuf) -> Sampler {
+    let options = SamplerOptions {
+        backend: BackendChoice::Pjrt,
+        plugin: Some(plugin),
+        cache_capacity: 512,
+        ..SamplerOptions::default()
+    };
+    Sampler::new(&options).unwrap()
+}
+
+/// Compares every array of problems of some kinds of rows with the built-in backend's.
+fn compare_kinds(check: &str, kinds: &[RowKind]) {
+    let Some((plugin, _device)) = tpu(check) else { return };
+    let (device, reference) = (sampler(plugin), builtin(0));
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut values = 0;
+    for (path, entry) in [(Way::Bounded(128), Entry::Bounded), (Way::Arbitrary, Entry::Arbitrary)] {
+        for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+            for vocab in [1000, 32_000] {
+                let spec = spec(path, 16, vocab, dtype, true);
+                let rows = kinds.iter().copied().cycle().take(16).collect();
+                let problem = problem_of(&spec, rows, &mut rng);
+                let ask = if entry == Entry::Bounded { EVERYTHING } else { FULL_WIDTH };
+                let (got, want) =
+                    (sample(&device, entry, &problem, ask), sample(&reference, entry, &problem, ask));
+                assert_same(&problem, &got, &want, check);
+                values += compare(&problem, &got, &want).values;
+            }
+        }
+    }
+    println!("{check}: {values} values agree");
+}
+
+#[test]
+fn agreement() {
+    let Some((plugin, _device)) = tpu("agreement") else { return };
+    let (device, reference) = (sampler(plugin), builtin(0));
+    let mut rng = StdRng::seed_from_u64(2);
+    let mut values = 0;
+    for shape in shapes() {
+        let problem = shape.problem(&mut rng);
+        let (got, want) = (
+            sample(&device, shape.entry, &problem, shape.ask),
+            sample(&reference, shape.entry, &problem, shape.ask),
+        );
+        assert_same(&problem, &got, &want, &format!("{shape:?}"));
+        values += compare(&problem, &got, &want).values;
+    }
+    println!("agreement: {values} values agree, on {} kinds of rows", ROW_KINDS.len());
+}
+
+#[test]
+fn rows_of_subnormals() {
+    compare_kinds("rows_of_subnormals", &[RowKind::Subnormal, RowKind::NegativeZero]);
+}
+
+/// The kernel sees NaNs by what maxima make of them.
+#[test]
+fn rows_with_nans() {
+    compare_kinds("rows_with_nans", &[RowKind::SomeNan, RowKind::AllNan, RowKind::Normal]);
+}
+
+/// What runs a probe: a kernel of one operation.
+enum Machine {
+    Tpu(Arc<Client>),
+    Interpreter(PathBuf),
+}
+
+impl Machine {
+    /// The bits of a probe's results.
+    fn bits(&self, probe: Probe, a: &[f32], b: &[f32]) -> Vec<u32> {
+        let text = probe.text();
+        let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect::<Vec<u8>>();
+        let mut out = vec![0u8; PROBE * 4];
+        match self {
+            Machine::Tpu(client) => {
+                let options = CompileOptions::for_device(client.devices()[0].id());
+                let dims = [PROBE_ROWS as i64, 128];
+                let upload = |x| client.buffer_from_host(&bytes(x), ElementType::F32, &dims, 0).unwrap();
+                let outputs =
+                    client.compile(&text, &options).unwrap().execute(&[&upload(a), &upload(b)]).unwrap();
+                outputs[0].to_host(&mut out).unwrap();
+            }
+            Machine::Interpreter(folder) => {
+                let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+                fs::create_dir_all(folder).unwrap();
+                fs::write(folder.join("probe.mlir"), text).unwrap();
+                fs::write(folder.join("a"), bytes(a)).unwrap();
+                fs::write(folder.join("b"), bytes(b)).unwrap();
+                let done = Command::new(root.join(".cache/interpreter/bin/python"))
+                    .args([
+                        "-m",
+                        "interpreter",
+                        "run",
+                        "probe.mlir",
+                        "--inputs",
+                        "a",
+                        "b",
+                        "--outputs",
+                        "out",
+                    ])
+                    .env("PYTHONPATH", root.join("tests/tpu"))
+                    .current_dir(folder)
+                    .output()
+                    .unwrap();
+                assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+                out = fs::read(folder.join("out/0.bin")).unwrap();
+            }
+        }
+        out.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
+    }
+
+    fn floats(&self, probe: Probe, a: &[f32], b: &[f32]) -> Vec<f32> {
+        self.bits(probe, a, b).into_iter().map(f32::from_bits).collect()
+    }
+}
+
+/// Floats of all sizes between the given exponents.
+fn floats(exponents: std::ops::Range<i32>, seed: u64) -> Vec<f32> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    (0..PROBE)
+        .map(|_| rng.random_range(1.0..2.0f32) * 2f32.powi(rng.random_range(exponents.clone())))
+        .collect()
+}
+
+/// The draw's long division guesses with a reciprocal and puts it right in integers; that holds for guesses so close.
+fn judge_division(machine: &Machine) {
+    let (one, b) = (vec![1.0; PROBE], floats(0..48, 1));
+    let got = machine.floats(QUOTIENT, &one, &b);
+    let error = |(&got, &b): (&f32, &f32)| (f64::from(got) * f64::from(b) - 1.0).abs();
+    let largest = got.iter().zip(&b).map(error).fold(0.0, f64::max);
+    println!("1/b is off by at most 2^{:.2} of itself", largest.log2());
+    assert!(largest < 2f64.powi(-21), "{largest:e}");
+}
+
+fn judge_conversion(machine: &Machine) {
+    let a = floats(-2..31, 2);
+    let got = machine.bits(FLOOR, &a, &a);
+    let wrong = got.iter().zip(&a).filter(|&(&got, &a)| got as i32 != a as i32).count();
+    println!("{wrong} of {PROBE} floats become another integer than their floor");
+    assert_eq!(wrong, 0);
+}
+
+/// The only float arithmetic whose rounding the contract depends on.
+fn judge_rounding(machine: &Machine) {
+    let (a, b) = (floats(-20..20, 3), floats(-20..20, 4));
+    for (name, probe, want) in [
+        ("subtractions", DIFFERENCE, (|a, b| a - b) as fn(f32, f32) -> f32),
+        ("products", PRODUCT, |a, b| a * b),
+        ("products of a difference", DIFFERENCE_TIMES, |a, b| (a - b) * b),
+    ] {
+        let got = machine.floats(probe, &a, &b);
+        let wrong = (0..PROBE).filter(|&i| got[i].to_bits() != want(a[i], b[i]).to_bits()).count();
+        println!("{wrong} of {PROBE} {name} are rounded otherwise than IEEE 754 has it");
+        assert_eq!(wrong, 0, "{name}");
+    }
+}
+
+/// A NaN in either operand must come through: so the kernel learns that a row held one.
+fn judge_maxima(machine: &Machine) {
+    let (mut a, mut b) = (floats(-20..20, 5), floats(-20..20, 6));
+    let nan = |i: usize| f32::from_bits(if i % 2 == 0 { 0x7fc0_0000 } else { 0xffc0_0001 });
+    for i in 0..PROBE {
+        match i % 8 {
+            0 => a[i] = nan(i / 8),
+            1 => b[i] = nan(i / 8),
+            _ => {}
+        }
+    }
+    let got = machine.floats(MAXIMUM, &a, &b);
+    let hidden = (0..PROBE).filter(|&i| i % 8 < 2 && !got[i].is_nan()).count();
+    let wrong = (0..PROBE).filter(|&i| i % 8 >= 2 && got[i] != a[i].max(b[i])).count();
+    println!("maxima hide {hidden} of {} NaNs, and are wrong for {wrong} others", PROBE / 4);
+    assert_eq!((hidden, wrong), (0, 0));
+}
+
+/// Either is right; the answer belongs into docs/hardware-checklist.md.
+fn show_subnormals(machine: &Machine) {
+    let a: Vec<f32> = (0..PROBE).map(|i| f32::from_bits(1 + i as u32 * 1021)).collect();
+    let got = machine.floats(PRODUCT, &a, &vec![1.0; PROBE]);
+    let kept = (0..PROBE).filter(|&i| got[i].to_bits() == a[i].to_bits()).count();
+    let flushed = got.iter().filter(|x| x.to_bits() == 0).count();
+    println!("of {PROBE} subnormals, a product with 1 keeps {kept} and turns {flushed} to zero");
+    assert_eq!(kept + flushed, PROBE, "neither kept nor flushed");
+}
+
+/// A judge on the TPU; the folder's name is the check's.
+fn on_tpu(check: &str, judge: fn(&Machine)) {
+    let Some((plugin, _device)) = tpu(check) else { return };
+    judge(&Machine::Tpu(Client::create(Plugin::load(&plugin).unwrap(), &[]).unwrap()));
+}
+
+#[test]
+fn division_estimates() {
+    on_tpu("division_estimates", judge_division);
+}
+
+#[test]
+fn floats_to_integers() {
+    on_tpu("floats_to_integers", judge_conversion);
+}
+
+#[test]
+fn rounding() {
+    on_tpu("rounding", judge_rounding);
+}
+
+#[test]
+fn nans_through_maxima() {
+    on_tpu("nans_through_maxima", judge_maxima);
+}
+
+#[test]
+fn subnormals() {
+    on_tpu("subnormals", show_subnormals);
+}
+
+/// The judges must accept what they are to accept, on a machine that is known.
+#[test]
+fn judges_on_the_interpreter() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_probes");
+    let machine = Machine::Interpreter(folder.clone());
+    for judge in [judge_division, judge_conversion, judge_rounding, judge_maxima, show_subnormals] {
+        judge(&machine);
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// A program on the device with its inputs there.
+struct Loaded {
+    executable: Arc<Executable>,
+    inputs: [Buffer; 2],
+}
+
+impl Loaded {
+    fn new(client: &Arc<Client>, target: &Target, spec: &Spec, k: i32, kind: RowKind) -> Loaded {
+        let mut rng = StdRng::seed_from_u64(3);
+        let mut problem = problem_of(spec, vec![kind; spec.batch], &mut rng);
+        let words = nucleus::semantics::philox::random_words(1, 2);
+        let row = nucleus::semantics::params::RowParams::new(k, 0.95, 0.0, 1.0, words, spec.vocab);
+        problem.rows = vec![row; spec.batch];
+        let options = CompileOptions::for_device(client.devices()[0].id());
+        let executable = client.compile(&emit(spec, target), &options).unwrap();
+        let (element, logits) = match spec.dtype {
+            Dtype::F32 => (ElementType::F32, bytemuck::cast_slice(&problem.f32s)),
+            Dtype::Bf16 => (ElementType::BF16, bytemuck::cast_slice(&problem.u16s)),
+            Dtype::F16 => (ElementType::F16, bytemuck::cast_slice(&problem.u16s)),
+        };
+        let dims = |width: usize| [spec.batch as i64, width as i64];
+        let params: Vec<i32> =
+            problem.rows.iter().flat_map(|row| pack_params(row, problem.options, spec.dtype)).collect();
+        let width = params.len() / spec.batch;
+        let logits = client.buffer_from_host(logits, element, &dims(spec.vocab), 0).unwrap();
+        let params = bytemuck::cast_slice(&params);
+        let params = client.buffer_from_host(params, ElementType::S32, &dims(width), 0).unwrap();
+        Loaded { executable, inputs: [logits, params] }
+    }
+
+    /// The time that one run takes of the device: many are started before the first is waited for, so that none waits
+    /// for the host. The median of several rounds.
+    fn time(&self) -> Duration {
+        const TOGETHER: u32 = 50;
+        let [logits, params] = &self.inputs;
+        let mut rounds: Vec<Duration> = (0..9)
+            .map(|_| {
+                let start = Instant::now();
+                let lists = [&[logits, params][..]];
+                let launches: Vec<_> =
+                    (0..TOGETHER).map(|_| self.executable.launch(&lists).unwrap()).collect();
+                launches.into_iter().for_each(|launch| drop(launch.wait().unwrap()));
+                start.elapsed() / TOGETHER
+            })
+            .collect();
+        rounds.sort();
+        rounds[rounds.len() / 2]
+    }
+}
+
+fn client_and_target(plugin: &Path) -> (Arc<Client>, Target) {
+    let client = Client::create(Plugin::load(plugin).unwrap(), &[]).unwrap();
+    let target = System::of_client(&client, 0).unwrap().target();
+    (client, target)
+}
+
+#[test]
+fn times() {
+    let Some((plugin, _device)) = tpu("times") else { return };
+    let (client, target) = client_and_target(&plugin);
+    println!("| rows | type | call | microseconds | HBM alone |\n| --- | --- | --- | --- | --- |");
+    for batch in [8, 16, 128] {
+        for dtype in [Dtype::Bf16, Dtype::F32] {
+            for (name, path, k, kind) in [
+                ("bounded, k = 64, random", Way::Bounded(64), 64, RowKind::Normal),
+                ("bounded, k = 64, worst case", Way::Bounded(64), 64, RowKind::SourceWorstCase),
+                ("any k, k = 5000", Way::Arbitrary, 5000, RowKind::Normal),
+                ("top-p alone, random", Way::Arbitrary, 0, RowKind::Normal),
+                ("top-p alone, peaked", Way::Arbitrary, 0, RowKind::Peaked),
+            ] {
+                let spec = spec(path, batch, 262_144, dtype, false);
+                let time = Loaded::new(&client, &target, &spec, k, kind).time();
+                let bytes = (batch * spec.vocab * dtype.size()) as f64;
+                let memory = match target {
+                    Target::Tpu(chip) => format!("{:.1}", bytes / chip.hbm_bytes_per_second as f64 * 1e6),
+                    Target::Portable => "not known".to_owned(),
+                };
+                println!("| {batch} | {dtype:?} | {name} | {:.1} | {memory} |", time.as_secs_f64() * 1e6);
+                assert!(time > Duration::ZERO);
+            }
+        }
+    }
+}
+
+/// While the kernel works on a block, the next one comes: sixteen blocks in one call must take less than sixteen calls.
+#[test]
+fn copies_beside_work() {
+    let Some((plugin, _device)) = tpu("copies_beside_work") else { return };
+    let (client, target) = client_and_target(&plugin);
+    let time = |batch| {
+        let spec = spec(Way::Bounded(64), batch, 262_144, Dtype::Bf16, false);
+        Loaded::new(&client, &target, &spec, 64, RowKind::Normal).time()
+    };
+    let (one, sixteen) = (time(8), time(128));
+    println!("8 rows take {one:?}; 128 rows take {sixteen:?}, a sixteenth of which is {:?}", sixteen / 16);
+    assert!(sixteen < 16 * one, "nothing is gained");
+}

@@ -142,6 +142,7 @@ impl Whole {
 
     /// Chooses among the entries of `source`, which are all that can matter. As many of each row reach `bound` as its
     /// top-k keeps.
+    #[allow(clippy::too_many_arguments)]
     pub(super) fn choose(
         &self,
         b: &Block<'_>,

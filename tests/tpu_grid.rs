@@ -115,7 +115,7 @@ fn jobs() -> Vec<Job> {
                         let mut texts = HashSet::new();
                         for (name, _) in GENERATIONS {
                             let chip = chip(name);
-                            if texts.insert(tpu::emit(&spec, &chip)) {
+                            if texts.insert(tpu::kernel_text(&spec, &chip)) {
                                 jobs.push(Job { spec, chip, first_kind: next_kind });
                                 seen.extend((0..batch).map(|row| (next_kind + row) % ROW_KINDS.len()));
                                 next_kind += batch;

@@ -47,7 +47,7 @@ pub fn layouts(spec: &Spec) -> Vec<Chip> {
     let mut vmem = 2 * MIB;
     while vmem <= 128 * MIB {
         let chip = Chip { vmem_bytes: vmem, ..chip("v5e") };
-        let text = tpu::emit(spec, &chip);
+        let text = tpu::kernel_text(spec, &chip);
         if found.iter().all(|(other, _)| *other != text) {
             found.push((text, chip));
         }

@@ -203,7 +203,7 @@ fn judge_rounding(machine: &Machine) {
 /// A NaN in either operand must come through: so the kernel learns that a row held one.
 fn judge_maxima(machine: &Machine) {
     let (mut a, mut b) = (floats(-20..20, 5), floats(-20..20, 6));
-    let nan = |i: usize| f32::from_bits(if i % 2 == 0 { 0x7fc0_0000 } else { 0xffc0_0001 });
+    let nan = |i: usize| f32::from_bits(if i.is_multiple_of(2) { 0x7fc0_0000 } else { 0xffc0_0001 });
     for i in 0..PROBE {
         match i % 8 {
             0 => a[i] = nan(i / 8),

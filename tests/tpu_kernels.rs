@@ -99,7 +99,7 @@ fn rows_that_fill_a_bucket() {
             let mut bits = problem.bits.clone();
             for row in 13..16 {
                 bits.copy_within(12 * spec.vocab..13 * spec.vocab, row * spec.vocab);
-                problem.rows[row] = problem.rows[12].clone();
+                problem.rows[row] = problem.rows[12];
                 problem.kinds[row] = problem.kinds[12];
             }
             problem.set_bits(bits);

@@ -10,6 +10,8 @@ use common::tpu::{chip, kinds_from, layouts, problem_of, spec, Cases};
 use common::*;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::problem::Dtype;
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
 
 const PATHS: [Way; 3] = [Way::Bounded(64), Way::Bounded(128), Way::Arbitrary];
@@ -123,6 +125,40 @@ fn layouts_of_every_size_of_memory() {
         for chip in chips {
             cases.add(&spec, &chip, &problem_of(&spec, kinds_from(start, 16), &mut rng));
             start += 16;
+        }
+    }
+    cases.check(&[]);
+}
+
+/// Large logits that all fall into one lane of the survivors, from the few that it has room for to many more, and in
+/// several of the short stacks that they go through: what a lane loses must send the block another way.
+#[test]
+fn lanes_that_overflow() {
+    const CHUNK: usize = 64;
+    const CELL: usize = 8;
+    let mut rng = StdRng::seed_from_u64(6);
+    let mut cases = cases("overflow");
+    for (path, debug) in [(Way::Bounded(64), true), (Way::Bounded(128), false), (Way::Arbitrary, false)] {
+        let spec = spec(path, 8, 32_000, Dtype::F32, debug);
+        for counts in [[2; 4], [3, 0, 1, 0], [5, 0, 1, 0], [1, 0, 5, 1], [8, 1, 0, 0], [4, 4, 4, 4]] {
+            let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
+            let mut bits = problem.bits.clone();
+            let all: usize = counts.iter().sum();
+            for row in 0..8 {
+                for (chunk, &count) in counts.iter().enumerate() {
+                    for cell in 0..count {
+                        // Where a cell's lane lands is its column and how far the cell is rotated.
+                        let column = (256 + row - chunk - 16 * cell) % 128;
+                        let index = (chunk * CHUNK + cell * CELL) * 128 + column;
+                        bits[row * spec.vocab + index % spec.vocab] = (50.0 + cell as f32).to_bits();
+                    }
+                }
+                let k = all as i32 + row as i32 - 3;
+                problem.rows[row] =
+                    RowParams::new(k.max(1), 1.0, 0.0, 3.0, random_words(rng.random(), 1), 32_000);
+            }
+            problem.set_bits(bits);
+            cases.add(&spec, &chip("v5e"), &problem);
         }
     }
     cases.check(&[]);

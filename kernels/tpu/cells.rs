@@ -43,8 +43,8 @@ pub(super) struct Summary {
     pub(super) max_key: Value,
     /// 1 where the row held a NaN.
     pub(super) had_nan: Value,
-    /// Order keys of the bins' maxima.
-    bins: [Value; BINS],
+    /// The bins' maxima, raw.
+    bin_maxima: [Value; BINS],
 }
 
 /// Survivors of a bound: `depth` registers of logits and of their places, −1 where there is none.
@@ -117,7 +117,7 @@ impl Cells {
         );
         let bins: [Value; BINS] = std::array::from_fn(|i| state[i]);
         let max = k.over_lanes(Reduce::Max, k.fmax(bins[0], bins[1]));
-        Summary { max_key: keys(k, max), had_nan: k.trunc(state[BINS]), bins: bins.map(|bin| keys(k, bin)) }
+        Summary { max_key: keys(k, max), had_nan: k.trunc(state[BINS]), bin_maxima: bins }
     }
 
     /// One chunk of the pass; the state is the bins. With `clean`, NaN counts as −inf and is marked in one more value.
@@ -171,8 +171,13 @@ impl Cells {
     /// A key that at least `wanted` logits of each row reach: the largest that as many bins reach.
     pub(super) fn bound(&self, b: &Block<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = b.k;
-        let bins = summary.bins.map(|bin| b.short(bin));
-        let low = b.short(k.splat(k.i32(NEG_INF_KEY)));
+        let bins = summary.bin_maxima.map(|bin| b.short(keys(k, bin)));
+        // Every bin reaches the least of them.
+        let least = k.over_lanes(
+            Reduce::Min,
+            summary.bin_maxima.into_iter().reduce(|a, b| k.fmin(a, b)).expect("there are bins"),
+        );
+        let low = b.short(keys(k, least));
         let high = k.add(b.short(summary.max_key), k.i32(1));
         let found = search(k, "bound by the bins", low, high, b.steps(), |place| {
             let ones = bins.map(|bin| k.choose(k.ge(bin, place), k.f32(1.0), k.f32(0.0)));
@@ -388,7 +393,8 @@ impl Stack {
         Stack { values: values.to_vec(), places: places[..depth].to_vec(), overflow: places[depth] }
     }
 
-    /// Puts a logit and its place on top of its lane, where the mask holds.
+    /// Puts a logit and its place on top of its lane, where the mask holds. Once a lane has overflowed it does at every
+    /// further one, so the last is enough to note.
     fn insert(&mut self, k: &Kernel, mask: Value, value: Value, place: Value) {
         let depth = self.values.len();
         self.overflow = k.choose(mask, self.places[depth - 1], self.overflow);
@@ -400,9 +406,11 @@ impl Stack {
         self.places[0] = k.choose(mask, place, self.places[0]);
     }
 
-    /// Puts on top what has a place.
+    /// Puts on top what has a place. An overflow noted before, of another stack too, stays noted.
     fn push(&mut self, k: &Kernel, value: Value, place: Value) {
+        let noted = self.overflow;
         self.insert(k, k.ge(place, k.i32(0)), value, place);
+        self.overflow = k.max(noted, self.overflow);
     }
 
     /// Puts another stack on top.

@@ -127,21 +127,7 @@ impl Few {
         let tied = k.both(crowded, k.lt(wanted, reached));
         let open_ties = k.sub(wanted, above);
         let last = k.splat(k.i32(i32::MAX));
-        let find_last = || {
-            let vocab = b.spec.vocab;
-            vec![search_within(
-                k,
-                "last tie that top-k keeps",
-                k.i32(0),
-                k.i32(vocab as i32),
-                vocab,
-                |place| {
-                    let earlier =
-                        |i: usize| k.both(k.eq(short_keys[i], threshold), k.lt(self.indices[i], place));
-                    Probe { reaches: k.lt(self.count_where(b, earlier), open_ties), exact: None }
-                },
-            )]
-        };
+        let find_last = || vec![self.last_tie(b, &short_keys, threshold, tied, open_ties)];
         let last_tie = match b.spec.stable {
             true => k.if_else("ties at the top-k threshold", k.any(tied), find_last, || vec![last])[0],
             false => last,
@@ -198,6 +184,41 @@ impl Few {
         let off = k.eq(wanted, k.i32(0));
         let threshold = k.choose(off, k.i32(NEG_INF_KEY), b.long(threshold));
         Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
+    }
+
+    /// The index of the last tie that rows where `tied` keep, of which they keep `open`.
+    fn last_tie(
+        &self,
+        b: &Block<'_>,
+        short_keys: &[Value],
+        threshold: Value,
+        tied: Value,
+        open: Value,
+    ) -> Value {
+        // So many ties are counted off one by one; a search takes as long as about twice as many.
+        const COUNTED: f32 = 5.0;
+        let (k, vocab) = (b.k, b.spec.vocab);
+        let is_tie = |i: usize| k.eq(short_keys[i], threshold);
+        let open = k.choose(tied, open, k.i32(0));
+        let most = k.over_all(Reduce::Max, k.to_float(open));
+        let few = k.at_least(k.f32(COUNTED), most);
+        let counted = || {
+            let start = [k.splat(k.i32(-1))];
+            let turns = k.truncate_scalar(most);
+            let [last] = k.for_each("a tie that top-k keeps", turns, start, |turn, [last]| {
+                let later = |i: usize| k.both(is_tie(i), k.lt(last, self.indices[i]));
+                [k.choose(k.lt(turn, open), self.least_where(b, &self.indices, later), last)]
+            });
+            vec![last]
+        };
+        let searched = || {
+            let range = (k.i32(0), k.i32(vocab as i32));
+            vec![search_within(k, "last tie that top-k keeps", range.0, range.1, vocab, |place| {
+                let earlier = |i: usize| k.both(is_tie(i), k.lt(self.indices[i], place));
+                Probe { reaches: k.lt(self.count_where(b, earlier), open), exact: None }
+            })]
+        };
+        k.if_else("few ties to keep", few, counted, searched)[0]
     }
 
     /// The kept entries by ascending index, one a slot.

@@ -168,7 +168,10 @@ impl Cases {
         // Operations without a defined result are many, and no failure by themselves.
         let errors = errors.lines().filter(|line| !line.contains("had no defined result"));
         let wrong = text.lines().filter(|line| !line.ends_with(": PASS"));
-        Err(wrong.chain(errors).map(|line| format!("{line}\n")).collect())
+        let mut said =
+            format!("{} of {} cases pass, and it ended with {}\n", passed, self.list.len(), output.status);
+        said.extend(wrong.chain(errors).map(|line| format!("{line}\n")));
+        Err(said)
     }
 
     /// Runs the interpreter on all cases, which must agree.

@@ -68,7 +68,6 @@ impl Stages {
                 let most = |limit: i32| k.not(k.any(k.lt(k.i32(limit), above)));
                 let many = || {
                     let short = most(b.layout.cells() as i32 * LANES as i32 / LISTED);
-                    // With −inf among them, ties are found in the rows; a list is no help.
                     let listed = k.if_else(
                         "some hundredths of the row",
                         short,

@@ -93,7 +93,7 @@ impl Whole {
         }
     }
 
-    /// Adds up, of each row, what `term` gives for each register: floats that are whole numbers, fewer than 2²⁴ in all.
+    /// How many of each row's logits are above the floats of `edges`, in one pass.
     fn count<const N: usize>(
         &self,
         b: &Block<'_>,

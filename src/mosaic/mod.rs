@@ -689,7 +689,10 @@ impl Kernel {
         match count.source {
             Source::Literal(0) => return start.to_vec(),
             // What the compiler would do, so that the text has the loops that the schedule has.
-            Source::Literal(1) => return body(self.i32(0), start),
+            Source::Literal(1) => {
+                self.comment(label);
+                return body(self.i32(0), start);
+            }
             _ => {}
         }
         let types: Vec<Type> = start.iter().map(|v| v.ty).collect();

@@ -164,6 +164,41 @@ fn lanes_that_overflow() {
     cases.check(&[]);
 }
 
+/// Logits that weigh 1 or 0 by a rounding, 24 octaves below the maximum. Were they passed over as too small to weigh
+/// anything, the total would be another, and so would its remainder, the draw.
+#[test]
+fn the_least_weights() {
+    const VOCAB: usize = 4099;
+    const MAX: f32 = 4.0;
+    let mut rng = StdRng::seed_from_u64(10);
+    let mut cases = cases("least_weights");
+    for (path, debug) in PATHS.into_iter().zip([true, false, true]).chain([(Way::Arbitrary, false)]) {
+        for dtype in DTYPES {
+            let spec = spec(path, 8, VOCAB, dtype, debug);
+            let mut problem = problem_of(&spec, vec![RowKind::Constant; 8], &mut rng);
+            let mut bits = vec![dtype.round(-1000.0); 8 * VOCAB];
+            for row in 0..8 {
+                let distance = [8.0, 12.0, 16.0, 48.0][row % 4];
+                let at_24_octaves = std::f32::consts::LOG2_E * distance / 24.0;
+                let temperature = f32::from_bits(at_24_octaves.to_bits() + row as u32 - 3);
+                let logits = &mut bits[row * VOCAB..][..VOCAB];
+                // Few enough for the kernel's short way.
+                for _ in 0..30 {
+                    logits[rng.random_range(1..VOCAB)] = dtype.round(MAX - distance);
+                }
+                logits[0] = dtype.round(MAX);
+                let k = if path == Way::Arbitrary && row % 2 == 0 { 0 } else { 50 };
+                let p = 1.0 - 1.0 / 16_777_216.0;
+                problem.rows[row] =
+                    RowParams::new(k, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
+            }
+            problem.set_bits(bits);
+            cases.add(&spec, &chip("v5e"), &problem);
+        }
+    }
+    cases.check(&[]);
+}
+
 #[test]
 fn ties_that_all_stay() {
     let mut rng = StdRng::seed_from_u64(6);

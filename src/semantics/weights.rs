@@ -10,8 +10,9 @@ pub const MAX_WEIGHT: i32 = (1 << 24) - 1;
 /// `q` saturates here, where the weight has long been 0.
 pub const MAX_Q: i32 = 40 << 18;
 
-/// From this `q` on the weight is 0: 24 octaves below the maximum, which weighs less than 2²⁴.
-pub const ZERO_Q: i32 = 24 << 18;
+/// From this `q` on the weight is 0. Exactly 24 octaves below the maximum it is still 1: `W` is 2²⁴ times a power
+/// of two there, and only at the maximum itself cut to 2²⁴ − 1.
+pub const ZERO_Q: i32 = (24 << 18) + 1;
 
 /// The constants of [`weight`]: 4 ln 2, 2⁻²⁵ and 2⁻²⁴/3.
 ///
@@ -110,6 +111,6 @@ mod tests {
             previous = w;
         }
         assert_eq!(previous, 0);
-        assert_eq!(weight(Scalar, ZERO_Q), 0);
+        assert_eq!((weight(Scalar, ZERO_Q - 1), weight(Scalar, ZERO_Q)), (1, 0));
     }
 }

@@ -3,7 +3,7 @@
 use super::block::{Block, Outcome, Split};
 use super::cells::{key_of, Gathered};
 use super::nucleus::Nucleus;
-use super::threshold::{count_lanes, search, search_within, Probe};
+use super::threshold::{count_lanes, search, search_steps, search_within, Probe};
 use crate::kernels::Column;
 use crate::mosaic::{Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
@@ -173,8 +173,7 @@ impl Few {
         let total = self.sum_where(b, &parts, |_| k.bool(true));
         let remainder = nucleus.remainder(b, b.number(&total));
         let drawn_at = b.split(remainder);
-        let vocab = b.spec.vocab;
-        let next = search_within(k, "the token drawn", k.i32(0), k.i32(vocab as i32), vocab, |place| {
+        let next = self.token_drawn(b, &drawn, |place| {
             let sum = self.sum_where(b, &parts, |i| k.lt(self.indices[i], place));
             Probe { reaches: k.not(b.less(&drawn_at, &sum)), exact: None }
         });
@@ -184,6 +183,27 @@ impl Few {
         let off = k.eq(wanted, k.i32(0));
         let threshold = k.choose(off, k.i32(NEG_INF_KEY), b.long(threshold));
         Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
+    }
+
+    /// The index that the draw falls on: the last place before which no more weight lies than was drawn.
+    fn token_drawn(&self, b: &Block<'_>, weights: &[Value], probe: impl Fn(Value) -> Probe) -> Value {
+        // A 4⁶th of a long row seldom holds two of its survivors, and then the one there is the answer.
+        const STEPS: u32 = 6;
+        let (k, vocab) = (b.k, b.spec.vocab);
+        let start = [k.i32(0), k.i32(vocab as i32)].map(|end| k.splat(end));
+        let rest = vocab.div_ceil(4usize.pow(STEPS));
+        if rest <= 4 {
+            return search_within(k, "the token drawn", start, vocab, probe)[0];
+        }
+        let [low, high] = search_steps(k, "where the token drawn is", start, STEPS as usize, &probe);
+        let here = |i: usize| {
+            let drawn = k.lt(k.i32(0), weights[i]);
+            k.both(drawn, k.both(k.ge(self.indices[i], low), k.lt(self.indices[i], high)))
+        };
+        let several = k.lt(k.i32(1), self.count_where(b, here));
+        let only = self.least_where(b, &self.indices, here);
+        let close = || vec![search_within(k, "the token drawn", [low, high], rest, &probe)[0]];
+        k.if_else("another is near the token drawn", k.any(several), close, || vec![only])[0]
     }
 
     /// The index of the last tie that rows where `tied` keep, of which they keep `open`.
@@ -212,11 +232,12 @@ impl Few {
             vec![last]
         };
         let searched = || {
-            let range = (k.i32(0), k.i32(vocab as i32));
-            vec![search_within(k, "last tie that top-k keeps", range.0, range.1, vocab, |place| {
+            let range = [k.i32(0), k.i32(vocab as i32)].map(|end| k.splat(end));
+            let [last, _] = search_within(k, "last tie that top-k keeps", range, vocab, |place| {
                 let earlier = |i: usize| k.both(is_tie(i), k.lt(self.indices[i], place));
                 Probe { reaches: k.lt(self.count_where(b, earlier), open), exact: None }
-            })]
+            });
+            vec![last]
         };
         k.if_else("few ties to keep", few, counted, searched)[0]
     }

@@ -78,22 +78,30 @@ pub(super) fn search(
 pub(super) fn search_within(
     k: &Kernel,
     label: &str,
-    low: Value,
-    high: Value,
+    range: [Value; 2],
     most: usize,
     probe: impl Fn(Value) -> Probe,
-) -> Value {
-    let (mut range, mut steps) = (most, 0);
-    while range > 1 {
-        range = range.div_ceil(4);
+) -> [Value; 2] {
+    let (mut left, mut steps) = (most, 0);
+    while left > 1 {
+        left = left.div_ceil(4);
         steps += 1;
     }
-    let start = [k.splat(low), k.splat(high)];
-    let [low, _] = k.for_each(label, k.i32(steps), start, |_, [low, high]| {
+    search_steps(k, label, range, steps, probe)
+}
+
+/// The range in which a [`search`] over `range` is after so many steps.
+pub(super) fn search_steps(
+    k: &Kernel,
+    label: &str,
+    range: [Value; 2],
+    steps: usize,
+    probe: impl Fn(Value) -> Probe,
+) -> [Value; 2] {
+    k.for_each(label, k.i32(steps as i32), range, |_, [low, high]| {
         let (low, high) = quarter(k, low, high, &probe);
         [low, high]
-    });
-    low
+    })
 }
 
 /// One step of a search. A row whose range holds one place is done and stays as it is.

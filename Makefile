@@ -61,7 +61,7 @@ test: deps plugins interpreter examples ## run every test: Rust, TPU kernels in 
 	@tests/c/run.sh
 
 .PHONY: test-tpu-full
-test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: an hour on two cores; NUCLEUS_UPDATE_DOCS=1 puts it in docs/tpu.md
+test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 puts it in docs/tpu.md
 	NUCLEUS_TPU_FULL=1 cargo test --locked --test tpu_grid -- --nocapture
 
 .PHONY: tpu-table

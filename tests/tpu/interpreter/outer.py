@@ -66,9 +66,13 @@ class Outer:
     def call(self, name, arguments):
         block = self.functions[name].regions[0].blocks[0]
         values = dict(zip(block.arguments, arguments, strict=True))
-        for op in block.operations:
+        # Wide arrays of many rows are gigabytes together: each is let go after its last use.
+        last_uses = {v: i for i, op in enumerate(block.operations) for v in op.operation.operands}
+        for i, op in enumerate(block.operations):
             op = op.operation
             operands = [values[v] for v in op.operands]
+            for value in {v for v in op.operands if last_uses[v] == i}:
+                del values[value]
             if op.name == "func.return":
                 return operands
             try:

@@ -5,8 +5,9 @@
 
 BUNDLES is a `*final_bundles.txt` of libtpu's dump (`--xla_jf_dump_to=DIR --xla_jf_dump_llo_text=true`), one bundle a
 cycle; TRIPS the report of the interpreter (`--trips`) on the same program. The loops and branches of the two are
-matched by their order and nesting; what does not match is an error. Not in the figure: DMA, which runs beside the
-schedule, and stalls on results of the cross-lane unit.
+matched by their order and nesting, and by how often the exit test of a loop lets it turn; what does not match is an
+error. Whatever lies between a loop's first and last bundle counts once a turn, for the core goes through all of it. Not
+in the figure: DMA, which runs beside the schedule, and stalls on results of the cross-lane unit.
 
 A kernel of several grid steps lies in a loop that the compiler made, as often as its exit test says (two turns more
 than there are steps), inside a part that is skipped but for one turn a step. What the compiler put beside that part,
@@ -30,6 +31,8 @@ class Node:
     def __init__(self, kind, start, end, depth):
         self.kind, self.start, self.end, self.depth = kind, start, end, depth
         self.children, self.count, self.name = [], None, None
+        # Of a loop, where its exit test compares with a constant.
+        self.turns = None
 
 
 class Item:
@@ -61,7 +64,11 @@ def schedule_tree(bundles):
         if head["tag"] == "LB":
             limit = next((i for i in range(start + 1, len(bundles)) if bundles[i]["tag"] == "LB" and bundles[i]["depth"] <= head["depth"]), len(bundles))
             end = max(i for i in range(start, limit) if bundles[i]["depth"] >= head["depth"]) + 1
-            found.append(Node("loop", start, end, head["depth"]))
+            loop = Node("loop", start, end, head["depth"])
+            tests = [EXIT_TEST.search(b["text"]) for b in bundles[start:end] if b["depth"] == head["depth"]]
+            # Two loops of one depth would be two tests; those of inner loops are moved to where the depth is theirs.
+            loop.turns = next((int(test[1]) for test in reversed(tests) if test), None)
+            found.append(loop)
     starts = {}
     for i, bundle in enumerate(bundles):
         for region in STARTS.findall(bundle["text"]):
@@ -113,14 +120,15 @@ def match(nodes, items):
         if not nodes:
             return False
         node = nodes[0]
-        if node.kind == "loop" and match(node.children, inner) and match(nodes[1:], rest):
+        if node.kind == "loop" and turns_agree(node, item) and match(node.children, inner) and match(nodes[1:], rest):
             node.count, node.name = item.report["iterations"], item.name
             return True
         if node.kind == "skip" and node.children and match(node.children, [item]) and match(nodes[1:], rest):
             node.count, node.name = item.report["entered"], item.name + " (entry)"
             return True
         return False
-    ways = [(1, "else"), (0, "then")]
+    # libtpu lays out the then part first; where it has only one of them, that is the one.
+    ways = [(0, "then"), (1, "else")]
     parts = {way: item.regions.get(way, []) for way, _ in ways}
 
     def part(node, way, name):
@@ -132,10 +140,15 @@ def match(nodes, items):
     for order in (ways, ways[::-1]):
         if len(nodes) >= 2 and all(part(n, *w) for n, w in zip(nodes, order)) and match(nodes[2:], rest):
             return True
-    for way, name in ways[::-1]:
+    for way, name in ways:
         if nodes and not parts[1 - way] and part(nodes[0], way, name) and match(nodes[1:], rest):
             return True
     return not parts[0] and not parts[1] and match(nodes, rest)
+
+
+def turns_agree(node, item):
+    """Whether a loop of the text may be one of the schedule, by its exit test."""
+    return item.kind != "for" or node.turns is None or item.report["iterations"] == node.turns * item.report["entered"]
 
 
 def leftover(node):
@@ -156,10 +169,7 @@ def match_kernel(root, bundles, items, steps):
     for body in grid.children:
         others = [node for node in grid.children if node is not body]
         if body.kind == "skip" and all(leftover(node) for node in others) and match(body.children, items):
-            tests = [EXIT_TEST.search(b["text"]) for b in bundles[grid.start : grid.end] if b["depth"] == grid.depth]
-            turns = [int(test[1]) for test in tests if test]
-            # Two loops of one depth would be two tests; those of inner loops are moved to where the depth is theirs.
-            grid.count, grid.name = turns[-1] if turns else steps + 2, "grid loop"
+            grid.count, grid.name = steps + 2 if grid.turns is None else grid.turns, "grid loop"
             body.count, body.name = steps, "grid step"
             for node in others:
                 node.count, node.name = steps, "window of the grid"
@@ -174,9 +184,7 @@ def weigh(root, bundles):
     def visit(node):
         for child in node.children:
             for i in range(child.start, child.end):
-                # The scheduler moves bundles of the code around a loop into its addresses.
-                if child.kind != "loop" or bundles[i]["depth"] >= child.depth:
-                    owner[i] = child
+                owner[i] = child
             if child.count is None:
                 child.count = node.count
             visit(child)

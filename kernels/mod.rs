@@ -82,7 +82,15 @@ impl Spec {
 pub fn emit(spec: &Spec, target: &Target) -> String {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => tpu::emit(spec, chip),
-        Target::Portable | Target::Tpu(_) => stablehlo::emit(spec),
+        Target::Tpu(chip) => {
+            log::warn!(
+                "{} is larger than the kernels for {} are made for: it runs the portable program",
+                spec.name(),
+                chip.name
+            );
+            stablehlo::emit(spec)
+        }
+        Target::Portable => stablehlo::emit(spec),
     }
 }
 

@@ -1,5 +1,7 @@
 //! What can go wrong in the library, before it becomes a status and a message of the C ABI.
 
+use std::sync::Arc;
+
 use crate::pjrt;
 
 /// An error of a call. Its display text is the message that the caller reads.
@@ -17,6 +19,9 @@ pub enum Error {
     /// The plugin answered something that no correct plugin answers, or this library is wrong.
     #[error("{0}")]
     Internal(String),
+    /// Of an attempt that several calls waited for.
+    #[error(transparent)]
+    Shared(Arc<Error>),
 }
 
 impl Error {

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::buckets::{bucket, for_each_in_parallel, specs_up_to, LARGEST_BUCKET};
 use crate::error::Error;
@@ -20,7 +21,7 @@ pub(crate) struct PjrtBackend {
     client: Arc<Client>,
     device: usize,
     target: Target,
-    programs: ProgramCache<Spec, Arc<Executable>>,
+    programs: ProgramCache<Spec, Arc<Executable>, Arc<Error>>,
     /// Where to look before compiling, and whether to put there what was compiled.
     kept: Option<(ProgramDir, bool)>,
 }
@@ -65,13 +66,13 @@ impl PjrtBackend {
             std::fs::create_dir_all(folder)
                 .map_err(|error| named(format!("the folder cannot be made: {error}")))?;
         }
-        match std::fs::metadata(folder) {
-            Err(error) => return Err(named(error.to_string())),
-            Ok(found) if !found.is_dir() => return Err(named("it is not a folder".to_owned())),
-            Ok(_) => {}
+        // Whole, for a server may change its working directory after this.
+        let folder = folder.canonicalize().map_err(|error| named(error.to_string()))?;
+        if !folder.is_dir() {
+            return Err(named("it is not a folder".to_owned()));
         }
         let system = System::of_client(&self.client, self.device)?;
-        self.kept = Some((ProgramDir::new(folder, system, self.target), write));
+        self.kept = Some((ProgramDir::new(&folder, system, self.target), write));
         Ok(())
     }
 
@@ -114,17 +115,26 @@ impl PjrtBackend {
     }
 
     fn program(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
-        self.programs.get_or_make(spec, || {
+        let mut compiled_from = None;
+        let program = self.programs.get_or_make(spec, || {
             let text = kernels::emit(spec, &self.target);
             let options = CompileOptions::for_device(self.client.devices()[self.device].id());
             if let Some(program) = self.load(spec, &text, &options) {
                 return Ok(Made::Loaded(program));
             }
             log::debug!("compiling {}", spec.name());
-            let program = self.client.compile(&text, &options)?;
+            let start = Instant::now();
+            let program = self.client.compile(&text, &options).map_err(|error| Arc::new(error.into()))?;
+            let time = start.elapsed();
+            compiled_from = Some(text);
+            Ok(Made::Compiled(program, time))
+        });
+        let program = program.map_err(Error::Shared)?;
+        if let Some(text) = compiled_from {
+            // Only now, so that no other call waits for the disk.
             self.keep(spec, &text, &program);
-            Ok(Made::Compiled(program))
-        })
+        }
+        Ok(program)
     }
 
     /// The program from the folder of compiled programs. Whatever is wrong with it, compiling remains, so that it is only
@@ -173,8 +183,11 @@ impl PjrtBackend {
         let spec = &piece.spec;
         let program = self.program(spec)?;
 
+        // Rows that fill the bucket repeat the last, logits and parameters: rows of zeros would be all ties, the slowest
+        // there are, and k = 0 asks for the whole row.
+        let rows = || piece.rows.iter().chain(piece.rows.last().into_iter().cycle());
         let mut params = vec![0; spec.batch * COLUMNS];
-        for (slot, &row) in params.chunks_mut(COLUMNS).zip(&piece.rows) {
+        for (slot, &row) in params.chunks_mut(COLUMNS).zip(rows()) {
             slot.copy_from_slice(&pack_params(
                 &params_for(spec, &batch.rows[row]),
                 batch.options,
@@ -194,9 +207,7 @@ impl PjrtBackend {
         } else {
             let row_bytes = spec.vocab * spec.dtype.size();
             let mut staged = vec![0u8; spec.batch * row_bytes];
-            // Rows that fill the bucket repeat the last: rows of zeros would be all ties, the slowest there are.
-            let last = piece.rows.last().into_iter().cycle();
-            for (slot, &row) in staged.chunks_mut(row_bytes).zip(piece.rows.iter().chain(last)) {
+            for (slot, &row) in staged.chunks_mut(row_bytes).zip(rows()) {
                 slot.copy_from_slice(bytes_of(batch.row(row)));
             }
             self.upload(&staged, element, &dims)?

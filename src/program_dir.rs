@@ -5,6 +5,7 @@
 //! executable depends on, so that programs of several releases and devices lie side by side in one folder and a host
 //! finds its own. Where the folder is and where the plugin lies is no part of it: folders can be copied.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,9 +22,12 @@ use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
 const MAGIC: &[u8; 8] = b"NUCPROG\n";
 
 /// Changes when this module could no longer read what it used to write.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const EXTENSION: &str = "nucprog";
+
+/// What XLA's compilers take flags from beside their options. A flag can change anything, bits of results included.
+const FLAG_VARIABLES: [&str; 2] = ["XLA_FLAGS", "LIBTPU_INIT_ARGS"];
 
 /// More metadata than any version writes: a longer one is a damaged file.
 const LARGEST_METADATA: usize = 1 << 20;
@@ -43,9 +47,14 @@ pub struct System {
     pub device_cores: Option<usize>,
     /// Devices of the whole topology, other hosts' included.
     pub num_devices: usize,
+    /// How far they extend along each of their coordinates, where they have such: libtpu's programs for 2x4 and 4x2 chips
+    /// differ.
+    pub extents: Vec<i64>,
     /// Where the host's processor is the device: its model and instruction sets, which a compiler makes use of and a
     /// plugin need not check.
     pub processor: Option<String>,
+    /// Compiler flags in the environment, `NAME=VALUE` each.
+    pub flags: Vec<String>,
 }
 
 /// What a file says of its program.
@@ -97,12 +106,14 @@ impl System {
         let Some(device) = client.devices().get(device) else {
             return Err(pjrt::Error::Argument(format!("the client has no device {device}")));
         };
-        let num_devices = match client.topology().and_then(|topology| topology.devices()) {
-            Err(error) if error.is_unimplemented() => client.devices().len(),
-            other => other?.len(),
+        let devices = match client.topology().and_then(|topology| topology.devices()) {
+            Err(error) if error.is_unimplemented() => {
+                client.devices().iter().map(|device| device.description().clone()).collect()
+            }
+            other => other?,
         };
         let (name, version) = (client.platform_name(), client.platform_version());
-        System::new(client.plugin(), name, version, device.description(), num_devices)
+        System::new(client.plugin(), name, version, device.description(), &devices)
     }
 
     /// The system that a topology describes.
@@ -112,7 +123,7 @@ impl System {
             .first()
             .ok_or_else(|| pjrt::Error::Misbehaved("a topology without devices".to_owned()))?;
         let (name, version) = (topology.platform_name()?, topology.platform_version()?);
-        System::new(plugin, &name, &version, first, devices.len())
+        System::new(plugin, &name, &version, first, &devices)
     }
 
     fn new(
@@ -120,7 +131,7 @@ impl System {
         platform: &str,
         platform_version: &str,
         device: &DeviceDescription,
-        num_devices: usize,
+        all: &[DeviceDescription],
     ) -> pjrt::Result<System> {
         Ok(System {
             platform: platform.to_owned(),
@@ -128,8 +139,10 @@ impl System {
             plugin: plugin.fingerprint()?.to_owned(),
             device_kind: device.kind.clone(),
             device_cores: device.num_cores(),
-            num_devices,
+            num_devices: all.len(),
+            extents: extents(all),
             processor: (platform == "cpu").then(processor),
+            flags: FLAG_VARIABLES.iter().filter_map(|name| flags(name, std::env::var_os(name)?)).collect(),
         })
     }
 
@@ -163,10 +176,22 @@ impl System {
             let (theirs, ours) = (other.num_devices, self.num_devices);
             return Some(format!("a topology of {theirs} device(s), and this one has {ours}"));
         }
+        if self.extents != other.extents {
+            let (theirs, ours) = (&other.extents, &self.extents);
+            return Some(format!("a topology of extents {theirs:?}, and this one has {ours:?}"));
+        }
         if self.processor != other.processor {
             let show = |processor: &Option<String>| processor.clone().unwrap_or_default();
             let (theirs, ours) = (show(&other.processor), show(&self.processor));
             return Some(format!("another processor ({theirs}), and this is ({ours})"));
+        }
+        if self.flags != other.flags {
+            let show = |flags: &[String]| match flags {
+                [] => "none".to_owned(),
+                _ => flags.join(" "),
+            };
+            let (theirs, ours) = (show(&other.flags), show(&self.flags));
+            return Some(format!("compiler flags in the environment: {theirs}; here: {ours}"));
         }
         None
     }
@@ -180,15 +205,43 @@ impl System {
             device_kind,
             device_cores,
             num_devices,
+            extents,
             processor,
+            flags,
         } = self;
-        let parts = (FORMAT, platform, plugin, device_kind, device_cores, num_devices, processor);
+        let devices = (device_kind, device_cores, num_devices, extents, processor);
+        let parts = (FORMAT, platform, plugin, devices, flags);
         let mut hash = Sha256::new();
         // JSON ends where it ends, so that no two lists of parts hash alike.
         hash.update(serde_json::json!(parts).to_string());
         hash.update(text);
         hex(&hash.finalize()[..16])
     }
+}
+
+/// How far devices extend along each coordinate; empty unless all of them have as many.
+fn extents(devices: &[DeviceDescription]) -> Vec<i64> {
+    let Some(coords) = devices.iter().map(DeviceDescription::coords).collect::<Option<Vec<_>>>() else {
+        return Vec::new();
+    };
+    let dimensions = coords.first().map_or(0, |first| first.len());
+    if coords.iter().any(|coords| coords.len() != dimensions) {
+        return Vec::new();
+    }
+    let along = |dimension| {
+        let (least, most) = coords.iter().fold((i64::MAX, i64::MIN), |(least, most), coords| {
+            (least.min(coords[dimension]), most.max(coords[dimension]))
+        });
+        most.saturating_sub(least).saturating_add(1)
+    };
+    (0..dimensions).map(along).collect()
+}
+
+/// A variable with compiler flags; none if there are none in it.
+fn flags(name: &str, value: OsString) -> Option<String> {
+    let value = value.to_string_lossy();
+    let flags: Vec<&str> = value.split_whitespace().collect();
+    (!flags.is_empty()).then(|| format!("{name}={}", flags.join(" ")))
 }
 
 /// The first processor's model, and a hash of that and its features; empty where the system does not tell.
@@ -367,7 +420,9 @@ mod tests {
             device_kind: "TPU v5 lite".to_owned(),
             device_cores: Some(1),
             num_devices: 4,
+            extents: vec![2, 2, 1],
             processor: None,
+            flags: vec![],
         }
     }
 
@@ -434,7 +489,9 @@ mod tests {
             System { device_cores: Some(2), ..system() },
             System { device_cores: None, ..system() },
             System { num_devices: 1, ..system() },
+            System { extents: vec![4, 1, 1], ..system() },
             System { processor: Some("x".into()), ..system() },
+            System { flags: vec!["XLA_FLAGS=--xla_a=1".into()], ..system() },
         ];
         here.of(system()).write(&spec(), TEXT, None, b"program").unwrap();
         for other in changed {
@@ -471,10 +528,16 @@ mod tests {
             }
         }
         let mut newer = whole.clone();
-        newer[8] = 2;
-        assert!(matches!(read(&newer), Err(Unusable::Format(2))));
+        newer[8] = 9;
+        assert!(matches!(read(&newer), Err(Unusable::Format(9))));
         assert!(matches!(read(b"something else, of some length"), Err(Unusable::NoProgram)));
         assert_eq!(read(&whole).unwrap().as_deref(), Some(&b"a program"[..]));
+    }
+
+    #[test]
+    fn flags_are_alike_however_they_are_spaced() {
+        assert_eq!(flags("XLA_FLAGS", " --a=1  --b ".into()).as_deref(), Some("XLA_FLAGS=--a=1 --b"));
+        assert_eq!(flags("XLA_FLAGS", "  ".into()), None);
     }
 
     #[test]

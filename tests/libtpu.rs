@@ -40,17 +40,19 @@ fn libtpu_without_a_tpu() {
     LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
     let plugin = Plugin::load(&path).unwrap();
     assert!(plugin.is_libtpu() && plugin.fingerprint().unwrap().starts_with("build-id:"));
-    for (name, generation, cores, devices) in [
-        ("v4:2x2x1", "v4", 1, 8),
-        ("v5e:1x1", "v5e", 1, 1),
-        ("v5e:2x2", "v5e", 1, 4),
-        ("v5p:2x2x1", "v5p", 2, 4),
-        ("v6e:1x1", "v6e", 1, 1),
-        ("tpu7x:2x2x1", "tpu7x", 1, 8),
+    for (name, generation, cores, devices, extents) in [
+        ("v4:2x2x1", "v4", 1, 8, [2, 2, 1]),
+        ("v5e:1x1", "v5e", 1, 1, [1, 1, 1]),
+        ("v5e:2x4", "v5e", 1, 8, [2, 4, 1]),
+        ("v5e:4x2", "v5e", 1, 8, [4, 2, 1]),
+        ("v5p:2x2x1", "v5p", 2, 4, [2, 2, 1]),
+        ("v6e:1x1", "v6e", 1, 1, [1, 1, 1]),
+        ("tpu7x:2x2x1", "tpu7x", 1, 8, [2, 2, 1]),
     ] {
         let topology = plugin.topology(name, &[]).unwrap();
         let system = System::of_topology(&plugin, &topology).unwrap();
         assert_eq!((system.platform.as_str(), system.num_devices), ("tpu", devices), "{name}");
+        assert_eq!(system.extents, extents, "{name}");
         let Target::Tpu(chip) = system.target() else { panic!("{name}: {system:?}") };
         assert_eq!((chip.name, chip.tensor_cores), (generation, cores), "{name}");
         // What the tool takes for a generation is what a topology of it gives.
@@ -93,6 +95,13 @@ fn libtpu_without_a_tpu() {
     let file = fs::read(&written[0].file).unwrap();
     let says = |words: &str| file.windows(words.len()).any(|window| window == words.as_bytes());
     assert!(says(r#""device_kind":"TPU v5 lite""#) && says(r#""topology":"v5e:2x2""#));
+
+    // What the kernels are not made for compiles as well.
+    for (path, max_k, vocab) in [(Entry::Bounded, 200, 1000), (Entry::Arbitrary, 128, (1 << 20) + 1)] {
+        let calls = PrewarmSpec { entry: path, vocab, ..calls };
+        let portable = AheadOptions { max_k, calls, ..ahead.clone() };
+        assert_eq!(compile_ahead(&portable, &|program| println!("{program:?}")).unwrap().len(), 1);
+    }
 
     let misspelt = AheadOptions { topology: Some("v9z:2x2".to_owned()), ..ahead };
     let error = compile_ahead(&misspelt, &|_| {}).unwrap_err().to_string();

@@ -55,6 +55,7 @@ fn status(error: &Error) -> nuc_status {
         Error::InvalidArgument(_) => NUC_INVALID_ARGUMENT,
         Error::PluginNotFound(_) => NUC_PLUGIN_NOT_FOUND,
         Error::Internal(_) => NUC_INTERNAL,
+        Error::Shared(error) => status(error),
         Error::Pjrt(error) => match error.kind() {
             ErrorKind::NotFound => NUC_PLUGIN_NOT_FOUND,
             ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,

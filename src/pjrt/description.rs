@@ -30,6 +30,14 @@ impl DeviceDescription {
         }
     }
 
+    /// Where the device lies among its topology's, where the plugin says so, as libtpu does.
+    pub fn coords(&self) -> Option<&[i64]> {
+        match self.attributes.iter().find(|(name, _)| name == "coords") {
+            Some((_, OptionValue::I64List(coords))) => Some(coords),
+            _ => None,
+        }
+    }
+
     /// # Safety
     /// `handle` must be a description of `plugin` that is alive during the call.
     pub(super) unsafe fn read(plugin: &Plugin, handle: Handle<PJRT_DeviceDescription>) -> Result<Self> {

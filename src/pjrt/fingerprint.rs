@@ -4,7 +4,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
@@ -12,8 +11,7 @@ use sha2::{Digest, Sha256};
 const LARGEST_NOTES: u64 = 1 << 16;
 
 /// The linker's build id, or where it left none the SHA-256 of the whole file; either with its kind in front.
-pub(super) fn fingerprint(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
+pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
     if let Some(id) = build_id(&mut file)? {
         return Ok(format!("build-id:{}", hex(&id)));
     }
@@ -91,7 +89,12 @@ fn number(bytes: &[u8]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
     use std::process::Command;
+
+    fn fingerprint_at(path: &Path) -> String {
+        fingerprint(&File::open(path).unwrap()).unwrap()
+    }
 
     fn library(folder: &Path, name: &str, source: &str, id: &str) -> String {
         let (c, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
@@ -100,7 +103,7 @@ mod tests {
         let status =
             Command::new("cc").args(["-shared", "-fPIC", &build, "-o"]).arg(&library).arg(&c).status();
         assert!(status.expect("cc runs").success());
-        fingerprint(&library).unwrap()
+        fingerprint_at(&library)
     }
 
     #[test]
@@ -122,7 +125,7 @@ mod tests {
         broken.resize(64, 0xff);
         for content in [&b""[..], b"\x7fELF\x02\x01", b"text", &broken] {
             std::fs::write(&path, content).unwrap();
-            assert!(fingerprint(&path).unwrap().starts_with("sha256:"));
+            assert!(fingerprint_at(&path).starts_with("sha256:"));
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(gnu_build_id(&[0xff; 40]), None);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::c_char;
 use std::fmt;
+use std::fs::File;
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
@@ -47,6 +48,8 @@ pub struct Plugin {
     errors: ErrorFunctions,
     /// Whether it is libtpu, which must not be started in just any environment.
     libtpu: bool,
+    /// What was loaded, whatever lies at the path by now; none of a plugin that somebody else loaded.
+    file: Option<File>,
     fingerprint: OnceCell<String>,
 }
 
@@ -124,6 +127,8 @@ impl Plugin {
     }
 
     fn open(path: &Path) -> Result<Plugin> {
+        let file = File::open(path)
+            .map_err(|error| Error::NotFound { path: path.to_owned(), reason: error.to_string() })?;
         // RTLD_LOCAL: each plugin carries its own LLVM and protobuf, whose symbols must not meet another's.
         // SAFETY: loading runs the library's initialisers. That they are sound is what the caller asks for by naming
         // the file as a plugin; nothing here can check it.
@@ -146,6 +151,7 @@ impl Plugin {
         // SAFETY: the symbols are only looked up, not used.
         plugin.libtpu =
             unsafe { tpu::LIBTPU_SYMBOLS.iter().any(|name| library.get::<*const u8>(name).is_ok()) };
+        plugin.file = Some(file);
         Ok(plugin)
     }
 
@@ -215,8 +221,8 @@ impl Plugin {
         // Without a way to wait, memory could be handed back to callers while the plugin still uses it.
         functions.PJRT_Event_Await.ok_or_else(|| missing("PJRT_Event_Await"))?;
         let api = Api { functions, original: table };
-        let fingerprint = OnceCell::new();
-        Ok(Plugin { path: path.to_owned(), version, api, errors, libtpu: false, fingerprint })
+        let (file, fingerprint) = (None, OnceCell::new());
+        Ok(Plugin { path: path.to_owned(), version, api, errors, libtpu: false, file, fingerprint })
     }
 
     fn initialize(&self) -> Result<()> {
@@ -250,9 +256,13 @@ impl Plugin {
     /// Which build of the plugin this is, wherever its file lies: equal for copies of one file, different for two
     /// releases. The first call may read the whole file.
     pub fn fingerprint(&self) -> Result<&str> {
+        let not_found = |reason: String| Error::NotFound { path: self.path.clone(), reason };
         let read = || {
-            fingerprint::fingerprint(&self.path)
-                .map_err(|error| Error::NotFound { path: self.path.clone(), reason: error.to_string() })
+            let file = self
+                .file
+                .as_ref()
+                .ok_or_else(|| not_found("the caller loaded it, from a file unknown".into()))?;
+            fingerprint::fingerprint(file).map_err(|error| not_found(error.to_string()))
         };
         self.fingerprint.get_or_try_init(read).map(String::as_str)
     }

@@ -58,8 +58,8 @@
  *
  *   A handle may be used by any number of threads at once; only nuc_sampler_destroy must be alone.
  *
- *   Nothing unwinds into the caller, and the library installs no signal handlers. It prints nothing itself; plugins
- *   do. The caller's floating-point environment (rounding, flushing) is put aside during a call and restored.
+ *   Nothing unwinds into the caller, and the library installs no signal handlers. It prints nothing unless
+ *   nuc_set_log asks for it; plugins do. The caller's floating-point environment (rounding, flushing) is put aside during a call and restored.
  *
  *   A sampler does not survive fork(): its threads, and a plugin's, exist in the parent only. Make samplers in the
  *   process that uses them.
@@ -134,6 +134,20 @@ typedef enum nuc_dtype {
     NUC_DTYPE_F16 = 2,
 } nuc_dtype;
 
+// How much is logged; each level includes those before it.
+typedef enum nuc_log_level {
+    // Nothing, which is where every process starts.
+    NUC_LOG_OFF = 0,
+    // What failed although nobody can be told.
+    NUC_LOG_ERROR = 1,
+    // What works, but not as it was meant to: a compiled program that does not fit and is compiled anew.
+    NUC_LOG_WARNING = 2,
+    // What is compiled ahead of time.
+    NUC_LOG_INFO = 3,
+    // What is loaded, compiled and written, and every call that fails.
+    NUC_LOG_DEBUG = 4,
+} nuc_log_level;
+
 // The type of a client option's value.
 typedef enum nuc_option_type {
     // `string_value` is used.
@@ -160,6 +174,24 @@ typedef enum nuc_path {
 // `nuc_sampler_create`, owned by the caller, ended by `nuc_sampler_destroy`. Any number of threads may use one
 // handle at once in any function but `nuc_sampler_destroy`.
 typedef struct nuc_sampler nuc_sampler;
+
+// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and one line of terminated
+// UTF-8 that is gone when the function returns. It is called by whichever thread has something to say, by several at
+// once. It must return (no exception, no longjmp), and must not call `nuc_sampler_destroy`.
+typedef void (*nuc_log_function)(void *user,
+                                 int32_t level,
+                                 const char *message);
+
+// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
+// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
+// message empty. There is
+// no thread-local error state, so any thread, goroutine or task may make any call.
+typedef struct nuc_error {
+    // The status that the function returned.
+    int32_t code;
+    // UTF-8, always terminated, cut short where it does not fit.
+    char message[508];
+} nuc_error;
 
 // One option for the plugin's client, as the plugin's documentation names it; for instance `preallocate`, a
 // `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. Zero it, then set the fields. The caller owns it and may free
@@ -206,9 +238,10 @@ typedef struct nuc_sampler_options {
     size_t num_threads;
     // Folder of compiled programs, terminated UTF-8: what `nuc_compile_ahead` and `nucleus compile` wrote, or what
     // `write_programs` keeps. Before a program is compiled, its file is looked for there; a file that is damaged, or
-    // that was made for another plugin or device, is logged and left alone, and the program is compiled. Null (default):
-    // the environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in
-    // backend. The device runs what lies there: nobody should write to the folder who may not run code in the process.
+    // that was made for another plugin or device, is logged (`nuc_set_log`) and left alone, and the program is
+    // compiled. A relative path counts from where the process is as the sampler is made. Null (default): the
+    // environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in backend.
+    // The device runs what lies there: nobody should write to the folder who may not run code in the process.
     const char *program_dir;
     // 1: programs that had to be compiled are written to `program_dir`, which is made if it is not there, so that the
     // next process loads them. Nothing is ever deleted there. A file that cannot be written is logged and costs a later
@@ -217,17 +250,6 @@ typedef struct nuc_sampler_options {
     // Zero; keeps the layout free of padding.
     int32_t reserved;
 } nuc_sampler_options;
-
-// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
-// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
-// message empty. There is
-// no thread-local error state, so any thread, goroutine or task may make any call.
-typedef struct nuc_error {
-    // The status that the function returned.
-    int32_t code;
-    // UTF-8, always terminated, cut short where it does not fit.
-    char message[508];
-} nuc_error;
 
 // Options that hold for a whole call. Fill with `nuc_call_options_init`, change what should differ.
 typedef struct nuc_call_options {
@@ -449,6 +471,20 @@ uint32_t nuc_abi_version(void);
 // Terminated; valid for the life of the process. For what went wrong in a call, read its `nuc_error`.
 const char *nuc_status_string(int32_t status);
 
+// Sends the library's log to `log`, or to standard error where `log` is null, from `level` (a `nuc_log_level`) on. A later
+// call replaces an earlier one, of which a message may still be under way in another thread. Where it was never called,
+// the environment variable `NUCLEUS_LOG` (off, error, warning, info, debug) decides what goes to standard error, as the
+// first sampler is made or the first program compiled ahead; where that is not set either, nothing is logged.
+// `NUC_INVALID_ARGUMENT` for a level that is none, or in a Rust process that has a logger already.
+//
+// The caller promises:
+// `log` may be called with `user` from any thread for the rest of the process's life, or until no call is running
+// after another `nuc_set_log`.
+enum nuc_status nuc_set_log(nuc_log_function log,
+                            void *user,
+                            int32_t level,
+                            struct nuc_error *error);
+
 // Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)`.
 //
 // The caller promises:
@@ -487,11 +523,10 @@ enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
 // Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 //
 // `tokens` `[batch]`, not null unless batch is 0, receives each row's token, or −1 where the row has no finite
-// candidate. `row_status`
-// `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
+// candidate. `row_status` `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
 // Picks the path row by row: rows with 1 <= k <= max_k run in the bounded kernel, others in the arbitrary one, so
-// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a row depends on nothing but its own logits, parameters and
-// random words. On an error no output is written.
+// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a
+// row depends on nothing but its own logits, parameters and random words. On an error no output is written.
 //
 // The caller promises:
 // Every pointer is null or points to as much memory as its shape says, written by no one else during the call.
@@ -563,8 +598,9 @@ enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options 
                                                struct nuc_error *error);
 
 // Compiles the programs that calls will need and writes each to a file, for samplers whose `program_dir` is the folder
-// of the files: they load instead of compiling. The files fit the plugin's build and the kind and number of devices
-// that they were made with; samplers on anything else compile as if there were none.
+// of the files: they load instead of compiling. The files fit the plugin's build, the kind, number and arrangement of
+// devices and the compiler flags in the environment (`XLA_FLAGS`, `LIBTPU_INIT_ARGS`) that they were made with; samplers
+// on anything else compile as if there were none.
 //
 // With a topology's name the host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. For that it
 // wants `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost` in the environment, or it would ask a metadata

@@ -8,10 +8,11 @@ mod convert;
 mod float_environment;
 mod guard;
 mod info;
+mod log;
 mod structs;
 mod types;
 
-use libc::c_char;
+use libc::{c_char, c_void};
 
 use crate::ahead::compile_ahead;
 use crate::error::Error;
@@ -51,6 +52,26 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
     known.map_or(c"unknown status", |(_, name)| name).as_ptr()
 }
 
+/// Sends the library's log to `log`, or to standard error where `log` is null, from `level` (a `nuc_log_level`) on. A later
+/// call replaces an earlier one, of which a message may still be under way in another thread. Where it was never called,
+/// the environment variable `NUCLEUS_LOG` (off, error, warning, info, debug) decides what goes to standard error, as the
+/// first sampler is made or the first program compiled ahead; where that is not set either, nothing is logged.
+/// `NUC_INVALID_ARGUMENT` for a level that is none, or in a Rust process that has a logger already.
+///
+/// # Safety
+/// `log` may be called with `user` from any thread for the rest of the process's life, or until no call is running
+/// after another `nuc_set_log`.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_set_log(
+    log: nuc_log_function,
+    user: *mut c_void,
+    level: i32,
+    error: *mut nuc_error,
+) -> nuc_status {
+    // SAFETY: the caller vouches for `error`.
+    unsafe { guard(error, || log::set(log, user, level)) }
+}
+
 /// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)`.
 ///
 /// # Safety
@@ -83,6 +104,7 @@ pub unsafe extern "C" fn nuc_sampler_create(
         if sampler.is_null() || !sampler.is_aligned() {
             return Err(Error::argument(format!("sampler is {sampler:p}; it must point to a nuc_sampler *")));
         }
+        log::from_environment()?;
         // SAFETY: the caller vouches for the options.
         let options = unsafe { convert::sampler_options(options)? };
         let made = Sampler::new(&options)?;
@@ -176,11 +198,10 @@ impl Call {
 /// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 ///
 /// `tokens` `[batch]`, not null unless batch is 0, receives each row's token, or −1 where the row has no finite
-/// candidate. `row_status`
-/// `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
+/// candidate. `row_status` `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
 /// Picks the path row by row: rows with 1 <= k <= max_k run in the bounded kernel, others in the arbitrary one, so
-/// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a row depends on nothing but its own logits, parameters and
-/// random words. On an error no output is written.
+/// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a
+/// row depends on nothing but its own logits, parameters and random words. On an error no output is written.
 ///
 /// # Safety
 /// Every pointer is null or points to as much memory as its shape says, written by no one else during the call.
@@ -289,8 +310,9 @@ pub unsafe extern "C" fn nuc_compile_ahead_options_init(
 }
 
 /// Compiles the programs that calls will need and writes each to a file, for samplers whose `program_dir` is the folder
-/// of the files: they load instead of compiling. The files fit the plugin's build and the kind and number of devices
-/// that they were made with; samplers on anything else compile as if there were none.
+/// of the files: they load instead of compiling. The files fit the plugin's build, the kind, number and arrangement of
+/// devices and the compiler flags in the environment (`XLA_FLAGS`, `LIBTPU_INIT_ARGS`) that they were made with; samplers
+/// on anything else compile as if there were none.
 ///
 /// With a topology's name the host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. For that it
 /// wants `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost` in the environment, or it would ask a metadata
@@ -310,6 +332,7 @@ pub unsafe extern "C" fn nuc_compile_ahead(
     error: *mut nuc_error,
 ) -> nuc_status {
     let body = || {
+        log::from_environment()?;
         // SAFETY: the caller vouches for the options.
         let (options, count) = unsafe { convert::ahead_options(options)? };
         let written = compile_ahead(&options, &|_| {})?;

@@ -26,6 +26,28 @@ pub enum nuc_status {
     NUC_INTERNAL = 6,
 }
 
+/// How much is logged; each level includes those before it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum nuc_log_level {
+    /// Nothing, which is where every process starts.
+    NUC_LOG_OFF = 0,
+    /// What failed although nobody can be told.
+    NUC_LOG_ERROR = 1,
+    /// What works, but not as it was meant to: a compiled program that does not fit and is compiled anew.
+    NUC_LOG_WARNING = 2,
+    /// What is compiled ahead of time.
+    NUC_LOG_INFO = 3,
+    /// What is loaded, compiled and written, and every call that fails.
+    NUC_LOG_DEBUG = 4,
+}
+
+/// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and one line of terminated
+/// UTF-8 that is gone when the function returns. It is called by whichever thread has something to say, by several at
+/// once. It must return (no exception, no longjmp), and must not call `nuc_sampler_destroy`.
+pub type nuc_log_function =
+    Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
+
 /// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
 /// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
 /// message empty. There is
@@ -122,9 +144,10 @@ pub struct nuc_sampler_options {
     pub num_threads: usize,
     /// Folder of compiled programs, terminated UTF-8: what `nuc_compile_ahead` and `nucleus compile` wrote, or what
     /// `write_programs` keeps. Before a program is compiled, its file is looked for there; a file that is damaged, or
-    /// that was made for another plugin or device, is logged and left alone, and the program is compiled. Null (default):
-    /// the environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in
-    /// backend. The device runs what lies there: nobody should write to the folder who may not run code in the process.
+    /// that was made for another plugin or device, is logged (`nuc_set_log`) and left alone, and the program is
+    /// compiled. A relative path counts from where the process is as the sampler is made. Null (default): the
+    /// environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in backend.
+    /// The device runs what lies there: nobody should write to the folder who may not run code in the process.
     pub program_dir: *const c_char,
     /// 1: programs that had to be compiled are written to `program_dir`, which is made if it is not there, so that the
     /// next process loads them. Nothing is ever deleted there. A file that cannot be written is logged and costs a later

@@ -94,6 +94,17 @@ static void wrong_arguments(const char *plugin, const char *folder, const char *
     CHECK(count == 77);
 }
 
+/* Warnings of the library; plugins compile beside other threads, but one sampler at a time is made here. */
+static int warnings;
+static char warning[600];
+
+static void warn(void *user, int32_t level, const char *message) {
+    CHECK(user == NULL);
+    if (level != NUC_LOG_WARNING) return;
+    warnings++;
+    snprintf(warning, sizeof warning, "%s", message);
+}
+
 static nuc_status make(const char *plugin, const char *folder, int32_t write, nuc_sampler **sampler, nuc_error *error) {
     nuc_sampler_options options;
     CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);
@@ -154,13 +165,16 @@ static void compiled_is_loaded(const char *plugin, const char *folder) {
     nuc_compile_ahead_options options = good_options(plugin, folder, batches, 1);
     options.path = NUC_PATH_BOUNDED;
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_set_log(warn, NULL, NUC_LOG_WARNING, &error));
     samples(plugin, folder, 1, 1);
+    CHECK(warnings == 1 && strstr(warning, "compiling nucleus_arbitrary_4x300_bf16: it is not in program_dir") != NULL);
     options.path = NUC_PATH_AUTO;
     options.num_batches = 2;
     options.programs_written = &count;
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
     CHECK(count == 4);
     samples(plugin, folder, 0, 2);
+    CHECK(warnings == 1);
 
     CHECK(setenv("NUCLEUS_PROGRAM_DIR", folder, 1) == 0);
     samples(plugin, NULL, 0, 2);

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
@@ -27,7 +28,9 @@ pub(crate) enum Command {
     /// that it needs for that (TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1) are set
     /// where they are not. Prints a line a program: name, seconds in the compiler, bytes, file.
     Compile(Compile),
-    /// Print the program that a call runs: StableHLO, as text.
+    /// Print the programs that a call runs, as text: StableHLO, and for a TPU the kernel in it.
+    ///
+    /// A line `// -----` stands between texts.
     Emit(Emit),
     /// Look for PJRT plugins, load each in a process of its own, and say what it is or why it does not work.
     Plugins(Plugins),
@@ -48,7 +51,8 @@ pub(crate) struct Compile {
     /// devices].
     #[arg(long, value_name = "NAME")]
     pub(crate) topology: Option<String>,
-    /// An option for the topology, or for the client; true, false and numbers are passed as such.
+    /// An option for the topology, or for the client. true, false and numbers are passed as such, unless NAME:TYPE=VALUE
+    /// says how: str, int, float, bool, or ints (1,2,3).
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     pub(crate) option: Vec<(String, OptionValue)>,
     /// Rows of the calls; each number leads to the power of two that such a batch is padded to.
@@ -71,20 +75,20 @@ pub(crate) struct Emit {
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
-    /// What to write it for: portable, or a TPU generation.
-    #[arg(long, value_name = "TARGET", default_value = "portable", value_parser = target)]
+    /// What to write it for: any plugin, or a TPU generation.
+    #[arg(long, value_name = "TARGET", default_value = "portable", value_parser = target())]
     pub(crate) target: Target,
-    /// Print the kernel inside the program, readable, instead of the program.
+    /// Print the kernel alone.
     #[arg(long)]
     pub(crate) kernel: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Plugins {
-    /// Plugins to try besides those that are found.
+    /// Plugins to try besides those that are found. One without a device makes the command fail.
     pub(crate) files: Vec<PathBuf>,
     /// Try these alone: look nowhere else.
-    #[arg(long)]
+    #[arg(long, requires = "files")]
     pub(crate) only: bool,
     /// Seconds to wait for each.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
@@ -164,22 +168,35 @@ impl Calls {
     }
 }
 
-fn target(name: &str) -> Result<Target, String> {
-    Target::named(name)
-        .ok_or_else(|| format!("use one of {}", Target::names().collect::<Vec<_>>().join(", ")))
+fn target() -> impl TypedValueParser<Value = Target> {
+    PossibleValuesParser::new(Target::names())
+        .try_map(|name| Target::named(&name).ok_or("no target of that name"))
 }
 
 fn option(text: &str) -> Result<(String, OptionValue), String> {
     let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    let (name, kind) = name.split_once(':').map_or((name, None), |(name, kind)| (name, Some(kind)));
     if name.is_empty() {
         return Err("the name is empty".to_owned());
     }
-    let value = match (value, value.parse::<i64>(), value.parse::<f32>()) {
-        ("true", ..) => OptionValue::Bool(true),
-        ("false", ..) => OptionValue::Bool(false),
-        (_, Ok(number), _) => OptionValue::I64(number),
-        (_, _, Ok(number)) => OptionValue::F32(number),
-        _ => OptionValue::Str(value.to_owned()),
+    let int = |text: &str| text.parse().map_err(|_| format!("{text:?} is no integer of 64 bits"));
+    let float = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+    let flag = |text: &str| text.parse().map_err(|_| format!("{text:?} is neither true nor false"));
+    let value = match kind {
+        Some("str") => OptionValue::Str(value.to_owned()),
+        Some("int") => OptionValue::I64(int(value)?),
+        Some("float") => OptionValue::F32(float(value)?),
+        Some("bool") => OptionValue::Bool(flag(value)?),
+        Some("ints") if value.is_empty() => OptionValue::I64List(vec![]),
+        Some("ints") => OptionValue::I64List(value.split(',').map(int).collect::<Result<_, _>>()?),
+        Some(other) => return Err(format!("the type is {other:?}; use one of str, int, float, bool, ints")),
+        None => match (flag(value), int(value), float(value)) {
+            (Ok(flag), ..) => OptionValue::Bool(flag),
+            (_, Ok(number), _) => OptionValue::I64(number),
+            // "inf" and "nan" are more likely to be words.
+            (_, _, Ok(number)) if number.is_finite() => OptionValue::F32(number),
+            _ => OptionValue::Str(value.to_owned()),
+        },
     };
     Ok((name.to_owned(), value))
 }
@@ -201,6 +218,22 @@ mod tests {
         assert_eq!(value("a=0.5"), Ok(OptionValue::F32(0.5)));
         assert_eq!(value("a=true"), Ok(OptionValue::Bool(true)));
         assert_eq!(value("a=b=c"), Ok(OptionValue::Str("b=c".to_owned())));
+        assert_eq!(value("a=nan"), Ok(OptionValue::Str("nan".to_owned())));
         assert!(value("a").is_err() && value("=b").is_err());
+    }
+
+    #[test]
+    fn options_have_the_type_that_is_named() {
+        let value = |text: &str| option(text).ok();
+        let named = |value| Some(("a".to_owned(), value));
+        assert_eq!(value("a:str=7"), named(OptionValue::Str("7".to_owned())));
+        assert_eq!(value("a:float=1"), named(OptionValue::F32(1.0)));
+        assert_eq!(value("a:int=-1"), named(OptionValue::I64(-1)));
+        assert_eq!(value("a:bool=true"), named(OptionValue::Bool(true)));
+        assert_eq!(value("a:ints=0,3"), named(OptionValue::I64List(vec![0, 3])));
+        assert_eq!(value("a:ints="), named(OptionValue::I64List(vec![])));
+        for wrong in ["a:int=x", "a:bool=1", "a:ints=1,,2", "a:float=x", "a:list=1", ":int=1"] {
+            assert_eq!(value(wrong), None, "{wrong}");
+        }
     }
 }

@@ -3,8 +3,9 @@
 mod arguments;
 mod plugins;
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::sync::Mutex;
 use std::time::Instant;
 
 use clap::Parser;
@@ -25,7 +26,9 @@ impl log::Log for Stderr {
     }
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            eprintln!("nucleus: {}: {}", record.level().as_str().to_lowercase(), record.args());
+            let level = record.level().as_str().to_lowercase();
+            // There is nowhere to say that standard error is closed.
+            let _ = writeln!(std::io::stderr(), "nucleus: {level}: {}", record.args());
         }
     }
     fn flush(&self) {}
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("nucleus: {message}");
+            let _ = writeln!(std::io::stderr(), "nucleus: {message}");
             ExitCode::FAILURE
         }
     }
@@ -72,13 +75,24 @@ fn compile(arguments: &Compile) -> Result<()> {
         }
     }
     let start = Instant::now();
+    // The files are what is wanted: they are all made, whoever listens.
+    let told = Mutex::new(Ok(()));
+    let tell = |line: String| {
+        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if told.is_ok() {
+            *told = write_line(&line);
+        }
+    };
     let written = compile_ahead(&options, &|program| {
         let (seconds, file) = (program.compiling.as_secs_f64(), program.file.display());
-        say(&format!("{}  {seconds:.2} s  {} bytes  {file}", program.name, program.bytes));
+        tell(format!("{}  {seconds:.2} s  {} bytes  {file}", program.name, program.bytes));
     })
     .map_err(|error| error.to_string())?;
-    say(&format!("{} program(s) in {:.2} s", written.len(), start.elapsed().as_secs_f64()));
-    Ok(())
+    tell(format!("{} program(s) in {:.2} s", written.len(), start.elapsed().as_secs_f64()));
+    match told.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(cannot_be_written(&error)),
+        _ => Ok(()),
+    }
 }
 
 fn emit(arguments: &Emit) -> Result<()> {
@@ -93,21 +107,35 @@ fn emit(arguments: &Emit) -> Result<()> {
     }
     .specs()
     .map_err(|error| error.to_string())?;
+    let mut parts = Vec::new();
     for spec in specs {
-        let text = match arguments.kernel {
-            false => kernels::emit(&spec, &target),
-            true => kernels::kernel_text(&spec, &target).ok_or_else(|| {
+        let kernel = kernels::kernel_text(&spec, &target);
+        if arguments.kernel {
+            parts.push(kernel.ok_or_else(|| {
                 format!("{} for {target} is StableHLO alone: it holds no kernel to show", spec.name())
-            })?,
-        };
-        say(text.trim_end());
+            })?);
+            continue;
+        }
+        parts.push(kernels::emit(&spec, &target));
+        parts.extend(kernel.map(|text| format!("// What the custom call above holds, readable.\n{text}")));
     }
-    Ok(())
+    let parts: Vec<&str> = parts.iter().map(|part| part.trim_end()).collect();
+    // Between texts, MLIR's tools look for this line (--split-input-file).
+    say(&parts.join("\n// -----\n"))
 }
 
-/// A line of output. Nobody reads on where it cannot be written (`nucleus emit | head`).
-fn say(line: &str) {
-    if writeln!(std::io::stdout(), "{line}").is_err() {
-        std::process::exit(0);
+/// A line of output. The rest is not wanted where nobody reads on (`nucleus emit | head`).
+fn say(line: &str) -> Result<()> {
+    match write_line(line) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        outcome => outcome.map_err(|error| cannot_be_written(&error)),
     }
+}
+
+fn write_line(line: &str) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+}
+
+fn cannot_be_written(error: &std::io::Error) -> String {
+    format!("standard output cannot be written: {error}")
 }

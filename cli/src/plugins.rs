@@ -6,6 +6,7 @@ use std::io::{Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,12 @@ use crate::{say, Result};
 
 /// In front of each report of a child: plugins write to standard output too.
 const MARK: &str = "nucleus-probe ";
+
+/// Why a plugin that the user names is tried.
+const NAMED: &str = "named";
+
+/// How long what a plugin started may go on writing after the plugin's process has ended.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Where distributions and TPU hosts put libraries.
 const LIBRARY_FOLDERS: [&str; 6] = [
@@ -55,18 +62,21 @@ struct Candidate {
 pub(crate) fn list(arguments: &Plugins) -> Result<()> {
     let candidates = candidates(arguments);
     if candidates.is_empty() {
-        say("no plugin was found, in the environment, Python's packages or the system's libraries");
+        say("no plugin was found, in the environment, Python's packages or the system's libraries")?;
     }
-    let (mut working, mut other) = (0, 0);
+    let (mut working, mut named_in_vain) = (0, 0);
     for candidate in &candidates {
-        say(&format!("{}  ({})", candidate.path.display(), candidate.origin));
-        match try_plugin(&candidate.path, Duration::from_secs(arguments.timeout)) {
+        say(&format!("{}  ({})", candidate.path.display(), candidate.origin))?;
+        match try_plugin(&candidate.path, Duration::from_secs(arguments.timeout))? {
             true => working += 1,
-            false => other += 1,
+            false => named_in_vain += usize::from(candidate.origin == NAMED),
         }
     }
-    say(&format!("{working} plugin(s) with devices, {other} without"));
-    Ok(())
+    say(&format!("{working} plugin(s) with devices, {} without", candidates.len() - working))?;
+    match named_in_vain {
+        0 => Ok(()),
+        count => Err(format!("{count} of the plugins that were named gave no device")),
+    }
 }
 
 /// Loads a plugin in this process and reports each step.
@@ -103,11 +113,11 @@ pub(crate) fn probe(path: &Path) {
 }
 
 /// Tries one plugin and prints what it says; whether it has a device.
-fn try_plugin(path: &Path, timeout: Duration) -> bool {
+fn try_plugin(path: &Path, timeout: Duration) -> Result<bool> {
     let outcome = match run_probe(path, timeout) {
         Err(error) => {
-            say(&format!("    cannot be tried: {error}"));
-            return false;
+            say(&format!("    cannot be tried: {error}"))?;
+            return Ok(false);
         }
         Ok(outcome) => outcome,
     };
@@ -120,30 +130,30 @@ fn try_plugin(path: &Path, timeout: Duration) -> bool {
             Report::Loaded { api, stablehlo, build } => {
                 let stablehlo =
                     stablehlo.map_or_else(String::new, |version| format!(", StableHLO {version}"));
-                say(&format!("    PJRT API {api}{stablehlo}, {build}"));
+                say(&format!("    PJRT API {api}{stablehlo}, {build}"))?;
             }
             Report::Client { platform, version, devices } => {
                 let version = version.replace('\n', ", ");
-                say(&format!("    platform {platform} ({version}), {} device(s)", devices.len()));
+                say(&format!("    platform {platform} ({version}), {} device(s)", devices.len()))?;
                 for (id, kind, description) in &devices {
-                    say(&format!("    device {id}: {kind}, {description}"));
+                    say(&format!("    device {id}: {kind}, {description}"))?;
                 }
                 (works, concluded) = (!devices.is_empty(), true);
             }
             Report::Failed(reason) => {
-                say(&format!("    {reason}"));
+                say(&format!("    {reason}"))?;
                 concluded = true;
             }
         }
     }
     if !concluded {
-        say(&format!("    {}", outcome.end));
+        say(&format!("    {}", outcome.end))?;
         let said: Vec<&str> = outcome.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
         for line in &said[said.len().saturating_sub(3)..] {
-            say(&format!("    | {line}"));
+            say(&format!("    | {line}"))?;
         }
     }
-    works
+    Ok(works)
 }
 
 /// What a child left behind.
@@ -174,22 +184,35 @@ fn run_probe(path: &Path, timeout: Duration) -> std::io::Result<Outcome> {
             format!("no answer in {} s", timeout.as_secs())
         }
     };
-    let text = |thread: thread::JoinHandle<Vec<u8>>| {
-        String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned()
-    };
-    Ok(Outcome { stdout: text(stdout), stderr: text(stderr), end })
+    Ok(Outcome { stdout: text(&stdout), stderr: text(&stderr), end })
 }
 
-/// Reads a pipe to its end while somebody else waits: a full pipe would stop the child.
-fn read_aside(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Vec<u8>> {
+/// Reads a pipe while somebody else waits: a full pipe would stop the child. The chunks end where the pipe does.
+fn read_aside(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, chunks) = channel();
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut pipe) = pipe {
-            // What came before an error is still worth showing.
-            let _ = pipe.read_to_end(&mut bytes);
+        let Some(mut pipe) = pipe else { return };
+        let mut chunk = vec![0; 1 << 16];
+        while let Ok(read @ 1..) = pipe.read(&mut chunk) {
+            if sender.send(chunk[..read].to_vec()).is_err() {
+                return;
+            }
         }
-        bytes
-    })
+    });
+    chunks
+}
+
+/// What came out of a pipe. A process that the plugin has started may hold it open, and write, for good.
+fn text(chunks: &Receiver<Vec<u8>>) -> String {
+    let end = Instant::now() + LAST_WORDS;
+    let mut bytes = Vec::new();
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        match chunks.recv_timeout(left) {
+            Ok(chunk) => bytes.extend(chunk),
+            Err(_) => break,
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
@@ -220,7 +243,7 @@ fn candidates(arguments: &Plugins) -> Vec<Candidate> {
         }
     };
     for path in &arguments.files {
-        add(path.clone(), "named");
+        add(path.clone(), NAMED);
     }
     if arguments.only {
         return found;

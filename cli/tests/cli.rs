@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nucleus::kernels::{self, Path as KernelPath, Spec, Target, Wanted};
@@ -132,22 +132,55 @@ fn it_prints_programs() {
         let output = nucleus(&arguments);
         assert!(output.status.success(), "{}", stderr(&output));
         let target = Target::named(target).unwrap();
-        assert_eq!(stdout(&output).trim_end(), kernels::emit(&spec, &target).trim_end());
+        let text = stdout(&output);
+        let mut parts = text.split("// -----\n").map(str::trim_end);
+        assert_eq!(parts.next(), Some(kernels::emit(&spec, &target).trim_end()));
 
         let output = nucleus(&[&arguments[..], &["--kernel"]].concat());
         match kernels::kernel_text(&spec, &target) {
-            Some(kernel) => assert_eq!(stdout(&output).trim_end(), kernel.trim_end()),
+            Some(kernel) => {
+                let (comment, shown) = parts.next().unwrap().split_once('\n').unwrap();
+                assert!(comment.starts_with("// ") && shown == kernel.trim_end());
+                assert_eq!(stdout(&output).trim_end(), kernel.trim_end());
+            }
             None => assert!(!output.status.success() && stderr(&output).contains("StableHLO alone")),
         }
+        assert_eq!(parts.next(), None);
     }
     let output = nucleus(&["emit", "--batch", "1", "--vocab", "300", "--dtype", "f32", "--target", "v99"]);
     assert!(
-        !output.status.success() && stderr(&output).contains("use one of portable, v4"),
+        !output.status.success() && stderr(&output).contains("possible values: portable, v4"),
         "{}",
         stderr(&output)
     );
     let output = nucleus(&["emit", "--batch", "200", "--vocab", "300", "--dtype", "f32"]);
     assert!(!output.status.success() && stderr(&output).contains("--batch is 200"), "{}", stderr(&output));
+}
+
+/// A full disk is an error; a reader that has read enough is none, and what is compiled is compiled.
+#[test]
+fn output_that_cannot_be_written() {
+    let emit = ["emit", "--batch", "1", "--vocab", "300", "--dtype", "f32"];
+    let full = || Stdio::from(fs::File::options().write(true).open("/dev/full").unwrap());
+    let output = command(&emit).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+    assert!(!output.status.success() && stderr(&output).contains("standard output cannot be written"));
+
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    assert!(command(&emit).stdout(closed()).status().unwrap().success());
+    let (plugin, folder) = (plugin("lammps-jax-pjrt-cpu"), folder("unheard"));
+    let (file, out) = (plugin.to_str().unwrap(), folder.to_str().unwrap());
+    let compile =
+        ["compile", "--plugin", file, "--batch", "1,2", "--vocab", "300", "--dtype", "f32", "-o", out];
+    for (stdout, heard) in [(closed(), true), (full(), false)] {
+        let status = command(&compile).stdout(stdout).stderr(Stdio::null()).status().unwrap();
+        assert_eq!(status.success(), heard);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 4);
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }
 
 #[test]
@@ -188,6 +221,8 @@ fn no_plugin_ends_the_search() {
         "talks",
         "for (int i = 0; i < 200000; i++) { puts(\"x\"); fputs(\"y\\n\", stderr); } fflush(0);",
     );
+    // A child of its own that keeps the pipes open.
+    let forks = hostile("forks", "if (fork() == 0) { sleep(60); _exit(0); }");
     let start = Instant::now();
     let output = nucleus(&[
         "plugins",
@@ -197,13 +232,19 @@ fn no_plugin_ends_the_search() {
         &aborts,
         &leaves,
         &hangs,
+        &forks,
         &talks,
         good,
         "/nonexistent.so",
         good,
     ]);
-    assert!(output.status.success(), "{}", stderr(&output));
     let text = stdout(&output);
+    assert!(!output.status.success(), "{text}");
+    assert!(
+        stderr(&output).contains("6 of the plugins that were named gave no device"),
+        "{}",
+        stderr(&output)
+    );
     for words in [
         "signal 6",
         "| my last words",
@@ -214,11 +255,13 @@ fn no_plugin_ends_the_search() {
         "platform cpu (cpu), 4 device(s)",
         "device 3: cpu, TFRT_CPU_3",
         "no PJRT plugin at /nonexistent.so",
-        "1 plugin(s) with devices, 5 without",
+        "1 plugin(s) with devices, 6 without",
     ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     assert_eq!(text.matches("xla-cpu-pjrt.so  (named)").count(), 1, "{text}");
+    assert!(nucleus(&["plugins", "--only", good]).status.success());
+    assert!(!nucleus(&["plugins", "--only"]).status.success());
     assert!(start.elapsed() < Duration::from_secs(30));
 }
 

@@ -257,11 +257,30 @@ fn subnormals_flushed() {
     otherwise("flush", &["--flush"], true, 8);
 }
 
-/// Rows with a NaN are left out: where a maximum hides NaNs their status cannot be right. A TPU shows whether it does
-/// (docs/hardware-checklist.md).
+/// Rows with a NaN are left out: where a maximum hides NaNs their status cannot be right, nor always their token. A TPU
+/// shows whether it does (docs/hardware-checklist.md).
 #[test]
 fn maxima_that_hide_nans() {
     otherwise("nan_max", &["--nan-max=ignore"], false, 8);
+}
+
+/// What nobody has written passes comparisons, too: the end of a list, the rows and columns that fill a block.
+#[test]
+fn memory_that_holds_large_numbers() {
+    otherwise("garbage", &["--garbage=large"], true, 8);
+    let mut rng = StdRng::seed_from_u64(10);
+    let mut cases = cases("garbage_lists");
+    for dtype in [Dtype::Bf16, Dtype::F32] {
+        // 19 chunks: they fill no whole number of the list's passes.
+        let spec = spec(Way::Arbitrary, 8, 151_936, dtype, false);
+        let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
+        for (row, params) in problem.rows.iter_mut().enumerate() {
+            let (k, p) = (if row < 4 { 5000 + row as i32 } else { 0 }, if row % 2 == 0 { 0.95 } else { 1.0 });
+            *params = RowParams::new(k, p, 0.0, 1.0, random_words(row as u64, 3), spec.vocab);
+        }
+        cases.add(&spec, &chip("v5e"), &problem);
+    }
+    cases.check(&["--garbage=large"]);
 }
 
 #[test]

@@ -94,8 +94,8 @@ impl Cells {
         let bins = b.rows.first_pass("summary of each cell", &start, |chunk, number, bins| {
             self.chunk(b, chunk, number, bins, false)
         });
-        // NaN stays in a maximum. A maximum that let it go would cost the row's status, and no more: a NaN is never
-        // taken for a survivor.
+        // NaN stays in a maximum. If it did not, the row's status would be wrong, and a NaN in the first register of its
+        // cell could be taken for the cell's maximum.
         let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
         let state = k.if_else(
             "a row holds NaN",

@@ -156,8 +156,12 @@ pub(super) fn bisect(
 }
 
 /// [`bisect`] for a top-p threshold, a key whose weight is sought, with places guessed where the weight below them is
-/// about what may be left out: its logarithm is nearly a straight line in the logit. `probe` is given the weight of a
-/// place, and returns whether it reaches, and the weight below it.
+/// about what may be left out: its logarithm is nearly a straight line in the logit. That is the false position method
+/// in its Illinois variant (Dowell and Jarratt 1971), in doubt halved. `probe` is given the weight of a place, and returns
+/// whether it reaches, and the weight below it.
+///
+/// The state: the ends of the range, which are keys; what they weigh; their logits; log₂ of the weights below them, halved
+/// towards the aim where an end has stayed too long; which end moved last; the number of the turn.
 pub(super) fn interpolate(
     b: &Block<'_>,
     nucleus: &Nucleus,
@@ -186,7 +190,7 @@ pub(super) fn interpolate(
     let open = |low: Value, high: Value, light: Value, heavy: Value| {
         k.both(k.lt(k.add(low, k.i32(1)), high), k.lt(k.add(light, k.i32(1)), heavy))
     };
-    let state = k.while_loop(
+    let [_, _, light, ..] = k.while_loop(
         label,
         start,
         |[low, high, light, heavy, ..]| k.any(open(low, high, light, heavy)),
@@ -224,5 +228,5 @@ pub(super) fn interpolate(
             ]
         },
     );
-    state[2]
+    light
 }

@@ -51,9 +51,11 @@ struct Turn<'a> {
 /// `last_tie`.
 #[derive(Clone, Copy)]
 struct Kept {
+    /// Where all ties are kept this lies just below the threshold, else at it.
     edge: Value,
     /// Logits above this float are at the threshold or above it.
-    reaches: Value,
+    below_threshold: Value,
+    /// A key.
     threshold: Value,
     ties: Value,
     last_tie: Value,
@@ -218,9 +220,9 @@ impl Whole {
         let threshold = k.choose(on, b.long(found), k.i32(NEG_INF_KEY));
         // Where even −inf is kept, every candidate is above the threshold.
         let lowest_kept = k.eq(threshold, k.i32(NEG_INF_KEY));
-        let reaches = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), just_below(k, threshold));
-        let exceeds = just_below(k, b.long(k.add(found, k.i32(1))));
-        let exceeds = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), exceeds);
+        let below_threshold = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), just_below(k, threshold));
+        let at_threshold = just_below(k, b.long(k.add(found, k.i32(1))));
+        let at_threshold = k.choose(lowest_kept, k.f32(f32::NEG_INFINITY), at_threshold);
         let none = k.splat(k.i32(0));
         let last = k.splat(k.i32(i32::MAX));
         let all = k.choose(lowest_kept, k.i32(b.spec.vocab as i32), none);
@@ -228,7 +230,7 @@ impl Whole {
             "top-k in a row",
             k.any(on),
             || {
-                let [reached, above] = self.count(b, source, "count ties", [reaches, exceeds]);
+                let [reached, above] = self.count(b, source, "count ties", [below_threshold, at_threshold]);
                 // Every entry reaches the key of −inf, NaN too; the comparison with a float cannot say so.
                 let reached = k.choose(lowest_kept, all, reached);
                 let crowded = k.both(on, k.lt(wanted, reached));
@@ -237,7 +239,7 @@ impl Whole {
                 let found = k.if_else(
                     "ties at the top-k threshold",
                     k.any(crowded),
-                    || self.find_ties(b, source, threshold, reaches, exceeds, open),
+                    || self.find_ties(b, source, threshold, below_threshold, at_threshold, open),
                     || vec![last, none],
                 );
                 vec![open, k.choose(crowded, found[0], last), found[1]]
@@ -248,8 +250,8 @@ impl Whole {
 
         let crowded = k.lt(none, open);
         let kept = Kept {
-            edge: k.choose(crowded, exceeds, reaches),
-            reaches,
+            edge: k.choose(crowded, at_threshold, below_threshold),
+            below_threshold,
             threshold,
             ties: open,
             last_tie,
@@ -278,7 +280,7 @@ impl Whole {
         let threshold = k.choose(is_greedy, max_key, kept.threshold);
         let drawn = Kept {
             edge: k.choose(is_greedy, k.f32(f32::INFINITY), kept.edge),
-            reaches: kept.reaches,
+            below_threshold: kept.below_threshold,
             threshold,
             ties: k.choose(is_greedy, k.i32(1), kept.ties),
             last_tie: k.choose(is_greedy, greedy, kept.last_tie),
@@ -294,18 +296,18 @@ impl Whole {
         b: &Block<'_>,
         source: Source<'_>,
         threshold: Value,
-        reaches: Value,
-        exceeds: Value,
+        below_threshold: Value,
+        at_threshold: Value,
         open: Value,
     ) -> Vec<Value> {
         let k = b.k;
         let lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
         let one = |mask: Value| k.choose(mask, k.i32(1), k.i32(0));
-        let below = |x: Value| k.not(k.above(x, exceeds));
+        let below = |x: Value| k.not(k.above(x, at_threshold));
         let counted = |source: Source<'_>| {
             self.chunk_sums(b, source, "ties of each chunk", |turn, register| {
                 let x = turn.logit(b, register);
-                one(k.both(k.either(lowest, k.above(x, reaches)), below(x)))
+                one(k.both(k.either(lowest, k.above(x, below_threshold)), below(x)))
             })
         };
         let sums = match source {
@@ -321,7 +323,7 @@ impl Whole {
         };
         let before_last = k.choose(k.lt(k.i32(0), open), k.sub(open, k.i32(1)), k.i32(0));
         let last = self.locate(b, sums, k.widen(before_last), |x, _| {
-            one(k.both(k.either(lowest, k.above(x, reaches)), below(x)))
+            one(k.both(k.either(lowest, k.above(x, below_threshold)), below(x)))
         });
         vec![last, sums.low]
     }
@@ -456,7 +458,7 @@ impl Whole {
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
         let at = |register: usize| k.i32((register * LANES) as i32);
-        // What each entry is worth takes the place of its logit.
+        // What each entry is worth takes the place of its logit, an integer as a float's bits.
         let worth: Vec<Value> = (0..layout.chunk)
             .map(|register| {
                 let x = k.load(&self.focus, at(register));
@@ -539,7 +541,8 @@ impl Whole {
                     for register in 0..b.layout.chunk {
                         let at = k.i32((register * LANES) as i32);
                         let (x, index) = (k.load(chunk, at), k.add(first, at));
-                        let tie = k.both(k.either(lowest, k.above(x, top_k.reaches)), k.ge(last, index));
+                        let tie =
+                            k.both(k.either(lowest, k.above(x, top_k.below_threshold)), k.ge(last, index));
                         let kept = k.either(k.above(x, top_k.edge), tie);
                         let first = k.both(k.lt(previous, index), k.lt(index, least));
                         let mask = k.both(kept, first);

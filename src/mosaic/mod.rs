@@ -398,7 +398,8 @@ impl Kernel {
         self.binary("arith.minsi", a, b)
     }
 
-    /// The larger; only where neither is NaN.
+    /// The larger. By MLIR's definition a NaN where either is one, which tells of a row's NaN; a test of the hardware
+    /// (docs/hardware-checklist.md) asks whether it is so.
     pub fn fmax(&self, a: Value, b: Value) -> Value {
         self.binary("arith.maximumf", a, b)
     }

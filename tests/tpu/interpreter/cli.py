@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .element import UGLY
 from .errors import ProgramError
 from .outer import Outer, pretty_kernels
 from .runtime import Options
@@ -24,7 +25,8 @@ def read_tensor(path, dtype, shape):
 
 
 def options_of(arguments):
-    return Options(arguments.flush, arguments.nan_max, arguments.dma, arguments.reverse_parallel, arguments.max_iterations)
+    return Options(flush=arguments.flush, nan_max=arguments.nan_max, dma=arguments.dma, garbage=arguments.garbage,
+                   reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations)  # fmt: skip
 
 
 def run_files(program, paths):
@@ -127,6 +129,8 @@ def parser():
                         help="what maximumf and minimumf do with one NaN")  # fmt: skip
     shared.add_argument("--dma", choices=["deferred", "eager"], default="deferred",
                         help="move data when a transfer is waited for, or when it is started")  # fmt: skip
+    shared.add_argument("--garbage", choices=list(UGLY), default="nan",
+                        help="what memory holds before it is written to")  # fmt: skip
     shared.add_argument("--reverse-parallel", action="store_true", help="run parallel grid dimensions backwards")
     shared.add_argument("--max-iterations", type=int, default=Options.max_iterations,
                         help="an error beyond so many iterations of a scf.while at a time")  # fmt: skip

@@ -34,10 +34,14 @@ FLOATS = {"bf16", "f16", "f32"}
 WIDTHS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "index": 32, "bf16": 16, "f16": 16, "f32": 32}
 SEMAPHORES = {"!tpu.dma_semaphore": "dma", "!tpu.semaphore": "regular"}
 
-# What memory holds before anything is written to it: a NaN where it is read as a float, a large odd number where
-# it is read as an integer.
-UGLY = 0x7FC12345
-UGLY_BYTES = {1: b"\x01", 2: b"\xc1\x7f", 4: b"\x45\x23\xc1\x7f", 8: b"\x45\x23\xc1\x7f\x45\x23\xc1\x7f"}
+# What memory holds before anything is written to it, by size of the elements: a NaN where it is read as a float and a
+# large odd number where it is read as an integer, which comparisons fail and nothing forgets; or the largest finite
+# number, which comparisons pass.
+UGLY = {
+    "nan": {1: b"\x01", 2: b"\xc1\x7f", 4: b"\x45\x23\xc1\x7f", 8: b"\x45\x23\xc1\x7f\x45\x23\xc1\x7f"},
+    "large": {1: b"\x00", 2: b"\x7f\x7f", 4: b"\xff\xff\x7f\x7f", 8: b"\xff\xff\x7f\x7f\xff\xff\x7f\x7f"},
+}
+_ugly = UGLY["nan"]
 
 
 @dataclass(frozen=True)
@@ -113,15 +117,25 @@ def memory_space(attribute):
     return match.group(1) if match else "unspecified"
 
 
+def use_garbage(kind):
+    """From now on memory holds this kind of garbage, one of `UGLY`."""
+    global _ugly
+    _ugly = UGLY[kind]
+
+
+def ugly(dtype):
+    """An element that nobody has written to yet."""
+    return np.frombuffer(_ugly[dtype.itemsize], dtype)[0]
+
+
 def garbage(shape, dtype):
     """Memory that nobody has written to yet."""
-    dtype = np.dtype(dtype)
-    return np.full(shape, np.frombuffer(UGLY_BYTES[dtype.itemsize], dtype)[0])
+    return np.full(shape, ugly(np.dtype(dtype)))
 
 
 def spoil(memory):
     """Makes existing memory look as if nobody had written to it."""
-    memory[...] = np.frombuffer(UGLY_BYTES[memory.dtype.itemsize], memory.dtype)[0]
+    memory[...] = ugly(memory.dtype)
 
 
 def scalar_literal(text, elem):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxlib.mlir import ir
 
-from .element import SEMAPHORES, garbage, type_of
+from .element import SEMAPHORES, garbage, type_of, use_garbage
 from .errors import ProgramError
 from .parse import Attributes, parse_kernel
 from .runtime import Machine, Options
@@ -112,6 +112,7 @@ class Kernel:
     def _run(self, inputs, results, aliases):
         grid = tuple(int(inputs.pop(0)) if b == DYNAMIC else b for b in self.bounds)
         dynamic = self.bounds.count(DYNAMIC)
+        use_garbage(self.options.garbage)
         self.machine.grid = grid
         if len(inputs) + len(results) != self.prefetch_count + len(self.operand_types):
             raise ProgramError(f"{len(inputs)} operands and {len(results)} results do not fit its arguments")

@@ -134,6 +134,8 @@ FOLDS = {
     "maxnumf": "reduce_with(maxnum, {x}, {axes})",
 }
 
+SUM_OF_FLOATS = "M.sum({where}, {x}, {axes})"
+
 # How a reduced value meets the accumulator.
 JOINS = {
     "add": "({r}) + {acc}", "mul": "({r}) * {acc}", "minsi": "np.minimum({r}, {acc})", "maxsi": "np.maximum({r}, {acc})",
@@ -162,7 +164,7 @@ def is_neutral(kind, value):
 
 @operation("vector.multi_reduction")
 def multi_reduction(t, op, attributes):
-    """Reduces dimensions away; sums of floats have no defined order, so only kernels that need none are exact."""
+    """Reduces dimensions away."""
     plain(t, op, attributes)
     kind, axes = attributes.enum("kind"), attributes.array("reduction_dims")
     value, acc = t.operands(op)
@@ -175,7 +177,8 @@ def multi_reduction(t, op, attributes):
     if t.options.nan_max == "ignore":
         kind = kind.replace("maximumf", "maxnumf").replace("minimumf", "minnumf")
     words = dict(axes=axes, elem=value.type.elem, bits=value.type.dtype.itemsize * 8)
-    reduced = FOLDS[kind].format(x=flushed(t, value), **words)
+    fold = SUM_OF_FLOATS if value.type.is_float and kind == "add" else FOLDS[kind]
+    reduced = fold.format(x=flushed(t, value), where=t.current, **words)
     if acc.type.is_scalar:
         # A reduction to a scalar: NumPy scalars lose their type in integer arithmetic, arrays of one element do not.
         if kind == "add":

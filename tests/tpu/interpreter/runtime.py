@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .element import BF16, DTYPES, UGLY_BYTES, WIDTHS, garbage, spoil
+from .element import BF16, DTYPES, WIDTHS, garbage, spoil, ugly
 from .errors import ProgramError
 
 I32 = np.dtype(np.int32)
@@ -23,6 +23,8 @@ class Options:
     nan_max: str = "propagate"
     # "deferred": data moves when it is waited for, last started first. "eager": when the transfer is started.
     dma: str = "deferred"
+    # What memory holds before it is written to, of element.UGLY.
+    garbage: str = "nan"
     # Run the grid dimensions that are marked parallel from the last index to the first.
     reverse_parallel: bool = False
     # More executions of one loop's body than this in one entry are taken for a loop that never ends.
@@ -183,7 +185,7 @@ class Machine:
         else:
             result = np.take_along_axis(source, indices, dim)
         if bad_count:
-            result[bad] = np.frombuffer(UGLY_BYTES[result.dtype.itemsize], result.dtype)[0]
+            result[bad] = ugly(result.dtype)
         return result
 
     def reduce_index(self, where, x, axis, kind):
@@ -196,7 +198,7 @@ class Machine:
         bad_count = np.count_nonzero(nans)
         if bad_count:
             self.poisoned(where, bad_count)
-            index = np.where(nans, I32.type(0x7FC12345), index)
+            index = np.where(nans, ugly(I32), index)
         return index
 
     def find_first_set(self, where, mask, dim):
@@ -206,7 +208,7 @@ class Machine:
         bad_count = np.count_nonzero(none)
         if bad_count:
             self.poisoned(where, bad_count)
-            index = np.where(none, I32.type(0x7FC12345), index)
+            index = np.where(none, ugly(I32), index)
         return index
 
     def narrow(self, where, x, dtype):
@@ -247,6 +249,15 @@ class Machine:
         if nans:
             self.poisoned(where, nans)
         return (a < b) | (a > b)
+
+    def sum(self, where, x, axes):
+        """A sum of floats, which hardware adds in an order of its own; an error where that could matter."""
+        total = np.add.reduce(x, axis=axes, dtype=x.dtype)
+        certain = np.add.reduce(np.abs(x), axis=axes, dtype=np.float64) <= 2.0**24
+        certain &= np.logical_and.reduce(x == np.trunc(x), axis=axes)
+        if np.count_nonzero(~certain & np.isfinite(total)):
+            self.error(where, "a sum whose rounding depends on the order of additions")
+        return total
 
     def matmul(self, where, lhs, rhs, acc, equation):
         """A product of matrices, where it does not depend on the order of additions; an error where it could."""

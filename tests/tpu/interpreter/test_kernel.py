@@ -61,8 +61,10 @@ class Windows(KernelTest):
         self.assert_fails("vector.store at .*read-only", self.kernel(1, 1, store), [x], ["8x128xi32"], ["8x128xi32"])
 
     def test_unwritten_output_is_garbage(self):
-        (y,), _ = self.run_kernel(self.kernel(1, 1, ""), [random_tensor("8x128xi32")], ["8x128xi32"], ["8x128xi32"])
-        self.assertTrue((y == UGLY).all())
+        for garbage, word in (("nan", UGLY), ("large", 0x7F7FFFFF)):
+            (y,), _ = self.run_kernel(self.kernel(1, 1, ""), [random_tensor("8x128xi32")], ["8x128xi32"], ["8x128xi32"],
+                                      Options(garbage=garbage))  # fmt: skip
+            self.assertTrue((y == word).all())
 
     def test_scratch_persists_and_starts_as_garbage(self):
         kernel = f"""

@@ -220,6 +220,20 @@ class Shapes(KernelTest):
         got = self.elementwise(body, [ties], [F], T)[0][:, 0]
         self.assertEqual(list(got), [list(row).index(max(row)) for row in ties])
 
+    def test_sums_of_floats_have_no_order(self):
+        body = f"""%z0 = arith.constant dense<0.0> : vector<8xf32>
+        %s = vector.multi_reduction <add>, %a0, %z0 [1] : vector<{F}> to vector<8xf32>
+        %t = vector.shape_cast %s : vector<8xf32> to vector<8x1xf32>
+        %r = vector.broadcast %t : vector<8x1xf32> to vector<{F}>"""
+        whole = np.round(random_tensor(F) * 1000)
+        sums = np.broadcast_to(whole.sum(axis=1, dtype=np.float64).astype(np.float32)[:, None], (8, 128)).copy()
+        self.assert_bits(self.elementwise(body, [whole], [F], F)[0], sums)
+        nan = np.where(whole == whole[3, 5], np.float32("nan"), whole)
+        self.assertTrue(np.isnan(self.elementwise(body, [nan], [F], F)[0][3]).all())
+        for wrong in (whole + np.float32(0.5), whole * np.float32(4096)):
+            with self.assertRaisesRegex(Exception, "depends on the order of additions"):
+                self.elementwise(body, [wrong], [F], F)
+
     def test_unknown_attribute(self):
         with self.assertRaisesRegex(Exception, "unknown attribute surprise"):
             self.unary(f"%r = arith.addi %a0, %a0 {{surprise = 1 : i32}} : vector<{T}>")

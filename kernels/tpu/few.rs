@@ -5,6 +5,7 @@ use super::cells::{key_of, Gathered};
 use super::nucleus::Nucleus;
 use super::threshold::{count_lanes, search, search_steps, search_within, Probe};
 use crate::kernels::Column;
+use crate::mosaic::wide::Wide;
 use crate::mosaic::{Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
@@ -48,8 +49,9 @@ impl Few {
     pub(super) fn enough(&self, b: &Block<'_>) -> Value {
         let k = b.k;
         let wanted = b.param(Column::K);
-        // Without top-k the slices hold the whole row, also what weighs nothing.
-        let all = k.i32(if b.spec.wanted.slices { b.spec.vocab as i32 } else { 0 });
+        // Without top-k the slices hold the whole row, also what weighs nothing. Longer rows without it only fill a block.
+        let whole = b.spec.wanted.slices && b.spec.vocab <= b.slots();
+        let all = k.i32(if whole { b.spec.vocab as i32 } else { 0 });
         let short = k.lt(self.count, k.choose(k.eq(wanted, k.i32(0)), all, wanted));
         k.not(k.any(short))
     }
@@ -182,6 +184,8 @@ impl Few {
         }
         let off = k.eq(wanted, k.i32(0));
         let threshold = k.choose(off, k.i32(NEG_INF_KEY), b.long(threshold));
+        // A half that is zero by construction has no lanes yet.
+        let remainder = Wide { low: k.splat(remainder.low), high: k.splat(remainder.high) };
         Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
     }
 

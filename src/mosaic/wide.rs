@@ -223,9 +223,11 @@ impl WideArith for &Kernel {
     }
 
     fn wselect(self, mask: Value, if_true: Wide, if_false: Wide) -> Wide {
-        Wide {
-            low: self.choose(mask, if_true.low, if_false.low),
-            high: self.choose(mask, if_true.high, if_false.high),
-        }
+        // What is short must stay so: much is cheaper then.
+        let choose = |a, b| match (literal(a), literal(b)) {
+            (Some(x), Some(y)) if x == y => a,
+            _ => self.choose(mask, a, b),
+        };
+        Wide { low: choose(if_true.low, if_false.low), high: choose(if_true.high, if_false.high) }
     }
 }

@@ -175,8 +175,8 @@ typedef enum nuc_path {
 // handle at once in any function but `nuc_sampler_destroy`.
 typedef struct nuc_sampler nuc_sampler;
 
-// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and one line of terminated
-// UTF-8 that is gone when the function returns. It is called by whichever thread has something to say, by several at
+// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and terminated UTF-8 that is
+// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has something to say, by several at
 // once. It must return (no exception, no longjmp), and must not call `nuc_sampler_destroy`.
 typedef void (*nuc_log_function)(void *user,
                                  int32_t level,

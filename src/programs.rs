@@ -175,7 +175,7 @@ mod tests {
         assert_eq!(stats.compile_ns, MOMENT.as_nanos() as u64);
     }
 
-    /// Sixty-four requests for a program that takes long to fail are told once it has, and not one after another.
+    /// All who wait for a program that takes long to fail are told once it has, and not one after another.
     #[test]
     fn many_threads_fail_once() {
         let cache = cache(4);

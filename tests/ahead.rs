@@ -11,7 +11,6 @@ use nucleus::ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::kernels::Wanted;
 use nucleus::problem::Dtype;
 use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
-use rand::prelude::*;
 
 const VOCAB: usize = 1000;
 
@@ -92,17 +91,6 @@ fn ahead(plugin_name: &str, folder: &Path, batches: &[usize]) -> AheadOptions {
     }
 }
 
-/// Samples a batch on every path and compares it with the built-in backend.
-fn answers_rightly(sampler: &Sampler, rows: usize, seed: u64) {
-    let mut rng = StdRng::seed_from_u64(seed);
-    for entry in [Entry::Bounded, Entry::Arbitrary] {
-        let largest_k = (entry == Entry::Bounded).then_some(128);
-        let problem = Problem::random(Dtype::Bf16, rows, VOCAB, largest_k, &mut rng);
-        let want = sample(&builtin(1), entry, &problem, PLAIN);
-        assert_same(&problem, &sample(sampler, entry, &problem, PLAIN), &want, "loaded");
-    }
-}
-
 fn counts(sampler: &Sampler) -> (u64, u64) {
     (sampler.stats().compiles, sampler.stats().loaded)
 }
@@ -128,12 +116,12 @@ fn compiled_here_loaded_there(name: &str) {
     for device in [0, 2] {
         let sampler = Sampler::new(&SamplerOptions { device, ..options(name, &there.0) }).unwrap();
         for rows in [3, 4, 7] {
-            answers_rightly(&sampler, rows, rows as u64);
+            answers_rightly(&sampler, rows, VOCAB, rows as u64);
         }
         assert_eq!(counts(&sampler), (0, 4), "device {device}");
         assert_eq!(sampler.stats().compile_ns, 0);
         // A call of another size is compiled, and says so.
-        answers_rightly(&sampler, 1, 1);
+        answers_rightly(&sampler, 1, VOCAB, 1);
         assert_eq!(counts(&sampler), (2, 4));
     }
     assert!(warning(&["nucleus_arbitrary_1x1000_bf16", "not in program_dir"]).is_some());
@@ -172,7 +160,7 @@ fn damaged_files_are_compiled_anew(name: &str) {
     for (case, bytes, reason) in cases {
         fs::write(&file, bytes).unwrap();
         let sampler = Sampler::new(&options(name, &folder.0)).unwrap();
-        answers_rightly(&sampler, 2, 7);
+        answers_rightly(&sampler, 2, VOCAB, 7);
         assert_eq!(counts(&sampler), (1, 1), "{case}");
         let said = warning(&[file.to_str().unwrap(), reason]);
         assert!(said.is_some(), "{case}: {:?}", WARNINGS.0.lock().unwrap());
@@ -181,7 +169,7 @@ fn damaged_files_are_compiled_anew(name: &str) {
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
     let sampler = Sampler::new(&options(name, &folder.0)).unwrap();
-    answers_rightly(&sampler, 2, 7);
+    answers_rightly(&sampler, 2, VOCAB, 7);
     assert_eq!(counts(&sampler), (1, 1));
 }
 
@@ -192,23 +180,23 @@ fn folders_can_be_caches(name: &str) {
     let writing = SamplerOptions { write_programs: true, ..options(name, &nested) };
     std::thread::scope(|scope| {
         for _ in 0..3 {
-            scope.spawn(|| answers_rightly(&Sampler::new(&writing).unwrap(), 5, 11));
+            scope.spawn(|| answers_rightly(&Sampler::new(&writing).unwrap(), 5, VOCAB, 11));
         }
     });
     let mut names: Vec<_> = fs::read_dir(&nested).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names.len(), 2, "{names:?}");
     let sampler = Sampler::new(&SamplerOptions { write_programs: false, ..writing.clone() }).unwrap();
-    answers_rightly(&sampler, 5, 12);
+    answers_rightly(&sampler, 5, VOCAB, 12);
     assert_eq!(counts(&sampler), (0, 2));
 
     // Damage is repaired where writing is allowed.
     fs::write(nested.join(&names[0]), b"damaged").unwrap();
     let sampler = Sampler::new(&writing).unwrap();
-    answers_rightly(&sampler, 5, 13);
+    answers_rightly(&sampler, 5, VOCAB, 13);
     assert_eq!(counts(&sampler), (1, 1));
     let sampler = Sampler::new(&writing).unwrap();
-    answers_rightly(&sampler, 5, 14);
+    answers_rightly(&sampler, 5, VOCAB, 14);
     assert_eq!(counts(&sampler), (0, 2));
 }
 
@@ -253,7 +241,7 @@ fn plugins_keep_to_their_own_programs() {
     let folder = Folder::new("versions");
     compile_ahead(&ahead(PLUGINS[1], &folder.0, &[16]), &|_| {}).unwrap();
     let sampler = Sampler::new(&options(PLUGINS[0], &folder.0)).unwrap();
-    answers_rightly(&sampler, 16, 21);
+    answers_rightly(&sampler, 16, VOCAB, 21);
     assert_eq!(counts(&sampler), (2, 0));
     assert!(warning(&["compiling nucleus_arbitrary_16x1000_bf16", "another build of the plugin"]).is_some());
 
@@ -261,7 +249,7 @@ fn plugins_keep_to_their_own_programs() {
     assert_eq!(folder.files().len(), 4);
     for name in [PLUGINS[0], PLUGINS[1]] {
         let sampler = Sampler::new(&options(name, &folder.0)).unwrap();
-        answers_rightly(&sampler, 16, 22);
+        answers_rightly(&sampler, 16, VOCAB, 22);
         assert_eq!(counts(&sampler), (0, 2), "{name}");
     }
     // A file that was renamed to look like this build's is not taken for it.
@@ -271,7 +259,7 @@ fn plugins_keep_to_their_own_programs() {
     fs::copy(b, a).unwrap();
     fs::write(b, swap).unwrap();
     let sampler = Sampler::new(&options(PLUGINS[0], &folder.0)).unwrap();
-    answers_rightly(&sampler, 16, 23);
+    answers_rightly(&sampler, 16, VOCAB, 23);
     assert_eq!(counts(&sampler), (1, 1));
     assert!(warning(&["cannot be used", "it was made for another build of the plugin"]).is_some());
 }

@@ -424,15 +424,9 @@ fn compiled_ahead() {
             program_dir: Some(folder.clone()),
             ..SamplerOptions::default()
         };
-        let (sampler, reference) = (Sampler::new(&options).unwrap(), builtin(0));
-        let mut rng = StdRng::seed_from_u64(4);
-        for entry in [Entry::Bounded, Entry::Arbitrary] {
-            let largest_k = (entry == Entry::Bounded).then_some(128);
-            let problem = Problem::random(Dtype::Bf16, 16, calls.vocab, largest_k, &mut rng);
-            let (got, want) =
-                (sample(&sampler, entry, &problem, PLAIN), sample(&reference, entry, &problem, PLAIN));
-            assert_same(&problem, &got, &want, &format!("device {device}"));
-        }
+        println!("device {device}");
+        let sampler = Sampler::new(&options).unwrap();
+        answers_rightly(&sampler, 16, calls.vocab, 4);
         assert_eq!((sampler.stats().compiles, sampler.stats().loaded), (0, 2), "device {device}");
     }
     fs::remove_dir_all(&folder).unwrap();

@@ -5,7 +5,7 @@ mod plugins;
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
@@ -78,7 +78,7 @@ fn compile(arguments: &Compile) -> Result<()> {
     // The files are what is wanted: they are all made, whoever listens.
     let told = Mutex::new(Ok(()));
     let tell = |line: String| {
-        let mut told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.is_ok() {
             *told = write_line(&line);
         }
@@ -89,7 +89,7 @@ fn compile(arguments: &Compile) -> Result<()> {
     })
     .map_err(|error| error.to_string())?;
     tell(format!("{} program(s) in {:.2} s", written.len(), start.elapsed().as_secs_f64()));
-    match told.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner) {
+    match told.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(cannot_be_written(&error)),
         _ => Ok(()),
     }

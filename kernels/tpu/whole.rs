@@ -302,12 +302,13 @@ impl Whole {
     ) -> Vec<Value> {
         let k = b.k;
         let lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
-        let one = |mask: Value| k.choose(mask, k.i32(1), k.i32(0));
-        let below = |x: Value| k.not(k.above(x, at_threshold));
+        let one_if_tie = |x: Value| {
+            let reaches = k.either(lowest, k.above(x, below_threshold));
+            k.choose(k.both(reaches, k.not(k.above(x, at_threshold))), k.i32(1), k.i32(0))
+        };
         let counted = |source: Source<'_>| {
             self.chunk_sums(b, source, "ties of each chunk", |turn, register| {
-                let x = turn.logit(b, register);
-                one(k.both(k.either(lowest, k.above(x, below_threshold)), below(x)))
+                one_if_tie(turn.logit(b, register))
             })
         };
         let sums = match source {
@@ -322,9 +323,7 @@ impl Whole {
             }
         };
         let before_last = k.choose(k.lt(k.i32(0), open), k.sub(open, k.i32(1)), k.i32(0));
-        let last = self.locate(b, sums, k.widen(before_last), |x, _| {
-            one(k.both(k.either(lowest, k.above(x, below_threshold)), below(x)))
-        });
+        let last = self.locate(b, sums, k.widen(before_last), |x, _| one_if_tie(x));
         vec![last, sums.low]
     }
 

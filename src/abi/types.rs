@@ -42,8 +42,8 @@ pub enum nuc_log_level {
     NUC_LOG_DEBUG = 4,
 }
 
-/// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and one line of terminated
-/// UTF-8 that is gone when the function returns. It is called by whichever thread has something to say, by several at
+/// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and terminated UTF-8 that is
+/// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has something to say, by several at
 /// once. It must return (no exception, no longjmp), and must not call `nuc_sampler_destroy`.
 pub type nuc_log_function =
     Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;

@@ -420,6 +420,18 @@ pub fn compare(problem: &Problem, got: &Answers, want: &Answers) -> Comparison {
     found
 }
 
+/// Samples a batch of bf16 on either path and compares it with the built-in backend.
+pub fn answers_rightly(sampler: &Sampler, rows: usize, vocab: usize, seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    for entry in [Entry::Bounded, Entry::Arbitrary] {
+        let largest_k = (entry == Entry::Bounded).then_some(128);
+        let problem = Problem::random(Dtype::Bf16, rows, vocab, largest_k, &mut rng);
+        let (got, want) =
+            (sample(sampler, entry, &problem, PLAIN), sample(&builtin(1), entry, &problem, PLAIN));
+        assert_same(&problem, &got, &want, &format!("{entry:?}, {rows} rows of {vocab}"));
+    }
+}
+
 /// Panics where the answers differ.
 pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &str) {
     let found = compare(problem, got, want);

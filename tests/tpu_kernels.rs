@@ -6,7 +6,7 @@ mod common;
 
 use std::path::PathBuf;
 
-use common::tpu::{chip, kinds_from, layouts, problem_of, spec, Cases};
+use common::tpu::{chip, kinds_from, layouts, problem_of, some_hundredths, spec, Cases};
 use common::*;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::problem::Dtype;
@@ -124,6 +124,9 @@ fn layouts_of_every_size_of_memory() {
         assert!(chips.len() >= 6, "{}: {} layouts", spec.name(), chips.len());
         for chip in chips {
             cases.add(&spec, &chip, &problem_of(&spec, kinds_from(start, 16), &mut rng));
+            if path == Way::Arbitrary {
+                cases.add(&spec, &chip, &some_hundredths(&spec, kinds_from(start, 16), &mut rng));
+            }
             start += 16;
         }
     }
@@ -156,6 +159,36 @@ fn lanes_that_overflow() {
                 let k = all as i32 + row as i32 - 3;
                 problem.rows[row] =
                     RowParams::new(k.max(1), 1.0, 0.0, 3.0, random_words(rng.random(), 1), 32_000);
+            }
+            problem.set_bits(bits);
+            cases.add(&spec, &chip("v5e"), &problem);
+        }
+    }
+    cases.check(&[]);
+}
+
+/// The same for the list, whose lanes are columns of a chunk: the large logits of one, so many to each sixteen registers.
+#[test]
+fn lists_that_overflow() {
+    const VOCAB: usize = 40_000;
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut cases = cases("list_overflow");
+    for debug in [false, true] {
+        let spec = spec(Way::Arbitrary, 8, VOCAB, Dtype::F32, debug);
+        for counts in
+            [[5, 0, 0, 0], [6, 0, 0, 0], [7, 0, 0, 0], [3, 3, 3, 2], [3, 3, 3, 3], [3, 4, 3, 3], [4, 6, 6, 6]]
+        {
+            let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
+            let mut bits = problem.bits.clone();
+            for row in 0..8 {
+                let column = rng.random_range(0..128);
+                let registers =
+                    counts.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |j| 16 * i + 2 * j));
+                for (number, register) in registers.enumerate() {
+                    bits[row * VOCAB + (64 + register) * 128 + column] = (50.0 + number as f32).to_bits();
+                }
+                problem.rows[row] =
+                    RowParams::new(500 + row as i32, 1.0, 0.0, 3.0, random_words(rng.random(), 1), VOCAB);
             }
             problem.set_bits(bits);
             cases.add(&spec, &chip("v5e"), &problem);
@@ -271,14 +304,9 @@ fn memory_that_holds_large_numbers() {
     let mut rng = StdRng::seed_from_u64(10);
     let mut cases = cases("garbage_lists");
     for dtype in [Dtype::Bf16, Dtype::F32] {
-        // 19 chunks: they fill no whole number of the list's passes.
-        let spec = spec(Way::Arbitrary, 8, 151_936, dtype, false);
-        let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
-        for (row, params) in problem.rows.iter_mut().enumerate() {
-            let (k, p) = (if row < 4 { 5000 + row as i32 } else { 0 }, if row % 2 == 0 { 0.95 } else { 1.0 });
-            *params = RowParams::new(k, p, 0.0, 1.0, random_words(row as u64, 3), spec.vocab);
-        }
-        cases.add(&spec, &chip("v5e"), &problem);
+        // Five chunks: they fill no whole number of the list's passes.
+        let spec = spec(Way::Arbitrary, 8, 40_000, dtype, false);
+        cases.add(&spec, &chip("v5e"), &some_hundredths(&spec, vec![RowKind::Normal; 8], &mut rng));
     }
     cases.check(&["--garbage=large"]);
 }

@@ -1,6 +1,7 @@
 //! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`), made from problems and checked against the
 //! built-in backend's answers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,10 @@ use std::time::Instant;
 use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted, RESULTS};
 use nucleus::problem::Dtype;
 use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
+use rand::rngs::StdRng;
+use rand::Rng;
 use serde_json::{json, Value};
 
 use super::{sample, Ask, Problem, RowKind, ROW_KINDS};
@@ -57,7 +62,7 @@ pub fn layouts(spec: &Spec) -> Vec<Chip> {
 }
 
 /// Rows of the given kinds, with parameters as [`Problem::random`] draws them.
-pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut rand::rngs::StdRng) -> Problem {
+pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let largest = match spec.path {
         Way::Bounded(max_k) => Some(max_k as i32),
         Way::Arbitrary => None,
@@ -65,6 +70,28 @@ pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut rand::rngs::StdRng
     let rows = Problem::random_rows(spec.batch, spec.vocab, largest, rng);
     let mut problem = Problem::new(spec.dtype, spec.vocab, kinds, rows, rng);
     problem.options.stable = spec.stable;
+    problem
+}
+
+/// Rows of which top-k, or what weighs anything, leaves some hundredths: too many for the arbitrary kernel's short way,
+/// few enough for its list. That holds where logits are spread as [`RowKind::Normal`]'s are, so half of each block is of
+/// that kind, and half of the given ones.
+pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
+    for block in kinds.chunks_mut(8) {
+        block.iter_mut().take(4).for_each(|kind| *kind = RowKind::Normal);
+    }
+    let mut problem = problem_of(spec, kinds, rng);
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        let k = (spec.vocab / 80 + 7 * row) as i32;
+        let (k, p, min_p, temperature) = match row % 4 {
+            0 => (k, 0.95, 0.0, 1.0),
+            1 => (0, 0.95, 0.0, 0.35),
+            2 => (k, 1.0, 0.0, 2.0),
+            _ => (0, 1.0, 1e-9, 0.35),
+        };
+        let words = random_words(rng.random(), rng.random());
+        *params = RowParams::new(k, p, min_p, temperature, words, spec.vocab);
+    }
     problem
 }
 
@@ -153,7 +180,8 @@ impl Cases {
         assert!(python.exists(), "{} is missing: run `make interpreter`", python.display());
         self.write("cases.json", json!(self.list).to_string().as_bytes());
         let output = Command::new(python)
-            .args(["-m", "interpreter", "check"])
+            .args(["-m", "interpreter", "check", "--trips"])
+            .arg(self.folder.join("trips.json"))
             .args(options)
             .arg(&self.folder)
             .env("PYTHONPATH", root.join("tests/tpu"))
@@ -186,6 +214,40 @@ impl Cases {
             }
             Err(said) => panic!("the interpreter does not agree in {}:\n{said}", self.folder.display()),
         }
+    }
+
+    /// The ways through a program, which all cases are of, that none of them took when they last ran: `label / label: then`
+    /// of a branch in a branch, `iterations` of a loop.
+    pub fn never_taken(&self) -> Vec<String> {
+        let never = self.ways().into_iter().filter(|&(_, times)| times == 0);
+        never.map(|((_, way), _)| way).collect()
+    }
+
+    /// Whether a way, in words as above, was taken.
+    pub fn took(&self, way: &str) -> bool {
+        self.ways().iter().any(|((_, name), &times)| name == way && times > 0)
+    }
+
+    /// How often each way through a program was taken. Several may have the same words, but not the same number.
+    fn ways(&self) -> BTreeMap<(u64, String), u64> {
+        let text = fs::read_to_string(self.folder.join("trips.json")).unwrap();
+        let reports: Value = serde_json::from_str(&text).unwrap();
+        let mut ways = BTreeMap::new();
+        for case in &self.list {
+            assert_eq!(case["program"], self.list[0]["program"]);
+            let mut around: Vec<&str> = Vec::new();
+            for part in reports[case["name"].as_str().unwrap()][0]["loops"].as_array().unwrap() {
+                around.truncate(part["within"].as_array().unwrap().len());
+                around.push(part["name"].as_str().unwrap());
+                let counters: &[&str] =
+                    if part["kind"] == "if" { &["then", "else"] } else { &["iterations"] };
+                for &counter in counters {
+                    let way = (part["index"].as_u64().unwrap(), format!("{}: {counter}", around.join(" / ")));
+                    *ways.entry(way).or_default() += part[counter].as_u64().unwrap();
+                }
+            }
+        }
+        ways
     }
 
     /// Changes one bit of what a case's first array should be.

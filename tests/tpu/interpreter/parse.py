@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import sys
+import types
 from dataclasses import dataclass
 
 from jaxlib.mlir import ir, passmanager
@@ -11,6 +13,10 @@ from jaxlib.mlir.dialects import stablehlo
 from jaxlib.mosaic.python import tpu
 
 from .errors import ProgramError
+
+# The bindings look for Python classes of each operation's dialect. Those of Mosaic's need JAX, and what is missing is looked
+# for again at every operation, which takes a fifth of the time.
+sys.modules.setdefault("jaxlib.mlir.dialects.tpu", types.ModuleType("jaxlib.mlir.dialects.tpu"))
 
 _context = None
 

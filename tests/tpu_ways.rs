@@ -1,0 +1,190 @@
+//! Both ways of every branch of the TPU kernels, and every loop, are gone through by rows of which the answer is known, as
+//! the interpreter of `tests/tpu_kernels.rs` counts them: rows drawn at random leave some out.
+
+mod common;
+
+use std::path::PathBuf;
+
+use common::tpu::{chip, problem_of, some_hundredths, spec, Cases};
+use common::*;
+use nucleus::kernels::{Path as Way, Spec};
+use nucleus::problem::Dtype;
+use nucleus::semantics::arith::Scalar;
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
+use nucleus::semantics::weights::weight;
+use rand::prelude::*;
+
+/// Where the bounded kernel is used for rows that are longer than max_k, every row has a k.
+const NEVER_BOUNDED: [&str; 1] = ["few survivors / top-k in a row: else"];
+
+/// Five chunks, the last of them short, which is no whole number of a list's passes.
+const VOCAB: usize = 40_000;
+const MAX_K: usize = 64;
+/// Two blocks: the second goes other ways than the first, which finds nothing in memory.
+const BATCH: usize = 16;
+
+fn every_way_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name));
+    let spec = spec(path, BATCH, VOCAB, dtype, debug);
+    for kinds in ROW_KINDS.chunks(2) {
+        let kinds: Vec<RowKind> = (0..BATCH).map(|row| kinds[row / 8 % kinds.len()]).collect();
+        let mut problems = vec![with_small_k(&spec, kinds.clone(), &mut rng)];
+        if path == Way::Arbitrary {
+            problems.push(problem_of(&spec, kinds.clone(), &mut rng));
+            problems.push(some_hundredths(&spec, kinds, &mut rng));
+        }
+        problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+    }
+    let mut problems = vec![
+        crowded_cells(&spec, &mut rng),
+        full_cells(&spec, &mut rng),
+        close_ties(&spec, 5, &mut rng),
+        close_ties(&spec, 30, &mut rng),
+        exact_shares(&spec, 3, &mut rng),
+    ];
+    if path == Way::Arbitrary {
+        problems.push(uneven_bins(&spec, &mut rng));
+        problems.extend([300, 10_000].map(|top| exact_shares(&spec, top, &mut rng)));
+        problems.push(with_all_ties(&spec, &mut rng));
+        problems.extend([0.35, 10.0].map(|temperature| without_top_k(&spec, temperature, &mut rng)));
+    }
+    problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+    cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
+    let never = match path {
+        Way::Bounded(_) => &NEVER_BOUNDED[..],
+        Way::Arbitrary => &[],
+    };
+    assert_eq!(cases.never_taken(), never);
+}
+
+/// Rows of whose parameters only k matters here.
+fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Problem {
+    let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        *params = RowParams::new(k(row), 0.999, 0.0, 10.0, random_words(rng.random(), 1), VOCAB);
+    }
+    problem
+}
+
+/// Logits in place of some of a problem's: row, index, value.
+fn with_logits(mut problem: Problem, logits: impl IntoIterator<Item = (usize, usize, f32)>) -> Problem {
+    let mut bits = problem.bits.clone();
+    for (row, index, value) in logits {
+        bits[row * VOCAB + index] = problem.dtype.round(value);
+    }
+    problem.set_bits(bits);
+    problem
+}
+
+/// k for the short way, whatever else.
+fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
+    let mut problem = problem_of(spec, kinds, rng);
+    problem.rows = Problem::random_rows(BATCH, VOCAB, Some(MAX_K as i32), rng);
+    problem
+}
+
+/// Two and three large logits in one cell, which is a column of eight registers of 128 lanes.
+fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
+    let large = |row: usize| {
+        let places = [5 * 1024, 5 * 1024 + 128, 9 * 1024, 9 * 1024 + 256, 9 * 1024 + 384];
+        places.into_iter().enumerate().map(move |(i, place)| (row, place + 3 * row, 40.0 + i as f32))
+    };
+    with_logits(problem, (0..BATCH).flat_map(large))
+}
+
+/// Eight large logits in one cell, more than a lane of what it is searched into has room for, and none of them tied.
+fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
+    let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
+    with_logits(problem, (0..BATCH).flat_map(large))
+}
+
+/// As many kept as there are bins, of which half hold the larger logits, in every other row.
+fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let problem = normal_rows(spec, rng, |row| 241 + row as i32);
+    let large = |row: usize| (0..128).map(move |i| (row, i, 20.0 + i as f32 / 16.0));
+    with_logits(problem, (0..BATCH).step_by(2).flat_map(large))
+}
+
+/// Forty neighbours that are equal, of which top-k keeps `open`.
+fn close_ties(spec: &Spec, open: i32, rng: &mut StdRng) -> Problem {
+    let problem = normal_rows(spec, rng, |_| 1 + open);
+    let first: Vec<usize> = (0..BATCH).map(|_| rng.random_range(1..VOCAB - 40)).collect();
+    let ties = (0..BATCH).flat_map(|row| (0..40).map(move |i| (row, i)));
+    let ties: Vec<_> = ties.map(|(row, i)| (row, first[row] + i, 40.0)).collect();
+    with_logits(problem, ties.into_iter().chain((0..BATCH).map(|row| (row, 0, 50.0))))
+}
+
+/// Sums that equal what they are compared with: top-p's target, and the draw, which is also one less. `top` logits of each
+/// row weigh 2²⁴ − 1, as many a 63rd of that, the others nothing.
+fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
+    const WEIGHT: i32 = (1 << 24) - 1;
+    let octaves_away =
+        (0..24 << 18).find(|&q| weight(Scalar, q) == WEIGHT / 63).expect("small weights leave none out");
+    let temperature = std::f32::consts::LOG2_E * (1 << 18) as f32 / octaves_away as f32;
+    let mut problem = problem_of(spec, vec![RowKind::Constant; BATCH], rng);
+    let mut logits = vec![-1000.0; BATCH * VOCAB];
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, 2 * top).into_iter().enumerate() {
+            logits[row * VOCAB + index] = if number < top { 10.0 } else { 9.0 };
+        }
+        // Top-p cuts there, or just beyond, or top-k does, or cuts in two what weighs little.
+        let (k, p) = match row % 4 {
+            0 => (2 * top, 63.0 / 64.0),
+            1 => (2 * top, (63.0f32 / 64.0).next_up()),
+            2 => (top, 1.0),
+            _ => (top + top / 2, 1.0),
+        };
+        let before = rng.random_range(1..=top as u64) * WEIGHT as u64 - row as u64 / 4 % 2;
+        let words = [0, 0, (before >> 32) as u32, before as u32];
+        *params = RowParams::new(k as i32, p, 0.0, temperature, words, VOCAB);
+    }
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
+}
+
+/// Some hundredths of each row, none of them tied with what top-k leaves out.
+fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |_| 0);
+    let logit =
+        |bits: u32| if spec.dtype == Dtype::F32 { f32::from_bits(bits) } else { f32::from_bits(bits << 16) };
+    for row in 0..BATCH {
+        let mut logits: Vec<f32> =
+            problem.bits[row * VOCAB..][..VOCAB].iter().map(|&bits| logit(bits)).collect();
+        logits.sort_by(|a, b| b.total_cmp(a));
+        let k = logits.partition_point(|&x| x >= logits[500]);
+        problem.rows[row] = RowParams::new(k as i32, 0.95, 0.0, 1.0, random_words(row as u64, 1), VOCAB);
+    }
+    problem
+}
+
+fn without_top_k(spec: &Spec, temperature: f32, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |_| 0);
+    for params in &mut problem.rows {
+        *params = RowParams::new(0, 0.95, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
+    }
+    problem
+}
+
+#[test]
+fn bounded_plain() {
+    every_way_is_taken("ways_bounded", Way::Bounded(MAX_K), Dtype::Bf16, false);
+}
+
+#[test]
+fn bounded_debug() {
+    every_way_is_taken("ways_bounded_debug", Way::Bounded(MAX_K), Dtype::F32, true);
+}
+
+#[test]
+fn arbitrary_plain() {
+    every_way_is_taken("ways_arbitrary", Way::Arbitrary, Dtype::Bf16, false);
+}
+
+#[test]
+fn arbitrary_debug() {
+    every_way_is_taken("ways_arbitrary_debug", Way::Arbitrary, Dtype::F32, true);
+}

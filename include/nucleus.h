@@ -59,7 +59,8 @@
  *   A handle may be used by any number of threads at once; only nuc_sampler_destroy must be alone.
  *
  *   Nothing unwinds into the caller, and the library installs no signal handlers. It prints nothing unless
- *   nuc_set_log asks for it; plugins do. The caller's floating-point environment (rounding, flushing) is put aside during a call and restored.
+ *   NUCLEUS_LOG in the environment or nuc_set_log asks for it; plugins do. The caller's floating-point environment
+ *   (rounding, flushing) is put aside during a call and restored.
  *
  *   A sampler does not survive fork(): its threads, and a plugin's, exist in the parent only. Make samplers in the
  *   process that uses them.

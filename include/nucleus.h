@@ -177,16 +177,16 @@ typedef enum nuc_path {
 typedef struct nuc_sampler nuc_sampler;
 
 // Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and terminated UTF-8 that is
-// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has something to say, by several at
-// once. It must return (no exception, no longjmp), and must not call `nuc_sampler_destroy`.
+// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has
+// something to say, by several at once. It must return (no exception, no longjmp), and must not call
+// `nuc_sampler_destroy`.
 typedef void (*nuc_log_function)(void *user,
                                  int32_t level,
                                  const char *message);
 
 // Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
 // null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
-// message empty. There is
-// no thread-local error state, so any thread, goroutine or task may make any call.
+// message empty. There is no thread-local error state, so any thread, goroutine or task may make any call.
 typedef struct nuc_error {
     // The status that the function returned.
     int32_t code;

@@ -145,7 +145,7 @@ fn lanes_that_overflow() {
         let spec = spec(path, 8, 32_000, Dtype::F32, debug);
         for counts in [[2; 4], [3, 0, 1, 0], [5, 0, 1, 0], [1, 0, 5, 1], [8, 1, 0, 0], [4, 4, 4, 4]] {
             let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
-            let mut bits = problem.bits.clone();
+            let mut large = Vec::new();
             let all: usize = counts.iter().sum();
             for row in 0..8 {
                 for (chunk, &count) in counts.iter().enumerate() {
@@ -153,14 +153,14 @@ fn lanes_that_overflow() {
                         // Where a cell's lane lands is its column and how far the cell is rotated.
                         let column = (256 + row - chunk - 16 * cell) % 128;
                         let index = (chunk * CHUNK + cell * CELL) * 128 + column;
-                        bits[row * spec.vocab + index % spec.vocab] = (50.0 + cell as f32).to_bits();
+                        large.push((row, index % spec.vocab, 50.0 + cell as f32));
                     }
                 }
                 let k = all as i32 + row as i32 - 3;
                 problem.rows[row] =
                     RowParams::new(k.max(1), 1.0, 0.0, 3.0, random_words(rng.random(), 1), 32_000);
             }
-            problem.set_bits(bits);
+            problem.put(large);
             cases.add(&spec, &chip("v5e"), &problem);
         }
     }
@@ -179,18 +179,18 @@ fn lists_that_overflow() {
             [[5, 0, 0, 0], [6, 0, 0, 0], [7, 0, 0, 0], [3, 3, 3, 2], [3, 3, 3, 3], [3, 4, 3, 3], [4, 6, 6, 6]]
         {
             let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
-            let mut bits = problem.bits.clone();
+            let mut large = Vec::new();
             for row in 0..8 {
                 let column = rng.random_range(0..128);
                 let registers =
                     counts.iter().enumerate().flat_map(|(i, &n)| (0..n).map(move |j| 16 * i + 2 * j));
                 for (number, register) in registers.enumerate() {
-                    bits[row * VOCAB + (64 + register) * 128 + column] = (50.0 + number as f32).to_bits();
+                    large.push((row, (64 + register) * 128 + column, 50.0 + number as f32));
                 }
                 problem.rows[row] =
                     RowParams::new(500 + row as i32, 1.0, 0.0, 3.0, random_words(rng.random(), 1), VOCAB);
             }
-            problem.set_bits(bits);
+            problem.put(large);
             cases.add(&spec, &chip("v5e"), &problem);
         }
     }

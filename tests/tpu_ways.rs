@@ -68,16 +68,6 @@ fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Probl
     problem
 }
 
-/// Logits in place of some of a problem's: row, index, value.
-fn with_logits(mut problem: Problem, logits: impl IntoIterator<Item = (usize, usize, f32)>) -> Problem {
-    let mut bits = problem.bits.clone();
-    for (row, index, value) in logits {
-        bits[row * VOCAB + index] = problem.dtype.round(value);
-    }
-    problem.set_bits(bits);
-    problem
-}
-
 /// k for the short way, whatever else.
 fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, kinds, rng);
@@ -87,35 +77,39 @@ fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
 
 /// Two and three large logits in one cell, which is a column of eight registers of 128 lanes.
 fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
+    let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
         let places = [5 * 1024, 5 * 1024 + 128, 9 * 1024, 9 * 1024 + 256, 9 * 1024 + 384];
         places.into_iter().enumerate().map(move |(i, place)| (row, place + 3 * row, 40.0 + i as f32))
     };
-    with_logits(problem, (0..BATCH).flat_map(large))
+    problem.put((0..BATCH).flat_map(large));
+    problem
 }
 
 /// Eight large logits in one cell, more than a lane of what it is searched into has room for, and none of them tied.
 fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
+    let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
-    with_logits(problem, (0..BATCH).flat_map(large))
+    problem.put((0..BATCH).flat_map(large));
+    problem
 }
 
 /// As many kept as there are bins, of which half hold the larger logits, in every other row.
 fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let problem = normal_rows(spec, rng, |row| 241 + row as i32);
+    let mut problem = normal_rows(spec, rng, |row| 241 + row as i32);
     let large = |row: usize| (0..128).map(move |i| (row, i, 20.0 + i as f32 / 16.0));
-    with_logits(problem, (0..BATCH).step_by(2).flat_map(large))
+    problem.put((0..BATCH).step_by(2).flat_map(large));
+    problem
 }
 
 /// Forty neighbours that are equal, of which top-k keeps `open`.
 fn close_ties(spec: &Spec, open: i32, rng: &mut StdRng) -> Problem {
-    let problem = normal_rows(spec, rng, |_| 1 + open);
+    let mut problem = normal_rows(spec, rng, |_| 1 + open);
     let first: Vec<usize> = (0..BATCH).map(|_| rng.random_range(1..VOCAB - 40)).collect();
     let ties = (0..BATCH).flat_map(|row| (0..40).map(move |i| (row, i)));
     let ties: Vec<_> = ties.map(|(row, i)| (row, first[row] + i, 40.0)).collect();
-    with_logits(problem, ties.into_iter().chain((0..BATCH).map(|row| (row, 0, 50.0))))
+    problem.put(ties.into_iter().chain((0..BATCH).map(|row| (row, 0, 50.0))));
+    problem
 }
 
 /// Sums that equal what they are compared with: top-p's target, and the draw, which is also one less. `top` logits of each
@@ -148,12 +142,12 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
 
 /// Some hundredths of each row, none of them tied with what top-k leaves out.
 fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let mut problem = normal_rows(spec, rng, |_| 0);
-    let logit =
-        |bits: u32| if spec.dtype == Dtype::F32 { f32::from_bits(bits) } else { f32::from_bits(bits << 16) };
+    let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for row in 0..BATCH {
-        let mut logits: Vec<f32> =
-            problem.bits[row * VOCAB..][..VOCAB].iter().map(|&bits| logit(bits)).collect();
+        let mut logits: Vec<f32> = problem.bits[row * VOCAB..][..VOCAB]
+            .iter()
+            .map(|&bits| f32::from_bits(spec.dtype.widen(bits)))
+            .collect();
         logits.sort_by(|a, b| b.total_cmp(a));
         let k = logits.partition_point(|&x| x >= logits[500]);
         problem.rows[row] = RowParams::new(k as i32, 0.95, 0.0, 1.0, random_words(row as u64, 1), VOCAB);
@@ -162,7 +156,7 @@ fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
 }
 
 fn without_top_k(spec: &Spec, temperature: f32, rng: &mut StdRng) -> Problem {
-    let mut problem = normal_rows(spec, rng, |_| 0);
+    let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for params in &mut problem.rows {
         *params = RowParams::new(0, 0.95, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
     }

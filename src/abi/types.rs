@@ -43,15 +43,15 @@ pub enum nuc_log_level {
 }
 
 /// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and terminated UTF-8 that is
-/// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has something to say, by several at
-/// once. It must return (no exception, no longjmp), and must not call `nuc_sampler_destroy`.
+/// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has
+/// something to say, by several at once. It must return (no exception, no longjmp), and must not call
+/// `nuc_sampler_destroy`.
 pub type nuc_log_function =
     Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
 /// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
 /// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
-/// message empty. There is
-/// no thread-local error state, so any thread, goroutine or task may make any call.
+/// message empty. There is no thread-local error state, so any thread, goroutine or task may make any call.
 #[repr(C)]
 pub struct nuc_error {
     /// The status that the function returned.

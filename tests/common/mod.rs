@@ -213,6 +213,15 @@ impl Problem {
         self.bits = bits;
     }
 
+    /// Puts logits in place of some: row, index, value.
+    pub fn put(&mut self, logits: impl IntoIterator<Item = (usize, usize, f32)>) {
+        let mut bits = self.bits.clone();
+        for (row, index, value) in logits {
+            bits[row * self.row_stride + index] = self.dtype.round(value);
+        }
+        self.set_bits(bits);
+    }
+
     /// Rows of every kind with parameters drawn from the lists above.
     pub fn random(
         dtype: Dtype,

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use fearless_simd::Level;
 use half::{bf16, f16};
-use nucleus::cpu::{max_scan, CpuBackend};
-use nucleus::problem::{Batch, CallOptions, Dtype, Logits, Outputs};
+use nucleus::backend::builtin::{max_scan, CpuBackend};
+use nucleus::batch::{Batch, CallOptions};
+use nucleus::dtype::{Dtype, Logits};
+use nucleus::outputs::Outputs;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::rngs::StdRng;

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 
 use common::tpu::{chip, spec, Cases, GENERATIONS};
 use common::{Problem, RowKind};
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
-use nucleus::problem::Dtype;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;

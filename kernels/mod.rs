@@ -11,7 +11,8 @@ pub use target::{Chip, Target};
 
 use serde::{Deserialize, Serialize};
 
-use crate::problem::{CallOptions, Dtype};
+use crate::batch::CallOptions;
+use crate::dtype::Dtype;
 use crate::semantics::params::RowParams;
 use crate::semantics::weights::FACTORS;
 

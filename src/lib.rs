@@ -4,19 +4,17 @@
 #![deny(unsafe_code)]
 
 pub mod abi;
-pub mod ahead;
-mod buckets;
-pub mod cpu;
+pub mod backend;
+pub mod batch;
+pub mod compile_ahead;
+pub mod dtype;
 pub mod error;
 #[path = "../kernels/mod.rs"]
 pub mod kernels;
-pub mod mosaic;
+pub mod mlir;
+pub mod outputs;
 pub mod pjrt;
-mod pjrt_backend;
-pub mod problem;
-pub mod program_dir;
-pub mod programs;
+mod plan;
 pub mod reference;
 pub mod sampler;
 pub mod semantics;
-pub mod stablehlo;

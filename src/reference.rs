@@ -5,9 +5,9 @@
 
 use std::cmp::Reverse;
 
-use crate::problem::{
-    Batch, CallOptions, Logits, Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE,
-};
+use crate::batch::{Batch, CallOptions};
+use crate::dtype::Logits;
+use crate::outputs::{Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE};
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
 use crate::semantics::params::RowParams;

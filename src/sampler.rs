@@ -3,13 +3,15 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use crate::cpu::CpuBackend;
+use crate::backend::builtin::CpuBackend;
+use crate::backend::pjrt::program_cache::CacheStats;
+use crate::backend::pjrt::PjrtBackend;
+use crate::batch::Batch;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::Wanted;
+use crate::outputs::Outputs;
 use crate::pjrt;
-use crate::pjrt_backend::PjrtBackend;
-use crate::problem::{Batch, Dtype, Outputs};
-use crate::programs::CacheStats;
 use crate::reference;
 
 /// The environment variable that names a plugin when the options do not.

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use nucleus::problem::Dtype;
+use nucleus::dtype::Dtype;
 use nucleus::sampler::{Entry, Sampler};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use common::*;
-use nucleus::ahead::{compile_ahead, AheadOptions, Written};
+use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
+use nucleus::dtype::Dtype;
 use nucleus::kernels::Wanted;
-use nucleus::problem::Dtype;
 use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
 
 const VOCAB: usize = 1000;

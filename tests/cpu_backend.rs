@@ -2,8 +2,10 @@
 
 use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
-use nucleus::cpu::{sample_row, CpuBackend, Scratch};
-use nucleus::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays, RowOutcome};
+use nucleus::backend::builtin::{sample_row, CpuBackend, Scratch};
+use nucleus::batch::{Batch, CallOptions};
+use nucleus::dtype::{Dtype, Logits, LogitsMut};
+use nucleus::outputs::{Outputs, RowArrays, RowOutcome};
 use nucleus::reference;
 use nucleus::semantics::params::RowParams;
 use rand::rngs::StdRng;

@@ -8,11 +8,11 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nucleus::ahead::{compile_ahead, AheadOptions};
+use nucleus::backend::pjrt::program_dir::System;
+use nucleus::compile_ahead::{compile_ahead, AheadOptions};
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::problem::Dtype;
-use nucleus::program_dir::System;
 use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
 
 #[test]

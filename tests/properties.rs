@@ -4,7 +4,8 @@
 mod common;
 
 use common::*;
-use nucleus::problem::{CallOptions, Dtype};
+use nucleus::batch::CallOptions;
+use nucleus::dtype::Dtype;
 use nucleus::sampler::Entry;
 use nucleus::semantics::arith::Scalar;
 use nucleus::semantics::draw::remainder;

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use common::tpu::{chip, kinds_from, problem_of, some_hundredths, spec, Cases, GENERATIONS};
 use common::*;
-use nucleus::ahead::{compile_ahead, AheadOptions, Written};
+use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::pjrt::LIBTPU_AHEAD_ENVIRONMENT;
-use nucleus::problem::Dtype;
 use nucleus::sampler::{Entry, PrewarmSpec};
 use rand::prelude::*;
 

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 use common::probes::*;
 use common::tpu::{problem_of, spec};
 use common::*;
-use nucleus::ahead::{compile_ahead, AheadOptions};
+use nucleus::backend::pjrt::program_dir::{ProgramDir, System};
+use nucleus::compile_ahead::{compile_ahead, AheadOptions};
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{emit, pack_params, Path as Way, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, Buffer, Client, CompileOptions, ElementType, Executable, Plugin};
-use nucleus::problem::Dtype;
-use nucleus::program_dir::{ProgramDir, System};
 use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
 use rand::prelude::*;
 

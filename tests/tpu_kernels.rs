@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use common::tpu::{chip, kinds_from, layouts, problem_of, some_hundredths, spec, Cases};
 use common::*;
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
-use nucleus::problem::Dtype;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;

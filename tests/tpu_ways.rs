@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use common::tpu::{chip, problem_of, some_hundredths, spec, Cases};
 use common::*;
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
-use nucleus::problem::Dtype;
 use nucleus::semantics::arith::Scalar;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;

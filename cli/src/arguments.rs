@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
-use nucleus::problem::Dtype;
 use nucleus::sampler::{Entry, PrewarmSpec, DEFAULT_MAX_K};
 
 /// Compiles the programs of the sampling library nucleus ahead of time, shows them, and says which PJRT plugins work.

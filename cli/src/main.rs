@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
-use nucleus::ahead::{compile_ahead, AheadOptions};
+use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::kernels;
 use nucleus::pjrt::LIBTPU_AHEAD_ENVIRONMENT;
 

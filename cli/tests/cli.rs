@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{self, Path as KernelPath, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::problem::Dtype;
 use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
 
 fn plugin(name: &str) -> PathBuf {

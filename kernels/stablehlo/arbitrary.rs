@@ -1,14 +1,14 @@
 //! The arbitrary-k kernel: argmax, top-k threshold, weights, top-p threshold and draw, each a search over the
 //! whole row; nothing is sorted and nothing leaves index order.
 
-use super::load::Row;
-use super::nucleus::{and_min_p, draw_remainder, top_p_target, weights, Draw};
+use super::rows::Row;
+use super::sampling::{and_min_p, draw_remainder, top_p_target, weights, Draw};
 use super::search::{first_beyond, top_k};
 use crate::kernels::{Column, Spec};
+use crate::mlir::stablehlo::{Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::weights::MAX_WEIGHT;
-use crate::stablehlo::{Hlo, Reduce, Value};
 
 pub(super) fn kernel(h: &Hlo, spec: &Spec, row: &Row) -> Vec<Value> {
     let dims = [spec.batch, spec.vocab];

@@ -4,12 +4,12 @@
 //! The `slots` largest entries lie in the `slots` tiles whose maxima are largest (ties by lowest index): if an
 //! entry's tile is not among them, each of them holds an entry that comes before it.
 
-use super::load::Row;
-use super::nucleus::{and_min_p, draw_remainder, top_p_target, weights, Draw};
+use super::rows::Row;
+use super::sampling::{and_min_p, draw_remainder, top_p_target, weights, Draw};
 use super::search::{gather_in_rows, positions, scale_by, top_k, TopK};
 use crate::kernels::{Column, Spec};
+use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// Entries of a tile. Small tiles leave fewer candidates to search, large ones fewer tile maxima.
 const TILE: usize = 64;

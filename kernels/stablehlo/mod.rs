@@ -6,18 +6,18 @@
 
 mod arbitrary;
 mod bounded;
-pub(super) mod load;
-pub(super) mod nucleus;
+pub(super) mod rows;
+pub(super) mod sampling;
 pub(super) mod search;
 
 use super::{Path, Spec};
-use crate::stablehlo::{Hlo, Value};
+use crate::mlir::stablehlo::{Hlo, Value};
 
 /// The text of the program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
-    let (logits, params) = load::Row::arguments(h, spec);
-    let row = load::Row::new(h, spec, logits, params, None);
+    let (logits, params) = rows::Row::arguments(h, spec);
+    let row = rows::Row::new(h, spec, logits, params, None);
     let results = match spec.path {
         Path::Arbitrary => arbitrary::kernel(h, spec, &row),
         Path::Bounded(max_k) => bounded::kernel(h, spec, &row, max_k.min(spec.vocab)),
@@ -26,14 +26,14 @@ pub fn emit(spec: &Spec) -> String {
 }
 
 /// The five numbers a row, in the order of [`super::ResultRow`].
-fn outcome(h: &Hlo, row: &load::Row, greedy: Value, draw: &nucleus::Draw) -> Value {
+fn outcome(h: &Hlo, row: &rows::Row, greedy: Value, draw: &sampling::Draw) -> Value {
     use crate::semantics::arith::{Arith, WideArith};
     let none = h.int(-1);
     let greedy = h.select(row.no_candidate, none, greedy);
     let next = h.select(row.no_candidate, none, draw.next);
     let status = h.or(
-        h.select(row.no_candidate, h.int(crate::problem::ROW_NO_CANDIDATE as i32), h.int(0)),
-        h.select(row.had_nan(h), h.int(crate::problem::ROW_HAD_NAN as i32), h.int(0)),
+        h.select(row.no_candidate, h.int(crate::outputs::ROW_NO_CANDIDATE as i32), h.int(0)),
+        h.select(row.had_nan(h), h.int(crate::outputs::ROW_HAD_NAN as i32), h.int(0)),
     );
     h.stack(&[next, greedy, h.high(draw.remainder), h.low(draw.remainder), status])
 }

@@ -1,7 +1,7 @@
 //! Searches over rows that never sort: thresholds by bisection, positions by prefix sums of tiles.
 
+use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// The entries that a top-k keeps: key above the threshold, or equal to it at an index up to `last_tie`.
 pub(in crate::kernels) struct TopK {

@@ -4,11 +4,11 @@
 //! kernel does. Otherwise every stage is a search over the whole row: the top-k threshold by counting, its ties by
 //! chunk sums, then weights once, the top-p threshold by adding them up, and the draw by chunk sums again.
 
-use super::block::{Block, Outcome};
-use super::cells::{Summary, LARGEST_BINNED_K};
-use super::choose::Stages;
+use super::context::{Block, Outcome};
+use super::dispatch::Stages;
+use super::prefilter::{Summary, LARGEST_BINNED_K};
 use crate::kernels::Column;
-use crate::mosaic::LANES;
+use crate::mlir::mosaic::LANES;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::NEG_INF_KEY;
 

@@ -9,9 +9,9 @@
 //!
 //! Rows with too many at the bound (ties, mostly) take the arbitrary kernel's way over the whole row.
 
-use super::block::{Block, Outcome};
-use super::cells::Summary;
-use super::choose::Stages;
+use super::context::{Block, Outcome};
+use super::dispatch::Stages;
+use super::prefilter::Summary;
 use crate::kernels::Column;
 
 pub(super) fn kernel(b: &Block<'_>, stages: &Stages) -> (Summary, Outcome) {

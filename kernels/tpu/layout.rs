@@ -1,9 +1,9 @@
 //! How a block of rows lies in a core's memory: decided once, from the shape and the size of VMEM.
 
-use super::list::List;
+use super::candidate_list::List;
+use crate::dtype::Dtype;
 use crate::kernels::{Chip, Path, Spec};
-use crate::mosaic::{LANES, SUBLANES};
-use crate::problem::Dtype;
+use crate::mlir::mosaic::{LANES, SUBLANES};
 
 /// Registers that one turn of a loop over rows works on: enough to hide what a turn costs by itself.
 const CHUNK: usize = 64;

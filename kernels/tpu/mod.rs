@@ -5,32 +5,32 @@
 //! one read and one write of memory. So the kernel is the same for plain and debug calls but for what it must know.
 
 mod arbitrary;
-mod block;
 mod bounded;
-mod cells;
-mod choose;
-mod few;
+mod candidate_list;
+mod context;
+mod dispatch;
 mod layout;
-mod list;
-mod nucleus;
-mod rows;
-mod threshold;
-mod whole;
+mod passes;
+mod prefilter;
+mod sampling;
+mod stream;
+mod survivors;
+mod threshold_search;
 
-use super::stablehlo::load::Row;
-use super::stablehlo::nucleus::weights;
+use super::stablehlo::rows::Row;
+use super::stablehlo::sampling::weights;
 use super::stablehlo::search::TopK;
 use super::{Chip, Path, Spec, RESULTS};
-use crate::mosaic::{self, Kernel, LANES, SUBLANES};
-use crate::problem::Dtype;
+use crate::dtype::Dtype;
+use crate::mlir::mosaic::{self, Kernel, LANES, SUBLANES};
+use crate::mlir::stablehlo::{Elem, Hlo, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::order_key;
-use crate::stablehlo::{Elem, Hlo, Value};
-use block::Block;
-use choose::Stages;
-use few::Slices;
+use context::Block;
+use dispatch::Stages;
 use layout::Layout;
-use rows::Rows;
+use stream::Rows;
+use survivors::Slices;
 
 /// Lanes of a kernel's results, after the [`ResultRow`](super::ResultRow)s.
 #[derive(Clone, Copy)]

@@ -11,11 +11,13 @@ use std::path::PathBuf;
 
 use super::structs::read_struct;
 use super::types::*;
-use crate::ahead::AheadOptions;
+use crate::batch::{Batch, CallOptions};
+use crate::compile_ahead::AheadOptions;
+use crate::dtype::{Dtype, Logits, LogitsMut};
 use crate::error::Error;
 use crate::kernels::Wanted;
+use crate::outputs::{Outputs, RowArrays};
 use crate::pjrt::OptionValue;
-use crate::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays};
 use crate::sampler::{check_vocab, BackendChoice, Entry, PrewarmSpec, SamplerOptions, DEFAULT_MAX_K};
 use crate::semantics::params::{check_row, RowParams};
 use crate::semantics::philox;

@@ -14,7 +14,7 @@ mod types;
 
 use libc::{c_char, c_void};
 
-use crate::ahead::compile_ahead;
+use crate::compile_ahead::compile_ahead;
 use crate::error::Error;
 use crate::sampler::{Entry, Sampler};
 use guard::guard;

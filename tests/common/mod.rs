@@ -7,7 +7,9 @@ pub mod tpu;
 
 use std::path::PathBuf;
 
-use nucleus::problem::{Batch, CallOptions, Dtype, Logits, LogitsMut, Outputs, RowArrays};
+use nucleus::batch::{Batch, CallOptions};
+use nucleus::dtype::{Dtype, Logits, LogitsMut};
+use nucleus::outputs::{Outputs, RowArrays};
 use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;

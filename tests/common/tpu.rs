@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use nucleus::dtype::Dtype;
 use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted, RESULTS};
-use nucleus::problem::Dtype;
 use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;

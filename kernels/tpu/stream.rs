@@ -1,7 +1,7 @@
 //! A block's logits: how they come from HBM, and the passes over them.
 
 use super::layout::{Layout, Residence};
-use crate::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
+use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
 /// Eight rows of logits.

@@ -1,12 +1,12 @@
 //! Top-k, top-p and the draw over few survivors, all of them in registers.
 
-use super::block::{Block, Outcome, Split};
-use super::cells::{key_of, Gathered};
-use super::nucleus::Nucleus;
-use super::threshold::{count_lanes, search, search_steps, search_within, Probe};
+use super::context::{Block, Outcome, Split};
+use super::prefilter::{key_of, Gathered};
+use super::sampling::Nucleus;
+use super::threshold_search::{count_lanes, search, search_steps, search_within, Probe};
 use crate::kernels::Column;
-use crate::mosaic::wide::Wide;
-use crate::mosaic::{Memory, Reduce, Value, LANES};
+use crate::mlir::mosaic::wide::Wide;
+use crate::mlir::mosaic::{Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 

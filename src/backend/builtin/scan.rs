@@ -5,7 +5,7 @@ use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
 use super::format::{for_vectors, with_format, Blocks, Format, BLOCK};
 use super::lanes::{load, Lanes, LANES};
-use crate::problem::Logits;
+use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, is_nan, MAX_FINITE_BITS, NEG_INF_KEY};
 

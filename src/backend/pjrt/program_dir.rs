@@ -407,8 +407,8 @@ fn sha256(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::Dtype;
     use crate::kernels::{Path as KernelPath, Wanted};
-    use crate::problem::Dtype;
 
     const TEXT: &str = "module {}";
 

@@ -1,11 +1,11 @@
 //! Reading a batch: cleaned keys, the maximum, and the parameters of each row.
 
+use crate::dtype::{Dtype, BF16_NEG_INF, F16_NEG_INF};
 use crate::kernels::{Column, Spec, COLUMNS};
-use crate::problem::{Dtype, BF16_NEG_INF, F16_NEG_INF};
+use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{self, order_key, NEG_INF_KEY};
 use crate::semantics::weights::FACTORS;
-use crate::stablehlo::{Elem, Hlo, Reduce, Value};
 
 /// A batch on the device. Shapes are `[batch]` unless said otherwise.
 pub(in crate::kernels) struct Row {

@@ -7,7 +7,7 @@ use super::lanes::{load, total, Lanes, Room, LANES, SUMMABLE};
 use super::nucleus::Temper;
 use super::scan::{at_least, floor_of_key, Summary};
 use super::search::{measure, pad, search, Found, Goal, Measure};
-use crate::problem::Logits;
+use crate::dtype::Logits;
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 

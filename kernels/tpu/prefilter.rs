@@ -4,9 +4,9 @@
 //! the second largest. A bound that the k-th largest of 256 maxima of cells gives, or the distance from the maximum
 //! at which weights vanish, then leaves few survivors, and nearly all of them are maxima of their cells.
 
-use super::block::Block;
-use super::threshold::{bisect, count_lanes, just_below, keys, search, Probe};
-use crate::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
+use super::context::Block;
+use super::threshold_search::{bisect, count_lanes, just_below, keys, search, Probe};
+use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_KEY};
 

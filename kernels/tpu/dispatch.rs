@@ -1,14 +1,14 @@
 //! The way through a block: over few survivors where a bound leaves few, else over the whole rows.
 
-use super::block::{Block, Outcome};
-use super::cells::{Cells, Gathered, Summary, Survivors};
-use super::few::{Few, Slices};
-use super::list::List;
-use super::nucleus::Nucleus;
-use super::threshold::{just_below, keys};
-use super::whole::{Source, Whole};
+use super::candidate_list::List;
+use super::context::{Block, Outcome};
+use super::passes::{Source, Whole};
+use super::prefilter::{Cells, Gathered, Summary, Survivors};
+use super::sampling::Nucleus;
+use super::survivors::{Few, Slices};
+use super::threshold_search::{just_below, keys};
 use crate::kernels::Column;
-use crate::mosaic::{Memory, Value, LANES};
+use crate::mlir::mosaic::{Memory, Value, LANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 
@@ -138,7 +138,7 @@ impl Stages {
 
     /// Writes a block's results, a lane each, in the order of [`Lane`](super::Lane).
     pub(super) fn write(&self, b: &Block<'_>, results: &Memory, summary: &Summary, outcome: &Outcome) {
-        use crate::problem::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
+        use crate::outputs::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
         let k = b.k;
         let no_candidate = k.eq(summary.max_key, k.i32(NEG_INF_KEY));
         let flag = |mask, flag: u32| k.choose(mask, k.i32(flag as i32), k.i32(0));

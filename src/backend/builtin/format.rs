@@ -3,7 +3,7 @@
 use fearless_simd::{f32x16, i16x32, i32x16, prelude::*, u16x32, u32x16, Simd};
 
 use super::lanes::{load, Lanes, LANES};
-use crate::problem::{BF16_NEG_INF, F16_NEG_INF};
+use crate::dtype::{BF16_NEG_INF, F16_NEG_INF};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{widen_bf16, widen_f16};
 
@@ -17,8 +17,8 @@ pub(super) const VECTORS: usize = BLOCK / LANES;
 // Not unrolled either: the scalar and 128-bit levels would take minutes to compile.
 macro_rules! for_vectors {
     ($format:ty, $simd:expr, $block:expr, $x:ident => $body:expr) => {
-        for pair in $block.as_chunks::<{ 2 * $crate::cpu::lanes::LANES }>().0 {
-            let [first, second] = <$format as $crate::cpu::format::Format>::pair($simd, pair);
+        for pair in $block.as_chunks::<{ 2 * $crate::backend::builtin::lanes::LANES }>().0 {
+            let [first, second] = <$format as $crate::backend::builtin::format::Format>::pair($simd, pair);
             {
                 let $x = first;
                 $body
@@ -202,16 +202,16 @@ impl<'a, F: Format> Blocks<'a, F> {
 macro_rules! with_format {
     ($row:expr, $slice:ident, $format:ident => $body:expr) => {
         match $row {
-            $crate::problem::Logits::F32($slice) => {
-                type $format = $crate::cpu::format::F32;
+            $crate::dtype::Logits::F32($slice) => {
+                type $format = $crate::backend::builtin::format::F32;
                 $body
             }
-            $crate::problem::Logits::Bf16($slice) => {
-                type $format = $crate::cpu::format::Bf16;
+            $crate::dtype::Logits::Bf16($slice) => {
+                type $format = $crate::backend::builtin::format::Bf16;
                 $body
             }
-            $crate::problem::Logits::F16($slice) => {
-                type $format = $crate::cpu::format::F16;
+            $crate::dtype::Logits::F16($slice) => {
+                type $format = $crate::backend::builtin::format::F16;
                 $body
             }
         }

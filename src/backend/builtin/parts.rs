@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::format::BLOCK;
 use super::lanes::LANES;
 use super::scan::{Layout, Summary};
-use crate::problem::Logits;
+use crate::dtype::Logits;
 
 /// A run of whole groups of a row.
 #[derive(Clone, Copy)]

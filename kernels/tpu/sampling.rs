@@ -1,9 +1,9 @@
 //! What top-p, min-p and the draw ask of a row, whoever adds up its weights.
 
-use super::block::Block;
+use super::context::Block;
 use crate::kernels::Column;
-use crate::mosaic::wide::Wide;
-use crate::mosaic::Value;
+use crate::mlir::mosaic::wide::Wide;
+use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 use crate::semantics::weights::{quantize, weight};

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::buckets::{for_each_in_parallel, specs_exactly, specs_up_to};
+use crate::backend::pjrt::program_dir::{ProgramDir, System};
 use crate::error::Error;
 use crate::kernels::{self, Spec};
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
-use crate::program_dir::{ProgramDir, System};
+use crate::plan::{for_each_in_parallel, specs_exactly, specs_up_to};
 use crate::sampler::{
     check_max_k, check_vocab, plugin_from_environment, Entry, PrewarmSpec, DEFAULT_MAX_K, PLUGIN_VARIABLE,
 };

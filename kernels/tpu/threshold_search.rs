@@ -1,9 +1,9 @@
 //! Thresholds: searched in order keys, compared in floats.
 
-use super::block::Block;
-use super::nucleus::Nucleus;
-use crate::mosaic::wide::Wide;
-use crate::mosaic::{Kernel, Reduce, Value};
+use super::context::Block;
+use super::sampling::Nucleus;
+use crate::mlir::mosaic::wide::Wide;
+use crate::mlir::mosaic::{Kernel, Reduce, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS};
 

@@ -1,17 +1,22 @@
 //! Sampling through a PJRT plugin: rows are grouped by path, padded to a bucket, run, and scattered back.
 
+pub mod program_cache;
+pub mod program_dir;
+
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::buckets::{bucket, for_each_in_parallel, specs_up_to, LARGEST_BUCKET};
+use self::program_cache::{CacheStats, Made, ProgramCache};
+use self::program_dir::{ProgramDir, System};
+use crate::batch::Batch;
+use crate::dtype::{Dtype, Logits, LogitsMut};
 use crate::error::Error;
 use crate::kernels::{self, pack_params, Path, Spec, Target, Wanted, COLUMNS, RESULTS};
+use crate::outputs::{Outputs, RowArrays, RowOutcome};
 use crate::pjrt::{Buffer, Client, CompileOptions, ElementType, Executable, OptionValue, Plugin};
-use crate::problem::{Batch, Dtype, Logits, LogitsMut, Outputs, RowArrays, RowOutcome};
-use crate::program_dir::{ProgramDir, System};
-use crate::programs::{CacheStats, Made, ProgramCache};
+use crate::plan::{bucket, for_each_in_parallel, specs_up_to, LARGEST_BUCKET};
 use crate::reference;
 use crate::sampler::{DeviceInfo, Entry, PrewarmSpec};
 use crate::semantics::params::RowParams;

@@ -4,14 +4,14 @@
 //! Ties at the top-k threshold are alike in all but their index, so they are counted and never weighed one by one: a
 //! pass sees only what is above the threshold, and arithmetic adds the ties that are kept.
 
-use super::block::{Block, Outcome};
-use super::few::Slices;
-use super::list::List;
-use super::nucleus::Nucleus;
-use super::threshold::{bisect, count_lanes, interpolate, just_below, keys, Probe};
+use super::candidate_list::List;
+use super::context::{Block, Outcome};
+use super::sampling::Nucleus;
+use super::survivors::Slices;
+use super::threshold_search::{bisect, count_lanes, interpolate, just_below, keys, Probe};
 use crate::kernels::Column;
-use crate::mosaic::wide::Wide;
-use crate::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
+use crate::mlir::mosaic::wide::Wide;
+use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 

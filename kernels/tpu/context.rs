@@ -1,11 +1,11 @@
 //! What every stage of a kernel works with: the builder, the block's rows and their parameters.
 
 use super::layout::Layout;
-use super::rows::Rows;
+use super::stream::Rows;
+use crate::dtype::Dtype;
 use crate::kernels::{Column, Path, Spec};
-use crate::mosaic::wide::Wide;
-use crate::mosaic::{Kernel, Memory, Reduce, Value, LANES};
-use crate::problem::Dtype;
+use crate::mlir::mosaic::wide::Wide;
+use crate::mlir::mosaic::{Kernel, Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The bits of +inf in bf16.

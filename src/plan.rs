@@ -87,7 +87,7 @@ pub(crate) fn for_each_in_parallel(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::Dtype;
+    use crate::dtype::Dtype;
 
     fn sizes(batch: usize, list: fn(&PrewarmSpec, usize) -> Vec<Spec>) -> Vec<usize> {
         let calls = PrewarmSpec {

@@ -6,7 +6,7 @@ use super::format::{for_vectors, with_format, Blocks, Format, BLOCK, VECTORS};
 use super::lanes::{load, total, Lanes, Room, Several, LANES, SUMMABLE};
 use super::search::{measure, search, Found, Goal, Measure};
 use super::select::{nth_set, sampled};
-use crate::problem::Logits;
+use crate::dtype::Logits;
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::params::RowParams;
 use crate::semantics::top_p::target;

@@ -20,7 +20,8 @@ use std::sync::{Mutex, PoisonError};
 use fearless_simd::Level;
 use rayon::prelude::*;
 
-use crate::problem::{Batch, Outputs, RowArrays, RowOutcome};
+use crate::batch::Batch;
+use crate::outputs::{Outputs, RowArrays, RowOutcome};
 
 pub use row::sample_row;
 pub use scan::max_scan;

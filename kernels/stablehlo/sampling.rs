@@ -1,13 +1,13 @@
 //! Weights of kept entries, what top-p and min-p ask of them, and the draw's result.
 
-use super::load::Row;
+use super::rows::Row;
 use crate::kernels::Column;
+use crate::mlir::stablehlo::{Hlo, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 use crate::semantics::draw::remainder;
 use crate::semantics::top_p;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
-use crate::stablehlo::{Hlo, Value};
 
 /// What the draw gave in each row.
 pub(in crate::kernels) struct Draw {

@@ -3,9 +3,9 @@
 //!
 //! Each chunk has a few registers of its own, a stack in every lane. Entries lose their places, but not their chunk.
 
-use super::block::Block;
-use super::threshold::just_below;
-use crate::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
+use super::context::Block;
+use super::threshold_search::just_below;
+use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
 
 /// Registers that go through a short stack first, which is cheaper to insert into.
 const FEW: usize = 16;

@@ -1,0 +1,166 @@
+//! The types of logits, and arrays of them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::semantics::arith::Scalar;
+use crate::semantics::clean;
+
+/// The type of a logits array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Dtype {
+    /// IEEE binary32.
+    F32,
+    /// bfloat16.
+    Bf16,
+    /// IEEE binary16.
+    F16,
+}
+
+impl Dtype {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::Bf16 | Dtype::F16 => 2,
+        }
+    }
+
+    /// `value` rounded to this type (nearest, ties to even), as bits.
+    pub fn round(self, value: f32) -> u32 {
+        match self {
+            Dtype::F32 => value.to_bits(),
+            Dtype::Bf16 => u32::from(half::bf16::from_f32(value).to_bits()),
+            Dtype::F16 => u32::from(half::f16::from_f32(value).to_bits()),
+        }
+    }
+
+    /// f32 bits of an element of this type given as its bits. Exact.
+    pub fn widen(self, bits: u32) -> u32 {
+        match self {
+            Dtype::F32 => bits,
+            Dtype::Bf16 => clean::widen_bf16(Scalar, bits as i32) as u32,
+            Dtype::F16 => clean::widen_f16(Scalar, bits as i32) as u32,
+        }
+    }
+
+    /// The cleaned value of an element, in the bits of this type.
+    pub fn clean(self, bits: u32) -> u32 {
+        let wide = self.widen(bits) as i32;
+        match self {
+            Dtype::F32 => clean::clean(Scalar, wide) as u32,
+            Dtype::Bf16 => clean::clean_narrow(Scalar, bits as i32, wide, BF16_NEG_INF) as u32,
+            Dtype::F16 => clean::clean_narrow(Scalar, bits as i32, wide, F16_NEG_INF) as u32,
+        }
+    }
+}
+
+/// −inf in the bits of bfloat16.
+pub const BF16_NEG_INF: i32 = 0xff80;
+/// −inf in the bits of binary16.
+pub const F16_NEG_INF: i32 = 0xfc00;
+
+/// Logits of one row or of many, borrowed from the caller; 16-bit types as their bits.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Logits<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
+    F16(&'a [u16]),
+}
+
+impl<'a> Logits<'a> {
+    /// The element type.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Logits::F32(_) => Dtype::F32,
+            Logits::Bf16(_) => Dtype::Bf16,
+            Logits::F16(_) => Dtype::F16,
+        }
+    }
+
+    /// Number of elements.
+    pub fn len(self) -> usize {
+        match self {
+            Logits::F32(x) => x.len(),
+            Logits::Bf16(x) | Logits::F16(x) => x.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements `start..start + len`.
+    pub fn slice(self, start: usize, len: usize) -> Logits<'a> {
+        match self {
+            Logits::F32(x) => Logits::F32(&x[start..start + len]),
+            Logits::Bf16(x) => Logits::Bf16(&x[start..start + len]),
+            Logits::F16(x) => Logits::F16(&x[start..start + len]),
+        }
+    }
+
+    /// The bits of one element, zero-extended.
+    pub fn bits(self, index: usize) -> u32 {
+        match self {
+            Logits::F32(x) => x[index].to_bits(),
+            Logits::Bf16(x) | Logits::F16(x) => u32::from(x[index]),
+        }
+    }
+}
+
+/// A writable array of the logits' type; see [`Logits`].
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub enum LogitsMut<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
+    F16(&'a mut [u16]),
+}
+
+impl<'a> LogitsMut<'a> {
+    /// Writes the element with these bits.
+    #[inline(always)]
+    pub fn set(&mut self, index: usize, bits: u32) {
+        match self {
+            LogitsMut::F32(x) => x[index] = f32::from_bits(bits),
+            LogitsMut::Bf16(x) | LogitsMut::F16(x) => x[index] = bits as u16,
+        }
+    }
+
+    /// Writes these bits everywhere.
+    pub fn fill(&mut self, bits: u32) {
+        match self {
+            LogitsMut::F32(x) => x.fill(f32::from_bits(bits)),
+            LogitsMut::Bf16(x) | LogitsMut::F16(x) => x.fill(bits as u16),
+        }
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            LogitsMut::F32(x) => x.len(),
+            LogitsMut::Bf16(x) | LogitsMut::F16(x) => x.len(),
+        }
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Cuts off the first `len` elements.
+    pub(crate) fn split_off_front(&mut self, len: usize) -> LogitsMut<'a> {
+        match self {
+            LogitsMut::F32(x) => LogitsMut::F32(split_off_front(x, len)),
+            LogitsMut::Bf16(x) => LogitsMut::Bf16(split_off_front(x, len)),
+            LogitsMut::F16(x) => LogitsMut::F16(split_off_front(x, len)),
+        }
+    }
+}
+
+pub(crate) fn split_off_front<'a, T>(array: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    let (front, rest) = std::mem::take(array).split_at_mut(len);
+    *array = rest;
+    front
+}

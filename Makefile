@@ -62,7 +62,7 @@ test: deps plugins interpreter examples ## run every test: Rust, TPU kernels in 
 
 .PHONY: test-tpu-full
 test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 puts it in docs/tpu.md
-	NUCLEUS_TPU_FULL=1 cargo test --locked --test tpu_grid -- --nocapture
+	NUCLEUS_TPU_FULL=1 cargo test --locked --test tpu grid:: -- --nocapture
 
 .PHONY: tpu-table
 tpu-table: build plugins interpreter ## count the TPU kernels' cycles, for the table in docs/tpu.md: ten minutes
@@ -72,7 +72,7 @@ tpu-table: build plugins interpreter ## count the TPU kernels' cycles, for the t
 
 .PHONY: check-tpu
 check-tpu: deps plugins interpreter ## on a TPU host: what only a TPU can show (docs/hardware-checklist.md)
-	cargo test --release --locked --test tpu_hardware -- --nocapture --test-threads=1
+	cargo test --release --locked --test hardware -- --nocapture --test-threads=1
 
 .PHONY: bench
 bench: deps ## measure; one JSON object a line, also in target/bench.jsonl; draws docs/bench.png
@@ -89,7 +89,7 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 
 .PHONY: header
 header: deps ## regenerate include/nucleus.h from the Rust sources
-	NUCLEUS_UPDATE_HEADER=1 cargo test --locked --test header
+	NUCLEUS_UPDATE_HEADER=1 cargo test --locked --test library header::
 
 .PHONY: lint
 lint: deps ## check the format, and clippy without a warning

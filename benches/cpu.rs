@@ -89,16 +89,17 @@ fn worst_cases(vocab: usize, single: &CpuBackend, wanted: impl Fn(&str) -> bool)
             if !wanted(&case) {
                 continue;
             }
-            let batch = Batch {
-                logits: Logits::F32(&logits),
+            let batch = Batch::from_params(
+                Logits::F32(&logits),
                 vocab,
-                row_stride: vocab,
-                rows: vec![RowParams::new(k, p, 0.0, temperature, random_words(1, 2), vocab)],
-                options: CallOptions::default(),
-            };
+                vocab,
+                vec![RowParams::new(k, p, 0.0, temperature, random_words(1, 2), vocab)],
+                CallOptions::default(),
+            )
+            .unwrap();
             let mut tokens = [0];
             let scan = || {
-                black_box(max_scan(Level::new(), black_box(batch.logits)));
+                black_box(max_scan(Level::new(), black_box(batch.logits())));
             };
             let (baseline, subject) = compare(scan, || {
                 let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
@@ -165,19 +166,20 @@ fn main() {
                         let words = random_words(1, row as u64);
                         RowParams::new(k, p, min_p, temperature, words, vocab)
                     };
-                    let mut batch = Batch {
-                        logits: array.logits(),
+                    let mut batch = Batch::from_params(
+                        array.logits(),
                         vocab,
-                        row_stride: vocab,
-                        rows: (0..rows).map(params).collect(),
-                        options: CallOptions::default(),
-                    };
+                        vocab,
+                        (0..rows).map(params).collect(),
+                        CallOptions::default(),
+                    )
+                    .unwrap();
                     let mut tokens = vec![0; rows];
                     let mut turn = 0;
                     let sample = || {
                         // Other random numbers each time, as in use: the draw ends at another place.
                         turn += 1;
-                        for (row, params) in batch.rows.iter_mut().enumerate() {
+                        for (row, params) in batch.rows_mut().iter_mut().enumerate() {
                             params.words = random_words(turn, row as u64);
                         }
                         let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };

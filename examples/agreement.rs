@@ -15,7 +15,8 @@ use std::time::Instant;
 
 use common::{builtin, compare, sample, shapes, Comparison};
 use nucleus::pjrt::OptionValue;
-use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use nucleus::plan::Entry;
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
 
 fn option(text: &str) -> (String, OptionValue) {

@@ -112,6 +112,11 @@ typedef enum nuc_status {
     NUC_DEVICE_ERROR = 5,
     // A defect of this library or an impossible answer of a plugin. The handle stays usable.
     NUC_INTERNAL = 6,
+    // Memory, threads or another resource of the host or the device ran out. No output was written; the same call may
+    // succeed when the load is lower.
+    NUC_OUT_OF_MEMORY = 7,
+    // A file or directory could not be read or written: a full disk, a missing permission. The message names it.
+    NUC_IO_ERROR = 8,
 } nuc_status;
 
 // Which backend a sampler uses.

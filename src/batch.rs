@@ -1,14 +1,28 @@
-//! A batch to sample: logits and the parameters of their rows.
+//! A batch to sample: logits and the parameters of their rows, checked.
 
 use crate::dtype::Logits;
-use crate::semantics::params::RowParams;
+use crate::error::Error;
+use crate::memory;
+use crate::semantics::params::{check_row, RowParams};
+use crate::semantics::philox;
+
+/// The largest vocabulary. The total of a longer row's weights could exceed the 48 bits that the contract gives it.
+pub const LARGEST_VOCAB: usize = 1 << 24;
+
+/// Checks the number of elements in a row.
+pub fn check_vocab(vocab: usize) -> Result<(), Error> {
+    if vocab == 0 || vocab > LARGEST_VOCAB {
+        return Err(Error::argument(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}")));
+    }
+    Ok(())
+}
 
 /// Options that hold for a whole call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CallOptions {
-    /// Keep exactly k (ties at the threshold by lowest index); otherwise every tie at the threshold stays.
+    /// Top-k keeps exactly k entries, ties at the threshold by lowest index. Otherwise it keeps every such tie.
     pub stable: bool,
-    /// What `topk_logits_unsorted` holds where an entry was masked. Not NaN.
+    /// The value of `topk_logits_unsorted` where an entry was masked. Not NaN.
     pub replace_val: f32,
 }
 
@@ -18,23 +32,159 @@ impl Default for CallOptions {
     }
 }
 
-/// Logits and parameters of a batch, checked.
+/// The parameter arrays of a batch, one element per row. `None` stands for the default in every row.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RowArguments<'a> {
+    /// Top-k. Default: off.
+    pub k: Option<&'a [i32]>,
+    /// Top-p. Default: 1, off.
+    pub p: Option<&'a [f32]>,
+    /// Min-p. Default: 0, off.
+    pub min_p: Option<&'a [f32]>,
+    /// Temperature. Default: 1.
+    pub temperature: Option<&'a [f32]>,
+    /// Where the random words come from.
+    pub random: RandomSource<'a>,
+}
+
+/// Where the 128-bit random number of each row comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum RandomSource<'a> {
+    /// Four words per row, the most significant first.
+    Words(&'a [u32]),
+    /// Philox4x32-10 of a seed and an offset per row; each is 0 in every row where `None`.
+    Seeds {
+        /// The key.
+        seed: Option<&'a [u64]>,
+        /// The counter.
+        offset: Option<&'a [u64]>,
+    },
+}
+
+impl Default for RandomSource<'_> {
+    fn default() -> Self {
+        RandomSource::Seeds { seed: None, offset: None }
+    }
+}
+
+impl RandomSource<'_> {
+    fn words(&self, row: usize) -> [u32; 4] {
+        match self {
+            RandomSource::Words(words) => std::array::from_fn(|i| words[row * 4 + i]),
+            RandomSource::Seeds { seed, offset } => {
+                philox::random_words(at(*seed, row, 0), at(*offset, row, 0))
+            }
+        }
+    }
+}
+
+impl RowArguments<'_> {
+    /// What is wrong with the lengths of the arrays, for `num_rows` rows.
+    fn check_lengths(&self, num_rows: usize) -> Result<(), Error> {
+        let mut lengths = vec![
+            ("k", self.k.map(<[_]>::len), 1),
+            ("p", self.p.map(<[_]>::len), 1),
+            ("min_p", self.min_p.map(<[_]>::len), 1),
+            ("temperature", self.temperature.map(<[_]>::len), 1),
+        ];
+        match self.random {
+            RandomSource::Words(words) => lengths.push(("random_words", Some(words.len()), 4)),
+            RandomSource::Seeds { seed, offset } => {
+                lengths.extend([("seed", seed.map(<[_]>::len), 1), ("offset", offset.map(<[_]>::len), 1)])
+            }
+        }
+        for (name, length, per_row) in lengths {
+            let wanted = num_rows.saturating_mul(per_row);
+            if let Some(length) = length.filter(|&length| length != wanted) {
+                return Err(Error::argument(format!(
+                    "{name} has {length} elements; a batch of {num_rows} rows needs {wanted}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn params(&self, row: usize, vocab: usize) -> Result<RowParams, Error> {
+        let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
+        let temperature = at(self.temperature, row, 1.0);
+        check_row(p, min_p, temperature).map_err(|(name, value, right)| {
+            Error::argument(format!("{name}[{row}] is {value}; it must be {right}"))
+        })?;
+        Ok(RowParams::new(at(self.k, row, 0), p, min_p, temperature, self.random.words(row), vocab))
+    }
+}
+
+fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
+    array.map_or(default, |array| array[row])
+}
+
+/// Logits and the parameters of their rows, checked.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
-    /// `(batch − 1) · row_stride + vocab` elements.
-    pub logits: Logits<'a>,
-    /// Elements of a row, at least 1.
-    pub vocab: usize,
-    /// Elements from one row's start to the next's, at least `vocab`.
-    pub row_stride: usize,
-    /// One a row.
-    pub rows: Vec<RowParams>,
-    /// Of the call.
-    pub options: CallOptions,
+    logits: Logits<'a>,
+    vocab: usize,
+    row_stride: usize,
+    rows: Vec<RowParams>,
+    options: CallOptions,
 }
 
 impl<'a> Batch<'a> {
-    /// Number of rows.
+    /// Checks the caller's arguments and derives each row's parameters and random words.
+    ///
+    /// `logits` holds `(num_rows − 1) · row_stride + vocab` elements. A `row_stride` of 0 means `vocab`.
+    pub fn new(
+        logits: Logits<'a>,
+        num_rows: usize,
+        vocab: usize,
+        row_stride: usize,
+        arguments: &RowArguments<'_>,
+        options: CallOptions,
+    ) -> Result<Batch<'a>, Error> {
+        let row_stride = Batch::check_shape(logits, num_rows, vocab, row_stride, options)?;
+        arguments.check_lengths(num_rows)?;
+        let params = (0..num_rows).map(|row| arguments.params(row, vocab));
+        let rows = memory::collected(num_rows, "the parameters of the rows", params)?;
+        Ok(Batch { logits, vocab, row_stride, rows, options })
+    }
+
+    /// A batch of rows whose parameters were derived before, for this vocabulary.
+    pub fn from_params(
+        logits: Logits<'a>,
+        vocab: usize,
+        row_stride: usize,
+        rows: Vec<RowParams>,
+        options: CallOptions,
+    ) -> Result<Batch<'a>, Error> {
+        let row_stride = Batch::check_shape(logits, rows.len(), vocab, row_stride, options)?;
+        Ok(Batch { logits, vocab, row_stride, rows, options })
+    }
+
+    /// Checks everything but the rows' parameters, and gives the row stride.
+    fn check_shape(
+        logits: Logits<'_>,
+        num_rows: usize,
+        vocab: usize,
+        row_stride: usize,
+        options: CallOptions,
+    ) -> Result<usize, Error> {
+        check_vocab(vocab)?;
+        if options.replace_val.is_nan() {
+            return Err(Error::argument("replace_val is NaN; it must be a number or an infinity"));
+        }
+        let row_stride = resolve_row_stride(row_stride, vocab)?;
+        match num_elements(num_rows, vocab, row_stride) {
+            Some(elements) if elements == logits.len() => Ok(row_stride),
+            Some(elements) => Err(Error::argument(format!(
+                "logits has {} elements; {num_rows} rows of {vocab} at a row_stride of {row_stride} have {elements}",
+                logits.len()
+            ))),
+            None => Err(Error::argument(format!(
+                "logits would be larger than the address space: {num_rows} rows at a row_stride of {row_stride}"
+            ))),
+        }
+    }
+
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
@@ -44,8 +194,104 @@ impl<'a> Batch<'a> {
         self.rows.is_empty()
     }
 
+    /// Elements of a row.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// All logits: `(len − 1) · row_stride + vocab` elements.
+    pub fn logits(&self) -> Logits<'a> {
+        self.logits
+    }
+
+    /// Elements from the start of one row to the start of the next.
+    pub fn row_stride(&self) -> usize {
+        self.row_stride
+    }
+
+    /// The parameters of the rows.
+    pub fn rows(&self) -> &[RowParams] {
+        &self.rows
+    }
+
+    /// The parameters of the rows, to change those that change from step to step.
+    pub fn rows_mut(&mut self) -> &mut [RowParams] {
+        &mut self.rows
+    }
+
+    /// The options of the call.
+    pub fn options(&self) -> CallOptions {
+        self.options
+    }
+
     /// The logits of one row.
     pub fn row(&self, row: usize) -> Logits<'a> {
         self.logits.slice(row * self.row_stride, self.vocab)
+    }
+}
+
+/// The row stride that a caller's value stands for; 0 means dense rows.
+pub fn resolve_row_stride(row_stride: usize, vocab: usize) -> Result<usize, Error> {
+    match row_stride {
+        0 => Ok(vocab),
+        stride if stride < vocab => {
+            Err(Error::argument(format!("row_stride is {stride}; it must be 0 or at least vocab = {vocab}")))
+        }
+        stride => Ok(stride),
+    }
+}
+
+/// Elements of a logits array; `None` if they overflow.
+pub fn num_elements(num_rows: usize, vocab: usize, row_stride: usize) -> Option<usize> {
+    match num_rows {
+        0 => Some(0),
+        _ => (num_rows - 1).checked_mul(row_stride)?.checked_add(vocab),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOGITS: [f32; 7] = [0.0; 7];
+
+    fn batch(arguments: &RowArguments<'_>) -> Result<Vec<RowParams>, String> {
+        let made = Batch::new(Logits::F32(&LOGITS), 2, 3, 4, arguments, CallOptions::default());
+        made.map(|batch| batch.rows().to_vec()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rows_get_their_parameters() {
+        let (k, seed) = ([2, 3], [5, 6]);
+        let random = RandomSource::Seeds { seed: Some(&seed), offset: None };
+        let rows = batch(&RowArguments { k: Some(&k), random, ..RowArguments::default() }).unwrap();
+        assert_eq!((rows[0].k, rows[1].k), (2, 0));
+        assert_eq!(rows[1].words, philox::random_words(6, 0));
+        let words = [1, 2, 3, 4, 5, 6, 7, 8];
+        let random = RandomSource::Words(&words);
+        let rows = batch(&RowArguments { random, ..RowArguments::default() }).unwrap();
+        assert_eq!(rows[1].words, [5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn wrong_arguments_are_named() {
+        let message = |arguments: &RowArguments<'_>| batch(arguments).unwrap_err();
+        let short = message(&RowArguments { p: Some(&[0.5]), ..RowArguments::default() });
+        assert!(short.contains("p has 1 elements") && short.contains("needs 2"), "{short}");
+        let words = RandomSource::Words(&[1, 2, 3, 4]);
+        let short = message(&RowArguments { random: words, ..RowArguments::default() });
+        assert!(short.contains("random_words has 4") && short.contains("needs 8"), "{short}");
+        let nan = message(&RowArguments { temperature: Some(&[1.0, f32::NAN]), ..RowArguments::default() });
+        assert!(nan.contains("temperature[1] is NaN"), "{nan}");
+        let shape = |rows, vocab, stride| {
+            let arguments = RowArguments::default();
+            Batch::new(Logits::F32(&LOGITS), rows, vocab, stride, &arguments, CallOptions::default())
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(shape(2, 3, 2).contains("row_stride is 2"));
+        assert!(shape(2, 0, 0).contains("vocab is 0"));
+        assert!(shape(3, 3, 4).contains("logits has 7 elements"));
+        assert!(shape(usize::MAX, 3, 4).contains("address space"));
     }
 }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::backend::pjrt::program_dir::{ProgramDir, System};
+use crate::batch::check_vocab;
+use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
 use crate::kernels::{self, Spec};
+use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
-use crate::plan::{for_each_in_parallel, specs_exactly, specs_up_to};
-use crate::sampler::{
-    check_max_k, check_vocab, plugin_from_environment, Entry, PrewarmSpec, DEFAULT_MAX_K, PLUGIN_VARIABLE,
-};
+use crate::plan::{check_max_k, programs_exactly, programs_up_to, CallShape, Entry, DEFAULT_MAX_K};
 
 /// What to compile, for what, and where to put it.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct AheadOptions {
     /// Slots of the bounded path, as the samplers will have them.
     pub max_k: usize,
     /// The calls; their `batch` is not used.
-    pub calls: PrewarmSpec,
+    pub calls: CallShape,
 }
 
 /// A program that was compiled.
@@ -50,7 +50,7 @@ pub struct Written {
 
 impl AheadOptions {
     /// Nothing but the defaults of what can have one.
-    pub fn new(output_dir: PathBuf, batches: Vec<usize>, calls: PrewarmSpec) -> AheadOptions {
+    pub fn new(output_dir: PathBuf, batches: Vec<usize>, calls: CallShape) -> AheadOptions {
         AheadOptions {
             plugin: None,
             topology: None,
@@ -82,10 +82,10 @@ impl AheadOptions {
         }
         let mut specs = Vec::new();
         for &batch in &self.batches {
-            let calls = PrewarmSpec { batch, ..self.calls };
+            let calls = CallShape { batch, ..self.calls };
             let needed = match self.smaller_batches {
-                true => specs_up_to(&calls, self.max_k),
-                false => specs_exactly(&calls, self.max_k),
+                true => programs_up_to(&calls, self.max_k),
+                false => programs_exactly(&calls, self.max_k),
             };
             for spec in needed {
                 if !specs.contains(&spec) {
@@ -104,7 +104,7 @@ pub fn compile_ahead(
     progress: &(dyn Fn(&Written) + Sync),
 ) -> Result<Vec<Written>, Error> {
     let specs = options.specs()?;
-    let path = options.plugin.clone().or_else(plugin_from_environment).ok_or_else(|| {
+    let path = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE)).ok_or_else(|| {
         Error::PluginNotFound(format!(
             "no PJRT plugin is named: name the plugin to compile with, or set the environment variable \
              {PLUGIN_VARIABLE} to the path of its shared library"
@@ -121,7 +121,7 @@ pub fn compile_ahead(
     let dir = ProgramDir::new(folder, compiler.system.clone(), target);
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));
-    for_each_in_parallel(&specs, |spec| {
+    parallel::for_each(&specs, |spec| {
         let text = kernels::emit(spec, &target);
         let start = Instant::now();
         let executable = compiler.compile(&plugin, &text)?;

@@ -1,25 +1,31 @@
-//! What can go wrong in the library, before it becomes a status and a message of the C ABI.
+//! The errors of the library, before the C ABI turns them into a status and a message.
 
 use std::sync::Arc;
 
 use crate::pjrt;
 
-/// An error of a call. Its display text is the message that the caller reads.
+/// The error of a call. Its display text is the message that the caller reads.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument is wrong: the text names it, its value, and what would be right.
+    /// An argument is wrong. The text names it, its value, and what would be right.
     #[error("{0}")]
     InvalidArgument(String),
-    /// No plugin at the path that was named, or none named.
+    /// No plugin lies at the path that was named, or none was named.
     #[error("{0}")]
     PluginNotFound(String),
+    /// Memory, threads or another resource of this host ran out. The same call may succeed later.
+    #[error("{0}")]
+    OutOfMemory(String),
+    /// A file or directory could not be read or written.
+    #[error("{0}")]
+    Io(String),
     /// The plugin, or the device behind it, refused.
     #[error(transparent)]
     Pjrt(#[from] pjrt::Error),
-    /// The plugin answered something that no correct plugin answers, or this library is wrong.
+    /// A plugin answered what no correct plugin answers, or this library has a defect.
     #[error("{0}")]
     Internal(String),
-    /// Of an attempt that several calls waited for.
+    /// The error of an attempt that several calls waited for.
     #[error(transparent)]
     Shared(Arc<Error>),
 }
@@ -28,5 +34,10 @@ impl Error {
     /// An [`Error::InvalidArgument`].
     pub fn argument(message: impl Into<String>) -> Error {
         Error::InvalidArgument(message.into())
+    }
+
+    /// An [`Error::OutOfMemory`]: `bytes` could not be allocated for `purpose`.
+    pub fn out_of_memory(bytes: usize, purpose: &str) -> Error {
+        Error::OutOfMemory(format!("out of memory: {bytes} bytes for {purpose} could not be allocated"))
     }
 }

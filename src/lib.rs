@@ -8,13 +8,16 @@ pub mod backend;
 pub mod batch;
 pub mod compile_ahead;
 pub mod dtype;
+pub mod environment;
 pub mod error;
 #[path = "../kernels/mod.rs"]
 pub mod kernels;
+mod memory;
 pub mod mlir;
 pub mod outputs;
+mod parallel;
 pub mod pjrt;
-mod plan;
+pub mod plan;
 pub mod reference;
 pub mod sampler;
 pub mod semantics;

@@ -2,10 +2,7 @@
 
 use crate::dtype::{split_off_front, LogitsMut};
 
-/// The row had no finite candidate: token −1.
-pub const ROW_NO_CANDIDATE: u32 = 1;
-/// The row held a NaN, which counted as −inf.
-pub const ROW_HAD_NAN: u32 = 2;
+pub use crate::semantics::rules::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
 
 /// The answers of a row that are one number each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

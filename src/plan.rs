@@ -1,29 +1,196 @@
-//! Which programs calls of a shape run: the paths that rows can take, and the sizes that batches are padded to.
+//! Which programs a call runs: rows → path → bucket → program.
+//!
+//! This is the only place that knows. Sampling, prewarming and compiling ahead of time all ask it, so a program that
+//! was prewarmed is the program that a call looks up.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
+use crate::batch::Batch;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::{Path, Spec, Wanted};
-use crate::sampler::{Entry, PrewarmSpec};
+use crate::memory;
+use crate::semantics::params::RowParams;
 
-/// Rows of the largest program; larger batches run in pieces, so that a server compiles a handful of programs.
-pub(crate) const LARGEST_BUCKET: usize = 128;
+/// Rows of the largest program. Larger batches run in pieces, so that a server compiles a handful of programs.
+pub const LARGEST_BUCKET: usize = 128;
 
-/// Rows of the program that `rows` rows are padded to.
-pub(crate) fn bucket(rows: usize) -> usize {
+/// Slots of the bounded path unless the options say otherwise.
+pub const DEFAULT_MAX_K: usize = 128;
+
+/// The largest `max_k`: the bounded kernels compare all pairs of slots.
+pub const LARGEST_MAX_K: usize = 1024;
+
+/// The four entry points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// Picks a path row by row.
+    Automatic,
+    /// Every row takes the path for any k.
+    Arbitrary,
+    /// Every row takes the path for 1 ≤ k ≤ max_k.
+    Bounded,
+    /// The sorted ground truth, on the host.
+    Reference,
+}
+
+/// Calls that need the same programs.
+#[derive(Clone, Copy, Debug)]
+pub struct CallShape {
+    /// The entry point.
+    pub entry: Entry,
+    /// Rows of the call.
+    pub batch: usize,
+    /// Elements of a row.
+    pub vocab: usize,
+    /// The type of the logits.
+    pub dtype: Dtype,
+    /// [`crate::batch::CallOptions::stable`].
+    pub stable: bool,
+    /// The wide arrays that the calls ask for.
+    pub wanted: Wanted,
+}
+
+/// Rows that run as one program call, by their place in the caller's batch.
+pub(crate) struct Piece {
+    pub(crate) spec: Spec,
+    pub(crate) rows: Vec<usize>,
+}
+
+/// Checks the number of slots of the bounded path.
+pub(crate) fn check_max_k(max_k: usize) -> Result<(), Error> {
+    if max_k == 0 || max_k > LARGEST_MAX_K {
+        return Err(Error::argument(format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}")));
+    }
+    Ok(())
+}
+
+/// Whether top-k of a row fits the slots of the bounded path. `k` is [`RowParams::k`]: 0 keeps the whole row.
+fn fits_bounded(k: i32, vocab: usize, max_k: usize) -> bool {
+    let kept = if k == 0 { vocab } else { k as usize };
+    kept <= max_k
+}
+
+/// Checks what an entry point asks of its rows: the bounded path and the k-slices need `1 ≤ k ≤ max_k` in every row.
+pub(crate) fn check_entry(
+    entry: Entry,
+    max_k: usize,
+    batch: &Batch<'_>,
+    wants_slices: bool,
+) -> Result<(), Error> {
+    if wants_slices && entry == Entry::Arbitrary {
+        return Err(Error::argument(
+            "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
+             none, so all three must be null",
+        ));
+    }
+    if entry != Entry::Bounded && !wants_slices {
+        return Ok(());
+    }
+    let Some(row) = batch.rows().iter().position(|row| !fits_bounded(row.k, batch.vocab(), max_k)) else {
+        return Ok(());
+    };
+    let k = match batch.rows()[row].k {
+        0 => format!("off (k <= 0, or k >= vocab = {})", batch.vocab()),
+        k => k.to_string(),
+    };
+    Err(Error::argument(format!(
+        "k[{row}] is {k}; the bounded path needs 1 <= k <= max_k = {max_k} in every row. Use the automatic or the \
+         arbitrary entry point, without k-slices, for other k"
+    )))
+}
+
+/// The path that a row takes.
+fn path_of(calls: &CallShape, max_k: usize, row: &RowParams) -> Path {
+    // A greedy row needs no more than the maximum, unless the output of top-k itself is asked for.
+    let only_maximum = row.greedy && !calls.wanted.topk_logits && !calls.wanted.slices;
+    let fits = fits_bounded(row.k, calls.vocab, max_k) || only_maximum;
+    // Ties that stay can outnumber the slots, so only the arbitrary kernel runs calls that are not stable.
+    match calls.stable && calls.entry != Entry::Arbitrary && fits {
+        true => Path::Bounded(max_k),
+        false => Path::Arbitrary,
+    }
+}
+
+/// Every path that a row of such calls can take.
+fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
+    match calls.entry {
+        Entry::Reference => vec![],
+        Entry::Arbitrary => vec![Path::Arbitrary],
+        _ if !calls.stable => vec![Path::Arbitrary],
+        Entry::Bounded => vec![Path::Bounded(max_k)],
+        // `check_entry` refuses k-slices for rows that do not fit, and a row that fits the slots whole always does.
+        Entry::Automatic if calls.wanted.slices || fits_bounded(0, calls.vocab, max_k) => {
+            vec![Path::Bounded(max_k)]
+        }
+        Entry::Automatic => vec![Path::Bounded(max_k), Path::Arbitrary],
+    }
+}
+
+/// Rows of the program that `rows` rows, at most [`LARGEST_BUCKET`], are padded to.
+fn bucket(rows: usize) -> usize {
     rows.next_power_of_two()
 }
 
-/// Every program that calls like `calls` of at most `calls.batch` rows can need, whatever the rows ask for.
-pub(crate) fn specs_up_to(calls: &PrewarmSpec, max_k: usize) -> Vec<Spec> {
+/// The program that `rows` rows of such calls run on a path.
+fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
+    Spec {
+        path,
+        batch: bucket(rows),
+        vocab: calls.vocab,
+        dtype: calls.dtype,
+        stable: calls.stable,
+        wanted: Wanted { slices: calls.wanted.slices && path != Path::Arbitrary, ..calls.wanted },
+    }
+}
+
+/// Assigns every row of a batch to a path and cuts the rows of each path into pieces.
+pub(crate) fn pieces(
+    entry: Entry,
+    max_k: usize,
+    batch: &Batch<'_>,
+    wanted: Wanted,
+) -> Result<Vec<Piece>, Error> {
+    let calls = CallShape {
+        entry,
+        batch: batch.len(),
+        vocab: batch.vocab(),
+        dtype: batch.logits().dtype(),
+        stable: batch.options().stable,
+        wanted,
+    };
+    let mut pieces = Vec::new();
+    for path in paths(&calls, max_k) {
+        let mut rows = memory::with_capacity(batch.len(), "the plan of a batch")?;
+        rows.extend((0..batch.len()).filter(|&row| path_of(&calls, max_k, &batch.rows()[row]) == path));
+        for rows in rows.chunks(LARGEST_BUCKET) {
+            pieces.push(Piece { spec: program(&calls, path, rows.len()), rows: rows.to_vec() });
+        }
+    }
+    Ok(pieces)
+}
+
+impl Piece {
+    /// The parameters that the program sees for a row: a greedy row that joined the bounded path for its maximum alone
+    /// asks for one entry there.
+    pub(crate) fn params(&self, row: &RowParams) -> RowParams {
+        match self.spec.path {
+            Path::Bounded(max_k) if !fits_bounded(row.k, self.spec.vocab, max_k) => {
+                RowParams { k: 1, ..*row }
+            }
+            _ => *row,
+        }
+    }
+}
+
+/// Every program that such calls can need with any number of rows up to `calls.batch`.
+pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize) -> Vec<Spec> {
     let largest = bucket(calls.batch.clamp(1, LARGEST_BUCKET));
     let sizes: Vec<usize> =
         std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|&size| size <= largest).collect();
-    specs(calls, max_k, &sizes)
+    programs(calls, max_k, &sizes)
 }
 
-/// The programs that calls like `calls` of exactly `calls.batch` rows need whose rows all take one path.
-pub(crate) fn specs_exactly(calls: &PrewarmSpec, max_k: usize) -> Vec<Spec> {
+/// The programs that such calls need with exactly `calls.batch` rows that all take one path.
+pub(crate) fn programs_exactly(calls: &CallShape, max_k: usize) -> Vec<Spec> {
     let (whole, rest) = (calls.batch / LARGEST_BUCKET, calls.batch % LARGEST_BUCKET);
     let mut sizes = Vec::new();
     if rest > 0 {
@@ -32,83 +199,81 @@ pub(crate) fn specs_exactly(calls: &PrewarmSpec, max_k: usize) -> Vec<Spec> {
     if whole > 0 && !sizes.contains(&LARGEST_BUCKET) {
         sizes.push(LARGEST_BUCKET);
     }
-    specs(calls, max_k, &sizes)
+    programs(calls, max_k, &sizes)
 }
 
-fn specs(calls: &PrewarmSpec, max_k: usize, sizes: &[usize]) -> Vec<Spec> {
-    let paths = match calls.entry {
-        Entry::Reference => vec![],
-        Entry::Arbitrary => vec![Path::Arbitrary],
-        _ if !calls.stable => vec![Path::Arbitrary],
-        Entry::Bounded => vec![Path::Bounded(max_k)],
-        // No row of such calls can be too large for the bounded path.
-        Entry::Automatic if calls.vocab <= max_k || calls.wanted.slices => vec![Path::Bounded(max_k)],
-        Entry::Automatic => vec![Path::Bounded(max_k), Path::Arbitrary],
-    };
-    let spec = |path, batch| Spec {
-        path,
-        batch,
-        vocab: calls.vocab,
-        dtype: calls.dtype,
-        stable: calls.stable,
-        wanted: Wanted { slices: calls.wanted.slices && path != Path::Arbitrary, ..calls.wanted },
-    };
-    paths.iter().flat_map(|&path| sizes.iter().map(move |&batch| spec(path, batch))).collect()
-}
-
-/// Does `work` for every spec, one thread a core; the first error stops the threads from taking more. The threads end
-/// with the call: a sampler leaves none behind.
-pub(crate) fn for_each_in_parallel(
-    specs: &[Spec],
-    work: impl Fn(&Spec) -> Result<(), Error> + Sync,
-) -> Result<(), Error> {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(specs.len());
-    let next = AtomicUsize::new(0);
-    let worker = || -> Result<(), Error> {
-        while let Some(spec) = specs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            work(spec).inspect_err(|_| next.store(specs.len(), Ordering::Relaxed))?;
-        }
-        Ok(())
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
-        let outcomes: Vec<_> = workers
-            .into_iter()
-            .map(|worker| {
-                worker
-                    .join()
-                    .unwrap_or_else(|_| Err(Error::Internal("a compiling thread panicked".to_owned())))
-            })
-            .collect();
-        outcomes.into_iter().collect()
-    })
+fn programs(calls: &CallShape, max_k: usize, sizes: &[usize]) -> Vec<Spec> {
+    paths(calls, max_k)
+        .into_iter()
+        .flat_map(|path| sizes.iter().map(move |&rows| program(calls, path, rows)))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::Dtype;
+    use crate::batch::CallOptions;
+    use crate::dtype::Logits;
 
-    fn sizes(batch: usize, list: fn(&PrewarmSpec, usize) -> Vec<Spec>) -> Vec<usize> {
-        let calls = PrewarmSpec {
-            entry: Entry::Bounded,
-            batch,
-            vocab: 1000,
-            dtype: Dtype::F32,
-            stable: true,
-            wanted: Wanted::default(),
-        };
-        list(&calls, 128).iter().map(|spec| spec.batch).collect()
+    const CALLS: CallShape = CallShape {
+        entry: Entry::Bounded,
+        batch: 1,
+        vocab: 1000,
+        dtype: Dtype::F32,
+        stable: true,
+        wanted: Wanted { topk_logits: false, weights: false, slices: false },
+    };
+
+    fn sizes(batch: usize, list: fn(&CallShape, usize) -> Vec<Spec>) -> Vec<usize> {
+        list(&CallShape { batch, ..CALLS }, 128).iter().map(|spec| spec.batch).collect()
     }
 
     #[test]
     fn a_batch_lands_in_its_buckets() {
-        assert_eq!(sizes(1, specs_exactly), [1]);
-        assert_eq!(sizes(9, specs_exactly), [16]);
-        assert_eq!(sizes(128, specs_exactly), [128]);
-        assert_eq!(sizes(130, specs_exactly), [2, 128]);
-        assert_eq!(sizes(200, specs_exactly), [128]);
-        assert_eq!(sizes(9, specs_up_to), [1, 2, 4, 8, 16]);
-        assert_eq!(sizes(1000, specs_up_to), [1, 2, 4, 8, 16, 32, 64, 128]);
+        assert_eq!(sizes(1, programs_exactly), [1]);
+        assert_eq!(sizes(9, programs_exactly), [16]);
+        assert_eq!(sizes(128, programs_exactly), [128]);
+        assert_eq!(sizes(130, programs_exactly), [2, 128]);
+        assert_eq!(sizes(200, programs_exactly), [128]);
+        assert_eq!(sizes(9, programs_up_to), [1, 2, 4, 8, 16]);
+        assert_eq!(sizes(1000, programs_up_to), [1, 2, 4, 8, 16, 32, 64, 128]);
+    }
+
+    /// Whatever rows ask for, a call runs no program that prewarming such calls did not compile.
+    #[test]
+    fn calls_run_what_prewarming_compiles() {
+        let vocab = 300;
+        let logits = vec![0.0; 150 * vocab];
+        for entry in [Entry::Automatic, Entry::Arbitrary, Entry::Bounded] {
+            for (stable, slices, topk_logits) in
+                [(true, false, false), (true, true, true), (false, false, false), (true, false, true)]
+            {
+                if slices && entry == Entry::Arbitrary {
+                    continue;
+                }
+                let wanted = Wanted { topk_logits, weights: false, slices };
+                let ks: &[i32] =
+                    if entry == Entry::Bounded || slices { &[1, 64, 128] } else { &[0, 1, 128, 129, 300] };
+                let rows: Vec<RowParams> = (0..150)
+                    .map(|row| {
+                        let temperature = if row % 4 == 0 { 0.0 } else { 1.0 };
+                        RowParams::new(ks[row % ks.len()], 1.0, 0.0, temperature, [0; 4], vocab)
+                    })
+                    .collect();
+                let options = CallOptions { stable, ..CallOptions::default() };
+                let batch = Batch::from_params(Logits::F32(&logits), vocab, 0, rows, options).unwrap();
+                check_entry(entry, 128, &batch, slices).unwrap();
+                let calls = CallShape { entry, batch: 150, vocab, stable, wanted, ..CALLS };
+                let prewarmed = programs_up_to(&calls, 128);
+                let pieces = pieces(entry, 128, &batch, wanted).unwrap();
+                assert!(
+                    pieces.iter().all(|piece| prewarmed.contains(&piece.spec)),
+                    "{entry:?} {stable} {wanted:?}"
+                );
+                let mut all: Vec<usize> = pieces.iter().flat_map(|piece| piece.rows.clone()).collect();
+                all.sort_unstable();
+                assert_eq!(all, (0..150).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -124,7 +124,7 @@ pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
             let work = move || {
                 for (j, (outcome, arrays)) in outcomes.iter_mut().zip(arrays).enumerate() {
                     let row = i * share + j;
-                    *outcome = sample_row(batch.row(row), &batch.rows[row], batch.options, arrays);
+                    *outcome = sample_row(batch.row(row), &batch.rows()[row], batch.options(), arrays);
                 }
             };
             if batch.len() == 1 {

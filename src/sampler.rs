@@ -6,31 +6,17 @@ use std::path::PathBuf;
 use crate::backend::builtin::CpuBackend;
 use crate::backend::pjrt::program_cache::CacheStats;
 use crate::backend::pjrt::PjrtBackend;
+use crate::backend::DeviceInfo;
 use crate::batch::Batch;
-use crate::dtype::Dtype;
+use crate::environment::{self, PLUGIN_VARIABLE, PROGRAM_DIR_VARIABLE};
 use crate::error::Error;
-use crate::kernels::Wanted;
 use crate::outputs::Outputs;
 use crate::pjrt;
+use crate::plan::{check_entry, check_max_k, CallShape, Entry, DEFAULT_MAX_K};
 use crate::reference;
-
-/// The environment variable that names a plugin when the options do not.
-pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
-
-/// The environment variable that names a folder of compiled programs when the options do not.
-pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
-
-/// Slots of the bounded path unless the options say otherwise.
-pub const DEFAULT_MAX_K: usize = 128;
-
-/// Largest `max_k` that a sampler accepts: the bounded kernels compare all pairs of slots.
-pub const LARGEST_MAX_K: usize = 1024;
 
 /// Programs that a sampler keeps unless the options say otherwise.
 pub const DEFAULT_CACHE_CAPACITY: usize = 64;
-
-/// Rows longer than this could overflow the 48 bits that totals are kept in.
-pub const LARGEST_VOCAB: usize = 1 << 24;
 
 /// Which backend a sampler uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,71 +69,6 @@ impl Default for SamplerOptions {
     }
 }
 
-/// The four entry points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// Picks a path row by row.
-    Automatic,
-    /// Any k.
-    Arbitrary,
-    /// 1 ≤ k ≤ max_k in every row.
-    Bounded,
-    /// The sorted ground truth, on the host.
-    Reference,
-}
-
-/// A shape to compile for before the first request.
-#[derive(Clone, Copy, Debug)]
-pub struct PrewarmSpec {
-    /// The entry point that will be called.
-    pub entry: Entry,
-    /// Largest number of rows.
-    pub batch: usize,
-    /// Elements of a row.
-    pub vocab: usize,
-    /// Of the logits.
-    pub dtype: Dtype,
-    /// As the calls will have it.
-    pub stable: bool,
-    /// The wide arrays that calls will ask for.
-    pub wanted: Wanted,
-}
-
-/// One device of a sampler's client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceInfo {
-    /// The plugin's global id.
-    pub id: i32,
-    /// What the plugin calls this kind of device.
-    pub kind: String,
-    /// The plugin's one-line description.
-    pub description: String,
-}
-
-/// The path in an environment variable; empty is not set.
-fn path_from_environment(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
-}
-
-/// The plugin that the environment names.
-pub(crate) fn plugin_from_environment() -> Option<PathBuf> {
-    path_from_environment(PLUGIN_VARIABLE)
-}
-
-pub(crate) fn check_max_k(max_k: usize) -> Result<(), Error> {
-    if max_k == 0 || max_k > LARGEST_MAX_K {
-        return Err(Error::argument(format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}")));
-    }
-    Ok(())
-}
-
-pub(crate) fn check_vocab(vocab: usize) -> Result<(), Error> {
-    if vocab == 0 || vocab > LARGEST_VOCAB {
-        return Err(Error::argument(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}")));
-    }
-    Ok(())
-}
-
 enum Backend {
     Builtin(CpuBackend),
     Pjrt(Box<PjrtBackend>),
@@ -165,7 +86,7 @@ impl Sampler {
         check_max_k(options.max_k)?;
         let capacity = NonZeroUsize::new(options.cache_capacity)
             .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
-        let plugin = options.plugin.clone().or_else(plugin_from_environment);
+        let plugin = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE));
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => {
                 if options.device != 0 {
@@ -186,7 +107,7 @@ impl Sampler {
             }
             (_, Some(path)) => {
                 let program_dir =
-                    options.program_dir.clone().or_else(|| path_from_environment(PROGRAM_DIR_VARIABLE));
+                    options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
                 let (client_options, device) = (&options.client_options, options.device);
                 let mut pjrt = PjrtBackend::new(&path, client_options, device, capacity)?;
                 match program_dir {
@@ -212,16 +133,7 @@ impl Sampler {
 
     /// Samples a batch. On an error no output has been written.
     pub fn sample(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
-        let wants_slices = outputs.wide.wants_slices();
-        if entry == Entry::Bounded || wants_slices {
-            if wants_slices && entry == Entry::Arbitrary {
-                return Err(Error::argument(
-                    "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the \
-                     arbitrary path has none, so all three must be null",
-                ));
-            }
-            self.check_bounded(batch)?;
-        }
+        check_entry(entry, self.max_k, batch, outputs.wide.wants_slices())?;
         if batch.is_empty() {
             return Ok(());
         }
@@ -233,30 +145,11 @@ impl Sampler {
         Ok(())
     }
 
-    fn check_bounded(&self, batch: &Batch<'_>) -> Result<(), Error> {
-        // k of at least vocab has become 0 in the row's parameters, and fits if the row does.
-        let fits = |k: i32| if k == 0 { batch.vocab <= self.max_k } else { k as usize <= self.max_k };
-        match batch.rows.iter().position(|row| !fits(row.k)) {
-            None => Ok(()),
-            Some(row) => {
-                let k = match batch.rows[row].k {
-                    0 => format!("off (k <= 0, or k >= vocab = {})", batch.vocab),
-                    k => k.to_string(),
-                };
-                Err(Error::argument(format!(
-                    "k[{row}] is {k}; the bounded path needs 1 <= k <= max_k = {} in every row. Use the automatic or \
-                     the arbitrary entry point, without k-slices, for other k",
-                    self.max_k
-                )))
-            }
-        }
-    }
-
     /// Compiles every program that calls of this shape, with up to `batch` rows, can need.
-    pub fn prewarm(&self, spec: &PrewarmSpec) -> Result<(), Error> {
+    pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         match &self.backend {
             Backend::Builtin(_) => Ok(()),
-            Backend::Pjrt(pjrt) => pjrt.prewarm(spec, self.max_k),
+            Backend::Pjrt(pjrt) => pjrt.prewarm(calls, self.max_k),
         }
     }
 

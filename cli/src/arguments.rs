@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
-use nucleus::sampler::{Entry, PrewarmSpec, DEFAULT_MAX_K};
+use nucleus::plan::{CallShape, Entry, DEFAULT_MAX_K};
 
 /// Compiles the programs of the sampling library nucleus ahead of time, shows them, and says which PJRT plugins work.
 #[derive(Parser)]
@@ -144,8 +144,8 @@ enum WideName {
 
 impl Calls {
     /// For the library, which takes the number of rows from elsewhere.
-    pub(crate) fn calls(&self) -> PrewarmSpec {
-        PrewarmSpec {
+    pub(crate) fn calls(&self) -> CallShape {
+        CallShape {
             entry: match self.path {
                 PathName::Auto => Entry::Automatic,
                 PathName::Arbitrary => Entry::Arbitrary,

@@ -10,8 +10,8 @@ use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nucleus::environment::PLUGIN_VARIABLE;
 use nucleus::pjrt::{host_has_tpu, Client, OptionValue, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::sampler::PLUGIN_VARIABLE;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Plugins;

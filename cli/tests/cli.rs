@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{self, Path as KernelPath, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
+use nucleus::plan::{CallShape, Entry};
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 fn plugin(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/plugins").canonicalize();
@@ -88,7 +89,7 @@ fn what_it_compiles_samplers_load() {
         ..SamplerOptions::default()
     })
     .unwrap();
-    let calls = PrewarmSpec {
+    let calls = CallShape {
         entry: Entry::Automatic,
         batch: 1,
         vocab: 500,

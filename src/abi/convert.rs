@@ -11,16 +11,17 @@ use std::path::PathBuf;
 
 use super::structs::read_struct;
 use super::types::*;
-use crate::batch::{Batch, CallOptions};
+use crate::batch::{
+    check_vocab, num_elements, resolve_row_stride, Batch, CallOptions, RandomSource, RowArguments,
+};
 use crate::compile_ahead::AheadOptions;
 use crate::dtype::{Dtype, Logits, LogitsMut};
 use crate::error::Error;
 use crate::kernels::Wanted;
 use crate::outputs::{Outputs, RowArrays};
 use crate::pjrt::OptionValue;
-use crate::sampler::{check_vocab, BackendChoice, Entry, PrewarmSpec, SamplerOptions, DEFAULT_MAX_K};
-use crate::semantics::params::{check_row, RowParams};
-use crate::semantics::philox;
+use crate::plan::{CallShape, Entry, DEFAULT_MAX_K};
+use crate::sampler::{BackendChoice, SamplerOptions};
 
 type Result<T> = std::result::Result<T, Error>;
 
@@ -240,7 +241,7 @@ fn dtype(value: i32) -> Result<Dtype> {
 
 /// # Safety
 /// As the header says of `nuc_prewarm`.
-pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<PrewarmSpec> {
+pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<CallShape> {
     // SAFETY: every field is an integer, for which zero is valid.
     let zero = unsafe { MaybeUninit::<nuc_prewarm_spec>::zeroed().assume_init() };
     // SAFETY: the caller vouches for struct_size.
@@ -249,7 +250,7 @@ pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<Prewa
     if spec.batch == 0 {
         return bad("batch is 0; it must be at least 1");
     }
-    Ok(PrewarmSpec {
+    Ok(CallShape {
         entry: entry(spec.path)?,
         batch: spec.batch,
         vocab: spec.vocab,
@@ -316,7 +317,7 @@ pub(super) unsafe fn ahead_options(
     let Some(output_dir) = output_dir else {
         return bad("output_dir is null or empty; it must name a folder for the programs");
     };
-    let calls = PrewarmSpec {
+    let calls = CallShape {
         entry: entry(options.path)?,
         batch: 1,
         vocab: options.vocab,
@@ -446,18 +447,12 @@ pub(super) unsafe fn call<'a>(
     };
 
     let stable = flag(options.stable, "stable")?;
-    if options.replace_val.is_nan() {
-        return bad("replace_val is NaN; it must be a number or an infinity");
-    }
     if b.reserved != 0 {
         return bad(format!("nuc_batch.reserved is {}; zero the struct before setting fields", b.reserved));
     }
     let dtype = dtype(b.dtype)?;
     check_vocab(b.vocab)?;
-    let row_stride = if b.row_stride == 0 { b.vocab } else { b.row_stride };
-    if row_stride < b.vocab {
-        return bad(format!("row_stride is {row_stride}; it must be 0 or at least vocab = {}", b.vocab));
-    }
+    let row_stride = resolve_row_stride(b.row_stride, b.vocab)?;
     let rows = b.batch;
     if rows > 0 {
         check_pointer(b.logits.cast::<u8>(), "logits")?;
@@ -468,10 +463,7 @@ pub(super) unsafe fn call<'a>(
         return bad("random_words and seed or offset are both set; set random_words, or seed and offset");
     }
 
-    let elements = match rows {
-        0 => Some(0),
-        _ => (rows - 1).checked_mul(row_stride).and_then(|n| n.checked_add(b.vocab)),
-    };
+    let elements = num_elements(rows, b.vocab, row_stride);
     let (per_row, per_word) = (Some(rows), rows.checked_mul(4));
     let (wide, slots) = (rows.checked_mul(b.vocab), rows.checked_mul(max_k));
 
@@ -516,16 +508,21 @@ pub(super) unsafe fn call<'a>(
             Dtype::Bf16 => Logits::Bf16(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
             Dtype::F16 => Logits::F16(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
         };
-        let rows = RowArguments {
+        let random = match slice(b.random_words, words_len) {
+            Some(words) => RandomSource::Words(words),
+            None => {
+                RandomSource::Seeds { seed: slice(b.seed, seed_len), offset: slice(b.offset, offset_len) }
+            }
+        };
+        let arguments = RowArguments {
             k: slice(b.k, k_len),
             p: slice(b.p, p_len),
             min_p: slice(b.min_p, min_p_len),
             temperature: slice(b.temperature, temperature_len),
-            words: slice(b.random_words, words_len),
-            seed: slice(b.seed, seed_len),
-            offset: slice(b.offset, offset_len),
+            random,
         };
-        let rows = (0..b.batch).map(|row| rows.params(row, b.vocab)).collect::<Result<Vec<_>>>()?;
+        let options = CallOptions { stable, replace_val: options.replace_val };
+        let batch = Batch::new(logits, rows, b.vocab, row_stride, &arguments, options)?;
         let outputs = Outputs {
             tokens: slice_mut(tokens, tokens_len),
             row_status: slice_mut(row_status, status_len),
@@ -541,35 +538,6 @@ pub(super) unsafe fn call<'a>(
                 weights_k: slice_mut(d.topk_topp_unnorm_probs_i32_k, probs_k_len),
             },
         };
-        let options = CallOptions { stable, replace_val: options.replace_val };
-        Ok((Batch { logits, vocab: b.vocab, row_stride, rows, options }, outputs))
-    }
-}
-
-/// The parameter arrays of a batch; `None` is the default in every row.
-struct RowArguments<'a> {
-    k: Option<&'a [i32]>,
-    p: Option<&'a [f32]>,
-    min_p: Option<&'a [f32]>,
-    temperature: Option<&'a [f32]>,
-    words: Option<&'a [u32]>,
-    seed: Option<&'a [u64]>,
-    offset: Option<&'a [u64]>,
-}
-
-impl RowArguments<'_> {
-    fn params(&self, row: usize, vocab: usize) -> Result<RowParams> {
-        fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
-            array.map_or(default, |array| array[row])
-        }
-        let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
-        let temperature = at(self.temperature, row, 1.0);
-        check_row(p, min_p, temperature)
-            .or_else(|(name, value, right)| bad(format!("{name}[{row}] is {value}; it must be {right}")))?;
-        let words = match self.words {
-            Some(words) => std::array::from_fn(|i| words[row * 4 + i]),
-            None => philox::random_words(at(self.seed, row, 0), at(self.offset, row, 0)),
-        };
-        Ok(RowParams::new(at(self.k, row, 0), p, min_p, temperature, words, vocab))
+        Ok((batch, outputs))
     }
 }

@@ -54,6 +54,8 @@ fn status(error: &Error) -> nuc_status {
     match error {
         Error::InvalidArgument(_) => NUC_INVALID_ARGUMENT,
         Error::PluginNotFound(_) => NUC_PLUGIN_NOT_FOUND,
+        Error::OutOfMemory(_) => NUC_OUT_OF_MEMORY,
+        Error::Io(_) => NUC_IO_ERROR,
         Error::Internal(_) => NUC_INTERNAL,
         Error::Shared(error) => status(error),
         Error::Pjrt(error) => match error.kind() {

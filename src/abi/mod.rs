@@ -16,7 +16,8 @@ use libc::{c_char, c_void};
 
 use crate::compile_ahead::compile_ahead;
 use crate::error::Error;
-use crate::sampler::{Entry, Sampler};
+use crate::plan::Entry;
+use crate::sampler::Sampler;
 use guard::guard;
 pub use types::*;
 
@@ -39,7 +40,7 @@ pub extern "C" fn nuc_abi_version() -> u32 {
 /// Terminated; valid for the life of the process. For what went wrong in a call, read its `nuc_error`.
 #[no_mangle]
 pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
-    let names: [(nuc_status, &std::ffi::CStr); 7] = [
+    let names: [(nuc_status, &std::ffi::CStr); 9] = [
         (nuc_status::NUC_OK, c"NUC_OK"),
         (nuc_status::NUC_INVALID_ARGUMENT, c"NUC_INVALID_ARGUMENT"),
         (nuc_status::NUC_PLUGIN_NOT_FOUND, c"NUC_PLUGIN_NOT_FOUND"),
@@ -47,6 +48,8 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
         (nuc_status::NUC_PLUGIN_VERSION, c"NUC_PLUGIN_VERSION"),
         (nuc_status::NUC_DEVICE_ERROR, c"NUC_DEVICE_ERROR"),
         (nuc_status::NUC_INTERNAL, c"NUC_INTERNAL"),
+        (nuc_status::NUC_OUT_OF_MEMORY, c"NUC_OUT_OF_MEMORY"),
+        (nuc_status::NUC_IO_ERROR, c"NUC_IO_ERROR"),
     ];
     let known = names.iter().find(|(known, _)| *known as i32 == status);
     known.map_or(c"unknown status", |(_, name)| name).as_ptr()

@@ -75,6 +75,15 @@ pub trait Arith: Copy {
     /// Negation.
     fn not(self, a: Self::Mask) -> Self::Mask;
 
+    /// `a <= b`, signed.
+    fn le(self, a: Self::Int, b: Self::Int) -> Self::Mask {
+        self.not(self.lt(b, a))
+    }
+    /// The larger, signed.
+    fn max(self, a: Self::Int, b: Self::Int) -> Self::Int {
+        self.select(self.lt(a, b), b, a)
+    }
+
     /// `if_true` where the mask holds, else `if_false`.
     fn select(self, mask: Self::Mask, if_true: Self::Int, if_false: Self::Int) -> Self::Int;
     /// `if_true` where the mask holds, else `if_false`.

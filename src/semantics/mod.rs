@@ -9,5 +9,6 @@ pub mod clean;
 pub mod draw;
 pub mod params;
 pub mod philox;
+pub mod rules;
 pub mod top_p;
 pub mod weights;

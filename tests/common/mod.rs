@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits, LogitsMut};
 use nucleus::outputs::{Outputs, RowArrays};
-use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use nucleus::plan::Entry;
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
@@ -276,13 +277,7 @@ impl Problem {
             Dtype::Bf16 => Logits::Bf16(&self.u16s),
             Dtype::F16 => Logits::F16(&self.u16s),
         };
-        Batch {
-            logits,
-            vocab: self.vocab,
-            row_stride: self.row_stride,
-            rows: self.rows.clone(),
-            options: self.options,
-        }
+        Batch::from_params(logits, self.vocab, self.row_stride, self.rows.clone(), self.options).unwrap()
     }
 
     pub fn len(&self) -> usize {

@@ -9,7 +9,8 @@ use std::time::Instant;
 
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted, RESULTS};
-use nucleus::sampler::{BackendChoice, Entry, Sampler, SamplerOptions};
+use nucleus::plan::Entry;
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::rngs::StdRng;

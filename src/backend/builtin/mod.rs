@@ -81,14 +81,14 @@ impl CpuBackend {
         let mut idle = self.take_idle();
         idle.outcomes.clear();
         idle.outcomes.resize(batch.len(), RowOutcome::default());
-        let logits = batch.len() * batch.vocab;
+        let logits = batch.len() * batch.vocab();
         // Where no wide array is wanted nothing has to be allocated to hand them out.
         let wide = outputs.wide.wants_any();
         let mut rows = if wide { outputs.take_rows(batch.len()) } else { Vec::new() };
         match &self.pool {
             Some(pool) if logits >= SERIAL_LOGITS => {
                 let threads = pool.current_num_threads();
-                let parts = threads.div_ceil(batch.len()).min(batch.vocab / PART_LOGITS).max(1);
+                let parts = threads.div_ceil(batch.len()).min(batch.vocab() / PART_LOGITS).max(1);
                 let work = |i, outcome: &mut RowOutcome, arrays: &mut RowArrays<'_>| {
                     let mut idle = self.take_idle();
                     *outcome = self.row(batch, i, parts, arrays, &mut idle.scratch);
@@ -123,7 +123,7 @@ impl CpuBackend {
         arrays: &mut RowArrays<'_>,
         scratch: &mut Scratch,
     ) -> RowOutcome {
-        sample_row(self.level, parts, batch.row(row), &batch.rows[row], batch.options, arrays, scratch)
+        sample_row(self.level, parts, batch.row(row), &batch.rows()[row], batch.options(), arrays, scratch)
     }
 
     fn take_idle(&self) -> Idle {

@@ -10,16 +10,16 @@ use std::time::Instant;
 
 use self::program_cache::{CacheStats, Made, ProgramCache};
 use self::program_dir::{ProgramDir, System};
+use crate::backend::DeviceInfo;
 use crate::batch::Batch;
 use crate::dtype::{Dtype, Logits, LogitsMut};
 use crate::error::Error;
 use crate::kernels::{self, pack_params, Path, Spec, Target, Wanted, COLUMNS, RESULTS};
 use crate::outputs::{Outputs, RowArrays, RowOutcome};
+use crate::parallel;
 use crate::pjrt::{Buffer, Client, CompileOptions, ElementType, Executable, OptionValue, Plugin};
-use crate::plan::{bucket, for_each_in_parallel, specs_up_to, LARGEST_BUCKET};
+use crate::plan::{self, CallShape, Entry, Piece};
 use crate::reference;
-use crate::sampler::{DeviceInfo, Entry, PrewarmSpec};
-use crate::semantics::params::RowParams;
 
 /// A client of a plugin, one of its devices, and the programs compiled for it.
 pub(crate) struct PjrtBackend {
@@ -29,12 +29,6 @@ pub(crate) struct PjrtBackend {
     programs: ProgramCache<Spec, Arc<Executable>, Arc<Error>>,
     /// Where to look before compiling, and whether to put there what was compiled.
     kept: Option<(ProgramDir, bool)>,
-}
-
-/// Rows that run as one program call, by their place in the caller's batch.
-struct Piece {
-    spec: Spec,
-    rows: Vec<usize>,
 }
 
 /// What one program call gave, on the host.
@@ -95,11 +89,11 @@ impl PjrtBackend {
             slices: outputs.wide.wants_slices(),
         };
         // Every answer is fetched before the first is written: an error must leave the caller's arrays alone.
-        let pieces = plan(entry, max_k, batch, wanted);
+        let pieces = plan::pieces(entry, max_k, batch, wanted)?;
         let answers =
             pieces.iter().map(|piece| self.run(piece, batch)).collect::<Result<Vec<Answer>, Error>>()?;
 
-        let replace = batch.logits.dtype().round(batch.options.replace_val);
+        let replace = batch.logits().dtype().round(batch.options().replace_val);
         let mut outcomes = vec![RowOutcome::default(); batch.len()];
         let mut arrays = outputs.take_rows(batch.len());
         for (piece, answer) in pieces.iter().zip(&answers) {
@@ -111,7 +105,7 @@ impl PjrtBackend {
                     // reference's, from which only they are asked.
                     let only_slices = &mut arrays[row];
                     (only_slices.topk_logits, only_slices.weights) = (None, None);
-                    reference::sample_row(batch.row(row), &batch.rows[row], batch.options, only_slices);
+                    reference::sample_row(batch.row(row), &batch.rows()[row], batch.options(), only_slices);
                 }
             }
         }
@@ -194,8 +188,8 @@ impl PjrtBackend {
         let mut params = vec![0; spec.batch * COLUMNS];
         for (slot, &row) in params.chunks_mut(COLUMNS).zip(rows()) {
             slot.copy_from_slice(&pack_params(
-                &params_for(spec, &batch.rows[row]),
-                batch.options,
+                &piece.params(&batch.rows()[row]),
+                batch.options(),
                 spec.dtype,
             ));
         }
@@ -207,8 +201,8 @@ impl PjrtBackend {
         };
         let dims = [spec.batch, spec.vocab];
         let whole = piece.rows.len() == batch.len() && spec.batch == batch.len();
-        let logits = if whole && (batch.row_stride == batch.vocab || batch.len() == 1) {
-            self.upload(bytes_of(batch.logits), element, &dims)?
+        let logits = if whole && (batch.row_stride() == batch.vocab() || batch.len() == 1) {
+            self.upload(bytes_of(batch.logits()), element, &dims)?
         } else {
             let row_bytes = spec.vocab * spec.dtype.size();
             let mut staged = vec![0u8; spec.batch * row_bytes];
@@ -248,8 +242,8 @@ impl PjrtBackend {
     }
 
     /// See [`crate::sampler::Sampler::prewarm`].
-    pub(crate) fn prewarm(&self, spec: &PrewarmSpec, max_k: usize) -> Result<(), Error> {
-        let specs = specs_up_to(spec, max_k);
+    pub(crate) fn prewarm(&self, calls: &CallShape, max_k: usize) -> Result<(), Error> {
+        let specs = plan::programs_up_to(calls, max_k);
         if specs.len() > self.programs.capacity() {
             return Err(Error::argument(format!(
                 "cache_capacity is {}; these calls need {} programs at once",
@@ -257,7 +251,7 @@ impl PjrtBackend {
                 specs.len()
             )));
         }
-        for_each_in_parallel(&specs, |spec| self.program(spec).map(drop))
+        parallel::for_each(&specs, |spec| self.program(spec).map(drop))
     }
 
     /// Counters of the program cache.
@@ -286,48 +280,6 @@ impl PjrtBackend {
                 description: device.debug_string().to_owned(),
             })
             .collect()
-    }
-}
-
-/// Assigns every row to a path and cuts the groups into buckets.
-fn plan(entry: Entry, max_k: usize, batch: &Batch<'_>, wanted: Wanted) -> Vec<Piece> {
-    let bounded = |row: &RowParams| {
-        let k_fits = match row.k {
-            0 => batch.vocab <= max_k,
-            k => k as usize <= max_k,
-        };
-        // A greedy row's token needs no more than the maximum, unless top-k's own output is asked for.
-        let only_maximum = row.greedy && !wanted.topk_logits && !wanted.slices;
-        batch.options.stable && entry != Entry::Arbitrary && (k_fits || only_maximum)
-    };
-    let (small, large): (Vec<usize>, Vec<usize>) =
-        (0..batch.len()).partition(|&row| bounded(&batch.rows[row]));
-    let mut pieces = Vec::new();
-    for (path, rows) in [(Path::Bounded(max_k), small), (Path::Arbitrary, large)] {
-        for rows in rows.chunks(LARGEST_BUCKET) {
-            let spec = Spec {
-                path,
-                batch: bucket(rows.len()),
-                vocab: batch.vocab,
-                dtype: batch.logits.dtype(),
-                // Only the arbitrary kernel can keep more ties than it has slots.
-                stable: batch.options.stable,
-                wanted: Wanted { slices: wanted.slices && path != Path::Arbitrary, ..wanted },
-            };
-            pieces.push(Piece { spec, rows: rows.to_vec() });
-        }
-    }
-    pieces
-}
-
-/// The parameters a row's program sees: a greedy row that joined the bounded path for its maximum alone asks for
-/// one entry there.
-fn params_for(spec: &Spec, row: &RowParams) -> RowParams {
-    match spec.path {
-        Path::Bounded(max_k) if row.k as usize > max_k || (row.k == 0 && spec.vocab > max_k) => {
-            RowParams { k: 1, ..*row }
-        }
-        _ => *row,
     }
 }
 

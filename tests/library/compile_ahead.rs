@@ -1,16 +1,15 @@
 //! Programs compiled in one place and loaded in another, and all that can be wrong with their files.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use common::*;
+use crate::common::*;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::Wanted;
-use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
+use nucleus::plan::{CallShape, Entry};
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 const VOCAB: usize = 1000;
 
@@ -73,8 +72,8 @@ fn options(plugin_name: &str, folder: &Path) -> SamplerOptions {
     }
 }
 
-fn calls(dtype: Dtype) -> PrewarmSpec {
-    PrewarmSpec {
+fn calls(dtype: Dtype) -> CallShape {
+    CallShape {
         entry: Entry::Automatic,
         batch: 1,
         vocab: VOCAB,
@@ -278,7 +277,7 @@ fn prewarming_loads() {
     assert_eq!(folder.files().len(), 15);
     let sampler = Sampler::new(&options(PLUGINS[0], &folder.0)).unwrap();
     for (stable, wanted) in [(true, Wanted::default()), (true, wanted), (false, wanted)] {
-        sampler.prewarm(&PrewarmSpec { batch: 4, stable, wanted, ..calls(Dtype::Bf16) }).unwrap();
+        sampler.prewarm(&CallShape { batch: 4, stable, wanted, ..calls(Dtype::Bf16) }).unwrap();
     }
     assert_eq!(counts(&sampler), (0, 15));
 }
@@ -290,8 +289,8 @@ fn wrong_options_are_named() {
     let file = folder.0.join("file");
     fs::write(&file, b"").unwrap();
     let message = |options: &AheadOptions| compile_ahead(options, &|_| {}).unwrap_err().to_string();
-    let zero_vocab = PrewarmSpec { vocab: 0, ..good.calls };
-    let reference = PrewarmSpec { entry: Entry::Reference, ..good.calls };
+    let zero_vocab = CallShape { vocab: 0, ..good.calls };
+    let reference = CallShape { entry: Entry::Reference, ..good.calls };
     for (options, words) in [
         (AheadOptions { batches: vec![], ..good.clone() }, "no batch size"),
         (AheadOptions { batches: vec![1, 0], ..good.clone() }, "batches[1] is 0"),

@@ -2,8 +2,6 @@
 //!
 //! One test, since it sets environment variables, which no other thread may read meanwhile.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +11,8 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
+use nucleus::plan::{CallShape, Entry};
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 #[test]
 fn libtpu_without_a_tpu() {
@@ -59,7 +58,7 @@ fn libtpu_without_a_tpu() {
         assert_eq!(Target::named(generation), Some(system.target()), "{name}");
         // What tests/tpu_hardware.rs asks of a TPU must at least compile without one.
         let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);
-        for probe in common::probes::PROBES {
+        for probe in crate::common::probes::PROBES {
             let compiled = plugin.compile_ahead(&topology, &probe.text(), &options);
             compiled.unwrap_or_else(|error| panic!("{name}: {probe:?}: {error}"));
         }
@@ -76,7 +75,7 @@ fn libtpu_without_a_tpu() {
     }
 
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libtpu-{}", std::process::id()));
-    let calls = PrewarmSpec {
+    let calls = CallShape {
         entry: Entry::Arbitrary,
         batch: 1,
         vocab: 256,
@@ -98,7 +97,7 @@ fn libtpu_without_a_tpu() {
 
     // What the kernels are not made for compiles as well.
     for (path, max_k, vocab) in [(Entry::Bounded, 200, 1000), (Entry::Arbitrary, 128, (1 << 20) + 1)] {
-        let calls = PrewarmSpec { entry: path, vocab, ..calls };
+        let calls = CallShape { entry: path, vocab, ..calls };
         let portable = AheadOptions { max_k, calls, ..ahead.clone() };
         assert_eq!(compile_ahead(&portable, &|program| println!("{program:?}")).unwrap().len(), 1);
     }

@@ -2,12 +2,10 @@
 //! (`tests/tpu/interpreter`), and every output array must equal the built-in backend's, bit for bit. A set that
 //! represents the grid of `tests/tpu_grid.rs`, in a few minutes.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::tpu::{chip, kinds_from, layouts, problem_of, some_hundredths, spec, Cases};
-use common::*;
+use crate::common::tpu::{chip, kinds_from, layouts, problem_of, some_hundredths, spec, Cases};
+use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::semantics::params::RowParams;

@@ -1,10 +1,9 @@
 //! Every output array of every backend against the sorted reference, bit for bit.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use nucleus::dtype::Dtype;
-use nucleus::sampler::{Entry, Sampler};
+use nucleus::plan::Entry;
+use nucleus::sampler::Sampler;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
@@ -198,9 +197,9 @@ fn plugin_agrees_on_every_class_of_long_rows_and_any_number_of_slots() {
 #[test]
 fn prewarm_knows_what_calls_need() {
     use nucleus::kernels::Wanted;
-    use nucleus::sampler::PrewarmSpec;
+    use nucleus::plan::CallShape;
     let sampler = with_plugin(PLUGINS[0]);
-    let spec = |vocab, batch| PrewarmSpec {
+    let spec = |vocab, batch| CallShape {
         entry: Entry::Automatic,
         batch,
         vocab,
@@ -243,9 +242,9 @@ fn only_shapes_compile() {
 #[test]
 fn mixed_batches_are_split() {
     use nucleus::kernels::Wanted;
-    use nucleus::sampler::PrewarmSpec;
+    use nucleus::plan::CallShape;
     let sampler = with_plugin(PLUGINS[0]);
-    let spec = |entry, batch| PrewarmSpec {
+    let spec = |entry, batch| CallShape {
         entry,
         batch,
         vocab: 1000,

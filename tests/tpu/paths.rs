@@ -1,12 +1,10 @@
 //! Both ways of every branch of the TPU kernels, and every loop, are gone through by rows of which the answer is known, as
 //! the interpreter of `tests/tpu_kernels.rs` counts them: rows drawn at random leave some out.
 
-mod common;
-
 use std::path::PathBuf;
 
-use common::tpu::{chip, problem_of, some_hundredths, spec, Cases};
-use common::*;
+use crate::common::tpu::{chip, problem_of, some_hundredths, spec, Cases};
+use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
 use nucleus::semantics::arith::Scalar;

@@ -380,7 +380,7 @@ fn answers(batch: &Batch<'_>, slots: usize, sample: impl FnOnce(&Batch<'_>, &mut
         high: vec![7; rows],
         low: vec![7; rows],
         next: vec![7; rows],
-        weights: vec![7; rows * batch.vocab],
+        weights: vec![7; rows * batch.vocab()],
         indices_k: vec![7; rows * slots],
         topk_logits_k: vec![],
     };
@@ -418,13 +418,14 @@ fn a_batch_is_the_same_on_any_number_of_threads() {
             let ask = random_ask(vocab, &mut rng);
             RowParams::new(ask.k, ask.p, ask.min_p, ask.temperature, rng.random(), vocab)
         });
-        let batch = Batch {
-            rows: params.collect(),
-            logits: Logits::F32(&logits),
+        let batch = Batch::from_params(
+            Logits::F32(&logits),
             vocab,
             row_stride,
-            options: CallOptions::default(),
-        };
+            params.collect(),
+            CallOptions::default(),
+        )
+        .unwrap();
         let expected = answers(&batch, 4, reference::sample_batch);
         for threads in [1, 2, 5] {
             let backend = CpuBackend::new(threads).unwrap();
@@ -439,20 +440,21 @@ fn a_batch_is_the_same_on_any_number_of_threads() {
 #[test]
 fn a_batch_of_nothing_wanted_is_fine() {
     let logits = [1.0, 2.0, 3.0];
-    let batch = Batch {
-        logits: Logits::F32(&logits),
-        vocab: 3,
-        row_stride: 3,
-        rows: vec![RowParams::new(0, 1.0, 0.0, 1.0, [0; 4], 3)],
-        options: CallOptions::default(),
-    };
+    let batch = Batch::from_params(
+        Logits::F32(&logits),
+        3,
+        3,
+        vec![RowParams::new(0, 1.0, 0.0, 1.0, [0; 4], 3)],
+        CallOptions::default(),
+    )
+    .unwrap();
     CpuBackend::new(1).unwrap().sample(&batch, &mut Outputs::default());
     let outcome: RowOutcome = sample_row(
         Level::new(),
         1,
         batch.row(0),
-        &batch.rows[0],
-        batch.options,
+        &batch.rows()[0],
+        batch.options(),
         &mut RowArrays::default(),
         &mut Scratch::default(),
     );

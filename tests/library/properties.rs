@@ -1,12 +1,10 @@
 //! Properties of the contract that hold for any input, against big integers, floating point and statistics rather
 //! than against another implementation of the same rules.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use nucleus::batch::CallOptions;
 use nucleus::dtype::Dtype;
-use nucleus::sampler::Entry;
+use nucleus::plan::Entry;
 use nucleus::semantics::arith::Scalar;
 use nucleus::semantics::draw::remainder;
 use nucleus::semantics::params::{min_weight, RowParams};

@@ -7,6 +7,7 @@
 //! The plugin is `NUCLEUS_TPU_PLUGIN`, or the libtpu of `make plugins` on a host that shows a TPU. Elsewhere every check
 //! says that it is left out; what judges single operations is then tried on the interpreter alone.
 
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::fs;
@@ -23,7 +24,8 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{emit, pack_params, Path as Way, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, Buffer, Client, CompileOptions, ElementType, Executable, Plugin};
-use nucleus::sampler::{BackendChoice, Entry, PrewarmSpec, Sampler, SamplerOptions};
+use nucleus::plan::{CallShape, Entry};
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
 
 /// One process has one TPU client at a time.
@@ -402,7 +404,7 @@ fn compiled_ahead() {
 
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_compiled_ahead");
     let _ = fs::remove_dir_all(&folder);
-    let calls = PrewarmSpec {
+    let calls = CallShape {
         entry: Entry::Automatic,
         batch: 16,
         vocab: 32_000,

@@ -1,8 +1,6 @@
 //! The whole grid of TPU programs: every generation compiles them, and the interpreter runs each of them. It takes about two
 //! hours on two cores: `make test-tpu-full` runs it.
 
-mod common;
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,13 +9,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use common::tpu::{chip, kinds_from, problem_of, some_hundredths, spec, Cases, GENERATIONS};
-use common::*;
+use crate::common::tpu::{chip, kinds_from, problem_of, some_hundredths, spec, Cases, GENERATIONS};
+use crate::common::*;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::pjrt::LIBTPU_AHEAD_ENVIRONMENT;
-use nucleus::sampler::{Entry, PrewarmSpec};
+use nucleus::plan::{CallShape, Entry};
 use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
@@ -58,7 +56,7 @@ fn compile(plugin: &Path) -> Compiled {
                             Way::Arbitrary => (Entry::Arbitrary, 128),
                         };
                         let wanted = spec(path, 1, vocab, dtype, debug).wanted;
-                        let calls = PrewarmSpec { entry, batch: 1, vocab, dtype, stable: true, wanted };
+                        let calls = CallShape { entry, batch: 1, vocab, dtype, stable: true, wanted };
                         let options = AheadOptions {
                             plugin: Some(plugin.to_owned()),
                             topology: Some(topology.to_owned()),

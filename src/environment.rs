@@ -1,0 +1,36 @@
+//! The environment variables that configure the library.
+//!
+//! They name code that the process will run, so a process that runs with more rights than its user has (setuid,
+//! setgid, file capabilities) ignores them, as `secure_getenv(3)` does.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// Names a plugin when the options name none.
+pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
+
+/// Names a directory of compiled programs when the options name none.
+pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
+
+/// Names the level of the log when the host has called no function to set it.
+pub const LOG_VARIABLE: &str = "NUCLEUS_LOG";
+
+/// The value of a variable. Empty counts as not set, and so does everything in a process with raised privileges.
+pub(crate) fn variable(name: &str) -> Option<OsString> {
+    if has_raised_privileges() {
+        return None;
+    }
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+/// The path in a variable.
+pub(crate) fn path(name: &str) -> Option<PathBuf> {
+    variable(name).map(PathBuf::from)
+}
+
+/// Whether the kernel started this process in secure-execution mode (`AT_SECURE` in getauxval(3)).
+#[allow(unsafe_code)]
+fn has_raised_privileges() -> bool {
+    // SAFETY: getauxval only reads the process's auxiliary vector, and gives 0 for an entry that is not there.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}

@@ -1,0 +1,114 @@
+//! The rules that decide which entries survive, what they weigh and what a row reports.
+//!
+//! Every backend and every kernel calls these functions. Only the reference states the rules a second time, on
+//! purpose: the tests compare the two.
+
+use super::arith::Arith;
+use super::clean::NEG_INF_KEY;
+use super::weights::MAX_WEIGHT;
+
+/// Row status bit: the row has no finite candidate, so its token is −1.
+pub const ROW_NO_CANDIDATE: u32 = 1;
+/// Row status bit: the row held a NaN, which counted as −inf.
+pub const ROW_HAD_NAN: u32 = 2;
+/// Every row status bit that exists.
+pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN;
+
+/// The token, and `greedy_sampled`, of a row without a candidate.
+pub const NO_TOKEN: i32 = -1;
+
+/// Whether an order key belongs to a candidate, that is, to anything above −inf.
+#[inline(always)]
+pub fn is_candidate<A: Arith>(a: A, key: A::Int) -> A::Mask {
+    a.lt(a.int(NEG_INF_KEY), key)
+}
+
+/// Whether top-k keeps an entry: its key is above the threshold, or equal to it at a position up to `last_tie`.
+///
+/// Positions are indices in the row, or any numbers that ascend with them.
+#[inline(always)]
+pub fn survives_top_k<A: Arith>(
+    a: A,
+    key: A::Int,
+    position: A::Int,
+    threshold: A::Int,
+    last_tie: A::Int,
+) -> A::Mask {
+    let kept_tie = a.both(a.eq(key, threshold), a.le(position, last_tie));
+    a.either(a.lt(threshold, key), kept_tie)
+}
+
+/// The weight of an entry before top-p and min-p. `sampled` is its weight by temperature.
+///
+/// `survives` says whether top-k kept the entry and it is a candidate. In a greedy row only the entry at
+/// `greedy_sampled`, for which `is_greedy` holds, has weight.
+#[inline(always)]
+pub fn row_weight<A: Arith>(
+    a: A,
+    survives: A::Mask,
+    greedy_row: A::Mask,
+    is_greedy: A::Mask,
+    sampled: A::Int,
+) -> A::Int {
+    let greedy = a.select(is_greedy, a.int(MAX_WEIGHT), a.int(0));
+    a.select(survives, a.select(greedy_row, greedy, sampled), a.int(0))
+}
+
+/// The least weight that survives both top-p and min-p. `top_p_threshold` is 0 where top-p is off.
+#[inline(always)]
+pub fn least_weight<A: Arith>(a: A, top_p_threshold: A::Int, min_weight: A::Int) -> A::Int {
+    a.max(top_p_threshold, min_weight)
+}
+
+/// The weight if it is at least `least`, else 0.
+#[inline(always)]
+pub fn kept_weight<A: Arith>(a: A, weight: A::Int, least: A::Int) -> A::Int {
+    a.select(a.lt(weight, least), a.int(0), weight)
+}
+
+/// The status bits of a row.
+#[inline(always)]
+pub fn row_status<A: Arith>(a: A, no_candidate: A::Mask, had_nan: A::Mask) -> A::Int {
+    let bit = |mask, bit: u32| a.select(mask, a.int(bit as i32), a.int(0));
+    a.or(bit(no_candidate, ROW_NO_CANDIDATE), bit(had_nan, ROW_HAD_NAN))
+}
+
+/// The token that a row reports: `token`, or −1 where there is no candidate.
+#[inline(always)]
+pub fn reported_token<A: Arith>(a: A, no_candidate: A::Mask, token: A::Int) -> A::Int {
+    a.select(no_candidate, a.int(NO_TOKEN), token)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arith::Scalar;
+    use super::*;
+
+    #[test]
+    fn ties_survive_up_to_the_last_one() {
+        let survives = |key, position| survives_top_k(Scalar, key, position, 7, 3);
+        assert!(survives(8, 100) && survives(7, 3) && survives(7, 0));
+        assert!(!survives(7, 4) && !survives(6, 0));
+    }
+
+    #[test]
+    fn a_greedy_row_has_one_weight() {
+        assert_eq!(row_weight(Scalar, true, false, true, 5), 5);
+        assert_eq!(row_weight(Scalar, true, true, true, 5), MAX_WEIGHT);
+        assert_eq!(row_weight(Scalar, true, true, false, 5), 0);
+        assert_eq!(row_weight(Scalar, false, true, true, 5), 0);
+    }
+
+    #[test]
+    fn the_larger_limit_decides() {
+        assert_eq!((least_weight(Scalar, 3, 5), least_weight(Scalar, 5, 3)), (5, 5));
+        assert_eq!((kept_weight(Scalar, 5, 5), kept_weight(Scalar, 4, 5)), (5, 0));
+    }
+
+    #[test]
+    fn status_bits_are_independent() {
+        assert_eq!(row_status(Scalar, false, false), 0);
+        assert_eq!(row_status(Scalar, true, true) as u32, ROW_STATUS_BITS);
+        assert_eq!((reported_token(Scalar, true, 4), reported_token(Scalar, false, 4)), (NO_TOKEN, 4));
+    }
+}

@@ -1,0 +1,12 @@
+//! The tests of the library and its backends, one test program so that they link once.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod agreement;
+mod bad_plugins;
+mod builtin_backend;
+mod compile_ahead;
+mod header;
+mod pjrt_layer;
+mod properties;

@@ -10,3 +10,4 @@ mod compile_ahead;
 mod header;
 mod pjrt_layer;
 mod properties;
+mod structure;

@@ -1,14 +1,18 @@
-//! The C ABI: flat functions over opaque handles. `types` holds the structs, `convert` checks arguments, `guard`
+//! The C ABI: flat functions over opaque handles. `types` holds the structs, the other files check arguments, `guard`
 //! stops panics; here are the functions, whose comments are the header's.
 #![allow(unsafe_code)]
 // The names are C's.
 #![allow(non_camel_case_types)]
 
-mod convert;
+mod arrays;
+mod calls;
+mod enums;
 mod float_environment;
 mod guard;
 mod info;
 mod log;
+mod options;
+mod pointers;
 mod structs;
 mod types;
 
@@ -85,7 +89,7 @@ pub unsafe extern "C" fn nuc_sampler_options_init(
     struct_size: usize,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let defaults = convert::default_sampler_options();
+    let defaults = options::default_sampler_options();
     // SAFETY: the caller vouches for both pointers.
     unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
 }
@@ -109,7 +113,7 @@ pub unsafe extern "C" fn nuc_sampler_create(
         }
         log::from_environment()?;
         // SAFETY: the caller vouches for the options.
-        let options = unsafe { convert::sampler_options(options)? };
+        let options = unsafe { options::sampler_options(options)? };
         let made = Sampler::new(&options)?;
         let strings = info::Strings::of(&made);
         // SAFETY: checked above; the box is freed by nuc_sampler_destroy.
@@ -148,7 +152,7 @@ pub unsafe extern "C" fn nuc_call_options_init(
     struct_size: usize,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let defaults = convert::default_call_options();
+    let defaults = options::default_call_options();
     // SAFETY: the caller vouches for both pointers.
     unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
 }
@@ -186,10 +190,7 @@ impl Call {
             let (sampler, (batch, mut outputs)) = unsafe {
                 let sampler = &handle(self.sampler)?.sampler;
                 let (tokens, status) = (self.tokens, self.row_status);
-                (
-                    sampler,
-                    convert::call(self.batch, self.options, tokens, status, self.debug, sampler.max_k())?,
-                )
+                (sampler, calls::call(self.batch, self.options, tokens, status, self.debug, sampler.max_k())?)
             };
             sampler.sample(entry, &batch, &mut outputs)
         };
@@ -294,7 +295,7 @@ pub unsafe extern "C" fn nuc_prewarm(
     error: *mut nuc_error,
 ) -> nuc_status {
     // SAFETY: the caller vouches for the pointers.
-    unsafe { guard(error, || handle(sampler)?.sampler.prewarm(&convert::prewarm_spec(spec)?)) }
+    unsafe { guard(error, || handle(sampler)?.sampler.prewarm(&options::prewarm_spec(spec)?)) }
 }
 
 /// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)`.
@@ -307,7 +308,7 @@ pub unsafe extern "C" fn nuc_compile_ahead_options_init(
     struct_size: usize,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let defaults = convert::default_compile_ahead_options();
+    let defaults = options::default_compile_ahead_options();
     // SAFETY: the caller vouches for both pointers.
     unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
 }
@@ -337,7 +338,7 @@ pub unsafe extern "C" fn nuc_compile_ahead(
     let body = || {
         log::from_environment()?;
         // SAFETY: the caller vouches for the options.
-        let (options, count) = unsafe { convert::ahead_options(options)? };
+        let (options, count) = unsafe { options::ahead_options(options)? };
         let written = compile_ahead(&options, &|_| {})?;
         if !count.is_null() {
             // SAFETY: not null, its alignment was checked, and the caller vouches for the memory.

@@ -2,11 +2,8 @@
 
 use std::mem::{offset_of, size_of};
 
-use super::convert::{bad, check_pointer};
+use super::pointers::{bad, check_pointer, Result};
 use super::types::*;
-use crate::error::Error;
-
-type Result<T> = std::result::Result<T, Error>;
 
 /// A struct of the ABI.
 ///

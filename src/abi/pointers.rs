@@ -1,0 +1,47 @@
+//! Pointers and strings of the caller.
+
+use libc::c_char;
+use std::ffi::CStr;
+use std::mem::align_of;
+use std::path::PathBuf;
+
+use crate::error::Error;
+
+pub(super) type Result<T> = std::result::Result<T, Error>;
+
+pub(super) fn bad<T>(message: impl Into<String>) -> Result<T> {
+    Err(Error::argument(message))
+}
+
+pub(super) fn check_pointer<T>(pointer: *const T, name: &str) -> Result<()> {
+    if pointer.is_null() {
+        return bad(format!("{name} is null; it must point to the caller's memory"));
+    }
+    if !pointer.is_aligned() {
+        return bad(format!("{name} is {pointer:p}; it must be aligned to {} bytes", align_of::<T>()));
+    }
+    Ok(())
+}
+
+/// A terminated string, or `None` where null.
+///
+/// # Safety
+/// `pointer` is null or points to a terminated string that outlives `'a`.
+pub(super) unsafe fn string<'a>(pointer: *const c_char, name: &str) -> Result<Option<&'a str>> {
+    if pointer.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller vouches for the terminator.
+    let text = unsafe { CStr::from_ptr(pointer) };
+    text.to_str().map(Some).or_else(|_| bad(format!("{name} is not UTF-8")))
+}
+
+/// A path; null and empty are `None`.
+///
+/// # Safety
+/// As for [`string`].
+pub(super) unsafe fn path(pointer: *const c_char, name: &str) -> Result<Option<PathBuf>> {
+    // SAFETY: passed on.
+    let text = unsafe { string(pointer, name)? };
+    Ok(text.filter(|path| !path.is_empty()).map(Into::into))
+}

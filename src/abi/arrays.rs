@@ -1,87 +1,155 @@
-//! Arrays of a call: checked one by one, and against every other.
+//! Array arguments of a call.
 
 use libc::c_void;
 use std::mem::size_of;
 
+use super::memory::{Memory, Use};
 use super::pointers::{bad, check_pointer, Result};
-use crate::dtype::{Dtype, LogitsMut};
+use crate::dtype::{Dtype, Logits, LogitsMut};
 
-/// Arrays of a call, so that each can be checked against every other.
-#[derive(Default)]
-pub(super) struct Regions {
-    list: Vec<(&'static str, usize, usize, bool)>,
+/// An array of the caller: where it is, how long it is, and whether the call reads or writes it.
+///
+/// Its pointer was checked, and its memory is registered for the overlap check. A null pointer means that the caller
+/// did not pass the array.
+pub(super) struct Array<T> {
+    pointer: *mut T,
+    len: usize,
+    usage: Use,
 }
 
-impl Regions {
-    /// Checks alignment and size of an array and notes where it lies. Null is `None`.
-    pub(super) fn note<T>(
-        &mut self,
+impl<T> Array<T> {
+    /// An array of `len` elements that the call reads; `None` is a length that overflows.
+    pub(super) fn read(
+        memory: &mut Memory,
+        name: &'static str,
         pointer: *const T,
         len: Option<usize>,
+    ) -> Result<Array<T>> {
+        Array::new(memory, name, pointer.cast_mut(), len, Use::Read)
+    }
+
+    /// An array of `len` elements that the call writes.
+    pub(super) fn written(
+        memory: &mut Memory,
         name: &'static str,
-        written: bool,
-    ) -> Result<Option<usize>> {
+        pointer: *mut T,
+        len: Option<usize>,
+    ) -> Result<Array<T>> {
+        Array::new(memory, name, pointer, len, Use::Written)
+    }
+
+    fn new(
+        memory: &mut Memory,
+        name: &'static str,
+        pointer: *mut T,
+        len: Option<usize>,
+        usage: Use,
+    ) -> Result<Array<T>> {
         if pointer.is_null() {
-            return Ok(None);
+            return Ok(Array { pointer, len: 0, usage });
         }
         check_pointer(pointer, name)?;
-        let bytes = len.and_then(|len| len.checked_mul(size_of::<T>())).filter(|&b| b <= isize::MAX as usize);
-        let start = pointer as usize;
-        match (bytes, bytes.and_then(|bytes| start.checked_add(bytes))) {
-            (Some(bytes), Some(end)) => {
-                if bytes > 0 {
-                    self.list.push((name, start, end, written));
-                }
-                Ok(Some(bytes / size_of::<T>()))
+        let largest = isize::MAX as usize / size_of::<T>();
+        let Some(len) = len.filter(|&len| len <= largest) else {
+            return bad(format!(
+                "{name} would be larger than the address space; check batch, vocab and row_stride"
+            ));
+        };
+        memory.add(name, pointer as usize, len * size_of::<T>(), usage)?;
+        Ok(Array { pointer, len, usage })
+    }
+
+    /// The elements; `None` if the caller did not pass the array.
+    ///
+    /// # Safety
+    /// The overlap check of the call has passed. The memory is readable, and nothing writes it during `'a`.
+    pub(super) unsafe fn get<'a>(self) -> Option<&'a [T]> {
+        debug_assert!(self.usage == Use::Read);
+        // SAFETY: not null, aligned, of a size that was checked; the caller guarantees the rest.
+        (!self.pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(self.pointer, self.len) })
+    }
+
+    /// The elements, to write; `None` if the caller did not pass the array.
+    ///
+    /// # Safety
+    /// The overlap check of the call has passed. Nothing else reads or writes the memory during `'a`.
+    pub(super) unsafe fn get_mut<'a>(self) -> Option<&'a mut [T]> {
+        debug_assert!(self.usage == Use::Written);
+        // SAFETY: not null, aligned, of a size that was checked; the caller guarantees the rest.
+        (!self.pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(self.pointer, self.len) })
+    }
+}
+
+/// An [`Array`] whose element type is the type of the logits.
+pub(super) enum LogitsArray {
+    F32(Array<f32>),
+    Bf16(Array<u16>),
+    F16(Array<u16>),
+}
+
+impl LogitsArray {
+    pub(super) fn read(
+        memory: &mut Memory,
+        name: &'static str,
+        pointer: *const c_void,
+        len: Option<usize>,
+        dtype: Dtype,
+    ) -> Result<LogitsArray> {
+        LogitsArray::new(memory, name, pointer.cast_mut(), len, dtype, Use::Read)
+    }
+
+    pub(super) fn written(
+        memory: &mut Memory,
+        name: &'static str,
+        pointer: *mut c_void,
+        len: Option<usize>,
+        dtype: Dtype,
+    ) -> Result<LogitsArray> {
+        LogitsArray::new(memory, name, pointer, len, dtype, Use::Written)
+    }
+
+    fn new(
+        memory: &mut Memory,
+        name: &'static str,
+        pointer: *mut c_void,
+        len: Option<usize>,
+        dtype: Dtype,
+        usage: Use,
+    ) -> Result<LogitsArray> {
+        Ok(match dtype {
+            Dtype::F32 => LogitsArray::F32(Array::new(memory, name, pointer.cast(), len, usage)?),
+            Dtype::Bf16 => LogitsArray::Bf16(Array::new(memory, name, pointer.cast(), len, usage)?),
+            Dtype::F16 => LogitsArray::F16(Array::new(memory, name, pointer.cast(), len, usage)?),
+        })
+    }
+
+    /// The logits; empty if the caller did not pass the array.
+    ///
+    /// # Safety
+    /// As for [`Array::get`].
+    pub(super) unsafe fn get<'a>(self) -> Logits<'a> {
+        // SAFETY: the same contract.
+        unsafe {
+            match self {
+                LogitsArray::F32(array) => Logits::F32(array.get().unwrap_or_default()),
+                LogitsArray::Bf16(array) => Logits::Bf16(array.get().unwrap_or_default()),
+                LogitsArray::F16(array) => Logits::F16(array.get().unwrap_or_default()),
             }
-            _ => bad(format!(
-                "{name} would be larger than the address space: batch, vocab or row_stride is wrong"
-            )),
         }
     }
 
-    pub(super) fn check_overlap(&self) -> Result<()> {
-        for (i, a) in self.list.iter().enumerate() {
-            for b in &self.list[..i] {
-                if (a.3 || b.3) && a.1 < b.2 && b.1 < a.2 {
-                    return bad(format!(
-                        "{} ({:#x} to {:#x}) overlaps {} ({:#x} to {:#x}); what is written may overlap nothing else",
-                        a.0, a.1, a.2, b.0, b.1, b.2
-                    ));
-                }
+    /// The array, to write; `None` if the caller did not pass it.
+    ///
+    /// # Safety
+    /// As for [`Array::get_mut`].
+    pub(super) unsafe fn get_mut<'a>(self) -> Option<LogitsMut<'a>> {
+        // SAFETY: the same contract.
+        unsafe {
+            match self {
+                LogitsArray::F32(array) => array.get_mut().map(LogitsMut::F32),
+                LogitsArray::Bf16(array) => array.get_mut().map(LogitsMut::Bf16),
+                LogitsArray::F16(array) => array.get_mut().map(LogitsMut::F16),
             }
-        }
-        Ok(())
-    }
-}
-
-/// # Safety
-/// `pointer` is null or points to `len` elements, readable and not written during `'a`; alignment was checked.
-pub(super) unsafe fn slice<'a, T>(pointer: *const T, len: Option<usize>) -> Option<&'a [T]> {
-    // SAFETY: `len` is `Some` only where the pointer is not null and its size was checked.
-    len.map(|len| unsafe { std::slice::from_raw_parts(pointer, len) })
-}
-
-/// # Safety
-/// `pointer` is null or points to `len` elements that nothing else touches during `'a`; alignment was checked.
-pub(super) unsafe fn slice_mut<'a, T>(pointer: *mut T, len: Option<usize>) -> Option<&'a mut [T]> {
-    // SAFETY: `len` is `Some` only where the pointer is not null and its size was checked.
-    len.map(|len| unsafe { std::slice::from_raw_parts_mut(pointer, len) })
-}
-
-/// # Safety
-/// As for [`slice_mut`], with elements of `dtype`.
-pub(super) unsafe fn logits_mut<'a>(
-    pointer: *mut c_void,
-    len: Option<usize>,
-    dtype: Dtype,
-) -> Option<LogitsMut<'a>> {
-    // SAFETY: passed on.
-    unsafe {
-        match dtype {
-            Dtype::F32 => slice_mut(pointer.cast(), len).map(LogitsMut::F32),
-            Dtype::Bf16 => slice_mut(pointer.cast(), len).map(LogitsMut::Bf16),
-            Dtype::F16 => slice_mut(pointer.cast(), len).map(LogitsMut::F16),
         }
     }
 }

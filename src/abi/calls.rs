@@ -1,146 +1,228 @@
-//! A sampling call: its raw arguments become a checked batch and its outputs.
+//! Sampling calls: raw arguments become a checked batch and its outputs.
 
-use libc::c_void;
-use std::mem::MaybeUninit;
-
-use super::arrays::{logits_mut, slice, slice_mut, Regions};
-use super::enums::{dtype, flag};
-use super::options::default_call_options;
+use super::arrays::{Array, LogitsArray};
+use super::enums::{check_reserved, dtype};
+use super::guard::guard;
+use super::handle;
+use super::memory::Memory;
+use super::options::call_options;
 use super::pointers::{bad, check_pointer, Result};
-use super::structs::read_struct;
+use super::structs::{read_struct, zeroed};
 use super::types::*;
 use crate::batch::{
     check_vocab, num_elements, resolve_row_stride, Batch, CallOptions, RandomSource, RowArguments,
 };
-use crate::dtype::{Dtype, Logits};
+use crate::dtype::Dtype;
 use crate::outputs::{Outputs, RowArrays};
+use crate::plan::Entry;
+use crate::semantics::rules;
 
-/// Checks a whole call and makes a problem of it.
-///
-/// # Safety
-/// As the header says of the sampling functions. The result must not outlive the call.
-pub(super) unsafe fn call<'a>(
-    batch: *const nuc_batch,
-    options: *const nuc_call_options,
-    tokens: *mut i32,
-    row_status: *mut u32,
-    debug: *const nuc_debug_arrays,
+// The status bits of the header are the status bits of the rules.
+const _: () = {
+    assert!(NUC_ROW_NO_CANDIDATE == rules::ROW_NO_CANDIDATE);
+    assert!(NUC_ROW_HAD_NAN == rules::ROW_HAD_NAN);
+    assert!(NUC_ROW_NO_CANDIDATE | NUC_ROW_HAD_NAN == rules::ROW_STATUS_BITS);
+};
+
+/// The arguments of a sampling function.
+pub(super) struct Call {
+    pub(super) sampler: *const nuc_sampler,
+    pub(super) batch: *const nuc_batch,
+    pub(super) options: *const nuc_call_options,
+    pub(super) tokens: *mut i32,
+    pub(super) row_status: *mut u32,
+    pub(super) debug: *const nuc_debug_arrays,
+    pub(super) error: *mut nuc_error,
+}
+
+impl Call {
+    /// # Safety
+    /// As the header says of the sampling functions.
+    pub(super) unsafe fn run(self, entry: Entry) -> nuc_status {
+        let body = |memory: &mut Memory| {
+            // SAFETY: the caller guarantees the handle and the memory behind every pointer for the whole call.
+            let (sampler, (batch, mut outputs)) = unsafe {
+                let sampler = handle::borrow(self.sampler)?.sampler();
+                (sampler, self.checked(memory, sampler.max_k())?)
+            };
+            sampler.sample(entry, &batch, &mut outputs)
+        };
+        // SAFETY: the caller guarantees `error`.
+        unsafe { guard(self.error, body) }
+    }
+
+    /// Checks every argument but the values of the rows, which [`Batch::new`] checks.
+    ///
+    /// # Safety
+    /// As for [`Call::run`]. The result must not outlive the call.
+    unsafe fn checked<'a>(&self, memory: &mut Memory, max_k: usize) -> Result<(Batch<'a>, Outputs<'a>)> {
+        // SAFETY: the caller guarantees the structs.
+        let (batch, options, debug) = unsafe {
+            (
+                read_struct(memory, self.batch, zeroed())?,
+                call_options(memory, self.options)?,
+                match self.debug.is_null() {
+                    true => zeroed(),
+                    false => read_struct(memory, self.debug, zeroed())?,
+                },
+            )
+        };
+        let shape = Shape::new(&batch, max_k)?;
+        if shape.rows > 0 {
+            check_pointer(batch.logits.cast::<u8>(), "logits")?;
+            check_pointer(self.tokens, "tokens")?;
+        }
+        let inputs = Inputs::new(memory, &batch, &shape)?;
+        let results = Results::new(memory, self.tokens, self.row_status, &debug, &shape)?;
+        memory.check_overlap()?;
+        // SAFETY: the overlap check has passed, and the caller guarantees the memory for the whole call.
+        unsafe { Ok((inputs.batch(&shape, options)?, results.outputs())) }
+    }
+}
+
+/// The checked shape of a call.
+struct Shape {
+    dtype: Dtype,
+    rows: usize,
+    vocab: usize,
+    row_stride: usize,
     max_k: usize,
-) -> Result<(Batch<'a>, Outputs<'a>)> {
-    // SAFETY: integers and pointers, for which zero is valid.
-    let (no_batch, no_debug) = unsafe {
-        (
-            MaybeUninit::<nuc_batch>::zeroed().assume_init(),
-            MaybeUninit::<nuc_debug_arrays>::zeroed().assume_init(),
-        )
-    };
-    // SAFETY: the caller vouches for struct_size, here and below.
-    let b = unsafe { read_struct(batch, no_batch)? };
-    let options = if options.is_null() {
-        default_call_options()
-    } else {
-        // SAFETY: as above.
-        unsafe { read_struct(options, default_call_options())? }
-    };
-    let d = if debug.is_null() {
-        no_debug
-    } else {
-        // SAFETY: as above.
-        unsafe { read_struct(debug, no_debug)? }
-    };
+}
 
-    let stable = flag(options.stable, "stable")?;
-    if b.reserved != 0 {
-        return bad(format!("nuc_batch.reserved is {}; zero the struct before setting fields", b.reserved));
-    }
-    let dtype = dtype(b.dtype)?;
-    check_vocab(b.vocab)?;
-    let row_stride = resolve_row_stride(b.row_stride, b.vocab)?;
-    let rows = b.batch;
-    if rows > 0 {
-        check_pointer(b.logits.cast::<u8>(), "logits")?;
-        check_pointer(tokens, "tokens")?;
-    }
-    let has_seed_or_offset = !b.seed.is_null() || !b.offset.is_null();
-    if !b.random_words.is_null() && has_seed_or_offset {
-        return bad("random_words and seed or offset are both set; set random_words, or seed and offset");
+impl Shape {
+    fn new(batch: &nuc_batch, max_k: usize) -> Result<Shape> {
+        let advice = "set the struct to zero before setting fields";
+        check_reserved("nuc_batch.reserved", batch.reserved, advice)?;
+        check_vocab(batch.vocab)?;
+        Ok(Shape {
+            dtype: dtype(batch.dtype)?,
+            rows: batch.batch,
+            vocab: batch.vocab,
+            row_stride: resolve_row_stride(batch.row_stride, batch.vocab)?,
+            max_k,
+        })
     }
 
-    let elements = num_elements(rows, b.vocab, row_stride);
-    let (per_row, per_word) = (Some(rows), rows.checked_mul(4));
-    let (wide, slots) = (rows.checked_mul(b.vocab), rows.checked_mul(max_k));
+    /// The length of an array with `width` elements per row; `None` if it overflows.
+    fn elements(&self, width: usize) -> Option<usize> {
+        self.rows.checked_mul(width)
+    }
+}
 
-    let mut regions = Regions::default();
-    let logits_len = match dtype {
-        Dtype::F32 => regions.note(b.logits.cast::<f32>(), elements, "logits", false)?,
-        Dtype::Bf16 | Dtype::F16 => regions.note(b.logits.cast::<u16>(), elements, "logits", false)?,
-    };
-    let k_len = regions.note(b.k, per_row, "k", false)?;
-    let p_len = regions.note(b.p, per_row, "p", false)?;
-    let min_p_len = regions.note(b.min_p, per_row, "min_p", false)?;
-    let temperature_len = regions.note(b.temperature, per_row, "temperature", false)?;
-    let words_len = regions.note(b.random_words, per_word, "random_words", false)?;
-    let seed_len = regions.note(b.seed, per_row, "seed", false)?;
-    let offset_len = regions.note(b.offset, per_row, "offset", false)?;
-    let mut note_logits = |pointer: *mut c_void, len, name| match dtype {
-        Dtype::F32 => regions.note(pointer.cast::<f32>(), len, name, true),
-        Dtype::Bf16 | Dtype::F16 => regions.note(pointer.cast::<u16>(), len, name, true),
-    };
-    let topk_logits_len = note_logits(d.topk_logits_unsorted, wide, "topk_logits_unsorted")?;
-    let topk_logits_k_len = note_logits(d.topk_logits_k, slots, "topk_logits_k")?;
-    let tokens_len = regions.note(tokens, per_row, "tokens", true)?;
-    let status_len = regions.note(row_status, per_row, "row_status", true)?;
-    let greedy_len = regions.note(d.greedy_sampled, per_row, "greedy_sampled", true)?;
-    let high_len =
-        regions.note(d.random_unnorm_cdf_sampled_high, per_row, "random_unnorm_cdf_sampled_high", true)?;
-    let low_len =
-        regions.note(d.random_unnorm_cdf_sampled_low, per_row, "random_unnorm_cdf_sampled_low", true)?;
-    let next_len = regions.note(d.next_tokens, per_row, "next_tokens", true)?;
-    let probs = "topk_topp_unnorm_probs_i32_unsorted";
-    let probs_len = regions.note(d.topk_topp_unnorm_probs_i32_unsorted, wide, probs, true)?;
-    let indices_k_len = regions.note(d.topk_indices_k, slots, "topk_indices_k", true)?;
-    let probs_k_len =
-        regions.note(d.topk_topp_unnorm_probs_i32_k, slots, "topk_topp_unnorm_probs_i32_k", true)?;
-    regions.check_overlap()?;
+/// The arrays that a call reads.
+struct Inputs {
+    logits: LogitsArray,
+    k: Array<i32>,
+    p: Array<f32>,
+    min_p: Array<f32>,
+    temperature: Array<f32>,
+    random_words: Array<u32>,
+    seed: Array<u64>,
+    offset: Array<u64>,
+}
 
-    // SAFETY: each pointer with a length is aligned, its size does not overflow, what is written overlaps nothing
-    // else, and the caller vouches that the memory is there for the whole call, with no one else writing it.
-    unsafe {
-        let logits = match dtype {
-            Dtype::F32 => Logits::F32(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
-            Dtype::Bf16 => Logits::Bf16(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
-            Dtype::F16 => Logits::F16(slice(b.logits.cast(), logits_len).unwrap_or(&[])),
+impl Inputs {
+    fn new(memory: &mut Memory, batch: &nuc_batch, shape: &Shape) -> Result<Inputs> {
+        if !batch.random_words.is_null() && !(batch.seed.is_null() && batch.offset.is_null()) {
+            return bad(
+                "random_words and seed or offset are both set; set random_words, or seed and offset, but not both",
+            );
+        }
+        let elements = num_elements(shape.rows, shape.vocab, shape.row_stride);
+        let per_row = Some(shape.rows);
+        Ok(Inputs {
+            logits: LogitsArray::read(memory, "logits", batch.logits, elements, shape.dtype)?,
+            k: Array::read(memory, "k", batch.k, per_row)?,
+            p: Array::read(memory, "p", batch.p, per_row)?,
+            min_p: Array::read(memory, "min_p", batch.min_p, per_row)?,
+            temperature: Array::read(memory, "temperature", batch.temperature, per_row)?,
+            random_words: Array::read(memory, "random_words", batch.random_words, shape.elements(4))?,
+            seed: Array::read(memory, "seed", batch.seed, per_row)?,
+            offset: Array::read(memory, "offset", batch.offset, per_row)?,
+        })
+    }
+
+    /// # Safety
+    /// As for [`Array::get`].
+    unsafe fn batch<'a>(self, shape: &Shape, options: CallOptions) -> Result<Batch<'a>> {
+        // SAFETY: the same contract.
+        let (logits, arguments) = unsafe {
+            let random = match self.random_words.get() {
+                Some(words) => RandomSource::Words(words),
+                None => RandomSource::Seeds { seed: self.seed.get(), offset: self.offset.get() },
+            };
+            let (k, p) = (self.k.get(), self.p.get());
+            let (min_p, temperature) = (self.min_p.get(), self.temperature.get());
+            (self.logits.get(), RowArguments { k, p, min_p, temperature, random })
         };
-        let random = match slice(b.random_words, words_len) {
-            Some(words) => RandomSource::Words(words),
-            None => {
-                RandomSource::Seeds { seed: slice(b.seed, seed_len), offset: slice(b.offset, offset_len) }
+        Batch::new(logits, shape.rows, shape.vocab, shape.row_stride, &arguments, options)
+    }
+}
+
+/// The arrays that a call writes.
+struct Results {
+    tokens: Array<i32>,
+    row_status: Array<u32>,
+    greedy_sampled: Array<i32>,
+    topk_logits: LogitsArray,
+    weights: Array<i32>,
+    random_high: Array<u32>,
+    random_low: Array<u32>,
+    next_tokens: Array<i32>,
+    indices_k: Array<i32>,
+    topk_logits_k: LogitsArray,
+    weights_k: Array<i32>,
+}
+
+impl Results {
+    fn new(
+        memory: &mut Memory,
+        tokens: *mut i32,
+        row_status: *mut u32,
+        debug: &nuc_debug_arrays,
+        shape: &Shape,
+    ) -> Result<Results> {
+        let (per_row, wide, slots) =
+            (Some(shape.rows), shape.elements(shape.vocab), shape.elements(shape.max_k));
+        let (high, low) = (debug.random_unnorm_cdf_sampled_high, debug.random_unnorm_cdf_sampled_low);
+        let weights = debug.topk_topp_unnorm_probs_i32_unsorted;
+        let weights_k = debug.topk_topp_unnorm_probs_i32_k;
+        let (logits, logits_k) = (debug.topk_logits_unsorted, debug.topk_logits_k);
+        Ok(Results {
+            tokens: Array::written(memory, "tokens", tokens, per_row)?,
+            row_status: Array::written(memory, "row_status", row_status, per_row)?,
+            greedy_sampled: Array::written(memory, "greedy_sampled", debug.greedy_sampled, per_row)?,
+            topk_logits: LogitsArray::written(memory, "topk_logits_unsorted", logits, wide, shape.dtype)?,
+            weights: Array::written(memory, "topk_topp_unnorm_probs_i32_unsorted", weights, wide)?,
+            random_high: Array::written(memory, "random_unnorm_cdf_sampled_high", high, per_row)?,
+            random_low: Array::written(memory, "random_unnorm_cdf_sampled_low", low, per_row)?,
+            next_tokens: Array::written(memory, "next_tokens", debug.next_tokens, per_row)?,
+            indices_k: Array::written(memory, "topk_indices_k", debug.topk_indices_k, slots)?,
+            topk_logits_k: LogitsArray::written(memory, "topk_logits_k", logits_k, slots, shape.dtype)?,
+            weights_k: Array::written(memory, "topk_topp_unnorm_probs_i32_k", weights_k, slots)?,
+        })
+    }
+
+    /// # Safety
+    /// As for [`Array::get_mut`].
+    unsafe fn outputs<'a>(self) -> Outputs<'a> {
+        // SAFETY: the same contract.
+        unsafe {
+            Outputs {
+                tokens: self.tokens.get_mut(),
+                row_status: self.row_status.get_mut(),
+                greedy_sampled: self.greedy_sampled.get_mut(),
+                random_high: self.random_high.get_mut(),
+                random_low: self.random_low.get_mut(),
+                next_tokens: self.next_tokens.get_mut(),
+                wide: RowArrays {
+                    topk_logits: self.topk_logits.get_mut(),
+                    weights: self.weights.get_mut(),
+                    indices_k: self.indices_k.get_mut(),
+                    topk_logits_k: self.topk_logits_k.get_mut(),
+                    weights_k: self.weights_k.get_mut(),
+                },
             }
-        };
-        let arguments = RowArguments {
-            k: slice(b.k, k_len),
-            p: slice(b.p, p_len),
-            min_p: slice(b.min_p, min_p_len),
-            temperature: slice(b.temperature, temperature_len),
-            random,
-        };
-        let options = CallOptions { stable, replace_val: options.replace_val };
-        let batch = Batch::new(logits, rows, b.vocab, row_stride, &arguments, options)?;
-        let outputs = Outputs {
-            tokens: slice_mut(tokens, tokens_len),
-            row_status: slice_mut(row_status, status_len),
-            greedy_sampled: slice_mut(d.greedy_sampled, greedy_len),
-            random_high: slice_mut(d.random_unnorm_cdf_sampled_high, high_len),
-            random_low: slice_mut(d.random_unnorm_cdf_sampled_low, low_len),
-            next_tokens: slice_mut(d.next_tokens, next_len),
-            wide: RowArrays {
-                topk_logits: logits_mut(d.topk_logits_unsorted, topk_logits_len, dtype),
-                weights: slice_mut(d.topk_topp_unnorm_probs_i32_unsorted, probs_len),
-                indices_k: slice_mut(d.topk_indices_k, indices_k_len),
-                topk_logits_k: logits_mut(d.topk_logits_k, topk_logits_k_len, dtype),
-                weights_k: slice_mut(d.topk_topp_unnorm_probs_i32_k, probs_k_len),
-            },
-        };
-        Ok((batch, outputs))
+        }
     }
 }

@@ -1,41 +1,63 @@
-//! Integers that stand for enumerators, bits and flags: checked, and turned into Rust values.
+//! Integers of the C structs that stand for enumerators, flags and bits.
+
+use std::fmt::Debug;
 
 use super::pointers::{bad, Result};
 use super::types::*;
 use crate::dtype::Dtype;
 use crate::kernels::Wanted;
 use crate::plan::Entry;
+use crate::sampler::BackendChoice;
 
-pub(super) const DTYPE_F32: i32 = nuc_dtype::NUC_DTYPE_F32 as i32;
-const DTYPE_BF16: i32 = nuc_dtype::NUC_DTYPE_BF16 as i32;
-const DTYPE_F16: i32 = nuc_dtype::NUC_DTYPE_F16 as i32;
-pub(super) const PATH_AUTO: i32 = nuc_path::NUC_PATH_AUTO as i32;
-const PATH_ARBITRARY: i32 = nuc_path::NUC_PATH_ARBITRARY as i32;
-const PATH_BOUNDED: i32 = nuc_path::NUC_PATH_BOUNDED as i32;
+/// The value that an enumerator of `enumeration` stands for.
+fn lookup<T: Copy>(value: i32, name: &str, enumeration: &str, known: &[(i32, T)]) -> Result<T> {
+    match known.iter().find(|(enumerator, _)| *enumerator == value) {
+        Some((_, meaning)) => Ok(*meaning),
+        None => bad(format!("{name} is {value}; it must be a {enumeration}, 0 to {}", known.len() - 1)),
+    }
+}
+
+pub(super) fn backend(value: i32) -> Result<BackendChoice> {
+    use nuc_backend::*;
+    let known = [
+        (NUC_BACKEND_AUTO as i32, BackendChoice::Auto),
+        (NUC_BACKEND_BUILTIN as i32, BackendChoice::Builtin),
+        (NUC_BACKEND_PJRT as i32, BackendChoice::Pjrt),
+    ];
+    lookup(value, "backend", "nuc_backend", &known)
+}
+
+pub(super) fn dtype(value: i32) -> Result<Dtype> {
+    use nuc_dtype::*;
+    let known = [
+        (NUC_DTYPE_F32 as i32, Dtype::F32),
+        (NUC_DTYPE_BF16 as i32, Dtype::Bf16),
+        (NUC_DTYPE_F16 as i32, Dtype::F16),
+    ];
+    lookup(value, "dtype", "nuc_dtype", &known)
+}
+
+pub(super) fn entry(path: i32) -> Result<Entry> {
+    use nuc_path::*;
+    let known = [
+        (NUC_PATH_AUTO as i32, Entry::Automatic),
+        (NUC_PATH_ARBITRARY as i32, Entry::Arbitrary),
+        (NUC_PATH_BOUNDED as i32, Entry::Bounded),
+    ];
+    lookup(path, "path", "nuc_path", &known)
+}
+
+pub(super) fn option_type(value: i32, name: &str) -> Result<nuc_option_type> {
+    use nuc_option_type::*;
+    let known = [NUC_OPTION_STRING, NUC_OPTION_INT64, NUC_OPTION_FLOAT, NUC_OPTION_BOOL];
+    lookup(value, name, "nuc_option_type", &known.map(|known| (known as i32, known)))
+}
 
 pub(super) fn flag(value: i32, name: &str) -> Result<bool> {
     match value {
         0 => Ok(false),
         1 => Ok(true),
         other => bad(format!("{name} is {other}; it must be 0 or 1")),
-    }
-}
-
-pub(super) fn dtype(value: i32) -> Result<Dtype> {
-    match value {
-        DTYPE_F32 => Ok(Dtype::F32),
-        DTYPE_BF16 => Ok(Dtype::Bf16),
-        DTYPE_F16 => Ok(Dtype::F16),
-        other => bad(format!("dtype is {other}; use a nuc_dtype, 0 to 2")),
-    }
-}
-
-pub(super) fn entry(path: i32) -> Result<Entry> {
-    match path {
-        PATH_AUTO => Ok(Entry::Automatic),
-        PATH_ARBITRARY => Ok(Entry::Arbitrary),
-        PATH_BOUNDED => Ok(Entry::Bounded),
-        other => bad(format!("path is {other}; use a nuc_path, 0 to 2")),
     }
 }
 
@@ -50,4 +72,16 @@ pub(super) fn wanted(wide_arrays: u32) -> Result<Wanted> {
         weights: wants(NUC_WIDE_PROBS),
         slices: wants(NUC_WIDE_K_SLICES),
     })
+}
+
+/// Checks that a reserved field is zero; `advice` says how to get there.
+pub(super) fn check_reserved<T: Debug + Default + PartialEq>(
+    name: &str,
+    value: T,
+    advice: &str,
+) -> Result<()> {
+    if value == T::default() {
+        return Ok(());
+    }
+    bad(format!("{name} is {value:?}; it must be zero: {advice}"))
 }

@@ -1,31 +1,31 @@
-//! Options structs: their defaults, and the checked options that they ask for.
+//! Options structs: their defaults, and the checked options that they describe.
 
-use std::mem::{size_of, MaybeUninit};
+use std::mem::size_of;
 
-use super::enums::*;
-use super::pointers::{bad, check_pointer, path, string, Result};
-use super::structs::read_struct;
+use super::arrays::Array;
+use super::enums::{backend, check_reserved, dtype, entry, flag, option_type, wanted};
+use super::memory::Memory;
+use super::pointers::{bad, path, string, Result};
+use super::structs::{read_struct, zeroed};
 use super::types::*;
 use crate::batch::{check_vocab, CallOptions};
 use crate::compile_ahead::AheadOptions;
 use crate::pjrt::OptionValue;
 use crate::plan::{CallShape, DEFAULT_MAX_K};
-use crate::sampler::{BackendChoice, SamplerOptions};
+use crate::sampler::SamplerOptions;
 
-const BACKEND_AUTO: i32 = nuc_backend::NUC_BACKEND_AUTO as i32;
-const BACKEND_BUILTIN: i32 = nuc_backend::NUC_BACKEND_BUILTIN as i32;
-const BACKEND_PJRT: i32 = nuc_backend::NUC_BACKEND_PJRT as i32;
-const OPTION_STRING: i32 = nuc_option_type::NUC_OPTION_STRING as i32;
-const OPTION_INT64: i32 = nuc_option_type::NUC_OPTION_INT64 as i32;
-const OPTION_FLOAT: i32 = nuc_option_type::NUC_OPTION_FLOAT as i32;
-const OPTION_BOOL: i32 = nuc_option_type::NUC_OPTION_BOOL as i32;
+/// The longest list of options for a plugin.
+const LARGEST_NUM_OPTIONS: usize = 1024;
+/// The longest list of batch sizes to compile for.
+const LARGEST_NUM_BATCHES: usize = 4096;
+/// The largest thread pool.
+const LARGEST_NUM_THREADS: usize = 4096;
 
-/// Default sampler options as the C struct.
 pub(super) fn default_sampler_options() -> nuc_sampler_options {
     let defaults = SamplerOptions::default();
     nuc_sampler_options {
         struct_size: size_of::<nuc_sampler_options>(),
-        backend: BACKEND_AUTO,
+        backend: nuc_backend::NUC_BACKEND_AUTO as i32,
         device_index: defaults.device as i32,
         plugin_path: std::ptr::null(),
         client_options: std::ptr::null(),
@@ -39,7 +39,15 @@ pub(super) fn default_sampler_options() -> nuc_sampler_options {
     }
 }
 
-/// Default options of compiling ahead as the C struct.
+pub(super) fn default_call_options() -> nuc_call_options {
+    let defaults = CallOptions::default();
+    nuc_call_options {
+        struct_size: size_of::<nuc_call_options>(),
+        stable: i32::from(defaults.stable),
+        replace_val: defaults.replace_val,
+    }
+}
+
 pub(super) fn default_compile_ahead_options() -> nuc_compile_ahead_options {
     nuc_compile_ahead_options {
         struct_size: size_of::<nuc_compile_ahead_options>(),
@@ -52,9 +60,9 @@ pub(super) fn default_compile_ahead_options() -> nuc_compile_ahead_options {
         num_batches: 0,
         vocab: 0,
         max_k: DEFAULT_MAX_K,
-        dtype: DTYPE_F32,
-        path: PATH_AUTO,
-        stable: 1,
+        dtype: nuc_dtype::NUC_DTYPE_F32 as i32,
+        path: nuc_path::NUC_PATH_AUTO as i32,
+        stable: i32::from(CallOptions::default().stable),
         wide_arrays: 0,
         smaller_batches: 0,
         reserved: 0,
@@ -62,99 +70,38 @@ pub(super) fn default_compile_ahead_options() -> nuc_compile_ahead_options {
     }
 }
 
-/// Default call options as the C struct.
-pub(super) fn default_call_options() -> nuc_call_options {
-    let defaults = CallOptions::default();
-    nuc_call_options {
-        struct_size: size_of::<nuc_call_options>(),
-        stable: i32::from(defaults.stable),
-        replace_val: defaults.replace_val,
-    }
-}
-
-/// Options for a plugin, of the field named `list`.
-///
-/// # Safety
-/// `options` is null or points to `count` options with terminated strings.
-unsafe fn named_options(
-    options: *const nuc_client_option,
-    count: usize,
-    list: &str,
-) -> Result<Vec<(String, OptionValue)>> {
-    if count > 1024 {
-        return bad(format!("num_{list} is {count}; at most 1024 are taken"));
-    }
-    let mut values = Vec::new();
-    if count > 0 {
-        check_pointer(options, list)?;
-        // SAFETY: not null, aligned, and the caller vouches for `count` elements.
-        let given = unsafe { std::slice::from_raw_parts(options, count) };
-        for (i, option) in given.iter().enumerate() {
-            // SAFETY: the caller vouches for a terminated string.
-            let name = unsafe { string(option.name, &format!("{list}[{i}].name"))? };
-            let Some(name) = name.filter(|name| !name.is_empty()) else {
-                return bad(format!("{list}[{i}].name is null or empty"));
-            };
-            let value = match option.r#type {
-                OPTION_STRING => {
-                    // SAFETY: as above; where the type is another, this field may hold anything.
-                    let text = unsafe { string(option.string_value, &format!("{list}[{i}].string_value"))? };
-                    let Some(text) = text else {
-                        return bad(format!("{list}[{i}].string_value is null, and its type is a string"));
-                    };
-                    OptionValue::Str(text.to_owned())
-                }
-                OPTION_INT64 => OptionValue::I64(option.int64_value),
-                OPTION_FLOAT => OptionValue::F32(option.float_value),
-                OPTION_BOOL => OptionValue::Bool(option.int64_value != 0),
-                other => return bad(format!("{list}[{i}].type is {other}; use a nuc_option_type, 0 to 3")),
-            };
-            if option.reserved != [0; 2] {
-                return bad(format!(
-                    "{list}[{i}].reserved is not zero; zero the struct before setting fields"
-                ));
-            }
-            values.push((name.to_owned(), value));
-        }
-    }
-    Ok(values)
-}
-
 /// # Safety
 /// As the header says of `nuc_sampler_create`.
-pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Result<SamplerOptions> {
+pub(super) unsafe fn sampler_options(
+    memory: &mut Memory,
+    options: *const nuc_sampler_options,
+) -> Result<SamplerOptions> {
     if options.is_null() {
         return Ok(SamplerOptions::default());
     }
-    let defaults = default_sampler_options();
-    // SAFETY: not null; the caller vouches for struct_size.
-    let options = unsafe { read_struct(options, defaults)? };
-    let backend = match options.backend {
-        BACKEND_AUTO => BackendChoice::Auto,
-        BACKEND_BUILTIN => BackendChoice::Builtin,
-        BACKEND_PJRT => BackendChoice::Pjrt,
-        other => return bad(format!("backend is {other}; use a nuc_backend, 0 to 2")),
-    };
+    // SAFETY: not null; the caller guarantees struct_size.
+    let options = unsafe { read_struct(memory, options, default_sampler_options())? };
+    let advice = "initialize the struct with nuc_sampler_options_init";
+    check_reserved("nuc_sampler_options.reserved", options.reserved, advice)?;
     let device = usize::try_from(options.device_index)
         .or_else(|_| bad(format!("device_index is {}; it must be at least 0", options.device_index)))?;
-    if options.num_threads > 4096 {
-        return bad(format!("num_threads is {}; use 0 for one a core, or at most 4096", options.num_threads));
-    }
-    // SAFETY: the caller vouches for the options and their strings.
-    let client_options =
-        unsafe { named_options(options.client_options, options.num_client_options, "client_options")? };
-    let write_programs = flag(options.write_programs, "write_programs")?;
-    if options.reserved != 0 {
+    if options.num_threads > LARGEST_NUM_THREADS {
         return bad(format!(
-            "nuc_sampler_options.reserved is {}; fill the struct with nuc_sampler_options_init",
-            options.reserved
+            "num_threads is {}; it must be at most {LARGEST_NUM_THREADS}, or 0 for one thread per core",
+            options.num_threads
         ));
     }
-    // SAFETY: the caller vouches for a terminated string.
-    let (plugin, program_dir) =
-        unsafe { (path(options.plugin_path, "plugin_path")?, path(options.program_dir, "program_dir")?) };
+    let (list, count) = (options.client_options, options.num_client_options);
+    // SAFETY: the caller guarantees the options and the NUL-terminated strings.
+    let (client_options, plugin, program_dir) = unsafe {
+        (
+            plugin_options(memory, "client_options", list, count)?,
+            path(options.plugin_path, "plugin_path")?,
+            path(options.program_dir, "program_dir")?,
+        )
+    };
     Ok(SamplerOptions {
-        backend,
+        backend: backend(options.backend)?,
         plugin,
         client_options,
         device,
@@ -162,17 +109,36 @@ pub(super) unsafe fn sampler_options(options: *const nuc_sampler_options) -> Res
         cache_capacity: options.cache_capacity,
         num_threads: options.num_threads,
         program_dir,
-        write_programs,
+        write_programs: flag(options.write_programs, "write_programs")?,
     })
 }
 
 /// # Safety
+/// `options` is null or points to a `nuc_call_options`.
+pub(super) unsafe fn call_options(
+    memory: &mut Memory,
+    options: *const nuc_call_options,
+) -> Result<CallOptions> {
+    if options.is_null() {
+        return Ok(CallOptions::default());
+    }
+    // SAFETY: not null; the caller guarantees struct_size.
+    let options = unsafe { read_struct(memory, options, default_call_options())? };
+    // All bits zero: a -0.0 is how a caller says that zeros are intended.
+    if options.stable == 0 && options.replace_val.to_bits() == 0 {
+        return bad(
+            "nuc_call_options is zero (stable = 0, replace_val = 0), which looks like a struct that was not \
+             initialized; initialize it with nuc_call_options_init, or set replace_val to -0.0 if stable = 0 is intended",
+        );
+    }
+    Ok(CallOptions { stable: flag(options.stable, "stable")?, replace_val: options.replace_val })
+}
+
+/// # Safety
 /// As the header says of `nuc_prewarm`.
-pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<CallShape> {
-    // SAFETY: every field is an integer, for which zero is valid.
-    let zero = unsafe { MaybeUninit::<nuc_prewarm_spec>::zeroed().assume_init() };
-    // SAFETY: the caller vouches for struct_size.
-    let spec = unsafe { read_struct(spec, zero)? };
+pub(super) unsafe fn prewarm_spec(memory: &mut Memory, spec: *const nuc_prewarm_spec) -> Result<CallShape> {
+    // SAFETY: the caller guarantees struct_size.
+    let spec = unsafe { read_struct(memory, spec, zeroed())? };
     check_vocab(spec.vocab)?;
     if spec.batch == 0 {
         return bad("batch is 0; it must be at least 1");
@@ -187,40 +153,40 @@ pub(super) unsafe fn prewarm_spec(spec: *const nuc_prewarm_spec) -> Result<CallS
     })
 }
 
-/// The options, and where the number of programs goes: null, or aligned.
+/// The options, and where to write the number of programs.
 ///
 /// # Safety
 /// As the header says of `nuc_compile_ahead`.
-pub(super) unsafe fn ahead_options(
+pub(super) unsafe fn compile_ahead_options(
+    memory: &mut Memory,
     options: *const nuc_compile_ahead_options,
-) -> Result<(AheadOptions, *mut usize)> {
-    // SAFETY: the caller vouches for struct_size.
-    let options = unsafe { read_struct(options, default_compile_ahead_options())? };
-    if options.reserved != 0 {
-        return bad(format!(
-            "nuc_compile_ahead_options.reserved is {}; fill the struct with nuc_compile_ahead_options_init",
-            options.reserved
-        ));
+) -> Result<(AheadOptions, Array<usize>)> {
+    // SAFETY: the caller guarantees struct_size.
+    let options = unsafe { read_struct(memory, options, default_compile_ahead_options())? };
+    let advice = "initialize the struct with nuc_compile_ahead_options_init";
+    check_reserved("nuc_compile_ahead_options.reserved", options.reserved, advice)?;
+    if options.num_batches == 0 || options.num_batches > LARGEST_NUM_BATCHES {
+        return bad(format!("num_batches is {}; it must be 1 to {LARGEST_NUM_BATCHES}", options.num_batches));
     }
-    if options.num_batches == 0 || options.num_batches > 4096 {
-        return bad(format!("num_batches is {}; it must be 1 to 4096", options.num_batches));
-    }
-    check_pointer(options.batches, "batches")?;
-    if !options.programs_written.is_null() {
-        check_pointer(options.programs_written, "programs_written")?;
-    }
-    // SAFETY: not null, aligned, and the caller vouches for the elements and for the strings.
-    let (batches, plugin, topology, plugin_options, output_dir) = unsafe {
+    let batches = Array::read(memory, "batches", options.batches, Some(options.num_batches))?;
+    let count = Array::written(memory, "programs_written", options.programs_written, Some(1))?;
+    let (list, length) = (options.plugin_options, options.num_plugin_options);
+    // SAFETY: the caller guarantees the options and the NUL-terminated strings.
+    let (plugin, topology, plugin_options, output_dir) = unsafe {
         (
-            std::slice::from_raw_parts(options.batches, options.num_batches).to_vec(),
             path(options.plugin_path, "plugin_path")?,
             string(options.topology, "topology")?,
-            named_options(options.plugin_options, options.num_plugin_options, "plugin_options")?,
+            plugin_options(memory, "plugin_options", list, length)?,
             path(options.output_dir, "output_dir")?,
         )
     };
+    memory.check_overlap()?;
+    // SAFETY: nothing that is written overlaps it; the caller guarantees the memory.
+    let Some(batches) = (unsafe { batches.get() }) else {
+        return bad("batches is null; it must point to num_batches batch sizes");
+    };
     let Some(output_dir) = output_dir else {
-        return bad("output_dir is null or empty; it must name a folder for the programs");
+        return bad("output_dir is null or empty; it must name a directory for the programs");
     };
     let calls = CallShape {
         entry: entry(options.path)?,
@@ -236,7 +202,64 @@ pub(super) unsafe fn ahead_options(
         plugin_options,
         smaller_batches: flag(options.smaller_batches, "smaller_batches")?,
         max_k: options.max_k,
-        ..AheadOptions::new(output_dir, batches, calls)
+        ..AheadOptions::new(output_dir, batches.to_vec(), calls)
     };
-    Ok((ahead, options.programs_written))
+    Ok((ahead, count))
+}
+
+/// The options for a plugin in the field `list`.
+///
+/// # Safety
+/// `options` is null or points to `count` options with NUL-terminated strings.
+unsafe fn plugin_options(
+    memory: &mut Memory,
+    list: &'static str,
+    options: *const nuc_client_option,
+    count: usize,
+) -> Result<Vec<(String, OptionValue)>> {
+    if count > LARGEST_NUM_OPTIONS {
+        return bad(format!("num_{list} is {count}; it must be at most {LARGEST_NUM_OPTIONS}"));
+    }
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let options = Array::read(memory, list, options, Some(count))?;
+    memory.check_overlap()?;
+    // SAFETY: nothing that is written overlaps it; the caller guarantees the memory.
+    let Some(options) = (unsafe { options.get() }) else {
+        return bad(format!("{list} is null; it must point to num_{list} = {count} options"));
+    };
+    let named = options.iter().enumerate().map(|(i, option)| {
+        // SAFETY: the caller guarantees the strings.
+        unsafe { plugin_option(option, &format!("{list}[{i}]")) }
+    });
+    named.collect()
+}
+
+/// # Safety
+/// The name, and the string value if the type is a string, are null or NUL-terminated.
+unsafe fn plugin_option(option: &nuc_client_option, place: &str) -> Result<(String, OptionValue)> {
+    // SAFETY: the caller guarantees the string.
+    let name = unsafe { string(option.name, &format!("{place}.name"))? };
+    let Some(name) = name.filter(|name| !name.is_empty()) else {
+        return bad(format!("{place}.name is null or empty; it must be the name of an option"));
+    };
+    let value = match option_type(option.r#type, &format!("{place}.type"))? {
+        nuc_option_type::NUC_OPTION_STRING => {
+            // SAFETY: the caller guarantees the string. With another type the field may hold anything.
+            let text = unsafe { string(option.string_value, &format!("{place}.string_value"))? };
+            let Some(text) = text else {
+                return bad(format!(
+                    "{place}.string_value is null; the type is NUC_OPTION_STRING, so set it"
+                ));
+            };
+            OptionValue::Str(text.to_owned())
+        }
+        nuc_option_type::NUC_OPTION_INT64 => OptionValue::I64(option.int64_value),
+        nuc_option_type::NUC_OPTION_FLOAT => OptionValue::F32(option.float_value),
+        nuc_option_type::NUC_OPTION_BOOL => OptionValue::Bool(option.int64_value != 0),
+    };
+    let advice = "set the struct to zero before setting fields";
+    check_reserved(&format!("{place}.reserved"), option.reserved, advice)?;
+    Ok((name.to_owned(), value))
 }

@@ -1,4 +1,4 @@
-//! A batch to sample: logits and the parameters of their rows, checked.
+//! A batch to sample: logits and the checked parameters of their rows.
 
 use crate::dtype::Logits;
 use crate::error::Error;
@@ -6,10 +6,10 @@ use crate::memory;
 use crate::semantics::params::{check_row, RowParams};
 use crate::semantics::philox;
 
-/// The largest vocabulary. The total of a longer row's weights could exceed the 48 bits that the contract gives it.
+/// The largest vocabulary. With a longer row the total of the weights could exceed its 48 bits.
 pub const LARGEST_VOCAB: usize = 1 << 24;
 
-/// Checks the number of elements in a row.
+/// Checks the number of elements per row.
 pub fn check_vocab(vocab: usize) -> Result<(), Error> {
     if vocab == 0 || vocab > LARGEST_VOCAB {
         return Err(Error::argument(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}")));
@@ -17,12 +17,12 @@ pub fn check_vocab(vocab: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Options that hold for a whole call.
+/// Options of a sampling call, for all of its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CallOptions {
-    /// Top-k keeps exactly k entries, ties at the threshold by lowest index. Otherwise it keeps every such tie.
+    /// Top-k keeps exactly k entries; the lower index wins a tie at the threshold. If false, top-k keeps every such tie.
     pub stable: bool,
-    /// The value of `topk_logits_unsorted` where an entry was masked. Not NaN.
+    /// The value of `topk_logits_unsorted` where top-k removed the entry. Not NaN.
     pub replace_val: f32,
 }
 
@@ -32,7 +32,7 @@ impl Default for CallOptions {
     }
 }
 
-/// The parameter arrays of a batch, one element per row. `None` stands for the default in every row.
+/// The parameter arrays of a batch, one element per row. `None` is the default in every row.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RowArguments<'a> {
     /// Top-k. Default: off.
@@ -43,16 +43,16 @@ pub struct RowArguments<'a> {
     pub min_p: Option<&'a [f32]>,
     /// Temperature. Default: 1.
     pub temperature: Option<&'a [f32]>,
-    /// Where the random words come from.
+    /// The source of the random words.
     pub random: RandomSource<'a>,
 }
 
-/// Where the 128-bit random number of each row comes from.
+/// The source of the 128-bit random number of each row.
 #[derive(Clone, Copy, Debug)]
 pub enum RandomSource<'a> {
     /// Four words per row, the most significant first.
     Words(&'a [u32]),
-    /// Philox4x32-10 of a seed and an offset per row; each is 0 in every row where `None`.
+    /// Philox4x32-10 of a seed and an offset per row. `None` is 0 in every row.
     Seeds {
         /// The key.
         seed: Option<&'a [u64]>,
@@ -79,7 +79,7 @@ impl RandomSource<'_> {
 }
 
 impl RowArguments<'_> {
-    /// What is wrong with the lengths of the arrays, for `num_rows` rows.
+    /// Checks the lengths of the arrays.
     fn check_lengths(&self, num_rows: usize) -> Result<(), Error> {
         let mut lengths = vec![
             ("k", self.k.map(<[_]>::len), 1),
@@ -118,7 +118,7 @@ fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
     array.map_or(default, |array| array[row])
 }
 
-/// Logits and the parameters of their rows, checked.
+/// Logits and the parameters of their rows. It exists only for arguments that passed every check.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     logits: Logits<'a>,
@@ -131,7 +131,9 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// Checks the caller's arguments and derives each row's parameters and random words.
     ///
-    /// `logits` holds `(num_rows − 1) · row_stride + vocab` elements. A `row_stride` of 0 means `vocab`.
+    /// `logits` has `(num_rows − 1) · row_stride + vocab` elements. A `row_stride` of 0 means `vocab`.
+    ///
+    /// Fails with [`Error::InvalidArgument`], which names the argument and the row, or [`Error::OutOfMemory`].
     pub fn new(
         logits: Logits<'a>,
         num_rows: usize,
@@ -147,7 +149,7 @@ impl<'a> Batch<'a> {
         Ok(Batch { logits, vocab, row_stride, rows, options })
     }
 
-    /// A batch of rows whose parameters were derived before, for this vocabulary.
+    /// A batch of rows whose parameters were derived earlier, for the same vocabulary.
     pub fn from_params(
         logits: Logits<'a>,
         vocab: usize,
@@ -159,7 +161,7 @@ impl<'a> Batch<'a> {
         Ok(Batch { logits, vocab, row_stride, rows, options })
     }
 
-    /// Checks everything but the rows' parameters, and gives the row stride.
+    /// Checks everything but the parameters of the rows, and returns the row stride.
     fn check_shape(
         logits: Logits<'_>,
         num_rows: usize,
@@ -189,22 +191,22 @@ impl<'a> Batch<'a> {
         self.rows.len()
     }
 
-    /// Whether there is no row.
+    /// Whether the batch has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Elements of a row.
+    /// The number of elements per row.
     pub fn vocab(&self) -> usize {
         self.vocab
     }
 
-    /// All logits: `(len − 1) · row_stride + vocab` elements.
+    /// The logits of all rows: `(len − 1) · row_stride + vocab` elements.
     pub fn logits(&self) -> Logits<'a> {
         self.logits
     }
 
-    /// Elements from the start of one row to the start of the next.
+    /// The distance between the starts of two rows, in elements.
     pub fn row_stride(&self) -> usize {
         self.row_stride
     }
@@ -214,7 +216,7 @@ impl<'a> Batch<'a> {
         &self.rows
     }
 
-    /// The parameters of the rows, to change those that change from step to step.
+    /// The parameters of the rows, for changes between two steps.
     pub fn rows_mut(&mut self) -> &mut [RowParams] {
         &mut self.rows
     }
@@ -230,7 +232,7 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// The row stride that a caller's value stands for; 0 means dense rows.
+/// The row stride in elements; the caller's 0 means dense rows.
 pub fn resolve_row_stride(row_stride: usize, vocab: usize) -> Result<usize, Error> {
     match row_stride {
         0 => Ok(vocab),
@@ -241,7 +243,7 @@ pub fn resolve_row_stride(row_stride: usize, vocab: usize) -> Result<usize, Erro
     }
 }
 
-/// Elements of a logits array; `None` if they overflow.
+/// The number of elements of a logits array; `None` if it overflows.
 pub fn num_elements(num_rows: usize, vocab: usize, row_stride: usize) -> Option<usize> {
     match num_rows {
         0 => Some(0),

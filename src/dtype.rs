@@ -1,11 +1,11 @@
-//! The types of logits, and arrays of them.
+//! The element types of logits, and arrays of logits.
 
 use serde::{Deserialize, Serialize};
 
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean;
 
-/// The type of a logits array.
+/// The element type of a logits array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Dtype {
     /// IEEE binary32.
@@ -17,7 +17,7 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    /// Bytes of one element.
+    /// The size of one element in bytes.
     pub fn size(self) -> usize {
         match self {
             Dtype::F32 => 4,
@@ -25,7 +25,7 @@ impl Dtype {
         }
     }
 
-    /// `value` rounded to this type (nearest, ties to even), as bits.
+    /// `value` rounded to this type (to nearest, ties to even), as bits.
     pub fn round(self, value: f32) -> u32 {
         match self {
             Dtype::F32 => value.to_bits(),
@@ -34,7 +34,7 @@ impl Dtype {
         }
     }
 
-    /// f32 bits of an element of this type given as its bits. Exact.
+    /// An element of this type as f32. Both are bits. Exact.
     pub fn widen(self, bits: u32) -> u32 {
         match self {
             Dtype::F32 => bits,
@@ -43,7 +43,7 @@ impl Dtype {
         }
     }
 
-    /// The cleaned value of an element, in the bits of this type.
+    /// The cleaned value of an element. Both are bits of this type.
     pub fn clean(self, bits: u32) -> u32 {
         let wide = self.widen(bits) as i32;
         match self {
@@ -54,12 +54,12 @@ impl Dtype {
     }
 }
 
-/// −inf in the bits of bfloat16.
+/// −inf as bits of a bfloat16.
 pub const BF16_NEG_INF: i32 = 0xff80;
-/// −inf in the bits of binary16.
+/// −inf as bits of a binary16.
 pub const F16_NEG_INF: i32 = 0xfc00;
 
-/// Logits of one row or of many, borrowed from the caller; 16-bit types as their bits.
+/// Logits of one or more rows, borrowed from the caller. 16-bit types are given as their bits.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum Logits<'a> {
@@ -78,7 +78,7 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// Number of elements.
+    /// The number of elements.
     pub fn len(self) -> usize {
         match self {
             Logits::F32(x) => x.len(),
@@ -86,7 +86,7 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// Whether there is no element.
+    /// Whether the array is empty.
     pub fn is_empty(self) -> bool {
         self.len() == 0
     }
@@ -100,7 +100,7 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// The bits of one element, zero-extended.
+    /// The bits of one element, zero-extended to 32.
     pub fn bits(self, index: usize) -> u32 {
         match self {
             Logits::F32(x) => x[index].to_bits(),
@@ -109,7 +109,7 @@ impl<'a> Logits<'a> {
     }
 }
 
-/// A writable array of the logits' type; see [`Logits`].
+/// A writable array of logits; see [`Logits`].
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub enum LogitsMut<'a> {
@@ -119,7 +119,7 @@ pub enum LogitsMut<'a> {
 }
 
 impl<'a> LogitsMut<'a> {
-    /// Writes the element with these bits.
+    /// Writes one element, given as bits.
     #[inline(always)]
     pub fn set(&mut self, index: usize, bits: u32) {
         match self {
@@ -128,7 +128,7 @@ impl<'a> LogitsMut<'a> {
         }
     }
 
-    /// Writes these bits everywhere.
+    /// Writes the same bits to every element.
     pub fn fill(&mut self, bits: u32) {
         match self {
             LogitsMut::F32(x) => x.fill(f32::from_bits(bits)),
@@ -136,7 +136,7 @@ impl<'a> LogitsMut<'a> {
         }
     }
 
-    /// Number of elements.
+    /// The number of elements.
     pub fn len(&self) -> usize {
         match self {
             LogitsMut::F32(x) => x.len(),
@@ -144,12 +144,12 @@ impl<'a> LogitsMut<'a> {
         }
     }
 
-    /// Whether there is no element.
+    /// Whether the array is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Cuts off the first `len` elements.
+    /// Removes the first `len` elements and returns them.
     pub(crate) fn split_off_front(&mut self, len: usize) -> LogitsMut<'a> {
         match self {
             LogitsMut::F32(x) => LogitsMut::F32(split_off_front(x, len)),
@@ -159,6 +159,7 @@ impl<'a> LogitsMut<'a> {
     }
 }
 
+/// Removes the first `len` elements of a slice and returns them.
 pub(crate) fn split_off_front<'a, T>(array: &mut &'a mut [T], len: usize) -> &'a mut [T] {
     let (front, rest) = std::mem::take(array).split_at_mut(len);
     *array = rest;

@@ -1,7 +1,7 @@
 //! The environment variables that configure the library.
 //!
-//! They name code that the process will run, so a process that runs with more rights than its user has (setuid,
-//! setgid, file capabilities) ignores them, as `secure_getenv(3)` does.
+//! They name code that the process will run. A process that has more rights than its user (setuid, setgid, file
+//! capabilities) therefore ignores them, like `secure_getenv(3)`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
 /// Names a directory of compiled programs when the options name none.
 pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
 
-/// Names the level of the log when the host has called no function to set it.
+/// Names the level of the log when `nuc_set_log` has not set it.
 pub const LOG_VARIABLE: &str = "NUCLEUS_LOG";
 
-/// The value of a variable. Empty counts as not set, and so does everything in a process with raised privileges.
+/// The value of a variable; `None` if it is not set or empty, or if the process has raised privileges.
 pub(crate) fn variable(name: &str) -> Option<OsString> {
     if has_raised_privileges() {
         return None;
@@ -23,7 +23,7 @@ pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The path in a variable.
+/// The path in a variable; `None` as for [`variable`].
 pub(crate) fn path(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from)
 }
@@ -31,6 +31,6 @@ pub(crate) fn path(name: &str) -> Option<PathBuf> {
 /// Whether the kernel started this process in secure-execution mode (`AT_SECURE` in getauxval(3)).
 #[allow(unsafe_code)]
 fn has_raised_privileges() -> bool {
-    // SAFETY: getauxval only reads the process's auxiliary vector, and gives 0 for an entry that is not there.
+    // SAFETY: getauxval only reads the auxiliary vector of the process, and returns 0 for a missing entry.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

@@ -1,4 +1,4 @@
-//! The errors of the library, before the C ABI turns them into a status and a message.
+//! The errors of the library. The C ABI turns them into a status and a message.
 
 use std::sync::Arc;
 
@@ -7,25 +7,25 @@ use crate::pjrt;
 /// The error of a call. Its display text is the message that the caller reads.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument is wrong. The text names it, its value, and what would be right.
+    /// An argument is wrong. The text names the argument, its value, and what would be right.
     #[error("{0}")]
     InvalidArgument(String),
-    /// No plugin lies at the path that was named, or none was named.
+    /// The named plugin does not exist, or none is named.
     #[error("{0}")]
     PluginNotFound(String),
-    /// Memory, threads or another resource of this host ran out. The same call may succeed later.
+    /// Memory, threads or another resource of this host ran out. The same call can succeed later.
     #[error("{0}")]
     OutOfMemory(String),
     /// A file or directory could not be read or written.
     #[error("{0}")]
     Io(String),
-    /// The plugin, or the device behind it, refused.
+    /// The plugin or its device failed.
     #[error(transparent)]
     Pjrt(#[from] pjrt::Error),
-    /// A plugin answered what no correct plugin answers, or this library has a defect.
+    /// A plugin returned something that no correct plugin returns, or this library has a defect.
     #[error("{0}")]
     Internal(String),
-    /// The error of an attempt that several calls waited for.
+    /// The error of a compilation that several calls waited for.
     #[error(transparent)]
     Shared(Arc<Error>),
 }

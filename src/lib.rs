@@ -1,6 +1,8 @@
 //! nucleus chooses the next token of a language model: exact greedy, top-k, top-p and min-p sampling over
-//! `[batch, vocab]` logits, bit-identical on every backend. The C ABI in `include/nucleus.h` is the product;
-//! this crate is also an `rlib` so that its parts can be tested.
+//! `[batch, vocab]` logits, bit-identical on every backend.
+//!
+//! The product is the C ABI in `include/nucleus.h`. The crate is also an `rlib`, for its tests and the command-line
+//! tool; its Rust interface is not stable.
 #![deny(unsafe_code)]
 
 pub mod abi;
@@ -15,6 +17,7 @@ pub mod kernels;
 mod memory;
 pub mod mlir;
 pub mod outputs;
+mod panics;
 mod parallel;
 pub mod pjrt;
 pub mod plan;

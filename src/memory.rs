@@ -1,10 +1,10 @@
-//! Allocations whose size a caller decides: they fail with an error instead of ending the process.
+//! Fallible allocations, for every size that a caller decides. An infallible one would end the process.
 
 use bytemuck::Zeroable;
 
 use crate::error::Error;
 
-/// `len` zeroed elements. Large ones come from the system without being touched.
+/// `len` zeroed elements. A large vector is not touched: the system supplies zeroed pages.
 pub(crate) fn zeroed<T: Zeroable>(len: usize, purpose: &str) -> Result<Vec<T>, Error> {
     bytemuck::allocation::try_zeroed_slice_box(len)
         .map(Vec::from)
@@ -18,7 +18,7 @@ pub(crate) fn filled<T: Clone>(len: usize, value: T, purpose: &str) -> Result<Ve
     Ok(list)
 }
 
-/// An empty vector with room for `capacity` elements.
+/// An empty vector with space for `capacity` elements.
 pub(crate) fn with_capacity<T>(capacity: usize, purpose: &str) -> Result<Vec<T>, Error> {
     let mut list = Vec::new();
     list.try_reserve_exact(capacity)
@@ -26,7 +26,7 @@ pub(crate) fn with_capacity<T>(capacity: usize, purpose: &str) -> Result<Vec<T>,
     Ok(list)
 }
 
-/// Collects `len` items, or the first error of one.
+/// The first `len` items, or the first error among them.
 pub(crate) fn collected<T>(
     len: usize,
     purpose: &str,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absurd_sizes_are_errors() {
+    fn sizes_beyond_memory_are_errors() {
         for outcome in [
             zeroed::<u64>(usize::MAX / 16, "a test"),
             filled(usize::MAX / 16, 7_u64, "a test"),

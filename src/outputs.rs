@@ -1,39 +1,41 @@
-//! Where the answers of a batch go.
+//! The output arrays of a batch.
 
 use crate::dtype::{split_off_front, LogitsMut};
+use crate::error::Error;
+use crate::memory;
 
 pub use crate::semantics::rules::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
 
-/// The answers of a row that are one number each.
+/// The results of a row that are single numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RowOutcome {
-    /// The drawn token, −1 where there was no candidate. Equals `greedy_sampled` in greedy rows.
+    /// The drawn token; −1 if there is no candidate. In a greedy row it equals `greedy_sampled`.
     pub next_token: i32,
-    /// Lowest index of the maximum, −1 where there was no candidate.
+    /// The lowest index of the maximum; −1 if there is no candidate.
     pub greedy_sampled: i32,
-    /// `U mod total` of the kept weights; 0 where there was no candidate.
+    /// The random number modulo the total of the kept weights; 0 if there is no candidate.
     pub random_unnorm_cdf_sampled: u64,
-    /// `ROW_*` flags.
+    /// `ROW_*` bits.
     pub status: u32,
 }
 
-/// The wide answers of one row; what is `None` is not wanted and not computed.
+/// The wide outputs: of one row, or of a whole batch with row after row. An array that is `None` is not computed.
 #[derive(Debug, Default)]
 pub struct RowArrays<'a> {
-    /// `[vocab]`: the cleaned value where top-k kept it, else the replace value.
+    /// `[vocab]` per row: the cleaned logit if top-k kept the entry, else the replace value.
     pub topk_logits: Option<LogitsMut<'a>>,
-    /// `[vocab]`: the weight where top-k, top-p and min-p kept it, else 0.
+    /// `[vocab]` per row: the weight if top-k, top-p and min-p kept the entry, else 0.
     pub weights: Option<&'a mut [i32]>,
-    /// `[max_k]`: indices that top-k kept, ascending; −1 in unused slots.
+    /// `[max_k]` per row: the indices that top-k kept, ascending; −1 in unused slots.
     pub indices_k: Option<&'a mut [i32]>,
-    /// `[max_k]`: `topk_logits` at `indices_k`; the replace value in unused slots.
+    /// `[max_k]` per row: `topk_logits` at `indices_k`; the replace value in unused slots.
     pub topk_logits_k: Option<LogitsMut<'a>>,
-    /// `[max_k]`: `weights` at `indices_k`; 0 in unused slots.
+    /// `[max_k]` per row: `weights` at `indices_k`; 0 in unused slots.
     pub weights_k: Option<&'a mut [i32]>,
 }
 
 impl RowArrays<'_> {
-    /// Whether anything is wanted.
+    /// Whether any array is wanted.
     pub fn wants_any(&self) -> bool {
         self.topk_logits.is_some() || self.weights.is_some() || self.wants_slices()
     }
@@ -43,7 +45,7 @@ impl RowArrays<'_> {
         self.indices_k.is_some() || self.topk_logits_k.is_some() || self.weights_k.is_some()
     }
 
-    /// Writes one slot of the k-slices that are wanted; `topk_logit` is bits of the logits' type.
+    /// Writes one slot of the k-slices that are wanted. `topk_logit` is in the bits of the logits' type.
     pub fn set_slot(&mut self, slot: usize, index: i32, topk_logit: u32, weight: i32) {
         if let Some(array) = &mut self.indices_k {
             array[slot] = index;
@@ -56,7 +58,7 @@ impl RowArrays<'_> {
         }
     }
 
-    /// Length of the k-slices that are wanted; 0 where none is.
+    /// The length of the k-slices that are wanted; 0 if none is.
     pub fn slots(&self) -> usize {
         let logits = self.topk_logits_k.as_ref().map_or(0, |x| x.len());
         let ints = [&self.indices_k, &self.weights_k].map(|a| a.as_ref().map_or(0, |x| x.len()));
@@ -64,27 +66,27 @@ impl RowArrays<'_> {
     }
 }
 
-/// The answers of a batch; arrays have one element a row, wide ones `vocab` or `max_k` a row.
+/// The outputs of a batch, one element per row unless said otherwise. An array that is `None` is not wanted.
 #[derive(Debug, Default)]
 pub struct Outputs<'a> {
-    /// One a row.
+    /// See [`RowOutcome::next_token`].
     pub tokens: Option<&'a mut [i32]>,
-    /// `ROW_*` flags.
+    /// See [`RowOutcome::status`].
     pub row_status: Option<&'a mut [u32]>,
     /// See [`RowOutcome::greedy_sampled`].
     pub greedy_sampled: Option<&'a mut [i32]>,
-    /// See [`RowOutcome::random_unnorm_cdf_sampled`], bits 32 to 63.
+    /// Bits 32 to 63 of [`RowOutcome::random_unnorm_cdf_sampled`].
     pub random_high: Option<&'a mut [u32]>,
-    /// Bits 0 to 31.
+    /// Bits 0 to 31 of [`RowOutcome::random_unnorm_cdf_sampled`].
     pub random_low: Option<&'a mut [u32]>,
     /// See [`RowOutcome::next_token`].
     pub next_tokens: Option<&'a mut [i32]>,
-    /// The wide arrays, whole.
+    /// The wide arrays, `vocab` or `max_k` elements per row.
     pub wide: RowArrays<'a>,
 }
 
 impl<'a> Outputs<'a> {
-    /// Writes what is one number a row.
+    /// Writes the outcomes of all rows.
     pub fn set_outcomes(&mut self, outcomes: &[RowOutcome]) {
         fn put<T>(array: &mut Option<&mut [T]>, outcomes: &[RowOutcome], field: impl Fn(&RowOutcome) -> T) {
             if let Some(array) = array {
@@ -99,8 +101,19 @@ impl<'a> Outputs<'a> {
         put(&mut self.next_tokens, outcomes, |o| o.next_token);
     }
 
-    /// Takes the wide arrays apart into one [`RowArrays`] a row.
+    /// Splits the wide arrays into one [`RowArrays`] per row.
     pub fn take_rows(&mut self, rows: usize) -> Vec<RowArrays<'a>> {
+        self.split_rows(rows).collect()
+    }
+
+    /// Splits the wide arrays into one [`RowArrays`] per row. An error leaves them whole.
+    pub fn try_take_rows(&mut self, rows: usize) -> Result<Vec<RowArrays<'a>>, Error> {
+        let mut list = memory::with_capacity(rows, "the outputs of the rows")?;
+        list.extend(self.split_rows(rows));
+        Ok(list)
+    }
+
+    fn split_rows(&mut self, rows: usize) -> impl Iterator<Item = RowArrays<'a>> {
         let RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k } =
             std::mem::take(&mut self.wide);
         let mut logits = [topk_logits, topk_logits_k].map(|array| {
@@ -111,16 +124,33 @@ impl<'a> Outputs<'a> {
             let width = array.as_ref().map_or(0, |array| array.len() / rows.max(1));
             (array, width)
         });
-        (0..rows)
-            .map(|_| {
-                let [topk_logits, topk_logits_k] = logits
-                    .each_mut()
-                    .map(|(array, width)| array.as_mut().map(|array| array.split_off_front(*width)));
-                let [weights, indices_k, weights_k] = ints
-                    .each_mut()
-                    .map(|(array, width)| array.as_mut().map(|array| split_off_front(array, *width)));
-                RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k }
-            })
-            .collect()
+        (0..rows).map(move |_| {
+            let [topk_logits, topk_logits_k] = logits
+                .each_mut()
+                .map(|(array, width)| array.as_mut().map(|array| array.split_off_front(*width)));
+            let [weights, indices_k, weights_k] = ints
+                .each_mut()
+                .map(|(array, width)| array.as_mut().map(|array| split_off_front(array, *width)));
+            RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_get_their_own_part() {
+        let (mut weights, mut slots) = ([1, 2, 3, 4, 5, 6], [0.0, 1.0]);
+        let mut outputs = Outputs::default();
+        outputs.wide.weights = Some(&mut weights);
+        outputs.wide.topk_logits_k = Some(LogitsMut::F32(&mut slots));
+        assert!(matches!(outputs.try_take_rows(usize::MAX / 8), Err(Error::OutOfMemory(_))));
+        let mut rows = outputs.try_take_rows(2).unwrap();
+        assert_eq!(rows.iter().map(RowArrays::slots).collect::<Vec<_>>(), [1, 1]);
+        rows[1].set_slot(0, 7, 2.0f32.to_bits(), 8);
+        assert_eq!(rows[1].weights.as_deref(), Some(&mut [4, 5, 6][..]).map(|x| &*x));
+        assert_eq!(slots, [0.0, 2.0]);
     }
 }

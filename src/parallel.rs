@@ -1,31 +1,56 @@
 //! Work shared among threads that end with the call.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
+use crate::panics::Silence;
 
-/// Does `work` for every item, one thread per core; the first error stops the threads from taking more.
-///
-/// The calling thread takes part, so a host that can start no thread only loses time.
+/// The number of threads that `items` items of work are worth: one per core, and not more than there are items.
+pub(crate) fn num_threads(items: usize) -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(items).max(1)
+}
+
+/// Does `work` for every item, one thread per core. The first error stops the threads from taking more items.
 pub(crate) fn for_each<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(items.len());
-    let next = AtomicUsize::new(0);
-    let worker = || -> Result<(), Error> {
-        while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
-            work(item).inspect_err(|_| next.store(items.len(), Ordering::Relaxed))?;
+    let helpers = vec![(); num_threads(items.len()) - 1];
+    for_each_with(items.iter(), (), helpers, |(), item| work(item))
+}
+
+/// Does `work` for every item, on the calling thread with the workspace `own`, and on one more thread for each workspace
+/// in `helpers`. The first error stops the threads from taking more items.
+///
+/// If a thread cannot start, the others do its share.
+pub(crate) fn for_each_with<T: Send, W: Send>(
+    items: impl Iterator<Item = T> + Send,
+    mut own: W,
+    helpers: Vec<W>,
+    work: impl Fn(&mut W, T) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
+    // `None` once a thread has failed.
+    let items = Mutex::new(Some(items));
+    let lock = || items.lock().unwrap_or_else(PoisonError::into_inner);
+    let worker = |workspace: &mut W| -> Result<(), Error> {
+        loop {
+            let item = lock().as_mut().and_then(Iterator::next);
+            let Some(item) = item else { return Ok(()) };
+            work(workspace, item).inspect_err(|_| *lock() = None)?;
         }
-        Ok(())
     };
     std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..threads)
-            .map_while(|_| std::thread::Builder::new().spawn_scoped(scope, worker).ok())
-            .collect();
-        let mut outcomes = vec![worker()];
-        outcomes.extend(helpers.into_iter().map(|helper| {
-            helper.join().unwrap_or_else(|_| Err(Error::Internal("a worker thread panicked".to_owned())))
+        let start = |mut workspace: W| {
+            let body = move || {
+                let _silence = Silence::begin();
+                worker(&mut workspace)
+            };
+            std::thread::Builder::new().name("nucleus".to_owned()).spawn_scoped(scope, body).ok()
+        };
+        let threads: Vec<_> = helpers.into_iter().map_while(start).collect();
+        let mut outcomes = vec![worker(&mut own)];
+        outcomes.extend(threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(Error::Internal("a worker thread panicked".to_owned())))
         }));
         outcomes.into_iter().collect()
     })
@@ -33,6 +58,8 @@ pub(crate) fn for_each<T: Sync>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -44,6 +71,17 @@ mod tests {
         })
         .unwrap();
         assert!(counts.iter().enumerate().all(|(i, count)| count.load(Ordering::Relaxed) == 1000 + i));
+    }
+
+    #[test]
+    fn every_thread_has_a_workspace_of_its_own() {
+        let mut items = [0; 100];
+        for_each_with(items.iter_mut(), 1, vec![2, 3], |workspace, item| {
+            *item += *workspace;
+            Ok(())
+        })
+        .unwrap();
+        assert!(items.iter().all(|item| (1..=3).contains(item)), "{items:?}");
     }
 
     #[test]

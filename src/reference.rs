@@ -1,99 +1,169 @@
-//! The ground truth: sorts whole rows and counts in 128-bit integers, so that it is plainly right.
+//! The ground truth: it sorts whole rows and counts in 128-bit integers, so that a reader can see that it is right.
 //!
-//! It shares with the other backends only what defines the numbers (cleaning, `q`, `W`); the top-k order, the
-//! nucleus target and the remainder are computed another way here.
+//! It shares with the other backends only the definitions of the numbers: cleaning, `q` and `W`. It states the order of
+//! top-k, the target of top-p, the kept weights and the remainder in its own way, so that a comparison means something.
 
 use std::cmp::Reverse;
 
 use crate::batch::{Batch, CallOptions};
-use crate::dtype::Logits;
+use crate::dtype::{Dtype, Logits};
+use crate::error::Error;
+use crate::memory;
 use crate::outputs::{Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE};
+use crate::parallel;
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
 use crate::semantics::params::RowParams;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
-/// Samples one row and fills the arrays that are wanted.
+/// The memory that one row needs, 17 bytes per element. It can serve any number of rows, one at a time.
+#[derive(Debug)]
+pub struct Scratch {
+    /// The cleaned logits, as f32 bits.
+    cleaned: Vec<i32>,
+    /// The indices in the order of top-k.
+    order: Vec<u32>,
+    /// Whether top-k keeps the entry.
+    kept: Vec<bool>,
+    weights: Vec<i32>,
+    descending: Vec<i32>,
+}
+
+impl Scratch {
+    /// Memory for rows of `vocab` elements.
+    pub fn new(vocab: usize) -> Result<Scratch, Error> {
+        const PURPOSE: &str = "a row of the reference";
+        Ok(Scratch {
+            cleaned: memory::zeroed(vocab, PURPOSE)?,
+            order: memory::zeroed(vocab, PURPOSE)?,
+            kept: memory::filled(vocab, false, PURPOSE)?,
+            weights: memory::zeroed(vocab, PURPOSE)?,
+            descending: memory::zeroed(vocab, PURPOSE)?,
+        })
+    }
+}
+
+/// Samples one row and fills the arrays that are wanted. `scratch` has the length of the row.
 pub fn sample_row(
     row: Logits<'_>,
     params: &RowParams,
     options: CallOptions,
     arrays: &mut RowArrays<'_>,
+    scratch: &mut Scratch,
 ) -> RowOutcome {
     let dtype = row.dtype();
-    let raw: Vec<i32> = (0..row.len()).map(|i| dtype.widen(row.bits(i)) as i32).collect();
-    let cleaned: Vec<i32> = raw.iter().map(|&bits| clean(Scalar, bits)).collect();
-    let key = |i: usize| order_key(Scalar, cleaned[i]);
+    let had_nan = clean_row(row, scratch);
+    sort(scratch);
+    keep(params, options, scratch);
 
-    // Value descending, index ascending.
-    let mut order: Vec<usize> = (0..row.len()).collect();
-    order.sort_by_key(|&i| (Reverse(key(i)), i));
+    let maximum = scratch.order[0] as usize;
+    let no_candidate = scratch.cleaned[maximum] == NEG_INF_BITS;
+    let greedy_sampled = if no_candidate { -1 } else { maximum as i32 };
+    weigh(params, maximum, scratch);
+    if !no_candidate {
+        top_p(params, scratch);
+    }
+    scratch.weights.iter_mut().filter(|w| **w < params.min_weight).for_each(|w| *w = 0);
+    let (next_token, remainder) = draw(params, &scratch.weights);
 
-    let no_candidate = cleaned[order[0]] == NEG_INF_BITS;
-    let greedy_sampled = if no_candidate { -1 } else { order[0] as i32 };
+    write(row, dtype, dtype.round(options.replace_val), scratch, arrays);
+    RowOutcome {
+        next_token,
+        greedy_sampled,
+        random_unnorm_cdf_sampled: remainder,
+        status: if no_candidate { ROW_NO_CANDIDATE } else { 0 } | if had_nan { ROW_HAD_NAN } else { 0 },
+    }
+}
 
-    let k = if params.k == 0 { row.len() } else { params.k as usize };
-    let least = key(order[k - 1]);
-    let mut kept = vec![false; row.len()];
+/// Cleans every entry, and tells whether one is a NaN.
+fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> bool {
+    let mut had_nan = false;
+    for (i, slot) in scratch.cleaned.iter_mut().enumerate() {
+        let bits = row.dtype().widen(row.bits(i)) as i32;
+        had_nan |= is_nan(Scalar, bits);
+        *slot = clean(Scalar, bits);
+    }
+    had_nan
+}
+
+/// Orders the entries: value descending, then index ascending.
+fn sort(scratch: &mut Scratch) {
+    let Scratch { cleaned, order, .. } = scratch;
+    order.iter_mut().enumerate().for_each(|(i, slot)| *slot = i as u32);
+    // No two keys are equal, so a sort that is not stable, and needs no memory, gives the one order.
+    order.sort_unstable_by_key(|&i| (Reverse(order_key(Scalar, cleaned[i as usize])), i));
+}
+
+/// Marks the entries that top-k keeps.
+fn keep(params: &RowParams, options: CallOptions, scratch: &mut Scratch) {
+    let Scratch { cleaned, order, kept, .. } = scratch;
+    let k = if params.k == 0 { order.len() } else { params.k as usize };
+    let threshold = cleaned[order[k - 1] as usize];
     for (rank, &i) in order.iter().enumerate() {
-        kept[i] = rank < k || (!options.stable && key(i) == least);
+        let i = i as usize;
+        kept[i] = rank < k || (!options.stable && cleaned[i] == threshold);
     }
+}
 
-    let max = f32::from_bits(cleaned[order[0]] as u32);
-    let mut weights: Vec<i32> = (0..row.len())
-        .map(|i| {
-            if !kept[i] || cleaned[i] == NEG_INF_BITS {
-                0
-            } else if params.greedy {
-                if i as i32 == greedy_sampled {
-                    MAX_WEIGHT
-                } else {
-                    0
-                }
-            } else {
-                weight(Scalar, quantize(Scalar, max, f32::from_bits(cleaned[i] as u32), params.scale))
-            }
-        })
-        .collect();
-
-    if params.top_p.mantissa != 0 && !no_candidate {
-        let total: u128 = weights.iter().map(|&w| w as u128).sum();
-        let product = params.top_p.mantissa as u128 * total;
-        let target = product.div_ceil(1 << (24 + params.top_p.shift)).max(1);
-        let mut descending = weights.clone();
-        descending.sort_by_key(|&w| Reverse(w));
-        let mut sum = 0u128;
-        let threshold = *descending
-            .iter()
-            .find(|&&w| {
-                sum += w as u128;
-                sum >= target
-            })
-            .expect("the target is at most the total");
-        weights.iter_mut().filter(|w| **w < threshold).for_each(|w| *w = 0);
+/// Weighs the entries that top-k kept.
+fn weigh(params: &RowParams, maximum: usize, scratch: &mut Scratch) {
+    let Scratch { cleaned, kept, weights, .. } = scratch;
+    let largest = f32::from_bits(cleaned[maximum] as u32);
+    for (i, slot) in weights.iter_mut().enumerate() {
+        *slot = match cleaned[i] {
+            _ if !kept[i] => 0,
+            NEG_INF_BITS => 0,
+            _ if params.greedy && i == maximum => MAX_WEIGHT,
+            _ if params.greedy => 0,
+            bits => weight(Scalar, quantize(Scalar, largest, f32::from_bits(bits as u32), params.scale)),
+        };
     }
-    weights.iter_mut().filter(|w| **w < params.min_weight).for_each(|w| *w = 0);
+}
 
+/// Sets the weights to 0 that top-p does not keep. At least one weight is not 0.
+fn top_p(params: &RowParams, scratch: &mut Scratch) {
+    if params.top_p.mantissa == 0 {
+        return;
+    }
+    let Scratch { weights, descending, .. } = scratch;
     let total: u128 = weights.iter().map(|&w| w as u128).sum();
-    let u = params.words.iter().fold(0u128, |u, &word| u << 32 | u128::from(word));
-    let remainder = if total == 0 { 0 } else { u % total };
+    let product = params.top_p.mantissa as u128 * total;
+    let target = product.div_ceil(1 << (24 + params.top_p.shift)).max(1);
+    descending.copy_from_slice(weights);
+    descending.sort_unstable_by_key(|&w| Reverse(w));
     let mut sum = 0u128;
-    let next_token = weights
+    let threshold = *descending
         .iter()
-        .position(|&w| {
+        .find(|&&w| {
             sum += w as u128;
-            sum > remainder
+            sum >= target
         })
-        .map_or(-1, |i| i as i32);
+        .expect("the target is at most the total");
+    weights.iter_mut().filter(|w| **w < threshold).for_each(|w| *w = 0);
+}
 
-    let replace = dtype.round(options.replace_val);
+/// The token, and the random number modulo the total of the weights.
+fn draw(params: &RowParams, weights: &[i32]) -> (i32, u64) {
+    let total: u128 = weights.iter().map(|&w| w as u128).sum();
+    let number = params.words.iter().fold(0u128, |number, &word| number << 32 | u128::from(word));
+    let remainder = if total == 0 { 0 } else { number % total };
+    let mut sum = 0u128;
+    let token = weights.iter().position(|&w| {
+        sum += w as u128;
+        sum > remainder
+    });
+    (token.map_or(-1, |i| i as i32), remainder as u64)
+}
+
+fn write(row: Logits<'_>, dtype: Dtype, replace: u32, scratch: &Scratch, arrays: &mut RowArrays<'_>) {
+    let Scratch { kept, weights, .. } = scratch;
     if let Some(out) = &mut arrays.topk_logits {
         for (i, &kept) in kept.iter().enumerate() {
             out.set(i, if kept { dtype.clean(row.bits(i)) } else { replace });
         }
     }
     if let Some(out) = &mut arrays.weights {
-        out.copy_from_slice(&weights);
+        out.copy_from_slice(weights);
     }
     let mut kept_indices = (0..row.len()).filter(|&i| kept[i]);
     for slot in 0..arrays.slots() {
@@ -102,37 +172,32 @@ pub fn sample_row(
             None => arrays.set_slot(slot, -1, replace, 0),
         }
     }
-
-    let had_nan = raw.iter().any(|&bits| is_nan(Scalar, bits));
-    RowOutcome {
-        next_token,
-        greedy_sampled,
-        random_unnorm_cdf_sampled: remainder as u64,
-        status: if no_candidate { ROW_NO_CANDIDATE } else { 0 } | if had_nan { ROW_HAD_NAN } else { 0 },
-    }
 }
 
-/// [`sample_row`] over a batch, rows spread over threads of this call; fills every output that is wanted.
-pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) {
-    let mut outcomes = vec![RowOutcome::default(); batch.len()];
-    let mut arrays = outputs.take_rows(batch.len());
-    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let share = batch.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let shares = outcomes.chunks_mut(share).zip(arrays.chunks_mut(share)).enumerate();
-        for (i, (outcomes, arrays)) in shares {
-            let work = move || {
-                for (j, (outcome, arrays)) in outcomes.iter_mut().zip(arrays).enumerate() {
-                    let row = i * share + j;
-                    *outcome = sample_row(batch.row(row), &batch.rows()[row], batch.options(), arrays);
-                }
-            };
-            if batch.len() == 1 {
-                work();
-            } else {
-                scope.spawn(work);
-            }
-        }
-    });
+/// [`sample_row`] for every row of a batch, shared among threads. It fills every output that is wanted, or returns an
+/// error and writes none.
+pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
+    // Everything that can fail comes before the first write. A second scratch that cannot be had costs only time.
+    let mut outcomes = memory::filled(batch.len(), RowOutcome::default(), "the outcomes of the rows")?;
+    let own = Scratch::new(batch.vocab())?;
+    let helpers = (1..parallel::num_threads(batch.len())).map_while(|_| Scratch::new(batch.vocab()).ok());
+    let helpers: Vec<Scratch> = helpers.collect();
+    let mut arrays = outputs.try_take_rows(batch.len())?;
+    let rows = outcomes.iter_mut().zip(&mut arrays).enumerate();
+    parallel::for_each_with(rows, own, helpers, |scratch, (row, (outcome, arrays))| {
+        *outcome = sample_row(batch.row(row), &batch.rows()[row], batch.options(), arrays, scratch);
+        Ok(())
+    })?;
     outputs.set_outcomes(&outcomes);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_does_not_fit_into_memory_is_an_error() {
+        assert!(matches!(Scratch::new(usize::MAX / 8).unwrap_err(), Error::OutOfMemory(_)));
+    }
 }

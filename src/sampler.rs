@@ -1,7 +1,7 @@
-//! The sampler behind a handle: which backend it uses, and which path each row of a batch takes.
+//! The sampler behind a handle: it owns a backend and runs calls on it.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::backend::builtin::CpuBackend;
 use crate::backend::pjrt::program_cache::CacheStats;
@@ -15,41 +15,41 @@ use crate::pjrt;
 use crate::plan::{check_entry, check_max_k, CallShape, Entry, DEFAULT_MAX_K};
 use crate::reference;
 
-/// Programs that a sampler keeps unless the options say otherwise.
+/// The default of [`SamplerOptions::cache_capacity`].
 pub const DEFAULT_CACHE_CAPACITY: usize = 64;
 
-/// Which backend a sampler uses.
+/// The backend of a sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// PJRT if a plugin is named by the options or the environment, else built in.
+    /// PJRT if the options or the environment name a plugin; otherwise the built-in backend.
     #[default]
     Auto,
-    /// The CPU code in this library.
+    /// The SIMD code of this library, on the CPU.
     Builtin,
-    /// A PJRT plugin; an error if none is named.
+    /// A PJRT plugin. It is an error if none is named.
     Pjrt,
 }
 
-/// How to make a sampler.
+/// Options of a sampler.
 #[derive(Clone, Debug)]
 pub struct SamplerOptions {
-    /// Which backend.
+    /// The backend.
     pub backend: BackendChoice,
-    /// The plugin's shared library; [`PLUGIN_VARIABLE`] where `None`.
+    /// The plugin's shared library. `None`: the environment variable [`PLUGIN_VARIABLE`].
     pub plugin: Option<PathBuf>,
-    /// Passed to the plugin's client as they are.
+    /// Options for the plugin's client, passed on unchanged.
     pub client_options: Vec<(String, pjrt::OptionValue)>,
-    /// Index among the client's addressable devices.
+    /// The index among the client's addressable devices.
     pub device: usize,
-    /// Slots of the bounded path.
+    /// The number of slots of the bounded path.
     pub max_k: usize,
-    /// Compiled programs kept.
+    /// The largest number of compiled programs in memory.
     pub cache_capacity: usize,
-    /// Threads of the built-in backend; 0 for one a core.
+    /// The number of threads of the built-in backend; 0 is one per core.
     pub num_threads: usize,
-    /// Where compiled programs lie; [`PROGRAM_DIR_VARIABLE`] where `None`.
+    /// The directory of compiled programs. `None`: the environment variable [`PROGRAM_DIR_VARIABLE`].
     pub program_dir: Option<PathBuf>,
-    /// Whether programs that had to be compiled are written there too.
+    /// Whether programs that had to be compiled are written to the directory.
     pub write_programs: bool,
 }
 
@@ -74,64 +74,38 @@ enum Backend {
     Pjrt(Box<PjrtBackend>),
 }
 
-/// A sampler. Every method may be called from many threads at once.
+/// A sampler. Any number of threads may call its methods at the same time.
 pub struct Sampler {
     backend: Backend,
     max_k: usize,
 }
 
 impl Sampler {
-    /// Loads the plugin, if one is to be used, and makes its client.
+    /// Creates a sampler. With a plugin this loads the plugin and creates a client.
     pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
         check_max_k(options.max_k)?;
         let capacity = NonZeroUsize::new(options.cache_capacity)
             .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
         let plugin = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE));
         let backend = match (options.backend, plugin) {
-            (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => {
-                if options.device != 0 {
-                    return Err(Error::argument(format!(
-                        "device_index is {}; the built-in backend has one device, 0",
-                        options.device
-                    )));
-                }
-                let cpu = CpuBackend::new(options.num_threads)
-                    .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
-                Backend::Builtin(cpu)
-            }
+            (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => builtin(options)?,
+            (_, Some(plugin)) => with_plugin(options, &plugin, capacity)?,
             (BackendChoice::Pjrt, None) => {
                 return Err(Error::PluginNotFound(format!(
-                "no PJRT plugin is named: set plugin_path, or the environment variable {PLUGIN_VARIABLE}, \
-                     to the path of a plugin's shared library"
-            )))
-            }
-            (_, Some(path)) => {
-                let program_dir =
-                    options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
-                let (client_options, device) = (&options.client_options, options.device);
-                let mut pjrt = PjrtBackend::new(&path, client_options, device, capacity)?;
-                match program_dir {
-                    Some(folder) => pjrt.use_programs_in(&folder, options.write_programs)?,
-                    None if options.write_programs => {
-                        return Err(Error::argument(format!(
-                        "write_programs is set, and no folder is named: set program_dir, or the environment \
-                             variable {PROGRAM_DIR_VARIABLE}"
-                    )))
-                    }
-                    None => {}
-                }
-                Backend::Pjrt(Box::new(pjrt))
+                    "no PJRT plugin is named; set plugin_path, or the environment variable {PLUGIN_VARIABLE}, to the \
+                     path of a plugin's shared library"
+                )))
             }
         };
         Ok(Sampler { backend, max_k: options.max_k })
     }
 
-    /// Slots of the bounded path.
+    /// The number of slots of the bounded path.
     pub fn max_k(&self) -> usize {
         self.max_k
     }
 
-    /// Samples a batch. On an error no output has been written.
+    /// Samples a batch. After an error no output was written.
     pub fn sample(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         check_entry(entry, self.max_k, batch, outputs.wide.wants_slices())?;
         if batch.is_empty() {
@@ -139,13 +113,15 @@ impl Sampler {
         }
         match (&self.backend, entry) {
             (_, Entry::Reference) => reference::sample_batch(batch, outputs),
-            (Backend::Builtin(cpu), _) => cpu.sample(batch, outputs),
-            (Backend::Pjrt(pjrt), _) => return pjrt.sample(entry, self.max_k, batch, outputs),
+            (Backend::Builtin(cpu), _) => {
+                cpu.sample(batch, outputs);
+                Ok(())
+            }
+            (Backend::Pjrt(pjrt), _) => pjrt.sample(entry, self.max_k, batch, outputs),
         }
-        Ok(())
     }
 
-    /// Compiles every program that calls of this shape, with up to `batch` rows, can need.
+    /// Compiles every program that calls of this shape, with up to `calls.batch` rows, can need.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         match &self.backend {
             Backend::Builtin(_) => Ok(()),
@@ -153,7 +129,7 @@ impl Sampler {
         }
     }
 
-    /// Counters of the program cache; all zero on the built-in backend, which compiles nothing.
+    /// The counters of the program cache. The built-in backend compiles nothing, so its counters are 0.
     pub fn stats(&self) -> CacheStats {
         match &self.backend {
             Backend::Builtin(_) => CacheStats::default(),
@@ -161,7 +137,8 @@ impl Sampler {
         }
     }
 
-    /// The platform's name and version, and the PJRT C API version of the plugin (0, 0 where built in).
+    /// The name and version of the platform, and the version of the plugin's PJRT C API, which is (0, 0) for the
+    /// built-in backend.
     pub fn platform(&self) -> (String, String, (i32, i32)) {
         match &self.backend {
             Backend::Builtin(cpu) => ("builtin".to_owned(), cpu.description(), (0, 0)),
@@ -169,7 +146,7 @@ impl Sampler {
         }
     }
 
-    /// The devices that could be chosen; the built-in backend has one.
+    /// The devices that [`SamplerOptions::device`] can select. The built-in backend has one.
     pub fn devices(&self) -> Vec<DeviceInfo> {
         match &self.backend {
             Backend::Builtin(cpu) => {
@@ -178,4 +155,33 @@ impl Sampler {
             Backend::Pjrt(pjrt) => pjrt.devices(),
         }
     }
+}
+
+fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
+    if options.device != 0 {
+        return Err(Error::argument(format!(
+            "device_index is {}; it must be 0, because the built-in backend has one device",
+            options.device
+        )));
+    }
+    let cpu = CpuBackend::new(options.num_threads).map_err(|error| {
+        Error::OutOfMemory(format!("num_threads is {}: cannot start threads: {error}", options.num_threads))
+    })?;
+    Ok(Backend::Builtin(cpu))
+}
+
+fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) -> Result<Backend, Error> {
+    let mut pjrt = PjrtBackend::new(plugin, &options.client_options, options.device, capacity)?;
+    let program_dir = options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
+    match program_dir {
+        Some(directory) => pjrt.use_programs_in(&directory, options.write_programs)?,
+        None if options.write_programs => {
+            return Err(Error::argument(format!(
+                "write_programs is 1 and no directory is named; set program_dir, or the environment variable \
+                 {PROGRAM_DIR_VARIABLE}"
+            )))
+        }
+        None => {}
+    }
+    Ok(Backend::Pjrt(Box::new(pjrt)))
 }

@@ -1,66 +1,74 @@
-//! The floating-point environment that the contract's arithmetic needs, whatever the caller's thread has set.
+//! The floating-point environment of a call.
+//!
+//! The sampling arithmetic needs IEEE 754 defaults: round to nearest even, keep subnormals, trap nothing. The caller's
+//! thread can have anything else. Its control bits and its sticky exception flags are saved and restored.
 
 use std::arch::asm;
 
-/// The calling thread computes as IEEE 754 has it (round to nearest even, no flushing, no traps) until this is
-/// dropped, which restores what the caller had. Threads that are started meanwhile inherit it.
+/// While one lives, its thread computes with the defaults, and threads that it starts inherit them. Dropping it restores
+/// the caller's control bits and exception flags.
 pub(super) struct FloatEnvironment {
-    callers: Control,
+    caller: Registers,
 }
-
-#[cfg(target_arch = "x86_64")]
-type Control = u32;
-#[cfg(not(target_arch = "x86_64"))]
-type Control = u64;
-
-/// Round to nearest; on x86-64 with every exception masked.
-#[cfg(target_arch = "x86_64")]
-const STANDARD: Control = 0x1f80;
-#[cfg(not(target_arch = "x86_64"))]
-const STANDARD: Control = 0;
 
 impl FloatEnvironment {
     pub(super) fn standard() -> Self {
-        let callers = read();
-        if callers != STANDARD {
-            write(STANDARD);
-        }
-        FloatEnvironment { callers }
+        let caller = read();
+        write(STANDARD);
+        FloatEnvironment { caller }
     }
 }
 
 impl Drop for FloatEnvironment {
     fn drop(&mut self) {
-        if self.callers != STANDARD {
-            write(self.callers);
-        }
+        write(self.caller);
     }
 }
 
+/// MXCSR, which holds both the control bits and the exception flags.
 #[cfg(target_arch = "x86_64")]
-fn read() -> Control {
-    let mut control: Control = 0;
+type Registers = u32;
+
+/// Round to nearest, every exception masked, no exception flag.
+#[cfg(target_arch = "x86_64")]
+const STANDARD: Registers = 0x1f80;
+
+#[cfg(target_arch = "x86_64")]
+fn read() -> Registers {
+    let mut mxcsr: Registers = 0;
     // SAFETY: stores 32 bits to a local.
-    unsafe { asm!("stmxcsr [{}]", in(reg) &mut control, options(nostack, preserves_flags)) };
-    control
+    unsafe { asm!("stmxcsr [{}]", in(reg) &mut mxcsr, options(nostack, preserves_flags)) };
+    mxcsr
 }
 
 #[cfg(target_arch = "x86_64")]
-fn write(control: Control) {
+fn write(mxcsr: Registers) {
     // SAFETY: the value is the reset value or was read from the register, so no reserved bit is set.
-    unsafe { asm!("ldmxcsr [{}]", in(reg) &control, options(nostack, preserves_flags)) };
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &mxcsr, options(nostack, preserves_flags)) };
+}
+
+/// FPCR with the control bits, then FPSR with the exception flags.
+#[cfg(target_arch = "aarch64")]
+type Registers = (u64, u64);
+
+/// Round to nearest, no trap, no exception flag.
+#[cfg(target_arch = "aarch64")]
+const STANDARD: Registers = (0, 0);
+
+#[cfg(target_arch = "aarch64")]
+fn read() -> Registers {
+    let (fpcr, fpsr): Registers;
+    // SAFETY: reads two registers that user code may read.
+    unsafe {
+        asm!("mrs {}, fpcr", "mrs {}, fpsr", out(reg) fpcr, out(reg) fpsr, options(nomem, nostack, preserves_flags))
+    };
+    (fpcr, fpsr)
 }
 
 #[cfg(target_arch = "aarch64")]
-fn read() -> Control {
-    let control: Control;
-    // SAFETY: reads a register that user code may read.
-    unsafe { asm!("mrs {}, fpcr", out(reg) control, options(nomem, nostack, preserves_flags)) };
-    control
-}
-
-#[cfg(target_arch = "aarch64")]
-fn write(control: Control) {
-    // SAFETY: the value is the reset value or was read from the register.
-    unsafe { asm!("msr fpcr, {}", in(reg) control, options(nomem, nostack, preserves_flags)) };
+fn write((fpcr, fpsr): Registers) {
+    // SAFETY: the values are the reset values or were read from the registers.
+    unsafe {
+        asm!("msr fpcr, {}", "msr fpsr, {}", in(reg) fpcr, in(reg) fpsr, options(nomem, nostack, preserves_flags))
+    };
 }

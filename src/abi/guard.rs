@@ -1,25 +1,40 @@
-//! The boundary that nothing unwinds across: every C function runs its body in here.
+//! The boundary around every C function: no panic crosses it, and every error becomes a status and a message.
 
-use libc::c_char;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
 use super::float_environment::FloatEnvironment;
+use super::memory::Memory;
+use super::message;
 use super::types::nuc_error;
 use super::types::nuc_status::{self, *};
 use crate::error::Error;
+use crate::panics::{self, Silence};
 use crate::pjrt::ErrorKind;
 
 /// Runs `body`, turns its error or panic into a status, and describes it in `error`.
 ///
+/// `body` registers the memory that the call receives; `error` is registered already.
+///
 /// # Safety
 /// `error` is null or points to a writable `nuc_error`.
-pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<(), Error>) -> nuc_status {
-    // Unwind safety: what a panic could leave half-done is the call's own state, which is dropped, and the
-    // caches behind a handle, whose locks are held over no code that can panic half-way. The message and the log
-    // are made in here too: a logger of the host may panic.
-    let described = catch_unwind(AssertUnwindSafe(|| {
+pub(super) unsafe fn guard(
+    error: *mut nuc_error,
+    body: impl FnOnce(&mut Memory) -> Result<(), Error>,
+) -> nuc_status {
+    let (code, message) = run(error, body);
+    // SAFETY: the same contract.
+    unsafe { message::write(error, code, &message) };
+    code
+}
+
+fn run(error: *const nuc_error, body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
+    let _silence = Silence::begin();
+    // Unwind safety: a panic can leave only the call's own state half-done, and that state is dropped. The caches behind
+    // a handle hold their locks over no code that can panic half-way. The message and the log are made in here too,
+    // because a logger of a Rust caller can panic.
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _environment = FloatEnvironment::standard();
-        match body() {
+        match body(&mut Memory::new(error)) {
             Ok(()) => (NUC_OK, String::new()),
             Err(failure) => {
                 let (code, message) = (status(&failure), failure.to_string());
@@ -28,26 +43,15 @@ pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<
             }
         }
     }));
-    let (code, message) = described.unwrap_or_else(|panic| {
+    outcome.unwrap_or_else(|panic| {
+        let place = panics::take_place().unwrap_or_default();
         let text = panic
             .downcast_ref::<String>()
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
-        (NUC_INTERNAL, format!("internal defect, please report it: {text}"))
-    });
-    if !error.is_null() && error.is_aligned() {
-        // SAFETY: not null, aligned, and the caller vouches for the memory.
-        let error = unsafe { &mut *error };
-        error.code = code as i32;
-        error.message = [0; 508];
-        // One byte stays for the terminator; a character is not cut in half.
-        let fits =
-            (0..=message.len().min(error.message.len() - 1)).rev().find(|&n| message.is_char_boundary(n));
-        let bytes = &message.as_bytes()[..fits.unwrap_or(0)];
-        error.message.iter_mut().zip(bytes).for_each(|(slot, &byte)| *slot = byte as c_char);
-    }
-    code
+        (NUC_INTERNAL, format!("internal defect, please report it: {text} {place}"))
+    })
 }
 
 fn status(error: &Error) -> nuc_status {
@@ -66,5 +70,57 @@ fn status(error: &Error) -> nuc_status {
             ErrorKind::Misbehaved => NUC_INTERNAL,
             _ => NUC_DEVICE_ERROR,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CStr;
+    use std::process::Command;
+
+    use super::*;
+
+    fn outcome(body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
+        let mut error = nuc_error { code: -1, message: [0x5a; 508] };
+        // SAFETY: a local nuc_error.
+        let code = unsafe { guard(&mut error, body) };
+        assert_eq!(error.code, code as i32);
+        // SAFETY: `guard` wrote a NUL-terminated string.
+        let message = unsafe { CStr::from_ptr(error.message.as_ptr()) };
+        (code, message.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn errors_become_statuses() {
+        assert_eq!(outcome(|_| Ok(())), (NUC_OK, String::new()));
+        let argument = outcome(|_| Err(Error::argument("k is wrong")));
+        assert_eq!(argument, (NUC_INVALID_ARGUMENT, "k is wrong".to_owned()));
+        assert_eq!(outcome(|_| Err(Error::out_of_memory(8, "a test"))).0, NUC_OUT_OF_MEMORY);
+        assert_eq!(outcome(|_| Err(Error::Io("full".to_owned()))).0, NUC_IO_ERROR);
+    }
+
+    /// A panic becomes a status, says where it was, and prints nothing. A panic outside the boundary is printed as
+    /// before. A child process shows what is printed.
+    #[test]
+    fn panics_do_not_print() {
+        const CHILD: &str = "NUCLEUS_TEST_PANIC";
+        if std::env::var_os(CHILD).is_none() {
+            let name = "abi::guard::tests::panics_do_not_print";
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args([name, "--exact", "--nocapture", "--test-threads=1"])
+                .env(CHILD, "1")
+                .output()
+                .unwrap();
+            let printed = String::from_utf8_lossy(&child.stderr);
+            assert!(child.status.success(), "{printed}");
+            assert!(printed.contains("outside the boundary") && !printed.contains("inside"), "{printed}");
+            return;
+        }
+        let (code, message) = outcome(|_| panic!("inside, {}", 7));
+        assert_eq!(code, NUC_INTERNAL);
+        assert!(message.contains("inside, 7") && message.contains("src/abi/guard.rs:"), "{message}");
+        let worker = outcome(|_| crate::parallel::for_each(&[1, 2], |_| panic!("inside a worker")));
+        assert_eq!(worker.0, NUC_INTERNAL);
+        catch_unwind(|| panic!("outside the boundary")).unwrap_err();
     }
 }

@@ -1,16 +1,23 @@
-//! Terminated strings that getters hand out, owned by the handle.
+//! The strings that the getters return. The handle owns them.
 
 use std::ffi::CString;
 
 use crate::sampler::Sampler;
 
-/// Strings of a sampler, made once so that the pointers stay.
+/// The strings of a sampler. They are made once, so that their addresses stay the same.
 pub(super) struct Strings {
     pub(super) platform_name: CString,
     pub(super) platform_version: CString,
+    /// Major and minor version of the plugin's PJRT C API.
     pub(super) api: (i32, i32),
-    /// id, kind, description
-    pub(super) devices: Vec<(i32, CString, CString)>,
+    pub(super) devices: Vec<Device>,
+}
+
+/// The description of one device.
+pub(super) struct Device {
+    pub(super) id: i32,
+    pub(super) kind: CString,
+    pub(super) description: CString,
 }
 
 impl Strings {
@@ -18,19 +25,23 @@ impl Strings {
         let (name, version, api) = sampler.platform();
         let devices = sampler.devices();
         Strings {
-            platform_name: terminated(&name),
-            platform_version: terminated(&version),
+            platform_name: c_string(&name),
+            platform_version: c_string(&version),
             api,
             devices: devices
                 .iter()
-                .map(|d| (d.id, terminated(&d.kind), terminated(&d.description)))
+                .map(|device| Device {
+                    id: device.id,
+                    kind: c_string(&device.kind),
+                    description: c_string(&device.description),
+                })
                 .collect(),
         }
     }
 }
 
-/// Up to the first zero byte, which no plugin has a reason to send.
-fn terminated(text: &str) -> CString {
+/// The text up to its first NUL. A plugin has no reason to send one.
+fn c_string(text: &str) -> CString {
     let text = text.split('\0').next().unwrap_or_default();
     CString::new(text).unwrap_or_default()
 }

@@ -1,16 +1,17 @@
-//! What the library logs, on its way to a C host: to the function that the host gives, or to standard error.
+//! The log of the library, on its way to the callback of `nuc_set_log` or to standard error.
 
 use std::ffi::{c_void, CString};
 use std::io::Write as _;
-use std::sync::{OnceLock, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use log::LevelFilter;
 
+use super::message::escaped;
+use super::sigpipe::without_sigpipe;
 use super::types::{nuc_log_function, nuc_log_level};
+use crate::environment::{self, LOG_VARIABLE};
 use crate::error::Error;
-
-/// Names a level, for hosts that log before they have called anything, or that cannot be changed.
-const VARIABLE: &str = "NUCLEUS_LOG";
+use crate::panics::Silence;
 
 const LEVELS: [(nuc_log_level, &str, LevelFilter); 5] = [
     (nuc_log_level::NUC_LOG_OFF, "off", LevelFilter::Off),
@@ -20,14 +21,18 @@ const LEVELS: [(nuc_log_level, &str, LevelFilter); 5] = [
     (nuc_log_level::NUC_LOG_DEBUG, "debug", LevelFilter::Debug),
 ];
 
-/// A host's function and what it wants to be called with; standard error where there is none.
+/// Where messages go: a callback and its argument, or standard error if there is no callback.
 #[derive(Clone, Copy)]
 struct Sink {
     function: nuc_log_function,
     user: *mut c_void,
 }
 
-// SAFETY: the host promises, in `nuc_set_log`, that its function may be called with `user` from any thread.
+impl Sink {
+    const STANDARD_ERROR: Sink = Sink { function: None, user: std::ptr::null_mut() };
+}
+
+// SAFETY: the caller of `nuc_set_log` guarantees that any thread may call the function with `user`.
 unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
@@ -36,7 +41,7 @@ struct Logger {
     sink: RwLock<Sink>,
 }
 
-static LOGGER: Logger = Logger { sink: RwLock::new(Sink { function: None, user: std::ptr::null_mut() }) };
+static LOGGER: Logger = Logger { sink: RwLock::new(Sink::STANDARD_ERROR) };
 
 impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
@@ -46,55 +51,84 @@ impl log::Log for Logger {
     fn log(&self, record: &log::Record<'_>) {
         let known = LEVELS.iter().find(|(_, _, filter)| *filter == record.level().to_level_filter());
         let Some((level, name, _)) = known.filter(|_| self.enabled(record.metadata())) else { return };
-        // Not held during the call: the host's function may itself make calls that log.
+        let text = record.args().to_string();
+        let text = escaped(&text);
+        // A copy, so that no lock is held during the callback, which may make calls that log.
         let sink = *self.sink.read().unwrap_or_else(PoisonError::into_inner);
         let Some(function) = sink.function else {
-            // There is nowhere to say that standard error is closed.
-            let _ = writeln!(std::io::stderr(), "nucleus: {name}: {}", record.args());
-            return;
+            return print(&format!("nucleus: {name}: {text}\n"));
         };
-        let Ok(message) = CString::new(record.args().to_string().replace('\0', " ")) else { return };
-        // SAFETY: the host promises that the function may be called with `user` from any thread; the message is
-        // terminated and outlives the call.
+        // `escaped` leaves no NUL in the text.
+        let Ok(message) = CString::new(text.into_owned()) else { return };
+        let _loud = Silence::interrupt();
+        // SAFETY: the caller of `nuc_set_log` guarantees that any thread may call the function with `user`. The message
+        // is NUL-terminated and outlives the call.
         unsafe { function(sink.user, *level as i32, message.as_ptr()) }
     }
 
     fn flush(&self) {}
 }
 
+/// Writes to standard error. If that fails there is nowhere left to report it.
+fn print(line: &str) {
+    let _ = without_sigpipe(|| std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// What has been decided about the log of this process.
+struct Decisions {
+    /// Whether this library receives the messages of the process. `None` until it has tried.
+    installed: Option<bool>,
+    /// Whether the level is set: by `nuc_set_log`, or by the environment. The environment is read once.
+    level: bool,
+}
+
+/// Held while the sink and the level change, so that they change together. Nothing logs while it is held.
+static DECISIONS: Mutex<Decisions> = Mutex::new(Decisions { installed: None, level: false });
+
+impl Decisions {
+    /// Makes this library the logger of the process, unless the process has one.
+    fn install(&mut self) -> bool {
+        *self.installed.get_or_insert_with(|| log::set_logger(&LOGGER).is_ok())
+    }
+}
+
 /// See `nuc_set_log`.
 pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: i32) -> Result<(), Error> {
     let known = LEVELS.iter().find(|(known, ..)| *known as i32 == level);
     let Some((_, _, filter)) = known else {
-        return Err(Error::argument(format!("level is {level}; pass one of nuc_log_level, 0 to 4")));
+        return Err(Error::argument(format!("level is {level}; it must be a nuc_log_level, 0 to 4")));
     };
-    install()?;
+    let mut decisions = DECISIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if !decisions.install() {
+        return Err(Error::argument(
+            "log: this process has a logger of the Rust crate `log`, which receives the messages".to_owned(),
+        ));
+    }
+    decisions.level = true;
     *LOGGER.sink.write().unwrap_or_else(PoisonError::into_inner) = Sink { function, user };
     log::set_max_level(*filter);
     Ok(())
 }
 
-/// Does what the environment asks for, once, unless the host has said what it wants.
-pub(super) fn from_environment() -> Result<(), Error> {
-    let Some(name) = std::env::var_os(VARIABLE).filter(|name| !name.is_empty()) else { return Ok(()) };
-    let Some((_, _, filter)) = LEVELS.iter().find(|(_, known, _)| name == *known) else {
+/// Sets the level that the environment names, once, unless `nuc_set_log` has set one. A value that names no level is
+/// reported on standard error and otherwise ignored: a mistyped variable must not stop a server.
+pub(super) fn read_environment() {
+    let mut decisions = DECISIONS.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::mem::replace(&mut decisions.level, true) {
+        return;
+    }
+    let Some(value) = environment::variable(LOG_VARIABLE) else { return };
+    let known = LEVELS.iter().find(|(_, name, _)| value == *name);
+    if let Some((_, _, filter)) = known {
+        if decisions.install() {
+            log::set_max_level(*filter);
+        }
+    }
+    drop(decisions);
+    if known.is_none() {
         let names = LEVELS.map(|(_, name, _)| name).join(", ");
-        return Err(Error::argument(format!("{VARIABLE} is {name:?}; use one of {names}")));
-    };
-    if INSTALLED.get().is_none() && install().is_ok() {
-        log::set_max_level(*filter);
+        print(&format!(
+            "nucleus: warning: {LOG_VARIABLE} is {value:?} and is ignored; it must be one of {names}\n"
+        ));
     }
-    Ok(())
-}
-
-/// Whether the process's messages come here: a host in Rust may have a logger of its own.
-static INSTALLED: OnceLock<bool> = OnceLock::new();
-
-fn install() -> Result<(), Error> {
-    if *INSTALLED.get_or_init(|| log::set_logger(&LOGGER).is_ok()) {
-        return Ok(());
-    }
-    Err(Error::argument(
-        "log: this process has a logger for Rust's crate `log`, which gets the messages".to_owned(),
-    ))
 }

@@ -1,43 +1,59 @@
-//! The C ABI: flat functions over opaque handles. `types` holds the structs, `convert` checks arguments, `guard`
-//! stops panics; here are the functions, whose comments are the header's.
+//! The C ABI: functions over opaque handles and flat structs.
+//!
+//! This file holds the exported functions and `types.rs` the structs. Their doc comments are the manual: cbindgen copies
+//! them into the header. The other files turn raw arguments into checked Rust values (`structs`, `options`, `calls`,
+//! over `pointers`, `enums`, `arrays` and `memory`), errors and panics into statuses and messages (`guard`, `message`),
+//! and keep what a handle owns (`handle`, `info`).
 #![allow(unsafe_code)]
-// The names are C's.
+// The names follow C's conventions.
 #![allow(non_camel_case_types)]
 
-mod convert;
+mod arrays;
+mod calls;
+mod enums;
 mod float_environment;
 mod guard;
+mod handle;
 mod info;
 mod log;
+mod memory;
+mod message;
+mod options;
+mod pointers;
+mod sigpipe;
 mod structs;
 mod types;
 
 use libc::{c_char, c_void};
 
+use self::arrays::Array;
+use self::calls::Call;
+use self::guard::guard;
+use self::pointers::{bad, check_pointer};
 use crate::compile_ahead::compile_ahead;
-use crate::error::Error;
 use crate::plan::Entry;
 use crate::sampler::Sampler;
-use guard::guard;
 pub use types::*;
 
-/// Version of this library, `major.minor.patch`, terminated; valid for the life of the process.
+/// Returns the version of this library, "major.minor.patch". The string is NUL-terminated and valid until the process
+/// ends. Any thread may call this function.
 #[no_mangle]
 pub extern "C" fn nuc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// Version of the ABI that this header describes. A library with a larger one still serves callers of this one.
+/// The version of the ABI that this header describes. A library with a larger version supports callers of this one.
 pub const NUC_ABI_VERSION: u32 = 1;
 
-/// `NUC_ABI_VERSION` of the library that is loaded.
+/// Returns the `NUC_ABI_VERSION` of the loaded library. Any thread may call this function.
 #[no_mangle]
 pub extern "C" fn nuc_abi_version() -> u32 {
     NUC_ABI_VERSION
 }
 
-/// The name of a status, for instance "NUC_INVALID_ARGUMENT"; "unknown status" for a number that is none.
-/// Terminated; valid for the life of the process. For what went wrong in a call, read its `nuc_error`.
+/// Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
+/// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the call's
+/// `nuc_error`. Any thread may call this function.
 #[no_mangle]
 pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
     let names: [(nuc_status, &std::ffi::CStr); 9] = [
@@ -55,15 +71,23 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
     known.map_or(c"unknown status", |(_, name)| name).as_ptr()
 }
 
-/// Sends the library's log to `log`, or to standard error where `log` is null, from `level` (a `nuc_log_level`) on. A later
-/// call replaces an earlier one, of which a message may still be under way in another thread. Where it was never called,
-/// the environment variable `NUCLEUS_LOG` (off, error, warning, info, debug) decides what goes to standard error, as the
-/// first sampler is made or the first program compiled ahead; where that is not set either, nothing is logged.
-/// `NUC_INVALID_ARGUMENT` for a level that is none, or in a Rust process that has a logger already.
+/// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the callback
+/// `log`, or to standard error if `log` is null.
+///
+/// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later call
+/// returns. Any thread may call this function. The library copies nothing behind `user`.
+///
+/// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment variable
+/// `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is read once. A value
+/// that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged. A closed
+/// standard error is not an error: the library does not let its messages raise SIGPIPE.
+///
+/// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a logger
+/// already.
 ///
 /// # Safety
-/// `log` may be called with `user` from any thread for the rest of the process's life, or until no call is running
-/// after another `nuc_set_log`.
+/// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced it and
+/// every call that began before has returned. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_set_log(
     log: nuc_log_function,
@@ -71,143 +95,126 @@ pub unsafe extern "C" fn nuc_set_log(
     level: i32,
     error: *mut nuc_error,
 ) -> nuc_status {
-    // SAFETY: the caller vouches for `error`.
-    unsafe { guard(error, || log::set(log, user, level)) }
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, |_| log::set(log, user, level)) }
 }
 
-/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)`.
+/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)` as `struct_size`. The
+/// caller owns the struct. Any thread may call this function.
+///
+/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
+/// has.
 ///
 /// # Safety
-/// `options` points to `struct_size` writable bytes.
+/// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_options_init(
     options: *mut nuc_sampler_options,
     struct_size: usize,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let defaults = convert::default_sampler_options();
-    // SAFETY: the caller vouches for both pointers.
-    unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
+    let defaults = options::default_sampler_options();
+    // SAFETY: the caller guarantees both pointers.
+    unsafe { guard(error, |memory| structs::init_struct(memory, options, struct_size, defaults)) }
 }
 
-/// Makes a sampler and writes its handle to `*sampler`, to be ended by `nuc_sampler_destroy`. `options` may be
-/// null: all defaults. With a plugin this loads the library (once a process; it is never unloaded) and makes a
-/// client, which can take seconds. Errors: `NUC_INVALID_ARGUMENT`, the `NUC_PLUGIN_*` statuses, and
-/// `NUC_DEVICE_ERROR` where the plugin finds no device.
+/// Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
+/// `nuc_sampler_destroy`. `options` may be null, which means all defaults. Any thread may call this function.
+///
+/// With a plugin, this function loads the plugin's library, which stays loaded until the process ends, and creates a
+/// client. That can take seconds.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
+/// `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
+/// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
 ///
 /// # Safety
-/// `options` is null or as documented, with terminated strings; `sampler` is writable.
+/// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a writable
+/// pointer. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_create(
     options: *const nuc_sampler_options,
     sampler: *mut *mut nuc_sampler,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let body = || {
-        if sampler.is_null() || !sampler.is_aligned() {
-            return Err(Error::argument(format!("sampler is {sampler:p}; it must point to a nuc_sampler *")));
+    let body = |memory: &mut memory::Memory| {
+        check_pointer(sampler, "sampler")?;
+        let slot = Array::written(memory, "sampler", sampler, Some(1))?;
+        log::read_environment();
+        // SAFETY: the caller guarantees the options.
+        let options = unsafe { options::sampler_options(memory, options)? };
+        memory.check_overlap()?;
+        let created = Sampler::new(&options)?;
+        // SAFETY: nothing overlaps the slot; the caller guarantees the memory.
+        if let Some([slot]) = unsafe { slot.get_mut() } {
+            *slot = handle::create(created);
         }
-        log::from_environment()?;
-        // SAFETY: the caller vouches for the options.
-        let options = unsafe { convert::sampler_options(options)? };
-        let made = Sampler::new(&options)?;
-        let strings = info::Strings::of(&made);
-        // SAFETY: checked above; the box is freed by nuc_sampler_destroy.
-        unsafe { *sampler = Box::into_raw(Box::new(nuc_sampler { sampler: made, strings })) };
         Ok(())
     };
-    // SAFETY: the caller vouches for `error`.
+    // SAFETY: the caller guarantees `error`.
     unsafe { guard(error, body) }
 }
 
-/// Ends a sampler and everything it owns. Null is allowed. No other call may be using the handle, and none may
-/// after.
+/// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
+/// getters. Null is allowed. After the call the handle is invalid, also if another thread holds a copy of it.
+///
+/// No other call may use the handle at the same time or later. The library recognizes a handle that was destroyed, and
+/// returns `NUC_INVALID_ARGUMENT`, while the handle's memory has not been used for something else.
+///
+/// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the child is
+/// not freed.
+///
+/// Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
 ///
 /// # Safety
-/// `sampler` is null or came from `nuc_sampler_create` and was not destroyed.
+/// `sampler` is null or a handle from `nuc_sampler_create` that was not destroyed. `error` is null or points to a
+/// `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_destroy(sampler: *mut nuc_sampler, error: *mut nuc_error) -> nuc_status {
-    let body = || {
-        if !sampler.is_null() {
-            // SAFETY: the caller vouches that this is a live handle, and its last use.
-            drop(unsafe { Box::from_raw(sampler) });
-        }
-        Ok(())
-    };
-    // SAFETY: the caller vouches for `error`.
-    unsafe { guard(error, body) }
+    // SAFETY: the caller guarantees the handle and `error`.
+    unsafe { guard(error, |_| handle::destroy(sampler)) }
 }
 
-/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)`.
+/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The caller
+/// owns the struct. Any thread may call this function.
+///
+/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
+/// has.
 ///
 /// # Safety
-/// `options` points to `struct_size` writable bytes.
+/// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_call_options_init(
     options: *mut nuc_call_options,
     struct_size: usize,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let defaults = convert::default_call_options();
-    // SAFETY: the caller vouches for both pointers.
-    unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
-}
-
-/// Borrows the sampler behind a handle.
-///
-/// # Safety
-/// `sampler` is null or a live handle.
-unsafe fn handle<'a>(sampler: *const nuc_sampler) -> Result<&'a nuc_sampler, Error> {
-    if sampler.is_null() || !sampler.is_aligned() {
-        return Err(Error::argument(format!(
-            "sampler is {sampler:p}; pass a handle from nuc_sampler_create"
-        )));
-    }
-    // SAFETY: the caller vouches that the handle is live; all its methods take shared references.
-    Ok(unsafe { &*sampler })
-}
-
-struct Call {
-    sampler: *const nuc_sampler,
-    batch: *const nuc_batch,
-    options: *const nuc_call_options,
-    tokens: *mut i32,
-    row_status: *mut u32,
-    debug: *const nuc_debug_arrays,
-    error: *mut nuc_error,
-}
-
-impl Call {
-    /// # Safety
-    /// As the sampling functions document.
-    unsafe fn run(self, entry: Entry) -> nuc_status {
-        let body = || {
-            // SAFETY: the caller vouches for the handle and for the memory behind every pointer.
-            let (sampler, (batch, mut outputs)) = unsafe {
-                let sampler = &handle(self.sampler)?.sampler;
-                let (tokens, status) = (self.tokens, self.row_status);
-                (
-                    sampler,
-                    convert::call(self.batch, self.options, tokens, status, self.debug, sampler.max_k())?,
-                )
-            };
-            sampler.sample(entry, &batch, &mut outputs)
-        };
-        // SAFETY: the caller vouches for `error`.
-        unsafe { guard(self.error, body) }
-    }
+    let defaults = options::default_call_options();
+    // SAFETY: the caller guarantees both pointers.
+    unsafe { guard(error, |memory| structs::init_struct(memory, options, struct_size, defaults)) }
 }
 
 /// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 ///
-/// `tokens` `[batch]`, not null unless batch is 0, receives each row's token, or −1 where the row has no finite
-/// candidate. `row_status` `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
-/// Picks the path row by row: rows with 1 <= k <= max_k run in the bounded kernel, others in the arbitrary one, so
-/// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a
-/// row depends on nothing but its own logits, parameters and random words. On an error no output is written.
+/// `tokens` `[batch]` receives the token of each row, or −1 if the row has no finite candidate. It must not be null
+/// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted. `options` may
+/// be null, which means all defaults. `debug` may be null, which means that no intermediate array is wanted.
+///
+/// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the arbitrary
+/// path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row uses the
+/// arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its path, its batch or
+/// the backend.
+///
+/// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any other
+/// memory that the call receives, including the structs and `error`. Any number of threads may call this function with the
+/// same sampler.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. After an
+/// error no output was written.
 ///
 /// # Safety
-/// Every pointer is null or points to as much memory as its shape says, written by no one else during the call.
+/// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape says, and no other
+/// thread writes that memory during the call.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_topk_topp_and_sample(
     sampler: *const nuc_sampler,
@@ -218,15 +225,15 @@ pub unsafe extern "C" fn nuc_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    // SAFETY: passed on.
+    // SAFETY: the same contract.
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Automatic) }
 }
 
-/// As `nuc_topk_topp_and_sample`, with every row in the arbitrary-k kernel, which searches thresholds over the
-/// whole row for any k up to the vocabulary.
+/// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row and
+/// accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
 ///
 /// # Safety
-/// As `nuc_topk_topp_and_sample`.
+/// As for `nuc_topk_topp_and_sample`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
     sampler: *const nuc_sampler,
@@ -237,16 +244,16 @@ pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    // SAFETY: passed on.
+    // SAFETY: the same contract.
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Arbitrary) }
 }
 
-/// As `nuc_topk_topp_and_sample`, with every row in the bounded-k kernel, which filters the row down to max_k
-/// candidates. Every row must have 1 <= k <= max_k (or a vocab of at most max_k), else `NUC_INVALID_ARGUMENT`. With
-/// `stable` = 0 ties can outnumber max_k, and the rows run in the arbitrary kernel.
+/// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k candidates.
+/// Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`. With `stable = 0`
+/// ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and errors are the same.
 ///
 /// # Safety
-/// As `nuc_topk_topp_and_sample`.
+/// As for `nuc_topk_topp_and_sample`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_bounded_topk_topp_and_sample(
     sampler: *const nuc_sampler,
@@ -257,15 +264,16 @@ pub unsafe extern "C" fn nuc_bounded_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    // SAFETY: passed on.
+    // SAFETY: the same contract.
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Bounded) }
 }
 
-/// As `nuc_topk_topp_and_sample`, by sorting on the host in wide integers: slow and plain, the ground truth that the
-/// others are compared with. Any backend's sampler will do; its device is not used.
+/// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow, and
+/// simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is not used.
+/// Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per element of a row.
 ///
 /// # Safety
-/// As `nuc_topk_topp_and_sample`.
+/// As for `nuc_topk_topp_and_sample`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
     sampler: *const nuc_sampler,
@@ -276,92 +284,121 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    // SAFETY: passed on.
+    // SAFETY: the same contract.
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Reference) }
 }
 
-/// Compiles every program that calls described by `spec` can need, so that no request waits for a compiler. Changing
-/// k, p, temperature, seeds or replace_val never compiles; a new vocab, dtype, path, `stable`, set of wide arrays, or
-/// number of rows past the next power of two does. `NUC_INVALID_ARGUMENT` if the programs do not fit `cache_capacity`;
-/// the message says how many there are. Succeeds at once on the built-in backend.
+/// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler. On the
+/// built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+///
+/// Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
+/// `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many there
+/// are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
 ///
 /// # Safety
-/// `spec` points to a `nuc_prewarm_spec`.
+/// `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_prewarm(
     sampler: *const nuc_sampler,
     spec: *const nuc_prewarm_spec,
     error: *mut nuc_error,
 ) -> nuc_status {
-    // SAFETY: the caller vouches for the pointers.
-    unsafe { guard(error, || handle(sampler)?.sampler.prewarm(&convert::prewarm_spec(spec)?)) }
+    let body = |memory: &mut memory::Memory| {
+        // SAFETY: the caller guarantees the pointers.
+        let (sampler, calls) =
+            unsafe { (handle::borrow(sampler)?.sampler(), options::prewarm_spec(memory, spec)?) };
+        memory.check_overlap()?;
+        sampler.prewarm(&calls)
+    };
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, body) }
 }
 
-/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)`.
+/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as `struct_size`.
+/// The caller owns the struct. Any thread may call this function.
+///
+/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
+/// has.
 ///
 /// # Safety
-/// `options` points to `struct_size` writable bytes.
+/// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_compile_ahead_options_init(
     options: *mut nuc_compile_ahead_options,
     struct_size: usize,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let defaults = convert::default_compile_ahead_options();
-    // SAFETY: the caller vouches for both pointers.
-    unsafe { guard(error, || structs::init_struct(options, struct_size, defaults)) }
+    let defaults = options::default_compile_ahead_options();
+    // SAFETY: the caller guarantees both pointers.
+    unsafe { guard(error, |memory| structs::init_struct(memory, options, struct_size, defaults)) }
 }
 
-/// Compiles the programs that calls will need and writes each to a file, for samplers whose `program_dir` is the folder
-/// of the files: they load instead of compiling. The files fit the plugin's build, the kind, number and arrangement of
-/// devices and the compiler flags in the environment (`XLA_FLAGS`, `LIBTPU_INIT_ARGS`) that they were made with; samplers
-/// on anything else compile as if there were none.
+/// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose `program_dir`
+/// is that directory loads the programs instead of compiling them, so servers start without compiling. Any thread may call
+/// this function.
 ///
-/// With a topology's name the host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. For that it
-/// wants `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost` in the environment, or it would ask a metadata
-/// server for minutes, and `ALLOW_MULTIPLE_LIBTPU_LOAD=1` where several processes compile at once, or beside one that uses
-/// the TPU. Set them before the plugin is first loaded in the process; best before it starts, since changing the
-/// environment beside other threads is not safe, which is why this library does not. (The command `nucleus compile`
-/// does.) On a host that shows no TPU this function checks that the first one is set, and says so with
-/// `NUC_DEVICE_ERROR` before the plugin is started. A sampler with libtpu does the same.
+/// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (`XLA_FLAGS`,
+/// `LIBTPU_INIT_ARGS` in the environment) that it was compiled with. A sampler on anything else ignores the file and
+/// compiles.
 ///
-/// On an error, files of programs that were done before it stay, and `programs_written` is not written.
+/// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux host.
+/// Set these environment variables for it:
+///
+/// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for minutes;
+/// - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
+///
+/// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them, because
+/// no library can safely change the environment of a process with threads. The command `nucleus compile` sets them itself. On
+/// a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before they start libtpu,
+/// and return `NUC_DEVICE_ERROR` if it is missing.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
+/// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file cannot
+/// be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and `programs_written` was not
+/// written.
 ///
 /// # Safety
-/// `options` is as documented, with terminated strings; `programs_written` in it is null or writable.
+/// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the lengths that
+/// it says. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_compile_ahead(
     options: *const nuc_compile_ahead_options,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let body = || {
-        log::from_environment()?;
-        // SAFETY: the caller vouches for the options.
-        let (options, count) = unsafe { convert::ahead_options(options)? };
+    let body = |memory: &mut memory::Memory| {
+        log::read_environment();
+        // SAFETY: the caller guarantees the options.
+        let (options, count) = unsafe { options::compile_ahead_options(memory, options)? };
         let written = compile_ahead(&options, &|_| {})?;
-        if !count.is_null() {
-            // SAFETY: not null, its alignment was checked, and the caller vouches for the memory.
-            unsafe { *count = written.len() };
+        // SAFETY: nothing overlaps it; the caller guarantees the memory.
+        if let Some([count]) = unsafe { count.get_mut() } {
+            *count = written.len();
         }
         Ok(())
     };
-    // SAFETY: the caller vouches for `error`.
+    // SAFETY: the caller guarantees `error`.
     unsafe { guard(error, body) }
 }
 
-/// Writes a snapshot of the sampler's counters to `stats`, whose `struct_size` is set.
+/// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the struct.
+/// Any number of threads may call this function with the same sampler.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`.
 ///
 /// # Safety
-/// `stats` points to a writable `nuc_sampler_stats`.
+/// `sampler` is a live handle. `stats` points to a writable `nuc_sampler_stats`. `error` is null or points to a
+/// `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_get_stats(
     sampler: *const nuc_sampler,
     stats: *mut nuc_sampler_stats,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let body = || {
-        // SAFETY: the caller vouches for the pointers.
-        let counters = unsafe { handle(sampler)?.sampler.stats() };
+    let body = |memory: &mut memory::Memory| {
+        // SAFETY: the caller guarantees the handle.
+        let counters = unsafe { handle::borrow(sampler)?.sampler().stats() };
         let value = nuc_sampler_stats {
             struct_size: 0,
             compiles: counters.compiles,
@@ -372,46 +409,56 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
             programs: counters.programs,
             loaded: counters.loaded,
         };
-        // SAFETY: as above.
-        unsafe { structs::write_struct(stats, value) }
+        // SAFETY: the caller guarantees the struct.
+        unsafe { structs::write_struct(memory, stats, value) }
     };
-    // SAFETY: the caller vouches for `error`.
+    // SAFETY: the caller guarantees `error`.
     unsafe { guard(error, body) }
 }
 
-/// Writes what the sampler runs on to `info`, whose `struct_size` is set.
+/// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct; its
+/// strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this function with the
+/// same sampler.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`.
 ///
 /// # Safety
-/// `info` points to a writable `nuc_sampler_info`.
+/// `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_get_info(
     sampler: *const nuc_sampler,
     info: *mut nuc_sampler_info,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let body = || {
-        // SAFETY: the caller vouches for the pointers.
-        let sampler = unsafe { handle(sampler)? };
+    let body = |memory: &mut memory::Memory| {
+        // SAFETY: the caller guarantees the handle.
+        let handle = unsafe { handle::borrow(sampler)? };
+        let strings = handle.strings();
         let value = nuc_sampler_info {
             struct_size: 0,
-            platform_name: sampler.strings.platform_name.as_ptr(),
-            platform_version: sampler.strings.platform_version.as_ptr(),
-            pjrt_api_major: sampler.strings.api.0,
-            pjrt_api_minor: sampler.strings.api.1,
-            num_devices: sampler.strings.devices.len(),
-            max_k: sampler.sampler.max_k(),
+            platform_name: strings.platform_name.as_ptr(),
+            platform_version: strings.platform_version.as_ptr(),
+            pjrt_api_major: strings.api.0,
+            pjrt_api_minor: strings.api.1,
+            num_devices: strings.devices.len(),
+            max_k: handle.sampler().max_k(),
         };
-        // SAFETY: as above.
-        unsafe { structs::write_struct(info, value) }
+        // SAFETY: the caller guarantees the struct.
+        unsafe { structs::write_struct(memory, info, value) }
     };
-    // SAFETY: the caller vouches for `error`.
+    // SAFETY: the caller guarantees `error`.
     unsafe { guard(error, body) }
 }
 
-/// Writes a description of device `index`, counted from 0, to `device`, whose `struct_size` is set.
+/// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set. The
+/// number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and are valid
+/// until it is destroyed. Any number of threads may call this function with the same sampler.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
 ///
 /// # Safety
-/// `device` points to a writable `nuc_device_info`.
+/// `sampler` is a live handle. `device` points to a writable `nuc_device_info`. `error` is null or points to a
+/// `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_get_device(
     sampler: *const nuc_sampler,
@@ -419,25 +466,25 @@ pub unsafe extern "C" fn nuc_sampler_get_device(
     device: *mut nuc_device_info,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let body = || {
-        // SAFETY: the caller vouches for the pointers.
-        let devices = unsafe { &handle(sampler)?.strings.devices };
-        let Some((id, kind, description)) = devices.get(index) else {
-            return Err(Error::argument(format!(
-                "index is {index}; the sampler has {} device(s), counted from 0",
+    let body = |memory: &mut memory::Memory| {
+        // SAFETY: the caller guarantees the handle.
+        let devices = unsafe { &handle::borrow(sampler)?.strings().devices };
+        let Some(found) = devices.get(index) else {
+            return bad(format!(
+                "index is {index}; it must be less than the number of devices, {}",
                 devices.len()
-            )));
+            ));
         };
         let value = nuc_device_info {
             struct_size: 0,
-            description: description.as_ptr(),
-            kind: kind.as_ptr(),
-            id: *id,
+            description: found.description.as_ptr(),
+            kind: found.kind.as_ptr(),
+            id: found.id,
             reserved: 0,
         };
-        // SAFETY: as above.
-        unsafe { structs::write_struct(device, value) }
+        // SAFETY: the caller guarantees the struct.
+        unsafe { structs::write_struct(memory, device, value) }
     };
-    // SAFETY: the caller vouches for `error`.
+    // SAFETY: the caller guarantees `error`.
     unsafe { guard(error, body) }
 }

@@ -1,71 +1,87 @@
-//! Structs that start with `struct_size`, read from and written to callers of other versions of the header.
+//! Structs that start with `struct_size`, shared with callers of older and newer versions of the header.
+//!
+//! A caller of an older header has a shorter struct: the missing fields keep their defaults. A caller of a newer header
+//! has a longer one: the part that this library does not know must be zero.
 
-use std::mem::{offset_of, size_of};
+use std::mem::{offset_of, size_of, MaybeUninit};
 
-use super::convert::{bad, check_pointer};
+use super::memory::{Memory, Use};
+use super::pointers::{bad, check_pointer, Result};
 use super::types::*;
-use crate::error::Error;
 
-type Result<T> = std::result::Result<T, Error>;
+/// No struct of the ABI comes near this size. A larger `struct_size` was not initialized.
+const LARGEST_SIZE: usize = 4096;
 
 /// A struct of the ABI.
 ///
 /// # Safety
 /// It is `repr(C)`, its first field is `struct_size: usize`, and every bit pattern of it is valid.
 pub(super) unsafe trait CStruct: Copy {
-    /// In C.
+    /// The name in C.
     const NAME: &'static str;
-    /// Where its last field of ABI version 1 ends: the shortest that a caller can have. Fields are only ever
-    /// appended, and do not change this.
-    const FIRST_SIZE: usize;
+    /// The function that initializes the struct, if it has one.
+    const INIT: Option<&'static str>;
+    /// Every size that the struct had, ascending: where version 1 of the ABI ended, and the end of each field that was
+    /// appended since.
+    const SIZES: &'static [usize];
 }
 
 macro_rules! c_structs {
-    ($($name:ident, $last:ident: $last_type:ty;)*) => {$(
-        // SAFETY: `types.rs` declares it so, of integers, floats and pointers only.
+    ($($name:ident, $init:expr, [$($appended:ident)*];)*) => {$(
+        // SAFETY: `types.rs` declares it so, with fields that are integers, floats and pointers.
         unsafe impl CStruct for $name {
             const NAME: &'static str = stringify!($name);
-            const FIRST_SIZE: usize = offset_of!($name, $last) + size_of::<$last_type>();
+            const INIT: Option<&'static str> = $init;
+            // No struct has padding, so a field ends where the next one starts.
+            const SIZES: &'static [usize] = &[$(offset_of!($name, $appended),)* size_of::<$name>()];
         }
     )*};
 }
 
+// Each struct with its init function and the fields that were appended since version 1 of the ABI, in order.
 c_structs! {
-    nuc_sampler_options, num_threads: usize;
-    nuc_call_options, replace_val: f32;
-    nuc_batch, offset: *const u64;
-    nuc_debug_arrays, topk_topp_unnorm_probs_i32_k: *mut i32;
-    nuc_prewarm_spec, wide_arrays: u32;
-    nuc_compile_ahead_options, programs_written: *mut usize;
-    nuc_sampler_stats, programs: u64;
-    nuc_sampler_info, max_k: usize;
-    nuc_device_info, reserved: i32;
+    nuc_sampler_options, Some("nuc_sampler_options_init"), [program_dir write_programs reserved];
+    nuc_call_options, Some("nuc_call_options_init"), [];
+    nuc_batch, None, [];
+    nuc_debug_arrays, None, [];
+    nuc_prewarm_spec, None, [];
+    nuc_compile_ahead_options, Some("nuc_compile_ahead_options_init"), [];
+    nuc_sampler_stats, None, [loaded];
+    nuc_sampler_info, None, [];
+    nuc_device_info, None, [];
 }
 
-/// A struct that starts with `size_t struct_size`, from a caller whose header may be older (its struct is
-/// shorter: the rest keeps `default`) or newer (longer: what this library does not know must be zero).
+/// A struct whose fields are all zero and null.
+pub(super) fn zeroed<T: CStruct>() -> T {
+    // SAFETY: every bit pattern of T is valid.
+    unsafe { MaybeUninit::<T>::zeroed().assume_init() }
+}
+
+/// Reads a struct of the caller. Fields that the caller's header does not have keep the values of `default`.
 ///
 /// # Safety
 /// `pointer` is null or points to `struct_size` readable bytes, where `struct_size` is its first field.
-pub(super) unsafe fn read_struct<T: CStruct>(pointer: *const T, default: T) -> Result<T> {
-    check_pointer(pointer, T::NAME)?;
-    // SAFETY: not null, aligned for T and so for usize, and the caller vouches for the first field.
-    let size = unsafe { *pointer.cast::<usize>() };
-    check_struct_size::<T>(size)?;
+pub(super) unsafe fn read_struct<T: CStruct>(
+    memory: &mut Memory,
+    pointer: *const T,
+    default: T,
+) -> Result<T> {
+    // SAFETY: the same contract.
+    let size = unsafe { registered_size(memory, pointer, Use::Read)? };
     let known = size.min(size_of::<T>());
     for at in known..size {
-        // SAFETY: within the struct_size bytes that the caller vouches for.
+        // SAFETY: within the struct_size bytes that the caller guarantees.
         if unsafe { *pointer.cast::<u8>().add(at) } != 0 {
             return bad(format!(
-                "{}.struct_size is {size}, more than the {} bytes this library knows, and the rest is not zero: \
-                 a newer library is needed",
+                "{}.struct_size is {size}, more than the {} bytes that this library knows, and the rest is not zero; \
+                 use a newer version of this library",
                 T::NAME,
                 size_of::<T>()
             ));
         }
     }
     let mut value = default;
-    // SAFETY: `known` bytes are readable there and fit `value`; T allows any bits.
+    // SAFETY: `known` bytes are readable and fit `value`; every bit pattern of T is valid.
     unsafe {
         std::ptr::copy_nonoverlapping(
             pointer.cast::<u8>(),
@@ -76,15 +92,14 @@ pub(super) unsafe fn read_struct<T: CStruct>(pointer: *const T, default: T) -> R
     Ok(value)
 }
 
-/// Writes `value` into a struct of the caller, as far as its `struct_size` reaches, which stays.
+/// Writes `value` into a struct of the caller. `struct_size` stays, and so does what lies behind the known fields.
 ///
 /// # Safety
 /// As for [`read_struct`], and the bytes are writable.
-pub(super) unsafe fn write_struct<T: CStruct>(pointer: *mut T, value: T) -> Result<()> {
-    check_pointer(pointer, T::NAME)?;
-    // SAFETY: not null, aligned, and the caller vouches for the first field.
-    let size = unsafe { *pointer.cast::<usize>() };
-    check_struct_size::<T>(size)?;
+pub(super) unsafe fn write_struct<T: CStruct>(memory: &mut Memory, pointer: *mut T, value: T) -> Result<()> {
+    // SAFETY: the same contract.
+    let size = unsafe { registered_size(memory, pointer, Use::Written)? };
+    memory.check_overlap()?;
     let first = size_of::<usize>();
     let known = size.min(size_of::<T>());
     // SAFETY: both have `known` bytes, and a local value cannot overlap the caller's memory.
@@ -98,15 +113,25 @@ pub(super) unsafe fn write_struct<T: CStruct>(pointer: *mut T, value: T) -> Resu
     Ok(())
 }
 
-/// Fills an options struct whose size the caller passes beside it.
+/// Fills an options struct of `size` bytes with its defaults, and with zeros behind the known fields.
 ///
 /// # Safety
 /// `pointer` is null or points to `size` writable bytes.
-pub(super) unsafe fn init_struct<T: CStruct>(pointer: *mut T, size: usize, defaults: T) -> Result<()> {
+pub(super) unsafe fn init_struct<T: CStruct>(
+    memory: &mut Memory,
+    pointer: *mut T,
+    size: usize,
+    defaults: T,
+) -> Result<()> {
     check_pointer(pointer, T::NAME)?;
-    check_struct_size::<T>(size)?;
+    if size == 0 {
+        return bad(format!("struct_size is 0; pass sizeof({})", T::NAME));
+    }
+    check_size::<T>(size)?;
+    memory.add(T::NAME, pointer as usize, size, Use::Written)?;
+    memory.check_overlap()?;
     let known = size.min(size_of::<T>());
-    // SAFETY: `size` bytes are writable; all of them are set, zero where this library knows no field.
+    // SAFETY: `size` bytes are writable, and `known` of them fit `defaults`.
     unsafe {
         std::ptr::write_bytes(pointer.cast::<u8>(), 0, size);
         std::ptr::copy_nonoverlapping(
@@ -119,11 +144,64 @@ pub(super) unsafe fn init_struct<T: CStruct>(pointer: *mut T, size: usize, defau
     Ok(())
 }
 
-fn check_struct_size<T: CStruct>(size: usize) -> Result<()> {
-    let (name, least) = (T::NAME, T::FIRST_SIZE);
-    // No struct of this library will come near a page; more is an uninitialised field.
-    if size < least || size > 4096 {
-        return bad(format!("{name}.struct_size is {size}; set it to sizeof({name}), at least {least}"));
+/// The checked `struct_size` of a struct of the caller, which is registered in `memory`.
+///
+/// # Safety
+/// As for [`read_struct`].
+unsafe fn registered_size<T: CStruct>(memory: &mut Memory, pointer: *const T, usage: Use) -> Result<usize> {
+    check_pointer(pointer, T::NAME)?;
+    // SAFETY: not null, aligned for T and so for usize; the caller guarantees the first field.
+    let size = unsafe { *pointer.cast::<usize>() };
+    if size == 0 {
+        let name = T::NAME;
+        return bad(match T::INIT {
+            Some(init) => format!("{name}.struct_size is 0; initialize the struct with {init}"),
+            None => format!("{name}.struct_size is 0; set it to sizeof({name})"),
+        });
     }
-    Ok(())
+    check_size::<T>(size)?;
+    memory.add(T::NAME, pointer as usize, size, usage)?;
+    Ok(size)
+}
+
+/// Checks that a size is one that the struct had in some version of the header.
+fn check_size<T: CStruct>(size: usize) -> Result<()> {
+    if T::SIZES.contains(&size) || (size > size_of::<T>() && size <= LARGEST_SIZE) {
+        return Ok(());
+    }
+    let sizes: Vec<String> = T::SIZES.iter().map(usize::to_string).collect();
+    bad(format!(
+        "{}.struct_size is {size}; set it to sizeof({}), which is {} in this version of the library",
+        T::NAME,
+        T::NAME,
+        sizes.join(" or ")
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where the fields of the structs that have grown lie, in the words of the C header.
+    #[test]
+    fn sizes_are_those_of_every_version() {
+        assert_eq!(nuc_sampler_options::SIZES, [64, 72, 76, 80]);
+        assert_eq!(nuc_sampler_stats::SIZES, [56, 64]);
+        assert_eq!(nuc_call_options::SIZES, [16]);
+    }
+
+    #[test]
+    fn a_size_that_cuts_a_field_is_refused() {
+        let message = check_size::<nuc_sampler_options>(68).unwrap_err().to_string();
+        assert!(
+            message.contains("struct_size is 68") && message.contains("64 or 72 or 76 or 80"),
+            "{message}"
+        );
+        for size in [64, 72, 76, 80, 88, 4096] {
+            check_size::<nuc_sampler_options>(size).unwrap();
+        }
+        for size in [1, 8, 63, 65, 71, 73, 79, 4097, usize::MAX] {
+            check_size::<nuc_sampler_options>(size).unwrap_err();
+        }
+    }
 }

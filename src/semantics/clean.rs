@@ -1,28 +1,29 @@
-//! Cleaning of logits and the order they are compared in.
+//! Cleaning of logits, and the order in which they are compared.
 //!
-//! All of it works on bits: accelerators flush subnormal floats at different points, so a float comparison
-//! near zero could differ between devices where an integer one cannot.
+//! Everything here works on bits. Accelerators flush subnormal floats at different points, so a float comparison near zero
+//! could differ between devices. An integer comparison cannot.
 
 use super::arith::Arith;
 
-/// Bits of the largest finite f32, which +inf becomes.
+/// The largest finite f32 as bits. +inf becomes this value.
 pub const MAX_FINITE_BITS: i32 = 0x7f7f_ffff;
-/// Bits of −inf, which NaN becomes: "not a candidate".
+/// −inf as bits. NaN becomes this value, which is not a candidate.
 pub const NEG_INF_BITS: i32 = 0xff80_0000_u32 as i32;
-/// [`order_key`] of −inf: the least key a cleaned value can have.
+/// The [`order_key`] of −inf, the least key of a cleaned value.
 pub const NEG_INF_KEY: i32 = NEG_INF_BITS ^ 0x7fff_ffff;
 
 const EXPONENT: i32 = 0x7f80_0000;
 const MAGNITUDE: i32 = 0x7fff_ffff;
 
-/// f32 bits of a bf16 number given as its 16 bits (zero-extended). Exact.
+/// A bf16 number, given as its zero-extended bits, as f32 bits. Exact.
 #[inline(always)]
 pub fn widen_bf16<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.shl(bits, 16)
 }
 
-/// f32 bits of a binary16 number given as its 16 bits (zero-extended). Exact: a binary16 subnormal is a normal
-/// f32, so this must not go through a conversion that a device may run with flushing on.
+/// A binary16 number, given as its zero-extended bits, as f32 bits. Exact.
+///
+/// A binary16 subnormal is a normal f32. So this must not use a conversion that a device may run with flushing enabled.
 #[inline(always)]
 pub fn widen_f16<A: Arith>(a: A, bits: A::Int) -> A::Int {
     let sign = a.shl(a.and(bits, a.int(0x8000)), 16);
@@ -45,7 +46,7 @@ pub fn is_nan<A: Arith>(a: A, bits: A::Int) -> A::Mask {
     a.lt(a.int(EXPONENT), a.and(bits, a.int(MAGNITUDE)))
 }
 
-/// f32 bits after cleaning: NaN → −inf, +inf → the largest finite f32, −0 and subnormals → +0.
+/// Cleans f32 bits: NaN → −inf, +inf → the largest finite f32, −0 and subnormals → +0.
 #[inline(always)]
 pub fn clean<A: Arith>(a: A, bits: A::Int) -> A::Int {
     let magnitude = a.and(bits, a.int(MAGNITUDE));
@@ -54,16 +55,16 @@ pub fn clean<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.select(is_nan(a, bits), a.int(NEG_INF_BITS), finite)
 }
 
-/// Maps cleaned bits to integers that order like the values do. Its own inverse.
+/// Maps cleaned bits to integers that have the same order as the values. It is its own inverse.
 #[inline(always)]
 pub fn order_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.xor(bits, a.and(a.shr(bits, 31), a.int(MAGNITUDE)))
 }
 
-/// A cleaned value in the bits of a 16-bit logits type, from the original 16 bits and their f32 widening.
+/// A cleaned value in the bits of a 16-bit type, from the original 16 bits and their f32 bits.
 ///
-/// Cleaning rounds to nothing here but the two values that change: NaN (−inf) and what is zero or subnormal as
-/// f32 (+0). +inf stays: the largest finite f32 rounds to it in both 16-bit types.
+/// Cleaning changes NaN (to −inf) and values that are zero or subnormal as f32 (to +0). +inf stays, because the largest
+/// finite f32 rounds to it in both 16-bit types.
 #[inline(always)]
 pub fn clean_narrow<A: Arith>(a: A, narrow: A::Int, wide_bits: A::Int, neg_inf: i32) -> A::Int {
     let zero = a.lt(a.and(wide_bits, a.int(MAGNITUDE)), a.int(0x0080_0000));

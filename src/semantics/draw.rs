@@ -2,9 +2,9 @@
 
 use super::arith::WideArith;
 
-/// `U mod total`, where `words` are the 128 bits of U, most significant word first, and `total < 2^48`.
+/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first; `total < 2^48`.
 ///
-/// Sixteen bits at a time, so that the running remainder always fits 64 bits. 0 where `total` is 0.
+/// The division takes 16 bits at a time, so that the running remainder fits 64 bits.
 #[inline(always)]
 pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     let divisor = a.wselect(a.weq(total, a.wide(0)), a.wide(1), total);

@@ -1,4 +1,5 @@
-//! What one row asks for, and what of it the host computes once so that no device divides or rounds it.
+//! The parameters of a row, and the values derived from them. The host CPU derives them once, so that no device divides or
+//! rounds.
 
 use super::top_p::TopP;
 use super::weights::{MAX_WEIGHT, ZERO_Q};
@@ -6,27 +7,27 @@ use super::weights::{MAX_WEIGHT, ZERO_Q};
 /// Below this temperature a row is greedy.
 pub const GREEDY_TEMPERATURE: f32 = 1e-5;
 
-/// A row's parameters as every backend receives them.
+/// The parameters of a row as every backend receives them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowParams {
-    /// Entries that survive top-k; 0 where top-k is off, else in `1..vocab`.
+    /// The number of entries that survive top-k, in `1..vocab`; 0 if top-k is off.
     pub k: i32,
-    /// The row takes the maximum: temperature below [`GREEDY_TEMPERATURE`].
+    /// Whether the temperature is below [`GREEDY_TEMPERATURE`], so that the token is the maximum.
     pub greedy: bool,
-    /// `round_f32(log2(e) / T · 2¹⁸)`; 1 where `greedy`.
+    /// `round_f32(log2(e) / T · 2¹⁸)`; 1 if `greedy`.
     pub scale: f32,
-    /// Entries at least this far below the maximum weigh nothing; 0 where `greedy`.
+    /// Entries at least this far below the maximum have weight 0; 0 if `greedy`.
     pub reach: f32,
-    /// The nucleus.
+    /// Top-p.
     pub top_p: TopP,
-    /// Least weight that min-p keeps; 0 where min-p is off.
+    /// The least weight that min-p keeps; 0 if min-p is off.
     pub min_weight: i32,
-    /// U, most significant word first.
+    /// The 128-bit random number U, the most significant word first.
     pub words: [u32; 4],
 }
 
 impl RowParams {
-    /// From the caller's values, which [`check_row`] has passed. `vocab` is at least 1.
+    /// Derives the parameters from values that passed [`check_row`]. `vocab` is at least 1.
     pub fn new(k: i32, p: f32, min_p: f32, temperature: f32, words: [u32; 4], vocab: usize) -> RowParams {
         let greedy = temperature < GREEDY_TEMPERATURE;
         let scale = if greedy { 1.0 } else { scale(temperature) };
@@ -42,12 +43,13 @@ impl RowParams {
     }
 }
 
-/// The constant `c` of a temperature: `round_f32(log2(e) / T · 2¹⁸)`.
+/// The factor of a temperature: `round_f32(log2(e) / T · 2¹⁸)`.
 pub fn scale(temperature: f32) -> f32 {
     (std::f64::consts::LOG2_E / f64::from(temperature) * f64::from(1 << 18)) as f32
 }
 
-/// A distance below the maximum from which on `q` is at least [`ZERO_Q`], for a `scale`: the least one or little more.
+/// A distance below the maximum at and beyond which `q` is at least [`ZERO_Q`]. It is the least such distance, or slightly
+/// more.
 fn reach(scale: f32) -> f32 {
     let mut reach = (f64::from(ZERO_Q) / f64::from(scale)) as f32;
     while reach * scale < ZERO_Q as f32 {
@@ -56,13 +58,13 @@ fn reach(scale: f32) -> f32 {
     reach
 }
 
-/// `ceil(min_p · (2²⁴ − 1))`, at most the weight of the maximum: min_p above 1 keeps what 1 keeps.
+/// `ceil(min_p · (2²⁴ − 1))`, at most the weight of the maximum: a min_p above 1 counts as 1.
 pub fn min_weight(min_p: f32) -> i32 {
-    // 24 bits times 24 bits is exact in f64, so the ceiling is too.
+    // The product of two 24-bit numbers is exact in f64, so the ceiling is exact too.
     (f64::from(min_p.clamp(0.0, 1.0)) * f64::from(MAX_WEIGHT)).ceil() as i32
 }
 
-/// What is wrong with a row's parameters: the parameter's name, its value, and what would be right.
+/// Checks the parameters of a row. The error is the name of the parameter, its value, and what would be right.
 pub fn check_row(p: f32, min_p: f32, temperature: f32) -> Result<(), (&'static str, f32, &'static str)> {
     if p.is_nan() {
         return Err(("p", p, "a number (1 or more turns top-p off)"));
@@ -82,9 +84,9 @@ mod tests {
     use super::super::weights::{quantize, weight};
     use super::*;
 
-    /// Beyond the reach nothing weighs anything, and not far within it something does.
+    /// Every weight beyond the reach is 0, and a weight slightly within it is not.
     #[test]
-    fn nothing_beyond_the_reach_weighs() {
+    fn weights_beyond_the_reach_are_zero() {
         for temperature in [1e-5_f32, 0.1, 0.7, 1.0, 1.3, 10.0, 1e6, 1e30, f32::MAX] {
             let row = RowParams::new(0, 1.0, 0.0, temperature, [0; 4], 8);
             let weight_at = |distance: f32| weight(Scalar, quantize(Scalar, distance, 0.0, row.scale));
@@ -96,7 +98,8 @@ mod tests {
         }
     }
 
-    /// Against `log2(e) / T · 2¹⁸` with 60 digits, rounded once: the f64 on the way must not change the f32.
+    /// Compares with `log2(e) / T · 2¹⁸` computed with 60 digits and rounded once. Rounding to f64 first must not change the
+    /// f32.
     #[test]
     fn scale_is_rounded_once() {
         let exact = [

@@ -1,7 +1,7 @@
-//! Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers: As
-//! Easy as 1, 2, 3", SC'11.
+//! Philox4x32-10, the counter-based random number generator of Salmon, Moraes, Dror and Shaw, "Parallel Random Numbers:
+//! As Easy as 1, 2, 3", SC'11.
 
-/// Ten rounds of Philox4x32 on `counter` (least significant word first) under `key`.
+/// Ten rounds of Philox4x32 on `counter`, the least significant word first, with `key`.
 pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     let [mut x0, mut x1, mut x2, mut x3] = counter;
     let [mut k0, mut k1] = key;
@@ -17,8 +17,8 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [x0, x1, x2, x3]
 }
 
-/// The four random words of a row, from its seed and offset: key = seed, counter = (offset, 0), both least
-/// significant word first as in the paper's reference code. The first output word is the most significant of U.
+/// The four random words of a row: key = seed and counter = (offset, 0), both with the least significant word first, as in
+/// the reference implementation of the paper. The first output word is the most significant word of U.
 pub fn random_words(seed: u64, offset: u64) -> [u32; 4] {
     philox4x32_10([offset as u32, (offset >> 32) as u32, 0, 0], [seed as u32, (seed >> 32) as u32])
 }
@@ -27,7 +27,7 @@ pub fn random_words(seed: u64, offset: u64) -> [u32; 4] {
 mod tests {
     use super::{philox4x32_10, random_words};
 
-    /// The known-answer vectors published with the paper's reference implementation (kat_vectors).
+    /// The known-answer vectors of the paper's reference implementation (kat_vectors).
     #[test]
     fn matches_the_published_vectors() {
         assert_eq!(philox4x32_10([0; 4], [0; 2]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
@@ -41,9 +41,8 @@ mod tests {
         );
     }
 
-    /// Where a seed's and an offset's words go: key = seed, counter = (offset, 0), low words first. The same
-    /// published vectors, whose last two counter words an offset leaves 0, fix it for zeros; these, computed with an
-    /// independent implementation, for the rest.
+    /// The words of the seed and the offset go to the right places: key = seed, counter = (offset, 0), low words first. The
+    /// first vector is published; the others were computed with an independent implementation.
     #[test]
     fn seed_is_the_key_and_offset_the_low_half_of_the_counter() {
         assert_eq!(random_words(0, 0), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);

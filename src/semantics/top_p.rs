@@ -1,13 +1,13 @@
-//! The nucleus target: `ceil(p · total)` with p taken as the exact rational value of its f32.
+//! The target of top-p: `ceil(p · total)`, where p is the exact rational value of its f32.
 
 use super::arith::WideArith;
 
-/// p as the device needs it: `p = mantissa · 2^−(24 + shift)`, or off (`mantissa == 0`).
+/// p in the form that devices need: `p = mantissa · 2^−(24 + shift)`. A mantissa of 0 turns top-p off.
 ///
-/// `mantissa` has at most 24 bits and `shift` is capped at 63, past which the target is 1 in any case.
+/// `mantissa` has at most 24 bits. `shift` is at most 63: a larger shift would give the same target, 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopP {
-    /// 0 where top-p is off.
+    /// 0 if top-p is off.
     pub mantissa: i32,
     /// 0 to 63.
     pub shift: i32,
@@ -17,7 +17,7 @@ impl TopP {
     /// Top-p off: every weight stays.
     pub const OFF: TopP = TopP { mantissa: 0, shift: 0 };
 
-    /// From the caller's p, which is not NaN. p ≥ 1 is off; p ≤ 0 keeps the maximum's ties (target 1).
+    /// Converts p, which is not NaN. p ≥ 1 turns top-p off. p ≤ 0 keeps the maximum and its ties, because the target is 1.
     pub fn new(p: f32) -> TopP {
         if p >= 1.0 {
             return TopP::OFF;
@@ -27,14 +27,14 @@ impl TopP {
         }
         let bits = p.to_bits() as i32;
         let (exponent, fraction) = (bits >> 23, bits & 0x7f_ffff);
-        // value = mantissa · 2^-down; p < 1 makes down at least 24
+        // p = mantissa · 2^-down, and down is at least 24 because p < 1.
         let (mantissa, down) =
             if exponent == 0 { (fraction, 149) } else { (fraction | 0x80_0000, 150 - exponent) };
         TopP { mantissa, shift: (down - 24).min(63) }
     }
 }
 
-/// `max(1, ceil(mantissa · total / 2^(24 + shift)))` for `0 < total < 2^48`. Meaningless where `mantissa` is 0.
+/// `max(1, ceil(mantissa · total / 2^(24 + shift)))` for `0 < total < 2^48`. The result has no meaning if `mantissa` is 0.
 #[inline(always)]
 pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::Int) -> A::Wide {
     let low24 = a.wide(0xff_ffff);
@@ -46,8 +46,8 @@ pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::In
     let lower = a.wand(low_product, low24);
     let shift = a.widen(shift);
     let floor = a.wshr(upper, shift);
-    // ceil: is anything set below bit 24 + shift? (floor << shift) compares as floor · 2^shift without a variable
-    // left shift: upper's low bits are nonzero exactly where adding 2^shift − 1 carries.
+    // The ceiling is one more than the floor if a bit below bit 24 + shift is set. The mask has the low `shift` bits set;
+    // a shift to the right makes it, because the trait has no variable shift to the left.
     let mask = a.wshr(a.wide(u64::MAX >> 1), wsub_from_63(a, shift));
     let rest = a.wor(a.wand(upper, mask), lower);
     let zero = a.wide(0);
@@ -55,7 +55,7 @@ pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::In
     a.wselect(a.weq(ceil, zero), a.wide(1), ceil)
 }
 
-/// `63 − shift` for `shift` in 0..=63, as an exclusive or, so that no wide subtraction is needed.
+/// `63 − shift` for `shift` in 0..=63. An exclusive or avoids a wide subtraction.
 #[inline(always)]
 fn wsub_from_63<A: WideArith>(a: A, shift: A::Wide) -> A::Wide {
     let low = a.xor(a.low(shift), a.int(63));

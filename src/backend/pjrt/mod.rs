@@ -95,17 +95,27 @@ impl PjrtBackend {
 
         let replace = batch.logits().dtype().round(batch.options().replace_val);
         let mut outcomes = vec![RowOutcome::default(); batch.len()];
-        let mut arrays = outputs.take_rows(batch.len());
+        let mut scratch = match pieces.iter().any(|piece| wanted.slices && !piece.spec.wanted.slices) {
+            true => Some(reference::Scratch::new(batch.vocab())?),
+            false => None,
+        };
+        let mut arrays = outputs.try_take_rows(batch.len())?;
         for (piece, answer) in pieces.iter().zip(&answers) {
             for (place, &row) in piece.rows.iter().enumerate() {
                 outcomes[row] = answer.outcome(place, piece.spec.batch);
                 answer.scatter(&piece.spec, place, replace, &mut arrays[row]);
-                if wanted.slices && !piece.spec.wanted.slices {
+                if let Some(scratch) = scratch.as_mut().filter(|_| !piece.spec.wanted.slices) {
                     // Ties that stay can outnumber the slots, so no kernel makes these slices: they are the
                     // reference's, from which only they are asked.
                     let only_slices = &mut arrays[row];
                     (only_slices.topk_logits, only_slices.weights) = (None, None);
-                    reference::sample_row(batch.row(row), &batch.rows()[row], batch.options(), only_slices);
+                    reference::sample_row(
+                        batch.row(row),
+                        &batch.rows()[row],
+                        batch.options(),
+                        only_slices,
+                        scratch,
+                    );
                 }
             }
         }

@@ -1,0 +1,124 @@
+//! The object behind a `nuc_sampler *`: created, checked on every use, and destroyed.
+
+use std::mem::offset_of;
+use std::ptr::addr_of_mut;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::info::Strings;
+use super::pointers::{bad, Result};
+use super::types::nuc_sampler;
+use crate::sampler::Sampler;
+
+/// What a live handle holds in its magic word: "nuc_live".
+const LIVE: u64 = 0x6576_696c_5f63_756e;
+/// What a destroyed handle holds there, until its memory is used again: "nuc_dead".
+const DESTROYED: u64 = 0x6461_6564_5f63_756e;
+
+/// A sampler, with what the C layer needs to check its users.
+// C's order, so that the magic word is not at the start: an allocator keeps its lists in the first words of free memory.
+#[repr(C)]
+pub(super) struct Handle {
+    strings: Strings,
+    magic: AtomicU64,
+    process: u32,
+    sampler: Sampler,
+}
+
+const _: () = assert!(offset_of!(Handle, magic) >= 32);
+
+// Any number of threads may use a handle at the same time, and any thread may destroy it.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync>() {}
+    is_send_and_sync::<nuc_sampler>();
+};
+
+impl Handle {
+    pub(super) fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
+    pub(super) fn strings(&self) -> &Strings {
+        &self.strings
+    }
+}
+
+/// A handle that the caller owns, for [`destroy`].
+pub(super) fn create(sampler: Sampler) -> *mut nuc_sampler {
+    let handle = Handle {
+        strings: Strings::of(&sampler),
+        magic: AtomicU64::new(LIVE),
+        process: std::process::id(),
+        sampler,
+    };
+    Box::into_raw(Box::new(nuc_sampler { handle }))
+}
+
+/// The sampler behind a handle, if this process may use it.
+///
+/// # Safety
+/// `sampler` is null or a live handle. A handle that was destroyed, or memory that never was a handle, is recognized
+/// while the memory still shows it.
+pub(super) unsafe fn borrow<'a>(sampler: *const nuc_sampler) -> Result<&'a Handle> {
+    // SAFETY: the same contract.
+    unsafe { check_magic(sampler)? };
+    // SAFETY: the caller guarantees that the handle is live. Its methods take shared references only.
+    let handle = unsafe { &(*sampler).handle };
+    if handle.process != std::process::id() {
+        return bad(format!(
+            "sampler is {sampler:p}, which process {} created; a sampler does not survive fork, so create one in this \
+             process ({})",
+            handle.process,
+            std::process::id()
+        ));
+    }
+    Ok(handle)
+}
+
+/// Frees a sampler. In a process other than its creator this does nothing: the threads and the plugin that it would wait
+/// for exist in the creator only.
+///
+/// # Safety
+/// As for [`borrow`], and no other call uses the handle now or later.
+pub(super) unsafe fn destroy(sampler: *mut nuc_sampler) -> Result<()> {
+    if sampler.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the same contract.
+    let magic = unsafe { check_magic(sampler)? };
+    // SAFETY: the caller guarantees that the handle is live.
+    if unsafe { (*sampler).handle.process } != std::process::id() {
+        return Ok(());
+    }
+    // Of two threads that destroy the same handle, one gets here.
+    if magic.compare_exchange(LIVE, DESTROYED, Ordering::AcqRel, Ordering::Acquire).is_err() {
+        return destroyed(sampler);
+    }
+    // SAFETY: `create` made the box, and the exchange above happens once.
+    drop(unsafe { Box::from_raw(sampler) });
+    Ok(())
+}
+
+/// Checks the magic word of a handle, and returns it.
+///
+/// # Safety
+/// As for [`borrow`].
+unsafe fn check_magic<'a>(sampler: *const nuc_sampler) -> Result<&'a AtomicU64> {
+    if sampler.is_null() || !sampler.is_aligned() {
+        return bad(format!("sampler is {sampler:p}; it must be a handle from nuc_sampler_create"));
+    }
+    // SAFETY: not null and aligned. For a live handle this is its magic word. For other memory the caller broke the
+    // contract; only this word is read, as an atomic, before anything is believed.
+    let magic = unsafe { AtomicU64::from_ptr(addr_of_mut!((*sampler.cast_mut()).handle.magic).cast()) };
+    match magic.load(Ordering::Acquire) {
+        LIVE => Ok(magic),
+        DESTROYED => destroyed(sampler),
+        _ => bad(format!(
+            "sampler is {sampler:p}, which is not a sampler, or one that was destroyed; it must be a handle from \
+             nuc_sampler_create"
+        )),
+    }
+}
+
+fn destroyed<T>(sampler: *const nuc_sampler) -> Result<T> {
+    bad(format!("sampler is {sampler:p}, which was destroyed; it must be a handle that is still in use"))
+}

@@ -1,0 +1,114 @@
+//! Texts for C: without control characters, and short enough for a `nuc_error`.
+//!
+//! Messages quote paths and plugins, so their length and their content are not this library's choice.
+
+use libc::c_char;
+use std::borrow::Cow;
+
+use super::types::{nuc_error, nuc_status};
+
+/// A longer word, most often a path, is the first to be shortened.
+const LARGEST_WORD: usize = 100;
+/// Stands for what was cut.
+const CUT: &str = "[...]";
+
+/// Writes a status and its message.
+///
+/// # Safety
+/// `error` is null or points to a writable `nuc_error`.
+pub(super) unsafe fn write(error: *mut nuc_error, code: nuc_status, message: &str) {
+    if error.is_null() || !error.is_aligned() {
+        return;
+    }
+    // SAFETY: not null, aligned, and the caller guarantees the memory.
+    let error = unsafe { &mut *error };
+    error.code = code as i32;
+    error.message = [0; 508];
+    // One byte stays for the terminator.
+    let message = shortened(&escaped(message), error.message.len() - 1).into_owned();
+    error.message.iter_mut().zip(message.bytes()).for_each(|(slot, byte)| *slot = byte as c_char);
+}
+
+/// The text as one line without control characters, nor others that change how a terminal shows a line. They are written
+/// as Rust escapes.
+pub(super) fn escaped(text: &str) -> Cow<'_, str> {
+    let is_special = |c: char| {
+        let invisible = matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        c.is_control() || invisible
+    };
+    if !text.contains(is_special) {
+        return Cow::Borrowed(text);
+    }
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is_special(c) {
+            true => line.extend(c.escape_default()),
+            false => line.push(c),
+        }
+    }
+    Cow::Owned(line)
+}
+
+/// The text in at most `limit` bytes. The middle of long words goes first, then the middle of the text: its start says
+/// what failed, its end says why and what to do.
+fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    let words: Vec<Cow<'_, str>> = text.split(' ').map(|word| without_middle(word, LARGEST_WORD)).collect();
+    Cow::Owned(without_middle(&words.join(" "), limit).into_owned())
+}
+
+/// The text in at most `limit` bytes, without its middle if it is longer. No character is cut in half.
+fn without_middle(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return Cow::Borrowed(text);
+    }
+    let half = (limit - CUT.len()) / 2;
+    let start = (0..=half).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    let end = (text.len() - half..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    Cow::Owned(format!("{}{CUT}{}", &text[..start], &text[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(escaped("path /tmp/ä is fine"), "path /tmp/ä is fine");
+        assert_eq!(escaped("two\nlines\tand \u{1b}[31mred\0"), r"two\nlines\tand \u{1b}[31mred\u{0}");
+        assert_eq!(escaped("\u{202e}evil\u{85}"), r"\u{202e}evil\u{85}");
+    }
+
+    #[test]
+    fn a_short_message_stays_as_it_is() {
+        let text = "x".repeat(507);
+        assert_eq!(shortened(&text, 507), text);
+    }
+
+    #[test]
+    fn the_reason_survives_a_long_path() {
+        for path in ["/directory".repeat(400), "/a directory with spaces".repeat(400), "ä/".repeat(2000)] {
+            let text = format!(
+                "no PJRT plugin at {path}: No such file; give the path of the plugin's shared library"
+            );
+            let short = shortened(&text, 507);
+            assert!(short.len() <= 507 && short.starts_with("no PJRT plugin at "), "{short}");
+            assert!(short.contains(": No such file; give the path"), "{short}");
+            let twice = format!("cannot load {path}: {path}: file too short; check that it is a PJRT plugin");
+            let short = shortened(&twice, 507);
+            assert!(short.len() <= 507 && short.contains("file too short; check that"), "{short}");
+        }
+    }
+
+    #[test]
+    fn no_character_is_cut_in_half() {
+        for length in 500..530 {
+            for text in ["ä".repeat(length), format!("a{}", "ä".repeat(length)), "🙂 ".repeat(length)] {
+                let short = shortened(&text, 507);
+                assert!(short.len() <= 507 && short.chars().all(|c| "aä🙂 [.]".contains(c)), "{short}");
+            }
+        }
+    }
+}

@@ -1,19 +1,29 @@
-//! Compiled programs in files, so that a process need not compile what another one did.
+//! Compiled programs in files, so that one process can load what another one compiled.
 //!
-//! A file holds one program: [`MAGIC`], the format's version and the length of the metadata (both `u32`, little-endian),
-//! the metadata as JSON, and the plugin's serialized executable up to the end. Its name ends in a hash of all that the
-//! executable depends on, so that programs of several releases and devices lie side by side in one folder and a host
-//! finds its own. Where the folder is and where the plugin lies is no part of it: folders can be copied.
+//! One file holds one program (`format`). Its name ends in a hash of everything that the executable depends on
+//! ([`System`] and the text of the program), so the programs of several releases and devices can share a directory and
+//! each process finds its own. No path is part of the hash: directories can be copied.
+//!
+//! Write access to this directory is equivalent to code execution in this process, so files and directories that other
+//! users can write to are not used (`trust`).
+//!
+//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged one, or
+//! one that was not trusted; and it removes temporary files that a process which died left more than an hour ago. No other
+//! file is changed or removed.
 
+mod compiler_flags;
 mod format;
 mod system;
+mod temporary;
+mod trust;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::format::{read_metadata, sha256, FORMAT, MAGIC};
+use self::format::{sha256, Header};
+use crate::error::Error;
 use crate::kernels::{Spec, Target};
 
 pub use self::format::{Metadata, Unusable};
@@ -21,7 +31,7 @@ pub use self::system::System;
 
 const EXTENSION: &str = "nucprog";
 
-/// A folder of programs for one system.
+/// A directory of programs for one system. Thread-safe, and safe beside other processes that use the directory.
 #[derive(Debug)]
 pub struct ProgramDir {
     path: PathBuf,
@@ -29,76 +39,105 @@ pub struct ProgramDir {
     target: Target,
 }
 
+/// Creates a directory that only this user can write to, unless it exists.
+pub(crate) fn create(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(directory)
+}
+
+/// The absolute path of a directory, without symbolic links.
+pub(crate) fn resolve(directory: &Path) -> io::Result<PathBuf> {
+    let path = directory.canonicalize()?;
+    match path.is_dir() {
+        true => Ok(path),
+        false => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory")),
+    }
+}
+
+/// Why a directory is not used; `None` if it is safe.
+pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
+    Ok(trust::distrust(&fs::metadata(directory)?))
+}
+
+/// The error for an option that names a directory: a wrong argument if the path cannot be a directory, else an I/O error.
+pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
+    use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    let text = format!("{option} is {}: {error}", directory.display());
+    match error.kind() {
+        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
+            Error::InvalidArgument(text)
+        }
+        _ => Error::Io(text),
+    }
+}
+
 impl ProgramDir {
-    /// The programs for `system`, with kernels for `target`, in the folder at `path`.
+    /// The programs for `system`, with kernels for `target`, in the directory at `path`.
     pub fn new(path: &Path, system: System, target: Target) -> ProgramDir {
         ProgramDir { path: path.to_owned(), system, target }
     }
 
-    /// Where the program lies, if it is there.
+    /// The path of the file for a program, which need not exist.
     pub fn file(&self, spec: &Spec, text: &str) -> PathBuf {
         self.path.join(format!("{}-{}.{EXTENSION}", spec.name(), self.system.key(text)))
     }
 
-    /// The serialized executable of a program; `None` if the folder has no file for it.
+    /// The serialized executable of a program; `None` if the directory has no file for it.
     pub fn read(&self, spec: &Spec, text: &str) -> Result<Option<Vec<u8>>, Unusable> {
-        let mut file = match File::open(self.file(spec, text)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        let (mut file, header) = match open(&self.file(spec, text)) {
+            Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
         };
-        let metadata = read_metadata(&mut file)?;
+        let (metadata, executable) = format::read_verified(&mut file, &header)?;
         if let Some(difference) = self.system.difference(&metadata.system) {
             return Err(Unusable::Other(difference));
         }
         if metadata.spec != *spec || metadata.program_sha256 != sha256(text.as_bytes()) {
             return Err(Unusable::Other(format!("another program, {}", metadata.program)));
         }
-        let mut executable = Vec::new();
-        file.read_to_end(&mut executable)?;
-        if executable.len() != metadata.executable_bytes {
-            let (there, wanted) = (executable.len(), metadata.executable_bytes);
-            return Err(Unusable::Damaged(format!("its program has {there} bytes instead of {wanted}")));
-        }
-        // Plugins trust what they are given: a flipped bit could do anything.
-        if sha256(&executable) != metadata.executable_sha256 {
-            return Err(Unusable::Damaged("its program's checksum is wrong".to_owned()));
-        }
         Ok(Some(executable))
     }
 
-    /// Why a program that is not there might have been expected: what the folder's files for the same calls were made
-    /// for.
+    /// Why the directory has no file for a program although it has files for the same calls: what those were made for.
     pub fn near_miss(&self, spec: &Spec) -> Option<String> {
         let prefix = format!("{}-", spec.name());
-        let is_near = |path: &Path| {
+        let is_near = |path: &PathBuf| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             name.starts_with(&prefix) && name.ends_with(EXTENSION)
         };
         let entries = fs::read_dir(&self.path).ok()?;
-        let path = entries.flatten().map(|entry| entry.path()).find(|path| is_near(path))?;
-        let reason = match File::open(&path)
-            .map_err(Unusable::from)
-            .and_then(|mut file| read_metadata(&mut file))
-        {
-            Err(error) => error.to_string(),
-            Ok(metadata) => match self.system.difference(&metadata.system) {
-                Some(difference) => Unusable::Other(difference).to_string(),
-                None => {
-                    format!("version {} of this library wrote it, whose program differs", metadata.library)
+        let mut unreadable = None;
+        for path in entries.flatten().map(|entry| entry.path()).filter(is_near) {
+            let metadata = open(&path)
+                .and_then(|(mut file, header)| format::read_unverified_metadata(&mut file, &header));
+            let reason = match metadata {
+                Err(unusable) => {
+                    unreadable.get_or_insert_with(|| format!("{}: {unusable}", path.display()));
+                    continue;
                 }
-            },
-        };
-        Some(format!("{}: {reason}", path.display()))
+                Ok(metadata) => match self.system.difference(&metadata.system) {
+                    Some(difference) => Unusable::Other(difference).to_string(),
+                    None => {
+                        format!(
+                            "version {} of this library wrote it for a different program",
+                            metadata.library
+                        )
+                    }
+                },
+            };
+            return Some(format!("{}: {reason}", path.display()));
+        }
+        unreadable
     }
 
-    /// Writes a program's file, in place of one that is there. Readers see the old file, none, or the whole new one.
+    /// Writes the file of a program and replaces an existing one. Readers see the old file, none, or the whole new one.
+    /// When this returns, the file survives a crash of the system.
     pub fn write(
         &self,
         spec: &Spec,
         text: &str,
         topology: Option<&str>,
         executable: &[u8],
-    ) -> io::Result<PathBuf> {
+    ) -> Result<PathBuf, Error> {
         let metadata = Metadata {
             library: env!("CARGO_PKG_VERSION").to_owned(),
             program: spec.name(),
@@ -107,39 +146,57 @@ impl ProgramDir {
             system: self.system.clone(),
             topology: topology.map(str::to_owned),
             program_sha256: sha256(text.as_bytes()),
-            executable_bytes: executable.len(),
-            executable_sha256: sha256(executable),
         };
-        let metadata = serde_json::to_vec(&metadata)?;
-        let metadata_size = u32::try_from(metadata.len()).map_err(io::Error::other)?;
-
+        let head = format::encode(&metadata, executable)?;
         let path = self.file(spec, text);
-        let temporary = self.temporary();
-        let written =
-            OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
-                file.write_all(MAGIC)?;
-                file.write_all(&FORMAT.to_le_bytes())?;
-                file.write_all(&metadata_size.to_le_bytes())?;
-                file.write_all(&metadata)?;
-                file.write_all(executable)?;
-                // The new name must not survive a crash that the content does not.
-                file.sync_all()?;
-                fs::rename(&temporary, &path)
-            });
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written.map(|()| path)
+        replace(&self.path, &path, &[&head, executable])
+            .map_err(|error| Error::Io(format!("{} cannot be written: {error}", path.display())))?;
+        Ok(path)
     }
 
-    /// A name that no other writer has, other hosts on the same file system included.
-    fn temporary(&self) -> PathBuf {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let (id, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        self.path.join(format!(".{id}-{count}-{}.tmp", clock.unwrap_or_default().as_nanos()))
+    /// Removes the temporary files of writers that died.
+    pub(crate) fn remove_stale_temporaries(&self) {
+        let removed = temporary::remove_stale(&self.path);
+        if removed > 0 {
+            log::info!("removed {removed} temporary file(s) of dead processes from {}", self.path.display());
+        }
     }
 }
+
+/// Opens a file of a program that is safe to use, and reads its header.
+fn open(path: &Path) -> Result<(File, Header), Unusable> {
+    let (mut file, metadata) = trust::open_regular(path)?;
+    if let Some(reason) = trust::distrust(&metadata) {
+        return Err(Unusable::Untrusted(reason));
+    }
+    let header = Header::read(&mut file, metadata.len())?;
+    Ok((file, header))
+}
+
+/// Writes `parts` to `path` in `directory`, atomically and durably.
+fn replace(directory: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = temporary::path(directory);
+    // Whatever the umask allows, other users must not be able to write to the file.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary);
+    let written = file.and_then(|mut file| {
+        parts.iter().try_for_each(|part| file.write_all(part))?;
+        // The content must be on the disk before the name is.
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    match File::open(directory)?.sync_all() {
+        // Some file systems cannot flush a directory.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,13 +230,15 @@ mod tests {
         }
     }
 
-    struct Folder(PathBuf);
+    /// A new directory, removed when the value is dropped.
+    pub(super) struct Directory(pub(super) PathBuf);
 
-    impl Folder {
-        fn new(name: &str) -> Folder {
+    impl Directory {
+        pub(super) fn new(name: &str) -> Directory {
             let path = std::env::temp_dir().join(format!("nucleus-programs-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Folder(path)
+            let _ = fs::remove_dir_all(&path);
+            create(&path).unwrap();
+            Directory(path)
         }
 
         fn of(&self, system: System) -> ProgramDir {
@@ -187,16 +246,16 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for Directory {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
     }
 
     #[test]
-    fn what_is_written_is_read_and_nothing_else_is_left() {
-        let folder = Folder::new("written");
-        let dir = folder.of(system());
+    fn a_written_program_is_read_and_nothing_else_is_left() {
+        let directory = Directory::new("written");
+        let dir = directory.of(system());
         assert!(dir.read(&spec(), TEXT).unwrap().is_none());
         assert_eq!(dir.near_miss(&spec()), None);
         for content in [&b"first"[..], b"", b"\0\xff"] {
@@ -204,15 +263,15 @@ mod tests {
             assert_eq!(file, dir.file(&spec(), TEXT));
             assert_eq!(dir.read(&spec(), TEXT).unwrap().as_deref(), Some(content));
         }
-        assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
     }
 
-    /// Every part of the system but the version string leads to another file; the folder's path does not.
+    /// Every part of the system but the version string changes the name of the file; the path of the directory does not.
     #[test]
-    fn names_follow_from_what_a_program_fits() {
-        let (here, there) = (Folder::new("here"), Folder::new("there"));
-        let name = |folder: &Folder, system, text| {
-            folder.of(system).file(&spec(), text).file_name().unwrap().to_str().unwrap().to_owned()
+    fn names_depend_on_the_system_and_the_program() {
+        let (here, there) = (Directory::new("here"), Directory::new("there"));
+        let name = |directory: &Directory, system, text| {
+            directory.of(system).file(&spec(), text).file_name().unwrap().to_str().unwrap().to_owned()
         };
         let known = name(&here, system(), TEXT);
         assert!(known.starts_with("nucleus_bounded128_8x1000_bf16-"), "{known}");
@@ -237,14 +296,14 @@ mod tests {
         }
         assert_ne!(known, name(&here, system(), "module { }"));
         let near = here.of(system()).near_miss(&spec()).unwrap();
-        assert!(near.contains("whose program differs"), "{near}");
+        assert!(near.contains("for a different program"), "{near}");
     }
 
-    /// No change of a byte, and no cut, gives a program, and each is told apart from a file that is not there.
+    /// Every cut and every changed byte is noticed, and none is taken for a missing file.
     #[test]
     fn damage_is_noticed() {
-        let folder = Folder::new("damage");
-        let dir = folder.of(system());
+        let directory = Directory::new("damage");
+        let dir = directory.of(system());
         let file = dir.write(&spec(), TEXT, None, b"a program").unwrap();
         let whole = fs::read(&file).unwrap();
         let read = |bytes: &[u8]| {
@@ -257,11 +316,8 @@ mod tests {
         assert!(read(&[&whole[..], b"x"].concat()).is_err());
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
-            bytes[at] ^= 0x10;
-            // Some of the metadata is for people; the program is whole then.
-            if let Ok(program) = read(&bytes) {
-                assert_eq!(program.as_deref(), Some(&b"a program"[..]), "changed at {at}");
-            }
+            bytes[at] ^= 1 << (at % 8);
+            assert!(read(&bytes).is_err(), "changed at {at}");
         }
         let mut newer = whole.clone();
         newer[8] = 9;
@@ -270,11 +326,83 @@ mod tests {
         assert_eq!(read(&whole).unwrap().as_deref(), Some(&b"a program"[..]));
     }
 
+    /// Sizes are compared before anything is read: a file can promise terabytes and hold none.
     #[test]
-    fn a_folder_that_cannot_be_written_to_is_an_error_and_leaves_nothing() {
-        let folder = Folder::new("missing");
-        let dir = ProgramDir::new(&folder.0.join("not there"), system(), Target::Portable);
-        assert!(dir.write(&spec(), TEXT, None, b"program").is_err());
+    fn a_huge_sparse_file_is_not_read() {
+        let directory = Directory::new("sparse");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"a program").unwrap();
+        let sparse = OpenOptions::new().write(true).open(&file).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        let error = dir.read(&spec(), TEXT).unwrap_err();
+        assert!(error.to_string().contains("1099511627776 bytes instead of"), "{error}");
+        // A header that promises all of these bytes.
+        let mut bytes = fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
+        io::Seek::seek(&mut bytes, io::SeekFrom::Start(16)).unwrap();
+        bytes.write_all(&(1_u64 << 40).to_le_bytes()).unwrap();
+        let error = dir.read(&spec(), TEXT).unwrap_err();
+        assert!(error.to_string().contains("its header promises"), "{error}");
+    }
+
+    /// A FIFO without a writer blocks whoever opens it as usual.
+    #[test]
+    fn files_that_are_not_regular_are_skipped_without_waiting() {
+        let directory = Directory::new("fifo");
+        let dir = directory.of(system());
+        let expected = dir.file(&spec(), TEXT);
+        let other = dir.path.join(format!("{}-other.{EXTENSION}", spec().name()));
+        for path in [&expected, &other] {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        }
+        let (done, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let read = dir.read(&spec(), TEXT).unwrap_err().to_string();
+            done.send((read, dir.near_miss(&spec()).unwrap())).unwrap();
+        });
+        let (read, near_miss) = wait.recv_timeout(std::time::Duration::from_secs(20)).expect("nothing waits");
+        assert_eq!(read, "it is not a regular file");
+        assert!(near_miss.ends_with(": it is not a regular file"), "{near_miss}");
+
+        // A file that can be read says more.
+        fs::remove_file(&expected).unwrap();
+        let dir = directory.of(System { device_cores: Some(2), ..system() });
+        dir.write(&spec(), TEXT, None, b"program").unwrap();
+        let near_miss = directory.of(system()).near_miss(&spec()).unwrap();
+        assert!(near_miss.contains("devices of 2 core(s)"), "{near_miss}");
+    }
+
+    #[test]
+    fn files_that_others_can_write_are_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = Directory::new("writable");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"program").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o022, 0);
+        for mode in [0o664, 0o646] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let error = dir.read(&spec(), TEXT).unwrap_err();
+            assert!(matches!(error, Unusable::Untrusted(_)), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("mode {mode:o}")) && text.contains("NUCLEUS_TRUST_PROGRAM_DIR=1"),
+                "{text}"
+            );
+        }
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(distrust(&directory.0).unwrap().is_some());
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(distrust(&directory.0).unwrap(), None);
+        // Writing replaces the file by one that is safe.
+        dir.write(&spec(), TEXT, None, b"program").unwrap();
+        assert!(dir.read(&spec(), TEXT).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_an_io_error() {
+        let directory = Directory::new("missing");
+        let dir = ProgramDir::new(&directory.0.join("not there"), system(), Target::Portable);
+        let error = dir.write(&spec(), TEXT, None, b"program").unwrap_err();
+        assert!(matches!(&error, Error::Io(text) if text.contains("not there")), "{error}");
         assert!(dir.read(&spec(), TEXT).unwrap().is_none());
     }
 }

@@ -1,66 +1,74 @@
-//! What a compiled program was made for.
+//! The system that a program was compiled for.
 
-use std::ffi::OsString;
 use std::fs;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::compiler_flags;
 use super::format::FORMAT;
+use crate::backend::pjrt::check_has_devices;
+use crate::error::Error;
 use crate::kernels::Target;
 use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
 
-/// What XLA's compilers take flags from beside their options. A flag can change anything, bits of results included.
-const FLAG_VARIABLES: [&str; 2] = ["XLA_FLAGS", "LIBTPU_INIT_ARGS"];
-
-/// What a compiled program was made for, and fits.
+/// What a compiled program was made for. It runs only on a system that is equal in everything but `platform_version`.
+///
+/// A topology and a client that describe one system give equal values, so a sampler finds what was compiled ahead of
+/// time. The id of the device is not part of it: a program is loaded for the device of the sampler, whichever device it was
+/// compiled for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// The plugin's name of its platform.
     pub platform: String,
-    /// The plugin's version string, for people: XLA's CPU plugins all have the same.
+    /// The plugin's version string. For people only: all of XLA's CPU plugins have the same.
     pub platform_version: String,
     /// The build of the plugin ([`Plugin::fingerprint`]).
     pub plugin: String,
     /// The plugin's name of the kind of device.
     pub device_kind: String,
-    /// Cores of the device, where the plugin says.
+    /// Cores of the device, if the plugin reports them.
     pub device_cores: Option<usize>,
-    /// Devices of the whole topology, other hosts' included.
+    /// Devices of the whole topology, including those of other hosts.
     pub num_devices: usize,
-    /// How far they extend along each of their coordinates, where they have such: libtpu's programs for 2x4 and 4x2 chips
-    /// differ.
+    /// The extent of the topology along each coordinate, if the devices have coordinates. The programs of libtpu for 2x4
+    /// and for 4x2 chips differ.
     pub extents: Vec<i64>,
-    /// Where the host's processor is the device: its model and instruction sets, which a compiler makes use of and a
-    /// plugin need not check.
+    /// On CPUs, the model and the instruction sets of the processor: a compiler uses them, and a plugin need not check
+    /// them.
     pub processor: Option<String>,
-    /// Compiler flags in the environment, `NAME=VALUE` each.
+    /// Compiler flags in the environment, `NAME=FLAGS` each.
     pub flags: Vec<String>,
 }
 
 impl System {
     /// The system of a client, as seen from one of its devices.
-    pub fn of_client(client: &Arc<Client>, device: usize) -> pjrt::Result<System> {
-        let Some(device) = client.devices().get(device) else {
-            return Err(pjrt::Error::Argument(format!("the client has no device {device}")));
-        };
-        let devices = match client.topology().and_then(|topology| topology.devices()) {
+    pub fn of_client(client: &Arc<Client>, device: usize) -> Result<System, Error> {
+        check_has_devices(client)?;
+        let devices = client.devices();
+        let device = devices.get(device).ok_or_else(|| {
+            Error::argument(format!(
+                "there is no device {device}: the client has {} device(s)",
+                devices.len()
+            ))
+        })?;
+        let all = match client.topology().and_then(|topology| topology.devices()) {
             Err(error) if error.is_unimplemented() => {
-                client.devices().iter().map(|device| device.description().clone()).collect()
+                devices.iter().map(|device| device.description().clone()).collect()
             }
             other => other?,
         };
         let (name, version) = (client.platform_name(), client.platform_version());
-        System::new(client.plugin(), name, version, device.description(), &devices)
+        System::new(client.plugin(), name, version, device.description(), &all)
     }
 
     /// The system that a topology describes.
-    pub fn of_topology(plugin: &Plugin, topology: &Topology) -> pjrt::Result<System> {
+    pub fn of_topology(plugin: &Plugin, topology: &Topology) -> Result<System, Error> {
         let devices = topology.devices()?;
         let first = devices
             .first()
-            .ok_or_else(|| pjrt::Error::Misbehaved("a topology without devices".to_owned()))?;
+            .ok_or_else(|| pjrt::Error::Misbehaved("its topology has no devices".to_owned()))?;
         let (name, version) = (topology.platform_name()?, topology.platform_version()?);
         System::new(plugin, &name, &version, first, &devices)
     }
@@ -71,7 +79,7 @@ impl System {
         platform_version: &str,
         device: &DeviceDescription,
         all: &[DeviceDescription],
-    ) -> pjrt::Result<System> {
+    ) -> Result<System, Error> {
         Ok(System {
             platform: platform.to_owned(),
             platform_version: platform_version.to_owned(),
@@ -81,16 +89,16 @@ impl System {
             num_devices: all.len(),
             extents: extents(all),
             processor: (platform == "cpu").then(processor),
-            flags: FLAG_VARIABLES.iter().filter_map(|name| flags(name, std::env::var_os(name)?)).collect(),
+            flags: compiler_flags::from_environment()?,
         })
     }
 
-    /// What kernels to write for it.
+    /// The kernels to write for this system.
     pub fn target(&self) -> Target {
         Target::of(&self.platform, &self.device_kind, self.device_cores)
     }
 
-    /// What sets `other` apart, if a program for one does not fit the other.
+    /// The first difference, in words, that keeps a program for `other` from running here.
     pub(super) fn difference(&self, other: &System) -> Option<String> {
         let show = |version: &str| version.replace('\n', ", ");
         let cores = |cores: Option<usize>| cores.map_or("unknown".to_owned(), |cores| cores.to_string());
@@ -135,7 +143,7 @@ impl System {
         None
     }
 
-    /// The hash that a file's name ends in.
+    /// The hash at the end of a file's name, for a program with this text.
     pub(super) fn key(&self, text: &str) -> String {
         let System {
             platform,
@@ -151,14 +159,14 @@ impl System {
         let devices = (device_kind, device_cores, num_devices, extents, processor);
         let parts = (FORMAT, platform, plugin, devices, flags);
         let mut hash = Sha256::new();
-        // JSON ends where it ends, so that no two lists of parts hash alike.
+        // JSON delimits its values, so different parts never give the same bytes.
         hash.update(serde_json::json!(parts).to_string());
         hash.update(text);
         hex(&hash.finalize()[..16])
     }
 }
 
-/// How far devices extend along each coordinate; empty unless all of them have as many.
+/// The extent along each coordinate; empty unless all devices have the same number of coordinates.
 fn extents(devices: &[DeviceDescription]) -> Vec<i64> {
     let Some(coords) = devices.iter().map(DeviceDescription::coords).collect::<Option<Vec<_>>>() else {
         return Vec::new();
@@ -176,17 +184,11 @@ fn extents(devices: &[DeviceDescription]) -> Vec<i64> {
     (0..dimensions).map(along).collect()
 }
 
-/// A variable with compiler flags; none if there are none in it.
-fn flags(name: &str, value: OsString) -> Option<String> {
-    let value = value.to_string_lossy();
-    let flags: Vec<&str> = value.split_whitespace().collect();
-    (!flags.is_empty()).then(|| format!("{name}={}", flags.join(" ")))
-}
-
-/// The first processor's model, and a hash of that and its features; empty where the system does not tell.
+/// The model of the first processor, and a hash of the model and its features. Both are empty if the system does not
+/// report them.
 fn processor() -> String {
-    let told = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let first = told.split("\n\n").next().unwrap_or_default();
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = info.split("\n\n").next().unwrap_or_default();
     let field = |line: &&str| {
         let names =
             ["vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part"];
@@ -197,15 +199,4 @@ fn processor() -> String {
         fields.iter().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
     let hash = hex(&Sha256::digest(fields.join("\n"))[..8]);
     format!("{} {} {hash}", std::env::consts::ARCH, model.unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn flags_are_alike_however_they_are_spaced() {
-        assert_eq!(flags("XLA_FLAGS", " --a=1  --b ".into()).as_deref(), Some("XLA_FLAGS=--a=1 --b"));
-        assert_eq!(flags("XLA_FLAGS", "  ".into()), None);
-    }
 }

@@ -1,55 +1,60 @@
-//! Compiling ahead of time: programs into files, on a host that need not have the device, for hosts that then load them
-//! without a compiler.
+//! Compiling ahead of time: a build host, which need not have the device, writes programs to files, and other hosts load
+//! them without compiling.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backend::pjrt::program_dir::{ProgramDir, System};
+use crate::backend::pjrt::program_dir::{self, ProgramDir, System};
+use crate::backend::pjrt::{check_has_devices, compile_thread};
 use crate::batch::check_vocab;
 use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
-use crate::kernels::{self, Spec};
+use crate::kernels::{self, Spec, Target};
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::{check_max_k, programs_exactly, programs_up_to, CallShape, Entry, DEFAULT_MAX_K};
 
-/// What to compile, for what, and where to put it.
+/// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
 pub struct AheadOptions {
-    /// The plugin's shared library; the environment variable [`PLUGIN_VARIABLE`] where `None`.
+    /// The shared library of the plugin; if `None`, the environment variable [`PLUGIN_VARIABLE`] names it.
     pub plugin: Option<PathBuf>,
-    /// The plugin's name of a topology; where `None`, the devices of a client made here.
+    /// The plugin's name of a topology. If `None`, the programs are for the devices of a client that is created here.
     pub topology: Option<String>,
-    /// For the topology, or the client.
+    /// Options for the topology, or for the client.
     pub plugin_options: Vec<(String, OptionValue)>,
-    /// Made if it is not there.
+    /// Created if it does not exist. A file of the same program is replaced; no other file is changed.
     pub output_dir: PathBuf,
     /// Numbers of rows to compile for.
     pub batches: Vec<usize>,
-    /// For every smaller number of rows too, as batches that mix paths need.
+    /// Whether to compile for every smaller number of rows too, which batches that mix paths need.
     pub smaller_batches: bool,
-    /// Slots of the bounded path, as the samplers will have them.
+    /// Whether to skip programs that `output_dir` holds already, whole and made for the same system.
+    pub skip_up_to_date: bool,
+    /// Slots of the bounded path, as in the samplers that will load the programs.
     pub max_k: usize,
-    /// The calls; their `batch` is not used.
+    /// The calls; their `batch` is ignored.
     pub calls: CallShape,
 }
 
-/// A program that was compiled.
+/// A program that has a file now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// [`Spec::name`].
     pub name: String,
-    /// Its file.
+    /// The file.
     pub file: PathBuf,
-    /// Of the serialized executable.
+    /// The size of the serialized executable.
     pub bytes: usize,
-    /// In the compiler.
+    /// The time in the compiler; zero if `up_to_date`.
     pub compiling: Duration,
+    /// Whether the file existed and was left unchanged: see [`AheadOptions::skip_up_to_date`].
+    pub up_to_date: bool,
 }
 
 impl AheadOptions {
-    /// Nothing but the defaults of what can have one.
+    /// The given options and defaults for all others.
     pub fn new(output_dir: PathBuf, batches: Vec<usize>, calls: CallShape) -> AheadOptions {
         AheadOptions {
             plugin: None,
@@ -58,6 +63,7 @@ impl AheadOptions {
             output_dir,
             batches,
             smaller_batches: false,
+            skip_up_to_date: false,
             max_k: DEFAULT_MAX_K,
             calls,
         }
@@ -69,7 +75,7 @@ impl AheadOptions {
         check_vocab(self.calls.vocab)?;
         if self.batches.is_empty() {
             return Err(Error::argument(
-                "no batch size is given; give the number of rows of each kind of call",
+                "batches is empty, so no batch size is given; give the number of rows of each kind of call",
             ));
         }
         if let Some(place) = self.batches.iter().position(|&rows| rows == 0) {
@@ -77,7 +83,7 @@ impl AheadOptions {
         }
         if self.calls.entry == Entry::Reference {
             return Err(Error::argument(
-                "the reference runs on the host; there is nothing to compile for it",
+                "the entry point is the reference, which runs on the host without compiled programs; choose another one",
             ));
         }
         let mut specs = Vec::new();
@@ -95,41 +101,32 @@ impl AheadOptions {
         }
         Ok(specs)
     }
+
+    fn plugin_path(&self) -> Result<PathBuf, Error> {
+        self.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE)).ok_or_else(|| {
+            Error::PluginNotFound(format!(
+                "no PJRT plugin is named: name the plugin to compile with, or set the environment variable \
+                 {PLUGIN_VARIABLE} to the path of its shared library"
+            ))
+        })
+    }
 }
 
-/// Compiles and writes every program, one thread a core, and tells `progress` of each as it is done. Programs that were
-/// written before an error stay.
+/// Compiles and writes every program, on one thread per core, and calls `progress` for each one when it is done. If a
+/// program fails, the files that were written before stay.
 pub fn compile_ahead(
     options: &AheadOptions,
     progress: &(dyn Fn(&Written) + Sync),
 ) -> Result<Vec<Written>, Error> {
     let specs = options.specs()?;
-    let path = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE)).ok_or_else(|| {
-        Error::PluginNotFound(format!(
-            "no PJRT plugin is named: name the plugin to compile with, or set the environment variable \
-             {PLUGIN_VARIABLE} to the path of its shared library"
-        ))
-    })?;
-    let plugin = Plugin::load(&path)?;
+    let plugin = Plugin::load(&options.plugin_path()?)?;
     let compiler = Compiler::new(&plugin, options)?;
-    let folder = &options.output_dir;
-    std::fs::create_dir_all(folder).map_err(|error| {
-        Error::argument(format!("output_dir is {}: the folder cannot be made: {error}", folder.display()))
-    })?;
-    let target = compiler.system.target();
-    log::info!("compiling {} program(s) for {target}, {:?}", specs.len(), compiler.system);
-    let dir = ProgramDir::new(folder, compiler.system.clone(), target);
+    let directory = open_output(&options.output_dir, &compiler)?;
+    log::info!("compiling {} program(s) for {}, {:?}", specs.len(), compiler.target, compiler.system);
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));
     parallel::for_each(&specs, |spec| {
-        let text = kernels::emit(spec, &target);
-        let start = Instant::now();
-        let executable = compiler.compile(&plugin, &text)?;
-        let compiling = start.elapsed();
-        let file = dir.write(spec, &text, options.topology.as_deref(), &executable).map_err(|error| {
-            Error::argument(format!("output_dir is {}: cannot write there: {error}", folder.display()))
-        })?;
-        let program = Written { name: spec.name(), file, bytes: executable.len(), compiling };
+        let program = compile_thread::run(|| compiler.provide(spec, &directory, options))??;
         progress(&program);
         written.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         Ok(())
@@ -137,54 +134,96 @@ pub fn compile_ahead(
     Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// A plugin's compiler for one system.
+/// Creates the directory for the files. A directory that other users can write to is used, but with a warning: samplers
+/// will not load programs from it.
+fn open_output(path: &Path, compiler: &Compiler) -> Result<ProgramDir, Error> {
+    let failed = |error| program_dir::directory_error("output_dir", path, &error);
+    program_dir::create(path).map_err(failed)?;
+    if let Some(reason) = program_dir::distrust(path).map_err(failed)? {
+        log::warn!("output_dir is {}; samplers do not load from there: {reason}", path.display());
+    }
+    let directory = ProgramDir::new(path, compiler.system.clone(), compiler.target);
+    directory.remove_stale_temporaries();
+    Ok(directory)
+}
+
+/// The compiler of a plugin for one system.
 struct Compiler {
+    plugin: Arc<Plugin>,
     devices: Devices,
     options: CompileOptions,
     system: System,
+    target: Target,
 }
 
 enum Devices {
+    /// Devices that need not exist.
     Described(Topology),
+    /// The devices of this host.
     Here(Arc<Client>),
 }
 
 impl Compiler {
     fn new(plugin: &Arc<Plugin>, options: &AheadOptions) -> Result<Compiler, Error> {
-        match &options.topology {
+        let (devices, system, device) = match &options.topology {
             Some(name) => {
-                let topology =
-                    plugin.topology(name, &options.plugin_options).map_err(|error| match error.kind() {
-                        _ if error.is_unimplemented() => Error::argument(format!(
-                            "topology is {name:?}, and the plugin {} describes no topologies; without one it compiles \
-                             for the devices of this host ({error})",
-                            plugin.path().display()
-                        )),
-                        ErrorKind::Pjrt { code: Code::InvalidArgument } => {
-                            Error::argument(format!("topology is {name:?}: {error}"))
-                        }
-                        _ => error.into(),
-                    })?;
+                let topology = describe(plugin, name, &options.plugin_options)?;
                 let system = System::of_topology(plugin, &topology)?;
-                let devices = topology.devices()?;
-                // Samplers load it for whichever device they use.
-                let first = devices.first().map_or(0, |device| device.id);
-                let options = CompileOptions::for_device(first);
-                Ok(Compiler { devices: Devices::Described(topology), options, system })
+                // Samplers load the program for whichever device they use.
+                let device = topology.devices()?.first().map_or(0, |device| device.id);
+                (Devices::Described(topology), system, device)
             }
             None => {
                 let client = Client::create(plugin.clone(), &options.plugin_options)?;
+                check_has_devices(&client)?;
                 let system = System::of_client(&client, 0)?;
-                let options = CompileOptions::for_device(client.devices()[0].id());
-                Ok(Compiler { devices: Devices::Here(client), options, system })
+                let device = client.devices()[0].id();
+                (Devices::Here(client), system, device)
             }
-        }
+        };
+        let (options, target) = (CompileOptions::for_device(device), system.target());
+        Ok(Compiler { plugin: plugin.clone(), devices, options, system, target })
     }
 
-    fn compile(&self, plugin: &Arc<Plugin>, text: &str) -> Result<Vec<u8>, Error> {
+    /// Makes sure that `directory` holds the file of a program.
+    fn provide(&self, spec: &Spec, directory: &ProgramDir, options: &AheadOptions) -> Result<Written, Error> {
+        let text = kernels::emit(spec, &self.target);
+        if options.skip_up_to_date {
+            if let Ok(Some(executable)) = directory.read(spec, &text) {
+                return Ok(Written {
+                    name: spec.name(),
+                    file: directory.file(spec, &text),
+                    bytes: executable.len(),
+                    compiling: Duration::ZERO,
+                    up_to_date: true,
+                });
+            }
+        }
+        let start = Instant::now();
+        let executable = self.compile(&text)?;
+        let compiling = start.elapsed();
+        let file = directory.write(spec, &text, options.topology.as_deref(), &executable)?;
+        Ok(Written { name: spec.name(), file, bytes: executable.len(), compiling, up_to_date: false })
+    }
+
+    fn compile(&self, text: &str) -> Result<Vec<u8>, Error> {
         Ok(match &self.devices {
-            Devices::Described(topology) => plugin.compile_ahead(topology, text, &self.options)?,
+            Devices::Described(topology) => self.plugin.compile_ahead(topology, text, &self.options)?,
             Devices::Here(client) => client.compile(text, &self.options)?.serialize()?,
         })
     }
+}
+
+fn describe(plugin: &Arc<Plugin>, name: &str, options: &[(String, OptionValue)]) -> Result<Topology, Error> {
+    plugin.topology(name, options).map_err(|error| match error.kind() {
+        _ if error.is_unimplemented() => Error::argument(format!(
+            "topology is {name:?}, but the plugin {} describes no topologies; without a topology it compiles for the \
+             devices of this host ({error})",
+            plugin.path().display()
+        )),
+        ErrorKind::Pjrt { code: Code::InvalidArgument } => {
+            Error::argument(format!("topology is {name:?}: {error}"))
+        }
+        _ => error.into(),
+    })
 }

@@ -12,6 +12,9 @@ pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
 /// Names a directory of compiled programs when the options name none.
 pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
 
+/// `1`: use directories and files of compiled programs that other users own or can write to.
+pub const TRUST_PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_TRUST_PROGRAM_DIR";
+
 /// Names the level of the log when `nuc_set_log` has not set it.
 pub const LOG_VARIABLE: &str = "NUCLEUS_LOG";
 
@@ -33,4 +36,11 @@ pub(crate) fn path(name: &str) -> Option<PathBuf> {
 fn has_raised_privileges() -> bool {
     // SAFETY: getauxval only reads the auxiliary vector of the process, and returns 0 for a missing entry.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// The effective user id of this process.
+#[allow(unsafe_code)]
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: geteuid takes no arguments and always succeeds.
+    unsafe { libc::geteuid() }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::pjrt;
 
 /// The error of a call. Its display text is the message that the caller reads.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// An argument is wrong. The text names the argument, its value, and what would be right.
     #[error("{0}")]

@@ -396,8 +396,9 @@ fn compiled_ahead() {
         ProgramDir::new(Path::new(""), system.clone(), target).file(&any, "")
     };
     let found = SHAPES.iter().map(|shape| format!("{target}:{shape}")).find(|name| {
-        let system = plugin.topology(name, &[]).and_then(|topology| System::of_topology(&plugin, &topology));
-        system.is_ok_and(|system| file(&system) == file(&here))
+        let topology = plugin.topology(name, &[]);
+        let system = topology.ok().and_then(|topology| System::of_topology(&plugin, &topology).ok());
+        system.is_some_and(|system| file(&system) == file(&here))
     });
     let topology = found.unwrap_or_else(|| panic!("no topology is this host's: {here:#?}"));
     println!("compiling for {topology}");

@@ -1,28 +1,36 @@
-//! Programs compiled in one place and loaded in another, and all that can be wrong with their files.
+//! Programs that one process compiles and another one loads, and everything that can be wrong with their files.
 
 use std::fs;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{mpsc, Arc, Mutex};
+use std::time::Duration;
 
 use crate::common::*;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::dtype::Dtype;
+use nucleus::error::Error;
 use nucleus::kernels::Wanted;
+use nucleus::pjrt::{ErrorKind, OptionValue};
 use nucleus::plan::{CallShape, Entry};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 const VOCAB: usize = 1000;
 
-/// An empty folder, gone with the value.
-struct Folder(PathBuf);
+/// Where the checksum starts in a file, and where the metadata does.
+const CHECKSUM_AT: usize = 24;
+const METADATA_AT: usize = 56;
 
-impl Folder {
-    fn new(name: &str) -> Folder {
+/// A new directory that only this user can write to, removed when the value is dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Directory {
         let path =
             Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ahead-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).unwrap();
+        Directory(path)
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -32,42 +40,54 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Every warning of this process.
-struct Warnings(Mutex<Vec<String>>);
+type Callback = Arc<dyn Fn(&str) + Send + Sync>;
 
-impl log::Log for Warnings {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
+/// Keeps every warning of this process, and calls a function of the running test with every message.
+struct Log {
+    warnings: Mutex<Vec<String>>,
+    callback: Mutex<Option<Callback>>,
+}
+
+impl log::Log for Log {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
     }
+
     fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
+        let message = record.args().to_string();
+        let callback = self.callback.lock().unwrap().clone();
+        if let Some(callback) = callback {
+            callback(&message);
+        }
+        if record.level() <= log::Level::Warn {
+            self.warnings.lock().unwrap().push(message);
         }
     }
+
     fn flush(&self) {}
 }
 
-static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+static LOG: Log = Log { warnings: Mutex::new(Vec::new()), callback: Mutex::new(None) };
 
-/// The warning that mentions all of `words`; tests of this file run at once, so these must be the test's own.
+/// The warning that contains all of `words`. Tests run at the same time, so the words must belong to one test.
 fn warning(words: &[&str]) -> Option<String> {
-    let warnings = WARNINGS.0.lock().unwrap();
+    let warnings = LOG.warnings.lock().unwrap();
     warnings.iter().find(|text| words.iter().all(|word| text.contains(word))).cloned()
 }
 
-fn options(plugin_name: &str, folder: &Path) -> SamplerOptions {
-    let _ = log::set_logger(&WARNINGS);
-    log::set_max_level(log::LevelFilter::Warn);
+fn options(plugin_name: &str, directory: &Path) -> SamplerOptions {
+    let _ = log::set_logger(&LOG);
+    log::set_max_level(log::LevelFilter::Debug);
     SamplerOptions {
         backend: BackendChoice::Pjrt,
         plugin: Some(plugin(plugin_name)),
-        program_dir: Some(folder.to_owned()),
+        program_dir: Some(directory.to_owned()),
         ..SamplerOptions::default()
     }
 }
@@ -83,10 +103,10 @@ fn calls(dtype: Dtype) -> CallShape {
     }
 }
 
-fn ahead(plugin_name: &str, folder: &Path, batches: &[usize]) -> AheadOptions {
+fn ahead(plugin_name: &str, directory: &Path, batches: &[usize]) -> AheadOptions {
     AheadOptions {
         plugin: Some(plugin(plugin_name)),
-        ..AheadOptions::new(folder.to_owned(), batches.to_vec(), calls(Dtype::Bf16))
+        ..AheadOptions::new(directory.to_owned(), batches.to_vec(), calls(Dtype::Bf16))
     }
 }
 
@@ -94,9 +114,16 @@ fn counts(sampler: &Sampler) -> (u64, u64) {
     (sampler.stats().compiles, sampler.stats().loaded)
 }
 
-/// A host compiles, another one loads, on whichever of its devices, from a copy of the folder.
-fn compiled_here_loaded_there(name: &str) {
-    let (here, there) = (Folder::new(&format!("here-{name}")), Folder::new(&format!("there-{name}")));
+/// Runs `work` on a thread and fails, instead of hanging, if it does not end.
+fn ends<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || done.send(work()));
+    wait.recv_timeout(Duration::from_secs(120)).expect("the work ends")
+}
+
+/// One host compiles, another one loads, on any of its devices, from a copy of the directory.
+fn programs_are_loaded_from_a_copy(name: &str) {
+    let (here, there) = (Directory::new(&format!("here-{name}")), Directory::new(&format!("there-{name}")));
     let progress = Mutex::new(Vec::<Written>::new());
     let written = compile_ahead(&ahead(name, &here.0, &[3, 8]), &|program| {
         progress.lock().unwrap().push(program.clone());
@@ -119,7 +146,7 @@ fn compiled_here_loaded_there(name: &str) {
         }
         assert_eq!(counts(&sampler), (0, 4), "device {device}");
         assert_eq!(sampler.stats().compile_ns, 0);
-        // A call of another size is compiled, and says so.
+        // A call of another size is compiled, and a warning reports it.
         answers_rightly(&sampler, 1, VOCAB, 1);
         assert_eq!(counts(&sampler), (2, 4));
     }
@@ -127,55 +154,68 @@ fn compiled_here_loaded_there(name: &str) {
     assert_eq!(there.files().len(), 4);
 }
 
-/// Files that are damaged, foreign or unreadable are told of, and the program is compiled.
-fn damaged_files_are_compiled_anew(name: &str) {
-    let folder = Folder::new(&format!("damaged-{name}"));
-    let written = compile_ahead(&ahead(name, &folder.0, &[2]), &|_| {}).unwrap();
+/// A file with the metadata of `whole`, another executable, and the right checksum.
+fn with_executable(whole: &[u8], executable: &[u8]) -> Vec<u8> {
+    use sha2::{Digest, Sha256};
+    let metadata = u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
+    let metadata = &whole[METADATA_AT..METADATA_AT + metadata];
+    let mut fields = whole[..CHECKSUM_AT].to_vec();
+    fields[16..].copy_from_slice(&(executable.len() as u64).to_le_bytes());
+    let checksum = Sha256::digest([&fields, metadata, executable].concat());
+    [&fields, &checksum[..], metadata, executable].concat()
+}
+
+/// Damaged, foreign and unreadable files are reported, and the program is compiled.
+fn unusable_files_are_reported_and_compiled(name: &str) {
+    let directory = Directory::new(&format!("damaged-{name}"));
+    let written = compile_ahead(&ahead(name, &directory.0, &[2]), &|_| {}).unwrap();
     let file = written.iter().find(|program| program.name.contains("arbitrary")).unwrap().file.clone();
     let whole = fs::read(&file).unwrap();
-    let metadata = u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
     let mut flipped = whole.clone();
-    let middle = (whole.len() + metadata) / 2;
+    let middle = whole.len() / 2;
     flipped[middle] ^= 1;
+    let mut metadata = whole.clone();
+    metadata[METADATA_AT + 14] ^= 1;
     let mut newer = whole.clone();
     newer[8] = 9;
-    // The plugin itself refuses this one: header and checksum are right, the executable is none.
-    let json = String::from_utf8(whole[16..16 + metadata].to_vec()).unwrap();
-    let mut header: serde_json::Value = serde_json::from_str(&json).unwrap();
-    let nonsense = b"this is no executable";
-    header["executable_bytes"] = nonsense.len().into();
-    header["executable_sha256"] = sha256(nonsense).into();
-    let header = header.to_string().into_bytes();
-    let refused = [&whole[..12], &(header.len() as u32).to_le_bytes(), &header, nonsense].concat();
+    let refused = with_executable(&whole, b"this is not an executable");
 
-    let cases: [(&str, Vec<u8>, &str); 6] = [
+    let cases: [(&str, Vec<u8>, &str); 7] = [
         ("cut", whole[..whole.len() - 100].to_vec(), "bytes instead of"),
         ("flipped", flipped, "checksum is wrong"),
+        ("metadata", metadata, "checksum is wrong"),
         ("newer", newer, "its format is version 9"),
         ("foreign", b"#!/bin/sh\necho this is something else\n".to_vec(), "not a file of compiled programs"),
         ("empty", vec![], "not a file of compiled programs"),
+        // The file is whole; the plugin refuses what it holds.
         ("refused", refused, "PJRT_Executable_DeserializeAndLoad"),
     ];
-    for (case, bytes, reason) in cases {
-        fs::write(&file, bytes).unwrap();
-        let sampler = Sampler::new(&options(name, &folder.0)).unwrap();
+    let compiles = |case: &str, reason: &str| {
+        let sampler = Sampler::new(&options(name, &directory.0)).unwrap();
         answers_rightly(&sampler, 2, VOCAB, 7);
         assert_eq!(counts(&sampler), (1, 1), "{case}");
         let said = warning(&[file.to_str().unwrap(), reason]);
-        assert!(said.is_some(), "{case}: {:?}", WARNINGS.0.lock().unwrap());
+        assert!(said.is_some(), "{case}: {:?}", LOG.warnings.lock().unwrap());
+    };
+    for (case, bytes, reason) in cases {
+        fs::write(&file, bytes).unwrap();
+        compiles(case, reason);
     }
-    // A folder in the file's place cannot be read.
+    fs::write(&file, &whole).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    compiles("writable", "other users can write to it (mode 666)");
+    fs::remove_file(&file).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    compiles("FIFO", "not a regular file");
     fs::remove_file(&file).unwrap();
     fs::create_dir(&file).unwrap();
-    let sampler = Sampler::new(&options(name, &folder.0)).unwrap();
-    answers_rightly(&sampler, 2, VOCAB, 7);
-    assert_eq!(counts(&sampler), (1, 1));
+    compiles("directory", "not a regular file");
 }
 
-/// A folder that what is compiled is written to serves the next sampler, and any number at once.
-fn folders_can_be_caches(name: &str) {
-    let folder = Folder::new(&format!("cache-{name}"));
-    let nested = folder.0.join("not/there/yet");
+/// A directory that programs are written to serves the next sampler, and several samplers at the same time.
+fn compiled_programs_are_written(name: &str) {
+    let directory = Directory::new(&format!("cache-{name}"));
+    let nested = directory.0.join("not/there/yet");
     let writing = SamplerOptions { write_programs: true, ..options(name, &nested) };
     std::thread::scope(|scope| {
         for _ in 0..3 {
@@ -189,7 +229,7 @@ fn folders_can_be_caches(name: &str) {
     answers_rightly(&sampler, 5, VOCAB, 12);
     assert_eq!(counts(&sampler), (0, 2));
 
-    // Damage is repaired where writing is allowed.
+    // Writing replaces a damaged file.
     fs::write(nested.join(&names[0]), b"damaged").unwrap();
     let sampler = Sampler::new(&writing).unwrap();
     answers_rightly(&sampler, 5, VOCAB, 13);
@@ -199,9 +239,20 @@ fn folders_can_be_caches(name: &str) {
     assert_eq!(counts(&sampler), (0, 2));
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::{Digest, Sha256};
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// XLA's compiler needs more stack than a small thread of the caller has: it ended the process.
+fn compiling_needs_no_stack_of_the_caller(name: &str) {
+    let directory = Directory::new(&format!("stack-{name}"));
+    let writing = SamplerOptions { write_programs: true, ..options(name, &directory.0) };
+    for loaded in [0, 2] {
+        let sampler = Sampler::new(&writing).unwrap();
+        let small = std::thread::Builder::new().stack_size(64 << 10);
+        let calls = CallShape { batch: 1, ..calls(Dtype::F32) };
+        let small = small.spawn(move || {
+            sampler.prewarm(&calls).unwrap();
+            counts(&sampler)
+        });
+        assert_eq!(small.unwrap().join().unwrap(), (2 - loaded, loaded));
+    }
 }
 
 macro_rules! each_plugin {
@@ -210,18 +261,23 @@ macro_rules! each_plugin {
             use super::*;
 
             #[test]
-            fn compiled_here_loaded_there() {
-                super::compiled_here_loaded_there($name);
+            fn programs_are_loaded_from_a_copy() {
+                super::programs_are_loaded_from_a_copy($name);
             }
 
             #[test]
-            fn damaged_files_are_compiled_anew() {
-                super::damaged_files_are_compiled_anew($name);
+            fn unusable_files_are_reported_and_compiled() {
+                super::unusable_files_are_reported_and_compiled($name);
             }
 
             #[test]
-            fn folders_can_be_caches() {
-                super::folders_can_be_caches($name);
+            fn compiled_programs_are_written() {
+                super::compiled_programs_are_written($name);
+            }
+
+            #[test]
+            fn compiling_needs_no_stack_of_the_caller() {
+                super::compiling_needs_no_stack_of_the_caller($name);
             }
         }
     )*};
@@ -233,49 +289,49 @@ each_plugin! {
     plugin_api_81: PLUGINS[2];
 }
 
-/// Programs of another build of the plugin are left alone, with a word on what they were made for, and both builds'
-/// programs can lie in one folder.
+/// Programs of another build of the plugin are not used, a warning says what they were made for, and the programs of both
+/// builds can share a directory.
 #[test]
-fn plugins_keep_to_their_own_programs() {
-    let folder = Folder::new("versions");
-    compile_ahead(&ahead(PLUGINS[1], &folder.0, &[16]), &|_| {}).unwrap();
-    let sampler = Sampler::new(&options(PLUGINS[0], &folder.0)).unwrap();
+fn plugins_load_only_their_own_programs() {
+    let directory = Directory::new("versions");
+    compile_ahead(&ahead(PLUGINS[1], &directory.0, &[16]), &|_| {}).unwrap();
+    let sampler = Sampler::new(&options(PLUGINS[0], &directory.0)).unwrap();
     answers_rightly(&sampler, 16, VOCAB, 21);
     assert_eq!(counts(&sampler), (2, 0));
     assert!(warning(&["compiling nucleus_arbitrary_16x1000_bf16", "another build of the plugin"]).is_some());
 
-    compile_ahead(&ahead(PLUGINS[0], &folder.0, &[16]), &|_| {}).unwrap();
-    assert_eq!(folder.files().len(), 4);
+    compile_ahead(&ahead(PLUGINS[0], &directory.0, &[16]), &|_| {}).unwrap();
+    assert_eq!(directory.files().len(), 4);
     for name in [PLUGINS[0], PLUGINS[1]] {
-        let sampler = Sampler::new(&options(name, &folder.0)).unwrap();
+        let sampler = Sampler::new(&options(name, &directory.0)).unwrap();
         answers_rightly(&sampler, 16, VOCAB, 22);
         assert_eq!(counts(&sampler), (0, 2), "{name}");
     }
-    // A file that was renamed to look like this build's is not taken for it.
-    let files = folder.files();
+    // A file with the name of this build's file but the content of the other one's is noticed.
+    let files = directory.files();
     let (a, b) = (&files[0], &files[1]);
     let swap = fs::read(a).unwrap();
     fs::copy(b, a).unwrap();
     fs::write(b, swap).unwrap();
-    let sampler = Sampler::new(&options(PLUGINS[0], &folder.0)).unwrap();
+    let sampler = Sampler::new(&options(PLUGINS[0], &directory.0)).unwrap();
     answers_rightly(&sampler, 16, VOCAB, 23);
     assert_eq!(counts(&sampler), (1, 1));
     assert!(warning(&["cannot be used", "it was made for another build of the plugin"]).is_some());
 }
 
-/// What `nuc_prewarm` needs, `smaller_batches` compiles; every variant of a program has its own file.
+/// `smaller_batches` compiles what `nuc_prewarm` needs; every variant of a program has its own file.
 #[test]
 fn prewarming_loads() {
-    let folder = Folder::new("prewarm");
+    let directory = Directory::new("prewarm");
     let wanted = Wanted { topk_logits: true, weights: true, slices: false };
-    let mut options_ahead = AheadOptions { smaller_batches: true, ..ahead(PLUGINS[0], &folder.0, &[4]) };
+    let mut options_ahead = AheadOptions { smaller_batches: true, ..ahead(PLUGINS[0], &directory.0, &[4]) };
     assert_eq!(compile_ahead(&options_ahead, &|_| {}).unwrap().len(), 6);
     options_ahead.calls.wanted = wanted;
     assert_eq!(compile_ahead(&options_ahead, &|_| {}).unwrap().len(), 6);
-    options_ahead.calls.stable = false; // runs in the path for any k alone
+    options_ahead.calls.stable = false; // runs on the arbitrary path only
     assert_eq!(compile_ahead(&options_ahead, &|_| {}).unwrap().len(), 3);
-    assert_eq!(folder.files().len(), 15);
-    let sampler = Sampler::new(&options(PLUGINS[0], &folder.0)).unwrap();
+    assert_eq!(directory.files().len(), 15);
+    let sampler = Sampler::new(&options(PLUGINS[0], &directory.0)).unwrap();
     for (stable, wanted) in [(true, Wanted::default()), (true, wanted), (false, wanted)] {
         sampler.prewarm(&CallShape { batch: 4, stable, wanted, ..calls(Dtype::Bf16) }).unwrap();
     }
@@ -283,10 +339,172 @@ fn prewarming_loads() {
 }
 
 #[test]
+fn programs_that_are_up_to_date_can_be_skipped() {
+    let directory = Directory::new("skip");
+    let all = ahead(PLUGINS[0], &directory.0, &[2]);
+    let skipping = AheadOptions { skip_up_to_date: true, ..all.clone() };
+    let up_to_date = |options: &AheadOptions| {
+        let written = compile_ahead(options, &|_| {}).unwrap();
+        assert!(written.iter().all(|program| program.up_to_date == program.compiling.is_zero()));
+        written.iter().filter(|program| program.up_to_date).count()
+    };
+    assert_eq!((up_to_date(&skipping), up_to_date(&skipping), up_to_date(&all)), (0, 2, 0));
+    fs::write(&directory.files()[0], b"damaged").unwrap();
+    assert_eq!((up_to_date(&skipping), up_to_date(&skipping)), (1, 2));
+}
+
+/// The log callback asks for the program that is being made, as one that warms up on any warning may.
+#[test]
+fn a_log_callback_can_prewarm_the_same_program() {
+    ends(|| {
+        let directory = Directory::new("callback");
+        let calls = CallShape { vocab: 777, entry: Entry::Arbitrary, ..calls(Dtype::F32) };
+        let ahead = AheadOptions { calls, ..ahead(PLUGINS[0], &directory.0, &[1]) };
+        let file = compile_ahead(&ahead, &|_| {}).unwrap().remove(0).file;
+        fs::write(file, b"damaged").unwrap();
+        let writing = SamplerOptions { write_programs: true, ..options(PLUGINS[0], &directory.0) };
+        let sampler = Arc::new(Sampler::new(&writing).unwrap());
+        let called = Arc::new(Mutex::new(Vec::new()));
+        let callback = {
+            let (sampler, called, running) = (sampler.clone(), called.clone(), Mutex::new(()));
+            move |message: &str| {
+                // The PJRT layer reports compiles without names, so those of other tests arrive here as well.
+                let is_ours = message.contains("1x777_f32") || message.contains("bytes of MLIR");
+                // A nested prewarm logs as well.
+                let Ok(_first) = running.try_lock() else { return };
+                if is_ours {
+                    sampler.prewarm(&calls).unwrap();
+                    called.lock().unwrap().push(message.to_owned());
+                }
+            }
+        };
+        *LOG.callback.lock().unwrap() = Some(Arc::new(callback));
+        sampler.prewarm(&calls).unwrap();
+        *LOG.callback.lock().unwrap() = None;
+        let called = called.lock().unwrap();
+        assert!(called.iter().any(|message| message.contains("1x777_f32")), "{called:?}");
+        assert_eq!(sampler.stats().programs, 1);
+        assert!(warning(&["arbitrary_1x777_f32", "cannot be used"]).is_some());
+    });
+}
+
+/// Later calls and prewarms do not evict the programs of earlier prewarms.
+#[test]
+fn prewarmed_programs_are_never_evicted() {
+    let sampler = Sampler::new(&SamplerOptions {
+        backend: BackendChoice::Pjrt,
+        plugin: Some(plugin(PLUGINS[0])),
+        cache_capacity: 3,
+        ..SamplerOptions::default()
+    })
+    .unwrap();
+    let shape = |vocab, batch| CallShape { vocab, batch, entry: Entry::Bounded, ..calls(Dtype::Bf16) };
+    sampler.prewarm(&shape(100, 2)).unwrap();
+    for vocab in [110, 120, 130] {
+        bounded_call(&sampler, vocab);
+    }
+    let stats = sampler.stats();
+    assert_eq!((stats.compiles, stats.evictions, stats.programs, stats.pinned), (5, 2, 3, 2));
+    bounded_call(&sampler, 100);
+    assert_eq!(sampler.stats().compiles, 5);
+
+    let error = sampler.prewarm(&shape(140, 2)).unwrap_err();
+    assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("cache_capacity is 3") && text.contains("pinned 2") && text.contains("least 4"),
+        "{text}"
+    );
+    assert_eq!(sampler.stats().compiles, 5);
+
+    // With every place pinned, a call compiles its program, uses it and does not keep it.
+    sampler.prewarm(&shape(140, 1)).unwrap();
+    bounded_call(&sampler, 150);
+    bounded_call(&sampler, 150);
+    let stats = sampler.stats();
+    assert_eq!((stats.compiles, stats.programs, stats.pinned, stats.not_kept), (8, 3, 3, 2));
+}
+
+/// One row on the bounded path, compared with the built-in backend.
+fn bounded_call(sampler: &Sampler, vocab: usize) {
+    use rand::prelude::*;
+    let mut rng = StdRng::seed_from_u64(vocab as u64);
+    let problem = Problem::random(Dtype::Bf16, 1, vocab, Some(100), &mut rng);
+    let got = sample(sampler, Entry::Bounded, &problem, PLAIN);
+    assert_same(&problem, &got, &sample(&builtin(1), Entry::Bounded, &problem, PLAIN), "bounded");
+}
+
+/// The cache allocated all its places in advance and ended the process.
+#[test]
+fn a_huge_cache_capacity_costs_nothing() {
+    let directory = Directory::new("capacity");
+    for cache_capacity in [1_000_000_000, usize::MAX] {
+        let options = SamplerOptions { cache_capacity, ..options(PLUGINS[0], &directory.0) };
+        bounded_call(&Sampler::new(&options).unwrap(), 60);
+    }
+}
+
+#[test]
+fn a_directory_that_others_can_write_is_not_used() {
+    let directory = Directory::new("trust");
+    compile_ahead(&ahead(PLUGINS[0], &directory.0, &[32]), &|_| {}).unwrap();
+    let loaded = |write_programs| {
+        let options = SamplerOptions { write_programs, ..options(PLUGINS[0], &directory.0) };
+        let sampler = Sampler::new(&options).unwrap();
+        answers_rightly(&sampler, 32, VOCAB, 24);
+        counts(&sampler).1
+    };
+    let mode = |mode| fs::set_permissions(&directory.0, fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o777);
+    assert_eq!((loaded(false), loaded(true)), (0, 0));
+    let path = directory.0.to_str().unwrap();
+    assert!(warning(&[path, "mode 777", "NUCLEUS_TRUST_PROGRAM_DIR=1"]).is_some());
+    // Others can add files to such a directory, but not replace those that are there.
+    mode(0o1777);
+    assert_eq!(loaded(false), 2);
+    mode(0o755);
+    if let Err(error) = std::os::unix::fs::chown(&directory.0, Some(65_534), None) {
+        println!("not tested: a directory of another user, because chown failed: {error}");
+        return;
+    }
+    assert_eq!(loaded(false), 0);
+    assert!(warning(&[path, "it belongs to user 65534"]).is_some());
+}
+
+/// A full disk and the like are no wrong arguments.
+#[test]
+fn files_that_cannot_be_written_are_io_errors() {
+    let directory = Directory::new("removed");
+    let options = ahead(PLUGINS[0], &directory.0, &[1, 2, 3]);
+    let error = compile_ahead(&options, &|_| drop(fs::remove_dir_all(&directory.0))).unwrap_err();
+    assert!(matches!(&error, Error::Io(text) if text.contains("cannot be written")), "{error:?}");
+
+    let kernel = Path::new("/sys/kernel/nucleus");
+    let error = compile_ahead(&ahead(PLUGINS[0], kernel, &[1]), &|_| {}).unwrap_err();
+    assert!(matches!(&error, Error::Io(text) if text.contains("output_dir is /sys/kernel")), "{error:?}");
+    let options = SamplerOptions { write_programs: true, ..self::options(PLUGINS[0], kernel) };
+    let error = Sampler::new(&options).err().unwrap();
+    assert!(matches!(&error, Error::Io(text) if text.contains("program_dir is /sys/kernel")), "{error:?}");
+}
+
+#[test]
+fn no_device_is_a_device_error() {
+    let directory = Directory::new("no-device");
+    let none = vec![("cpu_device_count".to_owned(), OptionValue::I64(0))];
+    let sampler = SamplerOptions { client_options: none.clone(), ..options(PLUGINS[0], &directory.0) };
+    let ahead = AheadOptions { plugin_options: none, ..ahead(PLUGINS[0], &directory.0, &[1]) };
+    for error in [Sampler::new(&sampler).err().unwrap(), compile_ahead(&ahead, &|_| {}).unwrap_err()] {
+        let Error::Pjrt(error) = error else { panic!("{error:?}") };
+        assert!(!matches!(error.kind(), ErrorKind::Argument | ErrorKind::Misbehaved), "{error:?}");
+        assert!(error.to_string().contains("no device"), "{error}");
+    }
+}
+
+#[test]
 fn wrong_options_are_named() {
-    let folder = Folder::new("wrong");
-    let good = ahead(PLUGINS[0], &folder.0, &[1]);
-    let file = folder.0.join("file");
+    let directory = Directory::new("wrong");
+    let good = ahead(PLUGINS[0], &directory.0, &[1]);
+    let file = directory.0.join("file");
     fs::write(&file, b"").unwrap();
     let message = |options: &AheadOptions| compile_ahead(options, &|_| {}).unwrap_err().to_string();
     let zero_vocab = CallShape { vocab: 0, ..good.calls };
@@ -303,11 +521,15 @@ fn wrong_options_are_named() {
     ] {
         assert!(message(&options).contains(words), "{words}: {}", message(&options));
     }
-    let refused = |options: &SamplerOptions| Sampler::new(options).err().unwrap().to_string();
-    let missing = folder.0.join("missing");
+    let refused = |options: &SamplerOptions| {
+        let error = Sampler::new(options).err().unwrap();
+        assert!(matches!(error, Error::InvalidArgument(_)), "{error:?}");
+        error.to_string()
+    };
+    let missing = directory.0.join("missing");
     assert!(refused(&options(PLUGINS[0], &missing)).contains("program_dir"));
-    assert!(refused(&options(PLUGINS[0], &file)).contains("it is not a folder"));
+    assert!(refused(&options(PLUGINS[0], &file)).contains("it is not a directory"));
     let nowhere = SamplerOptions { program_dir: None, write_programs: true, ..options(PLUGINS[0], &missing) };
     assert!(refused(&nowhere).contains("NUCLEUS_PROGRAM_DIR"));
-    assert_eq!(folder.files(), [file]);
+    assert_eq!(directory.files(), [file]);
 }

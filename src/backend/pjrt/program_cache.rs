@@ -1,139 +1,327 @@
-//! The cache of compiled programs: bounded, counted, and one compile a program however many threads ask.
+//! The cache of compiled programs: bounded, counted, and one compile per program however many threads ask for it.
+//!
+//! No code of the caller runs while the lock is held, and the values that an insertion displaces are dropped after the
+//! lock is released.
+//!
+//! # Threads
+//! Threads that ask for one program at the same time share one attempt to make it. A thread that is itself making a
+//! program never waits for another thread's attempt; it makes the program a second time instead. The log callback can
+//! run on that thread and call back into the library, and without this rule it could wait for itself, or two callbacks
+//! for each other.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
-use once_cell::sync::OnceCell;
 
-/// Counters since the cache was made.
+/// Counters since the cache was created, and its present contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Programs compiled.
     pub compiles: u64,
-    /// Programs loaded from where they had been kept, compiled.
+    /// Programs loaded from a directory of compiled programs.
     pub loaded: u64,
-    /// Look-ups that neither compiled nor loaded, those that waited for another thread's compile included.
+    /// Lookups that neither compiled nor loaded, including those that waited for another thread's compile.
     pub hits: u64,
-    /// Programs dropped because the cache was full.
+    /// Programs evicted because the cache was full.
     pub evictions: u64,
     /// Attempts that failed.
     pub failures: u64,
     /// Nanoseconds spent in the compiler, summed over threads.
     pub compile_ns: u64,
-    /// Programs held now.
+    /// Programs in the cache now.
     pub programs: u64,
+    /// How many of `programs` are pinned: a prewarm asked for them, so they are never evicted.
+    pub pinned: u64,
+    /// Programs that were made and used once but not kept, because every place of the cache was pinned.
+    pub not_kept: u64,
 }
 
-/// How a program came to be.
+/// A new program and its origin.
 #[derive(Clone, Copy, Debug)]
 pub enum Made<V> {
-    /// By the compiler, in so much time.
+    /// Compiled, in this time.
     Compiled(V, Duration),
-    /// By loading what a compiler had made earlier.
+    /// Loaded from a file.
     Loaded(V),
 }
 
-/// Compiled programs, and those that a thread is compiling: these take no capacity and cannot be evicted, or another
-/// thread would compile them again.
-struct Slots<K, V, E> {
-    compiled: LruCache<K, V>,
-    in_flight: HashMap<K, Arc<OnceCell<Result<V, E>>>>,
+/// The result of a lookup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup<V> {
+    /// The program.
+    pub program: V,
+    /// Whether the cache holds the program. If not, the next lookup makes it again.
+    pub kept: bool,
+}
+
+/// The programs to pin and those that are pinned exceed the capacity together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManyPinned {
+    /// Programs that are pinned already.
+    pub pinned: usize,
+    /// Programs that were to be pinned in addition.
+    pub additional: usize,
+    /// Programs that the cache holds at most.
+    pub capacity: usize,
 }
 
 /// Least-recently-used cache from a program's key to its compiled form.
 pub struct ProgramCache<K, V, E> {
-    slots: Mutex<Slots<K, V, E>>,
-    compiles: AtomicU64,
-    loaded: AtomicU64,
-    hits: AtomicU64,
-    evictions: AtomicU64,
-    failures: AtomicU64,
-    compile_ns: AtomicU64,
+    capacity: usize,
+    state: Mutex<State<K, V, E>>,
+}
+
+struct State<K, V, E> {
+    /// Never evicted.
+    pinned: HashMap<K, V>,
+    /// Evicted when the cache is full. Unbounded, because a bounded one allocates all places in advance.
+    unpinned: LruCache<K, V>,
+    /// Keys to pin as soon as they are made, with the number of [`Pins`] that ask for it.
+    reserved: HashMap<K, usize>,
+    /// Programs being made. They take no place in the cache until they are done.
+    in_flight: HashMap<K, Arc<Attempt<V, E>>>,
+    /// The counters; `programs` and `pinned` are filled in by [`ProgramCache::stats`].
+    counters: CacheStats,
+}
+
+/// One attempt to make a program. It ends without an outcome if the thread that makes the program panics.
+struct Attempt<V, E>(OnceLock<Option<Result<V, E>>>);
+
+/// What a lookup has to do.
+enum Claim<V, E> {
+    Return(V),
+    WaitFor(Arc<Attempt<V, E>>),
+    /// Make the program; others wait for this attempt.
+    Make(Arc<Attempt<V, E>>),
+    /// Make the program although another thread is making it.
+    MakeAgain,
+}
+
+thread_local! {
+    /// Whether this thread makes a program, or works for a thread that does.
+    static IS_MAKER: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread makes a program now, so that it must not wait for other threads that do.
+pub fn is_maker() -> bool {
+    IS_MAKER.get()
+}
+
+/// Runs `work` as part of making a program.
+pub fn as_maker<R>(work: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            IS_MAKER.set(self.0);
+        }
+    }
+    let _restore = Restore(IS_MAKER.replace(true));
+    work()
 }
 
 impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
-    /// A cache of at most `capacity` programs.
+    /// A cache of at most `capacity` programs. It allocates nothing in advance.
     pub fn new(capacity: NonZeroUsize) -> Self {
-        ProgramCache {
-            slots: Mutex::new(Slots { compiled: LruCache::new(capacity), in_flight: HashMap::new() }),
-            compiles: AtomicU64::new(0),
-            loaded: AtomicU64::new(0),
-            hits: AtomicU64::new(0),
-            evictions: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            compile_ns: AtomicU64::new(0),
-        }
-    }
-
-    /// The program for `key`, made by `make` if no thread has done so. Threads that ask for the same key
-    /// at once wait for one of them and share what becomes of it; threads that ask for other keys do not wait. After a
-    /// failure the next to ask tries again.
-    pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<V, E> {
-        let slot = {
-            let mut slots = self.lock();
-            if let Some(program) = slots.compiled.get(key) {
-                self.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok(program.clone());
-            }
-            slots.in_flight.entry(key.clone()).or_default().clone()
+        let state = State {
+            pinned: HashMap::new(),
+            unpinned: LruCache::unbounded(),
+            reserved: HashMap::new(),
+            in_flight: HashMap::new(),
+            counters: CacheStats::default(),
         };
-        let mut made_here = false;
-        let program = slot.get_or_init(|| {
-            made_here = true;
-            let made = make();
-            let counter = match made {
-                Ok(Made::Compiled(..)) => &self.compiles,
-                Ok(Made::Loaded(_)) => &self.loaded,
-                Err(_) => &self.failures,
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
-            if let Ok(Made::Compiled(_, time)) = made {
-                self.compile_ns.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
+        ProgramCache { capacity: capacity.get(), state: Mutex::new(state) }
+    }
+
+    /// The program, if the cache holds it.
+    pub fn get(&self, key: &K) -> Option<V> {
+        self.lock().hit(key)
+    }
+
+    /// The program for `key`. `make` makes it if neither the cache nor another thread does. Threads that ask for one key
+    /// at the same time wait for one attempt and share its outcome; threads that ask for other keys do not wait. A
+    /// failure is not remembered: the next lookup tries again.
+    pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<Lookup<V>, E> {
+        loop {
+            match self.claim(key) {
+                Claim::Return(program) => return Ok(Lookup { program, kept: true }),
+                Claim::Make(attempt) => return self.make(key, Some(attempt), make),
+                Claim::MakeAgain => return self.make(key, None, make),
+                Claim::WaitFor(attempt) => match attempt.0.wait() {
+                    Some(Ok(program)) => {
+                        self.lock().counters.hits += 1;
+                        return Ok(Lookup { program: program.clone(), kept: true });
+                    }
+                    Some(Err(error)) => return Err(error.clone()),
+                    // The thread that made it panicked.
+                    None => continue,
+                },
             }
-            made.map(|(Made::Compiled(program, _) | Made::Loaded(program))| program)
-        });
-        if made_here {
-            let mut slots = self.lock();
-            slots.in_flight.remove(key);
-            let evicted =
-                program.as_ref().ok().and_then(|program| slots.compiled.push(key.clone(), program.clone()));
-            // Ending a program can take a while, and every hit needs the lock.
-            drop(slots);
-            if evicted.is_some() {
-                self.evictions.fetch_add(1, Ordering::Relaxed);
-            }
-        } else if program.is_ok() {
-            self.hits.fetch_add(1, Ordering::Relaxed);
         }
-        program.clone()
     }
 
-    /// Programs held at most.
-    pub fn capacity(&self) -> usize {
-        self.lock().compiled.cap().get()
+    fn claim(&self, key: &K) -> Claim<V, E> {
+        let mut state = self.lock();
+        if let Some(program) = state.hit(key) {
+            return Claim::Return(program);
+        }
+        match state.in_flight.get(key) {
+            Some(_) if is_maker() => Claim::MakeAgain,
+            Some(attempt) => Claim::WaitFor(attempt.clone()),
+            None => {
+                let attempt = Arc::new(Attempt(OnceLock::new()));
+                state.in_flight.insert(key.clone(), attempt.clone());
+                Claim::Make(attempt)
+            }
+        }
     }
 
-    // The lock is never held while compiling, and nothing under it panics half-way.
-    fn lock(&self) -> MutexGuard<'_, Slots<K, V, E>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn make(
+        &self,
+        key: &K,
+        attempt: Option<Arc<Attempt<V, E>>>,
+        make: impl FnOnce() -> Result<Made<V>, E>,
+    ) -> Result<Lookup<V>, E> {
+        let registered = Registered { cache: self, key, attempt };
+        let made = as_maker(make);
+        let mut displaced = Vec::new();
+        let found = {
+            let mut state = self.lock();
+            state.count(&made);
+            let found = made.map(|(Made::Compiled(program, _) | Made::Loaded(program))| {
+                let kept = state.insert(key, program.clone(), self.capacity, &mut displaced);
+                Lookup { program, kept }
+            });
+            // In the same critical section, or a thread could find neither the program nor the attempt.
+            registered.end(&mut state, found.as_ref().map(|found| found.program.clone()).map_err(E::clone));
+            found
+        };
+        // Destroying a program can take long, and every lookup needs the lock.
+        drop(displaced);
+        found
+    }
+
+    /// Pins programs: those in the cache at once, the others when they are made while the result exists. Pinned programs
+    /// are never evicted, and stay pinned for the life of the cache.
+    pub fn pin(&self, keys: &[K]) -> Result<Pins<'_, K, V, E>, TooManyPinned> {
+        let mut state = self.lock();
+        let pinned =
+            state.pinned.len() + state.reserved.keys().filter(|key| !state.pinned.contains_key(key)).count();
+        let is_new = |key: &&K| !state.pinned.contains_key(key) && !state.reserved.contains_key(key);
+        let additional = keys.iter().filter(is_new).count();
+        if pinned + additional > self.capacity {
+            return Err(TooManyPinned { pinned, additional, capacity: self.capacity });
+        }
+        for key in keys {
+            *state.reserved.entry(key.clone()).or_default() += 1;
+            if let Some(program) = state.unpinned.pop(key) {
+                state.pinned.insert(key.clone(), program);
+            }
+        }
+        Ok(Pins { cache: self, keys: keys.to_vec() })
+    }
+
+    // Nothing that runs under the lock panics half-way through a change.
+    fn lock(&self) -> MutexGuard<'_, State<K, V, E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A snapshot of the counters.
     pub fn stats(&self) -> CacheStats {
-        let programs = self.lock().compiled.len() as u64;
+        let state = self.lock();
         CacheStats {
-            compiles: self.compiles.load(Ordering::Relaxed),
-            loaded: self.loaded.load(Ordering::Relaxed),
-            hits: self.hits.load(Ordering::Relaxed),
-            evictions: self.evictions.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
-            compile_ns: self.compile_ns.load(Ordering::Relaxed),
-            programs,
+            programs: (state.pinned.len() + state.unpinned.len()) as u64,
+            pinned: state.pinned.len() as u64,
+            ..state.counters
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, E> State<K, V, E> {
+    fn hit(&mut self, key: &K) -> Option<V> {
+        let program = self.pinned.get(key).or_else(|| self.unpinned.get(key))?.clone();
+        self.counters.hits += 1;
+        Some(program)
+    }
+
+    fn count(&mut self, made: &Result<Made<V>, E>) {
+        match made {
+            Ok(Made::Compiled(_, time)) => {
+                self.counters.compiles += 1;
+                self.counters.compile_ns += time.as_nanos() as u64;
+            }
+            Ok(Made::Loaded(_)) => self.counters.loaded += 1,
+            Err(_) => self.counters.failures += 1,
+        }
+    }
+
+    /// Inserts a program and evicts others to make room; returns whether the program is kept. `displaced` receives the
+    /// programs to drop after the lock is released.
+    fn insert(&mut self, key: &K, program: V, capacity: usize, displaced: &mut Vec<V>) -> bool {
+        if self.reserved.contains_key(key) || self.pinned.contains_key(key) {
+            displaced.extend(self.unpinned.pop(key));
+            displaced.extend(self.pinned.insert(key.clone(), program));
+        } else if self.pinned.len() >= capacity {
+            self.counters.not_kept += 1;
+            return false;
+        } else {
+            displaced.extend(self.unpinned.put(key.clone(), program));
+        }
+        while self.pinned.len() + self.unpinned.len() > capacity {
+            let Some((_, evicted)) = self.unpinned.pop_lru() else { break };
+            displaced.push(evicted);
+            self.counters.evictions += 1;
+        }
+        true
+    }
+}
+
+/// Pins the programs that are made while this value exists: see [`ProgramCache::pin`].
+#[must_use]
+pub struct Pins<'a, K: Hash + Eq + Clone, V: Clone, E: Clone> {
+    cache: &'a ProgramCache<K, V, E>,
+    keys: Vec<K>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Pins<'_, K, V, E> {
+    fn drop(&mut self) {
+        let mut state = self.cache.lock();
+        for key in &self.keys {
+            if let Some(count) = state.reserved.get_mut(key) {
+                *count -= 1;
+                if *count == 0 {
+                    state.reserved.remove(key);
+                }
+            }
+        }
+    }
+}
+
+/// An attempt that other threads can wait for. Dropping it, as a panic does, wakes them without an outcome.
+struct Registered<'a, K: Hash + Eq + Clone, V: Clone, E: Clone> {
+    cache: &'a ProgramCache<K, V, E>,
+    key: &'a K,
+    attempt: Option<Arc<Attempt<V, E>>>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Registered<'_, K, V, E> {
+    fn end(mut self, state: &mut State<K, V, E>, outcome: Result<V, E>) {
+        if let Some(attempt) = self.attempt.take() {
+            state.in_flight.remove(self.key);
+            let _ = attempt.0.set(Some(outcome));
+        }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Registered<'_, K, V, E> {
+    fn drop(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.cache.lock().in_flight.remove(self.key);
+            let _ = attempt.0.set(None);
         }
     }
 }
@@ -141,17 +329,35 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Barrier;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{mpsc, Barrier};
     use std::thread::sleep;
 
     const MOMENT: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(20);
 
-    fn cache(capacity: usize) -> ProgramCache<u32, u32, &'static str> {
+    type Cache = ProgramCache<u32, u32, &'static str>;
+
+    fn cache(capacity: usize) -> Cache {
         ProgramCache::new(NonZeroUsize::new(capacity).unwrap())
     }
 
     fn compiled(program: u32) -> Result<Made<u32>, &'static str> {
         Ok(Made::Compiled(program, MOMENT))
+    }
+
+    fn get(cache: &Cache, key: u32) -> u32 {
+        cache.get_or_make(&key, || compiled(key)).unwrap().program
+    }
+
+    /// Runs `work` on a thread and fails, instead of hanging, if it does not end.
+    fn ends(work: impl FnOnce() + Send + 'static) {
+        let (done, wait) = mpsc::channel();
+        std::thread::spawn(move || {
+            work();
+            done.send(()).unwrap();
+        });
+        wait.recv_timeout(LONG).expect("the work ends");
     }
 
     #[test]
@@ -162,11 +368,11 @@ mod tests {
             for _ in 0..8 {
                 scope.spawn(|| {
                     barrier.wait();
-                    let program = cache.get_or_make(&7, || {
+                    let found = cache.get_or_make(&7, || {
                         sleep(MOMENT);
                         compiled(70)
                     });
-                    assert_eq!(program.unwrap(), 70);
+                    assert_eq!(found, Ok(Lookup { program: 70, kept: true }));
                 });
             }
         });
@@ -175,14 +381,14 @@ mod tests {
         assert_eq!(stats.compile_ns, MOMENT.as_nanos() as u64);
     }
 
-    /// All who wait for a program that takes long to fail are told once it has, and not one after another.
+    /// Threads that wait for a slow failure all receive it at once; they do not try one after another.
     #[test]
     fn many_threads_fail_once() {
         let cache = cache(4);
         let (failing, waiting) = (Barrier::new(2), AtomicU64::new(0));
         let fail = || {
             failing.wait();
-            // Whoever has been counted asks next, or has asked.
+            // A thread that has been counted is about to ask.
             while waiting.load(Ordering::Relaxed) < 8 {
                 sleep(Duration::from_millis(1));
             }
@@ -200,15 +406,14 @@ mod tests {
             }
         });
         assert_eq!((cache.stats().failures, cache.stats().hits), (1, 0));
-        assert_eq!(cache.get_or_make(&7, || compiled(70)), Ok(70));
+        assert_eq!(get(&cache, 7), 7);
     }
 
     #[test]
-    fn the_least_recently_used_program_goes() {
+    fn the_least_recently_used_program_is_evicted() {
         let cache = cache(2);
-        let get = |key| cache.get_or_make(&key, || compiled(key)).unwrap();
         for key in [1, 2, 1, 3, 1, 2] {
-            assert_eq!(get(key), key);
+            assert_eq!(get(&cache, key), key);
         }
         let stats = cache.stats();
         assert_eq!((stats.compiles, stats.hits, stats.evictions, stats.programs), (4, 2, 2, 2));
@@ -218,19 +423,19 @@ mod tests {
     fn a_failed_compile_is_tried_again() {
         let cache = cache(2);
         assert_eq!(cache.get_or_make(&1, || Err("no")).unwrap_err(), "no");
-        assert_eq!(cache.get_or_make(&1, || compiled(5)).unwrap(), 5);
+        assert_eq!(get(&cache, 1), 1);
         assert_eq!((cache.stats().failures, cache.stats().compiles), (1, 1));
     }
 
     #[test]
     fn a_failed_compile_evicts_nothing() {
         let cache = cache(1);
-        cache.get_or_make(&1, || compiled(5)).unwrap();
+        get(&cache, 1);
         cache.get_or_make(&2, || Err("no")).unwrap_err();
         assert_eq!((cache.stats().evictions, cache.stats().programs), (0, 1));
     }
 
-    /// While a full cache's newest program is being compiled, another key's compile does not push it out.
+    /// While the newest program of a full cache is being compiled, the compile of another key does not evict it.
     #[test]
     fn a_compile_in_flight_is_not_evicted() {
         let cache = cache(1);
@@ -243,17 +448,138 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| cache.get_or_make(&1, compile).unwrap());
             compiling.wait();
-            cache.get_or_make(&2, || compiled(2)).unwrap();
-            assert_eq!(cache.get_or_make(&1, || compiled(9)).unwrap(), 1);
+            get(&cache, 2);
+            assert_eq!(cache.get_or_make(&1, || compiled(9)).unwrap().program, 1);
         });
         assert_eq!((cache.stats().compiles, cache.stats().hits), (2, 1));
     }
 
     #[test]
-    fn what_is_loaded_is_not_compiled() {
+    fn a_loaded_program_does_not_count_as_compiled() {
         let cache = cache(2);
-        assert_eq!(cache.get_or_make(&1, || Ok(Made::Loaded(5))).unwrap(), 5);
+        assert_eq!(cache.get_or_make(&1, || Ok(Made::Loaded(5))).unwrap().program, 5);
         let stats = cache.stats();
         assert_eq!((stats.loaded, stats.compiles, stats.compile_ns, stats.programs), (1, 0, 0, 1));
+    }
+
+    #[test]
+    fn a_huge_capacity_allocates_nothing() {
+        let cache = cache(usize::MAX);
+        assert_eq!((get(&cache, 1), cache.stats().programs), (1, 1));
+    }
+
+    #[test]
+    fn a_lookup_from_inside_a_compile_returns() {
+        ends(|| {
+            let cache = cache(2);
+            let outer = cache.get_or_make(&1, || {
+                assert_eq!(cache.get_or_make(&1, || compiled(10)).unwrap().program, 10);
+                compiled(11)
+            });
+            assert_eq!((outer.unwrap().program, get(&cache, 1)), (11, 11));
+            assert_eq!((cache.stats().compiles, cache.stats().programs), (2, 1));
+        });
+    }
+
+    /// The thread that compiles for another one follows the rule too.
+    #[test]
+    fn a_lookup_from_a_compile_on_another_thread_returns() {
+        ends(|| {
+            let cache = cache(2);
+            let nested = || as_maker(|| cache.get_or_make(&1, || compiled(10)).unwrap().program);
+            let outer = cache.get_or_make(&1, || {
+                let nested = std::thread::scope(|scope| scope.spawn(nested).join().unwrap());
+                assert_eq!(nested, 10);
+                compiled(11)
+            });
+            assert_eq!(outer.unwrap().program, 11);
+        });
+    }
+
+    /// Each of two compiles asks for the program of the other one.
+    #[test]
+    fn compiles_that_ask_for_each_other_return() {
+        ends(|| {
+            let (cache, both) = (cache(4), Barrier::new(2));
+            let compile = |key: u32, other: u32| {
+                let found = cache.get_or_make(&key, || {
+                    both.wait();
+                    get(&cache, other);
+                    both.wait();
+                    compiled(key)
+                });
+                assert_eq!(found.unwrap().program, key);
+            };
+            std::thread::scope(|scope| {
+                scope.spawn(|| compile(1, 2));
+                scope.spawn(|| compile(2, 1));
+            });
+        });
+    }
+
+    #[test]
+    fn a_panic_hands_the_work_to_the_next_thread() {
+        ends(|| {
+            let (cache, compiling) = (cache(2), Barrier::new(2));
+            std::thread::scope(|scope| {
+                let panicking = scope.spawn(|| {
+                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                        cache.get_or_make(&1, || {
+                            compiling.wait();
+                            sleep(MOMENT);
+                            std::panic::resume_unwind(Box::new("stop"))
+                        })
+                    }))
+                    .is_err()
+                });
+                compiling.wait();
+                assert_eq!(get(&cache, 1), 1);
+                assert!(panicking.join().unwrap());
+            });
+            assert!(!is_maker());
+        });
+    }
+
+    #[test]
+    fn pinned_programs_are_not_evicted() {
+        let cache = cache(3);
+        get(&cache, 1);
+        let pins = cache.pin(&[1, 2]).unwrap();
+        get(&cache, 2);
+        drop(pins);
+        for key in 10..20 {
+            assert_eq!(get(&cache, key), key);
+        }
+        let stats = cache.stats();
+        assert_eq!((stats.programs, stats.pinned, stats.evictions, stats.not_kept), (3, 2, 9, 0));
+        assert_eq!((cache.get(&1), cache.get(&2)), (Some(1), Some(2)));
+    }
+
+    #[test]
+    fn programs_that_do_not_fit_beside_pinned_ones_are_refused() {
+        let cache = cache(3);
+        let pins = cache.pin(&[1, 2]).unwrap();
+        get(&cache, 1);
+        let refused = Err(TooManyPinned { pinned: 2, additional: 2, capacity: 3 });
+        assert_eq!(cache.pin(&[2, 3, 4]).map(drop), refused);
+        assert_eq!(cache.pin(&[1, 2, 3]).map(drop), Ok(()));
+        drop(pins);
+        // Program 2 was never made, so its reservation is gone.
+        assert_eq!((cache.stats().pinned, cache.pin(&[3, 4]).map(drop)), (1, Ok(())));
+    }
+
+    #[test]
+    fn a_program_beside_pinned_ones_only_is_used_but_not_kept() {
+        let cache = cache(1);
+        let pins = cache.pin(&[1]).unwrap();
+        get(&cache, 1);
+        drop(pins);
+        for _ in 0..2 {
+            let found = cache.get_or_make(&2, || compiled(2));
+            assert_eq!(found, Ok(Lookup { program: 2, kept: false }));
+        }
+        let stats = cache.stats();
+        assert_eq!((stats.compiles, stats.evictions, stats.not_kept), (3, 0, 2));
+        assert_eq!(cache.get(&1), Some(1));
     }
 }

@@ -1,0 +1,64 @@
+//! A thread of the library's own for calls into a plugin's compiler.
+//!
+//! XLA recurses over the program and needs more stack than the thread of a caller may have: compiling on a stack of
+//! 64 KiB ends the process.
+
+use std::panic::resume_unwind;
+
+use super::program_cache::as_maker;
+use crate::error::Error;
+
+/// The default stack of a main thread on Linux, which compilers are tested with.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Runs `work` on a new thread with an ample stack and waits for it.
+pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    run_with_stack(STACK_BYTES, work)
+}
+
+fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .name("nuc-compile".to_owned())
+            .stack_size(stack_bytes)
+            // The caller waits, so this thread must not wait for what the caller is making.
+            .spawn_scoped(scope, || as_maker(work))
+            .map_err(|error| {
+                Error::OutOfMemory(format!(
+                    "no thread with a stack of {stack_bytes} bytes could be started for the compiler: {error}"
+                ))
+            })?;
+        Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::program_cache::is_maker;
+    use super::*;
+
+    #[test]
+    fn the_work_runs_on_an_ample_stack() {
+        let small = std::thread::Builder::new().stack_size(64 << 10);
+        let small = small.spawn(|| {
+            run(|| {
+                let deep = std::hint::black_box([1_u8; 4 << 20]);
+                (deep.iter().map(|&byte| usize::from(byte)).sum::<usize>(), is_maker())
+            })
+        });
+        assert_eq!(small.unwrap().join().unwrap().unwrap(), (4 << 20, true));
+        assert!(!is_maker());
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_started_is_out_of_memory() {
+        let error = run_with_stack(1 << 62, || ()).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory(_)), "{error:?}");
+    }
+
+    #[test]
+    fn a_panic_passes_through() {
+        let outcome = std::panic::catch_unwind(|| run(|| resume_unwind(Box::new(7_i32))).map(|(): ()| ()));
+        assert_eq!(outcome.unwrap_err().downcast_ref::<i32>(), Some(&7));
+    }
+}

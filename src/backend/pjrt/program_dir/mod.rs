@@ -1,0 +1,408 @@
+//! Compiled programs in files, so that one process can load what another one compiled.
+//!
+//! One file holds one program (`format`). Its name ends in a hash of everything that the executable depends on
+//! ([`System`] and the text of the program), so the programs of several releases and devices can share a directory and
+//! each process finds its own. No path is part of the hash: directories can be copied.
+//!
+//! Write access to this directory is equivalent to code execution in this process, so files and directories that other
+//! users can write to are not used (`trust`).
+//!
+//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged one, or
+//! one that was not trusted; and it removes temporary files that a process which died left more than an hour ago. No other
+//! file is changed or removed.
+
+mod compiler_flags;
+mod format;
+mod system;
+mod temporary;
+mod trust;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use self::format::{sha256, Header};
+use crate::error::Error;
+use crate::kernels::{Spec, Target};
+
+pub use self::format::{Metadata, Unusable};
+pub use self::system::System;
+
+const EXTENSION: &str = "nucprog";
+
+/// A directory of programs for one system. Thread-safe, and safe beside other processes that use the directory.
+#[derive(Debug)]
+pub struct ProgramDir {
+    path: PathBuf,
+    system: System,
+    target: Target,
+}
+
+/// Creates a directory that only this user can write to, unless it exists.
+pub(crate) fn create(directory: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(directory)
+}
+
+/// The absolute path of a directory, without symbolic links.
+pub(crate) fn resolve(directory: &Path) -> io::Result<PathBuf> {
+    let path = directory.canonicalize()?;
+    match path.is_dir() {
+        true => Ok(path),
+        false => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory")),
+    }
+}
+
+/// Why a directory is not used; `None` if it is safe.
+pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
+    Ok(trust::distrust(&fs::metadata(directory)?))
+}
+
+/// The error for an option that names a directory: a wrong argument if the path cannot be a directory, else an I/O error.
+pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
+    use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
+    let text = format!("{option} is {}: {error}", directory.display());
+    match error.kind() {
+        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
+            Error::InvalidArgument(text)
+        }
+        _ => Error::Io(text),
+    }
+}
+
+impl ProgramDir {
+    /// The programs for `system`, with kernels for `target`, in the directory at `path`.
+    pub fn new(path: &Path, system: System, target: Target) -> ProgramDir {
+        ProgramDir { path: path.to_owned(), system, target }
+    }
+
+    /// The path of the file for a program, which need not exist.
+    pub fn file(&self, spec: &Spec, text: &str) -> PathBuf {
+        self.path.join(format!("{}-{}.{EXTENSION}", spec.name(), self.system.key(text)))
+    }
+
+    /// The serialized executable of a program; `None` if the directory has no file for it.
+    pub fn read(&self, spec: &Spec, text: &str) -> Result<Option<Vec<u8>>, Unusable> {
+        let (mut file, header) = match open(&self.file(spec, text)) {
+            Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let (metadata, executable) = format::read_verified(&mut file, &header)?;
+        if let Some(difference) = self.system.difference(&metadata.system) {
+            return Err(Unusable::Other(difference));
+        }
+        if metadata.spec != *spec || metadata.program_sha256 != sha256(text.as_bytes()) {
+            return Err(Unusable::Other(format!("another program, {}", metadata.program)));
+        }
+        Ok(Some(executable))
+    }
+
+    /// Why the directory has no file for a program although it has files for the same calls: what those were made for.
+    pub fn near_miss(&self, spec: &Spec) -> Option<String> {
+        let prefix = format!("{}-", spec.name());
+        let is_near = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(&prefix) && name.ends_with(EXTENSION)
+        };
+        let entries = fs::read_dir(&self.path).ok()?;
+        let mut unreadable = None;
+        for path in entries.flatten().map(|entry| entry.path()).filter(is_near) {
+            let metadata = open(&path)
+                .and_then(|(mut file, header)| format::read_unverified_metadata(&mut file, &header));
+            let reason = match metadata {
+                Err(unusable) => {
+                    unreadable.get_or_insert_with(|| format!("{}: {unusable}", path.display()));
+                    continue;
+                }
+                Ok(metadata) => match self.system.difference(&metadata.system) {
+                    Some(difference) => Unusable::Other(difference).to_string(),
+                    None => {
+                        format!(
+                            "version {} of this library wrote it for a different program",
+                            metadata.library
+                        )
+                    }
+                },
+            };
+            return Some(format!("{}: {reason}", path.display()));
+        }
+        unreadable
+    }
+
+    /// Writes the file of a program and replaces an existing one. Readers see the old file, none, or the whole new one.
+    /// When this returns, the file survives a crash of the system.
+    pub fn write(
+        &self,
+        spec: &Spec,
+        text: &str,
+        topology: Option<&str>,
+        executable: &[u8],
+    ) -> Result<PathBuf, Error> {
+        let metadata = Metadata {
+            library: env!("CARGO_PKG_VERSION").to_owned(),
+            program: spec.name(),
+            spec: *spec,
+            target: self.target.to_string(),
+            system: self.system.clone(),
+            topology: topology.map(str::to_owned),
+            program_sha256: sha256(text.as_bytes()),
+        };
+        let head = format::encode(&metadata, executable)?;
+        let path = self.file(spec, text);
+        replace(&self.path, &path, &[&head, executable])
+            .map_err(|error| Error::Io(format!("{} cannot be written: {error}", path.display())))?;
+        Ok(path)
+    }
+
+    /// Removes the temporary files of writers that died.
+    pub(crate) fn remove_stale_temporaries(&self) {
+        let removed = temporary::remove_stale(&self.path);
+        if removed > 0 {
+            log::info!("removed {removed} temporary file(s) of dead processes from {}", self.path.display());
+        }
+    }
+}
+
+/// Opens a file of a program that is safe to use, and reads its header.
+fn open(path: &Path) -> Result<(File, Header), Unusable> {
+    let (mut file, metadata) = trust::open_regular(path)?;
+    if let Some(reason) = trust::distrust(&metadata) {
+        return Err(Unusable::Untrusted(reason));
+    }
+    let header = Header::read(&mut file, metadata.len())?;
+    Ok((file, header))
+}
+
+/// Writes `parts` to `path` in `directory`, atomically and durably.
+fn replace(directory: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    let temporary = temporary::path(directory);
+    // Whatever the umask allows, other users must not be able to write to the file.
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary);
+    let written = file.and_then(|mut file| {
+        parts.iter().try_for_each(|part| file.write_all(part))?;
+        // The content must be on the disk before the name is.
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written?;
+    match File::open(directory)?.sync_all() {
+        // Some file systems cannot flush a directory.
+        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::kernels::{Path as KernelPath, Wanted};
+
+    const TEXT: &str = "module {}";
+
+    fn system() -> System {
+        System {
+            platform: "tpu".to_owned(),
+            platform_version: "TFRT TPU v5 lite\nBuilt on a day".to_owned(),
+            plugin: "build-id:12".to_owned(),
+            device_kind: "TPU v5 lite".to_owned(),
+            device_cores: Some(1),
+            num_devices: 4,
+            extents: vec![2, 2, 1],
+            processor: None,
+            flags: vec![],
+        }
+    }
+
+    fn spec() -> Spec {
+        Spec {
+            path: KernelPath::Bounded(128),
+            batch: 8,
+            vocab: 1000,
+            dtype: Dtype::Bf16,
+            stable: true,
+            wanted: Wanted::default(),
+        }
+    }
+
+    /// A new directory, removed when the value is dropped.
+    pub(super) struct Directory(pub(super) PathBuf);
+
+    impl Directory {
+        pub(super) fn new(name: &str) -> Directory {
+            let path = std::env::temp_dir().join(format!("nucleus-programs-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            create(&path).unwrap();
+            Directory(path)
+        }
+
+        fn of(&self, system: System) -> ProgramDir {
+            ProgramDir::new(&self.0, system, Target::Portable)
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_written_program_is_read_and_nothing_else_is_left() {
+        let directory = Directory::new("written");
+        let dir = directory.of(system());
+        assert!(dir.read(&spec(), TEXT).unwrap().is_none());
+        assert_eq!(dir.near_miss(&spec()), None);
+        for content in [&b"first"[..], b"", b"\0\xff"] {
+            let file = dir.write(&spec(), TEXT, Some("v5e:2x2"), content).unwrap();
+            assert_eq!(file, dir.file(&spec(), TEXT));
+            assert_eq!(dir.read(&spec(), TEXT).unwrap().as_deref(), Some(content));
+        }
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
+    }
+
+    /// Every part of the system but the version string changes the name of the file; the path of the directory does not.
+    #[test]
+    fn names_depend_on_the_system_and_the_program() {
+        let (here, there) = (Directory::new("here"), Directory::new("there"));
+        let name = |directory: &Directory, system, text| {
+            directory.of(system).file(&spec(), text).file_name().unwrap().to_str().unwrap().to_owned()
+        };
+        let known = name(&here, system(), TEXT);
+        assert!(known.starts_with("nucleus_bounded128_8x1000_bf16-"), "{known}");
+        assert_eq!(known, name(&there, system(), TEXT));
+        assert_eq!(known, name(&here, System { platform_version: "other".into(), ..system() }, TEXT));
+        let changed = [
+            System { platform: "gpu".into(), ..system() },
+            System { plugin: "build-id:13".into(), ..system() },
+            System { device_kind: "TPU v4".into(), ..system() },
+            System { device_cores: Some(2), ..system() },
+            System { device_cores: None, ..system() },
+            System { num_devices: 1, ..system() },
+            System { extents: vec![4, 1, 1], ..system() },
+            System { processor: Some("x".into()), ..system() },
+            System { flags: vec!["XLA_FLAGS=--xla_a=1".into()], ..system() },
+        ];
+        here.of(system()).write(&spec(), TEXT, None, b"program").unwrap();
+        for other in changed {
+            assert_ne!(known, name(&here, other.clone(), TEXT), "{other:?}");
+            let near = here.of(other.clone()).near_miss(&spec()).unwrap();
+            assert!(near.contains(&known) && near.contains("it was made for"), "{near}");
+        }
+        assert_ne!(known, name(&here, system(), "module { }"));
+        let near = here.of(system()).near_miss(&spec()).unwrap();
+        assert!(near.contains("for a different program"), "{near}");
+    }
+
+    /// Every cut and every changed byte is noticed, and none is taken for a missing file.
+    #[test]
+    fn damage_is_noticed() {
+        let directory = Directory::new("damage");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"a program").unwrap();
+        let whole = fs::read(&file).unwrap();
+        let read = |bytes: &[u8]| {
+            fs::write(&file, bytes).unwrap();
+            dir.read(&spec(), TEXT)
+        };
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "cut to {length}");
+        }
+        assert!(read(&[&whole[..], b"x"].concat()).is_err());
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            assert!(read(&bytes).is_err(), "changed at {at}");
+        }
+        let mut newer = whole.clone();
+        newer[8] = 9;
+        assert!(matches!(read(&newer), Err(Unusable::Format(9))));
+        assert!(matches!(read(b"something else, of some length"), Err(Unusable::NoProgram)));
+        assert_eq!(read(&whole).unwrap().as_deref(), Some(&b"a program"[..]));
+    }
+
+    /// Sizes are compared before anything is read: a file can promise terabytes and hold none.
+    #[test]
+    fn a_huge_sparse_file_is_not_read() {
+        let directory = Directory::new("sparse");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"a program").unwrap();
+        let sparse = OpenOptions::new().write(true).open(&file).unwrap();
+        sparse.set_len(1 << 40).unwrap();
+        let error = dir.read(&spec(), TEXT).unwrap_err();
+        assert!(error.to_string().contains("1099511627776 bytes instead of"), "{error}");
+        // A header that promises all of these bytes.
+        let mut bytes = fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
+        io::Seek::seek(&mut bytes, io::SeekFrom::Start(16)).unwrap();
+        bytes.write_all(&(1_u64 << 40).to_le_bytes()).unwrap();
+        let error = dir.read(&spec(), TEXT).unwrap_err();
+        assert!(error.to_string().contains("its header promises"), "{error}");
+    }
+
+    /// A FIFO without a writer blocks whoever opens it as usual.
+    #[test]
+    fn files_that_are_not_regular_are_skipped_without_waiting() {
+        let directory = Directory::new("fifo");
+        let dir = directory.of(system());
+        let expected = dir.file(&spec(), TEXT);
+        let other = dir.path.join(format!("{}-other.{EXTENSION}", spec().name()));
+        for path in [&expected, &other] {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        }
+        let (done, wait) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let read = dir.read(&spec(), TEXT).unwrap_err().to_string();
+            done.send((read, dir.near_miss(&spec()).unwrap())).unwrap();
+        });
+        let (read, near_miss) = wait.recv_timeout(std::time::Duration::from_secs(20)).expect("nothing waits");
+        assert_eq!(read, "it is not a regular file");
+        assert!(near_miss.ends_with(": it is not a regular file"), "{near_miss}");
+
+        // A file that can be read says more.
+        fs::remove_file(&expected).unwrap();
+        let dir = directory.of(System { device_cores: Some(2), ..system() });
+        dir.write(&spec(), TEXT, None, b"program").unwrap();
+        let near_miss = directory.of(system()).near_miss(&spec()).unwrap();
+        assert!(near_miss.contains("devices of 2 core(s)"), "{near_miss}");
+    }
+
+    #[test]
+    fn files_that_others_can_write_are_not_used() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = Directory::new("writable");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"program").unwrap();
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o022, 0);
+        for mode in [0o664, 0o646] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            let error = dir.read(&spec(), TEXT).unwrap_err();
+            assert!(matches!(error, Unusable::Untrusted(_)), "{error}");
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("mode {mode:o}")) && text.contains("NUCLEUS_TRUST_PROGRAM_DIR=1"),
+                "{text}"
+            );
+        }
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(distrust(&directory.0).unwrap().is_some());
+        fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(distrust(&directory.0).unwrap(), None);
+        // Writing replaces the file by one that is safe.
+        dir.write(&spec(), TEXT, None, b"program").unwrap();
+        assert!(dir.read(&spec(), TEXT).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_written_is_an_io_error() {
+        let directory = Directory::new("missing");
+        let dir = ProgramDir::new(&directory.0.join("not there"), system(), Target::Portable);
+        let error = dir.write(&spec(), TEXT, None, b"program").unwrap_err();
+        assert!(matches!(&error, Error::Io(text) if text.contains("not there")), "{error}");
+        assert!(dir.read(&spec(), TEXT).unwrap().is_none());
+    }
+}

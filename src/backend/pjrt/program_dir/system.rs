@@ -1,0 +1,202 @@
+//! The system that a program was compiled for.
+
+use std::fs;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::compiler_flags;
+use super::format::FORMAT;
+use crate::backend::pjrt::check_has_devices;
+use crate::error::Error;
+use crate::kernels::Target;
+use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
+
+/// What a compiled program was made for. It runs only on a system that is equal in everything but `platform_version`.
+///
+/// A topology and a client that describe one system give equal values, so a sampler finds what was compiled ahead of
+/// time. The id of the device is not part of it: a program is loaded for the device of the sampler, whichever device it was
+/// compiled for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct System {
+    /// The plugin's name of its platform.
+    pub platform: String,
+    /// The plugin's version string. For people only: all of XLA's CPU plugins have the same.
+    pub platform_version: String,
+    /// The build of the plugin ([`Plugin::fingerprint`]).
+    pub plugin: String,
+    /// The plugin's name of the kind of device.
+    pub device_kind: String,
+    /// Cores of the device, if the plugin reports them.
+    pub device_cores: Option<usize>,
+    /// Devices of the whole topology, including those of other hosts.
+    pub num_devices: usize,
+    /// The extent of the topology along each coordinate, if the devices have coordinates. The programs of libtpu for 2x4
+    /// and for 4x2 chips differ.
+    pub extents: Vec<i64>,
+    /// On CPUs, the model and the instruction sets of the processor: a compiler uses them, and a plugin need not check
+    /// them.
+    pub processor: Option<String>,
+    /// Compiler flags in the environment, `NAME=FLAGS` each.
+    pub flags: Vec<String>,
+}
+
+impl System {
+    /// The system of a client, as seen from one of its devices.
+    pub fn of_client(client: &Arc<Client>, device: usize) -> Result<System, Error> {
+        check_has_devices(client)?;
+        let devices = client.devices();
+        let device = devices.get(device).ok_or_else(|| {
+            Error::argument(format!(
+                "there is no device {device}: the client has {} device(s)",
+                devices.len()
+            ))
+        })?;
+        let all = match client.topology().and_then(|topology| topology.devices()) {
+            Err(error) if error.is_unimplemented() => {
+                devices.iter().map(|device| device.description().clone()).collect()
+            }
+            other => other?,
+        };
+        let (name, version) = (client.platform_name(), client.platform_version());
+        System::new(client.plugin(), name, version, device.description(), &all)
+    }
+
+    /// The system that a topology describes.
+    pub fn of_topology(plugin: &Plugin, topology: &Topology) -> Result<System, Error> {
+        let devices = topology.devices()?;
+        let first = devices
+            .first()
+            .ok_or_else(|| pjrt::Error::Misbehaved("its topology has no devices".to_owned()))?;
+        let (name, version) = (topology.platform_name()?, topology.platform_version()?);
+        System::new(plugin, &name, &version, first, &devices)
+    }
+
+    fn new(
+        plugin: &Plugin,
+        platform: &str,
+        platform_version: &str,
+        device: &DeviceDescription,
+        all: &[DeviceDescription],
+    ) -> Result<System, Error> {
+        Ok(System {
+            platform: platform.to_owned(),
+            platform_version: platform_version.to_owned(),
+            plugin: plugin.fingerprint()?.to_owned(),
+            device_kind: device.kind.clone(),
+            device_cores: device.num_cores(),
+            num_devices: all.len(),
+            extents: extents(all),
+            processor: (platform == "cpu").then(processor),
+            flags: compiler_flags::from_environment()?,
+        })
+    }
+
+    /// The kernels to write for this system.
+    pub fn target(&self) -> Target {
+        Target::of(&self.platform, &self.device_kind, self.device_cores)
+    }
+
+    /// The first difference, in words, that keeps a program for `other` from running here.
+    pub(super) fn difference(&self, other: &System) -> Option<String> {
+        let show = |version: &str| version.replace('\n', ", ");
+        let cores = |cores: Option<usize>| cores.map_or("unknown".to_owned(), |cores| cores.to_string());
+        if self.platform != other.platform {
+            return Some(format!("platform {:?}, and this is {:?}", other.platform, self.platform));
+        }
+        if self.plugin != other.plugin {
+            let (theirs, ours) = (show(&other.platform_version), show(&self.platform_version));
+            return Some(format!(
+                "another build of the plugin ({theirs}; {}), and this one is ({ours}; {})",
+                other.plugin, self.plugin
+            ));
+        }
+        if self.device_kind != other.device_kind {
+            return Some(format!("device {:?}, and this is {:?}", other.device_kind, self.device_kind));
+        }
+        if self.device_cores != other.device_cores {
+            let (theirs, ours) = (cores(other.device_cores), cores(self.device_cores));
+            return Some(format!("devices of {theirs} core(s), and these have {ours}"));
+        }
+        if self.num_devices != other.num_devices {
+            let (theirs, ours) = (other.num_devices, self.num_devices);
+            return Some(format!("a topology of {theirs} device(s), and this one has {ours}"));
+        }
+        if self.extents != other.extents {
+            let (theirs, ours) = (&other.extents, &self.extents);
+            return Some(format!("a topology of extents {theirs:?}, and this one has {ours:?}"));
+        }
+        if self.processor != other.processor {
+            let show = |processor: &Option<String>| processor.clone().unwrap_or_default();
+            let (theirs, ours) = (show(&other.processor), show(&self.processor));
+            return Some(format!("another processor ({theirs}), and this is ({ours})"));
+        }
+        if self.flags != other.flags {
+            let show = |flags: &[String]| match flags {
+                [] => "none".to_owned(),
+                _ => flags.join(" "),
+            };
+            let (theirs, ours) = (show(&other.flags), show(&self.flags));
+            return Some(format!("compiler flags in the environment: {theirs}; here: {ours}"));
+        }
+        None
+    }
+
+    /// The hash at the end of a file's name, for a program with this text.
+    pub(super) fn key(&self, text: &str) -> String {
+        let System {
+            platform,
+            platform_version: _,
+            plugin,
+            device_kind,
+            device_cores,
+            num_devices,
+            extents,
+            processor,
+            flags,
+        } = self;
+        let devices = (device_kind, device_cores, num_devices, extents, processor);
+        let parts = (FORMAT, platform, plugin, devices, flags);
+        let mut hash = Sha256::new();
+        // JSON delimits its values, so different parts never give the same bytes.
+        hash.update(serde_json::json!(parts).to_string());
+        hash.update(text);
+        hex(&hash.finalize()[..16])
+    }
+}
+
+/// The extent along each coordinate; empty unless all devices have the same number of coordinates.
+fn extents(devices: &[DeviceDescription]) -> Vec<i64> {
+    let Some(coords) = devices.iter().map(DeviceDescription::coords).collect::<Option<Vec<_>>>() else {
+        return Vec::new();
+    };
+    let dimensions = coords.first().map_or(0, |first| first.len());
+    if coords.iter().any(|coords| coords.len() != dimensions) {
+        return Vec::new();
+    }
+    let along = |dimension| {
+        let (least, most) = coords.iter().fold((i64::MAX, i64::MIN), |(least, most), coords| {
+            (least.min(coords[dimension]), most.max(coords[dimension]))
+        });
+        most.saturating_sub(least).saturating_add(1)
+    };
+    (0..dimensions).map(along).collect()
+}
+
+/// The model of the first processor, and a hash of the model and its features. Both are empty if the system does not
+/// report them.
+fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let first = info.split("\n\n").next().unwrap_or_default();
+    let field = |line: &&str| {
+        let names =
+            ["vendor_id", "model name", "flags", "Features", "CPU implementer", "CPU variant", "CPU part"];
+        names.iter().any(|name| line.starts_with(name))
+    };
+    let fields: Vec<&str> = first.lines().filter(field).collect();
+    let model =
+        fields.iter().find(|line| line.starts_with("model name")).and_then(|line| line.split(": ").nth(1));
+    let hash = hex(&Sha256::digest(fields.join("\n"))[..8]);
+    format!("{} {} {hash}", std::env::consts::ARCH, model.unwrap_or_default())
+}

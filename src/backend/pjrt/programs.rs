@@ -1,0 +1,204 @@
+//! The programs of a sampler: from the cache, else from a directory of compiled programs, else from the compiler.
+//!
+//! Nothing here logs while a program is being made, because the log callback may ask for the same program. The events
+//! are collected and logged afterwards.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Instant;
+
+use log::Level;
+
+use super::answer::num_outputs;
+use super::compile_thread;
+use super::program_cache::{self, CacheStats, Made, ProgramCache};
+use super::program_dir::{ProgramDir, Unusable};
+use crate::error::Error;
+use crate::kernels::{self, Spec, Target};
+use crate::parallel;
+use crate::pjrt::{self, Client, Code, CompileOptions, Executable};
+
+/// The programs of one device.
+pub(super) struct Programs {
+    client: Arc<Client>,
+    device: usize,
+    target: Target,
+    capacity: NonZeroUsize,
+    cache: ProgramCache<Spec, Arc<Executable>, Error>,
+    directory: Option<Directory>,
+}
+
+/// Where compiled programs are looked for.
+struct Directory {
+    programs: ProgramDir,
+    /// Whether programs that had to be compiled are written there.
+    write: bool,
+}
+
+/// What happened while a program was made.
+#[derive(Default)]
+struct Events {
+    log: Vec<(Level, String)>,
+    /// The text of the program, if it was compiled.
+    compiled: Option<String>,
+}
+
+impl Events {
+    fn warn(&mut self, message: String) {
+        self.log.push((Level::Warn, message));
+    }
+
+    fn debug(&mut self, message: String) {
+        self.log.push((Level::Debug, message));
+    }
+
+    fn flush(&mut self) {
+        for (level, message) in self.log.drain(..) {
+            log::log!(level, "{message}");
+        }
+    }
+}
+
+impl Programs {
+    pub(super) fn new(client: Arc<Client>, device: usize, target: Target, capacity: NonZeroUsize) -> Self {
+        Programs { client, device, target, capacity, cache: ProgramCache::new(capacity), directory: None }
+    }
+
+    /// Looks in `programs` before compiling, and writes there what it compiles if `write` is set.
+    pub(super) fn use_directory(&mut self, programs: ProgramDir, write: bool) {
+        self.directory = Some(Directory { programs, write });
+    }
+
+    /// Counters of the cache.
+    pub(super) fn stats(&self) -> CacheStats {
+        self.cache.stats()
+    }
+
+    /// The program for a spec. Thread-safe; see [`ProgramCache::get_or_make`] for threads that ask for the same one.
+    pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
+        if let Some(program) = self.cache.get(spec) {
+            return Ok(program);
+        }
+        log::debug!("{} is not in the cache", spec.name());
+        let mut events = Events::default();
+        let found = self
+            .cache
+            .get_or_make(spec, || compile_thread::run(|| self.make(spec, &mut events)).and_then(|made| made));
+        events.flush();
+        let found = found?;
+        if !found.kept {
+            log::warn!(
+                "{} was made for one call and is not kept, because prewarming pinned all of the cache: set \
+                 cache_capacity above {}",
+                spec.name(),
+                self.capacity
+            );
+        }
+        // Not while the program was being made, so that no other call waits for the disk.
+        let compiled = events.compiled.take();
+        if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
+            compile_thread::run(|| write(programs, spec, &text, &found.program, &mut events))?;
+            events.flush();
+        }
+        Ok(found.program)
+    }
+
+    /// Makes every program that is not in the cache, and pins all of them. On an error the programs that were made stay,
+    /// pinned.
+    pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
+        let _pins = self.cache.pin(specs).map_err(|full| {
+            Error::argument(format!(
+                "cache_capacity is {}; these calls need {} programs, {} of them new, and earlier prewarms pinned {}: \
+                 set cache_capacity to at least {}",
+                full.capacity,
+                specs.len(),
+                full.additional,
+                full.pinned,
+                full.pinned + full.additional
+            ))
+        })?;
+        if program_cache::is_maker() {
+            // Called from the log callback during a compile: other threads could wait for that compile.
+            return specs.iter().try_for_each(|spec| self.get(spec).map(drop));
+        }
+        parallel::for_each(specs, |spec| self.get(spec).map(drop))
+    }
+
+    fn make(&self, spec: &Spec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {
+        let text = kernels::emit(spec, &self.target);
+        let options = CompileOptions::for_device(self.client.devices()[self.device].id());
+        if let Some(program) = self.load(spec, &text, &options, events)? {
+            return Ok(Made::Loaded(program));
+        }
+        let start = Instant::now();
+        let program = self.client.compile(&text, &options)?;
+        let time = start.elapsed();
+        if let Some(problem) = wrong_outputs(spec, &program) {
+            return Err(Error::Internal(format!("the plugin compiled {}, but {problem}", spec.name())));
+        }
+        events.debug(format!("compiled {} in {time:?}", spec.name()));
+        events.compiled = Some(text);
+        Ok(Made::Compiled(program, time))
+    }
+
+    /// The program from the directory. A file that cannot be used only costs a compile, so it is reported as a warning.
+    /// Memory that runs out is an error: the compiler needs more of it.
+    fn load(
+        &self,
+        spec: &Spec,
+        text: &str,
+        options: &CompileOptions,
+        events: &mut Events,
+    ) -> Result<Option<Arc<Executable>>, Error> {
+        let Some(Directory { programs, write }) = &self.directory else { return Ok(None) };
+        let reason = match programs.read(spec, text) {
+            Ok(None) => {
+                match programs.near_miss(spec) {
+                    Some(other) => events.warn(format!("compiling {}: {other}", spec.name())),
+                    None if *write => {}
+                    None => events.warn(format!("compiling {}: it is not in program_dir", spec.name())),
+                }
+                return Ok(None);
+            }
+            Err(Unusable::OutOfMemory(error)) => return Err(error),
+            Err(unusable) => unusable.to_string(),
+            Ok(Some(executable)) => match self.client.deserialize(&executable, options) {
+                Err(error) if is_out_of_memory(&error) => return Err(error.into()),
+                Err(error) => error.to_string(),
+                Ok(program) => match self.misfit(spec, &program) {
+                    Some(misfit) => misfit,
+                    None => return Ok(Some(program)),
+                },
+            },
+        };
+        let file = programs.file(spec, text);
+        events.warn(format!("compiling {}: {} cannot be used: {reason}", spec.name(), file.display()));
+        Ok(None)
+    }
+
+    /// Why a program that was loaded cannot be used here.
+    fn misfit(&self, spec: &Spec, program: &Executable) -> Option<String> {
+        if program.devices() != [self.device] {
+            return Some(format!("it runs on the devices {:?}, not on {}", program.devices(), self.device));
+        }
+        wrong_outputs(spec, program)
+    }
+}
+
+/// Writes a program to the directory. A failure only costs a compile in another process.
+fn write(programs: &ProgramDir, spec: &Spec, text: &str, program: &Executable, events: &mut Events) {
+    let serialized = program.serialize().map_err(Error::from);
+    match serialized.and_then(|executable| programs.write(spec, text, None, &executable)) {
+        Ok(file) => events.debug(format!("wrote {}", file.display())),
+        Err(error) => events.warn(format!("{} could not be written to program_dir: {error}", spec.name())),
+    }
+}
+
+fn wrong_outputs(spec: &Spec, program: &Executable) -> Option<String> {
+    let (returned, expected) = (program.num_outputs(), num_outputs(spec));
+    (returned != expected).then(|| format!("it has {returned} outputs instead of {expected}"))
+}
+
+fn is_out_of_memory(error: &pjrt::Error) -> bool {
+    matches!(error, pjrt::Error::Pjrt { code: Code::ResourceExhausted, .. })
+}

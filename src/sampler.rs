@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use crate::backend::builtin::CpuBackend;
+use crate::backend::builtin::BuiltinBackend;
 use crate::backend::pjrt::program_cache::CacheStats;
 use crate::backend::pjrt::PjrtBackend;
 use crate::backend::DeviceInfo;
@@ -70,7 +70,7 @@ impl Default for SamplerOptions {
 }
 
 enum Backend {
-    Builtin(CpuBackend),
+    Builtin(BuiltinBackend),
     Pjrt(Box<PjrtBackend>),
 }
 
@@ -164,7 +164,7 @@ fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
             options.device
         )));
     }
-    let cpu = CpuBackend::new(options.num_threads).map_err(|error| {
+    let cpu = BuiltinBackend::new(options.num_threads).map_err(|error| {
         Error::OutOfMemory(format!("num_threads is {}: cannot start threads: {error}", options.num_threads))
     })?;
     Ok(Backend::Builtin(cpu))

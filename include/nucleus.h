@@ -48,36 +48,38 @@
  *
  * CONVENTIONS
  *
- *   Errors. Every function that can fail returns a nuc_status and takes a pointer to a nuc_error as its last argument. The
- *   pointer may be null. After an error no output was written.
+ *   Errors. Every function that can fail returns a nuc_status and takes a pointer to a nuc_error as its last
+ *   argument. The pointer may be null. After an error no output was written.
  *
- *   Memory. The caller owns all arrays, structs and strings. The library reads or writes them during the call and keeps no
- *   pointer to them. Memory that a call writes must not overlap any other memory that the call receives.
+ *   Memory. The caller owns all arrays, structs and strings. The library reads or writes them during the call and
+ *   keeps no pointer to them. Memory that a call writes must not overlap any other memory that the call receives.
  *
- *   Structs. Every struct that can grow starts with struct_size: set it to sizeof the struct. A newer library then supports
- *   callers that were compiled with an older header. A size that no version of the struct has is an error. Initialize an
- *   options struct with its _init function, because not all defaults are zero. Set other structs to zero before you set
- *   fields.
+ *   Structs. Every struct that can grow starts with struct_size: set it to sizeof the struct. A newer library then
+ *   supports callers that were compiled with an older header. A size that no version of the struct has is an error.
+ *   Initialize an options struct with its _init function, because not all defaults are zero. Set other structs to
+ *   zero before you set fields.
  *
- *   Threads. Any number of threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone. The
- *   library has no thread-local state that a caller can observe.
+ *   Threads. Any number of threads may use the same sampler at the same time. Only nuc_sampler_destroy must run
+ *   alone. The library has no thread-local state that a caller can observe.
  *
- *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the parent. In
- *   the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK and frees nothing.
- *   Create samplers in the process that uses them. If the parent has loaded a plugin, start the child with exec, because
- *   plugins do not survive fork() either.
+ *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the
+ *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK and
+ *   frees nothing. Create samplers in the process that uses them. If the parent has loaded a plugin, start the child
+ *   with exec, because plugins do not survive fork() either.
  *
- *   Side effects. No exception or panic reaches the caller. The library installs no signal handler and raises no SIGPIPE. It
- *   prints nothing unless NUCLEUS_LOG or nuc_set_log asks for it, except one warning if NUCLEUS_LOG has a wrong value.
- *   Plugins can print. A call computes with the default floating-point environment and restores the caller's rounding mode
- *   and exception flags; log callbacks run with the default environment.
+ *   Side effects. No exception or panic reaches the caller. The library installs no signal handler and raises no
+ *   SIGPIPE. It prints nothing unless NUCLEUS_LOG or nuc_set_log asks for it, except one warning if NUCLEUS_LOG has a
+ *   wrong value. Plugins can print. A call computes with the default floating-point environment and restores the
+ *   caller's rounding mode and exception flags; log callbacks run with the default environment.
  *
- *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs what
- *   the plugin needs: we recommend 1 MiB for nuc_sampler_create and nuc_compile_ahead, and 256 KiB for other calls.
+ *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
+ *   what the plugin needs: we recommend 1 MiB for nuc_sampler_create and nuc_compile_ahead, and 256 KiB for other
+ *   calls.
  *
- *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR and NUCLEUS_LOG. A process that has more rights
- *   than its user (setuid, setgid, file capabilities) ignores them. Plugins read variables of their own. Some of them end the
- *   process: an unknown flag in XLA_FLAGS makes XLA-based plugins abort while they load, and no library can prevent it.
+ *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR and NUCLEUS_LOG. A process that has more
+ *   rights than its user (setuid, setgid, file capabilities) ignores them. Plugins read variables of their own. Some
+ *   of them end the process: an unknown flag in XLA_FLAGS makes XLA-based plugins abort while they load, and no
+ *   library can prevent it.
  *
  *   The sampling rules, step by step and bit for bit, are in docs/semantics.md.
  */
@@ -197,8 +199,8 @@ typedef enum nuc_path {
 
 // A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
 //
-// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of threads
-// may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
+// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
+// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
 //
 // A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
 // `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
@@ -215,8 +217,8 @@ typedef void (*nuc_log_function)(void *user,
                                  int32_t level,
                                  const char *message);
 
-// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last argument;
-// the pointer may be null.
+// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last
+// argument; the pointer may be null.
 //
 // Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty. The
 // library keeps no error state of its own, so any thread, goroutine or task can make any call. A pointer that is not
@@ -268,8 +270,8 @@ typedef struct nuc_sampler_options {
     const struct nuc_client_option *client_options;
     // The length of `client_options`, at most 1024. Default: 0.
     size_t num_client_options;
-    // The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to 1024;
-    // default 128.
+    // The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to
+    // 1024; default 128.
     size_t max_k;
     // The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
     // evicted. At least 1; default 64. A batch that mixes paths needs two programs at the same time.
@@ -297,25 +299,25 @@ typedef struct nuc_sampler_options {
 
 // Options of one sampling call, for all of its rows.
 //
-// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller owns
-// the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is a struct
-// that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val` of zero, set
-// `replace_val` to `-0.0f`.
+// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller
+// owns the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is
+// a struct that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val`
+// of zero, set `replace_val` to `-0.0f`.
 typedef struct nuc_call_options {
     // `sizeof(nuc_call_options)`, in the caller's version of this header.
     size_t struct_size;
     // 1 (default): top-k keeps exactly k entries; the lower index wins a tie at the threshold. 0: top-k keeps every
     // entry that ties with the threshold, which can be more than k.
     int32_t stable;
-    // The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not be
-    // NaN. Default: -1e12.
+    // The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not
+    // be NaN. Default: -1e12.
     float replace_val;
 } nuc_call_options;
 
 // A batch of logits, and the sampling parameters of its rows.
 //
-// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of its
-// arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
+// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of
+// its arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
 //
 // Every parameter array has `batch` elements unless its comment says otherwise. A null array means that every row has
 // the default.
@@ -339,19 +341,19 @@ typedef struct nuc_batch {
     // Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off.
     const int32_t *k;
     // Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
-    // every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN
-    // is an error. Default: off.
+    // every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
+    // NaN is an error. Default: off.
     const float *p;
     // Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
     // counts as 1. A NaN is an error. Default: off.
     const float *min_p;
     // The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
     const float *temperature;
-    // The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the draw.
-    // Null: the words are computed from `seed` and `offset`.
+    // The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the
+    // draw. Null: the words are computed from `seed` and `offset`.
     const uint32_t *random_words;
-    // The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0). Default: 0.
-    // Must be null if `random_words` is not.
+    // The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
+    // Default: 0. Must be null if `random_words` is not.
     const uint64_t *seed;
     // The offset of the row's random words. The same seed and offset give the same random words, so change the offset
     // at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.
@@ -360,21 +362,21 @@ typedef struct nuc_batch {
 
 // The intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
 //
-// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is not
-// computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other memory
-// that the call receives.
+// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is
+// not computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other
+// memory that the call receives.
 //
-// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If you
-// ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not accept
-// them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties can outnumber
-// the slots; the slots then hold the first max_k of the kept entries.
+// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
+// you ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not
+// accept them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties
+// can outnumber the slots; the slots then hold the first max_k of the kept entries.
 typedef struct nuc_debug_arrays {
     // `sizeof(nuc_debug_arrays)`, in the caller's version of this header.
     size_t struct_size;
     // `[batch]`: the lowest index of the row's maximum; −1 if there is no candidate.
     int32_t *greedy_sampled;
-    // `[batch, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else `replace_val`.
-    // In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
+    // `[batch, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else
+    // `replace_val`. In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
     void *topk_logits_unsorted;
     // `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, if top-k, top-p and min-p kept the entry, else 0.
     int32_t *topk_topp_unnorm_probs_i32_unsorted;
@@ -415,29 +417,30 @@ typedef struct nuc_prewarm_spec {
 
 // Options for `nuc_compile_ahead`: what to compile, for which device, and where to write it.
 //
-// Initialize the struct with `nuc_compile_ahead_options_init`, then set at least `output_dir`, `batches`, `num_batches`,
-// `vocab` and `dtype`. The caller owns the struct and everything that it points to, and may free all of it when the call
-// returns.
+// Initialize the struct with `nuc_compile_ahead_options_init`, then set at least `output_dir`, `batches`,
+// `num_batches`, `vocab` and `dtype`. The caller owns the struct and everything that it points to, and may free all
+// of it when the call returns.
 typedef struct nuc_compile_ahead_options {
     // `sizeof(nuc_compile_ahead_options)`, in the caller's version of this header.
     size_t struct_size;
     // The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
     // variable `NUCLEUS_PJRT_PLUGIN`.
     const char *plugin_path;
-    // The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not have.
-    // For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the topology
-    // of the host that will load the programs. Null or empty (default): the devices of this host. Plugins for CPUs and
-    // GPUs support only the default.
+    // The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not
+    // have. For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the
+    // topology of the host that will load the programs. Null or empty (default): the devices of this host. Plugins
+    // for CPUs and GPUs support only the default.
     const char *topology;
-    // An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default: null.
+    // An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default:
+    // null.
     const struct nuc_client_option *plugin_options;
     // The length of `plugin_options`, at most 1024. Default: 0.
     size_t num_plugin_options;
     // The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can hold the
     // programs of several plugins and topologies, and can be copied to other hosts.
     const char *output_dir;
-    // An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The rows
-    // of a call are padded to a power of two and run in pieces of at most 128 rows.
+    // An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The
+    // rows of a call are padded to a power of two and run in pieces of at most 128 rows.
     const size_t *batches;
     // The length of `batches`, 1 to 4096.
     size_t num_batches;
@@ -454,8 +457,8 @@ typedef struct nuc_compile_ahead_options {
     int32_t stable;
     // The `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
     uint32_t wide_arrays;
-    // 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs as
-    // several smaller ones. Default: 0.
+    // 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs
+    // as several smaller ones. Default: 0.
     int32_t smaller_batches;
     // Must be zero.
     int32_t reserved;
@@ -502,8 +505,8 @@ typedef struct nuc_sampler_info {
     size_t max_k;
 } nuc_sampler_info;
 
-// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid until
-// it is destroyed.
+// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+// until it is destroyed.
 typedef struct nuc_device_info {
     // `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
@@ -529,27 +532,26 @@ const char *nuc_version(void);
 uint32_t nuc_abi_version(void);
 
 // Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
-// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the call's
-// `nuc_error`. Any thread may call this function.
+// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the
+// call's `nuc_error`. Any thread may call this function.
 const char *nuc_status_string(int32_t status);
 
-// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the callback
-// `log`, or to standard error if `log` is null.
+// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the
+// callback `log`, or to standard error if `log` is null.
 //
-// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later call
-// returns. Any thread may call this function. The library copies nothing behind `user`.
+// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later
+// call returns. Any thread may call this function. The library does not read what `user` points to.
 //
-// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment variable
-// `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is read once. A value
-// that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged. A closed
-// standard error is not an error: the library does not let its messages raise SIGPIPE.
+// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
+// variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is
+// read once. A value that is not a level is reported once on standard error and ignored. Without the variable,
+// nothing is logged. A closed standard error is not an error: the library does not let its messages raise SIGPIPE.
 //
-// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a logger
-// already.
+// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
+// logger already.
 //
-// The caller promises:
-// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced it and
-// every call that began before has returned. `error` is null or points to a `nuc_error`.
+// # Safety Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has
+// replaced it and every call that began before has returned. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_set_log(nuc_log_function log,
                             void *user,
                             int32_t level,
@@ -558,8 +560,8 @@ enum nuc_status nuc_set_log(nuc_log_function log,
 // Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)` as `struct_size`. The
 // caller owns the struct. Any thread may call this function.
 //
-// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
-// has.
+// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+// struct has.
 //
 // The caller promises:
 // `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
@@ -577,9 +579,8 @@ enum nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
 // `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
 // `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
 //
-// The caller promises:
-// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a writable
-// pointer. `error` is null or points to a `nuc_error`.
+// # Safety `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points
+// to a writable pointer. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
                                    struct nuc_sampler **sampler,
                                    struct nuc_error *error);
@@ -590,8 +591,8 @@ enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
 // No other call may use the handle at the same time or later. The library recognizes a handle that was destroyed, and
 // returns `NUC_INVALID_ARGUMENT`, while the handle's memory has not been used for something else.
 //
-// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the child is
-// not freed.
+// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the
+// child is not freed.
 //
 // Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
 //
@@ -601,11 +602,11 @@ enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
 enum nuc_status nuc_sampler_destroy(struct nuc_sampler *sampler,
                                     struct nuc_error *error);
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The caller
-// owns the struct. Any thread may call this function.
+// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The
+// caller owns the struct. Any thread may call this function.
 //
-// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
-// has.
+// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+// struct has.
 //
 // The caller promises:
 // `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
@@ -616,17 +617,18 @@ enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
 // Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 //
 // `tokens` `[batch]` receives the token of each row, or −1 if the row has no finite candidate. It must not be null
-// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted. `options` may
-// be null, which means all defaults. `debug` may be null, which means that no intermediate array is wanted.
+// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted.
+// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
+// wanted.
 //
-// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the arbitrary
-// path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row uses the
-// arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its path, its batch or
-// the backend.
+// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the
+// arbitrary path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
+// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its
+// path, its batch or the backend.
 //
-// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any other
-// memory that the call receives, including the structs and `error`. Any number of threads may call this function with the
-// same sampler.
+// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
+// other memory that the call receives, including the structs and `error`. Any number of threads may call this
+// function with the same sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. After an
 // error no output was written.
@@ -642,8 +644,8 @@ enum nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                          const struct nuc_debug_arrays *debug,
                                          struct nuc_error *error);
 
-// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row and
-// accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
+// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row
+// and accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
 //
 // The caller promises:
 // As for `nuc_topk_topp_and_sample`.
@@ -655,9 +657,10 @@ enum nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sam
                                                    const struct nuc_debug_arrays *debug,
                                                    struct nuc_error *error);
 
-// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k candidates.
-// Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`. With `stable = 0`
-// ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and errors are the same.
+// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k
+// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`.
+// With `stable = 0` ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and
+// errors are the same.
 //
 // The caller promises:
 // As for `nuc_topk_topp_and_sample`.
@@ -669,9 +672,10 @@ enum nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampl
                                                  const struct nuc_debug_arrays *debug,
                                                  struct nuc_error *error);
 
-// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow, and
-// simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is not used.
-// Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per element of a row.
+// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow,
+// and simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is
+// not used. Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per
+// element of a row.
 //
 // The caller promises:
 // As for `nuc_topk_topp_and_sample`.
@@ -683,14 +687,14 @@ enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sam
                                                    const struct nuc_debug_arrays *debug,
                                                    struct nuc_error *error);
 
-// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler. On the
-// built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
+// On the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
 //
 // Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
 // `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
 //
-// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many there
-// are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
+// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many
+// there are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
 //
 // The caller promises:
 // `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.
@@ -698,11 +702,11 @@ enum nuc_status nuc_prewarm(const struct nuc_sampler *sampler,
                             const struct nuc_prewarm_spec *spec,
                             struct nuc_error *error);
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as `struct_size`.
-// The caller owns the struct. Any thread may call this function.
+// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as
+// `struct_size`. The caller owns the struct. Any thread may call this function.
 //
-// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
-// has.
+// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+// struct has.
 //
 // The caller promises:
 // `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
@@ -710,38 +714,38 @@ enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options 
                                                size_t struct_size,
                                                struct nuc_error *error);
 
-// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose `program_dir`
-// is that directory loads the programs instead of compiling them, so servers start without compiling. Any thread may call
-// this function.
+// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
+// `program_dir` is that directory loads the programs instead of compiling them, so servers start without compiling.
+// Any thread may call this function.
 //
 // A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (`XLA_FLAGS`,
 // `LIBTPU_INIT_ARGS` in the environment) that it was compiled with. A sampler on anything else ignores the file and
 // compiles.
 //
-// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux host.
-// Set these environment variables for it:
+// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux
+// host. Set these environment variables for it:
 //
-// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for minutes;
+// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for
+//   minutes;
 // - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
 //
-// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them, because
-// no library can safely change the environment of a process with threads. The command `nucleus compile` sets them itself. On
-// a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before they start libtpu,
-// and return `NUC_DEVICE_ERROR` if it is missing.
+// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
+// because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
+// them itself. On a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before
+// they start libtpu, and return `NUC_DEVICE_ERROR` if it is missing.
 //
 // Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
-// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file cannot
-// be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and `programs_written` was not
-// written.
+// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file
+// cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
+// `programs_written` was not written.
 //
-// The caller promises:
-// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the lengths that
-// it says. `error` is null or points to a `nuc_error`.
+// # Safety `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have
+// the lengths that it says. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_compile_ahead(const struct nuc_compile_ahead_options *options,
                                   struct nuc_error *error);
 
-// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the struct.
-// Any number of threads may call this function with the same sampler.
+// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the
+// struct. Any number of threads may call this function with the same sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`.
 //
@@ -752,21 +756,21 @@ enum nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
                                       struct nuc_sampler_stats *stats,
                                       struct nuc_error *error);
 
-// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct; its
-// strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this function with the
-// same sampler.
+// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct;
+// its strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
+// function with the same sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`.
 //
-// The caller promises:
-// `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to a `nuc_error`.
+// # Safety `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to
+// a `nuc_error`.
 enum nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
                                      struct nuc_sampler_info *info,
                                      struct nuc_error *error);
 
-// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set. The
-// number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and are valid
-// until it is destroyed. Any number of threads may call this function with the same sampler.
+// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set.
+// The number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and
+// are valid until it is destroyed. Any number of threads may call this function with the same sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
 //

@@ -75,7 +75,7 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
 /// callback `log`, or to standard error if `log` is null.
 ///
 /// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later
-/// call returns. Any thread may call this function. The library copies nothing behind `user`.
+/// call returns. Any thread may call this function. The library does not read what `user` points to.
 ///
 /// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
 /// variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is

@@ -1,13 +1,13 @@
 /*
  * nucleus: chooses the next token of a language model.
  *
- * Greedy, top-k, top-p, min-p and sampling over a [batch, vocab] array of logits, on the host or on any device with a
- * PJRT plugin. Three promises:
+ * The library applies top-k, top-p, min-p and temperature to a [batch, vocab] array of logits and draws one token per
+ * row. It runs on the CPU, or on any device that has a PJRT plugin.
  *
- *   exact      exactly k tokens survive top-k, nothing outside the kept set is drawn, the draw is unbiased;
- *   the same   given the same row, parameters and random words, the token and every intermediate array are
- *              bit-identical on every backend, in any batch, at any position in it;
- *   fast       the built-in backend reads the logits once or twice, and never sorts.
+ *   Exact          Exactly k tokens survive top-k, no token outside the kept set is drawn, and the draw is unbiased.
+ *   Reproducible   The same row, parameters and random words give the same token and the same intermediate arrays, bit
+ *                  for bit: on every backend, in every batch, at every position in the batch.
+ *   Fast           The built-in backend reads the logits once or twice and never sorts them.
  *
  * EXAMPLE
  *
@@ -48,24 +48,40 @@
  *
  * CONVENTIONS
  *
- *   Every function that can fail returns a nuc_status and takes an optional nuc_error, last. Outputs are written on
- *   success only. All arrays are the caller's: read or written during the call, never kept. What is written may not
- *   overlap anything else that a call is given.
+ *   Errors. Every function that can fail returns a nuc_status and takes a pointer to a nuc_error as its last
+ *   argument. The pointer may be null. After an error no output was written.
  *
- *   Structs start with struct_size, so that a newer library serves callers compiled against an older header: set it
- *   to sizeof the struct. Option structs have an _init function, which must be used: their defaults are not all zero.
- *   Other structs are zeroed by the caller.
+ *   Memory. The caller owns all arrays, structs and strings. The library reads or writes them during the call and
+ *   keeps no pointer to them. Memory that a call writes must not overlap any other memory that the call receives.
  *
- *   A handle may be used by any number of threads at once; only nuc_sampler_destroy must be alone.
+ *   Structs. Every struct that can grow starts with struct_size: set it to sizeof the struct. A newer library then
+ *   supports callers that were compiled with an older header. A size that no version of the struct has is an error.
+ *   Initialize an options struct with its _init function, because not all defaults are zero. Set other structs to
+ *   zero before you set fields.
  *
- *   Nothing unwinds into the caller, and the library installs no signal handlers. It prints nothing unless
- *   NUCLEUS_LOG in the environment or nuc_set_log asks for it; plugins do. The caller's floating-point environment
- *   (rounding, flushing) is put aside during a call and restored.
+ *   Threads. Any number of threads may use the same sampler at the same time. Only nuc_sampler_destroy must run
+ *   alone. The library has no thread-local state that a caller can observe.
  *
- *   A sampler does not survive fork(): its threads, and a plugin's, exist in the parent only. Make samplers in the
- *   process that uses them.
+ *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the
+ *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK and
+ *   frees nothing. Create samplers in the process that uses them. If the parent has loaded a plugin, start the child
+ *   with exec, because plugins do not survive fork() either.
  *
- *   The sampling rules, step by step and to the bit, are in docs/semantics.md.
+ *   Side effects. No exception or panic reaches the caller. The library installs no signal handler and raises no
+ *   SIGPIPE. It prints nothing unless NUCLEUS_LOG or nuc_set_log asks for it, except one warning if NUCLEUS_LOG has a
+ *   wrong value. Plugins can print. A call computes with the default floating-point environment and restores the
+ *   caller's rounding mode and exception flags; log callbacks run with the default environment.
+ *
+ *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
+ *   what the plugin needs: we recommend 1 MiB for nuc_sampler_create and nuc_compile_ahead, and 256 KiB for other
+ *   calls.
+ *
+ *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR and NUCLEUS_LOG. A process that has more
+ *   rights than its user (setuid, setgid, file capabilities) ignores them. Plugins read variables of their own. Some
+ *   of them end the process: an unknown flag in XLA_FLAGS makes XLA-based plugins abort while they load, and no
+ *   library can prevent it.
+ *
+ *   The sampling rules, step by step and bit for bit, are in docs/semantics.md.
  */
 
 #ifndef NUCLEUS_H
@@ -76,97 +92,102 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// Bit of `row_status`: the row has no finite candidate (all −inf or NaN); its token is −1.
+// A bit of `row_status`: the row has no finite candidate, because every logit is −inf or NaN. The row's token is −1.
 #define NUC_ROW_NO_CANDIDATE 1
 
-// Bit of `row_status`: the row held a NaN, which counted as −inf; its token is valid unless the other bit is set.
+// A bit of `row_status`: the row contains a NaN, which counted as −inf. The token is valid unless
+// `NUC_ROW_NO_CANDIDATE` is also set.
 #define NUC_ROW_HAD_NAN 2
 
-// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for `topk_logits_unsorted`.
+// A bit of `wide_arrays`: calls will ask for `topk_logits_unsorted`.
 #define NUC_WIDE_TOPK_LOGITS 1
 
-// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for `topk_topp_unnorm_probs_i32_unsorted`.
+// A bit of `wide_arrays`: calls will ask for `topk_topp_unnorm_probs_i32_unsorted`.
 #define NUC_WIDE_PROBS 2
 
-// Bit of `nuc_prewarm_spec.wide_arrays`: calls will ask for a k-slice.
+// A bit of `wide_arrays`: calls will ask for one or more k-slices.
 #define NUC_WIDE_K_SLICES 4
 
-// Version of the ABI that this header describes. A library with a larger one still serves callers of this one.
+// The version of the ABI that this header describes. A library with a larger version supports callers of this one.
 #define NUC_ABI_VERSION 1
 
-// What every function returns: `NUC_OK` or the reason nothing was done. `nuc_status_string` names it.
+// The result of a call. Every function that can fail returns one. `nuc_status_string` gives its name, and the
+// `nuc_error` of the call explains the failure. A call that returns anything but `NUC_OK` wrote no output.
 typedef enum nuc_status {
-    // The call did what was asked; its outputs are written.
+    // The call succeeded and wrote its outputs.
     NUC_OK = 0,
-    // An argument is wrong. The message names it, its value, and what would be right. Calling again with the same
-    // arguments fails again.
+    // An argument is wrong. The message names the argument, its value, and what would be right. The same call fails
+    // again.
     NUC_INVALID_ARGUMENT = 1,
-    // The plugin's file does not exist, or no plugin is named where one is needed.
+    // The plugin's file does not exist, or a plugin is needed and none is named.
     NUC_PLUGIN_NOT_FOUND = 2,
-    // The file exists but is no PJRT plugin, or the system cannot load it (the message has the loader's words).
+    // The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
     NUC_PLUGIN_INVALID = 3,
-    // The plugin speaks a version of the PJRT C API that this library does not.
+    // The plugin implements a version of the PJRT C API that this library does not support.
     NUC_PLUGIN_VERSION = 4,
-    // The plugin or its device failed: no device, out of device memory, a compile or an execution that failed. The
-    // message has the plugin's own words.
+    // The plugin or its device failed: there is no device, or a compilation or an execution failed. The message quotes
+    // the plugin.
     NUC_DEVICE_ERROR = 5,
-    // A defect of this library or an impossible answer of a plugin. The handle stays usable.
+    // This library has a defect, or the plugin returned something that no correct plugin returns. The sampler stays
+    // usable. Please report it.
     NUC_INTERNAL = 6,
-    // Memory, threads or another resource of the host or the device ran out. No output was written; the same call may
-    // succeed when the load is lower.
+    // The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
+    // server can reduce its load and try again. Every function can return it.
     NUC_OUT_OF_MEMORY = 7,
-    // A file or directory could not be read or written: a full disk, a missing permission. The message names it.
+    // A file or directory could not be created, read or written, for example because the disk is full or a permission
+    // is missing. The message names it. `nuc_sampler_create` returns it for `program_dir`, and `nuc_compile_ahead` for
+    // `output_dir`.
     NUC_IO_ERROR = 8,
 } nuc_status;
 
-// Which backend a sampler uses.
+// The backend of a sampler.
 typedef enum nuc_backend {
-    // A PJRT plugin if one is named by `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN`, else the
+    // A PJRT plugin if `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN` names one; otherwise the
     // built-in backend.
     NUC_BACKEND_AUTO = 0,
-    // The multi-threaded SIMD code of this library, on the host.
+    // The multi-threaded SIMD code of this library. It runs on the CPU and needs no plugin.
     NUC_BACKEND_BUILTIN = 1,
-    // A PJRT plugin; it is an error if none is named.
+    // A PJRT plugin. It is an error if none is named.
     NUC_BACKEND_PJRT = 2,
 } nuc_backend;
 
-// The type of a logits array.
+// The element type of a logits array.
 typedef enum nuc_dtype {
-    // IEEE binary32, 4 bytes an element.
+    // IEEE 754 binary32, 4 bytes per element.
     NUC_DTYPE_F32 = 0,
-    // bfloat16, 2 bytes an element.
+    // bfloat16, 2 bytes per element.
     NUC_DTYPE_BF16 = 1,
-    // IEEE binary16, 2 bytes an element.
+    // IEEE 754 binary16, 2 bytes per element.
     NUC_DTYPE_F16 = 2,
 } nuc_dtype;
 
-// How much is logged; each level includes those before it.
+// How much the library logs. Each level includes the levels before it.
 typedef enum nuc_log_level {
-    // Nothing, which is where every process starts.
+    // Nothing. This is the default.
     NUC_LOG_OFF = 0,
-    // What failed although nobody can be told.
+    // Failures that no return value can report.
     NUC_LOG_ERROR = 1,
-    // What works, but not as it was meant to: a compiled program that does not fit and is compiled anew.
+    // Something works, but not as intended. For example, a compiled program cannot be loaded and is compiled again.
     NUC_LOG_WARNING = 2,
-    // What is compiled ahead of time.
+    // What `nuc_compile_ahead` compiles.
     NUC_LOG_INFO = 3,
-    // What is loaded, compiled and written, and every call that fails.
+    // Every program that is loaded, compiled or written, and every call that fails.
     NUC_LOG_DEBUG = 4,
 } nuc_log_level;
 
-// The type of a client option's value.
+// The type of the value of a `nuc_client_option`.
 typedef enum nuc_option_type {
-    // `string_value` is used.
+    // The value is `string_value`.
     NUC_OPTION_STRING = 0,
-    // `int64_value` is used.
+    // The value is `int64_value`.
     NUC_OPTION_INT64 = 1,
-    // `float_value` is used.
+    // The value is `float_value`.
     NUC_OPTION_FLOAT = 2,
-    // `int64_value` is used, 0 or 1.
+    // The value is `int64_value`: 0 is false, anything else is true.
     NUC_OPTION_BOOL = 3,
 } nuc_option_type;
 
-// An entry point, for `nuc_prewarm`.
+// A sampling function, for `nuc_prewarm` and `nuc_compile_ahead`.
 typedef enum nuc_path {
     // `nuc_topk_topp_and_sample`.
     NUC_PATH_AUTO = 0,
@@ -176,290 +197,326 @@ typedef enum nuc_path {
     NUC_PATH_BOUNDED = 2,
 } nuc_path;
 
-// A sampler: a backend with its threads or its device, and the programs compiled for it. Opaque. Made by
-// `nuc_sampler_create`, owned by the caller, ended by `nuc_sampler_destroy`. Any number of threads may use one
-// handle at once in any function but `nuc_sampler_destroy`.
+// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
+//
+// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
+// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
+//
+// A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
+// `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
 typedef struct nuc_sampler nuc_sampler;
 
-// Receives a message of the log: `user` as it was given to `nuc_set_log`, a `nuc_log_level`, and terminated UTF-8 that is
-// gone when the function returns, one line but for what a plugin says in more. It is called by whichever thread has
-// something to say, by several at once. It must return (no exception, no longjmp), and must not call
-// `nuc_sampler_destroy`.
+// A callback that receives log messages; see `nuc_set_log`.
+//
+// `user` is the pointer that was given to `nuc_set_log`. `level` is a `nuc_log_level`. `message` is one line of
+// NUL-terminated UTF-8, without control characters, valid only during the callback.
+//
+// Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
+// exception, no `longjmp`. It may call other functions of this library, but not `nuc_sampler_destroy`.
 typedef void (*nuc_log_function)(void *user,
                                  int32_t level,
                                  const char *message);
 
-// Details of a failure, in memory of the caller. Every function takes a pointer to one as its last argument, or
-// null. It is written by every call that gets it (unless it is not aligned): on success `code` is `NUC_OK` and the
-// message empty. There is no thread-local error state, so any thread, goroutine or task may make any call.
+// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last
+// argument; the pointer may be null.
+//
+// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty. The
+// library keeps no error state of its own, so any thread, goroutine or task can make any call. A pointer that is not
+// aligned to 4 bytes is ignored.
 typedef struct nuc_error {
-    // The status that the function returned.
+    // The `nuc_status` that the function returned.
     int32_t code;
-    // UTF-8, always terminated, cut short where it does not fit.
+    // One line of UTF-8, always NUL-terminated, without control characters. A message that is too long is shortened in
+    // the middle of its longest words, so that the reason stays readable.
     char message[508];
 } nuc_error;
 
-// One option for the plugin's client, as the plugin's documentation names it; for instance `preallocate`, a
-// `NUC_OPTION_BOOL`, for the CUDA plugin's allocator. Zero it, then set the fields. The caller owns it and may free
-// it after `nuc_sampler_create`. Names and types must be the plugin's own: some plugins end the process on an option
-// of the wrong type, which no caller can prevent.
+// One option for a plugin. The plugin's documentation lists its options; an example is `preallocate`, a
+// `NUC_OPTION_BOOL` of the CUDA plugin.
+//
+// Set the struct to zero, then set the fields. The caller owns the struct and its strings and may free them when the
+// call returns. Use the names and types that the plugin documents: some plugins end the process when an option has the
+// wrong type, and this library cannot prevent it.
 typedef struct nuc_client_option {
-    // Terminated UTF-8.
+    // The name, NUL-terminated UTF-8.
     const char *name;
-    // A `nuc_option_type`: which of the fields below holds the value.
+    // A `nuc_option_type`: which of the following fields holds the value.
     int32_t type;
-    // Single precision, as PJRT has it.
+    // A single-precision value. PJRT has no double-precision options.
     float float_value;
-    // Also holds a bool, 0 or 1.
+    // An integer, or a bool (0 or 1).
     int64_t int64_value;
-    // Terminated UTF-8.
+    // NUL-terminated UTF-8.
     const char *string_value;
-    // Zero; for values of other types.
+    // Must be zero.
     uint64_t reserved[2];
 } nuc_client_option;
 
-// How to make a sampler. Fill it with `nuc_sampler_options_init`, change what should differ, pass it to
-// `nuc_sampler_create`; it may be freed after that.
+// Options for `nuc_sampler_create`.
+//
+// Initialize the struct with `nuc_sampler_options_init`, then change fields. The caller owns the struct and everything
+// that it points to, and may free all of it when `nuc_sampler_create` returns.
 typedef struct nuc_sampler_options {
-    // `sizeof(nuc_sampler_options)` as the caller's header has it.
+    // `sizeof(nuc_sampler_options)`, in the caller's version of this header.
     size_t struct_size;
     // A `nuc_backend`. Default: `NUC_BACKEND_AUTO`.
     int32_t backend;
-    // Index of the device among the client's addressable devices. Default: 0.
+    // The index of the device among the client's addressable devices. Default: 0.
     int32_t device_index;
-    // Path of a PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
-    // `NUCLEUS_PJRT_PLUGIN`. Not looked at with `NUC_BACKEND_BUILTIN`.
+    // The path of a PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
+    // variable `NUCLEUS_PJRT_PLUGIN`. Ignored with `NUC_BACKEND_BUILTIN`.
     const char *plugin_path;
-    // Options for the plugin's client, `num_client_options` of them. Default: null.
+    // An array of `num_client_options` options for the plugin's client. Default: null.
     const struct nuc_client_option *client_options;
-    // Length of `client_options`. Default: 0.
+    // The length of `client_options`, at most 1024. Default: 0.
     size_t num_client_options;
-    // Slots of the bounded path: the largest k it takes, and the width of the k-slices. 1 to 1024; default 128.
+    // The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to
+    // 1024; default 128.
     size_t max_k;
-    // Compiled programs kept before the least recently used is dropped. At least 1; default 64. A batch that mixes
-    // paths needs two at once.
+    // The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
+    // evicted. At least 1; default 64. A batch that mixes paths needs two programs at the same time.
     size_t cache_capacity;
-    // Threads of the built-in backend. 1: none but the caller's. More: a pool of so many, which the caller waits for
-    // where a call is large enough to share. 0 (default): one a core.
+    // The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
+    // this size, which large calls use while the calling thread waits. 0 (default): one thread per core.
     size_t num_threads;
-    // Folder of compiled programs, terminated UTF-8: what `nuc_compile_ahead` and `nucleus compile` wrote, or what
-    // `write_programs` keeps. Before a program is compiled, its file is looked for there; a file that is damaged, or
-    // that was made for another plugin or device, is logged (`nuc_set_log`) and left alone, and the program is
-    // compiled. A relative path counts from where the process is as the sampler is made. Null (default): the
-    // environment variable `NUCLEUS_PROGRAM_DIR`; where that is not set, none. Not looked at by the built-in backend.
-    // The device runs what lies there: nobody should write to the folder who may not run code in the process.
+    // A directory of compiled programs, NUL-terminated UTF-8: the output of `nuc_compile_ahead` or of the command
+    // `nucleus compile`, or programs that `write_programs` saved. Null or empty (default): the environment variable
+    // `NUCLEUS_PROGRAM_DIR`; without it, no directory is used. The built-in backend ignores the directory.
+    //
+    // Before a sampler compiles a program, it looks for the program's file in this directory. A file that is damaged,
+    // or that was compiled for another plugin or device, is not used: the program is compiled, and the log says why. A
+    // relative path is resolved when the sampler is created.
+    //
+    // Write access to this directory is equivalent to code execution in this process.
     const char *program_dir;
-    // 1: programs that had to be compiled are written to `program_dir`, which is made if it is not there, so that the
-    // next process loads them. Nothing is ever deleted there. A file that cannot be written is logged and costs a later
-    // compile. 0 (default): the folder, which must be there, is only read.
+    // 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
+    // exist. The next process then loads the programs. A failed write is logged and has no other effect. 0 (default):
+    // the directory must exist and is only read.
     int32_t write_programs;
-    // Zero; keeps the layout free of padding.
+    // Must be zero.
     int32_t reserved;
 } nuc_sampler_options;
 
-// Options that hold for a whole call. Fill with `nuc_call_options_init`, change what should differ.
+// Options of one sampling call, for all of its rows.
+//
+// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller
+// owns the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is
+// a struct that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val`
+// of zero, set `replace_val` to `-0.0f`.
 typedef struct nuc_call_options {
-    // `sizeof(nuc_call_options)` as the caller's header has it.
+    // `sizeof(nuc_call_options)`, in the caller's version of this header.
     size_t struct_size;
-    // 1 (default): top-k keeps exactly k, ties at its threshold by lowest index. 0: every tie at the threshold
-    // stays, so more than k can.
+    // 1 (default): top-k keeps exactly k entries; the lower index wins a tie at the threshold. 0: top-k keeps every
+    // entry that ties with the threshold, which can be more than k.
     int32_t stable;
-    // What `topk_logits_unsorted` holds where top-k masked an entry, rounded to the logits' type. Default: -1e12.
-    // Not NaN.
+    // The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not
+    // be NaN. Default: -1e12.
     float replace_val;
 } nuc_call_options;
 
-// A batch of logits and the parameters of its rows, all in memory of the caller, read during the call only.
-// Zero the struct, set `struct_size`, then set what is used. A null parameter array means its default in every
-// row; otherwise it has `batch` elements.
+// A batch of logits, and the sampling parameters of its rows.
+//
+// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of
+// its arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
+//
+// Every parameter array has `batch` elements unless its comment says otherwise. A null array means that every row has
+// the default.
 typedef struct nuc_batch {
-    // `sizeof(nuc_batch)` as the caller's header has it.
+    // `sizeof(nuc_batch)`, in the caller's version of this header.
     size_t struct_size;
-    // Logits, `[batch, vocab]`, row after row, aligned to their element. Any value is legal: NaN counts as −inf
-    // and is reported in `row_status`, +inf as the largest finite f32, −0 and subnormals (as f32) as +0.
+    // The logits, `[batch, vocab]`, row-major, aligned to their element type. Every value is allowed: a NaN counts as
+    // −inf and sets `NUC_ROW_HAD_NAN`, +inf counts as the largest finite f32, and −0 and f32 subnormals count as +0.
     const void *logits;
     // A `nuc_dtype`.
     int32_t dtype;
-    // Zero; keeps the layout free of padding.
+    // Must be zero.
     int32_t reserved;
-    // Rows. With 0 rows a call succeeds and writes nothing.
+    // The number of rows. A call with 0 rows succeeds and writes no output.
     size_t batch;
-    // Elements of a row, 1 to 16777216.
+    // The number of elements per row, 1 to 16777216.
     size_t vocab;
-    // Elements from the start of one row to the start of the next, at least `vocab`; 0 means `vocab`. What lies between
-    // rows is not looked at, but all of `(batch - 1) * row_stride + vocab` elements must be readable, and written by no
-    // one during the call.
+    // The distance between the starts of two rows, in elements: at least `vocab`, or 0, which means `vocab`. Elements
+    // between two rows are ignored, but all `(batch - 1) * row_stride + vocab` elements must be readable memory.
     size_t row_stride;
-    // Top-k: exactly this many survive, ties by lowest index. k <= 0 or k >= vocab: off. Default: off.
+    // Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off.
     const int32_t *k;
-    // Top-p: the smallest set of largest weights that sums to at least p of the total survives, ties at its
-    // border too. p >= 1: off; p <= 0: only the maximum's ties. NaN is an error. Default: off.
+    // Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
+    // every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
+    // NaN is an error. Default: off.
     const float *p;
-    // Min-p: weights of at least min_p times the maximum's survive. min_p <= 0: off; above 1 counts as 1. NaN is
-    // an error. Default: off.
+    // Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
+    // counts as 1. A NaN is an error. Default: off.
     const float *min_p;
-    // Temperature, finite and at least 0. Below 1e-5 the row takes the maximum. Default: 1.
+    // The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
     const float *temperature;
-    // Random words, `[batch][4]`, the most significant first: the 128-bit number that decides the draw. Null:
-    // made from `seed` and `offset`.
+    // The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the
+    // draw. Null: the words are computed from `seed` and `offset`.
     const uint32_t *random_words;
-    // Seed of each row's random words: Philox4x32-10 with key = seed, counter = (offset, 0). Default: 0. Must be
-    // null where `random_words` is not.
+    // The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
+    // Default: 0. Must be null if `random_words` is not.
     const uint64_t *seed;
-    // Offset of each row's random words. The same seed and offset draw the same again: pass the step's number
-    // here, or any other value that changes from step to step. Default: 0. Must be null where `random_words` is
-    // not.
+    // The offset of the row's random words. The same seed and offset give the same random words, so change the offset
+    // at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.
     const uint64_t *offset;
 } nuc_batch;
 
-// Intermediate arrays, each stage of the algorithm whole, for validation. Zero the struct, set `struct_size`, then
-// point what is wanted at arrays of the caller; a null pointer means not wanted, and costs nothing. They are
-// written on success only, may not overlap anything else, and are bit-identical on every backend.
+// The intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
 //
-// The k-slices belong to the bounded path: with them every row needs 1 <= k <= max_k (or a vocab of at most
-// max_k), in `nuc_arbitrary_topk_topp_and_sample` they are an error. Their width is the sampler's max_k. A row's
-// slots hold what top-k kept in ascending index order; with `stable` = 0 ties can outnumber the slots, and then
-// the first max_k kept entries are there.
+// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is
+// not computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other
+// memory that the call receives.
+//
+// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
+// you ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not
+// accept them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties
+// can outnumber the slots; the slots then hold the first max_k of the kept entries.
 typedef struct nuc_debug_arrays {
-    // `sizeof(nuc_debug_arrays)` as the caller's header has it.
+    // `sizeof(nuc_debug_arrays)`, in the caller's version of this header.
     size_t struct_size;
-    // `[batch]`: lowest index of the row's maximum; −1 where there is no candidate.
+    // `[batch]`: the lowest index of the row's maximum; −1 if there is no candidate.
     int32_t *greedy_sampled;
-    // `[batch, vocab]` of the logits' type, dense: the cleaned logit where top-k kept it, else `replace_val`. (In
-    // bf16 and f16 a +inf stays +inf: the largest finite f32 rounds to it.)
+    // `[batch, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else
+    // `replace_val`. In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
     void *topk_logits_unsorted;
-    // `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, where top-k, top-p and min-p kept the entry,
-    // else 0.
+    // `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, if top-k, top-p and min-p kept the entry, else 0.
     int32_t *topk_topp_unnorm_probs_i32_unsorted;
     // `[batch]`: bits 32 to 63 of r, the random number modulo the total of the kept weights.
     uint32_t *random_unnorm_cdf_sampled_high;
     // `[batch]`: bits 0 to 31 of r.
     uint32_t *random_unnorm_cdf_sampled_low;
-    // `[batch]`: lowest index whose inclusive prefix sum of kept weights exceeds r; −1 where there is no
-    // candidate.
+    // `[batch]`: the lowest index whose inclusive prefix sum of kept weights exceeds r; −1 if there is no candidate.
     int32_t *next_tokens;
-    // `[batch, max_k]`: indices that top-k kept, ascending; −1 in unused slots.
+    // `[batch, max_k]`: the indices that top-k kept, ascending; −1 in unused slots.
     int32_t *topk_indices_k;
-    // `[batch, max_k]` of the logits' type: `topk_logits_unsorted` at those indices; `replace_val` in unused slots.
+    // `[batch, max_k]`, of the type of the logits: `topk_logits_unsorted` at those indices; `replace_val` in unused
+    // slots.
     void *topk_logits_k;
     // `[batch, max_k]`: `topk_topp_unnorm_probs_i32_unsorted` at those indices; 0 in unused slots.
     int32_t *topk_topp_unnorm_probs_i32_k;
 } nuc_debug_arrays;
 
-// Calls to compile for ahead of the first. Zero it, set `struct_size`, then the rest.
+// The calls that `nuc_prewarm` compiles programs for. Set the struct to zero, set `struct_size`, then set the other
+// fields. The caller owns the struct.
 typedef struct nuc_prewarm_spec {
-    // `sizeof(nuc_prewarm_spec)` as the caller's header has it.
+    // `sizeof(nuc_prewarm_spec)`, in the caller's version of this header.
     size_t struct_size;
     // A `nuc_path`.
     int32_t path;
     // A `nuc_dtype`.
     int32_t dtype;
-    // Largest number of rows of a call, at least 1. Programs are compiled for every smaller number too: a batch
-    // that mixes paths runs as smaller ones.
+    // The largest number of rows of a call, at least 1. Programs for every smaller number are compiled too, because a
+    // batch that mixes paths runs as several smaller ones.
     size_t batch;
-    // Elements of a row.
+    // The number of elements per row.
     size_t vocab;
-    // 1 if calls will pass `stable` = 0, else 0.
+    // 1 if calls will pass `stable = 0`, else 0.
     int32_t unstable;
-    // `NUC_WIDE_*` bits of the wide arrays that calls will ask for; 0 for none.
+    // The `NUC_WIDE_*` bits of the wide arrays that calls will ask for; 0 for none.
     uint32_t wide_arrays;
 } nuc_prewarm_spec;
 
-// What to compile ahead of time, for what device, and where to put it. Fill it with `nuc_compile_ahead_options_init`,
-// then set at least `output_dir`, `batches`, `num_batches`, `vocab` and `dtype`. All of it is the caller's, read during
-// the call only.
+// Options for `nuc_compile_ahead`: what to compile, for which device, and where to write it.
+//
+// Initialize the struct with `nuc_compile_ahead_options_init`, then set at least `output_dir`, `batches`,
+// `num_batches`, `vocab` and `dtype`. The caller owns the struct and everything that it points to, and may free all
+// of it when the call returns.
 typedef struct nuc_compile_ahead_options {
-    // `sizeof(nuc_compile_ahead_options)` as the caller's header has it.
+    // `sizeof(nuc_compile_ahead_options)`, in the caller's version of this header.
     size_t struct_size;
-    // Path of the PJRT plugin's shared library, terminated UTF-8. Null (default): the environment variable
-    // `NUCLEUS_PJRT_PLUGIN`.
+    // The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
+    // variable `NUCLEUS_PJRT_PLUGIN`.
     const char *plugin_path;
-    // The plugin's name of a topology that this host need not have, terminated UTF-8: for libtpu a generation and its
-    // chips, such as `v5e:2x2`. It must be the topology that the serving host's client sees. Null (default): the
-    // devices of this host, on which the plugin makes a client; all that plugins for CPUs and GPUs offer.
+    // The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not
+    // have. For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the
+    // topology of the host that will load the programs. Null or empty (default): the devices of this host. Plugins
+    // for CPUs and GPUs support only the default.
     const char *topology;
-    // Options for the topology, or for the client, `num_plugin_options` of them. Default: null.
+    // An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default:
+    // null.
     const struct nuc_client_option *plugin_options;
-    // Length of `plugin_options`. Default: 0.
+    // The length of `plugin_options`, at most 1024. Default: 0.
     size_t num_plugin_options;
-    // Folder for the files, terminated UTF-8; made if it is not there. One folder can hold the programs of several
-    // plugins and topologies. Its place does not matter: it may be copied to the serving hosts.
+    // The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can hold the
+    // programs of several plugins and topologies, and can be copied to other hosts.
     const char *output_dir;
-    // Numbers of rows of the calls to compile for, `num_batches` of them, each at least 1. A call's rows are padded to a
-    // power of two and run in pieces of at most 128.
+    // An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The
+    // rows of a call are padded to a power of two and run in pieces of at most 128 rows.
     const size_t *batches;
-    // Length of `batches`.
+    // The length of `batches`, 1 to 4096.
     size_t num_batches;
-    // Elements of a row.
+    // The number of elements per row.
     size_t vocab;
-    // As the serving samplers will have it. Default: 128.
+    // The `max_k` of the samplers that will load the programs. Default: 128.
     size_t max_k;
     // A `nuc_dtype`. Default: `NUC_DTYPE_F32`.
     int32_t dtype;
-    // A `nuc_path`: the function that will be called. Default: `NUC_PATH_AUTO`, the programs of both paths.
+    // A `nuc_path`: the function that will be called. Default: `NUC_PATH_AUTO`, which compiles the programs of both
+    // paths.
     int32_t path;
-    // As the calls will pass it, 1 or 0. Default: 1.
+    // The value of `stable` that calls will pass, 1 or 0. Default: 1.
     int32_t stable;
-    // `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
+    // The `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
     uint32_t wide_arrays;
-    // 1: compile for every smaller number of rows too, as `nuc_prewarm` does: a batch that mixes paths runs as smaller
-    // ones. Default: 0.
+    // 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs
+    // as several smaller ones. Default: 0.
     int32_t smaller_batches;
-    // Zero; keeps the layout free of padding.
+    // Must be zero.
     int32_t reserved;
-    // Receives the number of files written; null (default) if not wanted.
+    // Receives the number of files written, if the call succeeds. Null (default): not wanted.
     size_t *programs_written;
 } nuc_compile_ahead_options;
 
-// Counters of a sampler since it was made. All of them stay 0 on the built-in backend, which compiles nothing.
+// Counters of a sampler since it was created. On the built-in backend, which compiles nothing, they stay 0.
 typedef struct nuc_sampler_stats {
-    // `sizeof(nuc_sampler_stats)` as the caller's header has it; set before the call.
+    // `sizeof(nuc_sampler_stats)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
-    // Programs compiled.
+    // The number of programs compiled.
     uint64_t compiles;
-    // Look-ups that found a program, or waited for another thread's compile of it.
+    // The number of lookups that found a program, or waited while another thread compiled it.
     uint64_t hits;
-    // Programs dropped because the cache was full.
+    // The number of programs evicted because the cache was full.
     uint64_t evictions;
-    // Compiles that failed.
+    // The number of compilations that failed.
     uint64_t failures;
-    // Nanoseconds spent compiling, summed over threads.
+    // The time spent compiling, in nanoseconds, summed over threads.
     uint64_t compile_ns;
-    // Programs held now.
+    // The number of programs in memory now.
     uint64_t programs;
-    // Programs loaded from `program_dir` instead of compiled.
+    // The number of programs loaded from `program_dir` instead of compiled.
     uint64_t loaded;
 } nuc_sampler_stats;
 
-// What a sampler runs on. Strings are terminated UTF-8, belong to the sampler and live as long as it does.
+// What a sampler runs on. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid until it is
+// destroyed. The plugin writes them; they can contain line breaks.
 typedef struct nuc_sampler_info {
-    // `sizeof(nuc_sampler_info)` as the caller's header has it; set before the call.
+    // `sizeof(nuc_sampler_info)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
-    // `builtin`, or the plugin's name of its platform (`cpu`, `cuda`, `tpu`).
+    // `builtin`, or the plugin's name of its platform, such as `cpu`, `cuda` or `tpu`.
     const char *platform_name;
-    // The plugin's version string, or the instruction set of the built-in backend.
+    // The plugin's version string. For the built-in backend: its instruction set and number of threads.
     const char *platform_version;
-    // Version of the plugin's PJRT C API; 0 and 0 on the built-in backend.
+    // The major version of the plugin's PJRT C API; 0 on the built-in backend.
     int32_t pjrt_api_major;
-    // See `pjrt_api_major`.
+    // The minor version of the plugin's PJRT C API; 0 on the built-in backend.
     int32_t pjrt_api_minor;
-    // Devices that `device_index` can choose from.
+    // The number of devices that `device_index` can select.
     size_t num_devices;
-    // Slots of the bounded path.
+    // The number of slots of the bounded path.
     size_t max_k;
 } nuc_sampler_info;
 
-// One device. Strings as in `nuc_sampler_info`.
+// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+// until it is destroyed.
 typedef struct nuc_device_info {
-    // `sizeof(nuc_device_info)` as the caller's header has it; set before the call.
+    // `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
-    // The plugin's description, in one line.
+    // The plugin's description of the device, for people to read.
     const char *description;
     // The plugin's name of the kind of device.
     const char *kind;
     // The plugin's global id of the device.
     int32_t id;
-    // Zero; keeps the layout free of padding.
+    // Always zero.
     int32_t reserved;
 } nuc_device_info;
 
@@ -467,75 +524,118 @@ typedef struct nuc_device_info {
 extern "C" {
 #endif // __cplusplus
 
-// Version of this library, `major.minor.patch`, terminated; valid for the life of the process.
+// Returns the version of this library, "major.minor.patch". The string is NUL-terminated and valid until the process
+// ends. Any thread may call this function.
 const char *nuc_version(void);
 
-// `NUC_ABI_VERSION` of the library that is loaded.
+// Returns the `NUC_ABI_VERSION` of the loaded library. Any thread may call this function.
 uint32_t nuc_abi_version(void);
 
-// The name of a status, for instance "NUC_INVALID_ARGUMENT"; "unknown status" for a number that is none.
-// Terminated; valid for the life of the process. For what went wrong in a call, read its `nuc_error`.
+// Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
+// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the
+// call's `nuc_error`. Any thread may call this function.
 const char *nuc_status_string(int32_t status);
 
-// Sends the library's log to `log`, or to standard error where `log` is null, from `level` (a `nuc_log_level`) on. A later
-// call replaces an earlier one, of which a message may still be under way in another thread. Where it was never called,
-// the environment variable `NUCLEUS_LOG` (off, error, warning, info, debug) decides what goes to standard error, as the
-// first sampler is made or the first program compiled ahead; where that is not set either, nothing is logged.
-// `NUC_INVALID_ARGUMENT` for a level that is none, or in a Rust process that has a logger already.
+// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the
+// callback `log`, or to standard error if `log` is null.
 //
-// The caller promises:
-// `log` may be called with `user` from any thread for the rest of the process's life, or until no call is running
-// after another `nuc_set_log`.
+// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later
+// call returns. Any thread may call this function. The library does not read what `user` points to.
+//
+// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
+// variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is
+// read once. A value that is not a level is reported once on standard error and ignored. Without the variable,
+// nothing is logged. A closed standard error is not an error: the library does not let its messages raise SIGPIPE.
+//
+// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
+// logger already.
+//
+// # Safety Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has
+// replaced it and every call that began before has returned. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_set_log(nuc_log_function log,
                             void *user,
                             int32_t level,
                             struct nuc_error *error);
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)`.
+// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)` as `struct_size`. The
+// caller owns the struct. Any thread may call this function.
+//
+// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+// struct has.
 //
 // The caller promises:
-// `options` points to `struct_size` writable bytes.
+// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
                                          size_t struct_size,
                                          struct nuc_error *error);
 
-// Makes a sampler and writes its handle to `*sampler`, to be ended by `nuc_sampler_destroy`. `options` may be
-// null: all defaults. With a plugin this loads the library (once a process; it is never unloaded) and makes a
-// client, which can take seconds. Errors: `NUC_INVALID_ARGUMENT`, the `NUC_PLUGIN_*` statuses, and
-// `NUC_DEVICE_ERROR` where the plugin finds no device.
+// Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
+// `nuc_sampler_destroy`. `options` may be null, which means all defaults. Any thread may call this function.
 //
-// The caller promises:
-// `options` is null or as documented, with terminated strings; `sampler` is writable.
+// With a plugin, this function loads the plugin's library, which stays loaded until the process ends, and creates a
+// client. That can take seconds.
+//
+// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
+// `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
+// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
+//
+// # Safety `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points
+// to a writable pointer. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
                                    struct nuc_sampler **sampler,
                                    struct nuc_error *error);
 
-// Ends a sampler and everything it owns. Null is allowed. No other call may be using the handle, and none may
-// after.
+// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
+// getters. Null is allowed. After the call the handle is invalid, also if another thread holds a copy of it.
+//
+// No other call may use the handle at the same time or later. The library recognizes a handle that was destroyed, and
+// returns `NUC_INVALID_ARGUMENT`, while the handle's memory has not been used for something else.
+//
+// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the
+// child is not freed.
+//
+// Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
 //
 // The caller promises:
-// `sampler` is null or came from `nuc_sampler_create` and was not destroyed.
+// `sampler` is null or a handle from `nuc_sampler_create` that was not destroyed. `error` is null or points to a
+// `nuc_error`.
 enum nuc_status nuc_sampler_destroy(struct nuc_sampler *sampler,
                                     struct nuc_error *error);
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)`.
+// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The
+// caller owns the struct. Any thread may call this function.
+//
+// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+// struct has.
 //
 // The caller promises:
-// `options` points to `struct_size` writable bytes.
+// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
                                       size_t struct_size,
                                       struct nuc_error *error);
 
 // Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 //
-// `tokens` `[batch]`, not null unless batch is 0, receives each row's token, or −1 where the row has no finite
-// candidate. `row_status` `[batch]` receives `NUC_ROW_*` bits; null if not wanted. `options` may be null (defaults), and `debug` too.
-// Picks the path row by row: rows with 1 <= k <= max_k run in the bounded kernel, others in the arbitrary one, so
-// a row does not pay for its batch mates (with `stable` = 0 on a plugin all run in the arbitrary one); the token of a
-// row depends on nothing but its own logits, parameters and random words. On an error no output is written.
+// `tokens` `[batch]` receives the token of each row, or −1 if the row has no finite candidate. It must not be null
+// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted.
+// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
+// wanted.
+//
+// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the
+// arbitrary path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
+// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its
+// path, its batch or the backend.
+//
+// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
+// other memory that the call receives, including the structs and `error`. Any number of threads may call this
+// function with the same sampler.
+//
+// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. After an
+// error no output was written.
 //
 // The caller promises:
-// Every pointer is null or points to as much memory as its shape says, written by no one else during the call.
+// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape says, and no other
+// thread writes that memory during the call.
 enum nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                          const struct nuc_batch *batch,
                                          const struct nuc_call_options *options,
@@ -544,11 +644,11 @@ enum nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                          const struct nuc_debug_arrays *debug,
                                          struct nuc_error *error);
 
-// As `nuc_topk_topp_and_sample`, with every row in the arbitrary-k kernel, which searches thresholds over the
-// whole row for any k up to the vocabulary.
+// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row
+// and accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
 //
 // The caller promises:
-// As `nuc_topk_topp_and_sample`.
+// As for `nuc_topk_topp_and_sample`.
 enum nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                                    const struct nuc_batch *batch,
                                                    const struct nuc_call_options *options,
@@ -557,12 +657,13 @@ enum nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sam
                                                    const struct nuc_debug_arrays *debug,
                                                    struct nuc_error *error);
 
-// As `nuc_topk_topp_and_sample`, with every row in the bounded-k kernel, which filters the row down to max_k
-// candidates. Every row must have 1 <= k <= max_k (or a vocab of at most max_k), else `NUC_INVALID_ARGUMENT`. With
-// `stable` = 0 ties can outnumber max_k, and the rows run in the arbitrary kernel.
+// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k
+// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`.
+// With `stable = 0` ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and
+// errors are the same.
 //
 // The caller promises:
-// As `nuc_topk_topp_and_sample`.
+// As for `nuc_topk_topp_and_sample`.
 enum nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                                  const struct nuc_batch *batch,
                                                  const struct nuc_call_options *options,
@@ -571,11 +672,13 @@ enum nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampl
                                                  const struct nuc_debug_arrays *debug,
                                                  struct nuc_error *error);
 
-// As `nuc_topk_topp_and_sample`, by sorting on the host in wide integers: slow and plain, the ground truth that the
-// others are compared with. Any backend's sampler will do; its device is not used.
+// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow,
+// and simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is
+// not used. Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per
+// element of a row.
 //
 // The caller promises:
-// As `nuc_topk_topp_and_sample`.
+// As for `nuc_topk_topp_and_sample`.
 enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                                    const struct nuc_batch *batch,
                                                    const struct nuc_call_options *options,
@@ -584,65 +687,96 @@ enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sam
                                                    const struct nuc_debug_arrays *debug,
                                                    struct nuc_error *error);
 
-// Compiles every program that calls described by `spec` can need, so that no request waits for a compiler. Changing
-// k, p, temperature, seeds or replace_val never compiles; a new vocab, dtype, path, `stable`, set of wide arrays, or
-// number of rows past the next power of two does. `NUC_INVALID_ARGUMENT` if the programs do not fit `cache_capacity`;
-// the message says how many there are. Succeeds at once on the built-in backend.
+// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
+// On the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+//
+// Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
+// `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
+//
+// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many
+// there are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
 //
 // The caller promises:
-// `spec` points to a `nuc_prewarm_spec`.
+// `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_prewarm(const struct nuc_sampler *sampler,
                             const struct nuc_prewarm_spec *spec,
                             struct nuc_error *error);
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)`.
+// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as
+// `struct_size`. The caller owns the struct. Any thread may call this function.
+//
+// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+// struct has.
 //
 // The caller promises:
-// `options` points to `struct_size` writable bytes.
+// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options *options,
                                                size_t struct_size,
                                                struct nuc_error *error);
 
-// Compiles the programs that calls will need and writes each to a file, for samplers whose `program_dir` is the folder
-// of the files: they load instead of compiling. The files fit the plugin's build, the kind, number and arrangement of
-// devices and the compiler flags in the environment (`XLA_FLAGS`, `LIBTPU_INIT_ARGS`) that they were made with; samplers
-// on anything else compile as if there were none.
+// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
+// `program_dir` is that directory loads the programs instead of compiling them, so servers start without compiling.
+// Any thread may call this function.
 //
-// With a topology's name the host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. For that it
-// wants `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost` in the environment, or it would ask a metadata
-// server for minutes, and `ALLOW_MULTIPLE_LIBTPU_LOAD=1` where several processes compile at once, or beside one that uses
-// the TPU. Set them before the plugin is first loaded in the process; best before it starts, since changing the
-// environment beside other threads is not safe, which is why this library does not. (The command `nucleus compile`
-// does.) On a host that shows no TPU this function checks that the first one is set, and says so with
-// `NUC_DEVICE_ERROR` before the plugin is started. A sampler with libtpu does the same.
+// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (`XLA_FLAGS`,
+// `LIBTPU_INIT_ARGS` in the environment) that it was compiled with. A sampler on anything else ignores the file and
+// compiles.
 //
-// On an error, files of programs that were done before it stay, and `programs_written` is not written.
+// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux
+// host. Set these environment variables for it:
 //
-// The caller promises:
-// `options` is as documented, with terminated strings; `programs_written` in it is null or writable.
+// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for
+//   minutes;
+// - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
+//
+// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
+// because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
+// them itself. On a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before
+// they start libtpu, and return `NUC_DEVICE_ERROR` if it is missing.
+//
+// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
+// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file
+// cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
+// `programs_written` was not written.
+//
+// # Safety `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have
+// the lengths that it says. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_compile_ahead(const struct nuc_compile_ahead_options *options,
                                   struct nuc_error *error);
 
-// Writes a snapshot of the sampler's counters to `stats`, whose `struct_size` is set.
+// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the
+// struct. Any number of threads may call this function with the same sampler.
+//
+// Errors: `NUC_INVALID_ARGUMENT`.
 //
 // The caller promises:
-// `stats` points to a writable `nuc_sampler_stats`.
+// `sampler` is a live handle. `stats` points to a writable `nuc_sampler_stats`. `error` is null or points to a
+// `nuc_error`.
 enum nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
                                       struct nuc_sampler_stats *stats,
                                       struct nuc_error *error);
 
-// Writes what the sampler runs on to `info`, whose `struct_size` is set.
+// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct;
+// its strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
+// function with the same sampler.
 //
-// The caller promises:
-// `info` points to a writable `nuc_sampler_info`.
+// Errors: `NUC_INVALID_ARGUMENT`.
+//
+// # Safety `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to
+// a `nuc_error`.
 enum nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
                                      struct nuc_sampler_info *info,
                                      struct nuc_error *error);
 
-// Writes a description of device `index`, counted from 0, to `device`, whose `struct_size` is set.
+// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set.
+// The number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and
+// are valid until it is destroyed. Any number of threads may call this function with the same sampler.
+//
+// Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
 //
 // The caller promises:
-// `device` points to a writable `nuc_device_info`.
+// `sampler` is a live handle. `device` points to a writable `nuc_device_info`. `error` is null or points to a
+// `nuc_error`.
 enum nuc_status nuc_sampler_get_device(const struct nuc_sampler *sampler,
                                        size_t index,
                                        struct nuc_device_info *device,

@@ -20,7 +20,8 @@ pub fn check_vocab(vocab: usize) -> Result<(), Error> {
 /// Options of a sampling call, for all of its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CallOptions {
-    /// Top-k keeps exactly k entries; the lower index wins a tie at the threshold. If false, top-k keeps every such tie.
+    /// Top-k keeps exactly k entries; the lower index wins a tie at the threshold. If false, top-k keeps every such
+    /// tie.
     pub stable: bool,
     /// The value of `topk_logits_unsorted` where top-k removed the entry. Not NaN.
     pub replace_val: f32,

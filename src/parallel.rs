@@ -19,8 +19,8 @@ pub(crate) fn for_each<T: Sync>(
     for_each_with(items.iter(), (), helpers, |(), item| work(item))
 }
 
-/// Does `work` for every item, on the calling thread with the workspace `own`, and on one more thread for each workspace
-/// in `helpers`. The first error stops the threads from taking more items.
+/// Does `work` for every item, on the calling thread with the workspace `own`, and on one more thread for each
+/// workspace in `helpers`. The first error stops the threads from taking more items.
 ///
 /// If a thread cannot start, the others do its share.
 pub(crate) fn for_each_with<T: Send, W: Send>(

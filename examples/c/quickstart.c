@@ -3,7 +3,7 @@
  *
  *     quickstart [PLUGIN]
  *
- * PLUGIN is the path of a PJRT plugin's shared library; without one the built-in backend is used.
+ * PLUGIN is the path of a PJRT plugin's shared library. Without it the built-in backend is used.
  */
 #include <nucleus.h>
 #include <stdio.h>
@@ -25,7 +25,7 @@ int main(int argc, char **argv) {
     status = nuc_sampler_create(&options, &sampler, &error);
     if (status != NUC_OK) return fail("nuc_sampler_create", status, &error);
 
-    /* Three rows of five logits: one greedy, one with top-k and top-p, one with min-p alone. */
+    /* Three rows of five logits: the first is greedy, the second uses top-k and top-p, the third min-p. */
     const float logits[3][5] = {{0.1f, 2.0f, -1.0f, 1.9f, 0.0f}, {5.0f, 4.5f, 0.0f, 0.0f, 4.0f}, {1, 1, 1, 1, -30}};
     const float temperature[3] = {0.0f, 0.7f, 1.0f}, p[3] = {1.0f, 0.95f, 1.0f}, min_p[3] = {0.0f, 0.0f, 0.1f};
     const int32_t k[3] = {0, 3, 0};
@@ -44,7 +44,7 @@ int main(int argc, char **argv) {
     batch.temperature = temperature;
     batch.seed = seed;
     for (uint64_t step = 0; step < 4; step++) {
-        const uint64_t offset[3] = {step, step, step}; /* other random numbers in every step */
+        const uint64_t offset[3] = {step, step, step}; /* different random numbers in every step */
         batch.offset = offset;
         status = nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error);
         if (status != NUC_OK) return fail("nuc_topk_topp_and_sample", status, &error);

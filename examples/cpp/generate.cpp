@@ -1,10 +1,11 @@
-// A language model and a server in one small program, to show the sampler at work.
+// A language model and a server in one small program, as an example of sampling in a continuous batch.
 //
-// It learns a trigram model from text files, then serves requests, each with its own sampling parameters, in a
-// continuous batch: requests arrive and finish at different steps, so the batch changes from step to step. Every step
-// makes one row of logits over the whole vocabulary for each running request and has nucleus choose the tokens.
+// The program learns a trigram model from text files. Then it serves requests that have different sampling
+// parameters. Requests arrive and finish at different steps, so the batch changes from step to step. In every step
+// the model computes one row of logits over the whole vocabulary for each running request, and nucleus chooses the
+// tokens.
 //
-// A request's text depends on its parameters and its seed alone: not on the backend, nor on what else is in the batch.
+// The text of a request depends only on its parameters and its seed, not on the backend or on the other requests.
 #include <nucleus.h>
 
 #include <algorithm>
@@ -34,14 +35,14 @@ const char *const usage =
     "usage: generate [OPTION]... [FILE]...\n"
     "Learns a trigram model from the files and generates text with it.\n"
     "\n"
-    "  --plugin PATH    sample through this PJRT plugin (else the built-in backend)\n"
-    "  --requests N     requests to serve (8)\n"
-    "  --tokens N       most tokens of one request (96)\n"
-    "  --slots N        most requests that run at once (4); changes no text\n"
-    "  --seed N         the first request's seed, the next ones count up (1)\n"
-    "  --root DIR       without files: learn from the Markdown and Rust files under DIR (.)\n"
-    "  --output FILE    also write the bare text there\n"
-    "  --help           print this\n";
+    "  --plugin PATH    sample on this PJRT plugin (default: the built-in backend)\n"
+    "  --requests N     number of requests (8)\n"
+    "  --tokens N       largest number of tokens per request (96)\n"
+    "  --slots N        largest number of requests in a batch (4); does not change the text\n"
+    "  --seed N         seed of the first request; each next one adds 1 (1)\n"
+    "  --root DIR       if no file is named: learn from the Markdown and Rust files under DIR (.)\n"
+    "  --output FILE    also write only the text to FILE\n"
+    "  --help           print this help\n";
 
 struct Options {
     std::string plugin;
@@ -56,7 +57,7 @@ struct Options {
 
 std::uint64_t number(const std::string &name, const std::string &text) {
     if (text.empty() || text.size() > 9 || text.find_first_not_of("0123456789") != std::string::npos) {
-        throw std::runtime_error(name + " needs a number below a billion, not '" + text + "'");
+        throw std::runtime_error(name + " must be a number below a billion, not '" + text + "'");
     }
     return std::stoull(text);
 }
@@ -79,7 +80,7 @@ Options parse(int argc, char **argv) {
             options.files.emplace_back(name);
             continue;
         }
-        if (i + 1 == argc) throw std::runtime_error(name + " needs a value, or is not an option; see --help");
+        if (i + 1 == argc) throw std::runtime_error(name + " has no value, or is not an option; see --help");
         const std::string value = argv[++i];
         if (name == "--plugin") options.plugin = value;
         else if (name == "--requests") options.requests = positive(name, value);
@@ -93,7 +94,7 @@ Options parse(int argc, char **argv) {
     return options;
 }
 
-// The repository's own text: Markdown and Rust sources, in a fixed order, without what was built or downloaded.
+// The Markdown and Rust files of the repository, in a fixed order, without build output and downloads.
 std::vector<fs::path> find_sources(const fs::path &root) {
     std::vector<fs::path> files;
     for (fs::recursive_directory_iterator it(root), end; it != end; ++it) {
@@ -115,8 +116,8 @@ std::string read(const fs::path &path) {
     return text;
 }
 
-// A piece is a word or a punctuation mark (or several of one kind), with the space before it if there is one, or other
-// whitespace.
+// Splits a text into pieces. A piece is a word or a run of one punctuation mark, with the space before it if there is
+// one, or other whitespace.
 std::vector<std::string_view> pieces_of(std::string_view text) {
     const auto is_space = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
     const auto is_word = [](char c) {
@@ -139,12 +140,12 @@ std::vector<std::string_view> pieces_of(std::string_view text) {
     return pieces;
 }
 
-// Trigrams interpolated with bigrams and those with single pieces (Witten-Bell): every piece has a probability above
-// zero in every context, so a row of logits is dense.
+// A trigram model with Witten-Bell smoothing: trigrams are interpolated with bigrams, and bigrams with single pieces.
+// Every piece has a probability above zero in every context, so a row of logits is dense.
 class Model {
 public:
     using Id = std::int32_t;
-    static constexpr Id end = 0;  // stands before the first and after the last piece of a paragraph
+    static constexpr Id end = 0;  // before the first and after the last piece of a paragraph
 
     Model() { id_of(""); }
 
@@ -157,7 +158,7 @@ public:
         }
     }
 
-    // To be called once everything is learnt.
+    // Call this after the last `learn`.
     void finish() {
         single_logits_.resize(words_.size());
         for (std::size_t id = 0; id < words_.size(); id++) {
@@ -166,10 +167,10 @@ public:
     }
 
     std::size_t vocab() const { return words_.size(); }
-    std::size_t learnt() const { return total_; }
+    std::size_t learned() const { return total_; }
     const std::string &text(Id id) const { return words_[static_cast<std::size_t>(id)]; }
 
-    // The pieces of a text; empty if one of them was never seen.
+    // Returns the pieces of a text; empty if a piece is unknown.
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids;
         for (std::string_view piece : pieces_of(text)) {
@@ -180,7 +181,7 @@ public:
         return ids;
     }
 
-    // Writes the logarithm of every piece's probability after `first`, `second` to `row`.
+    // Writes the log-probability of every piece after `first` and `second` to `row`.
     void logits(Id first, Id second, float *row) const {
         const Followers &two = find(bigrams_, key(end, second));
         const Followers &three = find(trigrams_, key(first, second));
@@ -198,13 +199,13 @@ public:
     }
 
 private:
-    // What followed a context, and how often.
+    // The pieces that followed a context, with their counts.
     struct Followers {
         std::map<Id, double> counts;
         double total = 0;
 
         double scale() const { return total + static_cast<double>(counts.size()); }
-        // The share that is left to what the shorter context says.
+        // The weight of the shorter context.
         double rest() const { return counts.empty() ? 1 : static_cast<double>(counts.size()) / scale(); }
     };
     using Table = std::unordered_map<std::uint64_t, Followers>;
@@ -281,17 +282,17 @@ nuc_sampler_stats stats_of(const Sampler &sampler) {
     return stats;
 }
 
-// What a client asks for, and its text so far.
+// The request of a client, and its text so far.
 struct Request {
     float temperature = 1, p = 1, min_p = 0;
     std::int32_t k = 0;
     std::uint64_t seed = 0;
-    std::size_t arrival = 0;  // the step at which it comes in
-    std::size_t limit = 0;    // most tokens
+    std::size_t arrival = 0;  // the step at which it arrives
+    std::size_t limit = 0;    // the largest number of tokens
     std::vector<Model::Id> prompt, tokens;
     bool done = false;
 
-    // The piece `back` places before the next one.
+    // Returns the piece `back` places before the next one.
     Model::Id last(std::size_t back) const {
         if (back <= tokens.size()) return tokens[tokens.size() - back];
         back -= tokens.size();
@@ -332,10 +333,13 @@ struct Run {
     double seconds = 0, sampling = 0;
 };
 
-// The serving loop. A step: let in what has arrived, make the logits, sample, hand out the tokens, let go what is done.
+// The serving loop. Each step admits requests that have arrived, computes logits, samples, appends the tokens, and
+// removes finished requests.
 Run serve(const Sampler &sampler, const Model &model, std::vector<Request> &requests, std::size_t slots) {
     using Clock = std::chrono::steady_clock;
-    const auto since = [](Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); };
+    const auto since = [](Clock::time_point start) {
+        return std::chrono::duration<double>(Clock::now() - start).count();
+    };
 
     Run run;
     std::deque<Request *> waiting;
@@ -449,14 +453,16 @@ int demonstrate(const Options &options) {
     const std::vector<fs::path> files = options.files.empty() ? find_sources(options.root) : options.files;
     Model model;
     for (const fs::path &file : files) model.learn(read(file));
-    if (model.learnt() == 0) throw std::runtime_error("no text to learn from: name files, or a folder with --root");
+    if (model.learned() == 0) {
+        throw std::runtime_error("there is no text to learn from; name files, or a directory with --root");
+    }
     model.finish();
 
     const Sampler sampler = make_sampler(options.plugin);
     print_header(sampler);
-    std::printf("learnt  %zu files, %zu pieces, %zu of them different: the vocabulary\n", files.size(), model.learnt(),
+    std::printf("learned  %zu files, %zu pieces, a vocabulary of %zu\n", files.size(), model.learned(),
                 model.vocab());
-    std::printf("serves  %zu requests, up to %zu at a time, up to %zu tokens each\n", options.requests, options.slots,
+    std::printf("serves   %zu requests, up to %zu at a time, up to %zu tokens each\n", options.requests, options.slots,
                 options.tokens);
 
     nuc_error error;
@@ -477,14 +483,14 @@ int demonstrate(const Options &options) {
         const std::string text = text_of(model, requests[i]);
         const bool ended = requests[i].tokens.back() == Model::end;
         std::printf("\n--- request %zu: %s; %zu tokens%s\n%s\n", i + 1, describe(requests[i]).c_str(),
-                    requests[i].tokens.size(), ended ? "" : ", cut at its limit", text.c_str());
+                    requests[i].tokens.size(), ended ? "" : ", stopped at its limit", text.c_str());
         bare += text + "\n\n";
     }
 
     const nuc_sampler_stats after = stats_of(sampler);
-    std::printf("\n%zu tokens in %.3f s: %.0f tokens/s, %.0f%% of the time in the sampler; %zu steps, batch of %zu to %zu",
-                run.tokens, run.seconds, static_cast<double>(run.tokens) / run.seconds,
-                100 * run.sampling / run.seconds, run.steps, run.least, run.most);
+    std::printf("\n%zu tokens in %.3f s: %.0f tokens/s, %.0f%% of the time in the sampler; ", run.tokens, run.seconds,
+                static_cast<double>(run.tokens) / run.seconds, 100 * run.sampling / run.seconds);
+    std::printf("%zu steps, batch of %zu to %zu", run.steps, run.least, run.most);
     std::printf("; compiled %llu programs ahead in %.1f s, %llu while serving, %llu hits\n",
                 static_cast<unsigned long long>(before.compiles), static_cast<double>(before.compile_ns) * 1e-9,
                 static_cast<unsigned long long>(after.compiles - before.compiles),

@@ -5,8 +5,8 @@
 
 use std::arch::asm;
 
-/// While one lives, its thread computes with the defaults, and threads that it starts inherit them. Dropping it restores
-/// the caller's control bits and exception flags.
+/// While one lives, its thread computes with the defaults, and threads that it starts inherit them. Dropping it
+/// restores the caller's control bits and exception flags.
 pub(super) struct FloatEnvironment {
     caller: Registers,
 }

@@ -29,9 +29,9 @@ pub(super) unsafe fn guard(
 
 fn run(error: *const nuc_error, body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
     let _silence = Silence::begin();
-    // Unwind safety: a panic can leave only the call's own state half-done, and that state is dropped. The caches behind
-    // a handle hold their locks over no code that can panic half-way. The message and the log are made in here too,
-    // because a logger of a Rust caller can panic.
+    // Unwind safety: a panic can leave only the call's own state half-done, and that state is dropped. The caches
+    // behind a handle hold their locks over no code that can panic half-way. The message and the log are made in here
+    // too, because a logger of a Rust caller can panic.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _environment = FloatEnvironment::standard();
         match body(&mut Memory::new(error)) {

@@ -15,7 +15,8 @@ const LIVE: u64 = 0x6576_696c_5f63_756e;
 const DESTROYED: u64 = 0x6461_6564_5f63_756e;
 
 /// A sampler, with what the C layer needs to check its users.
-// C's order, so that the magic word is not at the start: an allocator keeps its lists in the first words of free memory.
+// C's order, so that the magic word is not at the start: an allocator keeps its lists in the first words of free
+// memory.
 #[repr(C)]
 pub(super) struct Handle {
     strings: Strings,
@@ -74,8 +75,8 @@ pub(super) unsafe fn borrow<'a>(sampler: *const nuc_sampler) -> Result<&'a Handl
     Ok(handle)
 }
 
-/// Frees a sampler. In a process other than its creator this does nothing: the threads and the plugin that it would wait
-/// for exist in the creator only.
+/// Frees a sampler. In a process other than its creator this does nothing: the threads and the plugin that it would
+/// wait for exist in the creator only.
 ///
 /// # Safety
 /// As for [`borrow`], and no other call uses the handle now or later.

@@ -4,6 +4,7 @@
 
 use libc::c_char;
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 
 use super::types::{nuc_error, nuc_status};
 
@@ -29,13 +30,12 @@ pub(super) unsafe fn write(error: *mut nuc_error, code: nuc_status, message: &st
     error.message.iter_mut().zip(message.bytes()).for_each(|(slot, byte)| *slot = byte as c_char);
 }
 
-/// The text as one line without control characters, nor others that change how a terminal shows a line. They are written
-/// as Rust escapes.
+/// The text as one line without control characters, nor others that change how a terminal shows a line. They are
+/// written as Rust escapes.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
-    let is_special = |c: char| {
-        let invisible = matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        c.is_control() || invisible
-    };
+    const INVISIBLE: [RangeInclusive<char>; 4] =
+        ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    let is_special = |c: char| c.is_control() || INVISIBLE.iter().any(|range| range.contains(&c));
     if !text.contains(is_special) {
         return Cow::Borrowed(text);
     }

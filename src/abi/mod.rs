@@ -1,9 +1,9 @@
 //! The C ABI: functions over opaque handles and flat structs.
 //!
-//! This file holds the exported functions and `types.rs` the structs. Their doc comments are the manual: cbindgen copies
-//! them into the header. The other files turn raw arguments into checked Rust values (`structs`, `options`, `calls`,
-//! over `pointers`, `enums`, `arrays` and `memory`), errors and panics into statuses and messages (`guard`, `message`),
-//! and keep what a handle owns (`handle`, `info`).
+//! This file holds the exported functions and `types.rs` the structs. Their doc comments are the manual: cbindgen
+//! copies them into the header. The other files turn raw arguments into checked Rust values (`structs`, `options`,
+//! `calls`, over `pointers`, `enums`, `arrays` and `memory`), errors and panics into statuses and messages (`guard`,
+//! `message`), and keep what a handle owns (`handle`, `info`).
 #![allow(unsafe_code)]
 // The names follow C's conventions.
 #![allow(non_camel_case_types)]
@@ -52,8 +52,8 @@ pub extern "C" fn nuc_abi_version() -> u32 {
 }
 
 /// Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
-/// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the call's
-/// `nuc_error`. Any thread may call this function.
+/// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the
+/// call's `nuc_error`. Any thread may call this function.
 #[no_mangle]
 pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
     let names: [(nuc_status, &std::ffi::CStr); 9] = [
@@ -71,23 +71,22 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
     known.map_or(c"unknown status", |(_, name)| name).as_ptr()
 }
 
-/// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the callback
-/// `log`, or to standard error if `log` is null.
+/// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the
+/// callback `log`, or to standard error if `log` is null.
 ///
-/// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later call
-/// returns. Any thread may call this function. The library copies nothing behind `user`.
+/// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later
+/// call returns. Any thread may call this function. The library does not read what `user` points to.
 ///
-/// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment variable
-/// `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is read once. A value
-/// that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged. A closed
-/// standard error is not an error: the library does not let its messages raise SIGPIPE.
+/// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
+/// variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is
+/// read once. A value that is not a level is reported once on standard error and ignored. Without the variable,
+/// nothing is logged. A closed standard error is not an error: the library does not let its messages raise SIGPIPE.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a logger
-/// already.
+/// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
+/// logger already.
 ///
-/// # Safety
-/// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced it and
-/// every call that began before has returned. `error` is null or points to a `nuc_error`.
+/// # Safety Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has
+/// replaced it and every call that began before has returned. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_set_log(
     log: nuc_log_function,
@@ -102,8 +101,8 @@ pub unsafe extern "C" fn nuc_set_log(
 /// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)` as `struct_size`. The
 /// caller owns the struct. Any thread may call this function.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
-/// has.
+/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+/// struct has.
 ///
 /// # Safety
 /// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
@@ -128,9 +127,8 @@ pub unsafe extern "C" fn nuc_sampler_options_init(
 /// `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
 /// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
 ///
-/// # Safety
-/// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a writable
-/// pointer. `error` is null or points to a `nuc_error`.
+/// # Safety `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points
+/// to a writable pointer. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_create(
     options: *const nuc_sampler_options,
@@ -161,8 +159,8 @@ pub unsafe extern "C" fn nuc_sampler_create(
 /// No other call may use the handle at the same time or later. The library recognizes a handle that was destroyed, and
 /// returns `NUC_INVALID_ARGUMENT`, while the handle's memory has not been used for something else.
 ///
-/// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the child is
-/// not freed.
+/// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the
+/// child is not freed.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
 ///
@@ -175,11 +173,11 @@ pub unsafe extern "C" fn nuc_sampler_destroy(sampler: *mut nuc_sampler, error: *
     unsafe { guard(error, |_| handle::destroy(sampler)) }
 }
 
-/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The caller
-/// owns the struct. Any thread may call this function.
+/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The
+/// caller owns the struct. Any thread may call this function.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
-/// has.
+/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+/// struct has.
 ///
 /// # Safety
 /// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
@@ -197,17 +195,18 @@ pub unsafe extern "C" fn nuc_call_options_init(
 /// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 ///
 /// `tokens` `[batch]` receives the token of each row, or −1 if the row has no finite candidate. It must not be null
-/// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted. `options` may
-/// be null, which means all defaults. `debug` may be null, which means that no intermediate array is wanted.
+/// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted.
+/// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
+/// wanted.
 ///
-/// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the arbitrary
-/// path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row uses the
-/// arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its path, its batch or
-/// the backend.
+/// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the
+/// arbitrary path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
+/// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its
+/// path, its batch or the backend.
 ///
-/// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any other
-/// memory that the call receives, including the structs and `error`. Any number of threads may call this function with the
-/// same sampler.
+/// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
+/// other memory that the call receives, including the structs and `error`. Any number of threads may call this
+/// function with the same sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. After an
 /// error no output was written.
@@ -229,8 +228,8 @@ pub unsafe extern "C" fn nuc_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Automatic) }
 }
 
-/// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row and
-/// accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
+/// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row
+/// and accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
 ///
 /// # Safety
 /// As for `nuc_topk_topp_and_sample`.
@@ -248,9 +247,10 @@ pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Arbitrary) }
 }
 
-/// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k candidates.
-/// Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`. With `stable = 0`
-/// ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and errors are the same.
+/// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k
+/// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`.
+/// With `stable = 0` ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and
+/// errors are the same.
 ///
 /// # Safety
 /// As for `nuc_topk_topp_and_sample`.
@@ -268,9 +268,10 @@ pub unsafe extern "C" fn nuc_bounded_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Bounded) }
 }
 
-/// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow, and
-/// simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is not used.
-/// Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per element of a row.
+/// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow,
+/// and simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is
+/// not used. Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per
+/// element of a row.
 ///
 /// # Safety
 /// As for `nuc_topk_topp_and_sample`.
@@ -288,14 +289,14 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Reference) }
 }
 
-/// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler. On the
-/// built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+/// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
+/// On the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
 ///
 /// Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
 /// `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many there
-/// are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
+/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many
+/// there are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
 ///
 /// # Safety
 /// `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.
@@ -316,11 +317,11 @@ pub unsafe extern "C" fn nuc_prewarm(
     unsafe { guard(error, body) }
 }
 
-/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as `struct_size`.
-/// The caller owns the struct. Any thread may call this function.
+/// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as
+/// `struct_size`. The caller owns the struct. Any thread may call this function.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the struct
-/// has.
+/// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
+/// struct has.
 ///
 /// # Safety
 /// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
@@ -335,33 +336,33 @@ pub unsafe extern "C" fn nuc_compile_ahead_options_init(
     unsafe { guard(error, |memory| structs::init_struct(memory, options, struct_size, defaults)) }
 }
 
-/// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose `program_dir`
-/// is that directory loads the programs instead of compiling them, so servers start without compiling. Any thread may call
-/// this function.
+/// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
+/// `program_dir` is that directory loads the programs instead of compiling them, so servers start without compiling.
+/// Any thread may call this function.
 ///
 /// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (`XLA_FLAGS`,
 /// `LIBTPU_INIT_ARGS` in the environment) that it was compiled with. A sampler on anything else ignores the file and
 /// compiles.
 ///
-/// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux host.
-/// Set these environment variables for it:
+/// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux
+/// host. Set these environment variables for it:
 ///
-/// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for minutes;
+/// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for
+///   minutes;
 /// - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
 ///
-/// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them, because
-/// no library can safely change the environment of a process with threads. The command `nucleus compile` sets them itself. On
-/// a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before they start libtpu,
-/// and return `NUC_DEVICE_ERROR` if it is missing.
+/// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
+/// because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
+/// them itself. On a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before
+/// they start libtpu, and return `NUC_DEVICE_ERROR` if it is missing.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
-/// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file cannot
-/// be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and `programs_written` was not
-/// written.
+/// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file
+/// cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
+/// `programs_written` was not written.
 ///
-/// # Safety
-/// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the lengths that
-/// it says. `error` is null or points to a `nuc_error`.
+/// # Safety `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have
+/// the lengths that it says. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_compile_ahead(
     options: *const nuc_compile_ahead_options,
@@ -382,8 +383,8 @@ pub unsafe extern "C" fn nuc_compile_ahead(
     unsafe { guard(error, body) }
 }
 
-/// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the struct.
-/// Any number of threads may call this function with the same sampler.
+/// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the
+/// struct. Any number of threads may call this function with the same sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`.
 ///
@@ -416,14 +417,14 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
     unsafe { guard(error, body) }
 }
 
-/// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct; its
-/// strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this function with the
-/// same sampler.
+/// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct;
+/// its strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
+/// function with the same sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`.
 ///
-/// # Safety
-/// `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to a `nuc_error`.
+/// # Safety `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to
+/// a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_get_info(
     sampler: *const nuc_sampler,
@@ -450,9 +451,9 @@ pub unsafe extern "C" fn nuc_sampler_get_info(
     unsafe { guard(error, body) }
 }
 
-/// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set. The
-/// number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and are valid
-/// until it is destroyed. Any number of threads may call this function with the same sampler.
+/// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set.
+/// The number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and
+/// are valid until it is destroyed. Any number of threads may call this function with the same sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
 ///

@@ -128,7 +128,8 @@ pub(super) unsafe fn call_options(
     if options.stable == 0 && options.replace_val.to_bits() == 0 {
         return bad(
             "nuc_call_options is zero (stable = 0, replace_val = 0), which looks like a struct that was not \
-             initialized; initialize it with nuc_call_options_init, or set replace_val to -0.0 if stable = 0 is intended",
+             initialized; initialize it with nuc_call_options_init, or, if stable = 0 is intended, set replace_val to \
+             -0.0",
         );
     }
     Ok(CallOptions { stable: flag(options.stable, "stable")?, replace_val: options.replace_val })

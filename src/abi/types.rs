@@ -61,8 +61,8 @@ pub enum nuc_log_level {
 pub type nuc_log_function =
     Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
-/// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last argument;
-/// the pointer may be null.
+/// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last
+/// argument; the pointer may be null.
 ///
 /// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty. The
 /// library keeps no error state of its own, so any thread, goroutine or task can make any call. A pointer that is not
@@ -78,8 +78,8 @@ pub struct nuc_error {
 
 /// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
 ///
-/// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of threads
-/// may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
+/// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
+/// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
 ///
 /// A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
 /// `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
@@ -156,8 +156,8 @@ pub struct nuc_sampler_options {
     pub client_options: *const nuc_client_option,
     /// The length of `client_options`, at most 1024. Default: 0.
     pub num_client_options: usize,
-    /// The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to 1024;
-    /// default 128.
+    /// The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to
+    /// 1024; default 128.
     pub max_k: usize,
     /// The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
     /// evicted. At least 1; default 64. A batch that mixes paths needs two programs at the same time.
@@ -197,8 +197,8 @@ pub enum nuc_dtype {
 
 /// A batch of logits, and the sampling parameters of its rows.
 ///
-/// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of its
-/// arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
+/// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of
+/// its arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
 ///
 /// Every parameter array has `batch` elements unless its comment says otherwise. A null array means that every row has
 /// the default.
@@ -224,19 +224,19 @@ pub struct nuc_batch {
     /// Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off.
     pub k: *const i32,
     /// Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
-    /// every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN
-    /// is an error. Default: off.
+    /// every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
+    /// NaN is an error. Default: off.
     pub p: *const f32,
     /// Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
     /// counts as 1. A NaN is an error. Default: off.
     pub min_p: *const f32,
     /// The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
     pub temperature: *const f32,
-    /// The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the draw.
-    /// Null: the words are computed from `seed` and `offset`.
+    /// The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the
+    /// draw. Null: the words are computed from `seed` and `offset`.
     pub random_words: *const u32,
-    /// The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0). Default: 0.
-    /// Must be null if `random_words` is not.
+    /// The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
+    /// Default: 0. Must be null if `random_words` is not.
     pub seed: *const u64,
     /// The offset of the row's random words. The same seed and offset give the same random words, so change the offset
     /// at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.
@@ -245,10 +245,10 @@ pub struct nuc_batch {
 
 /// Options of one sampling call, for all of its rows.
 ///
-/// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller owns
-/// the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is a struct
-/// that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val` of zero, set
-/// `replace_val` to `-0.0f`.
+/// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller
+/// owns the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is
+/// a struct that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val`
+/// of zero, set `replace_val` to `-0.0f`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_call_options {
@@ -257,8 +257,8 @@ pub struct nuc_call_options {
     /// 1 (default): top-k keeps exactly k entries; the lower index wins a tie at the threshold. 0: top-k keeps every
     /// entry that ties with the threshold, which can be more than k.
     pub stable: i32,
-    /// The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not be
-    /// NaN. Default: -1e12.
+    /// The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not
+    /// be NaN. Default: -1e12.
     pub replace_val: f32,
 }
 
@@ -270,14 +270,14 @@ pub const NUC_ROW_HAD_NAN: u32 = 2;
 
 /// The intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
 ///
-/// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is not
-/// computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other memory
-/// that the call receives.
+/// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is
+/// not computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other
+/// memory that the call receives.
 ///
-/// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If you
-/// ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not accept
-/// them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties can outnumber
-/// the slots; the slots then hold the first max_k of the kept entries.
+/// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
+/// you ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not
+/// accept them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties
+/// can outnumber the slots; the slots then hold the first max_k of the kept entries.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_debug_arrays {
@@ -285,8 +285,8 @@ pub struct nuc_debug_arrays {
     pub struct_size: usize,
     /// `[batch]`: the lowest index of the row's maximum; −1 if there is no candidate.
     pub greedy_sampled: *mut i32,
-    /// `[batch, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else `replace_val`.
-    /// In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
+    /// `[batch, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else
+    /// `replace_val`. In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
     pub topk_logits_unsorted: *mut c_void,
     /// `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, if top-k, top-p and min-p kept the entry, else 0.
     pub topk_topp_unnorm_probs_i32_unsorted: *mut i32,
@@ -370,9 +370,9 @@ pub struct nuc_sampler_stats {
 
 /// Options for `nuc_compile_ahead`: what to compile, for which device, and where to write it.
 ///
-/// Initialize the struct with `nuc_compile_ahead_options_init`, then set at least `output_dir`, `batches`, `num_batches`,
-/// `vocab` and `dtype`. The caller owns the struct and everything that it points to, and may free all of it when the call
-/// returns.
+/// Initialize the struct with `nuc_compile_ahead_options_init`, then set at least `output_dir`, `batches`,
+/// `num_batches`, `vocab` and `dtype`. The caller owns the struct and everything that it points to, and may free all
+/// of it when the call returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_compile_ahead_options {
@@ -381,20 +381,21 @@ pub struct nuc_compile_ahead_options {
     /// The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
     /// variable `NUCLEUS_PJRT_PLUGIN`.
     pub plugin_path: *const c_char,
-    /// The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not have.
-    /// For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the topology
-    /// of the host that will load the programs. Null or empty (default): the devices of this host. Plugins for CPUs and
-    /// GPUs support only the default.
+    /// The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not
+    /// have. For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the
+    /// topology of the host that will load the programs. Null or empty (default): the devices of this host. Plugins
+    /// for CPUs and GPUs support only the default.
     pub topology: *const c_char,
-    /// An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default: null.
+    /// An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default:
+    /// null.
     pub plugin_options: *const nuc_client_option,
     /// The length of `plugin_options`, at most 1024. Default: 0.
     pub num_plugin_options: usize,
     /// The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can hold the
     /// programs of several plugins and topologies, and can be copied to other hosts.
     pub output_dir: *const c_char,
-    /// An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The rows
-    /// of a call are padded to a power of two and run in pieces of at most 128 rows.
+    /// An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The
+    /// rows of a call are padded to a power of two and run in pieces of at most 128 rows.
     pub batches: *const usize,
     /// The length of `batches`, 1 to 4096.
     pub num_batches: usize,
@@ -411,8 +412,8 @@ pub struct nuc_compile_ahead_options {
     pub stable: i32,
     /// The `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
     pub wide_arrays: u32,
-    /// 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs as
-    /// several smaller ones. Default: 0.
+    /// 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs
+    /// as several smaller ones. Default: 0.
     pub smaller_batches: i32,
     /// Must be zero.
     pub reserved: i32,
@@ -441,8 +442,8 @@ pub struct nuc_sampler_info {
     pub max_k: usize,
 }
 
-/// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid until
-/// it is destroyed.
+/// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+/// until it is destroyed.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_device_info {

@@ -1,7 +1,7 @@
 //! Cleaning of logits, and the order in which they are compared.
 //!
-//! Everything here works on bits. Accelerators flush subnormal floats at different points, so a float comparison near zero
-//! could differ between devices. An integer comparison cannot.
+//! Everything here works on bits. Accelerators flush subnormal floats at different points, so a float comparison near
+//! zero could differ between devices. An integer comparison cannot.
 
 use super::arith::Arith;
 

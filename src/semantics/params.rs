@@ -1,5 +1,5 @@
-//! The parameters of a row, and the values derived from them. The host CPU derives them once, so that no device divides or
-//! rounds.
+//! The parameters of a row, and the values derived from them. The host CPU derives them once, so that no device
+//! divides or rounds.
 
 use super::top_p::TopP;
 use super::weights::{MAX_WEIGHT, ZERO_Q};
@@ -48,8 +48,8 @@ pub fn scale(temperature: f32) -> f32 {
     (std::f64::consts::LOG2_E / f64::from(temperature) * f64::from(1 << 18)) as f32
 }
 
-/// A distance below the maximum at and beyond which `q` is at least [`ZERO_Q`]. It is the least such distance, or slightly
-/// more.
+/// A distance below the maximum at and beyond which `q` is at least [`ZERO_Q`]. It is the least such distance, or
+/// slightly more.
 fn reach(scale: f32) -> f32 {
     let mut reach = (f64::from(ZERO_Q) / f64::from(scale)) as f32;
     while reach * scale < ZERO_Q as f32 {
@@ -98,8 +98,8 @@ mod tests {
         }
     }
 
-    /// Compares with `log2(e) / T · 2¹⁸` computed with 60 digits and rounded once. Rounding to f64 first must not change the
-    /// f32.
+    /// Compares with `log2(e) / T · 2¹⁸` computed with 60 digits and rounded once. Rounding to f64 first must not
+    /// change the f32.
     #[test]
     fn scale_is_rounded_once() {
         let exact = [

@@ -17,7 +17,8 @@ impl TopP {
     /// Top-p off: every weight stays.
     pub const OFF: TopP = TopP { mantissa: 0, shift: 0 };
 
-    /// Converts p, which is not NaN. p ≥ 1 turns top-p off. p ≤ 0 keeps the maximum and its ties, because the target is 1.
+    /// Converts p, which is not NaN. p ≥ 1 turns top-p off. p ≤ 0 keeps the maximum and its ties, because the target
+    /// is 1.
     pub fn new(p: f32) -> TopP {
         if p >= 1.0 {
             return TopP::OFF;
@@ -34,7 +35,8 @@ impl TopP {
     }
 }
 
-/// `max(1, ceil(mantissa · total / 2^(24 + shift)))` for `0 < total < 2^48`. The result has no meaning if `mantissa` is 0.
+/// `max(1, ceil(mantissa · total / 2^(24 + shift)))` for `0 < total < 2^48`. The result has no meaning if `mantissa`
+/// is 0.
 #[inline(always)]
 pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::Int) -> A::Wide {
     let low24 = a.wide(0xff_ffff);
@@ -46,8 +48,8 @@ pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::In
     let lower = a.wand(low_product, low24);
     let shift = a.widen(shift);
     let floor = a.wshr(upper, shift);
-    // The ceiling is one more than the floor if a bit below bit 24 + shift is set. The mask has the low `shift` bits set;
-    // a shift to the right makes it, because the trait has no variable shift to the left.
+    // The ceiling is one more than the floor if a bit below bit 24 + shift is set. The mask has the low `shift` bits
+    // set; a shift to the right makes it, because the trait has no variable shift to the left.
     let mask = a.wshr(a.wide(u64::MAX >> 1), wsub_from_63(a, shift));
     let rest = a.wor(a.wand(upper, mask), lower);
     let zero = a.wide(0);

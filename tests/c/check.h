@@ -1,4 +1,4 @@
-/* What the C test programs share: counted checks, a sampler, poisoned memory. */
+/* Shared by the C test programs: counted checks, a sampler, a random number generator. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -11,7 +11,7 @@
 
 static long checks, failures;
 
-/* Counts a check and prints a failed one; gives whether it held. */
+/* Counts a check, prints it if it failed, and returns whether it held. */
 static inline int check_that(int holds, const char *file, int line, const char *what) {
     checks++;
     if (!holds) {
@@ -22,12 +22,12 @@ static inline int check_that(int holds, const char *file, int line, const char *
 }
 #define CHECK(condition) check_that((condition) != 0, __FILE__, __LINE__, #condition)
 
-/* Checks a call's status, and that the error says the same. `error` is cleared by a call that succeeds. */
+/* Checks the status of a call, and that its nuc_error agrees. A call that succeeds leaves the message empty. */
 #define CHECK_STATUS(wanted, error, call) check_status((wanted), (call), &(error), __FILE__, __LINE__, #call)
 static inline int check_status(nuc_status wanted, nuc_status got, const nuc_error *error, const char *file, int line,
                                const char *what) {
-    const int said = error->code == (int32_t)got && (error->message[0] == '\0') == (got == NUC_OK);
-    const int holds = check_that(got == wanted && said, file, line, what);
+    const int agrees = error->code == (int32_t)got && (error->message[0] == '\0') == (got == NUC_OK);
+    const int holds = check_that(got == wanted && agrees, file, line, what);
     if (!holds) {
         fprintf(stderr, "    %s (error code %d: %s) instead of %s\n", nuc_status_string((int32_t)got), (int)error->code,
                 error->message, nuc_status_string((int32_t)wanted));
@@ -35,7 +35,7 @@ static inline int check_status(nuc_status wanted, nuc_status got, const nuc_erro
     return holds;
 }
 
-/* Checks that the message of a failure names `name`. */
+/* Checks that the message of a failure contains `name`. */
 #define CHECK_NAMES(error, name) check_names(&(error), (name), __FILE__, __LINE__)
 static inline int check_names(const nuc_error *error, const char *name, const char *file, int line) {
     const int holds = check_that(strstr(error->message, name) != NULL, file, line, "the message names the argument");
@@ -43,13 +43,13 @@ static inline int check_names(const nuc_error *error, const char *name, const ch
     return holds;
 }
 
-/* The last line of a program. */
+/* Prints the last line of a program and returns its exit status. */
 static inline int report(void) {
     printf("%ld checks, %ld failed\n", checks, failures);
     return failures != 0;
 }
 
-/* A sampler for a plugin's path, or for the built-in backend where it is null. Ends the program on a failure. */
+/* Creates a sampler on a plugin, or on the built-in backend if `plugin` is null. A failure ends the program. */
 static inline nuc_sampler *make_sampler(const char *plugin, size_t max_k) {
     nuc_error error;
     nuc_sampler_options options;
@@ -62,7 +62,7 @@ static inline nuc_sampler *make_sampler(const char *plugin, size_t max_k) {
     return sampler;
 }
 
-/* A small generator, so that every machine tests the same. */
+/* A small random number generator, so that every machine tests the same values. */
 static inline uint32_t next_random(uint64_t *state) {
     *state = *state * 6364136223846793005u + 1442695040888963407u;
     uint64_t x = *state;
@@ -71,7 +71,7 @@ static inline uint32_t next_random(uint64_t *state) {
     return (uint32_t)(x >> 32);
 }
 
-/* In [-1, 1). */
+/* Returns a number in [-1, 1). */
 static inline float next_float(uint64_t *state) {
     return (float)(next_random(state) >> 8) / 8388608.0f - 1.0f;
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the C and C++ tests against the release library and runs them: on the built-in backend under valgrind, and on
-# the first PJRT plugin that was fetched without it; compiling ahead of time on that one and on libtpu. `make test` calls
-# this; it needs `make examples` and `make plugins`.
+# Builds the C and C++ tests with the release library and runs them: on the built-in backend with and without
+# valgrind, on a PJRT plugin without valgrind, and compiling ahead of time on that plugin and on libtpu. `make test`
+# runs this script. It needs `make examples` and `make plugins`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,13 +16,19 @@ passed=0 failed=0
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
 
-# run NAME COMMAND...: one line; the output too where it fails
+# run NAME COMMAND...: prints one line, and the output if the command fails. Exit status 77 is a test that cannot run
+# here; its last line says why.
 run() {
     local name=$1 start=$SECONDS
     shift
-    if "$@" >"$bin/log" 2>&1; then
+    local status=0
+    "$@" >"$bin/log" 2>&1 || status=$?
+    if [ "$status" -eq 0 ]; then
         passed=$((passed + 1))
         printf 'ok      %-42s %3d s  %s\n' "$name" $((SECONDS - start)) "$(grep -a 'checks,' "$bin/log" | tail -n 1)"
+        grep -a '^skipped: ' "$bin/log" || true
+    elif [ "$status" -eq 77 ]; then
+        echo "skipped: $name: $(tail -n 1 "$bin/log")"
     else
         failed=$((failed + 1))
         printf 'FAILED  %s\n' "$name"
@@ -34,16 +40,19 @@ memcheck() {
     valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 --suppressions=tests/c/valgrind.supp "$@"
 }
 
-# Nothing but the API leaves the library, and all of it does.
+# The library exports the functions of the header and nothing else.
 exported_symbols() {
     local exported declared
     exported=$(nm -D --defined-only "$release/libnucleus.so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort)
     declared=$(grep -oE '\bnuc_[a-z_]+\(' include/nucleus.h | tr -d '(' | sort -u)
-    diff <(echo "$declared") <(echo "$exported") || { echo "left: declared in the header; right: exported"; return 1; }
+    if ! diff <(echo "$declared") <(echo "$exported"); then
+        echo "left: declared in the header; right: exported by the library"
+        return 1
+    fi
     echo "$(wc -l <<<"$exported") checks, 0 failed"
 }
 
-# The header may be included twice, and from either language in old and new versions.
+# The header compiles when it is included twice, in old and new versions of C and C++.
 header_compiles() {
     local standard
     printf '#include <nucleus.h>\n#include <nucleus.h>\n' >"$bin/header.c"
@@ -56,7 +65,7 @@ header_compiles() {
     echo "6 checks, 0 failed"
 }
 
-# What `make install` puts in place is enough to build and run a program.
+# The files that `make install` installs are enough to build and run a program.
 installed_library() {
     local prefix
     prefix=$(realpath "$bin")/root/opt/nucleus
@@ -70,7 +79,7 @@ installed_library() {
         echo "6 checks, 0 failed"
 }
 
-# libtpu compiles for a TPU that is not here, and says what else there is where its environment does not say so.
+# libtpu compiles for a TPU that this host does not have, and names the environment variables that it needs.
 libtpu_without_a_tpu() {
     local libtpu=.cache/plugins/libtpu.so unset="-u TPU_SKIP_MDS_QUERY -u TPU_WORKER_HOSTNAMES"
     env TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1 \
@@ -83,7 +92,7 @@ readme_example() {
     cc -std=c99 $warnings "$bin/readme.c" -o "$bin/readme" $shared && "$bin/readme" && echo "2 checks, 0 failed"
 }
 
-# The examples' answers depend on neither the backend nor what shares the batch.
+# The tokens of the examples do not depend on the backend or on the other rows of a batch.
 examples_agree() {
     "$target/examples/quickstart" >"$bin/quickstart.1" &&
         "$target/examples/quickstart" "$plugin" >"$bin/quickstart.2" &&
@@ -95,11 +104,28 @@ examples_agree() {
         echo "4 checks, 0 failed"
 }
 
+# A program that runs with more rights than its user ignores NUCLEUS_* variables.
+setuid_environment() {
+    local directory status=0
+    directory=$(mktemp -d) && chmod 755 "$directory" &&
+        install -o 65534 -g 65534 -m 4755 "$bin/test_setuid" "$directory/raised" &&
+        install -m 755 "$bin/test_setuid" "$directory/plain" || return 1
+    local -a unprivileged=(setpriv --reuid 1 --regid 1 --clear-groups env NUCLEUS_PJRT_PLUGIN=/nowhere/plugin.so)
+    "${unprivileged[@]}" NUCLEUS_LOG=debug "$directory/raised" raised 2>"$directory/errors" || status=$?
+    cat "$directory/errors"
+    if [ "$status" -eq 0 ]; then
+        "${unprivileged[@]}" NUCLEUS_LOG=off "$directory/plain" plain && [ ! -s "$directory/errors" ] || status=1
+    fi
+    rm -rf "$directory"
+    return "$status"
+}
+
 for source in tests/c/test_*.c; do
     name=$(basename "$source" .c)
     cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread -lm
 done
 cc -std=c99 $warnings tests/c/test_basics.c -o "$bin/test_basics_static" $static
+cc -std=c99 $warnings tests/c/test_setuid.c -o "$bin/test_setuid" $static
 c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp" $shared
 c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp_static" $static
 
@@ -113,9 +139,19 @@ for program in test_basics test_arguments test_debug test_threads test_layout te
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"
 done
+for program in test_lifetime test_memory; do
+    run "$program, built-in" "$bin/$program"
+    run "$program, plugin" "$bin/$program" "$plugin"
+done
+if [ "$(id -u)" -ne 0 ] || ! command -v setpriv >/dev/null; then
+    echo "skipped: setuid, because only root with setpriv can run it"
+else
+    run "setuid" setuid_environment
+fi
 rm -rf "$bin/ahead"
 run "test_ahead, plugin" "$bin/test_ahead" "$plugin" "$bin/ahead/plugin"
-# As the library looks for a TPU: an accelerator node, or a PCI device of Google's that is neither disk nor network.
+# Whether this host may have a TPU, by the rule of the library: an accelerator node, or a PCI device of the vendor
+# 1ae0 that is neither a disk nor a network card.
 shows_tpu() {
     local device
     [ -e /dev/accel0 ] && return
@@ -125,7 +161,7 @@ shows_tpu() {
     return 1
 }
 if shows_tpu; then
-    echo "left out: libtpu without a TPU, since this host may have one"
+    echo "skipped: libtpu without a TPU, because this host may have one"
 else
     run "test_ahead, libtpu" libtpu_without_a_tpu "$bin/ahead/libtpu"
 fi

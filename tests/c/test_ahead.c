@@ -1,25 +1,25 @@
 /*
- * Compiling ahead of time, and samplers that load what was compiled.
+ * Compiling ahead of time, and samplers that load the compiled programs.
  *
- *   test_ahead PLUGIN FOLDER            compiles with a plugin for this host's devices and loads
- *   test_ahead PLUGIN FOLDER TOPOLOGY   compiles for devices that are not here: no sampler can be made
- *   test_ahead PLUGIN FOLDER unset      libtpu, with nothing set for it in the environment
+ *   test_ahead PLUGIN DIRECTORY            compiles for the devices of this host, and loads
+ *   test_ahead PLUGIN DIRECTORY TOPOLOGY   compiles for devices that this host does not have; no sampler can be created
+ *   test_ahead PLUGIN DIRECTORY unset      libtpu, without the environment variables that it needs
  *
- * The folder must not exist.
+ * The directory must not exist.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
 
 enum { VOCAB = 300, ROWS = 3 };
 
-static nuc_compile_ahead_options good_options(const char *plugin, const char *folder, const size_t *batches,
+static nuc_compile_ahead_options good_options(const char *plugin, const char *directory, const size_t *batches,
                                               size_t num_batches) {
     nuc_error error;
     nuc_compile_ahead_options options;
     memset(&options, 0xa5, sizeof options);
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead_options_init(&options, sizeof options, &error));
     options.plugin_path = plugin;
-    options.output_dir = folder;
+    options.output_dir = directory;
     options.batches = batches;
     options.num_batches = num_batches;
     options.vocab = VOCAB;
@@ -42,15 +42,15 @@ static void defaults(void) {
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead_options_init(&options, 8, &error));
 }
 
-/* Every field, wrong: a message that names it, and nothing written. */
-static void wrong_arguments(const char *plugin, const char *folder, const char *topology) {
+/* A wrong value in every field: the message names the field, and nothing is written. */
+static void wrong_arguments(const char *plugin, const char *directory, const char *topology) {
     nuc_error error;
     const size_t batches[2] = {1, 2}, zero[2] = {4, 0};
     size_t count = 77;
     nuc_compile_ahead_options options;
 #define WRONG(change, name)                                                                \
     do {                                                                                   \
-        options = good_options(plugin, folder, batches, 2);                                \
+        options = good_options(plugin, directory, batches, 2);                                \
         options.topology = topology;                                                       \
         options.programs_written = &count;                                                 \
         change;                                                                            \
@@ -59,7 +59,6 @@ static void wrong_arguments(const char *plugin, const char *folder, const char *
     } while (0)
     WRONG(options.output_dir = NULL, "output_dir");
     WRONG(options.output_dir = "", "output_dir");
-    WRONG(options.output_dir = "/proc/none", "output_dir");
     WRONG(options.output_dir = "\xff", "output_dir");
     WRONG(options.batches = NULL, "batches");
     WRONG(options.num_batches = 0, "num_batches");
@@ -84,7 +83,13 @@ static void wrong_arguments(const char *plugin, const char *folder, const char *
     WRONG(options.topology = "\xff", "topology");
     WRONG(options.topology = "v9z:2x2", "topology");
 #undef WRONG
-    options = good_options("/nonexistent.so", folder, batches, 2);
+    /* A directory that cannot be created is not a wrong argument. */
+    options = good_options(plugin, "/proc/none", batches, 2);
+    options.topology = topology;
+    const nuc_status status = nuc_compile_ahead(&options, &error);
+    CHECK(status == NUC_IO_ERROR || status == NUC_INVALID_ARGUMENT);
+    CHECK_NAMES(error, "output_dir");
+    options = good_options("/nonexistent.so", directory, batches, 2);
     CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, &error));
     options.plugin_path = NULL;
     CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, &error));
@@ -94,7 +99,7 @@ static void wrong_arguments(const char *plugin, const char *folder, const char *
     CHECK(count == 77);
 }
 
-/* Warnings of the library; plugins compile beside other threads, but one sampler at a time is made here. */
+/* The last warning of the library. One sampler is created at a time. */
 static int warnings;
 static char warning[600];
 
@@ -105,23 +110,24 @@ static void warn(void *user, int32_t level, const char *message) {
     snprintf(warning, sizeof warning, "%s", message);
 }
 
-static nuc_status make(const char *plugin, const char *folder, int32_t write, nuc_sampler **sampler, nuc_error *error) {
+static nuc_status make(const char *plugin, const char *directory, int32_t write, nuc_sampler **sampler,
+                       nuc_error *error) {
     nuc_sampler_options options;
     CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);
     CHECK(options.program_dir == NULL && options.write_programs == 0 && options.reserved == 0);
     options.backend = NUC_BACKEND_PJRT;
     options.plugin_path = plugin;
-    options.program_dir = folder;
+    options.program_dir = directory;
     options.write_programs = write;
     return nuc_sampler_create(&options, sampler, error);
 }
 
-/* Samples rows whose answers are known, and counts what that compiled and loaded. */
-static void samples(const char *plugin, const char *folder, uint64_t compiles, uint64_t loaded) {
+/* Samples rows whose tokens are known, and checks how many programs were compiled and loaded. */
+static void samples(const char *plugin, const char *directory, uint64_t compiles, uint64_t loaded) {
     static uint16_t logits[ROWS][VOCAB];
     nuc_error error;
     nuc_sampler *sampler = NULL;
-    if (!CHECK_STATUS(NUC_OK, error, make(plugin, folder, 0, &sampler, &error))) return;
+    if (!CHECK_STATUS(NUC_OK, error, make(plugin, directory, 0, &sampler, &error))) return;
     const int32_t k[ROWS] = {1, 1, 1};
     int32_t tokens[ROWS];
     memset(logits, 0, sizeof logits);
@@ -147,13 +153,13 @@ static void samples(const char *plugin, const char *folder, uint64_t compiles, u
     nuc_sampler_destroy(sampler, NULL);
 }
 
-static void compiled_is_loaded(const char *plugin, const char *folder) {
+static void compiled_is_loaded(const char *plugin, const char *directory) {
     nuc_error error;
     nuc_sampler *sampler = NULL;
-    /* A folder that is read must be there. */
-    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, folder, 0, &sampler, &error));
+    /* A directory that is only read must exist. */
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, directory, 0, &sampler, &error));
     CHECK_NAMES(error, "program_dir");
-    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, folder, 2, &sampler, &error));
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, directory, 2, &sampler, &error));
     CHECK_NAMES(error, "write_programs");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, NULL, 1, &sampler, &error));
     CHECK_NAMES(error, "program_dir");
@@ -162,41 +168,41 @@ static void compiled_is_loaded(const char *plugin, const char *folder) {
 
     const size_t batches[2] = {ROWS, 1};
     size_t count = 77;
-    nuc_compile_ahead_options options = good_options(plugin, folder, batches, 1);
+    nuc_compile_ahead_options options = good_options(plugin, directory, batches, 1);
     options.path = NUC_PATH_BOUNDED;
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
     CHECK_STATUS(NUC_OK, error, nuc_set_log(warn, NULL, NUC_LOG_WARNING, &error));
-    samples(plugin, folder, 1, 1);
+    samples(plugin, directory, 1, 1);
     CHECK(warnings == 1 && strstr(warning, "compiling nucleus_arbitrary_4x300_bf16: it is not in program_dir") != NULL);
     options.path = NUC_PATH_AUTO;
     options.num_batches = 2;
     options.programs_written = &count;
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
     CHECK(count == 4);
-    samples(plugin, folder, 0, 2);
+    samples(plugin, directory, 0, 2);
     CHECK(warnings == 1);
 
-    CHECK(setenv("NUCLEUS_PROGRAM_DIR", folder, 1) == 0);
+    CHECK(setenv("NUCLEUS_PROGRAM_DIR", directory, 1) == 0);
     samples(plugin, NULL, 0, 2);
     CHECK(setenv("NUCLEUS_PROGRAM_DIR", "/nonexistent", 1) == 0);
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, NULL, 0, &sampler, &error));
     CHECK_NAMES(error, "/nonexistent");
-    samples(plugin, folder, 0, 2); /* the options count before the environment */
+    samples(plugin, directory, 0, 2); /* the options have priority over the environment */
     CHECK(unsetenv("NUCLEUS_PROGRAM_DIR") == 0);
 }
 
-static void compiled_for_elsewhere(const char *plugin, const char *folder, const char *topology) {
+static void compiled_for_another_host(const char *plugin, const char *directory, const char *topology) {
     nuc_error error;
     const size_t batch = 1;
     size_t count = 77;
-    nuc_compile_ahead_options options = good_options(plugin, folder, &batch, 1);
+    nuc_compile_ahead_options options = good_options(plugin, directory, &batch, 1);
     options.topology = topology;
     options.path = NUC_PATH_ARBITRARY;
     options.programs_written = &count;
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
     CHECK(count == 1);
 
-    /* Without the device there is no sampler; the message says what there is. */
+    /* Without the device no sampler can be created. The message says what works instead. */
     nuc_sampler *sampler = NULL;
     CHECK_STATUS(NUC_DEVICE_ERROR, error, make(plugin, NULL, 0, &sampler, &error));
     CHECK_NAMES(error, "started no TPU");
@@ -209,11 +215,11 @@ static void compiled_for_elsewhere(const char *plugin, const char *folder, const
     CHECK_NAMES(error, "topology");
 }
 
-/* libtpu without the environment that it needs on a host without a TPU: refused at once, by both functions. */
-static void environment_is_missing(const char *plugin, const char *folder) {
+/* libtpu on a host without a TPU, without the environment variables that it needs: both functions refuse at once. */
+static void environment_is_missing(const char *plugin, const char *directory) {
     nuc_error error;
     const size_t batch = 1;
-    nuc_compile_ahead_options options = good_options(plugin, folder, &batch, 1);
+    nuc_compile_ahead_options options = good_options(plugin, directory, &batch, 1);
     options.topology = "v5e:2x2";
     CHECK_STATUS(NUC_DEVICE_ERROR, error, nuc_compile_ahead(&options, &error));
     CHECK_NAMES(error, "TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1");
@@ -223,7 +229,7 @@ static void environment_is_missing(const char *plugin, const char *folder) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3) return fprintf(stderr, "test_ahead PLUGIN FOLDER [TOPOLOGY]\n"), 2;
+    if (argc < 3) return fprintf(stderr, "usage: test_ahead PLUGIN DIRECTORY [TOPOLOGY|unset]\n"), 2;
     defaults();
     if (argc > 3 && strcmp(argv[3], "unset") == 0) {
         environment_is_missing(argv[1], argv[2]);
@@ -231,7 +237,7 @@ int main(int argc, char **argv) {
     }
     wrong_arguments(argv[1], argv[2], argv[3]);
     if (argc > 3) {
-        compiled_for_elsewhere(argv[1], argv[2], argv[3]);
+        compiled_for_another_host(argv[1], argv[2], argv[3]);
     } else {
         compiled_is_loaded(argv[1], argv[2]);
     }

@@ -1,7 +1,7 @@
 /*
- * Every argument, wrong: the status, a message that names it, and no output touched.
+ * A wrong value in every argument: the status, a message that names the argument, and untouched outputs.
  *
- * All arrays of a call lie in one pool, which must not change by a byte in a call that fails.
+ * All arrays of a call are in one pool. A call that fails must not change a byte of it.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
@@ -63,7 +63,7 @@ static void point(call *c, int array, void *place) {
     }
 }
 
-/* A call in which everything is used and right, for every entry point but the arbitrary one (it has no k-slices). */
+/* A call that uses every argument correctly, for every entry point but the arbitrary one, which has no k-slices. */
 static call good_call(const nuc_sampler *sampler) {
     call c;
     memset(&c, 0, sizeof c);
@@ -103,7 +103,7 @@ static nuc_status run(const call *c, int entry, nuc_error *error) {
     return entries[entry](c->sampler, &c->batch, &c->options, c->tokens, c->row_status, &c->debug, error);
 }
 
-/* The call fails in every entry point, with `name` in the message and nothing written. */
+/* Checks that every entry point refuses the call, with `name` in the message, and writes nothing. */
 #define REFUSED(c, name) refused(&(c), (name), __LINE__)
 static void refused(const call *c, const char *name, int line) {
     memcpy(before, pool.bytes, sizeof before);
@@ -117,7 +117,7 @@ static void refused(const call *c, const char *name, int line) {
     }
 }
 
-/* The same for one entry point. */
+/* As REFUSED, for one entry point. */
 #define REFUSED_BY(c, entry, name) refused_by(&(c), (entry), (name), __LINE__)
 static void refused_by(const call *c, int entry, const char *name, int line) {
     nuc_error error;
@@ -188,8 +188,8 @@ static void null_and_misaligned(const nuc_sampler *sampler) {
                  nuc_topk_topp_and_sample(sampler, odd, NULL, c.tokens, NULL, NULL, &error));
     CHECK_NAMES(error, "nuc_batch");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
-                 nuc_topk_topp_and_sample(sampler, &c.batch, (const nuc_call_options *)(const void *)odd, c.tokens, NULL,
-                                          NULL, &error));
+                 nuc_topk_topp_and_sample(sampler, &c.batch, (const nuc_call_options *)(const void *)odd, c.tokens,
+                                          NULL, NULL, &error));
     CHECK_NAMES(error, "nuc_call_options");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
                  nuc_topk_topp_and_sample(sampler, &c.batch, NULL, c.tokens, NULL,
@@ -217,7 +217,7 @@ static void shapes(const nuc_sampler *sampler) {
         c.batch.row_stride = strides[i];
         REFUSED(c, "row_stride");
     }
-    /* Sizes that overflow, in every way. */
+    /* Sizes that overflow in every way. */
     const size_t huge[] = {SIZE_MAX, SIZE_MAX / 2, SIZE_MAX / VOCAB, SIZE_MAX / VOCAB / 4};
     for (int i = 0; i < 4; i++) {
         c = good_call(sampler);
@@ -225,7 +225,7 @@ static void shapes(const nuc_sampler *sampler) {
         REFUSED(c, "batch");
         c = good_call(sampler);
         c.batch.row_stride = huge[i];
-        REFUSED(c, i < 2 ? "row_stride" : "overlaps logits"); /* the last ones would reach over all other arrays */
+        REFUSED(c, i < 2 ? "row_stride" : "overlaps logits"); /* the smaller ones would cover all other arrays */
     }
     c = good_call(sampler);
     without_slices(&c);
@@ -236,7 +236,7 @@ static void shapes(const nuc_sampler *sampler) {
     c.batch.vocab = 1;
     c.batch.batch = (size_t)1 << 59;
     REFUSED(c, "random_words");
-    /* A batch that would reach over the other arrays. */
+    /* A batch that would cover the other arrays. */
     c.batch.batch = (size_t)1 << 40;
     REFUSED(c, "overlaps");
 
@@ -271,7 +271,7 @@ static void values(const nuc_sampler *sampler) {
         {TEMPERATURE, not_a_number, "temperature["},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        for (int row = 0; row < ROWS; row++) { /* the row is named too */
+        for (int row = 0; row < ROWS; row++) { /* the message names the row too */
             char name[32];
             snprintf(name, sizeof name, "%s%d]", wrong[i].name, row);
             call c = good_call(sampler);
@@ -290,7 +290,7 @@ static void values(const nuc_sampler *sampler) {
     c.options.replace_val = not_a_number;
     REFUSED(c, "replace_val");
 
-    /* k that the bounded path and the k-slices do not take, as other entry points do */
+    /* k that the bounded path and the k-slices do not accept, and the other entry points do */
     const int32_t ks[] = {0, -1, MAX_K + 1, VOCAB, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
         c = good_call(sampler);
@@ -317,12 +317,12 @@ static void values(const nuc_sampler *sampler) {
     }
 }
 
-/* Each output at the place of each other array, whole and by its first or last element only. */
+/* Each output at the place of each other array: whole, and with only one element in common. */
 static void overlaps(const nuc_sampler *sampler) {
     for (int output = FIRST_OUTPUT; output < ARRAYS; output++) {
         for (int other = 0; other < ARRAYS; other++) {
             if (other == output) continue;
-            size_t bytes[ARRAYS]; /* what each array takes */
+            size_t bytes[ARRAYS]; /* the size of each array */
             for (int array = 0; array < ARRAYS; array++) {
                 const size_t wide = array == LOGITS || array == TOPK_LOGITS || array == PROBS;
                 bytes[array] = ROWS * (wide ? VOCAB : array >= INDICES_K ? MAX_K : array == RANDOM_WORDS ? 4 : 1) *
@@ -331,7 +331,7 @@ static void overlaps(const nuc_sampler *sampler) {
             unsigned char *const places[] = {pool.bytes[other], pool.bytes[other] + bytes[other] - 4,
                                              pool.bytes[other] - bytes[output] + 4};
             for (int i = 0; i < 3; i++) {
-                if (other == 0 && i == 2) continue; /* would lie before the pool */
+                if (other == 0 && i == 2) continue; /* would be before the pool */
                 call c = good_call(sampler);
                 if (other == RANDOM_WORDS) {
                     point(&c, SEED, NULL);
@@ -349,7 +349,7 @@ static void overlaps(const nuc_sampler *sampler) {
             }
         }
     }
-    /* Side by side is no overlap, and two inputs may be one array. */
+    /* Adjacent arrays do not overlap, and two inputs may be the same array. */
     call c = good_call(sampler);
     nuc_error error;
     point(&c, ROW_STATUS, pool.bytes[TOKENS] + ROWS * 4);
@@ -357,14 +357,35 @@ static void overlaps(const nuc_sampler *sampler) {
     point(&c, OFFSET, pool.bytes[SEED]);
     point(&c, MIN_P, pool.bytes[P]);
     CHECK_STATUS(NUC_OK, error, run(&c, 0, &error));
-    /* Between two rows of strided logits is still inside the array. */
+    /* The space between two rows of strided logits belongs to the array. */
     c = good_call(sampler);
     c.batch.row_stride = VOCAB + 8;
     point(&c, TOKENS, pool.bytes[LOGITS] + 4 * VOCAB);
     REFUSED(c, "tokens");
+
+    /* The nuc_error and the structs take part. */
+    for (int array = 0; array < ARRAYS; array++) {
+        if (array == RANDOM_WORDS) continue;
+        c = good_call(sampler);
+        nuc_error *const inside = (nuc_error *)(void *)pool.bytes[array];
+        CHECK(run(&c, 0, inside) == NUC_INVALID_ARGUMENT);
+        CHECK(inside->code == NUC_INVALID_ARGUMENT && strstr(inside->message, "nuc_error") != NULL);
+        CHECK_NAMES(*inside, names[array]);
+    }
+    for (int output = FIRST_OUTPUT; output < ARRAYS; output++) {
+        void *const places[] = {&c.batch, &c.options.stable, &c.debug.topk_indices_k};
+        const char *const structs[] = {"nuc_batch", "nuc_call_options", "nuc_debug_arrays"};
+        for (int i = 0; i < 3; i++) {
+            c = good_call(sampler);
+            point(&c, output, places[i]);
+            CHECK_STATUS(NUC_INVALID_ARGUMENT, error, run(&c, 0, &error));
+            CHECK_NAMES(error, names[output]);
+            CHECK_NAMES(error, structs[i]);
+        }
+    }
 }
 
-/* struct_size of every struct: too small, absurd, newer with zeros behind (taken) and with anything else (refused). */
+/* struct_size of every struct: too small, too large, newer with zeros at the end (accepted) or without (refused). */
 static void struct_sizes(const nuc_sampler *sampler) {
     const size_t wrong[] = {0, 1, 8, 4097, SIZE_MAX};
     call c;
@@ -389,12 +410,19 @@ static void struct_sizes(const nuc_sampler *sampler) {
     c.debug.struct_size--;
     REFUSED(c, "nuc_debug_arrays.struct_size");
 
+    /* A zeroed struct is not a request for stable = 0. */
+    c = good_call(sampler);
+    memset(&c.options, 0, sizeof c.options);
+    REFUSED(c, "nuc_call_options_init");
+    c.options.struct_size = sizeof c.options;
+    REFUSED(c, "nuc_call_options_init");
+
     struct { nuc_batch known; unsigned char more[40]; } batch;
     struct { nuc_call_options known; unsigned char more[40]; } options;
     struct { nuc_debug_arrays known; unsigned char more[40]; } debug;
     nuc_error error;
     c = good_call(sampler);
-    for (int newer = 0; newer < 4; newer++) { /* 0: all of them with zeros; else one of them without */
+    for (int newer = 0; newer < 4; newer++) { /* 0: zeros at the end of all; else not of one */
         memset(&batch, 0, sizeof batch);
         memset(&options, 0, sizeof options);
         memset(&debug, 0, sizeof debug);
@@ -408,8 +436,8 @@ static void struct_sizes(const nuc_sampler *sampler) {
         if (newer == 2) options.more[0] = 1;
         if (newer == 3) debug.more[20] = 1;
         memcpy(before, pool.bytes, sizeof before);
-        const nuc_status status = nuc_topk_topp_and_sample(sampler, &batch.known, &options.known, c.tokens, c.row_status,
-                                                           &debug.known, &error);
+        const nuc_status status = nuc_topk_topp_and_sample(sampler, &batch.known, &options.known, c.tokens,
+                                                           c.row_status, &debug.known, &error);
         if (newer == 0) {
             CHECK_STATUS(NUC_OK, error, status);
         } else {
@@ -453,9 +481,10 @@ static void creation(const char *program, const char *plugin) {
     CHECK_NAMES(error, "nuc_sampler_options");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_call_options_init(NULL, sizeof(nuc_call_options), &error));
     CHECK_NAMES(error, "nuc_call_options");
-    /* The first header's struct ended with num_threads. */
-    const size_t sizes[] = {0, 7, offsetof(nuc_sampler_options, program_dir) - 1, 4097, SIZE_MAX};
-    for (int i = 0; i < 5; i++) {
+    /* The first header's struct ended with num_threads. A size must not cut a field in half. */
+    const size_t cut = offsetof(nuc_sampler_options, program_dir) + 4;
+    const size_t sizes[] = {0, 7, offsetof(nuc_sampler_options, program_dir) - 1, cut, 78, 4097, SIZE_MAX};
+    for (int i = 0; i < 7; i++) {
         options = fresh_options();
         CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_options_init(&options, sizes[i], &error));
         CHECK_NAMES(error, "struct_size");
@@ -463,8 +492,8 @@ static void creation(const char *program, const char *plugin) {
         options.struct_size = sizes[i];
         CREATE_REFUSED(NUC_INVALID_ARGUMENT, "nuc_sampler_options.struct_size");
         nuc_call_options call_options = {77, 77, 0};
-        CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
-                     nuc_call_options_init(&call_options, i == 2 ? sizeof call_options - 1 : sizes[i], &error));
+        const size_t size = sizes[i] > 7 && sizes[i] < 4097 ? sizeof call_options - 1 : sizes[i];
+        CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_call_options_init(&call_options, size, &error));
         CHECK(call_options.struct_size == 77 && call_options.stable == 77);
     }
     const int32_t backends[] = {-1, 3, INT32_MAX};
@@ -493,7 +522,7 @@ static void creation(const char *program, const char *plugin) {
     options.device_index = 1; /* the built-in backend is one device */
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "device_index");
 
-    /* The client's options are checked on every backend. */
+    /* Client options are checked on every backend. */
     nuc_client_option option;
     memset(&option, 0, sizeof option);
     option.name = "name";
@@ -518,7 +547,7 @@ static void creation(const char *program, const char *plugin) {
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "client_options[0].type");
     options.num_client_options = SIZE_MAX;
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "num_client_options");
-    /* A string is looked at only where the type says that there is one. */
+    /* string_value is read only if the type is a string. */
     option.type = NUC_OPTION_INT64;
     option.string_value = (const char *)(uintptr_t)1;
     options.num_client_options = 1;
@@ -526,7 +555,7 @@ static void creation(const char *program, const char *plugin) {
     CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options, &sampler, &error));
     nuc_sampler_destroy(sampler, NULL);
 
-    /* Plugins that are none. */
+    /* Paths that are not plugins. */
     options = fresh_options();
     options.backend = NUC_BACKEND_PJRT;
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "plugin_path");
@@ -534,11 +563,12 @@ static void creation(const char *program, const char *plugin) {
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "plugin_path");
     options.plugin_path = "/nowhere/plugin.so";
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "/nowhere/plugin.so");
-    options.backend = NUC_BACKEND_AUTO; /* a plugin that is named is used, or it is an error */
+    options.backend = NUC_BACKEND_AUTO; /* a named plugin is used, or it is an error */
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "/nowhere/plugin.so");
     options.plugin_path = "\xff";
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "plugin_path");
-    options.plugin_path = NULL; /* the environment names one where the options do not; the built-in backend needs none */
+    /* The environment names a plugin if the options do not. The built-in backend needs none. */
+    options.plugin_path = NULL;
     CHECK(setenv("NUCLEUS_PJRT_PLUGIN", "/nowhere/else.so", 1) == 0);
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "/nowhere/else.so");
     options.backend = NUC_BACKEND_PJRT;
@@ -548,13 +578,13 @@ static void creation(const char *program, const char *plugin) {
     nuc_sampler_destroy(sampler, NULL);
     CHECK(unsetenv("NUCLEUS_PJRT_PLUGIN") == 0);
     options.backend = NUC_BACKEND_PJRT;
-    options.plugin_path = "include/nucleus.h"; /* text; the programs run in the repository's root */
+    options.plugin_path = "include/nucleus.h"; /* text; the tests run in the root of the repository */
     CREATE_REFUSED(NUC_PLUGIN_INVALID, "nucleus.h");
-    options.plugin_path = program; /* a program: nothing to load */
+    options.plugin_path = program; /* a program and not a library */
     CREATE_REFUSED(NUC_PLUGIN_INVALID, "test_arguments");
-    options.plugin_path = "/";
-    CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "folder");
-    char *const longest = malloc(10000); /* a message that must be cut, between two characters */
+    options.plugin_path = "tests/c";
+    CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "tests/c");
+    char *const longest = malloc(10000); /* the message must be cut, between two characters */
     for (int i = 0; i + 1 < 10000; i++) longest[i] = i % 2 ? '\xa4' : '\xc3';
     longest[9998] = '\0';
     options.plugin_path = longest;
@@ -655,7 +685,7 @@ int main(int argc, char **argv) {
     creation(argv[0], plugin);
     prewarm(sampler);
     getters(sampler);
-    accepted_calls(sampler); /* the handle has taken no harm */
+    accepted_calls(sampler); /* the sampler still works */
     nuc_sampler_destroy(sampler, NULL);
     return report();
 }

@@ -1,4 +1,4 @@
-/* Versions, status strings, a sampler's life, the getters, and answers that are known beforehand. */
+/* Versions, status strings, creation and destruction, the getters, and batches whose results are known. */
 #include <fenv.h>
 #include "check.h"
 
@@ -14,7 +14,9 @@ static void versions(void) {
     CHECK(strcmp(nuc_status_string(NUC_PLUGIN_VERSION), "NUC_PLUGIN_VERSION") == 0);
     CHECK(strcmp(nuc_status_string(NUC_DEVICE_ERROR), "NUC_DEVICE_ERROR") == 0);
     CHECK(strcmp(nuc_status_string(NUC_INTERNAL), "NUC_INTERNAL") == 0);
-    CHECK(strcmp(nuc_status_string(7), "unknown status") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_OUT_OF_MEMORY), "NUC_OUT_OF_MEMORY") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_IO_ERROR), "NUC_IO_ERROR") == 0);
+    CHECK(strcmp(nuc_status_string(9), "unknown status") == 0);
     CHECK(strcmp(nuc_status_string(-1), "unknown status") == 0);
     CHECK(strcmp(nuc_status_string(INT32_MIN), "unknown status") == 0);
 }
@@ -36,8 +38,8 @@ static void defaults(void) {
     CHECK(nuc_call_options_init(&call, sizeof call, NULL) == NUC_OK);
 }
 
-/* A sampler with all defaults, and many at a time. Without NUCLEUS_PJRT_PLUGIN, the default is built in. */
-static void lives(void) {
+/* Several samplers at the same time, with all defaults. NUCLEUS_PJRT_PLUGIN is not set, so they are built-in. */
+static void create_and_destroy(void) {
     nuc_error error;
     nuc_sampler *samplers[3] = {NULL, NULL, NULL};
     for (int i = 0; i < 3; i++) {
@@ -86,7 +88,7 @@ static void getters(const nuc_sampler *sampler, int has_plugin) {
 
 enum { ROWS = 4, VOCAB = 6 };
 static const float logits[ROWS][VOCAB] = {
-    {0.5f, 3.0f, -2.0f, 2.5f, 3.0f, 0.0f}, /* two equal maxima: the lower index counts */
+    {0.5f, 3.0f, -2.0f, 2.5f, 3.0f, 0.0f}, /* two equal maxima: the lower index wins */
     {-1.0f, -2.0f, -3.0f, -4.0f, -5.0f, -0.5f},
     {9.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f},
     {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f},
@@ -104,13 +106,13 @@ static nuc_batch whole_batch(void) {
     return batch;
 }
 
-static void known_answers(const nuc_sampler *sampler, int has_plugin) {
+static void known_results(const nuc_sampler *sampler, int has_plugin) {
     nuc_error error;
     int32_t tokens[ROWS];
     uint32_t status[ROWS];
     nuc_batch batch = whole_batch();
 
-    /* Temperature 0, k = 1 (row 0's tie is cut by index), and p = 0 on rows without a tie: the maximum. */
+    /* Temperature 0, k = 1, and p = 0 on rows without a tie: the maximum. */
     const float zero[ROWS] = {0, 0, 0, 0};
     const int32_t one[ROWS] = {1, 1, 1, 1};
     for (int way = 0; way < 3; way++) {
@@ -132,7 +134,7 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
         }
     }
 
-    /* Words that are all zero draw the first entry that was kept. */
+    /* Random words of zero draw the first entry that was kept. */
     const uint32_t words[ROWS][4] = {{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}};
     const int32_t two[ROWS] = {2, 2, 2, 2};
     batch = whole_batch();
@@ -141,7 +143,7 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK(tokens[0] == 1 && tokens[1] == 0 && tokens[2] == 0 && tokens[3] == 0);
 
-    /* Six equal weights of 2^24 - 1: the number r = U mod total falls into entry r / weight. */
+    /* Six equal weights of 2^24 - 1: r = U mod total draws the entry r / weight. */
     for (uint32_t entry = 0; entry < VOCAB; entry++) {
         for (int last = 0; last < 2; last++) {
             const uint32_t r = entry * 16777215u + (last ? 16777214u : 0u);
@@ -155,7 +157,7 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
         }
     }
 
-    /* The same seed and offset draw the same; over 64 offsets an even row draws every entry. */
+    /* The same seed and offset draw the same token. Over 64 offsets a row of equal logits draws every entry. */
     int seen[VOCAB] = {0};
     for (uint64_t step = 0; step < 64; step++) {
         int32_t again[ROWS];
@@ -170,7 +172,7 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
     }
     for (int i = 0; i < VOCAB; i++) CHECK(seen[i] > 0);
 
-    /* Rows without a candidate, and with a NaN. */
+    /* Rows without a candidate, and rows with a NaN. */
     const float not_a_number = strtof("nan", NULL), infinity = strtof("inf", NULL);
     const float odd[3][2] = {{-infinity, -infinity}, {not_a_number, 1.0f}, {not_a_number, -infinity}};
     batch = whole_batch();
@@ -182,7 +184,7 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
     CHECK(status[0] == NUC_ROW_NO_CANDIDATE && status[1] == NUC_ROW_HAD_NAN);
     CHECK(status[2] == (NUC_ROW_NO_CANDIDATE | NUC_ROW_HAD_NAN));
 
-    /* No row: nothing to do, nothing written. */
+    /* No rows: the call succeeds and writes nothing. */
     batch = whole_batch();
     batch.batch = 0;
     batch.logits = NULL;
@@ -213,8 +215,8 @@ static void known_answers(const nuc_sampler *sampler, int has_plugin) {
     CHECK(after.compiles == before.compiles && after.hits == before.hits + (has_plugin ? 1 : 0));
 }
 
-/* The caller's rounding mode changes no bit, and is the caller's again after the call. Rows short enough to run on the
- * calling thread, and a batch large enough for others. */
+/* The caller's rounding mode changes no bit of the results, and the call restores it. One row runs on the calling
+ * thread, and a batch is large enough for other threads. */
 static void rounding_modes(nuc_sampler *sampler) {
     enum { ROWS = 64, WIDE = 3000 };
     const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
@@ -261,15 +263,49 @@ static void rounding_modes(nuc_sampler *sampler) {
     free(temperature);
 }
 
+/* A call leaves the caller's exception flags as they were: none of its own is added, none of the caller's is lost. */
+static void exception_flags(const nuc_sampler *sampler) {
+    nuc_status (*const entries[2])(const nuc_sampler *, const nuc_batch *, const nuc_call_options *, int32_t *,
+                                   uint32_t *, const nuc_debug_arrays *, nuc_error *) = {
+        nuc_topk_topp_and_sample, nuc_reference_topk_topp_and_sample};
+    const float temperature[ROWS] = {0.7f, 0.3f, 1.1f, 1e-4f}, p[ROWS] = {0.9f, 0.8f, 0.7f, 0.6f};
+    nuc_error error;
+    int32_t tokens[ROWS];
+    nuc_batch batch = whole_batch();
+    batch.temperature = temperature;
+    batch.p = p;
+    for (int entry = 0; entry < 2; entry++) {
+        feclearexcept(FE_ALL_EXCEPT);
+        nuc_status status = entries[entry](sampler, &batch, NULL, tokens, NULL, NULL, &error);
+        const int added = fetestexcept(FE_ALL_EXCEPT);
+        CHECK_STATUS(NUC_OK, error, status);
+        CHECK(added == 0);
+        feraiseexcept(FE_DIVBYZERO | FE_INVALID);
+        const int raised = fetestexcept(FE_ALL_EXCEPT); /* 0 under valgrind, which has no exception flags */
+        status = entries[entry](sampler, &batch, NULL, tokens, NULL, NULL, &error);
+        const int kept = fetestexcept(FE_ALL_EXCEPT);
+        feclearexcept(FE_ALL_EXCEPT);
+        CHECK_STATUS(NUC_OK, error, status);
+        CHECK(kept == raised);
+        feraiseexcept(FE_DIVBYZERO);
+        const int before = fetestexcept(FE_ALL_EXCEPT);
+        status = nuc_prewarm(NULL, NULL, &error);
+        CHECK(fetestexcept(FE_ALL_EXCEPT) == before);
+        CHECK_STATUS(NUC_INVALID_ARGUMENT, error, status);
+        feclearexcept(FE_ALL_EXCEPT);
+    }
+}
+
 int main(int argc, char **argv) {
     const char *plugin = argc > 1 ? argv[1] : NULL;
     versions();
     defaults();
-    lives();
+    create_and_destroy();
     nuc_sampler *sampler = make_sampler(plugin, 128);
     getters(sampler, plugin != NULL);
-    known_answers(sampler, plugin != NULL);
+    known_results(sampler, plugin != NULL);
     rounding_modes(sampler);
+    exception_flags(sampler);
     nuc_error error;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     return report();

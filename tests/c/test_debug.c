@@ -1,6 +1,6 @@
 /*
- * Every entry point against the reference, in every array, on rows of all kinds, types and strides, and with every
- * combination of arrays that are wanted and arrays that are not.
+ * Compares every entry point with the reference, in every array, on rows of all kinds and types, with a row stride, and
+ * with every combination of wanted arrays.
  */
 #include "check.h"
 
@@ -19,10 +19,10 @@ typedef struct answers {
     int32_t indices_k[ROWS * MAX_K];
     unsigned char topk_logits_k[ROWS * MAX_K * 4];
     int32_t probs_k[ROWS * MAX_K];
-    unsigned char guard[64]; /* nothing writes behind the arrays */
+    unsigned char guard[64]; /* must not be written */
 } answers;
 
-/* The debug fields in the order of the struct: where each lies in `answers`, and its bytes with f32 logits. */
+/* The debug fields in the order of the struct: the place of each in `answers`, and its size with f32 logits. */
 static const struct {
     size_t at, bytes;
     int typed;
@@ -44,7 +44,7 @@ typedef nuc_status entry_point(const nuc_sampler *, const nuc_batch *, const nuc
 static entry_point *const entries[4] = {nuc_topk_topp_and_sample, nuc_arbitrary_topk_topp_and_sample,
                                         nuc_bounded_topk_topp_and_sample, nuc_reference_topk_topp_and_sample};
 
-/* Runs an entry point on poisoned memory, asking for the fields whose bits are set. */
+/* Runs an entry point on poisoned memory. The bits of `wanted` are the fields to ask for. */
 static void run(entry_point *entry, const nuc_sampler *sampler, const nuc_batch *batch, const nuc_call_options *options,
                 int wanted, answers *out) {
     memset(out, 0xa5, sizeof *out);
@@ -67,7 +67,7 @@ static void run(entry_point *entry, const nuc_sampler *sampler, const nuc_batch 
                  entry(sampler, batch, options, out->tokens, out->row_status, wanted ? &debug : NULL, &error));
 }
 
-/* Byte for byte: the wanted fields are those of `want`, and all else is as poisoned. */
+/* Compares every byte: the wanted fields equal those of `want`, and everything else is still poisoned. */
 static void compare(const answers *got, const answers *want, int wanted, const char *context) {
     answers expected;
     memset(&expected, 0xa5, sizeof expected);
@@ -93,7 +93,8 @@ static void put(int dtype, size_t at, uint32_t f32, uint16_t bf16, uint16_t f16)
     else logits.halves[at] = dtype == NUC_DTYPE_BF16 ? bf16 : f16;
 }
 
-/* Rows: values of both signs; many ties; with NaNs; with infinities; all -inf; all NaN. NaN between the rows. */
+/* Fills the rows: 0 has values of both signs, 1 many ties, 2 NaNs, 3 infinities, 4 only -inf, 5 only NaN. The elements
+ * between rows are NaN. */
 static void fill(int dtype, uint64_t seed) {
     for (size_t i = 0; i < ROWS * STRIDE; i++) put(dtype, i, 0x7fc00001u, 0x7fc1, 0x7e01);
     for (int row = 0; row < ROWS; row++) {
@@ -154,16 +155,16 @@ int main(int argc, char **argv) {
                 options.stable = stable;
                 options.replace_val = round % 2 ? -1e12f : 0.1f;
                 for (int entry = 0; entry < 3; entry++) {
-                    /* the bounded path needs small k, the k-slices too, the arbitrary path has no k-slices */
+                    /* the bounded path and the k-slices need a small k; the arbitrary path has no k-slices */
                     for (int bounded = 0; bounded < 2; bounded++) {
                         if (entry == 2 && !bounded) continue;
                         const int wanted = bounded && entry != 1 ? ALL : ALL & ~SLICES;
                         batch.k = bounded ? small_k : any_k;
-                        snprintf(context, sizeof context, "dtype %d, round %d, stable %d, entry %d, bounded k %d", dtype,
-                                 round, stable, entry, bounded);
+                        snprintf(context, sizeof context, "dtype %d, round %d, stable %d, entry %d, bounded k %d",
+                                 dtype, round, stable, entry, bounded);
                         run(entries[3], sampler, &batch, &options, wanted, &want);
                         run(entries[entry], sampler, &batch, &options, wanted, &got);
-                        if (dtype != NUC_DTYPE_F32) { /* half the bytes; the rest stays as poisoned in both */
+                        if (dtype != NUC_DTYPE_F32) { /* half the size; the rest stays poisoned in both */
                             CHECK(got.topk_logits[ROWS * VOCAB * 2] == 0xa5);
                         }
                         compare(&got, &want, wanted, context);
@@ -181,7 +182,7 @@ int main(int argc, char **argv) {
                 }
             }
 
-            /* Every combination of wanted fields. On a plugin each set of wide arrays is a compile: fewer of them. */
+            /* Every combination of wanted fields. On a plugin each set of wide arrays needs a compilation, so fewer. */
             if (round > 0 || (plugin && dtype != NUC_DTYPE_F32)) continue;
             options.stable = 1;
             batch.k = small_k;

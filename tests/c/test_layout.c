@@ -1,6 +1,6 @@
 /*
- * The layout of version 1 of the ABI, written down a second time: what is compiled against it must go on working.
- * Also callers of another age: with shorter structs (none is valid in version 1) and with longer ones.
+ * The layout of version 1 of the ABI, written a second time: programs that were compiled with it must keep working.
+ * Also callers of older and newer versions of the header, whose structs are shorter and longer.
  */
 #include "check.h"
 
@@ -8,7 +8,7 @@
 
 #define FIELD(type, field, offset) CHECK(offsetof(type, field) == (offset))
 
-/* As a caller of a later version has it. */
+/* The struct of a caller with a newer header. */
 typedef struct later_batch {
     nuc_batch known;
     const void *something_new;
@@ -109,6 +109,7 @@ static void layout(void) {
 static void numbers(void) {
     CHECK(NUC_OK == 0 && NUC_INVALID_ARGUMENT == 1 && NUC_PLUGIN_NOT_FOUND == 2 && NUC_PLUGIN_INVALID == 3);
     CHECK(NUC_PLUGIN_VERSION == 4 && NUC_DEVICE_ERROR == 5 && NUC_INTERNAL == 6);
+    CHECK(NUC_OUT_OF_MEMORY == 7 && NUC_IO_ERROR == 8);
     CHECK(NUC_DTYPE_F32 == 0 && NUC_DTYPE_BF16 == 1 && NUC_DTYPE_F16 == 2);
     CHECK(NUC_BACKEND_AUTO == 0 && NUC_BACKEND_BUILTIN == 1 && NUC_BACKEND_PJRT == 2);
     CHECK(NUC_OPTION_STRING == 0 && NUC_OPTION_INT64 == 1 && NUC_OPTION_FLOAT == 2 && NUC_OPTION_BOOL == 3);
@@ -117,9 +118,9 @@ static void numbers(void) {
     CHECK(NUC_WIDE_TOPK_LOGITS == 1 && NUC_WIDE_PROBS == 2 && NUC_WIDE_K_SLICES == 4);
 }
 
-static void other_ages(const char *plugin) {
+static void other_versions(const char *plugin) {
     nuc_error error;
-    /* A later caller's options: the init function zeroes what this library does not know. */
+    /* Options of a newer header: the init function sets the unknown part to zero. */
     struct { nuc_sampler_options known; size_t more[2]; } options;
     memset(&options, 0xa5, sizeof options);
     CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options.known, sizeof options, &error));
@@ -129,10 +130,11 @@ static void other_ages(const char *plugin) {
     nuc_sampler *sampler = NULL;
     if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options.known, &sampler, &error))) return;
 
-    /* A caller of the first header, whose options ended before program_dir. */
+    /* Options of the first header, which ended before program_dir. */
     nuc_sampler *older = NULL;
     memset(&options, 0xa5, sizeof options);
-    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options.known, offsetof(nuc_sampler_options, program_dir), &error));
+    CHECK_STATUS(NUC_OK, error,
+                 nuc_sampler_options_init(&options.known, offsetof(nuc_sampler_options, program_dir), &error));
     CHECK(options.known.struct_size == 64 && options.known.program_dir != NULL);
     options.known.backend = NUC_BACKEND_BUILTIN;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options.known, &older, &error));
@@ -158,13 +160,13 @@ static void other_ages(const char *plugin) {
     CHECK_NAMES(error, "newer library");
     CHECK(token == 77);
     batch.something_new = NULL;
-    batch.known.struct_size = offsetof(nuc_batch, offset); /* shorter than the first version */
+    batch.known.struct_size = offsetof(nuc_batch, offset); /* shorter than in the first version */
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
                  nuc_topk_topp_and_sample(sampler, &batch.known, NULL, &token, NULL, NULL, &error));
     CHECK_NAMES(error, "struct_size");
     CHECK(token == 77);
 
-    /* What a getter does not know of a later struct, it leaves alone. */
+    /* A getter does not change the part of a newer struct that it does not know. */
     struct { nuc_sampler_info known; size_t more; } info;
     memset(&info, 0, sizeof info);
     info.known.struct_size = sizeof info;
@@ -182,6 +184,6 @@ static void other_ages(const char *plugin) {
 int main(int argc, char **argv) {
     layout();
     numbers();
-    other_ages(argc > 1 ? argv[1] : NULL);
+    other_versions(argc > 1 ? argv[1] : NULL);
     return report();
 }

@@ -1,4 +1,4 @@
-/* Eight threads on one sampler, with different shapes at once: each answer is the one that one thread alone gets. */
+/* Eight threads use one sampler with different shapes at the same time. Each result equals that of a single thread. */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
 
@@ -48,7 +48,7 @@ static void make_problems(void) {
     }
 }
 
-/* Returns how many answers were wrong. */
+/* Compares results in a loop; returns null if all were right. */
 static void *hammer(void *argument) {
     const int first = *(const int *)argument;
     long wrong = 0;
@@ -104,7 +104,7 @@ int main(int argc, char **argv) {
     }
     pthread_barrier_destroy(&barrier);
 
-    /* Whoever asks first compiles; nobody compiles again. */
+    /* The first thread that needs a program compiles it; no thread compiles it again. */
     nuc_error error;
     nuc_sampler_stats stats;
     stats.struct_size = sizeof stats;

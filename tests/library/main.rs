@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod abi;
 mod agreement;
 mod bad_plugins;
 mod builtin_backend;

@@ -1,0 +1,70 @@
+/* Runs parts of a test in a child process, to see what it prints and how it ends. Include it after check.h. */
+#ifndef CHILD_H
+#define CHILD_H
+
+#include <signal.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+typedef struct child_outcome {
+    int status;          /* of waitpid */
+    char errors[4096];   /* what it wrote to standard error, NUL-terminated */
+} child_outcome;
+
+/*
+ * Runs `body` in a child process and waits for its end, at most two minutes. Checks of the child count there; the child
+ * exits with 0 if all of them held.
+ */
+static inline child_outcome run_child(void (*body)(void *), void *argument) {
+    child_outcome outcome;
+    int ends[2];
+    memset(&outcome, 0, sizeof outcome);
+    outcome.status = -1;
+    fflush(NULL);
+    if (!CHECK(pipe(ends) == 0)) return outcome;
+    const pid_t child = fork();
+    if (!CHECK(child >= 0)) return outcome;
+    if (child == 0) {
+        alarm(120);
+        dup2(ends[1], STDERR_FILENO);
+        close(ends[0]);
+        close(ends[1]);
+        failures = 0;
+        body(argument);
+        fflush(NULL);
+        _exit(failures != 0);
+    }
+    close(ends[1]);
+    size_t used = 0;
+    char more[512];
+    ssize_t got;
+    while ((got = read(ends[0], more, sizeof more)) > 0) {
+        for (ssize_t i = 0; i < got; i++) {
+            if (used + 1 < sizeof outcome.errors) outcome.errors[used++] = more[i];
+        }
+    }
+    close(ends[0]);
+    CHECK(waitpid(child, &outcome.status, 0) == child);
+    return outcome;
+}
+
+/* Checks that a child exited with 0, and prints what it said if it did not. */
+static inline int check_child(const child_outcome *outcome, const char *name) {
+    const int held = CHECK(WIFEXITED(outcome->status) && WEXITSTATUS(outcome->status) == 0);
+    if (!held) {
+        fprintf(stderr, "    %s: %s %d: %s\n", name, WIFSIGNALED(outcome->status) ? "signal" : "exit status",
+                WIFSIGNALED(outcome->status) ? WTERMSIG(outcome->status) : WEXITSTATUS(outcome->status),
+                outcome->errors);
+    }
+    return held;
+}
+
+/* Checks that a child exited with 0 and wrote nothing to standard error. */
+static inline void check_silent_child(const child_outcome *outcome, const char *name) {
+    if (check_child(outcome, name) && !CHECK(outcome->errors[0] == '\0')) {
+        fprintf(stderr, "    %s printed: %s\n", name, outcome->errors);
+    }
+}
+
+#endif

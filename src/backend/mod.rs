@@ -1,12 +1,12 @@
-//! The two backends: the host's own cores, and any device behind a PJRT plugin.
+//! The two backends: SIMD code on the processors of this host, and the device of a PJRT plugin.
 
 pub mod builtin;
 pub mod pjrt;
 
-/// One device that a sampler could use.
+/// A device that a sampler can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
-    /// The plugin's global id.
+    /// The plugin's global id of the device.
     pub id: i32,
     /// The plugin's name for this kind of device.
     pub kind: String,

@@ -142,6 +142,11 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         self.lock().hit(key)
     }
 
+    /// Whether a thread makes the program now.
+    pub fn is_in_flight(&self, key: &K) -> bool {
+        self.lock().in_flight.contains_key(key)
+    }
+
     /// The program for `key`. `make` makes it if neither the cache nor another thread does. Threads that ask for one key
     /// at the same time wait for one attempt and share its outcome; threads that ask for other keys do not wait. A
     /// failure is not remembered: the next lookup tries again.

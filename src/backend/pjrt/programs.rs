@@ -79,7 +79,6 @@ impl Programs {
         if let Some(program) = self.cache.get(spec) {
             return Ok(program);
         }
-        log::debug!("{} is not in the cache", spec.name());
         let mut events = Events::default();
         let found = self
             .cache
@@ -104,7 +103,7 @@ impl Programs {
     }
 
     /// Makes every program that is not in the cache, and pins all of them. On an error the programs that were made stay,
-    /// pinned.
+    /// pinned. A call from the log callback may return before the program that is being made then is done.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
             Error::argument(format!(
@@ -118,8 +117,10 @@ impl Programs {
             ))
         })?;
         if program_cache::is_maker() {
-            // Called from the log callback during a compile: other threads could wait for that compile.
-            return specs.iter().try_for_each(|spec| self.get(spec).map(drop));
+            // The log callback called this during a compile. Other threads could wait for that compile. Making once
+            // more what is being made would compile, log and call back without end.
+            let mut to_make = specs.iter().filter(|spec| !self.cache.is_in_flight(spec));
+            return to_make.try_for_each(|spec| self.get(spec).map(drop));
         }
         parallel::for_each(specs, |spec| self.get(spec).map(drop))
     }

@@ -368,7 +368,7 @@ mod tests {
         let dir = directory.of(System { device_cores: Some(2), ..system() });
         dir.write(&spec(), TEXT, None, b"program").unwrap();
         let near_miss = directory.of(system()).near_miss(&spec()).unwrap();
-        assert!(near_miss.contains("devices of 2 core(s)"), "{near_miss}");
+        assert!(near_miss.contains("another number of cores per device: 2; here: 1"), "{near_miss}");
     }
 
     #[test]

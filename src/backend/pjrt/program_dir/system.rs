@@ -100,47 +100,35 @@ impl System {
 
     /// The first difference, in words, that keeps a program for `other` from running here.
     pub(super) fn difference(&self, other: &System) -> Option<String> {
-        let show = |version: &str| version.replace('\n', ", ");
-        let cores = |cores: Option<usize>| cores.map_or("unknown".to_owned(), |cores| cores.to_string());
-        if self.platform != other.platform {
-            return Some(format!("platform {:?}, and this is {:?}", other.platform, self.platform));
-        }
-        if self.plugin != other.plugin {
-            let (theirs, ours) = (show(&other.platform_version), show(&self.platform_version));
-            return Some(format!(
-                "another build of the plugin ({theirs}; {}), and this one is ({ours}; {})",
-                other.plugin, self.plugin
-            ));
-        }
-        if self.device_kind != other.device_kind {
-            return Some(format!("device {:?}, and this is {:?}", other.device_kind, self.device_kind));
-        }
-        if self.device_cores != other.device_cores {
-            let (theirs, ours) = (cores(other.device_cores), cores(self.device_cores));
-            return Some(format!("devices of {theirs} core(s), and these have {ours}"));
-        }
-        if self.num_devices != other.num_devices {
-            let (theirs, ours) = (other.num_devices, self.num_devices);
-            return Some(format!("a topology of {theirs} device(s), and this one has {ours}"));
-        }
-        if self.extents != other.extents {
-            let (theirs, ours) = (&other.extents, &self.extents);
-            return Some(format!("a topology of extents {theirs:?}, and this one has {ours:?}"));
-        }
-        if self.processor != other.processor {
-            let show = |processor: &Option<String>| processor.clone().unwrap_or_default();
-            let (theirs, ours) = (show(&other.processor), show(&self.processor));
-            return Some(format!("another processor ({theirs}), and this is ({ours})"));
-        }
-        if self.flags != other.flags {
-            let show = |flags: &[String]| match flags {
-                [] => "none".to_owned(),
-                _ => flags.join(" "),
-            };
-            let (theirs, ours) = (show(&other.flags), show(&self.flags));
-            return Some(format!("compiler flags in the environment: {theirs}; here: {ours}"));
-        }
-        None
+        type Show<'a> = &'a dyn Fn(&System) -> String;
+        let parts: [(bool, &str, Show<'_>); 8] = [
+            (self.platform != other.platform, "platform", &|system| system.platform.clone()),
+            (self.plugin != other.plugin, "build of the plugin", &|system| {
+                format!("{} ({})", system.plugin, system.platform_version.replace('\n', ", "))
+            }),
+            (self.device_kind != other.device_kind, "kind of device", &|system| system.device_kind.clone()),
+            (self.device_cores != other.device_cores, "number of cores per device", &|system| {
+                system.device_cores.map_or("unknown".to_owned(), |cores| cores.to_string())
+            }),
+            (self.num_devices != other.num_devices, "number of devices", &|system| {
+                system.num_devices.to_string()
+            }),
+            (self.extents != other.extents, "arrangement of devices", &|system| {
+                format!("{:?}", system.extents)
+            }),
+            (self.processor != other.processor, "processor", &|system| {
+                system.processor.clone().unwrap_or("unknown".to_owned())
+            }),
+            (self.flags != other.flags, "set of compiler flags in the environment", &|system| {
+                if system.flags.is_empty() {
+                    "none".to_owned()
+                } else {
+                    system.flags.join(" ")
+                }
+            }),
+        ];
+        let (_, name, show) = parts.into_iter().find(|(differs, ..)| *differs)?;
+        Some(format!("another {name}: {}; here: {}", show(other), show(self)))
     }
 
     /// The hash at the end of a file's name, for a program with this text.

@@ -1,4 +1,5 @@
-# What this repository can do; `make` lists it. Everything can be run again, and offline once it has run.
+# Everything this repository can do. `make` lists the targets. Each target can be repeated, and works offline after its
+# first run.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
@@ -17,23 +18,22 @@ LINK := -L$(TARGET)/release -lnucleus -Wl,-rpath,$(TARGET)/release
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
 deps: ## install the Debian packages that are missing
 	@scripts/install-deps.sh
 
 .PHONY: plugins
-plugins: ## download the PJRT plugins that the tests and the demo use
+plugins: ## download the PJRT plugins for the tests and the demo
 	@scripts/fetch-plugins.sh
 
 .PHONY: interpreter
-interpreter: ## make the environment of the TPU programs' interpreter, and test it
+interpreter: ## create the Python environment of the interpreter for TPU programs
 	@scripts/fetch-interpreter.sh
-	@cd tests/tpu && ../../.cache/interpreter/bin/python -m unittest discover --start-directory interpreter --top-level-directory .
 
 .PHONY: build
-build: deps ## build target/release/libnucleus.so and .a, and the command nucleus
+build: deps ## build the shared library, the static library and the command, in target/release
 	cargo build --release --locked --workspace
 
 .PHONY: examples
@@ -48,34 +48,41 @@ $(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h | build
 	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
 .PHONY: demo
-demo: deps build examples plugins ## generate text on two backends and compare
-	@echo; echo "=== the built-in backend"; $(BIN)/generate --output $(BIN)/builtin.txt
-	@echo; echo "=== the PJRT plugin $(PLUGIN)"; $(BIN)/generate --plugin $(PLUGIN) --output $(BIN)/plugin.txt
+demo: deps build examples plugins ## generate text on two backends and compare it
+	@echo; echo "=== built-in backend"; $(BIN)/generate --output $(BIN)/builtin.txt
+	@echo; echo "=== PJRT plugin $(PLUGIN)"; $(BIN)/generate --plugin $(PLUGIN) --output $(BIN)/plugin.txt
 	@$(BIN)/generate --slots 1 --output $(BIN)/alone.txt >/dev/null
 	@echo; cmp $(BIN)/builtin.txt $(BIN)/plugin.txt && echo "built-in and plugin: identical"
 	@cmp $(BIN)/builtin.txt $(BIN)/alone.txt && echo "in a shared batch and alone: identical"
 
 .PHONY: test
-test: deps plugins interpreter examples ## run every test: Rust, TPU kernels in an interpreter, C, exported symbols, header
-	cargo test --locked --workspace --no-fail-fast
-	@tests/c/run.sh
+test: deps plugins interpreter ## build and run the tests: Rust, TPU kernels in the interpreter, C; prints the time of each part
+	@scripts/run_tests.py
+
+.PHONY: test-full
+test-full: deps plugins interpreter ## the same without thinning, with debug assertions and overflow checks: about an hour
+	@scripts/run_tests.py --full
 
 .PHONY: test-tpu-full
-test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 puts it in docs/tpu.md
-	NUCLEUS_TPU_FULL=1 cargo test --locked --test tpu grid:: -- --nocapture
+test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 updates docs/tpu.md
+	NUCLEUS_TPU_FULL=1 cargo test --release --locked --workspace --test tpu grid:: -- --nocapture
+
+.PHONY: test-tsan
+test-tsan: deps ## run the thread tests under ThreadSanitizer, with an instrumented standard library
+	@scripts/test-tsan.sh
 
 .PHONY: tpu-table
-tpu-table: build plugins interpreter ## count the TPU kernels' cycles, for the table in docs/tpu.md: ten minutes
-	cargo run --locked --example tpu_cases -- $(TARGET)/tpu-table
+tpu-table: build plugins interpreter ## count the cycles of the TPU kernels for the table in docs/tpu.md: ten minutes
+	cargo run --release --locked --example tpu_cases -- $(TARGET)/tpu-table
 	python3 scripts/tpu_table.py $(TARGET)/release/nucleus .cache/plugins/libtpu.so $(TARGET)/tpu-table
 	@rm -rf $(TARGET)/tpu-table
 
 .PHONY: check-tpu
-check-tpu: deps plugins interpreter ## on a TPU host: what only a TPU can show (docs/hardware-checklist.md)
-	cargo test --release --locked --test hardware -- --nocapture --test-threads=1
+check-tpu: deps plugins interpreter ## on a TPU host: the checks that need a TPU (docs/hardware-checklist.md)
+	cargo test --release --locked --workspace --test hardware -- --nocapture --test-threads=1
 
 .PHONY: bench
-bench: deps ## measure; one JSON object a line, also in target/bench.jsonl; draws docs/bench.png
+bench: deps ## run the benchmarks; one JSON object per line, also in target/bench.jsonl; draws docs/bench.png
 	cargo bench --locked --bench sampling | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
@@ -89,15 +96,29 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 
 .PHONY: header
 header: deps ## regenerate include/nucleus.h from the Rust sources
-	NUCLEUS_UPDATE_HEADER=1 cargo test --locked --test library header::
+	NUCLEUS_UPDATE_HEADER=1 cargo test --release --locked --workspace --test library header::
 
+# The release profile, so that build scripts and procedural macros compile once for lint, doc, check-aarch64 and test.
 .PHONY: lint
-lint: deps ## check the format, and clippy without a warning
+lint: deps ## check the format, and run clippy with warnings as errors
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+
+.PHONY: doc
+doc: deps ## build the documentation of the Rust crates with warnings as errors
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
+
+.PHONY: deny
+deny: ## check the licences, sources and versions of the dependencies (deny.toml)
+	@scripts/fetch-cargo-deny.sh
+	.cache/cargo-deny/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+
+.PHONY: check-aarch64
+check-aarch64: deps ## type-check the library and the command for 64-bit Arm
+	@scripts/check-aarch64.sh
 
 .PHONY: install
-install: build ## install under PREFIX (/usr/local), below DESTDIR if set
+install: build ## install under PREFIX (/usr/local), below DESTDIR if it is set
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
 	install -m 644 include/nucleus.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
@@ -106,5 +127,5 @@ install: build ## install under PREFIX (/usr/local), below DESTDIR if set
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' scripts/nucleus.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/nucleus.pc
 
 .PHONY: clean
-clean: ## remove what was built (downloads in .cache stay)
+clean: ## remove build results; downloads in .cache stay
 	cargo clean

@@ -1,11 +1,11 @@
-//! Compares a PJRT plugin with the built-in backend: every output array, bit for bit, over every class of row.
+//! Compares a PJRT plugin with the built-in backend: every output array, bit for bit, for every class of row.
 //!
 //! ```text
 //! cargo run --release --example agreement -- PLUGIN.so [--rounds N] [--option NAME=VALUE]...
 //! ```
 //!
-//! Prints one line per shape and a summary; ends with status 1 where anything differs. Options are passed to the
-//! plugin's client: `true`/`false`, whole numbers, numbers with a point, else strings.
+//! Prints one line per shape and a summary. Exits with status 1 if any value differs. An option goes to the plugin's
+//! client: as a boolean if it is `true` or `false`, as an integer or a float if it is a number, otherwise as a string.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -65,7 +65,7 @@ fn main() {
             let problem = shape.problem(&mut rng);
             let got = sample(&device, shape.entry, &problem, shape.ask);
             for entry in [Entry::Automatic, Entry::Reference] {
-                // The sorted reference takes seconds on long rows; once a shape is enough.
+                // The sorted reference takes seconds for long rows, so it runs once per shape.
                 if entry == Entry::Automatic || round == 0 {
                     let want = sample(&reference, entry, &problem, shape.ask);
                     let found = compare(&problem, &got, &want);

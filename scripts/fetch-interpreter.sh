@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes .cache/interpreter/, the Python environment of the interpreter in tests/tpu/: the MLIR parser of jaxlib, and
-# NumPy. Needs the network on the first run only, and Python 3.11 to 3.13.
+# Creates .cache/interpreter/, the Python environment of the interpreter in tests/tpu/: NumPy, and jaxlib for its MLIR
+# parser. Needs Python 3.11 to 3.13, and the network on the first run only.
 set -eu
 
 cd "$(dirname "$0")/.."
-folder=.cache/interpreter
+directory=.cache/interpreter
 mkdir -p .cache
 
 command -v python3 >/dev/null || { echo "fetch-interpreter: python3 is missing; run scripts/install-deps.sh" >&2; exit 1; }
@@ -13,7 +13,7 @@ work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# Wheels for Python 3.11, 3.12 and 3.13, on x86-64 and then on 64-bit ARM.
+# Wheels for Python 3.11, 3.12 and 3.13: three for x86-64, then three for 64-bit Arm.
 wanted=$(cat <<'REQUIREMENTS'
 jaxlib==0.10.2 \
     --hash=sha256:1faca3c5d4662cb4a6130a68105d68bb520764817e165d6eebfd6786c0d1f30f \
@@ -39,23 +39,23 @@ ml_dtypes==0.6.0 \
 REQUIREMENTS
 )
 
-# The stamp is written last: an interrupted run leaves nothing that looks complete.
-if [ -f "$folder/stamp" ] && [ "$(cat "$folder/stamp")" = "$wanted" ] &&
-    "$folder/bin/python" -c 'import ml_dtypes, numpy, jaxlib.mlir.ir' 2>/dev/null; then
-    echo "fetch-interpreter: $folder is there"
+# The stamp is written last, so an interrupted run is repeated.
+if [ -f "$directory/stamp" ] && [ "$(cat "$directory/stamp")" = "$wanted" ] &&
+    "$directory/bin/python" -c 'import ml_dtypes, numpy, jaxlib.mlir.ir' 2>/dev/null; then
+    echo "fetch-interpreter: $directory is up to date"
     exit 0
 fi
 
 python3 -c 'import ensurepip' 2>/dev/null ||
-    { echo "fetch-interpreter: python3 cannot make environments; run scripts/install-deps.sh" >&2; exit 1; }
+    { echo "fetch-interpreter: python3 cannot create virtual environments; run scripts/install-deps.sh" >&2; exit 1; }
 echo "fetch-interpreter: downloading jaxlib, numpy and ml_dtypes"
-rm -rf "$folder"
-python3 -m venv "$folder"
+rm -rf "$directory"
+python3 -m venv "$directory"
 work=$(mktemp -d .cache/fetch.XXXXXX)
 printf '%s\n' "$wanted" >"$work/requirements.txt"
-# Not scipy, which jaxlib names but its MLIR parser does not use.
-"$folder/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir \
+# Without dependencies: jaxlib requires scipy, but its MLIR parser does not use it.
+"$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir \
     --require-hashes --requirement "$work/requirements.txt" ||
-    { echo "fetch-interpreter: could not install jaxlib, numpy and ml_dtypes" >&2; exit 1; }
-printf '%s\n' "$wanted" >"$folder/stamp"
-echo "fetch-interpreter: $folder is ready"
+    { echo "fetch-interpreter: the installation of jaxlib, numpy and ml_dtypes failed" >&2; exit 1; }
+printf '%s\n' "$wanted" >"$directory/stamp"
+echo "fetch-interpreter: $directory is ready"

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Puts the plugins that the tests use into .cache/plugins/: three for CPUs, which they run on, and libtpu, which compiles
-# for TPUs on any host. Needs the network on the first run only.
+# Downloads the plugins that the tests use into .cache/plugins/: three CPU plugins, and libtpu, which compiles for TPUs on
+# any host. Needs the network on the first run only.
 set -eu
 
 cd "$(dirname "$0")/.."
-folder=.cache/plugins
-mkdir -p "$folder"
+directory=.cache/plugins
+mkdir -p "$directory"
 
 command -v python3 >/dev/null || { echo "fetch-plugins: python3 is missing; run scripts/install-deps.sh" >&2; exit 1; }
 
@@ -13,28 +13,28 @@ work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# release, its stable name here, the plugin inside the wheel, the wheel's sha256, and its tags where it exists once for
-# each version of Python (which the plugin does not depend on)
+# Columns: the release, its name in .cache/plugins, the plugin inside the wheel, and the wheel's sha256. A wheel that exists
+# for each version of Python has its tags too, although the plugin does not depend on Python.
 while read -r release name member hash python abi platform; do
-    library="$folder/$name.so"
-    # The stamp ties the library's own checksum to the wheel it came from.
+    library="$directory/$name.so"
+    # The stamp holds the checksums of the wheel and of the library from it.
     if [ -f "$library" ] && [ -f "$library.stamp" ] &&
         [ "$(cat "$library.stamp")" = "$hash $(sha256sum <"$library")" ]; then
-        echo "fetch-plugins: $library is there ($release)"
+        echo "fetch-plugins: $library is up to date ($release)"
         continue
     fi
 
     python3 -m pip --version >/dev/null 2>&1 ||
         { echo "fetch-plugins: pip is missing (python3 -m pip); run scripts/install-deps.sh" >&2; exit 1; }
     echo "fetch-plugins: downloading $release"
-    work=$(mktemp -d "$folder/fetch.XXXXXX")
+    work=$(mktemp -d "$directory/fetch.XXXXXX")
     echo "$release --hash=sha256:$hash" >"$work/requirements.txt"
     tags=
     [ -z "$python" ] || tags="--implementation cp --python-version $python --abi $abi --platform $platform"
-    # shellcheck disable=SC2086 # words on purpose
+    # shellcheck disable=SC2086 # $tags is several words on purpose
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir $tags \
         --require-hashes --requirement "$work/requirements.txt" --dest "$work/wheel" ||
-        { echo "fetch-plugins: could not download $release" >&2; exit 1; }
+        { echo "fetch-plugins: the download of $release failed" >&2; exit 1; }
     python3 - "$work" "$member" <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 work, member = pathlib.Path(sys.argv[1]), sys.argv[2]
@@ -42,7 +42,7 @@ work, member = pathlib.Path(sys.argv[1]), sys.argv[2]
 with zipfile.ZipFile(wheel) as archive, archive.open(member) as source, open(work / "plugin.so", "wb") as target:
     shutil.copyfileobj(source, target)
 PYTHON
-    # Renamed into place, the stamp last: an interrupted run leaves nothing that looks complete.
+    # The stamp is written last, so an interrupted run is repeated.
     rm -f "$library.stamp"
     mv "$work/plugin.so" "$library"
     echo "$hash $(sha256sum <"$library")" >"$library.stamp"

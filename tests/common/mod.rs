@@ -1,11 +1,15 @@
-//! Problems to sample and the comparison of every output array, shared by the test programs.
-// Each test program compiles this file into itself and uses its part.
+//! Shared by the test programs: problems to sample, the comparison of every output array, and the choice of the cases
+//! that run.
+// Each test program compiles this file and uses only some of it.
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod probes;
 pub mod tpu;
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits, LogitsMut};
@@ -17,10 +21,38 @@ use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
 use rand_distr::{Distribution, Normal};
 
+/// Whether every case runs. `make test-full` sets `NUCLEUS_TEST_FULL=1`; otherwise [`thinned`] selects cases.
+pub fn full() -> bool {
+    std::env::var_os("NUCLEUS_TEST_FULL").is_some_and(|value| value == "1")
+}
+
+/// The seed that selects cases and draws their data: the day since 1970 in UTC, or `NUCLEUS_TEST_SEED`.
+pub fn daily_seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| {
+        let seed = match std::env::var("NUCLEUS_TEST_SEED") {
+            Ok(text) => text.parse().expect("NUCLEUS_TEST_SEED must be a whole number"),
+            Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400,
+        };
+        // Not eprintln!: the test harness hides what passing tests print.
+        let _ = writeln!(std::io::stderr(), "test seed {seed}; NUCLEUS_TEST_SEED={seed} repeats this run");
+        seed
+    })
+}
+
+/// One case in `every`, at least one, starting at a case that [`daily_seed`] selects; all cases if [`full`]. A stride
+/// with no common factor with the lengths of the lists behind the cases selects every value of every list.
+pub fn thinned<T>(cases: impl IntoIterator<Item = T>, every: usize) -> Vec<T> {
+    let cases: Vec<T> = cases.into_iter().collect();
+    let every = if full() { 1 } else { every.min(cases.len()).max(1) };
+    let first = (daily_seed() % every as u64) as usize;
+    cases.into_iter().skip(first).step_by(every).collect()
+}
+
 /// The plugins of `make plugins`.
 pub const PLUGINS: [&str; 3] = ["lammps-jax-pjrt-cpu", "fastatomstruct-xla-cpu", "xla-cpu-pjrt"];
 
-/// The path of a plugin, which must have been fetched.
+/// The path of a plugin that `make plugins` has fetched.
 pub fn plugin(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!(".cache/plugins/{name}.so"));
     assert!(path.exists(), "{} is missing: run `make plugins`", path.display());
@@ -33,22 +65,35 @@ pub fn builtin(num_threads: usize) -> Sampler {
     Sampler::new(&options).unwrap()
 }
 
+/// A sampler with an empty program cache.
 pub fn with_plugin(name: &str) -> Sampler {
     with_slots(name, 128)
 }
 
+/// A sampler with `max_k` slots and an empty program cache.
 pub fn with_slots(name: &str, max_k: usize) -> Sampler {
+    plugin_sampler(name, max_k, 8)
+}
+
+/// The sampler that all tests of a program share for one of [`PLUGINS`], so that each program compiles once.
+pub fn shared_sampler(name: &'static str) -> &'static Sampler {
+    static SAMPLERS: [OnceLock<Sampler>; PLUGINS.len()] = [const { OnceLock::new() }; PLUGINS.len()];
+    let number = PLUGINS.iter().position(|&plugin| plugin == name).expect("one of PLUGINS");
+    SAMPLERS[number].get_or_init(|| plugin_sampler(name, 128, 1024))
+}
+
+fn plugin_sampler(name: &str, max_k: usize, cache_capacity: usize) -> Sampler {
     let options = SamplerOptions {
         max_k,
         backend: BackendChoice::Pjrt,
         plugin: Some(plugin(name)),
-        cache_capacity: 8,
+        cache_capacity,
         ..SamplerOptions::default()
     };
     Sampler::new(&options).unwrap()
 }
 
-/// Kinds of rows, each with its own way to break a sampler.
+/// Classes of rows. Each has broken samplers in its own way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
     Normal,
@@ -103,7 +148,7 @@ pub fn make_row(kind: RowKind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
                 row[i] = 20.0 - 0.5 * rank as f32;
             }
         }
-        // few distinct values, so that thousands are equal at every threshold
+        // Few distinct values, so that thousands of entries tie at every threshold.
         RowKind::Tied => row.iter_mut().for_each(|x| *x = (*x / 2.0).round()),
         RowKind::Masked => row.iter_mut().for_each(|x| {
             if rng.random_bool(0.5) {
@@ -163,13 +208,13 @@ pub fn top_k_values(vocab: usize) -> [i32; 11] {
     [0, 1, 2, 63, 64, 128, 129, v - 1, v, v + 1, -1]
 }
 
-/// A batch with its parameters, owned.
+/// A batch that owns its logits and parameters.
 #[derive(Clone, Debug)]
 pub struct Problem {
     pub dtype: Dtype,
     pub vocab: usize,
     pub row_stride: usize,
-    /// Bits of the logits' type.
+    /// Bit patterns of the logits, in the low bits of each word.
     pub bits: Vec<u32>,
     pub kinds: Vec<RowKind>,
     pub rows: Vec<RowParams>,
@@ -207,7 +252,7 @@ impl Problem {
         problem
     }
 
-    /// Replaces the logits.
+    /// Replaces all logits by these bit patterns.
     pub fn set_bits(&mut self, bits: Vec<u32>) {
         match self.dtype {
             Dtype::F32 => self.f32s = bits.iter().map(|&b| f32::from_bits(b)).collect(),
@@ -216,7 +261,7 @@ impl Problem {
         self.bits = bits;
     }
 
-    /// Puts logits in place of some: row, index, value.
+    /// Replaces some logits: row, index, value.
     pub fn put(&mut self, logits: impl IntoIterator<Item = (usize, usize, f32)>) {
         let mut bits = self.bits.clone();
         for (row, index, value) in logits {
@@ -225,7 +270,7 @@ impl Problem {
         self.set_bits(bits);
     }
 
-    /// Rows of every kind with parameters drawn from the lists above.
+    /// Rows of every class, with parameters drawn from the lists above. `largest_k` limits k for the bounded path.
     pub fn random(
         dtype: Dtype,
         batch: usize,
@@ -246,7 +291,7 @@ impl Problem {
         Problem::new(dtype, vocab, kinds, rows, rng)
     }
 
-    /// Parameters drawn from the lists above.
+    /// Parameters drawn from the lists above. `largest_k` limits k for the bounded path.
     pub fn random_rows(
         batch: usize,
         vocab: usize,
@@ -285,7 +330,7 @@ impl Problem {
     }
 }
 
-/// Which arrays to ask for.
+/// The optional output arrays that a call requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask {
     pub topk_logits: bool,
@@ -297,7 +342,7 @@ pub const EVERYTHING: Ask = Ask { topk_logits: true, weights: true, slices: true
 pub const FULL_WIDTH: Ask = Ask { topk_logits: true, weights: true, slices: false };
 pub const PLAIN: Ask = Ask { topk_logits: false, weights: false, slices: false };
 
-/// Every output array; logits as bits.
+/// Every output array. Logits are bit patterns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Answers {
     pub tokens: Vec<i32>,
@@ -313,7 +358,7 @@ pub struct Answers {
     pub weights_k: Vec<i32>,
 }
 
-/// An array of the logits' type, poisoned.
+/// An array of the logits' type. It starts with values that no sampler writes.
 enum Store {
     F32(Vec<f32>),
     Narrow(Vec<u16>),
@@ -379,16 +424,16 @@ pub fn sample(sampler: &Sampler, entry: Entry, problem: &Problem, ask: Ask) -> A
     answers
 }
 
-/// What a comparison of two sets of answers found.
+/// The result of comparing two sets of answers.
 #[derive(Clone, Debug, Default)]
 pub struct Comparison {
     pub values: usize,
     pub mismatches: usize,
-    /// The first one, in words.
+    /// A description of the first mismatch.
     pub first: Option<String>,
 }
 
-/// Compares every array, value by value.
+/// Compares every value of every array.
 pub fn compare(problem: &Problem, got: &Answers, want: &Answers) -> Comparison {
     fn field<T: PartialEq + std::fmt::LowerHex>(
         found: &mut Comparison,
@@ -426,7 +471,7 @@ pub fn compare(problem: &Problem, got: &Answers, want: &Answers) -> Comparison {
     found
 }
 
-/// Samples a batch of bf16 on either path and compares it with the built-in backend.
+/// Samples one batch of bf16 on each path and compares every output with the built-in backend.
 pub fn answers_rightly(sampler: &Sampler, rows: usize, vocab: usize, seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     for entry in [Entry::Bounded, Entry::Arbitrary] {
@@ -438,7 +483,7 @@ pub fn answers_rightly(sampler: &Sampler, rows: usize, vocab: usize, seed: u64) 
     }
 }
 
-/// Panics where the answers differ.
+/// Panics if any value differs, and describes the first difference.
 pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &str) {
     let found = compare(problem, got, want);
     if let Some(first) = found.first {
@@ -446,7 +491,7 @@ pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &s
     }
 }
 
-/// One call to compare on two backends.
+/// The shape of a call that two backends are compared on.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub entry: Entry,
@@ -457,11 +502,11 @@ pub struct Shape {
     pub ask: Ask,
 }
 
-/// The vocabularies that the contract is tested at.
+/// The vocabulary sizes of [`shapes`].
 pub const VOCABS: [usize; 11] = [1, 2, 127, 128, 129, 1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
 
-/// Calls that cover every vocabulary, batch size, type, path and variant, not their product: a program takes about a
-/// second to compile. Large vocabularies go with small batches.
+/// Calls that cover every vocabulary, batch size, type, path and variant. They are not the product of these lists,
+/// because a program takes about a second to compile. Large vocabularies have small batches.
 pub fn shapes() -> Vec<Shape> {
     let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
     let mut shapes = Vec::new();
@@ -482,7 +527,7 @@ pub fn shapes() -> Vec<Shape> {
             shapes.push(Shape { entry: Entry::Automatic, dtype: other, ask: PLAIN, ..shape });
         }
     }
-    // Ties that stay can outnumber the slots.
+    // With `stable` off, all ties at the threshold stay, so more entries can remain than the path has slots.
     let dtype = Dtype::Bf16;
     shapes.push(Shape {
         entry: Entry::Bounded,
@@ -496,7 +541,7 @@ pub fn shapes() -> Vec<Shape> {
 }
 
 impl Shape {
-    /// A problem of this shape.
+    /// A random problem of this shape.
     pub fn problem(&self, rng: &mut StdRng) -> Problem {
         let largest_k = (self.entry == Entry::Bounded).then_some(128);
         let mut problem = Problem::random(self.dtype, self.batch, self.vocab, largest_k, rng);

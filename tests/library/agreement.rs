@@ -1,115 +1,172 @@
 //! Every output array of every backend against the sorted reference, bit for bit.
+//!
+//! There is one suite. A macro instantiates it for the built-in backend, for each plugin, and for each type of logits.
+//! A plugin takes about a second to compile a program, so plugins run a part of the larger sets: `common::thinned`
+//! selects it by the daily seed. `make test-full` runs all of them.
 
+use crate::common::tpu::kinds_from;
 use crate::common::*;
 use nucleus::dtype::Dtype;
-use nucleus::plan::Entry;
+use nucleus::kernels::Wanted;
+use nucleus::plan::{CallShape, Entry};
 use nucleus::sampler::Sampler;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
 
-fn agrees_with_the_reference(sampler: &Sampler, seed: u64) {
-    let reference = builtin(0);
-    let mut rng = StdRng::seed_from_u64(seed);
-    for shape in shapes() {
-        let problem = shape.problem(&mut rng);
-        let want = sample(&reference, Entry::Reference, &problem, shape.ask);
-        let got = sample(sampler, shape.entry, &problem, shape.ask);
-        assert_same(&problem, &got, &want, &format!("{shape:?}"));
-    }
+/// Elements of the rows that most cases use: more than the slots of the bounded path, and no multiple of a SIMD width.
+const SHORT: usize = 129;
+
+/// A backend, and how much of the large sets it runs.
+struct Subject {
+    sampler: Sampled,
+    /// It runs one shape in this many.
+    shapes: usize,
+    /// It runs one combination of parameters in this many. Prime, so that each value of each list occurs.
+    combinations: usize,
 }
 
-/// The product of every k, p, temperature and min-p with every class of row, on a short row; `every` thins it.
-fn agrees_on_the_product(sampler: &Sampler, dtype: Dtype, every: usize) {
-    const VOCAB: usize = 129;
-    let reference = builtin(0);
-    let mut rng = StdRng::seed_from_u64(3);
-    let mut kinds = Vec::new();
-    let mut rows = Vec::new();
-    let mut count = 0;
-    for kind in ROW_KINDS {
-        for k in top_k_values(VOCAB) {
-            for p in TOP_P {
-                for temperature in TEMPERATURE {
-                    for min_p in MIN_P {
-                        count += 1;
-                        if count % every == 0 {
-                            let words = random_words(count as u64, rng.random());
-                            kinds.push(kind);
-                            rows.push(RowParams::new(k, p, min_p, temperature, words, VOCAB));
-                        }
-                    }
-                }
-            }
+enum Sampled {
+    Builtin { threads: usize },
+    Plugin(&'static str),
+}
+
+const ONE_THREAD: Subject = Subject { sampler: Sampled::Builtin { threads: 1 }, shapes: 1, combinations: 1 };
+const TWO_THREADS: Subject = Subject { sampler: Sampled::Builtin { threads: 2 }, shapes: 1, combinations: 3 };
+/// This plugin runs the whole product, thinned.
+const API_115: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[0]), shapes: 5, combinations: 23 };
+const API_106: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[1]), shapes: 37, combinations: 233 };
+const API_81: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[2]), shapes: 37, combinations: 233 };
+
+impl Subject {
+    /// Samples and compares with the sorted reference.
+    fn agrees(&self, entry: Entry, problem: &Problem, ask: Ask, context: &str) {
+        let want = sample(&builtin(0), Entry::Reference, problem, ask);
+        assert_same(problem, &self.sample(entry, problem, ask), &want, context);
+    }
+
+    fn sample(&self, entry: Entry, problem: &Problem, ask: Ask) -> Answers {
+        match self.sampler {
+            Sampled::Builtin { threads } => sample(&builtin(threads), entry, problem, ask),
+            Sampled::Plugin(name) => sample(shared_sampler(name), entry, problem, ask),
         }
     }
-    for (kinds, rows) in kinds.chunks(128).zip(rows.chunks(128)) {
-        let problem = Problem::new(dtype, VOCAB, kinds.to_vec(), rows.to_vec(), &mut rng);
-        let want = sample(&reference, Entry::Reference, &problem, FULL_WIDTH);
-        assert_same(&problem, &sample(sampler, Entry::Automatic, &problem, FULL_WIDTH), &want, "automatic");
-        assert_same(&problem, &sample(sampler, Entry::Arbitrary, &problem, FULL_WIDTH), &want, "arbitrary");
+
+    /// A sampler that has compiled nothing yet.
+    fn fresh_sampler(&self) -> Sampler {
+        match self.sampler {
+            Sampled::Builtin { threads } => builtin(threads),
+            Sampled::Plugin(name) => with_plugin(name),
+        }
     }
 }
 
-/// A row's answers do not depend on the batch it rides in, nor on its place there.
-fn is_batch_invariant(sampler: &Sampler) {
+/// Every class of row, on both paths, in rows short and long.
+fn every_class_of_row(subject: &Subject, dtype: Dtype) {
+    let mut rng = StdRng::seed_from_u64(1);
+    for (batch, vocab) in [(128, SHORT), (ROW_KINDS.len(), 5000)] {
+        for (entry, ask) in [(Entry::Arbitrary, FULL_WIDTH), (Entry::Bounded, EVERYTHING)] {
+            let largest_k = (entry == Entry::Bounded).then_some(128);
+            let rows = Problem::random_rows(batch, vocab, largest_k, &mut rng);
+            let problem = Problem::new(dtype, vocab, kinds_from(0, batch), rows, &mut rng);
+            subject.agrees(entry, &problem, ask, &format!("{entry:?} {dtype:?} {batch}x{vocab}"));
+        }
+    }
+}
+
+/// Every vocabulary, batch size, entry point and set of output arrays.
+fn every_shape(subject: &Subject, dtype: Dtype) {
+    let mut rng = StdRng::seed_from_u64(daily_seed());
+    for shape in thinned(shapes().into_iter().filter(|shape| shape.dtype == dtype), subject.shapes) {
+        let problem = shape.problem(&mut rng);
+        subject.agrees(shape.entry, &problem, shape.ask, &format!("{shape:?}"));
+    }
+}
+
+/// The product of every k, p, temperature and min-p with every class of row, in short rows.
+fn every_combination_of_parameters(subject: &Subject, dtype: Dtype) {
+    let mut rng = StdRng::seed_from_u64(daily_seed());
+    let combinations = ROW_KINDS.into_iter().flat_map(|kind| {
+        top_k_values(SHORT).into_iter().flat_map(move |k| {
+            TOP_P.into_iter().flat_map(move |p| {
+                TEMPERATURE.into_iter().flat_map(move |temperature| {
+                    MIN_P.into_iter().map(move |min_p| (kind, k, p, temperature, min_p))
+                })
+            })
+        })
+    });
+    for combinations in thinned(combinations, subject.combinations).chunks(128) {
+        let kinds = combinations.iter().map(|&(kind, ..)| kind).collect();
+        let mut row = |&(_, k, p, temperature, min_p): &(RowKind, i32, f32, f32, f32)| {
+            RowParams::new(k, p, min_p, temperature, random_words(rng.random(), rng.random()), SHORT)
+        };
+        let rows = combinations.iter().map(&mut row).collect();
+        let problem = Problem::new(dtype, SHORT, kinds, rows, &mut rng);
+        for entry in [Entry::Automatic, Entry::Arbitrary] {
+            subject.agrees(entry, &problem, FULL_WIDTH, &format!("{entry:?}"));
+        }
+    }
+}
+
+/// The answers of a row depend neither on the other rows of the batch nor on its position.
+fn batch_invariance(subject: &Subject) {
     let mut rng = StdRng::seed_from_u64(11);
-    let many = Problem::random(Dtype::F32, 128, 1000, None, &mut rng);
-    let together = sample(sampler, Entry::Automatic, &many, FULL_WIDTH);
+    let many = Problem::random(Dtype::F32, 128, SHORT, None, &mut rng);
+    let together = subject.sample(Entry::Automatic, &many, FULL_WIDTH);
+    let wide = |row: usize| row * SHORT..(row + 1) * SHORT;
     for row in [0, 1, 63, 64, 100, 127] {
-        let bits = many.bits[row * 1000..(row + 1) * 1000].to_vec();
+        let bits = many.bits[wide(row)].to_vec();
         let mut alone = many.clone();
         (alone.rows, alone.kinds) = (vec![many.rows[row]], vec![many.kinds[row]]);
         alone.set_bits(bits.clone());
-        let answers = sample(sampler, Entry::Automatic, &alone, FULL_WIDTH);
+        let answers = subject.sample(Entry::Automatic, &alone, FULL_WIDTH);
         assert_eq!(answers.tokens[0], together.tokens[row]);
-        assert_eq!(answers.topk_logits, together.topk_logits[row * 1000..(row + 1) * 1000]);
-        assert_eq!(answers.weights, together.weights[row * 1000..(row + 1) * 1000]);
+        assert_eq!(answers.topk_logits, together.topk_logits[wide(row)]);
+        assert_eq!(answers.weights, together.weights[wide(row)]);
         assert_eq!(answers.random_low[0], together.random_low[row]);
 
         let place = rng.random_range(0..128);
         let mut moved = many.clone();
         let mut all = many.bits.clone();
-        all[place * 1000..(place + 1) * 1000].copy_from_slice(&bits);
+        all[wide(place)].copy_from_slice(&bits);
         moved.rows[place] = many.rows[row];
         moved.set_bits(all);
-        let answers = sample(sampler, Entry::Automatic, &moved, FULL_WIDTH);
+        let answers = subject.sample(Entry::Automatic, &moved, FULL_WIDTH);
         assert_eq!(answers.tokens[place], together.tokens[row]);
-        assert_eq!(
-            answers.weights[place * 1000..(place + 1) * 1000],
-            together.weights[row * 1000..(row + 1) * 1000]
-        );
+        assert_eq!(answers.weights[wide(place)], together.weights[wide(row)]);
     }
 }
 
-/// Rows further apart than they are long, with NaN between them, give what dense rows give.
-fn ignores_what_lies_between_rows(sampler: &Sampler) {
+/// Rows with padding between them, which holds NaN here, give the same answers as dense rows.
+fn padding_between_rows(subject: &Subject) {
+    const STRIDE: usize = SHORT + 21;
     let mut rng = StdRng::seed_from_u64(12);
     for dtype in [Dtype::F32, Dtype::Bf16] {
-        let dense = Problem::random(dtype, 5, 129, None, &mut rng);
-        let want = sample(sampler, Entry::Automatic, &dense, FULL_WIDTH);
+        let dense = Problem::random(dtype, 128, SHORT, None, &mut rng);
+        let want = subject.sample(Entry::Arbitrary, &dense, FULL_WIDTH);
         let mut strided = dense.clone();
-        strided.row_stride = 150;
-        let mut bits = vec![dtype.round(f32::NAN); 4 * 150 + 129];
-        for row in 0..5 {
-            bits[row * 150..][..129].copy_from_slice(&dense.bits[row * 129..][..129]);
+        strided.row_stride = STRIDE;
+        let mut bits = vec![dtype.round(f32::NAN); 127 * STRIDE + SHORT];
+        for row in 0..128 {
+            bits[row * STRIDE..][..SHORT].copy_from_slice(&dense.bits[row * SHORT..][..SHORT]);
         }
         strided.set_bits(bits);
-        assert_same(&dense, &sample(sampler, Entry::Automatic, &strided, FULL_WIDTH), &want, "strided");
+        assert_same(&dense, &subject.sample(Entry::Arbitrary, &strided, FULL_WIDTH), &want, "strided");
     }
 }
 
-/// Threads that use one sampler at once, on the same and on different shapes.
-fn survives_many_threads(sampler: &Sampler) {
+/// Threads that use one sampler at the same time, with the same and with different shapes.
+fn many_threads(subject: &Subject) {
+    let sampler = subject.fresh_sampler();
     let mut rng = StdRng::seed_from_u64(13);
-    let problems: Vec<Problem> = [(3, 129), (8, 1000), (1, 2), (17, 129)]
-        .map(|(b, v)| Problem::random(Dtype::Bf16, b, v, None, &mut rng))
+    let problems: Vec<Problem> = [(3, SHORT), (1, 2), (17, SHORT)]
+        .map(|(batch, vocab)| Problem::random(Dtype::Bf16, batch, vocab, None, &mut rng))
         .into();
     let want: Vec<Answers> =
         problems.iter().map(|p| sample(&builtin(1), Entry::Reference, p, FULL_WIDTH)).collect();
     std::thread::scope(|scope| {
         for thread in 0..8 {
-            let (problems, want) = (&problems, &want);
+            let (sampler, problems, want) = (&sampler, &problems, &want);
             scope.spawn(move || {
                 for round in 0..12 {
                     let i = (thread + round) % problems.len();
@@ -121,62 +178,52 @@ fn survives_many_threads(sampler: &Sampler) {
     });
 }
 
-#[test]
-fn builtin_agrees() {
-    for threads in [1, 2] {
-        agrees_with_the_reference(&builtin(threads), 100 + threads as u64);
-    }
-}
-
-#[test]
-fn builtin_agrees_on_the_product() {
-    agrees_on_the_product(&builtin(1), Dtype::F32, 1);
-    agrees_on_the_product(&builtin(1), Dtype::Bf16, 3);
-    agrees_on_the_product(&builtin(1), Dtype::F16, 3);
-}
-
-#[test]
-fn builtin_is_indifferent() {
-    let sampler = builtin(2);
-    is_batch_invariant(&sampler);
-    ignores_what_lies_between_rows(&sampler);
-    survives_many_threads(&sampler);
-}
-
-macro_rules! plugin_tests {
-    ($($module:ident: $plugin:expr, $seed:expr;)*) => {$(
-        mod $module {
-            use super::*;
-
-            #[test]
-            fn agrees() {
-                agrees_with_the_reference(&with_plugin($plugin), $seed);
-            }
-
-            #[test]
-            fn agrees_on_the_product_and_is_indifferent() {
-                let sampler = with_plugin($plugin);
-                agrees_on_the_product(&sampler, Dtype::F32, 23);
-                is_batch_invariant(&sampler);
-                ignores_what_lies_between_rows(&sampler);
-                survives_many_threads(&sampler);
-            }
+/// A test for each of these cases of the suite, with these arguments.
+macro_rules! tests {
+    ($arguments:tt; $($case:ident),*) => {$(
+        #[test]
+        fn $case() {
+            crate::agreement::$case $arguments;
         }
     )*};
 }
 
-plugin_tests! {
-    plugin_api_115: PLUGINS[0], 1;
-    plugin_api_106: PLUGINS[1], 2;
-    plugin_api_81: PLUGINS[2], 3;
+/// The cases that depend on the type of logits, for each type.
+macro_rules! tests_of_types {
+    ($subject:ident; $($module:ident: $dtype:expr),*) => {$(
+        mod $module {
+            use crate::agreement::*;
+            tests!((&$subject, $dtype); every_class_of_row, every_shape, every_combination_of_parameters);
+        }
+    )*};
 }
 
-/// Every class of row at the largest vocabularies, and the fewest and the most slots.
+/// The suite, for each backend.
+macro_rules! instantiate {
+    ($($backend:ident: $subject:ident;)*) => {$(
+        mod $backend {
+            use crate::agreement::*;
+            tests!((&$subject); batch_invariance, padding_between_rows, many_threads);
+            tests_of_types!($subject; f32: Dtype::F32, bf16: Dtype::Bf16, f16: Dtype::F16);
+        }
+    )*};
+}
+
+instantiate! {
+    builtin_with_one_thread: ONE_THREAD;
+    builtin_with_two_threads: TWO_THREADS;
+    plugin_api_115: API_115;
+    plugin_api_106: API_106;
+    plugin_api_81: API_81;
+}
+
+/// Every class of row at the largest vocabularies, and with the fewest and the most slots.
 #[test]
 fn plugin_agrees_on_every_class_of_long_rows_and_any_number_of_slots() {
     let reference = builtin(0);
     let mut rng = StdRng::seed_from_u64(21);
-    for (vocab, max_k) in [(262_144, 128), (1 << 20, 128), (1000, 1), (5000, 1024), (300, 1024)] {
+    let cases = [(262_144, 128), (1 << 20, 128), (1000, 1), (5000, 1024), (300, 1024)];
+    for (vocab, max_k) in thinned(cases, 3) {
         let sampler = with_slots(PLUGINS[0], max_k);
         let builtin_reference = if max_k == 128 { &reference } else { &sampler };
         for (entry, ask) in [(Entry::Bounded, EVERYTHING), (Entry::Arbitrary, PLAIN)] {
@@ -193,28 +240,22 @@ fn plugin_agrees_on_every_class_of_long_rows_and_any_number_of_slots() {
     }
 }
 
-/// A prewarm that cannot hold what it compiles says so, and compiles nothing that no call can reach.
+fn calls(entry: Entry, batch: usize, vocab: usize) -> CallShape {
+    CallShape { entry, batch, vocab, dtype: Dtype::F32, stable: true, wanted: Wanted::default() }
+}
+
+/// A prewarm that needs more programs than the cache holds fails, and compiles nothing.
 #[test]
-fn prewarm_knows_what_calls_need() {
-    use nucleus::kernels::Wanted;
-    use nucleus::plan::CallShape;
+fn prewarm_refuses_more_programs_than_the_cache_holds() {
     let sampler = with_plugin(PLUGINS[0]);
-    let spec = |vocab, batch| CallShape {
-        entry: Entry::Automatic,
-        batch,
-        vocab,
-        dtype: Dtype::F32,
-        stable: true,
-        wanted: Wanted::default(),
-    };
-    sampler.prewarm(&spec(100, 2)).unwrap();
-    assert_eq!(sampler.stats().compiles, 2); // short rows all fit the bounded path
-    let error = sampler.prewarm(&spec(1000, 128)).unwrap_err().to_string();
+    sampler.prewarm(&calls(Entry::Automatic, 2, 100)).unwrap();
+    assert_eq!(sampler.stats().compiles, 2); // Rows this short all fit the bounded path.
+    let error = sampler.prewarm(&calls(Entry::Automatic, 128, 1000)).unwrap_err().to_string();
     assert!(error.contains("cache_capacity is 8") && error.contains("16 programs"), "{error}");
     assert_eq!(sampler.stats().compiles, 2);
 }
 
-/// k, p, temperature, seeds and the replace value are inputs: changing them compiles nothing.
+/// k, p, temperature, seeds and the replacement value are inputs of a program: changing them compiles nothing.
 #[test]
 fn only_shapes_compile() {
     let sampler = with_plugin(PLUGINS[0]);
@@ -229,7 +270,7 @@ fn only_shapes_compile() {
         sample(&sampler, Entry::Arbitrary, &problem, PLAIN);
         assert_eq!((sampler.stats().compiles, sampler.stats().hits), (1, round));
     }
-    // The stable flag and the wanted arrays are part of a program.
+    // The stable flag and the requested arrays are part of a program.
     problem.options.stable = false;
     sample(&sampler, Entry::Arbitrary, &problem, PLAIN);
     assert_eq!(sampler.stats().compiles, 2);
@@ -237,24 +278,14 @@ fn only_shapes_compile() {
     assert_eq!(sampler.stats().compiles, 3);
 }
 
-/// A mixed batch runs its small-k rows in the bounded program and the others in the arbitrary one, each in a bucket
-/// of their number.
+/// A mixed batch runs its rows of small k in the bounded program and its other rows in the arbitrary program, each in
+/// the bucket of their number.
 #[test]
 fn mixed_batches_are_split() {
-    use nucleus::kernels::Wanted;
-    use nucleus::plan::CallShape;
     let sampler = with_plugin(PLUGINS[0]);
-    let spec = |entry, batch| CallShape {
-        entry,
-        batch,
-        vocab: 1000,
-        dtype: Dtype::F32,
-        stable: true,
-        wanted: Wanted::default(),
-    };
-    sampler.prewarm(&spec(Entry::Bounded, 4)).unwrap();
-    sampler.prewarm(&spec(Entry::Arbitrary, 2)).unwrap();
-    assert_eq!(sampler.stats().compiles, 5); // buckets 1, 2, 4 and 1, 2
+    sampler.prewarm(&calls(Entry::Bounded, 4, 1000)).unwrap();
+    sampler.prewarm(&calls(Entry::Arbitrary, 2, 1000)).unwrap();
+    assert_eq!(sampler.stats().compiles, 5); // Buckets 1, 2, 4 and 1, 2.
     let mut rng = StdRng::seed_from_u64(6);
     let rows = [5, 0, 64, 500, 1, 128]
         .map(|k| RowParams::new(k, 0.9, 0.0, 1.0, random_words(k as u64, 0), 1000))

@@ -1,4 +1,4 @@
-//! `include/nucleus.h` is what cbindgen makes of the sources, and compiles as C99 and C++17 without a warning.
+//! `include/nucleus.h` is up to date with the Rust sources, and compiles as C99 and C++17 without warnings.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,22 +17,19 @@ fn generated() -> String {
         .expect("the ABI sources parse");
     let mut text = Vec::new();
     bindings.write(&mut text);
-    // What Rust calls safety is, for C, part of each function's contract.
+    // rustdoc's heading for the caller's obligations means nothing to a C programmer.
     String::from_utf8(text).unwrap().replace("// # Safety\n", "// The caller promises:\n")
 }
 
 #[test]
-fn header_has_not_drifted() {
+fn header_is_up_to_date() {
     let path = root().join("include/nucleus.h");
     let fresh = generated();
     if std::env::var_os("NUCLEUS_UPDATE_HEADER").is_some() {
         std::fs::write(&path, &fresh).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        committed == fresh,
-        "include/nucleus.h is not what the sources say: run `make header` and commit it"
-    );
+    assert!(committed == fresh, "include/nucleus.h is out of date: run `make header` and commit the result");
 }
 
 #[test]
@@ -51,7 +48,7 @@ fn header_compiles_as_c99_and_cpp17() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// The header's own example must be a program.
+/// The example in the header's manual compiles.
 #[test]
 fn the_example_in_the_header_compiles() {
     let header = std::fs::read_to_string(root().join("include/nucleus.h")).unwrap();

@@ -1,5 +1,5 @@
-//! Properties of the contract that hold for any input, against big integers, floating point and statistics rather
-//! than against another implementation of the same rules.
+//! Properties of the contract for any input. They are checked with big integers, f64 arithmetic and statistics, not with
+//! another implementation of the same rules.
 
 use crate::common::*;
 use nucleus::batch::CallOptions;
@@ -15,7 +15,7 @@ use num_bigint::BigUint;
 use proptest::prelude::*;
 use rand::{rngs::StdRng, Rng as _, SeedableRng as _};
 
-/// p as a fraction of two big integers, from its bits.
+/// p as a fraction of two big integers: numerator and denominator.
 fn fraction(p: f32) -> (BigUint, BigUint) {
     let bits = p.to_bits();
     let (exponent, mantissa) = (bits >> 23, bits & 0x7f_ffff);
@@ -34,7 +34,7 @@ proptest! {
         prop_assert_eq!(remainder(Scalar, words.map(|w| w as i32), total), want);
     }
 
-    /// Every f32 in (0, 1), drawn by bits so that subnormals and tiny values are as likely as any.
+    /// Draws p from all f32 in (0, 1) by its bits, so that subnormals are as likely as other values.
     #[test]
     fn target_is_the_exact_ceiling(bits in 1u32..0x3f80_0000, total in 1u64..1 << 48) {
         let p = TopP::new(f32::from_bits(bits));
@@ -61,10 +61,10 @@ fn any_dtype() -> impl Strategy<Value = Dtype> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Rows of arbitrary bits, with many repeats so that ties are common: the built-in backend is the reference, top-k
-    /// keeps exactly k, the token is a kept one, and the weight arrays are consistent with one another.
+    /// Rows of arbitrary bits with many repeated values, so that ties are common. The built-in backend equals the
+    /// reference, top-k keeps at most k entries, the token is one of them, and the draw falls into its weight.
     #[test]
-    fn any_bits_are_sampled_right(
+    fn rows_of_any_bits_are_sampled_correctly(
         dtype in any_dtype(),
         palette in proptest::collection::vec(any::<u32>(), 1..40),
         vocab in 1usize..700,
@@ -79,7 +79,7 @@ proptest! {
         let row = RowParams::new(k, p, min_p, temperature, random_words(seed, 1), vocab);
         let mut problem = Problem::new(dtype, vocab, vec![RowKind::Normal], vec![row], &mut rng);
         let mask = if dtype == Dtype::F32 { u32::MAX } else { 0xffff };
-        // half arbitrary bits, half ordinary logits
+        // Half of the entries are arbitrary bits, half are ordinary logits.
         let bits = (0..vocab).map(|i| match rng.random_bool(0.5) {
             true => palette[rng.random_range(0..palette.len())] & mask,
             false => problem.bits[i],
@@ -89,7 +89,7 @@ proptest! {
 
         let want = sample(&builtin(1), Entry::Reference, &problem, FULL_WIDTH);
         let got = sample(&builtin(1), Entry::Automatic, &problem, FULL_WIDTH);
-        assert_same(&problem, &got, &want, "built in");
+        assert_same(&problem, &got, &want, "built-in");
 
         let kept = want.weights.iter().filter(|&&w| w > 0).count();
         let limit = if row.k == 0 { vocab } else { row.k as usize };
@@ -108,9 +108,9 @@ proptest! {
     }
 }
 
-/// Exactly k entries survive top-k, also where thousands tie at the threshold, and they are the first of the ties.
+/// Top-k keeps exactly k entries even if thousands tie at the threshold. Of the ties it keeps those of lowest index.
 #[test]
-fn exactly_k_survive() {
+fn top_k_keeps_exactly_k_entries() {
     let mut rng = StdRng::seed_from_u64(1);
     for k in [1, 63, 64, 65, 5000] {
         let rows = vec![RowParams::new(k, 1.0, 0.0, 1.0, [0; 4], 20_000)];
@@ -128,7 +128,7 @@ fn exactly_k_survive() {
     }
 }
 
-/// The random number 0 picks the first entry with a weight, not the first entry.
+/// The random number 0 selects the first entry that has a weight, not the first entry of the row.
 #[test]
 fn a_masked_token_is_never_drawn() {
     let mut rng = StdRng::seed_from_u64(2);
@@ -140,7 +140,7 @@ fn a_masked_token_is_never_drawn() {
     }
 }
 
-/// Weights are probabilities: against a softmax in f64, for several temperatures.
+/// The weights are proportional to the probabilities that a softmax in f64 gives, for several temperatures.
 #[test]
 fn weights_are_the_softmax() {
     let mut rng = StdRng::seed_from_u64(4);
@@ -154,13 +154,14 @@ fn weights_are_the_softmax() {
         let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
         for (x, &w) in logits.iter().zip(&weights) {
             let (want, got) = ((x - max).exp() / exact, f64::from(w) / total);
-            // 2⁻¹⁸ and one part in 2²⁴ of the maximum from W, and as much from the step of q and f32's own rounding
+            // The relative error of a weight is at most 2⁻¹⁸, and its absolute error one part in 2²⁴ of the largest
+            // weight. The step of q and the rounding of f32 add as much again.
             assert!((want - got).abs() <= want * 3e-5 + 2e-7, "{want} {got}");
         }
     }
 }
 
-/// Pearson's chi-square of many seeded draws against the kept weights. Seeds are fixed, so this cannot flake.
+/// Pearson's chi-square test of many seeded draws against the kept weights. The seeds are fixed, so the result is too.
 #[test]
 fn draws_follow_the_weights() {
     const VOCAB: usize = 200;
@@ -172,7 +173,7 @@ fn draws_follow_the_weights() {
         let mut seen = [0u64; VOCAB];
         let mut weights = vec![];
         for call in 0..DRAWS / 1024 {
-            // one request's seed with a running offset, and one offset with running seeds
+            // One seed with increasing offsets, or one offset with increasing seeds.
             let words = |row: usize| match call % 2 {
                 0 => random_words(42, (call * 1024 + row) as u64),
                 _ => random_words((call * 1024 + row) as u64, 7),
@@ -204,7 +205,7 @@ fn draws_follow_the_weights() {
             chi_square += (rare.0 - rare.1).powi(2) / rare.1;
             freedom += 1.0;
         }
-        // Wilson and Hilferty's approximation; 3.29 is the 0.9995 quantile of the normal distribution.
+        // The Wilson–Hilferty approximation; 3.29 is the 0.9995 quantile of the normal distribution.
         let a = 2.0 / (9.0 * freedom);
         let critical = freedom * f64::powi(1.0 - a + 3.29 * f64::sqrt(a), 3);
         assert!(chi_square < critical, "k {k}, p {p}: chi-square {chi_square:.1}, critical {critical:.1}");
@@ -212,9 +213,9 @@ fn draws_follow_the_weights() {
     }
 }
 
-/// Every row's own seed counts, and a row's token does not change when a batch mate turns top-k or top-p on.
+/// Rows with different seeds draw different tokens, and a row's token does not depend on the parameters of other rows.
 #[test]
-fn rows_are_seeded_alone() {
+fn each_row_has_a_seed() {
     let mut rng = StdRng::seed_from_u64(8);
     let row = |seed, k, p| RowParams::new(k, p, 0.0, 1.0, random_words(seed, 3), 1000);
     let params = vec![row(1, 0, 1.0), row(2, 0, 1.0), row(3, 0, 1.0)];

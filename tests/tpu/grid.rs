@@ -1,5 +1,5 @@
-//! The whole grid of TPU programs: every generation compiles them, and the interpreter runs each of them. It takes about two
-//! hours on two cores: `make test-tpu-full` runs it.
+//! The whole grid of TPU programs. libtpu compiles each of them for every generation, and the interpreter runs each of
+//! them. This takes about two hours on two cores, so only `make test-tpu-full` runs it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,10 +19,10 @@ use nucleus::plan::{CallShape, Entry};
 use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
-/// Rows of the calls; those of 13 run as 16.
+/// Rows per call. Calls of 13 rows run the program for 16.
 const BATCHES: [usize; 5] = [1, 8, 13, 16, 128];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
-/// 128 slots are the default of samplers; with 64, only plain calls.
+/// 128 slots are the default. The programs with 64 slots are compiled without the debug arrays only.
 const PATHS: [Way; 3] = [Way::Bounded(128), Way::Bounded(64), Way::Arbitrary];
 const SLOWEST_COMPILE: Duration = Duration::from_secs(20);
 
@@ -41,10 +41,10 @@ struct Compiled {
     slowest: Option<(Duration, String)>,
 }
 
-/// Compiles the grid the way that `nucleus compile` does, one thread a core.
+/// Compiles the grid as `nucleus compile` does, with one thread per core.
 fn compile(plugin: &Path) -> Compiled {
     let mut compiled = Compiled::default();
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid_programs");
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid_programs");
     for (name, topology) in GENERATIONS {
         let start = Instant::now();
         for vocab in VOCABS {
@@ -61,7 +61,7 @@ fn compile(plugin: &Path) -> Compiled {
                             plugin: Some(plugin.to_owned()),
                             topology: Some(topology.to_owned()),
                             max_k,
-                            ..AheadOptions::new(folder.clone(), BATCHES.to_vec(), calls)
+                            ..AheadOptions::new(directory.clone(), BATCHES.to_vec(), calls)
                         };
                         for Written { name: program, compiling, .. } in
                             compile_ahead(&options, &|_| {}).unwrap()
@@ -76,18 +76,18 @@ fn compile(plugin: &Path) -> Compiled {
                                 compiled.slowest = Some((compiling, format!("{program} for {name}")));
                             }
                         }
-                        // All of them together are gigabytes.
-                        fs::remove_dir_all(&folder).unwrap();
+                        // All programs together take gigabytes.
+                        fs::remove_dir_all(&directory).unwrap();
                     }
                 }
             }
         }
-        println!("{name}: {} programs so far, the last in {:?}", compiled.programs, start.elapsed());
+        println!("{name}: {} programs so far; this generation took {:?}", compiled.programs, start.elapsed());
     }
     compiled
 }
 
-/// Compiles one program once more: the limit is its own, whatever else two cores had to do the first time.
+/// Compiles one program again with nothing beside it, because the limit is for a program that compiles alone.
 fn compiling_alone(options: &AheadOptions, program: &str) -> Duration {
     let alone = |batch: &usize| {
         fs::remove_dir_all(&options.output_dir).unwrap();
@@ -95,11 +95,11 @@ fn compiling_alone(options: &AheadOptions, program: &str) -> Duration {
         compile_ahead(&options, &|_| {}).unwrap().into_iter().find(|written| written.name == program)
     };
     let written = options.batches.iter().find_map(alone).expect("it was compiled before");
-    println!("{program} took longer than the limit beside others; alone it takes {:?}", written.compiling);
+    println!("{program} exceeded the limit while others compiled; alone it takes {:?}", written.compiling);
     written.compiling
 }
 
-/// A program for the interpreter, and the kind of its first row: the others follow in their order.
+/// A program for the interpreter. Its rows have consecutive classes of `ROW_KINDS`, starting at `first_kind`.
 struct Job {
     spec: Spec,
     chip: Chip,
@@ -109,7 +109,8 @@ struct Job {
 type Make = fn(&Spec, Vec<RowKind>, &mut StdRng) -> Problem;
 
 impl Job {
-    /// Rows drawn at random seldom go over a list. Two blocks of rows made for it go the ways that more would go.
+    /// Random rows rarely use the kernel's candidate list, so the arbitrary kernel also gets rows made for it. Batches
+    /// above 16 rows would only repeat what two blocks of rows show.
     fn problems(&self) -> &'static [Make] {
         match self.spec.path {
             Way::Arbitrary if self.spec.batch <= 16 => &[problem_of, some_hundredths],
@@ -118,7 +119,7 @@ impl Job {
     }
 }
 
-/// Every program of the grid once, however many generations have it.
+/// Every program of the grid once, even if several generations have the same one.
 fn jobs() -> Vec<Job> {
     let mut jobs = Vec::new();
     for path in PATHS {
@@ -147,21 +148,21 @@ fn jobs() -> Vec<Job> {
     jobs
 }
 
-/// What came of interpreting.
+/// The results of interpreting.
 #[derive(Default)]
 struct Found {
     cases: usize,
     values: usize,
-    /// Cases that went over a list of some hundredths of their rows.
-    over_list: usize,
-    /// What does not agree with the built-in backend, in words.
+    /// Cases in which the kernel used its candidate list.
+    used_list: usize,
+    /// The programs whose results differ from the built-in backend's.
     wrong: Vec<String>,
 }
 
-/// Interprets everything, one process a core: rows of all kinds and, in the arbitrary kernel, rows for its list. One thread
-/// begins with the largest programs, which take gigabytes, and the others with the smallest.
+/// Interprets all programs, with one process per core. One thread starts with the largest programs, which take gigabytes,
+/// and the others start with the smallest.
 fn interpret(jobs: &[Job]) -> Found {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
     let (left, done) = (Mutex::new(0..jobs.len()), AtomicUsize::new(0));
     let found = Mutex::new(Found::default());
     let start = Instant::now();
@@ -174,18 +175,18 @@ fn interpret(jobs: &[Job]) -> Found {
         let mut rng = StdRng::seed_from_u64(number as u64);
         for make in job.problems() {
             let problem = make(&job.spec, kinds_from(job.first_kind, job.spec.batch), &mut rng);
-            let mut cases = Cases::new(folder.join(number.to_string()));
+            let mut cases = Cases::new(directory.join(number.to_string()));
             cases.add(&job.spec, &job.chip, &problem);
             drop(problem);
             let outcome = cases.run(&[]);
-            let over_list = outcome.is_ok() && cases.took("done / over the list: then");
-            let _ = fs::remove_dir_all(folder.join(number.to_string()));
+            let used_list = outcome.is_ok() && cases.took("done / over the list: then");
+            let _ = fs::remove_dir_all(directory.join(number.to_string()));
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {
                 Ok(checked) => {
                     found.cases += checked.cases;
                     found.values += checked.values;
-                    found.over_list += usize::from(over_list);
+                    found.used_list += usize::from(used_list);
                 }
                 Err(said) => {
                     println!("{} on {}: {said}", job.spec.name(), job.chip.name);
@@ -203,12 +204,12 @@ fn interpret(jobs: &[Job]) -> Found {
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn said_by(command: &str, arguments: &[&str]) -> String {
+fn output_of(command: &str, arguments: &[&str]) -> String {
     let output = Command::new(command).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output();
     output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The version of a package that a script fetches.
+/// The version of a package that a script downloads.
 fn fetched(script: &str, package: &str) -> String {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script)).unwrap();
@@ -217,11 +218,11 @@ fn fetched(script: &str, package: &str) -> String {
     line.split(' ').next().unwrap_or(line).to_owned()
 }
 
-/// The rows of a table under a line that says what they were made of, and when; also into `docs/tpu.md` where that is
-/// wanted.
+/// Prints a table under a line with the versions and the date. With `NUCLEUS_UPDATE_DOCS` set, also writes it to its section
+/// of `docs/tpu.md`.
 fn report(section: &str, used: &str, rows: &[(&str, String)]) {
-    let date = said_by("date", &["-u", "+%F"]);
-    let commit = said_by("git", &["rev-parse", "--short", "HEAD"]);
+    let date = output_of("date", &["-u", "+%F"]);
+    let commit = output_of("git", &["rev-parse", "--short", "HEAD"]);
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!(
@@ -236,12 +237,13 @@ fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/tpu.md");
     let document = fs::read_to_string(&path).unwrap();
     let (start, end) = (format!("<!-- {section} -->\n"), format!("<!-- /{section} -->"));
-    let (before, rest) = document.split_once(&start).expect("a mark");
-    let (_, after) = rest.split_once(&end).expect("a mark");
+    let (before, rest) = document.split_once(&start).expect("a section mark in docs/tpu.md");
+    let (_, after) = rest.split_once(&end).expect("a section mark in docs/tpu.md");
     fs::write(&path, format!("{before}{start}{text}{end}{after}")).unwrap();
 }
 
-/// One test at a time: both want all cores, and one sets environment variables, which no other thread may read meanwhile.
+/// The tests run one at a time: both use all cores, and one sets environment variables, which is unsound while another
+/// thread reads them.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> Option<MutexGuard<'static, ()>> {
@@ -249,7 +251,7 @@ fn alone() -> Option<MutexGuard<'static, ()>> {
         return Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner));
     }
     println!(
-        "left out: the whole grid takes two hours; `make test-tpu-full` sets NUCLEUS_TPU_FULL and runs it"
+        "skipped: the whole grid takes two hours; `make test-tpu-full` sets NUCLEUS_TPU_FULL and runs it"
     );
     None
 }
@@ -260,18 +262,18 @@ fn every_program_agrees() {
     let start = Instant::now();
     let jobs = jobs();
     println!("{} programs to interpret", jobs.len());
-    let Found { cases, values, over_list, wrong } = interpret(&jobs);
-    assert!(wrong.is_empty(), "these do not agree with the built-in backend: {wrong:#?}");
+    let Found { cases, values, used_list, wrong } = interpret(&jobs);
+    assert!(wrong.is_empty(), "these programs differ from the built-in backend: {wrong:#?}");
     assert_eq!(cases, jobs.iter().map(|job| job.problems().len()).sum::<usize>());
     let for_list = jobs.iter().filter(|job| job.problems().len() > 1).count();
-    assert!(over_list > for_list / 2, "{over_list} of {for_list} batches went over a list");
+    assert!(used_list > for_list / 2, "only {used_list} of {for_list} batches used the candidate list");
     report(
         "interpreted",
         &format!("jaxlib {}", fetched("fetch-interpreter.sh", "jaxlib")),
         &[
             ("programs interpreted", format!("{} in {:.0} minutes", jobs.len(), minutes(start.elapsed()))),
-            ("batches that they chose from", cases.to_string()),
-            ("of these, through the list of the arbitrary kernel", over_list.to_string()),
+            ("batches", cases.to_string()),
+            ("batches that used the candidate list of the arbitrary kernel", used_list.to_string()),
             ("values compared with the built-in backend", values.to_string()),
             ("mismatches", wrong.len().to_string()),
         ],

@@ -1,4 +1,4 @@
-//! The tests of the TPU kernels: compiled by libtpu, and run by the interpreter in this directory.
+//! The tests of the TPU kernels: libtpu compiles them, and the interpreter in this directory runs them.
 
 #[path = "../common/mod.rs"]
 mod common;

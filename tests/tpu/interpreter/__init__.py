@@ -1,17 +1,17 @@
 """An independent interpreter of TPU programs.
 
-A program is the StableHLO module that PJRT is given: a few tensor operations around `tpu_custom_call`s, whose
-bodies are Mosaic kernels as MLIR text. The interpreter parses both with the MLIR parser of jaxlib and executes them
-with NumPy, one documented function per operation. It shares nothing with the emitter of the programs, and it is
-strict: what it does not know is an error, uninitialised memory holds ugly values, transfers happen only when
-they are waited for.
+A program is the StableHLO module that a PJRT plugin receives: a few tensor operations around `tpu_custom_call`s, whose
+bodies are Mosaic kernels in MLIR text. The interpreter parses both with the MLIR parser of jaxlib and executes them with
+NumPy, one documented function per operation. It shares no code with the emitter of the programs. It is strict: an unknown
+operation or attribute is an error, uninitialized memory holds garbage, and a transfer moves data only when the kernel
+waits for it.
 
     python -m interpreter run PROGRAM.mlir --inputs a.bin b.bin --outputs DIR
     python -m interpreter check DIR
     python -m interpreter emitpretty PROGRAM.mlir
 
-Tensors are raw little-endian files. `check` reads DIR/cases.json, a list of objects with `name`, `program`, `inputs`
-and `expected`: files beside it, in the order of arguments and results; an expected null is not compared. `--trips`
-writes how often every loop and branch of a kernel ran, by its place in the text and by the string attribute
-`nucleus.loop` or `nucleus.branch` where it has one.
+Tensors are raw little-endian files. `check` reads DIR/cases.json, a list of objects with `name`, `program`, `inputs` and
+`expected`. `inputs` and `expected` name files in DIR, in the order of the arguments and of the results; a result whose
+`expected` is null is not compared. `--trips` writes how often each loop and branch of a kernel ran. It identifies them by
+their line, and by the string attribute `nucleus.loop` or `nucleus.branch` if they have one.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .element import UGLY
+from .element import GARBAGE
 from .errors import ProgramError
 from .outer import Outer, pretty_kernels
 from .runtime import Options
@@ -16,7 +16,7 @@ SHOWN = 8
 
 
 def read_tensor(path, dtype, shape):
-    """A raw little-endian file as a tensor."""
+    """Reads a raw little-endian file as a tensor."""
     data = Path(path).read_bytes()
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if len(data) != expected:
@@ -45,10 +45,10 @@ def command_run(arguments):
     """Runs a program on files and writes its results to files."""
     program = Outer(Path(arguments.program).read_text(), options_of(arguments))
     outputs = run_files(program, arguments.inputs)
-    folder = Path(arguments.outputs)
-    folder.mkdir(parents=True, exist_ok=True)
+    directory = Path(arguments.outputs)
+    directory.mkdir(parents=True, exist_ok=True)
     for i, output in enumerate(outputs):
-        (folder / f"{i}.bin").write_bytes(output.tobytes())
+        (directory / f"{i}.bin").write_bytes(output.tobytes())
     report = program.report()
     warn_of_poison(report, arguments.program)
     if arguments.trips:
@@ -57,7 +57,7 @@ def command_run(arguments):
 
 
 def differences(got, expected):
-    """Positions whose bits differ, and how many there are."""
+    """The number of elements whose bits differ, and the first of them: position, bits got, bits expected."""
     words = np.dtype(f"u{got.dtype.itemsize}")
     a, b = got.view(words), expected.view(words)
     positions = np.argwhere(a != b)
@@ -68,37 +68,37 @@ def differences(got, expected):
     return len(positions), shown
 
 
-def check_case(program, case, folder):
-    """Lines that say what is wrong with one case; none if all is well."""
-    outputs = run_files(program, [folder / p for p in case["inputs"]])
+def check_case(program, case, directory):
+    """Runs one case. Returns lines that describe its mismatches, none if it passes."""
+    outputs = run_files(program, [directory / p for p in case["inputs"]])
     if len(case["expected"]) != len(outputs):
         raise ProgramError(f"{len(case['expected'])} expected files; the program returns {len(outputs)}")
     total, lines = 0, []
     for i, (output, path) in enumerate(zip(outputs, case["expected"])):
         if path is None:
             continue
-        count, shown = differences(output, read_tensor(folder / path, output.dtype, output.shape))
+        count, shown = differences(output, read_tensor(directory / path, output.dtype, output.shape))
         total += count
         lines += [f"  output {i} at {list(at)}: got {got}, expected {want}" for at, got, want in shown]
     return [f"{total} mismatches", *lines] if total else []
 
 
 def command_check(arguments):
-    """Runs the cases of a folder and compares every bit."""
-    folder = Path(arguments.folder)
-    cases = json.loads((folder / "cases.json").read_text())
+    """Runs the cases of a directory and compares every bit."""
+    directory = Path(arguments.directory)
+    cases = json.loads((directory / "cases.json").read_text())
     options = options_of(arguments)
     failures, reports = 0, {}
     path, program = None, None
     for case in cases:
         name = case["name"]
         try:
-            # Cases of one program mostly stand together.
-            if program is None or path != folder / case["program"]:
-                path, program = folder / case["program"], None
+            # Consecutive cases often have the same program, which is then translated once.
+            if program is None or path != directory / case["program"]:
+                path, program = directory / case["program"], None
                 program = Outer(path.read_text(), options)
             program.reset()
-            wrong = check_case(program, case, folder)
+            wrong = check_case(program, case, directory)
         except ProgramError as error:
             wrong = [f"error: {error}"]
         failures += bool(wrong)
@@ -113,7 +113,7 @@ def command_check(arguments):
 
 
 def command_pretty(arguments):
-    """Prints the kernels of a program in the plain form."""
+    """Prints the kernels of a program in the plain form of Mosaic."""
     for kernel in pretty_kernels(Path(arguments.program).read_text()):
         print(kernel)
     return 0
@@ -124,26 +124,28 @@ def parser():
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--flush", action="store_true", help="f32 arithmetic turns subnormals into zeros")
+    shared.add_argument("--flush", action="store_true", help="f32 arithmetic flushes subnormals to zero")
     shared.add_argument("--nan-max", choices=["propagate", "ignore"], default="propagate",
-                        help="what maximumf and minimumf do with one NaN")  # fmt: skip
+                        help="the result of maximumf and minimumf of a NaN and a number")  # fmt: skip
     shared.add_argument("--dma", choices=["deferred", "eager"], default="deferred",
-                        help="move data when a transfer is waited for, or when it is started")  # fmt: skip
-    shared.add_argument("--garbage", choices=list(UGLY), default="nan",
-                        help="what memory holds before it is written to")  # fmt: skip
-    shared.add_argument("--reverse-parallel", action="store_true", help="run parallel grid dimensions backwards")
+                        help="when a transfer moves its data: when the kernel waits for it, or when it starts")  # fmt: skip
+    shared.add_argument("--garbage", choices=list(GARBAGE), default="nan",
+                        help="the contents of uninitialized memory")  # fmt: skip
+    shared.add_argument("--reverse-parallel", action="store_true",
+                        help="run parallel grid dimensions from the last index to the first")  # fmt: skip
     shared.add_argument("--max-iterations", type=int, default=Options.max_iterations,
-                        help="an error beyond so many iterations of a scf.while at a time")  # fmt: skip
-    shared.add_argument("--trips", metavar="FILE", help="write how often loops and branches ran, as JSON")
+                        help="report an error if one execution of a scf.while needs more iterations")  # fmt: skip
+    shared.add_argument("--trips", metavar="FILE", help="write the iteration counts of loops and branches as JSON")
 
     run = commands.add_parser("run", parents=[shared], help=command_run.__doc__)
     run.add_argument("program")
-    run.add_argument("--inputs", nargs="*", default=[], metavar="FILE", help="raw little-endian tensors, in order")
-    run.add_argument("--outputs", required=True, metavar="DIR", help="0.bin, 1.bin, … are written here")
+    run.add_argument("--inputs", nargs="*", default=[], metavar="FILE",
+                     help="raw little-endian tensors, in the order of the arguments")  # fmt: skip
+    run.add_argument("--outputs", required=True, metavar="DIR", help="directory for the results: 0.bin, 1.bin, …")
     run.set_defaults(command=command_run)
 
     check = commands.add_parser("check", parents=[shared], help=command_check.__doc__)
-    check.add_argument("folder", help="holds cases.json: a list of {name, program, inputs, expected}")
+    check.add_argument("directory", help="directory with cases.json: a list of {name, program, inputs, expected}")
     check.set_defaults(command=command_check)
 
     pretty = commands.add_parser("emitpretty", help=command_pretty.__doc__)

@@ -1,5 +1,6 @@
-"""Element types, MLIR types and constants as the interpreter sees them."""
+"""Element types, MLIR types, constants, and the contents of uninitialized memory."""
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -21,7 +22,7 @@ DTYPES = {
     "f32": np.dtype(np.float32),
 }
 
-# Tensors of the outer program also come unsigned and with 64 bits; vectors and memories of a kernel do not.
+# Tensors of the outer program can also be unsigned or have 64 bits. Vectors and memories of a kernel cannot.
 TENSOR_DTYPES = DTYPES | {
     "i64": np.dtype(np.int64),
     "ui8": np.dtype(np.uint8),
@@ -34,19 +35,19 @@ FLOATS = {"bf16", "f16", "f32"}
 WIDTHS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "index": 32, "bf16": 16, "f16": 16, "f32": 32}
 SEMAPHORES = {"!tpu.dma_semaphore": "dma", "!tpu.semaphore": "regular"}
 
-# What memory holds before anything is written to it, by size of the elements: a NaN where it is read as a float and a
-# large odd number where it is read as an integer, which comparisons fail and nothing forgets; or the largest finite
-# number, which comparisons pass.
-UGLY = {
+# The contents of uninitialized memory, by the size of an element. "nan" reads as a NaN or as a large odd integer:
+# comparisons with it fail, and arithmetic keeps it visible. "large" reads as the largest finite number: comparisons with
+# it succeed.
+GARBAGE = {
     "nan": {1: b"\x01", 2: b"\xc1\x7f", 4: b"\x45\x23\xc1\x7f", 8: b"\x45\x23\xc1\x7f\x45\x23\xc1\x7f"},
     "large": {1: b"\x00", 2: b"\x7f\x7f", 4: b"\xff\xff\x7f\x7f", 8: b"\xff\xff\x7f\x7f\xff\xff\x7f\x7f"},
 }
-_ugly = UGLY["nan"]
+_garbage = GARBAGE["nan"]
 
 
 @dataclass(frozen=True)
 class Type:
-    """A scalar (no shape), a vector, or a memory reference (with a space)."""
+    """A scalar (no shape), a vector (a shape), or a memory reference (a shape and a memory space)."""
 
     elem: str
     shape: tuple = None
@@ -83,6 +84,7 @@ class Type:
         return f"memref<{shape}{self.elem}, {self.space}>" if self.is_memref else f"vector<{shape}{self.elem}>"
 
 
+@functools.cache
 def type_of(mlir):
     """The Type of an MLIR type of a kernel."""
     if isinstance(mlir, ir.VectorType):
@@ -118,28 +120,28 @@ def memory_space(attribute):
 
 
 def use_garbage(kind):
-    """From now on memory holds this kind of garbage, one of `UGLY`."""
-    global _ugly
-    _ugly = UGLY[kind]
+    """Selects the contents of uninitialized memory, a key of `GARBAGE`, for this process."""
+    global _garbage
+    _garbage = GARBAGE[kind]
 
 
-def ugly(dtype):
-    """An element that nobody has written to yet."""
-    return np.frombuffer(_ugly[dtype.itemsize], dtype)[0]
+def garbage_element(dtype):
+    """One element of uninitialized memory."""
+    return np.frombuffer(_garbage[dtype.itemsize], dtype)[0]
 
 
 def garbage(shape, dtype):
-    """Memory that nobody has written to yet."""
-    return np.full(shape, ugly(np.dtype(dtype)))
+    """Uninitialized memory."""
+    return np.full(shape, garbage_element(np.dtype(dtype)))
 
 
-def spoil(memory):
-    """Makes existing memory look as if nobody had written to it."""
-    memory[...] = ugly(memory.dtype)
+def fill_with_garbage(memory):
+    """Makes memory uninitialized again."""
+    memory[...] = garbage_element(memory.dtype)
 
 
 def scalar_literal(text, elem):
-    """A float constant as MLIR prints it, exactly: NaNs are printed as the hexadecimal of their bits."""
+    """The exact value of a float constant in MLIR text, which writes NaNs as the hexadecimal number of their bits."""
     dtype = TENSOR_DTYPES[elem]
     if text.startswith("0x"):
         return np.array(int(text, 16), f"u{dtype.itemsize}").view(dtype)[()]
@@ -147,13 +149,13 @@ def scalar_literal(text, elem):
 
 
 def dense_array(attribute, dtype, shape):
-    """The array of a `dense<…>` attribute, bit for bit."""
+    """The array of a `dense<…>` attribute, with every bit kept."""
     if dtype != BF16:
         array = np.array(attribute)
         if array.dtype != dtype:
             raise ProgramError(f"constant of {array.dtype} where {dtype} is expected: {str(attribute)[:80]}")
         return np.broadcast_to(array, shape).copy()
-    # jaxlib offers no buffer of bf16.
+    # jaxlib has no buffer interface for bf16, so the text is parsed.
     text = str(attribute)
     body = text[text.index("<") + 1 : text.rindex("> :")]
     if body.startswith('"0x'):

@@ -1,9 +1,9 @@
-"""The one error that a wrong program raises."""
+"""The errors that a wrong program raises."""
 
 
 class ProgramError(Exception):
-    """A program that cannot be run, or that did something it must not; the message names the operation."""
+    """The program is malformed, or did something forbidden. The message names the operation."""
 
 
 class PlacedError(ProgramError):
-    """One whose message already says where."""
+    """An error whose message already contains the position."""

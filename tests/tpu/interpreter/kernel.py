@@ -1,8 +1,8 @@
-"""One kernel: its grid, its windows, its scratch memory, and what happens from one step to the next.
+"""One kernel: its grid, its windows and its scratch memory.
 
-The model: steps run in row-major order. A window of an input is copied in when its block changes, read-only, and what
-lies beyond the end of the array is garbage. A window of an output starts as garbage and is copied out when its block
-changes or the grid ends, less what lies beyond the end. Scratch memory keeps its contents from step to step.
+The steps of the grid run in row-major order. A window of an input is read-only. It is copied in when its block changes, and
+the part beyond the end of the array is garbage. A window of an output starts as garbage. It is copied out when its block
+changes or the grid ends, without the part beyond the end. Scratch memory keeps its contents from step to step.
 """
 
 import itertools
@@ -20,23 +20,23 @@ from .translate import Program
 
 DYNAMIC = -(2**63)
 
-# Memories that windows of an operand are copied to; others are addressed where they are.
+# Memory spaces that windows are copied to. Operands in other spaces are addressed in place.
 WINDOWED = {"vmem", "smem"}
 
 
 @dataclass
 class Window:
-    """How an operand is brought to the kernel; without bounds, whole."""
+    """How the kernel sees an operand: block by block, or whole if there are no bounds."""
 
     type: object
     transform: object = None
     bounds: tuple = None
-    # Of element windows, whose indices count elements: the padding in front.
+    # Set for element windows, whose indices count elements: the padding before the first element.
     pad_low: tuple = None
 
 
 class Kernel:
-    """A kernel, ready to run."""
+    """A translated kernel. It can run any number of times."""
 
     def __init__(self, body, options=Options()):
         self.options = options
@@ -48,7 +48,7 @@ class Kernel:
         for harmless in ("function_type", "sym_visibility", "arg_attrs", "res_attrs"):
             attributes.take(harmless)
         if attributes.enum("tpu.core_type", "tc") != "tc":
-            raise ProgramError("kernel: only tensor cores are modelled")
+            raise ProgramError("kernel: only tensor cores are supported")
         grid = attributes.take("iteration_bounds")
         self.bounds = tuple(grid) if grid is not None else ()
         self.parallel = [str(s) != "#tpu.dimension_semantics<arbitrary>" for s in attributes.take("dimension_semantics", ())]
@@ -58,13 +58,13 @@ class Kernel:
         attributes.finish()
 
         self.program = Program(module, self.machine)
-        # What is constant is computed while translating.
+        # Translating evaluates constant expressions, which can overflow.
         with np.errstate(all="ignore"):
             self.function = self.program.function(self.name)
         types = [type_of(a.type) for a in main.regions[0].blocks[0].arguments]
         grid_types, types = types[: len(self.bounds)], types[len(self.bounds) :]
         if any(t.elem not in ("i32", "index") or not t.is_scalar for t in grid_types) or not all(t.is_memref for t in types):
-            raise ProgramError("kernel: arguments are not indices of the grid followed by memories")
+            raise ProgramError("kernel: the arguments must be grid indices followed by memories")
         scratch_start = len(types) - self.scratch_count
         self.prefetch_types = types[: self.prefetch_count]
         self.operand_types = types[self.prefetch_count : scratch_start]
@@ -82,7 +82,7 @@ class Kernel:
             if not known:
                 windows.append(Window(type))
                 continue
-            # How many buffers a window has changes when data moves, not what a correct kernel sees.
+            # The number of buffers of a window changes when data moves, not what a correct kernel reads.
             known.pop("pipeline_mode", None)
             transform = ir.FlatSymbolRefAttr(known.pop("transform_indices")).value
             window = Window(type, self.program.function(transform), tuple(known.pop("window_bounds")))
@@ -100,7 +100,7 @@ class Kernel:
         return windows
 
     def run(self, inputs, results, aliases=()):
-        """Runs the kernel on arrays, for results of given dtypes and shapes, some of which are inputs' memory."""
+        """Runs the kernel. `results` are dtypes and shapes; `aliases` map operands to the results that share their memory."""
         with np.errstate(all="ignore"):
             try:
                 return self._run(list(inputs), results, dict(aliases))
@@ -115,12 +115,12 @@ class Kernel:
         use_garbage(self.options.garbage)
         self.machine.grid = grid
         if len(inputs) + len(results) != self.prefetch_count + len(self.operand_types):
-            raise ProgramError(f"{len(inputs)} operands and {len(results)} results do not fit its arguments")
+            raise ProgramError(f"{len(inputs)} operands and {len(results)} results do not match the arguments of the kernel")
         outputs = [garbage(shape, dtype) for dtype, shape in results]
         for operand, output in aliases.items():
             if inputs[operand - dynamic].shape != outputs[output].shape:
                 raise ProgramError(f"result {output} and operand {operand} share memory but differ in shape")
-            # The memory of an aliased operand is the result's.
+            # An aliased operand uses the memory of its result.
             outputs[output][...] = inputs[operand - dynamic].view(outputs[output].dtype)
             inputs[operand - dynamic] = outputs[output]
         read_only = [_frozen(array) if not any(array is o for o in outputs) else array for array in inputs]
@@ -150,7 +150,7 @@ class Kernel:
         return garbage(type.shape, type.dtype)
 
     def report(self):
-        """How often loops and branches ran, and what else is worth knowing, over all runs so far."""
+        """Counts over all runs since the last reset: steps, loops, branches, undefined results and transfers."""
         counts = self.machine.counts
         loops = []
         for loop in self.program.loops:
@@ -172,12 +172,12 @@ class _Slot:
         self.window, self.array, self.is_output = window, array, is_output
         self.start = None
         if window.bounds is None and window.type.space in WINDOWED:
-            # Without a grid the window is the whole operand.
+            # Without window parameters, the window is the whole operand.
             self.window = Window(window.type, lambda *_: (0,) * array.ndim, array.shape)
         self.memory = array if self.window.bounds is None else None
 
     def move(self, step, prefetch):
-        """Makes the block of a step the current one."""
+        """Copies the block of the previous step out and that of this step in, if they differ."""
         if self.window.bounds is None:
             return
         index = self.window.transform(*step, *prefetch)
@@ -206,7 +206,7 @@ class _Slot:
             self.array[outside] = self.block[inside]
 
     def _overlap(self):
-        """Where the block and the operand overlap, in each of them."""
+        """The overlap of the block and the operand, as slices of each."""
         low = [max(s, 0) for s in self.start]
         high = [min(s + b, n) for s, b, n in zip(self.start, self.window.bounds, self.array.shape)]
         inside = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, self.start))
@@ -220,7 +220,7 @@ def _frozen(array):
 
 
 def _as_type(array, type, window=None):
-    """An operand as the elements that the kernel names, which have no sign."""
+    """An operand with the element type of the kernel's argument. Kernels have no unsigned types."""
     dtype = type.dtype
     if array.dtype.itemsize != dtype.itemsize or (array.dtype == np.bool_) != (dtype == np.bool_):
         raise ProgramError(f"an operand of {array.dtype} for {type}")

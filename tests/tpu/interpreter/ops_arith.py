@@ -1,4 +1,4 @@
-"""Operations of `arith` and `math`: scalars are Python integers and NumPy floats, vectors are arrays."""
+"""Operations of `arith` and `math`. Scalars are Python integers and NumPy floats, vectors are arrays."""
 
 from jaxlib.mlir import ir
 
@@ -9,11 +9,11 @@ FLAGS = ("overflowFlags", "fastmath")
 
 
 def plain(t, op, attributes):
-    """Flags that would let a compiler assume something are not modelled."""
+    """Rejects flags that allow a compiler to assume something about the operands."""
     for flag in FLAGS:
         value = attributes.enum(flag)
         if value not in (None, "none"):
-            t.fail(op, f"{flag} {value} is not modelled")
+            t.fail(op, f"{flag} {value} is not supported")
 
 
 def same_types(t, op):
@@ -24,7 +24,7 @@ def same_types(t, op):
 
 
 def unsigned(value):
-    """A value read as an unsigned integer."""
+    """The expression of a value as an unsigned integer."""
     bits = WIDTHS[value.type.elem]
     if value.type.elem == "i1":
         return value.expr
@@ -32,13 +32,13 @@ def unsigned(value):
 
 
 def wrapped(expr, elem):
-    """A Python integer wrapped to a signed one."""
+    """The expression of a Python integer wrapped to a signed integer of this width."""
     half = 1 << (WIDTHS[elem] - 1)
     return f"(({expr}) + {half} & {2 * half - 1}) - {half}"
 
 
 def flushed(t, value):
-    """A float as an input of arithmetic."""
+    """The expression of a float operand of arithmetic: subnormals are zeros if the options say so."""
     return f"flush({value.expr})" if t.options.flush and value.type.elem == "f32" else value.expr
 
 
@@ -47,7 +47,7 @@ def flushed_result(t, expr, elem):
 
 
 def convertible(t, op):
-    """Operand and result type of a conversion, which keeps the shape."""
+    """The operand and the result type of a conversion, whose shapes must be equal."""
     value = t.operand(op, 0)
     result = type_of(op.results[0].type)
     if value.type.shape != result.shape:
@@ -71,7 +71,7 @@ def constant(t, op, attributes):
 
 @operation("arith.addi", "arith.subi", "arith.muli")
 def integer_arithmetic(t, op, attributes):
-    """Sum, difference, product, wrapped to the width."""
+    """Sum, difference or product, wrapped to the width."""
     plain(t, op, attributes)
     type = same_types(t, op)
     if type.elem == "i1":
@@ -83,7 +83,7 @@ def integer_arithmetic(t, op, attributes):
 
 @operation("arith.andi", "arith.ori", "arith.xori")
 def bitwise(t, op, attributes):
-    """And, or, exclusive or."""
+    """Bitwise and, or, exclusive or."""
     same_types(t, op)
     a, b = t.operands(op)
     t.define(op, f"{a.expr} {dict(andi='&', ori='|', xori='^')[op.name[6:]]} {b.expr}")
@@ -91,10 +91,10 @@ def bitwise(t, op, attributes):
 
 @operation("arith.shli", "arith.shrsi", "arith.shrui")
 def shift(t, op, attributes):
-    """Shifts; an amount of the width or more is an error."""
+    """Shifts. A shift by the width or more is an error."""
     plain(t, op, attributes)
     if attributes.take("isExact") is not None:
-        t.fail(op, "exact is not modelled")
+        t.fail(op, "exact is not supported")
     type = same_types(t, op)
     a, b = t.operands(op)
     bits = WIDTHS[type.elem]
@@ -133,7 +133,7 @@ def divide(t, op, attributes):
     """Division towards zero and its remainder; by zero is an error."""
     plain(t, op, attributes)
     if attributes.take("isExact") is not None:
-        t.fail(op, "exact is not modelled")
+        t.fail(op, "exact is not supported")
     type = same_types(t, op)
     a, b = t.operands(op)
     what, signed = op.name[6:9], op.name.endswith("si")
@@ -170,7 +170,7 @@ FLOAT_COMPARISONS = [
 
 @operation("arith.cmpf")
 def compare_floats(t, op, attributes):
-    """Compares floats; a NaN makes ordered predicates false and unordered ones true."""
+    """Compares floats. A NaN makes ordered predicates false and unordered predicates true."""
     plain(t, op, attributes)
     template = FLOAT_COMPARISONS[attributes.integer("predicate")]
     if template is None:
@@ -181,7 +181,7 @@ def compare_floats(t, op, attributes):
     if t.options.flush and a.type.elem == "f32":
         for name, value in (("x", a), ("y", b)):
             t.line(f"{name} = flush({value.expr})")
-        # Not foldable, as it reads these two variables.
+        # Not evaluated during translation, because it reads these two variables.
         bound = t.bind_new(op.results[0])
         expr = template.format(a="x", b="y", where=t.current)
         t.line(f"{bound.expr} = {f'bool({expr})' if a.type.is_scalar else expr}")
@@ -192,7 +192,7 @@ def compare_floats(t, op, attributes):
 
 @operation("arith.select")
 def select(t, op, attributes):
-    """One of two values by a condition, or by lanes."""
+    """Selects one of two values by one condition, or lane by lane."""
     condition, a, b = t.operands(op)
     if a.type != b.type or condition.type.elem != "i1" or a.type.is_memref:
         t.fail(op, f"{condition.type}, {a.type}, {b.type}")
@@ -206,7 +206,7 @@ def select(t, op, attributes):
 
 @operation("arith.extsi", "arith.extui", "arith.trunci")
 def resize_integer(t, op, attributes):
-    """A wider integer, with its sign or zeros in front, or the low bits of one."""
+    """Extends an integer by its sign or by zeros, or keeps its low bits."""
     plain(t, op, attributes)
     value, result = convertible(t, op)
     old, new = value.type.elem, result.elem
@@ -231,7 +231,7 @@ def resize_integer(t, op, attributes):
 
 @operation("arith.index_cast")
 def index_cast(t, op, attributes):
-    """Indices have 32 bits here, so nothing changes."""
+    """The identity, because indices have 32 bits here."""
     value, result = convertible(t, op)
     if not value.type.is_scalar or {value.type.elem, result.elem} != {"i32", "index"}:
         t.fail(op, f"{value.type} to {result}")
@@ -252,7 +252,7 @@ FLOAT_BINARY = {
 
 @operation(*FLOAT_BINARY)
 def float_arithmetic(t, op, attributes):
-    """IEEE arithmetic, rounded to nearest even; for the extremes see the functions of these names."""
+    """IEEE 754 arithmetic, rounded to nearest even. `runtime.py` defines maximum, minimum, maxnum and minnum."""
     plain(t, op, attributes)
     type = same_types(t, op)
     a, b = t.operands(op)
@@ -264,7 +264,7 @@ def float_arithmetic(t, op, attributes):
 
 @operation("arith.negf")
 def negate(t, op, attributes):
-    """The sign bit inverted."""
+    """Inverts the sign bit."""
     plain(t, op, attributes)
     same_types(t, op)
     t.define(op, f"-{t.operand(op, 0).expr}")
@@ -272,7 +272,7 @@ def negate(t, op, attributes):
 
 @operation("math.absf")
 def absolute(t, op, attributes):
-    """The sign bit cleared."""
+    """Clears the sign bit."""
     plain(t, op, attributes)
     same_types(t, op)
     t.define(op, f"abs({t.operand(op, 0).expr})")
@@ -280,7 +280,7 @@ def absolute(t, op, attributes):
 
 @operation("math.absi")
 def absolute_integer(t, op, attributes):
-    """The magnitude; that of the smallest integer is itself."""
+    """The absolute value. That of the smallest integer is the smallest integer."""
     type = same_types(t, op)
     expr = f"abs({t.operand(op, 0).expr})"
     t.define(op, wrapped(expr, type.elem) if type.is_scalar else expr)
@@ -288,7 +288,7 @@ def absolute_integer(t, op, attributes):
 
 @operation("math.floor", "math.ceil", "math.trunc", "math.roundeven")
 def to_whole(t, op, attributes):
-    """Floats without a fraction."""
+    """Rounds to an integral float."""
     plain(t, op, attributes)
     type = same_types(t, op)
     function = dict(floor="floor", ceil="ceil", trunc="trunc", roundeven="rint")[op.name[5:]]
@@ -297,7 +297,7 @@ def to_whole(t, op, attributes):
 
 @operation("math.ctpop", "math.ctlz", "math.cttz")
 def count_bits(t, op, attributes):
-    """Set bits; zero bits above the highest, below the lowest set bit."""
+    """The number of set bits, of leading zeros, or of trailing zeros."""
     type = same_types(t, op)
     value, bits = t.operand(op, 0), WIDTHS[type.elem]
     if type.is_scalar:
@@ -321,7 +321,7 @@ def rounding(t, op, attributes, default):
 
 @operation("arith.fptosi", "arith.fptoui", "tpu.fptosi", "tpu.fptoui")
 def float_to_integer(t, op, attributes):
-    """Towards zero (or to nearest even where it says so); what does not fit gives an ugly constant and is counted."""
+    """Truncates, or rounds to nearest even. A value out of range gives the smallest integer and is counted."""
     plain(t, op, attributes)
     value, result = convertible(t, op)
     mode = rounding(t, op, attributes, "towards_zero")
@@ -335,7 +335,7 @@ def float_to_integer(t, op, attributes):
 
 @operation("arith.sitofp", "arith.uitofp", "tpu.sitofp", "tpu.uitofp")
 def integer_to_float(t, op, attributes):
-    """Rounded to nearest even."""
+    """Converts with rounding to nearest even."""
     plain(t, op, attributes)
     value, result = convertible(t, op)
     mode = rounding(t, op, attributes, "to_nearest_even")
@@ -344,14 +344,14 @@ def integer_to_float(t, op, attributes):
     signed = op.name.endswith("sitofp")
     expr = value.expr if signed else unsigned(value)
     sign = "-" if signed and value.type.elem == "i1" else ""
-    # A scalar goes through f64, which holds every such integer.
+    # A scalar goes through f64, which represents every such integer exactly.
     expr = f"np.float32({sign}float({expr}))" if value.type.is_scalar else f"{sign}{expr}.astype(f32)"
     t.define(op, expr if result.elem == "f32" else f"M.narrow({t.current}, {expr}, {result.elem})")
 
 
 @operation("arith.extf", "tpu.extf")
 def extend_float(t, op, attributes):
-    """A wider float of the same value."""
+    """Converts to a wider float, which is exact."""
     plain(t, op, attributes)
     value, result = convertible(t, op)
     if WIDTHS[value.type.elem] >= WIDTHS[result.elem]:
@@ -361,7 +361,7 @@ def extend_float(t, op, attributes):
 
 @operation("arith.truncf", "tpu.truncf")
 def truncate_float(t, op, attributes):
-    """A narrower float, rounded to nearest even."""
+    """Converts to a narrower float with rounding to nearest even."""
     plain(t, op, attributes)
     value, result = convertible(t, op)
     mode = rounding(t, op, attributes, "to_nearest_even")
@@ -372,7 +372,7 @@ def truncate_float(t, op, attributes):
 
 @operation("arith.bitcast")
 def bitcast(t, op, attributes):
-    """The same bits as another type of the same width."""
+    """Reinterprets the bits as another type of the same width."""
     value, result = convertible(t, op)
     old, new = value.type.elem, result.elem
     if WIDTHS[old] != WIDTHS[new]:

@@ -1,4 +1,4 @@
-"""Control flow: `scf`, `func`, `cf.assert`, and the regions and traces of `tpu`."""
+"""Control flow: `scf`, `func` and `cf.assert`, and the regions and traces of `tpu`."""
 
 from jaxlib.mlir import ir
 
@@ -6,21 +6,21 @@ from .translate import operation
 
 
 def assign(t, targets, values):
-    """All at once, as a value may be read from a variable that another assignment changes."""
+    """Assigns all targets at once, because a value can be read from a variable that another assignment changes."""
     if targets:
         t.line(f"{', '.join(v.expr for v in targets)} = {', '.join(v.expr for v in values)}")
 
 
 def carried(t, op, mlir_values):
-    """Variables for values that differ between iterations or branches."""
+    """New variables for values that differ between iterations or branches."""
     variables = [t.bind_new(value) for value in mlir_values]
     if any(v.type.is_memref for v in variables):
-        t.fail(op, "memory references that control flow chooses")
+        t.fail(op, "a memory reference that depends on control flow")
     return variables
 
 
 def nested(t, block):
-    """Translates the body of a region, and returns the operands of its terminator."""
+    """Translates the body of a region. Returns its terminator and the operands of that."""
     operations = list(block.operations)
     t.indent += 1
     before = len(t.lines)
@@ -33,7 +33,7 @@ def nested(t, block):
 
 
 def inline(t, op, block):
-    """Translates a region that runs exactly once, where it stands."""
+    """Translates a region that runs exactly once, in place."""
     operations = list(block.operations)
     for inner in operations[:-1]:
         t.operation(inner.operation)
@@ -43,7 +43,7 @@ def inline(t, op, block):
 
 @operation("scf.for", pure=False)
 def for_loop(t, op, attributes):
-    """Counts from the lower bound up to, not including, the upper one."""
+    """Counts from the lower bound to the upper bound, which is excluded."""
     if attributes.take("unsignedCmp") is not None:
         t.fail(op, "unsigned bounds")
     low, high, step, *initial = t.operands(op)
@@ -53,7 +53,7 @@ def for_loop(t, op, attributes):
     index = t.bind_new(index)
     variables = carried(t, op, arguments)
     if not (isinstance(step.const, int) and step.const > 0):
-        t.line(f"if {step.expr} <= 0: M.error({t.current}, 'step is not positive')")
+        t.line(f"if {step.expr} <= 0: M.error({t.current}, 'the step is not positive')")
     loop = t.fresh("r")
     t.line(f"{loop} = range({low.expr}, {high.expr}, {step.expr})")
     t.line(f"T[{counter}] += 1; T[{counter + 1}] += len({loop})")
@@ -63,13 +63,13 @@ def for_loop(t, op, attributes):
     t.indent += 1
     assign(t, variables, yielded)
     t.indent -= 1
-    # A body that ran no time leaves the initial values in the variables, one that ran the last ones.
+    # The variables hold the initial values if the body never ran, otherwise those of its last iteration.
     assign(t, carried(t, op, op.results), variables)
 
 
 @operation("scf.while", pure=False)
 def while_loop(t, op, attributes):
-    """Runs the first region, and while its condition holds, the second."""
+    """Runs the first region, and then the second as long as the condition holds."""
     counter = t.counter(op, "while", attributes, ["entered", "iterations"])
     before, after = (region.blocks[0] for region in op.regions)
     variables = carried(t, op, before.arguments)
@@ -139,20 +139,20 @@ def call(t, op, attributes):
 
 @operation("cf.assert", pure=False)
 def check(t, op, attributes):
-    """Something that the program claims."""
+    """An assertion of the program. Its failure is an error."""
     message = ir.StringAttr(attributes.take("msg")).value
     t.line(f"if not {t.operand(op, 0).expr}: M.error({t.current}, {message!r})")
 
 
 @operation("tpu.region", pure=False)
 def region(t, op, attributes):
-    """A scope for allocations."""
+    """A scope of allocations."""
     inline(t, op, op.regions[0].blocks[0])
 
 
 @operation("tpu.trace", pure=False)
 def trace(t, op, attributes):
-    """A named part, which profilers show."""
+    """A named region for profilers."""
     for label in ("message", "level"):
         attributes.take(label)
     inline(t, op, op.regions[0].blocks[0])
@@ -160,6 +160,6 @@ def trace(t, op, attributes):
 
 @operation("tpu.trace_start", "tpu.trace_stop", pure=False)
 def trace_event(t, op, attributes):
-    """Something that profilers show."""
+    """A mark for profilers."""
     for label in ("message", "level"):
         attributes.take(label)

@@ -1,4 +1,4 @@
-"""Loads, stores and views of memory: `vector`, `memref` and `tpu`. Whatever leaves its memory is an error."""
+"""Loads, stores, views and transfers of memory: `vector`, `memref` and `tpu`. An access out of bounds is an error."""
 
 from dataclasses import replace
 
@@ -9,19 +9,19 @@ from .translate import Value, operation
 
 def data_memory(t, op, memory):
     if memory.type.elem in SEMAPHORES:
-        t.fail(op, "a semaphore where data is expected")
+        t.fail(op, "a semaphore instead of data")
     return memory
 
 
 def loadable_memory(t, op, memory):
-    """Registers are loaded from and stored to the core's own memories only; others need a transfer."""
+    """Rejects memory that registers cannot be loaded from or stored to. Other memory needs a transfer."""
     if memory.type.space not in ("vmem", "smem"):
         t.fail(op, f"direct access to {memory.type}")
     return data_memory(t, op, memory)
 
 
 def box(t, op, memory, indices, sizes, strides=None):
-    """Checks a box of a memory, at run time where its place is known only then, and returns the key that selects it."""
+    """Checks the bounds of a box of a memory, at run time if its indices are not constant. Returns the key of the box."""
     shape = memory.type.shape
     strides = strides or (1,) * len(shape)
     if not len(shape) == len(indices) == len(sizes) == len(strides):
@@ -45,7 +45,7 @@ def box(t, op, memory, indices, sizes, strides=None):
 
 
 def padded_shape(t, op, memory, vector):
-    """The box of a vector that has fewer dimensions than the memory."""
+    """The shape of a vector, with leading ones for the missing dimensions of the memory."""
     missing = len(memory.type.shape) - len(vector.shape)
     if missing < 0 or memory.type.elem != vector.elem:
         t.fail(op, f"{vector} of {memory.type}")
@@ -53,7 +53,7 @@ def padded_shape(t, op, memory, vector):
 
 
 def subscript(memory, key):
-    """Selects a box; a memory that is no array wants its slices with both ends."""
+    """The expression of a box of a memory. `Packed` needs both ends of a slice."""
     if all(k == ":" for k in key) and not memory.packed:
         return f"{memory.expr}[...]" if key else f"{memory.expr}[()]"
     if memory.packed:
@@ -97,7 +97,7 @@ def store_box(t, op, memory, indices, value, strides=None, mask=None):
 
 
 def plain_access(attributes):
-    """Hints to caches and promises of alignment do not change what is loaded."""
+    """Accepts cache hints and alignment promises, which do not change the result."""
     for hint in ("nontemporal", "alignment"):
         attributes.take(hint)
 
@@ -110,7 +110,7 @@ def unit_strides(t, op, attributes):
 
 @operation("vector.load", pure=False)
 def vector_load(t, op, attributes):
-    """A vector from a box of memory."""
+    """Loads a vector from a box of memory."""
     plain_access(attributes)
     memory, *indices = t.operands(op)
     load_box(t, op, memory, indices, type_of(op.results[0].type))
@@ -118,14 +118,14 @@ def vector_load(t, op, attributes):
 
 @operation("vector.store", pure=False)
 def vector_store(t, op, attributes):
-    """A vector to a box of memory."""
+    """Stores a vector to a box of memory."""
     plain_access(attributes)
     value, memory, *indices = t.operands(op)
     store_box(t, op, memory, indices, value)
 
 
 def segments(t, op, attributes):
-    """The operands in the groups that the operation says."""
+    """The operands, in groups of the sizes that the operation's attribute gives."""
     sizes = attributes.array("operandSegmentSizes")
     operands, groups = t.operands(op), []
     for size in sizes:
@@ -135,7 +135,7 @@ def segments(t, op, attributes):
 
 
 def rank_split(t, op, before):
-    """Operands as `before` ones, the memory, its indices, and perhaps a mask."""
+    """Splits the operands into `before` values, the memory, its indices, and a mask or None."""
     operands = t.operands(op)
     memory = operands[before]
     rank = len(memory.type.shape)
@@ -147,7 +147,7 @@ def rank_split(t, op, before):
 
 @operation("tpu.vector_load", pure=False)
 def tpu_vector_load(t, op, attributes):
-    """A vector from a box of memory; lanes that the mask leaves out hold garbage."""
+    """Loads a vector from a box of memory. Lanes whose mask is false hold garbage."""
     unit_strides(t, op, attributes)
     attributes.take("operandSegmentSizes")
     _, memory, indices, mask = rank_split(t, op, 0)
@@ -156,32 +156,32 @@ def tpu_vector_load(t, op, attributes):
 
 @operation("tpu.vector_store", pure=False)
 def tpu_vector_store(t, op, attributes):
-    """A vector to a box of memory, where the mask says."""
+    """Stores the lanes of a vector whose mask is true to a box of memory."""
     unit_strides(t, op, attributes)
     attributes.take("operandSegmentSizes")
     add = attributes.take("add")
     if add is not None and str(add) != "false":
-        t.fail(op, "adding stores are not modelled")
+        t.fail(op, "adding stores are not supported")
     (value,), memory, indices, mask = rank_split(t, op, 1)
     store_box(t, op, memory, indices, value, mask=mask)
 
 
 @operation("tpu.strided_load", pure=False)
 def strided_load(t, op, attributes):
-    """Every so many elements of memory."""
+    """Loads elements that are a stride apart."""
     _, memory, indices, _ = rank_split(t, op, 0)
     load_box(t, op, memory, indices, type_of(op.results[0].type), attributes.array("strides"))
 
 
 @operation("tpu.strided_store", pure=False)
 def strided_store(t, op, attributes):
-    """To every so many elements of memory."""
+    """Stores to elements that are a stride apart."""
     (value,), memory, indices, _ = rank_split(t, op, 1)
     store_box(t, op, memory, indices, value, attributes.array("strides"))
 
 
 def sublanes(t, op, attributes, memory, shape):
-    """The strides of the register-sized `tpu.load` and `tpu.store`, all of whose sublanes must be wanted."""
+    """The strides of `tpu.load` and `tpu.store`, which access one register. A mask of sublanes is not supported."""
     if "false" in str(attributes.take("sublane_mask")):
         t.fail(op, "masked sublanes")
     stride = attributes.integer("sublane_stride", 1)
@@ -194,7 +194,7 @@ def sublanes(t, op, attributes, memory, shape):
 
 @operation("tpu.load", pure=False)
 def tpu_load(t, op, attributes):
-    """A register from memory, its sublanes a stride apart."""
+    """Loads a register whose sublanes are a stride apart in memory."""
     _, memory, indices, _ = rank_split(t, op, 0)
     result = type_of(op.results[0].type)
     load_box(t, op, memory, indices, result, sublanes(t, op, attributes, memory, result.shape))
@@ -202,18 +202,18 @@ def tpu_load(t, op, attributes):
 
 @operation("tpu.store", pure=False)
 def tpu_store(t, op, attributes):
-    """A register to memory, its sublanes a stride apart, where the mask says."""
+    """Stores the lanes of a register whose mask is true. The sublanes are a stride apart in memory."""
     attributes.take("operandSegmentSizes")
     add = attributes.take("add")
     if add is not None and str(add) != "false":
-        t.fail(op, "adding stores are not modelled")
+        t.fail(op, "adding stores are not supported")
     (value,), memory, indices, mask = rank_split(t, op, 1)
     store_box(t, op, memory, indices, value, sublanes(t, op, attributes, memory, value.type.shape), mask)
 
 
 @operation("memref.load", pure=False)
 def memref_load(t, op, attributes):
-    """A scalar from memory."""
+    """Loads a scalar."""
     plain_access(attributes)
     memory, *indices = t.operands(op)
     loadable_memory(t, op, memory)
@@ -227,7 +227,7 @@ def memref_load(t, op, attributes):
 
 @operation("memref.store", pure=False)
 def memref_store(t, op, attributes):
-    """A scalar to memory."""
+    """Stores a scalar."""
     plain_access(attributes)
     value, memory, *indices = t.operands(op)
     loadable_memory(t, op, memory)
@@ -239,7 +239,7 @@ def memref_store(t, op, attributes):
 
 @operation("memref.alloca", pure=False)
 def alloca(t, op, attributes):
-    """New memory, full of garbage."""
+    """Allocates uninitialized memory."""
     plain_access(attributes)
     attributes.take("operandSegmentSizes")
     memory = data_memory(t, op, Value(type_of(op.results[0].type), ""))
@@ -258,13 +258,13 @@ def view(t, op, expr, source, *, packed=None):
 
 @operation("tpu.memref_slice", pure=False)
 def memref_slice(t, op, attributes):
-    """A box of a memory, as a memory."""
+    """A view of a box of a memory."""
     groups = attributes.array("operandSegmentSizes")
     source, *rest = t.operands(op)
     result = type_of(op.results[0].type)
     rank = len(source.type.shape)
     if groups and groups[2] or len(rest) != rank or source.type.elem != result.elem:
-        t.fail(op, "dynamic sizes are not modelled")
+        t.fail(op, "dynamic sizes are not supported")
     if source.packed:
         t.fail(op, "a slice of a bitcast memory")
     key = box(t, op, source, rest, result.shape)
@@ -273,12 +273,12 @@ def memref_slice(t, op, attributes):
 
 @operation("tpu.memref_squeeze")
 def memref_squeeze(t, op, attributes):
-    """A memory without some dimensions of size one."""
+    """A view without some dimensions of size one."""
     source, result = t.operand(op, 0), type_of(op.results[0].type)
     if source.packed:
         t.fail(op, "a bitcast memory")
     key, kept = [], list(result.shape)
-    # From the last dimension, as what is dropped stands mostly in front.
+    # Matches from the last dimension, because the dropped dimensions usually come first.
     for size in reversed(source.type.shape):
         if kept and kept[-1] == size:
             kept.pop()
@@ -294,7 +294,7 @@ def memref_squeeze(t, op, attributes):
 
 @operation("tpu.memref_reshape")
 def memref_reshape(t, op, attributes):
-    """The same memory in another shape."""
+    """A view with another shape."""
     source, result = t.operand(op, 0), type_of(op.results[0].type)
     if source.packed or source.type.size != result.size or source.type.elem != result.elem:
         t.fail(op, f"{source.type} to {result}")
@@ -303,7 +303,7 @@ def memref_reshape(t, op, attributes):
 
 @operation("tpu.memref_bitcast")
 def memref_bitcast(t, op, attributes):
-    """A memory seen as elements of another type; of another width, they share words along the second last dimension."""
+    """A view with another element type. Elements of another width share words along the second dimension from the end."""
     source, result = t.operand(op, 0), type_of(op.results[0].type)
     old, new = source.type, result
     if source.packed or old.elem in SEMAPHORES:
@@ -324,7 +324,7 @@ def memref_bitcast(t, op, attributes):
 
 @operation("tpu.erase_memref_layout", "tpu.reinterpret_cast")
 def same_memory(t, op, attributes):
-    """Tilings are no concern of the interpreter; anything else that these could change is an error."""
+    """The identity, because the interpreter has no tilings. A change of anything else but the memory space is an error."""
     attributes.take("operandSegmentSizes")
     source, result = t.operand(op, 0), type_of(op.results[0].type)
     if len(op.operands) != 1 or replace(source.type, space=result.space) != result:
@@ -343,7 +343,7 @@ def whole_memory(t, op, memory):
 
 def semaphore(t, op, value, kind):
     if SEMAPHORES.get(value.type.elem) != kind or value.type.shape != ():
-        t.fail(op, f"{value.type} where one {kind} semaphore is expected")
+        t.fail(op, f"{value.type} instead of one {kind} semaphore")
     return value.expr
 
 
@@ -354,7 +354,7 @@ def enqueue_dma(t, op, attributes):
     attributes.take("strict_ordering")
     source, source_semaphore, target, target_semaphore, *remote = segments(t, op, attributes)
     if source_semaphore or not target_semaphore or any(remote):
-        t.fail(op, "transfers to other devices or cores are not modelled")
+        t.fail(op, "transfers to other devices or cores are not supported")
     source, target = source[0], target[0]
     arguments = [whole_memory(t, op, source), whole_memory(t, op, target), semaphore(t, op, target_semaphore[0], "dma")]
     t.line(f"M.start({t.current}, {', '.join(arguments)})")
@@ -362,19 +362,19 @@ def enqueue_dma(t, op, attributes):
 
 @operation("tpu.wait_dma2", pure=False)
 def wait_dma2(t, op, attributes):
-    """Waits for as many bytes as the target has."""
+    """Waits for the number of bytes that the target has."""
     attributes.take("strict_ordering")
     groups = segments(t, op, attributes) or [[v] for v in t.operands(op)]
     (sem,), (source,), (target,), *remote = groups
     if any(remote):
-        t.fail(op, "transfers to other devices or cores are not modelled")
+        t.fail(op, "transfers to other devices or cores are not supported")
     whole_memory(t, op, source)
     t.line(f"M.wait_dma({t.current}, {semaphore(t, op, sem, 'dma')}, {whole_memory(t, op, target)})")
 
 
 @operation("tpu.sem_alloc", pure=False)
 def sem_alloc(t, op, attributes):
-    """New semaphores at zero."""
+    """Allocates semaphores with value zero."""
     type = type_of(op.results[0].type)
     if type.elem not in SEMAPHORES:
         t.fail(op, f"{type}")
@@ -383,17 +383,17 @@ def sem_alloc(t, op, attributes):
 
 @operation("tpu.sem_signal", pure=False)
 def sem_signal(t, op, attributes):
-    """Raises a semaphore of this core."""
+    """Increments a semaphore of this core."""
     groups = segments(t, op, attributes) or [[v] for v in t.operands(op)]
     (sem,), (amount,), *remote = groups
     if any(remote):
-        t.fail(op, "signals to other devices or cores are not modelled")
+        t.fail(op, "signals to other devices or cores are not supported")
     t.line(f"M.signal({semaphore(t, op, sem, 'regular')}, {amount.expr})")
 
 
 @operation("tpu.sem_wait", pure=False)
 def sem_wait(t, op, attributes):
-    """Waits until a semaphore has an amount, and lowers it by that."""
+    """Waits until a semaphore reaches an amount, and decrements it by that amount."""
     sem, amount = t.operands(op)
     kind = SEMAPHORES.get(sem.type.elem, "regular")
     t.line(f"M.wait({t.current}, {semaphore(t, op, sem, kind)}, {amount.expr})")

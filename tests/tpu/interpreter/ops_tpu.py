@@ -1,4 +1,4 @@
-"""The remaining operations of `tpu`: lanes, sublanes, bits, and the shape of the grid."""
+"""The remaining operations of `tpu`: lanes, sublanes, bits, matrices, and the shape of the grid."""
 
 import re
 
@@ -21,7 +21,7 @@ def iota_vector(t, op, attributes):
 
 @operation("tpu.dynamic_rotate")
 def rotate(t, op, attributes):
-    """Element i goes to (i + amount) modulo the size; with a stride, every row by so much more than the one before."""
+    """Moves element i to (i + amount) modulo the size. With a stride, each slice moves by that much more than the last."""
     value = t.operand(op, 0)
     amount = t.operand(op, 1).expr
     dimension = attributes.integer("dimension")
@@ -36,7 +36,7 @@ def rotate(t, op, attributes):
 
 @operation("tpu.dynamic_gather")
 def dynamic_gather(t, op, attributes):
-    """Elements at indices along one dimension, each in its own row or column."""
+    """Gathers elements along one dimension; the other dimensions keep their indices."""
     source, indices = t.operands(op)
     dims = attributes.array("dimensions")
     result = type_of(op.results[0].type)
@@ -50,7 +50,7 @@ def dynamic_gather(t, op, attributes):
 
 @operation("tpu.gather")
 def static_gather(t, op, attributes):
-    """Slices at constant indices along one dimension."""
+    """Gathers slices at constant indices of one dimension."""
     value, indices, dim = t.operand(op, 0), attributes.array("indices"), attributes.integer("dimension")
     if any(not 0 <= i < value.type.shape[dim] for i in indices):
         t.fail(op, f"indices {indices} of {value.type}")
@@ -59,7 +59,8 @@ def static_gather(t, op, attributes):
 
 @operation("tpu.bitcast")
 def bitcast(t, op, attributes):
-    """The same bits; of another width, elements share words along the second last dimension, the first lowest."""
+    """Reinterprets the bits. Elements of another width share words along the second dimension from the end, the first in
+    the lowest bits."""
     value, result = t.operand(op, 0), type_of(op.results[0].type)
     old, new = value.type, result
     if old.is_scalar or "i1" in (old.elem, new.elem):
@@ -76,7 +77,7 @@ def bitcast(t, op, attributes):
 
 @operation("tpu.bitcast_vreg")
 def bitcast_vreg(t, op, attributes):
-    """The same bits of a register, whose narrow elements are written as a last dimension or as further sublanes."""
+    """Reinterprets the bits of a register. Narrow elements form a last dimension, or more sublanes."""
     value, result = t.operand(op, 0), type_of(op.results[0].type)
     old, new = value.type, result
     if "i1" in (old.elem, new.elem):
@@ -94,7 +95,8 @@ def bitcast_vreg(t, op, attributes):
 
 @operation("tpu.pack_elementwise")
 def pack_elementwise(t, op, attributes):
-    """Words of narrow elements, the first source lowest; bf16 is rounded to nearest even, integers lose high bits."""
+    """Packs one narrow element of each source into words, the first source in the lowest bits. Conversion to bf16 rounds to
+    nearest even; integers lose their high bits."""
     target = str(ir.TypeAttr(attributes.take("target_type")).value)
     sources, result = t.operands(op), type_of(op.results[0].type)
     old = sources[0].type
@@ -109,7 +111,7 @@ def pack_elementwise(t, op, attributes):
 
 @operation("tpu.unpack_elementwise")
 def unpack_elementwise(t, op, attributes):
-    """One narrow element of every word, as a wide one; integers keep their sign."""
+    """Extracts one narrow element of each word and widens it. Integers keep their sign."""
     source_type = str(ir.TypeAttr(attributes.take("source_type")).value)
     index = attributes.integer("index")
     value, result = t.operand(op, 0), type_of(op.results[0].type)
@@ -124,7 +126,7 @@ def unpack_elementwise(t, op, attributes):
 
 
 def fold_name(t, op, kind, type):
-    """The name of a reduction for an element type."""
+    """The name of a reduction in FOLDS, for an element type."""
     if kind == "sum":
         return "add"
     if not type.is_float:
@@ -135,7 +137,7 @@ def fold_name(t, op, kind, type):
 
 @operation("tpu.all_reduce")
 def all_reduce(t, op, attributes):
-    """A reduction along one dimension, its result in all lanes of it; of masks, counts and first indices."""
+    """A reduction along one dimension, with the result in all its lanes. For masks: the count or the first index."""
     dim, kind = attributes.integer("dim"), attributes.enum("kind")
     value, result = t.operand(op, 0), type_of(op.results[0].type)
     if value.type.shape != result.shape:
@@ -160,7 +162,7 @@ def all_reduce(t, op, attributes):
 
 @operation("tpu.reduce_index")
 def reduce_index(t, op, attributes):
-    """The lowest index of the largest or smallest element along one dimension, which goes away."""
+    """The lowest index of the largest or smallest element along one dimension, which the result does not have."""
     axis, kind = attributes.integer("axis"), attributes.enum("kind")
     if kind not in ("arg_max", "arg_min"):
         t.fail(op, f"kind {kind}")
@@ -183,7 +185,7 @@ def create_mask(t, op, attributes):
 
 @operation("tpu.assume_multiple", pure=False)
 def assume_multiple(t, op, attributes):
-    """A promise to the compiler, which is checked here."""
+    """A promise to the compiler. The interpreter checks it."""
     value, multiple = t.operand(op, 0), attributes.integer("multiple")
     if not (isinstance(value.const, int) and value.const % multiple == 0):
         t.line(f"if {value.expr} % {multiple}: M.not_multiple({t.current}, {value.expr}, {multiple})")
@@ -199,13 +201,13 @@ def iteration_bound(t, op, attributes):
 
 @operation("tpu.device_id", "tpu.core_id", "tpu.subcore_id")
 def only_one(t, op, attributes):
-    """Programs run on one core of one device here."""
+    """Zero, because the interpreter runs one core of one device."""
     t.bind_constant(op.results[0], 0)
 
 
 @operation("tpu.matmul")
 def matmul(t, op, attributes):
-    """A product of matrices, where no order of additions could change it."""
+    """A product of matrices. `Machine.matmul` rejects products that depend on the order of additions."""
     for name in ("transpose_lhs_hint", "precision"):
         attributes.take(name)
     flags = [str(attributes.take(name, "false")) == "true" for name in ("transpose_lhs", "transpose_rhs")]

@@ -1,4 +1,4 @@
-"""Operations of `vector` on values, and those of `tpu` that mean the same."""
+"""Operations of `vector` on values, and their equivalents in `tpu`."""
 
 import math
 import re
@@ -12,7 +12,7 @@ DYNAMIC = -(2**63)
 
 @operation("vector.broadcast")
 def broadcast(t, op, attributes):
-    """A scalar in all lanes, or a vector repeated along new leading dimensions and those of size one."""
+    """Repeats a scalar in all lanes, or a vector along new leading dimensions and dimensions of size one."""
     value, result = t.operand(op, 0), type_of(op.results[0].type)
     if value.type.elem != result.elem:
         t.fail(op, f"{value.type} to {result}")
@@ -29,7 +29,7 @@ def broadcast(t, op, attributes):
 
 @operation("vector.shape_cast", "tpu.reshape")
 def shape_cast(t, op, attributes):
-    """The same elements in row-major order under another shape."""
+    """Another shape with the same elements in row-major order."""
     value, result = t.operand(op, 0), type_of(op.results[0].type)
     if value.type.elem != result.elem or value.type.size != result.size:
         t.fail(op, f"{value.type} to {result}")
@@ -38,7 +38,7 @@ def shape_cast(t, op, attributes):
 
 @operation("tpu.relayout", "tpu.mask_cast", "tpu.assume_layout")
 def same_value(t, op, attributes):
-    """Where registers hold the elements is no concern of the interpreter."""
+    """The identity, because the interpreter has no register layouts."""
     value, result = t.operand(op, 0), type_of(op.results[0].type)
     if value.type != result:
         t.fail(op, f"{value.type} to {result}")
@@ -46,13 +46,13 @@ def same_value(t, op, attributes):
 
 
 def to_scalar(type, expr):
-    """An element of an array as translated code holds scalars."""
+    """The expression of an array element as a scalar: integers become Python integers."""
     return expr if type.is_float else f"{expr}.item()"
 
 
 @operation("vector.extract")
 def extract(t, op, attributes):
-    """An element or a slice at given leading indices."""
+    """The element or the slice at these leading indices."""
     value, *dynamic = t.operands(op)
     result = type_of(op.results[0].type)
     static = attributes.array("static_position")
@@ -92,7 +92,7 @@ def extract_strided_slice(t, op, attributes):
 
 @operation("vector.transpose", "tpu.transpose")
 def transpose(t, op, attributes):
-    """Dimensions in another order."""
+    """Permutes the dimensions."""
     value, order = t.operand(op, 0), attributes.array("permutation")
     t.define(op, f"{value.expr}.transpose({order}).copy()")
 
@@ -107,13 +107,13 @@ def joined(t, op, values, dimension):
 
 @operation("tpu.concatenate")
 def concatenate(t, op, attributes):
-    """Vectors one after another."""
+    """Concatenates vectors."""
     t.define(op, joined(t, op, t.operands(op), attributes.integer("dimension")))
 
 
 @operation("tpu.repeat")
 def repeat(t, op, attributes):
-    """The whole vector several times, one copy after another."""
+    """Concatenates copies of a vector."""
     values = [t.operand(op, 0)] * attributes.integer("times")
     t.define(op, joined(t, op, values, attributes.integer("dimension")))
 
@@ -136,7 +136,7 @@ FOLDS = {
 
 SUM_OF_FLOATS = "M.sum({where}, {x}, {axes})"
 
-# How a reduced value meets the accumulator.
+# Combines a reduced value with the accumulator.
 JOINS = {
     "add": "({r}) + {acc}", "mul": "({r}) * {acc}", "minsi": "np.minimum({r}, {acc})", "maxsi": "np.maximum({r}, {acc})",
     "minui": "np.minimum(({r}).view(u{bits}), {acc}.view(u{bits})).view({elem})",
@@ -146,7 +146,7 @@ JOINS = {
     "minnumf": "minnum({r}, {acc})", "maxnumf": "maxnum({r}, {acc})",
 }  # fmt: skip
 
-# What changes nothing, as the accumulators of most reductions are.
+# The neutral elements of reductions. Most accumulators are neutral, and then the combination is omitted.
 NEUTRAL = {"add": 0, "mul": 1, "or": 0, "xor": 0, "and": -1, "maxui": 0, "minui": -1}
 
 
@@ -164,7 +164,7 @@ def is_neutral(kind, value):
 
 @operation("vector.multi_reduction")
 def multi_reduction(t, op, attributes):
-    """Reduces dimensions away."""
+    """Reduces dimensions and combines the result with an accumulator."""
     plain(t, op, attributes)
     kind, axes = attributes.enum("kind"), attributes.array("reduction_dims")
     value, acc = t.operands(op)
@@ -180,7 +180,7 @@ def multi_reduction(t, op, attributes):
     fold = SUM_OF_FLOATS if value.type.is_float and kind == "add" else FOLDS[kind]
     reduced = fold.format(x=flushed(t, value), where=t.current, **words)
     if acc.type.is_scalar:
-        # A reduction to a scalar: NumPy scalars lose their type in integer arithmetic, arrays of one element do not.
+        # A reduction to a scalar. Arrays of one element keep their type in integer arithmetic; NumPy scalars do not.
         if kind == "add":
             reduced = f"np.asarray({reduced})[None]"
         else:
@@ -195,7 +195,7 @@ def multi_reduction(t, op, attributes):
 
 @operation("vector.contract")
 def contract(t, op, attributes):
-    """A product of matrices, as the indexing maps say."""
+    """A product of matrices with the dimensions of the indexing maps."""
     plain(t, op, attributes)
     kind = attributes.enum("kind")
     attributes.take("iterator_types")

@@ -1,4 +1,4 @@
-"""The StableHLO around the kernels: a function of tensors, executed with NumPy one operation at a time."""
+"""The StableHLO program around the kernels, executed with NumPy operation by operation."""
 
 import re
 
@@ -24,7 +24,7 @@ def operation(*names):
 
 
 def tensor_type(mlir):
-    """dtype and shape of a tensor type."""
+    """The dtype and the shape of a tensor type."""
     if not isinstance(mlir, ir.RankedTensorType) or any(d < 0 for d in mlir.shape):
         raise ProgramError(f"unsupported type {mlir}")
     elem = str(mlir.element_type)
@@ -34,7 +34,7 @@ def tensor_type(mlir):
 
 
 class Outer:
-    """A whole program, ready to run any number of times."""
+    """A parsed program. It can run any number of times."""
 
     def __init__(self, text, options=Options()):
         self.options = options
@@ -49,7 +49,7 @@ class Outer:
         block = self.functions["main"].regions[0].blocks[0]
         self.inputs = [tensor_type(a.type) for a in block.arguments]
         self.outputs = [tensor_type(v.type) for v in block.operations[len(block.operations) - 1].operands]
-        # In the order of the program; each is translated once.
+        # In the order of the program. Each kernel is translated once.
         self.kernels = {}
         for function in self.functions.values():
             for op in function.regions[0].blocks[0].operations:
@@ -57,7 +57,7 @@ class Outer:
                     self.kernels[op.operation] = Kernel(custom_call_body(op), options)
 
     def run(self, arguments):
-        """The results for arguments of exactly the dtypes and shapes of `inputs`."""
+        """Runs the program. The arguments must have the dtypes and shapes of `inputs`."""
         for i, (array, (dtype, shape)) in enumerate(zip(arguments, self.inputs, strict=True)):
             if array.dtype != dtype or array.shape != shape:
                 raise ProgramError(f"argument {i} is {array.dtype}{array.shape}; {dtype}{shape} is expected")
@@ -66,7 +66,7 @@ class Outer:
     def call(self, name, arguments):
         block = self.functions[name].regions[0].blocks[0]
         values = dict(zip(block.arguments, arguments, strict=True))
-        # Wide arrays of many rows are gigabytes together: each is let go after its last use.
+        # All wide arrays together take gigabytes, so each is freed after its last use.
         last_uses = {v: i for i, op in enumerate(block.operations) for v in op.operation.operands}
         for i, op in enumerate(block.operations):
             op = op.operation
@@ -82,7 +82,7 @@ class Outer:
             for value, result in zip(op.results, results, strict=True):
                 dtype, shape = tensor_type(value.type)
                 if result.dtype != dtype or result.shape != shape:
-                    raise ProgramError(f"{op.name} {place(op)}: gives {result.dtype}{result.shape} for {value.type}")
+                    raise ProgramError(f"{op.name} {place(op)}: the result is {result.dtype}{result.shape}, not {value.type}")
                 values[value] = result
         raise ProgramError(f"program: @{name} does not return")
 
@@ -122,29 +122,29 @@ class Outer:
         return self.kernels[op].run(operands, results, aliases)
 
     def reset(self):
-        """Forgets what earlier runs counted or left behind."""
+        """Clears the counters and the state of earlier runs."""
         for kernel in self.kernels.values():
             kernel.machine.reset()
 
     def report(self):
-        """What every kernel reports, in the order of the program."""
+        """The reports of the kernels, in the order of the program."""
         return [kernel.report() for kernel in self.kernels.values()]
 
 
 def custom_call_body(op):
-    """The kernel's text (or bytecode) in a custom call, which must be one of Mosaic's."""
+    """The text or bytecode of the Mosaic kernel of a custom call. Other custom calls are an error."""
     attributes = op.operation.attributes
     target = ir.StringAttr(attributes["call_target_name"]).value
     if target != "tpu_custom_call":
         raise ProgramError(f"stablehlo.custom_call {place(op)}: unknown target {target}")
     config = attributes["backend_config"] if "backend_config" in attributes else None
     if not isinstance(config, ir.StringAttr):
-        raise ProgramError(f"stablehlo.custom_call {place(op)}: backend_config is no string")
+        raise ProgramError(f"stablehlo.custom_call {place(op)}: backend_config is not a string")
     return kernel_body(config.value)
 
 
 def pretty_kernels(text):
-    """The text of every kernel of a program in the plain form."""
+    """The kernels of a program, as text in the plain form."""
     found = []
     for function in parse_module(text, "program").body.operations:
         for op in function.operation.regions[0].blocks[0].operations:
@@ -168,7 +168,7 @@ def constant(op, attributes):
 
 @operation("pad")
 def pad(op, attributes, x, filler):
-    """More elements around and between."""
+    """Adds elements before, after and between those of a tensor."""
     low, high = attributes.array("edge_padding_low"), attributes.array("edge_padding_high")
     interior = attributes.array("interior_padding")
     if any(n < 0 for n in low + high):
@@ -181,32 +181,32 @@ def pad(op, attributes, x, filler):
 
 @operation("slice")
 def slice_(op, attributes, x):
-    """A box, perhaps with strides."""
+    """A box of a tensor, with strides."""
     start, limit, strides = (attributes.array(name) for name in ("start_indices", "limit_indices", "strides"))
     return x[tuple(slice(*part) for part in zip(start, limit, strides))]
 
 
 @operation("reshape")
 def reshape(op, attributes, x):
-    """The same elements in row-major order."""
+    """Another shape with the same elements in row-major order."""
     return x.reshape(result_type(op)[1])
 
 
 @operation("transpose")
 def transpose(op, attributes, x):
-    """Dimensions in another order."""
+    """Permutes the dimensions."""
     return x.transpose(attributes.array("permutation"))
 
 
 @operation("concatenate")
 def concatenate(op, attributes, *parts):
-    """Tensors one after another."""
+    """Concatenates tensors."""
     return np.concatenate(parts, attributes.integer("dimension"))
 
 
 @operation("broadcast_in_dim")
 def broadcast_in_dim(op, attributes, x):
-    """Repeats along new dimensions and those of size one."""
+    """Repeats a tensor along new dimensions and dimensions of size one."""
     shape = result_type(op)[1]
     dims = attributes.array("broadcast_dimensions")
     order = np.argsort(dims, kind="stable")
@@ -227,8 +227,8 @@ def iota(op, attributes):
 
 @operation("convert")
 def convert(op, attributes, x):
-    """Conversion by value: exact, or dropping high bits of integers, or of floats to narrower ones (rounded to nearest
-    even) and to integers (toward zero, only within range)."""
+    """Converts by value. Integers lose their high bits. Floats round to nearest even, or truncate to an integer in range.
+    An integer must be representable as the float that it becomes. A NaN is an error."""
     dtype = result_type(op)[0]
     old_float, new_float = (d.kind not in "iub" for d in (x.dtype, dtype))
     if dtype == np.bool_ and x.dtype != dtype:
@@ -245,7 +245,7 @@ def convert(op, attributes, x):
 
 @operation("bitcast_convert")
 def bitcast_convert(op, attributes, x):
-    """The same bits as another type of the same width."""
+    """Reinterprets the bits as another type of the same width."""
     dtype = result_type(op)[0]
     if dtype.itemsize != x.dtype.itemsize or np.bool_ in (dtype, x.dtype):
         raise ProgramError(f"{x.dtype} to {dtype}")
@@ -254,12 +254,13 @@ def bitcast_convert(op, attributes, x):
 
 def integers_only(*operands):
     if any(x.dtype.kind not in "iub" for x in operands):
-        raise ProgramError("arithmetic on floats around a kernel")
+        raise ProgramError("float arithmetic outside a kernel")
 
 
 @operation("add", "subtract", "multiply")
 def arithmetic(op, attributes, a, b):
-    """Integers, wrapped; floats, but for sums, which a compiler could fuse with products."""
+    """Integer arithmetic, wrapped to the width, and products and differences of f32. Sums of floats are an error, because a
+    compiler could fuse them with products."""
     if a.dtype == np.bool_ or (op.name.endswith("add") and a.dtype.kind not in "iu"):
         raise ProgramError(f"{op.name} on {a.dtype}")
     if a.dtype.kind not in "iu" and a.dtype != np.float32:
@@ -271,19 +272,19 @@ def arithmetic(op, attributes, a, b):
 
 @operation("and", "or", "xor")
 def bitwise(op, attributes, a, b):
-    """Bit by bit."""
+    """Bitwise and, or, exclusive or."""
     return {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}[op.name[10:]](a, b)
 
 
 @operation("not")
 def invert(op, attributes, a):
-    """Every bit inverted."""
+    """Inverts every bit."""
     return ~a
 
 
 @operation("shift_left", "shift_right_arithmetic", "shift_right_logical")
 def shift(op, attributes, a, b):
-    """Shifts by less than the width."""
+    """Shifts. A shift by the width or more is an error."""
     bits = a.dtype.itemsize * 8
     integers_only(a, b)
     if ((b.astype(np.int64) < 0) | (b.astype(np.int64) >= bits)).any():
@@ -304,7 +305,7 @@ def extreme(op, attributes, a, b):
 
 @operation("compare")
 def compare(op, attributes, a, b):
-    """Compares integers or floats; false where one is NaN, but for NE."""
+    """Compares integers or floats. With a NaN, NE is true and all others are false."""
     kind = attributes.enum("compare_type", "NOTYPE").split()[-1]
     own = "SIGNED" if a.dtype.kind == "i" else "UNSIGNED" if a.dtype.kind in "ub" else "FLOAT"
     if kind not in {"NOTYPE", own}:
@@ -315,5 +316,5 @@ def compare(op, attributes, a, b):
 
 @operation("select")
 def select(op, attributes, condition, a, b):
-    """One of two values by lanes, or all by one condition."""
+    """Selects one of two values lane by lane, or by one condition."""
     return np.where(condition, a, b)

@@ -1,4 +1,4 @@
-"""From text to verified MLIR modules."""
+"""Parsing and verification of MLIR modules, and access to their attributes."""
 
 import base64
 import json
@@ -14,13 +14,13 @@ from jaxlib.mosaic.python import tpu
 
 from .errors import ProgramError
 
-# The bindings look for Python classes of each operation's dialect. Those of Mosaic's need JAX, and what is missing is looked
-# for again at every operation, which takes a fifth of the time.
+# The bindings import a Python module for each dialect. That of Mosaic needs JAX, and a failed import is repeated for every
+# operation, which takes a fifth of the time. An empty module prevents that.
 sys.modules.setdefault("jaxlib.mlir.dialects.tpu", types.ModuleType("jaxlib.mlir.dialects.tpu"))
 
 _context = None
 
-# What may stand in `custom_call_config` without changing what a kernel computes on one core.
+# Entries of `custom_call_config` that do not change the results of a kernel on one core.
 HARMLESS = {
     "needs_layout_passes",
     "needs_hlo_passes",
@@ -38,7 +38,7 @@ HARMLESS_OUTSIDE = {"scoped_memory_configs", "flag_configs", "device_type"}
 
 
 def context():
-    """The MLIR context that everything is parsed in."""
+    """The MLIR context of all modules."""
     global _context
     if _context is None:
         registry = ir.DialectRegistry()
@@ -48,13 +48,13 @@ def context():
         _context.load_all_available_dialects()
         tpu.register_dialect(_context)
         stablehlo.register_dialect(_context)
-        # The versioned form of a kernel is in a dialect that exists only as text.
+        # The versioned form of a kernel uses a dialect that has no registration.
         _context.allow_unregistered_dialects = True
     return _context
 
 
 def parse_module(text, what):
-    """Parses and verifies text (or bytecode)."""
+    """Parses and verifies text or bytecode."""
     with context(), ir.Location.unknown():
         try:
             return ir.Module.parse(text)
@@ -63,7 +63,7 @@ def parse_module(text, what):
 
 
 def parse_kernel(body):
-    """A kernel's module; the versioned form is turned into the plain one by the pass that the compiler uses too."""
+    """Parses a kernel. The compiler's own pass converts the versioned form to the plain form."""
     module = parse_module(body, "kernel")
     with context(), ir.Location.unknown():
         if "stable_mosaic.version" in module.operation.attributes:
@@ -78,7 +78,7 @@ def parse_kernel(body):
 
 
 def kernel_body(backend_config):
-    """The text (or bytecode) of a kernel from the `backend_config` of its custom call."""
+    """The text or bytecode of a kernel, from the `backend_config` of its custom call."""
     try:
         config = json.loads(backend_config)
         inner = config.pop("custom_call_config")
@@ -87,7 +87,7 @@ def kernel_body(backend_config):
         raise ProgramError(f"tpu_custom_call: malformed backend_config: {error!r}") from None
     serialization = inner.pop("serialization_format", None)
     if inner.pop("has_communication", False) or inner.pop("collective_id", None) is not None:
-        raise ProgramError("tpu_custom_call: communication between devices is not modelled")
+        raise ProgramError("tpu_custom_call: communication between devices is not supported")
     for name in list(inner.keys() - HARMLESS) + list(config.keys() - HARMLESS_OUTSIDE):
         raise ProgramError(f"tpu_custom_call: unknown entry {name!r} in its backend_config")
     versioned = b"stable_mosaic" in body
@@ -96,25 +96,25 @@ def kernel_body(backend_config):
             f"tpu_custom_call: serialization_format {serialization} for a body in the "
             f"{'versioned' if versioned else 'plain'} form"
         )
-    # Bytecode starts with these letters; text has to be a string for the parser to name lines in it.
+    # Bytecode starts with these bytes. Text must be a string, so that the parser can report its lines.
     return body if body.startswith(b"ML\xefR") else body.decode()
 
 
 def place(op):
-    """Where an operation stands in the text, for people."""
+    """The position of an operation, for messages."""
     line = line_of(op)
     return f"at line {line}" if line is not None else f"at {op.operation.location}"
 
 
 def line_of(op):
-    """The line of an operation in the text that was parsed, if it has no location of its own."""
+    """The line of an operation in the parsed text, or None if the operation has a location attribute."""
     match = re.fullmatch(r'loc\("-":(\d+):\d+\)', str(op.operation.location))
     return int(match.group(1)) if match else None
 
 
 @dataclass
 class Attributes:
-    """The attributes of an operation, of which all must be read: one that nobody knows could change the meaning."""
+    """The attributes of an operation. All must be read, because an unknown attribute could change the meaning."""
 
     op: object
     unread: dict
@@ -138,7 +138,7 @@ class Attributes:
         return tuple(int(v.value) if isinstance(v, ir.Attribute) else int(v) for v in value)
 
     def enum(self, name, default=None):
-        """`max` of `#some.kind<max>`."""
+        """The text in the angle brackets: `max` of `#some.kind<max>`."""
         value = self.unread.pop(name, None)
         if value is None:
             return default

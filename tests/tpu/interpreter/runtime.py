@@ -1,12 +1,13 @@
-"""What translated kernels call at run time: the machine that they run on, and helpers of single operations."""
+"""The run-time library of translated kernels: the machine state, and helpers of single operations."""
 
 import functools
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .element import BF16, DTYPES, WIDTHS, garbage, spoil, ugly
+from .element import BF16, DTYPES, WIDTHS, fill_with_garbage, garbage, garbage_element
 from .errors import ProgramError
+from .parse import place
 
 I32 = np.dtype(np.int32)
 U32 = np.dtype(np.uint32)
@@ -15,24 +16,24 @@ F32 = np.dtype(np.float32)
 
 @dataclass(frozen=True)
 class Options:
-    """How a program is run where the hardware leaves a choice or is not known."""
+    """Choices where the hardware is free, or where its behaviour is unknown."""
 
-    # Subnormal inputs and outputs of f32 arithmetic become zeros of their sign.
+    # Flush subnormal inputs and outputs of f32 arithmetic to zeros of the same sign.
     flush: bool = False
-    # "propagate": as MLIR documents maximumf and minimumf. "ignore": they return the operand that is no NaN.
+    # maximumf and minimumf of a NaN and a number. "propagate": the NaN, as MLIR documents. "ignore": the number.
     nan_max: str = "propagate"
-    # "deferred": data moves when it is waited for, last started first. "eager": when the transfer is started.
+    # "deferred": a transfer moves its data when the kernel waits for it, the last started first. "eager": when it starts.
     dma: str = "deferred"
-    # What memory holds before it is written to, of element.UGLY.
+    # The contents of uninitialized memory, a key of element.GARBAGE.
     garbage: str = "nan"
-    # Run the grid dimensions that are marked parallel from the last index to the first.
+    # Run the parallel dimensions of the grid from the last index to the first.
     reverse_parallel: bool = False
-    # More executions of one loop's body than this in one entry are taken for a loop that never ends.
+    # One execution of a scf.while with more iterations is reported as an endless loop.
     max_iterations: int = 100_000_000
 
 
 class Semaphore:
-    """A counter, and the transfers in flight that will raise it."""
+    """A counter, and the transfers in flight that will increment it."""
 
     __slots__ = ("count", "pending", "name")
 
@@ -44,24 +45,30 @@ class Semaphore:
 
 @dataclass
 class Machine:
-    """The state of one kernel that is not in its memories."""
+    """The state of one kernel, except its memories."""
 
     options: Options
     counts: list = field(default_factory=list)
-    places: list = field(default_factory=list)
+    # The operations of the program. Generated code refers to an operation by its index here.
+    operations: list = field(default_factory=list)
     semaphores: list = field(default_factory=list)
-    # How often an operation had a result that hardware does not define, such as the integer of a NaN.
+    # How often an operation had a result that hardware leaves undefined, such as the integer of a NaN.
     poison: dict = field(default_factory=dict)
     grid: tuple = ()
     steps: int = 0
     dma_count: int = 0
     dma_bytes: int = 0
 
+    def place(self, where):
+        """The operation with this number, for messages."""
+        op = self.operations[where]
+        return f"{op.name} {place(op)}"
+
     def error(self, where, message):
-        raise ProgramError(f"{self.places[where]}: {message}")
+        raise ProgramError(f"{self.place(where)}: {message}")
 
     def reset(self):
-        """Forgets what earlier runs counted or left behind."""
+        """Clears the counters and the state of earlier runs."""
         self.counts[:] = [0] * len(self.counts)
         self.poison.clear()
         self.semaphores.clear()
@@ -73,19 +80,19 @@ class Machine:
         self.error(where, f"out of bounds: {list(sizes)} elements at {list(indices)} of a memory of {list(shape)}")
 
     def not_multiple(self, where, value, multiple):
-        self.error(where, f"{value} is no multiple of {multiple}")
+        self.error(where, f"{value} is not a multiple of {multiple}")
 
     def endless(self, where):
         self.error(where, f"more than {self.options.max_iterations} iterations")
 
     def poisoned(self, where, count):
-        place = self.places[where]
+        place = self.place(where)
         self.poison[place] = self.poison.get(place, 0) + int(count)
 
     # Semaphores and transfers
 
     def allocate(self, shape, name):
-        """Semaphores, as an array of objects so that slices of it are references to the same ones."""
+        """An array of new semaphores. Slices of it refer to the same semaphores."""
         array = np.empty(shape, object)
         for index in np.ndindex(*shape):
             array[index] = Semaphore(f"{name}{list(index)}")
@@ -93,7 +100,7 @@ class Machine:
         return array
 
     def start(self, where, source, target, semaphore):
-        """Begins a transfer."""
+        """Starts a transfer."""
         if source.shape != target.shape or source.dtype != target.dtype:
             self.error(where, f"transfer of {source.dtype}{source.shape} to {target.dtype}{target.shape}")
         if not target.flags.writeable:
@@ -107,19 +114,19 @@ class Machine:
             target[...] = source
             semaphore.count += target.nbytes
         else:
-            # Until the transfer is waited for, nothing sensible can be read from where it goes.
-            spoil(target)
+            # Until the kernel waits for the transfer, the target is undefined.
+            fill_with_garbage(target)
             semaphore.pending.append((source, target, where))
 
     def wait_dma(self, where, semaphore, target):
-        """Waits for as many bytes as `target` has."""
+        """Waits for the number of bytes that `target` has."""
         semaphore, amount = semaphore.item(), target.nbytes
         while semaphore.count < amount and semaphore.pending:
             source, target, _ = semaphore.pending.pop()
             target[...] = source
             semaphore.count += target.nbytes
         if semaphore.count < amount:
-            self.error(where, f"waits for {amount} bytes on semaphore {semaphore.name}, of which {semaphore.count} come")
+            self.error(where, f"waits for {amount} bytes on semaphore {semaphore.name}, but only {semaphore.count} arrive")
         semaphore.count -= amount
 
     def signal(self, semaphore, amount):
@@ -128,30 +135,30 @@ class Machine:
     def wait(self, where, semaphore, amount):
         semaphore = semaphore.item()
         if semaphore.pending:
-            self.error(where, f"plain wait on semaphore {semaphore.name}, which transfers signal")
+            self.error(where, f"tpu.sem_wait on semaphore {semaphore.name}, which transfers signal")
         if semaphore.count < amount:
             self.error(where, f"waits for {amount} on semaphore {semaphore.name}, which stays at {semaphore.count}")
         semaphore.count -= amount
 
     def check_idle(self):
-        """At the end of a kernel nothing may be in flight and every semaphore must be zero."""
+        """Checks the end of a kernel: no transfer may be in flight, and every semaphore must be zero."""
         for semaphore in self.semaphores:
             if semaphore.pending:
-                started = self.places[semaphore.pending[0][2]]
+                started = self.place(semaphore.pending[0][2])
                 raise ProgramError(f"kernel ends while a transfer is in flight on {semaphore.name}, started by {started}")
             if semaphore.count:
                 raise ProgramError(f"kernel ends with semaphore {semaphore.name} at {semaphore.count}, not zero")
         self.semaphores.clear()
 
-    # Arithmetic whose results hardware does not define everywhere
+    # Arithmetic with results that hardware leaves undefined for some operands
 
     def fptosi(self, where, x, elem):
-        """Float to signed integer, towards zero; out of range or NaN gives an ugly constant and is counted."""
+        """Truncates a float to a signed integer. A NaN or a value out of range gives the smallest integer and is counted."""
         bits = WIDTHS[elem]
         return self._to_integer(where, x, elem, -(2.0 ** (bits - 1)), 2.0 ** (bits - 1))
 
     def fptoui(self, where, x, elem):
-        """Float to unsigned integer, towards zero."""
+        """Truncates a float to an unsigned integer."""
         return self._to_integer(where, x, elem, 0.0, 2.0 ** WIDTHS[elem])
 
     def _to_integer(self, where, x, elem, low, high):
@@ -171,7 +178,7 @@ class Machine:
         return result if result.ndim else result.item()
 
     def gather(self, where, source, indices, dim):
-        """Elements of `source` at `indices` along `dim`; an index out of range gives an ugly value and is counted."""
+        """Elements of `source` at `indices` along `dim`. An index out of range gives garbage and is counted."""
         size = source.shape[dim]
         bad = indices.view(U32) >= size
         bad_count = np.count_nonzero(bad)
@@ -185,11 +192,11 @@ class Machine:
         else:
             result = np.take_along_axis(source, indices, dim)
         if bad_count:
-            result[bad] = ugly(result.dtype)
+            result[bad] = garbage_element(result.dtype)
         return result
 
     def reduce_index(self, where, x, axis, kind):
-        """The lowest index of the largest (smallest) value; NaNs make it undefined."""
+        """The lowest index of the largest or smallest value. A NaN makes the result undefined."""
         if x.dtype.kind != "i":
             nans = np.isnan(x).any(axis=axis)
         else:
@@ -198,27 +205,27 @@ class Machine:
         bad_count = np.count_nonzero(nans)
         if bad_count:
             self.poisoned(where, bad_count)
-            index = np.where(nans, ugly(I32), index)
+            index = np.where(nans, garbage_element(I32), index)
         return index
 
     def find_first_set(self, where, mask, dim):
-        """The lowest index that is set along `dim`; where none is, an ugly value."""
+        """The lowest index that is set along `dim`. If none is set, the result is undefined."""
         index = np.argmax(mask, axis=dim).astype(I32)
         none = ~mask.any(axis=dim)
         bad_count = np.count_nonzero(none)
         if bad_count:
             self.poisoned(where, bad_count)
-            index = np.where(none, ugly(I32), index)
+            index = np.where(none, garbage_element(I32), index)
         return index
 
     def narrow(self, where, x, dtype):
-        """The f32 of an integer as a narrower float; an error where it has been rounded before."""
+        """Narrows an f32 that holds an integer. It is an error if the conversion to f32 could have rounded already."""
         if np.count_nonzero(abs(x) >= 2.0**24):
             self.error(where, f"an integer of more than 24 bits to {dtype}")
         return x.astype(dtype)
 
     def divide(self, where, a, b, what, signed, bits):
-        """Integer division towards zero and its remainder, on scalars and vectors."""
+        """The quotient of integers, rounded towards zero, or the remainder. For scalars and vectors."""
         scalar = not isinstance(a, np.ndarray)
         dtype = np.dtype(f"i{bits // 8}")
         a, b = np.asarray(a, dtype), np.asarray(b, dtype)
@@ -234,7 +241,7 @@ class Machine:
         return result.item() if scalar else result
 
     def shift(self, where, amount, bits):
-        """A checked shift amount."""
+        """Checks a shift amount and returns it."""
         if isinstance(amount, np.ndarray):
             bad = amount.view(f"u{amount.dtype.itemsize}") >= bits
             if np.count_nonzero(bad):
@@ -244,14 +251,14 @@ class Machine:
         return amount
 
     def ordered_unequal(self, where, a, b):
-        """Smaller or larger. Compilers disagree with MLIR on what a NaN gives here, so meeting one is counted."""
+        """Whether a < b or a > b. Compilers disagree with MLIR on the result for a NaN, so NaNs are counted."""
         nans = np.count_nonzero((a != a) | (b != b))
         if nans:
             self.poisoned(where, nans)
         return (a < b) | (a > b)
 
     def sum(self, where, x, axes):
-        """A sum of floats, which hardware adds in an order of its own; an error where that could matter."""
+        """A sum of floats. The hardware's order of additions is unknown, so a sum that depends on it is an error."""
         total = np.add.reduce(x, axis=axes, dtype=x.dtype)
         certain = np.add.reduce(np.abs(x), axis=axes, dtype=np.float64) <= 2.0**24
         certain &= np.logical_and.reduce(x == np.trunc(x), axis=axes)
@@ -260,10 +267,10 @@ class Machine:
         return total
 
     def matmul(self, where, lhs, rhs, acc, equation):
-        """A product of matrices, where it does not depend on the order of additions; an error where it could."""
+        """A product of matrices. It is an error if the result could depend on the order of additions."""
         for x in (lhs, rhs):
             if x.dtype == F32 and (x.astype(BF16).astype(F32) != x).any():
-                self.error(where, "f32 operands that bf16 cannot hold: the hardware's passes are not modelled")
+                self.error(where, "f32 operands that bf16 cannot represent: the passes of the hardware are not supported")
         a, b, c = (np.asarray(x).astype(np.float64) for x in (lhs, rhs, acc))
         total = np.einsum(equation, a, b) + c
         if acc.dtype.kind == "i":
@@ -281,23 +288,23 @@ class Machine:
 
 
 def wrap(value, bits):
-    """An integer as the signed one of `bits` bits."""
+    """Wraps an integer to a signed integer of `bits` bits."""
     half = 1 << (bits - 1)
     return ((value + half) & (2 * half - 1)) - half
 
 
 def scalar_bits(value, elem):
-    """The integer with the bits of a float."""
+    """Reinterprets a float as an integer."""
     return np.asarray(value).view(f"i{WIDTHS[elem] // 8}").item()
 
 
 def scalar_float(value, elem):
-    """The float with the bits of an integer."""
+    """Reinterprets an integer as a float."""
     return np.array(value, f"i{WIDTHS[elem] // 8}").view(DTYPES[elem])[()]
 
 
 def flush(x):
-    """Subnormals as zeros of their sign."""
+    """Flushes subnormals to zeros of the same sign."""
     if isinstance(x, np.ndarray):
         bits = x.view(U32)
         small = (bits & 0x7F800000) == 0
@@ -306,7 +313,8 @@ def flush(x):
 
 
 def bitcast_rows(x, dtype):
-    """The same bits as elements of another width, which share a word along the second dimension from the end."""
+    """Reinterprets the bits as elements of another width. Narrow elements share words along the second dimension from the
+    end."""
     dtype = np.dtype(dtype)
     if x.dtype.itemsize == dtype.itemsize:
         return x.view(dtype)
@@ -322,13 +330,13 @@ def bitcast_rows(x, dtype):
 
 
 class Packed:
-    """A memory seen through elements of another width; rows of words are converted as they are read and written."""
+    """A view of a memory with elements of another width. Reading and writing convert the rows of words that they touch."""
 
     def __init__(self, base, dtype, shape):
         self.base, self.dtype, self.shape = base, np.dtype(dtype), tuple(shape)
 
     def _rows(self, key):
-        """The base's rows that hold the rows of `key`, and where those start in them."""
+        """The key of the rows of the base that contain the rows of `key`, and the position of the latter in the former."""
         *outer, rows, lanes = key
         old, new = self.base.dtype.itemsize, self.dtype.itemsize
         if old <= new:
@@ -354,7 +362,7 @@ class Packed:
 
 
 def _zero_sign(result, a, b, keep):
-    """Zeros get the sign that an order with -0 below +0 gives; `keep` combines the bits of the operands."""
+    """Corrects the sign of zero results for an order with -0 below +0. `keep` combines the bits of the operands."""
     zero = result == 0
     if np.count_nonzero(zero):
         if not isinstance(result, np.ndarray):
@@ -367,27 +375,27 @@ def _zero_sign(result, a, b, keep):
 
 
 def maximum(a, b):
-    """The larger; a NaN if either is one; +0 of +0 and -0."""
+    """The larger operand; a NaN if either is a NaN; +0 of +0 and -0."""
     return _zero_sign(np.maximum(a, b), a, b, np.bitwise_and)
 
 
 def minimum(a, b):
-    """The smaller; a NaN if either is one; -0 of +0 and -0."""
+    """The smaller operand; a NaN if either is a NaN; -0 of +0 and -0."""
     return _zero_sign(np.minimum(a, b), a, b, np.bitwise_or)
 
 
 def maxnum(a, b):
-    """The larger; the other one if one is a NaN."""
+    """The larger operand; the other operand if one is a NaN."""
     return _zero_sign(np.fmax(a, b), a, b, np.bitwise_and)
 
 
 def minnum(a, b):
-    """The smaller; the other one if one is a NaN."""
+    """The smaller operand; the other operand if one is a NaN."""
     return _zero_sign(np.fmin(a, b), a, b, np.bitwise_or)
 
 
 def reduce_with(function, x, axes):
-    """Reduces over axes with a function of two arrays."""
+    """Reduces axes with a function of two arrays."""
     for axis in sorted(axes, reverse=True):
         parts = np.moveaxis(x, axis, 0)
         while len(parts) > 1:
@@ -400,7 +408,7 @@ def reduce_with(function, x, axes):
 
 
 def extf(x, dtype):
-    """A wider float of the same value; bf16 keeps its bits as the upper half."""
+    """Converts to a wider float, which is exact. The bits of a bf16 become the upper half of the f32."""
     if x.dtype == BF16 and dtype == F32:
         words = np.asarray(x).view(np.uint16).astype(U32) << 16
         return words.view(F32) if words.ndim else words[()].view(F32)
@@ -418,14 +426,14 @@ def filled(shape, dtype, value):
 
 
 def spread(shape, dtype, value):
-    """A vector repeated along its dimensions of size one, and new leading ones."""
+    """A vector repeated along its dimensions of size one, and along new leading dimensions."""
     result = np.empty(shape, dtype)
     result[...] = value
     return result
 
 
 def rotate(x, amount, dim):
-    """Element i goes to (i + amount) modulo the size."""
+    """Moves element i to (i + amount) modulo the size."""
     size = x.shape[dim]
     amount %= size
     if amount == 0:
@@ -435,7 +443,7 @@ def rotate(x, amount, dim):
 
 
 def rotate_strided(x, amount, dim, stride, stride_dim):
-    """A rotation by `amount`, and by `stride` more for every step along `stride_dim`."""
+    """Rotates by `amount`, plus `stride` for each step along `stride_dim`."""
     slices = [
         rotate(np.take(x, [i], stride_dim), amount + i * stride, dim) for i in range(x.shape[stride_dim])
     ]
@@ -443,7 +451,7 @@ def rotate_strided(x, amount, dim, stride, stride_dim):
 
 
 def iota(shape, dims):
-    """Indices along `dims`, as if those were one dimension."""
+    """Indices along `dims`, counted as if they were one dimension."""
     result = np.zeros(shape, I32)
     for dim in dims:
         along = [-1 if i == dim else 1 for i in range(len(shape))]
@@ -452,7 +460,7 @@ def iota(shape, dims):
 
 
 def leading_zeros(x):
-    """Zero bits above the highest set bit."""
+    """The number of zero bits above the highest set bit."""
     bits = x.dtype.itemsize * 8
     words = x.view(f"u{x.dtype.itemsize}")
     step = 1
@@ -463,7 +471,7 @@ def leading_zeros(x):
 
 
 def trailing_zeros(x):
-    """Zero bits below the lowest set bit."""
+    """The number of zero bits below the lowest set bit."""
     words = x.view(f"u{x.dtype.itemsize}")
     below = ~words & (words - words.dtype.type(1))
     return np.bitwise_count(below).astype(x.dtype)
@@ -476,7 +484,7 @@ def _corners(shape):
 
 
 def reshape_view(memory, shape):
-    """The same memory in another shape."""
+    """A view of a memory with another shape."""
     return memory.reshape(shape, copy=False)
 
 

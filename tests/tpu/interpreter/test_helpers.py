@@ -1,4 +1,4 @@
-"""What the self-tests share: whole programs around hand-written kernels."""
+"""Shared by the tests of the interpreter: programs around hand-written kernels."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ SEM = "#tpu.memory_space<semaphore_mem>"
 
 
 def versioned(kernel):
-    """The versioned form of a kernel in the plain form, as text."""
+    """Converts a kernel from the plain to the versioned form, as text."""
     module = parse_module(kernel, "kernel")
     with context(), ir.Location.unknown():
         passmanager.PassManager.parse("builtin.module(mosaic-serde{serialize=true target-version=15})").run(module.operation)
@@ -28,7 +28,7 @@ def versioned(kernel):
 
 
 def program(kernel, inputs, outputs, serialization=None):
-    """A StableHLO module that does nothing but call the kernel."""
+    """A StableHLO module that only calls the kernel."""
     config = {"custom_call_config": {"body": base64.b64encode(kernel.encode()).decode()}}
     if serialization is not None:
         config["custom_call_config"]["serialization_format"] = serialization
@@ -65,10 +65,10 @@ def random_tensor(tensor, seed=0):
 
 
 class KernelTest(unittest.TestCase):
-    """Runs every kernel in both of its forms."""
+    """Runs each kernel in the plain and in the versioned form."""
 
     def run_kernel(self, kernel, arrays, inputs, outputs, options=Options()):
-        """The results and the report."""
+        """Runs a kernel. Returns its results and its report."""
         results = []
         for text, serialization in ((kernel, None), (versioned(kernel), 1)):
             outer = Outer(program(text, inputs, outputs, serialization), options)
@@ -86,7 +86,7 @@ class KernelTest(unittest.TestCase):
         np.testing.assert_array_equal(got.view(f"u{got.itemsize}"), expected.view(f"u{got.itemsize}"))
 
     def elementwise(self, body, arrays, inputs, output, options=Options()):
-        """Runs a body that computes %r from vectors %a0, %a1, … of whole operands."""
+        """Runs a kernel whose body computes %r from %a0, %a1, …, which are whole operands."""
         memrefs = [f"memref<{t}, {VMEM}>" for t in [*inputs, output]]
         rank = output.count("x")
         zeros = ", ".join(["%z"] * rank)

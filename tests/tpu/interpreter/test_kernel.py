@@ -1,4 +1,4 @@
-"""The model of grids, windows, memory, transfers and control flow."""
+"""Tests of grids, windows, memory, transfers and control flow."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from .runtime import Options
 from .test_helpers import ANY, SEM, SMEM, VMEM, KernelTest, program, random_tensor
 from .outer import Outer
 
-UGLY = 0x7FC12345
+UNINITIALIZED = 0x7FC12345
 PLAIN = "dimension_semantics = [], scalar_prefetch = 0 : i64"
 
 
@@ -41,7 +41,7 @@ class Windows(KernelTest):
             self.assert_bits(y, x * 2)
             self.assertEqual(report["steps"], 2 * 3)
 
-    def test_beyond_the_end_is_garbage(self):
+    def test_memory_beyond_the_end_is_garbage(self):
         x = random_tensor("5x128xi32")
         store = f"""
         %n = arith.constant 7 : index
@@ -49,7 +49,7 @@ class Windows(KernelTest):
         %all = vector.broadcast %row : vector<1x128xi32> to vector<8x128xi32>
         vector.store %all, %y[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>"""
         (y,), _ = self.run_kernel(self.kernel(1, 1, store), [x], ["5x128xi32"], ["5x128xi32"])
-        self.assertTrue((y == UGLY).all())
+        self.assertTrue((y == UNINITIALIZED).all())
 
     def test_block_outside(self):
         x = random_tensor("13x300xi32")
@@ -61,7 +61,7 @@ class Windows(KernelTest):
         self.assert_fails("vector.store at .*read-only", self.kernel(1, 1, store), [x], ["8x128xi32"], ["8x128xi32"])
 
     def test_unwritten_output_is_garbage(self):
-        for garbage, word in (("nan", UGLY), ("large", 0x7F7FFFFF)):
+        for garbage, word in (("nan", UNINITIALIZED), ("large", 0x7F7FFFFF)):
             (y,), _ = self.run_kernel(self.kernel(1, 1, ""), [random_tensor("8x128xi32")], ["8x128xi32"], ["8x128xi32"],
                                       Options(garbage=garbage))  # fmt: skip
             self.assertTrue((y == word).all())
@@ -101,7 +101,7 @@ class Windows(KernelTest):
         (y,), _ = self.run_kernel(kernel, [np.array([0], np.int32), x], *types)
         self.assert_bits(y, x.reshape(4, 8, 128).sum(0, dtype=np.int32))
         (y,), _ = self.run_kernel(kernel, [np.array([9], np.int32), x], *types)
-        self.assert_bits(y, x.reshape(4, 8, 128).sum(0, dtype=np.int32) + np.int32(UGLY))
+        self.assert_bits(y, x.reshape(4, 8, 128).sum(0, dtype=np.int32) + np.int32(UNINITIALIZED))
 
 
 class Transfers(KernelTest):
@@ -109,7 +109,7 @@ class Transfers(KernelTest):
     TYPES = (["8x256xi32"], ["8x128xi32"])
 
     def kernel(self, body):
-        """Copies the second half of its input to its output through scratch memory, if the body waits for it."""
+        """A kernel for a body that copies the second half of its input to its output through scratch memory."""
         return f"""
         func.func @k(%x: memref<8x256xi32, {ANY}>, %y: {self.ROW}, %s: {self.ROW},
             %sems: memref<2x!tpu.dma_semaphore, {SEM}>, %flag: memref<!tpu.semaphore, {SEM}>) attributes {{
@@ -146,15 +146,15 @@ class Transfers(KernelTest):
 
     def test_read_before_the_wait(self):
         (y,), _ = self.run_body(self.START, self.COPY, self.WAIT)
-        self.assertTrue((y == UGLY).all())
+        self.assertTrue((y == UNINITIALIZED).all())
 
     def assert_body_fails(self, pattern, *body):
         self.assert_fails(pattern, self.kernel("\n".join(body)), [self.x], *self.TYPES)
 
-    def test_never_waited_for(self):
+    def test_transfer_without_wait(self):
         self.assert_body_fails(r"in flight on dma semaphore\[1\], started by tpu.enqueue_dma at", self.START)
 
-    def test_nothing_to_wait_for(self):
+    def test_wait_without_transfer(self):
         self.assert_body_fails("tpu.wait_dma2 at .*: waits for 4096 bytes", self.WAIT)
 
     def test_regular_semaphores(self):
@@ -180,14 +180,14 @@ class Transfers(KernelTest):
         %n = vector.extract %v[0, 0] : i32 from vector<8x128xi32>
         %i = arith.index_cast %n : i32 to index
         %w = vector.load %s[%z, %i] : {self.ROW}, vector<8x128xi32>"""
-        self.assert_body_fails(rf"vector.load at line \d+: out of bounds: .*\[0, {UGLY}\]", dynamic)
+        self.assert_body_fails(rf"vector.load at line \d+: out of bounds: .*\[0, {UNINITIALIZED}\]", dynamic)
 
     def test_promises_are_checked(self):
         body = f"""
         %v = vector.load %s[%z, %z] : {self.ROW}, vector<8x128xi32>
         %n = vector.extract %v[0, 0] : i32 from vector<8x128xi32>
         %m = tpu.assume_multiple %n, 128 : i32"""
-        self.assert_body_fails(f"tpu.assume_multiple at .*: {UGLY} is no multiple of 128", body)
+        self.assert_body_fails(f"tpu.assume_multiple at .*: {UNINITIALIZED} is not a multiple of 128", body)
 
     def test_strided_access(self):
         body = f"""
@@ -210,7 +210,7 @@ class Transfers(KernelTest):
         tpu.vector_store %y[%z, %z], %v masked %m {{strides = array<i32>}} : {self.ROW}, vector<8x128xi32>, vector<8x128xi1>"""
         (y,), _ = self.run_body(body)
         half = self.x[:, 128:]
-        self.assert_bits(y, np.where(half > 0, half, np.int32(UGLY)))
+        self.assert_bits(y, np.where(half > 0, half, np.int32(UNINITIALIZED)))
 
     def test_direct_access_to_hbm(self):
         body = f"%v = vector.load %half[%z, %z] : memref<8x128xi32, {ANY}>, vector<8x128xi32>"
@@ -283,7 +283,7 @@ class Control(KernelTest):
             (y,), report = self.run_kernel(self.KERNEL, [n], ["4xi32"], ["4xi32"])
             self.assertEqual(int(y[0]), self.expected(limit))
             self.assertEqual(int(y[1]), min(limit, 1))
-            self.assertEqual(int(y[2]), UGLY)
+            self.assertEqual(int(y[2]), UNINITIALIZED)
             trips = len(range(0, limit, 3))
             loop, branch, search = report["loops"]
             self.assertEqual((loop["kind"], loop["name"], loop["index"]), ("for", "threes", 0))

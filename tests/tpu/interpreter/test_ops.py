@@ -1,4 +1,4 @@
-"""Operations against what they are documented to do."""
+"""Tests of operations against their documentation."""
 
 import ml_dtypes
 import numpy as np
@@ -12,7 +12,7 @@ BINARY = "%r = {op} %a0, %a1 : vector<{type}>"
 
 
 def floats(*values):
-    """A tile that holds some values, and their bits where they are integers."""
+    """A tile that starts with these values. An integer argument gives the bits of a float."""
     tile = np.zeros((8, 128), np.float32)
     words = [np.uint32(v).view(np.float32) if isinstance(v, int) else np.float32(v) for v in values]
     tile[0, : len(words)] = words
@@ -237,7 +237,7 @@ class Shapes(KernelTest):
     def test_unknown_attribute(self):
         with self.assertRaisesRegex(Exception, "unknown attribute surprise"):
             self.unary(f"%r = arith.addi %a0, %a0 {{surprise = 1 : i32}} : vector<{T}>")
-        with self.assertRaisesRegex(Exception, "fastmath .* is not modelled"):
+        with self.assertRaisesRegex(Exception, "fastmath .* is not supported"):
             body = f"%r = arith.addf %a0, %a0 fastmath<nnan> : vector<{F}>"
             self.elementwise(body, [random_tensor(F)], [F], F)
 

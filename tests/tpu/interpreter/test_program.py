@@ -1,4 +1,4 @@
-"""The program around the kernels, and the command line."""
+"""Tests of the program around the kernels, and of the command line."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from .errors import ProgramError
 from .outer import Outer
 from .test_helpers import VMEM, program
 
-# By hand, as the emitter would write it.
+# Written by hand, in the form that the emitter writes.
 VERSIONED = f"""module attributes {{stable_mosaic.version = 15 : i64}} {{
   "stable_mosaic.func.func"() ({{
   ^bb0(%x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>):
@@ -120,16 +120,16 @@ class Tensors(unittest.TestCase):
 
 class CommandLine(unittest.TestCase):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.directory = Path(directory.name)
         self.x = np.arange(1024, dtype=np.int32).reshape(8, 128)
-        (self.folder / "p.mlir").write_text(program(VERSIONED, ["8x128xi32"], ["8x128xi32"], 1))
-        (self.folder / "x.bin").write_bytes(self.x.tobytes())
-        (self.folder / "good.bin").write_bytes((self.x * 32).tobytes())
+        (self.directory / "p.mlir").write_text(program(VERSIONED, ["8x128xi32"], ["8x128xi32"], 1))
+        (self.directory / "x.bin").write_bytes(self.x.tobytes())
+        (self.directory / "good.bin").write_bytes((self.x * 32).tobytes())
         wrong = self.x * 32
         wrong[2, 5] = -1
-        (self.folder / "bad.bin").write_bytes(wrong.tobytes())
+        (self.directory / "bad.bin").write_bytes(wrong.tobytes())
 
     def main(self, *arguments):
         out, err = io.StringIO(), io.StringIO()
@@ -138,9 +138,9 @@ class CommandLine(unittest.TestCase):
         return code, out.getvalue(), err.getvalue()
 
     def test_run(self):
-        out, trips = self.folder / "out", self.folder / "trips.json"
+        out, trips = self.directory / "out", self.directory / "trips.json"
         code, _, _ = self.main(
-            "run", self.folder / "p.mlir", "--inputs", self.folder / "x.bin", "--outputs", out, "--trips", trips, "--flush"
+            "run", self.directory / "p.mlir", "--inputs", self.directory / "x.bin", "--outputs", out, "--trips", trips, "--flush"
         )
         self.assertEqual(code, 0)
         self.assertEqual((out / "0.bin").read_bytes(), (self.x * 32).tobytes())
@@ -148,19 +148,19 @@ class CommandLine(unittest.TestCase):
 
     def test_check(self):
         cases = [{"name": n, "program": "p.mlir", "inputs": ["x.bin"], "expected": [f"{n}.bin"]} for n in ("good", "bad")]
-        (self.folder / "cases.json").write_text(json.dumps(cases[:1]))
-        self.assertEqual(self.main("check", self.folder)[:2], (0, "good: PASS\n1 of 1 cases pass\n"))
-        (self.folder / "cases.json").write_text(json.dumps(cases))
-        code, out, _ = self.main("check", self.folder)
+        (self.directory / "cases.json").write_text(json.dumps(cases[:1]))
+        self.assertEqual(self.main("check", self.directory)[:2], (0, "good: PASS\n1 of 1 cases pass\n"))
+        (self.directory / "cases.json").write_text(json.dumps(cases))
+        code, out, _ = self.main("check", self.directory)
         self.assertEqual(code, 1)
         self.assertIn("bad: 1 mismatches\n  output 0 at [2, 5]: got 0x000020a0, expected 0xffffffff\n", out)
 
     def test_wrong_input(self):
-        code, _, err = self.main("run", self.folder / "p.mlir", "--inputs", "--outputs", self.folder)
+        code, _, err = self.main("run", self.directory / "p.mlir", "--inputs", "--outputs", self.directory)
         self.assertEqual((code, err), (1, "error: 0 input files; the program takes 1\n"))
 
     def test_emitpretty(self):
-        code, out, _ = self.main("emitpretty", self.folder / "p.mlir")
+        code, out, _ = self.main("emitpretty", self.directory / "p.mlir")
         self.assertEqual(code, 0)
         self.assertIn("func.func @double", out)
         self.assertNotIn("stable_mosaic.arith", out)

@@ -1,9 +1,9 @@
-"""Translates the functions of a kernel to Python, once, so that a step of a loop costs little more than NumPy.
+"""Translates the functions of a kernel to Python, so that a step of a loop costs little more than its NumPy calls.
 
-Every SSA value becomes a local variable: scalars are Python integers (wrapped to their width), booleans and NumPy
-floats; vectors are arrays that nobody writes to after they are made; memory references are arrays, or views of
-arrays, that are written in place. Constants are computed once, while translating. The `ops_*` modules hold one
-function per operation, which writes the Python of one operation.
+Each SSA value becomes a local variable. Scalars are Python integers (wrapped to their width), booleans and NumPy floats.
+Vectors are arrays that never change after their creation. Memory references are arrays, or views of arrays, that are
+written in place. Constant expressions are evaluated during translation. The `ops_*` modules have one function for each
+operation, which writes the Python code of that operation.
 """
 
 import re
@@ -23,14 +23,14 @@ HANDLERS = {}
 
 @dataclass
 class Handler:
-    """How an operation is translated; a pure one may be dropped, or computed while translating."""
+    """The translation of an operation. A pure operation can be removed, or evaluated during translation."""
 
     translate: object
     pure: bool
 
 
 def operation(*names, pure=True):
-    """Registers the translation of operations by name: a function of the translator, the operation, its attributes."""
+    """Registers a translation for these operations: a function of the translator, the operation and its attributes."""
 
     def register(function):
         for name in names:
@@ -42,17 +42,17 @@ def operation(*names, pure=True):
 
 @dataclass
 class Value:
-    """What the translator knows of an SSA value: its type, the Python that yields it, its value if it is constant."""
+    """An SSA value: its type, its Python expression, and its value if it is constant."""
 
     type: Type
     expr: str
     const: object = None
-    # A memory seen through another width of elements, which is no view that NumPy can make.
+    # A `Packed` view of a memory with elements of another width, which NumPy cannot express.
     packed: bool = False
 
     @property
     def uniform(self):
-        """The one value of all lanes of a constant vector or scalar, or None."""
+        """The common value of all lanes of a constant, or None."""
         if self.const is None or not isinstance(self.const, np.ndarray):
             return self.const
         first = self.const.flat[0]
@@ -60,11 +60,13 @@ class Value:
 
 
 class Program:
-    """The functions of one module, translated into one namespace."""
+    """The functions of one module. They are translated into one namespace."""
 
     def __init__(self, module, machine):
         self.machine = machine
         self.options = machine.options
+        # Keeps the operations of machine.operations alive.
+        self.module = module
         self.functions = {ir.StringAttr(op.attributes["sym_name"]).value: op for op in module.body.operations}
         self.namespace = dict(runtime.NAMESPACE)
         self.namespace.update(M=machine, T=machine.counts, np=np)
@@ -72,11 +74,11 @@ class Program:
         self.constants = {}
         self.names = 0
         self.made = {}
-        # Per generated file, the index in machine.places of the operation behind each line.
+        # For each generated file and line, the index of its operation in machine.operations.
         self.lines = {}
 
     def function(self, name):
-        """The Python function of an MLIR function."""
+        """The translation of an MLIR function."""
         if name not in self.made:
             if name not in self.functions:
                 raise ProgramError(f"kernel: no function @{name}")
@@ -87,12 +89,12 @@ class Program:
         return self.made[name]
 
     def explain(self, error):
-        """Names the operation during which an unexpected Python error happened."""
+        """Describes an unexpected Python error, with the operation that caused it."""
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
             if frame.filename in self.lines:
                 where = self.lines[frame.filename][frame.lineno - 1]
                 if where is not None:
-                    return f"{self.machine.places[where]}: {error}"
+                    return f"{self.machine.place(where)}: {error}"
         return str(error)
 
     def fresh(self, prefix="v"):
@@ -100,7 +102,7 @@ class Program:
         return f"{prefix}{self.names}"
 
     def hoist(self, value, prefix="c"):
-        """The name of an object that the translated functions use."""
+        """Makes an object available to the translated functions, and returns its name there."""
         if isinstance(value, np.ndarray):
             value.setflags(write=False)
             key = (str(value.dtype), value.shape, value.tobytes())
@@ -111,7 +113,7 @@ class Program:
         if key not in self.constants:
             name = self.fresh(prefix)
             self.namespace[name] = value
-            # The value is kept beside its name so that no other object gets its id.
+            # Keeping the value ensures that no other object gets the same id.
             self.constants[key] = (name, value)
         return self.constants[key][0]
 
@@ -160,7 +162,7 @@ class Translator:
         return [self.values[value] for value in op.operands]
 
     def bind_new(self, value):
-        """A variable for a block argument or a result."""
+        """Creates a variable for a block argument or a result."""
         bound = Value(type_of(value.type), self.fresh())
         self.values[value] = bound
         return bound
@@ -182,18 +184,18 @@ class Translator:
         self.values[result] = Value(type, expr, const)
 
     def alias(self, result, value):
-        """Another name for a value that the operation leaves as it is."""
+        """Binds a result to the value of an operand that the operation does not change."""
         self.values[result] = Value(type_of(result.type), value.expr, value.const, value.packed)
 
     def define(self, op, expr, *, index=0, packed=False):
-        """A result, computed while translating where all operands are known."""
+        """Binds a result to an expression. If all operands are constant, evaluates it now."""
         result = op.results[index]
         operands = [self.values[v] for v in op.operands]
         if HANDLERS[op.name].pure and all(v.const is not None for v in operands) and not type_of(result.type).is_memref:
             try:
                 const = eval(expr, self.namespace)
             except ProgramError:
-                # An error only if the operation is ever executed.
+                # This is an error only if the kernel executes the operation.
                 const = None
             if const is not None:
                 self.bind_constant(result, const if not isinstance(const, np.ndarray) else const.copy())
@@ -219,10 +221,9 @@ class Translator:
         handler = HANDLERS.get(op.name)
         if handler is None:
             self.fail(op, "unknown operation")
-        line = line_of(op)
-        places = self.machine.places
-        places.append(f"{op.name} at line {line}" if line is not None else f"{op.name} at {op.location}")
-        outer, self.current = self.current, len(places) - 1
+        operations = self.machine.operations
+        operations.append(op)
+        outer, self.current = self.current, len(operations) - 1
         attributes = Attributes.of(op)
         before = len(self.lines)
         try:
@@ -233,12 +234,12 @@ class Translator:
             self.fail(op, str(error))
         attributes.finish()
         if handler.pure and op not in self.live:
-            # Translated all the same, so that what it does not know is an error.
+            # Removed only after translation, so that unknown attributes are still an error.
             del self.lines[before:], self.places_of_lines[before:]
         self.current = outer
 
     def counter(self, op, kind, attributes, counts):
-        """Registers a loop or branch in the report and returns the index of its first counter."""
+        """Adds a loop or branch to the report. Returns the index of its first counter."""
         label = "nucleus.loop" if kind != "if" else "nucleus.branch"
         name = attributes.take(label)
         own = re.fullmatch(r'loc\("([^"]*)"\)', str(op.location))
@@ -259,7 +260,7 @@ class Translator:
 
 
 def enclosing(op):
-    """The loops and branches around an operation, outermost first: how far up each is, and in which of its regions."""
+    """For each loop or branch around an operation, the outermost first: the index of the region that contains it."""
     path = []
     while op.parent is not None and op.parent.name.startswith("scf."):
         parent = op.parent
@@ -269,7 +270,7 @@ def enclosing(op):
 
 
 def _live_operations(block):
-    """Operations that have an effect, or on which one depends."""
+    """The operations that have an effect, and those that they depend on."""
     order = []
 
     def visit(block):
@@ -281,7 +282,7 @@ def _live_operations(block):
 
     visit(block)
     live = set()
-    # In this order every use comes before the value it uses; what loops carry is kept alive by the loop.
+    # In this order each use comes before the definition. A loop keeps its carried values alive.
     for op in reversed(order):
         handler = HANDLERS.get(op.name)
         if handler is None or not handler.pure or _used_by(op, live):
@@ -293,5 +294,5 @@ def _used_by(op, live):
     return any(use.owner.operation in live for result in op.results for use in result.uses)
 
 
-# The modules register their operations when they are imported.
+# Importing these modules registers their operations.
 from . import ops_arith, ops_control, ops_memory, ops_tpu, ops_vector  # noqa: E402, F401

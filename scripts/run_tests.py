@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Builds and runs every test, and prints the time of each part. `make test` and `make test-full` call it.
+
+Parts: the build, each Rust test program, the interpreter of TPU programs (tests/tpu/interpreter), and the C tests
+(tests/c/run.sh). A part that fails does not stop the others. The last line is `N passed, N failed`: the tests of
+tests/c/run.sh, and one failure for each other part that failed.
+
+    run_tests.py            everything once, as fast as the daily selection of cases allows
+    run_tests.py --full     every case, and the Rust tests with debug assertions and overflow checks
+"""
+
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def processor():
+    """The processor's model, its widest vector instructions, and the number of cores."""
+    model, flags = platform.processor() or platform.machine(), ""
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+        if line.startswith("flags"):
+            flags = line.split(":", 1)[1].split()
+    widest = next((name for name in ("avx512f", "avx2", "sse4_2") if name in flags), "")
+    return f"{model} {widest}".strip() + f", {len(os.sched_getaffinity(0))} cores"
+
+
+class Parts:
+    """Runs parts one after the other and remembers their times."""
+
+    def __init__(self):
+        self.rows = []
+
+    def run(self, name, command, **options):
+        """Runs a command. Returns whether it succeeded, and its output if that is captured."""
+        start, before = time.monotonic(), used()
+        done = subprocess.run(command, text=True, **{"cwd": ROOT, **options})
+        self.rows.append((name, time.monotonic() - start, used() - before, done.returncode == 0))
+        return done.returncode == 0, done.stdout
+
+    def failures(self):
+        return [name for name, _, _, good in self.rows if not good]
+
+    def table(self):
+        rows = [*self.rows, ("total", sum(r[1] for r in self.rows), sum(r[2] for r in self.rows), True)]
+        lines = [f"{'part':<26} {'wall':>7} {'processor':>10}"]
+        lines += [
+            f"{name:<26} {wall:>5.0f} s {cpu:>8.0f} s{'' if good else '  FAILED'}" for name, wall, cpu, good in rows
+        ]
+        return "\n".join(lines)
+
+
+def used():
+    """The processor time of all children that have ended, in seconds."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def build(parts, profile):
+    """Builds everything that the tests need. Returns the Rust test programs: name, file, package directory."""
+    good, output = parts.run(
+        "build",
+        ["cargo", "test", *profile, "--locked", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"],
+        stdout=subprocess.PIPE,
+    )
+    programs = []
+    for line in output.splitlines() if good else []:
+        message = json.loads(line)
+        if message.get("executable") and message["profile"]["test"]:
+            target, package = message["target"], Path(message["manifest_path"]).parent
+            kind = "unit tests" if target["kind"][0] in ("lib", "bin", "cdylib", "rlib") else "tests"
+            crate = "command" if package.name == "cli" else "library"
+            name = f"{crate}: {kind}" if kind == "unit tests" or crate == "command" else f"tests/{target['name']}"
+            programs.append((name, message["executable"], package))
+    # The unit tests first: they are fast, and what they find explains later failures.
+    return good, sorted(programs, key=lambda program: "unit" not in program[0])
+
+
+def main():
+    full = "--full" in sys.argv[1:]
+    environment = os.environ
+    environment.setdefault("NUCLEUS_TEST_SEED", str(int(time.time()) // 86_400))
+    # The tests choose plugins and directories themselves.
+    for name in ("NUCLEUS_PJRT_PLUGIN", "NUCLEUS_PROGRAM_DIR", "NUCLEUS_LOG"):
+        environment.pop(name, None)
+    if full:
+        environment["NUCLEUS_TEST_FULL"] = "1"
+    print(f"tests: seed {environment['NUCLEUS_TEST_SEED']}; NUCLEUS_TEST_SEED repeats a run", flush=True)
+
+    parts = Parts()
+    if full:
+        good, programs = build(parts, [])
+    else:
+        good, programs = build(parts, ["--release"])
+    # The C tests always use the library as it is shipped. After `cargo test --release` this compiles nothing.
+    parts.run("shipped library, examples", ["make", "examples"])
+    for name, program, package in programs:
+        print(f"\n=== {name}", flush=True)
+        parts.run(name, [program], cwd=package)
+    print("\n=== interpreter of TPU programs", flush=True)
+    python = ROOT / ".cache/interpreter/bin/python"
+    parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests/tpu")
+
+    print("\n=== C", flush=True)
+    closing = c_tests(parts)
+    failed = [name for name in parts.failures() if name != "tests/c"]
+    passed, c_failed = (int(number) for number in closing) if closing else (0, 1)
+    print(f"\n{parts.table()}\n{processor()}; seed {environment['NUCLEUS_TEST_SEED']}")
+    print(f"{passed} passed, {c_failed + len(failed)} failed", flush=True)
+    return 1 if parts.failures() or not good else 0
+
+
+def c_tests(parts):
+    """Runs tests/c/run.sh and prints its lines as they come. Returns the numbers of its closing line."""
+    start, before = time.monotonic(), used()
+    closing = None
+    with subprocess.Popen(["tests/c/run.sh"], cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
+        for line in process.stdout:
+            closing = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
+            if not closing:
+                print(line, end="", flush=True)
+    parts.rows.append(("tests/c", time.monotonic() - start, used() - before, process.returncode == 0))
+    return closing and closing.groups()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

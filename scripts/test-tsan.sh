@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Runs the tests that use threads under ThreadSanitizer: the thread pool, the built-in backend and the program cache.
+# The standard library is instrumented too, because without that its locks are invisible and every access they protect is
+# reported. Plugins are not instrumented, so tests with plugins are not part of this.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
+    command -v rustup >/dev/null ||
+        { echo "test-tsan: the sources of the standard library are missing, and there is no rustup to add them" >&2; exit 1; }
+    rustup component add rust-src
+fi
+
+# -Z options on a stable toolchain.
+export RUSTC_BOOTSTRAP=1
+export RUSTFLAGS="-Zsanitizer=thread"
+export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
+run() {
+    cargo test --locked --workspace -Zbuild-std --target "$target" --target-dir "${CARGO_TARGET_DIR:-target}/tsan" "$@"
+}
+run --lib -- parallel:: program_cache:: backend::builtin::
+run --test library -- builtin_backend::a_batch_is_the_same builtin_with_two_threads::many_threads \
+    builtin_with_two_threads::batch_invariance
+echo "test-tsan: no data race"

@@ -29,6 +29,8 @@ pub struct AheadOptions {
     pub batches: Vec<usize>,
     /// For every smaller number of rows too, as batches that mix paths need.
     pub smaller_batches: bool,
+    /// Whether to skip programs that `output_dir` holds already, whole and made for the same system.
+    pub skip_up_to_date: bool,
     /// Slots of the bounded path, as the samplers will have them.
     pub max_k: usize,
     /// The calls; their `batch` is not used.
@@ -44,8 +46,10 @@ pub struct Written {
     pub file: PathBuf,
     /// Of the serialized executable.
     pub bytes: usize,
-    /// In the compiler.
+    /// The time in the compiler; zero if `up_to_date`.
     pub compiling: Duration,
+    /// Whether the file existed and was left unchanged: see [`AheadOptions::skip_up_to_date`].
+    pub up_to_date: bool,
 }
 
 impl AheadOptions {
@@ -58,6 +62,7 @@ impl AheadOptions {
             output_dir,
             batches,
             smaller_batches: false,
+            skip_up_to_date: false,
             max_k: DEFAULT_MAX_K,
             calls,
         }
@@ -123,13 +128,30 @@ pub fn compile_ahead(
     let written = Mutex::new(Vec::with_capacity(specs.len()));
     parallel::for_each(&specs, |spec| {
         let text = kernels::emit(spec, &target);
-        let start = Instant::now();
-        let executable = compiler.compile(&plugin, &text)?;
-        let compiling = start.elapsed();
-        let file = dir.write(spec, &text, options.topology.as_deref(), &executable).map_err(|error| {
-            Error::argument(format!("output_dir is {}: cannot write there: {error}", folder.display()))
-        })?;
-        let program = Written { name: spec.name(), file, bytes: executable.len(), compiling };
+        let existing = if options.skip_up_to_date { dir.read(spec, &text).ok().flatten() } else { None };
+        let program = match existing {
+            Some(executable) => Written {
+                name: spec.name(),
+                file: dir.file(spec, &text),
+                bytes: executable.len(),
+                compiling: Duration::ZERO,
+                up_to_date: true,
+            },
+            None => {
+                let start = Instant::now();
+                let executable = compiler.compile(&plugin, &text)?;
+                let compiling = start.elapsed();
+                let file =
+                    dir.write(spec, &text, options.topology.as_deref(), &executable).map_err(|error| {
+                        Error::argument(format!(
+                            "output_dir is {}: cannot write there: {error}",
+                            folder.display()
+                        ))
+                    })?;
+                let (name, bytes) = (spec.name(), executable.len());
+                Written { name, file, bytes, compiling, up_to_date: false }
+            }
+        };
         progress(&program);
         written.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         Ok(())

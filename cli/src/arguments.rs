@@ -2,37 +2,46 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use nucleus::batch::LARGEST_VOCAB;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
-use nucleus::plan::{CallShape, Entry, DEFAULT_MAX_K};
+use nucleus::plan::{CallShape, Entry, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_MAX_K};
 
-/// Compiles the programs of the sampling library nucleus ahead of time, shows them, and says which PJRT plugins work.
+/// Compiles the programs of the sampling library nucleus ahead of time, prints them, and tries PJRT plugins.
 #[derive(Parser)]
 #[command(name = "nucleus", version)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Say what the library does.
+    /// Print the library's log, down to the level "debug", to standard error. Without this flag, errors and warnings.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Compile programs into a folder, for hosts that set `program_dir` or NUCLEUS_PROGRAM_DIR to it.
+    /// Compile programs into a directory, which samplers read if `program_dir` or NUCLEUS_PROGRAM_DIR names it.
     ///
-    /// With --topology no such device is needed here: libtpu compiles for TPUs on any x86-64 Linux host. The variables
-    /// that it needs for that (TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1) are set
-    /// where they are not. Prints a line a program: name, seconds in the compiler, bytes, file.
+    /// With --topology this host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. The command
+    /// sets the environment variables that libtpu needs for this (TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost
+    /// ALLOW_MULTIPLE_LIBTPU_LOAD=1) unless they are set.
+    ///
+    /// Prints one line per program: its name, the seconds in the compiler or "up to date", bytes, file.
     Compile(Compile),
-    /// Print the programs that a call runs, as text: StableHLO, and for a TPU the kernel in it.
+    /// Print the programs that a call runs, as text: StableHLO, and for a TPU also the kernel in it.
     ///
-    /// A line `// -----` stands between texts.
+    /// A line `// -----` separates the texts.
     Emit(Emit),
-    /// Look for PJRT plugins, load each in a process of its own, and say what it is or why it does not work.
+    /// Look for PJRT plugins, load each in a child process, and print its devices or why it does not work.
+    ///
+    /// Looks in the environment variables NUCLEUS_PJRT_PLUGIN, TPU_LIBRARY_PATH and PJRT_NAMES_AND_LIBRARY_PATHS, in
+    /// .cache/plugins of the current directory and of the directories above it (`make plugins` downloads to there), in
+    /// the packages of Python, and in the directories of the system's libraries.
+    ///
+    /// The exit status is not 0 if a plugin that FILES or NUCLEUS_PJRT_PLUGIN names does not work.
     Plugins(Plugins),
     /// Load one plugin and describe it on standard output.
     #[command(hide = true)]
@@ -47,73 +56,84 @@ pub(crate) struct Compile {
     /// The plugin's shared library [default: the environment variable NUCLEUS_PJRT_PLUGIN].
     #[arg(long, value_name = "FILE")]
     pub(crate) plugin: Option<PathBuf>,
-    /// The plugin's name of the system to compile for, as the serving host has it, such as v5e:2x2 [default: this host's
-    /// devices].
+    /// The plugin's name of the system to compile for, such as v5e:2x2, as the serving host has it [default: the devices
+    /// of this host].
     #[arg(long, value_name = "NAME")]
     pub(crate) topology: Option<String>,
-    /// An option for the topology, or for the client. true, false and numbers are passed as such, unless NAME:TYPE=VALUE
-    /// says how: str, int, float, bool, or ints (1,2,3).
+    /// An option for the topology, or for the client. The value is a boolean, an integer or a number if it looks like
+    /// one, else a string. NAME:TYPE=VALUE sets the type: str, int, float, bool, or ints (1,2,3).
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     pub(crate) option: Vec<(String, OptionValue)>,
-    /// Rows of the calls; each number leads to the power of two that such a batch is padded to.
-    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true)]
+    /// Numbers of rows of the calls. Each is padded to a power of two.
+    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1())]
     pub(crate) batch: Vec<usize>,
-    /// Compile for every smaller number of rows too: a batch that mixes paths runs as smaller ones.
+    /// Compile for every smaller number of rows too: a batch whose rows take different paths runs as smaller batches.
     #[arg(long)]
     pub(crate) smaller_batches: bool,
     #[command(flatten)]
     pub(crate) calls: Calls,
-    /// The folder, made if it is not there.
+    /// The directory for the files. It is created if it does not exist.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
+    /// Compile every program, even if the directory has an up-to-date file of it.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Compile in this process instead of a child process.
+    #[arg(long, hide = true)]
+    pub(crate) in_this_process: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Emit {
-    /// Rows of the call, at most 128.
-    #[arg(long, value_name = "ROWS")]
+    /// Rows of the call, at most 128: larger batches run in pieces.
+    #[arg(long, value_name = "ROWS", value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_BUCKET as u64))]
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
-    /// What to write it for: any plugin, or a TPU generation.
+    /// What to print the programs for: any plugin, or a TPU generation.
     #[arg(long, value_name = "TARGET", default_value = "portable", value_parser = target())]
     pub(crate) target: Target,
-    /// Print the kernel alone.
+    /// Print only the kernel.
     #[arg(long)]
     pub(crate) kernel: bool,
 }
 
 #[derive(Args)]
 pub(crate) struct Plugins {
-    /// Plugins to try besides those that are found. One without a device makes the command fail.
+    /// Plugins to try besides those that are found.
     pub(crate) files: Vec<PathBuf>,
-    /// Try these alone: look nowhere else.
+    /// Try only the named plugins, and look for no others.
     #[arg(long, requires = "files")]
     pub(crate) only: bool,
-    /// Seconds to wait for each.
+    /// Seconds to wait for each plugin.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) timeout: u64,
 }
 
-/// What calls have in common.
+/// What the calls have in common.
 #[derive(Args)]
 pub(crate) struct Calls {
     /// Elements of a row.
-    #[arg(long)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_VOCAB as u64))]
     vocab: usize,
     /// Type of the logits.
     #[arg(long, value_enum)]
     dtype: DtypeName,
-    /// The path that rows take; auto is both.
+    /// The path that the rows take; auto stands for both.
     #[arg(long, value_enum, default_value = "auto")]
     path: PathName,
-    /// Slots of the bounded path, as the samplers will have them.
-    #[arg(long, value_name = "K", default_value_t = DEFAULT_MAX_K)]
+    /// Slots of the bounded path, as in the samplers that will load the programs.
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = DEFAULT_MAX_K,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_MAX_K as u64)
+    )]
     pub(crate) max_k: usize,
     /// For calls with stable = 0.
     #[arg(long)]
     unstable: bool,
-    /// The wide arrays that calls ask for.
+    /// The wide arrays that the calls ask for.
     #[arg(long, value_enum, value_name = "ARRAY,...", value_delimiter = ',')]
     wide: Vec<WideName>,
 }
@@ -143,7 +163,7 @@ enum WideName {
 }
 
 impl Calls {
-    /// For the library, which takes the number of rows from elsewhere.
+    /// The calls as the library describes them, with one row: the number of rows is passed separately.
     pub(crate) fn calls(&self) -> CallShape {
         CallShape {
             entry: match self.path {
@@ -168,19 +188,23 @@ impl Calls {
     }
 }
 
+fn at_least_1() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
 fn target() -> impl TypedValueParser<Value = Target> {
     PossibleValuesParser::new(Target::names())
-        .try_map(|name| Target::named(&name).ok_or("no target of that name"))
+        .try_map(|name| Target::named(&name).ok_or("there is no target of that name"))
 }
 
 fn option(text: &str) -> Result<(String, OptionValue), String> {
-    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    let (name, value) = text.split_once('=').ok_or("an option must be NAME=VALUE")?;
     let (name, kind) = name.split_once(':').map_or((name, None), |(name, kind)| (name, Some(kind)));
     if name.is_empty() {
         return Err("the name is empty".to_owned());
     }
-    let int = |text: &str| text.parse().map_err(|_| format!("{text:?} is no integer of 64 bits"));
-    let float = |text: &str| text.parse().map_err(|_| format!("{text:?} is no number"));
+    let int = |text: &str| text.parse().map_err(|_| format!("{text:?} is not an integer of 64 bits"));
+    let float = |text: &str| text.parse().map_err(|_| format!("{text:?} is not a number"));
     let flag = |text: &str| text.parse().map_err(|_| format!("{text:?} is neither true nor false"));
     let value = match kind {
         Some("str") => OptionValue::Str(value.to_owned()),
@@ -193,7 +217,7 @@ fn option(text: &str) -> Result<(String, OptionValue), String> {
         None => match (flag(value), int(value), float(value)) {
             (Ok(flag), ..) => OptionValue::Bool(flag),
             (_, Ok(number), _) => OptionValue::I64(number),
-            // "inf" and "nan" are more likely to be words.
+            // "inf" and "nan" are probably meant as words.
             (_, _, Ok(number)) if number.is_finite() => OptionValue::F32(number),
             _ => OptionValue::Str(value.to_owned()),
         },
@@ -212,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn options_have_the_type_that_they_look_like() {
+    fn the_type_of_an_option_follows_from_its_value() {
         let value = |text: &str| option(text).map(|(_, value)| value);
         assert_eq!(value("a=-3"), Ok(OptionValue::I64(-3)));
         assert_eq!(value("a=0.5"), Ok(OptionValue::F32(0.5)));
@@ -223,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn options_have_the_type_that_is_named() {
+    fn the_type_of_an_option_can_be_named() {
         let value = |text: &str| option(text).ok();
         let named = |value| Some(("a".to_owned(), value));
         assert_eq!(value("a:str=7"), named(OptionValue::Str("7".to_owned())));

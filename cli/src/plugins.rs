@@ -1,33 +1,31 @@
-//! Finding plugins and trying them. Each is loaded in a child process: a plugin may end the process it is in, or never
-//! return.
+//! The command `nucleus plugins`: finds plugins and tries each in a child process.
 
 use std::fs;
 use std::io::{Read, Write as _};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nucleus::environment::PLUGIN_VARIABLE;
-use nucleus::pjrt::{host_has_tpu, Client, OptionValue, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
+use nucleus::pjrt::{host_has_tpu, Client, OptionValue, Plugin};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Plugins;
-use crate::{say, Result};
+use crate::{child, print_line, Result};
 
-/// In front of each report of a child: plugins write to standard output too.
+/// In front of each report of a child on standard output: plugins write there too.
 const MARK: &str = "nucleus-probe ";
 
-/// Why a plugin that the user names is tried.
-const NAMED: &str = "named";
-
-/// How long what a plugin started may go on writing after the plugin's process has ended.
+/// How long to read what a plugin's own child processes write after the plugin's process has ended.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// Where `make plugins` puts plugins, below the root of a checkout.
+const FETCHED: &str = ".cache/plugins";
+
 /// Where distributions and TPU hosts put libraries.
-const LIBRARY_FOLDERS: [&str; 6] = [
+const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/usr/lib",
     "/usr/local/lib",
     "/usr/lib/x86_64-linux-gnu",
@@ -36,46 +34,51 @@ const LIBRARY_FOLDERS: [&str; 6] = [
     "/opt/libtpu",
 ];
 
-/// Asks Python for the folders of its packages.
+/// Asks Python for the directories of its packages.
 const SITE_PACKAGES: &str =
     "import site, sys; print('\\n'.join(dict.fromkeys(sys.path[1:] + site.getsitepackages() + \
                              [site.getusersitepackages()])))";
 
-/// What a child tells, a step each.
+/// A step that a child completed.
 #[derive(Serialize, Deserialize)]
 enum Report {
-    /// The plugin loaded.
+    /// The plugin is loaded.
     Loaded { api: String, stablehlo: Option<String>, build: String },
-    /// Its client was made.
+    /// The plugin has a client.
     Client { platform: String, version: String, devices: Vec<(i32, String, String)> },
-    /// A step failed.
+    /// A step failed, for this reason.
     Failed(String),
 }
 
-/// A file that may be a plugin, and why it is thought so.
+/// A file that may be a plugin.
 struct Candidate {
     path: PathBuf,
-    origin: String,
+    /// Why it may be one.
+    origin: &'static str,
+    /// Whether the user named it: then the command fails if it does not work.
+    named: bool,
 }
 
-/// Prints every plugin and what becomes of it.
+/// Tries every plugin and prints the outcome.
 pub(crate) fn list(arguments: &Plugins) -> Result<()> {
     let candidates = candidates(arguments);
     if candidates.is_empty() {
-        say("no plugin was found, in the environment, Python's packages or the system's libraries")?;
+        print_line(&format!(
+            "no plugin was found in the environment, in {FETCHED}, in Python's packages or in the system's libraries"
+        ))?;
     }
-    let (mut working, mut named_in_vain) = (0, 0);
+    let (mut working, mut named_but_broken) = (0, 0);
     for candidate in &candidates {
-        say(&format!("{}  ({})", candidate.path.display(), candidate.origin))?;
+        print_line(&format!("{}  ({})", candidate.path.display(), candidate.origin))?;
         match try_plugin(&candidate.path, Duration::from_secs(arguments.timeout))? {
             true => working += 1,
-            false => named_in_vain += usize::from(candidate.origin == NAMED),
+            false => named_but_broken += usize::from(candidate.named),
         }
     }
-    say(&format!("{working} plugin(s) with devices, {} without", candidates.len() - working))?;
-    match named_in_vain {
+    print_line(&format!("{working} plugin(s) with devices, {} without", candidates.len() - working))?;
+    match named_but_broken {
         0 => Ok(()),
-        count => Err(format!("{count} of the plugins that were named gave no device")),
+        count => Err(format!("{count} of the named plugins did not work")),
     }
 }
 
@@ -84,7 +87,7 @@ pub(crate) fn probe(path: &Path) {
     let report = |report: Report| {
         let line = serde_json::to_string(&report).unwrap_or_default();
         let mut out = std::io::stdout().lock();
-        // If the parent is gone there is nobody to tell.
+        // If the parent is gone, nobody needs the report.
         let _ = writeln!(out, "\n{MARK}{line}").and_then(|()| out.flush());
     };
     let steps = || -> nucleus::pjrt::Result<()> {
@@ -112,82 +115,85 @@ pub(crate) fn probe(path: &Path) {
     }
 }
 
-/// Tries one plugin and prints what it says; whether it has a device.
+/// Tries one plugin and prints its reports. Whether it works: it has a device, and its process ends by itself.
 fn try_plugin(path: &Path, timeout: Duration) -> Result<bool> {
     let outcome = match run_probe(path, timeout) {
         Err(error) => {
-            say(&format!("    cannot be tried: {error}"))?;
+            print_line(&format!("    cannot be tried: {error}"))?;
             return Ok(false);
         }
         Ok(outcome) => outcome,
     };
-    let (mut works, mut concluded) = (false, false);
+    let (mut works, mut failed) = (false, false);
     for line in outcome.stdout.lines() {
         let Some(report) = line.strip_prefix(MARK).and_then(|json| serde_json::from_str(json).ok()) else {
             continue;
         };
-        match report {
-            Report::Loaded { api, stablehlo, build } => {
-                let stablehlo =
-                    stablehlo.map_or_else(String::new, |version| format!(", StableHLO {version}"));
-                say(&format!("    PJRT API {api}{stablehlo}, {build}"))?;
-            }
-            Report::Client { platform, version, devices } => {
-                let version = version.replace('\n', ", ");
-                say(&format!("    platform {platform} ({version}), {} device(s)", devices.len()))?;
-                for (id, kind, description) in &devices {
-                    say(&format!("    device {id}: {kind}, {description}"))?;
-                }
-                (works, concluded) = (!devices.is_empty(), true);
-            }
-            Report::Failed(reason) => {
-                say(&format!("    {reason}"))?;
-                concluded = true;
-            }
+        works |= matches!(&report, Report::Client { devices, .. } if !devices.is_empty());
+        failed |= matches!(report, Report::Failed(_));
+        for line in describe(report) {
+            print_line(&format!("    {line}"))?;
         }
     }
-    if !concluded {
-        say(&format!("    {}", outcome.end))?;
-        let said: Vec<&str> = outcome.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-        for line in &said[said.len().saturating_sub(3)..] {
-            say(&format!("    | {line}"))?;
+    // A plugin that failed in an orderly way said why. Otherwise the end of the process is the reason, or part of it.
+    let in_order = outcome.status.is_some_and(|status| status.success()) && (works || failed);
+    if !in_order {
+        let end = match outcome.status {
+            Some(status) => {
+                format!("it ended its process: {}{}", child::describe(status), child::flag_hint())
+            }
+            None => format!("its process did not end in {} s", timeout.as_secs()),
+        };
+        print_line(&format!("    {end}"))?;
+        let lines: Vec<&str> = outcome.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
+        for line in &lines[lines.len().saturating_sub(3)..] {
+            print_line(&format!("    | {line}"))?;
         }
     }
-    Ok(works)
+    Ok(works && in_order)
+}
+
+fn describe(report: Report) -> Vec<String> {
+    match report {
+        Report::Loaded { api, stablehlo, build } => {
+            let stablehlo = stablehlo.map_or_else(String::new, |version| format!(", StableHLO {version}"));
+            vec![format!("PJRT API {api}{stablehlo}, {build}")]
+        }
+        Report::Client { platform, version, devices } => {
+            let version = version.replace('\n', ", ");
+            let client = format!("platform {platform} ({version}), {} device(s)", devices.len());
+            let device = |(id, kind, text): &(i32, String, String)| format!("device {id}: {kind}, {text}");
+            std::iter::once(client).chain(devices.iter().map(device)).collect()
+        }
+        Report::Failed(reason) => vec![reason],
+    }
 }
 
 /// What a child left behind.
 struct Outcome {
     stdout: String,
     stderr: String,
-    /// How it ended, in words, for where it told nothing.
-    end: String,
+    /// `None` if it was killed because it did not end in time.
+    status: Option<ExitStatus>,
 }
 
 fn run_probe(path: &Path, timeout: Duration) -> std::io::Result<Outcome> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("probe").arg(path).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if !host_has_tpu() {
-        for (name, value) in LIBTPU_AHEAD_ENVIRONMENT {
-            if std::env::var_os(name).is_none() {
-                command.env(name, value);
-            }
-        }
+        child::set_libtpu_environment(&mut command);
     }
     let mut child = command.spawn()?;
     let (stdout, stderr) = (read_aside(child.stdout.take()), read_aside(child.stderr.take()));
-    let end = match wait(&mut child, timeout)? {
-        Some(status) => describe(status),
-        None => {
-            child.kill()?;
-            child.wait()?;
-            format!("no answer in {} s", timeout.as_secs())
-        }
-    };
-    Ok(Outcome { stdout: text(&stdout), stderr: text(&stderr), end })
+    let status = child::wait(&mut child, timeout)?;
+    if status.is_none() {
+        child.kill()?;
+        child.wait()?;
+    }
+    Ok(Outcome { stdout: text(&stdout), stderr: text(&stderr), status })
 }
 
-/// Reads a pipe while somebody else waits: a full pipe would stop the child. The chunks end where the pipe does.
+/// Reads a pipe in a thread, because a full pipe would stop the child. The chunks end when the pipe is closed.
 fn read_aside(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, chunks) = channel();
     thread::spawn(move || {
@@ -202,7 +208,8 @@ fn read_aside(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     chunks
 }
 
-/// What came out of a pipe. A process that the plugin has started may hold it open, and write, for good.
+/// The text that came out of a pipe. A process that the plugin has started may keep the pipe open for ever, so this
+/// stops after [`LAST_WORDS`].
 fn text(chunks: &Receiver<Vec<u8>>) -> String {
     let end = Instant::now() + LAST_WORDS;
     let mut bytes = Vec::new();
@@ -215,87 +222,74 @@ fn text(chunks: &Receiver<Vec<u8>>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let start = Instant::now();
-    loop {
-        match child.try_wait()? {
-            Some(status) => return Ok(Some(status)),
-            None if start.elapsed() >= timeout => return Ok(None),
-            None => thread::sleep(Duration::from_millis(10)),
-        }
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match status.signal() {
-        Some(signal) => format!("it ended its process: signal {signal}"),
-        None => format!("it ended its process: status {}", status.code().unwrap_or(-1)),
-    }
-}
-
-/// Everything to try, each file once, with the first reason to.
+/// Everything to try. Each file appears once, with the first reason to try it.
 fn candidates(arguments: &Plugins) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
-    let mut add = |path: PathBuf, origin: &str| {
+    let mut add = |path: PathBuf, origin: &'static str, named: bool| {
         let path = path.canonicalize().unwrap_or(path);
-        if !found.iter().any(|other| other.path == path) {
-            found.push(Candidate { path, origin: origin.to_owned() });
+        match found.iter_mut().find(|other| other.path == path) {
+            Some(other) => other.named |= named,
+            None => found.push(Candidate { path, origin, named }),
         }
     };
     for path in &arguments.files {
-        add(path.clone(), NAMED);
+        add(path.clone(), "named", true);
     }
     if arguments.only {
         return found;
     }
-    for variable in [PLUGIN_VARIABLE, "TPU_LIBRARY_PATH"] {
+    for (variable, named) in [(PLUGIN_VARIABLE, true), ("TPU_LIBRARY_PATH", false)] {
         if let Some(path) = std::env::var_os(variable).filter(|path| !path.is_empty()) {
-            add(path.into(), variable);
+            add(path.into(), variable, named);
         }
     }
-    // As JAX has it: NAME:PATH,NAME:PATH
+    // The format of JAX: NAME:PATH,NAME:PATH
     let variable = "PJRT_NAMES_AND_LIBRARY_PATHS";
     for entry in std::env::var(variable).unwrap_or_default().split(',') {
         if let Some((_, path)) = entry.split_once(':') {
-            add(path.into(), variable);
+            add(path.into(), variable, false);
         }
     }
-    for folder in python_folders() {
-        let packages = ["jax_plugins", "xla_plugins"].iter().flat_map(|name| folders_in(&folder.join(name)));
-        for package in packages.chain([folder.join("libtpu")]) {
-            libraries_in(&package).into_iter().for_each(|path| add(path, "Python package"));
+    let mut add_libraries = |directory: &Path, origin| {
+        libraries_in(directory).into_iter().for_each(|path| add(path, origin, false));
+    };
+    let here = std::env::current_dir().unwrap_or_default();
+    here.ancestors().for_each(|directory| add_libraries(&directory.join(FETCHED), FETCHED));
+    for directory in python_directories() {
+        let packages = ["jax_plugins", "xla_plugins"];
+        let packages = packages.iter().flat_map(|name| directories_in(&directory.join(name)));
+        for package in packages.chain([directory.join("libtpu")]) {
+            add_libraries(&package, "Python package");
         }
     }
-    for folder in LIBRARY_FOLDERS {
-        libraries_in(Path::new(folder)).into_iter().for_each(|path| add(path, "system library"));
-    }
+    LIBRARY_DIRECTORIES.iter().for_each(|directory| add_libraries(Path::new(directory), "system library"));
     found
 }
 
-/// Package folders of the Python that runs by default; none where there is no Python.
-fn python_folders() -> Vec<PathBuf> {
+/// The package directories of the default Python; empty if there is no Python.
+fn python_directories() -> Vec<PathBuf> {
     let output = Command::new("python3").args(["-c", SITE_PACKAGES]).stdin(Stdio::null()).output();
     let text =
         output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
     text.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
 }
 
-fn folders_in(folder: &Path) -> Vec<PathBuf> {
-    sorted(folder).into_iter().filter(|path| path.is_dir()).collect()
+fn directories_in(directory: &Path) -> Vec<PathBuf> {
+    sorted(directory).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-/// Shared libraries that are called like plugins. Loading anything else to see would run its initialisers.
-fn libraries_in(folder: &Path) -> Vec<PathBuf> {
+/// Shared libraries whose names look like a plugin's. Loading any other library would run its initialisers.
+fn libraries_in(directory: &Path) -> Vec<PathBuf> {
     let is_plugin = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let known = name.contains("pjrt") || name.contains("xla") || name == "libtpu.so";
         name.ends_with(".so") && known && path.is_file()
     };
-    sorted(folder).into_iter().filter(is_plugin).collect()
+    sorted(directory).into_iter().filter(is_plugin).collect()
 }
 
-fn sorted(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn sorted(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort();
     paths

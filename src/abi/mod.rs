@@ -98,6 +98,12 @@ pub unsafe extern "C" fn nuc_set_log(
     unsafe { guard(error, |_| log::set(log, user, level)) }
 }
 
+/// Sends the library's log to standard error from `level` on, as `nuc_set_log` does without a callback. For callers in
+/// Rust.
+pub fn log_to_standard_error(level: nuc_log_level) -> Result<(), crate::error::Error> {
+    log::set(None, std::ptr::null_mut(), level as i32)
+}
+
 /// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)` as `struct_size`. The
 /// caller owns the struct. Any thread may call this function.
 ///

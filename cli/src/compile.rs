@@ -1,0 +1,120 @@
+//! The command `nucleus compile`. The compile runs in a child process, which the plugin can end.
+
+use std::io::ErrorKind;
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
+use nucleus::environment::PLUGIN_VARIABLE;
+use nucleus::error::Error;
+use nucleus::pjrt;
+
+use crate::arguments::Compile;
+use crate::{cannot_be_written, child, write_line, Result};
+
+/// Fields of the library's options, by which its messages name them, and the flags that set them.
+const FLAGS: [(&str, &str); 4] =
+    [("output_dir", "--output"), ("topology", "--topology"), ("max_k", "--max-k"), ("vocab", "--vocab")];
+
+/// Compiles in a child process.
+pub(crate) fn run(arguments: &Compile) -> Result<()> {
+    let plugin_variable = std::env::var_os(PLUGIN_VARIABLE).filter(|path| !path.is_empty());
+    if arguments.plugin.is_none() && plugin_variable.is_none() {
+        return Err(format!(
+            "no PJRT plugin is named: add --plugin FILE, or set the environment variable {PLUGIN_VARIABLE}"
+        ));
+    }
+    let program = std::env::current_exe().map_err(|error| format!("this program is not found: {error}"))?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).arg("--in-this-process");
+    if arguments.topology.is_some() {
+        // No device is used, so libtpu need not look for one, nor for other processes that use it.
+        child::set_libtpu_environment(&mut command);
+    }
+    child::run(command, "the compile")
+}
+
+/// Compiles in this process, a child of [`run`], and reports the outcome to the parent.
+pub(crate) fn run_in_child(arguments: &Compile) {
+    child::end_with_parent();
+    child::conclude(&compile(arguments));
+}
+
+fn compile(arguments: &Compile) -> Result<()> {
+    let options = AheadOptions {
+        plugin: arguments.plugin.clone(),
+        topology: arguments.topology.clone(),
+        plugin_options: arguments.option.clone(),
+        smaller_batches: arguments.smaller_batches,
+        skip_up_to_date: !arguments.force,
+        max_k: arguments.calls.max_k,
+        ..AheadOptions::new(arguments.output.clone(), arguments.batch.clone(), arguments.calls.calls())
+    };
+    let start = Instant::now();
+    // The files are the result. All of them are written, even if nobody reads the output.
+    let printed = Mutex::new(Ok(()));
+    let print = |line: String| {
+        let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
+        if printed.is_ok() {
+            *printed = write_line(&line);
+        }
+    };
+    let written = compile_ahead(&options, &|program| print(describe(program))).map_err(explain)?;
+    let up_to_date = written.iter().filter(|program| program.up_to_date).count();
+    let compiled = written.len() - up_to_date;
+    let seconds = start.elapsed().as_secs_f64();
+    print(format!("{compiled} program(s) compiled, {up_to_date} up to date, in {seconds:.2} s"));
+    match printed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(cannot_be_written(&error)),
+        _ => Ok(()),
+    }
+}
+
+fn describe(program: &Written) -> String {
+    let time = match program.up_to_date {
+        true => "up to date".to_owned(),
+        false => format!("{:.2} s", program.compiling.as_secs_f64()),
+    };
+    format!("{}  {time}  {} bytes  {}", program.name, program.bytes, program.file.display())
+}
+
+/// The library's message, in the terms of this command.
+fn explain(error: Error) -> String {
+    match &error {
+        Error::Pjrt(pjrt::Error::TpuEnvironment { path }) => format!(
+            "this host has no TPU: add --topology NAME, such as --topology v5e:2x2, to compile with {} for TPUs of \
+             another host",
+            path.display()
+        ),
+        Error::Pjrt(pjrt::Error::NoTpu { path, code, message }) => format!(
+            "{} started no TPU: {message} ({code}); add --topology NAME, such as --topology v5e:2x2, to compile for \
+             TPUs of another host",
+            path.display()
+        ),
+        _ => name_flags(&error.to_string()),
+    }
+}
+
+/// A message that starts with a field of the library's options names the flag instead.
+fn name_flags(message: &str) -> String {
+    for (field, flag) in FLAGS {
+        if let Some(rest) = message.strip_prefix(field).filter(|rest| rest.starts_with(' ')) {
+            return format!("{flag}{rest}");
+        }
+    }
+    message.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_flags() {
+        assert_eq!(name_flags("output_dir is /x: no"), "--output is /x: no");
+        assert_eq!(name_flags("topology is \"x\""), "--topology is \"x\"");
+        assert_eq!(name_flags("topology_x is"), "topology_x is");
+        assert_eq!(name_flags("the plugin has no topology"), "the plugin has no topology");
+    }
+}

@@ -1,0 +1,158 @@
+//! How a test program controls the proxy.
+
+use std::ffi::{c_char, c_void, CStr, CString, OsStr};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
+
+use crate::fault::{Fault, Kind};
+use crate::{functions, real, state};
+
+/// The functions that the shared library exports to the test program, which links the same crate as an rlib and so
+/// has a second copy of every static variable.
+#[repr(C)]
+struct Control {
+    load: unsafe extern "C" fn(path: *const c_char, message: Write, user: *mut c_void) -> bool,
+    arm: unsafe extern "C" fn(fault: *const Fault),
+    fired: unsafe extern "C" fn() -> u64,
+    num_calls: unsafe extern "C" fn() -> usize,
+    call: unsafe extern "C" fn(at: usize, results: *mut bool) -> usize,
+    objections: unsafe extern "C" fn(write: Write, user: *mut c_void),
+}
+
+type Write = unsafe extern "C" fn(user: *mut c_void, text: *const u8, size: usize);
+
+static CONTROL: Control = Control { load, arm, fired, num_calls, call, objections };
+
+#[no_mangle]
+extern "C" fn fault_plugin_control() -> *const c_void {
+    std::ptr::from_ref(&CONTROL).cast()
+}
+
+unsafe extern "C" fn load(path: *const c_char, message: Write, user: *mut c_void) -> bool {
+    match real::load(OsStr::from_bytes(CStr::from_ptr(path).to_bytes())) {
+        Ok(()) => true,
+        Err(error) => {
+            message(user, error.as_ptr(), error.len());
+            false
+        }
+    }
+}
+
+unsafe extern "C" fn arm(fault: *const Fault) {
+    state::with(|state| state.arm(fault.as_ref().copied()));
+}
+
+unsafe extern "C" fn fired() -> u64 {
+    state::with(|state| state.fired)
+}
+
+unsafe extern "C" fn num_calls() -> usize {
+    state::with(|state| state.calls.len())
+}
+
+unsafe extern "C" fn call(at: usize, results: *mut bool) -> usize {
+    let call = state::with(|state| state.calls[at]);
+    *results = call.results;
+    call.function
+}
+
+unsafe extern "C" fn objections(write: Write, user: *mut c_void) {
+    let text = state::with(|state| {
+        let mut text = std::mem::take(&mut state.violations);
+        let leaked = state.ledger.describe();
+        if !leaked.is_empty() {
+            text.push(format!("leaked: {leaked}"));
+            state.ledger = Default::default();
+        }
+        text.join("; ")
+    });
+    write(user, text.as_ptr(), text.len());
+}
+
+unsafe extern "C" fn append(user: *mut c_void, text: *const u8, size: usize) {
+    let text = String::from_utf8_lossy(std::slice::from_raw_parts(text, size));
+    (*user.cast::<String>()).push_str(&text);
+}
+
+/// A call of the library under test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The position of the function in the table.
+    pub function: usize,
+    /// Whether it copies the results of a program to the host.
+    pub results: bool,
+}
+
+impl Place {
+    /// The name of the function.
+    pub fn name(self) -> &'static str {
+        functions::name(self.function).to_str().unwrap_or_default()
+    }
+
+    /// Whether a fault means something at this call.
+    pub fn takes(self, kind: Kind) -> bool {
+        kind.applies(self.function, self.results)
+    }
+}
+
+/// The control interface of the proxy, in the test program.
+#[derive(Clone, Copy)]
+pub struct Proxy {
+    control: &'static Control,
+}
+
+impl Proxy {
+    /// Loads the proxy's shared library and, behind it, the real plugin.
+    pub fn open(proxy: &Path, plugin: &Path) -> Result<Proxy, String> {
+        let plugin = CString::new(plugin.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+        let mut message = String::new();
+        let user = std::ptr::from_mut(&mut message).cast();
+        unsafe {
+            let library =
+                Library::open(Some(proxy), RTLD_NOW | RTLD_LOCAL).map_err(|error| error.to_string())?;
+            let library = std::mem::ManuallyDrop::new(library);
+            let control = library
+                .get::<extern "C" fn() -> *const Control>(b"fault_plugin_control\0")
+                .map_err(|error| error.to_string())?;
+            let control = &*control();
+            match (control.load)(plugin.as_ptr(), append, user) {
+                true => Ok(Proxy { control }),
+                false => Err(message),
+            }
+        }
+    }
+
+    /// Arms a fault, or none, and forgets the calls so far.
+    pub fn arm(self, fault: Option<Fault>) {
+        let fault = fault.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        unsafe { (self.control.arm)(fault) }
+    }
+
+    /// How often the armed fault happened.
+    pub fn fired(self) -> u64 {
+        unsafe { (self.control.fired)() }
+    }
+
+    /// The calls since the last [`Proxy::arm`], without the functions that read and destroy errors.
+    pub fn places(self) -> Vec<Place> {
+        let mut results = false;
+        unsafe {
+            (0..(self.control.num_calls)())
+                .map(|at| {
+                    let function = (self.control.call)(at, &mut results);
+                    Place { function, results }
+                })
+                .collect()
+        }
+    }
+
+    /// What the library did that the API forbids, and the objects that are alive. Empty if all is well. The ledger
+    /// starts anew.
+    pub fn objections(self) -> String {
+        let mut text = String::new();
+        unsafe { (self.control.objections)(append, std::ptr::from_mut(&mut text).cast()) }
+        text
+    }
+}

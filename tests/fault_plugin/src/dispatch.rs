@@ -1,0 +1,199 @@
+//! The way of a call: trampoline, checks, fault or real call, ledger.
+
+use std::ffi::c_void;
+use std::ptr::null_mut;
+
+use pjrt_sys::*;
+
+use crate::answers;
+use crate::errors;
+use crate::fault::Kind;
+use crate::functions::{index, name};
+use crate::ledger::Object;
+use crate::programs;
+use crate::real::{Entry, Real};
+use crate::state::{self, Call};
+
+/// The function of the proxy at position `16 * ROW + COLUMN` of the table.
+unsafe extern "C" fn trampoline<const ROW: usize, const COLUMN: usize>(args: *mut c_void) -> *mut PJRT_Error {
+    dispatch(16 * ROW + COLUMN, args)
+}
+
+macro_rules! row {
+    ($row:literal: $($column:literal)*) => { [$(trampoline::<$row, $column> as Entry),*] };
+}
+macro_rules! rows {
+    ($($row:literal)*) => { [$(row!($row: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)),*] };
+}
+
+const ROWS: [[Entry; 16]; 12] = rows!(0 1 2 3 4 5 6 7 8 9 10 11);
+
+/// One function per position of the table.
+pub(crate) static TRAMPOLINES: &[Entry] = ROWS.as_flattened();
+
+unsafe fn dispatch(function: usize, args: *mut c_void) -> *mut PJRT_Error {
+    let Some(real) = Real::get() else { return null_mut() };
+    match function {
+        // These return nothing, and faults in them are kinds of errors.
+        index::PJRT_Error_Destroy => {
+            errors::destroy(real, args);
+            return null_mut();
+        }
+        index::PJRT_Error_Message => {
+            errors::message(real, args);
+            return null_mut();
+        }
+        index::PJRT_Error_GetCode => return errors::code(real, args),
+        _ => {}
+    }
+    if let Some(violation) = violation(function, args) {
+        state::with(|state| state.violations.push(violation));
+        return errors::make(Kind::Internal);
+    }
+    let results = function == index::PJRT_Buffer_ToHostBuffer
+        && state::with(|state| state.ledger.get(subject(args))) == Some(Object::Buffer { results: true });
+    match state::with(|state| state.note(Call { function, results })) {
+        None => genuine(real, function, args),
+        Some(kind) if kind.is_error() => fail(real, function, args, kind),
+        Some(kind) => answers::nonsense(real, function, args, kind),
+    }
+}
+
+/// The object that a function works on: the first field of most argument structs.
+unsafe fn subject(args: *mut c_void) -> *mut c_void {
+    *args.cast::<*mut c_void>().add(2)
+}
+
+/// What is wrong with the objects of a call.
+unsafe fn violation(function: usize, args: *mut c_void) -> Option<String> {
+    let name = name(function).to_str().ok()?;
+    let is_kind: fn(Object) -> bool = match name.split('_').nth(1)? {
+        "Event" => |object| object == Object::Event,
+        "Buffer" => |object| matches!(object, Object::Buffer { .. }),
+        "LoadedExecutable" => |object| matches!(object, Object::Loaded { .. }),
+        "Executable" if function != index::PJRT_Executable_DeserializeAndLoad => {
+            |object| matches!(object, Object::Executable { .. })
+        }
+        "Client" | "Executable" if function != index::PJRT_Client_Create => |object| object == Object::Client,
+        _ => return None,
+    };
+    let (object, of_clients) =
+        state::with(|state| (state.ledger.get(subject(args)), state.ledger.of_clients()));
+    if !object.is_some_and(is_kind) {
+        return Some(format!("{name} on {object:?}"));
+    }
+    match function {
+        index::PJRT_Client_Destroy if of_clients > 0 => {
+            Some(format!("{name} while {of_clients} objects of the client are alive"))
+        }
+        index::PJRT_LoadedExecutable_Execute => launch_violation(&*args.cast(), object?),
+        _ => None,
+    }
+}
+
+unsafe fn launch_violation(args: &PJRT_LoadedExecutable_Execute_Args, program: Object) -> Option<String> {
+    let Object::Loaded { outputs, told } = program else { return None };
+    // The real plugin would write past the caller's lists.
+    if told < outputs {
+        return Some(format!("a program of {outputs} outputs was started with room for {told}"));
+    }
+    for device in 0..args.num_devices {
+        let list = std::slice::from_raw_parts(*args.argument_lists.add(device), args.num_args);
+        let live = |&&buffer: &&*mut PJRT_Buffer| state::with(|state| state.ledger.get(buffer).is_some());
+        if list.iter().filter(live).count() != list.len() {
+            return Some("a program was started with a dead input".to_owned());
+        }
+    }
+    None
+}
+
+/// Returns an injected error.
+unsafe fn fail(real: &Real, function: usize, args: *mut c_void, kind: Kind) -> *mut PJRT_Error {
+    let name = name(function).to_bytes();
+    // A failed destructor leaves nothing that could be destroyed again, and a failed wait leaves no work in flight that
+    // still uses the caller's memory. Every other function fails without doing anything.
+    if name.ends_with(b"_Destroy") || function == index::PJRT_Event_Await {
+        let error = genuine(real, function, args);
+        state::with(|state| state.ledger.remove(error));
+        errors::discard(real, error);
+    }
+    errors::make(kind)
+}
+
+/// The real call.
+pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) -> *mut PJRT_Error {
+    if name(function).to_bytes().ends_with(b"_Destroy") {
+        state::with(|state| state.ledger.remove(subject(args)));
+    }
+    let error = match function {
+        index::PJRT_Client_Compile => programs::compile(real, args.cast()),
+        _ => real.call(function, args),
+    };
+    if error.is_null() {
+        note_outputs(real, function, args);
+    } else {
+        state::with(|state| state.ledger.add(error, Object::RealError));
+    }
+    error
+}
+
+/// Enters the objects that a call returned.
+unsafe fn note_outputs(real: &Real, function: usize, args: *mut c_void) {
+    let add = |pointer: *mut c_void, object| state::with(|state| state.ledger.add(pointer, object));
+    let buffer = Object::Buffer { results: false };
+    match function {
+        index::PJRT_Client_Create => {
+            add((*args.cast::<PJRT_Client_Create_Args>()).client.cast(), Object::Client);
+        }
+        index::PJRT_Client_Compile => {
+            note_loaded(real, (*args.cast::<PJRT_Client_Compile_Args>()).executable);
+        }
+        index::PJRT_Executable_DeserializeAndLoad => {
+            note_loaded(real, (*args.cast::<PJRT_Executable_DeserializeAndLoad_Args>()).loaded_executable);
+        }
+        index::PJRT_LoadedExecutable_GetExecutable => {
+            let args = &*args.cast::<PJRT_LoadedExecutable_GetExecutable_Args>();
+            add(args.executable.cast(), Object::Executable { loaded: args.loaded_executable as usize });
+        }
+        index::PJRT_Compile => {
+            add((*args.cast::<PJRT_Compile_Args>()).executable.cast(), Object::Executable { loaded: 0 });
+        }
+        index::PJRT_Client_BufferFromHostBuffer => {
+            let args = &*args.cast::<PJRT_Client_BufferFromHostBuffer_Args>();
+            add(args.buffer.cast(), buffer);
+            add(args.done_with_host_buffer.cast(), Object::Event);
+        }
+        index::PJRT_LoadedExecutable_Execute => note_launch(&*args.cast()),
+        index::PJRT_Buffer_ToHostBuffer => {
+            add((*args.cast::<PJRT_Buffer_ToHostBuffer_Args>()).event.cast(), Object::Event);
+        }
+        index::PJRT_Buffer_ReadyEvent => {
+            add((*args.cast::<PJRT_Buffer_ReadyEvent_Args>()).event.cast(), Object::Event);
+        }
+        index::PJRT_TopologyDescription_Create => {
+            add((*args.cast::<PJRT_TopologyDescription_Create_Args>()).topology.cast(), Object::Topology);
+        }
+        index::PJRT_Executable_Serialize => answers::note_serialized(&mut *args.cast()),
+        _ => {}
+    }
+}
+
+unsafe fn note_loaded(real: &Real, loaded: *mut PJRT_LoadedExecutable) {
+    let outputs = programs::num_outputs(real, loaded).unwrap_or(0);
+    state::with(|state| state.ledger.add(loaded, Object::Loaded { outputs, told: outputs }));
+}
+
+unsafe fn note_launch(args: &PJRT_LoadedExecutable_Execute_Args) {
+    state::with(|state| {
+        let Some(Object::Loaded { outputs, .. }) = state.ledger.get(args.executable) else { return };
+        for device in 0..args.num_devices {
+            for output in 0..outputs {
+                let buffer = *(*args.output_lists.add(device)).add(output);
+                state.ledger.add(buffer, Object::Buffer { results: output == 0 });
+            }
+            if !args.device_complete_events.is_null() {
+                state.ledger.add(*args.device_complete_events.add(device), Object::Event);
+            }
+        }
+    });
+}

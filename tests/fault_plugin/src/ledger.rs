@@ -1,0 +1,74 @@
+//! The objects that the proxy handed out and that were not destroyed yet.
+
+use std::collections::HashMap;
+
+use crate::fault::Kind;
+
+/// What lies behind a pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Object {
+    Client,
+    Topology,
+    Event,
+    Buffer {
+        /// Whether it is the first output of a program: the results of every row.
+        results: bool,
+    },
+    Loaded {
+        /// Outputs that the program has, and outputs that the caller was told.
+        outputs: usize,
+        told: usize,
+    },
+    Executable {
+        /// The loaded executable that it describes; 0 for none.
+        loaded: usize,
+    },
+    /// Bytes of a serialized executable, and the real plugin's deleter.
+    Serialized {
+        deleter: usize,
+    },
+    /// An error of the real plugin.
+    RealError,
+    /// An error of the proxy.
+    OwnError(Kind),
+}
+
+#[derive(Default)]
+pub(crate) struct Ledger {
+    live: HashMap<usize, Object>,
+}
+
+impl Ledger {
+    pub(crate) fn add<T>(&mut self, pointer: *mut T, object: Object) {
+        if !pointer.is_null() {
+            self.live.insert(pointer as usize, object);
+        }
+    }
+
+    pub(crate) fn get<T>(&self, pointer: *const T) -> Option<Object> {
+        self.live.get(&(pointer as usize)).copied()
+    }
+
+    pub(crate) fn get_mut(&mut self, pointer: usize) -> Option<&mut Object> {
+        self.live.get_mut(&pointer)
+    }
+
+    pub(crate) fn remove<T>(&mut self, pointer: *const T) -> Option<Object> {
+        self.live.remove(&(pointer as usize))
+    }
+
+    /// The live objects in words; empty for none.
+    pub(crate) fn describe(&self) -> String {
+        let mut names: Vec<String> = self.live.values().map(|object| format!("{object:?}")).collect();
+        names.sort();
+        names.join(", ")
+    }
+
+    /// Live objects that belong to a client.
+    pub(crate) fn of_clients(&self) -> usize {
+        let belongs = |object: &&Object| {
+            matches!(object, Object::Buffer { .. } | Object::Loaded { .. } | Object::Event)
+        };
+        self.live.values().filter(belongs).count()
+    }
+}

@@ -1,0 +1,26 @@
+//! Test code: a PJRT plugin that passes every call on to a real plugin and injects faults on request.
+//!
+//! The library under test loads this crate's shared library as it loads any plugin. The test program loads the same
+//! file, takes its [`control`] interface, names the real plugin, and arms a fault: at the n-th call the proxy returns
+//! an error ([`Kind::Internal`] and the other error kinds) or reports success and returns nonsense ([`Kind::Empty`]
+//! and the kinds after it). The proxy also keeps a ledger of all objects that it handed out, so that leaks, double
+//! destroys and calls on dead objects are found.
+//!
+//! The proxy caches compiled programs: a second compile of the same text loads what the first one serialized. That
+//! keeps a sweep over thousands of compiles short and changes nothing that a caller can see.
+// Every pointer in this crate comes from the library under test or from the real plugin, in this process.
+#![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
+
+mod answers;
+pub mod control;
+mod dispatch;
+mod errors;
+pub mod fault;
+mod functions;
+mod ledger;
+mod programs;
+mod real;
+mod state;
+
+pub use control::Proxy;
+pub use fault::{Fault, Kind};

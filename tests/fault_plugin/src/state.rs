@@ -1,0 +1,62 @@
+//! The state of the proxy: the armed fault, the calls so far, the live objects.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::fault::{Fault, Kind};
+use crate::ledger::Ledger;
+
+/// One call, for the list of places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) function: usize,
+    /// Whether it copies the results of a program to the host.
+    pub(crate) results: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct State {
+    armed: Option<Fault>,
+    /// Calls that count since the fault was armed.
+    counted: u64,
+    pub(crate) fired: u64,
+    pub(crate) calls: Vec<Call>,
+    pub(crate) ledger: Ledger,
+    /// What the caller did that the API forbids.
+    pub(crate) violations: Vec<String>,
+    /// Serialized executables by program text and compile options.
+    pub(crate) programs: HashMap<Vec<u8>, Vec<u8>>,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+/// Runs `body` with the state. The lock is never held during a call into the real plugin.
+pub(crate) fn with<R>(body: impl FnOnce(&mut State) -> R) -> R {
+    let mut state: MutexGuard<'_, Option<State>> = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    body(state.get_or_insert_with(State::default))
+}
+
+impl State {
+    /// Arms a fault and forgets the calls so far.
+    pub(crate) fn arm(&mut self, fault: Option<Fault>) {
+        (self.armed, self.counted, self.fired) = (fault, 0, 0);
+        self.calls.clear();
+    }
+
+    /// Notes a call and says which fault happens at it.
+    pub(crate) fn note(&mut self, call: Call) -> Option<Kind> {
+        self.calls.push(call);
+        let fault = self.armed?;
+        if fault.function >= 0 && fault.function as usize != call.function {
+            return None;
+        }
+        let at = self.counted;
+        self.counted += 1;
+        let now = if fault.kind == Kind::AllFail { at >= fault.at } else { at == fault.at };
+        if !now || !fault.kind.applies(call.function, call.results) {
+            return None;
+        }
+        self.fired += 1;
+        Some(fault.kind)
+    }
+}

@@ -1,0 +1,177 @@
+//! The n-th allocation fails, for n = 1, 2, ... until a call makes fewer allocations.
+
+use std::path::PathBuf;
+
+use fault_plugin::Proxy;
+use nucleus::abi::*;
+
+use crate::allocator::refuse;
+use crate::calls::{Arrays, Entry, Handle, Problem, Setup, Wide};
+use crate::children::{self, Subject, Task};
+
+const MAX_K: usize = 128;
+
+/// The smallest allocation that fails. See [`crate::allocator`].
+const LEAST: usize = 4096;
+
+/// More allocations than any call makes.
+const MOST: usize = 1000;
+
+#[test]
+fn allocations_of_the_built_in_backend_may_fail() {
+    check(Subject::Builtin);
+}
+
+#[test]
+fn allocations_of_the_reference_may_fail() {
+    check(Subject::Reference);
+}
+
+/// Calls whose programs are in the cache. A compile builds the program's text and the plugin's own structures, whose
+/// sizes no caller decides.
+#[test]
+fn allocations_of_a_call_on_a_plugin_may_fail() {
+    check(Subject::Plugin);
+}
+
+fn check(subject: Subject) {
+    let report = children::watch(Task::Allocations(subject));
+    println!("failed allocations, {subject:?}: {} cases, {}", report.cases, report.summary);
+    let list: Vec<String> = report.findings.iter().map(|finding| format!("\n  {finding}")).collect();
+    assert!(list.is_empty(), "{}", list.concat());
+    assert!(report.cases > 10, "too few cases");
+}
+
+/// Something that allocates.
+struct Step {
+    name: String,
+    setup: Setup<'static>,
+    /// The call; making a sampler if `None`.
+    call: Option<(Problem, Arrays)>,
+}
+
+/// In the child: runs the cases from number `from` on.
+pub(crate) fn run_cases(subject: Subject, from: usize) {
+    let steps = match subject {
+        Subject::Builtin => builtin_steps(),
+        Subject::Reference => sampling_steps("", setup(None, 1), &[Entry::Reference]),
+        Subject::Plugin => plugin_steps(),
+    };
+    children::tell_summary(&format!("{} calls", steps.len()));
+    for (number, step) in steps.iter().enumerate() {
+        // On a plugin one sampler serves all cases of a step, so that it compiles once.
+        let shared = step.setup.plugin.map(|_| step.warm_sampler());
+        for n in 1..=MOST {
+            let case = number * MOST + n;
+            if case < from {
+                continue;
+            }
+            assert!(n < MOST, "{}: the allocations do not end", step.name);
+            let mut refused = false;
+            children::run_case(case, &format!("{}, allocation {n}", step.name), || {
+                let findings;
+                (findings, refused) = step.run(n as i64, shared.as_ref());
+                findings
+            });
+            if !refused {
+                break;
+            }
+        }
+        if let Some(sampler) = shared {
+            assert!(sampler.destroy().is_ok());
+        }
+    }
+}
+
+fn setup(plugin: Option<&'static std::path::Path>, num_threads: usize) -> Setup<'static> {
+    Setup { plugin, program_dir: None, write_programs: false, max_k: MAX_K, num_threads }
+}
+
+fn builtin_steps() -> Vec<Step> {
+    let entries = [Entry::Automatic, Entry::Arbitrary, Entry::Bounded];
+    let mut steps = Vec::new();
+    for threads in [1, 3] {
+        let (name, setup) = (format!("{threads} threads, "), setup(None, threads));
+        steps.push(Step { name: format!("{name}create"), setup, call: None });
+        steps.extend(sampling_steps(&name, setup, &entries));
+    }
+    steps
+}
+
+fn plugin_steps() -> Vec<Step> {
+    let proxy = children::proxy_path();
+    Proxy::open(&proxy, &children::plugin_path()).unwrap();
+    let path: &'static PathBuf = Box::leak(Box::new(proxy));
+    sampling_steps("", setup(Some(path), 1), &[Entry::Automatic, Entry::Bounded])
+}
+
+/// Calls with rows of many tiles, some to be shared among threads.
+fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<Step> {
+    let step = |&entry: &Entry| {
+        let bounded = entry == Entry::Bounded;
+        let problem = Problem {
+            entry,
+            vocab: if setup.plugin.is_some() { 2000 } else { 40_000 },
+            k: if bounded { vec![5, 128, 1, 60] } else { vec![0, 40, 1000, 1] },
+            wide: if bounded { Wide::Slices } else { Wide::Full },
+        };
+        let right = problem.expected(MAX_K);
+        Step { name: format!("{name}{entry:?} call"), setup, call: Some((problem, right)) }
+    };
+    entries.iter().map(step).collect()
+}
+
+impl Step {
+    /// A sampler that has answered the call once.
+    fn warm_sampler(&self) -> Handle {
+        let (outcome, handle) = self.setup.create();
+        let handle = handle.expect(&outcome.message);
+        if let Some((problem, right)) = &self.call {
+            assert_eq!(&problem.sample(&handle, MAX_K).1, right, "{}", self.name);
+        }
+        handle
+    }
+
+    /// Refuses the `n`-th allocation. Returns what went wrong, and whether there was such an allocation.
+    fn run(&self, n: i64, shared: Option<&Handle>) -> (Vec<String>, bool) {
+        let Some((problem, right)) = &self.call else { return self.run_create(n) };
+        // The built-in backend keeps its scratch memory, so that only a new sampler allocates all of it.
+        let fresh = shared.is_none().then(|| self.setup.create().1.expect("a sampler"));
+        let handle = shared.or(fresh.as_ref()).expect("a sampler");
+        let mut error = nuc_error { code: 0, message: [0; 508] };
+        let ((status, refused), arrays) =
+            problem.sample_within(handle, MAX_K, |call| refuse(n, LEAST, || call(&mut error)));
+        let mut findings = Vec::new();
+        // A call may have a second way that needs less memory.
+        let fits = match status {
+            nuc_status::NUC_OK => arrays == *right,
+            nuc_status::NUC_OUT_OF_MEMORY => refused && arrays.is_untouched(),
+            _ => false,
+        };
+        if !fits {
+            let untouched = arrays.is_untouched();
+            findings.push(format!("{status:?}, refused: {refused}, outputs untouched: {untouched}"));
+        }
+        let (outcome, arrays) = problem.sample(handle, MAX_K);
+        if arrays != *right {
+            findings.push(format!("the next call: {outcome:?}"));
+        }
+        if let Some(fresh) = fresh {
+            assert!(fresh.destroy().is_ok());
+        }
+        (findings, refused)
+    }
+
+    fn run_create(&self, n: i64) -> (Vec<String>, bool) {
+        let ((outcome, handle), refused) = refuse(n, LEAST, || self.setup.create());
+        let fits = match outcome.status {
+            nuc_status::NUC_OK => true,
+            status => refused && status == nuc_status::NUC_OUT_OF_MEMORY,
+        };
+        if let Some(handle) = handle {
+            assert!(handle.destroy().is_ok());
+        }
+        let findings = if fits { vec![] } else { vec![format!("{outcome:?}, refused: {refused}")] };
+        (findings, refused)
+    }
+}

@@ -1,0 +1,259 @@
+//! Calls of the C ABI: a sampler, a batch with every output array, and what came of a call.
+
+use std::ffi::{c_void, CString};
+use std::path::Path;
+use std::ptr::{null, null_mut};
+
+use nucleus::abi::*;
+
+/// Entries of a poisoned output array. A call that fails must leave them.
+const POISON: i32 = 0x5a5a_5a5a;
+
+/// What a function returned.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: nuc_status,
+    pub(crate) message: String,
+}
+
+impl Outcome {
+    /// Calls a function with a `nuc_error`, and checks that the two tell the same.
+    pub(crate) fn of(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> Outcome {
+        let mut error = nuc_error { code: -1, message: [1; 508] };
+        let status = call(&mut error);
+        assert_eq!(error.code, status as i32, "nuc_error.code and the status differ");
+        let end = error.message.iter().position(|&byte| byte == 0).expect("the message is terminated");
+        let bytes: Vec<u8> = error.message[..end].iter().map(|&byte| byte as u8).collect();
+        let message = String::from_utf8(bytes).expect("the message is UTF-8");
+        assert_eq!(message.is_empty(), status == nuc_status::NUC_OK, "{status:?}: {message:?}");
+        Outcome { status, message }
+    }
+
+    pub(crate) fn is_ok(&self) -> bool {
+        self.status == nuc_status::NUC_OK
+    }
+}
+
+/// How to make a sampler.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup<'a> {
+    /// The plugin; the built-in backend if `None`.
+    pub(crate) plugin: Option<&'a Path>,
+    pub(crate) program_dir: Option<&'a Path>,
+    pub(crate) write_programs: bool,
+    pub(crate) max_k: usize,
+    pub(crate) num_threads: usize,
+}
+
+/// A sampler that is destroyed explicitly.
+pub(crate) struct Handle(pub(crate) *mut nuc_sampler);
+
+impl Setup<'_> {
+    pub(crate) fn create(&self) -> (Outcome, Option<Handle>) {
+        let string = |path: Option<&Path>| path.map(|path| CString::new(path.to_str().unwrap()).unwrap());
+        let (plugin, program_dir) = (string(self.plugin), string(self.program_dir));
+        let pointer = |string: &Option<CString>| string.as_ref().map_or(null(), |string| string.as_ptr());
+        // One device: every further one costs the plugin time and the sweep nothing but repetitions.
+        let one_device = nuc_client_option {
+            name: c"cpu_device_count".as_ptr(),
+            r#type: nuc_option_type::NUC_OPTION_INT64 as i32,
+            float_value: 0.0,
+            int64_value: 1,
+            string_value: null(),
+            reserved: [0; 2],
+        };
+        let mut sampler = null_mut();
+        let outcome = unsafe {
+            let mut options = std::mem::zeroed::<nuc_sampler_options>();
+            nuc_sampler_options_init(&mut options, size_of::<nuc_sampler_options>(), null_mut());
+            options.backend = match self.plugin {
+                Some(_) => nuc_backend::NUC_BACKEND_PJRT as i32,
+                None => nuc_backend::NUC_BACKEND_BUILTIN as i32,
+            };
+            options.plugin_path = pointer(&plugin);
+            options.client_options = &one_device;
+            options.num_client_options = 1;
+            options.max_k = self.max_k;
+            options.num_threads = self.num_threads;
+            options.program_dir = pointer(&program_dir);
+            options.write_programs = i32::from(self.write_programs);
+            Outcome::of(|error| nuc_sampler_create(&options, &mut sampler, error))
+        };
+        assert_eq!(outcome.is_ok(), !sampler.is_null(), "a handle exactly on success: {outcome:?}");
+        (outcome, (!sampler.is_null()).then_some(Handle(sampler)))
+    }
+}
+
+impl Handle {
+    pub(crate) fn destroy(self) -> Outcome {
+        Outcome::of(|error| unsafe { nuc_sampler_destroy(self.0, error) })
+    }
+
+    pub(crate) fn prewarm(&self, problem: &Problem) -> Outcome {
+        let spec = nuc_prewarm_spec {
+            struct_size: size_of::<nuc_prewarm_spec>(),
+            path: problem.entry as i32,
+            dtype: nuc_dtype::NUC_DTYPE_F32 as i32,
+            batch: problem.k.len(),
+            vocab: problem.vocab,
+            unstable: 0,
+            wide_arrays: match problem.wide {
+                Wide::Full => NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS,
+                Wide::Slices => NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS | NUC_WIDE_K_SLICES,
+            },
+        };
+        Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
+    }
+
+    /// Everything that a sampler tells about itself; the first failure.
+    pub(crate) fn describe(&self) -> Outcome {
+        let mut outcomes = Vec::new();
+        unsafe {
+            let mut info = std::mem::zeroed::<nuc_sampler_info>();
+            info.struct_size = size_of::<nuc_sampler_info>();
+            outcomes.push(Outcome::of(|error| nuc_sampler_get_info(self.0, &mut info, error)));
+            let mut device = std::mem::zeroed::<nuc_device_info>();
+            device.struct_size = size_of::<nuc_device_info>();
+            outcomes.push(Outcome::of(|error| nuc_sampler_get_device(self.0, 0, &mut device, error)));
+            let mut stats = nuc_sampler_stats {
+                struct_size: size_of::<nuc_sampler_stats>(),
+                ..nuc_sampler_stats::default()
+            };
+            outcomes.push(Outcome::of(|error| nuc_sampler_get_stats(self.0, &mut stats, error)));
+        }
+        let failed = outcomes.iter().position(|outcome| !outcome.is_ok());
+        outcomes.swap_remove(failed.unwrap_or(0))
+    }
+}
+
+/// Which function is called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(i32)]
+pub(crate) enum Entry {
+    Automatic = nuc_path::NUC_PATH_AUTO as i32,
+    Arbitrary = nuc_path::NUC_PATH_ARBITRARY as i32,
+    Bounded = nuc_path::NUC_PATH_BOUNDED as i32,
+    Reference,
+}
+
+/// Which wide arrays are asked for. The narrow ones always are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wide {
+    /// `[batch, vocab]`.
+    Full,
+    /// `[batch, vocab]` and `[batch, max_k]`.
+    Slices,
+}
+
+/// A batch of f32 logits and its parameters.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    pub(crate) entry: Entry,
+    pub(crate) vocab: usize,
+    pub(crate) k: Vec<i32>,
+    pub(crate) wide: Wide,
+}
+
+/// Every output array, as integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Arrays {
+    /// Tokens, row status, greedy tokens, both halves of the random numbers, next tokens.
+    narrow: [Vec<i32>; 6],
+    full: [Vec<i32>; 2],
+    slices: [Vec<i32>; 3],
+}
+
+impl Arrays {
+    fn poisoned(problem: &Problem, max_k: usize) -> Arrays {
+        let rows = problem.k.len();
+        let (narrow, full) = (vec![POISON; rows], vec![POISON; rows * problem.vocab]);
+        let slices = match problem.wide {
+            Wide::Slices => vec![POISON; rows * max_k],
+            Wide::Full => vec![],
+        };
+        Arrays {
+            narrow: std::array::from_fn(|_| narrow.clone()),
+            full: [full.clone(), full],
+            slices: std::array::from_fn(|_| slices.clone()),
+        }
+    }
+
+    pub(crate) fn is_untouched(&self) -> bool {
+        let mut all = self.narrow.iter().chain(&self.full).chain(&self.slices).flatten();
+        all.all(|&value| value == POISON)
+    }
+}
+
+impl Problem {
+    /// Logits without order, with ties.
+    fn logits(&self) -> Vec<f32> {
+        let mut state = 1_u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((state >> 20) as f32 - 2048.0) / 256.0
+        };
+        (0..self.k.len() * self.vocab).map(|_| next()).collect()
+    }
+
+    /// Samples into poisoned arrays, which are allocated before `around` runs the call.
+    pub(crate) fn sample_within<R>(
+        &self,
+        sampler: &Handle,
+        max_k: usize,
+        around: impl FnOnce(&dyn Fn(*mut nuc_error) -> nuc_status) -> R,
+    ) -> (R, Arrays) {
+        let rows = self.k.len();
+        let logits = self.logits();
+        let (p, temperature) = (vec![0.9_f32; rows], vec![0.8_f32; rows]);
+        let seed: Vec<u64> = (0..rows as u64).map(|row| 1000 + row).collect();
+        let mut arrays = Arrays::poisoned(self, max_k);
+        let call = unsafe {
+            let mut batch = std::mem::zeroed::<nuc_batch>();
+            batch.struct_size = size_of::<nuc_batch>();
+            batch.logits = logits.as_ptr().cast();
+            (batch.batch, batch.vocab) = (rows, self.vocab);
+            (batch.k, batch.p, batch.temperature) = (self.k.as_ptr(), p.as_ptr(), temperature.as_ptr());
+            batch.seed = seed.as_ptr();
+            let [tokens, status, greedy, high, low, next] =
+                arrays.narrow.each_mut().map(|array| array.as_mut_ptr());
+            let mut debug = std::mem::zeroed::<nuc_debug_arrays>();
+            debug.struct_size = size_of::<nuc_debug_arrays>();
+            debug.greedy_sampled = greedy;
+            debug.random_unnorm_cdf_sampled_high = high.cast();
+            debug.random_unnorm_cdf_sampled_low = low.cast();
+            debug.next_tokens = next;
+            debug.topk_logits_unsorted = arrays.full[0].as_mut_ptr().cast::<c_void>();
+            debug.topk_topp_unnorm_probs_i32_unsorted = arrays.full[1].as_mut_ptr();
+            if self.wide == Wide::Slices {
+                debug.topk_indices_k = arrays.slices[0].as_mut_ptr();
+                debug.topk_logits_k = arrays.slices[1].as_mut_ptr().cast::<c_void>();
+                debug.topk_topp_unnorm_probs_i32_k = arrays.slices[2].as_mut_ptr();
+            }
+            let function = match self.entry {
+                Entry::Automatic => nuc_topk_topp_and_sample,
+                Entry::Arbitrary => nuc_arbitrary_topk_topp_and_sample,
+                Entry::Bounded => nuc_bounded_topk_topp_and_sample,
+                Entry::Reference => nuc_reference_topk_topp_and_sample,
+            };
+            let handle = sampler.0;
+            move |error: *mut nuc_error| {
+                function(handle, &batch, null(), tokens, status.cast(), &debug, error)
+            }
+        };
+        (around(&call), arrays)
+    }
+
+    pub(crate) fn sample(&self, sampler: &Handle, max_k: usize) -> (Outcome, Arrays) {
+        self.sample_within(sampler, max_k, |call| Outcome::of(call))
+    }
+
+    /// The right contents of the arrays: those of the built-in backend.
+    pub(crate) fn expected(&self, max_k: usize) -> Arrays {
+        let setup = Setup { plugin: None, program_dir: None, write_programs: false, max_k, num_threads: 1 };
+        let sampler = setup.create().1.expect("a built-in sampler");
+        let (outcome, arrays) = self.sample(&sampler, max_k);
+        assert!(outcome.is_ok() && !arrays.is_untouched(), "{outcome:?}");
+        assert!(sampler.destroy().is_ok());
+        arrays
+    }
+}

@@ -8,10 +8,11 @@ use pjrt_sys::*;
 use super::args::Args;
 use super::client::Client;
 use super::element::ElementType;
+use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
-use super::plugin::{function, slice};
-use super::{Error, Result};
+use super::plugin::function;
+use super::plugin_data::slice;
 
 /// An array on a device, freed when dropped. It may still be being computed or copied: whatever reads it waits.
 /// Thread-safe; holds its client.

@@ -8,14 +8,17 @@ use pjrt_sys::*;
 
 use super::args::Args;
 use super::buffer::Buffer;
+use super::compile_options::CompileOptions;
+use super::compiled_program::program;
 use super::description::DeviceDescription;
 use super::element::ElementType;
+use super::error::{Error, Result};
 use super::event::Event;
 use super::executable::Executable;
 use super::handle::Handle;
-use super::options::{CompileOptions, NamedValues, OptionValue};
-use super::plugin::{function, slice, string, Plugin};
-use super::{Error, Result};
+use super::named_values::{NamedValues, OptionValue};
+use super::plugin::{function, Plugin};
+use super::plugin_data::{slice, string};
 
 /// A plugin's client: its devices, its memory, its compiler. Thread-safe; destroyed when the last `Arc` goes, and the
 /// buffers and executables made from it hold one each.
@@ -387,16 +390,4 @@ impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.debug_string())
     }
-}
-
-/// A program for the plugin; it points into `mlir`.
-pub(super) fn program(mlir: &str) -> Args<PJRT_Program> {
-    let format = "mlir";
-    let mut program = Args::<PJRT_Program>::new();
-    // The field is not const because another function writes programs through it; compiling reads.
-    program.code = mlir.as_ptr().cast_mut().cast();
-    program.code_size = mlir.len();
-    program.format = format.as_ptr().cast();
-    program.format_size = format.len();
-    program
 }

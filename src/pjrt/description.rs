@@ -3,10 +3,11 @@
 use pjrt_sys::*;
 
 use super::args::Args;
+use super::error::Result;
 use super::handle::Handle;
-use super::options::{read_named_values, OptionValue};
-use super::plugin::{function, string, Plugin};
-use super::Result;
+use super::named_values::{read_named_values, OptionValue};
+use super::plugin::{function, Plugin};
+use super::plugin_data::string;
 
 /// A description of a device that this machine need not have.
 #[derive(Clone, Debug, PartialEq)]

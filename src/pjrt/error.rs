@@ -3,8 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::plugin::{ApiVersion, MIN_API_MINOR};
 use super::tpu::ahead_environment;
+use super::version::{ApiVersion, MIN_API_MINOR};
+
+/// What every call of this module returns.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// The status code of an error that a plugin reported (the codes of `absl::Status`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use pjrt_sys::*;
 
 use super::args::Args;
+use super::error::Result;
 use super::handle::Handle;
 use super::plugin::{function, Plugin};
-use super::Result;
 
 /// An event, destroyed when dropped. Dropping it does not wait.
 pub(super) struct Event {

@@ -8,15 +8,17 @@ use pjrt_sys::*;
 use super::args::Args;
 use super::buffer::Buffer;
 use super::client::Client;
+use super::compiled_program::CompiledProgram;
+use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
-use super::plugin::{function, slice, Plugin};
-use super::{Error, Result};
+use super::plugin::function;
+use super::plugin_data::slice;
 
 /// A compiled program, loaded on its devices; unloaded when dropped. Any number of threads may run it at once.
 pub struct Executable {
     // Fields drop in order: the description goes before the program, the client last.
-    description: Description,
+    description: CompiledProgram,
     loaded: Loaded,
     num_outputs: usize,
     devices: Vec<usize>,
@@ -34,12 +36,6 @@ pub struct Launch<'a> {
 struct Loaded {
     client: Arc<Client>,
     handle: Handle<PJRT_LoadedExecutable>,
-}
-
-/// The program as a thing to ask about.
-pub(super) struct Description {
-    plugin: Arc<Plugin>,
-    handle: Handle<PJRT_Executable>,
 }
 
 impl Executable {
@@ -199,7 +195,7 @@ impl Launch<'_> {
 }
 
 impl Loaded {
-    fn description(&self) -> Result<Description> {
+    fn description(&self) -> Result<CompiledProgram> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_LoadedExecutable_GetExecutable_Args>::new();
         args.loaded_executable = self.handle.as_ptr();
@@ -207,7 +203,7 @@ impl Loaded {
         // SAFETY: the executable is alive; what comes back is ours to destroy.
         unsafe {
             plugin.call(function!(plugin, PJRT_LoadedExecutable_GetExecutable)?, &mut args)?;
-            Description::from_output(plugin, args.executable, name)
+            CompiledProgram::from_output(plugin, args.executable, name)
         }
     }
 
@@ -236,61 +232,6 @@ impl Drop for Loaded {
         args.executable = self.handle.as_ptr();
         // SAFETY: this value owned the executable and is gone after this. Runs in flight keep what they need.
         unsafe { plugin.call_in_drop(function!(plugin, PJRT_LoadedExecutable_Destroy), &mut args) }
-    }
-}
-
-impl Description {
-    /// # Safety
-    /// `executable` must be null or a live executable of `plugin` that nobody else destroys.
-    pub(super) unsafe fn from_output(
-        plugin: &Arc<Plugin>,
-        executable: *mut PJRT_Executable,
-        function: &str,
-    ) -> Result<Self> {
-        Ok(Self { plugin: plugin.clone(), handle: Handle::from_output(executable, function)? })
-    }
-
-    fn num_outputs(&self) -> Result<usize> {
-        let mut args = Args::<PJRT_Executable_NumOutputs_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive.
-        unsafe { self.plugin.call(function!(self.plugin, PJRT_Executable_NumOutputs)?, &mut args)? };
-        Ok(args.num_outputs)
-    }
-
-    fn code_size(&self) -> Result<Option<usize>> {
-        let mut args = Args::<PJRT_Executable_SizeOfGeneratedCodeInBytes_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive.
-        let outcome = function!(self.plugin, PJRT_Executable_SizeOfGeneratedCodeInBytes)
-            .and_then(|function| unsafe { self.plugin.call(function, &mut args) });
-        match outcome {
-            Err(error) if error.is_unimplemented() => Ok(None),
-            other => other.map(|()| usize::try_from(args.size_in_bytes).ok()),
-        }
-    }
-
-    pub(super) fn serialize(&self) -> Result<Vec<u8>> {
-        let mut args = Args::<PJRT_Executable_Serialize_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive; the bytes live until their deleter is called, after they were copied.
-        unsafe {
-            self.plugin.call(function!(self.plugin, PJRT_Executable_Serialize)?, &mut args)?;
-            let bytes = slice(args.serialized_bytes.cast::<u8>(), args.serialized_bytes_size).to_vec();
-            if let Some(delete) = args.serialized_executable_deleter {
-                delete(args.serialized_executable);
-            }
-            Ok(bytes)
-        }
-    }
-}
-
-impl Drop for Description {
-    fn drop(&mut self) {
-        let mut args = Args::<PJRT_Executable_Destroy_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: this value owned the executable and is gone after this.
-        unsafe { self.plugin.call_in_drop(function!(self.plugin, PJRT_Executable_Destroy), &mut args) }
     }
 }
 

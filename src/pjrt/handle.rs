@@ -2,7 +2,7 @@
 
 use std::ptr::NonNull;
 
-use super::{Error, Result};
+use super::error::{Error, Result};
 
 /// A pointer to an opaque object of a plugin. It owns nothing: the value that holds it says who destroys the object.
 pub(super) struct Handle<T>(NonNull<T>);

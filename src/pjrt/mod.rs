@@ -18,6 +18,8 @@
 mod args;
 mod buffer;
 mod client;
+mod compile_options;
+mod compiled_program;
 mod description;
 mod element;
 mod error;
@@ -27,23 +29,25 @@ mod executable;
 mod fake;
 mod fingerprint;
 mod handle;
-mod options;
+mod loaded;
+mod named_values;
 mod plugin;
+mod plugin_data;
 mod topology;
 mod tpu;
+mod version;
 
 pub use buffer::Buffer;
 pub use client::{Client, Device, MemoryStats};
+pub use compile_options::CompileOptions;
 pub use description::DeviceDescription;
 pub use element::ElementType;
-pub use error::{Code, Error, ErrorKind};
+pub use error::{Code, Error, ErrorKind, Result};
 pub use executable::{Executable, Launch};
-pub use options::{CompileOptions, OptionValue};
-pub use plugin::{ApiVersion, Plugin, MIN_API_MINOR};
+pub use named_values::OptionValue;
+pub use plugin::Plugin;
 pub use topology::Topology;
 pub use tpu::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
+pub use version::{ApiVersion, MIN_API_MINOR};
 
 pub(crate) use fingerprint::hex;
-
-/// What every call of this module returns.
-pub type Result<T> = std::result::Result<T, Error>;

@@ -1,44 +1,22 @@
-//! Loading a plugin once per process, and the table of functions it offers.
+//! A plugin and the table of functions it offers.
 
-use std::collections::HashMap;
-use std::ffi::c_char;
 use std::fmt;
 use std::fs::File;
 use std::mem::offset_of;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::OnceCell;
 use pjrt_sys::*;
 
 use super::args::{Args, Extensible};
-use super::error::Code;
+use super::error::{Code, Error, Result};
 use super::fingerprint;
-use super::options::{self, OptionValue};
+use super::named_values::{self, OptionValue};
+use super::plugin_data::string;
 use super::tpu;
-use super::{Error, Result};
-
-/// The oldest minor version that is taken: the one of the bindings. The API only appends, so every struct and table
-/// entry of the bindings lies where they say in all later minors of major 0. An older plugin has a shorter table, and
-/// no plugin that old has ever been tried.
-pub const MIN_API_MINOR: i32 = 54;
-
-/// The version of the C API that a plugin was compiled against.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ApiVersion {
-    /// Changes when the layout of the API changes incompatibly.
-    pub major: i32,
-    /// Changes when the API grows.
-    pub minor: i32,
-}
-
-impl fmt::Display for ApiVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
+use super::version::{ApiVersion, MIN_API_MINOR};
 
 /// A loaded and initialised PJRT plugin. It stays loaded until the process ends, however many `Arc`s are dropped.
 pub struct Plugin {
@@ -89,44 +67,8 @@ macro_rules! function {
 }
 pub(super) use function;
 
-/// Plugins of this process by canonical path. The lock is held while one loads, so that each is initialised once.
-static LOADED: Lazy<Mutex<HashMap<PathBuf, Arc<Plugin>>>> = Lazy::new(Default::default);
-
 impl Plugin {
-    /// Loads the plugin at `path`, checks its version and initialises it; a plugin that is loaded already is returned
-    /// as it is. Thread-safe. Failures are not remembered: a later call tries again.
-    pub fn load(path: &Path) -> Result<Arc<Plugin>> {
-        let not_found = |reason: String| Error::NotFound { path: path.to_owned(), reason };
-        let canonical = path.canonicalize().map_err(|error| not_found(error.to_string()))?;
-        if canonical.is_dir() {
-            return Err(not_found("it is a folder".into()));
-        }
-
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plugin) = loaded.get(&canonical) {
-            return Ok(plugin.clone());
-        }
-        let start = std::time::Instant::now();
-        let plugin = Self::open(&canonical)?;
-        // A hard link to a loaded plugin is the same library to the loader; it must not be initialised twice.
-        let plugin = match loaded.values().find(|other| other.api.original == plugin.api.original) {
-            Some(other) => other.clone(),
-            None => {
-                plugin.initialize()?;
-                Arc::new(plugin)
-            }
-        };
-        log::debug!(
-            "loaded PJRT plugin {} (API {}) in {:?}",
-            canonical.display(),
-            plugin.version,
-            start.elapsed()
-        );
-        loaded.insert(canonical, plugin.clone());
-        Ok(plugin)
-    }
-
-    fn open(path: &Path) -> Result<Plugin> {
+    pub(super) fn open(path: &Path) -> Result<Plugin> {
         let file = File::open(path)
             .map_err(|error| Error::NotFound { path: path.to_owned(), reason: error.to_string() })?;
         // RTLD_LOCAL: each plugin carries its own LLVM and protobuf, whose symbols must not meet another's.
@@ -153,23 +95,6 @@ impl Plugin {
             unsafe { tpu::LIBTPU_SYMBOLS.iter().any(|name| library.get::<*const u8>(name).is_ok()) };
         plugin.file = Some(file);
         Ok(plugin)
-    }
-
-    /// Wraps the table of a plugin that somebody else loaded and initialised, such as the caller who owns a client of it.
-    /// A plugin that was loaded here is returned as it is.
-    ///
-    /// # Safety
-    /// `api` must be null or the table of an initialised plugin that stays loaded until the process ends.
-    pub unsafe fn borrow(api: *const PJRT_Api) -> Result<Arc<Plugin>> {
-        let path = Path::new("of the caller");
-        let table = NonNull::new(api.cast_mut())
-            .ok_or_else(|| Error::Argument("the table of the caller's PJRT plugin is null".into()))?;
-        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        match loaded.values().find(|plugin| plugin.api.original == table) {
-            Some(plugin) => Ok(plugin.clone()),
-            // SAFETY: the caller's promise.
-            None => Ok(Arc::new(unsafe { Self::from_table(table, path)? })),
-        }
     }
 
     /// The plugin's table, for code that shares its clients.
@@ -225,7 +150,7 @@ impl Plugin {
         Ok(Plugin { path: path.to_owned(), version, api, errors, libtpu: false, file, fingerprint })
     }
 
-    fn initialize(&self) -> Result<()> {
+    pub(super) fn initialize(&self) -> Result<()> {
         if self.libtpu && tpu::would_ask_metadata_server() {
             return Err(Error::TpuEnvironment { path: self.path.clone() });
         }
@@ -277,7 +202,7 @@ impl Plugin {
         // SAFETY: the call only writes outputs.
         unsafe { self.call(function, &mut args)? };
         // SAFETY: on success the plugin promises an array of that length that lives as long as the process.
-        unsafe { options::read_named_values(args.attributes, args.num_attributes) }
+        unsafe { named_values::read_named_values(args.attributes, args.num_attributes) }
     }
 
     /// Calls `function` and turns its error into ours.
@@ -359,25 +284,4 @@ impl fmt::Debug for Plugin {
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
-}
-
-/// Copies a string of the plugin's; null gives an empty one.
-///
-/// # Safety
-/// `data` must be null or good for `size` bytes.
-pub(super) unsafe fn string(data: *const c_char, size: usize) -> String {
-    // SAFETY: the caller's promise.
-    String::from_utf8_lossy(unsafe { slice(data.cast::<u8>(), size) }).into_owned()
-}
-
-/// An array of the plugin's; null gives an empty one, as C does with no elements and Rust does not.
-///
-/// # Safety
-/// `data` must be null or good for `len` elements for as long as the result is used.
-pub(super) unsafe fn slice<'a, T>(data: *const T, len: usize) -> &'a [T] {
-    if data.is_null() || len == 0 {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts(data, len) }
 }

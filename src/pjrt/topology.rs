@@ -7,13 +7,15 @@ use std::time::Instant;
 use pjrt_sys::*;
 
 use super::args::Args;
-use super::client::{program, Client};
+use super::client::Client;
+use super::compile_options::CompileOptions;
+use super::compiled_program::{program, CompiledProgram};
 use super::description::DeviceDescription;
-use super::executable::Description;
+use super::error::{Error, Result};
 use super::handle::Handle;
-use super::options::{read_named_values, CompileOptions, NamedValues, OptionValue};
-use super::plugin::{function, slice, string, Plugin};
-use super::{Error, Result};
+use super::named_values::{read_named_values, NamedValues, OptionValue};
+use super::plugin::{function, Plugin};
+use super::plugin_data::{slice, string};
 
 /// A description of a system of devices to compile for. Thread-safe.
 pub struct Topology {
@@ -61,7 +63,7 @@ impl Plugin {
         // comes back is ours to destroy.
         let executable = unsafe {
             self.call(function!(self, PJRT_Compile)?, &mut args)?;
-            Description::from_output(self, args.executable, "PJRT_Compile")?
+            CompiledProgram::from_output(self, args.executable, "PJRT_Compile")?
         };
         log::debug!("compiled {} bytes of MLIR ahead of time in {:?}", mlir.len(), start.elapsed());
         executable.serialize()

@@ -7,7 +7,7 @@ use super::float_environment::FloatEnvironment;
 use super::types::nuc_error;
 use super::types::nuc_status::{self, *};
 use crate::error::Error;
-use crate::pjrt::ErrorKind;
+use crate::pjrt::{self, ErrorKind};
 
 /// Runs `body`, turns its error or panic into a status, and describes it in `error`.
 ///
@@ -19,7 +19,9 @@ pub(super) unsafe fn guard(error: *mut nuc_error, body: impl FnOnce() -> Result<
     // are made in here too: a logger of the host may panic.
     let described = catch_unwind(AssertUnwindSafe(|| {
         let _environment = FloatEnvironment::standard();
-        match body() {
+        let outcome = body();
+        pjrt::log_release_failures();
+        match outcome {
             Ok(()) => (NUC_OK, String::new()),
             Err(failure) => {
                 let (code, message) = (status(&failure), failure.to_string());
@@ -63,6 +65,7 @@ fn status(error: &Error) -> nuc_status {
             ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,
             ErrorKind::ApiVersion => NUC_PLUGIN_VERSION,
             ErrorKind::Argument => NUC_INVALID_ARGUMENT,
+            ErrorKind::OutOfMemory => NUC_OUT_OF_MEMORY,
             ErrorKind::Misbehaved => NUC_INTERNAL,
             _ => NUC_DEVICE_ERROR,
         },

@@ -1,10 +1,10 @@
-//! Versions of the C API.
+//! Versions of the PJRT C API.
 
 use std::fmt;
 
-/// The oldest minor version that is taken: the one of the bindings. The API only appends, so every struct and table
-/// entry of the bindings lies where they say in all later minors of major 0. An older plugin has a shorter table, and
-/// no plugin that old has ever been tried.
+/// The oldest minor version that is accepted: the version of the bindings. The API only appends, so in all later minor
+/// versions of major version 0 every struct field and table entry lies where the bindings expect it. Older plugins have
+/// shorter tables, and this library was never tested with one.
 pub const MIN_API_MINOR: i32 = 54;
 
 /// The version of the C API that a plugin was compiled against.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::backend::pjrt::compile_thread;
 use crate::backend::pjrt::program_dir::{self, ProgramDir, System};
-use crate::backend::pjrt::{check_has_devices, compile_thread};
 use crate::batch::check_vocab;
 use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
@@ -175,7 +175,6 @@ impl Compiler {
             }
             None => {
                 let client = Client::create(plugin.clone(), &options.plugin_options)?;
-                check_has_devices(&client)?;
                 let system = System::of_client(&client, 0)?;
                 let device = client.devices()[0].id();
                 (Devices::Here(client), system, device)

@@ -22,5 +22,6 @@ mod parallel;
 pub mod pjrt;
 pub mod plan;
 pub mod reference;
+mod regular_file;
 pub mod sampler;
 pub mod semantics;

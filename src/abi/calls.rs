@@ -4,6 +4,7 @@ use super::arrays::{Array, LogitsArray};
 use super::enums::{check_reserved, dtype};
 use super::guard::guard;
 use super::handle;
+use super::handle::nuc_sampler;
 use super::memory::Memory;
 use super::options::call_options;
 use super::pointers::{bad, check_pointer, Result};

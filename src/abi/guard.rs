@@ -9,7 +9,7 @@ use super::types::nuc_error;
 use super::types::nuc_status::{self, *};
 use crate::error::Error;
 use crate::panics::{self, Silence};
-use crate::pjrt::ErrorKind;
+use crate::pjrt::{self, ErrorKind};
 
 /// Runs `body`, turns its error or panic into a status, and describes it in `error`.
 ///
@@ -34,7 +34,9 @@ fn run(error: *const nuc_error, body: impl FnOnce(&mut Memory) -> Result<(), Err
     // too, because a logger of a Rust caller can panic.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _environment = FloatEnvironment::standard();
-        match body(&mut Memory::new(error)) {
+        let outcome = body(&mut Memory::new(error));
+        pjrt::log_release_failures();
+        match outcome {
             Ok(()) => (NUC_OK, String::new()),
             Err(failure) => {
                 let (code, message) = (status(&failure), failure.to_string());
@@ -67,6 +69,7 @@ fn status(error: &Error) -> nuc_status {
             ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,
             ErrorKind::ApiVersion => NUC_PLUGIN_VERSION,
             ErrorKind::Argument => NUC_INVALID_ARGUMENT,
+            ErrorKind::OutOfMemory => NUC_OUT_OF_MEMORY,
             ErrorKind::Misbehaved => NUC_INTERNAL,
             _ => NUC_DEVICE_ERROR,
         },

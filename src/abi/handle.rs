@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::info::Strings;
 use super::pointers::{bad, Result};
-use super::types::nuc_sampler;
 use crate::sampler::Sampler;
 
 /// What a live handle holds in its magic word: "nuc_live".
@@ -32,6 +31,17 @@ const _: () = {
     const fn is_send_and_sync<T: Send + Sync>() {}
     is_send_and_sync::<nuc_sampler>();
 };
+
+/// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
+///
+/// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
+/// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
+///
+/// A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
+/// `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
+pub struct nuc_sampler {
+    handle: Handle,
+}
 
 impl Handle {
     pub(super) fn sampler(&self) -> &Sampler {

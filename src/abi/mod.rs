@@ -33,6 +33,7 @@ use self::pointers::{bad, check_pointer};
 use crate::compile_ahead::compile_ahead;
 use crate::plan::Entry;
 use crate::sampler::Sampler;
+pub use handle::nuc_sampler;
 pub use types::*;
 
 /// Returns the version of this library, "major.minor.patch". The string is NUL-terminated and valid until the process

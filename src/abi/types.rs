@@ -76,17 +76,6 @@ pub struct nuc_error {
     pub message: [c_char; 508],
 }
 
-/// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
-///
-/// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
-/// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
-///
-/// A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
-/// `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
-pub struct nuc_sampler {
-    pub(super) handle: super::handle::Handle,
-}
-
 /// The backend of a sampler.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,13 +8,14 @@ use pjrt_sys::*;
 use super::args::Args;
 use super::client::Client;
 use super::element::ElementType;
+use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
-use super::plugin::{function, slice};
-use super::{Error, Result};
+use super::plugin::function;
+use super::plugin_data::{copied, slice};
 
-/// An array on a device, freed when dropped. It may still be being computed or copied: whatever reads it waits.
-/// Thread-safe; holds its client.
+/// An array on a device. Thread-safe; holds its client; the device's memory is freed when the buffer is dropped. The
+/// computation or copy that fills it may still run: every call that reads it waits.
 pub struct Buffer {
     client: Arc<Client>,
     handle: Handle<PJRT_Buffer>,
@@ -22,13 +23,14 @@ pub struct Buffer {
     owned: bool,
     element: ElementType,
     dims: Vec<i64>,
+    host_size: usize,
 }
 
 impl Buffer {
     /// Takes ownership of a buffer that `function` returned.
     ///
     /// # Safety
-    /// `buffer` must be null or a live buffer of `client` that nobody else destroys.
+    /// `buffer` must be null or a live buffer of `client` that nothing else destroys.
     pub(super) unsafe fn from_output(
         client: &Arc<Client>,
         buffer: *mut PJRT_Buffer,
@@ -37,7 +39,7 @@ impl Buffer {
         Self::new(client, Handle::from_output(buffer, function)?, true)
     }
 
-    /// Wraps a buffer that stays its owner's: it is read where it lies and not destroyed here.
+    /// Wraps a buffer that belongs to the caller. It is read where it lies and not destroyed here.
     ///
     /// # Safety
     /// `buffer` must be null or a buffer of `client` that stays alive, and is not donated to a program, until the
@@ -49,64 +51,78 @@ impl Buffer {
     }
 
     fn new(client: &Arc<Client>, handle: Handle<PJRT_Buffer>, owned: bool) -> Result<Self> {
-        // Made before the queries below, so that one that fails destroys the buffer.
-        let mut buffer =
-            Self { client: client.clone(), handle, owned, element: ElementType::Pred, dims: Vec::new() };
+        // Constructed before the queries, so that the buffer is destroyed if one of them fails.
+        let mut buffer = Self {
+            client: client.clone(),
+            handle,
+            owned,
+            element: ElementType::Pred,
+            dims: Vec::new(),
+            host_size: 0,
+        };
         buffer.element = buffer.query_element()?;
         buffer.dims = buffer.query_dims()?;
+        buffer.host_size = buffer.element.dense_size(&buffer.dims).ok_or_else(|| {
+            Error::Misbehaved(format!(
+                "a buffer of {:?} has the dimensions {:?}",
+                buffer.element, buffer.dims
+            ))
+        })?;
         Ok(buffer)
     }
 
-    /// The client that it belongs to.
+    /// The client of this buffer.
     pub fn client(&self) -> &Arc<Client> {
         &self.client
     }
 
-    /// The type of its elements.
+    /// The type of the elements.
     pub fn element(&self) -> ElementType {
         self.element
     }
 
-    /// Its dimensions, the slowest first. Empty for a scalar.
+    /// The dimensions, the slowest-varying first. Empty for a scalar.
     pub fn dims(&self) -> &[i64] {
         &self.dims
     }
 
-    /// The bytes of its contents as [`Buffer::to_host`] gives them: dense, whatever the device pads.
-    pub fn host_size(&self) -> Result<usize> {
-        self.element.dense_size(&self.dims).ok_or_else(|| {
-            Error::Misbehaved(format!("a buffer of {:?} with dimensions {:?}", self.element, self.dims))
-        })
+    /// The size in bytes of the contents as [`Buffer::to_host`] copies them: dense, without the device's padding.
+    pub fn host_size(&self) -> usize {
+        self.host_size
     }
 
-    /// The bytes that it occupies on the device, padding included.
+    /// The size in bytes that the buffer occupies on the device, including padding.
     pub fn device_size(&self) -> Result<usize> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_OnDeviceSizeInBytes_Args>::new();
         args.buffer = self.handle.as_ptr();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_OnDeviceSizeInBytes)?, &mut args)? };
-        Ok(args.on_device_size_in_bytes)
+        match args.on_device_size_in_bytes {
+            size if isize::try_from(size).is_ok() => Ok(size),
+            size => Err(Error::Misbehaved(format!("PJRT_Buffer_OnDeviceSizeInBytes returned {size}"))),
+        }
     }
 
-    /// Copies the contents to `dst`, dense and row-major whatever the layout on the device. Waits for the buffer to be
-    /// computed and for the copy to end; an error of the computation is returned here. `dst` must be of
-    /// [`Buffer::host_size`] bytes; after an error its contents are unspecified.
+    /// Copies the contents to `dst`, dense and row-major whatever the layout on the device. Waits until the buffer is
+    /// computed and the copy ends. Returns an error of the computation. `dst` must have [`Buffer::host_size`] bytes.
+    /// The programs of this library define the sizes of their outputs, so another size is an error of the plugin.
+    /// After an error the contents of `dst` are unspecified.
     pub fn to_host(&self, dst: &mut [u8]) -> Result<()> {
-        let expected = self.host_size()?;
-        if dst.len() != expected {
-            return Err(Error::Argument(format!(
-                "{} bytes of room for an array of {:?} with dimensions {:?}, which takes {expected}",
-                dst.len(),
+        if dst.len() != self.host_size {
+            return Err(Error::Misbehaved(format!(
+                "an array of {:?} with dimensions {:?} takes {} bytes, and {} bytes were expected",
                 self.element,
-                self.dims
+                self.dims,
+                self.host_size,
+                dst.len()
             )));
         }
         let minor_to_major: Vec<i64> = (0..self.dims.len() as i64).rev().collect();
         let mut layout = dense_layout(&minor_to_major);
-        match self.copy_to_host(dst, &mut layout) {
+        match self.copy_to_host(dst, layout.as_mut_ptr()) {
             Err(error) if error.is_unimplemented() => {
-                // Without a layout of our choice the copy comes in the device's.
+                // The plugin copies only in the device's layout.
                 if !self.is_dense()? {
                     return Err(error);
                 }
@@ -123,28 +139,30 @@ impl Buffer {
         args.host_layout = layout;
         args.dst = dst.as_mut_ptr().cast();
         args.dst_size = dst.len();
-        // SAFETY: the buffer is alive; `dst` is good for `dst_size` bytes, which the plugin checks against its own
-        // reckoning, and stays borrowed until the event has been waited for; the layout outlives the call.
+        // SAFETY: the buffer is alive. `dst` is valid for `dst_size` bytes, which the plugin compares with the size
+        // that it computes itself, and stays borrowed until the event ends the copy. The layout outlives the call.
         unsafe {
             plugin.call(function!(plugin, PJRT_Buffer_ToHostBuffer)?, &mut args)?;
             Event::from_output(plugin, args.event, "PJRT_Buffer_ToHostBuffer")?.wait()
         }
     }
 
-    /// Whether the device holds the array densely in row-major order, as far as the plugin tells.
+    /// Whether the device stores the array densely in row-major order, as far as the plugin reports.
     fn is_dense(&self) -> Result<bool> {
         let plugin = self.client.plugin();
+        let function = function!(plugin, PJRT_Buffer_GetMemoryLayout)?;
+        let name = function.name;
         let mut args = Args::<PJRT_Buffer_GetMemoryLayout_Args>::new();
         args.buffer = self.handle.as_ptr();
         // SAFETY: the buffer is alive.
-        unsafe { plugin.call(function!(plugin, PJRT_Buffer_GetMemoryLayout)?, &mut args)? };
+        unsafe { plugin.call(function, &mut args)? };
         let layout = &args.layout;
         match layout.type_ {
             PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Tiled => {
-                // SAFETY: the tag says that this member is set; its list lives as long as the buffer.
+                // SAFETY: the type says that this member is set. Its list lives as long as the buffer.
                 let (order, tiles) = unsafe {
                     let tiled = layout.__bindgen_anon_1.tiled;
-                    (slice(tiled.minor_to_major, tiled.minor_to_major_size), tiled.num_tiles)
+                    (slice(tiled.minor_to_major, tiled.minor_to_major_size, name)?, tiled.num_tiles)
                 };
                 Ok(tiles == 0 && order.iter().rev().copied().eq(0..self.dims.len() as i64))
             }
@@ -152,7 +170,7 @@ impl Buffer {
                 // SAFETY: as above.
                 let strides = unsafe {
                     let strides = layout.__bindgen_anon_1.strides;
-                    slice(strides.byte_strides, strides.num_byte_strides)
+                    slice(strides.byte_strides, strides.num_byte_strides, name)?
                 };
                 Ok(strides == dense_strides(self.element, &self.dims))
             }
@@ -172,10 +190,7 @@ impl Buffer {
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_ElementType)?, &mut args)? };
         ElementType::from_raw(args.type_).ok_or_else(|| {
-            Error::Misbehaved(format!(
-                "a buffer of element type {}, which this library does not use",
-                args.type_
-            ))
+            Error::Misbehaved(format!("a buffer has element type {}, which no program here uses", args.type_))
         })
     }
 
@@ -183,10 +198,10 @@ impl Buffer {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_Dimensions_Args>::new();
         args.buffer = self.handle.as_ptr();
-        // SAFETY: the buffer is alive, and with it the list that is copied.
+        // SAFETY: the buffer is alive. The list lives as long as the buffer and is copied.
         unsafe {
             plugin.call(function!(plugin, PJRT_Buffer_Dimensions)?, &mut args)?;
-            Ok(slice(args.dims, args.num_dims).to_vec())
+            copied(slice(args.dims, args.num_dims, "PJRT_Buffer_Dimensions")?, "the dimensions of a buffer")
         }
     }
 }
@@ -199,8 +214,8 @@ impl Drop for Buffer {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_Destroy_Args>::new();
         args.buffer = self.handle.as_ptr();
-        // SAFETY: this value owned the buffer and is gone after this. Work in flight that uses the buffer's memory
-        // keeps it itself.
+        // SAFETY: this value owns the buffer, and nothing uses it afterwards. The plugin keeps the memory as long as
+        // running work needs it.
         unsafe { plugin.call_in_drop(function!(plugin, PJRT_Buffer_Destroy), &mut args) }
     }
 }
@@ -211,20 +226,17 @@ impl fmt::Debug for Buffer {
     }
 }
 
-/// A layout without tiles in the given order, which must outlive it.
-fn dense_layout(minor_to_major: &[i64]) -> PJRT_Buffer_MemoryLayout {
-    let tiled = PJRT_Buffer_MemoryLayout_Tiled {
+/// A layout without tiles in the given order of dimensions. The result points into `minor_to_major`.
+fn dense_layout(minor_to_major: &[i64]) -> Args<PJRT_Buffer_MemoryLayout> {
+    let mut layout = Args::<PJRT_Buffer_MemoryLayout>::new();
+    layout.type_ = PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Tiled;
+    layout.__bindgen_anon_1.tiled = PJRT_Buffer_MemoryLayout_Tiled {
         struct_size: size_of::<PJRT_Buffer_MemoryLayout_Tiled>(),
         minor_to_major: minor_to_major.as_ptr(),
         minor_to_major_size: minor_to_major.len(),
         ..Default::default()
     };
-    PJRT_Buffer_MemoryLayout {
-        struct_size: size_of::<PJRT_Buffer_MemoryLayout>(),
-        type_: PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Tiled,
-        __bindgen_anon_1: PJRT_Buffer_MemoryLayout__bindgen_ty_1 { tiled },
-        ..Default::default()
-    }
+    layout
 }
 
 fn dense_strides(element: ElementType, dims: &[i64]) -> Vec<i64> {

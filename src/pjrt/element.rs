@@ -24,13 +24,13 @@ pub enum ElementType {
     U32,
     /// Unsigned 64-bit integers.
     U64,
-    /// IEEE half precision.
+    /// IEEE 754 half precision.
     F16,
-    /// The upper half of an F32.
+    /// The upper 16 bits of an F32 (bfloat16).
     BF16,
-    /// IEEE single precision.
+    /// IEEE 754 single precision.
     F32,
-    /// IEEE double precision.
+    /// IEEE 754 double precision.
     F64,
 }
 
@@ -60,12 +60,12 @@ impl ElementType {
         Self::ALL[self as usize].1
     }
 
-    /// `None` for types that this library has no use for.
+    /// `None` for types that this library does not use.
     pub(super) fn from_raw(raw: PJRT_Buffer_Type) -> Option<Self> {
         Self::ALL.iter().find(|entry| entry.1 == raw).map(|entry| entry.0)
     }
 
-    /// The bytes of a dense array, `None` if a dimension is negative or the product overflows.
+    /// The size of a dense array in bytes. `None` if a dimension is negative or no allocation can be that large.
     pub(super) fn dense_size(self, dims: &[i64]) -> Option<usize> {
         dims.iter()
             .try_fold(self.size(), |size, &dim| size.checked_mul(usize::try_from(dim).ok()?))
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_the_order_of_the_variants() {
+    fn the_table_has_the_order_of_the_variants() {
         for (element, raw, _) in ElementType::ALL {
             assert_eq!(element.to_raw(), raw);
             assert_eq!(ElementType::from_raw(raw), Some(element));
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_cannot_be_are_refused() {
+    fn impossible_sizes_are_rejected() {
         assert_eq!(ElementType::F32.dense_size(&[]), Some(4));
         assert_eq!(ElementType::F32.dense_size(&[3, 5]), Some(60));
         assert_eq!(ElementType::F32.dense_size(&[3, 0]), Some(0));

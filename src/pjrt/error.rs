@@ -1,10 +1,14 @@
-//! What can go wrong between here and a plugin, in words that say what to do about it.
+//! The errors of the PJRT layer. Each message says what went wrong and what to do about it.
 
 use std::fmt;
 use std::path::PathBuf;
 
-use super::plugin::{ApiVersion, MIN_API_MINOR};
+use super::text::Shown;
 use super::tpu::ahead_environment;
+use super::version::{ApiVersion, MIN_API_MINOR};
+
+/// The result of a call of this layer.
+pub type Result<T> = std::result::Result<T, Error>;
 
 /// The status code of an error that a plugin reported (the codes of `absl::Status`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -12,37 +16,37 @@ use super::tpu::ahead_environment;
 pub enum Code {
     /// The operation was cancelled.
     Cancelled,
-    /// Nothing more is known.
+    /// The plugin knows no more specific code.
     Unknown,
-    /// The plugin refuses what it was given.
+    /// The plugin rejects an argument.
     InvalidArgument,
-    /// Time ran out.
+    /// The operation took too long.
     DeadlineExceeded,
-    /// Something named does not exist.
+    /// A named object does not exist.
     NotFound,
-    /// Something to be created exists.
+    /// An object to be created exists already.
     AlreadyExists,
-    /// Not allowed.
+    /// The caller lacks a permission.
     PermissionDenied,
     /// Out of memory, most often the device's.
     ResourceExhausted,
-    /// The system is not in a state for this.
+    /// The system is not in the state that the operation needs.
     FailedPrecondition,
-    /// Given up, for example because another process holds the device.
+    /// The operation was aborted, for example because another process holds the device.
     Aborted,
-    /// Past the end of something.
+    /// A position lies past the end.
     OutOfRange,
-    /// The plugin does not offer this.
+    /// The plugin does not offer the operation.
     Unimplemented,
-    /// A fault inside the plugin.
+    /// A defect inside the plugin.
     Internal,
-    /// A device or service cannot be reached now.
+    /// A device or service cannot be reached at the moment.
     Unavailable,
     /// Data was lost.
     DataLoss,
-    /// Not authenticated.
+    /// The caller is not authenticated.
     Unauthenticated,
-    /// A code this library does not know.
+    /// A code that this library does not know.
     Other(u32),
 }
 
@@ -83,95 +87,103 @@ impl fmt::Display for Code {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// There is no such plugin file.
+    /// The path does not lead to a readable regular file.
     NotFound,
     /// The file is not a PJRT plugin that this process can load.
     NotAPlugin,
-    /// The plugin speaks a version of the API that this library does not, or lacks a function.
+    /// The plugin implements an API version that this library does not support, or lacks a function.
     ApiVersion,
-    /// The plugin loaded but would not initialise.
+    /// The plugin loaded but failed to initialise.
     Init,
-    /// The plugin loaded but there is no device that it can start.
+    /// The plugin loaded but offers no device.
     NoDevice,
+    /// The host or the device is out of memory. The same call may succeed later.
+    OutOfMemory,
     /// A call into the plugin failed.
     Pjrt {
         /// The plugin's status code.
         code: Code,
     },
-    /// An argument was wrong; the plugin was not called.
+    /// An argument is wrong; the plugin was not called.
     Argument,
-    /// The plugin broke the API's promises.
+    /// The plugin violated the API.
     Misbehaved,
 }
 
-/// An error of the PJRT layer. Its `Display` carries the plugin's or the loader's own message.
+/// An error of the PJRT layer. Its `Display` text quotes the message of the plugin or the loader.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The path does not lead to a file.
-    #[error("no PJRT plugin at {}: {reason}; give the path of the plugin's shared library", path.display())]
+    /// The path does not lead to a readable regular file.
+    #[error("no PJRT plugin at {}: {reason}; give the path of the plugin's shared library", Shown(path))]
     NotFound {
-        /// The path as given.
+        /// The path that the caller gave.
         path: PathBuf,
-        /// Why it could not be followed.
+        /// Why the file cannot be used.
         reason: String,
     },
-    /// The dynamic loader refused the file.
+    /// The file is not a shared library that this process can load.
     #[error(
-        "cannot load {} as a shared library: {message}; \
-         check that it is a PJRT plugin built for this system and that the libraries it needs are installed",
-        path.display()
+        "cannot load {} as a shared library: {message}; it must be a PJRT plugin that was built for this \
+         system, and the libraries that it needs must be installed",
+        Shown(path)
     )]
     NotLoadable {
         /// The file.
         path: PathBuf,
-        /// The loader's message.
+        /// What is wrong with the file, or the message of the dynamic loader.
         message: String,
     },
-    /// A shared library, but not one of PJRT's.
-    #[error("{} is not a PJRT plugin: {reason}; give the path of a library that exports GetPjrtApi", path.display())]
+    /// The file is a shared library but not a PJRT plugin.
+    #[error(
+        "{} is not a PJRT plugin: {reason}; give the path of a library that exports GetPjrtApi",
+        Shown(path)
+    )]
     NotAPlugin {
         /// The file.
         path: PathBuf,
         /// What is missing.
         reason: String,
     },
-    /// The plugin predates what this library was written for.
+    /// The plugin is older than the API version that this library needs.
     #[error(
-        "the plugin {} speaks PJRT API {version}, too old for this library, which needs 0.{MIN_API_MINOR} or newer; \
+        "the plugin {} implements PJRT API {version}, and this library needs 0.{MIN_API_MINOR} or newer: \
          install a newer release of the plugin",
-        path.display()
+        Shown(path)
     )]
     TooOld {
         /// The file.
         path: PathBuf,
-        /// What the plugin reports.
+        /// The version that the plugin reports.
         version: ApiVersion,
     },
-    /// The plugin's API has another major version, whose structs may lie differently.
+    /// The plugin's API has another major version, whose structs may have another layout.
     #[error(
-        "the plugin {} speaks PJRT API {version}, too new for this library, which knows major version 0 only; \
-         install an older release of the plugin or a newer one of this library",
-        path.display()
+        "the plugin {} implements PJRT API {version}, and this library supports only major version 0: \
+         install an older release of the plugin or a newer release of this library",
+        Shown(path)
     )]
     TooNew {
         /// The file.
         path: PathBuf,
-        /// What the plugin reports.
+        /// The version that the plugin reports.
         version: ApiVersion,
     },
-    /// A function that is needed is not in the plugin's table.
-    #[error("the plugin {} (PJRT API {version}) does not offer {function}; install a newer release of it", path.display())]
+    /// The plugin's table lacks a function that is needed.
+    #[error(
+        "the plugin {} (PJRT API {version}) does not offer {function}: install a newer release of the plugin",
+        Shown(path)
+    )]
     MissingFunction {
         /// The file.
         path: PathBuf,
-        /// What the plugin reports.
+        /// The version that the plugin reports.
         version: ApiVersion,
         /// The function's name in the C API.
         function: &'static str,
     },
     /// `PJRT_Plugin_Initialize` failed.
-    #[error("the plugin {} failed to initialise: {message} ({code}){}", path.display(), init_hint(message))]
+    #[error("the plugin {} failed to initialise: {message} ({code}){}", Shown(path), init_hint(message))]
     Init {
         /// The file.
         path: PathBuf,
@@ -180,24 +192,30 @@ pub enum Error {
         /// The plugin's message.
         message: String,
     },
-    /// libtpu was not started, for it would take minutes to find no TPU.
+    /// The client offers no device to this process.
+    #[error("the plugin {} offers no device to this process", Shown(path))]
+    NoDevices {
+        /// The file.
+        path: PathBuf,
+    },
+    /// libtpu was not initialised, because it would take minutes to find no TPU.
     #[error(
-        "this host has no TPU, and {} was not started: it would ask a metadata server for minutes. Compiling ahead of \
-         time for a topology works here with {} in the environment before the process starts; sampling works with the built-in backend \
-         and with other plugins",
-        path.display(),
+        "this host has no TPU, so the plugin {} was not initialised: without a TPU it queries a \
+         metadata server for minutes. To compile ahead of time for a topology on this host, set {} in the \
+         environment before the process starts. To sample on this host, use the built-in backend or another plugin",
+        Shown(path),
         ahead_environment()
     )]
     TpuEnvironment {
         /// The file.
         path: PathBuf,
     },
-    /// libtpu started, and found no TPU that it could use.
+    /// libtpu was initialised and found no TPU that it can use.
     #[error(
-        "the TPU plugin loaded but started no TPU: {message} ({code}). Without one, compiling ahead of time for a topology \
-         works (nuc_compile_ahead, `nucleus compile`), and sampling with the built-in backend and with other plugins. \
-         Plugin: {}",
-        path.display()
+        "the TPU plugin started no TPU: {message} ({code}). Without a TPU, this library can compile ahead of \
+         time for a topology (nuc_compile_ahead, `nucleus compile`) and sample with the built-in backend or \
+         another plugin. Plugin: {}",
+        Shown(path)
     )]
     NoTpu {
         /// The file.
@@ -210,18 +228,26 @@ pub enum Error {
     /// A call into the plugin failed.
     #[error("{function}: {message} ({code})")]
     Pjrt {
-        /// The function of the C API that reported it.
+        /// The function of the C API that reported the error.
         function: &'static str,
         /// The plugin's code.
         code: Code,
         /// The plugin's message.
         message: String,
     },
-    /// The caller's argument is wrong; nothing was called.
+    /// This host has no memory for a copy of a plugin's data.
+    #[error("out of memory: {bytes} bytes for {purpose} could not be allocated")]
+    OutOfMemory {
+        /// The size of the allocation that failed.
+        bytes: usize,
+        /// What it was for.
+        purpose: &'static str,
+    },
+    /// The caller's argument is wrong; the plugin was not called.
     #[error("{0}")]
     Argument(String),
-    /// The plugin broke the API's promises.
-    #[error("the plugin broke the PJRT API: {0}")]
+    /// The plugin violated the API.
+    #[error("the plugin violated the PJRT API: {0}")]
     Misbehaved(String),
 }
 
@@ -229,28 +255,32 @@ impl Error {
     /// The class of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::OutOfMemory { .. }
+            | Self::Init { code: Code::ResourceExhausted, .. }
+            | Self::NoTpu { code: Code::ResourceExhausted, .. }
+            | Self::Pjrt { code: Code::ResourceExhausted, .. } => ErrorKind::OutOfMemory,
             Self::NotFound { .. } => ErrorKind::NotFound,
             Self::NotLoadable { .. } | Self::NotAPlugin { .. } => ErrorKind::NotAPlugin,
             Self::TooOld { .. } | Self::TooNew { .. } | Self::MissingFunction { .. } => ErrorKind::ApiVersion,
             Self::Init { .. } => ErrorKind::Init,
-            Self::TpuEnvironment { .. } | Self::NoTpu { .. } => ErrorKind::NoDevice,
+            Self::NoDevices { .. } | Self::TpuEnvironment { .. } | Self::NoTpu { .. } => ErrorKind::NoDevice,
             Self::Pjrt { code, .. } => ErrorKind::Pjrt { code: *code },
             Self::Argument(_) => ErrorKind::Argument,
             Self::Misbehaved(_) => ErrorKind::Misbehaved,
         }
     }
 
-    /// Whether the plugin said that it does not offer what was asked, so that another way may be tried.
+    /// Whether the plugin does not offer the operation, so that the caller may try another way.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Self::MissingFunction { .. } | Self::Pjrt { code: Code::Unimplemented, .. })
     }
 }
 
-/// libtpu takes a lock in the temporary folder and refuses a second process; its own message does not say that
-/// compiling ahead of time, which touches no chip, is safe beside another process.
+/// libtpu takes a lock in the temporary directory and rejects a second process. Its message does not say that compiling
+/// ahead of time, which uses no chip, is safe beside another process.
 fn init_hint(message: &str) -> &'static str {
     if message.to_ascii_lowercase().contains("lockfile") {
-        "; another process holds the plugin's lock: end it, or, to compile ahead of time only, \
+        "; another process holds the plugin's lock: end that process, or, to compile ahead of time only, \
          set ALLOW_MULTIPLE_LIBTPU_LOAD=1 in the environment"
     } else {
         ""
@@ -261,17 +291,32 @@ fn init_hint(message: &str) -> &'static str {
 mod tests {
     use super::*;
 
+    fn init(code: Code, message: &str) -> Error {
+        Error::Init { path: "/opt/libtpu.so".into(), code, message: message.into() }
+    }
+
     #[test]
-    fn a_lockfile_refusal_names_the_way_out() {
-        let error = |message: &str| Error::Init {
-            path: "/opt/libtpu.so".into(),
-            code: Code::Aborted,
-            message: message.into(),
-        };
-        let locked = error("Internal error when accessing libtpu multi-process lockfile.").to_string();
-        assert!(locked.contains("multi-process lockfile"), "{locked}");
-        assert!(locked.contains("ALLOW_MULTIPLE_LIBTPU_LOAD=1"), "{locked}");
-        assert!(locked.contains("Aborted"), "{locked}");
-        assert!(!error("no device").to_string().contains("ALLOW_MULTIPLE"));
+    fn a_lockfile_error_names_the_way_out() {
+        let locked = init(Code::Aborted, "Internal error when accessing libtpu multi-process lockfile.");
+        let text = locked.to_string();
+        assert!(text.contains("multi-process lockfile"), "{text}");
+        assert!(text.contains("ALLOW_MULTIPLE_LIBTPU_LOAD=1"), "{text}");
+        assert!(text.contains("Aborted"), "{text}");
+        assert!(!init(Code::Aborted, "no device").to_string().contains("ALLOW_MULTIPLE"));
+    }
+
+    #[test]
+    fn exhausted_resources_are_out_of_memory_wherever_they_are_reported() {
+        let code = Code::ResourceExhausted;
+        let message = || "no memory left".to_owned();
+        for error in [
+            init(code, "no memory left"),
+            Error::NoTpu { path: PathBuf::new(), code, message: message() },
+            Error::Pjrt { function: "PJRT_Client_Compile", code, message: message() },
+            Error::OutOfMemory { bytes: 8, purpose: "a test" },
+        ] {
+            assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+        }
+        assert_eq!(init(Code::Aborted, "").kind(), ErrorKind::Init);
     }
 }

@@ -1,15 +1,15 @@
-//! Events: what a plugin signals when asynchronous work is done.
+//! Events. A plugin signals one when asynchronous work ends.
 
 use std::sync::Arc;
 
 use pjrt_sys::*;
 
 use super::args::Args;
+use super::error::Result;
 use super::handle::Handle;
 use super::plugin::{function, Plugin};
-use super::Result;
 
-/// An event, destroyed when dropped. Dropping it does not wait.
+/// An event. Destroyed when dropped, which does not wait.
 pub(super) struct Event {
     plugin: Arc<Plugin>,
     handle: Handle<PJRT_Event>,
@@ -19,7 +19,7 @@ impl Event {
     /// Takes ownership of an event that `function` returned.
     ///
     /// # Safety
-    /// `event` must be null or a live event of `plugin` that nobody else destroys.
+    /// `event` must be null or a live event of `plugin` that nothing else destroys.
     pub(super) unsafe fn from_output(
         plugin: &Arc<Plugin>,
         event: *mut PJRT_Event,
@@ -28,21 +28,12 @@ impl Event {
         Ok(Self { plugin: plugin.clone(), handle: Handle::from_output(event, function)? })
     }
 
-    /// Blocks until the work is done; returns its error if it failed.
+    /// Blocks until the work ends, and returns its error if it failed.
     pub(super) fn wait(&self) -> Result<()> {
         let mut args = Args::<PJRT_Event_Await_Args>::new();
         args.event = self.handle.as_ptr();
         // SAFETY: the event is alive until this value is dropped.
         unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_Await)?, &mut args) }
-    }
-
-    /// Whether the work is done, well or not.
-    pub(super) fn is_ready(&self) -> Result<bool> {
-        let mut args = Args::<PJRT_Event_IsReady_Args>::new();
-        args.event = self.handle.as_ptr();
-        // SAFETY: the event is alive until this value is dropped.
-        unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_IsReady)?, &mut args)? };
-        Ok(args.is_ready)
     }
 }
 
@@ -50,7 +41,7 @@ impl Drop for Event {
     fn drop(&mut self) {
         let mut args = Args::<PJRT_Event_Destroy_Args>::new();
         args.event = self.handle.as_ptr();
-        // SAFETY: this value owned the event and is gone after this.
+        // SAFETY: this value owns the event, and nothing uses it afterwards.
         unsafe { self.plugin.call_in_drop(function!(self.plugin, PJRT_Event_Destroy), &mut args) }
     }
 }

@@ -1,6 +1,7 @@
-//! Compiled programs and running them.
+//! Programs that are loaded on devices, and running them.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use pjrt_sys::*;
@@ -8,122 +9,104 @@ use pjrt_sys::*;
 use super::args::Args;
 use super::buffer::Buffer;
 use super::client::Client;
+use super::compile_options::CompileOptions;
+use super::compiled_program::CompiledProgram;
+use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
-use super::plugin::{function, slice, Plugin};
-use super::{Error, Result};
+use super::plugin::function;
+use super::plugin_data::slice;
 
-/// A compiled program, loaded on its devices; unloaded when dropped. Any number of threads may run it at once.
+/// A compiled program that is loaded on its devices. Thread-safe: any number of threads may run it at the same time.
+/// Unloaded when dropped.
 pub struct Executable {
-    // Fields drop in order: the description goes before the program, the client last.
-    description: Description,
+    // Fields are dropped in this order: the compiled program, then the loaded one with its client.
+    compiled: CompiledProgram,
     loaded: Loaded,
     num_outputs: usize,
     devices: Vec<usize>,
 }
 
-/// Work that a device has been given: see [`Executable::launch`].
+/// A started run of a program: see [`Executable::launch`]. It borrows the program, which must not be unloaded while it
+/// runs.
 pub struct Launch<'a> {
-    // Dropped before the buffers: nothing depends on it, but a completion event is the smaller thing to hold.
     complete: Vec<Event>,
     outputs: Vec<Vec<Buffer>>,
-    executable: &'a Executable,
+    executable: PhantomData<&'a Executable>,
 }
 
-/// The program as a thing loaded on devices.
+/// The plugin's object for a loaded program.
 struct Loaded {
     client: Arc<Client>,
     handle: Handle<PJRT_LoadedExecutable>,
 }
 
-/// The program as a thing to ask about.
-pub(super) struct Description {
-    plugin: Arc<Plugin>,
-    handle: Handle<PJRT_Executable>,
-}
-
 impl Executable {
-    /// Takes ownership of an executable that `function` returned.
+    /// Takes ownership of an executable that `function` returned, and checks that it runs on the devices in `options`.
     ///
     /// # Safety
-    /// `executable` must be null or a live executable of `client` that nobody else destroys.
+    /// `executable` must be null or a live executable of `client` that nothing else destroys.
     pub(super) unsafe fn from_output(
         client: &Arc<Client>,
         executable: *mut PJRT_LoadedExecutable,
+        options: &CompileOptions,
         function: &str,
     ) -> Result<Self> {
         let loaded = Loaded { client: client.clone(), handle: Handle::from_output(executable, function)? };
-        let description = loaded.description()?;
-        let num_outputs = description.num_outputs()?;
+        let compiled = loaded.compiled()?;
+        let num_outputs = compiled.num_outputs()?;
         let devices = loaded.devices()?;
-        Ok(Self { description, loaded, num_outputs, devices })
+        let mut ids: Vec<i32> = devices.iter().map(|&device| client.devices()[device].id()).collect();
+        let mut wanted = options.devices().to_vec();
+        ids.sort_unstable();
+        wanted.sort_unstable();
+        if ids != wanted {
+            return Err(Error::Misbehaved(format!(
+                "{function} returned a program for the device ids {ids:?}, not for {wanted:?}"
+            )));
+        }
+        Ok(Self { compiled, loaded, num_outputs, devices })
     }
 
-    /// The client that it belongs to.
+    /// The client of this program.
     pub fn client(&self) -> &Arc<Client> {
         &self.loaded.client
     }
 
-    /// How many arrays each device returns.
+    /// The number of arrays that the program returns on each device.
     pub fn num_outputs(&self) -> usize {
         self.num_outputs
     }
 
-    /// The devices of this process that it runs on, as indices into [`Client::devices`], in the order in which
+    /// The devices that the program runs on, as indices into [`Client::devices`], in the order in which
     /// [`Executable::launch`] takes inputs.
     pub fn devices(&self) -> &[usize] {
         &self.devices
     }
 
-    /// The size of the generated code, if the plugin tells.
-    pub fn code_size(&self) -> Result<Option<usize>> {
-        self.description.code_size()
-    }
-
     /// The compiled program as bytes, which [`Client::deserialize`] takes.
     pub fn serialize(&self) -> Result<Vec<u8>> {
-        self.description.serialize()
+        self.compiled.serialize()
     }
 
-    /// Runs a single-device program and waits for it to end.
+    /// Runs a program for one device and waits until it ends.
     pub fn execute(&self, inputs: &[&Buffer]) -> Result<Vec<Buffer>> {
         if self.devices.len() != 1 {
             return Err(Error::Argument(format!(
-                "the program runs on {} devices; launch it with one list of inputs for each",
+                "the program runs on {} devices; launch it with one list of inputs per device",
                 self.devices.len()
             )));
         }
         let mut outputs = self.launch(&[inputs])?.wait()?;
-        outputs.pop().ok_or_else(|| Error::Misbehaved("no list of outputs".into()))
+        outputs.pop().ok_or_else(|| Error::Misbehaved("a run returned no list of outputs".into()))
     }
 
-    /// Starts the program with one list of inputs per device of [`Executable::devices`]. Inputs are never donated:
-    /// they stay as they are, and may be dropped at once. Plugins check the inputs' number, size and device, not their
-    /// element type or dimensions: an S32 buffer passes for an F32 one of the same size.
+    /// Starts the program with one list of inputs per device, in the order of [`Executable::devices`]. Inputs are never
+    /// donated: they keep their contents, and may be dropped at once. Plugins check number, size and device of the
+    /// inputs, but not their element type and dimensions: they accept an S32 buffer in place of an F32 buffer of the
+    /// same size.
     pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
-        let client = &self.loaded.client;
-        let plugin = client.plugin();
-        if inputs.len() != self.devices.len() {
-            return Err(Error::Argument(format!(
-                "{} lists of inputs for a program that runs on {} device(s)",
-                inputs.len(),
-                self.devices.len()
-            )));
-        }
-        let num_args = inputs.first().map_or(0, |list| list.len());
-        for list in inputs {
-            if list.len() != num_args {
-                return Err(Error::Argument(format!(
-                    "one device has {num_args} inputs, another {}",
-                    list.len()
-                )));
-            }
-            // A plugin would take a foreign pointer for one of its own objects. One client may have been borrowed twice.
-            if list.iter().any(|buffer| buffer.client().as_raw() != client.as_raw()) {
-                return Err(Error::Argument("an input belongs to another client".into()));
-            }
-        }
-
+        let num_args = self.check_inputs(inputs)?;
         let arguments: Vec<Vec<*mut PJRT_Buffer>> =
             inputs.iter().map(|list| list.iter().map(|buffer| buffer.as_raw()).collect()).collect();
         let argument_lists: Vec<*const *mut PJRT_Buffer> =
@@ -132,8 +115,8 @@ impl Executable {
         let output_lists: Vec<*mut *mut PJRT_Buffer> =
             outputs.iter_mut().map(|list| list.as_mut_ptr()).collect();
         let mut events = vec![std::ptr::null_mut::<PJRT_Event>(); inputs.len()];
-        // Programs are shared between threads and inputs between programs, so no program may take an input's memory,
-        // whatever aliasing it was compiled with.
+        // Threads share programs, and programs share inputs. So no program may reuse the memory of an input, whatever
+        // aliasing it was compiled with.
         let kept: Vec<i64> = (0..num_args as i64).collect();
         let mut options = Args::<PJRT_ExecuteOptions>::new();
         options.non_donatable_input_indices = kept.as_ptr();
@@ -147,82 +130,109 @@ impl Executable {
         args.num_args = num_args;
         args.output_lists = output_lists.as_ptr();
         args.device_complete_events = events.as_mut_ptr();
-        let name = "PJRT_LoadedExecutable_Execute";
-        // SAFETY: executable and inputs are alive and of one client. The lists are as long as `num_devices`,
-        // `num_args` and the plugin's own number of outputs say, and outlive the call.
-        unsafe { plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)? };
+        let plugin = self.loaded.client.plugin();
+        // SAFETY: executable and inputs are alive and belong to one client. The lists have the lengths that
+        // `num_devices`, `num_args` and the plugin's own number of outputs say, and outlive the call. The events and
+        // buffers that come back are new, and nothing else destroys them.
+        unsafe {
+            plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)?;
+            self.collect(&events, &outputs)
+        }
+    }
 
-        // Everything is owned before anything is checked, so that an error leaks nothing.
-        // SAFETY: fresh events of this plugin, fresh buffers of this client, in nobody else's hands.
-        let complete: Vec<Result<Event>> =
-            events.iter().map(|&event| unsafe { Event::from_output(plugin, event, name) }).collect();
+    /// Checks the inputs of a launch and returns their number per device.
+    fn check_inputs(&self, inputs: &[&[&Buffer]]) -> Result<usize> {
+        if inputs.len() != self.devices.len() {
+            return Err(Error::Argument(format!(
+                "{} lists of inputs were passed for a program that runs on {} device(s)",
+                inputs.len(),
+                self.devices.len()
+            )));
+        }
+        let num_args = inputs.first().map_or(0, |list| list.len());
+        let client = self.client().as_raw();
+        for list in inputs {
+            if list.len() != num_args {
+                return Err(Error::Argument(format!(
+                    "one device gets {num_args} inputs, another one {}",
+                    list.len()
+                )));
+            }
+            // A plugin would use a pointer of another client as one of its own. The objects are compared, not the
+            // values, because the caller's client may have been borrowed twice.
+            if list.iter().any(|buffer| buffer.client().as_raw() != client) {
+                return Err(Error::Argument("an input belongs to another client".into()));
+            }
+        }
+        Ok(num_args)
+    }
+
+    /// Takes ownership of what a run returned.
+    ///
+    /// # Safety
+    /// All pointers must be null or live objects of this client that nothing else destroys.
+    unsafe fn collect(
+        &self,
+        events: &[*mut PJRT_Event],
+        outputs: &[Vec<*mut PJRT_Buffer>],
+    ) -> Result<Launch<'_>> {
+        let (client, name) = (self.client(), "PJRT_LoadedExecutable_Execute");
+        // Every object gets an owner before any error is returned, so that none leaks.
+        let complete: Vec<Result<Event>> = events
+            .iter()
+            // SAFETY: the caller's promise.
+            .map(|&event| unsafe { Event::from_output(client.plugin(), event, name) })
+            .collect();
         let outputs: Vec<Vec<Result<Buffer>>> = outputs
             .iter()
-            // SAFETY: as above.
+            // SAFETY: the caller's promise.
             .map(|list| list.iter().map(|&out| unsafe { Buffer::from_output(client, out, name) }).collect())
             .collect();
         Ok(Launch {
             complete: complete.into_iter().collect::<Result<_>>()?,
             outputs: outputs.into_iter().map(|list| list.into_iter().collect()).collect::<Result<_>>()?,
-            executable: self,
+            executable: PhantomData,
         })
     }
 }
 
 impl Launch<'_> {
-    /// The program that runs.
-    pub fn executable(&self) -> &Executable {
-        self.executable
-    }
-
-    /// Whether every device is done, well or not.
-    pub fn is_done(&self) -> Result<bool> {
-        for event in &self.complete {
-            if !event.is_ready()? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// Waits for every device to end and returns each device's outputs. All are waited for even if one fails.
+    /// Waits until every device has ended, even if one fails, and returns the outputs of each device.
     pub fn wait(self) -> Result<Vec<Vec<Buffer>>> {
         let outcomes: Vec<Result<()>> = self.complete.iter().map(Event::wait).collect();
         outcomes.into_iter().collect::<Result<()>>()?;
         Ok(self.outputs)
     }
-
-    /// The outputs as they are, perhaps still being computed: whatever reads them waits, and learns of errors then.
-    pub fn into_outputs(self) -> Vec<Vec<Buffer>> {
-        self.outputs
-    }
 }
 
 impl Loaded {
-    fn description(&self) -> Result<Description> {
+    fn compiled(&self) -> Result<CompiledProgram> {
         let plugin = self.client.plugin();
+        let function = function!(plugin, PJRT_LoadedExecutable_GetExecutable)?;
+        let name = function.name;
         let mut args = Args::<PJRT_LoadedExecutable_GetExecutable_Args>::new();
         args.loaded_executable = self.handle.as_ptr();
-        let name = "PJRT_LoadedExecutable_GetExecutable";
-        // SAFETY: the executable is alive; what comes back is ours to destroy.
+        // SAFETY: the executable is alive. The caller of this function of the API must destroy what it returns.
         unsafe {
-            plugin.call(function!(plugin, PJRT_LoadedExecutable_GetExecutable)?, &mut args)?;
-            Description::from_output(plugin, args.executable, name)
+            plugin.call(function, &mut args)?;
+            CompiledProgram::from_output(plugin, args.executable, name)
         }
     }
 
     fn devices(&self) -> Result<Vec<usize>> {
         let plugin = self.client.plugin();
+        let function = function!(plugin, PJRT_LoadedExecutable_AddressableDevices)?;
+        let name = function.name;
         let mut args = Args::<PJRT_LoadedExecutable_AddressableDevices_Args>::new();
         args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive, and with it the list that is read.
+        // SAFETY: the executable is alive, and the list lives as long as the executable.
         let devices = unsafe {
-            plugin.call(function!(plugin, PJRT_LoadedExecutable_AddressableDevices)?, &mut args)?;
-            slice(args.addressable_devices, args.num_addressable_devices)
+            plugin.call(function, &mut args)?;
+            slice(args.addressable_devices, args.num_addressable_devices, name)?
         };
         let index = |&device: &*mut PJRT_Device| {
             self.client.device_index(device).ok_or_else(|| {
-                Error::Misbehaved("an executable on a device that its client does not list".into())
+                Error::Misbehaved("a program is loaded on a device that its client does not list".into())
             })
         };
         devices.iter().map(index).collect()
@@ -234,63 +244,9 @@ impl Drop for Loaded {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_LoadedExecutable_Destroy_Args>::new();
         args.executable = self.handle.as_ptr();
-        // SAFETY: this value owned the executable and is gone after this. Runs in flight keep what they need.
+        // SAFETY: this value owns the executable, and nothing uses it afterwards. The plugin keeps what running work
+        // needs.
         unsafe { plugin.call_in_drop(function!(plugin, PJRT_LoadedExecutable_Destroy), &mut args) }
-    }
-}
-
-impl Description {
-    /// # Safety
-    /// `executable` must be null or a live executable of `plugin` that nobody else destroys.
-    pub(super) unsafe fn from_output(
-        plugin: &Arc<Plugin>,
-        executable: *mut PJRT_Executable,
-        function: &str,
-    ) -> Result<Self> {
-        Ok(Self { plugin: plugin.clone(), handle: Handle::from_output(executable, function)? })
-    }
-
-    fn num_outputs(&self) -> Result<usize> {
-        let mut args = Args::<PJRT_Executable_NumOutputs_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive.
-        unsafe { self.plugin.call(function!(self.plugin, PJRT_Executable_NumOutputs)?, &mut args)? };
-        Ok(args.num_outputs)
-    }
-
-    fn code_size(&self) -> Result<Option<usize>> {
-        let mut args = Args::<PJRT_Executable_SizeOfGeneratedCodeInBytes_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive.
-        let outcome = function!(self.plugin, PJRT_Executable_SizeOfGeneratedCodeInBytes)
-            .and_then(|function| unsafe { self.plugin.call(function, &mut args) });
-        match outcome {
-            Err(error) if error.is_unimplemented() => Ok(None),
-            other => other.map(|()| usize::try_from(args.size_in_bytes).ok()),
-        }
-    }
-
-    pub(super) fn serialize(&self) -> Result<Vec<u8>> {
-        let mut args = Args::<PJRT_Executable_Serialize_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive; the bytes live until their deleter is called, after they were copied.
-        unsafe {
-            self.plugin.call(function!(self.plugin, PJRT_Executable_Serialize)?, &mut args)?;
-            let bytes = slice(args.serialized_bytes.cast::<u8>(), args.serialized_bytes_size).to_vec();
-            if let Some(delete) = args.serialized_executable_deleter {
-                delete(args.serialized_executable);
-            }
-            Ok(bytes)
-        }
-    }
-}
-
-impl Drop for Description {
-    fn drop(&mut self) {
-        let mut args = Args::<PJRT_Executable_Destroy_Args>::new();
-        args.executable = self.handle.as_ptr();
-        // SAFETY: this value owned the executable and is gone after this.
-        unsafe { self.plugin.call_in_drop(function!(self.plugin, PJRT_Executable_Destroy), &mut args) }
     }
 }
 

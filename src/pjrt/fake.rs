@@ -1,7 +1,8 @@
-//! A plugin for tests that does what real ones are not supposed to do, and counts the objects it has handed out.
+//! A plugin for tests, inside this process. It can violate the API on request, and counts the objects that it returned.
 //!
-//! Its device is host memory; a program returns copies of its inputs. Transfers happen when their event is awaited,
-//! so that a caller who does not wait is found out.
+//! Its device is host memory, and a program returns copies of its inputs. A transfer happens when its event is awaited,
+//! so that a test finds a caller that does not wait. Its `PJRT_NamedValue` is longer than the bindings' struct, as in a
+//! future version of the API.
 // Every pointer here comes from the layer under test, in this process.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
@@ -13,16 +14,18 @@ use std::sync::{Arc, Mutex};
 use pjrt_sys::*;
 
 use super::{
-    Buffer, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue, Plugin,
+    release, Buffer, Client, Code, CompileOptions, ElementType, Error, ErrorKind, Executable, OptionValue,
+    Plugin,
 };
 
-/// What the fake does wrong. Passed as the client option `fault`.
+/// What the fake does wrong. Tests pass it as the client option `fault`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[repr(i64)]
 enum Fault {
     Nothing,
     /// A device in the list is null.
     NullDevice,
+    NoDevices,
     NoUploadEvent,
     NoUploadBuffer,
     UploadFails,
@@ -32,17 +35,31 @@ enum Fault {
     /// Downloads take no layout, and the device's is column-major.
     NoLayoutColumnMajor,
     OddElementType,
+    NegativeDimension,
+    /// The size of the array overflows.
+    HugeDimensions,
+    /// Two dimensions at a null pointer.
+    NoDimensions,
+    HugeDeviceSize,
     RunFails,
+    RunExhausted,
     NullOutput,
     NoRunEvent,
     NoExecutable,
+    /// A program has more outputs than memory could hold.
+    ManyOutputs,
+    /// A program is loaded on no device.
+    NoProgramDevice,
+    /// Buffers cannot be destroyed, as the fake says. They are destroyed all the same.
+    DestroyFails,
 }
 
 use Fault::*;
 
-const FAULTS: [Fault; 13] = [
+const FAULTS: [Fault; 22] = [
     Nothing,
     NullDevice,
+    NoDevices,
     NoUploadEvent,
     NoUploadBuffer,
     UploadFails,
@@ -50,13 +67,21 @@ const FAULTS: [Fault; 13] = [
     NoLayout,
     NoLayoutColumnMajor,
     OddElementType,
+    NegativeDimension,
+    HugeDimensions,
+    NoDimensions,
+    HugeDeviceSize,
     RunFails,
+    RunExhausted,
     NullOutput,
     NoRunEvent,
     NoExecutable,
+    ManyOutputs,
+    NoProgramDevice,
+    DestroyFails,
 ];
 
-/// Puts a value where it stays until the process ends, and where leak checkers still see it.
+/// Keeps a value until the process ends, where leak checkers still find it.
 fn keep<T>(value: T) -> *mut T {
     static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let pointer = Box::into_raw(Box::new(value));
@@ -64,23 +89,23 @@ fn keep<T>(value: T) -> *mut T {
     pointer
 }
 
-/// A client. Kept, so that tests can read the count after its end.
+/// A client. Kept, so that tests can read the count after the client is destroyed.
 struct State {
     fault: Fault,
-    /// Objects that the caller has yet to destroy, the client among them.
+    /// The number of objects that the caller has not destroyed yet, including the client.
     live: AtomicIsize,
 }
 
 /// Every other object of the fake.
 enum Object {
     Error(&'static State, Code, &'static str),
-    /// A transfer that is yet to happen, and how it will end.
+    /// A transfer that has not happened yet, and whether it will fail.
     Event(&'static State, Option<Transfer>, bool),
     Buffer(&'static State, Arc<BufferData>),
     Executable(&'static State),
 }
 
-/// The buffer is kept, as a runtime must that has been asked to destroy one in use.
+/// It keeps its buffer alive, as a runtime must if a buffer in use is destroyed.
 struct Transfer {
     _buffer: Arc<BufferData>,
     from: *const u8,
@@ -160,8 +185,53 @@ unsafe extern "C" fn event_destroy(args: *mut PJRT_Event_Destroy_Args) -> *mut P
     null_mut()
 }
 
+/// A `PJRT_NamedValue` with fields that the bindings do not know.
+#[repr(C)]
+struct LongNamedValue {
+    known: PJRT_NamedValue,
+    unknown: [usize; 2],
+}
+
+unsafe extern "C" fn plugin_attributes(args: *mut PJRT_Plugin_Attributes_Args) -> *mut PJRT_Error {
+    type Value = PJRT_NamedValue__bindgen_ty_1;
+    let long = |name: &'static str, type_, value, value_size| LongNamedValue {
+        known: PJRT_NamedValue {
+            struct_size: size_of::<LongNamedValue>(),
+            name: name.as_ptr().cast(),
+            name_size: name.len(),
+            type_,
+            __bindgen_anon_1: value,
+            value_size,
+            ..Default::default()
+        },
+        unknown: [usize::MAX; 2],
+    };
+    let text = "tab\there";
+    let attributes = keep([
+        long("xla_version", PJRT_NamedValue_Type_PJRT_NamedValue_kInt64, Value { int64_value: 7 }, 1),
+        long(
+            "note",
+            PJRT_NamedValue_Type_PJRT_NamedValue_kString,
+            Value { string_value: text.as_ptr().cast() },
+            text.len(),
+        ),
+        long("last", PJRT_NamedValue_Type_PJRT_NamedValue_kFloat, Value { float_value: 0.5 }, 1),
+    ]);
+    (*args).attributes = attributes.cast();
+    (*args).num_attributes = 3;
+    null_mut()
+}
+
+/// Looks for the option `fault` with the stride of this plugin.
 unsafe extern "C" fn client_create(args: *mut PJRT_Client_Create_Args) -> *mut PJRT_Error {
-    let fault = (*(*args).create_options).__bindgen_anon_1.int64_value;
+    let options =
+        std::slice::from_raw_parts((*args).create_options.cast::<LongNamedValue>(), (*args).num_options);
+    assert!(options.iter().all(|option| option.known.struct_size == size_of::<LongNamedValue>()));
+    assert!(options.iter().all(|option| option.unknown == [0; 2]));
+    let named_fault = |option: &&LongNamedValue| {
+        std::slice::from_raw_parts(option.known.name.cast::<u8>(), option.known.name_size) == b"fault"
+    };
+    let fault = options.iter().find(named_fault).unwrap().known.__bindgen_anon_1.int64_value;
     let fault = *FAULTS.iter().find(|&&known| known as i64 == fault).unwrap();
     (*args).client = keep(State { fault, live: AtomicIsize::new(1) }).cast();
     null_mut()
@@ -173,18 +243,13 @@ unsafe extern "C" fn client_destroy(args: *mut PJRT_Client_Destroy_Args) -> *mut
 }
 
 unsafe extern "C" fn platform_name(args: *mut PJRT_Client_PlatformName_Args) -> *mut PJRT_Error {
-    (*args).platform_name = "fake".as_ptr().cast();
-    (*args).platform_name_size = 4;
+    (*args).platform_name = "fake\x07".as_ptr().cast();
+    (*args).platform_name_size = 5;
     null_mut()
 }
 
-/// Leaves its outputs as they were, as a plugin without a version might: the string is null.
+/// Does not write its outputs, as a plugin without a version might: the string is null.
 unsafe extern "C" fn platform_version(_: *mut PJRT_Client_PlatformVersion_Args) -> *mut PJRT_Error {
-    null_mut()
-}
-
-unsafe extern "C" fn process_index(args: *mut PJRT_Client_ProcessIndex_Args) -> *mut PJRT_Error {
-    (*args).process_index = 3;
     null_mut()
 }
 
@@ -195,7 +260,11 @@ static DEVICES: DeviceList = DeviceList([std::ptr::addr_of!(DEVICE).cast_mut().c
 
 unsafe extern "C" fn devices(args: *mut PJRT_Client_AddressableDevices_Args) -> *mut PJRT_Error {
     (*args).addressable_devices = DEVICES.0.as_ptr();
-    (*args).num_addressable_devices = 1 + usize::from(state((*args).client).fault == NullDevice);
+    (*args).num_addressable_devices = match state((*args).client).fault {
+        NoDevices => 0,
+        NullDevice => 2,
+        _ => 1,
+    };
     null_mut()
 }
 
@@ -241,7 +310,11 @@ unsafe extern "C" fn upload(args: *mut PJRT_Client_BufferFromHostBuffer_Args) ->
 }
 
 unsafe extern "C" fn buffer_destroy(args: *mut PJRT_Buffer_Destroy_Args) -> *mut PJRT_Error {
+    let state = object((*args).buffer).state();
     take((*args).buffer);
+    if state.fault == DestroyFails {
+        return fail(state, Code::Internal, "the buffer is stuck");
+    }
     null_mut()
 }
 
@@ -253,9 +326,21 @@ unsafe extern "C" fn buffer_type(args: *mut PJRT_Buffer_ElementType_Args) -> *mu
 }
 
 unsafe extern "C" fn buffer_dims(args: *mut PJRT_Buffer_Dimensions_Args) -> *mut PJRT_Error {
-    let Object::Buffer(_, data) = object((*args).buffer) else { panic!() };
-    (*args).num_dims = data.dims.len();
-    (*args).dims = if data.dims.is_empty() { null() } else { data.dims.as_ptr() };
+    let Object::Buffer(state, data) = object((*args).buffer) else { panic!() };
+    let dims: &[i64] = match state.fault {
+        NegativeDimension => &[2, -3],
+        HugeDimensions => &[i64::MAX, 2],
+        _ => &data.dims,
+    };
+    (*args).num_dims = dims.len();
+    (*args).dims = if dims.is_empty() || state.fault == NoDimensions { null() } else { dims.as_ptr() };
+    null_mut()
+}
+
+unsafe extern "C" fn buffer_size(args: *mut PJRT_Buffer_OnDeviceSizeInBytes_Args) -> *mut PJRT_Error {
+    let Object::Buffer(state, data) = object((*args).buffer) else { panic!() };
+    let huge = state.fault == HugeDeviceSize;
+    (*args).on_device_size_in_bytes = if huge { usize::MAX } else { data.bytes.len() };
     null_mut()
 }
 
@@ -306,8 +391,9 @@ unsafe extern "C" fn loaded_executable(
 unsafe extern "C" fn loaded_devices(
     args: *mut PJRT_LoadedExecutable_AddressableDevices_Args,
 ) -> *mut PJRT_Error {
+    let state = object((*args).executable).state();
     (*args).addressable_devices = DEVICES.0.as_ptr();
-    (*args).num_addressable_devices = 1;
+    (*args).num_addressable_devices = usize::from(state.fault != NoProgramDevice);
     null_mut()
 }
 
@@ -317,7 +403,8 @@ unsafe extern "C" fn executable_destroy(args: *mut PJRT_Executable_Destroy_Args)
 }
 
 unsafe extern "C" fn num_outputs(args: *mut PJRT_Executable_NumOutputs_Args) -> *mut PJRT_Error {
-    (*args).num_outputs = 2;
+    let many = object((*args).executable).state().fault == ManyOutputs;
+    (*args).num_outputs = if many { usize::MAX / 16 } else { 2 };
     null_mut()
 }
 
@@ -326,7 +413,10 @@ unsafe extern "C" fn execute(args: *mut PJRT_LoadedExecutable_Execute_Args) -> *
     let state = object(args.executable).state();
     let kept = (*args.options).num_non_donatable_input_indices;
     if (args.num_devices, args.num_args, kept) != (1, 2, 2) {
-        return fail(state, Code::InvalidArgument, "two inputs on one device, please");
+        return fail(state, Code::InvalidArgument, "a program has two inputs on one device");
+    }
+    if state.fault == RunExhausted {
+        return fail(state, Code::ResourceExhausted, "the device is full");
     }
     for i in 0..2 {
         let Object::Buffer(_, data) = object(*(*args.argument_lists).add(i)) else { panic!() };
@@ -340,19 +430,19 @@ unsafe extern "C" fn execute(args: *mut PJRT_LoadedExecutable_Execute_Args) -> *
     null_mut()
 }
 
-fn plugin() -> Arc<Plugin> {
+fn table() -> NonNull<PJRT_Api> {
     let mut api = PJRT_Api { struct_size: size_of::<PJRT_Api>(), ..Default::default() };
     api.pjrt_api_version.minor_version = 54;
     api.PJRT_Error_Destroy = Some(error_destroy);
     api.PJRT_Error_Message = Some(error_message);
     api.PJRT_Error_GetCode = Some(error_code);
+    api.PJRT_Plugin_Attributes = Some(plugin_attributes);
     api.PJRT_Event_Await = Some(event_await);
     api.PJRT_Event_Destroy = Some(event_destroy);
     api.PJRT_Client_Create = Some(client_create);
     api.PJRT_Client_Destroy = Some(client_destroy);
     api.PJRT_Client_PlatformName = Some(platform_name);
     api.PJRT_Client_PlatformVersion = Some(platform_version);
-    api.PJRT_Client_ProcessIndex = Some(process_index);
     api.PJRT_Client_AddressableDevices = Some(devices);
     api.PJRT_Client_Compile = Some(compile);
     api.PJRT_Client_BufferFromHostBuffer = Some(upload);
@@ -363,6 +453,7 @@ fn plugin() -> Arc<Plugin> {
     api.PJRT_Buffer_Destroy = Some(buffer_destroy);
     api.PJRT_Buffer_ElementType = Some(buffer_type);
     api.PJRT_Buffer_Dimensions = Some(buffer_dims);
+    api.PJRT_Buffer_OnDeviceSizeInBytes = Some(buffer_size);
     api.PJRT_Buffer_GetMemoryLayout = Some(buffer_layout);
     api.PJRT_Buffer_ToHostBuffer = Some(download);
     api.PJRT_LoadedExecutable_Destroy = Some(loaded_destroy);
@@ -371,8 +462,12 @@ fn plugin() -> Arc<Plugin> {
     api.PJRT_LoadedExecutable_Execute = Some(execute);
     api.PJRT_Executable_Destroy = Some(executable_destroy);
     api.PJRT_Executable_NumOutputs = Some(num_outputs);
-    let table = NonNull::new(keep(api)).unwrap();
-    Arc::new(unsafe { Plugin::from_table(table, Path::new("fake")) }.unwrap())
+    NonNull::new(keep(api)).unwrap()
+}
+
+/// A new plugin that no other test shares.
+fn plugin() -> Arc<Plugin> {
+    Arc::new(unsafe { Plugin::from_table(table(), Path::new("fake")) }.unwrap())
 }
 
 struct Fake {
@@ -380,9 +475,18 @@ struct Fake {
     state: &'static State,
 }
 
+fn options(fault: Fault) -> [(String, OptionValue); 3] {
+    // The plugin finds its option only if it strides over the others correctly.
+    [
+        ("first".into(), OptionValue::Str("text".into())),
+        ("second".into(), OptionValue::Bool(true)),
+        ("fault".into(), OptionValue::I64(fault as i64)),
+    ]
+}
+
 impl Fake {
     fn new(fault: Fault) -> Self {
-        let client = Client::create(plugin(), &[("fault".into(), OptionValue::I64(fault as i64))]).unwrap();
+        let client = Client::create(plugin(), &options(fault)).unwrap();
         let state = unsafe { state(client.as_raw()) };
         Self { client, state }
     }
@@ -400,7 +504,7 @@ impl Fake {
         self.compile()?.execute(&[&input, &input])
     }
 
-    /// Nothing is left but the client, and then not that either.
+    /// Checks that nothing is left but the client, and then that the client is destroyed too.
     fn leaves_nothing(self) {
         assert_eq!(self.state.live.load(Ordering::SeqCst), 1, "{:?} leaked", self.state.fault);
         drop(self.client);
@@ -414,36 +518,98 @@ fn download_all(buffer: &Buffer) -> Result<[u8; 6], Error> {
 }
 
 #[test]
-fn the_fake_works_when_it_is_not_told_otherwise() {
+fn the_fake_works_without_a_fault() {
     let fake = Fake::new(Nothing);
-    assert_eq!((fake.client.platform_name(), fake.client.platform_version()), ("fake", ""));
-    assert_eq!((fake.client.process_index(), fake.client.devices()[0].id()), (3, 5));
-    assert_eq!(fake.client.devices()[0].local_hardware_id(), None);
-    assert_eq!(fake.client.memory_stats(0), Ok(None));
+    assert_eq!((fake.client.platform_name(), fake.client.platform_version()), ("fake\\u{7}", ""));
+    assert_eq!(fake.client.devices()[0].id(), 5);
     let outputs = fake.run().unwrap();
     for output in &outputs {
         assert_eq!(download_all(output).unwrap(), [1, 2, 3, 4, 5, 6]);
     }
-    assert_eq!(fake.compile().unwrap().code_size(), Ok(None));
     assert_eq!(fake.compile().unwrap().serialize().unwrap_err().kind(), ErrorKind::ApiVersion);
+    assert_eq!(outputs[0].device_size(), Ok(6));
     drop(outputs);
     fake.leaves_nothing();
 }
 
 #[test]
-fn broken_promises_are_errors_and_leak_nothing() {
-    for fault in [NoUploadEvent, NoUploadBuffer, OddElementType, NullOutput, NoRunEvent, NoExecutable] {
+fn violations_of_the_api_are_errors_and_leak_nothing() {
+    for fault in [
+        NoUploadEvent,
+        NoUploadBuffer,
+        OddElementType,
+        NegativeDimension,
+        HugeDimensions,
+        NoDimensions,
+        NullOutput,
+        NoRunEvent,
+        NoExecutable,
+        ManyOutputs,
+        NoProgramDevice,
+    ] {
         let fake = Fake::new(fault);
         let error = fake.run().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misbehaved, "{fault:?}: {error}");
         fake.leaves_nothing();
     }
-    let options = [("fault".to_string(), OptionValue::I64(NullDevice as i64))];
-    assert_eq!(Client::create(plugin(), &options).unwrap_err().kind(), ErrorKind::Misbehaved);
+    let error = Client::create(plugin(), &options(NullDevice)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misbehaved);
 }
 
 #[test]
-fn failures_that_come_late_are_seen() {
+fn a_client_without_devices_is_a_device_error() {
+    let error = Client::create(plugin(), &options(NoDevices)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoDevice, "{error}");
+    assert!(error.to_string().contains("no device"), "{error}");
+}
+
+#[test]
+fn impossible_device_sizes_are_errors() {
+    let fake = Fake::new(HugeDeviceSize);
+    assert_eq!(fake.upload().unwrap().device_size().unwrap_err().kind(), ErrorKind::Misbehaved);
+    fake.leaves_nothing();
+}
+
+/// The library's programs define the arrays that come back, so another size is the plugin's error and not the user's.
+#[test]
+fn arrays_of_another_size_are_the_plugins_error() {
+    let fake = Fake::new(Nothing);
+    let buffer = fake.upload().unwrap();
+    assert_eq!((buffer.element(), buffer.dims(), buffer.host_size()), (ElementType::U8, &[2, 3][..], 6));
+    for size in [0, 5, 7] {
+        let error = buffer.to_host(&mut vec![0; size]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misbehaved);
+        assert!(error.to_string().contains("takes 6 bytes"), "{error}");
+    }
+    drop(buffer);
+    fake.leaves_nothing();
+}
+
+#[test]
+fn exhausted_resources_are_out_of_memory() {
+    let fake = Fake::new(RunExhausted);
+    let error = fake.run().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory, "{error}");
+    fake.leaves_nothing();
+}
+
+/// The structs of the fake's named values are longer than those of the bindings.
+#[test]
+fn named_values_are_strided_by_the_plugins_struct_size() {
+    let plugin = plugin();
+    let expected = vec![
+        ("xla_version".to_owned(), OptionValue::I64(7)),
+        ("note".to_owned(), OptionValue::Str("tab\\there".to_owned())),
+        ("last".to_owned(), OptionValue::F32(0.5)),
+    ];
+    assert_eq!(plugin.attributes().unwrap(), expected);
+    assert_eq!(plugin.named_value_size(), Some(size_of::<LongNamedValue>()));
+    // `Fake::new` fails unless the fake finds its option behind two others.
+    Fake::new(Nothing).leaves_nothing();
+}
+
+#[test]
+fn failures_of_asynchronous_work_are_returned() {
     for fault in [UploadFails, RunFails] {
         let fake = Fake::new(fault);
         let error = fake.run().unwrap_err();
@@ -459,7 +625,7 @@ fn failures_that_come_late_are_seen() {
 }
 
 #[test]
-fn a_refused_call_leaks_nothing() {
+fn a_rejected_call_leaks_nothing() {
     let fake = Fake::new(Nothing);
     let input = fake.upload().unwrap();
     let error = fake.compile().unwrap().execute(&[&input]).unwrap_err();
@@ -469,7 +635,7 @@ fn a_refused_call_leaks_nothing() {
 }
 
 #[test]
-fn a_plugin_without_layouts_serves_if_its_own_is_dense() {
+fn a_plugin_without_layouts_works_if_its_own_layout_is_dense() {
     let fake = Fake::new(NoLayout);
     assert_eq!(download_all(&fake.upload().unwrap()).unwrap(), [1, 2, 3, 4, 5, 6]);
     fake.leaves_nothing();
@@ -480,8 +646,20 @@ fn a_plugin_without_layouts_serves_if_its_own_is_dense() {
     fake.leaves_nothing();
 }
 
+/// A drop may happen while a caller holds a lock, so it must not log. The failure is kept until it can be logged.
 #[test]
-fn what_is_borrowed_is_not_destroyed() {
+fn a_failed_destruction_is_kept_for_the_log() {
+    let fake = Fake::new(DestroyFails);
+    drop(fake.upload().unwrap());
+    let waits = |failures: Vec<String>| failures.iter().any(|text| text.contains("the buffer is stuck"));
+    assert!(waits(release::pending()));
+    fake.leaves_nothing();
+    release::log_release_failures();
+    assert!(!waits(release::pending()));
+}
+
+#[test]
+fn borrowed_objects_are_not_destroyed() {
     let fake = Fake::new(Nothing);
     let buffer = fake.upload().unwrap();
     unsafe {
@@ -493,4 +671,16 @@ fn what_is_borrowed_is_not_destroyed() {
     assert_eq!(download_all(&buffer).unwrap(), [1, 2, 3, 4, 5, 6]);
     drop(buffer);
     fake.leaves_nothing();
+}
+
+#[test]
+fn a_plugin_is_borrowed_once() {
+    let (one, other) = (table(), table());
+    unsafe {
+        let first = Plugin::borrow(one.as_ptr()).unwrap();
+        assert!(Arc::ptr_eq(&first, &Plugin::borrow(one.as_ptr()).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &Plugin::borrow(other.as_ptr()).unwrap()));
+        let error = first.fingerprint().unwrap_err().to_string();
+        assert!(error.contains("the caller loaded this plugin"), "{error}");
+    }
 }

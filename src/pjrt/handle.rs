@@ -1,13 +1,14 @@
-//! Non-null pointers to a plugin's opaque objects.
+//! Non-null pointers to the opaque objects of a plugin.
 
 use std::ptr::NonNull;
 
-use super::{Error, Result};
+use super::error::{Error, Result};
 
-/// A pointer to an opaque object of a plugin. It owns nothing: the value that holds it says who destroys the object.
+/// A pointer to an opaque object of a plugin. It owns nothing: the value that holds the handle defines who destroys the
+/// object.
 pub(super) struct Handle<T>(NonNull<T>);
 
-// A derived `Clone` would ask for `T: Clone`, which opaque types are not.
+// Not derived: a derived `Clone` would require `T: Clone`, and opaque types are not `Clone`.
 impl<T> Clone for Handle<T> {
     fn clone(&self) -> Self {
         *self
@@ -15,20 +16,21 @@ impl<T> Clone for Handle<T> {
 }
 impl<T> Copy for Handle<T> {}
 
-// SAFETY: the pointee is only ever reached through the plugin's functions, and PJRT requires those to be callable from
-// any thread on any object (clients, devices, executables, buffers, events); no thread owns an object.
+// SAFETY: only the plugin's functions access the object, and PJRT requires that any thread may call them on any object
+// (client, device, executable, buffer, event). No thread owns an object.
 unsafe impl<T> Send for Handle<T> {}
-// SAFETY: as above; PJRT synchronises concurrent calls on one object itself.
+// SAFETY: as above; PJRT requires plugins to synchronise concurrent calls on one object.
 unsafe impl<T> Sync for Handle<T> {}
 
 impl<T> Handle<T> {
+    /// `None` for a null pointer.
     pub(super) fn new(pointer: *mut T) -> Option<Self> {
         NonNull::new(pointer).map(Self)
     }
 
-    /// Takes an output pointer of `function`, which null would make a broken promise.
+    /// Takes an output pointer of `function`. A successful function must not return null.
     pub(super) fn from_output(pointer: *mut T, function: &str) -> Result<Self> {
-        NonNull::new(pointer).map(Self).ok_or_else(|| {
+        Self::new(pointer).ok_or_else(|| {
             Error::Misbehaved(format!("{function} reported success and returned a null object"))
         })
     }

@@ -1,25 +1,38 @@
-//! A thin, thread-safe layer over the PJRT C API: load a plugin, make a client, compile StableHLO, move arrays, run.
+//! A thread-safe layer over the PJRT C API: load a plugin, create a client, compile StableHLO, copy arrays, run
+//! programs.
 //!
-//! Everything a plugin hands back is owned by one Rust value, and each value holds an `Arc` to whatever must outlive
-//! it: [`Buffer`] and [`Executable`] hold their [`Client`], a client holds its [`Plugin`]. A plugin, once loaded,
-//! stays in the process for good: XLA starts threads and registers global state that no unloading could undo. Several
-//! plugins can be loaded side by side, each with its own XLA inside (the tests run three).
+//! # Ownership
+//! One Rust value owns each object that a plugin returns, and holds an `Arc` to everything that must outlive the
+//! object: [`Buffer`] and [`Executable`] hold their [`Client`], a client holds its [`Plugin`]. A loaded plugin stays
+//! in the process until the process ends: XLA starts threads and registers global state that unloading cannot undo.
+//! Several plugins can be loaded side by side, each with its own XLA (the tests load three).
 //!
-//! Everything here is `Send + Sync`. PJRT requires its implementations to take concurrent calls on one client,
-//! executable, buffer or event; the only thing the API leaves to the caller is not to use a handle while or after it
-//! is destroyed, which ownership rules out.
+//! # Threads
+//! All types here are `Send + Sync`. PJRT requires plugins to accept concurrent calls on one client, executable,
+//! buffer or event. PJRT leaves one duty to the caller: no handle may be used during or after its destruction.
+//! Ownership guarantees that.
 //!
-//! A plugin that misbehaves (null where the API promises an object, functions missing from its table) gives an
-//! [`Error`], not a panic and not undefined behaviour, as far as that can be told from outside.
+//! # Logging and callbacks
+//! A log function of the caller may call this library again. So this layer logs only in [`Plugin::load`],
+//! [`Client::create`] and [`log_release_failures`], and holds no lock there. Compiling, running, copying and dropping
+//! never log: callers may do these while they hold locks of their own.
+//!
+//! # Plugins that misbehave
+//! A plugin is native code, so nothing protects the process from it. What can be checked is checked: null pointers
+//! where the API promises objects, missing functions, impossible sizes and element types give an [`Error`].
 #![allow(unsafe_code)]
-// bindgen's names for C enumerators, in patterns.
+// The names that bindgen gives to C enumerators, in patterns.
 #![allow(non_upper_case_globals)]
 
+mod api_table;
 mod args;
 mod buffer;
 mod client;
+mod compile_options;
+mod compiled_program;
 mod description;
 mod element;
+mod elf;
 mod error;
 mod event;
 mod executable;
@@ -27,23 +40,29 @@ mod executable;
 mod fake;
 mod fingerprint;
 mod handle;
-mod options;
+mod loaded;
+mod named_values;
 mod plugin;
+mod plugin_data;
+mod plugin_file;
+mod release;
+mod text;
 mod topology;
 mod tpu;
+mod version;
 
 pub use buffer::Buffer;
-pub use client::{Client, Device, MemoryStats};
+pub use client::{Client, Device};
+pub use compile_options::CompileOptions;
 pub use description::DeviceDescription;
 pub use element::ElementType;
-pub use error::{Code, Error, ErrorKind};
+pub use error::{Code, Error, ErrorKind, Result};
 pub use executable::{Executable, Launch};
-pub use options::{CompileOptions, OptionValue};
-pub use plugin::{ApiVersion, Plugin, MIN_API_MINOR};
+pub use named_values::OptionValue;
+pub use plugin::Plugin;
+pub use release::log_release_failures;
 pub use topology::Topology;
 pub use tpu::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
+pub use version::{ApiVersion, MIN_API_MINOR};
 
 pub(crate) use fingerprint::hex;
-
-/// What every call of this module returns.
-pub type Result<T> = std::result::Result<T, Error>;

@@ -1,251 +1,115 @@
-//! Loading a plugin once per process, and the table of functions it offers.
+//! A plugin: its library, its table of functions, and what it says about itself.
 
-use std::collections::HashMap;
-use std::ffi::c_char;
+use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
-use std::mem::offset_of;
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
-use once_cell::sync::{Lazy, OnceCell};
+use once_cell::sync::OnceCell;
 use pjrt_sys::*;
 
+use super::api_table::{ApiTable, Function};
 use super::args::{Args, Extensible};
-use super::error::Code;
+use super::error::{Error, Result};
 use super::fingerprint;
-use super::options::{self, OptionValue};
+use super::named_values::{self, OptionValue};
+use super::plugin_file;
+use super::release;
+use super::text::{self, Shown};
 use super::tpu;
-use super::{Error, Result};
+use super::version::ApiVersion;
 
-/// The oldest minor version that is taken: the one of the bindings. The API only appends, so every struct and table
-/// entry of the bindings lies where they say in all later minors of major 0. An older plugin has a shorter table, and
-/// no plugin that old has ever been tried.
-pub const MIN_API_MINOR: i32 = 54;
-
-/// The version of the C API that a plugin was compiled against.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ApiVersion {
-    /// Changes when the layout of the API changes incompatibly.
-    pub major: i32,
-    /// Changes when the API grows.
-    pub minor: i32,
-}
-
-impl fmt::Display for ApiVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
-/// A loaded and initialised PJRT plugin. It stays loaded until the process ends, however many `Arc`s are dropped.
+/// A loaded and initialised PJRT plugin. It stays loaded until the process ends, even when the last `Arc` is dropped.
+/// Thread-safe.
 pub struct Plugin {
     path: PathBuf,
-    version: ApiVersion,
-    api: Api,
-    errors: ErrorFunctions,
-    /// Whether it is libtpu, which must not be started in just any environment.
+    table: ApiTable,
+    /// Whether it is libtpu, which must not be initialised in every environment.
     libtpu: bool,
-    /// What was loaded, whatever lies at the path by now; none of a plugin that somebody else loaded.
-    file: Option<File>,
+    /// The file that was loaded, whatever lies at the path now. Unset if the caller loaded the plugin.
+    file: OnceLock<File>,
     fingerprint: OnceCell<String>,
-}
-
-/// A copy of the plugin's table of functions, null where the plugin's own is shorter than the bindings' struct.
-struct Api {
-    functions: Box<PJRT_Api>,
-    /// Where the plugin keeps the original: one address per loaded library.
-    original: NonNull<PJRT_Api>,
-}
-
-// SAFETY: the copy is only read, and the functions in it are of a library that is never unloaded.
-unsafe impl Send for Api {}
-// SAFETY: as above.
-unsafe impl Sync for Api {}
-
-/// The functions that turn a plugin's error into ours. Fetched at load: without them no other call can be made safely.
-struct ErrorFunctions {
-    message: unsafe extern "C" fn(*mut PJRT_Error_Message_Args),
-    code: unsafe extern "C" fn(*mut PJRT_Error_GetCode_Args) -> *mut PJRT_Error,
-    destroy: unsafe extern "C" fn(*mut PJRT_Error_Destroy_Args),
-}
-
-/// A function of the table, known to be there.
-pub(super) struct Function<T> {
-    pub(super) name: &'static str,
-    pub(super) pointer: unsafe extern "C" fn(*mut T) -> *mut PJRT_Error,
 }
 
 /// `function!(plugin, PJRT_Name)`: the entry of that name, or [`Error::MissingFunction`].
 macro_rules! function {
     ($plugin:expr, $name:ident) => {
         match $plugin.functions().$name {
-            Some(pointer) => Ok($crate::pjrt::plugin::Function { name: stringify!($name), pointer }),
+            Some(pointer) => Ok($crate::pjrt::api_table::Function { name: stringify!($name), pointer }),
             None => Err($plugin.missing(stringify!($name))),
         }
     };
 }
 pub(super) use function;
 
-/// Plugins of this process by canonical path. The lock is held while one loads, so that each is initialised once.
-static LOADED: Lazy<Mutex<HashMap<PathBuf, Arc<Plugin>>>> = Lazy::new(Default::default);
-
 impl Plugin {
-    /// Loads the plugin at `path`, checks its version and initialises it; a plugin that is loaded already is returned
-    /// as it is. Thread-safe. Failures are not remembered: a later call tries again.
-    pub fn load(path: &Path) -> Result<Arc<Plugin>> {
-        let not_found = |reason: String| Error::NotFound { path: path.to_owned(), reason };
-        let canonical = path.canonicalize().map_err(|error| not_found(error.to_string()))?;
-        if canonical.is_dir() {
-            return Err(not_found("it is a folder".into()));
-        }
-
-        let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plugin) = loaded.get(&canonical) {
-            return Ok(plugin.clone());
-        }
-        let start = std::time::Instant::now();
-        let plugin = Self::open(&canonical)?;
-        // A hard link to a loaded plugin is the same library to the loader; it must not be initialised twice.
-        let plugin = match loaded.values().find(|other| other.api.original == plugin.api.original) {
-            Some(other) => other.clone(),
-            None => {
-                plugin.initialize()?;
-                Arc::new(plugin)
-            }
-        };
-        log::debug!(
-            "loaded PJRT plugin {} (API {}) in {:?}",
-            canonical.display(),
-            plugin.version,
-            start.elapsed()
-        );
-        loaded.insert(canonical, plugin.clone());
-        Ok(plugin)
-    }
-
-    fn open(path: &Path) -> Result<Plugin> {
-        let file = File::open(path)
-            .map_err(|error| Error::NotFound { path: path.to_owned(), reason: error.to_string() })?;
-        // RTLD_LOCAL: each plugin carries its own LLVM and protobuf, whose symbols must not meet another's.
-        // SAFETY: loading runs the library's initialisers. That they are sound is what the caller asks for by naming
-        // the file as a plugin; nothing here can check it.
-        let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
-            .map_err(|error| Error::NotLoadable { path: path.to_owned(), message: error.to_string() })?;
-        // Never closed, not even on the errors below: initialisers have run and may have left threads behind.
-        let library = std::mem::ManuallyDrop::new(library);
-
-        let not_a_plugin = |reason: &str| Error::NotAPlugin { path: path.to_owned(), reason: reason.into() };
-        // SAFETY: by the name and PJRT's definition this symbol is a function without arguments that returns the table.
-        let table = unsafe {
-            let get_api = library
-                .get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0")
-                .map_err(|_| not_a_plugin("it does not export GetPjrtApi"))?;
-            get_api()
-        };
-        let table = NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))?;
-        // SAFETY: what GetPjrtApi returns is the table, in a library that is never closed.
+    /// Loads the library at `path` and checks its table. [`Plugin::initialize`] must follow, once per library.
+    pub(super) fn open(path: &Path) -> Result<Plugin> {
+        let file = plugin_file::open(path)?;
+        let library = load_library(path)?;
+        let table = call_entry_point(&library, path)?;
+        // SAFETY: GetPjrtApi returned the table, and the library is never unloaded.
         let mut plugin = unsafe { Self::from_table(table, path)? };
-        // SAFETY: the symbols are only looked up, not used.
+        // SAFETY: the symbols are looked up and not used.
         plugin.libtpu =
             unsafe { tpu::LIBTPU_SYMBOLS.iter().any(|name| library.get::<*const u8>(name).is_ok()) };
-        plugin.file = Some(file);
+        plugin.set_file(file);
         Ok(plugin)
     }
 
-    /// Wraps the table of a plugin that somebody else loaded and initialised, such as the caller who owns a client of it.
-    /// A plugin that was loaded here is returned as it is.
+    /// Wraps the table of a plugin that is loaded and initialised already.
     ///
     /// # Safety
-    /// `api` must be null or the table of an initialised plugin that stays loaded until the process ends.
-    pub unsafe fn borrow(api: *const PJRT_Api) -> Result<Arc<Plugin>> {
-        let path = Path::new("of the caller");
-        let table = NonNull::new(api.cast_mut())
-            .ok_or_else(|| Error::Argument("the table of the caller's PJRT plugin is null".into()))?;
-        let loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
-        match loaded.values().find(|plugin| plugin.api.original == table) {
-            Some(plugin) => Ok(plugin.clone()),
-            // SAFETY: the caller's promise.
-            None => Ok(Arc::new(unsafe { Self::from_table(table, path)? })),
-        }
-    }
-
-    /// The plugin's table, for code that shares its clients.
-    pub fn as_raw(&self) -> *const PJRT_Api {
-        self.api.original.as_ptr()
-    }
-
-    /// # Safety
-    /// `table` must be a table of the C API, of any version, that lives as long as the process.
+    /// `table` must be a table of the C API, of any version, that lives until the process ends.
     pub(super) unsafe fn from_table(table: NonNull<PJRT_Api>, path: &Path) -> Result<Plugin> {
-        // SAFETY: any version of the table starts with its size.
-        let size = unsafe { std::ptr::addr_of!((*table.as_ptr()).struct_size).read() };
-        let header = offset_of!(PJRT_Api, pjrt_api_version) + size_of::<PJRT_Api_Version>();
-        if size < header {
-            return Err(Error::NotAPlugin {
-                path: path.to_owned(),
-                reason: format!("GetPjrtApi returned a table of {size} bytes, too short to hold a version"),
-            });
-        }
-        // SAFETY: the table reaches past this field, by the check above.
-        let version = unsafe { std::ptr::addr_of!((*table.as_ptr()).pjrt_api_version).read() };
-        let version = ApiVersion { major: version.major_version, minor: version.minor_version };
-        if version.major != 0 {
-            return Err(Error::TooNew { path: path.to_owned(), version });
-        }
-        if version.minor < MIN_API_MINOR {
-            return Err(Error::TooOld { path: path.to_owned(), version });
-        }
-
-        let mut functions = Box::new(PJRT_Api::default());
-        // Whole words only: part of a pointer is none.
-        let known = size.min(size_of::<PJRT_Api>()) / size_of::<usize>() * size_of::<usize>();
-        // SAFETY: both are good for `known` bytes and apart. Pointers may hold any bits, and whatever the plugin put
-        // where the header wants a function is that function or null.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                table.as_ptr().cast::<u8>(),
-                std::ptr::from_mut(&mut *functions).cast::<u8>(),
-                known,
-            );
-        }
-        let missing =
-            |function: &'static str| Error::MissingFunction { path: path.to_owned(), version, function };
-        let errors = ErrorFunctions {
-            message: functions.PJRT_Error_Message.ok_or_else(|| missing("PJRT_Error_Message"))?,
-            code: functions.PJRT_Error_GetCode.ok_or_else(|| missing("PJRT_Error_GetCode"))?,
-            destroy: functions.PJRT_Error_Destroy.ok_or_else(|| missing("PJRT_Error_Destroy"))?,
-        };
-        // Without a way to wait, memory could be handed back to callers while the plugin still uses it.
-        functions.PJRT_Event_Await.ok_or_else(|| missing("PJRT_Event_Await"))?;
-        let api = Api { functions, original: table };
-        let (file, fingerprint) = (None, OnceCell::new());
-        Ok(Plugin { path: path.to_owned(), version, api, errors, libtpu: false, file, fingerprint })
+        // SAFETY: the caller's promise.
+        let table = unsafe { ApiTable::read(table, path)? };
+        let path = path.to_owned();
+        Ok(Plugin { path, table, libtpu: false, file: OnceLock::new(), fingerprint: OnceCell::new() })
     }
 
-    fn initialize(&self) -> Result<()> {
+    /// Calls `PJRT_Plugin_Initialize`.
+    pub(super) fn initialize(&self) -> Result<()> {
         if self.libtpu && tpu::would_ask_metadata_server() {
             return Err(Error::TpuEnvironment { path: self.path.clone() });
         }
         let mut args = Args::<PJRT_Plugin_Initialize_Args>::new();
-        // SAFETY: the call takes no pointers but the struct itself.
-        unsafe { self.call(function!(self, PJRT_Plugin_Initialize)?, &mut args) }.map_err(|error| match error
-        {
+        // SAFETY: the struct itself is the only pointer that the call takes.
+        let outcome = unsafe { self.call(function!(self, PJRT_Plugin_Initialize)?, &mut args) };
+        outcome.map_err(|error| match error {
             Error::Pjrt { code, message, .. } => Error::Init { path: self.path.clone(), code, message },
             other => other,
         })
     }
 
-    /// The canonical path that it was loaded from.
+    /// Remembers the file of a plugin that was borrowed first and loaded by its path later.
+    pub(super) fn set_file(&self, file: File) {
+        // An earlier file of the same library is as good.
+        let _ = self.file.set(file);
+    }
+
+    /// Takes the file, to hand it to another value for the same library.
+    pub(super) fn into_file(self) -> Option<File> {
+        self.file.into_inner()
+    }
+
+    /// The plugin's table, for code that shares its clients.
+    pub fn as_raw(&self) -> *const PJRT_Api {
+        self.table.original().as_ptr()
+    }
+
+    /// The canonical path of the plugin's library.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The version of the C API that it speaks.
+    /// The version of the C API that the plugin implements.
     pub fn version(&self) -> ApiVersion {
-        self.version
+        self.table.version()
     }
 
     /// Whether it is libtpu, the plugin for TPUs.
@@ -253,48 +117,58 @@ impl Plugin {
         self.libtpu
     }
 
-    /// Which build of the plugin this is, wherever its file lies: equal for copies of one file, different for two
-    /// releases. The first call may read the whole file.
+    /// Identifies the build of the plugin: equal for copies of one file, different for two releases. The first call may
+    /// read the whole file. An error if the caller loaded the plugin, because its file is unknown then.
     pub fn fingerprint(&self) -> Result<&str> {
         let not_found = |reason: String| Error::NotFound { path: self.path.clone(), reason };
         let read = || {
-            let file = self
-                .file
-                .as_ref()
-                .ok_or_else(|| not_found("the caller loaded it, from a file unknown".into()))?;
+            let file = self.file.get().ok_or_else(|| {
+                not_found("the caller loaded this plugin, so the build of its file is unknown".into())
+            })?;
             fingerprint::fingerprint(file).map_err(|error| not_found(error.to_string()))
         };
         self.fingerprint.get_or_try_init(read).map(String::as_str)
     }
 
-    /// What the plugin says of itself, such as `xla_version` and `stablehlo_current_version`. Empty if it says nothing.
+    /// What the plugin says about itself, such as `xla_version` and `stablehlo_current_version`. Empty if it says
+    /// nothing.
     pub fn attributes(&self) -> Result<Vec<(String, OptionValue)>> {
+        let Some(args) = self.raw_attributes()? else { return Ok(Vec::new()) };
+        // SAFETY: on success the plugin promises an array of that length that lives until the process ends.
+        unsafe { named_values::read_named_values(args.attributes, args.num_attributes) }
+    }
+
+    /// The size of the plugin's `PJRT_NamedValue`, which it may stride over the options that it gets by. Unknown if the
+    /// plugin has no attributes.
+    pub(super) fn named_value_size(&self) -> Option<usize> {
+        let args = self.raw_attributes().ok()??;
+        // SAFETY: as in `attributes`.
+        unsafe { named_values::struct_size(args.attributes, args.num_attributes).ok()? }
+    }
+
+    fn raw_attributes(&self) -> Result<Option<Args<PJRT_Plugin_Attributes_Args>>> {
         let mut args = Args::<PJRT_Plugin_Attributes_Args>::new();
-        let function = match function!(self, PJRT_Plugin_Attributes) {
-            Ok(function) => function,
-            Err(_) => return Ok(Vec::new()),
-        };
+        let Ok(function) = function!(self, PJRT_Plugin_Attributes) else { return Ok(None) };
         // SAFETY: the call only writes outputs.
         unsafe { self.call(function, &mut args)? };
-        // SAFETY: on success the plugin promises an array of that length that lives as long as the process.
-        unsafe { options::read_named_values(args.attributes, args.num_attributes) }
+        Ok(Some(args))
     }
 
     /// Calls `function` and turns its error into ours.
     ///
     /// # Safety
-    /// Every pointer in `args` must be what the C API asks of that function for the duration of the call, and objects
-    /// in it must be alive and of this plugin.
+    /// For the duration of the call, every pointer in `args` must be what the C API requires of that function, and
+    /// every object in it must be alive and belong to this plugin.
     pub(super) unsafe fn call<T: Extensible>(&self, function: Function<T>, args: &mut Args<T>) -> Result<()> {
-        // SAFETY: the pointer is the table's entry for this argument type; the rest is the caller's promise.
-        let error = unsafe { (function.pointer)(args.as_mut_ptr()) };
-        self.check(error, function.name)
+        // SAFETY: the caller's promise.
+        unsafe { self.table.call(function, args) }
     }
 
-    /// Reports a failure to destroy an object: there is nobody to return it to from `Drop`.
+    /// Calls a function that destroys an object. A failure is kept for
+    /// [`log_release_failures`](super::log_release_failures), since `Drop` cannot return it.
     ///
     /// # Safety
-    /// As for [`Plugin::call`], and the object must not be used afterwards.
+    /// As for [`Plugin::call`], and nothing may use the object afterwards.
     pub(super) unsafe fn call_in_drop<T: Extensible>(
         &self,
         function: Result<Function<T>>,
@@ -303,52 +177,19 @@ impl Plugin {
         // SAFETY: the caller's promise.
         let outcome = function.and_then(|function| unsafe { self.call(function, args) });
         if let Err(error) = outcome {
-            log::warn!("an object of the PJRT plugin {} could not be released: {error}", self.path.display());
+            let path = Shown(&self.path);
+            release::record(format!("an object of the PJRT plugin {path} could not be released: {error}"));
         }
-    }
-
-    /// Takes an error from the plugin, which may be null for none, reads it and destroys it.
-    fn check(&self, error: *mut PJRT_Error, function: &'static str) -> Result<()> {
-        if error.is_null() {
-            return Ok(());
-        }
-        let mut text = Args::<PJRT_Error_Message_Args>::new();
-        text.error = error;
-        let mut code = Args::<PJRT_Error_GetCode_Args>::new();
-        code.error = error;
-        // SAFETY: `error` is a live error of this plugin, ours to destroy, and nothing uses it after that; the message
-        // is copied before.
-        let message = unsafe {
-            (self.errors.message)(text.as_mut_ptr());
-            let message = string(text.message, text.message_size);
-            let failure = (self.errors.code)(code.as_mut_ptr());
-            if !failure.is_null() {
-                self.destroy_error(failure);
-                code.code = PJRT_Error_Code_PJRT_Error_Code_UNKNOWN;
-            }
-            self.destroy_error(error);
-            message
-        };
-        Err(Error::Pjrt { function, code: Code::from_raw(code.code), message })
-    }
-
-    /// # Safety
-    /// `error` must be a live error of this plugin that nothing uses afterwards.
-    unsafe fn destroy_error(&self, error: *mut PJRT_Error) {
-        let mut args = Args::<PJRT_Error_Destroy_Args>::new();
-        args.error = error;
-        // SAFETY: the caller's promise.
-        unsafe { (self.errors.destroy)(args.as_mut_ptr()) }
     }
 
     /// For the macro `function!`.
     pub(super) fn functions(&self) -> &PJRT_Api {
-        &self.api.functions
+        self.table.functions()
     }
 
     /// For the macro `function!`.
     pub(super) fn missing(&self, function: &'static str) -> Error {
-        Error::MissingFunction { path: self.path.clone(), version: self.version, function }
+        Error::MissingFunction { path: self.path.clone(), version: self.version(), function }
     }
 }
 
@@ -356,28 +197,50 @@ impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Plugin")
             .field("path", &self.path)
-            .field("version", &self.version)
+            .field("version", &self.version())
             .finish_non_exhaustive()
     }
 }
 
-/// Copies a string of the plugin's; null gives an empty one.
-///
-/// # Safety
-/// `data` must be null or good for `size` bytes.
-pub(super) unsafe fn string(data: *const c_char, size: usize) -> String {
-    // SAFETY: the caller's promise.
-    String::from_utf8_lossy(unsafe { slice(data.cast::<u8>(), size) }).into_owned()
+/// Loads a shared library. It is never unloaded, even if it turns out not to be a plugin: its initialisers have run and
+/// may have started threads.
+fn load_library(path: &Path) -> Result<ManuallyDrop<Library>> {
+    // RTLD_LOCAL: each plugin contains its own LLVM and protobuf, whose symbols must not meet those of another plugin.
+    // SAFETY: loading runs the library's initialisers. By naming the file as a plugin, the caller vouches for them;
+    // nothing here can check them.
+    let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
+    library.map(ManuallyDrop::new).map_err(|error| {
+        let message = error.to_string();
+        // The loader starts with the path, which may be long, and the error shows it anyway.
+        let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message);
+        Error::NotLoadable { path: path.to_owned(), message: text::message(reason.as_bytes()) }
+    })
 }
 
-/// An array of the plugin's; null gives an empty one, as C does with no elements and Rust does not.
-///
-/// # Safety
-/// `data` must be null or good for `len` elements for as long as the result is used.
-pub(super) unsafe fn slice<'a, T>(data: *const T, len: usize) -> &'a [T] {
-    if data.is_null() || len == 0 {
-        return &[];
+/// Calls `GetPjrtApi`.
+fn call_entry_point(library: &Library, path: &Path) -> Result<NonNull<PJRT_Api>> {
+    let not_a_plugin = |reason: &str| Error::NotAPlugin { path: path.to_owned(), reason: reason.into() };
+    // SAFETY: PJRT defines the symbol of this name as a function without arguments that returns the table.
+    let table = unsafe {
+        let get_api = library
+            .get::<unsafe extern "C" fn() -> *const PJRT_Api>(b"GetPjrtApi\0")
+            .map_err(|_| not_a_plugin("it does not export GetPjrtApi"))?;
+        get_api()
+    };
+    NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))
+}
+
+/// The path of the library that contains `address`, if the dynamic loader knows one.
+pub(super) fn library_of(address: *const PJRT_Api) -> Option<PathBuf> {
+    use std::os::unix::ffi::OsStrExt as _;
+    // SAFETY: `Dl_info` holds pointers only, for which zero is valid.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    // SAFETY: dladdr accepts any address and writes to `info`.
+    let found = unsafe { libc::dladdr(address.cast(), &mut info) };
+    if found == 0 || info.dli_fname.is_null() {
+        return None;
     }
-    // SAFETY: the caller's promise.
-    unsafe { std::slice::from_raw_parts(data, len) }
+    // SAFETY: on success the name is a NUL-terminated string that lives as long as the library.
+    let name = unsafe { CStr::from_ptr(info.dli_fname) };
+    Path::new(std::ffi::OsStr::from_bytes(name.to_bytes())).canonicalize().ok()
 }

@@ -2,34 +2,36 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use pjrt_sys::*;
 
 use super::args::Args;
-use super::client::{program, Client};
+use super::client::Client;
+use super::compile_options::CompileOptions;
+use super::compiled_program::{program, CompiledProgram};
 use super::description::DeviceDescription;
-use super::executable::Description;
+use super::error::{Error, Result};
 use super::handle::Handle;
-use super::options::{read_named_values, CompileOptions, NamedValues, OptionValue};
-use super::plugin::{function, slice, string, Plugin};
-use super::{Error, Result};
+use super::named_values::{NamedValues, OptionValue};
+use super::plugin::{function, Plugin};
+use super::plugin_data::{name, slice};
 
 /// A description of a system of devices to compile for. Thread-safe.
 pub struct Topology {
     plugin: Arc<Plugin>,
     handle: Handle<PJRT_TopologyDescription>,
-    /// The client that owns the description, if one does; otherwise it is destroyed with this value.
+    /// The client that owns the description. If there is none, this value destroys the description.
     owner: Option<Arc<Client>>,
 }
 
 impl Plugin {
-    /// Describes a system by the plugin's name for it, such as `v5e:2x2` of libtpu. The devices need not exist.
-    pub fn topology(self: &Arc<Self>, name: &str, options: &[(String, OptionValue)]) -> Result<Topology> {
-        let values = NamedValues::new(options);
+    /// Describes a system by the plugin's name for it, such as `v5e:2x2` for libtpu. The devices need not exist.
+    pub fn topology(self: &Arc<Self>, topology: &str, options: &[(String, OptionValue)]) -> Result<Topology> {
+        let size = if options.is_empty() { None } else { self.named_value_size() };
+        let values = NamedValues::new(options, size);
         let mut args = Args::<PJRT_TopologyDescription_Create_Args>::new();
-        args.topology_name = name.as_ptr().cast();
-        args.topology_name_size = name.len();
+        args.topology_name = topology.as_ptr().cast();
+        args.topology_name_size = topology.len();
         args.create_options = values.as_ptr();
         args.num_options = values.len();
         // SAFETY: name and options outlive the call.
@@ -38,8 +40,8 @@ impl Plugin {
         Ok(Topology { plugin: self.clone(), handle, owner: None })
     }
 
-    /// Compiles for `topology` and returns the program as [`Client::deserialize`] takes it. `options` name devices of
-    /// the topology ([`Topology::devices`]).
+    /// Compiles for `topology` and returns the program in the form that [`Client::deserialize`] takes. `options` name
+    /// devices of the topology ([`Topology::devices`]). Does not log: the caller may hold a lock.
     pub fn compile_ahead(
         self: &Arc<Self>,
         topology: &Topology,
@@ -49,7 +51,6 @@ impl Plugin {
         if !Arc::ptr_eq(self, &topology.plugin) {
             return Err(Error::Argument("the topology belongs to another plugin".into()));
         }
-        let start = Instant::now();
         let options = options.encode()?;
         let mut program = program(mlir);
         let mut args = Args::<PJRT_Compile_Args>::new();
@@ -57,14 +58,13 @@ impl Plugin {
         args.program = program.as_mut_ptr();
         args.compile_options = options.as_ptr().cast();
         args.compile_options_size = options.len();
-        // SAFETY: the topology is alive; program and options outlive the call, which does not write to them. What
-        // comes back is ours to destroy.
-        let executable = unsafe {
+        // SAFETY: the topology is alive. Program and options outlive the call, which only reads them. The executable is
+        // new, and nothing else destroys it.
+        let compiled = unsafe {
             self.call(function!(self, PJRT_Compile)?, &mut args)?;
-            Description::from_output(self, args.executable, "PJRT_Compile")?
+            CompiledProgram::from_output(self, args.executable, "PJRT_Compile")?
         };
-        log::debug!("compiled {} bytes of MLIR ahead of time in {:?}", mlir.len(), start.elapsed());
-        executable.serialize()
+        compiled.serialize()
     }
 }
 
@@ -74,7 +74,7 @@ impl Client {
         let plugin = self.plugin();
         let mut args = Args::<PJRT_Client_TopologyDescription_Args>::new();
         args.client = self.as_raw();
-        // SAFETY: the client is alive, and the value returned keeps it so as long as it uses the description.
+        // SAFETY: the client is alive. The result holds the client as long as it uses the description.
         unsafe { plugin.call(function!(plugin, PJRT_Client_TopologyDescription)?, &mut args)? };
         let handle = Handle::from_output(args.topology, "PJRT_Client_TopologyDescription")?;
         Ok(Topology { plugin: plugin.clone(), handle, owner: Some(self.clone()) })
@@ -82,59 +82,45 @@ impl Client {
 }
 
 impl Topology {
-    /// The platform, such as `tpu`.
+    /// The name of the platform, such as `tpu`.
     pub fn platform_name(&self) -> Result<String> {
+        let function = function!(self.plugin, PJRT_TopologyDescription_PlatformName)?;
+        let function_name = function.name;
         let mut args = Args::<PJRT_TopologyDescription_PlatformName_Args>::new();
         args.topology = self.handle.as_ptr();
-        // SAFETY: the description is alive, and with it the string that is copied.
+        // SAFETY: the description is alive. The string lives as long as the description and is copied.
         unsafe {
-            self.plugin.call(function!(self.plugin, PJRT_TopologyDescription_PlatformName)?, &mut args)?;
-            Ok(string(args.platform_name, args.platform_name_size))
+            self.plugin.call(function, &mut args)?;
+            name(args.platform_name, args.platform_name_size, function_name)
         }
     }
 
-    /// The platform's version, in the plugin's own words.
+    /// The version of the platform, in a format of the plugin.
     pub fn platform_version(&self) -> Result<String> {
+        let function = function!(self.plugin, PJRT_TopologyDescription_PlatformVersion)?;
+        let function_name = function.name;
         let mut args = Args::<PJRT_TopologyDescription_PlatformVersion_Args>::new();
         args.topology = self.handle.as_ptr();
-        // SAFETY: the description is alive, and with it the string that is copied.
+        // SAFETY: the description is alive. The string lives as long as the description and is copied.
         unsafe {
-            self.plugin.call(function!(self.plugin, PJRT_TopologyDescription_PlatformVersion)?, &mut args)?;
-            Ok(string(args.platform_version, args.platform_version_size))
+            self.plugin.call(function, &mut args)?;
+            name(args.platform_version, args.platform_version_size, function_name)
         }
     }
 
-    /// Its devices.
+    /// The devices of the system.
     pub fn devices(&self) -> Result<Vec<DeviceDescription>> {
-        let name = "PJRT_TopologyDescription_GetDeviceDescriptions";
+        let function = function!(self.plugin, PJRT_TopologyDescription_GetDeviceDescriptions)?;
+        let name = function.name;
         let mut args = Args::<PJRT_TopologyDescription_GetDeviceDescriptions_Args>::new();
         args.topology = self.handle.as_ptr();
-        // SAFETY: the topology is alive, and with it the list and the descriptions in it.
+        // SAFETY: the topology is alive. The list and its descriptions live as long as the topology.
         unsafe {
-            self.plugin
-                .call(function!(self.plugin, PJRT_TopologyDescription_GetDeviceDescriptions)?, &mut args)?;
-            slice(args.descriptions, args.num_descriptions)
+            self.plugin.call(function, &mut args)?;
+            slice(args.descriptions, args.num_descriptions, name)?
                 .iter()
                 .map(|&device| DeviceDescription::read(&self.plugin, Handle::from_output(device, name)?))
                 .collect()
-        }
-    }
-
-    /// The plugin's own facts about the system, by name. Empty if it has none.
-    pub fn attributes(&self) -> Result<Vec<(String, OptionValue)>> {
-        let mut args = Args::<PJRT_TopologyDescription_Attributes_Args>::new();
-        args.topology = self.handle.as_ptr();
-        // SAFETY: the topology is alive, and with it the values that are copied.
-        unsafe {
-            let told = function!(self.plugin, PJRT_TopologyDescription_Attributes)
-                .and_then(|function| self.plugin.call(function, &mut args));
-            match told {
-                Err(error) if error.is_unimplemented() => Ok(Vec::new()),
-                other => {
-                    other?;
-                    read_named_values(args.attributes, args.num_attributes)
-                }
-            }
         }
     }
 }
@@ -146,7 +132,7 @@ impl Drop for Topology {
         }
         let mut args = Args::<PJRT_TopologyDescription_Destroy_Args>::new();
         args.topology = self.handle.as_ptr();
-        // SAFETY: this value owned the description and is gone after this.
+        // SAFETY: this value owns the description, and nothing uses it afterwards.
         unsafe {
             self.plugin.call_in_drop(function!(self.plugin, PJRT_TopologyDescription_Destroy), &mut args)
         }

@@ -1,40 +1,41 @@
-//! What libtpu wants of its host and its environment, which no other plugin asks for.
+//! What libtpu, the plugin for TPUs, requires of the host and the environment. No other plugin has such requirements.
 
 use std::fs;
 use std::path::Path;
 
-/// The variables that libtpu needs in the environment to compile ahead of time on a host without a TPU, or beside a
-/// process that uses one: it then asks no metadata server (which takes minutes to fail off Google's cloud), waits for no
-/// other worker, and takes no lock. They must be set before the plugin is loaded. This library never sets them: changing
-/// the environment of a process that has threads is undefined behaviour.
+/// The environment variables that libtpu needs to compile ahead of time on a host without a TPU, or beside a process
+/// that uses the TPU. With them libtpu queries no metadata server (which takes minutes to fail outside Google's
+/// cloud), waits for no other worker, and takes no lock. They must be set before the plugin is loaded. This library
+/// never sets them: changing the environment of a process with several threads is undefined behaviour.
 pub const LIBTPU_AHEAD_ENVIRONMENT: [(&str, &str); 3] =
     [("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")];
 
-/// Functions that libtpu exports beside `GetPjrtApi`, whatever its file is called.
+/// Functions that only libtpu exports, whatever its file is called.
 pub(super) const LIBTPU_SYMBOLS: [&[u8]; 2] = [b"GetLibtpuSdkApi\0", b"TfTpu_Initialize\0"];
 
-/// Whether this host shows a TPU: an accelerator node, or a PCI device of Google's that is neither disk nor network.
+/// Whether this host has a TPU: an accelerator device node, or a PCI device of Google that is neither a disk nor a
+/// network card.
 pub fn host_has_tpu() -> bool {
-    Path::new("/dev/accel0").exists() || pci_shows_tpu(Path::new("/sys/bus/pci/devices"))
+    Path::new("/dev/accel0").exists() || pci_has_tpu(Path::new("/sys/bus/pci/devices"))
 }
 
-fn pci_shows_tpu(devices: &Path) -> bool {
+fn pci_has_tpu(devices: &Path) -> bool {
     let is_tpu = |device: &Path| {
         let read = |name: &str| fs::read_to_string(device.join(name)).unwrap_or_default();
         let class = read("class");
-        // By class and not by device id: ids are new with each generation.
+        // By class, because each generation of TPUs has new device ids.
         read("vendor").trim() == "0x1ae0" && !class.starts_with("0x01") && !class.starts_with("0x02")
     };
     fs::read_dir(devices).is_ok_and(|entries| entries.flatten().any(|entry| is_tpu(&entry.path())))
 }
 
-/// Whether starting libtpu here would first take minutes to find out that there is no TPU.
+/// Whether libtpu's initialisation would take minutes to find that this host has no TPU.
 pub(super) fn would_ask_metadata_server() -> bool {
     let (variable, _) = LIBTPU_AHEAD_ENVIRONMENT[0];
     std::env::var_os(variable).is_none() && !host_has_tpu()
 }
 
-/// The variables as a shell takes them, for messages.
+/// The variables in shell syntax, for messages.
 pub(super) fn ahead_environment() -> String {
     let assignments = LIBTPU_AHEAD_ENVIRONMENT.map(|(name, value)| format!("{name}={value}"));
     assignments.join(" ")
@@ -45,21 +46,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn disks_and_network_cards_of_the_same_vendor_are_no_tpus() {
-        let folder = std::env::temp_dir().join(format!("nucleus-pci-{}", std::process::id()));
+    fn disks_and_network_cards_of_google_are_not_tpus() {
+        let directory = std::env::temp_dir().join(format!("nucleus-pci-{}", std::process::id()));
         let device = |name: &str, vendor: &str, class: &str| {
-            let device = folder.join(name);
+            let device = directory.join(name);
             fs::create_dir_all(&device).unwrap();
             fs::write(device.join("vendor"), format!("{vendor}\n")).unwrap();
             fs::write(device.join("class"), format!("{class}\n")).unwrap();
         };
-        assert!(!pci_shows_tpu(&folder));
+        assert!(!pci_has_tpu(&directory));
         device("0000:00:03.0", "0x1ae0", "0x020000");
         device("0000:00:04.0", "0x1ae0", "0x010802");
         device("0000:00:05.0", "0x10de", "0x120000");
-        assert!(!pci_shows_tpu(&folder));
+        assert!(!pci_has_tpu(&directory));
         device("0000:00:06.0", "0x1ae0", "0x120000");
-        assert!(pci_shows_tpu(&folder));
-        fs::remove_dir_all(&folder).unwrap();
+        assert!(pci_has_tpu(&directory));
+        fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -1,14 +1,18 @@
-//! What loading says of files that are no PJRT plugins, or none that can be used. The libraries are built here, from
-//! a few lines of C each.
+//! Loading files that are not usable PJRT plugins. Each test builds a small shared library from a few lines of C.
 
+use std::fs;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::mpsc::{channel, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
-use nucleus::pjrt::{ApiVersion, Client, Code, ErrorKind, Plugin};
+use nucleus::pjrt::{ApiVersion, Client, Code, ErrorKind, Plugin, Result};
 
-/// The head of `PJRT_Api`, and a table whose entries are numbered as in the header: 0 Error_Destroy, 1 Error_Message,
-/// 2 Error_GetCode, 3 Plugin_Initialize, 8 Event_Await, 10 Client_Create.
+/// The head of `PJRT_Api` and a table of functions. The table's entries are numbered as in the PJRT header:
+/// 0 Error_Destroy, 1 Error_Message, 2 Error_GetCode, 3 Plugin_Initialize, 8 Event_Await, 10 Client_Create.
 const HEADER: &str = r#"
 #include <stddef.h>
 #include <string.h>
@@ -26,24 +30,30 @@ static struct api api = {sizeof api, 0, sizeof(size_t) * 2 + sizeof(int) * 2, 0,
                          {destroy, message, code, fine, 0, 0, 0, 0, fine}};
 "#;
 
-/// Builds a shared library of that name.
+/// How long a test waits before it reports a hang.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn directory() -> &'static Path {
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+}
+
+/// Builds a shared library of the given name.
 fn build(name: &str, source: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let (c, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
-    std::fs::write(&c, format!("{HEADER}{source}")).unwrap();
+    let (c, library) = (directory().join(format!("{name}.c")), directory().join(format!("{name}.so")));
+    fs::write(&c, format!("{HEADER}{source}")).unwrap();
     let status = Command::new("cc").args(["-shared", "-fPIC", "-w", "-o"]).arg(&library).arg(&c).status();
     assert!(status.expect("cc runs").success(), "cc failed on {}", c.display());
     library
 }
 
-/// A library with the usual table, changed by the statements in `changes`.
+/// Builds a plugin with the usual table, changed by the C statements in `changes`.
 fn build_plugin(name: &str, functions: &str, changes: &str) -> PathBuf {
     build(name, &format!("{functions}\nvoid *GetPjrtApi(void) {{ {changes} return &api; }}"))
 }
 
-/// The message for a file that does not load.
+/// The error message for a file that does not load.
 fn refused(path: &Path, kind: ErrorKind) -> String {
-    let error = Plugin::load(path).unwrap_err();
+    let error = load_in_time(path).unwrap_err();
     assert_eq!(error.kind(), kind, "{error:?}");
     let message = error.to_string();
     println!("{message}");
@@ -51,28 +61,79 @@ fn refused(path: &Path, kind: ErrorKind) -> String {
     message
 }
 
+/// Loads a plugin, and panics if that hangs.
+fn load_in_time(path: &Path) -> Result<Arc<Plugin>> {
+    let (path, shown) = (path.to_owned(), path.to_owned());
+    in_time(&format!("loading {}", shown.display()), move || Plugin::load(&path))
+}
+
+/// Runs `work` on another thread, and panics if it hangs.
+fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = channel();
+    let worker = thread::spawn(move || sender.send(work()));
+    match receiver.recv_timeout(PATIENCE) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => panic!("{what} hangs"),
+        Err(RecvTimeoutError::Disconnected) => std::panic::resume_unwind(worker.join().unwrap_err()),
+    }
+}
+
 #[test]
 fn a_missing_file() {
     let message = refused(Path::new("/nonexistent/plugin.so"), ErrorKind::NotFound);
     assert!(message.contains("no PJRT plugin at /nonexistent/plugin.so: No such file"), "{message}");
-    let message = refused(Path::new(env!("CARGO_TARGET_TMPDIR")), ErrorKind::NotFound);
-    assert!(message.contains("folder"), "{message}");
 }
 
 #[test]
-fn a_file_that_is_no_library() {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("text.so");
-    std::fs::write(&path, "This is not the plugin you are looking for.").unwrap();
-    let message = refused(&path, ErrorKind::NotAPlugin);
-    assert!(message.contains("cannot load") && message.contains("file too short"), "{message}");
+fn a_path_that_is_not_a_regular_file() {
+    let message = refused(directory(), ErrorKind::NotFound);
+    assert!(message.contains("a directory"), "{message}");
 
-    std::fs::write(&path, "This is not a plugin. ".repeat(100)).unwrap();
-    let message = refused(&path, ErrorKind::NotAPlugin);
-    assert!(message.contains("invalid ELF header"), "{message}");
+    let fifo = directory().join("fifo.so");
+    let _ = fs::remove_file(&fifo);
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let message = refused(&fifo, ErrorKind::NotFound);
+    assert!(message.contains("a FIFO"), "{message}");
+
+    let socket = directory().join("socket.so");
+    let _ = fs::remove_file(&socket);
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let message = refused(&socket, ErrorKind::NotFound);
+    assert!(message.contains("a socket"), "{message}");
+
+    let message = refused(Path::new("/dev/zero"), ErrorKind::NotFound);
+    assert!(message.contains("a device"), "{message}");
 }
 
 #[test]
-fn a_library_that_lacks_something() {
+fn a_file_that_is_not_a_library() {
+    let path = directory().join("text.so");
+    for text in ["".to_owned(), "This is not a plugin.".to_owned(), "This is not a plugin. ".repeat(100)] {
+        fs::write(&path, text).unwrap();
+        let message = refused(&path, ErrorKind::NotAPlugin);
+        assert!(message.contains("cannot load") && message.contains("ELF"), "{message}");
+    }
+}
+
+/// The loader would map a file that was cut short and die of SIGBUS when it touches what is missing.
+#[test]
+fn a_plugin_file_that_was_cut_short() {
+    let path = build_plugin("whole", "static char much[50000] = {1};", "api.ext = much; api.ext = 0;");
+    let whole = fs::read(&path).unwrap();
+    for eighths in 0..=6 {
+        let cut = directory().join(format!("cut_{eighths}.so"));
+        fs::write(&cut, &whole[..64 + (whole.len() - 64) * eighths / 8]).unwrap();
+        let message = refused(&cut, ErrorKind::NotAPlugin);
+        assert!(message.contains("cut short") && message.contains("bytes"), "{message}");
+    }
+    // The section headers at the end of a file are not loaded.
+    let cut = directory().join("cut_sections.so");
+    fs::write(&cut, &whole[..whole.len() - 1]).unwrap();
+    Plugin::load(&cut).unwrap();
+}
+
+#[test]
+fn a_library_with_an_unresolved_symbol() {
     let path =
         build("unresolved", "extern int no_such_symbol(void); int call(void) { return no_such_symbol(); }");
     let message = refused(&path, ErrorKind::NotAPlugin);
@@ -86,7 +147,7 @@ fn a_library_without_the_entry_point() {
 }
 
 #[test]
-fn an_entry_point_that_returns_nothing_of_use() {
+fn an_entry_point_that_returns_no_table() {
     let message =
         refused(&build("null_table", "void *GetPjrtApi(void) { return 0; }"), ErrorKind::NotAPlugin);
     assert!(message.contains("GetPjrtApi returned null"), "{message}");
@@ -98,27 +159,24 @@ fn an_entry_point_that_returns_nothing_of_use() {
 fn a_plugin_that_is_too_old() {
     let path = build_plugin("too_old", "", "api.minor = 10; api.size = 200;");
     let message = refused(&path, ErrorKind::ApiVersion);
-    assert!(
-        message.contains("PJRT API 0.10, too old") && message.contains("needs 0.54 or newer"),
-        "{message}"
-    );
+    assert!(message.contains("PJRT API 0.10") && message.contains("0.54 or newer"), "{message}");
 }
 
 #[test]
 fn a_plugin_that_is_too_new() {
     let message =
         refused(&build_plugin("too_new", "", "api.major = 1; api.minor = 0;"), ErrorKind::ApiVersion);
-    assert!(message.contains("PJRT API 1.0, too new"), "{message}");
+    assert!(message.contains("PJRT API 1.0") && message.contains("major version 0"), "{message}");
 }
 
 #[test]
-fn a_newer_minor_with_a_longer_table_is_fine() {
+fn a_newer_minor_version_with_a_longer_table_loads() {
     let plugin = Plugin::load(&build_plugin("newer", "", "api.minor = 999;")).unwrap();
     assert_eq!(plugin.version(), ApiVersion { major: 0, minor: 999 });
 }
 
 #[test]
-fn a_table_without_functions_that_are_needed() {
+fn a_table_that_lacks_functions() {
     // The table ends in the middle of Event_Await.
     let ends = "api.size = offsetof(struct api, functions) + 8 * sizeof(void *) + 4;";
     let message = refused(&build_plugin("no_await", "", ends), ErrorKind::ApiVersion);
@@ -140,7 +198,7 @@ fn a_client_that_is_null() {
 }
 
 #[test]
-fn a_plugin_that_will_not_initialise_at_first() {
+fn a_failed_initialisation_is_tried_again() {
     let locked = r#"
         static int calls = 0;
         static void *locked(void *args) { return calls++ ? 0 : fail("libtpu multi-process lockfile", 10); }"#;
@@ -148,22 +206,26 @@ fn a_plugin_that_will_not_initialise_at_first() {
     let message = refused(&path, ErrorKind::Init);
     assert!(message.contains("libtpu multi-process lockfile (Aborted)"), "{message}");
     assert!(message.contains("ALLOW_MULTIPLE_LIBTPU_LOAD=1"), "{message}");
-    // The failure is not remembered: whoever held the lock may be gone.
     Plugin::load(&path).unwrap();
 }
 
 #[test]
-fn one_initialisation_whoever_asks_by_whatever_name() {
+fn threads_and_names_share_one_initialisation() {
     let once = r#"
+        #include <unistd.h>
         static int calls = 0;
-        static void *once(void *args) { return calls++ ? fail("again", 6) : 0; }"#;
+        static void *once(void *args) {
+            int earlier = __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
+            usleep(100000);
+            return earlier ? fail("again", 6) : 0;
+        }"#;
     let path = build_plugin("once", once, "api.functions[3] = once;");
     let link = path.with_file_name("once_link.so");
     let hard_link = path.with_file_name("once_hard_link.so");
-    let _ = (std::fs::remove_file(&link), std::fs::remove_file(&hard_link));
+    let _ = (fs::remove_file(&link), fs::remove_file(&hard_link));
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    std::fs::hard_link(&path, &hard_link).unwrap();
-    let plugins: Vec<Arc<Plugin>> = std::thread::scope(|scope| {
+    fs::hard_link(&path, &hard_link).unwrap();
+    let plugins: Vec<Arc<Plugin>> = thread::scope(|scope| {
         let threads: Vec<_> = [&path, &link, &hard_link, &path, &link, &hard_link]
             .map(|path| scope.spawn(|| Plugin::load(path).unwrap()))
             .into_iter()
@@ -173,11 +235,156 @@ fn one_initialisation_whoever_asks_by_whatever_name() {
     assert!(plugins.iter().all(|plugin| Arc::ptr_eq(plugin, &plugins[0])));
 }
 
+/// Threads that wait for an initialisation that fails get its error. None of them repeats it.
 #[test]
-fn unknown_codes_and_broken_text_survive() {
-    let odd = r#"static void *odd(void *args) { return fail("\xff\xfe odd", 77); }"#;
+fn threads_share_one_failed_initialisation() {
+    let fails = r#"
+        #include <unistd.h>
+        static int calls = 0;
+        static void *fails(void *args) {
+            static char text[] = "attempt 0";
+            text[8] = '1' + __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
+            usleep(2000000);
+            return fail(text, 13);
+        }"#;
+    let path = build_plugin("fails", fails, "api.functions[3] = fails;");
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let error = Plugin::load(&path).unwrap_err();
+                assert!(error.to_string().contains("attempt 1"), "{error}");
+            });
+        }
+    });
+}
+
+/// What the plugin `calling` does in its initialisation, and what came of it.
+static DURING_INITIALISATION: Mutex<Option<Vec<Result<Arc<Plugin>>>>> = Mutex::new(None);
+
+extern "C" fn load_plugins() {
+    let load = |name: &str| Plugin::load(&directory().join(name));
+    let outcomes = vec![load("calling.so"), load("called.so")];
+    *DURING_INITIALISATION.lock().unwrap() = Some(outcomes);
+}
+
+/// A plugin may run code that calls this library while it initialises. That code can load other plugins. It cannot load
+/// the plugin that initialises, and gets an error instead of a deadlock.
+#[test]
+fn an_initialisation_that_loads_plugins() {
+    let called = build_plugin("called", "", "");
+    let address = load_plugins as extern "C" fn() as usize;
+    let calling =
+        format!("static void *calling(void *args) {{ ((void (*)(void)){address}UL)(); return 0; }}");
+    let path = build_plugin("calling", &calling, "api.functions[3] = calling;");
+    let plugin = load_in_time(&path).unwrap();
+    let outcomes = DURING_INITIALISATION.lock().unwrap().take().unwrap();
+    let error = outcomes[0].as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Misbehaved);
+    assert!(error.to_string().contains("calling.so"), "{error}");
+    assert!(Arc::ptr_eq(outcomes[1].as_ref().unwrap(), &Plugin::load(&called).unwrap()));
+    assert!(Arc::ptr_eq(&plugin, &Plugin::load(&path).unwrap()));
+}
+
+/// A plugin that the caller loaded and initialised stays one plugin, and is not initialised again.
+#[test]
+fn a_borrowed_plugin_is_the_one_that_is_loaded_later() {
+    let twice = r#"static void *twice(void *args) { return fail("initialised twice", 9); }"#;
+    let path = build_plugin("borrowed", twice, "api.functions[3] = twice;");
+    // SAFETY: the library is the one built above and is never unloaded.
+    let (borrowed, again) = unsafe {
+        let library = std::mem::ManuallyDrop::new(libloading::Library::new(&path).unwrap());
+        let get_api =
+            library.get::<unsafe extern "C" fn() -> *const std::ffi::c_void>(b"GetPjrtApi").unwrap();
+        (Plugin::borrow(get_api().cast()).unwrap(), Plugin::borrow(get_api().cast()).unwrap())
+    };
+    assert!(Arc::ptr_eq(&borrowed, &again));
+    assert_eq!(borrowed.path(), path.canonicalize().unwrap());
+    assert_eq!(borrowed.fingerprint().unwrap_err().kind(), ErrorKind::NotFound);
+    let loaded = Plugin::load(&path).unwrap();
+    assert!(Arc::ptr_eq(&borrowed, &loaded));
+    assert!(borrowed.fingerprint().unwrap().contains(char::is_alphanumeric));
+}
+
+/// While one plugin initialises, others can be loaded.
+#[test]
+fn a_slow_initialisation_does_not_block_other_plugins() {
+    let gate = directory().join("gate");
+    let _ = fs::remove_file(&gate);
+    let slow = format!(
+        r#"
+        #include <unistd.h>
+        static void *slow(void *args) {{
+            for (int i = 0; i < 6000 && access("{}", F_OK); i++) usleep(10000);
+            return 0;
+        }}"#,
+        gate.display()
+    );
+    let slow = build_plugin("slow", &slow, "api.functions[3] = slow;");
+    let other = build_plugin("quick", "", "");
+    let loading = thread::spawn(move || Plugin::load(&slow).unwrap());
+    // Enough for the other thread to be inside the initialisation, most of the time.
+    thread::sleep(Duration::from_millis(300));
+    load_in_time(&other).unwrap();
+    assert!(!loading.is_finished());
+    fs::write(&gate, "").unwrap();
+    loading.join().unwrap();
+}
+
+#[test]
+fn unknown_codes_and_invalid_text() {
+    let odd = r#"static void *odd(void *args) { return fail("\xff\xfe \x1b[31modd\n\x7f", 77); }"#;
     let plugin = Plugin::load(&build_plugin("odd", odd, "api.functions[10] = odd;")).unwrap();
     let error = Client::create(plugin, &[]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Pjrt { code: Code::Other(77) });
-    assert!(error.to_string().contains(" odd (code 77)"), "{error}");
+    let message = error.to_string();
+    assert!(message.contains(r" \u{1b}[31modd\n\u{7f} (code 77)"), "{message}");
+    assert!(!message.contains(char::is_control), "{message:?}");
+}
+
+#[test]
+fn a_plugin_that_is_out_of_memory() {
+    let full = r#"static void *full(void *args) { return fail("no memory left", 8); }"#;
+    let plugin = Plugin::load(&build_plugin("full", full, "api.functions[10] = full;")).unwrap();
+    let error = Client::create(plugin, &[]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfMemory);
+    assert!(error.to_string().contains("no memory left (ResourceExhausted)"), "{error}");
+    let full = build_plugin("full_init", full, "api.functions[3] = full;");
+    refused(&full, ErrorKind::OutOfMemory);
+}
+
+/// Messages go into 508 bytes of `nuc_error`: neither a long path nor a long text may hide the reason.
+#[test]
+fn a_long_path_and_a_long_text_leave_room_for_the_reason() {
+    let mut long = directory().to_owned();
+    for _ in 0..10 {
+        long.push("d".repeat(200));
+    }
+    fs::create_dir_all(&long).unwrap();
+    let reason_is_near = |name: &str, kind: ErrorKind, reason: &str| {
+        let message = refused(&long.join(name), kind);
+        let place = message.find(reason).unwrap_or(usize::MAX);
+        assert!(place < 400 && message.len() < 700, "{reason} is at byte {place} of {message}");
+    };
+    reason_is_near("missing.so", ErrorKind::NotFound, "No such file");
+    fs::write(long.join("text.so"), "text").unwrap();
+    reason_is_near("text.so", ErrorKind::NotAPlugin, "ELF");
+    let unresolved = "extern int no_such(void); int call(void) { return no_such(); }";
+    for (library, kind, reason) in [
+        (build("far_unresolved", unresolved), ErrorKind::NotAPlugin, "no_such"),
+        (build("far_no_entry", "int answer = 42;"), ErrorKind::NotAPlugin, "does not export GetPjrtApi"),
+        (build_plugin("far_old", "", "api.minor = 10;"), ErrorKind::ApiVersion, "0.10"),
+        (build_plugin("far_new", "", "api.major = 7;"), ErrorKind::ApiVersion, "7.115"),
+        (build_plugin("far_short", "", "api.functions[8] = 0;"), ErrorKind::ApiVersion, "PJRT_Event_Await"),
+    ] {
+        let name = library.file_name().unwrap().to_str().unwrap();
+        fs::copy(&library, long.join(name)).unwrap();
+        reason_is_near(name, kind, reason);
+    }
+
+    let talks = r#"static char text[100000];
+        static void *talks(void *args) { memset(text, 'x', sizeof text - 1); return fail(text, 3); }"#;
+    let plugin = Plugin::load(&build_plugin("talks", talks, "api.functions[10] = talks;")).unwrap();
+    let message = Client::create(plugin, &[]).unwrap_err().to_string();
+    assert!(message.len() < 1500 && message.contains("InvalidArgument"), "{message}");
+    fs::remove_dir_all(directory().join("d".repeat(200))).unwrap();
 }

@@ -158,6 +158,10 @@ fn sources() -> BTreeMap<String, Source> {
             let tail: String =
                 code[at + 2..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let mut path = segments(&from);
+            // The beginning of a longer path names nothing by itself.
+            if code[at + 2 + tail.len()..].starts_with("::") {
+                continue;
+            }
             path.push(tail);
             if let Some(target) = absolute(&module, &path, &children) {
                 imports.insert(target);

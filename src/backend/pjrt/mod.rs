@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::kernels::{Spec, Target, Wanted};
 use crate::memory;
 use crate::outputs::{Outputs, RowOutcome};
-use crate::pjrt::{self, Buffer, Client, Code, Executable, Launch, OptionValue, Plugin};
+use crate::pjrt::{Buffer, Client, Executable, Launch, OptionValue, Plugin};
 use crate::plan::{self, CallShape, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
@@ -49,7 +49,6 @@ impl PjrtBackend {
         cache_capacity: NonZeroUsize,
     ) -> Result<Self, Error> {
         let client = Client::create(Plugin::load(plugin)?, client_options)?;
-        check_has_devices(&client)?;
         let Some(description) = client.devices().get(device).map(|device| device.description()) else {
             return Err(Error::argument(format!(
                 "device_index is {device}; the plugin has {} addressable device(s), counted from 0",
@@ -171,18 +170,6 @@ impl PjrtBackend {
                 description: device.debug_string().to_owned(),
             })
             .collect()
-    }
-}
-
-/// Fails with a device error if a client has no device.
-pub(crate) fn check_has_devices(client: &Client) -> Result<(), Error> {
-    match client.devices() {
-        [] => Err(Error::Pjrt(pjrt::Error::Pjrt {
-            function: "PJRT_Client_AddressableDevices",
-            code: Code::NotFound,
-            message: "the plugin found no device that this process can use".to_owned(),
-        })),
-        _ => Ok(()),
     }
 }
 

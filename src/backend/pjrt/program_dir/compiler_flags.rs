@@ -5,8 +5,8 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use super::trust::open_regular;
 use crate::error::Error;
+use crate::regular_file;
 
 /// Read by every XLA compiler. If the first character that is not a space is not `-`, the value is the name of a file of
 /// flags (`ParseFlagsFromEnvAndDieIfUnknown` in `xla/parse_flags_from_env.cc`).
@@ -44,7 +44,7 @@ fn read_file(path: &Path) -> Result<OsString, Error> {
     let failed = |problem: String| {
         Error::Io(format!("{XLA_FLAGS} names a file of compiler flags, {}: {problem}", path.display()))
     };
-    let (file, metadata) = open_regular(path).map_err(|error| failed(error.to_string()))?;
+    let (file, metadata) = regular_file::open(path).map_err(|error| failed(error.to_string()))?;
     if metadata.len() > LARGEST_FILE {
         return Err(failed(format!("it has {} bytes, more than {LARGEST_FILE}", metadata.len())));
     }

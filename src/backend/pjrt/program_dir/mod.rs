@@ -22,9 +22,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use self::format::{sha256, Header};
+use self::format::{sha256, Header, FORMAT};
 use crate::error::Error;
 use crate::kernels::{Spec, Target};
+use crate::regular_file;
 
 pub use self::format::{Metadata, Unusable};
 pub use self::system::System;
@@ -78,7 +79,7 @@ impl ProgramDir {
 
     /// The path of the file for a program, which need not exist.
     pub fn file(&self, spec: &Spec, text: &str) -> PathBuf {
-        self.path.join(format!("{}-{}.{EXTENSION}", spec.name(), self.system.key(text)))
+        self.path.join(format!("{}-{}.{EXTENSION}", spec.name(), self.system.key(FORMAT, text)))
     }
 
     /// The serialized executable of a program; `None` if the directory has no file for it.
@@ -165,7 +166,7 @@ impl ProgramDir {
 
 /// Opens a file of a program that is safe to use, and reads its header.
 fn open(path: &Path) -> Result<(File, Header), Unusable> {
-    let (mut file, metadata) = trust::open_regular(path)?;
+    let (mut file, metadata) = regular_file::open(path)?;
     if let Some(reason) = trust::distrust(&metadata) {
         return Err(Unusable::Untrusted(reason));
     }

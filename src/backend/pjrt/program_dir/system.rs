@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::compiler_flags;
-use super::format::FORMAT;
-use crate::backend::pjrt::check_has_devices;
 use crate::error::Error;
 use crate::kernels::Target;
 use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
@@ -45,7 +43,6 @@ pub struct System {
 impl System {
     /// The system of a client, as seen from one of its devices.
     pub fn of_client(client: &Arc<Client>, device: usize) -> Result<System, Error> {
-        check_has_devices(client)?;
         let devices = client.devices();
         let device = devices.get(device).ok_or_else(|| {
             Error::argument(format!(
@@ -131,8 +128,8 @@ impl System {
         Some(format!("another {name}: {}; here: {}", show(other), show(self)))
     }
 
-    /// The hash at the end of a file's name, for a program with this text.
-    pub(super) fn key(&self, text: &str) -> String {
+    /// The hash at the end of a file's name, for a program with this text in a file of this format version.
+    pub(super) fn key(&self, format: u32, text: &str) -> String {
         let System {
             platform,
             platform_version: _,
@@ -145,7 +142,7 @@ impl System {
             flags,
         } = self;
         let devices = (device_kind, device_cores, num_devices, extents, processor);
-        let parts = (FORMAT, platform, plugin, devices, flags);
+        let parts = (format, platform, plugin, devices, flags);
         let mut hash = Sha256::new();
         // JSON delimits its values, so different parts never give the same bytes.
         hash.update(serde_json::json!(parts).to_string());

@@ -5,10 +5,8 @@
 //! may be writable, because there only the owner of a file can replace it, and each file is checked as well.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata, OpenOptions};
-use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
 
 use crate::environment::{self, TRUST_PROGRAM_DIR_VARIABLE};
 
@@ -37,16 +35,6 @@ fn danger(owner: u32, mode: u32, is_dir: bool, user: u32) -> Option<String> {
     let is_protected = is_dir && mode & STICKY != 0;
     (mode & WRITABLE_BY_OTHERS != 0 && !is_protected)
         .then(|| format!("other users can write to it (mode {:03o})", mode & 0o7777))
-}
-
-/// Opens a regular file for reading. A FIFO, a device or a directory is an error; opening never waits.
-pub(super) fn open_regular(path: &Path) -> io::Result<(File, Metadata)> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    Ok((file, metadata))
 }
 
 #[cfg(test)]

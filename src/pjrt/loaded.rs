@@ -1,0 +1,183 @@
+//! The plugins that this process has loaded. Each library is initialised once, whichever threads ask for it and by
+//! whichever path.
+
+use std::collections::hash_map::{Entry, HashMap};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
+use std::time::Instant;
+
+use pjrt_sys::PJRT_Api;
+
+use super::error::{Error, Result};
+use super::plugin::{library_of, Plugin};
+use super::release::log_release_failures;
+use super::text::Shown;
+
+/// All plugins of this process. The lock protects only the maps: no plugin is loaded, initialised or waited for, and
+/// nothing is logged, while it is held.
+static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
+
+#[derive(Default)]
+struct Loaded {
+    /// By canonical path.
+    by_path: HashMap<PathBuf, Arc<Plugin>>,
+    /// By the address of the plugin's table, which identifies a library. A path does not: for a hard link to a loaded
+    /// file, and for a file that replaced a loaded one, the loader returns the library that is loaded already.
+    by_table: HashMap<usize, State>,
+}
+
+/// How far a library is.
+enum State {
+    /// One thread initialises it.
+    Initialising(Arc<Attempt>),
+    /// It is ready for use.
+    Ready(Arc<Plugin>),
+}
+
+fn lock() -> MutexGuard<'static, Loaded> {
+    LOADED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An initialisation in progress, for which other threads may wait.
+struct Attempt {
+    thread: ThreadId,
+    outcome: Mutex<Option<Result<Arc<Plugin>>>>,
+    ended: Condvar,
+}
+
+impl Attempt {
+    fn new() -> Attempt {
+        Attempt { thread: thread::current().id(), outcome: Mutex::new(None), ended: Condvar::new() }
+    }
+
+    /// Waits for the thread that initialises the plugin, and returns what it got.
+    fn wait(&self, path: &Path) -> Result<Arc<Plugin>> {
+        if self.thread == thread::current().id() {
+            return Err(Error::Misbehaved(format!(
+                "the plugin {} asks for itself while it initialises",
+                Shown(path)
+            )));
+        }
+        let outcome = self.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = self.ended.wait_while(outcome, |outcome| outcome.is_none());
+        let outcome = outcome.unwrap_or_else(PoisonError::into_inner);
+        outcome.clone().unwrap_or_else(|| Err(abandoned(path)))
+    }
+}
+
+/// The duty to end an attempt. If a panic unwinds through the initialisation, dropping this ends the attempt with an
+/// error, so that no thread waits for ever.
+struct Duty {
+    attempt: Arc<Attempt>,
+    table: usize,
+    path: PathBuf,
+}
+
+impl Duty {
+    /// Ends the attempt. A failure is not remembered: the next load tries again.
+    fn end(&self, outcome: Result<Arc<Plugin>>) {
+        let mut loaded = lock();
+        match &outcome {
+            Ok(plugin) => loaded.by_table.insert(self.table, State::Ready(plugin.clone())),
+            Err(_) => loaded.by_table.remove(&self.table),
+        };
+        drop(loaded);
+        *self.attempt.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        self.attempt.ended.notify_all();
+    }
+}
+
+impl Drop for Duty {
+    fn drop(&mut self) {
+        if self.attempt.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.end(Err(abandoned(&self.path)));
+        }
+    }
+}
+
+fn abandoned(path: &Path) -> Error {
+    Error::Misbehaved(format!("the initialisation of the plugin {} did not end", Shown(path)))
+}
+
+/// What a thread that asks for a library does.
+enum Turn {
+    Use(Arc<Plugin>),
+    Wait(Arc<Attempt>),
+    Initialise(Arc<Attempt>),
+}
+
+fn turn(table: usize) -> Turn {
+    match lock().by_table.entry(table) {
+        Entry::Occupied(entry) => match entry.get() {
+            State::Ready(plugin) => Turn::Use(plugin.clone()),
+            State::Initialising(attempt) => Turn::Wait(attempt.clone()),
+        },
+        Entry::Vacant(entry) => {
+            let attempt = Arc::new(Attempt::new());
+            entry.insert(State::Initialising(attempt.clone()));
+            Turn::Initialise(attempt)
+        }
+    }
+}
+
+/// Registers `plugin` after `initialize` succeeded on it, or returns the plugin of the same library that is registered
+/// already. Threads that ask for one library at the same time share one initialisation and its outcome. Also returns
+/// whether this call initialised the plugin.
+fn register(plugin: Plugin, initialize: impl FnOnce(&Plugin) -> Result<()>) -> Result<(Arc<Plugin>, bool)> {
+    let table = plugin.as_raw().addr();
+    let known = match turn(table) {
+        Turn::Use(known) => known,
+        Turn::Wait(attempt) => attempt.wait(plugin.path())?,
+        Turn::Initialise(attempt) => {
+            let duty = Duty { attempt, table, path: plugin.path().to_owned() };
+            let outcome = initialize(&plugin).map(|()| Arc::new(plugin));
+            duty.end(outcome.clone());
+            return Ok((outcome?, true));
+        }
+    };
+    if let Some(file) = plugin.into_file() {
+        known.set_file(file);
+    }
+    Ok((known, false))
+}
+
+impl Plugin {
+    /// Loads the plugin at `path`, checks its version and initialises it. A plugin that is loaded already is returned
+    /// as it is. Thread-safe: threads that load one plugin at the same time share one initialisation, and others do
+    /// not wait. A failure is not remembered: a later call tries again. Logs, while no lock is held.
+    pub fn load(path: &Path) -> Result<Arc<Plugin>> {
+        let start = Instant::now();
+        let not_found =
+            |error: std::io::Error| Error::NotFound { path: path.to_owned(), reason: error.to_string() };
+        let canonical = path.canonicalize().map_err(not_found)?;
+        if let Some(plugin) = lock().by_path.get(&canonical) {
+            return Ok(plugin.clone());
+        }
+        let (plugin, initialised_now) = register(Self::open(&canonical)?, Self::initialize)?;
+        lock().by_path.insert(canonical, plugin.clone());
+        log_release_failures();
+        if initialised_now {
+            let (path, version) = (Shown(plugin.path()), plugin.version());
+            log::debug!("loaded the PJRT plugin {path} (API {version}) in {:?}", start.elapsed());
+        }
+        Ok(plugin)
+    }
+
+    /// Wraps the table of a plugin that the caller loaded and initialised, for example because the caller owns a client
+    /// of it. The plugin is registered: loading the same library later, or borrowing it again, returns the same value.
+    /// A plugin that was loaded here is returned as it is.
+    ///
+    /// # Safety
+    /// `api` must be null or the table of an initialised plugin that stays loaded until the process ends.
+    pub unsafe fn borrow(api: *const PJRT_Api) -> Result<Arc<Plugin>> {
+        let table = NonNull::new(api.cast_mut())
+            .ok_or_else(|| Error::Argument("the caller's PJRT API table is null".into()))?;
+        let path = library_of(api).unwrap_or_else(|| PathBuf::from("(passed by the caller)"));
+        // SAFETY: the caller's promise.
+        let plugin = unsafe { Self::from_table(table, &path)? };
+        // The caller has initialised it.
+        Ok(register(plugin, |_| Ok(()))?.0)
+    }
+}

@@ -1,0 +1,29 @@
+//! Opening a plugin's file and checking it before the dynamic loader gets it.
+//!
+//! The loader opens whatever the path leads to, and so waits for ever on a FIFO. It maps files that were cut short, and
+//! the process dies of SIGBUS when the loader touches a missing page.
+
+use std::fs::File;
+use std::path::Path;
+
+use super::elf::Elf;
+use super::error::{Error, Result};
+use crate::regular_file;
+
+/// Opens the file at `path`, which must be a regular file and hold a complete ELF library.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let not_found = |reason: String| Error::NotFound { path: path.to_owned(), reason };
+    let not_loadable = |message: String| Error::NotLoadable { path: path.to_owned(), message };
+
+    let (file, metadata) = regular_file::open(path).map_err(|error| not_found(error.to_string()))?;
+    let size = metadata.len();
+    let elf = Elf::read(&mut &file).map_err(|error| not_found(error.to_string()))?;
+    let elf = elf.ok_or_else(|| not_loadable("it is not a 64-bit little-endian ELF file".to_owned()))?;
+    let least = elf.least_file_size();
+    if size < least {
+        return Err(not_loadable(format!(
+            "the file was cut short: it has {size} bytes, and its segments end at byte {least}"
+        )));
+    }
+    Ok(file)
+}

@@ -1,0 +1,102 @@
+//! Text from plugins, the loader and paths, made safe to print: control characters are escaped, invalid UTF-8 is
+//! replaced, and text that goes into an error is bounded.
+
+use std::fmt;
+use std::path::Path;
+
+/// How many bytes of a message an error quotes.
+const LONGEST_MESSAGE: usize = 1000;
+
+/// A longer path is shown without its middle: so many characters of its start and of its end stay.
+const PATH_START: usize = 40;
+const PATH_END: usize = 120;
+
+/// A name, version or description. Line breaks stay, because a platform's version may have several lines.
+pub(super) fn name(bytes: &[u8]) -> String {
+    escaped(&String::from_utf8_lossy(bytes), |character| character == '\n')
+}
+
+/// A message that an error quotes: one line, shortened if it is long.
+pub(super) fn message(bytes: &[u8]) -> String {
+    let quoted = String::from_utf8_lossy(&bytes[..prefix(bytes, LONGEST_MESSAGE)]);
+    let mut text = escaped(quoted.trim_end(), |_| false);
+    if bytes.len() > LONGEST_MESSAGE {
+        text.push_str(&format!("... [{} bytes in all]", bytes.len()));
+    }
+    text
+}
+
+/// The length of the longest prefix of at most `limit` bytes that does not cut a UTF-8 character in half.
+fn prefix(bytes: &[u8], limit: usize) -> usize {
+    if bytes.len() <= limit {
+        return bytes.len();
+    }
+    let starts_character = |&end: &usize| bytes[end] & 0xC0 != 0x80;
+    (limit.saturating_sub(3)..=limit).rev().find(starts_character).unwrap_or(limit)
+}
+
+fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        if disturbs_a_terminal(character) && !keep(character) {
+            out.extend(character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+/// Whether printing a character could do more than show it: control characters, and Unicode's line separators and
+/// changes of the writing direction.
+fn disturbs_a_terminal(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Shows a path in a message. A long path loses its middle, so that the reason behind it stays in view.
+pub(super) struct Shown<'a>(pub(super) &'a Path);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = escaped(&self.0.to_string_lossy(), |_| false);
+        let count = path.chars().count();
+        if count <= PATH_START + PATH_END {
+            return f.write_str(&path);
+        }
+        let byte_of = |place: usize| path.char_indices().nth(place).map_or(path.len(), |(byte, _)| byte);
+        write!(f, "{}[...]{}", &path[..byte_of(PATH_START)], &path[byte_of(count - PATH_END)..])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(name(b"TFRT\nBuilt \x1b[31mtoday\t\0"), "TFRT\nBuilt \\u{1b}[31mtoday\\t\\u{0}");
+        assert_eq!(message("a\r\nb\u{202e}c\u{2028}ä\n\n".as_bytes()), r"a\r\nb\u{202e}c\u{2028}ä");
+        assert_eq!(name(b"\xff ok"), "\u{fffd} ok");
+    }
+
+    #[test]
+    fn long_messages_are_cut_between_characters() {
+        let text = format!("{}äöü", "x".repeat(LONGEST_MESSAGE - 1));
+        let shown = message(text.as_bytes());
+        assert_eq!(shown, format!("{}... [{} bytes in all]", "x".repeat(LONGEST_MESSAGE - 1), text.len()));
+        // Bytes that are not UTF-8 at all.
+        assert!(message(&[0x80; 5000]).starts_with("\u{fffd}\u{fffd}"));
+        assert_eq!(message(&[b'y'; LONGEST_MESSAGE]), "y".repeat(LONGEST_MESSAGE));
+    }
+
+    #[test]
+    fn long_paths_lose_their_middle() {
+        let short = "/opt/plugins/plügin.so";
+        assert_eq!(Shown(Path::new(short)).to_string(), short);
+        let long = format!("/start/{}/plugin.so", "ü".repeat(300));
+        let shown = Shown(Path::new(&long)).to_string();
+        assert!(shown.starts_with("/start/üü") && shown.ends_with("üü/plugin.so"), "{shown}");
+        assert_eq!(shown.chars().count(), PATH_START + PATH_END + "[...]".len());
+        assert_eq!(Shown(Path::new("/a\nb")).to_string(), r"/a\nb");
+    }
+}

@@ -68,6 +68,8 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
         let name = format!("initialisation, {kind:?}");
         children::run_case(number, &name, || script.initialization(kind));
     }
+    // To repeat some cases: a part of their names.
+    let only = std::env::var("NUCLEUS_FAULTS_ONLY").ok();
     let places = script.places();
     let cases = chosen(&places, choice);
     children::tell_summary(&format!(
@@ -78,6 +80,9 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
     ));
     for (number, &(at, kind)) in cases.iter().enumerate().skip(from.saturating_sub(early.len())) {
         let name = format!("call {at}, {}, {kind:?}", places[at].name());
+        if only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
         children::run_case(early.len() + number, &name, || script.case(&places, at, kind));
     }
 }
@@ -144,7 +149,7 @@ impl Script {
     /// next sampler tries again.
     fn initialization(&self, kind: Kind) -> Vec<String> {
         self.prepare_directory();
-        self.proxy.arm(Some(Fault { kind, at: 0, function: -1 }));
+        self.proxy.arm(Some(Fault::at_function(kind, "PJRT_Plugin_Initialize")));
         let (outcome, handle) = self.setup().create();
         let mut findings: Vec<String> = judge(kind, &outcome).into_iter().collect();
         if handle.is_some() || self.proxy.fired() == 0 {
@@ -184,7 +189,7 @@ impl Script {
     fn case(&self, places: &[Place], at: usize, kind: Kind) -> Vec<String> {
         self.prepare_directory();
         let warnings = WARNINGS.load(Ordering::SeqCst);
-        self.proxy.arm(Some(Fault { kind, at: at as u64, function: -1 }));
+        self.proxy.arm(Some(Fault::at_call(kind, at)));
         let mut findings = self.play(&self.setup(), Some(kind));
         let name = places[at].name();
         if name.ends_with("_Destroy") && kind.is_error() && WARNINGS.load(Ordering::SeqCst) == warnings {
@@ -227,7 +232,7 @@ impl Script {
                 };
                 findings.extend(self.sample(&handle, &flawless));
                 if kind == Some(Kind::AllFail) {
-                    self.proxy.arm(Some(Fault { kind: Kind::AllFail, at: 0, function: -1 }));
+                    self.proxy.arm(Some(Fault::at_call(Kind::AllFail, 0)));
                 }
             }
             let destroyed = handle.destroy();

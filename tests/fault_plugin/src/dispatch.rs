@@ -10,9 +10,9 @@ use crate::errors;
 use crate::fault::Kind;
 use crate::functions::{index, name};
 use crate::ledger::Object;
-use crate::programs;
 use crate::real::{Entry, Real};
 use crate::state::{self, Call};
+use crate::store;
 
 /// The function of the proxy at position `16 * ROW + COLUMN` of the table.
 unsafe extern "C" fn trampoline<const ROW: usize, const COLUMN: usize>(args: *mut c_void) -> *mut PJRT_Error {
@@ -126,7 +126,13 @@ pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) ->
         state::with(|state| state.ledger.remove(subject(args)));
     }
     let error = match function {
-        index::PJRT_Client_Compile => programs::compile(real, args.cast()),
+        index::PJRT_Client_Create => store::create_client(real, args.cast()),
+        index::PJRT_Client_Compile => store::compile(real, args.cast()),
+        index::PJRT_Executable_DeserializeAndLoad => store::deserialize(real, args.cast()),
+        index::PJRT_Executable_Serialize => store::serialize_call(real, args.cast()),
+        index::PJRT_Client_Destroy | index::PJRT_LoadedExecutable_Destroy if store::keep(subject(args)) => {
+            null_mut()
+        }
         _ => real.call(function, args),
     };
     if error.is_null() {
@@ -179,7 +185,7 @@ unsafe fn note_outputs(real: &Real, function: usize, args: *mut c_void) {
 }
 
 unsafe fn note_loaded(real: &Real, loaded: *mut PJRT_LoadedExecutable) {
-    let outputs = programs::num_outputs(real, loaded).unwrap_or(0);
+    let outputs = store::num_outputs(real, loaded).unwrap_or(0);
     state::with(|state| state.ledger.add(loaded, Object::Loaded { outputs, told: outputs }));
 }
 

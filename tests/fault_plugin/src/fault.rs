@@ -1,6 +1,6 @@
 //! The faults that the proxy can inject.
 
-use crate::functions::index;
+use crate::functions::{self, index};
 
 /// A fault and the call at which it happens.
 #[repr(C)]
@@ -12,6 +12,19 @@ pub struct Fault {
     pub at: u64,
     /// The only function whose calls count, as its position in the function table, or a negative number for all.
     pub function: i32,
+}
+
+impl Fault {
+    /// A fault at the `at`-th call of all.
+    pub fn at_call(kind: Kind, at: usize) -> Fault {
+        Fault { kind, at: at as u64, function: -1 }
+    }
+
+    /// A fault at the first call of the function with this name.
+    pub fn at_function(kind: Kind, name: &str) -> Fault {
+        let function = functions::position(name).unwrap_or_else(|| panic!("no function is named {name}"));
+        Fault { kind, at: 0, function: function as i32 }
+    }
 }
 
 /// What the proxy does instead of the real call.

@@ -65,3 +65,8 @@ functions! {
 pub(crate) fn name(function: usize) -> &'static std::ffi::CStr {
     NAMES.iter().find(|(known, _)| *known == function).map_or(c"a newer function", |(_, name)| name)
 }
+
+/// The position of a function.
+pub(crate) fn position(name: &str) -> Option<usize> {
+    NAMES.iter().find(|(_, known)| known.to_bytes() == name.as_bytes()).map(|(function, _)| *function)
+}

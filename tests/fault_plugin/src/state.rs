@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fault::{Fault, Kind};
 use crate::ledger::Ledger;
+use crate::store::Recipe;
 
 /// One call, for the list of places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,11 @@ pub(crate) struct State {
     /// What the caller did that the API forbids.
     pub(crate) violations: Vec<String>,
     /// Serialized executables by program text and compile options.
-    pub(crate) programs: HashMap<Vec<u8>, Vec<u8>>,
+    pub(crate) compiled: HashMap<Vec<u8>, Vec<u8>>,
+    /// Destroyed objects that are kept for reuse.
+    pub(crate) stored: HashMap<Recipe, Vec<usize>>,
+    /// How live objects were made, if they can be reused.
+    pub(crate) recipes: HashMap<usize, Recipe>,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);

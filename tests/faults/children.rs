@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+use crate::selection;
 
 /// In front of each line of a child that is for the parent: the test harness and plugins print too.
 const MARK: &str = "\u{1}case ";
@@ -16,8 +18,6 @@ const MARK: &str = "\u{1}case ";
 /// Variables that tell a child what to do.
 const TASK: &str = "NUCLEUS_FAULTS_TASK";
 const FROM: &str = "NUCLEUS_FAULTS_FROM";
-const SEED: &str = "NUCLEUS_TEST_SEED";
-const FULL: &str = "NUCLEUS_TEST_FULL";
 
 /// A child that reports nothing for so long hangs. The longest step compiles one program.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -70,14 +70,10 @@ pub(crate) enum Choice {
 impl Choice {
     /// What the environment asks for; without `NUCLEUS_TEST_SEED`, the seed is the day.
     pub(crate) fn of_environment() -> Choice {
-        if std::env::var_os(FULL).is_some_and(|value| value == "1") {
-            return Choice::All;
+        match selection::full() {
+            true => Choice::All,
+            false => Choice::Part(selection::daily_seed()),
         }
-        let day = || {
-            let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            since.as_secs() / 86_400
-        };
-        Choice::Part(std::env::var(SEED).ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(day))
     }
 }
 
@@ -152,7 +148,7 @@ fn watch_child(task: Task, from: usize, report: &mut Report) -> Result<(), (usiz
     // A backtrace would push the message out of the last lines.
     command.env("RUST_BACKTRACE", "0").env(TASK, format!("{task:?}")).env(FROM, from.to_string());
     if let Choice::Part(seed) = Choice::of_environment() {
-        command.env(SEED, seed.to_string());
+        command.env(selection::SEED_VARIABLE, seed.to_string());
     }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

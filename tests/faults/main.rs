@@ -11,6 +11,9 @@ mod allocations;
 mod allocator;
 mod calls;
 mod children;
+#[path = "../common/selection.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod selection;
 mod sweep;
 
 #[global_allocator]

@@ -1,7 +1,7 @@
 //! Shared by the test programs: problems to sample, the comparison of every output array, and the choice of the cases
 //! that run.
 // Each test program compiles this file and uses only some of it.
-#![allow(dead_code, unreachable_pub, missing_docs)]
+#![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 pub mod probes;
 pub mod selection;

@@ -1,9 +1,9 @@
-//! Unsigned 64-bit numbers as two 32-bit registers: a TPU core has no wider integers.
+//! Unsigned 64-bit integers as pairs of 32-bit registers: a TPU core has no wider integers.
 
-use super::{Kernel, Source, Value};
+use super::{Kernel, Value};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// A 64-bit number.
+/// An unsigned 64-bit integer.
 #[derive(Clone, Copy, Debug)]
 pub struct Wide {
     /// Bits 0 to 31.
@@ -12,15 +12,13 @@ pub struct Wide {
     pub high: Value,
 }
 
+/// The bits of a constant.
 fn literal(value: Value) -> Option<u32> {
-    match value.source {
-        Source::Literal(bits) => Some(bits),
-        Source::Id(_) => None,
-    }
+    value.literal().map(|bits| bits as u32)
 }
 
 impl Wide {
-    /// Whether the upper half is zero by construction.
+    /// Whether the upper half is the constant 0.
     pub fn is_short(self) -> bool {
         literal(self.high) == Some(0)
     }
@@ -29,7 +27,7 @@ impl Wide {
 impl Kernel {
     /// `a < b`, unsigned.
     pub fn below(&self, a: Value, b: Value) -> Value {
-        // The sign bit turned over makes a signed comparison of it.
+        // Inverting the sign bits turns an unsigned comparison into a signed one, which the hardware has.
         let flip = |v| match literal(v) {
             Some(bits) => self.i32((bits ^ 0x8000_0000) as i32),
             None => self.xor(v, self.i32(i32::MIN)),
@@ -37,12 +35,12 @@ impl Kernel {
         self.lt(flip(a), flip(b))
     }
 
-    /// 0 or 1.
+    /// A mask as 0 and 1.
     fn bit(&self, mask: Value) -> Value {
         self.choose(mask, self.i32(1), self.i32(0))
     }
 
-    /// `a + b` that ignores what is zero by construction.
+    /// `a + b`, without an operation where one of them is the constant 0.
     fn sum(&self, a: Value, b: Value) -> Value {
         match (literal(a), literal(b)) {
             (Some(0), _) => b,
@@ -51,6 +49,7 @@ impl Kernel {
         }
     }
 
+    /// `a * b`, without an operation where one of them is the constant 0.
     fn product(&self, a: Value, b: Value) -> Value {
         match (literal(a), literal(b)) {
             (Some(0), _) | (_, Some(0)) => self.i32(0),
@@ -65,7 +64,7 @@ impl Kernel {
         Wide { low: self.sub(a.low, b.low), high }
     }
 
-    /// All 64 bits of a product of 32-bit numbers.
+    /// The product of two unsigned 32-bit integers, in 64 bits.
     pub fn product_of_words(&self, a: Value, b: Value) -> Wide {
         let halves = |v| (self.and(v, self.i32(0xffff)), self.shift_right_zero(v, self.i32(16)));
         let ((a0, a1), (b0, b1)) = (halves(a), halves(b));
@@ -75,9 +74,9 @@ impl Kernel {
         self.wadd(self.wadd(Wide { low: p00, high: p11 }, shifted(p01)), shifted(p10))
     }
 
-    /// Near `a` as a float, within a few parts in 2²³.
+    /// `a` as a float, with a relative error of a few parts in 2²³.
     pub fn near(&self, a: Wide) -> Value {
-        // Pieces that convert exactly. How their sum rounds does not matter: it is a guess that integers correct.
+        // Pieces of 16 bits convert exactly. Rounding of their sum does not matter: callers correct it with integers.
         let piece = |word: Value, shift: i32, mask: i32, exponent: i32| {
             let bits = self.and(self.shift_right_zero(word, self.i32(shift)), self.i32(mask));
             self.fmul(self.to_float(bits), self.f32(2.0f32.powi(exponent)))
@@ -127,12 +126,12 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶: what dividing sixteen bits at a time asks for.
+    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶, as in a long division by digits of 16 bits.
     ///
-    /// Guesses the quotient in floats, within one of the true one, and puts the remainder right in integers.
+    /// Estimates the quotient in floats, with an error of at most one, and corrects the remainder in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
         let reciprocal = self.divide(self.f32(1.0), self.near(b));
-        let quotient = self.truncate(self.fmul(self.near(a), reciprocal));
+        let quotient = self.trunc(self.fmul(self.near(a), reciprocal));
         let product = self.wmul(self.widen(quotient), b);
         let rest = self.wsub(a, product);
         let over = self.wadd(rest, b);
@@ -141,13 +140,13 @@ impl WideArith for &Kernel {
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)
     }
 
-    /// `b` is below 2³¹ if it is short.
+    /// `b` must be below 2³¹ if it is short.
     fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
         if !b.is_short() {
             return self.wrem(self.wor(self.wshl(a, 16), digit), b);
         }
-        // A guess of the quotient that is never too large, and less than one too small: so the remainder is not
-        // negative, and fits a word. Eight such steps wait for one another: each is as short as can be.
+        // The estimate of the quotient is never too large, and it is too small by less than one. So the remainder is
+        // not negative and fits 32 bits. A draw is a chain of eight dependent steps, so each must be short.
         let less = 1.0 - 1.0 / (1 << 20) as f32;
         let reciprocal = self.divide(self.f32(less), self.to_float(b.low));
         let scaled = self.fmul(reciprocal, self.f32(65536.0));
@@ -155,7 +154,7 @@ impl WideArith for &Kernel {
             Some(0) => self.f32(0.0),
             _ => self.fmul(self.to_float(a.low), scaled),
         };
-        let quotient = self.truncate(self.fadd(rest, self.fmul(self.to_float(digit.low), reciprocal)));
+        let quotient = self.trunc(self.fadd(rest, self.fmul(self.to_float(digit.low), reciprocal)));
         let dividend = self.or(self.shl(a.low, 16), digit.low);
         let rest = self.sub(dividend, self.mul(quotient, b.low));
         let under = self.below(rest, b.low);
@@ -190,7 +189,7 @@ impl WideArith for &Kernel {
         let far = self.not(self.lt(by, self.i32(32)));
         let within = self.and(by, self.i32(31));
         let high = self.shift_right_zero(a.high, within);
-        // In two steps, so that none is by 32.
+        // In two steps, because a shift by 32 is undefined.
         let carried = self.shl(self.shift_left(a.high, self.sub(self.i32(31), within)), 1);
         let low = self.or(self.shift_right_zero(a.low, within), carried);
         Wide { low: self.choose(far, high, low), high: self.choose(far, self.i32(0), high) }
@@ -223,7 +222,7 @@ impl WideArith for &Kernel {
     }
 
     fn wselect(self, mask: Value, if_true: Wide, if_false: Wide) -> Wide {
-        // What is short must stay so: much is cheaper then.
+        // A short result stays short, which makes later operations cheaper.
         let choose = |a, b| match (literal(a), literal(b)) {
             (Some(x), Some(y)) if x == y => a,
             _ => self.choose(mask, a, b),

@@ -1,0 +1,232 @@
+//! [`Arith`] for every dialect: operations on elements, over a table of the dialect's names.
+
+use super::builder::Builder;
+use super::ir::{Attributes, Value};
+use super::types::{Elem, Type};
+use crate::semantics::arith::Arith;
+
+/// Operations on two values of one type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Binary {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Rem,
+    And,
+    Or,
+    Xor,
+    ShiftLeft,
+    /// Fills with the sign.
+    ShiftRightSigned,
+    /// Fills with zeros.
+    ShiftRightZero,
+    Min,
+    Max,
+}
+
+/// Comparisons. Those of floats are false where either operand is NaN, except `Ne`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Predicate {
+    Eq,
+    Ne,
+    Lt,
+    Le,
+    Gt,
+    Ge,
+}
+
+/// The operations on elements that a dialect has, and the builder that they are added to.
+///
+/// Implementors get [`Arith`]. An operation on values of different ranks repeats the value of lower rank.
+pub trait Elementwise {
+    /// The operation that chooses by a mask.
+    const SELECT: &'static str;
+    /// Whether the mask of a choice between arrays can be a scalar.
+    const SCALAR_MASKS: bool;
+    /// The operation that keeps the bits of an element and changes its type.
+    const BITCAST: &'static str;
+
+    /// The builder.
+    fn builder(&self) -> &Builder;
+    /// The type of a constant before it takes the shape of another operand.
+    fn scalar(elem: Elem) -> Type;
+    /// The name of an operation on elements of a type.
+    fn binary_name(operation: Binary, elem: Elem) -> &'static str;
+    /// The name and the attributes of a comparison of elements of a type.
+    fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes);
+    /// The name of the operation that converts elements by value.
+    fn conversion(from: Elem, to: Elem) -> &'static str;
+    /// Adds the operation that repeats `value`, an SSA value, to make it of type `ty`.
+    fn repeat(&self, value: Value, ty: Type) -> Value;
+
+    /// [`Arith::factor`].
+    fn factor_of_products(&self, value: f32) -> Value {
+        self.float_constant(value)
+    }
+
+    /// [`Arith::at_most`].
+    fn limited(&self, a: Value, limit: f32) -> Value {
+        let limit = self.float_constant(limit);
+        self.choice(self.comparing(Predicate::Lt, a, limit), a, limit)
+    }
+
+    /// [`Arith::trunc`].
+    fn truncated(&self, a: Value) -> Value {
+        self.converted(a, Elem::I32)
+    }
+
+    /// [`Arith::le`].
+    fn at_most_equal(&self, a: Value, b: Value) -> Value {
+        self.comparing(Predicate::Le, a, b)
+    }
+
+    /// [`Arith::not`].
+    fn negated(&self, mask: Value) -> Value {
+        self.binary(Binary::Xor, mask, Value::constant(Self::scalar(Elem::I1), 1))
+    }
+
+    /// The constant of 32 bits, a scalar until it meets an operand of another shape.
+    fn int_constant(&self, value: i32) -> Value {
+        Value::constant(Self::scalar(Elem::I32), u64::from(value as u32))
+    }
+
+    /// The constant, a scalar until it meets an operand of another shape.
+    fn float_constant(&self, value: f32) -> Value {
+        Value::constant(Self::scalar(Elem::F32), u64::from(value.to_bits()))
+    }
+
+    /// `value` repeated to the shape of `shape`.
+    fn spread(&self, value: Value, shape: Type) -> Value {
+        let ty = value.ty().with_shape_of(shape);
+        match value.literal() {
+            _ if value.ty() == ty => value,
+            Some(bits) => Value::constant(ty, bits),
+            None => self.repeat(value, ty),
+        }
+    }
+
+    /// An operation on two values.
+    fn binary(&self, operation: Binary, a: Value, b: Value) -> Value {
+        let shape = wider(a.ty(), b.ty());
+        let operands = [self.spread(a, shape), self.spread(b, shape)];
+        let name = Self::binary_name(operation, a.ty().elem());
+        self.builder().op(name).operands(operands).result(operands[0].ty())
+    }
+
+    /// A comparison of two values.
+    fn comparing(&self, predicate: Predicate, a: Value, b: Value) -> Value {
+        let shape = wider(a.ty(), b.ty());
+        let operands = [self.spread(a, shape), self.spread(b, shape)];
+        let (name, attributes) = Self::comparison(predicate, a.ty().elem());
+        let result = shape.with_elem(Elem::I1);
+        self.builder().op(name).operands(operands).attributes(attributes).result(result)
+    }
+
+    /// `if_true` where the mask holds, else `if_false`; of any type.
+    fn choice(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
+        let shape = wider(wider(if_true.ty(), if_false.ty()), mask.ty());
+        let (if_true, if_false) = (self.spread(if_true, shape), self.spread(if_false, shape));
+        let mask = if Self::SCALAR_MASKS { mask } else { self.spread(mask, shape) };
+        self.builder().op(Self::SELECT).operands([mask, if_true, if_false]).result(if_true.ty())
+    }
+
+    /// Elements converted by value.
+    fn converted(&self, a: Value, to: Elem) -> Value {
+        self.builder().op(Self::conversion(a.ty().elem(), to)).operands([a]).result(a.ty().with_elem(to))
+    }
+
+    /// The same bits as another type of the same width.
+    fn bits_as(&self, a: Value, to: Elem) -> Value {
+        self.builder().op(Self::BITCAST).operands([a]).result(a.ty().with_elem(to))
+    }
+}
+
+/// The type of higher rank; the first if they are equal.
+fn wider(a: Type, b: Type) -> Type {
+    if b.dims().len() > a.dims().len() {
+        b
+    } else {
+        a
+    }
+}
+
+macro_rules! binary {
+    ($($name:ident = $operation:ident;)*) => {
+        $(fn $name(self, a: Value, b: Value) -> Value { self.binary(Binary::$operation, a, b) })*
+    };
+}
+
+impl<D: Elementwise> Arith for &D {
+    type Int = Value;
+    type Float = Value;
+    type Mask = Value;
+
+    fn int(self, value: i32) -> Value {
+        self.int_constant(value)
+    }
+    fn float(self, value: f32) -> Value {
+        self.float_constant(value)
+    }
+    fn factor(self, value: f32) -> Value {
+        self.factor_of_products(value)
+    }
+
+    binary! {
+        add = Add;
+        sub = Sub;
+        and = And;
+        or = Or;
+        xor = Xor;
+        fsub = Sub;
+        fmul = Mul;
+        both = And;
+        either = Or;
+        max = Max;
+    }
+
+    fn shl(self, a: Value, by: u32) -> Value {
+        self.binary(Binary::ShiftLeft, a, self.int_constant(by as i32))
+    }
+    fn shr(self, a: Value, by: u32) -> Value {
+        self.binary(Binary::ShiftRightSigned, a, self.int_constant(by as i32))
+    }
+    fn at_most(self, a: Value, limit: f32) -> Value {
+        self.limited(a, limit)
+    }
+    fn trunc(self, a: Value) -> Value {
+        self.truncated(a)
+    }
+    fn to_float(self, a: Value) -> Value {
+        self.converted(a, Elem::F32)
+    }
+    fn to_bits(self, a: Value) -> Value {
+        self.bits_as(a, Elem::I32)
+    }
+    fn from_bits(self, a: Value) -> Value {
+        self.bits_as(a, Elem::F32)
+    }
+    fn lt(self, a: Value, b: Value) -> Value {
+        self.comparing(Predicate::Lt, a, b)
+    }
+    fn le(self, a: Value, b: Value) -> Value {
+        self.at_most_equal(a, b)
+    }
+    fn eq(self, a: Value, b: Value) -> Value {
+        self.comparing(Predicate::Eq, a, b)
+    }
+    fn flt(self, a: Value, b: Value) -> Value {
+        self.comparing(Predicate::Lt, a, b)
+    }
+    fn not(self, a: Value) -> Value {
+        self.negated(a)
+    }
+    fn select(self, mask: Value, if_true: Value, if_false: Value) -> Value {
+        self.choice(mask, if_true, if_false)
+    }
+    fn fselect(self, mask: Value, if_true: Value, if_false: Value) -> Value {
+        self.choice(mask, if_true, if_false)
+    }
+}

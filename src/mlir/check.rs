@@ -1,0 +1,268 @@
+//! Rules for the types of operations that several dialects share.
+//!
+//! A rule returns the reason why it refuses an operation; the builder adds the operation's name and types.
+
+use super::ir::{types_of, Attribute, Operation, Region};
+use super::types::{Elem, Type};
+
+/// Whether the types of an operation are right; the reason if not.
+pub type Checked = Result<(), &'static str>;
+
+/// Element types that a rule accepts.
+pub type Accepts = fn(Elem) -> bool;
+
+/// Integers, floats and masks.
+pub fn any_element(elem: Elem) -> bool {
+    elem.bits().is_some()
+}
+
+/// Integers and masks.
+pub fn integer_or_mask(elem: Elem) -> bool {
+    elem.is_integer() || elem.is_mask()
+}
+
+/// Integers and floats.
+pub fn number(elem: Elem) -> bool {
+    elem.is_integer() || elem.is_float()
+}
+
+/// Refuses with `reason` unless `ok`.
+pub fn ensure(ok: bool, reason: &'static str) -> Checked {
+    ok.then_some(()).ok_or(reason)
+}
+
+/// The types of the operands, of which there must be `N`.
+pub fn operands<const N: usize>(op: &Operation) -> Result<[Type; N], &'static str> {
+    let types: Vec<Type> = op.operand_types().collect();
+    types.try_into().map_err(|_| "the number of operands is wrong")
+}
+
+/// The type of the only result.
+pub fn result(op: &Operation) -> Result<Type, &'static str> {
+    match op.results.as_slice() {
+        [result] => Ok(result.ty()),
+        _ => Err("there must be one result"),
+    }
+}
+
+/// Refuses results.
+pub fn no_result(op: &Operation) -> Checked {
+    ensure(op.results.is_empty(), "there must be no result")
+}
+
+/// `N` operands and the result have the same type.
+pub fn elementwise<const N: usize>(op: &Operation, accepts: Accepts) -> Checked {
+    let (operands, result) = (operands::<N>(op)?, result(op)?);
+    ensure(accepts(result.elem()), "the element type is wrong")?;
+    ensure(operands.iter().all(|&ty| ty == result), "operands and result must have the same type")
+}
+
+/// Two operands of the same type; the result is a mask of their shape.
+pub fn comparison(op: &Operation, accepts: Accepts) -> Checked {
+    let ([a, b], result) = (operands(op)?, result(op)?);
+    ensure(a == b, "operands must have the same type")?;
+    ensure(accepts(a.elem()), "the element type is wrong")?;
+    ensure(result == a.with_elem(Elem::I1), "the result must be a mask of the operands' shape")
+}
+
+/// A mask and two operands of the result's type. The mask has their shape, or is a scalar if the dialect allows that.
+pub fn select(op: &Operation, scalar_masks: bool) -> Checked {
+    let ([mask, a, b], result) = (operands(op)?, result(op)?);
+    let scalar = scalar_masks && mask == Type::scalar(Elem::I1);
+    ensure(scalar || mask == result.with_elem(Elem::I1), "the mask must be an i1 of the result's shape")?;
+    ensure(a == result && b == result, "both choices must have the result's type")
+}
+
+/// A conversion between element types.
+pub fn cast(op: &Operation, from: Accepts, to: Accepts) -> Checked {
+    let ([operand], result) = (operands(op)?, result(op)?);
+    ensure(operand.same_shape(result), "operand and result must have the same shape")?;
+    ensure(from(operand.elem()), "the operand's element type is wrong")?;
+    ensure(to(result.elem()), "the result's element type is wrong")
+}
+
+/// The same bits as another element type.
+pub fn bitcast(op: &Operation) -> Checked {
+    cast(op, number, number)?;
+    let ([operand], result) = (operands(op)?, result(op)?);
+    ensure(operand.elem().bits() == result.elem().bits(), "element types must have the same width")
+}
+
+/// A constant of the result's type.
+pub fn constant(op: &Operation) -> Checked {
+    let [] = operands(op)?;
+    let Some(Attribute::Constant(value)) = op.attribute("value") else { return Err("there is no value") };
+    ensure(value.ty == result(op)?, "value and result must have the same type")
+}
+
+/// A copy with the same number of elements in another shape.
+pub fn reshape(op: &Operation) -> Checked {
+    let ([from], to) = (operands(op)?, result(op)?);
+    ensure(from.container() == to.container(), "operand and result must be held alike")?;
+    ensure(from.elem() == to.elem(), "operand and result must have the same element type")?;
+    ensure(from.elements() == to.elements(), "operand and result must have as many elements")
+}
+
+/// A dimension of `ty` that an attribute names.
+pub fn dimension(op: &Operation, attribute: &str, ty: Type) -> Result<usize, &'static str> {
+    let dim = op.integer(attribute).and_then(|dim| usize::try_from(dim).ok());
+    dim.filter(|&dim| dim < ty.dims().len()).ok_or("the dimension does not exist")
+}
+
+/// `ty` without the dimensions `reduced`, which must exist.
+pub fn without_dimensions(ty: Type, reduced: &[i64]) -> Result<Type, &'static str> {
+    let rank = ty.dims().len() as i64;
+    ensure(reduced.iter().all(|dim| (0..rank).contains(dim)), "a reduced dimension does not exist")?;
+    let kept = (0..rank).filter(|dim| !reduced.contains(dim)).map(|dim| ty.dims()[dim as usize]);
+    Ok(ty.with_dims(&kept.collect::<Vec<_>>()))
+}
+
+/// The regions, of which there must be `N`.
+pub fn regions<const N: usize>(op: &Operation) -> Result<&[Region; N], &'static str> {
+    op.regions.as_slice().try_into().map_err(|_| "the number of regions is wrong")
+}
+
+/// The region takes arguments of the types `arguments` and yields values of the types `yielded`.
+pub fn region(region: &Region, arguments: &[Type], yielded: &[Type]) -> Checked {
+    let given: Vec<Type> = types_of(&region.arguments).collect();
+    ensure(given == arguments, "a region's arguments have the wrong types")?;
+    ensure(region.yielded() == yielded, "a region yields the wrong types")
+}
+
+/// A loop while a condition holds: every state has the same types, and the condition is of type `condition`.
+pub fn while_loop(op: &Operation, condition: Type, condition_passes_state: bool) -> Checked {
+    let [before, after] = regions(op)?;
+    let state: Vec<Type> = op.operand_types().collect();
+    let passed = if condition_passes_state { state.as_slice() } else { &[] };
+    region(before, &state, &[&[condition], passed].concat())?;
+    region(after, &state, &state)?;
+    ensure(op.result_types().eq(state), "results must have the types of the state")
+}
+
+/// The type is a bare element that `accepts` accepts.
+pub fn scalar(ty: Type, accepts: Accepts) -> Checked {
+    ensure(ty == Type::scalar(ty.elem()) && accepts(ty.elem()), "an operand must be another scalar")
+}
+
+/// Tests of a dialect's rules: operations that are right, and the same with one type wrong.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::super::ir::{Attributes, Node, Value};
+    use super::super::types::{Container, Space};
+    use super::*;
+
+    fn values(types: &[Type]) -> Vec<Value> {
+        types.iter().map(|&ty| Value::constant(ty, 0)).collect()
+    }
+
+    /// An operation without regions.
+    pub(crate) fn op(
+        name: &'static str,
+        operands: &[Type],
+        results: &[Type],
+        attributes: Attributes,
+    ) -> Operation {
+        let (operands, results) = (values(operands), values(results));
+        Operation { name, operands, results, attributes, regions: Vec::new(), label: None }
+    }
+
+    /// A region that is nothing but its terminator.
+    pub(crate) fn region_of(arguments: &[Type], terminator: &'static str, yielded: &[Type]) -> Region {
+        let end = op(terminator, yielded, &[], Attributes::new());
+        Region { arguments: values(arguments), body: vec![Node::Operation(end)] }
+    }
+
+    /// What is changed in an operation that is right.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub(crate) enum Change {
+        Element,
+        Shape,
+        Memory,
+        Count,
+    }
+
+    fn changed(change: Change, ty: Type) -> Option<Type> {
+        match change {
+            Change::Element => {
+                let elem = if ty.elem() == Elem::F32 { Elem::I32 } else { Elem::F32 };
+                Some(ty.with_elem(elem))
+            }
+            Change::Shape => Some(ty.with_dims(&[ty.dims(), &[3]].concat())),
+            Change::Memory => match ty.container() {
+                Container::Memref(space) => {
+                    let other = if space == Space::Vmem { Space::Smem } else { Space::Vmem };
+                    Some(Type::memref(ty.elem(), ty.dims(), other))
+                }
+                _ => None,
+            },
+            Change::Count => None,
+        }
+    }
+
+    /// Every list of values that differs from `list` by one change.
+    fn changed_lists(change: Change, list: &[Value]) -> Vec<Vec<Value>> {
+        if change == Change::Count {
+            let longer = [list, &values(&[Type::scalar(Elem::I1)])].concat();
+            let shorter = list.split_last().map(|(_, shorter)| shorter.to_vec());
+            return std::iter::once(longer).chain(shorter).collect();
+        }
+        let with = |i: usize| {
+            let mut list = list.to_vec();
+            list[i] = Value::constant(changed(change, list[i].ty())?, 0);
+            Some(list)
+        };
+        (0..list.len()).filter_map(with).collect()
+    }
+
+    fn wrong(change: Change, right: &Operation) -> Vec<Operation> {
+        let mut all = Vec::new();
+        for operands in changed_lists(change, &right.operands) {
+            all.push(Operation { operands, ..right.clone() });
+        }
+        for results in changed_lists(change, &right.results) {
+            all.push(Operation { results, ..right.clone() });
+        }
+        for (i, region) in right.regions.iter().enumerate() {
+            let replaced = |region: Region| {
+                let mut op = right.clone();
+                op.regions[i] = region;
+                op
+            };
+            for arguments in changed_lists(change, &region.arguments) {
+                all.push(replaced(Region { arguments, ..region.clone() }));
+            }
+            let end = region.terminator().expect("a region has a terminator");
+            for operands in changed_lists(change, &end.operands) {
+                let end = Node::Operation(Operation { operands, ..end.clone() });
+                all.push(replaced(Region { body: vec![end], ..region.clone() }));
+            }
+        }
+        if change == Change::Count {
+            let mut op = right.clone();
+            op.regions.push(Region::default());
+            all.extend((!right.regions.is_empty()).then_some(op));
+        }
+        all
+    }
+
+    /// Asserts that `check` accepts the operations and refuses every variant with one wrong type. Variants listed in
+    /// `allowed` may be accepted; at least one must be, so that no entry of the list is obsolete.
+    pub(crate) fn assert_strict(
+        check: fn(&Operation) -> Checked,
+        right: &[Operation],
+        allowed: &[(&str, Change)],
+    ) {
+        for op in right {
+            assert_eq!(check(op), Ok(()), "{op}");
+            for change in [Change::Element, Change::Shape, Change::Memory, Change::Count] {
+                let wrong = wrong(change, op);
+                let accepted = wrong.iter().find(|op| check(op).is_ok());
+                if allowed.contains(&(op.name, change)) {
+                    assert!(accepted.is_some(), "{change:?} is always refused: {op}");
+                } else if let Some(accepted) = accepted {
+                    panic!("{accepted} is accepted; right is {op}");
+                }
+            }
+        }
+    }
+}

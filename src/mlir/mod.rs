@@ -18,8 +18,8 @@
 //!   functions and modules. They know no dialect.
 //! * [`builder::Builder`] adds operations to the innermost open region. It writes constants where the dialect wants
 //!   them, and it builds regions and loops. Every operation is checked when it is added: its dialect's rules, made of
-//!   the rules in [`check`], must accept the types, and every operand must still be visible. A violation is a mistake in
-//!   a kernel. It panics with a message that names the operation and its types.
+//!   the rules in [`check`], must accept the types, and every operand must still be visible. A violation is a mistake
+//!   in a kernel. It panics with a message that names the operation and its types.
 //! * [`mod@print`] prints MLIR's generic form of every operation. A [`print::Form`] adds a prefix, comments, or a
 //!   function that prints some operations in their dialect's own syntax.
 //! * [`arith::Elementwise`] is a table of names. A builder that implements it gets

@@ -73,8 +73,7 @@
  *   caller's rounding mode and exception flags; log callbacks run with the default environment.
  *
  *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
- *   what the plugin needs: we recommend 1 MiB for nuc_sampler_create and nuc_compile_ahead, and 256 KiB for other
- *   calls.
+ *   what the plugin needs; 256 KiB is enough for the CPU plugins that we tested.
  *
  *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR and NUCLEUS_LOG. A process that has more
  *   rights than its user (setuid, setgid, file capabilities) ignores them. Plugins read variables of their own. Some

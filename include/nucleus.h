@@ -73,8 +73,7 @@
  *   caller's rounding mode and exception flags; log callbacks run with the default environment.
  *
  *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
- *   what the plugin needs: we recommend 1 MiB for nuc_sampler_create and nuc_compile_ahead, and 256 KiB for other
- *   calls.
+ *   what the plugin needs; 256 KiB is enough for the CPU plugins that we tested.
  *
  *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR and NUCLEUS_LOG. A process that has more
  *   rights than its user (setuid, setgid, file capabilities) ignores them. Plugins read variables of their own. Some
@@ -550,8 +549,9 @@ const char *nuc_status_string(int32_t status);
 // Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
 // logger already.
 //
-// # Safety Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has
-// replaced it and every call that began before has returned. `error` is null or points to a `nuc_error`.
+// The caller promises:
+// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced
+// it and every call that began before has returned. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_set_log(nuc_log_function log,
                             void *user,
                             int32_t level,
@@ -579,8 +579,9 @@ enum nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
 // `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
 // `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
 //
-// # Safety `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points
-// to a writable pointer. `error` is null or points to a `nuc_error`.
+// The caller promises:
+// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a
+// writable pointer. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
                                    struct nuc_sampler **sampler,
                                    struct nuc_error *error);
@@ -739,8 +740,9 @@ enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options 
 // cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
 // `programs_written` was not written.
 //
-// # Safety `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have
-// the lengths that it says. `error` is null or points to a `nuc_error`.
+// The caller promises:
+// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the
+// lengths that it says. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_compile_ahead(const struct nuc_compile_ahead_options *options,
                                   struct nuc_error *error);
 
@@ -762,8 +764,9 @@ enum nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
 //
 // Errors: `NUC_INVALID_ARGUMENT`.
 //
-// # Safety `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to
-// a `nuc_error`.
+// The caller promises:
+// `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to a
+// `nuc_error`.
 enum nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
                                      struct nuc_sampler_info *info,
                                      struct nuc_error *error);

@@ -124,7 +124,8 @@ struct Inputs {
 
 impl Inputs {
     fn new(memory: &mut Memory, batch: &nuc_batch, shape: &Shape) -> Result<Inputs> {
-        if !batch.random_words.is_null() && !(batch.seed.is_null() && batch.offset.is_null()) {
+        let has_seed_or_offset = !batch.seed.is_null() || !batch.offset.is_null();
+        if !batch.random_words.is_null() && has_seed_or_offset {
             return bad(
                 "random_words and seed or offset are both set; set random_words, or seed and offset, but not both",
             );

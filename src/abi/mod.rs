@@ -86,8 +86,9 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
 /// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
 /// logger already.
 ///
-/// # Safety Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has
-/// replaced it and every call that began before has returned. `error` is null or points to a `nuc_error`.
+/// # Safety
+/// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced
+/// it and every call that began before has returned. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_set_log(
     log: nuc_log_function,
@@ -134,8 +135,9 @@ pub unsafe extern "C" fn nuc_sampler_options_init(
 /// `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
 /// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
 ///
-/// # Safety `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points
-/// to a writable pointer. `error` is null or points to a `nuc_error`.
+/// # Safety
+/// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a
+/// writable pointer. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_create(
     options: *const nuc_sampler_options,
@@ -368,8 +370,9 @@ pub unsafe extern "C" fn nuc_compile_ahead_options_init(
 /// cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
 /// `programs_written` was not written.
 ///
-/// # Safety `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have
-/// the lengths that it says. `error` is null or points to a `nuc_error`.
+/// # Safety
+/// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the
+/// lengths that it says. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_compile_ahead(
     options: *const nuc_compile_ahead_options,
@@ -430,8 +433,9 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`.
 ///
-/// # Safety `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to
-/// a `nuc_error`.
+/// # Safety
+/// `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to a
+/// `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_get_info(
     sampler: *const nuc_sampler,

@@ -157,7 +157,7 @@ static void other_versions(const char *plugin) {
     batch.something_new = &batch;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
                  nuc_topk_topp_and_sample(sampler, &batch.known, NULL, &token, NULL, NULL, &error));
-    CHECK_NAMES(error, "newer library");
+    CHECK_NAMES(error, "newer version");
     CHECK(token == 77);
     batch.something_new = NULL;
     batch.known.struct_size = offsetof(nuc_batch, offset); /* shorter than in the first version */

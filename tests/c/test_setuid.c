@@ -23,7 +23,7 @@ int main(int argc, char **argv) {
     nuc_sampler *sampler = NULL;
     const nuc_status status = nuc_sampler_create(NULL, &sampler, &error);
     if (raised) { /* the built-in backend, as if no variable were set; run.sh checks that nothing is logged */
-        CHECK_STATUS(NUC_OK, error, status);
+        if (!CHECK_STATUS(NUC_OK, error, status)) return report();
         nuc_sampler_info info;
         info.struct_size = sizeof info;
         CHECK_STATUS(NUC_OK, error, nuc_sampler_get_info(sampler, &info, &error));

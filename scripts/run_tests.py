@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+C_TESTS = "tests/c"
 
 
 def processor():
@@ -66,12 +67,14 @@ def used():
 
 
 def build(parts, profile):
-    """Builds everything that the tests need. Returns the Rust test programs: name, file, package directory."""
+    """Builds the Rust test programs. Returns the name, the file and the package directory of each."""
     good, output = parts.run(
         "build",
-        ["cargo", "test", *profile, "--locked", "--workspace", "--no-run", "--message-format", "json-render-diagnostics"],
+        # Not the examples: `make lint` checks that they compile.
+        ["cargo", "test", *profile, "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-run",
+         "--message-format", "json-render-diagnostics"],
         stdout=subprocess.PIPE,
-    )
+    )  # fmt: skip
     programs = []
     for line in output.splitlines() if good else []:
         message = json.loads(line)
@@ -81,8 +84,10 @@ def build(parts, profile):
             crate = "command" if package.name == "cli" else "library"
             name = f"{crate}: {kind}" if kind == "unit tests" or crate == "command" else f"tests/{target['name']}"
             programs.append((name, message["executable"], package))
+    if good and not programs:
+        sys.exit("tests: the build produced no test programs")
     # The unit tests first: they are fast, and what they find explains later failures.
-    return good, sorted(programs, key=lambda program: "unit" not in program[0])
+    return sorted(programs, key=lambda program: "unit" not in program[0])
 
 
 def main():
@@ -97,12 +102,11 @@ def main():
     print(f"tests: seed {environment['NUCLEUS_TEST_SEED']}; NUCLEUS_TEST_SEED repeats a run", flush=True)
 
     parts = Parts()
-    if full:
-        good, programs = build(parts, [])
-    else:
-        good, programs = build(parts, ["--release"])
-    # The C tests always use the library as it is shipped. After `cargo test --release` this compiles nothing.
-    parts.run("shipped library, examples", ["make", "examples"])
+    programs = build(parts, [] if full else ["--release"])
+    # The C tests use the library as it is shipped. After a build of the tests with --release this compiles no Rust.
+    parts.run("build: library, C examples", ["make", "examples"])
+    if parts.failures():
+        return finish(parts, 0, 0)
     for name, program, package in programs:
         print(f"\n=== {name}", flush=True)
         parts.run(name, [program], cwd=package)
@@ -111,16 +115,19 @@ def main():
     parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests/tpu")
 
     print("\n=== C", flush=True)
-    closing = c_tests(parts)
-    failed = [name for name in parts.failures() if name != "tests/c"]
-    passed, c_failed = (int(number) for number in closing) if closing else (0, 1)
-    print(f"\n{parts.table()}\n{processor()}; seed {environment['NUCLEUS_TEST_SEED']}")
-    print(f"{passed} passed, {c_failed + len(failed)} failed", flush=True)
-    return 1 if parts.failures() or not good else 0
+    return finish(parts, *c_tests(parts))
+
+
+def finish(parts, passed, failed):
+    """Prints the times and the closing line. Returns the exit status."""
+    failed += len([name for name in parts.failures() if name != C_TESTS])
+    print(f"\n{parts.table()}\n{processor()}; seed {os.environ['NUCLEUS_TEST_SEED']}")
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return 1 if failed else 0
 
 
 def c_tests(parts):
-    """Runs tests/c/run.sh and prints its lines as they come. Returns the numbers of its closing line."""
+    """Runs tests/c/run.sh and prints its lines as they come. Returns how many of its tests passed and failed."""
     start, before = time.monotonic(), used()
     closing = None
     with subprocess.Popen(["tests/c/run.sh"], cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
@@ -128,8 +135,10 @@ def c_tests(parts):
             closing = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
             if not closing:
                 print(line, end="", flush=True)
-    parts.rows.append(("tests/c", time.monotonic() - start, used() - before, process.returncode == 0))
-    return closing and closing.groups()
+    parts.rows.append((C_TESTS, time.monotonic() - start, used() - before, process.returncode == 0))
+    passed, failed = (int(number) for number in closing.groups()) if closing else (0, 1)
+    # A failure before the first test leaves the closing line without failures, or without a closing line.
+    return passed, max(failed, int(process.returncode != 0))
 
 
 if __name__ == "__main__":

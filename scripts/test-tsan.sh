@@ -16,10 +16,7 @@ fi
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=thread"
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
-run() {
-    cargo test --locked --workspace -Zbuild-std --target "$target" --target-dir "${CARGO_TARGET_DIR:-target}/tsan" "$@"
-}
-run --lib -- parallel:: program_cache:: backend::builtin::
-run --test library -- builtin_backend::a_batch_is_the_same builtin_with_two_threads::many_threads \
-    builtin_with_two_threads::batch_invariance
+cargo test --locked --workspace -Zbuild-std --target "$target" --target-dir "${CARGO_TARGET_DIR:-target}/tsan" \
+    --lib --test library -- parallel:: program_cache:: backend::builtin:: builtin_backend::a_batch_is_the_same \
+    builtin_with_two_threads::many_threads builtin_with_two_threads::batch_invariance
 echo "test-tsan: no data race"

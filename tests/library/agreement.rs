@@ -34,7 +34,7 @@ enum Sampled {
 const ONE_THREAD: Subject = Subject { sampler: Sampled::Builtin { threads: 1 }, shapes: 1, combinations: 1 };
 const TWO_THREADS: Subject = Subject { sampler: Sampled::Builtin { threads: 2 }, shapes: 1, combinations: 3 };
 /// This plugin runs the whole product, thinned.
-const API_115: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[0]), shapes: 5, combinations: 23 };
+const API_115: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[0]), shapes: 8, combinations: 23 };
 const API_106: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[1]), shapes: 37, combinations: 233 };
 const API_81: Subject = Subject { sampler: Sampled::Plugin(PLUGINS[2]), shapes: 37, combinations: 233 };
 
@@ -95,7 +95,11 @@ fn every_combination_of_parameters(subject: &Subject, dtype: Dtype) {
             })
         })
     });
-    for combinations in thinned(combinations, subject.combinations).chunks(128) {
+    let mut combinations = thinned(combinations, subject.combinations);
+    // Repeats the first ones, because a plugin would compile other programs for a smaller last batch.
+    let missing = combinations.len().next_multiple_of(128) - combinations.len();
+    combinations.extend_from_within(..missing.min(combinations.len()));
+    for combinations in combinations.chunks(128) {
         let kinds = combinations.iter().map(|&(kind, ..)| kind).collect();
         let mut row = |&(_, k, p, temperature, min_p): &(RowKind, i32, f32, f32, f32)| {
             RowParams::new(k, p, min_p, temperature, random_words(rng.random(), rng.random()), SHORT)
@@ -159,7 +163,7 @@ fn padding_between_rows(subject: &Subject) {
 fn many_threads(subject: &Subject) {
     let sampler = subject.fresh_sampler();
     let mut rng = StdRng::seed_from_u64(13);
-    let problems: Vec<Problem> = [(3, SHORT), (1, 2), (17, SHORT)]
+    let problems: Vec<Problem> = [(3, SHORT), (1, 2)]
         .map(|(batch, vocab)| Problem::random(Dtype::Bf16, batch, vocab, None, &mut rng))
         .into();
     let want: Vec<Answers> =

@@ -75,10 +75,10 @@
  *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
  *   what the plugin needs; 256 KiB is enough for the CPU plugins that we tested.
  *
- *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR and NUCLEUS_LOG. A process that has more
- *   rights than its user (setuid, setgid, file capabilities) ignores them. Plugins read variables of their own. Some
- *   of them end the process: an unknown flag in XLA_FLAGS makes XLA-based plugins abort while they load, and no
- *   library can prevent it.
+ *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR, NUCLEUS_TRUST_PROGRAM_DIR and
+ *   NUCLEUS_LOG. A process that has more rights than its user (setuid, setgid, file capabilities) ignores them.
+ *   Plugins read variables of their own. Some of them end the process: an unknown flag in XLA_FLAGS makes XLA-based
+ *   plugins abort while they load, and no library can prevent it.
  *
  *   The sampling rules, step by step and bit for bit, are in docs/semantics.md.
  */
@@ -273,7 +273,8 @@ typedef struct nuc_sampler_options {
     // 1024; default 128.
     size_t max_k;
     // The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
-    // evicted. At least 1; default 64. A batch that mixes paths needs two programs at the same time.
+    // evicted, except that programs that `nuc_prewarm` compiled stay. At least 1; default 64. A batch that mixes paths
+    // needs two programs at the same time.
     size_t cache_capacity;
     // The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
     // this size, which large calls use while the calling thread waits. 0 (default): one thread per core.
@@ -286,7 +287,9 @@ typedef struct nuc_sampler_options {
     // or that was compiled for another plugin or device, is not used: the program is compiled, and the log says why. A
     // relative path is resolved when the sampler is created.
     //
-    // Write access to this directory is equivalent to code execution in this process.
+    // Write access to this directory is equivalent to code execution in this process. So a directory or file that
+    // belongs to another user (except root), or that other users can write to, is not used, unless the environment
+    // variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. Other users may write to a directory with the sticky bit.
     const char *program_dir;
     // 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
     // exist. The next process then loads the programs. A failed write is logged and has no other effect. 0 (default):
@@ -694,8 +697,11 @@ enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sam
 // Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
 // `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
 //
-// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many
-// there are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
+// The programs stay in memory until the sampler is destroyed; they are never evicted.
+//
+// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together do not fit into
+// `cache_capacity` (the message says how many there are); `NUC_DEVICE_ERROR` if the plugin cannot compile;
+// `NUC_OUT_OF_MEMORY`.
 //
 // The caller promises:
 // `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.

@@ -304,8 +304,11 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
 /// Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
 /// `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs do not fit into `cache_capacity` (the message says how many
-/// there are); `NUC_DEVICE_ERROR` if the plugin cannot compile; `NUC_OUT_OF_MEMORY`.
+/// The programs stay in memory until the sampler is destroyed; they are never evicted.
+///
+/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together do not fit into
+/// `cache_capacity` (the message says how many there are); `NUC_DEVICE_ERROR` if the plugin cannot compile;
+/// `NUC_OUT_OF_MEMORY`.
 ///
 /// # Safety
 /// `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.

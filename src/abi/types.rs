@@ -149,7 +149,8 @@ pub struct nuc_sampler_options {
     /// 1024; default 128.
     pub max_k: usize,
     /// The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
-    /// evicted. At least 1; default 64. A batch that mixes paths needs two programs at the same time.
+    /// evicted, except that programs that `nuc_prewarm` compiled stay. At least 1; default 64. A batch that mixes paths
+    /// needs two programs at the same time.
     pub cache_capacity: usize,
     /// The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
     /// this size, which large calls use while the calling thread waits. 0 (default): one thread per core.
@@ -162,7 +163,9 @@ pub struct nuc_sampler_options {
     /// or that was compiled for another plugin or device, is not used: the program is compiled, and the log says why. A
     /// relative path is resolved when the sampler is created.
     ///
-    /// Write access to this directory is equivalent to code execution in this process.
+    /// Write access to this directory is equivalent to code execution in this process. So a directory or file that
+    /// belongs to another user (except root), or that other users can write to, is not used, unless the environment
+    /// variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. Other users may write to a directory with the sticky bit.
     pub program_dir: *const c_char,
     /// 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
     /// exist. The next process then loads the programs. A failed write is logged and has no other effect. 0 (default):

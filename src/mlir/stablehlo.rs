@@ -535,6 +535,10 @@ impl Arith for &Hlo {
     fn eq(self, a: Value, b: Value) -> Value {
         self.compare("EQ", a, b)
     }
+    // One comparison instead of a comparison and a negation.
+    fn le(self, a: Value, b: Value) -> Value {
+        self.compare("LE", a, b)
+    }
     fn flt(self, a: Value, b: Value) -> Value {
         self.compare("LT", a, b)
     }

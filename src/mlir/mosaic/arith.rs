@@ -103,6 +103,11 @@ impl Arith for &Kernel {
         self.compare("arith.cmpi", 0, a, b)
     }
 
+    // One comparison instead of a comparison and a negation.
+    fn le(self, a: Value, b: Value) -> Value {
+        self.ge(b, a)
+    }
+
     fn flt(self, a: Value, b: Value) -> Value {
         self.compare("arith.cmpf", 4, a, b)
     }

@@ -9,7 +9,7 @@ use crate::backend::pjrt::program_dir::{ProgramDir, System};
 use crate::batch::check_vocab;
 use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
-use crate::kernels::{self, Spec};
+use crate::kernels::{self, Spec, Target};
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
 use crate::plan::{check_max_k, programs_exactly, programs_up_to, CallShape, Entry, DEFAULT_MAX_K};
@@ -118,6 +118,11 @@ pub fn compile_ahead(
     })?;
     let target = compiler.system.target();
     log::info!("compiling {} program(s) for {target}, {:?}", specs.len(), compiler.system);
+    let System { platform, device_kind, device_cores, .. } = &compiler.system;
+    Target::portable_reason(platform, device_kind, *device_cores)
+        .into_iter()
+        .chain(specs.iter().filter_map(|spec| kernels::portable_reason(spec, &target)))
+        .for_each(|reason| log::warn!("{reason}"));
     let dir = ProgramDir::new(folder, compiler.system.clone(), target);
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));

@@ -1,17 +1,46 @@
-//! Reading a batch: cleaned keys, the maximum, and the parameters of each row.
+//! The inputs of a program: cleaned keys, the maximum, and the parameters of each row.
 
+use super::search::gather_in_rows;
 use crate::dtype::{Dtype, BF16_NEG_INF, F16_NEG_INF};
-use crate::kernels::{Column, Spec, COLUMNS};
+use crate::kernels::program_arrays::{Column, COLUMNS};
+use crate::kernels::spec::Spec;
 use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::{self, order_key, NEG_INF_KEY};
+use crate::semantics::clean::{self, order_key};
+use crate::semantics::rules::has_no_candidate;
 use crate::semantics::weights::FACTORS;
 
-/// A batch on the device. Shapes are `[batch]` unless said otherwise.
-pub(in crate::kernels) struct Row {
-    /// The logits' own bits as integers, `[batch, vocab]`.
+/// Declares the arguments of a program: logits and parameters.
+pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
+    let elem = match spec.dtype {
+        Dtype::F32 => Elem::F32,
+        Dtype::Bf16 => Elem::Bf16,
+        Dtype::F16 => Elem::F16,
+    };
+    (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
+}
+
+/// The logits as the bits of their own type and as f32 bits, `[batch, vocab]` each.
+pub(in crate::kernels) fn bits(h: &Hlo, dtype: Dtype, logits: Value) -> (Value, Value) {
+    let raw = h.bitcast(logits, if dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 });
+    match dtype {
+        Dtype::F32 => (raw, raw),
+        Dtype::Bf16 => {
+            let narrow = h.convert(raw, Elem::I32);
+            (narrow, clean::widen_bf16(h, narrow))
+        }
+        Dtype::F16 => {
+            let narrow = h.convert(raw, Elem::I32);
+            (narrow, clean::widen_f16(h, narrow))
+        }
+    }
+}
+
+/// A batch on the device. Shapes are `[batch]` unless stated otherwise.
+pub(in crate::kernels) struct Inputs {
+    /// The logits as integers with the bits of their own type, `[batch, vocab]`.
     narrow: Value,
-    /// As f32 bits, before cleaning, `[batch, vocab]`.
+    /// The logits as f32 bits before cleaning, `[batch, vocab]`.
     bits: Value,
     /// Order keys of the cleaned logits, `[batch, vocab]`.
     pub(in crate::kernels) keys: Value,
@@ -22,54 +51,28 @@ pub(in crate::kernels) struct Row {
     batch: usize,
 }
 
-impl Row {
-    /// Declares the arguments of a program: logits and parameters.
-    pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
-        let elem = match spec.dtype {
-            Dtype::F32 => Elem::F32,
-            Dtype::Bf16 => Elem::Bf16,
-            Dtype::F16 => Elem::F16,
-        };
-        (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
-    }
-
-    /// The logits as their own bits and as f32 bits, `[batch, vocab]` each.
-    pub(in crate::kernels) fn bits(h: &Hlo, dtype: Dtype, logits: Value) -> (Value, Value) {
-        let raw = h.bitcast(logits, if dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 });
-        match dtype {
-            Dtype::F32 => (raw, raw),
-            Dtype::Bf16 => {
-                let narrow = h.convert(raw, Elem::I32);
-                (narrow, clean::widen_bf16(h, narrow))
-            }
-            Dtype::F16 => {
-                let narrow = h.convert(raw, Elem::I32);
-                (narrow, clean::widen_f16(h, narrow))
-            }
-        }
-    }
-
-    /// A batch; its maxima are searched for unless they are known.
+impl Inputs {
+    /// Reads a batch. `max_key` is the key of each row's maximum if it is known; otherwise a pass computes it.
     pub(in crate::kernels) fn new(
         h: &Hlo,
         spec: &Spec,
         logits: Value,
         params: Value,
         max_key: Option<Value>,
-    ) -> Row {
+    ) -> Inputs {
         for (i, &factor) in FACTORS.iter().enumerate() {
             let column = Column::Factors as usize + i;
             let bits = h.reshape(h.slice(params, 1, column, column + 1), &[spec.batch]);
             h.bind_factor(factor, h.bitcast(bits, Elem::F32));
         }
-        let (narrow, bits) = Row::bits(h, spec.dtype, logits);
+        let (narrow, bits) = bits(h, spec.dtype, logits);
         let keys = order_key(h, clean::clean(h, bits));
         let max_key = max_key.unwrap_or_else(|| h.reduce(keys, Reduce::Max));
-        let no_candidate = h.eq(max_key, h.int(NEG_INF_KEY));
-        Row { narrow, bits, keys, max_key, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
+        let no_candidate = has_no_candidate(h, max_key);
+        Inputs { narrow, bits, keys, max_key, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
     }
 
-    /// Rows that hold a NaN.
+    /// Whether each row holds a NaN.
     pub(in crate::kernels) fn had_nan(&self, h: &Hlo) -> Value {
         h.reduce(clean::is_nan(h, self.bits), Reduce::Or)
     }
@@ -79,8 +82,8 @@ impl Row {
         h.reshape(h.slice(self.params, 1, column, column + 1), &[self.batch])
     }
 
-    /// The cleaned logits in the bits of their type, `[batch, vocab]`.
-    fn cleaned(&self, h: &Hlo) -> Value {
+    /// The cleaned logits as bits of their own type, `[batch, vocab]`.
+    pub(in crate::kernels) fn cleaned(&self, h: &Hlo) -> Value {
         match self.dtype {
             Dtype::F32 => clean::clean(h, self.bits),
             Dtype::Bf16 => clean::clean_narrow(h, self.narrow, self.bits, BF16_NEG_INF),
@@ -88,22 +91,17 @@ impl Row {
         }
     }
 
-    /// `topk_logits_unsorted`, as bits of the logits' type.
-    pub(in crate::kernels) fn masked_logits(&self, h: &Hlo, kept: Value) -> Value {
-        self.replace_masked(h, kept, self.cleaned(h))
+    /// [`cleaned`](Inputs::cleaned) at positions `[batch, n]` of the rows.
+    pub(in crate::kernels) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
+        gather_in_rows(h, self.cleaned(h), positions)
     }
 
-    /// `values`, bits of the logits' type, where `kept`, else the replace value.
+    /// `values`, bits of the logits' type, where `kept`; the replace value elsewhere. In the type of a wide output.
     pub(in crate::kernels) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
         let masked = h.select(kept, values, self.param(h, Column::Replace));
         match self.dtype {
             Dtype::F32 => masked,
             Dtype::Bf16 | Dtype::F16 => h.convert(masked, Elem::U16),
         }
-    }
-
-    /// The cleaned logits in the bits of their type at positions `[batch, n]` of their rows.
-    pub(in crate::kernels) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
-        super::search::gather_in_rows(h, self.cleaned(h), positions)
     }
 }

@@ -178,7 +178,7 @@ fn interpret(jobs: &[Job]) -> Found {
             cases.add(&job.spec, &job.chip, &problem);
             drop(problem);
             let outcome = cases.run(&[]);
-            let over_list = outcome.is_ok() && cases.took("done / over the list: then");
+            let over_list = outcome.is_ok() && cases.took("decided / over the candidate list: then");
             let _ = fs::remove_dir_all(folder.join(number.to_string()));
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {

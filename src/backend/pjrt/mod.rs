@@ -53,7 +53,11 @@ impl PjrtBackend {
                 "device_index is {device}; the plugin has {devices} addressable device(s), counted from 0"
             )));
         };
-        let target = Target::of(client.platform_name(), &description.kind, description.num_cores());
+        let (platform, kind, cores) = (client.platform_name(), &description.kind, description.num_cores());
+        let target = Target::of(platform, kind, cores);
+        if let Some(reason) = Target::portable_reason(platform, kind, cores) {
+            log::warn!("{reason}");
+        }
         Ok(PjrtBackend { client, device, target, programs: ProgramCache::new(cache_capacity), kept: None })
     }
 
@@ -114,8 +118,9 @@ impl PjrtBackend {
     }
 
     fn program(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
-        let mut compiled_from = None;
+        let (mut compiled_from, mut portable_reason) = (None, None);
         let program = self.programs.get_or_make(spec, || {
+            portable_reason = kernels::portable_reason(spec, &self.target);
             let text = kernels::emit(spec, &self.target);
             let options = CompileOptions::for_device(self.client.devices()[self.device].id());
             if let Some(program) = self.load(spec, &text, &options) {
@@ -128,6 +133,9 @@ impl PjrtBackend {
             compiled_from = Some(text);
             Ok(Made::Compiled(program, time))
         });
+        if let Some(reason) = portable_reason {
+            log::warn!("{reason}");
+        }
         let program = program.map_err(Error::Shared)?;
         if let Some(text) = compiled_from {
             // Only now, so that no other call waits for the disk.

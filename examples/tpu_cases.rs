@@ -1,8 +1,8 @@
-//! Writes the programs and inputs that `scripts/tpu_table.py` counts cycles of: a folder for the interpreter in
-//! `tests/tpu`, with a note beside each case of what it is.
+//! Writes the cases that `scripts/tpu_table.py` counts cycles of: a directory for the interpreter in `tests/tpu`. Notes
+//! with each case name the cells of the table that it belongs to.
 //!
 //! ```text
-//! cargo run --example tpu_cases -- FOLDER
+//! cargo run --example tpu_cases -- DIRECTORY
 //! ```
 
 #[path = "../tests/common/mod.rs"]
@@ -23,7 +23,7 @@ const VOCAB: usize = 262_144;
 const MAX_K: usize = 64;
 const P: f32 = 0.95;
 
-/// Name of a column, path, k, rows.
+/// Name of a column, path, k, kind of rows.
 const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
     ("bounded random", Way::Bounded(MAX_K), MAX_K as i32, RowKind::Normal),
     ("bounded worst", Way::Bounded(MAX_K), MAX_K as i32, RowKind::SourceWorstCase),
@@ -32,7 +32,7 @@ const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
     ("top-p peaked", Way::Arbitrary, 0, RowKind::Peaked),
 ];
 
-/// Generation, rows, type: the headline, then the grid of the table.
+/// Generation, number of rows, type: the headline, then the other lines of the table.
 fn lines() -> Vec<(&'static str, usize, Dtype)> {
     let mut lines = vec![("v5e", 8, Dtype::Bf16)];
     for name in ["v5e", "v6e", "tpu7x"] {
@@ -43,7 +43,7 @@ fn lines() -> Vec<(&'static str, usize, Dtype)> {
     lines
 }
 
-/// A program on an input, and the lines of the table that have it.
+/// A program on an input, and the lines of the table that show it.
 struct Case {
     text: String,
     spec: Spec,
@@ -53,7 +53,7 @@ struct Case {
 }
 
 fn main() {
-    let folder = PathBuf::from(std::env::args().nth(1).expect("tpu_cases FOLDER"));
+    let directory = PathBuf::from(std::env::args().nth(1).expect("usage: tpu_cases DIRECTORY"));
     let mut list: Vec<Case> = Vec::new();
     for (name, batch, dtype) in lines() {
         let chip = chip(name);
@@ -68,14 +68,14 @@ fn main() {
                 "hbm_bytes_per_second": chip.hbm_bytes_per_second, "clock_hz": chip.clock_hz,
             });
             let text = tpu::emit(&spec, &chip);
-            // Generations that run the same text take the same turns.
+            // Generations with the same text run the same number of iterations.
             match list.iter_mut().find(|case| case.text == text && case.column == column) {
                 Some(case) => case.lines.push(line),
                 None => list.push(Case { text, spec, chip, column, lines: vec![line] }),
             }
         }
     }
-    let mut cases = Cases::new(folder);
+    let mut cases = Cases::new(directory);
     list.sort_by_key(|case| case.spec.name());
     for Case { spec, chip, column, lines, .. } in list {
         let (.., k, kind) = COLUMNS[column];

@@ -1,101 +1,46 @@
-//! The kernels, one file each, written per input shape for the device that runs them.
+//! The programs that devices run, written per input shape and target.
 //!
-//! What a kernel must agree on with every other is in `src/semantics`; here are only the loops, the memory
-//! traffic and the searches of each target.
+//! `src/semantics` states what every kernel must compute. The files here contain only the loops, the memory traffic and
+//! the searches of each target.
+//!
+//! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file.
 
+mod program_arrays;
+mod spec;
 pub mod stablehlo;
 mod target;
 pub mod tpu;
 
+pub use program_arrays::{pack_params, Column, ResultRow, COLUMNS, RESULTS};
+pub use spec::{Path, Spec, Wanted};
 pub use target::{Chip, Target};
 
-use serde::{Deserialize, Serialize};
-
-use crate::batch::CallOptions;
-use crate::dtype::Dtype;
-use crate::semantics::params::RowParams;
-use crate::semantics::weights::FACTORS;
-
-/// Which algorithm a kernel runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Path {
-    /// Any k up to the vocabulary, by searching thresholds over the whole row.
-    Arbitrary,
-    /// Every k at most this many slots, by dividing the row and filtering.
-    Bounded(usize),
-}
-
-/// The wide arrays that a program returns besides the five numbers a row; each costs memory traffic, so they are
-/// part of what a program is compiled for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Wanted {
-    /// `topk_logits_unsorted`.
-    pub topk_logits: bool,
-    /// `topk_topp_unnorm_probs_i32_unsorted`.
-    pub weights: bool,
-    /// The bounded path's k-slices.
-    pub slices: bool,
-}
-
-/// Everything that a program is written for. k, p, temperature, seeds and the replace value are inputs, so
-/// changing them never compiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Spec {
-    /// The algorithm.
-    pub path: Path,
-    /// Rows, a bucket size.
-    pub batch: usize,
-    /// Elements of a row.
-    pub vocab: usize,
-    /// Of the logits.
-    pub dtype: Dtype,
-    /// Ties at the top-k threshold by lowest index; otherwise all stay.
-    pub stable: bool,
-    /// Wide outputs.
-    pub wanted: Wanted,
-}
-
-impl Spec {
-    /// A name for logs and for the module, made of what the program is written for.
-    pub fn name(&self) -> String {
-        let path = match self.path {
-            Path::Arbitrary => "arbitrary".to_owned(),
-            Path::Bounded(max_k) => format!("bounded{max_k}"),
-        };
-        let dtype = match self.dtype {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-            Dtype::F16 => "f16",
-        };
-        let flags = [
-            (!self.stable, "_unstable"),
-            (self.wanted.topk_logits, "_logits"),
-            (self.wanted.weights, "_weights"),
-            (self.wanted.slices, "_slices"),
-        ];
-        let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
-        format!("nucleus_{path}_{}x{}_{dtype}{flags}", self.batch, self.vocab)
-    }
-}
-
-/// The text of the program for a spec: StableHLO, with the target's own kernels inside where it has them. Programs take
-/// and return the same arrays whatever the target.
+/// The text of the program for a spec: StableHLO, with a kernel of the target inside if the target has one.
+///
+/// Programs take and return the same arrays for every target.
 pub fn emit(spec: &Spec, target: &Target) -> String {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => tpu::emit(spec, chip),
-        Target::Tpu(chip) => {
-            log::warn!(
-                "{} is larger than the kernels for {} are made for: it runs the portable program",
-                spec.name(),
-                chip.name
-            );
-            stablehlo::emit(spec)
-        }
-        Target::Portable => stablehlo::emit(spec),
+        Target::Portable | Target::Tpu(_) => stablehlo::emit(spec),
     }
 }
 
-/// The kernel inside the program for a spec, as readable MLIR; `None` where the program is StableHLO alone.
+/// Why [`emit`] writes the portable program although the target has kernels of its own. `None` if it does not.
+///
+/// A caller that compiles the program should log the reason.
+pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {
+    match target {
+        Target::Tpu(chip) if !tpu::supports(spec) => Some(format!(
+            "{} exceeds the limits of the kernels for {} ({}): it runs the portable program",
+            spec.name(),
+            chip.name,
+            tpu::limits()
+        )),
+        Target::Portable | Target::Tpu(_) => None,
+    }
+}
+
+/// The kernel inside the program for a spec, as readable MLIR. `None` if the program is StableHLO only.
 pub fn kernel_text(spec: &Spec, target: &Target) -> Option<String> {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => Some(tpu::kernel_text(spec, chip)),
@@ -103,62 +48,32 @@ pub fn kernel_text(spec: &Spec, target: &Target) -> Option<String> {
     }
 }
 
-/// Columns of the parameter array, `i32 [batch, COLUMNS]`.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub enum Column {
-    K,
-    Greedy,
-    Scale,
-    TopPMantissa,
-    TopPShift,
-    MinWeight,
-    Word0,
-    Word1,
-    Word2,
-    Word3,
-    Replace,
-    Reach,
-    /// The first of [`FACTORS`], as bits; the others follow.
-    Factors,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+
+    #[test]
+    fn a_program_beyond_the_limits_says_why_it_is_portable() {
+        let spec = |path, vocab| {
+            let (dtype, wanted) = (Dtype::F32, Wanted::default());
+            Spec { path, batch: 1, vocab, dtype, stable: true, wanted }
+        };
+        let tpu = Target::named("v5e").unwrap();
+        for (path, vocab) in [(Path::Bounded(200), 1000), (Path::Arbitrary, (1 << 20) + 1)] {
+            let large = spec(path, vocab);
+            let reason = portable_reason(&large, &tpu).unwrap();
+            assert!(reason.starts_with(&large.name()) && reason.contains("v5e"), "{reason}");
+            assert_eq!(emit(&large, &tpu), emit(&large, &Target::Portable));
+            assert_eq!(portable_reason(&large, &Target::Portable), None);
+        }
+        // Slots beyond the vocabulary do not exist.
+        for (path, vocab) in
+            [(Path::Bounded(128), 1000), (Path::Bounded(200), 128), (Path::Arbitrary, 1 << 20)]
+        {
+            let small = spec(path, vocab);
+            assert_eq!(portable_reason(&small, &tpu), None);
+            assert!(emit(&small, &tpu).contains("tpu_custom_call"));
+        }
+    }
 }
-
-/// Width of the parameter array.
-pub const COLUMNS: usize = Column::Factors as usize + FACTORS.len();
-
-/// One row of the parameter array.
-pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32; COLUMNS] {
-    let words = row.words.map(|word| word as i32);
-    let factors = FACTORS.map(|factor| factor.to_bits() as i32);
-    [
-        row.k,
-        i32::from(row.greedy),
-        row.scale.to_bits() as i32,
-        row.top_p.mantissa,
-        row.top_p.shift,
-        row.min_weight,
-        words[0],
-        words[1],
-        words[2],
-        words[3],
-        dtype.round(options.replace_val) as i32,
-        row.reach.to_bits() as i32,
-        factors[0],
-        factors[1],
-        factors[2],
-    ]
-}
-
-/// Rows of the first output, `i32 [RESULTS, batch]`.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub enum ResultRow {
-    NextToken,
-    Greedy,
-    RandomHigh,
-    RandomLow,
-    Status,
-}
-
-/// Height of the first output.
-pub const RESULTS: usize = ResultRow::Status as usize + 1;

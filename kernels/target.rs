@@ -1,47 +1,50 @@
-//! What a kernel is written for.
+//! The device that a kernel is written for.
 
 use std::fmt;
 
-/// The device family of a program. The arrays that a program takes and returns are the same for all.
+/// The device family of a program. Programs take and return the same arrays for every target.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Target {
-    /// Any PJRT plugin: StableHLO and nothing else.
+    /// Any PJRT plugin: StableHLO only.
     Portable,
-    /// A TPU, with what its kernels must know of it.
+    /// A TPU, with the properties that its kernels depend on.
     Tpu(Chip),
 }
 
-/// One device of a TPU generation as a program sees it: one chip, or one of the chip's cores.
+/// One device of a TPU generation as a program sees it: one chip, or one core of a chip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Chip {
     /// The generation, as in names of topologies: `v5e`.
     pub name: &'static str,
-    /// TensorCores of the device. More than one where a chip's cores act as one device.
+    /// TensorCores of the device. More than one if the cores of a chip form one device.
     pub tensor_cores: usize,
-    /// Vector memory of each core.
+    /// Vector memory of each core, in bytes.
     pub vmem_bytes: usize,
-    /// Of the device's share of the chip's memory.
+    /// The device's share of the chip's memory bandwidth.
     pub hbm_bytes_per_second: u64,
-    /// Cycles a second, one bundle of instructions each.
+    /// Cycles per second. A core issues one bundle of instructions per cycle.
     pub clock_hz: u64,
 }
 
-/// What is known of a generation, whole chips.
+/// The properties of a generation, for a whole chip.
 struct Generation {
     name: &'static str,
-    /// What plugins call the device. libtpu 0.0.52 uses the first.
+    /// Names that plugins give the device. libtpu 0.0.52 uses the first.
     kinds: &'static [&'static str],
     chip_cores: usize,
-    /// Cores of a device where the plugin does not say, as libtpu's topologies have it.
+    /// Cores of a device if the plugin does not report them. The value is that of libtpu's topologies.
     device_cores: usize,
     vmem_bytes: usize,
     hbm_bytes_per_second: u64,
     clock_hz: u64,
 }
 
-/// Vector memory and bandwidth as in jax 0.10.2 (`pallas/mosaic/tpu_info.py`), which libtpu's attributes do not tell.
-/// The clock follows from the published peak of bf16 products and the number of multipliers; for v6e and 7x the latter is
-/// a guess (two products a cell and cycle), so the clock is one too. Nothing but estimates of time depends on it.
+/// The known generations.
+///
+/// Vector memory and bandwidth are from jax 0.10.2 (`pallas/mosaic/tpu_info.py`); libtpu does not report them. The
+/// clock follows from the published peak of bf16 products and the number of multipliers. For v6e and 7x the number of
+/// multipliers is an assumption (two products per cell and cycle), so their clock is an assumption too. Only
+/// estimates of time depend on the clock.
 const GENERATIONS: [Generation; 5] = [
     Generation {
         name: "v4",
@@ -90,7 +93,18 @@ const GENERATIONS: [Generation; 5] = [
     },
 ];
 
+/// The platform name of TPU plugins.
+const TPU_PLATFORM: &str = "tpu";
+
+/// The chip behind a device, if it is a known TPU with a possible number of cores.
+fn known_tpu(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<Chip> {
+    let known = GENERATIONS.iter().find(|generation| generation.kinds.contains(&device_kind))?;
+    let possible = cores.is_none_or(|cores| (1..=known.chip_cores).contains(&cores));
+    (platform == TPU_PLATFORM && possible).then(|| known.chip(cores))
+}
+
 impl Generation {
+    /// One device of the generation, with `cores` cores.
     fn chip(&self, cores: Option<usize>) -> Chip {
         let tensor_cores = cores.unwrap_or(self.device_cores);
         Chip {
@@ -104,28 +118,29 @@ impl Generation {
 }
 
 impl Target {
-    /// The target for a device, by what its plugin calls platform and device, and the cores that the device has if the
-    /// plugin says so (libtpu's attribute `num_cores`). A TPU that is not known runs portable programs.
+    /// The target for a device.
+    ///
+    /// `platform` and `device_kind` are the names that the plugin reports. `cores` is the device's number of cores, if
+    /// the plugin reports it (libtpu's attribute `num_cores`). An unknown TPU runs portable programs;
+    /// [`portable_reason`](Target::portable_reason) says so.
     pub fn of(platform: &str, device_kind: &str, cores: Option<usize>) -> Target {
-        if platform != "tpu" {
-            return Target::Portable;
-        }
-        let known = GENERATIONS.iter().find(|generation| generation.kinds.contains(&device_kind));
-        match known {
-            Some(generation) if cores.is_none_or(|n| (1..=generation.chip_cores).contains(&n)) => {
-                Target::Tpu(generation.chip(cores))
-            }
-            _ => {
-                let cores = cores.map_or_else(String::new, |cores| format!(" with {cores} core(s)"));
-                log::warn!(
-                    "no kernels are written for a TPU of kind {device_kind:?}{cores}; it runs the portable programs"
-                );
-                Target::Portable
-            }
-        }
+        known_tpu(platform, device_kind, cores).map_or(Target::Portable, Target::Tpu)
     }
 
-    /// The target of that name: one of [`Target::names`].
+    /// Why [`Target::of`] returns [`Target::Portable`] for a TPU. `None` for a known TPU and for every other device.
+    ///
+    /// A caller that creates a sampler or compiles programs should log the reason.
+    pub fn portable_reason(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<String> {
+        if platform != TPU_PLATFORM || known_tpu(platform, device_kind, cores).is_some() {
+            return None;
+        }
+        let cores = cores.map_or_else(String::new, |cores| format!(" with {cores} core(s)"));
+        Some(format!(
+            "there are no kernels for a TPU of kind {device_kind:?}{cores}: it runs the portable programs"
+        ))
+    }
+
+    /// The target with this name, one of [`Target::names`].
     pub fn named(name: &str) -> Option<Target> {
         if name == "portable" {
             return Some(Target::Portable);
@@ -136,7 +151,7 @@ impl Target {
             .map(|known| Target::Tpu(known.chip(None)))
     }
 
-    /// Every name that [`Target::named`] takes.
+    /// Every name that [`Target::named`] accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         std::iter::once("portable").chain(GENERATIONS.iter().map(|generation| generation.name))
     }
@@ -163,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_lead_to_generations() {
+    fn device_kinds_map_to_generations() {
         for (kind, name) in [
             ("TPU v4", "v4"),
             ("TPU v5 lite", "v5e"),
@@ -184,9 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn a_core_that_is_a_device_has_its_share_of_the_memory() {
-        let (half, whole) = (chip("TPU v4", Some(1)).unwrap(), chip("TPU v4", Some(2)).unwrap());
-        assert_eq!(2 * half.hbm_bytes_per_second, whole.hbm_bytes_per_second);
-        assert_eq!((half.vmem_bytes, whole.tensor_cores), (whole.vmem_bytes, 2));
+    fn only_an_unknown_tpu_has_a_reason_to_be_portable() {
+        for (kind, cores, words) in [("TPU v99", None, "\"TPU v99\":"), ("TPU v5 lite", Some(2), "2 core(s)")]
+        {
+            let reason = Target::portable_reason("tpu", kind, cores).unwrap();
+            assert!(reason.contains(words), "{reason}");
+        }
+        assert_eq!(Target::portable_reason("tpu", "TPU v4", Some(2)), None);
+        assert_eq!(Target::portable_reason("cuda", "TPU v99", None), None);
+    }
+
+    #[test]
+    fn a_core_that_is_a_device_has_its_share_of_the_bandwidth() {
+        let (core, chip) = (chip("TPU v4", Some(1)).unwrap(), chip("TPU v4", Some(2)).unwrap());
+        assert_eq!(2 * core.hbm_bytes_per_second, chip.hbm_bytes_per_second);
+        assert_eq!((core.vmem_bytes, chip.tensor_cores), (chip.vmem_bytes, 2));
     }
 }

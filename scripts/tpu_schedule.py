@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Cycles of a TPU kernel on an input: libtpu's schedule, weighted by how often each part of it ran.
+"""Counts the cycles of a TPU kernel on an input: libtpu's schedule, weighted by how often each part of it ran.
 
     tpu_schedule.py BUNDLES TRIPS [--case NAME] [--ghz 1.5] [--parts]
 
-BUNDLES is a `*final_bundles.txt` of libtpu's dump (`--xla_jf_dump_to=DIR --xla_jf_dump_llo_text=true`), one bundle a
-cycle; TRIPS the report of the interpreter (`--trips`) on the same program. The loops and branches of the two are
-matched by their order and nesting, and by how often the exit test of a loop lets it turn; what does not match is an
-error. Whatever lies between a loop's first and last bundle counts once a turn, for the core goes through all of it. Not
-in the figure: DMA, which runs beside the schedule, and stalls on results of the cross-lane unit.
+BUNDLES is a `*final_bundles.txt` of libtpu's dump (`--xla_jf_dump_to=DIR --xla_jf_dump_llo_text=true`). A core runs one
+bundle per cycle. TRIPS is the report of the interpreter (`--trips`) on the same program. The script matches the loops
+and branches of both by their order and nesting, and by the number of iterations in a loop's exit test. A mismatch is an
+error. All bundles between the first and the last bundle of a loop count once per iteration. The result does not include
+DMA, which runs concurrently, and stalls on results of the cross-lane unit.
 
-A kernel of several grid steps lies in a loop that the compiler made, as often as its exit test says (two turns more
-than there are steps), inside a part that is skipped but for one turn a step. What the compiler put beside that part,
-such as copies of windows, counts as run in every step, and the rest of the loop in every turn.
+The compiler puts a kernel of several grid steps into a loop. The loop runs two iterations more than there are steps. The
+kernel is a part of the loop body that is skipped except in one iteration per step. The parts that the compiler puts beside
+it, such as copies of windows, count once per step. The rest of the loop counts once per iteration.
 """
 
 import argparse
@@ -26,17 +26,17 @@ STARTS = re.compile(r"Start(?:/End empty)? region (\d+)")
 
 
 class Node:
-    """A loop of the schedule, or a part that a branch skips: bundles `start` to `end`, exclusive."""
+    """A loop of the schedule, or a part that a branch skips: the bundles from `start` to `end`, exclusive."""
 
     def __init__(self, kind, start, end, depth):
         self.kind, self.start, self.end, self.depth = kind, start, end, depth
         self.children, self.count, self.name = [], None, None
-        # Of a loop, where its exit test compares with a constant.
-        self.turns = None
+        # The iterations of a loop, if its exit test compares with a constant.
+        self.iterations = None
 
 
 class Item:
-    """A loop or branch of the kernel's text, with its counts."""
+    """A loop or branch in the text of the kernel, with its counts."""
 
     def __init__(self, report):
         self.kind, self.name = report["kind"], report["name"] or report["kind"]
@@ -66,8 +66,8 @@ def schedule_tree(bundles):
             end = max(i for i in range(start, limit) if bundles[i]["depth"] >= head["depth"]) + 1
             loop = Node("loop", start, end, head["depth"])
             tests = [EXIT_TEST.search(b["text"]) for b in bundles[start:end] if b["depth"] == head["depth"]]
-            # Two loops of one depth would be two tests; those of inner loops are moved to where the depth is theirs.
-            loop.turns = next((int(test[1]) for test in reversed(tests) if test), None)
+            # Exit tests of inner loops have a larger depth.
+            loop.iterations = next((int(test[1]) for test in reversed(tests) if test), None)
             found.append(loop)
     starts = {}
     for i, bundle in enumerate(bundles):
@@ -77,7 +77,7 @@ def schedule_tree(bundles):
         for _, region in BRANCH.findall(bundle["text"]):
             target = starts.get(region)
             if target is not None and target > i:
-                # Four bundles after a branch run either way.
+                # The four bundles after a branch run in both cases.
                 body = next(j for j in range(i + 1, len(bundles)) if STARTS.search(bundles[j]["text"]) or bundles[j]["tag"] == "LB")
                 body = min(body, target)
                 if target > body:
@@ -96,7 +96,7 @@ def schedule_tree(bundles):
 
 
 def text_tree(report):
-    """The loops and branches of the kernel's text, nested."""
+    """The loops and branches in the text of the kernel, nested."""
     top, path = [], []
     for entry in report:
         item = Item(entry)
@@ -111,7 +111,7 @@ def text_tree(report):
 
 
 def match(nodes, items):
-    """Gives every node its count; whether the two lists are the same structure."""
+    """Sets the count of every node. Returns whether both lists have the same structure."""
     if not items:
         return all(leftover(n) for n in nodes)
     item, rest = items[0], items[1:]
@@ -120,14 +120,14 @@ def match(nodes, items):
         if not nodes:
             return False
         node = nodes[0]
-        if node.kind == "loop" and turns_agree(node, item) and match(node.children, inner) and match(nodes[1:], rest):
+        if node.kind == "loop" and iterations_agree(node, item) and match(node.children, inner) and match(nodes[1:], rest):
             node.count, node.name = item.report["iterations"], item.name
             return True
         if node.kind == "skip" and node.children and match(node.children, [item]) and match(nodes[1:], rest):
             node.count, node.name = item.report["entered"], item.name + " (entry)"
             return True
         return False
-    # libtpu lays out the then part first; where it has only one of them, that is the one.
+    # libtpu usually lays out the then part first. A schedule may have only one of the parts.
     ways = [(0, "then"), (1, "else")]
     parts = {way: item.regions.get(way, []) for way, _ in ways}
 
@@ -146,20 +146,20 @@ def match(nodes, items):
     return not parts[0] and not parts[1] and match(nodes, rest)
 
 
-def turns_agree(node, item):
-    """Whether a loop of the text may be one of the schedule, by its exit test."""
-    return item.kind != "for" or node.turns is None or item.report["iterations"] == node.turns * item.report["entered"]
+def iterations_agree(node, item):
+    """Whether a loop of the text can be a loop of the schedule, according to its exit test."""
+    return item.kind != "for" or node.iterations is None or item.report["iterations"] == node.iterations * item.report["entered"]
 
 
 def leftover(node):
-    """Parts of the schedule that no branch of the text made: they count as run."""
+    """Whether a node has only parts that no branch of the text explains. They count as run."""
     if node.kind == "loop":
         return False
     return all(leftover(child) for child in node.children)
 
 
 def match_kernel(root, bundles, items, steps):
-    """Matches a whole kernel; whether the schedule has its structure."""
+    """Matches a whole kernel. Returns whether the schedule has its structure."""
     if steps == 1 and match(root.children, items):
         return True
     grids = [node for node in root.children if node.kind == "loop"]
@@ -169,7 +169,7 @@ def match_kernel(root, bundles, items, steps):
     for body in grid.children:
         others = [node for node in grid.children if node is not body]
         if body.kind == "skip" and all(leftover(node) for node in others) and match(body.children, items):
-            grid.count, grid.name = steps + 2 if grid.turns is None else grid.turns, "grid loop"
+            grid.count, grid.name = steps + 2 if grid.iterations is None else grid.iterations, "grid loop"
             body.count, body.name = steps, "grid step"
             for node in others:
                 node.count, node.name = steps, "window of the grid"
@@ -178,7 +178,7 @@ def match_kernel(root, bundles, items, steps):
 
 
 def weigh(root, bundles):
-    """Cycles, and those of each node without what is nested in it."""
+    """The number of cycles, and for each node the cycles outside of its children."""
     owner = [root] * len(bundles)
 
     def visit(node):
@@ -200,7 +200,7 @@ def weigh(root, bundles):
 
 
 def cycles_of(path, report):
-    """A schedule's bundles and cycles, and its parts, by a kernel's report; None where the two do not match."""
+    """The bundles, cycles and parts of a schedule for the report of a kernel. None if the two do not match."""
     bundles = read_bundles(path)
     root = schedule_tree(bundles)
     if not match_kernel(root, bundles, text_tree(report["loops"]), report["steps"]):

@@ -3,9 +3,9 @@
 
     tpu_table.py NUCLEUS LIBTPU CASES [--docs docs/tpu.md]
 
-NUCLEUS is the command, LIBTPU the plugin, CASES the folder that the example `tpu_cases` wrote. Every program is compiled
-by a process of its own, which leaves libtpu's schedule; the interpreter runs the same program (and compares its results
-with the built-in backend's) to say how often each part of the schedule runs. Both are fresh every time.
+NUCLEUS is the command, LIBTPU the plugin, CASES the directory that the example `tpu_cases` wrote. A separate process
+compiles each program and dumps libtpu's schedule. The interpreter runs the same program, compares its results with those
+of the built-in backend, and reports how often each part of the schedule runs. Nothing is reused from an earlier run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 import tpu_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
-# Rows of the table that have limits, and these, by column.
+# The row of the table that has limits, and the limits by column.
 HEADLINE = ("v5e", 8, "bf16")
 LIMITS = {"bounded random": 7_700, "bounded worst": 15_400, "arbitrary k=5000": 45_000, "top-p random": 45_000, "top-p peaked": 16_000}
 TITLES = {
@@ -36,12 +36,12 @@ TITLES = {
 
 
 def version(script, package):
-    """The version of a package that a script of this folder fetches."""
+    """The version of a package that a script in this directory fetches."""
     return re.search(rf"^{package}==(\S+)", (ROOT / "scripts" / script).read_text(), re.M)[1]
 
 
 def write_between(path, name, text):
-    """Replaces what stands between two marks of a document."""
+    """Replaces the text between two marks of a document."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     document = path.read_text()
     if document.count(start) != 1 or document.count(end) != 1:
@@ -50,13 +50,13 @@ def write_between(path, name, text):
     path.write_text(before + start + text + rest[rest.index(end) :])
 
 
-def compile_schedule(arguments, line, folder):
-    """The schedule of a line's kernel, from a compile whose other dumps are deleted."""
+def compile_schedule(arguments, line, directory):
+    """Compiles the program of a line of the table. Returns the path of its kernel's schedule."""
     name = "-".join(str(line[key]) for key in ("chip", "batch", "dtype", "path"))
-    target = folder / f"{name}.bundles"
+    target = directory / f"{name}.bundles"
     if target.exists():
         return target
-    dump = folder / name
+    dump = directory / name
     dump.mkdir()
     environment = os.environ | {"LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"}
     command = [arguments.nucleus, "compile", "--plugin", arguments.libtpu, "--topology", line["topology"], "--batch", line["batch"],
@@ -65,32 +65,32 @@ def compile_schedule(arguments, line, folder):
     done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tpu_table: {name} does not compile:\n{done.stdout}{done.stderr}")
-    # The kernel's is by far the largest: the others are copies of a window, or start and end a program.
+    # The schedule of the kernel is by far the largest. The others copy a window, or start and end a program.
     schedules = [path for path in dump.glob("*-final_bundles.txt") if "schedule-analysis" not in path.name]
     kernel = max(schedules, key=lambda path: path.stat().st_size)
     if "custom-call(" not in kernel.read_text(errors="replace"):
-        sys.exit(f"tpu_table: {name}: {kernel} is no schedule of a kernel")
+        sys.exit(f"tpu_table: {name}: {kernel} is not the schedule of a kernel")
     shutil.move(kernel, target)
     shutil.rmtree(dump)
     return target
 
 
 def interpret(cases, number, some, python):
-    """How often each part of some cases' kernels ran, by case."""
-    folder = cases / f"part{number}"
-    folder.mkdir(exist_ok=True)
-    (folder / "cases.json").write_text(json.dumps(
+    """How often each part of the kernels ran, by case."""
+    directory = cases / f"part{number}"
+    directory.mkdir(exist_ok=True)
+    (directory / "cases.json").write_text(json.dumps(
         [case | {key: [f"../{name}" for name in case[key]] for key in ("inputs", "expected")} | {"program": f"../{case['program']}"}
          for case in some]))  # fmt: skip
-    command = [python, "-m", "interpreter", "check", "--trips", folder / "trips.json", folder]
+    command = [python, "-m", "interpreter", "check", "--trips", directory / "trips.json", directory]
     done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(ROOT / "tests/tpu")}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tpu_table: the interpreter does not agree:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
-    return json.loads((folder / "trips.json").read_text())
+    return json.loads((directory / "trips.json").read_text())
 
 
 def table(lines):
-    """Markdown, from cycles by (chip, batch, dtype) and column."""
+    """The table in Markdown, from the cycles by (chip, batch, dtype) and column."""
     heads = ["", *TITLES.values(), "HBM alone"]
     rows = []
     for key, (columns, memory) in lines.items():
@@ -117,14 +117,14 @@ def main():
     jobs = len(os.sched_getaffinity(0))
     python = ROOT / ".cache/interpreter/bin/python"
 
-    with tempfile.TemporaryDirectory(prefix="nucleus-schedules-") as folder, ThreadPoolExecutor(jobs) as pool:
+    with tempfile.TemporaryDirectory(prefix="nucleus-schedules-") as directory, ThreadPoolExecutor(jobs) as pool:
         programs = {}
         for case in cases:
             for line in case["notes"]:
                 programs[line["chip"], line["batch"], line["dtype"], line["path"]] = line
-        schedules = dict(zip(programs, pool.map(lambda line: compile_schedule(arguments, line, Path(folder)), programs.values())))
+        schedules = dict(zip(programs, pool.map(lambda line: compile_schedule(arguments, line, Path(directory)), programs.values())))
         print(f"tpu_table: {len(schedules)} programs compiled", flush=True)
-        # One case a process: those of 128 rows take a minute.
+        # One case per process: those of 128 rows take a minute.
         reports = {}
         for found in pool.map(lambda job: interpret(arguments.cases, job[0], [job[1]], python), enumerate(cases)):
             reports |= found

@@ -123,6 +123,9 @@ pub fn compile_ahead(
     let compiler = Compiler::new(&plugin, options)?;
     let directory = open_output(&options.output_dir, &compiler)?;
     log::info!("compiling {} program(s) for {}, {:?}", specs.len(), compiler.target, compiler.system);
+    for reason in compiler.portable_reasons(&specs) {
+        log::warn!("{reason}");
+    }
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));
     parallel::for_each(&specs, |spec| {
@@ -164,6 +167,15 @@ enum Devices {
 }
 
 impl Compiler {
+    /// Why portable programs are compiled where a kernel could be expected, for the log.
+    fn portable_reasons(&self, specs: &[Spec]) -> Vec<String> {
+        let System { platform, device_kind, device_cores, .. } = &self.system;
+        Target::portable_reason(platform, device_kind, *device_cores)
+            .into_iter()
+            .chain(specs.iter().filter_map(|spec| kernels::portable_reason(spec, &self.target)))
+            .collect()
+    }
+
     fn new(plugin: &Arc<Plugin>, options: &AheadOptions) -> Result<Compiler, Error> {
         let (devices, system, device) = match &options.topology {
             Some(name) => {

@@ -1,47 +1,53 @@
-//! The arbitrary-k kernel: argmax, top-k threshold, weights, top-p threshold and draw, each a search over the
-//! whole row; nothing is sorted and nothing leaves index order.
+//! The arbitrary-k kernel: argmax, top-k threshold, weights, top-p threshold and draw.
+//!
+//! Each step is a search over the whole row. Nothing is sorted, and entries stay in index order.
 
-use super::rows::Row;
-use super::sampling::{and_min_p, draw_remainder, top_p_target, weights, Draw};
+use super::inputs::Inputs;
+use super::sampling::{self, draw_remainder, row_results, top_p_target, weights, Draw};
 use super::search::{first_beyond, top_k};
-use crate::kernels::{Column, Spec};
+use super::wide_outputs::topk_logits;
+use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Spec;
 use crate::mlir::stablehlo::{Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
+use crate::semantics::rules::kept_weight;
 use crate::semantics::weights::MAX_WEIGHT;
 
-pub(super) fn kernel(h: &Hlo, spec: &Spec, row: &Row) -> Vec<Value> {
+pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
     let dims = [spec.batch, spec.vocab];
     let index = h.iota(&dims, 1);
-    let at_max = h.eq(row.keys, row.max_key);
+    let at_max = h.eq(inputs.keys, inputs.max_key);
     let greedy = h.reduce(h.select(at_max, index, h.int(i32::MAX)), Reduce::Min);
 
-    let asked = row.param(h, Column::K);
+    let asked = inputs.param(h, Column::K);
     let k = h.select(h.eq(asked, h.int(0)), h.int(spec.vocab as i32), asked);
-    let kept = top_k(h, row.keys, row.max_key, k, NEG_INF_KEY, spec.stable).mask(h, row.keys);
+    let kept = top_k(h, inputs.keys, inputs.max_key, k, NEG_INF_KEY, spec.stable).keeps(h, inputs.keys);
 
-    let weights = weights(h, row, row.keys, kept, h.eq(index, greedy));
-    let least = least_weight(h, row, weights);
-    let nucleus = h.select(h.lt(weights, least), h.int(0), weights);
+    let all_weights = weights(h, inputs, inputs.keys, kept, h.eq(index, greedy));
+    let least = least_weight(h, inputs, all_weights);
+    let kept_weights = kept_weight(h, all_weights, least);
 
-    let remainder = draw_remainder(h, row, h.wide_sum(nucleus));
-    let draw = Draw { remainder, next: first_beyond(h, nucleus, remainder) };
+    let remainder = draw_remainder(h, inputs, h.wide_sum(kept_weights));
+    let draw = Draw { remainder, next: first_beyond(h, kept_weights, remainder) };
 
-    let mut results = vec![super::outcome(h, row, greedy, &draw)];
+    let mut results = vec![row_results(h, inputs, greedy, &draw)];
     if spec.wanted.topk_logits {
-        results.push(row.masked_logits(h, kept));
+        results.push(topk_logits(h, inputs, kept));
     }
     if spec.wanted.weights {
-        results.push(nucleus);
+        results.push(kept_weights);
     }
     results
 }
 
-/// The least weight that top-p and min-p keep: bisects for the largest θ whose weights of at least θ sum to the
-/// target. A row without top-p is never open, so a batch without top-p makes no pass.
-fn least_weight(h: &Hlo, row: &Row, weights: Value) -> Value {
+/// The least weight that top-p and min-p keep.
+///
+/// Bisects for the largest θ such that the weights of at least θ sum to the target. A row without top-p starts with a
+/// closed range, so a batch without top-p makes no pass.
+fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value) -> Value {
     let batch = h.dims(weights)[0];
-    let (off, target) = top_p_target(h, row, weights);
+    let (off, target) = top_p_target(h, inputs, weights);
 
     // In every open row: Σ(weights ≥ low) ≥ target > Σ(weights ≥ high).
     let low = h.select(off, h.int(0), h.broadcast(h.int(1), &[batch]));
@@ -53,11 +59,10 @@ fn least_weight(h: &Hlo, row: &Row, weights: Value) -> Value {
         |state| {
             let [low, high] = state;
             let middle = h.shr(h.add(low, high), 1);
-            let reach = h.select(h.lt(weights, middle), h.int(0), weights);
-            let enough = h.not(h.wlt(h.wide_sum(reach), target));
+            let enough = h.not(h.wlt(h.wide_sum(kept_weight(h, weights, middle)), target));
             let open = open(state);
             [h.select(h.both(open, enough), middle, low), h.select(h.both(open, h.not(enough)), middle, high)]
         },
     );
-    and_min_p(h, row, threshold)
+    sampling::least_weight(h, inputs, threshold)
 }

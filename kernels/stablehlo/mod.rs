@@ -1,39 +1,27 @@
 //! Kernels as StableHLO, for any PJRT plugin.
 //!
-//! A program takes the logits `[batch, vocab]` and the parameters `i32 [batch, COLUMNS]`, and returns
-//! `i32 [RESULTS, batch]`, then the wide arrays that [`Wanted`](super::Wanted) names, in its order. Wide logits are
-//! returned as the bits of their type, so that no conversion can touch them.
+//! The parts are shared with other targets: [`inputs`] reads a batch, [`sampling`] weighs and draws, [`search`] finds
+//! thresholds, and [`wide_outputs`] writes the wide arrays. Imports point in one direction: `search` ← `inputs` ←
+//! `sampling` ← `wide_outputs` ← `arbitrary`, `bounded` ← this file.
 
 mod arbitrary;
 mod bounded;
-pub(super) mod rows;
+pub(super) mod inputs;
 pub(super) mod sampling;
 pub(super) mod search;
+pub(super) mod wide_outputs;
 
-use super::{Path, Spec};
-use crate::mlir::stablehlo::{Hlo, Value};
+use super::spec::{Path, Spec};
+use crate::mlir::stablehlo::Hlo;
 
-/// The text of the program for a spec.
+/// The text of the portable program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
-    let (logits, params) = rows::Row::arguments(h, spec);
-    let row = rows::Row::new(h, spec, logits, params, None);
+    let (logits, params) = inputs::arguments(h, spec);
+    let inputs = &inputs::Inputs::new(h, spec, logits, params, None);
     let results = match spec.path {
-        Path::Arbitrary => arbitrary::kernel(h, spec, &row),
-        Path::Bounded(max_k) => bounded::kernel(h, spec, &row, max_k.min(spec.vocab)),
+        Path::Arbitrary => arbitrary::kernel(h, spec, inputs),
+        Path::Bounded(_) => bounded::kernel(h, spec, inputs),
     };
     h.finish(&spec.name(), &results)
-}
-
-/// The five numbers a row, in the order of [`super::ResultRow`].
-fn outcome(h: &Hlo, row: &rows::Row, greedy: Value, draw: &sampling::Draw) -> Value {
-    use crate::semantics::arith::{Arith, WideArith};
-    let none = h.int(-1);
-    let greedy = h.select(row.no_candidate, none, greedy);
-    let next = h.select(row.no_candidate, none, draw.next);
-    let status = h.or(
-        h.select(row.no_candidate, h.int(crate::outputs::ROW_NO_CANDIDATE as i32), h.int(0)),
-        h.select(row.had_nan(h), h.int(crate::outputs::ROW_HAD_NAN as i32), h.int(0)),
-    );
-    h.stack(&[next, greedy, h.high(draw.remainder), h.low(draw.remainder), status])
 }

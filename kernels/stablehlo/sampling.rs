@@ -1,47 +1,60 @@
-//! Weights of kept entries, what top-p and min-p ask of them, and the draw's result.
+//! Weights of kept entries, the top-p target, the draw, and the five numbers that a row reports.
 
-use super::rows::Row;
-use crate::kernels::Column;
+use super::inputs::Inputs;
+use crate::kernels::program_arrays::Column;
 use crate::mlir::stablehlo::{Hlo, Value};
-use crate::semantics::arith::Arith;
-use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::draw::remainder;
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::clean::order_key;
+use crate::semantics::draw;
+use crate::semantics::rules::{self, has_weight, is_candidate, reported_token, row_status, top_p_is_off};
 use crate::semantics::top_p;
-use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
+use crate::semantics::weights::{quantize, weight};
 
-/// What the draw gave in each row.
+/// The result of the draw in each row.
 pub(in crate::kernels) struct Draw {
     pub(in crate::kernels) remainder: Value,
     pub(in crate::kernels) next: Value,
 }
 
-/// Integer weights of entries with these order keys; 0 where not `kept`. `is_greedy` marks the entry that a
-/// greedy row takes.
-pub(in crate::kernels) fn weights(h: &Hlo, row: &Row, keys: Value, kept: Value, is_greedy: Value) -> Value {
+/// The weights, before top-p and min-p, of entries with these order keys.
+///
+/// `kept`: whether top-k keeps the entry. `is_greedy`: whether it is the entry that a greedy row takes.
+pub(in crate::kernels) fn weights(
+    h: &Hlo,
+    inputs: &Inputs,
+    keys: Value,
+    kept: Value,
+    is_greedy: Value,
+) -> Value {
     let value = |keys| h.from_bits(order_key(h, keys));
-    let scale = h.from_bits(row.param(h, Column::Scale));
-    let sampled = weight(h, quantize(h, value(row.max_key), value(keys), scale));
-    let greedy = h.select(is_greedy, h.int(MAX_WEIGHT), h.int(0));
-    let greedy_row = h.eq(row.param(h, Column::Greedy), h.int(1));
-    let candidate = h.both(kept, h.lt(h.int(NEG_INF_KEY), keys));
-    h.select(candidate, h.select(greedy_row, greedy, sampled), h.int(0))
+    let scale = h.from_bits(inputs.param(h, Column::Scale));
+    let sampled = weight(h, quantize(h, value(inputs.max_key), value(keys), scale));
+    let sampled_row = h.eq(inputs.param(h, Column::Greedy), h.int(0));
+    let survives = h.both(kept, is_candidate(h, keys));
+    h.select(has_weight(h, survives, sampled_row, is_greedy), sampled, h.int(0))
 }
 
-/// Rows where top-p is off, and in the others the sum of weights that the nucleus must reach.
-pub(in crate::kernels) fn top_p_target(h: &Hlo, row: &Row, weights: Value) -> (Value, Value) {
-    let mantissa = row.param(h, Column::TopPMantissa);
-    let off = h.either(row.no_candidate, h.eq(mantissa, h.int(0)));
-    (off, top_p::target(h, h.wide_sum(weights), mantissa, row.param(h, Column::TopPShift)))
+/// Whether top-p is off in each row, and the sum of weights that top-p must reach where it is on.
+pub(in crate::kernels) fn top_p_target(h: &Hlo, inputs: &Inputs, weights: Value) -> (Value, Value) {
+    let mantissa = inputs.param(h, Column::TopPMantissa);
+    let off = top_p_is_off(h, inputs.no_candidate, mantissa);
+    (off, top_p::target(h, h.wide_sum(weights), mantissa, inputs.param(h, Column::TopPShift)))
 }
 
-/// The least weight that both top-p, whose threshold is given, and min-p keep.
-pub(in crate::kernels) fn and_min_p(h: &Hlo, row: &Row, threshold: Value) -> Value {
-    let min_weight = row.param(h, Column::MinWeight);
-    h.select(h.lt(threshold, min_weight), min_weight, threshold)
+/// The least weight that survives both top-p and min-p. `threshold` is that of top-p, 0 where top-p is off.
+pub(in crate::kernels) fn least_weight(h: &Hlo, inputs: &Inputs, threshold: Value) -> Value {
+    rules::least_weight(h, threshold, inputs.param(h, Column::MinWeight))
 }
 
 /// `U mod total` of each row.
-pub(in crate::kernels) fn draw_remainder(h: &Hlo, row: &Row, total: Value) -> Value {
-    let words = [Column::Word0, Column::Word1, Column::Word2, Column::Word3].map(|c| row.param(h, c));
-    remainder(h, words, total)
+pub(in crate::kernels) fn draw_remainder(h: &Hlo, inputs: &Inputs, total: Value) -> Value {
+    draw::remainder(h, Column::WORDS.map(|column| inputs.param(h, column)), total)
+}
+
+/// The five numbers of each row, in the order of [`ResultRow`](crate::kernels::program_arrays::ResultRow).
+pub(in crate::kernels) fn row_results(h: &Hlo, inputs: &Inputs, greedy: Value, draw: &Draw) -> Value {
+    let greedy = reported_token(h, inputs.no_candidate, greedy);
+    let next = reported_token(h, inputs.no_candidate, draw.next);
+    let status = row_status(h, inputs.no_candidate, inputs.had_nan(h));
+    h.stack(&[next, greedy, h.high(draw.remainder), h.low(draw.remainder), status])
 }

@@ -1,30 +1,24 @@
-//! Searches over rows that never sort: thresholds by bisection, positions by prefix sums of tiles.
+//! Searches over rows without sorting: thresholds by bisection, positions by prefix sums of tiles.
 
 use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::rules::survives_top_k;
 
-/// The entries that a top-k keeps: key above the threshold, or equal to it at an index up to `last_tie`.
+/// What top-k keeps, `[batch]` each: the parameters of [`survives_top_k`].
 pub(in crate::kernels) struct TopK {
     pub(in crate::kernels) threshold: Value,
     pub(in crate::kernels) last_tie: Value,
 }
 
 impl TopK {
-    /// Which entries of `keys [batch, n]`, the same that were searched, are kept.
-    pub(in crate::kernels) fn mask(&self, h: &Hlo, keys: Value) -> Value {
-        let dims = h.dims(keys);
-        let above = h.lt(self.threshold, keys);
-        let tie = h.eq(keys, self.threshold);
-        let early = h.not(h.lt(self.last_tie, h.iota(&dims, 1)));
-        h.either(above, h.both(tie, early))
+    /// Which entries of `keys [batch, n]`, the keys that were searched, top-k keeps.
+    pub(in crate::kernels) fn keeps(&self, h: &Hlo, keys: Value) -> Value {
+        survives_top_k(h, keys, h.iota(&h.dims(keys), 1), self.threshold, self.last_tie)
     }
 }
 
-/// Finds the `k [batch]` largest of `keys [batch, n]` under (key descending, index ascending), `1 ≤ k ≤ n`.
-/// `least` is a key that every entry reaches.
-///
-/// Bisects the threshold; a row is done as soon as exactly k entries reach it, so rows without ties at the
-/// threshold take about as many passes as the gap between the k-th and the next key has leading zeros.
+/// Finds the `k [batch]` largest of `keys [batch, n]` in the order (key descending, index ascending), `1 ≤ k ≤ n`.
+/// Every key is at least `least`.
 pub(in crate::kernels) fn top_k(
     h: &Hlo,
     keys: Value,
@@ -33,45 +27,16 @@ pub(in crate::kernels) fn top_k(
     least: i32,
     stable: bool,
 ) -> TopK {
-    let dims = h.dims(keys);
-    let (batch, n) = (dims[0], dims[1]);
-    let everything = h.broadcast(h.int(n as i32), &[batch]);
-    let lowest = h.broadcast(h.int(least), &[batch]);
-    let beyond = h.add(max_key, h.int(1));
-    let nothing = h.broadcast(h.int(0), &[batch]);
-
-    // In every row: count(keys ≥ low) = at_low ≥ k > at_high = count(keys ≥ high).
-    let open =
-        |[low, high, at_low, _]: [Value; 4]| h.both(h.not(h.eq(at_low, k)), h.lt(h.add(low, h.int(1)), high));
-    let [threshold, _, reached, above] = h.while_loop(
-        [lowest, beyond, everything, nothing],
-        |state| h.any(open(state)),
-        |state| {
-            let [low, high, at_low, at_high] = state;
-            // The floor of the average, without overflow.
-            let middle = h.add(h.and(low, high), h.shr(h.xor(low, high), 1));
-            let count = h.count(h.not(h.lt(keys, middle)));
-            let open = open(state);
-            let up = h.both(open, h.not(h.lt(count, k)));
-            let down = h.both(open, h.lt(count, k));
-            [
-                h.select(up, middle, low),
-                h.select(down, middle, high),
-                h.select(up, count, at_low),
-                h.select(down, count, at_high),
-            ]
-        },
-    );
-
-    let last = h.broadcast(h.int(i32::MAX), &[batch]);
+    let Threshold { key: threshold, reached, above } = top_k_threshold(h, keys, max_key, k, least);
+    let all = h.broadcast(h.int(i32::MAX), &[h.dims(keys)[0]]);
     if !stable {
-        return TopK { threshold, last_tie: last };
+        return TopK { threshold, last_tie: all };
     }
-    // Where more than k reach the threshold, the first k − above of its ties stay. The loop runs at most once:
-    // it is there so that a batch without ties skips the passes.
+    // If more than k keys reach the threshold, top-k keeps the first k − above of the ties. The loop runs at most once.
+    // It is a loop so that a batch without ties skips the passes.
     let crowded = h.not(h.eq(reached, k));
     let [_, last_tie] = h.while_loop(
-        [h.any(crowded), last],
+        [h.any(crowded), all],
         |[go, _]| go,
         |[_, last]| {
             let ties = h.count_mask(h.eq(keys, threshold));
@@ -83,10 +48,57 @@ pub(in crate::kernels) fn top_k(
     TopK { threshold, last_tie }
 }
 
-/// Lowest index whose inclusive prefix sum over `values [batch, n]`, non-negative, exceeds `bound [batch]` (64
-/// bits); an index of at least n where none does.
+/// A threshold of top-k, `[batch]` each.
+struct Threshold {
+    /// The largest key that at least k keys reach.
+    key: Value,
+    /// The number of keys that reach it.
+    reached: Value,
+    /// The number of keys above it, if more than k reach it.
+    above: Value,
+}
+
+/// Bisects for the threshold of [`top_k`].
 ///
-/// Sums tiles first, so that the row is read once.
+/// A row is done as soon as exactly k keys reach its lower bound. A row without ties at the threshold therefore takes
+/// about as many passes as the gap between the k-th and the next key has leading zeros.
+fn top_k_threshold(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32) -> Threshold {
+    let dims = h.dims(keys);
+    let (batch, n) = (dims[0], dims[1]);
+    let everything = h.broadcast(h.int(n as i32), &[batch]);
+    let lowest = h.broadcast(h.int(least), &[batch]);
+    let beyond = h.add(max_key, h.int(1));
+    let nothing = h.broadcast(h.int(0), &[batch]);
+
+    // In every row: count(keys ≥ low) = at_low ≥ k > at_high = count(keys ≥ high).
+    let open =
+        |[low, high, at_low, _]: [Value; 4]| h.both(h.not(h.eq(at_low, k)), h.lt(h.add(low, h.int(1)), high));
+    let [key, _, reached, above] = h.while_loop(
+        [lowest, beyond, everything, nothing],
+        |state| h.any(open(state)),
+        |state| {
+            let [low, high, at_low, at_high] = state;
+            // The floor of the average, without overflow.
+            let middle = h.add(h.and(low, high), h.shr(h.xor(low, high), 1));
+            let count = h.count(h.le(middle, keys));
+            let open = open(state);
+            let up = h.both(open, h.le(k, count));
+            let down = h.both(open, h.lt(count, k));
+            [
+                h.select(up, middle, low),
+                h.select(down, middle, high),
+                h.select(up, count, at_low),
+                h.select(down, count, at_high),
+            ]
+        },
+    );
+    Threshold { key, reached, above }
+}
+
+/// The lowest index whose inclusive prefix sum over `values [batch, n]` exceeds `bound [batch]` (64 bits). `values` are
+/// not negative. The result is at least n if no prefix sum exceeds the bound.
+///
+/// Sums whole tiles first, so the row is read once.
 pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> Value {
     let dims = h.dims(values);
     let (batch, n) = (dims[0], dims[1]);
@@ -99,8 +111,7 @@ pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> 
     let tile = h.count(passed);
     let before = h.reduce(h.wselect(passed, sums, h.wide(0)), Reduce::Max);
 
-    // A row whose total does not exceed the bound has passed every tile; its gather is clamped and its result
-    // still lands at n or beyond.
+    // A row whose total does not exceed the bound has passed every tile. Its gather is clamped, and its result is n.
     let last_tile = h.int(tiles as i32 - 1);
     let clamped = h.select(h.lt(last_tile, tile), last_tile, tile);
     let starts = scale_by(h, h.iota(&[batch], 0), tiles);
@@ -111,8 +122,7 @@ pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> 
     h.select(h.lt(last_tile, tile), h.int(n as i32), found)
 }
 
-/// Positions `[batch, slots]`, ascending, of the true entries of `mask [batch, n]`, of which every row has at
-/// least `slots`.
+/// Positions `[batch, slots]`, ascending, of the true entries of `mask [batch, n]`. Every row has at least `slots`.
 pub(in crate::kernels) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value {
     let dims = h.dims(mask);
     let (batch, n) = (dims[0], dims[1]);
@@ -124,13 +134,13 @@ pub(in crate::kernels) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value
     let sums = h.prefix_sum(h.reduce(tiled, Reduce::Add));
     let slot = h.iota(&[batch, slots], 1);
     let across = |values: Value, n: usize| h.broadcast_in_dim(values, &[batch, slots, n], &[0, 2]);
-    let passed = h.not(h.lt(slot, across(sums, tiles)));
+    let passed = h.le(across(sums, tiles), slot);
     let tile = h.count(passed);
     let before = h.reduce(h.select(passed, across(sums, tiles), h.int(0)), Reduce::Max);
 
     let starts = h.broadcast(scale_by(h, h.iota(&[batch], 0), tiles), &[batch, slots]);
     let inner = h.prefix_sum(h.gather_rows(h.reshape(tiled, &[batch * tiles, width]), h.add(starts, tile)));
-    let offset = h.count(h.not(h.lt(h.sub(slot, before), inner)));
+    let offset = h.count(h.le(inner, h.sub(slot, before)));
     h.add(scale_by(h, tile, width), offset)
 }
 
@@ -148,7 +158,7 @@ pub(in crate::kernels) fn scale_by(h: &Hlo, value: Value, by: usize) -> Value {
     h.mul_int(value, h.int(by as i32))
 }
 
-/// A power of two near the root of `n`, so that tiles and their contents are about as many.
+/// A power of two near the square root of `n`, so that the number of tiles and their width are about equal.
 fn tile_width(n: usize) -> usize {
     let mut width = 1;
     while width * width < n {

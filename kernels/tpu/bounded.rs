@@ -1,23 +1,24 @@
-//! The bounded-k kernel: divide the row into cells, filter by what the cells' maxima say, finish on a few survivors.
+//! The bounded-k kernel: divides the row into cells, filters by the cells' maxima, and finishes on few survivors.
 //!
-//! 1. One pass keeps each cell's largest logit, its place, and the second largest, and in 256 bins the largest of many
-//!    cells each.
-//! 2. The k-th largest bin is a lower bound of the k-th largest logit: k bins hold as many logits that reach it.
-//! 3. The logits that reach the bound are gathered: the maxima of cells that do, and what else is in those few cells
-//!    whose second largest does too.
-//! 4. On these few, in registers: the exact top-k threshold and its ties, weights, the top-p threshold, the draw.
+//! 1. One pass keeps the largest logit of each cell, its place, and the second largest. It also keeps 256 bins, each
+//!    with the largest logit of many cells ([`prefilter`](super::prefilter)).
+//! 2. The k-th largest bin is a lower bound of the k-th largest logit, since k bins hold k logits that reach it.
+//! 3. The logits that reach the bound are gathered: maxima of cells, and the other entries of the few cells whose
+//!    second largest logit reaches it too ([`gather`](super::gather)).
+//! 4. On these few, in registers: the exact top-k threshold and its ties, weights, the top-p threshold, and the draw
+//!    ([`survivors`](super::survivors)).
 //!
-//! Rows with too many at the bound (ties, mostly) take the arbitrary kernel's way over the whole row.
+//! Blocks with too many entries at the bound (mostly ties) are sampled by passes ([`multi_pass`](super::multi_pass)).
 
-use super::context::{Block, Outcome};
+use super::context::{Context, Outcome};
 use super::dispatch::Stages;
 use super::prefilter::Summary;
-use crate::kernels::Column;
+use crate::kernels::program_arrays::Column;
 
-pub(super) fn kernel(b: &Block<'_>, stages: &Stages) -> (Summary, Outcome) {
-    b.rows.begin();
-    let summary = stages.cells.summarize(b);
-    let bound = stages.cells.bound(b, &summary, b.param(Column::K));
-    let outcome = stages.choose(b, &summary, bound);
+pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
+    cx.logits.begin();
+    let summary = stages.prefilter.summarize(cx);
+    let bound = stages.prefilter.bound_from_bins(cx, &summary, cx.param(Column::K));
+    let outcome = stages.sample(cx, &summary, bound);
     (summary, outcome)
 }

@@ -1,116 +1,87 @@
-//! A list of the entries at or above a bound, where they are some hundredths of a row: too many for the survivors' way,
-//! few enough that passes over them cost a fraction of passes over the row.
+//! A list of the entries at or above a bound, for blocks where some hundredths of each row reach it.
 //!
-//! Each chunk has a few registers of its own, a stack in every lane. Entries lose their places, but not their chunk.
+//! Those are too many for [`survivors`](super::survivors). But passes over the list cost a fraction of passes over
+//! the rows. Each chunk has a few registers in the list, a stack in every lane. An entry keeps its chunk but not its
+//! place in the chunk.
 
-use super::context::Block;
-use super::threshold_search::just_below;
-use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
+use super::context::Context;
+use super::keys::edge_below;
+use super::lane_stack::LaneStack;
+use super::layout::{CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
+use crate::mlir::mosaic::{Elem, Memory, Space, Value, LANES, SUBLANES};
 
-/// Registers that go through a short stack first, which is cheaper to insert into.
-const FEW: usize = 16;
-/// Entries that a lane of it has room for.
+/// Registers that first go through a short stack. An insertion into it is cheaper.
+const REGISTERS_PER_SHORT_STACK: usize = 16;
+/// Levels of a short stack.
 const SHORT: usize = 6;
 
 /// Memory of the list.
-pub(super) struct List {
+pub(super) struct CandidateList {
     logits: Memory,
     weights: Memory,
 }
 
-impl List {
-    /// Entries that a lane of a chunk has room for.
-    pub(super) const DEPTH: usize = 12;
-    /// Chunks of a turn: as many registers together as a turn needs to be worth its while.
-    const CHUNKS: usize = 4;
-
-    fn chunks(b: &Block<'_>) -> usize {
-        b.layout.chunks.next_multiple_of(List::CHUNKS)
-    }
-
-    /// Bytes of the memory that a list takes for rows of so many chunks.
-    pub(super) fn bytes(chunks: usize) -> usize {
-        2 * chunks.next_multiple_of(List::CHUNKS) * List::DEPTH * SUBLANES * LANES * 4
-    }
-
-    pub(super) fn new(b: &Block<'_>) -> List {
-        let width = List::chunks(b) * List::DEPTH * LANES;
-        List {
-            logits: b.k.scratch(Elem::F32, &[SUBLANES, width], Space::Vmem),
-            weights: b.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem),
+impl CandidateList {
+    /// Declares the memory.
+    pub(super) fn new(cx: &Context<'_>) -> CandidateList {
+        let width = cx.layout.list_registers() * LANES;
+        CandidateList {
+            logits: cx.k.scratch(Elem::F32, &[SUBLANES, width], Space::Vmem),
+            weights: cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem),
         }
     }
 
-    /// Fills the list in one pass. Whether a lane had more than room: a scalar.
-    pub(super) fn fill(&self, b: &Block<'_>, threshold: Value) -> Value {
-        let k = b.k;
-        let below = just_below(k, threshold);
+    /// Fills the list in one pass. Returns whether a lane had more candidates than room: a scalar.
+    pub(super) fn fill(&self, cx: &Context<'_>, threshold: Value) -> Value {
+        let (k, layout) = (cx.k, cx.layout);
+        let edge = edge_below(k, threshold);
         let none = k.splat(k.f32(f32::NEG_INFINITY));
-        for register in b.layout.chunks * List::DEPTH..List::chunks(b) * List::DEPTH {
+        // The last iteration over the list may have chunks that no row has.
+        for register in layout.chunks * CANDIDATE_DEPTH..layout.list_registers() {
             k.store(&self.logits, k.i32((register * LANES) as i32), none);
         }
-        let overflow = b.rows.pass("list of what is above the bound", &[none], |chunk, number, state| {
-            let mut stack = Levels::empty(k, List::DEPTH);
+        let overflow = cx.logits.pass("fill the candidate list", &[none], |chunk, number, state| {
+            let mut stack = LaneStack::empty(CANDIDATE_DEPTH, [none]);
             let mut lost = state[0];
-            for first in (0..b.layout.chunk).step_by(FEW) {
-                let mut short = Levels::empty(k, SHORT);
-                for register in first..b.layout.chunk.min(first + FEW) {
+            for first in (0..layout.chunk).step_by(REGISTERS_PER_SHORT_STACK) {
+                let mut short = LaneStack::empty(SHORT, [none]);
+                for register in first..layout.chunk.min(first + REGISTERS_PER_SHORT_STACK) {
                     let x = k.load(chunk, k.i32((register * LANES) as i32));
-                    short.insert(k, k.above(x, below), x);
+                    short.push_where(k, k.above(x, edge), [x]);
                 }
-                for &x in &short.levels {
-                    stack.insert(k, k.above(x, none), x);
+                for level in 0..SHORT {
+                    let [x] = short.level(level);
+                    stack.push_where(k, k.above(x, none), [x]);
                 }
-                lost = k.fmax(lost, short.lost);
+                lost = k.fmax(lost, short.overflow);
             }
-            let out = k.registers(&self.logits, k.mul(number, k.i32(List::DEPTH as i32)), List::DEPTH);
-            for (level, &x) in stack.levels.iter().enumerate() {
-                k.store(&out, k.i32((level * LANES) as i32), x);
+            let at = k.mul(number, k.i32(CANDIDATE_DEPTH as i32));
+            let out = k.registers(&self.logits, at, CANDIDATE_DEPTH);
+            for level in 0..CANDIDATE_DEPTH {
+                k.store(&out, k.i32((level * LANES) as i32), stack.level(level)[0]);
             }
-            vec![k.fmax(lost, stack.lost)]
+            vec![k.fmax(lost, stack.overflow)]
         });
         k.any(k.above(overflow[0], none))
     }
 
-    /// One pass; `each` sees the logits and the weights of some chunks, the number of the first, and how many they are.
+    /// One pass over the list. `each` receives the logits and the weights of some chunks, the number of the first
+    /// chunk, and the number of chunks.
     pub(super) fn pass(
         &self,
-        b: &Block<'_>,
+        cx: &Context<'_>,
         label: &str,
         start: &[Value],
         each: impl Fn(&Memory, &Memory, Value, usize, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
-        let k = b.k;
-        let turns = List::chunks(b) / List::CHUNKS;
-        k.for_each_of(label, k.i32(turns as i32), start, |turn, state| {
-            let chunk = k.mul(turn, k.i32(List::CHUNKS as i32));
-            let at = k.mul(chunk, k.i32(List::DEPTH as i32));
-            let [logits, weights] =
-                [&self.logits, &self.weights].map(|m| k.registers(m, at, List::CHUNKS * List::DEPTH));
-            each(&logits, &weights, chunk, List::CHUNKS, state)
+        const REGISTERS: usize = CANDIDATE_CHUNKS * CANDIDATE_DEPTH;
+        let k = cx.k;
+        let iterations = cx.layout.list_registers() / REGISTERS;
+        k.for_each_of(label, k.i32(iterations as i32), start, |iteration, state| {
+            let chunk = k.mul(iteration, k.i32(CANDIDATE_CHUNKS as i32));
+            let at = k.mul(chunk, k.i32(CANDIDATE_DEPTH as i32));
+            let [logits, weights] = [&self.logits, &self.weights].map(|m| k.registers(m, at, REGISTERS));
+            each(&logits, &weights, chunk, CANDIDATE_CHUNKS, state)
         })
-    }
-}
-
-/// A stack in every lane, the last that came on top; −inf where there is nothing.
-struct Levels {
-    levels: Vec<Value>,
-    /// What there was no room for.
-    lost: Value,
-}
-
-impl Levels {
-    fn empty(k: &Kernel, depth: usize) -> Levels {
-        let none = k.splat(k.f32(f32::NEG_INFINITY));
-        Levels { levels: vec![none; depth], lost: none }
-    }
-
-    fn insert(&mut self, k: &Kernel, mask: Value, x: Value) {
-        let depth = self.levels.len();
-        self.lost = k.choose(mask, self.levels[depth - 1], self.lost);
-        for level in (1..depth).rev() {
-            self.levels[level] = k.choose(mask, self.levels[level - 1], self.levels[level]);
-        }
-        self.levels[0] = k.choose(mask, x, self.levels[0]);
     }
 }

@@ -1,166 +1,176 @@
-//! The way through a block: over few survivors where a bound leaves few, else over the whole rows.
+//! Chooses how to sample a block: from few survivors, or by passes over the candidate list or over all logits.
 
-use super::candidate_list::List;
-use super::context::{Block, Outcome};
-use super::passes::{Source, Whole};
-use super::prefilter::{Cells, Gathered, Summary, Survivors};
-use super::sampling::Nucleus;
-use super::survivors::{Few, Slices};
-use super::threshold_search::{just_below, keys};
-use crate::kernels::Column;
-use crate::mlir::mosaic::{Memory, Value, LANES};
+use super::candidate_list::CandidateList;
+use super::context::{Context, Outcome};
+use super::gather::Gather;
+use super::k_slices::KSlices;
+use super::keys::{edge_below, order_keys};
+use super::multi_pass::MultiPass;
+use super::passes::{Passes, Source};
+use super::prefilter::{Prefilter, Summary};
+use super::sampling::Sampling;
+use super::survivors::Survivors;
+use crate::kernels::program_arrays::Column;
+use crate::mlir::mosaic::{Value, LANES};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
+use crate::semantics::clean::MAX_FINITE_BITS;
+use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
 
-/// Survivors of a row up to which their way is tried: their lanes have room for that many if they spread evenly.
-const FEW: i32 = 384;
-/// One in so many cells may hold an entry of the list.
-const LISTED: i32 = 4;
+/// Cells of a row up to which survivors are tried. If that many spread evenly, they fit their lanes.
+const FEW_CELLS: i32 = 384;
+/// The candidate list is tried if at most one in this many cells holds a candidate.
+const CELLS_PER_CANDIDATE: i32 = 4;
 
-/// Memory of all stages.
+/// The memory of all stages.
 pub(super) struct Stages {
-    pub(super) cells: Cells,
-    survivors: Survivors,
-    list: Option<List>,
-    whole: Whole,
-    slices: Option<Slices>,
+    pub(super) prefilter: Prefilter,
+    gather: Gather,
+    candidate_list: Option<CandidateList>,
+    passes: Passes,
+    slices: Option<KSlices>,
+}
+
+/// What sampling starts from, per row.
+struct Start<'a> {
+    sampling: &'a Sampling,
+    /// A key that at least as many logits reach as top-k keeps.
+    bound: Value,
+    /// The least key of an entry that can matter, the key of a candidate.
+    threshold: Value,
 }
 
 impl Stages {
-    pub(super) fn new(b: &Block<'_>, slices: Option<Slices>) -> Stages {
-        let list = b.layout.list.then(|| List::new(b));
-        Stages { cells: Cells::new(b), survivors: Survivors::new(b), list, whole: Whole::new(b), slices }
+    /// Declares the memory.
+    pub(super) fn new(cx: &Context<'_>, slices: Option<KSlices>) -> Stages {
+        let candidate_list = cx.layout.candidate_list.then(|| CandidateList::new(cx));
+        Stages {
+            prefilter: Prefilter::new(cx),
+            gather: Gather::new(cx),
+            candidate_list,
+            passes: Passes::new(cx),
+            slices,
+        }
     }
 
-    /// `bound` is a key that as many logits of each row reach as its top-k keeps.
-    pub(super) fn choose(&self, b: &Block<'_>, summary: &Summary, bound: Value) -> Outcome {
-        let k = b.k;
-        let max_key = summary.max_key;
-        let no_candidate = k.eq(max_key, k.i32(NEG_INF_KEY));
-        let nucleus = &Nucleus::new(b, max_key, no_candidate);
-
-        k.comment("what top-k can keep and what can weigh anything");
-        let max = k.from_bits(order_key(k, max_key));
-        let reach = k.from_bits(b.param(Column::Reach));
-        let weighs = keys(k, k.fsub(max, reach));
-        let top_k = k.lt(k.i32(0), b.param(Column::K));
-        // An entry that weighs nothing matters only to those who look at top-k itself.
-        let with_top_k = if b.shows_top_k() { bound } else { k.max(bound, weighs) };
-        let threshold = k.max(k.choose(top_k, with_top_k, weighs), k.i32(NEG_INF_KEY + 1));
-
-        let slices = self.slices.as_ref();
-        let over = |source: Source<'_>| {
-            // What cleans to zero, or to the largest number, a cell may have told apart.
-            let unclear = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
-            let greedy = k.if_else(
-                "which of the maxima is first is unclear",
-                k.any(unclear),
-                || vec![self.whole.greedy(b, max_key)],
-                || vec![self.cells.greedy(b, max_key)],
-            )[0];
-            self.whole.choose(b, source, nucleus, max_key, greedy, bound, slices).flat()
-        };
-        let flat = match &self.list {
-            // Bounded: the bound leaves few, unless ties are many.
-            None => self.few_or(b, nucleus, max_key, threshold, || over(Source::Rows)),
-            Some(list) => {
-                let above = self.cells.count_above(b, just_below(k, threshold));
-                let most = |limit: i32| k.not(k.any(k.lt(k.i32(limit), above)));
-                let many = || {
-                    let short = most(b.layout.cells() as i32 * LANES as i32 / LISTED);
-                    let listed = k.if_else(
-                        "some hundredths of the row",
-                        short,
-                        || vec![k.choose(list.fill(b, threshold), k.i32(0), k.i32(1))],
-                        || vec![k.i32(0)],
-                    );
-                    k.if_else(
-                        "over the list",
-                        k.eq(listed[0], k.i32(1)),
-                        || over(Source::List(list)),
-                        || over(Source::Rows),
-                    )
-                };
-                let flag = |flat: Vec<Value>, done: i32| [flat, vec![k.splat(k.i32(done))]].concat();
-                let blank = || flag(vec![k.splat(k.i32(0)); Outcome::VALUES], 0);
-                let few = k.if_else(
-                    "few above the bound",
-                    most(FEW),
-                    || {
-                        let gathered = self.cells.survivors(b, &self.survivors, threshold);
-                        let few = Few::new(b, &gathered);
-                        k.if_else(
-                            "few survivors",
-                            self.enough(b, &few, &gathered),
-                            || flag(few.choose(b, nucleus, max_key, threshold, slices).flat(), 1),
-                            blank,
-                        )
-                    },
-                    blank,
-                );
-                let done = k.any(k.eq(few[Outcome::VALUES], k.i32(1)));
-                k.if_else("done", done, || few[..Outcome::VALUES].to_vec(), many)
+    /// Samples a block. `bound` is a key that at least as many logits of each row reach as its top-k keeps.
+    pub(super) fn sample(&self, cx: &Context<'_>, summary: &Summary, bound: Value) -> Outcome {
+        let sampling = &Sampling::new(cx, summary.max_key);
+        let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound) };
+        let flat = match &self.candidate_list {
+            // On the bounded path the bound leaves few entries, unless there are many ties.
+            None => {
+                self.by_survivors(cx, &start, Outcome::flat, || self.by_passes(cx, &start, Source::AllLogits))
             }
+            Some(list) => self.by_survivors_or_passes(cx, &start, list),
         };
         let outcome = Outcome::from_flat(&flat);
-        let none = k.i32(-1);
         Outcome {
-            next: k.choose(no_candidate, none, outcome.next),
-            greedy: k.choose(no_candidate, none, outcome.greedy),
+            next: reported_token(cx.k, sampling.no_candidate, outcome.next),
+            greedy: reported_token(cx.k, sampling.no_candidate, outcome.greedy),
             ..outcome
         }
     }
 
-    /// Whether a block's survivors are all there, and enough: a scalar.
-    fn enough(&self, b: &Block<'_>, few: &Few, gathered: &Gathered) -> Value {
-        let room = b.k.not(gathered.overflow);
-        if b.shows_top_k() {
-            b.k.both(room, few.enough(b))
-        } else {
-            room
-        }
-    }
-
-    fn few_or(
+    /// Samples from the survivors of the threshold, or does `otherwise` if a lane has no room for them or they are
+    /// too few.
+    fn by_survivors(
         &self,
-        b: &Block<'_>,
-        nucleus: &Nucleus,
-        max_key: Value,
-        threshold: Value,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        result: impl FnOnce(Outcome) -> Vec<Value>,
         otherwise: impl FnOnce() -> Vec<Value>,
     ) -> Vec<Value> {
-        let gathered = self.cells.survivors(b, &self.survivors, threshold);
-        let few = Few::new(b, &gathered);
-        let enough = self.enough(b, &few, &gathered);
-        let chosen = || few.choose(b, nucleus, max_key, threshold, self.slices.as_ref()).flat();
-        b.k.if_else("few survivors", enough, chosen, otherwise)
+        let k = cx.k;
+        let gathered = self.gather.survivors(cx, &self.prefilter, start.threshold);
+        let survivors = Survivors::new(cx, &gathered);
+        let room = k.not(gathered.overflow);
+        // Entries without a weight can be missing. That matters only to a caller that sees what top-k keeps.
+        let suffice = match cx.spec.wanted.shows_top_k() {
+            true => k.both(room, survivors.suffice(cx)),
+            false => room,
+        };
+        let sample = || survivors.sample(cx, start.sampling, start.threshold, self.slices.as_ref());
+        k.if_else("survivors suffice", suffice, || result(sample()), otherwise)
     }
 
-    /// Writes a block's results, a lane each, in the order of [`Lane`](super::Lane).
-    pub(super) fn write(&self, b: &Block<'_>, results: &Memory, summary: &Summary, outcome: &Outcome) {
-        use crate::outputs::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
-        let k = b.k;
-        let no_candidate = k.eq(summary.max_key, k.i32(NEG_INF_KEY));
-        let flag = |mask, flag: u32| k.choose(mask, k.i32(flag as i32), k.i32(0));
-        let had_nan = k.lt(k.i32(0), summary.had_nan);
-        let status = k.or(flag(no_candidate, ROW_NO_CANDIDATE), flag(had_nan, ROW_HAD_NAN));
-        let lanes = [
-            outcome.next,
-            outcome.greedy,
-            outcome.remainder.high,
-            outcome.remainder.low,
-            status,
-            summary.max_key,
-            outcome.threshold,
-            outcome.last_tie,
-            outcome.least_weight,
-        ];
-        let lane = k.lane();
-        let mut row = k.splat(k.i32(0));
-        for (number, value) in lanes.into_iter().enumerate() {
-            row = k.choose(k.eq(lane, k.i32(number as i32)), value, row);
-        }
-        debug_assert!(lanes.len() <= LANES);
-        k.store(results, k.i32(0), row);
+    /// Samples from the survivors, over the candidate list, or over all logits, in this order of preference.
+    fn by_survivors_or_passes(
+        &self,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        list: &CandidateList,
+    ) -> Vec<Value> {
+        let k = cx.k;
+        let cells = self.prefilter.count_above(cx, edge_below(k, start.threshold));
+        let at_most = |limit: i32| k.not(k.any(k.lt(k.i32(limit), cells)));
+        // The last value tells whether the survivors decided.
+        let with_flag = |values: Vec<Value>, done: i32| [values, vec![k.splat(k.i32(done))]].concat();
+        let undecided = || with_flag(vec![k.splat(k.i32(0)); Outcome::VALUES], 0);
+        let first = k.if_else(
+            "few cells reach the threshold",
+            at_most(FEW_CELLS),
+            || self.by_survivors(cx, start, |outcome| with_flag(outcome.flat(), 1), undecided),
+            undecided,
+        );
+        let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
+        let limit = cx.layout.cells() as i32 * LANES as i32 / CELLS_PER_CANDIDATE;
+        k.if_else(
+            "decided",
+            decided,
+            || first[..Outcome::VALUES].to_vec(),
+            || self.by_passes_over_list(cx, start, list, at_most(limit)),
+        )
     }
+
+    /// Samples by passes over the candidate list if it can hold the candidates, else over all logits. `try_list`, a
+    /// scalar: whether there are few enough to try.
+    fn by_passes_over_list(
+        &self,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        list: &CandidateList,
+        try_list: Value,
+    ) -> Vec<Value> {
+        let k = cx.k;
+        let listed = k.if_else(
+            "some hundredths of the rows",
+            try_list,
+            || vec![k.choose(list.fill(cx, start.threshold), k.i32(0), k.i32(1))],
+            || vec![k.i32(0)],
+        );
+        k.if_else(
+            "over the candidate list",
+            k.eq(listed[0], k.i32(1)),
+            || self.by_passes(cx, start, Source::Candidates(list)),
+            || self.by_passes(cx, start, Source::AllLogits),
+        )
+    }
+
+    /// Samples by passes over a source.
+    fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
+        let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
+        let max_key = sampling.max_key;
+        // Cells compare raw logits. They do not treat values as equal that clean to zero or to the largest number.
+        let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
+        let greedy = k.if_else(
+            "the first maximum is ambiguous",
+            k.any(ambiguous),
+            || vec![passes.greedy(cx, max_key)],
+            || vec![self.prefilter.greedy(cx, max_key)],
+        )[0];
+        MultiPass { cx, passes, source, sampling }.sample(greedy, start.bound, self.slices.as_ref()).flat()
+    }
+}
+
+/// The least key of an entry that can matter: top-k keeps it, and it has a weight. It is the key of a candidate.
+fn threshold(cx: &Context<'_>, sampling: &Sampling, bound: Value) -> Value {
+    let k = cx.k;
+    k.comment("what top-k can keep and what can have a weight");
+    let max = sampling.max;
+    let reach = k.from_bits(cx.param(Column::Reach));
+    let weighs = order_keys(k, k.fsub(max, reach));
+    let top_k = k.lt(k.i32(0), cx.param(Column::K));
+    // Entries without a weight matter only to a caller that sees what top-k keeps.
+    let with_top_k = if cx.spec.wanted.shows_top_k() { bound } else { k.max(bound, weighs) };
+    k.max(k.choose(top_k, with_top_k, weighs), k.i32(LEAST_CANDIDATE_KEY))
 }

@@ -1,123 +1,141 @@
-//! How a block of rows lies in a core's memory: decided once, from the shape and the size of VMEM.
+//! How a block of rows lies in the memory of a core. It is decided once, from the shape and the size of VMEM.
 
-use super::candidate_list::List;
 use crate::dtype::Dtype;
-use crate::kernels::{Chip, Path, Spec};
+use crate::kernels::spec::{Path, Spec};
+use crate::kernels::target::Chip;
 use crate::mlir::mosaic::{LANES, SUBLANES};
 
-/// Registers that one turn of a loop over rows works on: enough to hide what a turn costs by itself.
+/// Registers that one iteration of a loop over rows processes: enough to hide the fixed cost of an iteration.
 const CHUNK: usize = 64;
-/// Registers of a cell, where there is room: few, so that rarely two survivors share one.
+/// Registers of a cell, if there is room. The number is small so that two survivors rarely share a cell.
 const CELL: usize = 8;
-/// Survivors that a lane has room for: a row of 128 survivors has one a lane on average.
+/// Survivors that fit one lane. A row of 128 survivors has one per lane on average.
 const DEPTH: usize = 8;
-/// Pieces in which a block is copied from HBM, so that work on the first begins before the last has come.
+/// Pieces in which a block is copied from HBM. Work on the first piece begins before the last one arrives.
 const PIECES: usize = 8;
 /// VMEM for the windows of the small operands and for spilled registers.
 const RESERVED: usize = 3 << 20;
-/// Longest row that chunk sums, one a lane, cover.
+/// Bytes of a register.
+const REGISTER_BYTES: usize = SUBLANES * LANES * 4;
+/// The longest row whose chunk sums fit the lanes of a register.
 pub(super) const LARGEST_VOCAB: usize = LANES * CHUNK * LANES;
 
-/// Where the logits are while a block is worked on.
+/// Candidates that fit one lane of a chunk in the candidate list.
+pub(super) const CANDIDATE_DEPTH: usize = 12;
+/// Chunks of the candidate list that one iteration processes.
+pub(super) const CANDIDATE_CHUNKS: usize = 4;
+
+/// Where the logits are while a kernel works on a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Residence {
-    /// All of a block's rows in VMEM; of two buffers, the second takes the next block meanwhile.
+    /// The whole block is in VMEM. With two buffers, the second receives the next block meanwhile.
     Resident {
         /// One or two.
         buffers: usize,
     },
-    /// In HBM; every pass streams them through two chunks.
+    /// The block stays in HBM. Every pass streams it through two chunks.
     Streamed,
 }
 
-/// Sizes, in registers of `8 x 128` entries unless said otherwise.
+/// Sizes, in registers of `8 x 128` entries unless stated otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// Blocks of eight rows.
+    /// The number of blocks of eight rows.
     pub(super) blocks: usize,
     /// Registers of a row in HBM.
     pub(super) registers: usize,
     /// Registers of a chunk.
     pub(super) chunk: usize,
-    /// Chunks of a row; the last may reach past its end.
+    /// Chunks of a row. The last one may extend beyond the end of the row.
     pub(super) chunks: usize,
-    /// Chunks of a piece that is copied at once.
+    /// Chunks of a piece, which is copied at once.
     pub(super) piece: usize,
     /// Registers of a cell.
     pub(super) cell: usize,
     /// Where the logits are.
     pub(super) residence: Residence,
-    /// Weights are kept in VMEM between passes; computed again in each otherwise.
+    /// Whether weights stay in VMEM between passes. Otherwise each pass computes them again.
     pub(super) keep_weights: bool,
-    /// Survivors that a lane has room for.
+    /// Survivors that fit one lane.
     pub(super) depth: usize,
-    /// There is a list, for rows between few survivors and all of a row.
-    pub(super) list: bool,
+    /// Whether there is a candidate list, for blocks between few survivors and passes over everything.
+    pub(super) candidate_list: bool,
     /// VMEM that the kernel needs, in bytes.
     needs: usize,
-    /// VMEM that it may have.
+    /// VMEM that the kernel may use, in bytes.
     pub(super) vmem: usize,
 }
 
 impl Layout {
-    /// The roomiest layout that fits the chip.
+    /// The fastest layout that fits the chip.
     pub(super) fn new(spec: &Spec, chip: &Chip) -> Layout {
-        // The compiler keeps some for itself.
+        // The compiler reserves a part of VMEM.
         let vmem = chip.vmem_bytes / 8 * 7;
-        let registers = spec.vocab.div_ceil(LANES);
-        let chunk = registers.next_multiple_of(CELL).min(CHUNK);
-        let chunks = registers.div_ceil(chunk);
-        let arbitrary = spec.path == Path::Arbitrary;
-        let layout = |residence, keep_weights, cell, list| {
-            let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
-            let register = SUBLANES * LANES * 4;
-            let row = chunks * chunk * register;
-            let logits = match residence {
-                Residence::Resident { buffers } => buffers * row / 4 * element,
-                Residence::Streamed => 3 * chunk * register,
-            };
-            let weights = if keep_weights { row } else { 0 };
-            let cells = 3 * row / cell;
-            let focus = chunk * register;
-            let listed = if list { List::bytes(chunks) } else { 0 };
-            Layout {
-                blocks: spec.batch.div_ceil(SUBLANES),
-                registers,
-                chunk,
-                chunks,
-                piece: chunks.div_ceil(PIECES),
-                cell,
-                residence,
-                keep_weights,
-                depth: DEPTH,
-                list,
-                needs: logits + weights + cells + focus + listed + RESERVED,
-                vmem,
-            }
-        };
+        let chunk = spec.vocab.div_ceil(LANES).next_multiple_of(CELL).min(CHUNK);
         let buffers = if spec.batch > SUBLANES { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
-        // A list spares passes, weights spare computing in them, small cells spare looking again.
+        let with_list = spec.path == Path::Arbitrary;
+        // A candidate list saves passes, kept weights save computation in passes, small cells save repeated searches.
         let choices = [
-            layout(resident(buffers), true, CELL, arbitrary),
-            layout(resident(1), true, CELL, arbitrary),
-            layout(resident(1), true, chunk, arbitrary),
-            layout(resident(1), false, CELL, arbitrary),
-            layout(resident(1), false, chunk, arbitrary),
-            layout(Residence::Streamed, false, CELL, arbitrary),
-            layout(Residence::Streamed, false, chunk, arbitrary),
-            layout(Residence::Streamed, false, CELL, false),
+            (resident(buffers), true, CELL, with_list),
+            (resident(1), true, CELL, with_list),
+            (resident(1), true, chunk, with_list),
+            (resident(1), false, CELL, with_list),
+            (resident(1), false, chunk, with_list),
+            (Residence::Streamed, false, CELL, with_list),
+            (Residence::Streamed, false, chunk, with_list),
+            (Residence::Streamed, false, CELL, false),
+            (Residence::Streamed, false, chunk, false),
         ];
-        let fits = |layout: &&Layout| layout.needs <= vmem;
-        *choices.iter().find(fits).unwrap_or(&layout(Residence::Streamed, false, chunk, false))
+        let layouts = choices.map(|(residence, keep_weights, cell, candidate_list)| {
+            Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list)
+        });
+        *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
     }
 
-    /// Registers of a row with all of its last chunk.
+    fn with(
+        spec: &Spec,
+        vmem: usize,
+        chunk: usize,
+        residence: Residence,
+        keep_weights: bool,
+        cell: usize,
+        candidate_list: bool,
+    ) -> Layout {
+        let registers = spec.vocab.div_ceil(LANES);
+        let chunks = registers.div_ceil(chunk);
+        let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
+        let row = chunks * chunk * REGISTER_BYTES;
+        let logits = match residence {
+            Residence::Resident { buffers } => buffers * row / 4 * element,
+            Residence::Streamed => 3 * chunk * REGISTER_BYTES,
+        };
+        let weights = if keep_weights { row } else { 0 };
+        let cells = 3 * row / cell;
+        let focus = chunk * REGISTER_BYTES;
+        let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
+        Layout {
+            blocks: spec.batch.div_ceil(SUBLANES),
+            registers,
+            chunk,
+            chunks,
+            piece: chunks.div_ceil(PIECES),
+            cell,
+            residence,
+            keep_weights,
+            depth: DEPTH,
+            candidate_list,
+            needs: logits + weights + cells + focus + list + RESERVED,
+            vmem,
+        }
+    }
+
+    /// Registers of a row including all of its last chunk.
     pub(super) fn padded(&self) -> usize {
         self.chunks * self.chunk
     }
 
-    /// Cells of a row.
+    /// Cell registers of a row.
     pub(super) fn cells(&self) -> usize {
         self.padded() / self.cell
     }
@@ -126,4 +144,14 @@ impl Layout {
     pub(super) fn pieces(&self) -> usize {
         self.chunks.div_ceil(self.piece)
     }
+
+    /// Registers of a row in the candidate list.
+    pub(super) fn list_registers(&self) -> usize {
+        list_registers(self.chunks)
+    }
+}
+
+/// Registers of a row in the candidate list, for rows of so many chunks.
+fn list_registers(chunks: usize) -> usize {
+    chunks.next_multiple_of(CANDIDATE_CHUNKS) * CANDIDATE_DEPTH
 }

@@ -1,26 +1,31 @@
-//! A block's logits: how they come from HBM, and the passes over them.
+//! The logits of a block: their copies from HBM, and the passes over them.
 
 use super::layout::{Layout, Residence};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// Eight rows of logits.
-pub(super) struct Rows<'a> {
+/// The label of the loops that copy a piece each.
+const COPY_PIECES: &str = "copy pieces";
+/// The label of the branches that write −inf behind the end of the rows.
+const PAD_ROWS: &str = "pad the end of the rows";
+
+/// The logits of eight rows.
+pub(super) struct LogitStream<'a> {
     k: &'a Kernel,
     layout: Layout,
-    /// All rows, in HBM.
+    /// All rows of the batch, in HBM.
     hbm: Memory,
-    /// `[buffers, 8, n]`: whole blocks, or the two chunks that streaming goes through.
+    /// `[buffers, 8, n]`: whole blocks, or the two chunks that streaming uses.
     buffers: Memory,
-    /// One chunk to look something up in, where rows are streamed.
+    /// One chunk for lookups, if rows are streamed.
     aside: Option<Memory>,
-    /// One semaphore for every copy that may be under way.
+    /// One semaphore for every copy that can be in flight.
     arrived: Memory,
 }
 
-impl<'a> Rows<'a> {
+impl<'a> LogitStream<'a> {
     /// Declares the memory.
-    pub(super) fn new(k: &'a Kernel, layout: Layout, hbm: Memory) -> Rows<'a> {
+    pub(super) fn new(k: &'a Kernel, layout: Layout, hbm: Memory) -> LogitStream<'a> {
         let (count, width, copies) = match layout.residence {
             Residence::Resident { buffers } => (buffers, layout.padded(), buffers * layout.pieces()),
             Residence::Streamed => (2, layout.chunk, 3),
@@ -29,9 +34,10 @@ impl<'a> Rows<'a> {
         let aside = (layout.residence == Residence::Streamed)
             .then(|| k.scratch(hbm.elem(), &[SUBLANES, layout.chunk * LANES], Space::Vmem));
         let arrived = k.scratch(Elem::DmaSemaphore, &[copies], Space::Semaphore);
-        Rows { k, layout, hbm, buffers, aside, arrived }
+        LogitStream { k, layout, hbm, buffers, aside, arrived }
     }
 
+    /// The buffer of the block of a grid step.
     fn buffer_of(&self, step: Value) -> Value {
         match self.layout.residence {
             Residence::Resident { buffers: 2 } => self.k.and(step, self.k.i32(1)),
@@ -39,12 +45,12 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The block's rows in VMEM, `[8, n]`.
+    /// The current block in VMEM, `[8, n]`.
     fn resident(&self) -> Memory {
         self.k.element(&self.buffers, self.buffer_of(self.k.step()))
     }
 
-    /// `count` registers of block `step` from register `at` on, in HBM.
+    /// `count` registers of the block of a grid step in HBM, starting at register `at`.
     fn in_hbm(&self, step: Value, at: Value, count: usize) -> Memory {
         let k = self.k;
         let row = k.multiple(k.mul(step, k.i32(SUBLANES as i32)), SUBLANES);
@@ -52,7 +58,7 @@ impl<'a> Rows<'a> {
         k.slice(&self.hbm, &[row, lane], &[SUBLANES, count * LANES])
     }
 
-    /// The copy of one piece: from, to, its semaphore. The last may be shorter than the others.
+    /// The copy of one piece: source, destination, semaphore. The last piece may be shorter than the others.
     fn piece(&self, step: Value, piece: Value, last: bool) -> [Memory; 3] {
         let (k, layout) = (self.k, self.layout);
         let long = layout.piece * layout.chunk;
@@ -64,51 +70,55 @@ impl<'a> Rows<'a> {
         [self.in_hbm(step, at, count), to, k.element(&self.arrived, flag)]
     }
 
-    /// Does `each` for every piece but the last, and for the last.
-    fn for_pieces(&self, label: &str, each: impl Fn(Value, bool)) {
-        let (k, whole) = (self.k, self.layout.pieces() - 1);
-        if whole > 0 {
-            k.for_each(label, k.i32(whole as i32), [], |piece, []| {
-                each(piece, false);
+    /// Starts the copies of all pieces of a block.
+    fn start_copies(&self, label: &str, step: Value) {
+        let k = self.k;
+        let start = |piece: Value, last: bool| {
+            let [from, to, semaphore] = self.piece(step, piece, last);
+            k.start_copy(&from, &to, &semaphore);
+        };
+        let before_last = self.layout.pieces() - 1;
+        if before_last > 0 {
+            k.for_each(label, k.i32(before_last as i32), [], |piece, []| {
+                start(piece, false);
                 []
             });
         }
-        each(k.i32(whole as i32), true);
+        start(k.i32(before_last as i32), true);
     }
 
-    fn fetch(&self, label: &str, step: Value) {
-        self.for_pieces(label, |piece, last| {
-            let [from, to, semaphore] = self.piece(step, piece, last);
-            self.k.start_copy(&from, &to, &semaphore);
-        });
-    }
-
-    /// Starts to bring this block, unless the block before did, and the next.
+    /// Starts the copies of this block, unless the previous step did, and of the next block.
     pub(super) fn begin(&self) {
         let (k, layout) = (self.k, self.layout);
         let Residence::Resident { buffers } = layout.residence else { return };
         let first = k.eq(k.step(), k.i32(0));
         if layout.padded() > layout.registers {
-            // What lies past a row's end is no candidate, in every pass.
-            k.when("fill what lies past the end of the rows", first, || {
+            // In every pass, entries behind the end of a row must not be candidates.
+            k.when(PAD_ROWS, first, || {
                 for buffer in 0..buffers {
                     let rows = k.element(&self.buffers, k.i32(buffer as i32));
-                    for register in layout.registers..layout.padded() {
-                        k.store(&rows, k.i32((register * LANES) as i32), k.negative_infinity(rows.elem()));
-                    }
+                    self.pad(&rows, layout.registers..layout.padded());
                 }
             });
         }
         if buffers == 1 {
-            return self.fetch("bring the block", k.step());
+            return self.start_copies("copy the block", k.step());
         }
-        k.when("bring the first block", first, || self.fetch("piece by piece", k.i32(0)));
+        k.when("copy the first block", first, || self.start_copies(COPY_PIECES, k.i32(0)));
         let next = k.add(k.step(), k.i32(1));
         let more = k.lt(next, k.i32(layout.blocks as i32));
-        k.when("bring the next block", more, || self.fetch("piece by piece", next));
+        k.when("copy the next block", more, || self.start_copies(COPY_PIECES, next));
     }
 
-    /// One pass over the block as it arrives: `each` sees a chunk's registers and its number.
+    /// Fills registers with −inf.
+    fn pad(&self, rows: &Memory, registers: std::ops::Range<usize>) {
+        let k = self.k;
+        for register in registers {
+            k.store(rows, k.i32((register * LANES) as i32), k.negative_infinity(rows.elem()));
+        }
+    }
+
+    /// One pass over the block while it arrives. `each` receives the registers of a chunk and the chunk's number.
     pub(super) fn first_pass(
         &self,
         label: &str,
@@ -125,7 +135,7 @@ impl<'a> Rows<'a> {
             k.wait_copy(&from, &to, &semaphore);
             let count =
                 if last { layout.chunks - (layout.pieces() - 1) * layout.piece } else { layout.piece };
-            // Several chunks a turn: its beginning and end keep the core half idle.
+            // Several chunks per iteration: the start and the end of an iteration leave the core half idle.
             let together = [4, 2, 1].into_iter().find(|n| count % n == 0).unwrap_or(1);
             k.for_each_of(label, k.i32((count / together) as i32), state, |i, state| {
                 let first = k.add(k.mul(piece, k.i32(layout.piece as i32)), k.mul(i, k.i32(together as i32)));
@@ -136,17 +146,16 @@ impl<'a> Rows<'a> {
                 })
             })
         };
-        let whole = layout.pieces() - 1;
+        let before_last = layout.pieces() - 1;
         let mut state = start.to_vec();
-        if whole > 0 {
-            state = k.for_each_of("pieces as they arrive", k.i32(whole as i32), &state, |i, state| {
-                piece(i, false, state)
-            });
+        if before_last > 0 {
+            let count = k.i32(before_last as i32);
+            state = k.for_each_of("pieces as they arrive", count, &state, |i, state| piece(i, false, state));
         }
-        piece(k.i32(whole as i32), true, &state)
+        piece(k.i32(before_last as i32), true, &state)
     }
 
-    /// One pass over the block, which has arrived.
+    /// One pass over the block after it has arrived.
     pub(super) fn pass(
         &self,
         label: &str,
@@ -157,8 +166,8 @@ impl<'a> Rows<'a> {
         self.pass_by(label, 1, start, each)
     }
 
-    /// [`pass`](Rows::pass) by up to `together` chunks a turn, of which `each` sees how many they are: a short body
-    /// gains by more of it.
+    /// [`pass`](LogitStream::pass) with up to `together` chunks per iteration. `each` also receives the number of
+    /// chunks. A short loop body is faster with more chunks per iteration.
     pub(super) fn pass_by(
         &self,
         label: &str,
@@ -172,14 +181,15 @@ impl<'a> Rows<'a> {
         }
         let rows = self.resident();
         let together = if layout.chunks % together == 0 { together } else { 1 };
-        k.for_each_of(label, k.i32((layout.chunks / together) as i32), start, |turn, state| {
-            let chunk = k.mul(turn, k.i32(together as i32));
+        k.for_each_of(label, k.i32((layout.chunks / together) as i32), start, |iteration, state| {
+            let chunk = k.mul(iteration, k.i32(together as i32));
             let at = k.mul(chunk, k.i32(layout.chunk as i32));
             each(&k.registers(&rows, at, together * layout.chunk), chunk, together, state)
         })
     }
 
-    /// Copies chunk `chunk` into `to`, of which `count` registers are in HBM: started or awaited by `act`.
+    /// Starts or awaits the copy of a chunk into `to`, depending on `act`. Only the registers that exist in HBM are
+    /// copied.
     fn chunk_copy(&self, chunk: Value, to: &Memory, flag: Value, act: impl Fn(&Memory, &Memory, &Memory)) {
         let (k, layout) = (self.k, self.layout);
         let semaphore = k.element(&self.arrived, flag);
@@ -188,35 +198,23 @@ impl<'a> Rows<'a> {
         let copy = |count: usize| {
             let from = self.in_hbm(k.step(), at, count);
             act(&from, &k.registers(to, k.i32(0), count), &semaphore);
+            Vec::new()
         };
         if short == layout.chunk {
-            return copy(short);
+            copy(short);
+            return;
         }
         let last = k.eq(chunk, k.i32(layout.chunks as i32 - 1));
-        k.if_else(
-            "the last chunk is short",
-            last,
-            || {
-                copy(short);
-                Vec::new()
-            },
-            || {
-                copy(layout.chunk);
-                Vec::new()
-            },
-        );
+        k.if_else("the last chunk is short", last, || copy(short), || copy(layout.chunk));
     }
 
-    fn fill_short(&self, chunk: Value, rows: &Memory) {
+    /// Fills the end of the last chunk with −inf if the row ends before it.
+    fn pad_last_chunk(&self, chunk: Value, rows: &Memory) {
         let (k, layout) = (self.k, self.layout);
         let short = layout.registers - (layout.chunks - 1) * layout.chunk;
         if short < layout.chunk {
             let last = k.eq(chunk, k.i32(layout.chunks as i32 - 1));
-            k.when("fill what lies past the end of the rows", last, || {
-                for register in short..layout.chunk {
-                    k.store(rows, k.i32((register * LANES) as i32), k.negative_infinity(rows.elem()));
-                }
-            });
+            k.when(PAD_ROWS, last, || self.pad(rows, short..layout.chunk));
         }
     }
 
@@ -235,16 +233,16 @@ impl<'a> Rows<'a> {
         start_copy(k.i32(0));
         k.for_each_of(label, k.i32(layout.chunks as i32), start, |chunk, state| {
             let next = k.add(chunk, k.i32(1));
-            k.when("bring the next chunk", k.lt(next, k.i32(layout.chunks as i32)), || start_copy(next));
+            k.when("copy the next chunk", k.lt(next, k.i32(layout.chunks as i32)), || start_copy(next));
             let buffer = k.and(chunk, k.i32(1));
             let rows = k.element(&self.buffers, buffer);
             self.chunk_copy(chunk, &rows, buffer, |from, to, semaphore| k.wait_copy(from, to, semaphore));
-            self.fill_short(chunk, &rows);
+            self.pad_last_chunk(chunk, &rows);
             each(&k.registers(&rows, k.i32(0), layout.chunk), chunk, state)
         })
     }
 
-    /// `count` registers from register `at` on, all of one chunk, to be looked at once.
+    /// `count` registers starting at register `at`, all of one chunk, for a single lookup.
     pub(super) fn look_up(&self, at: Value, count: usize) -> Memory {
         let (k, layout) = (self.k, self.layout);
         let Some(aside) = &self.aside else { return k.registers(&self.resident(), at, count) };
@@ -252,13 +250,13 @@ impl<'a> Rows<'a> {
         let (chunk, within) = if layout.chunk.is_power_of_two() {
             (k.shr(at, shift), k.and(at, k.i32(layout.chunk as i32 - 1)))
         } else {
-            // A row of one chunk.
+            // The row has only one chunk.
             (k.i32(0), at)
         };
         let flag = k.i32(2);
         self.chunk_copy(chunk, aside, flag, |from, to, semaphore| k.start_copy(from, to, semaphore));
         self.chunk_copy(chunk, aside, flag, |from, to, semaphore| k.wait_copy(from, to, semaphore));
-        self.fill_short(chunk, aside);
+        self.pad_last_chunk(chunk, aside);
         k.registers(aside, within, count)
     }
 }

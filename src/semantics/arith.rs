@@ -1,16 +1,18 @@
-//! The few operations that the sampling contract is written in.
+//! The operations that the sampling contract is written in.
 //!
-//! Everything that must agree bit for bit between devices is a function over [`Arith`], so that native code
-//! (scalar or SIMD) and the kernel builders run the same text. The trait has no float addition on purpose:
-//! a float product is only ever followed by a product, a comparison or a conversion, so no compiler can contract
-//! it into another value. Compilers do reassociate products with constants, though, across any number of them:
-//! constants in a chain of products are [`Arith::factor`]s, which a builder for such a compiler hides from it.
+//! Every computation that must agree bit for bit between devices is a function over [`Arith`]. Native code (scalar
+//! or SIMD) and the kernel builders therefore run the same source text.
+//!
+//! The trait deliberately has no float addition. A float product is only followed by another product, a comparison
+//! or a conversion, so no compiler can contract it into a fused operation. Compilers also reassociate products with
+//! constants. Constants in a chain of products are therefore [`Arith::factor`]s, and a builder for such a compiler
+//! passes them at run time.
 
-// Every operation takes the token that stands for the arithmetic.
+// `self` is a token for the arithmetic, not the value to convert.
 #[allow(clippy::wrong_self_convention)]
 /// 32-bit operations on one value, one SIMD register or one array, depending on the implementor.
 ///
-/// `Int` wraps on overflow and is signed where the operation depends on the sign (`lt`, `shr`, `to_float`).
+/// `Int` wraps on overflow. It is signed in operations that depend on the sign (`lt`, `shr`, `to_float`).
 pub trait Arith: Copy {
     /// A 32-bit integer.
     type Int: Copy;
@@ -21,9 +23,9 @@ pub trait Arith: Copy {
 
     /// The integer constant `value`.
     fn int(self, value: i32) -> Self::Int;
-    /// The float constant `value`, to compare with, or to multiply with once between two conversions.
+    /// The float constant `value`, for comparisons or for a single product between two conversions.
     fn float(self, value: f32) -> Self::Float;
-    /// The float constant `value` as a factor in a chain of products, one of
+    /// The float constant `value` for use in a chain of products. It is one of
     /// [`weights::FACTORS`](super::weights::FACTORS).
     fn factor(self, value: f32) -> Self::Float;
 
@@ -39,7 +41,7 @@ pub trait Arith: Copy {
     fn xor(self, a: Self::Int, b: Self::Int) -> Self::Int;
     /// `a << by`.
     fn shl(self, a: Self::Int, by: u32) -> Self::Int;
-    /// `a >> by`, filling with the sign.
+    /// `a >> by`, filling with the sign bit.
     fn shr(self, a: Self::Int, by: u32) -> Self::Int;
 
     /// `a - b` in binary32, round to nearest even.
@@ -47,15 +49,15 @@ pub trait Arith: Copy {
     /// `a * b` in binary32, round to nearest even.
     fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
 
-    /// `a` where it is less than `limit`, else `limit`; so `limit` for NaN, where the result counts.
+    /// `a` where it is less than `limit`, else `limit`. For NaN the result is `limit`, unless the caller discards it.
     fn at_most(self, a: Self::Float, limit: f32) -> Self::Float {
         let limit = self.float(limit);
         self.fselect(self.flt(a, limit), a, limit)
     }
 
-    /// Toward zero. Only called on values in `[0, 2^31)`.
+    /// Rounds toward zero. `a` is in `[0, 2³¹)`.
     fn trunc(self, a: Self::Float) -> Self::Int;
-    /// Only called on integers below 2^24 + 1 in magnitude, so the conversion is exact.
+    /// Converts to a float. The magnitude of `a` is at most 2²⁴, so the conversion is exact.
     fn to_float(self, a: Self::Int) -> Self::Float;
     /// The bits of a float.
     fn to_bits(self, a: Self::Float) -> Self::Int;
@@ -68,18 +70,18 @@ pub trait Arith: Copy {
     fn eq(self, a: Self::Int, b: Self::Int) -> Self::Mask;
     /// `a < b` for floats; false where either is NaN.
     fn flt(self, a: Self::Float, b: Self::Float) -> Self::Mask;
-    /// Both.
+    /// `a && b`.
     fn both(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
-    /// Either.
+    /// `a || b`.
     fn either(self, a: Self::Mask, b: Self::Mask) -> Self::Mask;
-    /// Negation.
+    /// `!a`.
     fn not(self, a: Self::Mask) -> Self::Mask;
 
     /// `a <= b`, signed.
     fn le(self, a: Self::Int, b: Self::Int) -> Self::Mask {
         self.not(self.lt(b, a))
     }
-    /// The larger, signed.
+    /// The larger of two signed integers.
     fn max(self, a: Self::Int, b: Self::Int) -> Self::Int {
         self.select(self.lt(a, b), b, a)
     }
@@ -90,7 +92,7 @@ pub trait Arith: Copy {
     fn fselect(self, mask: Self::Mask, if_true: Self::Float, if_false: Self::Float) -> Self::Float;
 }
 
-/// The unsigned 64-bit operations that totals, targets and the draw need; one value a row.
+/// The unsigned 64-bit operations that totals, targets and the draw need. There is one value per row.
 pub trait WideArith: Arith {
     /// An unsigned 64-bit integer.
     type Wide: Copy;
@@ -103,19 +105,19 @@ pub trait WideArith: Arith {
     fn low(self, a: Self::Wide) -> Self::Int;
     /// Bits 32 to 63.
     fn high(self, a: Self::Wide) -> Self::Int;
-    /// `a + b`; never called where it would overflow.
+    /// `a + b`. The sum fits 64 bits.
     fn wadd(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// `a * b`; never called where it would overflow.
+    /// `a * b`. The product fits 64 bits.
     fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// `a % b`; `b` is not zero.
+    /// `a % b`. `b` is not zero.
     fn wrem(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// `(a · 2¹⁶ + digit) % b`, where `a < b < 2⁴⁸` and `digit < 2¹⁶`: a step of a long division.
+    /// `(a · 2¹⁶ + digit) % b`, where `a < b < 2⁴⁸` and `digit < 2¹⁶`: one step of a long division.
     fn wrem_next(self, a: Self::Wide, digit: Self::Wide, b: Self::Wide) -> Self::Wide {
         self.wrem(self.wor(self.wshl(a, 16), digit), b)
     }
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
-    /// `a >> by` with `by` below 64 in every row.
+    /// `a >> by`, filling with zeros. `by` is below 64 in every row.
     fn wshr(self, a: Self::Wide, by: Self::Wide) -> Self::Wide;
     /// Bitwise and.
     fn wand(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
@@ -129,7 +131,7 @@ pub trait WideArith: Arith {
     fn wselect(self, mask: Self::Mask, if_true: Self::Wide, if_false: Self::Wide) -> Self::Wide;
 }
 
-/// One value at a time, in plain Rust.
+/// Plain Rust arithmetic on one value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scalar;
 

@@ -7,6 +7,7 @@
 pub mod arith;
 pub mod clean;
 pub mod draw;
+pub mod narrow_keys;
 pub mod params;
 pub mod philox;
 pub mod rules;

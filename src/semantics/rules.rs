@@ -1,13 +1,13 @@
 //! The rules that decide which entries survive, what they weigh and what a row reports.
 //!
-//! Every backend and every kernel calls these functions. Only the reference states the rules a second time, on
-//! purpose: the tests compare the two.
+//! Every backend and every kernel calls these functions. Only the reference states the rules a second time. It does so
+//! deliberately: the tests compare the two.
 
 use super::arith::Arith;
 use super::clean::NEG_INF_KEY;
 use super::weights::MAX_WEIGHT;
 
-/// Row status bit: the row has no finite candidate, so its token is −1.
+/// Row status bit: the row has no candidate, so its token is −1.
 pub const ROW_NO_CANDIDATE: u32 = 1;
 /// Row status bit: the row held a NaN, which counted as −inf.
 pub const ROW_HAD_NAN: u32 = 2;
@@ -17,15 +17,26 @@ pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN;
 /// The token, and `greedy_sampled`, of a row without a candidate.
 pub const NO_TOKEN: i32 = -1;
 
-/// Whether an order key belongs to a candidate, that is, to anything above −inf.
+/// The least order key of a candidate.
+pub const LEAST_CANDIDATE_KEY: i32 = NEG_INF_KEY + 1;
+
+/// Whether an order key belongs to a candidate, that is, to a value above −inf.
 #[inline(always)]
 pub fn is_candidate<A: Arith>(a: A, key: A::Int) -> A::Mask {
     a.lt(a.int(NEG_INF_KEY), key)
 }
 
+/// Whether a row has no candidate. `max_key` is the order key of the row's maximum.
+#[inline(always)]
+pub fn has_no_candidate<A: Arith>(a: A, max_key: A::Int) -> A::Mask {
+    a.eq(max_key, a.int(NEG_INF_KEY))
+}
+
 /// Whether top-k keeps an entry: its key is above the threshold, or equal to it at a position up to `last_tie`.
 ///
-/// Positions are indices in the row, or any numbers that ascend with them.
+/// In other words: whether the entry comes no later than the entry `(threshold, last_tie)` in the order (key
+/// descending, position ascending). Keys may be any integers that order like the values. Positions are indices in the
+/// row, or any integers that order like them.
 #[inline(always)]
 pub fn survives_top_k<A: Arith>(
     a: A,
@@ -38,10 +49,19 @@ pub fn survives_top_k<A: Arith>(
     a.either(a.lt(threshold, key), kept_tie)
 }
 
+/// Whether an entry has a weight before top-p and min-p.
+///
+/// `survives`: top-k kept the entry, and the entry is a candidate. `sampled_row`: the row is not greedy. `is_greedy`:
+/// the entry is the one at `greedy_sampled`. In a greedy row only that entry has a weight.
+#[inline(always)]
+pub fn has_weight<A: Arith>(a: A, survives: A::Mask, sampled_row: A::Mask, is_greedy: A::Mask) -> A::Mask {
+    a.both(survives, a.either(sampled_row, is_greedy))
+}
+
 /// The weight of an entry before top-p and min-p. `sampled` is its weight by temperature.
 ///
-/// `survives` says whether top-k kept the entry and it is a candidate. In a greedy row only the entry at
-/// `greedy_sampled`, for which `is_greedy` holds, has weight.
+/// The weight in a greedy row is that of the maximum, [`MAX_WEIGHT`]. The weight by temperature of the maximum is the
+/// same for any temperature, so a kernel that has computed it needs only [`has_weight`].
 #[inline(always)]
 pub fn row_weight<A: Arith>(
     a: A,
@@ -50,8 +70,14 @@ pub fn row_weight<A: Arith>(
     is_greedy: A::Mask,
     sampled: A::Int,
 ) -> A::Int {
-    let greedy = a.select(is_greedy, a.int(MAX_WEIGHT), a.int(0));
-    a.select(survives, a.select(greedy_row, greedy, sampled), a.int(0))
+    let weighs = has_weight(a, survives, a.not(greedy_row), is_greedy);
+    a.select(weighs, a.select(greedy_row, a.int(MAX_WEIGHT), sampled), a.int(0))
+}
+
+/// Whether top-p keeps every weight of a row. `mantissa` is [`TopP::mantissa`](super::top_p::TopP::mantissa).
+#[inline(always)]
+pub fn top_p_is_off<A: Arith>(a: A, no_candidate: A::Mask, mantissa: A::Int) -> A::Mask {
+    a.either(no_candidate, a.eq(mantissa, a.int(0)))
 }
 
 /// The least weight that survives both top-p and min-p. `top_p_threshold` is 0 where top-p is off.
@@ -73,7 +99,7 @@ pub fn row_status<A: Arith>(a: A, no_candidate: A::Mask, had_nan: A::Mask) -> A:
     a.or(bit(no_candidate, ROW_NO_CANDIDATE), bit(had_nan, ROW_HAD_NAN))
 }
 
-/// The token that a row reports: `token`, or −1 where there is no candidate.
+/// The token that a row reports: `token`, or −1 if the row has no candidate.
 #[inline(always)]
 pub fn reported_token<A: Arith>(a: A, no_candidate: A::Mask, token: A::Int) -> A::Int {
     a.select(no_candidate, a.int(NO_TOKEN), token)
@@ -82,6 +108,7 @@ pub fn reported_token<A: Arith>(a: A, no_candidate: A::Mask, token: A::Int) -> A
 #[cfg(test)]
 mod tests {
     use super::super::arith::Scalar;
+    use super::super::weights::{quantize, weight};
     use super::*;
 
     #[test]
@@ -97,6 +124,20 @@ mod tests {
         assert_eq!(row_weight(Scalar, true, true, true, 5), MAX_WEIGHT);
         assert_eq!(row_weight(Scalar, true, true, false, 5), 0);
         assert_eq!(row_weight(Scalar, false, true, true, 5), 0);
+        // The weight by temperature of the maximum is the weight in a greedy row.
+        assert_eq!(weight(Scalar, quantize(Scalar, 3.0, 3.0, 0.5)), MAX_WEIGHT);
+    }
+
+    #[test]
+    fn candidates_are_above_negative_infinity() {
+        assert!(is_candidate(Scalar, LEAST_CANDIDATE_KEY) && !is_candidate(Scalar, NEG_INF_KEY));
+        assert!(has_no_candidate(Scalar, NEG_INF_KEY) && !has_no_candidate(Scalar, LEAST_CANDIDATE_KEY));
+    }
+
+    #[test]
+    fn top_p_needs_a_mantissa_and_a_candidate() {
+        let off = |no_candidate, mantissa| top_p_is_off(Scalar, no_candidate, mantissa);
+        assert!(off(true, 1) && off(false, 0) && !off(false, 1));
     }
 
     #[test]

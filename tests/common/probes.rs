@@ -1,12 +1,12 @@
-//! Programs of one kernel of one operation, for what hardware may do otherwise than the interpreter.
+//! Programs with a kernel of one operation, for operations in which hardware may differ from the interpreter.
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 
 pub const PROBE_ROWS: usize = 64;
-/// Elements of an operand.
+/// The number of elements of an operand.
 pub const PROBE: usize = PROBE_ROWS * 128;
 
-/// A kernel that computes `%r`, of the type `result`, from `%a` and `%b`.
+/// A kernel that computes `%r`, whose element type is `result`, from `%a` and `%b`.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
     body: &'static str,
@@ -23,7 +23,7 @@ pub const DIFFERENCE: Probe = floats("%r = arith.subf %a, %b : FLOATS");
 pub const DIFFERENCE_TIMES: Probe =
     floats("%d = arith.subf %a, %b : FLOATS\n%r = arith.mulf %d, %b : FLOATS");
 pub const MAXIMUM: Probe = floats("%r = arith.maximumf %a, %b : FLOATS");
-/// As the kernels truncate what is not negative.
+/// The truncation of the kernels, for floats that are not negative.
 pub const FLOOR: Probe = Probe {
     body: "%f = math.floor %a : FLOATS\n\
            %r = tpu.fptosi %f {rounding_mode = #tpu.rounding_mode<to_nearest_even>} : FLOATS -> RESULTS",
@@ -32,7 +32,7 @@ pub const FLOOR: Probe = Probe {
 pub const PROBES: [Probe; 6] = [QUOTIENT, PRODUCT, DIFFERENCE, DIFFERENCE_TIMES, MAXIMUM, FLOOR];
 
 impl Probe {
-    /// The program with the kernel.
+    /// The text of the program.
     pub fn text(&self) -> String {
         let Probe { body, result } = *self;
         let memory = |elem| format!("memref<{PROBE_ROWS}x128x{elem}, #tpu.memory_space<vmem>>");

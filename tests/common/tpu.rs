@@ -1,5 +1,5 @@
-//! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`), made from problems and checked against the
-//! built-in backend's answers.
+//! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`): problems, with the results of the built-in
+//! backend as the expected arrays.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use super::{sample, Ask, Problem, RowKind, ROW_KINDS};
 
 pub const MIB: usize = 1 << 20;
 
-/// The generations, each with a topology of libtpu's that has it.
+/// The generations, each with a libtpu topology of that generation.
 pub const GENERATIONS: [(&str, &str); 5] = [
     ("v4", "v4:2x2x1"),
     ("v5e", "v5e:2x2"),
@@ -30,7 +30,7 @@ pub const GENERATIONS: [(&str, &str); 5] = [
     ("tpu7x", "tpu7x:2x2x1"),
 ];
 
-/// A generation.
+/// The chip of a generation.
 pub fn chip(name: &str) -> Chip {
     match Target::named(name) {
         Some(Target::Tpu(chip)) => chip,
@@ -38,7 +38,7 @@ pub fn chip(name: &str) -> Chip {
     }
 }
 
-/// A program on a path; a debug call asks for every wide array there is.
+/// A program on a path. With `debug` it returns every wide array.
 pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) -> Spec {
     let wanted = match debug {
         true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
@@ -47,7 +47,7 @@ pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) ->
     Spec { path, batch, vocab, dtype, stable: true, wanted }
 }
 
-/// The programs that sizes of VMEM lead to, each with a chip that has so little: the layouts of `Layout::new`.
+/// Chips that differ in the size of VMEM: one for each text of the kernel, that is, for each layout of `Layout::new`.
 pub fn layouts(spec: &Spec) -> Vec<Chip> {
     let mut found: Vec<(String, Chip)> = Vec::new();
     let mut vmem = 2 * MIB;
@@ -62,7 +62,7 @@ pub fn layouts(spec: &Spec) -> Vec<Chip> {
     found.into_iter().map(|(_, chip)| chip).collect()
 }
 
-/// Rows of the given kinds, with parameters as [`Problem::random`] draws them.
+/// Rows of the given kinds, with random parameters like those of [`Problem::random`].
 pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let largest = match spec.path {
         Way::Bounded(max_k) => Some(max_k as i32),
@@ -74,9 +74,9 @@ pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem
     problem
 }
 
-/// Rows of which top-k, or what weighs anything, leaves some hundredths: too many for the arbitrary kernel's short way,
-/// few enough for its list. That holds where logits are spread as [`RowKind::Normal`]'s are, so half of each block is of
-/// that kind, and half of the given ones.
+/// Rows of which top-k, or the range of logits with a weight, leaves some hundredths. That is too many for survivors
+/// and few enough for the candidate list, if the logits are distributed as in [`RowKind::Normal`]. So half of each
+/// block is of that kind, and the other half is of the given kinds.
 pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     for block in kinds.chunks_mut(8) {
         block.iter_mut().take(4).for_each(|kind| *kind = RowKind::Normal);
@@ -96,34 +96,34 @@ pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -
     problem
 }
 
-/// `count` kinds in their order, from one on, round and round.
+/// `count` kinds in their order, starting at number `start`, cyclically.
 pub fn kinds_from(start: usize, count: usize) -> Vec<RowKind> {
     (start..start + count).map(|i| ROW_KINDS[i % ROW_KINDS.len()]).collect()
 }
 
-/// What the interpreter found.
+/// The number of cases and values that agree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked {
     pub cases: usize,
     pub values: usize,
 }
 
-/// Cases for the interpreter, in a folder of their own.
+/// Cases for the interpreter, in a directory of their own.
 pub struct Cases {
-    folder: PathBuf,
+    directory: PathBuf,
     list: Vec<Value>,
     values: usize,
 }
 
 impl Cases {
-    pub fn new(folder: PathBuf) -> Cases {
-        let _ = fs::remove_dir_all(&folder);
-        fs::create_dir_all(&folder).unwrap();
-        Cases { folder, list: Vec::new(), values: 0 }
+    pub fn new(directory: PathBuf) -> Cases {
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir_all(&directory).unwrap();
+        Cases { directory, list: Vec::new(), values: 0 }
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> String {
-        fs::write(self.folder.join(name), bytes).unwrap();
+        fs::write(self.directory.join(name), bytes).unwrap();
         name.to_owned()
     }
 
@@ -132,13 +132,13 @@ impl Cases {
         self.add_with(spec, chip, problem, json!({}));
     }
 
-    /// One program on one batch, with more to remember of it.
+    /// One program on one batch, with notes that are stored with the case.
     pub fn add_with(&mut self, spec: &Spec, chip: &Chip, problem: &Problem, notes: Value) {
         assert_eq!((spec.batch, spec.vocab, spec.dtype), (problem.len(), problem.vocab, problem.dtype));
         assert_eq!(spec.stable, problem.options.stable);
         let number = self.list.len();
         let program = format!("{}_{}_{}.mlir", spec.name(), chip.name, chip.vmem_bytes);
-        if !self.folder.join(&program).exists() {
+        if !self.directory.join(&program).exists() {
             self.write(&program, tpu::emit(spec, chip).as_bytes());
         }
         let logits: Vec<u8> = match problem.dtype {
@@ -168,13 +168,13 @@ impl Cases {
         }));
     }
 
-    /// Writes the list and leaves the folder to others.
+    /// Writes the list of cases. Returns their number. The directory stays.
     pub fn finish(self) -> usize {
         self.write("cases.json", format!("{:#}\n", json!(self.list)).as_bytes());
         self.list.len()
     }
 
-    /// Runs the interpreter on all cases; what it printed where one of them fails.
+    /// Runs the interpreter on all cases. The error is what it printed, if a case fails.
     pub fn run(&self, options: &[&str]) -> Result<Checked, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = root.join(".cache/interpreter/bin/python");
@@ -182,9 +182,9 @@ impl Cases {
         self.write("cases.json", json!(self.list).to_string().as_bytes());
         let output = Command::new(python)
             .args(["-m", "interpreter", "check", "--trips"])
-            .arg(self.folder.join("trips.json"))
+            .arg(self.directory.join("trips.json"))
             .args(options)
-            .arg(&self.folder)
+            .arg(&self.directory)
             .env("PYTHONPATH", root.join("tests/tpu"))
             .output()
             .unwrap();
@@ -194,7 +194,7 @@ impl Cases {
             return Ok(Checked { cases: passed, values: self.values });
         }
         let errors = String::from_utf8_lossy(&output.stderr);
-        // Operations without a defined result are many, and no failure by themselves.
+        // Many operations have no defined result in some lanes. That alone is no failure.
         let errors = errors.lines().filter(|line| !line.contains("had no defined result"));
         let wrong = text.lines().filter(|line| !line.ends_with(": PASS"));
         let mut said =
@@ -203,35 +203,36 @@ impl Cases {
         Err(said)
     }
 
-    /// Runs the interpreter on all cases, which must agree.
+    /// Runs the interpreter on all cases. Panics if one does not agree.
     pub fn check(self, options: &[&str]) -> Checked {
         let start = Instant::now();
         match self.run(options) {
             Ok(checked) => {
                 let (Checked { cases, values }, seconds) = (checked, start.elapsed().as_secs());
-                println!("{}: {cases} cases, {values} values agree, {seconds} s", self.folder.display());
-                fs::remove_dir_all(&self.folder).unwrap();
+                println!("{}: {cases} cases, {values} values agree, {seconds} s", self.directory.display());
+                fs::remove_dir_all(&self.directory).unwrap();
                 checked
             }
-            Err(said) => panic!("the interpreter does not agree in {}:\n{said}", self.folder.display()),
+            Err(said) => panic!("the interpreter does not agree in {}:\n{said}", self.directory.display()),
         }
     }
 
-    /// The ways through a program, which all cases are of, that none of them took when they last ran: `label / label: then`
-    /// of a branch in a branch, `iterations` of a loop.
+    /// The sides of branches that no case took in the last run, and the loops that no case entered. All cases must
+    /// run the same program. A side is written `label / label: then`, a loop `label: iterations`, with the labels of
+    /// what encloses it first.
     pub fn never_taken(&self) -> Vec<String> {
         let never = self.ways().into_iter().filter(|&(_, times)| times == 0);
         never.map(|((_, way), _)| way).collect()
     }
 
-    /// Whether a way, in words as above, was taken.
+    /// Whether a side or a loop, written as in [`never_taken`](Cases::never_taken), was taken.
     pub fn took(&self, way: &str) -> bool {
         self.ways().iter().any(|((_, name), &times)| name == way && times > 0)
     }
 
-    /// How often each way through a program was taken. Several may have the same words, but not the same number.
+    /// How often each side and each loop was taken. Several may have the same labels, but not the same number.
     fn ways(&self) -> BTreeMap<(u64, String), u64> {
-        let text = fs::read_to_string(self.folder.join("trips.json")).unwrap();
+        let text = fs::read_to_string(self.directory.join("trips.json")).unwrap();
         let reports: Value = serde_json::from_str(&text).unwrap();
         let mut ways = BTreeMap::new();
         for case in &self.list {
@@ -251,16 +252,16 @@ impl Cases {
         ways
     }
 
-    /// Changes one bit of what a case's first array should be.
+    /// Changes one bit of the expected first array of a case.
     pub fn spoil(&self, case: usize) {
-        let path = self.folder.join(format!("{case}.expected0"));
+        let path = self.directory.join(format!("{case}.expected0"));
         let mut bytes = fs::read(&path).unwrap();
         bytes[0] ^= 1;
         fs::write(path, bytes).unwrap();
     }
 }
 
-/// What the built-in backend says, in the order and layout of the program's results, and how many values that is.
+/// The results of the built-in backend, in the order and layout of the program's results, and the number of values.
 fn expected(spec: &Spec, problem: &Problem) -> (Vec<Vec<u8>>, usize) {
     let max_k = match spec.path {
         Way::Bounded(max_k) => max_k,
@@ -277,8 +278,6 @@ fn expected(spec: &Spec, problem: &Problem) -> (Vec<Vec<u8>>, usize) {
     let wanted = spec.wanted;
     let ask = Ask { topk_logits: wanted.topk_logits, weights: wanted.weights, slices: wanted.slices };
     let answers = sample(&sampler, entry, problem, ask);
-    let ints = |values: &[i32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
-    let words = |values: &[u32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
     let logits = |values: &[u32]| match spec.dtype {
         Dtype::F32 => words(values),
         _ => values.iter().flat_map(|&x| (x as u16).to_le_bytes()).collect(),
@@ -298,17 +297,24 @@ fn expected(spec: &Spec, problem: &Problem) -> (Vec<Vec<u8>>, usize) {
         arrays.push(ints(&answers.weights));
     }
     if wanted.slices {
-        let slots = max_k.min(spec.vocab);
-        let cut =
-            |values: &[i32]| values.chunks(max_k).flat_map(|row| row[..slots].to_vec()).collect::<Vec<_>>();
-        let cut_bits =
-            |values: &[u32]| values.chunks(max_k).flat_map(|row| row[..slots].to_vec()).collect::<Vec<_>>();
-        arrays.push(ints(&cut(&answers.indices_k)));
-        arrays.push(logits(&cut_bits(&answers.topk_logits_k)));
-        arrays.push(ints(&cut(&answers.weights_k)));
+        arrays.push(ints(&used_slots(spec, &answers.indices_k, max_k)));
+        arrays.push(logits(&used_slots(spec, &answers.topk_logits_k, max_k)));
+        arrays.push(ints(&used_slots(spec, &answers.weights_k, max_k)));
     }
-    let slots = if wanted.slices { 3 * max_k.min(spec.vocab) } else { 0 };
+    let slots = if wanted.slices { 3 * spec.slots() } else { 0 };
     let wide = spec.vocab * (usize::from(wanted.topk_logits) + usize::from(wanted.weights));
-    let values = spec.batch * (RESULTS + slots + wide);
-    (arrays, values)
+    (arrays, spec.batch * (RESULTS + slots + wide))
+}
+
+fn ints(values: &[i32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+fn words(values: &[u32]) -> Vec<u8> {
+    values.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// The slots that the program has, of a k-slice with `max_k` slots per row.
+fn used_slots<T: Copy>(spec: &Spec, slice: &[T], max_k: usize) -> Vec<T> {
+    slice.chunks(max_k).flat_map(|row| row[..spec.slots()].to_vec()).collect()
 }

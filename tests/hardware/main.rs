@@ -1,11 +1,11 @@
-//! What only a TPU can show, each check with a name to run it by (docs/hardware-checklist.md):
+//! Checks that need a TPU. Each has a name to run it by (docs/hardware-checklist.md):
 //!
 //! ```text
-//! cargo test --release --test tpu_hardware [CHECK] -- --nocapture
+//! cargo test --release --test hardware [CHECK] -- --nocapture --test-threads=1
 //! ```
 //!
-//! The plugin is `NUCLEUS_TPU_PLUGIN`, or the libtpu of `make plugins` on a host that shows a TPU. Elsewhere every check
-//! says that it is left out; what judges single operations is then tried on the interpreter alone.
+//! The plugin is `NUCLEUS_TPU_PLUGIN`, or the libtpu of `make plugins` on a host with a TPU. On any other host each
+//! check prints that it is skipped. The checks of single operations are tested there on the interpreter.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -28,16 +28,16 @@ use nucleus::plan::{CallShape, Entry};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
 
-/// One process has one TPU client at a time.
+/// A process can have only one TPU client at a time.
 static DEVICE: Mutex<()> = Mutex::new(());
 
-/// The plugin, where there is a TPU; else says why the check is left out.
+/// The plugin, if there is a TPU. Otherwise prints why the check is skipped.
 fn tpu(check: &str) -> Option<(PathBuf, MutexGuard<'static, ()>)> {
     let path = match std::env::var_os("NUCLEUS_TPU_PLUGIN").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
         None if host_has_tpu() => Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so"),
         None => {
-            println!("{check}: left out, for this host shows no TPU and NUCLEUS_TPU_PLUGIN is not set");
+            println!("{check}: skipped, this host has no TPU and NUCLEUS_TPU_PLUGIN is not set");
             return None;
         }
     };
@@ -55,7 +55,7 @@ fn sampler(plugin: PathBuf) -> Sampler {
     Sampler::new(&options).unwrap()
 }
 
-/// Compares every array of problems of some kinds of rows with the built-in backend's.
+/// Compares every array with the built-in backend, for rows of the given kinds.
 fn compare_kinds(check: &str, kinds: &[RowKind]) {
     let Some((plugin, _device)) = tpu(check) else { return };
     let (device, reference) = (sampler(plugin), builtin(0));
@@ -101,20 +101,20 @@ fn rows_of_subnormals() {
     compare_kinds("rows_of_subnormals", &[RowKind::Subnormal, RowKind::NegativeZero]);
 }
 
-/// The kernel sees NaNs by what maxima make of them.
+/// The kernel detects NaNs by maxima that let them through.
 #[test]
 fn rows_with_nans() {
     compare_kinds("rows_with_nans", &[RowKind::SomeNan, RowKind::AllNan, RowKind::Normal]);
 }
 
-/// What runs a probe: a kernel of one operation.
+/// A machine that runs a probe, a kernel of one operation.
 enum Machine {
     Tpu(Arc<Client>),
     Interpreter(PathBuf),
 }
 
 impl Machine {
-    /// The bits of a probe's results.
+    /// The bits of the results of a probe.
     fn bits(&self, probe: Probe, a: &[f32], b: &[f32]) -> Vec<u32> {
         let text = probe.text();
         let bytes = |x: &[f32]| x.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect::<Vec<u8>>();
@@ -128,12 +128,12 @@ impl Machine {
                     client.compile(&text, &options).unwrap().execute(&[&upload(a), &upload(b)]).unwrap();
                 outputs[0].to_host(&mut out).unwrap();
             }
-            Machine::Interpreter(folder) => {
+            Machine::Interpreter(directory) => {
                 let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-                fs::create_dir_all(folder).unwrap();
-                fs::write(folder.join("probe.mlir"), text).unwrap();
-                fs::write(folder.join("a"), bytes(a)).unwrap();
-                fs::write(folder.join("b"), bytes(b)).unwrap();
+                fs::create_dir_all(directory).unwrap();
+                fs::write(directory.join("probe.mlir"), text).unwrap();
+                fs::write(directory.join("a"), bytes(a)).unwrap();
+                fs::write(directory.join("b"), bytes(b)).unwrap();
                 let done = Command::new(root.join(".cache/interpreter/bin/python"))
                     .args([
                         "-m",
@@ -147,11 +147,11 @@ impl Machine {
                         "out",
                     ])
                     .env("PYTHONPATH", root.join("tests/tpu"))
-                    .current_dir(folder)
+                    .current_dir(directory)
                     .output()
                     .unwrap();
                 assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-                out = fs::read(folder.join("out/0.bin")).unwrap();
+                out = fs::read(directory.join("out/0.bin")).unwrap();
             }
         }
         out.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect()
@@ -162,7 +162,7 @@ impl Machine {
     }
 }
 
-/// Floats of all sizes between the given exponents.
+/// Random floats with exponents in the given range.
 fn floats(exponents: std::ops::Range<i32>, seed: u64) -> Vec<f32> {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..PROBE)
@@ -170,13 +170,14 @@ fn floats(exponents: std::ops::Range<i32>, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// The draw's long division guesses with a reciprocal and puts it right in integers; that holds for guesses so close.
+/// The long division of the draw guesses with a reciprocal and corrects the guess in integers. The correction is
+/// right if the reciprocal has at most this error.
 fn judge_division(machine: &Machine) {
     let (one, b) = (vec![1.0; PROBE], floats(0..48, 1));
     let got = machine.floats(QUOTIENT, &one, &b);
     let error = |(&got, &b): (&f32, &f32)| (f64::from(got) * f64::from(b) - 1.0).abs();
     let largest = got.iter().zip(&b).map(error).fold(0.0, f64::max);
-    println!("1/b is off by at most 2^{:.2} of itself", largest.log2());
+    println!("the largest relative error of 1/b is 2^{:.2}", largest.log2());
     assert!(largest < 2f64.powi(-21), "{largest:e}");
 }
 
@@ -184,11 +185,11 @@ fn judge_conversion(machine: &Machine) {
     let a = floats(-2..31, 2);
     let got = machine.bits(FLOOR, &a, &a);
     let wrong = got.iter().zip(&a).filter(|&(&got, &a)| got as i32 != a as i32).count();
-    println!("{wrong} of {PROBE} floats become another integer than their floor");
+    println!("{wrong} of {PROBE} floats are not converted to their floor");
     assert_eq!(wrong, 0);
 }
 
-/// The only float arithmetic whose rounding the contract depends on.
+/// The float operations whose rounding the contract depends on.
 fn judge_rounding(machine: &Machine) {
     let (a, b) = (floats(-20..20, 3), floats(-20..20, 4));
     for (name, probe, want) in [
@@ -198,12 +199,12 @@ fn judge_rounding(machine: &Machine) {
     ] {
         let got = machine.floats(probe, &a, &b);
         let wrong = (0..PROBE).filter(|&i| got[i].to_bits() != want(a[i], b[i]).to_bits()).count();
-        println!("{wrong} of {PROBE} {name} are rounded otherwise than IEEE 754 has it");
+        println!("{wrong} of {PROBE} {name} are not rounded as IEEE 754 requires");
         assert_eq!(wrong, 0, "{name}");
     }
 }
 
-/// A NaN in either operand must come through: so the kernel learns that a row held one.
+/// A maximum must be NaN if either operand is. The kernel detects rows with a NaN in this way.
 fn judge_maxima(machine: &Machine) {
     let (mut a, mut b) = (floats(-20..20, 5), floats(-20..20, 6));
     let nan = |i: usize| f32::from_bits(if i.is_multiple_of(2) { 0x7fc0_0000 } else { 0xffc0_0001 });
@@ -217,21 +218,21 @@ fn judge_maxima(machine: &Machine) {
     let got = machine.floats(MAXIMUM, &a, &b);
     let hidden = (0..PROBE).filter(|&i| i % 8 < 2 && !got[i].is_nan()).count();
     let wrong = (0..PROBE).filter(|&i| i % 8 >= 2 && got[i] != a[i].max(b[i])).count();
-    println!("maxima hide {hidden} of {} NaNs, and are wrong for {wrong} others", PROBE / 4);
+    println!("maxima hide {hidden} of {} NaNs, and {wrong} other maxima are wrong", PROBE / 4);
     assert_eq!((hidden, wrong), (0, 0));
 }
 
-/// Either is right; the answer belongs into docs/hardware-checklist.md.
+/// Both answers are right. Write the answer to docs/hardware-checklist.md.
 fn show_subnormals(machine: &Machine) {
     let a: Vec<f32> = (0..PROBE).map(|i| f32::from_bits(1 + i as u32 * 1021)).collect();
     let got = machine.floats(PRODUCT, &a, &vec![1.0; PROBE]);
     let kept = (0..PROBE).filter(|&i| got[i].to_bits() == a[i].to_bits()).count();
     let flushed = got.iter().filter(|x| x.to_bits() == 0).count();
-    println!("of {PROBE} subnormals, a product with 1 keeps {kept} and turns {flushed} to zero");
-    assert_eq!(kept + flushed, PROBE, "neither kept nor flushed");
+    println!("of {PROBE} subnormals, a product with 1 keeps {kept} and flushes {flushed} to zero");
+    assert_eq!(kept + flushed, PROBE, "a subnormal is neither kept nor flushed");
 }
 
-/// A judge on the TPU; the folder's name is the check's.
+/// Runs a judge on the TPU.
 fn on_tpu(check: &str, judge: fn(&Machine)) {
     let Some((plugin, _device)) = tpu(check) else { return };
     judge(&Machine::Tpu(Client::create(Plugin::load(&plugin).unwrap(), &[]).unwrap()));
@@ -262,18 +263,18 @@ fn subnormals() {
     on_tpu("subnormals", show_subnormals);
 }
 
-/// The judges must accept what they are to accept, on a machine that is known.
+/// The judges must accept the interpreter, whose arithmetic is known to be right.
 #[test]
 fn judges_on_the_interpreter() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_probes");
-    let machine = Machine::Interpreter(folder.clone());
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_probes");
+    let machine = Machine::Interpreter(directory.clone());
     for judge in [judge_division, judge_conversion, judge_rounding, judge_maxima, show_subnormals] {
         judge(&machine);
     }
-    fs::remove_dir_all(folder).unwrap();
+    fs::remove_dir_all(directory).unwrap();
 }
 
-/// A program on the device with its inputs there.
+/// A program and its inputs on the device.
 struct Loaded {
     executable: Arc<Executable>,
     inputs: [Buffer; 2],
@@ -303,8 +304,8 @@ impl Loaded {
         Loaded { executable, inputs: [logits, params] }
     }
 
-    /// The time that one run takes of the device: many are started before the first is waited for, so that none waits
-    /// for the host. The median of several rounds.
+    /// The device time of one run: the median of several rounds. A round starts many runs before it waits for the
+    /// first, so that no run waits for the host.
     fn time(&self) -> Duration {
         const TOGETHER: u32 = 50;
         let [logits, params] = &self.inputs;
@@ -357,8 +358,8 @@ fn times() {
     }
 }
 
-/// While the kernel works on a block, the next one comes: sixteen blocks in one call must take less than sixteen times
-/// what a block takes, a call's own time left out.
+/// The next block is copied while the kernel works on a block. So sixteen blocks in one call must take less than
+/// sixteen times the time of one block. The fixed time of a call is subtracted.
 #[test]
 fn copies_beside_work() {
     let Some((plugin, _device)) = tpu("copies_beside_work") else { return };
@@ -373,16 +374,16 @@ fn copies_beside_work() {
         "a call takes {call:?} and 8 rows {block:?} more; 128 rows take {sixteen:?}, a sixteenth of which is {:?}",
         sixteen / 16
     );
-    assert!(sixteen < 16 * block, "nothing is gained");
+    assert!(sixteen < 16 * block, "copies do not overlap with work");
 }
 
-/// Chips of a slice that a host may be in, as topologies are named.
+/// Shapes of the slices that a host may be part of, as in names of topologies.
 const SHAPES: [&str; 17] = [
     "1x1", "1x2", "2x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16", "1x1x1", "2x1x1", "2x2x1",
     "2x2x2", "2x2x4", "2x4x4", "4x4x4",
 ];
 
-/// What was compiled for a topology of this host's kind, without asking its TPU, runs on its first and last device.
+/// A program that was compiled for a topology like this host's, without its TPU, runs on the first and the last device.
 #[test]
 fn compiled_ahead() {
     let Some((path, _device)) = tpu("compiled_ahead") else { return };
@@ -400,11 +401,11 @@ fn compiled_ahead() {
         let system = topology.ok().and_then(|topology| System::of_topology(&plugin, &topology).ok());
         system.is_some_and(|system| file(&system) == file(&here))
     });
-    let topology = found.unwrap_or_else(|| panic!("no topology is this host's: {here:#?}"));
+    let topology = found.unwrap_or_else(|| panic!("no topology matches this host: {here:#?}"));
     println!("compiling for {topology}");
 
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_compiled_ahead");
-    let _ = fs::remove_dir_all(&folder);
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_compiled_ahead");
+    let _ = fs::remove_dir_all(&directory);
     let calls = CallShape {
         entry: Entry::Automatic,
         batch: 16,
@@ -416,7 +417,7 @@ fn compiled_ahead() {
     let options = AheadOptions {
         plugin: Some(path.clone()),
         topology: Some(topology),
-        ..AheadOptions::new(folder.clone(), vec![16], calls)
+        ..AheadOptions::new(directory.clone(), vec![16], calls)
     };
     assert_eq!(compile_ahead(&options, &|_| {}).unwrap().len(), 2);
     for device in [0, devices - 1] {
@@ -424,7 +425,7 @@ fn compiled_ahead() {
             backend: BackendChoice::Pjrt,
             plugin: Some(path.clone()),
             device,
-            program_dir: Some(folder.clone()),
+            program_dir: Some(directory.clone()),
             ..SamplerOptions::default()
         };
         println!("device {device}");
@@ -432,6 +433,6 @@ fn compiled_ahead() {
         answers_rightly(&sampler, 16, calls.vocab, 4);
         assert_eq!((sampler.stats().compiles, sampler.stats().loaded), (0, 2), "device {device}");
     }
-    fs::remove_dir_all(&folder).unwrap();
-    println!("what was compiled ahead was loaded, on device 0 and device {}", devices - 1);
+    fs::remove_dir_all(&directory).unwrap();
+    println!("programs compiled ahead were loaded on device 0 and device {}", devices - 1);
 }

@@ -50,7 +50,11 @@ fn module_of(path: &Path) -> String {
 fn code_of(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let text = text.replace("#[cfg(test)]\nmod ", "mod ");
-    text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+    let code = text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
+    // `pub(in crate::a)` names a module and imports nothing.
+    let mut parts = code.split("pub(in ");
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |code, part| code + "pub" + part.split_once(')').unwrap().1)
 }
 
 /// Expands `a::{b, c::{d, e as f}}` into paths.

@@ -179,7 +179,7 @@ fn interpret(jobs: &[Job]) -> Found {
             cases.add(&job.spec, &job.chip, &problem);
             drop(problem);
             let outcome = cases.run(&[]);
-            let used_list = outcome.is_ok() && cases.took("done / over the list: then");
+            let used_list = outcome.is_ok() && cases.took("decided / over the candidate list: then");
             let _ = fs::remove_dir_all(directory.join(number.to_string()));
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match outcome {

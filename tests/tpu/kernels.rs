@@ -1,6 +1,7 @@
-//! The TPU kernels without a TPU: the program that libtpu would receive is run by an interpreter of its own making
-//! (`tests/tpu/interpreter`), and every output array must equal the built-in backend's, bit for bit. A set that
-//! represents the grid of `tests/tpu_grid.rs`, in a few minutes.
+//! The TPU kernels without a TPU. The interpreter of `tests/tpu/interpreter` runs the program that libtpu would
+//! receive, and every output array must equal that of the built-in backend, bit for bit.
+//!
+//! The cases represent the full grid of `tests/tpu/grid.rs`. They take a few minutes.
 
 use std::path::PathBuf;
 
@@ -19,7 +20,7 @@ fn cases(name: &str) -> Cases {
     Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name))
 }
 
-/// Batches of rows of one kind, which all go the same way through the kernel.
+/// Batches of rows of one kind, which all take the same path through the kernel.
 fn each_kind_alone(name: &str, vocab: usize, dtype: Dtype) {
     let mut rng = StdRng::seed_from_u64(1);
     let mut cases = cases(name);
@@ -93,7 +94,7 @@ fn long_rows() {
     cases.check(&[]);
 }
 
-/// A call of 13 rows as the library makes it: of 16 rows, of which the last real one fills up what is missing.
+/// A call of 13 rows as the library makes it: 16 rows, where copies of the last real row fill the bucket.
 #[test]
 fn rows_that_fill_a_bucket() {
     let mut rng = StdRng::seed_from_u64(4);
@@ -115,8 +116,8 @@ fn rows_that_fill_a_bucket() {
     cases.check(&[]);
 }
 
-/// Every layout that a size of vector memory leads to: one buffer or two, with and without kept weights, short cells
-/// and long, streamed.
+/// Every layout that a size of vector memory leads to: one or two buffers, with and without kept weights, short and
+/// long cells, streamed.
 #[test]
 fn layouts_of_every_size_of_memory() {
     let mut rng = StdRng::seed_from_u64(5);
@@ -137,8 +138,8 @@ fn layouts_of_every_size_of_memory() {
     cases.check(&[]);
 }
 
-/// Large logits that all fall into one lane of the survivors, from the few that it has room for to many more, and in
-/// several of the short stacks that they go through: what a lane loses must send the block another way.
+/// Large logits that all fall into one lane of the survivors. Their number ranges from those that fit the lane to many
+/// more, in several of the short stacks. If a lane loses one, the block must be sampled by passes instead.
 #[test]
 fn lanes_that_overflow() {
     const CHUNK: usize = 64;
@@ -154,7 +155,7 @@ fn lanes_that_overflow() {
             for row in 0..8 {
                 for (chunk, &count) in counts.iter().enumerate() {
                     for cell in 0..count {
-                        // Where a cell's lane lands is its column and how far the cell is rotated.
+                        // The lane of an entry follows from its column and the rotation of its cell.
                         let column = (256 + row - chunk - 16 * cell) % 128;
                         let index = (chunk * CHUNK + cell * CELL) * 128 + column;
                         large.push((row, index % spec.vocab, 50.0 + cell as f32));
@@ -171,7 +172,8 @@ fn lanes_that_overflow() {
     cases.check(&[]);
 }
 
-/// The same for the list, whose lanes are columns of a chunk: the large logits of one, so many to each sixteen registers.
+/// The same for the candidate list, whose lanes are columns of a chunk: large logits in one column. `counts` is their
+/// number in each sixteen registers.
 #[test]
 fn lists_that_overflow() {
     const VOCAB: usize = 40_000;
@@ -201,8 +203,8 @@ fn lists_that_overflow() {
     cases.check(&[]);
 }
 
-/// Logits that weigh 1 or 0 by a rounding, 24 octaves below the maximum. Were they passed over as too small to weigh
-/// anything, the total would be another, and so would its remainder, the draw.
+/// Logits 24 octaves below the maximum, whose weight is 1 or 0 depending on a rounding. If a kernel ignored one of
+/// weight 1, the total would change, and with it the remainder of the draw.
 #[test]
 fn the_least_weights() {
     const VOCAB: usize = 4099;
@@ -219,7 +221,7 @@ fn the_least_weights() {
                 let at_24_octaves = std::f32::consts::LOG2_E * distance / 24.0;
                 let temperature = f32::from_bits(at_24_octaves.to_bits() + row as u32 - 3);
                 let logits = &mut bits[row * VOCAB..][..VOCAB];
-                // Few enough for the kernel's short way.
+                // Few enough to be sampled from survivors.
                 for _ in 0..30 {
                     logits[rng.random_range(1..VOCAB)] = dtype.round(MAX - distance);
                 }
@@ -236,8 +238,9 @@ fn the_least_weights() {
     cases.check(&[]);
 }
 
+/// `stable = 0`: top-k keeps every tie.
 #[test]
-fn ties_that_all_stay() {
+fn ties_that_are_all_kept() {
     let mut rng = StdRng::seed_from_u64(6);
     let mut cases = cases("unstable");
     for (vocab, debug) in [(50, true), (4099, true), (32_000, false)] {
@@ -252,7 +255,7 @@ fn ties_that_all_stay() {
 }
 
 #[test]
-fn other_values_for_what_is_masked() {
+fn replace_values() {
     let mut rng = StdRng::seed_from_u64(7);
     let mut cases = cases("replaced");
     for path in [Way::Bounded(64), Way::Arbitrary] {
@@ -268,8 +271,8 @@ fn other_values_for_what_is_masked() {
     cases.check(&[]);
 }
 
-/// Both paths on every kind of row, with options of the interpreter: what hardware may do otherwise.
-fn otherwise(name: &str, options: &[&str], with_nan: bool, batch: usize) {
+/// Both paths on every kind of row, with options of the interpreter that change what hardware is free to do.
+fn with_options(name: &str, options: &[&str], with_nan: bool, batch: usize) {
     let kinds: Vec<RowKind> = ROW_KINDS
         .into_iter()
         .filter(|kind| with_nan || !matches!(kind, RowKind::SomeNan | RowKind::AllNan))
@@ -279,7 +282,7 @@ fn otherwise(name: &str, options: &[&str], with_nan: bool, batch: usize) {
     for path in [Way::Bounded(64), Way::Arbitrary] {
         for dtype in [Dtype::Bf16, Dtype::F32] {
             let spec = spec(path, batch, 4099, dtype, true);
-            // Two rounds: the kinds do not fill one batch of eight.
+            // Several batches: one does not hold all kinds.
             for start in (0..kinds.len()).step_by(batch) {
                 let some = (start..start + batch).map(|i| kinds[i % kinds.len()]).collect();
                 cases.add(&spec, &chip("v5e"), &problem_of(&spec, some, &mut rng));
@@ -289,26 +292,41 @@ fn otherwise(name: &str, options: &[&str], with_nan: bool, batch: usize) {
     cases.check(options);
 }
 
+/// More slots than a row has elements.
+#[test]
+fn slots_beyond_the_vocabulary() {
+    let mut rng = StdRng::seed_from_u64(14);
+    let mut cases = cases("slots");
+    for (dtype, debug) in [(Dtype::F32, true), (Dtype::Bf16, true), (Dtype::Bf16, false)] {
+        let spec = spec(Way::Bounded(200), 8, 100, dtype, debug);
+        assert!(tpu::supports(&spec));
+        for start in [0, 8, 9] {
+            cases.add(&spec, &chip("v5e"), &problem_of(&spec, kinds_from(start, 8), &mut rng));
+        }
+    }
+    cases.check(&[]);
+}
+
 #[test]
 fn subnormals_flushed() {
-    otherwise("flush", &["--flush"], true, 8);
+    with_options("flush", &["--flush"], true, 8);
 }
 
-/// Rows with a NaN are left out: where a maximum hides NaNs their status cannot be right, nor always their token. A TPU
-/// shows whether it does (docs/hardware-checklist.md).
+/// Without rows that hold a NaN: if a maximum hides NaNs, their status is wrong, and so can their token be. A test on
+/// hardware checks that it does not (docs/hardware-checklist.md).
 #[test]
 fn maxima_that_hide_nans() {
-    otherwise("nan_max", &["--nan-max=ignore"], false, 8);
+    with_options("nan_max", &["--nan-max=ignore"], false, 8);
 }
 
-/// What nobody has written passes comparisons, too: the end of a list, the rows and columns that fill a block.
+/// Uninitialized memory holds large numbers: behind the end of a list, and in the rows and columns that fill a block.
 #[test]
 fn memory_that_holds_large_numbers() {
-    otherwise("garbage", &["--garbage=large"], true, 8);
+    with_options("garbage", &["--garbage=large"], true, 8);
     let mut rng = StdRng::seed_from_u64(10);
     let mut cases = cases("garbage_lists");
     for dtype in [Dtype::Bf16, Dtype::F32] {
-        // Five chunks: they fill no whole number of the list's passes.
+        // Five chunks are not a multiple of the chunks per iteration over the candidate list.
         let spec = spec(Way::Arbitrary, 8, 40_000, dtype, false);
         cases.add(&spec, &chip("v5e"), &some_hundredths(&spec, vec![RowKind::Normal; 8], &mut rng));
     }
@@ -316,16 +334,16 @@ fn memory_that_holds_large_numbers() {
 }
 
 #[test]
-fn copies_that_are_done_at_once() {
-    otherwise("eager", &["--dma=eager"], true, 16);
+fn copies_that_finish_at_once() {
+    with_options("eager", &["--dma=eager"], true, 16);
 }
 
 #[test]
 fn blocks_in_the_other_order() {
-    otherwise("reverse", &["--reverse-parallel"], true, 16);
+    with_options("reverse", &["--reverse-parallel"], true, 16);
 }
 
-/// A comparison that cannot fail would show nothing.
+/// Checks the comparison itself.
 #[test]
 fn one_wrong_bit_is_found() {
     let mut rng = StdRng::seed_from_u64(9);
@@ -341,7 +359,7 @@ fn one_wrong_bit_is_found() {
     assert!(said.contains("1 of 2 cases pass"), "{said}");
 }
 
-/// What is compiled for a chip does not depend on which other is asked about, and names no sizes that it must not.
+/// The text depends only on the layout, not on other properties of a chip.
 #[test]
 fn programs_depend_on_the_layout_alone() {
     for path in PATHS {

@@ -1,9 +1,10 @@
-//! libtpu on a host without a TPU: what it says of its topologies, that programs compile, and how a sampler fails.
+//! libtpu on a host without a TPU: its topologies, compiling ahead, and the error of a sampler without a device.
 //!
-//! One test, since it sets environment variables, which no other thread may read meanwhile.
+//! There is one test, since it sets environment variables, which no other thread may read at the same time.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nucleus::backend::pjrt::program_dir::System;
@@ -14,30 +15,50 @@ use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEA
 use nucleus::plan::{CallShape, Entry};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
+/// Time within which libtpu must fail on a host without a TPU.
+const FAILS_WITHIN: Duration = Duration::from_secs(20);
+
 #[test]
 fn libtpu_without_a_tpu() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
     assert!(path.is_file(), "{} is missing: run `make plugins`", path.display());
-    let with_libtpu = SamplerOptions {
+    let without_tpu = !host_has_tpu();
+    if without_tpu {
+        refuses_to_load_without_the_variables(&path);
+    } else {
+        println!("skipped on a host with a TPU: how a sampler fails without one");
+    }
+    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
+    describes_topologies_and_compiles_probes(&Plugin::load(&path).unwrap());
+    if without_tpu {
+        a_sampler_needs_a_device(&path);
+    }
+    compiles_ahead(&path);
+}
+
+fn sampler_error(path: &Path) -> String {
+    let options = SamplerOptions {
         backend: BackendChoice::Pjrt,
-        plugin: Some(path.clone()),
+        plugin: Some(path.to_owned()),
         ..SamplerOptions::default()
     };
+    let start = Instant::now();
+    let error = Sampler::new(&options).err().unwrap().to_string();
+    assert!(start.elapsed() < FAILS_WITHIN, "{:?}", start.elapsed());
+    error
+}
 
-    if host_has_tpu() {
-        println!("left out on a host with a TPU: how a sampler fails without one");
-    } else {
-        // Before the variables are set: refused before libtpu asks anybody.
-        LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, _)| std::env::remove_var(name));
-        let start = Instant::now();
-        let error = Sampler::new(&with_libtpu).err().unwrap().to_string();
-        assert!(error.contains("this host has no TPU") && error.contains("TPU_SKIP_MDS_QUERY=1"), "{error}");
-        assert_eq!(Plugin::load(&path).unwrap_err().kind(), ErrorKind::NoDevice);
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
-    }
+/// Without the variables, libtpu would ask a metadata server for minutes. The library must not load it.
+fn refuses_to_load_without_the_variables(path: &Path) {
+    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, _)| std::env::remove_var(name));
+    let start = Instant::now();
+    let error = sampler_error(path);
+    assert!(error.contains("this host has no TPU") && error.contains("TPU_SKIP_MDS_QUERY=1"), "{error}");
+    assert_eq!(Plugin::load(path).unwrap_err().kind(), ErrorKind::NoDevice);
+    assert!(start.elapsed() < FAILS_WITHIN, "{:?}", start.elapsed());
+}
 
-    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
-    let plugin = Plugin::load(&path).unwrap();
+fn describes_topologies_and_compiles_probes(plugin: &Arc<Plugin>) {
     assert!(plugin.is_libtpu() && plugin.fingerprint().unwrap().starts_with("build-id:"));
     for (name, generation, cores, devices, extents) in [
         ("v4:2x2x1", "v4", 1, 8, [2, 2, 1]),
@@ -49,32 +70,31 @@ fn libtpu_without_a_tpu() {
         ("tpu7x:2x2x1", "tpu7x", 1, 8, [2, 2, 1]),
     ] {
         let topology = plugin.topology(name, &[]).unwrap();
-        let system = System::of_topology(&plugin, &topology).unwrap();
+        let system = System::of_topology(plugin, &topology).unwrap();
         assert_eq!((system.platform.as_str(), system.num_devices), ("tpu", devices), "{name}");
         assert_eq!(system.extents, extents, "{name}");
         let Target::Tpu(chip) = system.target() else { panic!("{name}: {system:?}") };
         assert_eq!((chip.name, chip.tensor_cores), (generation, cores), "{name}");
-        // What the tool takes for a generation is what a topology of it gives.
+        // The command's name of a generation gives the same target as a topology of it.
         assert_eq!(Target::named(generation), Some(system.target()), "{name}");
-        // What tests/tpu_hardware.rs asks of a TPU must at least compile without one.
+        // The programs that tests/hardware runs on a TPU must compile without one.
         let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);
         for probe in crate::common::probes::PROBES {
             let compiled = plugin.compile_ahead(&topology, &probe.text(), &options);
             compiled.unwrap_or_else(|error| panic!("{name}: {probe:?}: {error}"));
         }
     }
+}
 
-    if !host_has_tpu() {
-        let start = Instant::now();
-        let error = Sampler::new(&with_libtpu).err().unwrap().to_string();
-        for words in ["started no TPU", "No jellyfish device found", "nuc_compile_ahead", "built-in backend"]
-        {
-            assert!(error.contains(words), "{words}: {error}");
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+fn a_sampler_needs_a_device(path: &Path) {
+    let error = sampler_error(path);
+    for words in ["started no TPU", "No jellyfish device found", "nuc_compile_ahead", "built-in backend"] {
+        assert!(error.contains(words), "{words}: {error}");
     }
+}
 
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("libtpu-{}", std::process::id()));
+fn compiles_ahead(path: &Path) {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("libtpu-{}", std::process::id()));
     let calls = CallShape {
         entry: Entry::Arbitrary,
         batch: 1,
@@ -84,9 +104,9 @@ fn libtpu_without_a_tpu() {
         wanted: Wanted::default(),
     };
     let ahead = AheadOptions {
-        plugin: Some(path),
+        plugin: Some(path.to_owned()),
         topology: Some("v5e:2x2".to_owned()),
-        ..AheadOptions::new(folder.clone(), vec![1], calls)
+        ..AheadOptions::new(directory.clone(), vec![1], calls)
     };
     let written = compile_ahead(&ahead, &|program| println!("{program:?}")).unwrap();
     assert_eq!(written.len(), 1);
@@ -95,7 +115,7 @@ fn libtpu_without_a_tpu() {
     let says = |words: &str| file.windows(words.len()).any(|window| window == words.as_bytes());
     assert!(says(r#""device_kind":"TPU v5 lite""#) && says(r#""topology":"v5e:2x2""#));
 
-    // What the kernels are not made for compiles as well.
+    // Programs beyond the limits of the kernels compile too.
     for (path, max_k, vocab) in [(Entry::Bounded, 200, 1000), (Entry::Arbitrary, 128, (1 << 20) + 1)] {
         let calls = CallShape { entry: path, vocab, ..calls };
         let portable = AheadOptions { max_k, calls, ..ahead.clone() };
@@ -105,5 +125,5 @@ fn libtpu_without_a_tpu() {
     let misspelt = AheadOptions { topology: Some("v9z:2x2".to_owned()), ..ahead };
     let error = compile_ahead(&misspelt, &|_| {}).unwrap_err().to_string();
     assert!(error.contains("topology is \"v9z:2x2\""), "{error}");
-    fs::remove_dir_all(&folder).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
 }

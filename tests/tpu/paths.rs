@@ -1,5 +1,6 @@
-//! Both ways of every branch of the TPU kernels, and every loop, are gone through by rows of which the answer is known, as
-//! the interpreter of `tests/tpu_kernels.rs` counts them: rows drawn at random leave some out.
+//! Rows that take both sides of every branch of the TPU kernels, and enter every loop.
+//!
+//! The interpreter counts the branches and iterations. Random rows do not reach all of them.
 
 use std::path::PathBuf;
 
@@ -13,16 +14,16 @@ use nucleus::semantics::philox::random_words;
 use nucleus::semantics::weights::weight;
 use rand::prelude::*;
 
-/// Where the bounded kernel is used for rows that are longer than max_k, every row has a k.
-const NEVER_BOUNDED: [&str; 1] = ["few survivors / top-k in a row: else"];
+/// In a batch of rows longer than max_k, every row on the bounded path has a k.
+const NEVER_BOUNDED: [&str; 1] = ["survivors suffice / a row has top-k: else"];
 
-/// Five chunks, the last of them short, which is no whole number of a list's passes.
+/// Five chunks, the last of them short. Not a multiple of the chunks per iteration over the candidate list.
 const VOCAB: usize = 40_000;
 const MAX_K: usize = 64;
-/// Two blocks: the second goes other ways than the first, which finds nothing in memory.
+/// Two blocks: the second one finds the memory that the first one left.
 const BATCH: usize = 16;
 
-fn every_way_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
+fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
     let mut rng = StdRng::seed_from_u64(12);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name));
     let spec = spec(path, BATCH, VOCAB, dtype, debug);
@@ -57,7 +58,7 @@ fn every_way_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
     assert_eq!(cases.never_taken(), never);
 }
 
-/// Rows of whose parameters only k matters here.
+/// Normal rows with the given k and parameters that keep almost everything else.
 fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for (row, params) in problem.rows.iter_mut().enumerate() {
@@ -66,14 +67,14 @@ fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Probl
     problem
 }
 
-/// k for the short way, whatever else.
+/// Rows with a k that leaves few survivors, and other parameters at random.
 fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, kinds, rng);
     problem.rows = Problem::random_rows(BATCH, VOCAB, Some(MAX_K as i32), rng);
     problem
 }
 
-/// Two and three large logits in one cell, which is a column of eight registers of 128 lanes.
+/// Two and three large logits in one cell. A cell is a column of eight registers of 128 lanes.
 fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
@@ -84,7 +85,7 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Eight large logits in one cell, more than a lane of what it is searched into has room for, and none of them tied.
+/// Eight large logits in one cell, without ties: more than fit a lane of the short stack.
 fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
@@ -92,7 +93,7 @@ fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// As many kept as there are bins, of which half hold the larger logits, in every other row.
+/// About as many kept entries as bins. In every other row, the larger logits are in half of the bins.
 fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 241 + row as i32);
     let large = |row: usize| (0..128).map(move |i| (row, i, 20.0 + i as f32 / 16.0));
@@ -100,9 +101,9 @@ fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Forty neighbours that are equal, of which top-k keeps `open`.
-fn close_ties(spec: &Spec, open: i32, rng: &mut StdRng) -> Problem {
-    let mut problem = normal_rows(spec, rng, |_| 1 + open);
+/// Forty equal logits in a row. Top-k keeps `kept` of them.
+fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |_| 1 + kept);
     let first: Vec<usize> = (0..BATCH).map(|_| rng.random_range(1..VOCAB - 40)).collect();
     let ties = (0..BATCH).flat_map(|row| (0..40).map(move |i| (row, i)));
     let ties: Vec<_> = ties.map(|(row, i)| (row, first[row] + i, 40.0)).collect();
@@ -110,12 +111,12 @@ fn close_ties(spec: &Spec, open: i32, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Sums that equal what they are compared with: top-p's target, and the draw, which is also one less. `top` logits of each
-/// row weigh 2²⁴ − 1, as many a 63rd of that, the others nothing.
+/// Sums that equal the value they are compared with: the top-p target, and the remainder of the draw, which is also one
+/// less. In each row `top` logits weigh 2²⁴ − 1, as many weigh a 63rd of that, and all others weigh 0.
 fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     const WEIGHT: i32 = (1 << 24) - 1;
     let octaves_away =
-        (0..24 << 18).find(|&q| weight(Scalar, q) == WEIGHT / 63).expect("small weights leave none out");
+        (0..24 << 18).find(|&q| weight(Scalar, q) == WEIGHT / 63).expect("W takes every small value");
     let temperature = std::f32::consts::LOG2_E * (1 << 18) as f32 / octaves_away as f32;
     let mut problem = problem_of(spec, vec![RowKind::Constant; BATCH], rng);
     let mut logits = vec![-1000.0; BATCH * VOCAB];
@@ -123,7 +124,7 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
         for (number, index) in rand::seq::index::sample(rng, VOCAB, 2 * top).into_iter().enumerate() {
             logits[row * VOCAB + index] = if number < top { 10.0 } else { 9.0 };
         }
-        // Top-p cuts there, or just beyond, or top-k does, or cuts in two what weighs little.
+        // Top-p cuts at the small weights or just behind them. Top-k cuts before them or in their middle.
         let (k, p) = match row % 4 {
             0 => (2 * top, 63.0 / 64.0),
             1 => (2 * top, (63.0f32 / 64.0).next_up()),
@@ -138,7 +139,7 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Some hundredths of each row, none of them tied with what top-k leaves out.
+/// Top-k keeps some hundredths of each row, including all ties at its threshold.
 fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for row in 0..BATCH {
@@ -163,20 +164,20 @@ fn without_top_k(spec: &Spec, temperature: f32, rng: &mut StdRng) -> Problem {
 
 #[test]
 fn bounded_plain() {
-    every_way_is_taken("ways_bounded", Way::Bounded(MAX_K), Dtype::Bf16, false);
+    every_branch_is_taken("ways_bounded", Way::Bounded(MAX_K), Dtype::Bf16, false);
 }
 
 #[test]
 fn bounded_debug() {
-    every_way_is_taken("ways_bounded_debug", Way::Bounded(MAX_K), Dtype::F32, true);
+    every_branch_is_taken("ways_bounded_debug", Way::Bounded(MAX_K), Dtype::F32, true);
 }
 
 #[test]
 fn arbitrary_plain() {
-    every_way_is_taken("ways_arbitrary", Way::Arbitrary, Dtype::Bf16, false);
+    every_branch_is_taken("ways_arbitrary", Way::Arbitrary, Dtype::Bf16, false);
 }
 
 #[test]
 fn arbitrary_debug() {
-    every_way_is_taken("ways_arbitrary_debug", Way::Arbitrary, Dtype::F32, true);
+    every_branch_is_taken("ways_arbitrary_debug", Way::Arbitrary, Dtype::F32, true);
 }

@@ -55,7 +55,11 @@ impl PjrtBackend {
                 client.devices().len()
             )));
         };
-        let target = Target::of(client.platform_name(), &description.kind, description.num_cores());
+        let (platform, kind, cores) = (client.platform_name(), &description.kind, description.num_cores());
+        let target = Target::of(platform, kind, cores);
+        if let Some(reason) = Target::portable_reason(platform, kind, cores) {
+            log::warn!("{reason}");
+        }
         let programs = Programs::new(client.clone(), device, target, cache_capacity);
         Ok(PjrtBackend { client, device, target, programs })
     }

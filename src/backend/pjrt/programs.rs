@@ -126,6 +126,9 @@ impl Programs {
     }
 
     fn make(&self, spec: &Spec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {
+        if let Some(reason) = kernels::portable_reason(spec, &self.target) {
+            events.warn(reason);
+        }
         let text = kernels::emit(spec, &self.target);
         let options = CompileOptions::for_device(self.client.devices()[self.device].id());
         if let Some(program) = self.load(spec, &text, &options, events)? {

@@ -1,0 +1,75 @@
+//! The arrays that every program takes and returns, whatever its target.
+//!
+//! A program takes the logits `[batch, vocab]` and the parameters `i32 [batch, COLUMNS]`. It returns `i32 [RESULTS,
+//! batch]`, followed by the wide arrays that [`Wanted`](super::spec::Wanted) names, in the order of its fields. Wide
+//! logits are returned as the bits of their type, so no conversion can change them.
+
+use crate::batch::CallOptions;
+use crate::dtype::Dtype;
+use crate::semantics::params::RowParams;
+use crate::semantics::weights::FACTORS;
+
+/// Columns of the parameter array, `i32 [batch, COLUMNS]`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Column {
+    K,
+    Greedy,
+    Scale,
+    TopPMantissa,
+    TopPShift,
+    MinWeight,
+    Word0,
+    Word1,
+    Word2,
+    Word3,
+    Replace,
+    Reach,
+    /// The bits of the first of [`FACTORS`]. The others follow.
+    Factors,
+}
+
+impl Column {
+    /// The columns of the 128-bit random number, most significant word first.
+    pub const WORDS: [Column; 4] = [Column::Word0, Column::Word1, Column::Word2, Column::Word3];
+}
+
+/// Width of the parameter array.
+pub const COLUMNS: usize = Column::Factors as usize + FACTORS.len();
+
+/// One row of the parameter array.
+pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32; COLUMNS] {
+    let words = row.words.map(|word| word as i32);
+    let factors = FACTORS.map(|factor| factor.to_bits() as i32);
+    [
+        row.k,
+        i32::from(row.greedy),
+        row.scale.to_bits() as i32,
+        row.top_p.mantissa,
+        row.top_p.shift,
+        row.min_weight,
+        words[0],
+        words[1],
+        words[2],
+        words[3],
+        dtype.round(options.replace_val) as i32,
+        row.reach.to_bits() as i32,
+        factors[0],
+        factors[1],
+        factors[2],
+    ]
+}
+
+/// Rows of the first output, `i32 [RESULTS, batch]`.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum ResultRow {
+    NextToken,
+    Greedy,
+    RandomHigh,
+    RandomLow,
+    Status,
+}
+
+/// Height of the first output.
+pub const RESULTS: usize = ResultRow::Status as usize + 1;

@@ -1,0 +1,104 @@
+//! What a program is written for.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dtype::Dtype;
+
+/// The algorithm of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Path {
+    /// Any k up to the vocabulary. Searches thresholds over the whole row.
+    Arbitrary,
+    /// Every k up to this number of slots. Filters the row to a few entries.
+    Bounded(usize),
+}
+
+/// The wide arrays that a program returns besides the five numbers per row.
+///
+/// Each array costs memory traffic, so a program is compiled for the arrays that its calls ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Wanted {
+    /// `topk_logits_unsorted`.
+    pub topk_logits: bool,
+    /// `topk_topp_unnorm_probs_i32_unsorted`.
+    pub weights: bool,
+    /// The k-slices of the bounded path.
+    pub slices: bool,
+}
+
+impl Wanted {
+    /// Whether any array of the width of the vocabulary is wanted.
+    pub fn full_width(&self) -> bool {
+        self.topk_logits || self.weights
+    }
+
+    /// Whether the caller sees which entries top-k kept, including entries without a weight.
+    pub fn shows_top_k(&self) -> bool {
+        self.topk_logits || self.slices
+    }
+}
+
+/// Everything that a program is written for.
+///
+/// k, p, temperature, seeds and the replace value are inputs of the program. A change of them never compiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Spec {
+    /// The algorithm.
+    pub path: Path,
+    /// The number of rows, a bucket size.
+    pub batch: usize,
+    /// The number of elements in a row.
+    pub vocab: usize,
+    /// The type of the logits.
+    pub dtype: Dtype,
+    /// Top-k keeps ties at its threshold by lowest index. Otherwise it keeps every tie.
+    pub stable: bool,
+    /// The wide arrays that the program returns.
+    pub wanted: Wanted,
+}
+
+impl Spec {
+    /// The name of the module, also used in logs. It states everything that the program is written for.
+    pub fn name(&self) -> String {
+        let path = match self.path {
+            Path::Arbitrary => "arbitrary".to_owned(),
+            Path::Bounded(max_k) => format!("bounded{max_k}"),
+        };
+        let dtype = match self.dtype {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+            Dtype::F16 => "f16",
+        };
+        let flags = [
+            (!self.stable, "_unstable"),
+            (self.wanted.topk_logits, "_logits"),
+            (self.wanted.weights, "_weights"),
+            (self.wanted.slices, "_slices"),
+        ];
+        let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
+        format!("nucleus_{path}_{}x{}_{dtype}{flags}", self.batch, self.vocab)
+    }
+
+    /// The number of slots that a row can fill on the bounded path, which is the width of its k-slices. 0 on the
+    /// arbitrary path.
+    pub fn slots(&self) -> usize {
+        match self.path {
+            Path::Bounded(max_k) => max_k.min(self.vocab),
+            Path::Arbitrary => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_never_exceed_the_vocabulary() {
+        let slots = |path| {
+            let (dtype, wanted) = (Dtype::F32, Wanted::default());
+            Spec { path, batch: 1, vocab: 100, dtype, stable: true, wanted }.slots()
+        };
+        assert_eq!([Path::Bounded(64), Path::Bounded(128), Path::Arbitrary].map(slots), [64, 100, 0]);
+    }
+}

@@ -1,0 +1,107 @@
+//! The inputs of a program: cleaned keys, the maximum, and the parameters of each row.
+
+use super::search::gather_in_rows;
+use crate::dtype::{Dtype, BF16_NEG_INF, F16_NEG_INF};
+use crate::kernels::program_arrays::{Column, COLUMNS};
+use crate::kernels::spec::Spec;
+use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{self, order_key};
+use crate::semantics::rules::has_no_candidate;
+use crate::semantics::weights::FACTORS;
+
+/// Declares the arguments of a program: logits and parameters.
+pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
+    let elem = match spec.dtype {
+        Dtype::F32 => Elem::F32,
+        Dtype::Bf16 => Elem::Bf16,
+        Dtype::F16 => Elem::F16,
+    };
+    (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
+}
+
+/// The logits as the bits of their own type and as f32 bits, `[batch, vocab]` each.
+pub(in crate::kernels) fn bits(h: &Hlo, dtype: Dtype, logits: Value) -> (Value, Value) {
+    let raw = h.bitcast(logits, if dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 });
+    match dtype {
+        Dtype::F32 => (raw, raw),
+        Dtype::Bf16 => {
+            let narrow = h.convert(raw, Elem::I32);
+            (narrow, clean::widen_bf16(h, narrow))
+        }
+        Dtype::F16 => {
+            let narrow = h.convert(raw, Elem::I32);
+            (narrow, clean::widen_f16(h, narrow))
+        }
+    }
+}
+
+/// A batch on the device. Shapes are `[batch]` unless stated otherwise.
+pub(in crate::kernels) struct Inputs {
+    /// The logits as integers with the bits of their own type, `[batch, vocab]`.
+    narrow: Value,
+    /// The logits as f32 bits before cleaning, `[batch, vocab]`.
+    bits: Value,
+    /// Order keys of the cleaned logits, `[batch, vocab]`.
+    pub(in crate::kernels) keys: Value,
+    pub(in crate::kernels) max_key: Value,
+    pub(in crate::kernels) no_candidate: Value,
+    dtype: Dtype,
+    params: Value,
+    batch: usize,
+}
+
+impl Inputs {
+    /// Reads a batch. `max_key` is the key of each row's maximum if it is known; otherwise a pass computes it.
+    pub(in crate::kernels) fn new(
+        h: &Hlo,
+        spec: &Spec,
+        logits: Value,
+        params: Value,
+        max_key: Option<Value>,
+    ) -> Inputs {
+        for (i, &factor) in FACTORS.iter().enumerate() {
+            let column = Column::Factors as usize + i;
+            let bits = h.reshape(h.slice(params, 1, column, column + 1), &[spec.batch]);
+            h.bind_factor(factor, h.bitcast(bits, Elem::F32));
+        }
+        let (narrow, bits) = bits(h, spec.dtype, logits);
+        let keys = order_key(h, clean::clean(h, bits));
+        let max_key = max_key.unwrap_or_else(|| h.reduce(keys, Reduce::Max));
+        let no_candidate = has_no_candidate(h, max_key);
+        Inputs { narrow, bits, keys, max_key, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
+    }
+
+    /// Whether each row holds a NaN.
+    pub(in crate::kernels) fn had_nan(&self, h: &Hlo) -> Value {
+        h.reduce(clean::is_nan(h, self.bits), Reduce::Or)
+    }
+
+    pub(in crate::kernels) fn param(&self, h: &Hlo, column: Column) -> Value {
+        let column = column as usize;
+        h.reshape(h.slice(self.params, 1, column, column + 1), &[self.batch])
+    }
+
+    /// The cleaned logits as bits of their own type, `[batch, vocab]`.
+    pub(in crate::kernels) fn cleaned(&self, h: &Hlo) -> Value {
+        match self.dtype {
+            Dtype::F32 => clean::clean(h, self.bits),
+            Dtype::Bf16 => clean::clean_narrow(h, self.narrow, self.bits, BF16_NEG_INF),
+            Dtype::F16 => clean::clean_narrow(h, self.narrow, self.bits, F16_NEG_INF),
+        }
+    }
+
+    /// [`cleaned`](Inputs::cleaned) at positions `[batch, n]` of the rows.
+    pub(in crate::kernels) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
+        gather_in_rows(h, self.cleaned(h), positions)
+    }
+
+    /// `values`, bits of the logits' type, where `kept`; the replace value elsewhere. In the type of a wide output.
+    pub(in crate::kernels) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
+        let masked = h.select(kept, values, self.param(h, Column::Replace));
+        match self.dtype {
+            Dtype::F32 => masked,
+            Dtype::Bf16 | Dtype::F16 => h.convert(masked, Elem::U16),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! A stack in every lane of a register.
+
+use crate::mlir::mosaic::{Kernel, Value};
+
+/// A stack in every lane, whose entries have `N` fields, for instance a logit and its place.
+///
+/// The last field is the marker: an empty level holds a marker value below every marker that is pushed.
+pub(super) struct LaneStack<const N: usize> {
+    /// Each field's levels, the top first.
+    pub(super) fields: [Vec<Value>; N],
+    /// A marker that was pushed out at the bottom for lack of room, or the empty marker.
+    pub(super) overflow: Value,
+}
+
+impl<const N: usize> LaneStack<N> {
+    /// An empty stack. `empty` are the fields of an empty level, in all lanes.
+    pub(super) fn empty(depth: usize, empty: [Value; N]) -> LaneStack<N> {
+        LaneStack { fields: empty.map(|value| vec![value; depth]), overflow: empty[N - 1] }
+    }
+
+    /// As the state of a loop.
+    pub(super) fn flat(&self) -> Vec<Value> {
+        let mut flat = self.fields.concat();
+        flat.push(self.overflow);
+        flat
+    }
+
+    pub(super) fn from_flat(flat: &[Value]) -> LaneStack<N> {
+        let depth = (flat.len() - 1) / N;
+        LaneStack {
+            fields: std::array::from_fn(|field| flat[field * depth..(field + 1) * depth].to_vec()),
+            overflow: flat[N * depth],
+        }
+    }
+
+    /// The number of levels.
+    pub(super) fn depth(&self) -> usize {
+        self.fields[0].len()
+    }
+
+    /// The fields of one level.
+    pub(super) fn level(&self, level: usize) -> [Value; N] {
+        self.fields.each_ref().map(|levels| levels[level])
+    }
+
+    /// Pushes an entry in the lanes where the mask holds.
+    ///
+    /// A lane that has overflowed overflows again at every later push, so `overflow` needs to hold only the last
+    /// marker.
+    pub(super) fn push_where(&mut self, k: &Kernel, mask: Value, entry: [Value; N]) {
+        let depth = self.depth();
+        self.overflow = k.choose(mask, self.fields[N - 1][depth - 1], self.overflow);
+        for level in (1..depth).rev() {
+            for levels in &mut self.fields {
+                levels[level] = k.choose(mask, levels[level - 1], levels[level]);
+            }
+        }
+        for (levels, value) in self.fields.iter_mut().zip(entry) {
+            levels[0] = k.choose(mask, value, levels[0]);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Order keys of 16-bit logits in 16 bits.
+//!
+//! [`order_key`](super::clean::order_key) gives every cleaned logit a 32-bit key. A 16-bit type has at most 2¹⁶ values,
+//! so 16 bits are enough to order them. A search over such keys needs half as many steps.
+//!
+//! There are two forms. [`narrow_key`] orders the raw bits of any 16-bit float type before cleaning. [`bf16_short_key`]
+//! shortens the 32-bit key of a cleaned bf16 logit, and [`bf16_full_key`] restores it.
+
+use super::arith::Arith;
+
+/// The bits of +inf in bf16.
+const BF16_INFINITY: i32 = 0x7f80;
+
+/// The order key of the bits of a 16-bit float, both sign-extended to 32 bits. The function is its own inverse.
+///
+/// Keys of NaNs lie outside the range of keys from −inf to +inf. The key of −0 is one below the key of +0.
+#[inline(always)]
+pub fn narrow_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
+    a.xor(bits, a.and(a.shr(bits, 15), a.int(0x7fff)))
+}
+
+/// The order key of a cleaned bf16 logit, shortened to 16 bits (sign-extended). The order stays the same.
+///
+/// The low half of the full key is 0 for +0 and positive values. It is all ones for negative values and for the
+/// largest finite f32, which cleaning puts in the place of +inf. Adding 1 carries exactly those ones into the high
+/// half.
+#[inline(always)]
+pub fn bf16_short_key<A: Arith>(a: A, key: A::Int) -> A::Int {
+    a.shr(a.add(key, a.int(1)), 16)
+}
+
+/// The order key that [`bf16_short_key`] shortened.
+#[inline(always)]
+pub fn bf16_full_key<A: Arith>(a: A, short: A::Int) -> A::Int {
+    let ones = a.either(a.lt(short, a.int(0)), a.eq(short, a.int(BF16_INFINITY)));
+    a.sub(a.shl(short, 16), a.select(ones, a.int(1), a.int(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::arith::Scalar;
+    use super::super::clean::{clean, is_nan, order_key, widen_bf16, widen_f16};
+    use super::*;
+
+    /// Every bit pattern of a 16-bit type, with its f32 bits.
+    fn patterns(widen: fn(Scalar, i32) -> i32) -> impl Iterator<Item = (u16, i32)> {
+        (0..=u16::MAX).map(move |bits| (bits, widen(Scalar, i32::from(bits))))
+    }
+
+    fn key_of_bits(bits: u16) -> i32 {
+        narrow_key(Scalar, i32::from(bits as i16))
+    }
+
+    #[test]
+    fn narrow_keys_order_like_the_values() {
+        for widen in [widen_bf16, widen_f16] {
+            let mut numbers: Vec<(i32, f32)> = patterns(widen)
+                .filter(|&(_, wide)| !is_nan(Scalar, wide))
+                .map(|(bits, wide)| (key_of_bits(bits), f32::from_bits(wide as u32)))
+                .collect();
+            numbers.sort_by_key(|&(key, _)| key);
+            assert!(numbers.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[0].1 <= pair[1].1));
+            let (least, most) = (numbers[0].0, numbers[numbers.len() - 1].0);
+            for (bits, wide) in patterns(widen) {
+                let key = key_of_bits(bits);
+                assert_eq!(narrow_key(Scalar, key) as u16, bits);
+                assert_eq!(key < least || key > most, is_nan(Scalar, wide), "{bits:#06x}");
+            }
+        }
+    }
+
+    #[test]
+    fn short_keys_order_like_the_full_keys_and_restore_them() {
+        let mut keys: Vec<i32> =
+            patterns(widen_bf16).map(|(_, wide)| order_key(Scalar, clean(Scalar, wide))).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let short: Vec<i32> = keys.iter().map(|&key| bf16_short_key(Scalar, key)).collect();
+        assert!(short.windows(2).all(|pair| pair[0] < pair[1]));
+        for (&key, &short) in keys.iter().zip(&short) {
+            assert_eq!(i32::from(short as i16), short);
+            assert_eq!(bf16_full_key(Scalar, short), key);
+        }
+    }
+}

@@ -345,7 +345,7 @@ mod tests {
         assert!(error.to_string().contains("its header promises"), "{error}");
     }
 
-    /// A FIFO without a writer blocks whoever opens it as usual.
+    /// Opening a FIFO for reading blocks until a writer opens it, unless O_NONBLOCK is set.
     #[test]
     fn files_that_are_not_regular_are_skipped_without_waiting() {
         let directory = Directory::new("fifo");

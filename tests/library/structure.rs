@@ -198,7 +198,7 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
             .iter()
             .filter(|path| !source.exports.values().any(|exported| exported == *path))
             .filter_map(|path| definer(&sources, path, 0))
-            .filter(|target| *target != source.module)
+            .filter(|target| *target != source.module && !target.is_empty())
             .collect();
         edges.insert(source.module.clone(), targets);
     }

@@ -7,6 +7,7 @@ use std::panic::resume_unwind;
 
 use super::program_cache::as_maker;
 use crate::error::Error;
+use crate::panics::Silence;
 
 /// The default stack of a main thread on Linux, which compilers are tested with.
 const STACK_BYTES: usize = 8 << 20;
@@ -22,7 +23,10 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
             .name("nuc-compile".to_owned())
             .stack_size(stack_bytes)
             // The caller waits, so this thread must not wait for what the caller is making.
-            .spawn_scoped(scope, || as_maker(work))
+            .spawn_scoped(scope, || {
+                let _silence = Silence::begin();
+                as_maker(work)
+            })
             .map_err(|error| {
                 Error::OutOfMemory(format!(
                     "no thread with a stack of {stack_bytes} bytes could be started for the compiler: {error}"

@@ -1,5 +1,5 @@
-//! Compiling ahead of time: a build host, which need not have the device, writes programs to files, and other hosts load
-//! them without compiling.
+//! Compiling ahead of time: a build host, which need not have the device, writes programs to files, and other hosts
+//! load them without compiling.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,7 +83,7 @@ impl AheadOptions {
         }
         if self.calls.entry == Entry::Reference {
             return Err(Error::argument(
-                "the entry point is the reference, which runs on the host without compiled programs; choose another one",
+                "the entry point is the reference, which runs without compiled programs; choose another one",
             ));
         }
         let mut specs = Vec::new();
@@ -137,8 +137,8 @@ pub fn compile_ahead(
     Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Creates the directory for the files. A directory that other users can write to is used, but with a warning: samplers
-/// will not load programs from it.
+/// Creates the directory for the files. A directory that other users can write to is used, but with a warning:
+/// samplers will not load programs from it.
 fn open_output(path: &Path, compiler: &Compiler) -> Result<ProgramDir, Error> {
     let failed = |error| program_dir::directory_error("output_dir", path, &error);
     program_dir::create(path).map_err(failed)?;

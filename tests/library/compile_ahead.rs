@@ -290,8 +290,8 @@ fn compiled_programs_are_written() {
     assert_eq!(counts(&sampler), (0, 2));
 }
 
-/// Programs of another build of the plugin are not used, a warning says what they were made for, and the programs of both
-/// builds can share a directory.
+/// Programs of another build of the plugin are not used, a warning says what they were made for, and the programs
+/// of both builds can share a directory.
 #[test]
 fn plugins_load_only_their_own_programs() {
     let directory = Directory::new("versions");

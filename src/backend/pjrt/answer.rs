@@ -105,8 +105,8 @@ impl Answer {
         &self.outcomes
     }
 
-    /// Writes the wide arrays of the row at `place` in the piece. `replace` is the replace value as bits of the logits'
-    /// type.
+    /// Writes the wide arrays of the row at `place` in the piece. `replace` is the replace value as bits of the
+    /// logits' type.
     pub(super) fn write_row(&self, place: usize, replace: u32, arrays: &mut RowArrays<'_>) {
         if let (Some(from), Some(to)) = (&self.topk_logits, &mut arrays.topk_logits) {
             from.copy_row(place, to.len(), to);

@@ -1,8 +1,8 @@
 //! Sampling through a PJRT plugin.
 //!
-//! A call is cut into pieces (`crate::plan`). The programs of all pieces are looked up, then all pieces are started, then
-//! all answers are fetched and checked. Only after that is anything written to the caller's arrays, so a call that fails
-//! leaves them unchanged.
+//! A call is cut into pieces (`crate::plan`). The programs of all pieces are looked up, then all pieces are
+//! started, then all answers are fetched and checked. Only after that is anything written to the caller's arrays,
+//! so a call that fails leaves them unchanged.
 
 mod answer;
 pub(crate) mod compile_thread;
@@ -31,9 +31,9 @@ use crate::plan::{self, CallShape, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
 ///
-/// The compiler runs on threads of the library's own, because it needs much stack. The other calls into the plugin run
-/// on the thread of the caller. With the CPU plugins of the tests, a call fits a stack of 16 KiB, and creating the client
-/// fits one of 32 KiB.
+/// The compiler runs on threads of the library's own, because it needs much stack. The other calls into the plugin
+/// run on the thread of the caller. With the CPU plugins of the tests, a call fits a stack of 16 KiB, and creating
+/// the client fits one of 32 KiB.
 pub(crate) struct PjrtBackend {
     client: Arc<Client>,
     device: usize,
@@ -65,8 +65,8 @@ impl PjrtBackend {
         Ok(PjrtBackend { client, device, target, programs })
     }
 
-    /// Looks for compiled programs in a directory before compiling. If `write` is set, creates the directory and writes
-    /// what is compiled to it.
+    /// Looks for compiled programs in a directory before compiling. If `write` is set, creates the directory and
+    /// writes what is compiled to it.
     ///
     /// A directory that other users can write to is not used, unless the environment says to trust it: a warning
     /// reports that, and the programs are compiled.

@@ -1,13 +1,13 @@
 //! The cache of compiled programs: bounded, counted, and one compile per program however many threads ask for it.
 //!
-//! No code of the caller runs while the lock is held, and the values that an insertion displaces are dropped after the
-//! lock is released.
+//! No code of the caller runs while the lock is held, and the values that an insertion displaces are dropped after
+//! the lock is released.
 //!
 //! # Threads
 //! Threads that ask for one program at the same time share one attempt to make it. A thread that is itself making a
-//! program never waits for another thread's attempt; it makes the program a second time instead. The log callback can
-//! run on that thread and call back into the library, and without this rule it could wait for itself, or two callbacks
-//! for each other.
+//! program never waits for another thread's attempt; it makes the program a second time instead. The log callback
+//! can run on that thread and call back into the library, and without this rule it could wait for itself, or two
+//! callbacks for each other.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -147,9 +147,9 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         self.lock().in_flight.contains_key(key)
     }
 
-    /// The program for `key`. `make` makes it if neither the cache nor another thread does. Threads that ask for one key
-    /// at the same time wait for one attempt and share its outcome; threads that ask for other keys do not wait. A
-    /// failure is not remembered: the next lookup tries again.
+    /// The program for `key`. `make` makes it if neither the cache nor another thread does. Threads that ask for
+    /// one key at the same time wait for one attempt and share its outcome; threads that ask for other keys do not
+    /// wait. A failure is not remembered: the next lookup tries again.
     pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<Lookup<V>, E> {
         loop {
             match self.claim(key) {
@@ -210,8 +210,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         found
     }
 
-    /// Pins programs: those in the cache at once, the others when they are made while the result exists. Pinned programs
-    /// are never evicted, and stay pinned for the life of the cache.
+    /// Pins programs: those in the cache at once, the others when they are made while the result exists. Pinned
+    /// programs are never evicted, and stay pinned for the life of the cache.
     pub fn pin(&self, keys: &[K]) -> Result<Pins<'_, K, V, E>, TooManyPinned> {
         let mut state = self.lock();
         let pinned =
@@ -264,8 +264,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E> State<K, V, E> {
         }
     }
 
-    /// Inserts a program and evicts others to make room; returns whether the program is kept. `displaced` receives the
-    /// programs to drop after the lock is released.
+    /// Inserts a program and evicts others to make room; returns whether the program is kept. `displaced` receives
+    /// the programs to drop after the lock is released.
     fn insert(&mut self, key: &K, program: V, capacity: usize, displaced: &mut Vec<V>) -> bool {
         if self.reserved.contains_key(key) || self.pinned.contains_key(key) {
             displaced.extend(self.unpinned.pop(key));

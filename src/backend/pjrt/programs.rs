@@ -4,6 +4,7 @@
 //! are collected and logged afterwards.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -96,14 +97,18 @@ impl Programs {
         // Not while the program was being made, so that no other call waits for the disk.
         let compiled = events.compiled.take();
         if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
-            compile_thread::run(|| write(programs, spec, &text, &found.program, &mut events))?;
-            events.flush();
+            let written = compile_thread::run(|| write(programs, spec, &text, &found.program));
+            match written.and_then(|written| written) {
+                Ok(file) => log::debug!("wrote {}", file.display()),
+                // It only costs a compile in another process.
+                Err(error) => log::warn!("{} could not be written to program_dir: {error}", spec.name()),
+            }
         }
         Ok(found.program)
     }
 
-    /// Makes every program that is not in the cache, and pins all of them. On an error the programs that were made stay,
-    /// pinned. A call from the log callback may return before the program that is being made then is done.
+    /// Makes every program that is not in the cache, and pins all of them. On an error the programs that were made
+    /// stay, pinned. A call from the log callback may return before the program that is being made then is done.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
             Error::argument(format!(
@@ -145,8 +150,8 @@ impl Programs {
         Ok(Made::Compiled(program, time))
     }
 
-    /// The program from the directory. A file that cannot be used only costs a compile, so it is reported as a warning.
-    /// Memory that runs out is an error: the compiler needs more of it.
+    /// The program from the directory. A file that cannot be used only costs a compile, so it is reported as a
+    /// warning. Memory that runs out is an error: the compiler needs more of it.
     fn load(
         &self,
         spec: &Spec,
@@ -189,13 +194,9 @@ impl Programs {
     }
 }
 
-/// Writes a program to the directory. A failure only costs a compile in another process.
-fn write(programs: &ProgramDir, spec: &Spec, text: &str, program: &Executable, events: &mut Events) {
-    let serialized = program.serialize().map_err(Error::from);
-    match serialized.and_then(|executable| programs.write(spec, text, None, &executable)) {
-        Ok(file) => events.debug(format!("wrote {}", file.display())),
-        Err(error) => events.warn(format!("{} could not be written to program_dir: {error}", spec.name())),
-    }
+/// Writes a program to the directory and returns its file.
+fn write(programs: &ProgramDir, spec: &Spec, text: &str, program: &Executable) -> Result<PathBuf, Error> {
+    programs.write(spec, text, None, &program.serialize()?)
 }
 
 fn wrong_outputs(spec: &Spec, program: &Executable) -> Option<String> {

@@ -8,8 +8,8 @@ use std::path::Path;
 use crate::error::Error;
 use crate::regular_file;
 
-/// Read by every XLA compiler. If the first character that is not a space is not `-`, the value is the name of a file of
-/// flags (`ParseFlagsFromEnvAndDieIfUnknown` in `xla/parse_flags_from_env.cc`).
+/// Read by every XLA compiler. If the first character that is not a space is not `-`, the value is the name of a
+/// file of flags (`ParseFlagsFromEnvAndDieIfUnknown` in `xla/parse_flags_from_env.cc`).
 const XLA_FLAGS: &str = "XLA_FLAGS";
 
 /// Read by libtpu. Always flags.
@@ -18,9 +18,9 @@ const LIBTPU_INIT_ARGS: &str = "LIBTPU_INIT_ARGS";
 /// A larger file holds no flags.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// The flags in the environment, one `NAME=FLAGS` per variable that has any. Flags in a file count as if they stood in
-/// the variable: the name of the file does not matter. A plugin reads them once, so a file must not change while the
-/// process runs.
+/// The flags in the environment, one `NAME=FLAGS` per variable that has any. Flags in a file count as if they stood
+/// in the variable: the name of the file does not matter. A plugin reads them once, so a file must not change while
+/// the process runs.
 pub(super) fn from_environment() -> Result<Vec<String>, Error> {
     from_variables(|name| std::env::var_os(name).unwrap_or_default())
 }
@@ -53,8 +53,8 @@ fn read_file(path: &Path) -> Result<OsString, Error> {
     Ok(OsStr::from_bytes(&flags).to_owned())
 }
 
-/// Flags in a form that does not depend on the spaces between them; `None` if there are none. Spaces in quotes belong to
-/// a flag, so text with quotes stays as it is.
+/// Flags in a form that does not depend on the spaces between them; `None` if there are none. Spaces in quotes
+/// belong to a flag, so text with quotes stays as it is.
 fn normalized(flags: &OsStr) -> Option<String> {
     let flags = String::from_utf8(flags.as_bytes().to_vec())
         .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string());

@@ -1,8 +1,9 @@
 //! The format of a program's file.
 //!
 //! A file holds a header, the metadata as JSON, and the serialized executable of the plugin. The header is, with
-//! little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`; the length of
-//! the executable, `u64`; and the SHA-256 of all other bytes of the file in their order. A change of any byte is noticed.
+//! little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`; the
+//! length of the executable, `u64`; and the SHA-256 of all other bytes of the file in their order. A change of any
+//! byte is noticed.
 
 use std::fs::File;
 use std::io::{self, Read};

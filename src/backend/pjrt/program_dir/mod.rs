@@ -1,15 +1,15 @@
 //! Compiled programs in files, so that one process can load what another one compiled.
 //!
 //! One file holds one program (`format`). Its name ends in a hash of everything that the executable depends on
-//! ([`System`] and the text of the program), so the programs of several releases and devices can share a directory and
-//! each process finds its own. No path is part of the hash: directories can be copied.
+//! ([`System`] and the text of the program), so the programs of several releases and devices can share a directory
+//! and each process finds its own. No path is part of the hash: directories can be copied.
 //!
-//! Write access to this directory is equivalent to code execution in this process, so files and directories that other
-//! users can write to are not used (`trust`).
+//! Write access to this directory is equivalent to code execution in this process, so files and directories that
+//! other users can write to are not used (`trust`).
 //!
-//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged one, or
-//! one that was not trusted; and it removes temporary files that a process which died left more than an hour ago. No other
-//! file is changed or removed.
+//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged
+//! one, or one that was not trusted; and it removes temporary files that a process which died left more than an
+//! hour ago. No other file is changed or removed.
 
 mod compiler_flags;
 mod format;
@@ -59,7 +59,8 @@ pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
     Ok(trust::distrust(&fs::metadata(directory)?))
 }
 
-/// The error for an option that names a directory: a wrong argument if the path cannot be a directory, else an I/O error.
+/// The error for an option that names a directory: a wrong argument if the path cannot be a directory, else an I/O
+/// error.
 pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
@@ -98,7 +99,8 @@ impl ProgramDir {
         Ok(Some(executable))
     }
 
-    /// Why the directory has no file for a program although it has files for the same calls: what those were made for.
+    /// Why the directory has no file for a program although it has files for the same calls: what those were made
+    /// for.
     pub fn near_miss(&self, spec: &Spec) -> Option<String> {
         let prefix = format!("{}-", spec.name());
         let is_near = |path: &PathBuf| {
@@ -130,8 +132,8 @@ impl ProgramDir {
         unreadable
     }
 
-    /// Writes the file of a program and replaces an existing one. Readers see the old file, none, or the whole new one.
-    /// When this returns, the file survives a crash of the system.
+    /// Writes the file of a program and replaces an existing one. Readers see the old file, none, or the whole new
+    /// one. When this returns, the file survives a crash of the system.
     pub fn write(
         &self,
         spec: &Spec,
@@ -267,7 +269,8 @@ mod tests {
         assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
     }
 
-    /// Every part of the system but the version string changes the name of the file; the path of the directory does not.
+    /// Every part of the system but the version string changes the name of the file; the path of the directory does
+    /// not.
     #[test]
     fn names_depend_on_the_system_and_the_program() {
         let (here, there) = (Directory::new("here"), Directory::new("there"));

@@ -13,9 +13,9 @@ use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
 
 /// What a compiled program was made for. It runs only on a system that is equal in everything but `platform_version`.
 ///
-/// A topology and a client that describe one system give equal values, so a sampler finds what was compiled ahead of
-/// time. The id of the device is not part of it: a program is loaded for the device of the sampler, whichever device it was
-/// compiled for.
+/// A topology and a client that describe one system give equal values, so a sampler finds what was compiled ahead
+/// of time. The id of the device is not part of it: a program is loaded for the device of the sampler, whichever
+/// device it was compiled for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// The plugin's name of its platform.
@@ -30,11 +30,11 @@ pub struct System {
     pub device_cores: Option<usize>,
     /// Devices of the whole topology, including those of other hosts.
     pub num_devices: usize,
-    /// The extent of the topology along each coordinate, if the devices have coordinates. The programs of libtpu for 2x4
-    /// and for 4x2 chips differ.
+    /// The extent of the topology along each coordinate, if the devices have coordinates. The programs of libtpu
+    /// for 2x4 and for 4x2 chips differ.
     pub extents: Vec<i64>,
-    /// On CPUs, the model and the instruction sets of the processor: a compiler uses them, and a plugin need not check
-    /// them.
+    /// On CPUs, the model and the instruction sets of the processor: a compiler uses them, and a plugin need not
+    /// check them.
     pub processor: Option<String>,
     /// Compiler flags in the environment, `NAME=FLAGS` each.
     pub flags: Vec<String>,

@@ -10,8 +10,8 @@ const SUFFIX: &str = ".nucprog.tmp";
 /// A younger file is never removed: its writer may run on another host, or in another container.
 const STALE_AGE: Duration = Duration::from_secs(3600);
 
-/// A path that no other writer uses, including those on other hosts that share the file system. The name starts with the
-/// id of this process.
+/// A path that no other writer uses, including those on other hosts that share the file system. The name starts
+/// with the id of this process.
 pub(super) fn path(directory: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

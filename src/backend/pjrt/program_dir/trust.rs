@@ -1,8 +1,9 @@
 //! Which files and directories of compiled programs are safe to use.
 //!
-//! A device executes what a file of compiled programs holds, so write access to the file is equivalent to code execution
-//! in this process. As in ssh(1), nothing is used that another user owns or can write to. A directory with the sticky bit
-//! may be writable, because there only the owner of a file can replace it, and each file is checked as well.
+//! A device executes what a file of compiled programs holds, so write access to the file is equivalent to code
+//! execution in this process. As in ssh(1), nothing is used that another user owns or can write to. A directory
+//! with the sticky bit may be writable, because there only the owner of a file can replace it, and each file is
+//! checked as well.
 
 use std::ffi::OsString;
 use std::fs::Metadata;

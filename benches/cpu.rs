@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use fearless_simd::Level;
 use half::{bf16, f16};
-use nucleus::backend::builtin::{max_scan, CpuBackend};
+use nucleus::backend::builtin::{max_scan, BuiltinBackend};
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits};
 use nucleus::outputs::Outputs;
@@ -78,7 +78,7 @@ fn compare(mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) 
 }
 
 /// Rows on which the passes can skip little, f32 on one thread.
-fn worst_cases(vocab: usize, single: &CpuBackend, wanted: impl Fn(&str) -> bool) {
+fn worst_cases(vocab: usize, single: &BuiltinBackend, wanted: impl Fn(&str) -> bool) {
     type Fill = fn(usize) -> f32;
     let fills: [(&str, Fill); 3] =
         [("constant", |_| 1.0), ("ascending", |i| i as f32 * 1e-4), ("two_values", |i| (i % 2) as f32)];
@@ -138,8 +138,8 @@ fn main() {
         std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let wanted = |case: &str| chosen.is_empty() || chosen.iter().any(|name| case.contains(name.as_str()));
     let level = Level::new();
-    let single = CpuBackend::new(1).expect("no threads to start");
-    let all = CpuBackend::new(0).expect("threads start");
+    let single = BuiltinBackend::new(1).expect("no threads to start");
+    let all = BuiltinBackend::new(0).expect("threads start");
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let normal = Normal::new(0.0_f32, 3.0).expect("a valid deviation");
     let mut rng = StdRng::seed_from_u64(1);

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use crate::backend::builtin::CpuBackend;
+use crate::backend::builtin::BuiltinBackend;
 use crate::backend::pjrt::program_cache::CacheStats;
 use crate::backend::pjrt::PjrtBackend;
 use crate::backend::DeviceInfo;
@@ -70,7 +70,7 @@ impl Default for SamplerOptions {
 }
 
 enum Backend {
-    Builtin(CpuBackend),
+    Builtin(BuiltinBackend),
     Pjrt(Box<PjrtBackend>),
 }
 
@@ -95,7 +95,7 @@ impl Sampler {
                         options.device
                     )));
                 }
-                let cpu = CpuBackend::new(options.num_threads)
+                let cpu = BuiltinBackend::new(options.num_threads)
                     .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
                 Backend::Builtin(cpu)
             }

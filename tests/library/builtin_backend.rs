@@ -2,7 +2,7 @@
 
 use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
-use nucleus::backend::builtin::{sample_row, CpuBackend, Scratch};
+use nucleus::backend::builtin::{sample_row, BuiltinBackend, Scratch};
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits, LogitsMut};
 use nucleus::outputs::{Outputs, RowArrays, RowOutcome};
@@ -428,7 +428,7 @@ fn a_batch_is_the_same_on_any_number_of_threads() {
         .unwrap();
         let expected = answers(&batch, 4, reference::sample_batch);
         for threads in [1, 2, 5] {
-            let backend = CpuBackend::new(threads).unwrap();
+            let backend = BuiltinBackend::new(threads).unwrap();
             for _ in 0..2 {
                 let got = answers(&batch, 4, |batch, outputs| backend.sample(batch, outputs));
                 assert!(got == expected, "{rows} rows of {vocab} on {threads} threads");
@@ -448,7 +448,7 @@ fn a_batch_of_nothing_wanted_is_fine() {
         CallOptions::default(),
     )
     .unwrap();
-    CpuBackend::new(1).unwrap().sample(&batch, &mut Outputs::default());
+    BuiltinBackend::new(1).unwrap().sample(&batch, &mut Outputs::default());
     let outcome: RowOutcome = sample_row(
         Level::new(),
         1,

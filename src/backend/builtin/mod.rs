@@ -4,16 +4,31 @@
 //! [`select`] collects the few entries that top-k can keep; [`nucleus`] weighs and draws; [`search`] finds the exact
 //! thresholds; [`row`] puts them together, [`parts`] splits them between threads.
 
-mod arrays;
-mod format;
+mod blocks;
+mod bounds;
+mod candidates;
+mod choose_token;
+mod clean_row;
+mod collect;
+mod draw;
+mod element;
+mod interleaved;
+mod key16;
 mod lanes;
-mod nucleus;
-mod parts;
-mod row;
+mod layout;
+mod locate;
+mod row_task;
+mod sample_row;
 mod scan;
-mod scratch;
-mod search;
-mod select;
+mod split;
+mod strided_sample;
+mod threshold_search;
+mod top_k;
+mod top_p;
+mod weigh_row;
+mod weighing;
+mod wide_arrays;
+mod workspace;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -23,9 +38,9 @@ use rayon::prelude::*;
 use crate::batch::Batch;
 use crate::outputs::{Outputs, RowArrays, RowOutcome};
 
-pub use row::sample_row;
+pub use sample_row::sample_row;
 pub use scan::max_scan;
-pub use scratch::Scratch;
+pub use workspace::Scratch;
 
 /// Below this many logits a call stays on its own thread: waking others costs as much as the work.
 const SERIAL_LOGITS: usize = 1 << 16;
@@ -34,7 +49,7 @@ const PART_LOGITS: usize = 1 << 15;
 
 /// Samples on the calling thread, or on a pool of threads of its own.
 #[derive(Debug)]
-pub struct CpuBackend {
+pub struct BuiltinBackend {
     level: Level,
     pool: Option<rayon::ThreadPool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -48,9 +63,9 @@ struct Idle {
     outcomes: Vec<RowOutcome>,
 }
 
-impl CpuBackend {
+impl BuiltinBackend {
     /// A backend on `num_threads` threads: 0 takes every core, 1 starts none.
-    pub fn new(num_threads: usize) -> Result<CpuBackend, rayon::ThreadPoolBuildError> {
+    pub fn new(num_threads: usize) -> Result<BuiltinBackend, rayon::ThreadPoolBuildError> {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let threads = if num_threads == 0 { cores() } else { num_threads };
         let mut handles = Vec::new();
@@ -64,7 +79,7 @@ impl CpuBackend {
             };
             Some(rayon::ThreadPoolBuilder::new().num_threads(threads).spawn_handler(spawn).build()?)
         };
-        Ok(CpuBackend { level: Level::new(), pool, threads: handles, idle: Mutex::default() })
+        Ok(BuiltinBackend { level: Level::new(), pool, threads: handles, idle: Mutex::default() })
     }
 
     /// The instruction set and the number of threads, in words.
@@ -136,7 +151,7 @@ impl CpuBackend {
 }
 
 /// Dropping a rayon pool tells its threads to end and does not wait; whoever ends a sampler may unload the library.
-impl Drop for CpuBackend {
+impl Drop for BuiltinBackend {
     fn drop(&mut self) {
         drop(self.pool.take());
         for thread in self.threads.drain(..) {

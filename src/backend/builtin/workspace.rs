@@ -1,7 +1,7 @@
 //! Memory that rows are worked on in, kept from call to call.
 
 use super::lanes::LANES;
-use super::parts::Part;
+use super::layout::{Part, BLOCK};
 
 /// Buffers of one row at a time. They grow to the largest row seen and are never cleared.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ pub(super) struct Workspace<'a> {
 impl Scratch {
     pub(super) fn workspace(&mut self, row: &Part<'_>, parts: usize) -> Workspace<'_> {
         let layout = row.layout;
-        let room = row.room(parts);
+        let room = layout.blocks * BLOCK + parts * LANES;
         Workspace {
             bins: self.bins.take(layout.blocks * LANES),
             tops: self.tops.take(layout.groups() * LANES),

@@ -1,14 +1,14 @@
-//! The search for a threshold: the largest value such that what lies at or above it counts, or sums to, enough.
+//! Threshold search: finds the largest value such that the values at or above it reach a count or a sum.
 //!
-//! One search serves top-k (keys, counted) and top-p (weights, summed). It never sorts: three pivots a pass, and
-//! what has fallen out of the bracket is dropped from the array as it goes.
+//! One search serves top-k (it counts keys) and top-p (it sums weights). It does not sort. Each pass measures the
+//! values at or above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
 use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
 use crate::semantics::arith::Arith;
 
-/// Fills an array up to whole vectors; no threshold is as low.
+/// Fills an array up to whole vectors. Every threshold is higher.
 pub(super) const PAD: i32 = i32::MIN;
 
 /// What the search adds up.
@@ -16,7 +16,7 @@ pub(super) const PAD: i32 = i32::MIN;
 pub(super) enum Measure {
     /// Each value counts 1.
     Count,
-    /// Each value counts itself; values are in `[0, 2^24)`.
+    /// Each value counts as itself; values are in `[0, 2^24)`.
     Sum,
 }
 
@@ -24,15 +24,15 @@ pub(super) enum Measure {
 #[derive(Clone, Copy)]
 pub(super) struct Goal {
     pub(super) measure: Measure,
-    /// The measure that the values at or above the threshold must reach. At least 1.
+    /// The measure that the values at or above the threshold must reach; at least 1.
     pub(super) target: u64,
-    /// A threshold that overshoots the target by no more than this is as good as the largest.
+    /// A threshold whose measure exceeds the target by at most this is as good as the largest one.
     pub(super) tolerance: u64,
-    /// A value known to be low enough, above [`PAD`].
+    /// A value that is known to be low enough; above [`PAD`].
     pub(super) low: i32,
-    /// The largest value, or a bound on it.
+    /// The largest value, or an upper bound on it.
     pub(super) high: i32,
-    /// A value that the threshold probably lies below, if not `high` itself.
+    /// A value that the threshold probably lies below. `high` where nothing is known.
     pub(super) hint: i32,
 }
 
@@ -43,10 +43,11 @@ pub(super) struct Found {
     pub(super) measure: u64,
 }
 
-/// Finds the threshold among `values`: whole vectors, filled up with [`PAD`]. `spare` is as long.
+/// Finds the threshold among `values`, which are whole vectors filled up with [`PAD`] and must reach the target.
+/// `spare` is as long as `values`.
 ///
-/// Where the measure meets the target within the tolerance the threshold need not be one of the values: the set at
-/// or above it is what counts. The values must reach the target.
+/// Where the measure meets the target within the tolerance, the threshold need not be one of the values. The set of
+/// values at or above it is then the result.
 pub(super) fn search(level: Level, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
     dispatch!(level, simd => match goal.measure {
         Measure::Count => search_impl::<_, false>(simd, values, spare, goal),
@@ -62,16 +63,16 @@ pub(super) fn measure(level: Level, values: &[i32], measure: Measure, threshold:
     })
 }
 
-/// Writes what fills the last vector of an array of `len` elements.
+/// Fills the last vector of an array of `len` elements with [`PAD`].
 pub(super) fn pad(values: &mut [i32], len: usize) {
     values[len..len.next_multiple_of(LANES)].fill(PAD);
 }
 
 #[inline(always)]
 fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
-    // The bracket: the threshold lies in `low..=high`, and `above` is the measure past `high`.
+    // The bracket: the threshold lies in `low..=high`, and `above` is the measure of the values above `high`.
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
-    // Once narrowed, what of the values lies in the bracket.
+    // Once narrowed: how many of the elements of `spare` hold the values in the bracket, with padding.
     let mut narrowed: Option<usize> = None;
     let mut hint = goal.hint;
     while low < high {
@@ -108,8 +109,9 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
 }
 
-/// Three values in `low + 1..=high` that divide the bracket, or at first the part of it up to the hint: evenly for
-/// keys, which are logarithmic by themselves, geometrically for weights, most of which are small.
+/// Three values in `low + 1..=high` that divide the bracket, or in the first pass the part of it below the hint. They
+/// divide keys evenly, because keys are logarithmic already. They divide weights geometrically, because most weights
+/// are small.
 #[inline(always)]
 fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
@@ -147,7 +149,8 @@ fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], p
     totals
 }
 
-/// Moves the values in `low..=high` to `to`, padded to whole vectors: the padded length, the least and the largest.
+/// Copies the values in `low..=high` to `to` and pads them to whole vectors. Returns the padded length, the least value
+/// and the largest value.
 #[inline(always)]
 fn narrow<S: Simd>(simd: S, from: &[i32], to: &mut [i32], low: i32, high: i32) -> (usize, i32, i32) {
     let mut narrowing = Narrowing::new(simd, low, high);
@@ -157,7 +160,7 @@ fn narrow<S: Simd>(simd: S, from: &[i32], to: &mut [i32], low: i32, high: i32) -
     narrowing.finish(to)
 }
 
-/// [`narrow`] within one array: a vector is only ever written where it or an earlier one was read.
+/// [`narrow`] within one array. It writes only where it has already read.
 #[inline(always)]
 fn narrow_in_place<S: Simd>(
     simd: S,
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_sorting_finds() {
+    fn finds_the_same_threshold_as_sorting() {
         let mut state = 1_u32;
         let mut random = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -247,7 +250,7 @@ mod tests {
             let found = search(Level::new(), &values, &mut vec![0; values.len()], goal);
             let expected = sorted(&values[..len], measure, target);
             assert_eq!(found.measure, expected.measure, "{target} of {len}");
-            // Between the threshold and the value it names there is nothing.
+            // No value lies between the threshold and the expected one.
             let between = |value: &&i32| (found.threshold..expected.threshold).contains(*value);
             assert_eq!(values.iter().filter(between).count(), 0);
             assert!(found.threshold <= expected.threshold);

@@ -1,0 +1,96 @@
+//! A row in blocks, and the space that the entries collected from a block are written to.
+
+use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, Simd};
+
+use super::element::Element;
+use super::lanes::LANES;
+use super::layout::BLOCK;
+
+/// A row cut into blocks; the last one is padded with −inf.
+pub(super) struct Blocks<'a, E: Element> {
+    whole: &'a [[E::Bits; BLOCK]],
+    tail: [E::Bits; BLOCK],
+}
+
+impl<'a, E: Element> Blocks<'a, E> {
+    #[inline(always)]
+    pub(super) fn new(row: &'a [E::Bits]) -> Self {
+        let (whole, rest) = row.as_chunks::<BLOCK>();
+        let mut tail = [E::NEG_INF; BLOCK];
+        tail[..rest.len()].copy_from_slice(rest);
+        Blocks { whole, tail }
+    }
+
+    /// The block at `index`.
+    #[inline(always)]
+    pub(super) fn get(&self, index: usize) -> &[E::Bits; BLOCK] {
+        self.whole.get(index).unwrap_or(&self.tail)
+    }
+}
+
+/// Runs a statement on each vector of a block in order: `for_vectors!(S, E, simd, block, x => …)`.
+// This is not an iterator, because std's adapters are compiled without the machine's instructions when they are not
+// inlined into this crate's `inline(always)` functions. It is not unrolled, because the scalar and 128-bit levels
+// would then take minutes to compile.
+macro_rules! for_vectors {
+    ($element:ty, $simd:expr, $block:expr, $x:ident => $body:expr) => {
+        for pair in $block.as_chunks::<{ 2 * $crate::backend::builtin::lanes::LANES }>().0 {
+            let [first, second] = <$element as $crate::backend::builtin::element::Element>::pair($simd, pair);
+            {
+                let $x = first;
+                $body
+            }
+            {
+                let $x = second;
+                $body
+            }
+        }
+    };
+}
+pub(super) use for_vectors;
+
+/// The elements of a block that `test` accepts, as a bit mask: bit `i` stands for element `i`.
+#[inline(always)]
+pub(super) fn mask_of<S: Simd, E: Element>(
+    simd: S,
+    block: &[E::Bits; BLOCK],
+    test: impl Fn(f32x16<S>) -> mask32x16<S>,
+) -> u128 {
+    let mut mask = 0;
+    let mut shift = 0;
+    for_vectors!(E, simd, block, x => {
+        mask |= u128::from(test(x).to_bitmask()) << shift;
+        shift += LANES;
+    });
+    mask
+}
+
+/// The space that the entries collected from one block are written to. One bounds check serves the whole block.
+pub(super) struct BlockOutput<'a> {
+    out: &'a mut [i32; BLOCK + LANES],
+    len: usize,
+}
+
+impl<'a> BlockOutput<'a> {
+    /// Writes to `out[at..at + BLOCK + LANES]`.
+    #[inline(always)]
+    pub(super) fn new(out: &'a mut [i32], at: usize) -> Self {
+        let out = (&mut out[at..at + BLOCK + LANES]).try_into().expect("as long as the slice");
+        BlockOutput { out, len: 0 }
+    }
+
+    /// Appends the lanes that the mask selects. May be called once for each vector of a block.
+    #[inline(always)]
+    pub(super) fn push<S: Simd>(&mut self, values: i32x16<S>, mask: mask32x16<S>) {
+        // The length is below `BLOCK` here. The remainder tells the compiler so, which removes a bounds check.
+        let at = self.len % BLOCK;
+        self.len += mask.to_bitmask().count_ones() as usize;
+        values.compress(mask).store_slice(&mut self.out[at..at + LANES]);
+    }
+
+    /// Number of entries appended.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}

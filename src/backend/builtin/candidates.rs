@@ -1,0 +1,122 @@
+//! The first pass or two over a row: its maximum and, with top-k, the entries that top-k may keep.
+
+use super::bounds::{bound_of_key, key_of, LEAST_KEY};
+use super::collect::{collect, scan_and_collect};
+use super::lanes::LANES;
+use super::layout::Part;
+use super::locate::{first_collected, first_in_row, index_of};
+use super::row_task::{Collected, RowKind, RowTask};
+use super::scan::{scan, Summary};
+use super::split::{split_collect, split_scan};
+use super::top_k::{self, bound_from_maxima, keys_in_place, Estimate, Kept};
+use super::workspace::Workspace;
+use crate::semantics::arith::Scalar;
+use crate::semantics::clean::clean;
+use crate::semantics::rules::is_candidate;
+
+/// Up to this k the bound comes from the group maxima, which is always low enough. Beyond it, the bound comes from a
+/// sample, and the pass is repeated if it was too high.
+const LARGEST_K_BY_MAXIMA: usize = 384;
+
+/// What the first pass or two found.
+pub(super) struct Candidates {
+    /// The maximum, cleaned; −inf where there is no candidate.
+    pub(super) max: f32,
+    /// The lowest index of the maximum.
+    pub(super) greedy: Option<usize>,
+    /// With top-k: the collected entries.
+    pub(super) collected: Option<Collected>,
+}
+
+impl RowTask<'_> {
+    /// Finds the maximum and collects the entries for top-k. `None` where the row holds NaN or +inf, and so has to be
+    /// cleaned first.
+    pub(super) fn find_candidates(&self, work: &mut Workspace<'_>) -> Option<Candidates> {
+        let RowKind::TopK(k) = self.kind else { return self.scan_by_maxima(None, work) };
+        let estimate = if k > LARGEST_K_BY_MAXIMA {
+            top_k::estimate(self.level, self.row(), k, work.keys, work.spare)
+        } else {
+            None
+        };
+        match estimate {
+            Some(estimate) => self.scan_by_estimate(estimate, k, work),
+            None => self.scan_by_maxima(Some(k), work),
+        }
+    }
+
+    /// Which of the collected entries top-k keeps. Replaces their bits in the workspace by their order keys.
+    pub(super) fn keep(&self, k: usize, found: &Candidates, work: &mut Workspace<'_>) -> Option<Kept> {
+        let collected = found.collected?;
+        keys_in_place(self.level, work.keys, collected.len);
+        if collected.len < k {
+            // The entries that complete the k are −inf, which have no weight.
+            return Some(Kept::ALL);
+        }
+        let keys = &work.keys[..collected.len.next_multiple_of(LANES)];
+        let range = (key_of(collected.bound), collected.above, key_of(found.max));
+        Some(top_k::keep(self.level, keys, work.spare, k, range, self.options.stable))
+    }
+
+    /// The maximum, cleaned, and its order key. `None` where the row holds NaN or +inf.
+    fn maximum(&self, summary: Summary) -> Option<(f32, i32)> {
+        (self.plain || summary.is_plain()).then(|| {
+            let bits = clean(Scalar, summary.max.to_bits() as i32);
+            (f32::from_bits(bits as u32), key_of(summary.max))
+        })
+    }
+
+    /// Scans the row. With top-k, collects in a second pass by a bound that follows from the group maxima.
+    fn scan_by_maxima(&self, k: Option<usize>, work: &mut Workspace<'_>) -> Option<Candidates> {
+        let level = self.level;
+        let summary = split_scan(self.whole, self.parts, work.bins, work.tops, |part, bins, tops| {
+            scan(level, part.row, part.layout.group, bins, tops)
+        });
+        let (max, key) = self.maximum(summary)?;
+        let greedy = if is_candidate(Scalar, key) {
+            first_in_row(level, self.row(), self.whole.layout, work.bins, work.tops, bound_of_key(key))
+        } else {
+            None
+        };
+        Some(Candidates { max, greedy, collected: k.map(|k| self.collect_by_maxima(k, work)) })
+    }
+
+    fn collect_by_maxima(&self, k: usize, work: &mut Workspace<'_>) -> Collected {
+        let level = self.level;
+        let bound = bound_from_maxima(level, work.tops, k, work.keys, work.spare)
+            .unwrap_or_else(|| bound_of_key(LEAST_KEY));
+        let (bins, tops) = (&*work.bins, &*work.tops);
+        let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
+            let maxima = part.maxima(bins, tops);
+            ((), collect(level, part.row, part.layout.group, maxima, bound, values, offsets))
+        };
+        let ((), len) = split_collect(self.whole, self.parts, work.keys, work.offsets, pass, |(), ()| ());
+        Collected { bound, above: i32::MAX, len }
+    }
+
+    /// Scans and collects in one pass by an estimated bound. Repeats it with the lowest bound if the estimate was too
+    /// high.
+    fn scan_by_estimate(&self, estimate: Estimate, k: usize, work: &mut Workspace<'_>) -> Option<Candidates> {
+        let level = self.level;
+        let mut collected = Collected { bound: estimate.bound, above: estimate.above, len: 0 };
+        let mut summary = Summary::EMPTY;
+        for bound in [estimate.bound, bound_of_key(LEAST_KEY)] {
+            let (found, len) = split_collect(
+                self.whole,
+                self.parts,
+                work.keys,
+                work.offsets,
+                |part, values, offsets| scan_and_collect(level, part.row, bound, values, offsets),
+                Summary::and,
+            );
+            (summary, collected) = (found, Collected { bound, len, ..collected });
+            if !(self.plain || summary.is_plain()) || len >= k {
+                break;
+            }
+        }
+        let (max, key) = self.maximum(summary)?;
+        let values = &work.keys[..collected.len];
+        let greedy = first_collected(level, values, bound_of_key(key))
+            .map(|position| index_of(level, self.row(), work.offsets, collected.bound, position));
+        Some(Candidates { max, greedy, collected: Some(collected) })
+    }
+}

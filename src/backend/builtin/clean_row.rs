@@ -1,0 +1,35 @@
+//! The cleaned copy of a row that holds NaN or +inf, which the other passes do not handle.
+
+use fearless_simd::{dispatch, prelude::*, Level, Simd};
+
+use super::blocks::{for_vectors, Blocks};
+use super::element::{with_element, Element};
+use super::lanes::{Lanes, LANES};
+use super::layout::BLOCK;
+use crate::dtype::Logits;
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{clean, is_nan};
+
+/// Writes a row as cleaned f32 values. Returns whether the row held a NaN.
+pub(super) fn clean_row(level: Level, row: Logits<'_>, out: &mut [f32]) -> bool {
+    dispatch!(level, simd => with_element!(row, row, E => clean_row_impl::<_, E>(simd, row, out)))
+}
+
+#[inline(always)]
+fn clean_row_impl<S: Simd, E: Element>(simd: S, row: &[E::Bits], out: &mut [f32]) -> bool {
+    let a = Lanes(simd);
+    let blocks = Blocks::<E>::new(row);
+    let mut had_nan = false;
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut cleaned = [0.0; BLOCK];
+        let mut at = 0;
+        for_vectors!(E, simd, blocks.get(block), x => {
+            let bits = a.to_bits(x);
+            had_nan |= is_nan(a, bits).any_true();
+            a.from_bits(clean(a, bits)).store_slice(&mut cleaned[at..at + LANES]);
+            at += LANES;
+        });
+        out.copy_from_slice(&cleaned[..out.len()]);
+    }
+    had_nan
+}

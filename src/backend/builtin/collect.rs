@@ -1,0 +1,210 @@
+//! Passes that collect the entries of a row that are at least a bound.
+
+use fearless_simd::{dispatch, f32x16, i16x32, i32x16, prelude::*, u16x32, Level, Simd};
+
+use super::blocks::{for_vectors, BlockOutput, Blocks};
+use super::element::{with_element, Bf16, Element, Element16, F16, F32};
+use super::key16;
+use super::lanes::{load, Lanes, LANES};
+use super::layout::BLOCK;
+use super::scan::Summary;
+use crate::dtype::Logits;
+use crate::semantics::arith::Arith;
+
+/// Collects the bits of the elements that are at least `bound`, in order. Reads only the blocks whose maxima reach the
+/// bound. Writes the number collected before each block to `offsets` and returns the number collected.
+pub(super) fn collect(
+    level: Level,
+    row: Logits<'_>,
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> usize {
+    dispatch!(level, simd => with_element!(row, row, E => {
+        collect_impl::<_, E>(simd, row, group, (bins, tops), bound, values, offsets)
+    }))
+}
+
+#[inline(always)]
+fn collect_impl<S: Simd, E: Element>(
+    simd: S,
+    row: &[E::Bits],
+    group: usize,
+    (bins, tops): (&[f32], &[f32]),
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> usize {
+    let a = Lanes(simd);
+    let limit = a.float(bound);
+    let blocks = Blocks::<E>::new(row);
+    let mut len = 0;
+    for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
+        offsets.fill(len as u32);
+        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(limit).any_true() {
+            continue;
+        }
+        for (j, offset) in offsets.iter_mut().enumerate() {
+            *offset = len as u32;
+            let block = i * group + j;
+            let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
+            if bin.simd_ge(limit).any_true() {
+                let mut output = BlockOutput::new(values, len);
+                for_vectors!(E, simd, blocks.get(block), x => output.push(a.to_bits(x), x.simd_ge(limit)));
+                len += output.len();
+            }
+        }
+    }
+    len
+}
+
+/// Scans and collects in one pass, for a bound that was estimated before the maxima are known. Records no maxima.
+pub(super) fn scan_and_collect(
+    level: Level,
+    row: Logits<'_>,
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Summary, usize) {
+    dispatch!(level, simd => match row {
+        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, bound, values, offsets),
+        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, bound, values, offsets),
+        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, bound, values, offsets),
+    })
+}
+
+#[inline(always)]
+fn scan_and_collect_impl<S: Simd, E: Element>(
+    simd: S,
+    row: &[E::Bits],
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Summary, usize) {
+    let a = Lanes(simd);
+    let limit = a.float(bound);
+    let blocks = Blocks::<E>::new(row);
+    let mut max = [a.float(f32::NEG_INFINITY); 2];
+    let mut poison = [a.float(0.0); 2];
+    let mut len = 0;
+    for (block, offset) in offsets.iter_mut().enumerate() {
+        *offset = len as u32;
+        let mut output = BlockOutput::new(values, len);
+        for pair in blocks.get(block).as_chunks::<{ 2 * LANES }>().0 {
+            let pair = E::pair(simd, pair);
+            for i in 0..2 {
+                max[i] = max[i].max(pair[i]);
+                poison[i] += pair[i];
+                output.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
+            }
+        }
+        len += output.len();
+    }
+    (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
+}
+
+/// Elements of a 16-bit type that one instruction compares and compacts.
+const PAIR: usize = 2 * LANES;
+
+/// [`scan_and_collect_impl`] for 16-bit types on machines with registers of 512 bits, which compact 16-bit lanes with
+/// one instruction. Compares and collects order keys of 16 bits and widens only what it collected.
+#[inline(always)]
+fn scan_and_collect_16<S: Simd, E: Element16>(
+    simd: S,
+    row: &[u16],
+    bound: f32,
+    values: &mut [i32],
+    offsets: &mut [u32],
+) -> (Summary, usize) {
+    if S::f32s::LEN < LANES {
+        return scan_and_collect_impl::<S, E>(simd, row, bound, values, offsets);
+    }
+    let (least, largest) = (key16::least_key::<E>(), key16::largest_key::<E>());
+    let limit = i16x32::splat(simd, key16::least_key_at_least::<E>(bound));
+    let blocks = Blocks::<E>::new(row);
+    let (mut max, mut min) = (i16x32::splat(simd, least), i16x32::splat(simd, largest));
+    let mut len = 0;
+    let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
+    for (block, offset) in offsets.iter_mut().enumerate() {
+        *offset = len as u32;
+        let output: &mut [u16; BLOCK + PAIR] =
+            (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
+        let mut here = 0;
+        for pair in blocks.get(block).as_chunks::<PAIR>().0 {
+            let bits = u16x32::simd_from(simd, *pair);
+            let key = key16::keys(bits.bitcast::<i16x32<S>>());
+            (max, min) = (max.max(key), min.min(key));
+            let mask = key.simd_ge(limit);
+            // The remainder tells the compiler that a pair fits.
+            let at = here % BLOCK;
+            here += mask.to_bitmask().count_ones() as usize;
+            bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
+        }
+        len += here;
+    }
+    widen_in_place::<S, E>(simd, values, len);
+    let max = max.to_array().into_iter().fold(least, i16::max);
+    let min = min.to_array().into_iter().fold(largest, i16::min);
+    // The keys of NaNs lie outside those of the infinities.
+    let poison = if min < least || max > largest { f32::NAN } else { 0.0 };
+    (Summary { max: key16::value_of::<E>(max), poison }, len)
+}
+
+/// Replaces `len` 16-bit values at the start of an array by their f32 bits.
+#[inline(always)]
+fn widen_in_place<S: Simd, E: Element16>(simd: S, values: &mut [i32], len: usize) {
+    // Runs from the end to the start, so that it overwrites no value before it has read it.
+    for pair in (0..len.div_ceil(PAIR)).rev() {
+        let narrow: &[u16] = bytemuck::cast_slice(values);
+        let bits = narrow[pair * PAIR..][..PAIR].try_into().expect("a pair of vectors");
+        let [first, second]: [f32x16<S>; 2] = E::pair(simd, bits);
+        let wide = &mut values[pair * PAIR..][..PAIR];
+        first.bitcast::<i32x16<S>>().store_slice(&mut wide[..LANES]);
+        second.bitcast::<i32x16<S>>().store_slice(&mut wide[LANES..]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bounds::{bound_of_key, LEAST_KEY};
+    use super::super::key16::{key_of, value_of};
+    use super::*;
+
+    /// The pass collects exactly the entries that reach the bound, in order.
+    #[test]
+    fn collects_what_reaches_the_bound() {
+        let mut state = 1_u32;
+        let mut random = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as u16
+        };
+        for vocab in [1_usize, 100, 128, 1000, 5000] {
+            let row: Vec<u16> = (0..vocab).map(|_| random() & 0xfbff & 0xff7f).collect();
+            for key in [LEAST_KEY, -0x3f80_0000, 0, 0x3f80_0000, 0x7f00_0000] {
+                let bound = bound_of_key(key);
+                let widened: [Vec<f32>; 2] = [
+                    row.iter().map(|&x| value_of::<Bf16>(key_of(x))).collect(),
+                    row.iter().map(|&x| value_of::<F16>(key_of(x))).collect(),
+                ];
+                for (row, widened) in [Logits::Bf16(&row), Logits::F16(&row)].into_iter().zip(widened) {
+                    let blocks = vocab.div_ceil(BLOCK);
+                    let mut values = vec![0; blocks * BLOCK + LANES];
+                    let mut offsets = vec![0; blocks];
+                    let (summary, len) =
+                        scan_and_collect(Level::new(), row, bound, &mut values, &mut offsets);
+                    let expected: Vec<i32> =
+                        widened.iter().filter(|&&x| x >= bound).map(|x| x.to_bits() as i32).collect();
+                    assert_eq!(values[..len], expected);
+                    for (block, &offset) in offsets.iter().enumerate() {
+                        let before = widened[..block * BLOCK].iter().filter(|&&x| x >= bound).count();
+                        assert_eq!(offset as usize, before);
+                    }
+                    assert!(summary.is_plain());
+                    assert_eq!(summary.max, widened.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+                }
+            }
+        }
+    }
+}

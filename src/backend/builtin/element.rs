@@ -1,0 +1,171 @@
+//! The three element types of logits, and how vectors of them are read as f32 lanes.
+
+use fearless_simd::{f32x16, i16x32, i32x16, prelude::*, u16x32, u32x16, Simd};
+
+use super::key16::{self, Float16};
+use super::lanes::{load, Lanes, LANES};
+use super::layout::{BLOCK, VECTORS};
+use crate::dtype::{BF16_NEG_INF, F16_NEG_INF};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{widen_bf16, widen_f16};
+
+/// A logits type.
+pub(super) trait Element {
+    /// An element as it is stored.
+    type Bits: Copy + Send + Sync;
+    /// −inf, which pads the last block: it is never a candidate.
+    const NEG_INF: Self::Bits;
+
+    /// Reads 32 consecutive elements, in order.
+    fn pair<S: Simd>(simd: S, bits: &[Self::Bits; 2 * LANES]) -> [f32x16<S>; 2];
+
+    /// Maxima of a block, each over eight of its elements, and a float that is NaN if an element is. The maxima
+    /// are meaningless in a block that holds a NaN.
+    #[inline(always)]
+    fn summary<S: Simd>(simd: S, block: &[Self::Bits; BLOCK]) -> (f32x16<S>, f32x16<S>) {
+        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+        let [a, b] = Self::pair(simd, &chunks[0]);
+        let [c, d] = Self::pair(simd, &chunks[1]);
+        let [e, f] = Self::pair(simd, &chunks[2]);
+        let [g, h] = Self::pair(simd, &chunks[3]);
+        combine([a, b, c, d, e, f, g, h])
+    }
+}
+
+/// A 16-bit logits type.
+pub(super) trait Element16: Element<Bits = u16> + Float16 {}
+
+impl<E: Element<Bits = u16> + Float16> Element16 for E {}
+
+/// The maxima of the vectors, and a sum that is NaN if an element is. The sum can also be NaN where a block holds
+/// +inf; that costs time but changes no result.
+#[inline(always)]
+fn combine<S: Simd>(x: [f32x16<S>; VECTORS]) -> (f32x16<S>, f32x16<S>) {
+    let [a, b, c, d, e, f, g, h] = x;
+    let max = (a.max(b).max(c.max(d))).max(e.max(f).max(g.max(h)));
+    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    (max, sum)
+}
+
+pub(super) struct F32;
+pub(super) struct Bf16;
+pub(super) struct F16;
+
+impl Element for F32 {
+    type Bits = f32;
+    const NEG_INF: f32 = f32::NEG_INFINITY;
+
+    #[inline(always)]
+    fn pair<S: Simd>(simd: S, bits: &[f32; 2 * LANES]) -> [f32x16<S>; 2] {
+        [load(simd, &bits[..LANES]), load(simd, &bits[LANES..])]
+    }
+}
+
+impl Float16 for Bf16 {
+    const NEG_INF_BITS: u16 = BF16_NEG_INF as u16;
+
+    #[inline(always)]
+    fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int {
+        widen_bf16(a, bits)
+    }
+}
+
+impl Element for Bf16 {
+    type Bits = u16;
+    const NEG_INF: u16 = Self::NEG_INF_BITS;
+
+    #[inline(always)]
+    fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+        // The same as `widen_bf16`, with one shuffle per vector instead of a widening and a shift.
+        let zero = u16x32::splat(simd, 0);
+        let bits = u16x32::simd_from(simd, *bits);
+        [zero.zip_low(bits).bitcast(), zero.zip_high(bits).bitcast()]
+    }
+
+    // The order of elements does not matter here. Splitting a vector into its even and its odd elements needs no
+    // shuffle.
+    #[inline(always)]
+    fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
+        let a = Lanes(simd);
+        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+        let [a0, a1] = even_and_odd(a, &chunks[0]);
+        let [b0, b1] = even_and_odd(a, &chunks[1]);
+        let [c0, c1] = even_and_odd(a, &chunks[2]);
+        let [d0, d1] = even_and_odd(a, &chunks[3]);
+        combine([a0, a1, b0, b1, c0, c1, d0, d1])
+    }
+}
+
+/// The even and the odd ones of 32 bfloat16 elements, as f32.
+#[inline(always)]
+fn even_and_odd<S: Simd>(a: Lanes<S>, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+    let both: i32x16<S> = u16x32::simd_from(a.0, *bits).bitcast();
+    [a.from_bits(widen_bf16(a, both)), a.from_bits(a.and(both, a.int(0xffff_0000_u32 as i32)))]
+}
+
+impl Float16 for F16 {
+    const NEG_INF_BITS: u16 = F16_NEG_INF as u16;
+
+    #[inline(always)]
+    fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int {
+        widen_f16(a, bits)
+    }
+}
+
+impl Element for F16 {
+    type Bits = u16;
+    const NEG_INF: u16 = Self::NEG_INF_BITS;
+
+    #[inline(always)]
+    fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+        let a = Lanes(simd);
+        let [low, high] = zero_extended(simd, bits);
+        [a.from_bits(widen_f16(a, low)), a.from_bits(widen_f16(a, high))]
+    }
+
+    // Widening binary16 is slow, so this takes the maximum of 16-bit order keys and widens only that.
+    #[inline(always)]
+    fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
+        let a = Lanes(simd);
+        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
+        let mut max = i16x32::splat(simd, i16::MIN);
+        let mut magnitude = u16x32::splat(simd, 0);
+        for chunk in chunks {
+            let bits = u16x32::simd_from(simd, *chunk);
+            max = max.max(key16::keys(bits.bitcast()));
+            magnitude = magnitude.max(bits & 0x7fff);
+        }
+        let [low, high] = zero_extended(simd, &key16::keys(max).bitcast::<u16x32<S>>().to_array());
+        let max = a.from_bits(widen_f16(a, low)).max(a.from_bits(widen_f16(a, high)));
+        let [low, high] = zero_extended(simd, &magnitude.to_array());
+        let nan = a.lt(a.int(0x7c00), low.max(high));
+        (max, a.from_bits(a.select(nan, a.int(f32::NAN.to_bits() as i32), a.int(0))))
+    }
+}
+
+#[inline(always)]
+fn zero_extended<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [i32x16<S>; 2] {
+    let (low, high): (u32x16<S>, u32x16<S>) = u16x32::simd_from(simd, *bits).widen();
+    [low.bitcast(), high.bitcast()]
+}
+
+/// Runs a generic function on a row of any type: `with_element!(row, slice, E => function::<_, E>(simd, slice))`.
+macro_rules! with_element {
+    ($row:expr, $slice:ident, $element:ident => $body:expr) => {
+        match $row {
+            $crate::dtype::Logits::F32($slice) => {
+                type $element = $crate::backend::builtin::element::F32;
+                $body
+            }
+            $crate::dtype::Logits::Bf16($slice) => {
+                type $element = $crate::backend::builtin::element::Bf16;
+                $body
+            }
+            $crate::dtype::Logits::F16($slice) => {
+                type $element = $crate::backend::builtin::element::F16;
+                $body
+            }
+        }
+    };
+}
+pub(super) use with_element;

@@ -1,0 +1,84 @@
+//! Order keys of the 16-bit logits types: 16-bit integers that order as the values do.
+//!
+//! Both types are a sign and a magnitude, as f32 is, so their keys follow the same rule as
+//! [`crate::semantics::clean::order_key`]. Keys of values that were not cleaned order NaNs outside the infinities.
+
+use fearless_simd::{i16x32, prelude::*, u16x32, Simd};
+
+use crate::semantics::arith::{Arith, Scalar};
+
+/// A 16-bit logits type.
+pub(super) trait Float16 {
+    /// The bits of −inf.
+    const NEG_INF_BITS: u16;
+
+    /// The f32 bits of an element given as its 16 bits, zero-extended. Exact.
+    fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int;
+}
+
+/// Maps the bits of 32 elements to their keys. Its own inverse.
+#[inline(always)]
+pub(super) fn keys<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
+    let sign: u16x32<S> = (bits >> 15_u32).bitcast();
+    bits ^ (sign >> 1_u32).bitcast::<i16x32<S>>()
+}
+
+/// Maps the bits of one element to its key: [`keys`] without SIMD.
+pub(super) fn key_of(bits: u16) -> i16 {
+    (bits as i16) ^ (((bits as i16) >> 15) & i16::MAX)
+}
+
+/// The key of −inf.
+pub(super) fn least_key<F: Float16>() -> i16 {
+    key_of(F::NEG_INF_BITS)
+}
+
+/// The key of +inf.
+pub(super) fn largest_key<F: Float16>() -> i16 {
+    -1 - least_key::<F>()
+}
+
+/// The value that has this key.
+pub(super) fn value_of<F: Float16>(key: i16) -> f32 {
+    let bits = key_of(key as u16) as u16;
+    f32::from_bits(F::widen(Scalar, i32::from(bits)) as u32)
+}
+
+/// The least key of an element that is at least `bound`, which is finite.
+pub(super) fn least_key_at_least<F: Float16>(bound: f32) -> i16 {
+    let (mut below, mut reaches) = (least_key::<F>(), largest_key::<F>());
+    while reaches - 1 > below {
+        let middle = ((i32::from(below) + i32::from(reaches)) >> 1) as i16;
+        if value_of::<F>(middle) >= bound {
+            reaches = middle;
+        } else {
+            below = middle;
+        }
+    }
+    reaches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bounds::{bound_of_key, LEAST_KEY};
+    use super::super::element::{Bf16, F16};
+    use super::*;
+
+    /// An element reaches a bound exactly where its key reaches the bound's.
+    #[test]
+    fn least_keys_divide_elements_as_bounds_do() {
+        fn check<F: Float16>(bound: f32) {
+            let least = least_key_at_least::<F>(bound);
+            for bits in 0..=u16::MAX {
+                let value = f32::from_bits(F::widen(Scalar, i32::from(bits)) as u32);
+                if !value.is_nan() {
+                    assert_eq!(key_of(bits) >= least, value >= bound, "{bits:#x}, bound {bound}");
+                }
+            }
+        }
+        for key in [LEAST_KEY, -0x4123_4567, -1, 0, 1, 0x0080_0000, 0x3f80_0000, 0x4123_4567, 0x7f7f_ffff] {
+            check::<Bf16>(bound_of_key(key));
+            check::<F16>(bound_of_key(key));
+        }
+    }
+}

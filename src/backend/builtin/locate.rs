@@ -1,0 +1,140 @@
+//! From what the passes recorded back to indices in the row.
+
+use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
+
+use super::blocks::{mask_of, Blocks};
+use super::element::{with_element, Element};
+use super::lanes::{load, Lanes, LANES};
+use super::layout::{Layout, BLOCK};
+use crate::dtype::Logits;
+use crate::semantics::arith::Arith;
+
+/// The index of the first element that is at least `bound`, found by way of the group and block maxima.
+pub(super) fn first_in_row(
+    level: Level,
+    row: Logits<'_>,
+    layout: Layout,
+    bins: &[f32],
+    tops: &[f32],
+    bound: f32,
+) -> Option<usize> {
+    dispatch!(level, simd => with_element!(row, row, E => {
+        first_in_row_impl::<_, E>(simd, row, layout.group, bins, tops, bound)
+    }))
+}
+
+#[inline(always)]
+fn first_in_row_impl<S: Simd, E: Element>(
+    simd: S,
+    row: &[E::Bits],
+    group_len: usize,
+    bins: &[f32],
+    tops: &[f32],
+    bound: f32,
+) -> Option<usize> {
+    let group = first_vector(simd, tops, bound)?;
+    let block = group * group_len + first_vector(simd, &bins[group * group_len * LANES..], bound)?;
+    let mask = at_least::<_, E>(simd, Blocks::<E>::new(row).get(block), bound);
+    (mask != 0).then(|| block * BLOCK + mask.trailing_zeros() as usize)
+}
+
+#[inline(always)]
+fn first_vector<S: Simd>(simd: S, maxima: &[f32], bound: f32) -> Option<usize> {
+    for (i, vector) in maxima.chunks_exact(LANES).enumerate() {
+        if load::<S, f32x16<S>, f32>(simd, vector).simd_ge(bound).any_true() {
+            return Some(i);
+        }
+    }
+    None
+}
+
+/// The elements of a block that are at least `bound`, as a bit mask.
+#[inline(always)]
+fn at_least<S: Simd, E: Element>(simd: S, block: &[E::Bits; BLOCK], bound: f32) -> u128 {
+    let bound = f32x16::splat(simd, bound);
+    mask_of::<S, E>(
+        simd,
+        block,
+        #[inline(always)]
+        |x| x.simd_ge(bound),
+    )
+}
+
+/// The first position among collected values, given as their bits, whose value is at least `bound`.
+pub(super) fn first_collected(level: Level, bits: &[i32], bound: f32) -> Option<usize> {
+    dispatch!(level, simd => first_collected_impl(simd, bits, bound))
+}
+
+#[inline(always)]
+fn first_collected_impl<S: Simd>(simd: S, bits: &[i32], bound: f32) -> Option<usize> {
+    let a = Lanes(simd);
+    let (vectors, rest) = bits.as_chunks::<LANES>();
+    for (i, vector) in vectors.iter().enumerate() {
+        let mask = a.from_bits(load(simd, vector)).simd_ge(bound).to_bitmask();
+        if mask != 0 {
+            return Some(i * LANES + mask.trailing_zeros() as usize);
+        }
+    }
+    let position = rest.iter().position(|&bits| f32::from_bits(bits as u32) >= bound)?;
+    Some(vectors.len() * LANES + position)
+}
+
+/// The block that the collected entry at `position` comes from, and how many of that block's entries precede it.
+/// `offsets` holds the number of entries collected before each block.
+pub(super) fn block_of(offsets: &[u32], position: usize) -> (usize, usize) {
+    let block = offsets.partition_point(|&offset| offset as usize <= position) - 1;
+    (block, position - offsets[block] as usize)
+}
+
+/// The index in the row of the entry at `position` among those that are at least `bound`.
+pub(super) fn index_of(level: Level, row: Logits<'_>, offsets: &[u32], bound: f32, position: usize) -> usize {
+    let (block, n) = block_of(offsets, position);
+    let mask = dispatch!(level, simd => with_element!(row, row, E => {
+        at_least::<_, E>(simd, Blocks::<E>::new(row).get(block), bound)
+    }));
+    block * BLOCK + nth_set(mask, n)
+}
+
+/// Writes the indices of all `len` entries that are at least `bound`.
+pub(super) fn indices_of(
+    level: Level,
+    row: Logits<'_>,
+    offsets: &[u32],
+    bound: f32,
+    len: usize,
+    out: &mut [i32],
+) {
+    dispatch!(level, simd => with_element!(row, row, E => {
+        indices_of_impl::<_, E>(simd, row, offsets, bound, len, out)
+    }));
+}
+
+#[inline(always)]
+fn indices_of_impl<S: Simd, E: Element>(
+    simd: S,
+    row: &[E::Bits],
+    offsets: &[u32],
+    bound: f32,
+    len: usize,
+    out: &mut [i32],
+) {
+    let blocks = Blocks::<E>::new(row);
+    for (block, &offset) in offsets.iter().enumerate() {
+        let next = offsets.get(block + 1).map_or(len, |&next| next as usize);
+        if next > offset as usize {
+            let mut mask = at_least::<_, E>(simd, blocks.get(block), bound);
+            for index in &mut out[offset as usize..next] {
+                *index = (block * BLOCK) as i32 + mask.trailing_zeros() as i32;
+                mask &= mask - 1;
+            }
+        }
+    }
+}
+
+/// The position of the `n`-th set bit, counted from 0.
+pub(super) fn nth_set(mut mask: u128, n: usize) -> usize {
+    for _ in 0..n {
+        mask &= mask - 1;
+    }
+    mask.trailing_zeros() as usize
+}

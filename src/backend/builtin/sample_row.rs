@@ -1,0 +1,81 @@
+//! One row from logits to token.
+
+use fearless_simd::Level;
+
+use super::clean_row::clean_row;
+use super::layout::Part;
+use super::row_task::{Choice, KeptWeights, RowKind, RowTask};
+use super::wide_arrays;
+use super::workspace::Scratch;
+use crate::batch::CallOptions;
+use crate::dtype::Logits;
+use crate::outputs::{RowArrays, RowOutcome};
+use crate::semantics::arith::Scalar;
+use crate::semantics::params::RowParams;
+use crate::semantics::rules::{reported_token, row_status};
+
+/// Samples one row with the instructions of `level` and fills the arrays that are wanted. If `parts` is above 1, each
+/// pass over the row is split into as many tasks of the current thread pool.
+pub fn sample_row(
+    level: Level,
+    parts: usize,
+    row: Logits<'_>,
+    params: &RowParams,
+    options: CallOptions,
+    arrays: &mut RowArrays<'_>,
+    scratch: &mut Scratch,
+) -> RowOutcome {
+    let kind = RowKind::of(params, arrays.wants_any());
+    let layout = kind.layout(row.len());
+    let parts = parts.min(layout.groups());
+    let mut task = RowTask {
+        level,
+        kind,
+        whole: Part::whole(row, layout),
+        parts,
+        original: row,
+        plain: false,
+        params,
+        options,
+    };
+    if let Some(outcome) = task.sample(false, arrays, scratch) {
+        return outcome;
+    }
+    // The row holds NaN or +inf. The passes run on a cleaned copy, so that none of them has to clean.
+    let mut cleaned = std::mem::take(&mut scratch.cleaned);
+    let values = cleaned.take(row.len());
+    let had_nan = clean_row(level, row, values);
+    task.whole = Part::whole(Logits::F32(values), layout);
+    task.plain = true;
+    let outcome = task.sample(had_nan, arrays, scratch).expect("a cleaned row holds neither NaN nor +inf");
+    scratch.cleaned = cleaned;
+    outcome
+}
+
+impl RowTask<'_> {
+    /// Runs the passes. `None` where the row has to be cleaned first; then nothing has been written.
+    fn sample(&self, had_nan: bool, arrays: &mut RowArrays<'_>, scratch: &mut Scratch) -> Option<RowOutcome> {
+        let mut work = scratch.workspace(&self.whole, self.parts);
+        let found = self.find_candidates(&mut work)?;
+        let kept = match self.kind {
+            RowKind::TopK(k) => self.keep(k, &found, &mut work),
+            _ => None,
+        };
+        let drawn = found.greedy.map(|greedy| self.choose_token(greedy, &found, kept, &mut work));
+        if arrays.wants_any() {
+            let weights = drawn.as_ref().map_or(KeptWeights::None, |drawn| drawn.weights);
+            let choice = Choice { top_k: found.collected.zip(kept), weights };
+            wide_arrays::write(self, &choice, work, arrays);
+        }
+        let no_candidate = found.greedy.is_none();
+        let token = |index: Option<usize>| {
+            reported_token(Scalar, no_candidate, index.map_or(0, |index| index as i32))
+        };
+        Some(RowOutcome {
+            next_token: token(drawn.as_ref().map(|drawn| drawn.index)),
+            greedy_sampled: token(found.greedy),
+            random_unnorm_cdf_sampled: drawn.map_or(0, |drawn| drawn.remainder),
+            status: row_status(Scalar, no_candidate, had_nan) as u32,
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! Top-k: a bound that few entries reach, and the exact choice among the entries that were collected by it.
+
+use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
+
+use super::bounds::{bound_of_key, LEAST_KEY};
+use super::element::{with_element, Element};
+use super::lanes::{load, total, Lanes, LANES};
+use super::strided_sample::strided_sample;
+use super::threshold_search::{measure, pad, search, Found, Goal, Measure};
+use crate::dtype::Logits;
+use crate::semantics::arith::Arith;
+use crate::semantics::rules::is_candidate;
+
+/// A bound that at least `k` elements reach. It follows from maxima of disjoint parts of the row, because each maximum
+/// is an element. `None` where fewer than `k` maxima are above −inf.
+pub(super) fn bound_from_maxima(
+    level: Level,
+    maxima: &[f32],
+    k: usize,
+    keys: &mut [i32],
+    spare: &mut [i32],
+) -> Option<f32> {
+    if maxima.len() < k {
+        return None;
+    }
+    keys_of(level, maxima, keys);
+    // Collecting a few elements too many costs less than the passes that would tell them apart.
+    let found = search_keys(level, &keys[..maxima.len()], spare, k, k / 8)?;
+    Some(bound_of_key(found.threshold))
+}
+
+/// The threshold of the `k`-th largest key. `None` where fewer than `k` keys are above −inf.
+fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, tolerance: usize) -> Option<Found> {
+    let (candidates, low, high) = dispatch!(level, simd => extent(simd, keys));
+    (candidates >= k).then(|| {
+        let (target, tolerance) = (k as u64, tolerance as u64);
+        search(level, keys, spare, Goal { measure: Measure::Count, target, tolerance, low, high, hint: high })
+    })
+}
+
+/// The number of candidates among the keys, the least candidate and the largest.
+#[inline(always)]
+fn extent<S: Simd>(simd: S, keys: &[i32]) -> (usize, i32, i32) {
+    let a = Lanes(simd);
+    let (mut least, mut most) = (a.int(i32::MAX), a.int(i32::MIN));
+    let mut count = a.int(0);
+    for vector in keys.chunks_exact(LANES) {
+        let x: i32x16<S> = load(simd, vector);
+        let candidate = is_candidate(a, x);
+        count += candidate.select(a.int(1), a.int(0));
+        least = least.min(candidate.select(x, a.int(i32::MAX)));
+        most = most.max(x);
+    }
+    (total(count) as usize, least.reduce_min(), most.reduce_max())
+}
+
+/// What a sample says about a row's `k`-th largest element.
+#[derive(Clone, Copy)]
+pub(super) struct Estimate {
+    /// Probably somewhat more than `k` elements reach this bound.
+    pub(super) bound: f32,
+    /// Probably somewhat fewer than `k` elements reach this order key.
+    pub(super) above: i32,
+}
+
+/// Estimates a row's `k`-th largest element. `None` where a sample would not pay or says too little.
+pub(super) fn estimate(
+    level: Level,
+    row: Logits<'_>,
+    k: usize,
+    keys: &mut [i32],
+    spare: &mut [i32],
+) -> Option<Estimate> {
+    let vocab = row.len();
+    let vectors = vocab / LANES;
+    let wanted = (32 * vocab / k).clamp(2048, 8192) / LANES;
+    if vectors < 2 * wanted {
+        return None;
+    }
+    let len = wanted * LANES;
+    sample_keys(level, row, vectors / wanted, &mut keys[..len]);
+    // How many of the k largest elements are in the sample follows a Poisson distribution approximately.
+    let expected = k as f64 * len as f64 / vocab as f64;
+    let rank = (expected + 4.0 * expected.sqrt() + 4.0).ceil() as usize;
+    if rank > len * 7 / 8 {
+        return None;
+    }
+    let bound = search_keys(level, &keys[..len], spare, rank, rank / 16)?.threshold;
+    let rank = ((expected - 3.0 * expected.sqrt()) as usize).max(1);
+    let above = search_keys(level, &keys[..len], spare, rank, rank / 4)?.threshold;
+    Some(Estimate { bound: bound_of_key(bound), above })
+}
+
+/// Writes the order keys of every `stride`-th vector of a row.
+fn sample_keys(level: Level, row: Logits<'_>, stride: usize, keys: &mut [i32]) {
+    dispatch!(level, simd => with_element!(row, row, E => sample_keys_impl::<_, E>(simd, row, stride, keys)))
+}
+
+#[inline(always)]
+fn sample_keys_impl<S: Simd, E: Element>(simd: S, row: &[E::Bits], stride: usize, keys: &mut [i32]) {
+    strided_sample::<S, E>(
+        simd,
+        row,
+        stride,
+        keys,
+        #[inline(always)]
+        |x| Lanes(simd).keys(x),
+    );
+}
+
+/// Writes the order keys of floats that have not been cleaned.
+fn keys_of(level: Level, values: &[f32], keys: &mut [i32]) {
+    dispatch!(level, simd => {
+        for (values, keys) in values.chunks_exact(LANES).zip(keys.chunks_exact_mut(LANES)) {
+            Lanes(simd).keys(load(simd, values)).store_slice(keys);
+        }
+    })
+}
+
+/// Replaces the bits of `len` values by their order keys, and pads.
+pub(super) fn keys_in_place(level: Level, bits: &mut [i32], len: usize) {
+    dispatch!(level, simd => {
+        let a = Lanes(simd);
+        for vector in bits[..len.next_multiple_of(LANES)].chunks_exact_mut(LANES) {
+            a.keys(a.from_bits(load(simd, vector))).store_slice(vector);
+        }
+    });
+    pad(bits, len);
+}
+
+/// The collected entries that top-k keeps: keys above `threshold`, and those equal to it up to position `last_tie`.
+/// See [`crate::semantics::rules::survives_top_k`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) threshold: i32,
+    pub(super) last_tie: i32,
+}
+
+impl Kept {
+    /// Every candidate.
+    pub(super) const ALL: Kept = Kept { threshold: LEAST_KEY, last_tie: i32::MAX };
+}
+
+/// Chooses `k` of the collected keys exactly. There are at least `k` of them, all in `low..=high`. Fewer than `k`
+/// probably reach `above`.
+pub(super) fn keep(
+    level: Level,
+    keys: &[i32],
+    spare: &mut [i32],
+    k: usize,
+    (low, above, high): (i32, i32, i32),
+    stable: bool,
+) -> Kept {
+    let goal =
+        Goal { measure: Measure::Count, target: k as u64, tolerance: 0, low, high, hint: above.max(low) };
+    let Found { threshold, measure: reached } = search(level, keys, spare, goal);
+    if reached == k as u64 || !stable {
+        return Kept { threshold, last_tie: i32::MAX };
+    }
+    let more = measure(level, keys, Measure::Count, threshold + 1);
+    Kept { threshold, last_tie: nth_equal(level, keys, threshold, k - more as usize) }
+}
+
+/// The position of the `n`-th key, counted from 1, that equals `value`.
+fn nth_equal(level: Level, keys: &[i32], value: i32, n: usize) -> i32 {
+    dispatch!(level, simd => nth_equal_impl(simd, keys, value, n))
+}
+
+#[inline(always)]
+fn nth_equal_impl<S: Simd>(simd: S, keys: &[i32], value: i32, mut n: usize) -> i32 {
+    for (i, vector) in keys.chunks_exact(LANES).enumerate() {
+        let mut mask = load::<S, i32x16<S>, i32>(simd, vector).simd_eq(value).to_bitmask();
+        let here = mask.count_ones() as usize;
+        if here >= n {
+            for _ in 1..n {
+                mask &= mask - 1;
+            }
+            return (i * LANES) as i32 + mask.trailing_zeros() as i32;
+        }
+        n -= here;
+    }
+    i32::MAX
+}

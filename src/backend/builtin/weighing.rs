@@ -1,0 +1,192 @@
+//! The weights of logits that are known to be neither NaN nor +inf, and the passes that write them to an array.
+
+use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
+
+use super::blocks::{for_vectors, Blocks};
+use super::element::{with_element, Element};
+use super::interleaved::Interleaved;
+use super::lanes::{load, total, Lanes, LANES, SUMMABLE};
+use super::layout::BLOCK;
+use super::top_k::Kept;
+use crate::dtype::Logits;
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::order_key;
+use crate::semantics::rules::{kept_weight, survives_top_k};
+use crate::semantics::weights::{quantize, weight};
+
+/// The two numbers of a row that turn a logit into its weight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct WeightScale {
+    /// The row's maximum, cleaned.
+    pub(super) max: f32,
+    /// See [`crate::semantics::params::RowParams::scale`].
+    pub(super) scale: f32,
+}
+
+/// [`WeightScale`] in SIMD lanes.
+#[derive(Clone, Copy)]
+pub(super) struct WeightLanes<S: Simd> {
+    a: Lanes<S>,
+    pub(super) max: f32x16<S>,
+    pub(super) scale: f32x16<S>,
+}
+
+impl WeightScale {
+    #[inline(always)]
+    pub(super) fn lanes<S: Simd>(self, simd: S) -> WeightLanes<S> {
+        let a = Lanes(simd);
+        WeightLanes { a, max: a.float(self.max), scale: a.float(self.scale) }
+    }
+
+    /// A logit below which every weight is less than `least`, which is at least 1.
+    pub(super) fn floor(self, least: i32) -> f32 {
+        // Leaves room for the errors that a weight may have, 2⁻¹⁸ of it and 1, and for those of this computation.
+        let octaves = if least < 16 { 26.0 } else { 24.125 - (least as f32).log2() };
+        // Rounding the difference is harmless: no logit lies between the exact result and the rounded one.
+        self.max - octaves * (1 << 18) as f32 / self.scale
+    }
+}
+
+impl<S: Simd> WeightLanes<S> {
+    /// The weights of a vector.
+    // A subnormal needs no cleaning: it is too small to change `q`, whether or not the machine flushes it.
+    #[inline(always)]
+    pub(super) fn weights(&self, x: f32x16<S>) -> i32x16<S> {
+        weight(self.a, quantize(self.a, self.max, x, self.scale))
+    }
+
+    /// The weights of four vectors, computed together as far as the registers reach.
+    #[inline(always)]
+    pub(super) fn weights4(&self, x: [f32x16<S>; 4]) -> [i32x16<S>; 4] {
+        let (max, scale) = (self.max, self.scale);
+        if S::f32s::LEN >= LANES {
+            let four = Interleaved::<_, 4>(self.a);
+            weight(four, quantize(four, [max; 4], x, [scale; 4]))
+        } else if S::f32s::LEN == LANES / 2 {
+            let two = Interleaved::<_, 2>(self.a);
+            let [a, b] = weight(two, quantize(two, [max; 2], [x[0], x[1]], [scale; 2]));
+            let [c, d] = weight(two, quantize(two, [max; 2], [x[2], x[3]], [scale; 2]));
+            [a, b, c, d]
+        } else {
+            [self.weights(x[0]), self.weights(x[1]), self.weights(x[2]), self.weights(x[3])]
+        }
+    }
+}
+
+/// Writes the weights of collected keys: 0 for keys that top-k does not keep, and for padding. Returns their sum.
+pub(super) fn weigh_collected(
+    level: Level,
+    keys: &[i32],
+    kept: Kept,
+    scale: WeightScale,
+    weights: &mut [i32],
+) -> u64 {
+    dispatch!(level, simd => {
+        const FOUR: usize = 4 * LANES;
+        let mut sum = 0;
+        let mut at = 0;
+        while at < keys.len() {
+            // Four vectors at a time, as many as the lanes can add. Then the last few, one at a time.
+            let left = keys.len() - at;
+            let (width, end) = if left >= FOUR {
+                (4, at + left.min(SUMMABLE * LANES) / FOUR * FOUR)
+            } else {
+                (1, keys.len())
+            };
+            let (keys, weights) = (&keys[at..end], &mut weights[at..end]);
+            sum += match width {
+                4 => weigh_collected_impl::<_, 4>(simd, keys, kept, at, scale, weights),
+                _ => weigh_collected_impl::<_, 1>(simd, keys, kept, at, scale, weights),
+            };
+            at = end;
+        }
+        sum
+    })
+}
+
+#[inline(always)]
+fn weigh_collected_impl<S: Simd, const N: usize>(
+    simd: S,
+    keys: &[i32],
+    kept: Kept,
+    first: usize,
+    scale: WeightScale,
+    weights: &mut [i32],
+) -> u64 {
+    let a = Lanes(simd);
+    let scale = scale.lanes(simd);
+    let iota = i32x16::from_fn(
+        simd,
+        #[inline(always)]
+        |i| i as i32,
+    );
+    let (threshold, last_tie) = (a.int(kept.threshold), a.int(kept.last_tie));
+    let mut lanes = a.int(0);
+    for i in (0..keys.len()).step_by(N * LANES) {
+        let mut x = [scale.max; 4];
+        for j in 0..N {
+            x[j] = a.from_bits(order_key(a, load(simd, &keys[i + j * LANES..][..LANES])));
+        }
+        let sampled = if N == 4 { scale.weights4(x) } else { [scale.weights(x[0]); 4] };
+        for (j, &sampled) in sampled[..N].iter().enumerate() {
+            let at = i + j * LANES;
+            let key: i32x16<S> = load(simd, &keys[at..at + LANES]);
+            let position = iota + (first + at) as i32;
+            let survives = survives_top_k(a, key, position, threshold, last_tie);
+            // This is `rules::row_weight` for a row that is not greedy. Greedy rows are not weighed.
+            let weight = a.select(survives, sampled, a.int(0));
+            weight.store_slice(&mut weights[at..at + LANES]);
+            lanes += weight;
+        }
+    }
+    total(lanes)
+}
+
+/// Writes the weights of a row without top-k: 0 for weights below `least`.
+pub(super) fn write_weights(level: Level, row: Logits<'_>, scale: WeightScale, least: i32, out: &mut [i32]) {
+    dispatch!(level, simd => with_element!(row, row, E => {
+        write_weights_impl::<_, E>(simd, row, scale, least, out)
+    }));
+}
+
+#[inline(always)]
+fn write_weights_impl<S: Simd, E: Element>(
+    simd: S,
+    row: &[E::Bits],
+    scale: WeightScale,
+    least: i32,
+    out: &mut [i32],
+) {
+    let a = Lanes(simd);
+    let (scale, least) = (scale.lanes(simd), a.int(least));
+    let blocks = Blocks::<E>::new(row);
+    for (block, out) in out.chunks_mut(BLOCK).enumerate() {
+        let mut weights = [0; BLOCK];
+        let mut at = 0;
+        for_vectors!(E, simd, blocks.get(block), x => {
+            kept_weight(a, scale.weights(x), least).store_slice(&mut weights[at..at + LANES]);
+            at += LANES;
+        });
+        out.copy_from_slice(&weights[..out.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::arith::Scalar;
+
+    #[test]
+    fn every_weight_below_the_floor_is_less() {
+        for max in [0.0_f32, 9.3, -1e4, 3e7, 1e30, f32::MAX] {
+            for scale in [std::f32::consts::LOG2_E * 262_144.0, 40.0, 1e9, 1e-20] {
+                for least in (0..24).flat_map(|bit| [1 << bit, (1 << bit) + 1, (2 << bit) - 1]) {
+                    let floor = WeightScale { max, scale }.floor(least);
+                    let below = floor.next_down();
+                    let reached = weight(Scalar, quantize(Scalar, max, below, scale));
+                    assert!(floor == f32::NEG_INFINITY || reached < least, "{max} {scale} {least}");
+                }
+            }
+        }
+    }
+}

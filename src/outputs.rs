@@ -1,6 +1,8 @@
 //! Where the answers of a batch go.
 
 use crate::dtype::{split_off_front, LogitsMut};
+use crate::error::Error;
+use crate::memory;
 
 pub use crate::semantics::rules::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
 
@@ -99,8 +101,19 @@ impl<'a> Outputs<'a> {
         put(&mut self.next_tokens, outcomes, |o| o.next_token);
     }
 
-    /// Takes the wide arrays apart into one [`RowArrays`] a row.
+    /// Splits the wide arrays into one [`RowArrays`] per row.
     pub fn take_rows(&mut self, rows: usize) -> Vec<RowArrays<'a>> {
+        self.split_rows(rows).collect()
+    }
+
+    /// Splits the wide arrays into one [`RowArrays`] per row. An error leaves them whole.
+    pub fn try_take_rows(&mut self, rows: usize) -> Result<Vec<RowArrays<'a>>, Error> {
+        let mut list = memory::with_capacity(rows, "the outputs of the rows")?;
+        list.extend(self.split_rows(rows));
+        Ok(list)
+    }
+
+    fn split_rows(&mut self, rows: usize) -> impl Iterator<Item = RowArrays<'a>> {
         let RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k } =
             std::mem::take(&mut self.wide);
         let mut logits = [topk_logits, topk_logits_k].map(|array| {
@@ -111,16 +124,14 @@ impl<'a> Outputs<'a> {
             let width = array.as_ref().map_or(0, |array| array.len() / rows.max(1));
             (array, width)
         });
-        (0..rows)
-            .map(|_| {
-                let [topk_logits, topk_logits_k] = logits
-                    .each_mut()
-                    .map(|(array, width)| array.as_mut().map(|array| array.split_off_front(*width)));
-                let [weights, indices_k, weights_k] = ints
-                    .each_mut()
-                    .map(|(array, width)| array.as_mut().map(|array| split_off_front(array, *width)));
-                RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k }
-            })
-            .collect()
+        (0..rows).map(move |_| {
+            let [topk_logits, topk_logits_k] = logits
+                .each_mut()
+                .map(|(array, width)| array.as_mut().map(|array| array.split_off_front(*width)));
+            let [weights, indices_k, weights_k] = ints
+                .each_mut()
+                .map(|(array, width)| array.as_mut().map(|array| split_off_front(array, *width)));
+            RowArrays { topk_logits, weights, indices_k, topk_logits_k, weights_k }
+        })
     }
 }

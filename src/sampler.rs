@@ -95,9 +95,7 @@ impl Sampler {
                         options.device
                     )));
                 }
-                let cpu = BuiltinBackend::new(options.num_threads)
-                    .map_err(|error| Error::Internal(format!("cannot start threads: {error}")))?;
-                Backend::Builtin(cpu)
+                Backend::Builtin(BuiltinBackend::new(options.num_threads))
             }
             (BackendChoice::Pjrt, None) => {
                 return Err(Error::PluginNotFound(format!(
@@ -139,7 +137,7 @@ impl Sampler {
         }
         match (&self.backend, entry) {
             (_, Entry::Reference) => reference::sample_batch(batch, outputs),
-            (Backend::Builtin(cpu), _) => cpu.sample(batch, outputs),
+            (Backend::Builtin(cpu), _) => return cpu.sample(batch, outputs),
             (Backend::Pjrt(pjrt), _) => return pjrt.sample(entry, self.max_k, batch, outputs),
         }
         Ok(())

@@ -1,7 +1,11 @@
-//! Speed of the built-in backend: one JSON line per figure, on standard output.
+//! Speed of the built-in backend: one JSON object per line on standard output.
 //!
-//! `ratio` is against the plain maximum of the same row in the same run, the two taken in turns, so that it means the
-//! same on a machine that is busy or slow. Arguments that are not flags select cases by name.
+//! A figure is the median time of a call in microseconds and its ratio to a baseline. The two are measured in turns, so
+//! the ratio means the same on a machine that is busy or slow. Lines named `sampling/…` compare with the plain maximum of
+//! the same rows on one thread. Lines named `threads/…` compare the default number of threads with one thread, and lines
+//! named `threads_after_pause/…` do so with a pause before each call, in which the threads go to sleep.
+//!
+//! Arguments that are not flags select figures: a figure is measured if its name contains one of them.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -18,15 +22,35 @@ use rand::rngs::StdRng;
 use rand::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-/// What a row is asked for: k, p, temperature.
-const CASES: [(&str, i32, f32, f32); 6] = [
-    ("greedy", 0, 1.0, 0.0),
-    ("k64", 64, 0.95, 1.0),
-    ("k5000", 5000, 0.95, 1.0),
-    ("top_p_alone", 0, 0.95, 1.0),
-    ("min_p_alone", 0, 1.0, 1.0),
-    ("plain", 0, 1.0, 1.0),
+/// The parameters of every row of a call.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    k: i32,
+    p: f32,
+    min_p: f32,
+    temperature: f32,
+}
+
+const fn case(name: &'static str, k: i32, p: f32, min_p: f32, temperature: f32) -> Case {
+    Case { name, k, p, min_p, temperature }
+}
+
+const CASES: [Case; 6] = [
+    case("greedy", 0, 1.0, 0.0, 0.0),
+    case("k64", 64, 0.95, 0.0, 1.0),
+    case("k5000", 5000, 0.95, 0.0, 1.0),
+    case("top_p_alone", 0, 0.95, 0.0, 1.0),
+    case("min_p_alone", 0, 1.0, 0.05, 1.0),
+    case("plain", 0, 1.0, 0.0, 1.0),
 ];
+/// Cases for which threads are compared.
+const THREAD_CASES: [Case; 3] = [CASES[0], CASES[1], CASES[3]];
+const THREAD_VOCAB: usize = 128_256;
+const PAUSE: Duration = Duration::from_millis(1);
+
+const MAX_SCAN: &str = "max scan on one thread";
+const ONE_THREAD: &str = "one thread";
 
 enum Array {
     F32(Vec<f32>),
@@ -52,6 +76,43 @@ impl Array {
     }
 }
 
+/// A batch that is sampled again and again, with other random numbers each time, as in use.
+struct Subject<'a> {
+    batch: Batch<'a>,
+    tokens: Vec<i32>,
+    turn: u64,
+}
+
+impl<'a> Subject<'a> {
+    fn new(logits: Logits<'a>, rows: usize, case: Case) -> Subject<'a> {
+        let vocab = logits.len() / rows;
+        let words = random_words(1, 2);
+        let params = RowParams::new(case.k, case.p, case.min_p, case.temperature, words, vocab);
+        let batch =
+            Batch::from_params(logits, vocab, vocab, vec![params; rows], CallOptions::default()).unwrap();
+        Subject { batch, tokens: vec![0; rows], turn: 0 }
+    }
+
+    fn sample(&mut self, backend: &BuiltinBackend) {
+        self.turn += 1;
+        for (row, params) in self.batch.rows_mut().iter_mut().enumerate() {
+            params.words = random_words(self.turn, row as u64);
+        }
+        let mut outputs = Outputs { tokens: Some(&mut self.tokens), ..Outputs::default() };
+        backend.sample(black_box(&self.batch), &mut outputs).expect("there is enough memory");
+        black_box(&self.tokens);
+    }
+}
+
+/// Takes the maximum of each row.
+fn scan_rows(array: &Array, rows: usize) {
+    let vocab = array.logits().len() / rows;
+    for row in 0..rows {
+        let row = array.logits().slice(row * vocab, vocab);
+        black_box(max_scan(Level::new(), black_box(row)));
+    }
+}
+
 fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64() * 1e6
@@ -63,133 +124,164 @@ fn time(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Medians of a baseline and a subject that take turns.
-fn compare(mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) {
+/// Medians of a baseline and a subject that take turns, each run with `prepare` before it.
+fn compare(mut prepare: impl FnMut(), mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while before.len() < 51 || (start.elapsed() < Duration::from_millis(250) && before.len() < 5001) {
-        // Twice each, of which the second counts: both find the caches as they leave them.
+        // Each runs twice, and the second time counts, so that each finds the caches as it left them.
         baseline();
+        prepare();
         before.push(time(&mut baseline));
         subject();
+        prepare();
         after.push(time(&mut subject));
     }
     (median(before), median(after))
 }
 
-/// Rows on which the passes can skip little, f32 on one thread.
-fn worst_cases(vocab: usize, single: &BuiltinBackend, wanted: impl Fn(&str) -> bool) {
-    type Fill = fn(usize) -> f32;
-    let fills: [(&str, Fill); 3] =
-        [("constant", |_| 1.0), ("ascending", |i| i as f32 * 1e-4), ("two_values", |i| (i % 2) as f32)];
-    for (fill, value) in fills {
-        let logits: Vec<f32> = (0..vocab).map(value).collect();
-        for (case, k, p, temperature) in CASES {
-            let case = format!("{case}_{fill}");
-            if !wanted(&case) {
-                continue;
-            }
-            let batch = Batch::from_params(
-                Logits::F32(&logits),
-                vocab,
-                vocab,
-                vec![RowParams::new(k, p, 0.0, temperature, random_words(1, 2), vocab)],
-                CallOptions::default(),
-            )
-            .unwrap();
-            let mut tokens = [0];
-            let scan = || {
-                black_box(max_scan(Level::new(), black_box(batch.logits())));
-            };
-            let (baseline, subject) = compare(scan, || {
-                let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
-                single.sample(black_box(&batch), &mut outputs);
-            });
-            report("cpu-1", Dtype::F32, 1, vocab, &case, (baseline, subject));
-        }
-    }
+/// The backends to measure, and which figures.
+struct Bench {
+    one: BuiltinBackend,
+    all: BuiltinBackend,
+    chosen: Vec<String>,
 }
 
-fn report(
-    backend: &str,
+/// What a figure is about.
+struct Figure<'a> {
+    family: &'a str,
+    case: &'a str,
     dtype: Dtype,
     rows: usize,
     vocab: usize,
-    case: &str,
-    (baseline, subject): (f64, f64),
-) {
-    let dtype = format!("{dtype:?}").to_lowercase();
-    let line = serde_json::json!({
-        "name": format!("sampling/{case}/{dtype}/{rows}x{vocab}"),
-        "backend": backend,
-        "batch": rows,
-        "vocab": vocab,
-        "dtype": dtype,
-        "case": case,
-        "median_us": (subject * 100.0).round() / 100.0,
-        "ratio": (subject / baseline * 100.0).round() / 100.0,
-        "baseline": "max scan on one thread",
-    });
-    println!("{line}");
 }
 
-fn main() {
-    let chosen: Vec<String> =
-        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let wanted = |case: &str| chosen.is_empty() || chosen.iter().any(|name| case.contains(name.as_str()));
-    let level = Level::new();
-    let single = BuiltinBackend::new(1).expect("no threads to start");
-    let all = BuiltinBackend::new(0).expect("threads start");
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
-    let normal = Normal::new(0.0_f32, 3.0).expect("a valid deviation");
-    let mut rng = StdRng::seed_from_u64(1);
+impl Bench {
+    fn wants(&self, figure: &Figure<'_>) -> bool {
+        let name = figure.name();
+        self.chosen.is_empty() || self.chosen.iter().any(|chosen| name.contains(chosen.as_str()))
+    }
 
-    for (backend, rows, name) in [(&single, 1, "cpu-1".to_owned()), (&all, 16, format!("cpu-{cores}"))] {
-        for vocab in [32_768, 128_256, 262_144] {
-            let values: Vec<f32> = (0..rows * vocab).map(|_| normal.sample(&mut rng)).collect();
-            for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
-                let array = Array::new(&values, dtype);
-                let report = |case: &str, figures| report(&name, dtype, rows, vocab, case, figures);
-                let scan = || {
-                    for row in 0..rows {
-                        black_box(max_scan(level, black_box(array.logits().slice(row * vocab, vocab))));
-                    }
-                };
-                let wanted =
-                    |case: &str| chosen.is_empty() || chosen.iter().any(|name| case.contains(name.as_str()));
-                if wanted("scan") {
-                    report("scan", compare(scan, scan));
-                }
-                for (case, k, p, temperature) in CASES.into_iter().filter(|case| wanted(case.0)) {
-                    let min_p = if case == "min_p_alone" { 0.05 } else { 0.0 };
-                    let params = |row| {
-                        let words = random_words(1, row as u64);
-                        RowParams::new(k, p, min_p, temperature, words, vocab)
-                    };
-                    let mut batch = Batch::from_params(
-                        array.logits(),
-                        vocab,
-                        vocab,
-                        (0..rows).map(params).collect(),
-                        CallOptions::default(),
-                    )
-                    .unwrap();
-                    let mut tokens = vec![0; rows];
-                    let mut turn = 0;
-                    let sample = || {
-                        // Other random numbers each time, as in use: the draw ends at another place.
-                        turn += 1;
-                        for (row, params) in batch.rows_mut().iter_mut().enumerate() {
-                            params.words = random_words(turn, row as u64);
-                        }
-                        let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
-                        backend.sample(black_box(&batch), &mut outputs);
-                        black_box(&tokens);
-                    };
-                    report(case, compare(scan, sample));
-                }
+    /// Prints a figure.
+    fn report(
+        &self,
+        figure: &Figure<'_>,
+        backend: &BuiltinBackend,
+        baseline: &str,
+        (before, after): (f64, f64),
+    ) {
+        let line = serde_json::json!({
+            "name": figure.name(),
+            "backend": "builtin",
+            "instruction_set": backend.instruction_set(),
+            "threads": backend.threads(),
+            "batch": figure.rows,
+            "vocab": figure.vocab,
+            "dtype": dtype_name(figure.dtype),
+            "case": figure.case,
+            "median_us": (after * 100.0).round() / 100.0,
+            "ratio": (after / before * 100.0).round() / 100.0,
+            "baseline": baseline,
+        });
+        println!("{line}");
+    }
+
+    /// Every case against the maximum of the same rows.
+    fn sampling(&self, backend: &BuiltinBackend, values: &[f32], dtype: Dtype, rows: usize, cases: &[Case]) {
+        let (array, vocab) = (Array::new(values, dtype), values.len() / rows);
+        let figure = Figure { family: "sampling", case: "scan", dtype, rows, vocab };
+        if self.wants(&figure) {
+            let scan = || scan_rows(&array, rows);
+            self.report(&figure, &self.one, MAX_SCAN, compare(|| (), scan, scan));
+        }
+        for &case in cases {
+            self.one_case(backend, &array, rows, case, case.name);
+        }
+    }
+
+    fn one_case(&self, backend: &BuiltinBackend, array: &Array, rows: usize, case: Case, name: &str) {
+        let (dtype, vocab) = (array.logits().dtype(), array.logits().len() / rows);
+        let figure = Figure { family: "sampling", case: name, dtype, rows, vocab };
+        if !self.wants(&figure) {
+            return;
+        }
+        let mut subject = Subject::new(array.logits(), rows, case);
+        let medians = compare(|| (), || scan_rows(array, rows), || subject.sample(backend));
+        self.report(&figure, backend, MAX_SCAN, medians);
+    }
+
+    /// Rows of which the passes can skip little, f32 on one thread.
+    fn worst_cases(&self, vocab: usize) {
+        type Fill = fn(usize) -> f32;
+        let fills: [(&str, Fill); 3] =
+            [("constant", |_| 1.0), ("ascending", |i| i as f32 * 1e-4), ("two_values", |i| (i % 2) as f32)];
+        for (fill, value) in fills {
+            let array = Array::F32((0..vocab).map(value).collect());
+            for case in CASES {
+                self.one_case(&self.one, &array, 1, case, &format!("{}_{fill}", case.name));
             }
         }
     }
-    worst_cases(128_256, &single, wanted);
+
+    /// The default number of threads against one thread, which no call should find slower.
+    fn threads(&self, values: &[f32]) {
+        let mut worst: Option<(f64, String)> = None;
+        for (family, pause) in [("threads", None), ("threads_after_pause", Some(PAUSE))] {
+            for case in THREAD_CASES {
+                for rows in [1, 2, 16, 32] {
+                    let (dtype, vocab) = (Dtype::F32, THREAD_VOCAB);
+                    let figure = Figure { family, case: case.name, dtype, rows, vocab };
+                    if !self.wants(&figure) {
+                        continue;
+                    }
+                    let logits = Logits::F32(&values[..rows * vocab]);
+                    let mut subjects = [(); 2].map(|()| Subject::new(logits, rows, case));
+                    let [baseline, subject] = &mut subjects;
+                    let medians = compare(
+                        || pause.into_iter().for_each(std::thread::sleep),
+                        || baseline.sample(&self.one),
+                        || subject.sample(&self.all),
+                    );
+                    self.report(&figure, &self.all, ONE_THREAD, medians);
+                    let ratio = medians.1 / medians.0;
+                    if worst.as_ref().is_none_or(|(worst, _)| ratio > *worst) {
+                        worst = Some((ratio, figure.name()));
+                    }
+                }
+            }
+        }
+        if let Some((ratio, name)) = worst {
+            eprintln!("threads: the largest ratio to one thread is {ratio:.2}, of {name}; the limit is 1.1");
+        }
+    }
+}
+
+impl Figure<'_> {
+    fn name(&self) -> String {
+        let Figure { family, case, dtype, rows, vocab } = self;
+        format!("{family}/{case}/{}/{rows}x{vocab}", dtype_name(*dtype))
+    }
+}
+
+fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+fn main() {
+    let chosen = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let bench = Bench { one: BuiltinBackend::new(1), all: BuiltinBackend::new(0), chosen };
+    let normal = Normal::new(0.0_f32, 3.0).expect("a valid deviation");
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut random = |len: usize| -> Vec<f32> { (0..len).map(|_| normal.sample(&mut rng)).collect() };
+
+    for (backend, rows) in [(&bench.one, 1), (&bench.all, 16)] {
+        for vocab in [32_768, 128_256, 262_144] {
+            let values = random(rows * vocab);
+            for dtype in [Dtype::F32, Dtype::Bf16, Dtype::F16] {
+                bench.sampling(backend, &values, dtype, rows, &CASES);
+            }
+        }
+    }
+    bench.worst_cases(128_256);
+    bench.threads(&random(32 * THREAD_VOCAB));
 }

@@ -1,4 +1,4 @@
-"""Draws the JSON lines of `make bench`: how many plain maxima of the same rows a call costs."""
+"""Draws the figures that `make bench` prints: the time of a call as a multiple of the maximum of the same rows."""
 
 import json
 import sys
@@ -12,7 +12,10 @@ CASES = ["greedy", "k64", "k5000", "top_p_alone", "min_p_alone", "plain"]
 
 
 def bars(axis, figures, series, groups, title):
-    """One group of bars for each of `groups`, one bar in it for each of `series`; both are tests of a figure."""
+    """Draws a group of bars for each of `groups` and a bar in it for each of `series`.
+
+    Both are lists of a label and a function that says whether a figure belongs to it.
+    """
     width = 0.8 / len(series)
     for i, (label, in_series) in enumerate(series):
         found = [
@@ -38,14 +41,15 @@ def main(source, target):
     if not figures:
         sys.exit(f"chart: {source} has no figures")
     by_case = [(case, lambda f, case=case: f["case"] == case) for case in CASES]
-    vocabs = sorted({f["vocab"] for f in figures})
-    dtypes = list(dict.fromkeys(f["dtype"] for f in figures))
-    single = [f for f in figures if f["batch"] == 1]
+    single = [f for f in figures if f["name"].startswith("sampling/") and (f["threads"], f["batch"]) == (1, 1)]
+    vocabs = sorted({f["vocab"] for f in single})
+    dtypes = list(dict.fromkeys(f["dtype"] for f in single))
     _, axes = plt.subplots(len(vocabs) + 1, 1, figsize=(11, 3.4 * (len(vocabs) + 1)), layout="constrained")
     for axis, vocab in zip(axes, vocabs):
         by_dtype = [(dtype, lambda f, d=dtype: (f["dtype"], f["vocab"]) == (d, vocab)) for dtype in dtypes]
         bars(axis, single, by_dtype, by_case, f"built in, one thread, 1 x {vocab:,}, normal logits (labels: µs)")
-    rows = list(dict.fromkeys(f["case"].removeprefix(case + "_") for case in CASES for f in single if f["case"].startswith(case + "_")))
+    prefixed = [(case, f["case"]) for case in CASES for f in single if f["case"].startswith(case + "_")]
+    rows = list(dict.fromkeys(name.removeprefix(case + "_") for case, name in prefixed))
     by_row = [(row, lambda f, row=row: f["case"].endswith("_" + row)) for row in rows]
     by_prefix = [(case, lambda f, case=case: f["case"].startswith(case + "_")) for case in CASES]
     bars(axes[-1], single, by_row, by_prefix, "rows on which little can be skipped: f32, 1 x 128,256 (labels: µs)")

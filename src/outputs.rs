@@ -101,13 +101,8 @@ impl<'a> Outputs<'a> {
         put(&mut self.next_tokens, outcomes, |o| o.next_token);
     }
 
-    /// Splits the wide arrays into one [`RowArrays`] per row.
-    pub fn take_rows(&mut self, rows: usize) -> Vec<RowArrays<'a>> {
-        self.split_rows(rows).collect()
-    }
-
     /// Splits the wide arrays into one [`RowArrays`] per row. An error leaves them whole.
-    pub fn try_take_rows(&mut self, rows: usize) -> Result<Vec<RowArrays<'a>>, Error> {
+    pub fn take_rows(&mut self, rows: usize) -> Result<Vec<RowArrays<'a>>, Error> {
         let mut list = memory::with_capacity(rows, "the outputs of the rows")?;
         list.extend(self.split_rows(rows));
         Ok(list)
@@ -146,8 +141,8 @@ mod tests {
         let mut outputs = Outputs::default();
         outputs.wide.weights = Some(&mut weights);
         outputs.wide.topk_logits_k = Some(LogitsMut::F32(&mut slots));
-        assert!(matches!(outputs.try_take_rows(usize::MAX / 8), Err(Error::OutOfMemory(_))));
-        let mut rows = outputs.try_take_rows(2).unwrap();
+        assert!(matches!(outputs.take_rows(usize::MAX / 8), Err(Error::OutOfMemory(_))));
+        let mut rows = outputs.take_rows(2).unwrap();
         assert_eq!(rows.iter().map(RowArrays::slots).collect::<Vec<_>>(), [1, 1]);
         rows[1].set_slot(0, 7, 2.0f32.to_bits(), 8);
         assert_eq!(rows[1].weights.as_deref(), Some(&mut [4, 5, 6][..]).map(|x| &*x));

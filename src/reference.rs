@@ -182,7 +182,7 @@ pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), 
     let own = Scratch::new(batch.vocab())?;
     let helpers = (1..parallel::num_threads(batch.len())).map_while(|_| Scratch::new(batch.vocab()).ok());
     let helpers: Vec<Scratch> = helpers.collect();
-    let mut arrays = outputs.try_take_rows(batch.len())?;
+    let mut arrays = outputs.take_rows(batch.len())?;
     let rows = outcomes.iter_mut().zip(&mut arrays).enumerate();
     parallel::for_each_with(rows, own, helpers, |scratch, (row, (outcome, arrays))| {
         *outcome = sample_row(batch.row(row), &batch.rows()[row], batch.options(), arrays, scratch);

@@ -113,10 +113,7 @@ impl Sampler {
         }
         match (&self.backend, entry) {
             (_, Entry::Reference) => reference::sample_batch(batch, outputs),
-            (Backend::Builtin(cpu), _) => {
-                cpu.sample(batch, outputs);
-                Ok(())
-            }
+            (Backend::Builtin(cpu), _) => cpu.sample(batch, outputs),
             (Backend::Pjrt(pjrt), _) => pjrt.sample(entry, self.max_k, batch, outputs),
         }
     }
@@ -164,10 +161,7 @@ fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
             options.device
         )));
     }
-    let cpu = BuiltinBackend::new(options.num_threads).map_err(|error| {
-        Error::OutOfMemory(format!("num_threads is {}: cannot start threads: {error}", options.num_threads))
-    })?;
-    Ok(Backend::Builtin(cpu))
+    Ok(Backend::Builtin(BuiltinBackend::new(options.num_threads)))
 }
 
 fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) -> Result<Backend, Error> {

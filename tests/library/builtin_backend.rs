@@ -1,10 +1,11 @@
-//! The built-in backend against the sorted reference, every field, bit for bit.
+//! The built-in backend against the reference, bit for bit in every output; and its behaviour at its limits.
 
 use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
 use nucleus::backend::builtin::{sample_row, BuiltinBackend, Scratch};
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits, LogitsMut};
+use nucleus::error::Error;
 use nucleus::outputs::{Outputs, RowArrays, RowOutcome};
 use nucleus::reference;
 use nucleus::semantics::params::RowParams;
@@ -12,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Normal};
 
-/// A row in one of the three types.
+/// A row of logits of any of the three types.
 enum Row {
     F32(Vec<f32>),
     Bf16(Vec<u16>),
@@ -37,7 +38,7 @@ impl Row {
     }
 }
 
-/// The wide answers, owned.
+/// The wide outputs of a row.
 struct Arrays {
     topk_logits: Row,
     weights: Vec<i32>,
@@ -94,7 +95,7 @@ impl Arrays {
     }
 }
 
-/// Every instruction set that this machine has, the best first.
+/// Every instruction set of this machine, the best first.
 fn levels() -> Vec<Level> {
     let best = Level::new();
     let mut levels = vec![best];
@@ -115,7 +116,7 @@ fn levels() -> Vec<Level> {
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Normal,
-    /// A few distinct values.
+    /// Few distinct values.
     Tied,
     Constant,
     /// Mostly −inf.
@@ -123,16 +124,16 @@ enum Kind {
     AllMasked,
     AllNan,
     OneHot,
-    /// Zeros of both signs, subnormals of both signs, and little else.
+    /// Mostly zeros and subnormals of both signs.
     Denormal,
     Huge,
     WithNan,
-    /// NaN, ±inf, ±0 and ordinary values.
+    /// NaN, ±inf, ±0, a subnormal and ordinary values.
     Everything,
     Ascending,
     Descending,
     Negative,
-    /// Flat but for a few peaks that a sample misses.
+    /// Nearly constant, with a few peaks that a sample misses.
     Spikes,
 }
 
@@ -214,7 +215,7 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Ask {
+struct Parameters {
     k: i32,
     p: f32,
     min_p: f32,
@@ -224,7 +225,7 @@ struct Ask {
 
 fn check(
     row: &Row,
-    ask: Ask,
+    parameters: Parameters,
     levels: &[Level],
     parts: usize,
     scratch: &mut Scratch,
@@ -233,8 +234,15 @@ fn check(
 ) {
     let logits = row.logits();
     let vocab = logits.len();
-    let params = RowParams::new(ask.k, ask.p, ask.min_p, ask.temperature, rng.random(), vocab);
-    let options = CallOptions { stable: ask.stable, replace_val: -1e12 };
+    let params = RowParams::new(
+        parameters.k,
+        parameters.p,
+        parameters.min_p,
+        parameters.temperature,
+        rng.random(),
+        vocab,
+    );
+    let options = CallOptions { stable: parameters.stable, replace_val: -1e12 };
     let slots = (params.k as usize).clamp(3, 100);
     let mut expected = Arrays::new(logits.dtype(), vocab, slots);
     let outcome = {
@@ -242,12 +250,13 @@ fn check(
         reference::sample_row(logits, &params, options, &mut expected.borrow(), &mut scratch)
     };
     for &level in levels {
-        let case = format!("{what}, {:?}, vocab {vocab}, {ask:?}, {level:?}", logits.dtype());
+        let case = format!("{what}, {:?}, vocab {vocab}, {parameters:?}, {level:?}", logits.dtype());
         let mut arrays = Arrays::new(logits.dtype(), vocab, slots);
-        let got = sample_row(level, parts, logits, &params, options, &mut arrays.borrow(), scratch);
+        let got = sample_row(level, parts, logits, &params, options, &mut arrays.borrow(), scratch).unwrap();
         assert_eq!(got, outcome, "{case}");
         arrays.assert_same(&expected, &case);
-        let got = sample_row(level, parts, logits, &params, options, &mut RowArrays::default(), scratch);
+        let got =
+            sample_row(level, parts, logits, &params, options, &mut RowArrays::default(), scratch).unwrap();
         assert_eq!(got, outcome, "{case}, no arrays");
     }
 }
@@ -257,9 +266,9 @@ const T: [f32; 6] = [0.0, 1e-6, 0.1, 1.0, 10.0, 1e30];
 const MIN_P: [f32; 4] = [0.0, 0.05, 1.0, 2.0];
 const DTYPES: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::F16];
 
-fn random_ask(vocab: usize, rng: &mut StdRng) -> Ask {
+fn random_parameters(vocab: usize, rng: &mut StdRng) -> Parameters {
     let ks = [0, 1, 2, 63, 64, 128, 129, 500, 5000, vocab as i32 / 2, vocab as i32 - 1];
-    Ask {
+    Parameters {
         k: ks[rng.random_range(0..ks.len())],
         p: P[rng.random_range(0..P.len())],
         min_p: if rng.random_ratio(1, 2) { 0.0 } else { MIN_P[rng.random_range(0..MIN_P.len())] },
@@ -276,8 +285,8 @@ fn sweep(vocab: usize, rounds: usize, levels: &[Level], seed: u64) {
         for dtype in DTYPES {
             let row = Row::new(&values, dtype);
             for _ in 0..rounds {
-                let ask = random_ask(vocab, &mut rng);
-                check(&row, ask, levels, 1, &mut scratch, &mut rng, &format!("{kind:?}"));
+                let parameters = random_parameters(vocab, &mut rng);
+                check(&row, parameters, levels, 1, &mut scratch, &mut rng, &format!("{kind:?}"));
             }
         }
     }
@@ -303,8 +312,8 @@ fn every_parameter_combination_matches_the_reference() {
                 for temperature in T {
                     for min_p in MIN_P {
                         for stable in [false, true] {
-                            let ask = Ask { k, p, min_p, temperature, stable };
-                            check(&row, ask, &level, 1, &mut scratch, &mut rng, &format!("{kind:?}"));
+                            let parameters = Parameters { k, p, min_p, temperature, stable };
+                            check(&row, parameters, &level, 1, &mut scratch, &mut rng, &format!("{kind:?}"));
                         }
                     }
                 }
@@ -314,23 +323,23 @@ fn every_parameter_combination_matches_the_reference() {
 }
 
 #[test]
-fn middling_rows_match_the_reference_at_every_level() {
+fn rows_of_32_000_match_the_reference_at_every_level() {
     sweep(32_000, 2, &levels(), 200);
 }
 
 #[test]
-fn large_rows_match_the_reference() {
+fn rows_of_128_256_match_the_reference() {
     sweep(128_256, 2, &[Level::new()], 300);
 }
 
 #[test]
-fn larger_rows_match_the_reference() {
+fn rows_of_262_144_and_more_match_the_reference() {
     sweep(262_144, 1, &[Level::new()], 301);
     let mut rng = StdRng::seed_from_u64(302);
     let row = Row::new(&values(Kind::Normal, 1 << 20, &mut rng), Dtype::F32);
     for k in [0, 64, 5000] {
-        let ask = Ask { k, p: 0.95, min_p: 0.0, temperature: 1.0, stable: true };
-        check(&row, ask, &[Level::new()], 1, &mut Scratch::default(), &mut rng, "1 Mi");
+        let parameters = Parameters { k, p: 0.95, min_p: 0.0, temperature: 1.0, stable: true };
+        check(&row, parameters, &[Level::new()], 1, &mut Scratch::default(), &mut rng, "1 Mi");
     }
 }
 
@@ -344,10 +353,10 @@ fn splitting_a_row_changes_nothing() {
             for kind in KINDS {
                 let row = Row::new(&values(kind, vocab, &mut rng), Dtype::F32);
                 for parts in [2, 3, 7] {
-                    let ask = random_ask(vocab, &mut rng);
+                    let parameters = random_parameters(vocab, &mut rng);
                     check(
                         &row,
-                        ask,
+                        parameters,
                         &[Level::new()],
                         parts,
                         &mut scratch,
@@ -418,11 +427,19 @@ fn a_batch_is_the_same_on_any_number_of_threads() {
             row[..vocab].copy_from_slice(&values(kind, vocab, &mut rng));
         }
         let params = (0..rows).map(|_| {
-            let ask = random_ask(vocab, &mut rng);
-            RowParams::new(ask.k, ask.p, ask.min_p, ask.temperature, rng.random(), vocab)
+            let parameters = random_parameters(vocab, &mut rng);
+            RowParams::new(
+                parameters.k,
+                parameters.p,
+                parameters.min_p,
+                parameters.temperature,
+                rng.random(),
+                vocab,
+            )
         });
+        let elements = if rows == 0 { 0 } else { (rows - 1) * row_stride + vocab };
         let batch = Batch::from_params(
-            Logits::F32(&logits),
+            Logits::F32(&logits[..elements]),
             vocab,
             row_stride,
             params.collect(),
@@ -431,9 +448,9 @@ fn a_batch_is_the_same_on_any_number_of_threads() {
         .unwrap();
         let expected = answers(&batch, 4, |batch, outputs| reference::sample_batch(batch, outputs).unwrap());
         for threads in [1, 2, 5] {
-            let backend = BuiltinBackend::new(threads).unwrap();
+            let backend = BuiltinBackend::new(threads);
             for _ in 0..2 {
-                let got = answers(&batch, 4, |batch, outputs| backend.sample(batch, outputs));
+                let got = answers(&batch, 4, |batch, outputs| backend.sample(batch, outputs).unwrap());
                 assert!(got == expected, "{rows} rows of {vocab} on {threads} threads");
             }
         }
@@ -441,7 +458,7 @@ fn a_batch_is_the_same_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_batch_of_nothing_wanted_is_fine() {
+fn a_call_may_want_no_output() {
     let logits = [1.0, 2.0, 3.0];
     let batch = Batch::from_params(
         Logits::F32(&logits),
@@ -451,7 +468,7 @@ fn a_batch_of_nothing_wanted_is_fine() {
         CallOptions::default(),
     )
     .unwrap();
-    BuiltinBackend::new(1).unwrap().sample(&batch, &mut Outputs::default());
+    BuiltinBackend::new(1).sample(&batch, &mut Outputs::default()).unwrap();
     let outcome: RowOutcome = sample_row(
         Level::new(),
         1,
@@ -460,6 +477,112 @@ fn a_batch_of_nothing_wanted_is_fine() {
         batch.options(),
         &mut RowArrays::default(),
         &mut Scratch::default(),
-    );
+    )
+    .unwrap();
     assert_eq!(outcome.greedy_sampled, 2);
+}
+
+const LARGEST_VOCAB: usize = 1 << 24;
+
+/// 128 rows of 2^24 elements with gaps between them: indices beyond 2^32, and weights that sum to almost 2^48.
+#[test]
+fn the_largest_batch_does_not_overflow() {
+    let (rows, row_stride) = (128, 2 * LARGEST_VOCAB + (1 << 20));
+    let elements = (rows - 1) * row_stride + LARGEST_VOCAB;
+    assert!(elements > u32::MAX as usize);
+    // Pages that are only read take no memory.
+    let Ok(mut logits) = bytemuck::allocation::try_zeroed_slice_box::<u16>(elements) else {
+        println!("skipped: this machine does not allocate {} MB of zeroed pages", elements >> 19);
+        return;
+    };
+    let last = |row: usize| row * row_stride + LARGEST_VOCAB - 1;
+    for row in [0, 126, 127] {
+        logits[last(row)] = bf16::from_f32(20.0).to_bits();
+    }
+    // The last remainder of a row of equal weights.
+    let total = (u64::from(u32::MAX >> 8)) << 24;
+    let words = [0, 0, ((total - 1) >> 32) as u32, (total - 1) as u32];
+    let params = |row| match row {
+        124 => RowParams::new(0, 1.0, 0.0, 1.0, words, LARGEST_VOCAB),
+        125 => RowParams::new(0, 1.0 - 1.0 / 16_777_216.0, 0.0, 1.0, words, LARGEST_VOCAB),
+        126 => RowParams::new(0, 0.5, 0.0, 1.0, [1; 4], LARGEST_VOCAB),
+        127 => RowParams::new(3, 0.5, 0.0, 1.0, [1; 4], LARGEST_VOCAB),
+        _ => RowParams::new(0, 1.0, 0.0, 0.0, [1; 4], LARGEST_VOCAB),
+    };
+    let params = (0..rows).map(params).collect();
+    let logits = Logits::Bf16(&logits);
+    let batch =
+        Batch::from_params(logits, LARGEST_VOCAB, row_stride, params, CallOptions::default()).unwrap();
+    for threads in [1, 3] {
+        let mut tokens = vec![7; rows];
+        let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
+        BuiltinBackend::new(threads).sample(&batch, &mut outputs).unwrap();
+        let last = LARGEST_VOCAB as i32 - 1;
+        assert_eq!((tokens[0], tokens[124], tokens[125]), (last, last, last), "{threads} threads");
+        assert_eq!((tokens[126], tokens[127]), (last, last), "{threads} threads");
+        assert!(tokens[1..124].iter().all(|&token| token == 0), "{threads} threads");
+    }
+}
+
+/// Set in the process that runs out of memory.
+const CHILD: &str = "NUCLEUS_TEST_OUT_OF_MEMORY";
+
+#[test]
+fn running_out_of_memory_is_an_error_that_writes_nothing() {
+    if std::env::var_os(CHILD).is_none() {
+        let name = "builtin_backend::running_out_of_memory_is_an_error_that_writes_nothing";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stderr));
+        return;
+    }
+    let mut logits = vec![0.0_f32; 2 * LARGEST_VOCAB];
+    let plain = (|| RowParams::new(0, 0.9, 0.0, 1.0, [1; 4], LARGEST_VOCAB), "top-p alone");
+    let top_k = (|| RowParams::new(9, 0.9, 0.0, 1.0, [1; 4], LARGEST_VOCAB), "top-k");
+    let cases: [(&dyn Fn() -> RowParams, &str); 2] = [(&plain.0, plain.1), (&top_k.0, top_k.1)];
+    for threads in [1, 2] {
+        for (params, what) in cases {
+            // The first limit is too low for the scratch. The second one is too low only for the cleaned copy of the
+            // second row.
+            let scratch_mb = if what == "top-k" { 202 } else { 138 };
+            for (limit_mb, nan) in [(100, false), (scratch_mb + 30, true)] {
+                logits[LARGEST_VOCAB + 5] = if nan { f32::NAN } else { 0.0 };
+                let rows = vec![params(), params()];
+                let options = CallOptions::default();
+                let batch =
+                    Batch::from_params(Logits::F32(&logits), LARGEST_VOCAB, 0, rows, options).unwrap();
+                let backend = BuiltinBackend::new(threads);
+                let mut tokens = [7; 2];
+                let limited = with_address_space(limit_mb << 20, || {
+                    let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
+                    backend.sample(&batch, &mut outputs)
+                });
+                let case = format!("{what}, {threads} threads, {limit_mb} MB");
+                assert!(matches!(limited, Err(Error::OutOfMemory(_))), "{case}: {limited:?}");
+                assert_eq!(tokens, [7; 2], "{case}");
+                // The backend works when there is memory again.
+                let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
+                backend.sample(&batch, &mut outputs).unwrap();
+                assert!(tokens.iter().all(|&token| token != 7), "{case}");
+            }
+        }
+    }
+}
+
+/// Runs `work` while the process can map only `bytes` more.
+fn with_address_space<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: usize = statm.split(' ').next().unwrap().parse().unwrap();
+    let limit = |bytes: u64| {
+        let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+        // SAFETY: the structure is valid for the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+    };
+    limit((pages * 4096 + bytes) as u64);
+    let result = work();
+    limit(libc::RLIM_INFINITY);
+    result
 }

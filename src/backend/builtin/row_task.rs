@@ -2,7 +2,8 @@
 
 use fearless_simd::Level;
 
-use super::layout::{Layout, Part};
+use super::layout::Part;
+use super::row_kind::RowKind;
 use super::top_k::Kept;
 use super::weighing::WeightScale;
 use crate::batch::CallOptions;
@@ -10,42 +11,6 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
 use crate::semantics::draw::remainder;
 use crate::semantics::params::RowParams;
-
-/// Group maxima per row without top-k, in vectors: enough of them to hold most of a row's weight.
-const MAXIMA_WITHOUT_TOP_K: usize = 128;
-
-/// Which passes a row needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RowKind {
-    /// The scan alone: no weight but the maximum's, and top-k does not matter.
-    Greedy,
-    /// Entries are collected for top-k with this k. The row may be greedy and need top-k for the wide arrays.
-    TopK(usize),
-    /// Weights are collected for top-p, without top-k.
-    TopP,
-    /// Every weight that min-p keeps counts.
-    Plain,
-}
-
-impl RowKind {
-    pub(super) fn of(params: &RowParams, wants_arrays: bool) -> RowKind {
-        match params.k as usize {
-            _ if params.greedy && !wants_arrays => RowKind::Greedy,
-            0 if params.greedy => RowKind::Greedy,
-            0 if params.top_p.mantissa == 0 => RowKind::Plain,
-            0 => RowKind::TopP,
-            k => RowKind::TopK(k),
-        }
-    }
-
-    /// How a row of `vocab` elements is divided.
-    pub(super) fn layout(self, vocab: usize) -> Layout {
-        match self {
-            RowKind::TopK(k) => Layout::new(vocab, k),
-            _ => Layout::new(vocab, MAXIMA_WITHOUT_TOP_K),
-        }
-    }
-}
 
 /// What a row asks for, and how it may be worked on.
 pub(super) struct RowTask<'a> {

@@ -4,11 +4,13 @@ use fearless_simd::Level;
 
 use super::clean_row::clean_row;
 use super::layout::Part;
-use super::row_task::{Choice, KeptWeights, RowKind, RowTask};
+use super::row_kind::RowKind;
+use super::row_task::{Choice, KeptWeights, RowTask};
 use super::wide_arrays;
 use super::workspace::Scratch;
 use crate::batch::CallOptions;
 use crate::dtype::Logits;
+use crate::error::Error;
 use crate::outputs::{RowArrays, RowOutcome};
 use crate::semantics::arith::Scalar;
 use crate::semantics::params::RowParams;
@@ -16,6 +18,8 @@ use crate::semantics::rules::{reported_token, row_status};
 
 /// Samples one row with the instructions of `level` and fills the arrays that are wanted. If `parts` is above 1, each
 /// pass over the row is split into as many tasks of the current thread pool.
+///
+/// The only error is [`Error::OutOfMemory`]. After an error no array was written.
 pub fn sample_row(
     level: Level,
     parts: usize,
@@ -24,7 +28,7 @@ pub fn sample_row(
     options: CallOptions,
     arrays: &mut RowArrays<'_>,
     scratch: &mut Scratch,
-) -> RowOutcome {
+) -> Result<RowOutcome, Error> {
     let kind = RowKind::of(params, arrays.wants_any());
     let layout = kind.layout(row.len());
     let parts = parts.min(layout.groups());
@@ -38,25 +42,32 @@ pub fn sample_row(
         params,
         options,
     };
-    if let Some(outcome) = task.sample(false, arrays, scratch) {
-        return outcome;
+    if let Some(outcome) = task.sample(false, arrays, scratch)? {
+        return Ok(outcome);
     }
     // The row holds NaN or +inf. The passes run on a cleaned copy, so that none of them has to clean.
     let mut cleaned = std::mem::take(&mut scratch.cleaned);
-    let values = cleaned.take(row.len());
-    let had_nan = clean_row(level, row, values);
-    task.whole = Part::whole(Logits::F32(values), layout);
-    task.plain = true;
-    let outcome = task.sample(had_nan, arrays, scratch).expect("a cleaned row holds neither NaN nor +inf");
+    let outcome = cleaned.reserve(row.len()).and_then(|()| {
+        let values = cleaned.take(row.len());
+        let had_nan = clean_row(level, row, values);
+        task.whole = Part::whole(Logits::F32(values), layout);
+        task.plain = true;
+        task.sample(had_nan, arrays, scratch)
+    });
     scratch.cleaned = cleaned;
-    outcome
+    Ok(outcome?.expect("a cleaned row holds neither NaN nor +inf"))
 }
 
 impl RowTask<'_> {
-    /// Runs the passes. `None` where the row has to be cleaned first; then nothing has been written.
-    fn sample(&self, had_nan: bool, arrays: &mut RowArrays<'_>, scratch: &mut Scratch) -> Option<RowOutcome> {
-        let mut work = scratch.workspace(&self.whole, self.parts);
-        let found = self.find_candidates(&mut work)?;
+    /// Runs the passes. `None` where the row has to be cleaned first; then no array was written.
+    fn sample(
+        &self,
+        had_nan: bool,
+        arrays: &mut RowArrays<'_>,
+        scratch: &mut Scratch,
+    ) -> Result<Option<RowOutcome>, Error> {
+        let mut work = scratch.workspace(&self.kind.sizes(self.original.len(), self.parts))?;
+        let Some(found) = self.find_candidates(&mut work) else { return Ok(None) };
         let kept = match self.kind {
             RowKind::TopK(k) => self.keep(k, &found, &mut work),
             _ => None,
@@ -71,11 +82,11 @@ impl RowTask<'_> {
         let token = |index: Option<usize>| {
             reported_token(Scalar, no_candidate, index.map_or(0, |index| index as i32))
         };
-        Some(RowOutcome {
+        Ok(Some(RowOutcome {
             next_token: token(drawn.as_ref().map(|drawn| drawn.index)),
             greedy_sampled: token(found.greedy),
             random_unnorm_cdf_sampled: drawn.map_or(0, |drawn| drawn.remainder),
             status: row_status(Scalar, no_candidate, had_nan) as u32,
-        })
+        }))
     }
 }

@@ -2,7 +2,8 @@
 
 use super::bounds::key_of;
 use super::locate::indices_of;
-use super::row_task::{Choice, Collected, KeptWeights, RowKind, RowTask};
+use super::row_kind::RowKind;
+use super::row_task::{Choice, Collected, KeptWeights, RowTask};
 use super::top_k::Kept;
 use super::weighing::write_weights;
 use super::workspace::Workspace;
@@ -62,8 +63,8 @@ fn greedy_weight(is_greedy: bool) -> i32 {
     row_weight(Scalar, true, true, is_greedy, 0)
 }
 
-/// With top-k, the collected entries that it keeps. Where fewer than k were collected, they are all the candidates there
-/// are, and the first of the others complete the k.
+/// With top-k, the collected entries that it keeps. If fewer than k were collected, the row has no other candidate, and
+/// the first of the entries that are −inf complete the k.
 fn write_kept(
     task: &RowTask<'_>,
     collected: Collected,

@@ -1,9 +1,20 @@
-//! Memory that rows are worked on in, kept from call to call.
+//! The memory that a row is worked on in. It is kept from call to call.
 
-use super::lanes::LANES;
-use super::layout::{Part, BLOCK};
+use bytemuck::Zeroable;
 
-/// Buffers of one row at a time. They grow to the largest row seen and are never cleared.
+use super::row_kind::Sizes;
+use crate::error::Error;
+use crate::memory;
+
+/// A scratch of up to this many bytes is never freed. It serves every kind of row of up to about a million elements.
+const KEPT_BYTES: usize = 16 << 20;
+/// After this many calls in a row that need less than a quarter of a larger scratch, the scratch is given back.
+const CALLS_BEFORE_SHRINKING: u32 = 64;
+
+/// Buffers for one row at a time.
+///
+/// They grow to the largest row, and their contents are never cleared. A scratch of more than 16 MiB is freed, and
+/// allocated anew, after 64 calls in a row that needed less than a quarter of it.
 #[derive(Debug, Default)]
 pub struct Scratch {
     bins: Buffer<f32>,
@@ -13,55 +24,147 @@ pub struct Scratch {
     spare: Buffer<i32>,
     offsets: Buffer<u32>,
     pub(super) cleaned: Buffer<f32>,
+    small_calls: u32,
 }
 
-/// [`Scratch`] cut to the size of a row.
+/// A [`Scratch`], cut to the size of a row.
 pub(super) struct Workspace<'a> {
     /// Maxima of blocks.
     pub(super) bins: &'a mut [f32],
     /// Maxima of groups of blocks.
     pub(super) tops: &'a mut [f32],
-    /// Order keys of the entries that a pass collected.
+    /// The bits of the entries that a pass collected, and then their order keys.
     pub(super) keys: &'a mut [i32],
-    /// Weights of the entries that a pass collected.
+    /// Weights that a pass collected, or sums of weights.
     pub(super) weights: &'a mut [i32],
-    /// What the searches narrow.
+    /// The values that threshold searches narrow, and then the indices of collected entries.
     pub(super) spare: &'a mut [i32],
     /// How many entries were collected before each block.
     pub(super) offsets: &'a mut [u32],
 }
 
 impl Scratch {
-    pub(super) fn workspace(&mut self, row: &Part<'_>, parts: usize) -> Workspace<'_> {
-        let layout = row.layout;
-        let room = layout.blocks * BLOCK + parts * LANES;
-        Workspace {
-            bins: self.bins.take(layout.blocks * LANES),
-            tops: self.tops.take(layout.groups() * LANES),
-            keys: self.keys.take(room),
-            weights: self.weights.take(room),
-            spare: self.spare.take(room),
-            offsets: self.offsets.take(layout.blocks),
+    /// Prepares for a call whose rows need `sizes`. A row that needs no more than that will not fail to allocate.
+    pub(super) fn prepare(&mut self, sizes: &Sizes) -> Result<(), Error> {
+        let held = self.held_bytes();
+        let is_small = held > KEPT_BYTES && sizes.bytes() < held / 4;
+        self.small_calls = if is_small { self.small_calls + 1 } else { 0 };
+        if self.small_calls >= CALLS_BEFORE_SHRINKING {
+            *self = Scratch::default();
         }
+        self.reserve(sizes)?;
+        self.cleaned.reserve(sizes.cleaned)
+    }
+
+    /// The arrays for one row, with arbitrary contents.
+    pub(super) fn workspace(&mut self, sizes: &Sizes) -> Result<Workspace<'_>, Error> {
+        self.reserve(sizes)?;
+        Ok(Workspace {
+            bins: self.bins.take(sizes.bins),
+            tops: self.tops.take(sizes.tops),
+            keys: self.keys.take(sizes.keys),
+            weights: self.weights.take(sizes.weights),
+            spare: self.spare.take(sizes.spare),
+            offsets: self.offsets.take(sizes.offsets),
+        })
+    }
+
+    fn reserve(&mut self, sizes: &Sizes) -> Result<(), Error> {
+        self.bins.reserve(sizes.bins)?;
+        self.tops.reserve(sizes.tops)?;
+        self.keys.reserve(sizes.keys)?;
+        self.weights.reserve(sizes.weights)?;
+        self.spare.reserve(sizes.spare)?;
+        self.offsets.reserve(sizes.offsets)
+    }
+
+    fn held_bytes(&self) -> usize {
+        let floats = self.bins.memory.len() + self.tops.memory.len() + self.cleaned.memory.len();
+        let ints = self.keys.memory.len() + self.weights.memory.len() + self.spare.memory.len();
+        (floats + ints + self.offsets.memory.len()) * size_of::<u32>()
     }
 }
 
-/// A growing array that starts on a cache line, so that vectors in it do not straddle two.
+/// A growing array that starts on a cache line, so that no vector in it straddles two lines.
 #[derive(Debug, Default)]
 pub(super) struct Buffer<T> {
     memory: Vec<T>,
 }
 
-impl<T: Copy + Default> Buffer<T> {
-    /// The first `len` elements, with whatever they hold.
-    pub(super) fn take(&mut self, len: usize) -> &mut [T] {
-        const LINE: usize = 64;
-        let room = len + LINE / size_of::<T>();
-        if self.memory.len() < room {
-            // A fresh array comes zeroed from the system without being touched, unlike a grown one.
-            self.memory = vec![T::default(); room.next_power_of_two()];
+const CACHE_LINE: usize = 64;
+
+impl<T: Copy + Zeroable> Buffer<T> {
+    /// Makes sure that `len` elements can be taken.
+    pub(super) fn reserve(&mut self, len: usize) -> Result<(), Error> {
+        let space = len + CACHE_LINE / size_of::<T>();
+        if len > 0 && self.memory.len() < space {
+            // The contents are not needed, and freeing them first halves the peak.
+            self.memory = Vec::new();
+            self.memory = memory::zeroed(space, "the built-in backend's scratch")?;
         }
-        let start = self.memory.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
+        Ok(())
+    }
+
+    /// The first `len` elements, with arbitrary contents. They must have been reserved.
+    pub(super) fn take(&mut self, len: usize) -> &mut [T] {
+        if len == 0 {
+            return &mut [];
+        }
+        let start = self.memory.as_ptr().align_offset(CACHE_LINE).min(CACHE_LINE / size_of::<T>());
         &mut self.memory[start..start + len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::row_kind::RowKind;
+    use super::*;
+
+    #[test]
+    fn arrays_have_their_sizes_and_start_on_cache_lines() {
+        let mut scratch = Scratch::default();
+        for vocab in [1, 1000, 128_256, 5000] {
+            let sizes = RowKind::TopK(64).sizes(vocab, 3);
+            let work = scratch.workspace(&sizes).unwrap();
+            assert_eq!((work.bins.len(), work.tops.len()), (sizes.bins, sizes.tops));
+            assert_eq!((work.keys.len(), work.weights.len()), (sizes.keys, sizes.weights));
+            assert_eq!((work.spare.len(), work.offsets.len()), (sizes.spare, sizes.offsets));
+            assert_eq!(work.keys.as_ptr().align_offset(CACHE_LINE), 0);
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_memory_are_errors() {
+        let sizes = Sizes { weights: usize::MAX / 16, ..Sizes::default() };
+        let mut scratch = Scratch::default();
+        assert!(matches!(scratch.prepare(&sizes), Err(Error::OutOfMemory(_))));
+        assert!(matches!(scratch.workspace(&sizes), Err(Error::OutOfMemory(_))));
+        scratch.prepare(&RowKind::TopP.sizes(1000, 1)).unwrap();
+    }
+
+    #[test]
+    fn a_huge_scratch_is_given_back_after_many_small_calls() {
+        let (huge, small) = (RowKind::TopP.sizes(1 << 24, 1), RowKind::TopP.sizes(128_256, 1));
+        let mut scratch = Scratch::default();
+        scratch.prepare(&huge).unwrap();
+        for _ in 1..CALLS_BEFORE_SHRINKING {
+            scratch.prepare(&small).unwrap();
+        }
+        scratch.prepare(&huge).unwrap();
+        for _ in 1..CALLS_BEFORE_SHRINKING {
+            scratch.prepare(&small).unwrap();
+            assert!(scratch.held_bytes() >= huge.bytes(), "given back too early");
+        }
+        scratch.prepare(&small).unwrap();
+        assert!(scratch.held_bytes() < KEPT_BYTES);
+    }
+
+    #[test]
+    fn a_scratch_of_common_size_is_kept() {
+        let mut scratch = Scratch::default();
+        scratch.prepare(&RowKind::TopK(64).sizes(262_144, 1)).unwrap();
+        let held = scratch.held_bytes();
+        (0..1000).for_each(|_| scratch.prepare(&RowKind::Greedy.sizes(1000, 1)).unwrap());
+        assert_eq!(scratch.held_bytes(), held);
     }
 }

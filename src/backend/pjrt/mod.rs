@@ -193,7 +193,7 @@ fn write(
 ) -> Result<(), Error> {
     let replace = batch.logits().dtype().round(batch.options().replace_val);
     let mut outcomes = memory::filled(batch.len(), RowOutcome::default(), "the outcomes of a batch")?;
-    let mut arrays = outputs.try_take_rows(batch.len())?;
+    let mut arrays = outputs.take_rows(batch.len())?;
     for (piece, answer) in pieces.iter().zip(answers) {
         for (place, &row) in piece.rows.iter().enumerate() {
             outcomes[row] = answer.outcomes()[place];

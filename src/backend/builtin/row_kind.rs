@@ -1,0 +1,114 @@
+//! Which passes a row needs.
+
+use super::lanes::LANES;
+use super::layout::{Layout, BLOCK};
+use crate::semantics::params::RowParams;
+
+/// Group maxima per row without top-k, in vectors: enough of them to hold most of a row's weight.
+const MAXIMA_WITHOUT_TOP_K: usize = 128;
+
+/// The kinds of rows, by the passes that they need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RowKind {
+    /// The scan alone: only the maximum has weight, and top-k changes nothing.
+    Greedy,
+    /// Entries are collected for top-k with this k. The row may be greedy and need top-k for the wide arrays.
+    TopK(usize),
+    /// Weights are collected for top-p, without top-k.
+    TopP,
+    /// Every weight that min-p keeps counts.
+    Plain,
+}
+
+impl RowKind {
+    pub(super) fn of(params: &RowParams, wants_arrays: bool) -> RowKind {
+        match params.k as usize {
+            _ if params.greedy && !wants_arrays => RowKind::Greedy,
+            0 if params.greedy => RowKind::Greedy,
+            0 if params.top_p.mantissa == 0 => RowKind::Plain,
+            0 => RowKind::TopP,
+            k => RowKind::TopK(k),
+        }
+    }
+
+    /// How a row of `vocab` elements is divided.
+    pub(super) fn layout(self, vocab: usize) -> Layout {
+        match self {
+            RowKind::TopK(k) => Layout::new(vocab, k),
+            RowKind::Greedy | RowKind::TopP | RowKind::Plain => Layout::new(vocab, MAXIMA_WITHOUT_TOP_K),
+        }
+    }
+
+    /// The memory that a row of `vocab` elements needs if its passes are split into `parts`.
+    pub(super) fn sizes(self, vocab: usize, parts: usize) -> Sizes {
+        let layout = self.layout(vocab);
+        // Each part writes whole vectors, so it needs space for one vector more than its elements.
+        let entries = layout.blocks * BLOCK + parts * LANES;
+        let (keys, weights, spare) = match self {
+            RowKind::Greedy => (0, 0, 0),
+            RowKind::TopK(_) => (entries, entries, entries),
+            RowKind::TopP => (0, entries, entries),
+            RowKind::Plain if parts <= 1 => (0, layout.blocks * LANES, 0),
+            RowKind::Plain => (0, entries, 0),
+        };
+        Sizes {
+            bins: layout.blocks * LANES,
+            tops: layout.groups() * LANES,
+            keys,
+            weights,
+            spare,
+            offsets: if self == RowKind::Greedy { 0 } else { layout.blocks },
+            cleaned: 0,
+        }
+    }
+}
+
+/// Lengths of the arrays of a row's workspace. Every element has four bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sizes {
+    pub(super) bins: usize,
+    pub(super) tops: usize,
+    pub(super) keys: usize,
+    pub(super) weights: usize,
+    pub(super) spare: usize,
+    pub(super) offsets: usize,
+    /// The cleaned copy of a row that holds NaN or +inf.
+    pub(super) cleaned: usize,
+}
+
+impl Sizes {
+    /// Enough for either.
+    pub(super) fn max(self, other: Sizes) -> Sizes {
+        Sizes {
+            bins: self.bins.max(other.bins),
+            tops: self.tops.max(other.tops),
+            keys: self.keys.max(other.keys),
+            weights: self.weights.max(other.weights),
+            spare: self.spare.max(other.spare),
+            offsets: self.offsets.max(other.offsets),
+            cleaned: self.cleaned.max(other.cleaned),
+        }
+    }
+
+    /// The sum of all lengths, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let Sizes { bins, tops, keys, weights, spare, offsets, cleaned } = *self;
+        (bins + tops + keys + weights + spare + offsets + cleaned) * size_of::<u32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn greedy_rows_need_top_k_only_for_arrays() {
+        let params = |k, p, temperature| RowParams::new(k, p, 0.0, temperature, [0; 4], 1000);
+        assert_eq!(RowKind::of(&params(5, 0.5, 0.0), false), RowKind::Greedy);
+        assert_eq!(RowKind::of(&params(5, 0.5, 0.0), true), RowKind::TopK(5));
+        assert_eq!(RowKind::of(&params(0, 0.5, 0.0), true), RowKind::Greedy);
+        assert_eq!(RowKind::of(&params(0, 0.5, 1.0), true), RowKind::TopP);
+        assert_eq!(RowKind::of(&params(0, 1.0, 1.0), false), RowKind::Plain);
+        assert_eq!(RowKind::of(&params(1000, 1.0, 1.0), false), RowKind::Plain);
+    }
+}

@@ -1,11 +1,11 @@
 //! Order keys of the 16-bit logits types: 16-bit integers that order as the values do.
 //!
-//! Both types are a sign and a magnitude, as f32 is, so their keys follow the same rule as
-//! [`crate::semantics::clean::order_key`]. Keys of values that were not cleaned order NaNs outside the infinities.
+//! The rule is [`narrow_key`]. Keys of values that were not cleaned order NaNs outside the infinities.
 
 use fearless_simd::{i16x32, prelude::*, u16x32, Simd};
 
 use crate::semantics::arith::{Arith, Scalar};
+use crate::semantics::narrow_keys::narrow_key;
 
 /// A 16-bit logits type.
 pub(super) trait Float16 {
@@ -17,6 +17,8 @@ pub(super) trait Float16 {
 }
 
 /// Maps the bits of 32 elements to their keys. Its own inverse.
+///
+/// This is [`narrow_key`] on 16-bit lanes, which [`Arith`] does not have: twice as many elements fit a register.
 #[inline(always)]
 pub(super) fn keys<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
     let sign: u16x32<S> = (bits >> 15_u32).bitcast();
@@ -25,7 +27,7 @@ pub(super) fn keys<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
 
 /// Maps the bits of one element to its key: [`keys`] without SIMD.
 pub(super) fn key_of(bits: u16) -> i16 {
-    (bits as i16) ^ (((bits as i16) >> 15) & i16::MAX)
+    narrow_key(Scalar, i32::from(bits as i16)) as i16
 }
 
 /// The key of −inf.
@@ -60,9 +62,21 @@ pub(super) fn least_key_at_least<F: Float16>(bound: f32) -> i16 {
 
 #[cfg(test)]
 mod tests {
+    use fearless_simd::{dispatch, Level};
+
     use super::super::bounds::{bound_of_key, LEAST_KEY};
     use super::super::element::{Bf16, F16};
     use super::*;
+
+    #[test]
+    fn keys_of_vectors_are_the_keys_of_their_elements() {
+        let level = Level::new();
+        for first in (0..1_u32 << 16).step_by(32) {
+            let bits: [i16; 32] = std::array::from_fn(|i| (first + i as u32) as u16 as i16);
+            let found: [i16; 32] = dispatch!(level, simd => keys(i16x32::simd_from(simd, bits)).into());
+            assert_eq!(found, bits.map(|bits| key_of(bits as u16)), "from {first:#x}");
+        }
+    }
 
     /// An element reaches a bound exactly where its key reaches the bound's.
     #[test]

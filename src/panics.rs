@@ -45,6 +45,12 @@ impl Drop for Silence {
     }
 }
 
+/// Whether panics of this thread are silent. Threads that work for this one do the same: what they panicked with
+/// reaches this thread, but a hook runs only where the panic was.
+pub(crate) fn is_silent() -> bool {
+    DEPTH.get() > 0
+}
+
 /// Where the last silent panic of this thread was, in parentheses.
 pub(crate) fn take_place() -> Option<String> {
     PLACE.take()
@@ -67,4 +73,24 @@ fn install_hook() {
             let _ = PLACE.try_with(|slot| *slot.borrow_mut() = place);
         }));
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_is_silent_only_while_it_works_for_a_c_caller() {
+        assert!(!is_silent());
+        {
+            let _silence = Silence::begin();
+            assert!(is_silent());
+            {
+                let _loud = Silence::interrupt();
+                assert!(!is_silent());
+            }
+            assert!(is_silent());
+        }
+        assert!(!is_silent());
+    }
 }

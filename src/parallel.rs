@@ -1,9 +1,10 @@
 //! Work shared among threads that end with the call.
 
+use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::panics::Silence;
+use crate::panics::{self, Silence};
 
 /// The number of threads that `items` items of work are worth: one per core, and not more than there are items.
 pub(crate) fn num_threads(items: usize) -> usize {
@@ -39,19 +40,20 @@ pub(crate) fn for_each_with<T: Send, W: Send>(
             work(workspace, item).inspect_err(|_| *lock() = None)?;
         }
     };
+    let silent = panics::is_silent();
     std::thread::scope(|scope| {
         let start = |mut workspace: W| {
             let body = move || {
-                let _silence = Silence::begin();
+                let _silence = silent.then(Silence::begin);
                 worker(&mut workspace)
             };
             std::thread::Builder::new().name("nucleus".to_owned()).spawn_scoped(scope, body).ok()
         };
         let threads: Vec<_> = helpers.into_iter().map_while(start).collect();
         let mut outcomes = vec![worker(&mut own)];
-        outcomes.extend(threads.into_iter().map(|thread| {
-            thread.join().unwrap_or_else(|_| Err(Error::Internal("a worker thread panicked".to_owned())))
-        }));
+        outcomes.extend(
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))),
+        );
         outcomes.into_iter().collect()
     })
 }
@@ -82,6 +84,24 @@ mod tests {
         })
         .unwrap();
         assert!(items.iter().all(|item| (1..=3).contains(item)), "{items:?}");
+    }
+
+    /// A panic of a helper says what it panicked with.
+    #[test]
+    fn a_panic_of_a_helper_passes_through() {
+        let both = std::sync::Barrier::new(2);
+        let caller = std::thread::current().id();
+        let work = || {
+            for_each_with(0..2, (), vec![()], |(), _| {
+                both.wait();
+                match std::thread::current().id() == caller {
+                    true => Ok(()),
+                    false => resume_unwind(Box::new(7_i32)),
+                }
+            })
+        };
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_err();
+        assert_eq!(panic.downcast_ref::<i32>(), Some(&7));
     }
 
     #[test]

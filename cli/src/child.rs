@@ -43,9 +43,9 @@ pub(crate) fn conclude(outcome: &Result<()>) {
         Ok(()) => Conclusion::Done,
         Err(message) => Conclusion::Failed(message.clone()),
     };
-    let line = serde_json::to_string(&conclusion).unwrap_or_default();
-    // If the parent is gone, nobody needs the report.
-    let _ = writeln!(std::io::stderr(), "{MARK}{line}");
+    let json = serde_json::to_string(&conclusion).unwrap_or_default();
+    // One write, because threads of the plugin can write between two. If the parent is gone, nobody needs the report.
+    let _ = std::io::stderr().write_all(format!("{MARK}{json}\n").as_bytes());
 }
 
 /// In the child: ends the process when the parent is gone, which closes the pipe that is this process's standard input.

@@ -43,17 +43,20 @@ fn lock() -> MutexGuard<'static, Loaded> {
 /// An initialisation in progress, for which other threads may wait.
 struct Attempt {
     thread: ThreadId,
+    process: u32,
     outcome: Mutex<Option<Result<Arc<Plugin>>>>,
     ended: Condvar,
 }
 
 impl Attempt {
     fn new() -> Attempt {
-        Attempt { thread: thread::current().id(), outcome: Mutex::new(None), ended: Condvar::new() }
+        let (thread, process) = (thread::current().id(), std::process::id());
+        Attempt { thread, process, outcome: Mutex::new(None), ended: Condvar::new() }
     }
 
     /// Waits for the thread that initialises the plugin, and returns what it got.
     fn wait(&self, path: &Path) -> Result<Arc<Plugin>> {
+        check_process(self.process, path)?;
         if self.thread == thread::current().id() {
             return Err(Error::Misbehaved(format!(
                 "the plugin {} asks for itself while it initialises",
@@ -101,6 +104,19 @@ fn abandoned(path: &Path) -> Error {
     Error::Misbehaved(format!("the initialisation of the plugin {} did not end", Shown(path)))
 }
 
+/// Refuses a plugin that another process loaded: after fork the plugin's threads exist only in the parent, and calls in
+/// the child could wait for them for ever.
+fn check_process(loader: u32, path: &Path) -> Result<()> {
+    let here = std::process::id();
+    if loader == here {
+        return Ok(());
+    }
+    Err(Error::Argument(format!(
+        "process {loader} loaded the plugin {}, and plugins do not survive fork: start this process ({here}) with exec",
+        Shown(path)
+    )))
+}
+
 /// What a thread that asks for a library does.
 enum Turn {
     Use(Arc<Plugin>),
@@ -128,7 +144,10 @@ fn turn(table: usize) -> Turn {
 fn register(plugin: Plugin, initialize: impl FnOnce(&Plugin) -> Result<()>) -> Result<(Arc<Plugin>, bool)> {
     let table = plugin.as_raw().addr();
     let known = match turn(table) {
-        Turn::Use(known) => known,
+        Turn::Use(known) => {
+            check_process(known.process(), known.path())?;
+            known
+        }
         Turn::Wait(attempt) => attempt.wait(plugin.path())?,
         Turn::Initialise(attempt) => {
             let duty = Duty { attempt, table, path: plugin.path().to_owned() };
@@ -152,8 +171,10 @@ impl Plugin {
         let not_found =
             |error: std::io::Error| Error::NotFound { path: path.to_owned(), reason: error.to_string() };
         let canonical = path.canonicalize().map_err(not_found)?;
-        if let Some(plugin) = lock().by_path.get(&canonical) {
-            return Ok(plugin.clone());
+        let known = lock().by_path.get(&canonical).cloned();
+        if let Some(plugin) = known {
+            check_process(plugin.process(), plugin.path())?;
+            return Ok(plugin);
         }
         let (plugin, initialised_now) = register(Self::open(&canonical)?, Self::initialize)?;
         lock().by_path.insert(canonical, plugin.clone());
@@ -179,5 +200,22 @@ impl Plugin {
         let plugin = unsafe { Self::from_table(table, &path)? };
         // The caller has initialised it.
         Ok(register(plugin, |_| Ok(()))?.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugin_of_another_process_is_refused() {
+        let path = Path::new("/opt/plugin.so");
+        check_process(std::process::id(), path).unwrap();
+        let error = check_process(std::process::id() + 1, path).unwrap_err();
+        assert!(
+            matches!(&error, Error::Argument(text) if text.contains("/opt/plugin.so") && text.contains("fork"))
+        );
+        let elsewhere = Attempt { process: std::process::id() + 1, ..Attempt::new() };
+        assert_eq!(elsewhere.wait(path).unwrap_err(), error);
     }
 }

@@ -33,6 +33,8 @@ pub struct Plugin {
     /// The file that was loaded, whatever lies at the path now. Unset if the caller loaded the plugin.
     file: OnceLock<File>,
     fingerprint: OnceCell<String>,
+    /// The process that loaded it.
+    process: u32,
 }
 
 /// `function!(plugin, PJRT_Name)`: the entry of that name, or [`Error::MissingFunction`].
@@ -69,7 +71,8 @@ impl Plugin {
         // SAFETY: the caller's promise.
         let table = unsafe { ApiTable::read(table, path)? };
         let path = path.to_owned();
-        Ok(Plugin { path, table, libtpu: false, file: OnceLock::new(), fingerprint: OnceCell::new() })
+        let (file, fingerprint) = (OnceLock::new(), OnceCell::new());
+        Ok(Plugin { path, table, libtpu: false, file, fingerprint, process: std::process::id() })
     }
 
     /// Calls `PJRT_Plugin_Initialize`.
@@ -95,6 +98,11 @@ impl Plugin {
     /// Takes the file, to hand it to another value for the same library.
     pub(super) fn into_file(self) -> Option<File> {
         self.file.into_inner()
+    }
+
+    /// The process that loaded the plugin. In a child after fork the plugin's threads are missing.
+    pub(super) fn process(&self) -> u32 {
+        self.process
     }
 
     /// The plugin's table, for code that shares its clients.

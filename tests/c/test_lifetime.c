@@ -66,9 +66,21 @@ static void works(const nuc_sampler *sampler) {
     CHECK(token == 1);
 }
 
-/* In the child the parent's sampler is refused, destroying it does nothing, and a new sampler works. */
+static const char *plugin_of_parent;
+
+/* In the child the parent's sampler and plugin are refused, destroying the sampler does nothing, and a new sampler on
+ * the built-in backend works. */
 static void use_after_fork(void *sampler) {
     nuc_error error;
+    if (plugin_of_parent != NULL) {
+        nuc_sampler_options options;
+        nuc_sampler *refused = NULL;
+        CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
+        options.plugin_path = plugin_of_parent;
+        CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_create(&options, &refused, &error));
+        CHECK_NAMES(error, "fork");
+        CHECK(refused == NULL);
+    }
     every_call_refuses(sampler, "fork");
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
@@ -81,6 +93,7 @@ static void use_after_fork(void *sampler) {
 static void forks(const char *plugin) {
     nuc_error error;
     nuc_sampler *sampler = make_sampler(plugin, 16);
+    plugin_of_parent = plugin;
     works(sampler);
     const child_outcome outcome = run_child(use_after_fork, sampler);
     check_silent_child(&outcome, "the child after fork");

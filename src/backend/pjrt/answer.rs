@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::batch::Batch;
 use crate::dtype::{Dtype, LogitsMut};
 use crate::error::Error;
-use crate::kernels::{Path, Spec, RESULTS};
+use crate::kernels::{Spec, RESULTS};
 use crate::memory;
 use crate::outputs::{RowArrays, RowOutcome};
 use crate::pjrt::{Buffer, ElementType};
@@ -41,14 +41,6 @@ enum LogitsArray {
     Bits16(Vec<u16>),
 }
 
-/// Slots of the k-slices that a program returns: a row shorter than `max_k` needs no more slots than it has entries.
-fn slots(spec: &Spec) -> usize {
-    match spec.path {
-        Path::Bounded(max_k) => max_k.min(spec.vocab),
-        Path::Arbitrary => 0,
-    }
-}
-
 /// The number of arrays that a program returns.
 pub(super) fn num_outputs(spec: &Spec) -> usize {
     let wanted = spec.wanted;
@@ -73,7 +65,7 @@ impl Answer {
         let topk_logits = spec.wanted.topk_logits.then(|| fetch.logits(spec.vocab)).transpose()?;
         let weights = spec.wanted.weights.then(|| fetch.ints([spec.batch, spec.vocab])).transpose()?;
         let slices = match (spec.wanted.slices, slots_wanted) {
-            (true, _) => Some(fetch.slices(slots(spec))?),
+            (true, _) => Some(fetch.slices(spec.slots())?),
             (false, 0) => None,
             (false, slots) => Some(Slices::from_reference(piece, batch, slots)?),
         };
@@ -319,7 +311,7 @@ mod tests {
     use super::*;
     use crate::batch::CallOptions;
     use crate::dtype::Logits;
-    use crate::kernels::Wanted;
+    use crate::kernels::{Path, Wanted};
     use crate::semantics::rules::ROW_HAD_NAN;
 
     const VOCAB: usize = 1000;

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 
 use super::program_cache::as_maker;
 use crate::error::Error;
-use crate::panics::Silence;
+use crate::panics::{self, Silence};
 
 /// The default stack of a main thread on Linux, which compilers are tested with.
 const STACK_BYTES: usize = 8 << 20;
@@ -18,13 +18,14 @@ pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> 
 }
 
 fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
+    let silent = panics::is_silent();
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("nuc-compile".to_owned())
             .stack_size(stack_bytes)
             // The caller waits, so this thread must not wait for what the caller is making.
             .spawn_scoped(scope, || {
-                let _silence = Silence::begin();
+                let _silence = silent.then(Silence::begin);
                 as_maker(work)
             })
             .map_err(|error| {

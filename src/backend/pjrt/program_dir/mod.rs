@@ -364,8 +364,8 @@ mod tests {
             done.send((read, dir.near_miss(&spec()).unwrap())).unwrap();
         });
         let (read, near_miss) = wait.recv_timeout(std::time::Duration::from_secs(20)).expect("nothing waits");
-        assert_eq!(read, "it is not a regular file");
-        assert!(near_miss.ends_with(": it is not a regular file"), "{near_miss}");
+        assert_eq!(read, "it is a FIFO, not a regular file");
+        assert!(near_miss.ends_with(": it is a FIFO, not a regular file"), "{near_miss}");
 
         // A file that can be read says more.
         fs::remove_file(&expected).unwrap();

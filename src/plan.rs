@@ -45,7 +45,7 @@ pub struct CallShape {
     pub dtype: Dtype,
     /// [`crate::batch::CallOptions::stable`].
     pub stable: bool,
-    /// The wide arrays that the calls ask for.
+    /// The wide arrays that the calls request.
     pub wanted: Wanted,
 }
 

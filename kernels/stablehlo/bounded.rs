@@ -59,12 +59,12 @@ struct Pairs<'a> {
 }
 
 impl Pairs<'_> {
-    /// Broadcasts values `[batch, slots]` along the other slot.
+    /// Values `[batch, slots]` of this slot, repeated for every other slot.
     fn this(&self, values: Value) -> Value {
         self.h.broadcast_in_dim(values, &self.dims, &[0, 1])
     }
 
-    /// Broadcasts values `[batch, slots]` along this slot.
+    /// Values `[batch, slots]` of the other slot, repeated for every slot.
     fn other(&self, values: Value) -> Value {
         self.h.broadcast_in_dim(values, &self.dims, &[0, 2])
     }

@@ -34,7 +34,7 @@ pub(super) struct Gather {
 
 /// The survivors of a threshold, in registers.
 pub(super) struct Gathered {
-    /// Raw logits.
+    /// The raw logits.
     pub(super) values: Vec<Value>,
     /// Indices in the row; −1 in a slot without a survivor.
     pub(super) indices: Vec<Value>,

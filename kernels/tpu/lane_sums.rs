@@ -46,7 +46,7 @@ const SPLIT_BITS: i32 = 12;
 /// A number below 2³⁶ as two floats: `high · 2¹² + low`.
 ///
 /// For up to 2¹² lanes of weights, sums of either part are exact in any order. The hardware's float sums over lanes
-/// therefore give exact sums of weights.
+/// are therefore exact for sums of weights.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
     pub(super) high: Value,

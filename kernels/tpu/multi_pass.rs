@@ -67,8 +67,8 @@ impl Kept {
 }
 
 impl MultiPass<'_> {
-    /// Samples from the entries of the source, which include every entry that can matter. At least as many of each row
-    /// reach the key `bound` as its top-k keeps. `greedy` is the lowest index of each row's maximum.
+    /// Samples from the entries of the source, which include every entry that can affect the result. In each row, at
+    /// least as many logits reach the key `bound` as top-k keeps. `greedy` is the lowest index of each row's maximum.
     pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> Outcome {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (top_k, tie_counts) = self.top_k(bound);

@@ -38,7 +38,7 @@ pub(super) struct Call {
 
 impl Call {
     /// # Safety
-    /// As the header says of the sampling functions.
+    /// As for the sampling functions in the header.
     pub(super) unsafe fn run(self, entry: Entry) -> nuc_status {
         let body = |memory: &mut Memory| {
             // SAFETY: the caller guarantees the handle and the memory behind every pointer for the whole call.

@@ -71,7 +71,7 @@ pub(super) fn default_compile_ahead_options() -> nuc_compile_ahead_options {
 }
 
 /// # Safety
-/// As the header says of `nuc_sampler_create`.
+/// As for `nuc_sampler_create`.
 pub(super) unsafe fn sampler_options(
     memory: &mut Memory,
     options: *const nuc_sampler_options,
@@ -136,7 +136,7 @@ pub(super) unsafe fn call_options(
 }
 
 /// # Safety
-/// As the header says of `nuc_prewarm`.
+/// As for `nuc_prewarm`.
 pub(super) unsafe fn prewarm_spec(memory: &mut Memory, spec: *const nuc_prewarm_spec) -> Result<CallShape> {
     // SAFETY: the caller guarantees struct_size.
     let spec = unsafe { read_struct(memory, spec, zeroed())? };
@@ -157,7 +157,7 @@ pub(super) unsafe fn prewarm_spec(memory: &mut Memory, spec: *const nuc_prewarm_
 /// The options, and the array that receives the number of programs.
 ///
 /// # Safety
-/// As the header says of `nuc_compile_ahead`.
+/// As for `nuc_compile_ahead`.
 pub(super) unsafe fn compile_ahead_options(
     memory: &mut Memory,
     options: *const nuc_compile_ahead_options,

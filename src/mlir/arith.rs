@@ -53,7 +53,7 @@ pub trait Elementwise {
     fn builder(&self) -> &Builder;
     /// The type of a constant before it takes the shape of another operand.
     fn scalar(elem: Elem) -> Type;
-    /// The name of an operation on elements of a type.
+    /// The name of a binary operation on elements of a type.
     fn binary_name(operation: Binary, elem: Elem) -> &'static str;
     /// The name and the attributes of a comparison of elements of a type.
     fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes);

@@ -47,7 +47,7 @@ enum Fault {
     NullOutput,
     NoRunEvent,
     NoExecutable,
-    /// A program has more outputs than memory could hold.
+    /// A program has more outputs than fit into memory.
     ManyOutputs,
     /// A program is loaded on no device.
     NoProgramDevice,

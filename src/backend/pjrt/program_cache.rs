@@ -4,6 +4,8 @@
 //! No code of the caller runs while the lock is held. Values that an insertion removes are dropped after the lock is
 //! released.
 //!
+//! To make a program is to load it from a file or to compile it.
+//!
 //! # Threads
 //! Threads that ask for one program at the same time share one attempt to make it. A thread that is itself making a
 //! program never waits for another thread's attempt; it makes the program a second time instead. Otherwise a
@@ -396,7 +398,7 @@ mod tests {
         let (failing, waiting) = (Barrier::new(2), AtomicU64::new(0));
         let fail = || {
             failing.wait();
-            // Each thread is counted just before it asks.
+            // A thread is counted just before its lookup.
             while waiting.load(Ordering::Relaxed) < 8 {
                 sleep(Duration::from_millis(1));
             }
@@ -504,7 +506,7 @@ mod tests {
         });
     }
 
-    /// Each of two compiles asks for the program of the other one.
+    /// Each of two compiles looks up the program of the other one.
     #[test]
     fn compiles_that_ask_for_each_other_return() {
         ends(|| {

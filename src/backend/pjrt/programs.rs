@@ -1,7 +1,7 @@
 //! The programs of a sampler. They come from the cache, else from a directory of compiled programs, else from the
 //! compiler.
 //!
-//! Nothing is logged while a program is being made, because the log callback may ask for the same program. The
+//! Nothing is logged while a program is loaded or compiled, because the log callback may need the same program. The
 //! events are collected and logged afterwards.
 
 use std::num::NonZeroUsize;
@@ -37,7 +37,7 @@ struct Directory {
     write: bool,
 }
 
-/// Log messages and results that are collected while a program is made.
+/// Log messages and results that are collected while a program is loaded or compiled.
 #[derive(Default)]
 struct Events {
     log: Vec<(Level, String)>,
@@ -77,7 +77,7 @@ impl Programs {
         self.cache.stats()
     }
 
-    /// The program for a spec. Thread-safe; see [`ProgramCache::get_or_make`] for threads that ask for the same one.
+    /// The program for a spec. Thread-safe; see [`ProgramCache::get_or_make`] for threads that need the same one.
     pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
         if let Some(program) = self.cache.get(spec) {
             return Ok(program);

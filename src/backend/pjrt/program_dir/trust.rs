@@ -24,9 +24,8 @@ pub(super) fn distrust(metadata: &Metadata) -> Option<String> {
 
 fn unless_trusted(danger: String, variable: Option<OsString>) -> Option<String> {
     let is_trusted = variable.is_some_and(|value| value == "1");
-    (!is_trusted).then(|| {
-        format!("{danger}; correct that, or set {TRUST_PROGRAM_DIR_VARIABLE}=1 to use it anyway")
-    })
+    (!is_trusted)
+        .then(|| format!("{danger}; correct that, or set {TRUST_PROGRAM_DIR_VARIABLE}=1 to use it anyway"))
 }
 
 fn danger(owner: u32, mode: u32, is_dir: bool, user: u32) -> Option<String> {

@@ -62,8 +62,8 @@ pub enum nuc_log_level {
 pub type nuc_log_function =
     Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
-/// The reason why a call failed. The caller owns the memory. The last argument of every function points to a
-/// `nuc_error`, or is null.
+/// The reason why a call failed. The caller owns the memory. The last argument of every function that can fail
+/// points to a `nuc_error`, or is null.
 ///
 /// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty.
 /// The library keeps no error state, so any thread, goroutine or task can make any call. The library ignores a
@@ -271,8 +271,8 @@ pub const NUC_ROW_HAD_NAN: u32 = 2;
 ///
 /// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
 /// you request one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does
-/// not accept them. A row's slots contain the entries that top-k kept, in ascending order of index. With `stable =
-/// 0` ties can outnumber the slots; the slots then contain the first max_k of the kept entries.
+/// not accept them. A row's slots contain the entries that top-k kept, in ascending order of index. With
+/// `stable = 0` ties can outnumber the slots; the slots then contain the first max_k of the kept entries.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_debug_arrays {

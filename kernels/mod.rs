@@ -1,7 +1,7 @@
-//! The programs that devices run, written per input shape and target.
+//! The programs that devices run, generated for each input shape and target.
 //!
-//! `src/semantics` states what every kernel must compute. The files here contain only the loops, the memory traffic and
-//! the searches of each target.
+//! `src/semantics` defines what every kernel must compute. The files here contain only the loops, the memory traffic
+//! and the searches of each target.
 //!
 //! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file.
 
@@ -15,7 +15,7 @@ pub use program_arrays::{pack_params, Column, ResultRow, COLUMNS, RESULTS};
 pub use spec::{Path, Spec, Wanted};
 pub use target::{Chip, Target};
 
-/// The text of the program for a spec: StableHLO, with a kernel of the target inside if the target has one.
+/// The text of the program for a spec: StableHLO. It contains a kernel of the target if the target has one.
 ///
 /// Programs take and return the same arrays for every target.
 pub fn emit(spec: &Spec, target: &Target) -> String {
@@ -25,7 +25,7 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     }
 }
 
-/// Why [`emit`] writes the portable program although the target has kernels of its own. `None` if it does not.
+/// Why [`emit`] returns the portable program although the target has its own kernels. `None` if it does not.
 ///
 /// A caller that compiles the program should log the reason.
 pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {
@@ -67,7 +67,7 @@ mod tests {
             assert_eq!(emit(&large, &tpu), emit(&large, &Target::Portable));
             assert_eq!(portable_reason(&large, &Target::Portable), None);
         }
-        // Slots beyond the vocabulary do not exist.
+        // A row has at most as many slots as the vocabulary has entries.
         for (path, vocab) in
             [(Path::Bounded(128), 1000), (Path::Bounded(200), 128), (Path::Arbitrary, 1 << 20)]
         {

@@ -1,15 +1,15 @@
-//! The arrays that every program takes and returns, whatever its target.
+//! The arrays that every program takes and returns, for any target.
 //!
 //! A program takes the logits `[batch, vocab]` and the parameters `i32 [batch, COLUMNS]`. It returns `i32 [RESULTS,
-//! batch]`, followed by the wide arrays that [`Wanted`](super::spec::Wanted) names, in the order of its fields. Wide
-//! logits are returned as the bits of their type, so no conversion can change them.
+//! batch]`, followed by the wide arrays that [`Wanted`](super::spec::Wanted) selects, in the order of its fields.
+//! Wide logits are returned as the bits of their type, so no conversion can change them.
 
 use crate::batch::CallOptions;
 use crate::dtype::Dtype;
 use crate::semantics::params::RowParams;
 use crate::semantics::weights::FACTORS;
 
-/// Columns of the parameter array, `i32 [batch, COLUMNS]`.
+/// The columns of the parameter array, `i32 [batch, COLUMNS]`.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum Column {
@@ -34,7 +34,7 @@ impl Column {
     pub const WORDS: [Column; 4] = [Column::Word0, Column::Word1, Column::Word2, Column::Word3];
 }
 
-/// Width of the parameter array.
+/// The width of the parameter array.
 pub const COLUMNS: usize = Column::Factors as usize + FACTORS.len();
 
 /// One row of the parameter array.
@@ -60,7 +60,7 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
     ]
 }
 
-/// Rows of the first output, `i32 [RESULTS, batch]`.
+/// The rows of the first output, `i32 [RESULTS, batch]`.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum ResultRow {
@@ -71,5 +71,5 @@ pub enum ResultRow {
     Status,
 }
 
-/// Height of the first output.
+/// The height of the first output.
 pub const RESULTS: usize = ResultRow::Status as usize + 1;

@@ -1,4 +1,4 @@
-//! What a program is written for.
+//! The specification of a program.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,15 +7,15 @@ use crate::dtype::Dtype;
 /// The algorithm of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Path {
-    /// Any k up to the vocabulary. Searches thresholds over the whole row.
+    /// Accepts any k up to the vocabulary. Searches thresholds over the whole row.
     Arbitrary,
-    /// Every k up to this number of slots. Filters the row to a few entries.
+    /// Accepts every k up to this number of slots. Filters the row to a few entries.
     Bounded(usize),
 }
 
-/// The wide arrays that a program returns besides the five numbers per row.
+/// The wide arrays that a program returns in addition to the five numbers per row.
 ///
-/// Each array costs memory traffic, so a program is compiled for the arrays that its calls ask for.
+/// Each array costs memory traffic, so a program returns only the arrays that its calls request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Wanted {
     /// `topk_logits_unsorted`.
@@ -27,38 +27,38 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Whether any array of the width of the vocabulary is wanted.
+    /// Whether any array with `vocab` columns is wanted.
     pub fn full_width(&self) -> bool {
         self.topk_logits || self.weights
     }
 
-    /// Whether the caller sees which entries top-k kept, including entries without a weight.
+    /// Whether the caller can see which entries top-k kept, including entries without a weight.
     pub fn shows_top_k(&self) -> bool {
         self.topk_logits || self.slices
     }
 }
 
-/// Everything that a program is written for.
+/// Everything that determines the text of a program.
 ///
-/// k, p, temperature, seeds and the replace value are inputs of the program. A change of them never compiles.
+/// k, p, temperature, seeds and the replace value are inputs of the program, so other values need no new program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Spec {
     /// The algorithm.
     pub path: Path,
     /// The number of rows, a bucket size.
     pub batch: usize,
-    /// The number of elements in a row.
+    /// The number of elements per row.
     pub vocab: usize,
     /// The type of the logits.
     pub dtype: Dtype,
-    /// Top-k keeps ties at its threshold by lowest index. Otherwise it keeps every tie.
+    /// Whether top-k keeps only the ties with the lowest indices. Otherwise it keeps every tie at its threshold.
     pub stable: bool,
     /// The wide arrays that the program returns.
     pub wanted: Wanted,
 }
 
 impl Spec {
-    /// The name of the module, also used in logs. It states everything that the program is written for.
+    /// The name of the module, also used in logs. It includes every field.
     pub fn name(&self) -> String {
         let path = match self.path {
             Path::Arbitrary => "arbitrary".to_owned(),

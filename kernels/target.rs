@@ -7,32 +7,32 @@ use std::fmt;
 pub enum Target {
     /// Any PJRT plugin: StableHLO only.
     Portable,
-    /// A TPU, with the properties that its kernels depend on.
+    /// A TPU, with the properties that determine its kernels.
     Tpu(Chip),
 }
 
-/// One device of a TPU generation as a program sees it: one chip, or one core of a chip.
+/// One device of a TPU generation as a program sees it: a chip, or one core of a chip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Chip {
-    /// The generation, as in names of topologies: `v5e`.
+    /// The generation, as in the names of topologies: `v5e`.
     pub name: &'static str,
-    /// TensorCores of the device. More than one if the cores of a chip form one device.
+    /// The number of TensorCores of the device. It is greater than one if the cores of a chip form one device.
     pub tensor_cores: usize,
-    /// Vector memory of each core, in bytes.
+    /// The vector memory of each core, in bytes.
     pub vmem_bytes: usize,
-    /// The device's share of the chip's memory bandwidth.
+    /// The device's share of the chip's memory bandwidth, in bytes per second.
     pub hbm_bytes_per_second: u64,
-    /// Cycles per second. A core issues one bundle of instructions per cycle.
+    /// The clock frequency in hertz. A core issues one bundle of instructions per cycle.
     pub clock_hz: u64,
 }
 
-/// The properties of a generation, for a whole chip.
+/// The properties of a generation, per chip.
 struct Generation {
     name: &'static str,
-    /// Names that plugins give the device. libtpu 0.0.52 uses the first.
+    /// The names that plugins use for the device. libtpu 0.0.52 uses the first one.
     kinds: &'static [&'static str],
     chip_cores: usize,
-    /// Cores of a device if the plugin does not report them. The value is that of libtpu's topologies.
+    /// The number of cores of a device if the plugin does not report it, as in libtpu's topologies.
     device_cores: usize,
     vmem_bytes: usize,
     hbm_bytes_per_second: u64,
@@ -42,9 +42,9 @@ struct Generation {
 /// The known generations.
 ///
 /// Vector memory and bandwidth are from jax 0.10.2 (`pallas/mosaic/tpu_info.py`); libtpu does not report them. The
-/// clock follows from the published peak of bf16 products and the number of multipliers. For v6e and 7x the number of
-/// multipliers is an assumption (two products per cell and cycle), so their clock is an assumption too. Only
-/// estimates of time depend on the clock.
+/// clock is derived from the published peak rate of bf16 products and the number of multipliers. For v6e and 7x the
+/// number of multipliers is an assumption (two products per cell and cycle), so their clock is an assumption too.
+/// Only time estimates depend on the clock.
 const GENERATIONS: [Generation; 5] = [
     Generation {
         name: "v4",
@@ -96,7 +96,7 @@ const GENERATIONS: [Generation; 5] = [
 /// The platform name of TPU plugins.
 const TPU_PLATFORM: &str = "tpu";
 
-/// The chip behind a device, if it is a known TPU with a possible number of cores.
+/// The chip of a device, if it is a known TPU with a possible number of cores.
 fn known_tpu(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<Chip> {
     let known = GENERATIONS.iter().find(|generation| generation.kinds.contains(&device_kind))?;
     let possible = cores.is_none_or(|cores| (1..=known.chip_cores).contains(&cores));
@@ -120,9 +120,9 @@ impl Generation {
 impl Target {
     /// The target for a device.
     ///
-    /// `platform` and `device_kind` are the names that the plugin reports. `cores` is the device's number of cores, if
-    /// the plugin reports it (libtpu's attribute `num_cores`). An unknown TPU runs portable programs;
-    /// [`portable_reason`](Target::portable_reason) says so.
+    /// `platform` and `device_kind` are the names that the plugin reports. `cores` is the device's number of cores,
+    /// if the plugin reports it (libtpu's attribute `num_cores`). An unknown TPU runs portable programs, and
+    /// [`portable_reason`](Target::portable_reason) returns the reason.
     pub fn of(platform: &str, device_kind: &str, cores: Option<usize>) -> Target {
         known_tpu(platform, device_kind, cores).map_or(Target::Portable, Target::Tpu)
     }

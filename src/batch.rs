@@ -33,7 +33,7 @@ impl Default for CallOptions {
     }
 }
 
-/// The parameter arrays of a batch, one element per row. `None` is the default in every row.
+/// The parameter arrays of a batch, one element per row. `None` means that every row has the default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RowArguments<'a> {
     /// Top-k. Default: off.
@@ -53,7 +53,7 @@ pub struct RowArguments<'a> {
 pub enum RandomSource<'a> {
     /// Four words per row, the most significant first.
     Words(&'a [u32]),
-    /// Philox4x32-10 of a seed and an offset per row. `None` is 0 in every row.
+    /// The random words are Philox4x32-10 of one seed and one offset per row. `None` means 0 in every row.
     Seeds {
         /// The key.
         seed: Option<&'a [u64]>,

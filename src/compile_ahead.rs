@@ -1,5 +1,5 @@
-//! Compiling ahead of time: a build host, which need not have the device, writes programs to files, and other hosts
-//! load them without compiling.
+//! Compiling ahead of time: a build host writes compiled programs to files, and other hosts load them without
+//! compiling. The build host need not have the device.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,41 +20,43 @@ use crate::plan::{check_max_k, programs_exactly, programs_up_to, CallShape, Entr
 pub struct AheadOptions {
     /// The shared library of the plugin; if `None`, the environment variable [`PLUGIN_VARIABLE`] names it.
     pub plugin: Option<PathBuf>,
-    /// The plugin's name of a topology. If `None`, the programs are for the devices of a client that is created here.
+    /// The plugin's name for a topology. If `None`, the programs are compiled for the devices of a client that
+    /// [`compile_ahead`] creates on this host.
     pub topology: Option<String>,
     /// Options for the topology, or for the client.
     pub plugin_options: Vec<(String, OptionValue)>,
-    /// Created if it does not exist. A file of the same program is replaced; no other file is changed.
+    /// The output directory, created if it does not exist. An existing file of a program is replaced; no other file
+    /// is changed.
     pub output_dir: PathBuf,
     /// Numbers of rows to compile for.
     pub batches: Vec<usize>,
     /// Whether to compile for every smaller number of rows too, which batches that mix paths need.
     pub smaller_batches: bool,
-    /// Whether to skip programs that `output_dir` holds already, whole and made for the same system.
+    /// Whether to skip a program if `output_dir` already contains an undamaged file of it for the same system.
     pub skip_up_to_date: bool,
-    /// Slots of the bounded path, as in the samplers that will load the programs.
+    /// The number of slots of the bounded path, equal to that of the samplers that will load the programs.
     pub max_k: usize,
-    /// The calls; their `batch` is ignored.
+    /// The calls to compile for; their `batch` is ignored.
     pub calls: CallShape,
 }
 
-/// A program that has a file now.
+/// A program whose file exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// [`Spec::name`].
     pub name: String,
-    /// The file.
+    /// The path of the file.
     pub file: PathBuf,
     /// The size of the serialized executable.
     pub bytes: usize,
-    /// The time in the compiler; zero if `up_to_date`.
+    /// The time spent in the compiler; zero if `up_to_date`.
     pub compiling: Duration,
     /// Whether the file existed and was left unchanged: see [`AheadOptions::skip_up_to_date`].
     pub up_to_date: bool,
 }
 
 impl AheadOptions {
-    /// The given options and defaults for all others.
+    /// Options with the given values, and defaults for all others.
     pub fn new(output_dir: PathBuf, batches: Vec<usize>, calls: CallShape) -> AheadOptions {
         AheadOptions {
             plugin: None,
@@ -112,8 +114,8 @@ impl AheadOptions {
     }
 }
 
-/// Compiles and writes every program, on one thread per core, and calls `progress` for each one when it is done. If a
-/// program fails, the files that were written before stay.
+/// Compiles and writes every program, on one thread per core, and calls `progress` after each one. If a program
+/// fails, the files that were already written stay.
 pub fn compile_ahead(
     options: &AheadOptions,
     progress: &(dyn Fn(&Written) + Sync),
@@ -160,14 +162,14 @@ struct Compiler {
 }
 
 enum Devices {
-    /// Devices that need not exist.
+    /// Devices that need not exist, described by a topology.
     Described(Topology),
     /// The devices of this host.
     Here(Arc<Client>),
 }
 
 impl Compiler {
-    /// Why portable programs are compiled where a kernel could be expected, for the log.
+    /// Why portable programs are compiled although the platform can have kernels; for the log.
     fn portable_reasons(&self, specs: &[Spec]) -> Vec<String> {
         let System { platform, device_kind, device_cores, .. } = &self.system;
         Target::portable_reason(platform, device_kind, *device_cores)
@@ -181,7 +183,7 @@ impl Compiler {
             Some(name) => {
                 let topology = describe(plugin, name, &options.plugin_options)?;
                 let system = System::of_topology(plugin, &topology)?;
-                // Samplers load the program for whichever device they use.
+                // Any device will do: a sampler loads the program for the device that it uses.
                 let device = topology.devices()?.first().map_or(0, |device| device.id);
                 (Devices::Described(topology), system, device)
             }
@@ -196,7 +198,7 @@ impl Compiler {
         Ok(Compiler { plugin: plugin.clone(), devices, options, system, target })
     }
 
-    /// Makes sure that `directory` holds the file of a program.
+    /// Makes sure that `directory` contains the file of a program.
     fn provide(&self, spec: &Spec, directory: &ProgramDir, options: &AheadOptions) -> Result<Written, Error> {
         let text = kernels::emit(spec, &self.target);
         if options.skip_up_to_date {

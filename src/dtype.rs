@@ -34,7 +34,7 @@ impl Dtype {
         }
     }
 
-    /// An element of this type as f32. Both are bits. Exact.
+    /// Converts an element of this type to f32. Argument and result are bits. The conversion is exact.
     pub fn widen(self, bits: u32) -> u32 {
         match self {
             Dtype::F32 => bits,
@@ -43,7 +43,7 @@ impl Dtype {
         }
     }
 
-    /// The cleaned value of an element. Both are bits of this type.
+    /// The cleaned value of an element. Argument and result are bits of this type.
     pub fn clean(self, bits: u32) -> u32 {
         let wide = self.widen(bits) as i32;
         match self {
@@ -59,7 +59,7 @@ pub const BF16_NEG_INF: i32 = 0xff80;
 /// −inf as bits of a binary16.
 pub const F16_NEG_INF: i32 = 0xfc00;
 
-/// Logits of one or more rows, borrowed from the caller. 16-bit types are given as their bits.
+/// Logits of one or more rows, borrowed from the caller. Elements of 16-bit types are raw bits.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]
 pub enum Logits<'a> {

@@ -1,21 +1,21 @@
 //! The environment variables that configure the library.
 //!
-//! They name code that the process will run. A process that has more rights than its user (setuid, setgid, file
+//! Their values name code that the process will run. A process with raised privileges (setuid, setgid, file
 //! capabilities) therefore ignores them, like `secure_getenv(3)`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Names a plugin when the options name none.
+/// The plugin to use if the options name none.
 pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
 
-/// Names a directory of compiled programs when the options name none.
+/// The directory of compiled programs to use if the options name none.
 pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
 
-/// `1`: use directories and files of compiled programs that other users own or can write to.
+/// If `1`, the library also uses directories and files of compiled programs that other users own or can write to.
 pub const TRUST_PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_TRUST_PROGRAM_DIR";
 
-/// Names the level of the log when `nuc_set_log` has not set it.
+/// The level of the log if `nuc_set_log` has not set it.
 pub const LOG_VARIABLE: &str = "NUCLEUS_LOG";
 
 /// The value of a variable; `None` if it is not set or empty, or if the process has raised privileges.

@@ -1,10 +1,10 @@
-//! Fallible allocations, for every size that a caller decides. An infallible one would end the process.
+//! Fallible allocations, for every size that a caller decides. A failed infallible allocation would end the process.
 
 use bytemuck::Zeroable;
 
 use crate::error::Error;
 
-/// `len` zeroed elements. A large vector is not touched: the system supplies zeroed pages.
+/// `len` zeroed elements. The memory is not written, because the system supplies zeroed pages for large allocations.
 pub(crate) fn zeroed<T: Zeroable>(len: usize, purpose: &str) -> Result<Vec<T>, Error> {
     bytemuck::allocation::try_zeroed_slice_box(len)
         .map(Vec::from)

@@ -19,7 +19,7 @@ pub struct RowOutcome {
     pub status: u32,
 }
 
-/// The wide outputs: of one row, or of a whole batch with row after row. An array that is `None` is not computed.
+/// The wide outputs of one row, or of a whole batch as consecutive rows. An array that is `None` is not computed.
 #[derive(Debug, Default)]
 pub struct RowArrays<'a> {
     /// `[vocab]` per row: the cleaned logit if top-k kept the entry, else the replace value.
@@ -66,7 +66,7 @@ impl RowArrays<'_> {
     }
 }
 
-/// The outputs of a batch, one element per row unless said otherwise. An array that is `None` is not wanted.
+/// The outputs of a batch, one element per row unless stated otherwise. An array that is `None` is not wanted.
 #[derive(Debug, Default)]
 pub struct Outputs<'a> {
     /// See [`RowOutcome::next_token`].
@@ -101,7 +101,7 @@ impl<'a> Outputs<'a> {
         put(&mut self.next_tokens, outcomes, |o| o.next_token);
     }
 
-    /// Splits the wide arrays into one [`RowArrays`] per row. An error leaves them whole.
+    /// Splits the wide arrays into one [`RowArrays`] per row. After an error they are unchanged.
     pub fn take_rows(&mut self, rows: usize) -> Result<Vec<RowArrays<'a>>, Error> {
         let mut list = memory::with_capacity(rows, "the outputs of the rows")?;
         list.extend(self.split_rows(rows));

@@ -1,24 +1,25 @@
 //! Keeps the panics of this library off standard error.
 //!
-//! The C boundary turns a panic into a status and a message. The report that Rust prints by default would be noise in a
-//! process of another language. So a panic hook stays silent while a thread runs this library's code on behalf of a C
-//! caller, and passes every other panic on to the hook that was there before.
+//! The C boundary turns a panic into a status and a message. The report that Rust prints by default would confuse
+//! the users of a program in another language. So this module installs a panic hook. While a thread runs this
+//! library's code on behalf of a C caller, the hook prints nothing. It passes every other panic to the previous
+//! hook.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Once;
 
 thread_local! {
-    /// How many [`Silence`]s live on this thread.
+    /// The nesting depth of [`Silence`] on this thread; 0 if panics are printed.
     static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Where the last panic was that stayed silent.
+    /// The source location of the last panic that was not printed.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// While one lives, a panic on its thread is not printed.
+/// While a value exists, a panic on its thread is not printed.
 pub(crate) struct Silence {
     before: usize,
-    // The depth belongs to one thread.
+    // Not `Send`, because the depth belongs to one thread.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -29,7 +30,7 @@ impl Silence {
         Silence::set(DEPTH.get() + 1)
     }
 
-    /// Ends the silence of this thread for the life of the result, while code of the caller runs.
+    /// Prints panics of this thread again while the result exists, because the caller's code runs meanwhile.
     pub(crate) fn interrupt() -> Silence {
         Silence::set(0)
     }
@@ -45,13 +46,13 @@ impl Drop for Silence {
     }
 }
 
-/// Whether panics of this thread are silent. Threads that work for this one do the same: what they panicked with
-/// reaches this thread, but a hook runs only where the panic was.
+/// Whether panics of this thread are silent. A thread that works for this one copies the setting, because a panic hook
+/// runs on the thread that panics.
 pub(crate) fn is_silent() -> bool {
     DEPTH.get() > 0
 }
 
-/// Where the last silent panic of this thread was, in parentheses.
+/// The source location of the last panic of this thread that was not printed, in parentheses.
 pub(crate) fn take_place() -> Option<String> {
     PLACE.take()
 }
@@ -69,7 +70,7 @@ fn install_hook() {
                 return previous(panic);
             }
             let place = panic.location().map(|location| format!("({location})"));
-            // A thread whose locals are gone has nobody to tell.
+            // The thread-local variable may be destroyed already; then the location is lost.
             let _ = PLACE.try_with(|slot| *slot.borrow_mut() = place);
         }));
     });

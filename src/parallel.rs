@@ -1,4 +1,4 @@
-//! Work shared among threads that end with the call.
+//! Work that several threads share. The threads end before the call returns.
 
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::Error;
 use crate::panics::{self, Silence};
 
-/// The number of threads that `items` items of work are worth: one per core, and not more than there are items.
+/// The number of threads to use for `items` items of work: one per core, but at most one per item.
 pub(crate) fn num_threads(items: usize) -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(items).max(1)
 }
 
-/// Does `work` for every item, one thread per core. The first error stops the threads from taking more items.
+/// Calls `work` for every item, on one thread per core. After the first error the threads take no more items.
 pub(crate) fn for_each<T: Sync>(
     items: &[T],
     work: impl Fn(&T) -> Result<(), Error> + Sync,
@@ -20,10 +20,10 @@ pub(crate) fn for_each<T: Sync>(
     for_each_with(items.iter(), (), helpers, |(), item| work(item))
 }
 
-/// Does `work` for every item, on the calling thread with the workspace `own`, and on one more thread for each
-/// workspace in `helpers`. The first error stops the threads from taking more items.
+/// Calls `work` for every item. The calling thread uses the workspace `own`, and one more thread runs for each
+/// workspace in `helpers`. After the first error the threads take no more items.
 ///
-/// If a thread cannot start, the others do its share.
+/// If a thread cannot be started, the other threads process its share.
 pub(crate) fn for_each_with<T: Send, W: Send>(
     items: impl Iterator<Item = T> + Send,
     mut own: W,

@@ -1,7 +1,7 @@
 //! Which programs a call runs: rows → path → bucket → program.
 //!
-//! This is the only place that knows. Sampling, prewarming and compiling ahead of time all ask it, so a program that
-//! was prewarmed is the program that a call looks up.
+//! Sampling, prewarming and compiling ahead of time all use this module. So a prewarmed program is the program that
+//! a later call looks up.
 
 use crate::batch::Batch;
 use crate::dtype::Dtype;
@@ -10,46 +10,46 @@ use crate::kernels::{Path, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
 
-/// Rows of the largest program. Larger batches run in pieces, so that a server compiles a handful of programs.
+/// The number of rows of the largest program. Larger batches run in pieces, so that a server compiles few programs.
 pub const LARGEST_BUCKET: usize = 128;
 
-/// Slots of the bounded path unless the options say otherwise.
+/// The default number of slots of the bounded path.
 pub const DEFAULT_MAX_K: usize = 128;
 
-/// The largest `max_k`: the bounded kernels compare all pairs of slots.
+/// The largest `max_k`. It is small because the bounded kernels compare all pairs of slots.
 pub const LARGEST_MAX_K: usize = 1024;
 
 /// The four entry points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Entry {
-    /// Picks a path row by row.
+    /// Selects a path for each row.
     Automatic,
-    /// Every row takes the path for any k.
+    /// Every row takes the arbitrary path, which accepts any k.
     Arbitrary,
-    /// Every row takes the path for 1 ≤ k ≤ max_k.
+    /// Every row takes the bounded path, which accepts 1 ≤ k ≤ max_k.
     Bounded,
-    /// The sorted ground truth, on the host.
+    /// The reference implementation, which sorts, on the host CPU.
     Reference,
 }
 
-/// Calls that need the same programs.
+/// The properties of calls that decide which programs they need.
 #[derive(Clone, Copy, Debug)]
 pub struct CallShape {
     /// The entry point.
     pub entry: Entry,
-    /// Rows of the call.
+    /// The number of rows of a call.
     pub batch: usize,
-    /// Elements of a row.
+    /// The number of elements per row.
     pub vocab: usize,
     /// The type of the logits.
     pub dtype: Dtype,
     /// [`crate::batch::CallOptions::stable`].
     pub stable: bool,
-    /// The wide arrays that the calls ask for.
+    /// The wide arrays that the calls request.
     pub wanted: Wanted,
 }
 
-/// Rows that run as one program call, by their place in the caller's batch.
+/// Rows that run as one program call, by their index in the caller's batch.
 pub(crate) struct Piece {
     pub(crate) spec: Spec,
     pub(crate) rows: Vec<usize>,
@@ -63,13 +63,14 @@ pub(crate) fn check_max_k(max_k: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether top-k of a row fits the slots of the bounded path. `k` is [`RowParams::k`]: 0 keeps the whole row.
+/// Whether the entries that top-k keeps fit the slots of the bounded path. `k` is [`RowParams::k`]: 0 keeps the
+/// whole row.
 fn fits_bounded(k: i32, vocab: usize, max_k: usize) -> bool {
     let kept = if k == 0 { vocab } else { k as usize };
     kept <= max_k
 }
 
-/// Checks what an entry point asks of its rows: the bounded path and the k-slices need `1 ≤ k ≤ max_k` in every row.
+/// Checks that every row is valid for the entry point: the bounded path and the k-slices need `1 ≤ k ≤ max_k`.
 pub(crate) fn check_entry(
     entry: Entry,
     max_k: usize,
@@ -100,10 +101,10 @@ pub(crate) fn check_entry(
 
 /// The path that a row takes.
 fn path_of(calls: &CallShape, max_k: usize, row: &RowParams) -> Path {
-    // A greedy row needs no more than the maximum, unless the output of top-k itself is asked for.
+    // A greedy row needs only the maximum, unless the output of top-k itself is wanted.
     let only_maximum = row.greedy && !calls.wanted.topk_logits && !calls.wanted.slices;
     let fits = fits_bounded(row.k, calls.vocab, max_k) || only_maximum;
-    // Ties that stay can outnumber the slots, so only the arbitrary kernel runs calls that are not stable.
+    // Without `stable` the kept ties can outnumber the slots, so only the arbitrary kernel runs these calls.
     match calls.stable && calls.entry != Entry::Arbitrary && fits {
         true => Path::Bounded(max_k),
         false => Path::Arbitrary,
@@ -117,7 +118,8 @@ fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
         Entry::Arbitrary => vec![Path::Arbitrary],
         _ if !calls.stable => vec![Path::Arbitrary],
         Entry::Bounded => vec![Path::Bounded(max_k)],
-        // `check_entry` refuses k-slices for rows that do not fit, and a row that fits the slots whole always does.
+        // `check_entry` rejects k-slices for rows that do not fit the slots, and if a whole row fits, every row
+        // fits.
         Entry::Automatic if calls.wanted.slices || fits_bounded(0, calls.vocab, max_k) => {
             vec![Path::Bounded(max_k)]
         }
@@ -125,7 +127,8 @@ fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
     }
 }
 
-/// Rows of the program that `rows` rows, at most [`LARGEST_BUCKET`], are padded to.
+/// The number of rows of the program that runs `rows` rows: the next power of two. `rows` is at most
+/// [`LARGEST_BUCKET`].
 fn bucket(rows: usize) -> usize {
     rows.next_power_of_two()
 }
@@ -169,8 +172,8 @@ pub(crate) fn pieces(
 }
 
 impl Piece {
-    /// The parameters that the program sees for a row: a greedy row that joined the bounded path for its maximum alone
-    /// asks for one entry there.
+    /// The parameters that the program receives for a row. A greedy row can be on the bounded path only because it
+    /// needs nothing but the maximum; it then gets k = 1.
     pub(crate) fn params(&self, row: &RowParams) -> RowParams {
         match self.spec.path {
             Path::Bounded(max_k) if !fits_bounded(row.k, self.spec.vocab, max_k) => {
@@ -239,7 +242,7 @@ mod tests {
         assert_eq!(sizes(1000, programs_up_to), [1, 2, 4, 8, 16, 32, 64, 128]);
     }
 
-    /// Whatever rows ask for, a call runs no program that prewarming such calls did not compile.
+    /// Whatever the parameters of the rows, a call runs only programs that prewarming for its shape compiles.
     #[test]
     fn calls_run_what_prewarming_compiles() {
         let vocab = 300;

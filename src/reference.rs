@@ -1,7 +1,8 @@
-//! The ground truth: it sorts whole rows and counts in 128-bit integers, so that a reader can see that it is right.
+//! The reference implementation. It sorts whole rows and sums in 128-bit integers, so that a reader can check it.
 //!
-//! It shares with the other backends only the definitions of the numbers: cleaning, `q` and `W`. It states the order of
-//! top-k, the target of top-p, the kept weights and the remainder in its own way, so that a comparison means something.
+//! It shares with the other backends only the definitions of the numbers: cleaning, `q` and `W`. It implements the
+//! order of top-k, the target of top-p, the kept weights and the remainder independently, so that a comparison is
+//! meaningful.
 
 use std::cmp::Reverse;
 
@@ -16,7 +17,7 @@ use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
 use crate::semantics::params::RowParams;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
-/// The memory that one row needs, 17 bytes per element. It can serve any number of rows, one at a time.
+/// The memory for one row, 17 bytes per element. Rows can use it one after another.
 #[derive(Debug)]
 pub struct Scratch {
     /// The cleaned logits, as f32 bits.
@@ -75,7 +76,7 @@ pub fn sample_row(
     }
 }
 
-/// Cleans every entry, and tells whether one is a NaN.
+/// Cleans every entry. Returns whether one of them is a NaN.
 fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> bool {
     let mut had_nan = false;
     for (i, slot) in scratch.cleaned.iter_mut().enumerate() {
@@ -90,7 +91,7 @@ fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> bool {
 fn sort(scratch: &mut Scratch) {
     let Scratch { cleaned, order, .. } = scratch;
     order.iter_mut().enumerate().for_each(|(i, slot)| *slot = i as u32);
-    // No two keys are equal, so a sort that is not stable, and needs no memory, gives the one order.
+    // All keys are different, so an unstable sort, which allocates nothing, has only one possible result.
     order.sort_unstable_by_key(|&i| (Reverse(order_key(Scalar, cleaned[i as usize])), i));
 }
 
@@ -105,7 +106,7 @@ fn keep(params: &RowParams, options: CallOptions, scratch: &mut Scratch) {
     }
 }
 
-/// Weighs the entries that top-k kept.
+/// Computes the weights of the entries that top-k kept.
 fn weigh(params: &RowParams, maximum: usize, scratch: &mut Scratch) {
     let Scratch { cleaned, kept, weights, .. } = scratch;
     let largest = f32::from_bits(cleaned[maximum] as u32);
@@ -120,7 +121,7 @@ fn weigh(params: &RowParams, maximum: usize, scratch: &mut Scratch) {
     }
 }
 
-/// Sets the weights to 0 that top-p does not keep. At least one weight is not 0.
+/// Sets the weights that top-p does not keep to 0. At least one weight is not 0.
 fn top_p(params: &RowParams, scratch: &mut Scratch) {
     if params.top_p.mantissa == 0 {
         return;
@@ -174,10 +175,11 @@ fn write(row: Logits<'_>, dtype: Dtype, replace: u32, scratch: &Scratch, arrays:
     }
 }
 
-/// [`sample_row`] for every row of a batch, shared among threads. It fills every output that is wanted, or returns an
-/// error and writes none.
+/// Calls [`sample_row`] for every row of a batch, on several threads. Fills every output that is wanted, or returns
+/// an error and writes none.
 pub fn sample_batch(batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
-    // Everything that can fail comes before the first write. A second scratch that cannot be had costs only time.
+    // Everything that can fail runs before the first write. If a helper's scratch cannot be allocated, the call only
+    // takes longer.
     let mut outcomes = memory::filled(batch.len(), RowOutcome::default(), "the outcomes of the rows")?;
     let own = Scratch::new(batch.vocab())?;
     let helpers = (1..parallel::num_threads(batch.len())).map_while(|_| Scratch::new(batch.vocab()).ok());

@@ -1,17 +1,18 @@
-//! Opening a regular file that somebody else named.
+//! Opens regular files whose paths come from the user.
 //!
-//! Opening a FIFO waits for a writer, and opening a device can have effects. Neither happens here.
+//! Opening a FIFO blocks until a writer opens it, and opening a device can have side effects. This module avoids
+//! both.
 
 use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Opens a regular file for reading. Anything else at the path is an error that names it.
+/// Opens a regular file for reading. If the path leads to anything else, the error says what it is.
 pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // Checked before opening, because opening a device can have effects.
+    // Checked before opening, because opening a device can have side effects.
     check_regular(fs::metadata(path)?.file_type())?;
-    // Checked again after opening, because the path can lead to another file by now.
+    // Checked again, because another process could have replaced the file.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let metadata = file.metadata()?;
     check_regular(metadata.file_type())?;

@@ -49,7 +49,7 @@ pub struct SamplerOptions {
     pub num_threads: usize,
     /// The directory of compiled programs. `None`: the environment variable [`PROGRAM_DIR_VARIABLE`].
     pub program_dir: Option<PathBuf>,
-    /// Whether programs that had to be compiled are written to the directory.
+    /// Whether the sampler writes programs that it compiles to the directory.
     pub write_programs: bool,
 }
 

@@ -43,8 +43,8 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
 
 /// The least weight that top-p and min-p keep.
 ///
-/// Bisects for the largest θ such that the weights of at least θ sum to the target. A row without top-p starts with a
-/// closed range, so a batch without top-p makes no pass.
+/// Bisects for the largest θ such that the weights of at least θ sum to the target or more. A row without top-p
+/// starts with a closed range, so a batch without top-p makes no pass.
 fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value) -> Value {
     let batch = h.dims(weights)[0];
     let (off, target) = top_p_target(h, inputs, weights);

@@ -1,8 +1,8 @@
-//! The bounded-k kernel: divides the row into tiles, selects the tiles that can hold a kept entry, and finishes on a
-//! slice of `slots` entries. It is exact for any input. It reads the row itself once.
+//! The bounded-k kernel: divides the row into tiles, selects the tiles that can contain a kept entry, and processes
+//! a slice of `slots` entries. It is exact for any input. It reads the row only once.
 //!
-//! The `slots` largest entries lie in the `slots` tiles whose maxima are largest (ties by lowest index). Proof: if the
-//! tile of an entry is not among them, each of those tiles holds an entry that comes before it.
+//! The `slots` largest entries are in the `slots` tiles with the largest maxima (ties by lowest index). Proof: if
+//! the tile of an entry is not among them, each of those tiles contains an entry that precedes it.
 
 use super::inputs::Inputs;
 use super::sampling::{self, draw_remainder, row_results, top_p_target, weights, Draw};
@@ -27,7 +27,7 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
     let only = |mask: Value, values: Value| h.reduce(h.select(mask, values, h.int(0)), Reduce::Add);
     let greedy = only(first, index);
 
-    // k is 0 if top-k keeps the whole row. Then the row has no more entries than there are slots.
+    // k is 0 if top-k keeps the whole row. The row then has at most as many entries as there are slots.
     let asked = inputs.param(h, Column::K);
     let k = h.select(h.eq(asked, h.int(0)), h.int(slots as i32), asked);
     let kept = h.le(rank, k);
@@ -59,12 +59,12 @@ struct Pairs<'a> {
 }
 
 impl Pairs<'_> {
-    /// Values `[batch, slots]`, as those of the slot itself.
+    /// Values `[batch, slots]` of this slot, repeated for every other slot.
     fn this(&self, values: Value) -> Value {
         self.h.broadcast_in_dim(values, &self.dims, &[0, 1])
     }
 
-    /// Values `[batch, slots]`, as those of the other slot.
+    /// Values `[batch, slots]` of the other slot, repeated for every slot.
     fn other(&self, values: Value) -> Value {
         self.h.broadcast_in_dim(values, &self.dims, &[0, 2])
     }
@@ -73,7 +73,7 @@ impl Pairs<'_> {
     fn ranks(&self, keys: Value) -> Value {
         let h = self.h;
         let (this, other) = (h.iota(&self.dims, 1), h.iota(&self.dims, 2));
-        // Top-k with this slot as the last one kept would keep the other.
+        // The other slot counts if top-k with this slot as the last kept one keeps it.
         h.count(survives_top_k(h, self.other(keys), other, self.this(keys), this))
     }
 }
@@ -93,7 +93,7 @@ fn largest_entries(h: &Hlo, spec: &Spec, inputs: &Inputs, slots: usize) -> Value
     if tiles <= slots {
         return largest(inputs.keys);
     }
-    // Padding must rank below −inf, which top-k may keep.
+    // The padding must rank below −inf, because top-k may keep −inf.
     let padded = h.pad(inputs.keys, 1, 0, tiles * TILE - vocab, "-2147483648");
     let tile = largest(h.reduce(h.reshape(padded, &[batch, tiles, TILE]), Reduce::Max));
 
@@ -104,7 +104,8 @@ fn largest_entries(h: &Hlo, spec: &Spec, inputs: &Inputs, slots: usize) -> Value
     h.add(scale_by(h, chosen_tile, TILE), h.and(place, h.int(TILE as i32 - 1)))
 }
 
-/// The least weight that top-p and min-p keep. For each weight it sums all weights that are at least as large.
+/// The least weight that top-p and min-p keep. For each weight, the sum includes all weights that are at least as
+/// large.
 fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value, pairs: &Pairs<'_>) -> Value {
     let (off, target) = top_p_target(h, inputs, weights);
     let at_least_as_large = kept_weight(h, pairs.other(weights), pairs.this(weights));

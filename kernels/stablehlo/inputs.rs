@@ -20,7 +20,7 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
 }
 
-/// The logits as the bits of their own type and as f32 bits, `[batch, vocab]` each.
+/// The logits, as bits of their own type and as f32 bits, `[batch, vocab]` each.
 pub(in crate::kernels) fn bits(h: &Hlo, dtype: Dtype, logits: Value) -> (Value, Value) {
     let raw = h.bitcast(logits, if dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 });
     match dtype {
@@ -52,7 +52,7 @@ pub(in crate::kernels) struct Inputs {
 }
 
 impl Inputs {
-    /// Reads a batch. `max_key` is the key of each row's maximum if it is known; otherwise a pass computes it.
+    /// Reads a batch. `max_key` is the key of each row's maximum if it is known; otherwise it is computed.
     pub(in crate::kernels) fn new(
         h: &Hlo,
         spec: &Spec,
@@ -72,7 +72,7 @@ impl Inputs {
         Inputs { narrow, bits, keys, max_key, no_candidate, dtype: spec.dtype, params, batch: spec.batch }
     }
 
-    /// Whether each row holds a NaN.
+    /// Whether each row contains a NaN.
     pub(in crate::kernels) fn had_nan(&self, h: &Hlo) -> Value {
         h.reduce(clean::is_nan(h, self.bits), Reduce::Or)
     }
@@ -96,7 +96,8 @@ impl Inputs {
         gather_in_rows(h, self.cleaned(h), positions)
     }
 
-    /// `values`, bits of the logits' type, where `kept`; the replace value elsewhere. In the type of a wide output.
+    /// `values` where `kept`, else the replace value. `values` are bits of the logits' type; the result has the type
+    /// of a wide output.
     pub(in crate::kernels) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
         let masked = h.select(kept, values, self.param(h, Column::Replace));
         match self.dtype {

@@ -1,8 +1,8 @@
 //! Kernels as StableHLO, for any PJRT plugin.
 //!
-//! The parts are shared with other targets: [`inputs`] reads a batch, [`sampling`] weighs and draws, [`search`] finds
-//! thresholds, and [`wide_outputs`] writes the wide arrays. Imports point in one direction: `search` ← `inputs` ←
-//! `sampling` ← `wide_outputs` ← `arbitrary`, `bounded` ← this file.
+//! Other targets use some parts too: [`inputs`] reads a batch, [`sampling`] computes weights and draws, [`search`]
+//! finds thresholds, and [`wide_outputs`] writes the wide arrays. Imports point in one direction: `search` ←
+//! `inputs` ← `sampling` ← `wide_outputs` ← `arbitrary`, `bounded` ← this file.
 
 mod arbitrary;
 mod bounded;

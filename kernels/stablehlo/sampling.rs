@@ -18,7 +18,7 @@ pub(in crate::kernels) struct Draw {
 
 /// The weights, before top-p and min-p, of entries with these order keys.
 ///
-/// `kept`: whether top-k keeps the entry. `is_greedy`: whether it is the entry that a greedy row takes.
+/// `kept`: whether top-k keeps the entry. `is_greedy`: whether it is the entry that a greedy row selects.
 pub(in crate::kernels) fn weights(
     h: &Hlo,
     inputs: &Inputs,
@@ -34,14 +34,14 @@ pub(in crate::kernels) fn weights(
     h.select(has_weight(h, survives, sampled_row, is_greedy), sampled, h.int(0))
 }
 
-/// Whether top-p is off in each row, and the sum of weights that top-p must reach where it is on.
+/// Whether top-p is off in each row, and the sum of weights that top-p must reach if it is on.
 pub(in crate::kernels) fn top_p_target(h: &Hlo, inputs: &Inputs, weights: Value) -> (Value, Value) {
     let mantissa = inputs.param(h, Column::TopPMantissa);
     let off = top_p_is_off(h, inputs.no_candidate, mantissa);
     (off, top_p::target(h, h.wide_sum(weights), mantissa, inputs.param(h, Column::TopPShift)))
 }
 
-/// The least weight that survives both top-p and min-p. `threshold` is that of top-p, 0 where top-p is off.
+/// The least weight that survives both top-p and min-p. `threshold` is the threshold of top-p, 0 where top-p is off.
 pub(in crate::kernels) fn least_weight(h: &Hlo, inputs: &Inputs, threshold: Value) -> Value {
     rules::least_weight(h, threshold, inputs.param(h, Column::MinWeight))
 }

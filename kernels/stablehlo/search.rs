@@ -4,14 +4,14 @@ use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::survives_top_k;
 
-/// What top-k keeps, `[batch]` each: the parameters of [`survives_top_k`].
+/// The entries that top-k keeps, `[batch]` each: the parameters of [`survives_top_k`].
 pub(in crate::kernels) struct TopK {
     pub(in crate::kernels) threshold: Value,
     pub(in crate::kernels) last_tie: Value,
 }
 
 impl TopK {
-    /// Which entries of `keys [batch, n]`, the keys that were searched, top-k keeps.
+    /// Whether top-k keeps each entry of `keys [batch, n]`, which are the keys that were searched.
     pub(in crate::kernels) fn keeps(&self, h: &Hlo, keys: Value) -> Value {
         survives_top_k(h, keys, h.iota(&h.dims(keys), 1), self.threshold, self.last_tie)
     }
@@ -32,8 +32,8 @@ pub(in crate::kernels) fn top_k(
     if !stable {
         return TopK { threshold, last_tie: all };
     }
-    // If more than k keys reach the threshold, top-k keeps the first k − above of the ties. The loop runs at most once.
-    // It is a loop so that a batch without ties skips the passes.
+    // If more than k keys reach the threshold, top-k keeps the first k − above of the ties. The loop runs at most
+    // once. It is a loop so that a batch without ties skips the passes.
     let crowded = h.not(h.eq(reached, k));
     let [_, last_tie] = h.while_loop(
         [h.any(crowded), all],
@@ -60,8 +60,8 @@ struct Threshold {
 
 /// Bisects for the threshold of [`top_k`].
 ///
-/// A row is done as soon as exactly k keys reach its lower bound. A row without ties at the threshold therefore takes
-/// about as many passes as the gap between the k-th and the next key has leading zeros.
+/// A row is done as soon as exactly k keys reach its lower bound. So a row without ties at the threshold needs about
+/// as many passes as the gap between the k-th and the next key has leading zeros.
 fn top_k_threshold(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32) -> Threshold {
     let dims = h.dims(keys);
     let (batch, n) = (dims[0], dims[1]);
@@ -111,7 +111,8 @@ pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> 
     let tile = h.count(passed);
     let before = h.reduce(h.wselect(passed, sums, h.wide(0)), Reduce::Max);
 
-    // A row whose total does not exceed the bound has passed every tile. Its gather is clamped, and its result is n.
+    // If the total of a row does not exceed the bound, the search passes every tile. The gather is then clamped, and
+    // the result is at least n.
     let last_tile = h.int(tiles as i32 - 1);
     let clamped = h.select(h.lt(last_tile, tile), last_tile, tile);
     let starts = scale_by(h, h.iota(&[batch], 0), tiles);

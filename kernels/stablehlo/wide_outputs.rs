@@ -1,8 +1,8 @@
-//! The wide arrays, written from the thresholds of each row.
+//! The wide arrays, computed from the thresholds of each row.
 //!
-//! A kernel needs to find only the thresholds and, for the k-slices, the kept entries. These functions then write the
-//! wide arrays in one pass over the logits. They are StableHLO, so a target whose kernel is a custom call appends
-//! them to the program.
+//! A kernel only has to find the thresholds and, for the k-slices, the kept entries. These functions then compute
+//! the wide arrays in one pass over the logits. They are StableHLO, so a target whose kernel is a custom call
+//! appends them to the program.
 
 use super::inputs::Inputs;
 use super::sampling::weights;
@@ -14,9 +14,9 @@ use crate::semantics::arith::Arith;
 use crate::semantics::clean::order_key;
 use crate::semantics::rules::kept_weight;
 
-/// What decides every entry of the wide arrays, `[batch]` each.
+/// The values that determine every entry of the wide arrays, `[batch]` each.
 pub(in crate::kernels) struct Thresholds {
-    /// What top-k keeps.
+    /// The entries that top-k keeps.
     pub(in crate::kernels) top_k: TopK,
     /// The lowest index of the row's maximum.
     pub(in crate::kernels) greedy: Value,
@@ -58,8 +58,8 @@ pub(in crate::kernels) fn k_slices(
     [indices, keys, weights]: [Value; 3],
 ) -> [Value; 3] {
     let used = h.le(h.int(0), indices);
-    // A cleaned value is a value of the logits' type, or the largest finite f32, which rounds to +inf as it should. So
-    // the conversion is exact for every other value.
+    // Every cleaned value is a value of the logits' type, except the largest finite f32, which must round to +inf.
+    // So the conversion is exact for every other value.
     let values = h.bitcast(order_key(h, keys), Elem::F32);
     let bits = match spec.dtype {
         Dtype::F32 => h.bitcast(values, Elem::I32),

@@ -1,8 +1,9 @@
-//! The arbitrary-k kernel: any k up to the vocabulary, or none. It searches thresholds and never sorts.
+//! The arbitrary-k kernel: any k up to the vocabulary, or no top-k. It searches thresholds and never sorts.
 //!
-//! If top-k, or the distance at which weights become 0, leaves few entries, it finishes on those like the bounded
-//! kernel. Otherwise it samples by passes ([`multi_pass`](super::multi_pass)): it counts for the top-k threshold,
-//! finds ties by chunk sums, weighs once, sums for the top-p threshold, and draws by chunk sums.
+//! If top-k, or the distance at which weights become 0, leaves few entries, the kernel processes these like the
+//! bounded kernel. Otherwise it samples by passes ([`multi_pass`](super::multi_pass)): it counts entries for the
+//! top-k threshold, finds ties by chunk sums, computes the weights once, sums them for the top-p threshold, and
+//! draws by chunk sums.
 
 use super::context::{Context, Outcome};
 use super::dispatch::Stages;

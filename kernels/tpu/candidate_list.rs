@@ -1,8 +1,8 @@
-//! A list of the entries at or above a bound, for blocks where some hundredths of each row reach it.
+//! A list of the entries at or above a bound, for blocks where a few percent of each row reach it.
 //!
-//! Those are too many for [`survivors`](super::survivors). But passes over the list cost a fraction of passes over
-//! the rows. Each chunk has a few registers in the list, a stack in every lane. An entry keeps its chunk but not its
-//! place in the chunk.
+//! These entries are too many for [`survivors`](super::survivors), but passes over the list cost a fraction of
+//! passes over the rows. In the list each chunk has a few registers, which form a stack in every lane. The list
+//! records the chunk of an entry, but not its place in the chunk.
 
 use super::context::Context;
 use super::keys::edge_below;
@@ -10,19 +10,19 @@ use super::lane_stack::LaneStack;
 use super::layout::{CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
 use crate::mlir::mosaic::{Elem, Memory, Space, Value, LANES, SUBLANES};
 
-/// Registers that first go through a short stack. An insertion into it is cheaper.
+/// The number of registers whose entries first go to a short stack, because an insertion into it is cheaper.
 const REGISTERS_PER_SHORT_STACK: usize = 16;
-/// Levels of a short stack.
+/// The number of levels of a short stack.
 const SHORT: usize = 6;
 
-/// Memory of the list.
+/// The memory of the list.
 pub(super) struct CandidateList {
     logits: Memory,
     weights: Memory,
 }
 
 impl CandidateList {
-    /// Declares the memory.
+    /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> CandidateList {
         let width = cx.layout.list_registers() * LANES;
         CandidateList {
@@ -31,12 +31,12 @@ impl CandidateList {
         }
     }
 
-    /// Fills the list in one pass. Returns whether a lane had more candidates than room: a scalar.
+    /// Fills the list in one pass. Returns whether a lane had more candidates than space: a scalar.
     pub(super) fn fill(&self, cx: &Context<'_>, threshold: Value) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let edge = edge_below(k, threshold);
         let none = k.splat(k.f32(f32::NEG_INFINITY));
-        // The last iteration over the list may have chunks that no row has.
+        // The last iteration over the list can include chunks that no row has.
         for register in layout.chunks * CANDIDATE_DEPTH..layout.list_registers() {
             k.store(&self.logits, k.i32((register * LANES) as i32), none);
         }

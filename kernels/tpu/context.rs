@@ -1,4 +1,4 @@
-//! What every step of a kernel works with: the builder, the logits of a block, and the parameters of its rows.
+//! The data that every step of a kernel uses: the builder, the logits of a block, and the parameters of its rows.
 
 use super::layout::Layout;
 use super::stream::LogitStream;
@@ -10,19 +10,19 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Memory, Value};
 use crate::semantics::narrow_keys::{bf16_full_key, bf16_short_key};
 
-/// Stands for "no entry" where an index is minimized: larger than every index, and exact as a float.
+/// Represents "no entry" where an index is minimized: larger than every index, and exact as a float.
 pub(super) const NO_INDEX: i32 = LARGEST_VOCAB as i32;
 
 /// One block of eight rows.
 ///
-/// A value per row is a register that holds the value in all lanes of the row.
+/// A value per row is a register that contains the value in all lanes of the row.
 pub(super) struct Context<'a> {
     /// The builder.
     pub(super) k: &'a Kernel,
     pub(super) spec: Spec,
     pub(super) layout: Layout,
     pub(super) logits: LogitStream<'a>,
-    /// The parameters, `[8, 128]`: the columns of a row along its lanes.
+    /// The parameters, `[8, 128]`: column i of a row is in lane i.
     pub(super) params: Memory,
 }
 
@@ -32,7 +32,7 @@ impl Context<'_> {
         self.k.lane_of(&self.params, column as usize)
     }
 
-    /// An order key in as few bits as distinguish the logits of this type, in the same order.
+    /// An order key, shortened to the bits that the logits of this type need, in the same order.
     pub(super) fn short_key(&self, key: Value) -> Value {
         match self.spec.dtype {
             Dtype::Bf16 => bf16_short_key(self.k, key),
@@ -72,7 +72,7 @@ impl Outcome {
     /// The number of values that an outcome flattens to.
     pub(super) const VALUES: usize = 7;
 
-    /// As results of a branch.
+    /// The values of the outcome, as results of a branch.
     pub(super) fn flat(self) -> Vec<Value> {
         let Outcome { next, greedy, remainder, threshold, last_tie, least_weight } = self;
         vec![next, greedy, remainder.low, remainder.high, threshold, last_tie, least_weight]

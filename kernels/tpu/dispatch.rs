@@ -1,4 +1,4 @@
-//! Chooses how to sample a block: from few survivors, or by passes over the candidate list or over all logits.
+//! Selects how to sample a block: from few survivors, or by passes over the candidate list or over all logits.
 
 use super::candidate_list::CandidateList;
 use super::context::{Context, Outcome};
@@ -16,9 +16,10 @@ use crate::semantics::arith::Arith;
 use crate::semantics::clean::MAX_FINITE_BITS;
 use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
 
-/// Cells of a row up to which survivors are tried. If that many spread evenly, they fit their lanes.
+/// The largest number of cells of a row for which the survivor path is tried. If they are spread evenly, they fit
+/// their lanes.
 const FEW_CELLS: i32 = 384;
-/// The candidate list is tried if at most one in this many cells holds a candidate.
+/// The candidate list is tried if at most one in this many cells contains a candidate.
 const CELLS_PER_CANDIDATE: i32 = 4;
 
 /// The memory of all stages.
@@ -30,17 +31,17 @@ pub(super) struct Stages {
     slices: Option<KSlices>,
 }
 
-/// What sampling starts from, per row.
+/// The values with which sampling starts, per row.
 struct Start<'a> {
     sampling: &'a Sampling,
-    /// A key that at least as many logits reach as top-k keeps.
+    /// A key that is reached by at least as many logits as top-k keeps.
     bound: Value,
-    /// The least key of an entry that can matter, the key of a candidate.
+    /// The least key of an entry that can affect the result. It is the key of a candidate.
     threshold: Value,
 }
 
 impl Stages {
-    /// Declares the memory.
+    /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>, slices: Option<KSlices>) -> Stages {
         let candidate_list = cx.layout.candidate_list.then(|| CandidateList::new(cx));
         Stages {
@@ -52,7 +53,7 @@ impl Stages {
         }
     }
 
-    /// Samples a block. `bound` is a key that at least as many logits of each row reach as its top-k keeps.
+    /// Samples a block. `bound` is a key that, in each row, is reached by at least as many logits as top-k keeps.
     pub(super) fn sample(&self, cx: &Context<'_>, summary: &Summary, bound: Value) -> Outcome {
         let sampling = &Sampling::new(cx, summary.max_key);
         let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound) };
@@ -71,7 +72,7 @@ impl Stages {
         }
     }
 
-    /// Samples from the survivors of the threshold, or does `otherwise` if a lane has no room for them or they are
+    /// Samples from the survivors of the threshold. Calls `otherwise` if a lane has no space for them or they are
     /// too few.
     fn by_survivors(
         &self,
@@ -84,7 +85,7 @@ impl Stages {
         let gathered = self.gather.survivors(cx, &self.prefilter, start.threshold);
         let survivors = Survivors::new(cx, &gathered);
         let room = k.not(gathered.overflow);
-        // Entries without a weight can be missing. That matters only to a caller that sees what top-k keeps.
+        // Entries without a weight can be missing. This matters only if the caller sees which entries top-k keeps.
         let suffice = match cx.spec.wanted.shows_top_k() {
             true => k.both(room, survivors.suffice(cx)),
             false => room,
@@ -103,7 +104,7 @@ impl Stages {
         let k = cx.k;
         let cells = self.prefilter.count_above(cx, edge_below(k, start.threshold));
         let at_most = |limit: i32| k.not(k.any(k.lt(k.i32(limit), cells)));
-        // The last value tells whether the survivors decided.
+        // The last value says whether the survivors decided the result.
         let with_flag = |values: Vec<Value>, done: i32| [values, vec![k.splat(k.i32(done))]].concat();
         let undecided = || with_flag(vec![k.splat(k.i32(0)); Outcome::VALUES], 0);
         let first = k.if_else(
@@ -122,8 +123,8 @@ impl Stages {
         )
     }
 
-    /// Samples by passes over the candidate list if it can hold the candidates, else over all logits. `try_list`, a
-    /// scalar: whether there are few enough to try.
+    /// Samples by passes over the candidate list if the candidates fit it, else over all logits. `try_list` is a
+    /// scalar: whether the candidates are few enough to try.
     fn by_passes_over_list(
         &self,
         cx: &Context<'_>,
@@ -150,7 +151,8 @@ impl Stages {
     fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
-        // Cells compare raw logits. They do not treat values as equal that clean to zero or to the largest number.
+        // Cells compare raw logits. They do not treat values as equal that cleaning maps to zero or to the largest
+        // number.
         let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
         let greedy = k.if_else(
             "the first maximum is ambiguous",
@@ -162,7 +164,8 @@ impl Stages {
     }
 }
 
-/// The least key of an entry that can matter: top-k keeps it, and it has a weight. It is the key of a candidate.
+/// The least key of an entry that can affect the result: top-k keeps it, and it has a weight. It is the key of a
+/// candidate.
 fn threshold(cx: &Context<'_>, sampling: &Sampling, bound: Value) -> Value {
     let k = cx.k;
     k.comment("what top-k can keep and what can have a weight");
@@ -170,7 +173,7 @@ fn threshold(cx: &Context<'_>, sampling: &Sampling, bound: Value) -> Value {
     let reach = k.from_bits(cx.param(Column::Reach));
     let weighs = order_keys(k, k.fsub(max, reach));
     let top_k = k.lt(k.i32(0), cx.param(Column::K));
-    // Entries without a weight matter only to a caller that sees what top-k keeps.
+    // Entries without a weight matter only if the caller sees which entries top-k keeps.
     let with_top_k = if cx.spec.wanted.shows_top_k() { bound } else { k.max(bound, weighs) };
     k.max(k.choose(top_k, with_top_k, weighs), k.i32(LEAST_CANDIDATE_KEY))
 }

@@ -1,7 +1,7 @@
 //! Gathers the survivors of a threshold into a few registers.
 //!
-//! Nearly all survivors are the maxima of their cells. The first step collects those. The second step searches the few
-//! cells whose second largest logit also reaches the threshold.
+//! Nearly all survivors are the maxima of their cells. The first step gathers those. The second step searches the
+//! few cells whose second largest logit also reaches the threshold.
 
 use super::context::Context;
 use super::keys::edge_below;
@@ -10,22 +10,22 @@ use super::prefilter::{cells_in_chunk, index_of_place, rotation, Prefilter};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// Cell registers between two branches on whether one of them is crowded.
+/// The number of cell registers per batch. One branch per batch checks whether a cell in it is crowded.
 const BATCH: usize = 32;
-/// Cell registers whose survivors first go through a short stack. An insertion into it is cheaper.
+/// The number of cell registers whose survivors first go to a short stack, because an insertion into it is cheaper.
 const CELLS_PER_SHORT_STACK: usize = 16;
-/// Levels of a short stack.
+/// The number of levels of a short stack.
 const SHORT: usize = 3;
 
-/// Survivors of each lane: logits, and their places. A place is the number of the register in the row. It is the
-/// marker; −1 is an empty level.
+/// The survivors of each lane: logits, and their places. A place is the number of the register in the row. It serves
+/// as the marker; −1 marks an empty level.
 type SurvivorStack = LaneStack<2>;
 
-/// Memory for gathering.
+/// The memory for gathering.
 pub(super) struct Gather {
-    /// For each batch of cell registers, whether a cell holds a survivor besides its maximum.
+    /// For each batch of cell registers, whether a cell contains a survivor in addition to its maximum.
     crowded: Memory,
-    /// The cell registers of a batch that hold one.
+    /// The cell registers of a batch that contain one.
     crowded_cells: Memory,
     /// The survivors: logits, and places followed by the overflow.
     values: Memory,
@@ -34,16 +34,16 @@ pub(super) struct Gather {
 
 /// The survivors of a threshold, in registers.
 pub(super) struct Gathered {
-    /// Raw logits.
+    /// The raw logits.
     pub(super) values: Vec<Value>,
-    /// Indices in the row. −1 in a slot without a survivor.
+    /// Indices in the row; −1 in a slot without a survivor.
     pub(super) indices: Vec<Value>,
-    /// Whether a lane had more survivors than room: a scalar.
+    /// Whether a lane had more survivors than space: a scalar.
     pub(super) overflow: Value,
 }
 
 impl Gather {
-    /// Declares the memory.
+    /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Gather {
         let (k, depth) = (cx.k, cx.layout.depth);
         Gather {
@@ -60,7 +60,7 @@ impl Gather {
         let edge = edge_below(k, threshold);
         let stack = self.gather_maxima(cx, prefilter, edge);
         self.write(cx, &stack);
-        // Look for more only if there was room for these.
+        // Search for more survivors only if there was space for these.
         let overflow = k.any(k.ge(stack.overflow, k.i32(0)));
         k.when("room for survivors besides maxima", k.not(overflow), || {
             for_batches(cx, |number, count| self.gather_from_crowded(cx, prefilter, edge, number, count));
@@ -68,7 +68,7 @@ impl Gather {
         self.read(cx)
     }
 
-    /// Gathers the maxima of cells above `edge`, and notes which batches have more survivors.
+    /// Gathers the maxima of cells above `edge`, and records which batches have more survivors.
     fn gather_maxima(&self, cx: &Context<'_>, prefilter: &Prefilter, edge: Value) -> SurvivorStack {
         let (k, (batch, full, rest)) = (cx.k, batches(cx));
         let gather = |at: Value, count: usize, number: Value, state: &[Value]| {
@@ -113,7 +113,8 @@ impl Gather {
         k.when("a cell holds another survivor", crowded, || {
             let first = k.mul(number, k.i32(batches(cx).0 as i32));
             let second = k.registers(&prefilter.second, first, count);
-            // Every cell register is written at the end of the list. The end moves on only if it is crowded.
+            // Every cell register is written at the end of the list. The end advances only if the register is
+            // crowded.
             let mut length = k.i32(0);
             for cell in 0..count {
                 let more = k.any(k.above(k.load(&second, k.i32((cell * LANES) as i32)), edge));
@@ -159,15 +160,16 @@ impl Gather {
     }
 }
 
-/// Cell registers of a full batch, the number of full batches of a row, and the cell registers that are left.
+/// The number of cell registers of a full batch, the number of full batches of a row, and the number of remaining
+/// cell registers.
 fn batches(cx: &Context<'_>) -> (usize, usize, usize) {
     let cells = cx.layout.cells();
     let batch = BATCH.min(cells);
     (batch, cells / batch, cells % batch)
 }
 
-/// Calls `each` with the number of a batch and its number of cell registers: in a loop over the full batches, and once
-/// for the rest.
+/// Calls `each` with the number of a batch and its number of cell registers, in a loop over the full batches and
+/// then for the rest.
 fn for_batches(cx: &Context<'_>, each: impl Fn(Value, usize)) {
     let (k, (batch, full, rest)) = (cx.k, batches(cx));
     k.for_each("batches of cells", k.i32(full as i32), [], |number, []| {
@@ -179,7 +181,7 @@ fn for_batches(cx: &Context<'_>, each: impl Fn(Value, usize)) {
     }
 }
 
-/// Adds to a stack the survivors of a cell register that are not the maximum of their cell.
+/// Adds to a stack the survivors of a cell register other than the maxima of their cells.
 fn gather_from_cell(
     cx: &Context<'_>,
     prefilter: &Prefilter,

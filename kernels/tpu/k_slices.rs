@@ -1,10 +1,10 @@
-//! The k-slices of the bounded path: what top-k keeps, by ascending index.
+//! The k-slices of the bounded path: the entries that top-k keeps, by ascending index.
 
 use super::context::{Context, NO_INDEX};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Value, LANES};
 use crate::semantics::arith::Arith;
 
-/// Where the k-slices are written: indices, order keys and weights, `[8, 128]` each. One slot per lane.
+/// The memory for the k-slices: indices, order keys and weights, `[8, 128]` each. One slot per lane.
 pub(super) struct KSlices {
     indices: Memory,
     keys: Memory,

@@ -4,7 +4,7 @@ use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS};
 
-/// The key of the least positive normal number. No cleaned value lies between it and zero.
+/// The key of the least positive normal number. No cleaned value is between it and zero.
 const LEAST_POSITIVE: i32 = 0x0080_0000;
 /// The key of the negative normal number nearest to zero.
 const LEAST_NEGATIVE: i32 = -LEAST_POSITIVE - 1;
@@ -14,20 +14,20 @@ pub(super) fn order_keys(k: &Kernel, raw: Value) -> Value {
     order_key(k, clean(k, k.bits(raw)))
 }
 
-/// The float that a cleaned value's key stands for.
+/// The float with this order key.
 pub(super) fn float_of_key(k: &Kernel, key: Value) -> Value {
     k.from_bits(order_key(k, key))
 }
 
-/// The float `edge` such that `x > edge` holds for exactly the raw logits whose key is at least `threshold`. The
+/// The float `edge` for which `x > edge` is true for exactly the raw logits whose key is at least `threshold`. The
 /// threshold is a candidate's key.
 ///
-/// The comparison is also right on a core that flushes subnormals. A NaN, which counts as −inf, fails it. So a pass
-/// over raw logits needs no cleaning.
+/// The comparison is also correct on a core that flushes subnormals. It is false for a NaN, which counts as −inf. So
+/// a pass over raw logits needs no cleaning.
 pub(super) fn edge_below(k: &Kernel, threshold: Value) -> Value {
     let below = float_of_key(k, k.sub(threshold, k.i32(1)));
-    // Subnormals and zeros of either sign count as zero. They must be above the negative normal numbers and below the
-    // positive ones, whether they are flushed or not.
+    // Subnormals and zeros of either sign count as zero. They must be above the negative normal numbers and below
+    // the positive ones, whether they are flushed or not.
     let positive = k.lt(k.i32(0), threshold);
     let near_zero = k.both(k.lt(k.i32(LEAST_NEGATIVE), threshold), k.ge(k.i32(LEAST_POSITIVE), threshold));
     let zeros = k.choose(positive, k.f32(f32::from_bits(0x007f_ffff)), k.f32(-f32::MIN_POSITIVE));

@@ -2,13 +2,13 @@
 
 use crate::mlir::mosaic::{Kernel, Value};
 
-/// A stack in every lane, whose entries have `N` fields, for instance a logit and its place.
+/// A stack in every lane, whose entries have `N` fields, for example a logit and its place.
 ///
-/// The last field is the marker: an empty level holds a marker value below every marker that is pushed.
+/// The last field is the marker. The marker of an empty level is less than every marker that is pushed.
 pub(super) struct LaneStack<const N: usize> {
-    /// Each field's levels, the top first.
+    /// The levels of each field, from the top.
     pub(super) fields: [Vec<Value>; N],
-    /// A marker that was pushed out at the bottom for lack of room, or the empty marker.
+    /// A marker that was pushed out at the bottom because the stack was full, or the empty marker.
     pub(super) overflow: Value,
 }
 
@@ -18,7 +18,7 @@ impl<const N: usize> LaneStack<N> {
         LaneStack { fields: empty.map(|value| vec![value; depth]), overflow: empty[N - 1] }
     }
 
-    /// As the state of a loop.
+    /// The values of the stack, as the state of a loop.
     pub(super) fn flat(&self) -> Vec<Value> {
         let mut flat = self.fields.concat();
         flat.push(self.overflow);
@@ -43,9 +43,9 @@ impl<const N: usize> LaneStack<N> {
         self.fields.each_ref().map(|levels| levels[level])
     }
 
-    /// Pushes an entry in the lanes where the mask holds.
+    /// Pushes an entry in the lanes where the mask is true.
     ///
-    /// A lane that has overflowed overflows again at every later push, so `overflow` needs to hold only the last
+    /// A lane that has overflowed overflows again at every later push, so `overflow` needs to contain only the last
     /// marker.
     pub(super) fn push_where(&mut self, k: &Kernel, mask: Value, entry: [Value; N]) {
         let depth = self.depth();

@@ -4,7 +4,7 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The sum of each row's lanes, in all lanes. The lanes are floats that hold small whole numbers.
+/// The sum of each row's lanes, in all lanes. The lanes are floats that contain small whole numbers.
 pub(super) fn count_lanes(k: &Kernel, ones: Value) -> Value {
     k.trunc(k.over_lanes(Reduce::Add, ones))
 }
@@ -34,7 +34,8 @@ pub(super) fn inclusive_sums(k: &Kernel, value: Wide) -> Wide {
     sums
 }
 
-/// The binary logarithm of a number of at least 1, with an error below 0.1: the bits of a float are nearly that.
+/// The binary logarithm of a number of at least 1, with an error below 0.1. The bits of a float are nearly its
+/// logarithm.
 pub(super) fn approximate_log2(k: &Kernel, value: Wide) -> Value {
     let bits = k.sub(k.bits(k.near(value)), k.i32(127 << 23));
     k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32))
@@ -45,7 +46,7 @@ const SPLIT_BITS: i32 = 12;
 /// A number below 2³⁶ as two floats: `high · 2¹² + low`.
 ///
 /// For up to 2¹² lanes of weights, sums of either part are exact in any order. The hardware's float sums over lanes
-/// therefore give exact sums of weights.
+/// are therefore exact for sums of weights.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
     pub(super) high: Value,
@@ -59,7 +60,7 @@ impl Split {
         Split { high: k.to_float(high), low: k.to_float(low) }
     }
 
-    /// The number that a sum of parts stands for. `fits_word`: the number is known to be below 2³².
+    /// The number that a sum of parts represents. `fits_word`: the number is known to be below 2³².
     pub(super) fn number(&self, k: &Kernel, fits_word: bool) -> Wide {
         let (high, low) = (k.trunc(self.high), k.trunc(self.low));
         match fits_word {

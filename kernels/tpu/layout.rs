@@ -1,39 +1,41 @@
-//! How a block of rows lies in the memory of a core. It is decided once, from the shape and the size of VMEM.
+//! The layout of a block of rows in the memory of a core. It depends on the shape and the size of VMEM.
 
 use crate::dtype::Dtype;
 use crate::kernels::spec::{Path, Spec};
 use crate::kernels::target::Chip;
 use crate::mlir::mosaic::{LANES, SUBLANES};
 
-/// Registers that one iteration of a loop over rows processes: enough to hide the fixed cost of an iteration.
+/// The number of registers that one iteration of a loop over rows processes: enough to amortize the fixed cost of an
+/// iteration.
 const CHUNK: usize = 64;
-/// Registers of a cell, if there is room. The number is small so that two survivors rarely share a cell.
+/// The number of registers of a cell, if there is space. It is small so that two survivors rarely share a cell.
 const CELL: usize = 8;
-/// Survivors that fit one lane. A row of 128 survivors has one per lane on average.
+/// The number of survivors that fit one lane. A row of 128 survivors has one per lane on average.
 const DEPTH: usize = 8;
-/// Pieces in which a block is copied from HBM. Work on the first piece begins before the last one arrives.
+/// The number of pieces in which a block is copied from HBM. Work on the first piece begins before the last one
+/// arrives.
 const PIECES: usize = 8;
-/// VMEM for the windows of the small operands and for spilled registers.
+/// The VMEM for the windows of the small operands and for spilled registers, in bytes.
 const RESERVED: usize = 3 << 20;
-/// Bytes of a register.
+/// The size of a register in bytes.
 const REGISTER_BYTES: usize = SUBLANES * LANES * 4;
 /// The longest row whose chunk sums fit the lanes of a register.
 pub(super) const LARGEST_VOCAB: usize = LANES * CHUNK * LANES;
 
-/// Candidates that fit one lane of a chunk in the candidate list.
+/// The number of candidates that fit one lane of a chunk in the candidate list.
 pub(super) const CANDIDATE_DEPTH: usize = 12;
-/// Chunks of the candidate list that one iteration processes.
+/// The number of chunks of the candidate list that one iteration processes.
 pub(super) const CANDIDATE_CHUNKS: usize = 4;
 
-/// Where the logits are while a kernel works on a block.
+/// The location of the logits while a kernel processes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Residence {
-    /// The whole block is in VMEM. With two buffers, the second receives the next block meanwhile.
+    /// The whole block is in VMEM. With two buffers, the next block is copied to the second one at the same time.
     Resident {
         /// One or two.
         buffers: usize,
     },
-    /// The block stays in HBM. Every pass streams it through two chunks.
+    /// The block stays in HBM. Every pass streams it through two buffers of one chunk.
     Streamed,
 }
 
@@ -42,27 +44,28 @@ pub(super) enum Residence {
 pub(super) struct Layout {
     /// The number of blocks of eight rows.
     pub(super) blocks: usize,
-    /// Registers of a row in HBM.
+    /// The number of registers of a row in HBM.
     pub(super) registers: usize,
-    /// Registers of a chunk.
+    /// The number of registers of a chunk.
     pub(super) chunk: usize,
-    /// Chunks of a row. The last one may extend beyond the end of the row.
+    /// The number of chunks of a row. The last chunk may extend past the end of the row.
     pub(super) chunks: usize,
-    /// Chunks of a piece, which is copied at once.
+    /// The number of chunks of a piece. One copy transfers a piece.
     pub(super) piece: usize,
-    /// Registers of a cell.
+    /// The number of registers of a cell.
     pub(super) cell: usize,
-    /// Where the logits are.
+    /// The location of the logits.
     pub(super) residence: Residence,
     /// Whether weights stay in VMEM between passes. Otherwise each pass computes them again.
     pub(super) keep_weights: bool,
-    /// Survivors that fit one lane.
+    /// The number of survivors that fit one lane.
     pub(super) depth: usize,
-    /// Whether there is a candidate list, for blocks between few survivors and passes over everything.
+    /// Whether there is a candidate list, for blocks with too many survivors for registers but few enough for a
+    /// list.
     pub(super) candidate_list: bool,
-    /// VMEM that the kernel needs, in bytes.
+    /// The VMEM that the kernel needs, in bytes.
     needs: usize,
-    /// VMEM that the kernel may use, in bytes.
+    /// The VMEM that the kernel may use, in bytes.
     pub(super) vmem: usize,
 }
 
@@ -75,7 +78,8 @@ impl Layout {
         let buffers = if spec.batch > SUBLANES { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
         let with_list = spec.path == Path::Arbitrary;
-        // A candidate list saves passes, kept weights save computation in passes, small cells save repeated searches.
+        // A candidate list saves passes, kept weights save computation in passes, and small cells save repeated
+        // searches.
         let choices = [
             (resident(buffers), true, CELL, with_list),
             (resident(1), true, CELL, with_list),
@@ -130,28 +134,28 @@ impl Layout {
         }
     }
 
-    /// Registers of a row including all of its last chunk.
+    /// The number of registers of a row, including all of its last chunk.
     pub(super) fn padded(&self) -> usize {
         self.chunks * self.chunk
     }
 
-    /// Cell registers of a row.
+    /// The number of cell registers of a row.
     pub(super) fn cells(&self) -> usize {
         self.padded() / self.cell
     }
 
-    /// Pieces of a row.
+    /// The number of pieces of a row.
     pub(super) fn pieces(&self) -> usize {
         self.chunks.div_ceil(self.piece)
     }
 
-    /// Registers of a row in the candidate list.
+    /// The number of registers of a row in the candidate list.
     pub(super) fn list_registers(&self) -> usize {
         list_registers(self.chunks)
     }
 }
 
-/// Registers of a row in the candidate list, for rows of so many chunks.
+/// The number of registers of a row in the candidate list, for rows with this number of chunks.
 fn list_registers(chunks: usize) -> usize {
     chunks.next_multiple_of(CANDIDATE_CHUNKS) * CANDIDATE_DEPTH
 }

@@ -1,8 +1,8 @@
-//! Kernels for TPU cores, in Mosaic, each inside the StableHLO program that PJRT compiles.
+//! Kernels for TPU cores, in Mosaic. Each kernel is inside the StableHLO program that PJRT compiles.
 //!
-//! A kernel processes one block of eight rows per grid step. It returns the outcome of each row and its thresholds.
-//! StableHLO around the kernel writes the wide arrays from the thresholds, which costs one read and one write of
-//! memory.
+//! A kernel processes one block of eight rows per grid step. It returns the outcome and the thresholds of each row.
+//! The StableHLO around the kernel computes the wide arrays from the thresholds, which costs one read and one write
+//! of memory.
 //!
 //! Imports point in one direction:
 //!
@@ -62,7 +62,7 @@ pub(super) fn limits() -> String {
     format!("at most {LANES} slots (max_k) and {} elements per row", layout::LARGEST_VOCAB)
 }
 
-/// The kernel in readable form.
+/// The readable text of the kernel.
 pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
     let (kernel, layout) = build(spec, chip);
     kernel.plain_text(&spec.name(), layout.blocks)
@@ -120,7 +120,7 @@ fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
     (kernel, layout)
 }
 
-/// The type in which a kernel reads logits. The core has no instructions for f16.
+/// The type of the logits that a kernel reads. The core has no instructions for f16.
 fn kernel_elem(dtype: Dtype) -> mosaic::Elem {
     match dtype {
         Dtype::Bf16 => mosaic::Elem::Bf16,
@@ -143,7 +143,7 @@ fn call_kernel(
         Dtype::F16 => h.bitcast(inputs::bits(h, spec.dtype, logits).1, Elem::F32),
         Dtype::F32 | Dtype::Bf16 => logits,
     };
-    // Rows and lanes of the padding hold no candidate.
+    // The rows and lanes of the padding contain no candidate.
     let neg_inf = if spec.dtype == Dtype::Bf16 { "0xFF80" } else { "0xFF800000" };
     let read = h.pad(h.pad(read, 0, 0, missing_rows, neg_inf), 1, 0, missing_lanes, neg_inf);
     let given = h.pad(h.pad(params, 0, 0, missing_rows, "0"), 1, 0, LANES - COLUMNS, "0");
@@ -159,7 +159,7 @@ fn lanes(h: &Hlo, spec: &Spec, result: Value, from: usize, to: usize) -> Value {
     h.slice(h.slice(result, 0, 0, spec.batch), 1, from, to)
 }
 
-/// The configuration that `tpu_custom_call` reads besides its operands.
+/// The configuration of `tpu_custom_call`.
 fn config(kernel: &str, vmem: usize) -> String {
     use base64::prelude::{Engine, BASE64_STANDARD};
     serde_json::json!({

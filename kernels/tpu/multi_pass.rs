@@ -1,7 +1,7 @@
 //! Top-k, top-p and the draw by passes, exact for any row and any k.
 //!
-//! Ties at the top-k threshold differ only in their index. They are counted and never weighed one by one: a pass sees
-//! only the entries above the threshold, and arithmetic adds the ties that are kept.
+//! Ties at the top-k threshold differ only in their index. They are counted, and no pass computes their weights: a
+//! pass processes only the entries above the threshold, and the kept ties are added arithmetically.
 
 use super::context::{Context, Outcome, NO_INDEX};
 use super::k_slices::{KSlices, Slot};
@@ -26,16 +26,16 @@ pub(super) struct MultiPass<'a> {
     pub(super) sampling: &'a Sampling,
 }
 
-/// What top-k keeps: the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k), in a form that needs no
-/// order keys in a pass.
+/// The entries that top-k keeps: the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k), in a form
+/// that needs no order keys in a pass.
 ///
-/// Kept are the logits above the float `edge`, and `ties` entries at the threshold, the last one at index `last_tie`.
-/// If every tie is kept, `edge` lies just below the threshold and `ties` is 0. If only some are kept, `edge` is the
-/// threshold itself.
+/// Top-k keeps the logits above the float `edge`, and `ties` entries at the threshold, the last of them at index
+/// `last_tie`. If it keeps every tie, `edge` is just below the threshold and `ties` is 0. If it keeps only some
+/// ties, `edge` is the threshold itself.
 #[derive(Clone, Copy)]
 struct Kept {
     edge: Value,
-    /// Logits above this float are at the threshold or above it.
+    /// Logits above this float are at or above the threshold.
     below_threshold: Value,
     /// The threshold, an order key.
     threshold: Value,
@@ -48,9 +48,10 @@ struct Kept {
 /// The floats around a top-k threshold.
 #[derive(Clone, Copy)]
 struct Edges {
-    /// Whether the threshold is −inf. A comparison of floats cannot tell a NaN, which counts as −inf, from a number.
+    /// Whether the threshold is −inf. A float comparison cannot distinguish a NaN, which counts as −inf, from a
+    /// number.
     is_lowest: Value,
-    /// Logits above this float are at the threshold or above it.
+    /// Logits above this float are at or above the threshold.
     below_threshold: Value,
     /// Logits above this float are above the threshold.
     at_threshold: Value,
@@ -66,8 +67,8 @@ impl Kept {
 }
 
 impl MultiPass<'_> {
-    /// Samples from the entries of the source, which include every entry that can matter. At least as many of each row
-    /// reach the key `bound` as its top-k keeps. `greedy` is the lowest index of each row's maximum.
+    /// Samples from the entries of the source, which include every entry that can affect the result. In each row, at
+    /// least as many logits reach the key `bound` as top-k keeps. `greedy` is the lowest index of each row's maximum.
     pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> Outcome {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (top_k, tie_counts) = self.top_k(bound);
@@ -103,7 +104,7 @@ impl MultiPass<'_> {
         Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
     }
 
-    /// What top-k keeps, and the number of ties in each chunk: that of chunk `i` in lane `i`.
+    /// The entries that top-k keeps, and the number of ties in each chunk. The number for chunk `i` is in lane `i`.
     fn top_k(&self, bound: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         k.comment("top-k");
@@ -143,7 +144,7 @@ impl MultiPass<'_> {
             Probe::count(k, count, wanted)
         });
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
-        // If even −inf is kept, every candidate is above the threshold.
+        // If −inf is kept, every candidate is above the threshold.
         let is_lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
         let none_below = k.f32(f32::NEG_INFINITY);
         let below_threshold = k.choose(is_lowest, none_below, edge_below(k, threshold));
@@ -152,8 +153,8 @@ impl MultiPass<'_> {
         (threshold, Edges { is_lowest, below_threshold, at_threshold })
     }
 
-    /// Of each row with top-k: the number of ties that it keeps if it does not keep all (else 0), the last one, and the
-    /// number of ties in each chunk.
+    /// For each row with top-k: the number of kept ties if not all are kept (else 0), the index of the last one, and
+    /// the number of ties in each chunk.
     fn ties(&self, wanted: Value, on: Value, edges: Edges) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
         let (zero, all) = (k.splat(k.i32(0)), k.splat(k.i32(i32::MAX)));
@@ -175,8 +176,8 @@ impl MultiPass<'_> {
         vec![ties, k.choose(crowded, found[0], all), found[1]]
     }
 
-    /// The last tie of each row that top-k keeps, and the number of ties in each chunk. `kept` is the number of ties
-    /// that are kept, 0 in rows that keep all.
+    /// The index of the last tie that each row keeps, and the number of ties in each chunk. `kept` is the number of
+    /// kept ties, or 0 in rows that keep all.
     fn find_ties(&self, edges: Edges, kept: Value) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
         let one_if_tie = |x: Value| {
@@ -190,7 +191,7 @@ impl MultiPass<'_> {
         };
         let sums = match self.source {
             Source::AllLogits => counted(self.source),
-            // The candidate list has no entries of −inf.
+            // The candidate list does not contain entries of −inf.
             Source::Candidates(_) => {
                 let in_rows = k.any(k.both(edges.is_lowest, k.lt(k.i32(0), kept)));
                 let flat = |sums: Wide| vec![sums.low, sums.high];
@@ -204,8 +205,8 @@ impl MultiPass<'_> {
         vec![last, sums.low]
     }
 
-    /// What has a weight: the rule of [`has_weight`](crate::semantics::rules::has_weight). A greedy row keeps its
-    /// maximum alone, as a tie. The weight of a maximum is the same for any temperature.
+    /// The entries that have a weight: the rule of [`has_weight`](crate::semantics::rules::has_weight). A greedy row
+    /// keeps only its maximum, as a tie. The maximum has the same weight at any temperature.
     fn or_greedy(&self, kept: Kept, counts: Value, greedy: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let is_greedy = self.sampling.greedy_row;
@@ -226,7 +227,8 @@ impl MultiPass<'_> {
         (weighed, k.choose(is_greedy, one, counts))
     }
 
-    /// The number of ties in each chunk that are kept. `counts` are all ties: those of chunk `i` in lane `i`.
+    /// The number of kept ties in each chunk. `counts` are the numbers of all ties. The number for chunk `i` is in
+    /// lane `i`.
     fn kept_ties(&self, kept: Kept, counts: Value) -> Value {
         let k = self.cx.k;
         let before = k.sub(inclusive_sums(k, k.widen(counts)).low, counts);
@@ -234,7 +236,7 @@ impl MultiPass<'_> {
         k.choose(k.lt(left, k.i32(0)), k.i32(0), k.min(left, counts))
     }
 
-    /// Weighs the entries above the edge, keeps the weights if there is room, and returns their sum.
+    /// Computes the weights of the entries above the edge, keeps them if there is space, and returns their sum.
     fn weigh_all(&self, kept: Kept) -> Wide {
         let cx = self.cx;
         self.passes.sum(cx, self.source, ("weights", 1), |iteration, register| {
@@ -244,13 +246,14 @@ impl MultiPass<'_> {
         })
     }
 
-    /// The weight of a raw logit above the edge. 0 for any other.
+    /// The weight of a raw logit if it is above the edge, else 0.
     fn weight_above_edge(&self, kept: Kept, x: Value) -> Value {
         let k = self.cx.k;
         k.choose(k.above(x, kept.edge), self.sampling.weight_of_raw(self.cx, x), k.i32(0))
     }
 
-    /// [`weight_above_edge`](MultiPass::weight_above_edge) of a register: the kept weight, or computed again.
+    /// [`weight_above_edge`](MultiPass::weight_above_edge) of a register: the weight that was kept, or computed
+    /// again.
     fn weight(&self, kept: Kept, iteration: &Iteration<'_>, register: usize) -> Value {
         iteration
             .kept_weight(self.cx, register)
@@ -275,7 +278,8 @@ impl MultiPass<'_> {
         sampling.least_weight(cx, off, threshold)
     }
 
-    /// Writes the k-slices, one pass per slot. Only debug calls whose rows the survivors could not decide come here.
+    /// Writes the k-slices, with one pass per slot. This is slow, but only debug calls whose rows the survivors
+    /// cannot decide need it.
     fn write_slices(&self, slices: &KSlices, top_k: Kept, final_weight: impl Fn(Value, Value) -> Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let (lane, none) = (k.lane(), k.i32(NO_INDEX));

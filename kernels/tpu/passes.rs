@@ -1,6 +1,6 @@
 //! Passes over the entries of a block: counts, sums, and the index where a running sum exceeds a bound.
 //!
-//! A pass goes over all logits, or over the candidate list. The latter is the same with fewer registers.
+//! A pass processes all logits, or the candidate list. The list works like the logits, but with fewer registers.
 
 use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
@@ -11,23 +11,23 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// Independent counts or sums in a pass. With more than one, additions do not wait for each other.
+/// The number of independent counts or sums in a pass. With more than one, additions do not wait for each other.
 const PARTS: usize = 4;
 
-/// Memory that passes use.
+/// The memory that passes use.
 pub(super) struct Passes {
-    /// The weights of the block's logits, if the layout has room for them.
+    /// The weights of the block's logits, if the layout has space for them.
     weights: Option<Memory>,
-    /// One chunk of each row. Every row has its own.
+    /// One chunk of each row. The rows can have different chunks.
     focus: Memory,
 }
 
-/// The entries that a pass goes over.
+/// The entries that a pass processes.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     /// All logits.
     AllLogits,
-    /// The entries at or above a bound, by chunks, in no order. −inf where there is none.
+    /// The entries at or above a bound, grouped by chunk, in no order within it. −inf where there is none.
     Candidates(&'a CandidateList),
 }
 
@@ -36,17 +36,17 @@ pub(super) struct Iteration<'a> {
     logits: &'a Memory,
     /// The weights of these logits, if they are kept. The first pass over weights writes them.
     weights: Option<Memory>,
-    /// The number of its first chunk.
+    /// The number of the first chunk of the iteration.
     chunk: Value,
     chunks: usize,
     registers_per_chunk: usize,
 }
 
-/// The name of a pass, and up to how many chunks it processes per iteration.
+/// The name of a pass, and the largest number of chunks that it processes per iteration.
 pub(super) type Label<'a> = (&'a str, usize);
 
 impl Passes {
-    /// Declares the memory.
+    /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Passes {
         let width = cx.layout.padded() * LANES;
         let weights =
@@ -112,7 +112,7 @@ impl Passes {
         })
     }
 
-    /// The sum over all entries of what `value` returns for each register.
+    /// The sum over all entries of the values that `value` returns for each register.
     pub(super) fn sum(
         &self,
         cx: &Context<'_>,
@@ -134,7 +134,7 @@ impl Passes {
         k.wadd(low, k.wshl(high, 16))
     }
 
-    /// [`sum`](Passes::sum) for each chunk: that of chunk `i` in lane `i`.
+    /// [`sum`](Passes::sum) for each chunk. The sum of chunk `i` is in lane `i`.
     pub(super) fn chunk_sums(
         &self,
         cx: &Context<'_>,
@@ -175,10 +175,10 @@ impl Passes {
         k.trunc(k.over_lanes(Reduce::Min, k.to_float(found[0])))
     }
 
-    /// The first index at which the running sum of values exceeds `bound`. Any index where the sum never does.
+    /// The first index at which the running sum of values exceeds `bound`. Any index if the sum never does.
     ///
     /// `value` receives raw logits and their indices. `sums` are the chunk sums of these values. The search descends
-    /// from chunks to the registers of one chunk and to the lanes of one register.
+    /// from the chunks to the registers of one chunk and then to the lanes of one register.
     pub(super) fn locate(
         &self,
         cx: &Context<'_>,
@@ -196,7 +196,7 @@ impl Passes {
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
         let at = |register: usize| k.i32((register * LANES) as i32);
-        // The value of each entry replaces its logit: an integer as the bits of a float.
+        // The value of each entry replaces its logit. It is an integer, stored as the bits of a float.
         let values: Vec<Value> = (0..layout.chunk)
             .map(|register| {
                 let x = k.load(&self.focus, at(register));
@@ -220,7 +220,7 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
     }
 
-    /// Copies a chunk of each row, whose number is `chunk`, to `focus`.
+    /// Copies one chunk of each row to `focus`. `chunk` is its number, per row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value) {
         let (k, layout) = (cx.k, cx.layout);
         let sublane = k.sublane();
@@ -239,8 +239,7 @@ impl Passes {
     }
 }
 
-/// The first lane at which the running sum of a row's values exceeds `bound`, and the part of `bound` that is left
-/// there.
+/// The first lane at which the running sum of a row's values exceeds `bound`, and the rest of `bound` at that lane.
 fn first_lane_beyond(cx: &Context<'_>, values: Wide, bound: Wide) -> (Value, Wide) {
     let k = cx.k;
     let sums = inclusive_sums(k, values);
@@ -267,7 +266,7 @@ impl Iteration<'_> {
         0..self.chunks * self.registers_per_chunk
     }
 
-    /// The registers of one of its chunks.
+    /// The registers of one chunk of the iteration.
     fn of_chunk(&self, chunk: usize) -> std::ops::Range<usize> {
         chunk * self.registers_per_chunk..(chunk + 1) * self.registers_per_chunk
     }
@@ -282,14 +281,14 @@ impl Iteration<'_> {
         self.weights.as_ref().map(|weights| cx.k.load(weights, cx.k.i32((register * LANES) as i32)))
     }
 
-    /// Keeps the weights of a register, if there is room.
+    /// Keeps the weights of a register, if there is space.
     pub(super) fn keep_weight(&self, cx: &Context<'_>, register: usize, weight: Value) {
         if let Some(weights) = &self.weights {
             cx.k.store(weights, cx.k.i32((register * LANES) as i32), weight);
         }
     }
 
-    /// The sum over registers of what `value` returns, lane by lane.
+    /// The sum over registers of the values that `value` returns, lane by lane.
     fn sum(
         &self,
         cx: &Context<'_>,

@@ -1,8 +1,8 @@
-//! The first pass: a summary of each cell, which tells where entries can matter.
+//! The first pass: a summary of each cell, which shows where the entries are that can affect the result.
 //!
-//! A cell is one lane of a few consecutive registers. The pass keeps the largest logit of each cell, its place, and
-//! the second largest. Over many cells it also keeps 256 bins, each with the largest logit of its cells. The k-th
-//! largest bin is a lower bound of the k-th largest logit, since k bins hold at least k logits that reach it.
+//! A cell is one lane of a few consecutive registers. The pass computes the largest logit of each cell, its place,
+//! and the second largest logit. It also computes 256 bins; each contains the largest logit of many cells. The k-th
+//! largest bin is a lower bound of the k-th largest logit, because k bins contain at least k logits that reach it.
 
 use super::context::{Context, NO_INDEX};
 use super::keys::{edge_below, order_keys};
@@ -12,40 +12,40 @@ use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{is_nan, NEG_INF_KEY};
 
-/// Registers of bins.
+/// The number of registers of bins.
 const BINS: usize = 2;
-/// The largest k that the bins give a bound for.
+/// The largest k for which the bins provide a bound.
 pub(super) const LARGEST_BINNED_K: usize = BINS * LANES;
-/// Independent counts in a pass. With more than one, additions do not wait for each other.
+/// The number of independent counts in a pass. With more than one, additions do not wait for each other.
 const PARTS: usize = 4;
-/// Cell registers per iteration of a pass over the cells.
+/// The number of cell registers per iteration of a pass over the cells.
 const CELLS_PER_ITERATION: usize = 64;
 
 /// The summaries of all cells, `[8, cells of a row]` each.
 ///
 /// Every cell register is rotated by a different amount. So logits in the same column of many registers (a stride in
-/// the vocabulary) do not end up in one lane.
+/// the vocabulary) are distributed over the lanes.
 pub(super) struct Prefilter {
     /// The largest logit of each cell.
     pub(super) best: Memory,
-    /// The second largest.
+    /// The second largest logit.
     pub(super) second: Memory,
-    /// The register of the row that holds the largest.
+    /// The number of the register in the row that contains the largest logit.
     pub(super) place: Memory,
 }
 
-/// What the first pass finds out about each row.
+/// The results of the first pass for each row.
 pub(super) struct Summary {
     /// The order key of the maximum.
     pub(super) max_key: Value,
-    /// 1 if the row holds a NaN.
+    /// 1 if the row contains a NaN.
     pub(super) had_nan: Value,
     /// The raw maximum of each bin.
     bin_maxima: [Value; BINS],
 }
 
 impl Prefilter {
-    /// Declares the memory.
+    /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Prefilter {
         let width = cx.layout.cells() * LANES;
         Prefilter {
@@ -62,8 +62,8 @@ impl Prefilter {
         let bins = cx.logits.first_pass("cell summaries", &start, |chunk, number, bins| {
             self.summarize_chunk(cx, chunk, number, bins, false)
         });
-        // A NaN stays in a maximum. If it did not, the status of the row would be wrong, and a NaN in the first
-        // register of its cell could be taken for the maximum of the cell.
+        // The maximum of a bin preserves a NaN. Otherwise the status of the row would be wrong, and a NaN in the
+        // first register of a cell could be mistaken for the maximum of the cell.
         let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
         let no_nan = k.splat(k.f32(0.0));
         let state = k.if_else(
@@ -85,8 +85,8 @@ impl Prefilter {
         Summary { max_key: order_keys(k, max), had_nan: k.trunc(state[BINS]), bin_maxima: bins }
     }
 
-    /// One chunk of the pass. The state is the bins. With `clean`, a NaN counts as −inf, and one more value of the
-    /// state marks it.
+    /// Processes one chunk of the pass. The state consists of the bins. With `clean`, a NaN counts as −inf, and an
+    /// additional value of the state records it.
     fn summarize_chunk(
         &self,
         cx: &Context<'_>,
@@ -120,7 +120,7 @@ impl Prefilter {
         [&self.best, &self.second, &self.place].map(|memory| cx.k.registers(memory, at, count))
     }
 
-    /// A key that at least `wanted` logits of each row reach: the largest that as many bins reach.
+    /// A key that at least `wanted` logits of each row reach: the largest key that this number of bins reaches.
     pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = cx.k;
         let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));
@@ -135,8 +135,8 @@ impl Prefilter {
         cx.full_key(found)
     }
 
-    /// [`bound_from_bins`](Prefilter::bound_from_bins) for any `wanted` up to the number of cells: from the maxima of
-    /// all cells. Only rows where `open` holds are searched.
+    /// [`bound_from_bins`](Prefilter::bound_from_bins) from the maxima of all cells, for any `wanted` up to the
+    /// number of cells. Only rows where `open` is true are searched.
     pub(super) fn bound_from_cells(
         &self,
         cx: &Context<'_>,
@@ -149,14 +149,14 @@ impl Prefilter {
         let high = k.choose(open, k.add(cx.short_key(summary.max_key), k.i32(1)), low);
         let found = bisect(k, "bound from the cells", low, high, |place| {
             let count = self.count_above(cx, edge_below(k, cx.full_key(place)));
-            // It is a bound, so a few more than wanted are good enough.
+            // It is only a bound, so a few more entries than wanted are acceptable.
             let near = k.add(wanted, k.shr(wanted, 4));
             Probe { reaches: k.ge(count, wanted), exact: Some(k.ge(near, count)) }
         });
         cx.full_key(found)
     }
 
-    /// How many cells of each row hold a logit above the float `edge`.
+    /// The number of cells of each row that contain a logit above the float `edge`.
     pub(super) fn count_above(&self, cx: &Context<'_>, edge: Value) -> Value {
         let k = cx.k;
         let start = vec![k.splat(k.f32(0.0)); PARTS];
@@ -192,7 +192,7 @@ impl Prefilter {
         k.trunc(k.over_lanes(Reduce::Min, k.to_float(k.min(found[0], found[1]))))
     }
 
-    /// One pass over the cells. `each` receives the number of its first cell register and the number of registers.
+    /// One pass over the cells. `each` receives the number of the first cell register and the number of registers.
     fn pass(
         &self,
         cx: &Context<'_>,
@@ -212,8 +212,8 @@ impl Prefilter {
     }
 }
 
-/// The largest logit of a cell that starts at register `first` of a chunk, the second largest, and the register of the
-/// largest. See [`Prefilter::summarize_chunk`] for `state` and `clean`.
+/// The largest logit of a cell that starts at register `first` of a chunk, the second largest, and the register of
+/// the largest. See [`Prefilter::summarize_chunk`] for `state` and `clean`.
 fn summarize_cell(
     cx: &Context<'_>,
     chunk: &Memory,
@@ -244,7 +244,7 @@ fn summarize_cell(
     [best, second, place]
 }
 
-/// Cell registers of a chunk.
+/// The number of cell registers of a chunk.
 pub(super) fn cells_in_chunk(cx: &Context<'_>) -> usize {
     cx.layout.chunk / cx.layout.cell
 }
@@ -255,8 +255,8 @@ pub(super) fn rotation(cx: &Context<'_>, chunk: Value, cell: Value) -> Value {
     k.and(k.add(chunk, k.shl(cell, 4)), k.i32(LANES as i32 - 1))
 }
 
-/// The index of an entry from its place, the number of its register in the row. The lanes are rotated as those of the
-/// entry's cell are. −1 where the place is −1.
+/// The index of an entry from its place, which is the number of its register in the row. The lanes are rotated like
+/// those of the entry's cell. −1 where the place is −1.
 pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
     let k = cx.k;
     let (chunk, within) = if cx.layout.chunks == 1 {

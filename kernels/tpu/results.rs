@@ -7,8 +7,8 @@ use crate::mlir::mosaic::{Memory, LANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::{has_no_candidate, row_status};
 
-/// Lanes of the result that follow the [`ResultRow`](crate::kernels::program_arrays::ResultRow)s: what the wide arrays
-/// are written from.
+/// The lanes of the result after the [`ResultRow`](crate::kernels::program_arrays::ResultRow)s. The wide arrays are
+/// computed from these lanes.
 #[derive(Clone, Copy)]
 pub(super) enum Lane {
     MaxKey = RESULTS as isize,

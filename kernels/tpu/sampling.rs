@@ -1,4 +1,4 @@
-//! The parameters of weighing and drawing in each row, and what follows from them.
+//! The parameters for weights and draws in each row, and values derived from them.
 
 use super::context::Context;
 use super::keys::float_of_key;
@@ -30,7 +30,7 @@ impl Sampling {
         let k = cx.k;
         let no_candidate = has_no_candidate(k, max_key);
         Sampling {
-            // The distance from −inf would be NaN.
+            // In a row without a candidate, the distance from −inf would be NaN.
             max: k.choose(no_candidate, k.f32(0.0), float_of_key(k, max_key)),
             scale: k.from_bits(cx.param(Column::Scale)),
             greedy_row: k.eq(cx.param(Column::Greedy), k.i32(1)),
@@ -49,8 +49,8 @@ impl Sampling {
 
     /// The weight by temperature of a raw logit that is a candidate.
     pub(super) fn weight_of_raw(&self, cx: &Context<'_>, x: Value) -> Value {
-        // Cleaning would also turn a subnormal into zero. That does not change q: either the subtraction from the
-        // maximum rounds the difference away, or the maximum is so small that q is 0 in both cases.
+        // Unlike here, cleaning also turns a subnormal into zero. This does not change q: either the subtraction
+        // from the maximum rounds the difference away, or the maximum is so small that q is 0 in both cases.
         self.weight_of(cx, cx.k.fmin(x, cx.k.f32(f32::MAX)))
     }
 
@@ -62,8 +62,8 @@ impl Sampling {
         k.choose(candidate, weight, k.i32(0))
     }
 
-    /// An approximate distance below the maximum: if every entry of a row were there, they would weigh `weight`
-    /// together.
+    /// An approximate distance below the maximum: if every entry of a row were at this distance, the sum of their
+    /// weights would be `weight`.
     pub(super) fn distance_of(&self, cx: &Context<'_>, weight: Wide) -> Value {
         let k = cx.k;
         let octaves = k.fsub(k.f32(24.0 + (cx.spec.vocab as f32).log2()), approximate_log2(k, weight));
@@ -71,13 +71,13 @@ impl Sampling {
         k.fmul(k.fmin(octaves, k.f32(24.0)), step)
     }
 
-    /// Whether top-p is off in each row, and the sum of weights that top-p must reach where it is on.
+    /// Whether top-p is off in each row, and the sum of weights that top-p must reach if it is on.
     pub(super) fn top_p_target(&self, cx: &Context<'_>, total: Wide) -> (Value, Wide) {
         let off = top_p_is_off(cx.k, self.no_candidate, self.mantissa);
         (off, top_p::target(cx.k, total, self.mantissa, self.shift))
     }
 
-    /// The least weight that survives both top-p and min-p. `threshold` is that of top-p.
+    /// The least weight that survives both top-p and min-p. `threshold` is the threshold of top-p.
     pub(super) fn least_weight(&self, cx: &Context<'_>, top_p_off: Value, threshold: Value) -> Value {
         let k = cx.k;
         rules::least_weight(k, k.choose(top_p_off, k.i32(0), threshold), self.min_weight)

@@ -4,9 +4,9 @@ use super::layout::{Layout, Residence};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// The label of the loops that copy a piece each.
+/// The label of the loops that copy one piece per iteration.
 const COPY_PIECES: &str = "copy pieces";
-/// The label of the branches that write −inf behind the end of the rows.
+/// The label of the branches that write −inf after the end of the rows.
 const PAD_ROWS: &str = "pad the end of the rows";
 
 /// The logits of eight rows.
@@ -17,14 +17,14 @@ pub(super) struct LogitStream<'a> {
     hbm: Memory,
     /// `[buffers, 8, n]`: whole blocks, or the two chunks that streaming uses.
     buffers: Memory,
-    /// One chunk for lookups, if rows are streamed.
+    /// A buffer of one chunk for lookups, if rows are streamed.
     aside: Option<Memory>,
-    /// One semaphore for every copy that can be in flight.
+    /// One semaphore for every copy that can be in progress.
     arrived: Memory,
 }
 
 impl<'a> LogitStream<'a> {
-    /// Declares the memory.
+    /// Allocates the memory.
     pub(super) fn new(k: &'a Kernel, layout: Layout, hbm: Memory) -> LogitStream<'a> {
         let (count, width, copies) = match layout.residence {
             Residence::Resident { buffers } => (buffers, layout.padded(), buffers * layout.pieces()),
@@ -37,7 +37,7 @@ impl<'a> LogitStream<'a> {
         LogitStream { k, layout, hbm, buffers, aside, arrived }
     }
 
-    /// The buffer of the block of a grid step.
+    /// The buffer that contains the block of a grid step.
     fn buffer_of(&self, step: Value) -> Value {
         match self.layout.residence {
             Residence::Resident { buffers: 2 } => self.k.and(step, self.k.i32(1)),
@@ -93,7 +93,7 @@ impl<'a> LogitStream<'a> {
         let Residence::Resident { buffers } = layout.residence else { return };
         let first = k.eq(k.step(), k.i32(0));
         if layout.padded() > layout.registers {
-            // In every pass, entries behind the end of a row must not be candidates.
+            // In every pass, entries after the end of a row must not be candidates.
             k.when(PAD_ROWS, first, || {
                 for buffer in 0..buffers {
                     let rows = k.element(&self.buffers, k.i32(buffer as i32));
@@ -135,7 +135,8 @@ impl<'a> LogitStream<'a> {
             k.wait_copy(&from, &to, &semaphore);
             let count =
                 if last { layout.chunks - (layout.pieces() - 1) * layout.piece } else { layout.piece };
-            // Several chunks per iteration: the start and the end of an iteration leave the core half idle.
+            // Each iteration processes several chunks, because the core is half idle at the start and the end of an
+            // iteration.
             let together = [4, 2, 1].into_iter().find(|n| count % n == 0).unwrap_or(1);
             k.for_each_of(label, k.i32((count / together) as i32), state, |i, state| {
                 let first = k.add(k.mul(piece, k.i32(layout.piece as i32)), k.mul(i, k.i32(together as i32)));
@@ -188,8 +189,8 @@ impl<'a> LogitStream<'a> {
         })
     }
 
-    /// Starts or awaits the copy of a chunk into `to`, depending on `act`. Only the registers that exist in HBM are
-    /// copied.
+    /// Starts or awaits the copy of a chunk into `to`, depending on `act`. Copies only the registers that exist in
+    /// HBM.
     fn chunk_copy(&self, chunk: Value, to: &Memory, flag: Value, act: impl Fn(&Memory, &Memory, &Memory)) {
         let (k, layout) = (self.k, self.layout);
         let semaphore = k.element(&self.arrived, flag);
@@ -208,7 +209,7 @@ impl<'a> LogitStream<'a> {
         k.if_else("the last chunk is short", last, || copy(short), || copy(layout.chunk));
     }
 
-    /// Fills the end of the last chunk with −inf if the row ends before it.
+    /// Fills the part of the last chunk after the end of the row with −inf.
     fn pad_last_chunk(&self, chunk: Value, rows: &Memory) {
         let (k, layout) = (self.k, self.layout);
         let short = layout.registers - (layout.chunks - 1) * layout.chunk;
@@ -242,7 +243,7 @@ impl<'a> LogitStream<'a> {
         })
     }
 
-    /// `count` registers starting at register `at`, all of one chunk, for a single lookup.
+    /// `count` registers, starting at register `at` and all in one chunk, for a single lookup.
     pub(super) fn look_up(&self, at: Value, count: usize) -> Memory {
         let (k, layout) = (self.k, self.layout);
         let Some(aside) = &self.aside else { return k.registers(&self.resident(), at, count) };

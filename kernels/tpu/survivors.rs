@@ -25,11 +25,11 @@ pub(super) struct Survivors {
     count: Value,
 }
 
-/// What top-k keeps of the survivors.
+/// The survivors that top-k keeps.
 struct TopK {
     /// The short keys of the survivors.
     short_keys: Vec<Value>,
-    /// The short key that is above the maximum.
+    /// A short key that is above the maximum.
     beyond: Value,
     /// The least short key that is kept.
     threshold: Value,
@@ -60,15 +60,16 @@ impl Survivors {
     pub(super) fn suffice(&self, cx: &Context<'_>) -> Value {
         let k = cx.k;
         let wanted = cx.param(Column::K);
-        // Without top-k the slices hold the whole row, including entries that weigh nothing. In a longer row k is never
-        // off, except for rows that only fill a block.
+        // Without top-k the slices contain the whole row, including entries with weight 0. If the row is longer than
+        // the slots, k is never off, except for padding rows of a block.
         let whole = cx.spec.wanted.slices && cx.spec.vocab <= cx.spec.slots();
         let all = k.i32(if whole { cx.spec.vocab as i32 } else { 0 });
         let short = k.lt(self.count, k.choose(k.eq(wanted, k.i32(0)), all, wanted));
         k.not(k.any(short))
     }
 
-    /// Samples from the survivors of `bound`, a key that at least as many logits of each row reach as its top-k keeps.
+    /// Samples from the survivors of `bound`, a key that, in each row, is reached by at least as many logits as
+    /// top-k keeps.
     pub(super) fn sample(
         &self,
         cx: &Context<'_>,
@@ -110,14 +111,14 @@ impl Survivors {
         0..self.keys.len()
     }
 
-    /// The number of slots of each row where the mask holds.
+    /// The number of slots of each row where the mask is true.
     fn count_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let ones = self.slots().map(|i| k.choose(mask(i), k.f32(1.0), k.f32(0.0)));
         count_lanes(k, ones.reduce(|a, b| k.fadd(a, b)).expect("at least one slot"))
     }
 
-    /// The sum of `parts` over the slots of each row where the mask holds.
+    /// The sum of `parts` over the slots of each row where the mask is true.
     fn sum_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
         let k = cx.k;
         let zero = k.f32(0.0);
@@ -129,14 +130,14 @@ impl Survivors {
         Split { high: k.over_lanes(Reduce::Add, sums.0), low: k.over_lanes(Reduce::Add, sums.1) }
     }
 
-    /// The value of the only slot of each row where the mask holds. 0 where there is none.
+    /// The value of the only slot of each row where the mask is true; 0 if there is none.
     fn value_where(&self, cx: &Context<'_>, values: &[Value], mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let terms = self.slots().map(|i| k.choose(mask(i), values[i], k.i32(0)));
         sum_lanes(k, terms.reduce(|a, b| k.or(a, b)).expect("at least one slot")).low
     }
 
-    /// The least index in each row's slots where the mask holds. [`NO_INDEX`] where there is none.
+    /// The least index in the slots of each row where the mask is true; [`NO_INDEX`] if there is none.
     fn least_index_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let none = k.i32(NO_INDEX);
@@ -145,7 +146,7 @@ impl Survivors {
         k.trunc(k.over_lanes(Reduce::Min, k.to_float(least)))
     }
 
-    /// Finds what top-k keeps. All survivors are kept where there are no more than `wanted`.
+    /// Finds the entries that top-k keeps. A row with at most `wanted` survivors keeps all of them.
     fn top_k(&self, cx: &Context<'_>, sampling: &Sampling, wanted: Value, bound: Value) -> TopK {
         let k = cx.k;
         let crowded = k.both(k.lt(k.i32(0), wanted), k.lt(wanted, self.count));
@@ -176,9 +177,9 @@ impl Survivors {
         TopK { short_keys, beyond, threshold, last_tie, kept }
     }
 
-    /// The index of the last tie that each row keeps. `kept` is the number of ties that it keeps; 0 where all are kept.
+    /// The index of the last tie that each row keeps. `kept` is the number of ties that it keeps; 0 if it keeps all.
     fn last_tie(&self, cx: &Context<'_>, is_tie: impl Fn(usize) -> Value, kept: Value) -> Value {
-        // Up to this number, ties are counted one by one. A search takes as long as about twice as many.
+        // Up to this number, ties are counted one by one. A search takes as long as counting about twice as many.
         const COUNTED: f32 = 5.0;
         let (k, vocab) = (cx.k, cx.spec.vocab);
         let most = k.over_all(Reduce::Max, k.to_float(kept));
@@ -202,7 +203,7 @@ impl Survivors {
         k.if_else("few kept ties", few, counted, searched)[0]
     }
 
-    /// The least weight that survives both top-p and min-p. `weights` are those that top-k leaves.
+    /// The least weight that survives both top-p and min-p. `weights` are the weights after top-k.
     fn least_weight(&self, cx: &Context<'_>, sampling: &Sampling, top_k: &TopK, weights: &[Value]) -> Value {
         let k = cx.k;
         let parts = split(cx, weights);
@@ -210,7 +211,7 @@ impl Survivors {
         let (off, target) = sampling.top_p_target(cx, total);
         let target = Split::new(k, target);
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
-        // Weights never increase from larger to smaller keys, so the key of the threshold is searched.
+        // Weights never increase with decreasing keys, so the search finds the key of the threshold.
         let edge = search(k, "top-p threshold", top_k.threshold, high, |place| {
             let sum = self.sum_where(cx, &parts, |i| k.ge(top_k.short_keys[i], place));
             Probe { reaches: k.not(sum.is_less(k, &target)), exact: None }
@@ -225,18 +226,19 @@ impl Survivors {
         let total = self.sum_where(cx, &parts, |_| k.bool(true));
         let remainder = sampling.remainder(cx, total.number(k, cx.sums_fit_word()));
         let bound = Split::new(k, remainder);
-        // The drawn index is the last place with at most the remainder before it.
+        // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let next = self.drawn_index(cx, weights, |place| {
             let before = self.sum_where(cx, &parts, |i| k.lt(self.indices[i], place));
             Probe { reaches: k.not(bound.is_less(k, &before)), exact: None }
         });
-        // A half that is zero by construction is still a scalar.
+        // A half that is zero by construction is still a scalar, so it is converted to a register.
         (next, Wide { low: k.splat(remainder.low), high: k.splat(remainder.high) })
     }
 
-    /// The last index that `probe` reaches, which has a weight.
+    /// The last index that `probe` reaches. This index has a weight.
     fn drawn_index(&self, cx: &Context<'_>, weights: &[Value], probe: impl Fn(Value) -> Probe) -> Value {
-        // After six quarterings, the range of a long row rarely holds two survivors. A single one is the answer.
+        // After this number of quarterings, the range of a long row rarely contains two survivors. A single survivor
+        // is the answer.
         const STEPS: u32 = 6;
         let (k, vocab) = (cx.k, cx.spec.vocab);
         let rest = vocab.div_ceil(4usize.pow(STEPS));
@@ -274,7 +276,7 @@ fn all_indices(cx: &Context<'_>) -> [Value; 2] {
     [k.i32(0), k.i32(cx.spec.vocab as i32)].map(|end| k.splat(end))
 }
 
-/// Weights in parts whose sums are exact.
+/// Splits weights into parts whose sums are exact.
 fn split(cx: &Context<'_>, weights: &[Value]) -> Vec<Split> {
     weights.iter().map(|&weight| Split::new(cx.k, cx.k.widen(weight))).collect()
 }

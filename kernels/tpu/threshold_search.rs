@@ -5,19 +5,19 @@
 use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 
-/// Quarterings between two checks of whether all rows are done. A check costs as much as a quartering.
+/// The number of quarterings between two checks whether all rows are done. A check costs as much as a quartering.
 const STEPS_PER_CHECK: usize = 2;
 
-/// What a search learns at one place.
+/// The result of a search's probe at one place.
 pub(super) struct Probe {
-    /// The place is at or below the one that is sought.
+    /// Whether the place is at or below the sought place.
     pub(super) reaches: Value,
-    /// If the place reaches, it is good enough and the search may stop.
+    /// Whether a place that reaches is good enough, so that the search may stop.
     pub(super) exact: Option<Value>,
 }
 
 impl Probe {
-    /// The probe of a count of entries at or above a place, where `wanted` entries are to be kept.
+    /// The probe for a count of entries at or above a place, if `wanted` entries are to be kept.
     pub(super) fn count(k: &Kernel, count: Value, wanted: Value) -> Probe {
         Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
     }
@@ -25,8 +25,8 @@ impl Probe {
 
 /// The largest `t` in `low..high` that reaches. `low` reaches, and from some place on no place does.
 ///
-/// Each step quarters the range. It probes three places, which costs little more than one, since most of the time is
-/// latency of sums over lanes.
+/// Each step quarters the range. It probes three places, which costs little more than one, because the latency of
+/// sums over lanes takes most of the time.
 pub(super) fn search(
     k: &Kernel,
     label: &str,
@@ -49,7 +49,7 @@ pub(super) fn search(
     low
 }
 
-/// [`search`] over a range of at most `length` places in every row. There are no checks on the way.
+/// [`search`] over a range of at most `length` places in every row. It does not check whether the rows are done.
 pub(super) fn search_within(
     k: &Kernel,
     label: &str,
@@ -65,7 +65,7 @@ pub(super) fn search_within(
     search_steps(k, label, range, steps, probe)[0]
 }
 
-/// The range that a [`search`] over `range` has narrowed to after this number of quarterings.
+/// The range to which a [`search`] over `range` has narrowed after this number of quarterings.
 pub(super) fn search_steps(
     k: &Kernel,
     label: &str,
@@ -79,7 +79,7 @@ pub(super) fn search_steps(
     })
 }
 
-/// [`search`] by halves, for probes that are passes over the rows.
+/// [`search`] by halving, for probes that are passes over the rows.
 pub(super) fn bisect(
     k: &Kernel,
     label: &str,
@@ -115,7 +115,7 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// One step of a search. A row whose range holds one place is done and does not change.
+/// One step of a search. A row whose range contains one place is done and does not change.
 fn quarter(k: &Kernel, low: Value, high: Value, probe: &impl Fn(Value) -> Probe) -> (Value, Value) {
     // Unsigned: a range of keys can be longer than the largest signed integer.
     let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));

@@ -1,9 +1,9 @@
 //! The search for a top-p threshold by passes over the entries.
 //!
-//! The logarithm of the weight below a logit is nearly a straight line in the logit. So each step interpolates
-//! between the ends of the range: the false position method in its Illinois variant (M. Dowell and P. Jarratt, "A
-//! modified regula falsi method for computing the root of an equation", BIT 11, 1971). Every fourth step halves the
-//! range instead, which bounds the number of steps for any row.
+//! The logarithm of the weight below a logit is nearly a linear function of the logit. So each step interpolates
+//! between the ends of the range: this is the false position method in its Illinois variant (M. Dowell and P.
+//! Jarratt, "A modified regula falsi method for computing the root of an equation", BIT 11, 1971). Every fourth step
+//! halves the range instead, which bounds the number of steps for any row.
 
 use super::context::Context;
 use super::keys::{float_of_key, order_keys};
@@ -17,7 +17,7 @@ use crate::semantics::arith::Arith;
 /// The number of values in a [`Range`].
 const VALUES: usize = 10;
 
-/// The state of a search. The threshold lies between `low` and `high`.
+/// The state of a search. The threshold is between `low` and `high`.
 #[derive(Clone, Copy)]
 struct Range {
     /// The ends, as short keys. `low` reaches the target, `high` does not.
@@ -29,11 +29,11 @@ struct Range {
     /// The logits of the ends.
     low_logit: Value,
     high_logit: Value,
-    /// log₂ of the weight below each end. The Illinois method halves the distance from the aim of an end that did not
-    /// move twice in a row.
+    /// log₂ of the weight below each end. If one end moves twice in a row, the Illinois method halves the other
+    /// end's distance from the aim.
     low_log: Value,
     high_log: Value,
-    /// Which end moved last: 1 for `low`, −1 for `high`.
+    /// The end that moved last: 1 for `low`, −1 for `high`.
     moved: Value,
     /// The number of the step: a scalar.
     step: Value,
@@ -52,12 +52,12 @@ impl Range {
         Range { low, high, low_weight, high_weight, low_logit, high_logit, low_log, high_log, moved, step }
     }
 
-    /// Whether a place between the ends can weigh something else than both ends do.
+    /// Whether a place between the ends can have a weight other than those of the ends.
     fn is_open(&self, k: &Kernel) -> Value {
         k.both(is_open(k, self.low, self.high), is_open(k, self.low_weight, self.high_weight))
     }
 
-    /// The next place to probe. Any place between the ends is correct, so the floats here may round in any way.
+    /// The next place to probe. Any place between the ends is correct, so rounding does not matter here.
     fn guess(&self, cx: &Context<'_>, aim: Value) -> Value {
         let k = cx.k;
         let part = k.divide(k.fsub(aim, self.low_log), k.fsub(self.high_log, self.low_log));
@@ -70,7 +70,7 @@ impl Range {
         k.choose(halve, middle, guess)
     }
 
-    /// The range after a probe. `up` and `down`: which end moves to the place that was probed.
+    /// The range after a probe. `up` and `down` say which end moves to the probed place.
     fn narrowed(self, k: &Kernel, aim: Value, [up, down]: [Value; 2], probed: &Probed) -> Range {
         let halved = |end: Value| k.fmul(k.fadd(end, aim), k.f32(0.5));
         let low_again = k.both(up, k.eq(self.moved, k.i32(1)));
@@ -90,7 +90,7 @@ impl Range {
     }
 }
 
-/// What a probe found at a place: a short key, its weight, its logit, and log₂ of the weight below it.
+/// The result of a probe at a place: a short key, its weight, its logit, and log₂ of the weight below it.
 struct Probed {
     place: Value,
     weight: Value,
@@ -100,8 +100,9 @@ struct Probed {
 
 /// The top-p threshold of each row, a weight. It is the weight of a short key in `low..high`.
 ///
-/// `total` is the sum of all weights. `allowed` is the part of it that top-p may drop. `probe` receives a weight. It
-/// returns whether the weights of at least that reach the target, and the sum of the weights below it.
+/// `total` is the sum of all weights. `allowed` is the part of it that top-p may remove. `probe` receives a weight.
+/// It returns whether the sum of the weights of at least that reaches the target, and the sum of the weights below
+/// it.
 pub(super) fn search_top_p(
     cx: &Context<'_>,
     sampling: &Sampling,

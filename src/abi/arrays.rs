@@ -7,9 +7,9 @@ use super::memory::{Memory, Use};
 use super::pointers::{bad, check_pointer, Result};
 use crate::dtype::{Dtype, Logits, LogitsMut};
 
-/// An array of the caller: where it is, how long it is, and whether the call reads or writes it.
+/// An array of the caller: its address, its length, and whether the call reads or writes it.
 ///
-/// Its pointer was checked, and its memory is registered for the overlap check. A null pointer means that the caller
+/// Its pointer is checked, and its memory is registered for the overlap check. A null pointer means that the caller
 /// did not pass the array.
 pub(super) struct Array<T> {
     pointer: *mut T,
@@ -18,7 +18,7 @@ pub(super) struct Array<T> {
 }
 
 impl<T> Array<T> {
-    /// An array of `len` elements that the call reads; `None` is a length that overflows.
+    /// An array of `len` elements that the call reads. `len` is `None` if its computation overflowed.
     pub(super) fn read(
         memory: &mut Memory,
         name: &'static str,
@@ -28,7 +28,7 @@ impl<T> Array<T> {
         Array::new(memory, name, pointer.cast_mut(), len, Use::Read)
     }
 
-    /// An array of `len` elements that the call writes.
+    /// An array of `len` elements that the call writes. `len` is `None` if its computation overflowed.
     pub(super) fn written(
         memory: &mut Memory,
         name: &'static str,
@@ -65,17 +65,14 @@ impl<T> Array<T> {
     /// The overlap check of the call has passed. The memory is readable, and nothing writes it during `'a`.
     pub(super) unsafe fn get<'a>(self) -> Option<&'a [T]> {
         debug_assert!(self.usage == Use::Read);
-        // SAFETY: not null, aligned, of a size that was checked; the caller guarantees the rest.
+        // SAFETY: not null, aligned, and of a checked size; the caller guarantees the rest.
         (!self.pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts(self.pointer, self.len) })
     }
 
-    /// The elements, to write; `None` if the caller did not pass the array.
-    ///
-    /// # Safety
-    /// The overlap check of the call has passed. Nothing else reads or writes the memory during `'a`.
+    /// The elements, for writing; `None` if the caller did not pass the array.
     pub(super) unsafe fn get_mut<'a>(self) -> Option<&'a mut [T]> {
         debug_assert!(self.usage == Use::Written);
-        // SAFETY: not null, aligned, of a size that was checked; the caller guarantees the rest.
+        // SAFETY: not null, aligned, and of a checked size; the caller guarantees the rest.
         (!self.pointer.is_null()).then(|| unsafe { std::slice::from_raw_parts_mut(self.pointer, self.len) })
     }
 }
@@ -138,10 +135,7 @@ impl LogitsArray {
         }
     }
 
-    /// The array, to write; `None` if the caller did not pass it.
-    ///
-    /// # Safety
-    /// As for [`Array::get_mut`].
+    /// The array, for writing; `None` if the caller did not pass it.
     pub(super) unsafe fn get_mut<'a>(self) -> Option<LogitsMut<'a>> {
         // SAFETY: the same contract.
         unsafe {

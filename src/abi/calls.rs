@@ -1,4 +1,4 @@
-//! Sampling calls: raw arguments become a checked batch and its outputs.
+//! Sampling calls: turns raw arguments into a checked batch and its outputs.
 
 use super::arrays::{Array, LogitsArray};
 use super::enums::{check_reserved, dtype};
@@ -18,7 +18,7 @@ use crate::outputs::{Outputs, RowArrays};
 use crate::plan::Entry;
 use crate::semantics::rules;
 
-// The status bits of the header are the status bits of the rules.
+// The status bits of the header must equal the status bits of the rules.
 const _: () = {
     assert!(NUC_ROW_NO_CANDIDATE == rules::ROW_NO_CANDIDATE);
     assert!(NUC_ROW_HAD_NAN == rules::ROW_HAD_NAN);
@@ -38,7 +38,7 @@ pub(super) struct Call {
 
 impl Call {
     /// # Safety
-    /// As the header says of the sampling functions.
+    /// As for the sampling functions in the header.
     pub(super) unsafe fn run(self, entry: Entry) -> nuc_status {
         let body = |memory: &mut Memory| {
             // SAFETY: the caller guarantees the handle and the memory behind every pointer for the whole call.
@@ -52,10 +52,7 @@ impl Call {
         unsafe { guard(self.error, body) }
     }
 
-    /// Checks every argument but the values of the rows, which [`Batch::new`] checks.
-    ///
-    /// # Safety
-    /// As for [`Call::run`]. The result must not outlive the call.
+    /// Checks every argument except the parameters of the rows, which [`Batch::new`] checks.
     unsafe fn checked<'a>(&self, memory: &mut Memory, max_k: usize) -> Result<(Batch<'a>, Outputs<'a>)> {
         // SAFETY: the caller guarantees the structs.
         let (batch, options, debug) = unsafe {

@@ -1,4 +1,4 @@
-//! Integers of the C structs that stand for enumerators, flags and bits.
+//! Integers in C structs that represent enumerators, flags and bits.
 
 use std::fmt::Debug;
 
@@ -9,7 +9,7 @@ use crate::kernels::Wanted;
 use crate::plan::Entry;
 use crate::sampler::BackendChoice;
 
-/// The value that an enumerator of `enumeration` stands for.
+/// The meaning of the enumerator `value` of `enumeration`.
 fn lookup<T: Copy>(value: i32, name: &str, enumeration: &str, known: &[(i32, T)]) -> Result<T> {
     match known.iter().find(|(enumerator, _)| *enumerator == value) {
         Some((_, meaning)) => Ok(*meaning),
@@ -74,7 +74,7 @@ pub(super) fn wanted(wide_arrays: u32) -> Result<Wanted> {
     })
 }
 
-/// Checks that a reserved field is zero; `advice` says how to get there.
+/// Checks that a reserved field is zero. `advice` tells the caller how to achieve this.
 pub(super) fn check_reserved<T: Debug + Default + PartialEq>(
     name: &str,
     value: T,

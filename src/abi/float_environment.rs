@@ -1,11 +1,12 @@
 //! The floating-point environment of a call.
 //!
-//! The sampling arithmetic needs IEEE 754 defaults: round to nearest even, keep subnormals, trap nothing. The caller's
-//! thread can have anything else. Its control bits and its sticky exception flags are saved and restored.
+//! The sampling arithmetic needs the IEEE 754 defaults: round to nearest even, keep subnormals, no traps. The
+//! caller's thread may have other settings. So its control bits and its sticky exception flags are saved and
+//! restored.
 
 use std::arch::asm;
 
-/// While one lives, its thread computes with the defaults, and threads that it starts inherit them. Dropping it
+/// While a value exists, its thread uses the default settings, and threads that it starts inherit them. Dropping it
 /// restores the caller's control bits and exception flags.
 pub(super) struct FloatEnvironment {
     caller: Registers,
@@ -25,7 +26,7 @@ impl Drop for FloatEnvironment {
     }
 }
 
-/// MXCSR, which holds both the control bits and the exception flags.
+/// MXCSR, which contains both the control bits and the exception flags.
 #[cfg(target_arch = "x86_64")]
 type Registers = u32;
 
@@ -36,18 +37,18 @@ const STANDARD: Registers = 0x1f80;
 #[cfg(target_arch = "x86_64")]
 fn read() -> Registers {
     let mut mxcsr: Registers = 0;
-    // SAFETY: stores 32 bits to a local.
+    // SAFETY: the instruction stores 32 bits to a local variable.
     unsafe { asm!("stmxcsr [{}]", in(reg) &mut mxcsr, options(nostack, preserves_flags)) };
     mxcsr
 }
 
 #[cfg(target_arch = "x86_64")]
 fn write(mxcsr: Registers) {
-    // SAFETY: the value is the reset value or was read from the register, so no reserved bit is set.
+    // SAFETY: the value is the reset value or a value that was read from the register, so no reserved bit is set.
     unsafe { asm!("ldmxcsr [{}]", in(reg) &mxcsr, options(nostack, preserves_flags)) };
 }
 
-/// FPCR with the control bits, then FPSR with the exception flags.
+/// FPCR, which contains the control bits, and FPSR, which contains the exception flags.
 #[cfg(target_arch = "aarch64")]
 type Registers = (u64, u64);
 
@@ -58,7 +59,7 @@ const STANDARD: Registers = (0, 0);
 #[cfg(target_arch = "aarch64")]
 fn read() -> Registers {
     let (fpcr, fpsr): Registers;
-    // SAFETY: reads two registers that user code may read.
+    // SAFETY: the instructions read two registers that user code may read.
     unsafe {
         asm!("mrs {}, fpcr", "mrs {}, fpsr", out(reg) fpcr, out(reg) fpsr, options(nomem, nostack, preserves_flags))
     };
@@ -67,7 +68,7 @@ fn read() -> Registers {
 
 #[cfg(target_arch = "aarch64")]
 fn write((fpcr, fpsr): Registers) {
-    // SAFETY: the values are the reset values or were read from the registers.
+    // SAFETY: the values are the reset values or values that were read from the registers.
     unsafe {
         asm!("msr fpcr, {}", "msr fpsr, {}", in(reg) fpcr, in(reg) fpsr, options(nomem, nostack, preserves_flags))
     };

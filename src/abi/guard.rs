@@ -1,4 +1,4 @@
-//! The boundary around every C function: no panic crosses it, and every error becomes a status and a message.
+//! The boundary around every C function. No panic crosses it, and every error becomes a status and a message.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
@@ -11,12 +11,9 @@ use crate::error::Error;
 use crate::panics::{self, Silence};
 use crate::pjrt::{self, ErrorKind};
 
-/// Runs `body`, turns its error or panic into a status, and describes it in `error`.
+/// Runs `body`, turns its error or panic into a status, and writes the status and the message to `error`.
 ///
-/// `body` registers the memory that the call receives; `error` is registered already.
-///
-/// # Safety
-/// `error` is null or points to a writable `nuc_error`.
+/// `body` registers the memory that the call receives, except `error`, which this function registers.
 pub(super) unsafe fn guard(
     error: *mut nuc_error,
     body: impl FnOnce(&mut Memory) -> Result<(), Error>,
@@ -29,9 +26,9 @@ pub(super) unsafe fn guard(
 
 fn run(error: *const nuc_error, body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
     let _silence = Silence::begin();
-    // Unwind safety: a panic can leave only the call's own state half-done, and that state is dropped. The caches
-    // behind a handle hold their locks over no code that can panic half-way. The message and the log are made in here
-    // too, because a logger of a Rust caller can panic.
+    // Unwind safety: a panic can leave only the state of this call inconsistent, and that state is dropped. The
+    // caches behind a handle never panic in the middle of a change while they hold a lock. The message is formatted
+    // and logged inside `catch_unwind`, because the logger of a Rust caller can panic.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _environment = FloatEnvironment::standard();
         let outcome = body(&mut Memory::new(error));
@@ -102,8 +99,8 @@ mod tests {
         assert_eq!(outcome(|_| Err(Error::Io("full".to_owned()))).0, NUC_IO_ERROR);
     }
 
-    /// A panic becomes a status, says where it was, and prints nothing. A panic outside the boundary is printed as
-    /// before. A child process shows what is printed.
+    /// A panic inside the boundary becomes a status whose message names its source location, and prints nothing. A
+    /// panic outside the boundary is printed as usual. A child process shows what is printed.
     #[test]
     fn panics_do_not_print() {
         const CHILD: &str = "NUCLEUS_TEST_PANIC";

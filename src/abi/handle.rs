@@ -8,13 +8,13 @@ use super::info::Strings;
 use super::pointers::{bad, Result};
 use crate::sampler::Sampler;
 
-/// What a live handle holds in its magic word: "nuc_live".
+/// The magic word of a live handle: "nuc_live".
 const LIVE: u64 = 0x6576_696c_5f63_756e;
-/// What a destroyed handle holds there, until its memory is used again: "nuc_dead".
+/// The magic word of a destroyed handle, until its memory is reused: "nuc_dead".
 const DESTROYED: u64 = 0x6461_6564_5f63_756e;
 
-/// A sampler, with what the C layer needs to check its users.
-// C's order, so that the magic word is not at the start: an allocator keeps its lists in the first words of free
+/// A sampler, and the data that the C layer needs to validate handles.
+// In C order, so that the magic word is not at the start: an allocator stores its lists in the first words of free
 // memory.
 #[repr(C)]
 pub(super) struct Handle {
@@ -53,7 +53,7 @@ impl Handle {
     }
 }
 
-/// A handle that the caller owns, for [`destroy`].
+/// Creates a handle that the caller owns and frees with [`destroy`].
 pub(super) fn create(sampler: Sampler) -> *mut nuc_sampler {
     let handle = Handle {
         strings: Strings::of(&sampler),
@@ -67,8 +67,8 @@ pub(super) fn create(sampler: Sampler) -> *mut nuc_sampler {
 /// The sampler behind a handle, if this process may use it.
 ///
 /// # Safety
-/// `sampler` is null or a live handle. A handle that was destroyed, or memory that never was a handle, is recognized
-/// while the memory still shows it.
+/// `sampler` is null or a live handle. The check also detects a destroyed handle, and memory that never was a
+/// handle, as long as the memory is readable and its magic word shows it.
 pub(super) unsafe fn borrow<'a>(sampler: *const nuc_sampler) -> Result<&'a Handle> {
     // SAFETY: the same contract.
     unsafe { check_magic(sampler)? };
@@ -85,8 +85,8 @@ pub(super) unsafe fn borrow<'a>(sampler: *const nuc_sampler) -> Result<&'a Handl
     Ok(handle)
 }
 
-/// Frees a sampler. In a process other than its creator this does nothing: the threads and the plugin that it would
-/// wait for exist in the creator only.
+/// Frees a sampler. Does nothing in a process that did not create it: the threads and the plugin that it would wait
+/// for exist only in its creator.
 ///
 /// # Safety
 /// As for [`borrow`], and no other call uses the handle now or later.
@@ -100,11 +100,11 @@ pub(super) unsafe fn destroy(sampler: *mut nuc_sampler) -> Result<()> {
     if unsafe { (*sampler).handle.process } != std::process::id() {
         return Ok(());
     }
-    // Of two threads that destroy the same handle, one gets here.
+    // If two threads destroy the same handle, only one of them passes this exchange.
     if magic.compare_exchange(LIVE, DESTROYED, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return destroyed(sampler);
     }
-    // SAFETY: `create` made the box, and the exchange above happens once.
+    // SAFETY: `create` allocated the box, and the exchange above succeeds only once.
     drop(unsafe { Box::from_raw(sampler) });
     Ok(())
 }
@@ -117,8 +117,8 @@ unsafe fn check_magic<'a>(sampler: *const nuc_sampler) -> Result<&'a AtomicU64> 
     if sampler.is_null() || !sampler.is_aligned() {
         return bad(format!("sampler is {sampler:p}; it must be a handle from nuc_sampler_create"));
     }
-    // SAFETY: not null and aligned. For a live handle this is its magic word. For other memory the caller broke the
-    // contract; only this word is read, as an atomic, before anything is believed.
+    // SAFETY: not null and aligned. In a live handle this is its magic word. For other memory the caller violated
+    // the contract; the check then reads only this word, as an atomic.
     let magic = unsafe { AtomicU64::from_ptr(addr_of_mut!((*sampler.cast_mut()).handle.magic).cast()) };
     match magic.load(Ordering::Acquire) {
         LIVE => Ok(magic),

@@ -4,7 +4,7 @@ use std::ffi::CString;
 
 use crate::sampler::Sampler;
 
-/// The strings of a sampler. They are made once, so that their addresses stay the same.
+/// The strings of a sampler. They are created once, so that their addresses do not change.
 pub(super) struct Strings {
     pub(super) platform_name: CString,
     pub(super) platform_version: CString,
@@ -40,7 +40,7 @@ impl Strings {
     }
 }
 
-/// The text up to its first NUL. A plugin has no reason to send one.
+/// The text up to its first NUL. No correct plugin returns a NUL.
 fn c_string(text: &str) -> CString {
     let text = text.split('\0').next().unwrap_or_default();
     CString::new(text).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! The log of the library, on its way to the callback of `nuc_set_log` or to standard error.
+//! The log of the library: passes messages to the callback of `nuc_set_log` or to standard error.
 
 use std::ffi::{c_void, CString};
 use std::io::Write as _;
@@ -21,7 +21,7 @@ const LEVELS: [(nuc_log_level, &str, LevelFilter); 5] = [
     (nuc_log_level::NUC_LOG_DEBUG, "debug", LevelFilter::Debug),
 ];
 
-/// Where messages go: a callback and its argument, or standard error if there is no callback.
+/// The destination of messages: a callback and its argument, or standard error if there is no callback.
 #[derive(Clone, Copy)]
 struct Sink {
     function: nuc_log_function,
@@ -53,7 +53,7 @@ impl log::Log for Logger {
         let Some((level, name, _)) = known.filter(|_| self.enabled(record.metadata())) else { return };
         let text = record.args().to_string();
         let text = escaped(&text);
-        // A copy, so that no lock is held during the callback, which may make calls that log.
+        // The sink is copied, so that no lock is held during the callback. The callback may make calls that log.
         let sink = *self.sink.read().unwrap_or_else(PoisonError::into_inner);
         let Some(function) = sink.function else {
             return print(&format!("nucleus: {name}: {text}\n"));
@@ -69,24 +69,24 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Writes to standard error. If that fails there is nowhere left to report it.
+/// Writes to standard error. A failure cannot be reported anywhere.
 fn print(line: &str) {
     let _ = without_sigpipe(|| std::io::stderr().write_all(line.as_bytes()));
 }
 
-/// What has been decided about the log of this process.
+/// The state of the log of this process.
 struct Decisions {
-    /// Whether this library receives the messages of the process. `None` until it has tried.
+    /// Whether this library's logger is installed in the process. `None` before the first attempt.
     installed: Option<bool>,
-    /// Whether the level is set: by `nuc_set_log`, or by the environment. The environment is read once.
+    /// Whether the level is set, by `nuc_set_log` or by the environment. The environment is read once.
     level: bool,
 }
 
-/// Held while the sink and the level change, so that they change together. Nothing logs while it is held.
+/// Locked while the sink and the level change, so that they change together. Nothing is logged while it is locked.
 static DECISIONS: Mutex<Decisions> = Mutex::new(Decisions { installed: None, level: false });
 
 impl Decisions {
-    /// Makes this library the logger of the process, unless the process has one.
+    /// Installs this library's logger in the process, unless the process already has a logger.
     fn install(&mut self) -> bool {
         *self.installed.get_or_insert_with(|| log::set_logger(&LOGGER).is_ok())
     }
@@ -110,8 +110,8 @@ pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: i32) -> 
     Ok(())
 }
 
-/// Sets the level that the environment names, once, unless `nuc_set_log` has set one. A value that names no level is
-/// reported on standard error and otherwise ignored: a mistyped variable must not stop a server.
+/// Sets the level that the environment names, once, unless `nuc_set_log` has already set one. A value that is not a
+/// level is reported on standard error and otherwise ignored, because a mistyped variable must not stop a server.
 pub(super) fn read_environment() {
     let mut decisions = DECISIONS.lock().unwrap_or_else(PoisonError::into_inner);
     if std::mem::replace(&mut decisions.level, true) {

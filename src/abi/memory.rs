@@ -1,11 +1,11 @@
-//! The memory that one call receives: which parts it reads and writes, and whether a written part overlaps another.
+//! The memory regions that one call reads and writes, and the check that no written region overlaps another one.
 
 use std::mem::size_of;
 
 use super::pointers::{bad, Result};
 use super::types::nuc_error;
 
-/// Whether a call reads a part of the caller's memory or writes it.
+/// Whether a call reads or writes a region of the caller's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     Read,
@@ -31,7 +31,7 @@ impl Region {
 /// A call receives at most 3 structs, 19 arrays and a `nuc_error`.
 const LARGEST_COUNT: usize = 24;
 
-/// Every region of memory that one call receives. It needs no allocation, so that a call can be fast.
+/// Every region of memory that one call receives. The list has a fixed size, so that a call does not allocate it.
 pub(super) struct Memory {
     regions: [Region; LARGEST_COUNT],
     count: usize,
@@ -39,7 +39,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// `error` is where the call reports a failure; it may be null.
+    /// `error` is the caller's `nuc_error`; it may be null.
     pub(super) fn new(error: *const nuc_error) -> Memory {
         let start = error as usize;
         let bytes = if error.is_null() { 0 } else { size_of::<nuc_error>() };
@@ -48,7 +48,7 @@ impl Memory {
         Memory { regions: [Region::NONE; LARGEST_COUNT], count: 0, error }
     }
 
-    /// Registers `bytes` bytes from `start`. Zero bytes overlap nothing.
+    /// Registers `bytes` bytes from `start`. A region of zero bytes overlaps nothing.
     pub(super) fn add(&mut self, name: &'static str, start: usize, bytes: usize, usage: Use) -> Result<()> {
         let Some(end) = start.checked_add(bytes).filter(|_| bytes <= isize::MAX as usize) else {
             return bad(format!(
@@ -62,7 +62,7 @@ impl Memory {
         Ok(())
     }
 
-    /// Checks that no region that the call writes overlaps another region.
+    /// Checks that no written region overlaps another region.
     pub(super) fn check_overlap(&self) -> Result<()> {
         let regions = &self.regions[..self.count];
         for (i, region) in regions.iter().chain([&self.error]).enumerate() {

@@ -1,6 +1,6 @@
-//! Texts for C: without control characters, and short enough for a `nuc_error`.
+//! Message texts for C: without control characters, and short enough for a `nuc_error`.
 //!
-//! Messages quote paths and plugins, so their length and their content are not this library's choice.
+//! Messages quote paths and plugins, so this library does not control their length and their content.
 
 use libc::c_char;
 use std::borrow::Cow;
@@ -8,9 +8,9 @@ use std::ops::RangeInclusive;
 
 use super::types::{nuc_error, nuc_status};
 
-/// A longer word, most often a path, is the first to be shortened.
+/// Longer words, most often paths, are shortened first.
 const LARGEST_WORD: usize = 100;
-/// Stands for what was cut.
+/// Replaces the text that was cut.
 const CUT: &str = "[...]";
 
 /// Writes a status and its message.
@@ -25,13 +25,13 @@ pub(super) unsafe fn write(error: *mut nuc_error, code: nuc_status, message: &st
     let error = unsafe { &mut *error };
     error.code = code as i32;
     error.message = [0; 508];
-    // One byte stays for the terminator.
+    // Leave one byte for the terminator.
     let message = shortened(&escaped(message), error.message.len() - 1).into_owned();
     error.message.iter_mut().zip(message.bytes()).for_each(|(slot, byte)| *slot = byte as c_char);
 }
 
-/// The text as one line without control characters, nor others that change how a terminal shows a line. They are
-/// written as Rust escapes.
+/// The text as one line. Control characters, and other characters that change how a terminal shows a line, are
+/// replaced by Rust escapes.
 pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     const INVISIBLE: [RangeInclusive<char>; 4] =
         ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
@@ -49,8 +49,8 @@ pub(super) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// The text in at most `limit` bytes. The middle of long words goes first, then the middle of the text: its start says
-/// what failed, its end says why and what to do.
+/// Shortens the text to at most `limit` bytes. It first cuts the middle of long words, then the middle of the text.
+/// The start of a message says what failed, and its end says why and what to do.
 fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);
@@ -59,7 +59,7 @@ fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     Cow::Owned(without_middle(&words.join(" "), limit).into_owned())
 }
 
-/// The text in at most `limit` bytes, without its middle if it is longer. No character is cut in half.
+/// Shortens the text to at most `limit` bytes by cutting its middle. Multi-byte characters are not split.
 fn without_middle(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return Cow::Borrowed(text);

@@ -1,11 +1,11 @@
 //! The C ABI: functions over opaque handles and flat structs.
 //!
-//! This file holds the exported functions and `types.rs` the structs. Their doc comments are the manual: cbindgen
-//! copies them into the header. The other files turn raw arguments into checked Rust values (`structs`, `options`,
-//! `calls`, over `pointers`, `enums`, `arrays` and `memory`), errors and panics into statuses and messages (`guard`,
-//! `message`), and keep what a handle owns (`handle`, `info`).
+//! This file contains the exported functions, and `types.rs` contains the structs. Their doc comments are the
+//! manual: cbindgen copies them into the header. `structs`, `options` and `calls` turn raw arguments into checked
+//! Rust values, with the help of `pointers`, `enums`, `arrays` and `memory`. `guard` and `message` turn errors and
+//! panics into statuses and messages. `handle` and `info` own the data behind a handle.
 #![allow(unsafe_code)]
-// The names follow C's conventions.
+// The names follow C conventions.
 #![allow(non_camel_case_types)]
 
 mod arrays;
@@ -43,7 +43,7 @@ pub extern "C" fn nuc_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()
 }
 
-/// The version of the ABI that this header describes. A library with a larger version supports callers of this one.
+/// The version of the ABI that this header describes. A library also supports callers of every smaller version.
 pub const NUC_ABI_VERSION: u32 = 1;
 
 /// Returns the `NUC_ABI_VERSION` of the loaded library. Any thread may call this function.
@@ -53,8 +53,8 @@ pub extern "C" fn nuc_abi_version() -> u32 {
 }
 
 /// Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
-/// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the
-/// call's `nuc_error`. Any thread may call this function.
+/// `nuc_status`. The string is NUL-terminated and valid until the process ends. The `nuc_error` of the call explains
+/// why the call failed. Any thread may call this function.
 #[no_mangle]
 pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
     let names: [(nuc_status, &std::ffi::CStr); 9] = [
@@ -75,20 +75,20 @@ pub extern "C" fn nuc_status_string(status: i32) -> *const c_char {
 /// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the
 /// callback `log`, or to standard error if `log` is null.
 ///
-/// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later
-/// call returns. Any thread may call this function. The library does not read what `user` points to.
+/// A later call replaces an earlier one. The earlier callback can still be running in another thread when the later
+/// call returns. Any thread may call this function. The library does not access the memory behind `user`.
 ///
 /// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
 /// variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is
 /// read once. A value that is not a level is reported once on standard error and ignored. Without the variable,
 /// nothing is logged. A closed standard error is not an error: the library does not let its messages raise SIGPIPE.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
-/// logger already.
+/// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that
+/// already has a logger.
 ///
 /// # Safety
-/// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced
-/// it and every call that began before has returned. `error` is null or points to a `nuc_error`.
+/// Any thread may call `log` with `user` until the process ends, or until another `nuc_set_log` has replaced the
+/// callback and every call that began before has returned. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_set_log(
     log: nuc_log_function,
@@ -100,8 +100,8 @@ pub unsafe extern "C" fn nuc_set_log(
     unsafe { guard(error, |_| log::set(log, user, level)) }
 }
 
-/// Sends the library's log to standard error from `level` on, as `nuc_set_log` does without a callback. For callers in
-/// Rust.
+/// Sends the library's messages up to `level` to standard error, like `nuc_set_log` without a callback. For callers
+/// in Rust.
 pub fn log_to_standard_error(level: nuc_log_level) -> Result<(), crate::error::Error> {
     log::set(None, std::ptr::null_mut(), level as i32)
 }
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn nuc_sampler_options_init(
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
 /// `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
-/// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
+/// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` is unchanged.
 ///
 /// # Safety
 /// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a
@@ -162,13 +162,13 @@ pub unsafe extern "C" fn nuc_sampler_create(
     unsafe { guard(error, body) }
 }
 
-/// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
-/// getters. Null is allowed. After the call the handle is invalid, also if another thread holds a copy of it.
+/// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of
+/// its getters. Null is allowed. After the call the handle is invalid, and so are all copies of it in other threads.
 ///
-/// No other call may use the handle at the same time or later. The library recognizes a handle that was destroyed, and
-/// returns `NUC_INVALID_ARGUMENT`, while the handle's memory has not been used for something else.
+/// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the
+/// library detects that the handle was destroyed and returns `NUC_INVALID_ARGUMENT`.
 ///
-/// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the
+/// In a child process after `fork`, this function does nothing and returns `NUC_OK`. The sampler's memory in the
 /// child is not freed.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
@@ -208,21 +208,21 @@ pub unsafe extern "C" fn nuc_call_options_init(
 /// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
 /// wanted.
 ///
-/// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the
-/// arbitrary path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
-/// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its
-/// path, its batch or the backend.
+/// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
+/// arbitrary path, so one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
+/// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words. It does not
+/// depend on the path, the other rows of the batch, or the backend.
 ///
 /// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
 /// other memory that the call receives, including the structs and `error`. Any number of threads may call this
 /// function with the same sampler.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. After an
-/// error no output was written.
+/// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. A
+/// call that fails writes no output.
 ///
 /// # Safety
-/// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape says, and no other
-/// thread writes that memory during the call.
+/// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape requires, and no
+/// other thread writes that memory during the call.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_topk_topp_and_sample(
     sampler: *const nuc_sampler,
@@ -257,9 +257,9 @@ pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
 }
 
 /// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k
-/// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`.
-/// With `stable = 0` ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and
-/// errors are the same.
+/// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns
+/// `NUC_INVALID_ARGUMENT`. With `stable = 0` ties can outnumber max_k, so the rows of a sampler with a plugin then
+/// use the arbitrary path. Ownership, thread-safety and errors are the same.
 ///
 /// # Safety
 /// As for `nuc_topk_topp_and_sample`.
@@ -277,10 +277,10 @@ pub unsafe extern "C" fn nuc_bounded_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Entry::Bounded) }
 }
 
-/// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow,
-/// and simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is
-/// not used. Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per
-/// element of a row.
+/// Like `nuc_topk_topp_and_sample`, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but
+/// simple enough to serve as the reference for the other functions. It works with a sampler of any backend and does
+/// not use the sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17
+/// bytes of memory per element of a row.
 ///
 /// # Safety
 /// As for `nuc_topk_topp_and_sample`.
@@ -301,13 +301,13 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
 /// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
 /// On the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
 ///
-/// Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
-/// `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
+/// Other values of k, p, min_p, temperature, seeds or replace_val never need another program. Another vocab, dtype,
+/// path, `stable` or set of wide arrays does. So does a number of rows above the next power of two.
 ///
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
-/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together do not fit into
-/// `cache_capacity` (the message says how many there are); `NUC_DEVICE_ERROR` if the plugin cannot compile;
+/// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together exceed
+/// `cache_capacity` (the message states their number); `NUC_DEVICE_ERROR` if the plugin cannot compile;
 /// `NUC_OUT_OF_MEMORY`.
 ///
 /// # Safety
@@ -349,18 +349,18 @@ pub unsafe extern "C" fn nuc_compile_ahead_options_init(
 }
 
 /// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
-/// `program_dir` is that directory loads the programs instead of compiling them, so servers start without compiling.
-/// Any thread may call this function.
+/// `program_dir` is that directory loads the programs instead of compiling them, so a server starts faster. Any
+/// thread may call this function.
 ///
-/// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (`XLA_FLAGS`,
-/// `LIBTPU_INIT_ARGS` in the environment) that it was compiled with. A sampler on anything else ignores the file and
-/// compiles.
+/// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags
+/// (environment variables `XLA_FLAGS` and `LIBTPU_INIT_ARGS`) for which it was compiled. A sampler with any other of
+/// these ignores the file and compiles the program.
 ///
-/// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux
-/// host. Set these environment variables for it:
+/// With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
+/// Set these environment variables for libtpu:
 ///
-/// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for
-///   minutes;
+/// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu queries a metadata server,
+///   which can take minutes;
 /// - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
 ///
 /// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
@@ -371,11 +371,11 @@ pub unsafe extern "C" fn nuc_compile_ahead_options_init(
 /// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
 /// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file
 /// cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
-/// `programs_written` was not written.
+/// `programs_written` is unchanged.
 ///
 /// # Safety
 /// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the
-/// lengths that it says. `error` is null or points to a `nuc_error`.
+/// lengths that its fields state. `error` is null or points to a `nuc_error`.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_compile_ahead(
     options: *const nuc_compile_ahead_options,
@@ -396,8 +396,8 @@ pub unsafe extern "C" fn nuc_compile_ahead(
     unsafe { guard(error, body) }
 }
 
-/// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the
-/// struct. Any number of threads may call this function with the same sampler.
+/// Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
+/// the call. Any number of threads may call this function with the same sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`.
 ///
@@ -430,8 +430,8 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
     unsafe { guard(error, body) }
 }
 
-/// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct;
-/// its strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
+/// Writes a description of a sampler to `info`. The caller owns the struct and sets its `struct_size` before the
+/// call. The strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
 /// function with the same sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`.
@@ -465,9 +465,10 @@ pub unsafe extern "C" fn nuc_sampler_get_info(
     unsafe { guard(error, body) }
 }
 
-/// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set.
-/// The number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and
-/// are valid until it is destroyed. Any number of threads may call this function with the same sampler.
+/// Writes a description of the device `index`, counted from 0, to `device`. The number of devices is in
+/// `nuc_sampler_info`. The caller owns the struct and sets its `struct_size` before the call. The strings belong to
+/// the sampler and are valid until it is destroyed. Any number of threads may call this function with the same
+/// sampler.
 ///
 /// Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
 ///

@@ -1,4 +1,4 @@
-//! Options structs: their defaults, and the checked options that they describe.
+//! Options structs: their defaults, and their conversion to checked options.
 
 use std::mem::size_of;
 
@@ -14,9 +14,9 @@ use crate::pjrt::OptionValue;
 use crate::plan::{CallShape, DEFAULT_MAX_K};
 use crate::sampler::SamplerOptions;
 
-/// The longest list of options for a plugin.
+/// The largest number of options for a plugin.
 const LARGEST_NUM_OPTIONS: usize = 1024;
-/// The longest list of batch sizes to compile for.
+/// The largest number of batch sizes to compile for.
 const LARGEST_NUM_BATCHES: usize = 4096;
 /// The largest thread pool.
 const LARGEST_NUM_THREADS: usize = 4096;
@@ -71,7 +71,7 @@ pub(super) fn default_compile_ahead_options() -> nuc_compile_ahead_options {
 }
 
 /// # Safety
-/// As the header says of `nuc_sampler_create`.
+/// As for `nuc_sampler_create`.
 pub(super) unsafe fn sampler_options(
     memory: &mut Memory,
     options: *const nuc_sampler_options,
@@ -124,7 +124,7 @@ pub(super) unsafe fn call_options(
     }
     // SAFETY: not null; the caller guarantees struct_size.
     let options = unsafe { read_struct(memory, options, default_call_options())? };
-    // All bits zero: a -0.0 is how a caller says that zeros are intended.
+    // All bits must be zero: a caller passes -0.0 to say that the zeros are intended.
     if options.stable == 0 && options.replace_val.to_bits() == 0 {
         return bad(
             "nuc_call_options is zero (stable = 0, replace_val = 0), which looks like a struct that was not \
@@ -136,7 +136,7 @@ pub(super) unsafe fn call_options(
 }
 
 /// # Safety
-/// As the header says of `nuc_prewarm`.
+/// As for `nuc_prewarm`.
 pub(super) unsafe fn prewarm_spec(memory: &mut Memory, spec: *const nuc_prewarm_spec) -> Result<CallShape> {
     // SAFETY: the caller guarantees struct_size.
     let spec = unsafe { read_struct(memory, spec, zeroed())? };
@@ -154,10 +154,10 @@ pub(super) unsafe fn prewarm_spec(memory: &mut Memory, spec: *const nuc_prewarm_
     })
 }
 
-/// The options, and where to write the number of programs.
+/// The options, and the array that receives the number of programs.
 ///
 /// # Safety
-/// As the header says of `nuc_compile_ahead`.
+/// As for `nuc_compile_ahead`.
 pub(super) unsafe fn compile_ahead_options(
     memory: &mut Memory,
     options: *const nuc_compile_ahead_options,
@@ -182,7 +182,7 @@ pub(super) unsafe fn compile_ahead_options(
         )
     };
     memory.check_overlap()?;
-    // SAFETY: nothing that is written overlaps it; the caller guarantees the memory.
+    // SAFETY: nothing that the call writes overlaps it; the caller guarantees the memory.
     let Some(batches) = (unsafe { batches.get() }) else {
         return bad("batches is null; it must point to num_batches batch sizes");
     };
@@ -208,7 +208,7 @@ pub(super) unsafe fn compile_ahead_options(
     Ok((ahead, count))
 }
 
-/// The options for a plugin in the field `list`.
+/// The options for a plugin from the field `list`.
 ///
 /// # Safety
 /// `options` is null or points to `count` options with NUL-terminated strings.
@@ -226,7 +226,7 @@ unsafe fn plugin_options(
     }
     let options = Array::read(memory, list, options, Some(count))?;
     memory.check_overlap()?;
-    // SAFETY: nothing that is written overlaps it; the caller guarantees the memory.
+    // SAFETY: nothing that the call writes overlaps it; the caller guarantees the memory.
     let Some(options) = (unsafe { options.get() }) else {
         return bad(format!("{list} is null; it must point to num_{list} = {count} options"));
     };
@@ -247,7 +247,7 @@ unsafe fn plugin_option(option: &nuc_client_option, place: &str) -> Result<(Stri
     };
     let value = match option_type(option.r#type, &format!("{place}.type"))? {
         nuc_option_type::NUC_OPTION_STRING => {
-            // SAFETY: the caller guarantees the string. With another type the field may hold anything.
+            // SAFETY: the caller guarantees the string. The field is read only if the type is a string.
             let text = unsafe { string(option.string_value, &format!("{place}.string_value"))? };
             let Some(text) = text else {
                 return bad(format!(

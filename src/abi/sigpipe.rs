@@ -1,12 +1,13 @@
-//! Writes to a pipe that may be closed, in a process that may not ignore SIGPIPE.
+//! Writing to a pipe that may be closed, in a process that may not ignore SIGPIPE.
 
 use std::mem::MaybeUninit;
 
-/// Runs `write` so that a SIGPIPE that it causes is not delivered. Rust programs ignore the signal; a C program that
-/// does not would be killed by a log message.
+/// Runs `write` and suppresses a SIGPIPE that it causes. Rust programs ignore the signal, but it would end a C
+/// program that does not.
 ///
-/// The kernel sends SIGPIPE to the thread that writes. So the thread blocks the signal, and consumes one that became
-/// pending meanwhile. A SIGPIPE that was pending before stays pending, and is delivered when the caller unblocks it.
+/// The kernel sends SIGPIPE to the thread that writes. So the thread blocks the signal, runs `write`, and consumes a
+/// signal that became pending. A SIGPIPE that was pending before stays pending, and is delivered when the caller
+/// unblocks it.
 pub(super) fn without_sigpipe<R>(write: impl FnOnce() -> R) -> R {
     let mut sigpipe = MaybeUninit::<libc::sigset_t>::uninit();
     let mut before = MaybeUninit::<libc::sigset_t>::uninit();
@@ -23,7 +24,7 @@ pub(super) fn without_sigpipe<R>(write: impl FnOnce() -> R) -> R {
     let result = write();
     if !was_pending && is_pending() {
         let no_time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: both arguments are initialized; the signal's details are not wanted.
+        // SAFETY: both arguments are initialized, and a null pointer discards the signal's details.
         unsafe { libc::sigtimedwait(&sigpipe, std::ptr::null_mut(), &no_time) };
     }
     // SAFETY: `before` was read from this thread.

@@ -1,7 +1,7 @@
-//! Structs that start with `struct_size`, shared with callers of older and newer versions of the header.
+//! Structs that start with `struct_size`, so that callers with older and newer versions of the header can use them.
 //!
-//! A caller of an older header has a shorter struct: the missing fields keep their defaults. A caller of a newer header
-//! has a longer one: the part that this library does not know must be zero.
+//! A caller with an older header passes a shorter struct: the missing fields keep their defaults. A caller with a
+//! newer header passes a longer one: the part that this library does not know must be zero.
 
 use std::mem::{offset_of, size_of, MaybeUninit};
 
@@ -9,7 +9,7 @@ use super::memory::{Memory, Use};
 use super::pointers::{bad, check_pointer, Result};
 use super::types::*;
 
-/// No struct of the ABI comes near this size. A larger `struct_size` was not initialized.
+/// Larger than any struct of the ABI. A larger `struct_size` was not initialized.
 const LARGEST_SIZE: usize = 4096;
 
 /// A struct of the ABI.
@@ -21,14 +21,15 @@ pub(super) unsafe trait CStruct: Copy {
     const NAME: &'static str;
     /// The function that initializes the struct, if it has one.
     const INIT: Option<&'static str>;
-    /// Every size that the struct had, ascending: where version 1 of the ABI ended, and the end of each field that was
-    /// appended since.
+    /// Every size that the struct has had, ascending: the size in version 1 of the ABI, then the size after each
+    /// field that was appended since.
     const SIZES: &'static [usize];
 }
 
 macro_rules! c_structs {
     ($($name:ident, $init:expr, [$($appended:ident)*];)*) => {$(
-        // SAFETY: `types.rs` declares it so, with fields that are integers, floats and pointers.
+        // SAFETY: `types.rs` declares it as `repr(C)` with `struct_size` first, and its fields are integers, floats
+        // and pointers.
         unsafe impl CStruct for $name {
             const NAME: &'static str = stringify!($name);
             const INIT: Option<&'static str> = $init;
@@ -38,7 +39,7 @@ macro_rules! c_structs {
     )*};
 }
 
-// Each struct with its init function and the fields that were appended since version 1 of the ABI, in order.
+// Each struct with its init function and, in order, the fields that were appended since version 1 of the ABI.
 c_structs! {
     nuc_sampler_options, Some("nuc_sampler_options_init"), [program_dir write_programs reserved];
     nuc_call_options, Some("nuc_call_options_init"), [];
@@ -92,7 +93,7 @@ pub(super) unsafe fn read_struct<T: CStruct>(
     Ok(value)
 }
 
-/// Writes `value` into a struct of the caller. `struct_size` stays, and so does what lies behind the known fields.
+/// Writes `value` into a struct of the caller. `struct_size` and the bytes after the known fields stay unchanged.
 ///
 /// # Safety
 /// As for [`read_struct`], and the bytes are writable.
@@ -113,7 +114,7 @@ pub(super) unsafe fn write_struct<T: CStruct>(memory: &mut Memory, pointer: *mut
     Ok(())
 }
 
-/// Fills an options struct of `size` bytes with its defaults, and with zeros behind the known fields.
+/// Fills an options struct of `size` bytes with its defaults, and the bytes after the known fields with zeros.
 ///
 /// # Safety
 /// `pointer` is null or points to `size` writable bytes.
@@ -144,7 +145,7 @@ pub(super) unsafe fn init_struct<T: CStruct>(
     Ok(())
 }
 
-/// The checked `struct_size` of a struct of the caller, which is registered in `memory`.
+/// Checks the `struct_size` of a struct of the caller, registers the struct in `memory`, and returns the size.
 ///
 /// # Safety
 /// As for [`read_struct`].
@@ -164,7 +165,7 @@ unsafe fn registered_size<T: CStruct>(memory: &mut Memory, pointer: *const T, us
     Ok(size)
 }
 
-/// Checks that a size is one that the struct had in some version of the header.
+/// Checks that the struct had this size in some version of the header.
 fn check_size<T: CStruct>(size: usize) -> Result<()> {
     if T::SIZES.contains(&size) || (size > size_of::<T>() && size <= LARGEST_SIZE) {
         return Ok(());
@@ -182,7 +183,7 @@ fn check_size<T: CStruct>(size: usize) -> Result<()> {
 mod tests {
     use super::*;
 
-    /// Where the fields of the structs that have grown lie, in the words of the C header.
+    /// The sizes of the structs that have grown, as the C header defines them.
     #[test]
     fn sizes_are_those_of_every_version() {
         assert_eq!(nuc_sampler_options::SIZES, [64, 72, 76, 80]);

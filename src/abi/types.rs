@@ -1,20 +1,20 @@
 //! The structs and constants of the C ABI. Their doc comments are the manual: cbindgen copies them into the header.
 //!
-//! Fields that hold an enumerator are plain integers here, because C can set them to any value.
+//! Fields that contain an enumerator are plain integers here, because C can set them to any value.
 
 use libc::{c_char, c_void};
 
-/// The result of a call. Every function that can fail returns one. `nuc_status_string` gives its name, and the
-/// `nuc_error` of the call explains the failure. A call that returns anything but `NUC_OK` wrote no output.
+/// The result of a call. Every function that can fail returns a status. `nuc_status_string` returns its name, and
+/// the `nuc_error` of the call explains the failure. A call that returns anything but `NUC_OK` wrote no output.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum nuc_status {
     /// The call succeeded and wrote its outputs.
     NUC_OK = 0,
-    /// An argument is wrong. The message names the argument, its value, and what would be right. The same call fails
-    /// again.
+    /// An argument is wrong. The message names the argument, its value, and what would be right. Repeating the call
+    /// fails again.
     NUC_INVALID_ARGUMENT = 1,
-    /// The plugin's file does not exist, or a plugin is needed and none is named.
+    /// The plugin's file does not exist, or a plugin is needed but not named.
     NUC_PLUGIN_NOT_FOUND = 2,
     /// The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
     NUC_PLUGIN_INVALID = 3,
@@ -43,9 +43,10 @@ pub enum nuc_log_level {
     NUC_LOG_OFF = 0,
     /// Failures that no return value can report.
     NUC_LOG_ERROR = 1,
-    /// Something works, but not as intended. For example, a compiled program cannot be loaded and is compiled again.
+    /// The library continued after a problem. For example, a compiled program could not be loaded and is compiled
+    /// again.
     NUC_LOG_WARNING = 2,
-    /// What `nuc_compile_ahead` compiles.
+    /// The programs that `nuc_compile_ahead` compiles.
     NUC_LOG_INFO = 3,
     /// Every program that is loaded, compiled or written, and every call that fails.
     NUC_LOG_DEBUG = 4,
@@ -53,7 +54,7 @@ pub enum nuc_log_level {
 
 /// A callback that receives log messages; see `nuc_set_log`.
 ///
-/// `user` is the pointer that was given to `nuc_set_log`. `level` is a `nuc_log_level`. `message` is one line of
+/// `user` is the pointer that was passed to `nuc_set_log`. `level` is a `nuc_log_level`. `message` is one line of
 /// NUL-terminated UTF-8, without control characters, valid only during the callback.
 ///
 /// Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
@@ -61,12 +62,12 @@ pub enum nuc_log_level {
 pub type nuc_log_function =
     Option<unsafe extern "C" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
-/// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last
-/// argument; the pointer may be null.
+/// The reason why a call failed. The caller owns the memory. The last argument of every function that can fail
+/// points to a `nuc_error`, or is null.
 ///
-/// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty. The
-/// library keeps no error state of its own, so any thread, goroutine or task can make any call. A pointer that is not
-/// aligned to 4 bytes is ignored.
+/// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty.
+/// The library keeps no error state, so any thread, goroutine or task can make any call. The library ignores a
+/// pointer that is not aligned to 4 bytes.
 #[repr(C)]
 pub struct nuc_error {
     /// The `nuc_status` that the function returned.
@@ -85,7 +86,7 @@ pub enum nuc_backend {
     NUC_BACKEND_AUTO = 0,
     /// The multi-threaded SIMD code of this library. It runs on the CPU and needs no plugin.
     NUC_BACKEND_BUILTIN = 1,
-    /// A PJRT plugin. It is an error if none is named.
+    /// A PJRT plugin. Fails if no plugin is named.
     NUC_BACKEND_PJRT = 2,
 }
 
@@ -106,14 +107,14 @@ pub enum nuc_option_type {
 /// One option for a plugin. The plugin's documentation lists its options; an example is `preallocate`, a
 /// `NUC_OPTION_BOOL` of the CUDA plugin.
 ///
-/// Set the struct to zero, then set the fields. The caller owns the struct and its strings and may free them when the
-/// call returns. Use the names and types that the plugin documents: some plugins end the process when an option has the
-/// wrong type, and this library cannot prevent it.
+/// Set the struct to zero, then set the fields. The caller owns the struct and its strings and may free them when
+/// the call returns. Use the names and types that the plugin documents: some plugins end the process if an option
+/// has the wrong type, and this library cannot prevent it.
 #[repr(C)]
 pub struct nuc_client_option {
     /// The name, NUL-terminated UTF-8.
     pub name: *const c_char,
-    /// A `nuc_option_type`: which of the following fields holds the value.
+    /// A `nuc_option_type`. It selects the field that contains the value.
     pub r#type: i32,
     /// A single-precision value. PJRT has no double-precision options.
     pub float_value: f32,
@@ -145,27 +146,28 @@ pub struct nuc_sampler_options {
     pub client_options: *const nuc_client_option,
     /// The length of `client_options`, at most 1024. Default: 0.
     pub num_client_options: usize,
-    /// The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to
-    /// 1024; default 128.
+    /// The number of slots of the bounded path: the largest k that the path accepts, and the width of the k-slices.
+    /// 1 to 1024; default 128.
     pub max_k: usize,
-    /// The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
-    /// evicted, except that programs that `nuc_prewarm` compiled stay. At least 1; default 64. A batch that mixes paths
-    /// needs two programs at the same time.
+    /// The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
+    /// evicted. Programs that `nuc_prewarm` compiled are never evicted. At least 1; default 64. A batch that uses
+    /// both paths needs two programs at the same time.
     pub cache_capacity: usize,
-    /// The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
-    /// this size, which large calls use while the calling thread waits. 0 (default): one thread per core.
+    /// The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool
+    /// of this size runs large calls, and the calling thread waits. 0 (default): one thread per core.
     pub num_threads: usize,
     /// A directory of compiled programs, NUL-terminated UTF-8: the output of `nuc_compile_ahead` or of the command
     /// `nucleus compile`, or programs that `write_programs` saved. Null or empty (default): the environment variable
-    /// `NUCLEUS_PROGRAM_DIR`; without it, no directory is used. The built-in backend ignores the directory.
+    /// `NUCLEUS_PROGRAM_DIR`; if it is not set, no directory is used. The built-in backend ignores the directory.
     ///
-    /// Before a sampler compiles a program, it looks for the program's file in this directory. A file that is damaged,
-    /// or that was compiled for another plugin or device, is not used: the program is compiled, and the log says why. A
-    /// relative path is resolved when the sampler is created.
+    /// Before a sampler compiles a program, it looks for the program's file in this directory. If the file is
+    /// damaged, or was compiled for another plugin or device, the sampler compiles the program and logs the reason.
+    /// A relative path is resolved when the sampler is created.
     ///
-    /// Write access to this directory is equivalent to code execution in this process. So a directory or file that
-    /// belongs to another user (except root), or that other users can write to, is not used, unless the environment
-    /// variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. Other users may write to a directory with the sticky bit.
+    /// Write access to this directory is equivalent to code execution in this process. So the library does not use a
+    /// directory or file that belongs to another user (except root), or that other users can write to, unless the
+    /// environment variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. A directory with the sticky bit may be writable by
+    /// other users.
     pub program_dir: *const c_char,
     /// 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
     /// exist. The next process then loads the programs. A failed write is logged and has no other effect. 0 (default):
@@ -192,7 +194,7 @@ pub enum nuc_dtype {
 /// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of
 /// its arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
 ///
-/// Every parameter array has `batch` elements unless its comment says otherwise. A null array means that every row has
+/// Every parameter array has `batch` elements unless its comment says otherwise. If an array is null, every row has
 /// the default.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -224,23 +226,24 @@ pub struct nuc_batch {
     pub min_p: *const f32,
     /// The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
     pub temperature: *const f32,
-    /// The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the
-    /// draw. Null: the words are computed from `seed` and `offset`.
+    /// The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. The draw uses
+    /// this number. Null: the words are computed from `seed` and `offset`.
     pub random_words: *const u32,
     /// The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
     /// Default: 0. Must be null if `random_words` is not.
     pub seed: *const u64,
-    /// The offset of the row's random words. The same seed and offset give the same random words, so change the offset
-    /// at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.
+    /// The offset of the row's random words. The same seed and offset produce the same random words, so change the
+    /// offset at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is
+    /// not.
     pub offset: *const u64,
 }
 
 /// Options of one sampling call, for all of its rows.
 ///
 /// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller
-/// owns the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is
-/// a struct that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val`
-/// of zero, set `replace_val` to `-0.0f`.
+/// owns the struct. A struct whose fields are all zero except `struct_size` is an error: it was probably not
+/// initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val` of zero, set
+/// `replace_val` to `-0.0f`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_call_options {
@@ -262,14 +265,14 @@ pub const NUC_ROW_HAD_NAN: u32 = 2;
 
 /// The intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
 ///
-/// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is
-/// not computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other
-/// memory that the call receives.
+/// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. The library
+/// does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays must
+/// not overlap any other memory that the call receives.
 ///
 /// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
-/// you ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not
-/// accept them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties
-/// can outnumber the slots; the slots then hold the first max_k of the kept entries.
+/// you request one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does
+/// not accept them. A row's slots contain the entries that top-k kept, in ascending order of index. With
+/// `stable = 0` ties can outnumber the slots; the slots then contain the first max_k of the kept entries.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_debug_arrays {
@@ -309,11 +312,11 @@ pub enum nuc_path {
     NUC_PATH_BOUNDED = 2,
 }
 
-/// A bit of `wide_arrays`: calls will ask for `topk_logits_unsorted`.
+/// A bit of `wide_arrays`: calls will request `topk_logits_unsorted`.
 pub const NUC_WIDE_TOPK_LOGITS: u32 = 1;
-/// A bit of `wide_arrays`: calls will ask for `topk_topp_unnorm_probs_i32_unsorted`.
+/// A bit of `wide_arrays`: calls will request `topk_topp_unnorm_probs_i32_unsorted`.
 pub const NUC_WIDE_PROBS: u32 = 2;
-/// A bit of `wide_arrays`: calls will ask for one or more k-slices.
+/// A bit of `wide_arrays`: calls will request one or more k-slices.
 pub const NUC_WIDE_K_SLICES: u32 = 4;
 
 /// The calls that `nuc_prewarm` compiles programs for. Set the struct to zero, set `struct_size`, then set the other
@@ -327,18 +330,18 @@ pub struct nuc_prewarm_spec {
     pub path: i32,
     /// A `nuc_dtype`.
     pub dtype: i32,
-    /// The largest number of rows of a call, at least 1. Programs for every smaller number are compiled too, because a
-    /// batch that mixes paths runs as several smaller ones.
+    /// The largest number of rows of a call, at least 1. Programs for all smaller powers of two are compiled too,
+    /// because a batch that uses both paths runs as several smaller ones.
     pub batch: usize,
     /// The number of elements per row.
     pub vocab: usize,
     /// 1 if calls will pass `stable = 0`, else 0.
     pub unstable: i32,
-    /// The `NUC_WIDE_*` bits of the wide arrays that calls will ask for; 0 for none.
+    /// The `NUC_WIDE_*` bits of the wide arrays that calls will request; 0 for none.
     pub wide_arrays: u32,
 }
 
-/// Counters of a sampler since it was created. On the built-in backend, which compiles nothing, they stay 0.
+/// Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
 pub struct nuc_sampler_stats {
@@ -373,17 +376,17 @@ pub struct nuc_compile_ahead_options {
     /// The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
     /// variable `NUCLEUS_PJRT_PLUGIN`.
     pub plugin_path: *const c_char,
-    /// The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not
-    /// have. For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the
-    /// topology of the host that will load the programs. Null or empty (default): the devices of this host. Plugins
-    /// for CPUs and GPUs support only the default.
+    /// The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for, which this
+    /// host need not have. For libtpu it is a TPU generation and the arrangement of its chips, for example
+    /// `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty (default): the
+    /// devices of this host. Plugins for CPUs and GPUs support only the default.
     pub topology: *const c_char,
     /// An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default:
     /// null.
     pub plugin_options: *const nuc_client_option,
     /// The length of `plugin_options`, at most 1024. Default: 0.
     pub num_plugin_options: usize,
-    /// The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can hold the
+    /// The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can contain the
     /// programs of several plugins and topologies, and can be copied to other hosts.
     pub output_dir: *const c_char,
     /// An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The
@@ -402,10 +405,10 @@ pub struct nuc_compile_ahead_options {
     pub path: i32,
     /// The value of `stable` that calls will pass, 1 or 0. Default: 1.
     pub stable: i32,
-    /// The `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
+    /// The `NUC_WIDE_*` bits of the wide arrays that calls will request. Default: 0, none.
     pub wide_arrays: u32,
-    /// 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs
-    /// as several smaller ones. Default: 0.
+    /// 1: also compile for smaller numbers of rows, like `nuc_prewarm`, because a batch that uses both paths runs as
+    /// several smaller ones. Default: 0.
     pub smaller_batches: i32,
     /// Must be zero.
     pub reserved: i32,
@@ -413,14 +416,14 @@ pub struct nuc_compile_ahead_options {
     pub programs_written: *mut usize,
 }
 
-/// What a sampler runs on. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid until it is
-/// destroyed. The plugin writes them; they can contain line breaks.
+/// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are
+/// valid until it is destroyed. A plugin's strings can contain line breaks.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_sampler_info {
     /// `sizeof(nuc_sampler_info)`, in the caller's version of this header. Set it before the call.
     pub struct_size: usize,
-    /// `builtin`, or the plugin's name of its platform, such as `cpu`, `cuda` or `tpu`.
+    /// `builtin`, or the plugin's name for its platform, for example `cpu`, `cuda` or `tpu`.
     pub platform_name: *const c_char,
     /// The plugin's version string. For the built-in backend: its instruction set and number of threads.
     pub platform_version: *const c_char,
@@ -441,9 +444,9 @@ pub struct nuc_sampler_info {
 pub struct nuc_device_info {
     /// `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call.
     pub struct_size: usize,
-    /// The plugin's description of the device, for people to read.
+    /// The plugin's description of the device, in human-readable form.
     pub description: *const c_char,
-    /// The plugin's name of the kind of device.
+    /// The plugin's name for the kind of device.
     pub kind: *const c_char,
     /// The plugin's global id of the device.
     pub id: i32,

@@ -1,4 +1,4 @@
-//! [`Arith`] for every dialect: operations on elements, over a table of the dialect's names.
+//! [`Arith`] for every dialect: elementwise operations, based on a table of the dialect's names.
 
 use super::builder::Builder;
 use super::ir::{Attributes, Value};
@@ -18,7 +18,7 @@ pub enum Binary {
     Or,
     Xor,
     ShiftLeft,
-    /// Fills with the sign.
+    /// Fills with the sign bit.
     ShiftRightSigned,
     /// Fills with zeros.
     ShiftRightZero,
@@ -26,7 +26,7 @@ pub enum Binary {
     Max,
 }
 
-/// Comparisons. Those of floats are false where either operand is NaN, except `Ne`.
+/// Comparisons. Float comparisons are false if either operand is NaN, except `Ne`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Predicate {
@@ -38,22 +38,22 @@ pub enum Predicate {
     Ge,
 }
 
-/// The operations on elements that a dialect has, and the builder that they are added to.
+/// The elementwise operations of a dialect, and the builder to which they are added.
 ///
 /// Implementors get [`Arith`]. An operation on values of different ranks repeats the value of lower rank.
 pub trait Elementwise {
-    /// The operation that chooses by a mask.
+    /// The operation that selects by a mask.
     const SELECT: &'static str;
-    /// Whether the mask of a choice between arrays can be a scalar.
+    /// Whether a scalar mask can select between arrays.
     const SCALAR_MASKS: bool;
-    /// The operation that keeps the bits of an element and changes its type.
+    /// The operation that changes the type of an element and keeps its bits.
     const BITCAST: &'static str;
 
     /// The builder.
     fn builder(&self) -> &Builder;
     /// The type of a constant before it takes the shape of another operand.
     fn scalar(elem: Elem) -> Type;
-    /// The name of an operation on elements of a type.
+    /// The name of a binary operation on elements of a type.
     fn binary_name(operation: Binary, elem: Elem) -> &'static str;
     /// The name and the attributes of a comparison of elements of a type.
     fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes);
@@ -88,12 +88,12 @@ pub trait Elementwise {
         self.binary(Binary::Xor, mask, Value::constant(Self::scalar(Elem::I1), 1))
     }
 
-    /// The constant of 32 bits, a scalar until it meets an operand of another shape.
+    /// A 32-bit constant. It is a scalar until it meets an operand of another shape.
     fn int_constant(&self, value: i32) -> Value {
         Value::constant(Self::scalar(Elem::I32), u64::from(value as u32))
     }
 
-    /// The constant, a scalar until it meets an operand of another shape.
+    /// A float constant. It is a scalar until it meets an operand of another shape.
     fn float_constant(&self, value: f32) -> Value {
         Value::constant(Self::scalar(Elem::F32), u64::from(value.to_bits()))
     }
@@ -125,7 +125,7 @@ pub trait Elementwise {
         self.builder().op(name).operands(operands).attributes(attributes).result(result)
     }
 
-    /// `if_true` where the mask holds, else `if_false`; of any type.
+    /// `if_true` where the mask is true, else `if_false`; for any type.
     fn choice(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
         let shape = wider(wider(if_true.ty(), if_false.ty()), mask.ty());
         let (if_true, if_false) = (self.spread(if_true, shape), self.spread(if_false, shape));

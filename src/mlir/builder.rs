@@ -1,4 +1,4 @@
-//! The builder under the builder of every dialect: insertion point, constants, regions and loops.
+//! The builder on which the builder of every dialect is based: insertion point, constants, regions and loops.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,14 +7,14 @@ use super::check::Checked;
 use super::ir::{types_of, Attribute, Attributes, Node, Operation, Region, Value};
 use super::types::{Constant, Type};
 
-/// What the builder knows of a dialect.
+/// The properties of a dialect that the builder needs.
 #[derive(Debug)]
 pub struct Dialect {
-    /// The operation that makes a constant of its attribute `value`.
+    /// The operation that creates a constant from its attribute `value`.
     pub constant: &'static str,
     /// Where constants are written.
     pub constants: Placement,
-    /// Checks the types of an operation with its attributes and regions. Refuses operations that it does not know.
+    /// Checks the types of an operation with its attributes and regions. Rejects unknown operations.
     pub check: fn(&Operation) -> Checked,
 }
 
@@ -27,7 +27,7 @@ pub enum Placement {
     FunctionEntry,
 }
 
-/// The scope of a function's arguments, of its constants, and of results of operations outside every region.
+/// The scope of a function's arguments, of its constants, and of results of operations outside all regions.
 const FUNCTION_SCOPE: u32 = 0;
 
 /// Builds one function. Methods take `&self`, so that nested calls read like expressions.
@@ -41,7 +41,7 @@ pub struct Builder {
 struct State {
     next_id: u32,
     next_scope: u32,
-    /// Scopes whose values can be used here, the innermost last.
+    /// The scopes whose values can be used here, the innermost last.
     visible: Vec<u32>,
     /// The bodies of the function and of the regions under construction, the innermost last.
     open: Vec<Vec<Node>>,
@@ -70,24 +70,24 @@ impl State {
     }
 }
 
-/// How a dialect spells a loop that repeats while a condition holds.
+/// The syntax of a dialect's loop that repeats while a condition is true.
 #[derive(Debug)]
 pub struct WhileLoop {
     /// The operation.
     pub name: &'static str,
-    /// Terminator of the condition's region. Its first operand is the condition.
+    /// The terminator of the condition's region. Its first operand is the condition.
     pub condition_end: &'static str,
-    /// Whether that terminator passes on the state, after the condition.
+    /// Whether that terminator also passes the state, after the condition.
     pub condition_passes_state: bool,
-    /// Terminator of the body's region.
+    /// The terminator of the body's region.
     pub body_end: &'static str,
-    /// Whether both regions have the same arguments: a syntax that names the arguments once needs it.
+    /// Whether both regions have the same arguments. A syntax that names the arguments only once needs this.
     pub shared_arguments: bool,
 }
 
 /// An operation that is not added yet.
 #[derive(Debug)]
-#[must_use = "an operation is added when its results are named"]
+#[must_use = "an operation is added when its results are declared"]
 pub struct Pending<'a> {
     builder: &'a Builder,
     operation: Operation,
@@ -118,7 +118,7 @@ impl<'a> Pending<'a> {
         self
     }
 
-    /// Says what a loop or a branch is for.
+    /// Describes the purpose of a loop or a branch.
     pub fn label(mut self, label: Option<&str>) -> Pending<'a> {
         self.operation.label = label.map(str::to_owned);
         self
@@ -160,24 +160,24 @@ impl Builder {
         Builder { dialect, state: RefCell::new(state) }
     }
 
-    /// A new argument of the function. The caller keeps the list of arguments.
+    /// Adds an argument to the function. The caller keeps the list of arguments.
     pub fn argument(&self, ty: Type) -> Value {
         self.state.borrow_mut().fresh(ty, FUNCTION_SCOPE)
     }
 
-    /// Starts an operation. It is added to the innermost open region when its results are named.
+    /// Starts an operation. It is added to the innermost open region when its results are declared.
     ///
-    /// Panics, then, where the dialect refuses its types or where an operand is not visible: a mistake in a kernel.
+    /// It then panics if the dialect rejects its types or if an operand is not visible: a mistake in a kernel.
     pub fn op(&self, name: &'static str) -> Pending<'_> {
         Pending { builder: self, operation: operation(name) }
     }
 
-    /// Adds a comment, printed in texts for readers only.
+    /// Adds a comment. It is printed only in texts for readers.
     pub fn comment(&self, text: impl Into<String>) {
         self.state.borrow_mut().push(Node::Comment(text.into()));
     }
 
-    /// The operation with its constants written, its results named, and all of it checked.
+    /// Writes the operation's constants, creates its results, and checks the operation.
     fn checked(&self, mut operation: Operation, results: impl IntoIterator<Item = Type>) -> Operation {
         for operand in &mut operation.operands {
             *operand = self.materialized(*operand);
@@ -201,7 +201,7 @@ impl Builder {
         self.state.borrow_mut().push(Node::Operation(operation));
     }
 
-    /// The value as an SSA value: writes the operation that makes a constant.
+    /// Converts the value to an SSA value: for a constant, writes the operation that creates it.
     pub fn materialized(&self, value: Value) -> Value {
         let Some(bits) = value.literal() else { return value };
         let constant = Constant { ty: value.ty(), bits };
@@ -232,7 +232,7 @@ impl Builder {
         })
     }
 
-    /// Builds a region that takes arguments of these types. `body` is given the arguments and returns the operands of
+    /// Builds a region whose arguments have these types. `body` receives the arguments and returns the operands of
     /// the terminator.
     pub fn region(
         &self,
@@ -244,7 +244,7 @@ impl Builder {
         self.region_with(scope, arguments, terminator, body)
     }
 
-    /// Arguments of a region, in a scope of their own.
+    /// The arguments of a region, in a new scope.
     fn arguments(&self, types: impl IntoIterator<Item = Type>) -> (u32, Vec<Value>) {
         let state = &mut *self.state.borrow_mut();
         let scope = state.fresh_scope();
@@ -271,7 +271,7 @@ impl Builder {
         Region { arguments, body: state.open.pop().expect("pushed above") }
     }
 
-    /// Repeats `body` on the state while `condition` holds. Returns the last state.
+    /// Repeats `body` on the state while `condition` is true. Returns the last state.
     pub fn while_loop(
         &self,
         syntax: &WhileLoop,
@@ -294,7 +294,8 @@ impl Builder {
         self.op(syntax.name).operands(start).regions([before, after]).label(label).results(types)
     }
 
-    /// Gives the constants at the function's start and the function's body to `read`. No region may be open.
+    /// Passes the constants at the start of the function and the body of the function to `read`. No region may be
+    /// open.
     pub fn read<R>(&self, read: impl FnOnce(&[Node], &[Node]) -> R) -> R {
         let state = self.state.borrow();
         let [body] = state.open.as_slice() else { panic!("a region is open") };

@@ -1,11 +1,11 @@
 //! Rules for the types of operations that several dialects share.
 //!
-//! A rule returns the reason why it refuses an operation; the builder adds the operation's name and types.
+//! A rule returns the reason why it rejects an operation. The builder adds the operation's name and types.
 
 use super::ir::{types_of, Attribute, Operation, Region};
 use super::types::{Elem, Type};
 
-/// Whether the types of an operation are right; the reason if not.
+/// `Ok` if the types of an operation are right, else the reason why not.
 pub type Checked = Result<(), &'static str>;
 
 /// Element types that a rule accepts.
@@ -26,7 +26,7 @@ pub fn number(elem: Elem) -> bool {
     elem.is_integer() || elem.is_float()
 }
 
-/// Refuses with `reason` unless `ok`.
+/// Returns the error `reason` unless `ok`.
 pub fn ensure(ok: bool, reason: &'static str) -> Checked {
     ok.then_some(()).ok_or(reason)
 }
@@ -45,19 +45,19 @@ pub fn result(op: &Operation) -> Result<Type, &'static str> {
     }
 }
 
-/// Refuses results.
+/// Checks that there is no result.
 pub fn no_result(op: &Operation) -> Checked {
     ensure(op.results.is_empty(), "there must be no result")
 }
 
-/// `N` operands and the result have the same type.
+/// Checks that `N` operands and the result have the same type.
 pub fn elementwise<const N: usize>(op: &Operation, accepts: Accepts) -> Checked {
     let (operands, result) = (operands::<N>(op)?, result(op)?);
     ensure(accepts(result.elem()), "the element type is wrong")?;
     ensure(operands.iter().all(|&ty| ty == result), "operands and result must have the same type")
 }
 
-/// Two operands of the same type; the result is a mask of their shape.
+/// Checks that two operands have the same type and that the result is a mask of their shape.
 pub fn comparison(op: &Operation, accepts: Accepts) -> Checked {
     let ([a, b], result) = (operands(op)?, result(op)?);
     ensure(a == b, "operands must have the same type")?;
@@ -65,7 +65,8 @@ pub fn comparison(op: &Operation, accepts: Accepts) -> Checked {
     ensure(result == a.with_elem(Elem::I1), "the result must be a mask of the operands' shape")
 }
 
-/// A mask and two operands of the result's type. The mask has their shape, or is a scalar if the dialect allows that.
+/// Checks that two operands have the result's type. The mask has their shape, or is a scalar if the dialect allows
+/// this.
 pub fn select(op: &Operation, scalar_masks: bool) -> Checked {
     let ([mask, a, b], result) = (operands(op)?, result(op)?);
     let scalar = scalar_masks && mask == Type::scalar(Elem::I1);
@@ -73,7 +74,7 @@ pub fn select(op: &Operation, scalar_masks: bool) -> Checked {
     ensure(a == result && b == result, "both choices must have the result's type")
 }
 
-/// A conversion between element types.
+/// Checks a conversion between element types.
 pub fn cast(op: &Operation, from: Accepts, to: Accepts) -> Checked {
     let ([operand], result) = (operands(op)?, result(op)?);
     ensure(operand.same_shape(result), "operand and result must have the same shape")?;
@@ -81,21 +82,21 @@ pub fn cast(op: &Operation, from: Accepts, to: Accepts) -> Checked {
     ensure(to(result.elem()), "the result's element type is wrong")
 }
 
-/// The same bits as another element type.
+/// Checks that the element type changes but its width does not.
 pub fn bitcast(op: &Operation) -> Checked {
     cast(op, number, number)?;
     let ([operand], result) = (operands(op)?, result(op)?);
     ensure(operand.elem().bits() == result.elem().bits(), "element types must have the same width")
 }
 
-/// A constant of the result's type.
+/// Checks a constant of the result's type.
 pub fn constant(op: &Operation) -> Checked {
     let [] = operands(op)?;
     let Some(Attribute::Constant(value)) = op.attribute("value") else { return Err("there is no value") };
     ensure(value.ty == result(op)?, "value and result must have the same type")
 }
 
-/// A copy with the same number of elements in another shape.
+/// Checks that operand and result have the same number of elements, in any shapes.
 pub fn reshape(op: &Operation) -> Checked {
     let ([from], to) = (operands(op)?, result(op)?);
     ensure(from.container() == to.container(), "operand and result must be held alike")?;
@@ -103,7 +104,7 @@ pub fn reshape(op: &Operation) -> Checked {
     ensure(from.elements() == to.elements(), "operand and result must have as many elements")
 }
 
-/// A dimension of `ty` that an attribute names.
+/// The dimension of `ty` that an attribute selects.
 pub fn dimension(op: &Operation, attribute: &str, ty: Type) -> Result<usize, &'static str> {
     let dim = op.integer(attribute).and_then(|dim| usize::try_from(dim).ok());
     dim.filter(|&dim| dim < ty.dims().len()).ok_or("the dimension does not exist")
@@ -122,14 +123,15 @@ pub fn regions<const N: usize>(op: &Operation) -> Result<&[Region; N], &'static 
     op.regions.as_slice().try_into().map_err(|_| "the number of regions is wrong")
 }
 
-/// The region takes arguments of the types `arguments` and yields values of the types `yielded`.
+/// Checks that the region takes arguments of the types `arguments` and yields values of the types `yielded`.
 pub fn region(region: &Region, arguments: &[Type], yielded: &[Type]) -> Checked {
     let given: Vec<Type> = types_of(&region.arguments).collect();
     ensure(given == arguments, "a region's arguments have the wrong types")?;
     ensure(region.yielded() == yielded, "a region yields the wrong types")
 }
 
-/// A loop while a condition holds: every state has the same types, and the condition is of type `condition`.
+/// Checks a loop that repeats while a condition is true: every state has the same types, and the condition has the
+/// type `condition`.
 pub fn while_loop(op: &Operation, condition: Type, condition_passes_state: bool) -> Checked {
     let [before, after] = regions(op)?;
     let state: Vec<Type> = op.operand_types().collect();
@@ -139,12 +141,12 @@ pub fn while_loop(op: &Operation, condition: Type, condition_passes_state: bool)
     ensure(op.result_types().eq(state), "results must have the types of the state")
 }
 
-/// The type is a bare element that `accepts` accepts.
+/// Checks that the type is a scalar whose element type `accepts` accepts.
 pub fn scalar(ty: Type, accepts: Accepts) -> Checked {
     ensure(ty == Type::scalar(ty.elem()) && accepts(ty.elem()), "an operand must be another scalar")
 }
 
-/// Tests of a dialect's rules: operations that are right, and the same with one type wrong.
+/// Tests of a dialect's rules, with correct operations and with variants that have one wrong type.
 #[cfg(test)]
 pub(super) mod testing {
     use super::super::ir::{Attributes, Node, Value};
@@ -166,13 +168,13 @@ pub(super) mod testing {
         Operation { name, operands, results, attributes, regions: Vec::new(), label: None }
     }
 
-    /// A region that is nothing but its terminator.
+    /// A region that contains only its terminator.
     pub(crate) fn region_of(arguments: &[Type], terminator: &'static str, yielded: &[Type]) -> Region {
         let end = op(terminator, yielded, &[], Attributes::new());
         Region { arguments: values(arguments), body: vec![Node::Operation(end)] }
     }
 
-    /// What is changed in an operation that is right.
+    /// The change that is applied to a correct operation.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub(crate) enum Change {
         Element,
@@ -199,7 +201,7 @@ pub(super) mod testing {
         }
     }
 
-    /// Every list of values that differs from `list` by one change.
+    /// Every list of values that differs from `list` in one change.
     fn changed_lists(change: Change, list: &[Value]) -> Vec<Vec<Value>> {
         if change == Change::Count {
             let longer = [list, &values(&[Type::scalar(Elem::I1)])].concat();
@@ -245,8 +247,8 @@ pub(super) mod testing {
         all
     }
 
-    /// Asserts that `check` accepts the operations and refuses every variant with one wrong type. Variants listed in
-    /// `allowed` may be accepted; at least one must be, so that no entry of the list is obsolete.
+    /// Asserts that `check` accepts the operations and rejects every variant with one wrong type. Variants in
+    /// `allowed` may be accepted. At least one variant of each must be, so that no entry of the list is obsolete.
     pub(crate) fn assert_strict(
         check: fn(&Operation) -> Checked,
         right: &[Operation],

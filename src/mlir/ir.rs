@@ -7,8 +7,8 @@ use super::types::{Constant, Type};
 
 /// A typed value of the program under construction: the result of an operation, an argument, or a constant.
 ///
-/// A constant stays a literal until an operation uses it. Until then it can take any shape, and builders can simplify
-/// operations on it.
+/// A constant stays a literal until an operation uses it. Until then it can take any shape, and builders can
+/// simplify operations on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value {
     ty: Type,
@@ -17,7 +17,7 @@ pub struct Value {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// An SSA value: its number, and the scope that it is visible in.
+    /// An SSA value: its number, and the scope in which it is visible.
     Ssa { id: u32, scope: u32 },
     /// The bits of each element.
     Literal(u64),
@@ -46,7 +46,7 @@ impl Value {
         }
     }
 
-    /// The scope that an SSA value is visible in.
+    /// The scope in which an SSA value is visible.
     pub(super) fn scope(&self) -> Option<u32> {
         match self.source {
             Source::Ssa { scope, .. } => Some(scope),
@@ -55,7 +55,7 @@ impl Value {
     }
 }
 
-/// The name in the text. A literal has none and shows its constant.
+/// The name in the text. A literal has no name and is displayed as its constant.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {
@@ -65,7 +65,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// A compile-time parameter of an operation. Displays as MLIR spells it.
+/// A compile-time parameter of an operation. Displayed in MLIR's syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Attribute {
     /// `5 : i64`: a number and its type.
@@ -86,7 +86,7 @@ pub enum Attribute {
     Dictionary(Attributes),
     /// `(i32) -> i32`.
     Function(Vec<Type>, Vec<Type>),
-    /// Text that is printed as it is: an attribute that only its dialect can parse.
+    /// Text that is printed unchanged: an attribute that only its dialect can parse.
     Verbatim(Cow<'static, str>),
 }
 
@@ -105,7 +105,7 @@ impl Attribute {
     }
 }
 
-/// Displays items with commas between them.
+/// Displays items separated by commas.
 pub(super) struct Commas<I>(pub(super) I);
 
 impl<I: IntoIterator<Item: fmt::Display> + Clone> fmt::Display for Commas<I> {
@@ -133,7 +133,7 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// Displays types as a result list: one type alone, none or several in parentheses.
+/// Displays types as a result list: a single type without parentheses, otherwise in parentheses.
 pub(super) struct ResultTypes<I>(pub(super) I);
 
 impl<I: ExactSizeIterator<Item = Type> + Clone> fmt::Display for ResultTypes<I> {
@@ -195,7 +195,7 @@ pub struct Operation {
     pub attributes: Attributes,
     /// Nested code.
     pub regions: Vec<Region>,
-    /// What a loop or a branch is for. Printed as a comment and as the location, which profilers show.
+    /// The purpose of a loop or a branch. Printed as a comment and as the location, which profilers show.
     pub label: Option<String>,
 }
 
@@ -208,12 +208,12 @@ pub struct Region {
     pub body: Vec<Node>,
 }
 
-/// What stands in a region.
+/// An element of a region's body.
 #[derive(Clone, Debug)]
 pub enum Node {
     /// An operation.
     Operation(Operation),
-    /// A comment, printed only in texts for people.
+    /// A comment, printed only in texts for readers.
     Comment(String),
 }
 
@@ -223,7 +223,7 @@ impl Operation {
         self.attributes.iter().find(|(given, _)| *given == name).map(|(_, attribute)| attribute)
     }
 
-    /// The number that an attribute holds.
+    /// The number in an attribute.
     pub fn integer(&self, name: &str) -> Option<i64> {
         match self.attribute(name)? {
             Attribute::Integer(number, _) => Some(*number),
@@ -231,7 +231,7 @@ impl Operation {
         }
     }
 
-    /// The numbers that an attribute holds; empty without the attribute.
+    /// The numbers in an attribute; empty if the attribute is missing.
     pub fn integers(&self, name: &str) -> &[i64] {
         match self.attribute(name) {
             Some(Attribute::Integers(_, numbers)) => numbers,
@@ -239,7 +239,7 @@ impl Operation {
         }
     }
 
-    /// The case of an enumeration that an attribute holds; empty without the attribute.
+    /// The case of an enumeration in an attribute; empty if the attribute is missing.
     pub fn case(&self, name: &str) -> &'static str {
         match self.attribute(name) {
             Some(Attribute::Enum(_, case)) => case,
@@ -275,7 +275,7 @@ pub fn types_of(values: &[Value]) -> impl ExactSizeIterator<Item = Type> + Clone
 }
 
 impl Region {
-    /// The last operation, which says what the region yields.
+    /// The last operation, which determines the values that the region yields.
     pub fn terminator(&self) -> Option<&Operation> {
         match self.body.last() {
             Some(Node::Operation(operation)) => Some(operation),
@@ -298,11 +298,11 @@ pub struct Function<'a> {
     pub visibility: Option<&'static str>,
     /// The arguments.
     pub arguments: Vec<Value>,
-    /// The values that it returns.
+    /// The values that the function returns.
     pub returns: Vec<Value>,
-    /// Further attributes.
+    /// Other attributes.
     pub attributes: Attributes,
-    /// Constants that every region sees.
+    /// Constants that are visible in every region.
     pub constants: &'a [Node],
     /// The code, without the return.
     pub body: &'a [Node],

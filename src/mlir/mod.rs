@@ -1,6 +1,6 @@
 //! Builders of MLIR text: StableHLO programs and the Mosaic kernels inside them.
 //!
-//! One small intermediate representation is under both builders:
+//! Both builders share one small intermediate representation:
 //!
 //! ```text
 //!   kernels/stablehlo     kernels/tpu           the algorithms
@@ -14,37 +14,39 @@
 //!            ir, types, check, print            values and operations, rules for types, text
 //! ```
 //!
-//! * [`types`] has element types, shapes and the types of values. [`ir`] has values, attributes, operations, regions,
-//!   functions and modules. They know no dialect.
-//! * [`builder::Builder`] adds operations to the innermost open region. It writes constants where the dialect wants
-//!   them, and it builds regions and loops. Every operation is checked when it is added: its dialect's rules, made of
-//!   the rules in [`check`], must accept the types, and every operand must still be visible. A violation is a mistake
-//!   in a kernel. It panics with a message that names the operation and its types.
+//! * [`types`] contains element types, shapes and the types of values. [`ir`] contains values, attributes,
+//!   operations, regions, functions and modules. They do not depend on a dialect.
+//! * [`builder::Builder`] adds operations to the innermost open region. It writes constants where the dialect
+//!   requires them, and it builds regions and loops. It checks every operation that is added: the rules of its
+//!   dialect, which consist of the rules in [`check`], must accept the types, and every operand must still be
+//!   visible. A violation is a mistake in a kernel. It causes a panic with a message that names the operation and
+//!   its types.
 //! * [`mod@print`] prints MLIR's generic form of every operation. A [`print::Form`] adds a prefix, comments, or a
-//!   function that prints some operations in their dialect's own syntax.
+//!   function that prints some operations in the custom syntax of their dialect.
 //! * [`arith::Elementwise`] is a table of names. A builder that implements it gets
-//!   [`Arith`](crate::semantics::arith::Arith), and so all of `src/semantics`.
-//!   [`WideArith`](crate::semantics::arith::WideArith) differs by nature and is implemented per builder: StableHLO has
-//!   64-bit integers, a TPU core has pairs of registers.
+//!   [`Arith`](crate::semantics::arith::Arith), and so can run all of `src/semantics`.
+//!   [`WideArith`](crate::semantics::arith::WideArith) differs too much and is implemented per builder: StableHLO
+//!   has 64-bit integers, a TPU core has pairs of registers.
 //!
 //! # How to add an operation
 //!
-//! Add a method to the builder of the target (`self.builder.op(name).operands(…).attribute(…).result(ty)`), a rule to
-//! the `check` of its dialect, and an example to the test of these rules. The generic form needs nothing more. Add an
-//! arm to the dialect's pretty form if readers or parsers need one.
+//! Add a method to the builder of the target (`self.builder.op(name).operands(…).attribute(…).result(ty)`), a rule
+//! to the `check` of its dialect, and an example to the test of these rules. The generic form needs nothing more.
+//! Add an arm to the dialect's pretty form if readers or parsers need it.
 //!
 //! # How to add a target
 //!
-//! A target that is written in an MLIR dialect, such as Triton, needs a module with
+//! A target that is written in an MLIR dialect, for example Triton, needs a module with
 //!
 //! 1. a [`builder::Dialect`]: its constants and its rules. The rules of [`upstream`] can be reused;
-//! 2. a struct that holds a [`builder::Builder`], with a method per operation of the dialect. Its loops are one-line
-//!    calls of [`builder::Builder::while_loop`], [`upstream::for_each`] and [`upstream::if_else`];
+//! 2. a struct that contains a [`builder::Builder`], with a method per operation of the dialect. Its loops are
+//!    one-line calls of [`builder::Builder::while_loop`], [`upstream::for_each`] and [`upstream::if_else`];
 //! 3. an implementation of [`arith::Elementwise`];
 //! 4. a [`print::Form`].
 //!
-//! A target that is not MLIR, such as PTX, needs the same without the form, and a function that walks the operations
-//! and prints them: [`builder::Builder::read`] gives them out. The tests of this module contain one.
+//! A target that is not MLIR, for example PTX, needs the same except the form, and a function that walks the
+//! operations and prints them: [`builder::Builder::read`] provides them. The tests of this module contain an
+//! example.
 
 pub mod arith;
 pub mod builder;
@@ -57,7 +59,8 @@ pub mod stablehlo;
 pub mod types;
 pub mod upstream;
 
-/// A third target, to show that it needs no values, regions or loops of its own: instructions on registers, as in PTX.
+/// A third target, which shows that a target does not need its own values, regions or loops: instructions on
+/// registers, as in PTX.
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;

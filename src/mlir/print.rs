@@ -1,23 +1,23 @@
-//! The printer of MLIR text. It knows the generic form of every operation; a [`Form`] adds what differs.
+//! The printer of MLIR text. It can print the generic form of every operation; a [`Form`] adds the differences.
 
 use std::fmt::{self, Write as _};
 
 use super::ir::{types_of, Attribute, Commas, Function, Module, Named, Node, Operation, ResultTypes, Value};
 use super::types::Type;
 
-/// What differs between texts of the same operations.
+/// The differences between texts of the same operations.
 #[derive(Debug)]
 pub struct Form {
     /// Printed before the names of operations in the generic form.
     pub prefix: &'static str,
     /// Whether comments and labels are printed, for readers.
     pub comments: bool,
-    /// Prints an operation in its dialect's own syntax, or returns `false` to have the generic form printed. With
-    /// `None` everything is printed in the generic form, functions and modules too.
+    /// Prints an operation in the custom syntax of its dialect, or returns `false` to request the generic form. If
+    /// `None`, everything is printed in the generic form, including functions and modules.
     pub pretty: Option<fn(&mut Printer, &Operation) -> bool>,
 }
 
-/// The generic form, which every MLIR parser reads for every dialect.
+/// The generic form, which MLIR parsers accept for every dialect.
 pub static GENERIC: Form = Form { prefix: "", comments: false, pretty: None };
 
 /// Text under construction.
@@ -67,7 +67,7 @@ impl Printer {
         let _ = writeln!(self.text, "{:1$}{text}", "", self.indent * 2);
     }
 
-    /// Writes lines further to the right.
+    /// Writes lines with additional indentation.
     pub fn indented(&mut self, lines: impl FnOnce(&mut Printer)) {
         self.indent += 1;
         lines(self);
@@ -97,7 +97,7 @@ impl Printer {
         }
     }
 
-    /// Writes an operation in the generic form, its attributes in `braces`.
+    /// Writes an operation in the generic form, with its attributes in `braces`.
     pub fn generic(&mut self, op: &Operation, braces: [&str; 2]) {
         let prefix = self.form.prefix;
         let head = format!("{}\"{prefix}{}\"({})", Results(op), op.name, Commas(&op.operands));
@@ -196,7 +196,7 @@ impl fmt::Display for Braced<'_> {
     }
 }
 
-/// What follows the operands, or the regions, in the generic form.
+/// The text after the operands, or after the regions, in the generic form.
 struct Tail<'a> {
     op: &'a Operation,
     braces: [&'a str; 2],

@@ -1,9 +1,9 @@
-//! Reductions: how elements are combined into one.
+//! Reductions: how several elements are combined into one.
 
 use super::types::Elem;
 
-/// How a reduction combines elements. The result does not depend on the order, provided that sums of floats are sums of
-/// whole numbers small enough for every partial sum to be exact.
+/// How a reduction combines elements. The result does not depend on the order, provided that every partial sum of
+/// floats is exact, as for small whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
     /// The sum; integers wrap.
@@ -12,15 +12,16 @@ pub enum Reduce {
     Max,
     /// The smallest.
     Min,
-    /// Bitwise or; whether any is true.
+    /// Bitwise or; for masks, whether any is true.
     Or,
 }
 
 impl Reduce {
-    /// The bits of the value that leaves every other unchanged: what a reduction starts with, and its result over no
-    /// elements. `None` where elements of this type cannot be combined in this way.
+    /// The bits of the identity: combining it with any other value does not change that value. A reduction starts
+    /// with it, and it is the result over no elements. `None` if elements of this type cannot be combined in this
+    /// way.
     ///
-    /// The sum of no floats is `+0.0`, which leaves every value unchanged but `-0.0`.
+    /// For sums of floats it is `+0.0`, which leaves every value unchanged except `-0.0`.
     pub fn identity(self, elem: Elem) -> Option<u64> {
         let all_ones = u64::MAX >> (64 - elem.bits()?);
         let (negative_infinity, positive_infinity) = match elem {
@@ -50,7 +51,7 @@ mod tests {
 
     const ALL: [Reduce; 4] = [Reduce::Add, Reduce::Max, Reduce::Min, Reduce::Or];
 
-    /// Combines two elements given by their bits, computed independently of [`Reduce::identity`].
+    /// Combines two elements, given as bits. Computed independently of [`Reduce::identity`].
     fn combine(how: Reduce, elem: Elem, a: u64, b: u64) -> u64 {
         fn pick<T: PartialOrd + Copy>(how: Reduce, a: T, b: T, sum: T) -> T {
             match how {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-/// Element types of all dialects. `I32` and `I1` are MLIR's signless integers; StableHLO reads them as signed and
+/// Element types of all dialects. `I32` and `I1` are MLIR's signless integers; StableHLO treats them as signed and
 /// boolean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
@@ -37,7 +37,7 @@ impl Elem {
         Elem::DmaSemaphore,
     ];
 
-    /// Width in bits; `None` for types whose width the target decides.
+    /// Width in bits; `None` for types whose width depends on the target.
     pub fn bits(self) -> Option<u32> {
         match self {
             Elem::I1 => Some(1),
@@ -63,7 +63,7 @@ impl Elem {
         self == Elem::I1
     }
 
-    /// The bits of a constant, from MLIR's spelling: a decimal integer, bits in hexadecimal, `true` or `false`.
+    /// Parses the bits of a constant in MLIR's syntax: a decimal integer, bits in hexadecimal, `true` or `false`.
     pub(super) fn parse(self, literal: &str) -> Option<u64> {
         let width = self.bits()?;
         let bits = match (literal, literal.strip_prefix("0x")) {
@@ -81,7 +81,7 @@ impl Elem {
         (bits <= u64::MAX >> (64 - width)).then_some(bits)
     }
 
-    /// MLIR's spelling of a constant's bits. Floats are spelled as bits, so that no rounding takes place in decimal.
+    /// Writes a constant's bits in MLIR's syntax. Floats are written as bits, which avoids decimal rounding.
     fn write_constant(self, f: &mut fmt::Formatter<'_>, bits: u64) -> fmt::Result {
         match self {
             Elem::I1 => write!(f, "{}", bits != 0),
@@ -110,7 +110,7 @@ impl fmt::Display for Elem {
     }
 }
 
-/// Largest number of dimensions of a value.
+/// The largest number of dimensions of a value.
 const MAX_RANK: usize = 4;
 
 /// The sizes of a value's dimensions, stored inline so that values can be copied.
@@ -156,10 +156,10 @@ pub enum Space {
     Semaphore,
 }
 
-/// The kind of MLIR type that holds elements.
+/// The kind of MLIR type that contains elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Container {
-    /// A bare element.
+    /// A single element.
     Scalar,
     /// An immutable array.
     Tensor,
@@ -178,7 +178,7 @@ pub struct Type {
 }
 
 impl Type {
-    /// A bare element.
+    /// A single element.
     pub fn scalar(elem: Elem) -> Type {
         Type { container: Container::Scalar, elem, dims: Dims::new(&[]) }
     }
@@ -198,7 +198,7 @@ impl Type {
         Type { container: Container::Memref(space), elem, dims: Dims::new(dims) }
     }
 
-    /// What holds the elements.
+    /// The kind of type that contains the elements.
     pub fn container(&self) -> Container {
         self.container
     }
@@ -269,7 +269,7 @@ impl fmt::Display for Type {
     }
 }
 
-/// A constant of type `ty` whose elements all have the same bits. Displays as MLIR's attribute.
+/// A constant of type `ty` whose elements all have the same bits. Displayed as MLIR's attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Constant {
     /// Type of the constant.

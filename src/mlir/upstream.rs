@@ -1,4 +1,4 @@
-//! Dialects that belong to MLIR itself: `arith`, `math`, `vector`, `memref` and `scf`. Every target that is written in
+//! Dialects that are part of MLIR: `arith`, `math`, `vector`, `memref` and `scf`. Every target that is written in
 //! terms of registers and loops uses them.
 
 use super::arith::{Binary, Predicate};
@@ -17,7 +17,7 @@ pub static WHILE: WhileLoop = WhileLoop {
     shared_arguments: false,
 };
 
-/// `for index in first..last` by `step` over a state, which is returned: `bounds` are first, last and step.
+/// `for index in first..last` by `step` over a state. Returns the last state. `bounds` are first, last and step.
 pub fn for_each(
     builder: &Builder,
     label: &str,
@@ -69,9 +69,9 @@ pub fn binary_name(operation: Binary, elem: Elem) -> &'static str {
     }
 }
 
-/// Spellings of `arith.cmpi`'s predicate by number. Unsigned ones follow.
+/// The predicates of `arith.cmpi` in MLIR's syntax, indexed by number. Unsigned ones follow.
 const INTEGER_PREDICATES: [&str; 6] = ["eq", "ne", "slt", "sle", "sgt", "sge"];
-/// Spellings of `arith.cmpf`'s predicate by number.
+/// The predicates of `arith.cmpf` in MLIR's syntax, indexed by number.
 const FLOAT_PREDICATES: [&str; 15] = [
     "false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult", "ule", "une", "uno",
 ];
@@ -92,7 +92,7 @@ pub fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes
         Predicate::Ge => 3,
         Predicate::Lt => 4,
         Predicate::Le => 5,
-        // True where either is NaN.
+        // True if either operand is NaN.
         Predicate::Ne => 13,
     };
     let (name, number) = if elem.is_float() { ("arith.cmpf", float) } else { ("arith.cmpi", integer) };
@@ -110,7 +110,7 @@ pub fn conversion(from: Elem, to: Elem) -> &'static str {
     }
 }
 
-/// Checks an operation of these dialects; `None` for others.
+/// Checks an operation of these dialects; `None` for other operations.
 pub fn check(op: &Operation) -> Option<Checked> {
     Some(match op.name {
         "arith.addi" | "arith.subi" | "arith.muli" | "arith.minsi" | "arith.maxsi" | "arith.shli"
@@ -189,7 +189,7 @@ fn extract(op: &Operation) -> Checked {
     ensure(position.iter().zip(vector.dims()).all(inside), "the position is outside the operand")
 }
 
-/// The indices are one for each dimension of `memory`.
+/// Checks that there is one index for each dimension of `memory`.
 pub fn indices(memory: Type, indices: &[Value]) -> Checked {
     ensure(memory.is_memref(), "the operand must be a memref")?;
     ensure(indices.len() == memory.dims().len(), "there must be an index for each dimension")?;
@@ -204,7 +204,7 @@ fn load(op: &Operation) -> Checked {
     vector_access(memory.ty(), vector)
 }
 
-/// A vector can be moved to or from memory of this type.
+/// Checks that a vector can be moved to or from memory of this type.
 pub fn vector_access(memory: Type, vector: Type) -> Checked {
     ensure(vector.container() == Container::Vector, "a vector is accessed")?;
     ensure(memory.elem() == vector.elem(), "memory and vector must have the same element type")?;
@@ -221,7 +221,7 @@ fn store(op: &Operation) -> Checked {
     scalar_access(op, Ok(value.ty()), 1)
 }
 
-/// The access of a scalar in the memory that operand `memory` is; indices follow.
+/// Checks the access of a scalar in memory. `memory` is the position of the memory operand; the indices follow it.
 fn scalar_access(op: &Operation, value: Result<Type, &'static str>, memory: usize) -> Checked {
     let Some([memory, at @ ..]) = op.operands.get(memory..) else { return Err("there is no memory") };
     let (memory, value) = (memory.ty(), value?);
@@ -249,7 +249,8 @@ fn branch(op: &Operation) -> Checked {
     check::region(otherwise, &[], &types)
 }
 
-/// Prints an operation as MLIR's own printer does. `false` for operations that are as readable in the generic form.
+/// Prints an operation like MLIR's printer. Returns `false` for operations that are equally readable in the generic
+/// form.
 pub fn pretty(printer: &mut Printer, op: &Operation) -> bool {
     let (left, name) = (Results(op), op.name);
     let names = Commas(&op.operands);
@@ -281,7 +282,7 @@ pub fn pretty(printer: &mut Printer, op: &Operation) -> bool {
             let (value, memory, at) = (operand(0), operand(1), Commas(&op.operands[2..]));
             printer.line(format_args!("{name} {value}, {memory}[{at}] : {}", from(1)));
         }
-        // The end of an empty region is not printed.
+        // The terminator of an empty region is not printed.
         "scf.yield" if op.operands.is_empty() => {}
         "scf.yield" => printer.line(format_args!("{name} {names} : {}", Commas(op.operand_types()))),
         "scf.condition" => {

@@ -1,4 +1,5 @@
-//! A plugin's table of functions: checked, copied, and called through one place that turns errors into ours.
+//! A plugin's table of functions. The table is checked and copied, and one method calls its functions and converts
+//! their errors.
 
 use std::mem::offset_of;
 use std::path::Path;
@@ -12,10 +13,10 @@ use super::plugin_data::slice;
 use super::text;
 use super::version::{ApiVersion, MIN_API_MINOR};
 
-/// A copy of a plugin's table. Entries are null where the plugin's own table is shorter than the bindings' struct.
+/// A copy of a plugin's table. Entries beyond the end of the plugin's own table are null.
 pub(super) struct ApiTable {
     functions: Box<PJRT_Api>,
-    /// Where the plugin keeps the original: a different address for each loaded library.
+    /// The address of the plugin's own table. It differs for each loaded library.
     original: NonNull<PJRT_Api>,
     version: ApiVersion,
     errors: ErrorFunctions,
@@ -26,21 +27,21 @@ unsafe impl Send for ApiTable {}
 // SAFETY: as above.
 unsafe impl Sync for ApiTable {}
 
-/// The functions that turn a plugin's error into ours. No other function can be called safely without them.
+/// The functions that convert a plugin's error to an [`Error`]. Without them no other function can be called safely.
 struct ErrorFunctions {
     message: unsafe extern "C" fn(*mut PJRT_Error_Message_Args),
     code: unsafe extern "C" fn(*mut PJRT_Error_GetCode_Args) -> *mut PJRT_Error,
     destroy: unsafe extern "C" fn(*mut PJRT_Error_Destroy_Args),
 }
 
-/// An entry of the table that is present.
+/// A function of the table that the plugin provides.
 pub(super) struct Function<T> {
     pub(super) name: &'static str,
     pub(super) pointer: unsafe extern "C" fn(*mut T) -> *mut PJRT_Error,
 }
 
 impl ApiTable {
-    /// Checks and copies the table at `original`. `path` is for messages.
+    /// Checks and copies the table at `original`. `path` is used in messages.
     ///
     /// # Safety
     /// `original` must be a table of the C API, of any version, that lives until the process ends.
@@ -82,7 +83,7 @@ impl ApiTable {
         &self.functions
     }
 
-    /// Calls `function` and turns its error into ours.
+    /// Calls `function` and converts its error to an [`Error`].
     ///
     /// # Safety
     /// For the duration of the call, every pointer in `args` must be what the C API requires of that function, and
@@ -134,7 +135,7 @@ impl ApiTable {
     }
 }
 
-/// Reads the version of a table, which lies in the same place in every version.
+/// Reads the version of a table, which is at the same offset in every version.
 ///
 /// # Safety
 /// As for [`ApiTable::read`].
@@ -165,7 +166,7 @@ unsafe fn copy(table: NonNull<PJRT_Api>) -> Box<PJRT_Api> {
     let mut functions = Box::new(PJRT_Api::default());
     // SAFETY: a table of any version starts with its size.
     let size = unsafe { std::ptr::addr_of!((*table.as_ptr()).struct_size).read() };
-    // Whole words only: half a pointer is no pointer.
+    // Only whole words are copied, so that no pointer is cut.
     let known = size.min(size_of::<PJRT_Api>()) / size_of::<usize>() * size_of::<usize>();
     // SAFETY: both are valid for `known` bytes and do not overlap. Each entry is null or the function that the header
     // declares there, because the API only appends.

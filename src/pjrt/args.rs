@@ -1,24 +1,24 @@
-//! Argument structs of the C API, with room for the fields of newer versions.
+//! Argument structs of the C API, with space for the fields of newer versions.
 
 use pjrt_sys::*;
 
-/// The number of zeroed words behind each argument struct.
+/// The number of zeroed words after each argument struct.
 ///
-/// The bindings know API 0.54. The API evolves by appending fields to argument structs, and a plugin rejects a struct
-/// whose `struct_size` is smaller than the struct that the plugin was compiled with. Of the structs used here, these
-/// have grown since 0.54:
+/// The bindings are those of API 0.54. The API evolves by appending fields to argument structs. A plugin rejects a
+/// struct whose `struct_size` is smaller than the struct that the plugin was compiled with. Of the structs used
+/// here, these have grown since 0.54:
 /// - `PJRT_Client_Create_Args` by `kv_try_get_callback` and `kv_try_get_user_arg`;
 /// - `PJRT_ExecuteOptions` by `context`, `call_location`, `num_tasks`, `task_ids` and `incarnation_ids`;
 /// - `PJRT_Executable_DeserializeAndLoad_Args` by `overridden_serialized_compile_options` and its size.
 ///
-/// In all of them zero means "not given", as the API promises to callers that are older than the plugin. So a zeroed
-/// tail that `struct_size` includes serves the known new fields and future ones. A plugin accepts a struct that is
-/// larger than its own, because it must accept callers that are newer than itself. Output fields that the bindings do
-/// not know land in the tail.
+/// In all of these fields zero means "not given", as the API guarantees to callers that are older than the plugin.
+/// So a zeroed tail that `struct_size` includes is correct for the known new fields and for future ones. A plugin
+/// accepts a struct that is larger than its own, because it must accept newer callers. A plugin writes output fields
+/// that the bindings do not know into the tail.
 const RESERVE: usize = 16;
 
-/// An argument struct followed by its zeroed tail. `repr(C)` puts the tail where the plugin looks for newer fields,
-/// because the size of each struct is a multiple of a word.
+/// An argument struct followed by its zeroed tail. With `repr(C)` the tail starts where the plugin expects newer
+/// fields, because the size of each struct is a multiple of a word.
 #[repr(C)]
 pub(super) struct Args<T> {
     base: T,
@@ -48,8 +48,8 @@ impl Args<PJRT_Executable_DeserializeAndLoad_Args> {
     }
 }
 
-/// Asserts the sizes that structs have in API 0.54. Appended fields start there, so bindings with larger structs would
-/// move the tail away from them.
+/// Asserts that the structs have their sizes of API 0.54. The appended fields start there, so larger structs in the
+/// bindings would move the tail away from them.
 macro_rules! size_in_api_0_54 {
     ($($name:ident $size:literal)*) => {$(
         const _: () = assert!(size_of::<$name>() == $size, "the bindings are no longer those of API 0.54");

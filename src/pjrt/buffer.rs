@@ -14,8 +14,8 @@ use super::handle::Handle;
 use super::plugin::function;
 use super::plugin_data::{copied, slice};
 
-/// An array on a device. Thread-safe; holds its client; the device's memory is freed when the buffer is dropped. The
-/// computation or copy that fills it may still run: every call that reads it waits.
+/// An array on a device. Thread-safe. Keeps its client alive. Dropping it frees the device memory. The computation
+/// or copy that fills the buffer may still be running; every call that reads the buffer waits for it.
 pub struct Buffer {
     client: Arc<Client>,
     handle: Handle<PJRT_Buffer>,
@@ -39,7 +39,7 @@ impl Buffer {
         Self::new(client, Handle::from_output(buffer, function)?, true)
     }
 
-    /// Wraps a buffer that belongs to the caller. It is read where it lies and not destroyed here.
+    /// Wraps a buffer that belongs to the caller. The buffer is neither copied nor destroyed.
     ///
     /// # Safety
     /// `buffer` must be null or a buffer of `client` that stays alive, and is not donated to a program, until the
@@ -86,7 +86,7 @@ impl Buffer {
         &self.dims
     }
 
-    /// The size in bytes of the contents as [`Buffer::to_host`] copies them: dense, without the device's padding.
+    /// The size in bytes of the contents as [`Buffer::to_host`] copies them: dense, without padding of the device.
     pub fn host_size(&self) -> usize {
         self.host_size
     }
@@ -104,10 +104,10 @@ impl Buffer {
         }
     }
 
-    /// Copies the contents to `dst`, dense and row-major whatever the layout on the device. Waits until the buffer is
-    /// computed and the copy ends. Returns an error of the computation. `dst` must have [`Buffer::host_size`] bytes.
-    /// The programs of this library define the sizes of their outputs, so another size is an error of the plugin.
-    /// After an error the contents of `dst` are unspecified.
+    /// Copies the contents to `dst`, dense and row-major for any layout on the device. Waits until the buffer is
+    /// computed and the copy ends. Returns an error if the computation failed. `dst` must have [`Buffer::host_size`]
+    /// bytes. The programs of this library define the sizes of their outputs, so another size is an error of the
+    /// plugin. After an error the contents of `dst` are unspecified.
     pub fn to_host(&self, dst: &mut [u8]) -> Result<()> {
         if dst.len() != self.host_size {
             return Err(Error::Misbehaved(format!(
@@ -147,7 +147,7 @@ impl Buffer {
         }
     }
 
-    /// Whether the device stores the array densely in row-major order, as far as the plugin reports.
+    /// Whether the device stores the array densely in row-major order, according to the plugin.
     fn is_dense(&self) -> Result<bool> {
         let plugin = self.client.plugin();
         let function = function!(plugin, PJRT_Buffer_GetMemoryLayout)?;
@@ -159,7 +159,7 @@ impl Buffer {
         let layout = &args.layout;
         match layout.type_ {
             PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Tiled => {
-                // SAFETY: the type says that this member is set. Its list lives as long as the buffer.
+                // SAFETY: the type says which member is set. Its list lives as long as the buffer.
                 let (order, tiles) = unsafe {
                     let tiled = layout.__bindgen_anon_1.tiled;
                     (slice(tiled.minor_to_major, tiled.minor_to_major_size, name)?, tiled.num_tiles)

@@ -21,8 +21,8 @@ use super::plugin::{function, Plugin};
 use super::plugin_data::{name, slice};
 use super::release::log_release_failures;
 
-/// A client of a plugin, with at least one device. Thread-safe. Destroyed when the last `Arc` is dropped; the buffers
-/// and executables made from it each hold one.
+/// A client of a plugin, with at least one device. Thread-safe. Its buffers and executables keep it alive. It is
+/// destroyed when the last `Arc` is dropped.
 pub struct Client {
     plugin: Arc<Plugin>,
     handle: Handle<PJRT_Client>,
@@ -42,9 +42,9 @@ pub struct Device {
 
 impl Client {
     /// Creates a client. `options` are specific to the plugin, for example `cpu_device_count` or the share of GPU
-    /// memory to reserve. The plugin decides whether it rejects unknown names. Types must be right: XLA's CPU plugins
-    /// end the process with an uncaught C++ exception if they get a string where they expect an integer, and no
-    /// caller can catch that. Logs, so the caller must hold no lock.
+    /// memory to reserve. The plugin decides whether it rejects unknown names. Types must be right: if XLA's CPU
+    /// plugins get a string where they expect an integer, they end the process with an uncaught C++ exception, which
+    /// no caller can catch. This function logs, so the caller must hold no lock.
     pub fn create(plugin: Arc<Plugin>, options: &[(String, OptionValue)]) -> Result<Arc<Client>> {
         let start = Instant::now();
         let size = if options.is_empty() { None } else { plugin.named_value_size() };
@@ -71,11 +71,11 @@ impl Client {
         Ok(client)
     }
 
-    /// Wraps a client that belongs to the caller. It is not destroyed here.
+    /// Wraps a client that belongs to the caller. Dropping the result does not destroy the client.
     ///
     /// # Safety
-    /// `client` must be null or a client of `plugin` that stays alive until the result and everything made from it,
-    /// including buffers and executables, is dropped.
+    /// `client` must be null or a client of `plugin`. It must stay alive until the result and everything created
+    /// from it, including buffers and executables, is dropped.
     pub unsafe fn borrow(plugin: Arc<Plugin>, client: *mut PJRT_Client) -> Result<Arc<Client>> {
         let handle =
             Handle::new(client).ok_or_else(|| Error::Argument("the caller's PJRT client is null".into()))?;
@@ -111,7 +111,7 @@ impl Client {
         &self.platform_name
     }
 
-    /// The version of the platform, in a format of the plugin. It may have several lines.
+    /// The version of the platform. The plugin defines its format, which may have several lines.
     pub fn platform_version(&self) -> &str {
         &self.platform_version
     }
@@ -122,7 +122,7 @@ impl Client {
         &self.devices
     }
 
-    /// Compiles a StableHLO program in the text form of MLIR. Does not log: the caller may hold a lock.
+    /// Compiles a StableHLO program, given as MLIR text. Does not log, because the caller may hold a lock.
     pub fn compile(self: &Arc<Self>, mlir: &str, options: &CompileOptions) -> Result<Arc<Executable>> {
         self.check_devices(options)?;
         let encoded = options.encode()?;
@@ -132,8 +132,8 @@ impl Client {
         args.program = program.as_mut_ptr();
         args.compile_options = encoded.as_ptr().cast();
         args.compile_options_size = encoded.len();
-        // SAFETY: the client is alive. Program and options outlive the call, which only reads them. The executable is
-        // new and belongs to this client, and nothing else destroys it.
+        // SAFETY: the client is alive. Program and options outlive the call, which only reads them. The executable
+        // is new and belongs to this client, and nothing else destroys it.
         let executable = unsafe {
             self.plugin.call(function!(self.plugin, PJRT_Client_Compile)?, &mut args)?;
             Executable::from_output(self, args.executable, options, "PJRT_Client_Compile")?
@@ -141,10 +141,10 @@ impl Client {
         Ok(Arc::new(executable))
     }
 
-    /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned, for the devices in
-    /// `options` whichever devices it was compiled for. The bytes are trusted, because a plugin executes them. They
-    /// fit only the build of the plugin, the platform and the topology that they were made for. An error if the
-    /// plugin is too old to load a program for other devices than it was compiled for. Does not log: the caller may
+    /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned. It runs on the devices
+    /// in `options`, whichever devices it was compiled for. The caller must trust the bytes, because a plugin
+    /// executes them. They fit only the build of the plugin, the platform and the topology that they were compiled
+    /// for. Fails if the plugin is too old to load a program for other devices. Does not log, because the caller may
     /// hold a lock.
     pub fn deserialize(
         self: &Arc<Self>,
@@ -169,8 +169,8 @@ impl Client {
         Ok(Arc::new(executable))
     }
 
-    /// Copies a dense row-major array to a device. Returns when `bytes` is no longer needed. That may be before the
-    /// buffer is ready; every use of the buffer waits.
+    /// Copies a dense row-major array to a device. Returns when `bytes` is no longer needed. The buffer may not be
+    /// ready then; every use of the buffer waits.
     pub fn buffer_from_host(
         self: &Arc<Self>,
         bytes: &[u8],
@@ -192,7 +192,8 @@ impl Client {
         args.type_ = element.to_raw();
         args.dims = dims.as_ptr();
         args.num_dims = dims.len();
-        // The other variants alias the host's memory, and `bytes` would have to live as long as the buffer.
+        // The other variants may use the host's memory directly, and `bytes` would have to live as long as the
+        // buffer.
         args.host_buffer_semantics =
             PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes;
         args.device = self.device(device)?.handle.as_ptr();
@@ -279,7 +280,7 @@ impl Drop for Client {
         }
         let mut args = Args::<PJRT_Client_Destroy_Args>::new();
         args.client = self.handle.as_ptr();
-        // SAFETY: this value owns the client. Buffers and executables hold an `Arc` of it, so none is left.
+        // SAFETY: this value owns the client. Buffers and executables own an `Arc` of it, so none is left.
         unsafe { self.plugin.call_in_drop(function!(self.plugin, PJRT_Client_Destroy), &mut args) }
     }
 }
@@ -295,7 +296,7 @@ impl fmt::Debug for Client {
 }
 
 impl Device {
-    /// The global id, which [`CompileOptions`] takes. Not an index into [`Client::devices`].
+    /// The global id, as in [`CompileOptions`]. It is not an index into [`Client::devices`].
     pub fn id(&self) -> i32 {
         self.description.id
     }
@@ -305,12 +306,12 @@ impl Device {
         &self.description.kind
     }
 
-    /// Everything that the plugin says about the device without using it.
+    /// The plugin's description of the device.
     pub fn description(&self) -> &DeviceDescription {
         &self.description
     }
 
-    /// The plugin's description for humans.
+    /// The plugin's description of the device, for people to read.
     pub fn debug_string(&self) -> &str {
         &self.description.debug_string
     }
@@ -319,7 +320,7 @@ impl Device {
         let handle = Handle::from_output(device, "PJRT_Client_AddressableDevices")?;
         let mut args = Args::<PJRT_Device_GetDescription_Args>::new();
         args.device = device;
-        // SAFETY: the device lives as long as its client, which the caller holds.
+        // SAFETY: the device lives as long as its client, which the caller keeps alive.
         unsafe { plugin.call(function!(plugin, PJRT_Device_GetDescription)?, &mut args)? };
         let description = Handle::from_output(args.device_description, "PJRT_Device_GetDescription")?;
         // SAFETY: the description lives as long as the device.

@@ -1,4 +1,4 @@
-//! Options of compiles. The C API takes them as a serialized protocol buffer.
+//! Options for compiling. The C API takes them as a serialized protocol buffer.
 
 use pjrt_sys::protos::xla::device_assignment_proto::ComputationDevice;
 use pjrt_sys::protos::xla::{CompileOptionsProto, DeviceAssignmentProto, ExecutableBuildOptionsProto};
@@ -46,7 +46,7 @@ impl CompileOptions {
                 .collect(),
         };
         let build = ExecutableBuildOptionsProto {
-            // The assignment below defines the devices. -1 leaves the ordinal unset; 0 would mean the first device.
+            // The assignment below selects the devices. -1 leaves the ordinal unset; 0 would mean the first device.
             device_ordinal: -1,
             num_replicas: 1,
             num_partitions: i64::from(partitions),

@@ -10,7 +10,7 @@ use super::handle::Handle;
 use super::plugin::{function, Plugin};
 use super::plugin_data::{copied, slice};
 
-/// A program with more outputs is taken for garbage.
+/// A plugin that reports more outputs than this is assumed to return garbage.
 const MOST_OUTPUTS: usize = 1 << 16;
 
 /// The compiled form of a program. Destroyed when dropped.
@@ -44,13 +44,13 @@ impl CompiledProgram {
         }
     }
 
-    /// The program as bytes.
+    /// The serialized program.
     pub(super) fn serialize(&self) -> Result<Vec<u8>> {
         let mut args = Args::<PJRT_Executable_Serialize_Args>::new();
         args.executable = self.handle.as_ptr();
         let function = function!(self.plugin, PJRT_Executable_Serialize)?;
         let name = function.name;
-        // SAFETY: the executable is alive. The bytes live until their deleter is called, and are copied before.
+        // SAFETY: the executable is alive. The bytes live until their deleter is called, and are copied before that.
         unsafe {
             self.plugin.call(function, &mut args)?;
             let bytes = slice(args.serialized_bytes.cast::<u8>(), args.serialized_bytes_size, name)
@@ -72,11 +72,11 @@ impl Drop for CompiledProgram {
     }
 }
 
-/// Describes a program, given as MLIR text, for the plugin. The result points into `mlir`.
+/// Describes a program, given as MLIR text, to the plugin. The result points into `mlir`.
 pub(super) fn program(mlir: &str) -> Args<PJRT_Program> {
     let format = "mlir";
     let mut program = Args::<PJRT_Program>::new();
-    // The field is not const because another function of the API writes programs through it. Compiling only reads.
+    // The field is not const because another function of the API writes programs to it. Compiling only reads it.
     program.code = mlir.as_ptr().cast_mut().cast();
     program.code_size = mlir.len();
     program.format = format.as_ptr().cast();

@@ -1,4 +1,4 @@
-//! Descriptions of devices. A client describes devices that exist, a topology describes devices that need not exist.
+//! Descriptions of devices. A client describes devices that exist. A topology describes devices that need not exist.
 
 use pjrt_sys::*;
 
@@ -9,21 +9,21 @@ use super::named_values::{read_named_values, OptionValue};
 use super::plugin::{function, Plugin};
 use super::plugin_data::name;
 
-/// What a plugin says about a device.
+/// A plugin's description of a device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceDescription {
-    /// The global id, which [`CompileOptions`](super::CompileOptions) takes.
+    /// The global id, as in [`CompileOptions`](super::CompileOptions).
     pub id: i32,
     /// The plugin's name for this kind of device.
     pub kind: String,
-    /// The plugin's description for humans.
+    /// The plugin's description, for people to read.
     pub debug_string: String,
     /// Plugin-specific properties by name. Empty if there are none.
     pub attributes: Vec<(String, OptionValue)>,
 }
 
 impl DeviceDescription {
-    /// The number of cores that act as this one device, if the plugin reports it, as libtpu does.
+    /// The number of cores that form this device, if the plugin reports it. libtpu does.
     pub fn num_cores(&self) -> Option<usize> {
         match self.attributes.iter().find(|(name, _)| name == "num_cores") {
             Some((_, OptionValue::I64(cores))) => usize::try_from(*cores).ok(),
@@ -31,7 +31,7 @@ impl DeviceDescription {
         }
     }
 
-    /// The position of the device in its topology, if the plugin reports it, as libtpu does.
+    /// The position of the device in its topology, if the plugin reports it. libtpu does.
     pub fn coords(&self) -> Option<&[i64]> {
         match self.attributes.iter().find(|(name, _)| name == "coords") {
             Some((_, OptionValue::I64List(coords))) => Some(coords),

@@ -1,30 +1,30 @@
-//! Reading the program headers of ELF files (System V ABI, chapters 4 and 5; the constants are those of elf(5)).
+//! Reads the program headers of ELF files (System V ABI, chapters 4 and 5; the constants are those of elf(5)).
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// The length of a 64-bit ELF header, and of a 64-bit program header.
+/// The lengths of a 64-bit ELF header and of a 64-bit program header.
 const HEADER: usize = 64;
 const PROGRAM_HEADER: usize = 56;
 
 /// `PT_LOAD`: the loader maps the segment into memory.
 pub(super) const LOAD: u64 = 1;
-/// `PT_NOTE`: the segment holds notes, among them the build id.
+/// `PT_NOTE`: the segment contains notes, for example the build id.
 pub(super) const NOTE: u64 = 4;
 
 /// The program headers of a 64-bit little-endian ELF file. Every supported system has this format.
 pub(super) struct Elf {
-    /// Where the table of program headers ends in the file.
+    /// The file offset of the end of the table of program headers.
     table_end: u64,
-    /// The segments, as far as the file holds their headers.
+    /// The segments whose headers the file contains.
     pub(super) segments: Vec<Segment>,
 }
 
-/// A segment, as its program header describes it. The file may be too short to hold it.
+/// A segment, as described by its program header. The file may be too short to contain it.
 pub(super) struct Segment {
     pub(super) kind: u64,
-    /// Where the segment starts in the file.
+    /// The file offset of the segment.
     pub(super) offset: u64,
-    /// How many bytes of the file it has.
+    /// The size of the segment in the file, in bytes.
     pub(super) size: u64,
 }
 
@@ -50,14 +50,14 @@ impl Elf {
         Ok(Some(Elf { table_end: table.saturating_add(size), segments }))
     }
 
-    /// The number of bytes that a file must have so that the loader finds all that it maps.
+    /// The smallest size of a file that contains everything that the loader maps.
     pub(super) fn least_file_size(&self) -> u64 {
         let loaded = self.segments.iter().filter(|segment| segment.kind == LOAD && segment.size > 0);
         loaded.map(|segment| segment.offset.saturating_add(segment.size)).fold(self.table_end, u64::max)
     }
 }
 
-/// Reads at most `size` bytes at `start`, fewer where the file ends.
+/// Reads `size` bytes at `start`, or fewer if the file ends earlier.
 pub(super) fn read_at(file: &mut (impl Read + Seek), start: u64, size: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     // The system rejects offsets that no file can have.
@@ -83,7 +83,7 @@ mod tests {
         Elf::read(&mut Cursor::new(bytes)).unwrap()
     }
 
-    /// An ELF header with its table of program headers right behind it.
+    /// An ELF header directly followed by its table of program headers.
     fn file(segments: &[(u32, u64, u64)]) -> Vec<u8> {
         let mut bytes = b"\x7fELF\x02\x01".to_vec();
         bytes.resize(HEADER, 0);

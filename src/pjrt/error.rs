@@ -1,4 +1,4 @@
-//! The errors of the PJRT layer. Each message says what went wrong and what to do about it.
+//! The errors of the PJRT layer. Each message says what went wrong and what the user can do.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use super::version::{ApiVersion, MIN_API_MINOR};
 /// The result of a call of this layer.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// The status code of an error that a plugin reported (the codes of `absl::Status`).
+/// The status code of an error that a plugin reported. The codes are those of `absl::Status`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Code {
     /// The operation was cancelled.
     Cancelled,
-    /// The plugin knows no more specific code.
+    /// The plugin has no more specific code.
     Unknown,
     /// The plugin rejects an argument.
     InvalidArgument,
@@ -24,7 +24,7 @@ pub enum Code {
     DeadlineExceeded,
     /// A named object does not exist.
     NotFound,
-    /// An object to be created exists already.
+    /// The object to create already exists.
     AlreadyExists,
     /// The caller lacks a permission.
     PermissionDenied,
@@ -32,15 +32,15 @@ pub enum Code {
     ResourceExhausted,
     /// The system is not in the state that the operation needs.
     FailedPrecondition,
-    /// The operation was aborted, for example because another process holds the device.
+    /// The operation was aborted, for example because another process uses the device.
     Aborted,
-    /// A position lies past the end.
+    /// A position is past the end.
     OutOfRange,
     /// The plugin does not offer the operation.
     Unimplemented,
     /// A defect inside the plugin.
     Internal,
-    /// A device or service cannot be reached at the moment.
+    /// A device or service cannot be reached now.
     Unavailable,
     /// Data was lost.
     DataLoss,
@@ -131,7 +131,7 @@ pub enum Error {
     NotLoadable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the file, or the message of the dynamic loader.
+        /// The defect of the file, or the message of the dynamic loader.
         message: String,
     },
     /// The file is a shared library but not a PJRT plugin.
@@ -198,7 +198,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// libtpu was not initialised, because it would take minutes to find no TPU.
+    /// libtpu was not initialised, because it would search for minutes before it reports that there is no TPU.
     #[error(
         "this host has no TPU, so the plugin {} was not initialised: without a TPU it queries a \
          metadata server for minutes. To compile ahead of time for a topology on this host, set {} in the \
@@ -210,7 +210,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// libtpu was initialised and found no TPU that it can use.
+    /// libtpu was initialised and found no usable TPU.
     #[error(
         "the TPU plugin started no TPU: {message} ({code}). Without a TPU, this library can compile ahead of \
          time for a topology (nuc_compile_ahead, `nucleus compile`) and sample with the built-in backend or \
@@ -240,7 +240,7 @@ pub enum Error {
     OutOfMemory {
         /// The size of the allocation that failed.
         bytes: usize,
-        /// What it was for.
+        /// The purpose of the allocation.
         purpose: &'static str,
     },
     /// The caller's argument is wrong; the plugin was not called.
@@ -270,14 +270,14 @@ impl Error {
         }
     }
 
-    /// Whether the plugin does not offer the operation, so that the caller may try another way.
+    /// Whether the plugin does not offer the operation, so that the caller can try an alternative.
     pub fn is_unimplemented(&self) -> bool {
         matches!(self, Self::MissingFunction { .. } | Self::Pjrt { code: Code::Unimplemented, .. })
     }
 }
 
-/// libtpu takes a lock in the temporary directory and rejects a second process. Its message does not say that compiling
-/// ahead of time, which uses no chip, is safe beside another process.
+/// libtpu takes a lock in the temporary directory and rejects a second process. Its message does not say that
+/// compiling ahead of time, which uses no chip, is safe while another process runs.
 fn init_hint(message: &str) -> &'static str {
     if message.to_ascii_lowercase().contains("lockfile") {
         "; another process holds the plugin's lock: end that process, or, to compile ahead of time only, \

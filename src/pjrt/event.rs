@@ -1,4 +1,4 @@
-//! Events. A plugin signals one when asynchronous work ends.
+//! Events. A plugin signals an event when asynchronous work ends.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::error::Result;
 use super::handle::Handle;
 use super::plugin::{function, Plugin};
 
-/// An event. Destroyed when dropped, which does not wait.
+/// An event. Dropping it destroys it without waiting.
 pub(super) struct Event {
     plugin: Arc<Plugin>,
     handle: Handle<PJRT_Event>,

@@ -1,4 +1,4 @@
-//! Programs that are loaded on devices, and running them.
+//! Programs that are loaded on devices, and their execution.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,17 +18,17 @@ use super::plugin::function;
 use super::plugin_data::slice;
 
 /// A compiled program that is loaded on its devices. Thread-safe: any number of threads may run it at the same time.
-/// Unloaded when dropped.
+/// Dropping it unloads the program.
 pub struct Executable {
-    // Fields are dropped in this order: the compiled program, then the loaded one with its client.
+    // Fields are dropped in this order: the compiled program, then the loaded program with its client.
     compiled: CompiledProgram,
     loaded: Loaded,
     num_outputs: usize,
     devices: Vec<usize>,
 }
 
-/// A started run of a program: see [`Executable::launch`]. It borrows the program, which must not be unloaded while it
-/// runs.
+/// A running program: see [`Executable::launch`]. It borrows the program, because a running program must not be
+/// unloaded.
 pub struct Launch<'a> {
     complete: Vec<Event>,
     outputs: Vec<Vec<Buffer>>,
@@ -84,12 +84,12 @@ impl Executable {
         &self.devices
     }
 
-    /// The compiled program as bytes, which [`Client::deserialize`] takes.
+    /// The serialized program, for [`Client::deserialize`].
     pub fn serialize(&self) -> Result<Vec<u8>> {
         self.compiled.serialize()
     }
 
-    /// Runs a program for one device and waits until it ends.
+    /// Runs a program for one device and waits for its end.
     pub fn execute(&self, inputs: &[&Buffer]) -> Result<Vec<Buffer>> {
         if self.devices.len() != 1 {
             return Err(Error::Argument(format!(
@@ -101,10 +101,10 @@ impl Executable {
         outputs.pop().ok_or_else(|| Error::Misbehaved("a run returned no list of outputs".into()))
     }
 
-    /// Starts the program with one list of inputs per device, in the order of [`Executable::devices`]. Inputs are never
-    /// donated: they keep their contents, and may be dropped at once. Plugins check number, size and device of the
-    /// inputs, but not their element type and dimensions: they accept an S32 buffer in place of an F32 buffer of the
-    /// same size.
+    /// Starts the program with one list of inputs per device, in the order of [`Executable::devices`]. Inputs are
+    /// never donated: they keep their contents, and may be dropped at once. Plugins check the number, size and
+    /// device of the inputs, but not their element type and dimensions: they accept an S32 buffer in place of an F32
+    /// buffer of the same size.
     pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
         let num_args = self.check_inputs(inputs)?;
         let arguments: Vec<Vec<*mut PJRT_Buffer>> =
@@ -115,8 +115,8 @@ impl Executable {
         let output_lists: Vec<*mut *mut PJRT_Buffer> =
             outputs.iter_mut().map(|list| list.as_mut_ptr()).collect();
         let mut events = vec![std::ptr::null_mut::<PJRT_Event>(); inputs.len()];
-        // Threads share programs, and programs share inputs. So no program may reuse the memory of an input, whatever
-        // aliasing it was compiled with.
+        // Threads share programs, and programs share inputs. So no program may reuse the memory of an input, even if
+        // it was compiled with aliasing.
         let kept: Vec<i64> = (0..num_args as i64).collect();
         let mut options = Args::<PJRT_ExecuteOptions>::new();
         options.non_donatable_input_indices = kept.as_ptr();
@@ -131,9 +131,9 @@ impl Executable {
         args.output_lists = output_lists.as_ptr();
         args.device_complete_events = events.as_mut_ptr();
         let plugin = self.loaded.client.plugin();
-        // SAFETY: executable and inputs are alive and belong to one client. The lists have the lengths that
-        // `num_devices`, `num_args` and the plugin's own number of outputs say, and outlive the call. The events and
-        // buffers that come back are new, and nothing else destroys them.
+        // SAFETY: executable and inputs are alive and belong to one client. The lists have the lengths in
+        // `num_devices`, `num_args` and the plugin's number of outputs, and outlive the call. The returned events
+        // and buffers are new, and nothing else destroys them.
         unsafe {
             plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)?;
             self.collect(&events, &outputs)
@@ -158,8 +158,8 @@ impl Executable {
                     list.len()
                 )));
             }
-            // A plugin would use a pointer of another client as one of its own. The objects are compared, not the
-            // values, because the caller's client may have been borrowed twice.
+            // A plugin would use a pointer of another client as if it were its own. The check compares the plugin's
+            // objects and not the Rust values, because the caller's client may have been borrowed twice.
             if list.iter().any(|buffer| buffer.client().as_raw() != client) {
                 return Err(Error::Argument("an input belongs to another client".into()));
             }
@@ -167,7 +167,7 @@ impl Executable {
         Ok(num_args)
     }
 
-    /// Takes ownership of what a run returned.
+    /// Takes ownership of the events and buffers that a run returned.
     ///
     /// # Safety
     /// All pointers must be null or live objects of this client that nothing else destroys.
@@ -177,7 +177,7 @@ impl Executable {
         outputs: &[Vec<*mut PJRT_Buffer>],
     ) -> Result<Launch<'_>> {
         let (client, name) = (self.client(), "PJRT_LoadedExecutable_Execute");
-        // Every object gets an owner before any error is returned, so that none leaks.
+        // Every object gets an owner before an error can be returned, so that none leaks.
         let complete: Vec<Result<Event>> = events
             .iter()
             // SAFETY: the caller's promise.
@@ -197,7 +197,7 @@ impl Executable {
 }
 
 impl Launch<'_> {
-    /// Waits until every device has ended, even if one fails, and returns the outputs of each device.
+    /// Waits for all devices, even if one fails, and returns the outputs of each device.
     pub fn wait(self) -> Result<Vec<Vec<Buffer>>> {
         let outcomes: Vec<Result<()>> = self.complete.iter().map(Event::wait).collect();
         outcomes.into_iter().collect::<Result<()>>()?;
@@ -212,7 +212,7 @@ impl Loaded {
         let name = function.name;
         let mut args = Args::<PJRT_LoadedExecutable_GetExecutable_Args>::new();
         args.loaded_executable = self.handle.as_ptr();
-        // SAFETY: the executable is alive. The caller of this function of the API must destroy what it returns.
+        // SAFETY: the executable is alive. The caller of this API function must destroy the object that it returns.
         unsafe {
             plugin.call(function, &mut args)?;
             CompiledProgram::from_output(plugin, args.executable, name)
@@ -244,8 +244,8 @@ impl Drop for Loaded {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_LoadedExecutable_Destroy_Args>::new();
         args.executable = self.handle.as_ptr();
-        // SAFETY: this value owns the executable, and nothing uses it afterwards. The plugin keeps what running work
-        // needs.
+        // SAFETY: this value owns the executable, and nothing uses it afterwards. The plugin keeps the objects that
+        // running work needs.
         unsafe { plugin.call_in_drop(function!(plugin, PJRT_LoadedExecutable_Destroy), &mut args) }
     }
 }

@@ -1,9 +1,10 @@
-//! A plugin for tests, inside this process. It can violate the API on request, and counts the objects that it returned.
+//! A plugin for tests, inside this process. It can violate the API on request, and counts the objects that it
+//! returned.
 //!
-//! Its device is host memory, and a program returns copies of its inputs. A transfer happens when its event is awaited,
-//! so that a test finds a caller that does not wait. Its `PJRT_NamedValue` is longer than the bindings' struct, as in a
-//! future version of the API.
-// Every pointer here comes from the layer under test, in this process.
+//! Its device is host memory, and a program returns copies of its inputs. A transfer happens only when its event is
+//! awaited, so that tests detect a caller that does not wait. Its `PJRT_NamedValue` is longer than the bindings'
+//! struct, as in a future version of the API.
+// All pointers come from the layer under test, in this process.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
 use std::path::Path;
@@ -18,7 +19,7 @@ use super::{
     Plugin,
 };
 
-/// What the fake does wrong. Tests pass it as the client option `fault`.
+/// How the fake misbehaves. Tests pass it as the client option `fault`.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[repr(i64)]
 enum Fault {
@@ -30,15 +31,15 @@ enum Fault {
     NoUploadBuffer,
     UploadFails,
     DownloadFails,
-    /// Downloads take no layout.
+    /// Downloads reject a layout.
     NoLayout,
-    /// Downloads take no layout, and the device's is column-major.
+    /// Downloads reject a layout, and the device's layout is column-major.
     NoLayoutColumnMajor,
     OddElementType,
     NegativeDimension,
     /// The size of the array overflows.
     HugeDimensions,
-    /// Two dimensions at a null pointer.
+    /// Two dimensions, with a null pointer.
     NoDimensions,
     HugeDeviceSize,
     RunFails,
@@ -46,11 +47,11 @@ enum Fault {
     NullOutput,
     NoRunEvent,
     NoExecutable,
-    /// A program has more outputs than memory could hold.
+    /// A program has more outputs than fit into memory.
     ManyOutputs,
     /// A program is loaded on no device.
     NoProgramDevice,
-    /// Buffers cannot be destroyed, as the fake says. They are destroyed all the same.
+    /// The fake destroys buffers, but reports that it cannot destroy them.
     DestroyFails,
 }
 
@@ -81,7 +82,7 @@ const FAULTS: [Fault; 22] = [
     DestroyFails,
 ];
 
-/// Keeps a value until the process ends, where leak checkers still find it.
+/// Keeps a value until the process ends. Leak checkers still find it.
 fn keep<T>(value: T) -> *mut T {
     static KEPT: Mutex<Vec<usize>> = Mutex::new(Vec::new());
     let pointer = Box::into_raw(Box::new(value));
@@ -89,14 +90,14 @@ fn keep<T>(value: T) -> *mut T {
     pointer
 }
 
-/// A client. Kept, so that tests can read the count after the client is destroyed.
+/// A client. It is never freed, so that tests can read the count after the client is destroyed.
 struct State {
     fault: Fault,
     /// The number of objects that the caller has not destroyed yet, including the client.
     live: AtomicIsize,
 }
 
-/// Every other object of the fake.
+/// Any other object of the fake.
 enum Object {
     Error(&'static State, Code, &'static str),
     /// A transfer that has not happened yet, and whether it will fail.
@@ -105,7 +106,7 @@ enum Object {
     Executable(&'static State),
 }
 
-/// It keeps its buffer alive, as a runtime must if a buffer in use is destroyed.
+/// A pending copy. It keeps its buffer alive, as a runtime must if a buffer in use is destroyed.
 struct Transfer {
     _buffer: Arc<BufferData>,
     from: *const u8,
@@ -248,7 +249,7 @@ unsafe extern "C" fn platform_name(args: *mut PJRT_Client_PlatformName_Args) -> 
     null_mut()
 }
 
-/// Does not write its outputs, as a plugin without a version might: the string is null.
+/// Does not write its outputs, so the string is null. A plugin without a version may behave like this.
 unsafe extern "C" fn platform_version(_: *mut PJRT_Client_PlatformVersion_Args) -> *mut PJRT_Error {
     null_mut()
 }
@@ -297,7 +298,7 @@ unsafe extern "C" fn upload(args: *mut PJRT_Client_BufferFromHostBuffer_Args) ->
     if state.fault == NoLayoutColumnMajor {
         minor_to_major.reverse();
     }
-    // Moving the vector leaves its contents where the transfer goes.
+    // Moving the vector does not move its contents, so `to` stays valid.
     let data = Arc::new(BufferData { bytes, dims, minor_to_major, element: args.type_ });
     if state.fault != NoUploadEvent {
         let transfer = Transfer { _buffer: data.clone(), from: args.data.cast(), to, len };
@@ -465,7 +466,7 @@ fn table() -> NonNull<PJRT_Api> {
     NonNull::new(keep(api)).unwrap()
 }
 
-/// A new plugin that no other test shares.
+/// Creates a plugin that no other test shares.
 fn plugin() -> Arc<Plugin> {
     Arc::new(unsafe { Plugin::from_table(table(), Path::new("fake")) }.unwrap())
 }
@@ -504,7 +505,7 @@ impl Fake {
         self.compile()?.execute(&[&input, &input])
     }
 
-    /// Checks that nothing is left but the client, and then that the client is destroyed too.
+    /// Checks that only the client is left, and then that the client is destroyed too.
     fn leaves_nothing(self) {
         assert_eq!(self.state.live.load(Ordering::SeqCst), 1, "{:?} leaked", self.state.fault);
         drop(self.client);
@@ -570,7 +571,7 @@ fn impossible_device_sizes_are_errors() {
     fake.leaves_nothing();
 }
 
-/// The library's programs define the arrays that come back, so another size is the plugin's error and not the user's.
+/// The library's programs define the arrays that they return, so another size is the plugin's error, not the user's.
 #[test]
 fn arrays_of_another_size_are_the_plugins_error() {
     let fake = Fake::new(Nothing);
@@ -604,7 +605,7 @@ fn named_values_are_strided_by_the_plugins_struct_size() {
     ];
     assert_eq!(plugin.attributes().unwrap(), expected);
     assert_eq!(plugin.named_value_size(), Some(size_of::<LongNamedValue>()));
-    // `Fake::new` fails unless the fake finds its option behind two others.
+    // `Fake::new` fails unless the fake finds its option after two others.
     Fake::new(Nothing).leaves_nothing();
 }
 
@@ -646,7 +647,7 @@ fn a_plugin_without_layouts_works_if_its_own_layout_is_dense() {
     fake.leaves_nothing();
 }
 
-/// A drop may happen while a caller holds a lock, so it must not log. The failure is kept until it can be logged.
+/// A drop may happen while a caller holds a lock, so it must not log. The failure is stored until it can be logged.
 #[test]
 fn a_failed_destruction_is_kept_for_the_log() {
     let fake = Fake::new(DestroyFails);

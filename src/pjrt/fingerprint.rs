@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::elf::{self, number, Elf};
 
-/// Longer segments of notes are not read: a build id takes 16 to 36 bytes.
+/// Longer note segments are read only in part: a build id takes 16 to 36 bytes.
 const LARGEST_NOTES: u64 = 1 << 16;
 
-/// The linker's build id, or the SHA-256 of the whole file if the linker left none. The kind is in front.
+/// The linker's build id, or the SHA-256 of the whole file if there is none. A prefix tells which of the two it is.
 pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
     if let Some(id) = build_id(&mut file)? {
         return Ok(format!("build-id:{}", hex(&id)));
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn files_that_are_not_libraries_have_fingerprints_too() {
         let path = std::env::temp_dir().join(format!("nucleus-fingerprint-file-{}", std::process::id()));
-        // Program headers and notes that reach past the end of the file or of the address space.
+        // Program headers and notes that extend past the end of the file or of the address space.
         let mut broken = b"\x7fELF\x02\x01".to_vec();
         broken.resize(64, 0xff);
         for content in [&b""[..], b"\x7fELF\x02\x01", b"text", &broken] {

@@ -1,5 +1,5 @@
-//! The plugins that this process has loaded. Each library is initialised once, whichever threads ask for it and by
-//! whichever path.
+//! The plugins that this process has loaded. Each library is initialised once, even if several threads load it by
+//! several paths.
 
 use std::collections::hash_map::{Entry, HashMap};
 use std::path::{Path, PathBuf};
@@ -15,22 +15,23 @@ use super::plugin::{library_of, Plugin};
 use super::release::log_release_failures;
 use super::text::Shown;
 
-/// All plugins of this process. The lock protects only the maps: no plugin is loaded, initialised or waited for, and
-/// nothing is logged, while it is held.
+/// All plugins of this process. The lock protects only the maps. While it is held, no plugin is loaded, initialised
+/// or waited for, and nothing is logged.
 static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
 
 #[derive(Default)]
 struct Loaded {
-    /// By canonical path.
+    /// Plugins by canonical path.
     by_path: HashMap<PathBuf, Arc<Plugin>>,
-    /// By the address of the plugin's table, which identifies a library. A path does not: for a hard link to a loaded
-    /// file, and for a file that replaced a loaded one, the loader returns the library that is loaded already.
+    /// Plugins by the address of their table, which identifies a library. A path does not identify a library: for a
+    /// hard link to a loaded file, and for a file that replaced a loaded one, the loader returns the library that is
+    /// already loaded.
     by_table: HashMap<usize, State>,
 }
 
-/// How far a library is.
+/// The state of a library.
 enum State {
-    /// One thread initialises it.
+    /// One thread is initialising it.
     Initialising(Arc<Attempt>),
     /// It is ready for use.
     Ready(Arc<Plugin>),
@@ -40,7 +41,7 @@ fn lock() -> MutexGuard<'static, Loaded> {
     LOADED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An initialisation in progress, for which other threads may wait.
+/// An initialisation in progress. Other threads can wait for it.
 struct Attempt {
     thread: ThreadId,
     process: u32,
@@ -54,7 +55,7 @@ impl Attempt {
         Attempt { thread, process, outcome: Mutex::new(None), ended: Condvar::new() }
     }
 
-    /// Waits for the thread that initialises the plugin, and returns what it got.
+    /// Waits for the thread that initialises the plugin, and returns the outcome.
     fn wait(&self, path: &Path) -> Result<Arc<Plugin>> {
         check_process(self.process, path)?;
         if self.thread == thread::current().id() {
@@ -70,8 +71,8 @@ impl Attempt {
     }
 }
 
-/// The duty to end an attempt. If a panic unwinds through the initialisation, dropping this ends the attempt with an
-/// error, so that no thread waits for ever.
+/// Ensures that an attempt ends. If a panic unwinds through the initialisation, dropping this value ends the attempt
+/// with an error, so that no thread waits for ever.
 struct Duty {
     attempt: Arc<Attempt>,
     table: usize,
@@ -79,7 +80,7 @@ struct Duty {
 }
 
 impl Duty {
-    /// Ends the attempt. A failure is not remembered: the next load tries again.
+    /// Ends the attempt. A failure is not cached: the next load tries again.
     fn end(&self, outcome: Result<Arc<Plugin>>) {
         let mut loaded = lock();
         match &outcome {
@@ -105,7 +106,7 @@ fn abandoned(path: &Path) -> Error {
 }
 
 /// Refuses a plugin that another process loaded: after fork the plugin's threads exist only in the parent, and calls in
-/// the child could wait for them for ever.
+/// the child could wait for them forever.
 fn check_process(loader: u32, path: &Path) -> Result<()> {
     let here = std::process::id();
     if loader == here {
@@ -117,7 +118,7 @@ fn check_process(loader: u32, path: &Path) -> Result<()> {
     )))
 }
 
-/// What a thread that asks for a library does.
+/// What a thread that loads a library must do.
 enum Turn {
     Use(Arc<Plugin>),
     Wait(Arc<Attempt>),
@@ -138,9 +139,9 @@ fn turn(table: usize) -> Turn {
     }
 }
 
-/// Registers `plugin` after `initialize` succeeded on it, or returns the plugin of the same library that is registered
-/// already. Threads that ask for one library at the same time share one initialisation and its outcome. Also returns
-/// whether this call initialised the plugin.
+/// Registers `plugin` after `initialize` succeeded, or returns the registered plugin of the same library. Threads
+/// that load one library at the same time share one initialisation and its outcome. Also returns whether this call
+/// initialised the plugin.
 fn register(plugin: Plugin, initialize: impl FnOnce(&Plugin) -> Result<()>) -> Result<(Arc<Plugin>, bool)> {
     let table = plugin.as_raw().addr();
     let known = match turn(table) {
@@ -163,9 +164,10 @@ fn register(plugin: Plugin, initialize: impl FnOnce(&Plugin) -> Result<()>) -> R
 }
 
 impl Plugin {
-    /// Loads the plugin at `path`, checks its version and initialises it. A plugin that is loaded already is returned
-    /// as it is. Thread-safe: threads that load one plugin at the same time share one initialisation, and others do
-    /// not wait. A failure is not remembered: a later call tries again. Logs, while no lock is held.
+    /// Loads the plugin at `path`, checks its version and initialises it. If the plugin is already loaded, returns
+    /// the existing value. Thread-safe: threads that load one plugin at the same time share one initialisation, and
+    /// threads that load other plugins do not wait. A failure is not cached: a later call tries again. Logs, but
+    /// holds no lock then.
     pub fn load(path: &Path) -> Result<Arc<Plugin>> {
         let start = Instant::now();
         let not_found =
@@ -186,9 +188,9 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// Wraps the table of a plugin that the caller loaded and initialised, for example because the caller owns a client
-    /// of it. The plugin is registered: loading the same library later, or borrowing it again, returns the same value.
-    /// A plugin that was loaded here is returned as it is.
+    /// Wraps the table of a plugin that the caller loaded and initialised, for example because the caller owns a
+    /// client of it. The plugin is registered: loading the same library later, or borrowing it again, returns the
+    /// same value. If this library loaded the plugin, returns the existing value.
     ///
     /// # Safety
     /// `api` must be null or the table of an initialised plugin that stays loaded until the process ends.
@@ -198,7 +200,7 @@ impl Plugin {
         let path = library_of(api).unwrap_or_else(|| PathBuf::from("(passed by the caller)"));
         // SAFETY: the caller's promise.
         let plugin = unsafe { Self::from_table(table, &path)? };
-        // The caller has initialised it.
+        // The caller has already initialised it.
         Ok(register(plugin, |_| Ok(()))?.0)
     }
 }

@@ -2,26 +2,27 @@
 //! programs.
 //!
 //! # Ownership
-//! One Rust value owns each object that a plugin returns, and holds an `Arc` to everything that must outlive the
-//! object: [`Buffer`] and [`Executable`] hold their [`Client`], a client holds its [`Plugin`]. A loaded plugin stays
-//! in the process until the process ends: XLA starts threads and registers global state that unloading cannot undo.
-//! Several plugins can be loaded side by side, each with its own XLA (the tests load three).
+//! One Rust value owns each object that a plugin returns, and keeps an `Arc` to everything that must outlive the
+//! object: [`Buffer`] and [`Executable`] keep their [`Client`], a client keeps its [`Plugin`]. A loaded plugin is
+//! never unloaded: XLA starts threads and registers global state that unloading cannot undo. Several plugins can be
+//! loaded at the same time, each with its own copy of XLA (the tests load three).
 //!
 //! # Threads
 //! All types here are `Send + Sync`. PJRT requires plugins to accept concurrent calls on one client, executable,
-//! buffer or event. PJRT leaves one duty to the caller: no handle may be used during or after its destruction.
-//! Ownership guarantees that.
+//! buffer or event. The caller has one obligation: no handle may be used during or after its destruction. Ownership
+//! guarantees this.
 //!
 //! # Logging and callbacks
 //! A log function of the caller may call this library again. So this layer logs only in [`Plugin::load`],
-//! [`Client::create`] and [`log_release_failures`], and holds no lock there. Compiling, running, copying and dropping
-//! never log: callers may do these while they hold locks of their own.
+//! [`Client::create`] and [`log_release_failures`], and holds no lock there. Compiling, running, copying and
+//! dropping never log, so callers may do these while they hold their own locks.
 //!
 //! # Plugins that misbehave
-//! A plugin is native code, so nothing protects the process from it. What can be checked is checked: null pointers
-//! where the API promises objects, missing functions, impossible sizes and element types give an [`Error`].
+//! A plugin is native code, so nothing protects the process from it. This layer checks what it can: null pointers
+//! where the API promises objects, missing functions, impossible sizes and impossible element types cause an
+//! [`Error`].
 #![allow(unsafe_code)]
-// The names that bindgen gives to C enumerators, in patterns.
+// The patterns use the names that bindgen generates for C enumerators.
 #![allow(non_upper_case_globals)]
 
 mod api_table;

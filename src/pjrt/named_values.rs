@@ -1,7 +1,7 @@
 //! Named values: options that this library passes to plugins, and attributes that plugins return.
 //!
-//! Both are arrays of `PJRT_NamedValue`. The API may append fields to that struct, and the elements of an array are
-//! then as far apart as the plugin's struct is long, which may be more than the bindings' struct.
+//! Both are arrays of `PJRT_NamedValue`. The API may append fields to that struct. The distance between the elements
+//! of an array is then the size of the plugin's struct, which can be larger than the bindings' struct.
 
 use std::ffi::c_char;
 use std::marker::PhantomData;
@@ -30,19 +30,19 @@ pub enum OptionValue {
 /// The size of the bindings' struct.
 const KNOWN_SIZE: usize = size_of::<PJRT_NamedValue>();
 
-/// A plugin that reports a larger struct is taken to return garbage.
+/// A plugin that reports a larger struct is assumed to return garbage.
 const LARGEST_SIZE: usize = 1024;
 
-/// An array of named values to pass to a plugin. It points into the options that it was made from.
+/// An array of named values to pass to a plugin. It points into the options from which it was created.
 pub(super) struct NamedValues<'a> {
-    /// The structs, each followed by zeros up to the plugin's size.
+    /// The structs, each padded with zeros to the plugin's size.
     words: Vec<usize>,
     len: usize,
     options: PhantomData<&'a [(String, OptionValue)]>,
 }
 
 impl<'a> NamedValues<'a> {
-    /// `plugin_size` is the size of the plugin's struct, if the plugin tells it.
+    /// `plugin_size` is the size of the plugin's struct, if the plugin reports it.
     pub(super) fn new(options: &'a [(String, OptionValue)], plugin_size: Option<usize>) -> Self {
         let size = plugin_size.unwrap_or(KNOWN_SIZE).max(KNOWN_SIZE);
         let stride = size.div_ceil(size_of::<usize>());
@@ -101,10 +101,11 @@ fn named_value(name: &str, value: &OptionValue) -> PJRT_NamedValue {
     }
 }
 
-/// The size of the structs in a plugin's array, which each element states. `None` for an empty array.
+/// The size of the structs in a plugin's array, which each element contains. `None` for an empty array.
 ///
 /// # Safety
-/// `values` must be null, or misaligned, or point to `len` named values, each of the size that its first field states.
+/// `values` must be null, or misaligned, or point to `len` named values, each of the size that its first field
+/// states.
 pub(super) unsafe fn struct_size(values: *const PJRT_NamedValue, len: usize) -> Result<Option<usize>> {
     // SAFETY: the caller's promise. An element of any size starts with its size.
     let Some(&size) = unsafe { slice(values.cast::<usize>(), len.min(1), "the plugin")? }.first() else {
@@ -158,7 +159,7 @@ pub(super) unsafe fn read_named_values(
 /// Everything that the value points to must be valid.
 unsafe fn read_value(raw: &PJRT_NamedValue) -> Result<Option<OptionValue>> {
     let value = &raw.__bindgen_anon_1;
-    // SAFETY: the type says which member of the union is set, and the caller vouches for what it points to.
+    // SAFETY: the type says which member of the union is set, and the caller guarantees that its pointers are valid.
     let value = unsafe {
         match raw.type_ {
             PJRT_NamedValue_Type_PJRT_NamedValue_kString => {
@@ -219,7 +220,7 @@ mod tests {
         let mut raw = NamedValues::new(&options, None);
         let start = raw.words.as_mut_ptr();
         let misbehaved = |values: *const PJRT_NamedValue, len| {
-            // SAFETY: a size or length that is wrong is rejected before the elements behind the first one are read.
+            // SAFETY: a wrong size or length is rejected before the elements after the first one are read.
             let error = unsafe { read_named_values(values, len) }.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Misbehaved, "{error}");
         };
@@ -232,11 +233,11 @@ mod tests {
                 start.write(size);
                 misbehaved(start.cast(), options.len());
             }
-            // Two elements that state different sizes.
+            // Two elements with different sizes.
             start.write(KNOWN_SIZE);
             start.add(KNOWN_SIZE / 8).write(KNOWN_SIZE + 8);
             misbehaved(start.cast(), options.len());
-            // A string whose length is garbage.
+            // A string with an impossible length.
             start.add(KNOWN_SIZE / 8).write(KNOWN_SIZE);
             start.add(3).write(usize::MAX);
             misbehaved(start.cast(), options.len());

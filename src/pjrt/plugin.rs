@@ -1,4 +1,4 @@
-//! A plugin: its library, its table of functions, and what it says about itself.
+//! A plugin: its library, its table of functions, and its attributes.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -28,9 +28,9 @@ use super::version::ApiVersion;
 pub struct Plugin {
     path: PathBuf,
     table: ApiTable,
-    /// Whether it is libtpu, which must not be initialised in every environment.
+    /// Whether it is libtpu. libtpu must not be initialised in every environment.
     libtpu: bool,
-    /// The file that was loaded, whatever lies at the path now. Unset if the caller loaded the plugin.
+    /// The file that was loaded, even if another file is at the path now. Unset if the caller loaded the plugin.
     file: OnceLock<File>,
     fingerprint: OnceCell<String>,
     /// The process that loaded it.
@@ -63,7 +63,7 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// Wraps the table of a plugin that is loaded and initialised already.
+    /// Wraps the table of a plugin that is already loaded and initialised.
     ///
     /// # Safety
     /// `table` must be a table of the C API, of any version, that lives until the process ends.
@@ -89,13 +89,13 @@ impl Plugin {
         })
     }
 
-    /// Remembers the file of a plugin that was borrowed first and loaded by its path later.
+    /// Stores the file of a plugin that was borrowed first and loaded by its path later.
     pub(super) fn set_file(&self, file: File) {
-        // An earlier file of the same library is as good.
+        // A file that was stored earlier belongs to the same library, so it can stay.
         let _ = self.file.set(file);
     }
 
-    /// Takes the file, to hand it to another value for the same library.
+    /// Returns the file, for another value of the same library.
     pub(super) fn into_file(self) -> Option<File> {
         self.file.into_inner()
     }
@@ -125,8 +125,8 @@ impl Plugin {
         self.libtpu
     }
 
-    /// Identifies the build of the plugin: equal for copies of one file, different for two releases. The first call may
-    /// read the whole file. An error if the caller loaded the plugin, because its file is unknown then.
+    /// Identifies the build of the plugin: equal for copies of one file, different for two releases. The first call
+    /// may read the whole file. Fails if the caller loaded the plugin, because its file is unknown then.
     pub fn fingerprint(&self) -> Result<&str> {
         let not_found = |reason: String| Error::NotFound { path: self.path.clone(), reason };
         let read = || {
@@ -138,16 +138,15 @@ impl Plugin {
         self.fingerprint.get_or_try_init(read).map(String::as_str)
     }
 
-    /// What the plugin says about itself, such as `xla_version` and `stablehlo_current_version`. Empty if it says
-    /// nothing.
+    /// The plugin's attributes, for example `xla_version` and `stablehlo_current_version`. Empty if it has none.
     pub fn attributes(&self) -> Result<Vec<(String, OptionValue)>> {
         let Some(args) = self.raw_attributes()? else { return Ok(Vec::new()) };
         // SAFETY: on success the plugin promises an array of that length that lives until the process ends.
         unsafe { named_values::read_named_values(args.attributes, args.num_attributes) }
     }
 
-    /// The size of the plugin's `PJRT_NamedValue`, which it may stride over the options that it gets by. Unknown if the
-    /// plugin has no attributes.
+    /// The size of the plugin's `PJRT_NamedValue`. The plugin may use it as the distance between the options that it
+    /// receives. Unknown if the plugin has no attributes.
     pub(super) fn named_value_size(&self) -> Option<usize> {
         let args = self.raw_attributes().ok()??;
         // SAFETY: as in `attributes`.
@@ -162,7 +161,7 @@ impl Plugin {
         Ok(Some(args))
     }
 
-    /// Calls `function` and turns its error into ours.
+    /// Calls `function` and converts its error to an [`Error`].
     ///
     /// # Safety
     /// For the duration of the call, every pointer in `args` must be what the C API requires of that function, and
@@ -172,8 +171,8 @@ impl Plugin {
         unsafe { self.table.call(function, args) }
     }
 
-    /// Calls a function that destroys an object. A failure is kept for
-    /// [`log_release_failures`](super::log_release_failures), since `Drop` cannot return it.
+    /// Calls a function that destroys an object. `Drop` cannot return a failure, so the failure is stored for
+    /// [`log_release_failures`](super::log_release_failures).
     ///
     /// # Safety
     /// As for [`Plugin::call`], and nothing may use the object afterwards.
@@ -210,16 +209,17 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// Loads a shared library. It is never unloaded, even if it turns out not to be a plugin: its initialisers have run and
-/// may have started threads.
+/// Loads a shared library. It is never unloaded, even if it is not a plugin: its initialisers have run and may have
+/// started threads.
 fn load_library(path: &Path) -> Result<ManuallyDrop<Library>> {
-    // RTLD_LOCAL: each plugin contains its own LLVM and protobuf, whose symbols must not meet those of another plugin.
-    // SAFETY: loading runs the library's initialisers. By naming the file as a plugin, the caller vouches for them;
-    // nothing here can check them.
+    // RTLD_LOCAL: each plugin contains its own LLVM and protobuf, whose symbols must not conflict with those of
+    // another plugin.
+    // SAFETY: loading runs the library's initialisers. By naming the file as a plugin, the caller declares them
+    // safe; nothing here can check them.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
     library.map(ManuallyDrop::new).map_err(|error| {
         let message = error.to_string();
-        // The loader starts with the path, which may be long, and the error shows it anyway.
+        // The loader's message starts with the path. The path may be long, and the error shows it anyway.
         let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message);
         Error::NotLoadable { path: path.to_owned(), message: text::message(reason.as_bytes()) }
     })
@@ -241,7 +241,7 @@ fn call_entry_point(library: &Library, path: &Path) -> Result<NonNull<PJRT_Api>>
 /// The path of the library that contains `address`, if the dynamic loader knows one.
 pub(super) fn library_of(address: *const PJRT_Api) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
-    // SAFETY: `Dl_info` holds pointers only, for which zero is valid.
+    // SAFETY: `Dl_info` contains only pointers, for which zero is valid.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: dladdr accepts any address and writes to `info`.
     let found = unsafe { libc::dladdr(address.cast(), &mut info) };

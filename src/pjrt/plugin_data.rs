@@ -1,14 +1,14 @@
-//! Reading strings and arrays that a plugin owns, with the checks that are possible from outside.
+//! Reads strings and arrays that a plugin owns, and checks what can be checked from outside.
 
 use std::ffi::c_char;
 
 use super::error::{Error, Result};
 use super::text;
 
-/// Longer names and descriptions are taken for garbage.
+/// A plugin that returns a longer name or description is assumed to return garbage.
 const LONGEST_NAME: usize = 1 << 20;
 
-/// Copies a name, version or description that `function` returned. A null pointer of length 0 gives an empty string.
+/// Copies a name, version or description that `function` returned. A null pointer with length 0 is an empty string.
 ///
 /// # Safety
 /// As for [`slice`].
@@ -20,7 +20,7 @@ pub(super) unsafe fn name(data: *const c_char, size: usize, function: &str) -> R
     Ok(text::name(unsafe { slice(data.cast::<u8>(), size, function)? }))
 }
 
-/// Borrows an array that `function` returned. A null pointer of length 0 gives an empty array.
+/// Borrows an array that `function` returned. A null pointer with length 0 is an empty array.
 ///
 /// # Safety
 /// `data` must be null, or misaligned, or valid for reads of `len` elements as long as the result is used.
@@ -40,7 +40,7 @@ pub(super) unsafe fn slice<'a, T>(data: *const T, len: usize, function: &str) ->
     Ok(unsafe { std::slice::from_raw_parts(data, len) })
 }
 
-/// Copies values. The plugin decides how many they are, so the allocation may fail.
+/// Copies values. The plugin decides their number, so the allocation may fail.
 pub(super) fn copied<T: Copy>(values: &[T], purpose: &'static str) -> Result<Vec<T>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(values.len())

@@ -1,7 +1,7 @@
-//! Opening a plugin's file and checking it before the dynamic loader gets it.
+//! Opens a plugin's file and checks it before the dynamic loader opens it.
 //!
-//! The loader opens whatever the path leads to, and so waits for ever on a FIFO. It maps files that were cut short, and
-//! the process dies of SIGBUS when the loader touches a missing page.
+//! The loader opens any kind of file, so it would wait for ever on a FIFO. It also maps truncated files, and SIGBUS
+//! ends the process when the loader accesses a missing page.
 
 use std::fs::File;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::elf::Elf;
 use super::error::{Error, Result};
 use crate::regular_file;
 
-/// Opens the file at `path`, which must be a regular file and hold a complete ELF library.
+/// Opens the file at `path`, which must be a regular file and contain a complete ELF library.
 pub(super) fn open(path: &Path) -> Result<File> {
     let not_found = |reason: String| Error::NotFound { path: path.to_owned(), reason };
     let not_loadable = |message: String| Error::NotLoadable { path: path.to_owned(), message };

@@ -1,10 +1,10 @@
-//! Failures to destroy objects of a plugin. `Drop` can neither return them nor log them: values are dropped while
-//! callers hold locks, and a log function may call this library again. So they are kept until they can be logged.
+//! Failures to destroy objects of a plugin. `Drop` can neither return nor log them: values are dropped while callers
+//! hold locks, and a log function may call this library again. So the failures are stored until they can be logged.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// More failures than this are counted, not kept.
+/// Further failures are only counted.
 const MOST_KEPT: usize = 16;
 
 struct Failures {
@@ -14,10 +14,10 @@ struct Failures {
 
 static FAILURES: Mutex<Failures> = Mutex::new(Failures { kept: Vec::new(), dropped: 0 });
 
-/// Whether there is anything to log, so that the common case takes no lock.
+/// Whether there is anything to log. With it, the common case takes no lock.
 static PENDING: AtomicBool = AtomicBool::new(false);
 
-/// Keeps a failure until [`log_release_failures`].
+/// Stores a failure until [`log_release_failures`] logs it.
 pub(super) fn record(failure: String) {
     let mut failures = FAILURES.lock().unwrap_or_else(PoisonError::into_inner);
     if failures.kept.len() < MOST_KEPT {
@@ -28,8 +28,8 @@ pub(super) fn record(failure: String) {
     PENDING.store(true, Ordering::Release);
 }
 
-/// Logs, as warnings, the failures to destroy plugin objects since the last call. Cheap if there are none. Call it
-/// where no lock is held, for example at the end of each call of the C ABI.
+/// Logs, as warnings, the failures to destroy plugin objects since the last call. Returns quickly if there are none.
+/// Call it where no lock is held, for example at the end of each call of the C ABI.
 pub fn log_release_failures() {
     if !PENDING.load(Ordering::Acquire) {
         return;

@@ -1,13 +1,13 @@
-//! Text from plugins, the loader and paths, made safe to print: control characters are escaped, invalid UTF-8 is
-//! replaced, and text that goes into an error is bounded.
+//! Makes text from plugins, the loader and paths safe to print: control characters are escaped, invalid UTF-8 is
+//! replaced, and the length of text in errors is limited.
 
 use std::fmt;
 use std::path::Path;
 
-/// How many bytes of a message an error quotes.
+/// The largest number of bytes that an error quotes from a message.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// A longer path is shown without its middle: so many characters of its start and of its end stay.
+/// Longer paths are shown without their middle: this number of characters at the start and at the end stays.
 const PATH_START: usize = 40;
 const PATH_END: usize = 120;
 
@@ -26,7 +26,7 @@ pub(super) fn message(bytes: &[u8]) -> String {
     text
 }
 
-/// The length of the longest prefix of at most `limit` bytes that does not cut a UTF-8 character in half.
+/// The length of the longest prefix of at most `limit` bytes that does not split a UTF-8 character.
 fn prefix(bytes: &[u8], limit: usize) -> usize {
     if bytes.len() <= limit {
         return bytes.len();
@@ -47,13 +47,13 @@ fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
     out
 }
 
-/// Whether printing a character could do more than show it: control characters, and Unicode's line separators and
-/// changes of the writing direction.
+/// Whether printing a character can have an effect besides showing it: control characters, Unicode's line
+/// separators, and changes of the writing direction.
 fn disturbs_a_terminal(character: char) -> bool {
     character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Shows a path in a message. A long path loses its middle, so that the reason behind it stays in view.
+/// Shows a path in a message. The middle of a long path is cut, so that the reason after it stays visible.
 pub(super) struct Shown<'a>(pub(super) &'a Path);
 
 impl fmt::Display for Shown<'_> {

@@ -1,4 +1,4 @@
-//! Compiling ahead of time, for devices that this machine need not have.
+//! Compiling ahead of time, for devices that this host need not have.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub struct Topology {
 }
 
 impl Plugin {
-    /// Describes a system by the plugin's name for it, such as `v5e:2x2` for libtpu. The devices need not exist.
+    /// Describes a system by the plugin's name for it, for example `v5e:2x2` for libtpu. The devices need not exist.
     pub fn topology(self: &Arc<Self>, topology: &str, options: &[(String, OptionValue)]) -> Result<Topology> {
         let size = if options.is_empty() { None } else { self.named_value_size() };
         let values = NamedValues::new(options, size);
@@ -40,8 +40,8 @@ impl Plugin {
         Ok(Topology { plugin: self.clone(), handle, owner: None })
     }
 
-    /// Compiles for `topology` and returns the program in the form that [`Client::deserialize`] takes. `options` name
-    /// devices of the topology ([`Topology::devices`]). Does not log: the caller may hold a lock.
+    /// Compiles for `topology` and returns the serialized program, for [`Client::deserialize`]. `options` name
+    /// devices of the topology ([`Topology::devices`]). Does not log, because the caller may hold a lock.
     pub fn compile_ahead(
         self: &Arc<Self>,
         topology: &Topology,
@@ -74,7 +74,7 @@ impl Client {
         let plugin = self.plugin();
         let mut args = Args::<PJRT_Client_TopologyDescription_Args>::new();
         args.client = self.as_raw();
-        // SAFETY: the client is alive. The result holds the client as long as it uses the description.
+        // SAFETY: the client is alive. The result keeps the client alive as long as it uses the description.
         unsafe { plugin.call(function!(plugin, PJRT_Client_TopologyDescription)?, &mut args)? };
         let handle = Handle::from_output(args.topology, "PJRT_Client_TopologyDescription")?;
         Ok(Topology { plugin: plugin.clone(), handle, owner: Some(self.clone()) })
@@ -95,7 +95,7 @@ impl Topology {
         }
     }
 
-    /// The version of the platform, in a format of the plugin.
+    /// The version of the platform. The plugin defines its format.
     pub fn platform_version(&self) -> Result<String> {
         let function = function!(self.plugin, PJRT_TopologyDescription_PlatformVersion)?;
         let function_name = function.name;

@@ -1,16 +1,18 @@
-//! What libtpu, the plugin for TPUs, requires of the host and the environment. No other plugin has such requirements.
+//! Requirements of libtpu, the plugin for TPUs, on the host and the environment. No other plugin has such
+//! requirements.
 
 use std::fs;
 use std::path::Path;
 
-/// The environment variables that libtpu needs to compile ahead of time on a host without a TPU, or beside a process
-/// that uses the TPU. With them libtpu queries no metadata server (which takes minutes to fail outside Google's
-/// cloud), waits for no other worker, and takes no lock. They must be set before the plugin is loaded. This library
-/// never sets them: changing the environment of a process with several threads is undefined behaviour.
+/// The environment variables that libtpu needs to compile ahead of time on a host without a TPU, or while another
+/// process uses the TPU. With them libtpu does not query a metadata server (outside Google's cloud the query takes
+/// minutes to fail), does not wait for other workers, and does not take a lock. They must be set before the plugin
+/// is loaded. This library never sets them: changing the environment of a process with several threads is undefined
+/// behaviour.
 pub const LIBTPU_AHEAD_ENVIRONMENT: [(&str, &str); 3] =
     [("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")];
 
-/// Functions that only libtpu exports, whatever its file is called.
+/// Functions that only libtpu exports. They identify it under any file name.
 pub(super) const LIBTPU_SYMBOLS: [&[u8]; 2] = [b"GetLibtpuSdkApi\0", b"TfTpu_Initialize\0"];
 
 /// Whether this host has a TPU: an accelerator device node, or a PCI device of Google that is neither a disk nor a
@@ -23,19 +25,19 @@ fn pci_has_tpu(devices: &Path) -> bool {
     let is_tpu = |device: &Path| {
         let read = |name: &str| fs::read_to_string(device.join(name)).unwrap_or_default();
         let class = read("class");
-        // By class, because each generation of TPUs has new device ids.
+        // The check uses the class, because each generation of TPUs has new device ids.
         read("vendor").trim() == "0x1ae0" && !class.starts_with("0x01") && !class.starts_with("0x02")
     };
     fs::read_dir(devices).is_ok_and(|entries| entries.flatten().any(|entry| is_tpu(&entry.path())))
 }
 
-/// Whether libtpu's initialisation would take minutes to find that this host has no TPU.
+/// Whether libtpu's initialisation would take minutes to detect that this host has no TPU.
 pub(super) fn would_ask_metadata_server() -> bool {
     let (variable, _) = LIBTPU_AHEAD_ENVIRONMENT[0];
     std::env::var_os(variable).is_none() && !host_has_tpu()
 }
 
-/// The variables in shell syntax, for messages.
+/// The variables as shell assignments, for messages.
 pub(super) fn ahead_environment() -> String {
     let assignments = LIBTPU_AHEAD_ENVIRONMENT.map(|(name, value)| format!("{name}={value}"));
     assignments.join(" ")

@@ -1,14 +1,14 @@
-//! The operations that the sampling contract is written in.
+//! The operations in which the sampling contract is written.
 //!
-//! Every computation that must agree bit for bit between devices is a function over [`Arith`]. Native code (scalar
-//! or SIMD) and the kernel builders therefore run the same source text.
+//! Every computation that must agree bit for bit between devices is a function over [`Arith`]. So native code
+//! (scalar or SIMD) and the kernel builders use the same source code.
 //!
 //! The trait deliberately has no float addition. A float product is only followed by another product, a comparison
 //! or a conversion, so no compiler can contract it into a fused operation. Compilers also reassociate products with
 //! constants. Constants in a chain of products are therefore [`Arith::factor`]s, and a builder for such a compiler
 //! passes them at run time.
 
-// `self` is a token for the arithmetic, not the value to convert.
+// `self` selects the arithmetic; it is not the value to convert.
 #[allow(clippy::wrong_self_convention)]
 /// 32-bit operations on one value, one SIMD register or one array, depending on the implementor.
 ///
@@ -49,7 +49,7 @@ pub trait Arith: Copy {
     /// `a * b` in binary32, round to nearest even.
     fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
 
-    /// `a` where it is less than `limit`, else `limit`. For NaN the result is `limit`, unless the caller discards it.
+    /// The lesser of `a` and `limit`. The result for NaN is `limit`, or any value if the caller discards it.
     fn at_most(self, a: Self::Float, limit: f32) -> Self::Float {
         let limit = self.float(limit);
         self.fselect(self.flt(a, limit), a, limit)
@@ -86,9 +86,9 @@ pub trait Arith: Copy {
         self.select(self.lt(a, b), b, a)
     }
 
-    /// `if_true` where the mask holds, else `if_false`.
+    /// `if_true` where the mask is true, else `if_false`.
     fn select(self, mask: Self::Mask, if_true: Self::Int, if_false: Self::Int) -> Self::Int;
-    /// `if_true` where the mask holds, else `if_false`.
+    /// `if_true` where the mask is true, else `if_false`.
     fn fselect(self, mask: Self::Mask, if_true: Self::Float, if_false: Self::Float) -> Self::Float;
 }
 
@@ -127,7 +127,7 @@ pub trait WideArith: Arith {
     fn wlt(self, a: Self::Wide, b: Self::Wide) -> Self::Mask;
     /// `a == b`.
     fn weq(self, a: Self::Wide, b: Self::Wide) -> Self::Mask;
-    /// `if_true` where the mask holds, else `if_false`.
+    /// `if_true` where the mask is true, else `if_false`.
     fn wselect(self, mask: Self::Mask, if_true: Self::Wide, if_false: Self::Wide) -> Self::Wide;
 }
 

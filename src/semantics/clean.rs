@@ -1,4 +1,4 @@
-//! Cleaning of logits, and the order in which they are compared.
+//! Cleaning of logits, and the order for comparing them.
 //!
 //! Everything here works on bits. Accelerators flush subnormal floats at different points, so a float comparison near
 //! zero could differ between devices. An integer comparison cannot.
@@ -7,7 +7,7 @@ use super::arith::Arith;
 
 /// The largest finite f32 as bits. +inf becomes this value.
 pub const MAX_FINITE_BITS: i32 = 0x7f7f_ffff;
-/// −inf as bits. NaN becomes this value, which is not a candidate.
+/// −inf as bits. NaN becomes this value. It is not a candidate.
 pub const NEG_INF_BITS: i32 = 0xff80_0000_u32 as i32;
 /// The [`order_key`] of −inf, the least key of a cleaned value.
 pub const NEG_INF_KEY: i32 = NEG_INF_BITS ^ 0x7fff_ffff;
@@ -15,15 +15,16 @@ pub const NEG_INF_KEY: i32 = NEG_INF_BITS ^ 0x7fff_ffff;
 const EXPONENT: i32 = 0x7f80_0000;
 const MAGNITUDE: i32 = 0x7fff_ffff;
 
-/// A bf16 number, given as its zero-extended bits, as f32 bits. Exact.
+/// Converts a bf16 number, given as its zero-extended bits, to f32 bits. Exact.
 #[inline(always)]
 pub fn widen_bf16<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.shl(bits, 16)
 }
 
-/// A binary16 number, given as its zero-extended bits, as f32 bits. Exact.
+/// Converts a binary16 number, given as its zero-extended bits, to f32 bits. Exact.
 ///
-/// A binary16 subnormal is a normal f32. So this must not use a conversion that a device may run with flushing enabled.
+/// A binary16 subnormal becomes a normal f32. So this function uses no conversion instruction, because a device may
+/// flush subnormals there.
 #[inline(always)]
 pub fn widen_f16<A: Arith>(a: A, bits: A::Int) -> A::Int {
     let sign = a.shl(a.and(bits, a.int(0x8000)), 16);
@@ -61,7 +62,7 @@ pub fn order_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.xor(bits, a.and(a.shr(bits, 31), a.int(MAGNITUDE)))
 }
 
-/// A cleaned value in the bits of a 16-bit type, from the original 16 bits and their f32 bits.
+/// A cleaned value as bits of a 16-bit type, from the original 16 bits and their f32 bits.
 ///
 /// Cleaning changes NaN (to −inf) and values that are zero or subnormal as f32 (to +0). +inf stays, because the largest
 /// finite f32 rounds to it in both 16-bit types.

@@ -1,8 +1,8 @@
-//! The sampling contract, written once over [`arith::Arith`]. `docs/semantics.md` states it in prose.
+//! The sampling contract, written once over [`arith::Arith`]. `docs/semantics.md` describes it in prose.
 //!
 //! A row passes through these files in this order: [`clean`] (NaN, infinities, zeros, the total order), [`weights`]
-//! (temperature and integer weights), [`top_p`] (the target of top-p), [`draw`] (the 128-bit remainder). [`rules`] says
-//! which entries survive and what a row reports. [`params`] and [`philox`] run only on the host CPU.
+//! (temperature and integer weights), [`top_p`] (the target of top-p), [`draw`] (the 128-bit remainder). [`rules`]
+//! decides which entries survive and what a row reports. [`params`] and [`philox`] run only on the host CPU.
 
 pub mod arith;
 pub mod clean;

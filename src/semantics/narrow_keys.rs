@@ -1,10 +1,10 @@
 //! Order keys of 16-bit logits in 16 bits.
 //!
-//! [`order_key`](super::clean::order_key) gives every cleaned logit a 32-bit key. A 16-bit type has at most 2¹⁶ values,
-//! so 16 bits are enough to order them. A search over such keys needs half as many steps.
+//! [`order_key`](super::clean::order_key) maps every cleaned logit to a 32-bit key. A 16-bit type has at most 2¹⁶
+//! values, so 16 bits are enough to order them. A search over 16-bit keys needs half as many steps.
 //!
-//! There are two forms. [`narrow_key`] orders the raw bits of any 16-bit float type before cleaning. [`bf16_short_key`]
-//! shortens the 32-bit key of a cleaned bf16 logit, and [`bf16_full_key`] restores it.
+//! There are two forms. [`narrow_key`] orders the raw bits of any 16-bit float type before cleaning.
+//! [`bf16_short_key`] shortens the 32-bit key of a cleaned bf16 logit, and [`bf16_full_key`] restores it.
 
 use super::arith::Arith;
 
@@ -13,7 +13,7 @@ const BF16_INFINITY: i32 = 0x7f80;
 
 /// The order key of the bits of a 16-bit float, both sign-extended to 32 bits. The function is its own inverse.
 ///
-/// Keys of NaNs lie outside the range of keys from −inf to +inf. The key of −0 is one below the key of +0.
+/// The keys of NaNs are outside the range of keys from −inf to +inf. The key of −0 is one less than the key of +0.
 #[inline(always)]
 pub fn narrow_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.xor(bits, a.and(a.shr(bits, 15), a.int(0x7fff)))
@@ -22,8 +22,7 @@ pub fn narrow_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
 /// The order key of a cleaned bf16 logit, shortened to 16 bits (sign-extended). The order stays the same.
 ///
 /// The low half of the full key is 0 for +0 and positive values. It is all ones for negative values and for the
-/// largest finite f32, which cleaning puts in the place of +inf. Adding 1 carries exactly those ones into the high
-/// half.
+/// largest finite f32, with which cleaning replaces +inf. Adding 1 carries exactly those ones into the high half.
 #[inline(always)]
 pub fn bf16_short_key<A: Arith>(a: A, key: A::Int) -> A::Int {
     a.shr(a.add(key, a.int(1)), 16)

@@ -7,7 +7,7 @@ use super::weights::{MAX_WEIGHT, ZERO_Q};
 /// Below this temperature a row is greedy.
 pub const GREEDY_TEMPERATURE: f32 = 1e-5;
 
-/// The parameters of a row as every backend receives them.
+/// The parameters of a row in the form that every backend receives.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowParams {
     /// The number of entries that survive top-k, in `1..vocab`; 0 if top-k is off.
@@ -48,8 +48,8 @@ pub fn scale(temperature: f32) -> f32 {
     (std::f64::consts::LOG2_E / f64::from(temperature) * f64::from(1 << 18)) as f32
 }
 
-/// A distance below the maximum at and beyond which `q` is at least [`ZERO_Q`]. It is the least such distance, or
-/// slightly more.
+/// A distance below the maximum from which on `q` is at least [`ZERO_Q`]. It is the least such distance, or slightly
+/// more.
 fn reach(scale: f32) -> f32 {
     let mut reach = (f64::from(ZERO_Q) / f64::from(scale)) as f32;
     while reach * scale < ZERO_Q as f32 {
@@ -58,7 +58,7 @@ fn reach(scale: f32) -> f32 {
     reach
 }
 
-/// `ceil(min_p · (2²⁴ − 1))`, at most the weight of the maximum: a min_p above 1 counts as 1.
+/// `ceil(min_p · (2²⁴ − 1))`. A min_p above 1 counts as 1, so the result is at most the weight of the maximum.
 pub fn min_weight(min_p: f32) -> i32 {
     // The product of two 24-bit numbers is exact in f64, so the ceiling is exact too.
     (f64::from(min_p.clamp(0.0, 1.0)) * f64::from(MAX_WEIGHT)).ceil() as i32
@@ -84,7 +84,7 @@ mod tests {
     use super::super::weights::{quantize, weight};
     use super::*;
 
-    /// Every weight beyond the reach is 0, and a weight slightly within it is not.
+    /// Every weight at or beyond the reach is 0, and a weight slightly before it is not.
     #[test]
     fn weights_beyond_the_reach_are_zero() {
         for temperature in [1e-5_f32, 0.1, 0.7, 1.0, 1.3, 10.0, 1e6, 1e30, f32::MAX] {

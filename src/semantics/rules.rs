@@ -1,7 +1,7 @@
-//! The rules that decide which entries survive, what they weigh and what a row reports.
+//! The rules that decide which entries survive, their weights, and what a row reports.
 //!
-//! Every backend and every kernel calls these functions. Only the reference states the rules a second time. It does so
-//! deliberately: the tests compare the two.
+//! Every backend and every kernel calls these functions. Only the reference implements the rules a second time, so
+//! that the tests can compare the two.
 
 use super::arith::Arith;
 use super::clean::NEG_INF_KEY;
@@ -9,9 +9,9 @@ use super::weights::MAX_WEIGHT;
 
 /// Row status bit: the row has no candidate, so its token is −1.
 pub const ROW_NO_CANDIDATE: u32 = 1;
-/// Row status bit: the row held a NaN, which counted as −inf.
+/// Row status bit: the row contains a NaN, which counted as −inf.
 pub const ROW_HAD_NAN: u32 = 2;
-/// Every row status bit that exists.
+/// All defined row status bits.
 pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN;
 
 /// The token, and `greedy_sampled`, of a row without a candidate.
@@ -34,9 +34,9 @@ pub fn has_no_candidate<A: Arith>(a: A, max_key: A::Int) -> A::Mask {
 
 /// Whether top-k keeps an entry: its key is above the threshold, or equal to it at a position up to `last_tie`.
 ///
-/// In other words: whether the entry comes no later than the entry `(threshold, last_tie)` in the order (key
-/// descending, position ascending). Keys may be any integers that order like the values. Positions are indices in the
-/// row, or any integers that order like them.
+/// In other words: the entry is not after `(threshold, last_tie)` in the order (key descending, position ascending).
+/// Keys may be any integers with the same order as the values. Positions are indices in the row, or any integers
+/// with the same order.
 #[inline(always)]
 pub fn survives_top_k<A: Arith>(
     a: A,
@@ -60,8 +60,8 @@ pub fn has_weight<A: Arith>(a: A, survives: A::Mask, sampled_row: A::Mask, is_gr
 
 /// The weight of an entry before top-p and min-p. `sampled` is its weight by temperature.
 ///
-/// The weight in a greedy row is that of the maximum, [`MAX_WEIGHT`]. The weight by temperature of the maximum is the
-/// same for any temperature, so a kernel that has computed it needs only [`has_weight`].
+/// In a greedy row the weight is that of the maximum, [`MAX_WEIGHT`]. The maximum has this weight at any
+/// temperature, so a kernel that has computed it needs only [`has_weight`].
 #[inline(always)]
 pub fn row_weight<A: Arith>(
     a: A,

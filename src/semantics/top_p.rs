@@ -4,7 +4,7 @@ use super::arith::WideArith;
 
 /// p in the form that devices need: `p = mantissa · 2^−(24 + shift)`. A mantissa of 0 turns top-p off.
 ///
-/// `mantissa` has at most 24 bits. `shift` is at most 63: a larger shift would give the same target, 1.
+/// `mantissa` has at most 24 bits. `shift` is at most 63: a larger shift would result in the same target, 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TopP {
     /// 0 if top-p is off.
@@ -49,7 +49,7 @@ pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::In
     let shift = a.widen(shift);
     let floor = a.wshr(upper, shift);
     // The ceiling is one more than the floor if a bit below bit 24 + shift is set. The mask has the low `shift` bits
-    // set; a shift to the right makes it, because the trait has no variable shift to the left.
+    // set. It is computed by a shift to the right, because the trait has no variable shift to the left.
     let mask = a.wshr(a.wide(u64::MAX >> 1), wsub_from_63(a, shift));
     let rest = a.wor(a.wand(upper, mask), lower);
     let zero = a.wide(0);

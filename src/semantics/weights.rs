@@ -7,7 +7,7 @@ use super::arith::Arith;
 
 /// The weight of the maximum, `2²⁴ − 1`.
 pub const MAX_WEIGHT: i32 = (1 << 24) - 1;
-/// `q` saturates at this value, far beyond [`ZERO_Q`].
+/// The largest `q`, far above [`ZERO_Q`].
 pub const MAX_Q: i32 = 40 << 18;
 
 /// The smallest `q` whose weight is 0.
@@ -33,7 +33,7 @@ pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> 
     a.trunc(a.at_most(a.fmul(a.fsub(max, x), scale), MAX_Q as f32))
 }
 
-/// `W(q)`: the integer weight of a logit that lies `q · 2⁻¹⁸` octaves below the maximum.
+/// `W(q)`: the integer weight of a logit that is `q · 2⁻¹⁸` octaves below the maximum.
 ///
 /// The error against `(2²⁴ − 1) · 2^(−q / 2¹⁸)` is at most `2⁻¹⁸` relative plus 1 absolute, and `W` never increases.
 /// The algorithm approximates `2^(−fraction / 16)` by a cubic polynomial `u` and raises it to the sixteenth power by
@@ -43,7 +43,7 @@ pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
     weight_of_cubic(a, q, cubic(a, q))
 }
 
-/// The first half of [`weight`]: `u − 2²⁴`. Separate because SIMD code interleaves the two halves.
+/// The first half of [`weight`]: `u − 2²⁴`. It is a separate function because SIMD code interleaves the two halves.
 #[inline(always)]
 pub fn cubic<A: Arith>(a: A, q: A::Int) -> A::Int {
     let [k, c2, c3] = FACTORS;
@@ -65,7 +65,7 @@ pub fn weight_of_cubic<A: Arith>(a: A, q: A::Int, below_one: A::Int) -> A::Int {
     for _ in 0..4 {
         power = a.fmul(power, power);
     }
-    // Multiply by a power of two by adding to the exponent. No value here is 0 or leaves the normal range.
+    // Adding to the exponent multiplies by a power of two. No value here is 0 or leaves the normal range.
     const TWO_TO_24: i32 = 24 << EXPONENT;
     let octaves = a.shl(a.and(q, a.int(!0x3ffff)), EXPONENT - 18);
     let scaled = a.add(a.to_bits(power), a.sub(a.int(TWO_TO_24), octaves));
@@ -77,7 +77,7 @@ mod tests {
     use super::super::arith::Scalar;
     use super::*;
 
-    /// The formula as `docs/semantics.md` states it, including the products with powers of two.
+    /// The formula as in `docs/semantics.md`, including the products with powers of two.
     fn as_written(q: i32) -> i32 {
         let k = (4.0 * std::f64::consts::LN_2) as f32;
         let (c2, c3) = (2.0f32.powi(-25), (2.0f64.powi(-24) / 3.0) as f32);

@@ -1,4 +1,4 @@
-//! The answer of a program call: copied to the host, checked, and then written to the caller's arrays.
+//! The answer of a program call: it is copied to the host, checked, and then written to the caller's arrays.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -18,7 +18,7 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// The purpose of allocations, for error messages.
 const ANSWER: &str = "the answer of a program call";
 
-/// The checked answer for a piece. The wide arrays hold one row per row of the program, padding included.
+/// The checked answer for a piece. The wide arrays have one row per row of the program, including padding.
 pub(super) struct Answer {
     /// One per row of the piece.
     outcomes: Vec<RowOutcome>,
@@ -35,7 +35,7 @@ struct Slices {
     weights: Vec<i32>,
 }
 
-/// An array of the type of the logits, by the width of its elements.
+/// An array whose element type is that of the logits, grouped by element width.
 enum LogitsArray {
     Bits32(Vec<f32>),
     Bits16(Vec<u16>),
@@ -48,10 +48,10 @@ pub(super) fn num_outputs(spec: &Spec) -> usize {
 }
 
 impl Answer {
-    /// Copies the outputs of the program of `piece` to the host and checks them. `slots` is the width of the k-slices
-    /// that the caller wants; 0 if none is wanted.
+    /// Copies the outputs of the program of `piece` to the host and checks them. `slots_wanted` is the width of the
+    /// k-slices that the caller wants; 0 if it wants none.
     ///
-    /// Ties that stay can outnumber the slots, so no program returns k-slices for calls that are not stable. The
+    /// Without `stable` the kept ties can outnumber the slots, so no program returns k-slices for these calls. The
     /// reference computes them instead.
     pub(super) fn fetch(
         piece: &Piece,
@@ -75,7 +75,7 @@ impl Answer {
         Ok(answer)
     }
 
-    /// Refuses what no correct program returns.
+    /// Rejects an answer that no correct program returns.
     fn check(&self, piece: &Piece, batch: &Batch<'_>) -> Result<(), Error> {
         let spec = &piece.spec;
         for (place, (&row, outcome)) in piece.rows.iter().zip(&self.outcomes).enumerate() {
@@ -172,7 +172,7 @@ impl LogitsArray {
         }
     }
 
-    /// Copies one row of `width` elements to the start of `to`.
+    /// Copies the first `width` elements of one row to the start of `to`.
     fn copy_row(&self, row: usize, width: usize, to: &mut LogitsMut<'_>) {
         let range = row * width..(row + 1) * width;
         match (self, to) {
@@ -217,7 +217,7 @@ impl Fetch<'_> {
         })
     }
 
-    /// `T` has the size of `element`.
+    /// Copies the next output to the host. `T` has the size of `element`.
     fn array<T: Pod + Zeroable>(&mut self, element: ElementType, dims: [usize; 2]) -> Result<Vec<T>, Error> {
         let wrong = |returned: String| {
             Error::Internal(format!(
@@ -273,7 +273,7 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
     if params.greedy && next_token != greedy_sampled {
         return Some(format!("next_token {next_token} and greedy_sampled {greedy_sampled} in a greedy row"));
     }
-    // The remainder of a division by the total of the weights that were kept.
+    // r is a remainder modulo the total of the kept weights, so the number of kept entries bounds it.
     let kept = match params {
         _ if no_candidate => 0,
         RowParams { greedy: true, .. } => 1,
@@ -285,7 +285,7 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
         .then(|| format!("random_unnorm_cdf_sampled {random}; the weights allow at most {largest}"))
 }
 
-/// Why no correct program returns these k-slice indices: they ascend, and unused slots follow them.
+/// Why no correct program returns these k-slice indices. Correct indices ascend, and unused slots follow them.
 fn impossible_indices(indices: &[i32], vocab: usize) -> Option<String> {
     let mut previous = None;
     for (slot, &index) in indices.iter().enumerate() {
@@ -385,7 +385,7 @@ mod tests {
         }
     }
 
-    /// The check covers every row and names the row of the caller; rows of padding are not looked at.
+    /// The check covers every row and names the caller's row. It ignores rows of padding.
     #[test]
     fn an_answer_is_checked_row_by_row() {
         let (logits, rows) = (vec![0.0; 3 * VOCAB], vec![params(3, 1.0); 3]);

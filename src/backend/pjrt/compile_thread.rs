@@ -1,7 +1,7 @@
-//! A thread of the library's own for calls into a plugin's compiler.
+//! A separate thread for calls into a plugin's compiler.
 //!
-//! XLA recurses over the program and needs more stack than the thread of a caller may have: compiling on a stack of
-//! 64 KiB ends the process.
+//! XLA recurses over the program and can need more stack than the caller's thread has: compiling on a stack of 64
+//! KiB ends the process.
 
 use std::panic::resume_unwind;
 
@@ -9,10 +9,10 @@ use super::program_cache::as_maker;
 use crate::error::Error;
 use crate::panics::{self, Silence};
 
-/// The default stack of a main thread on Linux, which compilers are tested with.
+/// The default stack size of a main thread on Linux, with which compilers are tested.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Runs `work` on a new thread with an ample stack and waits for it.
+/// Runs `work` on a new thread with a large stack and waits for it.
 pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     run_with_stack(STACK_BYTES, work)
 }
@@ -23,7 +23,8 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
         let thread = std::thread::Builder::new()
             .name("nuc-compile".to_owned())
             .stack_size(stack_bytes)
-            // The caller waits, so this thread must not wait for what the caller is making.
+            // The caller waits for this thread, so this thread must not wait for a program that the caller is
+            // making.
             .spawn_scoped(scope, || {
                 let _silence = silent.then(Silence::begin);
                 as_maker(work)

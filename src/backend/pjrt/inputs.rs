@@ -20,8 +20,8 @@ pub(super) fn upload(
     Ok([upload_logits(client, device, piece, batch)?, upload_params(client, device, piece, batch)?])
 }
 
-/// The rows of the program: those of the piece, then its last one up to the size of the program. Rows of zeros
-/// would be all ties, the slowest rows there are, and their k = 0 would ask for the whole row.
+/// The batch row for each row of the program: the rows of the piece, then copies of its last row as padding. Rows of
+/// zeros would be slow padding: they consist of ties, and their k = 0 keeps the whole row.
 fn padded_rows(piece: &Piece) -> impl Iterator<Item = usize> + '_ {
     piece.rows.iter().chain(piece.rows.last().into_iter().cycle()).copied()
 }

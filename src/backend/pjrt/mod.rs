@@ -31,9 +31,9 @@ use crate::plan::{self, CallShape, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
 ///
-/// The compiler runs on threads of the library's own, because it needs much stack. The other calls into the plugin
-/// run on the thread of the caller. With the CPU plugins of the tests, a call fits a stack of 16 KiB, and creating
-/// the client fits one of 32 KiB.
+/// The compiler runs on separate threads, because it needs a large stack. The other calls into the plugin run on the
+/// caller's thread. With the CPU plugins of the tests, a sampling call fits a stack of 16 KiB, and creating the
+/// client fits a stack of 32 KiB.
 pub(crate) struct PjrtBackend {
     client: Arc<Client>,
     device: usize,
@@ -65,11 +65,11 @@ impl PjrtBackend {
         Ok(PjrtBackend { client, device, target, programs })
     }
 
-    /// Looks for compiled programs in a directory before compiling. If `write` is set, creates the directory and
-    /// writes what is compiled to it.
+    /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
+    /// the directory and writes the programs that it compiles there.
     ///
-    /// A directory that other users can write to is not used, unless the environment says to trust it: a warning
-    /// reports that, and the programs are compiled.
+    /// A directory that other users can write to is not used, unless the environment says to trust it. A warning
+    /// then reports this, and the programs are compiled.
     pub(crate) fn use_programs_in(&mut self, directory: &FilePath, write: bool) -> Result<(), Error> {
         let failed = |error: io::Error| program_dir::directory_error("program_dir", directory, &error);
         if write {
@@ -119,8 +119,8 @@ impl PjrtBackend {
         write(&pieces, &answers, batch, outputs)
     }
 
-    /// The programs of all pieces. Each program is looked up once, so that one that the cache cannot keep is compiled
-    /// once.
+    /// The programs of all pieces. Equal programs are looked up once, so that a program that the cache cannot keep
+    /// is compiled only once.
     fn programs_of(&self, pieces: &[Piece]) -> Result<Vec<Arc<Executable>>, Error> {
         let mut programs: Vec<Arc<Executable>> = Vec::new();
         for piece in pieces {
@@ -184,7 +184,7 @@ fn outputs_of(launch: Launch<'_>) -> Result<Vec<Buffer>, Error> {
     outputs.ok_or_else(|| Error::Internal("a program that ran on one device returned nothing".to_owned()))
 }
 
-/// Writes the answers to the caller's arrays. Fails before the first write or not at all.
+/// Writes the answers to the caller's arrays. Any error occurs before the first write.
 fn write(
     pieces: &[Piece],
     answers: &[Answer],

@@ -1,13 +1,16 @@
-//! The cache of compiled programs: bounded, counted, and one compile per program however many threads ask for it.
+//! The cache of compiled programs. Its size is bounded, it counts events, and threads that ask for the same program
+//! share one compile.
 //!
-//! No code of the caller runs while the lock is held, and the values that an insertion displaces are dropped after
-//! the lock is released.
+//! No code of the caller runs while the lock is held. Values that an insertion removes are dropped after the lock is
+//! released.
+//!
+//! To make a program is to load it from a file or to compile it.
 //!
 //! # Threads
 //! Threads that ask for one program at the same time share one attempt to make it. A thread that is itself making a
-//! program never waits for another thread's attempt; it makes the program a second time instead. The log callback
-//! can run on that thread and call back into the library, and without this rule it could wait for itself, or two
-//! callbacks for each other.
+//! program never waits for another thread's attempt; it makes the program a second time instead. Otherwise a
+//! deadlock would be possible: the log callback can run on that thread and call the library again, so a thread could
+//! wait for itself, or two callbacks for each other.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -18,7 +21,7 @@ use std::time::Duration;
 
 use lru::LruCache;
 
-/// Counters since the cache was created, and its present contents.
+/// Counters since the cache was created, and its current contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
     /// Programs compiled.
@@ -29,15 +32,15 @@ pub struct CacheStats {
     pub hits: u64,
     /// Programs evicted because the cache was full.
     pub evictions: u64,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     pub failures: u64,
-    /// Nanoseconds spent in the compiler, summed over threads.
+    /// The time spent in the compiler, in nanoseconds, summed over threads.
     pub compile_ns: u64,
     /// Programs in the cache now.
     pub programs: u64,
-    /// How many of `programs` are pinned: a prewarm asked for them, so they are never evicted.
+    /// How many of `programs` are pinned: they were prewarmed and are never evicted.
     pub pinned: u64,
-    /// Programs that were made and used once but not kept, because every place of the cache was pinned.
+    /// Programs that were made and used once but not kept, because all places of the cache were pinned.
     pub not_kept: u64,
 }
 
@@ -55,18 +58,18 @@ pub enum Made<V> {
 pub struct Lookup<V> {
     /// The program.
     pub program: V,
-    /// Whether the cache holds the program. If not, the next lookup makes it again.
+    /// Whether the cache keeps the program. If not, the next lookup makes it again.
     pub kept: bool,
 }
 
-/// The programs to pin and those that are pinned exceed the capacity together.
+/// The pinned programs together with the programs to pin exceed the capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPinned {
     /// Programs that are pinned already.
     pub pinned: usize,
-    /// Programs that were to be pinned in addition.
+    /// The programs to pin in addition.
     pub additional: usize,
-    /// Programs that the cache holds at most.
+    /// The largest number of programs in the cache.
     pub capacity: usize,
 }
 
@@ -77,13 +80,14 @@ pub struct ProgramCache<K, V, E> {
 }
 
 struct State<K, V, E> {
-    /// Never evicted.
+    /// Programs that are never evicted.
     pinned: HashMap<K, V>,
-    /// Evicted when the cache is full. Unbounded, because a bounded one allocates all places in advance.
+    /// Programs that are evicted when the cache is full. The list itself is unbounded, because a bounded `LruCache`
+    /// allocates all places in advance.
     unpinned: LruCache<K, V>,
-    /// Keys to pin as soon as they are made, with the number of [`Pins`] that ask for it.
+    /// Keys to pin as soon as their programs are made, with the number of [`Pins`] that request it.
     reserved: HashMap<K, usize>,
-    /// Programs being made. They take no place in the cache until they are done.
+    /// Programs that are being made. They do not count as part of the cache.
     in_flight: HashMap<K, Arc<Attempt<V, E>>>,
     /// The counters; `programs` and `pinned` are filled in by [`ProgramCache::stats`].
     counters: CacheStats,
@@ -137,19 +141,19 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         ProgramCache { capacity: capacity.get(), state: Mutex::new(state) }
     }
 
-    /// The program, if the cache holds it.
+    /// The program, if the cache contains it.
     pub fn get(&self, key: &K) -> Option<V> {
         self.lock().hit(key)
     }
 
-    /// Whether a thread makes the program now.
+    /// Whether a thread is making the program now.
     pub fn is_in_flight(&self, key: &K) -> bool {
         self.lock().in_flight.contains_key(key)
     }
 
-    /// The program for `key`. `make` makes it if neither the cache nor another thread does. Threads that ask for
-    /// one key at the same time wait for one attempt and share its outcome; threads that ask for other keys do not
-    /// wait. A failure is not remembered: the next lookup tries again.
+    /// Returns the program for `key`. Calls `make` if neither the cache nor another thread has it. Threads that ask
+    /// for one key at the same time wait for one attempt and share its outcome; threads that ask for other keys do
+    /// not wait. A failure is not cached: the next lookup tries again.
     pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<Lookup<V>, E> {
         loop {
             match self.claim(key) {
@@ -162,7 +166,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
                         return Ok(Lookup { program: program.clone(), kept: true });
                     }
                     Some(Err(error)) => return Err(error.clone()),
-                    // The thread that made it panicked.
+                    // The thread that was making it panicked.
                     None => continue,
                 },
             }
@@ -201,7 +205,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
                 let kept = state.insert(key, program.clone(), self.capacity, &mut displaced);
                 Lookup { program, kept }
             });
-            // In the same critical section, or a thread could find neither the program nor the attempt.
+            // In the same critical section: otherwise a thread could find neither the program nor the attempt.
             registered.end(&mut state, found.as_ref().map(|found| found.program.clone()).map_err(E::clone));
             found
         };
@@ -210,8 +214,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         found
     }
 
-    /// Pins programs: those in the cache at once, the others when they are made while the result exists. Pinned
-    /// programs are never evicted, and stay pinned for the life of the cache.
+    /// Pins programs. Programs in the cache are pinned at once, others when they are made while the result exists.
+    /// Pinned programs are never evicted, and stay pinned as long as the cache exists.
     pub fn pin(&self, keys: &[K]) -> Result<Pins<'_, K, V, E>, TooManyPinned> {
         let mut state = self.lock();
         let pinned =
@@ -230,7 +234,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         Ok(Pins { cache: self, keys: keys.to_vec() })
     }
 
-    // Nothing that runs under the lock panics half-way through a change.
+    // Poisoning is ignored, because nothing that runs under the lock panics in the middle of a change.
     fn lock(&self) -> MutexGuard<'_, State<K, V, E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -264,8 +268,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E> State<K, V, E> {
         }
     }
 
-    /// Inserts a program and evicts others to make room; returns whether the program is kept. `displaced` receives
-    /// the programs to drop after the lock is released.
+    /// Inserts a program and evicts others to make room. Returns whether the program is kept. `displaced` receives
+    /// the programs that the caller must drop after the lock is released.
     fn insert(&mut self, key: &K, program: V, capacity: usize, displaced: &mut Vec<V>) -> bool {
         if self.reserved.contains_key(key) || self.pinned.contains_key(key) {
             displaced.extend(self.unpinned.pop(key));
@@ -306,7 +310,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Pins<'_, K, V, E> {
     }
 }
 
-/// An attempt that other threads can wait for. Dropping it, as a panic does, wakes them without an outcome.
+/// An attempt that other threads can wait for. If it is dropped, for example by a panic, they wake without an
+/// outcome.
 struct Registered<'a, K: Hash + Eq + Clone, V: Clone, E: Clone> {
     cache: &'a ProgramCache<K, V, E>,
     key: &'a K,
@@ -355,7 +360,7 @@ mod tests {
         cache.get_or_make(&key, || compiled(key)).unwrap().program
     }
 
-    /// Runs `work` on a thread and fails, instead of hanging, if it does not end.
+    /// Runs `work` on a thread. Fails if it does not end in time, instead of waiting for ever.
     fn ends(work: impl FnOnce() + Send + 'static) {
         let (done, wait) = mpsc::channel();
         std::thread::spawn(move || {
@@ -393,7 +398,7 @@ mod tests {
         let (failing, waiting) = (Barrier::new(2), AtomicU64::new(0));
         let fail = || {
             failing.wait();
-            // A thread that has been counted is about to ask.
+            // A thread is counted just before its lookup.
             while waiting.load(Ordering::Relaxed) < 8 {
                 sleep(Duration::from_millis(1));
             }
@@ -486,7 +491,7 @@ mod tests {
         });
     }
 
-    /// The thread that compiles for another one follows the rule too.
+    /// A thread that compiles on behalf of another thread also follows the rule.
     #[test]
     fn a_lookup_from_a_compile_on_another_thread_returns() {
         ends(|| {
@@ -501,7 +506,7 @@ mod tests {
         });
     }
 
-    /// Each of two compiles asks for the program of the other one.
+    /// Each of two compiles looks up the program of the other one.
     #[test]
     fn compiles_that_ask_for_each_other_return() {
         ends(|| {

@@ -1,7 +1,8 @@
-//! The programs of a sampler: from the cache, else from a directory of compiled programs, else from the compiler.
+//! The programs of a sampler. They come from the cache, else from a directory of compiled programs, else from the
+//! compiler.
 //!
-//! Nothing here logs while a program is being made, because the log callback may ask for the same program. The events
-//! are collected and logged afterwards.
+//! Nothing is logged while a program is loaded or compiled, because the log callback may need the same program. The
+//! events are collected and logged afterwards.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -29,14 +30,14 @@ pub(super) struct Programs {
     directory: Option<Directory>,
 }
 
-/// Where compiled programs are looked for.
+/// The directory in which the sampler looks for compiled programs.
 struct Directory {
     programs: ProgramDir,
-    /// Whether programs that had to be compiled are written there.
+    /// Whether programs that the sampler compiles are written to the directory.
     write: bool,
 }
 
-/// What happened while a program was made.
+/// Log messages and results that are collected while a program is loaded or compiled.
 #[derive(Default)]
 struct Events {
     log: Vec<(Level, String)>,
@@ -65,7 +66,8 @@ impl Programs {
         Programs { client, device, target, capacity, cache: ProgramCache::new(capacity), directory: None }
     }
 
-    /// Looks in `programs` before compiling, and writes there what it compiles if `write` is set.
+    /// Makes the sampler look in `programs` before it compiles. If `write` is set, it writes the programs that it
+    /// compiles there.
     pub(super) fn use_directory(&mut self, programs: ProgramDir, write: bool) {
         self.directory = Some(Directory { programs, write });
     }
@@ -75,7 +77,7 @@ impl Programs {
         self.cache.stats()
     }
 
-    /// The program for a spec. Thread-safe; see [`ProgramCache::get_or_make`] for threads that ask for the same one.
+    /// The program for a spec. Thread-safe; see [`ProgramCache::get_or_make`] for threads that need the same one.
     pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
         if let Some(program) = self.cache.get(spec) {
             return Ok(program);
@@ -94,21 +96,21 @@ impl Programs {
                 self.capacity
             );
         }
-        // Not while the program was being made, so that no other call waits for the disk.
+        // The file is written after the program is in the cache, so that no other call waits for the disk.
         let compiled = events.compiled.take();
         if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
             let written = compile_thread::run(|| write(programs, spec, &text, &found.program));
             match written.and_then(|written| written) {
                 Ok(file) => log::debug!("wrote {}", file.display()),
-                // It only costs a compile in another process.
+                // A failed write only means that another process must compile the program.
                 Err(error) => log::warn!("{} could not be written to program_dir: {error}", spec.name()),
             }
         }
         Ok(found.program)
     }
 
-    /// Makes every program that is not in the cache, and pins all of them. On an error the programs that were made
-    /// stay, pinned. A call from the log callback may return before the program that is being made then is done.
+    /// Makes every program that is not in the cache, and pins all of them. After an error the programs that were
+    /// made stay pinned. A call from the log callback may return before a program that is being made is done.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
             Error::argument(format!(
@@ -122,8 +124,9 @@ impl Programs {
             ))
         })?;
         if program_cache::is_maker() {
-            // The log callback called this during a compile. Other threads could wait for that compile. Making once
-            // more what is being made would compile, log and call back without end.
+            // The log callback called this function during a compile. It must not wait for that compile, because
+            // other threads may wait for this thread. It must not make that program again either: this would
+            // compile, log and call back without end.
             let mut to_make = specs.iter().filter(|spec| !self.cache.is_in_flight(spec));
             return to_make.try_for_each(|spec| self.get(spec).map(drop));
         }
@@ -150,8 +153,8 @@ impl Programs {
         Ok(Made::Compiled(program, time))
     }
 
-    /// The program from the directory. A file that cannot be used only costs a compile, so it is reported as a
-    /// warning. Memory that runs out is an error: the compiler needs more of it.
+    /// The program from the directory. A file that cannot be used only costs a compile, so it causes a warning. Out
+    /// of memory is an error, because the compiler would need even more memory.
     fn load(
         &self,
         spec: &Spec,
@@ -185,7 +188,7 @@ impl Programs {
         Ok(None)
     }
 
-    /// Why a program that was loaded cannot be used here.
+    /// Why a loaded program cannot be used here.
     fn misfit(&self, spec: &Spec, program: &Executable) -> Option<String> {
         if program.devices() != [self.device] {
             return Some(format!("it runs on the devices {:?}, not on {}", program.devices(), self.device));

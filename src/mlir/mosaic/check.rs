@@ -1,4 +1,5 @@
-//! Types of operations in Mosaic kernels: those of the `tpu` dialect, and what a TPU adds to the rules of MLIR's.
+//! Type rules for operations in Mosaic kernels: the rules of the `tpu` dialect, and the additional rules of a TPU
+//! for MLIR's dialects.
 
 use crate::mlir::check::{self, ensure, operands, result, Checked};
 use crate::mlir::ir::Operation;
@@ -34,7 +35,7 @@ fn in_space(memory: Type, space: Space) -> bool {
     memory.container() == Container::Memref(space)
 }
 
-/// Vectors are loaded from VMEM, scalars from SMEM.
+/// Checks that vectors are loaded from VMEM, and scalars from SMEM.
 fn space(op: &Operation) -> Checked {
     let memory = |i: usize| op.operands[i].ty();
     match op.name {
@@ -70,7 +71,7 @@ fn assume_multiple(op: &Operation) -> Checked {
     ensure(value == to, "operand and result must have the same type")
 }
 
-/// The attribute that says how many operands each group has says `expected`.
+/// Checks that the attribute with the sizes of the groups of operands is `expected`.
 fn segments(op: &Operation, expected: &[i64]) -> Checked {
     ensure(op.integers("operandSegmentSizes") == expected, "the groups of operands have the wrong sizes")
 }
@@ -84,7 +85,7 @@ fn vector_store(op: &Operation) -> Checked {
     ensure(in_space(memory.ty(), Space::Vmem), "vectors must be in VMEM")
 }
 
-/// Both are memory of the same kind.
+/// Checks that both are memory of the same kind.
 fn same_memory(from: Type, to: Type) -> Checked {
     ensure(from.is_memref() && to.is_memref(), "operand and result must be memrefs")?;
     ensure(from.container() == to.container(), "operand and result must be in the same memory")?;
@@ -105,7 +106,7 @@ fn slice(op: &Operation) -> Checked {
     ensure(fits, "the slice must fit the memory")
 }
 
-/// Removes leading dimensions of size 1.
+/// Checks that only leading dimensions of size 1 are removed.
 fn squeeze(op: &Operation) -> Checked {
     let ([from], to) = (operands(op)?, result(op)?);
     same_memory(from, to)?;
@@ -239,7 +240,7 @@ mod tests {
     #[test]
     fn one_wrong_type_is_refused() {
         let examples = [element_examples(), data_examples(), control_examples()].concat();
-        // The sides of a copy are in different memories; an iota of any shape is right.
+        // The two sides of a copy are in different memories, and an iota may have any shape.
         let allowed = [
             ("tpu.iota", Change::Shape),
             ("tpu.enqueue_dma", Change::Memory),

@@ -1,12 +1,13 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
-//! Elements have 32 bits, and a vector is one vector register of `8 x 128` elements: rows of a block along the
-//! sublanes, entries of a row along the lanes. A value per row is a register that holds it in every lane. The builder
-//! implements [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so that
-//! functions over them add their operations to the kernel.
+//! Elements have 32 bits, and a vector is one vector register of `8 x 128` elements: the sublanes are the rows of a
+//! block, and the lanes are entries of a row. A value per row is a register that contains the value in every lane.
+//! The builder implements [`Arith`](crate::semantics::arith::Arith) and
+//! [`WideArith`](crate::semantics::arith::WideArith), so that functions over them add their operations to the
+//! kernel.
 //!
-//! A kernel has two texts: the versioned one, which libtpu promises to read in later versions
-//! (`stable_mosaic.arith.addi`), and the plain one, for readers.
+//! A kernel has two texts: the versioned text, which later versions of libtpu can also read
+//! (`stable_mosaic.arith.addi`), and the plain text, for readers.
 
 mod check;
 mod print;
@@ -25,9 +26,9 @@ pub use super::ir::Value;
 pub use super::reduce::Reduce;
 pub use super::types::{Elem, Space};
 
-/// Rows of a register.
+/// The number of rows of a register.
 pub const SUBLANES: usize = 8;
-/// Entries of a row in a register.
+/// The number of entries per row of a register.
 pub const LANES: usize = 128;
 
 static MOSAIC: Dialect =
@@ -70,7 +71,7 @@ impl Memory {
 #[derive(Debug)]
 struct Parameter {
     memory: Value,
-    /// Mosaic copies the rows of the grid step to VMEM. Otherwise the whole operand stays in HBM.
+    /// Whether Mosaic copies the rows of the grid step to VMEM. Otherwise the whole operand stays in HBM.
     window: bool,
 }
 
@@ -89,7 +90,7 @@ impl Default for Kernel {
 }
 
 impl Kernel {
-    /// An empty kernel, which runs once for each block of rows.
+    /// Creates an empty kernel, which runs once for each block of rows.
     pub fn new() -> Kernel {
         let builder = Builder::new(&MOSAIC);
         let step = builder.argument(Type::scalar(Elem::I32));
@@ -101,8 +102,8 @@ impl Kernel {
         self.step
     }
 
-    /// Declares an operand or result of which each step sees eight rows, in VMEM: `[8, width]`. Declare operands in the
-    /// order of the call, and results after them.
+    /// Declares an operand or result of which each step sees eight rows, in VMEM: `[8, width]`. Declare operands in
+    /// the order of the call, and then the results.
     pub fn window(&self, elem: Elem, width: usize) -> Memory {
         self.parameter(Type::memref(elem, &[SUBLANES, width], Space::Vmem), true)
     }
@@ -118,7 +119,7 @@ impl Kernel {
         Memory::new(memory)
     }
 
-    /// Declares memory of the kernel. It is uninitialised at first and keeps its contents from step to step.
+    /// Allocates memory for the kernel. It is uninitialised at first and keeps its contents from step to step.
     pub fn scratch(&self, elem: Elem, dims: &[usize], space: Space) -> Memory {
         let memory = self.builder.argument(Type::memref(elem, dims, space));
         self.scratch.borrow_mut().push(memory);
@@ -139,22 +140,22 @@ impl Kernel {
         }
     }
 
-    /// The integer constant, a scalar until it meets a register.
+    /// An integer constant. It is a scalar until it meets a register.
     pub fn i32(&self, value: i32) -> Value {
         self.int_constant(value)
     }
 
-    /// The float constant, a scalar until it meets a register.
+    /// A float constant. It is a scalar until it meets a register.
     pub fn f32(&self, value: f32) -> Value {
         self.float_constant(value)
     }
 
-    /// A truth value, a scalar until it meets a register.
+    /// A truth value. It is a scalar until it meets a register.
     pub fn bool(&self, value: bool) -> Value {
         Value::constant(Type::scalar(Elem::I1), value.into())
     }
 
-    /// −∞ in a type of logits, a scalar until it meets a register.
+    /// −∞ in a type of logits. It is a scalar until it meets a register.
     pub fn negative_infinity(&self, elem: Elem) -> Value {
         let bits = Reduce::Max.identity(elem).expect("logits have a least value");
         Value::constant(Type::scalar(elem), bits)
@@ -190,23 +191,23 @@ impl Kernel {
         self.binary(Binary::Min, a, b)
     }
 
-    /// The larger float. MLIR defines it as NaN where either is NaN, and kernels rely on that to find rows that hold a
-    /// NaN; docs/hardware-checklist.md has a test of it on hardware.
+    /// The larger float. In MLIR the result is NaN if either operand is NaN, and kernels rely on this to find rows
+    /// that contain a NaN. docs/hardware-checklist.md has a test of it on hardware.
     pub fn fmax(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Max, a, b)
     }
 
-    /// The smaller float. Kernels do not rely on the result where either is NaN.
+    /// The smaller float. Kernels do not rely on the result if either operand is NaN.
     pub fn fmin(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Min, a, b)
     }
 
-    /// A sum of floats: of whole numbers below 2²⁴, which is exact, or a sum that only tells whether it is NaN.
+    /// A sum of floats. It is either an exact sum of whole numbers below 2²⁴, or only checked for NaN.
     pub fn fadd(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Add, a, b)
     }
 
-    /// A quotient of floats, to guess with: hardware may round it in other ways.
+    /// A quotient of floats, only for estimates, because hardware may round it differently.
     pub fn divide(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Div, a, b)
     }
@@ -221,12 +222,12 @@ impl Kernel {
         self.binary(Binary::ShiftLeft, a, by)
     }
 
-    /// `a >= b` for floats; false where either is NaN.
+    /// `a >= b` for floats; false if either is NaN.
     pub fn at_least(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ge, a, b)
     }
 
-    /// `a > b` for floats; false where either is NaN.
+    /// `a > b` for floats; false if either is NaN.
     pub fn above(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Gt, a, b)
     }
@@ -246,7 +247,7 @@ impl Kernel {
         self.bits_as(a, Elem::I32)
     }
 
-    /// The entries of each row moved to lanes `by` further on; the last lanes continue at lane 0.
+    /// Moves the entries of each row by `by` lanes towards higher lanes; the last lanes wrap around to lane 0.
     pub fn rotate(&self, a: Value, by: Value) -> Value {
         let a = self.splat(a);
         self.builder
@@ -256,13 +257,13 @@ impl Kernel {
             .result(a.ty())
     }
 
-    /// One lane of each row, in all lanes of the row.
+    /// One lane of each row, repeated in all lanes of the row.
     pub fn lane_of(&self, memory: &Memory, lane: usize) -> Value {
         let loaded = self.load_as(memory, self.i32(lane as i32), column(memory.elem()));
         self.repeat(loaded, register(memory.elem()))
     }
 
-    /// Reduces each row over its lanes; the result is in all of them.
+    /// Reduces each row over its lanes. The result is in all lanes.
     pub fn over_lanes(&self, kind: Reduce, a: Value) -> Value {
         let a = self.splat(a);
         let rows = self.multi_reduction(kind, a, &[1]);
@@ -270,7 +271,7 @@ impl Kernel {
         self.repeat(column, a.ty())
     }
 
-    /// Reduces a register to a scalar. Only for floats: the hardware does not reduce integers.
+    /// Reduces a register to a scalar. Only for floats, because the hardware does not reduce integers.
     pub fn over_all(&self, kind: Reduce, a: Value) -> Value {
         let a = self.splat(a);
         let block = a.ty().with_dims(&[1, SUBLANES, LANES]);
@@ -305,14 +306,14 @@ impl Kernel {
             .result(result)
     }
 
-    /// Whether the mask holds anywhere, as a scalar.
+    /// Whether the mask is true anywhere, as a scalar.
     pub fn any(&self, mask: Value) -> Value {
         let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
         let most = self.over_all(Reduce::Max, ones);
         self.above(most, self.f32(0.0))
     }
 
-    /// `if_true` where the mask holds, else `if_false`; of any type.
+    /// `if_true` where the mask is true, else `if_false`; for any type.
     pub fn choose(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
         self.choice(mask, if_true, if_false)
     }
@@ -322,7 +323,7 @@ impl Kernel {
         self.builder.op("math.floor").operands([a]).result(a.ty())
     }
 
-    /// A scalar float that is a whole number, as an integer.
+    /// Converts a scalar float, which is a whole number, to an integer.
     pub fn truncate_scalar(&self, a: Value) -> Value {
         self.converted(a, Elem::I32)
     }
@@ -387,8 +388,8 @@ impl Kernel {
         Memory::new(part)
     }
 
-    /// `count` registers of `[8, n]` memory from register `at` on. Loads from the result at constant places need no
-    /// address arithmetic, of which an instruction bundle has little room.
+    /// `count` registers of `[8, n]` memory, starting at register `at`. Loads from the result at constant offsets
+    /// need no address arithmetic. An instruction bundle has little space for it.
     pub fn registers(&self, memory: &Memory, at: Value, count: usize) -> Memory {
         let lane = match at.literal() {
             Some(register) => self.i32(register as i32 * LANES as i32),
@@ -408,7 +409,7 @@ impl Kernel {
         Memory::new(self.builder.op("tpu.memref_squeeze").operands([sliced.value]).result(ty))
     }
 
-    /// Starts a copy. `semaphore` counts what has arrived.
+    /// Starts a copy. `semaphore` counts the data that has arrived.
     pub fn start_copy(&self, from: &Memory, to: &Memory, semaphore: &Memory) {
         self.builder
             .op("tpu.enqueue_dma")
@@ -429,7 +430,7 @@ impl Kernel {
             .no_result();
     }
 
-    /// `for index in 0..count` over a state, from `start` to the returned state.
+    /// `for index in 0..count` over a state, which begins as `start`. Returns the last state.
     pub fn for_each<const N: usize>(
         &self,
         label: &str,
@@ -440,7 +441,7 @@ impl Kernel {
         fixed(&self.for_each_of(label, count, &start, |index, state| body(index, fixed(state)).to_vec()))
     }
 
-    /// [`for_each`](Kernel::for_each) over a state whose length is not known to Rust's compiler.
+    /// [`for_each`](Kernel::for_each) over a state whose length is not known at Rust's compile time.
     pub fn for_each_of(
         &self,
         label: &str,
@@ -450,7 +451,7 @@ impl Kernel {
     ) -> Vec<Value> {
         match count.literal() {
             Some(0) => return start.to_vec(),
-            // libtpu would do the same; doing it here makes the text show the loops that run.
+            // libtpu would remove the loop too. Removing it here makes the text show the loops that run.
             Some(1) => {
                 self.comment(label);
                 return body(self.i32(0), start);
@@ -494,7 +495,7 @@ impl Kernel {
     }
 }
 
-/// How many operands each group of an operation's operands has.
+/// The number of operands in each group of an operation's operands.
 fn segments<const N: usize>(sizes: [i64; N]) -> Attribute {
     Attribute::Integers("i32", sizes.to_vec())
 }
@@ -528,12 +529,12 @@ impl Elementwise for Kernel {
         self.builder.op("vector.broadcast").operands([value]).result(ty)
     }
 
-    // One operation instead of two. Where `a` is NaN the result does not matter here: the entry is masked.
+    // One operation instead of two. If `a` is NaN the result does not matter here, because the entry is masked.
     fn limited(&self, a: Value, limit: f32) -> Value {
         self.fmin(a, self.f32(limit))
     }
 
-    // One conversion and one rounding. The conversion that truncates is five operations, because of signs.
+    // One conversion and one rounding. The conversion that truncates takes five operations, because of signs.
     fn truncated(&self, a: Value) -> Value {
         let floor = self.floor(a);
         self.builder

@@ -1,4 +1,4 @@
-//! The two texts of a kernel.
+//! Prints the two texts of a kernel.
 
 use super::{Attribute, Attributes, Builder, Elem, Kernel, Parameter, Type, Value, MOSAIC};
 use crate::mlir::ir::{Commas, Function, Module, Operation};
@@ -8,7 +8,7 @@ use crate::mlir::upstream;
 /// The version of Mosaic's operations that the versioned text uses.
 const STABLE_VERSION: usize = 15;
 
-/// The versioned text: every operation in the generic form, its name with a prefix.
+/// The versioned text: every operation in the generic form, with a prefix before its name.
 static STABLE: Form = Form { prefix: "stable_mosaic.", comments: false, pretty: None };
 
 /// The text for readers, with comments and labels.
@@ -24,7 +24,7 @@ fn pretty(printer: &mut Printer, op: &Operation) -> bool {
 }
 
 impl Kernel {
-    /// The text that libtpu promises to read in later versions. The kernel runs `steps` times.
+    /// The text that later versions of libtpu can also read. The kernel runs `steps` times.
     pub fn stable_text(&self, name: &str, steps: usize) -> String {
         let version = ("stable_mosaic.version", Attribute::i64(STABLE_VERSION));
         self.text(&STABLE, vec![version], name, steps)
@@ -41,7 +41,7 @@ impl Kernel {
         let arguments: Vec<Value> = std::iter::once(&self.step).chain(memories).copied().collect();
         let main_attributes = launch(&parameters, scratch.len(), steps);
 
-        // The place of a step's window: block `step` of rows, block 0 of columns.
+        // The position of a step's window: block `step` of rows, block 0 of columns.
         let windows = Builder::new(&MOSAIC);
         let step = windows.argument(Type::scalar(Elem::I32));
         let place = [step, windows.materialized(Value::constant(step.ty(), 0))];
@@ -67,10 +67,10 @@ impl Kernel {
     }
 }
 
-/// The function that says where a step's windows are.
+/// The name of the function that returns the position of a step's windows.
 const ROWS_OF_STEP: &str = "rows_of_step";
 
-/// How libtpu runs a kernel: its grid, its windows and its memory.
+/// The attributes with which libtpu runs a kernel: its grid, its windows and its memory.
 fn launch(parameters: &[Parameter], scratch: usize, steps: usize) -> Attributes {
     let window = |parameter: &Parameter| {
         let bounds = Attribute::i64s(parameter.memory.ty().dims().iter().copied());
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::semantics::arith::Arith;
 
-    /// A kernel of every control structure and some operations of each kind.
+    /// A kernel with every control structure and some operations of each kind.
     fn kernel() -> Kernel {
         let kernel = Kernel::new();
         let k = &kernel;

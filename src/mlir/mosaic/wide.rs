@@ -1,4 +1,4 @@
-//! Unsigned 64-bit integers as pairs of 32-bit registers: a TPU core has no wider integers.
+//! Unsigned 64-bit integers as pairs of 32-bit registers, because a TPU core has no wider integers.
 
 use super::{Kernel, Value};
 use crate::semantics::arith::{Arith, WideArith};
@@ -27,7 +27,7 @@ impl Wide {
 impl Kernel {
     /// `a < b`, unsigned.
     pub fn below(&self, a: Value, b: Value) -> Value {
-        // Inverting the sign bits turns an unsigned comparison into a signed one, which the hardware has.
+        // Inverting the sign bits turns an unsigned comparison into a signed one. The hardware has only signed ones.
         let flip = |v| match literal(v) {
             Some(bits) => self.i32((bits ^ 0x8000_0000) as i32),
             None => self.xor(v, self.i32(i32::MIN)),
@@ -40,7 +40,7 @@ impl Kernel {
         self.choose(mask, self.i32(1), self.i32(0))
     }
 
-    /// `a + b`, without an operation where one of them is the constant 0.
+    /// `a + b`. Adds no operation if one of them is the constant 0.
     fn sum(&self, a: Value, b: Value) -> Value {
         match (literal(a), literal(b)) {
             (Some(0), _) => b,
@@ -49,7 +49,7 @@ impl Kernel {
         }
     }
 
-    /// `a * b`, without an operation where one of them is the constant 0.
+    /// `a * b`. Adds no operation if one of them is the constant 0.
     fn product(&self, a: Value, b: Value) -> Value {
         match (literal(a), literal(b)) {
             (Some(0), _) | (_, Some(0)) => self.i32(0),
@@ -76,7 +76,8 @@ impl Kernel {
 
     /// `a` as a float, with a relative error of a few parts in 2²³.
     pub fn near(&self, a: Wide) -> Value {
-        // Pieces of 16 bits convert exactly. Rounding of their sum does not matter: callers correct it with integers.
+        // 16-bit pieces convert exactly. Rounding of their sum does not matter, because callers correct it with
+        // integers.
         let piece = |word: Value, shift: i32, mask: i32, exponent: i32| {
             let bits = self.and(self.shift_right_zero(word, self.i32(shift)), self.i32(mask));
             self.fmul(self.to_float(bits), self.f32(2.0f32.powi(exponent)))
@@ -126,7 +127,7 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶, as in a long division by digits of 16 bits.
+    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶, as in a long division by 16-bit digits.
     ///
     /// Estimates the quotient in floats, with an error of at most one, and corrects the remainder in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
@@ -140,13 +141,13 @@ impl WideArith for &Kernel {
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)
     }
 
-    /// `b` must be below 2³¹ if it is short.
+    /// `b` must be below 2³¹ if its upper half is the constant 0.
     fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
         if !b.is_short() {
             return self.wrem(self.wor(self.wshl(a, 16), digit), b);
         }
         // The estimate of the quotient is never too large, and it is too small by less than one. So the remainder is
-        // not negative and fits 32 bits. A draw is a chain of eight dependent steps, so each must be short.
+        // not negative and fits 32 bits. A draw is a chain of eight dependent steps, so each step must be fast.
         let less = 1.0 - 1.0 / (1 << 20) as f32;
         let reciprocal = self.divide(self.f32(less), self.to_float(b.low));
         let scaled = self.fmul(reciprocal, self.f32(65536.0));
@@ -222,7 +223,7 @@ impl WideArith for &Kernel {
     }
 
     fn wselect(self, mask: Value, if_true: Wide, if_false: Wide) -> Wide {
-        // A short result stays short, which makes later operations cheaper.
+        // If both upper halves are the constant 0, the result's is too, which makes later operations cheaper.
         let choose = |a, b| match (literal(a), literal(b)) {
             (Some(x), Some(y)) if x == y => a,
             _ => self.choose(mask, a, b),

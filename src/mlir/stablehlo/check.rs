@@ -1,4 +1,4 @@
-//! Types of StableHLO operations, after the StableHLO specification.
+//! Type rules of StableHLO operations, according to the StableHLO specification.
 
 use crate::mlir::check::{self, dimension, ensure, operands, result, Checked};
 use crate::mlir::ir::{Attribute, Operation};
@@ -59,14 +59,14 @@ fn compare(op: &Operation) -> Checked {
     ensure(directions.contains(&op.case("comparison_direction")), "the direction does not exist")
 }
 
-/// An attribute of one number for each dimension.
+/// The numbers of an attribute that has one number for each dimension.
 fn per_dimension<'a>(op: &'a Operation, attribute: &str, ty: Type) -> Result<&'a [i64], &'static str> {
     let numbers = op.integers(attribute);
     ensure(numbers.len() == ty.dims().len(), "there must be a number for each dimension")?;
     Ok(numbers)
 }
 
-/// Operand and result have the same element type.
+/// Checks that operand and result have the same element type.
 fn same_element(a: Type, b: Type) -> Checked {
     ensure(a.elem() == b.elem(), "operand and result must have the same element type")
 }
@@ -146,7 +146,7 @@ fn concatenate(op: &Operation) -> Checked {
     ensure(length == to.dims()[dim], "the result must be as long as all operands")
 }
 
-/// Whole rows of a table, the only gather in use.
+/// Checks a gather of whole rows of a table. It is the only kind of gather that kernels use.
 fn gather(op: &Operation) -> Checked {
     let ([table, indices], to) = (operands(op)?, result(op)?);
     same_element(table, to)?;

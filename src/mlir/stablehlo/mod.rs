@@ -1,9 +1,9 @@
 //! A builder of StableHLO programs, so that a kernel reads like its algorithm.
 //!
 //! An operation on two values whose shapes differ repeats the value of lower rank along new trailing dimensions
-//! (`[batch]` with `[batch, vocab]`), which is the only broadcast that row-wise algorithms need. The builder implements
-//! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`], so that functions over them add their operations to the
-//! program.
+//! (`[batch]` with `[batch, vocab]`). Row-wise algorithms need no other broadcast. The builder implements
+//! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`], so that functions over them add their operations to
+//! the program.
 
 mod check;
 mod print;
@@ -24,7 +24,7 @@ pub use super::types::Elem;
 
 static STABLEHLO: Dialect = Dialect {
     constant: "stablehlo.constant",
-    // HLO's loops capture nothing: what a loop uses from outside becomes part of its state.
+    // HLO's loops capture nothing: a value from outside that a loop uses becomes part of its state.
     constants: Placement::BeforeUse,
     check: check::check,
 };
@@ -41,7 +41,7 @@ static WHILE: WhileLoop = WhileLoop {
 pub struct Hlo {
     builder: Builder,
     arguments: RefCell<Vec<Value>>,
-    /// What `Arith::factor` returns for a constant, by the constant's bits.
+    /// The result of `Arith::factor` for each constant. The key is the constant's bits.
     factors: RefCell<HashMap<u32, Value>>,
 }
 
@@ -69,8 +69,8 @@ impl Hlo {
         value
     }
 
-    /// Makes `Arith::factor` of this constant return `value`, which holds the constant at run time. A compiler cannot
-    /// merge constants that it does not know.
+    /// Makes `Arith::factor` of this constant return `value`, which equals the constant at run time. A compiler
+    /// cannot merge constants that it does not know.
     pub fn bind_factor(&self, constant: f32, value: Value) {
         self.factors.borrow_mut().insert(constant.to_bits(), value);
     }
@@ -116,7 +116,7 @@ impl Hlo {
             .result(value.ty().with_dims(dims))
     }
 
-    /// Converts by value. Kernels convert only values that the result's type holds exactly.
+    /// Converts by value. Kernels convert only values that the result's type represents exactly.
     pub fn convert(&self, value: Value, elem: Elem) -> Value {
         self.converted(value, elem)
     }
@@ -171,7 +171,8 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// Adds `low` elements before and `high` after dimension `dim`. They are `literal`, in MLIR's spelling.
+    /// Adds `low` elements before and `high` elements after dimension `dim`. Their value is `literal`, in MLIR's
+    /// syntax.
     pub fn pad(&self, value: Value, dim: usize, low: usize, high: usize, literal: &str) -> Value {
         let elem = value.ty().elem();
         let bits = elem.parse(literal).unwrap_or_else(|| panic!("{literal} is no constant of type {elem}"));
@@ -201,7 +202,7 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// Calls code that is not StableHLO, on two-dimensional row-major arrays. `config` is for the callee.
+    /// Calls code that is not StableHLO, on two-dimensional row-major arrays. `config` is passed to the callee.
     pub fn custom_call(
         &self,
         target: &str,
@@ -246,7 +247,7 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// How many elements of the trailing dimension are true.
+    /// The number of true elements along the trailing dimension.
     pub fn count(&self, mask: Value) -> Value {
         self.reduce(self.count_mask(mask), Reduce::Add)
     }
@@ -308,7 +309,7 @@ impl Hlo {
             .result(values[0].ty().with_dims(&dims))
     }
 
-    /// Repeats `body` on the state while `condition`, a scalar, holds. Returns the last state.
+    /// Repeats `body` on the state while `condition`, a scalar, is true. Returns the last state.
     pub fn while_loop<const N: usize>(
         &self,
         initial: [Value; N],

@@ -3,7 +3,7 @@
 use crate::mlir::ir::{types_of, Commas, Node, Operation, ResultTypes};
 use crate::mlir::print::{Form, Printer, Results};
 
-/// Programs as plugins read them.
+/// The form of programs that plugins read.
 pub(super) static PRETTY: Form = Form { prefix: "", comments: false, pretty: Some(pretty) };
 
 fn pretty(printer: &mut Printer, op: &Operation) -> bool {
@@ -14,7 +14,7 @@ fn pretty(printer: &mut Printer, op: &Operation) -> bool {
         "stablehlo.constant" => printer.line(format_args!("{left}{name} {}", op.attributes[0].1)),
         "stablehlo.return" => printer.line(format_args!("{name} {names} : {from}")),
         "stablehlo.while" => pretty_while(printer, op),
-        // StableHLO has no other form for it; its printer puts these attributes in `<{}>`.
+        // StableHLO has no custom syntax for it; its printer writes these attributes in `<{}>`.
         "stablehlo.gather" => printer.generic(op, ["<{", "}>"]),
         "stablehlo.compare" => {
             let (direction, kind) = (op.case("comparison_direction"), op.case("compare_type"));
@@ -75,7 +75,7 @@ fn pretty_while(printer: &mut Printer, op: &Operation) {
     printer.line("}");
 }
 
-/// The short form, for a region of one operation.
+/// The short form, for a region with one operation.
 fn pretty_reduce(printer: &mut Printer, op: &Operation) -> bool {
     let [region] = op.regions.as_slice() else { return false };
     let [Node::Operation(combine), Node::Operation(_)] = region.body.as_slice() else { return false };
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(text, include_str!("../testdata/stablehlo_generic.mlir"), "{text}");
     }
 
-    /// The operations of a program that is built by `build`.
+    /// The operations of the program that `build` creates.
     fn body(build: impl FnOnce(&Hlo)) -> Vec<String> {
         let h = &Hlo::new();
         build(h);

@@ -8,18 +8,18 @@ use std::path::Path;
 use crate::error::Error;
 use crate::regular_file;
 
-/// Read by every XLA compiler. If the first character that is not a space is not `-`, the value is the name of a
+/// Every XLA compiler reads this variable. If its first non-space character is not `-`, the value is the name of a
 /// file of flags (`ParseFlagsFromEnvAndDieIfUnknown` in `xla/parse_flags_from_env.cc`).
 const XLA_FLAGS: &str = "XLA_FLAGS";
 
-/// Read by libtpu. Always flags.
+/// libtpu reads this variable. Its value always consists of flags.
 const LIBTPU_INIT_ARGS: &str = "LIBTPU_INIT_ARGS";
 
-/// A larger file holds no flags.
+/// A larger file is not a file of flags.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// The flags in the environment, one `NAME=FLAGS` per variable that has any. Flags in a file count as if they stood
-/// in the variable: the name of the file does not matter. A plugin reads them once, so a file must not change while
+/// The flags in the environment, one `NAME=FLAGS` per variable that has any. The content of a file of flags replaces
+/// the file's name, which has no effect on programs. A plugin reads the flags once, so a file must not change while
 /// the process runs.
 pub(super) fn from_environment() -> Result<Vec<String>, Error> {
     from_variables(|name| std::env::var_os(name).unwrap_or_default())
@@ -54,7 +54,7 @@ fn read_file(path: &Path) -> Result<OsString, Error> {
 }
 
 /// Flags in a form that does not depend on the spaces between them; `None` if there are none. Spaces in quotes
-/// belong to a flag, so text with quotes stays as it is.
+/// belong to a flag, so text with quotes is only trimmed.
 fn normalized(flags: &OsStr) -> Option<String> {
     let flags = String::from_utf8(flags.as_bytes().to_vec())
         .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string());
@@ -97,7 +97,7 @@ mod tests {
         }
     }
 
-    /// The name of a file of flags does not matter, its content does.
+    /// The content of a file of flags matters, its name does not.
     #[test]
     fn flags_in_a_file_count_like_flags_in_the_variable() {
         let directory = Directory::new("flag-files");

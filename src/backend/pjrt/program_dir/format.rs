@@ -1,9 +1,9 @@
 //! The format of a program's file.
 //!
-//! A file holds a header, the metadata as JSON, and the serialized executable of the plugin. The header is, with
+//! A file contains a header, the metadata as JSON, and the plugin's serialized executable. The header consists of
 //! little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`; the
-//! length of the executable, `u64`; and the SHA-256 of all other bytes of the file in their order. A change of any
-//! byte is noticed.
+//! length of the executable, `u64`; and the SHA-256 of all other bytes of the file in their order. So a change of
+//! any byte is detected.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -20,33 +20,34 @@ use crate::pjrt::hex;
 /// The first bytes of a file.
 const MAGIC: &[u8; 8] = b"NUCPROG\n";
 
-/// Changes when this module can no longer read what earlier versions wrote.
+/// Increased when this module can no longer read the files of earlier versions.
 pub(super) const FORMAT: u32 = 3;
 
 /// The header without its checksum.
 const FIELDS_BYTES: usize = 24;
 const CHECKSUM_BYTES: usize = 32;
 
-/// More metadata than any version writes.
+/// Larger than the metadata that any version writes.
 const LARGEST_METADATA: usize = 1 << 20;
 
-/// More than any plugin makes of a sampling program.
+/// Larger than any plugin's executable of a sampling program.
 const LARGEST_EXECUTABLE: usize = 1 << 30;
 
-/// What a file says about its program.
+/// The metadata of a program in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
     /// The version of the library that wrote the file.
     pub library: String,
     /// [`Spec::name`].
     pub program: String,
-    /// What the program is written for.
+    /// The specification of the program.
     pub spec: Spec,
-    /// The kernels in the program.
+    /// The target of the kernels in the program.
     pub target: String,
-    /// What the program was compiled for.
+    /// The system for which the program was compiled.
     pub system: System,
-    /// The plugin's name of the topology, if the program was compiled for one and not for the devices of a client.
+    /// The plugin's name for the topology, if the program was compiled for a topology instead of the devices of a
+    /// client.
     pub topology: Option<String>,
     /// SHA-256 of the program's text.
     pub program_sha256: String,
@@ -64,7 +65,7 @@ pub enum Unusable {
     /// Other users could have written the file.
     #[error("{0}")]
     Untrusted(String),
-    /// The file is of another kind.
+    /// The file does not contain a compiled program.
     #[error("it is not a file of compiled programs")]
     NoProgram,
     /// Another version of the library wrote the file.
@@ -73,7 +74,7 @@ pub enum Unusable {
     /// Bytes are missing or wrong.
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// The program was made for something else.
+    /// The program was compiled for another system.
     #[error("it was made for {0}")]
     Other(String),
 }
@@ -150,14 +151,14 @@ pub(super) fn encode(metadata: &Metadata, executable: &[u8]) -> Result<Vec<u8>, 
 pub(super) fn read_verified(file: &mut File, header: &Header) -> Result<(Metadata, Vec<u8>), Unusable> {
     let metadata = read_exactly(file, header.metadata_bytes)?;
     let executable = read_exactly(file, header.executable_bytes)?;
-    // Plugins do not check what they load: a wrong byte could have any effect.
+    // Plugins do not check the executables that they load, so a wrong byte could have any effect.
     if header.checksum_of(&metadata, &executable) != header.checksum {
         return Err(Unusable::Damaged("its checksum is wrong".to_owned()));
     }
     Ok((parse(&metadata)?, executable))
 }
 
-/// Reads the metadata that follow a header. They are not verified, so they can only serve as a hint.
+/// Reads the metadata that follow a header. They are not verified, so they serve only as a hint.
 pub(super) fn read_unverified_metadata(file: &mut File, header: &Header) -> Result<Metadata, Unusable> {
     parse(&read_exactly(file, header.metadata_bytes)?)
 }

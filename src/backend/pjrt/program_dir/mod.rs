@@ -1,15 +1,15 @@
-//! Compiled programs in files, so that one process can load what another one compiled.
+//! Compiled programs in files, so that one process can load the programs that another process compiled.
 //!
-//! One file holds one program (`format`). Its name ends in a hash of everything that the executable depends on
-//! ([`System`] and the text of the program), so the programs of several releases and devices can share a directory
-//! and each process finds its own. No path is part of the hash: directories can be copied.
+//! One file contains one program (`format`). Its name ends in a hash of everything that the executable depends on
+//! ([`System`] and the text of the program). So the programs of several releases and devices can share a directory,
+//! and each process finds the programs that fit it. The hash does not include a path, so directories can be copied.
 //!
 //! Write access to this directory is equivalent to code execution in this process, so files and directories that
 //! other users can write to are not used (`trust`).
 //!
-//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged
-//! one, or one that was not trusted; and it removes temporary files that a process which died left more than an
-//! hour ago. No other file is changed or removed.
+//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged or
+//! untrusted one. It also removes temporary files that are more than an hour old and whose process has died. No
+//! other file is changed or removed.
 
 mod compiler_flags;
 mod format;
@@ -32,7 +32,7 @@ pub use self::system::System;
 
 const EXTENSION: &str = "nucprog";
 
-/// A directory of programs for one system. Thread-safe, and safe beside other processes that use the directory.
+/// A directory of programs for one system. Thread-safe. Other processes may use the directory at the same time.
 #[derive(Debug)]
 pub struct ProgramDir {
     path: PathBuf,
@@ -40,7 +40,7 @@ pub struct ProgramDir {
     target: Target,
 }
 
-/// Creates a directory that only this user can write to, unless it exists.
+/// Creates a directory that only this user can write to. Does nothing if the directory exists.
 pub(crate) fn create(directory: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(directory)
 }
@@ -59,8 +59,7 @@ pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
     Ok(trust::distrust(&fs::metadata(directory)?))
 }
 
-/// The error for an option that names a directory: a wrong argument if the path cannot be a directory, else an I/O
-/// error.
+/// The error for an option that names a directory: `InvalidArgument` if the path cannot be a directory, else `Io`.
 pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
@@ -73,7 +72,7 @@ pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error)
 }
 
 impl ProgramDir {
-    /// The programs for `system`, with kernels for `target`, in the directory at `path`.
+    /// The directory at `path`, for programs for `system` with kernels for `target`.
     pub fn new(path: &Path, system: System, target: Target) -> ProgramDir {
         ProgramDir { path: path.to_owned(), system, target }
     }
@@ -99,8 +98,8 @@ impl ProgramDir {
         Ok(Some(executable))
     }
 
-    /// Why the directory has no file for a program although it has files for the same calls: what those were made
-    /// for.
+    /// Why the directory has no usable file for a program although it has files for the same calls: the systems for
+    /// which those were compiled.
     pub fn near_miss(&self, spec: &Spec) -> Option<String> {
         let prefix = format!("{}-", spec.name());
         let is_near = |path: &PathBuf| {
@@ -132,8 +131,8 @@ impl ProgramDir {
         unreadable
     }
 
-    /// Writes the file of a program and replaces an existing one. Readers see the old file, none, or the whole new
-    /// one. When this returns, the file survives a crash of the system.
+    /// Writes the file of a program and replaces an existing one. Readers see the old file, no file, or the complete
+    /// new file. When this function returns, the file survives a crash of the system.
     pub fn write(
         &self,
         spec: &Spec,
@@ -166,7 +165,7 @@ impl ProgramDir {
     }
 }
 
-/// Opens a file of a program that is safe to use, and reads its header.
+/// Opens a program's file, checks that it is safe to use, and reads its header.
 fn open(path: &Path) -> Result<(File, Header), Unusable> {
     let (mut file, metadata) = regular_file::open(path)?;
     if let Some(reason) = trust::distrust(&metadata) {
@@ -179,11 +178,11 @@ fn open(path: &Path) -> Result<(File, Header), Unusable> {
 /// Writes `parts` to `path` in `directory`, atomically and durably.
 fn replace(directory: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let temporary = temporary::path(directory);
-    // Whatever the umask allows, other users must not be able to write to the file.
+    // Other users must not be able to write to the file, even if the umask allows it.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary);
     let written = file.and_then(|mut file| {
         parts.iter().try_for_each(|part| file.write_all(part))?;
-        // The content must be on the disk before the name is.
+        // The content must be on the disk before the file gets its name.
         file.sync_all()?;
         fs::rename(&temporary, path)
     });
@@ -269,8 +268,8 @@ mod tests {
         assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 1);
     }
 
-    /// Every part of the system but the version string changes the name of the file; the path of the directory does
-    /// not.
+    /// Every part of the system except the version string changes the name of the file. The path of the directory
+    /// does not.
     #[test]
     fn names_depend_on_the_system_and_the_program() {
         let (here, there) = (Directory::new("here"), Directory::new("there"));
@@ -303,7 +302,7 @@ mod tests {
         assert!(near.contains("for a different program"), "{near}");
     }
 
-    /// Every cut and every changed byte is noticed, and none is taken for a missing file.
+    /// Every truncation and every changed byte is detected, and none is mistaken for a missing file.
     #[test]
     fn damage_is_noticed() {
         let directory = Directory::new("damage");
@@ -330,7 +329,7 @@ mod tests {
         assert_eq!(read(&whole).unwrap().as_deref(), Some(&b"a program"[..]));
     }
 
-    /// Sizes are compared before anything is read: a file can promise terabytes and hold none.
+    /// Sizes are compared before the content is read: a header can declare terabytes that the file does not contain.
     #[test]
     fn a_huge_sparse_file_is_not_read() {
         let directory = Directory::new("sparse");
@@ -340,7 +339,7 @@ mod tests {
         sparse.set_len(1 << 40).unwrap();
         let error = dir.read(&spec(), TEXT).unwrap_err();
         assert!(error.to_string().contains("1099511627776 bytes instead of"), "{error}");
-        // A header that promises all of these bytes.
+        // A header that declares all of these bytes.
         let mut bytes = fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
         io::Seek::seek(&mut bytes, io::SeekFrom::Start(16)).unwrap();
         bytes.write_all(&(1_u64 << 40).to_le_bytes()).unwrap();
@@ -367,7 +366,7 @@ mod tests {
         assert_eq!(read, "it is a FIFO, not a regular file");
         assert!(near_miss.ends_with(": it is a FIFO, not a regular file"), "{near_miss}");
 
-        // A file that can be read says more.
+        // A readable file explains more than a FIFO.
         fs::remove_file(&expected).unwrap();
         let dir = directory.of(System { device_cores: Some(2), ..system() });
         dir.write(&spec(), TEXT, None, b"program").unwrap();
@@ -396,7 +395,7 @@ mod tests {
         assert!(distrust(&directory.0).unwrap().is_some());
         fs::set_permissions(&directory.0, fs::Permissions::from_mode(0o1777)).unwrap();
         assert_eq!(distrust(&directory.0).unwrap(), None);
-        // Writing replaces the file by one that is safe.
+        // Writing replaces the file with one that is safe.
         dir.write(&spec(), TEXT, None, b"program").unwrap();
         assert!(dir.read(&spec(), TEXT).unwrap().is_some());
     }

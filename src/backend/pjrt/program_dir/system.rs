@@ -11,32 +11,33 @@ use crate::error::Error;
 use crate::kernels::Target;
 use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
 
-/// What a compiled program was made for. It runs only on a system that is equal in everything but `platform_version`.
+/// The system for which a program is compiled. The program runs only on a system that is equal in everything except
+/// `platform_version`.
 ///
-/// A topology and a client that describe one system give equal values, so a sampler finds what was compiled ahead
-/// of time. The id of the device is not part of it: a program is loaded for the device of the sampler, whichever
-/// device it was compiled for.
+/// A topology and a client that describe the same system produce equal values, so a sampler finds the programs that
+/// were compiled ahead of time. The id of the device is not included, because a program is loaded for the sampler's
+/// device, whichever device it was compiled for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
-    /// The plugin's name of its platform.
+    /// The plugin's name for its platform.
     pub platform: String,
-    /// The plugin's version string. For people only: all of XLA's CPU plugins have the same.
+    /// The plugin's version string, only for people to read: it is the same for all of XLA's CPU plugins.
     pub platform_version: String,
     /// The build of the plugin ([`Plugin::fingerprint`]).
     pub plugin: String,
-    /// The plugin's name of the kind of device.
+    /// The plugin's name for the kind of device.
     pub device_kind: String,
-    /// Cores of the device, if the plugin reports them.
+    /// The number of cores of the device, if the plugin reports it.
     pub device_cores: Option<usize>,
-    /// Devices of the whole topology, including those of other hosts.
+    /// The number of devices in the whole topology, including those of other hosts.
     pub num_devices: usize,
-    /// The extent of the topology along each coordinate, if the devices have coordinates. The programs of libtpu
-    /// for 2x4 and for 4x2 chips differ.
+    /// The extent of the topology along each coordinate, if the devices have coordinates. libtpu compiles different
+    /// programs for 2x4 and for 4x2 chips.
     pub extents: Vec<i64>,
-    /// On CPUs, the model and the instruction sets of the processor: a compiler uses them, and a plugin need not
+    /// On CPUs, the model and the instruction sets of the processor. A compiler uses them, and a plugin may not
     /// check them.
     pub processor: Option<String>,
-    /// Compiler flags in the environment, `NAME=FLAGS` each.
+    /// Compiler flags in the environment, each as `NAME=FLAGS`.
     pub flags: Vec<String>,
 }
 
@@ -90,12 +91,12 @@ impl System {
         })
     }
 
-    /// The kernels to write for this system.
+    /// The target of the kernels for this system.
     pub fn target(&self) -> Target {
         Target::of(&self.platform, &self.device_kind, self.device_cores)
     }
 
-    /// The first difference, in words, that keeps a program for `other` from running here.
+    /// A description of the first difference that prevents a program for `other` from running here.
     pub(super) fn difference(&self, other: &System) -> Option<String> {
         type Show<'a> = &'a dyn Fn(&System) -> String;
         let parts: [(bool, &str, Show<'_>); 8] = [
@@ -128,7 +129,7 @@ impl System {
         Some(format!("another {name}: {}; here: {}", show(other), show(self)))
     }
 
-    /// The hash at the end of a file's name, for a program with this text in a file of this format version.
+    /// The hash at the end of a file's name, for a program with this text and this version of the file format.
     pub(super) fn key(&self, format: u32, text: &str) -> String {
         let System {
             platform,
@@ -144,7 +145,7 @@ impl System {
         let devices = (device_kind, device_cores, num_devices, extents, processor);
         let parts = (format, platform, plugin, devices, flags);
         let mut hash = Sha256::new();
-        // JSON delimits its values, so different parts never give the same bytes.
+        // JSON delimits its values, so different parts never produce the same bytes.
         hash.update(serde_json::json!(parts).to_string());
         hash.update(text);
         hex(&hash.finalize()[..16])

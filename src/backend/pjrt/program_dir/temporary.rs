@@ -1,4 +1,4 @@
-//! Temporary files: their names, and the removal of those whose writers died.
+//! Temporary files: their names, and the removal of files whose writers died.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SUFFIX: &str = ".nucprog.tmp";
 
-/// A younger file is never removed: its writer may run on another host, or in another container.
+/// Younger files are never removed, because their writers may run on another host or in another container.
 const STALE_AGE: Duration = Duration::from_secs(3600);
 
-/// A path that no other writer uses, including those on other hosts that share the file system. The name starts
+/// A path that no other writer uses, including writers on other hosts that share the file system. The name starts
 /// with the id of this process.
 pub(super) fn path(directory: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
@@ -19,8 +19,8 @@ pub(super) fn path(directory: &Path) -> PathBuf {
     directory.join(format!(".{process}-{count}-{}{SUFFIX}", clock.as_nanos()))
 }
 
-/// Removes temporary files that are old and whose writers no longer run. Returns their number. Files that cannot be
-/// examined or removed stay.
+/// Removes old temporary files whose writers no longer run. Returns their number. Files that cannot be examined or
+/// removed stay.
 pub(super) fn remove_stale(directory: &Path) -> usize {
     let Ok(entries) = fs::read_dir(directory) else { return 0 };
     let stale = |entry: &fs::DirEntry| {
@@ -33,7 +33,7 @@ pub(super) fn remove_stale(directory: &Path) -> usize {
     entries.flatten().filter(stale).filter(|entry| fs::remove_file(entry.path()).is_ok()).count()
 }
 
-/// The process in the name of a temporary file.
+/// The process id in the name of a temporary file.
 fn writer(name: &str) -> Option<u32> {
     let numbers = name.strip_prefix('.')?.strip_suffix(SUFFIX)?;
     let mut numbers = numbers.split('-').map(|number| number.parse::<u128>().ok());
@@ -45,7 +45,7 @@ fn writer(name: &str) -> Option<u32> {
 }
 
 fn is_running(process: u32) -> bool {
-    // Without procfs nothing is known, so every writer counts as running.
+    // Without procfs nothing is known, so every writer is assumed to be running.
     !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
 }
 

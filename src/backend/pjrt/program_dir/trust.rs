@@ -1,9 +1,9 @@
 //! Which files and directories of compiled programs are safe to use.
 //!
-//! A device executes what a file of compiled programs holds, so write access to the file is equivalent to code
-//! execution in this process. As in ssh(1), nothing is used that another user owns or can write to. A directory
-//! with the sticky bit may be writable, because there only the owner of a file can replace it, and each file is
-//! checked as well.
+//! A device executes the content of a file of compiled programs, so write access to the file is equivalent to code
+//! execution in this process. As in ssh(1), a file or directory that another user owns or can write to is not used.
+//! A directory with the sticky bit may be writable: only the owner of a file can replace it there, and each file is
+//! checked too.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -24,9 +24,8 @@ pub(super) fn distrust(metadata: &Metadata) -> Option<String> {
 
 fn unless_trusted(danger: String, variable: Option<OsString>) -> Option<String> {
     let is_trusted = variable.is_some_and(|value| value == "1");
-    (!is_trusted).then(|| {
-        format!("{danger}; correct that, or set {TRUST_PROGRAM_DIR_VARIABLE}=1 to use it all the same")
-    })
+    (!is_trusted)
+        .then(|| format!("{danger}; correct that, or set {TRUST_PROGRAM_DIR_VARIABLE}=1 to use it anyway"))
 }
 
 fn danger(owner: u32, mode: u32, is_dir: bool, user: u32) -> Option<String> {
@@ -67,7 +66,7 @@ mod tests {
             let reason = danger(owner, mode, is_dir, 7);
             assert!(reason.as_ref().is_some_and(|text| text.contains(words)), "{owner} {mode:o}: {reason:?}");
         }
-        // Root trusts nobody but itself.
+        // Root trusts only itself.
         assert!(danger(7, 0o100_644, FILE, 0).is_some());
     }
 

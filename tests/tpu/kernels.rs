@@ -24,15 +24,16 @@ fn cases(name: &str) -> Cases {
 fn each_kind_alone(name: &str, vocab: usize, dtype: Dtype) {
     let mut rng = StdRng::seed_from_u64(1);
     let mut cases = cases(name);
-    for path in [Way::Bounded(64), Way::Arbitrary] {
-        for debug in [false, true] {
-            let spec = spec(path, 8, vocab, dtype, debug);
-            for kind in ROW_KINDS {
-                cases.add(&spec, &chip("v5e"), &problem_of(&spec, vec![kind; 8], &mut rng));
-            }
+    let programs = [Way::Bounded(64), Way::Arbitrary]
+        .into_iter()
+        .flat_map(|path| [false, true].map(|debug| spec(path, 8, vocab, dtype, debug)));
+    let programs = thinned(programs, 3);
+    for spec in &programs {
+        for kind in ROW_KINDS {
+            cases.add(spec, &chip("v5e"), &problem_of(spec, vec![kind; 8], &mut rng));
         }
     }
-    assert_eq!(cases.check(&[]).cases, 4 * ROW_KINDS.len());
+    assert_eq!(cases.check(&[]).cases, programs.len() * ROW_KINDS.len());
 }
 
 #[test]
@@ -87,8 +88,7 @@ fn long_rows() {
             }
         }
     }
-    // The stride keeps both vocabularies, both paths and all three variants.
-    for (number, (spec, name)) in thinned(programs, 2).into_iter().enumerate() {
+    for (number, (spec, name)) in thinned(programs, 5).into_iter().enumerate() {
         cases.add(&spec, &chip(name), &problem_of(&spec, kinds_from(16 * number, 16), &mut rng));
     }
     cases.check(&[]);
@@ -99,19 +99,19 @@ fn long_rows() {
 fn rows_that_fill_a_bucket() {
     let mut rng = StdRng::seed_from_u64(4);
     let mut cases = cases("thirteen");
-    for path in PATHS {
-        for dtype in [Dtype::Bf16, Dtype::F32] {
-            let spec = spec(path, 16, 1000, dtype, true);
-            let mut problem = problem_of(&spec, kinds_from(4, 16), &mut rng);
-            let mut bits = problem.bits.clone();
-            for row in 13..16 {
-                bits.copy_within(12 * spec.vocab..13 * spec.vocab, row * spec.vocab);
-                problem.rows[row] = problem.rows[12];
-                problem.kinds[row] = problem.kinds[12];
-            }
-            problem.set_bits(bits);
-            cases.add(&spec, &chip("v5e"), &problem);
+    let programs = PATHS
+        .into_iter()
+        .flat_map(|path| [Dtype::Bf16, Dtype::F32].map(|dtype| spec(path, 16, 1000, dtype, true)));
+    for spec in thinned(programs, 5) {
+        let mut problem = problem_of(&spec, kinds_from(4, 16), &mut rng);
+        let mut bits = problem.bits.clone();
+        for row in 13..16 {
+            bits.copy_within(12 * spec.vocab..13 * spec.vocab, row * spec.vocab);
+            problem.rows[row] = problem.rows[12];
+            problem.kinds[row] = problem.kinds[12];
         }
+        problem.set_bits(bits);
+        cases.add(&spec, &chip("v5e"), &problem);
     }
     cases.check(&[]);
 }
@@ -127,7 +127,7 @@ fn layouts_of_every_size_of_memory() {
         let spec = spec(path, 16, 60_000, dtype, debug);
         let chips = layouts(&spec);
         assert!(chips.len() >= 6, "{}: {} layouts", spec.name(), chips.len());
-        for chip in thinned(chips, 2) {
+        for chip in thinned(chips, 4) {
             cases.add(&spec, &chip, &problem_of(&spec, kinds_from(start, 16), &mut rng));
             if path == Way::Arbitrary {
                 cases.add(&spec, &chip, &some_hundredths(&spec, kinds_from(start, 16), &mut rng));
@@ -211,29 +211,28 @@ fn the_least_weights() {
     const MAX: f32 = 4.0;
     let mut rng = StdRng::seed_from_u64(10);
     let mut cases = cases("least_weights");
-    for (path, debug) in PATHS.into_iter().zip([true, false, true]).chain([(Way::Arbitrary, false)]) {
-        for dtype in DTYPES {
-            let spec = spec(path, 8, VOCAB, dtype, debug);
-            let mut problem = problem_of(&spec, vec![RowKind::Constant; 8], &mut rng);
-            let mut bits = vec![dtype.round(-1000.0); 8 * VOCAB];
-            for row in 0..8 {
-                let distance = [8.0, 12.0, 16.0, 48.0][row % 4];
-                let at_24_octaves = std::f32::consts::LOG2_E * distance / 24.0;
-                let temperature = f32::from_bits(at_24_octaves.to_bits() + row as u32 - 3);
-                let logits = &mut bits[row * VOCAB..][..VOCAB];
-                // Few enough to be sampled from survivors.
-                for _ in 0..30 {
-                    logits[rng.random_range(1..VOCAB)] = dtype.round(MAX - distance);
-                }
-                logits[0] = dtype.round(MAX);
-                let k = if path == Way::Arbitrary && row % 2 == 0 { 0 } else { 50 };
-                let p = 1.0 - 1.0 / 16_777_216.0;
-                problem.rows[row] =
-                    RowParams::new(k, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
+    let variants = PATHS.into_iter().zip([true, false, true]).chain([(Way::Arbitrary, false)]);
+    let programs = variants.flat_map(|(path, debug)| DTYPES.map(|dtype| spec(path, 8, VOCAB, dtype, debug)));
+    for spec in thinned(programs, 5) {
+        let (path, dtype) = (spec.path, spec.dtype);
+        let mut problem = problem_of(&spec, vec![RowKind::Constant; 8], &mut rng);
+        let mut bits = vec![dtype.round(-1000.0); 8 * VOCAB];
+        for row in 0..8 {
+            let distance = [8.0, 12.0, 16.0, 48.0][row % 4];
+            let at_24_octaves = std::f32::consts::LOG2_E * distance / 24.0;
+            let temperature = f32::from_bits(at_24_octaves.to_bits() + row as u32 - 3);
+            let logits = &mut bits[row * VOCAB..][..VOCAB];
+            // Few enough to be sampled from survivors.
+            for _ in 0..30 {
+                logits[rng.random_range(1..VOCAB)] = dtype.round(MAX - distance);
             }
-            problem.set_bits(bits);
-            cases.add(&spec, &chip("v5e"), &problem);
+            logits[0] = dtype.round(MAX);
+            let k = if path == Way::Arbitrary && row % 2 == 0 { 0 } else { 50 };
+            let p = 1.0 - 1.0 / 16_777_216.0;
+            problem.rows[row] = RowParams::new(k, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
         }
+        problem.set_bits(bits);
+        cases.add(&spec, &chip("v5e"), &problem);
     }
     cases.check(&[]);
 }
@@ -243,13 +242,14 @@ fn the_least_weights() {
 fn ties_that_are_all_kept() {
     let mut rng = StdRng::seed_from_u64(6);
     let mut cases = cases("unstable");
-    for (vocab, debug) in [(50, true), (4099, true), (32_000, false)] {
-        for dtype in DTYPES {
-            let spec = Spec { stable: false, ..spec(Way::Arbitrary, 16, vocab, dtype, debug) };
-            let kinds = [RowKind::Tied, RowKind::Constant, RowKind::Normal, RowKind::NegativeZero];
-            let kinds = kinds.into_iter().cycle().take(16).collect();
-            cases.add(&spec, &chip("v5e"), &problem_of(&spec, kinds, &mut rng));
-        }
+    let programs = [(50, true), (4099, true), (32_000, false)]
+        .into_iter()
+        .flat_map(|(vocab, debug)| DTYPES.map(|dtype| spec(Way::Arbitrary, 16, vocab, dtype, debug)));
+    for program in thinned(programs, 4) {
+        let spec = Spec { stable: false, ..program };
+        let kinds = [RowKind::Tied, RowKind::Constant, RowKind::Normal, RowKind::NegativeZero];
+        let kinds = kinds.into_iter().cycle().take(16).collect();
+        cases.add(&spec, &chip("v5e"), &problem_of(&spec, kinds, &mut rng));
     }
     cases.check(&[]);
 }
@@ -279,14 +279,14 @@ fn with_options(name: &str, options: &[&str], with_nan: bool, batch: usize) {
         .collect();
     let mut rng = StdRng::seed_from_u64(8);
     let mut cases = cases(name);
-    for path in [Way::Bounded(64), Way::Arbitrary] {
-        for dtype in [Dtype::Bf16, Dtype::F32] {
-            let spec = spec(path, batch, 4099, dtype, true);
-            // Several batches: one does not hold all kinds.
-            for start in (0..kinds.len()).step_by(batch) {
-                let some = (start..start + batch).map(|i| kinds[i % kinds.len()]).collect();
-                cases.add(&spec, &chip("v5e"), &problem_of(&spec, some, &mut rng));
-            }
+    let programs = [Way::Bounded(64), Way::Arbitrary]
+        .into_iter()
+        .flat_map(|path| [Dtype::Bf16, Dtype::F32].map(|dtype| spec(path, batch, 4099, dtype, true)));
+    for spec in thinned(programs, 3) {
+        // Several batches: one does not hold all kinds.
+        for start in (0..kinds.len()).step_by(batch) {
+            let some = (start..start + batch).map(|i| kinds[i % kinds.len()]).collect();
+            cases.add(&spec, &chip("v5e"), &problem_of(&spec, some, &mut rng));
         }
     }
     cases.check(options);

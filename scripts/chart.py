@@ -1,4 +1,4 @@
-"""Draws the JSON lines of `make bench`: how many plain maxima of the same rows a call costs."""
+"""Draws the JSON lines of `make bench`: the time of a call divided by the time of a maximum of the same rows."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ CASES = ["greedy", "k64", "k5000", "top_p_alone", "min_p_alone", "plain"]
 
 
 def bars(axis, figures, series, groups, title):
-    """One group of bars for each of `groups`, one bar in it for each of `series`; both are tests of a figure."""
+    """Draws a group of bars for each of `groups`, with one bar for each of `series`. Both are lists of a label and a test."""
     width = 0.8 / len(series)
     for i, (label, in_series) in enumerate(series):
         found = [

@@ -1,7 +1,7 @@
-//! Speed of the built-in backend: one JSON line per figure, on standard output.
+//! Measures the speed of the built-in backend. Prints one JSON object per line to standard output.
 //!
-//! `ratio` is against the plain maximum of the same row in the same run, the two taken in turns, so that it means the
-//! same on a machine that is busy or slow. Arguments that are not flags select cases by name.
+//! `ratio` is the time of a call divided by the time of a plain maximum of the same rows. Both measurements alternate,
+//! so that a slow or busy machine changes the ratio little. Arguments that are not flags select cases by name.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use rand::rngs::StdRng;
 use rand::SeedableRng;
 use rand_distr::{Distribution, Normal};
 
-/// What a row is asked for: k, p, temperature.
+/// The name and the parameters of each case: k, p, temperature.
 const CASES: [(&str, i32, f32, f32); 6] = [
     ("greedy", 0, 1.0, 0.0),
     ("k64", 64, 0.95, 1.0),
@@ -63,12 +63,12 @@ fn time(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Medians of a baseline and a subject that take turns.
+/// The median times of `baseline` and `subject`, which run alternately.
 fn compare(mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while before.len() < 51 || (start.elapsed() < Duration::from_millis(250) && before.len() < 5001) {
-        // Twice each, of which the second counts: both find the caches as they leave them.
+        // Each runs twice, and only the second run is timed. The first run fills the caches.
         baseline();
         before.push(time(&mut baseline));
         subject();
@@ -77,7 +77,7 @@ fn compare(mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) 
     (median(before), median(after))
 }
 
-/// Rows on which the passes can skip little, f32 on one thread.
+/// f32 rows in which the passes can skip only few elements, on one thread.
 fn worst_cases(vocab: usize, single: &BuiltinBackend, wanted: impl Fn(&str) -> bool) {
     type Fill = fn(usize) -> f32;
     let fills: [(&str, Fill); 3] =
@@ -177,7 +177,7 @@ fn main() {
                     let mut tokens = vec![0; rows];
                     let mut turn = 0;
                     let sample = || {
-                        // Other random numbers each time, as in use: the draw ends at another place.
+                        // New random numbers in each call, as in practice, so that the draw ends at different indices.
                         turn += 1;
                         for (row, params) in batch.rows_mut().iter_mut().enumerate() {
                             params.words = random_words(turn, row as u64);

@@ -1,6 +1,6 @@
 /*
- * Handles that must not be used: in a child process after fork, after nuc_sampler_destroy, and memory that never was a
- * handle. Not for valgrind, which reports the read of a destroyed handle that this program makes on purpose.
+ * Handles that must not be used: in a child process after fork, after nuc_sampler_destroy, and memory that was never a
+ * handle. Does not run under valgrind, because this program intentionally reads a destroyed handle.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
@@ -66,7 +66,7 @@ static void works(const nuc_sampler *sampler) {
     CHECK(token == 1);
 }
 
-/* In the child the parent's sampler is refused, destroying it does nothing, and a new sampler works. */
+/* In the child, calls on the parent's sampler fail, destroying it does nothing, and a new sampler works. */
 static void use_after_fork(void *sampler) {
     nuc_error error;
     every_call_refuses(sampler, "fork");

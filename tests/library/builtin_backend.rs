@@ -1,4 +1,4 @@
-//! The built-in backend against the sorted reference, every field, bit for bit.
+//! Compares every output of the built-in backend with the sorted reference, bit for bit.
 
 use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
@@ -37,7 +37,7 @@ impl Row {
     }
 }
 
-/// The wide answers, owned.
+/// The wide arrays, owned.
 struct Arrays {
     topk_logits: Row,
     weights: Vec<i32>,
@@ -94,7 +94,7 @@ impl Arrays {
     }
 }
 
-/// Every instruction set that this machine has, the best first.
+/// Every instruction set of this machine, the fastest first.
 fn levels() -> Vec<Level> {
     let best = Level::new();
     let mut levels = vec![best];
@@ -111,7 +111,7 @@ fn levels() -> Vec<Level> {
     levels
 }
 
-/// How a row is filled.
+/// The contents of a row.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Normal,
@@ -123,7 +123,7 @@ enum Kind {
     AllMasked,
     AllNan,
     OneHot,
-    /// Zeros of both signs, subnormals of both signs, and little else.
+    /// Zeros and subnormals of both signs, and few other values.
     Denormal,
     Huge,
     WithNan,
@@ -132,7 +132,7 @@ enum Kind {
     Ascending,
     Descending,
     Negative,
-    /// Flat but for a few peaks that a sample misses.
+    /// Constant, except for a few peaks that a sample of the row does not include.
     Spikes,
 }
 

@@ -1,5 +1,5 @@
-# Everything this repository can do. `make` lists the targets. Each target can be repeated, and works offline after its
-# first run.
+# All tasks of this repository. `make` lists the targets. Each target can be repeated, and works offline after its first
+# run.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory
@@ -60,7 +60,7 @@ test: deps plugins interpreter ## build and run the tests: Rust, TPU kernels in 
 	@scripts/run_tests.py
 
 .PHONY: test-full
-test-full: deps plugins interpreter ## the same without thinning, with debug assertions and overflow checks: about an hour
+test-full: deps plugins interpreter ## run all cases of these tests, with debug assertions and overflow checks: about an hour
 	@scripts/run_tests.py --full
 
 .PHONY: test-tpu-full
@@ -78,7 +78,7 @@ tpu-table: build plugins interpreter ## count the cycles of the TPU kernels for 
 	@rm -rf $(TARGET)/tpu-table
 
 .PHONY: check-tpu
-check-tpu: deps plugins interpreter ## on a TPU host: the checks that need a TPU (docs/hardware-checklist.md)
+check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU host (docs/hardware-checklist.md)
 	cargo test --release --locked --workspace --test hardware -- --nocapture --test-threads=1
 
 .PHONY: bench
@@ -98,7 +98,8 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 header: deps ## regenerate include/nucleus.h from the Rust sources
 	NUCLEUS_UPDATE_HEADER=1 cargo test --release --locked --workspace --test library header::
 
-# The release profile, so that build scripts and procedural macros compile once for lint, doc, check-aarch64 and test.
+# These targets use the release profile, so that build scripts and procedural macros compile only once for lint, doc,
+# check-aarch64 and test.
 .PHONY: lint
 lint: deps ## check the format, and run clippy with warnings as errors
 	cargo fmt --all --check
@@ -118,7 +119,7 @@ check-aarch64: deps ## type-check the library and the command for 64-bit Arm
 	@scripts/check-aarch64.sh
 
 .PHONY: install
-install: build ## install under PREFIX (/usr/local), below DESTDIR if it is set
+install: build ## install to $DESTDIR$PREFIX; the default of PREFIX is /usr/local
 	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
 	install -m 644 include/nucleus.h $(DESTDIR)$(PREFIX)/include/
 	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
@@ -127,5 +128,5 @@ install: build ## install under PREFIX (/usr/local), below DESTDIR if it is set
 	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' scripts/nucleus.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/nucleus.pc
 
 .PHONY: clean
-clean: ## remove build results; downloads in .cache stay
+clean: ## remove the build output, but not the downloads in .cache
 	cargo clean

@@ -4,8 +4,9 @@
 //! cargo run --release --example agreement -- PLUGIN.so [--rounds N] [--option NAME=VALUE]...
 //! ```
 //!
-//! Prints one line per shape and a summary. Exits with status 1 if any value differs. An option goes to the plugin's
-//! client: as a boolean if it is `true` or `false`, as an integer or a float if it is a number, otherwise as a string.
+//! Prints one line per shape and a summary. Exits with status 1 if any value differs. Options are passed to the
+//! plugin's client. The value `true` or `false` is a boolean, a number is an integer or a float, and any other value is
+//! a string.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! Writes the cases that `scripts/tpu_table.py` counts cycles of: a directory for the interpreter in `tests/tpu`. Notes
-//! with each case name the cells of the table that it belongs to.
+//! Writes the cases for `scripts/tpu_table.py`, which counts their cycles. The directory is an input of the interpreter
+//! in `tests/tpu`. The notes of each case name its cells in the table.
 //!
 //! ```text
 //! cargo run --example tpu_cases -- DIRECTORY
@@ -23,7 +23,7 @@ const VOCAB: usize = 262_144;
 const MAX_K: usize = 64;
 const P: f32 = 0.95;
 
-/// Name of a column, path, k, kind of rows.
+/// The name of the column, the path, k, and the kind of rows.
 const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
     ("bounded random", Way::Bounded(MAX_K), MAX_K as i32, RowKind::Normal),
     ("bounded worst", Way::Bounded(MAX_K), MAX_K as i32, RowKind::SourceWorstCase),
@@ -32,7 +32,7 @@ const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
     ("top-p peaked", Way::Arbitrary, 0, RowKind::Peaked),
 ];
 
-/// Generation, number of rows, type: the headline, then the other lines of the table.
+/// The generation, the number of rows and the type of each row of the table. The first one has limits.
 fn lines() -> Vec<(&'static str, usize, Dtype)> {
     let mut lines = vec![("v5e", 8, Dtype::Bf16)];
     for name in ["v5e", "v6e", "tpu7x"] {
@@ -43,7 +43,7 @@ fn lines() -> Vec<(&'static str, usize, Dtype)> {
     lines
 }
 
-/// A program on an input, and the lines of the table that show it.
+/// A program, its input, and the rows of the table that show it.
 struct Case {
     text: String,
     spec: Spec,
@@ -68,7 +68,7 @@ fn main() {
                 "hbm_bytes_per_second": chip.hbm_bytes_per_second, "clock_hz": chip.clock_hz,
             });
             let text = tpu::emit(&spec, &chip);
-            // Generations with the same text run the same number of iterations.
+            // If generations have the same text, their kernels run the same number of iterations.
             match list.iter_mut().find(|case| case.text == text && case.column == column) {
                 Some(case) => case.lines.push(line),
                 None => list.push(Case { text, spec, chip, column, lines: vec![line] }),

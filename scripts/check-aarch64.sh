@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Type-checks the library and the command for 64-bit Arm on a machine of another architecture. Needs the network on the
-# first run only, for the standard library of that target.
+# Type-checks the library and the command for 64-bit Arm on a machine of another architecture. The first run downloads
+# the standard library of that target; later runs work offline.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +10,7 @@ if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
         { echo "check-aarch64: this Rust has no standard library for $target, and there is no rustup to add it" >&2; exit 1; }
     rustup target add "$target"
 fi
-# Only types are checked, so no Arm linker and no Arm C library are needed. The PJRT header needs no more of C than a
+# A type check needs neither an Arm linker nor an Arm C library. The PJRT header includes only headers that a
 # freestanding compiler provides.
 export BINDGEN_EXTRA_CLANG_ARGS_aarch64_unknown_linux_gnu=-ffreestanding
 cargo check --release --locked --workspace --lib --bins --target "$target"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Downloads cargo-deny, already compiled, into .cache/cargo-deny/. Compiling it takes minutes. Needs the network on the
-# first run only.
+# Downloads a compiled cargo-deny into .cache/cargo-deny/, because compiling it takes minutes. Only the first run needs
+# the network.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Downloads the plugins that the tests use into .cache/plugins/: three CPU plugins, and libtpu, which compiles for TPUs on
-# any host. Needs the network on the first run only.
+# Downloads the plugins that the tests use into .cache/plugins/: three CPU plugins, and libtpu, which compiles for TPUs
+# on any host. Only the first run needs the network.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -13,11 +13,12 @@ work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# Columns: the release, its name in .cache/plugins, the plugin inside the wheel, and the wheel's sha256. A wheel that exists
-# for each version of Python has its tags too, although the plugin does not depend on Python.
+# Columns: the release, its name in .cache/plugins, the path of the plugin in the wheel, and the wheel's sha256. If a
+# release has a wheel for each version of Python, the last columns select one of them. The plugin does not depend on
+# Python.
 while read -r release name member hash python abi platform; do
     library="$directory/$name.so"
-    # The stamp holds the checksums of the wheel and of the library from it.
+    # The stamp holds the checksums of the wheel and of the extracted library.
     if [ -f "$library" ] && [ -f "$library.stamp" ] &&
         [ "$(cat "$library.stamp")" = "$hash $(sha256sum <"$library")" ]; then
         echo "fetch-plugins: $library is up to date ($release)"
@@ -31,7 +32,7 @@ while read -r release name member hash python abi platform; do
     echo "$release --hash=sha256:$hash" >"$work/requirements.txt"
     tags=
     [ -z "$python" ] || tags="--implementation cp --python-version $python --abi $abi --platform $platform"
-    # shellcheck disable=SC2086 # $tags is several words on purpose
+    # shellcheck disable=SC2086 # $tags is intentionally split into words
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir $tags \
         --require-hashes --requirement "$work/requirements.txt" --dest "$work/wheel" ||
         { echo "fetch-plugins: the download of $release failed" >&2; exit 1; }

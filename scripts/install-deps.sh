@@ -21,7 +21,7 @@ need valgrind found valgrind
 need python3 found python3
 need python3-pip quiet python3 -m pip --version
 need python3-venv quiet python3 -c 'import ensurepip'
-# The build generates the PJRT bindings: C headers need libclang, protocol buffers need protoc and its well-known types.
+# The build generates the PJRT bindings. C headers need libclang; protocol buffers need protoc and its well-known types.
 need clang found clang
 need libclang-dev any_file /usr/lib/llvm-*/lib/libclang.so
 need protobuf-compiler found protoc
@@ -39,6 +39,6 @@ if [ "$(id -u)" -ne 0 ]; then
     as_root=sudo
 fi
 $as_root apt-get update
-# shellcheck disable=SC2086 # several words on purpose: a command prefix that may be empty, and a list of packages
+# shellcheck disable=SC2086 # intentionally split into words: a command prefix that may be empty, and a list of packages
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $missing
 echo "install-deps: installed$missing"

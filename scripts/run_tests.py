@@ -5,8 +5,8 @@ Parts: the build, each Rust test program, the interpreter of TPU programs (tests
 (tests/c/run.sh). A part that fails does not stop the others. The last line is `N passed, N failed`: the tests of
 tests/c/run.sh, and one failure for each other part that failed.
 
-    run_tests.py            everything once, as fast as the daily selection of cases allows
-    run_tests.py --full     every case, and the Rust tests with debug assertions and overflow checks
+    run_tests.py            the daily selection of cases
+    run_tests.py --full     all cases, and the Rust tests with debug assertions and overflow checks
 """
 
 import json
@@ -42,7 +42,7 @@ class Parts:
         self.rows = []
 
     def run(self, name, command, **options):
-        """Runs a command. Returns whether it succeeded, and its output if that is captured."""
+        """Runs a command. Returns whether it succeeded, and its output if the output is captured."""
         start, before = time.monotonic(), used()
         done = subprocess.run(command, text=True, **{"cwd": ROOT, **options})
         self.rows.append((name, time.monotonic() - start, used() - before, done.returncode == 0))
@@ -70,7 +70,7 @@ def build(parts, profile):
     """Builds the Rust test programs. Returns the name, the file and the package directory of each."""
     good, output = parts.run(
         "build",
-        # Not the examples: `make lint` checks that they compile.
+        # Does not build the examples; `make lint` checks that they compile.
         ["cargo", "test", *profile, "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-run",
          "--message-format", "json-render-diagnostics"],
         stdout=subprocess.PIPE,
@@ -86,7 +86,7 @@ def build(parts, profile):
             programs.append((name, message["executable"], package))
     if good and not programs:
         sys.exit("tests: the build produced no test programs")
-    # The unit tests first: they are fast, and what they find explains later failures.
+    # The unit tests run first: they are fast, and their failures often explain later failures.
     return sorted(programs, key=lambda program: "unit" not in program[0])
 
 
@@ -103,7 +103,7 @@ def main():
 
     parts = Parts()
     programs = build(parts, [] if full else ["--release"])
-    # The C tests use the library as it is shipped. After a build of the tests with --release this compiles no Rust.
+    # The C tests use the release library. After a build of the tests with --release, this compiles no Rust code.
     parts.run("build: library, C examples", ["make", "examples"])
     if parts.failures():
         return finish(parts, 0, 0)
@@ -137,7 +137,7 @@ def c_tests(parts):
                 print(line, end="", flush=True)
     parts.rows.append((C_TESTS, time.monotonic() - start, used() - before, process.returncode == 0))
     passed, failed = (int(number) for number in closing.groups()) if closing else (0, 1)
-    # A failure before the first test leaves the closing line without failures, or without a closing line.
+    # After a failure before the first test, the last line reports no failure, or there is no last line.
     return passed, max(failed, int(process.returncode != 0))
 
 

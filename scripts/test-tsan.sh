@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that use threads under ThreadSanitizer: the thread pool, the built-in backend and the program cache.
-# The standard library is instrumented too, because without that its locks are invisible and every access they protect is
-# reported. Plugins are not instrumented, so tests with plugins are not part of this.
+# The standard library is instrumented too. Otherwise ThreadSanitizer does not see its locks, and reports every access
+# that they protect. Plugins are not instrumented, so tests with plugins do not run here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ if [ ! -d "$(rustc --print sysroot)/lib/rustlib/src/rust/library" ]; then
     rustup component add rust-src
 fi
 
-# -Z options on a stable toolchain.
+# Allows -Z options on a stable toolchain.
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=thread"
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"

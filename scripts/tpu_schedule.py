@@ -5,13 +5,13 @@
 
 BUNDLES is a `*final_bundles.txt` of libtpu's dump (`--xla_jf_dump_to=DIR --xla_jf_dump_llo_text=true`). A core runs one
 bundle per cycle. TRIPS is the report of the interpreter (`--trips`) on the same program. The script matches the loops
-and branches of both by their order and nesting, and by the number of iterations in a loop's exit test. A mismatch is an
-error. All bundles between the first and the last bundle of a loop count once per iteration. The result does not include
-DMA, which runs concurrently, and stalls on results of the cross-lane unit.
+and branches of both by their order, their nesting, and the number of iterations in a loop's exit test. A mismatch is an
+error. All bundles between the first and the last bundle of a loop count once per iteration. The result includes neither
+DMA, which runs concurrently, nor stalls on results of the cross-lane unit.
 
-The compiler puts a kernel of several grid steps into a loop. The loop runs two iterations more than there are steps. The
-kernel is a part of the loop body that is skipped except in one iteration per step. The parts that the compiler puts beside
-it, such as copies of windows, count once per step. The rest of the loop counts once per iteration.
+If a kernel has several grid steps, the compiler generates a loop over them. The number of iterations is the number of
+steps plus two. The kernel is a part of the loop body and runs in one iteration per step. The compiler adds other parts to
+the body, for example copies of windows. These count once per step. The rest of the loop counts once per iteration.
 """
 
 import argparse
@@ -127,7 +127,7 @@ def match(nodes, items):
             node.count, node.name = item.report["entered"], item.name + " (entry)"
             return True
         return False
-    # libtpu usually lays out the then part first. A schedule may have only one of the parts.
+    # libtpu usually places the "then" part first. A schedule may have only one of the parts.
     ways = [(0, "then"), (1, "else")]
     parts = {way: item.regions.get(way, []) for way, _ in ways}
 
@@ -152,7 +152,7 @@ def iterations_agree(node, item):
 
 
 def leftover(node):
-    """Whether a node has only parts that no branch of the text explains. They count as run."""
+    """Whether a node has no loops, only parts that match no branch of the text. These parts count as executed."""
     if node.kind == "loop":
         return False
     return all(leftover(child) for child in node.children)
@@ -178,7 +178,7 @@ def match_kernel(root, bundles, items, steps):
 
 
 def weigh(root, bundles):
-    """The number of cycles, and for each node the cycles outside of its children."""
+    """Returns the number of cycles, and for each node the cycles outside its children."""
     owner = [root] * len(bundles)
 
     def visit(node):
@@ -200,7 +200,7 @@ def weigh(root, bundles):
 
 
 def cycles_of(path, report):
-    """The bundles, cycles and parts of a schedule for the report of a kernel. None if the two do not match."""
+    """Returns the bundles, cycles and parts of a schedule for a report of the kernel, or None if they do not match."""
     bundles = read_bundles(path)
     root = schedule_tree(bundles)
     if not match_kernel(root, bundles, text_tree(report["loops"]), report["steps"]):

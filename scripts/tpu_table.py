@@ -51,7 +51,7 @@ def write_between(path, name, text):
 
 
 def compile_schedule(arguments, line, directory):
-    """Compiles the program of a line of the table. Returns the path of its kernel's schedule."""
+    """Compiles the program of a table row. Returns the path of its kernel's schedule."""
     name = "-".join(str(line[key]) for key in ("chip", "batch", "dtype", "path"))
     target = directory / f"{name}.bundles"
     if target.exists():
@@ -65,7 +65,7 @@ def compile_schedule(arguments, line, directory):
     done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tpu_table: {name} does not compile:\n{done.stdout}{done.stderr}")
-    # The schedule of the kernel is by far the largest. The others copy a window, or start and end a program.
+    # The schedule of the kernel is by far the largest. The other schedules copy a window, or start or end a program.
     schedules = [path for path in dump.glob("*-final_bundles.txt") if "schedule-analysis" not in path.name]
     kernel = max(schedules, key=lambda path: path.stat().st_size)
     if "custom-call(" not in kernel.read_text(errors="replace"):
@@ -76,7 +76,7 @@ def compile_schedule(arguments, line, directory):
 
 
 def interpret(cases, number, some, python):
-    """How often each part of the kernels ran, by case."""
+    """Runs the interpreter. Returns how often each part of the kernels ran, by case."""
     directory = cases / f"part{number}"
     directory.mkdir(exist_ok=True)
     (directory / "cases.json").write_text(json.dumps(
@@ -90,7 +90,7 @@ def interpret(cases, number, some, python):
 
 
 def table(lines):
-    """The table in Markdown, from the cycles by (chip, batch, dtype) and column."""
+    """Returns the table in Markdown, from the cycles by (chip, batch, dtype) and column."""
     heads = ["", *TITLES.values(), "HBM alone"]
     rows = []
     for key, (columns, memory) in lines.items():
@@ -124,7 +124,7 @@ def main():
                 programs[line["chip"], line["batch"], line["dtype"], line["path"]] = line
         schedules = dict(zip(programs, pool.map(lambda line: compile_schedule(arguments, line, Path(directory)), programs.values())))
         print(f"tpu_table: {len(schedules)} programs compiled", flush=True)
-        # One case per process: those of 128 rows take a minute.
+        # One case per process, because a case of 128 rows takes a minute.
         reports = {}
         for found in pool.map(lambda job: interpret(arguments.cases, job[0], [job[1]], python), enumerate(cases)):
             reports |= found

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command-line arguments.
 
 use std::path::PathBuf;
 
@@ -10,38 +10,41 @@ use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
 use nucleus::plan::{CallShape, Entry, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_MAX_K};
 
-/// Compiles the programs of the sampling library nucleus ahead of time, prints them, and tries PJRT plugins.
+/// Compiles the programs of the sampling library nucleus ahead of time, prints them, and tests PJRT plugins.
 #[derive(Parser)]
 #[command(name = "nucleus", version)]
 pub(crate) struct Options {
     #[command(subcommand)]
     pub(crate) command: Command,
-    /// Print the library's log, down to the level "debug", to standard error. Without this flag, errors and warnings.
+    /// Print all messages of the library's log to standard error, including debug messages. The default is errors and
+    /// warnings.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Compile programs into a directory, which samplers read if `program_dir` or NUCLEUS_PROGRAM_DIR names it.
+    /// Compile programs into a directory. Samplers load them if `program_dir` or NUCLEUS_PROGRAM_DIR names the
+    /// directory.
     ///
-    /// With --topology this host needs no such device: libtpu compiles for TPUs on any x86-64 Linux host. The command
-    /// sets the environment variables that libtpu needs for this (TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost
-    /// ALLOW_MULTIPLE_LIBTPU_LOAD=1) unless they are set.
+    /// With --topology this host does not need the device: libtpu compiles for TPUs on any x86-64 Linux host. The
+    /// command sets the environment variables that libtpu needs for this (TPU_SKIP_MDS_QUERY=1
+    /// TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1) if they are not set.
     ///
-    /// Prints one line per program: its name, the seconds in the compiler or "up to date", bytes, file.
+    /// Prints one line per program: its name, the compile time in seconds or "up to date", its size in bytes, and its
+    /// file.
     Compile(Compile),
-    /// Print the programs that a call runs, as text: StableHLO, and for a TPU also the kernel in it.
+    /// Print the programs that a call runs, as text: StableHLO, and for a TPU also the kernel.
     ///
-    /// A line `// -----` separates the texts.
+    /// A line `// -----` separates two programs.
     Emit(Emit),
-    /// Look for PJRT plugins, load each in a child process, and print its devices or why it does not work.
+    /// Find PJRT plugins, load each in a child process, and print its devices or its error.
     ///
-    /// Looks in the environment variables NUCLEUS_PJRT_PLUGIN, TPU_LIBRARY_PATH and PJRT_NAMES_AND_LIBRARY_PATHS, in
-    /// .cache/plugins of the current directory and of the directories above it (`make plugins` downloads to there), in
-    /// the packages of Python, and in the directories of the system's libraries.
+    /// Searches the environment variables NUCLEUS_PJRT_PLUGIN, TPU_LIBRARY_PATH and PJRT_NAMES_AND_LIBRARY_PATHS, in
+    /// .cache/plugins of the current directory and of its parent directories (`make plugins` downloads plugins there),
+    /// the packages of Python, and the directories of the system's libraries.
     ///
-    /// The exit status is not 0 if a plugin that FILES or NUCLEUS_PJRT_PLUGIN names does not work.
+    /// The exit status is 0 only if all plugins that FILES and NUCLEUS_PJRT_PLUGIN name work.
     Plugins(Plugins),
     /// Load one plugin and describe it on standard output.
     #[command(hide = true)]
@@ -56,18 +59,19 @@ pub(crate) struct Compile {
     /// The plugin's shared library [default: the environment variable NUCLEUS_PJRT_PLUGIN].
     #[arg(long, value_name = "FILE")]
     pub(crate) plugin: Option<PathBuf>,
-    /// The plugin's name of the system to compile for, such as v5e:2x2, as the serving host has it [default: the devices
-    /// of this host].
+    /// The system to compile for: the plugin's name of the serving host's topology, for example v5e:2x2 [default: the
+    /// devices of this host].
     #[arg(long, value_name = "NAME")]
     pub(crate) topology: Option<String>,
-    /// An option for the topology, or for the client. The value is a boolean, an integer or a number if it looks like
-    /// one, else a string. NAME:TYPE=VALUE sets the type: str, int, float, bool, or ints (1,2,3).
+    /// An option for the topology, or for the client if there is no --topology. The value is a boolean, an integer or a
+    /// number if it can be parsed as one, otherwise a string. NAME:TYPE=VALUE sets the type: str, int, float, bool, or
+    /// ints (1,2,3).
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     pub(crate) option: Vec<(String, OptionValue)>,
-    /// Numbers of rows of the calls. Each is padded to a power of two.
+    /// The numbers of rows of the calls. Each is rounded up to a power of two.
     #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1())]
     pub(crate) batch: Vec<usize>,
-    /// Compile for every smaller number of rows too: a batch whose rows take different paths runs as smaller batches.
+    /// Also compile for every smaller number of rows. A batch whose rows take different paths runs as smaller batches.
     #[arg(long)]
     pub(crate) smaller_batches: bool,
     #[command(flatten)]
@@ -75,7 +79,7 @@ pub(crate) struct Compile {
     /// The directory for the files. It is created if it does not exist.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
-    /// Compile every program, even if the directory has an up-to-date file of it.
+    /// Compile every program, even if its file is up to date.
     #[arg(long)]
     pub(crate) force: bool,
     /// Compile in this process instead of a child process.
@@ -85,12 +89,12 @@ pub(crate) struct Compile {
 
 #[derive(Args)]
 pub(crate) struct Emit {
-    /// Rows of the call, at most 128: larger batches run in pieces.
+    /// The number of rows of the call, at most 128. Larger batches run in pieces.
     #[arg(long, value_name = "ROWS", value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_BUCKET as u64))]
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
-    /// What to print the programs for: any plugin, or a TPU generation.
+    /// The target of the programs: any plugin (portable), or a TPU generation.
     #[arg(long, value_name = "TARGET", default_value = "portable", value_parser = target())]
     pub(crate) target: Target,
     /// Print only the kernel.
@@ -100,9 +104,9 @@ pub(crate) struct Emit {
 
 #[derive(Args)]
 pub(crate) struct Plugins {
-    /// Plugins to try besides those that are found.
+    /// Plugins to test in addition to those that are found.
     pub(crate) files: Vec<PathBuf>,
-    /// Try only the named plugins, and look for no others.
+    /// Test only FILES, and do not search for other plugins.
     #[arg(long, requires = "files")]
     pub(crate) only: bool,
     /// Seconds to wait for each plugin.
@@ -110,19 +114,19 @@ pub(crate) struct Plugins {
     pub(crate) timeout: u64,
 }
 
-/// What the calls have in common.
+/// The properties that all calls share.
 #[derive(Args)]
 pub(crate) struct Calls {
-    /// Elements of a row.
+    /// The number of elements per row.
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_VOCAB as u64))]
     vocab: usize,
-    /// Type of the logits.
+    /// The type of the logits.
     #[arg(long, value_enum)]
     dtype: DtypeName,
-    /// The path that the rows take; auto stands for both.
+    /// The path that the rows take; auto means both.
     #[arg(long, value_enum, default_value = "auto")]
     path: PathName,
-    /// Slots of the bounded path, as in the samplers that will load the programs.
+    /// The number of slots of the bounded path. It must equal max_k of the samplers that will load the programs.
     #[arg(
         long,
         value_name = "K",
@@ -163,7 +167,7 @@ enum WideName {
 }
 
 impl Calls {
-    /// The calls as the library describes them, with one row: the number of rows is passed separately.
+    /// The library's description of the calls, with one row. The number of rows is passed separately.
     pub(crate) fn calls(&self) -> CallShape {
         CallShape {
             entry: match self.path {
@@ -217,7 +221,7 @@ fn option(text: &str) -> Result<(String, OptionValue), String> {
         None => match (flag(value), int(value), float(value)) {
             (Ok(flag), ..) => OptionValue::Bool(flag),
             (_, Ok(number), _) => OptionValue::I64(number),
-            // "inf" and "nan" are probably meant as words.
+            // "inf" and "nan" are more likely words than numbers.
             (_, _, Ok(number)) if number.is_finite() => OptionValue::F32(number),
             _ => OptionValue::Str(value.to_owned()),
         },

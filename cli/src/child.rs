@@ -1,4 +1,4 @@
-//! Child processes of this command. Plugins run in them: a plugin can end the process that it runs in, or hang.
+//! Child processes of this command. They run plugins, because a plugin can hang or terminate its process.
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
@@ -12,16 +12,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// In front of the conclusion of a child on standard error: plugins write there too.
+/// The prefix of a child's conclusion on standard error. Plugins write to standard error too.
 const MARK: &str = "nucleus-child ";
 
-/// Variables from which XLA's compilers take flags.
+/// The environment variables from which XLA's compilers read flags.
 const FLAG_VARIABLES: [&str; 2] = ["XLA_FLAGS", "LIBTPU_INIT_ARGS"];
 
-/// How long a child may take to exit after its conclusion.
+/// The longest time between a child's conclusion and its exit.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What a child reports when it ends by itself.
+/// The report of a child that no plugin terminated.
 #[derive(Serialize, Deserialize)]
 enum Conclusion {
     Done,
@@ -37,7 +37,7 @@ pub(crate) fn set_libtpu_environment(command: &mut Command) {
     }
 }
 
-/// In the child: reports how it ended.
+/// In the child: reports its result.
 pub(crate) fn conclude(outcome: &Result<()>) {
     let conclusion = match outcome {
         Ok(()) => Conclusion::Done,
@@ -48,7 +48,7 @@ pub(crate) fn conclude(outcome: &Result<()>) {
     let _ = std::io::stderr().write_all(format!("{MARK}{json}\n").as_bytes());
 }
 
-/// In the child: ends the process when the parent is gone, which closes the pipe that is this process's standard input.
+/// In the child: exits when the parent exits. The parent's exit closes the pipe to this process's standard input.
 pub(crate) fn end_with_parent() {
     thread::spawn(|| {
         let _ = std::io::stdin().lock().read_to_end(&mut Vec::new());
@@ -56,15 +56,15 @@ pub(crate) fn end_with_parent() {
     });
 }
 
-/// Runs `command`, which calls [`conclude`], and passes its standard error on. `what` names the command in the error
-/// for a process that ended before its conclusion.
+/// Runs `command`, which calls [`conclude`], and forwards its standard error. If the process ends before its
+/// conclusion, the error message names it `what`.
 pub(crate) fn run(mut command: Command, what: &str) -> Result<()> {
     let failed = |error: std::io::Error| format!("{what} cannot run in a child process: {error}");
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
-    // Stays open until this process ends.
+    // This pipe stays open until this process exits.
     let _stdin = child.stdin.take();
     if let Some(conclusion) = child.stderr.take().and_then(pass_on) {
-        // The work is done. A plugin that hangs while the process exits changes nothing about that.
+        // The work is done. If a plugin hangs during the exit of the process, the result is still valid.
         if wait(&mut child, GRACE).map_err(failed)?.is_none() {
             child.kill().and_then(|()| child.wait()).map_err(failed)?;
         }
@@ -77,12 +77,12 @@ pub(crate) fn run(mut command: Command, what: &str) -> Result<()> {
     Err(format!("the plugin ended the process of {what}: {}{}", describe(status), flag_hint()))
 }
 
-/// Copies a child's standard error to this process's, up to the conclusion if there is one.
+/// Copies a child's standard error to that of this process. Stops at the conclusion and returns it.
 fn pass_on(stderr: impl Read) -> Option<Conclusion> {
     for line in BufReader::new(stderr).split(b'\n').map_while(std::io::Result::ok) {
         let (text, conclusion) = split_at_mark(&line);
         let line = if conclusion.is_some() { text.to_owned() } else { [text, b"\n"].concat() };
-        // Nothing can report that standard error is closed.
+        // If standard error is closed, there is no way to report that.
         let _ = std::io::stderr().write_all(&line);
         if let Some(conclusion) = conclusion.and_then(|json| serde_json::from_slice(json).ok()) {
             return Some(conclusion);
@@ -91,7 +91,7 @@ fn pass_on(stderr: impl Read) -> Option<Conclusion> {
     None
 }
 
-/// Waits for a child to end; `None` if it does not end in time.
+/// Waits for a child to exit. Returns `None` after the timeout.
 pub(crate) fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {
@@ -103,7 +103,8 @@ pub(crate) fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Opti
     }
 }
 
-/// A line without the child's conclusion, and the conclusion. A plugin may have left an unfinished line in front of it.
+/// Splits a line into the text before the child's conclusion, and the conclusion. A plugin may have written a line
+/// without a newline before it.
 fn split_at_mark(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mark = MARK.as_bytes();
     match line.windows(mark.len()).position(|window| window == mark) {
@@ -112,7 +113,7 @@ fn split_at_mark(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// How a process ended.
+/// Describes the exit status or the signal of a process.
 pub(crate) fn describe(status: ExitStatus) -> String {
     let Some(signal) = status.signal() else {
         return format!("exit status {}", status.code().unwrap_or(-1));
@@ -130,7 +131,8 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     format!("signal {signal}{name}")
 }
 
-/// The usual reason for a plugin that ends its process at once: an unknown compiler flag in the environment.
+/// The most common reason for a plugin that terminates its process immediately: an unknown compiler flag in the
+/// environment.
 pub(crate) fn flag_hint() -> String {
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| value != OsStr::new(""));
     let set: Vec<&str> = FLAG_VARIABLES.into_iter().filter(|name| is_set(name)).collect();

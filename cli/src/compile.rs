@@ -1,4 +1,4 @@
-//! The command `nucleus compile`. The compile runs in a child process, which the plugin can end.
+//! The command `nucleus compile`. It compiles in a child process, because the plugin can terminate its process.
 
 use std::io::ErrorKind;
 use std::process::Command;
@@ -13,7 +13,7 @@ use nucleus::pjrt;
 use crate::arguments::Compile;
 use crate::{cannot_be_written, child, write_line, Result};
 
-/// Fields of the library's options, by which its messages name them, and the flags that set them.
+/// The fields of the library's options that its messages name, and the flags that set these fields.
 const FLAGS: [(&str, &str); 4] =
     [("output_dir", "--output"), ("topology", "--topology"), ("max_k", "--max-k"), ("vocab", "--vocab")];
 
@@ -29,13 +29,14 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
     let mut command = Command::new(program);
     command.args(std::env::args_os().skip(1)).arg("--in-this-process");
     if arguments.topology.is_some() {
-        // No device is used, so libtpu need not look for one, nor for other processes that use it.
+        // The compile uses no device, so libtpu does not need to search for devices or for other processes that use
+        // them.
         child::set_libtpu_environment(&mut command);
     }
     child::run(command, "the compile")
 }
 
-/// Compiles in this process, a child of [`run`], and reports the outcome to the parent.
+/// Compiles in this process, which is the child process of [`run`], and reports the result to the parent.
 pub(crate) fn run_in_child(arguments: &Compile) {
     child::end_with_parent();
     child::conclude(&compile(arguments));
@@ -52,7 +53,7 @@ fn compile(arguments: &Compile) -> Result<()> {
         ..AheadOptions::new(arguments.output.clone(), arguments.batch.clone(), arguments.calls.calls())
     };
     let start = Instant::now();
-    // The files are the result. All of them are written, even if nobody reads the output.
+    // The files are the result. The command writes all of them, even if the reader of the output has exited.
     let printed = Mutex::new(Ok(()));
     let print = |line: String| {
         let mut printed = printed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,7 +83,7 @@ fn describe(program: &Written) -> String {
     format!("{}  {time}  {} bytes  {}", program.name, program.bytes, program.file.display())
 }
 
-/// The library's message, in the terms of this command.
+/// The library's message, with the terms of this command.
 fn explain(error: Error) -> String {
     match &error {
         Error::Pjrt(pjrt::Error::TpuEnvironment { path }) => format!(
@@ -99,7 +100,7 @@ fn explain(error: Error) -> String {
     }
 }
 
-/// A message that starts with a field of the library's options names the flag instead.
+/// If a message starts with a field of the library's options, replaces the field by the flag.
 fn name_flags(message: &str) -> String {
     for (field, flag) in FLAGS {
         if let Some(rest) = message.strip_prefix(field).filter(|rest| rest.starts_with(' ')) {

@@ -1,4 +1,4 @@
-//! The command `nucleus`: compiles the library's programs ahead of time, prints them, and tries PJRT plugins.
+//! The command `nucleus`: compiles the library's programs ahead of time, prints them, and tests PJRT plugins.
 
 mod arguments;
 mod child;
@@ -46,7 +46,7 @@ fn run(command: &Command) -> Result<()> {
 
 fn emit(arguments: &Emit) -> Result<()> {
     let (target, calls) = (arguments.target, &arguments.calls);
-    // The programs that a call of that many rows runs; their rows are padded to a power of two.
+    // The programs of a call with this number of rows. The number is rounded up to a power of two.
     let specs = AheadOptions {
         max_k: calls.max_k,
         ..AheadOptions::new(Default::default(), vec![arguments.batch], calls.calls())
@@ -70,7 +70,7 @@ fn emit(arguments: &Emit) -> Result<()> {
     print_line(&parts.join("\n// -----\n"))
 }
 
-/// Prints a line. Ends the process if nobody reads on (`nucleus emit | head`).
+/// Prints a line. Exits if the reader has closed the pipe (`nucleus emit | head`).
 fn print_line(line: &str) -> Result<()> {
     match write_line(line) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),

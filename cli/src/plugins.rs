@@ -1,4 +1,4 @@
-//! The command `nucleus plugins`: finds plugins and tries each in a child process.
+//! The command `nucleus plugins`: finds plugins and tests each in a child process.
 
 use std::fs;
 use std::io::{Read, Write as _};
@@ -15,16 +15,16 @@ use serde::{Deserialize, Serialize};
 use crate::arguments::Plugins;
 use crate::{child, print_line, Result};
 
-/// In front of each report of a child on standard output: plugins write there too.
+/// The prefix of each report of a child on standard output. Plugins write to standard output too.
 const MARK: &str = "nucleus-probe ";
 
-/// How long to read what a plugin's own child processes write after the plugin's process has ended.
+/// How long to read output after the plugin's process has exited. Child processes of the plugin may still write.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Where `make plugins` puts plugins, below the root of a checkout.
+/// The directory of the plugins of `make plugins`, relative to the root of a checkout.
 const FETCHED: &str = ".cache/plugins";
 
-/// Where distributions and TPU hosts put libraries.
+/// The library directories of distributions and TPU hosts.
 const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/usr/lib",
     "/usr/local/lib",
@@ -34,7 +34,7 @@ const LIBRARY_DIRECTORIES: [&str; 6] = [
     "/opt/libtpu",
 ];
 
-/// Asks Python for the directories of its packages.
+/// A Python program that prints the directories of Python's packages.
 const SITE_PACKAGES: &str =
     "import site, sys; print('\\n'.join(dict.fromkeys(sys.path[1:] + site.getsitepackages() + \
                              [site.getusersitepackages()])))";
@@ -44,22 +44,22 @@ const SITE_PACKAGES: &str =
 enum Report {
     /// The plugin is loaded.
     Loaded { api: String, stablehlo: Option<String>, build: String },
-    /// The plugin has a client.
+    /// The plugin created a client.
     Client { platform: String, version: String, devices: Vec<(i32, String, String)> },
-    /// A step failed, for this reason.
+    /// A step failed with this message.
     Failed(String),
 }
 
 /// A file that may be a plugin.
 struct Candidate {
     path: PathBuf,
-    /// Why it may be one.
+    /// Where the file was found.
     origin: &'static str,
-    /// Whether the user named it: then the command fails if it does not work.
+    /// Whether the user named it. The command fails if a named plugin does not work.
     named: bool,
 }
 
-/// Tries every plugin and prints the outcome.
+/// Tests every plugin and prints the results.
 pub(crate) fn list(arguments: &Plugins) -> Result<()> {
     let candidates = candidates(arguments);
     if candidates.is_empty() {
@@ -87,7 +87,7 @@ pub(crate) fn probe(path: &Path) {
     let report = |report: Report| {
         let line = serde_json::to_string(&report).unwrap_or_default();
         let mut out = std::io::stdout().lock();
-        // If the parent is gone, nobody needs the report.
+        // If the parent has exited, no process reads the report.
         let _ = writeln!(out, "\n{MARK}{line}").and_then(|()| out.flush());
     };
     let steps = || -> nucleus::pjrt::Result<()> {
@@ -115,7 +115,7 @@ pub(crate) fn probe(path: &Path) {
     }
 }
 
-/// Tries one plugin and prints its reports. Whether it works: it has a device, and its process ends by itself.
+/// Tests one plugin and prints its reports. Returns whether the plugin has a device and its process exits normally.
 fn try_plugin(path: &Path, timeout: Duration) -> Result<bool> {
     let outcome = match run_probe(path, timeout) {
         Err(error) => {
@@ -135,7 +135,7 @@ fn try_plugin(path: &Path, timeout: Duration) -> Result<bool> {
             print_line(&format!("    {line}"))?;
         }
     }
-    // A plugin that failed in an orderly way said why. Otherwise the end of the process is the reason, or part of it.
+    // A plugin that returned an error has reported it. Otherwise the end of the process is at least part of the reason.
     let in_order = outcome.status.is_some_and(|status| status.success()) && (works || failed);
     if !in_order {
         let end = match outcome.status {
@@ -169,11 +169,11 @@ fn describe(report: Report) -> Vec<String> {
     }
 }
 
-/// What a child left behind.
+/// The output and the status of a child.
 struct Outcome {
     stdout: String,
     stderr: String,
-    /// `None` if it was killed because it did not end in time.
+    /// `None` if the child was killed after the timeout.
     status: Option<ExitStatus>,
 }
 
@@ -193,7 +193,7 @@ fn run_probe(path: &Path, timeout: Duration) -> std::io::Result<Outcome> {
     Ok(Outcome { stdout: text(&stdout), stderr: text(&stderr), status })
 }
 
-/// Reads a pipe in a thread, because a full pipe would stop the child. The chunks end when the pipe is closed.
+/// Reads a pipe in a thread, because a full pipe would block the child. The channel closes when the pipe closes.
 fn read_aside(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     let (sender, chunks) = channel();
     thread::spawn(move || {
@@ -208,8 +208,8 @@ fn read_aside(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
     chunks
 }
 
-/// The text that came out of a pipe. A process that the plugin has started may keep the pipe open for ever, so this
-/// stops after [`LAST_WORDS`].
+/// The text from a pipe. A process that the plugin started may keep the pipe open forever, so this function stops after
+/// [`LAST_WORDS`].
 fn text(chunks: &Receiver<Vec<u8>>) -> String {
     let end = Instant::now() + LAST_WORDS;
     let mut bytes = Vec::new();
@@ -222,7 +222,7 @@ fn text(chunks: &Receiver<Vec<u8>>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Everything to try. Each file appears once, with the first reason to try it.
+/// All files to test. Each file appears once, with the first place where it was found.
 fn candidates(arguments: &Plugins) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
     let mut add = |path: PathBuf, origin: &'static str, named: bool| {
@@ -243,7 +243,7 @@ fn candidates(arguments: &Plugins) -> Vec<Candidate> {
             add(path.into(), variable, named);
         }
     }
-    // The format of JAX: NAME:PATH,NAME:PATH
+    // JAX's format: NAME:PATH,NAME:PATH
     let variable = "PJRT_NAMES_AND_LIBRARY_PATHS";
     for entry in std::env::var(variable).unwrap_or_default().split(',') {
         if let Some((_, path)) = entry.split_once(':') {
@@ -266,7 +266,7 @@ fn candidates(arguments: &Plugins) -> Vec<Candidate> {
     found
 }
 
-/// The package directories of the default Python; empty if there is no Python.
+/// The package directories of the default Python, or an empty list if there is no Python.
 fn python_directories() -> Vec<PathBuf> {
     let output = Command::new("python3").args(["-c", SITE_PACKAGES]).stdin(Stdio::null()).output();
     let text =
@@ -278,7 +278,8 @@ fn directories_in(directory: &Path) -> Vec<PathBuf> {
     sorted(directory).into_iter().filter(|path| path.is_dir()).collect()
 }
 
-/// Shared libraries whose names look like a plugin's. Loading any other library would run its initialisers.
+/// The shared libraries with the name of a plugin. Other libraries are not loaded, because loading runs their
+/// initialisers.
 fn libraries_in(directory: &Path) -> Vec<PathBuf> {
     let is_plugin = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! The command, run as a user runs it.
+//! Tests that run the command as a user does.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The message of a command that fails.
+/// Checks that a command failed, and returns its message.
 #[track_caller]
 fn failure(output: &Output) -> String {
     assert!(!output.status.success(), "{}{}", stdout(output), stderr(output));
@@ -56,7 +56,7 @@ fn directory(name: &str) -> PathBuf {
     path
 }
 
-/// Arguments of a compile for one row of 300 f32 logits.
+/// The arguments of a compile for one row of 300 f32 logits.
 fn compile_arguments<'a>(plugin: &'a str, output: &'a str) -> Vec<&'a str> {
     let mut arguments = vec!["compile", "--plugin", plugin, "--output", output];
     arguments.extend(["--batch", "1", "--vocab", "300", "--dtype", "f32", "--path", "arbitrary"]);
@@ -148,7 +148,7 @@ fn it_prints_programs() {
     assert!(failure(&output).contains("'200' for '--batch <ROWS>': 200 is not in 1..=128"));
 }
 
-/// A full disk is an error. A reader that stops reading is not, and every program is compiled nevertheless.
+/// A full disk is an error. A closed pipe is not an error, and the command still compiles every program.
 #[test]
 fn output_that_cannot_be_written() {
     let emit = ["emit", "--batch", "1", "--vocab", "300", "--dtype", "f32"];
@@ -172,7 +172,7 @@ fn output_that_cannot_be_written() {
     }
 }
 
-/// A second compile has nothing to do, unless it is forced or a file is damaged.
+/// A second compile does nothing, unless it is forced or a file is damaged.
 #[test]
 fn programs_that_are_up_to_date_are_skipped() {
     let (plugin, directory) = (plugin("lammps-jax-pjrt-cpu"), directory("again"));
@@ -198,7 +198,7 @@ fn programs_that_are_up_to_date_are_skipped() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-/// Messages speak of the flags of this command and not of the fields of the library's options.
+/// Messages name the flags of this command, not the fields of the library's options.
 #[test]
 fn errors_say_what_to_do() {
     let plugin = plugin("lammps-jax-pjrt-cpu");
@@ -225,7 +225,7 @@ fn errors_say_what_to_do() {
         fails(arguments, words);
     }
     assert!(!unused.exists());
-    // clap takes each of these flags once.
+    // clap accepts each of these flags only once.
     let replaced = |flag: &str, value: &str| {
         let mut arguments: Vec<&str> = common.clone();
         let at = common.iter().position(|argument| *argument == flag).unwrap() + 1;
@@ -238,8 +238,8 @@ fn errors_say_what_to_do() {
     assert!(message.contains("--output is /dev/null/x"), "{message}");
 }
 
-/// The head of `PJRT_Api`, and a plugin with one client and one device. The entries of the table are numbered as in the
-/// header of the API; an argument struct is an array of words.
+/// C code: the first fields of `PJRT_Api`, and a plugin with one client and one device. The numbers of the table
+/// entries are those of the API's header. An argument struct is an array of words.
 const WORKING_PLUGIN: &str = r#"
 static void *fine(void **args) { return 0; }
 static void *text(void **args) { args[3] = "fake"; args[4] = (void *)4; return 0; }
@@ -263,7 +263,7 @@ static void *working(void) {
 }
 "#;
 
-/// A library whose entry point does what `body` says.
+/// A library whose entry point has the C statements `body`.
 fn hostile(name: &str, body: &str) -> String {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let (c, library) = (directory.join(format!("{name}.c")), directory.join(format!("{name}.so")));
@@ -276,7 +276,7 @@ fn hostile(name: &str, body: &str) -> String {
     library.to_str().unwrap().to_owned()
 }
 
-/// Plugins that end their process or never return are listed like any other, and the working one is not lost.
+/// The list includes plugins that terminate their process or never return, and also the working plugin.
 #[test]
 fn no_plugin_ends_the_search() {
     let good = plugin("xla-cpu-pjrt");
@@ -284,12 +284,12 @@ fn no_plugin_ends_the_search() {
     let aborts = hostile("aborts", r#"fprintf(stderr, "my last words\n"); abort();"#);
     let leaves = hostile("leaves", "exit(0);");
     let hangs = hostile("hangs", "for (;;) sleep(1);");
-    // More than a pipe holds, on both.
+    // More output than a pipe can hold, on both streams.
     let talks = hostile(
         "talks",
         "for (int i = 0; i < 200000; i++) { puts(\"x\"); fputs(\"y\\n\", stderr); } fflush(0);",
     );
-    // A child process of its own that keeps the pipes open.
+    // A child process of the plugin that keeps the pipes open.
     let forks = hostile("forks", "if (fork() == 0) { sleep(60); _exit(0); }");
     let start = Instant::now();
     let mut arguments = vec!["plugins", "--only", "--timeout", "5", &aborts, &leaves, &hangs, &forks, &talks];
@@ -318,7 +318,7 @@ fn no_plugin_ends_the_search() {
     assert!(start.elapsed() < Duration::from_secs(60));
 }
 
-/// A plugin that crashes or hangs after it has shown a device does not work.
+/// A plugin that crashes or hangs after it has reported a device counts as not working.
 #[test]
 fn plugins_must_let_their_process_end() {
     let works = hostile("works", "return working();");
@@ -335,7 +335,7 @@ fn plugins_must_let_their_process_end() {
     }
 }
 
-/// A plugin in NUCLEUS_PJRT_PLUGIN counts as named; one of another variable does not.
+/// A plugin in NUCLEUS_PJRT_PLUGIN counts as named. A plugin in another variable does not.
 #[test]
 fn plugins_are_found_where_the_environment_says() {
     let works = hostile("found", "return working();");
@@ -355,7 +355,7 @@ fn plugins_are_found_where_the_environment_says() {
     assert!(failure(&run("/nonexistent.so", &works)).contains("1 of the named plugins did not work"));
 }
 
-/// `make plugins` downloads plugins to .cache/plugins of the checkout.
+/// The command finds plugins in .cache/plugins of the checkout, where `make plugins` downloads them.
 #[test]
 fn fetched_plugins_are_found_from_below_the_checkout() {
     let checkout = std::env::temp_dir().join(format!("nucleus-checkout-{}", std::process::id()));
@@ -372,7 +372,7 @@ fn fetched_plugins_are_found_from_below_the_checkout() {
     fs::remove_dir_all(&checkout).unwrap();
 }
 
-/// A plugin that ends its process during a compile is named as the reason.
+/// If a plugin terminates its process during a compile, the message says so.
 #[test]
 fn a_compile_says_that_the_plugin_ended_the_process() {
     let out = directory("died");
@@ -402,11 +402,11 @@ fn an_unknown_flag_in_the_environment_is_suspected() {
     }
 }
 
-/// The log has the library's format and the library's names of the levels.
+/// The log uses the library's format and its names of the levels.
 #[test]
 fn the_log_is_the_librarys() {
     let out = directory("log");
-    // The client cannot be destroyed, which the library logs as a warning.
+    // Destroying the client fails, and the library logs a warning.
     let clings = hostile("clings", "working(); api.functions[11] = fail; return &api;");
     let message = failure(&nucleus(&compile_arguments(&clings, out.to_str().unwrap())));
     assert!(
@@ -415,7 +415,7 @@ fn the_log_is_the_librarys() {
     );
 }
 
-/// A command that is killed does not leave its child behind.
+/// If the command is killed, its child exits.
 #[test]
 fn the_child_ends_with_the_command() {
     let out = directory("orphan");
@@ -443,12 +443,13 @@ fn the_child_ends_with_the_command() {
     parent.kill().unwrap();
     parent.wait().unwrap();
     let status = PathBuf::from(format!("/proc/{}/stat", read().trim()));
-    // Ended, or ended and not reaped yet.
+    // The process has exited, and its parent may not have reaped it yet.
     let ended = || fs::read_to_string(&status).map_or(true, |text| text.contains(") Z "));
     wait_for("the child has ended", &ended);
 }
 
-/// The command sets the variables that libtpu needs if a topology is named, and asks for one otherwise.
+/// If --topology is given, the command sets the variables that libtpu needs. Otherwise the message tells the user to
+/// add it.
 #[test]
 fn libtpu_needs_no_environment_to_compile_ahead() {
     let (path, directory) = (plugin("libtpu"), directory("libtpu"));

@@ -3,7 +3,7 @@
  *
  *     quickstart [PLUGIN]
  *
- * PLUGIN is the path of a PJRT plugin's shared library. Without it the built-in backend is used.
+ * PLUGIN is the path of a PJRT plugin's shared library. Without PLUGIN, the program uses the built-in backend.
  */
 #include <nucleus.h>
 #include <stdio.h>

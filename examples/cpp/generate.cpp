@@ -94,7 +94,7 @@ Options parse(int argc, char **argv) {
     return options;
 }
 
-// The Markdown and Rust files of the repository, in a fixed order, without build output and downloads.
+// Returns the Markdown and Rust files of the repository, in a fixed order, without build output and downloads.
 std::vector<fs::path> find_sources(const fs::path &root) {
     std::vector<fs::path> files;
     for (fs::recursive_directory_iterator it(root), end; it != end; ++it) {
@@ -116,8 +116,8 @@ std::string read(const fs::path &path) {
     return text;
 }
 
-// Splits a text into pieces. A piece is a word or a run of one punctuation mark, with the space before it if there is
-// one, or other whitespace.
+// Splits a text into pieces. A piece is a word, a repeated punctuation mark, or whitespace. A word or a punctuation
+// mark includes the space before it.
 std::vector<std::string_view> pieces_of(std::string_view text) {
     const auto is_space = [](char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; };
     const auto is_word = [](char c) {
@@ -170,7 +170,7 @@ public:
     std::size_t learned() const { return total_; }
     const std::string &text(Id id) const { return words_[static_cast<std::size_t>(id)]; }
 
-    // Returns the pieces of a text; empty if a piece is unknown.
+    // Returns the pieces of a text, or an empty list if a piece is unknown.
     std::vector<Id> encode(std::string_view text) const {
         std::vector<Id> ids;
         for (std::string_view piece : pieces_of(text)) {

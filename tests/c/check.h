@@ -11,7 +11,7 @@
 
 static long checks, failures;
 
-/* Counts a check, prints it if it failed, and returns whether it held. */
+/* Counts a check, prints it if it fails, and returns whether it passes. */
 static inline int check_that(int holds, const char *file, int line, const char *what) {
     checks++;
     if (!holds) {

@@ -1,4 +1,4 @@
-/* Runs parts of a test in a child process, to see what it prints and how it ends. Include it after check.h. */
+/* Runs parts of a test in a child process, to check its output and its exit status. Include this after check.h. */
 #ifndef CHILD_H
 #define CHILD_H
 
@@ -8,13 +8,13 @@
 #include <unistd.h>
 
 typedef struct child_outcome {
-    int status;          /* of waitpid */
-    char errors[4096];   /* what it wrote to standard error, NUL-terminated */
+    int status;          /* from waitpid */
+    char errors[4096];   /* its standard error, NUL-terminated */
 } child_outcome;
 
 /*
- * Runs `body` in a child process and waits for its end, at most two minutes. Checks of the child count there; the child
- * exits with 0 if all of them held.
+ * Runs `body` in a child process and waits at most two minutes for its exit. The child counts its own checks, and exits
+ * with 0 if all of them pass.
  */
 static inline child_outcome run_child(void (*body)(void *), void *argument) {
     child_outcome outcome;
@@ -49,7 +49,7 @@ static inline child_outcome run_child(void (*body)(void *), void *argument) {
     return outcome;
 }
 
-/* Checks that a child exited with 0, and prints what it said if it did not. */
+/* Checks that a child exited with 0. Otherwise prints its standard error. */
 static inline int check_child(const child_outcome *outcome, const char *name) {
     const int held = CHECK(WIFEXITED(outcome->status) && WEXITSTATUS(outcome->status) == 0);
     if (!held) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the C and C++ tests with the release library and runs them: on the built-in backend with and without
-# valgrind, on a PJRT plugin without valgrind, and compiling ahead of time on that plugin and on libtpu. `make test`
-# runs this script. It needs `make examples` and `make plugins`.
+# Builds the C and C++ tests with the release library and runs them on the built-in backend, with and without valgrind,
+# and on a PJRT plugin without valgrind. Also tests compiling ahead of time with that plugin and with libtpu. `make
+# test` runs this script. It needs `make examples` and `make plugins`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,8 +16,8 @@ passed=0 failed=0
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
 
-# run NAME COMMAND...: prints one line, and the output if the command fails. Exit status 77 is a test that cannot run
-# here; its last line says why.
+# run NAME COMMAND...: prints one line, and the output if the command fails. Exit status 77 means that the test cannot
+# run here; its last line states the reason.
 run() {
     local name=$1 start=$SECONDS
     shift
@@ -40,7 +40,7 @@ memcheck() {
     valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 --suppressions=tests/c/valgrind.supp "$@"
 }
 
-# The library exports the functions of the header and nothing else.
+# The library exports only the functions of the header.
 exported_symbols() {
     local exported declared
     exported=$(nm -D --defined-only "$release/libnucleus.so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort)
@@ -52,7 +52,7 @@ exported_symbols() {
     echo "$(wc -l <<<"$exported") checks, 0 failed"
 }
 
-# The header compiles when it is included twice, in old and new versions of C and C++.
+# The header compiles in old and new versions of C and C++, also if it is included twice.
 header_compiles() {
     local standard
     printf '#include <nucleus.h>\n#include <nucleus.h>\n' >"$bin/header.c"
@@ -104,7 +104,7 @@ examples_agree() {
         echo "4 checks, 0 failed"
 }
 
-# A program that runs with more rights than its user ignores NUCLEUS_* variables.
+# A program that runs with more privileges than its user ignores NUCLEUS_* variables.
 setuid_environment() {
     local directory status=0
     directory=$(mktemp -d) && chmod 755 "$directory" &&
@@ -150,8 +150,8 @@ else
 fi
 rm -rf "$bin/ahead"
 run "test_ahead, plugin" "$bin/test_ahead" "$plugin" "$bin/ahead/plugin"
-# Whether this host may have a TPU, by the rule of the library: an accelerator node, or a PCI device of the vendor
-# 1ae0 that is neither a disk nor a network card.
+# Whether this host may have a TPU. The rule is that of the library: an accelerator device node, or a PCI device of
+# vendor 1ae0 that is neither a disk nor a network card.
 shows_tpu() {
     local device
     [ -e /dev/accel0 ] && return

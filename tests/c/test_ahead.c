@@ -42,7 +42,7 @@ static void defaults(void) {
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead_options_init(&options, 8, &error));
 }
 
-/* A wrong value in every field: the message names the field, and nothing is written. */
+/* Sets a wrong value in every field. The message must name the field, and no file may be written. */
 static void wrong_arguments(const char *plugin, const char *directory, const char *topology) {
     nuc_error error;
     const size_t batches[2] = {1, 2}, zero[2] = {4, 0};
@@ -83,7 +83,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
     WRONG(options.topology = "\xff", "topology");
     WRONG(options.topology = "v9z:2x2", "topology");
 #undef WRONG
-    /* A directory whose parent cannot hold it is a wrong argument; a full disk would be NUC_IO_ERROR. */
+    /* A directory that cannot exist in its parent is a wrong argument. A full disk would be NUC_IO_ERROR. */
     options = good_options(plugin, "/proc/none", batches, 2);
     options.topology = topology;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, &error));
@@ -98,7 +98,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
     CHECK(count == 77);
 }
 
-/* The last warning of the library. One sampler is created at a time. */
+/* The last warning of the library. The test creates one sampler at a time. */
 static int warnings;
 static char warning[600];
 
@@ -155,7 +155,7 @@ static void samples(const char *plugin, const char *directory, uint64_t compiles
 static void compiled_is_loaded(const char *plugin, const char *directory) {
     nuc_error error;
     nuc_sampler *sampler = NULL;
-    /* A directory that is only read must exist. */
+    /* Without write_programs, the directory must exist. */
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, directory, 0, &sampler, &error));
     CHECK_NAMES(error, "program_dir");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, directory, 2, &sampler, &error));
@@ -201,7 +201,7 @@ static void compiled_for_another_host(const char *plugin, const char *directory,
     CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
     CHECK(count == 1);
 
-    /* Without the device no sampler can be created. The message says what works instead. */
+    /* Without the device no sampler can be created. The message says what works without the device. */
     nuc_sampler *sampler = NULL;
     CHECK_STATUS(NUC_DEVICE_ERROR, error, make(plugin, NULL, 0, &sampler, &error));
     CHECK_NAMES(error, "started no TPU");
@@ -214,7 +214,7 @@ static void compiled_for_another_host(const char *plugin, const char *directory,
     CHECK_NAMES(error, "topology");
 }
 
-/* libtpu on a host without a TPU, without the environment variables that it needs: both functions refuse at once. */
+/* libtpu on a host without a TPU and without the required environment variables: both functions fail immediately. */
 static void environment_is_missing(const char *plugin, const char *directory) {
     nuc_error error;
     const size_t batch = 1;

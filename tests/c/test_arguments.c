@@ -1,7 +1,8 @@
 /*
- * A wrong value in every argument: the status, a message that names the argument, and untouched outputs.
+ * Sets a wrong value in every argument. Checks the status, that the message names the argument, and that the outputs
+ * are unchanged.
  *
- * All arrays of a call are in one pool. A call that fails must not change a byte of it.
+ * All arrays of a call are in one pool. A call that fails must not change a byte of the pool.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
@@ -11,7 +12,7 @@
 
 enum { ROWS = 3, VOCAB = 200, MAX_K = 16, SPACE = 8192, ARRAYS = 19 };
 
-/* The arrays of a call, each with SPACE bytes of the pool. */
+/* The arrays of a call. Each has SPACE bytes of the pool. */
 enum {
     LOGITS, K, P, MIN_P, TEMPERATURE, RANDOM_WORDS, SEED, OFFSET, FIRST_OUTPUT,
     TOKENS = FIRST_OUTPUT, ROW_STATUS, GREEDY, TOPK_LOGITS, PROBS, HIGH, LOW, NEXT, INDICES_K, TOPK_LOGITS_K, PROBS_K
@@ -38,7 +39,7 @@ typedef struct call {
     uint32_t *row_status;
 } call;
 
-/* Points the field of an array at `place`. */
+/* Sets the pointer of an array to `place`. */
 static void point(call *c, int array, void *place) {
     switch (array) {
     case LOGITS: c->batch.logits = place; break;
@@ -63,7 +64,7 @@ static void point(call *c, int array, void *place) {
     }
 }
 
-/* A call that uses every argument correctly, for every entry point but the arbitrary one, which has no k-slices. */
+/* A call with correct arguments for every entry point except the arbitrary one, which has no k-slices. */
 static call good_call(const nuc_sampler *sampler) {
     call c;
     memset(&c, 0, sizeof c);
@@ -117,7 +118,7 @@ static void refused(const call *c, const char *name, int line) {
     }
 }
 
-/* As REFUSED, for one entry point. */
+/* Like REFUSED, for one entry point. */
 #define REFUSED_BY(c, entry, name) refused_by(&(c), (entry), (name), __LINE__)
 static void refused_by(const call *c, int entry, const char *name, int line) {
     nuc_error error;
@@ -162,7 +163,7 @@ static void null_and_misaligned(const nuc_sampler *sampler) {
             REFUSED(c, names[array]);
         }
     }
-    for (int array = SEED; array <= OFFSET; array++) { /* eight bytes each */
+    for (int array = SEED; array <= OFFSET; array++) { /* elements of eight bytes */
         c = good_call(sampler);
         point(&c, array, pool.bytes[array] + 4);
         REFUSED(c, names[array]);
@@ -217,7 +218,7 @@ static void shapes(const nuc_sampler *sampler) {
         c.batch.row_stride = strides[i];
         REFUSED(c, "row_stride");
     }
-    /* Sizes that overflow in every way. */
+    /* Sizes that overflow. */
     const size_t huge[] = {SIZE_MAX, SIZE_MAX / 2, SIZE_MAX / VOCAB, SIZE_MAX / VOCAB / 4};
     for (int i = 0; i < 4; i++) {
         c = good_call(sampler);
@@ -225,7 +226,7 @@ static void shapes(const nuc_sampler *sampler) {
         REFUSED(c, "batch");
         c = good_call(sampler);
         c.batch.row_stride = huge[i];
-        REFUSED(c, i < 2 ? "row_stride" : "overlaps logits"); /* the smaller ones would cover all other arrays */
+        REFUSED(c, i < 2 ? "row_stride" : "overlaps logits"); /* smaller strides would cover all other arrays */
     }
     c = good_call(sampler);
     without_slices(&c);
@@ -271,7 +272,7 @@ static void values(const nuc_sampler *sampler) {
         {TEMPERATURE, not_a_number, "temperature["},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        for (int row = 0; row < ROWS; row++) { /* the message names the row too */
+        for (int row = 0; row < ROWS; row++) { /* the message also names the row */
             char name[32];
             snprintf(name, sizeof name, "%s%d]", wrong[i].name, row);
             call c = good_call(sampler);
@@ -290,7 +291,7 @@ static void values(const nuc_sampler *sampler) {
     c.options.replace_val = not_a_number;
     REFUSED(c, "replace_val");
 
-    /* k that the bounded path and the k-slices do not accept, and the other entry points do */
+    /* Values of k that the bounded path and the k-slices reject, and that the other entry points accept. */
     const int32_t ks[] = {0, -1, MAX_K + 1, VOCAB, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
         c = good_call(sampler);
@@ -317,7 +318,7 @@ static void values(const nuc_sampler *sampler) {
     }
 }
 
-/* Each output at the place of each other array: whole, and with only one element in common. */
+/* Each output overlaps each other array: completely, and in only one element. */
 static void overlaps(const nuc_sampler *sampler) {
     for (int output = FIRST_OUTPUT; output < ARRAYS; output++) {
         for (int other = 0; other < ARRAYS; other++) {
@@ -363,7 +364,7 @@ static void overlaps(const nuc_sampler *sampler) {
     point(&c, TOKENS, pool.bytes[LOGITS] + 4 * VOCAB);
     REFUSED(c, "tokens");
 
-    /* The nuc_error and the structs take part. */
+    /* The nuc_error and the structs are checked for overlap too. */
     for (int array = 0; array < ARRAYS; array++) {
         if (array == RANDOM_WORDS) continue;
         c = good_call(sampler);
@@ -385,7 +386,8 @@ static void overlaps(const nuc_sampler *sampler) {
     }
 }
 
-/* struct_size of every struct: too small, too large, newer with zeros at the end (accepted) or without (refused). */
+/* struct_size of every struct: too small, too large, and larger than known. A larger struct is accepted only if the
+ * unknown part is zero. */
 static void struct_sizes(const nuc_sampler *sampler) {
     const size_t wrong[] = {0, 1, 8, 4097, SIZE_MAX};
     call c;
@@ -410,7 +412,7 @@ static void struct_sizes(const nuc_sampler *sampler) {
     c.debug.struct_size--;
     REFUSED(c, "nuc_debug_arrays.struct_size");
 
-    /* A zeroed struct is not a request for stable = 0. */
+    /* A zeroed struct does not mean stable = 0. */
     c = good_call(sampler);
     memset(&c.options, 0, sizeof c.options);
     REFUSED(c, "nuc_call_options_init");
@@ -422,7 +424,7 @@ static void struct_sizes(const nuc_sampler *sampler) {
     struct { nuc_debug_arrays known; unsigned char more[40]; } debug;
     nuc_error error;
     c = good_call(sampler);
-    for (int newer = 0; newer < 4; newer++) { /* 0: zeros at the end of all; else not of one */
+    for (int newer = 0; newer < 4; newer++) { /* 0: the unknown part of all structs is zero; otherwise not of one */
         memset(&batch, 0, sizeof batch);
         memset(&options, 0, sizeof options);
         memset(&debug, 0, sizeof debug);
@@ -481,7 +483,7 @@ static void creation(const char *program, const char *plugin) {
     CHECK_NAMES(error, "nuc_sampler_options");
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_call_options_init(NULL, sizeof(nuc_call_options), &error));
     CHECK_NAMES(error, "nuc_call_options");
-    /* The first header's struct ended with num_threads. A size must not cut a field in half. */
+    /* In the first header, the struct ended with num_threads. A size must not end inside a field. */
     const size_t cut = offsetof(nuc_sampler_options, program_dir) + 4;
     const size_t sizes[] = {0, 7, offsetof(nuc_sampler_options, program_dir) - 1, cut, 78, 4097, SIZE_MAX};
     for (int i = 0; i < 7; i++) {
@@ -519,7 +521,7 @@ static void creation(const char *program, const char *plugin) {
     options = fresh_options();
     options.device_index = -1;
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "device_index");
-    options.device_index = 1; /* the built-in backend is one device */
+    options.device_index = 1; /* the built-in backend has one device */
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "device_index");
 
     /* Client options are checked on every backend. */
@@ -563,11 +565,11 @@ static void creation(const char *program, const char *plugin) {
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "plugin_path");
     options.plugin_path = "/nowhere/plugin.so";
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "/nowhere/plugin.so");
-    options.backend = NUC_BACKEND_AUTO; /* a named plugin is used, or it is an error */
+    options.backend = NUC_BACKEND_AUTO; /* a named plugin that does not load is an error */
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "/nowhere/plugin.so");
     options.plugin_path = "\xff";
     CREATE_REFUSED(NUC_INVALID_ARGUMENT, "plugin_path");
-    /* The environment names a plugin if the options do not. The built-in backend needs none. */
+    /* The environment variable names the plugin if the options do not. The built-in backend ignores it. */
     options.plugin_path = NULL;
     CHECK(setenv("NUCLEUS_PJRT_PLUGIN", "/nowhere/else.so", 1) == 0);
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "/nowhere/else.so");
@@ -578,13 +580,13 @@ static void creation(const char *program, const char *plugin) {
     nuc_sampler_destroy(sampler, NULL);
     CHECK(unsetenv("NUCLEUS_PJRT_PLUGIN") == 0);
     options.backend = NUC_BACKEND_PJRT;
-    options.plugin_path = "include/nucleus.h"; /* text; the tests run in the root of the repository */
+    options.plugin_path = "include/nucleus.h"; /* a text file; the tests run in the root of the repository */
     CREATE_REFUSED(NUC_PLUGIN_INVALID, "nucleus.h");
-    options.plugin_path = program; /* a program and not a library */
+    options.plugin_path = program; /* an executable, not a library */
     CREATE_REFUSED(NUC_PLUGIN_INVALID, "test_arguments");
     options.plugin_path = "tests/c";
     CREATE_REFUSED(NUC_PLUGIN_NOT_FOUND, "tests/c");
-    char *const longest = malloc(10000); /* the message must be cut, between two characters */
+    char *const longest = malloc(10000); /* the message must be truncated between two characters */
     for (int i = 0; i + 1 < 10000; i++) longest[i] = i % 2 ? '\xa4' : '\xc3';
     longest[9998] = '\0';
     options.plugin_path = longest;

@@ -112,7 +112,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     uint32_t status[ROWS];
     nuc_batch batch = whole_batch();
 
-    /* Temperature 0, k = 1, and p = 0 on rows without a tie: the maximum. */
+    /* Temperature 0, k = 1, and p = 0 select the maximum in rows without a tie. */
     const float zero[ROWS] = {0, 0, 0, 0};
     const int32_t one[ROWS] = {1, 1, 1, 1};
     for (int way = 0; way < 3; way++) {
@@ -184,7 +184,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     CHECK(status[0] == NUC_ROW_NO_CANDIDATE && status[1] == NUC_ROW_HAD_NAN);
     CHECK(status[2] == (NUC_ROW_NO_CANDIDATE | NUC_ROW_HAD_NAN));
 
-    /* No rows: the call succeeds and writes nothing. */
+    /* A call with no rows succeeds and writes nothing. */
     batch = whole_batch();
     batch.batch = 0;
     batch.logits = NULL;
@@ -263,7 +263,7 @@ static void rounding_modes(nuc_sampler *sampler) {
     free(temperature);
 }
 
-/* A call leaves the caller's exception flags as they were: none of its own is added, none of the caller's is lost. */
+/* A call does not change the caller's exception flags: it neither sets nor clears a flag. */
 static void exception_flags(const nuc_sampler *sampler) {
     nuc_status (*const entries[2])(const nuc_sampler *, const nuc_batch *, const nuc_call_options *, int32_t *,
                                    uint32_t *, const nuc_debug_arrays *, nuc_error *) = {
@@ -275,7 +275,7 @@ static void exception_flags(const nuc_sampler *sampler) {
     batch.temperature = temperature;
     batch.p = p;
     for (int entry = 0; entry < 2; entry++) {
-        fesetenv(FE_DFL_ENV); /* no flag at all, not even those that FE_ALL_EXCEPT lacks */
+        fesetenv(FE_DFL_ENV); /* clears all flags, also those that FE_ALL_EXCEPT does not include */
         nuc_status status = entries[entry](sampler, &batch, NULL, tokens, NULL, NULL, &error);
         const int added = fetestexcept(FE_ALL_EXCEPT);
         CHECK_STATUS(NUC_OK, error, status);

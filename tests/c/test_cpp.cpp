@@ -1,4 +1,4 @@
-// The header in C++17: it compiles, structs are plain data, and a unique_ptr can own a handle.
+// The header in C++17: it compiles, its structs are plain data, and a unique_ptr can own a handle.
 #include <nucleus.h>
 
 #include <cstdint>

@@ -22,7 +22,7 @@ typedef struct answers {
     unsigned char guard[64]; /* must not be written */
 } answers;
 
-/* The debug fields in the order of the struct: the place of each in `answers`, and its size with f32 logits. */
+/* The debug fields in the order of the struct: the offset of each in `answers`, and its size with f32 logits. */
 static const struct {
     size_t at, bytes;
     int typed;
@@ -44,7 +44,7 @@ typedef nuc_status entry_point(const nuc_sampler *, const nuc_batch *, const nuc
 static entry_point *const entries[4] = {nuc_topk_topp_and_sample, nuc_arbitrary_topk_topp_and_sample,
                                         nuc_bounded_topk_topp_and_sample, nuc_reference_topk_topp_and_sample};
 
-/* Runs an entry point on poisoned memory. The bits of `wanted` are the fields to ask for. */
+/* Runs an entry point on poisoned memory. The bits of `wanted` select the requested fields. */
 static void run(entry_point *entry, const nuc_sampler *sampler, const nuc_batch *batch, const nuc_call_options *options,
                 int wanted, answers *out) {
     memset(out, 0xa5, sizeof *out);
@@ -67,7 +67,7 @@ static void run(entry_point *entry, const nuc_sampler *sampler, const nuc_batch 
                  entry(sampler, batch, options, out->tokens, out->row_status, wanted ? &debug : NULL, &error));
 }
 
-/* Compares every byte: the wanted fields equal those of `want`, and everything else is still poisoned. */
+/* Compares every byte. The wanted fields must equal those of `want`; all other bytes must still be poisoned. */
 static void compare(const answers *got, const answers *want, int wanted, const char *context) {
     answers expected;
     memset(&expected, 0xa5, sizeof expected);
@@ -102,7 +102,7 @@ static void fill(int dtype, uint64_t seed) {
             const size_t at = (size_t)(row * STRIDE + i);
             const uint32_t r = next_random(&seed);
             uint32_t mantissa = r & 0x7fffff;
-            if (row == 1) mantissa &= 0x600000; /* few values, many ties */
+            if (row == 1) mantissa &= 0x600000; /* few distinct values, so many ties */
             const uint32_t sign = r >> 31, exponent = r >> 24 & 3; /* 1 to 16 */
             put(dtype, at, sign << 31 | (127 + exponent) << 23 | mantissa,
                 (uint16_t)(sign << 15 | (127 + exponent) << 7 | mantissa >> 16),
@@ -164,7 +164,7 @@ int main(int argc, char **argv) {
                                  dtype, round, stable, entry, bounded);
                         run(entries[3], sampler, &batch, &options, wanted, &want);
                         run(entries[entry], sampler, &batch, &options, wanted, &got);
-                        if (dtype != NUC_DTYPE_F32) { /* half the size; the rest stays poisoned in both */
+                        if (dtype != NUC_DTYPE_F32) { /* half the size; the other half stays poisoned in both */
                             CHECK(got.topk_logits[ROWS * VOCAB * 2] == 0xa5);
                         }
                         compare(&got, &want, wanted, context);
@@ -182,7 +182,8 @@ int main(int argc, char **argv) {
                 }
             }
 
-            /* Every combination of wanted fields. On a plugin each set of wide arrays needs a compilation, so fewer. */
+            /* Every combination of wanted fields. A plugin compiles a program for each set of wide arrays, so it runs
+             * fewer combinations. */
             if (round > 0 || (plugin && dtype != NUC_DTYPE_F32)) continue;
             options.stable = 1;
             batch.k = small_k;

@@ -1,6 +1,6 @@
 /*
- * The layout of version 1 of the ABI, written a second time: programs that were compiled with it must keep working.
- * Also callers of older and newer versions of the header, whose structs are shorter and longer.
+ * The layout of version 1 of the ABI, stated a second time: programs that were compiled with it must continue to work.
+ * Also tests callers of older and newer headers, whose structs are shorter or longer.
  */
 #include "check.h"
 
@@ -120,7 +120,7 @@ static void numbers(void) {
 
 static void other_versions(const char *plugin) {
     nuc_error error;
-    /* Options of a newer header: the init function sets the unknown part to zero. */
+    /* Options of a newer header. The init function sets the unknown part to zero. */
     struct { nuc_sampler_options known; size_t more[2]; } options;
     memset(&options, 0xa5, sizeof options);
     CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options.known, sizeof options, &error));
@@ -166,7 +166,7 @@ static void other_versions(const char *plugin) {
     CHECK_NAMES(error, "struct_size");
     CHECK(token == 77);
 
-    /* A getter does not change the part of a newer struct that it does not know. */
+    /* A getter does not change the unknown part of a newer struct. */
     struct { nuc_sampler_info known; size_t more; } info;
     memset(&info, 0, sizeof info);
     info.known.struct_size = sizeof info;

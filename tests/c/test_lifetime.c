@@ -1,6 +1,6 @@
 /*
- * Handles that must not be used: in a child process after fork, after nuc_sampler_destroy, and memory that never was a
- * handle. Not for valgrind, which reports the read of a destroyed handle that this program makes on purpose.
+ * Handles that must not be used: in a child process after fork, after nuc_sampler_destroy, and memory that was never a
+ * handle. Does not run under valgrind, because this program intentionally reads a destroyed handle.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"

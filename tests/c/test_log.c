@@ -1,8 +1,8 @@
 /*
- * The log: what NUCLEUS_LOG asks for, what nuc_set_log asks for, and where messages go. Failed calls are logged at
- * NUC_LOG_DEBUG on every backend, and programs that cannot be loaded at NUC_LOG_WARNING on a plugin (test_ahead).
+ * The log: the effects of NUCLEUS_LOG and nuc_set_log, and the destination of messages. Every backend logs failed calls
+ * at NUC_LOG_DEBUG. A plugin's sampler logs programs that it cannot load at NUC_LOG_WARNING (test_ahead).
  *
- * A process reads NUCLEUS_LOG once, so each value gets a process of its own.
+ * A process reads NUCLEUS_LOG once, so each value is tested in a separate process.
  */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
@@ -23,7 +23,7 @@ static void hear(void *user, int32_t level, const char *message) {
     snprintf(ears->message, sizeof ears->message, "%s", message);
 }
 
-/* Makes a call that fails. The log repeats its message at NUC_LOG_DEBUG. */
+/* Runs a call that fails. The library logs its message at NUC_LOG_DEBUG. */
 static void fail(void) {
     nuc_error error;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_prewarm(NULL, NULL, &error));
@@ -54,7 +54,8 @@ static void *create_one(void *argument) {
     return argument;
 }
 
-/* Samplers in other threads read the environment while this thread calls nuc_set_log, which counts in the end. */
+/* Samplers in other threads read the environment while this thread calls nuc_set_log. The setting of nuc_set_log must
+ * remain. */
 static void race(void *value) {
     nuc_error error;
     pthread_t threads[3];
@@ -74,7 +75,7 @@ static void environment(void) {
     check_child(&outcome, "NUCLEUS_LOG=debug");
     CHECK(strstr(outcome.errors, "nucleus: debug: NUC_INVALID_ARGUMENT: sampler is ") != NULL);
 
-    /* A value that is not a level is reported once, and samplers can be created. */
+    /* The library reports an unknown level once, and samplers can still be created. */
     outcome = run_child(create_two_and_fail, "loud");
     check_child(&outcome, "NUCLEUS_LOG=loud");
     CHECK(strstr(outcome.errors, "nucleus: warning: NUCLEUS_LOG is \"loud\"") == outcome.errors);
@@ -97,7 +98,7 @@ static int sigpipe_is_pending(void) {
     return sigismember(&pending, SIGPIPE);
 }
 
-/* A closed pipe as standard error, and SIGPIPE as a C program has it by default. */
+/* Standard error is a closed pipe, and SIGPIPE has the default action of a C program. */
 static void closed_pipe(void *argument) {
     int ends[2];
     sigset_t sigpipe;
@@ -113,7 +114,7 @@ static void closed_pipe(void *argument) {
     CHECK(!sigpipe_is_pending());
     fail();
     CHECK(!sigpipe_is_pending());
-    /* A signal of the caller's stays pending. */
+    /* A pending signal of the caller stays pending. */
     raise(SIGPIPE);
     fail();
     CHECK(sigpipe_is_pending());
@@ -146,7 +147,7 @@ static void set_log(const char *program, const char *plugin) {
     CHECK(one.count == 1 && one.level == NUC_LOG_DEBUG);
     CHECK(strstr(one.message, "NUC_INVALID_ARGUMENT: sampler is ") == one.message);
 
-    /* A message is one line, whatever it quotes. */
+    /* A message is one line, even if it quotes text with several lines. */
     nuc_sampler_options options;
     nuc_sampler *sampler = NULL;
     CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);

@@ -1,6 +1,7 @@
 /*
- * Calls that run out of memory, of threads or of stack, and the largest index. Each runs in a child process, because
- * limits are for a whole process. Not for valgrind, which needs address space of its own.
+ * Calls with too little memory, too few threads or a small stack, and calls with the largest index. Each runs in a
+ * child process, because limits apply to a whole process. Does not run under valgrind, which needs address space for
+ * itself.
  */
 #define _DEFAULT_SOURCE
 #include "check.h"
@@ -41,7 +42,7 @@ static nuc_batch f32_batch(const float *logits, size_t rows, size_t vocab) {
     return batch;
 }
 
-/* Zeroed pages, which take no memory until they are touched. */
+/* Returns zeroed pages. They use no memory until they are written. */
 static void *pages(size_t bytes) {
     void *const memory =
         mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -56,7 +57,7 @@ static size_t address_space(void) {
     return total * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-/* Leaves the process `bytes` more of address space, or lifts the limit if it is 0. */
+/* Limits the process to `bytes` of additional address space. 0 removes the limit. */
 static void limit_address_space(size_t bytes) {
     struct rlimit limit;
     CHECK(getrlimit(RLIMIT_AS, &limit) == 0);
@@ -70,7 +71,7 @@ typedef struct memory_case {
     int must_fail;
 } memory_case;
 
-/* One row of the largest vocabulary with little address space left: a status, and outputs as they were. */
+/* Samples one row of the largest vocabulary with little address space. A failed call does not change the outputs. */
 static void one_large_row(void *argument) {
     const memory_case *const c = argument;
     nuc_error error;
@@ -115,7 +116,7 @@ static void out_of_memory(void) {
     const size_t left[] = {1 * (size_t)MIB, 8 * (size_t)MIB, 32 * (size_t)MIB, 100 * (size_t)MIB};
     for (int entry = 0; entry < 4; entry++) {
         for (int i = 0; i < 4; i++) {
-            /* the reference needs 285 MB; the arbitrary path cannot do with less than 1 MiB */
+            /* The reference needs 285 MB. The arbitrary path needs at least 1 MiB. */
             memory_case c = {entry, left[i], entry == REFERENCE};
             char name[80];
             snprintf(name, sizeof name, "entry %d with %d MiB left", entry, (int)(left[i] / MIB));
@@ -125,7 +126,7 @@ static void out_of_memory(void) {
     }
 }
 
-/* A large cache_capacity is a limit and not a request for memory. */
+/* A large cache_capacity is only a limit; it does not allocate memory. */
 static void large_capacity(void *plugin) {
     nuc_error error;
     nuc_sampler *first = NULL, *second = NULL;
@@ -145,7 +146,7 @@ static void *do_nothing(void *argument) {
     return argument;
 }
 
-/* The reference shares rows among threads. If none can start, the caller's thread does all of the work. */
+/* The reference distributes rows over threads. If no thread can start, the calling thread does all the work. */
 static void no_threads(void *sampled_before) {
     nuc_error error;
     nuc_sampler *alone = NULL, *pool = NULL;
@@ -184,7 +185,7 @@ static void threads_run_out(void) {
     check_silent_child(&outcome, "without threads");
 }
 
-/* Every function on the built-in backend, within the stack that the header promises. */
+/* Every function on the built-in backend works with the stack size that the header states. */
 static void *all_calls(void *argument) {
     nuc_error error;
     nuc_sampler *sampler = NULL;
@@ -231,7 +232,7 @@ static void on_a_small_stack(void *kibibytes) {
     CHECK(pthread_join(thread, NULL) == 0);
 }
 
-/* 128 rows of the largest vocabulary: the last index is 2^31 - 1. Most pages are the zero page and take no memory. */
+/* 128 rows of the largest vocabulary: the last index is 2^31 - 1. Most pages are zero pages, which use no memory. */
 static void largest_index(void *argument) {
     enum { ROWS = 128 };
     const size_t elements = (size_t)ROWS * LARGEST_VOCAB;
@@ -261,7 +262,7 @@ static void largest_index(void *argument) {
 
 int main(int argc, char **argv) {
     child_outcome outcome;
-    if (argc > 2) { /* test_memory stack KIBIBYTES: to measure */
+    if (argc > 2) { /* test_memory stack KIBIBYTES: for measurements */
         int kibibytes = atoi(argv[2]);
         on_a_small_stack(&kibibytes);
         return report();

@@ -1,7 +1,7 @@
 /*
- * A process with more rights than its user ignores the environment variables of the library. tests/c/run.sh runs this
- * program with the setuid bit, as a user other than its owner, and without the bit. Exit status 77: nothing could be
- * tested.
+ * A process with more privileges than its user ignores the environment variables of the library. tests/c/run.sh runs
+ * this program as a user other than its owner, with the setuid bit and without it. Exit status 77 means that the test
+ * cannot run here.
  *
  *   test_setuid raised|plain
  */

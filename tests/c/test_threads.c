@@ -48,7 +48,7 @@ static void make_problems(void) {
     }
 }
 
-/* Compares results in a loop; returns null if all were right. */
+/* Compares results in a loop. Returns null if all are correct. */
 static void *hammer(void *argument) {
     const int first = *(const int *)argument;
     long wrong = 0;
@@ -64,7 +64,7 @@ static void *hammer(void *argument) {
                 memcmp(status, q->want_status, q->batch.batch * sizeof *status) != 0) {
                 wrong++;
             }
-            /* other functions, and a call that fails, in between */
+            /* Also calls other functions, and a call that fails. */
             nuc_sampler_stats stats;
             stats.struct_size = sizeof stats;
             nuc_batch bad = q->batch;

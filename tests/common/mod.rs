@@ -1,6 +1,5 @@
-//! Shared by the test programs: problems to sample, the comparison of every output array, and the choice of the cases
-//! that run.
-// Each test program compiles this file and uses only some of it.
+//! Shared by the test programs: problems to sample, the comparison of every output array, and the selection of cases.
+// Each test program compiles this file and uses only a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
 pub mod probes;
@@ -25,7 +24,7 @@ pub use selection::{daily_seed, full, thinned};
 /// The plugins of `make plugins`.
 pub const PLUGINS: [&str; 3] = ["lammps-jax-pjrt-cpu", "fastatomstruct-xla-cpu", "xla-cpu-pjrt"];
 
-/// The path of a plugin that `make plugins` has fetched.
+/// The path of a plugin that `make plugins` has downloaded.
 pub fn plugin(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!(".cache/plugins/{name}.so"));
     assert!(path.exists(), "{} is missing: run `make plugins`", path.display());
@@ -48,7 +47,8 @@ pub fn with_slots(name: &str, max_k: usize) -> Sampler {
     plugin_sampler(name, max_k, 8)
 }
 
-/// The sampler that all tests of a program share for one of [`PLUGINS`], so that each program compiles once.
+/// The sampler for one of [`PLUGINS`] that all tests of a test program share, so that each sampling program compiles
+/// once.
 pub fn shared_sampler(name: &'static str) -> &'static Sampler {
     static SAMPLERS: [OnceLock<Sampler>; PLUGINS.len()] = [const { OnceLock::new() }; PLUGINS.len()];
     let number = PLUGINS.iter().position(|&plugin| plugin == name).expect("one of PLUGINS");
@@ -66,7 +66,7 @@ fn plugin_sampler(name: &str, max_k: usize, cache_capacity: usize) -> Sampler {
     Sampler::new(&options).unwrap()
 }
 
-/// Classes of rows. Each has broken samplers in its own way.
+/// Classes of rows. Each class has revealed a different defect in samplers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
     Normal,
@@ -121,7 +121,7 @@ pub fn make_row(kind: RowKind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
                 row[i] = 20.0 - 0.5 * rank as f32;
             }
         }
-        // Few distinct values, so that thousands of entries tie at every threshold.
+        // Few distinct values, so that thousands of entries are equal at every threshold.
         RowKind::Tied => row.iter_mut().for_each(|x| *x = (*x / 2.0).round()),
         RowKind::Masked => row.iter_mut().for_each(|x| {
             if rng.random_bool(0.5) {
@@ -331,7 +331,7 @@ pub struct Answers {
     pub weights_k: Vec<i32>,
 }
 
-/// An array of the logits' type. It starts with values that no sampler writes.
+/// An array of the logits' type. Its initial values are values that no sampler writes.
 enum Store {
     F32(Vec<f32>),
     Narrow(Vec<u16>),
@@ -464,7 +464,7 @@ pub fn assert_same(problem: &Problem, got: &Answers, want: &Answers, context: &s
     }
 }
 
-/// The shape of a call that two backends are compared on.
+/// The shape of a call for comparing two backends.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub entry: Entry,
@@ -478,8 +478,8 @@ pub struct Shape {
 /// The vocabulary sizes of [`shapes`].
 pub const VOCABS: [usize; 11] = [1, 2, 127, 128, 129, 1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
 
-/// Calls that cover every vocabulary, batch size, type, path and variant. They are not the product of these lists,
-/// because a program takes about a second to compile. Large vocabularies have small batches.
+/// Calls that cover every vocabulary, batch size, type, path and variant. They do not cover all combinations, because a
+/// program takes about a second to compile. Large vocabularies have small batches.
 pub fn shapes() -> Vec<Shape> {
     let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
     let mut shapes = Vec::new();
@@ -500,7 +500,7 @@ pub fn shapes() -> Vec<Shape> {
             shapes.push(Shape { entry: Entry::Automatic, dtype: other, ask: PLAIN, ..shape });
         }
     }
-    // With `stable` off, all ties at the threshold stay, so more entries can remain than the path has slots.
+    // Without `stable`, all ties at the threshold survive, so there can be more survivors than slots.
     let dtype = Dtype::Bf16;
     shapes.push(Shape {
         entry: Entry::Bounded,

@@ -1,4 +1,4 @@
-//! Programs with a kernel of one operation, for operations in which hardware may differ from the interpreter.
+//! Programs whose kernel has one operation, for operations in which hardware may differ from the interpreter.
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 
@@ -23,7 +23,7 @@ pub const DIFFERENCE: Probe = floats("%r = arith.subf %a, %b : FLOATS");
 pub const DIFFERENCE_TIMES: Probe =
     floats("%d = arith.subf %a, %b : FLOATS\n%r = arith.mulf %d, %b : FLOATS");
 pub const MAXIMUM: Probe = floats("%r = arith.maximumf %a, %b : FLOATS");
-/// The truncation of the kernels, for floats that are not negative.
+/// The truncation that the kernels use, for floats that are not negative.
 pub const FLOOR: Probe = Probe {
     body: "%f = math.floor %a : FLOATS\n\
            %r = tpu.fptosi %f {rounding_mode = #tpu.rounding_mode<to_nearest_even>} : FLOATS -> RESULTS",

@@ -1,10 +1,10 @@
-//! The choice of the cases that run: all of them, or a part that changes with the day.
+//! The selection of cases: all of them, or a part that depends on the day.
 
 use std::io::Write as _;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The environment variable that repeats the choice of another day.
+/// The environment variable that repeats the selection of another day.
 pub const SEED_VARIABLE: &str = "NUCLEUS_TEST_SEED";
 
 /// Whether every case runs. `make test-full` sets `NUCLEUS_TEST_FULL=1`; otherwise [`thinned`] selects cases.
@@ -12,7 +12,8 @@ pub fn full() -> bool {
     std::env::var_os("NUCLEUS_TEST_FULL").is_some_and(|value| value == "1")
 }
 
-/// The seed that selects cases and draws their data: the day since 1970 in UTC, or [`SEED_VARIABLE`].
+/// The seed for the selection of cases and for their random data: the number of days since 1970 in UTC, or the value of
+/// [`SEED_VARIABLE`].
 pub fn daily_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| {
@@ -20,14 +21,15 @@ pub fn daily_seed() -> u64 {
             Ok(text) => text.parse().expect("NUCLEUS_TEST_SEED must be a whole number"),
             Err(_) => SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 86_400,
         };
-        // Not eprintln!: the test harness hides what passing tests print.
+        // Not eprintln!, because the test harness hides the output of passing tests.
         let _ = writeln!(std::io::stderr(), "test seed {seed}; {SEED_VARIABLE}={seed} repeats this run");
         seed
     })
 }
 
-/// One case in `every`, at least one, starting at a case that [`daily_seed`] selects; all cases if [`full`]. A stride
-/// with no common factor with the lengths of the lists behind the cases selects every value of every list.
+/// Selects every `every`-th case, but at least one case. [`daily_seed`] selects the first. If [`full`], selects all
+/// cases. If the cases are all combinations of some lists, and `every` has no common factor with the lengths of the
+/// lists, then every value of every list is selected.
 pub fn thinned<T>(cases: impl IntoIterator<Item = T>, every: usize) -> Vec<T> {
     let cases: Vec<T> = cases.into_iter().collect();
     let every = if full() { 1 } else { every.min(cases.len()).max(1) };

@@ -1,4 +1,4 @@
-//! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`): problems, with the results of the built-in
+//! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`): problems, and the results of the built-in
 //! backend as the expected arrays.
 
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub fn chip(name: &str) -> Chip {
     }
 }
 
-/// A program on a path. With `debug` it returns every wide array.
+/// A program for a path. With `debug` it returns every wide array.
 pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) -> Spec {
     let wanted = match debug {
         true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
@@ -47,7 +47,7 @@ pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) ->
     Spec { path, batch, vocab, dtype, stable: true, wanted }
 }
 
-/// Chips that differ in the size of VMEM: one for each text of the kernel, that is, for each layout of `Layout::new`.
+/// Chips with different sizes of VMEM: one for each text of the kernel, that is, one for each layout of `Layout::new`.
 pub fn layouts(spec: &Spec) -> Vec<Chip> {
     let mut found: Vec<(String, Chip)> = Vec::new();
     let mut vmem = 2 * MIB;
@@ -74,9 +74,9 @@ pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem
     problem
 }
 
-/// Rows of which top-k, or the range of logits with a weight, leaves some hundredths. That is too many for survivors
-/// and few enough for the candidate list, if the logits are distributed as in [`RowKind::Normal`]. So half of each
-/// block is of that kind, and the other half is of the given kinds.
+/// Rows in which a few percent of the entries survive top-k or have a weight. For normally distributed logits these are
+/// too many for the survivors and few enough for the candidate list. Therefore half of each block has
+/// [`RowKind::Normal`], and the other half has the given kinds.
 pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     for block in kinds.chunks_mut(8) {
         block.iter_mut().take(4).for_each(|kind| *kind = RowKind::Normal);
@@ -96,7 +96,7 @@ pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -
     problem
 }
 
-/// `count` kinds in their order, starting at number `start`, cyclically.
+/// `count` consecutive kinds, starting at number `start`. After the last kind, continues with the first.
 pub fn kinds_from(start: usize, count: usize) -> Vec<RowKind> {
     (start..start + count).map(|i| ROW_KINDS[i % ROW_KINDS.len()]).collect()
 }
@@ -108,7 +108,7 @@ pub struct Checked {
     pub values: usize,
 }
 
-/// Cases for the interpreter, in a directory of their own.
+/// Cases for the interpreter, in a separate directory.
 pub struct Cases {
     directory: PathBuf,
     list: Vec<Value>,
@@ -127,12 +127,12 @@ impl Cases {
         name.to_owned()
     }
 
-    /// One program on one batch.
+    /// Adds a case: one program and one batch.
     pub fn add(&mut self, spec: &Spec, chip: &Chip, problem: &Problem) {
         self.add_with(spec, chip, problem, json!({}));
     }
 
-    /// One program on one batch, with notes that are stored with the case.
+    /// Adds a case with notes, which are stored with the case.
     pub fn add_with(&mut self, spec: &Spec, chip: &Chip, problem: &Problem, notes: Value) {
         assert_eq!((spec.batch, spec.vocab, spec.dtype), (problem.len(), problem.vocab, problem.dtype));
         assert_eq!(spec.stable, problem.options.stable);
@@ -168,13 +168,13 @@ impl Cases {
         }));
     }
 
-    /// Writes the list of cases. Returns their number. The directory stays.
+    /// Writes the list of cases. Returns their number. Does not remove the directory.
     pub fn finish(self) -> usize {
         self.write("cases.json", format!("{:#}\n", json!(self.list)).as_bytes());
         self.list.len()
     }
 
-    /// Runs the interpreter on all cases. The error is what it printed, if a case fails.
+    /// Runs the interpreter on all cases. If a case fails, the error is the interpreter's output.
     pub fn run(&self, options: &[&str]) -> Result<Checked, String> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let python = root.join(".cache/interpreter/bin/python");
@@ -194,7 +194,7 @@ impl Cases {
             return Ok(Checked { cases: passed, values: self.values });
         }
         let errors = String::from_utf8_lossy(&output.stderr);
-        // Many operations have no defined result in some lanes. That alone is no failure.
+        // Some operations have undefined results in some lanes. This alone is not a failure.
         let errors = errors.lines().filter(|line| !line.contains("had no defined result"));
         let wrong = text.lines().filter(|line| !line.ends_with(": PASS"));
         let mut said =
@@ -217,20 +217,20 @@ impl Cases {
         }
     }
 
-    /// The sides of branches that no case took in the last run, and the loops that no case entered. All cases must
-    /// run the same program. A side is written `label / label: then`, a loop `label: iterations`, with the labels of
-    /// what encloses it first.
+    /// The sides of branches that no case took in the last run, and the loops that no case entered. All cases must run
+    /// the same program. The format of a side is `label / label: then`, and that of a loop is `label: iterations`. The
+    /// labels of the enclosing loops and branches come first.
     pub fn never_taken(&self) -> Vec<String> {
         let never = self.ways().into_iter().filter(|&(_, times)| times == 0);
         never.map(|((_, way), _)| way).collect()
     }
 
-    /// Whether a side or a loop, written as in [`never_taken`](Cases::never_taken), was taken.
+    /// Whether a side or a loop was taken. The format of `way` is that of [`never_taken`](Cases::never_taken).
     pub fn took(&self, way: &str) -> bool {
         self.ways().iter().any(|((_, name), &times)| name == way && times > 0)
     }
 
-    /// How often each side and each loop was taken. Several may have the same labels, but not the same number.
+    /// How often each side and each loop was taken. Several of them may have the same labels, but their numbers differ.
     fn ways(&self) -> BTreeMap<(u64, String), u64> {
         let text = fs::read_to_string(self.directory.join("trips.json")).unwrap();
         let reports: Value = serde_json::from_str(&text).unwrap();
@@ -314,7 +314,7 @@ fn words(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// The slots that the program has, of a k-slice with `max_k` slots per row.
+/// The first slots of each row of a k-slice with `max_k` slots per row: those that the program has.
 fn used_slots<T: Copy>(spec: &Spec, slice: &[T], max_k: usize) -> Vec<T> {
     slice.chunks(max_k).flat_map(|row| row[..spec.slots()].to_vec()).collect()
 }

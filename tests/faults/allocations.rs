@@ -1,4 +1,4 @@
-//! The n-th allocation fails, for n = 1, 2, ... until a call makes fewer allocations.
+//! The n-th allocation of a call fails, for n = 1, 2, ... until the call has fewer than n allocations.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use crate::children::{self, Subject, Task};
 
 const MAX_K: usize = 128;
 
-/// The smallest allocation that fails. See [`crate::allocator`].
+/// The smallest size of an allocation that can fail. See [`crate::allocator`].
 const LEAST: usize = 4096;
 
-/// More allocations than any call makes.
+/// More than the number of allocations of any call.
 const MOST: usize = 1000;
 
 #[test]
@@ -27,8 +27,8 @@ fn allocations_of_the_reference_may_fail() {
     check(Subject::Reference);
 }
 
-/// Calls whose programs are in the cache. A compile builds the program's text and the plugin's own structures, whose
-/// sizes no caller decides.
+/// Tests calls whose programs are in the cache. A compile is not tested: it allocates the program's text and structures
+/// of the plugin, and no caller decides their sizes.
 #[test]
 fn allocations_of_a_call_on_a_plugin_may_fail() {
     check(Subject::Plugin);
@@ -46,7 +46,7 @@ fn check(subject: Subject) {
 struct Step {
     name: String,
     setup: Setup<'static>,
-    /// The call; making a sampler if `None`.
+    /// The call, or `None` for the creation of a sampler.
     call: Option<(Problem, Arrays)>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn run_cases(subject: Subject, from: usize) {
     };
     children::tell_summary(&format!("{} calls", steps.len()));
     for (number, step) in steps.iter().enumerate() {
-        // On a plugin one sampler serves all cases of a step, so that it compiles once.
+        // On a plugin, all cases of a step use one sampler, so that it compiles only once.
         let shared = step.setup.plugin.map(|_| step.warm_sampler());
         for n in 1..=MOST {
             let case = number * MOST + n;
@@ -108,7 +108,7 @@ fn plugin_steps() -> Vec<Step> {
     steps
 }
 
-/// Calls with rows of many tiles, some to be shared among threads.
+/// Calls whose rows have many tiles. Some batches are large enough for several threads.
 fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<Step> {
     let step = |&entry: &Entry| {
         let bounded = entry == Entry::Bounded;
@@ -125,7 +125,7 @@ fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<S
 }
 
 impl Step {
-    /// A sampler that has answered the call once.
+    /// Creates a sampler and runs the call once.
     fn warm_sampler(&self) -> Handle {
         let (outcome, handle) = self.setup.create();
         let handle = handle.expect(&outcome.message);
@@ -135,17 +135,18 @@ impl Step {
         handle
     }
 
-    /// Refuses the `n`-th allocation. Returns what went wrong, and whether there was such an allocation.
+    /// Runs the call while the `n`-th allocation fails. Returns the findings, and whether there was an `n`-th
+    /// allocation.
     fn run(&self, n: i64, shared: Option<&Handle>) -> (Vec<String>, bool) {
         let Some((problem, right)) = &self.call else { return self.run_create(n) };
-        // The built-in backend keeps its scratch memory, so that only a new sampler allocates all of it.
+        // The built-in backend keeps its scratch memory. Only a new sampler allocates all of it.
         let fresh = shared.is_none().then(|| self.setup.create().1.expect("a sampler"));
         let handle = shared.or(fresh.as_ref()).expect("a sampler");
         let mut error = nuc_error { code: 0, message: [0; 508] };
         let ((status, refused), arrays) =
             problem.sample_within(handle, MAX_K, |call| refuse(n, LEAST, || call(&mut error)));
         let mut findings = Vec::new();
-        // A call may have a second way that needs less memory.
+        // After a failed allocation, a call may use another method that needs less memory.
         let fits = match status {
             nuc_status::NUC_OK => arrays == *right,
             nuc_status::NUC_OUT_OF_MEMORY => refused && arrays.is_untouched(),

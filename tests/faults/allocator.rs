@@ -1,22 +1,23 @@
-//! A global allocator that can refuse an allocation.
+//! A global allocator in which one allocation can fail.
 //!
-//! Small allocations always succeed: the standard library itself (threads, formatting, collections of a few entries)
-//! ends the process when one of those fails, and no library on top of it can prevent that.
+//! Small allocations always succeed. The standard library (threads, formatting, small collections) aborts the process
+//! if one of them fails, and a library that uses it cannot prevent that.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 pub(crate) struct FailingAllocator;
 
-/// Allocations that still succeed; negative once one was refused, and `OFF` when none is to be refused.
+/// The number of allocations that still succeed. It is at most 0 after one has failed, and `OFF` if none is to
+/// fail.
 static LEFT: AtomicI64 = AtomicI64::new(OFF);
 const OFF: i64 = i64::MAX;
 
 /// Smaller allocations are not counted.
 static LEAST: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Refuses the `n`-th allocation of at least `least` bytes, counted from 1, in any thread, while `body` runs. Also
-/// returns whether that happened.
+/// Runs `body`, in which the `n`-th allocation of at least `least` bytes fails, counted from 1 over all threads. Also
+/// returns whether there was an `n`-th allocation.
 pub(crate) fn refuse<R>(n: i64, least: usize, body: impl FnOnce() -> R) -> (R, bool) {
     LEAST.store(least, Ordering::SeqCst);
     LEFT.store(n, Ordering::SeqCst);
@@ -26,7 +27,7 @@ pub(crate) fn refuse<R>(n: i64, least: usize, body: impl FnOnce() -> R) -> (R, b
     (outcome, left <= 0)
 }
 
-/// Whether this allocation is to be refused.
+/// Whether this allocation fails.
 fn refused(size: usize) -> bool {
     size >= LEAST.load(Ordering::Relaxed) && LEFT.fetch_sub(1, Ordering::SeqCst) == 1
 }

@@ -1,4 +1,4 @@
-//! Calls of the C ABI: a sampler, a batch with every output array, and what came of a call.
+//! Calls of the C ABI: a sampler, a batch with every output array, and the result of a call.
 
 use std::ffi::{c_void, CString};
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::ptr::{null, null_mut};
 
 use nucleus::abi::*;
 
-/// Entries of a poisoned output array. A call that fails must leave them.
+/// The entries of a poisoned output array. A call that fails must not change them.
 const POISON: i32 = 0x5a5a_5a5a;
 
-/// What a function returned.
+/// The status and the message of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: nuc_status,
@@ -17,7 +17,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// Calls a function with a `nuc_error`, and checks that the two tell the same.
+    /// Calls a function with a `nuc_error`, and checks that the status and the `nuc_error` agree.
     pub(crate) fn of(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> Outcome {
         let mut error = nuc_error { code: -1, message: [1; 508] };
         let status = call(&mut error);
@@ -34,10 +34,10 @@ impl Outcome {
     }
 }
 
-/// How to make a sampler.
+/// The options of a sampler.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup<'a> {
-    /// The plugin; the built-in backend if `None`.
+    /// The plugin, or `None` for the built-in backend.
     pub(crate) plugin: Option<&'a Path>,
     pub(crate) program_dir: Option<&'a Path>,
     pub(crate) write_programs: bool,
@@ -53,7 +53,7 @@ impl Setup<'_> {
         let string = |path: Option<&Path>| path.map(|path| CString::new(path.to_str().unwrap()).unwrap());
         let (plugin, program_dir) = (string(self.plugin), string(self.program_dir));
         let pointer = |string: &Option<CString>| string.as_ref().map_or(null(), |string| string.as_ptr());
-        // One device: every further one costs the plugin time and the sweep nothing but repetitions.
+        // More devices would only take time and repeat the same calls.
         let one_device = nuc_client_option {
             name: c"cpu_device_count".as_ptr(),
             r#type: nuc_option_type::NUC_OPTION_INT64 as i32,
@@ -105,7 +105,7 @@ impl Handle {
         Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
     }
 
-    /// Everything that a sampler tells about itself; the first failure.
+    /// Calls all functions that describe a sampler. Returns the first failure.
     pub(crate) fn describe(&self) -> Outcome {
         let mut outcomes = Vec::new();
         unsafe {
@@ -126,7 +126,7 @@ impl Handle {
     }
 }
 
-/// Which function is called.
+/// The function to call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub(crate) enum Entry {
@@ -136,7 +136,7 @@ pub(crate) enum Entry {
     Reference,
 }
 
-/// Which wide arrays are asked for. The narrow ones always are.
+/// The requested wide arrays. The narrow arrays are always requested.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Wide {
     /// `[batch, vocab]`.
@@ -185,7 +185,7 @@ impl Arrays {
 }
 
 impl Problem {
-    /// Logits without order, with ties.
+    /// Unordered logits with ties.
     fn logits(&self) -> Vec<f32> {
         let mut state = 1_u32;
         let mut next = || {
@@ -195,7 +195,7 @@ impl Problem {
         (0..self.k.len() * self.vocab).map(|_| next()).collect()
     }
 
-    /// Samples into poisoned arrays, which are allocated before `around` runs the call.
+    /// Allocates poisoned arrays, and then runs the call inside `around`.
     pub(crate) fn sample_within<R>(
         &self,
         sampler: &Handle,
@@ -247,7 +247,7 @@ impl Problem {
         self.sample_within(sampler, max_k, |call| Outcome::of(call))
     }
 
-    /// The right contents of the arrays: those of the built-in backend.
+    /// The correct contents of the arrays, from the built-in backend.
     pub(crate) fn expected(&self, max_k: usize) -> Arrays {
         let setup = Setup { plugin: None, program_dir: None, write_programs: false, max_k, num_threads: 1 };
         let sampler = setup.create().1.expect("a built-in sampler");

@@ -1,4 +1,4 @@
-//! Child processes that run cases, and the parent that watches them.
+//! Child processes that run cases, and the parent that monitors them.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use crate::selection;
 
-/// In front of each line of a child that is for the parent: the test harness and plugins print too.
+/// The prefix of each line of a child that is for the parent. The test harness and plugins print other lines.
 const MARK: &str = "\u{1}case ";
 
-/// Variables that tell a child what to do.
+/// The environment variables that define the task of a child.
 const TASK: &str = "NUCLEUS_FAULTS_TASK";
 const FROM: &str = "NUCLEUS_FAULTS_FROM";
 
-/// A child that reports nothing for so long hangs. The longest step compiles one program.
+/// A child that reports nothing for this time counts as hanging. The longest step compiles one program.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// After so many crashes and hangs the rest would say nothing new.
+/// The parent stops after this number of crashes and hangs, because more would not add information.
 const MOST_DEATHS: usize = 40;
 
-/// What the plugin behind the proxy is: the one with the newest API.
+/// The real plugin of the proxy: the plugin with the newest API.
 const PLUGIN: &str = "lammps-jax-pjrt-cpu.so";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(crate) enum Task {
     Allocations(Subject),
 }
 
-/// Which calls are swept.
+/// The calls of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
     /// Every program is compiled and written to an empty program directory.
@@ -43,7 +43,7 @@ pub(crate) enum Scenario {
     Warm,
 }
 
-/// Whose allocations fail.
+/// The code whose allocations fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Builtin,
@@ -59,16 +59,16 @@ const TASKS: [Task; 5] = [
     Task::Allocations(Subject::Plugin),
 ];
 
-/// Which of the cases run.
+/// The selection of cases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     All,
-    /// A part, chosen by this seed.
+    /// The part that this seed selects.
     Part(u64),
 }
 
 impl Choice {
-    /// What the environment asks for; without `NUCLEUS_TEST_SEED`, the seed is the day.
+    /// The selection that the environment sets. Without `NUCLEUS_TEST_SEED`, the seed is the day.
     pub(crate) fn of_environment() -> Choice {
         match selection::full() {
             true => Choice::All,
@@ -77,17 +77,17 @@ impl Choice {
     }
 }
 
-/// What became of a task.
+/// The result of a task.
 #[derive(Default)]
 pub(crate) struct Report {
-    /// What the child said of the cases as a whole.
+    /// The child's description of all cases.
     pub(crate) summary: String,
     pub(crate) cases: usize,
-    /// Each case that went wrong, and why.
+    /// Each failed case, with its reason.
     pub(crate) findings: Vec<String>,
 }
 
-/// The shared library of the fault plugin, which lies beside the test programs.
+/// The shared library of the fault plugin, in the directory of the test programs.
 pub(crate) fn proxy_path() -> PathBuf {
     let program = std::env::current_exe().unwrap();
     program.with_file_name("libfault_plugin.so")
@@ -99,18 +99,18 @@ pub(crate) fn plugin_path() -> PathBuf {
     path
 }
 
-/// A line for the parent.
+/// Prints a line for the parent.
 fn tell(line: &str) {
-    // A parent that is gone needs no lines.
+    // An error means that the parent has exited, and then the line is not needed.
     let _ = writeln!(std::io::stdout(), "\n{MARK}{line}");
 }
 
-/// In the child: says what the cases are as a whole.
+/// In the child: reports a description of all cases.
 pub(crate) fn tell_summary(summary: &str) {
     tell(&format!("summary {summary}"));
 }
 
-/// In the child: runs a case and tells what it found.
+/// In the child: runs a case and reports its findings.
 pub(crate) fn run_case(number: usize, name: &str, case: impl FnOnce() -> Vec<String>) {
     tell(&format!("start {number} {name}"));
     let findings = case();
@@ -126,7 +126,7 @@ pub(crate) fn run(run_task: impl FnOnce(Task, usize, Choice)) {
     tell("finished");
 }
 
-/// In the parent: runs a task in as many child processes as it takes.
+/// In the parent: runs a task. After a crash or a hang, starts another child process for the remaining cases.
 pub(crate) fn watch(task: Task) -> Report {
     let mut report = Report::default();
     let (mut from, mut deaths) = (0, 0);
@@ -141,11 +141,11 @@ pub(crate) fn watch(task: Task) -> Report {
     report
 }
 
-/// Runs a child until it has finished, or until a case ends it: its number, and what happened.
+/// Runs a child until it has finished or a case crashes or hangs. Returns the number of that case, and a description.
 fn watch_child(task: Task, from: usize, report: &mut Report) -> Result<(), (usize, String)> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]);
-    // A backtrace would push the message out of the last lines.
+    // With a backtrace, the last lines would not include the message.
     command.env("RUST_BACKTRACE", "0").env(TASK, format!("{task:?}")).env(FROM, from.to_string());
     if let Choice::Part(seed) = Choice::of_environment() {
         command.env(selection::SEED_VARIABLE, seed.to_string());
@@ -187,7 +187,7 @@ fn watch_child(task: Task, from: usize, report: &mut Report) -> Result<(), (usiz
     }
 }
 
-/// Ends a child that is silent and says how it ended.
+/// Kills a child that hangs, or waits for one that crashed. Describes its end.
 fn bury(child: &mut Child, reason: RecvTimeoutError) -> String {
     if reason == RecvTimeoutError::Timeout {
         child.kill().unwrap();

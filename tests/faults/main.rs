@@ -1,10 +1,11 @@
-//! Faults: every call into a plugin fails in turn or returns nonsense, and every allocation of at least 4 KiB fails.
+//! Fault injection: each call into a plugin fails or returns invalid data, one call per case. Each allocation of at
+//! least 4 KiB fails, one allocation per case.
 //!
-//! Each case runs in a child process of this test program, many cases one after another. A case that crashes or hangs
-//! therefore costs only itself: the parent names it and starts a new child for the rest.
+//! The cases run one after another in a child process of this test program. If a case crashes or hangs, the parent
+//! reports it and starts a new child for the remaining cases.
 //!
-//! `make test` runs a part of the cases that changes with the day. `NUCLEUS_TEST_FULL=1` runs all of them.
-// Every pointer here points to memory of this program.
+//! `make test` runs a part of the cases, which depends on the day. `NUCLEUS_TEST_FULL=1` runs all of them.
+// Every pointer here refers to memory of this program.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
 mod allocations;
@@ -19,7 +20,7 @@ mod sweep;
 #[global_allocator]
 static ALLOCATOR: allocator::FailingAllocator = allocator::FailingAllocator;
 
-/// Runs the cases that a parent names in its environment.
+/// Runs the cases that the parent names in the environment.
 #[test]
 #[ignore = "a child process of the other tests"]
 fn child() {

@@ -1,4 +1,4 @@
-//! The sweep: at every call that a fixed scenario makes into a plugin, every fault that means something there.
+//! The sweep: a fixed scenario calls a plugin, and each case injects one fault at one of these calls.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -46,12 +46,12 @@ fn a_plugin_may_fail_at_every_call_and_return_nonsense() {
     assert!(list.is_empty(), "{}", list.concat());
 }
 
-/// The calls of the scenario and what they should give.
+/// The calls of the scenario, with their correct results.
 struct Script {
     proxy: Proxy,
     scenario: Scenario,
     plugin: PathBuf,
-    /// The program directory: emptied before each case, or full.
+    /// The program directory. It is cleared before each cold case, and full before each warm case.
     programs: PathBuf,
     calls: Vec<(Problem, Arrays)>,
 }
@@ -68,7 +68,7 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
         let name = format!("initialisation, {kind:?}");
         children::run_case(number, &name, || script.initialization(kind));
     }
-    // To repeat some cases: a part of their names.
+    // A part of the name of the cases to run, for repeating some cases.
     let only = std::env::var("NUCLEUS_FAULTS_ONLY").ok();
     let places = script.places();
     let cases = chosen(&places, choice);
@@ -87,19 +87,19 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
     }
 }
 
-/// The program directory of a parent's children.
+/// The program directory that all children of a parent use.
 fn programs(scenario: Scenario, parent: u32) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{scenario:?}-{parent}"))
 }
 
-/// A batch of both paths, and one with every array.
+/// A batch whose rows take both paths, and a batch with every array.
 fn calls() -> Vec<(Problem, Arrays)> {
     let mixed = Problem { entry: Entry::Automatic, vocab: VOCAB, k: vec![5, 0, 16, 1], wide: Wide::Full };
     let bounded = Problem { entry: Entry::Bounded, vocab: VOCAB, k: vec![7, 2], wide: Wide::Slices };
     [mixed.clone(), bounded, mixed].map(|problem| (problem.clone(), problem.expected(MAX_K))).into()
 }
 
-/// The cases: all, or for every function and fault the place that the seed chooses.
+/// The cases: all of them, or one place for each pair of function and fault. The seed selects the place.
 fn chosen(places: &[Place], choice: Choice) -> Vec<(usize, Kind)> {
     let all = (0..places.len())
         .flat_map(|at| Kind::ALL.map(|kind| (at, kind)))
@@ -145,8 +145,8 @@ impl Script {
         }
     }
 
-    /// A fault while the plugin is initialised, which happens once per process. The failure is not remembered: the
-    /// next sampler tries again.
+    /// Injects a fault into the initialisation of the plugin, which happens once per process. The library does not
+    /// store the failure, and the next sampler initialises the plugin again.
     fn initialization(&self, kind: Kind) -> Vec<String> {
         self.prepare_directory();
         self.proxy.arm(Some(Fault::at_function(kind, "PJRT_Plugin_Initialize")));
@@ -162,7 +162,7 @@ impl Script {
 
     /// Runs the scenario without a fault and lists its calls into the plugin.
     fn places(&self) -> Vec<Place> {
-        // The first run compiles, and fills the directory for the warm scenario.
+        // The first run compiles the programs and fills the directory for the warm scenario.
         let mut setup = self.setup();
         setup.write_programs = true;
         fs::create_dir_all(&self.programs).unwrap();
@@ -178,7 +178,7 @@ impl Script {
         std::mem::take(&mut lists[0])
     }
 
-    /// Empties the directory, or leaves what the first run wrote.
+    /// Clears the directory for the cold scenario. Keeps the files of the first run for the warm one.
     fn prepare_directory(&self) {
         if self.scenario == Scenario::Cold {
             let _ = fs::remove_dir_all(&self.programs);
@@ -196,7 +196,7 @@ impl Script {
             findings.push("the failure of a destructor was not logged".to_owned());
         }
         if name.ends_with("_Serialize") {
-            // The next process may find a file that holds nonsense.
+            // The next sampler may load a file with invalid data.
             self.proxy.arm(None);
             let later = self.play(&self.setup(), None);
             findings.extend(later.iter().map(|finding| format!("with the files that it left: {finding}")));
@@ -204,8 +204,8 @@ impl Script {
         findings
     }
 
-    /// Runs the scenario: every call either fails with a status that fits `kind` and leaves its arrays alone, or
-    /// succeeds and is right. Returns what went wrong.
+    /// Runs the scenario. Each call must either fail with a status that fits `kind` without changing its arrays, or
+    /// succeed with correct results. Returns the violations.
     fn play(&self, setup: &Setup<'_>, kind: Option<Kind>) -> Vec<String> {
         let judge = |outcome: &Outcome| match kind {
             _ if outcome.is_ok() => None,
@@ -225,7 +225,7 @@ impl Script {
             findings.extend(self.sample(&handle, &judge));
             let happened = self.proxy.fired() > 0;
             if happened {
-                // The fault is lifted: everything works again.
+                // Without the fault, every call must work again.
                 self.proxy.arm(None);
                 let flawless = |outcome: &Outcome| {
                     (!outcome.is_ok()).then(|| format!("after the fault: {}", outcome.message))
@@ -262,8 +262,8 @@ impl Script {
     }
 }
 
-/// What is wrong with the status of a call that failed because of a fault: the caller's arguments are right, so the
-/// fault must not be blamed on them.
+/// Checks the status of a call that failed because of a fault. The caller's arguments are correct, so the status must
+/// not blame them.
 fn judge(kind: Kind, outcome: &Outcome) -> Option<String> {
     use nuc_status::{NUC_DEVICE_ERROR, NUC_INTERNAL, NUC_OUT_OF_MEMORY};
     let fits = match kind {

@@ -1,11 +1,11 @@
-//! Checks that need a TPU. Each has a name to run it by (docs/hardware-checklist.md):
+//! Checks that need a TPU (docs/hardware-checklist.md). Without CHECK, this command runs all of them:
 //!
 //! ```text
 //! cargo test --release --test hardware [CHECK] -- --nocapture --test-threads=1
 //! ```
 //!
 //! The plugin is `NUCLEUS_TPU_PLUGIN`, or the libtpu of `make plugins` on a host with a TPU. On any other host each
-//! check prints that it is skipped. The checks of single operations are tested there on the interpreter.
+//! check prints that it is skipped. A test there runs the checks of single operations on the interpreter.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -31,7 +31,7 @@ use rand::prelude::*;
 /// A process can have only one TPU client at a time.
 static DEVICE: Mutex<()> = Mutex::new(());
 
-/// The plugin, if there is a TPU. Otherwise prints why the check is skipped.
+/// The plugin, if there is a TPU. Otherwise prints the reason for skipping the check.
 fn tpu(check: &str) -> Option<(PathBuf, MutexGuard<'static, ()>)> {
     let path = match std::env::var_os("NUCLEUS_TPU_PLUGIN").filter(|path| !path.is_empty()) {
         Some(path) => PathBuf::from(path),
@@ -101,13 +101,13 @@ fn rows_of_subnormals() {
     compare_kinds("rows_of_subnormals", &[RowKind::Subnormal, RowKind::NegativeZero]);
 }
 
-/// The kernel detects NaNs by maxima that let them through.
+/// The kernel detects NaNs through maxima, which must return NaN if an operand is NaN.
 #[test]
 fn rows_with_nans() {
     compare_kinds("rows_with_nans", &[RowKind::SomeNan, RowKind::AllNan, RowKind::Normal]);
 }
 
-/// A machine that runs a probe, a kernel of one operation.
+/// A machine that runs probes. A probe is a kernel with one operation.
 enum Machine {
     Tpu(Arc<Client>),
     Interpreter(PathBuf),
@@ -170,8 +170,8 @@ fn floats(exponents: std::ops::Range<i32>, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// The long division of the draw guesses with a reciprocal and corrects the guess in integers. The correction is
-/// right if the reciprocal has at most this error.
+/// The long division of the draw estimates a quotient with a reciprocal, and corrects the estimate in integers. The
+/// result is exact if the error of the reciprocal is at most this limit.
 fn judge_division(machine: &Machine) {
     let (one, b) = (vec![1.0; PROBE], floats(0..48, 1));
     let got = machine.floats(QUOTIENT, &one, &b);
@@ -189,7 +189,7 @@ fn judge_conversion(machine: &Machine) {
     assert_eq!(wrong, 0);
 }
 
-/// The float operations whose rounding the contract depends on.
+/// The contract depends on the rounding of these float operations.
 fn judge_rounding(machine: &Machine) {
     let (a, b) = (floats(-20..20, 3), floats(-20..20, 4));
     for (name, probe, want) in [
@@ -222,7 +222,7 @@ fn judge_maxima(machine: &Machine) {
     assert_eq!((hidden, wrong), (0, 0));
 }
 
-/// Both answers are right. Write the answer to docs/hardware-checklist.md.
+/// Both results are correct. Add the result to docs/hardware-checklist.md.
 fn show_subnormals(machine: &Machine) {
     let a: Vec<f32> = (0..PROBE).map(|i| f32::from_bits(1 + i as u32 * 1021)).collect();
     let got = machine.floats(PRODUCT, &a, &vec![1.0; PROBE]);
@@ -232,7 +232,7 @@ fn show_subnormals(machine: &Machine) {
     assert_eq!(kept + flushed, PROBE, "a subnormal is neither kept nor flushed");
 }
 
-/// Runs a judge on the TPU.
+/// Runs the judge of an operation on the TPU.
 fn on_tpu(check: &str, judge: fn(&Machine)) {
     let Some((plugin, _device)) = tpu(check) else { return };
     judge(&Machine::Tpu(Client::create(Plugin::load(&plugin).unwrap(), &[]).unwrap()));
@@ -263,7 +263,7 @@ fn subnormals() {
     on_tpu("subnormals", show_subnormals);
 }
 
-/// The judges must accept the interpreter, whose arithmetic is known to be right.
+/// The judges must accept the interpreter, because its arithmetic is correct.
 #[test]
 fn judges_on_the_interpreter() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_probes");
@@ -358,8 +358,8 @@ fn times() {
     }
 }
 
-/// The next block is copied while the kernel works on a block. So sixteen blocks in one call must take less than
-/// sixteen times the time of one block. The fixed time of a call is subtracted.
+/// The next block is copied while the kernel processes a block. Therefore sixteen blocks in one call must take less
+/// than sixteen times the time of one block. The fixed time of a call is subtracted.
 #[test]
 fn copies_beside_work() {
     let Some((plugin, _device)) = tpu("copies_beside_work") else { return };
@@ -377,13 +377,14 @@ fn copies_beside_work() {
     assert!(sixteen < 16 * block, "copies do not overlap with work");
 }
 
-/// Shapes of the slices that a host may be part of, as in names of topologies.
+/// The shapes of slices that a host can be part of, as they appear in names of topologies.
 const SHAPES: [&str; 17] = [
     "1x1", "1x2", "2x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16", "1x1x1", "2x1x1", "2x2x1",
     "2x2x2", "2x2x4", "2x4x4", "4x4x4",
 ];
 
-/// A program that was compiled for a topology like this host's, without its TPU, runs on the first and the last device.
+/// A program that was compiled for a topology equal to this host's, without its TPU, runs on the first and the last
+/// device.
 #[test]
 fn compiled_ahead() {
     let Some((path, _device)) = tpu("compiled_ahead") else { return };

@@ -1,4 +1,4 @@
-//! The C functions, called from Rust: what an argument of the wrong size, place or content gets.
+//! The C functions, called from Rust: errors for arguments with a wrong size, address or content.
 
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, size_of};
@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use nucleus::abi::*;
 
-/// A status, and the message of the call's `nuc_error`.
+/// Returns the status of a call and the message of its `nuc_error`.
 fn outcome(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> (nuc_status, String) {
     let mut error = nuc_error { code: -1, message: [0x5a; 508] };
     let status = call(&mut error);
@@ -20,7 +20,7 @@ fn message(error: &nuc_error) -> String {
     text.to_str().expect("a message is UTF-8").to_owned()
 }
 
-/// The message of a call that is refused.
+/// Checks that a call is refused, and returns its message.
 fn refused(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> String {
     let (status, message) = outcome(call);
     assert_eq!(status, nuc_status::NUC_INVALID_ARGUMENT, "{message}");
@@ -60,7 +60,7 @@ impl Sampler {
 
 impl Drop for Sampler {
     fn drop(&mut self) {
-        // SAFETY: a live handle, used last here.
+        // SAFETY: a live handle, which is not used after this.
         let status = unsafe { nuc_sampler_destroy(self.0, null_mut()) };
         assert_eq!(status, nuc_status::NUC_OK);
     }
@@ -102,7 +102,7 @@ fn no_debug_arrays() -> nuc_debug_arrays {
     }
 }
 
-/// 68 bytes end in the middle of `program_dir`, and half a pointer must not be read as a whole one.
+/// For example, a struct of 68 bytes ends inside `program_dir`. The library must not read this incomplete pointer.
 #[test]
 fn a_struct_size_that_cuts_a_field_is_refused() {
     assert_eq!(offset_of!(nuc_sampler_options, program_dir), 64);
@@ -137,7 +137,7 @@ fn a_size_of_zero_names_the_way_out() {
     let mut batch = batch();
     batch.struct_size = 0;
     let mut token = 77;
-    // SAFETY: live handle, locals.
+    // SAFETY: a live handle and local variables.
     let text = refused(|error| unsafe {
         nuc_topk_topp_and_sample(sampler.0, &batch, null(), &mut token, null_mut(), null(), error)
     });
@@ -147,12 +147,13 @@ fn a_size_of_zero_names_the_way_out() {
     assert!(text.contains("pass sizeof(nuc_sampler_options)"), "{text}");
 }
 
-/// A zeroed struct is refused whether or not its size is set; zeros that are meant can be said.
+/// A zeroed struct is refused, even if its size is set. A caller can still request a replacement value of zero, as
+/// -0.0.
 #[test]
 fn zeroed_call_options_are_refused() {
     let sampler = Sampler::new();
     let sample = |options: &nuc_call_options, token: &mut i32, error: *mut nuc_error| {
-        // SAFETY: live handle, locals.
+        // SAFETY: a live handle and local variables.
         unsafe { nuc_topk_topp_and_sample(sampler.0, &batch(), options, token, null_mut(), null(), error) }
     };
     let mut token = 77;
@@ -169,15 +170,15 @@ fn zeroed_call_options_are_refused() {
     }
 }
 
-/// The error and the structs are memory of the call too.
+/// The error and the structs are also checked for overlap.
 #[test]
 fn the_error_and_the_structs_overlap_nothing() {
     let sampler = Sampler::new();
     let batch = batch();
-    // An error that lies over the token.
+    // The error overlaps the token.
     let mut error = nuc_error { code: -1, message: [0; 508] };
     let place = &raw mut error;
-    // SAFETY: live handle; the overlap is what is tested, and all memory is that of `error`.
+    // SAFETY: a live handle. The test needs the overlap, and all memory belongs to `error`.
     let status = unsafe {
         let token = place.cast::<i32>().add(100);
         nuc_topk_topp_and_sample(sampler.0, &batch, null(), token, null_mut(), null(), place)
@@ -186,7 +187,7 @@ fn the_error_and_the_structs_overlap_nothing() {
     assert_eq!(status, nuc_status::NUC_INVALID_ARGUMENT);
     assert!(text.contains("nuc_error") && text.contains("overlaps tokens"), "{text}");
 
-    // A token that lies over a struct that is read.
+    // The token overlaps a struct that the call reads.
     let options = nuc_call_options { struct_size: 16, stable: 1, replace_val: 1.0 };
     let debug = no_debug_arrays();
     let places: [(&str, *const i32); 3] = [
@@ -195,18 +196,18 @@ fn the_error_and_the_structs_overlap_nothing() {
         ("nuc_debug_arrays", (&raw const debug.greedy_sampled).cast()),
     ];
     for (name, token) in places {
-        // SAFETY: live handle; the call is refused before it writes to the struct.
+        // SAFETY: a live handle. The call is refused before it writes to the struct.
         let text = refused(|error| unsafe {
             nuc_topk_topp_and_sample(sampler.0, &batch, &options, token.cast_mut(), null_mut(), &debug, error)
         });
         assert!(text.contains(name) && text.contains("tokens"), "{text}");
     }
 
-    // A getter that would write its struct over the error.
+    // The struct of a getter overlaps the error.
     let mut space = [0u64; 80];
     space[0] = size_of::<nuc_sampler_info>() as u64;
     let info = (&raw mut space).cast::<nuc_sampler_info>();
-    // SAFETY: live handle; both lie in `space`.
+    // SAFETY: a live handle. Both are inside `space`.
     unsafe {
         let error = info.cast::<nuc_error>().byte_add(16);
         assert_eq!(nuc_sampler_get_info(sampler.0, info, error), nuc_status::NUC_INVALID_ARGUMENT);
@@ -214,7 +215,7 @@ fn the_error_and_the_structs_overlap_nothing() {
     }
 }
 
-/// The reason follows a path in the message, and must not be pushed out of it.
+/// The reason is after a path in the message. A long path must not truncate the reason.
 #[test]
 fn a_long_path_leaves_room_for_the_reason() {
     for path in ["/directory".repeat(300), "/a directory with spaces".repeat(150), "/ä".repeat(1500)] {

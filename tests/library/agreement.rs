@@ -1,8 +1,8 @@
-//! Every output array of every backend against the sorted reference, bit for bit.
+//! Compares every output array of every backend with the sorted reference, bit for bit.
 //!
 //! There is one suite. A macro instantiates it for the built-in backend, for each plugin, and for each type of logits.
-//! A plugin takes about a second to compile a program, so plugins run a part of the larger sets: `common::thinned`
-//! selects it by the daily seed. `make test-full` runs all of them.
+//! A plugin takes about a second to compile a program, so plugins run only a part of the larger sets. `common::thinned`
+//! selects this part by the daily seed. `make test-full` runs all cases.
 
 use crate::common::tpu::kinds_from;
 use crate::common::*;
@@ -14,7 +14,7 @@ use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
 
-/// Elements of the rows that most cases use: more than the slots of the bounded path, and no multiple of a SIMD width.
+/// The length of the rows in most cases: more than the slots of the bounded path, and not a multiple of a SIMD width.
 const SHORT: usize = 129;
 
 /// A backend, and how much of the large sets it runs. Each number is a stride of [`thinned`].
@@ -67,7 +67,7 @@ impl Subject {
     }
 }
 
-/// Every class of row, on both paths, in rows short and long.
+/// Every class of row, on both paths, in short and long rows.
 fn every_class_of_row(subject: &Subject, dtype: Dtype) {
     let mut rng = StdRng::seed_from_u64(1);
     for (batch, vocab) in thinned([(128, SHORT), (ROW_KINDS.len(), 5000)], subject.entries) {
@@ -89,7 +89,7 @@ fn every_shape(subject: &Subject, dtype: Dtype) {
     }
 }
 
-/// The product of every k, p, temperature and min-p with every class of row, in short rows.
+/// All combinations of k, p, temperature, min-p and class of row, in short rows.
 fn every_combination_of_parameters(subject: &Subject, dtype: Dtype) {
     let mut rng = StdRng::seed_from_u64(daily_seed());
     let combinations = ROW_KINDS.into_iter().flat_map(|kind| {
@@ -102,7 +102,7 @@ fn every_combination_of_parameters(subject: &Subject, dtype: Dtype) {
         })
     });
     let mut combinations = thinned(combinations, subject.combinations);
-    // Repeats the first ones, because a plugin would compile other programs for a smaller last batch.
+    // The last batch repeats the first rows, because a plugin would compile more programs for a smaller batch.
     let missing = combinations.len().next_multiple_of(128) - combinations.len();
     combinations.extend_from_within(..missing.min(combinations.len()));
     for combinations in combinations.chunks(128) {
@@ -118,7 +118,7 @@ fn every_combination_of_parameters(subject: &Subject, dtype: Dtype) {
     }
 }
 
-/// The answers of a row depend neither on the other rows of the batch nor on its position.
+/// The results of a row depend neither on the other rows of the batch nor on its position.
 fn batch_invariance(subject: &Subject) {
     let mut rng = StdRng::seed_from_u64(11);
     let many = Problem::random(Dtype::F32, 128, SHORT, None, &mut rng);
@@ -147,7 +147,7 @@ fn batch_invariance(subject: &Subject) {
     }
 }
 
-/// Rows with padding between them, which holds NaN here, give the same answers as dense rows.
+/// Rows with padding between them have the same results as dense rows. The padding holds NaN.
 fn padding_between_rows(subject: &Subject) {
     const STRIDE: usize = SHORT + 21;
     let mut rng = StdRng::seed_from_u64(12);
@@ -165,7 +165,7 @@ fn padding_between_rows(subject: &Subject) {
     }
 }
 
-/// Threads that use one sampler at the same time, with the same and with different shapes.
+/// Several threads use one sampler at the same time, with equal and different shapes.
 fn many_threads(subject: &Subject) {
     let sampler = subject.fresh_sampler();
     let mut rng = StdRng::seed_from_u64(13);
@@ -188,7 +188,7 @@ fn many_threads(subject: &Subject) {
     });
 }
 
-/// A test for each of these cases of the suite, with these arguments.
+/// Defines a test for each of these cases of the suite, with these arguments.
 macro_rules! tests {
     ($arguments:tt; $($case:ident),*) => {$(
         #[test]
@@ -198,7 +198,7 @@ macro_rules! tests {
     )*};
 }
 
-/// The cases that depend on the type of logits, for each type.
+/// Defines the tests that depend on the type of logits, for each type.
 macro_rules! tests_of_types {
     ($subject:ident; $($module:ident: $dtype:expr),*) => {$(
         mod $module {
@@ -208,7 +208,7 @@ macro_rules! tests_of_types {
     )*};
 }
 
-/// The suite, for each backend.
+/// Defines the suite for a backend.
 macro_rules! instantiate {
     ($($backend:ident: $subject:ident;)*) => {$(
         mod $backend {
@@ -254,7 +254,7 @@ fn calls(entry: Entry, batch: usize, vocab: usize) -> CallShape {
     CallShape { entry, batch, vocab, dtype: Dtype::F32, stable: true, wanted: Wanted::default() }
 }
 
-/// A prewarm that needs more programs than the cache holds fails, and compiles nothing.
+/// A prewarm that needs more programs than the cache can hold fails and compiles nothing.
 #[test]
 fn prewarm_refuses_more_programs_than_the_cache_holds() {
     let sampler = with_plugin(PLUGINS[0]);
@@ -265,7 +265,7 @@ fn prewarm_refuses_more_programs_than_the_cache_holds() {
     assert_eq!(sampler.stats().compiles, 2);
 }
 
-/// k, p, temperature, seeds and the replacement value are inputs of a program: changing them compiles nothing.
+/// k, p, temperature, seeds and the replacement value are inputs of a program. A change of them compiles nothing.
 #[test]
 fn only_shapes_compile() {
     let sampler = with_plugin(PLUGINS[0]);
@@ -280,7 +280,7 @@ fn only_shapes_compile() {
         sample(&sampler, Entry::Arbitrary, &problem, PLAIN);
         assert_eq!((sampler.stats().compiles, sampler.stats().hits), (1, round));
     }
-    // The stable flag and the requested arrays are part of a program.
+    // A different stable flag or different requested arrays need another program.
     problem.options.stable = false;
     sample(&sampler, Entry::Arbitrary, &problem, PLAIN);
     assert_eq!(sampler.stats().compiles, 2);
@@ -288,8 +288,8 @@ fn only_shapes_compile() {
     assert_eq!(sampler.stats().compiles, 3);
 }
 
-/// A mixed batch runs its rows of small k in the bounded program and its other rows in the arbitrary program, each in
-/// the bucket of their number.
+/// A mixed batch runs its rows with a small k in the bounded program and its other rows in the arbitrary program. The
+/// bucket of each program depends on its number of rows.
 #[test]
 fn mixed_batches_are_split() {
     let sampler = with_plugin(PLUGINS[0]);

@@ -1,4 +1,4 @@
-//! Loading files that are not usable PJRT plugins. Each test builds a small shared library from a few lines of C.
+//! Tests of loading files that are not usable PJRT plugins. Each test builds a small shared library from C code.
 
 use std::fs;
 use std::os::unix::net::UnixListener;
@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use nucleus::pjrt::{ApiVersion, Client, Code, ErrorKind, Plugin, Result};
 
-/// The head of `PJRT_Api` and a table of functions. The table's entries are numbered as in the PJRT header:
-/// 0 Error_Destroy, 1 Error_Message, 2 Error_GetCode, 3 Plugin_Initialize, 8 Event_Await, 10 Client_Create.
+/// C code: the first fields of `PJRT_Api` and a table of functions. The numbers of the entries are those of the PJRT
+/// header: 0 Error_Destroy, 1 Error_Message, 2 Error_GetCode, 3 Plugin_Initialize, 8 Event_Await, 10 Client_Create.
 const HEADER: &str = r#"
 #include <stddef.h>
 #include <string.h>
@@ -30,14 +30,14 @@ static struct api api = {sizeof api, 0, sizeof(size_t) * 2 + sizeof(int) * 2, 0,
                          {destroy, message, code, fine, 0, 0, 0, 0, fine}};
 "#;
 
-/// How long a test waits before it reports a hang.
+/// The time after which a test reports a hang.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn directory() -> &'static Path {
     Path::new(env!("CARGO_TARGET_TMPDIR"))
 }
 
-/// Builds a shared library of the given name.
+/// Builds a shared library with the given name.
 fn build(name: &str, source: &str) -> PathBuf {
     let (c, library) = (directory().join(format!("{name}.c")), directory().join(format!("{name}.so")));
     fs::write(&c, format!("{HEADER}{source}")).unwrap();
@@ -51,7 +51,7 @@ fn build_plugin(name: &str, functions: &str, changes: &str) -> PathBuf {
     build(name, &format!("{functions}\nvoid *GetPjrtApi(void) {{ {changes} return &api; }}"))
 }
 
-/// The error message for a file that does not load.
+/// Checks that a file does not load, and returns the error message.
 fn refused(path: &Path, kind: ErrorKind) -> String {
     let error = load_in_time(path).unwrap_err();
     assert_eq!(error.kind(), kind, "{error:?}");
@@ -61,13 +61,13 @@ fn refused(path: &Path, kind: ErrorKind) -> String {
     message
 }
 
-/// Loads a plugin, and panics if that hangs.
+/// Loads a plugin. Panics if loading hangs.
 fn load_in_time(path: &Path) -> Result<Arc<Plugin>> {
     let (path, shown) = (path.to_owned(), path.to_owned());
     in_time(&format!("loading {}", shown.display()), move || Plugin::load(&path))
 }
 
-/// Runs `work` on another thread, and panics if it hangs.
+/// Runs `work` on another thread. Panics if it hangs.
 fn in_time<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = channel();
     let worker = thread::spawn(move || sender.send(work()));
@@ -115,7 +115,8 @@ fn a_file_that_is_not_a_library() {
     }
 }
 
-/// The loader would map a file that was cut short and die of SIGBUS when it touches what is missing.
+/// The dynamic loader would map a truncated file, and the process would end with SIGBUS on an access to the missing
+/// part.
 #[test]
 fn a_plugin_file_that_was_cut_short() {
     let path = build_plugin("whole", "static char much[50000] = {1};", "api.ext = much; api.ext = 0;");
@@ -235,7 +236,7 @@ fn threads_and_names_share_one_initialisation() {
     assert!(plugins.iter().all(|plugin| Arc::ptr_eq(plugin, &plugins[0])));
 }
 
-/// Threads that wait for an initialisation that fails get its error. None of them repeats it.
+/// If an initialisation fails, all threads that wait for it receive its error. None of them repeats it.
 #[test]
 fn threads_share_one_failed_initialisation() {
     let fails = r#"
@@ -258,7 +259,7 @@ fn threads_share_one_failed_initialisation() {
     });
 }
 
-/// What the plugin `calling` does in its initialisation, and what came of it.
+/// The work of the plugin `calling` during its initialisation, and its result.
 static DURING_INITIALISATION: Mutex<Option<Vec<Result<Arc<Plugin>>>>> = Mutex::new(None);
 
 extern "C" fn load_plugins() {
@@ -267,8 +268,8 @@ extern "C" fn load_plugins() {
     *DURING_INITIALISATION.lock().unwrap() = Some(outcomes);
 }
 
-/// A plugin may run code that calls this library while it initialises. That code can load other plugins. It cannot load
-/// the plugin that initialises, and gets an error instead of a deadlock.
+/// A plugin may run code that calls this library during its initialisation. That code can load other plugins. If it
+/// loads the same plugin, it receives an error; it does not deadlock.
 #[test]
 fn an_initialisation_that_loads_plugins() {
     let called = build_plugin("called", "", "");
@@ -285,12 +286,12 @@ fn an_initialisation_that_loads_plugins() {
     assert!(Arc::ptr_eq(&plugin, &Plugin::load(&path).unwrap()));
 }
 
-/// A plugin that the caller loaded and initialised stays one plugin, and is not initialised again.
+/// If the caller has already loaded and initialised a plugin, the library does not initialise it again.
 #[test]
 fn a_borrowed_plugin_is_the_one_that_is_loaded_later() {
     let twice = r#"static void *twice(void *args) { return fail("initialised twice", 9); }"#;
     let path = build_plugin("borrowed", twice, "api.functions[3] = twice;");
-    // SAFETY: the library is the one built above and is never unloaded.
+    // SAFETY: the library was built above and is never unloaded.
     let (borrowed, again) = unsafe {
         let library = std::mem::ManuallyDrop::new(libloading::Library::new(&path).unwrap());
         let get_api =
@@ -305,7 +306,7 @@ fn a_borrowed_plugin_is_the_one_that_is_loaded_later() {
     assert!(borrowed.fingerprint().unwrap().contains(char::is_alphanumeric));
 }
 
-/// While one plugin initialises, others can be loaded.
+/// Other plugins can be loaded while one plugin initialises.
 #[test]
 fn a_slow_initialisation_does_not_block_other_plugins() {
     let gate = directory().join("gate");
@@ -322,7 +323,7 @@ fn a_slow_initialisation_does_not_block_other_plugins() {
     let slow = build_plugin("slow", &slow, "api.functions[3] = slow;");
     let other = build_plugin("quick", "", "");
     let loading = thread::spawn(move || Plugin::load(&slow).unwrap());
-    // Enough for the other thread to be inside the initialisation, most of the time.
+    // In most runs, the other thread is inside the initialisation after this time.
     thread::sleep(Duration::from_millis(300));
     load_in_time(&other).unwrap();
     assert!(!loading.is_finished());
@@ -352,7 +353,7 @@ fn a_plugin_that_is_out_of_memory() {
     refused(&full, ErrorKind::OutOfMemory);
 }
 
-/// Messages go into 508 bytes of `nuc_error`: neither a long path nor a long text may hide the reason.
+/// A message in `nuc_error` has at most 508 bytes. Neither a long path nor a long text may truncate the reason.
 #[test]
 fn a_long_path_and_a_long_text_leave_room_for_the_reason() {
     let mut long = directory().to_owned();

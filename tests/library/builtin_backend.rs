@@ -112,7 +112,7 @@ fn levels() -> Vec<Level> {
     levels
 }
 
-/// How a row is filled.
+/// The contents of a row.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Normal,

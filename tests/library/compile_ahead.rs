@@ -1,4 +1,4 @@
-//! Programs that one process compiles and another one loads, and everything that can be wrong with their files.
+//! Programs that one process compiles and another process loads, and defects of their files.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -17,11 +17,11 @@ use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 const VOCAB: usize = 1000;
 
-/// Where the checksum starts in a file, and where the metadata does.
+/// The offsets of the checksum and of the metadata in a file.
 const CHECKSUM_AT: usize = 24;
 const METADATA_AT: usize = 56;
 
-/// A new directory that only this user can write to, removed when the value is dropped.
+/// A new directory that only this user can write to. It is removed when the value is dropped.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -48,7 +48,7 @@ impl Drop for Directory {
 
 type Callback = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// Keeps every warning of this process, and calls a function of the running test with every message.
+/// Stores every warning of this process, and passes every message to a callback of the running test.
 struct Log {
     warnings: Mutex<Vec<String>>,
     callback: Mutex<Option<Callback>>,
@@ -114,14 +114,14 @@ fn counts(sampler: &Sampler) -> (u64, u64) {
     (sampler.stats().compiles, sampler.stats().loaded)
 }
 
-/// Runs `work` on a thread and fails, instead of hanging, if it does not end.
+/// Runs `work` on a thread. Fails if it does not end in time.
 fn ends<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     let (done, wait) = mpsc::channel();
     std::thread::spawn(move || done.send(work()));
     wait.recv_timeout(Duration::from_secs(120)).expect("the work ends")
 }
 
-/// One host compiles, another one loads, on any of its devices, from a copy of the directory.
+/// One host compiles. Another host loads from a copy of the directory, on any of its devices.
 fn programs_are_loaded_from_a_copy(name: &str) {
     let (here, there) = (Directory::new(&format!("here-{name}")), Directory::new(&format!("there-{name}")));
     let progress = Mutex::new(Vec::<Written>::new());
@@ -149,7 +149,7 @@ fn programs_are_loaded_from_a_copy(name: &str) {
         }
         assert_eq!(counts(&sampler), (0, 4), "device {device}");
         assert_eq!(sampler.stats().compile_ns, 0);
-        // A call of another size is compiled, and a warning reports it.
+        // A call of another size is compiled, and the library logs a warning.
         answers_rightly(&sampler, 1, VOCAB, 1);
         assert_eq!(counts(&sampler), (2, 4));
     }
@@ -174,7 +174,7 @@ fn one_file(name: &str, directory: &Directory) -> PathBuf {
     written.iter().find(|program| program.name.contains("arbitrary")).unwrap().file.clone()
 }
 
-/// Whether a program whose file cannot be used is compiled, with a warning that names the file and the reason.
+/// Checks that a program is compiled if its file cannot be used, and that a warning names the file and the reason.
 fn assert_compiled_because(name: &str, directory: &Directory, file: &Path, reason: &str) {
     let sampler = Sampler::new(&options(name, &directory.0)).unwrap();
     answers_rightly(&sampler, 2, VOCAB, 7);
@@ -183,7 +183,7 @@ fn assert_compiled_because(name: &str, directory: &Directory, file: &Path, reaso
     assert!(found.is_some(), "{reason}: {:?}", LOG.warnings.lock().unwrap());
 }
 
-/// The file is whole, but the plugin refuses its executable.
+/// The file is intact, but the plugin rejects its executable.
 fn refused_executables_are_compiled(name: &str) {
     let directory = Directory::new(&format!("refused-{name}"));
     let file = one_file(name, &directory);
@@ -192,7 +192,7 @@ fn refused_executables_are_compiled(name: &str) {
     assert_compiled_because(name, &directory, &file, "PJRT_Executable_DeserializeAndLoad");
 }
 
-/// Damaged, foreign and unreadable files are reported, and the program is compiled.
+/// For damaged, foreign and unreadable files, the library logs a warning and compiles the program.
 #[test]
 fn unusable_files_are_reported_and_compiled() {
     let (name, directory) = (PLUGINS[0], Directory::new("damaged"));
@@ -220,7 +220,7 @@ fn unusable_files_are_reported_and_compiled() {
     assert_compiled_because(name, &directory, &file, "not a regular file");
 }
 
-/// XLA's compiler needs more stack than a small thread of the caller has: it ended the process.
+/// XLA's compiler needs more stack than a small thread of the caller has. Before the fix, this ended the process.
 fn compiling_needs_no_stack_of_the_caller(name: &str) {
     let directory = Directory::new(&format!("stack-{name}"));
     let writing = SamplerOptions { write_programs: true, ..options(name, &directory.0) };
@@ -265,7 +265,7 @@ each_plugin! {
     plugin_api_81: PLUGINS[2];
 }
 
-/// A directory that programs are written to serves the next sampler, and several samplers at the same time.
+/// The next sampler loads the programs that a sampler wrote. Several samplers can use a directory at the same time.
 #[test]
 fn compiled_programs_are_written() {
     let directory = Directory::new("cache");
@@ -293,8 +293,8 @@ fn compiled_programs_are_written() {
     assert_eq!(counts(&sampler), (0, 2));
 }
 
-/// Programs of another build of the plugin are not used, a warning says what they were made for, and the programs
-/// of both builds can share a directory.
+/// A sampler does not use programs of another build of the plugin, and a warning names that build. The programs of both
+/// builds can be in one directory.
 #[test]
 fn plugins_load_only_their_own_programs() {
     let directory = Directory::new("versions");
@@ -311,7 +311,7 @@ fn plugins_load_only_their_own_programs() {
         answers_rightly(&sampler, 16, VOCAB, 22);
         assert_eq!(counts(&sampler), (0, 2), "{name}");
     }
-    // A file with the name of this build's file but the content of the other one's is noticed.
+    // The sampler rejects a file that has the name of this build's file and the contents of the other build's file.
     let files = directory.files();
     let (a, b) = (&files[0], &files[1]);
     let swap = fs::read(a).unwrap();
@@ -323,7 +323,7 @@ fn plugins_load_only_their_own_programs() {
     assert!(warning(&["cannot be used", "it was made for another build of the plugin"]).is_some());
 }
 
-/// `smaller_batches` compiles what `nuc_prewarm` needs; every variant of a program has its own file.
+/// `smaller_batches` compiles the programs that `nuc_prewarm` needs. Every variant of a program has its own file.
 #[test]
 fn prewarming_loads() {
     let directory = Directory::new("prewarm");
@@ -357,7 +357,7 @@ fn programs_that_are_up_to_date_can_be_skipped() {
     assert_eq!((up_to_date(&skipping), up_to_date(&skipping)), (1, 2));
 }
 
-/// The log callback asks for the program that is being made, as one that warms up on any warning may.
+/// A log callback can prewarm the program that is currently being loaded or compiled.
 #[test]
 fn a_log_callback_can_prewarm_the_same_program() {
     ends(|| {
@@ -372,7 +372,7 @@ fn a_log_callback_can_prewarm_the_same_program() {
         let callback = {
             let (sampler, called) = (sampler.clone(), called.clone());
             move |message: &str| {
-                // The PJRT layer reports compiles without names, so those of other tests arrive here as well.
+                // The PJRT layer logs compiles without names, so the callback also receives those of other tests.
                 let is_ours = message.contains("1x777_f32") || message.contains("bytes of MLIR");
                 if is_ours {
                     sampler.prewarm(&calls).unwrap();
@@ -419,7 +419,7 @@ fn prewarmed_programs_are_never_evicted() {
     );
     assert_eq!(sampler.stats().compiles, 5);
 
-    // With every place pinned, a call compiles its program, uses it and does not keep it.
+    // If every entry of the cache is pinned, a call compiles its program, uses it and does not keep it.
     sampler.prewarm(&shape(140, 1)).unwrap();
     bounded_call(&sampler, 150);
     bounded_call(&sampler, 150);
@@ -427,7 +427,7 @@ fn prewarmed_programs_are_never_evicted() {
     assert_eq!((stats.compiles, stats.programs, stats.pinned, stats.not_kept), (8, 3, 3, 2));
 }
 
-/// One row on the bounded path, compared with the built-in backend.
+/// Samples one row on the bounded path and compares it with the built-in backend.
 fn bounded_call(sampler: &Sampler, vocab: usize) {
     use rand::prelude::*;
     let mut rng = StdRng::seed_from_u64(vocab as u64);
@@ -436,7 +436,7 @@ fn bounded_call(sampler: &Sampler, vocab: usize) {
     assert_same(&problem, &got, &sample(&builtin(1), Entry::Bounded, &problem, PLAIN), "bounded");
 }
 
-/// The cache allocated all its places in advance and ended the process.
+/// Before the fix, the cache allocated all its entries in advance, which ended the process.
 #[test]
 fn a_huge_cache_capacity_costs_nothing() {
     let directory = Directory::new("capacity");
@@ -461,7 +461,7 @@ fn a_directory_that_others_can_write_is_not_used() {
     assert_eq!((loaded(false), loaded(true)), (0, 0));
     let path = directory.0.to_str().unwrap();
     assert!(warning(&[path, "mode 777", "NUCLEUS_TRUST_PROGRAM_DIR=1"]).is_some());
-    // Others can add files to such a directory, but not replace those that are there.
+    // With the sticky bit, other users can add files to this directory, but cannot replace existing files.
     mode(0o1777);
     assert_eq!(loaded(false), 2);
     mode(0o755);
@@ -473,7 +473,7 @@ fn a_directory_that_others_can_write_is_not_used() {
     assert!(warning(&[path, "it belongs to user 65534"]).is_some());
 }
 
-/// A full disk and the like are no wrong arguments.
+/// A full disk or a similar failure is not a wrong argument.
 #[test]
 fn files_that_cannot_be_written_are_io_errors() {
     let directory = Directory::new("removed");

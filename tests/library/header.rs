@@ -17,7 +17,7 @@ fn generated() -> String {
         .expect("the ABI sources parse");
     let mut text = Vec::new();
     bindings.write(&mut text);
-    // rustdoc's heading for the caller's obligations means nothing to a C programmer.
+    // "Safety" is rustdoc's heading for the obligations of the caller. C programmers do not know this convention.
     String::from_utf8(text).unwrap().replace("// # Safety\n", "// The caller promises:\n")
 }
 

@@ -1,4 +1,4 @@
-//! The tests of the library and its backends. They are one test program, so that they link once and share samplers.
+//! The tests of the library and its backends. They are in one test program, so that they link once and share samplers.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,6 +1,6 @@
-//! The PJRT layer with real CPU plugins of three API versions.
+//! Tests of the PJRT layer with CPU plugins of three API versions.
 //!
-//! This process loads all three. Each contains its own XLA, and `RTLD_LOCAL` keeps their symbols apart.
+//! This process loads all three. Each contains its own copy of XLA, and `RTLD_LOCAL` separates their symbols.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,7 +14,7 @@ use nucleus::pjrt::{
 };
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
-/// A plugin that `make plugins` fetched.
+/// A plugin that `make plugins` downloaded.
 fn plugin_path(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins").join(name).with_extension("so");
     assert!(path.is_file(), "{} is missing: run `make plugins`", path.display());
@@ -67,7 +67,7 @@ fn run_and_check(client: &Arc<Client>, program: &Executable, device: usize, seed
     let mut sum = vec![0u8; outputs[0].host_size()];
     outputs[0].to_host(&mut sum).unwrap();
     assert_eq!(floats(&sum), x.iter().zip(&y).map(|(x, y)| x + y).collect::<Vec<_>>());
-    // To memory that is aligned for bytes only.
+    // Copies to memory that is aligned only for bytes.
     let mut turned = [0u8; 24 + 1];
     outputs[1].to_host(&mut turned[1..]).unwrap();
     assert_eq!(floats(&turned[1..]), [x[0], x[3], x[1], x[4], x[2], x[5]]);
@@ -124,7 +124,7 @@ fn returns_compile_errors(name: &str) {
     let wrong = PROGRAM.replace("stablehlo.add", "stablehlo.no_such_operation");
     let error = client.compile(&wrong, &options).unwrap_err().to_string();
     assert!(error.contains("no_such_operation"), "{error}");
-    // The plugin still works.
+    // The plugin must still work.
     run_and_check(&client, &compile(&client, 0), 0, 3.0);
 }
 
@@ -226,7 +226,7 @@ fn outputs_outlive_the_values_that_made_them(name: &str) {
 }
 
 fn does_not_donate_inputs(name: &str) {
-    // The program would overwrite its input if the caller donated it.
+    // If the caller donated the input, the program would overwrite it.
     let donating = r#"
         module @m {
           func.func public @main(%x: tensor<4xf32> {tf.aliasing_output = 0 : i32}) -> tensor<4xf32> {
@@ -249,7 +249,7 @@ fn does_not_donate_inputs(name: &str) {
 }
 
 fn partitions_over_devices(name: &str) {
-    // Each of two devices holds two elements; the sum needs both.
+    // Each of two devices holds two elements; the sum needs both devices.
     let program = r#"
         module @m attributes {mhlo.num_partitions = 2 : i32, mhlo.num_replicas = 1 : i32} {
           func.func public @main(%x: tensor<4xi32> {mhlo.sharding = "{devices=[2]<=[2]}"})
@@ -282,7 +282,7 @@ fn saves_and_restores_programs(name: &str) {
     let client = client(name);
     let saved = compile(&client, 1).serialize().unwrap();
     assert!(!saved.is_empty());
-    // On the device that it was compiled for, and on another one.
+    // Runs on the device that it was compiled for, and on another device.
     for device in [1, 3] {
         let options = CompileOptions::for_device(client.devices()[device].id());
         let restored = client.deserialize(&saved, &options).unwrap();
@@ -377,7 +377,7 @@ impl log::Log for CreatesSampler {
     fn flush(&self) {}
 }
 
-/// The log function of a caller may create a sampler on the plugin whose load it reports. The test runs itself in a
+/// The log function of a caller may create a sampler with the plugin whose loading is logged. The test runs itself in a
 /// child process, because a process can have only one logger.
 #[test]
 fn a_log_function_may_create_a_sampler_during_a_load() {
@@ -387,7 +387,7 @@ fn a_log_function_may_create_a_sampler_during_a_load() {
         log::set_max_level(log::LevelFilter::Trace);
         load(FROM_A_LOG_FUNCTION);
         assert!(CREATES_SAMPLER.created.load(Ordering::SeqCst));
-        // Callers compile, load, run and drop programs while they hold locks. None of these calls may log.
+        // Callers compile, load, run and destroy programs while they hold locks. None of these calls may log.
         let client = client(FROM_A_LOG_FUNCTION);
         let records = CREATES_SAMPLER.records.load(Ordering::SeqCst);
         let program = compile(&client, 0);

@@ -1,5 +1,5 @@
-//! Properties of the contract for any input. They are checked with big integers, f64 arithmetic and statistics, not with
-//! another implementation of the same rules.
+//! Properties of the contract for any input. The tests check them with big integers, f64 arithmetic and statistics, not
+//! with another implementation of the same rules.
 
 use crate::common::*;
 use nucleus::batch::CallOptions;
@@ -62,7 +62,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Rows of arbitrary bits with many repeated values, so that ties are common. The built-in backend equals the
-    /// reference, top-k keeps at most k entries, the token is one of them, and the draw falls into its weight.
+    /// reference. Top-k keeps at most k entries. The token is one of them, and the drawn number is in the range of its
+    /// weight.
     #[test]
     fn rows_of_any_bits_are_sampled_correctly(
         dtype in any_dtype(),
@@ -108,7 +109,7 @@ proptest! {
     }
 }
 
-/// Top-k keeps exactly k entries even if thousands tie at the threshold. Of the ties it keeps those of lowest index.
+/// Top-k keeps exactly k entries, even if thousands tie at the threshold. It keeps the ties with the lowest indices.
 #[test]
 fn top_k_keeps_exactly_k_entries() {
     let mut rng = StdRng::seed_from_u64(1);
@@ -140,7 +141,7 @@ fn a_masked_token_is_never_drawn() {
     }
 }
 
-/// The weights are proportional to the probabilities that a softmax in f64 gives, for several temperatures.
+/// The weights are proportional to the probabilities of a softmax in f64, for several temperatures.
 #[test]
 fn weights_are_the_softmax() {
     let mut rng = StdRng::seed_from_u64(4);
@@ -154,14 +155,15 @@ fn weights_are_the_softmax() {
         let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
         for (x, &w) in logits.iter().zip(&weights) {
             let (want, got) = ((x - max).exp() / exact, f64::from(w) / total);
-            // The relative error of a weight is at most 2⁻¹⁸, and its absolute error one part in 2²⁴ of the largest
-            // weight. The step of q and the rounding of f32 add as much again.
+            // The relative error of a weight is at most 2⁻¹⁸, plus an absolute error of 2⁻²⁴ of the largest weight. The
+            // step of q and the rounding of f32 double this error.
             assert!((want - got).abs() <= want * 3e-5 + 2e-7, "{want} {got}");
         }
     }
 }
 
-/// Pearson's chi-square test of many seeded draws against the kept weights. The seeds are fixed, so the result is too.
+/// Pearson's chi-square test of many seeded draws against the kept weights. The seeds and the result are always the
+/// same.
 #[test]
 fn draws_follow_the_weights() {
     const VOCAB: usize = 200;

@@ -1,13 +1,13 @@
-//! The structure of the sources: which files import which.
+//! The structure of the sources: the imports between files.
 //!
-//! `docs/architecture.md` draws the modules and lists their imports. These tests keep the list true, and keep files
-//! from importing each other in circles.
+//! `docs/architecture.md` draws the modules and lists their imports. These tests check the list and reject circular
+//! imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files that own each other's objects: a client makes buffers and executables, and both keep their client alive.
+/// Files that own each other's objects: a client creates buffers and executables, and both keep their client alive.
 const MUTUAL: [&str; 3] = ["pjrt::buffer", "pjrt::client", "pjrt::executable"];
 
 /// One source file: its module path below `crate`, the items that it re-exports from other files, and its imports.
@@ -51,7 +51,7 @@ fn code_of(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let text = text.replace("#[cfg(test)]\nmod ", "mod ");
     let code = text.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n");
-    // `pub(in crate::a)` names a module and imports nothing.
+    // `pub(in crate::a)` names a module but does not import it.
     let mut parts = code.split("pub(in ");
     let first = parts.next().unwrap().to_owned();
     parts.fold(first, |code, part| code + "pub" + part.split_once(')').unwrap().1)
@@ -91,7 +91,7 @@ fn segments(path: &str) -> Vec<String> {
     path.split("::").map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-/// A path as seen from a module, as one below `crate`; `None` for other crates.
+/// Resolves a path in a module to a path below `crate`. Returns `None` for other crates.
 fn absolute(module: &str, path: &[String], children: &BTreeSet<String>) -> Option<Vec<String>> {
     let mut base = segments(module);
     let mut rest = path;
@@ -150,7 +150,7 @@ fn sources() -> BTreeMap<String, Source> {
             }
             rest = &rest[end..];
         }
-        // Paths in the code itself, such as `crate::kernels::emit(…)` or `arrays::write(…)`.
+        // Paths in the code, for example `crate::kernels::emit(…)` or `arrays::write(…)`.
         for (at, _) in code.match_indices("::") {
             let word = |text: &str| {
                 let start = text
@@ -162,7 +162,7 @@ fn sources() -> BTreeMap<String, Source> {
             let tail: String =
                 code[at + 2..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let mut path = segments(&from);
-            // The beginning of a longer path names nothing by itself.
+            // A path that is only the beginning of a longer path is not counted.
             if code[at + 2 + tail.len()..].starts_with("::") {
                 continue;
             }
@@ -176,7 +176,7 @@ fn sources() -> BTreeMap<String, Source> {
     found
 }
 
-/// The module that defines what a path names: re-exports are followed.
+/// The module that defines the item at a path. Follows re-exports.
 fn definer(sources: &BTreeMap<String, Source>, path: &[String], depth: usize) -> Option<String> {
     assert!(depth < 10, "re-exports of {path:?} lead round in a circle");
     let length = (0..=path.len()).rev().find(|&length| sources.contains_key(&path[..length].join("::")))?;
@@ -205,7 +205,7 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
     edges
 }
 
-/// Everything that can be reached from `start` without going through files that own each other.
+/// All files that can be reached from `start`, without the imports between files that own each other's objects.
 fn reachable(edges: &BTreeMap<String, BTreeSet<String>>, start: &str) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     let mut open: Vec<String> = vec![start.to_owned()];
@@ -235,7 +235,7 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "imports that are part of a circle:\n{}", circles.join("\n"));
 }
 
-/// The list in `docs/architecture.md`: `module: what it imports`, one line for each top-level module.
+/// Checks the list in `docs/architecture.md`: one line `module: imports` for each top-level module.
 #[test]
 fn the_architecture_page_lists_the_imports() {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! The whole grid of TPU programs. libtpu compiles each of them for every generation, and the interpreter runs each of
-//! them. This takes about two hours on two cores, so only `make test-tpu-full` runs it.
+//! The whole grid of TPU programs. libtpu compiles each program for every generation, and the interpreter runs each
+//! program. This takes about two hours on two cores, so only `make test-tpu-full` runs it.
 
 use std::collections::HashSet;
 use std::fs;
@@ -19,7 +19,7 @@ use nucleus::plan::{CallShape, Entry};
 use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
-/// Rows per call. Calls of 13 rows run the program for 16.
+/// The number of rows per call. Calls with 13 rows run the program for 16.
 const BATCHES: [usize; 5] = [1, 8, 13, 16, 128];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 /// 128 slots are the default. The programs with 64 slots are compiled without the debug arrays only.
@@ -87,7 +87,7 @@ fn compile(plugin: &Path) -> Compiled {
     compiled
 }
 
-/// Compiles one program again with nothing beside it, because the limit is for a program that compiles alone.
+/// Compiles one program again while no other program compiles, because the limit applies to a single compile.
 fn compiling_alone(options: &AheadOptions, program: &str) -> Duration {
     let alone = |batch: &usize| {
         fs::remove_dir_all(&options.output_dir).unwrap();
@@ -109,8 +109,8 @@ struct Job {
 type Make = fn(&Spec, Vec<RowKind>, &mut StdRng) -> Problem;
 
 impl Job {
-    /// Random rows rarely use the kernel's candidate list, so the arbitrary kernel also gets rows made for it. Batches
-    /// above 16 rows would only repeat what two blocks of rows show.
+    /// Random rows rarely use the kernel's candidate list, so the arbitrary kernel also samples rows that need it.
+    /// Batches with more than 16 rows would only repeat the tests with two blocks of rows.
     fn problems(&self) -> &'static [Make] {
         match self.spec.path {
             Way::Arbitrary if self.spec.batch <= 16 => &[problem_of, some_hundredths],
@@ -119,7 +119,7 @@ impl Job {
     }
 }
 
-/// Every program of the grid once, even if several generations have the same one.
+/// Every program of the grid. Programs that are equal for several generations appear once.
 fn jobs() -> Vec<Job> {
     let mut jobs = Vec::new();
     for path in PATHS {
@@ -159,8 +159,8 @@ struct Found {
     wrong: Vec<String>,
 }
 
-/// Interprets all programs, with one process per core. One thread starts with the largest programs, which take gigabytes,
-/// and the others start with the smallest.
+/// Interprets all programs, with one process per core. One thread starts with the largest programs, which take
+/// gigabytes, and the others start with the smallest.
 fn interpret(jobs: &[Job]) -> Found {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
     let (left, done) = (Mutex::new(0..jobs.len()), AtomicUsize::new(0));
@@ -218,8 +218,8 @@ fn fetched(script: &str, package: &str) -> String {
     line.split(' ').next().unwrap_or(line).to_owned()
 }
 
-/// Prints a table under a line with the versions and the date. With `NUCLEUS_UPDATE_DOCS` set, also writes it to its section
-/// of `docs/tpu.md`.
+/// Prints a line with the versions and the date, and a table. If `NUCLEUS_UPDATE_DOCS` is set, also writes them to
+/// their section of `docs/tpu.md`.
 fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     let date = output_of("date", &["-u", "+%F"]);
     let commit = output_of("git", &["rev-parse", "--short", "HEAD"]);
@@ -242,8 +242,8 @@ fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     fs::write(&path, format!("{before}{start}{text}{end}{after}")).unwrap();
 }
 
-/// The tests run one at a time: both use all cores, and one sets environment variables, which is unsound while another
-/// thread reads them.
+/// The tests run one at a time. Both use all cores, and one of them sets environment variables, which is unsound while
+/// another thread reads them.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> Option<MutexGuard<'static, ()>> {

@@ -1,5 +1,5 @@
-//! The TPU kernels without a TPU. The interpreter of `tests/tpu/interpreter` runs the program that libtpu would
-//! receive, and every output array must equal that of the built-in backend, bit for bit.
+//! Tests of the TPU kernels without a TPU. The interpreter in `tests/tpu/interpreter` runs the program that libtpu
+//! would receive. Every output array must equal that of the built-in backend, bit for bit.
 //!
 //! The cases represent the full grid of `tests/tpu/grid.rs`. They take a few minutes.
 
@@ -20,7 +20,7 @@ fn cases(name: &str) -> Cases {
     Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name))
 }
 
-/// Batches of rows of one kind, which all take the same path through the kernel.
+/// Batches of rows of one kind. All rows take the same path through the kernel.
 fn each_kind_alone(name: &str, vocab: usize, dtype: Dtype) {
     let mut rng = StdRng::seed_from_u64(1);
     let mut cases = cases(name);
@@ -60,7 +60,7 @@ fn kinds_side_by_side() {
     for vocab in [1, 2, 50, 127, 129, 1000, 4099] {
         for (path, batch) in PATHS.into_iter().zip([16, 1, 8]) {
             for debug in [false, true] {
-                // Over all vocabularies, every type with every path, plain and debug.
+                // Over all vocabularies, every combination of type, path and plain or debug call occurs.
                 specs.push(spec(path, batch, vocab, DTYPES[turn % 3], debug));
                 turn += 1;
             }
@@ -94,7 +94,7 @@ fn long_rows() {
     cases.check(&[]);
 }
 
-/// A call of 13 rows as the library makes it: 16 rows, where copies of the last real row fill the bucket.
+/// A call of 13 rows. Like the library, the test fills the bucket of 16 rows with copies of the last real row.
 #[test]
 fn rows_that_fill_a_bucket() {
     let mut rng = StdRng::seed_from_u64(4);
@@ -116,8 +116,8 @@ fn rows_that_fill_a_bucket() {
     cases.check(&[]);
 }
 
-/// Every layout that a size of vector memory leads to: one or two buffers, with and without kept weights, short and
-/// long cells, streamed.
+/// Every memory layout of the kernel: one or two buffers, with and without stored weights, short and long cells, and
+/// streamed rows. The size of vector memory determines the layout.
 #[test]
 fn layouts_of_every_size_of_memory() {
     let mut rng = StdRng::seed_from_u64(5);
@@ -138,8 +138,9 @@ fn layouts_of_every_size_of_memory() {
     cases.check(&[]);
 }
 
-/// Large logits that all fall into one lane of the survivors. Their number ranges from those that fit the lane to many
-/// more, in several of the short stacks. If a lane loses one, the block must be sampled by passes instead.
+/// Large logits that are all gathered into one lane of the survivors. In some cases they fit the lane; in others there
+/// are too many, in several of the short stacks. If a lane cannot hold all of them, the kernel must sample the block by
+/// passes.
 #[test]
 fn lanes_that_overflow() {
     const CHUNK: usize = 64;
@@ -173,7 +174,7 @@ fn lanes_that_overflow() {
 }
 
 /// The same for the candidate list, whose lanes are columns of a chunk: large logits in one column. `counts` is their
-/// number in each sixteen registers.
+/// number in each group of sixteen registers.
 #[test]
 fn lists_that_overflow() {
     const VOCAB: usize = 40_000;
@@ -203,8 +204,8 @@ fn lists_that_overflow() {
     cases.check(&[]);
 }
 
-/// Logits 24 octaves below the maximum, whose weight is 1 or 0 depending on a rounding. If a kernel ignored one of
-/// weight 1, the total would change, and with it the remainder of the draw.
+/// Logits 24 octaves below the maximum. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
+/// weight 1, the total would be different, and also the remainder of the draw.
 #[test]
 fn the_least_weights() {
     const VOCAB: usize = 4099;
@@ -271,7 +272,7 @@ fn replace_values() {
     cases.check(&[]);
 }
 
-/// Both paths on every kind of row, with options of the interpreter that change what hardware is free to do.
+/// Both paths on every kind of row, with options of the interpreter for behaviour that hardware may choose.
 fn with_options(name: &str, options: &[&str], with_nan: bool, batch: usize) {
     let kinds: Vec<RowKind> = ROW_KINDS
         .into_iter()
@@ -312,14 +313,14 @@ fn subnormals_flushed() {
     with_options("flush", &["--flush"], true, 8);
 }
 
-/// Without rows that hold a NaN: if a maximum hides NaNs, their status is wrong, and so can their token be. A test on
-/// hardware checks that it does not (docs/hardware-checklist.md).
+/// Rows that hold a NaN are excluded. If a maximum hides NaNs, their status is wrong, and their token may be wrong. A
+/// check on hardware verifies that maxima do not hide NaNs (docs/hardware-checklist.md).
 #[test]
 fn maxima_that_hide_nans() {
     with_options("nan_max", &["--nan-max=ignore"], false, 8);
 }
 
-/// Uninitialized memory holds large numbers: behind the end of a list, and in the rows and columns that fill a block.
+/// Uninitialized memory holds large numbers: after the end of a list, and in the rows and columns that pad a block.
 #[test]
 fn memory_that_holds_large_numbers() {
     with_options("garbage", &["--garbage=large"], true, 8);
@@ -343,7 +344,7 @@ fn blocks_in_the_other_order() {
     with_options("reverse", &["--reverse-parallel"], true, 16);
 }
 
-/// Checks the comparison itself.
+/// The comparison must detect a changed bit.
 #[test]
 fn one_wrong_bit_is_found() {
     let mut rng = StdRng::seed_from_u64(9);

@@ -1,6 +1,6 @@
 //! libtpu on a host without a TPU: its topologies, compiling ahead, and the error of a sampler without a device.
 //!
-//! There is one test, since it sets environment variables, which no other thread may read at the same time.
+//! There is only one test, because it sets environment variables. No other thread may read them at the same time.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEA
 use nucleus::plan::{CallShape, Entry};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
-/// Time within which libtpu must fail on a host without a TPU.
+/// The time in which libtpu must fail on a host without a TPU.
 const FAILS_WITHIN: Duration = Duration::from_secs(20);
 
 #[test]
@@ -48,7 +48,7 @@ fn sampler_error(path: &Path) -> String {
     error
 }
 
-/// Without the variables, libtpu would ask a metadata server for minutes. The library must not load it.
+/// Without the variables, libtpu would wait minutes for a metadata server. The library must not initialize it.
 fn refuses_to_load_without_the_variables(path: &Path) {
     LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, _)| std::env::remove_var(name));
     let start = Instant::now();
@@ -75,7 +75,7 @@ fn describes_topologies_and_compiles_probes(plugin: &Arc<Plugin>) {
         assert_eq!(system.extents, extents, "{name}");
         let Target::Tpu(chip) = system.target() else { panic!("{name}: {system:?}") };
         assert_eq!((chip.name, chip.tensor_cores), (generation, cores), "{name}");
-        // The command's name of a generation gives the same target as a topology of it.
+        // The command's name of a generation selects the same target as a topology of that generation.
         assert_eq!(Target::named(generation), Some(system.target()), "{name}");
         // The programs that tests/hardware runs on a TPU must compile without one.
         let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);

@@ -14,13 +14,13 @@ use nucleus::semantics::philox::random_words;
 use nucleus::semantics::weights::weight;
 use rand::prelude::*;
 
-/// In a batch of rows longer than max_k, every row on the bounded path has a k.
+/// If rows are longer than max_k, every row on the bounded path has top-k.
 const NEVER_BOUNDED: [&str; 1] = ["survivors suffice / a row has top-k: else"];
 
-/// Five chunks, the last of them short. Not a multiple of the chunks per iteration over the candidate list.
+/// Five chunks; the last one is short. Five is not a multiple of the chunks per iteration over the candidate list.
 const VOCAB: usize = 40_000;
 const MAX_K: usize = 64;
-/// Two blocks: the second one finds the memory that the first one left.
+/// Two blocks: the second block starts with the memory contents of the first.
 const BATCH: usize = 16;
 
 fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
@@ -58,7 +58,7 @@ fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
     assert_eq!(cases.never_taken(), never);
 }
 
-/// Normal rows with the given k and parameters that keep almost everything else.
+/// Normal rows with the given k, and other parameters with which almost all of the k entries survive.
 fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for (row, params) in problem.rows.iter_mut().enumerate() {
@@ -67,14 +67,14 @@ fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Probl
     problem
 }
 
-/// Rows with a k that leaves few survivors, and other parameters at random.
+/// Rows with a small k, which leaves few survivors, and random other parameters.
 fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, kinds, rng);
     problem.rows = Problem::random_rows(BATCH, VOCAB, Some(MAX_K as i32), rng);
     problem
 }
 
-/// Two and three large logits in one cell. A cell is a column of eight registers of 128 lanes.
+/// Two large logits in one cell, and three in another. A cell is a column of eight registers of 128 lanes.
 fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
@@ -85,7 +85,7 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Eight large logits in one cell, without ties: more than fit a lane of the short stack.
+/// Eight large logits in one cell, without ties: more than a lane of the short stack can hold.
 fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
@@ -93,7 +93,8 @@ fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// About as many kept entries as bins. In every other row, the larger logits are in half of the bins.
+/// The number of kept entries is close to the number of bins. In every second row, the larger logits are in half of the
+/// bins.
 fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 241 + row as i32);
     let large = |row: usize| (0..128).map(move |i| (row, i, 20.0 + i as f32 / 16.0));
@@ -111,8 +112,9 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Sums that equal the value they are compared with: the top-p target, and the remainder of the draw, which is also one
-/// less. In each row `top` logits weigh 2²⁴ − 1, as many weigh a 63rd of that, and all others weigh 0.
+/// Sums that equal the value that they are compared with: the top-p target, and the remainder of the draw. In some rows
+/// the remainder is one less than the sum. In each row `top` logits have weight 2²⁴ − 1, `top` logits have 1/63 of that
+/// weight, and all other logits have weight 0.
 fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     const WEIGHT: i32 = (1 << 24) - 1;
     let octaves_away =
@@ -124,7 +126,7 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
         for (number, index) in rand::seq::index::sample(rng, VOCAB, 2 * top).into_iter().enumerate() {
             logits[row * VOCAB + index] = if number < top { 10.0 } else { 9.0 };
         }
-        // Top-p cuts at the small weights or just behind them. Top-k cuts before them or in their middle.
+        // Top-p removes the small weights or keeps them. Top-k removes all small weights or half of them.
         let (k, p) = match row % 4 {
             0 => (2 * top, 63.0 / 64.0),
             1 => (2 * top, (63.0f32 / 64.0).next_up()),
@@ -139,7 +141,7 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Top-k keeps some hundredths of each row, including all ties at its threshold.
+/// Top-k keeps a few percent of each row, including all ties at its threshold.
 fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for row in 0..BATCH {

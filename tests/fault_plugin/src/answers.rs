@@ -1,4 +1,4 @@
-//! Nonsense that the proxy returns with success.
+//! Invalid data that the proxy returns with success.
 
 use std::ffi::{c_char, c_void};
 use std::ptr::{null, null_mut};
@@ -16,7 +16,7 @@ use crate::state;
 /// A text that is not UTF-8.
 const ODD_TEXT: &[u8] = b"\xff\xfe\0\x1b[31m";
 
-/// A list of objects that are not there.
+/// A list of null objects.
 struct NullList([*const c_void; 2]);
 unsafe impl Sync for NullList {}
 static NULL_LIST: NullList = NullList([null(); 2]);
@@ -24,7 +24,7 @@ static NULL_LIST: NullList = NullList([null(); 2]);
 static NEGATIVE_DIMS: [i64; 2] = [-1, 4];
 static LARGE_DIMS: [i64; 2] = [i64::MAX; 2];
 
-/// Makes the answer of a call for which [`Kind::applies`] holds.
+/// Makes the invalid result of a call for which [`Kind::applies`] is true.
 pub(crate) unsafe fn nonsense(
     real: &Real,
     function: usize,
@@ -32,7 +32,7 @@ pub(crate) unsafe fn nonsense(
     kind: Kind,
 ) -> *mut PJRT_Error {
     if kind == Empty {
-        // Outputs stay as the caller initialised them, which is zero.
+        // The outputs keep the zeros of the caller.
         if function == index::PJRT_Executable_NumOutputs {
             told((*args.cast::<PJRT_Executable_NumOutputs_Args>()).executable, 0);
         }
@@ -45,7 +45,7 @@ pub(crate) unsafe fn nonsense(
     error
 }
 
-/// Changes what the real call returned.
+/// Changes the result of the real call.
 unsafe fn distort(real: &Real, function: usize, args: *mut c_void, kind: Kind) {
     macro_rules! text {
         ($type:ident, $text:ident, $size:ident) => {{
@@ -127,7 +127,7 @@ unsafe fn distort(real: &Real, function: usize, args: *mut c_void, kind: Kind) {
             let float = PJRT_Buffer_Type_PJRT_Buffer_Type_F32;
             args.type_ = match kind {
                 Huge => u32::MAX,
-                // Of the same size.
+                // Another type of the same size.
                 _ if args.type_ == float => PJRT_Buffer_Type_PJRT_Buffer_Type_S32,
                 _ => float,
             };
@@ -157,7 +157,7 @@ fn distort_text(text: &mut *const c_char, size: &mut usize, kind: Kind) {
 struct Values([PJRT_NamedValue; 2]);
 unsafe impl Sync for Values {}
 
-/// Values without a name, whose contents are null and claim to be long.
+/// Values without a name, with null contents and a large size.
 fn null_values() -> &'static Values {
     named_values(|value| {
         value.struct_size = size_of::<PJRT_NamedValue>();
@@ -167,7 +167,7 @@ fn null_values() -> &'static Values {
     })
 }
 
-/// Values of a type and a size that do not exist.
+/// Values with an unknown type and an impossible size.
 fn untyped_values() -> &'static Values {
     named_values(|value| {
         value.struct_size = 3;
@@ -179,7 +179,7 @@ fn untyped_values() -> &'static Values {
 fn named_values(change: impl Fn(&mut PJRT_NamedValue)) -> &'static Values {
     let mut values = Values([PJRT_NamedValue::default(), PJRT_NamedValue::default()]);
     values.0.iter_mut().for_each(change);
-    // The caller may read the values as long as the process lives.
+    // The caller may read the values until the process exits.
     Box::leak(Box::new(values))
 }
 
@@ -205,7 +205,7 @@ unsafe fn distort_launch(real: &Real, args: &PJRT_LoadedExecutable_Execute_Args,
     }
 }
 
-/// Waits for a copy of the results, `[5, rows]`, and changes them.
+/// Waits for the copy of the results, which have shape `[5, rows]`, and changes them.
 unsafe fn distort_results(real: &Real, args: &PJRT_Buffer_ToHostBuffer_Args, kind: Kind) {
     let mut wait = Tailed::<PJRT_Event_Await_Args>::new();
     wait.base.event = args.event;
@@ -223,7 +223,7 @@ unsafe fn distort_results(real: &Real, args: &PJRT_Buffer_ToHostBuffer_Args, kin
     results[row * rows..][..rows].iter_mut().for_each(|value| *value = change(*value));
 }
 
-/// Remembers the number of outputs that the caller was told.
+/// Stores the number of outputs that the proxy reported to the caller.
 fn told<T>(executable: *mut T, outputs: usize) {
     state::with(|state| {
         let Some(Object::Executable { loaded }) = state.ledger.get(executable) else { return };
@@ -237,7 +237,7 @@ unsafe fn destroy_event(real: &Real, event: &mut *mut PJRT_Event) {
     let mut args = Tailed::<PJRT_Event_Destroy_Args>::new();
     args.base.event = std::mem::replace(event, null_mut());
     state::with(|state| state.ledger.remove(args.base.event));
-    // A caller without an event cannot wait, so the work must be done.
+    // A caller without an event cannot wait, so wait for the work here.
     let mut wait = Tailed::<PJRT_Event_Await_Args>::new();
     wait.base.event = args.base.event;
     errors::discard(real, real.ask(index::PJRT_Event_Await, &mut wait));
@@ -251,7 +251,7 @@ unsafe fn destroy_buffer(real: &Real, buffer: &mut *mut PJRT_Buffer) {
     errors::discard(real, real.ask(index::PJRT_Buffer_Destroy, &mut args));
 }
 
-/// Puts the proxy's deleter in the place of the real one, so that the ledger learns of the call.
+/// Replaces the real deleter by the proxy's deleter, so that the ledger records its call.
 pub(crate) unsafe fn note_serialized(args: &mut PJRT_Executable_Serialize_Args) {
     if let Some(deleter) = args.serialized_executable_deleter.replace(delete_serialized) {
         let deleter = Object::Serialized { deleter: deleter as usize };

@@ -1,4 +1,4 @@
-//! How a test program controls the proxy.
+//! The interface with which a test program controls the proxy.
 
 use std::ffi::{c_char, c_void, CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -9,8 +9,8 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use crate::fault::{Fault, Kind};
 use crate::{functions, real, state};
 
-/// The functions that the shared library exports to the test program, which links the same crate as an rlib and so
-/// has a second copy of every static variable.
+/// The functions that the shared library exports to the test program. The test program also links this crate as an
+/// rlib, and that copy has its own static variables.
 #[repr(C)]
 struct Control {
     load: unsafe extern "C" fn(path: *const c_char, message: Write, user: *mut c_void) -> bool,
@@ -81,7 +81,7 @@ unsafe extern "C" fn append(user: *mut c_void, text: *const u8, size: usize) {
 pub struct Place {
     /// The position of the function in the table.
     pub function: usize,
-    /// Whether it copies the results of a program to the host.
+    /// Whether the call copies the results of a program to the host.
     pub results: bool,
 }
 
@@ -91,7 +91,7 @@ impl Place {
         functions::name(self.function).to_str().unwrap_or_default()
     }
 
-    /// Whether a fault means something at this call.
+    /// Whether a fault applies to this call.
     pub fn takes(self, kind: Kind) -> bool {
         kind.applies(self.function, self.results)
     }
@@ -104,7 +104,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Loads the proxy's shared library and, behind it, the real plugin.
+    /// Loads the proxy's shared library and the real plugin.
     pub fn open(proxy: &Path, plugin: &Path) -> Result<Proxy, String> {
         let plugin = CString::new(plugin.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
         let mut message = String::new();
@@ -124,13 +124,13 @@ impl Proxy {
         }
     }
 
-    /// Arms a fault, or none, and forgets the calls so far.
+    /// Arms a fault, or disarms the proxy, and clears the list of calls.
     pub fn arm(self, fault: Option<Fault>) {
         let fault = fault.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         unsafe { (self.control.arm)(fault) }
     }
 
-    /// How often the armed fault happened.
+    /// How often the proxy injected the armed fault.
     pub fn fired(self) -> u64 {
         unsafe { (self.control.fired)() }
     }
@@ -148,8 +148,8 @@ impl Proxy {
         }
     }
 
-    /// What the library did that the API forbids, and the objects that are alive. Empty if all is well. The ledger
-    /// starts anew.
+    /// The violations of the API by the library, and the objects that are still alive. Empty if there are none. Clears
+    /// the ledger.
     pub fn objections(self) -> String {
         let mut text = String::new();
         unsafe { (self.control.objections)(append, std::ptr::from_mut(&mut text).cast()) }

@@ -1,4 +1,4 @@
-//! The way of a call: trampoline, checks, fault or real call, ledger.
+//! The steps of a call: trampoline, checks, fault or real call, ledger.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -34,7 +34,7 @@ pub(crate) static TRAMPOLINES: &[Entry] = ROWS.as_flattened();
 unsafe fn dispatch(function: usize, args: *mut c_void) -> *mut PJRT_Error {
     let Some(real) = Real::get() else { return null_mut() };
     match function {
-        // These return nothing, and faults in them are kinds of errors.
+        // These functions read and destroy errors. The kinds of errors define their faults.
         index::PJRT_Error_Destroy => {
             errors::destroy(real, args);
             return null_mut();
@@ -64,7 +64,7 @@ unsafe fn subject(args: *mut c_void) -> *mut c_void {
     *args.cast::<*mut c_void>().add(2)
 }
 
-/// What is wrong with the objects of a call.
+/// Describes a forbidden use of an object by a call.
 unsafe fn violation(function: usize, args: *mut c_void) -> Option<String> {
     let name = name(function).to_str().ok()?;
     let is_kind: fn(Object) -> bool = match name.split('_').nth(1)? {
@@ -93,7 +93,7 @@ unsafe fn violation(function: usize, args: *mut c_void) -> Option<String> {
 
 unsafe fn launch_violation(args: &PJRT_LoadedExecutable_Execute_Args, program: Object) -> Option<String> {
     let Object::Loaded { outputs, told } = program else { return None };
-    // The real plugin would write past the caller's lists.
+    // The real plugin would write beyond the end of the caller's lists.
     if told < outputs {
         return Some(format!("a program of {outputs} outputs was started with room for {told}"));
     }
@@ -110,8 +110,8 @@ unsafe fn launch_violation(args: &PJRT_LoadedExecutable_Execute_Args, program: O
 /// Returns an injected error.
 unsafe fn fail(real: &Real, function: usize, args: *mut c_void, kind: Kind) -> *mut PJRT_Error {
     let name = name(function).to_bytes();
-    // A failed destructor leaves nothing that could be destroyed again, and a failed wait leaves no work in flight that
-    // still uses the caller's memory. Every other function fails without doing anything.
+    // A destructor and a wait do their work before they fail: the caller does not destroy the object again, and no work
+    // in flight uses the caller's memory. Every other function fails without any effect.
     if name.ends_with(b"_Destroy") || function == index::PJRT_Event_Await {
         let error = genuine(real, function, args);
         state::with(|state| state.ledger.remove(error));
@@ -143,7 +143,7 @@ pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) ->
     error
 }
 
-/// Enters the objects that a call returned.
+/// Records the objects that a call returned.
 unsafe fn note_outputs(real: &Real, function: usize, args: *mut c_void) {
     let add = |pointer: *mut c_void, object| state::with(|state| state.ledger.add(pointer, object));
     let buffer = Object::Buffer { results: false };

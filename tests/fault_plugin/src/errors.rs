@@ -13,7 +13,7 @@ use crate::state;
 /// The text of an ordinary injected error.
 const TEXT: &str = "injected by the fault plugin";
 
-/// Invalid UTF-8, a NUL, terminal control characters, and more than fits any message.
+/// Invalid UTF-8, a NUL, terminal control characters, and more bytes than a message can hold.
 static ODD_TEXT: [u8; 1 << 16] = {
     let mut text = [b'x'; 1 << 16];
     let odd = *b"odd \xff\xfe\0\x1b[31m\r\n\x07";
@@ -32,7 +32,7 @@ pub(crate) fn make(kind: Kind) -> *mut PJRT_Error {
     error
 }
 
-/// Destroys an error of the real plugin that nobody will see.
+/// Destroys an error of the real plugin that is not returned.
 pub(crate) unsafe fn discard(real: &Real, error: *mut PJRT_Error) {
     if !error.is_null() {
         let mut args = PJRT_Error_Destroy_Args::new();

@@ -6,7 +6,7 @@ use crate::functions::{self, index};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What happens.
+    /// The kind of the fault.
     pub kind: Kind,
     /// The position of the call, counted from 0. Only calls to `function` count if it is not negative.
     pub at: u64,
@@ -15,7 +15,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// A fault at the `at`-th call of all.
+    /// A fault at the `at`-th call of any function.
     pub fn at_call(kind: Kind, at: usize) -> Fault {
         Fault { kind, at: at as u64, function: -1 }
     }
@@ -27,7 +27,7 @@ impl Fault {
     }
 }
 
-/// What the proxy does instead of the real call.
+/// The behaviour of the proxy instead of the real call.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -35,17 +35,17 @@ pub enum Kind {
     Internal,
     /// Error `RESOURCE_EXHAUSTED`.
     Exhausted,
-    /// Error `UNIMPLEMENTED`, for which callers may have a second way.
+    /// Error `UNIMPLEMENTED`, after which callers may use another method.
     Unimplemented,
     /// An error with an unknown code and a long text of invalid UTF-8, NUL and control characters.
     OddError,
-    /// An error whose text claims `usize::MAX` bytes and whose code cannot be read.
+    /// An error whose text has the size `usize::MAX` and whose code cannot be read.
     BadError,
     /// Error `INTERNAL` at this call and at every later one, destructors included.
     AllFail,
     /// Success without outputs: null objects, counts and numbers of 0.
     Empty,
-    /// Success with counts and sizes of `usize::MAX`, as from an uninitialised −1.
+    /// Success with counts and sizes of `usize::MAX`, which is −1 as an unsigned number.
     Huge,
     /// Success with null where a list or a pair of outputs should hold an object, or a null text with a length.
     Nulls,
@@ -59,9 +59,9 @@ pub enum Kind {
     TokenNegative,
     /// The results hold the greedy token 2147483647 in every row.
     GreedyTooLarge,
-    /// The results hold the token −1, "no candidate", in every row, and a status that denies it.
+    /// The results hold the token −1, "no candidate", in every row, and a status that contradicts it.
     TokenMissing,
-    /// The results hold a status bit that does not exist.
+    /// The results hold an unknown status bit.
     UnknownStatus,
     /// The results hold a random number of nearly 2^64, more than any total of weights.
     RandomBeyondTotal,
@@ -99,8 +99,7 @@ impl Kind {
         self >= Kind::TokenTooLarge
     }
 
-    /// Whether this kind means something for a call. `results` says that the call copies the results of a program
-    /// to the host.
+    /// Whether this kind applies to a call. `results` is true if the call copies the results of a program to the host.
     pub fn applies(self, function: usize, results: bool) -> bool {
         use Kind::*;
         if self.is_error() {

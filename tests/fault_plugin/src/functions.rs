@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use pjrt_sys::PJRT_Api;
 
-/// Words in front of the first function: the size, the extensions and the version.
+/// The number of words before the first function: the size, the extensions and the version.
 pub(crate) const HEADER_WORDS: usize = offset_of!(PJRT_Api, PJRT_Error_Destroy) / size_of::<usize>();
 
 macro_rules! functions {

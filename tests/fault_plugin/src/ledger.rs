@@ -1,10 +1,10 @@
-//! The objects that the proxy handed out and that were not destroyed yet.
+//! The objects that the proxy returned and that are not destroyed yet.
 
 use std::collections::HashMap;
 
 use crate::fault::Kind;
 
-/// What lies behind a pointer.
+/// The object that a pointer refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Client,
@@ -15,7 +15,7 @@ pub(crate) enum Object {
         results: bool,
     },
     Loaded {
-        /// Outputs that the program has, and outputs that the caller was told.
+        /// The number of outputs of the program, and the number that the proxy reported to the caller.
         outputs: usize,
         told: usize,
     },
@@ -57,7 +57,7 @@ impl Ledger {
         self.live.remove(&(pointer as usize))
     }
 
-    /// The live objects in words; empty for none.
+    /// A description of the live objects, or an empty string if there are none.
     pub(crate) fn describe(&self) -> String {
         let mut names: Vec<String> = self.live.values().map(|object| format!("{object:?}")).collect();
         names.sort();

@@ -1,12 +1,13 @@
-//! Test code: a PJRT plugin that passes every call on to a real plugin and injects faults on request.
+//! Test code: a PJRT plugin that forwards every call to a real plugin and injects faults on request.
 //!
-//! The library under test loads this crate's shared library as it loads any plugin. The test program loads the same
-//! file, takes its [`control`] interface, names the real plugin, and arms a fault: at the n-th call the proxy returns
-//! an error ([`Kind::Internal`] and the other error kinds) or reports success and returns nonsense ([`Kind::Empty`]
-//! and the kinds after it). The proxy also keeps a ledger of all objects that it handed out, so that leaks, double
-//! destroys and calls on dead objects are found.
+//! The library under test loads this crate's shared library like any plugin. The test program loads the same file, and
+//! uses its [`control`] interface to name the real plugin and to arm a fault. At the n-th call the proxy returns an
+//! error ([`Kind::Internal`] and the other error kinds), or it returns success and invalid data ([`Kind::Empty`] and
+//! the kinds after it). The proxy also keeps a ledger of all objects that it returned, to find leaks, objects that are
+//! destroyed twice, and calls on destroyed objects.
 //!
-//! Destroyed clients and programs are kept and handed out again, which makes a sweep with thousands of samplers short.
+//! The proxy keeps destroyed clients and programs and returns them again. This makes a sweep with thousands of samplers
+//! fast.
 // Every pointer in this crate comes from the library under test or from the real plugin, in this process.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 

@@ -16,13 +16,13 @@ type VoidEntry = unsafe extern "C" fn(*mut c_void);
 pub(crate) struct Real {
     /// The real plugin's table, word by word.
     words: Vec<usize>,
-    /// The table that the proxy's callers see.
+    /// The table of the proxy, which its callers use.
     proxied: Vec<usize>,
 }
 
 static REAL: OnceLock<Real> = OnceLock::new();
 
-/// An argument struct followed by zeroed room for fields that the bindings do not know.
+/// An argument struct, followed by zeroed space for fields that the bindings do not know.
 #[repr(C)]
 pub(crate) struct Tailed<T> {
     pub(crate) base: T,
@@ -39,7 +39,7 @@ impl<T: Default> Tailed<T> {
 }
 
 impl Real {
-    /// The real plugin, once [`load`] has found it.
+    /// The real plugin, after [`load`] has loaded it.
     pub(crate) fn get() -> Option<&'static Real> {
         REAL.get()
     }
@@ -60,13 +60,13 @@ impl Real {
         entry(args);
     }
 
-    /// Calls a function with a struct of the proxy's own.
+    /// Calls a function with an argument struct that the proxy owns.
     pub(crate) unsafe fn ask<T>(&self, function: usize, args: &mut Tailed<T>) -> *mut PJRT_Error {
         self.call(function, std::ptr::from_mut(args).cast())
     }
 }
 
-/// Loads the real plugin, once per process, and makes the proxy's table from its table.
+/// Loads the real plugin, once per process, and derives the proxy's table from its table.
 pub(crate) fn load(path: &OsStr) -> Result<(), String> {
     if REAL.get().is_some() {
         return Ok(());
@@ -87,12 +87,12 @@ pub(crate) fn load(path: &OsStr) -> Result<(), String> {
             *word = *trampoline.ok_or("the plugin has more functions than the proxy")? as usize;
         }
     }
-    // A second thread may have been faster; both loaded the same library.
+    // Another thread may have loaded the plugin first; both load the same library.
     let _ = REAL.set(Real { words, proxied });
     Ok(())
 }
 
-/// What the library under test looks up.
+/// The entry point of a plugin, which the library under test calls.
 #[no_mangle]
 pub(crate) extern "C" fn GetPjrtApi() -> *const PJRT_Api {
     Real::get().map_or(std::ptr::null(), Real::table)

@@ -7,29 +7,29 @@ use crate::fault::{Fault, Kind};
 use crate::ledger::Ledger;
 use crate::store::Recipe;
 
-/// One call, for the list of places.
+/// A call in the list of places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) function: usize,
-    /// Whether it copies the results of a program to the host.
+    /// Whether the call copies the results of a program to the host.
     pub(crate) results: bool,
 }
 
 #[derive(Default)]
 pub(crate) struct State {
     armed: Option<Fault>,
-    /// Calls that count since the fault was armed.
+    /// The number of counted calls since the fault was armed.
     counted: u64,
     pub(crate) fired: u64,
     pub(crate) calls: Vec<Call>,
     pub(crate) ledger: Ledger,
-    /// What the caller did that the API forbids.
+    /// Violations of the API by the caller.
     pub(crate) violations: Vec<String>,
     /// Serialized executables by program text and compile options.
     pub(crate) compiled: HashMap<Vec<u8>, Vec<u8>>,
     /// Destroyed objects that are kept for reuse.
     pub(crate) stored: HashMap<Recipe, Vec<usize>>,
-    /// How live objects were made, if they can be reused.
+    /// How each live object was created, if it can be reused.
     pub(crate) recipes: HashMap<usize, Recipe>,
 }
 
@@ -42,13 +42,13 @@ pub(crate) fn with<R>(body: impl FnOnce(&mut State) -> R) -> R {
 }
 
 impl State {
-    /// Arms a fault and forgets the calls so far.
+    /// Arms a fault and clears the list of calls.
     pub(crate) fn arm(&mut self, fault: Option<Fault>) {
         (self.armed, self.counted, self.fired) = (fault, 0, 0);
         self.calls.clear();
     }
 
-    /// Notes a call and says which fault happens at it.
+    /// Records a call and returns the fault to inject, if any.
     pub(crate) fn note(&mut self, call: Call) -> Option<Kind> {
         self.calls.push(call);
         let fault = self.armed?;

@@ -1,8 +1,8 @@
 //! Clients and compiled programs that are kept for reuse.
 //!
-//! A sweep creates the same client and compiles the same programs thousands of times. The proxy keeps what was
-//! destroyed and hands it out again. A caller cannot see the difference: between creation and destruction each object
-//! belongs to one owner.
+//! A sweep creates the same client and compiles the same programs thousands of times. The proxy keeps destroyed objects
+//! and returns them again. A caller cannot see the difference, because each object has only one owner between creation
+//! and destruction.
 
 use std::ffi::c_void;
 
@@ -14,7 +14,7 @@ use crate::ledger::Object;
 use crate::real::{Real, Tailed};
 use crate::state;
 
-/// How to make an object again.
+/// How an object was created.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Recipe {
     /// A client with these options.
@@ -32,12 +32,12 @@ fn take(recipe: &Recipe) -> Option<usize> {
     })
 }
 
-/// Remembers how an object was made.
+/// Records how an object was created.
 fn remember<T>(object: *mut T, recipe: Recipe) {
     state::with(|state| state.recipes.insert(object as usize, recipe));
 }
 
-/// Puts a destroyed object into the store. Whether the proxy knows how it was made.
+/// Puts a destroyed object into the store. Returns whether the proxy knows how the object was created.
 pub(crate) fn keep(object: *mut c_void) -> bool {
     state::with(|state| {
         let Some(recipe) = state.recipes.remove(&(object as usize)) else { return false };
@@ -46,7 +46,7 @@ pub(crate) fn keep(object: *mut c_void) -> bool {
     })
 }
 
-/// Creates a client, or takes one with the same options.
+/// Creates a client, or takes one with the same options from the store.
 pub(crate) unsafe fn create_client(real: &Real, args: *mut PJRT_Client_Create_Args) -> *mut PJRT_Error {
     let recipe = client_options(&*args).map(Recipe::Client);
     if let Some(client) = recipe.as_ref().and_then(take) {
@@ -147,8 +147,8 @@ unsafe fn load(real: &Real, recipe: &Recipe) -> Result<*mut PJRT_LoadedExecutabl
     Ok(args.base.loaded_executable)
 }
 
-/// Serializes a program. One that was loaded gives the bytes that it was loaded from: XLA's CPU plugin loses functions
-/// when it serializes a loaded program again.
+/// Serializes a program. For a loaded program, returns the bytes that it was loaded from, because XLA's CPU plugin
+/// loses functions when it serializes a loaded program.
 pub(crate) unsafe fn serialize_call(
     real: &Real,
     args: *mut PJRT_Executable_Serialize_Args,

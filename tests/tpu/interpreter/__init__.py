@@ -2,16 +2,16 @@
 
 A program is the StableHLO module that a PJRT plugin receives: a few tensor operations around `tpu_custom_call`s, whose
 bodies are Mosaic kernels in MLIR text. The interpreter parses both with the MLIR parser of jaxlib and executes them with
-NumPy, one documented function per operation. It shares no code with the emitter of the programs. It is strict: an unknown
-operation or attribute is an error, uninitialized memory holds garbage, and a transfer moves data only when the kernel
-waits for it.
+NumPy, with one documented function per operation. It shares no code with the emitter of the programs. It is strict: an
+unknown operation or attribute is an error, uninitialized memory holds garbage, and a transfer moves its data only when
+the kernel waits for it.
 
     python -m interpreter run PROGRAM.mlir --inputs a.bin b.bin --outputs DIR
     python -m interpreter check DIR
     python -m interpreter emitpretty PROGRAM.mlir
 
 Tensors are raw little-endian files. `check` reads DIR/cases.json, a list of objects with `name`, `program`, `inputs` and
-`expected`. `inputs` and `expected` name files in DIR, in the order of the arguments and of the results; a result whose
-`expected` is null is not compared. `--trips` writes how often each loop and branch of a kernel ran. It identifies them by
-their line, and by the string attribute `nucleus.loop` or `nucleus.branch` if they have one.
+`expected`. `inputs` and `expected` name files in DIR, in the order of the arguments and of the results. If an element
+of `expected` is null, that result is not compared. `--trips` writes how often each loop and branch of a kernel ran. It
+identifies a loop or branch by its line, and by its string attribute `nucleus.loop` or `nucleus.branch` if there is one.
 """

@@ -57,7 +57,7 @@ def command_run(arguments):
 
 
 def differences(got, expected):
-    """The number of elements whose bits differ, and the first of them: position, bits got, bits expected."""
+    """Counts the elements whose bits differ. Also returns the position, the bits and the expected bits of the first."""
     words = np.dtype(f"u{got.dtype.itemsize}")
     a, b = got.view(words), expected.view(words)
     positions = np.argwhere(a != b)
@@ -93,7 +93,7 @@ def command_check(arguments):
     for case in cases:
         name = case["name"]
         try:
-            # Consecutive cases often have the same program, which is then translated once.
+            # Consecutive cases often have the same program. It is then translated only once.
             if program is None or path != directory / case["program"]:
                 path, program = directory / case["program"], None
                 program = Outer(path.read_text(), options)

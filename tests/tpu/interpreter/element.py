@@ -35,9 +35,9 @@ FLOATS = {"bf16", "f16", "f32"}
 WIDTHS = {"i1": 1, "i8": 8, "i16": 16, "i32": 32, "index": 32, "bf16": 16, "f16": 16, "f32": 32}
 SEMAPHORES = {"!tpu.dma_semaphore": "dma", "!tpu.semaphore": "regular"}
 
-# The contents of uninitialized memory, by the size of an element. "nan" reads as a NaN or as a large odd integer:
-# comparisons with it fail, and arithmetic keeps it visible. "large" reads as the largest finite number: comparisons with
-# it succeed.
+# The contents of uninitialized memory, by the size of an element. "nan" is a NaN as a float and a large odd integer as
+# an integer: comparisons with a NaN are false, and arithmetic keeps these values recognizable. "large" is the largest
+# finite number: it is greater than other numbers.
 GARBAGE = {
     "nan": {1: b"\x01", 2: b"\xc1\x7f", 4: b"\x45\x23\xc1\x7f", 8: b"\x45\x23\xc1\x7f\x45\x23\xc1\x7f"},
     "large": {1: b"\x00", 2: b"\x7f\x7f", 4: b"\xff\xff\x7f\x7f", 8: b"\xff\xff\x7f\x7f\xff\xff\x7f\x7f"},
@@ -86,7 +86,7 @@ class Type:
 
 @functools.cache
 def type_of(mlir):
-    """The Type of an MLIR type of a kernel."""
+    """Converts an MLIR type of a kernel to a Type."""
     if isinstance(mlir, ir.VectorType):
         if any(mlir.scalable_dims) or mlir.rank == 0:
             raise ProgramError(f"unsupported vector type {mlir}")
@@ -136,7 +136,7 @@ def garbage(shape, dtype):
 
 
 def fill_with_garbage(memory):
-    """Makes memory uninitialized again."""
+    """Fills memory with the contents of uninitialized memory."""
     memory[...] = garbage_element(memory.dtype)
 
 
@@ -155,7 +155,7 @@ def dense_array(attribute, dtype, shape):
         if array.dtype != dtype:
             raise ProgramError(f"constant of {array.dtype} where {dtype} is expected: {str(attribute)[:80]}")
         return np.broadcast_to(array, shape).copy()
-    # jaxlib has no buffer interface for bf16, so the text is parsed.
+    # jaxlib has no buffer interface for bf16, so this parses the text.
     text = str(attribute)
     body = text[text.index("<") + 1 : text.rindex("> :")]
     if body.startswith('"0x'):

@@ -1,8 +1,8 @@
-"""The errors that a wrong program raises."""
+"""The errors of incorrect programs."""
 
 
 class ProgramError(Exception):
-    """The program is malformed, or did something forbidden. The message names the operation."""
+    """The program is malformed or did a forbidden operation. The message names the operation."""
 
 
 class PlacedError(ProgramError):

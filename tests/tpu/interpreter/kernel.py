@@ -20,18 +20,18 @@ from .translate import Program
 
 DYNAMIC = -(2**63)
 
-# Memory spaces that windows are copied to. Operands in other spaces are addressed in place.
+# The memory spaces to which windows are copied. Operands in other spaces are accessed in place.
 WINDOWED = {"vmem", "smem"}
 
 
 @dataclass
 class Window:
-    """How the kernel sees an operand: block by block, or whole if there are no bounds."""
+    """The part of an operand that a step of the kernel accesses: a block, or everything if there are no bounds."""
 
     type: object
     transform: object = None
     bounds: tuple = None
-    # Set for element windows, whose indices count elements: the padding before the first element.
+    # Only for element windows, whose indices count elements: the padding before the first element.
     pad_low: tuple = None
 
 
@@ -82,7 +82,8 @@ class Kernel:
             if not known:
                 windows.append(Window(type))
                 continue
-            # The number of buffers of a window changes when data moves, not what a correct kernel reads.
+            # The number of buffers of a window changes only the time of copies, not the values that a correct kernel
+            # reads.
             known.pop("pipeline_mode", None)
             transform = ir.FlatSymbolRefAttr(known.pop("transform_indices")).value
             window = Window(type, self.program.function(transform), tuple(known.pop("window_bounds")))
@@ -166,7 +167,7 @@ class Kernel:
 
 
 class _Slot:
-    """The memory through which a kernel sees one operand."""
+    """The memory with which a kernel accesses one operand."""
 
     def __init__(self, window, array, is_output):
         self.window, self.array, self.is_output = window, array, is_output

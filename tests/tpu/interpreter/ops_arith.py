@@ -130,7 +130,7 @@ def integer_extreme(t, op, attributes):
 
 @operation("arith.divsi", "arith.divui", "arith.remsi", "arith.remui")
 def divide(t, op, attributes):
-    """Division towards zero and its remainder; by zero is an error."""
+    """Division rounded towards zero, and its remainder. A division by zero is an error."""
     plain(t, op, attributes)
     if attributes.take("isExact") is not None:
         t.fail(op, "exact is not supported")
@@ -280,7 +280,7 @@ def absolute(t, op, attributes):
 
 @operation("math.absi")
 def absolute_integer(t, op, attributes):
-    """The absolute value. That of the smallest integer is the smallest integer."""
+    """The absolute value. For the smallest integer, the result is the smallest integer."""
     type = same_types(t, op)
     expr = f"abs({t.operand(op, 0).expr})"
     t.define(op, wrapped(expr, type.elem) if type.is_scalar else expr)
@@ -321,7 +321,7 @@ def rounding(t, op, attributes, default):
 
 @operation("arith.fptosi", "arith.fptoui", "tpu.fptosi", "tpu.fptoui")
 def float_to_integer(t, op, attributes):
-    """Truncates, or rounds to nearest even. A value out of range gives the smallest integer and is counted."""
+    """Truncates, or rounds to nearest even. For a value out of range, returns the smallest integer and counts it."""
     plain(t, op, attributes)
     value, result = convertible(t, op)
     mode = rounding(t, op, attributes, "towards_zero")
@@ -344,7 +344,7 @@ def integer_to_float(t, op, attributes):
     signed = op.name.endswith("sitofp")
     expr = value.expr if signed else unsigned(value)
     sign = "-" if signed and value.type.elem == "i1" else ""
-    # A scalar goes through f64, which represents every such integer exactly.
+    # A scalar is first converted to f64, which represents every integer of this width exactly.
     expr = f"np.float32({sign}float({expr}))" if value.type.is_scalar else f"{sign}{expr}.astype(f32)"
     t.define(op, expr if result.elem == "f32" else f"M.narrow({t.current}, {expr}, {result.elem})")
 

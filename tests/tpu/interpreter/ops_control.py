@@ -20,7 +20,7 @@ def carried(t, op, mlir_values):
 
 
 def nested(t, block):
-    """Translates the body of a region. Returns its terminator and the operands of that."""
+    """Translates the body of a region. Returns its terminator and the terminator's operands."""
     operations = list(block.operations)
     t.indent += 1
     before = len(t.lines)
@@ -139,7 +139,7 @@ def call(t, op, attributes):
 
 @operation("cf.assert", pure=False)
 def check(t, op, attributes):
-    """An assertion of the program. Its failure is an error."""
+    """An assertion of the program. A failed assertion is an error."""
     message = ir.StringAttr(attributes.take("msg")).value
     t.line(f"if not {t.operand(op, 0).expr}: M.error({t.current}, {message!r})")
 

@@ -14,14 +14,14 @@ def data_memory(t, op, memory):
 
 
 def loadable_memory(t, op, memory):
-    """Rejects memory that registers cannot be loaded from or stored to. Other memory needs a transfer."""
+    """Rejects memory that loads and stores cannot access. The kernel must use a transfer for that memory."""
     if memory.type.space not in ("vmem", "smem"):
         t.fail(op, f"direct access to {memory.type}")
     return data_memory(t, op, memory)
 
 
 def box(t, op, memory, indices, sizes, strides=None):
-    """Checks the bounds of a box of a memory, at run time if its indices are not constant. Returns the key of the box."""
+    """Checks the bounds of a box in memory, at run time if its indices are not constant. Returns the key of the box."""
     shape = memory.type.shape
     strides = strides or (1,) * len(shape)
     if not len(shape) == len(indices) == len(sizes) == len(strides):
@@ -125,7 +125,7 @@ def vector_store(t, op, attributes):
 
 
 def segments(t, op, attributes):
-    """The operands, in groups of the sizes that the operation's attribute gives."""
+    """The operands, in groups. An attribute of the operation holds the sizes of the groups."""
     sizes = attributes.array("operandSegmentSizes")
     operands, groups = t.operands(op), []
     for size in sizes:
@@ -168,14 +168,14 @@ def tpu_vector_store(t, op, attributes):
 
 @operation("tpu.strided_load", pure=False)
 def strided_load(t, op, attributes):
-    """Loads elements that are a stride apart."""
+    """Loads elements with a stride."""
     _, memory, indices, _ = rank_split(t, op, 0)
     load_box(t, op, memory, indices, type_of(op.results[0].type), attributes.array("strides"))
 
 
 @operation("tpu.strided_store", pure=False)
 def strided_store(t, op, attributes):
-    """Stores to elements that are a stride apart."""
+    """Stores elements with a stride."""
     (value,), memory, indices, _ = rank_split(t, op, 1)
     store_box(t, op, memory, indices, value, attributes.array("strides"))
 
@@ -194,7 +194,7 @@ def sublanes(t, op, attributes, memory, shape):
 
 @operation("tpu.load", pure=False)
 def tpu_load(t, op, attributes):
-    """Loads a register whose sublanes are a stride apart in memory."""
+    """Loads a register. Its sublanes have a stride in memory."""
     _, memory, indices, _ = rank_split(t, op, 0)
     result = type_of(op.results[0].type)
     load_box(t, op, memory, indices, result, sublanes(t, op, attributes, memory, result.shape))
@@ -202,7 +202,7 @@ def tpu_load(t, op, attributes):
 
 @operation("tpu.store", pure=False)
 def tpu_store(t, op, attributes):
-    """Stores the lanes of a register whose mask is true. The sublanes are a stride apart in memory."""
+    """Stores the lanes of a register whose mask is true. The sublanes have a stride in memory."""
     attributes.take("operandSegmentSizes")
     add = attributes.take("add")
     if add is not None and str(add) != "false":

@@ -21,7 +21,7 @@ def iota_vector(t, op, attributes):
 
 @operation("tpu.dynamic_rotate")
 def rotate(t, op, attributes):
-    """Moves element i to (i + amount) modulo the size. With a stride, each slice moves by that much more than the last."""
+    """Moves element i to (i + amount) modulo the size. With a stride, the amount grows by it from slice to slice."""
     value = t.operand(op, 0)
     amount = t.operand(op, 1).expr
     dimension = attributes.integer("dimension")
@@ -162,7 +162,7 @@ def all_reduce(t, op, attributes):
 
 @operation("tpu.reduce_index")
 def reduce_index(t, op, attributes):
-    """The lowest index of the largest or smallest element along one dimension, which the result does not have."""
+    """The lowest index of the largest or smallest element along one dimension. The result lacks this dimension."""
     axis, kind = attributes.integer("axis"), attributes.enum("kind")
     if kind not in ("arg_max", "arg_min"):
         t.fail(op, f"kind {kind}")

@@ -14,8 +14,8 @@ from jaxlib.mosaic.python import tpu
 
 from .errors import ProgramError
 
-# The bindings import a Python module for each dialect. That of Mosaic needs JAX, and a failed import is repeated for every
-# operation, which takes a fifth of the time. An empty module prevents that.
+# The bindings import a Python module for each dialect. The module of Mosaic needs JAX. Python would repeat the failed
+# import for every operation, which takes a fifth of the time. An empty module prevents this.
 sys.modules.setdefault("jaxlib.mlir.dialects.tpu", types.ModuleType("jaxlib.mlir.dialects.tpu"))
 
 _context = None
@@ -48,7 +48,7 @@ def context():
         _context.load_all_available_dialects()
         tpu.register_dialect(_context)
         stablehlo.register_dialect(_context)
-        # The versioned form of a kernel uses a dialect that has no registration.
+        # The versioned form of a kernel uses a dialect that is not registered.
         _context.allow_unregistered_dialects = True
     return _context
 

@@ -1,4 +1,4 @@
-"""The run-time library of translated kernels: the machine state, and helpers of single operations."""
+"""The run-time library of translated kernels: the state of the machine, and helper functions of operations."""
 
 import functools
 from dataclasses import dataclass, field
@@ -16,19 +16,21 @@ F32 = np.dtype(np.float32)
 
 @dataclass(frozen=True)
 class Options:
-    """Choices where the hardware is free, or where its behaviour is unknown."""
+    """Options for behaviour that hardware may choose, or that is unknown."""
 
     # Flush subnormal inputs and outputs of f32 arithmetic to zeros of the same sign.
     flush: bool = False
-    # maximumf and minimumf of a NaN and a number. "propagate": the NaN, as MLIR documents. "ignore": the number.
+    # The result of maximumf and minimumf of a NaN and a number. "propagate": the NaN, as MLIR documents. "ignore": the
+    # number.
     nan_max: str = "propagate"
-    # "deferred": a transfer moves its data when the kernel waits for it, the last started first. "eager": when it starts.
+    # "deferred": a transfer moves its data when the kernel waits for it, the last started
+    # first. "eager": when it starts.
     dma: str = "deferred"
     # The contents of uninitialized memory, a key of element.GARBAGE.
     garbage: str = "nan"
     # Run the parallel dimensions of the grid from the last index to the first.
     reverse_parallel: bool = False
-    # One execution of a scf.while with more iterations is reported as an endless loop.
+    # If one execution of a scf.while has more iterations, it is reported as an endless loop.
     max_iterations: int = 100_000_000
 
 
@@ -153,7 +155,8 @@ class Machine:
     # Arithmetic with results that hardware leaves undefined for some operands
 
     def fptosi(self, where, x, elem):
-        """Truncates a float to a signed integer. A NaN or a value out of range gives the smallest integer and is counted."""
+        """Truncates a float to a signed integer. For a NaN or a value out of range, returns the smallest integer and
+        counts it."""
         bits = WIDTHS[elem]
         return self._to_integer(where, x, elem, -(2.0 ** (bits - 1)), 2.0 ** (bits - 1))
 
@@ -178,7 +181,7 @@ class Machine:
         return result if result.ndim else result.item()
 
     def gather(self, where, source, indices, dim):
-        """Elements of `source` at `indices` along `dim`. An index out of range gives garbage and is counted."""
+        """Elements of `source` at `indices` along `dim`. For an index out of range, returns garbage and counts it."""
         size = source.shape[dim]
         bad = indices.view(U32) >= size
         bad_count = np.count_nonzero(bad)
@@ -219,7 +222,7 @@ class Machine:
         return index
 
     def narrow(self, where, x, dtype):
-        """Narrows an f32 that holds an integer. It is an error if the conversion to f32 could have rounded already."""
+        """Narrows an f32 that holds an integer. It is an error if its conversion to f32 may have rounded."""
         if np.count_nonzero(abs(x) >= 2.0**24):
             self.error(where, f"an integer of more than 24 bits to {dtype}")
         return x.astype(dtype)

@@ -11,7 +11,7 @@ PLAIN = "dimension_semantics = [], scalar_prefetch = 0 : i64"
 
 
 class Windows(KernelTest):
-    # Doubles blocks of 8 rows and 128 lanes.
+    # A kernel that doubles blocks of 8 rows and 128 lanes.
     KERNEL = f"""
     func.func @k(%i: i32, %j: i32, %x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>) attributes {{
         dimension_semantics = [#tpu.dimension_semantics<parallel>, #tpu.dimension_semantics<arbitrary>],
@@ -109,7 +109,7 @@ class Transfers(KernelTest):
     TYPES = (["8x256xi32"], ["8x128xi32"])
 
     def kernel(self, body):
-        """A kernel for a body that copies the second half of its input to its output through scratch memory."""
+        """A kernel whose body copies the second half of its input to its output through scratch memory."""
         return f"""
         func.func @k(%x: memref<8x256xi32, {ANY}>, %y: {self.ROW}, %s: {self.ROW},
             %sems: memref<2x!tpu.dma_semaphore, {SEM}>, %flag: memref<!tpu.semaphore, {SEM}>) attributes {{

@@ -12,7 +12,7 @@ BINARY = "%r = {op} %a0, %a1 : vector<{type}>"
 
 
 def floats(*values):
-    """A tile that starts with these values. An integer argument gives the bits of a float."""
+    """A tile that starts with these values. An integer argument is the bits of a float."""
     tile = np.zeros((8, 128), np.float32)
     words = [np.uint32(v).view(np.float32) if isinstance(v, int) else np.float32(v) for v in values]
     tile[0, : len(words)] = words

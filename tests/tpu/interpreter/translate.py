@@ -74,7 +74,7 @@ class Program:
         self.constants = {}
         self.names = 0
         self.made = {}
-        # For each generated file and line, the index of its operation in machine.operations.
+        # The index in machine.operations of the operation of each generated file and line.
         self.lines = {}
 
     def function(self, name):
@@ -234,7 +234,7 @@ class Translator:
             self.fail(op, str(error))
         attributes.finish()
         if handler.pure and op not in self.live:
-            # Removed only after translation, so that unknown attributes are still an error.
+            # It is removed only after translation, so that unknown attributes are still an error.
             del self.lines[before:], self.places_of_lines[before:]
         self.current = outer
 
@@ -282,7 +282,7 @@ def _live_operations(block):
 
     visit(block)
     live = set()
-    # In this order each use comes before the definition. A loop keeps its carried values alive.
+    # In this order, each use is before its definition. A loop keeps its carried values alive.
     for op in reversed(order):
         handler = HANDLERS.get(op.name)
         if handler is None or not handler.pure or _used_by(op, live):

@@ -79,7 +79,15 @@ impl BuiltinBackend {
     /// The only error is [`Error::OutOfMemory`]. After an error no output was written.
     pub fn sample(&self, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let call = Call { backend: self, batch, wants_arrays: outputs.wide.wants_any() };
-        let mut outcomes = memory::filled(batch.len(), RowOutcome::default(), "the outcomes of the rows")?;
+        // A single row, the shortest call, needs no allocation.
+        let mut one = [RowOutcome::default()];
+        let mut several;
+        let outcomes = if batch.len() == 1 {
+            &mut one[..]
+        } else {
+            several = memory::filled(batch.len(), RowOutcome::default(), "the outcomes of the rows")?;
+            &mut several[..]
+        };
         let (schedule, reservation) = call.schedule();
         // All memory is allocated before the first row writes to the wide arrays.
         let sizes = call.sizes(schedule.parts);
@@ -98,7 +106,7 @@ impl BuiltinBackend {
                 sampled?;
             }
         }
-        outputs.set_outcomes(&outcomes);
+        outputs.set_outcomes(outcomes);
         Ok(())
     }
 }
@@ -166,7 +174,10 @@ impl<'c> Call<'c> {
         // Without wide arrays nothing is written before all rows are done, so the cleaned copy can wait until a row
         // needs it.
         let cleaned = if self.wants_arrays { vocab } else { 0 };
-        let of_row = |row| self.kind(row).sizes(vocab, parts);
+        let of_row = |row| {
+            let kind = self.kind(row);
+            kind.sizes(kind.layout(vocab), parts)
+        };
         let sizes = (0..self.batch.len()).map(of_row).fold(Sizes::default(), Sizes::max);
         Sizes { cleaned, ..sizes }
     }

@@ -39,9 +39,8 @@ impl RowKind {
         }
     }
 
-    /// The memory that a row of `vocab` elements needs if its passes are split into `parts`.
-    pub(super) fn sizes(self, vocab: usize, parts: usize) -> Sizes {
-        let layout = self.layout(vocab);
+    /// The memory that a row needs if it is divided by `layout` and its passes are split into `parts`.
+    pub(super) fn sizes(self, layout: Layout, parts: usize) -> Sizes {
         // Each part writes whole vectors, so it needs space for one vector more than its elements.
         let entries = layout.blocks * BLOCK + parts * LANES;
         let (keys, weights, spare) = match self {

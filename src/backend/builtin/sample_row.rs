@@ -66,7 +66,7 @@ impl RowTask<'_> {
         arrays: &mut RowArrays<'_>,
         scratch: &mut Scratch,
     ) -> Result<Option<RowOutcome>, Error> {
-        let mut work = scratch.workspace(&self.kind.sizes(self.original.len(), self.parts))?;
+        let mut work = scratch.workspace(&self.kind.sizes(self.whole.layout, self.parts))?;
         let Some(found) = self.find_candidates(&mut work) else { return Ok(None) };
         let kept = match self.kind {
             RowKind::TopK(k) => self.keep(k, &found, &mut work),

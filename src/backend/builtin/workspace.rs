@@ -120,11 +120,15 @@ mod tests {
     use super::super::row_kind::RowKind;
     use super::*;
 
+    fn sizes(kind: RowKind, vocab: usize, parts: usize) -> Sizes {
+        kind.sizes(kind.layout(vocab), parts)
+    }
+
     #[test]
     fn arrays_have_their_sizes_and_start_on_cache_lines() {
         let mut scratch = Scratch::default();
         for vocab in [1, 1000, 128_256, 5000] {
-            let sizes = RowKind::TopK(64).sizes(vocab, 3);
+            let sizes = sizes(RowKind::TopK(64), vocab, 3);
             let work = scratch.workspace(&sizes).unwrap();
             assert_eq!((work.bins.len(), work.tops.len()), (sizes.bins, sizes.tops));
             assert_eq!((work.keys.len(), work.weights.len()), (sizes.keys, sizes.weights));
@@ -135,16 +139,16 @@ mod tests {
 
     #[test]
     fn sizes_beyond_memory_are_errors() {
-        let sizes = Sizes { weights: usize::MAX / 16, ..Sizes::default() };
+        let huge = Sizes { weights: usize::MAX / 16, ..Sizes::default() };
         let mut scratch = Scratch::default();
-        assert!(matches!(scratch.prepare(&sizes), Err(Error::OutOfMemory(_))));
-        assert!(matches!(scratch.workspace(&sizes), Err(Error::OutOfMemory(_))));
-        scratch.prepare(&RowKind::TopP.sizes(1000, 1)).unwrap();
+        assert!(matches!(scratch.prepare(&huge), Err(Error::OutOfMemory(_))));
+        assert!(matches!(scratch.workspace(&huge), Err(Error::OutOfMemory(_))));
+        scratch.prepare(&sizes(RowKind::TopP, 1000, 1)).unwrap();
     }
 
     #[test]
     fn a_huge_scratch_is_given_back_after_many_small_calls() {
-        let (huge, small) = (RowKind::TopP.sizes(1 << 24, 1), RowKind::TopP.sizes(128_256, 1));
+        let (huge, small) = (sizes(RowKind::TopP, 1 << 24, 1), sizes(RowKind::TopP, 128_256, 1));
         let mut scratch = Scratch::default();
         scratch.prepare(&huge).unwrap();
         for _ in 1..CALLS_BEFORE_SHRINKING {
@@ -162,9 +166,9 @@ mod tests {
     #[test]
     fn a_scratch_of_common_size_is_kept() {
         let mut scratch = Scratch::default();
-        scratch.prepare(&RowKind::TopK(64).sizes(262_144, 1)).unwrap();
+        scratch.prepare(&sizes(RowKind::TopK(64), 262_144, 1)).unwrap();
         let held = scratch.held_bytes();
-        (0..1000).for_each(|_| scratch.prepare(&RowKind::Greedy.sizes(1000, 1)).unwrap());
+        (0..1000).for_each(|_| scratch.prepare(&sizes(RowKind::Greedy, 1000, 1)).unwrap());
         assert_eq!(scratch.held_bytes(), held);
     }
 }

@@ -91,6 +91,7 @@ impl MultiPass<'_> {
         let remainder = sampling.remainder(cx, total(cx, sums));
         let final_weight = |x: Value, index: Value| {
             let weight = sampling.weight_of_raw(cx, x);
+            // The comparison is that of `kept_weight`. Joining it to the mask is cheaper than another selection.
             let above = k.both(k.above(x, kept.edge), k.ge(weight, least_weight));
             let tie = kept.is_counted_tie(cx, x, index);
             k.choose(above, weight, k.choose(tie, tie_weight, k.i32(0)))

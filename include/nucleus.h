@@ -98,27 +98,27 @@
 // `NUC_ROW_NO_CANDIDATE` is also set.
 #define NUC_ROW_HAD_NAN 2
 
-// A bit of `wide_arrays`: calls will ask for `topk_logits_unsorted`.
+// A bit of `wide_arrays`: calls will request `topk_logits_unsorted`.
 #define NUC_WIDE_TOPK_LOGITS 1
 
-// A bit of `wide_arrays`: calls will ask for `topk_topp_unnorm_probs_i32_unsorted`.
+// A bit of `wide_arrays`: calls will request `topk_topp_unnorm_probs_i32_unsorted`.
 #define NUC_WIDE_PROBS 2
 
-// A bit of `wide_arrays`: calls will ask for one or more k-slices.
+// A bit of `wide_arrays`: calls will request one or more k-slices.
 #define NUC_WIDE_K_SLICES 4
 
-// The version of the ABI that this header describes. A library with a larger version supports callers of this one.
+// The version of the ABI that this header describes. A library also supports callers of every smaller version.
 #define NUC_ABI_VERSION 1
 
-// The result of a call. Every function that can fail returns one. `nuc_status_string` gives its name, and the
-// `nuc_error` of the call explains the failure. A call that returns anything but `NUC_OK` wrote no output.
+// The result of a call. Every function that can fail returns a status. `nuc_status_string` returns its name, and
+// the `nuc_error` of the call explains the failure. A call that returns anything but `NUC_OK` wrote no output.
 typedef enum nuc_status {
     // The call succeeded and wrote its outputs.
     NUC_OK = 0,
-    // An argument is wrong. The message names the argument, its value, and what would be right. The same call fails
-    // again.
+    // An argument is wrong. The message names the argument, its value, and what would be right. Repeating the call
+    // fails again.
     NUC_INVALID_ARGUMENT = 1,
-    // The plugin's file does not exist, or a plugin is needed and none is named.
+    // The plugin's file does not exist, or a plugin is needed but not named.
     NUC_PLUGIN_NOT_FOUND = 2,
     // The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
     NUC_PLUGIN_INVALID = 3,
@@ -146,7 +146,7 @@ typedef enum nuc_backend {
     NUC_BACKEND_AUTO = 0,
     // The multi-threaded SIMD code of this library. It runs on the CPU and needs no plugin.
     NUC_BACKEND_BUILTIN = 1,
-    // A PJRT plugin. It is an error if none is named.
+    // A PJRT plugin. Fails if no plugin is named.
     NUC_BACKEND_PJRT = 2,
 } nuc_backend;
 
@@ -166,9 +166,10 @@ typedef enum nuc_log_level {
     NUC_LOG_OFF = 0,
     // Failures that no return value can report.
     NUC_LOG_ERROR = 1,
-    // Something works, but not as intended. For example, a compiled program cannot be loaded and is compiled again.
+    // The library continued after a problem. For example, a compiled program could not be loaded and is compiled
+    // again.
     NUC_LOG_WARNING = 2,
-    // What `nuc_compile_ahead` compiles.
+    // The programs that `nuc_compile_ahead` compiles.
     NUC_LOG_INFO = 3,
     // Every program that is loaded, compiled or written, and every call that fails.
     NUC_LOG_DEBUG = 4,
@@ -207,7 +208,7 @@ typedef struct nuc_sampler nuc_sampler;
 
 // A callback that receives log messages; see `nuc_set_log`.
 //
-// `user` is the pointer that was given to `nuc_set_log`. `level` is a `nuc_log_level`. `message` is one line of
+// `user` is the pointer that was passed to `nuc_set_log`. `level` is a `nuc_log_level`. `message` is one line of
 // NUL-terminated UTF-8, without control characters, valid only during the callback.
 //
 // Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
@@ -216,12 +217,12 @@ typedef void (*nuc_log_function)(void *user,
                                  int32_t level,
                                  const char *message);
 
-// The reason why a call failed. The caller owns the memory. Every function takes a pointer to one as its last
-// argument; the pointer may be null.
+// The reason why a call failed. The caller owns the memory. The last argument of every function that can fail
+// points to a `nuc_error`, or is null.
 //
-// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty. The
-// library keeps no error state of its own, so any thread, goroutine or task can make any call. A pointer that is not
-// aligned to 4 bytes is ignored.
+// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty.
+// The library keeps no error state, so any thread, goroutine or task can make any call. The library ignores a
+// pointer that is not aligned to 4 bytes.
 typedef struct nuc_error {
     // The `nuc_status` that the function returned.
     int32_t code;
@@ -233,13 +234,13 @@ typedef struct nuc_error {
 // One option for a plugin. The plugin's documentation lists its options; an example is `preallocate`, a
 // `NUC_OPTION_BOOL` of the CUDA plugin.
 //
-// Set the struct to zero, then set the fields. The caller owns the struct and its strings and may free them when the
-// call returns. Use the names and types that the plugin documents: some plugins end the process when an option has the
-// wrong type, and this library cannot prevent it.
+// Set the struct to zero, then set the fields. The caller owns the struct and its strings and may free them when
+// the call returns. Use the names and types that the plugin documents: some plugins end the process if an option
+// has the wrong type, and this library cannot prevent it.
 typedef struct nuc_client_option {
     // The name, NUL-terminated UTF-8.
     const char *name;
-    // A `nuc_option_type`: which of the following fields holds the value.
+    // A `nuc_option_type`. It selects the field that contains the value.
     int32_t type;
     // A single-precision value. PJRT has no double-precision options.
     float float_value;
@@ -269,27 +270,28 @@ typedef struct nuc_sampler_options {
     const struct nuc_client_option *client_options;
     // The length of `client_options`, at most 1024. Default: 0.
     size_t num_client_options;
-    // The number of slots of the bounded path: the largest k that it accepts, and the width of the k-slices. 1 to
-    // 1024; default 128.
+    // The number of slots of the bounded path: the largest k that the path accepts, and the width of the k-slices.
+    // 1 to 1024; default 128.
     size_t max_k;
-    // The largest number of compiled programs in memory. When it is exceeded, the least recently used program is
-    // evicted, except that programs that `nuc_prewarm` compiled stay. At least 1; default 64. A batch that mixes paths
-    // needs two programs at the same time.
+    // The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
+    // evicted. Programs that `nuc_prewarm` compiled are never evicted. At least 1; default 64. A batch that uses
+    // both paths needs two programs at the same time.
     size_t cache_capacity;
-    // The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
-    // this size, which large calls use while the calling thread waits. 0 (default): one thread per core.
+    // The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool
+    // of this size runs large calls, and the calling thread waits. 0 (default): one thread per core.
     size_t num_threads;
     // A directory of compiled programs, NUL-terminated UTF-8: the output of `nuc_compile_ahead` or of the command
     // `nucleus compile`, or programs that `write_programs` saved. Null or empty (default): the environment variable
-    // `NUCLEUS_PROGRAM_DIR`; without it, no directory is used. The built-in backend ignores the directory.
+    // `NUCLEUS_PROGRAM_DIR`; if it is not set, no directory is used. The built-in backend ignores the directory.
     //
-    // Before a sampler compiles a program, it looks for the program's file in this directory. A file that is damaged,
-    // or that was compiled for another plugin or device, is not used: the program is compiled, and the log says why. A
-    // relative path is resolved when the sampler is created.
+    // Before a sampler compiles a program, it looks for the program's file in this directory. If the file is
+    // damaged, or was compiled for another plugin or device, the sampler compiles the program and logs the reason.
+    // A relative path is resolved when the sampler is created.
     //
-    // Write access to this directory is equivalent to code execution in this process. So a directory or file that
-    // belongs to another user (except root), or that other users can write to, is not used, unless the environment
-    // variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. Other users may write to a directory with the sticky bit.
+    // Write access to this directory is equivalent to code execution in this process. So the library does not use a
+    // directory or file that belongs to another user (except root), or that other users can write to, unless the
+    // environment variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. A directory with the sticky bit may be writable by
+    // other users.
     const char *program_dir;
     // 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
     // exist. The next process then loads the programs. A failed write is logged and has no other effect. 0 (default):
@@ -302,9 +304,9 @@ typedef struct nuc_sampler_options {
 // Options of one sampling call, for all of its rows.
 //
 // Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller
-// owns the struct. A struct whose fields are all zero except `struct_size` is an error, because it almost always is
-// a struct that was not initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val`
-// of zero, set `replace_val` to `-0.0f`.
+// owns the struct. A struct whose fields are all zero except `struct_size` is an error: it was probably not
+// initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val` of zero, set
+// `replace_val` to `-0.0f`.
 typedef struct nuc_call_options {
     // `sizeof(nuc_call_options)`, in the caller's version of this header.
     size_t struct_size;
@@ -321,7 +323,7 @@ typedef struct nuc_call_options {
 // Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of
 // its arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
 //
-// Every parameter array has `batch` elements unless its comment says otherwise. A null array means that every row has
+// Every parameter array has `batch` elements unless its comment says otherwise. If an array is null, every row has
 // the default.
 typedef struct nuc_batch {
     // `sizeof(nuc_batch)`, in the caller's version of this header.
@@ -351,27 +353,28 @@ typedef struct nuc_batch {
     const float *min_p;
     // The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
     const float *temperature;
-    // The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. It decides the
-    // draw. Null: the words are computed from `seed` and `offset`.
+    // The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. The draw uses
+    // this number. Null: the words are computed from `seed` and `offset`.
     const uint32_t *random_words;
     // The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
     // Default: 0. Must be null if `random_words` is not.
     const uint64_t *seed;
-    // The offset of the row's random words. The same seed and offset give the same random words, so change the offset
-    // at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.
+    // The offset of the row's random words. The same seed and offset produce the same random words, so change the
+    // offset at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is
+    // not.
     const uint64_t *offset;
 } nuc_batch;
 
 // The intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
 //
-// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. A null field is
-// not computed and costs nothing. The arrays are written only if the call succeeds. They must not overlap any other
-// memory that the call receives.
+// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. The library
+// does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays must
+// not overlap any other memory that the call receives.
 //
 // The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
-// you ask for one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does not
-// accept them. A row's slots hold the entries that top-k kept, in ascending order of index. With `stable = 0` ties
-// can outnumber the slots; the slots then hold the first max_k of the kept entries.
+// you request one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does
+// not accept them. A row's slots contain the entries that top-k kept, in ascending order of index. With
+// `stable = 0` ties can outnumber the slots; the slots then contain the first max_k of the kept entries.
 typedef struct nuc_debug_arrays {
     // `sizeof(nuc_debug_arrays)`, in the caller's version of this header.
     size_t struct_size;
@@ -406,14 +409,14 @@ typedef struct nuc_prewarm_spec {
     int32_t path;
     // A `nuc_dtype`.
     int32_t dtype;
-    // The largest number of rows of a call, at least 1. Programs for every smaller number are compiled too, because a
-    // batch that mixes paths runs as several smaller ones.
+    // The largest number of rows of a call, at least 1. Programs for all smaller powers of two are compiled too,
+    // because a batch that uses both paths runs as several smaller ones.
     size_t batch;
     // The number of elements per row.
     size_t vocab;
     // 1 if calls will pass `stable = 0`, else 0.
     int32_t unstable;
-    // The `NUC_WIDE_*` bits of the wide arrays that calls will ask for; 0 for none.
+    // The `NUC_WIDE_*` bits of the wide arrays that calls will request; 0 for none.
     uint32_t wide_arrays;
 } nuc_prewarm_spec;
 
@@ -428,17 +431,17 @@ typedef struct nuc_compile_ahead_options {
     // The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
     // variable `NUCLEUS_PJRT_PLUGIN`.
     const char *plugin_path;
-    // The plugin's name of a topology, NUL-terminated UTF-8: the devices to compile for, which this host need not
-    // have. For libtpu it is a TPU generation and the arrangement of its chips, such as `v5e:2x2`. It must equal the
-    // topology of the host that will load the programs. Null or empty (default): the devices of this host. Plugins
-    // for CPUs and GPUs support only the default.
+    // The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for, which this
+    // host need not have. For libtpu it is a TPU generation and the arrangement of its chips, for example
+    // `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty (default): the
+    // devices of this host. Plugins for CPUs and GPUs support only the default.
     const char *topology;
     // An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default:
     // null.
     const struct nuc_client_option *plugin_options;
     // The length of `plugin_options`, at most 1024. Default: 0.
     size_t num_plugin_options;
-    // The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can hold the
+    // The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can contain the
     // programs of several plugins and topologies, and can be copied to other hosts.
     const char *output_dir;
     // An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The
@@ -457,10 +460,10 @@ typedef struct nuc_compile_ahead_options {
     int32_t path;
     // The value of `stable` that calls will pass, 1 or 0. Default: 1.
     int32_t stable;
-    // The `NUC_WIDE_*` bits of the wide arrays that calls will ask for. Default: 0, none.
+    // The `NUC_WIDE_*` bits of the wide arrays that calls will request. Default: 0, none.
     uint32_t wide_arrays;
-    // 1: also compile for every smaller number of rows, as `nuc_prewarm` does, because a batch that mixes paths runs
-    // as several smaller ones. Default: 0.
+    // 1: also compile for smaller numbers of rows, like `nuc_prewarm`, because a batch that uses both paths runs as
+    // several smaller ones. Default: 0.
     int32_t smaller_batches;
     // Must be zero.
     int32_t reserved;
@@ -468,7 +471,7 @@ typedef struct nuc_compile_ahead_options {
     size_t *programs_written;
 } nuc_compile_ahead_options;
 
-// Counters of a sampler since it was created. On the built-in backend, which compiles nothing, they stay 0.
+// Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
 typedef struct nuc_sampler_stats {
     // `sizeof(nuc_sampler_stats)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
@@ -488,12 +491,12 @@ typedef struct nuc_sampler_stats {
     uint64_t loaded;
 } nuc_sampler_stats;
 
-// What a sampler runs on. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid until it is
-// destroyed. The plugin writes them; they can contain line breaks.
+// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are
+// valid until it is destroyed. A plugin's strings can contain line breaks.
 typedef struct nuc_sampler_info {
     // `sizeof(nuc_sampler_info)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
-    // `builtin`, or the plugin's name of its platform, such as `cpu`, `cuda` or `tpu`.
+    // `builtin`, or the plugin's name for its platform, for example `cpu`, `cuda` or `tpu`.
     const char *platform_name;
     // The plugin's version string. For the built-in backend: its instruction set and number of threads.
     const char *platform_version;
@@ -512,9 +515,9 @@ typedef struct nuc_sampler_info {
 typedef struct nuc_device_info {
     // `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call.
     size_t struct_size;
-    // The plugin's description of the device, for people to read.
+    // The plugin's description of the device, in human-readable form.
     const char *description;
-    // The plugin's name of the kind of device.
+    // The plugin's name for the kind of device.
     const char *kind;
     // The plugin's global id of the device.
     int32_t id;
@@ -534,27 +537,27 @@ const char *nuc_version(void);
 uint32_t nuc_abi_version(void);
 
 // Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
-// `nuc_status`. The string is NUL-terminated and valid until the process ends. The reason for a failure is in the
-// call's `nuc_error`. Any thread may call this function.
+// `nuc_status`. The string is NUL-terminated and valid until the process ends. The `nuc_error` of the call explains
+// why the call failed. Any thread may call this function.
 const char *nuc_status_string(int32_t status);
 
 // Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the
 // callback `log`, or to standard error if `log` is null.
 //
-// A later call replaces an earlier one; the earlier callback can still be running in another thread when the later
-// call returns. Any thread may call this function. The library does not read what `user` points to.
+// A later call replaces an earlier one. The earlier callback can still be running in another thread when the later
+// call returns. Any thread may call this function. The library does not access the memory behind `user`.
 //
 // If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
 // variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is
 // read once. A value that is not a level is reported once on standard error and ignored. Without the variable,
 // nothing is logged. A closed standard error is not an error: the library does not let its messages raise SIGPIPE.
 //
-// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that has a
-// logger already.
+// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that
+// already has a logger.
 //
 // The caller promises:
-// Any thread may call `log` with `user`, for the rest of the process, or until another `nuc_set_log` has replaced
-// it and every call that began before has returned. `error` is null or points to a `nuc_error`.
+// Any thread may call `log` with `user` until the process ends, or until another `nuc_set_log` has replaced the
+// callback and every call that began before has returned. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_set_log(nuc_log_function log,
                             void *user,
                             int32_t level,
@@ -580,7 +583,7 @@ enum nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
 //
 // Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
 // `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
-// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` has the value that it had before.
+// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` is unchanged.
 //
 // The caller promises:
 // `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a
@@ -589,13 +592,13 @@ enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
                                    struct nuc_sampler **sampler,
                                    struct nuc_error *error);
 
-// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
-// getters. Null is allowed. After the call the handle is invalid, also if another thread holds a copy of it.
+// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of
+// its getters. Null is allowed. After the call the handle is invalid, and so are all copies of it in other threads.
 //
-// No other call may use the handle at the same time or later. The library recognizes a handle that was destroyed, and
-// returns `NUC_INVALID_ARGUMENT`, while the handle's memory has not been used for something else.
+// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the
+// library detects that the handle was destroyed and returns `NUC_INVALID_ARGUMENT`.
 //
-// In a child process after `fork`, this function does nothing and returns `NUC_OK`: the sampler's memory in the
+// In a child process after `fork`, this function does nothing and returns `NUC_OK`. The sampler's memory in the
 // child is not freed.
 //
 // Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
@@ -625,21 +628,21 @@ enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
 // `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
 // wanted.
 //
-// The function selects a path for each row: rows with 1 <= k <= max_k use the bounded path, the others use the
-// arbitrary path. So one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
-// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words, not on its
-// path, its batch or the backend.
+// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
+// arbitrary path, so one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
+// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words. It does not
+// depend on the path, the other rows of the batch, or the backend.
 //
 // The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
 // other memory that the call receives, including the structs and `error`. Any number of threads may call this
 // function with the same sampler.
 //
-// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. After an
-// error no output was written.
+// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. A
+// call that fails writes no output.
 //
 // The caller promises:
-// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape says, and no other
-// thread writes that memory during the call.
+// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape requires, and no
+// other thread writes that memory during the call.
 enum nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
                                          const struct nuc_batch *batch,
                                          const struct nuc_call_options *options,
@@ -662,9 +665,9 @@ enum nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sam
                                                    struct nuc_error *error);
 
 // Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k
-// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns `NUC_INVALID_ARGUMENT`.
-// With `stable = 0` ties can outnumber max_k, so the rows then use the arbitrary path. Ownership, thread-safety and
-// errors are the same.
+// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns
+// `NUC_INVALID_ARGUMENT`. With `stable = 0` ties can outnumber max_k, so the rows of a sampler with a plugin then
+// use the arbitrary path. Ownership, thread-safety and errors are the same.
 //
 // The caller promises:
 // As for `nuc_topk_topp_and_sample`.
@@ -676,10 +679,10 @@ enum nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampl
                                                  const struct nuc_debug_arrays *debug,
                                                  struct nuc_error *error);
 
-// Like `nuc_topk_topp_and_sample`, but by sorting each row on the CPU and counting in 128-bit integers. It is slow,
-// and simple enough to be the ground truth for the other functions. A sampler of any backend works; its device is
-// not used. Ownership, thread-safety and errors are the same. Each thread that works needs 17 bytes of memory per
-// element of a row.
+// Like `nuc_topk_topp_and_sample`, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but
+// simple enough to serve as the reference for the other functions. It works with a sampler of any backend and does
+// not use the sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17
+// bytes of memory per element of a row.
 //
 // The caller promises:
 // As for `nuc_topk_topp_and_sample`.
@@ -694,13 +697,13 @@ enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sam
 // Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
 // On the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
 //
-// Changing k, p, min_p, temperature, seeds or replace_val never needs another program. Another vocab, dtype, path,
-// `stable` or set of wide arrays does, and so does a number of rows beyond the next power of two.
+// Other values of k, p, min_p, temperature, seeds or replace_val never need another program. Another vocab, dtype,
+// path, `stable` or set of wide arrays does. So does a number of rows above the next power of two.
 //
 // The programs stay in memory until the sampler is destroyed; they are never evicted.
 //
-// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together do not fit into
-// `cache_capacity` (the message says how many there are); `NUC_DEVICE_ERROR` if the plugin cannot compile;
+// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together exceed
+// `cache_capacity` (the message states their number); `NUC_DEVICE_ERROR` if the plugin cannot compile;
 // `NUC_OUT_OF_MEMORY`.
 //
 // The caller promises:
@@ -722,18 +725,18 @@ enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options 
                                                struct nuc_error *error);
 
 // Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
-// `program_dir` is that directory loads the programs instead of compiling them, so servers start without compiling.
-// Any thread may call this function.
+// `program_dir` is that directory loads the programs instead of compiling them, so a server starts faster. Any
+// thread may call this function.
 //
-// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (`XLA_FLAGS`,
-// `LIBTPU_INIT_ARGS` in the environment) that it was compiled with. A sampler on anything else ignores the file and
-// compiles.
+// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags
+// (environment variables `XLA_FLAGS` and `LIBTPU_INIT_ARGS`) for which it was compiled. A sampler with any other of
+// these ignores the file and compiles the program.
 //
-// With the name of a topology, this host does not need such a device: libtpu compiles for TPUs on any x86-64 Linux
-// host. Set these environment variables for it:
+// With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
+// Set these environment variables for libtpu:
 //
-// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu asks a metadata server, for
-//   minutes;
+// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu queries a metadata server,
+//   which can take minutes;
 // - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
 //
 // Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
@@ -744,16 +747,16 @@ enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options 
 // Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
 // `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file
 // cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
-// `programs_written` was not written.
+// `programs_written` is unchanged.
 //
 // The caller promises:
 // `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the
-// lengths that it says. `error` is null or points to a `nuc_error`.
+// lengths that its fields state. `error` is null or points to a `nuc_error`.
 enum nuc_status nuc_compile_ahead(const struct nuc_compile_ahead_options *options,
                                   struct nuc_error *error);
 
-// Writes the current counters of a sampler to `stats`, whose `struct_size` the caller has set. The caller owns the
-// struct. Any number of threads may call this function with the same sampler.
+// Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
+// the call. Any number of threads may call this function with the same sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`.
 //
@@ -764,8 +767,8 @@ enum nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
                                       struct nuc_sampler_stats *stats,
                                       struct nuc_error *error);
 
-// Writes a description of a sampler to `info`, whose `struct_size` the caller has set. The caller owns the struct;
-// its strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
+// Writes a description of a sampler to `info`. The caller owns the struct and sets its `struct_size` before the
+// call. The strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
 // function with the same sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`.
@@ -777,9 +780,10 @@ enum nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
                                      struct nuc_sampler_info *info,
                                      struct nuc_error *error);
 
-// Writes a description of the device `index`, counted from 0, to `device`, whose `struct_size` the caller has set.
-// The number of devices is in `nuc_sampler_info`. The caller owns the struct; its strings belong to the sampler and
-// are valid until it is destroyed. Any number of threads may call this function with the same sampler.
+// Writes a description of the device `index`, counted from 0, to `device`. The number of devices is in
+// `nuc_sampler_info`. The caller owns the struct and sets its `struct_size` before the call. The strings belong to
+// the sampler and are valid until it is destroyed. Any number of threads may call this function with the same
+// sampler.
 //
 // Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
 //

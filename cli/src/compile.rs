@@ -60,7 +60,10 @@ fn compile(arguments: &Compile) -> Result<()> {
             *printed = write_line(&line);
         }
     };
-    let written = compile_ahead(&options, &|program| print(describe(program))).map_err(explain)?;
+    let outcome = compile_ahead(&options, &|program| print(describe(program)));
+    // By now the client and its programs are destroyed.
+    pjrt::log_release_failures();
+    let written = outcome.map_err(explain)?;
     let up_to_date = written.iter().filter(|program| program.up_to_date).count();
     let compiled = written.len() - up_to_date;
     let seconds = start.elapsed().as_secs_f64();

@@ -130,7 +130,11 @@ fn programs_are_loaded_from_a_copy(name: &str) {
     })
     .unwrap();
     assert_eq!(written.len(), 4); // two paths, buckets 4 and 8
-    assert_eq!(*progress.lock().unwrap(), written);
+
+    // Two threads may report in one order and finish in the other.
+    let progress = progress.into_inner().unwrap();
+    assert_eq!(progress.len(), written.len());
+    assert!(progress.iter().all(|program| written.contains(program)), "{progress:?} {written:?}");
     assert_eq!(here.files().len(), 4);
     for program in &written {
         assert!(program.file.file_name().unwrap().to_str().unwrap().starts_with(&program.name));

@@ -3,7 +3,7 @@
 use pjrt_sys::*;
 
 use super::args::Args;
-use super::error::Result;
+use super::error::{Error, Result};
 use super::handle::Handle;
 use super::named_values::{read_named_values, OptionValue};
 use super::plugin::{function, Plugin};
@@ -51,6 +51,10 @@ impl DeviceDescription {
         // SAFETY: the caller promises that the description is alive, and its strings live as long. They are copied.
         unsafe {
             plugin.call(function!(plugin, PJRT_DeviceDescription_Id)?, &mut id)?;
+            // XLA's compilers end the process on a device assignment with such an id.
+            if id.id < 0 {
+                return Err(Error::Misbehaved(format!("PJRT_DeviceDescription_Id returned {}", id.id)));
+            }
             plugin.call(function!(plugin, PJRT_DeviceDescription_Kind)?, &mut kind)?;
             plugin.call(function!(plugin, PJRT_DeviceDescription_DebugString)?, &mut debug)?;
             Ok(Self {

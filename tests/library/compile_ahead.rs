@@ -130,12 +130,8 @@ fn programs_are_loaded_from_a_copy(name: &str) {
     })
     .unwrap();
     assert_eq!(written.len(), 4); // two paths, buckets 4 and 8
-<<<<<<< HEAD
-                                  // Two threads may report in one order and finish in the other.
-=======
 
     // Two threads may report in one order and finish in the other.
->>>>>>> h_review
     let progress = progress.into_inner().unwrap();
     assert_eq!(progress.len(), written.len());
     assert!(progress.iter().all(|program| written.contains(program)), "{progress:?} {written:?}");

@@ -1,7 +1,5 @@
 //! The errors of the library. The C ABI turns them into a status and a message.
 
-use std::sync::Arc;
-
 use crate::pjrt;
 
 /// The error of a call. Its display text is the message that the caller reads.
@@ -25,9 +23,6 @@ pub enum Error {
     /// A plugin returned something that no correct plugin returns, or this library has a defect.
     #[error("{0}")]
     Internal(String),
-    /// The error of a compilation that several calls waited for.
-    #[error(transparent)]
-    Shared(Arc<Error>),
 }
 
 impl Error {

@@ -25,3 +25,4 @@ pub mod reference;
 mod regular_file;
 pub mod sampler;
 pub mod semantics;
+mod text;

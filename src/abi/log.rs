@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use log::LevelFilter;
 
-use super::message::escaped;
 use super::sigpipe::without_sigpipe;
 use super::types::{nuc_log_function, nuc_log_level};
 use crate::environment::{self, LOG_VARIABLE};
 use crate::error::Error;
 use crate::panics::Silence;
+use crate::text::escaped;
 
 const LEVELS: [(nuc_log_level, &str, LevelFilter); 5] = [
     (nuc_log_level::NUC_LOG_OFF, "off", LevelFilter::Off),

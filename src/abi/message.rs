@@ -4,9 +4,9 @@
 
 use libc::c_char;
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
 
 use super::types::{nuc_error, nuc_status};
+use crate::text::escaped;
 
 /// Longer words, most often paths, are shortened first.
 const LARGEST_WORD: usize = 100;
@@ -28,25 +28,6 @@ pub(super) unsafe fn write(error: *mut nuc_error, code: nuc_status, message: &st
     // Leave one byte for the terminator.
     let message = shortened(&escaped(message), error.message.len() - 1).into_owned();
     error.message.iter_mut().zip(message.bytes()).for_each(|(slot, byte)| *slot = byte as c_char);
-}
-
-/// The text as one line. Control characters, and other characters that change how a terminal shows a line, are
-/// replaced by Rust escapes.
-pub(super) fn escaped(text: &str) -> Cow<'_, str> {
-    const INVISIBLE: [RangeInclusive<char>; 4] =
-        ['\u{61c}'..='\u{61c}', '\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
-    let is_special = |c: char| c.is_control() || INVISIBLE.iter().any(|range| range.contains(&c));
-    if !text.contains(is_special) {
-        return Cow::Borrowed(text);
-    }
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is_special(c) {
-            true => line.extend(c.escape_default()),
-            false => line.push(c),
-        }
-    }
-    Cow::Owned(line)
 }
 
 /// Shortens the text to at most `limit` bytes. It first cuts the middle of long words, then the middle of the text.
@@ -73,13 +54,6 @@ fn without_middle(text: &str, limit: usize) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn control_characters_are_escaped() {
-        assert_eq!(escaped("path /tmp/ä is fine"), "path /tmp/ä is fine");
-        assert_eq!(escaped("two\nlines\tand \u{1b}[31mred\0"), r"two\nlines\tand \u{1b}[31mred\u{0}");
-        assert_eq!(escaped("\u{202e}evil\u{85}"), r"\u{202e}evil\u{85}");
-    }
 
     #[test]
     fn a_short_message_stays_as_it_is() {

@@ -422,6 +422,8 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
             compile_ns: counters.compile_ns,
             programs: counters.programs,
             loaded: counters.loaded,
+            pinned: counters.pinned,
+            not_kept: counters.not_kept,
         };
         // SAFETY: the caller guarantees the struct.
         unsafe { structs::write_struct(memory, stats, value) }

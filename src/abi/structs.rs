@@ -47,7 +47,7 @@ c_structs! {
     nuc_debug_arrays, None, [];
     nuc_prewarm_spec, None, [];
     nuc_compile_ahead_options, Some("nuc_compile_ahead_options_init"), [];
-    nuc_sampler_stats, None, [loaded];
+    nuc_sampler_stats, None, [loaded pinned not_kept];
     nuc_sampler_info, None, [];
     nuc_device_info, None, [];
 }

@@ -361,6 +361,11 @@ pub struct nuc_sampler_stats {
     pub programs: u64,
     /// The number of programs loaded from `program_dir` instead of compiled.
     pub loaded: u64,
+    /// The number of programs in memory that `nuc_prewarm` compiled or loaded. They are never evicted, and count toward
+    /// `cache_capacity`.
+    pub pinned: u64,
+    /// The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
+    pub not_kept: u64,
 }
 
 /// Options for `nuc_compile_ahead`: what to compile, for which device, and where to write it.

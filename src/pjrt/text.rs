@@ -4,6 +4,8 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::text::{escaped, escaped_except};
+
 /// The largest number of bytes that an error quotes from a message.
 const LONGEST_MESSAGE: usize = 1000;
 
@@ -13,13 +15,13 @@ const PATH_END: usize = 120;
 
 /// A name, version or description. Line breaks stay, because a platform's version may have several lines.
 pub(super) fn name(bytes: &[u8]) -> String {
-    escaped(&String::from_utf8_lossy(bytes), |character| character == '\n')
+    escaped_except(&String::from_utf8_lossy(bytes), |character| character == '\n').into_owned()
 }
 
 /// A message that an error quotes: one line, shortened if it is long.
 pub(super) fn message(bytes: &[u8]) -> String {
     let quoted = String::from_utf8_lossy(&bytes[..prefix(bytes, LONGEST_MESSAGE)]);
-    let mut text = escaped(quoted.trim_end(), |_| false);
+    let mut text = escaped(quoted.trim_end()).into_owned();
     if bytes.len() > LONGEST_MESSAGE {
         text.push_str(&format!("... [{} bytes in all]", bytes.len()));
     }
@@ -35,30 +37,13 @@ fn prefix(bytes: &[u8], limit: usize) -> usize {
     (limit.saturating_sub(3)..=limit).rev().find(starts_character).unwrap_or(limit)
 }
 
-fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
-    let mut out = String::with_capacity(text.len());
-    for character in text.chars() {
-        if disturbs_a_terminal(character) && !keep(character) {
-            out.extend(character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
-/// Whether printing a character can have an effect besides showing it: control characters, Unicode's line
-/// separators, and changes of the writing direction.
-fn disturbs_a_terminal(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
 /// Shows a path in a message. The middle of a long path is cut, so that the reason after it stays visible.
 pub(super) struct Shown<'a>(pub(super) &'a Path);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = escaped(&self.0.to_string_lossy(), |_| false);
+        let path = self.0.to_string_lossy();
+        let path = escaped(&path);
         let count = path.chars().count();
         if count <= PATH_START + PATH_END {
             return f.write_str(&path);

@@ -69,7 +69,7 @@ static void layout(void) {
     FIELD(nuc_prewarm_spec, vocab, 24);
     FIELD(nuc_prewarm_spec, unstable, 32);
     FIELD(nuc_prewarm_spec, wide_arrays, 36);
-    CHECK(sizeof(nuc_sampler_stats) == 64);
+    CHECK(sizeof(nuc_sampler_stats) == 80);
     FIELD(nuc_sampler_stats, compiles, 8);
     FIELD(nuc_sampler_stats, hits, 16);
     FIELD(nuc_sampler_stats, evictions, 24);
@@ -77,6 +77,8 @@ static void layout(void) {
     FIELD(nuc_sampler_stats, compile_ns, 40);
     FIELD(nuc_sampler_stats, programs, 48);
     FIELD(nuc_sampler_stats, loaded, 56);
+    FIELD(nuc_sampler_stats, pinned, 64);
+    FIELD(nuc_sampler_stats, not_kept, 72);
     CHECK(sizeof(nuc_compile_ahead_options) == 112);
     FIELD(nuc_compile_ahead_options, plugin_path, 8);
     FIELD(nuc_compile_ahead_options, topology, 16);

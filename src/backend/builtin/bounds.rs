@@ -3,10 +3,9 @@
 //! Passes over a row compare raw floats, which needs no cleaning.
 
 use crate::semantics::arith::Scalar;
-use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS, NEG_INF_KEY};
+use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS};
 
-/// The least order key of a candidate; see [`crate::semantics::rules::is_candidate`].
-pub(super) const LEAST_KEY: i32 = NEG_INF_KEY + 1;
+pub(super) use crate::semantics::rules::LEAST_CANDIDATE_KEY as LEAST_KEY;
 
 /// The order key of a logit that has not been cleaned.
 pub(super) fn key_of(value: f32) -> i32 {

@@ -489,6 +489,11 @@ typedef struct nuc_sampler_stats {
     uint64_t programs;
     // The number of programs loaded from `program_dir` instead of compiled.
     uint64_t loaded;
+    // The number of programs in memory that `nuc_prewarm` compiled or loaded. They are never evicted, and count toward
+    // `cache_capacity`.
+    uint64_t pinned;
+    // The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
+    uint64_t not_kept;
 } nuc_sampler_stats;
 
 // A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are

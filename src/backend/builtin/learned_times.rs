@@ -83,8 +83,8 @@ impl RowTimes {
 }
 
 /// How long a helper takes to wake at first, and the limits of the estimate, in nanoseconds.
-const WAKE: f32 = 20_000.0;
-const LEAST_WAKE: f32 = 10_000.0;
+const WAKE: f32 = 40_000.0;
+const LEAST_WAKE: f32 = 20_000.0;
 const MOST_WAKE: f32 = 200_000.0;
 
 /// Calls are shared while they take less than this fraction of their time on one thread.

@@ -1,7 +1,7 @@
 //! Kernels as StableHLO, for any PJRT plugin.
 //!
-//! Other targets use some parts too: [`inputs`] reads a batch, [`sampling`] computes weights and draws, [`search`]
-//! finds thresholds, and [`wide_outputs`] writes the wide arrays. Imports point in one direction: `search` ←
+//! Other targets use some parts too: `inputs` reads a batch, `sampling` computes weights and draws, `search`
+//! finds thresholds, and `wide_outputs` writes the wide arrays. Imports point in one direction: `search` ←
 //! `inputs` ← `sampling` ← `wide_outputs` ← `arbitrary`, `bounded` ← this file.
 
 mod arbitrary;

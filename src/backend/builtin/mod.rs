@@ -2,14 +2,14 @@
 //!
 //! A row is read once or twice and never sorted. A file imports only files that come before it in this list:
 //!
-//! - [`lanes`], [`interleaved`]: the sampling arithmetic in SIMD registers.
-//! - [`layout`], [`key16`], [`element`], [`blocks`]: how a row is divided, and how its elements are read.
-//! - [`bounds`], [`scan`], [`clean_row`], [`locate`], [`collect`]: passes that compare logits.
-//! - [`threshold_search`], [`strided_sample`], [`top_k`], [`weighing`], [`weigh_row`], [`top_p`], [`draw`]: passes that
+//! - `lanes`, `interleaved`: the sampling arithmetic in SIMD registers.
+//! - `layout`, `key16`, `element`, `blocks`: how a row is divided, and how its elements are read.
+//! - `bounds`, `scan`, `clean_row`, `locate`, `collect`: passes that compare logits.
+//! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `top_p`, `draw`: passes that
 //!   weigh, and the exact thresholds.
-//! - [`row_kind`], [`workspace`], [`row_task`], [`split`], [`candidates`], [`choose_token`], [`wide_arrays`],
+//! - `row_kind`, `workspace`, `row_task`, `split`, `candidates`, `choose_token`, `wide_arrays`,
 //!   [`sample_row`]: one row from logits to token, by these passes.
-//! - [`idle_list`], [`learned_times`], [`schedule`], [`helpers`], [`backend`]: the rows of a batch over threads.
+//! - `idle_list`, `learned_times`, `schedule`, `helpers`, `backend`: the rows of a batch over threads.
 
 mod backend;
 mod blocks;

@@ -46,10 +46,29 @@ impl Drop for Silence {
     }
 }
 
-/// Whether panics of this thread are silent. A thread that works for this one copies the setting, because a panic hook
-/// runs on the thread that panics.
+/// Whether panics of this thread are silent.
 pub(crate) fn is_silent() -> bool {
     DEPTH.get() > 0
+}
+
+/// The setting of one thread, for the threads that work for it. They need it because a panic hook runs on the thread
+/// that panics.
+#[derive(Clone, Copy)]
+pub(crate) struct Inherited {
+    silent: bool,
+}
+
+impl Inherited {
+    /// The setting of the calling thread.
+    pub(crate) fn from_this_thread() -> Inherited {
+        Inherited { silent: is_silent() }
+    }
+
+    /// Runs `work` on the calling thread with this setting.
+    pub(crate) fn run<R>(self, work: impl FnOnce() -> R) -> R {
+        let _silence = self.silent.then(Silence::begin);
+        work()
+    }
 }
 
 /// The source location of the last panic of this thread that was not printed, in parentheses.

@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
-use crate::panics::{self, Silence};
+use crate::panics::Inherited;
 
 /// The number of threads to use for `items` items of work: one per core, but at most one per item.
 pub(crate) fn num_threads(items: usize) -> usize {
@@ -40,13 +40,10 @@ pub(crate) fn for_each_with<T: Send, W: Send>(
             work(workspace, item).inspect_err(|_| *lock() = None)?;
         }
     };
-    let silent = panics::is_silent();
+    let panics = Inherited::from_this_thread();
     std::thread::scope(|scope| {
         let start = |mut workspace: W| {
-            let body = move || {
-                let _silence = silent.then(Silence::begin);
-                worker(&mut workspace)
-            };
+            let body = move || panics.run(|| worker(&mut workspace));
             std::thread::Builder::new().name("nucleus".to_owned()).spawn_scoped(scope, body).ok()
         };
         let threads: Vec<_> = helpers.into_iter().map_while(start).collect();

@@ -8,6 +8,8 @@ use std::{io, thread};
 
 use rayon::{Scope, ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
+use crate::panics::Inherited;
+
 /// The most threads that a backend starts.
 const MOST_THREADS: usize = 1024;
 
@@ -44,13 +46,14 @@ impl Helpers {
     ) -> (Option<Helpers>, Option<io::Error>) {
         let threads = threads.min(MOST_THREADS);
         let (mut handles, mut senders, mut failure) = (Vec::new(), Vec::new(), None);
-        // Building a pool fails if one of its threads does not start. So the threads start first, and wait for the
-        // pool. They end if no pool comes.
+        // Building a pool fails if one of its threads cannot be started. So the threads are started first, and wait
+        // for the pool. They end if the pool cannot be built.
+        let panics = Inherited::from_this_thread();
         for index in 0..threads {
             let (sender, receiver) = mpsc::channel::<ThreadBuilder>();
             let body = move || {
                 if let Ok(thread) = receiver.recv() {
-                    thread.run();
+                    panics.run(|| thread.run());
                 }
             };
             match spawn(index, Box::new(body)) {
@@ -212,6 +215,17 @@ impl Drop for Reservation<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::panics::{is_silent, Silence};
+
+    /// Panics of the pool are silent if the caller that started it is silent, that is, in a sampler of a C caller.
+    #[test]
+    fn the_pool_inherits_whether_panics_print() {
+        for silent in [true, false] {
+            let _silence = silent.then(Silence::begin);
+            let helpers = start(2, 2).0.unwrap();
+            assert_eq!(helpers.run_in_pool(is_silent), silent);
+        }
+    }
 
     fn start(threads: usize, allowed: usize) -> (Option<Helpers>, Option<io::Error>) {
         Helpers::start_with(threads, |index, body| {

@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 
 use super::program_cache::as_maker;
 use crate::error::Error;
-use crate::panics::{self, Silence};
+use crate::panics::Inherited;
 
 /// The default stack size of a main thread on Linux, with which compilers are tested.
 const STACK_BYTES: usize = 8 << 20;
@@ -18,17 +18,14 @@ pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> 
 }
 
 fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
-    let silent = panics::is_silent();
+    let panics = Inherited::from_this_thread();
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("nuc-compile".to_owned())
             .stack_size(stack_bytes)
             // The caller waits for this thread, so this thread must not wait for a program that the caller is
             // making.
-            .spawn_scoped(scope, || {
-                let _silence = silent.then(Silence::begin);
-                as_maker(work)
-            })
+            .spawn_scoped(scope, || panics.run(|| as_maker(work)))
             .map_err(|error| {
                 Error::OutOfMemory(format!(
                     "no thread with a stack of {stack_bytes} bytes could be started for the compiler: {error}"

@@ -8,9 +8,9 @@
 //!
 //! # Threads
 //! Threads that ask for one program at the same time share one attempt to make it. A thread that is itself making a
-//! program never waits for another thread's attempt; it makes the program a second time instead. Otherwise a
-//! deadlock would be possible: the log callback can run on that thread and call the library again, so a thread could
-//! wait for itself, or two callbacks for each other.
+//! program never waits for another thread's attempt. It makes the program a second time instead. The library runs no
+//! code of the caller while it makes a program. If a plugin did that, a thread could otherwise wait for itself, or two
+//! threads for each other.
 
 use std::cell::Cell;
 use std::collections::HashMap;

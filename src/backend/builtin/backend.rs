@@ -103,7 +103,8 @@ impl BuiltinBackend {
             None => {
                 let sampled = call.sample_rows(1, || rows.next(), &mut scratch);
                 self.idle.give_back(scratch);
-                sampled?;
+                let (work, took) = sampled?;
+                self.row_times.learn(work, took);
             }
         }
         outputs.set_outcomes(outcomes);
@@ -201,9 +202,7 @@ impl<'c> Call<'c> {
                 work.add(self.work(row));
             }
         }
-        let took = start.map_or(Duration::ZERO, |start| start.elapsed());
-        self.backend.row_times.learn(work, took);
-        Ok((work, took))
+        Ok((work, start.map_or(Duration::ZERO, |start| start.elapsed())))
     }
 
     /// Samples the rows on several threads. Each thread takes a row when it has finished another.
@@ -241,8 +240,10 @@ impl<'c> Call<'c> {
             times.learn_fraction(start.elapsed().as_nanos() as f32 / total.nanoseconds);
         } else {
             let ((own, took), arrival) = helpers.share(helping, take_rows, &help);
-            // How long the whole call would have taken at the speed of this thread.
+            // The estimated time of the whole call at the speed of this thread. A thread that shares a core with a helper
+            // is slow, so the time of calls that were not shared limits the estimate.
             let alone = took.as_nanos() as f32 * total.nanoseconds / own.nanoseconds.max(1.0);
+            let alone = alone.min(1.5 * total.nanoseconds);
             times.learn_wake(arrival);
             times.learn_fraction(start.elapsed().as_nanos() as f32 / alone.max(1.0));
         }

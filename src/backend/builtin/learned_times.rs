@@ -31,7 +31,7 @@ const KINDS: usize = 8;
 /// blocks can be skipped.
 const FASTEST: [f32; KINDS] = [0.022, 0.035, 0.045, 0.045, 0.022, 0.035, 0.045, 0.045];
 
-/// How long rows take: estimated nanoseconds per element, for each kind of work.
+/// How long rows take in calls that are not shared: estimated nanoseconds per element, for each kind of work.
 ///
 /// The time depends on the machine, on the logits and on the row's parameters. The estimates start at the speed of the
 /// fastest known machine. They follow slower calls slowly and faster calls quickly, so that interrupted calls matter
@@ -72,7 +72,7 @@ impl RowTimes {
         Work { nanoseconds: self.0[kind].get() * vocab as f32, kinds: 1 << kind }
     }
 
-    /// Corrects the estimates by the time that some work took on one thread.
+    /// Corrects the estimates by the time that some work took in a call that was not shared.
     pub(super) fn learn(&self, work: Work, took: Duration) {
         let ratio = took.as_nanos() as f32 / work.nanoseconds.max(1.0);
         let factor = if ratio > 1.0 { ratio.min(1.0625) } else { 1.0 - (1.0 - ratio) / 4.0 };

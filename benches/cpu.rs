@@ -1,11 +1,14 @@
 //! Speed of the built-in backend: one JSON object per line on standard output.
 //!
-//! A figure is the median time of a call in microseconds and its ratio to a baseline. The two are measured in turns, so
-//! the ratio means the same on a machine that is busy or slow. Lines named `sampling/…` compare with the plain maximum of
-//! the same rows on one thread. Lines named `threads/…` compare the default number of threads with one thread, and lines
-//! named `threads_after_pause/…` do so with a pause before each call, in which the threads go to sleep.
+//! A figure contains the median time of a call in microseconds, and the ratio of this time to the median time of a
+//! baseline. The benchmark measures the call and the baseline alternately, so that the load and the speed of the
+//! machine have little effect on the ratio.
 //!
-//! Arguments that are not flags select figures: a figure is measured if its name contains one of them.
+//! The baseline of figures named `sampling/…` computes only the maximum of the same rows on one thread. Figures named
+//! `threads/…` compare the default number of threads with one thread. Figures named `threads_after_pause/…` do the same
+//! with a pause before each call. The threads go to sleep during the pause.
+//!
+//! Arguments that are not flags select figures. A figure is measured if its name contains one of the arguments.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -44,7 +47,7 @@ const CASES: [Case; 6] = [
     case("min_p_alone", 0, 1.0, 0.05, 1.0),
     case("plain", 0, 1.0, 0.0, 1.0),
 ];
-/// Cases for which threads are compared.
+/// The cases that compare numbers of threads.
 const THREAD_CASES: [Case; 3] = [CASES[0], CASES[1], CASES[3]];
 const THREAD_VOCAB: usize = 128_256;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -76,7 +79,7 @@ impl Array {
     }
 }
 
-/// A batch that is sampled again and again, with other random numbers each time, as in use.
+/// A batch that is sampled repeatedly. Each call uses different random numbers, as real calls do.
 struct Subject<'a> {
     batch: Batch<'a>,
     tokens: Vec<i32>,
@@ -104,7 +107,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Takes the maximum of each row.
+/// Computes the maximum of each row.
 fn scan_rows(array: &Array, rows: usize) {
     let vocab = array.logits().len() / rows;
     for row in 0..rows {
@@ -124,12 +127,13 @@ fn time(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Medians of a baseline and a subject that take turns, each run with `prepare` before it.
+/// Measures a baseline and a subject alternately and returns their medians. Calls `prepare` before each timed run.
 fn compare(mut prepare: impl FnMut(), mut baseline: impl FnMut(), mut subject: impl FnMut()) -> (f64, f64) {
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while before.len() < 51 || (start.elapsed() < Duration::from_millis(250) && before.len() < 5001) {
-        // Each runs twice, and the second time counts, so that each finds the caches as it left them.
+        // Each function runs twice, and only the second run is timed. So its data is in the caches as its own first run
+        // left it.
         baseline();
         prepare();
         before.push(time(&mut baseline));
@@ -140,14 +144,14 @@ fn compare(mut prepare: impl FnMut(), mut baseline: impl FnMut(), mut subject: i
     (median(before), median(after))
 }
 
-/// The backends to measure, and which figures.
+/// The backends to measure, and the names of the selected figures.
 struct Bench {
     one: BuiltinBackend,
     all: BuiltinBackend,
     chosen: Vec<String>,
 }
 
-/// What a figure is about.
+/// The properties that identify a figure.
 struct Figure<'a> {
     family: &'a str,
     case: &'a str,
@@ -186,7 +190,7 @@ impl Bench {
         println!("{line}");
     }
 
-    /// Every case against the maximum of the same rows.
+    /// Compares every case with the computation of the maximum of the same rows.
     fn sampling(&self, backend: &BuiltinBackend, values: &[f32], dtype: Dtype, rows: usize, cases: &[Case]) {
         let (array, vocab) = (Array::new(values, dtype), values.len() / rows);
         let figure = Figure { family: "sampling", case: "scan", dtype, rows, vocab };
@@ -210,7 +214,7 @@ impl Bench {
         self.report(&figure, backend, MAX_SCAN, medians);
     }
 
-    /// Rows of which the passes can skip little, f32 on one thread.
+    /// Measures f32 rows in which the passes can skip few blocks, on one thread.
     fn worst_cases(&self, vocab: usize) {
         type Fill = fn(usize) -> f32;
         let fills: [(&str, Fill); 3] =
@@ -223,7 +227,7 @@ impl Bench {
         }
     }
 
-    /// The default number of threads against one thread, which no call should find slower.
+    /// Compares the default number of threads with one thread. No call should be slower with the default number.
     fn threads(&self, values: &[f32]) {
         let mut worst: Option<(f64, String)> = None;
         for (family, pause) in [("threads", None), ("threads_after_pause", Some(PAUSE))] {

@@ -1,12 +1,12 @@
-//! The operations in which the sampling contract is written.
+//! The arithmetic operations that define the sampling contract.
 //!
-//! Every computation that must agree bit for bit between devices is a function over [`Arith`]. So native code
-//! (scalar or SIMD) and the kernel builders use the same source code.
+//! Every computation whose bits must be the same on all devices is a function over [`Arith`]. So native code (scalar or
+//! SIMD) and the kernel builders use the same source code.
 //!
-//! The trait deliberately has no float addition. A float product is only followed by another product, a comparison
-//! or a conversion, so no compiler can contract it into a fused operation. Compilers also reassociate products with
-//! constants. Constants in a chain of products are therefore [`Arith::factor`]s, and a builder for such a compiler
-//! passes them at run time.
+//! The trait deliberately has no float addition. A float product is only followed by another product, a comparison or a
+//! conversion, so no compiler can contract it into a fused operation. Some compilers also reassociate products with
+//! constants. Therefore constants in a chain of products are [`Arith::factor`]s. For a compiler that reassociates, the
+//! kernel builder passes them as values at run time.
 
 // `self` selects the arithmetic; it is not the value to convert.
 #[allow(clippy::wrong_self_convention)]
@@ -49,7 +49,7 @@ pub trait Arith: Copy {
     /// `a * b` in binary32, round to nearest even.
     fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
 
-    /// The lesser of `a` and `limit`. The result for NaN is `limit`, or any value if the caller discards it.
+    /// The smaller of `a` and `limit`. The result for NaN is `limit`, or any value if the caller discards it.
     fn at_most(self, a: Self::Float, limit: f32) -> Self::Float {
         let limit = self.float(limit);
         self.fselect(self.flt(a, limit), a, limit)
@@ -117,7 +117,7 @@ pub trait WideArith: Arith {
     }
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
-    /// `a >> by`, filling with zeros. `by` is below 64 in every row.
+    /// `a >> by`, filling with zeros. `by` is below 64.
     fn wshr(self, a: Self::Wide, by: Self::Wide) -> Self::Wide;
     /// Bitwise and.
     fn wand(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;

@@ -1,7 +1,7 @@
 //! Cleaning of logits, and the order for comparing them.
 //!
-//! Everything here works on bits. Accelerators flush subnormal floats at different points, so a float comparison near
-//! zero could differ between devices. An integer comparison cannot.
+//! All comparisons here are integer comparisons of bits. Accelerators flush subnormal floats at different points, so a
+//! float comparison near zero could give different results on different devices. An integer comparison cannot.
 
 use super::arith::Arith;
 
@@ -15,16 +15,16 @@ pub const NEG_INF_KEY: i32 = NEG_INF_BITS ^ 0x7fff_ffff;
 const EXPONENT: i32 = 0x7f80_0000;
 const MAGNITUDE: i32 = 0x7fff_ffff;
 
-/// Converts a bf16 number, given as its zero-extended bits, to f32 bits. Exact.
+/// Converts a bf16 number, given as its zero-extended bits, to f32 bits. The conversion is exact.
 #[inline(always)]
 pub fn widen_bf16<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.shl(bits, 16)
 }
 
-/// Converts a binary16 number, given as its zero-extended bits, to f32 bits. Exact.
+/// Converts a binary16 number, given as its zero-extended bits, to f32 bits. The conversion is exact.
 ///
-/// A binary16 subnormal becomes a normal f32. So this function uses no conversion instruction, because a device may
-/// flush subnormals there.
+/// A binary16 subnormal becomes a normal f32. A device's conversion instruction may flush it to zero, so this function
+/// does not use that instruction.
 #[inline(always)]
 pub fn widen_f16<A: Arith>(a: A, bits: A::Int) -> A::Int {
     let sign = a.shl(a.and(bits, a.int(0x8000)), 16);
@@ -56,7 +56,7 @@ pub fn clean<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.select(is_nan(a, bits), a.int(NEG_INF_BITS), finite)
 }
 
-/// Maps cleaned bits to integers that have the same order as the values. It is its own inverse.
+/// Maps cleaned bits to integers that have the same order as the values. The function is its own inverse.
 #[inline(always)]
 pub fn order_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
     a.xor(bits, a.and(a.shr(bits, 31), a.int(MAGNITUDE)))

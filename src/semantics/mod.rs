@@ -1,4 +1,4 @@
-//! The sampling contract, written once over [`arith::Arith`]. `docs/semantics.md` describes it in prose.
+//! The sampling contract, written once over [`arith::Arith`]. `docs/semantics.md` describes it in words.
 //!
 //! A row passes through these files in this order: [`clean`] (NaN, infinities, zeros, the total order), [`weights`]
 //! (temperature and integer weights), [`top_p`] (the target of top-p), [`draw`] (the 128-bit remainder). [`rules`]

@@ -21,8 +21,9 @@ pub fn narrow_key<A: Arith>(a: A, bits: A::Int) -> A::Int {
 
 /// The order key of a cleaned bf16 logit, shortened to 16 bits (sign-extended). The order stays the same.
 ///
-/// The low half of the full key is 0 for +0 and positive values. It is all ones for negative values and for the
-/// largest finite f32, with which cleaning replaces +inf. Adding 1 carries exactly those ones into the high half.
+/// The low half of the full key is 0 for +0 and positive values. It is all ones for negative values and for the largest
+/// finite f32, which replaces +inf. If the low half is all ones, adding 1 carries into the high half. Otherwise the
+/// high half does not change.
 #[inline(always)]
 pub fn bf16_short_key<A: Arith>(a: A, key: A::Int) -> A::Int {
     a.shr(a.add(key, a.int(1)), 16)

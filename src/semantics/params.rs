@@ -48,8 +48,8 @@ pub fn scale(temperature: f32) -> f32 {
     (std::f64::consts::LOG2_E / f64::from(temperature) * f64::from(1 << 18)) as f32
 }
 
-/// A distance below the maximum from which on `q` is at least [`ZERO_Q`]. It is the least such distance, or slightly
-/// more.
+/// At this distance below the maximum, and at every larger distance, `q` is at least [`ZERO_Q`]. The result is the
+/// least distance with this property, or slightly more.
 fn reach(scale: f32) -> f32 {
     let mut reach = (f64::from(ZERO_Q) / f64::from(scale)) as f32;
     while reach * scale < ZERO_Q as f32 {
@@ -64,7 +64,7 @@ pub fn min_weight(min_p: f32) -> i32 {
     (f64::from(min_p.clamp(0.0, 1.0)) * f64::from(MAX_WEIGHT)).ceil() as i32
 }
 
-/// Checks the parameters of a row. The error is the name of the parameter, its value, and what would be right.
+/// Checks the parameters of a row. The error is the name of the parameter, its value, and the values that are allowed.
 pub fn check_row(p: f32, min_p: f32, temperature: f32) -> Result<(), (&'static str, f32, &'static str)> {
     if p.is_nan() {
         return Err(("p", p, "a number (1 or more turns top-p off)"));
@@ -84,7 +84,7 @@ mod tests {
     use super::super::weights::{quantize, weight};
     use super::*;
 
-    /// Every weight at or beyond the reach is 0, and a weight slightly before it is not.
+    /// The weight is 0 at the reach and at larger distances. It is above 0 at a slightly smaller distance.
     #[test]
     fn weights_beyond_the_reach_are_zero() {
         for temperature in [1e-5_f32, 0.1, 0.7, 1.0, 1.3, 10.0, 1e6, 1e30, f32::MAX] {
@@ -98,8 +98,8 @@ mod tests {
         }
     }
 
-    /// Compares with `log2(e) / T · 2¹⁸` computed with 60 digits and rounded once. Rounding to f64 first must not
-    /// change the f32.
+    /// Compares with `log2(e) / T · 2¹⁸` computed with 60 digits and rounded once. The code rounds to f64 first. That
+    /// must not change the f32.
     #[test]
     fn scale_is_rounded_once() {
         let exact = [

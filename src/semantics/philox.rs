@@ -17,8 +17,9 @@ pub fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [x0, x1, x2, x3]
 }
 
-/// The four random words of a row: key = seed and counter = (offset, 0), both with the least significant word first,
-/// as in the reference implementation of the paper. The first output word is the most significant word of U.
+/// The four random words of a row. The key is the seed, and the counter is (offset, 0). Both have the least significant
+/// word first, as in the reference implementation of the paper. The first output word is the most significant word of
+/// U.
 pub fn random_words(seed: u64, offset: u64) -> [u32; 4] {
     philox4x32_10([offset as u32, (offset >> 32) as u32, 0, 0], [seed as u32, (seed >> 32) as u32])
 }
@@ -41,8 +42,8 @@ mod tests {
         );
     }
 
-    /// The words of the seed and the offset go to the right places: key = seed, counter = (offset, 0), low words
-    /// first. The first vector is published; the others were computed with an independent implementation.
+    /// Checks the order of the words: key = seed, counter = (offset, 0), low words first. The first vector is
+    /// published. The others were computed with an independent implementation.
     #[test]
     fn seed_is_the_key_and_offset_the_low_half_of_the_counter() {
         assert_eq!(random_words(0, 0), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);

@@ -9,12 +9,12 @@ use super::weights::MAX_WEIGHT;
 
 /// Row status bit: the row has no candidate, so its token is −1.
 pub const ROW_NO_CANDIDATE: u32 = 1;
-/// Row status bit: the row contains a NaN, which counted as −inf.
+/// Row status bit: the row contains a NaN. A NaN counts as −inf.
 pub const ROW_HAD_NAN: u32 = 2;
 /// All defined row status bits.
 pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN;
 
-/// The token, and `greedy_sampled`, of a row without a candidate.
+/// The value of the token and of `greedy_sampled` in a row without a candidate.
 pub const NO_TOKEN: i32 = -1;
 
 /// The least order key of a candidate.
@@ -60,8 +60,8 @@ pub fn has_weight<A: Arith>(a: A, survives: A::Mask, sampled_row: A::Mask, is_gr
 
 /// The weight of an entry before top-p and min-p. `sampled` is its weight by temperature.
 ///
-/// In a greedy row the weight is that of the maximum, [`MAX_WEIGHT`]. The maximum has this weight at any
-/// temperature, so a kernel that has computed it needs only [`has_weight`].
+/// In a greedy row the weight is that of the maximum, [`MAX_WEIGHT`]. The maximum has this weight at any temperature.
+/// So a kernel that has computed the weights by temperature needs only [`has_weight`].
 #[inline(always)]
 pub fn row_weight<A: Arith>(
     a: A,
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(row_weight(Scalar, true, true, true, 5), MAX_WEIGHT);
         assert_eq!(row_weight(Scalar, true, true, false, 5), 0);
         assert_eq!(row_weight(Scalar, false, true, true, 5), 0);
-        // The weight by temperature of the maximum is the weight in a greedy row.
+        // At any temperature, the maximum has the same weight as in a greedy row.
         assert_eq!(weight(Scalar, quantize(Scalar, 3.0, 3.0, 0.5)), MAX_WEIGHT);
     }
 

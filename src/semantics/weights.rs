@@ -12,7 +12,7 @@ pub const MAX_Q: i32 = 40 << 18;
 
 /// The smallest `q` whose weight is 0.
 ///
-/// Exactly 24 octaves below the maximum the weight is still 1: `W` is `2²⁴ · 2⁻²⁴` there. Only the weight of the
+/// Exactly 24 octaves below the maximum, the weight is still 1, because `2²⁴ · 2⁻²⁴` is 1. Only the weight of the
 /// maximum itself is reduced, to 2²⁴ − 1.
 pub const ZERO_Q: i32 = (24 << 18) + 1;
 
@@ -58,8 +58,8 @@ pub fn cubic<A: Arith>(a: A, q: A::Int) -> A::Int {
 #[inline(always)]
 pub fn weight_of_cubic<A: Arith>(a: A, q: A::Int, below_one: A::Int) -> A::Int {
     const EXPONENT: u32 = 23;
-    // `u · 2⁻²⁴` as a float. The floats between 1/2 and 1 are the multiples of 2⁻²⁴, with consecutive bit patterns, so
-    // one integer addition replaces a conversion and a product.
+    // `u · 2⁻²⁴` as a float. The floats between 1/2 and 1 are the multiples of 2⁻²⁴, and their bit patterns are
+    // consecutive. So one integer addition replaces a conversion and a product.
     const ONE: i32 = 127 << EXPONENT;
     let mut power = a.from_bits(a.add(below_one, a.int(ONE)));
     for _ in 0..4 {

@@ -1,4 +1,5 @@
-//! The built-in backend against the reference, bit for bit in every output; and its behaviour at its limits.
+//! Compares every output of the built-in backend with the reference, bit for bit. Also tests the largest batch and
+//! running out of memory.
 
 use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
@@ -133,7 +134,7 @@ enum Kind {
     Ascending,
     Descending,
     Negative,
-    /// Nearly constant, with a few peaks that a sample misses.
+    /// Nearly constant, with a few peaks that a sample can miss.
     Spikes,
 }
 
@@ -484,13 +485,14 @@ fn a_call_may_want_no_output() {
 
 const LARGEST_VOCAB: usize = 1 << 24;
 
-/// 128 rows of 2^24 elements with gaps between them: indices beyond 2^32, and weights that sum to almost 2^48.
+/// 128 rows of 2^24 elements with gaps between them. The indices exceed 2^32, and the weights of a row sum to almost
+/// 2^48.
 #[test]
 fn the_largest_batch_does_not_overflow() {
     let (rows, row_stride) = (128, 2 * LARGEST_VOCAB + (1 << 20));
     let elements = (rows - 1) * row_stride + LARGEST_VOCAB;
     assert!(elements > u32::MAX as usize);
-    // Pages that are only read take no memory.
+    // Zeroed pages that are only read use no physical memory.
     let Ok(mut logits) = bytemuck::allocation::try_zeroed_slice_box::<u16>(elements) else {
         println!("skipped: this machine does not allocate {} MB of zeroed pages", elements >> 19);
         return;
@@ -499,7 +501,7 @@ fn the_largest_batch_does_not_overflow() {
     for row in [0, 126, 127] {
         logits[last(row)] = bf16::from_f32(20.0).to_bits();
     }
-    // The last remainder of a row of equal weights.
+    // The largest remainder of a row of equal weights. It selects the last element.
     let total = (u64::from(u32::MAX >> 8)) << 24;
     let words = [0, 0, ((total - 1) >> 32) as u32, (total - 1) as u32];
     let params = |row| match row {
@@ -524,7 +526,7 @@ fn the_largest_batch_does_not_overflow() {
     }
 }
 
-/// Set in the process that runs out of memory.
+/// This environment variable is set in the child process, which runs out of memory.
 const CHILD: &str = "NUCLEUS_TEST_OUT_OF_MEMORY";
 
 #[test]
@@ -563,7 +565,7 @@ fn running_out_of_memory_is_an_error_that_writes_nothing() {
                 let case = format!("{what}, {threads} threads, {limit_mb} MB");
                 assert!(matches!(limited, Err(Error::OutOfMemory(_))), "{case}: {limited:?}");
                 assert_eq!(tokens, [7; 2], "{case}");
-                // The backend works when there is memory again.
+                // The backend works again when enough memory is available.
                 let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
                 backend.sample(&batch, &mut outputs).unwrap();
                 assert!(tokens.iter().all(|&token| token != 7), "{case}");
@@ -572,7 +574,7 @@ fn running_out_of_memory_is_an_error_that_writes_nothing() {
     }
 }
 
-/// Runs `work` while the process can map only `bytes` more.
+/// Runs `work` while the process can map only `bytes` more bytes of memory.
 fn with_address_space<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: usize = statm.split(' ').next().unwrap().parse().unwrap();

@@ -1,4 +1,4 @@
-//! The backend: the rows of a batch, on one thread or on several.
+//! The built-in backend. It samples the rows of a batch on one thread or on several threads.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,30 +17,32 @@ use crate::error::Error;
 use crate::memory;
 use crate::outputs::{Outputs, RowArrays, RowOutcome};
 
-/// A call with fewer logits than this always stays on its thread. Estimating its time would cost more than it is worth.
+/// A call with fewer logits than this always runs on the calling thread only. Estimating its time would cost more than
+/// sharing could save.
 const LEAST_SHARED_LOGITS: usize = 1 << 15;
 
-/// Samples on the calling thread and, if that is faster, also on threads that it owns.
+/// Samples on the calling thread, or on threads that it owns where that is faster.
 ///
-/// Any number of threads may use a backend at the same time. Dropping it waits until its threads have ended.
+/// Any number of threads may use a backend at the same time. Dropping the backend waits until its threads have ended.
 #[derive(Debug)]
 pub struct BuiltinBackend {
     level: Level,
-    /// `None` if the calling thread does everything.
+    /// `None` if only the calling thread works.
     helpers: Option<Helpers>,
     idle: IdleList,
     row_times: RowTimes,
     sharing_times: SharingTimes,
 }
 
-/// A row to sample: its index, where its outcome goes, and the arrays to fill.
+/// A row to sample: its index, the place for its outcome, and the arrays to fill.
 type Row<'r, 'a> = (usize, (&'r mut RowOutcome, RowArrays<'a>));
 
 impl BuiltinBackend {
-    /// A backend that uses up to `num_threads` threads per call: 0 is one per core, and 1 starts no thread.
+    /// Creates a backend that uses at most `num_threads` threads per call. 0 means one thread per core. 1 means the
+    /// calling thread only; the backend then starts no thread.
     ///
-    /// If the system starts fewer threads, the backend logs a warning and uses those. It can always use the calling
-    /// thread.
+    /// If the system cannot start all threads, the backend logs a warning and uses the threads that started. It can
+    /// always use the calling thread.
     pub fn new(num_threads: usize) -> BuiltinBackend {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let threads = if num_threads == 0 { cores() } else { num_threads };
@@ -56,7 +58,7 @@ impl BuiltinBackend {
         backend
     }
 
-    /// The number of threads that can work on a call, with the calling thread.
+    /// The number of threads that can work on a call, including the calling thread.
     pub fn threads(&self) -> usize {
         self.helpers.as_ref().map_or(1, Helpers::threads)
     }
@@ -74,12 +76,12 @@ impl BuiltinBackend {
         format!("{}, {threads} thread{}", self.instruction_set(), if threads == 1 { "" } else { "s" })
     }
 
-    /// Fills every output that is wanted.
+    /// Samples every row of the batch and fills the requested outputs.
     ///
-    /// The only error is [`Error::OutOfMemory`]. After an error no output was written.
+    /// The only error is [`Error::OutOfMemory`]. If the function returns an error, it has written no output.
     pub fn sample(&self, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let call = Call { backend: self, batch, wants_arrays: outputs.wide.wants_any() };
-        // A single row, the shortest call, needs no allocation.
+        // A call with one row is the shortest, so it does not allocate memory for the outcome.
         let mut one = [RowOutcome::default()];
         let mut several;
         let outcomes = if batch.len() == 1 {
@@ -89,7 +91,7 @@ impl BuiltinBackend {
             &mut several[..]
         };
         let (schedule, reservation) = call.schedule();
-        // All memory is allocated before the first row writes to the wide arrays.
+        // The call allocates all memory before the first row writes to the wide arrays.
         let sizes = call.sizes(schedule.parts);
         let mut scratch = self.idle.take();
         scratch.prepare(&sizes)?;
@@ -120,11 +122,11 @@ struct Call<'c> {
     wants_arrays: bool,
 }
 
-/// What the threads of a call share.
+/// The state that the threads of a call share.
 struct Shared<I> {
-    /// The rows that no thread has taken. `None` after an error.
+    /// The rows that no thread has taken yet. `None` after an error.
     rows: Option<I>,
-    /// A scratch for each thread.
+    /// One scratch per thread. A thread removes its scratch while it works.
     scratches: Vec<Scratch>,
     error: Option<Error>,
 }
@@ -138,7 +140,7 @@ impl<'c> Call<'c> {
         self.backend.row_times.of_row(self.kind(row), self.wants_arrays, self.batch.vocab())
     }
 
-    /// Whether the call is worth being timed.
+    /// Whether the call is large enough to be shared. Smaller calls are not timed.
     fn may_be_shared(&self) -> bool {
         self.batch.len() * self.batch.vocab() >= LEAST_SHARED_LOGITS
     }
@@ -150,7 +152,7 @@ impl<'c> Call<'c> {
         work
     }
 
-    /// How to spread the call over threads, and the helpers reserved for that.
+    /// Decides how to spread the call over threads, and reserves the helpers.
     fn schedule(&self) -> (Schedule, Option<Reservation<'c>>) {
         let alone = (Schedule::ALONE, None);
         let Some(helpers) = self.backend.helpers.as_ref().filter(|_| self.may_be_shared()) else {
@@ -172,8 +174,8 @@ impl<'c> Call<'c> {
     /// The memory that a thread needs for any row of the call.
     fn sizes(&self, parts: usize) -> Sizes {
         let vocab = self.batch.vocab();
-        // Without wide arrays nothing is written before all rows are done, so the cleaned copy can wait until a row
-        // needs it.
+        // Without wide arrays, the call writes no output before all rows are done. So the cleaned copy is allocated
+        // only when a row needs it.
         let cleaned = if self.wants_arrays { vocab } else { 0 };
         let of_row = |row| {
             let kind = self.kind(row);
@@ -183,8 +185,8 @@ impl<'c> Call<'c> {
         Sizes { cleaned, ..sizes }
     }
 
-    /// Samples rows until `next` returns `None`. Returns the work that was done and the time that it took, or zeros if
-    /// the call is not timed.
+    /// Samples rows until `next` returns `None`. Returns the estimated work of these rows and the time that they took.
+    /// Both are zero if the call is not timed.
     fn sample_rows<'r, 'a>(
         &self,
         parts: usize,
@@ -205,7 +207,7 @@ impl<'c> Call<'c> {
         Ok((work, start.map_or(Duration::ZERO, |start| start.elapsed())))
     }
 
-    /// Samples the rows on several threads. Each thread takes a row when it has finished another.
+    /// Samples the rows on several threads. Each thread takes one row at a time, until no row is left.
     fn sample_shared<'r, 'a: 'r>(
         &self,
         helpers: &Helpers,
@@ -240,8 +242,9 @@ impl<'c> Call<'c> {
             times.learn_fraction(start.elapsed().as_nanos() as f32 / total.nanoseconds);
         } else {
             let ((own, took), arrival) = helpers.share(helping, take_rows, &help);
-            // The estimated time of the whole call at the speed of this thread. A thread that shares a core with a helper
-            // is slow, so the time of calls that were not shared limits the estimate.
+            // `alone` is the estimated time of the whole call on one thread, from the speed of this thread. If this
+            // thread shares a core with a helper, it is slow and the estimate is too high. Therefore the time of calls
+            // that were not shared limits the estimate.
             let alone = took.as_nanos() as f32 * total.nanoseconds / own.nanoseconds.max(1.0);
             let alone = alone.min(1.5 * total.nanoseconds);
             times.learn_wake(arrival);
@@ -252,7 +255,8 @@ impl<'c> Call<'c> {
         shared.error.map_or(Ok(()), Err)
     }
 
-    /// A scratch for the calling thread and for each helper. If there is no memory for all helpers, there are fewer.
+    /// Returns one scratch for the calling thread and one for each helper. If there is not enough memory for all
+    /// helpers, it returns fewer, and fewer helpers work.
     fn scratches(&self, helpers: usize, sizes: &Sizes, scratch: Scratch) -> Result<Vec<Scratch>, Error> {
         let mut scratches = memory::with_capacity(helpers + 1, "the scratches of the threads")?;
         scratches.push(scratch);
@@ -292,7 +296,7 @@ mod tests {
         call(backend, batch).schedule().0
     }
 
-    /// Makes the backend believe that every row takes very long.
+    /// Raises the estimated time of every row far above its real time.
     fn slow_down(backend: &BuiltinBackend, batch: &Batch<'_>) {
         let work = call(backend, batch).total_work();
         (0..200).for_each(|_| backend.row_times.learn(work, Duration::from_secs(9)));
@@ -313,7 +317,7 @@ mod tests {
     fn sharing_and_splitting_change_nothing() {
         let (one, five) = (BuiltinBackend::new(1), BuiltinBackend::new(5));
         for (rows, vocab, shared) in [(1, 200_000, (0, 5)), (2, 80_000, (1, 2)), (40, 3000, (4, 1))] {
-            // Every kind of row, and one with a NaN.
+            // The cases contain every kind of row. The last row holds a NaN.
             let mut logits: Vec<f32> =
                 (0..rows * vocab).map(|i| ((i * 7919) % 10_007) as f32 * 1e-3).collect();
             logits[rows * vocab - 1] = f32::NAN;
@@ -328,7 +332,8 @@ mod tests {
                 let Schedule { helpers, parts } = schedule_of(&five, &batch);
                 assert_eq!((helpers, parts), shared, "{rows} rows of {vocab}");
                 assert!(outcome(&five, &batch) == outcome(&one, &batch), "{rows} rows of {vocab}, {first}");
-                // Whether these calls were worth sharing is not what is tested here.
+                // Sharing may have been slow in these calls. This resets the estimate, so that the next call is shared
+                // too.
                 (0..1000).for_each(|_| five.sharing_times.skip());
             }
         }
@@ -336,7 +341,7 @@ mod tests {
         assert!(helpers.reserve(4).is_some(), "a call kept its reservation");
     }
 
-    /// Whatever the learned times say of a call of this size, waking a thread would cost more.
+    /// For a call of this size, waking a thread costs more than it saves, even if the learned times are long.
     #[test]
     fn one_row_of_a_common_size_stays_on_its_thread() {
         let backend = BuiltinBackend::new(4);

@@ -1,4 +1,4 @@
-//! A row in blocks, and the space that the entries collected from a block are written to.
+//! A row as a sequence of blocks, and the output space for entries that a pass collects from a block.
 
 use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, Simd};
 
@@ -6,7 +6,7 @@ use super::element::Element;
 use super::lanes::LANES;
 use super::layout::BLOCK;
 
-/// A row cut into blocks; the last one is padded with −inf.
+/// A row divided into blocks. The last block is padded with −inf.
 pub(super) struct Blocks<'a, E: Element> {
     whole: &'a [[E::Bits; BLOCK]],
     tail: [E::Bits; BLOCK],
@@ -28,10 +28,10 @@ impl<'a, E: Element> Blocks<'a, E> {
     }
 }
 
-/// Runs a statement on each vector of a block in order: `for_vectors!(S, E, simd, block, x => …)`.
-// This is not an iterator, because std's adapters are compiled without the machine's instructions when they are not
-// inlined into this crate's `inline(always)` functions. It is not unrolled, because the scalar and 128-bit levels
-// would then take minutes to compile.
+/// Runs a statement on each vector of a block in order: `for_vectors!(E, simd, block, x => …)`.
+// This is a macro, not an iterator. An iterator adapter of std that is not inlined into an `inline(always)` function of
+// this crate is compiled without the selected instruction set. The loop is not unrolled, because the scalar and 128-bit
+// levels would then take minutes to compile.
 macro_rules! for_vectors {
     ($element:ty, $simd:expr, $block:expr, $x:ident => $body:expr) => {
         for pair in $block.as_chunks::<{ 2 * $crate::backend::builtin::lanes::LANES }>().0 {
@@ -49,7 +49,7 @@ macro_rules! for_vectors {
 }
 pub(super) use for_vectors;
 
-/// The elements of a block that `test` accepts, as a bit mask: bit `i` stands for element `i`.
+/// A bit mask of the elements of a block that `test` accepts. Bit `i` stands for element `i`.
 #[inline(always)]
 pub(super) fn mask_of<S: Simd, E: Element>(
     simd: S,
@@ -65,30 +65,31 @@ pub(super) fn mask_of<S: Simd, E: Element>(
     mask
 }
 
-/// The space that the entries collected from one block are written to. One bounds check serves the whole block.
+/// The output space for entries that a pass collects from one block. One bounds check covers the whole block.
 pub(super) struct BlockOutput<'a> {
     out: &'a mut [i32; BLOCK + LANES],
     len: usize,
 }
 
 impl<'a> BlockOutput<'a> {
-    /// Writes to `out[at..at + BLOCK + LANES]`.
+    /// Creates an output that writes to `out[at..at + BLOCK + LANES]`.
     #[inline(always)]
     pub(super) fn new(out: &'a mut [i32], at: usize) -> Self {
         let out = (&mut out[at..at + BLOCK + LANES]).try_into().expect("as long as the slice");
         BlockOutput { out, len: 0 }
     }
 
-    /// Appends the lanes that the mask selects. May be called once for each vector of a block.
+    /// Appends the lanes that the mask selects. May be called at most once for each vector of a block.
     #[inline(always)]
     pub(super) fn push<S: Simd>(&mut self, values: i32x16<S>, mask: mask32x16<S>) {
-        // The length is below `BLOCK` here. The remainder tells the compiler so, which removes a bounds check.
+        // `len` is below `BLOCK` here. The remainder operation shows this to the compiler, so the compiler omits a
+        // bounds check.
         let at = self.len % BLOCK;
         self.len += mask.to_bitmask().count_ones() as usize;
         values.compress(mask).store_slice(&mut self.out[at..at + LANES]);
     }
 
-    /// Number of entries appended.
+    /// The number of appended entries.
     #[inline(always)]
     pub(super) fn len(&self) -> usize {
         self.len

@@ -1,6 +1,7 @@
-//! Float bounds for raw logits that divide a row as order keys divide its cleaned values.
+//! Converts order keys to float bounds. A raw logit is at least the bound if and only if the order key of its cleaned
+//! value is at least the key.
 //!
-//! Passes over a row compare raw floats, which needs no cleaning.
+//! With these bounds, the passes over a row compare raw floats and do not clean them.
 
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS};
@@ -12,12 +13,12 @@ pub(super) fn key_of(value: f32) -> i32 {
     order_key(Scalar, clean(Scalar, value.to_bits() as i32))
 }
 
-/// The least float whose cleaned order key is at least `key`, which is at least [`LEAST_KEY`].
+/// The least float whose cleaned order key is at least `key`. `key` should be at least [`LEAST_KEY`].
 pub(super) fn bound_of_key(key: i32) -> f32 {
     const MIN_NORMAL: i32 = 0x0080_0000;
     const MAX_NEGATIVE: i32 = -MIN_NORMAL;
     let bits = match key {
-        // −0 and every subnormal are cleaned to 0.
+        // Cleaning changes −0 and every subnormal to 0.
         MAX_NEGATIVE..=0 => 0x807f_ffff_u32 as i32,
         1..MIN_NORMAL => MIN_NORMAL,
         _ if key > 0 => key.min(MAX_FINITE_BITS),
@@ -30,14 +31,14 @@ pub(super) fn bound_of_key(key: i32) -> f32 {
 mod tests {
     use super::*;
 
-    /// A raw float reaches the bound of a key exactly where its cleaned key reaches the key.
+    /// A raw float is at least the bound of a key if and only if its own key is at least that key.
     #[test]
     fn bounds_divide_raw_floats_as_keys_divide_cleaned_ones() {
         let magnitudes =
             [0, 1, 0x7f_fffe, 0x7f_ffff, 0x80_0000, 0x80_0001, 0x3f80_0000, 0x7f7f_fffe, 0x7f7f_ffff];
         let all: Vec<u32> = magnitudes.iter().flat_map(|&bits| [bits, bits | 0x8000_0000]).collect();
         for &bits in &all {
-            // The search also asks for keys that no cleaned value has.
+            // The threshold search also returns keys that no cleaned value has.
             let key = order_key(Scalar, bits as i32);
             for x in all.iter().copied().chain([0x7f80_0000, 0xff80_0000]) {
                 let x = f32::from_bits(x);

@@ -1,4 +1,4 @@
-//! The first pass or two over a row: its maximum and, with top-k, the entries that top-k may keep.
+//! The first one or two passes over a row. They find the maximum and, with top-k, the entries that top-k may keep.
 
 use super::bounds::{bound_of_key, key_of, LEAST_KEY};
 use super::collect::{collect, scan_and_collect};
@@ -15,13 +15,13 @@ use crate::semantics::arith::Scalar;
 use crate::semantics::clean::clean;
 use crate::semantics::rules::is_candidate;
 
-/// Up to this k the bound comes from the group maxima, which is always low enough. Beyond it, the bound comes from a
-/// sample, and the pass is repeated if it was too high.
+/// Up to this k, the bound comes from the group maxima. That bound is always low enough. For a larger k, the bound
+/// comes from a sample of the row where possible. If that bound is too high, the pass is repeated.
 const LARGEST_K_BY_MAXIMA: usize = 384;
 
-/// What the first pass or two found.
+/// The results of these passes.
 pub(super) struct Candidates {
-    /// The maximum, cleaned; −inf where there is no candidate.
+    /// The maximum, cleaned; −inf if there is no candidate.
     pub(super) max: f32,
     /// The lowest index of the maximum.
     pub(super) greedy: Option<usize>,
@@ -30,8 +30,8 @@ pub(super) struct Candidates {
 }
 
 impl RowTask<'_> {
-    /// Finds the maximum and collects the entries for top-k. `None` where the row holds NaN or +inf, and so has to be
-    /// cleaned first.
+    /// Finds the maximum and collects the entries for top-k. Returns `None` if the row may hold NaN or +inf. The caller
+    /// must then clean the row first.
     pub(super) fn find_candidates(&self, work: &mut Workspace<'_>) -> Option<Candidates> {
         let RowKind::TopK(k) = self.kind else { return self.scan_by_maxima(None, work) };
         let estimate = if k > LARGEST_K_BY_MAXIMA {
@@ -45,12 +45,13 @@ impl RowTask<'_> {
         }
     }
 
-    /// Which of the collected entries top-k keeps. Replaces their bits in the workspace by their order keys.
+    /// Decides which of the collected entries top-k keeps. Replaces the bits of the entries in the workspace with their
+    /// order keys.
     pub(super) fn keep(&self, k: usize, found: &Candidates, work: &mut Workspace<'_>) -> Option<Kept> {
         let collected = found.collected?;
         keys_in_place(self.level, work.keys, collected.len);
         if collected.len < k {
-            // The entries that complete the k are −inf, which have no weight.
+            // All candidates were collected. The remaining entries of the top k are −inf and have no weight.
             return Some(Kept::ALL);
         }
         let keys = &work.keys[..collected.len.next_multiple_of(LANES)];
@@ -58,7 +59,7 @@ impl RowTask<'_> {
         Some(top_k::keep(self.level, keys, work.spare, k, range, self.options.stable))
     }
 
-    /// The maximum, cleaned, and its order key. `None` where the row holds NaN or +inf.
+    /// The maximum, cleaned, and its order key. `None` if the row may hold NaN or +inf.
     fn maximum(&self, summary: Summary) -> Option<(f32, i32)> {
         (self.plain || summary.is_plain()).then(|| {
             let bits = clean(Scalar, summary.max.to_bits() as i32);
@@ -66,7 +67,7 @@ impl RowTask<'_> {
         })
     }
 
-    /// Scans the row. With top-k, collects in a second pass by a bound that follows from the group maxima.
+    /// Scans the row. With top-k, a second pass collects the entries that reach a bound from the group maxima.
     fn scan_by_maxima(&self, k: Option<usize>, work: &mut Workspace<'_>) -> Option<Candidates> {
         let level = self.level;
         let summary = split_scan(self.whole, self.parts, work.bins, work.tops, |part, bins, tops| {
@@ -94,8 +95,8 @@ impl RowTask<'_> {
         Collected { bound, above: i32::MAX, len }
     }
 
-    /// Scans and collects in one pass by an estimated bound. Repeats it with the lowest bound if the estimate was too
-    /// high.
+    /// Scans the row and collects entries in one pass, with an estimated bound. If the estimate was too high, repeats
+    /// the pass with the lowest bound.
     fn scan_by_estimate(&self, estimate: Estimate, k: usize, work: &mut Workspace<'_>) -> Option<Candidates> {
         let level = self.level;
         let mut collected = Collected { bound: estimate.bound, above: estimate.above, len: 0 };

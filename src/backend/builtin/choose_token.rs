@@ -1,4 +1,4 @@
-//! The choice of a row's token from its candidates: weights, top-p, min-p and the draw.
+//! Chooses a row's token from its candidates: weights, top-p, min-p and the draw.
 
 use super::candidates::Candidates;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
@@ -18,7 +18,7 @@ use crate::semantics::clean::order_key;
 use crate::semantics::rules::{least_weight, row_weight};
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
-/// The least weight that a draw can choose.
+/// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
 
 /// The token that was drawn.
@@ -41,7 +41,7 @@ impl RowTask<'_> {
         work: &mut Workspace<'_>,
     ) -> Drawn {
         if self.params.greedy {
-            // The maximum has the only weight. No top-p and no min-p removes it, because it is the largest weight.
+            // Only the maximum has a weight. Top-p and min-p always keep the largest weight.
             let total = row_weight(Scalar, true, true, true, 0);
             let remainder = self.remainder(total as u64);
             return Drawn { index: greedy, remainder, weights: KeptWeights::Greedy(greedy) };
@@ -54,7 +54,7 @@ impl RowTask<'_> {
         }
     }
 
-    /// With top-k.
+    /// Draws the token of a row with top-k.
     fn draw_collected(
         &self,
         collected: Collected,
@@ -66,7 +66,7 @@ impl RowTask<'_> {
         let padded = collected.len.next_multiple_of(LANES);
         let weights = &mut work.weights[..padded];
         let total = weigh_collected(level, &work.keys[..padded], kept, scale, weights);
-        // Every kept key is at least the threshold, so every kept weight is at least this one.
+        // Every kept key is at least the threshold, so every kept weight is at least the weight of the threshold.
         let least = f32::from_bits(order_key(Scalar, kept.threshold) as u32);
         let least = weight(Scalar, quantize(Scalar, scale.max, least, scale.scale)).max(LEAST_DRAWN);
         let found = least_kept(level, weights, work.spare, least, MAX_WEIGHT, (total, total), self.params)
@@ -77,7 +77,8 @@ impl RowTask<'_> {
         Drawn { index, remainder, weights: KeptWeights::Collected { least: found.threshold } }
     }
 
-    /// Without top-k and top-p. The least weight that counts is known beforehand, so the pass stores only sums.
+    /// Draws the token of a row without top-k and without top-p. The least kept weight is known before the pass, so the
+    /// pass stores only sums.
     fn draw_plain(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
         let level = self.level;
         let least = least_weight(Scalar, LEAST_DRAWN, self.params.min_weight);
@@ -99,7 +100,8 @@ impl RowTask<'_> {
         Drawn { index, remainder, weights: KeptWeights::Row { scale, least } }
     }
 
-    /// With top-p, without top-k. Collects the weights above an estimate, and all of them if the estimate was too high.
+    /// Draws the token of a row with top-p and without top-k. Collects the weights that are at least an estimate. If
+    /// the estimate was too high, collects every weight above 0.
     fn draw_by_top_p(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
         let (level, row) = (self.level, self.row());
         let (estimate, hint) =

@@ -1,4 +1,4 @@
-//! The cleaned copy of a row that holds NaN or +inf, which the other passes do not handle.
+//! Makes a cleaned copy of a row that may hold NaN or +inf. The other passes do not handle these values.
 
 use fearless_simd::{dispatch, prelude::*, Level, Simd};
 

@@ -12,7 +12,8 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 
 /// Collects the bits of the elements that are at least `bound`, in order. Reads only the blocks whose maxima reach the
-/// bound. Writes the number collected before each block to `offsets` and returns the number collected.
+/// bound. For each block, writes the number of elements collected before it to `offsets`. Returns the number of
+/// collected elements.
 pub(super) fn collect(
     level: Level,
     row: Logits<'_>,
@@ -60,7 +61,8 @@ fn collect_impl<S: Simd, E: Element>(
     len
 }
 
-/// Scans and collects in one pass, for a bound that was estimated before the maxima are known. Records no maxima.
+/// Scans a row and collects elements in one pass. `bound` is an estimate, because no maxima are known yet. The pass
+/// records no block maxima and no group maxima.
 pub(super) fn scan_and_collect(
     level: Level,
     row: Logits<'_>,
@@ -105,11 +107,12 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
     (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
 }
 
-/// Elements of a 16-bit type that one instruction compares and compacts.
+/// The number of 16-bit elements in a 512-bit register.
 const PAIR: usize = 2 * LANES;
 
-/// [`scan_and_collect_impl`] for 16-bit types on machines with registers of 512 bits, which compact 16-bit lanes with
-/// one instruction. Compares and collects order keys of 16 bits and widens only what it collected.
+/// [`scan_and_collect_impl`] for 16-bit types. With 512-bit registers, one instruction compacts 16-bit lanes. The pass
+/// then compares 16-bit order keys, collects 16-bit elements, and widens only the collected elements. With smaller
+/// registers it calls [`scan_and_collect_impl`].
 #[inline(always)]
 fn scan_and_collect_16<S: Simd, E: Element16>(
     simd: S,
@@ -137,7 +140,7 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
             let key = key16::keys(bits.bitcast::<i16x32<S>>());
             (max, min) = (max.max(key), min.min(key));
             let mask = key.simd_ge(limit);
-            // The remainder tells the compiler that a pair fits.
+            // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
             let at = here % BLOCK;
             here += mask.to_bitmask().count_ones() as usize;
             bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
@@ -147,7 +150,7 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     widen_in_place::<S, E>(simd, values, len);
     let max = max.to_array().into_iter().fold(least, i16::max);
     let min = min.to_array().into_iter().fold(largest, i16::min);
-    // The keys of NaNs lie outside those of the infinities.
+    // The keys of NaNs are below the key of −inf or above the key of +inf.
     let poison = if min < least || max > largest { f32::NAN } else { 0.0 };
     (Summary { max: key16::value_of::<E>(max), poison }, len)
 }
@@ -155,7 +158,7 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
 /// Replaces `len` 16-bit values at the start of an array by their f32 bits.
 #[inline(always)]
 fn widen_in_place<S: Simd, E: Element16>(simd: S, values: &mut [i32], len: usize) {
-    // Runs from the end to the start, so that it overwrites no value before it has read it.
+    // The loop runs from the end to the start, so it reads each value before it overwrites it.
     for pair in (0..len.div_ceil(PAIR)).rev() {
         let narrow: &[u16] = bytemuck::cast_slice(values);
         let bits = narrow[pair * PAIR..][..PAIR].try_into().expect("a pair of vectors");
@@ -172,7 +175,7 @@ mod tests {
     use super::super::key16::{key_of, value_of};
     use super::*;
 
-    /// The pass collects exactly the entries that reach the bound, in order.
+    /// The pass collects exactly the elements that are at least the bound, in order.
     #[test]
     fn collects_what_reaches_the_bound() {
         let mut state = 1_u32;

@@ -41,8 +41,8 @@ fn draw_impl<S: Simd>(simd: S, weights: &[i32], least: i32, mut remainder: u64) 
     None
 }
 
-/// The index at which the running sum of the weights that are at least `least` exceeds `remainder`, from the sums that
-/// [`super::weigh_row::weigh_blocks`] wrote.
+/// [`draw`] for a row whose weights are not stored. Finds the block from the sums that
+/// [`super::weigh_row::weigh_blocks`] wrote, and computes the weights of this block only. Returns the index in the row.
 pub(super) fn draw_by_blocks(
     level: Level,
     row: Logits<'_>,
@@ -59,10 +59,10 @@ pub(super) fn draw_by_blocks(
     Some(start + draw(level, &weights, least, remainder)?)
 }
 
-/// The block in which [`draw_by_blocks`] ends, and what is left of the remainder there.
+/// Finds the block of the drawn entry. Returns the block and the remainder minus the sums of all blocks before it.
 #[inline(always)]
 fn find_block<S: Simd>(simd: S, sums: &[i32], mut remainder: u64) -> Option<(usize, u64)> {
-    // As many blocks as a lane can add.
+    // The number of blocks whose sums a lane can add without overflow.
     const CHUNK: usize = SUMMABLE / VECTORS;
     for (i, chunk) in sums.chunks(CHUNK * LANES).enumerate() {
         let mut lanes = i32x16::splat(simd, 0);
@@ -85,8 +85,8 @@ fn find_block<S: Simd>(simd: S, sums: &[i32], mut remainder: u64) -> Option<(usi
     None
 }
 
-/// The index in the row of the weight at `position` among those that are at least `least`. `offsets` holds their number
-/// before each block.
+/// The index in the row of a weight, given its `position` among the weights that are at least `least`. `offsets` holds
+/// the number of these weights before each block.
 pub(super) fn index_of_weight(
     level: Level,
     row: Logits<'_>,

@@ -1,4 +1,4 @@
-//! The three element types of logits, and how vectors of them are read as f32 lanes.
+//! The three element types of logits, and functions that read them as f32 vectors.
 
 use fearless_simd::{f32x16, i16x32, i32x16, prelude::*, u16x32, u32x16, Simd};
 
@@ -9,18 +9,18 @@ use crate::dtype::{BF16_NEG_INF, F16_NEG_INF};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{widen_bf16, widen_f16};
 
-/// A logits type.
+/// An element type of logits.
 pub(super) trait Element {
-    /// An element as it is stored.
+    /// The stored form of an element.
     type Bits: Copy + Send + Sync;
-    /// −inf, which pads the last block: it is never a candidate.
+    /// −inf. It pads the last block, because it is never a candidate.
     const NEG_INF: Self::Bits;
 
     /// Reads 32 consecutive elements, in order.
     fn pair<S: Simd>(simd: S, bits: &[Self::Bits; 2 * LANES]) -> [f32x16<S>; 2];
 
-    /// Maxima of a block, each over eight of its elements, and a float that is NaN if an element is. The maxima
-    /// are meaningless in a block that holds a NaN.
+    /// Returns [`LANES`] maxima of a block, each over eight elements, and a second vector. If an element is NaN, a lane
+    /// of the second vector is NaN, and the maxima have no meaning.
     #[inline(always)]
     fn summary<S: Simd>(simd: S, block: &[Self::Bits; BLOCK]) -> (f32x16<S>, f32x16<S>) {
         let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
@@ -37,8 +37,8 @@ pub(super) trait Element16: Element<Bits = u16> + Float16 {}
 
 impl<E: Element<Bits = u16> + Float16> Element16 for E {}
 
-/// The maxima of the vectors, and a sum that is NaN if an element is. The sum can also be NaN where a block holds
-/// +inf; that costs time but changes no result.
+/// The maxima and the sums of the vectors, lane by lane. A sum is NaN if an element is NaN. It can also be NaN if an
+/// element is +inf or a partial sum overflows. The row is then cleaned, which costs time but changes no result.
 #[inline(always)]
 fn combine<S: Simd>(x: [f32x16<S>; VECTORS]) -> (f32x16<S>, f32x16<S>) {
     let [a, b, c, d, e, f, g, h] = x;
@@ -76,14 +76,15 @@ impl Element for Bf16 {
 
     #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
-        // The same as `widen_bf16`, with one shuffle per vector instead of a widening and a shift.
+        // The result is the same as that of `widen_bf16`. This code needs one shuffle per vector instead of a widening
+        // and a shift.
         let zero = u16x32::splat(simd, 0);
         let bits = u16x32::simd_from(simd, *bits);
         [zero.zip_low(bits).bitcast(), zero.zip_high(bits).bitcast()]
     }
 
-    // The order of elements does not matter here. Splitting a vector into its even and its odd elements needs no
-    // shuffle.
+    // The order of the elements does not matter here. So this function splits a vector into even and odd elements,
+    // which needs no shuffle.
     #[inline(always)]
     fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
         let a = Lanes(simd);
@@ -96,7 +97,7 @@ impl Element for Bf16 {
     }
 }
 
-/// The even and the odd ones of 32 bfloat16 elements, as f32.
+/// Splits 32 bfloat16 elements into the even and the odd elements, as f32.
 #[inline(always)]
 fn even_and_odd<S: Simd>(a: Lanes<S>, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
     let both: i32x16<S> = u16x32::simd_from(a.0, *bits).bitcast();
@@ -123,7 +124,7 @@ impl Element for F16 {
         [a.from_bits(widen_f16(a, low)), a.from_bits(widen_f16(a, high))]
     }
 
-    // Widening binary16 is slow, so this takes the maximum of 16-bit order keys and widens only that.
+    // Widening binary16 is slow. So this function computes the maxima of 16-bit order keys and widens only the maxima.
     #[inline(always)]
     fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
         let a = Lanes(simd);
@@ -149,7 +150,8 @@ fn zero_extended<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [i32x16<S>; 2] {
     [low.bitcast(), high.bitcast()]
 }
 
-/// Runs a generic function on a row of any type: `with_element!(row, slice, E => function::<_, E>(simd, slice))`.
+/// Calls a generic function with the element type of a row: `with_element!(row, slice, E => function::<_, E>(simd,
+/// slice))`.
 macro_rules! with_element {
     ($row:expr, $slice:ident, $element:ident => $body:expr) => {
         match $row {

@@ -10,19 +10,19 @@ use rayon::{Scope, ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 use crate::panics::Inherited;
 
-/// The most threads that a backend starts.
+/// The maximum number of threads that a backend starts.
 const MOST_THREADS: usize = 1024;
 
-/// How long a thread that has finished waits for its helpers before it sleeps.
+/// A thread that has finished its own work waits for its helpers. This is the time that it spins before it sleeps.
 const LONGEST_SPIN: Duration = Duration::from_micros(20);
 
-/// A pool of threads, at least one.
+/// A pool of at least one thread.
 #[derive(Debug)]
 pub(super) struct Helpers {
-    /// `None` only while it is dropped.
+    /// `None` only while `Helpers` is being dropped.
     pool: Option<ThreadPool>,
     handles: Vec<JoinHandle<()>>,
-    /// The threads that work at most, with the calling thread.
+    /// The maximum number of threads that work on a call, including the calling thread.
     threads: usize,
     /// Helpers that no call has reserved.
     available: AtomicUsize,
@@ -31,23 +31,23 @@ pub(super) struct Helpers {
 type Body = Box<dyn FnOnce() + Send>;
 
 impl Helpers {
-    /// Starts `threads` threads, or as many as the system allows. Returns `None` if it allows none. The error says why
-    /// there are fewer than wanted.
+    /// Starts `threads` threads, or as many as the system allows. Returns `None` if no thread starts or the pool cannot
+    /// be built. The error says why a thread did not start or why the pool cannot be built.
     pub(super) fn start(threads: usize) -> (Option<Helpers>, Option<io::Error>) {
         Helpers::start_with(threads, |index, body| {
             thread::Builder::new().name(format!("nucleus-{index}")).spawn(body)
         })
     }
 
-    /// [`Helpers::start`], with a function that starts one thread.
+    /// [`Helpers::start`] with a replaceable `spawn` function, which starts one thread.
     fn start_with(
         threads: usize,
         mut spawn: impl FnMut(usize, Body) -> io::Result<JoinHandle<()>>,
     ) -> (Option<Helpers>, Option<io::Error>) {
         let threads = threads.min(MOST_THREADS);
         let (mut handles, mut senders, mut failure) = (Vec::new(), Vec::new(), None);
-        // Building a pool fails if one of its threads cannot be started. So the threads are started first, and wait
-        // for the pool. They end if the pool cannot be built.
+        // Building a pool fails if one of its threads cannot start. Therefore this function starts the threads first.
+        // Each thread waits for its `ThreadBuilder`, and ends if the pool cannot be built.
         let panics = Inherited::from_this_thread();
         for index in 0..threads {
             let (sender, receiver) = mpsc::channel::<ThreadBuilder>();
@@ -88,7 +88,7 @@ impl Helpers {
         }
     }
 
-    /// The number of threads that can work on a call, with the calling thread.
+    /// The number of threads that can work on a call, including the calling thread.
     pub(super) fn threads(&self) -> usize {
         self.threads
     }
@@ -98,19 +98,19 @@ impl Helpers {
         self.handles.len()
     }
 
-    /// Reserves helpers that are not busy with other calls, all of `wanted` or none. A call without a reservation would
-    /// wait for the calls that keep the helpers busy.
+    /// Reserves `wanted` helpers that no other call has reserved. Returns `None` if fewer are available. If a call used
+    /// helpers without a reservation, it would wait for other calls that use them.
     pub(super) fn reserve(&self, wanted: usize) -> Option<Reservation<'_>> {
         let take = |available: usize| available.checked_sub(wanted);
         self.available.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).ok()?;
         Some(Reservation { helpers: self, count: wanted })
     }
 
-    /// Runs `own` on the calling thread and `help` on `helpers` threads of the pool, and returns when all have returned.
-    /// Returns the result of `own` and the time that the first helper took to wake.
+    /// Runs `own` on the calling thread and `help` on `helpers` threads of the pool. Returns when all of them have
+    /// finished. Returns the result of `own` and the time that the first helper took to wake.
     ///
-    /// The calling thread works while the helpers wake. The call cannot end before its first helper has woken, so it
-    /// should take longer than that.
+    /// The calling thread works while the helpers wake. The call cannot end before all `help` tasks have run. So
+    /// sharing is useful only for calls that take longer than a helper takes to wake.
     pub(super) fn share<T>(
         &self,
         helpers: usize,
@@ -137,7 +137,8 @@ impl Helpers {
         (result, Duration::from_nanos(arrival.into_inner()))
     }
 
-    /// Runs `work` on a thread of the pool, where it can split passes over rows. The calling thread waits.
+    /// Runs `work` on a thread of the pool. There, `work` can split passes over rows into tasks of the pool. The
+    /// calling thread waits.
     pub(super) fn run_in_pool<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.pool().install(work)
     }
@@ -147,8 +148,8 @@ impl Helpers {
     }
 }
 
-/// Dropping a pool tells its threads to end but does not wait for them. This waits, because the caller may unload the
-/// library next.
+/// Dropping a pool tells its threads to end but does not wait for them. This function waits, because the caller may
+/// unload the library afterwards.
 impl Drop for Helpers {
     fn drop(&mut self) {
         drop(self.pool.take());
@@ -156,7 +157,7 @@ impl Drop for Helpers {
     }
 }
 
-/// Makes a pool of threads that wait for their part of it.
+/// Builds a pool from threads that already run. Sends each thread the `ThreadBuilder` that it waits for.
 fn pool_of(senders: Vec<mpsc::Sender<ThreadBuilder>>) -> io::Result<ThreadPool> {
     let count = senders.len();
     let mut senders = senders.into_iter();
@@ -169,12 +170,12 @@ fn pool_of(senders: Vec<mpsc::Sender<ThreadBuilder>>) -> io::Result<ThreadPool> 
 }
 
 fn join(handle: JoinHandle<()>) {
-    // A thread that panicked has nothing left to clean up.
+    // `join` returns an error if the thread panicked. That needs no cleanup.
     let _ = handle.join();
 }
 
-/// Wakes other helpers, each of which wakes others, and helps. The pool runs the tasks of helpers that wake late on any
-/// of its threads that has finished, where they find nothing to do.
+/// Spawns tasks that wake up to two other helpers, which wake others in the same way. Then runs `help`. If a helper
+/// wakes late, a pool thread that has already finished may run its task. The task then finds no work left.
 fn wake_and_help<'s>(scope: &Scope<'s>, helpers: usize, help: &'s (impl Fn() + Sync)) {
     let others = helpers - 1;
     for share in [others / 2, others - others / 2] {
@@ -185,7 +186,7 @@ fn wake_and_help<'s>(scope: &Scope<'s>, helpers: usize, help: &'s (impl Fn() + S
     help();
 }
 
-/// Waits without sleeping, for about as long as a sleeping thread takes to wake.
+/// Waits without sleeping while the condition is true, but at most for `LONGEST_SPIN`.
 fn spin_while(condition: impl Fn() -> bool) {
     let start = Instant::now();
     while condition() && start.elapsed() < LONGEST_SPIN {
@@ -193,7 +194,7 @@ fn spin_while(condition: impl Fn() -> bool) {
     }
 }
 
-/// Helpers that are reserved for a call until this is dropped.
+/// Helpers that are reserved for a call. Dropping the reservation releases them.
 #[derive(Debug)]
 pub(super) struct Reservation<'a> {
     helpers: &'a Helpers,
@@ -217,7 +218,8 @@ mod tests {
     use super::*;
     use crate::panics::{is_silent, Silence};
 
-    /// Panics of the pool are silent if the caller that started it is silent, that is, in a sampler of a C caller.
+    /// Panics of pool threads do not print a message if the thread that started the pool is silent. A sampler of a C
+    /// caller is silent.
     #[test]
     fn the_pool_inherits_whether_panics_print() {
         for silent in [true, false] {

@@ -4,13 +4,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::workspace::Scratch;
 
-/// After this many returns, the scratches that were not needed in the meantime are freed.
+/// The number of returned scratches between two reviews. A review frees the scratches that were not needed since the
+/// last review.
 const RETURNS_PER_REVIEW: u32 = 1024;
 
 /// The scratches of a backend that are not in use.
 ///
-/// There are never more than the threads that used the backend at the same time. Scratches that such a burst leaves
-/// unused for 1024 returns are freed.
+/// The list never holds more scratches than the largest number of threads that used the backend at the same time. Every
+/// 1024 returns, it frees the scratches that were not needed since the last review.
 #[derive(Debug, Default)]
 pub(super) struct IdleList {
     state: Mutex<State>,
@@ -19,7 +20,7 @@ pub(super) struct IdleList {
 #[derive(Debug, Default)]
 struct State {
     scratches: Vec<Scratch>,
-    /// The least number of idle scratches since the last review. That many were never needed.
+    /// The least number of idle scratches since the last review. This many scratches were not needed in that time.
     unneeded: usize,
     returns: u32,
 }
@@ -38,7 +39,7 @@ impl IdleList {
         let mut state = self.lock();
         let freed = state.add(scratch);
         drop(state);
-        // Freeing large memory takes a system call, so it happens after the lock is released.
+        // Freeing a large scratch takes a system call, so it happens after the lock is released.
         drop(freed);
     }
 
@@ -48,9 +49,9 @@ impl IdleList {
 }
 
 impl State {
-    /// Adds a scratch and returns those to free.
+    /// Adds a scratch. Returns the scratches that the caller must free.
     fn add(&mut self, scratch: Scratch) -> Vec<Scratch> {
-        // A list that cannot grow is no reason to fail a call that is complete.
+        // The call has already succeeded, so it must not fail if the list cannot grow. The scratch is freed instead.
         if self.scratches.try_reserve(1).is_err() {
             return Vec::new();
         }

@@ -1,9 +1,9 @@
-//! The sampling arithmetic on several vectors at a time.
+//! The sampling arithmetic on several vectors at the same time.
 
 use crate::semantics::arith::Arith;
 
-/// `N` values of another arithmetic. Each operation runs on all of them before the next operation starts, so that
-/// an operation seldom has to wait for the result of the one before it.
+/// The arithmetic `A` on arrays of `N` values. Each operation runs on all `N` values before the next operation starts.
+/// So an operation rarely waits for the result of the previous operation.
 #[derive(Clone, Copy)]
 pub(super) struct Interleaved<A, const N: usize>(pub(super) A);
 

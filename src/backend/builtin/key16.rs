@@ -1,6 +1,7 @@
-//! Order keys of the 16-bit logits types: 16-bit integers that order as the values do.
+//! Order keys of the 16-bit logits types. The keys are 16-bit integers in the same order as the values.
 //!
-//! The rule is [`narrow_key`]. Keys of values that were not cleaned order NaNs outside the infinities.
+//! [`narrow_key`] defines the keys. The values are not cleaned. The keys of NaNs are below the key of −inf or above the
+//! key of +inf.
 
 use fearless_simd::{i16x32, prelude::*, u16x32, Simd};
 
@@ -12,13 +13,14 @@ pub(super) trait Float16 {
     /// The bits of −inf.
     const NEG_INF_BITS: u16;
 
-    /// The f32 bits of an element given as its 16 bits, zero-extended. Exact.
+    /// Converts an element, given as its zero-extended bits, to f32 bits. The conversion is exact.
     fn widen<A: Arith>(a: A, bits: A::Int) -> A::Int;
 }
 
-/// Maps the bits of 32 elements to their keys. Its own inverse.
+/// Maps the bits of 32 elements to their keys. The function is its own inverse.
 ///
-/// This is [`narrow_key`] on 16-bit lanes, which [`Arith`] does not have: twice as many elements fit a register.
+/// This is [`narrow_key`] on 16-bit lanes, which [`Arith`] does not support. A register holds twice as many 16-bit
+/// lanes as 32-bit lanes.
 #[inline(always)]
 pub(super) fn keys<S: Simd>(bits: i16x32<S>) -> i16x32<S> {
     let sign: u16x32<S> = (bits >> 15_u32).bitcast();
@@ -46,7 +48,7 @@ pub(super) fn value_of<F: Float16>(key: i16) -> f32 {
     f32::from_bits(F::widen(Scalar, i32::from(bits)) as u32)
 }
 
-/// The least key of an element that is at least `bound`, which is finite.
+/// The least key whose value is at least `bound`. `bound` is finite.
 pub(super) fn least_key_at_least<F: Float16>(bound: f32) -> i16 {
     let (mut below, mut reaches) = (least_key::<F>(), largest_key::<F>());
     while reaches - 1 > below {
@@ -78,7 +80,7 @@ mod tests {
         }
     }
 
-    /// An element reaches a bound exactly where its key reaches the bound's.
+    /// An element is at least the bound if and only if its key is at least the key of the bound.
     #[test]
     fn least_keys_divide_elements_as_bounds_do() {
         fn check<F: Float16>(bound: f32) {

@@ -1,11 +1,11 @@
-//! The sampling arithmetic on sixteen SIMD lanes, whatever the width of the machine's registers.
+//! The sampling arithmetic on sixteen SIMD lanes, for any width of the machine's registers.
 
 use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, Simd};
 
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key};
 
-/// Elements of one vector.
+/// The number of elements in a vector.
 pub(super) const LANES: usize = 16;
 
 /// [`Arith`] over `f32x16` and `i32x16`.
@@ -38,8 +38,8 @@ impl<S: Simd> Arith for Lanes<S> {
         f32x16::splat(self.0, value)
     }
 
-    // NaN reaches this only as −inf − (−inf), in rows without a candidate, whose weights are not used. The
-    // result of the machine's minimum therefore does not matter there.
+    // `a` is NaN only for −inf − (−inf). That occurs only in rows without a candidate, whose weights are not used. So
+    // the machine's minimum may return any value for NaN.
     #[inline(always)]
     fn at_most(self, a: f32x16<S>, limit: f32) -> f32x16<S> {
         a.min(f32x16::splat(self.0, limit))
@@ -90,24 +90,24 @@ pub(super) fn load<S: Simd, T: SimdFrom<[E; LANES], S>, E: Copy>(simd: S, slice:
     array.simd_into(simd)
 }
 
-/// Writes the lanes that the mask selects to `out[at..]` and returns the position after them. Overwrites
-/// [`LANES`] elements from `at` on.
+/// Writes the lanes that the mask selects to `out[at..]`. Returns the position after them. Overwrites all of
+/// `out[at..at + LANES]`.
 #[inline(always)]
 pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask: mask32x16<S>) -> usize {
     values.compress(mask).store_slice(&mut out[at..at + LANES]);
     at + mask.to_bitmask().count_ones() as usize
 }
 
-/// How many vectors of weights an unsigned 32-bit lane can add without overflow: a weight is below 2^24.
+/// The number of weights that an unsigned 32-bit lane can add without overflow. A weight is below 2^24.
 pub(super) const SUMMABLE: usize = 256;
 
-/// The sum of the lanes, taken as unsigned numbers.
+/// The sum of the lanes as unsigned integers.
 #[inline(always)]
 pub(super) fn total<S: Simd>(lanes: i32x16<S>) -> u64 {
     lanes.to_array().into_iter().map(|lane| u64::from(lane as u32)).sum()
 }
 
-/// The sum of many weights.
+/// The sum of any number of weights.
 #[inline(always)]
 pub(super) fn sum_of_weights<S: Simd>(simd: S, weights: &[i32]) -> u64 {
     let mut sum = 0;

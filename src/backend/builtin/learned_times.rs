@@ -1,12 +1,12 @@
-//! Times that a backend learns from its calls, by which it decides how many threads a call is worth.
+//! Times that a backend learns from its calls. The backend uses them to decide how many threads a call uses.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::row_kind::RowKind;
 
-/// A number that threads read and write. If two threads change it at the same time, one change may be lost, which does
-/// no harm to an estimate.
+/// A number that several threads read and write. If two threads change it at the same time, one change may be lost.
+/// That is acceptable for an estimate.
 #[derive(Debug)]
 struct Estimate(AtomicU32);
 
@@ -24,26 +24,26 @@ impl Estimate {
     }
 }
 
-/// The kinds of work whose times differ: the kinds of rows, without and with the wide arrays.
+/// The number of kinds of work: four kinds of rows, each without and with wide arrays.
 const KINDS: usize = 8;
 
-/// Nanoseconds per element at first: measured with AVX-512, from the second-level cache, on rows in which most of the
-/// blocks can be skipped.
+/// The initial estimates, in nanoseconds per element. They were measured with AVX-512, on rows in the L2 cache in which
+/// the passes skip most blocks.
 const FASTEST: [f32; KINDS] = [0.022, 0.035, 0.045, 0.045, 0.022, 0.035, 0.045, 0.045];
 
-/// How long rows take in calls that are not shared: estimated nanoseconds per element, for each kind of work.
+/// The estimated time of rows in calls that are not shared, in nanoseconds per element, for each kind of work.
 ///
 /// The time depends on the machine, on the logits and on the row's parameters. The estimates start at the speed of the
-/// fastest known machine. They follow slower calls slowly and faster calls quickly, so that interrupted calls matter
-/// little.
+/// fastest known machine. A slower call raises an estimate a little, and a faster call lowers it a lot. So interrupted
+/// calls have little effect.
 #[derive(Debug)]
 pub(super) struct RowTimes([Estimate; KINDS]);
 
-/// Rows that are to be done or were done: their estimated time and the kinds of their work.
+/// The estimated time of one or more rows, and the kinds of work that they need.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Work {
     pub(super) nanoseconds: f32,
-    /// Bit `i` is set if kind `i` is among them.
+    /// Bit `i` is set if a row needs work of kind `i`.
     kinds: u32,
 }
 
@@ -72,7 +72,7 @@ impl RowTimes {
         Work { nanoseconds: self.0[kind].get() * vocab as f32, kinds: 1 << kind }
     }
 
-    /// Corrects the estimates by the time that some work took in a call that was not shared.
+    /// Corrects the estimates. `took` is the measured time of `work` in a call that was not shared.
     pub(super) fn learn(&self, work: Work, took: Duration) {
         let ratio = took.as_nanos() as f32 / work.nanoseconds.max(1.0);
         let factor = if ratio > 1.0 { ratio.min(1.0625) } else { 1.0 - (1.0 - ratio) / 4.0 };
@@ -82,20 +82,21 @@ impl RowTimes {
     }
 }
 
-/// How long a helper takes to wake at first, and the limits of the estimate, in nanoseconds.
+/// The initial estimate of the time that a helper takes to wake, and the limits of this estimate, in nanoseconds.
 const WAKE: f32 = 40_000.0;
 const LEAST_WAKE: f32 = 20_000.0;
 const MOST_WAKE: f32 = 200_000.0;
 
-/// Calls are shared while they take less than this fraction of their time on one thread.
+/// Calls are shared while shared calls take less than this fraction of their time on one thread.
 const WORTHWHILE: f32 = 0.95;
-/// The fraction that is expected at first.
+/// The initial estimate of this fraction.
 const EXPECTED: f32 = 0.7;
 
-/// What it costs to share calls with helpers, and what it brings.
+/// The estimated cost and benefit of sharing calls with helpers.
 ///
-/// When other processes need the cores, helpers wake late and are interrupted. That raises the estimates, until calls
-/// are no longer shared. Calls that are not shared lower the estimates slowly, so that sharing is tried again later.
+/// If other processes need the cores, helpers wake late and are interrupted. This raises the estimates, and the backend
+/// stops sharing calls. Each call that is not shared lowers the estimates a little, so the backend tries sharing again
+/// later.
 #[derive(Debug)]
 pub(super) struct SharingTimes {
     wake: Estimate,
@@ -114,7 +115,7 @@ impl SharingTimes {
         self.wake.get()
     }
 
-    /// Whether calls that were shared took less time than on one thread.
+    /// Whether shared calls take clearly less time than they would take on one thread.
     pub(super) fn is_worthwhile(&self) -> bool {
         self.fraction.get() < WORTHWHILE
     }
@@ -126,13 +127,13 @@ impl SharingTimes {
         self.wake.set((wake + (took - wake) / 8.0).max(LEAST_WAKE));
     }
 
-    /// Learns which fraction of its time on one thread a shared call took.
+    /// Learns from a shared call. `fraction` is its time divided by its estimated time on one thread.
     pub(super) fn learn_fraction(&self, fraction: f32) {
         let before = self.fraction.get();
         self.fraction.set(before + (fraction.min(2.0) - before) / 4.0);
     }
 
-    /// Notes that a call was not shared.
+    /// Records that a call was not shared. Lowers estimates that are above their initial values.
     pub(super) fn skip(&self) {
         let (wake, fraction) = (self.wake.get(), self.fraction.get());
         self.wake.set(wake - (wake - WAKE).max(0.0) / 64.0);
@@ -153,9 +154,9 @@ mod tests {
         assert!(work().nanoseconds < 10_000.0);
         (0..60).for_each(|_| times.learn(work(), Duration::from_micros(30)));
         assert!((29_000.0..31_000.0).contains(&work().nanoseconds), "{:?}", work());
-        // Another kind is as it was.
+        // The estimate of another kind has not changed.
         assert!(times.of_row(RowKind::Plain, false, VOCAB).nanoseconds < 10_000.0);
-        // An interrupted call changes little, and a few faster ones much.
+        // One interrupted call changes the estimate a little. A few faster calls change it a lot.
         times.learn(work(), Duration::from_millis(5));
         assert!(work().nanoseconds < 33_000.0);
         (0..10).for_each(|_| times.learn(work(), Duration::from_micros(5)));

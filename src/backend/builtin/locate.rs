@@ -1,4 +1,4 @@
-//! From what the passes recorded back to indices in the row.
+//! Finds indices in the row from the data that the passes recorded.
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
@@ -9,7 +9,7 @@ use super::layout::{Layout, BLOCK};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 
-/// The index of the first element that is at least `bound`, found by way of the group and block maxima.
+/// The index of the first element that is at least `bound`. The search uses the group maxima and the block maxima.
 pub(super) fn first_in_row(
     level: Level,
     row: Logits<'_>,
@@ -60,7 +60,7 @@ fn at_least<S: Simd, E: Element>(simd: S, block: &[E::Bits; BLOCK], bound: f32) 
     )
 }
 
-/// The first position among collected values, given as their bits, whose value is at least `bound`.
+/// The position of the first collected value that is at least `bound`. `bits` holds the collected values.
 pub(super) fn first_collected(level: Level, bits: &[i32], bound: f32) -> Option<usize> {
     dispatch!(level, simd => first_collected_impl(simd, bits, bound))
 }
@@ -79,14 +79,14 @@ fn first_collected_impl<S: Simd>(simd: S, bits: &[i32], bound: f32) -> Option<us
     Some(vectors.len() * LANES + position)
 }
 
-/// The block that the collected entry at `position` comes from, and how many of that block's entries precede it.
+/// The block of the collected entry at `position`, and the number of collected entries of this block that precede it.
 /// `offsets` holds the number of entries collected before each block.
 pub(super) fn block_of(offsets: &[u32], position: usize) -> (usize, usize) {
     let block = offsets.partition_point(|&offset| offset as usize <= position) - 1;
     (block, position - offsets[block] as usize)
 }
 
-/// The index in the row of the entry at `position` among those that are at least `bound`.
+/// The index in the row of an entry, given its `position` among the entries that are at least `bound`.
 pub(super) fn index_of(level: Level, row: Logits<'_>, offsets: &[u32], bound: f32, position: usize) -> usize {
     let (block, n) = block_of(offsets, position);
     let mask = dispatch!(level, simd => with_element!(row, row, E => {

@@ -1,15 +1,15 @@
-//! The built-in backend: SIMD on the cores of this machine. It needs no plugin.
+//! The built-in backend. It runs SIMD code on the CPU cores of this machine and needs no plugin.
 //!
-//! A row is read once or twice and never sorted. A file imports only files that come before it in this list:
+//! A row is usually read once or twice, and never sorted. A file imports only files that come before it in this list:
 //!
 //! - `lanes`, `interleaved`: the sampling arithmetic in SIMD registers.
 //! - `layout`, `key16`, `element`, `blocks`: how a row is divided, and how its elements are read.
 //! - `bounds`, `scan`, `clean_row`, `locate`, `collect`: passes that compare logits.
-//! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `top_p`, `draw`: passes that
-//!   weigh, and the exact thresholds.
+//! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `top_p`, `draw`: passes that compute
+//!   weights, the exact thresholds of top-k and top-p, and the draw.
 //! - `row_kind`, `workspace`, `row_task`, `split`, `candidates`, `choose_token`, `wide_arrays`,
-//!   [`sample_row`]: one row from logits to token, by these passes.
-//! - `idle_list`, `learned_times`, `schedule`, `helpers`, `backend`: the rows of a batch over threads.
+//!   [`sample_row`]: sample one row with these passes.
+//! - `idle_list`, `learned_times`, `schedule`, `helpers`, `backend`: sample the rows of a batch on several threads.
 
 mod backend;
 mod blocks;

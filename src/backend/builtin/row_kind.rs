@@ -1,22 +1,23 @@
-//! Which passes a row needs.
+//! The kinds of rows, and the memory that each kind needs.
 
 use super::lanes::LANES;
 use super::layout::{Layout, BLOCK};
 use crate::semantics::params::RowParams;
 
-/// Group maxima per row without top-k, in vectors: enough of them to hold most of a row's weight.
+/// The number of groups that a long row without top-k has at least. The maxima of this many groups usually contain most
+/// of the row's weight.
 const MAXIMA_WITHOUT_TOP_K: usize = 128;
 
 /// The kinds of rows, by the passes that they need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowKind {
-    /// The scan alone: only the maximum has weight, and top-k changes nothing.
+    /// The row needs only the scan. Only the maximum has a weight, and top-k changes no requested output.
     Greedy,
-    /// Entries are collected for top-k with this k. The row may be greedy and need top-k for the wide arrays.
+    /// A pass collects entries for top-k with this k. A greedy row is of this kind if its wide arrays need top-k.
     TopK(usize),
-    /// Weights are collected for top-p, without top-k.
+    /// A pass collects weights for top-p. There is no top-k.
     TopP,
-    /// Every weight that min-p keeps counts.
+    /// There is no top-k and no top-p. Every weight that min-p keeps takes part in the draw.
     Plain,
 }
 
@@ -39,7 +40,7 @@ impl RowKind {
         }
     }
 
-    /// The memory that a row needs if it is divided by `layout` and its passes are split into `parts`.
+    /// The memory that a row needs if `layout` describes its division and its passes are split into `parts` parts.
     pub(super) fn sizes(self, layout: Layout, parts: usize) -> Sizes {
         // Each part writes whole vectors, so it needs space for one vector more than its elements.
         let entries = layout.blocks * BLOCK + parts * LANES;
@@ -76,7 +77,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Enough for either.
+    /// Sizes that are large enough for both.
     pub(super) fn max(self, other: Sizes) -> Sizes {
         Sizes {
             bins: self.bins.max(other.bins),

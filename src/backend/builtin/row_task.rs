@@ -1,4 +1,4 @@
-//! One row to sample, and what is known about it between its passes.
+//! A row to sample, and the intermediate results that its passes exchange.
 
 use fearless_simd::Level;
 
@@ -12,13 +12,13 @@ use crate::semantics::arith::Scalar;
 use crate::semantics::draw::remainder;
 use crate::semantics::params::RowParams;
 
-/// What a row asks for, and how it may be worked on.
+/// A row to sample, its parameters, and how to process it.
 pub(super) struct RowTask<'a> {
     pub(super) level: Level,
     pub(super) kind: RowKind,
-    /// The row to work on: the caller's logits or their cleaned copy.
+    /// The row that the passes read: the caller's logits or their cleaned copy.
     pub(super) whole: Part<'a>,
-    /// Into how many parts the passes are split.
+    /// The number of parts into which each pass is split.
     pub(super) parts: usize,
     /// The caller's logits.
     pub(super) original: Logits<'a>,
@@ -29,7 +29,7 @@ pub(super) struct RowTask<'a> {
 }
 
 impl<'a> RowTask<'a> {
-    /// The row to work on.
+    /// The row that the passes read.
     pub(super) fn row(&self) -> Logits<'a> {
         self.whole.row
     }
@@ -40,31 +40,31 @@ impl<'a> RowTask<'a> {
     }
 }
 
-/// The entries that a pass collected for top-k: all that are at least `bound`.
+/// The entries that a pass collected for top-k: all entries that are at least `bound`.
 #[derive(Clone, Copy)]
 pub(super) struct Collected {
     pub(super) bound: f32,
-    /// Fewer than k entries probably reach this order key.
+    /// Probably, fewer than k entries have an order key of at least this value.
     pub(super) above: i32,
     pub(super) len: usize,
 }
 
-/// Where the kept weights are.
+/// Where the kept weights are stored.
 #[derive(Clone, Copy)]
 pub(super) enum KeptWeights {
     /// The row has no candidate.
     None,
-    /// The row is greedy: all weight is on this index.
+    /// The row is greedy. Only the entry at this index has a weight.
     Greedy(usize),
-    /// Beside the collected keys, where at least `least`.
+    /// In the workspace, in the order of the collected keys. A weight is kept if it is at least `least`.
     Collected { least: i32 },
-    /// Not stored: to be computed from the logits, and kept where at least `least`.
+    /// Not stored, but computed from the logits when needed. A weight is kept if it is at least `least`.
     Row { scale: WeightScale, least: i32 },
 }
 
-/// Everything that was decided about a row.
+/// The decisions about a row from which the wide arrays are written.
 pub(super) struct Choice {
-    /// With top-k: the collected entries, and which of them stay.
+    /// With top-k: the collected entries, and which of them top-k keeps.
     pub(super) top_k: Option<(Collected, Kept)>,
     pub(super) weights: KeptWeights,
 }

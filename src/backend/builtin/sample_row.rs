@@ -1,4 +1,4 @@
-//! One row from logits to token.
+//! Samples one row.
 
 use fearless_simd::Level;
 
@@ -16,10 +16,10 @@ use crate::semantics::arith::Scalar;
 use crate::semantics::params::RowParams;
 use crate::semantics::rules::{reported_token, row_status};
 
-/// Samples one row with the instructions of `level` and fills the arrays that are wanted. If `parts` is above 1, each
-/// pass over the row is split into as many tasks of the current thread pool.
+/// Samples one row with the instruction set `level` and fills the requested arrays. If `parts` is above 1, each pass
+/// over the row is split into at most `parts` tasks of the current Rayon thread pool.
 ///
-/// The only error is [`Error::OutOfMemory`]. After an error no array was written.
+/// The only error is [`Error::OutOfMemory`]. If the function returns an error, it has written no array.
 pub fn sample_row(
     level: Level,
     parts: usize,
@@ -45,7 +45,7 @@ pub fn sample_row(
     if let Some(outcome) = task.sample(false, arrays, scratch)? {
         return Ok(outcome);
     }
-    // The row holds NaN or +inf. The passes run on a cleaned copy, so that none of them has to clean.
+    // The row may hold NaN or +inf. The passes do not handle these values, so they run on a cleaned copy.
     let mut cleaned = std::mem::take(&mut scratch.cleaned);
     let outcome = cleaned.reserve(row.len()).and_then(|()| {
         let values = cleaned.take(row.len());
@@ -59,7 +59,7 @@ pub fn sample_row(
 }
 
 impl RowTask<'_> {
-    /// Runs the passes. `None` where the row has to be cleaned first; then no array was written.
+    /// Runs the passes. Returns `None` if the row must be cleaned first. In that case it has written no array.
     fn sample(
         &self,
         had_nan: bool,

@@ -1,5 +1,5 @@
-//! The first pass over a row. It finds the row's maximum, whether the row holds a NaN, and the maxima of blocks and
-//! groups, by which later passes skip most of the row.
+//! The first pass over a row. It finds the row's maximum, and whether the row may hold a NaN. It also records the
+//! maxima of blocks and groups. Later passes use these maxima to skip most of the row.
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
@@ -10,12 +10,12 @@ use super::layout::BLOCK;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 
-/// What a pass learned about a row or a part of it. These are raw floats: NaN and +inf are not cleaned.
+/// The result of a scan of a row or of a part of it. The values are raw floats: NaN and +inf are not cleaned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Summary {
-    /// The maximum. Meaningless where `poison` is NaN.
+    /// The maximum. It has no meaning if `poison` is NaN.
     pub(super) max: f32,
-    /// NaN if an element is NaN, and possibly if one is +inf.
+    /// NaN if an element is NaN. It can also be NaN if an element is +inf or a partial sum overflows.
     pub(super) poison: f32,
 }
 
@@ -23,12 +23,13 @@ impl Summary {
     /// The summary of no elements.
     pub(super) const EMPTY: Summary = Summary { max: f32::NEG_INFINITY, poison: 0.0 };
 
-    /// The summary of two parts together.
+    /// Combines the summaries of two parts.
     pub(super) fn and(self, other: Summary) -> Summary {
         Summary { max: self.max.max(other.max), poison: self.poison + other.poison }
     }
 
-    /// Whether the elements are known to include neither NaN nor +inf. The passes clean everything else themselves.
+    /// Whether the elements certainly include neither NaN nor +inf. The passes handle all other values without
+    /// cleaning.
     pub(super) fn is_plain(self) -> bool {
         !self.poison.is_nan() && self.max < f32::INFINITY
     }
@@ -41,7 +42,7 @@ impl Summary {
     }
 }
 
-/// Scans a row, or a part of whole groups, and writes the maxima of its blocks to `bins` and of its groups to `tops`.
+/// Scans a row, or a part of it. Writes the maxima of blocks to `bins` and the maxima of groups to `tops`.
 pub(super) fn scan(
     level: Level,
     row: Logits<'_>,
@@ -79,8 +80,8 @@ fn scan_impl<S: Simd, E: Element>(
     Summary::of_lanes(max, poison)
 }
 
-/// The maximum of a row and nothing else: the fastest possible pass over a row, which benchmarks compare with. The
-/// result is meaningless if the row holds a NaN.
+/// Computes only the maximum of a row. No pass over a row can be faster, so benchmarks use it as a baseline. The result
+/// has no meaning if the row holds a NaN.
 pub fn max_scan(level: Level, row: Logits<'_>) -> f32 {
     dispatch!(level, simd => with_element!(row, row, E => max_scan_impl::<_, E>(simd, row)))
 }

@@ -1,36 +1,38 @@
-//! How many threads a call uses, and for what.
+//! Decides how many threads a call uses, and whether they also split rows.
 
 /// A row is split only into parts of at least this many elements.
 const PART_ELEMENTS: usize = 1 << 15;
-/// A call uses helpers if its estimated time on one thread is at least this many times the time that a helper takes to
-/// wake. The calling thread works in the meantime, so a helper that wakes before the call would end alone costs little.
+/// A call uses helpers only if its estimated time on one thread is at least this multiple of the time that a helper
+/// takes to wake. The calling thread works while the helpers wake, so a small multiple is sufficient.
 const WAKES_PER_CALL: f32 = 2.0;
-/// A row is split if its estimated time is at least this many times the time that a helper takes to wake: the calling
-/// thread has to wait until the pool has woken, and every pass has to wait for its last part.
+/// A row is split only if its estimated time is at least this multiple of the time that a helper takes to wake. This
+/// multiple is larger, because the calling thread waits until the pool wakes, and every pass waits for its last part.
 const WAKES_PER_SPLIT_ROW: f32 = 8.0;
 
 /// How a call is spread over threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
-    /// Threads that take rows beside the first one.
+    /// The number of threads that take rows, in addition to the first thread.
     pub(super) helpers: usize,
-    /// Into how many parts the passes over each row are split. If it is above 1, only threads of the pool do the work.
+    /// The number of parts into which each pass over a row is split. If it is above 1, only threads of the pool work,
+    /// and the calling thread waits.
     pub(super) parts: usize,
 }
 
 impl Schedule {
-    /// The calling thread does everything.
+    /// Only the calling thread works.
     pub(super) const ALONE: Schedule = Schedule { helpers: 0, parts: 1 };
 
     /// Chooses how to sample `rows` rows of `vocab` elements with `threads` threads. `work` is the estimated time of
     /// the call on one thread, and `wake` is the time that a helper takes to wake, both in nanoseconds.
     ///
-    /// Rows are spread over the threads before rows are split, because rows need not wait for each other.
+    /// It first spreads the rows over the threads, because rows do not wait for each other. It splits rows only if
+    /// threads are left.
     pub(super) fn new(rows: usize, vocab: usize, threads: usize, work: f32, wake: f32) -> Schedule {
         if threads < 2 || work < WAKES_PER_CALL * wake {
             return Schedule::ALONE;
         }
-        // Each thread gets work for longer than it takes to wake.
+        // The work of each thread takes at least as long as a helper takes to wake.
         let useful = (work / wake) as usize;
         let helpers = threads.min(rows).min(useful) - 1;
         let row_work = work / rows as f32;
@@ -41,7 +43,7 @@ impl Schedule {
         Schedule { helpers, parts }
     }
 
-    /// Threads of the pool that the call keeps busy beside the one that it would use alone.
+    /// The number of helpers that the call must reserve: all threads that it uses, except one.
     pub(super) fn reserved(self) -> usize {
         (self.helpers + 1) * self.parts - 1
     }

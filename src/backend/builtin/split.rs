@@ -1,5 +1,5 @@
-//! Splits a pass over one row between the threads of the current thread pool. The combined result does not depend on
-//! the number of parts.
+//! Splits a pass over one row into parts, which run on the threads of the current thread pool. The combined result does
+//! not depend on the number of parts.
 
 use rayon::prelude::*;
 
@@ -7,7 +7,7 @@ use super::lanes::LANES;
 use super::layout::Part;
 use super::scan::Summary;
 
-/// Runs a scan, which writes the block maxima to `bins` and the group maxima to `tops`.
+/// Runs a scan. The scan writes the block maxima to `bins` and the group maxima to `tops`.
 pub(super) fn split_scan(
     whole: Part<'_>,
     parts: usize,
@@ -26,8 +26,8 @@ pub(super) fn split_scan(
         .reduce(|| Summary::EMPTY, Summary::and)
 }
 
-/// Runs a pass that collects entries in order and writes the number collected before each block to `offsets`. Returns
-/// the merged results of the pass and the number of entries.
+/// Runs a pass that collects entries in order. For each block, the pass writes the number of entries collected before
+/// it to `offsets`. Returns the merged results of the parts and the number of entries.
 pub(super) fn split_collect<T: Send>(
     whole: Part<'_>,
     parts: usize,

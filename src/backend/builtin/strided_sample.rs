@@ -5,7 +5,7 @@ use fearless_simd::{f32x16, i32x16, prelude::*, Simd};
 use super::element::Element;
 use super::lanes::LANES;
 
-/// Writes a function of every `stride`-th vector of a row.
+/// Applies `function` to every `stride`-th vector of a row and writes the results to `out`.
 #[inline(always)]
 pub(super) fn strided_sample<S: Simd, E: Element>(
     simd: S,

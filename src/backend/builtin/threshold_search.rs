@@ -1,22 +1,23 @@
-//! Threshold search: finds the largest value such that the values at or above it reach a count or a sum.
+//! Threshold search: finds the largest threshold for which the values at or above it reach a given count or sum.
 //!
-//! One search serves top-k (it counts keys) and top-p (it sums weights). It does not sort. Each pass measures the
-//! values at or above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
+//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. Each pass
+//! measures the values at or above three pivots, narrows the bracket that holds the threshold, and removes the values
+//! outside it.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
 use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
 use crate::semantics::arith::Arith;
 
-/// Fills an array up to whole vectors. Every threshold is higher.
+/// The value that pads an array to whole vectors. Every threshold is larger.
 pub(super) const PAD: i32 = i32::MIN;
 
-/// What the search adds up.
+/// What the search measures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
-    /// Each value counts 1.
+    /// The number of values.
     Count,
-    /// Each value counts as itself; values are in `[0, 2^24)`.
+    /// The sum of the values. Each value is in `[0, 2^24)`.
     Sum,
 }
 
@@ -26,13 +27,13 @@ pub(super) struct Goal {
     pub(super) measure: Measure,
     /// The measure that the values at or above the threshold must reach; at least 1.
     pub(super) target: u64,
-    /// A threshold whose measure exceeds the target by at most this is as good as the largest one.
+    /// The search may return any threshold whose measure exceeds the target by at most this.
     pub(super) tolerance: u64,
-    /// A value that is known to be low enough; above [`PAD`].
+    /// A threshold that is known to reach the target. It is above [`PAD`].
     pub(super) low: i32,
     /// The largest value, or an upper bound on it.
     pub(super) high: i32,
-    /// A value that the threshold probably lies below. `high` where nothing is known.
+    /// The threshold is probably below this value. Callers pass `high` or more if they have no estimate.
     pub(super) hint: i32,
 }
 
@@ -43,11 +44,11 @@ pub(super) struct Found {
     pub(super) measure: u64,
 }
 
-/// Finds the threshold among `values`, which are whole vectors filled up with [`PAD`] and must reach the target.
-/// `spare` is as long as `values`.
+/// Finds the threshold of `values`. `values` consists of whole vectors, padded with [`PAD`], and must reach the target.
+/// `spare` is at least as long as `values`.
 ///
-/// Where the measure meets the target within the tolerance, the threshold need not be one of the values. The set of
-/// values at or above it is then the result.
+/// The search stops when the measure is within the tolerance of the target. The threshold may then differ from every
+/// value. The values at or above it are correct.
 pub(super) fn search(level: Level, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
     dispatch!(level, simd => match goal.measure {
         Measure::Count => search_impl::<_, false>(simd, values, spare, goal),
@@ -63,7 +64,7 @@ pub(super) fn measure(level: Level, values: &[i32], measure: Measure, threshold:
     })
 }
 
-/// Fills the last vector of an array of `len` elements with [`PAD`].
+/// Pads an array of `len` elements to whole vectors with [`PAD`].
 pub(super) fn pad(values: &mut [i32], len: usize) {
     values[len..len.next_multiple_of(LANES)].fill(PAD);
 }
@@ -72,7 +73,7 @@ pub(super) fn pad(values: &mut [i32], len: usize) {
 fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
     // The bracket: the threshold lies in `low..=high`, and `above` is the measure of the values above `high`.
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
-    // Once narrowed: how many of the elements of `spare` hold the values in the bracket, with padding.
+    // After the first pass: the length of the part of `spare` that holds the values in the bracket, including padding.
     let mut narrowed: Option<usize> = None;
     let mut hint = goal.hint;
     while low < high {
@@ -109,9 +110,9 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
 }
 
-/// Three values in `low + 1..=high` that divide the bracket, or in the first pass the part of it below the hint. They
-/// divide keys evenly, because keys are logarithmic already. They divide weights geometrically, because most weights
-/// are small.
+/// Three pivots in `low + 1..=high`. They divide the bracket or, in the first pass, the part of the bracket below the
+/// hint. The pivots for keys are evenly spaced, because keys are already approximately logarithmic. The pivots for
+/// weights are geometrically spaced, because most weights are small.
 #[inline(always)]
 fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
@@ -124,7 +125,7 @@ fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
     })
 }
 
-/// The measures at or above each pivot.
+/// For each pivot, the measure of the values at or above it.
 #[inline(always)]
 fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], pivots: [i32; N]) -> [u64; N] {
     let a = Lanes(simd);
@@ -160,7 +161,7 @@ fn narrow<S: Simd>(simd: S, from: &[i32], to: &mut [i32], low: i32, high: i32) -
     narrowing.finish(to)
 }
 
-/// [`narrow`] within one array. It writes only where it has already read.
+/// [`narrow`] within one array. It only overwrites elements that it has already read.
 #[inline(always)]
 fn narrow_in_place<S: Simd>(
     simd: S,
@@ -211,7 +212,7 @@ impl<S: Simd> Narrowing<S> {
 mod tests {
     use super::*;
 
-    /// The threshold and its measure, by sorting.
+    /// The threshold and its measure, computed by sorting.
     fn sorted(values: &[i32], measure: Measure, target: u64) -> Found {
         let mut descending = values.to_vec();
         descending.sort_unstable_by(|a, b| b.cmp(a));

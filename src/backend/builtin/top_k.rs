@@ -1,4 +1,4 @@
-//! Top-k: a bound that few entries reach, and the exact choice among the entries that were collected by it.
+//! Top-k. It first finds a bound that few entries reach, and then chooses exactly among the entries that reach it.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
@@ -11,8 +11,9 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::is_candidate;
 
-/// A bound that at least `k` elements reach. It follows from maxima of disjoint parts of the row, because each maximum
-/// is an element. `None` where fewer than `k` maxima are above −inf.
+/// A bound that at least `k` elements reach. The maxima are from disjoint parts of the row, so they are different
+/// elements of the row. A bound that `k` maxima reach is therefore low enough. Returns `None` if fewer than `k` maxima
+/// are above −inf.
 pub(super) fn bound_from_maxima(
     level: Level,
     maxima: &[f32],
@@ -24,12 +25,13 @@ pub(super) fn bound_from_maxima(
         return None;
     }
     keys_of(level, maxima, keys);
-    // Collecting a few elements too many costs less than the passes that would tell them apart.
+    // The tolerance allows a few additional elements. Collecting them costs less than more passes of the search.
     let found = search_keys(level, &keys[..maxima.len()], spare, k, k / 8)?;
     Some(bound_of_key(found.threshold))
 }
 
-/// The threshold of the `k`-th largest key. `None` where fewer than `k` keys are above −inf.
+/// Finds the `k`-th largest key, or a lower threshold within the tolerance. Returns `None` if fewer than `k` keys are
+/// above −inf.
 fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, tolerance: usize) -> Option<Found> {
     let (candidates, low, high) = dispatch!(level, simd => extent(simd, keys));
     (candidates >= k).then(|| {
@@ -38,7 +40,7 @@ fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, toleranc
     })
 }
 
-/// The number of candidates among the keys, the least candidate and the largest.
+/// The number of candidates among the keys, the least candidate, and the largest key.
 #[inline(always)]
 fn extent<S: Simd>(simd: S, keys: &[i32]) -> (usize, i32, i32) {
     let a = Lanes(simd);
@@ -54,16 +56,17 @@ fn extent<S: Simd>(simd: S, keys: &[i32]) -> (usize, i32, i32) {
     (total(count) as usize, least.reduce_min(), most.reduce_max())
 }
 
-/// What a sample says about a row's `k`-th largest element.
+/// Estimates of a row's `k`-th largest element, from a sample of the row.
 #[derive(Clone, Copy)]
 pub(super) struct Estimate {
-    /// Probably somewhat more than `k` elements reach this bound.
+    /// Probably, slightly more than `k` elements are at least this bound.
     pub(super) bound: f32,
-    /// Probably somewhat fewer than `k` elements reach this order key.
+    /// Probably, slightly fewer than `k` elements have an order key of at least this value.
     pub(super) above: i32,
 }
 
-/// Estimates a row's `k`-th largest element. `None` where a sample would not pay or says too little.
+/// Estimates a row's `k`-th largest element. Returns `None` if the row is too short for a sample, or if the sample
+/// gives no useful bound.
 pub(super) fn estimate(
     level: Level,
     row: Logits<'_>,
@@ -79,7 +82,7 @@ pub(super) fn estimate(
     }
     let len = wanted * LANES;
     sample_keys(level, row, vectors / wanted, &mut keys[..len]);
-    // How many of the k largest elements are in the sample follows a Poisson distribution approximately.
+    // The number of the k largest elements that are in the sample approximately follows a Poisson distribution.
     let expected = k as f64 * len as f64 / vocab as f64;
     let rank = (expected + 4.0 * expected.sqrt() + 4.0).ceil() as usize;
     if rank > len * 7 / 8 {
@@ -117,7 +120,7 @@ fn keys_of(level: Level, values: &[f32], keys: &mut [i32]) {
     })
 }
 
-/// Replaces the bits of `len` values by their order keys, and pads.
+/// Replaces the bits of `len` values with their order keys, and pads the array.
 pub(super) fn keys_in_place(level: Level, bits: &mut [i32], len: usize) {
     dispatch!(level, simd => {
         let a = Lanes(simd);
@@ -128,7 +131,7 @@ pub(super) fn keys_in_place(level: Level, bits: &mut [i32], len: usize) {
     pad(bits, len);
 }
 
-/// The collected entries that top-k keeps: keys above `threshold`, and those equal to it up to position `last_tie`.
+/// The collected entries that top-k keeps: keys above `threshold`, and keys equal to it at positions up to `last_tie`.
 /// See [`crate::semantics::rules::survives_top_k`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Kept {
@@ -137,12 +140,12 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Every candidate.
+    /// Keeps every candidate.
     pub(super) const ALL: Kept = Kept { threshold: LEAST_KEY, last_tie: i32::MAX };
 }
 
-/// Chooses `k` of the collected keys exactly. There are at least `k` of them, all in `low..=high`. Fewer than `k`
-/// probably reach `above`.
+/// Chooses the `k` largest collected keys exactly. If `stable` is false, it also keeps all ties. At least `k` keys were
+/// collected, and all are in `low..=high`. Probably, fewer than `k` keys are at least `above`.
 pub(super) fn keep(
     level: Level,
     keys: &[i32],
@@ -161,7 +164,7 @@ pub(super) fn keep(
     Kept { threshold, last_tie: nth_equal(level, keys, threshold, k - more as usize) }
 }
 
-/// The position of the `n`-th key, counted from 1, that equals `value`.
+/// The position of the `n`-th key that equals `value`. `n` counts from 1.
 fn nth_equal(level: Level, keys: &[i32], value: i32, n: usize) -> i32 {
     dispatch!(level, simd => nth_equal_impl(simd, keys, value, n))
 }

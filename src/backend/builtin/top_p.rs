@@ -1,4 +1,4 @@
-//! Top-p and min-p: the least weight that survives both, and an estimate of it before all weights are known.
+//! Top-p and min-p: the least weight that both keep, and an estimate of it before all weights are known.
 
 use fearless_simd::{dispatch, Level, Simd};
 
@@ -17,8 +17,8 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
 ///
 /// `weights` holds every weight of the row that is at least `least`, as whole vectors. `collected` is their sum and
-/// `total` the sum of all weights of the row. The result is probably below `hint`. Returns `None` where top-p keeps
-/// weights below `least`.
+/// `total` the sum of all weights of the row. The least kept weight is probably below `hint`. Returns `None` if top-p
+/// also keeps weights below `least`.
 pub(super) fn least_kept(
     level: Level,
     weights: &[i32],
@@ -44,9 +44,11 @@ pub(super) fn least_kept(
     Some(found)
 }
 
-/// Two weights, not far apart, between which the threshold of top-p probably lies, for a row without top-k.
+/// Estimates the threshold of top-p for a row without top-k. Returns two weights; the threshold is probably between
+/// them.
 ///
-/// The group maxima give a lower bound on the total weight. A sample tells how much of it lies in small weights.
+/// The sum of the weights of the group maxima is a lower bound on the total weight. A sample of the row gives the
+/// distribution of the small weights.
 pub(super) fn estimate(
     level: Level,
     row: Logits<'_>,
@@ -84,7 +86,7 @@ pub(super) fn estimate(
         };
         search(level, weights, spare, goal).threshold
     };
-    // The shares leave room for the error of the sample, and for the weight that the maxima do not include.
+    // The factors allow for the error of the sample, and for the weight that the maxima do not include.
     (weight_leaving(0.75), weight_leaving(2.0))
 }
 

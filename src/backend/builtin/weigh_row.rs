@@ -1,4 +1,4 @@
-//! Passes that weigh a whole row without top-k. The row holds neither NaN nor +inf.
+//! Passes that compute the weights of a whole row without top-k. The row holds neither NaN nor +inf.
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
@@ -13,27 +13,27 @@ use crate::semantics::arith::Arith;
 use crate::semantics::rules::kept_weight;
 use crate::semantics::weights::{cubic, quantize, weight_of_cubic};
 
-/// Elements of four vectors.
+/// The number of elements in four vectors.
 const FOUR: usize = 4 * LANES;
 
-/// Sums of weights.
+/// Sums of weights of a row or of a part of it.
 #[derive(Clone, Copy)]
 pub(super) struct Sums {
-    /// Of the whole row.
+    /// The sum of all weights.
     pub(super) all: u64,
-    /// Of the collected weights.
+    /// The sum of the collected weights.
     pub(super) collected: u64,
 }
 
 impl Sums {
-    /// The sums of two parts together.
+    /// Adds the sums of two parts.
     pub(super) fn and(self, other: Sums) -> Sums {
         Sums { all: self.all + other.all, collected: self.collected + other.collected }
     }
 }
 
-/// Weighs a row and collects the weights that are at least `least`, in order. Writes the number collected before each
-/// block to `offsets`. Returns the sums and the number collected.
+/// Computes the weights of a row and collects those that are at least `least`, in order. For each block, writes the
+/// number of weights collected before it to `offsets`. Returns the sums and the number of collected weights.
 pub(super) fn weigh_and_collect(
     level: Level,
     row: Logits<'_>,
@@ -65,11 +65,12 @@ fn weigh_and_collect_any<S: Simd, E: Element>(
     }
 }
 
-/// The first halves of the weights of a block: `q` and [`cubic`] of each element.
+/// The intermediate results of the weights of a block: `q` and [`cubic`] of each element.
 type Halves = [[i32; BLOCK]; 2];
 
-/// [`weigh_and_collect_impl`], but it computes the first half of the weights of several blocks before the second half.
-/// The chains of dependent operations are then shorter, and the core finds more operations that it can start.
+/// Does the same as [`weigh_and_collect_impl`], but in two steps. It computes the intermediate results of several
+/// blocks, and then their weights. This shortens the chains of dependent operations, so the CPU core executes more
+/// operations in parallel.
 #[inline(always)]
 fn weigh_and_collect_in_halves<S: Simd, E: Element>(
     simd: S,
@@ -136,8 +137,8 @@ fn first_halves<S: Simd, E: Element>(
     }
 }
 
-/// Computes the weights of a block from the first halves, adds them to `lanes` and collects those that are at least
-/// `least`.
+/// Computes the weights of a block from the intermediate results. Adds the weights to `lanes`, and collects those that
+/// are at least `least`.
 #[inline(always)]
 fn second_halves<S: Simd>(
     simd: S,
@@ -214,8 +215,8 @@ fn weigh_and_collect_impl<S: Simd, E: Element>(
     (Sums { all, collected: sum_of_weights(simd, &values[..len]) }, len)
 }
 
-/// Weighs a row and writes, for each block, [`LANES`] sums of its weights that are at least `least`. Writes the number
-/// of sums before each block to `offsets`. Returns the total of the sums and their number.
+/// Computes the weights of a row. For each block, writes [`LANES`] sums of the weights that are at least `least` to
+/// `sums`, and the number of sums before the block to `offsets`. Returns the total of the sums and their number.
 pub(super) fn weigh_blocks(
     level: Level,
     row: Logits<'_>,

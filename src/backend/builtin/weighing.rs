@@ -1,4 +1,4 @@
-//! The weights of logits that are known to be neither NaN nor +inf, and the passes that write them to an array.
+//! Computes the weights of logits, which are neither NaN nor +inf, and writes the weights to arrays.
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
@@ -14,7 +14,7 @@ use crate::semantics::clean::order_key;
 use crate::semantics::rules::{kept_weight, survives_top_k};
 use crate::semantics::weights::{quantize, weight};
 
-/// The two numbers of a row that turn a logit into its weight.
+/// The two values of a row that determine the weight of a logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct WeightScale {
     /// The row's maximum, cleaned.
@@ -38,24 +38,26 @@ impl WeightScale {
         WeightLanes { a, max: a.float(self.max), scale: a.float(self.scale) }
     }
 
-    /// A logit below which every weight is less than `least`, which is at least 1.
+    /// A lower limit for logits. Every logit below it has a weight less than `least`. `least` is at least 1.
     pub(super) fn floor(self, least: i32) -> f32 {
-        // Leaves room for the errors that a weight may have, 2⁻¹⁸ of it and 1, and for those of this computation.
+        // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 1 absolute) and for the rounding
+        // errors of this computation.
         let octaves = if least < 16 { 26.0 } else { 24.125 - (least as f32).log2() };
-        // Rounding the difference is harmless: no logit lies between the exact result and the rounded one.
+        // Rounding the difference is harmless, because no f32 lies between the exact result and the rounded result.
         self.max - octaves * (1 << 18) as f32 / self.scale
     }
 }
 
 impl<S: Simd> WeightLanes<S> {
     /// The weights of a vector.
-    // A subnormal needs no cleaning: it is too small to change `q`, whether or not the machine flushes it.
+    // A subnormal needs no cleaning. It is too small to change `q`, so it does not matter whether the machine flushes
+    // it.
     #[inline(always)]
     pub(super) fn weights(&self, x: f32x16<S>) -> i32x16<S> {
         weight(self.a, quantize(self.a, self.max, x, self.scale))
     }
 
-    /// The weights of four vectors, computed together as far as the registers reach.
+    /// The weights of four vectors. With wide registers, the computations of four or two vectors are interleaved.
     #[inline(always)]
     pub(super) fn weights4(&self, x: [f32x16<S>; 4]) -> [i32x16<S>; 4] {
         let (max, scale) = (self.max, self.scale);
@@ -73,7 +75,8 @@ impl<S: Simd> WeightLanes<S> {
     }
 }
 
-/// Writes the weights of collected keys: 0 for keys that top-k does not keep, and for padding. Returns their sum.
+/// Writes the weights of collected keys. The weight of padding and of keys that top-k does not keep is 0. Returns the
+/// sum of the weights.
 pub(super) fn weigh_collected(
     level: Level,
     keys: &[i32],
@@ -86,7 +89,8 @@ pub(super) fn weigh_collected(
         let mut sum = 0;
         let mut at = 0;
         while at < keys.len() {
-            // Four vectors at a time, as many as the lanes can add. Then the last few, one at a time.
+            // Processes four vectors at a time, in chunks that the lanes can add without overflow. Then processes the
+            // last vectors one at a time.
             let left = keys.len() - at;
             let (width, end) = if left >= FOUR {
                 (4, at + left.min(SUMMABLE * LANES) / FOUR * FOUR)
@@ -133,7 +137,7 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
             let key: i32x16<S> = load(simd, &keys[at..at + LANES]);
             let position = iota + (first + at) as i32;
             let survives = survives_top_k(a, key, position, threshold, last_tie);
-            // This is `rules::row_weight` for a row that is not greedy. Greedy rows are not weighed.
+            // This is `rules::row_weight` for a row that is not greedy. This function is not called for greedy rows.
             let weight = a.select(survives, sampled, a.int(0));
             weight.store_slice(&mut weights[at..at + LANES]);
             lanes += weight;
@@ -142,7 +146,7 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
     total(lanes)
 }
 
-/// Writes the weights of a row without top-k: 0 for weights below `least`.
+/// Writes the weights of a row without top-k. Writes 0 for a weight below `least`.
 pub(super) fn write_weights(level: Level, row: Logits<'_>, scale: WeightScale, least: i32, out: &mut [i32]) {
     dispatch!(level, simd => with_element!(row, row, E => {
         write_weights_impl::<_, E>(simd, row, scale, least, out)

@@ -1,4 +1,4 @@
-//! The wide output arrays of a row, for callers that ask for them.
+//! Writes the wide output arrays of a row, which are optional.
 
 use super::bounds::key_of;
 use super::locate::indices_of;
@@ -14,7 +14,7 @@ use crate::semantics::clean::clean;
 use crate::semantics::rules::{is_candidate, kept_weight, row_weight, survives_top_k};
 use crate::semantics::weights::{quantize, weight};
 
-/// Writes the arrays that are wanted.
+/// Writes the requested arrays.
 pub(super) fn write(task: &RowTask<'_>, choice: &Choice, work: Workspace<'_>, arrays: &mut RowArrays<'_>) {
     match choice.top_k {
         None => write_all(task, choice.weights, arrays),
@@ -22,7 +22,7 @@ pub(super) fn write(task: &RowTask<'_>, choice: &Choice, work: Workspace<'_>, ar
     }
 }
 
-/// Without top-k, every entry is kept.
+/// Writes the arrays of a row without top-k. Every entry has a logit in the arrays.
 fn write_all(task: &RowTask<'_>, weights: KeptWeights, arrays: &mut RowArrays<'_>) {
     let (row, original) = (task.row(), task.original);
     if let Some(out) = &mut arrays.topk_logits {
@@ -63,8 +63,10 @@ fn greedy_weight(is_greedy: bool) -> i32 {
     row_weight(Scalar, true, true, is_greedy, 0)
 }
 
-/// With top-k, the collected entries that it keeps. If fewer than k were collected, the row has no other candidate, and
-/// the first of the entries that are −inf complete the k.
+/// Writes the arrays of a row with top-k: the collected entries that top-k keeps.
+///
+/// If fewer than k entries were collected, the row has no other candidates, and top-k also keeps entries that are −inf.
+/// With `stable = 1` it keeps the first of them, until there are k entries. With `stable = 0` it keeps all of them.
 fn write_kept(
     task: &RowTask<'_>,
     collected: Collected,
@@ -105,7 +107,8 @@ fn write_kept(
     }
 }
 
-/// Writes the kept entries in ascending order of index into arrays in which every entry is masked.
+/// Writes the kept entries in ascending order of their index. The arrays are first filled with the values of entries
+/// that are not kept.
 struct KeptWriter<'w, 'a> {
     original: Logits<'w>,
     arrays: &'w mut RowArrays<'a>,
@@ -135,7 +138,7 @@ impl<'w, 'a> KeptWriter<'w, 'a> {
         if let Some(out) = &mut self.arrays.weights {
             out[index] = weight;
         }
-        // Ties that `stable = 0` keeps can outnumber the slots.
+        // With `stable = 0`, ties can make the number of kept entries larger than the number of slots.
         if self.slot < self.slots {
             self.arrays.set_slot(self.slot, index as i32, logit, weight);
             self.slot += 1;
@@ -151,7 +154,7 @@ fn fill_slots(arrays: &mut RowArrays<'_>, task: &RowTask<'_>) {
     }
 }
 
-/// The cleaned value of an entry, in the bits of the logits' type.
+/// The cleaned value of an entry, as bits of the logits' type.
 fn cleaned_bits(original: Logits<'_>, index: usize) -> u32 {
     original.dtype().clean(original.bits(index))
 }

@@ -1,4 +1,4 @@
-//! The memory that a row is worked on in. It is kept from call to call.
+//! The buffers that the passes over a row use. Later calls reuse them.
 
 use bytemuck::Zeroable;
 
@@ -6,15 +6,16 @@ use super::row_kind::Sizes;
 use crate::error::Error;
 use crate::memory;
 
-/// A scratch of up to this many bytes is never freed. It serves every kind of row of up to about a million elements.
+/// A scratch of up to this many bytes is not freed after small calls. This size is sufficient for every kind of row of
+/// up to about a million elements.
 const KEPT_BYTES: usize = 16 << 20;
-/// After this many calls in a row that need less than a quarter of a larger scratch, the scratch is given back.
+/// A larger scratch is freed after this many consecutive calls that need less than a quarter of it.
 const CALLS_BEFORE_SHRINKING: u32 = 64;
 
 /// Buffers for one row at a time.
 ///
-/// They grow to the largest row, and their contents are never cleared. A scratch of more than 16 MiB is freed, and
-/// allocated anew, after 64 calls in a row that needed less than a quarter of it.
+/// They grow to the size of the largest row. Their contents are never cleared. A scratch of more than 16 MiB is freed,
+/// and allocated again with the required size, after 64 consecutive calls that needed less than a quarter of it.
 #[derive(Debug, Default)]
 pub struct Scratch {
     bins: Buffer<f32>,
@@ -27,24 +28,24 @@ pub struct Scratch {
     small_calls: u32,
 }
 
-/// A [`Scratch`], cut to the size of a row.
+/// The arrays of a [`Scratch`], with the lengths that a row needs.
 pub(super) struct Workspace<'a> {
     /// Maxima of blocks.
     pub(super) bins: &'a mut [f32],
     /// Maxima of groups of blocks.
     pub(super) tops: &'a mut [f32],
-    /// The bits of the entries that a pass collected, and then their order keys.
+    /// First the bits of the entries that a pass collected, later the order keys of these entries.
     pub(super) keys: &'a mut [i32],
     /// Weights that a pass collected, or sums of weights.
     pub(super) weights: &'a mut [i32],
-    /// The values that threshold searches narrow, and then the indices of collected entries.
+    /// First the values that a threshold search narrows, later the indices of the collected entries.
     pub(super) spare: &'a mut [i32],
-    /// How many entries were collected before each block.
+    /// For each block, the number of entries collected before it.
     pub(super) offsets: &'a mut [u32],
 }
 
 impl Scratch {
-    /// Prepares for a call whose rows need `sizes`. A row that needs no more than that will not fail to allocate.
+    /// Allocates the memory for a call whose rows need at most `sizes`. Such a row then needs no further allocation.
     pub(super) fn prepare(&mut self, sizes: &Sizes) -> Result<(), Error> {
         let held = self.held_bytes();
         let is_small = held > KEPT_BYTES && sizes.bytes() < held / 4;
@@ -85,7 +86,7 @@ impl Scratch {
     }
 }
 
-/// A growing array that starts on a cache line, so that no vector in it straddles two lines.
+/// A growing array that starts at a cache line boundary, so that no aligned vector in it crosses a boundary.
 #[derive(Debug, Default)]
 pub(super) struct Buffer<T> {
     memory: Vec<T>,
@@ -94,18 +95,18 @@ pub(super) struct Buffer<T> {
 const CACHE_LINE: usize = 64;
 
 impl<T: Copy + Zeroable> Buffer<T> {
-    /// Makes sure that `len` elements can be taken.
+    /// Allocates memory for `len` elements, unless there is enough.
     pub(super) fn reserve(&mut self, len: usize) -> Result<(), Error> {
         let space = len + CACHE_LINE / size_of::<T>();
         if len > 0 && self.memory.len() < space {
-            // The contents are not needed, and freeing them first halves the peak.
+            // The old contents are not needed. Freeing them before the allocation lowers the peak memory use.
             self.memory = Vec::new();
             self.memory = memory::zeroed(space, "the built-in backend's scratch")?;
         }
         Ok(())
     }
 
-    /// The first `len` elements, with arbitrary contents. They must have been reserved.
+    /// The first `len` elements, with arbitrary contents. The caller must have reserved them.
     pub(super) fn take(&mut self, len: usize) -> &mut [T] {
         if len == 0 {
             return &mut [];

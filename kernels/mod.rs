@@ -15,7 +15,7 @@ pub use program_arrays::{pack_params, Column, ResultRow, COLUMNS, RESULTS};
 pub use spec::{Path, Spec, Wanted};
 pub use target::{Chip, Target};
 
-/// The text of the program for a spec: StableHLO. It contains a kernel of the target if the target has one.
+/// Returns the StableHLO text of the program for a spec. It contains a kernel of the target if the target has one.
 ///
 /// Programs take and return the same arrays for every target.
 pub fn emit(spec: &Spec, target: &Target) -> String {
@@ -25,7 +25,8 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     }
 }
 
-/// Why [`emit`] returns the portable program although the target has its own kernels. `None` if it does not.
+/// Returns the reason why [`emit`] returns the portable program although the target has its own kernels. Returns `None`
+/// if this is not the case.
 ///
 /// A caller that compiles the program should log the reason.
 pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {
@@ -40,7 +41,8 @@ pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {
     }
 }
 
-/// The kernel inside the program for a spec, as readable MLIR. `None` if the program is StableHLO only.
+/// Returns the MLIR text, for readers, of the kernel inside the program for a spec. Returns `None` if the program
+/// contains only StableHLO.
 pub fn kernel_text(spec: &Spec, target: &Target) -> Option<String> {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => Some(tpu::kernel_text(spec, chip)),

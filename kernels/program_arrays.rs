@@ -1,8 +1,8 @@
 //! The arrays that every program takes and returns, for any target.
 //!
 //! A program takes the logits `[batch, vocab]` and the parameters `i32 [batch, COLUMNS]`. It returns `i32 [RESULTS,
-//! batch]`, followed by the wide arrays that [`Wanted`](super::spec::Wanted) selects, in the order of its fields.
-//! Wide logits are returned as the bits of their type, so no conversion can change them.
+//! batch]`, followed by the wide arrays that [`Wanted`](super::spec::Wanted) selects, in the order of its fields. A
+//! program returns wide logits as bits of their type, so no conversion can change them.
 
 use crate::batch::CallOptions;
 use crate::dtype::Dtype;
@@ -37,7 +37,7 @@ impl Column {
 /// The width of the parameter array.
 pub const COLUMNS: usize = Column::Factors as usize + FACTORS.len();
 
-/// One row of the parameter array.
+/// Returns one row of the parameter array.
 pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32; COLUMNS] {
     let words = row.words.map(|word| word as i32);
     let factors = FACTORS.map(|factor| factor.to_bits() as i32);

@@ -58,7 +58,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// The name of the module, also used in logs. It includes every field.
+    /// Returns the name of the module. Logs use it too. It includes every field.
     pub fn name(&self) -> String {
         let path = match self.path {
             Path::Arbitrary => "arbitrary".to_owned(),
@@ -79,8 +79,8 @@ impl Spec {
         format!("nucleus_{path}_{}x{}_{dtype}{flags}", self.batch, self.vocab)
     }
 
-    /// The number of slots that a row can fill on the bounded path, which is the width of its k-slices. 0 on the
-    /// arbitrary path.
+    /// Returns the number of slots that a row can fill on the bounded path. This is the width of the k-slices. The
+    /// result is 0 on the arbitrary path.
     pub fn slots(&self) -> usize {
         match self.path {
             Path::Bounded(max_k) => max_k.min(self.vocab),

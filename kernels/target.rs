@@ -14,7 +14,7 @@ pub enum Target {
 /// One device of a TPU generation as a program sees it: a chip, or one core of a chip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Chip {
-    /// The generation, as in the names of topologies: `v5e`.
+    /// The name of the generation in the names of topologies, for example `v5e`.
     pub name: &'static str,
     /// The number of TensorCores of the device. It is greater than one if the cores of a chip form one device.
     pub tensor_cores: usize,
@@ -29,7 +29,7 @@ pub struct Chip {
 /// The properties of a generation, per chip.
 struct Generation {
     name: &'static str,
-    /// The names that plugins use for the device. libtpu 0.0.52 uses the first one.
+    /// The names that plugins use for the device. libtpu 0.0.52 uses the first name.
     kinds: &'static [&'static str],
     chip_cores: usize,
     /// The number of cores of a device if the plugin does not report it, as in libtpu's topologies.
@@ -96,7 +96,7 @@ const GENERATIONS: [Generation; 5] = [
 /// The platform name of TPU plugins.
 const TPU_PLATFORM: &str = "tpu";
 
-/// The chip of a device, if it is a known TPU with a possible number of cores.
+/// Returns the chip of a device, if it is a known TPU with a possible number of cores.
 fn known_tpu(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<Chip> {
     let known = GENERATIONS.iter().find(|generation| generation.kinds.contains(&device_kind))?;
     let possible = cores.is_none_or(|cores| (1..=known.chip_cores).contains(&cores));
@@ -104,7 +104,7 @@ fn known_tpu(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<
 }
 
 impl Generation {
-    /// One device of the generation, with `cores` cores.
+    /// Returns one device of the generation, with `cores` cores.
     fn chip(&self, cores: Option<usize>) -> Chip {
         let tensor_cores = cores.unwrap_or(self.device_cores);
         Chip {
@@ -118,7 +118,7 @@ impl Generation {
 }
 
 impl Target {
-    /// The target for a device.
+    /// Returns the target for a device.
     ///
     /// `platform` and `device_kind` are the names that the plugin reports. `cores` is the device's number of cores,
     /// if the plugin reports it (libtpu's attribute `num_cores`). An unknown TPU runs portable programs, and
@@ -127,7 +127,8 @@ impl Target {
         known_tpu(platform, device_kind, cores).map_or(Target::Portable, Target::Tpu)
     }
 
-    /// Why [`Target::of`] returns [`Target::Portable`] for a TPU. `None` for a known TPU and for every other device.
+    /// Returns the reason why [`Target::of`] returns [`Target::Portable`] for a TPU. Returns `None` for a known TPU and
+    /// for every other device.
     ///
     /// A caller that creates a sampler or compiles programs should log the reason.
     pub fn portable_reason(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<String> {
@@ -140,7 +141,7 @@ impl Target {
         ))
     }
 
-    /// The target with this name, one of [`Target::names`].
+    /// Returns the target with this name, one of [`Target::names`].
     pub fn named(name: &str) -> Option<Target> {
         if name == "portable" {
             return Some(Target::Portable);
@@ -151,7 +152,7 @@ impl Target {
             .map(|known| Target::Tpu(known.chip(None)))
     }
 
-    /// Every name that [`Target::named`] accepts.
+    /// Returns every name that [`Target::named`] accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
         std::iter::once("portable").chain(GENERATIONS.iter().map(|generation| generation.name))
     }

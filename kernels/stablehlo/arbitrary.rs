@@ -1,4 +1,4 @@
-//! The arbitrary-k kernel: argmax, top-k threshold, weights, top-p threshold and draw.
+//! The arbitrary-k kernel. It computes the argmax, the top-k threshold, the weights, the top-p threshold and the draw.
 //!
 //! Each step is a search over the whole row. Nothing is sorted, and entries stay in index order.
 
@@ -41,9 +41,9 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
     results
 }
 
-/// The least weight that top-p and min-p keep.
+/// Returns the least weight that top-p and min-p keep.
 ///
-/// Bisects for the largest θ such that the weights of at least θ sum to the target or more. A row without top-p
+/// Bisects for the largest θ with this property: the sum of all weights ≥ θ reaches the target. A row without top-p
 /// starts with a closed range, so a batch without top-p makes no pass.
 fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value) -> Value {
     let batch = h.dims(weights)[0];

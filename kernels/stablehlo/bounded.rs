@@ -1,8 +1,9 @@
-//! The bounded-k kernel: divides the row into tiles, selects the tiles that can contain a kept entry, and processes
+//! The bounded-k kernel. It divides each row into tiles, selects the tiles that can contain a kept entry, and processes
 //! a slice of `slots` entries. It is exact for any input. It reads the row only once.
 //!
-//! The `slots` largest entries are in the `slots` tiles with the largest maxima (ties by lowest index). Proof: if
-//! the tile of an entry is not among them, each of those tiles contains an entry that precedes it.
+//! The `slots` largest entries are in the `slots` tiles with the largest maxima (ties by lowest index). Proof: assume
+//! that the tile of an entry is not one of these tiles. Then each of these tiles contains an entry that precedes it in
+//! the order (value descending, index ascending). So the entry is not one of the `slots` largest.
 
 use super::inputs::Inputs;
 use super::sampling::{self, draw_remainder, row_results, top_p_target, weights, Draw};
@@ -14,7 +15,7 @@ use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::{kept_weight, survives_top_k};
 
-/// Entries per tile. Small tiles leave fewer candidates to search; large tiles have fewer maxima.
+/// The number of entries per tile. Smaller tiles leave fewer candidates to search, but there are more maxima.
 const TILE: usize = 64;
 
 pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
@@ -52,33 +53,34 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
     results
 }
 
-/// Comparisons of every slot with every other slot: `[batch, this, other]`.
+/// Comparisons of every slot with every slot, `[batch, this, other]`.
 struct Pairs<'a> {
     h: &'a Hlo,
     dims: [usize; 3],
 }
 
 impl Pairs<'_> {
-    /// Values `[batch, slots]` of this slot, repeated for every other slot.
+    /// Repeats the values `[batch, slots]` of this slot for every other slot.
     fn this(&self, values: Value) -> Value {
         self.h.broadcast_in_dim(values, &self.dims, &[0, 1])
     }
 
-    /// Values `[batch, slots]` of the other slot, repeated for every slot.
+    /// Repeats the values `[batch, slots]` of the other slot for every slot.
     fn other(&self, values: Value) -> Value {
         self.h.broadcast_in_dim(values, &self.dims, &[0, 2])
     }
 
-    /// The rank of each slot in the order (key descending, index ascending), counted from 1. Slots are in index order.
+    /// Returns the rank of each slot in the order (key descending, index ascending), counted from 1. Slots are in index
+    /// order.
     fn ranks(&self, keys: Value) -> Value {
         let h = self.h;
         let (this, other) = (h.iota(&self.dims, 1), h.iota(&self.dims, 2));
-        // The other slot counts if top-k with this slot as the last kept one keeps it.
+        // Counts the slots that top-k would keep if this slot were the last kept one.
         h.count(survives_top_k(h, self.other(keys), other, self.this(keys), this))
     }
 }
 
-/// Indices `[batch, slots]`, ascending, of the `slots` largest entries of each row.
+/// Returns the ascending indices `[batch, slots]` of the `slots` largest entries of each row.
 fn largest_entries(h: &Hlo, spec: &Spec, inputs: &Inputs, slots: usize) -> Value {
     let (batch, vocab) = (spec.batch, spec.vocab);
     let all = h.broadcast(h.int(slots as i32), &[batch]);
@@ -104,7 +106,7 @@ fn largest_entries(h: &Hlo, spec: &Spec, inputs: &Inputs, slots: usize) -> Value
     h.add(scale_by(h, chosen_tile, TILE), h.and(place, h.int(TILE as i32 - 1)))
 }
 
-/// The least weight that top-p and min-p keep. For each weight, the sum includes all weights that are at least as
+/// Returns the least weight that top-p and min-p keep. The sum for a weight includes all weights that are at least as
 /// large.
 fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value, pairs: &Pairs<'_>) -> Value {
     let (off, target) = top_p_target(h, inputs, weights);
@@ -114,7 +116,7 @@ fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value, pairs: &Pairs<'_>) -> 
     sampling::least_weight(h, inputs, h.select(off, h.int(0), threshold))
 }
 
-/// The k-slices: kept entries move to the front, in index order.
+/// Returns the k-slices. Kept entries move to the front, in index order.
 fn k_slices(
     h: &Hlo,
     inputs: &Inputs,

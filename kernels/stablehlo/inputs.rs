@@ -20,7 +20,7 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
 }
 
-/// The logits, as bits of their own type and as f32 bits, `[batch, vocab]` each.
+/// Returns the logits, as bits of their own type and as f32 bits, `[batch, vocab]` each.
 pub(in crate::kernels) fn bits(h: &Hlo, dtype: Dtype, logits: Value) -> (Value, Value) {
     let raw = h.bitcast(logits, if dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 });
     match dtype {
@@ -82,7 +82,7 @@ impl Inputs {
         h.reshape(h.slice(self.params, 1, column, column + 1), &[self.batch])
     }
 
-    /// The cleaned logits as bits of their own type, `[batch, vocab]`.
+    /// Returns the cleaned logits as bits of their own type, `[batch, vocab]`.
     pub(in crate::kernels) fn cleaned(&self, h: &Hlo) -> Value {
         match self.dtype {
             Dtype::F32 => clean::clean(h, self.bits),
@@ -91,13 +91,13 @@ impl Inputs {
         }
     }
 
-    /// [`cleaned`](Inputs::cleaned) at positions `[batch, n]` of the rows.
+    /// Returns the [`cleaned`](Inputs::cleaned) logits at positions `[batch, n]` of the rows.
     pub(in crate::kernels) fn cleaned_at(&self, h: &Hlo, positions: Value) -> Value {
         gather_in_rows(h, self.cleaned(h), positions)
     }
 
-    /// `values` where `kept`, else the replace value. `values` are bits of the logits' type; the result has the type
-    /// of a wide output.
+    /// Returns `values` where `kept` is true, and the replace value elsewhere. `values` are bits of the logits' type.
+    /// The result has the type of a wide output.
     pub(in crate::kernels) fn replace_masked(&self, h: &Hlo, kept: Value, values: Value) -> Value {
         let masked = h.select(kept, values, self.param(h, Column::Replace));
         match self.dtype {

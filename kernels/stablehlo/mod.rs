@@ -14,7 +14,7 @@ pub(super) mod wide_outputs;
 use super::spec::{Path, Spec};
 use crate::mlir::stablehlo::Hlo;
 
-/// The text of the portable program for a spec.
+/// Returns the text of the portable program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
     let (logits, params) = inputs::arguments(h, spec);

@@ -16,9 +16,9 @@ pub(in crate::kernels) struct Draw {
     pub(in crate::kernels) next: Value,
 }
 
-/// The weights, before top-p and min-p, of entries with these order keys.
+/// Returns the weights, before top-p and min-p, of entries with these order keys.
 ///
-/// `kept`: whether top-k keeps the entry. `is_greedy`: whether it is the entry that a greedy row selects.
+/// `kept` is whether top-k keeps the entry. `is_greedy` is whether a greedy row selects the entry.
 pub(in crate::kernels) fn weights(
     h: &Hlo,
     inputs: &Inputs,
@@ -41,17 +41,18 @@ pub(in crate::kernels) fn top_p_target(h: &Hlo, inputs: &Inputs, weights: Value)
     (off, top_p::target(h, h.wide_sum(weights), mantissa, inputs.param(h, Column::TopPShift)))
 }
 
-/// The least weight that survives both top-p and min-p. `threshold` is the threshold of top-p, 0 where top-p is off.
+/// Returns the least weight that survives both top-p and min-p. `threshold` is the threshold of top-p. It is 0 where
+/// top-p is off.
 pub(in crate::kernels) fn least_weight(h: &Hlo, inputs: &Inputs, threshold: Value) -> Value {
     rules::least_weight(h, threshold, inputs.param(h, Column::MinWeight))
 }
 
-/// `U mod total` of each row.
+/// Returns `U mod total` of each row.
 pub(in crate::kernels) fn draw_remainder(h: &Hlo, inputs: &Inputs, total: Value) -> Value {
     draw::remainder(h, Column::WORDS.map(|column| inputs.param(h, column)), total)
 }
 
-/// The five numbers of each row, in the order of [`ResultRow`](crate::kernels::program_arrays::ResultRow).
+/// Returns the five numbers of each row, in the order of [`ResultRow`](crate::kernels::program_arrays::ResultRow).
 pub(in crate::kernels) fn row_results(h: &Hlo, inputs: &Inputs, greedy: Value, draw: &Draw) -> Value {
     let greedy = reported_token(h, inputs.no_candidate, greedy);
     let next = reported_token(h, inputs.no_candidate, draw.next);

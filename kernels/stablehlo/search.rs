@@ -1,10 +1,10 @@
-//! Searches over rows without sorting: thresholds by bisection, positions by prefix sums of tiles.
+//! Searches over rows without sorting. Bisection finds thresholds. Prefix sums of tiles find positions.
 
 use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::survives_top_k;
 
-/// The entries that top-k keeps, `[batch]` each: the parameters of [`survives_top_k`].
+/// The parameters of [`survives_top_k`], `[batch]` each. They determine the entries that top-k keeps.
 pub(in crate::kernels) struct TopK {
     pub(in crate::kernels) threshold: Value,
     pub(in crate::kernels) last_tie: Value,
@@ -17,8 +17,8 @@ impl TopK {
     }
 }
 
-/// Finds the `k [batch]` largest of `keys [batch, n]` in the order (key descending, index ascending), `1 ≤ k ≤ n`.
-/// Every key is at least `least`.
+/// Finds the `k [batch]` largest of `keys [batch, n]` in the order (key descending, index ascending). `k` must be in
+/// `1..=n`. Every key is at least `least`.
 pub(in crate::kernels) fn top_k(
     h: &Hlo,
     keys: Value,
@@ -60,8 +60,9 @@ struct Threshold {
 
 /// Bisects for the threshold of [`top_k`].
 ///
-/// A row is done as soon as exactly k keys reach its lower bound. So a row without ties at the threshold needs about
-/// as many passes as the gap between the k-th and the next key has leading zeros.
+/// A row is done as soon as exactly k keys reach its lower bound. So a row without ties at the threshold needs few
+/// passes if the k-th and the next key differ much. The number of passes is about the number of leading zeros of their
+/// difference.
 fn top_k_threshold(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32) -> Threshold {
     let dims = h.dims(keys);
     let (batch, n) = (dims[0], dims[1]);
@@ -78,7 +79,7 @@ fn top_k_threshold(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32) -
         |state| h.any(open(state)),
         |state| {
             let [low, high, at_low, at_high] = state;
-            // The floor of the average, without overflow.
+            // The floor of the average. It cannot overflow.
             let middle = h.add(h.and(low, high), h.shr(h.xor(low, high), 1));
             let count = h.count(h.le(middle, keys));
             let open = open(state);
@@ -95,8 +96,8 @@ fn top_k_threshold(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32) -
     Threshold { key, reached, above }
 }
 
-/// The lowest index whose inclusive prefix sum over `values [batch, n]` exceeds `bound [batch]` (64 bits). `values` are
-/// not negative. The result is at least n if no prefix sum exceeds the bound.
+/// Returns the lowest index at which the inclusive prefix sum of `values [batch, n]` exceeds `bound [batch]` (64 bits).
+/// `values` must not be negative. The result is at least n if no prefix sum exceeds the bound.
 ///
 /// Sums whole tiles first, so the row is read once.
 pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> Value {
@@ -123,7 +124,8 @@ pub(in crate::kernels) fn first_beyond(h: &Hlo, values: Value, bound: Value) -> 
     h.select(h.lt(last_tile, tile), h.int(n as i32), found)
 }
 
-/// Positions `[batch, slots]`, ascending, of the true entries of `mask [batch, n]`. Every row has at least `slots`.
+/// Returns the ascending positions `[batch, slots]` of the first true entries of `mask [batch, n]`. Every row must have
+/// at least `slots` true entries.
 pub(in crate::kernels) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value {
     let dims = h.dims(mask);
     let (batch, n) = (dims[0], dims[1]);
@@ -145,7 +147,7 @@ pub(in crate::kernels) fn positions(h: &Hlo, mask: Value, slots: usize) -> Value
     h.add(scale_by(h, tile, width), offset)
 }
 
-/// `values [batch, n]` at `positions [batch, m]` of each row.
+/// Returns `values [batch, n]` at `positions [batch, m]` of each row.
 pub(in crate::kernels) fn gather_in_rows(h: &Hlo, values: Value, positions: Value) -> Value {
     let (dims, wanted) = (h.dims(values), h.dims(positions));
     let (batch, n) = (dims[0], dims[1]);
@@ -154,12 +156,12 @@ pub(in crate::kernels) fn gather_in_rows(h: &Hlo, values: Value, positions: Valu
     h.reshape(h.gather_rows(column, h.add(starts, positions)), &wanted)
 }
 
-/// `value · by`.
+/// Returns `value · by`.
 pub(in crate::kernels) fn scale_by(h: &Hlo, value: Value, by: usize) -> Value {
     h.mul_int(value, h.int(by as i32))
 }
 
-/// A power of two near the square root of `n`, so that the number of tiles and their width are about equal.
+/// Returns a power of two near the square root of `n`, so that the number of tiles and their width are about equal.
 fn tile_width(n: usize) -> usize {
     let mut width = 1;
     while width * width < n {

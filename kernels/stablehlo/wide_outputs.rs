@@ -1,8 +1,8 @@
 //! The wide arrays, computed from the thresholds of each row.
 //!
-//! A kernel only has to find the thresholds and, for the k-slices, the kept entries. These functions then compute
-//! the wide arrays in one pass over the logits. They are StableHLO, so a target whose kernel is a custom call
-//! appends them to the program.
+//! A kernel only has to find the thresholds. For the k-slices it also has to find the kept entries. These functions
+//! then compute the wide arrays in one pass over the logits. They are StableHLO, so a target whose kernel is a custom
+//! call appends them to the program.
 
 use super::inputs::Inputs;
 use super::sampling::weights;
@@ -24,7 +24,7 @@ pub(in crate::kernels) struct Thresholds {
     pub(in crate::kernels) least_weight: Value,
 }
 
-/// The `[batch, vocab]` arrays that the spec wants, in the order of a program's results.
+/// Returns the `[batch, vocab]` arrays that the spec wants, in the order of a program's results.
 pub(in crate::kernels) fn full_width(
     h: &Hlo,
     spec: &Spec,
@@ -45,12 +45,12 @@ pub(in crate::kernels) fn full_width(
     outputs
 }
 
-/// `topk_logits_unsorted`, as bits of the logits' type.
+/// Returns `topk_logits_unsorted`, as bits of the logits' type.
 pub(in crate::kernels) fn topk_logits(h: &Hlo, inputs: &Inputs, kept: Value) -> Value {
     inputs.replace_masked(h, kept, inputs.cleaned(h))
 }
 
-/// The k-slices from their indices (−1 in an unused slot), order keys and weights, `[batch, slots]` each.
+/// Returns the k-slices from their indices (−1 in an unused slot), order keys and weights, `[batch, slots]` each.
 pub(in crate::kernels) fn k_slices(
     h: &Hlo,
     spec: &Spec,

@@ -1,13 +1,14 @@
-//! The bounded-k kernel: divides the row into cells, filters by the cells' maxima, and processes few survivors.
+//! The bounded-k kernel: It divides each row into cells, filters the entries by the maxima of the cells, and processes
+//! the few survivors.
 //!
 //! 1. One pass computes the largest logit of each cell, its place, and the second largest logit. It also computes
 //!    256 bins; each contains the largest logit of many cells ([`prefilter`](super::prefilter)).
-//! 2. The k-th largest bin is a lower bound of the k-th largest logit, because k bins contain k logits that reach
-//!    it.
-//! 3. The logits that reach the bound are gathered: maxima of cells, and the other entries of the few cells whose
-//!    second largest logit reaches it too ([`gather`](super::gather)).
-//! 4. The rest runs in registers on these few logits: the exact top-k threshold and its ties, weights, the top-p
-//!    threshold, and the draw ([`survivors`](super::survivors)).
+//! 2. The value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains
+//!    a logit that reaches this value.
+//! 3. The kernel gathers the logits that reach the bound. Most of them are maxima of cells. The others are in the few
+//!    cells whose second largest logit also reaches the bound ([`gather`](super::gather)).
+//! 4. The remaining steps process these few logits in registers. They compute the exact top-k threshold and its ties,
+//!    the weights, the top-p threshold, and the draw ([`survivors`](super::survivors)).
 //!
 //! Blocks with too many entries at the bound (mostly ties) are sampled by passes
 //! ([`multi_pass`](super::multi_pass)).

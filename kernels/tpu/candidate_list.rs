@@ -1,8 +1,8 @@
 //! A list of the entries at or above a bound, for blocks where a few percent of each row reach it.
 //!
-//! These entries are too many for [`survivors`](super::survivors), but passes over the list cost a fraction of
-//! passes over the rows. In the list each chunk has a few registers, which form a stack in every lane. The list
-//! records the chunk of an entry, but not its place in the chunk.
+//! There are too many of these entries for [`survivors`](super::survivors). But a pass over the list costs only a
+//! fraction of a pass over the rows. Each chunk has a few registers in the list. They form a stack in every lane. The
+//! list records the chunk of an entry, but not its place in the chunk.
 
 use super::context::Context;
 use super::keys::edge_below;
@@ -31,12 +31,12 @@ impl CandidateList {
         }
     }
 
-    /// Fills the list in one pass. Returns whether a lane had more candidates than space: a scalar.
+    /// Fills the list in one pass. Returns a scalar: whether a lane had more candidates than space.
     pub(super) fn fill(&self, cx: &Context<'_>, threshold: Value) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let edge = edge_below(k, threshold);
         let none = k.splat(k.f32(f32::NEG_INFINITY));
-        // The last iteration over the list can include chunks that no row has.
+        // The last iteration over the list can include chunks after the end of the rows.
         for register in layout.chunks * CANDIDATE_DEPTH..layout.list_registers() {
             k.store(&self.logits, k.i32((register * LANES) as i32), none);
         }
@@ -65,7 +65,7 @@ impl CandidateList {
         k.any(k.above(overflow[0], none))
     }
 
-    /// One pass over the list. `each` receives the logits and the weights of some chunks, the number of the first
+    /// Makes one pass over the list. `each` receives the logits and the weights of some chunks, the number of the first
     /// chunk, and the number of chunks.
     pub(super) fn pass(
         &self,

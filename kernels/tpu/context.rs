@@ -10,7 +10,8 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Memory, Value};
 use crate::semantics::narrow_keys::{bf16_full_key, bf16_short_key};
 
-/// Represents "no entry" where an index is minimized: larger than every index, and exact as a float.
+/// Represents "no entry" in a search for the least index. It is larger than every index, and a float represents it
+/// exactly.
 pub(super) const NO_INDEX: i32 = LARGEST_VOCAB as i32;
 
 /// One block of eight rows.
@@ -22,17 +23,17 @@ pub(super) struct Context<'a> {
     pub(super) spec: Spec,
     pub(super) layout: Layout,
     pub(super) logits: LogitStream<'a>,
-    /// The parameters, `[8, 128]`: column i of a row is in lane i.
+    /// The parameters, `[8, 128]`. Lane i contains column i of the parameter array.
     pub(super) params: Memory,
 }
 
 impl Context<'_> {
-    /// A parameter of each row.
+    /// Returns a parameter of each row.
     pub(super) fn param(&self, column: Column) -> Value {
         self.k.lane_of(&self.params, column as usize)
     }
 
-    /// An order key, shortened to the bits that the logits of this type need, in the same order.
+    /// Shortens an order key to the bits that logits of this type need. Short keys have the same order as full keys.
     pub(super) fn short_key(&self, key: Value) -> Value {
         match self.spec.dtype {
             Dtype::Bf16 => bf16_short_key(self.k, key),
@@ -40,7 +41,7 @@ impl Context<'_> {
         }
     }
 
-    /// The order key that [`short_key`](Context::short_key) shortened.
+    /// Returns the order key that [`short_key`](Context::short_key) shortened.
     pub(super) fn full_key(&self, short: Value) -> Value {
         match self.spec.dtype {
             Dtype::Bf16 => bf16_full_key(self.k, short),
@@ -48,7 +49,8 @@ impl Context<'_> {
         }
     }
 
-    /// Whether sums of the weights that top-k keeps fit 32 bits. The bounded path keeps at most 128 weights below 2²⁴.
+    /// Whether the sum of the weights that top-k keeps always fits 32 bits. The bounded path keeps at most 128 weights
+    /// below 2²⁴.
     pub(super) fn sums_fit_word(&self) -> bool {
         matches!(self.spec.path, Path::Bounded(_))
     }
@@ -72,7 +74,7 @@ impl Outcome {
     /// The number of values that an outcome flattens to.
     pub(super) const VALUES: usize = 7;
 
-    /// The values of the outcome, as results of a branch.
+    /// Returns the values of the outcome, in the form that a branch returns.
     pub(super) fn flat(self) -> Vec<Value> {
         let Outcome { next, greedy, remainder, threshold, last_tie, least_weight } = self;
         vec![next, greedy, remainder.low, remainder.high, threshold, last_tie, least_weight]

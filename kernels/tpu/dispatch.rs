@@ -1,4 +1,4 @@
-//! Selects how to sample a block: from few survivors, or by passes over the candidate list or over all logits.
+//! Selects how a block is sampled: from few survivors, by passes over the candidate list, or by passes over all logits.
 
 use super::candidate_list::CandidateList;
 use super::context::{Context, Outcome};
@@ -16,10 +16,11 @@ use crate::semantics::arith::Arith;
 use crate::semantics::clean::MAX_FINITE_BITS;
 use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
 
-/// The largest number of cells of a row for which the survivor path is tried. If they are spread evenly, they fit
-/// their lanes.
+/// The survivor path is tried only if at most this number of cells of each row contain a logit that reaches the
+/// threshold. If these cells are spread evenly over the lanes, their logits fit the lanes.
 const FEW_CELLS: i32 = 384;
-/// The candidate list is tried if at most one in this many cells contains a candidate.
+/// The candidate list is tried only if at most one cell in this number of cells contains a logit that reaches the
+/// threshold.
 const CELLS_PER_CANDIDATE: i32 = 4;
 
 /// The memory of all stages.
@@ -34,7 +35,7 @@ pub(super) struct Stages {
 /// The values with which sampling starts, per row.
 struct Start<'a> {
     sampling: &'a Sampling,
-    /// A key that is reached by at least as many logits as top-k keeps.
+    /// A key. The number of logits that reach it is at least the number that top-k keeps.
     bound: Value,
     /// The least key of an entry that can affect the result. It is the key of a candidate.
     threshold: Value,
@@ -53,12 +54,13 @@ impl Stages {
         }
     }
 
-    /// Samples a block. `bound` is a key that, in each row, is reached by at least as many logits as top-k keeps.
+    /// Samples a block. `bound` is a key. In each row, the number of logits that reach it is at least the number that
+    /// top-k keeps.
     pub(super) fn sample(&self, cx: &Context<'_>, summary: &Summary, bound: Value) -> Outcome {
         let sampling = &Sampling::new(cx, summary.max_key);
         let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound) };
         let flat = match &self.candidate_list {
-            // On the bounded path the bound leaves few entries, unless there are many ties.
+            // On the bounded path, few entries reach the bound, unless there are many ties.
             None => {
                 self.by_survivors(cx, &start, Outcome::flat, || self.by_passes(cx, &start, Source::AllLogits))
             }
@@ -72,8 +74,8 @@ impl Stages {
         }
     }
 
-    /// Samples from the survivors of the threshold. Calls `otherwise` if a lane has no space for them or they are
-    /// too few.
+    /// Samples from the survivors of the threshold. Calls `otherwise` if a lane has no space for its survivors or if
+    /// there are too few survivors.
     fn by_survivors(
         &self,
         cx: &Context<'_>,
@@ -94,7 +96,8 @@ impl Stages {
         k.if_else("survivors suffice", suffice, || result(sample()), otherwise)
     }
 
-    /// Samples from the survivors, over the candidate list, or over all logits, in this order of preference.
+    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list or, if that is not
+    /// possible either, over all logits.
     fn by_survivors_or_passes(
         &self,
         cx: &Context<'_>,
@@ -123,8 +126,8 @@ impl Stages {
         )
     }
 
-    /// Samples by passes over the candidate list if the candidates fit it, else over all logits. `try_list` is a
-    /// scalar: whether the candidates are few enough to try.
+    /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.
+    /// `try_list` is a scalar: whether there are few enough candidates to try the list.
     fn by_passes_over_list(
         &self,
         cx: &Context<'_>,
@@ -151,8 +154,8 @@ impl Stages {
     fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
-        // Cells compare raw logits. They do not treat values as equal that cleaning maps to zero or to the largest
-        // number.
+        // The summaries of the cells compare raw logits. Cleaning can make different raw logits equal: it maps some to
+        // zero and some to the largest finite number. The cells do not treat these logits as equal.
         let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
         let greedy = k.if_else(
             "the first maximum is ambiguous",
@@ -164,8 +167,8 @@ impl Stages {
     }
 }
 
-/// The least key of an entry that can affect the result: top-k keeps it, and it has a weight. It is the key of a
-/// candidate.
+/// Returns the least key of an entry that can affect the result. The entry can affect it only if top-k can keep the
+/// entry and the entry can have a weight. The key is the key of a candidate.
 fn threshold(cx: &Context<'_>, sampling: &Sampling, bound: Value) -> Value {
     let k = cx.k;
     k.comment("what top-k can keep and what can have a weight");

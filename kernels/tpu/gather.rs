@@ -17,15 +17,15 @@ const CELLS_PER_SHORT_STACK: usize = 16;
 /// The number of levels of a short stack.
 const SHORT: usize = 3;
 
-/// The survivors of each lane: logits, and their places. A place is the number of the register in the row. It serves
-/// as the marker; −1 marks an empty level.
+/// The survivors of each lane: logits, and their places. A place is the number of the register in the row. It is the
+/// marker of the stack. −1 marks an empty level.
 type SurvivorStack = LaneStack<2>;
 
 /// The memory for gathering.
 pub(super) struct Gather {
-    /// For each batch of cell registers, whether a cell contains a survivor in addition to its maximum.
+    /// For each batch of cell registers: whether some cell contains a survivor in addition to its maximum.
     crowded: Memory,
-    /// The cell registers of a batch that contain one.
+    /// The cell registers of a batch that contain an additional survivor.
     crowded_cells: Memory,
     /// The survivors: logits, and places followed by the overflow.
     values: Memory,
@@ -36,9 +36,9 @@ pub(super) struct Gather {
 pub(super) struct Gathered {
     /// The raw logits.
     pub(super) values: Vec<Value>,
-    /// Indices in the row; −1 in a slot without a survivor.
+    /// The indices in the row. A slot without a survivor contains −1.
     pub(super) indices: Vec<Value>,
-    /// Whether a lane had more survivors than space: a scalar.
+    /// A scalar: whether a lane had more survivors than space.
     pub(super) overflow: Value,
 }
 
@@ -54,13 +54,13 @@ impl Gather {
         }
     }
 
-    /// All logits whose key is at least `threshold`, the key of a candidate.
+    /// Returns all logits whose key is at least `threshold`. `threshold` is the key of a candidate.
     pub(super) fn survivors(&self, cx: &Context<'_>, prefilter: &Prefilter, threshold: Value) -> Gathered {
         let k = cx.k;
         let edge = edge_below(k, threshold);
         let stack = self.gather_maxima(cx, prefilter, edge);
         self.write(cx, &stack);
-        // Search for more survivors only if there was space for these.
+        // The search for more survivors runs only if there was space for all maxima.
         let overflow = k.any(k.ge(stack.overflow, k.i32(0)));
         k.when("room for survivors besides maxima", k.not(overflow), || {
             for_batches(cx, |number, count| self.gather_from_crowded(cx, prefilter, edge, number, count));
@@ -68,7 +68,7 @@ impl Gather {
         self.read(cx)
     }
 
-    /// Gathers the maxima of cells above `edge`, and records which batches have more survivors.
+    /// Gathers the maxima of cells above `edge`, and records which batches contain other survivors.
     fn gather_maxima(&self, cx: &Context<'_>, prefilter: &Prefilter, edge: Value) -> SurvivorStack {
         let (k, (batch, full, rest)) = (cx.k, batches(cx));
         let gather = |at: Value, count: usize, number: Value, state: &[Value]| {
@@ -160,16 +160,16 @@ impl Gather {
     }
 }
 
-/// The number of cell registers of a full batch, the number of full batches of a row, and the number of remaining
-/// cell registers.
+/// Returns the number of cell registers of a full batch, the number of full batches of a row, and the number of
+/// remaining cell registers.
 fn batches(cx: &Context<'_>) -> (usize, usize, usize) {
     let cells = cx.layout.cells();
     let batch = BATCH.min(cells);
     (batch, cells / batch, cells % batch)
 }
 
-/// Calls `each` with the number of a batch and its number of cell registers, in a loop over the full batches and
-/// then for the rest.
+/// Calls `each` for every batch: in a loop over the full batches, and then for the rest. `each` receives the number of
+/// the batch and the number of cell registers in it.
 fn for_batches(cx: &Context<'_>, each: impl Fn(Value, usize)) {
     let (k, (batch, full, rest)) = (cx.k, batches(cx));
     k.for_each("batches of cells", k.i32(full as i32), [], |number, []| {
@@ -181,7 +181,7 @@ fn for_batches(cx: &Context<'_>, each: impl Fn(Value, usize)) {
     }
 }
 
-/// Adds to a stack the survivors of a cell register other than the maxima of their cells.
+/// Adds the survivors of a cell register to a stack, except the maxima of the cells.
 fn gather_from_cell(
     cx: &Context<'_>,
     prefilter: &Prefilter,
@@ -224,7 +224,7 @@ fn gather_from_cell(
     SurvivorStack::from_flat(&stack)
 }
 
-/// An empty stack of survivors.
+/// Returns an empty stack of survivors.
 fn empty_stack(k: &Kernel, depth: usize) -> SurvivorStack {
     SurvivorStack::empty(depth, [k.splat(k.f32(0.0)), k.splat(k.i32(-1))])
 }
@@ -245,7 +245,7 @@ impl SurvivorStack {
         self.overflow = k.max(self.overflow, other.overflow);
     }
 
-    /// The stack with all lanes rotated.
+    /// Returns the stack after a rotation of its lanes by `by`.
     fn rotated(&self, k: &Kernel, by: Value) -> SurvivorStack {
         let rotate = |levels: &Vec<Value>| levels.iter().map(|&value| k.rotate(value, by)).collect();
         SurvivorStack { fields: self.fields.each_ref().map(rotate), overflow: k.rotate(self.overflow, by) }

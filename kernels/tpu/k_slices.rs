@@ -20,7 +20,7 @@ pub(super) struct Slot {
 }
 
 impl KSlices {
-    /// Declares the memory, which is the last part of the kernel's results.
+    /// Declares the memory. It forms the last results of the kernel.
     pub(super) fn new(k: &Kernel) -> KSlices {
         let window = || k.window(Elem::I32, LANES);
         KSlices { indices: window(), keys: window(), weights: window() }

@@ -9,18 +9,18 @@ const LEAST_POSITIVE: i32 = 0x0080_0000;
 /// The key of the negative normal number nearest to zero.
 const LEAST_NEGATIVE: i32 = -LEAST_POSITIVE - 1;
 
-/// Order keys of raw logits.
+/// Returns the order keys of raw logits.
 pub(super) fn order_keys(k: &Kernel, raw: Value) -> Value {
     order_key(k, clean(k, k.bits(raw)))
 }
 
-/// The float with this order key.
+/// Returns the float with this order key.
 pub(super) fn float_of_key(k: &Kernel, key: Value) -> Value {
     k.from_bits(order_key(k, key))
 }
 
-/// The float `edge` for which `x > edge` is true for exactly the raw logits whose key is at least `threshold`. The
-/// threshold is a candidate's key.
+/// Returns the float `edge` with this property: `x > edge` is true if and only if the key of the raw logit `x` is at
+/// least `threshold`. `threshold` is the key of a candidate.
 ///
 /// The comparison is also correct on a core that flushes subnormals. It is false for a NaN, which counts as −inf. So
 /// a pass over raw logits needs no cleaning.

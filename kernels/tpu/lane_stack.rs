@@ -2,23 +2,24 @@
 
 use crate::mlir::mosaic::{Kernel, Value};
 
-/// A stack in every lane, whose entries have `N` fields, for example a logit and its place.
+/// A stack in every lane. Each entry has `N` fields, for example a logit and its place.
 ///
 /// The last field is the marker. The marker of an empty level is less than every marker that is pushed.
 pub(super) struct LaneStack<const N: usize> {
     /// The levels of each field, from the top.
     pub(super) fields: [Vec<Value>; N],
-    /// A marker that was pushed out at the bottom because the stack was full, or the empty marker.
+    /// The last marker that a push removed from the lowest level because the stack was full. It is the empty marker if
+    /// there was none.
     pub(super) overflow: Value,
 }
 
 impl<const N: usize> LaneStack<N> {
-    /// An empty stack. `empty` are the fields of an empty level, in all lanes.
+    /// Returns an empty stack. `empty` are the fields of an empty level, in all lanes.
     pub(super) fn empty(depth: usize, empty: [Value; N]) -> LaneStack<N> {
         LaneStack { fields: empty.map(|value| vec![value; depth]), overflow: empty[N - 1] }
     }
 
-    /// The values of the stack, as the state of a loop.
+    /// Returns the values of the stack, as the state of a loop.
     pub(super) fn flat(&self) -> Vec<Value> {
         let mut flat = self.fields.concat();
         flat.push(self.overflow);
@@ -33,19 +34,19 @@ impl<const N: usize> LaneStack<N> {
         }
     }
 
-    /// The number of levels.
+    /// Returns the number of levels.
     pub(super) fn depth(&self) -> usize {
         self.fields[0].len()
     }
 
-    /// The fields of one level.
+    /// Returns the fields of one level.
     pub(super) fn level(&self, level: usize) -> [Value; N] {
         self.fields.each_ref().map(|levels| levels[level])
     }
 
     /// Pushes an entry in the lanes where the mask is true.
     ///
-    /// A lane that has overflowed overflows again at every later push, so `overflow` needs to contain only the last
+    /// After a lane has overflowed, every later push overflows again. So `overflow` needs to contain only the last
     /// marker.
     pub(super) fn push_where(&mut self, k: &Kernel, mask: Value, entry: [Value; N]) {
         let depth = self.depth();

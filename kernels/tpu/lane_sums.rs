@@ -4,12 +4,14 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The sum of each row's lanes, in all lanes. The lanes are floats that contain small whole numbers.
+/// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are floats
+/// that contain small whole numbers.
 pub(super) fn count_lanes(k: &Kernel, ones: Value) -> Value {
     k.trunc(k.over_lanes(Reduce::Add, ones))
 }
 
-/// The sum of each row's lanes, in all lanes. The lanes are unsigned 32-bit integers.
+/// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are unsigned
+/// 32-bit integers.
 pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
     // Sums of 16-bit halves are exact as floats.
     let add = |half: Value| count_lanes(k, k.to_float(half));
@@ -18,7 +20,7 @@ pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
     k.wadd(k.widen(low), k.wshl(k.widen(high), 16))
 }
 
-/// Inclusive prefix sums of each row's lanes.
+/// Returns the inclusive prefix sums of the lanes of each row.
 pub(super) fn inclusive_sums(k: &Kernel, value: Wide) -> Wide {
     let lane = k.lane();
     let mut sums = value;
@@ -34,8 +36,8 @@ pub(super) fn inclusive_sums(k: &Kernel, value: Wide) -> Wide {
     sums
 }
 
-/// The binary logarithm of a number of at least 1, with an error below 0.1. The bits of a float are nearly its
-/// logarithm.
+/// Returns the binary logarithm of a number of at least 1, with an error below 0.1. The bits of a float, read as an
+/// integer, are nearly a linear function of its logarithm.
 pub(super) fn approximate_log2(k: &Kernel, value: Wide) -> Value {
     let bits = k.sub(k.bits(k.near(value)), k.i32(127 << 23));
     k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32))
@@ -45,8 +47,8 @@ const SPLIT_BITS: i32 = 12;
 
 /// A number below 2³⁶ as two floats: `high · 2¹² + low`.
 ///
-/// For up to 2¹² lanes of weights, sums of either part are exact in any order. The hardware's float sums over lanes
-/// are therefore exact for sums of weights.
+/// For up to 2¹² lanes of weights, the sum of the high parts and the sum of the low parts are exact in any order. So
+/// the hardware can sum them over lanes as floats without an error.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
     pub(super) high: Value,
@@ -60,7 +62,7 @@ impl Split {
         Split { high: k.to_float(high), low: k.to_float(low) }
     }
 
-    /// The number that a sum of parts represents. `fits_word`: the number is known to be below 2³².
+    /// Returns the number that a sum of parts represents. `fits_word` means that the number is known to be below 2³².
     pub(super) fn number(&self, k: &Kernel, fits_word: bool) -> Wide {
         let (high, low) = (k.trunc(self.high), k.trunc(self.low));
         match fits_word {
@@ -69,7 +71,7 @@ impl Split {
         }
     }
 
-    /// `self < other`. Both may be sums of parts, so a low part may exceed 2¹².
+    /// Whether `self < other`. Both may be sums of parts, so a low part may exceed 2¹².
     pub(super) fn is_less(&self, k: &Kernel, other: &Split) -> Value {
         let unit = k.f32(1.0 / (1 << SPLIT_BITS) as f32);
         // The difference in units of the high part, rounded down. Every operation is exact.

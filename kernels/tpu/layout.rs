@@ -5,15 +5,14 @@ use crate::kernels::spec::{Path, Spec};
 use crate::kernels::target::Chip;
 use crate::mlir::mosaic::{LANES, SUBLANES};
 
-/// The number of registers that one iteration of a loop over rows processes: enough to amortize the fixed cost of an
-/// iteration.
+/// The number of registers that one iteration of a loop over rows processes. It is large enough to amortize the fixed
+/// cost of an iteration.
 const CHUNK: usize = 64;
 /// The number of registers of a cell, if there is space. It is small so that two survivors rarely share a cell.
 const CELL: usize = 8;
 /// The number of survivors that fit one lane. A row of 128 survivors has one per lane on average.
 const DEPTH: usize = 8;
-/// The number of pieces in which a block is copied from HBM. Work on the first piece begins before the last one
-/// arrives.
+/// A block is copied from HBM in this number of pieces. Work on the first piece begins before the last one arrives.
 const PIECES: usize = 8;
 /// The VMEM for the windows of the small operands and for spilled registers, in bytes.
 const RESERVED: usize = 3 << 20;
@@ -30,9 +29,10 @@ pub(super) const CANDIDATE_CHUNKS: usize = 4;
 /// The location of the logits while a kernel processes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Residence {
-    /// The whole block is in VMEM. With two buffers, the next block is copied to the second one at the same time.
+    /// The whole block is in VMEM. With two buffers, the next block is copied to the second buffer during the work on
+    /// this block.
     Resident {
-        /// One or two.
+        /// The number of buffers: one or two.
         buffers: usize,
     },
     /// The block stays in HBM. Every pass streams it through two buffers of one chunk.
@@ -60,8 +60,7 @@ pub(super) struct Layout {
     pub(super) keep_weights: bool,
     /// The number of survivors that fit one lane.
     pub(super) depth: usize,
-    /// Whether there is a candidate list, for blocks with too many survivors for registers but few enough for a
-    /// list.
+    /// Whether there is a candidate list. It is for blocks whose survivors do not fit registers but fit a list.
     pub(super) candidate_list: bool,
     /// The VMEM that the kernel needs, in bytes.
     needs: usize,
@@ -70,7 +69,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// The fastest layout that fits the chip.
+    /// Returns the fastest layout that fits the chip.
     pub(super) fn new(spec: &Spec, chip: &Chip) -> Layout {
         // The compiler reserves a part of VMEM.
         let vmem = chip.vmem_bytes / 8 * 7;
@@ -134,28 +133,28 @@ impl Layout {
         }
     }
 
-    /// The number of registers of a row, including all of its last chunk.
+    /// Returns the number of registers of all chunks of a row.
     pub(super) fn padded(&self) -> usize {
         self.chunks * self.chunk
     }
 
-    /// The number of cell registers of a row.
+    /// Returns the number of cell registers of a row.
     pub(super) fn cells(&self) -> usize {
         self.padded() / self.cell
     }
 
-    /// The number of pieces of a row.
+    /// Returns the number of pieces of a row.
     pub(super) fn pieces(&self) -> usize {
         self.chunks.div_ceil(self.piece)
     }
 
-    /// The number of registers of a row in the candidate list.
+    /// Returns the number of registers of a row in the candidate list.
     pub(super) fn list_registers(&self) -> usize {
         list_registers(self.chunks)
     }
 }
 
-/// The number of registers of a row in the candidate list, for rows with this number of chunks.
+/// Returns the number of registers of a row in the candidate list, for rows with this number of chunks.
 fn list_registers(chunks: usize) -> usize {
     chunks.next_multiple_of(CANDIDATE_CHUNKS) * CANDIDATE_DEPTH
 }

@@ -1,8 +1,8 @@
-//! Kernels for TPU cores, in Mosaic. Each kernel is inside the StableHLO program that PJRT compiles.
+//! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! A kernel processes one block of eight rows per grid step. It returns the outcome and the thresholds of each row.
-//! The StableHLO around the kernel computes the wide arrays from the thresholds, which costs one read and one write
-//! of memory.
+//! A kernel processes one block of eight rows per grid step. It returns the outcome and the thresholds of each row. The
+//! StableHLO around the kernel computes the wide arrays from the thresholds. This reads the logits once and writes each
+//! wide array once.
 //!
 //! Imports point in one direction:
 //!
@@ -57,18 +57,18 @@ pub fn supports(spec: &Spec) -> bool {
     spec.slots() <= LANES && spec.vocab <= layout::LARGEST_VOCAB
 }
 
-/// The limits of [`supports`], in words.
+/// Returns the limits of [`supports`], as text for messages.
 pub(super) fn limits() -> String {
     format!("at most {LANES} slots (max_k) and {} elements per row", layout::LARGEST_VOCAB)
 }
 
-/// The readable text of the kernel.
+/// Returns the text of the kernel for readers.
 pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
     let (kernel, layout) = build(spec, chip);
     kernel.plain_text(&spec.name(), layout.blocks)
 }
 
-/// The text of the program for a spec.
+/// Returns the text of the program for a spec.
 pub fn emit(spec: &Spec, chip: &Chip) -> String {
     let (kernel, layout) = build(spec, chip);
     let h = &Hlo::new();
@@ -97,7 +97,7 @@ pub fn emit(spec: &Spec, chip: &Chip) -> String {
     h.finish(&spec.name(), &results)
 }
 
-/// The kernel of a spec and its layout.
+/// Returns the kernel of a spec and its layout.
 fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
     let layout = Layout::new(spec, chip);
     let kernel = Kernel::new();
@@ -120,7 +120,7 @@ fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
     (kernel, layout)
 }
 
-/// The type of the logits that a kernel reads. The core has no instructions for f16.
+/// Returns the type of the logits that a kernel reads. The core has no instructions for f16.
 fn kernel_elem(dtype: Dtype) -> mosaic::Elem {
     match dtype {
         Dtype::Bf16 => mosaic::Elem::Bf16,
@@ -154,12 +154,12 @@ fn call_kernel(
     h.custom_call("tpu_custom_call", &config, &[given, read], &types)
 }
 
-/// Lanes `from..to` of a kernel's result, without the padding rows.
+/// Returns the lanes `from..to` of a kernel's result, without the padding rows.
 fn lanes(h: &Hlo, spec: &Spec, result: Value, from: usize, to: usize) -> Value {
     h.slice(h.slice(result, 0, 0, spec.batch), 1, from, to)
 }
 
-/// The configuration of `tpu_custom_call`.
+/// Returns the configuration of `tpu_custom_call`.
 fn config(kernel: &str, vmem: usize) -> String {
     use base64::prelude::{Engine, BASE64_STANDARD};
     serde_json::json!({

@@ -1,7 +1,8 @@
-//! Top-k, top-p and the draw by passes, exact for any row and any k.
+//! Computes top-k, top-p and the draw by passes. The result is exact for any row and any k.
 //!
-//! Ties at the top-k threshold differ only in their index. They are counted, and no pass computes their weights: a
-//! pass processes only the entries above the threshold, and the kept ties are added arithmetically.
+//! Ties at the top-k threshold differ only in their index. So the ties are only counted, and no pass computes their
+//! weights. A pass processes the entries above the threshold. The weight of the kept ties is their number times the
+//! weight of one tie.
 
 use super::context::{Context, Outcome, NO_INDEX};
 use super::k_slices::{KSlices, Slot};
@@ -26,12 +27,12 @@ pub(super) struct MultiPass<'a> {
     pub(super) sampling: &'a Sampling,
 }
 
-/// The entries that top-k keeps: the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k), in a form
-/// that needs no order keys in a pass.
+/// The entries that top-k keeps. This is the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k) in a
+/// form in which a pass needs no order keys.
 ///
-/// Top-k keeps the logits above the float `edge`, and `ties` entries at the threshold, the last of them at index
-/// `last_tie`. If it keeps every tie, `edge` is just below the threshold and `ties` is 0. If it keeps only some
-/// ties, `edge` is the threshold itself.
+/// Top-k keeps the logits above the float `edge`. It also keeps `ties` entries at the threshold. The last of these is
+/// at index `last_tie`. If it keeps every tie, `edge` is just below the threshold and `ties` is 0. If it keeps only
+/// some ties, `edge` is the threshold itself.
 #[derive(Clone, Copy)]
 struct Kept {
     edge: Value,
@@ -67,8 +68,9 @@ impl Kept {
 }
 
 impl MultiPass<'_> {
-    /// Samples from the entries of the source, which include every entry that can affect the result. In each row, at
-    /// least as many logits reach the key `bound` as top-k keeps. `greedy` is the lowest index of each row's maximum.
+    /// Samples from the entries of the source. They include every entry that can affect the result. `bound` is a key.
+    /// In each row, the number of logits that reach it is at least the number that top-k keeps. `greedy` is the lowest
+    /// index of each row's maximum.
     pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> Outcome {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (top_k, tie_counts) = self.top_k(bound);
@@ -91,7 +93,7 @@ impl MultiPass<'_> {
         let remainder = sampling.remainder(cx, total(cx, sums));
         let final_weight = |x: Value, index: Value| {
             let weight = sampling.weight_of_raw(cx, x);
-            // The comparison is that of `kept_weight`. Joining it to the mask is cheaper than another selection.
+            // This is the comparison of `kept_weight`. Adding it to the mask is cheaper than a second selection.
             let above = k.both(k.above(x, kept.edge), k.ge(weight, least_weight));
             let tie = kept.is_counted_tie(cx, x, index);
             k.choose(above, weight, k.choose(tie, tie_weight, k.i32(0)))
@@ -105,7 +107,8 @@ impl MultiPass<'_> {
         Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
     }
 
-    /// The entries that top-k keeps, and the number of ties in each chunk. The number for chunk `i` is in lane `i`.
+    /// Returns the entries that top-k keeps, and the number of ties in each chunk. The number for chunk `i` is in lane
+    /// `i`.
     fn top_k(&self, bound: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         k.comment("top-k");
@@ -133,7 +136,8 @@ impl MultiPass<'_> {
         (kept, counts)
     }
 
-    /// The top-k threshold, an order key: −inf in rows without top-k.
+    /// Returns the top-k threshold as an order key, and the floats around it. In rows without top-k, the threshold is
+    /// −inf.
     fn top_k_threshold(&self, wanted: Value, on: Value, bound: Value) -> (Value, Edges) {
         let (cx, k) = (self.cx, self.cx.k);
         let lowest = cx.short_key(bound);
@@ -154,8 +158,8 @@ impl MultiPass<'_> {
         (threshold, Edges { is_lowest, below_threshold, at_threshold })
     }
 
-    /// For each row with top-k: the number of kept ties if not all are kept (else 0), the index of the last one, and
-    /// the number of ties in each chunk.
+    /// Returns three values per row: the number of kept ties, the index of the last kept tie, and the number of ties in
+    /// each chunk. The number of kept ties is 0 if the row keeps all ties or has no top-k.
     fn ties(&self, wanted: Value, on: Value, edges: Edges) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
         let (zero, all) = (k.splat(k.i32(0)), k.splat(k.i32(i32::MAX)));
@@ -177,8 +181,8 @@ impl MultiPass<'_> {
         vec![ties, k.choose(crowded, found[0], all), found[1]]
     }
 
-    /// The index of the last tie that each row keeps, and the number of ties in each chunk. `kept` is the number of
-    /// kept ties, or 0 in rows that keep all.
+    /// Returns the index of the last tie that each row keeps, and the number of ties in each chunk. `kept` is the
+    /// number of kept ties. It is 0 in rows that keep all ties.
     fn find_ties(&self, edges: Edges, kept: Value) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
         let one_if_tie = |x: Value| {
@@ -206,8 +210,8 @@ impl MultiPass<'_> {
         vec![last, sums.low]
     }
 
-    /// The entries that have a weight: the rule of [`has_weight`](crate::semantics::rules::has_weight). A greedy row
-    /// keeps only its maximum, as a tie. The maximum has the same weight at any temperature.
+    /// Returns the entries that have a weight, by the rule of [`has_weight`](crate::semantics::rules::has_weight). A
+    /// greedy row keeps only its maximum, which counts as a tie. The maximum has the same weight at any temperature.
     fn or_greedy(&self, kept: Kept, counts: Value, greedy: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let is_greedy = self.sampling.greedy_row;
@@ -228,8 +232,8 @@ impl MultiPass<'_> {
         (weighed, k.choose(is_greedy, one, counts))
     }
 
-    /// The number of kept ties in each chunk. `counts` are the numbers of all ties. The number for chunk `i` is in
-    /// lane `i`.
+    /// Returns the number of kept ties in each chunk. `counts` contains the numbers of all ties. The number for chunk
+    /// `i` is in lane `i`.
     fn kept_ties(&self, kept: Kept, counts: Value) -> Value {
         let k = self.cx.k;
         let before = k.sub(inclusive_sums(k, k.widen(counts)).low, counts);
@@ -237,7 +241,7 @@ impl MultiPass<'_> {
         k.choose(k.lt(left, k.i32(0)), k.i32(0), k.min(left, counts))
     }
 
-    /// Computes the weights of the entries above the edge, keeps them if there is space, and returns their sum.
+    /// Computes the weights of the entries above the edge, stores them if there is space, and returns their sum.
     fn weigh_all(&self, kept: Kept) -> Wide {
         let cx = self.cx;
         self.passes.sum(cx, self.source, ("weights", 1), |iteration, register| {
@@ -247,21 +251,21 @@ impl MultiPass<'_> {
         })
     }
 
-    /// The weight of a raw logit if it is above the edge, else 0.
+    /// Returns the weight of a raw logit if it is above the edge, else 0.
     fn weight_above_edge(&self, kept: Kept, x: Value) -> Value {
         let k = self.cx.k;
         k.choose(k.above(x, kept.edge), self.sampling.weight_of_raw(self.cx, x), k.i32(0))
     }
 
-    /// [`weight_above_edge`](MultiPass::weight_above_edge) of a register: the weight that was kept, or computed
-    /// again.
+    /// Returns [`weight_above_edge`](MultiPass::weight_above_edge) of a register. Loads the weight if it is stored, and
+    /// otherwise computes it again.
     fn weight(&self, kept: Kept, iteration: &Iteration<'_>, register: usize) -> Value {
         iteration
             .kept_weight(self.cx, register)
             .unwrap_or_else(|| self.weight_above_edge(kept, iteration.logit(self.cx, register)))
     }
 
-    /// The least weight that survives both top-p and min-p. `sum` is the sum of all weights.
+    /// Returns the least weight that survives both top-p and min-p. `sum` is the sum of all weights.
     fn least_weight(&self, kept: Kept, sum: Wide) -> Value {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (off, target) = sampling.top_p_target(cx, sum);
@@ -279,8 +283,8 @@ impl MultiPass<'_> {
         sampling.least_weight(cx, off, threshold)
     }
 
-    /// Writes the k-slices, with one pass per slot. This is slow, but only debug calls whose rows the survivors
-    /// cannot decide need it.
+    /// Writes the k-slices, with one pass per slot. This is slow. Only debug calls need it, and only for blocks that
+    /// cannot be sampled from survivors.
     fn write_slices(&self, slices: &KSlices, top_k: Kept, final_weight: impl Fn(Value, Value) -> Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let (lane, none) = (k.lane(), k.i32(NO_INDEX));

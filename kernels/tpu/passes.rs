@@ -1,6 +1,6 @@
-//! Passes over the entries of a block: counts, sums, and the index where a running sum exceeds a bound.
+//! Passes over the entries of a block. They compute counts, sums, and the index where a running sum exceeds a bound.
 //!
-//! A pass processes all logits, or the candidate list. The list works like the logits, but with fewer registers.
+//! A pass processes all logits or the candidate list. The list has the same form as the logits, but fewer registers.
 
 use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
@@ -11,7 +11,8 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of independent counts or sums in a pass. With more than one, additions do not wait for each other.
+/// The number of independent counts or sums in a pass. With several of them, an addition need not wait for the previous
+/// one.
 const PARTS: usize = 4;
 
 /// The memory that passes use.
@@ -27,14 +28,15 @@ pub(super) struct Passes {
 pub(super) enum Source<'a> {
     /// All logits.
     AllLogits,
-    /// The entries at or above a bound, grouped by chunk, in no order within it. −inf where there is none.
+    /// The entries at or above a bound, grouped by chunk. Within a chunk they have no order. Unused places contain
+    /// −inf.
     Candidates(&'a CandidateList),
 }
 
 /// The registers of one iteration of a pass.
 pub(super) struct Iteration<'a> {
     logits: &'a Memory,
-    /// The weights of these logits, if they are kept. The first pass over weights writes them.
+    /// The weights of these logits, if the layout has space for them. The first pass over weights writes them.
     weights: Option<Memory>,
     /// The number of the first chunk of the iteration.
     chunk: Value,
@@ -55,7 +57,7 @@ impl Passes {
         Passes { weights, focus }
     }
 
-    /// One pass.
+    /// Makes one pass over the source.
     fn pass(
         &self,
         cx: &Context<'_>,
@@ -83,7 +85,7 @@ impl Passes {
         }
     }
 
-    /// The number of logits of each row above each of the floats `edges`, in one pass.
+    /// Counts the logits of each row above each of the floats `edges`. This takes one pass.
     pub(super) fn count<const N: usize>(
         &self,
         cx: &Context<'_>,
@@ -112,7 +114,7 @@ impl Passes {
         })
     }
 
-    /// The sum over all entries of the values that `value` returns for each register.
+    /// Returns the sum over all entries of the values that `value` returns for each register.
     pub(super) fn sum(
         &self,
         cx: &Context<'_>,
@@ -134,7 +136,7 @@ impl Passes {
         k.wadd(low, k.wshl(high, 16))
     }
 
-    /// [`sum`](Passes::sum) for each chunk. The sum of chunk `i` is in lane `i`.
+    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` is in lane `i`.
     pub(super) fn chunk_sums(
         &self,
         cx: &Context<'_>,
@@ -157,7 +159,7 @@ impl Passes {
         Wide { low: sums[0], high: sums[1] }
     }
 
-    /// The lowest index of each row's maximum.
+    /// Returns the lowest index of each row's maximum.
     pub(super) fn greedy(&self, cx: &Context<'_>, max_key: Value) -> Value {
         let k = cx.k;
         let edge = edge_below(k, max_key);
@@ -175,7 +177,8 @@ impl Passes {
         k.trunc(k.over_lanes(Reduce::Min, k.to_float(found[0])))
     }
 
-    /// The first index at which the running sum of values exceeds `bound`. Any index if the sum never does.
+    /// Finds the first index at which the running sum of values exceeds `bound`. If the sum never exceeds it, the
+    /// result can be any index.
     ///
     /// `value` receives raw logits and their indices. `sums` are the chunk sums of these values. The search descends
     /// from the chunks to the registers of one chunk and then to the lanes of one register.
@@ -220,7 +223,7 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
     }
 
-    /// Copies one chunk of each row to `focus`. `chunk` is its number, per row.
+    /// Copies one chunk of each row to `focus`. `chunk` contains the number of the chunk for each row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value) {
         let (k, layout) = (cx.k, cx.layout);
         let sublane = k.sublane();
@@ -239,7 +242,8 @@ impl Passes {
     }
 }
 
-/// The first lane at which the running sum of a row's values exceeds `bound`, and the rest of `bound` at that lane.
+/// Returns the first lane at which the running sum of a row's values exceeds `bound`, and `bound` minus the sum of the
+/// values before this lane.
 fn first_lane_beyond(cx: &Context<'_>, values: Wide, bound: Wide) -> (Value, Wide) {
     let k = cx.k;
     let sums = inclusive_sums(k, values);
@@ -254,41 +258,41 @@ fn first_lane_beyond(cx: &Context<'_>, values: Wide, bound: Wide) -> (Value, Wid
     (lane, k.wsub(bound, before))
 }
 
-/// The sum of chunk sums.
+/// Returns the sum of chunk sums.
 pub(super) fn total(cx: &Context<'_>, sums: Wide) -> Wide {
     let k = cx.k;
     k.wadd(sum_lanes(k, sums.low), k.wshl(k.wshl(sum_lanes(k, sums.high), 16), 16))
 }
 
 impl Iteration<'_> {
-    /// All registers of the iteration.
+    /// Returns all registers of the iteration.
     fn all(&self) -> std::ops::Range<usize> {
         0..self.chunks * self.registers_per_chunk
     }
 
-    /// The registers of one chunk of the iteration.
+    /// Returns the registers of one chunk of the iteration.
     fn of_chunk(&self, chunk: usize) -> std::ops::Range<usize> {
         chunk * self.registers_per_chunk..(chunk + 1) * self.registers_per_chunk
     }
 
-    /// The raw logits of a register.
+    /// Returns the raw logits of a register.
     pub(super) fn logit(&self, cx: &Context<'_>, register: usize) -> Value {
         cx.k.load(self.logits, cx.k.i32((register * LANES) as i32))
     }
 
-    /// The weights of a register, if they are kept.
+    /// Returns the weights of a register, if they are stored.
     pub(super) fn kept_weight(&self, cx: &Context<'_>, register: usize) -> Option<Value> {
         self.weights.as_ref().map(|weights| cx.k.load(weights, cx.k.i32((register * LANES) as i32)))
     }
 
-    /// Keeps the weights of a register, if there is space.
+    /// Stores the weights of a register, if there is space.
     pub(super) fn keep_weight(&self, cx: &Context<'_>, register: usize, weight: Value) {
         if let Some(weights) = &self.weights {
             cx.k.store(weights, cx.k.i32((register * LANES) as i32), weight);
         }
     }
 
-    /// The sum over registers of the values that `value` returns, lane by lane.
+    /// Returns the sum over registers of the values that `value` returns. Each lane has its own sum.
     fn sum(
         &self,
         cx: &Context<'_>,

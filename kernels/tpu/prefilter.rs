@@ -1,8 +1,10 @@
-//! The first pass: a summary of each cell, which shows where the entries are that can affect the result.
+//! The first pass. It computes a summary of each cell. The summaries show where the entries are that can affect the
+//! result.
 //!
-//! A cell is one lane of a few consecutive registers. The pass computes the largest logit of each cell, its place,
-//! and the second largest logit. It also computes 256 bins; each contains the largest logit of many cells. The k-th
-//! largest bin is a lower bound of the k-th largest logit, because k bins contain at least k logits that reach it.
+//! A cell is one lane of a few consecutive registers. The pass computes the largest logit of each cell, its place, and
+//! the second largest logit. It also computes 256 bins; each contains the largest logit of many cells. The value of the
+//! k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that
+//! reaches this value.
 
 use super::context::{Context, NO_INDEX};
 use super::keys::{edge_below, order_keys};
@@ -16,7 +18,7 @@ use crate::semantics::clean::{is_nan, NEG_INF_KEY};
 const BINS: usize = 2;
 /// The largest k for which the bins provide a bound.
 pub(super) const LARGEST_BINNED_K: usize = BINS * LANES;
-/// The number of independent counts in a pass. With more than one, additions do not wait for each other.
+/// The number of independent counts in a pass. With several of them, an addition need not wait for the previous one.
 const PARTS: usize = 4;
 /// The number of cell registers per iteration of a pass over the cells.
 const CELLS_PER_ITERATION: usize = 64;
@@ -85,8 +87,8 @@ impl Prefilter {
         Summary { max_key: order_keys(k, max), had_nan: k.trunc(state[BINS]), bin_maxima: bins }
     }
 
-    /// Processes one chunk of the pass. The state consists of the bins. With `clean`, a NaN counts as −inf, and an
-    /// additional value of the state records it.
+    /// Processes one chunk of the pass. The state consists of the bins. If `clean` is set, a NaN counts as −inf, and
+    /// one more value of the state records it.
     fn summarize_chunk(
         &self,
         cx: &Context<'_>,
@@ -115,16 +117,17 @@ impl Prefilter {
         state
     }
 
-    /// `count` registers of each memory, starting at register `at`: the largest logits, the second largest, the places.
+    /// Returns `count` registers of each memory, starting at register `at`. The memories are the largest logits, the
+    /// second largest logits, and the places.
     pub(super) fn registers(&self, cx: &Context<'_>, at: Value, count: usize) -> [Memory; 3] {
         [&self.best, &self.second, &self.place].map(|memory| cx.k.registers(memory, at, count))
     }
 
-    /// A key that at least `wanted` logits of each row reach: the largest key that this number of bins reaches.
+    /// Returns a key that at least `wanted` logits of each row reach. It is the largest key that `wanted` bins reach.
     pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = cx.k;
         let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));
-        // Every bin reaches the least of them.
+        // Every bin reaches the key of the least bin.
         let least = k.over_lanes(Reduce::Min, k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]));
         let low = cx.short_key(order_keys(k, least));
         let high = k.add(cx.short_key(summary.max_key), k.i32(1));
@@ -135,8 +138,8 @@ impl Prefilter {
         cx.full_key(found)
     }
 
-    /// [`bound_from_bins`](Prefilter::bound_from_bins) from the maxima of all cells, for any `wanted` up to the
-    /// number of cells. Only rows where `open` is true are searched.
+    /// Like [`bound_from_bins`](Prefilter::bound_from_bins), but uses the maxima of all cells. `wanted` can be any
+    /// number up to the number of cells. Only rows where `open` is true are searched.
     pub(super) fn bound_from_cells(
         &self,
         cx: &Context<'_>,
@@ -149,14 +152,14 @@ impl Prefilter {
         let high = k.choose(open, k.add(cx.short_key(summary.max_key), k.i32(1)), low);
         let found = bisect(k, "bound from the cells", low, high, |place| {
             let count = self.count_above(cx, edge_below(k, cx.full_key(place)));
-            // It is only a bound, so a few more entries than wanted are acceptable.
+            // The result is only a bound, so it may be reached by a few more cells than wanted.
             let near = k.add(wanted, k.shr(wanted, 4));
             Probe { reaches: k.ge(count, wanted), exact: Some(k.ge(near, count)) }
         });
         cx.full_key(found)
     }
 
-    /// The number of cells of each row that contain a logit above the float `edge`.
+    /// Returns the number of cells of each row that contain a logit above the float `edge`.
     pub(super) fn count_above(&self, cx: &Context<'_>, edge: Value) -> Value {
         let k = cx.k;
         let start = vec![k.splat(k.f32(0.0)); PARTS];
@@ -173,7 +176,7 @@ impl Prefilter {
         count_lanes(k, counts.into_iter().reduce(|a, b| k.fadd(a, b)).expect("there are parts"))
     }
 
-    /// The lowest index of each row's maximum. [`NO_INDEX`] in a row without a candidate.
+    /// Returns the lowest index of each row's maximum. The result is [`NO_INDEX`] in a row without a candidate.
     pub(super) fn greedy(&self, cx: &Context<'_>, max_key: Value) -> Value {
         let k = cx.k;
         let edge = edge_below(k, max_key);
@@ -192,7 +195,8 @@ impl Prefilter {
         k.trunc(k.over_lanes(Reduce::Min, k.to_float(k.min(found[0], found[1]))))
     }
 
-    /// One pass over the cells. `each` receives the number of the first cell register and the number of registers.
+    /// Makes one pass over the cells. `each` receives the number of the first cell register and the number of
+    /// registers.
     fn pass(
         &self,
         cx: &Context<'_>,
@@ -212,8 +216,8 @@ impl Prefilter {
     }
 }
 
-/// The largest logit of a cell that starts at register `first` of a chunk, the second largest, and the register of
-/// the largest. See [`Prefilter::summarize_chunk`] for `state` and `clean`.
+/// Returns the summary of a cell that starts at register `first` of a chunk: the largest logit, the second largest
+/// logit, and the register of the largest. See [`Prefilter::summarize_chunk`] for `state` and `clean`.
 fn summarize_cell(
     cx: &Context<'_>,
     chunk: &Memory,
@@ -244,19 +248,19 @@ fn summarize_cell(
     [best, second, place]
 }
 
-/// The number of cell registers of a chunk.
+/// Returns the number of cell registers of a chunk.
 pub(super) fn cells_in_chunk(cx: &Context<'_>) -> usize {
     cx.layout.chunk / cx.layout.cell
 }
 
-/// The number of lanes by which cell register `cell` of chunk `chunk` is rotated.
+/// Returns the number of lanes by which cell register `cell` of chunk `chunk` is rotated.
 pub(super) fn rotation(cx: &Context<'_>, chunk: Value, cell: Value) -> Value {
     let k = cx.k;
     k.and(k.add(chunk, k.shl(cell, 4)), k.i32(LANES as i32 - 1))
 }
 
-/// The index of an entry from its place, which is the number of its register in the row. The lanes are rotated like
-/// those of the entry's cell. −1 where the place is −1.
+/// Returns the index of an entry from its place, which is the number of its register in the row. The lanes of `place`
+/// are rotated like those of the cell that contains the entry. The index is −1 where the place is −1.
 pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
     let k = cx.k;
     let (chunk, within) = if cx.layout.chunks == 1 {

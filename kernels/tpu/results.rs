@@ -1,4 +1,4 @@
-//! The first result of a kernel: one lane per number, `i32 [rows, 128]`.
+//! The first result of a kernel, `i32 [rows, 128]`. Each lane contains one number of the row.
 
 use super::context::{Context, Outcome};
 use super::prefilter::Summary;

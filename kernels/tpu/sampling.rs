@@ -11,7 +11,7 @@ use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off
 use crate::semantics::weights::{quantize, weight};
 use crate::semantics::{draw, top_p};
 
-/// Parameters of a block's rows, read once.
+/// The parameters of a block's rows. They are read once.
 pub(super) struct Sampling {
     /// The order key of the maximum.
     pub(super) max_key: Value,
@@ -42,19 +42,20 @@ impl Sampling {
         }
     }
 
-    /// The weight by temperature of a cleaned logit.
+    /// Returns the weight by temperature of a cleaned logit.
     pub(super) fn weight_of(&self, cx: &Context<'_>, clean: Value) -> Value {
         weight(cx.k, quantize(cx.k, self.max, clean, self.scale))
     }
 
-    /// The weight by temperature of a raw logit that is a candidate.
+    /// Returns the weight by temperature of a raw logit that is a candidate.
     pub(super) fn weight_of_raw(&self, cx: &Context<'_>, x: Value) -> Value {
-        // Unlike here, cleaning also turns a subnormal into zero. This does not change q: either the subtraction
-        // from the maximum rounds the difference away, or the maximum is so small that q is 0 in both cases.
+        // Cleaning would also turn a subnormal into zero, but this function does not. This does not change q: either
+        // the subtraction from the maximum rounds the difference away, or the maximum is so small that q is 0 in both
+        // cases.
         self.weight_of(cx, cx.k.fmin(x, cx.k.f32(f32::MAX)))
     }
 
-    /// The weight by temperature of the logit with this order key. 0 for −inf.
+    /// Returns the weight by temperature of the logit with this order key. The weight of −inf is 0.
     pub(super) fn weight_of_key(&self, cx: &Context<'_>, key: Value) -> Value {
         let k = cx.k;
         let candidate = is_candidate(k, key);
@@ -62,8 +63,8 @@ impl Sampling {
         k.choose(candidate, weight, k.i32(0))
     }
 
-    /// An approximate distance below the maximum: if every entry of a row were at this distance, the sum of their
-    /// weights would be `weight`.
+    /// Returns an approximate distance below the maximum. If every entry of a row were at this distance, the sum of
+    /// their weights would be about `weight`.
     pub(super) fn distance_of(&self, cx: &Context<'_>, weight: Wide) -> Value {
         let k = cx.k;
         let octaves = k.fsub(k.f32(24.0 + (cx.spec.vocab as f32).log2()), approximate_log2(k, weight));
@@ -77,13 +78,13 @@ impl Sampling {
         (off, top_p::target(cx.k, total, self.mantissa, self.shift))
     }
 
-    /// The least weight that survives both top-p and min-p. `threshold` is the threshold of top-p.
+    /// Returns the least weight that survives both top-p and min-p. `threshold` is the threshold of top-p.
     pub(super) fn least_weight(&self, cx: &Context<'_>, top_p_off: Value, threshold: Value) -> Value {
         let k = cx.k;
         rules::least_weight(k, k.choose(top_p_off, k.i32(0), threshold), self.min_weight)
     }
 
-    /// `U mod total`.
+    /// Returns `U mod total`.
     pub(super) fn remainder(&self, cx: &Context<'_>, total: Wide) -> Wide {
         draw::remainder(cx.k, Column::WORDS.map(|column| cx.param(column)), total)
     }

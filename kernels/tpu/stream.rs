@@ -15,7 +15,7 @@ pub(super) struct LogitStream<'a> {
     layout: Layout,
     /// All rows of the batch, in HBM.
     hbm: Memory,
-    /// `[buffers, 8, n]`: whole blocks, or the two chunks that streaming uses.
+    /// The buffers, `[buffers, 8, n]`. A buffer contains a whole block, or one chunk if rows are streamed.
     buffers: Memory,
     /// A buffer of one chunk for lookups, if rows are streamed.
     aside: Option<Memory>,
@@ -37,7 +37,7 @@ impl<'a> LogitStream<'a> {
         LogitStream { k, layout, hbm, buffers, aside, arrived }
     }
 
-    /// The buffer that contains the block of a grid step.
+    /// Returns the buffer that contains the block of a grid step.
     fn buffer_of(&self, step: Value) -> Value {
         match self.layout.residence {
             Residence::Resident { buffers: 2 } => self.k.and(step, self.k.i32(1)),
@@ -45,12 +45,12 @@ impl<'a> LogitStream<'a> {
         }
     }
 
-    /// The current block in VMEM, `[8, n]`.
+    /// Returns the current block in VMEM, `[8, n]`.
     fn resident(&self) -> Memory {
         self.k.element(&self.buffers, self.buffer_of(self.k.step()))
     }
 
-    /// `count` registers of the block of a grid step in HBM, starting at register `at`.
+    /// Returns `count` registers of the block of a grid step in HBM, starting at register `at`.
     fn in_hbm(&self, step: Value, at: Value, count: usize) -> Memory {
         let k = self.k;
         let row = k.multiple(k.mul(step, k.i32(SUBLANES as i32)), SUBLANES);
@@ -58,7 +58,8 @@ impl<'a> LogitStream<'a> {
         k.slice(&self.hbm, &[row, lane], &[SUBLANES, count * LANES])
     }
 
-    /// The copy of one piece: source, destination, semaphore. The last piece may be shorter than the others.
+    /// Returns the source, the destination and the semaphore for the copy of one piece. The last piece may be shorter
+    /// than the others.
     fn piece(&self, step: Value, piece: Value, last: bool) -> [Memory; 3] {
         let (k, layout) = (self.k, self.layout);
         let long = layout.piece * layout.chunk;
@@ -87,13 +88,14 @@ impl<'a> LogitStream<'a> {
         start(k.i32(before_last as i32), true);
     }
 
-    /// Starts the copies of this block, unless the previous step did, and of the next block.
+    /// Starts the copies of this block, unless the previous step has started them. Also starts the copies of the next
+    /// block if there are two buffers.
     pub(super) fn begin(&self) {
         let (k, layout) = (self.k, self.layout);
         let Residence::Resident { buffers } = layout.residence else { return };
         let first = k.eq(k.step(), k.i32(0));
         if layout.padded() > layout.registers {
-            // In every pass, entries after the end of a row must not be candidates.
+            // Entries after the end of a row must not be candidates in any pass.
             k.when(PAD_ROWS, first, || {
                 for buffer in 0..buffers {
                     let rows = k.element(&self.buffers, k.i32(buffer as i32));
@@ -118,7 +120,7 @@ impl<'a> LogitStream<'a> {
         }
     }
 
-    /// One pass over the block while it arrives. `each` receives the registers of a chunk and the chunk's number.
+    /// Makes one pass over the block while it arrives. `each` receives the registers of a chunk and the chunk's number.
     pub(super) fn first_pass(
         &self,
         label: &str,
@@ -156,7 +158,7 @@ impl<'a> LogitStream<'a> {
         piece(k.i32(before_last as i32), true, &state)
     }
 
-    /// One pass over the block after it has arrived.
+    /// Makes one pass over the block after it has arrived.
     pub(super) fn pass(
         &self,
         label: &str,
@@ -167,8 +169,8 @@ impl<'a> LogitStream<'a> {
         self.pass_by(label, 1, start, each)
     }
 
-    /// [`pass`](LogitStream::pass) with up to `together` chunks per iteration. `each` also receives the number of
-    /// chunks. A short loop body is faster with more chunks per iteration.
+    /// Like [`pass`](LogitStream::pass), but with up to `together` chunks per iteration. `each` also receives the
+    /// number of chunks. A short loop body is faster with more chunks per iteration.
     pub(super) fn pass_by(
         &self,
         label: &str,
@@ -209,7 +211,7 @@ impl<'a> LogitStream<'a> {
         k.if_else("the last chunk is short", last, || copy(short), || copy(layout.chunk));
     }
 
-    /// Fills the part of the last chunk after the end of the row with −inf.
+    /// In the last chunk, writes −inf after the end of the row.
     fn pad_last_chunk(&self, chunk: Value, rows: &Memory) {
         let (k, layout) = (self.k, self.layout);
         let short = layout.registers - (layout.chunks - 1) * layout.chunk;
@@ -243,7 +245,7 @@ impl<'a> LogitStream<'a> {
         })
     }
 
-    /// `count` registers, starting at register `at` and all in one chunk, for a single lookup.
+    /// Returns `count` registers for a single lookup, starting at register `at`. They must all be in one chunk.
     pub(super) fn look_up(&self, at: Value, count: usize) -> Memory {
         let (k, layout) = (self.k, self.layout);
         let Some(aside) = &self.aside else { return k.registers(&self.resident(), at, count) };

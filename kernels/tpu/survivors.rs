@@ -1,4 +1,4 @@
-//! Top-k, top-p and the draw over few survivors, all of them in registers.
+//! Computes top-k, top-p and the draw from few survivors. All survivors are in registers.
 
 use super::context::{Context, Outcome, NO_INDEX};
 use super::gather::Gathered;
@@ -56,7 +56,7 @@ impl Survivors {
         }
     }
 
-    /// Whether every row has as many survivors as its top-k keeps: a scalar.
+    /// Returns a scalar: whether every row has at least as many survivors as its top-k keeps.
     pub(super) fn suffice(&self, cx: &Context<'_>) -> Value {
         let k = cx.k;
         let wanted = cx.param(Column::K);
@@ -68,8 +68,8 @@ impl Survivors {
         k.not(k.any(short))
     }
 
-    /// Samples from the survivors of `bound`, a key that, in each row, is reached by at least as many logits as
-    /// top-k keeps.
+    /// Samples from the survivors. `bound` is a key. In each row, the number of logits that reach it is at least the
+    /// number that top-k keeps.
     pub(super) fn sample(
         &self,
         cx: &Context<'_>,
@@ -111,14 +111,14 @@ impl Survivors {
         0..self.keys.len()
     }
 
-    /// The number of slots of each row where the mask is true.
+    /// Returns the number of slots of each row where the mask is true.
     fn count_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let ones = self.slots().map(|i| k.choose(mask(i), k.f32(1.0), k.f32(0.0)));
         count_lanes(k, ones.reduce(|a, b| k.fadd(a, b)).expect("at least one slot"))
     }
 
-    /// The sum of `parts` over the slots of each row where the mask is true.
+    /// Returns the sum of `parts` over the slots of each row where the mask is true.
     fn sum_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
         let k = cx.k;
         let zero = k.f32(0.0);
@@ -130,14 +130,16 @@ impl Survivors {
         Split { high: k.over_lanes(Reduce::Add, sums.0), low: k.over_lanes(Reduce::Add, sums.1) }
     }
 
-    /// The value of the only slot of each row where the mask is true; 0 if there is none.
+    /// Returns the value of the slot where the mask is true. Each row has at most one. The result is 0 if there is
+    /// none.
     fn value_where(&self, cx: &Context<'_>, values: &[Value], mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let terms = self.slots().map(|i| k.choose(mask(i), values[i], k.i32(0)));
         sum_lanes(k, terms.reduce(|a, b| k.or(a, b)).expect("at least one slot")).low
     }
 
-    /// The least index in the slots of each row where the mask is true; [`NO_INDEX`] if there is none.
+    /// Returns the least index in the slots of each row where the mask is true. The result is [`NO_INDEX`] if there is
+    /// no slot.
     fn least_index_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let none = k.i32(NO_INDEX);
@@ -177,9 +179,11 @@ impl Survivors {
         TopK { short_keys, beyond, threshold, last_tie, kept }
     }
 
-    /// The index of the last tie that each row keeps. `kept` is the number of ties that it keeps; 0 if it keeps all.
+    /// Returns the index of the last tie that each row keeps. `kept` is the number of ties that the row keeps. It is 0
+    /// if the row keeps all ties.
     fn last_tie(&self, cx: &Context<'_>, is_tie: impl Fn(usize) -> Value, kept: Value) -> Value {
-        // Up to this number, ties are counted one by one. A search takes as long as counting about twice as many.
+        // Up to this number, ties are counted one by one. A search takes about as long as counting twice this number of
+        // ties.
         const COUNTED: f32 = 5.0;
         let (k, vocab) = (cx.k, cx.spec.vocab);
         let most = k.over_all(Reduce::Max, k.to_float(kept));
@@ -203,7 +207,7 @@ impl Survivors {
         k.if_else("few kept ties", few, counted, searched)[0]
     }
 
-    /// The least weight that survives both top-p and min-p. `weights` are the weights after top-k.
+    /// Returns the least weight that survives both top-p and min-p. `weights` are the weights after top-k.
     fn least_weight(&self, cx: &Context<'_>, sampling: &Sampling, top_k: &TopK, weights: &[Value]) -> Value {
         let k = cx.k;
         let parts = split(cx, weights);
@@ -231,14 +235,14 @@ impl Survivors {
             let before = self.sum_where(cx, &parts, |i| k.lt(self.indices[i], place));
             Probe { reaches: k.not(bound.is_less(k, &before)), exact: None }
         });
-        // A half that is zero by construction is still a scalar, so it is converted to a register.
+        // A half that is always zero is still a scalar constant, so it is converted to a register.
         (next, Wide { low: k.splat(remainder.low), high: k.splat(remainder.high) })
     }
 
-    /// The last index that `probe` reaches. This index has a weight.
+    /// Returns the last index that `probe` reports as reached. The entry at this index has a weight.
     fn drawn_index(&self, cx: &Context<'_>, weights: &[Value], probe: impl Fn(Value) -> Probe) -> Value {
-        // After this number of quarterings, the range of a long row rarely contains two survivors. A single survivor
-        // is the answer.
+        // After this number of quarterings, the range rarely contains two survivors, even in a long row. If it contains
+        // one survivor, this survivor is the result.
         const STEPS: u32 = 6;
         let (k, vocab) = (cx.k, cx.spec.vocab);
         let rest = vocab.div_ceil(4usize.pow(STEPS));
@@ -270,7 +274,7 @@ impl Survivors {
     }
 }
 
-/// The range of all indices of a row.
+/// Returns the range of all indices of a row.
 fn all_indices(cx: &Context<'_>) -> [Value; 2] {
     let k = cx.k;
     [k.i32(0), k.i32(cx.spec.vocab as i32)].map(|end| k.splat(end))

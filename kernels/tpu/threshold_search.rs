@@ -1,32 +1,35 @@
-//! Searches for thresholds: the largest place that a row reaches.
+//! Searches for thresholds. A threshold is the largest place that a row reaches.
 //!
-//! All rows of a block are searched together, until the last one is done.
+//! All rows of a block are searched together until every row is done.
 
 use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 
-/// The number of quarterings between two checks whether all rows are done. A check costs as much as a quartering.
+/// After this number of quarterings, the search checks whether all rows are done. A check costs as much as a
+/// quartering.
 const STEPS_PER_CHECK: usize = 2;
 
 /// The result of a search's probe at one place.
 pub(super) struct Probe {
-    /// Whether the place is at or below the sought place.
+    /// Whether the place is at or below the threshold.
     pub(super) reaches: Value,
-    /// Whether a place that reaches is good enough, so that the search may stop.
+    /// Whether the search may stop at this place if it reaches.
     pub(super) exact: Option<Value>,
 }
 
 impl Probe {
-    /// The probe for a count of entries at or above a place, if `wanted` entries are to be kept.
+    /// Returns the probe for the number of entries at or above a place. The search is for a place that `wanted` entries
+    /// reach.
     pub(super) fn count(k: &Kernel, count: Value, wanted: Value) -> Probe {
         Probe { reaches: k.ge(count, wanted), exact: Some(k.eq(count, wanted)) }
     }
 }
 
-/// The largest `t` in `low..high` that reaches. `low` reaches, and from some place on no place does.
+/// Returns the largest place in `low..high` that reaches. `low` must reach. If a place does not reach, no larger place
+/// may reach.
 ///
-/// Each step quarters the range. It probes three places, which costs little more than one, because the latency of
-/// sums over lanes takes most of the time.
+/// Each step quarters the range. It probes three places. This costs little more than one probe, because most of the
+/// time is the latency of sums over lanes.
 pub(super) fn search(
     k: &Kernel,
     label: &str,
@@ -49,7 +52,8 @@ pub(super) fn search(
     low
 }
 
-/// [`search`] over a range of at most `length` places in every row. It does not check whether the rows are done.
+/// Like [`search`], but over a range of at most `length` places in every row. It does not check whether the rows are
+/// done.
 pub(super) fn search_within(
     k: &Kernel,
     label: &str,
@@ -65,7 +69,7 @@ pub(super) fn search_within(
     search_steps(k, label, range, steps, probe)[0]
 }
 
-/// The range to which a [`search`] over `range` has narrowed after this number of quarterings.
+/// Returns the range that remains of `range` after this number of quarterings of a [`search`].
 pub(super) fn search_steps(
     k: &Kernel,
     label: &str,
@@ -79,7 +83,7 @@ pub(super) fn search_steps(
     })
 }
 
-/// [`search`] by halving, for probes that are passes over the rows.
+/// Like [`search`], but halves the range in each step. It is for probes that are passes over the rows.
 pub(super) fn bisect(
     k: &Kernel,
     label: &str,
@@ -110,14 +114,14 @@ pub(super) fn is_open(k: &Kernel, low: Value, high: Value) -> Value {
     k.lt(k.add(low, k.i32(1)), high)
 }
 
-/// The floor of the average, without overflow.
+/// Returns the floor of the average. It cannot overflow.
 pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// One step of a search. A row whose range contains one place is done and does not change.
+/// Makes one step of a search. A row whose range contains one place is done and does not change.
 fn quarter(k: &Kernel, low: Value, high: Value, probe: &impl Fn(Value) -> Probe) -> (Value, Value) {
-    // Unsigned: a range of keys can be longer than the largest signed integer.
+    // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
     let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
     let middle = k.add(low, k.add(part, part));
     let places = [k.add(low, part), middle, k.add(middle, part)];

@@ -1,9 +1,9 @@
 //! The search for a top-p threshold by passes over the entries.
 //!
 //! The logarithm of the weight below a logit is nearly a linear function of the logit. So each step interpolates
-//! between the ends of the range: this is the false position method in its Illinois variant (M. Dowell and P.
-//! Jarratt, "A modified regula falsi method for computing the root of an equation", BIT 11, 1971). Every fourth step
-//! halves the range instead, which bounds the number of steps for any row.
+//! between the ends of the range. This is the Illinois variant of the false position method (M. Dowell and P. Jarratt,
+//! "A modified regula falsi method for computing the root of an equation", BIT 11, 1971). Every fourth step halves the
+//! range instead. This bounds the number of steps for any row.
 
 use super::context::Context;
 use super::keys::{float_of_key, order_keys};
@@ -20,7 +20,7 @@ const VALUES: usize = 10;
 /// The state of a search. The threshold is between `low` and `high`.
 #[derive(Clone, Copy)]
 struct Range {
-    /// The ends, as short keys. `low` reaches the target, `high` does not.
+    /// The ends, as short keys. `low` reaches the target, but `high` does not.
     low: Value,
     high: Value,
     /// The weights of the ends.
@@ -52,12 +52,12 @@ impl Range {
         Range { low, high, low_weight, high_weight, low_logit, high_logit, low_log, high_log, moved, step }
     }
 
-    /// Whether a place between the ends can have a weight other than those of the ends.
+    /// Whether a place between the ends can have a weight that differs from the weights of the ends.
     fn is_open(&self, k: &Kernel) -> Value {
         k.both(is_open(k, self.low, self.high), is_open(k, self.low_weight, self.high_weight))
     }
 
-    /// The next place to probe. Any place between the ends is correct, so rounding does not matter here.
+    /// Returns the next place to probe. Any place between the ends is correct, so rounding does not matter here.
     fn guess(&self, cx: &Context<'_>, aim: Value) -> Value {
         let k = cx.k;
         let part = k.divide(k.fsub(aim, self.low_log), k.fsub(self.high_log, self.low_log));
@@ -70,7 +70,7 @@ impl Range {
         k.choose(halve, middle, guess)
     }
 
-    /// The range after a probe. `up` and `down` say which end moves to the probed place.
+    /// Returns the range after a probe. `up` and `down` say which end moves to the probed place.
     fn narrowed(self, k: &Kernel, aim: Value, [up, down]: [Value; 2], probed: &Probed) -> Range {
         let halved = |end: Value| k.fmul(k.fadd(end, aim), k.f32(0.5));
         let low_again = k.both(up, k.eq(self.moved, k.i32(1)));
@@ -90,7 +90,7 @@ impl Range {
     }
 }
 
-/// The result of a probe at a place: a short key, its weight, its logit, and log₂ of the weight below it.
+/// The result of a probe at a place: the place (a short key), its weight, its logit, and log₂ of the weight below it.
 struct Probed {
     place: Value,
     weight: Value,
@@ -98,11 +98,11 @@ struct Probed {
     log: Value,
 }
 
-/// The top-p threshold of each row, a weight. It is the weight of a short key in `low..high`.
+/// Returns the top-p threshold of each row. The threshold is a weight: that of a short key in `low..high`.
 ///
-/// `total` is the sum of all weights. `allowed` is the part of it that top-p may remove. `probe` receives a weight.
-/// It returns whether the sum of the weights of at least that reaches the target, and the sum of the weights below
-/// it.
+/// `total` is the sum of all weights. `allowed` is the part of this sum that top-p may remove. `probe` receives a
+/// weight and returns two values. The first is whether the sum of all weights at or above it reaches the target. The
+/// second is the sum of all weights below it.
 pub(super) fn search_top_p(
     cx: &Context<'_>,
     sampling: &Sampling,

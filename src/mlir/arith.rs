@@ -1,4 +1,4 @@
-//! [`Arith`] for every dialect: elementwise operations, based on a table of the dialect's names.
+//! Implements [`Arith`] for every dialect. The elementwise operations use a table of the dialect's names.
 
 use super::builder::Builder;
 use super::ir::{Attributes, Value};
@@ -40,7 +40,8 @@ pub enum Predicate {
 
 /// The elementwise operations of a dialect, and the builder to which they are added.
 ///
-/// Implementors get [`Arith`]. An operation on values of different ranks repeats the value of lower rank.
+/// Every type that implements this trait also implements [`Arith`]. If two operands have different ranks, the operation
+/// repeats the operand of lower rank.
 pub trait Elementwise {
     /// The operation that selects by a mask.
     const SELECT: &'static str;
@@ -49,56 +50,56 @@ pub trait Elementwise {
     /// The operation that changes the type of an element and keeps its bits.
     const BITCAST: &'static str;
 
-    /// The builder.
+    /// Returns the builder.
     fn builder(&self) -> &Builder;
-    /// The type of a constant before it takes the shape of another operand.
+    /// Returns the type of a scalar constant, before the constant takes the shape of another operand.
     fn scalar(elem: Elem) -> Type;
-    /// The name of a binary operation on elements of a type.
+    /// Returns the name of a binary operation on elements of a type.
     fn binary_name(operation: Binary, elem: Elem) -> &'static str;
-    /// The name and the attributes of a comparison of elements of a type.
+    /// Returns the name and the attributes of a comparison of elements of a type.
     fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes);
-    /// The name of the operation that converts elements by value.
+    /// Returns the name of the operation that converts elements by value.
     fn conversion(from: Elem, to: Elem) -> &'static str;
-    /// Adds the operation that repeats `value`, an SSA value, to make it of type `ty`.
+    /// Adds the operation that repeats `value` until it has the type `ty`. `value` must be an SSA value.
     fn repeat(&self, value: Value, ty: Type) -> Value;
 
-    /// [`Arith::factor`].
+    /// Implements [`Arith::factor`].
     fn factor_of_products(&self, value: f32) -> Value {
         self.float_constant(value)
     }
 
-    /// [`Arith::at_most`].
+    /// Implements [`Arith::at_most`].
     fn limited(&self, a: Value, limit: f32) -> Value {
         let limit = self.float_constant(limit);
         self.choice(self.comparing(Predicate::Lt, a, limit), a, limit)
     }
 
-    /// [`Arith::trunc`].
+    /// Implements [`Arith::trunc`].
     fn truncated(&self, a: Value) -> Value {
         self.converted(a, Elem::I32)
     }
 
-    /// [`Arith::le`].
+    /// Implements [`Arith::le`].
     fn at_most_equal(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Le, a, b)
     }
 
-    /// [`Arith::not`].
+    /// Implements [`Arith::not`].
     fn negated(&self, mask: Value) -> Value {
         self.binary(Binary::Xor, mask, Value::constant(Self::scalar(Elem::I1), 1))
     }
 
-    /// A 32-bit constant. It is a scalar until it meets an operand of another shape.
+    /// Returns a 32-bit constant. It is a scalar until an operation combines it with an operand of another shape.
     fn int_constant(&self, value: i32) -> Value {
         Value::constant(Self::scalar(Elem::I32), u64::from(value as u32))
     }
 
-    /// A float constant. It is a scalar until it meets an operand of another shape.
+    /// Returns a float constant. It is a scalar until an operation combines it with an operand of another shape.
     fn float_constant(&self, value: f32) -> Value {
         Value::constant(Self::scalar(Elem::F32), u64::from(value.to_bits()))
     }
 
-    /// `value` repeated to the shape of `shape`.
+    /// Repeats `value` to the shape of `shape`.
     fn spread(&self, value: Value, shape: Type) -> Value {
         let ty = value.ty().with_shape_of(shape);
         match value.literal() {
@@ -108,7 +109,7 @@ pub trait Elementwise {
         }
     }
 
-    /// An operation on two values.
+    /// Adds an operation on two values.
     fn binary(&self, operation: Binary, a: Value, b: Value) -> Value {
         let shape = wider(a.ty(), b.ty());
         let operands = [self.spread(a, shape), self.spread(b, shape)];
@@ -116,7 +117,7 @@ pub trait Elementwise {
         self.builder().op(name).operands(operands).result(operands[0].ty())
     }
 
-    /// A comparison of two values.
+    /// Adds a comparison of two values.
     fn comparing(&self, predicate: Predicate, a: Value, b: Value) -> Value {
         let shape = wider(a.ty(), b.ty());
         let operands = [self.spread(a, shape), self.spread(b, shape)];
@@ -125,7 +126,7 @@ pub trait Elementwise {
         self.builder().op(name).operands(operands).attributes(attributes).result(result)
     }
 
-    /// `if_true` where the mask is true, else `if_false`; for any type.
+    /// Returns `if_true` where the mask is true, and `if_false` elsewhere. The values can have any type.
     fn choice(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
         let shape = wider(wider(if_true.ty(), if_false.ty()), mask.ty());
         let (if_true, if_false) = (self.spread(if_true, shape), self.spread(if_false, shape));
@@ -133,18 +134,18 @@ pub trait Elementwise {
         self.builder().op(Self::SELECT).operands([mask, if_true, if_false]).result(if_true.ty())
     }
 
-    /// Elements converted by value.
+    /// Converts elements by value.
     fn converted(&self, a: Value, to: Elem) -> Value {
         self.builder().op(Self::conversion(a.ty().elem(), to)).operands([a]).result(a.ty().with_elem(to))
     }
 
-    /// The same bits as another type of the same width.
+    /// Interprets the bits as another type of the same width.
     fn bits_as(&self, a: Value, to: Elem) -> Value {
         self.builder().op(Self::BITCAST).operands([a]).result(a.ty().with_elem(to))
     }
 }
 
-/// The type of higher rank; the first if they are equal.
+/// Returns the type of higher rank. If the ranks are equal, returns the first type.
 fn wider(a: Type, b: Type) -> Type {
     if b.dims().len() > a.dims().len() {
         b

@@ -1,4 +1,4 @@
-//! The builder on which the builder of every dialect is based: insertion point, constants, regions and loops.
+//! The common part of the builders of all dialects: insertion point, constants, regions and loops.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -41,9 +41,9 @@ pub struct Builder {
 struct State {
     next_id: u32,
     next_scope: u32,
-    /// The scopes whose values can be used here, the innermost last.
+    /// The scopes whose values are visible at the insertion point. The innermost scope is last.
     visible: Vec<u32>,
-    /// The bodies of the function and of the regions under construction, the innermost last.
+    /// The bodies of the function and of the open regions. The innermost body is last.
     open: Vec<Vec<Node>>,
     /// Constants at the start of the function.
     constants: Vec<Node>,
@@ -77,7 +77,7 @@ pub struct WhileLoop {
     pub name: &'static str,
     /// The terminator of the condition's region. Its first operand is the condition.
     pub condition_end: &'static str,
-    /// Whether that terminator also passes the state, after the condition.
+    /// Whether the terminator of the condition passes the state after the condition.
     pub condition_passes_state: bool,
     /// The terminator of the body's region.
     pub body_end: &'static str,
@@ -147,7 +147,7 @@ impl<'a> Pending<'a> {
 }
 
 impl Builder {
-    /// An empty function.
+    /// Returns an empty function.
     pub fn new(dialect: &'static Dialect) -> Builder {
         let state = State {
             next_id: 0,
@@ -167,7 +167,8 @@ impl Builder {
 
     /// Starts an operation. It is added to the innermost open region when its results are declared.
     ///
-    /// It then panics if the dialect rejects its types or if an operand is not visible: a mistake in a kernel.
+    /// It then panics if the dialect rejects its types or if an operand is not visible. Either is a mistake in a
+    /// kernel.
     pub fn op(&self, name: &'static str) -> Pending<'_> {
         Pending { builder: self, operation: operation(name) }
     }
@@ -201,7 +202,7 @@ impl Builder {
         self.state.borrow_mut().push(Node::Operation(operation));
     }
 
-    /// Converts the value to an SSA value: for a constant, writes the operation that creates it.
+    /// Converts the value to an SSA value. If it is a constant, adds the operation that creates it.
     pub fn materialized(&self, value: Value) -> Value {
         let Some(bits) = value.literal() else { return value };
         let constant = Constant { ty: value.ty(), bits };
@@ -244,7 +245,7 @@ impl Builder {
         self.region_with(scope, arguments, terminator, body)
     }
 
-    /// The arguments of a region, in a new scope.
+    /// Returns the arguments of a region, in a new scope.
     fn arguments(&self, types: impl IntoIterator<Item = Type>) -> (u32, Vec<Value>) {
         let state = &mut *self.state.borrow_mut();
         let scope = state.fresh_scope();
@@ -314,7 +315,7 @@ fn operation(name: &'static str) -> Operation {
     }
 }
 
-/// The values of a state of fixed length.
+/// Returns the values of a state of fixed length.
 pub(super) fn fixed<const N: usize>(values: &[Value]) -> [Value; N] {
     values.try_into().expect("a loop keeps the length of its state")
 }
@@ -335,7 +336,7 @@ mod tests {
     static AT_ENTRY: Dialect =
         Dialect { constant: "arith.constant", constants: Placement::FunctionEntry, check };
 
-    /// The generic text of a function that adds the same constant twice, the second time in a branch.
+    /// Returns the generic text of a function that adds the same constant twice, the second time in a branch.
     fn text(dialect: &'static Dialect) -> String {
         let builder = Builder::new(dialect);
         let (x, go) = (builder.argument(Type::scalar(Elem::I32)), builder.argument(Type::scalar(Elem::I1)));

@@ -5,23 +5,23 @@
 use super::ir::{types_of, Attribute, Operation, Region};
 use super::types::{Elem, Type};
 
-/// `Ok` if the types of an operation are right, else the reason why not.
+/// `Ok` if the types of an operation are correct. Otherwise the reason why they are not.
 pub type Checked = Result<(), &'static str>;
 
 /// Element types that a rule accepts.
 pub type Accepts = fn(Elem) -> bool;
 
-/// Integers, floats and masks.
+/// Accepts integers, floats and masks.
 pub fn any_element(elem: Elem) -> bool {
     elem.bits().is_some()
 }
 
-/// Integers and masks.
+/// Accepts integers and masks.
 pub fn integer_or_mask(elem: Elem) -> bool {
     elem.is_integer() || elem.is_mask()
 }
 
-/// Integers and floats.
+/// Accepts integers and floats.
 pub fn number(elem: Elem) -> bool {
     elem.is_integer() || elem.is_float()
 }
@@ -31,13 +31,13 @@ pub fn ensure(ok: bool, reason: &'static str) -> Checked {
     ok.then_some(()).ok_or(reason)
 }
 
-/// The types of the operands, of which there must be `N`.
+/// Returns the types of the operands. There must be `N` operands.
 pub fn operands<const N: usize>(op: &Operation) -> Result<[Type; N], &'static str> {
     let types: Vec<Type> = op.operand_types().collect();
     types.try_into().map_err(|_| "the number of operands is wrong")
 }
 
-/// The type of the only result.
+/// Returns the type of the only result.
 pub fn result(op: &Operation) -> Result<Type, &'static str> {
     match op.results.as_slice() {
         [result] => Ok(result.ty()),
@@ -96,7 +96,7 @@ pub fn constant(op: &Operation) -> Checked {
     ensure(value.ty == result(op)?, "value and result must have the same type")
 }
 
-/// Checks that operand and result have the same number of elements, in any shapes.
+/// Checks that operand and result have the same number of elements. Their shapes can differ.
 pub fn reshape(op: &Operation) -> Checked {
     let ([from], to) = (operands(op)?, result(op)?);
     ensure(from.container() == to.container(), "operand and result must be held alike")?;
@@ -104,13 +104,13 @@ pub fn reshape(op: &Operation) -> Checked {
     ensure(from.elements() == to.elements(), "operand and result must have as many elements")
 }
 
-/// The dimension of `ty` that an attribute selects.
+/// Returns the dimension of `ty` that an attribute selects.
 pub fn dimension(op: &Operation, attribute: &str, ty: Type) -> Result<usize, &'static str> {
     let dim = op.integer(attribute).and_then(|dim| usize::try_from(dim).ok());
     dim.filter(|&dim| dim < ty.dims().len()).ok_or("the dimension does not exist")
 }
 
-/// `ty` without the dimensions `reduced`, which must exist.
+/// Returns `ty` without the dimensions `reduced`, which must exist.
 pub fn without_dimensions(ty: Type, reduced: &[i64]) -> Result<Type, &'static str> {
     let rank = ty.dims().len() as i64;
     ensure(reduced.iter().all(|dim| (0..rank).contains(dim)), "a reduced dimension does not exist")?;
@@ -118,7 +118,7 @@ pub fn without_dimensions(ty: Type, reduced: &[i64]) -> Result<Type, &'static st
     Ok(ty.with_dims(&kept.collect::<Vec<_>>()))
 }
 
-/// The regions, of which there must be `N`.
+/// Returns the regions. There must be `N` regions.
 pub fn regions<const N: usize>(op: &Operation) -> Result<&[Region; N], &'static str> {
     op.regions.as_slice().try_into().map_err(|_| "the number of regions is wrong")
 }
@@ -130,8 +130,8 @@ pub fn region(region: &Region, arguments: &[Type], yielded: &[Type]) -> Checked 
     ensure(region.yielded() == yielded, "a region yields the wrong types")
 }
 
-/// Checks a loop that repeats while a condition is true: every state has the same types, and the condition has the
-/// type `condition`.
+/// Checks a loop that repeats while a condition is true. Every state must have the same types. The condition must have
+/// the type `condition`.
 pub fn while_loop(op: &Operation, condition: Type, condition_passes_state: bool) -> Checked {
     let [before, after] = regions(op)?;
     let state: Vec<Type> = op.operand_types().collect();
@@ -157,7 +157,7 @@ pub(super) mod testing {
         types.iter().map(|&ty| Value::constant(ty, 0)).collect()
     }
 
-    /// An operation without regions.
+    /// Returns an operation without regions.
     pub(crate) fn op(
         name: &'static str,
         operands: &[Type],
@@ -168,7 +168,7 @@ pub(super) mod testing {
         Operation { name, operands, results, attributes, regions: Vec::new(), label: None }
     }
 
-    /// A region that contains only its terminator.
+    /// Returns a region that contains only its terminator.
     pub(crate) fn region_of(arguments: &[Type], terminator: &'static str, yielded: &[Type]) -> Region {
         let end = op(terminator, yielded, &[], Attributes::new());
         Region { arguments: values(arguments), body: vec![Node::Operation(end)] }
@@ -201,7 +201,7 @@ pub(super) mod testing {
         }
     }
 
-    /// Every list of values that differs from `list` in one change.
+    /// Returns every list of values that differs from `list` in one change.
     fn changed_lists(change: Change, list: &[Value]) -> Vec<Vec<Value>> {
         if change == Change::Count {
             let longer = [list, &values(&[Type::scalar(Elem::I1)])].concat();
@@ -247,8 +247,9 @@ pub(super) mod testing {
         all
     }
 
-    /// Asserts that `check` accepts the operations and rejects every variant with one wrong type. Variants in
-    /// `allowed` may be accepted. At least one variant of each must be, so that no entry of the list is obsolete.
+    /// Asserts that `check` accepts the operations and rejects every variant with one wrong type. Variants in `allowed`
+    /// may be accepted. `check` must accept at least one variant of each entry of `allowed`, so that no entry is
+    /// obsolete.
     pub(crate) fn assert_strict(
         check: fn(&Operation) -> Checked,
         right: &[Operation],

@@ -17,14 +17,14 @@ pub struct Value {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
-    /// An SSA value: its number, and the scope in which it is visible.
+    /// An SSA value. It has a number and a scope in which it is visible.
     Ssa { id: u32, scope: u32 },
     /// The bits of each element.
     Literal(u64),
 }
 
 impl Value {
-    /// The constant of type `ty` whose elements all have these bits.
+    /// Returns the constant of type `ty`. All its elements have the same bits.
     pub fn constant(ty: Type, bits: u64) -> Value {
         Value { ty, source: Source::Literal(bits) }
     }
@@ -33,12 +33,12 @@ impl Value {
         Value { ty, source: Source::Ssa { id, scope } }
     }
 
-    /// The type.
+    /// Returns the type.
     pub fn ty(&self) -> Type {
         self.ty
     }
 
-    /// The bits of each element, if the value is a constant that no operation has used yet.
+    /// Returns the bits of each element, if the value is a constant that no operation has used yet.
     pub fn literal(&self) -> Option<u64> {
         match self.source {
             Source::Literal(bits) => Some(bits),
@@ -46,7 +46,7 @@ impl Value {
         }
     }
 
-    /// The scope in which an SSA value is visible.
+    /// Returns the scope in which an SSA value is visible.
     pub(super) fn scope(&self) -> Option<u32> {
         match self.source {
             Source::Ssa { scope, .. } => Some(scope),
@@ -55,7 +55,7 @@ impl Value {
     }
 }
 
-/// The name in the text. A literal has no name and is displayed as its constant.
+/// Displays the name of the value in the text. A literal has no name and is displayed as its constant.
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {
@@ -65,7 +65,7 @@ impl fmt::Display for Value {
     }
 }
 
-/// A compile-time parameter of an operation. Displayed in MLIR's syntax.
+/// A compile-time parameter of an operation. It is displayed in MLIR's syntax.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Attribute {
     /// `5 : i64`: a number and its type.
@@ -94,12 +94,12 @@ pub enum Attribute {
 pub type Attributes = Vec<(&'static str, Attribute)>;
 
 impl Attribute {
-    /// A number of type `i64`.
+    /// Returns an attribute with a number of type `i64`.
     pub fn i64(number: usize) -> Attribute {
         Attribute::Integer(number as i64, "i64")
     }
 
-    /// `array<i64: …>`.
+    /// Returns the attribute `array<i64: …>`.
     pub fn i64s(numbers: impl IntoIterator<Item = usize>) -> Attribute {
         Attribute::Integers("i64", numbers.into_iter().map(|n| n as i64).collect())
     }
@@ -133,7 +133,7 @@ impl fmt::Display for Named<'_> {
     }
 }
 
-/// Displays types as a result list: a single type without parentheses, otherwise in parentheses.
+/// Displays types as a result list. A single type has no parentheses.
 pub(super) struct ResultTypes<I>(pub(super) I);
 
 impl<I: ExactSizeIterator<Item = Type> + Clone> fmt::Display for ResultTypes<I> {
@@ -187,7 +187,7 @@ fn write_string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
 pub struct Operation {
     /// The name, with its dialect: `arith.addi`.
     pub name: &'static str,
-    /// The operands, all of them SSA values.
+    /// The operands. All of them are SSA values.
     pub operands: Vec<Value>,
     /// The results.
     pub results: Vec<Value>,
@@ -195,7 +195,7 @@ pub struct Operation {
     pub attributes: Attributes,
     /// Nested code.
     pub regions: Vec<Region>,
-    /// The purpose of a loop or a branch. Printed as a comment and as the location, which profilers show.
+    /// The purpose of a loop or a branch. It is printed as a comment and as the location. Profilers show the location.
     pub label: Option<String>,
 }
 
@@ -218,12 +218,12 @@ pub enum Node {
 }
 
 impl Operation {
-    /// The attribute of that name.
+    /// Returns the attribute with this name.
     pub fn attribute(&self, name: &str) -> Option<&Attribute> {
         self.attributes.iter().find(|(given, _)| *given == name).map(|(_, attribute)| attribute)
     }
 
-    /// The number in an attribute.
+    /// Returns the number in an attribute.
     pub fn integer(&self, name: &str) -> Option<i64> {
         match self.attribute(name)? {
             Attribute::Integer(number, _) => Some(*number),
@@ -231,7 +231,7 @@ impl Operation {
         }
     }
 
-    /// The numbers in an attribute; empty if the attribute is missing.
+    /// Returns the numbers in an attribute. The result is empty if the attribute is missing.
     pub fn integers(&self, name: &str) -> &[i64] {
         match self.attribute(name) {
             Some(Attribute::Integers(_, numbers)) => numbers,
@@ -239,7 +239,7 @@ impl Operation {
         }
     }
 
-    /// The case of an enumeration in an attribute; empty if the attribute is missing.
+    /// Returns the case of an enumeration in an attribute. The result is empty if the attribute is missing.
     pub fn case(&self, name: &str) -> &'static str {
         match self.attribute(name) {
             Some(Attribute::Enum(_, case)) => case,
@@ -247,18 +247,18 @@ impl Operation {
         }
     }
 
-    /// Types of the operands.
+    /// Returns the types of the operands.
     pub fn operand_types(&self) -> impl ExactSizeIterator<Item = Type> + Clone + '_ {
         types_of(&self.operands)
     }
 
-    /// Types of the results.
+    /// Returns the types of the results.
     pub fn result_types(&self) -> impl ExactSizeIterator<Item = Type> + Clone + '_ {
         types_of(&self.results)
     }
 }
 
-/// The name and the types, for messages.
+/// Displays the name and the types, for messages.
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)?;
@@ -269,13 +269,13 @@ impl fmt::Display for Operation {
     }
 }
 
-/// Types of values.
+/// Returns the types of values.
 pub fn types_of(values: &[Value]) -> impl ExactSizeIterator<Item = Type> + Clone + '_ {
     values.iter().map(Value::ty)
 }
 
 impl Region {
-    /// The last operation, which determines the values that the region yields.
+    /// Returns the last operation, which determines the values that the region yields.
     pub fn terminator(&self) -> Option<&Operation> {
         match self.body.last() {
             Some(Node::Operation(operation)) => Some(operation),
@@ -283,13 +283,13 @@ impl Region {
         }
     }
 
-    /// Types of the values that the region yields.
+    /// Returns the types of the values that the region yields.
     pub fn yielded(&self) -> Vec<Type> {
         self.terminator().map_or_else(Vec::new, |terminator| terminator.operand_types().collect())
     }
 }
 
-/// A function, borrowed from its builder to be printed.
+/// A function that is printed. It borrows its contents from its builder.
 #[derive(Clone, Debug)]
 pub struct Function<'a> {
     /// The name.

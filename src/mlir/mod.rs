@@ -16,23 +16,23 @@
 //!
 //! * [`types`] contains element types, shapes and the types of values. [`ir`] contains values, attributes,
 //!   operations, regions, functions and modules. They do not depend on a dialect.
-//! * [`builder::Builder`] adds operations to the innermost open region. It writes constants where the dialect
-//!   requires them, and it builds regions and loops. It checks every operation that is added: the rules of its
-//!   dialect, which consist of the rules in [`check`], must accept the types, and every operand must still be
-//!   visible. A violation is a mistake in a kernel. It causes a panic with a message that names the operation and
-//!   its types.
+//! * [`builder::Builder`] adds operations to the innermost open region. It writes constants where the dialect requires
+//!   them, and it builds regions and loops. It checks every operation that is added. The rules of the dialect must
+//!   accept the types, and every operand must still be visible. The rules of a dialect are based on the rules in
+//!   [`check`]. A violation is a mistake in a kernel. It causes a panic, and the message names the operation and its
+//!   types.
 //! * [`mod@print`] prints MLIR's generic form of every operation. A [`print::Form`] adds a prefix, comments, or a
 //!   function that prints some operations in the custom syntax of their dialect.
 //! * [`arith::Elementwise`] is a table of names. A builder that implements it gets
-//!   [`Arith`](crate::semantics::arith::Arith), and so can run all of `src/semantics`.
-//!   [`WideArith`](crate::semantics::arith::WideArith) differs too much and is implemented per builder: StableHLO
-//!   has 64-bit integers, a TPU core has pairs of registers.
+//!   [`Arith`](crate::semantics::arith::Arith), so it can run all of `src/semantics`.
+//!   [`WideArith`](crate::semantics::arith::WideArith) differs too much between targets, so each builder implements it.
+//!   StableHLO has 64-bit integers. A TPU core has only pairs of registers.
 //!
 //! # How to add an operation
 //!
-//! Add a method to the builder of the target (`self.builder.op(name).operands(…).attribute(…).result(ty)`), a rule
-//! to the `check` of its dialect, and an example to the test of these rules. The generic form needs nothing more.
-//! Add an arm to the dialect's pretty form if readers or parsers need it.
+//! Add a method to the builder of the target (`self.builder.op(name).operands(…).attribute(…).result(ty)`), a rule to
+//! the `check` of its dialect, and an example to the test of these rules. The generic form needs no other change. Add
+//! an arm to the dialect's pretty form if readers or parsers need it.
 //!
 //! # How to add a target
 //!
@@ -44,9 +44,8 @@
 //! 3. an implementation of [`arith::Elementwise`];
 //! 4. a [`print::Form`].
 //!
-//! A target that is not MLIR, for example PTX, needs the same except the form, and a function that walks the
-//! operations and prints them: [`builder::Builder::read`] provides them. The tests of this module contain an
-//! example.
+//! A target that is not MLIR, for example PTX, needs items 1 to 3. Instead of a form it needs a function that prints
+//! the operations. [`builder::Builder::read`] provides the operations. The tests of this module contain an example.
 
 pub mod arith;
 pub mod builder;
@@ -59,8 +58,8 @@ pub mod stablehlo;
 pub mod types;
 pub mod upstream;
 
-/// A third target, which shows that a target does not need its own values, regions or loops: instructions on
-/// registers, as in PTX.
+/// A third target: instructions on registers, as in PTX. It shows that a target does not need its own values, regions
+/// or loops.
 #[cfg(test)]
 mod tests {
     use std::fmt::Write as _;

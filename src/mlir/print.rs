@@ -1,4 +1,5 @@
-//! The printer of MLIR text. It can print the generic form of every operation; a [`Form`] adds the differences.
+//! The printer of MLIR text. It can print the generic form of every operation. A [`Form`] describes the differences
+//! from it.
 
 use std::fmt::{self, Write as _};
 
@@ -8,7 +9,7 @@ use super::types::Type;
 /// The differences between texts of the same operations.
 #[derive(Debug)]
 pub struct Form {
-    /// Printed before the names of operations in the generic form.
+    /// The text before the names of operations in the generic form.
     pub prefix: &'static str,
     /// Whether comments and labels are printed, for readers.
     pub comments: bool,
@@ -53,7 +54,7 @@ impl fmt::Display for Arguments<'_> {
     }
 }
 
-/// The text of a module.
+/// Returns the text of a module.
 pub fn print(form: &'static Form, module: &Module<'_>) -> String {
     let mut printer = Printer { text: String::new(), indent: 0, form };
     printer.module(module);

@@ -2,24 +2,24 @@
 
 use super::types::Elem;
 
-/// How a reduction combines elements. The result does not depend on the order, provided that every partial sum of
-/// floats is exact, as for small whole numbers.
+/// How a reduction combines elements. Its result does not depend on the order if every partial sum of floats is exact.
+/// Sums of small whole numbers are exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduce {
-    /// The sum; integers wrap.
+    /// The sum. Integers wrap.
     Add,
-    /// The largest.
+    /// The largest element.
     Max,
-    /// The smallest.
+    /// The smallest element.
     Min,
-    /// Bitwise or; for masks, whether any is true.
+    /// Bitwise or. For masks: whether any element is true.
     Or,
 }
 
 impl Reduce {
-    /// The bits of the identity: combining it with any other value does not change that value. A reduction starts
-    /// with it, and it is the result over no elements. `None` if elements of this type cannot be combined in this
-    /// way.
+    /// Returns the bits of the identity: combining it with any other value does not change that value. A reduction
+    /// starts with it. It is the result of a reduction of no elements. Returns `None` if elements of this type cannot
+    /// be combined in this way.
     ///
     /// For sums of floats it is `+0.0`, which leaves every value unchanged except `-0.0`.
     pub fn identity(self, elem: Elem) -> Option<u64> {
@@ -35,7 +35,7 @@ impl Reduce {
             Reduce::Or => (!elem.is_float()).then_some(0),
             Reduce::Max if elem.is_float() => Some(negative_infinity),
             Reduce::Min if elem.is_float() => Some(positive_infinity),
-            // The only signed type.
+            // `I32` is the only signed type.
             Reduce::Max if elem == Elem::I32 => Some(0x8000_0000),
             Reduce::Min if elem == Elem::I32 => Some(0x7fff_ffff),
             Reduce::Max => Some(0),
@@ -51,7 +51,7 @@ mod tests {
 
     const ALL: [Reduce; 4] = [Reduce::Add, Reduce::Max, Reduce::Min, Reduce::Or];
 
-    /// Combines two elements, given as bits. Computed independently of [`Reduce::identity`].
+    /// Combines two elements, given as bits. The computation does not use [`Reduce::identity`].
     fn combine(how: Reduce, elem: Elem, a: u64, b: u64) -> u64 {
         fn pick<T: PartialOrd + Copy>(how: Reduce, a: T, b: T, sum: T) -> T {
             match how {
@@ -85,7 +85,7 @@ mod tests {
         }
     }
 
-    /// Extreme and ordinary values of a type, without NaN and without −0.0.
+    /// Returns extreme and ordinary values of a type, except NaN and −0.0.
     fn samples(elem: Elem) -> Vec<u64> {
         match elem {
             Elem::I1 => vec![0, 1],

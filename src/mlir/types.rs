@@ -37,7 +37,7 @@ impl Elem {
         Elem::DmaSemaphore,
     ];
 
-    /// Width in bits; `None` for types whose width depends on the target.
+    /// Returns the width in bits. Returns `None` for types whose width depends on the target.
     pub fn bits(self) -> Option<u32> {
         match self {
             Elem::I1 => Some(1),
@@ -58,7 +58,7 @@ impl Elem {
         matches!(self, Elem::I32 | Elem::U16 | Elem::U32 | Elem::U64)
     }
 
-    /// Whether the type is the truth value.
+    /// Whether the type is the type of truth values.
     pub fn is_mask(self) -> bool {
         self == Elem::I1
     }
@@ -116,13 +116,13 @@ const MAX_RANK: usize = 4;
 /// The sizes of a value's dimensions, stored inline so that values can be copied.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Dims {
-    /// Unused entries are zero, so that equality can be derived.
+    /// Unused entries are zero, so that the derived equality is correct.
     sizes: [usize; MAX_RANK],
     rank: u8,
 }
 
 impl Dims {
-    /// The dimensions `sizes`. Panics if there are more than four.
+    /// Returns the dimensions `sizes`. Panics if there are more than four.
     pub fn new(sizes: &[usize]) -> Dims {
         assert!(sizes.len() <= MAX_RANK, "{sizes:?} has more than {MAX_RANK} dimensions");
         let mut dims = Dims { sizes: [0; MAX_RANK], rank: sizes.len() as u8 };
@@ -178,57 +178,57 @@ pub struct Type {
 }
 
 impl Type {
-    /// A single element.
+    /// Returns the type of a single element.
     pub fn scalar(elem: Elem) -> Type {
         Type { container: Container::Scalar, elem, dims: Dims::new(&[]) }
     }
 
-    /// `tensor<…>`.
+    /// Returns the type of an immutable array: `tensor<…>`.
     pub fn tensor(elem: Elem, dims: &[usize]) -> Type {
         Type { container: Container::Tensor, elem, dims: Dims::new(dims) }
     }
 
-    /// `vector<…>`.
+    /// Returns the type of an array in registers: `vector<…>`.
     pub fn vector(elem: Elem, dims: &[usize]) -> Type {
         Type { container: Container::Vector, elem, dims: Dims::new(dims) }
     }
 
-    /// `memref<…>` into `space`.
+    /// Returns the type of a reference to an array in the memory `space`: `memref<…>`.
     pub fn memref(elem: Elem, dims: &[usize], space: Space) -> Type {
         Type { container: Container::Memref(space), elem, dims: Dims::new(dims) }
     }
 
-    /// The kind of type that contains the elements.
+    /// Returns the kind of type that contains the elements.
     pub fn container(&self) -> Container {
         self.container
     }
 
-    /// Type of the elements.
+    /// Returns the type of the elements.
     pub fn elem(&self) -> Elem {
         self.elem
     }
 
-    /// Sizes of the dimensions; none for a scalar.
+    /// Returns the sizes of the dimensions. A scalar has no dimensions.
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
 
-    /// Number of elements.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.dims.iter().product()
     }
 
-    /// The same container and dimensions with elements of type `elem`.
+    /// Returns the type with the same container and dimensions, but with elements of type `elem`.
     pub fn with_elem(self, elem: Elem) -> Type {
         Type { elem, ..self }
     }
 
-    /// The same container and element type with dimensions `dims`.
+    /// Returns the type with the same container and element type, but with dimensions `dims`.
     pub fn with_dims(self, dims: &[usize]) -> Type {
         Type { dims: Dims::new(dims), ..self }
     }
 
-    /// The container and dimensions of `shape` with this type's elements.
+    /// Returns the type with the container and dimensions of `shape` and the elements of this type.
     pub fn with_shape_of(self, shape: Type) -> Type {
         Type { elem: self.elem, ..shape }
     }
@@ -269,12 +269,12 @@ impl fmt::Display for Type {
     }
 }
 
-/// A constant of type `ty` whose elements all have the same bits. Displayed as MLIR's attribute.
+/// A constant of type `ty` whose elements all have the same bits. It is displayed as MLIR's attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Constant {
-    /// Type of the constant.
+    /// The type of the constant.
     pub ty: Type,
-    /// Bits of each element, zero-extended.
+    /// The bits of each element, zero-extended.
     pub bits: u64,
 }
 

@@ -8,7 +8,7 @@ use super::ir::{types_of, Attribute, Attributes, Commas, Node, Operation, Value}
 use super::print::{Printer, Results};
 use super::types::{Container, Elem, Type};
 
-/// `scf.while`.
+/// The syntax of `scf.while`.
 pub static WHILE: WhileLoop = WhileLoop {
     name: "scf.while",
     condition_end: "scf.condition",
@@ -17,7 +17,8 @@ pub static WHILE: WhileLoop = WhileLoop {
     shared_arguments: false,
 };
 
-/// `for index in first..last` by `step` over a state. Returns the last state. `bounds` are first, last and step.
+/// Runs a loop over a state for each index from `first` up to but not including `last`, in steps of `step`. Returns the
+/// last state. `bounds` contains `first`, `last` and `step`.
 pub fn for_each(
     builder: &Builder,
     label: &str,
@@ -31,7 +32,7 @@ pub fn for_each(
     builder.op("scf.for").operands(operands).regions([region]).label(Some(label)).results(types_of(start))
 }
 
-/// `if condition { then() } else { otherwise() }`; both return values of the same types.
+/// Runs `if condition { then() } else { otherwise() }`. Both functions must return values of the same types.
 pub fn if_else(
     builder: &Builder,
     label: &str,
@@ -45,7 +46,7 @@ pub fn if_else(
     builder.op("scf.if").operands([condition]).regions([first, second]).label(Some(label)).results(types)
 }
 
-/// The name of an `arith` operation.
+/// Returns the name of an `arith` operation.
 pub fn binary_name(operation: Binary, elem: Elem) -> &'static str {
     match (operation, elem.is_float()) {
         (Binary::Add, false) => "arith.addi",
@@ -69,14 +70,15 @@ pub fn binary_name(operation: Binary, elem: Elem) -> &'static str {
     }
 }
 
-/// The predicates of `arith.cmpi` in MLIR's syntax, indexed by number. Unsigned ones follow.
+/// The predicates of `arith.cmpi` in MLIR's syntax, indexed by number. In MLIR, unsigned predicates have the next
+/// numbers.
 const INTEGER_PREDICATES: [&str; 6] = ["eq", "ne", "slt", "sle", "sgt", "sge"];
 /// The predicates of `arith.cmpf` in MLIR's syntax, indexed by number.
 const FLOAT_PREDICATES: [&str; 15] = [
     "false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord", "ueq", "ugt", "uge", "ult", "ule", "une", "uno",
 ];
 
-/// The name and the attribute of a signed or floating-point comparison.
+/// Returns the name and the attribute of a signed or floating-point comparison.
 pub fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes) {
     let integer = match predicate {
         Predicate::Eq => 0,
@@ -92,14 +94,14 @@ pub fn comparison(predicate: Predicate, elem: Elem) -> (&'static str, Attributes
         Predicate::Ge => 3,
         Predicate::Lt => 4,
         Predicate::Le => 5,
-        // True if either operand is NaN.
+        // This predicate (`une`) is true if either operand is NaN.
         Predicate::Ne => 13,
     };
     let (name, number) = if elem.is_float() { ("arith.cmpf", float) } else { ("arith.cmpi", integer) };
     (name, vec![("predicate", Attribute::Integer(number, "i64"))])
 }
 
-/// The name of an `arith` conversion.
+/// Returns the name of an `arith` conversion.
 pub fn conversion(from: Elem, to: Elem) -> &'static str {
     match (from, to) {
         (Elem::I32, Elem::F32) => "arith.sitofp",
@@ -110,7 +112,7 @@ pub fn conversion(from: Elem, to: Elem) -> &'static str {
     }
 }
 
-/// Checks an operation of these dialects; `None` for other operations.
+/// Checks an operation of these dialects. Returns `None` for other operations.
 pub fn check(op: &Operation) -> Option<Checked> {
     Some(match op.name {
         "arith.addi" | "arith.subi" | "arith.muli" | "arith.minsi" | "arith.maxsi" | "arith.shli"

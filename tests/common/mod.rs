@@ -1,4 +1,5 @@
-//! Shared by the test programs: problems to sample, the comparison of every output array, and the selection of cases.
+//! Code that the test programs share: problems to sample, the comparison of every output array, and the selection of
+//! cases.
 // Each test program compiles this file and uses only a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
@@ -24,7 +25,7 @@ pub use selection::{daily_seed, full, thinned};
 /// The plugins of `make plugins`.
 pub const PLUGINS: [&str; 3] = ["lammps-jax-pjrt-cpu", "fastatomstruct-xla-cpu", "xla-cpu-pjrt"];
 
-/// The path of a plugin that `make plugins` has downloaded.
+/// Returns the path of a plugin that `make plugins` has downloaded.
 pub fn plugin(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!(".cache/plugins/{name}.so"));
     assert!(path.exists(), "{} is missing: run `make plugins`", path.display());
@@ -37,18 +38,18 @@ pub fn builtin(num_threads: usize) -> Sampler {
     Sampler::new(&options).unwrap()
 }
 
-/// A sampler with an empty program cache.
+/// Returns a sampler with an empty program cache.
 pub fn with_plugin(name: &str) -> Sampler {
     with_slots(name, 128)
 }
 
-/// A sampler with `max_k` slots and an empty program cache.
+/// Returns a sampler with `max_k` slots and an empty program cache.
 pub fn with_slots(name: &str, max_k: usize) -> Sampler {
     plugin_sampler(name, max_k, 8)
 }
 
-/// The sampler for one of [`PLUGINS`] that all tests of a test program share, so that each sampling program compiles
-/// once.
+/// Returns the sampler for one of [`PLUGINS`]. All tests of a test program share it, so that each sampling program is
+/// compiled only once.
 pub fn shared_sampler(name: &'static str) -> &'static Sampler {
     static SAMPLERS: [OnceLock<Sampler>; PLUGINS.len()] = [const { OnceLock::new() }; PLUGINS.len()];
     let number = PLUGINS.iter().position(|&plugin| plugin == name).expect("one of PLUGINS");
@@ -121,7 +122,7 @@ pub fn make_row(kind: RowKind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
                 row[i] = 20.0 - 0.5 * rank as f32;
             }
         }
-        // Few distinct values, so that thousands of entries are equal at every threshold.
+        // There are few distinct values, so thousands of entries are equal at every threshold.
         RowKind::Tied => row.iter_mut().for_each(|x| *x = (*x / 2.0).round()),
         RowKind::Masked => row.iter_mut().for_each(|x| {
             if rng.random_bool(0.5) {
@@ -234,7 +235,7 @@ impl Problem {
         self.bits = bits;
     }
 
-    /// Replaces some logits: row, index, value.
+    /// Replaces some logits. Each item contains the row, the index and the new value.
     pub fn put(&mut self, logits: impl IntoIterator<Item = (usize, usize, f32)>) {
         let mut bits = self.bits.clone();
         for (row, index, value) in logits {
@@ -243,7 +244,8 @@ impl Problem {
         self.set_bits(bits);
     }
 
-    /// Rows of every class, with parameters drawn from the lists above. `largest_k` limits k for the bounded path.
+    /// Returns rows of every class, with parameters drawn from the lists above. `largest_k` limits k for the bounded
+    /// path.
     pub fn random(
         dtype: Dtype,
         batch: usize,
@@ -264,7 +266,7 @@ impl Problem {
         Problem::new(dtype, vocab, kinds, rows, rng)
     }
 
-    /// Parameters drawn from the lists above. `largest_k` limits k for the bounded path.
+    /// Returns parameters drawn from the lists above. `largest_k` limits k for the bounded path.
     pub fn random_rows(
         batch: usize,
         vocab: usize,
@@ -478,8 +480,8 @@ pub struct Shape {
 /// The vocabulary sizes of [`shapes`].
 pub const VOCABS: [usize; 11] = [1, 2, 127, 128, 129, 1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
 
-/// Calls that cover every vocabulary, batch size, type, path and variant. They do not cover all combinations, because a
-/// program takes about a second to compile. Large vocabularies have small batches.
+/// Returns calls that cover every vocabulary, batch size, type, path and variant. They do not cover all combinations,
+/// because a program takes about a second to compile. Large vocabularies have small batches.
 pub fn shapes() -> Vec<Shape> {
     let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
     let mut shapes = Vec::new();
@@ -514,7 +516,7 @@ pub fn shapes() -> Vec<Shape> {
 }
 
 impl Shape {
-    /// A random problem of this shape.
+    /// Returns a random problem of this shape.
     pub fn problem(&self, rng: &mut StdRng) -> Problem {
         let largest_k = (self.entry == Entry::Bounded).then_some(128);
         let mut problem = Problem::random(self.dtype, self.batch, self.vocab, largest_k, rng);

@@ -1,4 +1,5 @@
-//! Programs whose kernel has one operation, for operations in which hardware may differ from the interpreter.
+//! Programs whose kernel contains one operation. Hardware may compute these operations differently from the
+//! interpreter.
 
 use base64::prelude::{Engine, BASE64_STANDARD};
 
@@ -32,7 +33,7 @@ pub const FLOOR: Probe = Probe {
 pub const PROBES: [Probe; 6] = [QUOTIENT, PRODUCT, DIFFERENCE, DIFFERENCE_TIMES, MAXIMUM, FLOOR];
 
 impl Probe {
-    /// The text of the program.
+    /// Returns the text of the program.
     pub fn text(&self) -> String {
         let Probe { body, result } = *self;
         let memory = |elem| format!("memref<{PROBE_ROWS}x128x{elem}, #tpu.memory_space<vmem>>");

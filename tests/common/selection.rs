@@ -1,4 +1,4 @@
-//! The selection of cases: all of them, or a part that depends on the day.
+//! The selection of cases: all cases, or a part of them that depends on the day.
 
 use std::io::Write as _;
 use std::sync::OnceLock;
@@ -12,8 +12,8 @@ pub fn full() -> bool {
     std::env::var_os("NUCLEUS_TEST_FULL").is_some_and(|value| value == "1")
 }
 
-/// The seed for the selection of cases and for their random data: the number of days since 1970 in UTC, or the value of
-/// [`SEED_VARIABLE`].
+/// Returns the seed for the selection of cases and for their random data: the number of days since 1970 in UTC, or the
+/// value of [`SEED_VARIABLE`].
 pub fn daily_seed() -> u64 {
     static SEED: OnceLock<u64> = OnceLock::new();
     *SEED.get_or_init(|| {
@@ -27,9 +27,9 @@ pub fn daily_seed() -> u64 {
     })
 }
 
-/// Selects every `every`-th case, but at least one case. [`daily_seed`] selects the first. If [`full`], selects all
-/// cases. If the cases are all combinations of some lists, and `every` has no common factor with the lengths of the
-/// lists, then every value of every list is selected.
+/// Selects every `every`-th case, but at least one case. [`daily_seed`] selects the first case. If [`full`] returns
+/// true, selects all cases. Assume that the cases are all combinations of some lists, and that `every` has no common
+/// factor with the lengths of the lists. Then every value of every list is selected.
 pub fn thinned<T>(cases: impl IntoIterator<Item = T>, every: usize) -> Vec<T> {
     let cases: Vec<T> = cases.into_iter().collect();
     let every = if full() { 1 } else { every.min(cases.len()).max(1) };

@@ -30,7 +30,7 @@ pub const GENERATIONS: [(&str, &str); 5] = [
     ("tpu7x", "tpu7x:2x2x1"),
 ];
 
-/// The chip of a generation.
+/// Returns the chip of a generation.
 pub fn chip(name: &str) -> Chip {
     match Target::named(name) {
         Some(Target::Tpu(chip)) => chip,
@@ -38,7 +38,7 @@ pub fn chip(name: &str) -> Chip {
     }
 }
 
-/// A program for a path. With `debug` it returns every wide array.
+/// Returns a program for a path. With `debug` it returns every wide array.
 pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) -> Spec {
     let wanted = match debug {
         true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
@@ -47,7 +47,8 @@ pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) ->
     Spec { path, batch, vocab, dtype, stable: true, wanted }
 }
 
-/// Chips with different sizes of VMEM: one for each text of the kernel, that is, one for each layout of `Layout::new`.
+/// Returns chips with different sizes of VMEM. There is one chip for each layout that `Layout::new` can return, because
+/// each layout has a different kernel text.
 pub fn layouts(spec: &Spec) -> Vec<Chip> {
     let mut found: Vec<(String, Chip)> = Vec::new();
     let mut vmem = 2 * MIB;
@@ -62,7 +63,7 @@ pub fn layouts(spec: &Spec) -> Vec<Chip> {
     found.into_iter().map(|(_, chip)| chip).collect()
 }
 
-/// Rows of the given kinds, with random parameters like those of [`Problem::random`].
+/// Returns rows of the given kinds, with random parameters like those of [`Problem::random`].
 pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let largest = match spec.path {
         Way::Bounded(max_k) => Some(max_k as i32),
@@ -74,8 +75,8 @@ pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem
     problem
 }
 
-/// Rows in which a few percent of the entries survive top-k or have a weight. For normally distributed logits these are
-/// too many for the survivors and few enough for the candidate list. Therefore half of each block has
+/// Returns rows in which a few percent of the entries survive top-k or have a weight. For normally distributed logits,
+/// these are too many for the survivor path but few enough for the candidate list. Therefore half of each block has
 /// [`RowKind::Normal`], and the other half has the given kinds.
 pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     for block in kinds.chunks_mut(8) {
@@ -96,7 +97,7 @@ pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -
     problem
 }
 
-/// `count` consecutive kinds, starting at number `start`. After the last kind, continues with the first.
+/// Returns `count` consecutive kinds, starting at number `start`. After the last kind, continues with the first.
 pub fn kinds_from(start: usize, count: usize) -> Vec<RowKind> {
     (start..start + count).map(|i| ROW_KINDS[i % ROW_KINDS.len()]).collect()
 }
@@ -168,7 +169,7 @@ impl Cases {
         }));
     }
 
-    /// Writes the list of cases. Returns their number. Does not remove the directory.
+    /// Writes the list of cases and returns the number of cases. Does not remove the directory.
     pub fn finish(self) -> usize {
         self.write("cases.json", format!("{:#}\n", json!(self.list)).as_bytes());
         self.list.len()
@@ -217,9 +218,9 @@ impl Cases {
         }
     }
 
-    /// The sides of branches that no case took in the last run, and the loops that no case entered. All cases must run
-    /// the same program. The format of a side is `label / label: then`, and that of a loop is `label: iterations`. The
-    /// labels of the enclosing loops and branches come first.
+    /// Returns the sides of branches that no case took in the last run, and the loops that no case entered. All cases
+    /// must run the same program. The format of a side is `label / label: then`, and that of a loop is `label:
+    /// iterations`. The labels of the enclosing loops and branches come first.
     pub fn never_taken(&self) -> Vec<String> {
         let never = self.ways().into_iter().filter(|&(_, times)| times == 0);
         never.map(|((_, way), _)| way).collect()
@@ -230,7 +231,8 @@ impl Cases {
         self.ways().iter().any(|((_, name), &times)| name == way && times > 0)
     }
 
-    /// How often each side and each loop was taken. Several of them may have the same labels, but their numbers differ.
+    /// Returns how often each side and each loop was taken. Several sides or loops may have the same labels, but their
+    /// numbers differ.
     fn ways(&self) -> BTreeMap<(u64, String), u64> {
         let text = fs::read_to_string(self.directory.join("trips.json")).unwrap();
         let reports: Value = serde_json::from_str(&text).unwrap();
@@ -261,7 +263,8 @@ impl Cases {
     }
 }
 
-/// The results of the built-in backend, in the order and layout of the program's results, and the number of values.
+/// Returns the results of the built-in backend, in the order and layout of the program's results, and the number of
+/// values.
 fn expected(spec: &Spec, problem: &Problem) -> (Vec<Vec<u8>>, usize) {
     let max_k = match spec.path {
         Way::Bounded(max_k) => max_k,
@@ -314,7 +317,7 @@ fn words(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// The first slots of each row of a k-slice with `max_k` slots per row: those that the program has.
+/// Returns the first slots of each row of a k-slice that has `max_k` slots per row. The program has only these slots.
 fn used_slots<T: Copy>(spec: &Spec, slice: &[T], max_k: usize) -> Vec<T> {
     slice.chunks(max_k).flat_map(|row| row[..spec.slots()].to_vec()).collect()
 }

@@ -19,7 +19,7 @@ use nucleus::plan::{CallShape, Entry};
 use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
-/// The number of rows per call. Calls with 13 rows run the program for 16.
+/// The number of rows per call. Calls with 13 rows run the program for 16 rows.
 const BATCHES: [usize; 5] = [1, 8, 13, 16, 128];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 /// 128 slots are the default. The programs with 64 slots are compiled without the debug arrays only.
@@ -109,8 +109,9 @@ struct Job {
 type Make = fn(&Spec, Vec<RowKind>, &mut StdRng) -> Problem;
 
 impl Job {
-    /// Random rows rarely use the kernel's candidate list, so the arbitrary kernel also samples rows that need it.
-    /// Batches with more than 16 rows would only repeat the tests with two blocks of rows.
+    /// Returns the functions that make the rows. Random rows rarely use the kernel's candidate list, so the arbitrary
+    /// kernel also samples rows that need it. Batches with more than 16 rows do not need this, because two blocks of
+    /// rows already cover it.
     fn problems(&self) -> &'static [Make] {
         match self.spec.path {
             Way::Arbitrary if self.spec.batch <= 16 => &[problem_of, some_hundredths],
@@ -119,7 +120,7 @@ impl Job {
     }
 }
 
-/// Every program of the grid. Programs that are equal for several generations appear once.
+/// Returns every program of the grid. Programs that are equal for several generations appear once.
 fn jobs() -> Vec<Job> {
     let mut jobs = Vec::new();
     for path in PATHS {
@@ -159,8 +160,8 @@ struct Found {
     wrong: Vec<String>,
 }
 
-/// Interprets all programs, with one process per core. One thread starts with the largest programs, which take
-/// gigabytes, and the others start with the smallest.
+/// Interprets all programs, with one process per core. The largest programs take gigabytes. So one thread starts with
+/// the largest programs, and the other threads start with the smallest.
 fn interpret(jobs: &[Job]) -> Found {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
     let (left, done) = (Mutex::new(0..jobs.len()), AtomicUsize::new(0));
@@ -209,7 +210,7 @@ fn output_of(command: &str, arguments: &[&str]) -> String {
     output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// The version of a package that a script downloads.
+/// Returns the version of a package that a script downloads.
 fn fetched(script: &str, package: &str) -> String {
     let text =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script)).unwrap();

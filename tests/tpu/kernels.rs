@@ -1,5 +1,5 @@
 //! Tests of the TPU kernels without a TPU. The interpreter in `tests/tpu/interpreter` runs the program that libtpu
-//! would receive. Every output array must equal that of the built-in backend, bit for bit.
+//! would receive. Every output array must be bit-identical to that of the built-in backend.
 //!
 //! The cases represent the full grid of `tests/tpu/grid.rs`. They take a few minutes.
 
@@ -60,7 +60,7 @@ fn kinds_side_by_side() {
     for vocab in [1, 2, 50, 127, 129, 1000, 4099] {
         for (path, batch) in PATHS.into_iter().zip([16, 1, 8]) {
             for debug in [false, true] {
-                // Over all vocabularies, every combination of type, path and plain or debug call occurs.
+                // Together, the vocabularies cover every combination of type, path and plain or debug call.
                 specs.push(spec(path, batch, vocab, DTYPES[turn % 3], debug));
                 turn += 1;
             }
@@ -138,9 +138,9 @@ fn layouts_of_every_size_of_memory() {
     cases.check(&[]);
 }
 
-/// Large logits that are all gathered into one lane of the survivors. In some cases they fit the lane; in others there
-/// are too many, in several of the short stacks. If a lane cannot hold all of them, the kernel must sample the block by
-/// passes.
+/// Large logits that are all gathered into one lane of the survivors. In some cases they fit the lane. In other cases
+/// there are too many of them, in several of the short stacks. If a lane cannot hold all of them, the kernel must
+/// sample the block by passes.
 #[test]
 fn lanes_that_overflow() {
     const CHUNK: usize = 64;
@@ -173,8 +173,8 @@ fn lanes_that_overflow() {
     cases.check(&[]);
 }
 
-/// The same for the candidate list, whose lanes are columns of a chunk: large logits in one column. `counts` is their
-/// number in each group of sixteen registers.
+/// Large logits that are all in one lane of the candidate list. A lane of the list is a column of a chunk. `counts`
+/// contains the number of large logits in each group of sixteen registers.
 #[test]
 fn lists_that_overflow() {
     const VOCAB: usize = 40_000;
@@ -205,7 +205,7 @@ fn lists_that_overflow() {
 }
 
 /// Logits 24 octaves below the maximum. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
-/// weight 1, the total would be different, and also the remainder of the draw.
+/// weight 1, the total and the remainder of the draw would be different.
 #[test]
 fn the_least_weights() {
     const VOCAB: usize = 4099;
@@ -223,7 +223,7 @@ fn the_least_weights() {
             let at_24_octaves = std::f32::consts::LOG2_E * distance / 24.0;
             let temperature = f32::from_bits(at_24_octaves.to_bits() + row as u32 - 3);
             let logits = &mut bits[row * VOCAB..][..VOCAB];
-            // Few enough to be sampled from survivors.
+            // These logits are few enough to be sampled from survivors.
             for _ in 0..30 {
                 logits[rng.random_range(1..VOCAB)] = dtype.round(MAX - distance);
             }
@@ -272,7 +272,8 @@ fn replace_values() {
     cases.check(&[]);
 }
 
-/// Both paths on every kind of row, with options of the interpreter for behaviour that hardware may choose.
+/// Tests both paths on every kind of row. The options of the interpreter select behaviour that may differ between
+/// hardware.
 fn with_options(name: &str, options: &[&str], with_nan: bool, batch: usize) {
     let kinds: Vec<RowKind> = ROW_KINDS
         .into_iter()
@@ -284,7 +285,7 @@ fn with_options(name: &str, options: &[&str], with_nan: bool, batch: usize) {
         .into_iter()
         .flat_map(|path| [Dtype::Bf16, Dtype::F32].map(|dtype| spec(path, batch, 4099, dtype, true)));
     for spec in thinned(programs, 3) {
-        // Several batches: one does not hold all kinds.
+        // One batch does not contain all kinds, so there are several batches.
         for start in (0..kinds.len()).step_by(batch) {
             let some = (start..start + batch).map(|i| kinds[i % kinds.len()]).collect();
             cases.add(&spec, &chip("v5e"), &problem_of(&spec, some, &mut rng));
@@ -313,14 +314,15 @@ fn subnormals_flushed() {
     with_options("flush", &["--flush"], true, 8);
 }
 
-/// Rows that hold a NaN are excluded. If a maximum hides NaNs, their status is wrong, and their token may be wrong. A
-/// check on hardware verifies that maxima do not hide NaNs (docs/hardware-checklist.md).
+/// The cases exclude rows that contain a NaN. If a maximum hides NaNs, their status is wrong, and their token may be
+/// wrong. A check on hardware verifies that maxima do not hide NaNs (docs/hardware-checklist.md).
 #[test]
 fn maxima_that_hide_nans() {
     with_options("nan_max", &["--nan-max=ignore"], false, 8);
 }
 
-/// Uninitialized memory holds large numbers: after the end of a list, and in the rows and columns that pad a block.
+/// Uninitialized memory contains large numbers. It includes the memory after the end of a list, and the rows and
+/// columns that pad a block.
 #[test]
 fn memory_that_holds_large_numbers() {
     with_options("garbage", &["--garbage=large"], true, 8);

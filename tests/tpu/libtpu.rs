@@ -48,7 +48,8 @@ fn sampler_error(path: &Path) -> String {
     error
 }
 
-/// Without the variables, libtpu would wait minutes for a metadata server. The library must not initialize it.
+/// Without these environment variables, libtpu would wait for a metadata server for minutes. So the library must refuse
+/// to initialize libtpu.
 fn refuses_to_load_without_the_variables(path: &Path) {
     LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, _)| std::env::remove_var(name));
     let start = Instant::now();
@@ -75,7 +76,7 @@ fn describes_topologies_and_compiles_probes(plugin: &Arc<Plugin>) {
         assert_eq!(system.extents, extents, "{name}");
         let Target::Tpu(chip) = system.target() else { panic!("{name}: {system:?}") };
         assert_eq!((chip.name, chip.tensor_cores), (generation, cores), "{name}");
-        // The command's name of a generation selects the same target as a topology of that generation.
+        // The generation's name on the command line selects the same target as a topology of this generation.
         assert_eq!(Target::named(generation), Some(system.target()), "{name}");
         // The programs that tests/hardware runs on a TPU must compile without one.
         let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);

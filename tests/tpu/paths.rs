@@ -17,10 +17,11 @@ use rand::prelude::*;
 /// If rows are longer than max_k, every row on the bounded path has top-k.
 const NEVER_BOUNDED: [&str; 1] = ["survivors suffice / a row has top-k: else"];
 
-/// Five chunks; the last one is short. Five is not a multiple of the chunks per iteration over the candidate list.
+/// A row has five chunks, and the last chunk is short. Five is not a multiple of the chunks per iteration over the
+/// candidate list.
 const VOCAB: usize = 40_000;
 const MAX_K: usize = 64;
-/// Two blocks: the second block starts with the memory contents of the first.
+/// This makes two blocks. The second block starts with the memory contents of the first block.
 const BATCH: usize = 16;
 
 fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
@@ -58,7 +59,7 @@ fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
     assert_eq!(cases.never_taken(), never);
 }
 
-/// Normal rows with the given k, and other parameters with which almost all of the k entries survive.
+/// Returns normal rows with the given k. The other parameters let almost all of the k entries survive.
 fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for (row, params) in problem.rows.iter_mut().enumerate() {
@@ -67,14 +68,15 @@ fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Probl
     problem
 }
 
-/// Rows with a small k, which leaves few survivors, and random other parameters.
+/// Returns rows with a small k, which leaves few survivors. The other parameters are random.
 fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, kinds, rng);
     problem.rows = Problem::random_rows(BATCH, VOCAB, Some(MAX_K as i32), rng);
     problem
 }
 
-/// Two large logits in one cell, and three in another. A cell is a column of eight registers of 128 lanes.
+/// Returns rows with two large logits in one cell and three in another cell. A cell is a column of eight registers of
+/// 128 lanes.
 fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
@@ -85,7 +87,7 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Eight large logits in one cell, without ties: more than a lane of the short stack can hold.
+/// Returns rows with eight different large logits in one cell. A lane of the short stack cannot contain all of them.
 fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
@@ -93,8 +95,8 @@ fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// The number of kept entries is close to the number of bins. In every second row, the larger logits are in half of the
-/// bins.
+/// Returns rows in which the number of kept entries is close to the number of bins. In every second row, the larger
+/// logits are in half of the bins.
 fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 241 + row as i32);
     let large = |row: usize| (0..128).map(move |i| (row, i, 20.0 + i as f32 / 16.0));
@@ -102,7 +104,7 @@ fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Forty equal logits in a row. Top-k keeps `kept` of them.
+/// Returns rows with forty consecutive equal logits. Top-k keeps `kept` of them.
 fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |_| 1 + kept);
     let first: Vec<usize> = (0..BATCH).map(|_| rng.random_range(1..VOCAB - 40)).collect();
@@ -112,9 +114,9 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Sums that equal the value that they are compared with: the top-p target, and the remainder of the draw. In some rows
-/// the remainder is one less than the sum. In each row `top` logits have weight 2²⁴ − 1, `top` logits have 1/63 of that
-/// weight, and all other logits have weight 0.
+/// Returns rows in which a sum of weights equals the value that it is compared with. This value is the top-p target or
+/// the remainder of the draw. In some rows the remainder is one less than the sum. In each row, `top` logits have
+/// weight 2²⁴ − 1, `top` logits have 1/63 of that weight, and all other logits have weight 0.
 fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     const WEIGHT: i32 = (1 << 24) - 1;
     let octaves_away =
@@ -141,7 +143,7 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Top-k keeps a few percent of each row, including all ties at its threshold.
+/// Returns rows of which top-k keeps a few percent, including all ties at its threshold.
 fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for row in 0..BATCH {

@@ -85,7 +85,7 @@ fn vector_store(op: &Operation) -> Checked {
     ensure(in_space(memory.ty(), Space::Vmem), "vectors must be in VMEM")
 }
 
-/// Checks that both are memory of the same kind.
+/// Checks that both types are references to the same kind of memory.
 fn same_memory(from: Type, to: Type) -> Checked {
     ensure(from.is_memref() && to.is_memref(), "operand and result must be memrefs")?;
     ensure(from.container() == to.container(), "operand and result must be in the same memory")?;
@@ -139,7 +139,7 @@ mod tests {
         (name, Attribute::Integers("i64", numbers.to_vec()))
     }
 
-    /// An operation of each kind on elements, scalars or registers.
+    /// Returns an operation of each kind on elements, scalars or registers.
     fn element_examples() -> Vec<Operation> {
         let none = Attributes::new;
         let (ints, floats, masks) = (register(Elem::I32), register(Elem::F32), register(Elem::I1));
@@ -173,7 +173,7 @@ mod tests {
         examples
     }
 
-    /// An operation of each kind that moves, repeats or combines elements, or accesses memory.
+    /// Returns an operation of each kind that moves, repeats or combines elements, or accesses memory.
     fn data_examples() -> Vec<Operation> {
         let none = Attributes::new;
         let (ints, column) = (register(Elem::I32), Type::vector(Elem::I32, &[8, 1]));

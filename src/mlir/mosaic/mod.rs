@@ -1,13 +1,12 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
-//! Elements have 32 bits, and a vector is one vector register of `8 x 128` elements: the sublanes are the rows of a
-//! block, and the lanes are entries of a row. A value per row is a register that contains the value in every lane.
-//! The builder implements [`Arith`](crate::semantics::arith::Arith) and
-//! [`WideArith`](crate::semantics::arith::WideArith), so that functions over them add their operations to the
-//! kernel.
+//! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. The sublanes are the rows of a block,
+//! and the lanes are entries of a row. A value per row is a register that contains the value in every lane. The builder
+//! implements [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so
+//! functions that are generic over them add their operations to the kernel.
 //!
-//! A kernel has two texts: the versioned text, which later versions of libtpu can also read
-//! (`stable_mosaic.arith.addi`), and the plain text, for readers.
+//! A kernel has two texts. Later versions of libtpu can also read the versioned text (`stable_mosaic.arith.addi`). The
+//! plain text is for readers.
 
 mod check;
 mod print;
@@ -34,12 +33,12 @@ pub const LANES: usize = 128;
 static MOSAIC: Dialect =
     Dialect { constant: "arith.constant", constants: Placement::FunctionEntry, check: check::check };
 
-/// A register.
+/// Returns the type of a register.
 fn register(elem: Elem) -> Type {
     Type::vector(elem, &[SUBLANES, LANES])
 }
 
-/// One lane of a register.
+/// Returns the type of one lane of a register.
 fn column(elem: Elem) -> Type {
     Type::vector(elem, &[SUBLANES, 1])
 }
@@ -56,12 +55,12 @@ impl Memory {
         Memory { value, dims: value.ty().dims().to_vec() }
     }
 
-    /// The dimensions.
+    /// Returns the dimensions.
     pub fn dims(&self) -> &[usize] {
         &self.dims
     }
 
-    /// Type of the elements.
+    /// Returns the type of the elements.
     pub fn elem(&self) -> Elem {
         self.value.ty().elem()
     }
@@ -97,13 +96,13 @@ impl Kernel {
         Kernel { builder, step, parameters: RefCell::default(), scratch: RefCell::default() }
     }
 
-    /// The number of the grid step, which is the number of its block of rows.
+    /// Returns the number of the grid step, which is the number of its block of rows.
     pub fn step(&self) -> Value {
         self.step
     }
 
-    /// Declares an operand or result of which each step sees eight rows, in VMEM: `[8, width]`. Declare operands in
-    /// the order of the call, and then the results.
+    /// Declares an operand or result. Each step sees eight rows of it in VMEM, `[8, width]`. Declare the operands
+    /// first, in the order of the call, and then the results.
     pub fn window(&self, elem: Elem, width: usize) -> Memory {
         self.parameter(Type::memref(elem, &[SUBLANES, width], Space::Vmem), true)
     }
@@ -119,19 +118,19 @@ impl Kernel {
         Memory::new(memory)
     }
 
-    /// Allocates memory for the kernel. It is uninitialised at first and keeps its contents from step to step.
+    /// Allocates memory for the kernel. It is uninitialised before the first step. It keeps its contents between steps.
     pub fn scratch(&self, elem: Elem, dims: &[usize], space: Space) -> Memory {
         let memory = self.builder.argument(Type::memref(elem, dims, space));
         self.scratch.borrow_mut().push(memory);
         Memory::new(memory)
     }
 
-    /// A comment in the plain text.
+    /// Adds a comment to the plain text.
     pub fn comment(&self, text: impl Into<String>) {
         self.builder.comment(text);
     }
 
-    /// A scalar as an offset into memory.
+    /// Converts a scalar to an offset into memory.
     fn index(&self, value: Value) -> Value {
         match value.literal() {
             Some(bits) => Value::constant(value.ty().with_elem(Elem::Index), bits),
@@ -140,38 +139,38 @@ impl Kernel {
         }
     }
 
-    /// An integer constant. It is a scalar until it meets a register.
+    /// Returns an integer constant. It is a scalar until an operation combines it with a register.
     pub fn i32(&self, value: i32) -> Value {
         self.int_constant(value)
     }
 
-    /// A float constant. It is a scalar until it meets a register.
+    /// Returns a float constant. It is a scalar until an operation combines it with a register.
     pub fn f32(&self, value: f32) -> Value {
         self.float_constant(value)
     }
 
-    /// A truth value. It is a scalar until it meets a register.
+    /// Returns a truth value. It is a scalar until an operation combines it with a register.
     pub fn bool(&self, value: bool) -> Value {
         Value::constant(Type::scalar(Elem::I1), value.into())
     }
 
-    /// −∞ in a type of logits. It is a scalar until it meets a register.
+    /// Returns −∞ in a type of logits. It is a scalar until an operation combines it with a register.
     pub fn negative_infinity(&self, elem: Elem) -> Value {
         let bits = Reduce::Max.identity(elem).expect("logits have a least value");
         Value::constant(Type::scalar(elem), bits)
     }
 
-    /// A register full of `value`.
+    /// Returns a register that contains `value` in every element.
     pub fn splat(&self, value: Value) -> Value {
         self.spread(value, register(value.ty().elem()))
     }
 
-    /// The lane of each entry.
+    /// Returns the lane of each entry.
     pub fn lane(&self) -> Value {
         self.iota(1)
     }
 
-    /// The sublane of each entry, which is its row's number in the block.
+    /// Returns the sublane of each entry, which is its row's number in the block.
     pub fn sublane(&self) -> Value {
         self.iota(0)
     }
@@ -181,73 +180,75 @@ impl Kernel {
         self.builder.op("tpu.iota").attribute("dimensions", dimensions).result(register(Elem::I32))
     }
 
-    /// `a * b`, wrapping.
+    /// Returns `a * b`, wrapping.
     pub fn mul(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Mul, a, b)
     }
 
-    /// The smaller, signed.
+    /// Returns the smaller of two signed integers.
     pub fn min(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Min, a, b)
     }
 
-    /// The larger float. In MLIR the result is NaN if either operand is NaN, and kernels rely on this to find rows
-    /// that contain a NaN. docs/hardware-checklist.md has a test of it on hardware.
+    /// Returns the larger of two floats. In MLIR the result is NaN if either operand is NaN. Kernels rely on this to
+    /// find rows that contain a NaN. docs/hardware-checklist.md describes a test of this rule on hardware.
     pub fn fmax(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Max, a, b)
     }
 
-    /// The smaller float. Kernels do not rely on the result if either operand is NaN.
+    /// Returns the smaller of two floats. Kernels do not rely on the result if either operand is NaN.
     pub fn fmin(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Min, a, b)
     }
 
-    /// A sum of floats. It is either an exact sum of whole numbers below 2²⁴, or only checked for NaN.
+    /// Returns a sum of floats. It is exact for whole numbers with a sum below 2²⁴. Results of sampling must not depend
+    /// on inexact sums.
     pub fn fadd(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Add, a, b)
     }
 
-    /// A quotient of floats, only for estimates, because hardware may round it differently.
+    /// Returns a quotient of floats. Use it only for estimates, because hardware may round it differently.
     pub fn divide(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Div, a, b)
     }
 
-    /// `a >> by`, filling with zeros.
+    /// Returns `a >> by`. The upper bits become zero.
     pub fn shift_right_zero(&self, a: Value, by: Value) -> Value {
         self.binary(Binary::ShiftRightZero, a, by)
     }
 
-    /// `a << by`.
+    /// Returns `a << by`.
     fn shift_left(&self, a: Value, by: Value) -> Value {
         self.binary(Binary::ShiftLeft, a, by)
     }
 
-    /// `a >= b` for floats; false if either is NaN.
+    /// Whether `a >= b` for floats. The result is false if either is NaN.
     pub fn at_least(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ge, a, b)
     }
 
-    /// `a > b` for floats; false if either is NaN.
+    /// Whether `a > b` for floats. The result is false if either is NaN.
     pub fn above(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Gt, a, b)
     }
 
-    /// `a >= b`, signed.
+    /// Whether `a >= b` for signed integers.
     pub fn ge(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ge, a, b)
     }
 
-    /// `a != b`.
+    /// Whether `a != b`.
     pub fn ne(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ne, a, b)
     }
 
-    /// The bits of a float.
+    /// Returns the bits of a float.
     pub fn bits(&self, a: Value) -> Value {
         self.bits_as(a, Elem::I32)
     }
 
-    /// Moves the entries of each row by `by` lanes towards higher lanes; the last lanes wrap around to lane 0.
+    /// Moves the entries of each row by `by` lanes towards higher lanes. The entries of the last lanes move to the
+    /// first lanes.
     pub fn rotate(&self, a: Value, by: Value) -> Value {
         let a = self.splat(a);
         self.builder
@@ -257,7 +258,7 @@ impl Kernel {
             .result(a.ty())
     }
 
-    /// One lane of each row, repeated in all lanes of the row.
+    /// Repeats one lane of each row in all lanes of the row.
     pub fn lane_of(&self, memory: &Memory, lane: usize) -> Value {
         let loaded = self.load_as(memory, self.i32(lane as i32), column(memory.elem()));
         self.repeat(loaded, register(memory.elem()))
@@ -271,7 +272,7 @@ impl Kernel {
         self.repeat(column, a.ty())
     }
 
-    /// Reduces a register to a scalar. Only for floats, because the hardware does not reduce integers.
+    /// Reduces a register of floats to a scalar. The hardware does not reduce integers.
     pub fn over_all(&self, kind: Reduce, a: Value) -> Value {
         let a = self.splat(a);
         let block = a.ty().with_dims(&[1, SUBLANES, LANES]);
@@ -306,14 +307,14 @@ impl Kernel {
             .result(result)
     }
 
-    /// Whether the mask is true anywhere, as a scalar.
+    /// Returns a scalar: whether any element of the mask is true.
     pub fn any(&self, mask: Value) -> Value {
         let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
         let most = self.over_all(Reduce::Max, ones);
         self.above(most, self.f32(0.0))
     }
 
-    /// `if_true` where the mask is true, else `if_false`; for any type.
+    /// Returns `if_true` where the mask is true, and `if_false` elsewhere. The values can have any type.
     pub fn choose(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
         self.choice(mask, if_true, if_false)
     }
@@ -323,12 +324,13 @@ impl Kernel {
         self.builder.op("math.floor").operands([a]).result(a.ty())
     }
 
-    /// Converts a scalar float, which is a whole number, to an integer.
+    /// Converts a scalar float to an integer. The float must be a whole number.
     pub fn truncate_scalar(&self, a: Value) -> Value {
         self.converted(a, Elem::I32)
     }
 
-    /// An operation that accesses `memory` at row 0 and `lane`, with `first` before these operands.
+    /// Starts an operation that accesses `memory` at row 0 and column `lane`. The operands `first` come before the
+    /// memory.
     fn access(&self, name: &'static str, first: &[Value], memory: &Memory, lane: Value) -> Pending<'_> {
         let place = [memory.value, self.index(self.i32(0)), self.index(lane)];
         self.builder.op(name).operands([first, &place].concat())
@@ -338,7 +340,7 @@ impl Kernel {
         self.access("vector.load", &[], memory, lane).result(ty)
     }
 
-    /// Loads a register from `[8, n]` memory; its first lane is column `lane`. bf16 becomes f32, which is exact.
+    /// Loads a register from `[8, n]` memory. Its first lane is column `lane`. Converts bf16 to f32, which is exact.
     pub fn load(&self, memory: &Memory, lane: Value) -> Value {
         let loaded = self.load_as(memory, lane, register(memory.elem()));
         match memory.elem() {
@@ -347,7 +349,7 @@ impl Kernel {
         }
     }
 
-    /// Stores a register in `[8, n]` memory; its first lane goes to column `lane`.
+    /// Stores a register in `[8, n]` memory. Its first lane goes to column `lane`.
     pub fn store(&self, memory: &Memory, lane: Value, value: Value) {
         self.access("tpu.vector_store", &[self.splat(value)], memory, lane)
             .attribute("add", Attribute::Bool(false))
@@ -376,7 +378,7 @@ impl Kernel {
             .result(value.ty())
     }
 
-    /// The part of `memory` that starts at `at` and has the sizes `dims`.
+    /// Returns the part of `memory` that starts at `at` and has the sizes `dims`.
     pub fn slice(&self, memory: &Memory, at: &[Value], dims: &[usize]) -> Memory {
         let operands = [&[memory.value], at].concat();
         let part = self
@@ -388,8 +390,9 @@ impl Kernel {
         Memory::new(part)
     }
 
-    /// `count` registers of `[8, n]` memory, starting at register `at`. Loads from the result at constant offsets
-    /// need no address arithmetic. An instruction bundle has little space for it.
+    /// Returns `count` registers of `[8, n]` memory, starting at register `at`. Loads from the result at constant
+    /// offsets need no address arithmetic. This matters because an instruction bundle has little space for address
+    /// arithmetic.
     pub fn registers(&self, memory: &Memory, at: Value, count: usize) -> Memory {
         let lane = match at.literal() {
             Some(register) => self.i32(register as i32 * LANES as i32),
@@ -398,7 +401,7 @@ impl Kernel {
         self.slice(memory, &[self.i32(0), lane], &[SUBLANES, count * LANES])
     }
 
-    /// Element `at` of the first dimension.
+    /// Returns element `at` of the first dimension.
     pub fn element(&self, memory: &Memory, at: Value) -> Memory {
         let mut start = vec![self.i32(0); memory.dims().len()];
         start[0] = at;
@@ -430,7 +433,7 @@ impl Kernel {
             .no_result();
     }
 
-    /// `for index in 0..count` over a state, which begins as `start`. Returns the last state.
+    /// Runs `for index in 0..count` over a state that begins as `start`. Returns the last state.
     pub fn for_each<const N: usize>(
         &self,
         label: &str,
@@ -441,7 +444,7 @@ impl Kernel {
         fixed(&self.for_each_of(label, count, &start, |index, state| body(index, fixed(state)).to_vec()))
     }
 
-    /// [`for_each`](Kernel::for_each) over a state whose length is not known at Rust's compile time.
+    /// Like [`for_each`](Kernel::for_each), but over a state whose length is not known at Rust's compile time.
     pub fn for_each_of(
         &self,
         label: &str,
@@ -451,7 +454,8 @@ impl Kernel {
     ) -> Vec<Value> {
         match count.literal() {
             Some(0) => return start.to_vec(),
-            // libtpu would remove the loop too. Removing it here makes the text show the loops that run.
+            // libtpu would also remove a loop with one iteration. The loop is removed here so that the text shows only
+            // loops that run.
             Some(1) => {
                 self.comment(label);
                 return body(self.i32(0), start);
@@ -461,7 +465,7 @@ impl Kernel {
         upstream::for_each(&self.builder, label, [self.i32(0), count, self.i32(1)], start, body)
     }
 
-    /// `while condition(state) { state = body(state) }`; returns the last state.
+    /// Runs `while condition(state) { state = body(state) }`. Returns the last state.
     pub fn while_loop<const N: usize>(
         &self,
         label: &str,
@@ -474,7 +478,7 @@ impl Kernel {
         fixed(&self.builder.while_loop(&upstream::WHILE, Some(label), &start, condition, body))
     }
 
-    /// `if condition { then() } else { otherwise() }`; both return values of the same types.
+    /// Runs `if condition { then() } else { otherwise() }`. Both functions must return values of the same types.
     pub fn if_else(
         &self,
         label: &str,
@@ -485,7 +489,7 @@ impl Kernel {
         upstream::if_else(&self.builder, label, condition, then, otherwise)
     }
 
-    /// `if condition { then() }`.
+    /// Runs `if condition { then() }`.
     pub fn when(&self, label: &str, condition: Value, then: impl FnOnce()) {
         let then = || {
             then();
@@ -495,7 +499,7 @@ impl Kernel {
     }
 }
 
-/// The number of operands in each group of an operation's operands.
+/// Returns the number of operands in each group of an operation's operands.
 fn segments<const N: usize>(sizes: [i64; N]) -> Attribute {
     Attribute::Integers("i32", sizes.to_vec())
 }
@@ -529,12 +533,13 @@ impl Elementwise for Kernel {
         self.builder.op("vector.broadcast").operands([value]).result(ty)
     }
 
-    // One operation instead of two. If `a` is NaN the result does not matter here, because the entry is masked.
+    // This is one operation instead of two. If `a` is NaN, the result does not matter, because the entry is masked.
     fn limited(&self, a: Value, limit: f32) -> Value {
         self.fmin(a, self.f32(limit))
     }
 
-    // One conversion and one rounding. The conversion that truncates takes five operations, because of signs.
+    // This takes one conversion and one rounding. A conversion that truncates takes five operations, because it must
+    // handle signs.
     fn truncated(&self, a: Value) -> Value {
         let floor = self.floor(a);
         self.builder

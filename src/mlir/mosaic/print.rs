@@ -24,13 +24,13 @@ fn pretty(printer: &mut Printer, op: &Operation) -> bool {
 }
 
 impl Kernel {
-    /// The text that later versions of libtpu can also read. The kernel runs `steps` times.
+    /// Returns the text that later versions of libtpu can also read. The kernel runs `steps` times.
     pub fn stable_text(&self, name: &str, steps: usize) -> String {
         let version = ("stable_mosaic.version", Attribute::i64(STABLE_VERSION));
         self.text(&STABLE, vec![version], name, steps)
     }
 
-    /// The text for readers. The kernel runs `steps` times.
+    /// Returns the text for readers. The kernel runs `steps` times.
     pub fn plain_text(&self, name: &str, steps: usize) -> String {
         self.text(&PLAIN, Attributes::new(), name, steps)
     }
@@ -41,7 +41,7 @@ impl Kernel {
         let arguments: Vec<Value> = std::iter::once(&self.step).chain(memories).copied().collect();
         let main_attributes = launch(&parameters, scratch.len(), steps);
 
-        // The position of a step's window: block `step` of rows, block 0 of columns.
+        // The position of a step's window is block `step` of the rows and block 0 of the columns.
         let windows = Builder::new(&MOSAIC);
         let step = windows.argument(Type::scalar(Elem::I32));
         let place = [step, windows.materialized(Value::constant(step.ty(), 0))];
@@ -70,7 +70,7 @@ impl Kernel {
 /// The name of the function that returns the position of a step's windows.
 const ROWS_OF_STEP: &str = "rows_of_step";
 
-/// The attributes with which libtpu runs a kernel: its grid, its windows and its memory.
+/// Returns the attributes with which libtpu runs a kernel: its grid, its windows and its memory.
 fn launch(parameters: &[Parameter], scratch: usize, steps: usize) -> Attributes {
     let window = |parameter: &Parameter| {
         let bounds = Attribute::i64s(parameter.memory.ty().dims().iter().copied());
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::semantics::arith::Arith;
 
-    /// A kernel with every control structure and some operations of each kind.
+    /// Returns a kernel with every control structure and some operations of each kind.
     fn kernel() -> Kernel {
         let kernel = Kernel::new();
         let k = &kernel;

@@ -12,7 +12,7 @@ pub struct Wide {
     pub high: Value,
 }
 
-/// The bits of a constant.
+/// Returns the bits of a constant.
 fn literal(value: Value) -> Option<u32> {
     value.literal().map(|bits| bits as u32)
 }
@@ -25,9 +25,10 @@ impl Wide {
 }
 
 impl Kernel {
-    /// `a < b`, unsigned.
+    /// Whether `a < b` for unsigned integers.
     pub fn below(&self, a: Value, b: Value) -> Value {
-        // Inverting the sign bits turns an unsigned comparison into a signed one. The hardware has only signed ones.
+        // Inverting the sign bits turns an unsigned comparison into a signed one. The hardware has only signed
+        // comparisons.
         let flip = |v| match literal(v) {
             Some(bits) => self.i32((bits ^ 0x8000_0000) as i32),
             None => self.xor(v, self.i32(i32::MIN)),
@@ -35,12 +36,12 @@ impl Kernel {
         self.lt(flip(a), flip(b))
     }
 
-    /// A mask as 0 and 1.
+    /// Converts a mask to 0 and 1.
     fn bit(&self, mask: Value) -> Value {
         self.choose(mask, self.i32(1), self.i32(0))
     }
 
-    /// `a + b`. Adds no operation if one of them is the constant 0.
+    /// Returns `a + b`. Adds no operation if one of them is the constant 0.
     fn sum(&self, a: Value, b: Value) -> Value {
         match (literal(a), literal(b)) {
             (Some(0), _) => b,
@@ -49,7 +50,7 @@ impl Kernel {
         }
     }
 
-    /// `a * b`. Adds no operation if one of them is the constant 0.
+    /// Returns `a * b`. Adds no operation if one of them is the constant 0.
     fn product(&self, a: Value, b: Value) -> Value {
         match (literal(a), literal(b)) {
             (Some(0), _) | (_, Some(0)) => self.i32(0),
@@ -57,14 +58,14 @@ impl Kernel {
         }
     }
 
-    /// `a - b`, wrapping.
+    /// Returns `a - b`, wrapping.
     pub fn wsub(&self, a: Wide, b: Wide) -> Wide {
         let borrow = self.bit(self.below(a.low, b.low));
         let high = self.sub(self.sub(a.high, b.high), borrow);
         Wide { low: self.sub(a.low, b.low), high }
     }
 
-    /// The product of two unsigned 32-bit integers, in 64 bits.
+    /// Returns the product of two unsigned 32-bit integers, in 64 bits.
     pub fn product_of_words(&self, a: Value, b: Value) -> Wide {
         let halves = |v| (self.and(v, self.i32(0xffff)), self.shift_right_zero(v, self.i32(16)));
         let ((a0, a1), (b0, b1)) = (halves(a), halves(b));
@@ -74,7 +75,7 @@ impl Kernel {
         self.wadd(self.wadd(Wide { low: p00, high: p11 }, shifted(p01)), shifted(p10))
     }
 
-    /// `a` as a float, with a relative error of a few parts in 2²³.
+    /// Converts `a` to a float, with a relative error of a few parts in 2²³.
     pub fn near(&self, a: Wide) -> Value {
         // 16-bit pieces convert exactly. Rounding of their sum does not matter, because callers correct it with
         // integers.
@@ -127,7 +128,7 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Only for `b < 2⁴⁸` and a quotient below 2¹⁶, as in a long division by 16-bit digits.
+    /// Returns `b` must be below 2⁴⁸ and the quotient below 2¹⁶. A long division with 16-bit digits satisfies this.
     ///
     /// Estimates the quotient in floats, with an error of at most one, and corrects the remainder in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
@@ -141,7 +142,7 @@ impl WideArith for &Kernel {
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)
     }
 
-    /// `b` must be below 2³¹ if its upper half is the constant 0.
+    /// Returns `b` must be below 2³¹ if its upper half is the constant 0.
     fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
         if !b.is_short() {
             return self.wrem(self.wor(self.wshl(a, 16), digit), b);
@@ -190,7 +191,7 @@ impl WideArith for &Kernel {
         let far = self.not(self.lt(by, self.i32(32)));
         let within = self.and(by, self.i32(31));
         let high = self.shift_right_zero(a.high, within);
-        // In two steps, because a shift by 32 is undefined.
+        // The shift has two steps, because a shift by 32 is undefined.
         let carried = self.shl(self.shift_left(a.high, self.sub(self.i32(31), within)), 1);
         let low = self.or(self.shift_right_zero(a.low, within), carried);
         Wide { low: self.choose(far, high, low), high: self.choose(far, self.i32(0), high) }
@@ -223,7 +224,8 @@ impl WideArith for &Kernel {
     }
 
     fn wselect(self, mask: Value, if_true: Wide, if_false: Wide) -> Wide {
-        // If both upper halves are the constant 0, the result's is too, which makes later operations cheaper.
+        // If both upper halves are the constant 0, the upper half of the result is also the constant 0. This makes
+        // later operations cheaper.
         let choose = |a, b| match (literal(a), literal(b)) {
             (Some(x), Some(y)) if x == y => a,
             _ => self.choose(mask, a, b),

@@ -4,7 +4,7 @@ use crate::mlir::check::{self, dimension, ensure, operands, result, Checked};
 use crate::mlir::ir::{Attribute, Operation};
 use crate::mlir::types::{Container, Elem, Type};
 
-/// How elements of a type are compared.
+/// Returns how elements of a type are compared.
 pub(super) fn compare_type(elem: Elem) -> &'static str {
     match elem {
         Elem::I32 => "SIGNED",
@@ -59,7 +59,7 @@ fn compare(op: &Operation) -> Checked {
     ensure(directions.contains(&op.case("comparison_direction")), "the direction does not exist")
 }
 
-/// The numbers of an attribute that has one number for each dimension.
+/// Returns the numbers of an attribute that has one number for each dimension.
 fn per_dimension<'a>(op: &'a Operation, attribute: &str, ty: Type) -> Result<&'a [i64], &'static str> {
     let numbers = op.integers(attribute);
     ensure(numbers.len() == ty.dims().len(), "there must be a number for each dimension")?;
@@ -193,7 +193,7 @@ mod tests {
         Type::tensor(elem, dims)
     }
 
-    /// An operation of each kind.
+    /// Returns an operation of each kind.
     fn examples() -> Vec<Operation> {
         let none = Attributes::new;
         let numbers = |name, numbers: &[usize]| (name, Attribute::i64s(numbers.iter().copied()));

@@ -2,8 +2,8 @@
 //!
 //! An operation on two values whose shapes differ repeats the value of lower rank along new trailing dimensions
 //! (`[batch]` with `[batch, vocab]`). Row-wise algorithms need no other broadcast. The builder implements
-//! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`], so that functions over them add their operations to
-//! the program.
+//! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`], so functions that are generic over them add their
+//! operations to the program.
 
 mod check;
 mod print;
@@ -24,7 +24,8 @@ pub use super::types::Elem;
 
 static STABLEHLO: Dialect = Dialect {
     constant: "stablehlo.constant",
-    // HLO's loops capture nothing: a value from outside that a loop uses becomes part of its state.
+    // HLO's loops cannot capture values. If a loop uses a value from outside, the value becomes part of the loop's
+    // state.
     constants: Placement::BeforeUse,
     check: check::check,
 };
@@ -52,12 +53,12 @@ impl Default for Hlo {
 }
 
 impl Hlo {
-    /// An empty program.
+    /// Returns an empty program.
     pub fn new() -> Hlo {
         Hlo { builder: Builder::new(&STABLEHLO), arguments: RefCell::default(), factors: RefCell::default() }
     }
 
-    /// The dimensions of a value.
+    /// Returns the dimensions of a value.
     pub fn dims(&self, value: Value) -> Vec<usize> {
         value.ty().dims().to_vec()
     }
@@ -69,13 +70,13 @@ impl Hlo {
         value
     }
 
-    /// Makes `Arith::factor` of this constant return `value`, which equals the constant at run time. A compiler
-    /// cannot merge constants that it does not know.
+    /// Makes `Arith::factor` of this constant return `value`. At run time `value` must equal the constant. The compiler
+    /// does not know `value`, so it cannot merge `value` with other constants.
     pub fn bind_factor(&self, constant: f32, value: Value) {
         self.factors.borrow_mut().insert(constant.to_bits(), value);
     }
 
-    /// The text of the program, which returns `results`.
+    /// Returns the text of the program, which returns `results`.
     pub fn finish(&self, name: &str, results: &[Value]) -> String {
         self.text(&print::PRETTY, name, results)
     }
@@ -121,27 +122,27 @@ impl Hlo {
         self.converted(value, elem)
     }
 
-    /// The same bits as another type of the same width.
+    /// Interprets the bits as another type of the same width.
     pub fn bitcast(&self, value: Value, elem: Elem) -> Value {
         self.bits_as(value, elem)
     }
 
-    /// `a · b`, wrapping.
+    /// Returns `a · b`, wrapping.
     pub fn mul_int(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Mul, a, b)
     }
 
-    /// The scalar mask that is false.
+    /// Returns the scalar mask that is false.
     pub fn constant_false(&self) -> Value {
         self.constant(Elem::I1, 0)
     }
 
-    /// A mask as 0 and 1.
+    /// Converts a mask to 0 and 1.
     pub fn count_mask(&self, mask: Value) -> Value {
         self.convert(mask, Elem::I32)
     }
 
-    /// `0, 1, 2, …` along `dim`.
+    /// Returns `0, 1, 2, …` along `dim`.
     pub fn iota(&self, dims: &[usize], dim: usize) -> Value {
         self.builder
             .op("stablehlo.iota")
@@ -149,7 +150,7 @@ impl Hlo {
             .result(Type::tensor(Elem::I32, dims))
     }
 
-    /// The same elements in row-major order with another shape.
+    /// Returns the same elements in row-major order with another shape.
     pub fn reshape(&self, value: Value, dims: &[usize]) -> Value {
         if value.ty().dims() == dims {
             return value;
@@ -157,7 +158,7 @@ impl Hlo {
         self.builder.op("stablehlo.reshape").operands([value]).result(value.ty().with_dims(dims))
     }
 
-    /// Elements `start..limit` of dimension `dim`.
+    /// Returns the elements `start..limit` of dimension `dim`.
     pub fn slice(&self, value: Value, dim: usize, start: usize, limit: usize) -> Value {
         let mut dims = self.dims(value);
         let (mut starts, mut limits) = (vec![0; dims.len()], dims.clone());
@@ -202,7 +203,8 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// Calls code that is not StableHLO, on two-dimensional row-major arrays. `config` is passed to the callee.
+    /// Calls code that is not StableHLO. Its operands and results are two-dimensional row-major arrays. `config` is
+    /// passed to the callee.
     pub fn custom_call(
         &self,
         target: &str,
@@ -247,22 +249,23 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// The number of true elements along the trailing dimension.
+    /// Returns the number of true elements along the trailing dimension.
     pub fn count(&self, mask: Value) -> Value {
         self.reduce(self.count_mask(mask), Reduce::Add)
     }
 
-    /// Whether any element of the whole mask is true, as a scalar.
+    /// Returns a scalar: whether any element of the whole mask is true.
     pub fn any(&self, mask: Value) -> Value {
         mask.ty().dims().iter().fold(mask, |mask, _| self.reduce(mask, Reduce::Or))
     }
 
-    /// The sum of the trailing dimension of non-negative integers, in 64 bits.
+    /// Returns the sum of the trailing dimension of non-negative integers, in 64 bits.
     pub fn wide_sum(&self, value: Value) -> Value {
         self.reduce(self.convert(value, Elem::U64), Reduce::Add)
     }
 
-    /// Inclusive prefix sums along the trailing dimension, by doubling (Hillis and Steele 1986); for short dimensions.
+    /// Returns the inclusive prefix sums along the trailing dimension, by doubling (Hillis and Steele 1986). This is
+    /// efficient only for short dimensions.
     pub fn prefix_sum(&self, value: Value) -> Value {
         let dims = self.dims(value);
         let (dim, length) = (dims.len() - 1, dims[dims.len() - 1]);
@@ -275,7 +278,8 @@ impl Hlo {
         sums
     }
 
-    /// Rows of `table [n, width]` at `indices [..]`, as `[.., width]`. Indices must be in range.
+    /// Returns the rows of `table [n, width]` at `indices [..]`. The result has the shape `[.., width]`. Indices must
+    /// be in range.
     pub fn gather_rows(&self, table: Value, indices: Value) -> Value {
         let width = table.ty().dims()[1];
         let mut dims = self.dims(indices);
@@ -380,7 +384,7 @@ impl Elementwise for Hlo {
         self.broadcast_in_dim(value, ty.dims(), &(0..from.dims().len()).collect::<Vec<_>>())
     }
 
-    // A compiler may merge constant factors, which changes how products round.
+    // A compiler may merge constant factors. This would change how products round.
     fn factor_of_products(&self, value: f32) -> Value {
         let bound = self.factors.borrow().get(&value.to_bits()).copied();
         bound.expect("a kernel binds every factor when it loads its parameters")

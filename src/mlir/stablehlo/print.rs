@@ -14,7 +14,7 @@ fn pretty(printer: &mut Printer, op: &Operation) -> bool {
         "stablehlo.constant" => printer.line(format_args!("{left}{name} {}", op.attributes[0].1)),
         "stablehlo.return" => printer.line(format_args!("{name} {names} : {from}")),
         "stablehlo.while" => pretty_while(printer, op),
-        // StableHLO has no custom syntax for it; its printer writes these attributes in `<{}>`.
+        // StableHLO has no custom syntax for a gather. Its printer writes the attributes in `<{}>`.
         "stablehlo.gather" => printer.generic(op, ["<{", "}>"]),
         "stablehlo.compare" => {
             let (direction, kind) = (op.case("comparison_direction"), op.case("compare_type"));
@@ -75,7 +75,7 @@ fn pretty_while(printer: &mut Printer, op: &Operation) {
     printer.line("}");
 }
 
-/// The short form, for a region with one operation.
+/// Prints the short form, which is for a region with one operation.
 fn pretty_reduce(printer: &mut Printer, op: &Operation) -> bool {
     let [region] = op.regions.as_slice() else { return false };
     let [Node::Operation(combine), Node::Operation(_)] = region.body.as_slice() else { return false };
@@ -98,7 +98,7 @@ mod tests {
     use crate::mlir::print::GENERIC;
     use crate::semantics::arith::Arith;
 
-    /// A program with an operation of each kind.
+    /// Returns a program with an operation of each kind.
     fn program() -> (Hlo, Value) {
         let program = Hlo::new();
         let h = &program;
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(text, include_str!("../testdata/stablehlo_generic.mlir"), "{text}");
     }
 
-    /// The operations of the program that `build` creates.
+    /// Returns the operations of the program that `build` creates.
     fn body(build: impl FnOnce(&Hlo)) -> Vec<String> {
         let h = &Hlo::new();
         build(h);

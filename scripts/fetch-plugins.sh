@@ -13,9 +13,9 @@ work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
-# Columns: the release, its name in .cache/plugins, the path of the plugin in the wheel, and the wheel's sha256. If a
-# release has a wheel for each version of Python, the last columns select one of them. The plugin does not depend on
-# Python.
+# Columns: the release, its name in .cache/plugins, the path of the plugin in the wheel, and the wheel's sha256. Some
+# releases have one wheel for each version of Python. For them, the last columns select one wheel. The plugin itself
+# does not depend on Python.
 while read -r release name member hash python abi platform; do
     library="$directory/$name.so"
     # The stamp holds the checksums of the wheel and of the extracted library.

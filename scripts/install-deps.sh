@@ -21,7 +21,8 @@ need valgrind found valgrind
 need python3 found python3
 need python3-pip quiet python3 -m pip --version
 need python3-venv quiet python3 -c 'import ensurepip'
-# The build generates the PJRT bindings. C headers need libclang; protocol buffers need protoc and its well-known types.
+# The build generates the PJRT bindings. The C headers need libclang. The protocol buffers need protoc and its
+# well-known types.
 need clang found clang
 need libclang-dev any_file /usr/lib/llvm-*/lib/libclang.so
 need protobuf-compiler found protoc

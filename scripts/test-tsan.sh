@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs the tests that use threads under ThreadSanitizer: the thread pool, the built-in backend and the program cache.
-# The standard library is instrumented too. Otherwise ThreadSanitizer does not see its locks, and reports every access
-# that they protect. Plugins are not instrumented, so tests with plugins do not run here.
+# The standard library is instrumented too. Otherwise ThreadSanitizer does not see the library's locks, and it reports
+# every access that they protect. Plugins are not instrumented, so tests with plugins do not run here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

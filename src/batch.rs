@@ -6,7 +6,7 @@ use crate::memory;
 use crate::semantics::params::{check_row, RowParams};
 use crate::semantics::philox;
 
-/// The largest vocabulary. With a longer row the total of the weights could exceed its 48 bits.
+/// The largest vocabulary. With a longer row, the total of the weights could need more than 48 bits.
 pub const LARGEST_VOCAB: usize = 1 << 24;
 
 /// Checks the number of elements per row.
@@ -20,10 +20,10 @@ pub fn check_vocab(vocab: usize) -> Result<(), Error> {
 /// Options of a sampling call, for all of its rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CallOptions {
-    /// Top-k keeps exactly k entries; the lower index wins a tie at the threshold. If false, top-k keeps every such
-    /// tie.
+    /// If true, top-k keeps exactly k entries, and the lower index wins a tie at the threshold. If false, top-k keeps
+    /// all entries that tie with the threshold.
     pub stable: bool,
-    /// The value of `topk_logits_unsorted` where top-k removed the entry. Not NaN.
+    /// The value of `topk_logits_unsorted` for entries that top-k removed. It must not be NaN.
     pub replace_val: f32,
 }
 
@@ -119,7 +119,7 @@ fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
     array.map_or(default, |array| array[row])
 }
 
-/// Logits and the parameters of their rows. It exists only for arguments that passed every check.
+/// Logits and the parameters of their rows. A value exists only if the arguments passed every check.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     logits: Logits<'a>,
@@ -217,7 +217,7 @@ impl<'a> Batch<'a> {
         &self.rows
     }
 
-    /// The parameters of the rows, for changes between two steps.
+    /// The parameters of the rows, so that they can be changed between two steps.
     pub fn rows_mut(&mut self) -> &mut [RowParams] {
         &mut self.rows
     }

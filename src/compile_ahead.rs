@@ -30,7 +30,8 @@ pub struct AheadOptions {
     pub output_dir: PathBuf,
     /// Numbers of rows to compile for.
     pub batches: Vec<usize>,
-    /// Whether to compile for every smaller number of rows too, which batches that mix paths need.
+    /// Whether to compile also for every smaller number of rows. A batch whose rows take different paths needs these
+    /// programs.
     pub smaller_batches: bool,
     /// Whether to skip a program if `output_dir` already contains an undamaged file of it for the same system.
     pub skip_up_to_date: bool,
@@ -114,8 +115,8 @@ impl AheadOptions {
     }
 }
 
-/// Compiles and writes every program, on one thread per core, and calls `progress` after each one. If a program
-/// fails, the files that were already written stay.
+/// Compiles and writes every program, on one thread per core, and calls `progress` after each one. If a program fails,
+/// the files that are already written stay.
 pub fn compile_ahead(
     options: &AheadOptions,
     progress: &(dyn Fn(&Written) + Sync),
@@ -139,7 +140,7 @@ pub fn compile_ahead(
     Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Creates the directory for the files. A directory that other users can write to is used, but with a warning:
+/// Creates the directory for the files. If other users can write to the directory, it is used, but a warning says that
 /// samplers will not load programs from it.
 fn open_output(path: &Path, compiler: &Compiler) -> Result<ProgramDir, Error> {
     let failed = |error| program_dir::directory_error("output_dir", path, &error);
@@ -169,7 +170,7 @@ enum Devices {
 }
 
 impl Compiler {
-    /// Why portable programs are compiled although the platform can have kernels; for the log.
+    /// The reasons why portable programs are compiled although the platform can have kernels. They are logged.
     fn portable_reasons(&self, specs: &[Spec]) -> Vec<String> {
         let System { platform, device_kind, device_cores, .. } = &self.system;
         Target::portable_reason(platform, device_kind, *device_cores)
@@ -183,7 +184,7 @@ impl Compiler {
             Some(name) => {
                 let topology = describe(plugin, name, &options.plugin_options)?;
                 let system = System::of_topology(plugin, &topology)?;
-                // Any device will do: a sampler loads the program for the device that it uses.
+                // The id of any device is correct here: a sampler loads the program for the device that it uses.
                 let device = topology.devices()?.first().map_or(0, |device| device.id);
                 (Devices::Described(topology), system, device)
             }

@@ -6,16 +6,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The plugin to use if the options name none.
+/// Names the plugin if the options do not.
 pub const PLUGIN_VARIABLE: &str = "NUCLEUS_PJRT_PLUGIN";
 
-/// The directory of compiled programs to use if the options name none.
+/// Names the directory of compiled programs if the options do not.
 pub const PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_PROGRAM_DIR";
 
 /// If `1`, the library also uses directories and files of compiled programs that other users own or can write to.
 pub const TRUST_PROGRAM_DIR_VARIABLE: &str = "NUCLEUS_TRUST_PROGRAM_DIR";
 
-/// The level of the log if `nuc_set_log` has not set it.
+/// Sets the level of the log if `nuc_set_log` has not set it.
 pub const LOG_VARIABLE: &str = "NUCLEUS_LOG";
 
 /// The value of a variable; `None` if it is not set or empty, or if the process has raised privileges.
@@ -26,7 +26,7 @@ pub(crate) fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
-/// The path in a variable; `None` as for [`variable`].
+/// The path in a variable; `None` in the same cases as for [`variable`].
 pub(crate) fn path(name: &str) -> Option<PathBuf> {
     variable(name).map(PathBuf::from)
 }

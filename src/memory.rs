@@ -1,10 +1,12 @@
-//! Fallible allocations, for every size that a caller decides. A failed infallible allocation would end the process.
+//! Fallible allocations. They are used for every size that a caller decides, because a failed infallible allocation
+//! would end the process.
 
 use bytemuck::Zeroable;
 
 use crate::error::Error;
 
-/// `len` zeroed elements. The memory is not written, because the system supplies zeroed pages for large allocations.
+/// Allocates `len` zeroed elements. It does not write the memory, because the system supplies zeroed pages for large
+/// allocations.
 pub(crate) fn zeroed<T: Zeroable>(len: usize, purpose: &str) -> Result<Vec<T>, Error> {
     bytemuck::allocation::try_zeroed_slice_box(len)
         .map(Vec::from)
@@ -26,7 +28,7 @@ pub(crate) fn with_capacity<T>(capacity: usize, purpose: &str) -> Result<Vec<T>,
     Ok(list)
 }
 
-/// The first `len` items, or the first error among them.
+/// Collects the first `len` items, or returns the first error among them.
 pub(crate) fn collected<T>(
     len: usize,
     purpose: &str,

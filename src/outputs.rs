@@ -22,9 +22,9 @@ pub struct RowOutcome {
 /// The wide outputs of one row, or of a whole batch as consecutive rows. An array that is `None` is not computed.
 #[derive(Debug, Default)]
 pub struct RowArrays<'a> {
-    /// `[vocab]` per row: the cleaned logit if top-k kept the entry, else the replace value.
+    /// `[vocab]` per row: the cleaned logit if top-k kept the entry, otherwise the replace value.
     pub topk_logits: Option<LogitsMut<'a>>,
-    /// `[vocab]` per row: the weight if top-k, top-p and min-p kept the entry, else 0.
+    /// `[vocab]` per row: the weight if top-k, top-p and min-p kept the entry, otherwise 0.
     pub weights: Option<&'a mut [i32]>,
     /// `[max_k]` per row: the indices that top-k kept, ascending; −1 in unused slots.
     pub indices_k: Option<&'a mut [i32]>,
@@ -58,7 +58,7 @@ impl RowArrays<'_> {
         }
     }
 
-    /// The length of the k-slices that are wanted; 0 if none is.
+    /// The length of the requested k-slices; 0 if none is requested.
     pub fn slots(&self) -> usize {
         let logits = self.topk_logits_k.as_ref().map_or(0, |x| x.len());
         let ints = [&self.indices_k, &self.weights_k].map(|a| a.as_ref().map_or(0, |x| x.len()));

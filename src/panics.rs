@@ -1,9 +1,8 @@
 //! Keeps the panics of this library off standard error.
 //!
-//! The C boundary turns a panic into a status and a message. The report that Rust prints by default would confuse
-//! the users of a program in another language. So this module installs a panic hook. While a thread runs this
-//! library's code on behalf of a C caller, the hook prints nothing. It passes every other panic to the previous
-//! hook.
+//! The C boundary turns a panic into a status and a message. Rust's default report would confuse the users of a program
+//! in another language. So this module installs a panic hook. While a thread runs this library's code on behalf of a C
+//! caller, the hook prints nothing. It passes every other panic to the previous hook.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -19,7 +18,7 @@ thread_local! {
 /// While a value exists, a panic on its thread is not printed.
 pub(crate) struct Silence {
     before: usize,
-    // Not `Send`, because the depth belongs to one thread.
+    // This field makes the type not `Send`, because the depth belongs to one thread.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -30,7 +29,7 @@ impl Silence {
         Silence::set(DEPTH.get() + 1)
     }
 
-    /// Prints panics of this thread again while the result exists, because the caller's code runs meanwhile.
+    /// Prints panics of this thread again while the result exists. It is used while the caller's code runs.
     pub(crate) fn interrupt() -> Silence {
         Silence::set(0)
     }
@@ -51,8 +50,8 @@ pub(crate) fn is_silent() -> bool {
     DEPTH.get() > 0
 }
 
-/// The setting of one thread, for the threads that work for it. They need it because a panic hook runs on the thread
-/// that panics.
+/// The setting of one thread. It is copied to the threads that work for this thread, because a panic hook runs on the
+/// thread that panics.
 #[derive(Clone, Copy)]
 pub(crate) struct Inherited {
     silent: bool,
@@ -89,7 +88,7 @@ fn install_hook() {
                 return previous(panic);
             }
             let place = panic.location().map(|location| format!("({location})"));
-            // The thread-local variable may be destroyed already; then the location is lost.
+            // The thread-local variable may already be destroyed. Then the location is lost.
             let _ = PLACE.try_with(|slot| *slot.borrow_mut() = place);
         }));
     });

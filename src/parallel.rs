@@ -1,4 +1,4 @@
-//! Work that several threads share. The threads end before the call returns.
+//! Work that several threads share. The threads end before the function returns.
 
 use std::panic::resume_unwind;
 use std::sync::{Mutex, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::error::Error;
 use crate::panics::Inherited;
 
-/// The number of threads to use for `items` items of work: one per core, but at most one per item.
+/// The number of threads for `items` items of work: one per core, but at most one per item.
 pub(crate) fn num_threads(items: usize) -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(items).max(1)
 }
@@ -30,7 +30,7 @@ pub(crate) fn for_each_with<T: Send, W: Send>(
     helpers: Vec<W>,
     work: impl Fn(&mut W, T) -> Result<(), Error> + Sync,
 ) -> Result<(), Error> {
-    // `None` once a thread has failed.
+    // `None` after a thread has failed.
     let items = Mutex::new(Some(items));
     let lock = || items.lock().unwrap_or_else(PoisonError::into_inner);
     let worker = |workspace: &mut W| -> Result<(), Error> {
@@ -83,7 +83,7 @@ mod tests {
         assert!(items.iter().all(|item| (1..=3).contains(item)), "{items:?}");
     }
 
-    /// A panic of a helper says what it panicked with.
+    /// The panic of the caller has the same payload as the panic of the helper.
     #[test]
     fn a_panic_of_a_helper_passes_through() {
         let both = std::sync::Barrier::new(2);

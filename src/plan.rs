@@ -10,7 +10,8 @@ use crate::kernels::{Path, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
 
-/// The number of rows of the largest program. Larger batches run in pieces, so that a server compiles few programs.
+/// The number of rows of the largest program. Larger batches run in pieces, so that a server needs to compile only few
+/// programs.
 pub const LARGEST_BUCKET: usize = 128;
 
 /// The default number of slots of the bounded path.
@@ -101,10 +102,10 @@ pub(crate) fn check_entry(
 
 /// The path that a row takes.
 fn path_of(calls: &CallShape, max_k: usize, row: &RowParams) -> Path {
-    // A greedy row needs only the maximum, unless the output of top-k itself is wanted.
+    // A greedy row needs only the maximum, unless the caller wants the output of top-k itself.
     let only_maximum = row.greedy && !calls.wanted.topk_logits && !calls.wanted.slices;
     let fits = fits_bounded(row.k, calls.vocab, max_k) || only_maximum;
-    // Without `stable` the kept ties can outnumber the slots, so only the arbitrary kernel runs these calls.
+    // If `stable` is false, the kept ties can outnumber the slots. So only the arbitrary kernel runs these calls.
     match calls.stable && calls.entry != Entry::Arbitrary && fits {
         true => Path::Bounded(max_k),
         false => Path::Arbitrary,
@@ -118,8 +119,7 @@ fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
         Entry::Arbitrary => vec![Path::Arbitrary],
         _ if !calls.stable => vec![Path::Arbitrary],
         Entry::Bounded => vec![Path::Bounded(max_k)],
-        // `check_entry` rejects k-slices for rows that do not fit the slots, and if a whole row fits, every row
-        // fits.
+        // `check_entry` rejects k-slices for rows that do not fit the slots. If a whole row fits, every row fits.
         Entry::Automatic if calls.wanted.slices || fits_bounded(0, calls.vocab, max_k) => {
             vec![Path::Bounded(max_k)]
         }
@@ -172,8 +172,8 @@ pub(crate) fn pieces(
 }
 
 impl Piece {
-    /// The parameters that the program receives for a row. A greedy row can be on the bounded path only because it
-    /// needs nothing but the maximum; it then gets k = 1.
+    /// The parameters that the program receives for a row. If the k of a row does not fit the slots but the row is on
+    /// the bounded path, the row is greedy and needs only the maximum. The program then receives k = 1.
     pub(crate) fn params(&self, row: &RowParams) -> RowParams {
         match self.spec.path {
             Path::Bounded(max_k) if !fits_bounded(row.k, self.spec.vocab, max_k) => {
@@ -242,7 +242,7 @@ mod tests {
         assert_eq!(sizes(1000, programs_up_to), [1, 2, 4, 8, 16, 32, 64, 128]);
     }
 
-    /// Whatever the parameters of the rows, a call runs only programs that prewarming for its shape compiles.
+    /// A call runs only programs that prewarming for its shape compiles, for any parameters of the rows.
     #[test]
     fn calls_run_what_prewarming_compiles() {
         let vocab = 300;

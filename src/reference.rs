@@ -1,6 +1,7 @@
-//! The reference implementation. It sorts whole rows and sums in 128-bit integers, so that a reader can check it.
+//! The reference implementation. It sorts whole rows and sums in 128-bit integers, so that a reader can verify it
+//! easily.
 //!
-//! It shares with the other backends only the definitions of the numbers: cleaning, `q` and `W`. It implements the
+//! It shares only the definitions of the numbers with the other backends: cleaning, `q` and `W`. It implements the
 //! order of top-k, the target of top-p, the kept weights and the remainder independently, so that a comparison is
 //! meaningful.
 
@@ -17,7 +18,7 @@ use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
 use crate::semantics::params::RowParams;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
-/// The memory for one row, 17 bytes per element. Rows can use it one after another.
+/// The memory for one row, 17 bytes per element. It can be reused for other rows.
 #[derive(Debug)]
 pub struct Scratch {
     /// The cleaned logits, as f32 bits.
@@ -91,7 +92,7 @@ fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> bool {
 fn sort(scratch: &mut Scratch) {
     let Scratch { cleaned, order, .. } = scratch;
     order.iter_mut().enumerate().for_each(|(i, slot)| *slot = i as u32);
-    // All keys are different, so an unstable sort, which allocates nothing, has only one possible result.
+    // All keys are different, so every sort has the same result. An unstable sort allocates nothing.
     order.sort_unstable_by_key(|&i| (Reverse(order_key(Scalar, cleaned[i as usize])), i));
 }
 

@@ -8,11 +8,11 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-/// Opens a regular file for reading. If the path leads to anything else, the error says what it is.
+/// Opens a regular file for reading. If the path leads to another kind of file, the error names the kind.
 pub(crate) fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    // Checked before opening, because opening a device can have side effects.
+    // The first check is before opening, because opening a device can have side effects.
     check_regular(fs::metadata(path)?.file_type())?;
-    // Checked again, because another process could have replaced the file.
+    // The second check is necessary because another process could have replaced the file.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     let metadata = file.metadata()?;
     check_regular(metadata.file_type())?;

@@ -37,7 +37,7 @@ pub struct SamplerOptions {
     pub backend: BackendChoice,
     /// The plugin's shared library. `None`: the environment variable [`PLUGIN_VARIABLE`].
     pub plugin: Option<PathBuf>,
-    /// Options for the plugin's client, passed on unchanged.
+    /// Options for the plugin's client. They are passed to the plugin unchanged.
     pub client_options: Vec<(String, pjrt::OptionValue)>,
     /// The index among the client's addressable devices.
     pub device: usize,
@@ -45,7 +45,7 @@ pub struct SamplerOptions {
     pub max_k: usize,
     /// The largest number of compiled programs in memory.
     pub cache_capacity: usize,
-    /// The number of threads of the built-in backend; 0 is one per core.
+    /// The number of threads of the built-in backend; 0 means one per core.
     pub num_threads: usize,
     /// The directory of compiled programs. `None`: the environment variable [`PROGRAM_DIR_VARIABLE`].
     pub program_dir: Option<PathBuf>,
@@ -134,8 +134,8 @@ impl Sampler {
         }
     }
 
-    /// The name and version of the platform, and the version of the plugin's PJRT C API, which is (0, 0) for the
-    /// built-in backend.
+    /// The name and version of the platform, and the version of the plugin's PJRT C API. The built-in backend returns
+    /// (0, 0) as this version.
     pub fn platform(&self) -> (String, String, (i32, i32)) {
         match &self.backend {
             Backend::Builtin(cpu) => ("builtin".to_owned(), cpu.description(), (0, 0)),

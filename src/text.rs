@@ -1,5 +1,5 @@
-//! Text that is safe to print: control characters, and other characters that change how a terminal shows a line, are
-//! replaced by Rust escapes.
+//! Makes text safe to print. It replaces control characters, and other characters that change how a terminal shows a
+//! line, by Rust escapes.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -13,7 +13,7 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     escaped_except(text, |_| false)
 }
 
-/// The text with every character escaped that a terminal would not show, except those that `keep` accepts.
+/// Escapes every character that a terminal would not show, except the characters that `keep` accepts.
 pub(crate) fn escaped_except(text: &str, keep: impl Fn(char) -> bool) -> Cow<'_, str> {
     let is_special =
         |c: char| (c.is_control() || INVISIBLE.iter().any(|range| range.contains(&c))) && !keep(c);

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
-/// The prefix of a child's conclusion on standard error. Plugins write to standard error too.
+/// The mark at the start of a child's conclusion on standard error. Plugins write to standard error too.
 const MARK: &str = "nucleus-child ";
 
 /// The environment variables from which XLA's compilers read flags.
@@ -44,7 +44,8 @@ pub(crate) fn conclude(outcome: &Result<()>) {
         Err(message) => Conclusion::Failed(message.clone()),
     };
     let json = serde_json::to_string(&conclusion).unwrap_or_default();
-    // One write, because threads of the plugin can write between two. If the parent is gone, nobody needs the report.
+    // The report is written in one call, because threads of the plugin could write between two calls. A write error is
+    // ignored: it means that the parent has exited.
     let _ = std::io::stderr().write_all(format!("{MARK}{json}\n").as_bytes());
 }
 
@@ -57,7 +58,7 @@ pub(crate) fn end_with_parent() {
 }
 
 /// Runs `command`, which calls [`conclude`], and forwards its standard error. If the process ends before its
-/// conclusion, the error message names it `what`.
+/// conclusion, the error message contains `what`, which names the process.
 pub(crate) fn run(mut command: Command, what: &str) -> Result<()> {
     let failed = |error: std::io::Error| format!("{what} cannot run in a child process: {error}");
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
@@ -82,7 +83,7 @@ fn pass_on(stderr: impl Read) -> Option<Conclusion> {
     for line in BufReader::new(stderr).split(b'\n').map_while(std::io::Result::ok) {
         let (text, conclusion) = split_at_mark(&line);
         let line = if conclusion.is_some() { text.to_owned() } else { [text, b"\n"].concat() };
-        // If standard error is closed, there is no way to report that.
+        // An error is ignored. It means that standard error is closed, so the error could not be printed.
         let _ = std::io::stderr().write_all(&line);
         if let Some(conclusion) = conclusion.and_then(|json| serde_json::from_slice(json).ok()) {
             return Some(conclusion);
@@ -103,8 +104,8 @@ pub(crate) fn wait(child: &mut Child, timeout: Duration) -> std::io::Result<Opti
     }
 }
 
-/// Splits a line into the text before the child's conclusion, and the conclusion. A plugin may have written a line
-/// without a newline before it.
+/// Splits a line into the text before the child's conclusion, and the conclusion. A plugin may have written text
+/// without a newline before the conclusion.
 fn split_at_mark(line: &[u8]) -> (&[u8], Option<&[u8]>) {
     let mark = MARK.as_bytes();
     match line.windows(mark.len()).position(|window| window == mark) {
@@ -131,8 +132,8 @@ pub(crate) fn describe(status: ExitStatus) -> String {
     format!("signal {signal}{name}")
 }
 
-/// The most common reason for a plugin that terminates its process immediately: an unknown compiler flag in the
-/// environment.
+/// A hint for the error message. The most common reason why a plugin terminates its process immediately is an unknown
+/// compiler flag in the environment.
 pub(crate) fn flag_hint() -> String {
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| value != OsStr::new(""));
     let set: Vec<&str> = FLAG_VARIABLES.into_iter().filter(|name| is_set(name)).collect();

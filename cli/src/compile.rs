@@ -13,7 +13,7 @@ use nucleus::pjrt;
 use crate::arguments::Compile;
 use crate::{cannot_be_written, child, write_line, Result};
 
-/// The fields of the library's options that its messages name, and the flags that set these fields.
+/// Fields of the library's options that appear in its messages, each with the flag that sets the field.
 const FLAGS: [(&str, &str); 4] =
     [("output_dir", "--output"), ("topology", "--topology"), ("max_k", "--max-k"), ("vocab", "--vocab")];
 
@@ -83,7 +83,7 @@ fn describe(program: &Written) -> String {
     format!("{}  {time}  {} bytes  {}", program.name, program.bytes, program.file.display())
 }
 
-/// The library's message, with the terms of this command.
+/// Converts the library's message to the terms of this command.
 fn explain(error: Error) -> String {
     match &error {
         Error::Pjrt(pjrt::Error::TpuEnvironment { path }) => format!(

@@ -15,13 +15,14 @@ use serde::{Deserialize, Serialize};
 use crate::arguments::Plugins;
 use crate::{child, print_line, Result};
 
-/// The prefix of each report of a child on standard output. Plugins write to standard output too.
+/// The mark at the start of each report of a child on standard output. Plugins write to standard output too.
 const MARK: &str = "nucleus-probe ";
 
-/// How long to read output after the plugin's process has exited. Child processes of the plugin may still write.
+/// The time for which output is read after the plugin's process has exited. Child processes of the plugin may still
+/// write.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The directory of the plugins of `make plugins`, relative to the root of a checkout.
+/// The directory into which `make plugins` downloads plugins, relative to the root of a checkout.
 const FETCHED: &str = ".cache/plugins";
 
 /// The library directories of distributions and TPU hosts.
@@ -135,7 +136,8 @@ fn try_plugin(path: &Path, timeout: Duration) -> Result<bool> {
             print_line(&format!("    {line}"))?;
         }
     }
-    // A plugin that returned an error has reported it. Otherwise the end of the process is at least part of the reason.
+    // If a plugin returned an error, the report above already shows it. Otherwise the end of the process is at least
+    // part of the reason.
     let in_order = outcome.status.is_some_and(|status| status.success()) && (works || failed);
     if !in_order {
         let end = match outcome.status {

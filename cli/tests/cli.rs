@@ -238,7 +238,7 @@ fn errors_say_what_to_do() {
     assert!(message.contains("--output is /dev/null/x"), "{message}");
 }
 
-/// C code: the first fields of `PJRT_Api`, and a plugin with one client and one device. The numbers of the table
+/// C code: the first fields of `PJRT_Api`, and a plugin with one client and one device. The indices of the table
 /// entries are those of the API's header. An argument struct is an array of words.
 const WORKING_PLUGIN: &str = r#"
 static void *fine(void **args) { return 0; }
@@ -284,12 +284,12 @@ fn no_plugin_ends_the_search() {
     let aborts = hostile("aborts", r#"fprintf(stderr, "my last words\n"); abort();"#);
     let leaves = hostile("leaves", "exit(0);");
     let hangs = hostile("hangs", "for (;;) sleep(1);");
-    // More output than a pipe can hold, on both streams.
+    // Writes more output than a pipe can hold, on both streams.
     let talks = hostile(
         "talks",
         "for (int i = 0; i < 200000; i++) { puts(\"x\"); fputs(\"y\\n\", stderr); } fflush(0);",
     );
-    // A child process of the plugin that keeps the pipes open.
+    // A child process of the plugin keeps the pipes open.
     let forks = hostile("forks", "if (fork() == 0) { sleep(60); _exit(0); }");
     let start = Instant::now();
     let mut arguments = vec!["plugins", "--only", "--timeout", "5", &aborts, &leaves, &hangs, &forks, &talks];
@@ -402,7 +402,7 @@ fn an_unknown_flag_in_the_environment_is_suspected() {
     }
 }
 
-/// The log uses the library's format and its names of the levels.
+/// The log has the library's format and uses the library's names for the levels.
 #[test]
 fn the_log_is_the_librarys() {
     let out = directory("log");
@@ -443,7 +443,7 @@ fn the_child_ends_with_the_command() {
     parent.kill().unwrap();
     parent.wait().unwrap();
     let status = PathBuf::from(format!("/proc/{}/stat", read().trim()));
-    // The process has exited, and its parent may not have reaped it yet.
+    // After the exit, the process may be a zombie until its parent reaps it.
     let ended = || fs::read_to_string(&status).map_or(true, |text| text.contains(") Z "));
     wait_for("the child has ended", &ended);
 }

@@ -1,4 +1,4 @@
-//! A plugin's table of functions. The table is checked and copied, and one method calls its functions and converts
+//! A plugin's table of functions. This module checks and copies the table. One method calls the functions and converts
 //! their errors.
 
 use std::mem::offset_of;
@@ -13,7 +13,7 @@ use super::plugin_data::slice;
 use super::text;
 use super::version::{ApiVersion, MIN_API_MINOR};
 
-/// A copy of a plugin's table. Entries beyond the end of the plugin's own table are null.
+/// A copy of a plugin's table. If the plugin's own table is shorter, the remaining entries are null.
 pub(super) struct ApiTable {
     functions: Box<PJRT_Api>,
     /// The address of the plugin's own table. It differs for each loaded library.
@@ -46,7 +46,7 @@ impl ApiTable {
     /// # Safety
     /// `original` must be a table of the C API, of any version, that lives until the process ends.
     pub(super) unsafe fn read(original: NonNull<PJRT_Api>, path: &Path) -> Result<ApiTable> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         let version = unsafe { read_version(original, path)? };
         if version.major != 0 {
             return Err(Error::TooNew { path: path.to_owned(), version });
@@ -54,7 +54,7 @@ impl ApiTable {
         if version.minor < MIN_API_MINOR {
             return Err(Error::TooOld { path: path.to_owned(), version });
         }
-        // SAFETY: the caller's promise, and the version is one that the bindings describe.
+        // SAFETY: the caller guarantees this, and the version is one that the bindings describe.
         let functions = unsafe { copy(original) };
         let missing =
             |function: &'static str| Error::MissingFunction { path: path.to_owned(), version, function };
@@ -89,7 +89,7 @@ impl ApiTable {
     /// For the duration of the call, every pointer in `args` must be what the C API requires of that function, and
     /// every object in it must be alive and belong to this plugin.
     pub(super) unsafe fn call<T: Extensible>(&self, function: Function<T>, args: &mut Args<T>) -> Result<()> {
-        // SAFETY: the pointer is the table's entry for this argument type. The rest is the caller's promise.
+        // SAFETY: the pointer is the table's entry for this argument type. The caller guarantees the rest.
         let error = unsafe { (function.pointer)(args.as_mut_ptr()) };
         if error.is_null() {
             return Ok(());
@@ -130,7 +130,7 @@ impl ApiTable {
     unsafe fn destroy_error(&self, error: *mut PJRT_Error) {
         let mut args = Args::<PJRT_Error_Destroy_Args>::new();
         args.error = error;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         unsafe { (self.errors.destroy)(args.as_mut_ptr()) }
     }
 }

@@ -11,14 +11,14 @@ use pjrt_sys::*;
 /// - `PJRT_ExecuteOptions` by `context`, `call_location`, `num_tasks`, `task_ids` and `incarnation_ids`;
 /// - `PJRT_Executable_DeserializeAndLoad_Args` by `overridden_serialized_compile_options` and its size.
 ///
-/// In all of these fields zero means "not given", as the API guarantees to callers that are older than the plugin.
-/// So a zeroed tail that `struct_size` includes is correct for the known new fields and for future ones. A plugin
-/// accepts a struct that is larger than its own, because it must accept newer callers. A plugin writes output fields
-/// that the bindings do not know into the tail.
+/// In all of these fields zero means "not given", because the API guarantees this to callers that are older than the
+/// plugin. So a zeroed tail that `struct_size` includes is correct for the known new fields and for future fields. A
+/// plugin accepts a struct that is larger than its own struct, because it must accept newer callers. If a plugin writes
+/// output fields that the bindings do not know, it writes them into the tail.
 const RESERVE: usize = 16;
 
-/// An argument struct followed by its zeroed tail. With `repr(C)` the tail starts where the plugin expects newer
-/// fields, because the size of each struct is a multiple of a word.
+/// An argument struct followed by its zeroed tail. The size of each struct is a multiple of a word. So with `repr(C)`
+/// the tail starts at the offset where the plugin expects newer fields.
 #[repr(C)]
 pub(super) struct Args<T> {
     base: T,
@@ -48,8 +48,8 @@ impl Args<PJRT_Executable_DeserializeAndLoad_Args> {
     }
 }
 
-/// Asserts that the structs have their sizes of API 0.54. The appended fields start there, so larger structs in the
-/// bindings would move the tail away from them.
+/// Asserts that the structs have their sizes of API 0.54. The appended fields start at these offsets. If the bindings
+/// had larger structs, the tail would start at wrong offsets.
 macro_rules! size_in_api_0_54 {
     ($($name:ident $size:literal)*) => {$(
         const _: () = assert!(size_of::<$name>() == $size, "the bindings are no longer those of API 0.54");

@@ -51,7 +51,7 @@ impl Buffer {
     }
 
     fn new(client: &Arc<Client>, handle: Handle<PJRT_Buffer>, owned: bool) -> Result<Self> {
-        // Constructed before the queries, so that the buffer is destroyed if one of them fails.
+        // Constructed before the queries, so that the buffer is destroyed if a query fails.
         let mut buffer = Self {
             client: client.clone(),
             handle,
@@ -86,7 +86,7 @@ impl Buffer {
         &self.dims
     }
 
-    /// The size in bytes of the contents as [`Buffer::to_host`] copies them: dense, without padding of the device.
+    /// The size in bytes of the contents that [`Buffer::to_host`] copies. They are dense, without the device's padding.
     pub fn host_size(&self) -> usize {
         self.host_size
     }
@@ -122,7 +122,7 @@ impl Buffer {
         let mut layout = dense_layout(&minor_to_major);
         match self.copy_to_host(dst, layout.as_mut_ptr()) {
             Err(error) if error.is_unimplemented() => {
-                // The plugin copies only in the device's layout.
+                // The plugin can copy only in the device's layout.
                 if !self.is_dense()? {
                     return Err(error);
                 }
@@ -214,8 +214,8 @@ impl Drop for Buffer {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_Destroy_Args>::new();
         args.buffer = self.handle.as_ptr();
-        // SAFETY: this value owns the buffer, and nothing uses it afterwards. The plugin keeps the memory as long as
-        // running work needs it.
+        // SAFETY: this value owns the buffer, and nothing uses the buffer afterwards. The plugin keeps the memory as
+        // long as running work needs it.
         unsafe { plugin.call_in_drop(function!(plugin, PJRT_Buffer_Destroy), &mut args) }
     }
 }

@@ -42,9 +42,9 @@ pub struct Device {
 
 impl Client {
     /// Creates a client. `options` are specific to the plugin, for example `cpu_device_count` or the share of GPU
-    /// memory to reserve. The plugin decides whether it rejects unknown names. Types must be right: if XLA's CPU
-    /// plugins get a string where they expect an integer, they end the process with an uncaught C++ exception, which
-    /// no caller can catch. This function logs, so the caller must hold no lock.
+    /// memory to reserve. The plugin decides whether it rejects unknown names. The types must be right: if XLA's CPU
+    /// plugins get a string instead of an integer, they throw a C++ exception that no caller can catch, and the process
+    /// ends. This function logs, so the caller must hold no lock.
     pub fn create(plugin: Arc<Plugin>, options: &[(String, OptionValue)]) -> Result<Arc<Client>> {
         let start = Instant::now();
         let size = if options.is_empty() { None } else { plugin.named_value_size() };
@@ -83,7 +83,7 @@ impl Client {
     }
 
     fn new(plugin: Arc<Plugin>, handle: Handle<PJRT_Client>, owned: bool) -> Result<Arc<Client>> {
-        // Constructed before the queries, so that the client is destroyed if one of them fails.
+        // Constructed before the queries, so that the client is destroyed if a query fails.
         let mut client = Client {
             plugin,
             handle,
@@ -141,11 +141,10 @@ impl Client {
         Ok(Arc::new(executable))
     }
 
-    /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned. It runs on the devices
-    /// in `options`, whichever devices it was compiled for. The caller must trust the bytes, because a plugin
-    /// executes them. They fit only the build of the plugin, the platform and the topology that they were compiled
-    /// for. Fails if the plugin is too old to load a program for other devices. Does not log, because the caller may
-    /// hold a lock.
+    /// Loads a program that [`Executable::serialize`] or [`Plugin::compile_ahead`] returned. It runs on the devices in
+    /// `options`, even if it was compiled for other devices. The caller must trust the bytes, because a plugin executes
+    /// them. They fit only the build of the plugin, the platform and the topology that they were compiled for. Fails if
+    /// the plugin is too old to load a program for other devices. Does not log, because the caller may hold a lock.
     pub fn deserialize(
         self: &Arc<Self>,
         serialized: &[u8],
@@ -192,8 +191,8 @@ impl Client {
         args.type_ = element.to_raw();
         args.dims = dims.as_ptr();
         args.num_dims = dims.len();
-        // The other variants may use the host's memory directly, and `bytes` would have to live as long as the
-        // buffer.
+        // With the other semantics, the plugin may use the host's memory directly. Then `bytes` would have to live as
+        // long as the buffer.
         args.host_buffer_semantics =
             PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes;
         args.device = self.device(device)?.handle.as_ptr();
@@ -201,7 +200,7 @@ impl Client {
         // until the event below says that the plugin no longer needs it.
         let (buffer, done) = unsafe {
             self.plugin.call(function, &mut args)?;
-            // Both outputs get an owner before either can fail, so that neither leaks.
+            // Each output gets an owner before any check can fail, so that no output leaks.
             let buffer = Buffer::from_output(self, args.buffer, name);
             (buffer, Event::from_output(&self.plugin, args.done_with_host_buffer, name))
         };
@@ -280,7 +279,8 @@ impl Drop for Client {
         }
         let mut args = Args::<PJRT_Client_Destroy_Args>::new();
         args.client = self.handle.as_ptr();
-        // SAFETY: this value owns the client. Buffers and executables own an `Arc` of it, so none is left.
+        // SAFETY: this value owns the client. Each buffer and executable keeps an `Arc` of the client, so none of them
+        // exists now.
         unsafe { self.plugin.call_in_drop(function!(self.plugin, PJRT_Client_Destroy), &mut args) }
     }
 }

@@ -76,7 +76,7 @@ impl Drop for CompiledProgram {
 pub(super) fn program(mlir: &str) -> Args<PJRT_Program> {
     let format = "mlir";
     let mut program = Args::<PJRT_Program>::new();
-    // The field is not const because another function of the API writes programs to it. Compiling only reads it.
+    // The field is not const, because another function of the API writes programs to it. A compile only reads it.
     program.code = mlir.as_ptr().cast_mut().cast();
     program.code_size = mlir.len();
     program.format = format.as_ptr().cast();

@@ -51,7 +51,7 @@ impl DeviceDescription {
         // SAFETY: the caller promises that the description is alive, and its strings live as long. They are copied.
         unsafe {
             plugin.call(function!(plugin, PJRT_DeviceDescription_Id)?, &mut id)?;
-            // XLA's compilers end the process on a device assignment with such an id.
+            // XLA's compilers end the process if a device assignment contains a negative id.
             if id.id < 0 {
                 return Err(Error::Misbehaved(format!("PJRT_DeviceDescription_Id returned {}", id.id)));
             }

@@ -180,12 +180,12 @@ impl Executable {
         // Every object gets an owner before an error can be returned, so that none leaks.
         let complete: Vec<Result<Event>> = events
             .iter()
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees this.
             .map(|&event| unsafe { Event::from_output(client.plugin(), event, name) })
             .collect();
         let outputs: Vec<Vec<Result<Buffer>>> = outputs
             .iter()
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees this.
             .map(|list| list.iter().map(|&out| unsafe { Buffer::from_output(client, out, name) }).collect())
             .collect();
         Ok(Launch {

@@ -3,7 +3,7 @@
 //!
 //! Its device is host memory, and a program returns copies of its inputs. A transfer happens only when its event is
 //! awaited, so that tests detect a caller that does not wait. Its `PJRT_NamedValue` is longer than the bindings'
-//! struct, as in a future version of the API.
+//! struct. A future version of the API may do the same.
 // All pointers come from the layer under test, in this process.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 
@@ -49,7 +49,7 @@ enum Fault {
     NoExecutable,
     /// A program has more outputs than fit into memory.
     ManyOutputs,
-    /// A program is loaded on no device.
+    /// A loaded program has no device.
     NoProgramDevice,
     /// The fake destroys buffers, but reports that it cannot destroy them.
     DestroyFails,
@@ -90,7 +90,7 @@ fn keep<T>(value: T) -> *mut T {
     pointer
 }
 
-/// A client. It is never freed, so that tests can read the count after the client is destroyed.
+/// A client. It is never freed, so that tests can read the counter after the client is destroyed.
 struct State {
     fault: Fault,
     /// The number of objects that the caller has not destroyed yet, including the client.
@@ -106,7 +106,8 @@ enum Object {
     Executable(&'static State),
 }
 
-/// A pending copy. It keeps its buffer alive, as a runtime must if a buffer in use is destroyed.
+/// A pending copy. It keeps its buffer alive. A runtime must do the same when a caller destroys a buffer that is in
+/// use.
 struct Transfer {
     _buffer: Arc<BufferData>,
     from: *const u8,
@@ -223,7 +224,7 @@ unsafe extern "C" fn plugin_attributes(args: *mut PJRT_Plugin_Attributes_Args) -
     null_mut()
 }
 
-/// Looks for the option `fault` with the stride of this plugin.
+/// Searches for the option `fault`, and uses the struct size of this plugin as the distance between options.
 unsafe extern "C" fn client_create(args: *mut PJRT_Client_Create_Args) -> *mut PJRT_Error {
     let options =
         std::slice::from_raw_parts((*args).create_options.cast::<LongNamedValue>(), (*args).num_options);
@@ -249,7 +250,7 @@ unsafe extern "C" fn platform_name(args: *mut PJRT_Client_PlatformName_Args) -> 
     null_mut()
 }
 
-/// Does not write its outputs, so the string is null. A plugin without a version may behave like this.
+/// Does not write its outputs, so the string is null. A plugin that has no version may do this.
 unsafe extern "C" fn platform_version(_: *mut PJRT_Client_PlatformVersion_Args) -> *mut PJRT_Error {
     null_mut()
 }
@@ -477,7 +478,7 @@ struct Fake {
 }
 
 fn options(fault: Fault) -> [(String, OptionValue); 3] {
-    // The plugin finds its option only if it strides over the others correctly.
+    // The plugin finds its option only if it uses the correct distance between options.
     [
         ("first".into(), OptionValue::Str("text".into())),
         ("second".into(), OptionValue::Bool(true)),
@@ -505,7 +506,7 @@ impl Fake {
         self.compile()?.execute(&[&input, &input])
     }
 
-    /// Checks that only the client is left, and then that the client is destroyed too.
+    /// Checks that only the client is left. Then destroys the client and checks that nothing is left.
     fn leaves_nothing(self) {
         assert_eq!(self.state.live.load(Ordering::SeqCst), 1, "{:?} leaked", self.state.fault);
         drop(self.client);
@@ -571,7 +572,7 @@ fn impossible_device_sizes_are_errors() {
     fake.leaves_nothing();
 }
 
-/// The library's programs define the arrays that they return, so another size is the plugin's error, not the user's.
+/// The library's programs define the arrays that they return. So another size is the plugin's error, not the user's.
 #[test]
 fn arrays_of_another_size_are_the_plugins_error() {
     let fake = Fake::new(Nothing);
@@ -647,7 +648,8 @@ fn a_plugin_without_layouts_works_if_its_own_layout_is_dense() {
     fake.leaves_nothing();
 }
 
-/// A drop may happen while a caller holds a lock, so it must not log. The failure is stored until it can be logged.
+/// A value may be dropped while a caller holds a lock, so the drop must not log. The failure is stored until it can be
+/// logged.
 #[test]
 fn a_failed_destruction_is_kept_for_the_log() {
     let fake = Fake::new(DestroyFails);

@@ -1,6 +1,6 @@
 //! Fingerprints of plugin builds. A compiled program fits only the build that compiled it.
 //!
-//! The version string of a plugin does not identify a build: XLA's CPU plugins of every release call themselves `cpu`.
+//! The version string of a plugin does not identify a build: XLA's CPU plugins of all releases return `cpu`.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -9,10 +9,10 @@ use sha2::{Digest, Sha256};
 
 use super::elf::{self, number, Elf};
 
-/// Longer note segments are read only in part: a build id takes 16 to 36 bytes.
+/// The largest number of bytes that are read from a note segment. A build id takes 16 to 36 bytes.
 const LARGEST_NOTES: u64 = 1 << 16;
 
-/// The linker's build id, or the SHA-256 of the whole file if there is none. A prefix tells which of the two it is.
+/// Returns the linker's build id, or the SHA-256 of the whole file if there is none. A prefix distinguishes the two.
 pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
     if let Some(id) = build_id(&mut file)? {
         return Ok(format!("build-id:{}", hex(&id)));

@@ -4,8 +4,8 @@ use std::ptr::NonNull;
 
 use super::error::{Error, Result};
 
-/// A pointer to an opaque object of a plugin. It does not own the object: the value that contains the handle decides
-/// who destroys the object.
+/// A pointer to an opaque object of a plugin. It does not own the object. The value that contains the handle decides
+/// when the object is destroyed.
 pub(super) struct Handle<T>(NonNull<T>);
 
 // Not derived: a derived `Clone` would require `T: Clone`, and opaque types are not `Clone`.

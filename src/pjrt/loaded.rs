@@ -15,17 +15,17 @@ use super::plugin::{library_of, Plugin};
 use super::release::log_release_failures;
 use super::text::Shown;
 
-/// All plugins of this process. The lock protects only the maps. While it is held, no plugin is loaded, initialised
-/// or waited for, and nothing is logged.
+/// All plugins of this process. The lock protects only the maps. No thread loads, initialises or waits for a plugin
+/// while it holds the lock, and no thread logs then.
 static LOADED: LazyLock<Mutex<Loaded>> = LazyLock::new(Mutex::default);
 
 #[derive(Default)]
 struct Loaded {
     /// Plugins by canonical path.
     by_path: HashMap<PathBuf, Arc<Plugin>>,
-    /// Plugins by the address of their table, which identifies a library. A path does not identify a library: for a
-    /// hard link to a loaded file, and for a file that replaced a loaded one, the loader returns the library that is
-    /// already loaded.
+    /// Plugins by the address of their table, which identifies a library. A path does not identify a library. The
+    /// loader returns the library that is already loaded for a hard link to a loaded file, and for a file that replaced
+    /// a loaded file.
     by_table: HashMap<usize, State>,
 }
 
@@ -72,7 +72,7 @@ impl Attempt {
 }
 
 /// Ensures that an attempt ends. If a panic unwinds through the initialisation, dropping this value ends the attempt
-/// with an error, so that no thread waits for ever.
+/// with an error, so that no thread waits forever.
 struct Duty {
     attempt: Arc<Attempt>,
     table: usize,
@@ -105,8 +105,8 @@ fn abandoned(path: &Path) -> Error {
     Error::Misbehaved(format!("the initialisation of the plugin {} did not end", Shown(path)))
 }
 
-/// Refuses a plugin that another process loaded: after fork the plugin's threads exist only in the parent, and calls in
-/// the child could wait for them forever.
+/// Returns an error for a plugin that another process loaded. After fork the plugin's threads exist only in the parent,
+/// and calls in the child could wait for them forever.
 fn check_process(loader: u32, path: &Path) -> Result<()> {
     let here = std::process::id();
     if loader == here {
@@ -164,10 +164,10 @@ fn register(plugin: Plugin, initialize: impl FnOnce(&Plugin) -> Result<()>) -> R
 }
 
 impl Plugin {
-    /// Loads the plugin at `path`, checks its version and initialises it. If the plugin is already loaded, returns
-    /// the existing value. Thread-safe: threads that load one plugin at the same time share one initialisation, and
-    /// threads that load other plugins do not wait. A failure is not cached: a later call tries again. Logs, but
-    /// holds no lock then.
+    /// Loads the plugin at `path`, checks its version and initialises it. If the plugin is already loaded, returns the
+    /// existing value. Thread-safe: threads that load one plugin at the same time share one initialisation, and threads
+    /// that load other plugins do not wait. A failure is not cached: a later call tries again. This function logs, but
+    /// holds no lock while it logs.
     pub fn load(path: &Path) -> Result<Arc<Plugin>> {
         let start = Instant::now();
         let not_found =
@@ -198,9 +198,9 @@ impl Plugin {
         let table = NonNull::new(api.cast_mut())
             .ok_or_else(|| Error::Argument("the caller's PJRT API table is null".into()))?;
         let path = library_of(api).unwrap_or_else(|| PathBuf::from("(passed by the caller)"));
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         let plugin = unsafe { Self::from_table(table, &path)? };
-        // The caller has already initialised it.
+        // The caller has already initialised the plugin.
         Ok(register(plugin, |_| Ok(()))?.0)
     }
 }

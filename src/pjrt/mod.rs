@@ -17,10 +17,9 @@
 //! [`Client::create`] and [`log_release_failures`], and holds no lock there. Compiling, running, copying and
 //! dropping never log, so callers may do these while they hold their own locks.
 //!
-//! # Plugins that misbehave
-//! A plugin is native code, so nothing protects the process from it. This layer checks what it can: null pointers
-//! where the API promises objects, missing functions, impossible sizes and impossible element types cause an
-//! [`Error`].
+//! A plugin is native code, so this library cannot protect the process from it. This layer checks the following: null
+//! pointers where the API promises objects, missing functions, impossible sizes and impossible element types. Each of
+//! them causes an [`Error`].
 #![allow(unsafe_code)]
 // The patterns use the names that bindgen generates for C enumerators.
 #![allow(non_upper_case_globals)]

@@ -101,13 +101,14 @@ fn named_value(name: &str, value: &OptionValue) -> PJRT_NamedValue {
     }
 }
 
-/// The size of the structs in a plugin's array, which each element contains. `None` for an empty array.
+/// Returns the size of the structs in a plugin's array. The first field of each element states it. `None` for an empty
+/// array.
 ///
 /// # Safety
 /// `values` must be null, or misaligned, or point to `len` named values, each of the size that its first field
 /// states.
 pub(super) unsafe fn struct_size(values: *const PJRT_NamedValue, len: usize) -> Result<Option<usize>> {
-    // SAFETY: the caller's promise. An element of any size starts with its size.
+    // SAFETY: the caller guarantees this. An element of any size starts with its size.
     let Some(&size) = unsafe { slice(values.cast::<usize>(), len.min(1), "the plugin")? }.first() else {
         return Ok(None);
     };
@@ -130,7 +131,7 @@ pub(super) unsafe fn read_named_values(
     values: *const PJRT_NamedValue,
     len: usize,
 ) -> Result<Vec<(String, OptionValue)>> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees this.
     let Some(size) = (unsafe { struct_size(values, len)? }) else { return Ok(Vec::new()) };
     let mut read = Vec::new();
     for place in 0..len {
@@ -143,9 +144,9 @@ pub(super) unsafe fn read_named_values(
                 raw.struct_size
             )));
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         if let Some(value) = unsafe { read_value(raw)? } {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller guarantees this.
             let name = unsafe { name(raw.name, raw.name_size, "the plugin")? };
             read.push((name, value));
         }
@@ -171,7 +172,7 @@ unsafe fn read_value(raw: &PJRT_NamedValue) -> Result<Option<OptionValue>> {
                 OptionValue::I64List(copied(list, "an attribute of the plugin")?)
             }
             PJRT_NamedValue_Type_PJRT_NamedValue_kFloat => OptionValue::F32(value.float_value),
-            // Read as a byte, because a `bool` other than 0 and 1 would be undefined behaviour.
+            // The value is read as a byte, because a `bool` other than 0 and 1 would be undefined behaviour.
             PJRT_NamedValue_Type_PJRT_NamedValue_kBool => {
                 OptionValue::Bool(std::ptr::addr_of!(value.bool_value).cast::<u8>().read() != 0)
             }

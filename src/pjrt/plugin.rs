@@ -28,16 +28,16 @@ use super::version::ApiVersion;
 pub struct Plugin {
     path: PathBuf,
     table: ApiTable,
-    /// Whether it is libtpu. libtpu must not be initialised in every environment.
+    /// Whether the plugin is libtpu. In some environments libtpu must not be initialised.
     libtpu: bool,
-    /// The file that was loaded, even if another file is at the path now. Unset if the caller loaded the plugin.
+    /// The file that was loaded. Another file may be at the path now. Unset if the caller loaded the plugin.
     file: OnceLock<File>,
     fingerprint: OnceCell<String>,
-    /// The process that loaded it.
+    /// The id of the process that loaded the plugin.
     process: u32,
 }
 
-/// `function!(plugin, PJRT_Name)`: the entry of that name, or [`Error::MissingFunction`].
+/// `function!(plugin, PJRT_Name)` returns the table entry of that name, or [`Error::MissingFunction`].
 macro_rules! function {
     ($plugin:expr, $name:ident) => {
         match $plugin.functions().$name {
@@ -68,7 +68,7 @@ impl Plugin {
     /// # Safety
     /// `table` must be a table of the C API, of any version, that lives until the process ends.
     pub(super) unsafe fn from_table(table: NonNull<PJRT_Api>, path: &Path) -> Result<Plugin> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         let table = unsafe { ApiTable::read(table, path)? };
         let path = path.to_owned();
         let (file, fingerprint) = (OnceLock::new(), OnceCell::new());
@@ -91,16 +91,16 @@ impl Plugin {
 
     /// Stores the file of a plugin that was borrowed first and loaded by its path later.
     pub(super) fn set_file(&self, file: File) {
-        // A file that was stored earlier belongs to the same library, so it can stay.
+        // If a file is already stored, it belongs to the same library, so it can stay.
         let _ = self.file.set(file);
     }
 
-    /// Returns the file, for another value of the same library.
+    /// Returns the file, so that another value of the same library can store it.
     pub(super) fn into_file(self) -> Option<File> {
         self.file.into_inner()
     }
 
-    /// The process that loaded the plugin. In a child after fork the plugin's threads are missing.
+    /// The id of the process that loaded the plugin. In a child after fork, the plugin's threads do not exist.
     pub(super) fn process(&self) -> u32 {
         self.process
     }
@@ -120,7 +120,7 @@ impl Plugin {
         self.table.version()
     }
 
-    /// Whether it is libtpu, the plugin for TPUs.
+    /// Whether the plugin is libtpu, the plugin for TPUs.
     pub fn is_libtpu(&self) -> bool {
         self.libtpu
     }
@@ -146,7 +146,7 @@ impl Plugin {
     }
 
     /// The size of the plugin's `PJRT_NamedValue`. The plugin may use it as the distance between the options that it
-    /// receives. Unknown if the plugin has no attributes.
+    /// receives. `None` if the plugin has no attributes.
     pub(super) fn named_value_size(&self) -> Option<usize> {
         let args = self.raw_attributes().ok()??;
         // SAFETY: as in `attributes`.
@@ -167,7 +167,7 @@ impl Plugin {
     /// For the duration of the call, every pointer in `args` must be what the C API requires of that function, and
     /// every object in it must be alive and belong to this plugin.
     pub(super) unsafe fn call<T: Extensible>(&self, function: Function<T>, args: &mut Args<T>) -> Result<()> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         unsafe { self.table.call(function, args) }
     }
 
@@ -181,7 +181,7 @@ impl Plugin {
         function: Result<Function<T>>,
         args: &mut Args<T>,
     ) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees this.
         let outcome = function.and_then(|function| unsafe { self.call(function, args) });
         if let Err(error) = outcome {
             let path = Shown(&self.path);
@@ -189,12 +189,12 @@ impl Plugin {
         }
     }
 
-    /// For the macro `function!`.
+    /// Used by the macro `function!`.
     pub(super) fn functions(&self) -> &PJRT_Api {
         self.table.functions()
     }
 
-    /// For the macro `function!`.
+    /// Used by the macro `function!`.
     pub(super) fn missing(&self, function: &'static str) -> Error {
         Error::MissingFunction { path: self.path.clone(), version: self.version(), function }
     }
@@ -209,8 +209,8 @@ impl fmt::Debug for Plugin {
     }
 }
 
-/// Loads a shared library. It is never unloaded, even if it is not a plugin: its initialisers have run and may have
-/// started threads.
+/// Loads a shared library. The library is never unloaded, even if it is not a plugin. Its initialisers have run and may
+/// have started threads.
 fn load_library(path: &Path) -> Result<ManuallyDrop<Library>> {
     // RTLD_LOCAL: each plugin contains its own LLVM and protobuf, whose symbols must not conflict with those of
     // another plugin.
@@ -219,7 +219,7 @@ fn load_library(path: &Path) -> Result<ManuallyDrop<Library>> {
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) };
     library.map(ManuallyDrop::new).map_err(|error| {
         let message = error.to_string();
-        // The loader's message starts with the path. The path may be long, and the error shows it anyway.
+        // The loader's message starts with the path. The path may be long, and the error already shows it.
         let reason = message.strip_prefix(&format!("{}: ", path.display())).unwrap_or(&message);
         Error::NotLoadable { path: path.to_owned(), message: text::message(reason.as_bytes()) }
     })
@@ -238,7 +238,7 @@ fn call_entry_point(library: &Library, path: &Path) -> Result<NonNull<PJRT_Api>>
     NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))
 }
 
-/// The path of the library that contains `address`, if the dynamic loader knows one.
+/// The path of the library that contains `address`, if the dynamic loader knows this library.
 pub(super) fn library_of(address: *const PJRT_Api) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
     // SAFETY: `Dl_info` contains only pointers, for which zero is valid.

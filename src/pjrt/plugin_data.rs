@@ -1,4 +1,4 @@
-//! Reads strings and arrays that a plugin owns, and checks what can be checked from outside.
+//! Reads strings and arrays that a plugin owns, and checks the properties that a caller can check.
 
 use std::ffi::c_char;
 
@@ -16,7 +16,7 @@ pub(super) unsafe fn name(data: *const c_char, size: usize, function: &str) -> R
     if size > LONGEST_NAME {
         return Err(Error::Misbehaved(format!("{function} returned a string of {size} bytes")));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees this.
     Ok(text::name(unsafe { slice(data.cast::<u8>(), size, function)? }))
 }
 
@@ -36,7 +36,7 @@ pub(super) unsafe fn slice<'a, T>(data: *const T, len: usize, function: &str) ->
             "{function} returned {len} elements, more than memory can hold"
         )));
     }
-    // SAFETY: neither null nor misaligned, and not longer than an allocation can be. The rest is the caller's promise.
+    // SAFETY: neither null nor misaligned, and not longer than an allocation can be. The caller guarantees the rest.
     Ok(unsafe { std::slice::from_raw_parts(data, len) })
 }
 

@@ -1,7 +1,7 @@
 //! Opens a plugin's file and checks it before the dynamic loader opens it.
 //!
-//! The loader opens any kind of file, so it would wait for ever on a FIFO. It also maps truncated files, and SIGBUS
-//! ends the process when the loader accesses a missing page.
+//! The loader opens any kind of file. On a FIFO it would wait forever. It also maps truncated files, and SIGBUS ends
+//! the process when the loader accesses a missing page.
 
 use std::fs::File;
 use std::path::Path;

@@ -1,10 +1,11 @@
-//! Failures to destroy objects of a plugin. `Drop` can neither return nor log them: values are dropped while callers
-//! hold locks, and a log function may call this library again. So the failures are stored until they can be logged.
+//! Failures to destroy objects of a plugin. `Drop` cannot return them. It also cannot log them, because callers may
+//! hold locks when they drop a value, and a log function may call this library again. So the failures are stored until
+//! they can be logged.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Further failures are only counted.
+/// The largest number of stored failures. Further failures are only counted.
 const MOST_KEPT: usize = 16;
 
 struct Failures {
@@ -14,7 +15,7 @@ struct Failures {
 
 static FAILURES: Mutex<Failures> = Mutex::new(Failures { kept: Vec::new(), dropped: 0 });
 
-/// Whether there is anything to log. With it, the common case takes no lock.
+/// Whether any failure is stored. This flag avoids the lock in the common case.
 static PENDING: AtomicBool = AtomicBool::new(false);
 
 /// Stores a failure until [`log_release_failures`] logs it.
@@ -28,8 +29,8 @@ pub(super) fn record(failure: String) {
     PENDING.store(true, Ordering::Release);
 }
 
-/// Logs, as warnings, the failures to destroy plugin objects since the last call. Returns quickly if there are none.
-/// Call it where no lock is held, for example at the end of each call of the C ABI.
+/// Logs the stored failures to destroy plugin objects, as warnings, and clears them. Returns quickly if there are none.
+/// Call it while no lock is held, for example at the end of each call of the C ABI.
 pub fn log_release_failures() {
     if !PENDING.load(Ordering::Acquire) {
         return;

@@ -1,5 +1,5 @@
-//! Makes text from plugins, the loader and paths safe to print: control characters are escaped, invalid UTF-8 is
-//! replaced, and the length of text in errors is limited.
+//! Makes text from plugins, the loader and paths safe to print. It escapes control characters, replaces invalid UTF-8,
+//! and limits the length of text in errors.
 
 use std::fmt;
 use std::path::Path;
@@ -9,7 +9,7 @@ use crate::text::{escaped, escaped_except};
 /// The largest number of bytes that an error quotes from a message.
 const LONGEST_MESSAGE: usize = 1000;
 
-/// Longer paths are shown without their middle: this number of characters at the start and at the end stays.
+/// Messages show a long path without its middle. This number of characters at the start and at the end stays.
 const PATH_START: usize = 40;
 const PATH_END: usize = 120;
 

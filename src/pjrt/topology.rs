@@ -1,4 +1,4 @@
-//! Compiling ahead of time, for devices that this host need not have.
+//! Compiling ahead of time. This host need not have the devices.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::plugin_data::{name, slice};
 pub struct Topology {
     plugin: Arc<Plugin>,
     handle: Handle<PJRT_TopologyDescription>,
-    /// The client that owns the description. If there is none, this value destroys the description.
+    /// The client that owns the description. If it is `None`, this value destroys the description.
     owner: Option<Arc<Client>>,
 }
 

@@ -5,14 +5,14 @@ use std::fs;
 use std::path::Path;
 
 /// The environment variables that libtpu needs to compile ahead of time on a host without a TPU, or while another
-/// process uses the TPU. With them libtpu does not query a metadata server (outside Google's cloud the query takes
-/// minutes to fail), does not wait for other workers, and does not take a lock. They must be set before the plugin
-/// is loaded. This library never sets them: changing the environment of a process with several threads is undefined
-/// behaviour.
+/// process uses the TPU. With them libtpu does not query a metadata server, does not wait for other workers, and does
+/// not take a lock. Outside Google's cloud, the query takes minutes to fail. The variables must be set before the
+/// plugin is loaded. This library never sets them, because changing the environment of a process with several threads
+/// is undefined behaviour.
 pub const LIBTPU_AHEAD_ENVIRONMENT: [(&str, &str); 3] =
     [("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")];
 
-/// Functions that only libtpu exports. They identify it under any file name.
+/// Functions that only libtpu exports. They identify libtpu under any file name.
 pub(super) const LIBTPU_SYMBOLS: [&[u8]; 2] = [b"GetLibtpuSdkApi\0", b"TfTpu_Initialize\0"];
 
 /// Whether this host has a TPU: an accelerator device node, or a PCI device of Google that is neither a disk nor a
@@ -25,7 +25,7 @@ fn pci_has_tpu(devices: &Path) -> bool {
     let is_tpu = |device: &Path| {
         let read = |name: &str| fs::read_to_string(device.join(name)).unwrap_or_default();
         let class = read("class");
-        // The check uses the class, because each generation of TPUs has new device ids.
+        // The check uses the PCI class, because each generation of TPUs has new device ids.
         read("vendor").trim() == "0x1ae0" && !class.starts_with("0x01") && !class.starts_with("0x02")
     };
     fs::read_dir(devices).is_ok_and(|entries| entries.flatten().any(|entry| is_tpu(&entry.path())))

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// The oldest minor version that is accepted: the version of the bindings. The API only appends, so in all later
-/// minor versions of major version 0 every struct field and table entry is at the offset that the bindings expect.
-/// Older plugins have shorter tables, and this library was never tested with one.
+/// The oldest minor version that is accepted: the version of the bindings. The API only appends. So in all later minor
+/// versions of major version 0, every struct field and table entry is at the offset that the bindings expect. Older
+/// plugins have shorter tables, and this library was never tested with such a plugin.
 pub const MIN_API_MINOR: i32 = 54;
 
 /// The version of the C API that a plugin was compiled with.

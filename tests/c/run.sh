@@ -16,8 +16,8 @@ passed=0 failed=0
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
 
-# run NAME COMMAND...: prints one line, and the output if the command fails. Exit status 77 means that the test cannot
-# run here; its last line states the reason.
+# run NAME COMMAND...: runs a test and prints one line. If the command fails, also prints its output. Exit status 77
+# means that the test cannot run here; the last line of its output states the reason.
 run() {
     local name=$1 start=$SECONDS
     shift
@@ -79,7 +79,7 @@ installed_library() {
         echo "6 checks, 0 failed"
 }
 
-# libtpu compiles for a TPU that this host does not have, and names the environment variables that it needs.
+# libtpu can compile for a TPU that this host does not have. Its errors name the environment variables that it needs.
 libtpu_without_a_tpu() {
     local libtpu=.cache/plugins/libtpu.so unset="-u TPU_SKIP_MDS_QUERY -u TPU_WORKER_HOSTNAMES"
     env TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1 \

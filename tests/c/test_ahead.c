@@ -83,7 +83,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
     WRONG(options.topology = "\xff", "topology");
     WRONG(options.topology = "v9z:2x2", "topology");
 #undef WRONG
-    /* A directory that cannot exist in its parent is a wrong argument. A full disk would be NUC_IO_ERROR. */
+    /* /proc cannot contain new directories, so the argument is wrong. A full disk would be NUC_IO_ERROR. */
     options = good_options(plugin, "/proc/none", batches, 2);
     options.topology = topology;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, &error));

@@ -64,7 +64,7 @@ static void point(call *c, int array, void *place) {
     }
 }
 
-/* A call with correct arguments for every entry point except the arbitrary one, which has no k-slices. */
+/* A call that every entry point accepts, except the arbitrary one. It requests k-slices, which that one rejects. */
 static call good_call(const nuc_sampler *sampler) {
     call c;
     memset(&c, 0, sizeof c);
@@ -386,8 +386,8 @@ static void overlaps(const nuc_sampler *sampler) {
     }
 }
 
-/* struct_size of every struct: too small, too large, and larger than known. A larger struct is accepted only if the
- * unknown part is zero. */
+/* Tests struct_size of every struct: too small, too large, and larger than the library's struct. A larger struct is
+ * accepted only if its unknown part is zero. */
 static void struct_sizes(const nuc_sampler *sampler) {
     const size_t wrong[] = {0, 1, 8, 4097, SIZE_MAX};
     call c;

@@ -68,8 +68,8 @@ static void works(const nuc_sampler *sampler) {
 
 static const char *plugin_of_parent;
 
-/* In the child the parent's sampler and plugin are refused, destroying the sampler does nothing, and a new sampler on
- * the built-in backend works. */
+/* The child cannot use the parent's sampler or plugin. Destroying that sampler does nothing. A new sampler on the
+ * built-in backend works. */
 static void use_after_fork(void *sampler) {
     nuc_error error;
     if (plugin_of_parent != NULL) {

@@ -71,7 +71,7 @@ typedef struct memory_case {
     int must_fail;
 } memory_case;
 
-/* Samples one row of the largest vocabulary with little address space. A failed call does not change the outputs. */
+/* Samples one row of the largest vocabulary with little free address space. A failed call must not change outputs. */
 static void one_large_row(void *argument) {
     const memory_case *const c = argument;
     nuc_error error;

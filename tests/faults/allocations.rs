@@ -1,4 +1,4 @@
-//! The n-th allocation of a call fails, for n = 1, 2, ... until the call has fewer than n allocations.
+//! Each case lets the n-th allocation of a call fail, for n = 1, 2, ... until the call has fewer than n allocations.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use crate::children::{self, Subject, Task};
 
 const MAX_K: usize = 128;
 
-/// The smallest size of an allocation that can fail. See [`crate::allocator`].
+/// The smallest size of an allocation that can fail. The module [`crate::allocator`] gives the reason.
 const LEAST: usize = 4096;
 
-/// More than the number of allocations of any call.
+/// A limit for n. Every call has fewer allocations.
 const MOST: usize = 1000;
 
 #[test]
@@ -27,8 +27,8 @@ fn allocations_of_the_reference_may_fail() {
     check(Subject::Reference);
 }
 
-/// Tests calls whose programs are in the cache. A compile is not tested: it allocates the program's text and structures
-/// of the plugin, and no caller decides their sizes.
+/// Tests calls whose programs are in the cache. A compile is not tested: it allocates the program's text and the
+/// plugin's structures, and no caller decides their sizes.
 #[test]
 fn allocations_of_a_call_on_a_plugin_may_fail() {
     check(Subject::Plugin);
@@ -42,7 +42,7 @@ fn check(subject: Subject) {
     assert!(report.cases > 5, "too few cases");
 }
 
-/// Something that allocates.
+/// An operation that allocates.
 struct Step {
     name: String,
     setup: Setup<'static>,
@@ -50,7 +50,7 @@ struct Step {
     call: Option<(Problem, Arrays)>,
 }
 
-/// In the child: runs the cases from number `from` on.
+/// In the child: runs the cases from number `from` to the last one.
 pub(crate) fn run_cases(subject: Subject, from: usize) {
     let steps = match subject {
         Subject::Builtin => builtin_steps(),
@@ -108,7 +108,7 @@ fn plugin_steps() -> Vec<Step> {
     steps
 }
 
-/// Calls whose rows have many tiles. Some batches are large enough for several threads.
+/// Calls with rows of many tiles. Some batches are so large that several threads process them.
 fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<Step> {
     let step = |&entry: &Entry| {
         let bounded = entry == Entry::Bounded;
@@ -135,18 +135,18 @@ impl Step {
         handle
     }
 
-    /// Runs the call while the `n`-th allocation fails. Returns the findings, and whether there was an `n`-th
+    /// Runs the call and lets its `n`-th allocation fail. Returns the findings, and whether the call had an `n`-th
     /// allocation.
     fn run(&self, n: i64, shared: Option<&Handle>) -> (Vec<String>, bool) {
         let Some((problem, right)) = &self.call else { return self.run_create(n) };
-        // The built-in backend keeps its scratch memory. Only a new sampler allocates all of it.
+        // The built-in backend keeps its scratch memory. So only a new sampler allocates all of it.
         let fresh = shared.is_none().then(|| self.setup.create().1.expect("a sampler"));
         let handle = shared.or(fresh.as_ref()).expect("a sampler");
         let mut error = nuc_error { code: 0, message: [0; 508] };
         let ((status, refused), arrays) =
             problem.sample_within(handle, MAX_K, |call| refuse(n, LEAST, || call(&mut error)));
         let mut findings = Vec::new();
-        // After a failed allocation, a call may use another method that needs less memory.
+        // After a failed allocation, a call may still succeed, with another method that needs less memory.
         let fits = match status {
             nuc_status::NUC_OK => arrays == *right,
             nuc_status::NUC_OUT_OF_MEMORY => refused && arrays.is_untouched(),

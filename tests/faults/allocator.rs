@@ -1,23 +1,23 @@
 //! A global allocator in which one allocation can fail.
 //!
-//! Small allocations always succeed. The standard library (threads, formatting, small collections) aborts the process
-//! if one of them fails, and a library that uses it cannot prevent that.
+//! Small allocations always succeed. If one of them fails, the standard library (threads, formatting, small
+//! collections) aborts the process. A library that uses it cannot prevent that.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 pub(crate) struct FailingAllocator;
 
-/// The number of allocations that still succeed. It is at most 0 after one has failed, and `OFF` if none is to
-/// fail.
+/// The number of allocations that still succeed. It is at most 0 after an allocation has failed. It is `OFF` if no
+/// allocation should fail.
 static LEFT: AtomicI64 = AtomicI64::new(OFF);
 const OFF: i64 = i64::MAX;
 
-/// Smaller allocations are not counted.
+/// The smallest size of an allocation that is counted.
 static LEAST: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// Runs `body`, in which the `n`-th allocation of at least `least` bytes fails, counted from 1 over all threads. Also
-/// returns whether there was an `n`-th allocation.
+/// Runs `body` and lets the `n`-th allocation of at least `least` bytes fail. The count starts at 1 and includes all
+/// threads. Also returns whether there was an `n`-th allocation.
 pub(crate) fn refuse<R>(n: i64, least: usize, body: impl FnOnce() -> R) -> (R, bool) {
     LEAST.store(least, Ordering::SeqCst);
     LEFT.store(n, Ordering::SeqCst);
@@ -27,7 +27,7 @@ pub(crate) fn refuse<R>(n: i64, least: usize, body: impl FnOnce() -> R) -> (R, b
     (outcome, left <= 0)
 }
 
-/// Whether this allocation fails.
+/// Whether an allocation of this size fails now.
 fn refused(size: usize) -> bool {
     size >= LEAST.load(Ordering::Relaxed) && LEFT.fetch_sub(1, Ordering::SeqCst) == 1
 }

@@ -6,7 +6,7 @@ use std::ptr::{null, null_mut};
 
 use nucleus::abi::*;
 
-/// The entries of a poisoned output array. A call that fails must not change them.
+/// The value of every entry of an output array before a call. A call that fails must not change it.
 const POISON: i32 = 0x5a5a_5a5a;
 
 /// The status and the message of a call.
@@ -45,7 +45,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) num_threads: usize,
 }
 
-/// A sampler that is destroyed explicitly.
+/// A sampler. The test destroys it explicitly.
 pub(crate) struct Handle(pub(crate) *mut nuc_sampler);
 
 impl Setup<'_> {
@@ -53,7 +53,7 @@ impl Setup<'_> {
         let string = |path: Option<&Path>| path.map(|path| CString::new(path.to_str().unwrap()).unwrap());
         let (plugin, program_dir) = (string(self.plugin), string(self.program_dir));
         let pointer = |string: &Option<CString>| string.as_ref().map_or(null(), |string| string.as_ptr());
-        // More devices would only take time and repeat the same calls.
+        // One device is enough: more devices take more time and repeat the same calls.
         let one_device = nuc_client_option {
             name: c"cpu_device_count".as_ptr(),
             r#type: nuc_option_type::NUC_OPTION_INT64 as i32,
@@ -105,7 +105,7 @@ impl Handle {
         Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
     }
 
-    /// Calls all functions that describe a sampler. Returns the first failure.
+    /// Calls all functions that describe a sampler. Returns the first failure, if there is one.
     pub(crate) fn describe(&self) -> Outcome {
         let mut outcomes = Vec::new();
         unsafe {
@@ -154,10 +154,10 @@ pub(crate) struct Problem {
     pub(crate) wide: Wide,
 }
 
-/// Every output array, as integers.
+/// All output arrays, as integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrays {
-    /// Tokens, row status, greedy tokens, both halves of the random numbers, next tokens.
+    /// Tokens, row status, greedy tokens, both halves of the random numbers, and next tokens.
     narrow: [Vec<i32>; 6],
     full: [Vec<i32>; 2],
     slices: [Vec<i32>; 3],
@@ -195,7 +195,7 @@ impl Problem {
         (0..self.k.len() * self.vocab).map(|_| next()).collect()
     }
 
-    /// Allocates poisoned arrays, and then runs the call inside `around`.
+    /// Allocates poisoned arrays, and then passes the call to `around`, which runs it.
     pub(crate) fn sample_within<R>(
         &self,
         sampler: &Handle,

@@ -1,4 +1,4 @@
-//! Child processes that run cases, and the parent that monitors them.
+//! Runs cases in child processes. The parent process monitors them.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write as _};
@@ -12,20 +12,20 @@ use std::time::Duration;
 
 use crate::selection;
 
-/// The prefix of each line of a child that is for the parent. The test harness and plugins print other lines.
+/// The mark at the start of each line that a child sends to the parent. The test harness and plugins print other lines.
 const MARK: &str = "\u{1}case ";
 
 /// The environment variables that define the task of a child.
 const TASK: &str = "NUCLEUS_FAULTS_TASK";
 const FROM: &str = "NUCLEUS_FAULTS_FROM";
 
-/// A child that reports nothing for this time counts as hanging. The longest step compiles one program.
+/// If a child reports nothing for this time, it counts as hanging. The longest step compiles one program.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The parent stops after this number of crashes and hangs, because more would not add information.
+/// The parent stops after this number of crashes and hangs, because more of them would add no information.
 const MOST_DEATHS: usize = 40;
 
-/// The real plugin of the proxy: the plugin with the newest API.
+/// The real plugin behind the proxy. Of the downloaded plugins it has the newest API.
 const PLUGIN: &str = "lammps-jax-pjrt-cpu.so";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +63,12 @@ const TASKS: [Task; 5] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
     All,
-    /// The part that this seed selects.
+    /// The part of the cases that this seed selects.
     Part(u64),
 }
 
 impl Choice {
-    /// The selection that the environment sets. Without `NUCLEUS_TEST_SEED`, the seed is the day.
+    /// The selection that the environment variables define. Without `NUCLEUS_TEST_SEED`, the seed is the current day.
     pub(crate) fn of_environment() -> Choice {
         match selection::full() {
             true => Choice::All,
@@ -99,9 +99,9 @@ pub(crate) fn plugin_path() -> PathBuf {
     path
 }
 
-/// Prints a line for the parent.
+/// Prints a line that is for the parent.
 fn tell(line: &str) {
-    // An error means that the parent has exited, and then the line is not needed.
+    // An error is ignored. It means that the parent has exited and does not need the line.
     let _ = writeln!(std::io::stdout(), "\n{MARK}{line}");
 }
 
@@ -141,11 +141,12 @@ pub(crate) fn watch(task: Task) -> Report {
     report
 }
 
-/// Runs a child until it has finished or a case crashes or hangs. Returns the number of that case, and a description.
+/// Runs a child until it has finished, or until a case crashes or hangs. In the second case, returns the number of the
+/// case and a description.
 fn watch_child(task: Task, from: usize, report: &mut Report) -> Result<(), (usize, String)> {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "child", "--ignored", "--nocapture", "--test-threads=1"]);
-    // With a backtrace, the last lines would not include the message.
+    // Only the last lines of the output are kept. A backtrace would remove the message from them.
     command.env("RUST_BACKTRACE", "0").env(TASK, format!("{task:?}")).env(FROM, from.to_string());
     if let Choice::Part(seed) = Choice::of_environment() {
         command.env(selection::SEED_VARIABLE, seed.to_string());
@@ -187,7 +188,7 @@ fn watch_child(task: Task, from: usize, report: &mut Report) -> Result<(), (usiz
     }
 }
 
-/// Kills a child that hangs, or waits for one that crashed. Describes its end.
+/// Kills a child that hangs, or waits for a child that crashed. Describes how the child ended.
 fn bury(child: &mut Child, reason: RecvTimeoutError) -> String {
     if reason == RecvTimeoutError::Timeout {
         child.kill().unwrap();
@@ -214,7 +215,7 @@ fn read_lines(pipe: Option<impl Read + Send + 'static>) -> Receiver<String> {
     lines
 }
 
-/// The last lines of standard error.
+/// Collects the last lines of standard error.
 fn keep_last_words(pipe: Option<impl Read + Send + 'static>) -> Arc<Mutex<VecDeque<String>>> {
     let words = Arc::new(Mutex::new(VecDeque::new()));
     let kept = words.clone();

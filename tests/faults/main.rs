@@ -1,10 +1,10 @@
-//! Fault injection: each call into a plugin fails or returns invalid data, one call per case. Each allocation of at
-//! least 4 KiB fails, one allocation per case.
+//! Fault injection. In each case of one kind, one call into a plugin fails or returns invalid data. In each case of the
+//! other kind, one allocation of at least 4 KiB fails.
 //!
 //! The cases run one after another in a child process of this test program. If a case crashes or hangs, the parent
 //! reports it and starts a new child for the remaining cases.
 //!
-//! `make test` runs a part of the cases, which depends on the day. `NUCLEUS_TEST_FULL=1` runs all of them.
+//! `make test` runs a part of the cases. The part depends on the day. `NUCLEUS_TEST_FULL=1` runs all cases.
 // Every pointer here refers to memory of this program.
 #![allow(clippy::undocumented_unsafe_blocks, unsafe_op_in_unsafe_fn)]
 

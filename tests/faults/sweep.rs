@@ -1,4 +1,4 @@
-//! The sweep: a fixed scenario calls a plugin, and each case injects one fault at one of these calls.
+//! The sweep. A fixed scenario calls a plugin. Each case injects one fault at one of these calls.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_void};
@@ -51,12 +51,12 @@ struct Script {
     proxy: Proxy,
     scenario: Scenario,
     plugin: PathBuf,
-    /// The program directory. It is cleared before each cold case, and full before each warm case.
+    /// The program directory. It is empty before each cold case and full before each warm case.
     programs: PathBuf,
     calls: Vec<(Problem, Arrays)>,
 }
 
-/// In the child: runs the cases from number `from` on.
+/// In the child: runs the cases from number `from` to the last one.
 pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
     count_warnings();
     let plugin = children::proxy_path();
@@ -68,7 +68,7 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
         let name = format!("initialisation, {kind:?}");
         children::run_case(number, &name, || script.initialization(kind));
     }
-    // A part of the name of the cases to run, for repeating some cases.
+    // If this variable is set, only cases whose name contains its value run. It helps to repeat some cases.
     let only = std::env::var("NUCLEUS_FAULTS_ONLY").ok();
     let places = script.places();
     let cases = chosen(&places, choice);
@@ -87,7 +87,7 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
     }
 }
 
-/// The program directory that all children of a parent use.
+/// The program directory. All children of a parent use the same one.
 fn programs(scenario: Scenario, parent: u32) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{scenario:?}-{parent}"))
 }
@@ -99,7 +99,7 @@ fn calls() -> Vec<(Problem, Arrays)> {
     [mixed.clone(), bounded, mixed].map(|problem| (problem.clone(), problem.expected(MAX_K))).into()
 }
 
-/// The cases: all of them, or one place for each pair of function and fault. The seed selects the place.
+/// The cases to run: all cases, or one place for each pair of function and fault. The seed selects the place.
 fn chosen(places: &[Place], choice: Choice) -> Vec<(usize, Kind)> {
     let all = (0..places.len())
         .flat_map(|at| Kind::ALL.map(|kind| (at, kind)))
@@ -145,8 +145,8 @@ impl Script {
         }
     }
 
-    /// Injects a fault into the initialisation of the plugin, which happens once per process. The library does not
-    /// store the failure, and the next sampler initialises the plugin again.
+    /// Injects a fault into the initialisation of the plugin. The library initialises a plugin once per process, but it
+    /// does not store a failure. So the next sampler initialises the plugin again.
     fn initialization(&self, kind: Kind) -> Vec<String> {
         self.prepare_directory();
         self.proxy.arm(Some(Fault::at_function(kind, "PJRT_Plugin_Initialize")));
@@ -160,7 +160,7 @@ impl Script {
         findings
     }
 
-    /// Runs the scenario without a fault and lists its calls into the plugin.
+    /// Runs the scenario without a fault. Returns the list of its calls into the plugin.
     fn places(&self) -> Vec<Place> {
         // The first run compiles the programs and fills the directory for the warm scenario.
         let mut setup = self.setup();
@@ -178,7 +178,7 @@ impl Script {
         std::mem::take(&mut lists[0])
     }
 
-    /// Clears the directory for the cold scenario. Keeps the files of the first run for the warm one.
+    /// In the cold scenario, clears the directory. In the warm scenario, keeps the files of the first run.
     fn prepare_directory(&self) {
         if self.scenario == Scenario::Cold {
             let _ = fs::remove_dir_all(&self.programs);
@@ -196,7 +196,7 @@ impl Script {
             findings.push("the failure of a destructor was not logged".to_owned());
         }
         if name.ends_with("_Serialize") {
-            // The next sampler may load a file with invalid data.
+            // After the fault, a file may contain invalid data, and the next sampler may load it.
             self.proxy.arm(None);
             let later = self.play(&self.setup(), None);
             findings.extend(later.iter().map(|finding| format!("with the files that it left: {finding}")));
@@ -204,8 +204,8 @@ impl Script {
         findings
     }
 
-    /// Runs the scenario. Each call must either fail with a status that fits `kind` without changing its arrays, or
-    /// succeed with correct results. Returns the violations.
+    /// Runs the scenario. A call may fail with a status that fits `kind`, and then must not change its arrays.
+    /// Otherwise it must succeed with correct results. Returns the violations.
     fn play(&self, setup: &Setup<'_>, kind: Option<Kind>) -> Vec<String> {
         let judge = |outcome: &Outcome| match kind {
             _ if outcome.is_ok() => None,
@@ -263,7 +263,7 @@ impl Script {
 }
 
 /// Checks the status of a call that failed because of a fault. The caller's arguments are correct, so the status must
-/// not blame them.
+/// not say that an argument is wrong.
 fn judge(kind: Kind, outcome: &Outcome) -> Option<String> {
     use nuc_status::{NUC_DEVICE_ERROR, NUC_INTERNAL, NUC_OUT_OF_MEMORY};
     let fits = match kind {

@@ -44,7 +44,7 @@ fn create(options: &nuc_sampler_options, error: *mut nuc_error) -> (nuc_status, 
     (status, sampler)
 }
 
-/// A built-in sampler, which is destroyed with this value.
+/// A built-in sampler. Dropping this value destroys it.
 struct Sampler(*mut nuc_sampler);
 
 impl Sampler {
@@ -147,8 +147,7 @@ fn a_size_of_zero_names_the_way_out() {
     assert!(text.contains("pass sizeof(nuc_sampler_options)"), "{text}");
 }
 
-/// A zeroed struct is refused, even if its size is set. A caller can still request a replacement value of zero, as
-/// -0.0.
+/// A zeroed struct is refused, even if its size is set. To request a replacement value of zero, a caller can pass -0.0.
 #[test]
 fn zeroed_call_options_are_refused() {
     let sampler = Sampler::new();
@@ -178,7 +177,7 @@ fn the_error_and_the_structs_overlap_nothing() {
     // The error overlaps the token.
     let mut error = nuc_error { code: -1, message: [0; 508] };
     let place = &raw mut error;
-    // SAFETY: a live handle. The test needs the overlap, and all memory belongs to `error`.
+    // SAFETY: the handle is live. The test intentionally creates the overlap, and all memory belongs to `error`.
     let status = unsafe {
         let token = place.cast::<i32>().add(100);
         nuc_topk_topp_and_sample(sampler.0, &batch, null(), token, null_mut(), null(), place)
@@ -215,7 +214,7 @@ fn the_error_and_the_structs_overlap_nothing() {
     }
 }
 
-/// The reason is after a path in the message. A long path must not truncate the reason.
+/// In a message the reason follows the path. A long path must not cut off the reason.
 #[test]
 fn a_long_path_leaves_room_for_the_reason() {
     for path in ["/directory".repeat(300), "/a directory with spaces".repeat(150), "/ä".repeat(1500)] {

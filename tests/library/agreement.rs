@@ -17,13 +17,13 @@ use rand::prelude::*;
 /// The length of the rows in most cases: more than the slots of the bounded path, and not a multiple of a SIMD width.
 const SHORT: usize = 129;
 
-/// A backend, and how much of the large sets it runs. Each number is a stride of [`thinned`].
+/// A backend, and the part of the large sets that it runs. Each number is a stride of [`thinned`].
 struct Subject {
     sampler: Sampled,
     shapes: usize,
-    /// Of the combinations of parameters. Prime, so that each value of each list occurs.
+    /// The stride for the combinations of parameters. It is prime, so that each value of each list occurs.
     combinations: usize,
-    /// Of the entry points that run these combinations, and of the lengths of rows that run each class.
+    /// The stride for the entry points that run these combinations, and for the row lengths that run each class.
     entries: usize,
 }
 
@@ -36,7 +36,8 @@ const ONE_THREAD: Subject =
     Subject { sampler: Sampled::Builtin { threads: 1 }, shapes: 1, combinations: 1, entries: 1 };
 const TWO_THREADS: Subject =
     Subject { sampler: Sampled::Builtin { threads: 2 }, shapes: 1, combinations: 3, entries: 1 };
-/// This plugin runs the whole product, thinned. The other plugins run each class of row, and samples of the rest.
+/// This plugin runs a part of the whole product. The other plugins run each class of row, and smaller parts of the
+/// rest.
 const API_115: Subject =
     Subject { sampler: Sampled::Plugin(PLUGINS[0]), shapes: 11, combinations: 23, entries: 1 };
 const API_106: Subject =
@@ -58,7 +59,7 @@ impl Subject {
         }
     }
 
-    /// A sampler that has compiled nothing yet.
+    /// A sampler that has not compiled any program yet.
     fn fresh_sampler(&self) -> Sampler {
         match self.sampler {
             Sampled::Builtin { threads } => builtin(threads),
@@ -102,7 +103,8 @@ fn every_combination_of_parameters(subject: &Subject, dtype: Dtype) {
         })
     });
     let mut combinations = thinned(combinations, subject.combinations);
-    // The last batch repeats the first rows, because a plugin would compile more programs for a smaller batch.
+    // The last batch is filled with copies of the first rows. With a smaller batch, a plugin would have to compile more
+    // programs.
     let missing = combinations.len().next_multiple_of(128) - combinations.len();
     combinations.extend_from_within(..missing.min(combinations.len()));
     for combinations in combinations.chunks(128) {
@@ -227,7 +229,7 @@ instantiate! {
     plugin_api_81: API_81;
 }
 
-/// Every class of row at the largest vocabularies, and with the fewest and the most slots.
+/// Every class of row at the largest vocabularies, and with the smallest and the largest number of slots.
 #[test]
 fn plugin_agrees_on_every_class_of_long_rows_and_any_number_of_slots() {
     let reference = builtin(0);

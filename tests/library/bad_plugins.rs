@@ -115,8 +115,8 @@ fn a_file_that_is_not_a_library() {
     }
 }
 
-/// The dynamic loader would map a truncated file, and the process would end with SIGBUS on an access to the missing
-/// part.
+/// The dynamic loader maps a truncated file without an error. An access to the missing part would end the process with
+/// SIGBUS.
 #[test]
 fn a_plugin_file_that_was_cut_short() {
     let path = build_plugin("whole", "static char much[50000] = {1};", "api.ext = much; api.ext = 0;");
@@ -259,7 +259,7 @@ fn threads_share_one_failed_initialisation() {
     });
 }
 
-/// The work of the plugin `calling` during its initialisation, and its result.
+/// The results of the loads that the plugin `calling` runs during its initialisation.
 static DURING_INITIALISATION: Mutex<Option<Vec<Result<Arc<Plugin>>>>> = Mutex::new(None);
 
 extern "C" fn load_plugins() {
@@ -268,8 +268,8 @@ extern "C" fn load_plugins() {
     *DURING_INITIALISATION.lock().unwrap() = Some(outcomes);
 }
 
-/// A plugin may run code that calls this library during its initialisation. That code can load other plugins. If it
-/// loads the same plugin, it receives an error; it does not deadlock.
+/// During its initialisation, a plugin may run code that calls this library. That code can load other plugins. If it
+/// loads the same plugin, it receives an error and does not deadlock.
 #[test]
 fn an_initialisation_that_loads_plugins() {
     let called = build_plugin("called", "", "");
@@ -353,7 +353,7 @@ fn a_plugin_that_is_out_of_memory() {
     refused(&full, ErrorKind::OutOfMemory);
 }
 
-/// A message in `nuc_error` has at most 508 bytes. Neither a long path nor a long text may truncate the reason.
+/// A message in `nuc_error` has at most 508 bytes. Neither a long path nor a long text may cut off the reason.
 #[test]
 fn a_long_path_and_a_long_text_leave_room_for_the_reason() {
     let mut long = directory().to_owned();

@@ -1,4 +1,4 @@
-//! Programs that one process compiles and another process loads, and defects of their files.
+//! Tests of programs that one process compiles and another process loads, and of damaged program files.
 
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -75,7 +75,7 @@ impl log::Log for Log {
 
 static LOG: Log = Log { warnings: Mutex::new(Vec::new()), callback: Mutex::new(None) };
 
-/// The warning that contains all of `words`. Tests run at the same time, so the words must belong to one test.
+/// Returns the warning that contains all of `words`. Tests run at the same time, so only one test may use these words.
 fn warning(words: &[&str]) -> Option<String> {
     let warnings = LOG.warnings.lock().unwrap();
     warnings.iter().find(|text| words.iter().all(|word| text.contains(word))).cloned()
@@ -121,7 +121,7 @@ fn ends<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> R {
     wait.recv_timeout(Duration::from_secs(120)).expect("the work ends")
 }
 
-/// One host compiles. Another host loads from a copy of the directory, on any of its devices.
+/// One host compiles. Another host loads the programs from a copy of the directory, on any of its devices.
 fn programs_are_loaded_from_a_copy(name: &str) {
     let (here, there) = (Directory::new(&format!("here-{name}")), Directory::new(&format!("there-{name}")));
     let progress = Mutex::new(Vec::<Written>::new());
@@ -131,7 +131,7 @@ fn programs_are_loaded_from_a_copy(name: &str) {
     .unwrap();
     assert_eq!(written.len(), 4); // two paths, buckets 4 and 8
 
-    // Two threads may report in one order and finish in the other.
+    // The order of the reports can differ from the order in which the threads finish.
     let progress = progress.into_inner().unwrap();
     assert_eq!(progress.len(), written.len());
     assert!(progress.iter().all(|program| written.contains(program)), "{progress:?} {written:?}");
@@ -158,7 +158,7 @@ fn programs_are_loaded_from_a_copy(name: &str) {
     assert_eq!(there.files().len(), 4);
 }
 
-/// A file with the metadata of `whole`, another executable, and the right checksum.
+/// Builds a file with the metadata of `whole`, another executable, and a correct checksum.
 fn with_executable(whole: &[u8], executable: &[u8]) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let metadata = u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
@@ -169,7 +169,7 @@ fn with_executable(whole: &[u8], executable: &[u8]) -> Vec<u8> {
     [&fields, &checksum[..], metadata, executable].concat()
 }
 
-/// The file of the program for the arbitrary path and two rows, in a new directory.
+/// Compiles for two rows into `directory`. Returns the file of the program for the arbitrary path.
 fn one_file(name: &str, directory: &Directory) -> PathBuf {
     let written = compile_ahead(&ahead(name, &directory.0, &[2]), &|_| {}).unwrap();
     written.iter().find(|program| program.name.contains("arbitrary")).unwrap().file.clone()
@@ -184,7 +184,7 @@ fn assert_compiled_because(name: &str, directory: &Directory, file: &Path, reaso
     assert!(found.is_some(), "{reason}: {:?}", LOG.warnings.lock().unwrap());
 }
 
-/// The file is intact, but the plugin rejects its executable.
+/// The file is not damaged, but the plugin rejects its executable.
 fn refused_executables_are_compiled(name: &str) {
     let directory = Directory::new(&format!("refused-{name}"));
     let file = one_file(name, &directory);
@@ -221,7 +221,7 @@ fn unusable_files_are_reported_and_compiled() {
     assert_compiled_because(name, &directory, &file, "not a regular file");
 }
 
-/// XLA's compiler needs more stack than a small thread of the caller has. Before the fix, this ended the process.
+/// XLA's compiler needs more stack than a small thread of the caller has. Before this was fixed, the process ended.
 fn compiling_needs_no_stack_of_the_caller(name: &str) {
     let directory = Directory::new(&format!("stack-{name}"));
     let writing = SamplerOptions { write_programs: true, ..options(name, &directory.0) };
@@ -266,7 +266,7 @@ each_plugin! {
     plugin_api_81: PLUGINS[2];
 }
 
-/// The next sampler loads the programs that a sampler wrote. Several samplers can use a directory at the same time.
+/// A sampler loads the programs that an earlier sampler wrote. Several samplers can use a directory at the same time.
 #[test]
 fn compiled_programs_are_written() {
     let directory = Directory::new("cache");
@@ -294,8 +294,8 @@ fn compiled_programs_are_written() {
     assert_eq!(counts(&sampler), (0, 2));
 }
 
-/// A sampler does not use programs of another build of the plugin, and a warning names that build. The programs of both
-/// builds can be in one directory.
+/// A sampler does not use programs that another build of the plugin compiled, and a warning names that build. One
+/// directory can contain the programs of both builds.
 #[test]
 fn plugins_load_only_their_own_programs() {
     let directory = Directory::new("versions");
@@ -436,7 +436,7 @@ fn bounded_call(sampler: &Sampler, vocab: usize) {
     assert_same(&problem, &got, &sample(&builtin(1), Entry::Bounded, &problem, PLAIN), "bounded");
 }
 
-/// Before the fix, the cache allocated all its entries in advance, which ended the process.
+/// Before this was fixed, the cache allocated all its entries in advance, and this ended the process.
 #[test]
 fn a_huge_cache_capacity_costs_nothing() {
     let directory = Directory::new("capacity");
@@ -473,7 +473,7 @@ fn a_directory_that_others_can_write_is_not_used() {
     assert!(warning(&[path, "it belongs to user 65534"]).is_some());
 }
 
-/// A full disk or a similar failure is not a wrong argument.
+/// A full disk or a similar failure is not reported as a wrong argument.
 #[test]
 fn files_that_cannot_be_written_are_io_errors() {
     let directory = Directory::new("removed");

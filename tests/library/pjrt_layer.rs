@@ -1,6 +1,6 @@
 //! Tests of the PJRT layer with CPU plugins of three API versions.
 //!
-//! This process loads all three. Each contains its own copy of XLA, and `RTLD_LOCAL` separates their symbols.
+//! This process loads all three plugins. Each contains a copy of XLA, and `RTLD_LOCAL` keeps their symbols separate.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_ne_bytes(b.try_into().unwrap())).collect()
 }
 
-/// Two inputs, three outputs of different types and ranks.
+/// A program with two inputs, and three outputs of different types and ranks.
 const PROGRAM: &str = r#"
 module @sum_and_compare {
   func.func public @main(%x: tensor<2x3xf32>, %y: tensor<2x3xf32>) -> (tensor<2x3xf32>, tensor<3x2xf32>, tensor<2x3xi1>) {
@@ -67,7 +67,7 @@ fn run_and_check(client: &Arc<Client>, program: &Executable, device: usize, seed
     let mut sum = vec![0u8; outputs[0].host_size()];
     outputs[0].to_host(&mut sum).unwrap();
     assert_eq!(floats(&sum), x.iter().zip(&y).map(|(x, y)| x + y).collect::<Vec<_>>());
-    // Copies to memory that is aligned only for bytes.
+    // The destination is aligned only for bytes.
     let mut turned = [0u8; 24 + 1];
     outputs[1].to_host(&mut turned[1..]).unwrap();
     assert_eq!(floats(&turned[1..]), [x[0], x[3], x[1], x[4], x[2], x[5]]);
@@ -226,7 +226,8 @@ fn outputs_outlive_the_values_that_made_them(name: &str) {
 }
 
 fn does_not_donate_inputs(name: &str) {
-    // If the caller donated the input, the program would overwrite it.
+    // The program overwrites a donated input. The library does not donate its inputs, so this input must stay
+    // unchanged.
     let donating = r#"
         module @m {
           func.func public @main(%x: tensor<4xf32> {tf.aliasing_output = 0 : i32}) -> tensor<4xf32> {
@@ -282,7 +283,7 @@ fn saves_and_restores_programs(name: &str) {
     let client = client(name);
     let saved = compile(&client, 1).serialize().unwrap();
     assert!(!saved.is_empty());
-    // Runs on the device that it was compiled for, and on another device.
+    // The program runs on the device that it was compiled for, and on another device.
     for device in [1, 3] {
         let options = CompileOptions::for_device(client.devices()[device].id());
         let restored = client.deserialize(&saved, &options).unwrap();
@@ -350,7 +351,7 @@ fn takes_client_options(name: &str) {
 
 /// A logger that creates a sampler when the PJRT layer logs for the first time.
 struct CreatesSampler {
-    /// The number of records from the PJRT layer.
+    /// Counts the log messages of the PJRT layer.
     records: AtomicUsize,
     created: AtomicBool,
 }
@@ -377,8 +378,8 @@ impl log::Log for CreatesSampler {
     fn flush(&self) {}
 }
 
-/// The log function of a caller may create a sampler with the plugin whose loading is logged. The test runs itself in a
-/// child process, because a process can have only one logger.
+/// While a plugin is being loaded, the library logs. The caller's log function may then create a sampler with this
+/// plugin. The test runs itself in a child process, because a process can have only one logger.
 #[test]
 fn a_log_function_may_create_a_sampler_during_a_load() {
     const CHILD: &str = "NUCLEUS_TEST_LOG_FUNCTION";

@@ -1,4 +1,4 @@
-//! The structure of the sources: the imports between files.
+//! Tests of the source structure: which files import from which files.
 //!
 //! `docs/architecture.md` draws the modules and lists their imports. These tests check the list and reject circular
 //! imports.
@@ -13,7 +13,7 @@ const MUTUAL: [&str; 3] = ["pjrt::buffer", "pjrt::client", "pjrt::executable"];
 /// One source file: its module path below `crate`, the items that it re-exports from other files, and its imports.
 struct Source {
     module: String,
-    /// Item → the path that it is re-exported from.
+    /// The key is an item. The value is the path from which the file re-exports the item.
     exports: BTreeMap<String, Vec<String>>,
     /// Absolute paths below `crate`.
     imports: BTreeSet<Vec<String>>,
@@ -46,7 +46,7 @@ fn module_of(path: &Path) -> String {
     parts.join("::")
 }
 
-/// The code of a file without comments and without its test modules, which may import anything.
+/// Returns the code of a file without comments and test modules. Test modules may import any file.
 fn code_of(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
     let text = text.replace("#[cfg(test)]\nmod ", "mod ");
@@ -162,7 +162,7 @@ fn sources() -> BTreeMap<String, Source> {
             let tail: String =
                 code[at + 2..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let mut path = segments(&from);
-            // A path that is only the beginning of a longer path is not counted.
+            // A path is skipped here if it is only the beginning of a longer path.
             if code[at + 2 + tail.len()..].starts_with("::") {
                 continue;
             }
@@ -176,7 +176,7 @@ fn sources() -> BTreeMap<String, Source> {
     found
 }
 
-/// The module that defines the item at a path. Follows re-exports.
+/// Returns the module that defines the item at a path. Follows re-exports.
 fn definer(sources: &BTreeMap<String, Source>, path: &[String], depth: usize) -> Option<String> {
     assert!(depth < 10, "re-exports of {path:?} lead round in a circle");
     let length = (0..=path.len()).rev().find(|&length| sources.contains_key(&path[..length].join("::")))?;
@@ -188,7 +188,7 @@ fn definer(sources: &BTreeMap<String, Source>, path: &[String], depth: usize) ->
     }
 }
 
-/// File → the files that it imports from. A file that only declares or re-exports a module does not import it.
+/// For each file: the files that it imports from. A file that only declares or re-exports a module does not import it.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let sources = sources();
     let mut edges = BTreeMap::new();
@@ -205,7 +205,7 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
     edges
 }
 
-/// All files that can be reached from `start`, without the imports between files that own each other's objects.
+/// Returns all files that can be reached from `start`. Ignores the imports between files that own each other's objects.
 fn reachable(edges: &BTreeMap<String, BTreeSet<String>>, start: &str) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     let mut open: Vec<String> = vec![start.to_owned()];

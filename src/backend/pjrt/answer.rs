@@ -51,8 +51,8 @@ impl Answer {
     /// Copies the outputs of the program of `piece` to the host and checks them. `slots_wanted` is the width of the
     /// k-slices that the caller wants; 0 if it wants none.
     ///
-    /// Without `stable` the kept ties can outnumber the slots, so no program returns k-slices for these calls. The
-    /// reference computes them instead.
+    /// If `stable` is false, the kept ties can outnumber the slots. So no program returns k-slices for these calls, and
+    /// the reference computes them instead.
     pub(super) fn fetch(
         piece: &Piece,
         outputs: &[Buffer],
@@ -75,7 +75,7 @@ impl Answer {
         Ok(answer)
     }
 
-    /// Rejects an answer that no correct program returns.
+    /// Returns an error if no correct program can return this answer.
     fn check(&self, piece: &Piece, batch: &Batch<'_>) -> Result<(), Error> {
         let spec = &piece.spec;
         for (place, (&row, outcome)) in piece.rows.iter().zip(&self.outcomes).enumerate() {
@@ -187,7 +187,7 @@ impl LogitsArray {
     }
 }
 
-/// Copies outputs to the host, in their order.
+/// Copies the outputs to the host, in order.
 struct Fetch<'a> {
     spec: &'a Spec,
     outputs: std::slice::Iter<'a, Buffer>,
@@ -198,7 +198,7 @@ impl Fetch<'_> {
         self.array(ElementType::S32, dims)
     }
 
-    /// Programs return logits as the bits of their type, so that no conversion can change them.
+    /// Programs return logits as raw bits, so that no conversion can change them.
     fn logits(&mut self, width: usize) -> Result<LogitsArray, Error> {
         let dims = [self.spec.batch, width];
         Ok(match self.spec.dtype {
@@ -253,7 +253,8 @@ fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome
     )
 }
 
-/// Why no correct program returns this outcome for a row.
+/// Returns the reason why no correct program can return this outcome for a row. `None` means that the outcome is
+/// possible.
 fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> Option<String> {
     let vocab = spec.vocab;
     let RowOutcome { next_token, greedy_sampled, random_unnorm_cdf_sampled: random, status } = *outcome;
@@ -273,7 +274,8 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
     if params.greedy && next_token != greedy_sampled {
         return Some(format!("next_token {next_token} and greedy_sampled {greedy_sampled} in a greedy row"));
     }
-    // r is a remainder modulo the total of the kept weights, so the number of kept entries bounds it.
+    // `r` is a remainder modulo the total of the kept weights. The number of kept entries limits this total, and so it
+    // limits `r`.
     let kept = match params {
         _ if no_candidate => 0,
         RowParams { greedy: true, .. } => 1,
@@ -285,7 +287,8 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
         .then(|| format!("random_unnorm_cdf_sampled {random}; the weights allow at most {largest}"))
 }
 
-/// Why no correct program returns these k-slice indices. Correct indices ascend, and unused slots follow them.
+/// Returns the reason why no correct program can return these k-slice indices. Correct indices ascend, and the unused
+/// slots follow them.
 fn impossible_indices(indices: &[i32], vocab: usize) -> Option<String> {
     let mut previous = None;
     for (slot, &index) in indices.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! A separate thread for calls into a plugin's compiler.
 //!
-//! XLA recurses over the program and can need more stack than the caller's thread has: compiling on a stack of 64
-//! KiB ends the process.
+//! XLA recurses over the program and can need more stack than the caller's thread has. A compile on a stack of 64 KiB
+//! ends the process.
 
 use std::panic::resume_unwind;
 
@@ -9,7 +9,7 @@ use super::program_cache::as_maker;
 use crate::error::Error;
 use crate::panics::Inherited;
 
-/// The default stack size of a main thread on Linux, with which compilers are tested.
+/// The default stack size of the main thread on Linux. Compilers are tested with this size.
 const STACK_BYTES: usize = 8 << 20;
 
 /// Runs `work` on a new thread with a large stack and waits for it.
@@ -23,8 +23,7 @@ fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) 
         let thread = std::thread::Builder::new()
             .name("nuc-compile".to_owned())
             .stack_size(stack_bytes)
-            // The caller waits for this thread, so this thread must not wait for a program that the caller is
-            // making.
+            // The caller waits for this thread. So this thread must not wait for a program that the caller is making.
             .spawn_scoped(scope, || panics.run(|| as_maker(work)))
             .map_err(|error| {
                 Error::OutOfMemory(format!(

@@ -20,8 +20,8 @@ pub(super) fn upload(
     Ok([upload_logits(client, device, piece, batch)?, upload_params(client, device, piece, batch)?])
 }
 
-/// The batch row for each row of the program: the rows of the piece, then copies of its last row as padding. Rows of
-/// zeros would be slow padding: they consist of ties, and their k = 0 keeps the whole row.
+/// Returns the batch row for each row of the program: first the rows of the piece, then copies of its last row as
+/// padding. Rows of zeros would be slow padding: all their elements are tied, and k = 0 keeps the whole row.
 fn padded_rows(piece: &Piece) -> impl Iterator<Item = usize> + '_ {
     piece.rows.iter().chain(piece.rows.last().into_iter().cycle()).copied()
 }

@@ -1,8 +1,8 @@
 //! Sampling through a PJRT plugin.
 //!
-//! A call is cut into pieces (`crate::plan`). The programs of all pieces are looked up, then all pieces are
-//! started, then all answers are fetched and checked. Only after that is anything written to the caller's arrays,
-//! so a call that fails leaves them unchanged.
+//! A call is cut into pieces (`crate::plan`). The backend looks up the programs of all pieces, starts all pieces, and
+//! then fetches and checks all answers. Only then does it write to the caller's arrays. So a call that fails leaves
+//! them unchanged.
 
 mod answer;
 pub(crate) mod compile_thread;
@@ -68,8 +68,8 @@ impl PjrtBackend {
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
     /// the directory and writes the programs that it compiles there.
     ///
-    /// A directory that other users can write to is not used, unless the environment says to trust it. A warning
-    /// then reports this, and the programs are compiled.
+    /// The backend does not use a directory that other users can write to, unless the environment says to trust it. In
+    /// that case it logs a warning and compiles the programs.
     pub(crate) fn use_programs_in(&mut self, directory: &FilePath, write: bool) -> Result<(), Error> {
         let failed = |error: io::Error| program_dir::directory_error("program_dir", directory, &error);
         if write {
@@ -119,7 +119,7 @@ impl PjrtBackend {
         write(&pieces, &answers, batch, outputs)
     }
 
-    /// The programs of all pieces. Equal programs are looked up once, so that a program that the cache cannot keep
+    /// Returns the programs of all pieces. Equal programs are looked up once. So a program that the cache cannot keep
     /// is compiled only once.
     fn programs_of(&self, pieces: &[Piece]) -> Result<Vec<Arc<Executable>>, Error> {
         let mut programs: Vec<Arc<Executable>> = Vec::new();

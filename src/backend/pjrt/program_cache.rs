@@ -1,16 +1,16 @@
 //! The cache of compiled programs. Its size is bounded, it counts events, and threads that ask for the same program
 //! share one compile.
 //!
-//! No code of the caller runs while the lock is held. Values that an insertion removes are dropped after the lock is
-//! released.
+//! No code of the caller runs while the lock is held. An insertion can remove values from the cache. These are dropped
+//! after the lock is released.
 //!
-//! To make a program is to load it from a file or to compile it.
+//! In this module, "to make a program" means to load it from a file or to compile it.
 //!
 //! # Threads
 //! Threads that ask for one program at the same time share one attempt to make it. A thread that is itself making a
-//! program never waits for another thread's attempt. It makes the program a second time instead. The library runs no
-//! code of the caller while it makes a program. If a plugin did that, a thread could otherwise wait for itself, or two
-//! threads for each other.
+//! program never waits for another thread's attempt. Instead it makes the program a second time. The library runs no
+//! code of the caller while it makes a program, but a plugin could do that, and this code could ask for a program. If
+//! the thread waited then, it could wait for itself, or two threads could wait for each other.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ pub struct CacheStats {
     pub programs: u64,
     /// How many of `programs` are pinned: they were prewarmed and are never evicted.
     pub pinned: u64,
-    /// Programs that were made and used once but not kept, because all places of the cache were pinned.
+    /// Programs that were made and used once but not kept, because all entries of the cache were pinned.
     pub not_kept: u64,
 }
 
@@ -62,7 +62,7 @@ pub struct Lookup<V> {
     pub kept: bool,
 }
 
-/// The pinned programs together with the programs to pin exceed the capacity.
+/// The error of [`ProgramCache::pin`]: the pinned programs and the programs to pin together exceed the capacity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyPinned {
     /// Programs that are pinned already.
@@ -73,7 +73,7 @@ pub struct TooManyPinned {
     pub capacity: usize,
 }
 
-/// Least-recently-used cache from a program's key to its compiled form.
+/// A least-recently-used cache. The key describes a program, and the value is its compiled form.
 pub struct ProgramCache<K, V, E> {
     capacity: usize,
     state: Mutex<State<K, V, E>>,
@@ -83,7 +83,7 @@ struct State<K, V, E> {
     /// Programs that are never evicted.
     pinned: HashMap<K, V>,
     /// Programs that are evicted when the cache is full. The list itself is unbounded, because a bounded `LruCache`
-    /// allocates all places in advance.
+    /// allocates all its entries in advance.
     unpinned: LruCache<K, V>,
     /// Keys to pin as soon as their programs are made, with the number of [`Pins`] that request it.
     reserved: HashMap<K, usize>,
@@ -96,22 +96,22 @@ struct State<K, V, E> {
 /// One attempt to make a program. It ends without an outcome if the thread that makes the program panics.
 struct Attempt<V, E>(OnceLock<Option<Result<V, E>>>);
 
-/// What a lookup has to do.
+/// The next step of a lookup.
 enum Claim<V, E> {
     Return(V),
     WaitFor(Arc<Attempt<V, E>>),
     /// Make the program; others wait for this attempt.
     Make(Arc<Attempt<V, E>>),
-    /// Make the program although another thread is making it.
+    /// Make the program although another thread is making it too.
     MakeAgain,
 }
 
 thread_local! {
-    /// Whether this thread makes a program, or works for a thread that does.
+    /// Whether this thread makes a program, or works for a thread that makes one.
     static IS_MAKER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread makes a program now, so that it must not wait for other threads that do.
+/// Whether this thread is making a program now. If so, it must not wait for other threads that make programs.
 pub fn is_maker() -> bool {
     IS_MAKER.get()
 }
@@ -151,9 +151,9 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         self.lock().in_flight.contains_key(key)
     }
 
-    /// Returns the program for `key`. Calls `make` if neither the cache nor another thread has it. Threads that ask
-    /// for one key at the same time wait for one attempt and share its outcome; threads that ask for other keys do
-    /// not wait. A failure is not cached: the next lookup tries again.
+    /// Returns the program for `key`. Calls `make` if the cache does not have the program and no other thread is making
+    /// it. Threads that ask for one key at the same time wait for one attempt and share its outcome. Threads that ask
+    /// for other keys do not wait. A failure is not cached: the next lookup tries again.
     pub fn get_or_make(&self, key: &K, make: impl FnOnce() -> Result<Made<V>, E>) -> Result<Lookup<V>, E> {
         loop {
             match self.claim(key) {
@@ -205,17 +205,18 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
                 let kept = state.insert(key, program.clone(), self.capacity, &mut displaced);
                 Lookup { program, kept }
             });
-            // In the same critical section: otherwise a thread could find neither the program nor the attempt.
+            // The attempt ends in the same critical section. Otherwise a thread could find neither the program nor the
+            // attempt.
             registered.end(&mut state, found.as_ref().map(|found| found.program.clone()).map_err(E::clone));
             found
         };
-        // Destroying a program can take long, and every lookup needs the lock.
+        // Destroying a program can take a long time, and every lookup needs the lock.
         drop(displaced);
         found
     }
 
-    /// Pins programs. Programs in the cache are pinned at once, others when they are made while the result exists.
-    /// Pinned programs are never evicted, and stay pinned as long as the cache exists.
+    /// Pins programs. Programs in the cache are pinned at once. Other programs are pinned when they are made, if the
+    /// result still exists then. Pinned programs are never evicted, and they stay pinned as long as the cache exists.
     pub fn pin(&self, keys: &[K]) -> Result<Pins<'_, K, V, E>, TooManyPinned> {
         let mut state = self.lock();
         let pinned =
@@ -234,7 +235,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
         Ok(Pins { cache: self, keys: keys.to_vec() })
     }
 
-    // Poisoning is ignored, because nothing that runs under the lock panics in the middle of a change.
+    // Poisoning is ignored, because no code that runs under the lock panics in the middle of a change.
     fn lock(&self) -> MutexGuard<'_, State<K, V, E>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -310,8 +311,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Pins<'_, K, V, E> {
     }
 }
 
-/// An attempt that other threads can wait for. If it is dropped, for example by a panic, they wake without an
-/// outcome.
+/// An attempt that other threads can wait for. If it is dropped early, for example by a panic, these threads wake
+/// without an outcome.
 struct Registered<'a, K: Hash + Eq + Clone, V: Clone, E: Clone> {
     cache: &'a ProgramCache<K, V, E>,
     key: &'a K,
@@ -360,7 +361,7 @@ mod tests {
         cache.get_or_make(&key, || compiled(key)).unwrap().program
     }
 
-    /// Runs `work` on a thread. Fails if it does not end in time, instead of waiting for ever.
+    /// Runs `work` on a thread. Fails if it does not end in time.
     fn ends(work: impl FnOnce() + Send + 'static) {
         let (done, wait) = mpsc::channel();
         std::thread::spawn(move || {
@@ -391,7 +392,7 @@ mod tests {
         assert_eq!(stats.compile_ns, MOMENT.as_nanos() as u64);
     }
 
-    /// Threads that wait for a slow failure all receive it at once; they do not try one after another.
+    /// Threads that wait for a slow failure all receive this failure. They do not try one after another.
     #[test]
     fn many_threads_fail_once() {
         let cache = cache(4);
@@ -506,7 +507,7 @@ mod tests {
         });
     }
 
-    /// Each of two compiles looks up the program of the other one.
+    /// Each of two compiles looks up the program of the other.
     #[test]
     fn compiles_that_ask_for_each_other_return() {
         ends(|| {
@@ -574,7 +575,7 @@ mod tests {
         assert_eq!(cache.pin(&[2, 3, 4]).map(drop), refused);
         assert_eq!(cache.pin(&[1, 2, 3]).map(drop), Ok(()));
         drop(pins);
-        // Program 2 was never made, so its reservation is gone.
+        // Program 2 was never made, so its reservation no longer exists.
         assert_eq!((cache.stats().pinned, cache.pin(&[3, 4]).map(drop)), (1, Ok(())));
     }
 

@@ -1,5 +1,5 @@
-//! The programs of a sampler. They come from the cache, else from a directory of compiled programs, else from the
-//! compiler.
+//! The programs of a sampler. A program comes from the cache, from a directory of compiled programs, or from the
+//! compiler, in this order.
 //!
 //! Nothing is logged while a program is loaded or compiled, because the log callback may need the same program. The
 //! events are collected and logged afterwards.
@@ -66,7 +66,7 @@ impl Programs {
         Programs { client, device, target, capacity, cache: ProgramCache::new(capacity), directory: None }
     }
 
-    /// Makes the sampler look in `programs` before it compiles. If `write` is set, it writes the programs that it
+    /// Makes the sampler look in `programs` before it compiles. If `write` is set, it also writes the programs that it
     /// compiles there.
     pub(super) fn use_directory(&mut self, programs: ProgramDir, write: bool) {
         self.directory = Some(Directory { programs, write });
@@ -77,7 +77,8 @@ impl Programs {
         self.cache.stats()
     }
 
-    /// The program for a spec. Thread-safe; see [`ProgramCache::get_or_make`] for threads that need the same one.
+    /// Returns the program for a spec. Thread-safe. [`ProgramCache::get_or_make`] describes threads that need the same
+    /// program.
     pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
         if let Some(program) = self.cache.get(spec) {
             return Ok(program);
@@ -102,15 +103,15 @@ impl Programs {
             let written = compile_thread::run(|| write(programs, spec, &text, &found.program));
             match written.and_then(|written| written) {
                 Ok(file) => log::debug!("wrote {}", file.display()),
-                // A failed write only means that another process must compile the program.
+                // If the write fails, the only effect is that another process must compile the program.
                 Err(error) => log::warn!("{} could not be written to program_dir: {error}", spec.name()),
             }
         }
         Ok(found.program)
     }
 
-    /// Makes every program that is not in the cache, and pins all of them. After an error the programs that were
-    /// made stay pinned. A call from the log callback may return before a program that is being made is done.
+    /// Makes every program that is not in the cache, and pins all of them. After an error, the programs that were made
+    /// stay pinned. If the log callback calls this function, it may return while a program is still being made.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
             Error::argument(format!(
@@ -153,8 +154,8 @@ impl Programs {
         Ok(Made::Compiled(program, time))
     }
 
-    /// The program from the directory. A file that cannot be used only costs a compile, so it causes a warning. Out
-    /// of memory is an error, because the compiler would need even more memory.
+    /// Returns the program from the directory. If a file cannot be used, the program is compiled instead, so this is
+    /// only a warning. Out of memory is an error, because the compiler would need even more memory.
     fn load(
         &self,
         spec: &Spec,
@@ -188,7 +189,7 @@ impl Programs {
         Ok(None)
     }
 
-    /// Why a loaded program cannot be used here.
+    /// Returns the reason why a loaded program cannot be used here.
     fn misfit(&self, spec: &Spec, program: &Executable) -> Option<String> {
         if program.devices() != [self.device] {
             return Some(format!("it runs on the devices {:?}, not on {}", program.devices(), self.device));

@@ -16,7 +16,7 @@ use crate::state;
 /// A text that is not UTF-8.
 const ODD_TEXT: &[u8] = b"\xff\xfe\0\x1b[31m";
 
-/// A list of null objects.
+/// A list whose objects are null.
 struct NullList([*const c_void; 2]);
 unsafe impl Sync for NullList {}
 static NULL_LIST: NullList = NullList([null(); 2]);
@@ -24,7 +24,7 @@ static NULL_LIST: NullList = NullList([null(); 2]);
 static NEGATIVE_DIMS: [i64; 2] = [-1, 4];
 static LARGE_DIMS: [i64; 2] = [i64::MAX; 2];
 
-/// Makes the invalid result of a call for which [`Kind::applies`] is true.
+/// Writes an invalid result for a call for which [`Kind::applies`] is true.
 pub(crate) unsafe fn nonsense(
     real: &Real,
     function: usize,
@@ -32,7 +32,7 @@ pub(crate) unsafe fn nonsense(
     kind: Kind,
 ) -> *mut PJRT_Error {
     if kind == Empty {
-        // The outputs keep the zeros of the caller.
+        // The outputs keep the zeros that the caller wrote.
         if function == index::PJRT_Executable_NumOutputs {
             told((*args.cast::<PJRT_Executable_NumOutputs_Args>()).executable, 0);
         }
@@ -127,7 +127,7 @@ unsafe fn distort(real: &Real, function: usize, args: *mut c_void, kind: Kind) {
             let float = PJRT_Buffer_Type_PJRT_Buffer_Type_F32;
             args.type_ = match kind {
                 Huge => u32::MAX,
-                // Another type of the same size.
+                // Another type with the same size.
                 _ if args.type_ == float => PJRT_Buffer_Type_PJRT_Buffer_Type_S32,
                 _ => float,
             };
@@ -157,7 +157,7 @@ fn distort_text(text: &mut *const c_char, size: &mut usize, kind: Kind) {
 struct Values([PJRT_NamedValue; 2]);
 unsafe impl Sync for Values {}
 
-/// Values without a name, with null contents and a large size.
+/// Values without a name. Their contents are null, and their size is large.
 fn null_values() -> &'static Values {
     named_values(|value| {
         value.struct_size = size_of::<PJRT_NamedValue>();
@@ -167,7 +167,7 @@ fn null_values() -> &'static Values {
     })
 }
 
-/// Values with an unknown type and an impossible size.
+/// Values whose type is unknown and whose size is impossible.
 fn untyped_values() -> &'static Values {
     named_values(|value| {
         value.struct_size = 3;
@@ -205,7 +205,7 @@ unsafe fn distort_launch(real: &Real, args: &PJRT_LoadedExecutable_Execute_Args,
     }
 }
 
-/// Waits for the copy of the results, which have shape `[5, rows]`, and changes them.
+/// Waits until the results are copied, and then changes them. The results have shape `[5, rows]`.
 unsafe fn distort_results(real: &Real, args: &PJRT_Buffer_ToHostBuffer_Args, kind: Kind) {
     let mut wait = Tailed::<PJRT_Event_Await_Args>::new();
     wait.base.event = args.event;
@@ -223,7 +223,7 @@ unsafe fn distort_results(real: &Real, args: &PJRT_Buffer_ToHostBuffer_Args, kin
     results[row * rows..][..rows].iter_mut().for_each(|value| *value = change(*value));
 }
 
-/// Stores the number of outputs that the proxy reported to the caller.
+/// Stores the number of outputs that the proxy reported to the caller for this program.
 fn told<T>(executable: *mut T, outputs: usize) {
     state::with(|state| {
         let Some(Object::Executable { loaded }) = state.ledger.get(executable) else { return };
@@ -237,7 +237,7 @@ unsafe fn destroy_event(real: &Real, event: &mut *mut PJRT_Event) {
     let mut args = Tailed::<PJRT_Event_Destroy_Args>::new();
     args.base.event = std::mem::replace(event, null_mut());
     state::with(|state| state.ledger.remove(args.base.event));
-    // A caller without an event cannot wait, so wait for the work here.
+    // The caller does not receive the event, so it cannot wait. The proxy waits instead.
     let mut wait = Tailed::<PJRT_Event_Await_Args>::new();
     wait.base.event = args.base.event;
     errors::discard(real, real.ask(index::PJRT_Event_Await, &mut wait));
@@ -251,7 +251,7 @@ unsafe fn destroy_buffer(real: &Real, buffer: &mut *mut PJRT_Buffer) {
     errors::discard(real, real.ask(index::PJRT_Buffer_Destroy, &mut args));
 }
 
-/// Replaces the real deleter by the proxy's deleter, so that the ledger records its call.
+/// Replaces the real deleter by the proxy's deleter, so that the ledger records the call of the deleter.
 pub(crate) unsafe fn note_serialized(args: &mut PJRT_Executable_Serialize_Args) {
     if let Some(deleter) = args.serialized_executable_deleter.replace(delete_serialized) {
         let deleter = Object::Serialized { deleter: deleter as usize };

@@ -10,7 +10,7 @@ use crate::fault::{Fault, Kind};
 use crate::{functions, real, state};
 
 /// The functions that the shared library exports to the test program. The test program also links this crate as an
-/// rlib, and that copy has its own static variables.
+/// rlib. That copy has separate static variables, so the test program must call these functions instead.
 #[repr(C)]
 struct Control {
     load: unsafe extern "C" fn(path: *const c_char, message: Write, user: *mut c_void) -> bool,
@@ -91,7 +91,7 @@ impl Place {
         functions::name(self.function).to_str().unwrap_or_default()
     }
 
-    /// Whether a fault applies to this call.
+    /// Whether a kind of fault applies to this call.
     pub fn takes(self, kind: Kind) -> bool {
         kind.applies(self.function, self.results)
     }
@@ -124,18 +124,18 @@ impl Proxy {
         }
     }
 
-    /// Arms a fault, or disarms the proxy, and clears the list of calls.
+    /// Arms a fault, or disarms the proxy if `fault` is `None`. Clears the list of calls.
     pub fn arm(self, fault: Option<Fault>) {
         let fault = fault.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
         unsafe { (self.control.arm)(fault) }
     }
 
-    /// How often the proxy injected the armed fault.
+    /// The number of times that the proxy injected the armed fault.
     pub fn fired(self) -> u64 {
         unsafe { (self.control.fired)() }
     }
 
-    /// The calls since the last [`Proxy::arm`], without the functions that read and destroy errors.
+    /// The calls since the last [`Proxy::arm`]. The list omits the functions that read and destroy errors.
     pub fn places(self) -> Vec<Place> {
         let mut results = false;
         unsafe {
@@ -148,8 +148,8 @@ impl Proxy {
         }
     }
 
-    /// The violations of the API by the library, and the objects that are still alive. Empty if there are none. Clears
-    /// the ledger.
+    /// Returns the library's violations of the API, and the objects that are still alive. The text is empty if there
+    /// are none. Clears the ledger.
     pub fn objections(self) -> String {
         let mut text = String::new();
         unsafe { (self.control.objections)(append, std::ptr::from_mut(&mut text).cast()) }

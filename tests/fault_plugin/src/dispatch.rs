@@ -1,4 +1,4 @@
-//! The steps of a call: trampoline, checks, fault or real call, ledger.
+//! The steps of a call: the trampoline, the checks, the fault or the real call, and the ledger.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -34,7 +34,7 @@ pub(crate) static TRAMPOLINES: &[Entry] = ROWS.as_flattened();
 unsafe fn dispatch(function: usize, args: *mut c_void) -> *mut PJRT_Error {
     let Some(real) = Real::get() else { return null_mut() };
     match function {
-        // These functions read and destroy errors. The kinds of errors define their faults.
+        // These functions read and destroy errors. The kind of an error defines their faults.
         index::PJRT_Error_Destroy => {
             errors::destroy(real, args);
             return null_mut();
@@ -59,12 +59,12 @@ unsafe fn dispatch(function: usize, args: *mut c_void) -> *mut PJRT_Error {
     }
 }
 
-/// The object that a function works on: the first field of most argument structs.
+/// The object that a function works on. It is the first field of most argument structs.
 unsafe fn subject(args: *mut c_void) -> *mut c_void {
     *args.cast::<*mut c_void>().add(2)
 }
 
-/// Describes a forbidden use of an object by a call.
+/// Checks whether a call may use its object. Returns a description of the violation, if there is one.
 unsafe fn violation(function: usize, args: *mut c_void) -> Option<String> {
     let name = name(function).to_str().ok()?;
     let is_kind: fn(Object) -> bool = match name.split('_').nth(1)? {
@@ -93,7 +93,7 @@ unsafe fn violation(function: usize, args: *mut c_void) -> Option<String> {
 
 unsafe fn launch_violation(args: &PJRT_LoadedExecutable_Execute_Args, program: Object) -> Option<String> {
     let Object::Loaded { outputs, told } = program else { return None };
-    // The real plugin would write beyond the end of the caller's lists.
+    // With too little space, the real plugin would write beyond the end of the caller's lists.
     if told < outputs {
         return Some(format!("a program of {outputs} outputs was started with room for {told}"));
     }
@@ -107,11 +107,11 @@ unsafe fn launch_violation(args: &PJRT_LoadedExecutable_Execute_Args, program: O
     None
 }
 
-/// Returns an injected error.
+/// Injects an error and returns it.
 unsafe fn fail(real: &Real, function: usize, args: *mut c_void, kind: Kind) -> *mut PJRT_Error {
     let name = name(function).to_bytes();
-    // A destructor and a wait do their work before they fail: the caller does not destroy the object again, and no work
-    // in flight uses the caller's memory. Every other function fails without any effect.
+    // A destructor and a wait first do their work and then fail. So the caller need not destroy the object again, and
+    // no running work uses the caller's memory. Every other function fails without any effect.
     if name.ends_with(b"_Destroy") || function == index::PJRT_Event_Await {
         let error = genuine(real, function, args);
         state::with(|state| state.ledger.remove(error));
@@ -120,7 +120,7 @@ unsafe fn fail(real: &Real, function: usize, args: *mut c_void, kind: Kind) -> *
     errors::make(kind)
 }
 
-/// The real call.
+/// Calls the real function.
 pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) -> *mut PJRT_Error {
     if name(function).to_bytes().ends_with(b"_Destroy") {
         state::with(|state| state.ledger.remove(subject(args)));

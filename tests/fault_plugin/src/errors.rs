@@ -13,7 +13,7 @@ use crate::state;
 /// The text of an ordinary injected error.
 const TEXT: &str = "injected by the fault plugin";
 
-/// Invalid UTF-8, a NUL, terminal control characters, and more bytes than a message can hold.
+/// Invalid UTF-8, a NUL, and terminal control characters. The text is longer than a message can be.
 static ODD_TEXT: [u8; 1 << 16] = {
     let mut text = [b'x'; 1 << 16];
     let odd = *b"odd \xff\xfe\0\x1b[31m\r\n\x07";
@@ -25,14 +25,14 @@ static ODD_TEXT: [u8; 1 << 16] = {
     text
 };
 
-/// A new error of the proxy.
+/// Creates an error of the proxy.
 pub(crate) fn make(kind: Kind) -> *mut PJRT_Error {
     let error = Box::into_raw(Box::new(kind)).cast::<PJRT_Error>();
     state::with(|state| state.ledger.add(error, Object::OwnError(kind)));
     error
 }
 
-/// Destroys an error of the real plugin that is not returned.
+/// Destroys an error of the real plugin that the proxy does not return to the caller.
 pub(crate) unsafe fn discard(real: &Real, error: *mut PJRT_Error) {
     if !error.is_null() {
         let mut args = PJRT_Error_Destroy_Args::new();

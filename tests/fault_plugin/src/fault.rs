@@ -8,9 +8,10 @@ use crate::functions::{self, index};
 pub struct Fault {
     /// The kind of the fault.
     pub kind: Kind,
-    /// The position of the call, counted from 0. Only calls to `function` count if it is not negative.
+    /// The position of the call, counted from 0. If `function` is not negative, only calls of this function count.
     pub at: u64,
-    /// The only function whose calls count, as its position in the function table, or a negative number for all.
+    /// The position in the function table of the only function whose calls count. A negative number means all
+    /// functions.
     pub function: i32,
 }
 
@@ -27,7 +28,7 @@ impl Fault {
     }
 }
 
-/// The behaviour of the proxy instead of the real call.
+/// What the proxy does instead of the real call.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -35,23 +36,24 @@ pub enum Kind {
     Internal,
     /// Error `RESOURCE_EXHAUSTED`.
     Exhausted,
-    /// Error `UNIMPLEMENTED`, after which callers may use another method.
+    /// Error `UNIMPLEMENTED`. After this error, callers may use another method.
     Unimplemented,
     /// An error with an unknown code and a long text of invalid UTF-8, NUL and control characters.
     OddError,
-    /// An error whose text has the size `usize::MAX` and whose code cannot be read.
+    /// An error whose text has the size `usize::MAX`, and whose code cannot be read.
     BadError,
-    /// Error `INTERNAL` at this call and at every later one, destructors included.
+    /// Error `INTERNAL` at this call and at every later call, including destructors.
     AllFail,
-    /// Success without outputs: null objects, counts and numbers of 0.
+    /// Success without outputs: objects are null, and counts and numbers are 0.
     Empty,
-    /// Success with counts and sizes of `usize::MAX`, which is −1 as an unsigned number.
+    /// Success, and counts and sizes are `usize::MAX`, which is −1 as a signed number.
     Huge,
-    /// Success with null where a list or a pair of outputs should hold an object, or a null text with a length.
+    /// Success, but a list or a pair of outputs contains null instead of an object, or a text is null and its length is
+    /// not 0.
     Nulls,
-    /// Success with negative numbers, or one output fewer than there are.
+    /// Success, but numbers are negative, or one output is missing.
     Negative,
-    /// Success with a wrong type: of elements, of values, of bytes in a text; or outputs in the wrong order.
+    /// Success, but elements, values or the bytes of a text have a wrong type, or the outputs are in the wrong order.
     WrongType,
     /// The results hold the token 2147483647 in every row.
     TokenTooLarge,
@@ -59,11 +61,11 @@ pub enum Kind {
     TokenNegative,
     /// The results hold the greedy token 2147483647 in every row.
     GreedyTooLarge,
-    /// The results hold the token −1, "no candidate", in every row, and a status that contradicts it.
+    /// The results hold the token −1, "no candidate", in every row, but the status does not say this.
     TokenMissing,
     /// The results hold an unknown status bit.
     UnknownStatus,
-    /// The results hold a random number of nearly 2^64, more than any total of weights.
+    /// The results hold a random number of nearly 2^64, which is larger than any total of weights.
     RandomBeyondTotal,
 }
 
@@ -99,7 +101,8 @@ impl Kind {
         self >= Kind::TokenTooLarge
     }
 
-    /// Whether this kind applies to a call. `results` is true if the call copies the results of a program to the host.
+    /// Whether this kind applies to a call. `results` tells whether the call copies the results of a program to the
+    /// host.
     pub fn applies(self, function: usize, results: bool) -> bool {
         use Kind::*;
         if self.is_error() {

@@ -61,7 +61,8 @@ functions! {
     PJRT_Memory_Kind_Id PJRT_ExecuteContext_Create PJRT_ExecuteContext_Destroy
 }
 
-/// The name of a function. Newer plugins have functions that the bindings do not name.
+/// The name of a function. Newer plugins have functions that the bindings do not know. These share one placeholder
+/// name.
 pub(crate) fn name(function: usize) -> &'static std::ffi::CStr {
     NAMES.iter().find(|(known, _)| *known == function).map_or(c"a newer function", |(_, name)| name)
 }

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use crate::fault::Kind;
 
-/// The object that a pointer refers to.
+/// The object behind a pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Object {
     Client,
     Topology,
     Event,
     Buffer {
-        /// Whether it is the first output of a program: the results of every row.
+        /// Whether the buffer is the first output of a program, which contains the results of every row.
         results: bool,
     },
     Loaded {
@@ -20,7 +20,7 @@ pub(crate) enum Object {
         told: usize,
     },
     Executable {
-        /// The loaded executable that it describes; 0 for none.
+        /// The loaded executable that this object describes; 0 if there is none.
         loaded: usize,
     },
     /// Bytes of a serialized executable, and the real plugin's deleter.
@@ -64,7 +64,7 @@ impl Ledger {
         names.join(", ")
     }
 
-    /// Live objects that belong to a client.
+    /// The number of live objects that belong to a client.
     pub(crate) fn of_clients(&self) -> usize {
         let belongs = |object: &&Object| {
             matches!(object, Object::Buffer { .. } | Object::Loaded { .. } | Object::Event)

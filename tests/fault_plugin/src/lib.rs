@@ -1,10 +1,10 @@
 //! Test code: a PJRT plugin that forwards every call to a real plugin and injects faults on request.
 //!
-//! The library under test loads this crate's shared library like any plugin. The test program loads the same file, and
-//! uses its [`control`] interface to name the real plugin and to arm a fault. At the n-th call the proxy returns an
+//! The library under test loads this crate's shared library like any plugin. The test program loads the same file. It
+//! uses the [`control`] interface to name the real plugin and to arm a fault. At the n-th call the proxy returns an
 //! error ([`Kind::Internal`] and the other error kinds), or it returns success and invalid data ([`Kind::Empty`] and
-//! the kinds after it). The proxy also keeps a ledger of all objects that it returned, to find leaks, objects that are
-//! destroyed twice, and calls on destroyed objects.
+//! the kinds after it). The proxy also keeps a ledger of all objects that it returned. The ledger finds leaks, objects
+//! that are destroyed twice, and calls on destroyed objects.
 //!
 //! The proxy keeps destroyed clients and programs and returns them again. This makes a sweep with thousands of samplers
 //! fast.

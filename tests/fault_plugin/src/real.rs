@@ -9,20 +9,20 @@ use pjrt_sys::*;
 use crate::dispatch;
 use crate::functions::HEADER_WORDS;
 
-/// A function of the table. All of them take a pointer to one struct.
+/// A function of the table. Every function takes a pointer to one struct.
 pub(crate) type Entry = unsafe extern "C" fn(*mut c_void) -> *mut PJRT_Error;
 type VoidEntry = unsafe extern "C" fn(*mut c_void);
 
 pub(crate) struct Real {
-    /// The real plugin's table, word by word.
+    /// The real plugin's table, as words.
     words: Vec<usize>,
-    /// The table of the proxy, which its callers use.
+    /// The proxy's table, as words. The library under test uses this table.
     proxied: Vec<usize>,
 }
 
 static REAL: OnceLock<Real> = OnceLock::new();
 
-/// An argument struct, followed by zeroed space for fields that the bindings do not know.
+/// An argument struct, followed by zeroed space. The space is for fields that the bindings do not know.
 #[repr(C)]
 pub(crate) struct Tailed<T> {
     pub(crate) base: T,
@@ -39,7 +39,7 @@ impl<T: Default> Tailed<T> {
 }
 
 impl Real {
-    /// The real plugin, after [`load`] has loaded it.
+    /// Returns the real plugin, if [`load`] has loaded it.
     pub(crate) fn get() -> Option<&'static Real> {
         REAL.get()
     }
@@ -66,7 +66,8 @@ impl Real {
     }
 }
 
-/// Loads the real plugin, once per process, and derives the proxy's table from its table.
+/// Loads the real plugin and builds the proxy's table: a copy of the real table in which trampolines replace the
+/// functions. Does nothing if the plugin is already loaded.
 pub(crate) fn load(path: &OsStr) -> Result<(), String> {
     if REAL.get().is_some() {
         return Ok(());
@@ -87,12 +88,12 @@ pub(crate) fn load(path: &OsStr) -> Result<(), String> {
             *word = *trampoline.ok_or("the plugin has more functions than the proxy")? as usize;
         }
     }
-    // Another thread may have loaded the plugin first; both load the same library.
+    // If another thread was faster, its value stays. Both threads loaded the same library.
     let _ = REAL.set(Real { words, proxied });
     Ok(())
 }
 
-/// The entry point of a plugin, which the library under test calls.
+/// The entry point of a plugin. The library under test calls it.
 #[no_mangle]
 pub(crate) extern "C" fn GetPjrtApi() -> *const PJRT_Api {
     Real::get().map_or(std::ptr::null(), Real::table)

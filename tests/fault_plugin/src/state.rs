@@ -1,4 +1,4 @@
-//! The state of the proxy: the armed fault, the calls so far, the live objects.
+//! The state of the proxy: the armed fault, the calls so far, and the live objects.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,11 +25,11 @@ pub(crate) struct State {
     pub(crate) ledger: Ledger,
     /// Violations of the API by the caller.
     pub(crate) violations: Vec<String>,
-    /// Serialized executables by program text and compile options.
+    /// Serialized executables. The key contains the program text and the compile options.
     pub(crate) compiled: HashMap<Vec<u8>, Vec<u8>>,
     /// Destroyed objects that are kept for reuse.
     pub(crate) stored: HashMap<Recipe, Vec<usize>>,
-    /// How each live object was created, if it can be reused.
+    /// For each live object that can be reused: how it was created.
     pub(crate) recipes: HashMap<usize, Recipe>,
 }
 

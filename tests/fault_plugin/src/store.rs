@@ -1,8 +1,8 @@
 //! Clients and compiled programs that are kept for reuse.
 //!
 //! A sweep creates the same client and compiles the same programs thousands of times. The proxy keeps destroyed objects
-//! and returns them again. A caller cannot see the difference, because each object has only one owner between creation
-//! and destruction.
+//! and returns them again. A caller cannot detect this, because each object has only one owner between creation and
+//! destruction.
 
 use std::ffi::c_void;
 
@@ -37,7 +37,8 @@ fn remember<T>(object: *mut T, recipe: Recipe) {
     state::with(|state| state.recipes.insert(object as usize, recipe));
 }
 
-/// Puts a destroyed object into the store. Returns whether the proxy knows how the object was created.
+/// Puts an object into the store instead of destroying it. Returns false if the proxy does not know how the object was
+/// created.
 pub(crate) fn keep(object: *mut c_void) -> bool {
     state::with(|state| {
         let Some(recipe) = state.recipes.remove(&(object as usize)) else { return false };
@@ -60,7 +61,7 @@ pub(crate) unsafe fn create_client(real: &Real, args: *mut PJRT_Client_Create_Ar
     error
 }
 
-/// The options of a client, if all of them are integers.
+/// The options of a client as text, if all of them are integers.
 unsafe fn client_options(args: &PJRT_Client_Create_Args) -> Option<String> {
     let mut text = String::new();
     for at in 0..args.num_options {
@@ -75,7 +76,7 @@ unsafe fn client_options(args: &PJRT_Client_Create_Args) -> Option<String> {
     Some(text)
 }
 
-/// Compiles a program, or loads it if the same program was compiled before.
+/// Compiles a program. If the same program was compiled before, loads it instead.
 pub(crate) unsafe fn compile(real: &Real, args: *mut PJRT_Client_Compile_Args) -> *mut PJRT_Error {
     let program = &*(*args).program;
     let text = std::slice::from_raw_parts(program.code.cast::<u8>(), program.code_size);
@@ -103,13 +104,13 @@ pub(crate) unsafe fn compile(real: &Real, args: *mut PJRT_Client_Compile_Args) -
     error
 }
 
-/// Loads a program, or takes the same program from the store.
+/// Loads a program. If the same program is in the store, returns it instead.
 pub(crate) unsafe fn deserialize(
     real: &Real,
     args: *mut PJRT_Executable_DeserializeAndLoad_Args,
 ) -> *mut PJRT_Error {
     let tailed = &*args.cast::<Tailed<PJRT_Executable_DeserializeAndLoad_Args>>();
-    // `overridden_serialized_compile_options` and its size are newer than the bindings.
+    // The bindings do not contain `overridden_serialized_compile_options` and its size, because these fields are newer.
     let known = size_of::<PJRT_Executable_DeserializeAndLoad_Args>() + 2 * size_of::<usize>();
     let options = match tailed.base.struct_size >= known && tailed.tail[0] != 0 {
         true => std::slice::from_raw_parts(tailed.tail[0] as *const u8, tailed.tail[1]).to_vec(),
@@ -147,8 +148,8 @@ unsafe fn load(real: &Real, recipe: &Recipe) -> Result<*mut PJRT_LoadedExecutabl
     Ok(args.base.loaded_executable)
 }
 
-/// Serializes a program. For a loaded program, returns the bytes that it was loaded from, because XLA's CPU plugin
-/// loses functions when it serializes a loaded program.
+/// Serializes a program. For a loaded program, returns the bytes that it was loaded from. The reason is that XLA's CPU
+/// plugin loses functions when it serializes a loaded program.
 pub(crate) unsafe fn serialize_call(
     real: &Real,
     args: *mut PJRT_Executable_Serialize_Args,

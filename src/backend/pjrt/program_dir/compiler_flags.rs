@@ -1,4 +1,4 @@
-//! Compiler flags in the environment. A flag can change anything about a compiled program, including its results.
+//! Compiler flags in the environment. A flag can change any property of a compiled program, including its results.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Read;
@@ -15,12 +15,12 @@ const XLA_FLAGS: &str = "XLA_FLAGS";
 /// libtpu reads this variable. Its value always consists of flags.
 const LIBTPU_INIT_ARGS: &str = "LIBTPU_INIT_ARGS";
 
-/// A larger file is not a file of flags.
+/// The largest size of a file of flags. A larger file is rejected.
 const LARGEST_FILE: u64 = 1 << 20;
 
-/// The flags in the environment, one `NAME=FLAGS` per variable that has any. The content of a file of flags replaces
-/// the file's name, which has no effect on programs. A plugin reads the flags once, so a file must not change while
-/// the process runs.
+/// Returns the flags in the environment, one `NAME=FLAGS` per variable that has any. The content of a file of flags
+/// replaces the file's name, because the name has no effect on programs. A plugin reads the flags once, so a file must
+/// not change while the process runs.
 pub(super) fn from_environment() -> Result<Vec<String>, Error> {
     from_variables(|name| std::env::var_os(name).unwrap_or_default())
 }
@@ -53,8 +53,8 @@ fn read_file(path: &Path) -> Result<OsString, Error> {
     Ok(OsStr::from_bytes(&flags).to_owned())
 }
 
-/// Flags in a form that does not depend on the spaces between them; `None` if there are none. Spaces in quotes
-/// belong to a flag, so text with quotes is only trimmed.
+/// Returns the flags in a form that does not depend on the spaces between them; `None` if there are none. Spaces in
+/// quotes belong to a flag, so text with quotes is only trimmed.
 fn normalized(flags: &OsStr) -> Option<String> {
     let flags = String::from_utf8(flags.as_bytes().to_vec())
         .unwrap_or_else(|error| error.as_bytes().escape_ascii().to_string());

@@ -1,9 +1,9 @@
 //! The format of a program's file.
 //!
 //! A file contains a header, the metadata as JSON, and the plugin's serialized executable. The header consists of
-//! little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`; the
-//! length of the executable, `u64`; and the SHA-256 of all other bytes of the file in their order. So a change of
-//! any byte is detected.
+//! little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`; the length
+//! of the executable, `u64`; and a SHA-256 checksum. The checksum covers all other bytes of the file in their order, so
+//! it detects a change of any byte.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -27,10 +27,10 @@ pub(super) const FORMAT: u32 = 3;
 const FIELDS_BYTES: usize = 24;
 const CHECKSUM_BYTES: usize = 32;
 
-/// Larger than the metadata that any version writes.
+/// The largest accepted size of the metadata. Every version writes less.
 const LARGEST_METADATA: usize = 1 << 20;
 
-/// Larger than any plugin's executable of a sampling program.
+/// The largest accepted size of an executable. Sampling programs are smaller on every plugin.
 const LARGEST_EXECUTABLE: usize = 1 << 30;
 
 /// The metadata of a program in a file.
@@ -132,7 +132,8 @@ impl Header {
     }
 }
 
-/// The header and the metadata of a file for `executable`, as bytes; the executable follows them.
+/// Returns the header and the metadata of a file for `executable`, as bytes. The caller writes the executable after
+/// them.
 pub(super) fn encode(metadata: &Metadata, executable: &[u8]) -> Result<Vec<u8>, Error> {
     let metadata = serde_json::to_vec(metadata).map_err(|error| Error::Internal(error.to_string()))?;
     if metadata.len() > LARGEST_METADATA || executable.len() > LARGEST_EXECUTABLE {
@@ -151,14 +152,14 @@ pub(super) fn encode(metadata: &Metadata, executable: &[u8]) -> Result<Vec<u8>, 
 pub(super) fn read_verified(file: &mut File, header: &Header) -> Result<(Metadata, Vec<u8>), Unusable> {
     let metadata = read_exactly(file, header.metadata_bytes)?;
     let executable = read_exactly(file, header.executable_bytes)?;
-    // Plugins do not check the executables that they load, so a wrong byte could have any effect.
+    // Plugins do not check the executables that they load. A wrong byte could have any effect.
     if header.checksum_of(&metadata, &executable) != header.checksum {
         return Err(Unusable::Damaged("its checksum is wrong".to_owned()));
     }
     Ok((parse(&metadata)?, executable))
 }
 
-/// Reads the metadata that follow a header. They are not verified, so they serve only as a hint.
+/// Reads the metadata that follow a header. They are not verified, so callers may use them only as a hint.
 pub(super) fn read_unverified_metadata(file: &mut File, header: &Header) -> Result<Metadata, Unusable> {
     parse(&read_exactly(file, header.metadata_bytes)?)
 }

@@ -1,11 +1,11 @@
 //! Compiled programs in files, so that one process can load the programs that another process compiled.
 //!
 //! One file contains one program (`format`). Its name ends in a hash of everything that the executable depends on
-//! ([`System`] and the text of the program). So the programs of several releases and devices can share a directory,
-//! and each process finds the programs that fit it. The hash does not include a path, so directories can be copied.
+//! ([`System`] and the text of the program). So the programs of several releases and devices can share a directory, and
+//! each process finds the programs that fit it. The hash does not include a path. So a copy of a directory also works.
 //!
-//! Write access to this directory is equivalent to code execution in this process, so files and directories that
-//! other users can write to are not used (`trust`).
+//! Write access to this directory is equivalent to code execution in this process. So this module does not use files
+//! and directories that other users can write to (`trust`).
 //!
 //! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged or
 //! untrusted one. It also removes temporary files that are more than an hour old and whose process has died. No
@@ -54,12 +54,13 @@ pub(crate) fn resolve(directory: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Why a directory is not used; `None` if it is safe.
+/// Returns the reason why a directory is not used; `None` if it is safe.
 pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
     Ok(trust::distrust(&fs::metadata(directory)?))
 }
 
-/// The error for an option that names a directory: `InvalidArgument` if the path cannot be a directory, else `Io`.
+/// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
+/// otherwise `Io`.
 pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
@@ -77,7 +78,7 @@ impl ProgramDir {
         ProgramDir { path: path.to_owned(), system, target }
     }
 
-    /// The path of the file for a program, which need not exist.
+    /// Returns the path of the file for a program. The file need not exist.
     pub fn file(&self, spec: &Spec, text: &str) -> PathBuf {
         self.path.join(format!("{}-{}.{EXTENSION}", spec.name(), self.system.key(FORMAT, text)))
     }
@@ -98,8 +99,8 @@ impl ProgramDir {
         Ok(Some(executable))
     }
 
-    /// Why the directory has no usable file for a program although it has files for the same calls: the systems for
-    /// which those were compiled.
+    /// Describes why a file for the same calls does not fit this program. `None` if there is no file for the same
+    /// calls.
     pub fn near_miss(&self, spec: &Spec) -> Option<String> {
         let prefix = format!("{}-", spec.name());
         let is_near = |path: &PathBuf| {

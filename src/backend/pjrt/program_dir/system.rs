@@ -15,13 +15,13 @@ use crate::pjrt::{self, hex, Client, DeviceDescription, Plugin, Topology};
 /// `platform_version`.
 ///
 /// A topology and a client that describe the same system produce equal values, so a sampler finds the programs that
-/// were compiled ahead of time. The id of the device is not included, because a program is loaded for the sampler's
-/// device, whichever device it was compiled for.
+/// were compiled ahead of time. The value does not include the id of the device. A program is always loaded for the
+/// sampler's device, even if it was compiled for another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct System {
     /// The plugin's name for its platform.
     pub platform: String,
-    /// The plugin's version string, only for people to read: it is the same for all of XLA's CPU plugins.
+    /// The plugin's version string, only for people to read. All CPU plugins of XLA have the same string.
     pub platform_version: String,
     /// The build of the plugin ([`Plugin::fingerprint`]).
     pub plugin: String,
@@ -34,7 +34,7 @@ pub struct System {
     /// The extent of the topology along each coordinate, if the devices have coordinates. libtpu compiles different
     /// programs for 2x4 and for 4x2 chips.
     pub extents: Vec<i64>,
-    /// On CPUs, the model and the instruction sets of the processor. A compiler uses them, and a plugin may not
+    /// The model and the instruction sets of the processor, only on CPUs. A compiler uses them, and a plugin may not
     /// check them.
     pub processor: Option<String>,
     /// Compiler flags in the environment, each as `NAME=FLAGS`.
@@ -96,7 +96,7 @@ impl System {
         Target::of(&self.platform, &self.device_kind, self.device_cores)
     }
 
-    /// A description of the first difference that prevents a program for `other` from running here.
+    /// Describes the first difference that prevents a program for `other` from running here.
     pub(super) fn difference(&self, other: &System) -> Option<String> {
         type Show<'a> = &'a dyn Fn(&System) -> String;
         let parts: [(bool, &str, Show<'_>); 8] = [
@@ -145,7 +145,7 @@ impl System {
         let devices = (device_kind, device_cores, num_devices, extents, processor);
         let parts = (format, platform, plugin, devices, flags);
         let mut hash = Sha256::new();
-        // JSON delimits its values, so different parts never produce the same bytes.
+        // JSON delimits its values, so different parts never produce the same bytes in the hash.
         hash.update(serde_json::json!(parts).to_string());
         hash.update(text);
         hex(&hash.finalize()[..16])

@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const SUFFIX: &str = ".nucprog.tmp";
 
-/// Younger files are never removed, because their writers may run on another host or in another container.
+/// The minimum age of a file that is removed. The writer of a younger file may run on another host or in another
+/// container.
 const STALE_AGE: Duration = Duration::from_secs(3600);
 
-/// A path that no other writer uses, including writers on other hosts that share the file system. The name starts
-/// with the id of this process.
+/// Returns a path that no other writer uses, including writers on other hosts that share the file system. The name
+/// starts with the id of this process.
 pub(super) fn path(directory: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -45,7 +46,7 @@ fn writer(name: &str) -> Option<u32> {
 }
 
 fn is_running(process: u32) -> bool {
-    // Without procfs nothing is known, so every writer is assumed to be running.
+    // Without procfs, it is unknown which processes run. So every writer is assumed to be running.
     !Path::new("/proc/self").exists() || Path::new("/proc").join(process.to_string()).exists()
 }
 

@@ -1,9 +1,9 @@
 //! Which files and directories of compiled programs are safe to use.
 //!
 //! A device executes the content of a file of compiled programs, so write access to the file is equivalent to code
-//! execution in this process. As in ssh(1), a file or directory that another user owns or can write to is not used.
-//! A directory with the sticky bit may be writable: only the owner of a file can replace it there, and each file is
-//! checked too.
+//! execution in this process. As in ssh(1), a file or directory is not used if another user owns it or can write to it.
+//! A directory with the sticky bit may be writable: only the owner of a file can replace the file there, and each file
+//! is checked too.
 
 use std::ffi::OsString;
 use std::fs::Metadata;
@@ -15,7 +15,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 const ROOT: u32 = 0;
 
-/// Why the file or directory is not used; `None` if it is safe, or if the environment says to trust it.
+/// Returns the reason why the file or directory is not used. `None` if it is safe, or if the environment says to trust
+/// it.
 pub(super) fn distrust(metadata: &Metadata) -> Option<String> {
     let user = environment::effective_user();
     let danger = danger(metadata.uid(), metadata.mode(), metadata.is_dir(), user);

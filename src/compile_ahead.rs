@@ -82,7 +82,8 @@ impl AheadOptions {
             ));
         }
         if let Some(place) = self.batches.iter().position(|&rows| rows == 0) {
-            return Err(Error::argument(format!("batches[{place}] is 0; it must be at least 1")));
+            let message = format!("row_counts[{place}] is 0; it must be at least 1");
+            return Err(Error::named_argument("row_counts", message));
         }
         if self.calls.entry == Entry::Reference {
             return Err(Error::argument(

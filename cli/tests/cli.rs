@@ -207,7 +207,7 @@ fn errors_say_what_to_do() {
     let fails = |more: &[&str], words: &str| {
         let message = failure(&nucleus(&[&common[..], more].concat()));
         assert!(message.contains(words), "{words}: {message}");
-        for field in ["max_k", "batches", "output_dir", "topology is", "plugin_options"] {
+        for field in ["max_k", "row_counts", "output_dir", "topology is", "plugin_options"] {
             assert!(!message.replace("--topology is", "").contains(field), "{field}: {message}");
         }
     };

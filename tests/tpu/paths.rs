@@ -46,9 +46,9 @@ fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
     ];
     if path == Way::Arbitrary {
         problems.push(uneven_bins(&spec, &mut rng));
-        problems.extend([300, 10_000].map(|top| exact_shares(&spec, top, &mut rng)));
+        problems.extend([120, 4000].map(|top| exact_shares(&spec, top, &mut rng)));
         problems.push(with_all_ties(&spec, &mut rng));
-        problems.extend([0.35, 10.0].map(|temperature| without_top_k(&spec, temperature, &mut rng)));
+        problems.extend([0.29, 10.0].map(|temperature| without_top_k(&spec, temperature, &mut rng)));
     }
     problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));

@@ -18,6 +18,7 @@ need gcc found gcc
 need g++ found g++
 need make found make
 need valgrind found valgrind
+need pkgconf found pkg-config
 need python3 found python3
 need python3-pip quiet python3 -m pip --version
 need python3-venv quiet python3 -c 'import ensurepip'

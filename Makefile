@@ -130,6 +130,17 @@ deny: ## check the licences, sources and versions of the dependencies (deny.toml
 check-aarch64: deps ## type-check the library and the command for 64-bit Arm
 	@scripts/check-aarch64.sh
 
+.PHONY: abi-check
+abi-check: ## compare the binary interface of the header with the last release (tests/abi)
+	@scripts/install-deps.sh abi
+	@scripts/abi.py self-test
+	@scripts/abi.py check
+
+.PHONY: abi-baseline
+abi-baseline: ## write tests/abi anew: at a release, or with a change that docs/abi-policy.md allows
+	@scripts/install-deps.sh abi
+	@scripts/abi.py baseline
+
 .PHONY: install
 install: build ## install to $DESTDIR$PREFIX (PREFIX: /usr/local); RPATH=no: no rpath in the flags of pkg-config
 	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' RPATH='$(RPATH)' VERSION='$(VERSION)' scripts/install.sh $(TARGET)

@@ -148,7 +148,7 @@ def edits():
          r"\1typedef uint32_t nuc_added;\2nuc_added \3", False),
         ("another value of an enumerator", r"\bNUC_OK = 0\b", "NUC_OK = 54321", False),
         ("a removed enumerator", r"\n *NUC_INVALID_ARGUMENT = 1,", "", False),
-        ("another value of a macro", r"(#define NUC_(?!ABI|VERSION)\w+) \d+\b", r"\1 77", False),
+        ("another value of a macro", r"(#define NUC_(?!ABI|VERSION)\w+) \d+[uU]?\b", r"\1 77", False),
         ("another ABI version", r"(#define NUC_ABI_VERSION) \d+", r"\1 99", False),
     ]  # fmt: skip
 

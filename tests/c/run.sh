@@ -97,6 +97,19 @@ static_library_beside_rust() {
     done
 }
 
+# The header compiles in old and new versions of C and C++, also if it is included twice.
+header_compiles() {
+    local standard
+    printf '#include <nucleus.h>\n#include <nucleus.h>\n' >"$bin/header.c"
+    for standard in c99 c11 c17; do
+        cc -std=$standard $warnings -fsyntax-only "$bin/header.c" || return 1
+    done
+    for standard in c++11 c++17 c++20; do
+        c++ -std=$standard -x c++ $warnings -fsyntax-only "$bin/header.c" || return 1
+    done
+    echo "6 checks, 0 failed"
+}
+
 # pkg_config HOME OPTION...: runs pkg-config for the library that is installed in HOME/.local.
 pkg_config() {
     PKG_CONFIG_PATH=$1/.local/lib/pkgconfig pkg-config "${@:2}" nucleus
@@ -107,8 +120,7 @@ installed_library() {
     local home command before prefix abi
     rm -rf "$bin/home" "$bin/root" && mkdir -p "$bin/home/work" "$bin/home/archive" || return 1
     home=$(realpath "$bin/home") prefix=$home/.local abi=$(scripts/header.py abi-version)
-    before=$(stat -c '%i %y' "$lib/libnucleus.a")
-    make install PREFIX="$prefix" || return 1
+    make build && before=$(stat -c '%i %y' "$lib/libnucleus.a") && make install PREFIX="$prefix" || return 1
     holds "nothing is linked again" [ "$before" = "$(stat -c '%i %y' "$lib/libnucleus.a")" ] || return 1
 
     # Only the home directory differs from a user's terminal. No variable tells the loader where the library is.

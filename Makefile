@@ -6,15 +6,17 @@ MAKEFLAGS += --no-print-directory
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BIN := $(TARGET)/examples
-SO := $(TARGET)/release/libnucleus.so
+# The shared and the static library for C programs. Cargo's own are in $(TARGET)/release.
+LIB := $(TARGET)/lib
 PLUGIN := .cache/plugins/lammps-jax-pjrt-cpu.so
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+RPATH ?= yes
 
 WARNINGS := -Wall -Wextra -pedantic -Werror
-LINK := -L$(TARGET)/release -lnucleus -Wl,-rpath,$(TARGET)/release
+LINK := -L$(LIB) -lnucleus -Wl,-rpath,$(LIB)
 
 .PHONY: help
 help: ## list the targets
@@ -33,17 +35,27 @@ interpreter: ## create the Python environment of the interpreter for TPU program
 	@scripts/fetch-interpreter.sh
 
 .PHONY: build
-build: deps ## build the shared library, the static library and the command, in target/release
+build: deps $(LIB)/libnucleus.a ## build the libraries in target/lib, and the command in target/release (libraries: Linux only)
+
+# Cargo decides whether anything must be compiled. If it wrote no new library, nothing is linked.
+.PHONY: cargo-build
+cargo-build: | deps
 	cargo build --release --locked --workspace
+
+$(TARGET)/release/libnucleus.a: cargo-build
+	@:
+
+$(LIB)/libnucleus.a: $(TARGET)/release/libnucleus.a include/nucleus.h scripts/link_library.py scripts/header.py Cargo.toml
+	scripts/link_library.py $(TARGET)/release $(LIB) $(VERSION)
 
 .PHONY: examples
 examples: build $(BIN)/quickstart $(BIN)/generate ## build the C and C++ examples
 
-$(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h | build
+$(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	cc -std=c99 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
-$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h | build
+$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
@@ -118,14 +130,20 @@ deny: ## check the licences, sources and versions of the dependencies (deny.toml
 check-aarch64: deps ## type-check the library and the command for 64-bit Arm
 	@scripts/check-aarch64.sh
 
+.PHONY: abi-check
+abi-check: ## compare the binary interface of the header with the last release (tests/abi)
+	@scripts/install-deps.sh abi
+	@scripts/abi.py self-test
+	@scripts/abi.py check
+
+.PHONY: abi-baseline
+abi-baseline: ## write tests/abi anew: at a release, or with a change that docs/abi-policy.md allows
+	@scripts/install-deps.sh abi
+	@scripts/abi.py baseline
+
 .PHONY: install
-install: build ## install to $DESTDIR$PREFIX; the default of PREFIX is /usr/local
-	install -d $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/bin
-	install -m 644 include/nucleus.h $(DESTDIR)$(PREFIX)/include/
-	install -m 755 $(SO) $(DESTDIR)$(PREFIX)/lib/
-	install -m 755 $(TARGET)/release/nucleus $(DESTDIR)$(PREFIX)/bin/
-	install -m 644 $(TARGET)/release/libnucleus.a $(DESTDIR)$(PREFIX)/lib/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' scripts/nucleus.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/nucleus.pc
+install: build ## install to $DESTDIR$PREFIX (PREFIX: /usr/local); RPATH=no: no rpath in the flags of pkg-config
+	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' RPATH='$(RPATH)' VERSION='$(VERSION)' scripts/install.sh $(TARGET)
 
 .PHONY: clean
 clean: ## remove the build output, but not the downloads in .cache

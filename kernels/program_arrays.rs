@@ -7,7 +7,6 @@
 use crate::batch::CallOptions;
 use crate::dtype::Dtype;
 use crate::semantics::params::RowParams;
-use crate::semantics::weights::FACTORS;
 
 /// The columns of the parameter array, `i32 [batch, COLUMNS]`.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +24,6 @@ pub enum Column {
     Word3,
     Replace,
     Reach,
-    /// The bits of the first of [`FACTORS`]. The others follow.
-    Factors,
 }
 
 impl Column {
@@ -35,12 +32,11 @@ impl Column {
 }
 
 /// The width of the parameter array.
-pub const COLUMNS: usize = Column::Factors as usize + FACTORS.len();
+pub const COLUMNS: usize = Column::Reach as usize + 1;
 
 /// Returns one row of the parameter array.
 pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32; COLUMNS] {
     let words = row.words.map(|word| word as i32);
-    let factors = FACTORS.map(|factor| factor.to_bits() as i32);
     [
         row.k,
         i32::from(row.greedy),
@@ -54,9 +50,6 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
         words[3],
         dtype.round(options.replace_val) as i32,
         row.reach.to_bits() as i32,
-        factors[0],
-        factors[1],
-        factors[2],
     ]
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the missing Debian packages that building and testing need. If none is missing, it does nothing and needs no
-# network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires.
+# network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires. With the argument `abi`
+# it also installs what `make abi-check` needs.
 set -eu
 
 quiet() { "$@" >/dev/null 2>&1; }
@@ -18,6 +19,7 @@ need gcc found gcc
 need g++ found g++
 need make found make
 need valgrind found valgrind
+need pkgconf found pkg-config
 need python3 found python3
 need python3-pip quiet python3 -m pip --version
 need python3-venv quiet python3 -c 'import ensurepip'
@@ -27,6 +29,8 @@ need clang found clang
 need libclang-dev any_file /usr/lib/llvm-*/lib/libclang.so
 need protobuf-compiler found protoc
 need libprotobuf-dev any_file /usr/include/google/protobuf/any.proto /usr/local/include/google/protobuf/any.proto
+
+if [ "${1:-}" = abi ]; then need abigail-tools found abidiff; fi
 
 if [ -z "$missing" ]; then
     echo "install-deps: nothing is missing"

@@ -4,10 +4,10 @@ use crate::dtype::Logits;
 use crate::error::Error;
 use crate::memory;
 use crate::semantics::params::{check_row, RowParams};
-use crate::semantics::philox;
+use crate::semantics::{draw, philox};
 
-/// The largest vocabulary. With a longer row, the total of the weights could need more than 48 bits.
-pub const LARGEST_VOCAB: usize = 1 << 24;
+/// The largest vocabulary. With a longer row, the total of the weights could exceed 2^[`TOTAL_BITS`](draw::TOTAL_BITS).
+pub const LARGEST_VOCAB: usize = 1 << draw::VOCAB_BITS;
 
 /// Checks the number of elements per row.
 pub fn check_vocab(vocab: usize) -> Result<(), Error> {

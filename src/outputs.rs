@@ -4,7 +4,7 @@ use crate::dtype::{split_off_front, LogitsMut};
 use crate::error::Error;
 use crate::memory;
 
-pub use crate::semantics::rules::{ROW_HAD_NAN, ROW_NO_CANDIDATE};
+pub use crate::semantics::rules::{ROW_BAD_PARAMETER, ROW_HAD_INF, ROW_HAD_NAN, ROW_NO_CANDIDATE};
 
 /// The results of a row that are single numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use crate::batch::{Batch, CallOptions};
 use crate::dtype::{Dtype, Logits};
 use crate::error::Error;
 use crate::memory;
-use crate::outputs::{Outputs, RowArrays, RowOutcome, ROW_HAD_NAN, ROW_NO_CANDIDATE};
+use crate::outputs::{Outputs, RowArrays, RowOutcome, ROW_HAD_INF, ROW_HAD_NAN, ROW_NO_CANDIDATE};
 use crate::parallel;
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::{clean, is_nan, order_key, NEG_INF_BITS};
@@ -54,7 +54,7 @@ pub fn sample_row(
     scratch: &mut Scratch,
 ) -> RowOutcome {
     let dtype = row.dtype();
-    let had_nan = clean_row(row, scratch);
+    let (had_nan, had_inf) = clean_row(row, scratch);
     sort(scratch);
     keep(params, options, scratch);
 
@@ -73,19 +73,29 @@ pub fn sample_row(
         next_token,
         greedy_sampled,
         random_unnorm_cdf_sampled: remainder,
-        status: if no_candidate { ROW_NO_CANDIDATE } else { 0 } | if had_nan { ROW_HAD_NAN } else { 0 },
+        status: bit(no_candidate, ROW_NO_CANDIDATE) | bit(had_nan, ROW_HAD_NAN) | bit(had_inf, ROW_HAD_INF),
     }
 }
 
-/// Cleans every entry. Returns whether one of them is a NaN.
-fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> bool {
-    let mut had_nan = false;
+/// The status bit if the condition holds, else 0.
+fn bit(condition: bool, bit: u32) -> u32 {
+    if condition {
+        bit
+    } else {
+        0
+    }
+}
+
+/// Cleans every entry. Returns whether one of them is a NaN, and whether one is +inf.
+fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> (bool, bool) {
+    let (mut had_nan, mut had_inf) = (false, false);
     for (i, slot) in scratch.cleaned.iter_mut().enumerate() {
         let bits = row.dtype().widen(row.bits(i)) as i32;
         had_nan |= is_nan(Scalar, bits);
+        had_inf |= f32::from_bits(bits as u32) == f32::INFINITY;
         *slot = clean(Scalar, bits);
     }
-    had_nan
+    (had_nan, had_inf)
 }
 
 /// Orders the entries: value descending, then index ascending.

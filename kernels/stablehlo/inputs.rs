@@ -8,7 +8,6 @@ use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{self, order_key};
 use crate::semantics::rules::has_no_candidate;
-use crate::semantics::weights::FACTORS;
 
 /// Declares the arguments of a program: logits and parameters.
 pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
@@ -60,11 +59,6 @@ impl Inputs {
         params: Value,
         max_key: Option<Value>,
     ) -> Inputs {
-        for (i, &factor) in FACTORS.iter().enumerate() {
-            let column = Column::Factors as usize + i;
-            let bits = h.reshape(h.slice(params, 1, column, column + 1), &[spec.batch]);
-            h.bind_factor(factor, h.bitcast(bits, Elem::F32));
-        }
         let (narrow, bits) = bits(h, spec.dtype, logits);
         let keys = order_key(h, clean::clean(h, bits));
         let max_key = max_key.unwrap_or_else(|| h.reduce(keys, Reduce::Max));
@@ -75,6 +69,11 @@ impl Inputs {
     /// Whether each row contains a NaN.
     pub(in crate::kernels) fn had_nan(&self, h: &Hlo) -> Value {
         h.reduce(clean::is_nan(h, self.bits), Reduce::Or)
+    }
+
+    /// Whether each row contains +inf.
+    pub(in crate::kernels) fn had_inf(&self, h: &Hlo) -> Value {
+        h.reduce(clean::is_infinity(h, self.bits), Reduce::Or)
     }
 
     pub(in crate::kernels) fn param(&self, h: &Hlo, column: Column) -> Value {

@@ -56,6 +56,6 @@ pub(in crate::kernels) fn draw_remainder(h: &Hlo, inputs: &Inputs, total: Value)
 pub(in crate::kernels) fn row_results(h: &Hlo, inputs: &Inputs, greedy: Value, draw: &Draw) -> Value {
     let greedy = reported_token(h, inputs.no_candidate, greedy);
     let next = reported_token(h, inputs.no_candidate, draw.next);
-    let status = row_status(h, inputs.no_candidate, inputs.had_nan(h));
+    let status = row_status(h, inputs.no_candidate, inputs.had_nan(h), inputs.had_inf(h));
     h.stack(&[next, greedy, h.high(draw.remainder), h.low(draw.remainder), status])
 }

@@ -5,7 +5,7 @@ use super::stream::LogitStream;
 use crate::batch::LARGEST_VOCAB;
 use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
-use crate::kernels::spec::{Path, Spec};
+use crate::kernels::spec::Spec;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Memory, Value};
 use crate::semantics::narrow_keys::{bf16_full_key, bf16_short_key};
@@ -47,12 +47,6 @@ impl Context<'_> {
             Dtype::Bf16 => bf16_full_key(self.k, short),
             Dtype::F32 | Dtype::F16 => short,
         }
-    }
-
-    /// Whether the sum of the weights that top-k keeps always fits 32 bits. The bounded path keeps at most 128 weights
-    /// below 2²⁴.
-    pub(super) fn sums_fit_word(&self) -> bool {
-        matches!(self.spec.path, Path::Bounded(_))
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::weights::{SUMMABLE, WEIGHT_BITS};
 
 /// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are floats
 /// that contain small whole numbers.
@@ -18,6 +19,59 @@ pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
     let low = add(k.and(value, k.i32(0xffff)));
     let high = add(k.shift_right_zero(value, k.i32(16)));
     k.wadd(k.widen(low), k.wshl(k.widen(high), 16))
+}
+
+/// A sum of weights in each lane: the sums of the low and the high 16 bits of 32-bit sums.
+#[derive(Clone, Copy)]
+pub(super) struct Halves {
+    pub(super) low: Value,
+    pub(super) high: Value,
+}
+
+impl Halves {
+    /// Returns the sum of registers of weights. `weights` returns the register of a number.
+    pub(super) fn sum_of(
+        k: &Kernel,
+        registers: std::ops::Range<usize>,
+        weights: impl Fn(usize) -> Value,
+    ) -> Halves {
+        // The sum of each group fits 32 bits. The groups are interleaved, so an addition need not wait for the one
+        // before it.
+        let groups = registers.len().div_ceil(SUMMABLE);
+        let mut sums: Vec<Option<Value>> = vec![None; groups];
+        for (number, register) in registers.enumerate() {
+            let (sum, value) = (&mut sums[number % groups], weights(register));
+            *sum = Some(sum.map_or(value, |sum| k.add(sum, value)));
+        }
+        let halves = sums
+            .into_iter()
+            .flatten()
+            .map(|sum| Halves { low: k.and(sum, k.i32(0xffff)), high: k.shift_right_zero(sum, k.i32(16)) });
+        halves.reduce(|a, b| a.plus(k, b)).expect("at least one register")
+    }
+
+    pub(super) fn plus(self, k: &Kernel, other: Halves) -> Halves {
+        Halves { low: k.add(self.low, other.low), high: k.add(self.high, other.high) }
+    }
+
+    /// Returns the sum of the lanes of each row, for sums of at most 64 weights per lane. All lanes of the result
+    /// contain it.
+    pub(super) fn over_lanes(self, k: &Kernel) -> Wide {
+        // A lane is at most 64 · 2²⁸ = 2³⁴. The two digits are at most 2¹⁷, so their sums over 128 lanes are at most
+        // 2²⁴ and exact as floats.
+        const DIGIT_BITS: u32 = 17;
+        let high = k.add(self.high, k.shift_right_zero(self.low, k.i32(16)));
+        let carried = k.shl(k.and(high, k.i32(1)), 16);
+        let low = k.or(k.and(self.low, k.i32(0xffff)), carried);
+        let [low, high] =
+            [low, k.shift_right_zero(high, k.i32(1))].map(|digit| k.widen(count_lanes(k, k.to_float(digit))));
+        k.wadd(low, k.wshl(high, DIGIT_BITS))
+    }
+
+    /// Returns the sum of the lanes of each row, for sums of any number of weights. All lanes of the result contain it.
+    pub(super) fn total(self, k: &Kernel) -> Wide {
+        k.wadd(sum_lanes(k, self.low), k.wshl(sum_lanes(k, self.high), 16))
+    }
 }
 
 /// Returns the inclusive prefix sums of the lanes of each row.
@@ -43,12 +97,12 @@ pub(super) fn approximate_log2(k: &Kernel, value: Wide) -> Value {
     k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32))
 }
 
-const SPLIT_BITS: i32 = 12;
+const SPLIT_BITS: u32 = WEIGHT_BITS / 2;
 
-/// A number below 2³⁶ as two floats: `high · 2¹² + low`.
+/// A number as two floats: `high · 2¹⁴ + low`.
 ///
-/// For up to 2¹² lanes of weights, the sum of the high parts and the sum of the low parts are exact in any order. So
-/// the hardware can sum them over lanes as floats without an error.
+/// The parts of a weight are at most 2¹⁴. So for up to 2¹⁰ lanes of weights, the sum of the high parts and the sum of
+/// the low parts are at most 2²⁴. They are exact in any order, and the hardware can sum them over lanes as floats.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
     pub(super) high: Value,
@@ -56,22 +110,22 @@ pub(super) struct Split {
 }
 
 impl Split {
+    /// The number of weights whose sum is exact.
+    pub(super) const WEIGHTS: usize = 1 << (24 - SPLIT_BITS);
+
     pub(super) fn new(k: &Kernel, value: Wide) -> Split {
-        let high = k.wshr(value, k.wide(SPLIT_BITS as u64)).low;
+        let high = k.wshr(value, k.wide(u64::from(SPLIT_BITS))).low;
         let low = k.and(value.low, k.i32((1 << SPLIT_BITS) - 1));
         Split { high: k.to_float(high), low: k.to_float(low) }
     }
 
-    /// Returns the number that a sum of parts represents. `fits_word` means that the number is known to be below 2³².
-    pub(super) fn number(&self, k: &Kernel, fits_word: bool) -> Wide {
+    /// Returns the number that a sum of parts represents.
+    pub(super) fn number(&self, k: &Kernel) -> Wide {
         let (high, low) = (k.trunc(self.high), k.trunc(self.low));
-        match fits_word {
-            true => k.widen(k.add(k.shl(high, SPLIT_BITS as u32), low)),
-            false => k.wadd(k.wshl(k.widen(high), SPLIT_BITS as u32), k.widen(low)),
-        }
+        k.wadd(k.wshl(k.widen(high), SPLIT_BITS), k.widen(low))
     }
 
-    /// Whether `self < other`. Both may be sums of parts, so a low part may exceed 2¹².
+    /// Whether `self < other`. Both may be sums of parts, so a low part may exceed 2¹⁴.
     pub(super) fn is_less(&self, k: &Kernel, other: &Split) -> Value {
         let unit = k.f32(1.0 / (1 << SPLIT_BITS) as f32);
         // The difference in units of the high part, rounded down. Every operation is exact.

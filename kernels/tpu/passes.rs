@@ -5,13 +5,13 @@
 use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
 use super::keys::edge_below;
-use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes};
+use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, Halves};
 use super::layout::CANDIDATE_DEPTH;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of independent counts or sums in a pass. With several of them, an addition need not wait for the previous
+/// The number of independent counts in a pass. With several of them, an addition need not wait for the previous
 /// one.
 const PARTS: usize = 4;
 
@@ -126,14 +126,11 @@ impl Passes {
         let start = [k.splat(k.i32(0)); 2];
         let sums = self.pass(cx, source, label, &start, |iteration, state| {
             let sum = iteration.sum(cx, iteration.all(), &value);
-            // Sums of 16-bit halves do not overflow over all iterations.
-            vec![
-                k.add(state[0], k.and(sum, k.i32(0xffff))),
-                k.add(state[1], k.shift_right_zero(sum, k.i32(16))),
-            ]
+            // The sums of the 16-bit halves do not overflow over all iterations.
+            let Halves { low, high } = sum.plus(k, Halves { low: state[0], high: state[1] });
+            vec![low, high]
         });
-        let (low, high) = (sum_lanes(k, sums[0]), sum_lanes(k, sums[1]));
-        k.wadd(low, k.wshl(high, 16))
+        Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
     /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` is in lane `i`.
@@ -150,7 +147,7 @@ impl Passes {
         let sums = self.pass(cx, source, (label, 1), &start, |iteration, state| {
             let mut sums = Wide { low: state[0], high: state[1] };
             for chunk in 0..iteration.chunks {
-                let sum = sum_lanes(k, iteration.sum(cx, iteration.of_chunk(chunk), &value));
+                let sum = iteration.sum(cx, iteration.of_chunk(chunk), &value).over_lanes(k);
                 let here = k.eq(lane, k.add(iteration.chunk, k.i32(chunk as i32)));
                 sums = k.wselect(here, sum, sums);
             }
@@ -298,14 +295,7 @@ impl Iteration<'_> {
         cx: &Context<'_>,
         registers: std::ops::Range<usize>,
         value: impl Fn(&Self, usize) -> Value,
-    ) -> Value {
-        let k = cx.k;
-        let mut parts: [Option<Value>; PARTS] = [None; PARTS];
-        for register in registers {
-            let value = value(self, register);
-            let part = &mut parts[register % PARTS];
-            *part = Some(part.map_or(value, |sum| k.add(sum, value)));
-        }
-        parts.into_iter().flatten().reduce(|a, b| k.add(a, b)).expect("a chunk is not empty")
+    ) -> Halves {
+        Halves::sum_of(cx.k, registers, |register| value(self, register))
     }
 }

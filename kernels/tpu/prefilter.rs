@@ -12,7 +12,7 @@ use super::lane_sums::count_lanes;
 use super::threshold_search::{bisect, search, Probe};
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::{is_nan, NEG_INF_KEY};
+use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
 /// The number of registers of bins.
 const BINS: usize = 2;
@@ -42,6 +42,8 @@ pub(super) struct Summary {
     pub(super) max_key: Value,
     /// 1 if the row contains a NaN.
     pub(super) had_nan: Value,
+    /// Whether the row contains +inf.
+    pub(super) had_inf: Value,
     /// The raw maximum of each bin.
     bin_maxima: [Value; BINS],
 }
@@ -84,7 +86,8 @@ impl Prefilter {
         );
         let bins: [Value; BINS] = std::array::from_fn(|i| state[i]);
         let max = k.over_lanes(Reduce::Max, k.fmax(bins[0], bins[1]));
-        Summary { max_key: order_keys(k, max), had_nan: k.trunc(state[BINS]), bin_maxima: bins }
+        let had_inf = is_infinity(k, k.bits(max));
+        Summary { max_key: order_keys(k, max), had_nan: k.trunc(state[BINS]), had_inf, bin_maxima: bins }
     }
 
     /// Processes one chunk of the pass. The state consists of the bins. If `clean` is set, a NaN counts as −inf, and

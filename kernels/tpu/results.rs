@@ -21,7 +21,7 @@ pub(super) enum Lane {
 pub(super) fn write(cx: &Context<'_>, results: &Memory, summary: &Summary, outcome: &Outcome) {
     let k = cx.k;
     let no_candidate = has_no_candidate(k, summary.max_key);
-    let status = row_status(k, no_candidate, k.lt(k.i32(0), summary.had_nan));
+    let status = row_status(k, no_candidate, k.lt(k.i32(0), summary.had_nan), summary.had_inf);
     let lanes = [
         outcome.next,
         outcome.greedy,

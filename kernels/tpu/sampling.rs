@@ -8,7 +8,7 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
-use crate::semantics::weights::{quantize, weight};
+use crate::semantics::weights::{quantize, weight, WEIGHT_BITS};
 use crate::semantics::{draw, top_p};
 
 /// The parameters of a block's rows. They are read once.
@@ -67,9 +67,10 @@ impl Sampling {
     /// their weights would be about `weight`.
     pub(super) fn distance_of(&self, cx: &Context<'_>, weight: Wide) -> Value {
         let k = cx.k;
-        let octaves = k.fsub(k.f32(24.0 + (cx.spec.vocab as f32).log2()), approximate_log2(k, weight));
+        let largest = WEIGHT_BITS as f32 + (cx.spec.vocab as f32).log2();
+        let octaves = k.fsub(k.f32(largest), approximate_log2(k, weight));
         let step = k.divide(k.f32((1 << 18) as f32), self.scale);
-        k.fmul(k.fmin(octaves, k.f32(24.0)), step)
+        k.fmul(k.fmin(octaves, k.f32(WEIGHT_BITS as f32)), step)
     }
 
     /// Whether top-p is off in each row, and the sum of weights that top-p must reach if it is on.

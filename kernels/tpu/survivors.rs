@@ -9,7 +9,7 @@ use super::sampling::Sampling;
 use super::threshold_search::{search, search_steps, search_within, Probe};
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
-use crate::mlir::mosaic::{Reduce, Value};
+use crate::mlir::mosaic::{Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{has_weight, kept_weight, survives_top_k};
@@ -48,6 +48,7 @@ impl Survivors {
             (key, k.choose(used, k.f32(1.0), k.f32(0.0)))
         };
         let slots: Vec<_> = gathered.values.iter().zip(&gathered.indices).map(slot).collect();
+        assert!(slots.len() * LANES <= Split::WEIGHTS, "sums of survivors' weights are not exact");
         let ones = slots.iter().skip(1).fold(slots[0].1, |sum, slot| k.fadd(sum, slot.1));
         Survivors {
             keys: slots.iter().map(|slot| slot.0).collect(),
@@ -211,7 +212,7 @@ impl Survivors {
     fn least_weight(&self, cx: &Context<'_>, sampling: &Sampling, top_k: &TopK, weights: &[Value]) -> Value {
         let k = cx.k;
         let parts = split(cx, weights);
-        let total = self.sum_where(cx, &parts, |_| k.bool(true)).number(k, cx.sums_fit_word());
+        let total = self.sum_where(cx, &parts, |_| k.bool(true)).number(k);
         let (off, target) = sampling.top_p_target(cx, total);
         let target = Split::new(k, target);
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
@@ -228,7 +229,7 @@ impl Survivors {
         let k = cx.k;
         let parts = split(cx, weights);
         let total = self.sum_where(cx, &parts, |_| k.bool(true));
-        let remainder = sampling.remainder(cx, total.number(k, cx.sums_fit_word()));
+        let remainder = sampling.remainder(cx, total.number(k));
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let next = self.drawn_index(cx, weights, |place| {

@@ -13,6 +13,7 @@ use super::threshold_search::{is_open, middle};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
+use crate::semantics::weights::MAX_WEIGHT;
 
 /// The number of values in a [`Range`].
 const VALUES: usize = 10;
@@ -117,7 +118,7 @@ pub(super) fn search_top_p(
         low: k.splat(low),
         high: k.splat(high),
         low_weight: sampling.weight_of_key(cx, cx.full_key(low)),
-        high_weight: k.splat(k.i32(1 << 24)),
+        high_weight: k.splat(k.i32(MAX_WEIGHT + 1)),
         low_logit,
         high_logit: sampling.max,
         low_log: k.fsub(aim, k.f32(4.0)),

@@ -22,7 +22,6 @@ use crate::semantics::rules;
 const _: () = {
     assert!(NUC_ROW_NO_CANDIDATE == rules::ROW_NO_CANDIDATE);
     assert!(NUC_ROW_HAD_NAN == rules::ROW_HAD_NAN);
-    assert!(NUC_ROW_NO_CANDIDATE | NUC_ROW_HAD_NAN == rules::ROW_STATUS_BITS);
 };
 
 /// The arguments of a sampling function.

@@ -63,9 +63,9 @@ pub trait Elementwise {
     /// Adds the operation that repeats `value` until it has the type `ty`. `value` must be an SSA value.
     fn repeat(&self, value: Value, ty: Type) -> Value;
 
-    /// Implements [`Arith::factor`].
-    fn factor_of_products(&self, value: f32) -> Value {
-        self.float_constant(value)
+    /// Implements [`Arith::mul_then_add`]. The default is for dialects whose compilers never contract a product and a sum.
+    fn product_plus(&self, a: Value, b: Value, addend: Value) -> Value {
+        self.binary(Binary::Add, self.binary(Binary::Mul, a, b), addend)
     }
 
     /// Implements [`Arith::at_most`].
@@ -171,9 +171,6 @@ impl<D: Elementwise> Arith for &D {
     fn float(self, value: f32) -> Value {
         self.float_constant(value)
     }
-    fn factor(self, value: f32) -> Value {
-        self.factor_of_products(value)
-    }
 
     binary! {
         add = Add;
@@ -181,6 +178,7 @@ impl<D: Elementwise> Arith for &D {
         and = And;
         or = Or;
         xor = Xor;
+        fadd = Add;
         fsub = Sub;
         fmul = Mul;
         both = And;
@@ -193,6 +191,12 @@ impl<D: Elementwise> Arith for &D {
     }
     fn shr(self, a: Value, by: u32) -> Value {
         self.binary(Binary::ShiftRightSigned, a, self.int_constant(by as i32))
+    }
+    fn shr_by(self, a: Value, by: Value) -> Value {
+        self.binary(Binary::ShiftRightZero, a, self.binary(Binary::And, by, self.int_constant(31)))
+    }
+    fn mul_then_add(self, a: Value, b: Value, addend: Value) -> Value {
+        self.product_plus(a, b, addend)
     }
     fn at_most(self, a: Value, limit: f32) -> Value {
         self.limited(a, limit)

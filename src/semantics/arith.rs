@@ -3,10 +3,9 @@
 //! Every computation whose bits must be the same on all devices is a function over [`Arith`]. So native code (scalar or
 //! SIMD) and the kernel builders use the same source code.
 //!
-//! The trait deliberately has no float addition. A float product is only followed by another product, a comparison or a
-//! conversion, so no compiler can contract it into a fused operation. Some compilers also reassociate products with
-//! constants. Therefore constants in a chain of products are [`Arith::factor`]s. For a compiler that reassociates, the
-//! kernel builder passes them as values at run time.
+//! Some compilers contract a product and a sum into one fused operation, which rounds once instead of twice. Therefore a
+//! product is added only by [`Arith::mul_then_add`], which rounds twice on every target. [`Arith::fadd`] and
+//! [`Arith::fsub`] must not receive a product.
 
 // `self` selects the arithmetic; it is not the value to convert.
 #[allow(clippy::wrong_self_convention)]
@@ -21,13 +20,13 @@ pub trait Arith: Copy {
     /// A truth value.
     type Mask: Copy;
 
+    /// Whether [`shr_by`](Arith::shr_by) is fast.
+    const SHIFTS_BY_LANE: bool = true;
+
     /// The integer constant `value`.
     fn int(self, value: i32) -> Self::Int;
-    /// The float constant `value`, for comparisons or for a single product between two conversions.
+    /// The float constant `value`.
     fn float(self, value: f32) -> Self::Float;
-    /// The float constant `value` for use in a chain of products. It is one of
-    /// [`weights::FACTORS`](super::weights::FACTORS).
-    fn factor(self, value: f32) -> Self::Float;
 
     /// `a + b`, wrapping.
     fn add(self, a: Self::Int, b: Self::Int) -> Self::Int;
@@ -43,11 +42,17 @@ pub trait Arith: Copy {
     fn shl(self, a: Self::Int, by: u32) -> Self::Int;
     /// `a >> by`, filling with the sign bit.
     fn shr(self, a: Self::Int, by: u32) -> Self::Int;
+    /// `a >> (by & 31)`, filling with zeros.
+    fn shr_by(self, a: Self::Int, by: Self::Int) -> Self::Int;
 
-    /// `a - b` in binary32, round to nearest even.
+    /// `a + b` in binary32, round to nearest even. Neither is a product.
+    fn fadd(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a - b` in binary32, round to nearest even. Neither is a product.
     fn fsub(self, a: Self::Float, b: Self::Float) -> Self::Float;
     /// `a * b` in binary32, round to nearest even.
     fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
+    /// `a * b`, rounded, plus `addend`, rounded. Never fused. The product is finite and below 10³⁰.
+    fn mul_then_add(self, a: Self::Float, b: Self::Float, addend: Self::Float) -> Self::Float;
 
     /// The smaller of `a` and `limit`. The result for NaN is `limit`, or any value if the caller discards it.
     fn at_most(self, a: Self::Float, limit: f32) -> Self::Float {
@@ -111,9 +116,14 @@ pub trait WideArith: Arith {
     fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a % b`. `b` is not zero.
     fn wrem(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// `(a · 2¹⁶ + digit) % b`, where `a < b < 2⁴⁸` and `digit < 2¹⁶`: one step of a long division.
+    /// The number of bits per step of the long division in [`draw`](super::draw). A remainder times 2 to this power
+    /// must fit 64 bits.
+    const DIGIT_BITS: u32 = 64 - super::draw::TOTAL_BITS;
+
+    /// `(a · 2^DIGIT_BITS + digit) % b`, where `a < b ≤ 2^TOTAL_BITS` and `digit < 2^DIGIT_BITS`: one step of a long
+    /// division.
     fn wrem_next(self, a: Self::Wide, digit: Self::Wide, b: Self::Wide) -> Self::Wide {
-        self.wrem(self.wor(self.wshl(a, 16), digit), b)
+        self.wrem(self.wor(self.wshl(a, Self::DIGIT_BITS), digit), b)
     }
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
@@ -149,7 +159,6 @@ impl Arith for Scalar {
     scalar_ops! {
         int(value: i32) -> i32 = value;
         float(value: f32) -> f32 = value;
-        factor(value: f32) -> f32 = value;
         add(a: i32, b: i32) -> i32 = a.wrapping_add(b);
         sub(a: i32, b: i32) -> i32 = a.wrapping_sub(b);
         and(a: i32, b: i32) -> i32 = a & b;
@@ -157,8 +166,12 @@ impl Arith for Scalar {
         xor(a: i32, b: i32) -> i32 = a ^ b;
         shl(a: i32, by: u32) -> i32 = a << by;
         shr(a: i32, by: u32) -> i32 = a >> by;
+        shr_by(a: i32, by: i32) -> i32 = ((a as u32) >> (by & 31)) as i32;
+        fadd(a: f32, b: f32) -> f32 = a + b;
         fsub(a: f32, b: f32) -> f32 = a - b;
         fmul(a: f32, b: f32) -> f32 = a * b;
+        // Rust never contracts floating-point operations.
+        mul_then_add(a: f32, b: f32, addend: f32) -> f32 = a * b + addend;
         trunc(a: f32) -> i32 = a as i32;
         to_float(a: i32) -> f32 = a as f32;
         to_bits(a: f32) -> i32 = a.to_bits() as i32;

@@ -47,12 +47,18 @@ pub fn is_nan<A: Arith>(a: A, bits: A::Int) -> A::Mask {
     a.lt(a.int(EXPONENT), a.and(bits, a.int(MAGNITUDE)))
 }
 
+/// Whether f32 bits are +inf.
+#[inline(always)]
+pub fn is_infinity<A: Arith>(a: A, bits: A::Int) -> A::Mask {
+    a.eq(bits, a.int(EXPONENT))
+}
+
 /// Cleans f32 bits: NaN → −inf, +inf → the largest finite f32, −0 and subnormals → +0.
 #[inline(always)]
 pub fn clean<A: Arith>(a: A, bits: A::Int) -> A::Int {
     let magnitude = a.and(bits, a.int(MAGNITUDE));
     let flushed = a.select(a.lt(magnitude, a.int(0x0080_0000)), a.int(0), bits);
-    let finite = a.select(a.eq(bits, a.int(EXPONENT)), a.int(MAX_FINITE_BITS), flushed);
+    let finite = a.select(is_infinity(a, bits), a.int(MAX_FINITE_BITS), flushed);
     a.select(is_nan(a, bits), a.int(NEG_INF_BITS), finite)
 }
 

@@ -1,19 +1,41 @@
 //! The draw: a 128-bit random number modulo the total of the kept weights.
 
 use super::arith::WideArith;
+use super::weights::WEIGHT_BITS;
 
-/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first; `total < 2^48`.
+/// A row has at most 2 to this power entries.
+pub const VOCAB_BITS: u32 = 24;
+/// The total of the weights of a row is at most 2 to this power. An f64 represents every total exactly.
+pub const TOTAL_BITS: u32 = WEIGHT_BITS + VOCAB_BITS;
+
+const NUMBER_BITS: u32 = 128;
+
+/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first; `total` is at
+/// most 2^[`TOTAL_BITS`].
 ///
-/// The division takes 16 bits at a time, so that the running remainder fits 64 bits.
+/// This is a long division with digits of [`WideArith::DIGIT_BITS`], so that every intermediate result fits 64 bits.
 #[inline(always)]
 pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     let divisor = a.wselect(a.weq(total, a.wide(0)), a.wide(1), total);
     let mut rest = a.wide(0);
-    for word in words {
-        let word = a.widen(word);
-        for half in [a.wshr(word, a.wide(16)), a.wand(word, a.wide(0xffff))] {
-            rest = a.wrem_next(rest, half, divisor);
-        }
+    let mut end = NUMBER_BITS;
+    while end > 0 {
+        // The first digit is shorter if the digits do not divide the number evenly.
+        let length = (end - 1) % A::DIGIT_BITS + 1;
+        end -= length;
+        rest = a.wrem_next(rest, digit(a, words, end, length), divisor);
     }
     rest
+}
+
+/// Bits `from..from + length` of the number in `words`. Bit 0 is the least significant one.
+#[inline(always)]
+fn digit<A: WideArith>(a: A, words: [A::Int; 4], from: u32, length: u32) -> A::Wide {
+    let word = |bit: u32| a.widen(words[3 - (bit / 32) as usize]);
+    let (shift, last) = (from % 32, from + length - 1);
+    let mut bits = if shift == 0 { word(from) } else { a.wshr(word(from), a.wide(u64::from(shift))) };
+    if last / 32 > from / 32 {
+        bits = a.wor(bits, a.wshl(word(last), 32 - shift));
+    }
+    a.wand(bits, a.wide((1 << length) - 1))
 }

@@ -58,9 +58,9 @@ fn reach(scale: f32) -> f32 {
     reach
 }
 
-/// `ceil(min_p · (2²⁴ − 1))`. A min_p above 1 counts as 1, so the result is at most the weight of the maximum.
+/// `ceil(min_p · 2²⁸)`. A min_p above 1 counts as 1, so the result is at most the weight of the maximum.
 pub fn min_weight(min_p: f32) -> i32 {
-    // The product of two 24-bit numbers is exact in f64, so the ceiling is exact too.
+    // The product of a float and a power of two is exact in f64, so the ceiling is exact too.
     (f64::from(min_p.clamp(0.0, 1.0)) * f64::from(MAX_WEIGHT)).ceil() as i32
 }
 

@@ -11,8 +11,13 @@ use super::weights::MAX_WEIGHT;
 pub const ROW_NO_CANDIDATE: u32 = 1;
 /// Row status bit: the row contains a NaN. A NaN counts as −inf.
 pub const ROW_HAD_NAN: u32 = 2;
-/// All defined row status bits.
-pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN;
+/// Row status bit: the row contains +inf. It counts as the largest finite f32.
+pub const ROW_HAD_INF: u32 = 4;
+/// Row status bit: a parameter of the row is impossible, so nothing was sampled and the token is −1. No device reports
+/// this bit, because the host CPU checks the parameters.
+pub const ROW_BAD_PARAMETER: u32 = 8;
+/// All row status bits that a device reports.
+pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN | ROW_HAD_INF;
 
 /// The value of the token and of `greedy_sampled` in a row without a candidate.
 pub const NO_TOKEN: i32 = -1;
@@ -94,9 +99,9 @@ pub fn kept_weight<A: Arith>(a: A, weight: A::Int, least: A::Int) -> A::Int {
 
 /// The status bits of a row.
 #[inline(always)]
-pub fn row_status<A: Arith>(a: A, no_candidate: A::Mask, had_nan: A::Mask) -> A::Int {
+pub fn row_status<A: Arith>(a: A, no_candidate: A::Mask, had_nan: A::Mask, had_inf: A::Mask) -> A::Int {
     let bit = |mask, bit: u32| a.select(mask, a.int(bit as i32), a.int(0));
-    a.or(bit(no_candidate, ROW_NO_CANDIDATE), bit(had_nan, ROW_HAD_NAN))
+    a.or(bit(no_candidate, ROW_NO_CANDIDATE), a.or(bit(had_nan, ROW_HAD_NAN), bit(had_inf, ROW_HAD_INF)))
 }
 
 /// The token that a row reports: `token`, or −1 if the row has no candidate.
@@ -148,8 +153,11 @@ mod tests {
 
     #[test]
     fn status_bits_are_independent() {
-        assert_eq!(row_status(Scalar, false, false), 0);
-        assert_eq!(row_status(Scalar, true, true) as u32, ROW_STATUS_BITS);
+        assert_eq!(row_status(Scalar, false, false, false), 0);
+        assert_eq!(row_status(Scalar, true, true, true) as u32, ROW_STATUS_BITS);
+        let one_by_one = [(true, false, false), (false, true, false), (false, false, true)];
+        let bits = one_by_one.map(|(candidate, nan, inf)| row_status(Scalar, candidate, nan, inf) as u32);
+        assert_eq!(bits, [ROW_NO_CANDIDATE, ROW_HAD_NAN, ROW_HAD_INF]);
         assert_eq!((reported_token(Scalar, true, 4), reported_token(Scalar, false, 4)), (NO_TOKEN, 4));
     }
 }

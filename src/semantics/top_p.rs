@@ -35,7 +35,7 @@ impl TopP {
     }
 }
 
-/// `max(1, ceil(mantissa · total / 2^(24 + shift)))` for `0 < total < 2^48`. The result has no meaning if `mantissa`
+/// `max(1, ceil(mantissa · total / 2^(24 + shift)))` for `0 < total ≤ 2^52`. The result has no meaning if `mantissa`
 /// is 0.
 #[inline(always)]
 pub fn target<A: WideArith>(a: A, total: A::Wide, mantissa: A::Int, shift: A::Int) -> A::Wide {

@@ -5,71 +5,97 @@
 
 use super::arith::Arith;
 
-/// The weight of the maximum, `2²⁴ − 1`.
-pub const MAX_WEIGHT: i32 = (1 << 24) - 1;
-/// The largest `q`, far above [`ZERO_Q`].
-pub const MAX_Q: i32 = 40 << 18;
+/// The weight of the maximum is 2 to this power. Everything else about the size of weights follows from it.
+pub const WEIGHT_BITS: u32 = 28;
+/// The weight of the maximum.
+pub const MAX_WEIGHT: i32 = 1 << WEIGHT_BITS;
+/// The number of weights whose sum always fits an unsigned 32-bit integer.
+pub const SUMMABLE: usize = (u32::MAX >> WEIGHT_BITS) as usize;
 
-/// The smallest `q` whose weight is 0.
-///
-/// Exactly 24 octaves below the maximum, the weight is still 1, because `2²⁴ · 2⁻²⁴` is 1. Only the weight of the
-/// maximum itself is reduced, to 2²⁴ − 1.
-pub const ZERO_Q: i32 = (24 << 18) + 1;
+/// An octave is 2 to this power units of `q`.
+const OCTAVE_BITS: u32 = 18;
+const OCTAVE: i32 = 1 << OCTAVE_BITS;
+/// The smallest `q` whose weight is 0. At `WEIGHT_BITS + 1` octaves the weight is 1, because a half rounds up.
+pub const ZERO_Q: i32 = (WEIGHT_BITS as i32 + 1) * OCTAVE + 1;
+/// The largest distance. It is half an octave above [`ZERO_Q`].
+const FARTHEST: f32 = (WEIGHT_BITS as f32 + 1.5) * OCTAVE as f32;
 
-/// The constants of [`weight`]: 4 ln 2, 2⁻²⁵ and 2⁻²⁴/3.
-///
-/// XLA's algebraic simplifier combines the constants in a chain of products. It turns `(f·K)·(f·K)·C2` into
-/// `(f·f)·(K²·C2)`, which rounds differently. These constants are therefore [`Arith::factor`]s. For the same reason
-/// [`weight_of_cubic`] multiplies by powers of two through the exponent bits: the simplifier turned `(u · 2⁻²⁴)⁸` into
-/// `u⁸ · 2⁻¹⁹²`, which is `inf · 0`.
-pub const FACTORS: [f32; 3] = [2.772_588_7, 1.0 / 33_554_432.0, 1.0 / 50_331_648.0];
+/// The shift that turns 2²⁸ times the result of [`polynomial`] into twice the weight, in the maximum's octave.
+const FIRST_SHIFT: i32 = 30 - WEIGHT_BITS as i32;
+/// Adding 2²³ to a float below 2²³ rounds it to an integer, which is then in the low bits of the sum.
+const ROUNDING: f32 = (1 << 23) as f32;
+const ROUNDING_BITS: i32 = 0x4b00_0000;
 
-/// `q = trunc(min((max − x) · scale, MAX_Q))`, with `scale` from [`super::params::scale`].
+/// A distance `q` from 0 to 29.5 octaves, in the form in which [`quantize`] returns it: the bits of the float
+/// `2²³ + FIRST_SHIFT · 2¹⁸ + q`. The low 18 bits are the fraction of the octave, and the five bits above them are the
+/// number of octaves plus [`FIRST_SHIFT`].
+pub const fn distance_bits(q: i32) -> i32 {
+    ROUNDING_BITS + FIRST_SHIFT * OCTAVE + q
+}
+
+/// Returns [`distance_bits`] of `q = round(min((max − x) · scale, 29.5 · 2¹⁸))`, with `scale` from
+/// [`super::params::scale`]. A half rounds to even.
 ///
 /// `max` and `x` are cleaned. In a row without a candidate the difference is −inf − (−inf) = NaN. The minimum is
-/// written as a comparison that NaN fails, so the conversion never receives a NaN.
+/// written as a comparison that NaN fails, so the result is then the largest distance. The minimum is between the
+/// product and the sum, so no compiler can fuse them.
 #[inline(always)]
 pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> A::Int {
-    a.trunc(a.at_most(a.fmul(a.fsub(max, x), scale), MAX_Q as f32))
+    let distance = a.at_most(a.fmul(a.fsub(max, x), scale), FARTHEST);
+    a.to_bits(a.fadd(distance, a.float(ROUNDING + (FIRST_SHIFT * OCTAVE) as f32)))
 }
 
-/// `W(q)`: the integer weight of a logit that is `q · 2⁻¹⁸` octaves below the maximum.
+/// The coefficients of [`polynomial`], from the fourth power to the constant. They are a minimax
+/// approximation of `8 · 2^(−y / 2¹⁸)` for `0 ≤ y < 2¹⁸`, rounded to floats so that the result never increases.
+const COEFFICIENTS: [f32; 5] = [
+    f32::from_bits(0x195f_de2b), // 0x1.bfbc56p-77
+    f32::from_bits(0xa3da_00fc), // -0x1.b401f8p-56
+    f32::from_bits(0x2df5_3427), // 0x1.ea684ep-36
+    f32::from_bits(0xb7b1_6c9d), // -0x1.62d93ap-16
+    8.0,
+];
+
+/// `W(q)`: the integer weight of a logit that is `q · 2⁻¹⁸` octaves below the maximum. `distance` is
+/// [`distance_bits`]`(q)`.
 ///
-/// The error against `(2²⁴ − 1) · 2^(−q / 2¹⁸)` is at most `2⁻¹⁸` relative plus 1 absolute, and `W` never increases.
-/// The algorithm approximates `2^(−fraction / 16)` by a cubic polynomial `u` and raises it to the sixteenth power by
-/// four squarings. `p` is a sixteenth of the fractional exponent, in units of 2⁻²⁴.
+/// `W(q)` is `2²⁸ · 2^(−q / 2¹⁸)`, rounded, with an error of at most 2⁻¹⁸ relative plus 0.5. It never increases.
 #[inline(always)]
-pub fn weight<A: Arith>(a: A, q: A::Int) -> A::Int {
-    weight_of_cubic(a, q, cubic(a, q))
+pub fn weight<A: Arith>(a: A, distance: A::Int) -> A::Int {
+    let u = a.to_bits(polynomial(a, distance));
+    let doubled =
+        if A::SHIFTS_BY_LANE { shifted(a, u, distance) } else { shifted_by_exponent(a, u, distance) };
+    a.shr(a.add(doubled, a.int(1)), 1)
 }
 
-/// The first half of [`weight`]: `u − 2²⁴`. It is a separate function because SIMD code interleaves the two halves.
+/// Twice the weight, rounded down. `u` is the bits of [`polynomial`].
 #[inline(always)]
-pub fn cubic<A: Arith>(a: A, q: A::Int) -> A::Int {
-    let [k, c2, c3] = FACTORS;
-    let (k, c2, c3) = (a.factor(k), a.factor(c2), a.factor(c3));
-    let p = a.fmul(a.to_float(a.and(q, a.int(0x3ffff))), k);
-    let p2 = a.fmul(a.fmul(p, p), c2);
-    let p3 = a.fmul(a.fmul(p2, p), c3);
-    a.sub(a.trunc(p2), a.add(a.trunc(p), a.trunc(p3)))
+fn shifted<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
+    a.shr_by(a.shl(u, 7), a.shr(distance, OCTAVE_BITS))
 }
 
-/// The second half of [`weight`]. `below_one` is the result of [`cubic`].
+/// The same result as [`shifted`] without a shift by lanes: subtracts the octaves from the exponent of `u`.
 #[inline(always)]
-pub fn weight_of_cubic<A: Arith>(a: A, q: A::Int, below_one: A::Int) -> A::Int {
-    const EXPONENT: u32 = 23;
-    // `u · 2⁻²⁴` as a float. The floats between 1/2 and 1 are the multiples of 2⁻²⁴, and their bit patterns are
-    // consecutive. So one integer addition replaces a conversion and a product.
-    const ONE: i32 = 127 << EXPONENT;
-    let mut power = a.from_bits(a.add(below_one, a.int(ONE)));
-    for _ in 0..4 {
-        power = a.fmul(power, power);
+fn shifted_by_exponent<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
+    const EXPONENT_BITS: u32 = 23;
+    let shift = a.shl(a.and(distance, a.int(31 << OCTAVE_BITS)), EXPONENT_BITS - OCTAVE_BITS);
+    a.trunc(a.from_bits(a.sub(a.add(u, a.int(28 << EXPONENT_BITS)), shift)))
+}
+
+/// Returns `8 · 2^(−y / 2¹⁸)`, where `y` is the fraction of the octave. The result is in (4, 8].
+///
+/// The bits of the result, shifted left by 7, are 2²⁸ times the result as an unsigned integer. The shift removes the
+/// sign and the upper bits of the exponent. The two lowest bits of the exponent remain. They are 01 below 8 and 10 at 8,
+/// so they are the leading one of the mantissa.
+#[inline(always)]
+fn polynomial<A: Arith>(a: A, distance: A::Int) -> A::Float {
+    let fraction = a.or(a.and(distance, a.int(OCTAVE - 1)), a.int(ROUNDING_BITS));
+    let y = a.fsub(a.from_bits(fraction), a.float(ROUNDING));
+    let [c4, c3, c2, c1, c0] = COEFFICIENTS.map(|c| a.float(c));
+    let mut u = c4;
+    for c in [c3, c2, c1, c0] {
+        u = a.mul_then_add(u, y, c);
     }
-    // Adding to the exponent multiplies by a power of two. No value here is 0 or leaves the normal range.
-    const TWO_TO_24: i32 = 24 << EXPONENT;
-    let octaves = a.shl(a.and(q, a.int(!0x3ffff)), EXPONENT - 18);
-    let scaled = a.add(a.to_bits(power), a.sub(a.int(TWO_TO_24), octaves));
-    a.trunc(a.at_most(a.from_bits(scaled), MAX_WEIGHT as f32))
+    u
 }
 
 #[cfg(test)]
@@ -77,43 +103,81 @@ mod tests {
     use super::super::arith::Scalar;
     use super::*;
 
-    /// The formula as in `docs/semantics.md`, including the products with powers of two.
+    const MAX_Q: i32 = FARTHEST as i32;
+
+    /// The formula as in `docs/semantics.md`.
     fn as_written(q: i32) -> i32 {
-        let k = (4.0 * std::f64::consts::LN_2) as f32;
-        let (c2, c3) = (2.0f32.powi(-25), (2.0f64.powi(-24) / 3.0) as f32);
-        let n = q >> 18;
-        let p = (q & 0x3ffff) as f32 * k;
-        let q2 = (p * p) * c2;
-        let r = (q2 * p) * c3;
-        let u = (1 << 24) - p as i32 + q2 as i32 - r as i32;
-        let mut power = u as f32 * 2.0f32.powi(-24);
-        for _ in 0..4 {
-            power *= power;
-        }
-        MAX_WEIGHT.min((power * f32::from_bits(((151 - n) << 23) as u32)) as i32)
+        let z = 8_388_608.0_f32 + 524_288.0 + q as f32;
+        let y = f32::from_bits(z.to_bits() & 0x3ffff | 0x4b00_0000) - 8_388_608.0;
+        // The coefficients in decimal and in f64, where they are exact.
+        let [c4, c3, c2, c1] = [
+            (1.7489675283432007, -77),
+            (-1.7031550407409668, -56),
+            (1.9156540632247925, -36),
+            (-1.3861271142959595, -16),
+        ]
+        .map(|(factor, exponent): (f64, i32)| (factor * 2.0_f64.powi(exponent)) as f32);
+        let u = (((c4 * y + c3) * y + c2) * y + c1) * y + 8.0;
+        let m = (u.to_bits() << 7) >> ((z.to_bits() >> 18) & 31);
+        ((m + 1) >> 1) as i32
     }
 
     #[test]
     fn weight_equals_the_formula_of_the_contract() {
         for q in 0..=MAX_Q {
-            assert_eq!(weight(Scalar, q), as_written(q), "q = {q}");
+            assert_eq!(weight(Scalar, distance_bits(q)), as_written(q), "q = {q}");
         }
     }
 
-    /// The four properties that the contract requires of `W`, for every q.
+    /// The properties that the contract requires of `W`, for every q.
     #[test]
     fn weight_meets_its_contract_for_every_q() {
-        assert_eq!(weight(Scalar, 0), MAX_WEIGHT);
+        assert_eq!(weight(Scalar, distance_bits(0)), MAX_WEIGHT);
         let mut previous = i32::MAX;
         for q in 0..=MAX_Q {
-            let w = weight(Scalar, q);
-            let exact = f64::from(MAX_WEIGHT) * (-f64::from(q) / f64::from(1 << 18)).exp2();
-            let allowed = exact / f64::from(1 << 18) + 1.0;
+            let w = weight(Scalar, distance_bits(q));
+            let exact = f64::from(MAX_WEIGHT) * (-f64::from(q) / f64::from(OCTAVE)).exp2();
+            let allowed = exact / f64::from(1 << 18) + 0.5;
             assert!((f64::from(w) - exact).abs() <= allowed, "W({q}) = {w}, exact {exact}");
             assert!(w <= previous, "W increases at {q}");
             previous = w;
         }
         assert_eq!(previous, 0);
-        assert_eq!((weight(Scalar, ZERO_Q - 1), weight(Scalar, ZERO_Q)), (1, 0));
+        let around = [ZERO_Q - 1, ZERO_Q].map(|q| weight(Scalar, distance_bits(q)));
+        assert_eq!(around, [1, 0]);
+    }
+
+    /// In every octave the polynomial strictly decreases, so rounding is the only reason for equal weights.
+    #[test]
+    fn the_polynomial_strictly_decreases() {
+        let values: Vec<f32> = (0..OCTAVE).map(|y| polynomial(Scalar, distance_bits(y))).collect();
+        assert!(values.windows(2).all(|pair| pair[0] > pair[1]));
+        assert!(values[0] == 8.0 && values[OCTAVE as usize - 1] > 4.0);
+    }
+
+    #[test]
+    fn shifts_by_exponents_are_shifts() {
+        for q in 0..=MAX_Q {
+            let distance = distance_bits(q);
+            let u = polynomial(Scalar, distance).to_bits() as i32;
+            let both = [shifted(Scalar, u, distance), shifted_by_exponent(Scalar, u, distance)];
+            assert_eq!(both[0], both[1], "q = {q}");
+        }
+    }
+
+    #[test]
+    fn distances_are_rounded_to_nearest_and_limited() {
+        let quantized = |distance: f32| quantize(Scalar, distance, 0.0, 1.0) - distance_bits(0);
+        let rounded = [0.0, 0.4, 0.5, 0.6, 1.5, 2.5, 1e6, 7e6].map(quantized);
+        assert_eq!(rounded, [0, 0, 0, 1, 2, 2, 1_000_000, 7_000_000]);
+        for beyond in [FARTHEST, 1e9, f32::INFINITY, f32::NAN] {
+            assert_eq!(quantized(beyond), MAX_Q, "{beyond}");
+        }
+    }
+
+    #[test]
+    fn as_many_weights_as_stated_can_be_summed() {
+        let sum = |count: usize| count as u64 * MAX_WEIGHT as u64;
+        assert!(sum(SUMMABLE) <= u64::from(u32::MAX) && sum(SUMMABLE + 1) > u64::from(u32::MAX));
     }
 }

@@ -7,11 +7,12 @@ cd "$(dirname "$0")/../.."
 
 target=${CARGO_TARGET_DIR:-target}
 release=$(realpath "$target/release")
+lib=$(realpath "$target/lib")
 bin=$target/ctest
 plugin=.cache/plugins/lammps-jax-pjrt-cpu.so
 warnings="-g -O1 -Wall -Wextra -pedantic -Werror -Iinclude"
-shared="-L$release -lnucleus -Wl,-rpath,$release"
-static="$release/libnucleus.a -lpthread -ldl -lm"
+shared="-L$lib -lnucleus -Wl,-rpath,$lib"
+static="$lib/libnucleus.a -lpthread -ldl -lm"
 passed=0 failed=0
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
@@ -40,16 +41,60 @@ memcheck() {
     valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 --suppressions=tests/c/valgrind.supp "$@"
 }
 
-# The library exports only the functions of the header.
+# holds DESCRIPTION COMMAND...: prints the description and fails if the command fails.
+holds() {
+    local description=$1
+    shift
+    "$@" || { echo "does not hold: $description"; return 1; }
+}
+
+# The libraries export exactly the functions of the header, and the shared library gives each the version of the ABI.
 exported_symbols() {
-    local exported declared
-    exported=$(nm -D --defined-only "$release/libnucleus.so" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort)
-    declared=$(grep -oE '\bnuc_[a-z_]+\(' include/nucleus.h | tr -d '(' | sort -u)
-    if ! diff <(echo "$declared") <(echo "$exported"); then
-        echo "left: declared in the header; right: exported by the library"
-        return 1
-    fi
-    echo "$(wc -l <<<"$exported") checks, 0 failed"
+    local abi functions
+    abi=$(scripts/header.py abi-version) && functions=$(scripts/header.py functions) || return 1
+    # The linker exports what the header declares. What Cargo's library exports is what the sources declare.
+    holds "the header has every exported function of the sources" \
+        diff <(echo "$functions") <(nm -D --defined-only "$release/libnucleus.so" | awk '{ print $3 }' | sort) &&
+        holds "libnucleus.so exports the header's functions, with the version of the ABI" \
+            diff <(sed "s/\$/@@NUCLEUS_$abi/" <<<"$functions") \
+            <(nm -D --defined-only "$lib/libnucleus.so" | awk '$2 != "A" { print $3 }' | sort) &&
+        holds "libnucleus.a has no other global symbols" \
+            diff <(echo "$functions") <(nm -g --defined-only "$lib/libnucleus.a" | awk 'NF == 3 { print $3 }' | sort) &&
+        echo "$(($(wc -l <<<"$functions") * 3)) checks, 0 failed"
+}
+
+# The dynamic section and the program headers of the shared library, and where its debug information is.
+shared_library_format() {
+    local abi dynamic headers address
+    abi=$(scripts/header.py abi-version)
+    dynamic=$(readelf -dW "$lib/libnucleus.so") && headers=$(readelf -lW "$lib/libnucleus.so") || return 1
+    address=$(nm -D --defined-only "$lib/libnucleus.so" | awk '/ nuc_version@/ { print $1 }')
+    holds "SONAME" grep -q "(SONAME) .*\[libnucleus.so.$abi\]" <<<"$dynamic" &&
+        holds "the SONAME is a link to the library" [ "$lib/libnucleus.so.$abi" -ef "$lib/libnucleus.so" ] &&
+        holds "all symbols are resolved when the library is loaded" grep -q '(FLAGS) .*BIND_NOW' <<<"$dynamic" &&
+        holds "relocated data is read-only" grep -q ' GNU_RELRO ' <<<"$headers" &&
+        holds "the stack is not executable" grep -q ' GNU_STACK .* RW ' <<<"$headers" &&
+        holds "no search path" [ -z "$(grep -E 'RPATH|RUNPATH' <<<"$dynamic")" ] &&
+        holds "no relocations in the code" [ -z "$(grep TEXTREL <<<"$dynamic")" ] &&
+        holds "no other libraries than those of the C compiler" [ -z "$(grep '(NEEDED)' <<<"$dynamic" |
+            grep -vE '\[(lib(c|m|dl|pthread|gcc_s)|ld-linux-.*)\.so\.[0-9]+\]')" ] &&
+        holds "stripped" [ -z "$(readelf -SW "$lib/libnucleus.so" | grep -E ' \.(symtab|debug_)')" ] &&
+        holds "debuggers find the line of a function" \
+            grep -Eq 'src/abi/[a-z_]+\.rs:[0-9]+' <<<"$(addr2line -e "$lib/libnucleus.so" "0x$address")" &&
+        echo "10 checks, 0 failed"
+}
+
+# A program can link libnucleus.a beside another Rust static library. The other library is linked first as one object
+# with all its symbols, which clash with any symbol that libnucleus.a exports, and then as the archive of rustc.
+static_library_beside_rust() {
+    rustc --crate-type staticlib -C panic=unwind -C opt-level=1 tests/c/beside.rs -o "$bin/libbeside.a" &&
+        ld -r -u beside_work --gc-sections "$bin/libbeside.a" -o "$bin/beside.o" &&
+        cc -std=c99 $warnings -Dmain=readme_main -c "$bin/readme.c" -o "$bin/readme_main.o" || return 1
+    local other
+    for other in "$bin/beside.o $static" "$bin/libbeside.a $static" "$static $bin/libbeside.a"; do
+        cc -std=c99 $warnings tests/c/beside.c "$bin/readme_main.o" -o "$bin/beside" $other &&
+            "$bin/beside" || return 1
+    done
 }
 
 # The header compiles in old and new versions of C and C++, also if it is included twice.
@@ -65,18 +110,63 @@ header_compiles() {
     echo "6 checks, 0 failed"
 }
 
-# The files that `make install` installs are enough to build and run a program.
+# pkg_config HOME OPTION...: runs pkg-config for the library that is installed in HOME/.local.
+pkg_config() {
+    PKG_CONFIG_PATH=$1/.local/lib/pkgconfig pkg-config "${@:2}" nucleus
+}
+
+# The files that `make install` installs are enough to build and run a program, and the README's command does it.
 installed_library() {
-    local prefix
-    prefix=$(realpath "$bin")/root/opt/nucleus
-    make install PREFIX=/opt/nucleus DESTDIR="$(realpath "$bin")/root" &&
-        cc -std=c99 $warnings examples/c/quickstart.c -o "$bin/installed" -I"$prefix/include" -L"$prefix/lib" \
-            -lnucleus -Wl,-rpath,"$prefix/lib" &&
-        "$bin/installed" &&
-        "$prefix/bin/nucleus" --version | grep -Eq '^nucleus [0-9]+\.[0-9]+\.[0-9]+$' &&
-        grep -q '^prefix=/opt/nucleus$' "$prefix/lib/pkgconfig/nucleus.pc" &&
-        grep -Eq '^Version: [0-9]+\.[0-9]+\.[0-9]+$' "$prefix/lib/pkgconfig/nucleus.pc" &&
-        echo "6 checks, 0 failed"
+    local home command before prefix abi
+    rm -rf "$bin/home" "$bin/root" && mkdir -p "$bin/home/work" "$bin/home/archive" || return 1
+    home=$(realpath "$bin/home") prefix=$home/.local abi=$(scripts/header.py abi-version)
+    make build && before=$(stat -c '%i %y' "$lib/libnucleus.a") && make install PREFIX="$prefix" || return 1
+    holds "nothing is linked again" [ "$before" = "$(stat -c '%i %y' "$lib/libnucleus.a")" ] || return 1
+
+    # Only the home directory differs from a user's terminal. No variable tells the loader where the library is.
+    cp "$bin/readme.c" "$home/work/main.c"
+    command=$(grep -m 1 '^gcc main.c \$(PKG_CONFIG_PATH' README.md) || return 1
+    local -a user=(env -u LD_LIBRARY_PATH -u LD_RUN_PATH -u LIBRARY_PATH -u CPATH "HOME=$home" bash -euc)
+    holds "the command in the README works" "${user[@]}" "cd ~/work; $command; ./a.out" &&
+        holds "the program needs the versioned name" \
+            grep -q "\[libnucleus.so.$abi\]" <<<"$(readelf -d "$home/work/a.out")" &&
+        holds "debug information beside the library" \
+            grep -q 'src/abi/' <<<"$(addr2line -e "$prefix/lib/libnucleus.so.$abi" \
+                "0x$(nm -D "$prefix/lib/libnucleus.so" | awk '/ nuc_version@/ { print $1 }')")" || return 1
+
+    # Only the static library is in the first directory of the search.
+    cp "$prefix/lib/libnucleus.a" "$home/archive/"
+    holds "pkg-config --static names the libraries that libnucleus.a needs" \
+        cc "$home/work/main.c" -L"$home/archive" $(pkg_config "$home" --static --cflags --libs) \
+            -o "$home/work/static" &&
+        holds "the program does not need the shared library" \
+            [ -z "$(readelf -d "$home/work/static" | grep 'NEEDED.*nucleus')" ] &&
+        "$home/work/static" &&
+        holds "the version of the command" \
+            grep -Eq '^nucleus [0-9]+\.[0-9]+\.[0-9]+$' <<<"$("$prefix/bin/nucleus" --version)" &&
+        holds "the version of the package" \
+            grep -Eq '^[0-9]+\.[0-9]+\.[0-9]+$' <<<"$(pkg_config "$home" --modversion)" &&
+        holds "every header and layout file is installed" \
+            diff <(find include -type f | sed 's|.*/||' | sort) \
+            <(cd "$prefix" && find include share -type f 2>/dev/null | sed 's|.*/||' | sort) &&
+        echo "10 checks, 0 failed"
+}
+
+# PREFIX can be relative, DESTDIR stands for the root directory, and an rpath is only for directories that need it.
+install_options() {
+    local root
+    root=$(realpath "$bin")/root
+    rm -rf "$root" && mkdir -p "$root" || return 1
+    # The variables are those that `make install` passes.
+    install_to() { env VERSION=1.2.3 RPATH=yes DESTDIR= "$@" scripts/install.sh "$(realpath "$target")"; }
+    install_to PREFIX=relative/prefix DESTDIR="$root/stage" && install_to PREFIX=/usr DESTDIR="$root/usr" &&
+        install_to PREFIX=/opt/n RPATH=no DESTDIR="$root/opt" || return 1
+    holds "a relative PREFIX is relative to the current directory" \
+        grep -qx "prefix=$PWD/relative/prefix" "$root/stage$PWD/relative/prefix/lib/pkgconfig/nucleus.pc" &&
+        holds "no rpath to /usr/lib" [ -z "$(grep rpath "$root/usr/usr/lib/pkgconfig/nucleus.pc")" ] &&
+        holds "no rpath with RPATH=no" [ -z "$(grep rpath "$root/opt/opt/n/lib/pkgconfig/nucleus.pc")" ] &&
+        holds "the shared library" [ -f "$root/opt/opt/n/lib/libnucleus.so" ] &&
+        echo "4 checks, 0 failed"
 }
 
 # libtpu can compile for a TPU that this host does not have. Its errors name the environment variables that it needs.
@@ -126,13 +216,17 @@ for source in tests/c/test_*.c; do
 done
 cc -std=c99 $warnings tests/c/test_basics.c -o "$bin/test_basics_static" $static
 cc -std=c99 $warnings tests/c/test_setuid.c -o "$bin/test_setuid" $static
+cc -std=c99 $warnings tests/c/test_unwind.c -o "$bin/test_unwind_static" $static
 c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp" $shared
 c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp_static" $static
 
 run "exported symbols" exported_symbols
 run "header compiles" header_compiles
-run "installed library" installed_library
 run "program in the README" readme_example
+run "shared library's format" shared_library_format
+run "static library beside Rust" static_library_beside_rust
+run "installed library" installed_library
+run "options of make install" install_options
 run "examples" examples_agree
 for program in test_basics test_arguments test_debug test_threads test_layout test_log test_cpp; do
     run "$program, built-in, valgrind" memcheck "$bin/$program"
@@ -143,6 +237,8 @@ for program in test_lifetime test_memory; do
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"
 done
+run "test_unwind, plugin" "$bin/test_unwind" "$plugin"
+run "test_unwind, plugin, static library" "$bin/test_unwind_static" "$plugin"
 if [ "$(id -u)" -ne 0 ] || ! command -v setpriv >/dev/null; then
     echo "skipped: setuid, because only root with setpriv can run it"
 else

@@ -158,10 +158,10 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK(tokens[0] == 1 && tokens[1] == 0 && tokens[2] == 0 && tokens[3] == 0);
 
-    /* Six equal weights of 2^24 - 1: r = U mod total draws the entry r / weight. */
+    /* Six equal weights of 2^28: r = U mod total draws the entry r / weight. */
     for (uint32_t entry = 0; entry < VOCAB; entry++) {
         for (int last = 0; last < 2; last++) {
-            const uint32_t r = entry * 16777215u + (last ? 16777214u : 0u);
+            const uint32_t r = entry * 268435456u + (last ? 268435455u : 0u);
             const uint32_t low[4] = {0, 0, 0, r};
             batch = whole_batch();
             batch.logits = logits[3];

@@ -9,6 +9,7 @@ use nucleus::dtype::{Dtype, Logits, LogitsMut};
 use nucleus::error::Error;
 use nucleus::outputs::{Outputs, RowArrays, RowOutcome};
 use nucleus::reference;
+use nucleus::semantics::draw::TOTAL_BITS;
 use nucleus::semantics::params::RowParams;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -485,8 +486,8 @@ fn a_call_may_want_no_output() {
 
 const LARGEST_VOCAB: usize = 1 << 24;
 
-/// 128 rows of 2^24 elements with gaps between them. The indices exceed 2^32, and the weights of a row sum to almost
-/// 2^48.
+/// 128 rows of 2^24 elements with gaps between them. The indices exceed 2^32, and the weights of a row sum to
+/// 2^52, the largest possible total.
 #[test]
 fn the_largest_batch_does_not_overflow() {
     let (rows, row_stride) = (128, 2 * LARGEST_VOCAB + (1 << 20));
@@ -502,7 +503,7 @@ fn the_largest_batch_does_not_overflow() {
         logits[last(row)] = bf16::from_f32(20.0).to_bits();
     }
     // The largest remainder of a row of equal weights. It selects the last element.
-    let total = (u64::from(u32::MAX >> 8)) << 24;
+    let total = 1_u64 << TOTAL_BITS;
     let words = [0, 0, ((total - 1) >> 32) as u32, (total - 1) as u32];
     let params = |row| match row {
         124 => RowParams::new(0, 1.0, 0.0, 1.0, words, LARGEST_VOCAB),

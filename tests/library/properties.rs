@@ -6,7 +6,7 @@ use nucleus::batch::CallOptions;
 use nucleus::dtype::Dtype;
 use nucleus::plan::Entry;
 use nucleus::semantics::arith::Scalar;
-use nucleus::semantics::draw::remainder;
+use nucleus::semantics::draw::{remainder, TOTAL_BITS};
 use nucleus::semantics::params::{min_weight, RowParams};
 use nucleus::semantics::philox::random_words;
 use nucleus::semantics::top_p::{target, TopP};
@@ -28,7 +28,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn remainder_is_the_big_integer_remainder(words in any::<[u32; 4]>(), total in 1u64..1 << 48) {
+    fn remainder_is_the_big_integer_remainder(words in any::<[u32; 4]>(), total in 1u64..=1 << TOTAL_BITS) {
         let u = words.iter().fold(BigUint::default(), |u, &word| (u << 32) + BigUint::from(word));
         let want = u64::try_from(u % BigUint::from(total)).unwrap();
         prop_assert_eq!(remainder(Scalar, words.map(|w| w as i32), total), want);
@@ -36,7 +36,7 @@ proptest! {
 
     /// Draws p from all f32 in (0, 1) by its bits, so that subnormals are as likely as other values.
     #[test]
-    fn target_is_the_exact_ceiling(bits in 1u32..0x3f80_0000, total in 1u64..1 << 48) {
+    fn target_is_the_exact_ceiling(bits in 1u32..0x3f80_0000, total in 1u64..=1 << TOTAL_BITS) {
         let p = TopP::new(f32::from_bits(bits));
         let (numerator, denominator) = fraction(f32::from_bits(bits));
         let product = BigUint::from(total) * numerator;

@@ -11,6 +11,7 @@ use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
+use nucleus::semantics::weights::WEIGHT_BITS;
 use rand::prelude::*;
 
 const PATHS: [Way; 3] = [Way::Bounded(64), Way::Bounded(128), Way::Arbitrary];
@@ -204,7 +205,7 @@ fn lists_that_overflow() {
     cases.check(&[]);
 }
 
-/// Logits 24 octaves below the maximum. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
+/// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
 /// weight 1, the total and the remainder of the draw would be different.
 #[test]
 fn the_least_weights() {
@@ -220,8 +221,8 @@ fn the_least_weights() {
         let mut bits = vec![dtype.round(-1000.0); 8 * VOCAB];
         for row in 0..8 {
             let distance = [8.0, 12.0, 16.0, 48.0][row % 4];
-            let at_24_octaves = std::f32::consts::LOG2_E * distance / 24.0;
-            let temperature = f32::from_bits(at_24_octaves.to_bits() + row as u32 - 3);
+            let at_the_limit = std::f32::consts::LOG2_E * distance / (WEIGHT_BITS + 1) as f32;
+            let temperature = f32::from_bits(at_the_limit.to_bits() + row as u32 - 3);
             let logits = &mut bits[row * VOCAB..][..VOCAB];
             // These logits are few enough to be sampled from survivors.
             for _ in 0..30 {

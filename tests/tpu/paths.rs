@@ -9,9 +9,9 @@ use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
 use nucleus::semantics::arith::Scalar;
-use nucleus::semantics::params::RowParams;
+use nucleus::semantics::params::{scale, RowParams};
 use nucleus::semantics::philox::random_words;
-use nucleus::semantics::weights::weight;
+use nucleus::semantics::weights::{quantize, weight, MAX_WEIGHT};
 use rand::prelude::*;
 
 /// If rows are longer than max_k, every row on the bounded path has top-k.
@@ -46,9 +46,9 @@ fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
     ];
     if path == Way::Arbitrary {
         problems.push(uneven_bins(&spec, &mut rng));
-        problems.extend([300, 10_000].map(|top| exact_shares(&spec, top, &mut rng)));
+        problems.extend([120, 4000].map(|top| exact_shares(&spec, top, &mut rng)));
         problems.push(with_all_ties(&spec, &mut rng));
-        problems.extend([0.35, 10.0].map(|temperature| without_top_k(&spec, temperature, &mut rng)));
+        problems.extend([0.29, 10.0].map(|temperature| without_top_k(&spec, temperature, &mut rng)));
     }
     problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
@@ -115,27 +115,26 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
 }
 
 /// Returns rows in which a sum of weights equals the value that it is compared with. This value is the top-p target or
-/// the remainder of the draw. In some rows the remainder is one less than the sum. In each row, `top` logits have
-/// weight 2²⁴ − 1, `top` logits have 1/63 of that weight, and all other logits have weight 0.
+/// the remainder of the draw. In some rows the remainder is one less than the sum. In each row, `top` logits have the
+/// largest weight, four times as many have a quarter of it, and all other logits have weight 0.
 fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
-    const WEIGHT: i32 = (1 << 24) - 1;
-    let octaves_away =
-        (0..24 << 18).find(|&q| weight(Scalar, q) == WEIGHT / 63).expect("W takes every small value");
-    let temperature = std::f32::consts::LOG2_E * (1 << 18) as f32 / octaves_away as f32;
+    let temperature = std::f32::consts::LOG2_E / 2.0;
+    let quarter = weight(Scalar, quantize(Scalar, 10.0, 9.0, scale(temperature)));
+    assert_eq!(quarter, MAX_WEIGHT / 4);
     let mut problem = problem_of(spec, vec![RowKind::Constant; BATCH], rng);
     let mut logits = vec![-1000.0; BATCH * VOCAB];
     for (row, params) in problem.rows.iter_mut().enumerate() {
-        for (number, index) in rand::seq::index::sample(rng, VOCAB, 2 * top).into_iter().enumerate() {
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, 5 * top).into_iter().enumerate() {
             logits[row * VOCAB + index] = if number < top { 10.0 } else { 9.0 };
         }
         // Top-p removes the small weights or keeps them. Top-k removes all small weights or half of them.
         let (k, p) = match row % 4 {
-            0 => (2 * top, 63.0 / 64.0),
-            1 => (2 * top, (63.0f32 / 64.0).next_up()),
+            0 => (5 * top, 0.5),
+            1 => (5 * top, 0.5_f32.next_up()),
             2 => (top, 1.0),
-            _ => (top + top / 2, 1.0),
+            _ => (3 * top, 1.0),
         };
-        let before = rng.random_range(1..=top as u64) * WEIGHT as u64 - row as u64 / 4 % 2;
+        let before = rng.random_range(1..=top as u64) * MAX_WEIGHT as u64 - row as u64 / 4 % 2;
         let words = [0, 0, (before >> 32) as u32, before as u32];
         *params = RowParams::new(k as i32, p, 0.0, temperature, words, VOCAB);
     }

@@ -1,10 +1,10 @@
 //! The draw: the first entry at which the running sum of the kept weights exceeds the remainder.
 
-use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, prelude::*, Level, Simd};
 
 use super::blocks::{mask_of, Blocks};
 use super::element::{with_element, Element};
-use super::lanes::{load, total, Lanes, LANES, SUMMABLE};
+use super::lanes::{load, total, Lanes, WeightSum, LANES};
 use super::layout::{BLOCK, VECTORS};
 use super::locate::{block_of, nth_set};
 use super::weighing::{write_weights, WeightScale};
@@ -17,28 +17,50 @@ pub(super) fn draw(level: Level, weights: &[i32], least: i32, remainder: u64) ->
     dispatch!(level, simd => draw_impl(simd, weights, least, remainder))
 }
 
+/// The search sums chunks of the first length, then chunks of the second length in one of them, then single weights.
+const CHUNKS: [usize; 2] = [64 * LANES, VECTORS * LANES];
+
 #[inline(always)]
-fn draw_impl<S: Simd>(simd: S, weights: &[i32], least: i32, mut remainder: u64) -> Option<usize> {
-    const CHUNK: usize = 16 * LANES;
-    let a = Lanes(simd);
-    for (i, chunk) in weights.chunks(CHUNK).enumerate() {
-        let mut lanes = a.int(0);
-        for vector in chunk.chunks_exact(LANES) {
-            lanes += kept_weight(a, load(simd, vector), a.int(least));
+fn draw_impl<S: Simd>(simd: S, weights: &[i32], least: i32, remainder: u64) -> Option<usize> {
+    let (mut from, mut part, mut remainder) = (0, weights, remainder);
+    for chunk in CHUNKS {
+        let (number, rest) =
+            first_beyond(part.chunks(chunk).map(|chunk| sum_of_kept(simd, chunk, least)), remainder)?;
+        part = &part[number * chunk..];
+        part = &part[..chunk.min(part.len())];
+        from += number * chunk;
+        remainder = rest;
+    }
+    let kept = part.iter().map(|&weight| if weight >= least { weight as u64 } else { 0 });
+    Some(from + first_beyond(kept, remainder)?.0)
+}
+
+/// The number of the first value at which the running sum exceeds `remainder`, and `remainder` minus the sum of the
+/// values before it.
+#[inline(always)]
+fn first_beyond(values: impl Iterator<Item = u64>, mut remainder: u64) -> Option<(usize, u64)> {
+    for (number, value) in values.enumerate() {
+        if value > remainder {
+            return Some((number, remainder));
         }
-        let sum = total(lanes);
-        if sum <= remainder {
-            remainder -= sum;
-            continue;
-        }
-        for (j, &weight) in chunk.iter().enumerate().filter(|(_, &weight)| weight >= least) {
-            if weight as u64 > remainder {
-                return Some(i * CHUNK + j);
-            }
-            remainder -= weight as u64;
-        }
+        remainder -= value;
     }
     None
+}
+
+/// The sum of the weights that are at least `least`.
+#[inline(always)]
+fn sum_of_kept<S: Simd>(simd: S, weights: &[i32], least: i32) -> u64 {
+    let a = Lanes(simd);
+    let mut sum = WeightSum::new(simd);
+    for vectors in weights.as_chunks::<LANES>().0.chunks(VECTORS) {
+        let mut lanes = a.int(0);
+        for vector in vectors {
+            lanes += kept_weight(a, load(simd, vector), a.int(least));
+        }
+        sum.add(lanes);
+    }
+    sum.total()
 }
 
 /// [`draw`] for a row whose weights are not stored. Finds the block from the sums that
@@ -61,28 +83,21 @@ pub(super) fn draw_by_blocks(
 
 /// Finds the block of the drawn entry. Returns the block and the remainder minus the sums of all blocks before it.
 #[inline(always)]
-fn find_block<S: Simd>(simd: S, sums: &[i32], mut remainder: u64) -> Option<(usize, u64)> {
-    // The number of blocks whose sums a lane can add without overflow.
-    const CHUNK: usize = SUMMABLE / VECTORS;
-    for (i, chunk) in sums.chunks(CHUNK * LANES).enumerate() {
-        let mut lanes = i32x16::splat(simd, 0);
-        for vector in chunk.chunks_exact(LANES) {
-            lanes += load::<S, i32x16<S>, i32>(simd, vector);
+fn find_block<S: Simd>(simd: S, sums: &[i32], remainder: u64) -> Option<(usize, u64)> {
+    // The number of blocks whose sums are added first.
+    const CHUNK: usize = 32;
+    let blocks = sums.as_chunks::<LANES>().0;
+    let sum_of_blocks = |blocks: &[[i32; LANES]]| {
+        let mut sum = WeightSum::new(simd);
+        for block in blocks {
+            sum.add(load(simd, block));
         }
-        let sum = total(lanes);
-        if sum <= remainder {
-            remainder -= sum;
-            continue;
-        }
-        for (j, vector) in chunk.chunks_exact(LANES).enumerate() {
-            let sum = total::<S>(load(simd, vector));
-            if sum > remainder {
-                return Some((i * CHUNK + j, remainder));
-            }
-            remainder -= sum;
-        }
-    }
-    None
+        sum.total()
+    };
+    let (chunk, remainder) = first_beyond(blocks.chunks(CHUNK).map(sum_of_blocks), remainder)?;
+    let inside = blocks[chunk * CHUNK..].iter().map(|block| total::<S>(load(simd, block)));
+    let (block, remainder) = first_beyond(inside, remainder)?;
+    Some((chunk * CHUNK + block, remainder))
 }
 
 /// The index in the row of a weight, given its `position` among the weights that are at least `least`. `offsets` holds

@@ -25,14 +25,19 @@ impl<A: Arith, const N: usize> Arith for Interleaved<A, N> {
     type Float = [A::Float; N];
     type Mask = [A::Mask; N];
 
+    const SHIFTS_BY_LANE: bool = A::SHIFTS_BY_LANE;
+
     each! {
         add(a: Int, b: Int) -> Int;
         sub(a: Int, b: Int) -> Int;
         and(a: Int, b: Int) -> Int;
         or(a: Int, b: Int) -> Int;
         xor(a: Int, b: Int) -> Int;
+        shr_by(a: Int, by: Int) -> Int;
+        fadd(a: Float, b: Float) -> Float;
         fsub(a: Float, b: Float) -> Float;
         fmul(a: Float, b: Float) -> Float;
+        mul_then_add(a: Float, b: Float, addend: Float) -> Float;
         trunc(a: Float) -> Int;
         to_float(a: Int) -> Float;
         to_bits(a: Float) -> Int;
@@ -64,11 +69,6 @@ impl<A: Arith, const N: usize> Arith for Interleaved<A, N> {
     #[inline(always)]
     fn float(self, value: f32) -> [A::Float; N] {
         [self.0.float(value); N]
-    }
-
-    #[inline(always)]
-    fn factor(self, value: f32) -> [A::Float; N] {
-        [self.0.factor(value); N]
     }
 
     #[inline(always)]

@@ -1,9 +1,10 @@
 //! The sampling arithmetic on sixteen SIMD lanes, for any width of the machine's registers.
 
-use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, Simd};
+use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, u32x16, Simd};
 
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key};
+use crate::semantics::weights::SUMMABLE;
 
 /// The number of elements in a vector.
 pub(super) const LANES: usize = 16;
@@ -23,6 +24,9 @@ impl<S: Simd> Arith for Lanes<S> {
     type Float = f32x16<S>;
     type Mask = mask32x16<S>;
 
+    // SSE has no such instruction. Its registers have four lanes.
+    const SHIFTS_BY_LANE: bool = S::f32s::LEN > 4 || cfg!(target_arch = "aarch64");
+
     #[inline(always)]
     fn int(self, value: i32) -> i32x16<S> {
         i32x16::splat(self.0, value)
@@ -30,11 +34,6 @@ impl<S: Simd> Arith for Lanes<S> {
 
     #[inline(always)]
     fn float(self, value: f32) -> f32x16<S> {
-        f32x16::splat(self.0, value)
-    }
-
-    #[inline(always)]
-    fn factor(self, value: f32) -> f32x16<S> {
         f32x16::splat(self.0, value)
     }
 
@@ -53,8 +52,13 @@ impl<S: Simd> Arith for Lanes<S> {
         xor(a: i32x16<S>, b: i32x16<S>) -> i32x16<S> = a ^ b;
         shl(a: i32x16<S>, by: u32) -> i32x16<S> = a << by;
         shr(a: i32x16<S>, by: u32) -> i32x16<S> = a >> by;
+        shr_by(a: i32x16<S>, by: i32x16<S>) -> i32x16<S>
+            = (a.bitcast::<u32x16<S>>() >> (by & 31).bitcast::<u32x16<S>>()).bitcast();
+        fadd(a: f32x16<S>, b: f32x16<S>) -> f32x16<S> = a + b;
         fsub(a: f32x16<S>, b: f32x16<S>) -> f32x16<S> = a - b;
         fmul(a: f32x16<S>, b: f32x16<S>) -> f32x16<S> = a * b;
+        // The intrinsics are separate instructions, and LLVM never contracts them.
+        mul_then_add(a: f32x16<S>, b: f32x16<S>, addend: f32x16<S>) -> f32x16<S> = a * b + addend;
         // The fast conversion differs from the exact one only outside the range that the trait allows.
         trunc(a: f32x16<S>) -> i32x16<S> = a.to_int();
         to_float(a: i32x16<S>) -> f32x16<S> = a.to_float();
@@ -98,8 +102,43 @@ pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask:
     at + mask.to_bitmask().count_ones() as usize
 }
 
-/// The number of weights that an unsigned 32-bit lane can add without overflow. A weight is below 2^24.
-pub(super) const SUMMABLE: usize = 256;
+/// A sum of any number of weights, in 32-bit lanes.
+#[derive(Clone, Copy)]
+pub(super) struct WeightSum<S: Simd> {
+    /// The sums of the low and the high 16 bits of what was added to each lane.
+    halves: [i32x16<S>; 2],
+    /// The number of additions to the lanes.
+    additions: u32,
+    /// The sum of everything that is not in the lanes.
+    rest: u64,
+}
+
+impl<S: Simd> WeightSum<S> {
+    /// The number of additions of 16-bit halves that never overflow an unsigned 32-bit lane.
+    const ADDITIONS: u32 = 1 << 16;
+
+    #[inline(always)]
+    pub(super) fn new(simd: S) -> Self {
+        WeightSum { halves: [i32x16::splat(simd, 0); 2], additions: 0, rest: 0 }
+    }
+
+    /// Adds lanes of unsigned integers. Each lane is the sum of at most [`SUMMABLE`] weights.
+    #[inline(always)]
+    pub(super) fn add(&mut self, lanes: i32x16<S>) {
+        if self.additions == Self::ADDITIONS {
+            *self = WeightSum { rest: self.total(), ..WeightSum::new(lanes.simd) };
+        }
+        self.additions += 1;
+        self.halves[0] += lanes & 0xffff;
+        self.halves[1] += (lanes.bitcast::<u32x16<S>>() >> 16_u32).bitcast::<i32x16<S>>();
+    }
+
+    /// The sum of everything that was added.
+    #[inline(always)]
+    pub(super) fn total(&self) -> u64 {
+        self.rest + total(self.halves[0]) + (total(self.halves[1]) << 16)
+    }
+}
 
 /// The sum of the lanes as unsigned integers.
 #[inline(always)]
@@ -110,14 +149,35 @@ pub(super) fn total<S: Simd>(lanes: i32x16<S>) -> u64 {
 /// The sum of any number of weights.
 #[inline(always)]
 pub(super) fn sum_of_weights<S: Simd>(simd: S, weights: &[i32]) -> u64 {
-    let mut sum = 0;
-    for chunk in weights.chunks(SUMMABLE * LANES) {
+    let (vectors, rest) = weights.as_chunks::<LANES>();
+    let mut sum = WeightSum::new(simd);
+    for vectors in vectors.chunks(SUMMABLE) {
         let mut lanes = i32x16::splat(simd, 0);
-        for vector in chunk.chunks_exact(LANES) {
+        for vector in vectors {
             lanes += load::<S, i32x16<S>, i32>(simd, vector);
         }
-        sum += total(lanes);
+        sum.add(lanes);
     }
-    let rest = &weights[weights.len() / LANES * LANES..];
-    sum + rest.iter().map(|&weight| weight as u64).sum::<u64>()
+    sum.total() + rest.iter().map(|&weight| weight as u64).sum::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use fearless_simd::{dispatch, Level};
+
+    use super::*;
+
+    /// As many sums of as many of the largest weights as possible, beyond the point where the lanes are full.
+    #[test]
+    fn sums_of_weights_do_not_overflow() {
+        let additions = (1_u64 << 16) + 3;
+        let total = dispatch!(Level::new(), simd => {
+            let mut sum = WeightSum::new(simd);
+            for _ in 0..additions {
+                sum.add(i32x16::splat(simd, -1));
+            }
+            sum.total()
+        });
+        assert_eq!(total, additions * LANES as u64 * u64::from(u32::MAX));
+    }
 }

@@ -2,7 +2,7 @@
 
 use fearless_simd::Level;
 
-use super::clean_row::clean_row;
+use super::clean_row::{clean_row, Specials};
 use super::layout::Part;
 use super::row_kind::RowKind;
 use super::row_task::{Choice, KeptWeights, RowTask};
@@ -42,17 +42,17 @@ pub fn sample_row(
         params,
         options,
     };
-    if let Some(outcome) = task.sample(false, arrays, scratch)? {
+    if let Some(outcome) = task.sample(Specials::default(), arrays, scratch)? {
         return Ok(outcome);
     }
     // The row may hold NaN or +inf. The passes do not handle these values, so they run on a cleaned copy.
     let mut cleaned = std::mem::take(&mut scratch.cleaned);
     let outcome = cleaned.reserve(row.len()).and_then(|()| {
         let values = cleaned.take(row.len());
-        let had_nan = clean_row(level, row, values);
+        let specials = clean_row(level, row, values);
         task.whole = Part::whole(Logits::F32(values), layout);
         task.plain = true;
-        task.sample(had_nan, arrays, scratch)
+        task.sample(specials, arrays, scratch)
     });
     scratch.cleaned = cleaned;
     Ok(outcome?.expect("a cleaned row holds neither NaN nor +inf"))
@@ -62,7 +62,7 @@ impl RowTask<'_> {
     /// Runs the passes. Returns `None` if the row must be cleaned first. In that case it has written no array.
     fn sample(
         &self,
-        had_nan: bool,
+        specials: Specials,
         arrays: &mut RowArrays<'_>,
         scratch: &mut Scratch,
     ) -> Result<Option<RowOutcome>, Error> {
@@ -86,7 +86,7 @@ impl RowTask<'_> {
             next_token: token(drawn.as_ref().map(|drawn| drawn.index)),
             greedy_sampled: token(found.greedy),
             random_unnorm_cdf_sampled: drawn.map_or(0, |drawn| drawn.remainder),
-            status: row_status(Scalar, no_candidate, had_nan) as u32,
+            status: row_status(Scalar, no_candidate, specials.had_nan, specials.had_inf) as u32,
         }))
     }
 }

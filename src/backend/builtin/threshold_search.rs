@@ -6,8 +6,9 @@
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
-use super::lanes::{load, push, total, Lanes, LANES, SUMMABLE};
+use super::lanes::{load, push, total, Lanes, WeightSum, LANES};
 use crate::semantics::arith::Arith;
+use crate::semantics::weights::SUMMABLE;
 
 /// The value that pads an array to whole vectors. Every threshold is larger.
 pub(super) const PAD: i32 = i32::MIN;
@@ -17,7 +18,7 @@ pub(super) const PAD: i32 = i32::MIN;
 pub(super) enum Measure {
     /// The number of values.
     Count,
-    /// The sum of the values. Each value is in `[0, 2^24)`.
+    /// The sum of the values, which are weights.
     Sum,
 }
 
@@ -133,19 +134,28 @@ fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], p
     for i in 0..N {
         limits[i] = a.int(pivots[i]);
     }
-    let mut totals = [0; N];
-    for chunk in values.chunks(SUMMABLE * LANES) {
-        let mut sums = [a.int(0); N];
-        for vector in chunk.chunks_exact(LANES) {
+    let mut sums = [WeightSum::new(simd); N];
+    let mut counts = [a.int(0); N];
+    for vectors in values.as_chunks::<LANES>().0.chunks(SUMMABLE) {
+        let mut lanes = [a.int(0); N];
+        for vector in vectors {
             let x: i32x16<S> = load(simd, vector);
             for i in 0..N {
                 let part = if SUM { x } else { a.int(1) };
-                sums[i] += x.simd_ge(limits[i]).select(part, a.int(0));
+                lanes[i] += x.simd_ge(limits[i]).select(part, a.int(0));
             }
         }
         for i in 0..N {
-            totals[i] += total(sums[i]);
+            if SUM {
+                sums[i].add(lanes[i]);
+            } else {
+                counts[i] += lanes[i];
+            }
         }
+    }
+    let mut totals = [0; N];
+    for i in 0..N {
+        totals[i] = if SUM { sums[i].total() } else { total(counts[i]) };
     }
     totals
 }
@@ -211,6 +221,7 @@ impl<S: Simd> Narrowing<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::semantics::weights::MAX_WEIGHT;
 
     /// The threshold and its measure, computed by sorting.
     fn sorted(values: &[i32], measure: Measure, target: u64) -> Found {
@@ -232,11 +243,11 @@ mod tests {
         let mut state = 1_u32;
         let mut random = move || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state >> 8
+            state >> 4
         };
         for round in 0..600 {
             let len = 1 + random() as usize % 700;
-            let range = [2, 30, 1 << 24][round % 3];
+            let range = [2, 30, MAX_WEIGHT as u32 + 1][round % 3];
             let mut values: Vec<i32> = (0..len).map(|_| (random() % range).max(1) as i32).collect();
             values.resize(len.next_multiple_of(LANES), PAD);
             let measure = if round % 2 == 0 { Measure::Count } else { Measure::Sum };
@@ -247,7 +258,7 @@ mod tests {
             };
             let target = 1 + u64::from(random()) * 977 % all;
             let hint = if round % 5 == 0 { random() as i32 } else { i32::MAX };
-            let goal = Goal { measure, target, tolerance: 0, low: 1, high: 1 << 24, hint };
+            let goal = Goal { measure, target, tolerance: 0, low: 1, high: MAX_WEIGHT, hint };
             let found = search(Level::new(), &values, &mut vec![0; values.len()], goal);
             let expected = sorted(&values[..len], measure, target);
             assert_eq!(found.measure, expected.measure, "{target} of {len}");

@@ -3,12 +3,12 @@
 use fearless_simd::{dispatch, Level, Simd};
 
 use super::element::{with_element, Element};
-use super::lanes::{load, sum_of_weights, total, Lanes, LANES, SUMMABLE};
+use super::lanes::{load, sum_of_weights, WeightSum, LANES};
 use super::strided_sample::strided_sample;
 use super::threshold_search::{measure, search, Found, Goal, Measure};
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
-use crate::semantics::arith::{Arith, Scalar};
+use crate::semantics::arith::Scalar;
 use crate::semantics::params::RowParams;
 use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
@@ -93,15 +93,11 @@ pub(super) fn estimate(
 #[inline(always)]
 fn weigh_maxima<S: Simd>(simd: S, maxima: &[f32], scale: WeightScale) -> u64 {
     let scale = scale.lanes(simd);
-    let mut sum = 0;
-    for chunk in maxima.chunks(SUMMABLE * LANES) {
-        let mut lanes = Lanes(simd).int(0);
-        for vector in chunk.chunks_exact(LANES) {
-            lanes += scale.weights(load(simd, vector));
-        }
-        sum += total(lanes);
+    let mut sum = WeightSum::new(simd);
+    for vector in maxima.as_chunks::<LANES>().0 {
+        sum.add(scale.weights(load(simd, vector)));
     }
-    sum
+    sum.total()
 }
 
 #[inline(always)]

@@ -5,14 +5,14 @@ use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 use super::blocks::{for_vectors, Blocks};
 use super::element::{with_element, Element};
 use super::interleaved::Interleaved;
-use super::lanes::{load, total, Lanes, LANES, SUMMABLE};
+use super::lanes::{load, Lanes, WeightSum, LANES};
 use super::layout::BLOCK;
 use super::top_k::Kept;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::order_key;
 use crate::semantics::rules::{kept_weight, survives_top_k};
-use crate::semantics::weights::{quantize, weight};
+use crate::semantics::weights::{quantize, weight, WEIGHT_BITS};
 
 /// The two values of a row that determine the weight of a logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,9 +40,10 @@ impl WeightScale {
 
     /// A lower limit for logits. Every logit below it has a weight less than `least`. `least` is at least 1.
     pub(super) fn floor(self, least: i32) -> f32 {
-        // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 1 absolute) and for the rounding
-        // errors of this computation.
-        let octaves = if least < 16 { 26.0 } else { 24.125 - (least as f32).log2() };
+        // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the
+        // rounding errors of this computation. One octave more than `WEIGHT_BITS` is the distance of the weight 1.
+        let bits = WEIGHT_BITS as f32 + 0.125;
+        let octaves = if least < 16 { bits + 1.0 } else { bits - (least as f32).log2() };
         // Rounding the difference is harmless, because no f32 lies between the exact result and the rounded result.
         self.max - octaves * (1 << 18) as f32 / self.scale
     }
@@ -85,26 +86,11 @@ pub(super) fn weigh_collected(
     weights: &mut [i32],
 ) -> u64 {
     dispatch!(level, simd => {
-        const FOUR: usize = 4 * LANES;
-        let mut sum = 0;
-        let mut at = 0;
-        while at < keys.len() {
-            // Processes four vectors at a time, in chunks that the lanes can add without overflow. Then processes the
-            // last vectors one at a time.
-            let left = keys.len() - at;
-            let (width, end) = if left >= FOUR {
-                (4, at + left.min(SUMMABLE * LANES) / FOUR * FOUR)
-            } else {
-                (1, keys.len())
-            };
-            let (keys, weights) = (&keys[at..end], &mut weights[at..end]);
-            sum += match width {
-                4 => weigh_collected_impl::<_, 4>(simd, keys, kept, at, scale, weights),
-                _ => weigh_collected_impl::<_, 1>(simd, keys, kept, at, scale, weights),
-            };
-            at = end;
-        }
-        sum
+        // Processes four vectors at a time, and then the last vectors one at a time.
+        let fours = keys.len() / (4 * LANES) * (4 * LANES);
+        let (first, last) = weights.split_at_mut(fours);
+        weigh_collected_impl::<_, 4>(simd, &keys[..fours], kept, 0, scale, first)
+            + weigh_collected_impl::<_, 1>(simd, &keys[fours..], kept, fours, scale, last)
     })
 }
 
@@ -125,13 +111,14 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
         |i| i as i32,
     );
     let (threshold, last_tie) = (a.int(kept.threshold), a.int(kept.last_tie));
-    let mut lanes = a.int(0);
+    let mut sum = WeightSum::new(simd);
     for i in (0..keys.len()).step_by(N * LANES) {
         let mut x = [scale.max; 4];
         for j in 0..N {
             x[j] = a.from_bits(order_key(a, load(simd, &keys[i + j * LANES..][..LANES])));
         }
         let sampled = if N == 4 { scale.weights4(x) } else { [scale.weights(x[0]); 4] };
+        let mut lanes = a.int(0);
         for (j, &sampled) in sampled[..N].iter().enumerate() {
             let at = i + j * LANES;
             let key: i32x16<S> = load(simd, &keys[at..at + LANES]);
@@ -142,8 +129,9 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
             weight.store_slice(&mut weights[at..at + LANES]);
             lanes += weight;
         }
+        sum.add(lanes);
     }
-    total(lanes)
+    sum.total()
 }
 
 /// Writes the weights of a row without top-k. Writes 0 for a weight below `least`.
@@ -184,7 +172,7 @@ mod tests {
     fn every_weight_below_the_floor_is_less() {
         for max in [0.0_f32, 9.3, -1e4, 3e7, 1e30, f32::MAX] {
             for scale in [std::f32::consts::LOG2_E * 262_144.0, 40.0, 1e9, 1e-20] {
-                for least in (0..24).flat_map(|bit| [1 << bit, (1 << bit) + 1, (2 << bit) - 1]) {
+                for least in (0..WEIGHT_BITS).flat_map(|bit| [1 << bit, (1 << bit) + 1, (2 << bit) - 1]) {
                     let floor = WeightScale { max, scale }.floor(least);
                     let below = floor.next_down();
                     let reached = weight(Scalar, quantize(Scalar, max, below, scale));

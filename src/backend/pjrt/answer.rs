@@ -12,7 +12,7 @@ use crate::pjrt::{Buffer, ElementType};
 use crate::plan::Piece;
 use crate::reference;
 use crate::semantics::params::RowParams;
-use crate::semantics::rules::{NO_TOKEN, ROW_NO_CANDIDATE, ROW_STATUS_BITS};
+use crate::semantics::rules::{NO_TOKEN, ROW_HAD_INF, ROW_NO_CANDIDATE, ROW_STATUS_BITS};
 use crate::semantics::weights::MAX_WEIGHT;
 
 /// The purpose of allocations, for error messages.
@@ -262,6 +262,9 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
         return Some(format!("status {status:#x}; the status bits are {ROW_STATUS_BITS:#x}"));
     }
     let no_candidate = status & ROW_NO_CANDIDATE != 0;
+    if no_candidate && status & ROW_HAD_INF != 0 {
+        return Some(format!("status {status:#x}: no candidate and +inf, which is a candidate"));
+    }
     for (name, token) in [("next_token", next_token), ("greedy_sampled", greedy_sampled)] {
         let fits = match no_candidate {
             true => token == NO_TOKEN,
@@ -365,13 +368,20 @@ mod tests {
             (RowOutcome { next_token: 3, ..NONE }, 0, 1.0, true, "next_token 3"),
             (RowOutcome { greedy_sampled: -2, ..NONE }, 0, 1.0, true, "greedy_sampled -2"),
             (RowOutcome { random_unnorm_cdf_sampled: 1, ..NONE }, 0, 1.0, true, "at most 0"),
-            (RowOutcome { status: 4, ..GOOD }, 0, 1.0, true, "status 0x4"),
+            (RowOutcome { status: 8, ..GOOD }, 0, 1.0, true, "status 0x8"),
+            (
+                RowOutcome { status: ROW_NO_CANDIDATE | ROW_HAD_INF, ..NONE },
+                0,
+                1.0,
+                true,
+                "no candidate and +inf",
+            ),
             (RowOutcome { status: 1 << 31, ..GOOD }, 0, 1.0, true, "status 0x80000000"),
             (GOOD, 0, 0.0, true, "in a greedy row"),
             (random(u64::MAX), 0, 1.0, true, "random_unnorm_cdf_sampled"),
             (random(TOTAL), 0, 1.0, true, "random_unnorm_cdf_sampled"),
             (random(3 * MAX_WEIGHT as u64), 3, 1.0, true, "random_unnorm_cdf_sampled"),
-            (RowOutcome { next_token: 0, ..random(MAX_WEIGHT as u64) }, 0, 0.0, true, "at most 16777214"),
+            (RowOutcome { next_token: 0, ..random(MAX_WEIGHT as u64) }, 0, 0.0, true, "at most 268435455"),
         ] {
             let problem = check(outcome, k, temperature, stable);
             assert!(problem.as_ref().is_some_and(|text| text.contains(words)), "{outcome:?}: {problem:?}");

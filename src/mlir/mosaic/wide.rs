@@ -97,6 +97,9 @@ impl Kernel {
 impl WideArith for &Kernel {
     type Wide = Wide;
 
+    // A row has at most 2²⁰ entries, so a total is at most 2⁴⁸.
+    const DIGIT_BITS: u32 = 16;
+
     fn wide(self, value: u64) -> Wide {
         Wide { low: self.i32(value as u32 as i32), high: self.i32((value >> 32) as u32 as i32) }
     }
@@ -128,7 +131,7 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Returns `b` must be below 2⁴⁸ and the quotient below 2¹⁶. A long division with 16-bit digits satisfies this.
+    /// `b` must be at most 2⁴⁸ and the quotient below 2¹⁶. A long division with 16-bit digits satisfies this.
     ///
     /// Estimates the quotient in floats, with an error of at most one, and corrects the remainder in integers.
     fn wrem(self, a: Wide, b: Wide) -> Wide {
@@ -140,27 +143,6 @@ impl WideArith for &Kernel {
         let rest = self.wselect(self.lt(rest.high, self.i32(0)), over, rest);
         let under = self.wsub(rest, b);
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)
-    }
-
-    /// Returns `b` must be below 2³¹ if its upper half is the constant 0.
-    fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
-        if !b.is_short() {
-            return self.wrem(self.wor(self.wshl(a, 16), digit), b);
-        }
-        // The estimate of the quotient is never too large, and it is too small by less than one. So the remainder is
-        // not negative and fits 32 bits. A draw is a chain of eight dependent steps, so each step must be fast.
-        let less = 1.0 - 1.0 / (1 << 20) as f32;
-        let reciprocal = self.divide(self.f32(less), self.to_float(b.low));
-        let scaled = self.fmul(reciprocal, self.f32(65536.0));
-        let rest = match literal(a.low) {
-            Some(0) => self.f32(0.0),
-            _ => self.fmul(self.to_float(a.low), scaled),
-        };
-        let quotient = self.trunc(self.fadd(rest, self.fmul(self.to_float(digit.low), reciprocal)));
-        let dividend = self.or(self.shl(a.low, 16), digit.low);
-        let rest = self.sub(dividend, self.mul(quotient, b.low));
-        let under = self.below(rest, b.low);
-        self.widen(self.choose(under, rest, self.sub(rest, b.low)))
     }
 
     fn wshl(self, a: Wide, by: u32) -> Wide {

@@ -9,7 +9,6 @@ mod check;
 mod print;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 use super::arith::{Binary, Elementwise, Predicate};
 use super::builder::{fixed, Builder, Dialect, Placement, WhileLoop};
@@ -42,8 +41,6 @@ static WHILE: WhileLoop = WhileLoop {
 pub struct Hlo {
     builder: Builder,
     arguments: RefCell<Vec<Value>>,
-    /// The result of `Arith::factor` for each constant. The key is the constant's bits.
-    factors: RefCell<HashMap<u32, Value>>,
 }
 
 impl Default for Hlo {
@@ -55,7 +52,7 @@ impl Default for Hlo {
 impl Hlo {
     /// Returns an empty program.
     pub fn new() -> Hlo {
-        Hlo { builder: Builder::new(&STABLEHLO), arguments: RefCell::default(), factors: RefCell::default() }
+        Hlo { builder: Builder::new(&STABLEHLO), arguments: RefCell::default() }
     }
 
     /// Returns the dimensions of a value.
@@ -68,12 +65,6 @@ impl Hlo {
         let value = self.builder.argument(Type::tensor(elem, dims));
         self.arguments.borrow_mut().push(value);
         value
-    }
-
-    /// Makes `Arith::factor` of this constant return `value`. At run time `value` must equal the constant. The compiler
-    /// does not know `value`, so it cannot merge `value` with other constants.
-    pub fn bind_factor(&self, constant: f32, value: Value) {
-        self.factors.borrow_mut().insert(constant.to_bits(), value);
     }
 
     /// Returns the text of the program, which returns `results`.
@@ -384,10 +375,12 @@ impl Elementwise for Hlo {
         self.broadcast_in_dim(value, ty.dims(), &(0..from.dims().len()).collect::<Vec<_>>())
     }
 
-    // A compiler may merge constant factors. This would change how products round.
-    fn factor_of_products(&self, value: f32) -> Value {
-        let bound = self.factors.borrow().get(&value.to_bits()).copied();
-        bound.expect("a kernel binds every factor when it loads its parameters")
+    // XLA's CPU compiler contracts a product and a sum. A minimum between them prevents it. No product is larger, so the
+    // minimum changes nothing.
+    fn product_plus(&self, a: Value, b: Value, addend: Value) -> Value {
+        let barrier = self.float_constant(1e30);
+        let product = self.binary(Binary::Min, self.binary(Binary::Mul, a, b), barrier);
+        self.binary(Binary::Add, product, addend)
     }
 
     fn negated(&self, mask: Value) -> Value {

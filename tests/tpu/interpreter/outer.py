@@ -259,12 +259,13 @@ def integers_only(*operands):
 
 @operation("add", "subtract", "multiply")
 def arithmetic(op, attributes, a, b):
-    """Integer arithmetic, wrapped to the width, and products and differences of f32. Sums of floats are an error, because a
-    compiler could fuse them with products."""
-    if a.dtype == np.bool_ or (op.name.endswith("add") and a.dtype.kind not in "iu"):
-        raise ProgramError(f"{op.name} on {a.dtype}")
-    if a.dtype.kind not in "iu" and a.dtype != np.float32:
+    """Integer arithmetic, wrapped to the width, and arithmetic of f32. A sum or difference of a product of floats is an error,
+    because a compiler could fuse them."""
+    if a.dtype == np.bool_ or (a.dtype.kind not in "iu" and a.dtype != np.float32):
         raise ProgramError(f"arithmetic on {a.dtype}")
+    products = [value for value in op.operands if getattr(value.owner, "name", None) == "stablehlo.multiply"]
+    if a.dtype == np.float32 and products and not op.name.endswith("multiply"):
+        raise ProgramError("a sum or difference of a product of floats, which a compiler could fuse")
     functions = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply}
     with np.errstate(all="ignore"):
         return functions[op.name.split(".")[1]](a, b)
@@ -298,8 +299,14 @@ def shift(op, attributes, a, b):
 
 @operation("maximum", "minimum")
 def extreme(op, attributes, a, b):
-    """The larger or smaller integer."""
-    integers_only(a, b)
+    """The larger or smaller integer or f32. With floats, a NaN or zeros of both signs are errors, because targets differ."""
+    if a.dtype == np.float32:
+        if np.isnan(a).any() or np.isnan(b).any():
+            raise ProgramError(f"{op.name} of NaN")
+        if ((a == 0) & (b == 0) & (np.signbit(a) != np.signbit(b))).any():
+            raise ProgramError(f"{op.name} of zeros of both signs")
+    else:
+        integers_only(a, b)
     return np.maximum(a, b) if op.name.endswith("maximum") else np.minimum(a, b)
 
 

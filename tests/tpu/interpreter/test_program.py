@@ -112,6 +112,19 @@ class Tensors(unittest.TestCase):
         with self.assertRaisesRegex(ProgramError, "stablehlo.cosine at line 2: unknown operation"):
             self.run_body(body, "%x: tensor<2xf32>", "tensor<2xf32>", np.zeros(2, np.float32))
 
+    def test_sums_of_products(self):
+        x = np.array([3.0, 2.0**30], np.float32)
+        body = """
+        %p = stablehlo.multiply %x, %x : tensor<2xf32>
+        %m = stablehlo.minimum %p, %x : tensor<2xf32>
+        %r = stablehlo.add %m, %x : tensor<2xf32>"""
+        got = self.run_body(body, "%x: tensor<2xf32>", "tensor<2xf32>", x)
+        np.testing.assert_array_equal(got, [6.0, 2.0**31])
+        for operation in ("add", "subtract"):
+            fused = body.replace("add %m", f"{operation} %p")
+            with self.assertRaisesRegex(ProgramError, "which a compiler could fuse"):
+                self.run_body(fused, "%x: tensor<2xf32>", "tensor<2xf32>", x)
+
     def test_bf16_constants(self):
         body = "%c = stablehlo.constant dense<[0x7FC1, 0xFF80, 1.5]> : tensor<3xbf16>\n"
         body += "%r = stablehlo.bitcast_convert %c : (tensor<3xbf16>) -> tensor<3xui16>"

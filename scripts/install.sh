@@ -1,0 +1,40 @@
+#!/bin/sh
+# Installs what `make build` built: install.sh TARGET_DIRECTORY. `make install` runs it and sets the variables:
+#   PREFIX    the directory in which programs will find the files; a relative path is relative to the current directory
+#   DESTDIR   a directory that stands for / while a package is built; empty to install into the running system
+#   RPATH     `no`: the flags of pkg-config do not put the library's directory into programs
+#   VERSION   the version of the package
+set -eu
+cd "$(dirname "$0")/.."
+target=$1
+[ "$(uname -s)" = Linux ] || { echo "install: supported on Linux only" >&2; exit 1; }
+# A relative path without links, so that the same PREFIX gives the same files before and after it exists.
+prefix=$(realpath -ms "$PREFIX")
+root=${DESTDIR:+$(realpath -ms "$DESTDIR")}
+root=${root%/}${prefix%/}
+
+# The loader searches /usr/lib and /lib itself. Distributions do not accept an rpath to these directories.
+rpath=' -Wl,-rpath,${libdir}'
+case $prefix in /usr | /) rpath= ;; esac
+if [ "$RPATH" = no ]; then rpath=; fi
+
+install -d "$root/bin" "$root/include" "$root/lib/.debug" "$root/lib/pkgconfig"
+install -m 755 -s "$target/release/nucleus" "$root/bin/"
+install -m 644 include/*.h "$root/include/"
+install -m 644 "$target/lib/libnucleus.a" "$root/lib/"
+install -m 755 "$target"/lib/libnucleus.so.*.*.* "$root/lib/"
+install -m 644 "$target"/lib/.debug/libnucleus.so.*.debug "$root/lib/.debug/"
+# The names for the loader and the linker are symbolic links.
+for link in "$target"/lib/libnucleus.so "$target"/lib/libnucleus.so.[0-9]*; do
+    if [ -L "$link" ]; then ln -sfn "$(readlink "$link")" "$root/lib/$(basename "$link")"; fi
+done
+pc=$root/lib/pkgconfig/nucleus.pc
+sed -e "s|@PREFIX@|$prefix|" -e "s|@VERSION@|$VERSION|" -e "s|@RPATH@|$rpath|" scripts/nucleus.pc.in >"$pc"
+chmod 644 "$pc"
+for layout in include/*.json; do
+    if [ -e "$layout" ]; then
+        install -d "$root/share/nucleus"
+        install -m 644 "$layout" "$root/share/nucleus/"
+    fi
+done
+echo "install: installed nucleus $VERSION to $root"

@@ -517,6 +517,22 @@ enum {
 #define NUC_ROW_HAD_NAN 2u
 
 /**
+ * A bit of `row_status`: the row contains +inf, which counted as the largest finite f32. The token is valid, but a +inf
+ * is almost always a fault of the program that computed the logits.
+ */
+#define NUC_ROW_HAD_INF 4u
+
+/**
+ * A bit of `row_status`: a parameter of the row is impossible, so the row was not sampled. No other bit is set.
+ *
+ * The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and, on
+ * the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
+ * `next_tokens` are -1, its weights and its r are 0, its logits are `replace_val`, and its slots are unused. The other
+ * rows are sampled. Without `row_status`, the whole call is refused.
+ */
+#define NUC_ROW_BAD_PARAMETER 8u
+
+/**
  * A batch of logits, and the sampling parameters of its rows.
  *
  * Initialize the struct with NUC_BATCH_INIT, then set at least `logits`, `num_rows` and `vocab`. The caller owns the
@@ -531,7 +547,8 @@ typedef struct nuc_batch {
     size_t struct_size;
     /**
      * The logits, `[num_rows, vocab]`, row-major, aligned to their element type. Every value is allowed: a NaN counts
-     * as -inf and sets NUC_ROW_HAD_NAN, +inf counts as the largest finite f32, and -0 and f32 subnormals count as +0.
+     * as -inf and sets NUC_ROW_HAD_NAN, +inf counts as the largest finite f32 and sets NUC_ROW_HAD_INF, and -0 and f32
+     * subnormals count as +0.
      */
     const void *logits;
     /** The element type of `logits`. 0: NUC_DTYPE_F32. */
@@ -552,15 +569,18 @@ typedef struct nuc_batch {
     /**
      * Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
      * every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
-     * NaN is an error. Default: off.
+     * NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
      */
     const float *top_p;
     /**
      * Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
-     * counts as 1. A NaN is an error. Default: off.
+     * counts as 1. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
      */
     const float *min_p;
-    /** The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1. */
+    /**
+     * The temperature, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. Below 1e-5 the
+     * row is greedy: its token is the maximum. Default: 1.
+     */
     const float *temperature;
     /**
      * The random words, `[num_rows][4]`: one 128-bit number per row, the most significant word first. The draw uses
@@ -613,10 +633,13 @@ typedef struct nuc_call_options {
 /**
  * Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
  *
- * `tokens` `[num_rows]` receives the token of each row, or -1 if the row has no finite candidate. It must not be null
- * unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
+ * `tokens` `[num_rows]` receives the token of each row, or -1 if the row has none (see `row_status`). It must not be
+ * null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
  * `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
  * wanted.
+ *
+ * With `row_status`, an impossible parameter spoils only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
+ * returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
  *
  * The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
  * arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin, every row uses
@@ -661,7 +684,7 @@ nuc_status nuc_arbitrary_topk_topp_and_sample(const nuc_sampler *sampler,
 
 /**
  * Like nuc_topk_topp_and_sample, but every row uses the bounded path, which first reduces the row to max_k candidates.
- * Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns NUC_INVALID_ARGUMENT. With
+ * Every row needs 1 <= k <= max_k, or vocab <= max_k; another k is impossible: see NUC_ROW_BAD_PARAMETER. With
  * `keep_ties` the kept entries can outnumber max_k, so the rows of a sampler with a plugin then use the arbitrary
  * path. Ownership, thread-safety and errors are the same.
  *
@@ -756,7 +779,8 @@ struct nuc_debug_arrays {
      */
     void *topk_logits_unsorted;
     /**
-     * `[num_rows, vocab]`, dense: the integer weight, 0 to 2^24 - 1, if top-k, top-p and min-p kept the entry, else 0.
+     * `[num_rows, vocab]`, dense: the integer weight, 0 to 2^28, if top-k, top-p and min-p kept the entry, else 0. The
+     * total of a row is at most 2^52, so it is exact in a double.
      */
     int32_t *topk_topp_unnorm_probs_i32_unsorted;
     /** `[num_rows]`: bits 32 to 63 of r, the random number modulo the total of the kept weights. */

@@ -22,6 +22,8 @@ use crate::semantics::rules;
 const _: () = {
     assert!(NUC_ROW_NO_CANDIDATE == rules::ROW_NO_CANDIDATE);
     assert!(NUC_ROW_HAD_NAN == rules::ROW_HAD_NAN);
+    assert!(NUC_ROW_HAD_INF == rules::ROW_HAD_INF);
+    assert!(NUC_ROW_BAD_PARAMETER == rules::ROW_BAD_PARAMETER);
 };
 
 /// The arguments of a sampling function.

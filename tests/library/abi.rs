@@ -7,6 +7,8 @@ use std::ptr::{null, null_mut};
 
 use nucleus::abi::*;
 
+use crate::common;
+
 /// A struct whose fields are all zero.
 ///
 /// # Safety
@@ -77,9 +79,17 @@ struct Sampler(*mut nuc_sampler);
 
 impl Sampler {
     fn new() -> Sampler {
+        Sampler::on(None, 128)
+    }
+
+    /// A sampler on a plugin, or on the built-in backend.
+    fn on(plugin: Option<&str>, max_k: usize) -> Sampler {
+        let path = plugin.map(|name| CString::new(common::plugin(name).to_str().unwrap()).unwrap());
         let mut options = sampler_options();
-        options.backend = NUC_BACKEND_BUILTIN;
+        options.backend = if plugin.is_some() { NUC_BACKEND_PJRT } else { NUC_BACKEND_BUILTIN };
+        options.plugin_path = path.as_ref().map_or(null(), |path| path.as_ptr());
         options.num_threads = 1;
+        options.max_k = max_k;
         let (status, sampler) = create(&options, null_mut());
         assert_eq!(status, NUC_OK);
         Sampler(sampler)
@@ -285,7 +295,8 @@ fn a_buffer_receives_the_whole_message() {
         assert_ne!(create(&options, &mut error).0, NUC_OK);
         let whole = text(error.full_message);
         assert_eq!((whole.len(), error.message_length), (length.min(size - 1), length));
-        assert_eq!(whole.contains(&path), size > length);
+        assert!(whole.starts_with("plugin_path is") && (size < 1600 || whole.contains(&path)), "{whole}");
+        assert_eq!(whole.ends_with("it must be valid UTF-8"), size > length);
         assert_eq!(buffer[size], 0x5a, "no byte after the buffer is written");
         // The next call, which succeeds, empties the buffer.
         // SAFETY: null is allowed.
@@ -316,4 +327,344 @@ fn control_characters_do_not_reach_the_message() {
     let text = outcome(|error| create(&options, error).0).message;
     assert!(text.contains(r"/nonexistent/\u{1b}[31m\nNUC_OK\u{202e}"), "{text}");
     assert!(!text.contains(char::is_control), "{text}");
+}
+
+const ROWS: usize = 5;
+const VOCAB: usize = 40;
+const MAX_K: usize = 8;
+
+/// The parameters of the rows of a batch.
+#[derive(Clone)]
+struct Parameters {
+    top_k: [i32; ROWS],
+    top_p: [f32; ROWS],
+    min_p: [f32; ROWS],
+    temperature: [f32; ROWS],
+}
+
+const GOOD: Parameters = Parameters {
+    top_k: [3, 8, 5, 1, 8],
+    top_p: [0.9, 1.0, 0.5, 0.8, 0.99],
+    min_p: [0.0, 0.01, 0.0, 0.2, 0.0],
+    temperature: [1.0, 0.7, 0.0, 2.0, 1.0],
+};
+
+/// Every array that a call writes. The poison shows whether the call wrote it.
+#[derive(Clone, Debug, PartialEq)]
+struct Arrays {
+    /// Tokens, status, greedy_sampled, the two halves of r, and next_tokens: one number per row.
+    per_row: [[i32; ROWS]; 6],
+    logits: [[f32; VOCAB]; ROWS],
+    weights: [[i32; VOCAB]; ROWS],
+    indices_k: [[i32; MAX_K]; ROWS],
+    logits_k: [[f32; MAX_K]; ROWS],
+    weights_k: [[i32; MAX_K]; ROWS],
+}
+
+const POISON: Arrays = Arrays {
+    per_row: [[77; ROWS]; 6],
+    logits: [[77.0; VOCAB]; ROWS],
+    weights: [[77; VOCAB]; ROWS],
+    indices_k: [[77; MAX_K]; ROWS],
+    logits_k: [[77.0; MAX_K]; ROWS],
+    weights_k: [[77; MAX_K]; ROWS],
+};
+
+const REPLACE_VAL: f32 = -5.0;
+
+impl Arrays {
+    /// Sets a row to the outputs of a row that was not sampled.
+    fn set_bad(&mut self, row: usize, has_slices: bool) {
+        let status = NUC_ROW_BAD_PARAMETER as i32;
+        for (array, value) in self.per_row.iter_mut().zip([-1, status, -1, 0, 0, -1]) {
+            array[row] = value;
+        }
+        self.logits[row] = [REPLACE_VAL; VOCAB];
+        self.weights[row] = [0; VOCAB];
+        if has_slices {
+            self.indices_k[row] = [-1; MAX_K];
+            self.logits_k[row] = [REPLACE_VAL; MAX_K];
+            self.weights_k[row] = [0; MAX_K];
+        }
+    }
+}
+
+type EntryPoint = unsafe extern "C" fn(
+    *const nuc_sampler,
+    *const nuc_batch,
+    *const nuc_call_options,
+    *mut i32,
+    *mut u32,
+    *const nuc_debug_arrays,
+    *mut nuc_error,
+) -> nuc_status;
+
+/// The entry points, and the `nuc_path` of `nuc_sample_flat` that runs the same.
+const ENTRY_POINTS: [(&str, EntryPoint, Option<nuc_path>); 4] = [
+    ("automatic", nuc_topk_topp_and_sample, Some(NUC_PATH_AUTO)),
+    ("arbitrary", nuc_arbitrary_topk_topp_and_sample, Some(NUC_PATH_ARBITRARY)),
+    ("bounded", nuc_bounded_topk_topp_and_sample, Some(NUC_PATH_BOUNDED)),
+    ("reference", nuc_reference_topk_topp_and_sample, None),
+];
+
+/// Samples a batch with all debug arrays.
+fn sample(
+    sampler: &Sampler,
+    entry: EntryPoint,
+    parameters: &Parameters,
+    has_status: bool,
+    has_slices: bool,
+) -> (Outcome, Arrays) {
+    let logits: Vec<f32> = (0..ROWS * VOCAB).map(|i| (i * 37 % 101) as f32 / 16.0).collect();
+    let seed: Vec<u64> = (0..ROWS as u64).collect();
+    let batch = nuc_batch {
+        logits: logits.as_ptr().cast(),
+        num_rows: ROWS,
+        vocab: VOCAB,
+        top_k: parameters.top_k.as_ptr(),
+        top_p: parameters.top_p.as_ptr(),
+        min_p: parameters.min_p.as_ptr(),
+        temperature: parameters.temperature.as_ptr(),
+        seed: seed.as_ptr(),
+        ..batch()
+    };
+    let options = nuc_call_options { use_replace_val: 1, replace_val: REPLACE_VAL, ..call_options() };
+    let mut arrays = POISON;
+    let [tokens, status, greedy, high, low, next] = arrays.per_row.each_mut().map(|array| array.as_mut_ptr());
+    let mut debug = nuc_debug_arrays {
+        greedy_sampled: greedy,
+        topk_logits_unsorted: arrays.logits.as_mut_ptr().cast(),
+        topk_topp_unnorm_probs_i32_unsorted: arrays.weights.as_mut_ptr().cast(),
+        random_unnorm_cdf_sampled_high: high.cast(),
+        random_unnorm_cdf_sampled_low: low.cast(),
+        next_tokens: next,
+        ..no_debug_arrays()
+    };
+    if has_slices {
+        debug.topk_indices_k = arrays.indices_k.as_mut_ptr().cast();
+        debug.topk_logits_k = arrays.logits_k.as_mut_ptr().cast();
+        debug.topk_topp_unnorm_probs_i32_k = arrays.weights_k.as_mut_ptr().cast();
+    }
+    let row_status = if has_status { status.cast() } else { null_mut() };
+    // SAFETY: a live handle, and arrays of the documented shapes.
+    let outcome =
+        outcome(|error| unsafe { entry(sampler.0, &batch, &options, tokens, row_status, &debug, error) });
+    (outcome, arrays)
+}
+
+/// Parameters of which one is impossible in one row, and the argument at fault.
+fn bad_parameters(row: usize) -> Vec<(&'static str, Parameters)> {
+    let change = |change: &dyn Fn(&mut Parameters)| {
+        let mut parameters = GOOD;
+        change(&mut parameters);
+        parameters
+    };
+    let mut list = Vec::new();
+    for value in [f32::NAN, -1.0, -1e-30, f32::INFINITY, f32::NEG_INFINITY] {
+        list.push(("temperature", change(&|p| p.temperature[row] = value)));
+    }
+    list.push(("top_p", change(&|p| p.top_p[row] = f32::NAN)));
+    list.push(("min_p", change(&|p| p.min_p[row] = -f32::NAN)));
+    list
+}
+
+/// Values of k that the bounded path and the k-slices do not accept.
+fn unfit_k(row: usize) -> Vec<(&'static str, Parameters)> {
+    let with = |k: i32| {
+        let mut parameters = GOOD;
+        parameters.top_k[row] = k;
+        ("top_k", parameters)
+    };
+    [0, -1, MAX_K as i32 + 1, VOCAB as i32].map(with).into()
+}
+
+/// A row with an impossible parameter gets the outputs of a row without candidates, and its neighbours theirs. Without
+/// `row_status` the call is refused, and the error names the row.
+fn bad_rows_stay_alone(plugin: Option<&str>) {
+    let sampler = Sampler::on(plugin, MAX_K);
+    for (name, entry, _) in ENTRY_POINTS {
+        for has_slices in [false, true] {
+            if has_slices && name == "arbitrary" {
+                continue;
+            }
+            let (good, right) = sample(&sampler, entry, &GOOD, true, has_slices);
+            assert_eq!(good.status, NUC_OK, "{good:?}");
+            for row in 0..ROWS {
+                let needs_small_k = has_slices || name == "bounded";
+                let unfit = if needs_small_k { unfit_k(row) } else { Vec::new() };
+                for (argument, parameters) in bad_parameters(row).into_iter().chain(unfit) {
+                    let context = format!("{name}, slices {has_slices}, {argument}[{row}]");
+                    let (outcome, arrays) = sample(&sampler, entry, &parameters, true, has_slices);
+                    assert_eq!(outcome.status, NUC_OK, "{context}: {outcome:?}");
+                    let mut wanted = right.clone();
+                    wanted.set_bad(row, has_slices);
+                    assert_eq!(arrays, wanted, "{context}");
+
+                    let (outcome, arrays) = sample(&sampler, entry, &parameters, false, has_slices);
+                    assert_eq!(
+                        (outcome.status, outcome.row),
+                        (NUC_INVALID_ARGUMENT, row as i64),
+                        "{context}"
+                    );
+                    assert_eq!(outcome.argument, argument, "{context}");
+                    assert!(outcome.message.contains(&format!("{argument}[{row}] is ")), "{outcome:?}");
+                    assert_eq!(arrays, POISON, "{context}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_rows_stay_alone_on_the_builtin_backend() {
+    bad_rows_stay_alone(None);
+}
+
+#[test]
+fn bad_rows_stay_alone_on_a_plugin() {
+    bad_rows_stay_alone(Some("lammps-jax-pjrt-cpu"));
+}
+
+/// Several bad rows of different kinds, and a batch in which every row is bad.
+#[test]
+fn any_number_of_rows_can_be_bad() {
+    for plugin in [None, Some("lammps-jax-pjrt-cpu")] {
+        let sampler = Sampler::on(plugin, MAX_K);
+        let entry = nuc_bounded_topk_topp_and_sample;
+        let (_, right) = sample(&sampler, entry, &GOOD, true, true);
+        let mut parameters = GOOD;
+        parameters.top_k[1] = 0;
+        parameters.top_p[3] = f32::NAN;
+        let (outcome, arrays) = sample(&sampler, entry, &parameters, true, true);
+        assert_eq!(outcome.status, NUC_OK, "{outcome:?}");
+        let mut wanted = right;
+        wanted.set_bad(1, true);
+        wanted.set_bad(3, true);
+        assert_eq!(arrays, wanted);
+        let (outcome, _) = sample(&sampler, entry, &parameters, false, true);
+        assert_eq!((outcome.argument.as_str(), outcome.row), ("top_k", 1), "the first bad row: {outcome:?}");
+
+        parameters.temperature = [f32::NAN; ROWS];
+        let (outcome, arrays) = sample(&sampler, entry, &parameters, true, true);
+        assert_eq!(outcome.status, NUC_OK, "{outcome:?}");
+        (0..ROWS).for_each(|row| wanted.set_bad(row, true));
+        assert_eq!(arrays, wanted);
+    }
+}
+
+/// +inf counts as the largest finite f32 and sets a bit, on every path.
+#[test]
+fn a_row_with_inf_reports_it() {
+    let (inf, nan) = (f32::INFINITY, f32::NAN);
+    // More columns than slots, so that the paths differ.
+    let rows = [[0.0, inf, 1.0], [nan, 2.0, inf], [3.0, 2.0, 1.0], [-inf, nan, -inf]].map(|row| {
+        let mut wide = [-inf; VOCAB];
+        wide[7..10].copy_from_slice(&row);
+        wide
+    });
+    let k = [2; 4];
+    let wanted_tokens = [8, 9, 7, -1];
+    let wanted_status =
+        [NUC_ROW_HAD_INF, NUC_ROW_HAD_INF | NUC_ROW_HAD_NAN, 0, NUC_ROW_NO_CANDIDATE | NUC_ROW_HAD_NAN];
+    for plugin in [None, Some("lammps-jax-pjrt-cpu")] {
+        let sampler = Sampler::on(plugin, MAX_K);
+        for (name, entry, _) in ENTRY_POINTS {
+            let (temperature, mut tokens, mut status) = ([0.0_f32; 4], [77; 4], [77; 4]);
+            let batch = nuc_batch {
+                logits: rows.as_ptr().cast(),
+                num_rows: 4,
+                vocab: VOCAB,
+                top_k: k.as_ptr(),
+                temperature: temperature.as_ptr(),
+                ..batch()
+            };
+            // SAFETY: a live handle, and arrays of one element per row.
+            let outcome = outcome(|error| unsafe {
+                let (tokens, status) = (tokens.as_mut_ptr(), status.as_mut_ptr());
+                entry(sampler.0, &batch, null(), tokens, status, null(), error)
+            });
+            assert_eq!(outcome.status, NUC_OK, "{name}: {outcome:?}");
+            assert_eq!((tokens, status), (wanted_tokens, wanted_status), "{name}, {plugin:?}");
+        }
+    }
+}
+
+/// The flat form gives what the struct form gives: tokens, statuses and errors.
+#[test]
+fn the_flat_form_is_the_same_call() {
+    let sampler = Sampler::on(None, MAX_K);
+    for (name, entry, path) in ENTRY_POINTS {
+        let Some(path) = path else { continue };
+        let mut bad = GOOD;
+        bad.temperature[2] = f32::NAN;
+        for (parameters, has_status) in [(&GOOD, true), (&GOOD, false), (&bad, true), (&bad, false)] {
+            let (wanted, arrays) = sample(&sampler, entry, parameters, has_status, false);
+            let logits: Vec<f32> = (0..ROWS * VOCAB).map(|i| (i * 37 % 101) as f32 / 16.0).collect();
+            let seed: Vec<u64> = (0..ROWS as u64).collect();
+            let (mut tokens, mut status) = ([77; ROWS], [77_u32; ROWS]);
+            let row_status = if has_status { status.as_mut_ptr() } else { null_mut() };
+            // SAFETY: a live handle, and arrays of the documented shapes.
+            let got = outcome(|error| unsafe {
+                nuc_sample_flat(
+                    sampler.0,
+                    path,
+                    logits.as_ptr().cast(),
+                    NUC_DTYPE_F32,
+                    ROWS,
+                    VOCAB,
+                    0,
+                    parameters.top_k.as_ptr(),
+                    parameters.top_p.as_ptr(),
+                    parameters.min_p.as_ptr(),
+                    parameters.temperature.as_ptr(),
+                    null(),
+                    seed.as_ptr(),
+                    null(),
+                    0,
+                    tokens.as_mut_ptr(),
+                    row_status,
+                    error,
+                )
+            });
+            assert_eq!(got, wanted, "{name}");
+            assert_eq!(
+                (tokens, status.map(|bits| bits as i32)),
+                (arrays.per_row[0], arrays.per_row[1]),
+                "{name}"
+            );
+        }
+    }
+    let mut token = 77;
+    let sample = |path: nuc_path, keep_ties: i32, token: *mut i32, error: *mut nuc_error| {
+        // SAFETY: a live handle and local variables.
+        unsafe {
+            nuc_sample_flat(
+                sampler.0,
+                path,
+                LOGITS.as_ptr().cast(),
+                NUC_DTYPE_F32,
+                1,
+                3,
+                0,
+                null(),
+                null(),
+                null(),
+                null(),
+                null(),
+                null(),
+                null(),
+                keep_ties,
+                token,
+                null_mut(),
+                error,
+            )
+        }
+    };
+    let text = refused("path", |error| sample(3, 0, &mut token, error));
+    assert!(text.contains("path is 3"), "{text}");
+    refused("keep_ties", |error| sample(0, 2, &mut token, error));
+    refused("tokens", |error| sample(0, 0, null_mut(), error));
+    assert_eq!(token, 77);
+    assert_eq!(outcome(|error| sample(0, 1, &mut token, error)).status, NUC_OK);
+    assert!((0..3).contains(&token));
 }

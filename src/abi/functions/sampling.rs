@@ -11,10 +11,13 @@ use crate::plan::Entry;
 
 /// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 ///
-/// `tokens` `[num_rows]` receives the token of each row, or -1 if the row has no finite candidate. It must not be null
-/// unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
+/// `tokens` `[num_rows]` receives the token of each row, or -1 if the row has none (see `row_status`). It must not be
+/// null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
 /// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
 /// wanted.
+///
+/// With `row_status`, an impossible parameter spoils only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
+/// returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
 ///
 /// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
 /// arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin, every row uses
@@ -67,7 +70,7 @@ pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
 }
 
 /// Like nuc_topk_topp_and_sample, but every row uses the bounded path, which first reduces the row to max_k candidates.
-/// Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns NUC_INVALID_ARGUMENT. With
+/// Every row needs 1 <= k <= max_k, or vocab <= max_k; another k is impossible: see NUC_ROW_BAD_PARAMETER. With
 /// `keep_ties` the kept entries can outnumber max_k, so the rows of a sampler with a plugin then use the arbitrary
 /// path. Ownership, thread-safety and errors are the same.
 ///

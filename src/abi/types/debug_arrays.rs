@@ -22,7 +22,8 @@ pub struct nuc_debug_arrays {
     /// `[num_rows, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else
     /// `replace_val`. In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
     pub topk_logits_unsorted: *mut c_void,
-    /// `[num_rows, vocab]`, dense: the integer weight, 0 to 2^24 - 1, if top-k, top-p and min-p kept the entry, else 0.
+    /// `[num_rows, vocab]`, dense: the integer weight, 0 to 2^28, if top-k, top-p and min-p kept the entry, else 0. The
+    /// total of a row is at most 2^52, so it is exact in a double.
     pub topk_topp_unnorm_probs_i32_unsorted: *mut i32,
     /// `[num_rows]`: bits 32 to 63 of r, the random number modulo the total of the kept weights.
     pub random_unnorm_cdf_sampled_high: *mut u32,

@@ -27,6 +27,16 @@ pub const NUC_ROW_NO_CANDIDATE: u32 = 1;
 /// A bit of `row_status`: the row contains a NaN, which counted as -inf. The token is valid unless
 /// NUC_ROW_NO_CANDIDATE is also set.
 pub const NUC_ROW_HAD_NAN: u32 = 2;
+/// A bit of `row_status`: the row contains +inf, which counted as the largest finite f32. The token is valid, but a +inf
+/// is almost always a fault of the program that computed the logits.
+pub const NUC_ROW_HAD_INF: u32 = 4;
+/// A bit of `row_status`: a parameter of the row is impossible, so the row was not sampled. No other bit is set.
+///
+/// The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and, on
+/// the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
+/// `next_tokens` are -1, its weights and its r are 0, its logits are `replace_val`, and its slots are unused. The other
+/// rows are sampled. Without `row_status`, the whole call is refused.
+pub const NUC_ROW_BAD_PARAMETER: u32 = 8;
 
 /// A batch of logits, and the sampling parameters of its rows.
 ///
@@ -42,7 +52,8 @@ pub struct nuc_batch {
     /// `sizeof(nuc_batch)`, in the caller's version of this header.
     pub struct_size: usize,
     /// The logits, `[num_rows, vocab]`, row-major, aligned to their element type. Every value is allowed: a NaN counts
-    /// as -inf and sets NUC_ROW_HAD_NAN, +inf counts as the largest finite f32, and -0 and f32 subnormals count as +0.
+    /// as -inf and sets NUC_ROW_HAD_NAN, +inf counts as the largest finite f32 and sets NUC_ROW_HAD_INF, and -0 and f32
+    /// subnormals count as +0.
     pub logits: *const c_void,
     /// The element type of `logits`. 0: NUC_DTYPE_F32.
     pub dtype: nuc_dtype,
@@ -59,12 +70,13 @@ pub struct nuc_batch {
     pub top_k: *const i32,
     /// Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
     /// every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
-    /// NaN is an error. Default: off.
+    /// NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
     pub top_p: *const f32,
     /// Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
-    /// counts as 1. A NaN is an error. Default: off.
+    /// counts as 1. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
     pub min_p: *const f32,
-    /// The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
+    /// The temperature, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. Below 1e-5 the
+    /// row is greedy: its token is the maximum. Default: 1.
     pub temperature: *const f32,
     /// The random words, `[num_rows][4]`: one 128-bit number per row, the most significant word first. The draw uses
     /// this number. Null: the words are computed from `seed` and `offset`.

@@ -1,13 +1,15 @@
 //! The errors of the library. The C ABI turns them into a status and a message.
 
+use std::fmt;
+
 use crate::pjrt;
 
 /// The error of a call. Its display text is the message that the caller reads.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// An argument is wrong. The text names the argument, its value, and what would be right.
+    /// An argument is wrong.
     #[error("{0}")]
-    InvalidArgument(String),
+    InvalidArgument(WrongArgument),
     /// The named plugin does not exist, or none is named.
     #[error("{0}")]
     PluginNotFound(String),
@@ -25,10 +27,41 @@ pub enum Error {
     Internal(String),
 }
 
+/// Which argument is wrong, and why.
+#[derive(Clone, Debug)]
+pub struct WrongArgument {
+    /// The name of the argument in the C header, if there is one name.
+    pub argument: Option<&'static str>,
+    /// The row at fault, if one row is at fault.
+    pub row: Option<usize>,
+    /// Names the argument, its value, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for WrongArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 impl Error {
-    /// An [`Error::InvalidArgument`].
+    /// An [`Error::InvalidArgument`] that no single argument of the C header caused.
     pub fn argument(message: impl Into<String>) -> Error {
-        Error::InvalidArgument(message.into())
+        Error::InvalidArgument(WrongArgument { argument: None, row: None, message: message.into() })
+    }
+
+    /// An [`Error::InvalidArgument`]: `name` is wrong.
+    pub fn named_argument(name: &'static str, message: impl Into<String>) -> Error {
+        Error::InvalidArgument(WrongArgument { argument: Some(name), row: None, message: message.into() })
+    }
+
+    /// An [`Error::InvalidArgument`]: the element of the parameter array `name` for a row is wrong.
+    pub fn row_argument(name: &'static str, row: usize, message: impl Into<String>) -> Error {
+        Error::InvalidArgument(WrongArgument {
+            argument: Some(name),
+            row: Some(row),
+            message: message.into(),
+        })
     }
 
     /// An [`Error::OutOfMemory`]: `bytes` could not be allocated for `purpose`.

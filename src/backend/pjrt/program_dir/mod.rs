@@ -65,9 +65,7 @@ pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error)
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
     match error.kind() {
-        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
-            Error::InvalidArgument(text)
-        }
+        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => Error::argument(text),
         _ => Error::Io(text),
     }
 }

@@ -4,10 +4,10 @@ use crate::dtype::Logits;
 use crate::error::Error;
 use crate::memory;
 use crate::semantics::params::{check_row, RowParams};
-use crate::semantics::{draw, philox};
+use crate::semantics::{philox, sizes};
 
-/// The largest vocabulary. With a longer row, the total of the weights could exceed 2^[`TOTAL_BITS`](draw::TOTAL_BITS).
-pub const LARGEST_VOCAB: usize = 1 << draw::VOCAB_BITS;
+/// The largest vocabulary. With a longer row, the total of the weights could exceed 2^[`TOTAL_BITS`](sizes::TOTAL_BITS).
+pub const LARGEST_VOCAB: usize = 1 << sizes::VOCAB_BITS;
 
 /// Checks the number of elements per row.
 pub fn check_vocab(vocab: usize) -> Result<(), Error> {

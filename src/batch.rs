@@ -4,10 +4,10 @@ use crate::dtype::Logits;
 use crate::error::Error;
 use crate::memory;
 use crate::semantics::params::{check_row, RowParams};
-use crate::semantics::{draw, philox};
+use crate::semantics::{philox, sizes};
 
-/// The largest vocabulary. With a longer row, the total of the weights could exceed 2^[`TOTAL_BITS`](draw::TOTAL_BITS).
-pub const LARGEST_VOCAB: usize = 1 << draw::VOCAB_BITS;
+/// The largest vocabulary. With a longer row, the total of the weights could exceed 2^[`TOTAL_BITS`](sizes::TOTAL_BITS).
+pub const LARGEST_VOCAB: usize = 1 << sizes::VOCAB_BITS;
 
 /// Checks the number of elements per row.
 pub fn check_vocab(vocab: usize) -> Result<(), Error> {
@@ -105,11 +105,12 @@ impl RowArguments<'_> {
         Ok(())
     }
 
+    /// The parameters of a row, or the reason why the row cannot be sampled.
     fn params(&self, row: usize, vocab: usize) -> Result<RowParams, Error> {
         let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
         let temperature = at(self.temperature, row, 1.0);
         check_row(p, min_p, temperature).map_err(|(name, value, right)| {
-            Error::argument(format!("{name}[{row}] is {value}; it must be {right}"))
+            Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}"))
         })?;
         Ok(RowParams::new(at(self.k, row, 0), p, min_p, temperature, self.random.words(row), vocab))
     }
@@ -119,14 +120,52 @@ fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
     array.map_or(default, |array| array[row])
 }
 
-/// Logits and the parameters of their rows. A value exists only if the arguments passed every check.
+/// Logits and the parameters of their rows. A value exists only if the arguments passed every check, except that some
+/// rows can have impossible parameters.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     logits: Logits<'a>,
     vocab: usize,
     row_stride: usize,
     rows: Vec<RowParams>,
+    bad_rows: BadRows,
     options: CallOptions,
+}
+
+/// The rows of a batch that cannot be sampled, because a parameter is impossible.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BadRows {
+    /// The indices of the rows, ascending.
+    rows: Vec<usize>,
+    /// What is wrong with the first of them.
+    error: Option<Error>,
+}
+
+impl BadRows {
+    /// Adds a row. It must come after the rows that were added before. `num_rows` is the number of rows of the batch.
+    pub(crate) fn add(
+        &mut self,
+        row: usize,
+        num_rows: usize,
+        error: impl FnOnce() -> Error,
+    ) -> Result<(), Error> {
+        if self.error.is_none() {
+            self.rows = memory::with_capacity(num_rows - row, "the list of rows with impossible parameters")?;
+            self.error = Some(error());
+        }
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// The indices of the rows, ascending.
+    pub(crate) fn rows(&self) -> &[usize] {
+        &self.rows
+    }
+
+    /// What is wrong with the first row.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        self.error.as_ref()
+    }
 }
 
 impl<'a> Batch<'a> {
@@ -134,7 +173,9 @@ impl<'a> Batch<'a> {
     ///
     /// `logits` has `(num_rows − 1) · row_stride + vocab` elements. A `row_stride` of 0 means `vocab`.
     ///
-    /// Fails with [`Error::InvalidArgument`], which names the argument and the row, or [`Error::OutOfMemory`].
+    /// A row with impossible parameters is not an error here: see
+    /// [`Sampler::sample`](crate::sampler::Sampler::sample). Fails with [`Error::InvalidArgument`], which names the
+    /// argument, or [`Error::OutOfMemory`].
     pub fn new(
         logits: Logits<'a>,
         num_rows: usize,
@@ -145,9 +186,15 @@ impl<'a> Batch<'a> {
     ) -> Result<Batch<'a>, Error> {
         let row_stride = Batch::check_shape(logits, num_rows, vocab, row_stride, options)?;
         arguments.check_lengths(num_rows)?;
-        let params = (0..num_rows).map(|row| arguments.params(row, vocab));
+        let mut bad_rows = BadRows::default();
+        let params = (0..num_rows).map(|row| {
+            arguments.params(row, vocab).or_else(|error| {
+                bad_rows.add(row, num_rows, || error)?;
+                Ok(RowParams::skipped(vocab))
+            })
+        });
         let rows = memory::collected(num_rows, "the parameters of the rows", params)?;
-        Ok(Batch { logits, vocab, row_stride, rows, options })
+        Ok(Batch { logits, vocab, row_stride, rows, bad_rows, options })
     }
 
     /// A batch of rows whose parameters were derived earlier, for the same vocabulary.
@@ -159,7 +206,17 @@ impl<'a> Batch<'a> {
         options: CallOptions,
     ) -> Result<Batch<'a>, Error> {
         let row_stride = Batch::check_shape(logits, rows.len(), vocab, row_stride, options)?;
-        Ok(Batch { logits, vocab, row_stride, rows, options })
+        Ok(Batch { logits, vocab, row_stride, rows, bad_rows: BadRows::default(), options })
+    }
+
+    /// The batch with other bad rows. Nothing is sampled in these rows.
+    pub(crate) fn with_bad_rows(&self, bad_rows: BadRows) -> Result<Batch<'a>, Error> {
+        let params = self.rows.iter().copied().map(Ok);
+        let mut rows: Vec<RowParams> = memory::collected(self.len(), "the parameters of the rows", params)?;
+        for &row in bad_rows.rows() {
+            rows[row] = RowParams::skipped(self.vocab);
+        }
+        Ok(Batch { rows, bad_rows, ..*self })
     }
 
     /// Checks everything but the parameters of the rows, and returns the row stride.
@@ -222,6 +279,12 @@ impl<'a> Batch<'a> {
         &mut self.rows
     }
 
+    /// The rows with impossible parameters. Their entries in [`rows`](Batch::rows) are
+    /// [`RowParams::skipped`].
+    pub(crate) fn bad_rows(&self) -> &BadRows {
+        &self.bad_rows
+    }
+
     /// The options of the call.
     pub fn options(&self) -> CallOptions {
         self.options
@@ -264,6 +327,18 @@ mod tests {
     }
 
     #[test]
+    fn rows_with_impossible_parameters_are_listed() {
+        let temperature = [1.0, f32::NAN];
+        let arguments = RowArguments { temperature: Some(&temperature), ..RowArguments::default() };
+        let batch = Batch::new(Logits::F32(&LOGITS), 2, 3, 4, &arguments, CallOptions::default()).unwrap();
+        assert_eq!(batch.bad_rows().rows(), [1]);
+        assert_eq!(batch.rows()[1], RowParams::skipped(3));
+        let Some(Error::InvalidArgument(wrong)) = batch.bad_rows().error() else { panic!("no error") };
+        assert_eq!((wrong.argument, wrong.row), (Some("temperature"), Some(1)));
+        assert!(wrong.message.contains("temperature[1] is NaN"), "{}", wrong.message);
+    }
+
+    #[test]
     fn rows_get_their_parameters() {
         let (k, seed) = ([2, 3], [5, 6]);
         let random = RandomSource::Seeds { seed: Some(&seed), offset: None };
@@ -284,8 +359,6 @@ mod tests {
         let words = RandomSource::Words(&[1, 2, 3, 4]);
         let short = message(&RowArguments { random: words, ..RowArguments::default() });
         assert!(short.contains("random_words has 4") && short.contains("needs 8"), "{short}");
-        let nan = message(&RowArguments { temperature: Some(&[1.0, f32::NAN]), ..RowArguments::default() });
-        assert!(nan.contains("temperature[1] is NaN"), "{nan}");
         let shape = |rows, vocab, stride| {
             let arguments = RowArguments::default();
             Batch::new(Logits::F32(&LOGITS), rows, vocab, stride, &arguments, CallOptions::default())

@@ -149,6 +149,15 @@ impl<'a> LogitsMut<'a> {
         self.len() == 0
     }
 
+    /// The same array, borrowed for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> LogitsMut<'_> {
+        match self {
+            LogitsMut::F32(x) => LogitsMut::F32(x),
+            LogitsMut::Bf16(x) => LogitsMut::Bf16(x),
+            LogitsMut::F16(x) => LogitsMut::F16(x),
+        }
+    }
+
     /// Removes the first `len` elements and returns them.
     pub(crate) fn split_off_front(&mut self, len: usize) -> LogitsMut<'a> {
         match self {

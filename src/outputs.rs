@@ -3,6 +3,7 @@
 use crate::dtype::{split_off_front, LogitsMut};
 use crate::error::Error;
 use crate::memory;
+use crate::semantics::rules::NO_TOKEN;
 
 pub use crate::semantics::rules::{ROW_BAD_PARAMETER, ROW_HAD_INF, ROW_HAD_NAN, ROW_NO_CANDIDATE};
 
@@ -58,6 +59,30 @@ impl RowArrays<'_> {
         }
     }
 
+    /// The same arrays, borrowed for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> RowArrays<'_> {
+        RowArrays {
+            topk_logits: self.topk_logits.as_mut().map(LogitsMut::reborrow),
+            weights: self.weights.as_deref_mut(),
+            indices_k: self.indices_k.as_deref_mut(),
+            topk_logits_k: self.topk_logits_k.as_mut().map(LogitsMut::reborrow),
+            weights_k: self.weights_k.as_deref_mut(),
+        }
+    }
+
+    /// Writes the arrays of a row in which nothing is kept. `replace_val` is in the bits of the logits' type.
+    fn clear(&mut self, replace_val: u32) {
+        for array in [&mut self.topk_logits, &mut self.topk_logits_k].into_iter().flatten() {
+            array.fill(replace_val);
+        }
+        for array in [&mut self.weights, &mut self.weights_k].into_iter().flatten() {
+            array.fill(0);
+        }
+        if let Some(array) = &mut self.indices_k {
+            array.fill(NO_TOKEN);
+        }
+    }
+
     /// The length of the requested k-slices; 0 if none is requested.
     pub fn slots(&self) -> usize {
         let logits = self.topk_logits_k.as_ref().map_or(0, |x| x.len());
@@ -86,6 +111,41 @@ pub struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
+    /// The same arrays, borrowed for a shorter time.
+    pub(crate) fn reborrow(&mut self) -> Outputs<'_> {
+        Outputs {
+            tokens: self.tokens.as_deref_mut(),
+            row_status: self.row_status.as_deref_mut(),
+            greedy_sampled: self.greedy_sampled.as_deref_mut(),
+            random_high: self.random_high.as_deref_mut(),
+            random_low: self.random_low.as_deref_mut(),
+            next_tokens: self.next_tokens.as_deref_mut(),
+            wide: self.wide.reborrow(),
+        }
+    }
+
+    /// Writes the outputs of rows with impossible parameters: no token, and nothing kept. `rows` ascend. `num_rows` is
+    /// the number of rows of the batch. `replace_val` is in the bits of the logits' type.
+    pub(crate) fn set_bad_rows(&mut self, rows: &[usize], num_rows: usize, replace_val: u32) {
+        fn put<T: Copy>(array: &mut Option<&mut [T]>, rows: &[usize], value: T) {
+            if let Some(array) = array {
+                rows.iter().for_each(|&row| array[row] = value);
+            }
+        }
+        put(&mut self.tokens, rows, NO_TOKEN);
+        put(&mut self.row_status, rows, ROW_BAD_PARAMETER);
+        put(&mut self.greedy_sampled, rows, NO_TOKEN);
+        put(&mut self.random_high, rows, 0);
+        put(&mut self.random_low, rows, 0);
+        put(&mut self.next_tokens, rows, NO_TOKEN);
+        let mut bad = rows.iter().peekable();
+        for (row, mut arrays) in self.reborrow().split_rows(num_rows).enumerate() {
+            if bad.next_if_eq(&&row).is_some() {
+                arrays.clear(replace_val);
+            }
+        }
+    }
+
     /// Writes the outcomes of all rows.
     pub fn set_outcomes(&mut self, outcomes: &[RowOutcome]) {
         fn put<T>(array: &mut Option<&mut [T]>, outcomes: &[RowOutcome], field: impl Fn(&RowOutcome) -> T) {

@@ -3,7 +3,7 @@
 //! Sampling, prewarming and compiling ahead of time all use this module. So a prewarmed program is the program that
 //! a later call looks up.
 
-use crate::batch::Batch;
+use crate::batch::{BadRows, Batch};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::{Path, Spec, Wanted};
@@ -71,13 +71,14 @@ fn fits_bounded(k: i32, vocab: usize, max_k: usize) -> bool {
     kept <= max_k
 }
 
-/// Checks that every row is valid for the entry point: the bounded path and the k-slices need `1 ≤ k ≤ max_k`.
+/// Checks that the entry point has the wanted outputs. Returns the rows that cannot be sampled: those of the batch, and
+/// those with a k that is not valid for the entry point. The bounded path and the k-slices need `1 ≤ k ≤ max_k`.
 pub(crate) fn check_entry(
     entry: Entry,
     max_k: usize,
     batch: &Batch<'_>,
     wants_slices: bool,
-) -> Result<(), Error> {
+) -> Result<Option<BadRows>, Error> {
     if wants_slices && entry == Entry::Arbitrary {
         return Err(Error::argument(
             "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
@@ -85,19 +86,36 @@ pub(crate) fn check_entry(
         ));
     }
     if entry != Entry::Bounded && !wants_slices {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(row) = batch.rows().iter().position(|row| !fits_bounded(row.k, batch.vocab(), max_k)) else {
-        return Ok(());
-    };
+    let fits = |row: usize| fits_bounded(batch.rows()[row].k, batch.vocab(), max_k);
+    if (0..batch.len()).all(fits) {
+        return Ok(None);
+    }
+    let mut bad_rows = BadRows::default();
+    let mut known = batch.bad_rows().rows().iter().peekable();
+    for row in 0..batch.len() {
+        if known.next_if_eq(&&row).is_some() {
+            let known = || batch.bad_rows().error().expect("the first bad row has an error").clone();
+            bad_rows.add(row, batch.len(), known)?;
+        } else if !fits(row) {
+            bad_rows.add(row, batch.len(), || unfit(row, max_k, batch))?;
+        }
+    }
+    Ok(Some(bad_rows))
+}
+
+/// The error of a row whose k is not valid for the bounded path.
+fn unfit(row: usize, max_k: usize, batch: &Batch<'_>) -> Error {
     let k = match batch.rows()[row].k {
-        0 => format!("off (k <= 0, or k >= vocab = {})", batch.vocab()),
+        0 => format!("off (top_k <= 0, or top_k >= vocab = {})", batch.vocab()),
         k => k.to_string(),
     };
-    Err(Error::argument(format!(
-        "k[{row}] is {k}; the bounded path needs 1 <= k <= max_k = {max_k} in every row. Use the automatic or the \
-         arbitrary entry point, without k-slices, for other k"
-    )))
+    let message = format!(
+        "top_k[{row}] is {k}; the bounded path needs 1 <= top_k <= max_k = {max_k} in every row. Use the automatic or \
+         the arbitrary entry point, without k-slices, for other values"
+    );
+    Error::row_argument("top_k", row, message)
 }
 
 /// The path that a row takes.

@@ -106,11 +106,29 @@ impl Sampler {
     }
 
     /// Samples a batch. After an error no output was written.
+    ///
+    /// A row with impossible parameters, or with a k that the entry point does not accept, is an error if
+    /// `outputs.row_status` is `None`. Otherwise its status is [`ROW_BAD_PARAMETER`](crate::outputs::ROW_BAD_PARAMETER), its token is −1, nothing is kept in
+    /// it, and the other rows are sampled.
     pub fn sample(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
-        check_entry(entry, self.max_k, batch, outputs.wide.wants_slices())?;
-        if batch.is_empty() {
-            return Ok(());
+        let changed = match check_entry(entry, self.max_k, batch, outputs.wide.wants_slices())? {
+            Some(bad_rows) => Some(batch.with_bad_rows(bad_rows)?),
+            None => None,
+        };
+        let batch = changed.as_ref().unwrap_or(batch);
+        let bad_rows = batch.bad_rows();
+        match bad_rows.error() {
+            Some(error) if outputs.row_status.is_none() => return Err(error.clone()),
+            _ if batch.is_empty() => return Ok(()),
+            None => return self.sample_rows(entry, batch, outputs),
+            Some(_) => self.sample_rows(entry, batch, &mut outputs.reborrow())?,
         }
+        let replace_val = batch.logits().dtype().round(batch.options().replace_val);
+        outputs.set_bad_rows(bad_rows.rows(), batch.len(), replace_val);
+        Ok(())
+    }
+
+    fn sample_rows(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         match (&self.backend, entry) {
             (_, Entry::Reference) => reference::sample_batch(batch, outputs),
             (Backend::Builtin(cpu), _) => cpu.sample(batch, outputs),

@@ -3,7 +3,7 @@
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::weights::{SUMMABLE, WEIGHT_BITS};
+use crate::semantics::sizes::{SUMMABLE, WEIGHT_BITS};
 
 /// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are floats
 /// that contain small whole numbers.

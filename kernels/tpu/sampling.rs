@@ -8,7 +8,8 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
-use crate::semantics::weights::{quantize, weight, WEIGHT_BITS};
+use crate::semantics::sizes::WEIGHT_BITS;
+use crate::semantics::weights::{quantize, weight};
 use crate::semantics::{draw, top_p};
 
 /// The parameters of a block's rows. They are read once.

@@ -118,7 +118,7 @@ pub trait WideArith: Arith {
     fn wrem(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// The number of bits per step of the long division in [`draw`](super::draw). A remainder times 2 to this power
     /// must fit 64 bits.
-    const DIGIT_BITS: u32 = 64 - super::draw::TOTAL_BITS;
+    const DIGIT_BITS: u32 = 64 - super::sizes::TOTAL_BITS;
 
     /// `(a · 2^DIGIT_BITS + digit) % b`, where `a < b ≤ 2^TOTAL_BITS` and `digit < 2^DIGIT_BITS`: one step of a long
     /// division.

@@ -1,17 +1,11 @@
 //! The draw: a 128-bit random number modulo the total of the kept weights.
 
 use super::arith::WideArith;
-use super::weights::WEIGHT_BITS;
-
-/// A row has at most 2 to this power entries.
-pub const VOCAB_BITS: u32 = 24;
-/// The total of the weights of a row is at most 2 to this power. An f64 represents every total exactly.
-pub const TOTAL_BITS: u32 = WEIGHT_BITS + VOCAB_BITS;
 
 const NUMBER_BITS: u32 = 128;
 
 /// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first; `total` is at
-/// most 2^[`TOTAL_BITS`].
+/// most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
 ///
 /// This is a long division with digits of [`WideArith::DIGIT_BITS`], so that every intermediate result fits 64 bits.
 #[inline(always)]

@@ -11,5 +11,6 @@ pub mod narrow_keys;
 pub mod params;
 pub mod philox;
 pub mod rules;
+pub mod sizes;
 pub mod top_p;
 pub mod weights;

@@ -41,6 +41,12 @@ impl RowParams {
             words,
         }
     }
+
+    /// The parameters of a row that is not sampled, because its own parameters are impossible. They are valid on every
+    /// path, and cheap. The results of the row are discarded.
+    pub fn skipped(vocab: usize) -> RowParams {
+        RowParams::new(1, 1.0, 0.0, 0.0, [0; 4], vocab)
+    }
 }
 
 /// The factor of a temperature: `round_f32(log2(e) / T · 2¹⁸)`.
@@ -67,7 +73,7 @@ pub fn min_weight(min_p: f32) -> i32 {
 /// Checks the parameters of a row. The error is the name of the parameter, its value, and the values that are allowed.
 pub fn check_row(p: f32, min_p: f32, temperature: f32) -> Result<(), (&'static str, f32, &'static str)> {
     if p.is_nan() {
-        return Err(("p", p, "a number (1 or more turns top-p off)"));
+        return Err(("top_p", p, "a number (1 or more turns top-p off)"));
     }
     if min_p.is_nan() {
         return Err(("min_p", min_p, "a number (0 or less turns min-p off)"));

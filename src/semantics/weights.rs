@@ -4,13 +4,10 @@
 //! independent of tiling, batch size, device and sharding.
 
 use super::arith::Arith;
+use super::sizes::WEIGHT_BITS;
 
-/// The weight of the maximum is 2 to this power. Everything else about the size of weights follows from it.
-pub const WEIGHT_BITS: u32 = 28;
 /// The weight of the maximum.
 pub const MAX_WEIGHT: i32 = 1 << WEIGHT_BITS;
-/// The number of weights whose sum always fits an unsigned 32-bit integer.
-pub const SUMMABLE: usize = (u32::MAX >> WEIGHT_BITS) as usize;
 
 /// An octave is 2 to this power units of `q`.
 const OCTAVE_BITS: u32 = 18;
@@ -101,6 +98,7 @@ fn polynomial<A: Arith>(a: A, distance: A::Int) -> A::Float {
 #[cfg(test)]
 mod tests {
     use super::super::arith::Scalar;
+    use super::super::sizes::SUMMABLE;
     use super::*;
 
     const MAX_Q: i32 = FARTHEST as i32;

@@ -5,6 +5,7 @@
 
 pub mod probes;
 pub mod selection;
+pub mod softmax;
 pub mod tpu;
 
 use std::path::PathBuf;

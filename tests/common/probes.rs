@@ -23,6 +23,8 @@ pub const PRODUCT: Probe = floats("%r = arith.mulf %a, %b : FLOATS");
 pub const DIFFERENCE: Probe = floats("%r = arith.subf %a, %b : FLOATS");
 pub const DIFFERENCE_TIMES: Probe =
     floats("%d = arith.subf %a, %b : FLOATS\n%r = arith.mulf %d, %b : FLOATS");
+pub const PRODUCT_PLUS: Probe = floats("%p = arith.mulf %a, %b : FLOATS\n%r = arith.addf %p, %b : FLOATS");
+pub const SUM: Probe = floats("%r = arith.addf %a, %b : FLOATS");
 pub const MAXIMUM: Probe = floats("%r = arith.maximumf %a, %b : FLOATS");
 /// The truncation that the kernels use, for floats that are not negative.
 pub const FLOOR: Probe = Probe {
@@ -30,7 +32,8 @@ pub const FLOOR: Probe = Probe {
            %r = tpu.fptosi %f {rounding_mode = #tpu.rounding_mode<to_nearest_even>} : FLOATS -> RESULTS",
     result: "i32",
 };
-pub const PROBES: [Probe; 6] = [QUOTIENT, PRODUCT, DIFFERENCE, DIFFERENCE_TIMES, MAXIMUM, FLOOR];
+pub const PROBES: [Probe; 8] =
+    [QUOTIENT, PRODUCT, DIFFERENCE, DIFFERENCE_TIMES, PRODUCT_PLUS, SUM, MAXIMUM, FLOOR];
 
 impl Probe {
     /// Returns the text of the program.

@@ -196,12 +196,29 @@ fn judge_rounding(machine: &Machine) {
         ("subtractions", DIFFERENCE, (|a, b| a - b) as fn(f32, f32) -> f32),
         ("products", PRODUCT, |a, b| a * b),
         ("products of a difference", DIFFERENCE_TIMES, |a, b| (a - b) * b),
+        ("products plus an addend", PRODUCT_PLUS, |a, b| a * b + b),
     ] {
         let got = machine.floats(probe, &a, &b);
         let wrong = (0..PROBE).filter(|&i| got[i].to_bits() != want(a[i], b[i]).to_bits()).count();
         println!("{wrong} of {PROBE} {name} are not rounded as IEEE 754 requires");
         assert_eq!(wrong, 0, "{name}");
     }
+}
+
+/// The kernels round a distance to an integer by adding it to 2²³ + 2¹⁹. Half of the distances here are ties.
+fn judge_rounding_by_addition(machine: &Machine) {
+    let mut rng = StdRng::seed_from_u64(7);
+    let a: Vec<f32> = (0..PROBE)
+        .map(|i| match i % 2 {
+            0 => rng.random_range(0..1 << 22) as f32 + 0.5,
+            _ => rng.random_range(0.0..7.7e6),
+        })
+        .collect();
+    let got = machine.bits(SUM, &a, &[8_912_896.0; PROBE]);
+    let rounded = |a: f32| 0x4b08_0000 + a.round_ties_even() as u32;
+    let wrong = (0..PROBE).filter(|&i| got[i] != rounded(a[i])).count();
+    println!("{wrong} of {PROBE} sums are not rounded to the nearest even integer");
+    assert_eq!(wrong, 0);
 }
 
 /// A maximum must be NaN if either operand is. The kernel detects rows with a NaN in this way.
@@ -254,6 +271,11 @@ fn rounding() {
 }
 
 #[test]
+fn rounding_by_addition() {
+    on_tpu("rounding_by_addition", judge_rounding_by_addition);
+}
+
+#[test]
 fn nans_through_maxima() {
     on_tpu("nans_through_maxima", judge_maxima);
 }
@@ -268,7 +290,14 @@ fn subnormals() {
 fn judges_on_the_interpreter() {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_probes");
     let machine = Machine::Interpreter(directory.clone());
-    for judge in [judge_division, judge_conversion, judge_rounding, judge_maxima, show_subnormals] {
+    for judge in [
+        judge_division,
+        judge_conversion,
+        judge_rounding,
+        judge_rounding_by_addition,
+        judge_maxima,
+        show_subnormals,
+    ] {
         judge(&machine);
     }
     fs::remove_dir_all(directory).unwrap();

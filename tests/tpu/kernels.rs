@@ -11,7 +11,7 @@ use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
-use nucleus::semantics::weights::WEIGHT_BITS;
+use nucleus::semantics::sizes::WEIGHT_BITS;
 use rand::prelude::*;
 
 const PATHS: [Way; 3] = [Way::Bounded(64), Way::Bounded(128), Way::Arbitrary];

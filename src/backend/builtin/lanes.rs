@@ -4,7 +4,7 @@ use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, u32x16, Simd};
 
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key};
-use crate::semantics::weights::SUMMABLE;
+use crate::semantics::sizes::SUMMABLE;
 
 /// The number of elements in a vector.
 pub(super) const LANES: usize = 16;

@@ -8,7 +8,7 @@ use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
 use super::lanes::{load, push, total, Lanes, WeightSum, LANES};
 use crate::semantics::arith::Arith;
-use crate::semantics::weights::SUMMABLE;
+use crate::semantics::sizes::SUMMABLE;
 
 /// The value that pads an array to whole vectors. Every threshold is larger.
 pub(super) const PAD: i32 = i32::MIN;

@@ -10,7 +10,7 @@ use super::weighing::WeightScale;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::kept_weight;
-use crate::semantics::weights::SUMMABLE;
+use crate::semantics::sizes::SUMMABLE;
 
 /// The number of elements in four vectors.
 const FOUR: usize = 4 * LANES;

@@ -12,7 +12,8 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::order_key;
 use crate::semantics::rules::{kept_weight, survives_top_k};
-use crate::semantics::weights::{quantize, weight, WEIGHT_BITS};
+use crate::semantics::sizes::WEIGHT_BITS;
+use crate::semantics::weights::{quantize, weight};
 
 /// The two values of a row that determine the weight of a logit.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -37,6 +37,10 @@ static WHILE: WhileLoop = WhileLoop {
     shared_arguments: true,
 };
 
+/// The minimum of a product and this number is between the product and the sum of
+/// [`Arith::mul_then_add`](crate::semantics::arith::Arith::mul_then_add). No product is larger, so the minimum changes nothing.
+pub const PRODUCT_BARRIER: f32 = 1e30;
+
 /// The builder of one program. Methods take `&self`, so that nested calls read like expressions.
 pub struct Hlo {
     builder: Builder,
@@ -375,10 +379,9 @@ impl Elementwise for Hlo {
         self.broadcast_in_dim(value, ty.dims(), &(0..from.dims().len()).collect::<Vec<_>>())
     }
 
-    // XLA's CPU compiler contracts a product and a sum. A minimum between them prevents it. No product is larger, so the
-    // minimum changes nothing.
+    // XLA's CPU compiler contracts a product and a sum. A minimum between them prevents it.
     fn product_plus(&self, a: Value, b: Value, addend: Value) -> Value {
-        let barrier = self.float_constant(1e30);
+        let barrier = self.float_constant(PRODUCT_BARRIER);
         let product = self.binary(Binary::Min, self.binary(Binary::Mul, a, b), barrier);
         self.binary(Binary::Add, product, addend)
     }

@@ -1,0 +1,83 @@
+//! Rows of logits, and the distance between the softmax of a row and the weights that the library draws from.
+//!
+//! `examples/softmax_distance.rs` prints the table in `docs/semantics.md`. `tests/library/softmax.rs` checks its limits.
+
+use rand::prelude::*;
+use rand_distr::{Exp, Normal};
+
+/// A kind of row, its name in the table, and the largest distance that the tests allow.
+pub struct Kind {
+    pub name: &'static str,
+    pub row: fn(usize, &mut StdRng) -> Vec<f32>,
+    pub limit: f64,
+}
+
+/// The kinds of rows in the table.
+pub const KINDS: [Kind; 6] = [
+    Kind { name: "normal, standard deviation 3", row: normal, limit: 1e-5 },
+    Kind { name: "one logit at 16, all others 0", row: one_at_16, limit: 1.5e-4 },
+    Kind { name: "Zipf: the logit of rank r is −ln r", row: zipf, limit: 1e-5 },
+    Kind { name: "as a model makes it", row: model, limit: 1e-5 },
+    Kind { name: "peaked: 0.5 less per rank", row: peaked, limit: 1e-5 },
+    Kind { name: "uniform between 0 and 30", row: uniform, limit: 1e-5 },
+];
+
+fn normal(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let normal = Normal::new(0.0_f32, 3.0).unwrap();
+    (0..vocab).map(|_| normal.sample(rng)).collect()
+}
+
+fn one_at_16(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let mut row = vec![0.0; vocab];
+    row[rng.random_range(0..vocab)] = 16.0;
+    row
+}
+
+fn zipf(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let mut row: Vec<f32> = (1..=vocab).map(|rank| -(rank as f32).ln()).collect();
+    row.shuffle(rng);
+    row
+}
+
+/// A normal body, a maximum 19 to 26 above its mean, and sixty entries with exponential gaps below the maximum.
+fn model(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
+    let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
+    let mut logit = rng.random_range(19.0..26.0);
+    for index in rand::seq::index::sample(rng, vocab, 60) {
+        row[index] = logit;
+        logit -= gap.sample(rng);
+    }
+    row
+}
+
+fn peaked(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let mut row: Vec<f32> = (0..vocab).map(|rank| -0.5 * rank as f32).collect();
+    row.shuffle(rng);
+    row
+}
+
+fn uniform(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    (0..vocab).map(|_| rng.random_range(0.0..30.0)).collect()
+}
+
+/// The probabilities of a row by the softmax, in f64.
+pub fn softmax(row: &[f32], temperature: f32) -> Vec<f64> {
+    let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exp: Vec<f64> =
+        row.iter().map(|&x| ((f64::from(x) - f64::from(max)) / f64::from(temperature)).exp()).collect();
+    // Adding the small terms first makes the error of the sum negligible.
+    let mut sorted = exp.clone();
+    sorted.sort_by(f64::total_cmp);
+    let total: f64 = sorted.iter().sum();
+    exp.into_iter().map(|x| x / total).collect()
+}
+
+/// The total variation distance between the softmax of a row and its weights: half the sum of the differences of
+/// probabilities. No event is more or less probable than by this amount.
+pub fn distance(row: &[f32], temperature: f32, weights: &[i32]) -> f64 {
+    let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
+    let differences =
+        softmax(row, temperature).into_iter().zip(weights).map(|(p, &w)| (p - f64::from(w) / total).abs());
+    differences.sum::<f64>() / 2.0
+}

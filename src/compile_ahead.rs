@@ -231,13 +231,13 @@ impl Compiler {
 
 fn describe(plugin: &Arc<Plugin>, name: &str, options: &[(String, OptionValue)]) -> Result<Topology, Error> {
     plugin.topology(name, options).map_err(|error| match error.kind() {
-        _ if error.is_unimplemented() => Error::argument(format!(
+        _ if error.is_unimplemented() => Error::named_argument("topology", format!(
             "topology is {name:?}, but the plugin {} describes no topologies; without a topology it compiles for the \
              devices of this host ({error})",
             plugin.path().display()
         )),
         ErrorKind::Pjrt { code: Code::InvalidArgument } => {
-            Error::argument(format!("topology is {name:?}: {error}"))
+            Error::named_argument("topology", format!("topology is {name:?}: {error}"))
         }
         _ => error.into(),
     })

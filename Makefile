@@ -95,7 +95,7 @@ check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU 
 
 .PHONY: bench
 bench: deps ## run the benchmarks; one JSON object per line, also in target/bench.jsonl; draws docs/bench.png
-	cargo bench --locked --bench sampling | tee $(TARGET)/bench.jsonl
+	cargo bench --locked --bench sampling --bench abi | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
 .PHONY: chart

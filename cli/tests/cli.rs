@@ -119,7 +119,7 @@ fn it_prints_programs() {
     for target in Target::names() {
         let mut arguments =
             vec!["emit", "--batch", "3", "--vocab", "300", "--dtype", "f16", "--path", "bounded"];
-        arguments.extend(["--max-k", "16", "--wide", "logits,k-slices", "--target", target]);
+        arguments.extend(["--max-k", "16", "--debug-arrays", "logits,k-slices", "--target", target]);
         let output = nucleus(&arguments);
         assert!(output.status.success(), "{}", stderr(&output));
         let target = Target::named(target).unwrap();

@@ -40,9 +40,9 @@ pub(super) struct Call {
 impl Call {
     /// # Safety
     /// As for the sampling functions in the header.
-    pub(super) unsafe fn run(self, entry: impl FnOnce() -> Result<Entry>) -> nuc_status {
+    pub(super) unsafe fn run(self, entry: Result<Entry>) -> nuc_status {
         let body = |memory: &mut Memory| {
-            let entry = entry()?;
+            let entry = entry?;
             // SAFETY: the caller guarantees the handle and the memory behind every pointer for the whole call.
             let (sampler, (batch, mut outputs)) = unsafe {
                 let sampler = handle::borrow(self.sampler)?.sampler();

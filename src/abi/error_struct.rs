@@ -65,9 +65,11 @@ impl ErrorStruct {
         }
         let full_message_size = if full_message.is_null() { 0 } else { full_message_size };
         let checked = ErrorStruct { pointer: error, struct_size, full_message, full_message_size };
-        let mut memory = Memory::new();
-        checked.register(&mut memory)?;
-        memory.check_overlap()?;
+        if full_message_size > 0 {
+            let mut memory = Memory::new();
+            checked.register(&mut memory)?;
+            memory.check_overlap()?;
+        }
         Ok(checked)
     }
 
@@ -159,6 +161,10 @@ mod tests {
             let refused = unsafe { ErrorStruct::new(&mut error) }.err().unwrap().to_string();
             assert!(refused.contains("nuc_error.struct_size"), "{refused}");
         }
+        let mut error: nuc_error = initialized();
+        // SAFETY: not read, because it is not aligned.
+        let refused = unsafe { ErrorStruct::new((&raw mut error).byte_add(4)) };
+        assert!(refused.err().unwrap().to_string().contains("aligned to 8 bytes"));
         let mut error: nuc_error = nuc_error { reserved: 1, ..initialized() };
         // SAFETY: local memory.
         let refused = unsafe { ErrorStruct::new(&mut error) }.err().unwrap().to_string();

@@ -13,9 +13,13 @@ def check(condition):
     print(f"    CHECK({condition});")
 
 
+def block(declarations, condition):
+    print(f"    {{\n        {declarations}\n        CHECK({condition});\n    }}")
+
+
 def struct_checks(struct):
     name = struct["name"]
-    print(f"    {{\n        static const {name} value = {struct['initializer']};\n        CHECK(sizeof value > 0);\n    }}")
+    block(f"static const {name} value = {struct['initializer']};", "sizeof value > 0")
     check(f"sizeof({name}) == {struct['size']}")
     check(f"offsetof(struct {{ char first; {name} second; }}, second) == {struct['alignment']}")
     for field in struct["fields"]:
@@ -24,7 +28,7 @@ def struct_checks(struct):
         # The address of the field has the stated type, or the assignment does not compile.
         kind, length = re.fullmatch(r"([^\[]+)(\[\d+\])?", field["type"]).groups()
         pointer = f"{kind} (*field){length} = " if length else f"{kind} *field = "
-        print(f"    {{\n        static {name} value;\n        {pointer}&value.{field['name']};\n        CHECK(field != NULL);\n    }}")
+        block(f"static {name} value;\n        {pointer}&value.{field['name']};", "field != NULL")
 
 
 def main():

@@ -80,7 +80,7 @@ shared_library_format() {
             grep -vE '\[(lib(c|m|dl|pthread|gcc_s)|ld-linux-.*)\.so\.[0-9]+\]')" ] &&
         holds "stripped" [ -z "$(readelf -SW "$lib/libnucleus.so" | grep -E ' \.(symtab|debug_)')" ] &&
         holds "debuggers find the line of a function" \
-            grep -Eq 'src/abi/[a-z_]+\.rs:[0-9]+' <<<"$(addr2line -e "$lib/libnucleus.so" "0x$address")" &&
+            grep -Eq 'src/abi/[a-z_/]+\.rs:[0-9]+' <<<"$(addr2line -e "$lib/libnucleus.so" "0x$address")" &&
         echo "10 checks, 0 failed"
 }
 

@@ -104,6 +104,20 @@ static nuc_status run(const call *c, int entry, nuc_error *error) {
     return entries[entry](c->sampler, &c->batch, &c->options, c->tokens, c->row_status, &c->debug, error);
 }
 
+/* Checks a call that was refused: `name` is in the message, the error names an argument, and it names the row if `name`
+ * does, as in "top_p[1]". */
+static void check_refusal(const nuc_error *error, const char *name, int line) {
+    const char *const bracket = strchr(name, '[');
+    const int64_t row = bracket == NULL ? -1 : atoi(bracket + 1);
+    check_names(error, name, __FILE__, line);
+    check_that(error->argument != NULL && error->row == row, __FILE__, line, "the argument and the row");
+    if (bracket != NULL) {
+        char argument[32];
+        snprintf(argument, sizeof argument, "%.*s", (int)(bracket - name), name);
+        check_argument(error, argument, __FILE__, line);
+    }
+}
+
 /* Checks that every entry point refuses the call, with `name` in the message, and writes nothing. */
 #define REFUSED(c, name) refused(&(c), (name), __LINE__)
 static void refused(const call *c, const char *name, int line) {
@@ -111,7 +125,7 @@ static void refused(const call *c, const char *name, int line) {
     for (int entry = 0; entry < 4; entry++) {
         nuc_error error = NUC_ERROR_INIT;
         check_status(NUC_INVALID_ARGUMENT, run(c, entry, &error), &error, __FILE__, line, name);
-        check_names(&error, name, __FILE__, line);
+        check_refusal(&error, name, line);
         check_that(memcmp(before, pool.bytes, sizeof before) == 0, __FILE__, line, "nothing is written on an error");
         check_that(run(c, entry, NULL) == NUC_INVALID_ARGUMENT, __FILE__, line, "the same without a nuc_error");
     }
@@ -123,7 +137,7 @@ static void refused_by(const call *c, int entry, const char *name, int line) {
     nuc_error error = NUC_ERROR_INIT;
     memcpy(before, pool.bytes, sizeof before);
     check_status(NUC_INVALID_ARGUMENT, run(c, entry, &error), &error, __FILE__, line, name);
-    check_names(&error, name, __FILE__, line);
+    check_refusal(&error, name, line);
     check_that(memcmp(before, pool.bytes, sizeof before) == 0, __FILE__, line, "nothing is written on an error");
 }
 
@@ -225,7 +239,7 @@ static void shapes(const nuc_sampler *sampler) {
         REFUSED(c, "num_rows");
         c = good_call(sampler);
         c.batch.row_stride = huge[i];
-        REFUSED(c, i < 2 ? "row_stride" : "overlaps logits"); /* smaller strides would cover all other arrays */
+        REFUSED(c, i < 2 ? "row_stride" : "overlaps"); /* smaller strides would cover all other memory */
     }
     c = good_call(sampler);
     without_slices(&c);
@@ -254,6 +268,18 @@ static void shapes(const nuc_sampler *sampler) {
     REFUSED(c, "seed");
 }
 
+/* With `row_status`, only the row with the impossible parameter is not sampled, in every entry point. */
+static void only_bad_row(const call *c, int bad) {
+    for (int entry = 0; entry < 4; entry++) {
+        nuc_error error = NUC_ERROR_INIT;
+        CHECK_STATUS(NUC_OK, error, run(c, entry, &error));
+        for (int row = 0; row < ROWS; row++) {
+            CHECK(c->row_status[row] == (row == bad ? NUC_ROW_BAD_PARAMETER : 0));
+            CHECK((c->tokens[row] == -1) == (row == bad));
+        }
+    }
+}
+
 static void values(const nuc_sampler *sampler) {
     const float not_a_number = strtof("nan", NULL), infinity = strtof("inf", NULL);
     const struct {
@@ -277,6 +303,8 @@ static void values(const nuc_sampler *sampler) {
             call c = good_call(sampler);
             without_slices(&c);
             ((float *)pool.bytes[wrong[i].array])[row] = wrong[i].value;
+            only_bad_row(&c, row);
+            point(&c, ROW_STATUS, NULL);
             REFUSED(c, name);
         }
     }
@@ -305,6 +333,7 @@ static void values(const nuc_sampler *sampler) {
     const int32_t ks[] = {0, -1, MAX_K + 1, VOCAB, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof ks / sizeof *ks; i++) {
         c = good_call(sampler);
+        point(&c, ROW_STATUS, NULL);
         ((int32_t *)pool.bytes[TOP_K])[1] = ks[i];
         REFUSED_BY(c, 0, "top_k[1]");
         REFUSED_BY(c, 2, "top_k[1]");
@@ -319,6 +348,7 @@ static void values(const nuc_sampler *sampler) {
     c = good_call(sampler);
     without_slices(&c);
     point(&c, TOP_K, NULL);
+    point(&c, ROW_STATUS, NULL);
     REFUSED_BY(c, 2, "top_k[0]");
     for (int array = INDICES_K; array <= PROBS_K; array++) { /* any one k-slice */
         c = good_call(sampler);

@@ -67,7 +67,7 @@ fn sampler_options() -> nuc_sampler_options {
 
 /// Creates a sampler. After a failure the handle is null.
 fn create(options: &nuc_sampler_options, error: *mut nuc_error) -> (nuc_status, *mut nuc_sampler) {
-    let mut sampler = 8 as *mut nuc_sampler;
+    let mut sampler = std::ptr::dangling_mut::<nuc_sampler>();
     // SAFETY: the options are initialized, and the strings in them are NUL-terminated.
     let status = unsafe { nuc_sampler_create(options, &mut sampler, error) };
     assert_eq!(status == NUC_OK, !sampler.is_null());
@@ -146,6 +146,7 @@ fn a_wrong_struct_size_names_the_way_out() {
 /// A struct of zeros and its size has the same effect as a null pointer.
 #[test]
 fn zeroed_structs_are_the_defaults() {
+    // SAFETY: a struct of the ABI.
     let mut info = nuc_sampler_info { struct_size: size_of::<nuc_sampler_info>(), ..unsafe { zeroed() } };
     let (status, zeroed_options) = create(&sampler_options(), null_mut());
     assert_eq!(status, NUC_OK);
@@ -269,7 +270,7 @@ fn an_error_that_is_not_initialized_stops_the_call() {
         };
         assert_eq!((status, token), (NUC_INVALID_ARGUMENT, 77));
         assert_eq!((error.code, error.row, error.message), (-1, 77, [0x5a; 968]));
-        let mut made = 8 as *mut nuc_sampler;
+        let mut made = std::ptr::dangling_mut::<nuc_sampler>();
         // SAFETY: local variables.
         assert_eq!(unsafe { nuc_sampler_create(null(), &mut made, &mut error) }, NUC_INVALID_ARGUMENT);
         assert!(made.is_null());

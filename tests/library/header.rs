@@ -154,7 +154,7 @@ fn c_name(declaration: &str) -> String {
         _ if code.starts_with("#define") => words().nth(1),
         _ if code.starts_with("typedef struct") => words().nth(2),
         _ if code.starts_with("typedef void") => words().nth(2),
-        _ if code.starts_with("typedef") => words().last(),
+        _ if code.starts_with("typedef") => words().next_back(),
         _ => code.split('(').next().unwrap().split([' ', '*']).next_back(),
     };
     name.unwrap_or_else(|| panic!("no name in {declaration}")).to_owned()

@@ -1,3 +1,5 @@
+//! Compiling before the first call.
+
 use crate::abi::arrays::Array;
 use crate::abi::guard::guard;
 use crate::abi::handle::{self, nuc_sampler};

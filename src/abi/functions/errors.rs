@@ -1,3 +1,5 @@
+//! Names of statuses.
+
 use libc::c_char;
 
 use crate::abi::status_names::status_name;

@@ -1,3 +1,5 @@
+//! The getters of a sampler.
+
 use crate::abi::guard::guard;
 use crate::abi::handle::{self, nuc_sampler};
 use crate::abi::memory::Memory;

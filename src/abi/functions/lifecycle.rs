@@ -1,3 +1,5 @@
+//! Creating and destroying samplers.
+
 use crate::abi::arrays::Array;
 use crate::abi::guard::guard;
 use crate::abi::handle::{self, nuc_sampler};

@@ -1,3 +1,5 @@
+//! The destination of the log.
+
 use libc::c_void;
 
 use crate::abi::guard::guard;

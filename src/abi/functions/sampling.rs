@@ -1,3 +1,5 @@
+//! The sampling functions.
+
 use std::ptr::null;
 
 use libc::c_void;
@@ -44,9 +46,8 @@ pub unsafe extern "C" fn nuc_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let entry = || Ok(Entry::Automatic);
     // SAFETY: the same contract.
-    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(entry) }
+    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Ok(Entry::Automatic)) }
 }
 
 /// Like nuc_topk_topp_and_sample, but every row uses the arbitrary path. It searches thresholds over the whole row and
@@ -64,9 +65,8 @@ pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let entry = || Ok(Entry::Arbitrary);
     // SAFETY: the same contract.
-    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(entry) }
+    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Ok(Entry::Arbitrary)) }
 }
 
 /// Like nuc_topk_topp_and_sample, but every row uses the bounded path, which first reduces the row to max_k candidates.
@@ -86,9 +86,8 @@ pub unsafe extern "C" fn nuc_bounded_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let entry = || Ok(Entry::Bounded);
     // SAFETY: the same contract.
-    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(entry) }
+    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Ok(Entry::Bounded)) }
 }
 
 /// Like nuc_topk_topp_and_sample, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but simple
@@ -108,9 +107,8 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
     debug: *const nuc_debug_arrays,
     error: *mut nuc_error,
 ) -> nuc_status {
-    let entry = || Ok(Entry::Reference);
     // SAFETY: the same contract.
-    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(entry) }
+    unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Ok(Entry::Reference)) }
 }
 
 /// The same as the sampling function that `path` names, for languages that cannot pass a struct of pointers, for example
@@ -121,6 +119,7 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
 /// # Safety
 /// As for nuc_topk_topp_and_sample.
 #[no_mangle]
+#[allow(clippy::too_many_arguments)] // A struct is what this function avoids.
 pub unsafe extern "C" fn nuc_sample_flat(
     sampler: *const nuc_sampler,
     path: nuc_path,
@@ -159,5 +158,5 @@ pub unsafe extern "C" fn nuc_sample_flat(
     let options = nuc_call_options { keep_ties, ..initialized() };
     let call = Call { sampler, batch: &batch, options: &options, tokens, row_status, debug: null(), error };
     // SAFETY: the caller guarantees the arrays, and the structs are local.
-    unsafe { call.run(|| entry(path)) }
+    unsafe { call.run(entry(path)) }
 }

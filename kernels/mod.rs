@@ -3,17 +3,21 @@
 //! `src/semantics` defines what every kernel must compute. The files here contain only the loops, the memory traffic
 //! and the searches of each target.
 //!
-//! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file.
+//! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file ←
+//! `embed`.
 
+pub mod embed;
 mod program_arrays;
 mod spec;
 pub mod stablehlo;
 mod target;
 pub mod tpu;
 
-pub use program_arrays::{pack_params, Column, ResultRow, COLUMNS, RESULTS};
+pub use program_arrays::{pack_params, pack_seeds, Column, ResultRow, COLUMNS, RESULTS};
 pub use spec::{Path, Spec, Wanted};
 pub use target::{Chip, Target};
+
+use crate::mlir::stablehlo::{Hlo, Value};
 
 /// Returns the StableHLO text of the program for a spec. It contains a kernel of the target if the target has one.
 ///
@@ -22,6 +26,14 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => tpu::emit(spec, chip),
         Target::Portable | Target::Tpu(_) => stablehlo::emit(spec),
+    }
+}
+
+/// Adds the program of [`emit`] to a program. Returns its results.
+fn results(h: &Hlo, spec: &Spec, target: &Target, logits: Value, params: Value) -> Vec<Value> {
+    match target {
+        Target::Tpu(chip) if tpu::supports(spec) => tpu::program_results(h, spec, chip, logits, params),
+        Target::Portable | Target::Tpu(_) => stablehlo::results(h, spec, logits, params),
     }
 }
 

@@ -53,6 +53,19 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
     ]
 }
 
+/// Returns one row of the parameter array of [`embed`](super::embed), which has the seed and the offset in place of the
+/// random words, low words first.
+pub fn pack_seeds(
+    row: &RowParams,
+    seed: u64,
+    offset: u64,
+    options: CallOptions,
+    dtype: Dtype,
+) -> [i32; COLUMNS] {
+    let words = [seed as u32, (seed >> 32) as u32, offset as u32, (offset >> 32) as u32];
+    pack_params(&RowParams { words, ..*row }, options, dtype)
+}
+
 /// The rows of the first output, `i32 [RESULTS, batch]`.
 #[derive(Clone, Copy, Debug)]
 #[allow(missing_docs)]

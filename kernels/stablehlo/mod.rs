@@ -12,16 +12,20 @@ pub(super) mod search;
 pub(super) mod wide_outputs;
 
 use super::spec::{Path, Spec};
-use crate::mlir::stablehlo::Hlo;
+use crate::mlir::stablehlo::{Hlo, Value};
 
 /// Returns the text of the portable program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
     let (logits, params) = inputs::arguments(h, spec);
+    h.finish(&spec.name(), &results(h, spec, logits, params))
+}
+
+/// Adds the portable program for a spec to a program. Returns its results.
+pub(super) fn results(h: &Hlo, spec: &Spec, logits: Value, params: Value) -> Vec<Value> {
     let inputs = &inputs::Inputs::new(h, spec, logits, params, None);
-    let results = match spec.path {
+    match spec.path {
         Path::Arbitrary => arbitrary::kernel(h, spec, inputs),
         Path::Bounded(_) => bounded::kernel(h, spec, inputs),
-    };
-    h.finish(&spec.name(), &results)
+    }
 }

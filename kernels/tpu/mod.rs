@@ -70,9 +70,14 @@ pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
 
 /// Returns the text of the program for a spec.
 pub fn emit(spec: &Spec, chip: &Chip) -> String {
-    let (kernel, layout) = build(spec, chip);
     let h = &Hlo::new();
     let (logits, params) = inputs::arguments(h, spec);
+    h.finish(&spec.name(), &program_results(h, spec, chip, logits, params))
+}
+
+/// Adds the program for a spec to a program. Returns its results.
+pub(super) fn program_results(h: &Hlo, spec: &Spec, chip: &Chip, logits: Value, params: Value) -> Vec<Value> {
+    let (kernel, layout) = build(spec, chip);
     let called = call_kernel(h, spec, &kernel, &layout, logits, params);
 
     let lane = |number: usize| h.reshape(lanes(h, spec, called[0], number, number + 1), &[spec.batch]);
@@ -94,7 +99,7 @@ pub fn emit(spec: &Spec, chip: &Chip) -> String {
             results.extend(k_slices(h, spec, inputs, slices));
         }
     }
-    h.finish(&spec.name(), &results)
+    results
 }
 
 /// Returns the kernel of a spec and its layout.

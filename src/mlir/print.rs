@@ -61,6 +61,13 @@ pub fn print(form: &'static Form, module: &Module<'_>) -> String {
     printer.text
 }
 
+/// Returns the text of a function, in the pretty form.
+pub fn print_function(form: &'static Form, function: &Function<'_>) -> String {
+    let mut printer = Printer { text: String::new(), indent: 0, form };
+    printer.pretty_function(function);
+    printer.text
+}
+
 impl Printer {
     /// Writes a line.
     pub fn line(&mut self, text: impl fmt::Display) {

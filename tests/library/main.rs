@@ -9,6 +9,7 @@ mod bad_plugins;
 mod builtin_backend;
 mod compile_ahead;
 mod contraction;
+mod embed;
 mod header;
 mod layout;
 mod pjrt_layer;

@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use super::arith::{Binary, Elementwise, Predicate};
 use super::builder::{fixed, Builder, Dialect, Placement, WhileLoop};
 use super::ir::{Attribute, Attributes, Function, Module};
-use super::print::{print, Form};
+use super::print::{print, print_function, Form};
 use super::types::Type;
 use crate::semantics::arith::WideArith;
 
@@ -76,20 +76,37 @@ impl Hlo {
         self.text(&print::PRETTY, name, results)
     }
 
+    /// Returns the text of a private function that returns `results`. It is for a module that calls the function.
+    pub fn finish_function(&self, name: &str, results: &[Value]) -> String {
+        self.function("private", name, results, |function| print_function(&print::PRETTY, &function))
+    }
+
     fn text(&self, form: &'static Form, name: &str, results: &[Value]) -> String {
+        self.function("public", "main", results, |main| {
+            let module = Module { name: Some(name), attributes: Attributes::new(), functions: vec![main] };
+            print(form, &module)
+        })
+    }
+
+    /// Passes the program to `print` as a function that returns `results`.
+    fn function(
+        &self,
+        visibility: &'static str,
+        name: &str,
+        results: &[Value],
+        print: impl FnOnce(Function<'_>) -> String,
+    ) -> String {
         let returns = results.iter().map(|&value| self.builder.materialized(value)).collect();
         self.builder.read(|constants, body| {
-            let main = Function {
-                name: "main",
-                visibility: Some("public"),
+            print(Function {
+                name,
+                visibility: Some(visibility),
                 arguments: self.arguments.borrow().clone(),
                 returns,
                 attributes: Attributes::new(),
                 constants,
                 body,
-            };
-            let module = Module { name: Some(name), attributes: Attributes::new(), functions: vec![main] };
-            print(form, &module)
+            })
         })
     }
 
@@ -295,17 +312,22 @@ impl Hlo {
         self.reshape(rows, &dims)
     }
 
-    /// Stacks values of one shape along a new leading dimension.
-    pub fn stack(&self, values: &[Value]) -> Value {
-        let mut dims = vec![1];
-        dims.extend(values[0].ty().dims());
-        let parts: Vec<Value> = values.iter().map(|&v| self.reshape(v, &dims)).collect();
-        dims[0] = values.len();
+    /// Joins values along a dimension. Their other dimensions are equal.
+    pub fn concatenate(&self, values: &[Value], dim: usize) -> Value {
+        let mut dims = self.dims(values[0]);
+        dims[dim] = values.iter().map(|value| value.ty().dims()[dim]).sum();
         self.builder
             .op("stablehlo.concatenate")
-            .operands(parts)
-            .attribute("dimension", Attribute::i64(0))
+            .operands(values)
+            .attribute("dimension", Attribute::i64(dim))
             .result(values[0].ty().with_dims(&dims))
+    }
+
+    /// Stacks values of one shape along a new leading dimension.
+    pub fn stack(&self, values: &[Value]) -> Value {
+        let dims = [&[1], values[0].ty().dims()].concat();
+        let parts: Vec<Value> = values.iter().map(|&v| self.reshape(v, &dims)).collect();
+        self.concatenate(&parts, 0)
     }
 
     /// Repeats `body` on the state while `condition`, a scalar, is true. Returns the last state.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use crate::layout::layout_json;
 
@@ -368,18 +368,46 @@ fn compiles_everywhere(name: &str, program: &str) {
 }
 
 fn compile(compiler: &str, standard: &str, source: &Path) {
-    let output = Command::new(compiler)
-        .arg(format!("-std={standard}"))
-        .args(["-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror", "-fsyntax-only", "-I"])
-        .arg(root().join("include"))
-        .arg(source)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run {compiler}: {error}"));
+    let output = compiler_output(compiler, standard, source);
     assert!(
         output.status.success(),
         "{compiler} -std={standard}:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+fn compiler_output(compiler: &str, standard: &str, source: &Path) -> Output {
+    Command::new(compiler)
+        .arg(format!("-std={standard}"))
+        .args(["-Wall", "-Wextra", "-Wconversion", "-pedantic", "-Werror"])
+        // gcc finds ignored results only when it generates code.
+        .args(["-S", "-o", "/dev/null", "-I"])
+        .arg(root().join("include"))
+        .arg(source)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {compiler}: {error}"))
+}
+
+/// The compiler warns if a status is ignored, unless the program turns the warning off.
+#[test]
+fn ignored_statuses_are_warnings() {
+    let ignores =
+        "#include <nucleus.h>\nint main(void) {\n    nuc_prewarm(NULL, NULL, NULL);\n    return 0;\n}\n";
+    let allowed = format!("#define NUC_NODISCARD\n{ignores}");
+    let dir = std::env::temp_dir().join(format!("nucleus-nodiscard-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let languages =
+        [("gcc", "c99", "c"), ("clang", "c99", "c"), ("g++", "c++17", "cpp"), ("clang++", "c++17", "cpp")];
+    for (compiler, standard, extension) in languages {
+        let source = dir.join(format!("ignores.{extension}"));
+        std::fs::write(&source, ignores).unwrap();
+        let output = compiler_output(compiler, standard, &source);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains("nuc_prewarm"), "{compiler}: {text}");
+        std::fs::write(&source, &allowed).unwrap();
+        compile(compiler, standard, &source);
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
 }
 
 /// The header, its initializers and its attributes compile without a warning.

@@ -18,7 +18,7 @@ use crate::plan::Entry;
 /// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
 /// wanted.
 ///
-/// With `row_status`, an impossible parameter spoils only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
+/// With `row_status`, an impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
 /// returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
 ///
 /// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the

@@ -1,6 +1,6 @@
 //! Programs as functions, for programs of the caller: a decode step that samples inside.
 
-use super::program_arrays::{Column, ResultRow, COLUMNS};
+use super::program_arrays::{Column, COLUMNS};
 use super::spec::Spec;
 use super::stablehlo::inputs;
 use super::target::Target;
@@ -23,7 +23,7 @@ use crate::semantics::philox::random_words_of;
 /// | result | type | contents |
 /// | --- | --- | --- |
 /// | `tokens` | `tensor<batch x i32>` | the token of each row; −1 if there is no candidate |
-/// | `numbers` | `tensor<RESULTS x batch x i32>` | one row per [`ResultRow`] |
+/// | `numbers` | `tensor<RESULTS x batch x i32>` | one row per [`ResultRow`](super::ResultRow) |
 /// | wide arrays | | those of [`Wanted`](super::Wanted), in the order of its fields; logits as bits |
 pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
@@ -31,8 +31,7 @@ pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let step = h.argument(Elem::U64, &[]);
     let parameters = with_random_words(h, spec, parameters, step);
     let mut results = super::results(h, spec, target, logits, parameters);
-    let token = ResultRow::NextToken as usize;
-    results.insert(0, h.reshape(h.slice(results[0], 0, token, token + 1), &[spec.batch]));
+    results.insert(0, inputs::tokens(h, results[0]));
     h.finish_function(name, &results)
 }
 

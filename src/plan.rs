@@ -6,7 +6,7 @@
 use crate::batch::{BadRows, Batch};
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::kernels::{Path, Spec, Wanted};
+use crate::kernels::{Path, Source, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
 
@@ -164,6 +164,7 @@ fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
         dtype: calls.dtype,
         stable: calls.stable,
         wanted: Wanted { slices: calls.wanted.slices && path != Path::Arbitrary, ..calls.wanted },
+        source: Source::Batch,
     }
 }
 

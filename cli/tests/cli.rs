@@ -115,6 +115,7 @@ fn it_prints_programs() {
         dtype: Dtype::F16,
         stable: true,
         wanted: Wanted { topk_logits: true, weights: false, slices: true },
+        source: kernels::Source::Batch,
     };
     for target in Target::names() {
         let mut arguments =

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted, RESULTS};
+use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Source, Spec, Target, Wanted, RESULTS};
 use nucleus::plan::Entry;
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
@@ -44,7 +44,7 @@ pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) ->
         true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
         false => Wanted::default(),
     };
-    Spec { path, batch, vocab, dtype, stable: true, wanted }
+    Spec { path, batch, vocab, dtype, stable: true, wanted, source: Source::Batch }
 }
 
 /// Returns chips with different sizes of VMEM. There is one chip for each layout that `Layout::new` can return, because

@@ -44,7 +44,10 @@ enum LogitsArray {
 /// The number of arrays that a program returns.
 pub(super) fn num_outputs(spec: &Spec) -> usize {
     let wanted = spec.wanted;
-    1 + usize::from(wanted.topk_logits) + usize::from(wanted.weights) + 3 * usize::from(wanted.slices)
+    1 + usize::from(spec.returns_tokens())
+        + usize::from(wanted.topk_logits)
+        + usize::from(wanted.weights)
+        + 3 * usize::from(wanted.slices)
 }
 
 impl Answer {
@@ -317,7 +320,7 @@ mod tests {
     use super::*;
     use crate::batch::CallOptions;
     use crate::dtype::Logits;
-    use crate::kernels::{Path, Wanted};
+    use crate::kernels::{Path, Source, Wanted};
     use crate::semantics::rules::ROW_HAD_NAN;
 
     const VOCAB: usize = 1000;
@@ -333,7 +336,15 @@ mod tests {
 
     fn spec(stable: bool) -> Spec {
         let wanted = Wanted { slices: true, ..Wanted::default() };
-        Spec { path: Path::Bounded(4), batch: 2, vocab: VOCAB, dtype: Dtype::F32, stable, wanted }
+        Spec {
+            path: Path::Bounded(4),
+            batch: 2,
+            vocab: VOCAB,
+            dtype: Dtype::F32,
+            stable,
+            wanted,
+            source: Source::Batch,
+        }
     }
 
     fn params(k: i32, temperature: f32) -> RowParams {

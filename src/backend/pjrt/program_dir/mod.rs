@@ -204,7 +204,7 @@ fn replace(directory: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
-    use crate::kernels::{Path as KernelPath, Wanted};
+    use crate::kernels::{Path as KernelPath, Source, Wanted};
 
     const TEXT: &str = "module {}";
 
@@ -230,6 +230,7 @@ mod tests {
             dtype: Dtype::Bf16,
             stable: true,
             wanted: Wanted::default(),
+            source: Source::Batch,
         }
     }
 

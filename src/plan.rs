@@ -59,7 +59,10 @@ pub(crate) struct Piece {
 /// Checks the number of slots of the bounded path.
 pub(crate) fn check_max_k(max_k: usize) -> Result<(), Error> {
     if max_k == 0 || max_k > LARGEST_MAX_K {
-        return Err(Error::argument(format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}")));
+        return Err(Error::named_argument(
+            "max_k",
+            format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}"),
+        ));
     }
     Ok(())
 }
@@ -80,7 +83,8 @@ pub(crate) fn check_entry(
     wants_slices: bool,
 ) -> Result<Option<BadRows>, Error> {
     if wants_slices && entry == Entry::Arbitrary {
-        return Err(Error::argument(
+        return Err(Error::named_argument(
+            "nuc_debug_arrays",
             "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
              none, so all three must be null",
         ));

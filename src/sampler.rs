@@ -84,8 +84,9 @@ impl Sampler {
     /// Creates a sampler. With a plugin this loads the plugin and creates a client.
     pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
         check_max_k(options.max_k)?;
-        let capacity = NonZeroUsize::new(options.cache_capacity)
-            .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
+        let capacity = NonZeroUsize::new(options.cache_capacity).ok_or_else(|| {
+            Error::named_argument("cache_capacity", "cache_capacity is 0; it must be at least 1")
+        })?;
         let plugin = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE));
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => builtin(options)?,
@@ -174,10 +175,13 @@ impl Sampler {
 
 fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
     if options.device != 0 {
-        return Err(Error::argument(format!(
-            "device_index is {}; it must be 0, because the built-in backend has one device",
-            options.device
-        )));
+        return Err(Error::named_argument(
+            "device_index",
+            format!(
+                "device_index is {}; it must be 0, because the built-in backend has one device",
+                options.device
+            ),
+        ));
     }
     Ok(Backend::Builtin(BuiltinBackend::new(options.num_threads)))
 }
@@ -188,10 +192,13 @@ fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) 
     match program_dir {
         Some(directory) => pjrt.use_programs_in(&directory, options.write_programs)?,
         None if options.write_programs => {
-            return Err(Error::argument(format!(
+            return Err(Error::named_argument(
+                "program_dir",
+                format!(
                 "write_programs is 1 and no directory is named; set program_dir, or the environment variable \
                  {PROGRAM_DIR_VARIABLE}"
-            )))
+            ),
+            ))
         }
         None => {}
     }

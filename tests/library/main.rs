@@ -11,6 +11,7 @@ mod compile_ahead;
 mod contraction;
 mod embed;
 mod header;
+mod layout;
 mod pjrt_layer;
 mod properties;
 mod softmax;

@@ -51,10 +51,13 @@ impl PjrtBackend {
     ) -> Result<Self, Error> {
         let client = Client::create(Plugin::load(plugin)?, client_options)?;
         let Some(description) = client.devices().get(device).map(|device| device.description()) else {
-            return Err(Error::argument(format!(
-                "device_index is {device}; the plugin has {} addressable device(s), counted from 0",
-                client.devices().len()
-            )));
+            return Err(Error::named_argument(
+                "device_index",
+                format!(
+                    "device_index is {device}; the plugin has {} addressable device(s), counted from 0",
+                    client.devices().len()
+                ),
+            ));
         };
         let (platform, kind, cores) = (client.platform_name(), &description.kind, description.num_cores());
         let target = Target::of(platform, kind, cores);

@@ -114,7 +114,7 @@ impl Programs {
     /// stay pinned. If the log callback calls this function, it may return while a program is still being made.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
-            Error::argument(format!(
+            Error::named_argument("cache_capacity", format!(
                 "cache_capacity is {}; these calls need {} programs, {} of them new, and earlier prewarms pinned {}: \
                  set cache_capacity to at least {}",
                 full.capacity,

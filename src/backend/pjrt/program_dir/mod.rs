@@ -61,11 +61,13 @@ pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
 
 /// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
 /// otherwise `Io`.
-pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
+pub(crate) fn directory_error(option: &'static str, directory: &Path, error: &io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
     match error.kind() {
-        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => Error::argument(text),
+        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
+            Error::named_argument(option, text)
+        }
         _ => Error::Io(text),
     }
 }

@@ -1,12 +1,9 @@
 //! Programs as functions, for programs of the caller: a decode step that samples inside.
 
-use super::program_arrays::{Column, COLUMNS};
 use super::spec::Spec;
 use super::stablehlo::inputs;
 use super::target::Target;
-use crate::mlir::stablehlo::{Elem, Hlo, Value};
-use crate::semantics::arith::WideArith;
-use crate::semantics::philox::random_words_of;
+use crate::mlir::stablehlo::{Elem, Hlo};
 
 /// Returns the text of `func.func private @name(logits, parameters, step) -> (tokens, numbers, …)`, in StableHLO. If
 /// the target has a kernel for the spec, the function contains it as a custom call.
@@ -29,24 +26,8 @@ pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
     let (logits, parameters) = inputs::arguments(h, spec);
     let step = h.argument(Elem::U64, &[]);
-    let parameters = with_random_words(h, spec, parameters, step);
+    let parameters = inputs::with_random_words(h, spec, parameters, step);
     let mut results = super::results(h, spec, target, logits, parameters);
     results.insert(0, inputs::tokens(h, results[0]));
     h.finish_function(name, &results)
-}
-
-/// Replaces the seed and the offset of each row by the row's random words at `step`.
-fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Value {
-    let first = Column::WORDS[0] as usize;
-    let column = |number: usize| {
-        let column = h.slice(parameters, 1, first + number, first + number + 1);
-        h.widen(h.reshape(column, &[spec.batch]))
-    };
-    let wide = |number: usize| h.wor(h.wshl(column(number + 1), 32), column(number));
-    let offset = h.wadd(wide(2), h.broadcast(step, &[spec.batch]));
-    let words = random_words_of(h, wide(0), offset);
-    let words = words.map(|word| h.reshape(word, &[spec.batch, 1]));
-    let (before, after) =
-        (h.slice(parameters, 1, 0, first), h.slice(parameters, 1, first + words.len(), COLUMNS));
-    h.concatenate(&[&[before], &words[..], &[after]].concat(), 1)
 }

@@ -41,10 +41,12 @@ impl Wanted {
 /// The rows that a program samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Source {
-    /// The operand has exactly these rows: `[batch, vocab]`.
+    /// The operand has exactly these rows: `[batch, vocab]`. The parameters contain the random words.
     #[default]
     Batch,
-    /// The operand is a buffer of the caller, `[rows, vocab]`. The program also returns the tokens as an array.
+    /// The operand is a buffer of the caller, `[rows, vocab]`. The parameters contain seeds and offsets
+    /// ([`pack_seeds`](super::pack_seeds)), and a third operand is the step, which is added to the offsets. The program
+    /// also returns the tokens as an array.
     Buffer {
         /// The number of rows of the buffer.
         rows: usize,

@@ -5,8 +5,9 @@ use crate::dtype::{Dtype, BF16_NEG_INF, F16_NEG_INF};
 use crate::kernels::program_arrays::{Column, ResultRow, COLUMNS};
 use crate::kernels::spec::{Source, Spec};
 use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{self, order_key};
+use crate::semantics::philox::random_words_of;
 use crate::semantics::rules::has_no_candidate;
 
 /// Declares the arguments of a program. Returns the logits of its rows, `[batch, vocab]`, and their parameters.
@@ -22,6 +23,8 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     };
     let dims = if singleton { vec![rows, 1, spec.vocab] } else { vec![rows, spec.vocab] };
     let (buffer, parameters) = (h.argument(elem, &dims), h.argument(Elem::I32, &parameters));
+    let step = h.argument(Elem::U64, &[]);
+    let parameters = with_random_words(h, spec, parameters, step);
     let buffer = h.reshape(buffer, &[rows, spec.vocab]);
     if in_order {
         return (buffer, parameters);
@@ -29,6 +32,22 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     let row = Column::Row as usize;
     let row = h.reshape(h.slice(parameters, 1, row, row + 1), &[spec.batch]);
     (h.gather_rows(buffer, row), parameters)
+}
+
+/// Replaces the seed and the offset of each row by the row's random words at `step`.
+pub(in crate::kernels) fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Value {
+    let first = Column::WORDS[0] as usize;
+    let column = |number: usize| {
+        let column = h.slice(parameters, 1, first + number, first + number + 1);
+        h.widen(h.reshape(column, &[spec.batch]))
+    };
+    let wide = |number: usize| h.wor(h.wshl(column(number + 1), 32), column(number));
+    let offset = h.wadd(wide(2), h.broadcast(step, &[spec.batch]));
+    let words = random_words_of(h, wide(0), offset);
+    let words = words.map(|word| h.reshape(word, &[spec.batch, 1]));
+    let (before, after) =
+        (h.slice(parameters, 1, 0, first), h.slice(parameters, 1, first + words.len(), COLUMNS));
+    h.concatenate(&[&[before], &words[..], &[after]].concat(), 1)
 }
 
 /// Adds the tokens of the rows to the results of a program, if its spec asks for them. `results` begins with the

@@ -58,6 +58,22 @@ impl SharedLaunch {
     pub fn wait(&self) -> Result<()> {
         self.complete.iter().try_for_each(Event::wait)
     }
+
+    /// Calls `action` with the outcome when the program ends: on a thread of the plugin, or on this thread before the
+    /// function returns. If the function fails, `action` is not called.
+    pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        match self.complete.as_slice() {
+            [event] => event.on_ready(action),
+            events => Err(Error::Misbehaved(format!("a run on one device returned {} events", events.len()))),
+        }
+    }
+}
+
+impl Drop for SharedLaunch {
+    fn drop(&mut self) {
+        // A running program must not be unloaded. The outcome does not matter any more.
+        let _ = self.wait();
+    }
 }
 
 /// The plugin's object for a loaded program.

@@ -9,6 +9,7 @@ mod bad_plugins;
 mod builtin_backend;
 mod compile_ahead;
 mod contraction;
+mod device;
 mod embed;
 mod header;
 mod layout;

@@ -239,7 +239,7 @@ impl Fetch<'_> {
 }
 
 /// The outcomes of the first `rows` rows. `results` is `[RESULTS, batch]`, see [`crate::kernels::ResultRow`].
-fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome>, Error> {
+pub(super) fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome>, Error> {
     memory::collected(
         rows,
         ANSWER,
@@ -254,6 +254,18 @@ fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome
             })
         }),
     )
+}
+
+/// Checks that each token is an index of a row, or −1.
+pub(super) fn check_tokens(tokens: &[i32], vocab: usize) -> Result<(), Error> {
+    let fits = |&token: &i32| token == NO_TOKEN || usize::try_from(token).is_ok_and(|token| token < vocab);
+    match tokens.iter().position(|token| !fits(token)) {
+        None => Ok(()),
+        Some(row) => Err(Error::Internal(format!(
+            "the plugin returned an impossible answer for row {row}: token {}; vocab is {vocab}",
+            tokens[row]
+        ))),
+    }
 }
 
 /// Returns the reason why no correct program can return this outcome for a row. `None` means that the outcome is

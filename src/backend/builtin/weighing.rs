@@ -134,6 +134,45 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
     sum.total()
 }
 
+/// Replaces the bits of `len` collected logits by their weights, and pads the array to whole vectors with 0. A weight
+/// below `least` becomes 0. Returns the padded length and the sum of the weights. `values` has space for the padding, if
+/// its length is a multiple of the length of a block.
+pub(super) fn weigh_in_place(
+    level: Level,
+    values: &mut [i32],
+    len: usize,
+    scale: WeightScale,
+    least: i32,
+) -> (usize, u64) {
+    let padded = len.next_multiple_of(4 * LANES);
+    values[len..padded].fill(f32::NEG_INFINITY.to_bits() as i32);
+    let sum = dispatch!(level, simd => weigh_in_place_impl(simd, &mut values[..padded], scale, least));
+    (padded, sum)
+}
+
+#[inline(always)]
+fn weigh_in_place_impl<S: Simd>(simd: S, values: &mut [i32], scale: WeightScale, least: i32) -> u64 {
+    let a = Lanes(simd);
+    let (scale, least) = (scale.lanes(simd), a.int(least));
+    let mut sum = WeightSum::new(simd);
+    for four in values.as_chunks_mut::<{ 4 * LANES }>().0 {
+        let four = four.as_chunks_mut::<LANES>().0;
+        let mut x = [scale.max; 4];
+        for i in 0..4 {
+            x[i] = a.from_bits(load(simd, &four[i]));
+        }
+        let weights = scale.weights4(x);
+        let mut lanes = a.int(0);
+        for i in 0..4 {
+            let weight = kept_weight(a, weights[i], least);
+            weight.store_slice(&mut four[i]);
+            lanes += weight;
+        }
+        sum.add(lanes);
+    }
+    sum.total()
+}
+
 /// Writes the weights of a row without top-k. Writes 0 for a weight below `least`.
 pub(super) fn write_weights(level: Level, row: Logits<'_>, scale: WeightScale, least: i32, out: &mut [i32]) {
     dispatch!(level, simd => with_element!(row, row, E => {

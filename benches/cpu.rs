@@ -132,26 +132,54 @@ impl Fill {
     }
 }
 
+/// Logits whose first element is at a fixed offset from a cache line. On narrow registers, the time of the baseline
+/// depends on it.
 enum Array {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-    F16(Vec<u16>),
+    F32(Placed<f32>),
+    Bf16(Placed<u16>),
+    F16(Placed<u16>),
+}
+
+/// Where the C library's `malloc` puts large arrays: 16 bytes after a cache line starts.
+const AS_ALLOCATED: usize = 16;
+/// At the start of a cache line.
+const ALIGNED: usize = 0;
+
+struct Placed<T> {
+    memory: Vec<T>,
+    start: usize,
+}
+
+impl<T: Copy + Default> Placed<T> {
+    fn new(values: impl ExactSizeIterator<Item = T>, offset: usize) -> Placed<T> {
+        let line = 64 / size_of::<T>();
+        let mut memory: Vec<T> = Vec::with_capacity(values.len() + 2 * line);
+        let start = memory.as_ptr().align_offset(64) + offset / size_of::<T>();
+        memory.resize(start, T::default());
+        memory.extend(values);
+        Placed { memory, start }
+    }
+
+    fn values(&self) -> &[T] {
+        &self.memory[self.start..]
+    }
 }
 
 impl Array {
-    fn new(values: &[f32], dtype: Dtype) -> Array {
+    fn new(values: &[f32], dtype: Dtype, offset: usize) -> Array {
+        let values = values.iter();
         match dtype {
-            Dtype::F32 => Array::F32(values.to_vec()),
-            Dtype::Bf16 => Array::Bf16(values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect()),
-            Dtype::F16 => Array::F16(values.iter().map(|&x| f16::from_f32(x).to_bits()).collect()),
+            Dtype::F32 => Array::F32(Placed::new(values.copied(), offset)),
+            Dtype::Bf16 => Array::Bf16(Placed::new(values.map(|&x| bf16::from_f32(x).to_bits()), offset)),
+            Dtype::F16 => Array::F16(Placed::new(values.map(|&x| f16::from_f32(x).to_bits()), offset)),
         }
     }
 
     fn logits(&self) -> Logits<'_> {
         match self {
-            Array::F32(x) => Logits::F32(x),
-            Array::Bf16(x) => Logits::Bf16(x),
-            Array::F16(x) => Logits::F16(x),
+            Array::F32(x) => Logits::F32(x.values()),
+            Array::Bf16(x) => Logits::Bf16(x.values()),
+            Array::F16(x) => Logits::F16(x.values()),
         }
     }
 }
@@ -356,13 +384,15 @@ impl Bench<'_> {
     /// Measures crafted rows, for which the passes may take longest.
     fn crafted(&self) {
         for (name, value) in CRAFTED {
-            let array = Array::F32(Fill::Crafted(value).row(VOCAB, &mut StdRng::seed_from_u64(3)));
+            let row = Fill::Crafted(value).row(VOCAB, &mut StdRng::seed_from_u64(3));
+            let array = Array::new(&row, Dtype::F32, AS_ALLOCATED);
             for case in CASES.into_iter().chain([SHARP]) {
                 self.cached(&array, 1, case, &format!("_{name}"));
             }
         }
         // The figures of crafted rows at a low temperature are compared with this one.
-        let array = Array::F32(Fill::Normal.row(VOCAB, &mut StdRng::seed_from_u64(4)));
+        let row = Fill::Normal.row(VOCAB, &mut StdRng::seed_from_u64(4));
+        let array = Array::new(&row, Dtype::F32, AS_ALLOCATED);
         self.cached(&array, 1, SHARP, "");
     }
 
@@ -371,8 +401,8 @@ impl Bench<'_> {
         let values = Fill::Model.rows(COLD_ROWS, vocab, &mut StdRng::seed_from_u64(2));
         for &dtype in dtypes {
             // One call with eight rows, because rows differ in the number of tokens that top-p keeps.
-            let few = Array::new(&values[..8 * vocab], dtype);
-            let all = Array::new(&values, dtype);
+            let few = Array::new(&values[..8 * vocab], dtype, AS_ALLOCATED);
+            let all = Array::new(&values, dtype, AS_ALLOCATED);
             for case in MODEL_CASES {
                 self.cached(&few, 8, case, "_model");
                 self.cold(&all, case, "_model");
@@ -445,16 +475,20 @@ fn main() {
             for &vocab in vocabs {
                 let values = Fill::Normal.rows(rows, vocab, &mut rng);
                 for &dtype in dtypes {
-                    let array = Array::new(&values, dtype);
+                    let array = Array::new(&values, dtype, AS_ALLOCATED);
                     bench.scan(&array, rows);
                     CASES.into_iter().for_each(|case| bench.cached(&array, rows, case, ""));
+                }
+                if (rows, vocab) == (1, VOCAB) {
+                    let array = Array::new(&values, Dtype::F32, ALIGNED);
+                    CASES.into_iter().for_each(|case| bench.cached(&array, rows, case, "_aligned"));
                 }
             }
         }
         let dtypes = if i < 2 { &[Dtype::F32, Dtype::Bf16][..] } else { &[] };
         let values = Fill::Normal.rows(COLD_ROWS, VOCAB, &mut rng);
         for &dtype in dtypes {
-            let array = Array::new(&values, dtype);
+            let array = Array::new(&values, dtype, AS_ALLOCATED);
             CASES.into_iter().for_each(|case| one.cold(&array, case, ""));
         }
         if i < 2 {

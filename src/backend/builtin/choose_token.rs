@@ -12,7 +12,7 @@ use super::row_task::{Collected, KeptWeights, RowTask};
 use super::split::split_collect;
 use super::strided_sample::share_at_least;
 use super::tail_bounds::tail_bounds;
-use super::threshold_search::{measure, pad, Measure};
+use super::threshold_search::{measure, pad, Found, Measure};
 use super::top_k::{bound_from_maxima, Kept};
 use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
 use super::weigh_row::{weigh_and_collect, weigh_blocks, Sums};
@@ -29,8 +29,10 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 const LEAST_DRAWN: i32 = 1;
 /// Up to this share of a row, logits are collected before they are weighed.
 const LARGEST_SHARE: f32 = 0.5;
+/// The same for top-p. For a larger share, bounds on the sum of the small weights are faster than weights.
+const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
 /// About this many of the largest entries decide what top-p keeps of a peaked row.
-const LARGEST: usize = 256;
+const LARGEST: usize = 128;
 
 /// The token that was drawn.
 pub(super) struct Drawn {
@@ -103,14 +105,11 @@ impl RowTask<'_> {
 
     /// Collects the logits that are at least `floor`, and draws one of them. All other weights are below `least`.
     fn draw_reaching(&self, floor: f32, scale: WeightScale, least: i32, work: &mut Workspace<'_>) -> Drawn {
-        let level = self.level;
         let limit = Limit::fixed(floor);
         let len = self.collect_logits(limit, work);
-        let (padded, total) = weigh_in_place(level, work.weights, len, scale, least);
-        let remainder = self.remainder(total);
-        let position = draw(level, &work.weights[..padded], least, remainder).expect(REACHED);
-        let index = index_of(level, self.row(), work.offsets, limit, position);
-        Drawn { index, remainder, weights: KeptWeights::Row { scale, least } }
+        let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, least);
+        let found = Found { threshold: least, measure: total };
+        self.draw_logit(&work.weights[..padded], limit, found, scale, work.offsets)
     }
 
     /// Computes all weights, but stores only sums, and draws a token.
@@ -137,6 +136,10 @@ impl RowTask<'_> {
     /// Draws the token of a row with top-p and without top-k.
     fn draw_by_top_p(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
         let level = self.level;
+        let floor = scale.floor(LEAST_DRAWN);
+        if self.parts <= 1 && share_at_least(level, self.row(), floor) < LARGEST_SHARE_FOR_TOP_P {
+            return self.draw_by_top_p_reaching(floor, scale, work);
+        }
         let mut sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
         if self.parts <= 1 && sampled.as_ref().is_some_and(|sampled| sampled.is_peaked(level)) {
             if let Some(drawn) = self.draw_from_largest(scale, work) {
@@ -146,6 +149,34 @@ impl RowTask<'_> {
         }
         let estimate = sampled.map_or(NO_ESTIMATE, |sampled| sampled.threshold(level, work.spare));
         self.draw_by_weights(estimate, scale, work)
+    }
+
+    /// Collects the logits that are at least `floor`, decides which of them top-p keeps, and draws one. All other weights
+    /// are 0.
+    fn draw_by_top_p_reaching(&self, floor: f32, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
+        let limit = Limit::fixed(floor);
+        let len = self.collect_logits(limit, work);
+        let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, LEAST_DRAWN);
+        let weights = &work.weights[..padded];
+        let sums = (total, (total, total));
+        let found = least_kept(self.level, weights, work.spare, LEAST_DRAWN, MAX_WEIGHT, sums, self.params)
+            .expect("every weight was collected");
+        self.draw_logit(weights, limit, found, scale, work.offsets)
+    }
+
+    /// Draws one of the collected logits, given their weights.
+    fn draw_logit(
+        &self,
+        weights: &[i32],
+        limit: Limit,
+        found: Found,
+        scale: WeightScale,
+        offsets: &[u32],
+    ) -> Drawn {
+        let remainder = self.remainder(found.measure);
+        let position = draw(self.level, weights, found.threshold, remainder).expect(REACHED);
+        let index = index_of(self.level, self.row(), offsets, limit, position);
+        Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } }
     }
 
     /// Draws the token of a row of which top-p keeps only a few of the largest entries. Returns `None` if top-p may keep
@@ -169,10 +200,7 @@ impl RowTask<'_> {
         let (low, high) = tail_bounds(level, row, work.bins, scale, bound, len)?;
         let sums = (collected, (sum + low, (sum + high).min(1 << TOTAL_BITS)));
         let found = least_kept(level, weights, work.spare, least, MAX_WEIGHT, sums, self.params)?;
-        let remainder = self.remainder(found.measure);
-        let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
-        let index = index_of(level, row, work.offsets, limit, position);
-        Some(Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } })
+        Some(self.draw_logit(weights, limit, found, scale, work.offsets))
     }
 
     /// Computes all weights, collects those that are at least an estimate, and draws a token. If the estimate was too

@@ -3,7 +3,7 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::blocks::{for_vectors, Blocks};
+use super::blocks::Blocks;
 use super::element::{with_element, Element};
 use super::lanes::{load, LANES};
 use super::layout::BLOCK;
@@ -16,9 +16,11 @@ const LEAST_READ: i32 = 8;
 /// The number of blocks whose weights are added in f32 lanes. The relative error of these sums is below [`SUM_ERROR`].
 const GROUP: usize = 32;
 const SUM_ERROR: f64 = 1e-5;
-/// The largest quotient of a straight line and the power of two in an octave: `(1 + f) / 2^f` at `f = 1 / ln 2 − 1`,
-/// rounded up.
-const LARGEST_QUOTIENT: f64 = 1.061_476;
+/// The least and the largest quotient of [`Lines::at`] and the power of two. In the first half of an octave, the quotient
+/// at the fraction `f` is `(a + b · f) / 2^f` with `a = (1 + 1.5 / √2) / 2` and `b = (1 + 1 / √2) / 2`. The least one is at
+/// `f = 0` and the largest one at `f = 1 / ln 2 − a / b`. The second half is equal.
+const LEAST_QUOTIENT: f64 = 1.030_330;
+const LARGEST_QUOTIENT: f64 = 1.045_891;
 /// More than the sum of the other relative errors: those of a weight, of `q`, and of the straight line's rounding.
 const OTHER_ERRORS: f64 = 1e-4;
 
@@ -26,8 +28,8 @@ const OTHER_ERRORS: f64 = 1e-4;
 /// logits that are at least `bound`, and `bins` contains the block maxima. Returns `None` if the scale is too large or
 /// if the weights below the bound are tiny.
 ///
-/// A power of two is replaced by straight lines between the octaves (N. N. Schraudolph, "A fast, compact approximation
-/// of the exponential function", 1999). A line is never below the power.
+/// A power of two is replaced by the mean of two functions, which consist of straight lines: one between whole octaves,
+/// one between half octaves (N. N. Schraudolph, "A fast, compact approximation of the exponential function", 1999).
 pub(super) fn tail_bounds(
     level: Level,
     row: Logits<'_>,
@@ -36,84 +38,122 @@ pub(super) fn tail_bounds(
     bound: f32,
     reaching: usize,
 ) -> Option<(u64, u64)> {
-    let line = Line::new(scale, bound)?;
+    let lines = Lines::new(scale, bound)?;
     let floor = scale.floor(LEAST_READ);
     if bound < floor {
         return None;
     }
     let sums = dispatch!(level, simd => with_element!(row, row, E => {
-        sum_of_lines::<_, E>(simd, row, bins, line, floor)
+        sum_of_lines::<_, E>(simd, row, bins, lines, floor)
     }));
-    // The sum contains `at_bound` for each logit that reaches the bound.
-    let tail = sums.lines - reaching as f64 * sums.at_bound;
-    let error = sums.lines * SUM_ERROR;
+    let lines = mean(sums.lines);
+    // The sum contains the value at the bound for each logit that reaches the bound.
+    let tail = lines - reaching as f64 * mean(sums.at_bound);
+    let error = lines * SUM_ERROR;
     let rounding = 0.5 * (sums.blocks_read * BLOCK) as f64;
     let unread = (bins.len() / LANES - sums.blocks_read) * BLOCK;
     let low = (tail - error) * (1.0 - OTHER_ERRORS) / LARGEST_QUOTIENT - rounding;
-    let high = (tail + error) * (1.0 + OTHER_ERRORS) + rounding + unread as f64 * f64::from(LEAST_READ - 1);
+    let high = (tail + error) * (1.0 + OTHER_ERRORS) / LEAST_QUOTIENT
+        + rounding
+        + unread as f64 * f64::from(LEAST_READ - 1);
     Some((low.max(0.0) as u64, high.max(0.0).ceil() as u64))
 }
 
-/// The straight lines, as a function of the distance from the maximum. The function returns the bits of a float: the
-/// distance in octaves decreases its exponent, and the fraction of an octave decreases its mantissa.
+/// The mean of the values of the two functions that [`Lines::at`] returns.
+fn mean([whole, half]: [f64; 2]) -> f64 {
+    (whole + half * std::f64::consts::FRAC_1_SQRT_2) / 2.0
+}
+
+/// The straight lines as a function of a logit. The bits of the value are computed as a number: the distance from the
+/// maximum in octaves decreases the exponent, and its fraction decreases the mantissa.
 #[derive(Clone, Copy)]
-struct Line {
+struct Lines {
     max: f32,
     /// Logits are limited to this value.
     bound: f32,
     slope: f32,
 }
 
+/// Values of both functions.
 struct Sums {
-    /// The sum of the lines of all logits that were read, limited to the bound.
-    lines: f64,
-    /// The line at the bound.
-    at_bound: f64,
+    /// The sums over all logits that were read, limited to the bound.
+    lines: [f64; 2],
+    at_bound: [f64; 2],
     blocks_read: usize,
 }
 
-impl Line {
+impl Lines {
     const MANTISSA_BITS: u32 = 23;
     /// The bits of 2^[`WEIGHT_BITS`], as a number.
     const AT_MAX: f32 = ((127 + WEIGHT_BITS) << Self::MANTISSA_BITS) as f32;
     /// The bits of the least normal float, as a number.
     const LEAST: f32 = (1 << Self::MANTISSA_BITS) as f32;
+    const HALF_OCTAVE: i32 = 1 << (Self::MANTISSA_BITS - 1);
 
-    fn new(scale: WeightScale, bound: f32) -> Option<Line> {
+    fn new(scale: WeightScale, bound: f32) -> Option<Lines> {
         let slope = -scale.scale * (1 << (Self::MANTISSA_BITS - OCTAVE_BITS)) as f32;
-        slope.is_finite().then_some(Line { max: scale.max, bound, slope })
+        slope.is_finite().then_some(Lines { max: scale.max, bound, slope })
     }
 
+    /// The function with lines between whole octaves, and √2 times the function with lines between half octaves.
     #[inline(always)]
-    fn at<S: Simd>(self, x: f32x16<S>) -> f32x16<S> {
+    fn at<S: Simd>(self, x: f32x16<S>) -> [f32x16<S>; 2] {
         let simd = x.simd;
         let distance = f32x16::splat(simd, self.max) - x.min(f32x16::splat(simd, self.bound));
         let bits = distance.mul_add(f32x16::splat(simd, self.slope), f32x16::splat(simd, Self::AT_MAX));
-        bits.max(f32x16::splat(simd, Self::LEAST)).to_int::<i32x16<S>>().bitcast()
+        let bits: i32x16<S> = bits.max(f32x16::splat(simd, Self::LEAST)).to_int();
+        [bits.bitcast(), (bits + Self::HALF_OCTAVE).bitcast()]
     }
 }
 
 #[inline(always)]
-fn sum_of_lines<S: Simd, E: Element>(simd: S, row: &[E::Bits], bins: &[f32], line: Line, floor: f32) -> Sums {
-    let at_bound = line.at(f32x16::splat(simd, line.bound)).to_array()[0];
-    let mut sums = Sums { lines: 0.0, at_bound: f64::from(at_bound), blocks_read: 0 };
+fn sum_of_lines<S: Simd, E: Element>(
+    simd: S,
+    row: &[E::Bits],
+    bins: &[f32],
+    lines: Lines,
+    floor: f32,
+) -> Sums {
+    let [whole, half] = lines.at(f32x16::splat(simd, lines.bound));
+    let at_bound = [f64::from(whole.to_array()[0]), f64::from(half.to_array()[0])];
+    let mut sums = Sums { lines: [0.0; 2], at_bound, blocks_read: 0 };
     let blocks = Blocks::<E>::new(row);
     for (i, bins) in bins.chunks(GROUP * LANES).enumerate() {
         let mut bins = bins.as_chunks::<LANES>().0.iter();
-        let mut lanes = f32x16::splat(simd, 0.0);
+        let zero = f32x16::splat(simd, 0.0);
+        let (mut whole, mut half) = (zero, zero);
         for blocks in blocks.range(i * GROUP..i * GROUP + bins.len()) {
             for (block, bin) in blocks.iter().zip(&mut bins) {
                 if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
-                    let mut here = f32x16::splat(simd, 0.0);
-                    for_vectors!(E, simd, block, x => here += line.at(x));
-                    lanes += here;
+                    let (mut whole_here, mut half_here) = (zero, zero);
+                    for pair in block.as_chunks::<{ 2 * LANES }>().0 {
+                        let pair = E::unordered_pair(simd, pair);
+                        for i in 0..2 {
+                            let [whole, half] = lines.at(pair[i]);
+                            whole_here += whole;
+                            half_here += half;
+                        }
+                    }
+                    whole += whole_here;
+                    half += half_here;
                     sums.blocks_read += 1;
                 }
             }
         }
-        sums.lines += lanes.to_array().into_iter().map(f64::from).sum::<f64>();
+        sums.lines[0] += sum(whole);
+        sums.lines[1] += sum(half);
     }
     sums
+}
+
+/// The sum of the lanes.
+#[inline(always)]
+fn sum<S: Simd>(lanes: f32x16<S>) -> f64 {
+    let mut sum = 0.0;
+    for lane in lanes.to_array() {
+        sum += f64::from(lane);
+    }
+    sum
 }
 
 #[cfg(test)]
@@ -151,7 +191,7 @@ mod tests {
                     let case = format!("{scale:?}, {step}, {octaves}: {sum} in {low}..={high}");
                     assert!(low as f64 <= sum && sum <= high as f64, "{case}");
                     let all: f64 = row.iter().map(|&x| exact(scale, x)).sum();
-                    let width = 0.07 * sum + 1e-4 * all + 8.0 * row.len() as f64;
+                    let width = 0.017 * sum + 1e-4 * all + 8.0 * row.len() as f64;
                     assert!((high - low) as f64 <= width, "{case}");
                 }
             }

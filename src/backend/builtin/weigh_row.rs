@@ -56,6 +56,14 @@ fn four_vectors<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [f3
     [x0, x1, x2, x3]
 }
 
+/// [`four_vectors`] with the elements in any order.
+#[inline(always)]
+fn four_unordered<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [f32x16<S>; 4] {
+    let (pairs, _) = elements.as_chunks::<{ 2 * LANES }>();
+    let ([x0, x1], [x2, x3]) = (E::unordered_pair(simd, &pairs[0]), E::unordered_pair(simd, &pairs[1]));
+    [x0, x1, x2, x3]
+}
+
 #[inline(always)]
 fn weigh_and_collect_impl<S: Simd, E: Element>(
     simd: S,
@@ -138,7 +146,7 @@ fn weigh_blocks_impl<S: Simd, E: Element>(
             let mut here = a.int(0);
             if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
                 for elements in block.as_chunks::<FOUR>().0 {
-                    for weight in scale.weights4(four_vectors::<S, E>(simd, elements)) {
+                    for weight in scale.weights4(four_unordered::<S, E>(simd, elements)) {
                         here += kept_weight(a, weight, least);
                     }
                 }

@@ -66,10 +66,8 @@ impl<S: Simd> WeightLanes<S> {
             let four = Interleaved::<_, 4>(self.a);
             weight(four, quantize(four, [max; 4], x, [scale; 4]))
         } else if S::f32s::LEN == LANES / 2 {
-            let two = Interleaved::<_, 2>(self.a);
-            let [a, b] = weight(two, quantize(two, [max; 2], [x[0], x[1]], [scale; 2]));
-            let [c, d] = weight(two, quantize(two, [max; 2], [x[2], x[3]], [scale; 2]));
-            [a, b, c, d]
+            let four = Interleaved::<_, 4>(self.a);
+            weight(four, quantize(four, [max; 4], x, [scale; 4]))
         } else {
             [self.weights(x[0]), self.weights(x[1]), self.weights(x[2]), self.weights(x[3])]
         }

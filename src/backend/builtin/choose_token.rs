@@ -20,8 +20,8 @@ use super::weighing::{weigh_collected, weigh_in_place, WeightScale};
 use super::workspace::Workspace;
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::order_key;
-use crate::semantics::draw::TOTAL_BITS;
 use crate::semantics::rules::{least_weight, row_weight};
+use crate::semantics::sizes::TOTAL_BITS;
 use crate::semantics::top_p::target;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 

@@ -9,7 +9,8 @@ use super::lanes::{load, LANES};
 use super::layout::BLOCK;
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
-use crate::semantics::weights::{OCTAVE_BITS, WEIGHT_BITS};
+use crate::semantics::sizes::WEIGHT_BITS;
+use crate::semantics::weights::OCTAVE_BITS;
 
 /// Blocks whose weights are all below this are not read.
 const LEAST_READ: i32 = 8;

@@ -236,7 +236,7 @@ fn time(run: impl FnOnce()) -> Duration {
 
 /// Whether `number` rounds since `start` are sufficient for a median.
 fn is_enough(number: usize, least: usize, start: Instant) -> bool {
-    number >= least && (start.elapsed() >= Duration::from_millis(120) || number > 2000)
+    number >= least && (start.elapsed() >= Duration::from_millis(250) || number > 5000)
 }
 
 /// Measures a baseline and a subject alternately and returns their medians. Calls `prepare` before each timed run.

@@ -1,5 +1,6 @@
 //! Exact sums over the lanes of a register. The hardware adds lanes only as floats.
 
+use super::layout::{CANDIDATE_DEPTH, CHUNK};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
@@ -54,12 +55,16 @@ impl Halves {
         Halves { low: k.add(self.low, other.low), high: k.add(self.high, other.high) }
     }
 
-    /// Returns the sum of the lanes of each row, for sums of at most 64 weights per lane. All lanes of the result
+    /// Returns the sum of the lanes of each row, for sums of at most [`CHUNK`] weights per lane. All lanes of the result
     /// contain it.
     pub(super) fn over_lanes(self, k: &Kernel) -> Wide {
         // A lane is at most 64 · 2²⁸ = 2³⁴. The two digits are at most 2¹⁷, so their sums over 128 lanes are at most
         // 2²⁴ and exact as floats.
         const DIGIT_BITS: u32 = 17;
+        const {
+            assert!(CANDIDATE_DEPTH <= CHUNK && CHUNK << WEIGHT_BITS <= 1 << (2 * DIGIT_BITS));
+            assert!(LANES << DIGIT_BITS <= 1 << 24);
+        }
         let high = k.add(self.high, k.shift_right_zero(self.low, k.i32(16)));
         let carried = k.shl(k.and(high, k.i32(1)), 16);
         let low = k.or(k.and(self.low, k.i32(0xffff)), carried);

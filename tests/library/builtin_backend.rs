@@ -358,6 +358,41 @@ fn rows_of_32_000_match_the_reference_at_every_level() {
     sweep(32_000, 2, &levels(), 200);
 }
 
+/// Rows as models make them: a normal body, and a few large entries above it. Top-p keeps few entries, which the backend
+/// decides with bounds on the sum of the other weights. The values of p include sums of the largest shares, where the
+/// bounds cannot decide.
+#[test]
+fn peaked_rows_match_the_reference_at_every_level() {
+    let mut rng = StdRng::seed_from_u64(400);
+    let mut scratch = Scratch::default();
+    for round in 0..6 {
+        let vocab = [8192, 8200, 20_011][round % 3];
+        let (gap, above) = (rng.random_range(0.05..0.8_f32), rng.random_range(12.0..26.0_f32));
+        let body = Normal::new(0.0_f32, [3.5, 0.5][round % 2]).unwrap();
+        let mut values: Vec<f32> = (0..vocab).map(|_| body.sample(&mut rng)).collect();
+        for rank in 0..60 {
+            // Some of the large entries tie.
+            values[rng.random_range(0..vocab)] = above - gap * (rank / (1 + round % 3)) as f32;
+        }
+        let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for dtype in DTYPES {
+            let row = Row::new(&values, dtype);
+            for temperature in [0.3_f32, 1.0, 2.0] {
+                let mut shares: Vec<f64> =
+                    values.iter().map(|&x| (f64::from(x - max) / f64::from(temperature)).exp()).collect();
+                shares.sort_by(|a, b| b.total_cmp(a));
+                let total: f64 = shares.iter().sum();
+                let of_largest = |count: usize| (shares[..count].iter().sum::<f64>() / total) as f32;
+                for p in [of_largest(3), of_largest(20), of_largest(200), 0.5, 0.95, 0.999] {
+                    let min_p = if rng.random_ratio(1, 4) { 0.01 } else { 0.0 };
+                    let parameters = Parameters { k: 0, p, min_p, temperature, stable: true };
+                    check(&row, parameters, &levels(), 1, &mut scratch, &mut rng, "peaked");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_of_128_256_match_the_reference() {
     sweep(128_256, 2, &[Level::new()], 300);

@@ -4,17 +4,17 @@ use super::arith::WideArith;
 
 const NUMBER_BITS: u32 = 128;
 
-/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first; `total` is at
-/// most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
+/// `U mod total`, or 0 if `total` is 0. `words` contains the 128 bits of U, the most significant word first. `total` is
+/// at most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
 ///
-/// This is a long division with digits of [`WideArith::DIGIT_BITS`], so that every intermediate result fits 64 bits.
+/// A long division with digits of [`WideArith::DIGIT_BITS`] bits. Every intermediate result fits 64 bits.
 #[inline(always)]
 pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     let divisor = a.wselect(a.weq(total, a.wide(0)), a.wide(1), total);
     let mut rest = a.wide(0);
     let mut end = NUMBER_BITS;
     while end > 0 {
-        // The first digit is shorter if the digits do not divide the number evenly.
+        // The first digit is shorter if 128 is not a multiple of DIGIT_BITS.
         let length = (end - 1) % A::DIGIT_BITS + 1;
         end -= length;
         rest = a.wrem_next(rest, digit(a, words, end, length), divisor);

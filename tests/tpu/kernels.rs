@@ -205,8 +205,8 @@ fn lists_that_overflow() {
     cases.check(&[]);
 }
 
-/// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
-/// weight 1, the total and the remainder of the draw would be different.
+/// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a
+/// logit of weight 1, the total and the remainder of the draw would be different.
 #[test]
 fn the_least_weights() {
     const VOCAB: usize = 4099;

@@ -50,8 +50,8 @@ impl CombineSpec {
 ///
 /// The operands of the program, in this order:
 ///
-/// - `places`, i32 `[rows]`: for each row of the batch, its index in the concatenation of both parts. A row that was not
-///   sampled has the index after the last row of the parts.
+/// - `places`, i32 `[rows]`: for each row of the batch, its index in the concatenation of both parts. A row that was
+///   not sampled has the index after the last row of the parts.
 /// - The replace value for rows that were not sampled, as bits of the logits' type: i32 `[1]`.
 /// - The numbers of each part, `[RESULTS, part]`.
 /// - For each wide array, the array of each part, `[part, vocab]`.

@@ -6,7 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BIN := $(TARGET)/examples
-# The shared and the static library for C programs. Cargo's own are in $(TARGET)/release.
+# The directory of the shared and the static library for C programs. $(TARGET)/release has Cargo's own libraries, which
+# do not suit C programs (scripts/link_library.py).
 LIB := $(TARGET)/lib
 PLUGIN := .cache/plugins/lammps-jax-pjrt-cpu.so
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -37,7 +38,7 @@ interpreter: ## create the Python environment of the interpreter for TPU program
 .PHONY: build
 build: deps $(LIB)/libnucleus.a ## build the libraries in target/lib, and the command in target/release (libraries: Linux only)
 
-# Cargo decides whether anything must be compiled. If it wrote no new library, nothing is linked.
+# Cargo decides whether to compile. The libraries are linked again only if Cargo wrote a new one.
 .PHONY: cargo-build
 cargo-build: | deps
 	cargo build --release --locked --workspace
@@ -137,7 +138,7 @@ abi-check: ## compare the binary interface of the header with the last release (
 	@scripts/abi.py check
 
 .PHONY: abi-baseline
-abi-baseline: ## write tests/abi anew: at a release, or with a change that docs/abi-policy.md allows
+abi-baseline: ## write the baseline in tests/abi: at a release, or with a change that docs/abi-policy.md allows
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 

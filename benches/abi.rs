@@ -1,8 +1,9 @@
 //! The cost of a call through the C ABI: one JSON object per line on standard output.
 //!
-//! A small row, so that the conversion of the arguments is a large part of the time. `abi/flat` is the median of
-//! `nuc_sample_flat`, and its ratio compares it with the same call in the struct form. Both are measured alternately, so
-//! that the load of the machine has little effect on the ratio. The struct form includes filling the struct.
+//! The row is small, so the conversion of the arguments is a large part of the time. `abi/structs` is the median time
+//! of `nuc_topk_topp_and_sample`, including the time to fill the struct. `abi/flat` is the median time of
+//! `nuc_sample_flat`; its ratio is relative to the struct form. The two are measured alternately, so the load of the
+//! machine has little effect on the ratio.
 
 use std::hint::black_box;
 use std::mem::{size_of, zeroed};

@@ -6,7 +6,7 @@
 //!
 //! The first part of a name says what is measured:
 //!
-//! - `sampling`: one call again and again, so its rows are in the caches. The baseline computes only the maximum of the
+//! - `sampling`: the same call repeatedly, so its rows are in the caches. The baseline computes only the maximum of the
 //!   same rows, on one thread and with the same instruction set.
 //! - `cold`: 64 rows in turn, one row per call. The rows of float32 logits occupy 32 MB, so each row has left the
 //!   caches of the core before its next turn. The baseline computes the maximum of the same rows in turn.
@@ -60,7 +60,7 @@ const CASES: [Case; 7] = [
     case("min_p_alone", 0, 1.0, 0.05, 1.0),
     PLAIN,
 ];
-/// The cases of rows as models make them.
+/// The cases of rows like those of language models.
 const MODEL_CASES: [Case; 8] = [
     K64,
     TOP_P,
@@ -71,7 +71,7 @@ const MODEL_CASES: [Case; 8] = [
     case("top_p_99_t07", 0, 0.99, 0.0, 0.7),
     case("plain_t07", 0, 1.0, 0.0, 0.7),
 ];
-/// The cases of crafted rows: those of normal rows, and one with a low temperature.
+/// The cases of crafted rows: the cases of normal rows, and one with a low temperature.
 const SHARP: Case = case("top_p_t01", 0, 0.5, 0.0, 0.1);
 /// The cases that compare numbers of threads.
 const THREAD_CASES: [Case; 3] = [GREEDY, K64, TOP_P];
@@ -93,7 +93,7 @@ enum Fill {
     /// Logits as language models make them: a normal body with standard deviation 3.5, a maximum 19 to 26 above its
     /// mean, and sixty top entries with exponential gaps of mean 0.25 below the maximum.
     Model,
-    /// Rows in which the passes can skip few blocks, or in which many entries are equal or nearly equal.
+    /// Slow rows: the passes can skip only few blocks, or many entries are equal or nearly equal.
     Crafted(Value),
 }
 
@@ -399,7 +399,7 @@ impl Bench<'_> {
         self.cached(&array, 1, SHARP, "");
     }
 
-    /// Measures rows as models make them, in the caches and in turn.
+    /// Measures rows like those of language models, in the caches and in turn.
     fn model_rows(&self, vocab: usize, dtypes: &[Dtype]) {
         let values = Fill::Model.rows(COLD_ROWS, vocab, &mut StdRng::seed_from_u64(2));
         for &dtype in dtypes {

@@ -1,5 +1,5 @@
-//! Prints the table of distances in `docs/semantics.md`: how much the probabilities from which the library draws differ
-//! from the softmax of the logits.
+//! Prints the table of distances in `docs/semantics.md`: the total variation distance between the probabilities of the
+//! draw and the softmax of the logits.
 //!
 //! ```text
 //! cargo run --release --example softmax_distance

@@ -8,7 +8,7 @@
  *   Exact          Exactly k tokens survive top-k, no token outside the kept set is drawn, and the draw is unbiased.
  *   Reproducible   The same row, parameters and random words give the same token and the same intermediate arrays, bit
  *                  for bit: on every backend, in every batch, at every position in the batch.
- *   Fast           The built-in backend reads the logits once or twice and never sorts them.
+ *   Fast           The built-in backend usually reads the logits once or twice, and never sorts them.
  *
  * EXAMPLE
  *
@@ -56,12 +56,12 @@
  *   keeps no pointer to them. Memory that a call writes must not overlap any other memory that the call receives.
  *
  *   Structs. Every struct has a macro that initializes it: `nuc_batch batch = NUC_BATCH_INIT;`. A field that is zero
- *   has its default. A language without the macros sets the struct to zero and struct_size to the size of the struct.
- *   A newer library supports callers that were compiled with an older header, because struct_size says which fields
+ *   has its default. In a language without these macros, set the struct to zero, then set struct_size to its size.
+ *   A newer library supports callers that were compiled with an older header, because struct_size states which fields
  *   the caller has. A size that no version of the struct has is an error.
  *
- *   Threads. Any number of threads may use the same sampler at the same time. Only nuc_sampler_destroy must run
- *   alone. The library has no thread-local state that a caller can observe.
+ *   Threads. Any number of threads may use the same sampler at the same time, except that no other call may use it
+ *   during or after nuc_sampler_destroy. The library has no thread-local state that a caller can observe.
  *
  *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the
  *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK and
@@ -69,12 +69,12 @@
  *   with exec, because plugins do not survive fork() either.
  *
  *   Side effects. No exception or panic reaches the caller. The library installs no signal handler and raises no
- *   SIGPIPE. It prints nothing unless NUCLEUS_LOG or nuc_set_log asks for it, except one warning if NUCLEUS_LOG has a
- *   wrong value. Plugins can print. A call computes with the default floating-point environment and restores the
+ *   SIGPIPE. It prints nothing unless NUCLEUS_LOG or nuc_set_log enables the log, except one warning if NUCLEUS_LOG has
+ *   a wrong value. Plugins can print. A call computes with the default floating-point environment and restores the
  *   caller's rounding mode and exception flags; log callbacks run with the default environment.
  *
  *   Stack. A call on the built-in backend or of the reference needs at most 64 KiB of stack. A call on a plugin needs
- *   what the plugin needs; 256 KiB is enough for the CPU plugins that we tested.
+ *   what the plugin needs; 256 KiB is enough for the CPU plugins that were tested.
  *
  *   Environment. The library reads NUCLEUS_PJRT_PLUGIN, NUCLEUS_PROGRAM_DIR, NUCLEUS_TRUST_PROGRAM_DIR and
  *   NUCLEUS_LOG. A process that has more rights than its user (setuid, setgid, file capabilities) ignores them.
@@ -94,7 +94,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
-/** Declares a function of the library. Define it before you include this header to replace the declaration. */
+/** The attribute of every function of the library. To replace it, define NUC_API before you include this header. */
 #ifndef NUC_API
 #if defined(_WIN32)
 #define NUC_API __declspec(dllimport)
@@ -106,8 +106,8 @@
 #endif
 
 /**
- * The compiler warns if the result of the function is ignored. Define NUC_NODISCARD as nothing before you include this
- * header to turn the warning off.
+ * Makes the compiler warn if a program ignores the result of a function. To turn the warning off, define NUC_NODISCARD
+ * as empty before you include this header.
  */
 #ifndef NUC_NODISCARD
 #if (defined(__cplusplus) && __cplusplus >= 201703L) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
@@ -128,15 +128,15 @@ extern "C" {
  *
  * Versions of the library and of its binary interface.
  *
- * NUC_ABI_VERSION counts the incompatible binary interfaces. A program runs with a library of the same number. The
- * number is also in the name of the shared library, so the dynamic loader finds a library with the right one. A program
- * that loads the library itself, for example with dlopen, must check it once, before any other call:
+ * NUC_ABI_VERSION is the number of the binary interface. A program needs a library with the same number. The name of
+ * the shared library contains it (libnucleus.so.1), so the dynamic loader never uses a library with another number. A
+ * program that loads the library itself, for example with dlopen, must check the number once, before any other call:
  *
  *     if (nuc_abi_version() != NUC_ABI_VERSION) { ... this is not the right library ... }
  *
- * Later versions of the library add functions and fields without a new number. NUC_VERSION is the version of the header
- * at compile time, and nuc_version_number() that of the loaded library at run time. A library that is not older than
- * the header has every function and field of the header:
+ * Later versions of the library can add functions and fields without a new number. NUC_VERSION is the version of the
+ * header at compile time. nuc_version_number() returns the version of the loaded library at run time. A library that
+ * is not older than the header has every function and field of the header:
  *
  *     if (nuc_version_number() < NUC_VERSION) { ... the loaded library may lack something ... }
  *
@@ -156,8 +156,8 @@ extern "C" {
 #define NUC_VERSION NUC_MAKE_VERSION(NUC_VERSION_MAJOR, NUC_VERSION_MINOR, NUC_VERSION_PATCH)
 
 /**
- * The binary interface that this header describes. It changes only if programs that were compiled with an older header
- * cannot run any more.
+ * The number of the binary interface that this header describes. It changes only if programs that were compiled with
+ * an older header can no longer run.
  */
 #define NUC_ABI_VERSION 1u
 
@@ -174,8 +174,8 @@ NUC_API const char *nuc_version(void);
 NUC_API uint32_t nuc_version_number(void);
 
 /**
- * Returns the NUC_ABI_VERSION of the loaded library. It must equal that of the header. Any thread may call this
- * function.
+ * Returns the NUC_ABI_VERSION of the loaded library. It must equal the NUC_ABI_VERSION of the header. Any thread may
+ * call this function.
  */
 NUC_API uint32_t nuc_abi_version(void);
 
@@ -189,8 +189,8 @@ NUC_API uint32_t nuc_abi_version(void);
  */
 
 /**
- * The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call explains the failure. A call that
- * returns anything but NUC_OK wrote no output.
+ * The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call describes the failure. A call
+ * that fails writes no output except its nuc_error; nuc_sampler_create also sets `*sampler` to null.
  */
 typedef int32_t nuc_status;
 
@@ -199,11 +199,11 @@ enum {
     /** The call succeeded and wrote its outputs. */
     NUC_OK = 0,
     /**
-     * An argument is wrong. The message names the argument, its value, and what would be right. Repeating the call
-     * fails again.
+     * An argument is wrong. The message states the argument, its value, and a correct value. The same call would fail
+     * again.
      */
     NUC_INVALID_ARGUMENT = 1,
-    /** The plugin's file does not exist, or a plugin is needed but not named. */
+    /** The plugin's file does not exist, or the call needs a plugin and none is named. */
     NUC_PLUGIN_NOT_FOUND = 2,
     /** The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader. */
     NUC_PLUGIN_INVALID = 3,
@@ -215,8 +215,8 @@ enum {
      */
     NUC_DEVICE_ERROR = 5,
     /**
-     * This library has a defect, or the plugin returned something that no correct plugin returns. The sampler stays
-     * usable. Please report it.
+     * This library has a defect, or the plugin returned a result that no correct plugin returns. Please report it. The
+     * sampler stays usable.
      */
     NUC_INTERNAL = 6,
     /**
@@ -261,8 +261,8 @@ typedef struct nuc_error {
     const char *argument;
     /**
      * An optional buffer for the whole message, or null. It receives NUL-terminated UTF-8, cut at its end if the
-     * buffer is too small. It can have several lines, because a compiler's message has. The caller owns the buffer. It
-     * must not overlap any other memory of the call, including this struct.
+     * buffer is too small. It can have several lines, for example if it quotes a compiler. The caller owns the buffer,
+     * which must not overlap any other memory of the call, including this struct.
      */
     char *full_message;
     /** The size of `full_message` in bytes, including the terminator. 0: there is no buffer. */
@@ -273,8 +273,8 @@ typedef struct nuc_error {
      */
     size_t message_length;
     /**
-     * Output: the message in one line of NUL-terminated UTF-8, without control characters. A message that is too long
-     * is shortened in the middle of its longest words, so that the reason stays readable.
+     * Output: the message as one line of NUL-terminated UTF-8, without control characters. If it is too long, the
+     * library cuts the middle of long words, for example of paths, and then the middle of the message.
      */
     char message[968];
 } nuc_error;
@@ -335,7 +335,7 @@ enum {
  *
  * The caller owns the struct and its strings, and may free them when the call returns. Use the names and types that
  * the plugin documents: some plugins end the process if an option has the wrong type, and this library cannot prevent
- * it. This struct is an element of arrays, so it has no struct_size and its size never changes.
+ * that. This struct is an element of arrays, so it has no struct_size and its size never changes.
  */
 typedef struct nuc_client_option {
     /** The name, NUL-terminated UTF-8. */
@@ -426,7 +426,7 @@ typedef struct nuc_sampler_options {
  * A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
  *
  * nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
- * threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone.
+ * threads may use the same sampler at the same time. No other call may use it during or after nuc_sampler_destroy.
  *
  * A sampler belongs to the process that created it. In a child process after fork, every call with it returns
  * NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.
@@ -521,18 +521,18 @@ enum {
 #define NUC_ROW_HAD_NAN 2u
 
 /**
- * A bit of `row_status`: the row contains +inf, which counted as the largest finite f32. The token is valid, but a +inf
- * is almost always a fault of the program that computed the logits.
+ * A bit of `row_status`: the row contains a +inf, which counted as the largest finite f32. The token is valid, but a
+ * +inf usually means that the program that computed the logits has a defect.
  */
 #define NUC_ROW_HAD_INF 4u
 
 /**
  * A bit of `row_status`: a parameter of the row is impossible, so the row was not sampled. No other bit is set.
  *
- * The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and, on
- * the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
+ * The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and,
+ * on the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
  * `next_tokens` are -1, its weights and its r are 0, its logits are `replace_val`, and its slots are unused. The other
- * rows are sampled. Without `row_status`, the whole call is refused.
+ * rows are sampled. Without `row_status`, the whole call fails with NUC_INVALID_ARGUMENT.
  */
 #define NUC_ROW_BAD_PARAMETER 8u
 
@@ -571,9 +571,10 @@ typedef struct nuc_batch {
     /** Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off. */
     const int32_t *top_k;
     /**
-     * Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
-     * every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
-     * NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
+     * Top-p: the entries with the largest weights survive, as few as have at least p times the total weight. So does
+     * every entry whose weight ties with the smallest of these. The total is that of the entries that top-k kept. p >=
+     * 1: off. p <= 0: only the maximum and its ties survive. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default:
+     * off.
      */
     const float *top_p;
     /**
@@ -638,24 +639,23 @@ typedef struct nuc_call_options {
  * Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
  *
  * `tokens` `[num_rows]` receives the token of each row, or -1 if the row has none (see `row_status`). It must not be
- * null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
- * `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
- * wanted.
+ * null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; it may be null.
+ * `options` may be null, which means all defaults. `debug` may be null, which means no intermediate arrays.
  *
  * With `row_status`, an impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
  * returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
  *
- * The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
- * arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin, every row uses
- * the arbitrary path. A row's token depends only on its own logits, parameters and random words. It does not depend on
- * the path, the other rows of the batch, or the backend.
+ * The function selects a path for each row. Rows with 1 <= k <= max_k and most greedy rows use the bounded path. Other
+ * rows use the arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin,
+ * every row uses the arbitrary path. A row's token depends only on its own logits, parameters and random words. It
+ * does not depend on the path, the other rows of the batch, or the backend.
  *
  * The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
  * other memory that the call receives, including the structs and `error`. Any number of threads may call this function
  * with the same sampler.
  *
- * Errors: NUC_INVALID_ARGUMENT; NUC_OUT_OF_MEMORY; and on a plugin NUC_DEVICE_ERROR and NUC_INTERNAL. A call that fails
- * writes no output.
+ * Errors: NUC_INVALID_ARGUMENT; NUC_OUT_OF_MEMORY; and on a plugin NUC_DEVICE_ERROR and NUC_INTERNAL. A call that
+ * fails writes no output.
  *
  * The caller promises:
  * `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape requires, and no
@@ -706,9 +706,9 @@ nuc_status nuc_bounded_topk_topp_and_sample(const nuc_sampler *sampler,
 
 /**
  * Like nuc_topk_topp_and_sample, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but simple
- * enough to serve as the reference for the other functions. It works with a sampler of any backend and does not use the
- * sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17 bytes of memory per
- * element of a row.
+ * enough to serve as the reference for the other functions. It works with a sampler of any backend and does not use
+ * the sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17 bytes of memory
+ * per element of a row.
  *
  * The caller promises:
  * As for nuc_topk_topp_and_sample.
@@ -723,10 +723,10 @@ nuc_status nuc_reference_topk_topp_and_sample(const nuc_sampler *sampler,
                                               nuc_error *error);
 
 /**
- * The same as the sampling function that `path` names, for languages that cannot pass a struct of pointers, for example
- * Go with cgo. The arguments have the meaning of the fields of nuc_batch and nuc_call_options, except that
- * `replace_val` and the debug arrays are not available. Ownership, thread-safety and errors are the same. The caller's
- * nuc_error, if there is one, needs no pointer in it.
+ * Runs the sampling function that `path` names, without structs. It is for languages that cannot pass a struct that
+ * contains pointers, for example Go with cgo. The arguments have the meaning of the fields of nuc_batch and
+ * nuc_call_options; `replace_val` and the debug arrays are not available. `error` needs no pointer in it, because its
+ * `full_message` may be null. Ownership, thread-safety and errors are the same.
  *
  * The caller promises:
  * As for nuc_topk_topp_and_sample.
@@ -931,11 +931,12 @@ typedef struct nuc_compile_ahead_options {
     {sizeof(nuc_compile_ahead_options), NULL, NULL, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /**
- * Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler. On
- * the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+ * Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
+ * The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
+ * the same sampler.
  *
- * Other values of top_k, top_p, min_p, temperature, seeds or replace_val never need another program. Another vocab,
- * dtype, path, `keep_ties` or set of debug arrays does. So does a number of rows above the next power of two.
+ * The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, and the number of rows, rounded up
+ * to a power of two. They do not depend on top_k, top_p, min_p, temperature, seeds, random words or replace_val.
  *
  * The programs stay in memory until the sampler is destroyed; they are never evicted.
  *
@@ -955,23 +956,23 @@ nuc_status nuc_prewarm(const nuc_sampler *sampler,
  * `program_dir` is that directory loads the programs instead of compiling them, so a server starts faster. Any thread
  * may call this function.
  *
- * `*programs_written` receives the number of files written; null if not wanted.
+ * `*programs_written` receives the number of files written. The pointer may be null.
  *
- * A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (environment
- * variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these ignores the
- * file and compiles the program.
+ * A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
+ * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
+ * ignores the file and compiles the program.
  *
- * With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set
- * these environment variables for libtpu:
+ * With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
+ * Set these environment variables for libtpu:
  *
  * - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
  *   take minutes;
  * - ALLOW_MULTIPLE_LIBTPU_LOAD=1: if several processes compile at the same time, or another process uses the TPU.
  *
  * Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
- * because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
- * them itself. On a host without a TPU, this function and nuc_sampler_create check for TPU_SKIP_MDS_QUERY before they
- * start libtpu, and return NUC_DEVICE_ERROR if it is missing.
+ * because a library cannot safely change the environment of a process that has several threads. The command `nucleus
+ * compile` sets them itself. On a host without a TPU, this function and nuc_sampler_create check for
+ * TPU_SKIP_MDS_QUERY before they start libtpu, and return NUC_DEVICE_ERROR if it is missing.
  *
  * Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
  * the plugin cannot compile or, without a topology, finds no device; NUC_IO_ERROR if a file cannot be written;
@@ -1024,7 +1025,8 @@ typedef struct nuc_sampler_stats {
      */
     uint64_t pinned;
     /**
-     * The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
+     * The number of programs that were compiled for one call and not kept, because the programs of nuc_prewarm filled
+     * the cache.
      */
     uint64_t not_kept;
 } nuc_sampler_stats;
@@ -1034,8 +1036,8 @@ typedef struct nuc_sampler_stats {
     {sizeof(nuc_sampler_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /**
- * A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
- * until it is destroyed. A plugin's strings can contain line breaks.
+ * A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are
+ * valid until it is destroyed. A plugin's strings can contain line breaks.
  *
  * Initialize the struct with NUC_SAMPLER_INFO_INIT. The caller owns it.
  */
@@ -1175,16 +1177,16 @@ typedef void (*nuc_log_function)(void *user,
                                  const char *message);
 
 /**
- * Sets where the library's log goes, for the whole process. Messages up to `level` go to the callback `log`, or to
- * standard error if `log` is null.
+ * Sets the destination of the library's log for the whole process. Messages up to `level` go to the callback `log`, or
+ * to standard error if `log` is null.
  *
- * A later call replaces an earlier one. The earlier callback can still be running in another thread when the later call
- * returns. Any thread may call this function. The library does not access the memory behind `user`.
+ * A later call replaces an earlier one. The earlier callback can still be running in another thread when the later
+ * call returns. Any thread may call this function. The library does not access the memory behind `user`.
  *
  * If this function was not called before the first nuc_sampler_create or nuc_compile_ahead, the environment variable
  * NUCLEUS_LOG (off, error, warning, info or debug) sets the level for standard error. The variable is read once. A
- * value that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged. A
- * closed standard error is not an error: the library does not let its messages raise SIGPIPE.
+ * value that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged.
+ * If standard error is closed, messages are lost; they do not raise SIGPIPE.
  *
  * Errors: NUC_INVALID_ARGUMENT if `level` is not a nuc_log_level, or if the process is a Rust program that already has
  * a logger.

@@ -1,8 +1,8 @@
-//! A program that joins the results of a call whose rows ran in two programs.
+//! The program that joins the results of a call whose rows do not all run in one program.
 //!
-//! The rows of a batch can take different paths. Each path is a program, and its results are in the order of its own
-//! rows. This program puts them in the order of the batch, so that the caller gets one array on the device. It also
-//! fills in the results of rows that no program sampled, because their parameters are impossible.
+//! Rows on different paths run in different programs. The results of a program are in the order of its own rows. The
+//! joining program puts the results in the order of the batch, so that the caller receives one array on the device. It
+//! also supplies the results of rows with impossible parameters, which no program samples.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,8 @@ use crate::semantics::rules::{NO_TOKEN, ROW_BAD_PARAMETER};
 /// Everything that determines the text of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CombineSpec {
-    /// The number of rows of each part, including padding. 0 if there is no such part.
+    /// The number of rows of each part, including padding. A part is the result of one sampling program. 0 if there is
+    /// no such part.
     pub parts: [usize; 2],
     /// The number of rows of the batch.
     pub rows: usize,
@@ -25,7 +26,8 @@ pub struct CombineSpec {
     pub vocab: usize,
     /// The type of the logits.
     pub dtype: Dtype,
-    /// The wide arrays. The k-slices are never wanted: only one path has them.
+    /// The wide arrays, without k-slices. A call with k-slices has only one part, because only the bounded path has
+    /// k-slices.
     pub wanted: Wanted,
 }
 
@@ -46,11 +48,15 @@ impl CombineSpec {
 
 /// Returns the text of the program.
 ///
-/// Its operands are `places`, i32 `[rows]`: for each row of the batch, its place in the rows of both parts. The place
-/// after the last row means that the row was not sampled. The next operand is the replace value of such rows, as bits
-/// of the logits' type, i32 `[1]`. Then come the numbers of each part, and the parts of each wide array.
+/// The operands of the program, in this order:
 ///
-/// It returns the numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays `[rows, vocab]`.
+/// - `places`, i32 `[rows]`: for each row of the batch, its index in the concatenation of both parts. A row that was
+///   not sampled has the index after the last row of the parts.
+/// - The replace value for rows that were not sampled, as bits of the logits' type: i32 `[1]`.
+/// - The numbers of each part, `[RESULTS, part]`.
+/// - For each wide array, the array of each part, `[part, vocab]`.
+///
+/// The program returns the numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays `[rows, vocab]`.
 pub fn emit(spec: &CombineSpec) -> String {
     let h = &Hlo::new();
     let places = h.argument(Elem::I32, &[spec.rows]);
@@ -66,7 +72,7 @@ pub fn emit(spec: &CombineSpec) -> String {
     let logits = wide_parts(spec.wanted.topk_logits, logits_bits);
     let weights = wide_parts(spec.wanted.weights, Elem::I32);
 
-    // The results of a row that was not sampled follow the parts.
+    // The results for all rows that were not sampled are one more row after the parts.
     let in_order = |parts: &[Value]| h.gather_rows(h.concatenate(parts, 0), places);
     let one = |value: i32| h.broadcast(h.int(value), &[1]);
     let unsampled = [NO_TOKEN, NO_TOKEN, 0, 0, ROW_BAD_PARAMETER as i32].map(one);

@@ -1,4 +1,4 @@
-//! Programs as functions, for programs of the caller: a decode step that samples inside.
+//! Sampling as an MLIR function that callers insert into their own programs, for example into a decode step.
 
 use super::spec::Spec;
 use super::stablehlo::inputs;
@@ -13,15 +13,15 @@ use crate::mlir::stablehlo::{Elem, Hlo};
 ///
 /// | operand | type | contents |
 /// | --- | --- | --- |
-/// | `logits` | `tensor<batch x vocab x type>` | row-major on devices with layouts |
+/// | `logits` | `tensor<batch x vocab x type>` | the logits; row-major if the device has layouts |
 /// | `parameters` | `tensor<batch x COLUMNS x i32>` | one row of [`pack_seeds`](super::pack_seeds) per row |
-/// | `step` | `tensor<ui64>` | is added to the offset of every row |
+/// | `step` | `tensor<ui64>` | the number that is added to the offset of every row |
 ///
 /// | result | type | contents |
 /// | --- | --- | --- |
-/// | `tokens` | `tensor<batch x i32>` | the token of each row; −1 if there is no candidate |
+/// | `tokens` | `tensor<batch x i32>` | the token of each row; −1 if the row has no candidate |
 /// | `numbers` | `tensor<RESULTS x batch x i32>` | one row per [`ResultRow`](super::ResultRow) |
-/// | wide arrays | | those of [`Wanted`](super::Wanted), in the order of its fields; logits as bits |
+/// | wide arrays | | the requested arrays, in the order of the fields of [`Wanted`](super::Wanted); logits as bits |
 pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
     let (logits, parameters) = inputs::arguments(h, spec);

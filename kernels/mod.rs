@@ -30,7 +30,7 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     }
 }
 
-/// Adds the program of [`emit`] to a program. Returns its results.
+/// Adds the operations that sample `logits` to a program, as in [`emit`]. Returns the results.
 fn results(h: &Hlo, spec: &Spec, target: &Target, logits: Value, params: Value) -> Vec<Value> {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => tpu::program_results(h, spec, chip, logits, params),

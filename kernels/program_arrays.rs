@@ -24,7 +24,8 @@ pub enum Column {
     Word3,
     Replace,
     Reach,
-    /// The row of the caller's buffer; see [`Source::Buffer`](super::Source::Buffer).
+    /// The index of the row in the caller's buffer. Only programs with [`Source::Buffer`](super::Source::Buffer) use
+    /// it.
     Row,
 }
 
@@ -56,8 +57,9 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
     ]
 }
 
-/// Returns one row of the parameter array of [`embed`](super::embed), which has the seed and the offset in place of the
-/// random words, low words first.
+/// Returns one row of the parameter array for programs that compute the random words themselves:
+/// [`embed`](super::embed) and [`Source::Buffer`](super::Source::Buffer). The columns of the random words contain the
+/// seed and the offset, each with its low word first.
 pub fn pack_seeds(
     row: &RowParams,
     seed: u64,

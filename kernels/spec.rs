@@ -38,22 +38,22 @@ impl Wanted {
     }
 }
 
-/// The rows that a program samples.
+/// Where a program finds the rows that it samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Source {
-    /// The operand has exactly these rows: `[batch, vocab]`. The parameters contain the random words.
+    /// The logits are an array of exactly these rows, `[batch, vocab]`. The parameters contain the random words.
     #[default]
     Batch,
-    /// The operand is a buffer of the caller, `[rows, vocab]`. The parameters contain seeds and offsets
-    /// ([`pack_seeds`](super::pack_seeds)), and a third operand is the step, which is added to the offsets. The program
-    /// also returns the tokens as an array.
+    /// The logits are a buffer of the caller, `[rows, vocab]`. The parameters contain seeds and offsets
+    /// ([`pack_seeds`](super::pack_seeds)). A third operand is the step, which the program adds to the offsets. The
+    /// program also returns the tokens as a separate array.
     Buffer {
         /// The number of rows of the buffer.
         rows: usize,
-        /// Whether the buffer has a dimension of length 1 in the middle: `[rows, 1, vocab]`.
+        /// Whether the buffer has a middle dimension of length 1: `[rows, 1, vocab]`.
         singleton: bool,
-        /// Whether the program samples all rows in their order, so that `batch` equals `rows`. Otherwise row `i` of the
-        /// program is the row of the buffer that [`Column::Row`](super::Column::Row) names.
+        /// Whether the program samples all rows of the buffer in their order. Then `batch` equals `rows`. Otherwise
+        /// [`Column::Row`](super::Column::Row) contains the index in the buffer of each row of the program.
         in_order: bool,
     },
 }
@@ -75,7 +75,7 @@ pub struct Spec {
     pub stable: bool,
     /// The wide arrays that the program returns.
     pub wanted: Wanted,
-    /// The rows that the program samples.
+    /// Where the program finds the rows.
     #[serde(default)]
     pub source: Source,
 }
@@ -110,7 +110,7 @@ impl Spec {
         format!("nucleus_{path}_{}x{}_{dtype}{flags}{source}", self.batch, self.vocab)
     }
 
-    /// Whether the program returns the tokens as an array of its own, after the numbers of the rows.
+    /// Whether the program returns the tokens as a separate array, after the numbers of the rows.
     pub fn returns_tokens(&self) -> bool {
         matches!(self.source, Source::Buffer { .. })
     }

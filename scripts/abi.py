@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
 """Compares the binary interface of the C header with the committed baseline, tests/abi/nucleus-N.abi.
 
-    abi.py check        fails and prints the differences if the interface differs from the baseline; additions are
-                        printed but do not fail
-    abi.py baseline     writes the baseline for the present header
-    abi.py self-test    changes copies of the header in many ways and checks what `check` says about each
+    abi.py check        prints the differences between the interface and the baseline; fails if one of them is not an
+                        addition
+    abi.py baseline     writes the baseline for the current header
+    abi.py self-test    changes copies of the header in many ways, and checks the result of `check` for each
 
 N is NUC_ABI_VERSION. The baseline describes the last release (docs/abi-policy.md).
 
 libabigail reads the types of an interface from the debug information of C code. The Rust library has only line numbers.
-Therefore this script compiles a library of empty functions with the prototypes of the header, the SONAME and the symbol
-versions. tests/c/run.sh checks that the real library has the same SONAME and exactly these versioned symbols. The
-integer macros of the header become an enum of this library, so that a changed value is a difference too.
+Therefore this script compiles a stub library: empty functions with the prototypes of the header, the SONAME and the
+symbol versions. tests/c/run.sh checks that the real library has the same SONAME and exactly these symbols. The integer
+macros of the header become an enum of the stub library, so a changed value is also a difference.
 """
 
 import re
@@ -35,7 +35,7 @@ SYSTEM_HEADERS = {
     ),
     "stdbool.h": "#define bool _Bool\n#define true 1\n#define false 0\n",
 }
-# `abidw` leaves paths, the processor and the needed libraries out of the description with these options.
+# With these options `abidw` omits paths, the processor and the needed libraries from the description.
 DESCRIBE = [
     "--load-all-types", "--no-architecture", "--no-corpus-path", "--no-show-locs", "--no-comp-dir-path",
     "--no-elf-needed",
@@ -76,10 +76,10 @@ def describe(include, output):
 def compare(baseline, include):
     """Compares the interface in `include` with a baseline. Returns whether it is compatible, and the differences.
 
-    Added functions, types, enumerators and macros are compatible. An added field is not: whether a caller with the old
-    struct still works is a property of the library's code, not of the header.
+    Added functions, types, enumerators and macros are compatible. An added field is reported as incompatible, because
+    the header does not show whether the library still accepts the old struct.
     """
-    # Types that no function reaches are enums whose values the functions take as plain integers.
+    # The types that no function uses are enums: functions take their values as plain integers.
     unreachable = "--non-reachable-types"
     with tempfile.TemporaryDirectory() as scratch:
         present = Path(scratch) / "present.abi"
@@ -92,7 +92,7 @@ def compare(baseline, include):
     statuses = [result.returncode for result in (functions, types, everything)]
     if any(status & 3 or status < 0 for status in statuses):
         sys.exit(f"abi: abidiff failed with statuses {statuses}\n{everything.stdout}")
-    # abidiff counts an added type that no function reaches as a change and has no option against it.
+    # abidiff counts an added type that no function uses as a change. No option turns this off.
     only_added = re.search(r"^Unreachable types summary: 0 removed\b[^,]*, 0 changed\b", types.stdout, re.MULTILINE)
     compatible = functions.returncode == 0 and (types.returncode == 0 or only_added is not None)
     return compatible, everything.stdout.strip() if everything.returncode else ""
@@ -127,7 +127,7 @@ def baseline():
 
 
 def edits():
-    """Edits of the header's text: what is changed, a pattern, its replacement, and whether the result is compatible."""
+    """Edits of the header: a description, a pattern, its replacement, and whether the result is compatible."""
     struct = r"(typedef struct (?:\w+ )?\{)([^{}]*?)(\n\} ?\w+;)"
     version = r"\n[^\n;]*\bnuc_version\(void\)[^;]*;"
     return [

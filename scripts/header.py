@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads what the C header declares: functions, constants and the ABI version.
 
-The header is preprocessed by the C compiler, so comments and macros cannot confuse the parser.
+The C compiler preprocesses the header first, so the parser sees neither comments nor macros.
 
     header.py functions         the names of the functions, one per line
     header.py abi-version       the number NUC_ABI_VERSION
@@ -60,7 +60,7 @@ def abi_version(include=INCLUDE):
 
 
 def constants(include=INCLUDE):
-    """The macros of the header whose values are integers, and these values as C expressions."""
+    """The macros of the header whose values are integers: a dictionary of names and C expressions."""
     defined = re.findall(r"^#define (NUC_\w+) ", preprocess(include, "", "-dM"), re.MULTILINE)
     names = sorted(name for name in defined if not NOT_CONSTANTS.fullmatch(name))
     lines = preprocess(include, "\n".join(f"@ {index} {name}" for index, name in enumerate(names)))

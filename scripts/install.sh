@@ -1,19 +1,19 @@
 #!/bin/sh
 # Installs what `make build` built: install.sh TARGET_DIRECTORY. `make install` runs it and sets the variables:
-#   PREFIX    the directory in which programs will find the files; a relative path is relative to the current directory
-#   DESTDIR   a directory that stands for / while a package is built; empty to install into the running system
-#   RPATH     `no`: the flags of pkg-config do not put the library's directory into programs
+#   PREFIX    the directory where programs find the files; a relative path is relative to the current directory
+#   DESTDIR   the directory that replaces / while a package is built; empty to install into the running system
+#   RPATH     `no`: the flags of pkg-config contain no rpath
 #   VERSION   the version of the package
 set -eu
 cd "$(dirname "$0")/.."
 target=$1
 [ "$(uname -s)" = Linux ] || { echo "install: supported on Linux only" >&2; exit 1; }
-# A relative path without links, so that the same PREFIX gives the same files before and after it exists.
+# Resolve no symbolic links, so that the same PREFIX gives the same files before and after the directory exists.
 prefix=$(realpath -ms "$PREFIX")
 root=${DESTDIR:+$(realpath -ms "$DESTDIR")}
 root=${root%/}${prefix%/}
 
-# The loader searches /usr/lib and /lib itself. Distributions do not accept an rpath to these directories.
+# The loader always searches /usr/lib and /lib. Distributions do not accept an rpath to these directories.
 rpath=' -Wl,-rpath,${libdir}'
 case $prefix in /usr | /) rpath= ;; esac
 if [ "$RPATH" = no ]; then rpath=; fi

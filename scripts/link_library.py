@@ -3,9 +3,9 @@
 
     link_library.py CARGO_OUTPUT DIRECTORY VERSION      `make build` runs it with target/release and target/lib
 
-Cargo's own libraries do not suit C programs. rustc passes an anonymous version script to the linker, and GNU ld does
-not combine it with versioned symbols, so libnucleus.so of Cargo has no symbol versions. The libnucleus.a of Cargo
-exports the symbols of Rust's standard library and of every crate, which can clash with another Rust library in the
+Cargo's own libraries do not suit C programs. Cargo's libnucleus.so has no symbol versions: rustc passes an anonymous
+version script to the linker, and GNU ld cannot combine such a script with symbol versions. Cargo's libnucleus.a
+exports the symbols of Rust's standard library and of every crate. These can clash with another Rust library in the
 same program. Therefore this script writes:
 
     nucleus.o                    temporary: everything that the header's functions need, as one relocatable object;
@@ -30,8 +30,8 @@ import header
 
 # The tool for each job. The compiler driver adds the C runtime and libgcc.
 CC, LD, AR, NM, OBJCOPY = (header.program(name.upper(), name) for name in ("cc", "ld", "ar", "nm", "objcopy"))
-# The objects of the standard library contain LLVM bitcode: megabytes that no C linker reads. Combined, it is not valid
-# either, and some versions of `nm` read it.
+# The objects of the standard library contain megabytes of LLVM bitcode. C linkers do not use it. In the combined
+# object it is not valid, but some versions of `nm` try to read it.
 BITCODE = ["--remove-section=.llvmbc", "--remove-section=.llvmcmd"]
 SYSTEM_LIBRARIES = ["-lm", "-ldl", "-lpthread"]
 
@@ -41,17 +41,17 @@ def tool(program, *arguments, **options):
 
 
 def relocatable(archive, functions, scratch):
-    """Combines what the functions need into one object in which only they are global."""
+    """Combines the functions of the header and everything that they need. Only these functions are global."""
     names, undefined = scratch / "functions", scratch / "undefined"
     names.write_text("".join(f"{name}\n" for name in functions))
     combined, text, localized = scratch / "combined.o", scratch / "text.o", scratch / "nucleus.o"
-    # --force-group-allocation turns COMDAT groups into plain sections. Otherwise a linker would merge a group with the
-    # group of another Rust library, although the symbols of this library are local.
+    # --force-group-allocation turns COMDAT groups into plain sections. Otherwise a linker would replace a group by the
+    # group of the same name in another Rust library, although the symbols of this library are local.
     required = [f"--require-defined={name}" for name in functions]
     tool(LD, "-r", "--gc-sections", "--force-group-allocation", *required, archive, "-o", combined)
     tool(OBJCOPY, *BITCODE, combined, text)
-    # --gc-sections removes the weak references of removed code, but leaves their symbols as undefined symbols that are
-    # not weak. Another Rust library has the same weak references, and a linker would then require a definition.
+    # --gc-sections removes code that has weak references, but keeps the referenced symbols as undefined symbols that
+    # are not weak. A linker would require definitions of these symbols, so they are removed here.
     lines = tool(NM, "--undefined-only", text, stdout=subprocess.PIPE).stdout.splitlines()
     undefined.write_text("".join(f"{line.split()[-1]}\n" for line in lines))
     tool(OBJCOPY, f"--strip-unneeded-symbols={undefined}", f"--keep-global-symbols={names}", text, localized)
@@ -59,8 +59,8 @@ def relocatable(archive, functions, scratch):
 
 
 def static_library(module, directory):
-    # The debug information of a relocatable object is larger than its code by a factor of six, and a program can have
-    # it from the shared library.
+    # The static library has no debug information, because it would be six times as large as the code. The shared
+    # library has debug information.
     stripped = module.with_name("stripped") / module.name
     stripped.parent.mkdir()
     tool(OBJCOPY, "--strip-debug", module, stripped)

@@ -6,7 +6,8 @@ use crate::memory;
 use crate::semantics::params::{check_row, RowParams};
 use crate::semantics::{philox, sizes};
 
-/// The largest vocabulary. With a longer row, the total of the weights could exceed 2^[`TOTAL_BITS`](sizes::TOTAL_BITS).
+/// The largest vocabulary. With a longer row, the total of the weights could exceed
+/// 2^[`TOTAL_BITS`](sizes::TOTAL_BITS).
 pub const LARGEST_VOCAB: usize = 1 << sizes::VOCAB_BITS;
 
 /// Checks the number of elements per row.
@@ -108,7 +109,7 @@ impl RowArguments<'_> {
         Ok(())
     }
 
-    /// The parameters of a row, or the reason why the row cannot be sampled.
+    /// The parameters of a row, or the error if they are impossible.
     fn params(&self, row: usize, vocab: usize) -> Result<RowParams, Error> {
         let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
         let temperature = at(self.temperature, row, 1.0);
@@ -123,8 +124,7 @@ fn at<T: Copy>(array: Option<&[T]>, row: usize, default: T) -> T {
     array.map_or(default, |array| array[row])
 }
 
-/// Logits and the parameters of their rows. A value exists only if the arguments passed every check, except that some
-/// rows can have impossible parameters.
+/// Logits and the parameters of their rows. All arguments were checked. Rows with impossible parameters are listed.
 #[derive(Clone, Debug)]
 pub struct Batch<'a> {
     logits: Logits<'a>,
@@ -135,17 +135,18 @@ pub struct Batch<'a> {
     options: CallOptions,
 }
 
-/// The rows of a batch that cannot be sampled, because a parameter is impossible.
+/// The rows of a batch that cannot be sampled because a parameter is impossible.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BadRows {
     /// The indices of the rows, ascending.
     rows: Vec<usize>,
-    /// What is wrong with the first of them.
+    /// The error of the first of these rows. `None` if there are no such rows.
     error: Option<Error>,
 }
 
 impl BadRows {
-    /// Adds a row. It must come after the rows that were added before. `num_rows` is the number of rows of the batch.
+    /// Adds a row. Its index must be greater than that of every row added before. `num_rows` is the number of rows of
+    /// the batch.
     pub(crate) fn add(
         &mut self,
         row: usize,
@@ -165,7 +166,7 @@ impl BadRows {
         &self.rows
     }
 
-    /// What is wrong with the first row.
+    /// The error of the first of these rows. `None` if there are no such rows.
     pub(crate) fn error(&self) -> Option<&Error> {
         self.error.as_ref()
     }
@@ -176,9 +177,8 @@ impl<'a> Batch<'a> {
     ///
     /// `logits` has `(num_rows − 1) · row_stride + vocab` elements. A `row_stride` of 0 means `vocab`.
     ///
-    /// A row with impossible parameters is not an error here: see
-    /// [`Sampler::sample`](crate::sampler::Sampler::sample). Fails with [`Error::InvalidArgument`], which names the
-    /// argument, or [`Error::OutOfMemory`].
+    /// Errors: [`Error::InvalidArgument`], which names the argument, and [`Error::OutOfMemory`]. A row with impossible
+    /// parameters is not an error here; [`Sampler::sample`](crate::sampler::Sampler::sample) decides about it.
     pub fn new(
         logits: Logits<'a>,
         num_rows: usize,
@@ -212,7 +212,7 @@ impl<'a> Batch<'a> {
         Ok(Batch { logits, vocab, row_stride, rows, bad_rows: BadRows::default(), options })
     }
 
-    /// The batch with other bad rows. Nothing is sampled in these rows.
+    /// The same batch with another list of bad rows, whose parameters become [`RowParams::skipped`].
     pub(crate) fn with_bad_rows(&self, bad_rows: BadRows) -> Result<Batch<'a>, Error> {
         let params = self.rows.iter().copied().map(Ok);
         let mut rows: Vec<RowParams> = memory::collected(self.len(), "the parameters of the rows", params)?;
@@ -222,7 +222,7 @@ impl<'a> Batch<'a> {
         Ok(Batch { rows, bad_rows, ..*self })
     }
 
-    /// Checks everything but the parameters of the rows, and returns the row stride.
+    /// Checks all arguments except the parameters of the rows. Returns the row stride.
     fn check_shape(
         logits: Logits<'_>,
         num_rows: usize,

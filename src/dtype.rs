@@ -149,7 +149,7 @@ impl<'a> LogitsMut<'a> {
         self.len() == 0
     }
 
-    /// The same array, borrowed for a shorter time.
+    /// The same array, borrowed for a shorter lifetime.
     pub(crate) fn reborrow(&mut self) -> LogitsMut<'_> {
         match self {
             LogitsMut::F32(x) => LogitsMut::F32(x),

@@ -27,14 +27,14 @@ pub enum Error {
     Internal(String),
 }
 
-/// Which argument is wrong, and why.
+/// An argument that is wrong, and the reason.
 #[derive(Clone, Debug)]
 pub struct WrongArgument {
-    /// The name of the argument in the C header, if there is one name.
+    /// The name of the argument in the C header. `None` if no single argument is wrong.
     pub argument: Option<&'static str>,
-    /// The row at fault, if one row is at fault.
+    /// The index of the wrong row. `None` if no single row is wrong.
     pub row: Option<usize>,
-    /// Names the argument, its value, and what would be right.
+    /// The message. It states the argument, its value, and a correct value.
     pub message: String,
 }
 
@@ -45,17 +45,17 @@ impl fmt::Display for WrongArgument {
 }
 
 impl Error {
-    /// An [`Error::InvalidArgument`] that no single argument of the C header caused.
+    /// An [`Error::InvalidArgument`] that names no argument of the C header.
     pub fn argument(message: impl Into<String>) -> Error {
         Error::InvalidArgument(WrongArgument { argument: None, row: None, message: message.into() })
     }
 
-    /// An [`Error::InvalidArgument`]: `name` is wrong.
+    /// An [`Error::InvalidArgument`] about the argument `name`.
     pub fn named_argument(name: &'static str, message: impl Into<String>) -> Error {
         Error::InvalidArgument(WrongArgument { argument: Some(name), row: None, message: message.into() })
     }
 
-    /// An [`Error::InvalidArgument`]: the element of the parameter array `name` for a row is wrong.
+    /// An [`Error::InvalidArgument`] about the element `row` of the parameter array `name`.
     pub fn row_argument(name: &'static str, row: usize, message: impl Into<String>) -> Error {
         Error::InvalidArgument(WrongArgument {
             argument: Some(name),

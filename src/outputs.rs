@@ -59,7 +59,7 @@ impl RowArrays<'_> {
         }
     }
 
-    /// The same arrays, borrowed for a shorter time.
+    /// The same arrays, borrowed for a shorter lifetime.
     pub(crate) fn reborrow(&mut self) -> RowArrays<'_> {
         RowArrays {
             topk_logits: self.topk_logits.as_mut().map(LogitsMut::reborrow),
@@ -70,7 +70,8 @@ impl RowArrays<'_> {
         }
     }
 
-    /// Writes the arrays of a row in which nothing is kept. `replace_val` is in the bits of the logits' type.
+    /// Writes the arrays of a row in which no entry is kept. `replace_val` contains the bits of a number of the logits'
+    /// type.
     fn clear(&mut self, replace_val: u32) {
         for array in [&mut self.topk_logits, &mut self.topk_logits_k].into_iter().flatten() {
             array.fill(replace_val);
@@ -111,7 +112,7 @@ pub struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
-    /// The same arrays, borrowed for a shorter time.
+    /// The same arrays, borrowed for a shorter lifetime.
     pub(crate) fn reborrow(&mut self) -> Outputs<'_> {
         Outputs {
             tokens: self.tokens.as_deref_mut(),
@@ -124,8 +125,9 @@ impl<'a> Outputs<'a> {
         }
     }
 
-    /// Writes the outputs of rows with impossible parameters: no token, and nothing kept. `rows` ascend. `num_rows` is
-    /// the number of rows of the batch. `replace_val` is in the bits of the logits' type.
+    /// Writes the outputs of rows with impossible parameters: no token, and no entry kept. `rows` contains their
+    /// indices, ascending. `num_rows` is the number of rows of the batch. `replace_val` contains the bits of a number
+    /// of the logits' type.
     pub(crate) fn set_bad_rows(&mut self, rows: &[usize], num_rows: usize, replace_val: u32) {
         fn put<T: Copy>(array: &mut Option<&mut [T]>, rows: &[usize], value: T) {
             if let Some(array) = array {

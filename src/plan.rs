@@ -74,8 +74,9 @@ fn fits_bounded(k: i32, vocab: usize, max_k: usize) -> bool {
     kept <= max_k
 }
 
-/// Checks that the entry point has the wanted outputs. Returns the rows that cannot be sampled: those of the batch, and
-/// those with a k that is not valid for the entry point. The bounded path and the k-slices need `1 ≤ k ≤ max_k`.
+/// Checks that the entry point supports the requested outputs, and that the k of each row fits. The bounded path and
+/// the k-slices need `1 ≤ k ≤ max_k`. `None` if every row fits. Otherwise returns all bad rows of the batch, including
+/// the rows whose k does not fit.
 pub(crate) fn check_entry(
     entry: Entry,
     max_k: usize,
@@ -103,13 +104,13 @@ pub(crate) fn check_entry(
     Ok(Some(bad_rows))
 }
 
-/// Checks that the entry point has the k-slices, if they are wanted.
+/// Checks that the entry point supports the k-slices if they are requested.
 fn check_slices(entry: Entry, wants_slices: bool) -> Result<(), Error> {
     if wants_slices && entry == Entry::Arbitrary {
         return Err(Error::named_argument(
             "nuc_debug_arrays",
             "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
-             none, so all three must be null",
+             no k-slices, so all three must be null",
         ));
     }
     Ok(())
@@ -128,7 +129,7 @@ fn unfit(row: usize, k: i32, vocab: usize, max_k: usize) -> Error {
     Error::row_argument("top_k", row, message)
 }
 
-/// The path of each row of a batch on the device, or the reason why the row cannot be sampled.
+/// The path of each row of a batch whose logits are on the device, or the error if the row cannot be sampled.
 pub(crate) fn paths_of_rows<'r>(
     calls: &CallShape,
     max_k: usize,
@@ -142,7 +143,7 @@ pub(crate) fn paths_of_rows<'r>(
     if slices && !calls.stable {
         return Err(Error::named_argument(
             "keep_ties",
-            "keep_ties is 1 and a k-slice is wanted; no device has k-slices of calls that keep ties",
+            "keep_ties is 1 and a k-slice is requested; with logits on a device, k-slices need keep_ties = 0",
         ));
     }
     let path_of_row = |(row, params): (usize, Result<&RowParams, &Error>)| {
@@ -157,7 +158,7 @@ pub(crate) fn paths_of_rows<'r>(
     memory::collected(calls.batch, "the plan of a batch", rows.enumerate().map(path_of_row))
 }
 
-/// The paths that occur, each once: the bounded one first.
+/// The paths that occur in the list, without duplicates. The bounded path is first.
 pub(crate) fn distinct(paths: &[Result<Path, Error>]) -> Vec<Path> {
     let mut found: Vec<Path> = Vec::new();
     for path in paths.iter().flatten() {
@@ -249,7 +250,7 @@ impl Piece {
     }
 }
 
-/// The parameters that a program of a path receives for a row: see [`Piece::params`].
+/// Like [`Piece::params`], for a program of the given path and vocabulary.
 pub(crate) fn params_for(path: Path, vocab: usize, row: &RowParams) -> RowParams {
     match path {
         Path::Bounded(max_k) if !fits_bounded(row.k, vocab, max_k) => RowParams { k: 1, ..*row },

@@ -77,7 +77,7 @@ pub fn sample_row(
     }
 }
 
-/// The status bit if the condition holds, else 0.
+/// `bit` if the condition is true, else 0.
 fn bit(condition: bool, bit: u32) -> u32 {
     if condition {
         bit
@@ -86,7 +86,7 @@ fn bit(condition: bool, bit: u32) -> u32 {
     }
 }
 
-/// Cleans every entry. Returns whether one of them is a NaN, and whether one is +inf.
+/// Cleans every entry. Returns whether the row contains a NaN, and whether it contains a +inf.
 fn clean_row(row: Logits<'_>, scratch: &mut Scratch) -> (bool, bool) {
     let (mut had_nan, mut had_inf) = (false, false);
     for (i, slot) in scratch.cleaned.iter_mut().enumerate() {

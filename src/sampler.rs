@@ -109,9 +109,10 @@ impl Sampler {
 
     /// Samples a batch. After an error no output was written.
     ///
-    /// A row with impossible parameters, or with a k that the entry point does not accept, is an error if
-    /// `outputs.row_status` is `None`. Otherwise its status is [`ROW_BAD_PARAMETER`](crate::outputs::ROW_BAD_PARAMETER), its token is −1, nothing is kept in
-    /// it, and the other rows are sampled.
+    /// A row is bad if its parameters are impossible, or if the entry point does not accept its k. If
+    /// `outputs.row_status` is `None`, a bad row makes the call fail. Otherwise the status of the bad row is
+    /// [`ROW_BAD_PARAMETER`](crate::outputs::ROW_BAD_PARAMETER), its token is −1, none of its entries is kept, and the
+    /// other rows are sampled.
     pub fn sample(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         let changed = match check_entry(entry, self.max_k, batch, outputs.wide.wants_slices())? {
             Some(bad_rows) => Some(batch.with_bad_rows(bad_rows)?),
@@ -138,15 +139,15 @@ impl Sampler {
         }
     }
 
-    /// A sampler on a client of the caller. The client is not destroyed, and `options.plugin` and
-    /// `options.client_options` are ignored.
+    /// Creates a sampler on a client of the caller. Ignores `options.plugin` and `options.client_options`. The sampler
+    /// keeps a reference to the client.
     pub fn with_client(client: Arc<pjrt::Client>, options: &SamplerOptions) -> Result<Sampler, Error> {
         let capacity = checked_capacity(options)?;
         let backend = PjrtBackend::with_client(client, options.device, capacity)?;
         Ok(Sampler { backend: with_programs(options, backend)?, max_k: options.max_k })
     }
 
-    /// The client of the plugin, for callers that make buffers with it. `None` on the built-in backend.
+    /// The sampler's client. Callers create buffers with it. `None` on the built-in backend.
     pub fn client(&self) -> Option<&Arc<pjrt::Client>> {
         match &self.backend {
             Backend::Builtin(_) => None,
@@ -154,7 +155,8 @@ impl Sampler {
         }
     }
 
-    /// Parameters for batches of logits that are on the device: `rows` rows of `vocab` logits.
+    /// Creates the parameters for batches of logits that are on the device: `rows` rows of `vocab` logits. Each row has
+    /// the default settings. Fails on the built-in backend.
     pub fn device_parameters(
         &self,
         rows: usize,
@@ -169,9 +171,11 @@ impl Sampler {
         self.pjrt()?.device_parameters(rows, vocab, dtype, options)
     }
 
-    /// Starts a call on logits that are on the device, `[rows, vocab]` or `[rows, 1, vocab]`. `step` is added to the
-    /// offset of every row. `logits` is a buffer of [`client`](Sampler::client). It may be deleted when this function
-    /// returns.
+    /// Starts a call on logits that are on the device, and returns without waiting for it. Thread-safe. Fails on the
+    /// built-in backend.
+    ///
+    /// `logits` is a buffer of [`client`](Sampler::client), `[rows, vocab]` or `[rows, 1, vocab]`. The caller may
+    /// delete it when this function returns. `step` is added to the offset of every row.
     pub fn start(
         &self,
         entry: Entry,
@@ -242,7 +246,7 @@ fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
     Ok(Backend::Builtin(BuiltinBackend::new(options.num_threads)))
 }
 
-/// Checks the options that every backend has, and returns the capacity of the program cache.
+/// Checks `max_k` and `cache_capacity`. Returns the capacity of the program cache.
 fn checked_capacity(options: &SamplerOptions) -> Result<NonZeroUsize, Error> {
     check_max_k(options.max_k)?;
     NonZeroUsize::new(options.cache_capacity)
@@ -254,7 +258,7 @@ fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) 
     with_programs(options, PjrtBackend::with_client(client, options.device, capacity)?)
 }
 
-/// Makes a backend use the directory of programs that the options or the environment name.
+/// Makes a backend use the program directory that the options or the environment variable name.
 fn with_programs(options: &SamplerOptions, mut pjrt: PjrtBackend) -> Result<Backend, Error> {
     let program_dir = options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
     match program_dir {

@@ -49,7 +49,7 @@ int main(int argc, char **argv) {
     batch.seed = seed;
     batch.offset = offset;
     for (step = 0; step < STEPS; step++) {
-        /* Another offset in every step gives other random numbers. */
+        /* Every step needs its own offset, because equal offsets give equal random numbers. */
         for (row = 0; row < ROWS; row++) offset[row] = (uint64_t)step;
         status = nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error);
         if (status != NUC_OK) {

@@ -10,7 +10,8 @@ use crate::semantics::clean::{self, order_key};
 use crate::semantics::philox::random_words_of;
 use crate::semantics::rules::has_no_candidate;
 
-/// Declares the arguments of a program. Returns the logits of its rows, `[batch, vocab]`, and their parameters.
+/// Declares the arguments of a program. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of
+/// its rows. The returned parameters contain the random words.
 pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     let elem = match spec.dtype {
         Dtype::F32 => Elem::F32,
@@ -34,7 +35,7 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     (h.gather_rows(buffer, row), parameters)
 }
 
-/// Replaces the seed and the offset of each row by the row's random words at `step`.
+/// Replaces the seed and the offset in the parameters of each row by the row's random words at `step`.
 pub(in crate::kernels) fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Value {
     let first = Column::WORDS[0] as usize;
     let column = |number: usize| {
@@ -50,8 +51,8 @@ pub(in crate::kernels) fn with_random_words(h: &Hlo, spec: &Spec, parameters: Va
     h.concatenate(&[&[before], &words[..], &[after]].concat(), 1)
 }
 
-/// Adds the tokens of the rows to the results of a program, if its spec asks for them. `results` begins with the
-/// numbers of the rows.
+/// Inserts the tokens of the rows as the second result of a program if the spec requires them. The first result is the
+/// array of numbers.
 pub(in crate::kernels) fn with_tokens(h: &Hlo, spec: &Spec, mut results: Vec<Value>) -> Vec<Value> {
     if spec.returns_tokens() {
         results.insert(1, tokens(h, results[0]));
@@ -59,7 +60,7 @@ pub(in crate::kernels) fn with_tokens(h: &Hlo, spec: &Spec, mut results: Vec<Val
     results
 }
 
-/// Returns the tokens of the rows from their numbers, `[RESULTS, rows]`.
+/// Extracts the tokens, `[rows]`, from the numbers of the rows, `[RESULTS, rows]`.
 pub(in crate::kernels) fn tokens(h: &Hlo, numbers: Value) -> Value {
     let (row, rows) = (ResultRow::NextToken as usize, h.dims(numbers)[1]);
     h.reshape(h.slice(numbers, 0, row, row + 1), &[rows])
@@ -117,7 +118,7 @@ impl Inputs {
         h.reduce(clean::is_nan(h, self.bits), Reduce::Or)
     }
 
-    /// Whether each row contains +inf.
+    /// Whether each row contains a +inf.
     pub(in crate::kernels) fn had_inf(&self, h: &Hlo) -> Value {
         h.reduce(clean::is_infinity(h, self.bits), Reduce::Or)
     }

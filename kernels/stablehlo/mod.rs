@@ -22,7 +22,7 @@ pub fn emit(spec: &Spec) -> String {
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
-/// Adds the portable program for a spec to a program. Returns its results.
+/// Adds the operations of the portable algorithm to a program. Returns the results.
 pub(super) fn results(h: &Hlo, spec: &Spec, logits: Value, params: Value) -> Vec<Value> {
     let inputs = &inputs::Inputs::new(h, spec, logits, params, None);
     match spec.path {

@@ -22,7 +22,8 @@ pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
     k.wadd(k.widen(low), k.wshl(k.widen(high), 16))
 }
 
-/// A sum of weights in each lane: the sums of the low and the high 16 bits of 32-bit sums.
+/// A sum of weights in each lane. It consists of two numbers: the sum of the low 16 bits and the sum of the high 16
+/// bits of 32-bit partial sums.
 #[derive(Clone, Copy)]
 pub(super) struct Halves {
     pub(super) low: Value,
@@ -30,14 +31,14 @@ pub(super) struct Halves {
 }
 
 impl Halves {
-    /// Returns the sum of registers of weights. `weights` returns the register of a number.
+    /// Returns the sum of registers of weights. `weights(i)` returns register `i`.
     pub(super) fn sum_of(
         k: &Kernel,
         registers: std::ops::Range<usize>,
         weights: impl Fn(usize) -> Value,
     ) -> Halves {
-        // The sum of each group fits 32 bits. The groups are interleaved, so an addition need not wait for the one
-        // before it.
+        // The sum of each group fits 32 bits. Consecutive registers belong to different groups, so an addition does not
+        // wait for the previous one.
         let groups = registers.len().div_ceil(SUMMABLE);
         let mut sums: Vec<Option<Value>> = vec![None; groups];
         for (number, register) in registers.enumerate() {
@@ -55,11 +56,11 @@ impl Halves {
         Halves { low: k.add(self.low, other.low), high: k.add(self.high, other.high) }
     }
 
-    /// Returns the sum of the lanes of each row, for sums of at most [`CHUNK`] weights per lane. All lanes of the result
-    /// contain it.
+    /// Returns the sum of the lanes of each row. Each lane must be the sum of at most [`CHUNK`] weights. All lanes of the
+    /// result contain the sum.
     pub(super) fn over_lanes(self, k: &Kernel) -> Wide {
-        // A lane is at most 64 · 2²⁸ = 2³⁴. The two digits are at most 2¹⁷, so their sums over 128 lanes are at most
-        // 2²⁴ and exact as floats.
+        // A lane is at most 64 · 2²⁸ = 2³⁴, so it has two digits of at most 2¹⁷. The sums of the digits over 128 lanes
+        // are at most 2²⁴. They are exact as floats.
         const DIGIT_BITS: u32 = 17;
         const {
             assert!(CANDIDATE_DEPTH <= CHUNK && CHUNK << WEIGHT_BITS <= 1 << (2 * DIGIT_BITS));
@@ -73,7 +74,7 @@ impl Halves {
         k.wadd(low, k.wshl(high, DIGIT_BITS))
     }
 
-    /// Returns the sum of the lanes of each row, for sums of any number of weights. All lanes of the result contain it.
+    /// Returns the sum of the lanes of each row, for any number of weights. All lanes of the result contain the sum.
     pub(super) fn total(self, k: &Kernel) -> Wide {
         k.wadd(sum_lanes(k, self.low), k.wshl(sum_lanes(k, self.high), 16))
     }
@@ -106,8 +107,8 @@ const SPLIT_BITS: u32 = WEIGHT_BITS / 2;
 
 /// A number as two floats: `high · 2¹⁴ + low`.
 ///
-/// The parts of a weight are at most 2¹⁴. So for up to 2¹⁰ lanes of weights, the sum of the high parts and the sum of
-/// the low parts are at most 2²⁴. They are exact in any order, and the hardware can sum them over lanes as floats.
+/// The parts of a weight are at most 2¹⁴. So for up to 2¹⁰ weights, the sum of the high parts and the sum of the low
+/// parts are at most 2²⁴. These sums are exact as floats in any order, so the hardware can add the lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
     pub(super) high: Value,
@@ -115,7 +116,7 @@ pub(super) struct Split {
 }
 
 impl Split {
-    /// The number of weights whose sum is exact.
+    /// The largest number of weights whose sums of parts are exact.
     pub(super) const WEIGHTS: usize = 1 << (24 - SPLIT_BITS);
 
     pub(super) fn new(k: &Kernel, value: Wide) -> Split {
@@ -130,7 +131,7 @@ impl Split {
         k.wadd(k.wshl(k.widen(high), SPLIT_BITS), k.widen(low))
     }
 
-    /// Whether `self < other`. Both may be sums of parts, so a low part may exceed 2¹⁴.
+    /// Whether `self < other`. Both can be sums of several numbers, so a low part can exceed 2¹⁴.
     pub(super) fn is_less(&self, k: &Kernel, other: &Split) -> Value {
         let unit = k.f32(1.0 / (1 << SPLIT_BITS) as f32);
         // The difference in units of the high part, rounded down. Every operation is exact.

@@ -76,7 +76,7 @@ pub fn emit(spec: &Spec, chip: &Chip) -> String {
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
-/// Adds the program for a spec to a program. Returns its results.
+/// Adds the operations of the TPU algorithm, with its kernel, to a program. Returns the results.
 pub(super) fn program_results(h: &Hlo, spec: &Spec, chip: &Chip, logits: Value, params: Value) -> Vec<Value> {
     let (kernel, layout) = build(spec, chip);
     let called = call_kernel(h, spec, &kernel, &layout, logits, params);

@@ -11,7 +11,7 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 
-/// The number of independent counts in a pass. With several of them, an addition need not wait for the previous
+/// The number of independent counts in a pass. With several counts, an addition does not wait for the previous
 /// one.
 const PARTS: usize = 4;
 

@@ -42,7 +42,7 @@ pub(super) struct Summary {
     pub(super) max_key: Value,
     /// 1 if the row contains a NaN.
     pub(super) had_nan: Value,
-    /// Whether the row contains +inf.
+    /// Whether the row contains a +inf.
     pub(super) had_inf: Value,
     /// The raw maximum of each bin.
     bin_maxima: [Value; BINS],

@@ -16,7 +16,7 @@ const NAMES: [&CStr; 62] = [
     c"row_status",
     c"sampler",
     c"tokens",
-    // Structs, if the struct as a whole is wrong: its address, its size, or its overlap with other memory.
+    // Structs: for a wrong address or size of the struct, and for an overlap with other memory.
     c"nuc_batch",
     c"nuc_call_options",
     c"nuc_compile_ahead_options",
@@ -74,7 +74,7 @@ const NAMES: [&CStr; 62] = [
     c"write_programs",
 ];
 
-/// The C string of a name. It is valid until the process ends. Null if the name is unknown.
+/// The name as a C string that is valid until the process ends. Null if the name is not in the list.
 pub(super) fn c_name(name: &str) -> *const c_char {
     let known = NAMES.iter().find(|known| known.to_bytes() == name.as_bytes());
     debug_assert!(known.is_some(), "{name} is not in the list of arguments");

@@ -9,7 +9,7 @@ use crate::kernels::Wanted;
 use crate::plan::Entry;
 use crate::sampler::BackendChoice;
 
-/// The meaning of the enumerator `value` of `enumeration`. `place` is where it is in the argument `name`.
+/// Looks up the meaning of `value` in `enumeration`. `place` is the path of the value inside the argument `name`.
 fn lookup<T: Copy>(
     value: i32,
     name: &'static str,
@@ -58,7 +58,7 @@ pub(super) enum OptionType {
     Bool,
 }
 
-/// `place` is where the option is in the argument `name`.
+/// `place` is the path of the option inside the argument `name`.
 pub(super) fn option_type(value: nuc_option_type, name: &'static str, place: &str) -> Result<OptionType> {
     let known = [
         (NUC_OPTION_STRING, OptionType::String),
@@ -77,7 +77,7 @@ pub(super) fn flag(value: i32, name: &'static str) -> Result<bool> {
     }
 }
 
-/// The debug arrays that need other programs.
+/// The debug arrays that change the programs.
 pub(super) fn wanted(debug_arrays: u32) -> Result<Wanted> {
     let known = NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS | NUC_DEBUG_K_SLICES;
     if debug_arrays & !known != 0 {

@@ -1,4 +1,4 @@
-//! The caller's `nuc_error`: checked before a call, written after it.
+//! The caller's `nuc_error`. It is checked before a call and written after the call.
 
 use std::ptr::{addr_of, addr_of_mut, null, null_mut};
 
@@ -11,7 +11,7 @@ use super::pointers::{bad, Result};
 use super::structs::checked_size;
 use super::types::{nuc_error, nuc_status};
 
-/// What a call reports.
+/// The outcome of a call, for the caller.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) code: nuc_status,
@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) row: Option<usize>,
 }
 
-/// The memory of a `nuc_error` that may be written.
+/// A `nuc_error` that was checked and may be written, or none.
 #[derive(Clone, Copy)]
 pub(super) struct ErrorStruct {
     pointer: *mut nuc_error,
@@ -82,7 +82,7 @@ impl ErrorStruct {
     /// Writes the report.
     ///
     /// # Safety
-    /// The memory that was valid in [`ErrorStruct::new`] still is.
+    /// The memory that was valid in [`ErrorStruct::new`] is still valid.
     pub(super) unsafe fn write(&self, report: &Report) {
         if self.pointer.is_null() {
             return;

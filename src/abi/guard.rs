@@ -111,7 +111,7 @@ mod tests {
         (code, message.to_str().unwrap().to_owned())
     }
 
-    /// A call with a `nuc_error` that was not initialized does nothing.
+    /// A call with an uninitialized `nuc_error` does nothing.
     #[test]
     fn a_wrong_error_struct_stops_the_call() {
         let mut error = nuc_error { struct_size: 0, code: 77, ..initialized() };

@@ -35,7 +35,7 @@ const _: () = {
 /// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
 ///
 /// nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
-/// threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone.
+/// threads may use the same sampler at the same time. No other call may use it during or after nuc_sampler_destroy.
 ///
 /// A sampler belongs to the process that created it. In a child process after fork, every call with it returns
 /// NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.

@@ -16,7 +16,7 @@ pub(super) fn one_line(message: &str, limit: usize) -> String {
     shortened(&escaped(message), limit).into_owned()
 }
 
-/// The whole message. Its lines stay; other control characters are escaped.
+/// The whole message. Line breaks and tabs are kept; other control characters are escaped.
 pub(super) fn whole(message: &str) -> Cow<'_, str> {
     escaped_except(message, |character| matches!(character, '\n' | '\t'))
 }

@@ -1,4 +1,4 @@
-//! Options structs: their conversion to checked options. A field that is zero has its default.
+//! Converts options structs to checked options. A field that is zero has its default.
 
 use super::arrays::Array;
 use super::enums::{backend, check_reserved, dtype, entry, flag, option_type, wanted, OptionType};
@@ -162,7 +162,8 @@ pub(super) unsafe fn compile_ahead_options(
     })
 }
 
-/// The numbers of rows to compile for. Reading them needs the overlap check, so it runs here.
+/// Returns the numbers of rows to compile for. Runs the overlap check, because it must precede the first read of the
+/// array.
 ///
 /// # Safety
 /// `pointer` is null or points to `count` numbers.
@@ -220,7 +221,7 @@ unsafe fn plugin_options(
     named.collect()
 }
 
-/// `place` is where the option is in the argument `list`.
+/// `place` is the path of the option inside the argument `list`.
 ///
 /// # Safety
 /// The name, and the string value if the type is a string, are null or NUL-terminated.

@@ -26,7 +26,7 @@ pub(super) fn check_pointer<T>(pointer: *const T, name: &'static str) -> Result<
     Ok(())
 }
 
-/// A NUL-terminated string; null is `None`. `place` is where it is in the argument `name`.
+/// A NUL-terminated string; null is `None`. `place` is the path of the string inside the argument `name`.
 ///
 /// # Safety
 /// `pointer` is null or points to a NUL-terminated string that outlives `'a`.

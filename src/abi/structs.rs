@@ -105,8 +105,8 @@ pub(super) unsafe fn write_struct<T: CStruct>(memory: &mut Memory, pointer: *mut
     Ok(())
 }
 
-/// Checks the address and the `struct_size` of a struct that the library reads, and returns the size. The part of the
-/// struct that this library does not know must be zero.
+/// Checks the address and the `struct_size` of a struct that the library reads. Returns the size. The bytes after the
+/// last field that this library knows must be zero.
 ///
 /// # Safety
 /// As for [`read_struct`].

@@ -63,7 +63,8 @@ pub trait Elementwise {
     /// Adds the operation that repeats `value` until it has the type `ty`. `value` must be an SSA value.
     fn repeat(&self, value: Value, ty: Type) -> Value;
 
-    /// Implements [`Arith::mul_then_add`]. The default is for dialects whose compilers never contract a product and a sum.
+    /// Implements [`Arith::mul_then_add`]. The default is correct only if the dialect's compilers never contract a
+    /// product and a sum.
     fn product_plus(&self, a: Value, b: Value, addend: Value) -> Value {
         self.binary(Binary::Add, self.binary(Binary::Mul, a, b), addend)
     }

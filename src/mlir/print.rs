@@ -61,7 +61,7 @@ pub fn print(form: &'static Form, module: &Module<'_>) -> String {
     printer.text
 }
 
-/// Returns the text of a function, in the pretty form.
+/// Returns the text of a function in MLIR's custom assembly format.
 pub fn print_function(form: &'static Form, function: &Function<'_>) -> String {
     let mut printer = Printer { text: String::new(), indent: 0, form };
     printer.pretty_function(function);

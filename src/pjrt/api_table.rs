@@ -95,7 +95,7 @@ impl ApiTable {
         unsafe { self.outcome(error, function.name) }
     }
 
-    /// Converts an error of the plugin and destroys it. Null means success.
+    /// Converts an error of the plugin to a result, and destroys it. Null is success.
     ///
     /// # Safety
     /// `error` must be null or a live error of this plugin that nothing uses afterwards.

@@ -136,7 +136,7 @@ impl Buffer {
         self.start_copy(dst, layout)?.wait()
     }
 
-    /// Starts a copy. The caller must keep `dst` where it is until the event ends.
+    /// Starts a copy of the contents to `dst`. The caller must keep the memory of `dst` valid until the event is ready.
     fn start_copy(&self, dst: &mut [u8], layout: *mut PJRT_Buffer_MemoryLayout) -> Result<Event> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_ToHostBuffer_Args>::new();
@@ -145,8 +145,9 @@ impl Buffer {
         args.dst = dst.as_mut_ptr().cast();
         args.dst_size = dst.len();
         // SAFETY: the buffer is alive. `dst` is valid for `dst_size` bytes, which the plugin compares with the size
-        // that it computes itself. Both callers keep it until the event ends the copy: one waits here, and the other
-        // keeps it in a `HostCopy`, which waits before it frees the memory. The layout outlives the call.
+        // that it computes itself. Both callers keep it valid until the event is ready: `copy_to_host` waits, and
+        // `start_copy_to_host` moves it to a `HostCopy`, which waits before it frees the memory. The layout outlives
+        // the call.
         unsafe {
             plugin.call(function!(plugin, PJRT_Buffer_ToHostBuffer)?, &mut args)?;
             Event::from_output(plugin, args.event, "PJRT_Buffer_ToHostBuffer")
@@ -184,7 +185,7 @@ impl Buffer {
         }
     }
 
-    /// Whether the contents are gone, because the buffer was deleted or donated to a program.
+    /// Whether the buffer was deleted, or donated to a program. Then it has no contents.
     pub fn is_deleted(&self) -> Result<bool> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_IsDeleted_Args>::new();
@@ -194,7 +195,8 @@ impl Buffer {
         Ok(args.is_deleted)
     }
 
-    /// The device that holds the buffer, as an index into [`Client::devices`]. `None` if it is not one of them.
+    /// The device that has the buffer, as an index into [`Client::devices`]. `None` if the list does not have the
+    /// device.
     pub fn device(&self) -> Result<Option<usize>> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_Device_Args>::new();
@@ -204,7 +206,8 @@ impl Buffer {
         Ok(self.client.device_index(args.device))
     }
 
-    /// Starts a copy of the contents to the host, dense and row-major. The copy waits until the buffer is computed.
+    /// Starts a copy of the contents to the host, dense and row-major. If a program has yet to compute the contents,
+    /// the copy waits for it.
     pub fn start_copy_to_host(&self) -> Result<HostCopy> {
         let mut bytes = zeroed(self.host_size, "a copy of a buffer")?;
         let minor_to_major: Vec<i64> = (0..self.dims.len() as i64).rev().collect();
@@ -215,7 +218,8 @@ impl Buffer {
                 self.start_copy(&mut bytes, std::ptr::null_mut())?
             }
             Err(error @ Error::Misbehaved(_)) => {
-                // The plugin may be copying without an event that says when it ends. So the memory is never freed.
+                // The plugin can be copying to the memory, and no event says when the copy ends. So the memory is never
+                // freed.
                 std::mem::forget(bytes);
                 return Err(error);
             }
@@ -224,13 +228,14 @@ impl Buffer {
         Ok(HostCopy { event: Some(event), bytes })
     }
 
-    /// Gives the plugin's object to the caller, who must destroy it.
+    /// Transfers ownership of the plugin's object to the caller. The caller must destroy it with the plugin's
+    /// `PJRT_Buffer_Destroy`.
     pub fn into_raw(mut self) -> *mut PJRT_Buffer {
         self.owned = false;
         self.handle.as_ptr()
     }
 
-    /// The plugin's object. It lives as long as this value.
+    /// The plugin's object. It is valid as long as this value exists.
     pub fn as_raw(&self) -> *mut PJRT_Buffer {
         self.handle.as_ptr()
     }
@@ -258,16 +263,16 @@ impl Buffer {
     }
 }
 
-/// A copy to the host that is running or has ended. Dropping it waits for the end of the copy.
+/// A copy to the host that was started. Dropping it waits until the copy ends.
 pub struct HostCopy {
-    /// `None` once the copy has ended.
+    /// `None` after a wait for the copy.
     event: Option<Event>,
     bytes: Vec<u8>,
 }
 
 impl HostCopy {
-    /// Calls `action` with the outcome when the copy ends: on a thread of the plugin, or on this thread before the
-    /// function returns. If the function fails, `action` is not called.
+    /// Calls `action` with the outcome when the copy ends. The call happens on a thread of the plugin, or on this
+    /// thread before the function returns. If the function fails, it does not call `action`.
     pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         match &self.event {
             Some(event) => event.on_ready(action),
@@ -283,7 +288,7 @@ impl HostCopy {
         self.event.as_ref().map_or(Ok(true), Event::is_ready)
     }
 
-    /// Waits for the end of the copy and returns the contents.
+    /// Waits until the copy ends, and returns the contents.
     pub fn wait(mut self) -> Result<Vec<u8>> {
         self.finish()?;
         Ok(std::mem::take(&mut self.bytes))
@@ -296,7 +301,7 @@ impl HostCopy {
 
 impl Drop for HostCopy {
     fn drop(&mut self) {
-        // The outcome does not matter: the copy has ended either way, and nothing reads the bytes.
+        // The outcome does not matter. The copy has ended in any case, and nothing reads the bytes.
         let _ = self.finish();
     }
 }

@@ -47,8 +47,9 @@ impl Event {
         Ok(args.is_ready)
     }
 
-    /// Calls `action` with the outcome when the work ends: on a thread of the plugin, or on this thread before the
-    /// function returns. If the function fails, `action` is dropped without a call. A panic of `action` is ignored.
+    /// Calls `action` with the outcome when the work ends. The call happens on a thread of the plugin, or on this
+    /// thread before the function returns. If the function fails, it drops `action` without a call. A panic of `action`
+    /// is ignored.
     pub(super) fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         let function = function!(self.plugin, PJRT_Event_OnReady)?;
         let pending = Box::new(Pending { plugin: self.plugin.clone(), action: Box::new(action) });
@@ -57,7 +58,7 @@ impl Event {
         args.event = self.handle.as_ptr();
         args.callback = Some(ready);
         args.user_arg = pending.cast();
-        // SAFETY: the event is alive. The plugin calls `ready` once, with the pointer, if the call succeeds.
+        // SAFETY: the event is alive. If the call succeeds, the plugin calls `ready` exactly once, with the pointer.
         let registered = unsafe { self.plugin.call(function, &mut args) };
         if registered.is_err() {
             // SAFETY: the plugin rejected the call, so it does not use the pointer.
@@ -67,7 +68,7 @@ impl Event {
     }
 }
 
-/// What `ready` receives.
+/// The data of the callback `ready`.
 struct Pending {
     plugin: Arc<Plugin>,
     action: Box<dyn FnOnce(Result<()>) + Send>,

@@ -44,23 +44,23 @@ pub struct SharedLaunch {
 }
 
 impl SharedLaunch {
-    /// The outputs. They can be used before the program has ended: every use waits.
+    /// The outputs. They can be used before the program ends, because every use waits for it.
     pub fn outputs(&self) -> &[Buffer] {
         &self.outputs
     }
 
-    /// Takes an output out of the launch.
+    /// Takes all outputs out of the launch.
     pub fn take_outputs(&mut self) -> Vec<Buffer> {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Waits for the end of the program.
+    /// Waits until the program ends.
     pub fn wait(&self) -> Result<()> {
         self.complete.iter().try_for_each(Event::wait)
     }
 
-    /// Calls `action` with the outcome when the program ends: on a thread of the plugin, or on this thread before the
-    /// function returns. If the function fails, `action` is not called.
+    /// Calls `action` with the outcome when the program ends. The call happens on a thread of the plugin, or on this
+    /// thread before the function returns. If the function fails, it does not call `action`.
     pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         match self.complete.as_slice() {
             [event] => event.on_ready(action),
@@ -71,7 +71,7 @@ impl SharedLaunch {
 
 impl Drop for SharedLaunch {
     fn drop(&mut self) {
-        // A running program must not be unloaded. The outcome does not matter any more.
+        // A program must stay loaded while it runs. The outcome does not matter, because nothing reads it.
         let _ = self.wait();
     }
 }
@@ -181,7 +181,8 @@ impl Executable {
         }
     }
 
-    /// Starts a program for one device. The result keeps the program loaded. See [`Executable::launch`].
+    /// Starts a program that was compiled for one device. The result keeps the program loaded. See
+    /// [`Executable::launch`].
     pub fn launch_shared(self: &Arc<Self>, inputs: &[&Buffer]) -> Result<SharedLaunch> {
         let Launch { complete, mut outputs, .. } = self.launch(&[inputs])?;
         let outputs =

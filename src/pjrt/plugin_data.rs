@@ -49,7 +49,7 @@ pub(super) fn copied<T: Copy>(values: &[T], purpose: &'static str) -> Result<Vec
     Ok(copy)
 }
 
-/// Zeroed memory for data of a plugin, whose size the plugin decides.
+/// Allocates zeroed memory for data of a plugin. The plugin decides the size, so the allocation is fallible.
 pub(super) fn zeroed(bytes: usize, purpose: &'static str) -> Result<Vec<u8>> {
     let memory = bytemuck::allocation::try_zeroed_vec(bytes);
     memory.map_err(|()| Error::OutOfMemory { bytes, purpose })

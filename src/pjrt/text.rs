@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::text::{escaped, escaped_except};
 
-/// The largest number of bytes that an error quotes from a message. It has room for what a compiler reports.
+/// The largest number of bytes that an error quotes from a message. It is enough for messages of compilers.
 const LONGEST_MESSAGE: usize = 64 << 10;
 
 /// Messages show a long path without its middle. This number of characters at the start and at the end stays.
@@ -18,7 +18,7 @@ pub(super) fn name(bytes: &[u8]) -> String {
     escaped_except(&String::from_utf8_lossy(bytes), |character| character == '\n').into_owned()
 }
 
-/// A message that an error quotes, shortened if it is very long. Its lines stay.
+/// A message as an error quotes it: shortened if it is very long. Line breaks are kept.
 pub(super) fn message(bytes: &[u8]) -> String {
     let quoted = String::from_utf8_lossy(&bytes[..prefix(bytes, LONGEST_MESSAGE)]);
     let mut text =

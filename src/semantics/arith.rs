@@ -3,9 +3,9 @@
 //! Every computation whose bits must be the same on all devices is a function over [`Arith`]. So native code (scalar or
 //! SIMD) and the kernel builders use the same source code.
 //!
-//! Some compilers contract a product and a sum into one fused operation, which rounds once instead of twice. Therefore a
-//! product is added only by [`Arith::mul_then_add`], which rounds twice on every target. [`Arith::fadd`] and
-//! [`Arith::fsub`] must not receive a product.
+//! Some compilers contract a product and a sum into one fused operation, which rounds once instead of twice. Therefore
+//! only [`Arith::mul_then_add`] may add a product to a number. It rounds twice on every target. The operands of
+//! [`Arith::fadd`] and [`Arith::fsub`] must not be products.
 
 // `self` selects the arithmetic; it is not the value to convert.
 #[allow(clippy::wrong_self_convention)]
@@ -20,7 +20,7 @@ pub trait Arith: Copy {
     /// A truth value.
     type Mask: Copy;
 
-    /// Whether [`shr_by`](Arith::shr_by) is fast.
+    /// Whether the target has a fast [`shr_by`](Arith::shr_by).
     const SHIFTS_BY_LANE: bool = true;
 
     /// The integer constant `value`.
@@ -45,13 +45,14 @@ pub trait Arith: Copy {
     /// `a >> (by & 31)`, filling with zeros.
     fn shr_by(self, a: Self::Int, by: Self::Int) -> Self::Int;
 
-    /// `a + b` in binary32, round to nearest even. Neither is a product.
+    /// `a + b` in binary32, rounded to nearest even. Neither operand is a product.
     fn fadd(self, a: Self::Float, b: Self::Float) -> Self::Float;
-    /// `a - b` in binary32, round to nearest even. Neither is a product.
+    /// `a - b` in binary32, rounded to nearest even. Neither operand is a product.
     fn fsub(self, a: Self::Float, b: Self::Float) -> Self::Float;
-    /// `a * b` in binary32, round to nearest even.
+    /// `a * b` in binary32, rounded to nearest even.
     fn fmul(self, a: Self::Float, b: Self::Float) -> Self::Float;
-    /// `a * b`, rounded, plus `addend`, rounded. Never fused. The product is finite and below 10³⁰.
+    /// `a * b + addend`. The product and the sum are both rounded; they are never fused. The product is finite and
+    /// below 10³⁰.
     fn mul_then_add(self, a: Self::Float, b: Self::Float, addend: Self::Float) -> Self::Float;
 
     /// The smaller of `a` and `limit`. The result for NaN is `limit`, or any value if the caller discards it.

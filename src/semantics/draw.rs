@@ -5,16 +5,17 @@ use super::weights::MAX_WEIGHT;
 
 const NUMBER_BITS: u32 = 128;
 
-/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first. `total` is 0 or
-/// the sum of weights that include the weight of the maximum: at least [`MAX_WEIGHT`], and at most
-/// 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
+/// `U mod total`, or 0 if `total` is 0. `words` contains the 128 bits of U, the most significant word first. `total` is
+/// 0, or the sum of weights that include the weight of the maximum. So a total that is not 0 is at least [`MAX_WEIGHT`]
+/// and at most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
 ///
-/// This is a long division with digits of [`WideArith::DIGIT_BITS`], so that every intermediate result fits 64 bits.
+/// A long division with digits of [`WideArith::DIGIT_BITS`] bits. Every intermediate result fits 64 bits.
 #[inline(always)]
 pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     let nothing = a.weq(total, a.wide(0));
     let divisor = a.wselect(nothing, a.wide(MAX_WEIGHT as u64), total);
-    // The first digit is shorter if the digits do not divide the number evenly. It is less than the divisor.
+    // The first digit is shorter if 128 is not a multiple of DIGIT_BITS. It is less than the divisor, so it is the first
+    // remainder.
     let first = (NUMBER_BITS - 1) % A::DIGIT_BITS + 1;
     let mut end = NUMBER_BITS - first;
     let mut rest = digit(a, words, end, first);

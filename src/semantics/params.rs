@@ -42,8 +42,8 @@ impl RowParams {
         }
     }
 
-    /// The parameters of a row that is not sampled, because its own parameters are impossible. They are valid on every
-    /// path, and cheap. The results of the row are discarded.
+    /// Substitute parameters for a row whose own parameters are impossible. They are valid on every path and need
+    /// little work. The caller discards the results of the row.
     pub fn skipped(vocab: usize) -> RowParams {
         RowParams::new(1, 1.0, 0.0, 0.0, [0; 4], vocab)
     }

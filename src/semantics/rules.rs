@@ -11,12 +11,12 @@ use super::weights::MAX_WEIGHT;
 pub const ROW_NO_CANDIDATE: u32 = 1;
 /// Row status bit: the row contains a NaN. A NaN counts as −inf.
 pub const ROW_HAD_NAN: u32 = 2;
-/// Row status bit: the row contains +inf. It counts as the largest finite f32.
+/// Row status bit: the row contains a +inf. A +inf counts as the largest finite f32.
 pub const ROW_HAD_INF: u32 = 4;
-/// Row status bit: a parameter of the row is impossible, so nothing was sampled and the token is −1. No device reports
-/// this bit, because the host CPU checks the parameters.
+/// Row status bit: a parameter of the row is impossible, so the row was not sampled and its token is −1. The host CPU
+/// checks the parameters, so no sampling program sets this bit.
 pub const ROW_BAD_PARAMETER: u32 = 8;
-/// All row status bits that a device reports.
+/// All row status bits that a sampling program can set.
 pub const ROW_STATUS_BITS: u32 = ROW_NO_CANDIDATE | ROW_HAD_NAN | ROW_HAD_INF;
 
 /// The value of the token and of `greedy_sampled` in a row without a candidate.

@@ -9,23 +9,24 @@ use super::sizes::WEIGHT_BITS;
 /// The weight of the maximum.
 pub const MAX_WEIGHT: i32 = 1 << WEIGHT_BITS;
 
-/// An octave is 2 to this power units of `q`.
+/// The units of `q` per octave are 2 to this power.
 pub const OCTAVE_BITS: u32 = 18;
 const OCTAVE: i32 = 1 << OCTAVE_BITS;
 /// The smallest `q` whose weight is 0. At `WEIGHT_BITS + 1` octaves the weight is 1, because a half rounds up.
 pub const ZERO_Q: i32 = (WEIGHT_BITS as i32 + 1) * OCTAVE + 1;
-/// The largest distance. It is half an octave above [`ZERO_Q`].
+/// The largest distance in units of `q`: 29.5 octaves, where the weight is 0.
 const FARTHEST: f32 = (WEIGHT_BITS as f32 + 1.5) * OCTAVE as f32;
 
-/// The shift that turns 2²⁸ times the result of [`polynomial`] into twice the weight, in the maximum's octave.
+/// In the first octave below the maximum, a right shift by this number turns 2²⁸ times the result of [`polynomial`]
+/// into twice the weight. Each further octave adds 1 to the shift.
 const FIRST_SHIFT: i32 = 30 - WEIGHT_BITS as i32;
-/// Adding 2²³ to a float below 2²³ rounds it to an integer, which is then in the low bits of the sum.
+/// The sum of this number and a smaller float is rounded to an integer. The low bits of the sum contain the integer.
 const ROUNDING: f32 = (1 << 23) as f32;
 const ROUNDING_BITS: i32 = 0x4b00_0000;
 
-/// A distance `q` from 0 to 29.5 octaves, in the form in which [`quantize`] returns it: the bits of the float
-/// `2²³ + FIRST_SHIFT · 2¹⁸ + q`. The low 18 bits are the fraction of the octave, and the five bits above them are the
-/// number of octaves plus `FIRST_SHIFT`.
+/// The encoding of a distance `q`, 0 to 29.5 octaves, that [`quantize`] returns: the bits of the float
+/// `2²³ + FIRST_SHIFT · 2¹⁸ + q`. The low 18 bits contain the fraction of the octave. The five bits above them contain
+/// the number of octaves plus `FIRST_SHIFT`.
 pub const fn distance_bits(q: i32) -> i32 {
     ROUNDING_BITS + FIRST_SHIFT * OCTAVE + q
 }
@@ -33,17 +34,17 @@ pub const fn distance_bits(q: i32) -> i32 {
 /// Returns [`distance_bits`] of `q = round(min((max − x) · scale, 29.5 · 2¹⁸))`, with `scale` from
 /// [`super::params::scale`]. A half rounds to even.
 ///
-/// `max` and `x` are cleaned. In a row without a candidate the difference is −inf − (−inf) = NaN. The minimum is
-/// written as a comparison that NaN fails, so the result is then the largest distance. The minimum is between the
-/// product and the sum, so no compiler can fuse them.
+/// `max` and `x` are cleaned. In a row without a candidate the difference is −inf − (−inf) = NaN. The minimum is a
+/// comparison, which is false for NaN, so the result for NaN is the largest distance. The minimum separates the product
+/// from the sum, so no compiler can fuse them.
 #[inline(always)]
 pub fn quantize<A: Arith>(a: A, max: A::Float, x: A::Float, scale: A::Float) -> A::Int {
     let distance = a.at_most(a.fmul(a.fsub(max, x), scale), FARTHEST);
     a.to_bits(a.fadd(distance, a.float(ROUNDING + (FIRST_SHIFT * OCTAVE) as f32)))
 }
 
-/// The coefficients of [`polynomial`], from the fourth power to the constant. They are a minimax
-/// approximation of `8 · 2^(−y / 2¹⁸)` for `0 ≤ y < 2¹⁸`, rounded to floats so that the result never increases.
+/// The coefficients of [`polynomial`], from the fourth power to the constant: a minimax approximation of
+/// `8 · 2^(−y / 2¹⁸)` for `0 ≤ y < 2¹⁸`. They are rounded to floats in such a way that the polynomial never increases.
 const COEFFICIENTS: [f32; 5] = [
     f32::from_bits(0x195f_de2b), // 0x1.bfbc56p-77
     f32::from_bits(0xa3da_00fc), // -0x1.b401f8p-56
@@ -64,13 +65,14 @@ pub fn weight<A: Arith>(a: A, distance: A::Int) -> A::Int {
     a.shr(a.add(doubled, a.int(1)), 1)
 }
 
-/// Twice the weight, rounded down. `u` is the bits of [`polynomial`].
+/// Twice the weight, rounded down. `u` contains the bits of [`polynomial`].
 #[inline(always)]
 fn shifted<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
     a.shr_by(a.shl(u, 7), a.shr(distance, OCTAVE_BITS))
 }
 
-/// The same result as [`shifted`] without a shift by lanes: subtracts the octaves from the exponent of `u`.
+/// The same result as [`shifted`], for targets without a fast shift per lane. It subtracts the number of octaves from
+/// the exponent of `u`.
 #[inline(always)]
 fn shifted_by_exponent<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
     const EXPONENT_BITS: u32 = 23;
@@ -80,9 +82,9 @@ fn shifted_by_exponent<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
 
 /// Returns `8 · 2^(−y / 2¹⁸)`, where `y` is the fraction of the octave. The result is in (4, 8].
 ///
-/// The bits of the result, shifted left by 7, are 2²⁸ times the result as an unsigned integer. The shift removes the
-/// sign and the upper bits of the exponent. The two lowest bits of the exponent remain. They are 01 below 8 and 10 at 8,
-/// so they are the leading one of the mantissa.
+/// The bits of the result, shifted left by 7, form an unsigned integer: 2²⁸ times the result. The shift removes the
+/// sign and all bits of the exponent except the lowest two. These are 01 below 8 and 10 at 8. They are the leading one
+/// of the mantissa.
 #[inline(always)]
 fn polynomial<A: Arith>(a: A, distance: A::Int) -> A::Float {
     let fraction = a.or(a.and(distance, a.int(OCTAVE - 1)), a.int(ROUNDING_BITS));
@@ -128,7 +130,7 @@ mod tests {
         }
     }
 
-    /// The properties that the contract requires of `W`, for every q.
+    /// Every `q` has the properties that the contract requires of `W`.
     #[test]
     fn weight_meets_its_contract_for_every_q() {
         assert_eq!(weight(Scalar, distance_bits(0)), MAX_WEIGHT);
@@ -146,7 +148,7 @@ mod tests {
         assert_eq!(around, [1, 0]);
     }
 
-    /// In every octave the polynomial strictly decreases, so rounding is the only reason for equal weights.
+    /// The polynomial strictly decreases in every octave. So two distances have equal weights only through rounding.
     #[test]
     fn the_polynomial_strictly_decreases() {
         let values: Vec<f32> = (0..OCTAVE).map(|y| polynomial(Scalar, distance_bits(y))).collect();

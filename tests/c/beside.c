@@ -1,4 +1,4 @@
-/* Calls libnucleus.a and another Rust static library in turn, in one program. `readme_main` is the README's program. */
+/* Calls libnucleus.a and another Rust static library alternately. `readme_main` is the README's program. */
 #include "check.h"
 
 int readme_main(void);

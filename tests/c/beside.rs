@@ -1,9 +1,10 @@
-//! Another Rust static library, with a standard library of its own. `beside.c` links it next to libnucleus.a.
+//! Another Rust static library, which contains its own copy of the standard library. `beside.c` uses it together with
+//! libnucleus.a.
 
 use std::collections::HashMap;
 use std::panic::catch_unwind;
 
-/// Uses what a Rust library brings with it: threads, thread-local data with destructors, unwinding. Returns 42.
+/// Uses parts of the Rust runtime that could clash: threads, thread-local data with destructors, unwinding. Returns 42.
 #[no_mangle]
 pub extern "C" fn beside_work() -> i32 {
     std::panic::set_hook(Box::new(|_| {}));

@@ -22,8 +22,8 @@ static inline int check_that(int holds, const char *file, int line, const char *
 }
 #define CHECK(condition) check_that((condition) != 0, __FILE__, __LINE__, #condition)
 
-/* Checks the status of a call, and that its nuc_error agrees. A call that succeeds leaves the message empty. Only an
- * argument error can name an argument, and a row only with its argument. */
+/* Checks the status of a call, and that its nuc_error agrees: the message is empty after a success, only an argument
+ * error names an argument, and an error that names a row also names an argument. */
 #define CHECK_STATUS(wanted, error, call) check_status((wanted), (call), &(error), __FILE__, __LINE__, #call)
 static inline int check_status(nuc_status wanted, nuc_status got, const nuc_error *error, const char *file, int line,
                                const char *what) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes a C program that compares include/nucleus.layout.json with the header, as the C compiler sees it.
+"""Writes a C program that compares include/nucleus.layout.json with the layout that the C compiler computes.
 
     layout.py include/nucleus.layout.json > layout.c
 """
@@ -25,7 +25,7 @@ def struct_checks(struct):
     for field in struct["fields"]:
         check(f"offsetof({name}, {field['name']}) == {field['offset']}")
         check(f"sizeof((({name} *)0)->{field['name']}) == {field['size']}")
-        # The address of the field has the stated type, or the assignment does not compile.
+        # If the field does not have the stated type, this assignment does not compile.
         kind, length = re.fullmatch(r"([^\[]+)(\[\d+\])?", field["type"]).groups()
         pointer = f"{kind} (*field){length} = " if length else f"{kind} *field = "
         block(f"static {name} value;\n        {pointer}&value.{field['name']};", "field != NULL")

@@ -50,11 +50,12 @@ holds() {
     "$@" || { echo "does not hold: $description"; return 1; }
 }
 
-# The libraries export exactly the functions of the header, and the shared library gives each the version of the ABI.
+# The libraries export exactly the functions of the header. In the shared library each symbol has the version of the
+# ABI.
 exported_symbols() {
     local abi functions
     abi=$(scripts/header.py abi-version) && functions=$(scripts/header.py functions) || return 1
-    # The linker exports what the header declares. What Cargo's library exports is what the sources declare.
+    # link_library.py exports the functions of the header. Cargo's library exports the functions of the sources.
     holds "the header has every exported function of the sources" \
         diff <(echo "$functions") <(nm -D --defined-only "$release/libnucleus.so" | awk '{ print $3 }' | sort) &&
         holds "libnucleus.so exports the header's functions, with the version of the ABI" \
@@ -65,7 +66,7 @@ exported_symbols() {
         echo "$(($(wc -l <<<"$functions") * 3)) checks, 0 failed"
 }
 
-# The dynamic section and the program headers of the shared library, and where its debug information is.
+# Checks the dynamic section, the program headers and the debug information of the shared library.
 shared_library_format() {
     local abi dynamic headers address
     abi=$(scripts/header.py abi-version)
@@ -86,8 +87,9 @@ shared_library_format() {
         echo "10 checks, 0 failed"
 }
 
-# A program can link libnucleus.a beside another Rust static library. The other library is linked first as one object
-# with all its symbols, which clash with any symbol that libnucleus.a exports, and then as the archive of rustc.
+# A program can link libnucleus.a together with another Rust static library. The other library is linked in two forms:
+# as one object with all its symbols, which would clash with any Rust symbol that libnucleus.a exports, and as rustc's
+# archive.
 static_library_beside_rust() {
     rustc --crate-type staticlib -C panic=unwind -C opt-level=1 tests/c/beside.rs -o "$bin/libbeside.a" &&
         ld -r -u beside_work --gc-sections "$bin/libbeside.a" -o "$bin/beside.o" &&
@@ -109,8 +111,9 @@ compile_all() {
     done
 }
 
-# The header, also if it is included twice, and every program compile in gcc and clang, in every version of C and C++ in
-# which they are valid. (tests/library/header.rs does the same with the initializers and the example of the header.)
+# The header and all programs compile with gcc and clang, in every version of C and C++ in which they are valid. The
+# header may be included twice. (tests/library/header.rs checks the initializers and the example of the header in the
+# same way.)
 warning_free() {
     printf '#include <nucleus.h>\n#include <nucleus.h>\nextern int unused;\n' >"$bin/header.c"
     local c89=("$bin/header.c" "$bin/readme.c" examples/c/quickstart.c)
@@ -128,7 +131,7 @@ pkg_config() {
     PKG_CONFIG_PATH=$1/.local/lib/pkgconfig pkg-config "${@:2}" nucleus
 }
 
-# The files that `make install` installs are enough to build and run a program, and the README's command does it.
+# The files that `make install` installs are enough to build and run a program with the README's commands.
 installed_library() {
     local home command before prefix abi
     rm -rf "$bin/home" "$bin/root" && mkdir -p "$bin/home/work" "$bin/home/archive" || return 1
@@ -136,7 +139,8 @@ installed_library() {
     make build && before=$(stat -c '%i %y' "$lib/libnucleus.a") && make install PREFIX="$prefix" || return 1
     holds "nothing is linked again" [ "$before" = "$(stat -c '%i %y' "$lib/libnucleus.a")" ] || return 1
 
-    # Only the home directory differs from a user's terminal. No variable tells the loader where the library is.
+    # The environment is that of a user's terminal with another home directory. No variable names the library's
+    # directory.
     cp "$bin/readme.c" "$home/work/main.c"
     command=$(grep -m 1 '^gcc main.c \$(PKG_CONFIG_PATH' README.md) || return 1
     local -a user=(env -u LD_LIBRARY_PATH -u LD_RUN_PATH -u LIBRARY_PATH -u CPATH "HOME=$home" bash -euc)
@@ -147,7 +151,7 @@ installed_library() {
             grep -q 'src/abi/' <<<"$(addr2line -e "$prefix/lib/libnucleus.so.$abi" \
                 "0x$(nm -D "$prefix/lib/libnucleus.so" | awk '/ nuc_version@/ { print $1 }')")" || return 1
 
-    # Only the static library is in the first directory of the search.
+    # The first directory that the linker searches contains only the static library.
     cp "$prefix/lib/libnucleus.a" "$home/archive/"
     holds "pkg-config --static names the libraries that libnucleus.a needs" \
         cc "$home/work/main.c" -L"$home/archive" $(pkg_config "$home" --static --cflags --libs) \
@@ -165,7 +169,7 @@ installed_library() {
         echo "10 checks, 0 failed"
 }
 
-# PREFIX can be relative, DESTDIR stands for the root directory, and an rpath is only for directories that need it.
+# PREFIX can be relative, DESTDIR replaces the root directory, and only directories that need an rpath get one.
 install_options() {
     local root
     root=$(realpath "$bin")/root

@@ -104,8 +104,8 @@ static nuc_status run(const call *c, int entry, nuc_error *error) {
     return entries[entry](c->sampler, &c->batch, &c->options, c->tokens, c->row_status, &c->debug, error);
 }
 
-/* Checks a call that was refused: `name` is in the message, the error names an argument, and it names the row if `name`
- * does, as in "top_p[1]". */
+/* Checks the error of a call that failed. The message contains `name`, and the error names an argument. If `name`
+ * contains a row, for example "top_p[1]", the error names this row. */
 static void check_refusal(const nuc_error *error, const char *name, int line) {
     const char *const bracket = strchr(name, '[');
     const int64_t row = bracket == NULL ? -1 : atoi(bracket + 1);
@@ -239,7 +239,7 @@ static void shapes(const nuc_sampler *sampler) {
         REFUSED(c, "num_rows");
         c = good_call(sampler);
         c.batch.row_stride = huge[i];
-        REFUSED(c, i < 2 ? "row_stride" : "overlaps"); /* smaller strides would cover all other memory */
+        REFUSED(c, i < 2 ? "row_stride" : "overlaps"); /* a call with a smaller stride would read all other memory */
     }
     c = good_call(sampler);
     without_slices(&c);
@@ -268,7 +268,7 @@ static void shapes(const nuc_sampler *sampler) {
     REFUSED(c, "seed");
 }
 
-/* With `row_status`, only the row with the impossible parameter is not sampled, in every entry point. */
+/* With `row_status`, every entry point samples all rows except the one with the impossible parameter. */
 static void only_bad_row(const call *c, int bad) {
     for (int entry = 0; entry < 4; entry++) {
         nuc_error error = NUC_ERROR_INIT;
@@ -513,7 +513,7 @@ static void creation(const char *program, const char *plugin) {
                  nuc_sampler_create(&options, (nuc_sampler **)((uintptr_t)&pool + 1), &error));
     CHECK_NAMES(error, "sampler");
     CHECK_ARGUMENT(error, "sampler");
-    /* A size must be that of a version of the struct; it must not end inside a field. */
+    /* Only the size of a version of the struct is valid. A size that ends inside a field is not. */
     const size_t cut = offsetof(nuc_sampler_options, program_dir);
     const size_t sizes[] = {0, 7, cut - 1, cut, cut + 4, 4097, SIZE_MAX};
     for (int i = 0; i < 7; i++) {

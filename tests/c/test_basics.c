@@ -33,7 +33,7 @@ static int is_zero_after_size(const void *value, size_t size) {
     return 1;
 }
 
-/* An initializer sets struct_size, and zero everywhere else. */
+/* An initializer sets struct_size, and sets all other fields to zero. */
 static void initializers(void) {
 #define INITIALIZES(type, initializer)                                                                 \
     do {                                                                                               \
@@ -158,7 +158,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK(tokens[0] == 1 && tokens[1] == 0 && tokens[2] == 0 && tokens[3] == 0);
 
-    /* Six equal weights of 2^28: r = U mod total draws the entry r / weight. */
+    /* All six weights are 2^28, so r = U mod total draws entry r / 2^28. */
     for (uint32_t entry = 0; entry < VOCAB; entry++) {
         for (int last = 0; last < 2; last++) {
             const uint32_t r = entry * 268435456u + (last ? 268435455u : 0u);

@@ -177,8 +177,8 @@ int main(int argc, char **argv) {
                 }
             }
 
-            /* Every combination of wanted fields. A plugin compiles a program for each set of debug arrays, so it runs
-             * fewer combinations. */
+            /* Every combination of requested fields. A plugin compiles a program for each set of debug arrays, so it
+             * runs fewer combinations. */
             if (round > 0 || (plugin && dtype != NUC_DTYPE_F32)) continue;
             options.keep_ties = 0;
             batch.top_k = small_k;

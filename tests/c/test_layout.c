@@ -27,7 +27,7 @@ static void other_versions(const char *plugin) {
     options.more[1] = 0;
     if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options.known, &sampler, &error))) return;
 
-    /* A nuc_error of a newer header. The library writes only the fields that it knows. */
+    /* A nuc_error of a newer header: the library writes only the fields that it knows. */
     struct { nuc_error known; size_t more; } newer;
     memset(&newer, 0, sizeof newer);
     newer.known.struct_size = sizeof newer;

@@ -1,7 +1,7 @@
 /*
- * A panic inside the library becomes the status NUC_INTERNAL, also in the linked library: the unwind tables survived
- * linking and stripping. The panic is real: Rust's standard library panics if the clock fails, and this program
- * replaces `clock_gettime` with one that can fail. The argument is a plugin, because creating a client reads the clock.
+ * A panic inside the library becomes the status NUC_INTERNAL. The test shows that linking and stripping keep the
+ * unwind tables. The panic is real: Rust's standard library panics if the clock fails, and this program replaces
+ * `clock_gettime` by a function that can fail. The argument is a plugin, because creating a client reads the clock.
  */
 #define _DEFAULT_SOURCE
 #include "check.h"

@@ -1,11 +1,12 @@
 //! Rows of logits, and the distance between the softmax of a row and the weights that the library draws from.
 //!
-//! `examples/softmax_distance.rs` prints the table in `docs/semantics.md`. `tests/library/softmax.rs` checks its limits.
+//! `examples/softmax_distance.rs` prints the table in `docs/semantics.md`. `tests/library/softmax.rs` checks its
+//! limits.
 
 use rand::prelude::*;
 use rand_distr::{Exp, Normal};
 
-/// A kind of row, its name in the table, and the largest distance that the tests allow.
+/// A kind of row: its name in the table, its generator, and the largest distance that the tests allow.
 pub struct Kind {
     pub name: &'static str,
     pub row: fn(usize, &mut StdRng) -> Vec<f32>,
@@ -39,7 +40,8 @@ fn zipf(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     row
 }
 
-/// A normal body, a maximum 19 to 26 above its mean, and sixty entries with exponential gaps below the maximum.
+/// A row like those of language models: a normal body with mean 0 and standard deviation 3.5, and sixty large logits.
+/// The first of these is between 19 and 26; the gaps between them are exponential with mean 0.25.
 fn model(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
     let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
@@ -73,8 +75,8 @@ pub fn softmax(row: &[f32], temperature: f32) -> Vec<f64> {
     exp.into_iter().map(|x| x / total).collect()
 }
 
-/// The total variation distance between the softmax of a row and its weights: half the sum of the differences of
-/// probabilities. No event is more or less probable than by this amount.
+/// The total variation distance between the softmax of a row and its weights: half the sum of the absolute differences
+/// of probabilities. The probability of every event differs by at most this distance.
 pub fn distance(row: &[f32], temperature: f32, weights: &[i32]) -> f64 {
     let total: f64 = weights.iter().map(|&w| f64::from(w)).sum();
     let differences =

@@ -9,7 +9,7 @@ use nucleus::abi::*;
 /// The value of every entry of an output array before a call. A call that fails must not change it.
 const POISON: i32 = 0x5a5a_5a5a;
 
-/// A `nuc_error` whose fields all have values that a call must replace.
+/// A `nuc_error` in which every output has a value that a call must replace.
 pub(crate) fn error_struct() -> nuc_error {
     // Every bit pattern of the struct is valid.
     let zeroed = unsafe { std::mem::zeroed::<nuc_error>() };

@@ -205,7 +205,8 @@ fn judge_rounding(machine: &Machine) {
     }
 }
 
-/// The kernels round a distance to an integer by adding it to 2²³ + 2¹⁹. Half of the distances here are ties.
+/// The kernels add a distance to 2²³ + 2¹⁹, which must round it to the nearest integer. Half of the distances in this
+/// test are halfway between two integers.
 fn judge_rounding_by_addition(machine: &Machine) {
     let mut rng = StdRng::seed_from_u64(7);
     let a: Vec<f32> = (0..PROBE)

@@ -123,7 +123,7 @@ fn no_debug_arrays() -> nuc_debug_arrays {
 }
 
 #[test]
-fn a_wrong_struct_size_names_the_way_out() {
+fn a_wrong_struct_size_names_the_initializer() {
     for size in [0, 8, 68, 79] {
         let options = nuc_sampler_options { struct_size: size, ..sampler_options() };
         let text = refused("nuc_sampler_options", |error| create(&options, error).0);
@@ -181,7 +181,7 @@ fn call_options() -> nuc_call_options {
     nuc_call_options { struct_size: size_of::<nuc_call_options>(), ..unsafe { zeroed() } }
 }
 
-/// A replacement value without its flag is an error, because the library would ignore the value.
+/// `replace_val` without `use_replace_val` is an error, because the library would ignore the value.
 #[test]
 fn a_replacement_value_needs_its_flag() {
     let sampler = Sampler::new();
@@ -257,9 +257,9 @@ fn the_error_and_the_structs_overlap_nothing() {
     assert!(message(&error).contains("overlaps full_message"), "{}", message(&error));
 }
 
-/// A `nuc_error` that was not initialized is not written, and the call does nothing.
+/// A call with an uninitialized `nuc_error` does nothing and does not write it.
 #[test]
-fn an_error_that_is_not_initialized_stops_the_call() {
+fn an_uninitialized_error_struct_stops_the_call() {
     let sampler = Sampler::new();
     for (struct_size, reserved) in [(0, 0), (512, 0), (usize::MAX, 0), (size_of::<nuc_error>(), 1)] {
         let mut error = nuc_error { struct_size, reserved, ..error_struct() };
@@ -277,7 +277,8 @@ fn an_error_that_is_not_initialized_stops_the_call() {
     }
 }
 
-/// The message in the struct is shortened. The caller's buffer receives all of it, or its beginning.
+/// The message in the struct is shortened. The caller's buffer receives the whole message, or as much of its beginning
+/// as fits.
 #[test]
 fn a_buffer_receives_the_whole_message() {
     let path = "/directory".repeat(150);
@@ -351,7 +352,8 @@ const GOOD: Parameters = Parameters {
     temperature: [1.0, 0.7, 0.0, 2.0, 1.0],
 };
 
-/// Every array that a call writes. The poison shows whether the call wrote it.
+/// Every array that a call writes. The arrays initially contain a poison value, which shows whether the call wrote
+/// them.
 #[derive(Clone, Debug, PartialEq)]
 struct Arrays {
     /// Tokens, status, greedy_sampled, the two halves of r, and next_tokens: one number per row.
@@ -401,7 +403,7 @@ type EntryPoint = unsafe extern "C" fn(
     *mut nuc_error,
 ) -> nuc_status;
 
-/// The entry points, and the `nuc_path` of `nuc_sample_flat` that runs the same.
+/// The entry points, each with the `nuc_path` that selects it in `nuc_sample_flat`.
 const ENTRY_POINTS: [(&str, EntryPoint, Option<nuc_path>); 4] = [
     ("automatic", nuc_topk_topp_and_sample, Some(NUC_PATH_AUTO)),
     ("arbitrary", nuc_arbitrary_topk_topp_and_sample, Some(NUC_PATH_ARBITRARY)),
@@ -454,7 +456,7 @@ fn sample(
     (outcome, arrays)
 }
 
-/// Parameters of which one is impossible in one row, and the argument at fault.
+/// Sets of parameters that are impossible in one row. Each has the name of the argument at fault.
 fn bad_parameters(row: usize) -> Vec<(&'static str, Parameters)> {
     let change = |change: &dyn Fn(&mut Parameters)| {
         let mut parameters = GOOD;
@@ -480,9 +482,9 @@ fn unfit_k(row: usize) -> Vec<(&'static str, Parameters)> {
     [0, -1, MAX_K as i32 + 1, VOCAB as i32].map(with).into()
 }
 
-/// A row with an impossible parameter gets the outputs of a row without candidates, and its neighbours theirs. Without
-/// `row_status` the call is refused, and the error names the row.
-fn bad_rows_stay_alone(plugin: Option<&str>) {
+/// A row with an impossible parameter gets the outputs of a row that was not sampled. The outputs of the other rows do
+/// not change. Without `row_status` the call fails, and the error names the row.
+fn bad_rows_do_not_affect_others(plugin: Option<&str>) {
     let sampler = Sampler::on(plugin, MAX_K);
     for (name, entry, _) in ENTRY_POINTS {
         for has_slices in [false, true] {
@@ -518,13 +520,13 @@ fn bad_rows_stay_alone(plugin: Option<&str>) {
 }
 
 #[test]
-fn bad_rows_stay_alone_on_the_builtin_backend() {
-    bad_rows_stay_alone(None);
+fn bad_rows_do_not_affect_others_on_the_builtin_backend() {
+    bad_rows_do_not_affect_others(None);
 }
 
 #[test]
-fn bad_rows_stay_alone_on_a_plugin() {
-    bad_rows_stay_alone(Some("lammps-jax-pjrt-cpu"));
+fn bad_rows_do_not_affect_others_on_a_plugin() {
+    bad_rows_do_not_affect_others(Some("lammps-jax-pjrt-cpu"));
 }
 
 /// Several bad rows of different kinds, and a batch in which every row is bad.
@@ -591,9 +593,9 @@ fn a_row_with_inf_reports_it() {
     }
 }
 
-/// The flat form gives what the struct form gives: tokens, statuses and errors.
+/// The flat form returns the same tokens, statuses and errors as the struct form.
 #[test]
-fn the_flat_form_is_the_same_call() {
+fn the_flat_form_equals_the_struct_form() {
     let sampler = Sampler::on(None, MAX_K);
     for (name, entry, path) in ENTRY_POINTS {
         let Some(path) = path else { continue };

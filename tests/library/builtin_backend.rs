@@ -630,7 +630,7 @@ fn a_call_may_want_no_output() {
 
 const LARGEST_VOCAB: usize = 1 << 24;
 
-/// 128 rows of 2^24 elements with gaps between them. The indices exceed 2^32, and the weights of a row sum to
+/// 128 rows of 2^24 elements with gaps between them. Element offsets exceed 2^32, and the total weight of a row is
 /// 2^52, the largest possible total.
 #[test]
 fn the_largest_batch_does_not_overflow() {

@@ -1,4 +1,5 @@
-//! The agreement tests notice a compiler that contracts a product and a sum into one fused operation.
+//! Shows that the comparison with the reference detects a compiler that contracts a product and a sum into one fused
+//! operation.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,8 @@ use rand::prelude::*;
 
 const VOCAB: usize = 1000;
 
-/// The program without the minimum between each product and sum. Returns the number of removed operations, too.
+/// Removes the minimum between each product and sum from a program. Returns the new text and the number of removed
+/// operations.
 fn without_barriers(text: &str) -> (String, usize) {
     let barrier = format!("dense<0x{:08X}>", PRODUCT_BARRIER.to_bits());
     let is_barrier = |name: &str| {
@@ -41,7 +43,7 @@ fn without_barriers(text: &str) -> (String, usize) {
     (kept, renamed.len())
 }
 
-/// The weights that a program returns for a problem of one row.
+/// Runs a program on a problem of one row. Returns the weights.
 fn weights_of(program: &str, problem: &Problem) -> Vec<i32> {
     let client = Client::create(Plugin::load(&plugin(PLUGINS[0])).unwrap(), &[]).unwrap();
     let program = client.compile(program, &CompileOptions::for_device(client.devices()[0].id())).unwrap();
@@ -58,7 +60,7 @@ fn weights_of(program: &str, problem: &Problem) -> Vec<i32> {
 }
 
 #[test]
-fn a_program_without_barriers_is_noticed() {
+fn a_program_without_barriers_is_detected() {
     let wanted = Wanted { weights: true, ..Wanted::default() };
     let spec = Spec {
         path: Path::Arbitrary,

@@ -1,5 +1,5 @@
-//! Logits on the device: the tokens and the arrays of device calls equal those of host calls, for every grouping of
-//! rows, on every plugin.
+//! Calls on logits that are on the device return the same tokens and arrays as calls on logits in host memory. The
+//! tests cover every grouping of rows and every plugin.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ fn settings(top_k: i32, top_p: f32, temperature: f32, seed: u64) -> RowSettings 
     RowSettings { top_k, top_p, temperature, seed, offset: seed * 3, ..RowSettings::default() }
 }
 
-/// Rows of the bounded path, of the arbitrary path, and of both in turn.
+/// Batches whose rows take the bounded path, the arbitrary path, and both paths alternately.
 fn groupings() -> [Vec<RowSettings>; 4] {
     let small = |row: u64| settings(1 + 9 * row as i32, 0.9, 1.0, row);
     let any = |row: u64| settings(if row.is_multiple_of(2) { 0 } else { 400 }, 0.95, 1.3, row);
@@ -138,7 +138,7 @@ fn device_calls_equal_host_calls(plugin: &'static str) {
     }
 }
 
-fn a_bad_row_spoils_only_itself(plugin: &'static str) {
+fn a_bad_row_does_not_affect_others(plugin: &'static str) {
     let sampler = shared_sampler(plugin);
     for bad in 0..3 {
         let mut rows: Vec<RowSettings> = (0..3).map(|row| settings(5, 0.9, 1.0, row)).collect();
@@ -161,7 +161,7 @@ fn a_bad_row_spoils_only_itself(plugin: &'static str) {
     }
 }
 
-fn wrong_buffers_are_named(plugin: &'static str) {
+fn errors_describe_wrong_buffers(plugin: &'static str) {
     let sampler = shared_sampler(plugin);
     let client = sampler.client().unwrap();
     let refused = |buffer: &Buffer, words: &str| {
@@ -180,14 +180,14 @@ fn wrong_buffers_are_named(plugin: &'static str) {
     refused(&buffer(ElementType::F32, &[1, vocab], 0), "[1, 1000]");
     refused(&buffer(ElementType::F32, &[2, 500], 0), "[2, 500]");
     refused(&buffer(ElementType::F32, &[2 * vocab], 0), "[2000]");
-    refused(&buffer(ElementType::F32, &[2, vocab], 1), "on device Some(1)");
+    refused(&buffer(ElementType::F32, &[2, vocab], 1), "logits is on device 1; it must be on device 0");
 }
 
 fn element_size(element: ElementType) -> usize {
     element.size()
 }
 
-/// Parameters change between calls, and calls overlap. Every call uses the parameters at its start.
+/// Parameters change while earlier calls are running. Every call uses the parameters at the time of its start.
 fn calls_overlap_and_parameters_change(plugin: &'static str) {
     let sampler = shared_sampler(plugin);
     let rows: Vec<RowSettings> = (0..4).map(|row| settings(8, 0.9, 1.0, row)).collect();
@@ -248,8 +248,8 @@ macro_rules! on_every_plugin {
 
 on_every_plugin! {
     device_calls_equal_host_calls
-    a_bad_row_spoils_only_itself
-    wrong_buffers_are_named
+    a_bad_row_does_not_affect_others
+    errors_describe_wrong_buffers
     calls_overlap_and_parameters_change
 }
 

@@ -1,5 +1,5 @@
-//! A decode step of the caller with the sampler inside: many steps in one loop on the device choose the tokens of as
-//! many separate calls.
+//! The sampling function inside a decode loop of the caller. The loop runs many steps on the device and must choose the
+//! same tokens as separate calls.
 
 use crate::common::*;
 use nucleus::dtype::Dtype;
@@ -15,7 +15,7 @@ const ROWS: usize = 4;
 const VOCAB: usize = 300;
 const STEPS: usize = 100;
 const FIRST_TOKEN: i32 = 7;
-/// Adding the step to this offset carries into its upper half.
+/// An offset whose sum with the step carries into the upper 32 bits.
 const OFFSET: u64 = 0xffff_fff0;
 
 /// The sampling parameters of a row: k, p, temperature, seed.
@@ -25,7 +25,8 @@ const ROWS_ANY_K: [Row; ROWS] =
 const ROWS_SMALL_K: [Row; ROWS] =
     [(8, 0.95, 1.0, 1), (64, 1.0, 1.3, u64::MAX), (5, 0.9, 0.7, 3), (1, 1.0, 0.0, 4)];
 
-/// A program whose logits are a row of a table, chosen by the previous token. It returns the tokens of all steps.
+/// A program with a decode loop. The previous token selects a row of a table as the logits of a step. The program
+/// returns the tokens of all steps.
 fn decode_loop(function: &str) -> String {
     format!(
         r#"module @decode {{
@@ -58,7 +59,7 @@ fn decode_loop(function: &str) -> String {
     )
 }
 
-/// The tokens of all steps, from separate calls of the built-in backend.
+/// The tokens of all steps, computed by separate calls on the built-in backend.
 fn separate_calls(table: &[f32], rows: &[Row; ROWS]) -> Vec<i32> {
     let sampler = builtin(1);
     let mut rng = StdRng::seed_from_u64(0);

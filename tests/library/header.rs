@@ -40,10 +40,10 @@ const TOPICS: [Topic; 8] = [
     Topic { name: "log", title: "Log", sources: &["types/logging.rs", "functions/logging.rs"] },
 ];
 
-/// A struct that an earlier topic mentions, and that topic.
+/// A struct that is used before its own topic, and the topic that uses it.
 const DECLARED_EARLY: (&str, &str) = ("nuc_debug_arrays", "sampling");
 
-/// The functions whose status may be ignored.
+/// The functions whose status a program may ignore without a warning.
 const IGNORABLE: [&str; 1] = ["nuc_sampler_destroy"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,11 +119,11 @@ const LONGEST_LINE: usize = 120;
 
 /// Adapts cbindgen's text to C programmers.
 fn tidied(text: &str) -> String {
-    // "Safety" is rustdoc's heading for the obligations of the caller.
+    // Rustdoc lists the obligations of the caller under the heading "Safety".
     let text = text.replace("* # Safety\n", "* The caller promises:\n");
     // Every struct has a typedef.
     let text = text.replace("struct nuc_", "nuc_").replace("typedef nuc_", "typedef struct nuc_");
-    // A comment of one line needs one line.
+    // Put a comment of one line on one line.
     let mut lines: Vec<String> = Vec::new();
     for line in text.lines() {
         let is_short = line.trim() == "*/"
@@ -265,7 +265,7 @@ fn item_text(item: &Item, topic: &[Item]) -> String {
             let (comment, code) = item.c.split_at(item.c.rfind("*/\n").unwrap() + 3);
             let is_checked = code.starts_with("nuc_status ") && !IGNORABLE.contains(&item.name.as_str());
             let attributes = if is_checked { "NUC_NODISCARD NUC_API\n" } else { "NUC_API " };
-            // The continuation lines of a declaration are aligned with its first argument.
+            // Align the continuation lines of a declaration with its first argument.
             let code = match is_checked {
                 true => code.to_owned(),
                 false => code.replace("\n ", &format!("\n {}", " ".repeat(attributes.len()))),
@@ -410,7 +410,7 @@ fn ignored_statuses_are_warnings() {
     std::fs::remove_dir_all(&dir).unwrap();
 }
 
-/// The header, its initializers and its attributes compile without a warning.
+/// The header, its initializers and its attributes compile without a warning in every language and compiler.
 #[test]
 fn header_compiles_in_every_language() {
     let topics = topics();

@@ -1,7 +1,8 @@
-//! The layout of the C ABI as data, for people who mirror the structs in other languages.
+//! Generates `include/nucleus.layout.json`: the layout of the C ABI as data, for bindings that mirror the structs in
+//! other languages.
 //!
-//! Sizes and offsets come from the Rust types, and names and C types from the header. tests/c/layout.py compares the file
-//! with what a C compiler computes from the header.
+//! Sizes and offsets come from the Rust types, and names and C types from the header. tests/c/layout.py compares the
+//! file with what a C compiler computes from the header.
 
 use std::mem::{align_of, offset_of, size_of};
 
@@ -13,7 +14,7 @@ use crate::header::{fields, has_fields, init_name, topics, Item, Kind};
 /// The layout of a struct: its name, size and alignment, and the name, offset and size of each field.
 type Layout = (&'static str, usize, usize, Vec<(&'static str, usize, usize)>);
 
-/// The size of the value that a pointer to it would read. It does not read it.
+/// The size of the value behind a pointer. Does not read the value.
 fn size_behind<S, F>(_field: fn(&S) -> &F) -> usize {
     size_of::<F>()
 }

@@ -1,4 +1,4 @@
-//! The weights against the softmax in f64, and top-p against its rule in real numbers.
+//! Compares the weights with the softmax in f64, and top-p with its rule in real numbers.
 //!
 //! The rule: keep the smallest set of the most probable entries whose probability is at least p, and every entry that
 //! ties with its least probable one.
@@ -43,7 +43,7 @@ fn weights_are_close_to_the_softmax() {
     }
 }
 
-/// Shares that are powers of two have exact weights. So the cut is where the rule in real numbers has it.
+/// If all shares are powers of two, all weights are exact. So top-p keeps exactly the entries that the rule keeps.
 #[test]
 fn shares_that_are_powers_of_two_are_cut_exactly() {
     let logits = |shares: &[f64]| -> Vec<f32> { shares.iter().map(|share| share.ln() as f32).collect() };
@@ -52,7 +52,7 @@ fn shares_that_are_powers_of_two_are_cut_exactly() {
 
     let mut rng = StdRng::seed_from_u64(3);
     for _ in 0..400 {
-        // Halving a share twelve times at most keeps the error of the logits below half a unit of q.
+        // No share is less than 2⁻¹². So the rounding error of every logit is less than half a unit of q.
         let mut shares = vec![1.0_f64];
         for _ in 0..rng.random_range(1..60) {
             let split = rng.random_range(0..shares.len());
@@ -82,8 +82,8 @@ fn shares_that_are_powers_of_two_are_cut_exactly() {
     }
 }
 
-/// What top-p keeps has at least the probability p, and without its least probable entries it has less. Both hold up to
-/// the rounding of the weights.
+/// The kept entries have at least the probability p. Without the least probable of them, the others have less. The
+/// tolerance covers the rounding of the weights.
 #[test]
 fn top_p_keeps_the_probability_p() {
     const TOLERANCE: f64 = 1e-5;
@@ -102,8 +102,8 @@ fn top_p_keeps_the_probability_p() {
     }
 }
 
-/// One logit above a flat rest. Weights of 24 bits ended 16.6 below the maximum, so a rest that held seven thousandths
-/// of the probability could not be drawn.
+/// A row with one large logit; all other logits are equal. The others are kept exactly if the large one alone has less
+/// than the probability p. Weights of 24 bits were 0 from 16.6 below the maximum on, so they lost the others.
 #[test]
 fn a_flat_rest_is_kept_if_its_share_is_needed() {
     const VOCAB: usize = 128_256;

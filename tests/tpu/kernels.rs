@@ -205,7 +205,7 @@ fn lists_that_overflow() {
     cases.check(&[]);
 }
 
-/// Functions for a decode step of the caller: the random words are computed in the program.
+/// Functions for a decode step of the caller. They compute the random words in the program.
 #[test]
 fn embedded_functions() {
     let mut rng = StdRng::seed_from_u64(21);
@@ -223,8 +223,8 @@ fn embedded_functions() {
     cases.check(&[]);
 }
 
-/// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
-/// weight 1, the total and the remainder of the draw would be different.
+/// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a
+/// logit of weight 1, the total and the remainder of the draw would be different.
 #[test]
 fn the_least_weights() {
     const VOCAB: usize = 4099;

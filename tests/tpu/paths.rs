@@ -114,8 +114,8 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows in which a sum of weights equals the value that it is compared with. This value is the top-p target or
-/// the remainder of the draw. In some rows the remainder is one less than the sum. In each row, `top` logits have the
+/// Returns rows in which a sum of weights equals the value that the kernel compares it with: the top-p target or the
+/// remainder of the draw. In some rows the remainder is one less than the sum. In each row, `top` logits have the
 /// largest weight, four times as many have a quarter of it, and all other logits have weight 0.
 fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     let temperature = std::f32::consts::LOG2_E / 2.0;

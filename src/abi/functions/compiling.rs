@@ -9,11 +9,12 @@ use crate::abi::options;
 use crate::abi::types::{nuc_compile_ahead_options, nuc_error, nuc_prewarm_spec, nuc_status};
 use crate::compile_ahead::compile_ahead;
 
-/// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler. On
-/// the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+/// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
+/// The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
+/// the same sampler.
 ///
-/// Other values of top_k, top_p, min_p, temperature, seeds or replace_val never need another program. Another vocab,
-/// dtype, path, `keep_ties` or set of debug arrays does. So does a number of rows above the next power of two.
+/// The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, and the number of rows, rounded up
+/// to a power of two. They do not depend on top_k, top_p, min_p, temperature, seeds, random words or replace_val.
 ///
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
@@ -43,23 +44,23 @@ pub unsafe extern "C" fn nuc_prewarm(
 /// `program_dir` is that directory loads the programs instead of compiling them, so a server starts faster. Any thread
 /// may call this function.
 ///
-/// `*programs_written` receives the number of files written; null if not wanted.
+/// `*programs_written` receives the number of files written. The pointer may be null.
 ///
-/// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (environment
-/// variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these ignores the
-/// file and compiles the program.
+/// A file matches only the plugin build, the kind, number and arrangement of devices, and the compiler flags
+/// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
+/// ignores the file and compiles the program.
 ///
-/// With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set
-/// these environment variables for libtpu:
+/// With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
+/// Set these environment variables for libtpu:
 ///
 /// - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
 ///   take minutes;
 /// - ALLOW_MULTIPLE_LIBTPU_LOAD=1: if several processes compile at the same time, or another process uses the TPU.
 ///
 /// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
-/// because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
-/// them itself. On a host without a TPU, this function and nuc_sampler_create check for TPU_SKIP_MDS_QUERY before they
-/// start libtpu, and return NUC_DEVICE_ERROR if it is missing.
+/// because a library cannot safely change the environment of a process that has several threads. The command `nucleus
+/// compile` sets them itself. On a host without a TPU, this function and nuc_sampler_create check for
+/// TPU_SKIP_MDS_QUERY before they start libtpu, and return NUC_DEVICE_ERROR if it is missing.
 ///
 /// Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
 /// the plugin cannot compile or, without a topology, finds no device; NUC_IO_ERROR if a file cannot be written;

@@ -7,16 +7,16 @@ use crate::abi::log;
 use crate::abi::types::{nuc_error, nuc_log_function, nuc_log_level, nuc_status};
 use crate::error::Error;
 
-/// Sets where the library's log goes, for the whole process. Messages up to `level` go to the callback `log`, or to
-/// standard error if `log` is null.
+/// Sets the destination of the library's log for the whole process. Messages up to `level` go to the callback `log`, or
+/// to standard error if `log` is null.
 ///
-/// A later call replaces an earlier one. The earlier callback can still be running in another thread when the later call
-/// returns. Any thread may call this function. The library does not access the memory behind `user`.
+/// A later call replaces an earlier one. The earlier callback can still be running in another thread when the later
+/// call returns. Any thread may call this function. The library does not access the memory behind `user`.
 ///
 /// If this function was not called before the first nuc_sampler_create or nuc_compile_ahead, the environment variable
 /// NUCLEUS_LOG (off, error, warning, info or debug) sets the level for standard error. The variable is read once. A
-/// value that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged. A
-/// closed standard error is not an error: the library does not let its messages raise SIGPIPE.
+/// value that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged.
+/// If standard error is closed, messages are lost; they do not raise SIGPIPE.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `level` is not a nuc_log_level, or if the process is a Rust program that already has
 /// a logger.

@@ -14,24 +14,23 @@ use crate::plan::Entry;
 /// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
 ///
 /// `tokens` `[num_rows]` receives the token of each row, or -1 if the row has none (see `row_status`). It must not be
-/// null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
-/// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
-/// wanted.
+/// null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; it may be null.
+/// `options` may be null, which means all defaults. `debug` may be null, which means no intermediate arrays.
 ///
 /// With `row_status`, an impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
 /// returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
 ///
-/// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
-/// arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin, every row uses
-/// the arbitrary path. A row's token depends only on its own logits, parameters and random words. It does not depend on
-/// the path, the other rows of the batch, or the backend.
+/// The function selects a path for each row. Rows with 1 <= k <= max_k and most greedy rows use the bounded path. Other
+/// rows use the arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin,
+/// every row uses the arbitrary path. A row's token depends only on its own logits, parameters and random words. It
+/// does not depend on the path, the other rows of the batch, or the backend.
 ///
 /// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
 /// other memory that the call receives, including the structs and `error`. Any number of threads may call this function
 /// with the same sampler.
 ///
-/// Errors: NUC_INVALID_ARGUMENT; NUC_OUT_OF_MEMORY; and on a plugin NUC_DEVICE_ERROR and NUC_INTERNAL. A call that fails
-/// writes no output.
+/// Errors: NUC_INVALID_ARGUMENT; NUC_OUT_OF_MEMORY; and on a plugin NUC_DEVICE_ERROR and NUC_INTERNAL. A call that
+/// fails writes no output.
 ///
 /// # Safety
 /// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape requires, and no
@@ -91,9 +90,9 @@ pub unsafe extern "C" fn nuc_bounded_topk_topp_and_sample(
 }
 
 /// Like nuc_topk_topp_and_sample, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but simple
-/// enough to serve as the reference for the other functions. It works with a sampler of any backend and does not use the
-/// sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17 bytes of memory per
-/// element of a row.
+/// enough to serve as the reference for the other functions. It works with a sampler of any backend and does not use
+/// the sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17 bytes of memory
+/// per element of a row.
 ///
 /// # Safety
 /// As for nuc_topk_topp_and_sample.
@@ -111,10 +110,10 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Ok(Entry::Reference)) }
 }
 
-/// The same as the sampling function that `path` names, for languages that cannot pass a struct of pointers, for example
-/// Go with cgo. The arguments have the meaning of the fields of nuc_batch and nuc_call_options, except that
-/// `replace_val` and the debug arrays are not available. Ownership, thread-safety and errors are the same. The caller's
-/// nuc_error, if there is one, needs no pointer in it.
+/// Runs the sampling function that `path` names, without structs. It is for languages that cannot pass a struct that
+/// contains pointers, for example Go with cgo. The arguments have the meaning of the fields of nuc_batch and
+/// nuc_call_options; `replace_val` and the debug arrays are not available. `error` needs no pointer in it, because its
+/// `full_message` may be null. Ownership, thread-safety and errors are the same.
 ///
 /// # Safety
 /// As for nuc_topk_topp_and_sample.

@@ -33,8 +33,8 @@ pub extern "C" fn nuc_version_number() -> u32 {
     VERSION
 }
 
-/// Returns the NUC_ABI_VERSION of the loaded library. It must equal that of the header. Any thread may call this
-/// function.
+/// Returns the NUC_ABI_VERSION of the loaded library. It must equal the NUC_ABI_VERSION of the header. Any thread may
+/// call this function.
 #[no_mangle]
 pub extern "C" fn nuc_abi_version() -> u32 {
     NUC_ABI_VERSION

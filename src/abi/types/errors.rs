@@ -2,16 +2,16 @@
 
 use libc::c_char;
 
-/// The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call explains the failure. A call that
-/// returns anything but NUC_OK wrote no output.
+/// The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call describes the failure. A call
+/// that fails writes no output except its nuc_error; nuc_sampler_create also sets `*sampler` to null.
 pub type nuc_status = i32;
 
 /// The call succeeded and wrote its outputs.
 pub const NUC_OK: nuc_status = 0;
-/// An argument is wrong. The message names the argument, its value, and what would be right. Repeating the call
-/// fails again.
+/// An argument is wrong. The message states the argument, its value, and a correct value. The same call would fail
+/// again.
 pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
-/// The plugin's file does not exist, or a plugin is needed but not named.
+/// The plugin's file does not exist, or the call needs a plugin and none is named.
 pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
 /// The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
 pub const NUC_PLUGIN_INVALID: nuc_status = 3;
@@ -20,8 +20,8 @@ pub const NUC_PLUGIN_VERSION: nuc_status = 4;
 /// The plugin or its device failed: there is no device, or a compilation or an execution failed. The message quotes
 /// the plugin.
 pub const NUC_DEVICE_ERROR: nuc_status = 5;
-/// This library has a defect, or the plugin returned something that no correct plugin returns. The sampler stays
-/// usable. Please report it.
+/// This library has a defect, or the plugin returned a result that no correct plugin returns. Please report it. The
+/// sampler stays usable.
 pub const NUC_INTERNAL: nuc_status = 6;
 /// The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
 /// server can reduce its load and try again. Every function can return it.
@@ -57,15 +57,15 @@ pub struct nuc_error {
     /// fault. The string is NUL-terminated and valid until the process ends.
     pub argument: *const c_char,
     /// An optional buffer for the whole message, or null. It receives NUL-terminated UTF-8, cut at its end if the
-    /// buffer is too small. It can have several lines, because a compiler's message has. The caller owns the buffer. It
-    /// must not overlap any other memory of the call, including this struct.
+    /// buffer is too small. It can have several lines, for example if it quotes a compiler. The caller owns the buffer,
+    /// which must not overlap any other memory of the call, including this struct.
     pub full_message: *mut c_char,
     /// The size of `full_message` in bytes, including the terminator. 0: there is no buffer.
     pub full_message_size: usize,
     /// Output: the length of the whole message in bytes, without the terminator. The buffer `full_message` contains
     /// all of it if `full_message_size` is larger than this number.
     pub message_length: usize,
-    /// Output: the message in one line of NUL-terminated UTF-8, without control characters. A message that is too long
-    /// is shortened in the middle of its longest words, so that the reason stays readable.
+    /// Output: the message as one line of NUL-terminated UTF-8, without control characters. If it is too long, the
+    /// library cuts the middle of long words, for example of paths, and then the middle of the message.
     pub message: [c_char; 968],
 }

@@ -27,12 +27,13 @@ pub struct nuc_sampler_stats {
     /// The number of programs in memory that nuc_prewarm compiled or loaded. They are never evicted, and count toward
     /// `cache_capacity`.
     pub pinned: u64,
-    /// The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
+    /// The number of programs that were compiled for one call and not kept, because the programs of nuc_prewarm filled
+    /// the cache.
     pub not_kept: u64,
 }
 
-/// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
-/// until it is destroyed. A plugin's strings can contain line breaks.
+/// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are
+/// valid until it is destroyed. A plugin's strings can contain line breaks.
 ///
 /// Initialize the struct with NUC_SAMPLER_INFO_INIT. The caller owns it.
 #[repr(C)]

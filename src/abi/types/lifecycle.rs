@@ -30,7 +30,7 @@ pub const NUC_OPTION_BOOL: nuc_option_type = 3;
 ///
 /// The caller owns the struct and its strings, and may free them when the call returns. Use the names and types that
 /// the plugin documents: some plugins end the process if an option has the wrong type, and this library cannot prevent
-/// it. This struct is an element of arrays, so it has no struct_size and its size never changes.
+/// that. This struct is an element of arrays, so it has no struct_size and its size never changes.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_client_option {

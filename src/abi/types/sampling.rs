@@ -27,15 +27,15 @@ pub const NUC_ROW_NO_CANDIDATE: u32 = 1;
 /// A bit of `row_status`: the row contains a NaN, which counted as -inf. The token is valid unless
 /// NUC_ROW_NO_CANDIDATE is also set.
 pub const NUC_ROW_HAD_NAN: u32 = 2;
-/// A bit of `row_status`: the row contains +inf, which counted as the largest finite f32. The token is valid, but a +inf
-/// is almost always a fault of the program that computed the logits.
+/// A bit of `row_status`: the row contains a +inf, which counted as the largest finite f32. The token is valid, but a
+/// +inf usually means that the program that computed the logits has a defect.
 pub const NUC_ROW_HAD_INF: u32 = 4;
 /// A bit of `row_status`: a parameter of the row is impossible, so the row was not sampled. No other bit is set.
 ///
-/// The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and, on
-/// the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
+/// The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and,
+/// on the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
 /// `next_tokens` are -1, its weights and its r are 0, its logits are `replace_val`, and its slots are unused. The other
-/// rows are sampled. Without `row_status`, the whole call is refused.
+/// rows are sampled. Without `row_status`, the whole call fails with NUC_INVALID_ARGUMENT.
 pub const NUC_ROW_BAD_PARAMETER: u32 = 8;
 
 /// A batch of logits, and the sampling parameters of its rows.
@@ -68,9 +68,10 @@ pub struct nuc_batch {
     pub row_stride: usize,
     /// Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off.
     pub top_k: *const i32,
-    /// Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
-    /// every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
-    /// NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
+    /// Top-p: the entries with the largest weights survive, as few as have at least p times the total weight. So does
+    /// every entry whose weight ties with the smallest of these. The total is that of the entries that top-k kept. p >=
+    /// 1: off. p <= 0: only the maximum and its ties survive. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default:
+    /// off.
     pub top_p: *const f32,
     /// Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
     /// counts as 1. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.

@@ -29,15 +29,15 @@ pub(super) fn bound_of_key(key: i32) -> f32 {
 
 /// The lower limit of a pass that collects the entries of a row in order.
 ///
-/// For top-k, ties need not all be collected. Once k entries are collected, an entry that equals the bound is after k
-/// entries in the order (key descending, position ascending), so top-k never keeps it. The pass then collects only
-/// entries above the bound. It decides this before each block, so the number of entries before a block tells which
-/// entries of the block were collected.
+/// A pass for top-k does not need all ties. Once k entries are collected, an entry that equals the bound is after k
+/// entries in the order (key descending, position ascending), so top-k never keeps it. From then on the pass collects
+/// only entries above the bound. The pass decides this before each block. So the number of entries before a block
+/// determines which entries of the block were collected.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limit {
     /// All entries that are at least this bound are collected, until `enough` entries are collected.
     pub(super) bound: f32,
-    /// The bound after that.
+    /// The bound once `enough` entries are collected.
     pub(super) later: f32,
     /// The number of collected entries from which `later` is the bound.
     pub(super) enough: usize,

@@ -191,7 +191,7 @@ impl RowTask<'_> {
         let len = self.collect_logits(limit, work);
         let (padded, sum) = weigh_in_place(level, work.weights, len, scale, 0);
         let weights = &work.weights[..padded];
-        // Entries below the bound may have the weight of the bound, but no larger weight.
+        // An entry below the bound can have the same weight as the bound, but not a larger one.
         let least = weight(Scalar, quantize(Scalar, scale.max, bound, scale.scale)) + 1;
         let collected = measure(level, weights, Measure::Sum, least);
         if collected < target(Scalar, sum, self.params.top_p.mantissa, self.params.top_p.shift) {

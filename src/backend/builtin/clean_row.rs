@@ -10,15 +10,15 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, is_infinity, is_nan};
 
-/// Special values in a row.
+/// The special values that a row contains.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Specials {
     pub(super) had_nan: bool,
-    /// Whether the row held +inf.
+    /// Whether the row contains a +inf.
     pub(super) had_inf: bool,
 }
 
-/// Writes a row as cleaned f32 values.
+/// Writes a row to `out` as cleaned f32 values. Returns the special values that it found.
 pub(super) fn clean_row(level: Level, row: Logits<'_>, out: &mut [f32]) -> Specials {
     dispatch!(level, simd => with_element!(row, row, E => clean_row_impl::<_, E>(simd, row, out)))
 }

@@ -17,7 +17,8 @@ pub(super) fn draw(level: Level, weights: &[i32], least: i32, remainder: u64) ->
     dispatch!(level, simd => draw_impl(simd, weights, least, remainder))
 }
 
-/// The search sums chunks of the first length, then chunks of the second length in one of them, then single weights.
+/// The numbers of weights in the two kinds of chunks. The search first finds a large chunk, then a small chunk in it,
+/// then the weight.
 const CHUNKS: [usize; 2] = [64 * LANES, VECTORS * LANES];
 
 #[inline(always)]
@@ -35,8 +36,8 @@ fn draw_impl<S: Simd>(simd: S, weights: &[i32], least: i32, remainder: u64) -> O
     Some(from + first_beyond(kept, remainder)?.0)
 }
 
-/// The number of the first value at which the running sum exceeds `remainder`, and `remainder` minus the sum of the
-/// values before it.
+/// Finds the first value at which the running sum exceeds `remainder`. Returns its number, and `remainder` minus the
+/// sum of the values before it.
 #[inline(always)]
 fn first_beyond(values: impl Iterator<Item = u64>, mut remainder: u64) -> Option<(usize, u64)> {
     for (number, value) in values.enumerate() {
@@ -84,7 +85,7 @@ pub(super) fn draw_by_blocks(
 /// Finds the block of the drawn entry. Returns the block and the remainder minus the sums of all blocks before it.
 #[inline(always)]
 fn find_block<S: Simd>(simd: S, sums: &[i32], remainder: u64) -> Option<(usize, u64)> {
-    // The number of blocks whose sums are added first.
+    // The number of blocks that the first search adds to one sum.
     const CHUNK: usize = 32;
     let blocks = sums.as_chunks::<LANES>().0;
     let sum_of_blocks = |blocks: &[[i32; LANES]]| {

@@ -24,7 +24,7 @@ impl<S: Simd> Arith for Lanes<S> {
     type Float = f32x16<S>;
     type Mask = mask32x16<S>;
 
-    // SSE has no such instruction. Its registers have four lanes.
+    // SSE, whose registers have four lanes, has no instruction that shifts each lane by a different number.
     const SHIFTS_BY_LANE: bool = S::f32s::LEN > 4 || cfg!(target_arch = "aarch64");
 
     #[inline(always)]
@@ -117,16 +117,16 @@ pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask:
 /// A sum of any number of weights, in 32-bit lanes.
 #[derive(Clone, Copy)]
 pub(super) struct WeightSum<S: Simd> {
-    /// The sums of the low and the high 16 bits of what was added to each lane.
+    /// Per lane: the sum of the low 16 bits, and the sum of the high 16 bits, of the values that were added.
     halves: [i32x16<S>; 2],
     /// The number of additions to the lanes.
     additions: u32,
-    /// The sum of everything that is not in the lanes.
+    /// The sum of the values that are no longer in the lanes.
     rest: u64,
 }
 
 impl<S: Simd> WeightSum<S> {
-    /// The number of additions of 16-bit halves that never overflow an unsigned 32-bit lane.
+    /// This number of 16-bit halves can be added without overflow of an unsigned 32-bit lane.
     const ADDITIONS: u32 = 1 << 16;
 
     #[inline(always)]
@@ -145,7 +145,7 @@ impl<S: Simd> WeightSum<S> {
         self.halves[1] += (lanes.bitcast::<u32x16<S>>() >> 16_u32).bitcast::<i32x16<S>>();
     }
 
-    /// The sum of everything that was added.
+    /// The sum of all lanes of all values that were added.
     #[inline(always)]
     pub(super) fn total(&self) -> u64 {
         self.rest + total(self.halves[0]) + (total(self.halves[1]) << 16)
@@ -179,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// As many sums of as many of the largest weights as possible, beyond the point where the lanes are full.
+    /// Adds the largest lane value more often than the lanes can hold, so that they must be emptied in between.
     #[test]
     fn sums_of_weights_do_not_overflow() {
         let additions = (1_u64 << 16) + 3;

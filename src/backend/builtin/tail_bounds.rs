@@ -12,7 +12,7 @@ use crate::dtype::Logits;
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::weights::OCTAVE_BITS;
 
-/// Blocks whose weights are all below this are not read.
+/// The pass skips a block if all of its weights are below this limit.
 const LEAST_READ: i32 = 8;
 /// The number of blocks whose weights are added in f32 lanes. The relative error of these sums is below [`SUM_ERROR`].
 const GROUP: usize = 32;
@@ -22,7 +22,8 @@ const SUM_ERROR: f64 = 1e-5;
 /// `f = 0` and the largest one at `f = 1 / ln 2 − a / b`. The second half is equal.
 const LEAST_QUOTIENT: f64 = 1.030_330;
 const LARGEST_QUOTIENT: f64 = 1.045_891;
-/// More than the sum of the other relative errors: those of a weight, of `q`, and of the straight line's rounding.
+/// An upper limit of the sum of the other relative errors: of a weight, of `q`, and of the rounding of the straight
+/// lines.
 const OTHER_ERRORS: f64 = 1e-4;
 
 /// Returns a lower and an upper bound on the sum of all weights of logits below `bound`. `reaching` is the number of

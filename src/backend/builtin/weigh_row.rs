@@ -14,7 +14,7 @@ use crate::semantics::sizes::SUMMABLE;
 
 /// The number of elements in four vectors.
 const FOUR: usize = 4 * LANES;
-// The sum of the weights of a block in one lane fits 32 bits.
+// A 32-bit lane can hold the sum of the weights that a block has in this lane.
 const _: () = assert!(VECTORS <= SUMMABLE);
 
 /// Sums of weights of a row or of a part of it.

@@ -256,7 +256,7 @@ pub(super) fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec
     )
 }
 
-/// Checks that each token is an index of a row, or −1.
+/// Checks that each token is an index below `vocab`, or −1.
 pub(super) fn check_tokens(tokens: &[i32], vocab: usize) -> Result<(), Error> {
     let fits = |&token: &i32| token == NO_TOKEN || usize::try_from(token).is_ok_and(|token| token < vocab);
     match tokens.iter().position(|token| !fits(token)) {
@@ -278,7 +278,7 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
     }
     let no_candidate = status & ROW_NO_CANDIDATE != 0;
     if no_candidate && status & ROW_HAD_INF != 0 {
-        return Some(format!("status {status:#x}: no candidate and +inf, which is a candidate"));
+        return Some(format!("status {status:#x} says no candidate and +inf, but +inf is a candidate"));
     }
     for (name, token) in [("next_token", next_token), ("greedy_sampled", greedy_sampled)] {
         let fits = match no_candidate {

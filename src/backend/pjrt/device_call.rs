@@ -1,5 +1,5 @@
-//! Calls on logits that are on the device. The results stay there, and only the numbers that the caller wants are
-//! copied to the host, while the device works on.
+//! Calls on logits that are on the device. The results stay on the device. Only the numbers that the caller requests
+//! are copied to the host. A call is asynchronous: the caller can do other work until it ends.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,39 +17,40 @@ use crate::plan::Entry;
 /// The results that a caller wants from a device call.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DeviceWants {
-    /// The numbers that are copied to the host.
+    /// The numbers to copy to the host.
     pub host: HostNumbers,
-    /// The wide arrays, as buffers on the device.
+    /// The wide arrays to compute. They stay in buffers on the device.
     pub wide: Wanted,
 }
 
-/// The numbers of each row that are copied to the host.
+/// The numbers of each row to copy to the host.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HostNumbers {
-    /// None: the tokens stay on the device.
+    /// No numbers: the tokens stay on the device. If a row has impossible parameters, the call does not start.
     None,
-    /// The tokens, 4 bytes per row. A row with impossible parameters is an error.
+    /// The tokens, 4 bytes per row. If a row has impossible parameters, the call does not start.
     #[default]
     Tokens,
-    /// Every number of a row, 20 bytes per row. A row with impossible parameters gets a status.
+    /// All numbers, 20 bytes per row. A row with impossible parameters gets the status
+    /// [`ROW_BAD_PARAMETER`](crate::outputs::ROW_BAD_PARAMETER).
     All,
 }
 
-/// A call that was started. The device may still be working on it. Thread-safe. Dropping it waits for the end.
+/// A call that was started and can still be running on the device. Thread-safe. Dropping it waits until the call ends.
 pub struct DeviceCall {
     shape: Shape,
     entry: Entry,
-    /// Numbers `[RESULTS, rows]`, tokens `[rows]`, and the wide arrays. `None` after a buffer was taken.
+    /// The numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays. `None` for a buffer that was taken.
     outputs: Mutex<Vec<Option<Buffer>>>,
     host: Mutex<Option<HostCopy>>,
     host_numbers: HostNumbers,
     done: Arc<Done>,
-    // Dropped after the outputs. It waits for the programs, which must stay loaded while they run.
+    // Dropped after the outputs. Dropping it waits for the programs, which must stay loaded while they run.
     _launches: Vec<SharedLaunch>,
     _plan: Arc<Plan>,
 }
 
-/// Whether a call has ended, and what happens then.
+/// The outcome of a call once it has ended, and the actions to run at that time.
 struct Done {
     state: Mutex<DoneState>,
     changed: Condvar,
@@ -68,7 +69,7 @@ impl Done {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records the outcome, wakes the waiting threads, and runs the actions without the lock.
+    /// Records the outcome, releases the lock, wakes the waiting threads, and runs the actions.
     fn finish(&self, outcome: Result<(), pjrt::Error>) {
         let mut state = self.lock();
         state.outcome = Some(outcome);
@@ -80,7 +81,7 @@ impl Done {
 }
 
 impl PjrtBackend {
-    /// Parameters for batches of logits on this backend's device.
+    /// Creates the parameters of `rows` rows of `vocab` logits on this backend's device.
     pub(crate) fn device_parameters(
         &self,
         rows: usize,
@@ -91,7 +92,8 @@ impl PjrtBackend {
         DeviceParameters::new(rows, vocab, dtype, options)
     }
 
-    /// Starts a call. `logits` is a buffer of this backend's client. It may be deleted when this function returns.
+    /// Starts a call. `logits` is a buffer of this backend's client. The caller may delete it when this function
+    /// returns.
     pub(crate) fn start(
         &self,
         entry: Entry,
@@ -116,7 +118,7 @@ impl PjrtBackend {
             let program = self.programs.get_combine(&combine.spec)?;
             let mut inputs = vec![&combine.places, &combine.replace_val];
             inputs.extend(launches.iter().map(|launch| &launch.outputs()[0]));
-            // The outputs of a group: the numbers, the tokens, and the wide arrays.
+            // The outputs of each group are the numbers, the tokens, and the wide arrays from index 2 on.
             for wide in 2..combine.spec.num_outputs() {
                 inputs.extend(launches.iter().map(|launch| &launch.outputs()[wide]));
             }
@@ -126,7 +128,8 @@ impl PjrtBackend {
         DeviceCall::new(shape, entry, plan, launches, wants.host)
     }
 
-    /// Checks that a buffer is the logits of such a batch. Returns whether it has a dimension of length 1 in the middle.
+    /// Checks that a buffer can be the logits of a batch of this shape. Returns whether the buffer has a middle
+    /// dimension of length 1.
     fn check_logits(&self, logits: &Buffer, shape: Shape) -> Result<bool, Error> {
         let refuse = |found: String, right: String| {
             Err(Error::named_argument("logits", format!("logits is {found}; it must be {right}")))
@@ -137,8 +140,9 @@ impl PjrtBackend {
         if logits.is_deleted()? {
             return refuse("a buffer that was deleted or donated".into(), "a live buffer".into());
         }
-        if logits.device()? != Some(self.device) {
-            let found = format!("on device {:?}", logits.device()?);
+        let device = logits.device()?;
+        if device != Some(self.device) {
+            let found = device.map_or("on an unknown device".into(), |device| format!("on device {device}"));
             return refuse(found, format!("on device {}, counted from 0", self.device));
         }
         let element = match shape.dtype {
@@ -204,13 +208,13 @@ impl DeviceCall {
         })
     }
 
-    /// Whether the call has ended, and the numbers are on the host.
+    /// Whether the call has ended. If it has succeeded, the requested numbers are on the host.
     pub fn is_done(&self) -> bool {
         self.done.lock().outcome.is_some()
     }
 
-    /// Waits until the call ends, or at most for the given time. Returns whether it has ended. The error is that of the
-    /// call.
+    /// Waits until the call ends, or until the time is over. `None` is no limit. Returns whether the call has ended.
+    /// Returns the error of the call if the call failed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.done.lock();
@@ -232,7 +236,8 @@ impl DeviceCall {
         }
     }
 
-    /// Calls `action` when the call has ended: on a thread of the plugin, or on this thread if the call has ended.
+    /// Runs `action` when the call ends, on a thread of the plugin. If the call has already ended, runs it immediately,
+    /// on this thread.
     pub fn on_done(&self, action: impl FnOnce() + Send + 'static) {
         let mut state = self.done.lock();
         if state.outcome.is_none() {
@@ -243,7 +248,7 @@ impl DeviceCall {
         action();
     }
 
-    /// Waits for the end and returns the tokens of all rows.
+    /// Waits until the call ends, and returns the tokens of all rows.
     pub fn tokens(&self) -> Result<Vec<i32>, Error> {
         match self.host_numbers {
             HostNumbers::None => Err(Error::argument("the call was started without numbers on the host")),
@@ -256,7 +261,7 @@ impl DeviceCall {
         }
     }
 
-    /// Waits for the end and returns all numbers of all rows.
+    /// Waits until the call ends, and returns all numbers of all rows.
     pub fn outcomes(&self) -> Result<Vec<RowOutcome>, Error> {
         if self.host_numbers != HostNumbers::All {
             return Err(Error::argument("the call was started without all numbers on the host"));
@@ -284,12 +289,14 @@ impl DeviceCall {
         }
     }
 
-    /// Takes the buffer of the tokens, `[rows]` i32. It can be used at once: every use waits for the device.
+    /// Takes the buffer of the tokens, `[rows]` i32. `None` if it was taken before. The buffer can be used immediately,
+    /// because every use waits for the device.
     pub fn take_tokens_buffer(&self) -> Option<Buffer> {
         self.take_output(1)
     }
 
-    /// Takes the buffer of a wide array, `[rows, vocab]`, by its number among the wanted ones.
+    /// Takes the buffer of a wide array, `[rows, vocab]`. `number` counts the requested wide arrays from 0. `None` if
+    /// there is no such array, or if it was taken before.
     pub fn take_wide_buffer(&self, number: usize) -> Option<Buffer> {
         self.take_output(2 + number)
     }

@@ -1,4 +1,4 @@
-//! The parameters of a batch whose logits are on the device. They stay on the device between calls and are uploaded
+//! The parameters of a batch whose logits are on the device. They stay on the device between calls. They are uploaded
 //! again only after a change.
 
 use std::collections::HashMap;
@@ -15,10 +15,10 @@ use crate::pjrt::{Buffer, ElementType};
 use crate::plan::{self, CallShape, Entry};
 use crate::semantics::params::{check_row, RowParams};
 
-/// The purpose of allocations, for error messages.
+/// The purpose of the allocations in this file, for error messages.
 const PURPOSE: &str = "the parameters of a device batch";
 
-/// The sampling parameters of one row. [`Default`] is plain sampling with seed 0.
+/// The sampling parameters of one row. [`Default`] turns every filter off and has temperature 1, seed 0 and offset 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowSettings {
     /// Top-k; 0 or less turns it off.
@@ -27,11 +27,11 @@ pub struct RowSettings {
     pub top_p: f32,
     /// Min-p; 0 or less turns it off.
     pub min_p: f32,
-    /// The temperature.
+    /// The temperature, finite and at least 0. Below 1e-5 the row is greedy.
     pub temperature: f32,
-    /// The key of the row's random words.
+    /// The seed of the row's random words: the key of Philox.
     pub seed: u64,
-    /// The counter of the row's random words at step 0.
+    /// The offset of the row's random words at step 0. A call adds its step.
     pub offset: u64,
 }
 
@@ -47,7 +47,7 @@ pub struct DeviceParameters {
     state: Mutex<State>,
 }
 
-/// The properties of a batch that never change.
+/// The properties of a batch that are fixed when its parameters are created.
 #[derive(Clone, Copy)]
 pub(super) struct Shape {
     pub(super) rows: usize,
@@ -58,13 +58,13 @@ pub(super) struct Shape {
 
 struct State {
     rows: Vec<Row>,
-    /// Counts the changes. Two calls with the same number had the same parameters.
+    /// The number of changes so far. Two calls that saw the same number used the same parameters.
     version: u64,
-    /// The uploaded parameters for each kind of call, since the last change.
+    /// The parameters that were uploaded after the last change, for each kind of call.
     plans: HashMap<PlanKey, Arc<Plan>>,
 }
 
-/// A row. `params` is the error of a row with impossible parameters.
+/// A row. `params` is an error if the parameters of the row are impossible.
 #[derive(Clone)]
 struct Row {
     params: Result<RowParams, Error>,
@@ -72,21 +72,21 @@ struct Row {
     offset: u64,
 }
 
-/// The properties of a call that decide how its rows are grouped.
+/// The kind of a call: the properties that decide how its rows are grouped.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PlanKey {
     pub(super) entry: Entry,
     pub(super) wanted: Wanted,
-    /// Whether the logits have a dimension of length 1 in the middle.
+    /// Whether the logits have a middle dimension of length 1.
     pub(super) singleton: bool,
-    /// Whether a row with impossible parameters gets a status. Otherwise it is an error.
+    /// Whether a row with impossible parameters gets a status. If not, the call fails.
     pub(super) reports_bad_rows: bool,
 }
 
 /// The programs of a call, and their parameters on the device.
 pub(super) struct Plan {
     pub(super) groups: Vec<Group>,
-    /// Set if the groups are not exactly the rows of the batch in their order.
+    /// `None` if one group has all rows of the batch in their order. Then no program must join groups.
     pub(super) combine: Option<Combine>,
 }
 
@@ -104,7 +104,7 @@ pub(super) struct Combine {
 }
 
 impl DeviceParameters {
-    /// The parameters of `rows` rows, all with the default settings.
+    /// Creates the parameters of `rows` rows, all with the default settings.
     pub(super) fn new(rows: usize, vocab: usize, dtype: Dtype, options: CallOptions) -> Result<Self, Error> {
         let defaults = Row::new(0, &RowSettings::default(), vocab);
         let rows_of_state = memory::filled(rows, defaults, PURPOSE)?;
@@ -114,7 +114,7 @@ impl DeviceParameters {
         })
     }
 
-    /// Changes the settings of a row for later calls. Calls that have started are not affected.
+    /// Sets the parameters of a row for later calls. Calls that have already started are not affected.
     pub fn set(&self, row: usize, settings: &RowSettings) -> Result<(), Error> {
         if row >= self.shape.rows {
             return Err(Error::named_argument(
@@ -128,7 +128,7 @@ impl DeviceParameters {
         state.version += 1;
         let plans = std::mem::take(&mut state.plans);
         drop(state);
-        // The buffers are freed without the lock, because this calls the plugin.
+        // Freeing the buffers calls the plugin, so it happens after the lock was released.
         drop(plans);
         Ok(())
     }
@@ -137,7 +137,7 @@ impl DeviceParameters {
         self.shape
     }
 
-    /// Returns the plan of a kind of call. Uploads the parameters if they changed.
+    /// Returns the plan for a kind of call. Uploads the parameters if they were changed since the last upload.
     pub(super) fn plan(&self, backend: &PjrtBackend, max_k: usize, key: PlanKey) -> Result<Arc<Plan>, Error> {
         let (rows, version) = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +146,7 @@ impl DeviceParameters {
             }
             (memory::collected(state.rows.len(), PURPOSE, state.rows.iter().cloned().map(Ok))?, state.version)
         };
-        // The upload calls the plugin, so it runs without the lock.
+        // The upload calls the plugin, so it runs while the lock is released.
         let plan = Arc::new(self.make_plan(backend, max_k, key, &rows)?);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.version == version {
@@ -207,7 +207,7 @@ impl DeviceParameters {
         Ok(Plan { groups, combine })
     }
 
-    /// Uploads the parameters of a group. The last row is repeated as padding.
+    /// Uploads the parameters of a group. Repeats the last row as padding.
     fn group(
         &self,
         backend: &PjrtBackend,

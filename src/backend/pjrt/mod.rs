@@ -44,7 +44,7 @@ pub(crate) struct PjrtBackend {
 }
 
 impl PjrtBackend {
-    /// Uses a device of a client. `device` is an index into its addressable devices.
+    /// Creates a backend on a device of a client. `device` is an index into the client's addressable devices.
     pub(crate) fn with_client(
         client: Arc<Client>,
         device: usize,

@@ -28,7 +28,8 @@ pub(super) struct Programs {
     target: Target,
     capacity: NonZeroUsize,
     cache: ProgramCache<Spec, Arc<Executable>, Error>,
-    /// The programs that join the results of two paths. They are small and compile fast, so the directory has none.
+    /// The programs that join the results of two paths. They are small and compile fast, so they are not written to the
+    /// program directory.
     combines: ProgramCache<CombineSpec, Arc<Executable>, Error>,
     directory: Option<Directory>,
 }

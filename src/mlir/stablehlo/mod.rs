@@ -37,8 +37,8 @@ static WHILE: WhileLoop = WhileLoop {
     shared_arguments: true,
 };
 
-/// The minimum of a product and this number is between the product and the sum of
-/// [`Arith::mul_then_add`](crate::semantics::arith::Arith::mul_then_add). No product is larger, so the minimum changes nothing.
+/// [`Arith::mul_then_add`](crate::semantics::arith::Arith::mul_then_add) takes the minimum of the product and this
+/// number before it adds. Every product is smaller, so the minimum does not change the result.
 pub const PRODUCT_BARRIER: f32 = 1e30;
 
 /// The builder of one program. Methods take `&self`, so that nested calls read like expressions.
@@ -76,7 +76,7 @@ impl Hlo {
         self.text(&print::PRETTY, name, results)
     }
 
-    /// Returns the text of a private function that returns `results`. It is for a module that calls the function.
+    /// Returns the text of a private function that returns `results`, for insertion into a module that calls it.
     pub fn finish_function(&self, name: &str, results: &[Value]) -> String {
         self.function("private", name, results, |function| print_function(&print::PRETTY, &function))
     }
@@ -88,7 +88,7 @@ impl Hlo {
         })
     }
 
-    /// Passes the program to `print` as a function that returns `results`.
+    /// Calls `print` with the program as a function that returns `results`.
     fn function(
         &self,
         visibility: &'static str,
@@ -312,7 +312,7 @@ impl Hlo {
         self.reshape(rows, &dims)
     }
 
-    /// Joins values along a dimension. Their other dimensions are equal.
+    /// Concatenates values along a dimension. All other dimensions must be equal.
     pub fn concatenate(&self, values: &[Value], dim: usize) -> Value {
         let mut dims = self.dims(values[0]);
         dims[dim] = values.iter().map(|value| value.ty().dims()[dim]).sum();
@@ -401,7 +401,7 @@ impl Elementwise for Hlo {
         self.broadcast_in_dim(value, ty.dims(), &(0..from.dims().len()).collect::<Vec<_>>())
     }
 
-    // XLA's CPU compiler contracts a product and a sum. A minimum between them prevents it.
+    // XLA's CPU compiler contracts a product and a sum, unless a minimum is between them.
     fn product_plus(&self, a: Value, b: Value, addend: Value) -> Value {
         let barrier = self.float_constant(PRODUCT_BARRIER);
         let product = self.binary(Binary::Min, self.binary(Binary::Mul, a, b), barrier);

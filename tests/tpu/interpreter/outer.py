@@ -259,8 +259,8 @@ def integers_only(*operands):
 
 @operation("add", "subtract", "multiply")
 def arithmetic(op, attributes, a, b):
-    """Integer arithmetic, wrapped to the width, and arithmetic of f32. A sum or difference of a product of floats is an error,
-    because a compiler could fuse them."""
+    """Arithmetic on integers, wrapped to their width, and on f32. A float product as an operand of a sum or a difference
+    is an error, because a compiler could fuse the two operations."""
     if a.dtype == np.bool_ or (a.dtype.kind not in "iu" and a.dtype != np.float32):
         raise ProgramError(f"arithmetic on {a.dtype}")
     products = [value for value in op.operands if getattr(value.owner, "name", None) == "stablehlo.multiply"]
@@ -299,7 +299,8 @@ def shift(op, attributes, a, b):
 
 @operation("maximum", "minimum")
 def extreme(op, attributes, a, b):
-    """The larger or smaller integer or f32. With floats, a NaN or zeros of both signs are errors, because targets differ."""
+    """The larger or smaller of two integers or floats. A NaN, or two zeros of different sign, are errors, because
+    targets differ in these cases."""
     if a.dtype == np.float32:
         if np.isnan(a).any() or np.isnan(b).any():
             raise ProgramError(f"{op.name} of NaN")

@@ -94,10 +94,13 @@ enum Fill {
     /// mean, and sixty top entries with exponential gaps of mean 0.25 below the maximum.
     Model,
     /// Slow rows: the passes can skip only few blocks, or many entries are equal or nearly equal.
-    Crafted(fn(usize) -> f32),
+    Crafted(Value),
 }
 
-const CRAFTED: [(&str, fn(usize) -> f32); 5] = [
+/// The value of an entry, given its index.
+type Value = fn(usize) -> f32;
+
+const CRAFTED: [(&str, Value); 5] = [
     ("constant", |_| 1.0),
     ("ascending", |i| i as f32 * 1e-4),
     ("two_values", |i| (i % 2) as f32),
@@ -233,7 +236,7 @@ fn time(run: impl FnOnce()) -> Duration {
 
 /// Whether `number` rounds since `start` are sufficient for a median.
 fn is_enough(number: usize, least: usize, start: Instant) -> bool {
-    number >= least && (start.elapsed() >= Duration::from_millis(120) || number > 2000)
+    number >= least && (start.elapsed() >= Duration::from_millis(250) || number > 5000)
 }
 
 /// Measures a baseline and a subject alternately and returns their medians. Calls `prepare` before each timed run.

@@ -14,7 +14,6 @@ symbol versions. tests/c/run.sh checks that the real library has the same SONAME
 macros of the header become an enum of the stub library, so a changed value is also a difference.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -66,7 +65,7 @@ def describe(include, output):
         (scratch / "stub.c").write_text(stub_source(scratch))
         (scratch / "script").write_text(header.version_script(scratch))
         command = [
-            os.environ.get("CC", "cc"), "-std=c11", "-gdwarf-4", "-O0", "-fno-eliminate-unused-debug-types", "-I.",
+            *header.program("CC", "cc"), "-std=c11", "-gdwarf-4", "-O0", "-fno-eliminate-unused-debug-types", "-I.",
             "-fPIC", "-shared", "-nostdlib", f"-Wl,-soname,libnucleus.so.{header.abi_version(scratch)}",
             "-Wl,--version-script=script", "stub.c", "-o", "stub.so",
         ]  # fmt: skip

@@ -8,7 +8,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-CASES = ["greedy", "k64", "k5000", "top_p_alone", "min_p_alone", "plain"]
+CASES = ["greedy", "k64", "k5000", "top_p_alone", "top_p_t2", "min_p_alone", "plain"]
+MODEL_CASES = ["k64", "top_p_alone", "top_p_99", "plain", "k64_t07", "top_p_alone_t07", "top_p_99_t07", "plain_t07"]
 
 
 def bars(axis, figures, series, groups, title):
@@ -40,19 +41,29 @@ def main(source, target):
         figures = [json.loads(line) for line in lines if line.startswith("{")]
     if not figures:
         sys.exit(f"chart: {source} has no figures")
+    # The names of figures of narrower instruction sets have one part more.
+    best = [f for f in figures if f["name"].count("/") == 3 and f["threads"] == 1]
+    best = [f for f in best if not f["case"].endswith("_aligned")]
     by_case = [(case, lambda f, case=case: f["case"] == case) for case in CASES]
-    single = [f for f in figures if f["name"].startswith("sampling/") and (f["threads"], f["batch"]) == (1, 1)]
+    single = [f for f in best if f["name"].startswith("sampling/") and f["batch"] == 1]
+    cold = [f for f in best if f["name"].startswith("cold/")]
     vocabs = sorted({f["vocab"] for f in single})
     dtypes = list(dict.fromkeys(f["dtype"] for f in single))
-    _, axes = plt.subplots(len(vocabs) + 1, 1, figsize=(11, 3.4 * (len(vocabs) + 1)), layout="constrained")
+    _, axes = plt.subplots(len(vocabs) + 3, 1, figsize=(11, 3.4 * (len(vocabs) + 3)), layout="constrained")
     for axis, vocab in zip(axes, vocabs):
         by_dtype = [(dtype, lambda f, d=dtype: (f["dtype"], f["vocab"]) == (d, vocab)) for dtype in dtypes]
         bars(axis, single, by_dtype, by_case, f"built in, one thread, 1 x {vocab:,}, normal logits (labels: µs)")
+    by_dtype = [(dtype, lambda f, d=dtype: f["dtype"] == d) for dtype in ("f32", "bf16")]
+    bars(axes[-3], cold, by_dtype, by_case, "the same, 64 rows of 128,256 in turn (labels: µs)")
+    model = [f for f in cold if f["case"].endswith("_model") and f["dtype"] == "f32"]
+    by_vocab = [(f"{v:,}", lambda f, v=v: f["vocab"] == v) for v in sorted({f["vocab"] for f in model})]
+    by_model = [(case, lambda f, case=case: f["case"] == case + "_model") for case in MODEL_CASES]
+    bars(axes[-2], model, by_vocab, by_model, "rows as models make them, f32, 64 rows in turn (labels: µs)")
     prefixed = [(case, f["case"]) for case in CASES for f in single if f["case"].startswith(case + "_")]
     rows = list(dict.fromkeys(name.removeprefix(case + "_") for case, name in prefixed))
     by_row = [(row, lambda f, row=row: f["case"].endswith("_" + row)) for row in rows]
     by_prefix = [(case, lambda f, case=case: f["case"].startswith(case + "_")) for case in CASES]
-    bars(axes[-1], single, by_row, by_prefix, "rows on which little can be skipped: f32, 1 x 128,256 (labels: µs)")
+    bars(axes[-1], single, by_row, by_prefix, "crafted rows: f32, 1 x 128,256 (labels: µs)")
     plt.savefig(target, dpi=100)
     print(f"chart: {target} from {len(figures)} figures")
 

@@ -10,6 +10,7 @@ The C compiler preprocesses the header first, so the parser sees neither comment
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -19,9 +20,14 @@ INCLUDE = Path(__file__).resolve().parent.parent / "include"
 NOT_CONSTANTS = re.compile(r"NUC_VERSION\w*|NUC_\w+_H")
 
 
+def program(variable, default):
+    """The command of a tool, as a list of words: a variable like CC can contain several, for example "ccache gcc"."""
+    return shlex.split(os.environ.get(variable, "")) or [default]
+
+
 def preprocess(include, text, *options):
     """The preprocessed text of a C file that includes the header first."""
-    command = [os.environ.get("CC", "cc"), "-E", "-P", "-std=c11", "-x", "c", f"-I{include}", *options, "-"]
+    command = [*program("CC", "cc"), "-E", "-P", "-std=c11", "-x", "c", f"-I{include}", *options, "-"]
     source = f"#include <nucleus.h>\n{text}"
     return subprocess.run(command, input=source, text=True, stdout=subprocess.PIPE, check=True).stdout
 

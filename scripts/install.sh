@@ -29,7 +29,9 @@ for link in "$target"/lib/libnucleus.so "$target"/lib/libnucleus.so.[0-9]*; do
     if [ -L "$link" ]; then ln -sfn "$(readlink "$link")" "$root/lib/$(basename "$link")"; fi
 done
 pc=$root/lib/pkgconfig/nucleus.pc
-sed -e "s|@PREFIX@|$prefix|" -e "s|@VERSION@|$VERSION|" -e "s|@RPATH@|$rpath|" scripts/nucleus.pc.in >"$pc"
+# `&` and `|` have a meaning in the replacement of sed.
+escaped=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')
+sed -e "s|@PREFIX@|$escaped|" -e "s|@VERSION@|$VERSION|" -e "s|@RPATH@|$rpath|" scripts/nucleus.pc.in >"$pc"
 chmod 644 "$pc"
 for layout in include/*.json; do
     if [ -e "$layout" ]; then

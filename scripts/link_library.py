@@ -20,7 +20,6 @@ same program. Therefore this script writes:
 It needs Linux and the GNU tools `ld`, `ar`, `nm` and `objcopy` (or $LD, $AR, $NM, $OBJCOPY).
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -30,15 +29,15 @@ from pathlib import Path
 import header
 
 # The tool for each job. The compiler driver adds the C runtime and libgcc.
-CC, LD, AR, NM, OBJCOPY = (os.environ.get(name.upper(), name) for name in ("cc", "ld", "ar", "nm", "objcopy"))
+CC, LD, AR, NM, OBJCOPY = (header.program(name.upper(), name) for name in ("cc", "ld", "ar", "nm", "objcopy"))
 # The objects of the standard library contain megabytes of LLVM bitcode. C linkers do not use it. In the combined
 # object it is not valid, but some versions of `nm` try to read it.
 BITCODE = ["--remove-section=.llvmbc", "--remove-section=.llvmcmd"]
 SYSTEM_LIBRARIES = ["-lm", "-ldl", "-lpthread"]
 
 
-def tool(*command, **options):
-    return subprocess.run([str(word) for word in command], check=True, text=True, **options)
+def tool(program, *arguments, **options):
+    return subprocess.run([*program, *map(str, arguments)], check=True, text=True, **options)
 
 
 def relocatable(archive, functions, scratch):
@@ -110,6 +109,6 @@ def main():
 if __name__ == "__main__":
     try:
         main()
-    except subprocess.CalledProcessError as error:
-        # The tool has already printed the reason.
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+        # The tool has already printed the reason, or it does not exist.
         sys.exit(f"link_library: {error}")

@@ -1,5 +1,6 @@
 //! Exact sums over the lanes of a register. The hardware adds lanes only as floats.
 
+use super::layout::{CANDIDATE_DEPTH, CHUNK};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
@@ -55,12 +56,16 @@ impl Halves {
         Halves { low: k.add(self.low, other.low), high: k.add(self.high, other.high) }
     }
 
-    /// Returns the sum of the lanes of each row. Each lane must be the sum of at most 64 weights. All lanes of the
-    /// result contain the sum.
+    /// Returns the sum of the lanes of each row. Each lane must be the sum of at most [`CHUNK`] weights. All lanes of
+    /// the result contain the sum.
     pub(super) fn over_lanes(self, k: &Kernel) -> Wide {
         // A lane is at most 64 · 2²⁸ = 2³⁴, so it has two digits of at most 2¹⁷. The sums of the digits over 128 lanes
         // are at most 2²⁴. They are exact as floats.
         const DIGIT_BITS: u32 = 17;
+        const {
+            assert!(CANDIDATE_DEPTH <= CHUNK && CHUNK << WEIGHT_BITS <= 1 << (2 * DIGIT_BITS));
+            assert!(LANES << DIGIT_BITS <= 1 << 24);
+        }
         let high = k.add(self.high, k.shift_right_zero(self.low, k.i32(16)));
         let carried = k.shl(k.and(high, k.i32(1)), 16);
         let low = k.or(k.and(self.low, k.i32(0xffff)), carried);

@@ -4,10 +4,11 @@ use crate::dtype::Dtype;
 use crate::kernels::spec::{Path, Spec};
 use crate::kernels::target::Chip;
 use crate::mlir::mosaic::{LANES, SUBLANES};
+use crate::semantics::sizes::WEIGHT_BITS;
 
 /// The number of registers that one iteration of a loop over rows processes. It is large enough to amortize the fixed
 /// cost of an iteration.
-const CHUNK: usize = 64;
+pub(super) const CHUNK: usize = 64;
 /// The number of registers of a cell, if there is space. It is small so that two survivors rarely share a cell.
 const CELL: usize = 8;
 /// The number of survivors that fit one lane. A row of 128 survivors has one per lane on average.
@@ -20,6 +21,8 @@ const RESERVED: usize = 3 << 20;
 const REGISTER_BYTES: usize = SUBLANES * LANES * 4;
 /// The longest row whose chunk sums fit the lanes of a register.
 pub(super) const LARGEST_VOCAB: usize = LANES * CHUNK * LANES;
+// The division of the draw (`WideArith for &Kernel`) needs totals of at most 2⁴⁸.
+const _: () = assert!(LARGEST_VOCAB << WEIGHT_BITS <= 1 << 48);
 
 /// The number of candidates that fit one lane of a chunk in the candidate list.
 pub(super) const CANDIDATE_DEPTH: usize = 12;

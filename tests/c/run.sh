@@ -14,6 +14,8 @@ warnings="-g -O1 -Wall -Wextra -Wconversion -pedantic -Werror -Iinclude"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib"
 static="$lib/libnucleus.a -lpthread -ldl -lm"
 passed=0 failed=0
+# `sort` must order names as Python does.
+export LC_ALL=C
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
 

@@ -13,7 +13,7 @@ use nucleus::semantics::params::RowParams;
 use nucleus::semantics::sizes::TOTAL_BITS;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rand_distr::{Distribution, Normal};
+use rand_distr::{Distribution, Exp, Normal};
 
 /// A row of logits of any of the three types.
 enum Row {
@@ -137,9 +137,13 @@ enum Kind {
     Negative,
     /// Nearly constant, with a few peaks that a sample can miss.
     Spikes,
+    /// A normal body and sixty top entries with exponential gaps, as language models make them.
+    Model,
+    /// One maximum above equal entries.
+    OneMaximum,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 17] = [
     Kind::Normal,
     Kind::Tied,
     Kind::Constant,
@@ -155,6 +159,8 @@ const KINDS: [Kind; 15] = [
     Kind::Descending,
     Kind::Negative,
     Kind::Spikes,
+    Kind::Model,
+    Kind::OneMaximum,
 ];
 
 fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
@@ -162,6 +168,9 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     let special = [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 0.0, -0.0, 1e-40, -1e-40, f32::MAX];
     let tiny = [0.0, -0.0, 1e-40, -1e-40, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 1e-45, 6e-8, -6e-8];
     let hot = rng.random_range(0..vocab);
+    if matches!(kind, Kind::Model) {
+        return model_row(rng.random_range(17.0..26.0), vocab, rng);
+    }
     (0..vocab)
         .map(|i| {
             let x = normal.sample(rng);
@@ -201,6 +210,14 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
                         x
                     }
                 }
+                Kind::OneMaximum => {
+                    if i == hot {
+                        1.0
+                    } else {
+                        0.0
+                    }
+                }
+                Kind::Model => unreachable!("the whole row was made above"),
                 Kind::Ascending => i as f32 * 1e-3,
                 Kind::Descending => -(i as f32) * 1e-3,
                 Kind::Negative => -x.abs() - 1.0,
@@ -214,6 +231,18 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
             }
         })
         .collect()
+}
+
+/// A normal body with standard deviation 3.5, and sixty top entries with exponential gaps of mean 0.25.
+fn model_row(max: f32, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
+    let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
+    let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
+    let mut top = max;
+    for _ in 0..60 {
+        row[rng.random_range(0..vocab)] = top;
+        top -= gap.sample(rng);
+    }
+    row
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -329,6 +358,41 @@ fn rows_of_32_000_match_the_reference_at_every_level() {
     sweep(32_000, 2, &levels(), 200);
 }
 
+/// Rows as models make them: a normal body, and a few large entries above it. Top-p keeps few entries, which the backend
+/// decides with bounds on the sum of the other weights. The values of p include sums of the largest shares, where the
+/// bounds cannot decide.
+#[test]
+fn peaked_rows_match_the_reference_at_every_level() {
+    let mut rng = StdRng::seed_from_u64(400);
+    let mut scratch = Scratch::default();
+    for round in 0..6 {
+        let vocab = [8192, 8200, 20_011][round % 3];
+        let (gap, above) = (rng.random_range(0.05..0.8_f32), rng.random_range(12.0..26.0_f32));
+        let body = Normal::new(0.0_f32, [3.5, 0.5][round % 2]).unwrap();
+        let mut values: Vec<f32> = (0..vocab).map(|_| body.sample(&mut rng)).collect();
+        for rank in 0..60 {
+            // Some of the large entries tie.
+            values[rng.random_range(0..vocab)] = above - gap * (rank / (1 + round % 3)) as f32;
+        }
+        let max = values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for dtype in DTYPES {
+            let row = Row::new(&values, dtype);
+            for temperature in [0.3_f32, 1.0, 2.0] {
+                let mut shares: Vec<f64> =
+                    values.iter().map(|&x| (f64::from(x - max) / f64::from(temperature)).exp()).collect();
+                shares.sort_by(|a, b| b.total_cmp(a));
+                let total: f64 = shares.iter().sum();
+                let of_largest = |count: usize| (shares[..count].iter().sum::<f64>() / total) as f32;
+                for p in [of_largest(3), of_largest(20), of_largest(200), 0.5, 0.95, 0.999] {
+                    let min_p = if rng.random_ratio(1, 4) { 0.01 } else { 0.0 };
+                    let parameters = Parameters { k: 0, p, min_p, temperature, stable: true };
+                    check(&row, parameters, &levels(), 1, &mut scratch, &mut rng, "peaked");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_of_128_256_match_the_reference() {
     sweep(128_256, 2, &[Level::new()], 300);
@@ -342,6 +406,86 @@ fn rows_of_262_144_and_more_match_the_reference() {
     for k in [0, 64, 5000] {
         let parameters = Parameters { k, p: 0.95, min_p: 0.0, temperature: 1.0, stable: true };
         check(&row, parameters, &[Level::new()], 1, &mut Scratch::default(), &mut rng, "1 Mi");
+    }
+}
+
+/// Rows without top-k in which top-p is decided among the largest entries, or in which few logits have a weight. The
+/// maxima are so far above the body that both occur, and that bounds on the sum of the body's weights do not always
+/// suffice.
+#[test]
+fn rows_as_models_make_them_match_the_reference() {
+    let mut rng = StdRng::seed_from_u64(303);
+    let mut scratch = Scratch::default();
+    let levels = levels();
+    for (vocab, max) in [(9000, 20.0), (33_000, 18.0), (49_152, 22.5), (49_152, 26.0), (128_256, 19.5)] {
+        let mut values = model_row(max, vocab, &mut rng);
+        for special in [0.0, f32::NEG_INFINITY, f32::NAN, f32::INFINITY] {
+            values[vocab / 3] = special;
+            for dtype in DTYPES {
+                let row = Row::new(&values, dtype);
+                for temperature in [0.1, 0.7, 1.0, 1.5] {
+                    let p = [0.5, 0.9, 0.95, 0.99, 0.999, 1.0][rng.random_range(0..6)];
+                    let min_p = [0.0, 0.0, 1e-6, 0.05][rng.random_range(0..4)];
+                    let parameters = Parameters { k: 0, p, min_p, temperature, stable: rng.random() };
+                    let level = [levels[rng.random_range(0..levels.len())]];
+                    let what = format!("model row, maximum {max}, with {special}");
+                    check(&row, parameters, &level, 1, &mut scratch, &mut rng, &what);
+                }
+            }
+        }
+    }
+}
+
+/// The largest entries hold exactly the share p, or as little more or less as p can express. Bounds on the total cannot
+/// decide these rows.
+#[test]
+fn peaked_rows_at_the_edge_of_top_p_match_the_reference() {
+    let mut rng = StdRng::seed_from_u64(304);
+    let mut scratch = Scratch::default();
+    let vocab = 40_000;
+    let row = Row::new(&model_row(20.0, vocab, &mut rng), Dtype::F32);
+    let options = CallOptions::default();
+    let mut arrays = Arrays::new(Dtype::F32, vocab, 1);
+    let params = RowParams::new(0, 1.0, 0.0, 1.0, [1; 4], vocab);
+    let mut reference_scratch = reference::Scratch::new(vocab).unwrap();
+    reference::sample_row(row.logits(), &params, options, &mut arrays.borrow(), &mut reference_scratch);
+    let mut weights: Vec<f64> = arrays.weights.iter().map(|&weight| f64::from(weight)).collect();
+    weights.sort_by(|a, b| b.total_cmp(a));
+    let total: f64 = weights.iter().sum();
+    let mut sum = 0.0;
+    for &weight in &weights[..40] {
+        sum += weight;
+        let p = (sum / total) as f32;
+        for p in [p.next_down(), p, p.next_up()] {
+            let parameters = Parameters { k: 0, p, min_p: 0.0, temperature: 1.0, stable: true };
+            check(&row, parameters, &[Level::new()], 1, &mut scratch, &mut rng, "edge");
+        }
+    }
+}
+
+/// Top-k collects only some of the ties at its bound.
+#[test]
+fn ties_at_the_bound_of_top_k_match_the_reference() {
+    let mut rng = StdRng::seed_from_u64(305);
+    let mut scratch = Scratch::default();
+    let vocab = 40_000;
+    let fills: [fn(usize) -> f32; 5] = [
+        |_| -2.5,
+        |i| if i % 1000 == 999 { 1.0 } else { 0.0 },
+        |i| (i % 3) as f32,
+        |i| [0.0, -0.0, 1e-40, -1e-40, -1.0][i % 5],
+        |i| if i % 7 == 0 { f32::MAX } else { f32::NEG_INFINITY },
+    ];
+    for fill in fills {
+        let values: Vec<f32> = (0..vocab).map(fill).collect();
+        for dtype in DTYPES {
+            let row = Row::new(&values, dtype);
+            for k in [1, 40, 41, 64, 385, 5000, 13_333, 39_999] {
+                let (p, stable) = ([0.5, 1.0][rng.random_range(0..2)], rng.random());
+                let parameters = Parameters { k, p, min_p: 0.0, temperature: 1.0, stable };
+                check(&row, parameters, &levels(), 1, &mut scratch, &mut rng, "ties");
+            }
+        }
     }
 }
 

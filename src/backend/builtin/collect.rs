@@ -1,6 +1,6 @@
 //! Passes that collect the entries of a row that reach a limit.
 
-use fearless_simd::{dispatch, f32x16, i16x32, i32x16, mask16x32, prelude::*, u16x32, Level, Simd};
+use fearless_simd::{dispatch, f32x16, i16x32, i32x16, prelude::*, u16x32, Level, Simd};
 
 use super::blocks::{for_vectors, BlockOutput, Blocks};
 use super::bounds::Limit;
@@ -116,8 +116,9 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
 /// The number of 16-bit elements in a 512-bit register.
 const PAIR: usize = 2 * LANES;
 
-/// [`scan_and_collect_impl`] for 16-bit types. The pass compares 16-bit order keys, collects 16-bit elements, and widens
-/// only the collected elements. With 128-bit registers it calls [`scan_and_collect_impl`].
+/// [`scan_and_collect_impl`] for 16-bit types. With 512-bit registers, one instruction compacts 16-bit lanes. The pass
+/// then compares 16-bit order keys, collects 16-bit elements, and widens only the collected elements. With smaller
+/// registers it calls [`scan_and_collect_impl`].
 #[inline(always)]
 fn scan_and_collect_16<S: Simd, E: Element16>(
     simd: S,
@@ -126,7 +127,7 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> (Summary, usize) {
-    if S::f32s::LEN < LANES / 2 {
+    if S::f32s::LEN < LANES {
         return scan_and_collect_impl::<S, E>(simd, row, limit, values, offsets);
     }
     let (least, largest) = (key16::least_key::<E>(), key16::largest_key::<E>());
@@ -151,8 +152,8 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
                 let mask = key.simd_ge(limit);
                 // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
                 let at = here % BLOCK;
-                let output = (&mut output[at..at + PAIR]).try_into().expect("as long as the slice");
-                here += push16(output, bits, mask);
+                here += mask.to_bitmask().count_ones() as usize;
+                bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
             }
             len += here;
         }
@@ -163,31 +164,6 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     // The keys of NaNs are below the key of −inf or above the key of +inf.
     let poison = if min < least || max > largest { f32::NAN } else { 0.0 };
     (Summary { max: key16::value_of::<E>(max), poison }, len)
-}
-
-/// Writes the lanes that the mask selects to the start of `out`. Returns their number.
-#[inline(always)]
-fn push16<S: Simd>(out: &mut [u16; PAIR], values: u16x32<S>, mask: mask16x32<S>) -> usize {
-    if S::f32s::LEN >= LANES {
-        values.compress(mask).store_slice(out);
-        return mask.to_bitmask().count_ones() as usize;
-    }
-    // One shuffle compacts eight 16-bit lanes.
-    let simd = values.simd;
-    let (low, high) = values.split();
-    let (low_mask, high_mask) = simd.split_mask16x32(mask);
-    let mut at = 0;
-    for (values, mask) in [(low, low_mask), (high, high_mask)] {
-        let (first, second) = values.split();
-        let (first_mask, second_mask) = simd.split_mask16x16(mask);
-        for (values, mask) in [(first, first_mask), (second, second_mask)] {
-            // At most three groups of eight lanes precede this one. The minimum shows it to the compiler.
-            let start = at.min(PAIR - LANES / 2);
-            values.compress(mask).store_slice(&mut out[start..start + LANES / 2]);
-            at += mask.to_bitmask().count_ones() as usize;
-        }
-    }
-    at
 }
 
 /// Replaces `len` 16-bit values at the start of an array by their f32 bits.

@@ -84,8 +84,12 @@ impl Element for Bf16 {
     fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
         // The result is the same as that of `widen_bf16`. This code needs one shuffle per vector instead of a widening
         // and a shift.
-        let zero = u16x32::splat(simd, 0);
         let bits = u16x32::simd_from(simd, *bits);
+        if S::f32s::LEN == LANES / 2 {
+            let (low, high): (u32x16<S>, u32x16<S>) = bits.widen();
+            return [(low << 16_u32).bitcast(), (high << 16_u32).bitcast()];
+        }
+        let zero = u16x32::splat(simd, 0);
         [zero.zip_low(bits).bitcast(), zero.zip_high(bits).bitcast()]
     }
 

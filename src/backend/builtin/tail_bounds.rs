@@ -129,12 +129,10 @@ fn sum_of_lines<S: Simd, E: Element>(
                 if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
                     let (mut whole_here, mut half_here) = (zero, zero);
                     for pair in block.as_chunks::<{ 2 * LANES }>().0 {
-                        let pair = E::unordered_pair(simd, pair);
-                        for i in 0..2 {
-                            let [whole, half] = lines.at(pair[i]);
-                            whole_here += whole;
-                            half_here += half;
-                        }
+                        let [first, second] = E::unordered_pair(simd, pair);
+                        let (first, second) = (lines.at(first), lines.at(second));
+                        whole_here += first[0] + second[0];
+                        half_here += first[1] + second[1];
                     }
                     whole += whole_here;
                     half += half_here;

@@ -59,14 +59,11 @@ impl<S: Simd> WeightLanes<S> {
         weight(self.a, quantize(self.a, self.max, x, self.scale))
     }
 
-    /// The weights of four vectors. With wide registers, the computations of four or two vectors are interleaved.
+    /// The weights of four vectors. With wide registers, their computations are interleaved.
     #[inline(always)]
     pub(super) fn weights4(&self, x: [f32x16<S>; 4]) -> [i32x16<S>; 4] {
         let (max, scale) = (self.max, self.scale);
-        if S::f32s::LEN >= LANES {
-            let four = Interleaved::<_, 4>(self.a);
-            weight(four, quantize(four, [max; 4], x, [scale; 4]))
-        } else if S::f32s::LEN == LANES / 2 {
+        if S::f32s::LEN >= LANES / 2 {
             let four = Interleaved::<_, 4>(self.a);
             weight(four, quantize(four, [max; 4], x, [scale; 4]))
         } else {

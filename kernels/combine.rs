@@ -26,8 +26,7 @@ pub struct CombineSpec {
     pub vocab: usize,
     /// The type of the logits.
     pub dtype: Dtype,
-    /// The wide arrays, without k-slices. A call with k-slices has only one part, because only the bounded path has
-    /// k-slices.
+    /// The wide arrays to join. The program cannot join k-slices.
     pub wanted: Wanted,
 }
 

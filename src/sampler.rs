@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::backend::builtin::BuiltinBackend;
 use crate::backend::pjrt::program_cache::CacheStats;
+use crate::backend::pjrt::program_dir::ProgramDirStats;
 use crate::backend::pjrt::PjrtBackend;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
@@ -51,6 +52,11 @@ pub struct SamplerOptions {
     pub program_dir: Option<PathBuf>,
     /// Whether the sampler writes programs that it compiles to the directory.
     pub write_programs: bool,
+    /// The largest size of the directory in bytes; 0 means unlimited. After each write, the sampler removes the least
+    /// recently used programs, of all systems and versions, until the directory fits. It does not remove the program
+    /// just written, and programs that any process used during the last minute. Without `write_programs`, this has no
+    /// effect.
+    pub program_dir_capacity: u64,
 }
 
 impl Default for SamplerOptions {
@@ -65,6 +71,7 @@ impl Default for SamplerOptions {
             num_threads: 0,
             program_dir: None,
             write_programs: false,
+            program_dir_capacity: 0,
         }
     }
 }
@@ -152,6 +159,14 @@ impl Sampler {
         }
     }
 
+    /// The counters of the directory of compiled programs; all 0 without a directory.
+    pub fn program_dir_stats(&self) -> ProgramDirStats {
+        match &self.backend {
+            Backend::Builtin(_) => ProgramDirStats::default(),
+            Backend::Pjrt(pjrt) => pjrt.program_dir_stats(),
+        }
+    }
+
     /// The name and version of the platform, and the version of the plugin's PJRT C API. The built-in backend returns
     /// (0, 0) as this version.
     pub fn platform(&self) -> (String, String, (i32, i32)) {
@@ -186,7 +201,9 @@ fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) 
     let mut pjrt = PjrtBackend::new(plugin, &options.client_options, options.device, capacity)?;
     let program_dir = options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
     match program_dir {
-        Some(directory) => pjrt.use_programs_in(&directory, options.write_programs)?,
+        Some(directory) => {
+            pjrt.use_programs_in(&directory, options.write_programs, options.program_dir_capacity)?
+        }
         None if options.write_programs => {
             return Err(Error::argument(format!(
                 "write_programs is 1 and no directory is named; set program_dir, or the environment variable \

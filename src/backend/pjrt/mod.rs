@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use self::answer::Answer;
 use self::program_cache::CacheStats;
-use self::program_dir::{ProgramDir, System};
+use self::program_dir::{ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
@@ -66,11 +66,17 @@ impl PjrtBackend {
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
-    /// the directory and writes the programs that it compiles there.
+    /// the directory and writes the programs that it compiles there. `capacity` is
+    /// [`crate::sampler::SamplerOptions::program_dir_capacity`].
     ///
     /// The backend does not use a directory that other users can write to, unless the environment says to trust it. In
     /// that case it logs a warning and compiles the programs.
-    pub(crate) fn use_programs_in(&mut self, directory: &FilePath, write: bool) -> Result<(), Error> {
+    pub(crate) fn use_programs_in(
+        &mut self,
+        directory: &FilePath,
+        write: bool,
+        capacity: u64,
+    ) -> Result<(), Error> {
         let failed = |error: io::Error| program_dir::directory_error("program_dir", directory, &error);
         if write {
             program_dir::create(directory).map_err(failed)?;
@@ -82,9 +88,10 @@ impl PjrtBackend {
             return Ok(());
         }
         let system = System::of_client(&self.client, self.device)?;
-        let programs = ProgramDir::new(&path, system, self.target);
+        let programs = ProgramDir::new(&path, system, self.target).with_capacity(capacity);
         if write {
             programs.remove_stale_temporaries();
+            programs.measure();
         }
         self.programs.use_directory(programs, write);
         Ok(())
@@ -152,6 +159,11 @@ impl PjrtBackend {
     /// Counters of the program cache.
     pub(crate) fn stats(&self) -> CacheStats {
         self.programs.stats()
+    }
+
+    /// Counters of the program directory; all 0 if there is none.
+    pub(crate) fn program_dir_stats(&self) -> ProgramDirStats {
+        self.programs.directory_stats()
     }
 
     /// The name of the platform, its version, and the API version of the plugin.

@@ -94,8 +94,8 @@ check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU 
 	cargo test --release --locked --workspace --test hardware -- --nocapture --test-threads=1
 
 .PHONY: bench
-bench: deps ## run the benchmarks; one JSON object per line, also in target/bench.jsonl; draws docs/bench.png
-	cargo bench --locked --bench sampling | tee $(TARGET)/bench.jsonl
+bench: deps plugins ## run the benchmarks; one JSON object per line, also in target/bench.jsonl; draws docs/bench.png
+	cargo bench --locked --bench sampling --bench start | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
 .PHONY: chart

@@ -198,8 +198,9 @@ fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
 }
 
 fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) -> Result<Backend, Error> {
-    let mut pjrt = PjrtBackend::new(plugin, &options.client_options, options.device, capacity)?;
     let program_dir = options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
+    let (client_options, device) = (&options.client_options, options.device);
+    let mut pjrt = PjrtBackend::new(plugin, client_options, device, capacity, program_dir.is_some())?;
     match program_dir {
         Some(directory) => {
             pjrt.use_programs_in(&directory, options.write_programs, options.program_dir_capacity)?

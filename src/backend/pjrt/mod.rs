@@ -15,6 +15,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::thread;
 
 use self::answer::Answer;
 use self::program_cache::CacheStats;
@@ -42,14 +43,19 @@ pub(crate) struct PjrtBackend {
 }
 
 impl PjrtBackend {
-    /// Loads the plugin and creates a client.
+    /// Loads the plugin and creates a client. `use_programs` says that [`PjrtBackend::use_programs_in`] follows.
     pub(crate) fn new(
         plugin: &FilePath,
         client_options: &[(String, OptionValue)],
         device: usize,
         cache_capacity: NonZeroUsize,
+        use_programs: bool,
     ) -> Result<Self, Error> {
-        let client = Client::create(Plugin::load(plugin)?, client_options)?;
+        let plugin = Plugin::load(plugin)?;
+        let client = match use_programs {
+            true => create_and_identify(&plugin, client_options)?,
+            false => Client::create(plugin, client_options)?,
+        };
         let Some(description) = client.devices().get(device).map(|device| device.description()) else {
             return Err(Error::argument(format!(
                 "device_index is {device}; the plugin has {} addressable device(s), counted from 0",
@@ -188,6 +194,20 @@ impl PjrtBackend {
             })
             .collect()
     }
+}
+
+/// Creates a client, and identifies the build of the plugin at the same time, because this can read hundreds of
+/// megabytes. The plugin stores the result for [`System::of_client`]. If the thread cannot be started or fails, that
+/// function identifies the build and returns the error.
+fn create_and_identify(
+    plugin: &Arc<Plugin>,
+    client_options: &[(String, OptionValue)],
+) -> Result<Arc<Client>, Error> {
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("nuc-identify".to_owned());
+        let _thread = builder.spawn_scoped(scope, || drop(plugin.fingerprint()));
+        Ok(Client::create(plugin.clone(), client_options)?)
+    })
 }
 
 /// Waits for a launch on one device and returns its outputs.

@@ -12,7 +12,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{file_name, format};
+use super::file_name;
+use super::format;
 use crate::regular_file;
 
 /// A file that was used during this time is not removed.

@@ -96,7 +96,7 @@ check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU 
 
 .PHONY: bench
 bench: deps plugins ## run the benchmarks; one JSON object per line, also in target/bench.jsonl; draws docs/bench.png
-	cargo bench --locked --bench sampling --bench abi --bench device | tee $(TARGET)/bench.jsonl
+	cargo bench --locked --bench sampling --bench abi --bench device --bench start | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
 .PHONY: chart

@@ -1,7 +1,7 @@
 //! Compiling ahead of time: a build host writes compiled programs to files, and other hosts load them without
 //! compiling. The build host need not have the device.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,9 +25,13 @@ pub struct AheadOptions {
     pub topology: Option<String>,
     /// Options for the topology, or for the client.
     pub plugin_options: Vec<(String, OptionValue)>,
-    /// The output directory, created if it does not exist. An existing file of a program is replaced; no other file
-    /// is changed.
+    /// The output directory, created if it does not exist. An existing file of a program is replaced. No other file is
+    /// changed, unless `output_dir_capacity` is set.
     pub output_dir: PathBuf,
+    /// The largest size of `output_dir` in bytes; 0 means unlimited. After the last write, the least recently used
+    /// programs, of all systems and versions, are removed until the directory fits. The programs of this call stay, and
+    /// also programs that any process used during the last minute.
+    pub output_dir_capacity: u64,
     /// Numbers of rows to compile for.
     pub batches: Vec<usize>,
     /// Whether to compile also for every smaller number of rows. A batch whose rows take different paths needs these
@@ -64,6 +68,7 @@ impl AheadOptions {
             topology: None,
             plugin_options: Vec::new(),
             output_dir,
+            output_dir_capacity: 0,
             batches,
             smaller_batches: false,
             skip_up_to_date: false,
@@ -125,7 +130,7 @@ pub fn compile_ahead(
     let specs = options.specs()?;
     let plugin = Plugin::load(&options.plugin_path()?)?;
     let compiler = Compiler::new(&plugin, options)?;
-    let directory = open_output(&options.output_dir, &compiler)?;
+    let directory = open_output(options, &compiler)?;
     log::info!("compiling {} program(s) for {}, {:?}", specs.len(), compiler.target, compiler.system);
     for reason in compiler.portable_reasons(&specs) {
         log::warn!("{reason}");
@@ -138,18 +143,25 @@ pub fn compile_ahead(
         written.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         Ok(())
     })?;
-    Ok(written.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let written = written.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let files: Vec<PathBuf> = written.iter().map(|program| program.file.clone()).collect();
+    for (level, message) in directory.enforce_capacity(&files) {
+        log::log!(level, "{message}");
+    }
+    Ok(written)
 }
 
 /// Creates the directory for the files. If other users can write to the directory, it is used, but a warning says that
 /// samplers will not load programs from it.
-fn open_output(path: &Path, compiler: &Compiler) -> Result<ProgramDir, Error> {
+fn open_output(options: &AheadOptions, compiler: &Compiler) -> Result<ProgramDir, Error> {
+    let path = options.output_dir.as_path();
     let failed = |error| program_dir::directory_error("output_dir", path, &error);
     program_dir::create(path).map_err(failed)?;
     if let Some(reason) = program_dir::distrust(path).map_err(failed)? {
         log::warn!("output_dir is {}; samplers do not load from there: {reason}", path.display());
     }
-    let directory = ProgramDir::new(path, compiler.system.clone(), compiler.target);
+    let directory = ProgramDir::new(path, compiler.system.clone(), compiler.target)
+        .with_capacity(options.output_dir_capacity);
     directory.remove_stale_temporaries();
     Ok(directory)
 }

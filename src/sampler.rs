@@ -8,7 +8,8 @@ use crate::backend::builtin::BuiltinBackend;
 use crate::backend::pjrt::device_call::{DeviceCall, DeviceWants};
 use crate::backend::pjrt::device_parameters::DeviceParameters;
 use crate::backend::pjrt::program_cache::CacheStats;
-use crate::backend::pjrt::PjrtBackend;
+use crate::backend::pjrt::program_dir::ProgramDirStats;
+use crate::backend::pjrt::{create_client, PjrtBackend};
 use crate::backend::DeviceInfo;
 use crate::batch::{check_vocab, Batch, CallOptions};
 use crate::dtype::Dtype;
@@ -55,6 +56,11 @@ pub struct SamplerOptions {
     pub program_dir: Option<PathBuf>,
     /// Whether the sampler writes programs that it compiles to the directory.
     pub write_programs: bool,
+    /// The largest size of the directory in bytes; 0 means unlimited. After each write, the sampler removes the least
+    /// recently used programs, of all systems and versions, until the directory fits. It does not remove the program
+    /// just written, and programs that any process used during the last minute. Without `write_programs`, this has no
+    /// effect.
+    pub program_dir_capacity: u64,
 }
 
 impl Default for SamplerOptions {
@@ -69,6 +75,7 @@ impl Default for SamplerOptions {
             num_threads: 0,
             program_dir: None,
             write_programs: false,
+            program_dir_capacity: 0,
         }
     }
 }
@@ -213,6 +220,14 @@ impl Sampler {
         }
     }
 
+    /// The counters of the directory of compiled programs; all 0 without a directory.
+    pub fn program_dir_stats(&self) -> ProgramDirStats {
+        match &self.backend {
+            Backend::Builtin(_) => ProgramDirStats::default(),
+            Backend::Pjrt(pjrt) => pjrt.program_dir_stats(),
+        }
+    }
+
     /// The name and version of the platform, and the version of the plugin's PJRT C API. The built-in backend returns
     /// (0, 0) as this version.
     pub fn platform(&self) -> (String, String, (i32, i32)) {
@@ -254,15 +269,22 @@ fn checked_capacity(options: &SamplerOptions) -> Result<NonZeroUsize, Error> {
 }
 
 fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) -> Result<Backend, Error> {
-    let client = pjrt::Client::create(pjrt::Plugin::load(plugin)?, &options.client_options)?;
+    let uses_programs = program_dir(options).is_some();
+    let client = create_client(plugin, &options.client_options, uses_programs)?;
     with_programs(options, PjrtBackend::with_client(client, options.device, capacity)?)
+}
+
+/// The program directory that the options or the environment variable name.
+fn program_dir(options: &SamplerOptions) -> Option<PathBuf> {
+    options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE))
 }
 
 /// Makes a backend use the program directory that the options or the environment variable name.
 fn with_programs(options: &SamplerOptions, mut pjrt: PjrtBackend) -> Result<Backend, Error> {
-    let program_dir = options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
-    match program_dir {
-        Some(directory) => pjrt.use_programs_in(&directory, options.write_programs)?,
+    match program_dir(options) {
+        Some(directory) => {
+            pjrt.use_programs_in(&directory, options.write_programs, options.program_dir_capacity)?
+        }
         None if options.write_programs => {
             return Err(Error::named_argument(
                 "program_dir",

@@ -70,6 +70,7 @@ pub(super) unsafe fn sampler_options(
         num_threads,
         program_dir,
         write_programs: flag(options.write_programs, "write_programs")?,
+        program_dir_capacity: 0,
     })
 }
 

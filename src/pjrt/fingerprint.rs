@@ -3,7 +3,11 @@
 //! The version string of a plugin does not identify a build: XLA's CPU plugins of all releases return `cpu`.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use sha2::{Digest, Sha256};
 
@@ -12,19 +16,68 @@ use super::elf::{self, number, Elf};
 /// The largest number of bytes that are read from a note segment. A build id takes 16 to 36 bytes.
 const LARGEST_NOTES: u64 = 1 << 16;
 
-/// Returns the linker's build id, or the SHA-256 of the whole file if there is none. A prefix distinguishes the two.
+/// A file is hashed in pieces of this size, so that several threads can work on it.
+const PIECE_BYTES: u64 = 4 << 20;
+
+/// Each thread reads this many bytes at a time. They stay in the processor's cache until they are hashed.
+const READ_BYTES: usize = 1 << 18;
+
+/// More threads would wait for the memory.
+const MOST_THREADS: usize = 8;
+
+type Hash = [u8; 32];
+
+/// Returns the linker's build id, or a hash of the whole file if there is none. A prefix distinguishes the two.
 pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
-    if let Some(id) = build_id(&mut file)? {
-        return Ok(format!("build-id:{}", hex(&id)));
-    }
-    file.seek(SeekFrom::Start(0))?;
-    let mut hash = Sha256::new();
-    let mut chunk = vec![0; 1 << 16];
+    Ok(match build_id(&mut file)? {
+        Some(id) => format!("build-id:{}", hex(&id)),
+        None => format!("sha256-pieces:{}", hex(&hash(file)?)),
+    })
+}
+
+/// The SHA-256 of the file's size and of the SHA-256 of each piece. Most plugins have no build id and hundreds of
+/// megabytes, and hashing them on one thread takes most of the time of a start with compiled programs.
+fn hash(file: &File) -> io::Result<Hash> {
+    let bytes = file.metadata()?.len();
+    let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let helpers = (cores.min(MOST_THREADS) as u64).min(bytes.div_ceil(PIECE_BYTES)).saturating_sub(1);
+    let next = AtomicU64::new(0);
+    let work = || hash_pieces(file, bytes, &next);
+    let outcomes = thread::scope(|scope| {
+        let builder = || thread::Builder::new().name("nuc-hash".to_owned());
+        // If a thread cannot be started, the others do its work.
+        let threads: Vec<_> = (0..helpers).map_while(|_| builder().spawn_scoped(scope, work).ok()).collect();
+        let own = work();
+        let others = threads.into_iter().map(|thread| {
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread that reads the file panicked")))
+        });
+        others.chain([own]).collect::<io::Result<Vec<_>>>()
+    })?;
+    let mut pieces = outcomes.concat();
+    pieces.sort_unstable();
+    let mut hash = Sha256::new_with_prefix(bytes.to_le_bytes());
+    pieces.iter().for_each(|(_, piece)| hash.update(piece));
+    Ok(hash.finalize().into())
+}
+
+/// Hashes pieces that no other thread hashes, until none is left. Returns them with their numbers.
+fn hash_pieces(file: &File, bytes: u64, next: &AtomicU64) -> io::Result<Vec<(u64, Hash)>> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut pieces = Vec::new();
     loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(format!("sha256:{}", hex(&hash.finalize()))),
-            read => hash.update(&chunk[..read]),
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let (mut at, end) = (number * PIECE_BYTES, bytes.min((number + 1) * PIECE_BYTES));
+        if at >= end {
+            return Ok(pieces);
         }
+        let mut hash = Sha256::new();
+        while at < end {
+            let part = &mut buffer[..READ_BYTES.min((end - at) as usize)];
+            file.read_exact_at(part, at)?;
+            hash.update(&*part);
+            at += part.len() as u64;
+        }
+        pieces.push((number, hash.finalize().into()));
     }
 }
 
@@ -89,8 +142,42 @@ mod tests {
         assert_eq!(library(&directory, "with", "int a;", "0x00ab12cd"), "build-id:00ab12cd");
         let (one, other) =
             (library(&directory, "one", "int a;", "none"), library(&directory, "two", "int b;", "none"));
-        assert!(one.starts_with("sha256:") && one.len() == 7 + 64 && one != other, "{one} {other}");
+        assert!(one.starts_with("sha256-pieces:") && one.len() == 14 + 64 && one != other, "{one} {other}");
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// The result does not depend on the number of threads, and depends on every piece, its place and the size.
+    #[test]
+    fn every_piece_of_a_large_file_counts() {
+        let path = std::env::temp_dir().join(format!("nucleus-fingerprint-large-{}", std::process::id()));
+        let piece = PIECE_BYTES as usize;
+        let mut content: Vec<u8> = (0..2 * piece + 1000).map(|i| (i / piece) as u8).collect();
+        let hash_of = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            let file = File::open(&path).unwrap();
+            let alone = hash_pieces(&file, content.len() as u64, &AtomicU64::new(0)).unwrap();
+            let sha256 = |bytes: &[u8]| -> Hash { Sha256::digest(bytes).into() };
+            assert!(alone.iter().map(|(_, hash)| *hash).eq(content.chunks(piece).map(sha256)));
+            let hash = hash(&file).unwrap();
+            let expected: Vec<u8> = content.chunks(piece).flat_map(sha256).collect();
+            assert_eq!(hash, sha256(&[&content.len().to_le_bytes()[..], &expected].concat()));
+            hash
+        };
+        let mut found = vec![hash_of(&content)];
+        for at in [0, piece - 1, piece, 2 * piece, content.len() - 1] {
+            content[at] ^= 1;
+            found.push(hash_of(&content));
+            content[at] ^= 1;
+        }
+        content.rotate_left(piece);
+        found.push(hash_of(&content));
+        found.push(hash_of(&content[..2 * piece]));
+        found.push(hash_of(&content[..piece]));
+        let count = found.len();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!(found.len(), count);
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
@@ -101,7 +188,7 @@ mod tests {
         broken.resize(64, 0xff);
         for content in [&b""[..], b"\x7fELF\x02\x01", b"text", &broken] {
             std::fs::write(&path, content).unwrap();
-            assert!(fingerprint_at(&path).starts_with("sha256:"));
+            assert!(fingerprint_at(&path).starts_with("sha256-pieces:"));
         }
         std::fs::remove_file(&path).unwrap();
         assert_eq!(gnu_build_id(&[0xff; 40]), None);

@@ -1,12 +1,15 @@
 //! Tests of programs that one process compiles and another process loads, and of damaged program files.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{mpsc, Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::common::*;
+use nucleus::backend::pjrt::program_dir::ProgramDirStats;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::dtype::Dtype;
 use nucleus::error::Error;
@@ -18,8 +21,8 @@ use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 const VOCAB: usize = 1000;
 
 /// The offsets of the checksum and of the metadata in a file.
-const CHECKSUM_AT: usize = 24;
-const METADATA_AT: usize = 56;
+const CHECKSUM_AT: usize = 32;
+const METADATA_AT: usize = 64;
 
 /// A new directory that only this user can write to. It is removed when the value is dropped.
 struct Directory(PathBuf);
@@ -138,7 +141,8 @@ fn programs_are_loaded_from_a_copy(name: &str) {
     assert_eq!(here.files().len(), 4);
     for program in &written {
         assert!(program.file.file_name().unwrap().to_str().unwrap().starts_with(&program.name));
-        assert!(fs::metadata(&program.file).unwrap().len() > program.bytes as u64 && program.bytes > 0);
+        let stored = fs::metadata(&program.file).unwrap().len();
+        assert!(stored > 1000 && stored < program.bytes as u64 / 2, "{stored} of {}", program.bytes);
     }
     for file in here.files() {
         fs::copy(&file, there.0.join(file.file_name().unwrap())).unwrap();
@@ -163,10 +167,14 @@ fn with_executable(whole: &[u8], executable: &[u8]) -> Vec<u8> {
     use sha2::{Digest, Sha256};
     let metadata = u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
     let metadata = &whole[METADATA_AT..METADATA_AT + metadata];
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(executable).unwrap();
+    let stored = encoder.finish().unwrap();
     let mut fields = whole[..CHECKSUM_AT].to_vec();
-    fields[16..].copy_from_slice(&(executable.len() as u64).to_le_bytes());
-    let checksum = Sha256::digest([&fields, metadata, executable].concat());
-    [&fields, &checksum[..], metadata, executable].concat()
+    fields[16..24].copy_from_slice(&(executable.len() as u64).to_le_bytes());
+    fields[24..].copy_from_slice(&(stored.len() as u64).to_le_bytes());
+    let checksum = Sha256::digest([&fields, metadata, &stored].concat());
+    [&fields, &checksum[..], metadata, &stored].concat()
 }
 
 /// Compiles for two rows into `directory`. Returns the file of the program for the arbitrary path.
@@ -217,7 +225,7 @@ fn unusable_files_are_reported_and_compiled() {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
     assert_compiled_because(name, &directory, &file, "other users can write to it (mode 666)");
     fs::remove_file(&file).unwrap();
-    assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     assert_compiled_because(name, &directory, &file, "not a regular file");
 }
 
@@ -487,6 +495,135 @@ fn files_that_cannot_be_written_are_io_errors() {
     let options = SamplerOptions { write_programs: true, ..self::options(PLUGINS[0], kernel) };
     let error = Sampler::new(&options).err().unwrap();
     assert!(matches!(&error, Error::Io(text) if text.contains("program_dir is /sys/kernel")), "{error:?}");
+}
+
+/// A full disk costs the file, but not the call. The file of the same name stays, and no temporary file is left. The
+/// test runs in a child process with a small disk.
+#[test]
+fn a_full_disk_costs_only_the_file() {
+    const CHILD: &str = "NUCLEUS_TEST_FULL_DISK";
+    const CANNOT_MOUNT: i32 = 77;
+    if let Some(directory) = std::env::var_os(CHILD) {
+        return on_a_small_disk(&Directory(directory.into()));
+    }
+    let directory = Directory::new("full");
+    let script = r#"mount -t tmpfs -o size=1m,mode=755 none "$1" || exit 77; shift; exec "$@""#;
+    let status = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"])
+        .arg(&directory.0)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "compile_ahead::a_full_disk_costs_only_the_file", "--nocapture"])
+        .env(CHILD, &directory.0)
+        .status();
+    match status.as_ref().map(|status| status.code()) {
+        Ok(Some(0)) => {}
+        // 1 is the status of unshare itself.
+        Ok(Some(1 | CANNOT_MOUNT)) | Err(_) => {
+            println!("not tested: a full disk, because no file system can be mounted here: {status:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn on_a_small_disk(directory: &Directory) {
+    let writing = SamplerOptions { write_programs: true, ..options(PLUGINS[0], &directory.0) };
+    let outcome = || {
+        let sampler = Sampler::new(&writing).unwrap();
+        bounded_call(&sampler, 888);
+        counts(&sampler)
+    };
+    assert_eq!(outcome(), (1, 0));
+    let file = directory.files().remove(0);
+    let mut damaged = fs::read(&file).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    fs::write(&file, &damaged).unwrap();
+    let filler = directory.0.join("filler");
+    let error = fs::write(&filler, vec![1; 2 << 20]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+
+    assert_eq!(outcome(), (1, 0));
+    assert!(warning(&["could not be written to program_dir", "1x888", "No space left on device"]).is_some());
+    let mut left = vec![filler.clone(), file.clone()];
+    left.sort();
+    assert_eq!(directory.files(), left);
+    assert!(fs::read(&file).unwrap() == damaged);
+
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(outcome(), (1, 0));
+    assert_eq!(outcome(), (0, 1));
+}
+
+fn set_age(file: &Path, age: Duration) {
+    fs::File::open(file).unwrap().set_modified(SystemTime::now() - age).unwrap();
+}
+
+fn total_bytes(files: &[PathBuf]) -> u64 {
+    files.iter().map(|file| fs::metadata(file).unwrap().len()).sum()
+}
+
+/// A write removes the least recently used programs. To load a program is a use.
+#[test]
+fn the_least_recently_used_programs_are_evicted() {
+    let directory = Directory::new("bounded");
+    let foreign = directory.0.join("notes.txt");
+    fs::write(&foreign, [0; 100_000]).unwrap();
+    let writing = SamplerOptions { write_programs: true, ..options(PLUGINS[0], &directory.0) };
+    let sampler = Sampler::new(&writing).unwrap();
+    let write = |vocab| {
+        let before = directory.files();
+        bounded_call(&sampler, vocab);
+        directory.files().into_iter().find(|file| !before.contains(file)).unwrap()
+    };
+    let (loaded, idle) = (write(901), write(902));
+    set_age(&loaded, Duration::from_secs(7200));
+    set_age(&idle, Duration::from_secs(3600));
+    let capacity = total_bytes(&[loaded.clone(), idle.clone()]);
+    assert_eq!(sampler.program_dir_stats(), ProgramDirStats { evicted: 0, bytes: capacity });
+
+    let bounded =
+        Sampler::new(&SamplerOptions { program_dir_capacity: capacity, ..writing.clone() }).unwrap();
+    assert_eq!(bounded.program_dir_stats(), ProgramDirStats { evicted: 0, bytes: capacity });
+    bounded_call(&bounded, 901);
+    assert_eq!((counts(&bounded), idle.exists()), ((0, 1), true));
+    bounded_call(&bounded, 903);
+    assert!(loaded.exists() && !idle.exists() && foreign.exists());
+    let programs: Vec<PathBuf> = directory.files().into_iter().filter(|file| *file != foreign).collect();
+    assert_eq!(programs.len(), 2);
+    let stats = ProgramDirStats { evicted: 1, bytes: total_bytes(&programs) };
+    assert_eq!(bounded.program_dir_stats(), stats);
+
+    // Another sampler needs the removed program, and compiles it.
+    let sampler = Sampler::new(&writing).unwrap();
+    bounded_call(&sampler, 902);
+    assert_eq!(counts(&sampler), (1, 0));
+
+    // Compiling ahead keeps all programs that it wrote.
+    directory.files().iter().for_each(|file| set_age(file, Duration::from_secs(3600)));
+    let small = AheadOptions { output_dir_capacity: 1, ..ahead(PLUGINS[0], &directory.0, &[2]) };
+    let written = compile_ahead(&small, &|_| {}).unwrap();
+    let mut left: Vec<PathBuf> = written.into_iter().map(|program| program.file).collect();
+    left.push(foreign);
+    left.sort();
+    assert_eq!(directory.files(), left);
+    assert!(warning(&["just written to", directory.0.to_str().unwrap(), "capacity of 1;"]).is_some());
+}
+
+/// Samplers that share a directory, each with a capacity for no program: new files stay, and nothing fails.
+#[test]
+fn samplers_share_a_directory_that_is_too_small() {
+    let directory = Directory::new("too-small");
+    let writing =
+        SamplerOptions { write_programs: true, program_dir_capacity: 1, ..options(PLUGINS[0], &directory.0) };
+    std::thread::scope(|scope| {
+        for vocab in [911, 912, 913] {
+            let writing = &writing;
+            scope.spawn(move || bounded_call(&Sampler::new(writing).unwrap(), vocab));
+        }
+    });
+    assert_eq!(directory.files().len(), 3);
+    let path = directory.0.to_str().unwrap();
+    assert!(warning(&["just written to", path, "more than its capacity of 1"]).is_some());
+    assert_eq!(warning(&["cannot be removed", path]), None);
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn load_returns_the_same_plugin(name: &str, version: ApiVersion) {
     assert_eq!(plugin.version(), version);
     assert!(Arc::ptr_eq(&plugin, &load(name)));
     assert!(!plugin.is_libtpu());
-    assert!(plugin.fingerprint().unwrap().starts_with("sha256:"));
+    assert!(plugin.fingerprint().unwrap().starts_with("sha256-pieces:"));
     let attributes = plugin.attributes().unwrap();
     let stablehlo = attributes.iter().find(|(name, _)| name == "stablehlo_current_version");
     assert!(

@@ -17,10 +17,11 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::path::Path as FilePath;
 use std::sync::Arc;
+use std::thread;
 
 use self::answer::Answer;
 use self::program_cache::CacheStats;
-use self::program_dir::{ProgramDir, System};
+use self::program_dir::{ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
@@ -28,7 +29,7 @@ use crate::error::Error;
 use crate::kernels::{Spec, Target, Wanted};
 use crate::memory;
 use crate::outputs::{Outputs, RowOutcome};
-use crate::pjrt::{Buffer, Client, Executable, Launch};
+use crate::pjrt::{Buffer, Client, Executable, Launch, OptionValue, Plugin};
 use crate::plan::{self, CallShape, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
@@ -69,11 +70,17 @@ impl PjrtBackend {
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
-    /// the directory and writes the programs that it compiles there.
+    /// the directory and writes the programs that it compiles there. `capacity` is
+    /// [`crate::sampler::SamplerOptions::program_dir_capacity`].
     ///
     /// The backend does not use a directory that other users can write to, unless the environment says to trust it. In
     /// that case it logs a warning and compiles the programs.
-    pub(crate) fn use_programs_in(&mut self, directory: &FilePath, write: bool) -> Result<(), Error> {
+    pub(crate) fn use_programs_in(
+        &mut self,
+        directory: &FilePath,
+        write: bool,
+        capacity: u64,
+    ) -> Result<(), Error> {
         let failed = |error: io::Error| program_dir::directory_error("program_dir", directory, &error);
         if write {
             program_dir::create(directory).map_err(failed)?;
@@ -85,9 +92,10 @@ impl PjrtBackend {
             return Ok(());
         }
         let system = System::of_client(&self.client, self.device)?;
-        let programs = ProgramDir::new(&path, system, self.target);
+        let programs = ProgramDir::new(&path, system, self.target).with_capacity(capacity);
         if write {
             programs.remove_stale_temporaries();
+            programs.measure();
         }
         self.programs.use_directory(programs, write);
         Ok(())
@@ -162,6 +170,11 @@ impl PjrtBackend {
         self.programs.stats()
     }
 
+    /// Counters of the program directory; all 0 if there is none.
+    pub(crate) fn program_dir_stats(&self) -> ProgramDirStats {
+        self.programs.directory_stats()
+    }
+
     /// The name of the platform, its version, and the API version of the plugin.
     pub(crate) fn platform(&self) -> (String, String, (i32, i32)) {
         let version = self.client.plugin().version();
@@ -184,6 +197,27 @@ impl PjrtBackend {
             })
             .collect()
     }
+}
+
+/// Loads a plugin and creates a client.
+///
+/// If `identify` is set, it identifies the build of the plugin at the same time, because this can read hundreds of
+/// megabytes. The plugin stores the result for [`System::of_client`]. If the thread cannot be started or fails, that
+/// function identifies the build and returns the error.
+pub(crate) fn create_client(
+    plugin: &FilePath,
+    client_options: &[(String, OptionValue)],
+    identify: bool,
+) -> Result<Arc<Client>, Error> {
+    let plugin = Plugin::load(plugin)?;
+    if !identify {
+        return Ok(Client::create(plugin, client_options)?);
+    }
+    thread::scope(|scope| {
+        let builder = thread::Builder::new().name("nuc-identify".to_owned());
+        let _thread = builder.spawn_scoped(scope, || drop(plugin.fingerprint()));
+        Ok(Client::create(plugin.clone(), client_options)?)
+    })
 }
 
 /// Waits for a launch on one device and returns its outputs.

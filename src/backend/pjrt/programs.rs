@@ -5,7 +5,6 @@
 //! events are collected and logged afterwards.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +13,7 @@ use log::Level;
 use super::answer::num_outputs;
 use super::compile_thread;
 use super::program_cache::{self, CacheStats, Made, ProgramCache};
-use super::program_dir::{ProgramDir, Unusable};
+use super::program_dir::{Message, ProgramDir, ProgramDirStats, Unusable};
 use crate::error::Error;
 use crate::kernels::combine::{self, CombineSpec};
 use crate::kernels::{self, Spec, Target};
@@ -44,7 +43,7 @@ struct Directory {
 /// Log messages and results that are collected while a program is loaded or compiled.
 #[derive(Default)]
 struct Events {
-    log: Vec<(Level, String)>,
+    log: Vec<Message>,
     /// The text of the program, if it was compiled.
     compiled: Option<String>,
 }
@@ -89,6 +88,11 @@ impl Programs {
         self.cache.stats()
     }
 
+    /// Counters of the directory; all 0 if there is none.
+    pub(super) fn directory_stats(&self) -> ProgramDirStats {
+        self.directory.as_ref().map(|directory| directory.programs.stats()).unwrap_or_default()
+    }
+
     /// Returns the program for a spec. Thread-safe. [`ProgramCache::get_or_make`] describes threads that need the same
     /// program.
     pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
@@ -113,11 +117,11 @@ impl Programs {
         let compiled = events.compiled.take();
         if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
             let written = compile_thread::run(|| write(programs, spec, &text, &found.program));
-            match written.and_then(|written| written) {
-                Ok(file) => log::debug!("wrote {}", file.display()),
+            events.log = written.and_then(|written| written).unwrap_or_else(|error| {
                 // If the write fails, the only effect is that another process must compile the program.
-                Err(error) => log::warn!("{} could not be written to program_dir: {error}", spec.name()),
-            }
+                vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
+            });
+            events.flush();
         }
         Ok(found.program)
     }
@@ -232,9 +236,17 @@ impl Programs {
     }
 }
 
-/// Writes a program to the directory and returns its file.
-fn write(programs: &ProgramDir, spec: &Spec, text: &str, program: &Executable) -> Result<PathBuf, Error> {
-    programs.write(spec, text, None, &program.serialize()?)
+/// Writes a program to the directory and returns messages for the log.
+fn write(
+    programs: &ProgramDir,
+    spec: &Spec,
+    text: &str,
+    program: &Executable,
+) -> Result<Vec<Message>, Error> {
+    let file = programs.write(spec, text, None, &program.serialize()?)?;
+    let mut messages = vec![(Level::Debug, format!("wrote {}", file.display()))];
+    messages.extend(programs.enforce_capacity(&[file]));
+    Ok(messages)
 }
 
 fn wrong_outputs(spec: &Spec, program: &Executable) -> Option<String> {

@@ -1,9 +1,9 @@
 //! The format of a program's file.
 //!
-//! A file contains a header, the metadata as JSON, and the plugin's serialized executable. The header consists of
-//! little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`; the length
-//! of the executable, `u64`; and a SHA-256 checksum. The checksum covers all other bytes of the file in their order, so
-//! it detects a change of any byte.
+//! A file contains a header, the metadata as JSON, and the plugin's serialized executable, compressed. The header
+//! consists of little-endian numbers: 8 bytes [`MAGIC`]; the format version and the length of the metadata, both `u32`;
+//! the length of the executable before and after compression, both `u64`; and a SHA-256 checksum. The checksum covers
+//! all other bytes of the file in their order, so it detects a change of any byte.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,6 +11,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::compression::{compress, decompress, LARGEST_RATIO};
 use super::System;
 use crate::error::Error;
 use crate::kernels::Spec;
@@ -18,13 +19,13 @@ use crate::memory;
 use crate::pjrt::hex;
 
 /// The first bytes of a file.
-const MAGIC: &[u8; 8] = b"NUCPROG\n";
+pub(super) const MAGIC: &[u8; 8] = b"NUCPROG\n";
 
 /// Increased when this module can no longer read the files of earlier versions.
-pub(super) const FORMAT: u32 = 3;
+pub(super) const FORMAT: u32 = 4;
 
 /// The header without its checksum.
-const FIELDS_BYTES: usize = 24;
+const FIELDS_BYTES: usize = 32;
 const CHECKSUM_BYTES: usize = 32;
 
 /// The largest accepted size of the metadata. Every version writes less.
@@ -32,6 +33,9 @@ const LARGEST_METADATA: usize = 1 << 20;
 
 /// The largest accepted size of an executable. Sampling programs are smaller on every plugin.
 const LARGEST_EXECUTABLE: usize = 1 << 30;
+
+/// The largest accepted size of a compressed executable. Compression enlarges random bytes by less than a thousandth.
+const LARGEST_STORED: usize = LARGEST_EXECUTABLE + (LARGEST_EXECUTABLE >> 9);
 
 /// The metadata of a program in a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,26 +86,55 @@ pub enum Unusable {
 /// The header of a file.
 pub(super) struct Header {
     fields: [u8; FIELDS_BYTES],
-    metadata_bytes: usize,
-    executable_bytes: usize,
+    sizes: Sizes,
     checksum: [u8; CHECKSUM_BYTES],
 }
 
+/// The sizes of the parts of a file, in bytes.
+#[derive(Clone, Copy)]
+struct Sizes {
+    metadata: usize,
+    /// The executable before compression.
+    executable: usize,
+    /// The executable after compression.
+    stored: usize,
+}
+
+impl Sizes {
+    /// Returns the sizes if this library accepts them. A wrong or hostile header could declare any size, and the reader
+    /// allocates memory for it.
+    fn checked(metadata: u64, executable: u64, stored: u64) -> Option<Sizes> {
+        let is_accepted = metadata <= LARGEST_METADATA as u64
+            && executable <= LARGEST_EXECUTABLE as u64
+            && stored <= LARGEST_STORED as u64
+            && executable <= stored * LARGEST_RATIO;
+        is_accepted.then_some(Sizes {
+            metadata: metadata as usize,
+            executable: executable as usize,
+            stored: stored as usize,
+        })
+    }
+
+    fn of_file(self) -> u64 {
+        (FIELDS_BYTES + CHECKSUM_BYTES + self.metadata + self.stored) as u64
+    }
+}
+
 impl Header {
-    fn new(metadata_bytes: usize, executable_bytes: usize) -> Header {
+    fn new(sizes: Sizes) -> Header {
         let mut fields = [0; FIELDS_BYTES];
         fields[..8].copy_from_slice(MAGIC);
         fields[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-        fields[12..16].copy_from_slice(&(metadata_bytes as u32).to_le_bytes());
-        fields[16..].copy_from_slice(&(executable_bytes as u64).to_le_bytes());
-        Header { fields, metadata_bytes, executable_bytes, checksum: [0; CHECKSUM_BYTES] }
+        fields[12..16].copy_from_slice(&(sizes.metadata as u32).to_le_bytes());
+        fields[16..24].copy_from_slice(&(sizes.executable as u64).to_le_bytes());
+        fields[24..].copy_from_slice(&(sizes.stored as u64).to_le_bytes());
+        Header { fields, sizes, checksum: [0; CHECKSUM_BYTES] }
     }
 
     /// Reads the header of a file of `file_bytes` bytes, and checks it against that size.
     pub(super) fn read(file: &mut File, file_bytes: u64) -> Result<Header, Unusable> {
-        let mut header = Header::new(0, 0);
-        let (fields, checksum) = (&mut header.fields, &mut header.checksum);
-        file.read_exact(fields).map_err(|_| Unusable::NoProgram)?;
+        let mut fields = [0; FIELDS_BYTES];
+        file.read_exact(&mut fields).map_err(|_| Unusable::NoProgram)?;
         if !fields.starts_with(MAGIC) {
             return Err(Unusable::NoProgram);
         }
@@ -111,57 +144,73 @@ impl Header {
         if number(8, 12) != u64::from(FORMAT) {
             return Err(Unusable::Format(number(8, 12) as u32));
         }
-        let (metadata, executable) = (number(12, 16), number(16, 24));
-        if metadata > LARGEST_METADATA as u64 || executable > LARGEST_EXECUTABLE as u64 {
-            let text =
-                format!("its header promises {metadata} bytes of metadata and {executable} of program");
-            return Err(Unusable::Damaged(text));
-        }
-        let expected = (FIELDS_BYTES + CHECKSUM_BYTES) as u64 + metadata + executable;
+        let (metadata, executable, stored) = (number(12, 16), number(16, 24), number(24, 32));
+        let sizes = Sizes::checked(metadata, executable, stored).ok_or_else(|| {
+            Unusable::Damaged(format!(
+                "its header promises {metadata} bytes of metadata, and {executable} of program from {stored} stored \
+                 bytes"
+            ))
+        })?;
+        let expected = sizes.of_file();
         if file_bytes != expected {
             return Err(Unusable::Damaged(format!("it has {file_bytes} bytes instead of {expected}")));
         }
-        (header.metadata_bytes, header.executable_bytes) = (metadata as usize, executable as usize);
-        file.read_exact(checksum)?;
-        Ok(header)
+        let mut checksum = [0; CHECKSUM_BYTES];
+        file.read_exact(&mut checksum)?;
+        Ok(Header { fields, sizes, checksum })
     }
 
-    fn checksum_of(&self, metadata: &[u8], executable: &[u8]) -> [u8; CHECKSUM_BYTES] {
-        let hash = Sha256::new().chain_update(self.fields).chain_update(metadata).chain_update(executable);
+    fn checksum_of(&self, metadata: &[u8], stored: &[u8]) -> [u8; CHECKSUM_BYTES] {
+        let hash = Sha256::new().chain_update(self.fields).chain_update(metadata).chain_update(stored);
         hash.finalize().into()
     }
 }
 
-/// Returns the header and the metadata of a file for `executable`, as bytes. The caller writes the executable after
-/// them.
-pub(super) fn encode(metadata: &Metadata, executable: &[u8]) -> Result<Vec<u8>, Error> {
+/// Whether the next bytes of `file` are those that begin a program's file of any version.
+pub(super) fn has_magic(file: &mut File) -> bool {
+    let mut start = [0; MAGIC.len()];
+    file.read_exact(&mut start).is_ok() && start == *MAGIC
+}
+
+/// Returns a file for `executable`, in two parts: the header with the metadata, and the compressed executable.
+pub(super) fn encode(metadata: &Metadata, executable: &[u8]) -> Result<[Vec<u8>; 2], Error> {
     let metadata = serde_json::to_vec(metadata).map_err(|error| Error::Internal(error.to_string()))?;
-    if metadata.len() > LARGEST_METADATA || executable.len() > LARGEST_EXECUTABLE {
-        return Err(Error::Io(format!(
+    let too_large = || {
+        Error::Io(format!(
             "a file of {} bytes of metadata and {} of program would be too large to be read",
             metadata.len(),
             executable.len()
-        )));
+        ))
+    };
+    // Compressing an executable that is too large would only waste time.
+    if executable.len() > LARGEST_EXECUTABLE {
+        return Err(too_large());
     }
-    let header = Header::new(metadata.len(), executable.len());
-    let checksum = header.checksum_of(&metadata, executable);
-    Ok([&header.fields[..], &checksum, &metadata].concat())
+    let stored = compress(executable)?;
+    let sizes = Sizes::checked(metadata.len() as u64, executable.len() as u64, stored.len() as u64);
+    let header = Header::new(sizes.ok_or_else(too_large)?);
+    let checksum = header.checksum_of(&metadata, &stored);
+    Ok([[&header.fields[..], &checksum, &metadata].concat(), stored])
 }
 
 /// Reads the metadata and the executable that follow a header, and verifies the checksum.
 pub(super) fn read_verified(file: &mut File, header: &Header) -> Result<(Metadata, Vec<u8>), Unusable> {
-    let metadata = read_exactly(file, header.metadata_bytes)?;
-    let executable = read_exactly(file, header.executable_bytes)?;
+    let Sizes { metadata, executable, stored } = header.sizes;
+    let metadata = read_exactly(file, metadata)?;
+    let stored = read_exactly(file, stored)?;
     // Plugins do not check the executables that they load. A wrong byte could have any effect.
-    if header.checksum_of(&metadata, &executable) != header.checksum {
+    if header.checksum_of(&metadata, &stored) != header.checksum {
         return Err(Unusable::Damaged("its checksum is wrong".to_owned()));
     }
-    Ok((parse(&metadata)?, executable))
+    let metadata = parse(&metadata)?;
+    let mut output = allocate(executable)?;
+    decompress(&stored, &mut output).map_err(Unusable::Damaged)?;
+    Ok((metadata, output))
 }
 
 /// Reads the metadata that follow a header. They are not verified, so callers may use them only as a hint.
 pub(super) fn read_unverified_metadata(file: &mut File, header: &Header) -> Result<Metadata, Unusable> {
-    parse(&read_exactly(file, header.metadata_bytes)?)
+    parse(&read_exactly(file, header.sizes.metadata)?)
 }
 
 fn parse(metadata: &[u8]) -> Result<Metadata, Unusable> {
@@ -169,9 +218,13 @@ fn parse(metadata: &[u8]) -> Result<Metadata, Unusable> {
 }
 
 fn read_exactly(file: &mut File, size: usize) -> Result<Vec<u8>, Unusable> {
-    let mut bytes = memory::zeroed(size, "a compiled program").map_err(Unusable::OutOfMemory)?;
+    let mut bytes = allocate(size)?;
     file.read_exact(&mut bytes).map_err(|error| Unusable::Damaged(error.to_string()))?;
     Ok(bytes)
+}
+
+fn allocate(size: usize) -> Result<Vec<u8>, Unusable> {
+    memory::zeroed(size, "a compiled program").map_err(Unusable::OutOfMemory)
 }
 
 /// SHA-256 as lower-case hexadecimal digits.

@@ -7,11 +7,15 @@
 //! Write access to this directory is equivalent to code execution in this process. So this module does not use files
 //! and directories that other users can write to (`trust`).
 //!
-//! Reading never changes a directory. Writing a program replaces the file of the same name, for example a damaged or
-//! untrusted one. It also removes temporary files that are more than an hour old and whose process has died. No
-//! other file is changed or removed.
+//! Reading a program sets the modification time of its file, which is the time of the last use. Writing a program
+//! replaces the file of the same name, for example a damaged or untrusted one. If the directory has a capacity, the
+//! least recently used programs are then removed (`eviction`). Temporary files that are more than an hour old and whose
+//! process has died are removed too. No other file is changed or removed.
 
 mod compiler_flags;
+mod compression;
+mod eviction;
+mod file_name;
 mod format;
 mod system;
 mod temporary;
@@ -21,6 +25,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use log::Level;
 
 use self::format::{sha256, Header, FORMAT};
 use crate::error::Error;
@@ -30,15 +38,35 @@ use crate::regular_file;
 pub use self::format::{Metadata, Unusable};
 pub use self::system::System;
 
-const EXTENSION: &str = "nucprog";
-
 /// A directory of programs for one system. Thread-safe. Other processes may use the directory at the same time.
 #[derive(Debug)]
 pub struct ProgramDir {
     path: PathBuf,
     system: System,
     target: Target,
+    /// The largest number of bytes of all files; 0 means unlimited.
+    capacity: u64,
+    counters: Counters,
 }
+
+#[derive(Debug, Default)]
+struct Counters {
+    evicted: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Counters of a directory of programs. They do not include the work of other processes and samplers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramDirStats {
+    /// Files that were removed because the directory exceeded its capacity.
+    pub evicted: u64,
+    /// The size of all programs in the directory, of all systems, in bytes. It was measured when the sampler was
+    /// created or when it last wrote a program. 0 if the sampler does not write programs.
+    pub bytes: u64,
+}
+
+/// A message for the log. It is logged later, by a thread that holds no lock and compiles nothing.
+pub(crate) type Message = (Level, String);
 
 /// Creates a directory that only this user can write to. Does nothing if the directory exists.
 pub(crate) fn create(directory: &Path) -> io::Result<()> {
@@ -75,15 +103,29 @@ pub(crate) fn directory_error(option: &'static str, directory: &Path, error: &io
 impl ProgramDir {
     /// The directory at `path`, for programs for `system` with kernels for `target`.
     pub fn new(path: &Path, system: System, target: Target) -> ProgramDir {
-        ProgramDir { path: path.to_owned(), system, target }
+        ProgramDir { path: path.to_owned(), system, target, capacity: 0, counters: Counters::default() }
+    }
+
+    /// Sets the capacity in bytes; 0 means unlimited, and is the default. See [`ProgramDir::enforce_capacity`].
+    pub fn with_capacity(self, capacity: u64) -> ProgramDir {
+        ProgramDir { capacity, ..self }
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> ProgramDirStats {
+        ProgramDirStats {
+            evicted: self.counters.evicted.load(Ordering::Relaxed),
+            bytes: self.counters.bytes.load(Ordering::Relaxed),
+        }
     }
 
     /// Returns the path of the file for a program. The file need not exist.
     pub fn file(&self, spec: &Spec, text: &str) -> PathBuf {
-        self.path.join(format!("{}-{}.{EXTENSION}", spec.name(), self.system.key(FORMAT, text)))
+        self.path.join(file_name::of(spec, &self.system.key(FORMAT, text)))
     }
 
-    /// The serialized executable of a program; `None` if the directory has no file for it.
+    /// The serialized executable of a program; `None` if the directory has no file for it. Sets the modification time
+    /// of the file, if the process is permitted to do so.
     pub fn read(&self, spec: &Spec, text: &str) -> Result<Option<Vec<u8>>, Unusable> {
         let (mut file, header) = match open(&self.file(spec, text)) {
             Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -96,16 +138,16 @@ impl ProgramDir {
         if metadata.spec != *spec || metadata.program_sha256 != sha256(text.as_bytes()) {
             return Err(Unusable::Other(format!("another program, {}", metadata.program)));
         }
+        // The owner may set this time through any descriptor. Other users, and read-only file systems, need no eviction.
+        let _ = file.set_modified(SystemTime::now());
         Ok(Some(executable))
     }
 
     /// Describes why a file for the same calls does not fit this program. `None` if there is no file for the same
     /// calls.
     pub fn near_miss(&self, spec: &Spec) -> Option<String> {
-        let prefix = format!("{}-", spec.name());
         let is_near = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.starts_with(&prefix) && name.ends_with(EXTENSION)
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| file_name::is_of(name, spec))
         };
         let entries = fs::read_dir(&self.path).ok()?;
         let mut unreadable = None;
@@ -150,11 +192,56 @@ impl ProgramDir {
             topology: topology.map(str::to_owned),
             program_sha256: sha256(text.as_bytes()),
         };
-        let head = format::encode(&metadata, executable)?;
+        let parts = format::encode(&metadata, executable)?;
         let path = self.file(spec, text);
-        replace(&self.path, &path, &[&head, executable])
+        replace(&self.path, &path, &parts)
             .map_err(|error| Error::Io(format!("{} cannot be written: {error}", path.display())))?;
         Ok(path)
+    }
+
+    /// Measures the size of all programs in the directory for [`ProgramDir::stats`].
+    pub(crate) fn measure(&self) {
+        if let Ok(files) = eviction::files(&self.path) {
+            self.counters.bytes.store(eviction::bytes(&files), Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the least recently used programs, of all systems and versions, until the directory does not exceed its
+    /// capacity. The files in `written` stay, and also files that any process used during the last minute. A failure
+    /// is only a message, because the directory remains usable.
+    #[must_use]
+    pub(crate) fn enforce_capacity(&self, written: &[PathBuf]) -> Vec<Message> {
+        let directory = self.path.display();
+        let files = match eviction::files(&self.path) {
+            Ok(files) => files,
+            Err(error) => return vec![(Level::Warn, format!("{directory} cannot be listed: {error}"))],
+        };
+        let capacity = if self.capacity == 0 { u64::MAX } else { self.capacity };
+        let outcome = eviction::evict(files, capacity, written, SystemTime::now());
+        self.counters.evicted.fetch_add(outcome.removed, Ordering::Relaxed);
+        self.counters.bytes.store(outcome.bytes, Ordering::Relaxed);
+        let mut messages = Vec::new();
+        if outcome.removed > 0 {
+            messages.push((Level::Debug, format!("removed {} program(s) from {directory}", outcome.removed)));
+        }
+        if outcome.kept_bytes > capacity {
+            let text = format!(
+                "the program(s) just written to {directory} have {} bytes, more than its capacity of {capacity}; they \
+                 stay",
+                outcome.kept_bytes
+            );
+            messages.push((Level::Warn, text));
+        } else if outcome.bytes > capacity {
+            let text = format!(
+                "{directory} has {} bytes, more than its capacity of {capacity}; files of the last minute stay",
+                outcome.bytes
+            );
+            messages.push((Level::Debug, text));
+        }
+        let failures = outcome.failures.into_iter();
+        messages
+            .extend(failures.map(|text| (Level::Warn, format!("an old program cannot be removed: {text}"))));
+        messages
     }
 
     /// Removes the temporary files of writers that died.
@@ -177,7 +264,7 @@ fn open(path: &Path) -> Result<(File, Header), Unusable> {
 }
 
 /// Writes `parts` to `path` in `directory`, atomically and durably.
-fn replace(directory: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+fn replace(directory: &Path, path: &Path, parts: &[Vec<u8>]) -> io::Result<()> {
     let temporary = temporary::path(directory);
     // Other users must not be able to write to the file, even if the umask allows it.
     let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary);
@@ -205,6 +292,7 @@ mod tests {
     use super::*;
     use crate::dtype::Dtype;
     use crate::kernels::{Path as KernelPath, Source, Wanted};
+    use std::os::unix::fs::FileExt;
 
     const TEXT: &str = "module {}";
 
@@ -342,11 +430,123 @@ mod tests {
         let error = dir.read(&spec(), TEXT).unwrap_err();
         assert!(error.to_string().contains("1099511627776 bytes instead of"), "{error}");
         // A header that declares all of these bytes.
-        let mut bytes = fs::OpenOptions::new().read(true).write(true).open(&file).unwrap();
-        io::Seek::seek(&mut bytes, io::SeekFrom::Start(16)).unwrap();
-        bytes.write_all(&(1_u64 << 40).to_le_bytes()).unwrap();
+        sparse.write_all_at(&(1_u64 << 40).to_le_bytes(), 24).unwrap();
         let error = dir.read(&spec(), TEXT).unwrap_err();
         assert!(error.to_string().contains("its header promises"), "{error}");
+    }
+
+    /// Builds a file with the metadata of `whole`, another compressed executable, and a correct checksum.
+    fn with_stored(whole: &[u8], executable_bytes: u64, stored: &[u8]) -> Vec<u8> {
+        let metadata_bytes = u32::from_le_bytes(whole[12..16].try_into().unwrap()) as usize;
+        let metadata = &whole[64..64 + metadata_bytes];
+        let sizes = [executable_bytes.to_le_bytes(), (stored.len() as u64).to_le_bytes()].concat();
+        let fields = [&whole[..16], &sizes].concat();
+        let checksum = <sha2::Sha256 as sha2::Digest>::digest([&fields, metadata, stored].concat());
+        [&fields, &checksum[..], metadata, stored].concat()
+    }
+
+    /// A hostile file can have a correct checksum. The declared size bounds the memory that it can cost, and the
+    /// stream must have exactly this size.
+    #[test]
+    fn decompression_bombs_are_refused() {
+        let directory = Directory::new("bombs");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"a program").unwrap();
+        let whole = fs::read(&file).unwrap();
+        let zeros = compression::compress(&vec![0; 1 << 20]).unwrap();
+        let read = |executable_bytes: u64, stored: &[u8]| {
+            fs::write(&file, with_stored(&whole, executable_bytes, stored)).unwrap();
+            dir.read(&spec(), TEXT)
+        };
+        assert_eq!(read(1 << 20, &zeros).unwrap().unwrap().len(), 1 << 20);
+        let trailing = [&zeros[..], b"x"].concat();
+        for (executable_bytes, stored, words) in [
+            (u64::MAX, &zeros[..], "its header promises"),
+            (1 << 40, &zeros, "its header promises"),
+            ((1 << 30) + 1, &zeros, "its header promises"),
+            // Less than the limit, but more than any stream of this length represents.
+            (1 << 29, &zeros, "its header promises"),
+            (1, &[], "its header promises"),
+            (9, &zeros, "became 9 bytes of program instead of 9"),
+            ((1 << 20) - 1, &zeros, "bytes of program instead of"),
+            ((1 << 20) + 1, &zeros, "bytes of program instead of"),
+            (1 << 20, &zeros[..zeros.len() - 5], "bytes of program instead of"),
+            (1 << 20, &trailing, "stored bytes became"),
+            (100, b"this is not a zlib stream", "damaged"),
+        ] {
+            let error = read(executable_bytes, stored).unwrap_err();
+            assert!(
+                matches!(&error, Unusable::Damaged(_)) && error.to_string().contains(words),
+                "{executable_bytes}, {words}: {error}"
+            );
+        }
+    }
+
+    /// Version 3 did not compress executables. Its header was shorter.
+    #[test]
+    fn files_of_the_old_version_are_ignored() {
+        let directory = Directory::new("old");
+        let dir = directory.of(system());
+        let file = dir.write(&spec(), TEXT, None, b"a program").unwrap();
+        let mut old = fs::read(&file).unwrap();
+        old.drain(24..32);
+        old[8] = 3;
+        fs::remove_file(&file).unwrap();
+        let other_name = file_name::of(&spec(), &"0".repeat(file_name::KEY_DIGITS));
+        fs::write(directory.0.join(other_name), &old).unwrap();
+        assert!(dir.read(&spec(), TEXT).unwrap().is_none());
+        let near = dir.near_miss(&spec()).unwrap();
+        assert!(near.contains("its format is version 3, and this library reads version 4"), "{near}");
+        fs::write(&file, &old).unwrap();
+        assert!(matches!(dir.read(&spec(), TEXT), Err(Unusable::Format(3))));
+    }
+
+    fn set_age(file: &Path, seconds: u64) {
+        let time = SystemTime::now() - std::time::Duration::from_secs(seconds);
+        File::open(file).unwrap().set_modified(time).unwrap();
+    }
+
+    #[test]
+    fn the_capacity_is_enforced() {
+        let directory = Directory::new("capacity");
+        let dir = directory.of(system());
+        let texts = ["a", "b", "c"];
+        let files = texts.map(|text| dir.write(&spec(), text, None, b"a program").unwrap());
+        let size = fs::metadata(&files[0]).unwrap().len();
+        dir.measure();
+        assert_eq!(dir.stats(), ProgramDirStats { evicted: 0, bytes: 3 * size });
+        files.iter().zip([300, 200, 100]).for_each(|(file, age)| set_age(file, age));
+        assert_eq!(dir.enforce_capacity(&[]), [], "0 means unlimited");
+
+        // A read is a use. So the first file is the newest one now.
+        dir.read(&spec(), texts[0]).unwrap().unwrap();
+        let dir = dir.with_capacity(2 * size);
+        let messages = dir.enforce_capacity(&files[2..]);
+        assert!(messages.len() == 1 && messages[0].0 == Level::Debug, "{messages:?}");
+        assert_eq!(files.each_ref().map(|file| file.exists()), [true, false, true]);
+        assert_eq!(dir.stats(), ProgramDirStats { evicted: 1, bytes: 2 * size });
+
+        // Nothing but new files is left.
+        let dir = dir.with_capacity(size - 1);
+        set_age(&files[2], 100);
+        let messages = dir.enforce_capacity(&files[2..]);
+        assert!(messages.len() == 1 && messages[0].0 == Level::Warn, "{messages:?}");
+        assert!(messages[0]
+            .1
+            .contains(&format!("have {size} bytes, more than its capacity of {}", size - 1)));
+        set_age(&files[0], 100);
+        assert_eq!(dir.enforce_capacity(&files[2..]).len(), 2);
+        assert_eq!(files.each_ref().map(|file| file.exists()), [false, false, true]);
+        assert_eq!(dir.stats(), ProgramDirStats { evicted: 2, bytes: size });
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_listed_is_a_warning() {
+        let directory = Directory::new("unlisted");
+        let dir =
+            ProgramDir::new(&directory.0.join("not there"), system(), Target::Portable).with_capacity(1);
+        let messages = dir.enforce_capacity(&[]);
+        assert!(messages.len() == 1 && messages[0].1.contains("cannot be listed"), "{messages:?}");
     }
 
     /// Opening a FIFO for reading blocks until a writer opens it, unless O_NONBLOCK is set.
@@ -355,7 +555,7 @@ mod tests {
         let directory = Directory::new("fifo");
         let dir = directory.of(system());
         let expected = dir.file(&spec(), TEXT);
-        let other = dir.path.join(format!("{}-other.{EXTENSION}", spec().name()));
+        let other = dir.path.join(file_name::of(&spec(), "other"));
         for path in [&expected, &other] {
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
         }

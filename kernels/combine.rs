@@ -26,22 +26,28 @@ pub struct CombineSpec {
     pub vocab: usize,
     /// The type of the logits.
     pub dtype: Dtype,
-    /// The wide arrays to join. The program cannot join k-slices.
+    /// The wide arrays to join.
     pub wanted: Wanted,
+    /// The width of the k-slices. 0 if they are not wanted.
+    pub slots: usize,
 }
 
 impl CombineSpec {
     /// Returns the name of the module. It includes every field.
     pub fn name(&self) -> String {
-        let CombineSpec { parts: [first, second], rows, vocab, dtype, wanted } = self;
+        let CombineSpec { parts: [first, second], rows, vocab, dtype, wanted, slots } = self;
         let flags = [(wanted.topk_logits, "_logits"), (wanted.weights, "_weights")];
-        let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
+        let mut flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
+        if *slots > 0 {
+            flags.push_str(&format!("_slices{slots}"));
+        }
         format!("nucleus_combine_{first}and{second}to{rows}x{vocab}_{dtype:?}{flags}").to_lowercase()
     }
 
     /// Returns the number of arrays that the program returns: the numbers, the tokens and the wide arrays.
     pub fn num_outputs(&self) -> usize {
-        2 + usize::from(self.wanted.topk_logits) + usize::from(self.wanted.weights)
+        let slices = if self.slots > 0 { 3 } else { 0 };
+        2 + usize::from(self.wanted.topk_logits) + usize::from(self.wanted.weights) + slices
     }
 }
 
@@ -53,9 +59,10 @@ impl CombineSpec {
 ///   not sampled has the index after the last row of the parts.
 /// - The replace value for rows that were not sampled, as bits of the logits' type: i32 `[1]`.
 /// - The numbers of each part, `[RESULTS, part]`.
-/// - For each wide array, the array of each part, `[part, vocab]`.
+/// - For each wide array, the array of each part, `[part, vocab]`, and for each k-slice `[part, slots]`.
 ///
-/// The program returns the numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays `[rows, vocab]`.
+/// The program returns the numbers `[RESULTS, rows]`, the tokens `[rows]`, the wide arrays `[rows, vocab]`, and the
+/// k-slices `[rows, slots]`.
 pub fn emit(spec: &CombineSpec) -> String {
     let h = &Hlo::new();
     let places = h.argument(Elem::I32, &[spec.rows]);
@@ -67,9 +74,15 @@ pub fn emit(spec: &CombineSpec) -> String {
     let mut numbers: Vec<Value> =
         parts(Elem::I32, &|rows| [RESULTS, rows]).into_iter().map(|part| h.transpose(part)).collect();
     let logits_bits = if spec.dtype == Dtype::F32 { Elem::I32 } else { Elem::U16 };
-    let wide_parts = |wanted: bool, elem| wanted.then(|| parts(elem, &|rows| [rows, spec.vocab]));
-    let logits = wide_parts(spec.wanted.topk_logits, logits_bits);
-    let weights = wide_parts(spec.wanted.weights, Elem::I32);
+    let wide_parts = |wanted: bool, elem, width: usize| wanted.then(|| parts(elem, &|rows| [rows, width]));
+    let (wanted, slices) = (spec.wanted, spec.slots > 0);
+    let wide = [
+        (wide_parts(wanted.topk_logits, logits_bits, spec.vocab), spec.vocab, Unsampled::Replaced),
+        (wide_parts(wanted.weights, Elem::I32, spec.vocab), spec.vocab, Unsampled::Is(0)),
+        (wide_parts(slices, Elem::I32, spec.slots), spec.slots, Unsampled::Is(NO_TOKEN)),
+        (wide_parts(slices, logits_bits, spec.slots), spec.slots, Unsampled::Replaced),
+        (wide_parts(slices, Elem::I32, spec.slots), spec.slots, Unsampled::Is(0)),
+    ];
 
     // The results for all rows that were not sampled are one more row after the parts.
     let in_order = |parts: &[Value]| h.gather_rows(h.concatenate(parts, 0), places);
@@ -78,11 +91,22 @@ pub fn emit(spec: &CombineSpec) -> String {
     numbers.push(h.transpose(h.stack(&unsampled)));
     let numbers = h.transpose(in_order(&numbers));
     let mut results = vec![numbers, tokens(h, numbers)];
-    let with_row = |mut parts: Vec<Value>, row: Value| {
-        parts.push(h.broadcast(row, &[1, spec.vocab]));
-        in_order(&parts)
-    };
-    results.extend(logits.map(|parts| with_row(parts, h.convert(replace_val, logits_bits))));
-    results.extend(weights.map(|parts| with_row(parts, one(0))));
+    for (parts, width, unsampled) in wide {
+        let Some(mut parts) = parts else { continue };
+        let row = match unsampled {
+            Unsampled::Replaced => h.convert(replace_val, logits_bits),
+            Unsampled::Is(value) => one(value),
+        };
+        parts.push(h.broadcast(row, &[1, width]));
+        results.push(in_order(&parts));
+    }
     h.finish(&spec.name(), &results)
+}
+
+/// The elements of a wide array in a row that was not sampled.
+enum Unsampled {
+    /// The replace value.
+    Replaced,
+    /// This number.
+    Is(i32),
 }

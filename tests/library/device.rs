@@ -146,9 +146,17 @@ fn a_bad_row_does_not_affect_others(plugin: &'static str) {
         rows[bad].temperature = f32::NAN;
         let want = host(&logits, &rows);
         let buffer = upload(sampler, &logits, &[3, VOCAB as i64]);
-        let wide = Wanted { topk_logits: true, weights: true, slices: false };
+        let wide = Wanted { topk_logits: true, weights: true, slices: true };
         let call = start(sampler, &buffer, &rows, DeviceWants { host: HostNumbers::All, wide }).unwrap();
         assert_eq!(ints(&call.take_tokens_buffer().unwrap()), want.tokens);
+        let slots = sampler.max_k();
+        let replace_val = CallOptions::default().replace_val;
+        let mut indices: Vec<i32> = Vec::new();
+        for row in want.topk_logits.chunks(VOCAB) {
+            let kept = (0..VOCAB).filter(|&i| row[i] != replace_val).map(|i| i as i32);
+            indices.extend(kept.chain(std::iter::repeat(-1)).take(slots));
+        }
+        assert_eq!(ints(&call.take_wide_buffer(2).unwrap()), indices);
         let status: Vec<u32> = call.outcomes().unwrap().iter().map(|outcome| outcome.status).collect();
         assert_eq!((status[bad], &status), (ROW_BAD_PARAMETER, &want.status));
         let bits: Vec<i32> = want.topk_logits.iter().map(|x| x.to_bits() as i32).collect();

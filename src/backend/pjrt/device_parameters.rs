@@ -197,8 +197,8 @@ impl DeviceParameters {
         let combine = match whole {
             true => None,
             false => {
-                let wanted = Wanted { slices: false, ..key.wanted };
-                let spec = CombineSpec { parts, rows: num_rows, vocab, dtype, wanted };
+                let slots = if key.wanted.slices { max_k.min(vocab) } else { 0 };
+                let spec = CombineSpec { parts, rows: num_rows, vocab, dtype, wanted: key.wanted, slots };
                 let replace_val = [dtype.round(options.replace_val) as i32];
                 let places = backend.upload_ints(&places, &[num_rows])?;
                 Some(Combine { spec, places, replace_val: backend.upload_ints(&replace_val, &[1])? })

@@ -257,6 +257,20 @@ pub(crate) fn params_for(path: Path, vocab: usize, row: &RowParams) -> RowParams
     }
 }
 
+/// The parameters that a program receives for a row, or the reason why the program cannot sample the row: a k that does
+/// not fit the slots of a row that needs them.
+pub(crate) fn params_in_program(spec: &Spec, row: usize, params: &RowParams) -> Result<RowParams, Error> {
+    match spec.path {
+        Path::Bounded(max_k)
+            if !fits_bounded(params.k, spec.vocab, max_k)
+                && !(params.greedy && !spec.wanted.shows_top_k()) =>
+        {
+            Err(unfit(row, params.k, spec.vocab, max_k))
+        }
+        path => Ok(params_for(path, spec.vocab, params)),
+    }
+}
+
 /// Every program that such calls can need with any number of rows up to `calls.batch`.
 pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize) -> Vec<Spec> {
     let largest = bucket(calls.batch.clamp(1, LARGEST_BUCKET));

@@ -44,7 +44,8 @@ impl Embedding {
         Ok(embed::emit(&self.spec()?, &self.target, &self.name))
     }
 
-    /// Returns a row of the array that the function takes as its parameters. `row` is the index of the row, for messages.
+    /// Returns a row of the array that the function takes as its parameters. `row` is the index of the row, for
+    /// messages.
     pub fn pack(&self, row: usize, values: &RowValues, replace_val: f32) -> Result<[i32; COLUMNS], Error> {
         let spec = self.spec()?;
         let RowValues { top_k, top_p, min_p, temperature, seed, offset } = *values;
@@ -70,13 +71,11 @@ impl Embedding {
             ));
         }
         let path = match entry {
-            Entry::Bounded if !stable => {
-                return Err(Error::named_argument(
-                    "keep_ties",
-                    "keep_ties is 1 and the path is the bounded one, whose slots do not hold all ties; use the \
+            Entry::Bounded if !stable => return Err(Error::named_argument(
+                "keep_ties",
+                "keep_ties is 1 and the path is the bounded one, whose slots do not hold all ties; use the \
                      arbitrary path",
-                ))
-            }
+            )),
             Entry::Bounded => Path::Bounded(self.max_k),
             Entry::Automatic if stable && vocab <= self.max_k => Path::Bounded(self.max_k),
             Entry::Automatic | Entry::Arbitrary => Path::Arbitrary,
@@ -103,7 +102,9 @@ fn check_name(name: &str) -> Result<(), Error> {
     }
     Err(Error::named_argument(
         "name",
-        format!("name is {name:?}; it must consist of letters, digits, _, $ and ., and not start with a digit"),
+        format!(
+            "name is {name:?}; it must consist of letters, digits, _, $ and ., and not start with a digit"
+        ),
     ))
 }
 
@@ -168,7 +169,8 @@ mod tests {
             function.pack(7, &values(top_k, temperature), -1e12).map(|packed| packed[Column::K as usize])
         };
         assert_eq!((k(8, 1.0).unwrap(), k(0, 0.0).unwrap(), k(9, 0.0).unwrap()), (8, 1, 1));
-        for (top_k, temperature, name) in [(0, 1.0, "top_k"), (9, 1.0, "top_k"), (3, f32::NAN, "temperature")] {
+        for (top_k, temperature, name) in [(0, 1.0, "top_k"), (9, 1.0, "top_k"), (3, f32::NAN, "temperature")]
+        {
             let Err(Error::InvalidArgument(wrong)) = k(top_k, temperature) else { panic!("{top_k}") };
             assert_eq!((wrong.argument, wrong.row), (Some(name), Some(7)));
         }

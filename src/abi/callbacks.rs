@@ -28,7 +28,9 @@ impl Callback {
     pub(super) unsafe fn new(function: nuc_done_function, user: *mut c_void) -> Result<Callback> {
         match function {
             Some(function) => Ok(Callback { function, user }),
-            None => bad("function", "function is null; it must be the function to call when the call has ended"),
+            None => {
+                bad("function", "function is null; it must be the function to call when the call has ended")
+            }
         }
     }
 

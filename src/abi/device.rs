@@ -43,7 +43,8 @@ pub(super) unsafe fn create_parameters(
 ) -> Result<ParametersObject> {
     // SAFETY: the caller guarantees the handle and the struct.
     let (sampler, options) = unsafe { (handle::borrow(sampler)?.sampler(), read_struct(memory, options)?) };
-    let replace_val = flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
+    let replace_val =
+        flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
     let call_options = CallOptions {
         stable: !flag(options.keep_ties, "keep_ties")?,
         replace_val: replace_val.unwrap_or(CallOptions::default().replace_val),
@@ -170,12 +171,13 @@ impl TokenArrays {
     pub(super) unsafe fn write(self, object: &CallObject) -> Result<()> {
         check_on_host(object)?;
         // SAFETY: the same contract.
-        let (tokens, status) = unsafe { (self.tokens.get_mut().unwrap_or_default(), self.row_status.get_mut()) };
+        let (tokens, status) =
+            unsafe { (self.tokens.get_mut().unwrap_or_default(), self.row_status.get_mut()) };
         if status.is_some() && object.wants.host != HostNumbers::All {
             return bad(
                 "row_status",
-                "row_status is set and the call was started with NUC_HOST_TOKENS; set it to null, or start the call with \
-                 NUC_HOST_ALL",
+                "row_status is set and the call was started with NUC_HOST_TOKENS; set it to null, or start the call \
+                 with NUC_HOST_ALL",
             );
         }
         match &*object.call.results()? {
@@ -197,9 +199,10 @@ fn fill<T>(array: Option<&mut [T]>, outcomes: &[RowOutcome], value: impl Fn(&Row
 
 fn check_on_host(object: &CallObject) -> Result<()> {
     match object.wants.host {
-        HostNumbers::None => {
-            bad("call", "call was started with NUC_HOST_NONE, so its numbers stay on the device; start it without")
-        }
+        HostNumbers::None => bad(
+            "call",
+            "call was started with NUC_HOST_NONE, so its numbers stay on the device; start it without",
+        ),
         HostNumbers::Tokens | HostNumbers::All => Ok(()),
     }
 }
@@ -269,7 +272,10 @@ pub(super) fn take_buffer(object: &CallObject, which: nuc_buffer) -> Result<*mut
         DeviceResult::Slice(slice) => (wide.slices, logits + weights + slice, "NUC_DEBUG_K_SLICES"),
     };
     if !is_wanted {
-        return bad("which", format!("which is {which}, a debug array that was not requested; start the call with {bit}"));
+        return bad(
+            "which",
+            format!("which is {which}, a debug array that was not requested; start the call with {bit}"),
+        );
     }
     let taken = match result {
         DeviceResult::Tokens => object.call.take_tokens_buffer(),

@@ -79,7 +79,10 @@ impl Pack {
         // SAFETY: the overlap check has passed, and the caller guarantees the memory for the whole call.
         let (packed, (_, rows)) = unsafe { (packed.get_mut().unwrap_or_default(), inputs.get()) };
         let RandomSource::Seeds { seed, offset } = rows.random else {
-            return bad("random_words", "random_words is set; it must be null, because the function computes the words");
+            return bad(
+                "random_words",
+                "random_words is set; it must be null, because the function computes the words",
+            );
         };
         let values = |row: usize| RowValues {
             top_k: rows.k.map_or(0, |array| array[row]),

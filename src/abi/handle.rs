@@ -18,6 +18,8 @@ pub(super) trait Opaque {
     const CREATOR: &'static str;
     /// The magic word of a live handle. It differs between the types.
     const LIVE: u64;
+    /// Runs before the handle becomes invalid. Callbacks that still use the handle must end here.
+    fn before_destruction(_object: &Self::Object) {}
 }
 
 /// The magic word of a destroyed handle, until its memory is reused: "nuc_dead".
@@ -85,9 +87,11 @@ pub(super) unsafe fn destroy<O: Opaque>(pointer: *mut O) -> Result<()> {
     let magic = unsafe { check_magic(pointer)? };
     let handle = pointer.cast::<Handle<O::Object>>();
     // SAFETY: the caller guarantees that the handle is live.
-    if unsafe { (*handle).process } != std::process::id() {
+    let live = unsafe { &*handle };
+    if live.process != std::process::id() {
         return Ok(());
     }
+    O::before_destruction(&live.object);
     // If two threads destroy the same handle, only one of them passes this exchange.
     if magic.compare_exchange(O::LIVE, DESTROYED, Ordering::AcqRel, Ordering::Acquire).is_err() {
         return destroyed(pointer);
@@ -104,10 +108,7 @@ pub(super) unsafe fn destroy<O: Opaque>(pointer: *mut O) -> Result<()> {
 unsafe fn check_magic<'a, O: Opaque>(pointer: *const O) -> Result<&'a AtomicU64> {
     let handle = pointer.cast_mut().cast::<Handle<O::Object>>();
     if handle.is_null() || !handle.is_aligned() {
-        return bad(
-            O::NAME,
-            format!("{} is {pointer:p}; it must be a handle from {}", O::NAME, O::CREATOR),
-        );
+        return bad(O::NAME, format!("{} is {pointer:p}; it must be a handle from {}", O::NAME, O::CREATOR));
     }
     // SAFETY: not null and aligned. In a live handle this is its magic word. For other memory the caller violated
     // the contract; the check then reads only this word, as an atomic.
@@ -130,9 +131,6 @@ unsafe fn check_magic<'a, O: Opaque>(pointer: *const O) -> Result<&'a AtomicU64>
 fn destroyed<O: Opaque, T>(pointer: *const O) -> Result<T> {
     bad(
         O::NAME,
-        format!(
-            "{} is {pointer:p}, which was destroyed; it must be a handle that is still in use",
-            O::NAME
-        ),
+        format!("{} is {pointer:p}, which was destroyed; it must be a handle that is still in use", O::NAME),
     )
 }

@@ -71,4 +71,8 @@ impl Opaque for nuc_call {
     const CREATOR: &'static str = "nuc_sample_start";
     /// "nuc_call".
     const LIVE: u64 = 0x6c6c_6163_5f63_756e;
+
+    fn before_destruction(object: &CallObject) {
+        object.call.wait_for_actions();
+    }
 }

@@ -147,7 +147,8 @@ pub(super) unsafe fn call_options(
     // SAFETY: not null; the caller guarantees struct_size.
     let options = unsafe { read_struct(memory, options)? };
     check_reserved(options.reserved, "reserved", "nuc_call_options.reserved")?;
-    let replace_val = flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
+    let replace_val =
+        flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
     Ok(CallOptions {
         stable: !flag(options.keep_ties, "keep_ties")?,
         replace_val: replace_val.unwrap_or(CallOptions::default().replace_val),

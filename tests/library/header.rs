@@ -20,10 +20,18 @@ struct Topic {
 const TOPICS: [Topic; 10] = [
     Topic { name: "versions", title: "Versions", sources: &["types/versions.rs", "functions/versions.rs"] },
     Topic { name: "errors", title: "Errors", sources: &["types/errors.rs", "functions/errors.rs"] },
-    Topic { name: "lifecycle", title: "Lifecycle", sources: &["types/lifecycle.rs", "functions/lifecycle.rs"] },
+    Topic {
+        name: "lifecycle",
+        title: "Lifecycle",
+        sources: &["types/lifecycle.rs", "functions/lifecycle.rs"],
+    },
     Topic { name: "sampling", title: "Sampling", sources: &["types/sampling.rs", "functions/sampling.rs"] },
     Topic { name: "debug", title: "Debug arrays", sources: &["types/debug_arrays.rs"] },
-    Topic { name: "device", title: "Logits on a device", sources: &["types/device.rs", "functions/device.rs"] },
+    Topic {
+        name: "device",
+        title: "Logits on a device",
+        sources: &["types/device.rs", "functions/device.rs"],
+    },
     Topic {
         name: "embedding",
         title: "Programs to embed",

@@ -44,8 +44,8 @@ unsafe fn with_slot<T>(
     unsafe { guard(error, body) }
 }
 
-/// Creates the parameters of a batch on the sampler's device, and writes their handle to `*parameters`. Every row has the
-/// defaults: plain sampling at temperature 1 with seed 0. The caller owns the handle and frees it with
+/// Creates the parameters of a batch on the sampler's device, and writes their handle to `*parameters`. Every row has
+/// the defaults: plain sampling at temperature 1 with seed 0. The caller owns the handle and frees it with
 /// nuc_parameters_destroy. Any number of threads may call this function with the same sampler.
 ///
 /// Errors: NUC_INVALID_ARGUMENT, also if the sampler uses the built-in backend; NUC_OUT_OF_MEMORY. After an error
@@ -98,9 +98,9 @@ pub unsafe extern "C" fn nuc_parameters_set(
     unsafe { guard(error, body) }
 }
 
-/// Frees parameters. Null is allowed. Calls that were started with them go on. No other call may use the handle at the
-/// same time or later. After fork it does in a child what nuc_sampler_destroy does. It must not be called in a callback
-/// of nuc_call_on_done.
+/// Frees parameters. Null is allowed. Calls that were started with them go on. No other call may use the handle at
+/// the same time or later. After fork it does in a child what nuc_sampler_destroy does. It must not be called in a
+/// callback of nuc_call_on_done.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `parameters` is not a nuc_parameters, or in a callback.
 ///
@@ -116,26 +116,27 @@ pub unsafe extern "C" fn nuc_parameters_destroy(
     unsafe { guard(error, |_| device::destroy(parameters, "nuc_parameters_destroy")) }
 }
 
-/// Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
-/// frees it with nuc_call_destroy. The function does not wait for the device, except that it can wait for a free slot in
-/// the plugin's queue, and compiles programs that are missing.
+/// Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle
+/// and frees it with nuc_call_destroy. The function does not wait for the device, except that it can wait for a free
+/// slot in the plugin's queue, and compiles programs that are missing.
 ///
-/// `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows, vocab]` or
-/// `[num_rows, 1, vocab]`, and its element type is that of the parameters. It may still be computed; the device waits for
-/// it. The caller may destroy it, or donate it to another program, when this function has returned. The library does not
-/// change it.
+/// `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
+/// vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. It may still be computed; the
+/// device waits for it. The caller may destroy it, or donate it to another program, when this function has returned.
+/// The library does not change it.
 ///
-/// `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options` may be
-/// null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number of threads
-/// may call this function with the same sampler and the same parameters.
+/// `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
+/// may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
+/// of threads may call this function with the same sampler and the same parameters.
 ///
-/// Errors: NUC_INVALID_ARGUMENT, also if the buffer is not the one that the parameters describe (the message names what it
-/// is), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
-/// NUC_INTERNAL. After an error `*call` is null.
+/// Errors: NUC_INVALID_ARGUMENT, also if the buffer is not the one that the parameters describe (the message names
+/// what it is), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR
+/// and NUC_INTERNAL. After an error `*call` is null.
 ///
 /// # Safety
-/// `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is null
-/// or points to a nuc_start_options. `call` points to a writable pointer. `error` is null or points to a nuc_error.
+/// `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is
+/// null or points to a nuc_start_options. `call` points to a writable pointer. `error` is null or points to a
+/// nuc_error.
 #[no_mangle]
 #[allow(clippy::too_many_arguments)]
 pub unsafe extern "C" fn nuc_sample_start(
@@ -159,8 +160,9 @@ pub unsafe extern "C" fn nuc_sample_start(
     }
 }
 
-/// Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy in
-/// one function. With `row_status` an impossible parameter affects only its own row; without it the call is refused.
+/// Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy
+/// in one function. With `row_status` an impossible parameter affects only its own row; without it the call is
+/// refused.
 ///
 /// Errors: those of nuc_sample_start and nuc_call_get_tokens. A call that fails writes no output.
 ///
@@ -192,8 +194,9 @@ pub unsafe extern "C" fn nuc_sample_on_device(
     unsafe { guard(error, body) }
 }
 
-/// Writes to `*done` whether a call has ended, 1 or 0. A call ends when its numbers are on the host; with NUC_HOST_NONE,
-/// when its results are computed. A call that failed has ended too. Does not wait. Any thread may call this function.
+/// Writes to `*done` whether a call has ended, 1 or 0. A call ends when its numbers are on the host; with
+/// NUC_HOST_NONE, when its results are computed. A call that failed has ended too. Does not wait. Any thread may call
+/// this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT.
 ///
@@ -221,12 +224,12 @@ pub unsafe extern "C" fn nuc_call_is_done(
     unsafe { guard(error, body) }
 }
 
-/// Waits until a call has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any number
-/// of threads may wait for the same call.
+/// Waits until a call has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
+/// number of threads may wait for the same call.
 ///
-/// Errors: NUC_TIMEOUT if the call has not ended; it goes on, and this function can be called again. NUC_DEVICE_ERROR,
-/// NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a callback for a call that has
-/// not ended.
+/// Errors: NUC_TIMEOUT if the call has not ended; it goes on, and this function can be called again.
+/// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a
+/// callback for a call that has not ended.
 ///
 /// # Safety
 /// `call` is a live handle. `error` is null or points to a nuc_error.
@@ -252,9 +255,9 @@ pub unsafe extern "C" fn nuc_call_wait(
     unsafe { guard(error, body) }
 }
 
-/// Calls `function` with `user` once, when a call has ended: on a thread of the plugin; or on this thread, before this
-/// function returns, if the call has ended by then. nuc_done_function states what the callback may do. A call can have
-/// several callbacks, which run in any order. Any thread may call this function.
+/// Calls `function` with `user` once, when a call has ended: on a thread of the plugin; or on this thread, before
+/// this function returns, if the call has ended by then. nuc_done_function states what the callback may do. A call
+/// can have several callbacks, which run in any order. Any thread may call this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT. The callback does not run then.
 ///
@@ -279,11 +282,11 @@ pub unsafe extern "C" fn nuc_call_on_done(
 }
 
 /// Waits until a call has ended, and writes the tokens of its rows to `tokens` `[num_rows]`: -1 if a row has none.
-/// `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted. It needs NUC_HOST_ALL. The tokens
-/// can be read any number of times, from any thread.
+/// `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted. It needs NUC_HOST_ALL. The
+/// tokens can be read any number of times, from any thread.
 ///
-/// Errors: NUC_INVALID_ARGUMENT, also if the call was started with NUC_HOST_NONE, and in a callback for a call that has not
-/// ended; the error of the call if it has failed. A call that fails writes no output.
+/// Errors: NUC_INVALID_ARGUMENT, also if the call was started with NUC_HOST_NONE, and in a callback for a call that
+/// has not ended; the error of the call if it has failed. A call that fails writes no output.
 ///
 /// # Safety
 /// `call` is a live handle. The arrays have `num_rows` writable elements. `error` is null or points to a nuc_error.
@@ -308,15 +311,15 @@ pub unsafe extern "C" fn nuc_call_get_tokens(
 }
 
 /// Waits until a call has ended, and writes the debug arrays with one number per row: `greedy_sampled`,
-/// `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`, each if it is not null. The other
-/// fields must be null, because those arrays are on the device. The call needs NUC_HOST_ALL. The numbers can be read any
-/// number of times, from any thread.
+/// `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`, each if it is not null. The
+/// other fields must be null, because those arrays are on the device. The call needs NUC_HOST_ALL. The numbers can be
+/// read any number of times, from any thread.
 ///
 /// Errors: those of nuc_call_get_tokens.
 ///
 /// # Safety
-/// `call` is a live handle. `debug` points to a nuc_debug_arrays whose arrays have `num_rows` writable elements. `error` is
-/// null or points to a nuc_error.
+/// `call` is a live handle. `debug` points to a nuc_debug_arrays whose arrays have `num_rows` writable elements.
+/// `error` is null or points to a nuc_error.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_call_get_numbers(
     call: *const nuc_call,
@@ -336,11 +339,12 @@ pub unsafe extern "C" fn nuc_call_get_numbers(
 }
 
 /// Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
-/// PJRT_Buffer_Destroy, before the client. Each buffer can be taken once. Does not wait: the device may still compute the
-/// buffer, and every use of it in PJRT waits. The buffer outlives the call object. Any thread may call this function.
+/// PJRT_Buffer_Destroy, before the client. Each buffer can be taken once. Does not wait: the device may still compute
+/// the buffer, and every use of it in PJRT waits. The buffer outlives the call object. Any thread may call this
+/// function.
 ///
-/// Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an error
-/// `*buffer` is null.
+/// Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
+/// error `*buffer` is null.
 ///
 /// # Safety
 /// `call` is a live handle. `buffer` points to a writable pointer. `error` is null or points to a nuc_error.
@@ -360,13 +364,13 @@ pub unsafe extern "C" fn nuc_call_take_buffer(
     }
 }
 
-/// Frees a call and its buffers that were not taken. Null is allowed. A call can be destroyed at any time: the function
-/// waits until the device has finished the call, and until the callbacks of the call have returned. No other call may use
-/// the handle at the same time or later. After fork it does in a child what nuc_sampler_destroy does. It must not be
-/// called in a callback of nuc_call_on_done.
+/// Frees a call and its buffers that were not taken. Null is allowed. A call can be destroyed at any time: the
+/// function waits until the device has finished the call, and until the callbacks of the call have returned. No other
+/// call may use the handle at the same time or later. After fork it does in a child what nuc_sampler_destroy does. It
+/// must not be called in a callback of nuc_call_on_done.
 ///
-/// Errors: NUC_INVALID_ARGUMENT if `call` is not a call, or in a callback. The failure of a call is not an error of this
-/// function.
+/// Errors: NUC_INVALID_ARGUMENT if `call` is not a call, or in a callback. The failure of a call is not an error of
+/// this function.
 ///
 /// # Safety
 /// `call` is null or a handle from nuc_sample_start that was not destroyed. `error` is null or points to a nuc_error.

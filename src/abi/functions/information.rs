@@ -7,7 +7,9 @@ use crate::abi::handle;
 use crate::abi::memory::Memory;
 use crate::abi::pointers::bad;
 use crate::abi::structs;
-use crate::abi::types::{nuc_device_info, nuc_error, nuc_sampler, nuc_sampler_info, nuc_sampler_stats, nuc_status};
+use crate::abi::types::{
+    nuc_device_info, nuc_error, nuc_sampler, nuc_sampler_info, nuc_sampler_stats, nuc_status,
+};
 
 /// Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
 /// the call. Any number of threads may call this function with the same sampler.

@@ -24,7 +24,8 @@ use crate::sampler::Sampler;
 ///
 /// # Safety
 /// `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated, and whose `pjrt_api` and
-/// `pjrt_client` are what their comments say. `sampler` points to a writable pointer. `error` is null or points to a nuc_error.
+/// `pjrt_client` are what their comments say. `sampler` points to a writable pointer. `error` is null or points to a
+/// nuc_error.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_create(
     options: *const nuc_sampler_options,
@@ -59,7 +60,8 @@ pub unsafe extern "C" fn nuc_sampler_create(
 
 /// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
 /// getters. Null is allowed. If there are nuc_parameters or nuc_call objects of the sampler, they keep its programs and
-/// its client until the last of them is destroyed. After the call the handle is invalid, and so are all copies of it in other threads.
+/// its client until the last of them is destroyed. After the call the handle is invalid, and so are all copies of it in
+/// other threads. It must not be called in a callback of nuc_call_on_done.
 ///
 /// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
 /// detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.

@@ -54,8 +54,8 @@ pub struct nuc_sampler_info {
     pub max_k: usize,
     /// The table of the plugin, `const PJRT_Api *`; null on the built-in backend. It is valid until the process ends.
     pub pjrt_api: *const c_void,
-    /// The client, `PJRT_Client *`, for making buffers; null on the built-in backend. It belongs to the sampler, or to the
-    /// caller who passed it to nuc_sampler_create. Do not destroy the sampler's client.
+    /// The client, `PJRT_Client *`, for making buffers; null on the built-in backend. It belongs to the sampler, or to
+    /// the caller who passed it to nuc_sampler_create. Do not destroy the sampler's client.
     pub pjrt_client: *mut c_void,
 }
 

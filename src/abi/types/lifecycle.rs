@@ -111,11 +111,11 @@ pub struct nuc_sampler_options {
     /// until the process ends. Null: the sampler loads a plugin, or uses the built-in backend.
     pub pjrt_api: *const c_void,
     /// A client of the caller, of the plugin of `pjrt_api`, `PJRT_Client *`. The sampler uses it and does not destroy
-    /// it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if `pjrt_api` is null;
-    /// otherwise it must be set.
+    /// it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only if `pjrt_api` is
+    /// null.
     ///
-    /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null and `num_client_options` must
-    /// be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file the
-    /// library knows, so a sampler in this process must have loaded the plugin by its path.
+    /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
+    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file
+    /// the library knows, so a sampler in this process must have loaded the plugin by its path.
     pub pjrt_client: *mut c_void,
 }

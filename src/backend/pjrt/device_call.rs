@@ -302,6 +302,11 @@ impl DeviceCall {
         self.done.run_when_finished(Box::new(action));
     }
 
+    /// Waits for the end, and until the actions of [`DeviceCall::on_done`] have returned.
+    pub fn wait_for_actions(&self) {
+        self.done.wait_for_actions();
+    }
+
     /// The number of rows.
     pub fn rows(&self) -> usize {
         self.shape.rows
@@ -364,8 +369,7 @@ impl DeviceCall {
             return Ok(HostResults::Tokens(numbers));
         }
         let outcomes = answer::outcomes(&numbers, rows, rows)?;
-        let tokens =
-            memory::collected(rows, PURPOSE, outcomes.iter().map(|outcome| Ok(outcome.next_token)))?;
+        let tokens = memory::collected(rows, PURPOSE, outcomes.iter().map(|outcome| Ok(outcome.next_token)))?;
         answer::check_tokens(&tokens, self.shape.vocab)?;
         Ok(HostResults::Outcomes(outcomes))
     }

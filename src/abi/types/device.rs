@@ -16,8 +16,9 @@
 //!     nuc_call_get_tokens(call, tokens, NULL, &error);                waits
 //!     nuc_call_destroy(call, &error);
 //!
-//! The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. Calls of
-//! one sampler run in the order in which they were started. The first call with a new shape compiles its programs.
+//! The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
+//! can run several calls at the same time. Each uses the parameters that were set when it was started. The first call
+//! with a new shape compiles its programs.
 //!
 //! Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any
 //! order. Buffers do not. If the sampler created the client, destroy every buffer of the client, also those from
@@ -128,8 +129,7 @@ pub type nuc_buffer = i32;
 
 /// The tokens, S32 `[num_rows]`.
 pub const NUC_BUFFER_TOKENS: nuc_buffer = 0;
-/// `topk_logits_unsorted`, `[num_rows, vocab]`, as bits of the type of the logits: S32 for f32, U16 for bf16 and
-/// f16.
+/// `topk_logits_unsorted`, `[num_rows, vocab]`, as bits of the type of the logits: S32 for f32, U16 for bf16 and f16.
 /// Needs NUC_DEBUG_TOPK_LOGITS.
 pub const NUC_BUFFER_TOPK_LOGITS: nuc_buffer = 1;
 /// `topk_topp_unnorm_probs_i32_unsorted`, S32 `[num_rows, vocab]`. Needs NUC_DEBUG_TOPK_TOPP_PROBS.

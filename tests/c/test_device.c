@@ -217,21 +217,25 @@ static void on_plugin(const char *plugin, const nuc_sampler *builtin) {
     nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
     nuc_sampler *sampler = NULL;
-    PJRT_Client_Create_Args create;
+    /* The plugin's struct can be longer than that of this older header. Zeroes mean that nothing is set. */
+    union {
+        PJRT_Client_Create_Args args;
+        char room[256];
+    } create;
     const PJRT_Api *const api = load(plugin);
     memset(&create, 0, sizeof create);
-    create.struct_size = PJRT_Client_Create_Args_STRUCT_SIZE;
-    must(api, api->PJRT_Client_Create(&create));
+    create.args.struct_size = sizeof create;
+    must(api, api->PJRT_Client_Create(&create.args));
     options.pjrt_api = api;
-    options.pjrt_client = create.client;
+    options.pjrt_client = create.args.client;
     options.max_k = MAX_K;
     if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options, &sampler, &error))) exit(report());
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_info(sampler, &info, &error));
-    CHECK(info.pjrt_api == api && info.pjrt_client == create.client);
-    use(sampler, builtin, api, create.client);
+    CHECK(info.pjrt_api == api && info.pjrt_client == create.args.client);
+    use(sampler, builtin, api, create.args.client);
     /* The client is still alive, and is not the library's to destroy. */
-    destroy_buffer(api, upload(api, create.client));
-    PJRT_Client_Destroy_Args destroy = {PJRT_Client_Destroy_Args_STRUCT_SIZE, NULL, create.client};
+    destroy_buffer(api, upload(api, create.args.client));
+    PJRT_Client_Destroy_Args destroy = {PJRT_Client_Destroy_Args_STRUCT_SIZE, NULL, create.args.client};
     must(api, api->PJRT_Client_Destroy(&destroy));
 
     /* The sampler creates the client, and the program borrows it. */

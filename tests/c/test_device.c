@@ -152,6 +152,58 @@ static void samples(const nuc_sampler *sampler, const nuc_sampler *builtin, nuc_
     CHECK_STATUS(NUC_OK, error, nuc_call_destroy(calls[0], &error));
 }
 
+/* A decode loop without a thread of its own: the end of each call starts the next one. */
+typedef struct chain {
+    const nuc_sampler *sampler;
+    const nuc_parameters *parameters;
+    PJRT_Buffer *buffer;
+    nuc_call *calls[STEPS];
+    nuc_status statuses[STEPS];
+    uint64_t ended;
+    pthread_cond_t changed;
+} chain;
+
+static void start_next(void *user);
+
+static void start_link(chain *links, uint64_t step) {
+    nuc_status status = nuc_sample_start(links->sampler, NUC_PATH_AUTO, links->buffer, links->parameters, step, NULL,
+                                         &links->calls[step], NULL);
+    links->statuses[step] = status;
+    if (status == NUC_OK) status = nuc_call_on_done(links->calls[step], start_next, links, NULL);
+    links->statuses[step] = status;
+}
+
+static void start_next(void *user) {
+    chain *const links = (chain *)user;
+    pthread_mutex_lock(&mutex);
+    const uint64_t step = ++links->ended;
+    pthread_mutex_unlock(&mutex);
+    if (step < STEPS) start_link(links, step);
+    pthread_mutex_lock(&mutex);
+    pthread_cond_signal(&links->changed);
+    pthread_mutex_unlock(&mutex);
+}
+
+static void callbacks_start_calls(const nuc_sampler *sampler, const nuc_sampler *builtin,
+                                  const nuc_parameters *parameters, PJRT_Buffer *buffer) {
+    nuc_error error = NUC_ERROR_INIT;
+    chain links = {sampler, parameters, buffer, {NULL}, {0}, 0, PTHREAD_COND_INITIALIZER};
+    int32_t tokens[ROWS], want[ROWS];
+    start_link(&links, 0);
+    pthread_mutex_lock(&mutex);
+    while (links.ended < STEPS) pthread_cond_wait(&links.changed, &mutex);
+    pthread_mutex_unlock(&mutex);
+    for (uint64_t step = 0; step < STEPS; step++) {
+        if (!CHECK(links.statuses[step] == NUC_OK)) exit(report());
+        host_tokens(builtin, step, want);
+        CHECK_STATUS(NUC_OK, error, nuc_call_get_tokens(links.calls[step], tokens, NULL, &error));
+        CHECK(memcmp(tokens, want, sizeof want) == 0);
+    }
+    /* The last callback has returned when its call is destroyed, so nothing uses the chain any more. */
+    for (uint64_t step = 0; step < STEPS; step++) CHECK(nuc_call_destroy(links.calls[step], NULL) == NUC_OK);
+    pthread_cond_destroy(&links.changed);
+}
+
 typedef struct objects {
     nuc_sampler *sampler;
     nuc_parameters *parameters;
@@ -182,6 +234,7 @@ static void use(nuc_sampler *sampler, const nuc_sampler *builtin, const PJRT_Api
     nuc_error error = NUC_ERROR_INIT;
     objects all = {sampler, make_parameters(sampler), NULL, upload(api, client)};
     samples(sampler, builtin, all.parameters, api, all.buffer);
+    callbacks_start_calls(sampler, builtin, all.parameters, all.buffer);
     CHECK_STATUS(NUC_OK, error, nuc_sample_start(sampler, NUC_PATH_AUTO, all.buffer, all.parameters, 0, NULL, &all.call,
                                                  &error));
     CHECK_STATUS(NUC_OK, error, nuc_call_wait(all.call, UINT64_MAX, &error));

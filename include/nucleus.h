@@ -869,8 +869,9 @@ struct nuc_debug_arrays {
  *     nuc_call_get_tokens(call, tokens, NULL, &error);                waits
  *     nuc_call_destroy(call, &error);
  *
- * The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. Calls of
- * one sampler run in the order in which they were started. The first call with a new shape compiles its programs.
+ * The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
+ * can run several calls at the same time. Each uses the parameters that were set when it was started. The first call
+ * with a new shape compiles its programs.
  *
  * Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any
  * order. Buffers do not. If the sampler created the client, destroy every buffer of the client, also those from

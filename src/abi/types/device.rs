@@ -129,7 +129,8 @@ pub type nuc_buffer = i32;
 
 /// The tokens, S32 `[num_rows]`.
 pub const NUC_BUFFER_TOKENS: nuc_buffer = 0;
-/// `topk_logits_unsorted`, `[num_rows, vocab]`, as bits of the type of the logits: S32 for f32, U16 for bf16 and f16.
+/// `topk_logits_unsorted`, `[num_rows, vocab]`, as bits of the type of the logits: S32 for f32, U16 for bf16 and
+/// f16.
 /// Needs NUC_DEBUG_TOPK_LOGITS.
 pub const NUC_BUFFER_TOPK_LOGITS: nuc_buffer = 1;
 /// `topk_topp_unnorm_probs_i32_unsorted`, S32 `[num_rows, vocab]`. Needs NUC_DEBUG_TOPK_TOPP_PROBS.

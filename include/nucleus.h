@@ -53,20 +53,23 @@
  *   argument. The pointer may be null. After an error no output was written.
  *
  *   Memory. The caller owns all arrays, structs and strings. The library reads or writes them during the call and
- *   keeps no pointer to them. Memory that a call writes must not overlap any other memory that the call receives.
+ *   keeps no pointer to them, except to callbacks and to a PJRT client of the caller. Memory that a call writes
+ *   must not overlap any other memory that the call receives.
  *
  *   Structs. Every struct has a macro that initializes it: `nuc_batch batch = NUC_BATCH_INIT;`. A field that is zero
  *   has its default. In a language without these macros, set the struct to zero, then set struct_size to its size.
  *   A newer library supports callers that were compiled with an older header, because struct_size states which fields
  *   the caller has. A size that no version of the struct has is an error.
  *
- *   Threads. Any number of threads may use the same sampler at the same time, except that no other call may use it
- *   during or after nuc_sampler_destroy. The library has no thread-local state that a caller can observe.
+ *   Threads. Any number of threads may use the same object at the same time. Only the function that destroys it must
+ *   run alone. The library has no thread-local state that a caller can observe, except that a callback of
+ *   nuc_call_on_done must not destroy objects or wait.
  *
  *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the
- *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK and
- *   frees nothing. Create samplers in the process that uses them. If the parent has loaded a plugin, start the child
- *   with exec, because plugins do not survive fork() either.
+ *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK
+ *   and frees nothing. The same holds for its nuc_parameters and nuc_call objects. Create samplers in the process
+ *   that uses them. If the parent has loaded a plugin, start the child with exec, because plugins do not survive
+ *   fork() either.
  *
  *   Side effects. No exception or panic reaches the caller. The library installs no signal handler and raises no
  *   SIGPIPE. It prints nothing unless NUCLEUS_LOG or nuc_set_log enables the log, except one warning if NUCLEUS_LOG has
@@ -229,7 +232,9 @@ enum {
      * is missing. The message names it. nuc_sampler_create returns it for `program_dir`, and nuc_compile_ahead for
      * `output_dir`.
      */
-    NUC_IO_ERROR = 8
+    NUC_IO_ERROR = 8,
+    /** nuc_call_wait returned before the call had ended, because the time was over. The call goes on. */
+    NUC_TIMEOUT = 9
 };
 
 /**
@@ -357,6 +362,17 @@ typedef struct nuc_client_option {
     {NULL, 0, 0.0f, 0, NULL, {0}}
 
 /**
+ * A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
+ *
+ * nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
+ * threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone.
+ *
+ * A sampler belongs to the process that created it. In a child process after fork, every call with it returns
+ * NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.
+ */
+typedef struct nuc_sampler nuc_sampler;
+
+/**
  * Options for nuc_sampler_create. A field that is zero has its default.
  *
  * The caller owns the struct and everything that it points to, and may free all of it when nuc_sampler_create returns.
@@ -416,37 +432,42 @@ typedef struct nuc_sampler_options {
     int32_t write_programs;
     /** Must be zero. */
     int32_t reserved;
+    /**
+     * The table of a PJRT plugin that the caller has loaded and initialized, `const PJRT_Api *`. It must stay valid
+     * until the process ends. Null: the sampler loads a plugin, or uses the built-in backend.
+     */
+    const void *pjrt_api;
+    /**
+     * A client of the caller, of the plugin of `pjrt_api`, `PJRT_Client *`. The sampler uses it and does not destroy
+     * it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only if `pjrt_api` is
+     * null.
+     *
+     * With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
+     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file
+     * the library knows, so a sampler in this process must have loaded the plugin by its path.
+     */
+    void *pjrt_client;
 } nuc_sampler_options;
 
 /** Initializes a nuc_sampler_options. */
 #define NUC_SAMPLER_OPTIONS_INIT \
-    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0}
-
-/**
- * A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
- *
- * nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
- * threads may use the same sampler at the same time. No other call may use it during or after nuc_sampler_destroy.
- *
- * A sampler belongs to the process that created it. In a child process after fork, every call with it returns
- * NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.
- */
-typedef struct nuc_sampler nuc_sampler;
+    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL}
 
 /**
  * Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
  * nuc_sampler_destroy. `options` may be null, which means all defaults. Any thread may call this function.
  *
  * With a plugin, this function loads the plugin's library, which stays loaded until the process ends, and creates a
- * client. That can take seconds.
+ * client. That can take seconds. With `pjrt_client` it uses the client of the caller.
  *
  * Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
  * the plugin finds no device or cannot create a client; NUC_IO_ERROR for `program_dir`; NUC_OUT_OF_MEMORY if memory or
  * threads run out. After an error `*sampler` is null.
  *
  * The caller promises:
- * `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated. `sampler` points to a
- * writable pointer. `error` is null or points to a nuc_error.
+ * `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated, and whose `pjrt_api` and
+ * `pjrt_client` are what their comments say. `sampler` points to a writable pointer. `error` is null or points to a
+ * nuc_error.
  */
 NUC_NODISCARD NUC_API
 nuc_status nuc_sampler_create(const nuc_sampler_options *options,
@@ -455,7 +476,9 @@ nuc_status nuc_sampler_create(const nuc_sampler_options *options,
 
 /**
  * Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
- * getters. Null is allowed. After the call the handle is invalid, and so are all copies of it in other threads.
+ * getters. Null is allowed. If there are nuc_parameters or nuc_call objects of the sampler, they keep its programs and
+ * its client until the last of them is destroyed. After the call the handle is invalid, and so are all copies of it in
+ * other threads. It must not be called in a callback of nuc_call_on_done.
  *
  * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
  * detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
@@ -826,6 +849,533 @@ struct nuc_debug_arrays {
 /** @} */
 
 /**
+ * @defgroup nuc_device Logits on a device
+ *
+ * Logits on a device: calls on buffers of a PJRT client, without a copy of the logits to the host.
+ *
+ * A sampler with a plugin can sample a PJRT_Buffer. The buffer belongs to the sampler's client: the client that was
+ * passed to nuc_sampler_create, or the client that the sampler created. nuc_sampler_get_info returns this client.
+ * The tokens and the debug arrays stay on the device as buffers. Only the numbers that the caller wants are copied
+ * to the host.
+ *
+ * A nuc_parameters has the sampling parameters of the rows. They stay on the device between calls, and a call
+ * uploads them only after a change. The number of the step is an argument of each call and is added to the offset of
+ * every row, so a decode loop changes no parameters.
+ *
+ *     nuc_parameters_create(sampler, &options, &parameters, &error);
+ *     nuc_parameters_set(parameters, row, &row_parameters, &error);   for each row whose parameters change
+ *     nuc_sample_start(sampler, NUC_PATH_AUTO, logits, parameters, step, NULL, &call, &error);
+ *     ...                                                             work of the host while the device runs
+ *     nuc_call_get_tokens(call, tokens, NULL, &error);                waits
+ *     nuc_call_destroy(call, &error);
+ *
+ * The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
+ * can run several calls at the same time. Each uses the parameters that were set when it was started. The first call
+ * with a new shape compiles its programs.
+ *
+ * Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any
+ * order. Buffers do not. If the sampler created the client, destroy every buffer of the client, also those from
+ * nuc_call_take_buffer, before you destroy the last of the sampler, its parameters and its calls.
+ *
+ * This header does not need the header of PJRT, so pointers to PJRT types are `void *`. The library cannot check
+ * that such a pointer is what its comment says.
+ * @{
+ */
+
+/**
+ * The parameters of the rows of a batch on the device. The type is opaque.
+ *
+ * nuc_parameters_create creates the object, the caller owns it, and nuc_parameters_destroy frees it. Any number of
+ * threads may use it at the same time. Only nuc_parameters_destroy must run alone. It belongs to the sampler that
+ * was passed to nuc_parameters_create: a call with another sampler is an error. The rules for fork are those of
+ * nuc_sampler.
+ */
+typedef struct nuc_parameters nuc_parameters;
+
+/**
+ * A call that was started on the device. The type is opaque.
+ *
+ * nuc_sample_start creates the object, the caller owns it, and nuc_call_destroy frees it. Any number of threads may
+ * use it at the same time. Only nuc_call_destroy must run alone. The rules for fork are those of nuc_sampler.
+ */
+typedef struct nuc_call nuc_call;
+
+/**
+ * The shape of a batch on the device, and its options. A field that is zero has its default.
+ *
+ * Initialize the struct with NUC_PARAMETERS_OPTIONS_INIT, then set at least `num_rows` and `vocab`. The caller owns
+ * the struct.
+ */
+typedef struct nuc_parameters_options {
+    /** `sizeof(nuc_parameters_options)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** The number of rows of the logits, at least 1. */
+    size_t num_rows;
+    /** The number of elements per row, 1 to 16777216. */
+    size_t vocab;
+    /** The element type of the logits. 0: NUC_DTYPE_F32. */
+    nuc_dtype dtype;
+    /** As in nuc_call_options. */
+    int32_t keep_ties;
+    /** As in nuc_call_options. */
+    int32_t use_replace_val;
+    /** As in nuc_call_options. */
+    float replace_val;
+} nuc_parameters_options;
+
+/** Initializes a nuc_parameters_options. */
+#define NUC_PARAMETERS_OPTIONS_INIT \
+    {sizeof(nuc_parameters_options), 0, 0, 0, 0, 0, 0.0f}
+
+/**
+ * The sampling parameters of one row. The meaning of each value is that of the array of the same name in nuc_batch.
+ *
+ * A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. Zero is a
+ * value of `top_p` and `temperature` that differs from their defaults, so these two fields count only if their flag
+ * is 1. Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
+ */
+typedef struct nuc_row_parameters {
+    /** `sizeof(nuc_row_parameters)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** The seed of the row's random words. */
+    uint64_t seed;
+    /** The offset of the row's random words at step 0. The step of a call is added to it, modulo 2^64. */
+    uint64_t offset;
+    /** Top-k. 0: off. */
+    int32_t top_k;
+    /** Min-p. 0: off. */
+    float min_p;
+    /** 1: use `top_p`. 0: top-p is off; `top_p` must then be 0. */
+    int32_t use_top_p;
+    /** Top-p. */
+    float top_p;
+    /** 1: use `temperature`. 0: the temperature is 1; `temperature` must then be 0. */
+    int32_t use_temperature;
+    /** The temperature. Below 1e-5 the row is greedy. */
+    float temperature;
+} nuc_row_parameters;
+
+/** Initializes a nuc_row_parameters. */
+#define NUC_ROW_PARAMETERS_INIT \
+    {sizeof(nuc_row_parameters), 0, 0, 0, 0.0f, 0, 0.0f, 0, 0.0f}
+
+/** The numbers that a call on the device copies to the host. */
+typedef int32_t nuc_host_numbers;
+
+/** The values of nuc_host_numbers. */
+enum {
+    /** The tokens, 4 bytes per row. A row with impossible parameters is an error of nuc_sample_start. */
+    NUC_HOST_TOKENS = 0,
+    /**
+     * Every number of a row, 20 bytes per row: the token, the row status, and the debug arrays with one number per row.
+     * An impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER.
+     */
+    NUC_HOST_ALL = 1,
+    /** None. The tokens stay on the device. A row with impossible parameters is an error of nuc_sample_start. */
+    NUC_HOST_NONE = 2
+};
+
+/**
+ * Options of nuc_sample_start. A field that is zero has its default. Initialize the struct with
+ * NUC_START_OPTIONS_INIT. The caller owns it.
+ */
+typedef struct nuc_start_options {
+    /** `sizeof(nuc_start_options)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** The numbers that are copied to the host. 0: NUC_HOST_TOKENS. */
+    nuc_host_numbers host_numbers;
+    /** The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers. */
+    uint32_t debug_arrays;
+} nuc_start_options;
+
+/** Initializes a nuc_start_options. */
+#define NUC_START_OPTIONS_INIT \
+    {sizeof(nuc_start_options), 0, 0}
+
+/** A result of a call on the device, as a PJRT_Buffer. The arrays are dense and row-major. */
+typedef int32_t nuc_buffer;
+
+/** The values of nuc_buffer. */
+enum {
+    /** The tokens, S32 `[num_rows]`. */
+    NUC_BUFFER_TOKENS = 0,
+    /**
+     * `topk_logits_unsorted`, `[num_rows, vocab]`, as bits of the type of the logits: S32 for f32, U16 for bf16 and
+     * f16.
+     * Needs NUC_DEBUG_TOPK_LOGITS.
+     */
+    NUC_BUFFER_TOPK_LOGITS = 1,
+    /** `topk_topp_unnorm_probs_i32_unsorted`, S32 `[num_rows, vocab]`. Needs NUC_DEBUG_TOPK_TOPP_PROBS. */
+    NUC_BUFFER_TOPK_TOPP_PROBS = 2,
+    /**
+     * `topk_indices_k`, S32 `[num_rows, min(max_k, vocab)]`. This buffer and the next two need NUC_DEBUG_K_SLICES. They
+     * do not exist if a row of the call has impossible parameters.
+     */
+    NUC_BUFFER_TOPK_INDICES_K = 3,
+    /** `topk_logits_k`, `[num_rows, min(max_k, vocab)]`, as bits of the type of the logits. */
+    NUC_BUFFER_TOPK_LOGITS_K = 4,
+    /** `topk_topp_unnorm_probs_i32_k`, S32 `[num_rows, min(max_k, vocab)]`. */
+    NUC_BUFFER_TOPK_TOPP_PROBS_K = 5
+};
+
+/**
+ * A callback that runs once, when a call on the device has ended; see nuc_call_on_done.
+ *
+ * It runs on a thread of the plugin, or on the thread that calls nuc_call_on_done if the call has ended by then. It
+ * must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
+ * returns, so the callback should be short.
+ *
+ * It may call the functions of this library that do not wait for the device. It may read the results of its own call
+ * and of other calls that have ended, and it may start calls whose programs are compiled. A function that destroys
+ * an object, and a function that would wait for a call that has not ended, return NUC_INVALID_ARGUMENT inside a
+ * callback, because they could wait for the thread that runs the callback.
+ */
+typedef void (*nuc_done_function)(void *user);
+
+/**
+ * Creates the parameters of a batch on the sampler's device, and writes their handle to `*parameters`. Every row has
+ * the defaults: plain sampling at temperature 1 with seed 0. The caller owns the handle and frees it with
+ * nuc_parameters_destroy. Any number of threads may call this function with the same sampler.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if the sampler uses the built-in backend; NUC_OUT_OF_MEMORY. After an error
+ * `*parameters` is null.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. `options` points to a nuc_parameters_options, and `parameters` to a writable pointer.
+ * `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_parameters_create(const nuc_sampler *sampler,
+                                 const nuc_parameters_options *options,
+                                 nuc_parameters **parameters,
+                                 nuc_error *error);
+
+/**
+ * Sets the parameters of the row `row`, counted from 0, for calls that start later. Calls that have started are not
+ * affected. The next call uploads the parameters once. Any number of threads may call this function.
+ *
+ * A value that is impossible for a row, for example a NaN temperature, is an error of the calls that use it, or the
+ * NUC_ROW_BAD_PARAMETER of the row: see nuc_host_numbers.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if there is no such row, or a value is set and its flag is not.
+ *
+ * The caller promises:
+ * `parameters` is a live handle. `row_parameters` points to a nuc_row_parameters. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_parameters_set(nuc_parameters *parameters,
+                              size_t row,
+                              const nuc_row_parameters *row_parameters,
+                              nuc_error *error);
+
+/**
+ * Frees parameters. Null is allowed. Calls that were started with them go on. No other call may use the handle at
+ * the same time or later. After fork it does in a child what nuc_sampler_destroy does. It must not be called in a
+ * callback of nuc_call_on_done.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if `parameters` is not a nuc_parameters, or in a callback.
+ *
+ * The caller promises:
+ * `parameters` is null or a handle from nuc_parameters_create that was not destroyed. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
+                                          nuc_error *error);
+
+/**
+ * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle
+ * and frees it with nuc_call_destroy. The function does not wait for the device, except that it can wait for a free
+ * slot in the plugin's queue, and compiles programs that are missing.
+ *
+ * `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
+ * vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. It may still be computed; the
+ * device waits for it. The caller may destroy it, or donate it to another program, when this function has returned.
+ * The library does not change it.
+ *
+ * `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
+ * may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
+ * of threads may call this function with the same sampler and the same parameters.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if the buffer is not the one that the parameters describe (the message names
+ * what it is), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR
+ * and NUC_INTERNAL. After an error `*call` is null.
+ *
+ * The caller promises:
+ * `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is
+ * null or points to a nuc_start_options. `call` points to a writable pointer. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sample_start(const nuc_sampler *sampler,
+                            nuc_path path,
+                            void *logits,
+                            const nuc_parameters *parameters,
+                            uint64_t step,
+                            const nuc_start_options *options,
+                            nuc_call **call,
+                            nuc_error *error);
+
+/**
+ * Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy
+ * in one function. With `row_status` an impossible parameter affects only its own row; without it the call is
+ * refused.
+ *
+ * Errors: those of nuc_sample_start and nuc_call_get_tokens. A call that fails writes no output.
+ *
+ * The caller promises:
+ * As for nuc_sample_start and nuc_call_get_tokens.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sample_on_device(const nuc_sampler *sampler,
+                                nuc_path path,
+                                void *logits,
+                                const nuc_parameters *parameters,
+                                uint64_t step,
+                                int32_t *tokens,
+                                uint32_t *row_status,
+                                nuc_error *error);
+
+/**
+ * Writes to `*done` whether a call has ended, 1 or 0. A call ends when its numbers are on the host; with
+ * NUC_HOST_NONE, when its results are computed. A call that failed has ended too. Does not wait. Any thread may call
+ * this function.
+ *
+ * Errors: NUC_INVALID_ARGUMENT.
+ *
+ * The caller promises:
+ * `call` is a live handle. `done` points to a writable int32_t. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_call_is_done(const nuc_call *call,
+                            int32_t *done,
+                            nuc_error *error);
+
+/**
+ * Waits until a call has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
+ * number of threads may wait for the same call.
+ *
+ * Errors: NUC_TIMEOUT if the call has not ended; it goes on, and this function can be called again.
+ * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a
+ * callback for a call that has not ended.
+ *
+ * The caller promises:
+ * `call` is a live handle. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_call_wait(const nuc_call *call,
+                         uint64_t timeout_ns,
+                         nuc_error *error);
+
+/**
+ * Calls `function` with `user` once, when a call has ended: on a thread of the plugin; or on this thread, before
+ * this function returns, if the call has ended by then. nuc_done_function states what the callback may do. A call
+ * can have several callbacks, which run in any order. Any thread may call this function.
+ *
+ * Errors: NUC_INVALID_ARGUMENT. The callback does not run then.
+ *
+ * The caller promises:
+ * `call` is a live handle. Any thread may call `function` with `user` until it has returned, which is before
+ * nuc_call_destroy returns. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_call_on_done(const nuc_call *call,
+                            nuc_done_function function,
+                            void *user,
+                            nuc_error *error);
+
+/**
+ * Waits until a call has ended, and writes the tokens of its rows to `tokens` `[num_rows]`: -1 if a row has none.
+ * `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted. It needs NUC_HOST_ALL. The
+ * tokens can be read any number of times, from any thread.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if the call was started with NUC_HOST_NONE, and in a callback for a call that
+ * has not ended; the error of the call if it has failed. A call that fails writes no output.
+ *
+ * The caller promises:
+ * `call` is a live handle. The arrays have `num_rows` writable elements. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_call_get_tokens(const nuc_call *call,
+                               int32_t *tokens,
+                               uint32_t *row_status,
+                               nuc_error *error);
+
+/**
+ * Waits until a call has ended, and writes the debug arrays with one number per row: `greedy_sampled`,
+ * `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`, each if it is not null. The
+ * other fields must be null, because those arrays are on the device. The call needs NUC_HOST_ALL. The numbers can be
+ * read any number of times, from any thread.
+ *
+ * Errors: those of nuc_call_get_tokens.
+ *
+ * The caller promises:
+ * `call` is a live handle. `debug` points to a nuc_debug_arrays whose arrays have `num_rows` writable elements.
+ * `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_call_get_numbers(const nuc_call *call,
+                                const nuc_debug_arrays *debug,
+                                nuc_error *error);
+
+/**
+ * Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
+ * PJRT_Buffer_Destroy, before the client. Each buffer can be taken once. Does not wait: the device may still compute
+ * the buffer, and every use of it in PJRT waits. The buffer outlives the call object. Any thread may call this
+ * function.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
+ * error `*buffer` is null.
+ *
+ * The caller promises:
+ * `call` is a live handle. `buffer` points to a writable pointer. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_call_take_buffer(nuc_call *call,
+                                nuc_buffer which,
+                                void **buffer,
+                                nuc_error *error);
+
+/**
+ * Frees a call and its buffers that were not taken. Null is allowed. A call can be destroyed at any time: the
+ * function waits until the device has finished the call, and until the callbacks of the call have returned. No other
+ * call may use the handle at the same time or later. After fork it does in a child what nuc_sampler_destroy does. It
+ * must not be called in a callback of nuc_call_on_done.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if `call` is not a call, or in a callback. The failure of a call is not an error of
+ * this function.
+ *
+ * The caller promises:
+ * `call` is null or a handle from nuc_sample_start that was not destroyed. `error` is null or points to a nuc_error.
+ */
+NUC_API nuc_status nuc_call_destroy(nuc_call *call,
+                                    nuc_error *error);
+
+/** @} */
+
+/**
+ * @defgroup nuc_embedding Programs to embed
+ *
+ * Programs to embed: the sampler as a function of the caller's own program.
+ *
+ * A framework that builds its decode step as a StableHLO module can call the sampler inside it. nuc_emit returns the
+ * text of one private function. nuc_pack_parameters fills the array of parameters that the function takes. Both work
+ * without a sampler and without a plugin.
+ *
+ *     func.func private @nucleus_sample(
+ *         %logits:     tensor<num_rows x vocab x f32>,      or bf16 or f16
+ *         %parameters: tensor<num_rows x 13 x i32>,         NUC_PARAMETER_COLUMNS columns
+ *         %step:       tensor<ui64>)
+ *       -> (tensor<num_rows x i32>,                         the tokens; -1 if a row has no candidate
+ *           tensor<5 x num_rows x i32>,                     next_tokens, greedy_sampled, the bits 32 to 63 and 0 to 31
+ *                                                           of r, and the row status
+ *           ...)                                            the debug arrays, in the order of their NUC_DEBUG_* bits
+ *
+ * The step is added to the offset of every row, modulo 2^64. So a loop of many steps stays on the device with one
+ * array of parameters. The results are those of separate calls, bit for bit.
+ *
+ * The function calls no other function and uses no global symbol. Its name is the only name that it adds to the
+ * module. It has no constants with data of the host. On a device with layouts the logits must be row-major. Debug
+ * arrays with logits are bits of the logits' type: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
+ * arrays, `[num_rows, min(max_k, vocab)]`: indices, logits and weights.
+ * @{
+ */
+
+/** The number of columns of the array of nuc_pack_parameters. */
+#define NUC_PARAMETER_COLUMNS 13u
+
+/**
+ * A function to embed. A field that is zero has its default.
+ *
+ * Initialize the struct with NUC_EMIT_OPTIONS_INIT, then set at least `num_rows` and `vocab`. The caller owns the
+ * struct and its strings, and may free them when the call returns.
+ */
+typedef struct nuc_emit_options {
+    /** `sizeof(nuc_emit_options)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** The number of rows, 1 to 65536. */
+    size_t num_rows;
+    /** The number of elements per row, 1 to 16777216. */
+    size_t vocab;
+    /** The number of slots of the bounded path, 1 to 1024. 0: 128. */
+    size_t max_k;
+    /**
+     * The target, NUL-terminated: `portable`, or a TPU generation with kernels of its own (`v4`, `v5e`, `v5p`,
+     * `v6e`, `tpu7x`). Null or empty: `portable`, which runs on every plugin.
+     */
+    const char *target;
+    /**
+     * The name of the function, NUL-terminated: letters, digits, `_`, `$` and `.`, not starting with a digit. Null
+     * or empty: `nucleus_sample`.
+     */
+    const char *name;
+    /** The element type of the logits. 0: NUC_DTYPE_F32. */
+    nuc_dtype dtype;
+    /**
+     * The path of all rows. NUC_PATH_ARBITRARY accepts every k. NUC_PATH_BOUNDED needs 1 <= k <= max_k in every row
+     * that is not greedy, and no `keep_ties`. 0, NUC_PATH_AUTO: the bounded path if vocab <= max_k and `keep_ties`
+     * is 0, otherwise the arbitrary path.
+     */
+    nuc_path path;
+    /** As in nuc_call_options. */
+    int32_t keep_ties;
+    /**
+     * The NUC_DEBUG_* bits of the debug arrays that the function returns. NUC_DEBUG_K_SLICES needs the bounded path.
+     */
+    uint32_t debug_arrays;
+} nuc_emit_options;
+
+/** Initializes a nuc_emit_options. */
+#define NUC_EMIT_OPTIONS_INIT \
+    {sizeof(nuc_emit_options), 0, 0, 0, NULL, NULL, 0, 0, 0, 0}
+
+/**
+ * Writes the text of a function to embed: StableHLO in MLIR's text form, NUL-terminated.
+ *
+ * `*text_length` receives the length of the text without the terminator. `text` has space for `text_size` bytes. To
+ * learn the length, pass null for `text` and 0 for `text_size`; the call then writes only `*text_length`. Equal
+ * options give an equal text. The caller owns all memory. Any thread may call this function.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if `text` is not null and `text_size` is not larger than the length of the
+ * text; NUC_OUT_OF_MEMORY.
+ *
+ * The caller promises:
+ * `options` points to a nuc_emit_options whose strings are NUL-terminated. `text` is null or points to `text_size`
+ * writable bytes, and `text_length` to a writable size_t. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_emit(const nuc_emit_options *options,
+                    char *text,
+                    size_t text_size,
+                    size_t *text_length,
+                    nuc_error *error);
+
+/**
+ * Fills the array of parameters that an embedded function takes, `[num_rows][NUC_PARAMETER_COLUMNS]`.
+ *
+ * `function` has the options that were passed to nuc_emit. `batch` has the parameters of the rows. Its `num_rows`,
+ * `vocab` and `dtype` must be those of the function, and its `logits` and `random_words` must be null. `options` may
+ * be null; otherwise its `keep_ties` must be that of the function. The caller owns all memory. Any thread may call
+ * this function.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if a row has an impossible parameter, or a `top_k` that the path of the
+ * function does not accept. `error` then names the argument and the row. A call that fails writes nothing.
+ *
+ * The caller promises:
+ * `function` points to a nuc_emit_options, `batch` to a nuc_batch with arrays of the documented sizes, and
+ * `parameters` to `num_rows * NUC_PARAMETER_COLUMNS` writable elements. `options` is null or points to a
+ * nuc_call_options. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_pack_parameters(const nuc_emit_options *function,
+                               const nuc_batch *batch,
+                               const nuc_call_options *options,
+                               int32_t *parameters,
+                               nuc_error *error);
+
+/** @} */
+
+/**
  * @defgroup nuc_compiling Compiling
  *
  * Compiling the programs of a plugin before the first call needs them. The built-in backend compiles nothing.
@@ -1056,11 +1606,20 @@ typedef struct nuc_sampler_info {
     size_t num_devices;
     /** The number of slots of the bounded path. */
     size_t max_k;
+    /**
+     * The table of the plugin, `const PJRT_Api *`; null on the built-in backend. It is valid until the process ends.
+     */
+    const void *pjrt_api;
+    /**
+     * The client, `PJRT_Client *`, for making buffers; null on the built-in backend. It belongs to the sampler, or to
+     * the caller who passed it to nuc_sampler_create. Do not destroy the sampler's client.
+     */
+    void *pjrt_client;
 } nuc_sampler_info;
 
 /** Initializes a nuc_sampler_info. */
 #define NUC_SAMPLER_INFO_INIT \
-    {sizeof(nuc_sampler_info), NULL, NULL, 0, 0, 0, 0}
+    {sizeof(nuc_sampler_info), NULL, NULL, 0, 0, 0, 0, NULL, NULL}
 
 /**
  * One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid

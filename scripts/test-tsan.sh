@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs the tests that use threads under ThreadSanitizer: the thread pool, the built-in backend and the program cache.
+# Runs the tests that use threads under ThreadSanitizer: the thread pool, the built-in backend, the program cache, and
+# the end of a device call.
 # The standard library is instrumented too. Otherwise ThreadSanitizer does not see the library's locks, and it reports
 # every access that they protect. Plugins are not instrumented, so tests with plugins do not run here.
 set -euo pipefail
@@ -17,6 +18,6 @@ export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=thread"
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
 cargo test --locked --workspace -Zbuild-std --target "$target" --target-dir "${CARGO_TARGET_DIR:-target}/tsan" \
-    --lib --test library -- parallel:: program_cache:: backend::builtin:: builtin_backend::a_batch_is_the_same \
+    --lib --test library -- parallel:: device_call:: program_cache:: backend::builtin:: builtin_backend::a_batch_is_the_same \
     builtin_with_two_threads::many_threads builtin_with_two_threads::batch_invariance
 echo "test-tsan: no data race"

@@ -31,6 +31,19 @@ pub struct CallOptions {
     pub replace_val: f32,
 }
 
+impl CallOptions {
+    /// Checks the replace value.
+    pub fn check(&self) -> Result<(), Error> {
+        if self.replace_val.is_nan() {
+            return Err(Error::named_argument(
+                "replace_val",
+                "replace_val is NaN; it must be a number or an infinity",
+            ));
+        }
+        Ok(())
+    }
+}
+
 impl Default for CallOptions {
     fn default() -> Self {
         CallOptions { stable: true, replace_val: -1e12 }
@@ -231,12 +244,7 @@ impl<'a> Batch<'a> {
         options: CallOptions,
     ) -> Result<usize, Error> {
         check_vocab(vocab)?;
-        if options.replace_val.is_nan() {
-            return Err(Error::named_argument(
-                "replace_val",
-                "replace_val is NaN; it must be a number or an infinity",
-            ));
-        }
+        options.check()?;
         let row_stride = resolve_row_stride(row_stride, vocab)?;
         match num_elements(num_rows, vocab, row_stride) {
             Some(elements) if elements == logits.len() => Ok(row_stride),

@@ -10,6 +10,7 @@ pub mod backend;
 pub mod batch;
 pub mod compile_ahead;
 pub mod dtype;
+pub mod embedding;
 pub mod environment;
 pub mod error;
 #[path = "../kernels/mod.rs"]

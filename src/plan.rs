@@ -170,11 +170,16 @@ pub(crate) fn distinct(paths: &[Result<Path, Error>]) -> Vec<Path> {
     found
 }
 
+/// Whether the bounded path can sample a row. A greedy row needs only the maximum, unless the caller wants the output of
+/// top-k itself.
+fn bounded_samples(row: &RowParams, vocab: usize, wanted: Wanted, max_k: usize) -> bool {
+    let only_maximum = row.greedy && !wanted.shows_top_k();
+    fits_bounded(row.k, vocab, max_k) || only_maximum
+}
+
 /// The path that a row takes.
 fn path_of(calls: &CallShape, max_k: usize, row: &RowParams) -> Path {
-    // A greedy row needs only the maximum, unless the caller wants the output of top-k itself.
-    let only_maximum = row.greedy && !calls.wanted.topk_logits && !calls.wanted.slices;
-    let fits = fits_bounded(row.k, calls.vocab, max_k) || only_maximum;
+    let fits = bounded_samples(row, calls.vocab, calls.wanted, max_k);
     // If `stable` is false, the kept ties can outnumber the slots. So only the arbitrary kernel runs these calls.
     match calls.stable && calls.entry != Entry::Arbitrary && fits {
         true => Path::Bounded(max_k),
@@ -255,6 +260,17 @@ pub(crate) fn params_for(path: Path, vocab: usize, row: &RowParams) -> RowParams
     match path {
         Path::Bounded(max_k) if !fits_bounded(row.k, vocab, max_k) => RowParams { k: 1, ..*row },
         _ => *row,
+    }
+}
+
+/// The parameters that a program receives for a row, or the reason why the program cannot sample the row: a k that does
+/// not fit the slots of a row that needs them.
+pub(crate) fn params_in_program(spec: &Spec, row: usize, params: &RowParams) -> Result<RowParams, Error> {
+    match spec.path {
+        Path::Bounded(max_k) if !bounded_samples(params, spec.vocab, spec.wanted, max_k) => {
+            Err(unfit(row, params.k, spec.vocab, max_k))
+        }
+        path => Ok(params_for(path, spec.vocab, params)),
     }
 }
 

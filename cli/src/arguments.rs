@@ -100,6 +100,10 @@ pub(crate) struct Emit {
     /// Print only the kernel.
     #[arg(long)]
     pub(crate) kernel: bool,
+    /// Print a function of this name for a program of your own, like nuc_emit. It samples exactly --batch rows on one
+    /// path: --path auto is the arbitrary path, or the bounded path if whole rows fit its slots.
+    #[arg(long, value_name = "NAME", conflicts_with = "kernel")]
+    pub(crate) embed: Option<String>,
 }
 
 #[derive(Args)]

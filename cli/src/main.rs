@@ -11,7 +11,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use nucleus::abi::{log_to_standard_error, NUC_LOG_DEBUG, NUC_LOG_WARNING};
 use nucleus::compile_ahead::AheadOptions;
+use nucleus::embedding::Embedding;
 use nucleus::kernels;
+use nucleus::plan::CallShape;
 
 use arguments::{Command, Emit, Options};
 
@@ -46,6 +48,12 @@ fn run(command: &Command) -> Result<()> {
 
 fn emit(arguments: &Emit) -> Result<()> {
     let (target, calls) = (arguments.target, &arguments.calls);
+    if let Some(name) = &arguments.embed {
+        let calls = CallShape { batch: arguments.batch, ..calls.calls() };
+        let function = Embedding { calls, max_k: arguments.calls.max_k, target, name: name.clone() };
+        let text = function.emit().map_err(|error| error.to_string())?;
+        return print_line(text.trim_end());
+    }
     // The programs of a call with this number of rows. The number is rounded up to a power of two.
     let specs = AheadOptions {
         max_k: calls.max_k,

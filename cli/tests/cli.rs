@@ -149,6 +149,29 @@ fn it_prints_programs() {
     assert!(failure(&output).contains("'200' for '--batch <ROWS>': 200 is not in 1..=128"));
 }
 
+/// `emit --embed` prints the library's function, and only the function.
+#[test]
+fn functions_to_embed_are_printed() {
+    let spec = Spec {
+        path: KernelPath::Arbitrary,
+        batch: 3,
+        vocab: 300,
+        dtype: Dtype::F32,
+        stable: true,
+        wanted: Wanted::default(),
+        source: kernels::Source::Batch,
+    };
+    for target in ["portable", "v5e"] {
+        let arguments = ["emit", "--batch", "3", "--vocab", "300", "--dtype", "f32", "--target", target];
+        let output = nucleus(&[&arguments[..], &["--embed", "my.sampler"]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let function = kernels::embed::emit(&spec, &Target::named(target).unwrap(), "my.sampler");
+        assert_eq!(stdout(&output).trim_end(), function.trim_end());
+        let output = nucleus(&[&arguments[..], &["--embed", "9 lives"]].concat());
+        assert!(failure(&output).contains("name is \"9 lives\""), "{}", stderr(&output));
+    }
+}
+
 /// A full disk is an error. A closed pipe is not an error, and the command still compiles every program.
 #[test]
 fn output_that_cannot_be_written() {

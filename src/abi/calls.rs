@@ -4,7 +4,6 @@ use super::arrays::{Array, LogitsArray};
 use super::enums::{check_reserved, dtype};
 use super::guard::guard;
 use super::handle;
-use super::handle::nuc_sampler;
 use super::memory::Memory;
 use super::options::call_options;
 use super::pointers::{bad, check_pointer, Result};
@@ -13,7 +12,7 @@ use super::types::*;
 use crate::batch::{
     check_vocab, num_elements, resolve_row_stride, Batch, CallOptions, RandomSource, RowArguments,
 };
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Logits};
 use crate::outputs::{Outputs, RowArrays};
 use crate::plan::Entry;
 use crate::semantics::rules;
@@ -81,16 +80,16 @@ impl Call {
 }
 
 /// The checked shape of a call.
-struct Shape {
-    dtype: Dtype,
-    rows: usize,
-    vocab: usize,
+pub(super) struct Shape {
+    pub(super) dtype: Dtype,
+    pub(super) rows: usize,
+    pub(super) vocab: usize,
     row_stride: usize,
     max_k: usize,
 }
 
 impl Shape {
-    fn new(batch: &nuc_batch, max_k: usize) -> Result<Shape> {
+    pub(super) fn new(batch: &nuc_batch, max_k: usize) -> Result<Shape> {
         check_reserved(batch.reserved, "reserved", "nuc_batch.reserved")?;
         check_vocab(batch.vocab)?;
         Ok(Shape {
@@ -109,7 +108,7 @@ impl Shape {
 }
 
 /// The arrays that a call reads.
-struct Inputs {
+pub(super) struct Inputs {
     logits: LogitsArray,
     top_k: Array<i32>,
     top_p: Array<f32>,
@@ -121,7 +120,7 @@ struct Inputs {
 }
 
 impl Inputs {
-    fn new(memory: &mut Memory, batch: &nuc_batch, shape: &Shape) -> Result<Inputs> {
+    pub(super) fn new(memory: &mut Memory, batch: &nuc_batch, shape: &Shape) -> Result<Inputs> {
         let has_seed_or_offset = !batch.seed.is_null() || !batch.offset.is_null();
         if !batch.random_words.is_null() && has_seed_or_offset {
             return bad(
@@ -147,7 +146,17 @@ impl Inputs {
     /// As for [`Array::get`].
     unsafe fn batch<'a>(self, shape: &Shape, options: CallOptions) -> Result<Batch<'a>> {
         // SAFETY: the same contract.
-        let (logits, arguments) = unsafe {
+        let (logits, arguments) = unsafe { self.get() };
+        Batch::new(logits, shape.rows, shape.vocab, shape.row_stride, &arguments, options)
+    }
+
+    /// The logits and the parameters of the rows.
+    ///
+    /// # Safety
+    /// As for [`Array::get`].
+    pub(super) unsafe fn get<'a>(self) -> (Logits<'a>, RowArguments<'a>) {
+        // SAFETY: the same contract.
+        unsafe {
             let random = match self.random_words.get() {
                 Some(words) => RandomSource::Words(words),
                 None => RandomSource::Seeds { seed: self.seed.get(), offset: self.offset.get() },
@@ -155,8 +164,7 @@ impl Inputs {
             let (k, p) = (self.top_k.get(), self.top_p.get());
             let (min_p, temperature) = (self.min_p.get(), self.temperature.get());
             (self.logits.get(), RowArguments { k, p, min_p, temperature, random })
-        };
-        Batch::new(logits, shape.rows, shape.vocab, shape.row_stride, &arguments, options)
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Debug;
 
 use super::pointers::{bad, Result};
 use super::types::*;
+use crate::backend::pjrt::device_call::HostNumbers;
 use crate::dtype::Dtype;
 use crate::kernels::Wanted;
 use crate::plan::Entry;
@@ -47,6 +48,37 @@ pub(super) fn entry(value: nuc_path) -> Result<Entry> {
         (NUC_PATH_BOUNDED, Entry::Bounded),
     ];
     lookup(value, "path", "path", "nuc_path", &known)
+}
+
+pub(super) fn host_numbers(value: nuc_host_numbers) -> Result<HostNumbers> {
+    let known = [
+        (NUC_HOST_TOKENS, HostNumbers::Tokens),
+        (NUC_HOST_ALL, HostNumbers::All),
+        (NUC_HOST_NONE, HostNumbers::None),
+    ];
+    lookup(value, "host_numbers", "host_numbers", "nuc_host_numbers", &known)
+}
+
+/// A result of a device call.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum DeviceResult {
+    Tokens,
+    TopkLogits,
+    Weights,
+    /// The number of a k-slice.
+    Slice(usize),
+}
+
+pub(super) fn device_result(value: nuc_buffer) -> Result<DeviceResult> {
+    let known = [
+        (NUC_BUFFER_TOKENS, DeviceResult::Tokens),
+        (NUC_BUFFER_TOPK_LOGITS, DeviceResult::TopkLogits),
+        (NUC_BUFFER_TOPK_TOPP_PROBS, DeviceResult::Weights),
+        (NUC_BUFFER_TOPK_INDICES_K, DeviceResult::Slice(0)),
+        (NUC_BUFFER_TOPK_LOGITS_K, DeviceResult::Slice(1)),
+        (NUC_BUFFER_TOPK_TOPP_PROBS_K, DeviceResult::Slice(2)),
+    ];
+    lookup(value, "which", "which", "nuc_buffer", &known)
 }
 
 /// The field of a `nuc_client_option` that contains its value.

@@ -81,6 +81,7 @@ fn status(error: &Error) -> nuc_status {
         Error::OutOfMemory(_) => NUC_OUT_OF_MEMORY,
         Error::Io(_) => NUC_IO_ERROR,
         Error::Internal(_) => NUC_INTERNAL,
+        Error::Timeout(_) => NUC_TIMEOUT,
         Error::Pjrt(error) => match error.kind() {
             ErrorKind::NotFound => NUC_PLUGIN_NOT_FOUND,
             ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,

@@ -2,16 +2,20 @@
 //!
 //! `types` has the structs and constants, and `functions` the exported functions, one file per topic. Their doc comments
 //! are the manual: `tests/library/header.rs` copies them into the header. `structs`, `options` and `calls` turn raw
-//! arguments into checked Rust values, with the help of `pointers`, `enums`, `arrays` and `memory`. `guard`,
-//! `error_struct` and `message` turn errors and panics into statuses and messages. `handle` and `info` own the data
-//! behind a handle.
+//! arguments into checked Rust values, with the help of `pointers`, `enums`, `arrays` and `memory`. `device`
+//! and `embedding` do the same for logits on a device and for programs to embed. `guard`, `error_struct` and `message`
+//! turn errors and panics into statuses and messages. `handle`, `objects` and `info` own the data behind a handle, and
+//! `callbacks` runs callbacks of the caller.
 #![allow(unsafe_code)]
 // The names follow C conventions.
 #![allow(non_camel_case_types)]
 
 mod argument_names;
 mod arrays;
+mod callbacks;
 mod calls;
+mod device;
+mod embedding;
 mod enums;
 mod error_struct;
 mod float_environment;
@@ -22,6 +26,7 @@ mod info;
 mod log;
 mod memory;
 mod message;
+mod objects;
 mod options;
 mod pointers;
 mod sigpipe;
@@ -30,5 +35,4 @@ mod structs;
 mod types;
 
 pub use functions::*;
-pub use handle::nuc_sampler;
 pub use types::*;

@@ -1,14 +1,18 @@
 //! Converts options structs to checked options. A field that is zero has its default.
 
+use std::sync::Arc;
+
+use libc::c_void;
+
 use super::arrays::Array;
 use super::enums::{backend, check_reserved, dtype, entry, flag, option_type, wanted, OptionType};
 use super::memory::Memory;
-use super::pointers::{bad, path, string, Result};
+use super::pointers::{bad, check_pointer, path, string, Result};
 use super::structs::read_struct;
 use super::types::*;
 use crate::batch::{check_vocab, CallOptions};
 use crate::compile_ahead::AheadOptions;
-use crate::pjrt::OptionValue;
+use crate::pjrt::{Client, OptionValue, Plugin};
 use crate::plan::{CallShape, DEFAULT_MAX_K};
 use crate::sampler::{SamplerOptions, DEFAULT_CACHE_CAPACITY};
 
@@ -20,11 +24,67 @@ const LARGEST_NUM_ROW_COUNTS: usize = 4096;
 const LARGEST_NUM_THREADS: usize = 4096;
 
 /// A size from a field in which 0 means the default.
-fn or_default(value: usize, default: usize) -> usize {
+pub(super) fn or_default(value: usize, default: usize) -> usize {
     if value == 0 {
         default
     } else {
         value
+    }
+}
+
+/// A client of the caller.
+pub(super) struct CallersClient {
+    api: *const c_void,
+    client: *mut c_void,
+}
+
+impl CallersClient {
+    /// The client that the options name, if they name one.
+    fn of(options: &nuc_sampler_options) -> Result<Option<CallersClient>> {
+        let (api, client) = (options.pjrt_api, options.pjrt_client);
+        let missing = |name: &'static str, other: &str| {
+            bad(name, format!("{name} is null and {other} is not; set both, or neither"))
+        };
+        match (api.is_null(), client.is_null()) {
+            (true, true) => return Ok(None),
+            (true, false) => return missing("pjrt_api", "pjrt_client"),
+            (false, true) => return missing("pjrt_client", "pjrt_api"),
+            (false, false) => {}
+        }
+        check_pointer(api.cast::<usize>(), "pjrt_api")?;
+        check_pointer(client.cast::<usize>(), "pjrt_client")?;
+        if options.backend == NUC_BACKEND_BUILTIN {
+            return bad(
+                "backend",
+                "backend is NUC_BACKEND_BUILTIN and pjrt_client is set; set pjrt_api and pjrt_client to null, or use \
+                 another backend",
+            );
+        }
+        if !options.plugin_path.is_null() {
+            return bad(
+                "plugin_path",
+                "plugin_path and pjrt_client are both set; with a client, plugin_path must be null",
+            );
+        }
+        if options.num_client_options != 0 {
+            return bad(
+                "num_client_options",
+                format!(
+                    "num_client_options is {} and pjrt_client is set; the client exists already, so it must be 0",
+                    options.num_client_options
+                ),
+            );
+        }
+        Ok(Some(CallersClient { api, client }))
+    }
+
+    /// Wraps the client.
+    ///
+    /// # Safety
+    /// The pointers are what `nuc_sampler_options` says about them.
+    pub(super) unsafe fn borrow(&self) -> Result<Arc<Client>> {
+        // SAFETY: the same contract.
+        Ok(unsafe { Client::borrow(Plugin::borrow(self.api.cast())?, self.client.cast())? })
     }
 }
 
@@ -33,12 +93,13 @@ fn or_default(value: usize, default: usize) -> usize {
 pub(super) unsafe fn sampler_options(
     memory: &mut Memory,
     options: *const nuc_sampler_options,
-) -> Result<SamplerOptions> {
+) -> Result<(SamplerOptions, Option<CallersClient>)> {
     if options.is_null() {
-        return Ok(SamplerOptions::default());
+        return Ok((SamplerOptions::default(), None));
     }
     // SAFETY: not null; the caller guarantees struct_size.
     let options = unsafe { read_struct(memory, options)? };
+    let client = CallersClient::of(&options)?;
     check_reserved(options.reserved, "reserved", "nuc_sampler_options.reserved")?;
     let (device_index, num_threads) = (options.device_index, options.num_threads);
     let device = usize::try_from(device_index)
@@ -60,7 +121,7 @@ pub(super) unsafe fn sampler_options(
             path(options.program_dir, "program_dir")?,
         )
     };
-    Ok(SamplerOptions {
+    let options = SamplerOptions {
         backend: backend(options.backend)?,
         plugin,
         client_options,
@@ -71,7 +132,8 @@ pub(super) unsafe fn sampler_options(
         program_dir,
         write_programs: flag(options.write_programs, "write_programs")?,
         program_dir_capacity: 0,
-    })
+    };
+    Ok((options, client))
 }
 
 /// # Safety
@@ -86,20 +148,29 @@ pub(super) unsafe fn call_options(
     // SAFETY: not null; the caller guarantees struct_size.
     let options = unsafe { read_struct(memory, options)? };
     check_reserved(options.reserved, "reserved", "nuc_call_options.reserved")?;
-    let replace_val = match flag(options.use_replace_val, "use_replace_val")? {
-        true => options.replace_val,
-        false if options.replace_val == 0.0 => CallOptions::default().replace_val,
-        false => {
-            return bad(
-                "replace_val",
-                format!(
-                    "replace_val is {} and use_replace_val is 0; to use the value, set use_replace_val to 1",
-                    options.replace_val
-                ),
-            )
-        }
-    };
-    Ok(CallOptions { stable: !flag(options.keep_ties, "keep_ties")?, replace_val })
+    let replace_val =
+        flagged(options.use_replace_val, "use_replace_val", options.replace_val, "replace_val")?;
+    Ok(CallOptions {
+        stable: !flag(options.keep_ties, "keep_ties")?,
+        replace_val: replace_val.unwrap_or(CallOptions::default().replace_val),
+    })
+}
+
+/// The value of a field that counts only if its flag is 1; otherwise it must be 0.
+pub(super) fn flagged(
+    is_used: i32,
+    flag_name: &'static str,
+    value: f32,
+    name: &'static str,
+) -> Result<Option<f32>> {
+    match flag(is_used, flag_name)? {
+        true => Ok(Some(value)),
+        false if value == 0.0 => Ok(None),
+        false => bad(
+            name,
+            format!("{name} is {value} and {flag_name} is 0; to use the value, set {flag_name} to 1"),
+        ),
+    }
 }
 
 /// # Safety

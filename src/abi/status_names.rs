@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use super::types::*;
 
-const NAMES: [(nuc_status, &CStr); 9] = [
+const NAMES: [(nuc_status, &CStr); 10] = [
     (NUC_OK, c"NUC_OK"),
     (NUC_INVALID_ARGUMENT, c"NUC_INVALID_ARGUMENT"),
     (NUC_PLUGIN_NOT_FOUND, c"NUC_PLUGIN_NOT_FOUND"),
@@ -14,6 +14,7 @@ const NAMES: [(nuc_status, &CStr); 9] = [
     (NUC_INTERNAL, c"NUC_INTERNAL"),
     (NUC_OUT_OF_MEMORY, c"NUC_OUT_OF_MEMORY"),
     (NUC_IO_ERROR, c"NUC_IO_ERROR"),
+    (NUC_TIMEOUT, c"NUC_TIMEOUT"),
 ];
 
 pub(super) fn status_name(status: nuc_status) -> &'static CStr {

@@ -22,7 +22,7 @@ pub(super) unsafe trait CStruct: Copy {
     /// The macro of the header that initializes the struct.
     const INIT: &'static str;
     /// Every size that the struct has had, ascending: the size in version 1 of the ABI, then the size after each
-    /// field that was appended since.
+    /// addition of fields.
     const SIZES: &'static [usize];
 }
 
@@ -33,24 +33,28 @@ macro_rules! c_structs {
         unsafe impl CStruct for $name {
             const NAME: &'static str = stringify!($name);
             const INIT: &'static str = $init;
-            // No struct has padding, so a field ends where the next one starts.
+            // No struct has padding, so the older struct ends where the first added field starts.
             const SIZES: &'static [usize] = &[$(std::mem::offset_of!($name, $appended),)* size_of::<$name>()];
         }
     )*};
 }
 
-// Each struct with its macro and, in order, the fields that were appended since version 1 of the ABI.
+// Each struct with its macro and, in order, the first field of each addition since version 1 of the ABI.
 c_structs! {
     nuc_error, "NUC_ERROR_INIT", [];
-    nuc_sampler_options, "NUC_SAMPLER_OPTIONS_INIT", [];
+    nuc_sampler_options, "NUC_SAMPLER_OPTIONS_INIT", [pjrt_api];
     nuc_call_options, "NUC_CALL_OPTIONS_INIT", [];
     nuc_batch, "NUC_BATCH_INIT", [];
     nuc_debug_arrays, "NUC_DEBUG_ARRAYS_INIT", [];
     nuc_prewarm_spec, "NUC_PREWARM_SPEC_INIT", [];
     nuc_compile_ahead_options, "NUC_COMPILE_AHEAD_OPTIONS_INIT", [];
     nuc_sampler_stats, "NUC_SAMPLER_STATS_INIT", [];
-    nuc_sampler_info, "NUC_SAMPLER_INFO_INIT", [];
+    nuc_sampler_info, "NUC_SAMPLER_INFO_INIT", [pjrt_api];
     nuc_device_info, "NUC_DEVICE_INFO_INIT", [];
+    nuc_parameters_options, "NUC_PARAMETERS_OPTIONS_INIT", [];
+    nuc_row_parameters, "NUC_ROW_PARAMETERS_INIT", [];
+    nuc_start_options, "NUC_START_OPTIONS_INIT", [];
+    nuc_emit_options, "NUC_EMIT_OPTIONS_INIT", [];
 }
 
 /// A struct whose fields are all zero and null, except `struct_size`.
@@ -167,15 +171,19 @@ mod tests {
     #[test]
     fn sizes_are_those_of_every_version() {
         assert_eq!(nuc_error::SIZES, [1024]);
-        assert_eq!(nuc_sampler_options::SIZES, [80]);
+        assert_eq!(nuc_sampler_options::SIZES, [80, 96]);
         assert_eq!(nuc_call_options::SIZES, [24]);
         assert_eq!(nuc_batch::SIZES, [104]);
         assert_eq!(nuc_debug_arrays::SIZES, [80]);
         assert_eq!(nuc_prewarm_spec::SIZES, [40]);
         assert_eq!(nuc_compile_ahead_options::SIZES, [104]);
         assert_eq!(nuc_sampler_stats::SIZES, [80]);
-        assert_eq!(nuc_sampler_info::SIZES, [48]);
+        assert_eq!(nuc_sampler_info::SIZES, [48, 64]);
         assert_eq!(nuc_device_info::SIZES, [32]);
+        assert_eq!(nuc_parameters_options::SIZES, [40]);
+        assert_eq!(nuc_row_parameters::SIZES, [48]);
+        assert_eq!(nuc_start_options::SIZES, [16]);
+        assert_eq!(nuc_emit_options::SIZES, [64]);
     }
 
     /// A struct that has grown: version 1 ended before `second`, and a later version before `third`.

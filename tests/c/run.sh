@@ -10,7 +10,12 @@ release=$(realpath "$target/release")
 lib=$(realpath "$target/lib")
 bin=$target/ctest
 plugin=.cache/plugins/lammps-jax-pjrt-cpu.so
-warnings="-g -O1 -Wall -Wextra -Wconversion -pedantic -Werror -Iinclude"
+# The header of the PJRT C API, which the crate pjrt-sys contains.
+pjrt=$(cargo metadata --locked --offline --format-version 1 | python3 -c 'import json, pathlib, sys
+for package in json.load(sys.stdin)["packages"]:
+    if package["name"] == "pjrt-sys":
+        print(pathlib.Path(package["manifest_path"]).parent / "include")')
+warnings="-g -O1 -Wall -Wextra -Wconversion -pedantic -Werror -Iinclude -isystem $pjrt"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib"
 static="$lib/libnucleus.a -lpthread -ldl -lm"
 passed=0 failed=0
@@ -229,7 +234,7 @@ setuid_environment() {
 
 for source in tests/c/test_*.c; do
     name=$(basename "$source" .c)
-    cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread -lm
+    cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread -lm -ldl
 done
 python3 tests/c/layout.py include/nucleus.layout.json >"$bin/layout.c"
 cc -std=c99 $warnings -Itests/c "$bin/layout.c" -o "$bin/layout" $shared
@@ -248,7 +253,7 @@ run "static library beside Rust" static_library_beside_rust
 run "installed library" installed_library
 run "options of make install" install_options
 run "examples" examples_agree
-for program in test_basics test_arguments test_debug test_threads test_layout test_log test_cpp; do
+for program in test_basics test_arguments test_debug test_device test_threads test_layout test_log test_cpp; do
     run "$program, built-in, valgrind" memcheck "$bin/$program"
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"

@@ -13,7 +13,7 @@ use crate::common;
 ///
 /// # Safety
 /// All fields are integers, floats and pointers.
-unsafe fn zeroed<T>() -> T {
+pub(crate) unsafe fn zeroed<T>() -> T {
     // SAFETY: the same contract.
     unsafe { std::mem::zeroed() }
 }
@@ -27,14 +27,14 @@ fn error_struct() -> nuc_error {
 
 /// What a call reported.
 #[derive(Debug, PartialEq)]
-struct Outcome {
-    status: nuc_status,
-    message: String,
-    argument: String,
-    row: i64,
+pub(crate) struct Outcome {
+    pub(crate) status: nuc_status,
+    pub(crate) message: String,
+    pub(crate) argument: String,
+    pub(crate) row: i64,
 }
 
-fn outcome(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> Outcome {
+pub(crate) fn outcome(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> Outcome {
     let mut error = error_struct();
     let status = call(&mut error);
     assert_eq!(error.code, status);
@@ -53,20 +53,20 @@ fn message(error: &nuc_error) -> String {
 }
 
 /// Checks that a call is refused because of an argument, and returns its message.
-fn refused(argument: &str, call: impl FnOnce(*mut nuc_error) -> nuc_status) -> String {
+pub(crate) fn refused(argument: &str, call: impl FnOnce(*mut nuc_error) -> nuc_status) -> String {
     let outcome = outcome(call);
     assert_eq!(outcome.status, NUC_INVALID_ARGUMENT, "{outcome:?}");
     assert_eq!((outcome.argument.as_str(), outcome.row), (argument, -1), "{outcome:?}");
     outcome.message
 }
 
-fn sampler_options() -> nuc_sampler_options {
+pub(crate) fn sampler_options() -> nuc_sampler_options {
     // SAFETY: a struct of the ABI.
     nuc_sampler_options { struct_size: size_of::<nuc_sampler_options>(), ..unsafe { zeroed() } }
 }
 
 /// Creates a sampler. After a failure the handle is null.
-fn create(options: &nuc_sampler_options, error: *mut nuc_error) -> (nuc_status, *mut nuc_sampler) {
+pub(crate) fn create(options: &nuc_sampler_options, error: *mut nuc_error) -> (nuc_status, *mut nuc_sampler) {
     let mut sampler = std::ptr::dangling_mut::<nuc_sampler>();
     // SAFETY: the options are initialized, and the strings in them are NUL-terminated.
     let status = unsafe { nuc_sampler_create(options, &mut sampler, error) };
@@ -75,15 +75,15 @@ fn create(options: &nuc_sampler_options, error: *mut nuc_error) -> (nuc_status, 
 }
 
 /// A built-in sampler. Dropping this value destroys it.
-struct Sampler(*mut nuc_sampler);
+pub(crate) struct Sampler(pub(crate) *mut nuc_sampler);
 
 impl Sampler {
-    fn new() -> Sampler {
+    pub(crate) fn new() -> Sampler {
         Sampler::on(None, 128)
     }
 
     /// A sampler on a plugin, or on the built-in backend.
-    fn on(plugin: Option<&str>, max_k: usize) -> Sampler {
+    pub(crate) fn on(plugin: Option<&str>, max_k: usize) -> Sampler {
         let path = plugin.map(|name| CString::new(common::plugin(name).to_str().unwrap()).unwrap());
         let mut options = sampler_options();
         options.backend = if plugin.is_some() { NUC_BACKEND_PJRT } else { NUC_BACKEND_BUILTIN };
@@ -106,7 +106,7 @@ impl Drop for Sampler {
 
 const LOGITS: [f32; 3] = [0.0, 2.0, 1.0];
 
-fn batch() -> nuc_batch {
+pub(crate) fn batch() -> nuc_batch {
     nuc_batch {
         struct_size: size_of::<nuc_batch>(),
         logits: LOGITS.as_ptr().cast(),
@@ -117,21 +117,21 @@ fn batch() -> nuc_batch {
     }
 }
 
-fn no_debug_arrays() -> nuc_debug_arrays {
+pub(crate) fn no_debug_arrays() -> nuc_debug_arrays {
     // SAFETY: a struct of the ABI.
     nuc_debug_arrays { struct_size: size_of::<nuc_debug_arrays>(), ..unsafe { zeroed() } }
 }
 
 #[test]
 fn a_wrong_struct_size_names_the_initializer() {
-    for size in [0, 8, 68, 79] {
+    for size in [0, 8, 68, 79, 88] {
         let options = nuc_sampler_options { struct_size: size, ..sampler_options() };
         let text = refused("nuc_sampler_options", |error| create(&options, error).0);
         assert!(
             text.contains(&format!("nuc_sampler_options.struct_size is {size}; it must be sizeof")),
             "{text}"
         );
-        assert!(text.contains("which is 80") && text.contains("NUC_SAMPLER_OPTIONS_INIT"), "{text}");
+        assert!(text.contains("which is 80 or 96") && text.contains("NUC_SAMPLER_OPTIONS_INIT"), "{text}");
     }
     let sampler = Sampler::new();
     let batch = nuc_batch { struct_size: 0, ..batch() };
@@ -176,7 +176,7 @@ fn zeroed_structs_are_the_defaults() {
     assert_eq!(sample(&nuc_call_options { use_replace_val: 1, ..options }), [1.0, 1.0, 0.0, 0.0]);
 }
 
-fn call_options() -> nuc_call_options {
+pub(crate) fn call_options() -> nuc_call_options {
     // SAFETY: a struct of the ABI.
     nuc_call_options { struct_size: size_of::<nuc_call_options>(), ..unsafe { zeroed() } }
 }

@@ -188,7 +188,7 @@ fn errors_describe_wrong_buffers(plugin: &'static str) {
     refused(&buffer(ElementType::F32, &[1, vocab], 0), "[1, 1000]");
     refused(&buffer(ElementType::F32, &[2, 500], 0), "[2, 500]");
     refused(&buffer(ElementType::F32, &[2 * vocab], 0), "[2000]");
-    refused(&buffer(ElementType::F32, &[2, vocab], 1), "logits is on device 1; it must be on device 0");
+    refused(&buffer(ElementType::F32, &[2, vocab], 1), "on device 1");
 }
 
 fn element_size(element: ElementType) -> usize {
@@ -228,7 +228,7 @@ fn calls_overlap_and_parameters_change(plugin: &'static str) {
     assert_eq!(done, (0..calls.len()).collect::<Vec<_>>());
     for (call, want) in &calls {
         assert_eq!(&call.tokens().unwrap(), want);
-        assert!(call.tokens().is_err(), "the tokens can be taken once");
+        assert_eq!(&call.tokens().unwrap(), want, "the tokens can be read again");
     }
     // A call can be dropped at any time.
     drop(sampler.start(Entry::Automatic, &buffer, &parameters, STEP, DeviceWants::default()).unwrap());

@@ -17,16 +17,26 @@ struct Topic {
     sources: &'static [&'static str],
 }
 
-const TOPICS: [Topic; 8] = [
+const TOPICS: [Topic; 10] = [
     Topic { name: "versions", title: "Versions", sources: &["types/versions.rs", "functions/versions.rs"] },
     Topic { name: "errors", title: "Errors", sources: &["types/errors.rs", "functions/errors.rs"] },
     Topic {
         name: "lifecycle",
         title: "Lifecycle",
-        sources: &["types/lifecycle.rs", "handle.rs", "functions/lifecycle.rs"],
+        sources: &["types/lifecycle.rs", "functions/lifecycle.rs"],
     },
     Topic { name: "sampling", title: "Sampling", sources: &["types/sampling.rs", "functions/sampling.rs"] },
     Topic { name: "debug", title: "Debug arrays", sources: &["types/debug_arrays.rs"] },
+    Topic {
+        name: "device",
+        title: "Logits on a device",
+        sources: &["types/device.rs", "functions/device.rs"],
+    },
+    Topic {
+        name: "embedding",
+        title: "Programs to embed",
+        sources: &["types/embedding.rs", "functions/embedding.rs"],
+    },
     Topic {
         name: "compiling",
         title: "Compiling",
@@ -44,7 +54,7 @@ const TOPICS: [Topic; 8] = [
 const DECLARED_EARLY: (&str, &str) = ("nuc_debug_arrays", "sampling");
 
 /// The functions whose status a program may ignore without a warning.
-const IGNORABLE: [&str; 1] = ["nuc_sampler_destroy"];
+const IGNORABLE: [&str; 3] = ["nuc_sampler_destroy", "nuc_parameters_destroy", "nuc_call_destroy"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

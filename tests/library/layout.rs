@@ -43,7 +43,7 @@ fn layouts() -> Vec<Layout> {
         nuc_client_option { name, r#type as "type", float_value, int64_value, string_value, reserved }
         nuc_sampler_options {
             struct_size, backend, device_index, plugin_path, client_options, num_client_options, max_k, cache_capacity,
-            num_threads, program_dir, write_programs, reserved,
+            num_threads, program_dir, write_programs, reserved, pjrt_api, pjrt_client,
         }
         nuc_batch {
             struct_size, logits, dtype, reserved, num_rows, vocab, row_stride, top_k, top_p, min_p, temperature,
@@ -55,6 +55,16 @@ fn layouts() -> Vec<Layout> {
             random_unnorm_cdf_sampled_high, random_unnorm_cdf_sampled_low, next_tokens, topk_indices_k, topk_logits_k,
             topk_topp_unnorm_probs_i32_k,
         }
+        nuc_parameters_options {
+            struct_size, num_rows, vocab, dtype, keep_ties, use_replace_val, replace_val,
+        }
+        nuc_row_parameters {
+            struct_size, seed, offset, top_k, min_p, use_top_p, top_p, use_temperature, temperature,
+        }
+        nuc_start_options { struct_size, host_numbers, debug_arrays }
+        nuc_emit_options {
+            struct_size, num_rows, vocab, max_k, target, name, dtype, path, keep_ties, debug_arrays,
+        }
         nuc_prewarm_spec { struct_size, path, dtype, num_rows, vocab, keep_ties, debug_arrays }
         nuc_compile_ahead_options {
             struct_size, plugin_path, topology, plugin_options, num_plugin_options, output_dir, row_counts,
@@ -65,6 +75,7 @@ fn layouts() -> Vec<Layout> {
         }
         nuc_sampler_info {
             struct_size, platform_name, platform_version, pjrt_api_major, pjrt_api_minor, num_devices, max_k,
+            pjrt_api, pjrt_client,
         }
         nuc_device_info { struct_size, description, kind, id, reserved }
     }

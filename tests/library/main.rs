@@ -4,6 +4,7 @@
 mod common;
 
 mod abi;
+mod abi_device;
 mod agreement;
 mod bad_plugins;
 mod builtin_backend;

@@ -2,11 +2,11 @@
 
 use crate::abi::arrays::Array;
 use crate::abi::guard::guard;
-use crate::abi::handle::{self, nuc_sampler};
+use crate::abi::handle;
 use crate::abi::log;
 use crate::abi::memory::Memory;
 use crate::abi::options;
-use crate::abi::types::{nuc_compile_ahead_options, nuc_error, nuc_prewarm_spec, nuc_status};
+use crate::abi::types::{nuc_compile_ahead_options, nuc_error, nuc_prewarm_spec, nuc_sampler, nuc_status};
 use crate::compile_ahead::compile_ahead;
 
 /// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.

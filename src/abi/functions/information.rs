@@ -1,11 +1,15 @@
 //! The getters of a sampler.
 
+use std::ptr::{null, null_mut};
+
 use crate::abi::guard::guard;
-use crate::abi::handle::{self, nuc_sampler};
+use crate::abi::handle;
 use crate::abi::memory::Memory;
 use crate::abi::pointers::bad;
 use crate::abi::structs;
-use crate::abi::types::{nuc_device_info, nuc_error, nuc_sampler_info, nuc_sampler_stats, nuc_status};
+use crate::abi::types::{
+    nuc_device_info, nuc_error, nuc_sampler, nuc_sampler_info, nuc_sampler_stats, nuc_status,
+};
 
 /// Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
 /// the call. Any number of threads may call this function with the same sampler.
@@ -61,7 +65,7 @@ pub unsafe extern "C" fn nuc_sampler_get_info(
     let body = |memory: &mut Memory| {
         // SAFETY: the caller guarantees the handle.
         let handle = unsafe { handle::borrow(sampler)? };
-        let strings = handle.strings();
+        let (strings, client) = (handle.strings(), handle.sampler().client());
         let value = nuc_sampler_info {
             struct_size: 0,
             platform_name: strings.platform_name.as_ptr(),
@@ -70,6 +74,8 @@ pub unsafe extern "C" fn nuc_sampler_get_info(
             pjrt_api_minor: strings.api.1,
             num_devices: strings.devices.len(),
             max_k: handle.sampler().max_k(),
+            pjrt_api: client.map_or(null(), |client| client.plugin().as_raw().cast()),
+            pjrt_client: client.map_or(null_mut(), |client| client.as_raw().cast()),
         };
         // SAFETY: the caller guarantees the struct.
         unsafe { structs::write_struct(memory, info, value) }

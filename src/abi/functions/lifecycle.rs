@@ -1,28 +1,31 @@
 //! Creating and destroying samplers.
 
 use crate::abi::arrays::Array;
+use crate::abi::device;
 use crate::abi::guard::guard;
-use crate::abi::handle::{self, nuc_sampler};
+use crate::abi::handle;
 use crate::abi::log;
 use crate::abi::memory::Memory;
+use crate::abi::objects::SamplerObject;
 use crate::abi::options;
 use crate::abi::pointers::check_pointer;
-use crate::abi::types::{nuc_error, nuc_sampler_options, nuc_status};
+use crate::abi::types::{nuc_error, nuc_sampler, nuc_sampler_options, nuc_status};
 use crate::sampler::Sampler;
 
 /// Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
 /// nuc_sampler_destroy. `options` may be null, which means all defaults. Any thread may call this function.
 ///
 /// With a plugin, this function loads the plugin's library, which stays loaded until the process ends, and creates a
-/// client. That can take seconds.
+/// client. That can take seconds. With `pjrt_client` it uses the client of the caller.
 ///
 /// Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
 /// the plugin finds no device or cannot create a client; NUC_IO_ERROR for `program_dir`; NUC_OUT_OF_MEMORY if memory or
 /// threads run out. After an error `*sampler` is null.
 ///
 /// # Safety
-/// `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated. `sampler` points to a
-/// writable pointer. `error` is null or points to a nuc_error.
+/// `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated, and whose `pjrt_api` and
+/// `pjrt_client` are what their comments say. `sampler` points to a writable pointer. `error` is null or points to a
+/// nuc_error.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_create(
     options: *const nuc_sampler_options,
@@ -38,12 +41,16 @@ pub unsafe extern "C" fn nuc_sampler_create(
         let slot = Array::written(memory, "sampler", sampler, Some(1))?;
         log::read_environment();
         // SAFETY: the caller guarantees the options.
-        let options = unsafe { options::sampler_options(memory, options)? };
+        let (options, client) = unsafe { options::sampler_options(memory, options)? };
         memory.check_overlap()?;
-        let created = Sampler::new(&options)?;
+        let created = match client {
+            None => Sampler::new(&options)?,
+            // SAFETY: the caller guarantees the plugin's table and the client.
+            Some(client) => Sampler::with_client(unsafe { client.borrow()? }, &options)?,
+        };
         // SAFETY: nothing overlaps the slot; the caller guarantees the memory.
         if let Some([slot]) = unsafe { slot.get_mut() } {
-            *slot = handle::create(created);
+            *slot = handle::create(SamplerObject::new(created));
         }
         Ok(())
     };
@@ -52,7 +59,9 @@ pub unsafe extern "C" fn nuc_sampler_create(
 }
 
 /// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
-/// getters. Null is allowed. After the call the handle is invalid, and so are all copies of it in other threads.
+/// getters. Null is allowed. If there are nuc_parameters or nuc_call objects of the sampler, they keep its programs and
+/// its client until the last of them is destroyed. After the call the handle is invalid, and so are all copies of it in
+/// other threads. It must not be called in a callback of nuc_call_on_done.
 ///
 /// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
 /// detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
@@ -68,5 +77,5 @@ pub unsafe extern "C" fn nuc_sampler_create(
 #[no_mangle]
 pub unsafe extern "C" fn nuc_sampler_destroy(sampler: *mut nuc_sampler, error: *mut nuc_error) -> nuc_status {
     // SAFETY: the caller guarantees the handle and `error`.
-    unsafe { guard(error, |_| handle::destroy(sampler)) }
+    unsafe { guard(error, |_| device::destroy(sampler, "nuc_sampler_destroy")) }
 }

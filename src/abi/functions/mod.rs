@@ -2,6 +2,8 @@
 //! `tests/library/header.rs` copies them into the header.
 
 mod compiling;
+mod device;
+mod embedding;
 mod errors;
 mod information;
 mod lifecycle;
@@ -10,6 +12,8 @@ mod sampling;
 mod versions;
 
 pub use compiling::*;
+pub use device::*;
+pub use embedding::*;
 pub use errors::*;
 pub use information::*;
 pub use lifecycle::*;

@@ -6,7 +6,6 @@ use libc::c_void;
 
 use crate::abi::calls::Call;
 use crate::abi::enums::entry;
-use crate::abi::handle::nuc_sampler;
 use crate::abi::structs::initialized;
 use crate::abi::types::*;
 use crate::plan::Entry;

@@ -1,6 +1,6 @@
 //! Information about a sampler: its platform, its devices and its counters.
 
-use libc::c_char;
+use libc::{c_char, c_void};
 
 /// Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
 ///
@@ -53,6 +53,11 @@ pub struct nuc_sampler_info {
     pub num_devices: usize,
     /// The number of slots of the bounded path.
     pub max_k: usize,
+    /// The table of the plugin, `const PJRT_Api *`; null on the built-in backend. It is valid until the process ends.
+    pub pjrt_api: *const c_void,
+    /// The client, `PJRT_Client *`, for making buffers; null on the built-in backend. It belongs to the sampler, or to
+    /// the caller who passed it to nuc_sampler_create. Do not destroy the sampler's client.
+    pub pjrt_client: *mut c_void,
 }
 
 /// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid

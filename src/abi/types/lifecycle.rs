@@ -1,6 +1,6 @@
 //! Creating and destroying samplers.
 
-use libc::c_char;
+use libc::{c_char, c_void};
 
 /// The backend of a sampler.
 pub type nuc_backend = i32;
@@ -46,6 +46,17 @@ pub struct nuc_client_option {
     pub string_value: *const c_char,
     /// Must be zero.
     pub reserved: [u64; 2],
+}
+
+/// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
+///
+/// nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
+/// threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone.
+///
+/// A sampler belongs to the process that created it. In a child process after fork, every call with it returns
+/// NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.
+pub struct nuc_sampler {
+    _opaque: [u8; 0],
 }
 
 /// Options for nuc_sampler_create. A field that is zero has its default.
@@ -96,4 +107,15 @@ pub struct nuc_sampler_options {
     pub write_programs: i32,
     /// Must be zero.
     pub reserved: i32,
+    /// The table of a PJRT plugin that the caller has loaded and initialized, `const PJRT_Api *`. It must stay valid
+    /// until the process ends. Null: the sampler loads a plugin, or uses the built-in backend.
+    pub pjrt_api: *const c_void,
+    /// A client of the caller, of the plugin of `pjrt_api`, `PJRT_Client *`. The sampler uses it and does not destroy
+    /// it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only if `pjrt_api` is
+    /// null.
+    ///
+    /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
+    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file
+    /// the library knows, so a sampler in this process must have loaded the plugin by its path.
+    pub pjrt_client: *mut c_void,
 }

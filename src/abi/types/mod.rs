@@ -5,6 +5,8 @@
 
 mod compiling;
 mod debug_arrays;
+mod device;
+mod embedding;
 mod errors;
 mod information;
 mod lifecycle;
@@ -14,6 +16,8 @@ mod versions;
 
 pub use compiling::*;
 pub use debug_arrays::*;
+pub use device::*;
+pub use embedding::*;
 pub use errors::*;
 pub use information::*;
 pub use lifecycle::*;

@@ -10,6 +10,7 @@ use super::PjrtBackend;
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::{Wanted, RESULTS};
+use crate::memory;
 use crate::outputs::RowOutcome;
 use crate::pjrt::{self, Buffer, ElementType, HostCopy, SharedLaunch};
 use crate::plan::Entry;
@@ -36,19 +37,41 @@ pub enum HostNumbers {
     All,
 }
 
-/// A call that was started and can still be running on the device. Thread-safe. Dropping it waits until the call ends.
+/// A call that was started and can still be running on the device. Thread-safe. Dropping it waits until the call ends
+/// and the actions of [`DeviceCall::on_done`] have returned.
 pub struct DeviceCall {
     shape: Shape,
     entry: Entry,
     /// The numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays. `None` for a buffer that was taken.
     outputs: Mutex<Vec<Option<Buffer>>>,
-    host: Mutex<Option<HostCopy>>,
+    host: Mutex<HostState>,
     host_numbers: HostNumbers,
     done: Arc<Done>,
     // Dropped after the outputs. Dropping it waits for the programs, which must stay loaded while they run.
     _launches: Vec<SharedLaunch>,
     _plan: Arc<Plan>,
 }
+
+/// The numbers of a call on the host.
+pub enum HostResults {
+    /// With [`HostNumbers::Tokens`].
+    Tokens(Vec<i32>),
+    /// With [`HostNumbers::All`].
+    Outcomes(Vec<RowOutcome>),
+}
+
+/// The way of the numbers to the host.
+enum HostState {
+    /// No numbers are wanted.
+    Unwanted,
+    /// The copy is running or has ended.
+    Copying(HostCopy),
+    /// The numbers, or the reason why there are none.
+    Copied(Result<Arc<HostResults>, Error>),
+}
+
+/// The purpose of allocations, for error messages.
+const PURPOSE: &str = "the results of a device batch";
 
 /// The outcome of a call once it has ended, and the actions to run at that time.
 struct Done {
@@ -60,6 +83,8 @@ struct Done {
 struct DoneState {
     outcome: Option<Result<(), pjrt::Error>>,
     actions: Vec<Action>,
+    /// The number of threads that run actions.
+    running: usize,
 }
 
 type Action = Box<dyn FnOnce() + Send>;
@@ -74,9 +99,44 @@ impl Done {
         let mut state = self.lock();
         state.outcome = Some(outcome);
         let actions = std::mem::take(&mut state.actions);
+        let _running = self.begin_actions(&mut state);
         drop(state);
         self.changed.notify_all();
         actions.into_iter().for_each(|action| action());
+    }
+
+    /// Runs `action` when there is an outcome: now, or in [`Done::finish`].
+    fn run_when_finished(&self, action: Action) {
+        let mut state = self.lock();
+        if state.outcome.is_none() {
+            state.actions.push(action);
+            return;
+        }
+        let _running = self.begin_actions(&mut state);
+        drop(state);
+        action();
+    }
+
+    /// Counts this thread as one that runs actions, until the result is dropped.
+    fn begin_actions(&self, state: &mut DoneState) -> Running<'_> {
+        state.running += 1;
+        Running(self)
+    }
+
+    /// Waits until there is an outcome and every action has returned.
+    fn wait_for_actions(&self) {
+        let busy = |state: &mut DoneState| state.outcome.is_none() || state.running > 0;
+        drop(self.changed.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// While a value exists, a thread runs actions. Dropping it also ends them if an action panics.
+struct Running<'a>(&'a Done);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.changed.notify_all();
     }
 }
 
@@ -142,7 +202,10 @@ impl PjrtBackend {
         }
         let device = logits.device()?;
         if device != Some(self.device) {
-            let found = device.map_or("on an unknown device".into(), |device| format!("on device {device}"));
+            let found = match device {
+                Some(device) => format!("on device {device}"),
+                None => "on a device that the sampler's client cannot address".to_owned(),
+            };
             return refuse(found, format!("on device {}, counted from 0", self.device));
         }
         let element = match shape.dtype {
@@ -200,7 +263,7 @@ impl DeviceCall {
             shape,
             entry,
             outputs: Mutex::new(outputs.into_iter().map(Some).collect()),
-            host: Mutex::new(host),
+            host: Mutex::new(host.map_or(HostState::Unwanted, HostState::Copying)),
             host_numbers,
             done,
             _launches: launches,
@@ -237,56 +300,81 @@ impl DeviceCall {
     }
 
     /// Runs `action` when the call ends, on a thread of the plugin. If the call has already ended, runs it immediately,
-    /// on this thread.
+    /// on this thread. `action` must neither wait for the device nor drop the call.
     pub fn on_done(&self, action: impl FnOnce() + Send + 'static) {
-        let mut state = self.done.lock();
-        if state.outcome.is_none() {
-            state.actions.push(Box::new(action));
-            return;
-        }
-        drop(state);
-        action();
+        self.done.run_when_finished(Box::new(action));
+    }
+
+    /// Waits for the end, and until the actions of [`DeviceCall::on_done`] have returned.
+    pub fn wait_for_actions(&self) {
+        self.done.wait_for_actions();
+    }
+
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape.rows
     }
 
     /// Waits until the call ends, and returns the tokens of all rows.
     pub fn tokens(&self) -> Result<Vec<i32>, Error> {
-        match self.host_numbers {
-            HostNumbers::None => Err(Error::argument("the call was started without numbers on the host")),
-            HostNumbers::Tokens => {
-                let tokens: Vec<i32> = bytemuck::pod_collect_to_vec(&self.host_bytes(self.shape.rows * 4)?);
-                answer::check_tokens(&tokens, self.shape.vocab)?;
-                Ok(tokens)
+        let results = self.results()?;
+        let rows = self.shape.rows;
+        match &*results {
+            HostResults::Tokens(tokens) => memory::collected(rows, PURPOSE, tokens.iter().copied().map(Ok)),
+            HostResults::Outcomes(outcomes) => {
+                memory::collected(rows, PURPOSE, outcomes.iter().map(|outcome| Ok(outcome.next_token)))
             }
-            HostNumbers::All => Ok(self.outcomes()?.iter().map(|outcome| outcome.next_token).collect()),
         }
     }
 
     /// Waits until the call ends, and returns all numbers of all rows.
     pub fn outcomes(&self) -> Result<Vec<RowOutcome>, Error> {
-        if self.host_numbers != HostNumbers::All {
-            return Err(Error::argument("the call was started without all numbers on the host"));
+        match &*self.results()? {
+            HostResults::Outcomes(outcomes) => {
+                memory::collected(self.shape.rows, PURPOSE, outcomes.iter().copied().map(Ok))
+            }
+            HostResults::Tokens(_) => {
+                Err(Error::argument("the call was started with the tokens alone on the host"))
+            }
         }
-        let rows = self.shape.rows;
-        let numbers: Vec<i32> = bytemuck::pod_collect_to_vec(&self.host_bytes(RESULTS * rows * 4)?);
-        let outcomes = answer::outcomes(&numbers, rows, rows)?;
-        let tokens: Vec<i32> = outcomes.iter().map(|outcome| outcome.next_token).collect();
-        answer::check_tokens(&tokens, self.shape.vocab)?;
-        Ok(outcomes)
     }
 
-    fn host_bytes(&self, expected: usize) -> Result<Vec<u8>, Error> {
+    /// Waits for the end and returns the numbers on the host. They can be read any number of times.
+    pub fn results(&self) -> Result<Arc<HostResults>, Error> {
         self.wait(None)?;
-        let copy = self.host.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let copy = copy.ok_or_else(|| Error::argument("the numbers of the call were already taken"))?;
+        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let results = match std::mem::replace(&mut *host, HostState::Unwanted) {
+            HostState::Unwanted => {
+                return Err(Error::argument("the call was started without numbers on the host"))
+            }
+            HostState::Copying(copy) => self.checked_results(copy).map(Arc::new),
+            HostState::Copied(results) => results,
+        };
+        *host = HostState::Copied(results.clone());
+        results
+    }
+
+    fn checked_results(&self, copy: HostCopy) -> Result<HostResults, Error> {
+        let (rows, all) = (self.shape.rows, self.host_numbers == HostNumbers::All);
+        let expected = rows * if all { RESULTS * 4 } else { 4 };
         let bytes = copy.wait()?;
-        match bytes.len() == expected {
-            true => Ok(bytes),
-            false => Err(Error::Internal(format!(
+        if bytes.len() != expected {
+            return Err(Error::Internal(format!(
                 "{:?} returned {} bytes of numbers instead of {expected}",
                 self.entry,
                 bytes.len()
-            ))),
+            )));
         }
+        let mut numbers = memory::zeroed::<i32>(expected / 4, PURPOSE)?;
+        bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(&bytes);
+        if !all {
+            answer::check_tokens(&numbers, self.shape.vocab)?;
+            return Ok(HostResults::Tokens(numbers));
+        }
+        let outcomes = answer::outcomes(&numbers, rows, rows)?;
+        let tokens = memory::collected(rows, PURPOSE, outcomes.iter().map(|outcome| Ok(outcome.next_token)))?;
+        answer::check_tokens(&tokens, self.shape.vocab)?;
+        Ok(HostResults::Outcomes(outcomes))
     }
 
     /// Takes the buffer of the tokens, `[rows]` i32. `None` if it was taken before. The buffer can be used immediately,
@@ -303,5 +391,70 @@ impl DeviceCall {
 
     fn take_output(&self, number: usize) -> Option<Buffer> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number)?.take()
+    }
+}
+
+impl Drop for DeviceCall {
+    fn drop(&mut self) {
+        self.done.wait_for_actions();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    fn done() -> Arc<Done> {
+        Arc::new(Done { state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    fn counting(count: &Arc<AtomicUsize>) -> Action {
+        let count = count.clone();
+        Box::new(move || {
+            thread::sleep(Duration::from_millis(5));
+            count.fetch_add(1, Ordering::Relaxed);
+        })
+    }
+
+    /// Threads add actions while another thread finishes. Each action runs once, and the wait ends after all of them.
+    #[test]
+    fn every_action_runs_before_the_wait_ends() {
+        for _ in 0..20 {
+            let (done, count) = (done(), Arc::new(AtomicUsize::new(0)));
+            thread::scope(|scope| {
+                for _ in 0..3 {
+                    scope.spawn(|| done.run_when_finished(counting(&count)));
+                }
+                scope.spawn(|| done.finish(Ok(())));
+            });
+            done.run_when_finished(counting(&count));
+            done.wait_for_actions();
+            assert_eq!(count.load(Ordering::Relaxed), 4);
+        }
+    }
+
+    /// The wait for the actions begins while they run, and lasts until they have returned.
+    #[test]
+    fn a_running_action_is_awaited() {
+        let (done, count) = (done(), Arc::new(AtomicUsize::new(0)));
+        done.run_when_finished(counting(&count));
+        done.run_when_finished(counting(&count));
+        let finishing = done.clone();
+        let thread = thread::spawn(move || finishing.finish(Ok(())));
+        done.wait_for_actions();
+        assert_eq!(count.load(Ordering::Relaxed), 2);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_panic_of_an_action_ends_the_wait() {
+        let done = done();
+        done.run_when_finished(Box::new(|| panic!("an action")));
+        assert!(catch_unwind(AssertUnwindSafe(|| done.finish(Ok(())))).is_err());
+        done.wait_for_actions();
     }
 }

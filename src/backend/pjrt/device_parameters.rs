@@ -133,6 +133,11 @@ impl DeviceParameters {
         Ok(())
     }
 
+    /// The number of rows.
+    pub fn rows(&self) -> usize {
+        self.shape.rows
+    }
+
     pub(super) fn shape(&self) -> Shape {
         self.shape
     }

@@ -80,27 +80,26 @@ def decode(shape, *arguments):
     layers, output_norm, embedding = split(weights)
     at = jnp.maximum(positions, 0)
     places = jnp.arange(shape.context)
-    written = (places == positions[:, None])[:, None, :, None]
-    visible = (places <= at[:, None])[:, None, None, :]
+    earlier = (places < at[:, None])[:, None, None, :]
 
-    def layer_step(carry, layer):
-        x, key_cache, value_cache, index = carry
-        queries, keys, values = project(shape, layer, x, at)
+    def layer_step(x, layer):
+        weights, key_cache, value_cache = layer
+        queries, keys, values = project(shape, weights, x, at)
+        # The new token sees the cached tokens and itself.
+        scores = jnp.where(earlier, jnp.einsum("skgh,skch->skgc", queries, key_cache), -jnp.inf)
+        own_score = jnp.einsum("skgh,skh->skg", queries, keys)[..., None]
+        highest = jnp.maximum(scores.max(axis=-1, keepdims=True), own_score)
+        shares, own_share = jnp.exp(scores - highest), jnp.exp(own_score - highest)
+        attention = jnp.einsum("skgc,skch->skgh", shares, value_cache) + own_share * values[:, :, None, :]
+        attention /= shares.sum(axis=-1, keepdims=True) + own_share
+        return finish_layer(shape, weights, x, attention), (keys, values)
 
-        def update(cache, new):
-            old = lax.dynamic_index_in_dim(cache, index, keepdims=False)
-            mine = jnp.where(written, new[:, :, None, :], old)
-            return lax.dynamic_update_index_in_dim(cache, mine, index, 0), mine
-
-        key_cache, keys = update(key_cache, keys)
-        value_cache, values = update(value_cache, values)
-        scores = jnp.einsum("skgh,skch->skgc", queries, keys)
-        shares = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
-        attention = jnp.einsum("skgc,skch->skgh", shares, values)
-        return (finish_layer(shape, layer, x, attention), key_cache, value_cache, index + 1), None
-
-    carry = (embedding[tokens], key_cache, value_cache, 0)
-    (x, key_cache, value_cache, _), _ = lax.scan(layer_step, carry, layers)
+    # The layers only read the caches, and one update after them writes all layers. Updates inside of the scan make XLA
+    # copy both caches in every layer.
+    x, (keys, values) = lax.scan(layer_step, embedding[tokens], (layers, key_cache, value_cache))
+    written = (places == positions[:, None])[None, :, None, :, None]
+    key_cache = jnp.where(written, keys[:, :, :, None, :], key_cache)
+    value_cache = jnp.where(written, values[:, :, :, None, :], value_cache)
     logits = normalize(shape, x, output_norm) @ embedding.T
     advanced = jnp.where(positions < 0, -1, jnp.minimum(positions + 1, shape.context - 1))
     return key_cache, value_cache, advanced, logits
@@ -118,17 +117,21 @@ def prefill(shape, *arguments):
     places = jnp.arange(shape.prompt)
     visible = (places <= places[:, None])[:, None, None, :]
 
-    def layer_step(carry, layer):
-        x, key_cache, value_cache, index = carry
+    def layer_step(x, layer):
         queries, keys, values = project(shape, layer, x, places)
-        start = (index, slot, 0, 0, 0)
-        key_cache = lax.dynamic_update_slice(key_cache, keys.swapaxes(0, 1)[None, None], start)
-        value_cache = lax.dynamic_update_slice(value_cache, values.swapaxes(0, 1)[None, None], start)
         scores = jnp.einsum("pkgh,ckh->pkgc", queries, keys)
         shares = jax.nn.softmax(jnp.where(visible, scores, -jnp.inf), axis=-1)
         attention = jnp.einsum("pkgc,ckh->pkgh", shares, values)
-        return (finish_layer(shape, layer, x, attention), key_cache, value_cache, index + 1), None
+        return finish_layer(shape, layer, x, attention), (keys, values)
 
-    carry = (embedding[prompt], key_cache, value_cache, 0)
-    (_, key_cache, value_cache, _), _ = lax.scan(layer_step, carry, layers)
-    return key_cache, value_cache, positions.at[slot].set(length - 1), tokens.at[slot].set(prompt[length - 1])
+    _, (keys, values) = lax.scan(layer_step, embedding[prompt], layers)
+
+    def update(cache, new):  # new: [layers, prompt, key_value_heads, head_size]
+        return lax.dynamic_update_slice(cache, new.swapaxes(1, 2)[:, None], (0, slot, 0, 0, 0))
+
+    return (
+        update(key_cache, keys),
+        update(value_cache, values),
+        positions.at[slot].set(length - 1),
+        tokens.at[slot].set(prompt[length - 1]),
+    )

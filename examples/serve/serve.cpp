@@ -152,22 +152,25 @@ std::string report(const Vocabulary &vocabulary, const std::vector<Request> &req
     return text;
 }
 
-void print_figures(const Server &server, const Sampler &sampler, const std::vector<Request> &requests, double seconds,
-                   const pjrt::Traffic &traffic) {
+void print_figures(const Server &server, const Sampler &sampler, const std::vector<Request> &requests,
+                   double seconds) {
     std::size_t tokens = 0;
     for (const Request &request : requests) tokens += request.tokens.size();
+    const auto per_step = [&](double total) { return 1e3 * total / static_cast<double>(server.steps()); };
     const auto per_token = [&](std::uint64_t bytes) {
         return static_cast<double>(bytes) / static_cast<double>(tokens);
     };
+    const pjrt::Traffic &traffic = server.step_traffic();
     std::printf("served    %zu requests, %zu tokens, %zu steps, %zu slots refilled, %.1f s\n", requests.size(), tokens,
                 server.steps(), server.refills(), seconds);
-    std::printf("speed     %.1f tokens/s, %.2f ms per step\n", static_cast<double>(tokens) / seconds,
-                1e3 * seconds / static_cast<double>(server.steps()));
-    std::printf("sampling  %.2f ms per step, %.1f%% of the time\n",
-                1e3 * sampler.seconds() / static_cast<double>(server.steps()), 100 * sampler.seconds() / seconds);
-    std::printf("transfer  %.0f bytes per token to the device, %.0f to the host; the largest had %llu bytes\n",
+    std::printf("speed     %.1f tokens/s, %.2f ms per step\n", static_cast<double>(tokens) / seconds, per_step(seconds));
+    std::printf("sampling  %.2f ms per step, %.1f%% of the time\n", per_step(sampler.seconds()),
+                100 * sampler.seconds() / seconds);
+    std::printf("steps     %.0f bytes per token to the device, %.0f to the host; the largest transfer had %llu bytes\n",
                 per_token(traffic.to_device), per_token(traffic.to_host),
                 static_cast<unsigned long long>(traffic.largest));
+    std::printf("prompts   %.0f bytes per request to the device\n",
+                static_cast<double>(server.prompt_traffic().to_device) / static_cast<double>(requests.size()));
 }
 
 int run(const Options &options) {
@@ -187,15 +190,12 @@ int run(const Options &options) {
     std::fflush(stdout);
 
     Server server(client, model, sampler, index);
-    pjrt::take_traffic();  // forget the weights
     const Clock::time_point serving = Clock::now();
     server.serve(requests);
     const double seconds = seconds_since(serving);
-    const pjrt::Traffic traffic = pjrt::take_traffic();
-
     const std::string answers = report(vocabulary, requests);
     if (!options.quiet) std::fputs(answers.c_str(), stdout);
-    print_figures(server, sampler, requests, seconds, traffic);
+    print_figures(server, sampler, requests, seconds);
     if (!options.out.empty()) {
         std::ofstream file(options.out, std::ios::binary);
         if (!(file << answers).flush()) throw std::runtime_error("cannot write " + options.out);

@@ -20,14 +20,18 @@ void Server::serve(std::vector<Request> &requests) {
         request.limit = std::min(request.limit, context_ - std::min(context_, request.prompt->tokens.size()));
         waiting_.push_back(&request);
     }
+    pjrt::take_traffic();  // forget the weights
     tokens_ = client_.upload(std::vector<std::int32_t>(slots_.size(), 0));
     refill();
+    prompt_traffic_ += pjrt::take_traffic();
     for (std::optional<Step> running; is_busy() || running;) {
         std::optional<Step> next;
         if (is_busy()) next.emplace(start_step());
         if (running) finish_step(*running);
         running = std::move(next);
+        step_traffic_ += pjrt::take_traffic();
         refill();
+        prompt_traffic_ += pjrt::take_traffic();
     }
 }
 

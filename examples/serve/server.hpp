@@ -30,6 +30,8 @@ public:
 
     std::size_t steps() const { return steps_; }
     std::size_t refills() const { return refills_; }  // requests that took over a slot while others ran
+    const pjrt::Traffic &step_traffic() const { return step_traffic_; }
+    const pjrt::Traffic &prompt_traffic() const { return prompt_traffic_; }  // prompts, and changes of the slots
 
 private:
     // A step whose tokens the host has not read yet.
@@ -53,4 +55,5 @@ private:
     std::vector<Request *> slots_;  // the request in each slot, or null
     pjrt::Buffer tokens_;           // the next input of each slot
     std::size_t steps_ = 0, refills_ = 0;
+    pjrt::Traffic step_traffic_, prompt_traffic_;
 };

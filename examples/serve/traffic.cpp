@@ -1,5 +1,6 @@
 #include "traffic.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <mutex>
 #include <stdexcept>
@@ -15,7 +16,7 @@ Traffic traffic;
 void count(std::uint64_t Traffic::*direction, std::uint64_t bytes) {
     const std::lock_guard<std::mutex> guard(lock);
     traffic.*direction += bytes;
-    if (bytes > traffic.largest) traffic.largest = bytes;
+    traffic.largest = std::max(traffic.largest, bytes);
 }
 
 std::uint64_t bytes_per_element(PJRT_Buffer_Type type) {
@@ -50,6 +51,13 @@ PJRT_Error *buffer_to_host(PJRT_Buffer_ToHostBuffer_Args *args) {
 }
 
 }  // namespace
+
+Traffic &Traffic::operator+=(const Traffic &other) {
+    to_device += other.to_device;
+    to_host += other.to_host;
+    largest = std::max(largest, other.largest);
+    return *this;
+}
 
 const PJRT_Api *counting_table(const PJRT_Api *plugin) {
     if (counted_plugin != nullptr) throw std::runtime_error("a process can count the transfers of one plugin only");

@@ -10,6 +10,8 @@ namespace pjrt {
 struct Traffic {
     std::uint64_t to_device = 0, to_host = 0;  // bytes
     std::uint64_t largest = 0;                 // the largest single transfer, bytes
+
+    Traffic &operator+=(const Traffic &other);
 };
 
 // Returns a copy of the plugin's function table in which the functions that copy between host and device count their

@@ -15,7 +15,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 RPATH ?= yes
 
-WARNINGS := -Wall -Wextra -pedantic -Werror
+WARNINGS := -Wall -Wextra -Wconversion -pedantic -Werror
 LINK := -L$(LIB) -lnucleus -Wl,-rpath,$(LIB)
 
 .PHONY: help
@@ -53,7 +53,7 @@ examples: build $(BIN)/quickstart $(BIN)/generate ## build the C and C++ example
 
 $(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
-	cc -std=c99 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
+	cc -std=c89 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
 $(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
@@ -115,7 +115,7 @@ check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU 
 
 .PHONY: bench
 bench: deps ## run the benchmarks; one JSON object per line, also in target/bench.jsonl; draws docs/bench.png
-	cargo bench --locked --bench sampling | tee $(TARGET)/bench.jsonl
+	cargo bench --locked --bench sampling --bench abi | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
 .PHONY: chart
@@ -127,7 +127,7 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 	.cache/chart/bin/python scripts/chart.py $(TARGET)/bench.jsonl docs/bench.png
 
 .PHONY: header
-header: deps ## regenerate include/nucleus.h from the Rust sources
+header: deps ## regenerate include/nucleus.h and include/nucleus.layout.json from the Rust sources
 	NUCLEUS_UPDATE_HEADER=1 cargo test --release --locked --workspace --test library header::
 
 # These targets use the release profile, so that build scripts and procedural macros compile only once for lint, doc,

@@ -1,8 +1,9 @@
-/*
- * nucleus: chooses the next token of a language model.
+/**
+ * @file nucleus.h
+ * @brief nucleus: chooses the next token of a language model.
  *
- * The library applies top-k, top-p, min-p and temperature to a [batch, vocab] array of logits and draws one token per
- * row. It runs on the CPU, or on any device that has a PJRT plugin.
+ * The library applies top-k, top-p, min-p and temperature to a [num_rows, vocab] array of logits and draws one token
+ * per row. It runs on the CPU, or on any device that has a PJRT plugin.
  *
  *   Exact          Exactly k tokens survive top-k, no token outside the kept set is drawn, and the draw is unbiased.
  *   Reproducible   The same row, parameters and random words give the same token and the same intermediate arrays, bit
@@ -15,35 +16,35 @@
  *     #include <stdio.h>
  *
  *     int main(void) {
- *         nuc_error error;
- *         nuc_sampler *sampler;
- *         if (nuc_sampler_create(NULL, &sampler, &error) != NUC_OK) {
- *             fprintf(stderr, "%s\n", error.message);
- *             return 1;
- *         }
  *         const float logits[2][5] = {{0.1f, 2.0f, -1.0f, 1.9f, 0.0f}, {5.0f, 0.0f, 0.0f, 0.0f, 4.0f}};
- *         const int32_t k[2] = {3, 2};
- *         const float p[2] = {0.95f, 1.0f}, temperature[2] = {0.7f, 0.0f};
+ *         const int32_t top_k[2] = {3, 2};
+ *         const float top_p[2] = {0.95f, 1.0f}, temperature[2] = {0.7f, 0.0f};
  *         const uint64_t seed[2] = {1, 2}, step[2] = {0, 0};
  *         int32_t tokens[2];
- *         nuc_batch batch = {0};
- *         batch.struct_size = sizeof batch;
+ *         nuc_error error = NUC_ERROR_INIT;
+ *         nuc_batch batch = NUC_BATCH_INIT;
+ *         nuc_sampler *sampler;
+ *         nuc_status status;
+ *
  *         batch.logits = logits;
- *         batch.dtype = NUC_DTYPE_F32;
- *         batch.batch = 2;
+ *         batch.num_rows = 2;
  *         batch.vocab = 5;
- *         batch.k = k;
- *         batch.p = p;
+ *         batch.top_k = top_k;
+ *         batch.top_p = top_p;
  *         batch.temperature = temperature;
  *         batch.seed = seed;
  *         batch.offset = step;
- *         if (nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error) != NUC_OK) {
- *             fprintf(stderr, "%s\n", error.message);
- *             return 1;
+ *         status = nuc_sampler_create(NULL, &sampler, &error);
+ *         if (status == NUC_OK) {
+ *             status = nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error);
  *         }
- *         printf("%d %d\n", (int)tokens[0], (int)tokens[1]);
+ *         if (status == NUC_OK) {
+ *             printf("%d %d\n", (int)tokens[0], (int)tokens[1]);
+ *         } else {
+ *             fprintf(stderr, "%s: %s\n", nuc_status_string(status), error.message);
+ *         }
  *         nuc_sampler_destroy(sampler, NULL);
- *         return 0;
+ *         return status == NUC_OK ? 0 : 1;
  *     }
  *
  * CONVENTIONS
@@ -54,10 +55,10 @@
  *   Memory. The caller owns all arrays, structs and strings. The library reads or writes them during the call and
  *   keeps no pointer to them. Memory that a call writes must not overlap any other memory that the call receives.
  *
- *   Structs. Every struct that can grow starts with struct_size: set it to sizeof the struct. A newer library then
- *   supports callers that were compiled with an older header. A size that no version of the struct has is an error.
- *   Initialize an options struct with its _init function, because not all defaults are zero. Set other structs to
- *   zero before you set fields.
+ *   Structs. Every struct has a macro that initializes it: `nuc_batch batch = NUC_BATCH_INIT;`. A field that is zero
+ *   has its default. A language without the macros sets the struct to zero and struct_size to the size of the struct.
+ *   A newer library supports callers that were compiled with an older header, because struct_size says which fields
+ *   the caller has. A size that no version of the struct has is an error.
  *
  *   Threads. Any number of threads may use the same sampler at the same time. Only nuc_sampler_destroy must run
  *   alone. The library has no thread-local state that a caller can observe.
@@ -80,6 +81,9 @@
  *   Plugins read variables of their own. Some of them end the process: an unknown flag in XLA_FLAGS makes XLA-based
  *   plugins abort while they load, and no library can prevent it.
  *
+ *   Compatibility. docs/abi-policy.md states what later versions can change. nucleus.layout.json has the layout of
+ *   every struct and the value of every constant, for bindings that mirror the structs.
+ *
  *   The sampling rules, step by step and bit for bit, are in docs/semantics.md.
  */
 
@@ -90,718 +94,1115 @@
 
 #include <stddef.h>
 #include <stdint.h>
+/** Declares a function of the library. Define it before you include this header to replace the declaration. */
+#ifndef NUC_API
+#if defined(_WIN32)
+#define NUC_API __declspec(dllimport)
+#elif defined(__GNUC__)
+#define NUC_API __attribute__((visibility("default")))
+#else
+#define NUC_API
+#endif
+#endif
 
-// A bit of `row_status`: the row has no finite candidate, because every logit is −inf or NaN. The row's token is −1.
-#define NUC_ROW_NO_CANDIDATE 1
-
-// A bit of `row_status`: the row contains a NaN, which counted as −inf. The token is valid unless
-// `NUC_ROW_NO_CANDIDATE` is also set.
-#define NUC_ROW_HAD_NAN 2
-
-// A bit of `wide_arrays`: calls will request `topk_logits_unsorted`.
-#define NUC_WIDE_TOPK_LOGITS 1
-
-// A bit of `wide_arrays`: calls will request `topk_topp_unnorm_probs_i32_unsorted`.
-#define NUC_WIDE_PROBS 2
-
-// A bit of `wide_arrays`: calls will request one or more k-slices.
-#define NUC_WIDE_K_SLICES 4
-
-// The version of the ABI that this header describes. A library also supports callers of every smaller version.
-#define NUC_ABI_VERSION 1
-
-// The result of a call. Every function that can fail returns a status. `nuc_status_string` returns its name, and
-// the `nuc_error` of the call explains the failure. A call that returns anything but `NUC_OK` wrote no output.
-typedef enum nuc_status {
-    // The call succeeded and wrote its outputs.
-    NUC_OK = 0,
-    // An argument is wrong. The message names the argument, its value, and what would be right. Repeating the call
-    // fails again.
-    NUC_INVALID_ARGUMENT = 1,
-    // The plugin's file does not exist, or a plugin is needed but not named.
-    NUC_PLUGIN_NOT_FOUND = 2,
-    // The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
-    NUC_PLUGIN_INVALID = 3,
-    // The plugin implements a version of the PJRT C API that this library does not support.
-    NUC_PLUGIN_VERSION = 4,
-    // The plugin or its device failed: there is no device, or a compilation or an execution failed. The message quotes
-    // the plugin.
-    NUC_DEVICE_ERROR = 5,
-    // This library has a defect, or the plugin returned something that no correct plugin returns. The sampler stays
-    // usable. Please report it.
-    NUC_INTERNAL = 6,
-    // The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
-    // server can reduce its load and try again. Every function can return it.
-    NUC_OUT_OF_MEMORY = 7,
-    // A file or directory could not be created, read or written, for example because the disk is full or a permission
-    // is missing. The message names it. `nuc_sampler_create` returns it for `program_dir`, and `nuc_compile_ahead` for
-    // `output_dir`.
-    NUC_IO_ERROR = 8,
-} nuc_status;
-
-// The backend of a sampler.
-typedef enum nuc_backend {
-    // A PJRT plugin if `plugin_path` or the environment variable `NUCLEUS_PJRT_PLUGIN` names one; otherwise the
-    // built-in backend.
-    NUC_BACKEND_AUTO = 0,
-    // The multi-threaded SIMD code of this library. It runs on the CPU and needs no plugin.
-    NUC_BACKEND_BUILTIN = 1,
-    // A PJRT plugin. Fails if no plugin is named.
-    NUC_BACKEND_PJRT = 2,
-} nuc_backend;
-
-// The element type of a logits array.
-typedef enum nuc_dtype {
-    // IEEE 754 binary32, 4 bytes per element.
-    NUC_DTYPE_F32 = 0,
-    // bfloat16, 2 bytes per element.
-    NUC_DTYPE_BF16 = 1,
-    // IEEE 754 binary16, 2 bytes per element.
-    NUC_DTYPE_F16 = 2,
-} nuc_dtype;
-
-// How much the library logs. Each level includes the levels before it.
-typedef enum nuc_log_level {
-    // Nothing. This is the default.
-    NUC_LOG_OFF = 0,
-    // Failures that no return value can report.
-    NUC_LOG_ERROR = 1,
-    // The library continued after a problem. For example, a compiled program could not be loaded and is compiled
-    // again.
-    NUC_LOG_WARNING = 2,
-    // The programs that `nuc_compile_ahead` compiles.
-    NUC_LOG_INFO = 3,
-    // Every program that is loaded, compiled or written, and every call that fails.
-    NUC_LOG_DEBUG = 4,
-} nuc_log_level;
-
-// The type of the value of a `nuc_client_option`.
-typedef enum nuc_option_type {
-    // The value is `string_value`.
-    NUC_OPTION_STRING = 0,
-    // The value is `int64_value`.
-    NUC_OPTION_INT64 = 1,
-    // The value is `float_value`.
-    NUC_OPTION_FLOAT = 2,
-    // The value is `int64_value`: 0 is false, anything else is true.
-    NUC_OPTION_BOOL = 3,
-} nuc_option_type;
-
-// A sampling function, for `nuc_prewarm` and `nuc_compile_ahead`.
-typedef enum nuc_path {
-    // `nuc_topk_topp_and_sample`.
-    NUC_PATH_AUTO = 0,
-    // `nuc_arbitrary_topk_topp_and_sample`.
-    NUC_PATH_ARBITRARY = 1,
-    // `nuc_bounded_topk_topp_and_sample`.
-    NUC_PATH_BOUNDED = 2,
-} nuc_path;
-
-// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
-//
-// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
-// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
-//
-// A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
-// `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
-typedef struct nuc_sampler nuc_sampler;
-
-// A callback that receives log messages; see `nuc_set_log`.
-//
-// `user` is the pointer that was passed to `nuc_set_log`. `level` is a `nuc_log_level`. `message` is one line of
-// NUL-terminated UTF-8, without control characters, valid only during the callback.
-//
-// Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
-// exception, no `longjmp`. It may call other functions of this library, but not `nuc_sampler_destroy`.
-typedef void (*nuc_log_function)(void *user,
-                                 int32_t level,
-                                 const char *message);
-
-// The reason why a call failed. The caller owns the memory. The last argument of every function that can fail
-// points to a `nuc_error`, or is null.
-//
-// Every call writes the `nuc_error` that it receives. After a success `code` is `NUC_OK` and the message is empty.
-// The library keeps no error state, so any thread, goroutine or task can make any call. The library ignores a
-// pointer that is not aligned to 4 bytes.
-typedef struct nuc_error {
-    // The `nuc_status` that the function returned.
-    int32_t code;
-    // One line of UTF-8, always NUL-terminated, without control characters. A message that is too long is shortened in
-    // the middle of its longest words, so that the reason stays readable.
-    char message[508];
-} nuc_error;
-
-// One option for a plugin. The plugin's documentation lists its options; an example is `preallocate`, a
-// `NUC_OPTION_BOOL` of the CUDA plugin.
-//
-// Set the struct to zero, then set the fields. The caller owns the struct and its strings and may free them when
-// the call returns. Use the names and types that the plugin documents: some plugins end the process if an option
-// has the wrong type, and this library cannot prevent it.
-typedef struct nuc_client_option {
-    // The name, NUL-terminated UTF-8.
-    const char *name;
-    // A `nuc_option_type`. It selects the field that contains the value.
-    int32_t type;
-    // A single-precision value. PJRT has no double-precision options.
-    float float_value;
-    // An integer, or a bool (0 or 1).
-    int64_t int64_value;
-    // NUL-terminated UTF-8.
-    const char *string_value;
-    // Must be zero.
-    uint64_t reserved[2];
-} nuc_client_option;
-
-// Options for `nuc_sampler_create`.
-//
-// Initialize the struct with `nuc_sampler_options_init`, then change fields. The caller owns the struct and everything
-// that it points to, and may free all of it when `nuc_sampler_create` returns.
-typedef struct nuc_sampler_options {
-    // `sizeof(nuc_sampler_options)`, in the caller's version of this header.
-    size_t struct_size;
-    // A `nuc_backend`. Default: `NUC_BACKEND_AUTO`.
-    int32_t backend;
-    // The index of the device among the client's addressable devices. Default: 0.
-    int32_t device_index;
-    // The path of a PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
-    // variable `NUCLEUS_PJRT_PLUGIN`. Ignored with `NUC_BACKEND_BUILTIN`.
-    const char *plugin_path;
-    // An array of `num_client_options` options for the plugin's client. Default: null.
-    const struct nuc_client_option *client_options;
-    // The length of `client_options`, at most 1024. Default: 0.
-    size_t num_client_options;
-    // The number of slots of the bounded path: the largest k that the path accepts, and the width of the k-slices.
-    // 1 to 1024; default 128.
-    size_t max_k;
-    // The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
-    // evicted. Programs that `nuc_prewarm` compiled are never evicted. At least 1; default 64. A batch that uses
-    // both paths needs two programs at the same time.
-    size_t cache_capacity;
-    // The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool
-    // of this size runs large calls, and the calling thread waits. 0 (default): one thread per core.
-    size_t num_threads;
-    // A directory of compiled programs, NUL-terminated UTF-8: the output of `nuc_compile_ahead` or of the command
-    // `nucleus compile`, or programs that `write_programs` saved. Null or empty (default): the environment variable
-    // `NUCLEUS_PROGRAM_DIR`; if it is not set, no directory is used. The built-in backend ignores the directory.
-    //
-    // Before a sampler compiles a program, it looks for the program's file in this directory. If the file is
-    // damaged, or was compiled for another plugin or device, the sampler compiles the program and logs the reason.
-    // A relative path is resolved when the sampler is created.
-    //
-    // Write access to this directory is equivalent to code execution in this process. So the library does not use a
-    // directory or file that belongs to another user (except root), or that other users can write to, unless the
-    // environment variable `NUCLEUS_TRUST_PROGRAM_DIR` is 1. A directory with the sticky bit may be writable by
-    // other users.
-    const char *program_dir;
-    // 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
-    // exist. The next process then loads the programs. A failed write is logged and has no other effect. 0 (default):
-    // the directory must exist and is only read.
-    int32_t write_programs;
-    // Must be zero.
-    int32_t reserved;
-} nuc_sampler_options;
-
-// Options of one sampling call, for all of its rows.
-//
-// Initialize the struct with `nuc_call_options_init`, then change fields; or pass null for the defaults. The caller
-// owns the struct. A struct whose fields are all zero except `struct_size` is an error: it was probably not
-// initialized, and `stable = 0` would change results. To use `stable = 0` with a `replace_val` of zero, set
-// `replace_val` to `-0.0f`.
-typedef struct nuc_call_options {
-    // `sizeof(nuc_call_options)`, in the caller's version of this header.
-    size_t struct_size;
-    // 1 (default): top-k keeps exactly k entries; the lower index wins a tie at the threshold. 0: top-k keeps every
-    // entry that ties with the threshold, which can be more than k.
-    int32_t stable;
-    // The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not
-    // be NaN. Default: -1e12.
-    float replace_val;
-} nuc_call_options;
-
-// A batch of logits, and the sampling parameters of its rows.
-//
-// Set the struct to zero, set `struct_size`, then set the fields that you use. The caller owns the struct and all of
-// its arrays. A call reads them and keeps no pointer to them. No thread may write them during the call.
-//
-// Every parameter array has `batch` elements unless its comment says otherwise. If an array is null, every row has
-// the default.
-typedef struct nuc_batch {
-    // `sizeof(nuc_batch)`, in the caller's version of this header.
-    size_t struct_size;
-    // The logits, `[batch, vocab]`, row-major, aligned to their element type. Every value is allowed: a NaN counts as
-    // −inf and sets `NUC_ROW_HAD_NAN`, +inf counts as the largest finite f32, and −0 and f32 subnormals count as +0.
-    const void *logits;
-    // A `nuc_dtype`.
-    int32_t dtype;
-    // Must be zero.
-    int32_t reserved;
-    // The number of rows. A call with 0 rows succeeds and writes no output.
-    size_t batch;
-    // The number of elements per row, 1 to 16777216.
-    size_t vocab;
-    // The distance between the starts of two rows, in elements: at least `vocab`, or 0, which means `vocab`. Elements
-    // between two rows are ignored, but all `(batch - 1) * row_stride + vocab` elements must be readable memory.
-    size_t row_stride;
-    // Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off.
-    const int32_t *k;
-    // Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
-    // every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
-    // NaN is an error. Default: off.
-    const float *p;
-    // Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
-    // counts as 1. A NaN is an error. Default: off.
-    const float *min_p;
-    // The temperature, finite and at least 0. Below 1e-5 the row is greedy: its token is the maximum. Default: 1.
-    const float *temperature;
-    // The random words, `[batch][4]`: one 128-bit number per row, the most significant word first. The draw uses
-    // this number. Null: the words are computed from `seed` and `offset`.
-    const uint32_t *random_words;
-    // The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
-    // Default: 0. Must be null if `random_words` is not.
-    const uint64_t *seed;
-    // The offset of the row's random words. The same seed and offset produce the same random words, so change the
-    // offset at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is
-    // not.
-    const uint64_t *offset;
-} nuc_batch;
-
-// The intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
-//
-// Set the struct to zero, set `struct_size`, then point the fields that you want to your own arrays. The library
-// does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays must
-// not overlap any other memory that the call receives.
-//
-// The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If
-// you request one, every row needs 1 <= k <= max_k, or vocab <= max_k. `nuc_arbitrary_topk_topp_and_sample` does
-// not accept them. A row's slots contain the entries that top-k kept, in ascending order of index. With
-// `stable = 0` ties can outnumber the slots; the slots then contain the first max_k of the kept entries.
-typedef struct nuc_debug_arrays {
-    // `sizeof(nuc_debug_arrays)`, in the caller's version of this header.
-    size_t struct_size;
-    // `[batch]`: the lowest index of the row's maximum; −1 if there is no candidate.
-    int32_t *greedy_sampled;
-    // `[batch, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else
-    // `replace_val`. In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
-    void *topk_logits_unsorted;
-    // `[batch, vocab]`, dense: the integer weight, 0 to 2^24 - 1, if top-k, top-p and min-p kept the entry, else 0.
-    int32_t *topk_topp_unnorm_probs_i32_unsorted;
-    // `[batch]`: bits 32 to 63 of r, the random number modulo the total of the kept weights.
-    uint32_t *random_unnorm_cdf_sampled_high;
-    // `[batch]`: bits 0 to 31 of r.
-    uint32_t *random_unnorm_cdf_sampled_low;
-    // `[batch]`: the lowest index whose inclusive prefix sum of kept weights exceeds r; −1 if there is no candidate.
-    int32_t *next_tokens;
-    // `[batch, max_k]`: the indices that top-k kept, ascending; −1 in unused slots.
-    int32_t *topk_indices_k;
-    // `[batch, max_k]`, of the type of the logits: `topk_logits_unsorted` at those indices; `replace_val` in unused
-    // slots.
-    void *topk_logits_k;
-    // `[batch, max_k]`: `topk_topp_unnorm_probs_i32_unsorted` at those indices; 0 in unused slots.
-    int32_t *topk_topp_unnorm_probs_i32_k;
-} nuc_debug_arrays;
-
-// The calls that `nuc_prewarm` compiles programs for. Set the struct to zero, set `struct_size`, then set the other
-// fields. The caller owns the struct.
-typedef struct nuc_prewarm_spec {
-    // `sizeof(nuc_prewarm_spec)`, in the caller's version of this header.
-    size_t struct_size;
-    // A `nuc_path`.
-    int32_t path;
-    // A `nuc_dtype`.
-    int32_t dtype;
-    // The largest number of rows of a call, at least 1. Programs for all smaller powers of two are compiled too,
-    // because a batch that uses both paths runs as several smaller ones.
-    size_t batch;
-    // The number of elements per row.
-    size_t vocab;
-    // 1 if calls will pass `stable = 0`, else 0.
-    int32_t unstable;
-    // The `NUC_WIDE_*` bits of the wide arrays that calls will request; 0 for none.
-    uint32_t wide_arrays;
-} nuc_prewarm_spec;
-
-// Options for `nuc_compile_ahead`: what to compile, for which device, and where to write it.
-//
-// Initialize the struct with `nuc_compile_ahead_options_init`, then set at least `output_dir`, `batches`,
-// `num_batches`, `vocab` and `dtype`. The caller owns the struct and everything that it points to, and may free all
-// of it when the call returns.
-typedef struct nuc_compile_ahead_options {
-    // `sizeof(nuc_compile_ahead_options)`, in the caller's version of this header.
-    size_t struct_size;
-    // The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty (default): the environment
-    // variable `NUCLEUS_PJRT_PLUGIN`.
-    const char *plugin_path;
-    // The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for, which this
-    // host need not have. For libtpu it is a TPU generation and the arrangement of its chips, for example
-    // `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty (default): the
-    // devices of this host. Plugins for CPUs and GPUs support only the default.
-    const char *topology;
-    // An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. Default:
-    // null.
-    const struct nuc_client_option *plugin_options;
-    // The length of `plugin_options`, at most 1024. Default: 0.
-    size_t num_plugin_options;
-    // The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can contain the
-    // programs of several plugins and topologies, and can be copied to other hosts.
-    const char *output_dir;
-    // An array of `num_batches` batch sizes: the numbers of rows of the calls to compile for, each at least 1. The
-    // rows of a call are padded to a power of two and run in pieces of at most 128 rows.
-    const size_t *batches;
-    // The length of `batches`, 1 to 4096.
-    size_t num_batches;
-    // The number of elements per row.
-    size_t vocab;
-    // The `max_k` of the samplers that will load the programs. Default: 128.
-    size_t max_k;
-    // A `nuc_dtype`. Default: `NUC_DTYPE_F32`.
-    int32_t dtype;
-    // A `nuc_path`: the function that will be called. Default: `NUC_PATH_AUTO`, which compiles the programs of both
-    // paths.
-    int32_t path;
-    // The value of `stable` that calls will pass, 1 or 0. Default: 1.
-    int32_t stable;
-    // The `NUC_WIDE_*` bits of the wide arrays that calls will request. Default: 0, none.
-    uint32_t wide_arrays;
-    // 1: also compile for smaller numbers of rows, like `nuc_prewarm`, because a batch that uses both paths runs as
-    // several smaller ones. Default: 0.
-    int32_t smaller_batches;
-    // Must be zero.
-    int32_t reserved;
-    // Receives the number of files written, if the call succeeds. Null (default): not wanted.
-    size_t *programs_written;
-} nuc_compile_ahead_options;
-
-// Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
-typedef struct nuc_sampler_stats {
-    // `sizeof(nuc_sampler_stats)`, in the caller's version of this header. Set it before the call.
-    size_t struct_size;
-    // The number of programs compiled.
-    uint64_t compiles;
-    // The number of lookups that found a program, or waited while another thread compiled it.
-    uint64_t hits;
-    // The number of programs evicted because the cache was full.
-    uint64_t evictions;
-    // The number of compilations that failed.
-    uint64_t failures;
-    // The time spent compiling, in nanoseconds, summed over threads.
-    uint64_t compile_ns;
-    // The number of programs in memory now.
-    uint64_t programs;
-    // The number of programs loaded from `program_dir` instead of compiled.
-    uint64_t loaded;
-    // The number of programs in memory that `nuc_prewarm` compiled or loaded. They are never evicted, and count toward
-    // `cache_capacity`.
-    uint64_t pinned;
-    // The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
-    uint64_t not_kept;
-} nuc_sampler_stats;
-
-// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are
-// valid until it is destroyed. A plugin's strings can contain line breaks.
-typedef struct nuc_sampler_info {
-    // `sizeof(nuc_sampler_info)`, in the caller's version of this header. Set it before the call.
-    size_t struct_size;
-    // `builtin`, or the plugin's name for its platform, for example `cpu`, `cuda` or `tpu`.
-    const char *platform_name;
-    // The plugin's version string. For the built-in backend: its instruction set and number of threads.
-    const char *platform_version;
-    // The major version of the plugin's PJRT C API; 0 on the built-in backend.
-    int32_t pjrt_api_major;
-    // The minor version of the plugin's PJRT C API; 0 on the built-in backend.
-    int32_t pjrt_api_minor;
-    // The number of devices that `device_index` can select.
-    size_t num_devices;
-    // The number of slots of the bounded path.
-    size_t max_k;
-} nuc_sampler_info;
-
-// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
-// until it is destroyed.
-typedef struct nuc_device_info {
-    // `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call.
-    size_t struct_size;
-    // The plugin's description of the device, in human-readable form.
-    const char *description;
-    // The plugin's name for the kind of device.
-    const char *kind;
-    // The plugin's global id of the device.
-    int32_t id;
-    // Always zero.
-    int32_t reserved;
-} nuc_device_info;
+/**
+ * The compiler warns if the result of the function is ignored. Define NUC_NODISCARD as nothing before you include this
+ * header to turn the warning off.
+ */
+#ifndef NUC_NODISCARD
+#if (defined(__cplusplus) && __cplusplus >= 201703L) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 202311L)
+#define NUC_NODISCARD [[nodiscard]]
+#elif defined(__GNUC__)
+#define NUC_NODISCARD __attribute__((warn_unused_result))
+#else
+#define NUC_NODISCARD
+#endif
+#endif
 
 #ifdef __cplusplus
 extern "C" {
-#endif // __cplusplus
+#endif
 
-// Returns the version of this library, "major.minor.patch". The string is NUL-terminated and valid until the process
-// ends. Any thread may call this function.
-const char *nuc_version(void);
+/**
+ * @defgroup nuc_versions Versions
+ *
+ * Versions of the library and of its binary interface.
+ *
+ * NUC_ABI_VERSION counts the incompatible binary interfaces. A program runs with a library of the same number. The
+ * number is also in the name of the shared library, so the dynamic loader finds a library with the right one. A program
+ * that loads the library itself, for example with dlopen, must check it once, before any other call:
+ *
+ *     if (nuc_abi_version() != NUC_ABI_VERSION) { ... this is not the right library ... }
+ *
+ * Later versions of the library add functions and fields without a new number. NUC_VERSION is the version of the header
+ * at compile time, and nuc_version_number() that of the loaded library at run time. A library that is not older than
+ * the header has every function and field of the header:
+ *
+ *     if (nuc_version_number() < NUC_VERSION) { ... the loaded library may lack something ... }
+ *
+ * docs/abi-policy.md states what can change from version to version.
+ * @{
+ */
 
-// Returns the `NUC_ABI_VERSION` of the loaded library. Any thread may call this function.
-uint32_t nuc_abi_version(void);
+/** The version of the library that this header belongs to. */
+#define NUC_VERSION_MAJOR 0
+#define NUC_VERSION_MINOR 1
+#define NUC_VERSION_PATCH 0
 
-// Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
-// `nuc_status`. The string is NUL-terminated and valid until the process ends. The `nuc_error` of the call explains
-// why the call failed. Any thread may call this function.
-const char *nuc_status_string(int32_t status);
+/** A version as a number that can be compared. Minor and patch are below 1000. */
+#define NUC_MAKE_VERSION(major, minor, patch) ((major) * 1000000u + (minor) * 1000u + (patch))
 
-// Sets where the library's log goes, for the whole process. Messages up to `level`, a `nuc_log_level`, go to the
-// callback `log`, or to standard error if `log` is null.
-//
-// A later call replaces an earlier one. The earlier callback can still be running in another thread when the later
-// call returns. Any thread may call this function. The library does not access the memory behind `user`.
-//
-// If this function was not called before the first `nuc_sampler_create` or `nuc_compile_ahead`, the environment
-// variable `NUCLEUS_LOG` (off, error, warning, info or debug) sets the level for standard error. The variable is
-// read once. A value that is not a level is reported once on standard error and ignored. Without the variable,
-// nothing is logged. A closed standard error is not an error: the library does not let its messages raise SIGPIPE.
-//
-// Errors: `NUC_INVALID_ARGUMENT` if `level` is not a `nuc_log_level`, or if the process is a Rust program that
-// already has a logger.
-//
-// The caller promises:
-// Any thread may call `log` with `user` until the process ends, or until another `nuc_set_log` has replaced the
-// callback and every call that began before has returned. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_set_log(nuc_log_function log,
-                            void *user,
-                            int32_t level,
-                            struct nuc_error *error);
+/** The version of this header as a number. */
+#define NUC_VERSION NUC_MAKE_VERSION(NUC_VERSION_MAJOR, NUC_VERSION_MINOR, NUC_VERSION_PATCH)
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_sampler_options)` as `struct_size`. The
-// caller owns the struct. Any thread may call this function.
-//
-// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
-// struct has.
-//
-// The caller promises:
-// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_sampler_options_init(struct nuc_sampler_options *options,
-                                         size_t struct_size,
-                                         struct nuc_error *error);
+/**
+ * The binary interface that this header describes. It changes only if programs that were compiled with an older header
+ * cannot run any more.
+ */
+#define NUC_ABI_VERSION 1u
 
-// Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
-// `nuc_sampler_destroy`. `options` may be null, which means all defaults. Any thread may call this function.
-//
-// With a plugin, this function loads the plugin's library, which stays loaded until the process ends, and creates a
-// client. That can take seconds.
-//
-// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
-// `NUC_DEVICE_ERROR` if the plugin finds no device or cannot create a client; `NUC_IO_ERROR` for `program_dir`;
-// `NUC_OUT_OF_MEMORY` if memory or threads run out. After an error `*sampler` is unchanged.
-//
-// The caller promises:
-// `options` is null or points to a `nuc_sampler_options` whose strings are NUL-terminated. `sampler` points to a
-// writable pointer. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_sampler_create(const struct nuc_sampler_options *options,
-                                   struct nuc_sampler **sampler,
-                                   struct nuc_error *error);
+/**
+ * Returns the version of the loaded library, "major.minor.patch". The string is NUL-terminated and valid until the
+ * process ends. Any thread may call this function.
+ */
+NUC_API const char *nuc_version(void);
 
-// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of
-// its getters. Null is allowed. After the call the handle is invalid, and so are all copies of it in other threads.
-//
-// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the
-// library detects that the handle was destroyed and returns `NUC_INVALID_ARGUMENT`.
-//
-// In a child process after `fork`, this function does nothing and returns `NUC_OK`. The sampler's memory in the
-// child is not freed.
-//
-// Errors: `NUC_INVALID_ARGUMENT` if `sampler` is not a sampler.
-//
-// The caller promises:
-// `sampler` is null or a handle from `nuc_sampler_create` that was not destroyed. `error` is null or points to a
-// `nuc_error`.
-enum nuc_status nuc_sampler_destroy(struct nuc_sampler *sampler,
-                                    struct nuc_error *error);
+/**
+ * Returns the version of the loaded library as a number: major * 1000000 + minor * 1000 + patch. It equals the
+ * NUC_VERSION of the library's own header. Any thread may call this function.
+ */
+NUC_API uint32_t nuc_version_number(void);
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_call_options)` as `struct_size`. The
-// caller owns the struct. Any thread may call this function.
-//
-// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
-// struct has.
-//
-// The caller promises:
-// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_call_options_init(struct nuc_call_options *options,
-                                      size_t struct_size,
-                                      struct nuc_error *error);
+/**
+ * Returns the NUC_ABI_VERSION of the loaded library. It must equal that of the header. Any thread may call this
+ * function.
+ */
+NUC_API uint32_t nuc_abi_version(void);
 
-// Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
-//
-// `tokens` `[batch]` receives the token of each row, or −1 if the row has no finite candidate. It must not be null
-// unless `batch` is 0. `row_status` `[batch]` receives the `NUC_ROW_*` bits of each row; null if not wanted.
-// `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
-// wanted.
-//
-// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
-// arbitrary path, so one row with a large k does not slow down the others. With `stable = 0` on a plugin, every row
-// uses the arbitrary path. A row's token depends only on its own logits, parameters and random words. It does not
-// depend on the path, the other rows of the batch, or the backend.
-//
-// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
-// other memory that the call receives, including the structs and `error`. Any number of threads may call this
-// function with the same sampler.
-//
-// Errors: `NUC_INVALID_ARGUMENT`; `NUC_OUT_OF_MEMORY`; and on a plugin `NUC_DEVICE_ERROR` and `NUC_INTERNAL`. A
-// call that fails writes no output.
-//
-// The caller promises:
-// `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape requires, and no
-// other thread writes that memory during the call.
-enum nuc_status nuc_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                         const struct nuc_batch *batch,
-                                         const struct nuc_call_options *options,
-                                         int32_t *tokens,
-                                         uint32_t *row_status,
-                                         const struct nuc_debug_arrays *debug,
-                                         struct nuc_error *error);
+/** @} */
 
-// Like `nuc_topk_topp_and_sample`, but every row uses the arbitrary path. It searches thresholds over the whole row
-// and accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
-//
-// The caller promises:
-// As for `nuc_topk_topp_and_sample`.
-enum nuc_status nuc_arbitrary_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                                   const struct nuc_batch *batch,
-                                                   const struct nuc_call_options *options,
-                                                   int32_t *tokens,
-                                                   uint32_t *row_status,
-                                                   const struct nuc_debug_arrays *debug,
-                                                   struct nuc_error *error);
+/**
+ * @defgroup nuc_errors Errors
+ *
+ * Statuses and error messages.
+ * @{
+ */
 
-// Like `nuc_topk_topp_and_sample`, but every row uses the bounded path, which first reduces the row to max_k
-// candidates. Every row needs 1 <= k <= max_k, or vocab <= max_k; otherwise the call returns
-// `NUC_INVALID_ARGUMENT`. With `stable = 0` ties can outnumber max_k, so the rows of a sampler with a plugin then
-// use the arbitrary path. Ownership, thread-safety and errors are the same.
-//
-// The caller promises:
-// As for `nuc_topk_topp_and_sample`.
-enum nuc_status nuc_bounded_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                                 const struct nuc_batch *batch,
-                                                 const struct nuc_call_options *options,
-                                                 int32_t *tokens,
-                                                 uint32_t *row_status,
-                                                 const struct nuc_debug_arrays *debug,
-                                                 struct nuc_error *error);
+/**
+ * The result of a call: NUC_OK or the kind of the failure. The nuc_error of the call explains the failure. A call that
+ * returns anything but NUC_OK wrote no output.
+ */
+typedef int32_t nuc_status;
 
-// Like `nuc_topk_topp_and_sample`, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but
-// simple enough to serve as the reference for the other functions. It works with a sampler of any backend and does
-// not use the sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17
-// bytes of memory per element of a row.
-//
-// The caller promises:
-// As for `nuc_topk_topp_and_sample`.
-enum nuc_status nuc_reference_topk_topp_and_sample(const struct nuc_sampler *sampler,
-                                                   const struct nuc_batch *batch,
-                                                   const struct nuc_call_options *options,
-                                                   int32_t *tokens,
-                                                   uint32_t *row_status,
-                                                   const struct nuc_debug_arrays *debug,
-                                                   struct nuc_error *error);
+/** The values of nuc_status. */
+enum {
+    /** The call succeeded and wrote its outputs. */
+    NUC_OK = 0,
+    /**
+     * An argument is wrong. The message names the argument, its value, and what would be right. Repeating the call
+     * fails again.
+     */
+    NUC_INVALID_ARGUMENT = 1,
+    /** The plugin's file does not exist, or a plugin is needed but not named. */
+    NUC_PLUGIN_NOT_FOUND = 2,
+    /** The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader. */
+    NUC_PLUGIN_INVALID = 3,
+    /** The plugin implements a version of the PJRT C API that this library does not support. */
+    NUC_PLUGIN_VERSION = 4,
+    /**
+     * The plugin or its device failed: there is no device, or a compilation or an execution failed. The message quotes
+     * the plugin.
+     */
+    NUC_DEVICE_ERROR = 5,
+    /**
+     * This library has a defect, or the plugin returned something that no correct plugin returns. The sampler stays
+     * usable. Please report it.
+     */
+    NUC_INTERNAL = 6,
+    /**
+     * The host or the device ran out of memory, threads or another resource. The same call can succeed later, so a
+     * server can reduce its load and try again. Every function can return it.
+     */
+    NUC_OUT_OF_MEMORY = 7,
+    /**
+     * A file or directory could not be created, read or written, for example because the disk is full or a permission
+     * is missing. The message names it. nuc_sampler_create returns it for `program_dir`, and nuc_compile_ahead for
+     * `output_dir`.
+     */
+    NUC_IO_ERROR = 8
+};
 
-// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
-// On the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
-//
-// Other values of k, p, min_p, temperature, seeds or replace_val never need another program. Another vocab, dtype,
-// path, `stable` or set of wide arrays does. So does a number of rows above the next power of two.
-//
-// The programs stay in memory until the sampler is destroyed; they are never evicted.
-//
-// Errors: `NUC_INVALID_ARGUMENT`, also if the programs of all calls of this function together exceed
-// `cache_capacity` (the message states their number); `NUC_DEVICE_ERROR` if the plugin cannot compile;
-// `NUC_OUT_OF_MEMORY`.
-//
-// The caller promises:
-// `sampler` is a live handle. `spec` points to a `nuc_prewarm_spec`. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_prewarm(const struct nuc_sampler *sampler,
-                            const struct nuc_prewarm_spec *spec,
-                            struct nuc_error *error);
+/**
+ * The reason why a call failed. The last argument of every function that can fail points to a nuc_error, or is null.
+ *
+ * Initialize the struct once with NUC_ERROR_INIT. It can then be used for any number of calls, one at a time. The
+ * caller owns the memory. The library keeps no error state, so any thread, goroutine or task can make any call.
+ *
+ * Every call writes `code`, `row`, `argument`, `message_length` and `message`. After a success `code` is NUC_OK, `row`
+ * is -1, `argument` is null and both messages are empty.
+ *
+ * A nuc_error with a wrong `struct_size` or a nonzero `reserved`, or a pointer that is not aligned to 8 bytes, was
+ * probably not initialized. The call then does nothing except return NUC_INVALID_ARGUMENT, and does not write the
+ * nuc_error.
+ */
+typedef struct nuc_error {
+    /** `sizeof(nuc_error)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** Output: the status that the function returned. */
+    nuc_status code;
+    /** Must be zero. */
+    int32_t reserved;
+    /** Output: the index of the row at fault, counted from 0; -1 if no single row is at fault. */
+    int64_t row;
+    /**
+     * Output: the name of the argument or struct at fault, for example "temperature"; null if no single argument is at
+     * fault. The string is NUL-terminated and valid until the process ends.
+     */
+    const char *argument;
+    /**
+     * An optional buffer for the whole message, or null. It receives NUL-terminated UTF-8, cut at its end if the
+     * buffer is too small. It can have several lines, because a compiler's message has. The caller owns the buffer. It
+     * must not overlap any other memory of the call, including this struct.
+     */
+    char *full_message;
+    /** The size of `full_message` in bytes, including the terminator. 0: there is no buffer. */
+    size_t full_message_size;
+    /**
+     * Output: the length of the whole message in bytes, without the terminator. The buffer `full_message` contains
+     * all of it if `full_message_size` is larger than this number.
+     */
+    size_t message_length;
+    /**
+     * Output: the message in one line of NUL-terminated UTF-8, without control characters. A message that is too long
+     * is shortened in the middle of its longest words, so that the reason stays readable.
+     */
+    char message[968];
+} nuc_error;
 
-// Fills `options` with the defaults that its fields document. Pass `sizeof(nuc_compile_ahead_options)` as
-// `struct_size`. The caller owns the struct. Any thread may call this function.
-//
-// Errors: `NUC_INVALID_ARGUMENT` for a null or misaligned pointer and for a `struct_size` that no version of the
-// struct has.
-//
-// The caller promises:
-// `options` points to `struct_size` writable bytes. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_compile_ahead_options_init(struct nuc_compile_ahead_options *options,
-                                               size_t struct_size,
-                                               struct nuc_error *error);
+/** Initializes a nuc_error. */
+#define NUC_ERROR_INIT \
+    {sizeof(nuc_error), 0, 0, 0, NULL, NULL, 0, 0, {0}}
 
-// Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
-// `program_dir` is that directory loads the programs instead of compiling them, so a server starts faster. Any
-// thread may call this function.
-//
-// A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags
-// (environment variables `XLA_FLAGS` and `LIBTPU_INIT_ARGS`) for which it was compiled. A sampler with any other of
-// these ignores the file and compiles the program.
-//
-// With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
-// Set these environment variables for libtpu:
-//
-// - `TPU_SKIP_MDS_QUERY=1` and `TPU_WORKER_HOSTNAMES=localhost`: without them libtpu queries a metadata server,
-//   which can take minutes;
-// - `ALLOW_MULTIPLE_LIBTPU_LOAD=1`: if several processes compile at the same time, or another process uses the TPU.
-//
-// Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
-// because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
-// them itself. On a host without a TPU, this function and `nuc_sampler_create` check for `TPU_SKIP_MDS_QUERY` before
-// they start libtpu, and return `NUC_DEVICE_ERROR` if it is missing.
-//
-// Errors: `NUC_INVALID_ARGUMENT`; `NUC_PLUGIN_NOT_FOUND`, `NUC_PLUGIN_INVALID` and `NUC_PLUGIN_VERSION`;
-// `NUC_DEVICE_ERROR` if the plugin cannot compile or, without a topology, finds no device; `NUC_IO_ERROR` if a file
-// cannot be written; `NUC_OUT_OF_MEMORY`. After an error, files that were already written stay, and
-// `programs_written` is unchanged.
-//
-// The caller promises:
-// `options` points to a `nuc_compile_ahead_options` whose strings are NUL-terminated and whose arrays have the
-// lengths that its fields state. `error` is null or points to a `nuc_error`.
-enum nuc_status nuc_compile_ahead(const struct nuc_compile_ahead_options *options,
-                                  struct nuc_error *error);
+/**
+ * Returns the name of a status, for example "NUC_INVALID_ARGUMENT", or "unknown status" if `status` is not a
+ * nuc_status. The string is NUL-terminated and valid until the process ends. Any thread may call this function.
+ */
+NUC_API const char *nuc_status_string(nuc_status status);
 
-// Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
-// the call. Any number of threads may call this function with the same sampler.
-//
-// Errors: `NUC_INVALID_ARGUMENT`.
-//
-// The caller promises:
-// `sampler` is a live handle. `stats` points to a writable `nuc_sampler_stats`. `error` is null or points to a
-// `nuc_error`.
-enum nuc_status nuc_sampler_get_stats(const struct nuc_sampler *sampler,
-                                      struct nuc_sampler_stats *stats,
-                                      struct nuc_error *error);
+/** @} */
 
-// Writes a description of a sampler to `info`. The caller owns the struct and sets its `struct_size` before the
-// call. The strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
-// function with the same sampler.
-//
-// Errors: `NUC_INVALID_ARGUMENT`.
-//
-// The caller promises:
-// `sampler` is a live handle. `info` points to a writable `nuc_sampler_info`. `error` is null or points to a
-// `nuc_error`.
-enum nuc_status nuc_sampler_get_info(const struct nuc_sampler *sampler,
-                                     struct nuc_sampler_info *info,
-                                     struct nuc_error *error);
+/**
+ * @defgroup nuc_lifecycle Lifecycle
+ *
+ * Creating and destroying samplers.
+ * @{
+ */
 
-// Writes a description of the device `index`, counted from 0, to `device`. The number of devices is in
-// `nuc_sampler_info`. The caller owns the struct and sets its `struct_size` before the call. The strings belong to
-// the sampler and are valid until it is destroyed. Any number of threads may call this function with the same
-// sampler.
-//
-// Errors: `NUC_INVALID_ARGUMENT`, also if there is no such device.
-//
-// The caller promises:
-// `sampler` is a live handle. `device` points to a writable `nuc_device_info`. `error` is null or points to a
-// `nuc_error`.
-enum nuc_status nuc_sampler_get_device(const struct nuc_sampler *sampler,
-                                       size_t index,
-                                       struct nuc_device_info *device,
-                                       struct nuc_error *error);
+/** The backend of a sampler. */
+typedef int32_t nuc_backend;
+
+/** The values of nuc_backend. */
+enum {
+    /**
+     * The default: a PJRT plugin if `plugin_path` or the environment variable NUCLEUS_PJRT_PLUGIN names one; otherwise
+     * the built-in backend.
+     */
+    NUC_BACKEND_AUTO = 0,
+    /** The multi-threaded SIMD code of this library. It runs on the CPU and needs no plugin. */
+    NUC_BACKEND_BUILTIN = 1,
+    /** A PJRT plugin. Creating the sampler fails if no plugin is named. */
+    NUC_BACKEND_PJRT = 2
+};
+
+/** The type of the value of a nuc_client_option. */
+typedef int32_t nuc_option_type;
+
+/** The values of nuc_option_type. */
+enum {
+    /** The value is `string_value`. */
+    NUC_OPTION_STRING = 0,
+    /** The value is `int64_value`. */
+    NUC_OPTION_INT64 = 1,
+    /** The value is `float_value`. */
+    NUC_OPTION_FLOAT = 2,
+    /** The value is `int64_value`: 0 is false, anything else is true. */
+    NUC_OPTION_BOOL = 3
+};
+
+/**
+ * One option for a plugin. The plugin's documentation lists its options; an example is `preallocate`, a
+ * NUC_OPTION_BOOL of the CUDA plugin.
+ *
+ * The caller owns the struct and its strings, and may free them when the call returns. Use the names and types that
+ * the plugin documents: some plugins end the process if an option has the wrong type, and this library cannot prevent
+ * it. This struct is an element of arrays, so it has no struct_size and its size never changes.
+ */
+typedef struct nuc_client_option {
+    /** The name, NUL-terminated UTF-8. */
+    const char *name;
+    /** Selects the field that contains the value. */
+    nuc_option_type type;
+    /** A single-precision value. PJRT has no double-precision options. */
+    float float_value;
+    /** An integer, or a bool (0 or 1). */
+    int64_t int64_value;
+    /** NUL-terminated UTF-8. */
+    const char *string_value;
+    /** Must be zero. */
+    uint64_t reserved[2];
+} nuc_client_option;
+
+/** Initializes a nuc_client_option. */
+#define NUC_CLIENT_OPTION_INIT \
+    {NULL, 0, 0.0f, 0, NULL, {0}}
+
+/**
+ * Options for nuc_sampler_create. A field that is zero has its default.
+ *
+ * The caller owns the struct and everything that it points to, and may free all of it when nuc_sampler_create returns.
+ */
+typedef struct nuc_sampler_options {
+    /** `sizeof(nuc_sampler_options)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** The backend. 0: NUC_BACKEND_AUTO. */
+    nuc_backend backend;
+    /** The index of the device among the client's addressable devices, counted from 0. */
+    int32_t device_index;
+    /**
+     * The path of a PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty: the environment variable
+     * NUCLEUS_PJRT_PLUGIN. Ignored with NUC_BACKEND_BUILTIN.
+     */
+    const char *plugin_path;
+    /** An array of `num_client_options` options for the plugin's client. */
+    const nuc_client_option *client_options;
+    /** The length of `client_options`, at most 1024. */
+    size_t num_client_options;
+    /**
+     * The number of slots of the bounded path: the largest k that the path accepts, and the width of the k-slices.
+     * 1 to 1024. 0: 128.
+     */
+    size_t max_k;
+    /**
+     * The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
+     * evicted. Programs that nuc_prewarm compiled are never evicted. A batch that uses both paths needs two programs
+     * at the same time. 0: 64.
+     */
+    size_t cache_capacity;
+    /**
+     * The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
+     * this size runs large calls, and the calling thread waits. 0: one thread per core.
+     */
+    size_t num_threads;
+    /**
+     * A directory of compiled programs, NUL-terminated UTF-8: the output of nuc_compile_ahead or of the command
+     * `nucleus compile`, or programs that `write_programs` saved. Null or empty: the environment variable
+     * NUCLEUS_PROGRAM_DIR; if it is not set, no directory is used. The built-in backend ignores the directory.
+     *
+     * Before a sampler compiles a program, it looks for the program's file in this directory. If the file is damaged,
+     * or was compiled for another plugin or device, the sampler compiles the program and logs the reason. A relative
+     * path is resolved when the sampler is created.
+     *
+     * Write access to this directory is equivalent to code execution in this process. So the library does not use a
+     * directory or file that belongs to another user (except root), or that other users can write to, unless the
+     * environment variable NUCLEUS_TRUST_PROGRAM_DIR is 1. A directory with the sticky bit may be writable by other
+     * users.
+     */
+    const char *program_dir;
+    /**
+     * 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
+     * exist. The next process then loads the programs. A failed write is logged and has no other effect. 0: the
+     * directory must exist and is only read.
+     */
+    int32_t write_programs;
+    /** Must be zero. */
+    int32_t reserved;
+} nuc_sampler_options;
+
+/** Initializes a nuc_sampler_options. */
+#define NUC_SAMPLER_OPTIONS_INIT \
+    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0}
+
+/**
+ * A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
+ *
+ * nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
+ * threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone.
+ *
+ * A sampler belongs to the process that created it. In a child process after fork, every call with it returns
+ * NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.
+ */
+typedef struct nuc_sampler nuc_sampler;
+
+/**
+ * Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
+ * nuc_sampler_destroy. `options` may be null, which means all defaults. Any thread may call this function.
+ *
+ * With a plugin, this function loads the plugin's library, which stays loaded until the process ends, and creates a
+ * client. That can take seconds.
+ *
+ * Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
+ * the plugin finds no device or cannot create a client; NUC_IO_ERROR for `program_dir`; NUC_OUT_OF_MEMORY if memory or
+ * threads run out. After an error `*sampler` is null.
+ *
+ * The caller promises:
+ * `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated. `sampler` points to a
+ * writable pointer. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sampler_create(const nuc_sampler_options *options,
+                              nuc_sampler **sampler,
+                              nuc_error *error);
+
+/**
+ * Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
+ * getters. Null is allowed. After the call the handle is invalid, and so are all copies of it in other threads.
+ *
+ * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
+ * detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
+ *
+ * In a child process after fork, this function does nothing and returns NUC_OK. The sampler's memory in the child is
+ * not freed.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if `sampler` is not a sampler.
+ *
+ * The caller promises:
+ * `sampler` is null or a handle from nuc_sampler_create that was not destroyed. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_API nuc_status nuc_sampler_destroy(nuc_sampler *sampler,
+                                       nuc_error *error);
+
+/** @} */
+
+/**
+ * @defgroup nuc_sampling Sampling
+ *
+ * Sampling: batches of logits, their parameters, and the functions that choose tokens.
+ * @{
+ */
+
+typedef struct nuc_debug_arrays nuc_debug_arrays;
+
+/** The element type of a logits array. */
+typedef int32_t nuc_dtype;
+
+/** The values of nuc_dtype. */
+enum {
+    /** IEEE 754 binary32, 4 bytes per element. */
+    NUC_DTYPE_F32 = 0,
+    /** bfloat16, 2 bytes per element. */
+    NUC_DTYPE_BF16 = 1,
+    /** IEEE 754 binary16, 2 bytes per element. */
+    NUC_DTYPE_F16 = 2
+};
+
+/** A sampling function, for nuc_sample_flat, nuc_prewarm and nuc_compile_ahead. */
+typedef int32_t nuc_path;
+
+/** The values of nuc_path. */
+enum {
+    /** nuc_topk_topp_and_sample. */
+    NUC_PATH_AUTO = 0,
+    /** nuc_arbitrary_topk_topp_and_sample. */
+    NUC_PATH_ARBITRARY = 1,
+    /** nuc_bounded_topk_topp_and_sample. */
+    NUC_PATH_BOUNDED = 2
+};
+
+/**
+ * A bit of `row_status`: the row has no finite candidate, because every logit is -inf or NaN. The row's token is -1.
+ */
+#define NUC_ROW_NO_CANDIDATE 1u
+
+/**
+ * A bit of `row_status`: the row contains a NaN, which counted as -inf. The token is valid unless
+ * NUC_ROW_NO_CANDIDATE is also set.
+ */
+#define NUC_ROW_HAD_NAN 2u
+
+/**
+ * A bit of `row_status`: the row contains +inf, which counted as the largest finite f32. The token is valid, but a +inf
+ * is almost always a fault of the program that computed the logits.
+ */
+#define NUC_ROW_HAD_INF 4u
+
+/**
+ * A bit of `row_status`: a parameter of the row is impossible, so the row was not sampled. No other bit is set.
+ *
+ * The impossible parameters are a NaN in `top_p` or `min_p`, a `temperature` that is negative, infinite or NaN, and, on
+ * the bounded path or with k-slices, a `top_k` that does not fit max_k. The row's token, `greedy_sampled` and
+ * `next_tokens` are -1, its weights and its r are 0, its logits are `replace_val`, and its slots are unused. The other
+ * rows are sampled. Without `row_status`, the whole call is refused.
+ */
+#define NUC_ROW_BAD_PARAMETER 8u
+
+/**
+ * A batch of logits, and the sampling parameters of its rows.
+ *
+ * Initialize the struct with NUC_BATCH_INIT, then set at least `logits`, `num_rows` and `vocab`. The caller owns the
+ * struct and all of its arrays. A call reads them and keeps no pointer to them. No thread may write them during the
+ * call.
+ *
+ * Every parameter array has `num_rows` elements unless its comment says otherwise. If an array is null, every row has
+ * the default.
+ */
+typedef struct nuc_batch {
+    /** `sizeof(nuc_batch)`, in the caller's version of this header. */
+    size_t struct_size;
+    /**
+     * The logits, `[num_rows, vocab]`, row-major, aligned to their element type. Every value is allowed: a NaN counts
+     * as -inf and sets NUC_ROW_HAD_NAN, +inf counts as the largest finite f32 and sets NUC_ROW_HAD_INF, and -0 and f32
+     * subnormals count as +0.
+     */
+    const void *logits;
+    /** The element type of `logits`. 0: NUC_DTYPE_F32. */
+    nuc_dtype dtype;
+    /** Must be zero. */
+    int32_t reserved;
+    /** The number of rows. A call with 0 rows succeeds and writes no output. */
+    size_t num_rows;
+    /** The number of elements per row, 1 to 16777216. */
+    size_t vocab;
+    /**
+     * The distance between the starts of two rows, in elements: at least `vocab`. 0: `vocab`. Elements between two
+     * rows are ignored, but all `(num_rows - 1) * row_stride + vocab` elements must be readable memory.
+     */
+    size_t row_stride;
+    /** Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off. */
+    const int32_t *top_k;
+    /**
+     * Top-p: the smallest set of the largest weights whose sum is at least p times the total survives, together with
+     * every entry that ties with its smallest weight. p >= 1: off. p <= 0: only the maximum and its ties survive. A
+     * NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
+     */
+    const float *top_p;
+    /**
+     * Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
+     * counts as 1. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
+     */
+    const float *min_p;
+    /**
+     * The temperature, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. Below 1e-5 the
+     * row is greedy: its token is the maximum. Default: 1.
+     */
+    const float *temperature;
+    /**
+     * The random words, `[num_rows][4]`: one 128-bit number per row, the most significant word first. The draw uses
+     * this number. Null: the words are computed from `seed` and `offset`.
+     */
+    const uint32_t *random_words;
+    /**
+     * The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
+     * Default: 0. Must be null if `random_words` is not.
+     */
+    const uint64_t *seed;
+    /**
+     * The offset of the row's random words. The same seed and offset produce the same random words, so change the
+     * offset at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.
+     */
+    const uint64_t *offset;
+} nuc_batch;
+
+/** Initializes a nuc_batch. */
+#define NUC_BATCH_INIT \
+    {sizeof(nuc_batch), NULL, 0, 0, 0, 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+
+/**
+ * Options of one sampling call, for all of its rows. A field that is zero has its default. A null pointer to this
+ * struct means all defaults. The caller owns the struct.
+ */
+typedef struct nuc_call_options {
+    /** `sizeof(nuc_call_options)`, in the caller's version of this header. */
+    size_t struct_size;
+    /**
+     * 0: top-k keeps exactly k entries; the lower index wins a tie at the threshold. 1: top-k keeps every entry that
+     * ties with the threshold, which can be more than k.
+     */
+    int32_t keep_ties;
+    /** 1: use `replace_val`. 0: use -1e12; `replace_val` must then be 0. */
+    int32_t use_replace_val;
+    /**
+     * The value of `topk_logits_unsorted` where top-k removed the entry, rounded to the type of the logits. Must not
+     * be NaN.
+     */
+    float replace_val;
+    /** Must be zero. */
+    int32_t reserved;
+} nuc_call_options;
+
+/** Initializes a nuc_call_options. */
+#define NUC_CALL_OPTIONS_INIT \
+    {sizeof(nuc_call_options), 0, 0, 0.0f, 0}
+
+/**
+ * Chooses the next token of every row: cleans the logits, applies top-k, temperature, top-p and min-p, and draws.
+ *
+ * `tokens` `[num_rows]` receives the token of each row, or -1 if the row has none (see `row_status`). It must not be
+ * null unless `num_rows` is 0. `row_status` `[num_rows]` receives the NUC_ROW_* bits of each row; null if not wanted.
+ * `options` may be null, which means all defaults. `debug` may be null, which means that no intermediate array is
+ * wanted.
+ *
+ * With `row_status`, an impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
+ * returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
+ *
+ * The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path, the others use the
+ * arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin, every row uses
+ * the arbitrary path. A row's token depends only on its own logits, parameters and random words. It does not depend on
+ * the path, the other rows of the batch, or the backend.
+ *
+ * The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
+ * other memory that the call receives, including the structs and `error`. Any number of threads may call this function
+ * with the same sampler.
+ *
+ * Errors: NUC_INVALID_ARGUMENT; NUC_OUT_OF_MEMORY; and on a plugin NUC_DEVICE_ERROR and NUC_INTERNAL. A call that fails
+ * writes no output.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. Every other pointer is null or points to as much memory as its shape requires, and no
+ * other thread writes that memory during the call.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_topk_topp_and_sample(const nuc_sampler *sampler,
+                                    const nuc_batch *batch,
+                                    const nuc_call_options *options,
+                                    int32_t *tokens,
+                                    uint32_t *row_status,
+                                    const nuc_debug_arrays *debug,
+                                    nuc_error *error);
+
+/**
+ * Like nuc_topk_topp_and_sample, but every row uses the arbitrary path. It searches thresholds over the whole row and
+ * accepts every k. It does not accept k-slices. Ownership, thread-safety and errors are the same.
+ *
+ * The caller promises:
+ * As for nuc_topk_topp_and_sample.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_arbitrary_topk_topp_and_sample(const nuc_sampler *sampler,
+                                              const nuc_batch *batch,
+                                              const nuc_call_options *options,
+                                              int32_t *tokens,
+                                              uint32_t *row_status,
+                                              const nuc_debug_arrays *debug,
+                                              nuc_error *error);
+
+/**
+ * Like nuc_topk_topp_and_sample, but every row uses the bounded path, which first reduces the row to max_k candidates.
+ * Every row needs 1 <= k <= max_k, or vocab <= max_k; another k is impossible: see NUC_ROW_BAD_PARAMETER. With
+ * `keep_ties` the kept entries can outnumber max_k, so the rows of a sampler with a plugin then use the arbitrary
+ * path. Ownership, thread-safety and errors are the same.
+ *
+ * The caller promises:
+ * As for nuc_topk_topp_and_sample.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_bounded_topk_topp_and_sample(const nuc_sampler *sampler,
+                                            const nuc_batch *batch,
+                                            const nuc_call_options *options,
+                                            int32_t *tokens,
+                                            uint32_t *row_status,
+                                            const nuc_debug_arrays *debug,
+                                            nuc_error *error);
+
+/**
+ * Like nuc_topk_topp_and_sample, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but simple
+ * enough to serve as the reference for the other functions. It works with a sampler of any backend and does not use the
+ * sampler's device. Ownership, thread-safety and errors are the same. Each working thread needs 17 bytes of memory per
+ * element of a row.
+ *
+ * The caller promises:
+ * As for nuc_topk_topp_and_sample.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_reference_topk_topp_and_sample(const nuc_sampler *sampler,
+                                              const nuc_batch *batch,
+                                              const nuc_call_options *options,
+                                              int32_t *tokens,
+                                              uint32_t *row_status,
+                                              const nuc_debug_arrays *debug,
+                                              nuc_error *error);
+
+/**
+ * The same as the sampling function that `path` names, for languages that cannot pass a struct of pointers, for example
+ * Go with cgo. The arguments have the meaning of the fields of nuc_batch and nuc_call_options, except that
+ * `replace_val` and the debug arrays are not available. Ownership, thread-safety and errors are the same. The caller's
+ * nuc_error, if there is one, needs no pointer in it.
+ *
+ * The caller promises:
+ * As for nuc_topk_topp_and_sample.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sample_flat(const nuc_sampler *sampler,
+                           nuc_path path,
+                           const void *logits,
+                           nuc_dtype dtype,
+                           size_t num_rows,
+                           size_t vocab,
+                           size_t row_stride,
+                           const int32_t *top_k,
+                           const float *top_p,
+                           const float *min_p,
+                           const float *temperature,
+                           const uint32_t *random_words,
+                           const uint64_t *seed,
+                           const uint64_t *offset,
+                           int32_t keep_ties,
+                           int32_t *tokens,
+                           uint32_t *row_status,
+                           nuc_error *error);
+
+/** @} */
+
+/**
+ * @defgroup nuc_debug Debug arrays
+ *
+ * Debug arrays: the intermediate results of a call, for validation. They are bit-identical on every backend.
+ * @{
+ */
+
+/**
+ * The intermediate arrays of a sampling call.
+ *
+ * Initialize the struct with NUC_DEBUG_ARRAYS_INIT, then point the fields that you want to your own arrays. The library
+ * does not compute an array whose field is null. It writes the arrays only if the call succeeds. The arrays must not
+ * overlap any other memory that the call receives.
+ *
+ * The k-slices (`topk_indices_k`, `topk_logits_k`, `topk_topp_unnorm_probs_i32_k`) belong to the bounded path. If you
+ * request one, every row needs 1 <= k <= max_k, or vocab <= max_k. nuc_arbitrary_topk_topp_and_sample does not accept
+ * them. A row's slots contain the entries that top-k kept, in ascending order of index. With `keep_ties` the kept
+ * entries can outnumber the slots; the slots then contain the first max_k of them.
+ */
+struct nuc_debug_arrays {
+    /** `sizeof(nuc_debug_arrays)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** `[num_rows]`: the lowest index of the row's maximum; -1 if there is no candidate. */
+    int32_t *greedy_sampled;
+    /**
+     * `[num_rows, vocab]`, dense, of the type of the logits: the cleaned logit if top-k kept the entry, else
+     * `replace_val`. In bf16 and f16 a +inf stays +inf, because the largest finite f32 rounds to it.
+     */
+    void *topk_logits_unsorted;
+    /**
+     * `[num_rows, vocab]`, dense: the integer weight, 0 to 2^28, if top-k, top-p and min-p kept the entry, else 0. The
+     * total of a row is at most 2^52, so it is exact in a double.
+     */
+    int32_t *topk_topp_unnorm_probs_i32_unsorted;
+    /** `[num_rows]`: bits 32 to 63 of r, the random number modulo the total of the kept weights. */
+    uint32_t *random_unnorm_cdf_sampled_high;
+    /** `[num_rows]`: bits 0 to 31 of r. */
+    uint32_t *random_unnorm_cdf_sampled_low;
+    /**
+     * `[num_rows]`: the lowest index whose inclusive prefix sum of kept weights exceeds r; -1 if there is no
+     * candidate.
+     */
+    int32_t *next_tokens;
+    /** `[num_rows, max_k]`: the indices that top-k kept, ascending; -1 in unused slots. */
+    int32_t *topk_indices_k;
+    /**
+     * `[num_rows, max_k]`, of the type of the logits: `topk_logits_unsorted` at those indices; `replace_val` in unused
+     * slots.
+     */
+    void *topk_logits_k;
+    /** `[num_rows, max_k]`: `topk_topp_unnorm_probs_i32_unsorted` at those indices; 0 in unused slots. */
+    int32_t *topk_topp_unnorm_probs_i32_k;
+};
+
+/** Initializes a nuc_debug_arrays. */
+#define NUC_DEBUG_ARRAYS_INIT \
+    {sizeof(nuc_debug_arrays), NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL}
+
+/**
+ * A bit of the field `debug_arrays` of nuc_prewarm_spec and nuc_compile_ahead_options: calls will request
+ * `topk_logits_unsorted`.
+ */
+#define NUC_DEBUG_TOPK_LOGITS 1u
+
+/** A bit of the field `debug_arrays`: calls will request `topk_topp_unnorm_probs_i32_unsorted`. */
+#define NUC_DEBUG_TOPK_TOPP_PROBS 2u
+
+/** A bit of the field `debug_arrays`: calls will request one or more k-slices. */
+#define NUC_DEBUG_K_SLICES 4u
+
+/** @} */
+
+/**
+ * @defgroup nuc_compiling Compiling
+ *
+ * Compiling the programs of a plugin before the first call needs them. The built-in backend compiles nothing.
+ * @{
+ */
+
+/**
+ * The calls that nuc_prewarm compiles programs for. Initialize the struct with NUC_PREWARM_SPEC_INIT, then set at least
+ * `num_rows` and `vocab`. The caller owns the struct.
+ */
+typedef struct nuc_prewarm_spec {
+    /** `sizeof(nuc_prewarm_spec)`, in the caller's version of this header. */
+    size_t struct_size;
+    /** The function that will be called. 0: NUC_PATH_AUTO. */
+    nuc_path path;
+    /** The element type of the logits. 0: NUC_DTYPE_F32. */
+    nuc_dtype dtype;
+    /**
+     * The largest number of rows of a call, at least 1. Programs for all smaller powers of two are compiled too,
+     * because a batch that uses both paths runs as several smaller ones.
+     */
+    size_t num_rows;
+    /** The number of elements per row, 1 to 16777216. */
+    size_t vocab;
+    /** The value of `keep_ties` that calls will pass. */
+    int32_t keep_ties;
+    /**
+     * The NUC_DEBUG_* bits of the debug arrays that calls will request. Debug arrays without a bit need no other
+     * program.
+     */
+    uint32_t debug_arrays;
+} nuc_prewarm_spec;
+
+/** Initializes a nuc_prewarm_spec. */
+#define NUC_PREWARM_SPEC_INIT \
+    {sizeof(nuc_prewarm_spec), 0, 0, 0, 0, 0, 0}
+
+/**
+ * Options for nuc_compile_ahead: what to compile, for which device, and where to write it. A field that is zero has
+ * its default.
+ *
+ * Initialize the struct with NUC_COMPILE_AHEAD_OPTIONS_INIT, then set at least `output_dir`, `row_counts`,
+ * `num_row_counts` and `vocab`. The caller owns the struct and everything that it points to, and may free all of it
+ * when the call returns.
+ */
+typedef struct nuc_compile_ahead_options {
+    /** `sizeof(nuc_compile_ahead_options)`, in the caller's version of this header. */
+    size_t struct_size;
+    /**
+     * The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty: the environment variable
+     * NUCLEUS_PJRT_PLUGIN.
+     */
+    const char *plugin_path;
+    /**
+     * The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for, which this host
+     * need not have. For libtpu it is a TPU generation and the arrangement of its chips, for example `v5e:2x2`. It
+     * must equal the topology of the host that will load the programs. Null or empty: the devices of this host.
+     * Plugins for CPUs and GPUs support only this default.
+     */
+    const char *topology;
+    /** An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. */
+    const nuc_client_option *plugin_options;
+    /** The length of `plugin_options`, at most 1024. */
+    size_t num_plugin_options;
+    /**
+     * The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can contain the
+     * programs of several plugins and topologies, and can be copied to other hosts.
+     */
+    const char *output_dir;
+    /**
+     * An array of `num_row_counts` numbers of rows: those of the calls to compile for, each at least 1. The rows of a
+     * call are padded to a power of two and run in pieces of at most 128 rows.
+     */
+    const size_t *row_counts;
+    /** The length of `row_counts`, 1 to 4096. */
+    size_t num_row_counts;
+    /** The number of elements per row, 1 to 16777216. */
+    size_t vocab;
+    /** The `max_k` of the samplers that will load the programs, 1 to 1024. 0: 128. */
+    size_t max_k;
+    /** The element type of the logits. 0: NUC_DTYPE_F32. */
+    nuc_dtype dtype;
+    /** The function that will be called. 0: NUC_PATH_AUTO, which compiles the programs of both paths. */
+    nuc_path path;
+    /** The value of `keep_ties` that calls will pass. */
+    int32_t keep_ties;
+    /**
+     * The NUC_DEBUG_* bits of the debug arrays that calls will request. Debug arrays without a bit need no other
+     * program.
+     */
+    uint32_t debug_arrays;
+    /**
+     * 1: also compile for smaller numbers of rows, like nuc_prewarm, because a batch that uses both paths runs as
+     * several smaller ones. 0: compile only for `row_counts`.
+     */
+    int32_t smaller_row_counts;
+    /** Must be zero. */
+    int32_t reserved;
+} nuc_compile_ahead_options;
+
+/** Initializes a nuc_compile_ahead_options. */
+#define NUC_COMPILE_AHEAD_OPTIONS_INIT \
+    {sizeof(nuc_compile_ahead_options), NULL, NULL, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/**
+ * Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler. On
+ * the built-in backend it succeeds at once. Any number of threads may call this function with the same sampler.
+ *
+ * Other values of top_k, top_p, min_p, temperature, seeds or replace_val never need another program. Another vocab,
+ * dtype, path, `keep_ties` or set of debug arrays does. So does a number of rows above the next power of two.
+ *
+ * The programs stay in memory until the sampler is destroyed; they are never evicted.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if the programs of all calls of this function together exceed `cache_capacity`
+ * (the message states their number); NUC_DEVICE_ERROR if the plugin cannot compile; NUC_OUT_OF_MEMORY.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. `spec` points to a nuc_prewarm_spec. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_prewarm(const nuc_sampler *sampler,
+                       const nuc_prewarm_spec *spec,
+                       nuc_error *error);
+
+/**
+ * Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
+ * `program_dir` is that directory loads the programs instead of compiling them, so a server starts faster. Any thread
+ * may call this function.
+ *
+ * `*programs_written` receives the number of files written; null if not wanted.
+ *
+ * A file fits only the plugin build, the kind, number and arrangement of devices, and the compiler flags (environment
+ * variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these ignores the
+ * file and compiles the program.
+ *
+ * With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set
+ * these environment variables for libtpu:
+ *
+ * - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
+ *   take minutes;
+ * - ALLOW_MULTIPLE_LIBTPU_LOAD=1: if several processes compile at the same time, or another process uses the TPU.
+ *
+ * Set them before the process starts, or at least before the plugin is first loaded. This library does not set them,
+ * because no library can safely change the environment of a process with threads. The command `nucleus compile` sets
+ * them itself. On a host without a TPU, this function and nuc_sampler_create check for TPU_SKIP_MDS_QUERY before they
+ * start libtpu, and return NUC_DEVICE_ERROR if it is missing.
+ *
+ * Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
+ * the plugin cannot compile or, without a topology, finds no device; NUC_IO_ERROR if a file cannot be written;
+ * NUC_OUT_OF_MEMORY. After an error, files that were already written stay, and `*programs_written` is unchanged.
+ *
+ * The caller promises:
+ * `options` points to a nuc_compile_ahead_options whose strings are NUL-terminated and whose arrays have the lengths
+ * that its fields state. `programs_written` is null or points to a writable size_t. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_compile_ahead(const nuc_compile_ahead_options *options,
+                             size_t *programs_written,
+                             nuc_error *error);
+
+/** @} */
+
+/**
+ * @defgroup nuc_information Information
+ *
+ * Information about a sampler: its platform, its devices and its counters.
+ * @{
+ */
+
+/**
+ * Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
+ *
+ * Initialize the struct with NUC_SAMPLER_STATS_INIT. The caller owns it.
+ */
+typedef struct nuc_sampler_stats {
+    /** `sizeof(nuc_sampler_stats)`, in the caller's version of this header. Set it before the call. */
+    size_t struct_size;
+    /** The number of programs compiled. */
+    uint64_t compiles;
+    /** The number of lookups that found a program, or waited while another thread compiled it. */
+    uint64_t hits;
+    /** The number of programs evicted because the cache was full. */
+    uint64_t evictions;
+    /** The number of compilations that failed. */
+    uint64_t failures;
+    /** The time spent compiling, in nanoseconds, summed over threads. */
+    uint64_t compile_ns;
+    /** The number of programs in memory now. */
+    uint64_t programs;
+    /** The number of programs loaded from `program_dir` instead of compiled. */
+    uint64_t loaded;
+    /**
+     * The number of programs in memory that nuc_prewarm compiled or loaded. They are never evicted, and count toward
+     * `cache_capacity`.
+     */
+    uint64_t pinned;
+    /**
+     * The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
+     */
+    uint64_t not_kept;
+} nuc_sampler_stats;
+
+/** Initializes a nuc_sampler_stats. */
+#define NUC_SAMPLER_STATS_INIT \
+    {sizeof(nuc_sampler_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/**
+ * A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+ * until it is destroyed. A plugin's strings can contain line breaks.
+ *
+ * Initialize the struct with NUC_SAMPLER_INFO_INIT. The caller owns it.
+ */
+typedef struct nuc_sampler_info {
+    /** `sizeof(nuc_sampler_info)`, in the caller's version of this header. Set it before the call. */
+    size_t struct_size;
+    /** `builtin`, or the plugin's name for its platform, for example `cpu`, `cuda` or `tpu`. */
+    const char *platform_name;
+    /** The plugin's version string. For the built-in backend: its instruction set and number of threads. */
+    const char *platform_version;
+    /** The major version of the plugin's PJRT C API; 0 on the built-in backend. */
+    int32_t pjrt_api_major;
+    /** The minor version of the plugin's PJRT C API; 0 on the built-in backend. */
+    int32_t pjrt_api_minor;
+    /** The number of devices that `device_index` can select. */
+    size_t num_devices;
+    /** The number of slots of the bounded path. */
+    size_t max_k;
+} nuc_sampler_info;
+
+/** Initializes a nuc_sampler_info. */
+#define NUC_SAMPLER_INFO_INIT \
+    {sizeof(nuc_sampler_info), NULL, NULL, 0, 0, 0, 0}
+
+/**
+ * One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+ * until it is destroyed.
+ *
+ * Initialize the struct with NUC_DEVICE_INFO_INIT. The caller owns it.
+ */
+typedef struct nuc_device_info {
+    /** `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call. */
+    size_t struct_size;
+    /** The plugin's description of the device, in human-readable form. */
+    const char *description;
+    /** The plugin's name for the kind of device. */
+    const char *kind;
+    /** The plugin's global id of the device. */
+    int32_t id;
+    /** Always zero. */
+    int32_t reserved;
+} nuc_device_info;
+
+/** Initializes a nuc_device_info. */
+#define NUC_DEVICE_INFO_INIT \
+    {sizeof(nuc_device_info), NULL, NULL, 0, 0}
+
+/**
+ * Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
+ * the call. Any number of threads may call this function with the same sampler.
+ *
+ * Errors: NUC_INVALID_ARGUMENT.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. `stats` points to a writable nuc_sampler_stats. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sampler_get_stats(const nuc_sampler *sampler,
+                                 nuc_sampler_stats *stats,
+                                 nuc_error *error);
+
+/**
+ * Writes a description of a sampler to `info`. The caller owns the struct and sets its `struct_size` before the
+ * call. The strings belong to the sampler and are valid until it is destroyed. Any number of threads may call this
+ * function with the same sampler.
+ *
+ * Errors: NUC_INVALID_ARGUMENT.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. `info` points to a writable nuc_sampler_info. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sampler_get_info(const nuc_sampler *sampler,
+                                nuc_sampler_info *info,
+                                nuc_error *error);
+
+/**
+ * Writes a description of the device `index`, counted from 0, to `device`. The number of devices is in
+ * nuc_sampler_info. The caller owns the struct and sets its `struct_size` before the call. The strings belong to
+ * the sampler and are valid until it is destroyed. Any number of threads may call this function with the same
+ * sampler.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if there is no such device.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. `device` points to a writable nuc_device_info. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_sampler_get_device(const nuc_sampler *sampler,
+                                  size_t index,
+                                  nuc_device_info *device,
+                                  nuc_error *error);
+
+/** @} */
+
+/**
+ * @defgroup nuc_log Log
+ *
+ * The library's log.
+ * @{
+ */
+
+/** How much the library logs. Each level includes the levels before it. */
+typedef int32_t nuc_log_level;
+
+/** The values of nuc_log_level. */
+enum {
+    /** Nothing. This is the default. */
+    NUC_LOG_OFF = 0,
+    /** Failures that no return value can report. */
+    NUC_LOG_ERROR = 1,
+    /**
+     * The library continued after a problem. For example, a compiled program could not be loaded and is compiled
+     * again.
+     */
+    NUC_LOG_WARNING = 2,
+    /** The programs that nuc_compile_ahead compiles. */
+    NUC_LOG_INFO = 3,
+    /** Every program that is loaded, compiled or written, and every call that fails. */
+    NUC_LOG_DEBUG = 4
+};
+
+/**
+ * A callback that receives log messages; see nuc_set_log.
+ *
+ * `user` is the pointer that was passed to nuc_set_log. `message` is one line of NUL-terminated UTF-8, without control
+ * characters, valid only during the callback.
+ *
+ * Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
+ * exception, no longjmp. It may call other functions of this library, but not nuc_sampler_destroy.
+ */
+typedef void (*nuc_log_function)(void *user,
+                                 nuc_log_level level,
+                                 const char *message);
+
+/**
+ * Sets where the library's log goes, for the whole process. Messages up to `level` go to the callback `log`, or to
+ * standard error if `log` is null.
+ *
+ * A later call replaces an earlier one. The earlier callback can still be running in another thread when the later call
+ * returns. Any thread may call this function. The library does not access the memory behind `user`.
+ *
+ * If this function was not called before the first nuc_sampler_create or nuc_compile_ahead, the environment variable
+ * NUCLEUS_LOG (off, error, warning, info or debug) sets the level for standard error. The variable is read once. A
+ * value that is not a level is reported once on standard error and ignored. Without the variable, nothing is logged. A
+ * closed standard error is not an error: the library does not let its messages raise SIGPIPE.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if `level` is not a nuc_log_level, or if the process is a Rust program that already has
+ * a logger.
+ *
+ * The caller promises:
+ * Any thread may call `log` with `user` until the process ends, or until another nuc_set_log has replaced the callback
+ * and every call that began before has returned. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_set_log(nuc_log_function log,
+                       void *user,
+                       nuc_log_level level,
+                       nuc_error *error);
+
+/** @} */
 
 #ifdef __cplusplus
-}  // extern "C"
-#endif  // __cplusplus
+}
+#endif
 
-#endif  /* NUCLEUS_H */
+#endif /* NUCLEUS_H */

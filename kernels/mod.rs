@@ -4,8 +4,9 @@
 //! and the searches of each target.
 //!
 //! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file ←
-//! `embed`.
+//! `embed`. `combine` imports only `program_arrays` and `spec`.
 
+pub mod combine;
 pub mod embed;
 mod program_arrays;
 mod spec;
@@ -14,7 +15,7 @@ mod target;
 pub mod tpu;
 
 pub use program_arrays::{pack_params, pack_seeds, Column, ResultRow, COLUMNS, RESULTS};
-pub use spec::{Path, Spec, Wanted};
+pub use spec::{Path, Source, Spec, Wanted};
 pub use target::{Chip, Target};
 
 use crate::mlir::stablehlo::{Hlo, Value};
@@ -71,7 +72,7 @@ mod tests {
     fn a_program_beyond_the_limits_says_why_it_is_portable() {
         let spec = |path, vocab| {
             let (dtype, wanted) = (Dtype::F32, Wanted::default());
-            Spec { path, batch: 1, vocab, dtype, stable: true, wanted }
+            Spec { path, batch: 1, vocab, dtype, stable: true, wanted, source: Source::Batch }
         };
         let tpu = Target::named("v5e").unwrap();
         for (path, vocab) in [(Path::Bounded(200), 1000), (Path::Arbitrary, (1 << 20) + 1)] {

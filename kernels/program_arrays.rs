@@ -24,6 +24,8 @@ pub enum Column {
     Word3,
     Replace,
     Reach,
+    /// The row of the caller's buffer; see [`Source::Buffer`](super::Source::Buffer).
+    Row,
 }
 
 impl Column {
@@ -32,7 +34,7 @@ impl Column {
 }
 
 /// The width of the parameter array.
-pub const COLUMNS: usize = Column::Reach as usize + 1;
+pub const COLUMNS: usize = Column::Row as usize + 1;
 
 /// Returns one row of the parameter array.
 pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32; COLUMNS] {
@@ -50,6 +52,7 @@ pub fn pack_params(row: &RowParams, options: CallOptions, dtype: Dtype) -> [i32;
         words[3],
         dtype.round(options.replace_val) as i32,
         row.reach.to_bits() as i32,
+        0,
     ]
 }
 

@@ -38,6 +38,26 @@ impl Wanted {
     }
 }
 
+/// The rows that a program samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Source {
+    /// The operand has exactly these rows: `[batch, vocab]`. The parameters contain the random words.
+    #[default]
+    Batch,
+    /// The operand is a buffer of the caller, `[rows, vocab]`. The parameters contain seeds and offsets
+    /// ([`pack_seeds`](super::pack_seeds)), and a third operand is the step, which is added to the offsets. The program
+    /// also returns the tokens as an array.
+    Buffer {
+        /// The number of rows of the buffer.
+        rows: usize,
+        /// Whether the buffer has a dimension of length 1 in the middle: `[rows, 1, vocab]`.
+        singleton: bool,
+        /// Whether the program samples all rows in their order, so that `batch` equals `rows`. Otherwise row `i` of the
+        /// program is the row of the buffer that [`Column::Row`](super::Column::Row) names.
+        in_order: bool,
+    },
+}
+
 /// Everything that determines the text of a program.
 ///
 /// k, p, temperature, seeds and the replace value are inputs of the program, so other values need no new program.
@@ -55,6 +75,9 @@ pub struct Spec {
     pub stable: bool,
     /// The wide arrays that the program returns.
     pub wanted: Wanted,
+    /// The rows that the program samples.
+    #[serde(default)]
+    pub source: Source,
 }
 
 impl Spec {
@@ -76,7 +99,20 @@ impl Spec {
             (self.wanted.slices, "_slices"),
         ];
         let flags: String = flags.iter().filter(|f| f.0).map(|f| f.1).collect();
-        format!("nucleus_{path}_{}x{}_{dtype}{flags}", self.batch, self.vocab)
+        let source = match self.source {
+            Source::Batch => String::new(),
+            Source::Buffer { rows, singleton, in_order } => {
+                let (singleton, in_order) =
+                    (if singleton { "x1" } else { "" }, if in_order { "" } else { "_gathered" });
+                format!("_of{rows}{singleton}{in_order}")
+            }
+        };
+        format!("nucleus_{path}_{}x{}_{dtype}{flags}{source}", self.batch, self.vocab)
+    }
+
+    /// Whether the program returns the tokens as an array of its own, after the numbers of the rows.
+    pub fn returns_tokens(&self) -> bool {
+        matches!(self.source, Source::Buffer { .. })
     }
 
     /// Returns the number of slots that a row can fill on the bounded path. This is the width of the k-slices. The
@@ -97,7 +133,7 @@ mod tests {
     fn slots_never_exceed_the_vocabulary() {
         let slots = |path| {
             let (dtype, wanted) = (Dtype::F32, Wanted::default());
-            Spec { path, batch: 1, vocab: 100, dtype, stable: true, wanted }.slots()
+            Spec { path, batch: 1, vocab: 100, dtype, stable: true, wanted, source: Source::Batch }.slots()
         };
         assert_eq!([Path::Bounded(64), Path::Bounded(128), Path::Arbitrary].map(slots), [64, 100, 0]);
     }

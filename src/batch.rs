@@ -12,7 +12,10 @@ pub const LARGEST_VOCAB: usize = 1 << sizes::VOCAB_BITS;
 /// Checks the number of elements per row.
 pub fn check_vocab(vocab: usize) -> Result<(), Error> {
     if vocab == 0 || vocab > LARGEST_VOCAB {
-        return Err(Error::argument(format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}")));
+        return Err(Error::named_argument(
+            "vocab",
+            format!("vocab is {vocab}; it must be 1 to {LARGEST_VOCAB}"),
+        ));
     }
     Ok(())
 }
@@ -229,16 +232,19 @@ impl<'a> Batch<'a> {
     ) -> Result<usize, Error> {
         check_vocab(vocab)?;
         if options.replace_val.is_nan() {
-            return Err(Error::argument("replace_val is NaN; it must be a number or an infinity"));
+            return Err(Error::named_argument(
+                "replace_val",
+                "replace_val is NaN; it must be a number or an infinity",
+            ));
         }
         let row_stride = resolve_row_stride(row_stride, vocab)?;
         match num_elements(num_rows, vocab, row_stride) {
             Some(elements) if elements == logits.len() => Ok(row_stride),
-            Some(elements) => Err(Error::argument(format!(
+            Some(elements) => Err(Error::named_argument("logits", format!(
                 "logits has {} elements; {num_rows} rows of {vocab} at a row_stride of {row_stride} have {elements}",
                 logits.len()
             ))),
-            None => Err(Error::argument(format!(
+            None => Err(Error::named_argument("logits", format!(
                 "logits would be larger than the address space: {num_rows} rows at a row_stride of {row_stride}"
             ))),
         }
@@ -300,9 +306,10 @@ impl<'a> Batch<'a> {
 pub fn resolve_row_stride(row_stride: usize, vocab: usize) -> Result<usize, Error> {
     match row_stride {
         0 => Ok(vocab),
-        stride if stride < vocab => {
-            Err(Error::argument(format!("row_stride is {stride}; it must be 0 or at least vocab = {vocab}")))
-        }
+        stride if stride < vocab => Err(Error::named_argument(
+            "row_stride",
+            format!("row_stride is {stride}; it must be 0 or at least vocab = {vocab}"),
+        )),
         stride => Ok(stride),
     }
 }

@@ -82,7 +82,8 @@ impl AheadOptions {
             ));
         }
         if let Some(place) = self.batches.iter().position(|&rows| rows == 0) {
-            return Err(Error::argument(format!("batches[{place}] is 0; it must be at least 1")));
+            let message = format!("row_counts[{place}] is 0; it must be at least 1");
+            return Err(Error::named_argument("row_counts", message));
         }
         if self.calls.entry == Entry::Reference {
             return Err(Error::argument(
@@ -230,13 +231,13 @@ impl Compiler {
 
 fn describe(plugin: &Arc<Plugin>, name: &str, options: &[(String, OptionValue)]) -> Result<Topology, Error> {
     plugin.topology(name, options).map_err(|error| match error.kind() {
-        _ if error.is_unimplemented() => Error::argument(format!(
+        _ if error.is_unimplemented() => Error::named_argument("topology", format!(
             "topology is {name:?}, but the plugin {} describes no topologies; without a topology it compiles for the \
              devices of this host ({error})",
             plugin.path().display()
         )),
         ErrorKind::Pjrt { code: Code::InvalidArgument } => {
-            Error::argument(format!("topology is {name:?}: {error}"))
+            Error::named_argument("topology", format!("topology is {name:?}: {error}"))
         }
         _ => error.into(),
     })

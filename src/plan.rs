@@ -6,7 +6,7 @@
 use crate::batch::{BadRows, Batch};
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::kernels::{Path, Spec, Wanted};
+use crate::kernels::{Path, Source, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
 
@@ -21,7 +21,7 @@ pub const DEFAULT_MAX_K: usize = 128;
 pub const LARGEST_MAX_K: usize = 1024;
 
 /// The four entry points.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// Selects a path for each row.
     Automatic,
@@ -59,7 +59,10 @@ pub(crate) struct Piece {
 /// Checks the number of slots of the bounded path.
 pub(crate) fn check_max_k(max_k: usize) -> Result<(), Error> {
     if max_k == 0 || max_k > LARGEST_MAX_K {
-        return Err(Error::argument(format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}")));
+        return Err(Error::named_argument(
+            "max_k",
+            format!("max_k is {max_k}; it must be 1 to {LARGEST_MAX_K}"),
+        ));
     }
     Ok(())
 }
@@ -79,12 +82,7 @@ pub(crate) fn check_entry(
     batch: &Batch<'_>,
     wants_slices: bool,
 ) -> Result<Option<BadRows>, Error> {
-    if wants_slices && entry == Entry::Arbitrary {
-        return Err(Error::argument(
-            "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
-             none, so all three must be null",
-        ));
-    }
+    check_slices(entry, wants_slices)?;
     if entry != Entry::Bounded && !wants_slices {
         return Ok(None);
     }
@@ -99,16 +97,28 @@ pub(crate) fn check_entry(
             let known = || batch.bad_rows().error().expect("the first bad row has an error").clone();
             bad_rows.add(row, batch.len(), known)?;
         } else if !fits(row) {
-            bad_rows.add(row, batch.len(), || unfit(row, max_k, batch))?;
+            bad_rows.add(row, batch.len(), || unfit(row, batch.rows()[row].k, batch.vocab(), max_k))?;
         }
     }
     Ok(Some(bad_rows))
 }
 
+/// Checks that the entry point has the k-slices, if they are wanted.
+fn check_slices(entry: Entry, wants_slices: bool) -> Result<(), Error> {
+    if wants_slices && entry == Entry::Arbitrary {
+        return Err(Error::named_argument(
+            "nuc_debug_arrays",
+            "a k-slice (topk_indices_k, topk_logits_k, topk_topp_unnorm_probs_i32_k) is set; the arbitrary path has \
+             none, so all three must be null",
+        ));
+    }
+    Ok(())
+}
+
 /// The error of a row whose k is not valid for the bounded path.
-fn unfit(row: usize, max_k: usize, batch: &Batch<'_>) -> Error {
-    let k = match batch.rows()[row].k {
-        0 => format!("off (top_k <= 0, or top_k >= vocab = {})", batch.vocab()),
+fn unfit(row: usize, k: i32, vocab: usize, max_k: usize) -> Error {
+    let k = match k {
+        0 => format!("off (top_k <= 0, or top_k >= vocab = {vocab})"),
         k => k.to_string(),
     };
     let message = format!(
@@ -116,6 +126,47 @@ fn unfit(row: usize, max_k: usize, batch: &Batch<'_>) -> Error {
          the arbitrary entry point, without k-slices, for other values"
     );
     Error::row_argument("top_k", row, message)
+}
+
+/// The path of each row of a batch on the device, or the reason why the row cannot be sampled.
+pub(crate) fn paths_of_rows<'r>(
+    calls: &CallShape,
+    max_k: usize,
+    rows: impl Iterator<Item = Result<&'r RowParams, &'r Error>>,
+) -> Result<Vec<Result<Path, Error>>, Error> {
+    let (entry, slices) = (calls.entry, calls.wanted.slices);
+    check_slices(entry, slices)?;
+    if entry == Entry::Reference {
+        return Err(Error::named_argument("path", "the reference does not run on a device"));
+    }
+    if slices && !calls.stable {
+        return Err(Error::named_argument(
+            "keep_ties",
+            "keep_ties is 1 and a k-slice is wanted; no device has k-slices of calls that keep ties",
+        ));
+    }
+    let path_of_row = |(row, params): (usize, Result<&RowParams, &Error>)| {
+        Ok(params.map_err(Error::clone).and_then(|params| {
+            let needs_slots = entry == Entry::Bounded || slices;
+            match needs_slots && !fits_bounded(params.k, calls.vocab, max_k) {
+                true => Err(unfit(row, params.k, calls.vocab, max_k)),
+                false => Ok(path_of(calls, max_k, params)),
+            }
+        }))
+    };
+    memory::collected(calls.batch, "the plan of a batch", rows.enumerate().map(path_of_row))
+}
+
+/// The paths that occur, each once: the bounded one first.
+pub(crate) fn distinct(paths: &[Result<Path, Error>]) -> Vec<Path> {
+    let mut found: Vec<Path> = Vec::new();
+    for path in paths.iter().flatten() {
+        if !found.contains(path) {
+            found.push(*path);
+        }
+    }
+    found.sort_by_key(|path| *path == Path::Arbitrary);
+    found
 }
 
 /// The path that a row takes.
@@ -152,7 +203,7 @@ fn bucket(rows: usize) -> usize {
 }
 
 /// The program that `rows` rows of such calls run on a path.
-fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
+pub(crate) fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
     Spec {
         path,
         batch: bucket(rows),
@@ -160,6 +211,7 @@ fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
         dtype: calls.dtype,
         stable: calls.stable,
         wanted: Wanted { slices: calls.wanted.slices && path != Path::Arbitrary, ..calls.wanted },
+        source: Source::Batch,
     }
 }
 
@@ -193,12 +245,15 @@ impl Piece {
     /// The parameters that the program receives for a row. If the k of a row does not fit the slots but the row is on
     /// the bounded path, the row is greedy and needs only the maximum. The program then receives k = 1.
     pub(crate) fn params(&self, row: &RowParams) -> RowParams {
-        match self.spec.path {
-            Path::Bounded(max_k) if !fits_bounded(row.k, self.spec.vocab, max_k) => {
-                RowParams { k: 1, ..*row }
-            }
-            _ => *row,
-        }
+        params_for(self.spec.path, self.spec.vocab, row)
+    }
+}
+
+/// The parameters that a program of a path receives for a row: see [`Piece::params`].
+pub(crate) fn params_for(path: Path, vocab: usize, row: &RowParams) -> RowParams {
+    match path {
+        Path::Bounded(max_k) if !fits_bounded(row.k, vocab, max_k) => RowParams { k: 1, ..*row },
+        _ => *row,
     }
 }
 

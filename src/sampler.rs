@@ -2,12 +2,16 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::backend::builtin::BuiltinBackend;
+use crate::backend::pjrt::device_call::{DeviceCall, DeviceWants};
+use crate::backend::pjrt::device_parameters::DeviceParameters;
 use crate::backend::pjrt::program_cache::CacheStats;
 use crate::backend::pjrt::PjrtBackend;
 use crate::backend::DeviceInfo;
-use crate::batch::Batch;
+use crate::batch::{check_vocab, Batch, CallOptions};
+use crate::dtype::Dtype;
 use crate::environment::{self, PLUGIN_VARIABLE, PROGRAM_DIR_VARIABLE};
 use crate::error::Error;
 use crate::outputs::Outputs;
@@ -83,9 +87,7 @@ pub struct Sampler {
 impl Sampler {
     /// Creates a sampler. With a plugin this loads the plugin and creates a client.
     pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
-        check_max_k(options.max_k)?;
-        let capacity = NonZeroUsize::new(options.cache_capacity)
-            .ok_or_else(|| Error::argument("cache_capacity is 0; it must be at least 1"))?;
+        let capacity = checked_capacity(options)?;
         let plugin = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE));
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => builtin(options)?,
@@ -136,6 +138,61 @@ impl Sampler {
         }
     }
 
+    /// A sampler on a client of the caller. The client is not destroyed, and `options.plugin` and
+    /// `options.client_options` are ignored.
+    pub fn with_client(client: Arc<pjrt::Client>, options: &SamplerOptions) -> Result<Sampler, Error> {
+        let capacity = checked_capacity(options)?;
+        let backend = PjrtBackend::with_client(client, options.device, capacity)?;
+        Ok(Sampler { backend: with_programs(options, backend)?, max_k: options.max_k })
+    }
+
+    /// The client of the plugin, for callers that make buffers with it. `None` on the built-in backend.
+    pub fn client(&self) -> Option<&Arc<pjrt::Client>> {
+        match &self.backend {
+            Backend::Builtin(_) => None,
+            Backend::Pjrt(pjrt) => Some(pjrt.client()),
+        }
+    }
+
+    /// Parameters for batches of logits that are on the device: `rows` rows of `vocab` logits.
+    pub fn device_parameters(
+        &self,
+        rows: usize,
+        vocab: usize,
+        dtype: Dtype,
+        options: CallOptions,
+    ) -> Result<DeviceParameters, Error> {
+        check_vocab(vocab)?;
+        if rows == 0 {
+            return Err(Error::named_argument("num_rows", "num_rows is 0; it must be at least 1"));
+        }
+        self.pjrt()?.device_parameters(rows, vocab, dtype, options)
+    }
+
+    /// Starts a call on logits that are on the device, `[rows, vocab]` or `[rows, 1, vocab]`. `step` is added to the
+    /// offset of every row. `logits` is a buffer of [`client`](Sampler::client). It may be deleted when this function
+    /// returns.
+    pub fn start(
+        &self,
+        entry: Entry,
+        logits: &pjrt::Buffer,
+        parameters: &DeviceParameters,
+        step: u64,
+        wants: DeviceWants,
+    ) -> Result<DeviceCall, Error> {
+        self.pjrt()?.start(entry, self.max_k, logits, parameters, step, wants)
+    }
+
+    fn pjrt(&self) -> Result<&PjrtBackend, Error> {
+        match &self.backend {
+            Backend::Pjrt(pjrt) => Ok(pjrt),
+            Backend::Builtin(_) => Err(Error::named_argument(
+                "sampler",
+                "the sampler uses the built-in backend, which has no device; create it with a plugin",
+            )),
+        }
+    }
+
     /// Compiles every program that calls of this shape, with up to `calls.batch` rows, can need.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         match &self.backend {
@@ -174,24 +231,42 @@ impl Sampler {
 
 fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
     if options.device != 0 {
-        return Err(Error::argument(format!(
-            "device_index is {}; it must be 0, because the built-in backend has one device",
-            options.device
-        )));
+        return Err(Error::named_argument(
+            "device_index",
+            format!(
+                "device_index is {}; it must be 0, because the built-in backend has one device",
+                options.device
+            ),
+        ));
     }
     Ok(Backend::Builtin(BuiltinBackend::new(options.num_threads)))
 }
 
+/// Checks the options that every backend has, and returns the capacity of the program cache.
+fn checked_capacity(options: &SamplerOptions) -> Result<NonZeroUsize, Error> {
+    check_max_k(options.max_k)?;
+    NonZeroUsize::new(options.cache_capacity)
+        .ok_or_else(|| Error::named_argument("cache_capacity", "cache_capacity is 0; it must be at least 1"))
+}
+
 fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) -> Result<Backend, Error> {
-    let mut pjrt = PjrtBackend::new(plugin, &options.client_options, options.device, capacity)?;
+    let client = pjrt::Client::create(pjrt::Plugin::load(plugin)?, &options.client_options)?;
+    with_programs(options, PjrtBackend::with_client(client, options.device, capacity)?)
+}
+
+/// Makes a backend use the directory of programs that the options or the environment name.
+fn with_programs(options: &SamplerOptions, mut pjrt: PjrtBackend) -> Result<Backend, Error> {
     let program_dir = options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE));
     match program_dir {
         Some(directory) => pjrt.use_programs_in(&directory, options.write_programs)?,
         None if options.write_programs => {
-            return Err(Error::argument(format!(
+            return Err(Error::named_argument(
+                "program_dir",
+                format!(
                 "write_programs is 1 and no directory is named; set program_dir, or the environment variable \
                  {PROGRAM_DIR_VARIABLE}"
-            )))
+            ),
+            ))
         }
         None => {}
     }

@@ -134,12 +134,12 @@ pub(crate) struct Calls {
         value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_MAX_K as u64)
     )]
     pub(crate) max_k: usize,
-    /// For calls with stable = 0.
+    /// For calls with keep_ties = 1.
     #[arg(long)]
-    unstable: bool,
-    /// The wide arrays that the calls ask for.
+    keep_ties: bool,
+    /// The debug arrays that the calls will request.
     #[arg(long, value_enum, value_name = "ARRAY,...", value_delimiter = ',')]
-    wide: Vec<WideName>,
+    debug_arrays: Vec<DebugArray>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -157,7 +157,7 @@ enum PathName {
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum WideName {
+enum DebugArray {
     /// topk_logits_unsorted
     Logits,
     /// topk_topp_unnorm_probs_i32_unsorted
@@ -182,11 +182,11 @@ impl Calls {
                 DtypeName::Bf16 => Dtype::Bf16,
                 DtypeName::F16 => Dtype::F16,
             },
-            stable: !self.unstable,
+            stable: !self.keep_ties,
             wanted: Wanted {
-                topk_logits: self.wide.contains(&WideName::Logits),
-                weights: self.wide.contains(&WideName::Probs),
-                slices: self.wide.contains(&WideName::KSlices),
+                topk_logits: self.debug_arrays.contains(&DebugArray::Logits),
+                weights: self.debug_arrays.contains(&DebugArray::Probs),
+                slices: self.debug_arrays.contains(&DebugArray::KSlices),
             },
         }
     }

@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser;
-use nucleus::abi::{log_to_standard_error, nuc_log_level};
+use nucleus::abi::{log_to_standard_error, NUC_LOG_DEBUG, NUC_LOG_WARNING};
 use nucleus::compile_ahead::AheadOptions;
 use nucleus::kernels;
 
@@ -20,8 +20,8 @@ type Result<T> = std::result::Result<T, String>;
 fn main() -> ExitCode {
     let options = Options::parse();
     let level = match options.verbose {
-        true => nuc_log_level::NUC_LOG_DEBUG,
-        false => nuc_log_level::NUC_LOG_WARNING,
+        true => NUC_LOG_DEBUG,
+        false => NUC_LOG_WARNING,
     };
     let logging = log_to_standard_error(level).map_err(|error| error.to_string());
     match logging.and_then(|()| run(&options.command)) {

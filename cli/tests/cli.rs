@@ -115,11 +115,12 @@ fn it_prints_programs() {
         dtype: Dtype::F16,
         stable: true,
         wanted: Wanted { topk_logits: true, weights: false, slices: true },
+        source: kernels::Source::Batch,
     };
     for target in Target::names() {
         let mut arguments =
             vec!["emit", "--batch", "3", "--vocab", "300", "--dtype", "f16", "--path", "bounded"];
-        arguments.extend(["--max-k", "16", "--wide", "logits,k-slices", "--target", target]);
+        arguments.extend(["--max-k", "16", "--debug-arrays", "logits,k-slices", "--target", target]);
         let output = nucleus(&arguments);
         assert!(output.status.success(), "{}", stderr(&output));
         let target = Target::named(target).unwrap();
@@ -207,7 +208,7 @@ fn errors_say_what_to_do() {
     let fails = |more: &[&str], words: &str| {
         let message = failure(&nucleus(&[&common[..], more].concat()));
         assert!(message.contains(words), "{words}: {message}");
-        for field in ["max_k", "batches", "output_dir", "topology is", "plugin_options"] {
+        for field in ["max_k", "row_counts", "output_dir", "topology is", "plugin_options"] {
             assert!(!message.replace("--topology is", "").contains(field), "{field}: {message}");
         }
     };

@@ -264,9 +264,8 @@ struct Destroy {
 using Sampler = std::unique_ptr<nuc_sampler, Destroy>;
 
 Sampler make_sampler(const std::string &plugin) {
-    nuc_error error;
-    nuc_sampler_options options;
-    check(nuc_sampler_options_init(&options, sizeof options, &error), error);
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     options.backend = plugin.empty() ? NUC_BACKEND_BUILTIN : NUC_BACKEND_PJRT;
     options.plugin_path = plugin.empty() ? nullptr : plugin.c_str();
     nuc_sampler *sampler = nullptr;
@@ -275,9 +274,8 @@ Sampler make_sampler(const std::string &plugin) {
 }
 
 nuc_sampler_stats stats_of(const Sampler &sampler) {
-    nuc_error error;
-    nuc_sampler_stats stats{};
-    stats.struct_size = sizeof stats;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
     check(nuc_sampler_get_stats(sampler.get(), &stats, &error), error);
     return stats;
 }
@@ -348,7 +346,7 @@ Run serve(const Sampler &sampler, const Model &model, std::vector<Request> &requ
     std::vector<float> logits, temperature, p, min_p;
     std::vector<std::int32_t> k, tokens;
     std::vector<std::uint64_t> seed, offset;
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
 
     const auto start = Clock::now();
     for (std::size_t step = 0; !waiting.empty() || !running.empty(); step++) {
@@ -374,16 +372,15 @@ Run serve(const Sampler &sampler, const Model &model, std::vector<Request> &requ
             offset[row] = request.tokens.size();
         }
 
-        nuc_batch batch{};
-        batch.struct_size = sizeof batch;
+        nuc_batch batch = NUC_BATCH_INIT;
         batch.logits = logits.data();
         batch.dtype = NUC_DTYPE_F32;
-        batch.batch = rows;
+        batch.num_rows = rows;
         batch.vocab = model.vocab();
         batch.temperature = temperature.data();
-        batch.p = p.data();
+        batch.top_p = p.data();
         batch.min_p = min_p.data();
-        batch.k = k.data();
+        batch.top_k = k.data();
         batch.seed = seed.data();
         batch.offset = offset.data();
         const auto before = Clock::now();
@@ -432,12 +429,10 @@ std::string describe(const Request &request) {
 }
 
 void print_header(const Sampler &sampler) {
-    nuc_error error;
-    nuc_sampler_info info{};
-    info.struct_size = sizeof info;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
     check(nuc_sampler_get_info(sampler.get(), &info, &error), error);
-    nuc_device_info device{};
-    device.struct_size = sizeof device;
+    nuc_device_info device = NUC_DEVICE_INFO_INIT;
     check(nuc_sampler_get_device(sampler.get(), 0, &device, &error), error);
     const std::string version = info.platform_version;
     std::printf("nucleus %s on %s", nuc_version(), info.platform_name);
@@ -465,12 +460,11 @@ int demonstrate(const Options &options) {
     std::printf("serves   %zu requests, up to %zu at a time, up to %zu tokens each\n", options.requests, options.slots,
                 options.tokens);
 
-    nuc_error error;
-    nuc_prewarm_spec spec{};
-    spec.struct_size = sizeof spec;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_prewarm_spec spec = NUC_PREWARM_SPEC_INIT;
     spec.path = NUC_PATH_AUTO;
     spec.dtype = NUC_DTYPE_F32;
-    spec.batch = std::min(options.slots, options.requests);
+    spec.num_rows = std::min(options.slots, options.requests);
     spec.vocab = model.vocab();
     check(nuc_prewarm(sampler.get(), &spec, &error), error);
     const nuc_sampler_stats before = stats_of(sampler);

@@ -2,21 +2,67 @@
 
 use super::search::gather_in_rows;
 use crate::dtype::{Dtype, BF16_NEG_INF, F16_NEG_INF};
-use crate::kernels::program_arrays::{Column, COLUMNS};
-use crate::kernels::spec::Spec;
+use crate::kernels::program_arrays::{Column, ResultRow, COLUMNS};
+use crate::kernels::spec::{Source, Spec};
 use crate::mlir::stablehlo::{Elem, Hlo, Reduce, Value};
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{self, order_key};
+use crate::semantics::philox::random_words_of;
 use crate::semantics::rules::has_no_candidate;
 
-/// Declares the arguments of a program: logits and parameters.
+/// Declares the arguments of a program. Returns the logits of its rows, `[batch, vocab]`, and their parameters.
 pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     let elem = match spec.dtype {
         Dtype::F32 => Elem::F32,
         Dtype::Bf16 => Elem::Bf16,
         Dtype::F16 => Elem::F16,
     };
-    (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &[spec.batch, COLUMNS]))
+    let parameters = [spec.batch, COLUMNS];
+    let Source::Buffer { rows, singleton, in_order } = spec.source else {
+        return (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &parameters));
+    };
+    let dims = if singleton { vec![rows, 1, spec.vocab] } else { vec![rows, spec.vocab] };
+    let (buffer, parameters) = (h.argument(elem, &dims), h.argument(Elem::I32, &parameters));
+    let step = h.argument(Elem::U64, &[]);
+    let parameters = with_random_words(h, spec, parameters, step);
+    let buffer = h.reshape(buffer, &[rows, spec.vocab]);
+    if in_order {
+        return (buffer, parameters);
+    }
+    let row = Column::Row as usize;
+    let row = h.reshape(h.slice(parameters, 1, row, row + 1), &[spec.batch]);
+    (h.gather_rows(buffer, row), parameters)
+}
+
+/// Replaces the seed and the offset of each row by the row's random words at `step`.
+pub(in crate::kernels) fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Value {
+    let first = Column::WORDS[0] as usize;
+    let column = |number: usize| {
+        let column = h.slice(parameters, 1, first + number, first + number + 1);
+        h.widen(h.reshape(column, &[spec.batch]))
+    };
+    let wide = |number: usize| h.wor(h.wshl(column(number + 1), 32), column(number));
+    let offset = h.wadd(wide(2), h.broadcast(step, &[spec.batch]));
+    let words = random_words_of(h, wide(0), offset);
+    let words = words.map(|word| h.reshape(word, &[spec.batch, 1]));
+    let (before, after) =
+        (h.slice(parameters, 1, 0, first), h.slice(parameters, 1, first + words.len(), COLUMNS));
+    h.concatenate(&[&[before], &words[..], &[after]].concat(), 1)
+}
+
+/// Adds the tokens of the rows to the results of a program, if its spec asks for them. `results` begins with the
+/// numbers of the rows.
+pub(in crate::kernels) fn with_tokens(h: &Hlo, spec: &Spec, mut results: Vec<Value>) -> Vec<Value> {
+    if spec.returns_tokens() {
+        results.insert(1, tokens(h, results[0]));
+    }
+    results
+}
+
+/// Returns the tokens of the rows from their numbers, `[RESULTS, rows]`.
+pub(in crate::kernels) fn tokens(h: &Hlo, numbers: Value) -> Value {
+    let (row, rows) = (ResultRow::NextToken as usize, h.dims(numbers)[1]);
+    h.reshape(h.slice(numbers, 0, row, row + 1), &[rows])
 }
 
 /// Returns the logits, as bits of their own type and as f32 bits, `[batch, vocab]` each.

@@ -18,7 +18,8 @@ use crate::mlir::stablehlo::{Hlo, Value};
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
     let (logits, params) = inputs::arguments(h, spec);
-    h.finish(&spec.name(), &results(h, spec, logits, params))
+    let results = results(h, spec, logits, params);
+    h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
 /// Adds the portable program for a spec to a program. Returns its results.

@@ -72,7 +72,8 @@ pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
 pub fn emit(spec: &Spec, chip: &Chip) -> String {
     let h = &Hlo::new();
     let (logits, params) = inputs::arguments(h, spec);
-    h.finish(&spec.name(), &program_results(h, spec, chip, logits, params))
+    let results = program_results(h, spec, chip, logits, params);
+    h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
 /// Adds the program for a spec to a program. Returns its results.

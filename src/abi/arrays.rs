@@ -51,9 +51,12 @@ impl<T> Array<T> {
         check_pointer(pointer, name)?;
         let largest = isize::MAX as usize / size_of::<T>();
         let Some(len) = len.filter(|&len| len <= largest) else {
-            return bad(format!(
-                "{name} would be larger than the address space; check batch, vocab and row_stride"
-            ));
+            return bad(
+                name,
+                format!(
+                    "{name} would be larger than the address space; check num_rows, vocab and row_stride"
+                ),
+            );
         };
         memory.add(name, pointer as usize, len * size_of::<T>(), usage)?;
         Ok(Array { pointer, len, usage })

@@ -8,7 +8,7 @@ use super::handle::nuc_sampler;
 use super::memory::Memory;
 use super::options::call_options;
 use super::pointers::{bad, check_pointer, Result};
-use super::structs::{read_struct, zeroed};
+use super::structs::{initialized, read_struct};
 use super::types::*;
 use crate::batch::{
     check_vocab, num_elements, resolve_row_stride, Batch, CallOptions, RandomSource, RowArguments,
@@ -22,6 +22,8 @@ use crate::semantics::rules;
 const _: () = {
     assert!(NUC_ROW_NO_CANDIDATE == rules::ROW_NO_CANDIDATE);
     assert!(NUC_ROW_HAD_NAN == rules::ROW_HAD_NAN);
+    assert!(NUC_ROW_HAD_INF == rules::ROW_HAD_INF);
+    assert!(NUC_ROW_BAD_PARAMETER == rules::ROW_BAD_PARAMETER);
 };
 
 /// The arguments of a sampling function.
@@ -38,8 +40,9 @@ pub(super) struct Call {
 impl Call {
     /// # Safety
     /// As for the sampling functions in the header.
-    pub(super) unsafe fn run(self, entry: Entry) -> nuc_status {
+    pub(super) unsafe fn run(self, entry: Result<Entry>) -> nuc_status {
         let body = |memory: &mut Memory| {
+            let entry = entry?;
             // SAFETY: the caller guarantees the handle and the memory behind every pointer for the whole call.
             let (sampler, (batch, mut outputs)) = unsafe {
                 let sampler = handle::borrow(self.sampler)?.sampler();
@@ -56,11 +59,11 @@ impl Call {
         // SAFETY: the caller guarantees the structs.
         let (batch, options, debug) = unsafe {
             (
-                read_struct(memory, self.batch, zeroed())?,
+                read_struct(memory, self.batch)?,
                 call_options(memory, self.options)?,
                 match self.debug.is_null() {
-                    true => zeroed(),
-                    false => read_struct(memory, self.debug, zeroed())?,
+                    true => initialized(),
+                    false => read_struct(memory, self.debug)?,
                 },
             )
         };
@@ -88,12 +91,11 @@ struct Shape {
 
 impl Shape {
     fn new(batch: &nuc_batch, max_k: usize) -> Result<Shape> {
-        let advice = "set the struct to zero before setting fields";
-        check_reserved("nuc_batch.reserved", batch.reserved, advice)?;
+        check_reserved(batch.reserved, "reserved", "nuc_batch.reserved")?;
         check_vocab(batch.vocab)?;
         Ok(Shape {
             dtype: dtype(batch.dtype)?,
-            rows: batch.batch,
+            rows: batch.num_rows,
             vocab: batch.vocab,
             row_stride: resolve_row_stride(batch.row_stride, batch.vocab)?,
             max_k,
@@ -109,8 +111,8 @@ impl Shape {
 /// The arrays that a call reads.
 struct Inputs {
     logits: LogitsArray,
-    k: Array<i32>,
-    p: Array<f32>,
+    top_k: Array<i32>,
+    top_p: Array<f32>,
     min_p: Array<f32>,
     temperature: Array<f32>,
     random_words: Array<u32>,
@@ -123,6 +125,7 @@ impl Inputs {
         let has_seed_or_offset = !batch.seed.is_null() || !batch.offset.is_null();
         if !batch.random_words.is_null() && has_seed_or_offset {
             return bad(
+                "random_words",
                 "random_words and seed or offset are both set; set random_words, or seed and offset, but not both",
             );
         }
@@ -130,8 +133,8 @@ impl Inputs {
         let per_row = Some(shape.rows);
         Ok(Inputs {
             logits: LogitsArray::read(memory, "logits", batch.logits, elements, shape.dtype)?,
-            k: Array::read(memory, "k", batch.k, per_row)?,
-            p: Array::read(memory, "p", batch.p, per_row)?,
+            top_k: Array::read(memory, "top_k", batch.top_k, per_row)?,
+            top_p: Array::read(memory, "top_p", batch.top_p, per_row)?,
             min_p: Array::read(memory, "min_p", batch.min_p, per_row)?,
             temperature: Array::read(memory, "temperature", batch.temperature, per_row)?,
             random_words: Array::read(memory, "random_words", batch.random_words, shape.elements(4))?,
@@ -149,7 +152,7 @@ impl Inputs {
                 Some(words) => RandomSource::Words(words),
                 None => RandomSource::Seeds { seed: self.seed.get(), offset: self.offset.get() },
             };
-            let (k, p) = (self.k.get(), self.p.get());
+            let (k, p) = (self.top_k.get(), self.top_p.get());
             let (min_p, temperature) = (self.min_p.get(), self.temperature.get());
             (self.logits.get(), RowArguments { k, p, min_p, temperature, random })
         };

@@ -2,45 +2,54 @@
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 
+use super::error_struct::{ErrorStruct, Report};
 use super::float_environment::FloatEnvironment;
 use super::memory::Memory;
-use super::message;
-use super::types::nuc_error;
-use super::types::nuc_status::{self, *};
+use super::status_names::status_name;
+use super::types::*;
 use crate::error::Error;
 use crate::panics::{self, Silence};
 use crate::pjrt::{self, ErrorKind};
 
-/// Runs `body`, turns its error or panic into a status, and writes the status and the message to `error`.
+/// Runs `body`, turns its error or panic into a status, and writes the result to `error`.
 ///
-/// `body` registers the memory that the call receives, except `error`, which this function registers.
+/// If `error` is not a valid `nuc_error`, the call fails without running `body`, and nothing is written to `error`.
+/// `body` receives a list of memory in which `error` is already registered.
+///
+/// # Safety
+/// `error` is null or points to a `nuc_error`.
 pub(super) unsafe fn guard(
     error: *mut nuc_error,
     body: impl FnOnce(&mut Memory) -> Result<(), Error>,
 ) -> nuc_status {
-    let (code, message) = run(error, body);
     // SAFETY: the same contract.
-    unsafe { message::write(error, code, &message) };
-    code
+    let error = unsafe { ErrorStruct::new(error) };
+    let report = run(|| {
+        let mut memory = Memory::new();
+        error.clone()?.register(&mut memory)?;
+        body(&mut memory)
+    });
+    if let Ok(error) = error {
+        // SAFETY: the same contract.
+        unsafe { error.write(&report) };
+    }
+    report.code
 }
 
-fn run(error: *const nuc_error, body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
+fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {
     let _silence = Silence::begin();
     // Unwind safety: a panic can leave only the state of this call inconsistent, and that state is dropped. The
     // caches behind a handle never panic in the middle of a change while they hold a lock. The message is formatted
     // and logged inside `catch_unwind`, because the logger of a Rust caller can panic.
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let _environment = FloatEnvironment::standard();
-        let outcome = body(&mut Memory::new(error));
+        let outcome = body();
         pjrt::log_release_failures();
-        match outcome {
-            Ok(()) => (NUC_OK, String::new()),
-            Err(failure) => {
-                let (code, message) = (status(&failure), failure.to_string());
-                log::debug!("{code:?}: {message}");
-                (code, message)
-            }
+        let report = report(outcome);
+        if report.code != NUC_OK {
+            log::debug!("{}: {}", status_name(report.code).to_string_lossy(), report.message);
         }
+        report
     }));
     outcome.unwrap_or_else(|panic| {
         let place = panics::take_place().unwrap_or_default();
@@ -49,8 +58,20 @@ fn run(error: *const nuc_error, body: impl FnOnce(&mut Memory) -> Result<(), Err
             .map(String::as_str)
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("no message");
-        (NUC_INTERNAL, format!("internal defect, please report it: {text} {place}"))
+        let message = format!("internal defect, please report it: {text} {place}");
+        Report { code: NUC_INTERNAL, message, argument: None, row: None }
     })
+}
+
+fn report(outcome: Result<(), Error>) -> Report {
+    let Err(failure) = outcome else {
+        return Report { code: NUC_OK, message: String::new(), argument: None, row: None };
+    };
+    let (argument, row) = match &failure {
+        Error::InvalidArgument(wrong) => (wrong.argument, wrong.row),
+        _ => (None, None),
+    };
+    Report { code: status(&failure), message: failure.to_string(), argument, row }
 }
 
 fn status(error: &Error) -> nuc_status {
@@ -77,16 +98,26 @@ mod tests {
     use std::ffi::CStr;
     use std::process::Command;
 
+    use super::super::structs::initialized;
     use super::*;
 
     fn outcome(body: impl FnOnce(&mut Memory) -> Result<(), Error>) -> (nuc_status, String) {
-        let mut error = nuc_error { code: -1, message: [0x5a; 508] };
+        let mut error: nuc_error = initialized();
         // SAFETY: a local nuc_error.
         let code = unsafe { guard(&mut error, body) };
-        assert_eq!(error.code, code as i32);
+        assert_eq!(error.code, code);
         // SAFETY: `guard` wrote a NUL-terminated string.
         let message = unsafe { CStr::from_ptr(error.message.as_ptr()) };
         (code, message.to_str().unwrap().to_owned())
+    }
+
+    /// A call with a `nuc_error` that was not initialized does nothing.
+    #[test]
+    fn a_wrong_error_struct_stops_the_call() {
+        let mut error = nuc_error { struct_size: 0, code: 77, ..initialized() };
+        // SAFETY: a local nuc_error.
+        let code = unsafe { guard(&mut error, |_| panic!("the body must not run")) };
+        assert_eq!((code, error.code), (NUC_INVALID_ARGUMENT, 77));
     }
 
     #[test]

@@ -34,11 +34,11 @@ const _: () = {
 
 /// A sampler: a backend, its threads or its device, and the programs compiled for it. The type is opaque.
 ///
-/// `nuc_sampler_create` creates a sampler, the caller owns it, and `nuc_sampler_destroy` frees it. Any number of
-/// threads may use the same sampler at the same time. Only `nuc_sampler_destroy` must run alone.
+/// nuc_sampler_create creates a sampler, the caller owns it, and nuc_sampler_destroy frees it. Any number of
+/// threads may use the same sampler at the same time. Only nuc_sampler_destroy must run alone.
 ///
-/// A sampler belongs to the process that created it. In a child process after `fork`, every call with it returns
-/// `NUC_INVALID_ARGUMENT`, and `nuc_sampler_destroy` returns `NUC_OK` without freeing anything.
+/// A sampler belongs to the process that created it. In a child process after fork, every call with it returns
+/// NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK without freeing anything.
 pub struct nuc_sampler {
     handle: Handle,
 }
@@ -75,7 +75,7 @@ pub(super) unsafe fn borrow<'a>(sampler: *const nuc_sampler) -> Result<&'a Handl
     // SAFETY: the caller guarantees that the handle is live. Its methods take shared references only.
     let handle = unsafe { &(*sampler).handle };
     if handle.process != std::process::id() {
-        return bad(format!(
+        return bad("sampler", format!(
             "sampler is {sampler:p}, which process {} created; a sampler does not survive fork, so create one in this \
              process ({})",
             handle.process,
@@ -115,7 +115,10 @@ pub(super) unsafe fn destroy(sampler: *mut nuc_sampler) -> Result<()> {
 /// As for [`borrow`].
 unsafe fn check_magic<'a>(sampler: *const nuc_sampler) -> Result<&'a AtomicU64> {
     if sampler.is_null() || !sampler.is_aligned() {
-        return bad(format!("sampler is {sampler:p}; it must be a handle from nuc_sampler_create"));
+        return bad(
+            "sampler",
+            format!("sampler is {sampler:p}; it must be a handle from nuc_sampler_create"),
+        );
     }
     // SAFETY: not null and aligned. In a live handle this is its magic word. For other memory the caller violated
     // the contract; the check then reads only this word, as an atomic.
@@ -123,7 +126,7 @@ unsafe fn check_magic<'a>(sampler: *const nuc_sampler) -> Result<&'a AtomicU64> 
     match magic.load(Ordering::Acquire) {
         LIVE => Ok(magic),
         DESTROYED => destroyed(sampler),
-        _ => bad(format!(
+        _ => bad("sampler", format!(
             "sampler is {sampler:p}, which is not a sampler, or one that was destroyed; it must be a handle from \
              nuc_sampler_create"
         )),
@@ -131,5 +134,8 @@ unsafe fn check_magic<'a>(sampler: *const nuc_sampler) -> Result<&'a AtomicU64> 
 }
 
 fn destroyed<T>(sampler: *const nuc_sampler) -> Result<T> {
-    bad(format!("sampler is {sampler:p}, which was destroyed; it must be a handle that is still in use"))
+    bad(
+        "sampler",
+        format!("sampler is {sampler:p}, which was destroyed; it must be a handle that is still in use"),
+    )
 }

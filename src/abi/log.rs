@@ -6,19 +6,19 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use log::LevelFilter;
 
+use super::pointers::{bad, Result};
 use super::sigpipe::without_sigpipe;
-use super::types::{nuc_log_function, nuc_log_level};
+use super::types::*;
 use crate::environment::{self, LOG_VARIABLE};
-use crate::error::Error;
 use crate::panics::Silence;
 use crate::text::escaped;
 
 const LEVELS: [(nuc_log_level, &str, LevelFilter); 5] = [
-    (nuc_log_level::NUC_LOG_OFF, "off", LevelFilter::Off),
-    (nuc_log_level::NUC_LOG_ERROR, "error", LevelFilter::Error),
-    (nuc_log_level::NUC_LOG_WARNING, "warning", LevelFilter::Warn),
-    (nuc_log_level::NUC_LOG_INFO, "info", LevelFilter::Info),
-    (nuc_log_level::NUC_LOG_DEBUG, "debug", LevelFilter::Debug),
+    (NUC_LOG_OFF, "off", LevelFilter::Off),
+    (NUC_LOG_ERROR, "error", LevelFilter::Error),
+    (NUC_LOG_WARNING, "warning", LevelFilter::Warn),
+    (NUC_LOG_INFO, "info", LevelFilter::Info),
+    (NUC_LOG_DEBUG, "debug", LevelFilter::Debug),
 ];
 
 /// The destination of messages: a callback and its argument, or standard error if there is no callback.
@@ -63,7 +63,7 @@ impl log::Log for Logger {
         let _loud = Silence::interrupt();
         // SAFETY: the caller of `nuc_set_log` guarantees that any thread may call the function with `user`. The message
         // is NUL-terminated and outlives the call.
-        unsafe { function(sink.user, *level as i32, message.as_ptr()) }
+        unsafe { function(sink.user, *level, message.as_ptr()) }
     }
 
     fn flush(&self) {}
@@ -93,16 +93,17 @@ impl Decisions {
 }
 
 /// See `nuc_set_log`.
-pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: i32) -> Result<(), Error> {
-    let known = LEVELS.iter().find(|(known, ..)| *known as i32 == level);
+pub(super) fn set(function: nuc_log_function, user: *mut c_void, level: nuc_log_level) -> Result<()> {
+    let known = LEVELS.iter().find(|(known, ..)| *known == level);
     let Some((_, _, filter)) = known else {
-        return Err(Error::argument(format!("level is {level}; it must be a nuc_log_level, 0 to 4")));
+        return bad("level", format!("level is {level}; it must be a nuc_log_level, 0 to 4"));
     };
     let mut decisions = DECISIONS.lock().unwrap_or_else(PoisonError::into_inner);
     if !decisions.install() {
-        return Err(Error::argument(
-            "log: this process has a logger of the Rust crate `log`, which receives the messages".to_owned(),
-        ));
+        return bad(
+            "log",
+            "log: this process has a logger of the Rust crate `log`, which receives the messages",
+        );
     }
     decisions.level = true;
     *LOGGER.sink.write().unwrap_or_else(PoisonError::into_inner) = Sink { function, user };

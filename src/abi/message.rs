@@ -1,33 +1,31 @@
-//! Message texts for C: without control characters, and short enough for a `nuc_error`.
+//! Message texts for C.
 //!
 //! Messages quote paths and plugins, so this library does not control their length and their content.
 
-use libc::c_char;
 use std::borrow::Cow;
 
-use super::types::{nuc_error, nuc_status};
-use crate::text::escaped;
+use crate::text::{escaped, escaped_except};
 
 /// Longer words, most often paths, are shortened first.
 const LARGEST_WORD: usize = 100;
 /// Replaces the text that was cut.
 const CUT: &str = "[...]";
 
-/// Writes a status and its message.
-///
-/// # Safety
-/// `error` is null or points to a writable `nuc_error`.
-pub(super) unsafe fn write(error: *mut nuc_error, code: nuc_status, message: &str) {
-    if error.is_null() || !error.is_aligned() {
-        return;
-    }
-    // SAFETY: not null, aligned, and the caller guarantees the memory.
-    let error = unsafe { &mut *error };
-    error.code = code as i32;
-    error.message = [0; 508];
-    // Leave one byte for the terminator.
-    let message = shortened(&escaped(message), error.message.len() - 1).into_owned();
-    error.message.iter_mut().zip(message.bytes()).for_each(|(slot, byte)| *slot = byte as c_char);
+/// The message as one line without control characters, of at most `limit` bytes.
+pub(super) fn one_line(message: &str, limit: usize) -> String {
+    shortened(&escaped(message), limit).into_owned()
+}
+
+/// The whole message. Its lines stay; other control characters are escaped.
+pub(super) fn whole(message: &str) -> Cow<'_, str> {
+    escaped_except(message, |character| matches!(character, '\n' | '\t'))
+}
+
+/// The first `limit` bytes of the text, or fewer, so that no character is split.
+pub(super) fn prefix(text: &str, limit: usize) -> &str {
+    let limit = limit.min(text.len());
+    let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    &text[..end]
 }
 
 /// Shortens the text to at most `limit` bytes. It first cuts the middle of long words, then the middle of the text.
@@ -74,6 +72,17 @@ mod tests {
             let short = shortened(&twice, 507);
             assert!(short.len() <= 507 && short.contains("file too short; check that"), "{short}");
         }
+    }
+
+    #[test]
+    fn a_prefix_splits_no_character() {
+        assert_eq!([0, 1, 2, 3, 9].map(|limit| prefix("aäb", limit)), ["", "a", "a", "aä", "aäb"]);
+    }
+
+    #[test]
+    fn the_whole_message_keeps_its_lines() {
+        assert_eq!(whole("a\n\tb\r\u{1b}"), "a\n\tb\\r\\u{1b}");
+        assert_eq!(one_line("a\nb", 9), "a\\nb");
     }
 
     #[test]

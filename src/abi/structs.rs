@@ -3,7 +3,7 @@
 //! A caller with an older header passes a shorter struct: the missing fields keep their defaults. A caller with a
 //! newer header passes a longer one: the part that this library does not know must be zero.
 
-use std::mem::{offset_of, size_of, MaybeUninit};
+use std::mem::{size_of, MaybeUninit};
 
 use super::memory::{Memory, Use};
 use super::pointers::{bad, check_pointer, Result};
@@ -19,75 +19,65 @@ const LARGEST_SIZE: usize = 4096;
 pub(super) unsafe trait CStruct: Copy {
     /// The name in C.
     const NAME: &'static str;
-    /// The function that initializes the struct, if it has one.
-    const INIT: Option<&'static str>;
+    /// The macro of the header that initializes the struct.
+    const INIT: &'static str;
     /// Every size that the struct has had, ascending: the size in version 1 of the ABI, then the size after each
     /// field that was appended since.
     const SIZES: &'static [usize];
 }
 
 macro_rules! c_structs {
-    ($($name:ident, $init:expr, [$($appended:ident)*];)*) => {$(
-        // SAFETY: `types.rs` declares it as `repr(C)` with `struct_size` first, and its fields are integers, floats
-        // and pointers.
+    ($($name:ident, $init:literal, [$($appended:ident)*];)*) => {$(
+        // SAFETY: `types` declares it as `repr(C)` with `struct_size` first, and its fields are integers, floats and
+        // pointers.
         unsafe impl CStruct for $name {
             const NAME: &'static str = stringify!($name);
-            const INIT: Option<&'static str> = $init;
+            const INIT: &'static str = $init;
             // No struct has padding, so a field ends where the next one starts.
-            const SIZES: &'static [usize] = &[$(offset_of!($name, $appended),)* size_of::<$name>()];
+            const SIZES: &'static [usize] = &[$(std::mem::offset_of!($name, $appended),)* size_of::<$name>()];
         }
     )*};
 }
 
-// Each struct with its init function and, in order, the fields that were appended since version 1 of the ABI.
+// Each struct with its macro and, in order, the fields that were appended since version 1 of the ABI.
 c_structs! {
-    nuc_sampler_options, Some("nuc_sampler_options_init"), [program_dir write_programs reserved];
-    nuc_call_options, Some("nuc_call_options_init"), [];
-    nuc_batch, None, [];
-    nuc_debug_arrays, None, [];
-    nuc_prewarm_spec, None, [];
-    nuc_compile_ahead_options, Some("nuc_compile_ahead_options_init"), [];
-    nuc_sampler_stats, None, [loaded pinned not_kept];
-    nuc_sampler_info, None, [];
-    nuc_device_info, None, [];
+    nuc_error, "NUC_ERROR_INIT", [];
+    nuc_sampler_options, "NUC_SAMPLER_OPTIONS_INIT", [];
+    nuc_call_options, "NUC_CALL_OPTIONS_INIT", [];
+    nuc_batch, "NUC_BATCH_INIT", [];
+    nuc_debug_arrays, "NUC_DEBUG_ARRAYS_INIT", [];
+    nuc_prewarm_spec, "NUC_PREWARM_SPEC_INIT", [];
+    nuc_compile_ahead_options, "NUC_COMPILE_AHEAD_OPTIONS_INIT", [];
+    nuc_sampler_stats, "NUC_SAMPLER_STATS_INIT", [];
+    nuc_sampler_info, "NUC_SAMPLER_INFO_INIT", [];
+    nuc_device_info, "NUC_DEVICE_INFO_INIT", [];
 }
 
-/// A struct whose fields are all zero and null.
-pub(super) fn zeroed<T: CStruct>() -> T {
-    // SAFETY: every bit pattern of T is valid.
-    unsafe { MaybeUninit::<T>::zeroed().assume_init() }
+/// A struct whose fields are all zero and null, except `struct_size`.
+pub(super) fn initialized<T: CStruct>() -> T {
+    let mut value = MaybeUninit::<T>::zeroed();
+    // SAFETY: the first field of T is `struct_size: usize`, and every bit pattern of T is valid.
+    unsafe {
+        value.as_mut_ptr().cast::<usize>().write(size_of::<T>());
+        value.assume_init()
+    }
 }
 
-/// Reads a struct of the caller. Fields that the caller's header does not have keep the values of `default`.
+/// Reads a struct of the caller. Fields that the caller's header does not have are zero, which means their defaults.
 ///
 /// # Safety
 /// `pointer` is null or points to `struct_size` readable bytes, where `struct_size` is its first field.
-pub(super) unsafe fn read_struct<T: CStruct>(
-    memory: &mut Memory,
-    pointer: *const T,
-    default: T,
-) -> Result<T> {
+pub(super) unsafe fn read_struct<T: CStruct>(memory: &mut Memory, pointer: *const T) -> Result<T> {
     // SAFETY: the same contract.
-    let size = unsafe { registered_size(memory, pointer, Use::Read)? };
-    let known = size.min(size_of::<T>());
-    for at in known..size {
-        // SAFETY: within the struct_size bytes that the caller guarantees.
-        if unsafe { *pointer.cast::<u8>().add(at) } != 0 {
-            return bad(format!(
-                "{}.struct_size is {size}, more than the {} bytes that this library knows, and the rest is not zero; \
-                 use a newer version of this library",
-                T::NAME,
-                size_of::<T>()
-            ));
-        }
-    }
-    let mut value = default;
-    // SAFETY: `known` bytes are readable and fit `value`; every bit pattern of T is valid.
+    let size = unsafe { checked_size(pointer)? };
+    memory.add(T::NAME, pointer as usize, size, Use::Read)?;
+    let mut value: T = initialized();
+    // SAFETY: at least this many bytes are readable and fit `value`; every bit pattern of T is valid.
     unsafe {
         std::ptr::copy_nonoverlapping(
             pointer.cast::<u8>(),
             std::ptr::from_mut(&mut value).cast::<u8>(),
-            known,
+            size.min(size_of::<T>()),
         );
     }
     Ok(value)
@@ -99,7 +89,8 @@ pub(super) unsafe fn read_struct<T: CStruct>(
 /// As for [`read_struct`], and the bytes are writable.
 pub(super) unsafe fn write_struct<T: CStruct>(memory: &mut Memory, pointer: *mut T, value: T) -> Result<()> {
     // SAFETY: the same contract.
-    let size = unsafe { registered_size(memory, pointer, Use::Written)? };
+    let size = unsafe { checked_address_and_size(pointer)? };
+    memory.add(T::NAME, pointer as usize, size, Use::Written)?;
     memory.check_overlap()?;
     let first = size_of::<usize>();
     let known = size.min(size_of::<T>());
@@ -114,54 +105,38 @@ pub(super) unsafe fn write_struct<T: CStruct>(memory: &mut Memory, pointer: *mut
     Ok(())
 }
 
-/// Fills an options struct of `size` bytes with its defaults, and the bytes after the known fields with zeros.
-///
-/// # Safety
-/// `pointer` is null or points to `size` writable bytes.
-pub(super) unsafe fn init_struct<T: CStruct>(
-    memory: &mut Memory,
-    pointer: *mut T,
-    size: usize,
-    defaults: T,
-) -> Result<()> {
-    check_pointer(pointer, T::NAME)?;
-    if size == 0 {
-        return bad(format!("struct_size is 0; pass sizeof({})", T::NAME));
-    }
-    check_size::<T>(size)?;
-    memory.add(T::NAME, pointer as usize, size, Use::Written)?;
-    memory.check_overlap()?;
-    let known = size.min(size_of::<T>());
-    // SAFETY: `size` bytes are writable, and `known` of them fit `defaults`.
-    unsafe {
-        std::ptr::write_bytes(pointer.cast::<u8>(), 0, size);
-        std::ptr::copy_nonoverlapping(
-            std::ptr::from_ref(&defaults).cast::<u8>(),
-            pointer.cast::<u8>(),
-            known,
-        );
-        *pointer.cast::<usize>() = size;
-    }
-    Ok(())
-}
-
-/// Checks the `struct_size` of a struct of the caller, registers the struct in `memory`, and returns the size.
+/// Checks the address and the `struct_size` of a struct that the library reads, and returns the size. The part of the
+/// struct that this library does not know must be zero.
 ///
 /// # Safety
 /// As for [`read_struct`].
-unsafe fn registered_size<T: CStruct>(memory: &mut Memory, pointer: *const T, usage: Use) -> Result<usize> {
+pub(super) unsafe fn checked_size<T: CStruct>(pointer: *const T) -> Result<usize> {
+    // SAFETY: the same contract.
+    let size = unsafe { checked_address_and_size(pointer)? };
+    for at in size_of::<T>()..size {
+        // SAFETY: within the struct_size bytes that the caller guarantees.
+        if unsafe { *pointer.cast::<u8>().add(at) } != 0 {
+            return bad(
+                T::NAME,
+                format!(
+                    "{}.struct_size is {size}, more than the {} bytes that this library knows, and the rest is not \
+                     zero; use a newer version of this library",
+                    T::NAME,
+                    size_of::<T>()
+                ),
+            );
+        }
+    }
+    Ok(size)
+}
+
+/// # Safety
+/// As for [`read_struct`].
+unsafe fn checked_address_and_size<T: CStruct>(pointer: *const T) -> Result<usize> {
     check_pointer(pointer, T::NAME)?;
     // SAFETY: not null, aligned for T and so for usize; the caller guarantees the first field.
     let size = unsafe { *pointer.cast::<usize>() };
-    if size == 0 {
-        let name = T::NAME;
-        return bad(match T::INIT {
-            Some(init) => format!("{name}.struct_size is 0; initialize the struct with {init}"),
-            None => format!("{name}.struct_size is 0; set it to sizeof({name})"),
-        });
-    }
     check_size::<T>(size)?;
-    memory.add(T::NAME, pointer as usize, size, usage)?;
     Ok(size)
 }
 
@@ -171,38 +146,86 @@ fn check_size<T: CStruct>(size: usize) -> Result<()> {
         return Ok(());
     }
     let sizes: Vec<String> = T::SIZES.iter().map(usize::to_string).collect();
-    bad(format!(
-        "{}.struct_size is {size}; set it to sizeof({}), which is {} in this version of the library",
+    bad(
         T::NAME,
-        T::NAME,
-        sizes.join(" or ")
-    ))
+        format!(
+            "{}.struct_size is {size}; it must be sizeof({}), which is {} in this version of the library: initialize \
+             the struct with {}",
+            T::NAME,
+            T::NAME,
+            sizes.join(" or "),
+            T::INIT
+        ),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The sizes of the structs that have grown, as the C header defines them.
+    /// The sizes of version 1. A struct that grows keeps its old sizes.
     #[test]
     fn sizes_are_those_of_every_version() {
-        assert_eq!(nuc_sampler_options::SIZES, [64, 72, 76, 80]);
-        assert_eq!(nuc_sampler_stats::SIZES, [56, 64, 72, 80]);
-        assert_eq!(nuc_call_options::SIZES, [16]);
+        assert_eq!(nuc_error::SIZES, [1024]);
+        assert_eq!(nuc_sampler_options::SIZES, [80]);
+        assert_eq!(nuc_call_options::SIZES, [24]);
+        assert_eq!(nuc_batch::SIZES, [104]);
+        assert_eq!(nuc_debug_arrays::SIZES, [80]);
+        assert_eq!(nuc_prewarm_spec::SIZES, [40]);
+        assert_eq!(nuc_compile_ahead_options::SIZES, [104]);
+        assert_eq!(nuc_sampler_stats::SIZES, [80]);
+        assert_eq!(nuc_sampler_info::SIZES, [48]);
+        assert_eq!(nuc_device_info::SIZES, [32]);
+    }
+
+    /// A struct that has grown: version 1 ended before `second`, and a later version before `third`.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Grown {
+        struct_size: usize,
+        first: u64,
+        second: u64,
+        third: u32,
+        reserved: u32,
+    }
+
+    c_structs! { Grown, "GROWN_INIT", [second third]; }
+
+    fn grown(struct_size: usize) -> Grown {
+        Grown { struct_size, first: 1, second: 2, third: 3, reserved: 0 }
     }
 
     #[test]
     fn a_size_that_cuts_a_field_is_refused() {
-        let message = check_size::<nuc_sampler_options>(68).unwrap_err().to_string();
+        assert_eq!(Grown::SIZES, [16, 24, 32]);
+        let message = check_size::<Grown>(20).unwrap_err().to_string();
         assert!(
-            message.contains("struct_size is 68") && message.contains("64 or 72 or 76 or 80"),
+            message.contains("Grown.struct_size is 20") && message.contains("16 or 24 or 32"),
             "{message}"
         );
-        for size in [64, 72, 76, 80, 88, 4096] {
-            check_size::<nuc_sampler_options>(size).unwrap();
+        for size in [16, 24, 32, 40, 4096] {
+            check_size::<Grown>(size).unwrap();
         }
-        for size in [1, 8, 63, 65, 71, 73, 79, 4097, usize::MAX] {
-            check_size::<nuc_sampler_options>(size).unwrap_err();
+        for size in [0, 1, 8, 15, 17, 23, 25, 31, 4097, usize::MAX] {
+            check_size::<Grown>(size).unwrap_err();
+        }
+    }
+
+    /// Fields that an older header does not have are zero, and a getter does not write them.
+    #[test]
+    fn an_older_caller_has_fewer_fields() {
+        for (size, second, third) in [(16, 0, 0), (24, 2, 0), (32, 2, 3)] {
+            let mut theirs = grown(size);
+            // SAFETY: a local struct.
+            let read = unsafe { read_struct(&mut Memory::new(), &theirs) }.unwrap();
+            assert_eq!((read.first, read.second, read.third), (1, second, third));
+            let value = Grown { struct_size: 0, first: 7, second: 7, third: 7, reserved: 0 };
+            // SAFETY: a local struct.
+            unsafe { write_struct(&mut Memory::new(), &mut theirs, value) }.unwrap();
+            let written = |new: u64, old: u64, is_known: bool| if is_known { new } else { old };
+            assert_eq!((theirs.struct_size, theirs.first), (size, 7));
+            assert_eq!(theirs.second, written(7, 2, size >= 24));
+            assert_eq!(u64::from(theirs.third), written(7, 3, size >= 32));
         }
     }
 }

@@ -91,12 +91,21 @@ impl ApiTable {
     pub(super) unsafe fn call<T: Extensible>(&self, function: Function<T>, args: &mut Args<T>) -> Result<()> {
         // SAFETY: the pointer is the table's entry for this argument type. The caller guarantees the rest.
         let error = unsafe { (function.pointer)(args.as_mut_ptr()) };
+        // SAFETY: the plugin has just returned this error, and nothing else uses it.
+        unsafe { self.outcome(error, function.name) }
+    }
+
+    /// Converts an error of the plugin and destroys it. Null means success.
+    ///
+    /// # Safety
+    /// `error` must be null or a live error of this plugin that nothing uses afterwards.
+    pub(super) unsafe fn outcome(&self, error: *mut PJRT_Error, function: &'static str) -> Result<()> {
         if error.is_null() {
             return Ok(());
         }
-        // SAFETY: the plugin has just returned this error, and nothing else uses it.
+        // SAFETY: the caller guarantees this.
         let (code, message) = unsafe { self.take_error(error) };
-        Err(Error::Pjrt { function: function.name, code, message })
+        Err(Error::Pjrt { function, code, message })
     }
 
     /// Reads an error and destroys it.

@@ -96,7 +96,8 @@ macro_rules! extensible {
 
 extensible! {
     PJRT_Error_Destroy_Args PJRT_Error_Message_Args PJRT_Error_GetCode_Args PJRT_Plugin_Initialize_Args
-    PJRT_Plugin_Attributes_Args PJRT_Event_Destroy_Args PJRT_Event_Await_Args PJRT_Client_Create_Args
+    PJRT_Plugin_Attributes_Args PJRT_Event_Destroy_Args PJRT_Event_Await_Args PJRT_Event_IsReady_Args
+    PJRT_Event_OnReady_Args PJRT_Client_Create_Args
     PJRT_Client_Destroy_Args PJRT_Client_PlatformName_Args PJRT_Client_PlatformVersion_Args
     PJRT_Client_AddressableDevices_Args PJRT_Client_Compile_Args PJRT_Client_BufferFromHostBuffer_Args
     PJRT_Client_TopologyDescription_Args PJRT_Device_GetDescription_Args PJRT_DeviceDescription_Id_Args
@@ -105,7 +106,7 @@ extensible! {
     PJRT_Executable_NumOutputs_Args PJRT_Executable_Serialize_Args PJRT_Executable_DeserializeAndLoad_Args
     PJRT_LoadedExecutable_Destroy_Args PJRT_LoadedExecutable_GetExecutable_Args
     PJRT_LoadedExecutable_Execute_Args PJRT_LoadedExecutable_AddressableDevices_Args PJRT_ExecuteOptions
-    PJRT_Buffer_Destroy_Args PJRT_Buffer_ElementType_Args PJRT_Buffer_Dimensions_Args
+    PJRT_Buffer_Destroy_Args PJRT_Buffer_IsDeleted_Args PJRT_Buffer_Device_Args PJRT_Buffer_ElementType_Args PJRT_Buffer_Dimensions_Args
     PJRT_Buffer_ToHostBuffer_Args PJRT_Buffer_GetMemoryLayout_Args PJRT_Buffer_OnDeviceSizeInBytes_Args
     PJRT_Buffer_MemoryLayout PJRT_TopologyDescription_Create_Args PJRT_TopologyDescription_Destroy_Args
     PJRT_TopologyDescription_PlatformName_Args PJRT_TopologyDescription_PlatformVersion_Args

@@ -12,7 +12,7 @@ use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
 use super::plugin::function;
-use super::plugin_data::{copied, slice};
+use super::plugin_data::{copied, slice, zeroed};
 
 /// An array on a device. Thread-safe. Keeps its client alive. Dropping it frees the device memory. The computation
 /// or copy that fills the buffer may still be running; every call that reads the buffer waits for it.
@@ -133,6 +133,11 @@ impl Buffer {
     }
 
     fn copy_to_host(&self, dst: &mut [u8], layout: *mut PJRT_Buffer_MemoryLayout) -> Result<()> {
+        self.start_copy(dst, layout)?.wait()
+    }
+
+    /// Starts a copy. The caller must keep `dst` where it is until the event ends.
+    fn start_copy(&self, dst: &mut [u8], layout: *mut PJRT_Buffer_MemoryLayout) -> Result<Event> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_ToHostBuffer_Args>::new();
         args.src = self.handle.as_ptr();
@@ -140,15 +145,16 @@ impl Buffer {
         args.dst = dst.as_mut_ptr().cast();
         args.dst_size = dst.len();
         // SAFETY: the buffer is alive. `dst` is valid for `dst_size` bytes, which the plugin compares with the size
-        // that it computes itself, and stays borrowed until the event ends the copy. The layout outlives the call.
+        // that it computes itself. Both callers keep it until the event ends the copy: one waits here, and the other
+        // keeps it in a `HostCopy`, which waits before it frees the memory. The layout outlives the call.
         unsafe {
             plugin.call(function!(plugin, PJRT_Buffer_ToHostBuffer)?, &mut args)?;
-            Event::from_output(plugin, args.event, "PJRT_Buffer_ToHostBuffer")?.wait()
+            Event::from_output(plugin, args.event, "PJRT_Buffer_ToHostBuffer")
         }
     }
 
     /// Whether the device stores the array densely in row-major order, according to the plugin.
-    fn is_dense(&self) -> Result<bool> {
+    pub fn is_dense(&self) -> Result<bool> {
         let plugin = self.client.plugin();
         let function = function!(plugin, PJRT_Buffer_GetMemoryLayout)?;
         let name = function.name;
@@ -178,6 +184,52 @@ impl Buffer {
         }
     }
 
+    /// Whether the contents are gone, because the buffer was deleted or donated to a program.
+    pub fn is_deleted(&self) -> Result<bool> {
+        let plugin = self.client.plugin();
+        let mut args = Args::<PJRT_Buffer_IsDeleted_Args>::new();
+        args.buffer = self.handle.as_ptr();
+        // SAFETY: the buffer is alive.
+        unsafe { plugin.call(function!(plugin, PJRT_Buffer_IsDeleted)?, &mut args)? };
+        Ok(args.is_deleted)
+    }
+
+    /// The device that holds the buffer, as an index into [`Client::devices`]. `None` if it is not one of them.
+    pub fn device(&self) -> Result<Option<usize>> {
+        let plugin = self.client.plugin();
+        let mut args = Args::<PJRT_Buffer_Device_Args>::new();
+        args.buffer = self.handle.as_ptr();
+        // SAFETY: the buffer is alive.
+        unsafe { plugin.call(function!(plugin, PJRT_Buffer_Device)?, &mut args)? };
+        Ok(self.client.device_index(args.device))
+    }
+
+    /// Starts a copy of the contents to the host, dense and row-major. The copy waits until the buffer is computed.
+    pub fn start_copy_to_host(&self) -> Result<HostCopy> {
+        let mut bytes = zeroed(self.host_size, "a copy of a buffer")?;
+        let minor_to_major: Vec<i64> = (0..self.dims.len() as i64).rev().collect();
+        let mut layout = dense_layout(&minor_to_major);
+        let event = match self.start_copy(&mut bytes, layout.as_mut_ptr()) {
+            // The plugin can copy only in the device's layout.
+            Err(error) if error.is_unimplemented() && self.is_dense()? => {
+                self.start_copy(&mut bytes, std::ptr::null_mut())?
+            }
+            Err(error @ Error::Misbehaved(_)) => {
+                // The plugin may be copying without an event that says when it ends. So the memory is never freed.
+                std::mem::forget(bytes);
+                return Err(error);
+            }
+            started => started?,
+        };
+        Ok(HostCopy { event: Some(event), bytes })
+    }
+
+    /// Gives the plugin's object to the caller, who must destroy it.
+    pub fn into_raw(mut self) -> *mut PJRT_Buffer {
+        self.owned = false;
+        self.handle.as_ptr()
+    }
+
     /// The plugin's object. It lives as long as this value.
     pub fn as_raw(&self) -> *mut PJRT_Buffer {
         self.handle.as_ptr()
@@ -203,6 +255,55 @@ impl Buffer {
             plugin.call(function!(plugin, PJRT_Buffer_Dimensions)?, &mut args)?;
             copied(slice(args.dims, args.num_dims, "PJRT_Buffer_Dimensions")?, "the dimensions of a buffer")
         }
+    }
+}
+
+/// A copy to the host that is running or has ended. Dropping it waits for the end of the copy.
+pub struct HostCopy {
+    /// `None` once the copy has ended.
+    event: Option<Event>,
+    bytes: Vec<u8>,
+}
+
+impl HostCopy {
+    /// Calls `action` with the outcome when the copy ends: on a thread of the plugin, or on this thread before the
+    /// function returns. If the function fails, `action` is not called.
+    pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        match &self.event {
+            Some(event) => event.on_ready(action),
+            None => {
+                action(Ok(()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether the copy has ended.
+    pub fn is_ready(&self) -> Result<bool> {
+        self.event.as_ref().map_or(Ok(true), Event::is_ready)
+    }
+
+    /// Waits for the end of the copy and returns the contents.
+    pub fn wait(mut self) -> Result<Vec<u8>> {
+        self.finish()?;
+        Ok(std::mem::take(&mut self.bytes))
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.event.take().map_or(Ok(()), |event| event.wait())
+    }
+}
+
+impl Drop for HostCopy {
+    fn drop(&mut self) {
+        // The outcome does not matter: the copy has ended either way, and nothing reads the bytes.
+        let _ = self.finish();
+    }
+}
+
+impl fmt::Debug for HostCopy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HostCopy").field("bytes", &self.bytes.len()).finish_non_exhaustive()
     }
 }
 

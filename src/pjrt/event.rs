@@ -1,5 +1,7 @@
 //! Events. A plugin signals an event when asynchronous work ends.
 
+use std::ffi::c_void;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
 use pjrt_sys::*;
@@ -35,6 +37,56 @@ impl Event {
         // SAFETY: the event is alive until this value is dropped.
         unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_Await)?, &mut args) }
     }
+
+    /// Whether the work has ended.
+    pub(super) fn is_ready(&self) -> Result<bool> {
+        let mut args = Args::<PJRT_Event_IsReady_Args>::new();
+        args.event = self.handle.as_ptr();
+        // SAFETY: the event is alive until this value is dropped.
+        unsafe { self.plugin.call(function!(self.plugin, PJRT_Event_IsReady)?, &mut args)? };
+        Ok(args.is_ready)
+    }
+
+    /// Calls `action` with the outcome when the work ends: on a thread of the plugin, or on this thread before the
+    /// function returns. If the function fails, `action` is dropped without a call. A panic of `action` is ignored.
+    pub(super) fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        let function = function!(self.plugin, PJRT_Event_OnReady)?;
+        let pending = Box::new(Pending { plugin: self.plugin.clone(), action: Box::new(action) });
+        let pending = Box::into_raw(pending);
+        let mut args = Args::<PJRT_Event_OnReady_Args>::new();
+        args.event = self.handle.as_ptr();
+        args.callback = Some(ready);
+        args.user_arg = pending.cast();
+        // SAFETY: the event is alive. The plugin calls `ready` once, with the pointer, if the call succeeds.
+        let registered = unsafe { self.plugin.call(function, &mut args) };
+        if registered.is_err() {
+            // SAFETY: the plugin rejected the call, so it does not use the pointer.
+            drop(unsafe { Box::from_raw(pending) });
+        }
+        registered
+    }
+}
+
+/// What `ready` receives.
+struct Pending {
+    plugin: Arc<Plugin>,
+    action: Box<dyn FnOnce(Result<()>) + Send>,
+}
+
+/// # Safety
+/// `pending` must come from [`Event::on_ready`], and this must be its only use. `error` must be null or an error of its
+/// plugin that nothing else uses.
+unsafe extern "C" fn ready(error: *mut PJRT_Error, pending: *mut c_void) {
+    // No panic may reach the plugin.
+    let _ = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the caller guarantees both.
+        let (pending, outcome) = unsafe {
+            let pending = Box::from_raw(pending.cast::<Pending>());
+            let outcome = pending.plugin.outcome(error, "PJRT_Event_OnReady");
+            (pending, outcome)
+        };
+        (pending.action)(outcome);
+    }));
 }
 
 impl Drop for Event {

@@ -35,6 +35,47 @@ pub struct Launch<'a> {
     executable: PhantomData<&'a Executable>,
 }
 
+/// A running program that keeps itself loaded: see [`Executable::launch_shared`].
+pub struct SharedLaunch {
+    // Fields are dropped in this order: the events and the outputs, then the program.
+    complete: Vec<Event>,
+    outputs: Vec<Buffer>,
+    _executable: Arc<Executable>,
+}
+
+impl SharedLaunch {
+    /// The outputs. They can be used before the program has ended: every use waits.
+    pub fn outputs(&self) -> &[Buffer] {
+        &self.outputs
+    }
+
+    /// Takes an output out of the launch.
+    pub fn take_outputs(&mut self) -> Vec<Buffer> {
+        std::mem::take(&mut self.outputs)
+    }
+
+    /// Waits for the end of the program.
+    pub fn wait(&self) -> Result<()> {
+        self.complete.iter().try_for_each(Event::wait)
+    }
+
+    /// Calls `action` with the outcome when the program ends: on a thread of the plugin, or on this thread before the
+    /// function returns. If the function fails, `action` is not called.
+    pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
+        match self.complete.as_slice() {
+            [event] => event.on_ready(action),
+            events => Err(Error::Misbehaved(format!("a run on one device returned {} events", events.len()))),
+        }
+    }
+}
+
+impl Drop for SharedLaunch {
+    fn drop(&mut self) {
+        // A running program must not be unloaded. The outcome does not matter any more.
+        let _ = self.wait();
+    }
+}
+
 /// The plugin's object for a loaded program.
 struct Loaded {
     client: Arc<Client>,
@@ -138,6 +179,14 @@ impl Executable {
             plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)?;
             self.collect(&events, &outputs)
         }
+    }
+
+    /// Starts a program for one device. The result keeps the program loaded. See [`Executable::launch`].
+    pub fn launch_shared(self: &Arc<Self>, inputs: &[&Buffer]) -> Result<SharedLaunch> {
+        let Launch { complete, mut outputs, .. } = self.launch(&[inputs])?;
+        let outputs =
+            outputs.pop().ok_or_else(|| Error::Misbehaved("a run returned no list of outputs".into()))?;
+        Ok(SharedLaunch { complete, outputs, _executable: self.clone() })
     }
 
     /// Checks the inputs of a launch and returns their number per device.

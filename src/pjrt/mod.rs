@@ -51,13 +51,13 @@ mod topology;
 mod tpu;
 mod version;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, HostCopy};
 pub use client::{Client, Device};
 pub use compile_options::CompileOptions;
 pub use description::DeviceDescription;
 pub use element::ElementType;
 pub use error::{Code, Error, ErrorKind, Result};
-pub use executable::{Executable, Launch};
+pub use executable::{Executable, Launch, SharedLaunch};
 pub use named_values::OptionValue;
 pub use plugin::Plugin;
 pub use release::log_release_failures;

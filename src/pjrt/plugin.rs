@@ -171,6 +171,16 @@ impl Plugin {
         unsafe { self.table.call(function, args) }
     }
 
+    /// Converts the error that a plugin passes to a callback, and destroys it. `function` is the name of the function
+    /// that received the callback.
+    ///
+    /// # Safety
+    /// `error` must be null or a live error of this plugin that nothing uses afterwards.
+    pub(super) unsafe fn outcome(&self, error: *mut PJRT_Error, function: &'static str) -> Result<()> {
+        // SAFETY: the caller guarantees this.
+        unsafe { self.table.outcome(error, function) }
+    }
+
     /// Calls a function that destroys an object. `Drop` cannot return a failure, so the failure is stored for
     /// [`log_release_failures`](super::log_release_failures).
     ///

@@ -49,6 +49,12 @@ pub(super) fn copied<T: Copy>(values: &[T], purpose: &'static str) -> Result<Vec
     Ok(copy)
 }
 
+/// Zeroed memory for data of a plugin, whose size the plugin decides.
+pub(super) fn zeroed(bytes: usize, purpose: &'static str) -> Result<Vec<u8>> {
+    let memory = bytemuck::allocation::try_zeroed_vec(bytes);
+    memory.map_err(|()| Error::OutOfMemory { bytes, purpose })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

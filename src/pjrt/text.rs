@@ -6,8 +6,8 @@ use std::path::Path;
 
 use crate::text::{escaped, escaped_except};
 
-/// The largest number of bytes that an error quotes from a message.
-const LONGEST_MESSAGE: usize = 1000;
+/// The largest number of bytes that an error quotes from a message. It has room for what a compiler reports.
+const LONGEST_MESSAGE: usize = 64 << 10;
 
 /// Messages show a long path without its middle. This number of characters at the start and at the end stays.
 const PATH_START: usize = 40;
@@ -18,10 +18,11 @@ pub(super) fn name(bytes: &[u8]) -> String {
     escaped_except(&String::from_utf8_lossy(bytes), |character| character == '\n').into_owned()
 }
 
-/// A message that an error quotes: one line, shortened if it is long.
+/// A message that an error quotes, shortened if it is very long. Its lines stay.
 pub(super) fn message(bytes: &[u8]) -> String {
     let quoted = String::from_utf8_lossy(&bytes[..prefix(bytes, LONGEST_MESSAGE)]);
-    let mut text = escaped(quoted.trim_end()).into_owned();
+    let mut text =
+        escaped_except(quoted.trim_end(), |character| matches!(character, '\n' | '\t')).into_owned();
     if bytes.len() > LONGEST_MESSAGE {
         text.push_str(&format!("... [{} bytes in all]", bytes.len()));
     }
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(name(b"TFRT\nBuilt \x1b[31mtoday\t\0"), "TFRT\nBuilt \\u{1b}[31mtoday\\t\\u{0}");
-        assert_eq!(message("a\r\nb\u{202e}c\u{2028}ä\n\n".as_bytes()), r"a\r\nb\u{202e}c\u{2028}ä");
+        assert_eq!(message("a\r\nb\u{202e}c\u{2028}ä\n\n".as_bytes()), "a\\r\nb\\u{202e}c\\u{2028}ä");
         assert_eq!(name(b"\xff ok"), "\u{fffd} ok");
     }
 
@@ -70,7 +71,7 @@ mod tests {
         let shown = message(text.as_bytes());
         assert_eq!(shown, format!("{}... [{} bytes in all]", "x".repeat(LONGEST_MESSAGE - 1), text.len()));
         // Bytes that are not UTF-8 at all.
-        assert!(message(&[0x80; 5000]).starts_with("\u{fffd}\u{fffd}"));
+        assert!(message(&[0x80; 5 * LONGEST_MESSAGE]).starts_with("\u{fffd}\u{fffd}"));
         assert_eq!(message(&[b'y'; LONGEST_MESSAGE]), "y".repeat(LONGEST_MESSAGE));
     }
 

@@ -25,7 +25,7 @@ const ROUNDING_BITS: i32 = 0x4b00_0000;
 
 /// A distance `q` from 0 to 29.5 octaves, in the form in which [`quantize`] returns it: the bits of the float
 /// `2²³ + FIRST_SHIFT · 2¹⁸ + q`. The low 18 bits are the fraction of the octave, and the five bits above them are the
-/// number of octaves plus [`FIRST_SHIFT`].
+/// number of octaves plus `FIRST_SHIFT`.
 pub const fn distance_bits(q: i32) -> i32 {
     ROUNDING_BITS + FIRST_SHIFT * OCTAVE + q
 }

@@ -22,15 +22,19 @@ static inline int check_that(int holds, const char *file, int line, const char *
 }
 #define CHECK(condition) check_that((condition) != 0, __FILE__, __LINE__, #condition)
 
-/* Checks the status of a call, and that its nuc_error agrees. A call that succeeds leaves the message empty. */
+/* Checks the status of a call, and that its nuc_error agrees. A call that succeeds leaves the message empty. Only an
+ * argument error can name an argument, and a row only with its argument. */
 #define CHECK_STATUS(wanted, error, call) check_status((wanted), (call), &(error), __FILE__, __LINE__, #call)
 static inline int check_status(nuc_status wanted, nuc_status got, const nuc_error *error, const char *file, int line,
                                const char *what) {
-    const int agrees = error->code == (int32_t)got && (error->message[0] == '\0') == (got == NUC_OK);
+    const int agrees = error->code == got && (error->message[0] == '\0') == (got == NUC_OK) &&
+                       (error->message_length == 0) == (got == NUC_OK) &&
+                       (error->argument == NULL || got == NUC_INVALID_ARGUMENT) &&
+                       (error->row == -1 || (error->row >= 0 && error->argument != NULL));
     const int holds = check_that(got == wanted && agrees, file, line, what);
     if (!holds) {
-        fprintf(stderr, "    %s (error code %d: %s) instead of %s\n", nuc_status_string((int32_t)got), (int)error->code,
-                error->message, nuc_status_string((int32_t)wanted));
+        fprintf(stderr, "    %s (error code %d: %s) instead of %s\n", nuc_status_string(got), (int)error->code,
+                error->message, nuc_status_string(wanted));
     }
     return holds;
 }
@@ -43,6 +47,15 @@ static inline int check_names(const nuc_error *error, const char *name, const ch
     return holds;
 }
 
+/* Checks that a failure names `argument`. */
+#define CHECK_ARGUMENT(error, argument) check_argument(&(error), (argument), __FILE__, __LINE__)
+static inline int check_argument(const nuc_error *error, const char *argument, const char *file, int line) {
+    const char *const got = error->argument == NULL ? "none" : error->argument;
+    const int holds = check_that(strcmp(got, argument) == 0, file, line, "nuc_error.argument");
+    if (!holds) fprintf(stderr, "    %s instead of %s: %s\n", got, argument, error->message);
+    return holds;
+}
+
 /* Prints the last line of a program and returns its exit status. */
 static inline int report(void) {
     printf("%ld checks, %ld failed\n", checks, failures);
@@ -51,10 +64,9 @@ static inline int report(void) {
 
 /* Creates a sampler on a plugin, or on the built-in backend if `plugin` is null. A failure ends the program. */
 static inline nuc_sampler *make_sampler(const char *plugin, size_t max_k) {
-    nuc_error error;
-    nuc_sampler_options options;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     nuc_sampler *sampler = NULL;
-    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
     options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
     options.plugin_path = plugin;
     options.max_k = max_k;

@@ -10,7 +10,7 @@ release=$(realpath "$target/release")
 lib=$(realpath "$target/lib")
 bin=$target/ctest
 plugin=.cache/plugins/lammps-jax-pjrt-cpu.so
-warnings="-g -O1 -Wall -Wextra -pedantic -Werror -Iinclude"
+warnings="-g -O1 -Wall -Wextra -Wconversion -pedantic -Werror -Iinclude"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib"
 static="$lib/libnucleus.a -lpthread -ldl -lm"
 passed=0 failed=0
@@ -80,7 +80,7 @@ shared_library_format() {
             grep -vE '\[(lib(c|m|dl|pthread|gcc_s)|ld-linux-.*)\.so\.[0-9]+\]')" ] &&
         holds "stripped" [ -z "$(readelf -SW "$lib/libnucleus.so" | grep -E ' \.(symtab|debug_)')" ] &&
         holds "debuggers find the line of a function" \
-            grep -Eq 'src/abi/[a-z_]+\.rs:[0-9]+' <<<"$(addr2line -e "$lib/libnucleus.so" "0x$address")" &&
+            grep -Eq 'src/abi/[a-z_/]+\.rs:[0-9]+' <<<"$(addr2line -e "$lib/libnucleus.so" "0x$address")" &&
         echo "10 checks, 0 failed"
 }
 
@@ -97,17 +97,28 @@ static_library_beside_rust() {
     done
 }
 
-# The header compiles in old and new versions of C and C++, also if it is included twice.
-header_compiles() {
-    local standard
-    printf '#include <nucleus.h>\n#include <nucleus.h>\n' >"$bin/header.c"
-    for standard in c99 c11 c17; do
-        cc -std=$standard $warnings -fsyntax-only "$bin/header.c" || return 1
+# compile_all "COMPILERS" "STANDARDS" FILE...: compiles files with every compiler and standard, without a warning.
+compile_all() {
+    local compiler standard
+    for compiler in $1; do
+        for standard in $2; do
+            "$compiler" -std="$standard" $warnings -fsyntax-only "${@:3}" || return 1
+        done
     done
-    for standard in c++11 c++17 c++20; do
-        c++ -std=$standard -x c++ $warnings -fsyntax-only "$bin/header.c" || return 1
-    done
-    echo "6 checks, 0 failed"
+}
+
+# The header, also if it is included twice, and every program compile in gcc and clang, in every version of C and C++ in
+# which they are valid. (tests/library/header.rs does the same with the initializers and the example of the header.)
+warning_free() {
+    printf '#include <nucleus.h>\n#include <nucleus.h>\nextern int unused;\n' >"$bin/header.c"
+    local c89=("$bin/header.c" "$bin/readme.c" examples/c/quickstart.c)
+    local c99=(tests/c/test_*.c tests/c/beside.c "$bin/layout.c")
+    local cpp17=(tests/c/test_cpp.cpp examples/cpp/generate.cpp)
+    compile_all "gcc clang" "c89 c99 c11 c17" "${c89[@]}" &&
+        compile_all "g++ clang++" "c++11 c++14 c++17 c++20" -x c++ "${c89[@]}" &&
+        compile_all "gcc clang" "c99 c11 c17" -Itests/c "${c99[@]}" &&
+        compile_all "g++ clang++" "c++17 c++20" "${cpp17[@]}" &&
+        echo "$((${#c89[@]} * 16 + ${#c99[@]} * 6 + ${#cpp17[@]} * 4)) checks, 0 failed"
 }
 
 # pkg_config HOME OPTION...: runs pkg-config for the library that is installed in HOME/.local.
@@ -214,6 +225,8 @@ for source in tests/c/test_*.c; do
     name=$(basename "$source" .c)
     cc -std=c99 $warnings "$source" -o "$bin/$name" $shared -lpthread -lm
 done
+python3 tests/c/layout.py include/nucleus.layout.json >"$bin/layout.c"
+cc -std=c99 $warnings -Itests/c "$bin/layout.c" -o "$bin/layout" $shared
 cc -std=c99 $warnings tests/c/test_basics.c -o "$bin/test_basics_static" $static
 cc -std=c99 $warnings tests/c/test_setuid.c -o "$bin/test_setuid" $static
 cc -std=c99 $warnings tests/c/test_unwind.c -o "$bin/test_unwind_static" $static
@@ -221,8 +234,9 @@ c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp" $shared
 c++ -std=c++17 $warnings tests/c/test_cpp.cpp -o "$bin/test_cpp_static" $static
 
 run "exported symbols" exported_symbols
-run "header compiles" header_compiles
 run "program in the README" readme_example
+run "no warnings" warning_free
+run "layout" "$bin/layout"
 run "shared library's format" shared_library_format
 run "static library beside Rust" static_library_beside_rust
 run "installed library" installed_library

@@ -12,89 +12,72 @@
 
 enum { VOCAB = 300, ROWS = 3 };
 
-static nuc_compile_ahead_options good_options(const char *plugin, const char *directory, const size_t *batches,
-                                              size_t num_batches) {
-    nuc_error error;
-    nuc_compile_ahead_options options;
-    memset(&options, 0xa5, sizeof options);
-    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead_options_init(&options, sizeof options, &error));
+static nuc_compile_ahead_options good_options(const char *plugin, const char *directory, const size_t *row_counts,
+                                              size_t num_row_counts) {
+    nuc_compile_ahead_options options = NUC_COMPILE_AHEAD_OPTIONS_INIT;
     options.plugin_path = plugin;
     options.output_dir = directory;
-    options.batches = batches;
-    options.num_batches = num_batches;
+    options.row_counts = row_counts;
+    options.num_row_counts = num_row_counts;
     options.vocab = VOCAB;
     options.dtype = NUC_DTYPE_BF16;
     return options;
 }
 
-static void defaults(void) {
-    nuc_error error;
-    nuc_compile_ahead_options options;
-    memset(&options, 0xa5, sizeof options);
-    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead_options_init(&options, sizeof options, &error));
-    CHECK(options.struct_size == sizeof options && options.plugin_path == NULL && options.topology == NULL);
-    CHECK(options.plugin_options == NULL && options.num_plugin_options == 0 && options.output_dir == NULL);
-    CHECK(options.batches == NULL && options.num_batches == 0 && options.vocab == 0 && options.max_k == 128);
-    CHECK(options.dtype == NUC_DTYPE_F32 && options.path == NUC_PATH_AUTO && options.stable == 1);
-    CHECK(options.wide_arrays == 0 && options.smaller_batches == 0 && options.reserved == 0);
-    CHECK(options.programs_written == NULL);
-    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead_options_init(NULL, sizeof options, &error));
-    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead_options_init(&options, 8, &error));
-}
-
 /* Sets a wrong value in every field. The message must name the field, and no file may be written. */
 static void wrong_arguments(const char *plugin, const char *directory, const char *topology) {
-    nuc_error error;
-    const size_t batches[2] = {1, 2}, zero[2] = {4, 0};
+    nuc_error error = NUC_ERROR_INIT;
+    const size_t row_counts[2] = {1, 2}, zero[2] = {4, 0};
     size_t count = 77;
     nuc_compile_ahead_options options;
-#define WRONG(change, name)                                                                \
-    do {                                                                                   \
-        options = good_options(plugin, directory, batches, 2);                                \
-        options.topology = topology;                                                       \
-        options.programs_written = &count;                                                 \
-        change;                                                                            \
-        CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, &error));    \
-        CHECK_NAMES(error, name);                                                          \
+#define WRONG(change, name)                                                                    \
+    do {                                                                                       \
+        options = good_options(plugin, directory, row_counts, 2);                              \
+        options.topology = topology;                                                           \
+        change;                                                                                \
+        CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, &count, &error)); \
+        CHECK_NAMES(error, name);                                                              \
     } while (0)
     WRONG(options.output_dir = NULL, "output_dir");
     WRONG(options.output_dir = "", "output_dir");
     WRONG(options.output_dir = "\xff", "output_dir");
-    WRONG(options.batches = NULL, "batches");
-    WRONG(options.num_batches = 0, "num_batches");
-    WRONG(options.num_batches = (size_t)-1, "num_batches");
-    WRONG(options.batches = zero, "batches[1]");
-    WRONG(options.batches = (const size_t *)((const char *)batches + 1), "batches");
+    WRONG(options.row_counts = NULL, "row_counts");
+    WRONG(options.num_row_counts = 0, "num_row_counts");
+    WRONG(options.num_row_counts = (size_t)-1, "num_row_counts");
+    WRONG(options.row_counts = zero, "row_counts[1]");
+    WRONG(options.row_counts = (const size_t *)(const void *)((const char *)row_counts + 1), "row_counts");
     WRONG(options.vocab = 0, "vocab");
     WRONG(options.vocab = (size_t)1 << 25, "vocab");
-    WRONG(options.max_k = 0, "max_k");
     WRONG(options.max_k = 1025, "max_k");
     WRONG(options.dtype = 3, "dtype");
     WRONG(options.path = -1, "path");
-    WRONG(options.stable = 2, "stable");
-    WRONG(options.smaller_batches = -1, "smaller_batches");
-    WRONG(options.wide_arrays = 8, "wide_arrays");
+    WRONG(options.keep_ties = 2, "keep_ties");
+    WRONG(options.smaller_row_counts = -1, "smaller_row_counts");
+    WRONG(options.debug_arrays = 8, "debug_arrays");
     WRONG(options.reserved = 1, "reserved");
     WRONG(options.struct_size = 16, "struct_size");
     WRONG(options.num_plugin_options = 1, "plugin_options");
     WRONG(options.num_plugin_options = 5000, "num_plugin_options");
-    WRONG(options.programs_written = (size_t *)((char *)&count + 1), "programs_written");
     WRONG(options.plugin_path = "\xff", "plugin_path");
     WRONG(options.topology = "\xff", "topology");
     WRONG(options.topology = "v9z:2x2", "topology");
 #undef WRONG
+    options = good_options(plugin, directory, row_counts, 2);
+    size_t *const misaligned = (size_t *)(void *)((char *)&count + 1);
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, misaligned, &error));
+    CHECK_ARGUMENT(error, "programs_written");
     /* /proc cannot contain new directories, so the argument is wrong. A full disk would be NUC_IO_ERROR. */
-    options = good_options(plugin, "/proc/none", batches, 2);
+    options = good_options(plugin, "/proc/none", row_counts, 2);
     options.topology = topology;
-    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, &error));
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(&options, NULL, &error));
     CHECK_NAMES(error, "output_dir");
-    options = good_options("/nonexistent.so", directory, batches, 2);
-    CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, &error));
+    options = good_options("/nonexistent.so", directory, row_counts, 2);
+    CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, NULL, &error));
     options.plugin_path = NULL;
-    CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, &error));
+    CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_compile_ahead(&options, NULL, &error));
     CHECK_NAMES(error, "NUCLEUS_PJRT_PLUGIN");
-    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(NULL, &error));
-    CHECK(nuc_compile_ahead(NULL, NULL) == NUC_INVALID_ARGUMENT);
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_compile_ahead(NULL, NULL, &error));
+    CHECK(nuc_compile_ahead(NULL, NULL, NULL) == NUC_INVALID_ARGUMENT);
     CHECK(count == 77);
 }
 
@@ -102,7 +85,7 @@ static void wrong_arguments(const char *plugin, const char *directory, const cha
 static int warnings;
 static char warning[600];
 
-static void warn(void *user, int32_t level, const char *message) {
+static void warn(void *user, nuc_log_level level, const char *message) {
     CHECK(user == NULL);
     if (level != NUC_LOG_WARNING) return;
     warnings++;
@@ -111,9 +94,7 @@ static void warn(void *user, int32_t level, const char *message) {
 
 static nuc_status make(const char *plugin, const char *directory, int32_t write, nuc_sampler **sampler,
                        nuc_error *error) {
-    nuc_sampler_options options;
-    CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);
-    CHECK(options.program_dir == NULL && options.write_programs == 0 && options.reserved == 0);
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     options.backend = NUC_BACKEND_PJRT;
     options.plugin_path = plugin;
     options.program_dir = directory;
@@ -124,28 +105,24 @@ static nuc_status make(const char *plugin, const char *directory, int32_t write,
 /* Samples rows whose tokens are known, and checks how many programs were compiled and loaded. */
 static void samples(const char *plugin, const char *directory, uint64_t compiles, uint64_t loaded) {
     static uint16_t logits[ROWS][VOCAB];
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     if (!CHECK_STATUS(NUC_OK, error, make(plugin, directory, 0, &sampler, &error))) return;
     const int32_t k[ROWS] = {1, 1, 1};
     int32_t tokens[ROWS];
     memset(logits, 0, sizeof logits);
     for (int row = 0; row < ROWS; row++) logits[row][7 + row] = 0x3f80; /* 1 in bf16 */
-    nuc_batch batch;
-    memset(&batch, 0, sizeof batch);
-    batch.struct_size = sizeof batch;
+    nuc_batch batch = NUC_BATCH_INIT;
     batch.logits = logits;
     batch.dtype = NUC_DTYPE_BF16;
-    batch.batch = ROWS;
+    batch.num_rows = ROWS;
     batch.vocab = VOCAB;
-    batch.k = k;
+    batch.top_k = k;
     CHECK_STATUS(NUC_OK, error, nuc_bounded_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     for (int row = 0; row < ROWS; row++) CHECK(tokens[row] == 7 + row);
     CHECK_STATUS(NUC_OK, error, nuc_arbitrary_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     for (int row = 0; row < ROWS; row++) CHECK(tokens[row] == 7 + row);
-    nuc_sampler_stats stats;
-    memset(&stats, 0, sizeof stats);
-    stats.struct_size = sizeof stats;
+    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &stats, &error));
     CHECK(stats.compiles == compiles && stats.loaded == loaded && stats.programs == compiles + loaded);
     CHECK((stats.compile_ns == 0) == (compiles == 0));
@@ -153,7 +130,7 @@ static void samples(const char *plugin, const char *directory, uint64_t compiles
 }
 
 static void compiled_is_loaded(const char *plugin, const char *directory) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     /* Without write_programs, the directory must exist. */
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, make(plugin, directory, 0, &sampler, &error));
@@ -165,18 +142,17 @@ static void compiled_is_loaded(const char *plugin, const char *directory) {
     CHECK(sampler == NULL);
     samples(plugin, NULL, 2, 0);
 
-    const size_t batches[2] = {ROWS, 1};
+    const size_t row_counts[2] = {ROWS, 1};
     size_t count = 77;
-    nuc_compile_ahead_options options = good_options(plugin, directory, batches, 1);
+    nuc_compile_ahead_options options = good_options(plugin, directory, row_counts, 1);
     options.path = NUC_PATH_BOUNDED;
-    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, NULL, &error));
     CHECK_STATUS(NUC_OK, error, nuc_set_log(warn, NULL, NUC_LOG_WARNING, &error));
     samples(plugin, directory, 1, 1);
     CHECK(warnings == 1 && strstr(warning, "compiling nucleus_arbitrary_4x300_bf16: it is not in program_dir") != NULL);
     options.path = NUC_PATH_AUTO;
-    options.num_batches = 2;
-    options.programs_written = &count;
-    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
+    options.num_row_counts = 2;
+    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &count, &error));
     CHECK(count == 4);
     samples(plugin, directory, 0, 2);
     CHECK(warnings == 1);
@@ -191,14 +167,13 @@ static void compiled_is_loaded(const char *plugin, const char *directory) {
 }
 
 static void compiled_for_another_host(const char *plugin, const char *directory, const char *topology) {
-    nuc_error error;
-    const size_t batch = 1;
+    nuc_error error = NUC_ERROR_INIT;
+    const size_t one_row = 1;
     size_t count = 77;
-    nuc_compile_ahead_options options = good_options(plugin, directory, &batch, 1);
+    nuc_compile_ahead_options options = good_options(plugin, directory, &one_row, 1);
     options.topology = topology;
     options.path = NUC_PATH_ARBITRARY;
-    options.programs_written = &count;
-    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&options, &count, &error));
     CHECK(count == 1);
 
     /* Without the device no sampler can be created. The message says what works without the device. */
@@ -210,17 +185,17 @@ static void compiled_for_another_host(const char *plugin, const char *directory,
     CHECK(sampler == NULL);
     nuc_compile_ahead_options here = options;
     here.topology = NULL;
-    CHECK_STATUS(NUC_DEVICE_ERROR, error, nuc_compile_ahead(&here, &error));
+    CHECK_STATUS(NUC_DEVICE_ERROR, error, nuc_compile_ahead(&here, NULL, &error));
     CHECK_NAMES(error, "topology");
 }
 
 /* libtpu on a host without a TPU and without the required environment variables: both functions fail immediately. */
 static void environment_is_missing(const char *plugin, const char *directory) {
-    nuc_error error;
-    const size_t batch = 1;
-    nuc_compile_ahead_options options = good_options(plugin, directory, &batch, 1);
+    nuc_error error = NUC_ERROR_INIT;
+    const size_t one_row = 1;
+    nuc_compile_ahead_options options = good_options(plugin, directory, &one_row, 1);
     options.topology = "v5e:2x2";
-    CHECK_STATUS(NUC_DEVICE_ERROR, error, nuc_compile_ahead(&options, &error));
+    CHECK_STATUS(NUC_DEVICE_ERROR, error, nuc_compile_ahead(&options, NULL, &error));
     CHECK_NAMES(error, "TPU_SKIP_MDS_QUERY=1 TPU_WORKER_HOSTNAMES=localhost ALLOW_MULTIPLE_LIBTPU_LOAD=1");
     nuc_sampler *sampler = NULL;
     CHECK_STATUS(NUC_DEVICE_ERROR, error, make(plugin, NULL, 0, &sampler, &error));
@@ -229,7 +204,6 @@ static void environment_is_missing(const char *plugin, const char *directory) {
 
 int main(int argc, char **argv) {
     if (argc < 3) return fprintf(stderr, "usage: test_ahead PLUGIN DIRECTORY [TOPOLOGY|unset]\n"), 2;
-    defaults();
     if (argc > 3 && strcmp(argv[3], "unset") == 0) {
         environment_is_missing(argv[1], argv[2]);
         return report();

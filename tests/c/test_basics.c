@@ -4,9 +4,12 @@
 
 static void versions(void) {
     CHECK(nuc_abi_version() == NUC_ABI_VERSION);
+    CHECK(nuc_version_number() == NUC_VERSION);
     int major = -1, minor = -1, patch = -1;
     CHECK(sscanf(nuc_version(), "%d.%d.%d", &major, &minor, &patch) == 3);
-    CHECK(major >= 0 && minor >= 0 && patch >= 0);
+    CHECK(major == NUC_VERSION_MAJOR && minor == NUC_VERSION_MINOR && patch == NUC_VERSION_PATCH);
+    CHECK(NUC_VERSION == NUC_MAKE_VERSION(NUC_VERSION_MAJOR, NUC_VERSION_MINOR, NUC_VERSION_PATCH));
+    CHECK(NUC_MAKE_VERSION(1, 2, 3) == 1002003u);
     CHECK(strcmp(nuc_status_string(NUC_OK), "NUC_OK") == 0);
     CHECK(strcmp(nuc_status_string(NUC_INVALID_ARGUMENT), "NUC_INVALID_ARGUMENT") == 0);
     CHECK(strcmp(nuc_status_string(NUC_PLUGIN_NOT_FOUND), "NUC_PLUGIN_NOT_FOUND") == 0);
@@ -21,26 +24,40 @@ static void versions(void) {
     CHECK(strcmp(nuc_status_string(INT32_MIN), "unknown status") == 0);
 }
 
-static void defaults(void) {
-    nuc_error error;
-    nuc_sampler_options options;
-    memset(&options, 0xa5, sizeof options);
-    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
-    CHECK(options.struct_size == sizeof options);
-    CHECK(options.backend == NUC_BACKEND_AUTO && options.device_index == 0);
-    CHECK(options.plugin_path == NULL && options.client_options == NULL && options.num_client_options == 0);
-    CHECK(options.max_k == 128 && options.cache_capacity == 64 && options.num_threads == 0);
-    nuc_call_options call;
-    memset(&call, 0xa5, sizeof call);
-    CHECK_STATUS(NUC_OK, error, nuc_call_options_init(&call, sizeof call, &error));
-    CHECK(call.struct_size == sizeof call && call.stable == 1 && call.replace_val == -1e12f);
-    CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);
-    CHECK(nuc_call_options_init(&call, sizeof call, NULL) == NUC_OK);
+/* Whether every byte of a struct after struct_size is zero. */
+static int is_zero_after_size(const void *value, size_t size) {
+    const unsigned char *const bytes = value;
+    for (size_t i = sizeof(size_t); i < size; i++) {
+        if (bytes[i] != 0) return 0;
+    }
+    return 1;
+}
+
+/* An initializer sets struct_size, and zero everywhere else. */
+static void initializers(void) {
+#define INITIALIZES(type, initializer)                                                                 \
+    do {                                                                                               \
+        static const type value = initializer;                                                         \
+        CHECK(value.struct_size == sizeof value && is_zero_after_size(&value, sizeof value));          \
+    } while (0)
+    INITIALIZES(nuc_error, NUC_ERROR_INIT);
+    INITIALIZES(nuc_sampler_options, NUC_SAMPLER_OPTIONS_INIT);
+    INITIALIZES(nuc_call_options, NUC_CALL_OPTIONS_INIT);
+    INITIALIZES(nuc_batch, NUC_BATCH_INIT);
+    INITIALIZES(nuc_debug_arrays, NUC_DEBUG_ARRAYS_INIT);
+    INITIALIZES(nuc_prewarm_spec, NUC_PREWARM_SPEC_INIT);
+    INITIALIZES(nuc_compile_ahead_options, NUC_COMPILE_AHEAD_OPTIONS_INIT);
+    INITIALIZES(nuc_sampler_stats, NUC_SAMPLER_STATS_INIT);
+    INITIALIZES(nuc_sampler_info, NUC_SAMPLER_INFO_INIT);
+    INITIALIZES(nuc_device_info, NUC_DEVICE_INFO_INIT);
+#undef INITIALIZES
+    static const nuc_client_option option = NUC_CLIENT_OPTION_INIT;
+    CHECK(option.name == NULL && is_zero_after_size(&option, sizeof option));
 }
 
 /* Several samplers at the same time, with all defaults. NUCLEUS_PJRT_PLUGIN is not set, so they are built-in. */
 static void create_and_destroy(void) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *samplers[3] = {NULL, NULL, NULL};
     for (int i = 0; i < 3; i++) {
         CHECK_STATUS(NUC_OK, error, nuc_sampler_create(NULL, &samplers[i], &error));
@@ -53,7 +70,7 @@ static void create_and_destroy(void) {
 }
 
 static void getters(const nuc_sampler *sampler, int has_plugin) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler_info info;
     memset(&info, 0xa5, sizeof info);
     info.struct_size = sizeof info;
@@ -96,18 +113,16 @@ static const float logits[ROWS][VOCAB] = {
 static const int32_t greedy[ROWS] = {1, 5, 0, 0};
 
 static nuc_batch whole_batch(void) {
-    nuc_batch batch;
-    memset(&batch, 0, sizeof batch);
-    batch.struct_size = sizeof batch;
+    nuc_batch batch = NUC_BATCH_INIT;
     batch.logits = logits;
     batch.dtype = NUC_DTYPE_F32;
-    batch.batch = ROWS;
+    batch.num_rows = ROWS;
     batch.vocab = VOCAB;
     return batch;
 }
 
 static void known_results(const nuc_sampler *sampler, int has_plugin) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     int32_t tokens[ROWS];
     uint32_t status[ROWS];
     nuc_batch batch = whole_batch();
@@ -118,8 +133,8 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     for (int way = 0; way < 3; way++) {
         batch = whole_batch();
         if (way == 0) batch.temperature = zero;
-        if (way == 1) batch.k = one;
-        if (way == 2) batch.p = zero;
+        if (way == 1) batch.top_k = one;
+        if (way == 2) batch.top_p = zero;
         for (uint64_t seed = 0; seed < 8; seed++) {
             const uint64_t seeds[ROWS] = {seed, seed, seed, seed};
             batch.seed = seeds;
@@ -139,7 +154,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     const int32_t two[ROWS] = {2, 2, 2, 2};
     batch = whole_batch();
     batch.random_words = &words[0][0];
-    batch.k = two;
+    batch.top_k = two;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK(tokens[0] == 1 && tokens[1] == 0 && tokens[2] == 0 && tokens[3] == 0);
 
@@ -150,7 +165,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
             const uint32_t low[4] = {0, 0, 0, r};
             batch = whole_batch();
             batch.logits = logits[3];
-            batch.batch = 1;
+            batch.num_rows = 1;
             batch.random_words = low;
             CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
             CHECK(tokens[0] == (int32_t)entry);
@@ -177,7 +192,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     const float odd[3][2] = {{-infinity, -infinity}, {not_a_number, 1.0f}, {not_a_number, -infinity}};
     batch = whole_batch();
     batch.logits = odd;
-    batch.batch = 3;
+    batch.num_rows = 3;
     batch.vocab = 2;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, status, NULL, &error));
     CHECK(tokens[0] == -1 && tokens[1] == 1 && tokens[2] == -1);
@@ -186,30 +201,25 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
 
     /* A call with no rows succeeds and writes nothing. */
     batch = whole_batch();
-    batch.batch = 0;
+    batch.num_rows = 0;
     batch.logits = NULL;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, NULL, NULL, NULL, &error));
     tokens[0] = 77;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK(tokens[0] == 77);
 
-    nuc_prewarm_spec spec;
-    memset(&spec, 0, sizeof spec);
-    spec.struct_size = sizeof spec;
+    nuc_prewarm_spec spec = NUC_PREWARM_SPEC_INIT;
     spec.path = NUC_PATH_BOUNDED;
     spec.dtype = NUC_DTYPE_F32;
-    spec.batch = 4;
+    spec.num_rows = 4;
     spec.vocab = VOCAB;
-    nuc_sampler_stats before, after;
-    memset(&before, 0, sizeof before);
-    before.struct_size = sizeof before;
-    after = before;
+    nuc_sampler_stats before = NUC_SAMPLER_STATS_INIT, after = NUC_SAMPLER_STATS_INIT;
     CHECK_STATUS(NUC_OK, error, nuc_prewarm(sampler, &spec, &error));
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &before, &error));
     CHECK(has_plugin ? before.compiles > 0 && before.compile_ns > 0 : before.compiles == 0);
     CHECK(before.programs == before.compiles && before.failures == 0 && before.evictions == 0);
     batch = whole_batch();
-    batch.k = two;
+    batch.top_k = two;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &after, &error));
     CHECK(after.compiles == before.compiles && after.hits == before.hits + (has_plugin ? 1 : 0));
@@ -220,7 +230,7 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
 static void rounding_modes(nuc_sampler *sampler) {
     enum { ROWS = 64, WIDE = 3000 };
     const int modes[] = {FE_TONEAREST, FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO};
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     uint64_t state = 5, *seed = malloc(ROWS * sizeof *seed);
     float *logits = malloc(ROWS * WIDE * sizeof *logits), *p = malloc(ROWS * sizeof *p);
     float *temperature = malloc(ROWS * sizeof *temperature);
@@ -235,13 +245,11 @@ static void rounding_modes(nuc_sampler *sampler) {
     for (size_t rows = 1; rows <= ROWS; rows += ROWS - 1) {
         for (size_t mode = 0; mode < sizeof modes / sizeof *modes; mode++) {
             nuc_batch batch = whole_batch();
-            nuc_debug_arrays debug;
-            memset(&debug, 0, sizeof debug);
-            debug.struct_size = sizeof debug;
+            nuc_debug_arrays debug = NUC_DEBUG_ARRAYS_INIT;
             batch.logits = logits;
-            batch.batch = rows;
+            batch.num_rows = rows;
             batch.vocab = WIDE;
-            batch.p = p;
+            batch.top_p = p;
             batch.temperature = temperature;
             batch.seed = seed;
             debug.topk_topp_unnorm_probs_i32_unsorted = weights[mode != 0];
@@ -269,11 +277,11 @@ static void exception_flags(const nuc_sampler *sampler) {
                                    uint32_t *, const nuc_debug_arrays *, nuc_error *) = {
         nuc_topk_topp_and_sample, nuc_reference_topk_topp_and_sample};
     const float temperature[ROWS] = {0.7f, 0.3f, 1.1f, 1e-4f}, p[ROWS] = {0.9f, 0.8f, 0.7f, 0.6f};
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     int32_t tokens[ROWS];
     nuc_batch batch = whole_batch();
     batch.temperature = temperature;
-    batch.p = p;
+    batch.top_p = p;
     for (int entry = 0; entry < 2; entry++) {
         fesetenv(FE_DFL_ENV); /* clears all flags, also those that FE_ALL_EXCEPT does not include */
         nuc_status status = entries[entry](sampler, &batch, NULL, tokens, NULL, NULL, &error);
@@ -299,14 +307,14 @@ static void exception_flags(const nuc_sampler *sampler) {
 int main(int argc, char **argv) {
     const char *plugin = argc > 1 ? argv[1] : NULL;
     versions();
-    defaults();
+    initializers();
     create_and_destroy();
     nuc_sampler *sampler = make_sampler(plugin, 128);
     getters(sampler, plugin != NULL);
     known_results(sampler, plugin != NULL);
     rounding_modes(sampler);
     exception_flags(sampler);
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     return report();
 }

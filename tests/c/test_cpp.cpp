@@ -13,10 +13,9 @@ static_assert(std::is_standard_layout_v<nuc_sampler_options> && std::is_trivial_
 static_assert(std::is_same_v<decltype(&nuc_version), const char *(*)()>);
 
 int main(int argc, char **argv) {
-    nuc_error error;
-    nuc_sampler_options options;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     nuc_sampler *made = nullptr;
-    nuc_sampler_options_init(&options, sizeof options, nullptr);
     options.backend = argc > 1 ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
     options.plugin_path = argc > 1 ? argv[1] : nullptr;
     if (nuc_sampler_create(&options, &made, &error) != NUC_OK) {
@@ -29,11 +28,10 @@ int main(int argc, char **argv) {
     const std::vector<float> logits{0, 5, 1, 7, 2, 3};
     const std::vector<float> temperature{0, 0};
     std::vector<std::int32_t> tokens(2, 77);
-    nuc_batch batch{};
-    batch.struct_size = sizeof batch;
+    nuc_batch batch = NUC_BATCH_INIT;
     batch.logits = logits.data();
     batch.dtype = NUC_DTYPE_F32;
-    batch.batch = 2;
+    batch.num_rows = 2;
     batch.vocab = 3;
     batch.temperature = temperature.data();
     const nuc_status status =

@@ -50,9 +50,7 @@ static void run(entry_point *entry, const nuc_sampler *sampler, const nuc_batch 
     memset(out, 0xa5, sizeof *out);
     void *pointers[FIELDS];
     for (int i = 0; i < FIELDS; i++) pointers[i] = wanted >> i & 1 ? (unsigned char *)out + fields[i].at : NULL;
-    nuc_debug_arrays debug;
-    memset(&debug, 0, sizeof debug);
-    debug.struct_size = sizeof debug;
+    nuc_debug_arrays debug = NUC_DEBUG_ARRAYS_INIT;
     debug.greedy_sampled = pointers[0];
     debug.topk_logits_unsorted = pointers[1];
     debug.topk_topp_unnorm_probs_i32_unsorted = pointers[2];
@@ -62,7 +60,7 @@ static void run(entry_point *entry, const nuc_sampler *sampler, const nuc_batch 
     debug.topk_indices_k = pointers[6];
     debug.topk_logits_k = pointers[7];
     debug.topk_topp_unnorm_probs_i32_k = pointers[8];
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     CHECK_STATUS(NUC_OK, error,
                  entry(sampler, batch, options, out->tokens, out->row_status, wanted ? &debug : NULL, &error));
 }
@@ -119,9 +117,7 @@ static void fill(int dtype, uint64_t seed) {
 int main(int argc, char **argv) {
     const char *plugin = argc > 1 ? argv[1] : NULL;
     nuc_sampler *sampler = make_sampler(plugin, MAX_K);
-    nuc_call_options options;
-    nuc_error error;
-    CHECK_STATUS(NUC_OK, error, nuc_call_options_init(&options, sizeof options, &error));
+    nuc_call_options options = NUC_CALL_OPTIONS_INIT;
 
     const int32_t small_k[ROWS] = {16, 3, 7, 12, 1, 5}, any_k[ROWS] = {0, 40, 16, VOCAB, 2, -1};
     const float p[ROWS] = {0.9f, 0.5f, 1.0f, 0.99f, 0.3f, 0.8f}, min_p[ROWS] = {0, 0.01f, 0.05f, 0, 0, 0};
@@ -137,31 +133,30 @@ int main(int argc, char **argv) {
                 seed[row] = (uint64_t)round << 40 | (uint64_t)row;
                 offset[row] = (uint64_t)round * 1000003u;
             }
-            nuc_batch batch;
-            memset(&batch, 0, sizeof batch);
-            batch.struct_size = sizeof batch;
+            nuc_batch batch = NUC_BATCH_INIT;
             batch.logits = &logits;
             batch.dtype = dtype;
-            batch.batch = ROWS;
+            batch.num_rows = ROWS;
             batch.vocab = VOCAB;
             batch.row_stride = STRIDE;
-            batch.p = p;
+            batch.top_p = p;
             batch.min_p = min_p;
             batch.temperature = temperature;
             batch.seed = seed;
             batch.offset = offset;
 
-            for (int stable = 1; stable >= (plugin ? 1 : 0); stable--) {
-                options.stable = stable;
-                options.replace_val = round % 2 ? -1e12f : 0.1f;
+            for (int keep_ties = 0; keep_ties <= (plugin ? 0 : 1); keep_ties++) {
+                options.keep_ties = keep_ties;
+                options.use_replace_val = round % 2;
+                options.replace_val = round % 2 ? 0.1f : 0.0f;
                 for (int entry = 0; entry < 3; entry++) {
                     /* the bounded path and the k-slices need a small k; the arbitrary path has no k-slices */
                     for (int bounded = 0; bounded < 2; bounded++) {
                         if (entry == 2 && !bounded) continue;
                         const int wanted = bounded && entry != 1 ? ALL : ALL & ~SLICES;
-                        batch.k = bounded ? small_k : any_k;
-                        snprintf(context, sizeof context, "dtype %d, round %d, stable %d, entry %d, bounded k %d",
-                                 dtype, round, stable, entry, bounded);
+                        batch.top_k = bounded ? small_k : any_k;
+                        snprintf(context, sizeof context, "dtype %d, round %d, keep_ties %d, entry %d, bounded k %d",
+                                 dtype, round, keep_ties, entry, bounded);
                         run(entries[3], sampler, &batch, &options, wanted, &want);
                         run(entries[entry], sampler, &batch, &options, wanted, &got);
                         if (dtype != NUC_DTYPE_F32) { /* half the size; the other half stays poisoned in both */
@@ -176,17 +171,17 @@ int main(int argc, char **argv) {
                             CHECK(want.probs[row * VOCAB + want.tokens[row]] > 0);
                             int kept = 0;
                             for (int i = 0; i < VOCAB; i++) kept += want.probs[row * VOCAB + i] > 0;
-                            CHECK(kept > 0 && (!stable || batch.k[row] <= 0 || kept <= batch.k[row]));
+                            CHECK(kept > 0 && (keep_ties || batch.top_k[row] <= 0 || kept <= batch.top_k[row]));
                         }
                     }
                 }
             }
 
-            /* Every combination of wanted fields. A plugin compiles a program for each set of wide arrays, so it runs
+            /* Every combination of wanted fields. A plugin compiles a program for each set of debug arrays, so it runs
              * fewer combinations. */
             if (round > 0 || (plugin && dtype != NUC_DTYPE_F32)) continue;
-            options.stable = 1;
-            batch.k = small_k;
+            options.keep_ties = 0;
+            batch.top_k = small_k;
             run(entries[3], sampler, &batch, &options, ALL, &want);
             for (int wanted = 0; wanted <= ALL; wanted++) {
                 if (plugin && ((wanted & TOPK_LOGITS) != 0) != ((wanted & PROBS) != 0)) continue;

@@ -9,12 +9,10 @@
 static const float logits[3] = {0, 2, 1};
 
 static nuc_batch small_batch(void) {
-    nuc_batch batch;
-    memset(&batch, 0, sizeof batch);
-    batch.struct_size = sizeof batch;
+    nuc_batch batch = NUC_BATCH_INIT;
     batch.logits = logits;
     batch.dtype = NUC_DTYPE_F32;
-    batch.batch = 1;
+    batch.num_rows = 1;
     batch.vocab = 3;
     return batch;
 }
@@ -27,41 +25,36 @@ static void every_call_refuses(const nuc_sampler *sampler, const char *reason) {
                                    uint32_t *, const nuc_debug_arrays *, nuc_error *) = {
         nuc_topk_topp_and_sample, nuc_arbitrary_topk_topp_and_sample, nuc_bounded_topk_topp_and_sample,
         nuc_reference_topk_topp_and_sample};
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_batch batch = small_batch();
-    batch.k = &one;
+    batch.top_k = &one;
     for (int entry = 0; entry < 4; entry++) {
         int32_t token = 77;
         CHECK_STATUS(NUC_INVALID_ARGUMENT, error, entries[entry](sampler, &batch, NULL, &token, NULL, NULL, &error));
         CHECK_NAMES(error, reason);
         CHECK(token == 77);
     }
-    nuc_prewarm_spec spec;
-    memset(&spec, 0, sizeof spec);
-    spec.struct_size = sizeof spec;
-    spec.batch = 1;
+    nuc_prewarm_spec spec = NUC_PREWARM_SPEC_INIT;
+    spec.num_rows = 1;
     spec.vocab = 3;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_prewarm(sampler, &spec, &error));
     CHECK_NAMES(error, reason);
-    nuc_sampler_stats stats;
-    stats.struct_size = sizeof stats;
+    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_get_stats(sampler, &stats, &error));
     CHECK_NAMES(error, reason);
-    nuc_sampler_info info;
-    info.struct_size = sizeof info;
+    nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_get_info(sampler, &info, &error));
     CHECK_NAMES(error, reason);
-    nuc_device_info device;
-    device.struct_size = sizeof device;
+    nuc_device_info device = NUC_DEVICE_INFO_INIT;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_get_device(sampler, 0, &device, &error));
     CHECK_NAMES(error, reason);
 }
 
 static void works(const nuc_sampler *sampler) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_batch batch = small_batch();
     int32_t token = 77;
-    batch.k = &one;
+    batch.top_k = &one;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, &token, NULL, NULL, &error));
     CHECK(token == 1);
 }
@@ -71,11 +64,10 @@ static const char *plugin_of_parent;
 /* The child cannot use the parent's sampler or plugin. Destroying that sampler does nothing. A new sampler on the
  * built-in backend works. */
 static void use_after_fork(void *sampler) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     if (plugin_of_parent != NULL) {
-        nuc_sampler_options options;
+        nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
         nuc_sampler *refused = NULL;
-        CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
         options.plugin_path = plugin_of_parent;
         CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_sampler_create(&options, &refused, &error));
         CHECK_NAMES(error, "fork");
@@ -91,7 +83,7 @@ static void use_after_fork(void *sampler) {
 }
 
 static void forks(const char *plugin) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = make_sampler(plugin, 16);
     plugin_of_parent = plugin;
     works(sampler);
@@ -102,7 +94,7 @@ static void forks(const char *plugin) {
 }
 
 static void use_after_destroy(const char *plugin) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = make_sampler(plugin, 16);
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     every_call_refuses(sampler, "destroyed");
@@ -112,7 +104,7 @@ static void use_after_destroy(const char *plugin) {
 
 static void not_a_handle(void) {
     static uint64_t memory[1024];
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *const wrong = (nuc_sampler *)(void *)memory;
     for (int byte = 0; byte < 256; byte += 51) {
         memset(memory, byte, sizeof memory);

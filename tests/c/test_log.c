@@ -12,11 +12,11 @@
 
 typedef struct heard {
     int count;
-    int32_t level;
+    nuc_log_level level;
     char message[600];
 } heard;
 
-static void hear(void *user, int32_t level, const char *message) {
+static void hear(void *user, nuc_log_level level, const char *message) {
     heard *ears = user;
     ears->count++;
     ears->level = level;
@@ -25,7 +25,7 @@ static void hear(void *user, int32_t level, const char *message) {
 
 /* Runs a call that fails. The library logs its message at NUC_LOG_DEBUG. */
 static void fail(void) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_prewarm(NULL, NULL, &error));
 }
 
@@ -37,7 +37,7 @@ static void create_two_and_fail(void *value) {
 }
 
 static void set_log_decides(void *value) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     heard ears = {0};
     CHECK(setenv("NUCLEUS_LOG", value, 1) == 0);
     CHECK_STATUS(NUC_OK, error, nuc_set_log(hear, &ears, NUC_LOG_ERROR, &error));
@@ -57,7 +57,7 @@ static void *create_one(void *argument) {
 /* Samplers in other threads read the environment while this thread calls nuc_set_log. The setting of nuc_set_log must
  * remain. */
 static void race(void *value) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     pthread_t threads[3];
     CHECK(setenv("NUCLEUS_LOG", value, 1) == 0);
     for (int i = 0; i < 3; i++) CHECK(pthread_create(&threads[i], NULL, create_one, NULL) == 0);
@@ -140,7 +140,7 @@ static int standard_error_speaks(const char *program) {
 }
 
 static void set_log(const char *program, const char *plugin) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     heard one = {0}, two = {0};
     CHECK_STATUS(NUC_OK, error, nuc_set_log(hear, &one, NUC_LOG_DEBUG, &error));
     CHECK(standard_error_speaks(program) == 0);
@@ -148,9 +148,8 @@ static void set_log(const char *program, const char *plugin) {
     CHECK(strstr(one.message, "NUC_INVALID_ARGUMENT: sampler is ") == one.message);
 
     /* A message is one line, even if it quotes text with several lines. */
-    nuc_sampler_options options;
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     nuc_sampler *sampler = NULL;
-    CHECK(nuc_sampler_options_init(&options, sizeof options, NULL) == NUC_OK);
     options.plugin_path = "/nowhere/\n\033[31mplugin";
     CHECK_STATUS(NUC_PLUGIN_NOT_FOUND, error, nuc_sampler_create(&options, &sampler, &error));
     CHECK(strstr(one.message, "/nowhere/\\n\\u{1b}[31mplugin") != NULL && strchr(one.message, '\n') == NULL);

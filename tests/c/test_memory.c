@@ -22,8 +22,7 @@ enum { AUTOMATIC, ARBITRARY, BOUNDED, REFERENCE };
 
 static nuc_status create(const char *plugin, size_t cache_capacity, size_t num_threads, nuc_sampler **sampler,
                          nuc_error *error) {
-    nuc_sampler_options options;
-    nuc_sampler_options_init(&options, sizeof options, NULL);
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     options.backend = plugin ? NUC_BACKEND_PJRT : NUC_BACKEND_BUILTIN;
     options.plugin_path = plugin;
     options.cache_capacity = cache_capacity;
@@ -32,12 +31,10 @@ static nuc_status create(const char *plugin, size_t cache_capacity, size_t num_t
 }
 
 static nuc_batch f32_batch(const float *logits, size_t rows, size_t vocab) {
-    nuc_batch batch;
-    memset(&batch, 0, sizeof batch);
-    batch.struct_size = sizeof batch;
+    nuc_batch batch = NUC_BATCH_INIT;
     batch.logits = logits;
     batch.dtype = NUC_DTYPE_F32;
-    batch.batch = rows;
+    batch.num_rows = rows;
     batch.vocab = vocab;
     return batch;
 }
@@ -74,7 +71,7 @@ typedef struct memory_case {
 /* Samples one row of the largest vocabulary with little free address space. A failed call must not change outputs. */
 static void one_large_row(void *argument) {
     const memory_case *const c = argument;
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     CHECK_STATUS(NUC_OK, error, create(NULL, 1000000000, 2, &sampler, &error));
     float *const logits = pages((size_t)LARGEST_VOCAB * sizeof *logits);
@@ -88,17 +85,15 @@ static void one_large_row(void *argument) {
     int32_t token = 77;
     uint32_t status = 77;
     nuc_batch batch = f32_batch(logits, 1, LARGEST_VOCAB);
-    batch.k = &k;
-    batch.p = &p;
-    nuc_debug_arrays debug;
-    memset(&debug, 0, sizeof debug);
-    debug.struct_size = sizeof debug;
+    batch.top_k = &k;
+    batch.top_p = &p;
+    nuc_debug_arrays debug = NUC_DEBUG_ARRAYS_INIT;
     debug.topk_topp_unnorm_probs_i32_unsorted = weights;
 
     limit_address_space(c->left);
     const nuc_status got = entries[c->entry](sampler, &batch, NULL, &token, &status, &debug, &error);
     limit_address_space(0);
-    CHECK(error.code == (int32_t)got);
+    CHECK(error.code == got);
     CHECK(got == NUC_OUT_OF_MEMORY || (got == NUC_OK && !c->must_fail));
     if (got == NUC_OUT_OF_MEMORY) {
         CHECK_NAMES(error, "out of memory");
@@ -128,7 +123,7 @@ static void out_of_memory(void) {
 
 /* A large cache_capacity is only a limit; it does not allocate memory. */
 static void large_capacity(void *plugin) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *first = NULL, *second = NULL;
     CHECK_STATUS(NUC_OK, error, create(plugin, 64, 2, &first, &error));
     limit_address_space((size_t)1 << 30);
@@ -148,7 +143,7 @@ static void *do_nothing(void *argument) {
 
 /* The reference distributes rows over threads. If no thread can start, the calling thread does all the work. */
 static void no_threads(void *sampled_before) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *alone = NULL, *pool = NULL;
     CHECK_STATUS(NUC_OK, error, create(NULL, 64, 1, &alone, &error));
     const struct rlimit none = {1, 1};
@@ -172,7 +167,7 @@ static void no_threads(void *sampled_before) {
 }
 
 static void threads_run_out(void) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     uint64_t state = 11;
     for (size_t i = 0; i < FEW * SHORT; i++) few_logits[i] = 4 * next_float(&state);
@@ -187,7 +182,7 @@ static void threads_run_out(void) {
 
 /* Every function on the built-in backend works with the stack size that the header states. */
 static void *all_calls(void *argument) {
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     const int32_t k[FEW] = {1, 2, 3, 4, 5, 6, 7, 8};
     const float p[FEW] = {0.9f, 0.9f, 0.9f, 0.9f, 0.9f, 0.9f, 0.9f, 0.9f};
@@ -195,8 +190,8 @@ static void *all_calls(void *argument) {
     (void)argument;
     CHECK_STATUS(NUC_OK, error, create(NULL, 64, 2, &sampler, &error));
     nuc_batch batch = f32_batch(few_logits, FEW, SHORT);
-    batch.k = k;
-    batch.p = p;
+    batch.top_k = k;
+    batch.top_p = p;
     for (int entry = 0; entry < 4; entry++) {
         CHECK_STATUS(NUC_OK, error, entries[entry](sampler, &batch, NULL, tokens, NULL, NULL, &error));
     }
@@ -207,17 +202,16 @@ static void *all_calls(void *argument) {
     if (CHECK(large != NULL)) {
         for (size_t i = 0; i < FEW * 40000; i++) large[i] = few_logits[i % (FEW * SHORT)];
         batch = f32_batch(large, FEW, 40000);
-        batch.k = k;
+        batch.top_k = k;
         for (int entry = 0; entry < 4; entry++) {
             CHECK_STATUS(NUC_OK, error, entries[entry](sampler, &batch, NULL, tokens, NULL, NULL, &error));
         }
-        batch.k = NULL;
-        batch.p = p;
+        batch.top_k = NULL;
+        batch.top_p = p;
         CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     }
     free(large);
-    nuc_sampler_stats stats;
-    stats.struct_size = sizeof stats;
+    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &stats, &error));
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));
     return NULL;
@@ -236,7 +230,7 @@ static void on_a_small_stack(void *kibibytes) {
 static void largest_index(void *argument) {
     enum { ROWS = 128 };
     const size_t elements = (size_t)ROWS * LARGEST_VOCAB;
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     int32_t tokens[ROWS], k[ROWS];
     float temperature[ROWS];
@@ -254,7 +248,7 @@ static void largest_index(void *argument) {
     }
     nuc_batch batch = f32_batch(logits, ROWS, LARGEST_VOCAB);
     batch.temperature = temperature;
-    batch.k = k;
+    batch.top_k = k;
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     for (int row = 0; row < ROWS; row++) CHECK(tokens[row] == LARGEST_VOCAB - 1 - row);
     CHECK_STATUS(NUC_OK, error, nuc_sampler_destroy(sampler, &error));

@@ -19,13 +19,12 @@ int main(int argc, char **argv) {
     CHECK(raised || getauxval(AT_SECURE) == 0);
     CHECK(getenv("NUCLEUS_PJRT_PLUGIN") != NULL && getenv("NUCLEUS_LOG") != NULL);
 
-    nuc_error error;
+    nuc_error error = NUC_ERROR_INIT;
     nuc_sampler *sampler = NULL;
     const nuc_status status = nuc_sampler_create(NULL, &sampler, &error);
     if (raised) { /* the built-in backend, as if no variable were set; run.sh checks that nothing is logged */
         if (!CHECK_STATUS(NUC_OK, error, status)) return report();
-        nuc_sampler_info info;
-        info.struct_size = sizeof info;
+        nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
         CHECK_STATUS(NUC_OK, error, nuc_sampler_get_info(sampler, &info, &error));
         CHECK(strcmp(info.platform_name, "builtin") == 0);
         CHECK_STATUS(NUC_INVALID_ARGUMENT, error, nuc_prewarm(NULL, NULL, &error));

@@ -39,10 +39,10 @@ static void make_problems(void) {
         q->batch.struct_size = sizeof q->batch;
         q->batch.logits = q->logits;
         q->batch.dtype = NUC_DTYPE_F32;
-        q->batch.batch = shapes[i].rows;
+        q->batch.num_rows = shapes[i].rows;
         q->batch.vocab = shapes[i].vocab;
-        q->batch.k = q->k;
-        q->batch.p = q->p;
+        q->batch.top_k = q->k;
+        q->batch.top_p = q->p;
         q->batch.temperature = q->temperature;
         q->batch.seed = q->seed;
     }
@@ -58,15 +58,14 @@ static void *hammer(void *argument) {
             const problem *q = &problems[(first + i) % SHAPES];
             int32_t tokens[MOST_ROWS];
             uint32_t status[MOST_ROWS];
-            nuc_error error;
+            nuc_error error = NUC_ERROR_INIT;
             if (nuc_topk_topp_and_sample(sampler, &q->batch, NULL, tokens, status, NULL, &error) != NUC_OK ||
-                memcmp(tokens, q->want, q->batch.batch * sizeof *tokens) != 0 ||
-                memcmp(status, q->want_status, q->batch.batch * sizeof *status) != 0) {
+                memcmp(tokens, q->want, q->batch.num_rows * sizeof *tokens) != 0 ||
+                memcmp(status, q->want_status, q->batch.num_rows * sizeof *status) != 0) {
                 wrong++;
             }
             /* Also calls other functions, and a call that fails. */
-            nuc_sampler_stats stats;
-            stats.struct_size = sizeof stats;
+            nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
             nuc_batch bad = q->batch;
             bad.vocab = 0;
             wrong += nuc_sampler_get_stats(sampler, &stats, NULL) != NUC_OK;
@@ -82,7 +81,7 @@ int main(int argc, char **argv) {
     make_problems();
     nuc_sampler *const alone = make_sampler(NULL, 128);
     for (int i = 0; i < SHAPES; i++) {
-        nuc_error error;
+        nuc_error error = NUC_ERROR_INIT;
         CHECK_STATUS(NUC_OK, error,
                      nuc_reference_topk_topp_and_sample(alone, &problems[i].batch, NULL, problems[i].want,
                                                         problems[i].want_status, NULL, &error));
@@ -105,9 +104,8 @@ int main(int argc, char **argv) {
     pthread_barrier_destroy(&barrier);
 
     /* The first thread that needs a program compiles it; no thread compiles it again. */
-    nuc_error error;
-    nuc_sampler_stats stats;
-    stats.struct_size = sizeof stats;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &stats, &error));
     CHECK(stats.compiles == (plugin ? SHAPES : 0) && stats.failures == 0);
     CHECK(stats.compiles + stats.hits == (plugin ? THREADS * LAPS * SHAPES : 0));

@@ -27,12 +27,11 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: test_unwind PLUGIN\n");
         return 2;
     }
-    nuc_error error;
-    nuc_sampler_options options;
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     nuc_sampler *sampler = NULL;
     /* Load the plugin while the clock works. */
     nuc_sampler_destroy(make_sampler(argv[1], 8), NULL);
-    CHECK_STATUS(NUC_OK, error, nuc_sampler_options_init(&options, sizeof options, &error));
     options.backend = NUC_BACKEND_PJRT;
     options.plugin_path = argv[1];
     for (int round = 0; round < 3; round++) {

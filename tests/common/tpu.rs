@@ -8,7 +8,9 @@ use std::process::Command;
 use std::time::Instant;
 
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{pack_params, tpu, Chip, Path as Way, Spec, Target, Wanted, RESULTS};
+use nucleus::kernels::{
+    embed, pack_params, pack_seeds, tpu, Chip, Path as Way, Source, Spec, Target, Wanted, RESULTS,
+};
 use nucleus::plan::Entry;
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
@@ -44,7 +46,7 @@ pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) ->
         true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
         false => Wanted::default(),
     };
-    Spec { path, batch, vocab, dtype, stable: true, wanted }
+    Spec { path, batch, vocab, dtype, stable: true, wanted, source: Source::Batch }
 }
 
 /// Returns chips with different sizes of VMEM. There is one chip for each layout that `Layout::new` can return, because
@@ -109,6 +111,37 @@ pub struct Checked {
     pub values: usize,
 }
 
+/// Returns the logits of a problem as bytes.
+fn logits_bytes(problem: &Problem) -> Vec<u8> {
+    match problem.dtype {
+        Dtype::F32 => problem.f32s.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect(),
+        _ => problem.u16s.iter().flat_map(|x| x.to_le_bytes()).collect(),
+    }
+}
+
+/// Returns a program that only calls the function of [`embed::emit`].
+pub fn embedded_program(spec: &Spec, target: &Target) -> String {
+    let function = embed::emit(spec, target, "sample_here");
+    let signature = function.lines().next().unwrap();
+    let (arguments, results) = signature.split_once(") -> (").unwrap();
+    let results = results.trim_end_matches(" {").trim_end_matches(')');
+    let arguments = arguments.split_once('(').unwrap().1;
+    let names: Vec<&str> =
+        arguments.split(", ").map(|argument| argument.split(':').next().unwrap()).collect();
+    let types: Vec<&str> =
+        arguments.split(", ").map(|argument| argument.split(": ").nth(1).unwrap()).collect();
+    let count = results.split(", ").count();
+    let outputs: Vec<String> = (0..count).map(|i| format!("%out#{i}")).collect();
+    format!(
+        "module @embedded {{\n{function}\nfunc.func public @main({arguments}) -> ({results}) {{\n\
+         %out:{count} = func.call @sample_here({}) : ({}) -> ({results})\n\
+         return {} : {results}\n}}\n}}\n",
+        names.join(", "),
+        types.join(", "),
+        outputs.join(", "),
+    )
+}
+
 /// Cases for the interpreter, in a separate directory.
 pub struct Cases {
     directory: PathBuf,
@@ -142,28 +175,64 @@ impl Cases {
         if !self.directory.join(&program).exists() {
             self.write(&program, tpu::emit(spec, chip).as_bytes());
         }
-        let logits: Vec<u8> = match problem.dtype {
-            Dtype::F32 => problem.f32s.iter().flat_map(|x| x.to_bits().to_le_bytes()).collect(),
-            _ => problem.u16s.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        };
         let params: Vec<u8> = problem
             .rows
             .iter()
             .flat_map(|row| pack_params(row, problem.options, problem.dtype))
             .flat_map(i32::to_le_bytes)
             .collect();
-        let inputs = [
-            self.write(&format!("{number}.logits"), &logits),
-            self.write(&format!("{number}.params"), &params),
-        ];
         let (arrays, values) = expected(spec, problem);
-        self.values += values;
-        let expected: Vec<String> = arrays
-            .iter()
-            .enumerate()
-            .map(|(i, bytes)| self.write(&format!("{number}.expected{i}"), bytes))
-            .collect();
         let name = format!("{number} {} {} {:?}", spec.name(), chip.name, problem.kinds);
+        self.push(name, program, &[logits_bytes(problem), params], &arrays, values, notes);
+    }
+
+    /// Adds a case whose program samples inside a function: see [`embed::emit`]. Row `i` has seed `seeds[i]`, and the
+    /// step is added to every offset. The random words of `problem` are replaced.
+    pub fn add_embedded(
+        &mut self,
+        spec: &Spec,
+        chip: &Chip,
+        problem: &mut Problem,
+        seeds: &[u64],
+        step: u64,
+    ) {
+        const OFFSET: u64 = u32::MAX as u64;
+        let number = self.list.len();
+        let program = format!("embedded_{}_{}.mlir", spec.name(), chip.name);
+        self.write(&program, embedded_program(spec, &Target::Tpu(*chip)).as_bytes());
+        let params: Vec<u8> = problem
+            .rows
+            .iter()
+            .zip(seeds)
+            .flat_map(|(row, &seed)| pack_seeds(row, seed, OFFSET, problem.options, problem.dtype))
+            .flat_map(i32::to_le_bytes)
+            .collect();
+        for (row, &seed) in problem.rows.iter_mut().zip(seeds) {
+            row.words = random_words(seed, OFFSET + step);
+        }
+        let (mut arrays, values) = expected(spec, problem);
+        arrays.insert(0, arrays[0][..4 * spec.batch].to_vec());
+        let inputs = [logits_bytes(problem), params, step.to_le_bytes().to_vec()];
+        let name = format!("{number} embedded {} {} {:?}", spec.name(), chip.name, problem.kinds);
+        self.push(name, program, &inputs, &arrays, values, json!({}));
+    }
+
+    fn push(
+        &mut self,
+        name: String,
+        program: String,
+        inputs: &[Vec<u8>],
+        arrays: &[Vec<u8>],
+        values: usize,
+        notes: Value,
+    ) {
+        let number = self.list.len();
+        let write = |kind: &str, arrays: &[Vec<u8>]| -> Vec<String> {
+            let arrays = arrays.iter().enumerate();
+            arrays.map(|(i, bytes)| self.write(&format!("{number}.{kind}{i}"), bytes)).collect()
+        };
+        let (inputs, expected) = (write("input", inputs), write("expected", arrays));
+        self.values += values;
         self.list.push(json!({
             "name": name, "program": program, "inputs": inputs, "expected": expected, "notes": notes,
         }));

@@ -6,7 +6,7 @@ use fault_plugin::Proxy;
 use nucleus::abi::*;
 
 use crate::allocator::refuse;
-use crate::calls::{Arrays, Entry, Handle, Problem, Setup, Wide};
+use crate::calls::{error_struct, Arrays, Entry, Handle, Problem, Setup, Wide};
 use crate::children::{self, Subject, Task};
 
 const MAX_K: usize = 128;
@@ -142,14 +142,14 @@ impl Step {
         // The built-in backend keeps its scratch memory. So only a new sampler allocates all of it.
         let fresh = shared.is_none().then(|| self.setup.create().1.expect("a sampler"));
         let handle = shared.or(fresh.as_ref()).expect("a sampler");
-        let mut error = nuc_error { code: 0, message: [0; 508] };
+        let mut error = error_struct();
         let ((status, refused), arrays) =
             problem.sample_within(handle, MAX_K, |call| refuse(n, LEAST, || call(&mut error)));
         let mut findings = Vec::new();
         // After a failed allocation, a call may still succeed, with another method that needs less memory.
         let fits = match status {
-            nuc_status::NUC_OK => arrays == *right,
-            nuc_status::NUC_OUT_OF_MEMORY => refused && arrays.is_untouched(),
+            NUC_OK => arrays == *right,
+            NUC_OUT_OF_MEMORY => refused && arrays.is_untouched(),
             _ => false,
         };
         if !fits {
@@ -169,8 +169,8 @@ impl Step {
     fn run_create(&self, n: i64) -> (Vec<String>, bool) {
         let ((outcome, handle), refused) = refuse(n, LEAST, || self.setup.create());
         let fits = match outcome.status {
-            nuc_status::NUC_OK => true,
-            status => refused && status == nuc_status::NUC_OUT_OF_MEMORY,
+            NUC_OK => true,
+            status => refused && status == NUC_OUT_OF_MEMORY,
         };
         if let Some(handle) = handle {
             assert!(handle.destroy().is_ok());

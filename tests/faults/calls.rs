@@ -9,6 +9,13 @@ use nucleus::abi::*;
 /// The value of every entry of an output array before a call. A call that fails must not change it.
 const POISON: i32 = 0x5a5a_5a5a;
 
+/// A `nuc_error` whose fields all have values that a call must replace.
+pub(crate) fn error_struct() -> nuc_error {
+    // Every bit pattern of the struct is valid.
+    let zeroed = unsafe { std::mem::zeroed::<nuc_error>() };
+    nuc_error { struct_size: size_of::<nuc_error>(), code: -1, message: [1; 968], ..zeroed }
+}
+
 /// The status and the message of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Outcome {
@@ -19,18 +26,18 @@ pub(crate) struct Outcome {
 impl Outcome {
     /// Calls a function with a `nuc_error`, and checks that the status and the `nuc_error` agree.
     pub(crate) fn of(call: impl FnOnce(*mut nuc_error) -> nuc_status) -> Outcome {
-        let mut error = nuc_error { code: -1, message: [1; 508] };
+        let mut error = error_struct();
         let status = call(&mut error);
-        assert_eq!(error.code, status as i32, "nuc_error.code and the status differ");
+        assert_eq!(error.code, status, "nuc_error.code and the status differ");
         let end = error.message.iter().position(|&byte| byte == 0).expect("the message is terminated");
         let bytes: Vec<u8> = error.message[..end].iter().map(|&byte| byte as u8).collect();
         let message = String::from_utf8(bytes).expect("the message is UTF-8");
-        assert_eq!(message.is_empty(), status == nuc_status::NUC_OK, "{status:?}: {message:?}");
+        assert_eq!(message.is_empty(), status == NUC_OK, "{status:?}: {message:?}");
         Outcome { status, message }
     }
 
     pub(crate) fn is_ok(&self) -> bool {
-        self.status == nuc_status::NUC_OK
+        self.status == NUC_OK
     }
 }
 
@@ -56,7 +63,7 @@ impl Setup<'_> {
         // One device is enough: more devices take more time and repeat the same calls.
         let one_device = nuc_client_option {
             name: c"cpu_device_count".as_ptr(),
-            r#type: nuc_option_type::NUC_OPTION_INT64 as i32,
+            r#type: NUC_OPTION_INT64,
             float_value: 0.0,
             int64_value: 1,
             string_value: null(),
@@ -65,10 +72,10 @@ impl Setup<'_> {
         let mut sampler = null_mut();
         let outcome = unsafe {
             let mut options = std::mem::zeroed::<nuc_sampler_options>();
-            nuc_sampler_options_init(&mut options, size_of::<nuc_sampler_options>(), null_mut());
+            options.struct_size = size_of::<nuc_sampler_options>();
             options.backend = match self.plugin {
-                Some(_) => nuc_backend::NUC_BACKEND_PJRT as i32,
-                None => nuc_backend::NUC_BACKEND_BUILTIN as i32,
+                Some(_) => NUC_BACKEND_PJRT,
+                None => NUC_BACKEND_BUILTIN,
             };
             options.plugin_path = pointer(&plugin);
             options.client_options = &one_device;
@@ -93,13 +100,13 @@ impl Handle {
         let spec = nuc_prewarm_spec {
             struct_size: size_of::<nuc_prewarm_spec>(),
             path: problem.entry as i32,
-            dtype: nuc_dtype::NUC_DTYPE_F32 as i32,
-            batch: problem.k.len(),
+            dtype: NUC_DTYPE_F32,
+            num_rows: problem.k.len(),
             vocab: problem.vocab,
-            unstable: 0,
-            wide_arrays: match problem.wide {
-                Wide::Full => NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS,
-                Wide::Slices => NUC_WIDE_TOPK_LOGITS | NUC_WIDE_PROBS | NUC_WIDE_K_SLICES,
+            keep_ties: 0,
+            debug_arrays: match problem.wide {
+                Wide::Full => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS,
+                Wide::Slices => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS | NUC_DEBUG_K_SLICES,
             },
         };
         Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
@@ -130,9 +137,9 @@ impl Handle {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub(crate) enum Entry {
-    Automatic = nuc_path::NUC_PATH_AUTO as i32,
-    Arbitrary = nuc_path::NUC_PATH_ARBITRARY as i32,
-    Bounded = nuc_path::NUC_PATH_BOUNDED as i32,
+    Automatic = NUC_PATH_AUTO,
+    Arbitrary = NUC_PATH_ARBITRARY,
+    Bounded = NUC_PATH_BOUNDED,
     Reference,
 }
 
@@ -211,8 +218,9 @@ impl Problem {
             let mut batch = std::mem::zeroed::<nuc_batch>();
             batch.struct_size = size_of::<nuc_batch>();
             batch.logits = logits.as_ptr().cast();
-            (batch.batch, batch.vocab) = (rows, self.vocab);
-            (batch.k, batch.p, batch.temperature) = (self.k.as_ptr(), p.as_ptr(), temperature.as_ptr());
+            (batch.num_rows, batch.vocab) = (rows, self.vocab);
+            (batch.top_k, batch.top_p, batch.temperature) =
+                (self.k.as_ptr(), p.as_ptr(), temperature.as_ptr());
             batch.seed = seed.as_ptr();
             let [tokens, status, greedy, high, low, next] =
                 arrays.narrow.each_mut().map(|array| array.as_mut_ptr());

@@ -124,13 +124,11 @@ static WARNINGS: AtomicU64 = AtomicU64::new(0);
 /// Counts the warnings of the library's log.
 fn count_warnings() {
     unsafe extern "C" fn count(_: *mut c_void, level: i32, _: *const c_char) {
-        if level <= nuc_log_level::NUC_LOG_WARNING as i32 {
+        if level <= NUC_LOG_WARNING {
             WARNINGS.fetch_add(1, Ordering::SeqCst);
         }
     }
-    let outcome = Outcome::of(|error| unsafe {
-        nuc_set_log(Some(count), null_mut(), nuc_log_level::NUC_LOG_DEBUG as i32, error)
-    });
+    let outcome = Outcome::of(|error| unsafe { nuc_set_log(Some(count), null_mut(), NUC_LOG_DEBUG, error) });
     assert!(outcome.is_ok(), "{outcome:?}");
 }
 
@@ -265,7 +263,6 @@ impl Script {
 /// Checks the status of a call that failed because of a fault. The caller's arguments are correct, so the status must
 /// not say that an argument is wrong.
 fn judge(kind: Kind, outcome: &Outcome) -> Option<String> {
-    use nuc_status::{NUC_DEVICE_ERROR, NUC_INTERNAL, NUC_OUT_OF_MEMORY};
     let fits = match kind {
         Kind::Exhausted => outcome.status == NUC_OUT_OF_MEMORY,
         _ => matches!(outcome.status, NUC_DEVICE_ERROR | NUC_INTERNAL),

@@ -513,7 +513,7 @@ fn wrong_options_are_named() {
     let reference = CallShape { entry: Entry::Reference, ..good.calls };
     for (options, words) in [
         (AheadOptions { batches: vec![], ..good.clone() }, "no batch size"),
-        (AheadOptions { batches: vec![1, 0], ..good.clone() }, "batches[1] is 0"),
+        (AheadOptions { batches: vec![1, 0], ..good.clone() }, "row_counts[1] is 0"),
         (AheadOptions { calls: zero_vocab, ..good.clone() }, "vocab is 0"),
         (AheadOptions { calls: reference, ..good.clone() }, "reference"),
         (AheadOptions { max_k: 2000, ..good.clone() }, "max_k is 2000"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::common::*;
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{pack_params, stablehlo, Path, Spec, Wanted, COLUMNS, RESULTS};
+use nucleus::kernels::{pack_params, stablehlo, Path, Source, Spec, Wanted, COLUMNS, RESULTS};
 use nucleus::mlir::stablehlo::PRODUCT_BARRIER;
 use nucleus::pjrt::{Client, CompileOptions, ElementType, Plugin};
 use nucleus::plan::Entry;
@@ -60,8 +60,15 @@ fn weights_of(program: &str, problem: &Problem) -> Vec<i32> {
 #[test]
 fn a_program_without_barriers_is_noticed() {
     let wanted = Wanted { weights: true, ..Wanted::default() };
-    let spec =
-        Spec { path: Path::Arbitrary, batch: 1, vocab: VOCAB, dtype: Dtype::F32, stable: true, wanted };
+    let spec = Spec {
+        path: Path::Arbitrary,
+        batch: 1,
+        vocab: VOCAB,
+        dtype: Dtype::F32,
+        stable: true,
+        wanted,
+        source: Source::Batch,
+    };
     let mut rng = StdRng::seed_from_u64(1);
     let rows = vec![RowParams::new(0, 1.0, 0.0, 1.0, [0; 4], VOCAB)];
     let problem = Problem::new(Dtype::F32, VOCAB, vec![RowKind::Normal], rows, &mut rng);

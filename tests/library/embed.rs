@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{embed, pack_seeds, Path, Spec, Target, Wanted, COLUMNS};
+use nucleus::kernels::{embed, pack_seeds, Path, Source, Spec, Target, Wanted, COLUMNS};
 use nucleus::pjrt::{Client, CompileOptions, ElementType, Plugin};
 use nucleus::plan::Entry;
 use nucleus::semantics::params::RowParams;
@@ -82,8 +82,15 @@ fn embedded_equals_separate(plugin_name: &str, path: Path, rows: &[Row; ROWS]) {
     let normal = Normal::new(0.0_f32, 2.0).unwrap();
     let mut rng = StdRng::seed_from_u64(5);
     let table: Vec<f32> = (0..VOCAB * VOCAB).map(|_| normal.sample(&mut rng)).collect();
-    let spec =
-        Spec { path, batch: ROWS, vocab: VOCAB, dtype: Dtype::F32, stable: true, wanted: Wanted::default() };
+    let spec = Spec {
+        path,
+        batch: ROWS,
+        vocab: VOCAB,
+        dtype: Dtype::F32,
+        stable: true,
+        wanted: Wanted::default(),
+        source: Source::Batch,
+    };
     let program = decode_loop(&embed::emit(&spec, &Target::Portable, "sample_here"));
 
     let client = Client::create(Plugin::load(&plugin(plugin_name)).unwrap(), &[]).unwrap();

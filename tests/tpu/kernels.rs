@@ -205,6 +205,24 @@ fn lists_that_overflow() {
     cases.check(&[]);
 }
 
+/// Functions for a decode step of the caller: the random words are computed in the program.
+#[test]
+fn embedded_functions() {
+    let mut rng = StdRng::seed_from_u64(21);
+    let mut cases = cases("embedded");
+    for (path, dtype, debug) in [
+        (Way::Bounded(64), Dtype::Bf16, false),
+        (Way::Arbitrary, Dtype::F32, false),
+        (Way::Bounded(64), Dtype::F32, true),
+    ] {
+        let spec = spec(path, 10, 4099, dtype, debug);
+        let mut problem = problem_of(&spec, kinds_from(0, 10), &mut rng);
+        let seeds: Vec<u64> = (0..10).map(|_| rng.random()).collect();
+        cases.add_embedded(&spec, &chip("v5e"), &mut problem, &seeds, 3);
+    }
+    cases.check(&[]);
+}
+
 /// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a logit of
 /// weight 1, the total and the remainder of the draw would be different.
 #[test]

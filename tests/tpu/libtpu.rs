@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::tpu::{embedded_program, spec};
 use nucleus::backend::pjrt::program_dir::System;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{Target, Wanted};
+use nucleus::kernels::{Path as KernelPath, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
 use nucleus::plan::{CallShape, Entry};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
@@ -74,10 +75,17 @@ fn describes_topologies_and_compiles_probes(plugin: &Arc<Plugin>) {
         let system = System::of_topology(plugin, &topology).unwrap();
         assert_eq!((system.platform.as_str(), system.num_devices), ("tpu", devices), "{name}");
         assert_eq!(system.extents, extents, "{name}");
-        let Target::Tpu(chip) = system.target() else { panic!("{name}: {system:?}") };
+        let target = system.target();
+        let Target::Tpu(chip) = target else { panic!("{name}: {system:?}") };
         assert_eq!((chip.name, chip.tensor_cores), (generation, cores), "{name}");
         // The generation's name on the command line selects the same target as a topology of this generation.
         assert_eq!(Target::named(generation), Some(system.target()), "{name}");
+        let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);
+        if devices == 1 {
+            let spec = spec(KernelPath::Bounded(64), 8, 1000, Dtype::Bf16, false);
+            let embedded = plugin.compile_ahead(&topology, &embedded_program(&spec, &target), &options);
+            embedded.unwrap_or_else(|error| panic!("{name}: a function for a decode step: {error}"));
+        }
         // The programs that tests/hardware runs on a TPU must compile without one.
         let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);
         for probe in crate::common::probes::PROBES {

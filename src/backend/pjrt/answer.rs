@@ -44,7 +44,10 @@ enum LogitsArray {
 /// The number of arrays that a program returns.
 pub(super) fn num_outputs(spec: &Spec) -> usize {
     let wanted = spec.wanted;
-    1 + usize::from(wanted.topk_logits) + usize::from(wanted.weights) + 3 * usize::from(wanted.slices)
+    1 + usize::from(spec.returns_tokens())
+        + usize::from(wanted.topk_logits)
+        + usize::from(wanted.weights)
+        + 3 * usize::from(wanted.slices)
 }
 
 impl Answer {
@@ -236,7 +239,7 @@ impl Fetch<'_> {
 }
 
 /// The outcomes of the first `rows` rows. `results` is `[RESULTS, batch]`, see [`crate::kernels::ResultRow`].
-fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome>, Error> {
+pub(super) fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome>, Error> {
     memory::collected(
         rows,
         ANSWER,
@@ -251,6 +254,18 @@ fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec<RowOutcome
             })
         }),
     )
+}
+
+/// Checks that each token is an index of a row, or −1.
+pub(super) fn check_tokens(tokens: &[i32], vocab: usize) -> Result<(), Error> {
+    let fits = |&token: &i32| token == NO_TOKEN || usize::try_from(token).is_ok_and(|token| token < vocab);
+    match tokens.iter().position(|token| !fits(token)) {
+        None => Ok(()),
+        Some(row) => Err(Error::Internal(format!(
+            "the plugin returned an impossible answer for row {row}: token {}; vocab is {vocab}",
+            tokens[row]
+        ))),
+    }
 }
 
 /// Returns the reason why no correct program can return this outcome for a row. `None` means that the outcome is
@@ -317,7 +332,7 @@ mod tests {
     use super::*;
     use crate::batch::CallOptions;
     use crate::dtype::Logits;
-    use crate::kernels::{Path, Wanted};
+    use crate::kernels::{Path, Source, Wanted};
     use crate::semantics::rules::ROW_HAD_NAN;
 
     const VOCAB: usize = 1000;
@@ -333,7 +348,15 @@ mod tests {
 
     fn spec(stable: bool) -> Spec {
         let wanted = Wanted { slices: true, ..Wanted::default() };
-        Spec { path: Path::Bounded(4), batch: 2, vocab: VOCAB, dtype: Dtype::F32, stable, wanted }
+        Spec {
+            path: Path::Bounded(4),
+            batch: 2,
+            vocab: VOCAB,
+            dtype: Dtype::F32,
+            stable,
+            wanted,
+            source: Source::Batch,
+        }
     }
 
     fn params(k: i32, temperature: f32) -> RowParams {

@@ -6,6 +6,8 @@
 
 mod answer;
 pub(crate) mod compile_thread;
+pub mod device_call;
+pub mod device_parameters;
 mod inputs;
 pub mod program_cache;
 pub mod program_dir;
@@ -26,7 +28,7 @@ use crate::error::Error;
 use crate::kernels::{Spec, Target, Wanted};
 use crate::memory;
 use crate::outputs::{Outputs, RowOutcome};
-use crate::pjrt::{Buffer, Client, Executable, Launch, OptionValue, Plugin};
+use crate::pjrt::{Buffer, Client, Executable, Launch};
 use crate::plan::{self, CallShape, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
@@ -42,19 +44,20 @@ pub(crate) struct PjrtBackend {
 }
 
 impl PjrtBackend {
-    /// Loads the plugin and creates a client.
-    pub(crate) fn new(
-        plugin: &FilePath,
-        client_options: &[(String, OptionValue)],
+    /// Uses a device of a client. `device` is an index into its addressable devices.
+    pub(crate) fn with_client(
+        client: Arc<Client>,
         device: usize,
         cache_capacity: NonZeroUsize,
     ) -> Result<Self, Error> {
-        let client = Client::create(Plugin::load(plugin)?, client_options)?;
         let Some(description) = client.devices().get(device).map(|device| device.description()) else {
-            return Err(Error::argument(format!(
-                "device_index is {device}; the plugin has {} addressable device(s), counted from 0",
-                client.devices().len()
-            )));
+            return Err(Error::named_argument(
+                "device_index",
+                format!(
+                    "device_index is {device}; the plugin has {} addressable device(s), counted from 0",
+                    client.devices().len()
+                ),
+            ));
         };
         let (platform, kind, cores) = (client.platform_name(), &description.kind, description.num_cores());
         let target = Target::of(platform, kind, cores);
@@ -141,6 +144,11 @@ impl PjrtBackend {
     ) -> Result<Launch<'a>, Error> {
         let [logits, params] = inputs::upload(&self.client, self.device, piece, batch)?;
         Ok(program.launch(&[&[&logits, &params]])?)
+    }
+
+    /// The client.
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.client
     }
 
     /// See [`crate::sampler::Sampler::prewarm`].

@@ -16,6 +16,7 @@ use super::compile_thread;
 use super::program_cache::{self, CacheStats, Made, ProgramCache};
 use super::program_dir::{ProgramDir, Unusable};
 use crate::error::Error;
+use crate::kernels::combine::{self, CombineSpec};
 use crate::kernels::{self, Spec, Target};
 use crate::parallel;
 use crate::pjrt::{self, Client, Code, CompileOptions, Executable};
@@ -27,6 +28,8 @@ pub(super) struct Programs {
     target: Target,
     capacity: NonZeroUsize,
     cache: ProgramCache<Spec, Arc<Executable>, Error>,
+    /// The programs that join the results of two paths. They are small and compile fast, so the directory has none.
+    combines: ProgramCache<CombineSpec, Arc<Executable>, Error>,
     directory: Option<Directory>,
 }
 
@@ -63,7 +66,15 @@ impl Events {
 
 impl Programs {
     pub(super) fn new(client: Arc<Client>, device: usize, target: Target, capacity: NonZeroUsize) -> Self {
-        Programs { client, device, target, capacity, cache: ProgramCache::new(capacity), directory: None }
+        Programs {
+            client,
+            device,
+            target,
+            capacity,
+            cache: ProgramCache::new(capacity),
+            combines: ProgramCache::new(capacity),
+            directory: None,
+        }
     }
 
     /// Makes the sampler look in `programs` before it compiles. If `write` is set, it also writes the programs that it
@@ -110,11 +121,33 @@ impl Programs {
         Ok(found.program)
     }
 
+    /// Returns the program that joins the results of two paths. Thread-safe.
+    pub(super) fn get_combine(&self, spec: &CombineSpec) -> Result<Arc<Executable>, Error> {
+        if let Some(program) = self.combines.get(spec) {
+            return Ok(program);
+        }
+        let make = || {
+            let options = CompileOptions::for_device(self.client.devices()[self.device].id());
+            let start = Instant::now();
+            let program = self.client.compile(&combine::emit(spec), &options)?;
+            let (returned, expected) = (program.num_outputs(), spec.num_outputs());
+            if returned != expected {
+                return Err(Error::Internal(format!(
+                    "the plugin compiled {}, but it has {returned} outputs instead of {expected}",
+                    spec.name()
+                )));
+            }
+            Ok(Made::Compiled(program, start.elapsed()))
+        };
+        let found = self.combines.get_or_make(spec, || compile_thread::run(make).and_then(|made| made))?;
+        Ok(found.program)
+    }
+
     /// Makes every program that is not in the cache, and pins all of them. After an error, the programs that were made
     /// stay pinned. If the log callback calls this function, it may return while a program is still being made.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
-            Error::argument(format!(
+            Error::named_argument("cache_capacity", format!(
                 "cache_capacity is {}; these calls need {} programs, {} of them new, and earlier prewarms pinned {}: \
                  set cache_capacity to at least {}",
                 full.capacity,

@@ -61,11 +61,13 @@ pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
 
 /// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
 /// otherwise `Io`.
-pub(crate) fn directory_error(option: &str, directory: &Path, error: &io::Error) -> Error {
+pub(crate) fn directory_error(option: &'static str, directory: &Path, error: &io::Error) -> Error {
     use io::ErrorKind::{AlreadyExists, InvalidFilename, InvalidInput, NotADirectory, NotFound};
     let text = format!("{option} is {}: {error}", directory.display());
     match error.kind() {
-        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => Error::argument(text),
+        AlreadyExists | InvalidFilename | InvalidInput | NotADirectory | NotFound => {
+            Error::named_argument(option, text)
+        }
         _ => Error::Io(text),
     }
 }
@@ -202,7 +204,7 @@ fn replace(directory: &Path, path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
-    use crate::kernels::{Path as KernelPath, Wanted};
+    use crate::kernels::{Path as KernelPath, Source, Wanted};
 
     const TEXT: &str = "module {}";
 
@@ -228,6 +230,7 @@ mod tests {
             dtype: Dtype::Bf16,
             stable: true,
             wanted: Wanted::default(),
+            source: Source::Batch,
         }
     }
 

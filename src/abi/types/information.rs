@@ -1,0 +1,74 @@
+//! Information about a sampler: its platform, its devices and its counters.
+
+use libc::c_char;
+
+/// Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
+///
+/// Initialize the struct with NUC_SAMPLER_STATS_INIT. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct nuc_sampler_stats {
+    /// `sizeof(nuc_sampler_stats)`, in the caller's version of this header. Set it before the call.
+    pub struct_size: usize,
+    /// The number of programs compiled.
+    pub compiles: u64,
+    /// The number of lookups that found a program, or waited while another thread compiled it.
+    pub hits: u64,
+    /// The number of programs evicted because the cache was full.
+    pub evictions: u64,
+    /// The number of compilations that failed.
+    pub failures: u64,
+    /// The time spent compiling, in nanoseconds, summed over threads.
+    pub compile_ns: u64,
+    /// The number of programs in memory now.
+    pub programs: u64,
+    /// The number of programs loaded from `program_dir` instead of compiled.
+    pub loaded: u64,
+    /// The number of programs in memory that nuc_prewarm compiled or loaded. They are never evicted, and count toward
+    /// `cache_capacity`.
+    pub pinned: u64,
+    /// The number of programs that were compiled for one call and not kept, because pinned programs filled the cache.
+    pub not_kept: u64,
+}
+
+/// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+/// until it is destroyed. A plugin's strings can contain line breaks.
+///
+/// Initialize the struct with NUC_SAMPLER_INFO_INIT. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_sampler_info {
+    /// `sizeof(nuc_sampler_info)`, in the caller's version of this header. Set it before the call.
+    pub struct_size: usize,
+    /// `builtin`, or the plugin's name for its platform, for example `cpu`, `cuda` or `tpu`.
+    pub platform_name: *const c_char,
+    /// The plugin's version string. For the built-in backend: its instruction set and number of threads.
+    pub platform_version: *const c_char,
+    /// The major version of the plugin's PJRT C API; 0 on the built-in backend.
+    pub pjrt_api_major: i32,
+    /// The minor version of the plugin's PJRT C API; 0 on the built-in backend.
+    pub pjrt_api_minor: i32,
+    /// The number of devices that `device_index` can select.
+    pub num_devices: usize,
+    /// The number of slots of the bounded path.
+    pub max_k: usize,
+}
+
+/// One device of a sampler's client. The strings are NUL-terminated UTF-8. They belong to the sampler and are valid
+/// until it is destroyed.
+///
+/// Initialize the struct with NUC_DEVICE_INFO_INIT. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_device_info {
+    /// `sizeof(nuc_device_info)`, in the caller's version of this header. Set it before the call.
+    pub struct_size: usize,
+    /// The plugin's description of the device, in human-readable form.
+    pub description: *const c_char,
+    /// The plugin's name for the kind of device.
+    pub kind: *const c_char,
+    /// The plugin's global id of the device.
+    pub id: i32,
+    /// Always zero.
+    pub reserved: i32,
+}

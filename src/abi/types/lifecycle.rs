@@ -1,0 +1,99 @@
+//! Creating and destroying samplers.
+
+use libc::c_char;
+
+/// The backend of a sampler.
+pub type nuc_backend = i32;
+
+/// The default: a PJRT plugin if `plugin_path` or the environment variable NUCLEUS_PJRT_PLUGIN names one; otherwise
+/// the built-in backend.
+pub const NUC_BACKEND_AUTO: nuc_backend = 0;
+/// The multi-threaded SIMD code of this library. It runs on the CPU and needs no plugin.
+pub const NUC_BACKEND_BUILTIN: nuc_backend = 1;
+/// A PJRT plugin. Creating the sampler fails if no plugin is named.
+pub const NUC_BACKEND_PJRT: nuc_backend = 2;
+
+/// The type of the value of a nuc_client_option.
+pub type nuc_option_type = i32;
+
+/// The value is `string_value`.
+pub const NUC_OPTION_STRING: nuc_option_type = 0;
+/// The value is `int64_value`.
+pub const NUC_OPTION_INT64: nuc_option_type = 1;
+/// The value is `float_value`.
+pub const NUC_OPTION_FLOAT: nuc_option_type = 2;
+/// The value is `int64_value`: 0 is false, anything else is true.
+pub const NUC_OPTION_BOOL: nuc_option_type = 3;
+
+/// One option for a plugin. The plugin's documentation lists its options; an example is `preallocate`, a
+/// NUC_OPTION_BOOL of the CUDA plugin.
+///
+/// The caller owns the struct and its strings, and may free them when the call returns. Use the names and types that
+/// the plugin documents: some plugins end the process if an option has the wrong type, and this library cannot prevent
+/// it. This struct is an element of arrays, so it has no struct_size and its size never changes.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_client_option {
+    /// The name, NUL-terminated UTF-8.
+    pub name: *const c_char,
+    /// Selects the field that contains the value.
+    pub r#type: nuc_option_type,
+    /// A single-precision value. PJRT has no double-precision options.
+    pub float_value: f32,
+    /// An integer, or a bool (0 or 1).
+    pub int64_value: i64,
+    /// NUL-terminated UTF-8.
+    pub string_value: *const c_char,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// Options for nuc_sampler_create. A field that is zero has its default.
+///
+/// The caller owns the struct and everything that it points to, and may free all of it when nuc_sampler_create returns.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_sampler_options {
+    /// `sizeof(nuc_sampler_options)`, in the caller's version of this header.
+    pub struct_size: usize,
+    /// The backend. 0: NUC_BACKEND_AUTO.
+    pub backend: nuc_backend,
+    /// The index of the device among the client's addressable devices, counted from 0.
+    pub device_index: i32,
+    /// The path of a PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty: the environment variable
+    /// NUCLEUS_PJRT_PLUGIN. Ignored with NUC_BACKEND_BUILTIN.
+    pub plugin_path: *const c_char,
+    /// An array of `num_client_options` options for the plugin's client.
+    pub client_options: *const nuc_client_option,
+    /// The length of `client_options`, at most 1024.
+    pub num_client_options: usize,
+    /// The number of slots of the bounded path: the largest k that the path accepts, and the width of the k-slices.
+    /// 1 to 1024. 0: 128.
+    pub max_k: usize,
+    /// The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
+    /// evicted. Programs that nuc_prewarm compiled are never evicted. A batch that uses both paths needs two programs
+    /// at the same time. 0: 64.
+    pub cache_capacity: usize,
+    /// The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
+    /// this size runs large calls, and the calling thread waits. 0: one thread per core.
+    pub num_threads: usize,
+    /// A directory of compiled programs, NUL-terminated UTF-8: the output of nuc_compile_ahead or of the command
+    /// `nucleus compile`, or programs that `write_programs` saved. Null or empty: the environment variable
+    /// NUCLEUS_PROGRAM_DIR; if it is not set, no directory is used. The built-in backend ignores the directory.
+    ///
+    /// Before a sampler compiles a program, it looks for the program's file in this directory. If the file is damaged,
+    /// or was compiled for another plugin or device, the sampler compiles the program and logs the reason. A relative
+    /// path is resolved when the sampler is created.
+    ///
+    /// Write access to this directory is equivalent to code execution in this process. So the library does not use a
+    /// directory or file that belongs to another user (except root), or that other users can write to, unless the
+    /// environment variable NUCLEUS_TRUST_PROGRAM_DIR is 1. A directory with the sticky bit may be writable by other
+    /// users.
+    pub program_dir: *const c_char,
+    /// 1: the sampler writes each program that it compiles to `program_dir`, and creates the directory if it does not
+    /// exist. The next process then loads the programs. A failed write is logged and has no other effect. 0: the
+    /// directory must exist and is only read.
+    pub write_programs: i32,
+    /// Must be zero.
+    pub reserved: i32,
+}

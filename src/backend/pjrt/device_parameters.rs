@@ -1,0 +1,254 @@
+//! The parameters of a batch whose logits are on the device. They stay on the device between calls and are uploaded
+//! again only after a change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::PjrtBackend;
+use crate::batch::CallOptions;
+use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::kernels::combine::CombineSpec;
+use crate::kernels::{pack_seeds, Column, Path, Source, Spec, Wanted, COLUMNS};
+use crate::memory;
+use crate::pjrt::{Buffer, ElementType};
+use crate::plan::{self, CallShape, Entry};
+use crate::semantics::params::{check_row, RowParams};
+
+/// The purpose of allocations, for error messages.
+const PURPOSE: &str = "the parameters of a device batch";
+
+/// The sampling parameters of one row. [`Default`] is plain sampling with seed 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowSettings {
+    /// Top-k; 0 or less turns it off.
+    pub top_k: i32,
+    /// Top-p; 1 or more turns it off.
+    pub top_p: f32,
+    /// Min-p; 0 or less turns it off.
+    pub min_p: f32,
+    /// The temperature.
+    pub temperature: f32,
+    /// The key of the row's random words.
+    pub seed: u64,
+    /// The counter of the row's random words at step 0.
+    pub offset: u64,
+}
+
+impl Default for RowSettings {
+    fn default() -> Self {
+        RowSettings { top_k: 0, top_p: 1.0, min_p: 0.0, temperature: 1.0, seed: 0, offset: 0 }
+    }
+}
+
+/// The parameters of the rows of a device batch. Thread-safe.
+pub struct DeviceParameters {
+    shape: Shape,
+    state: Mutex<State>,
+}
+
+/// The properties of a batch that never change.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) rows: usize,
+    pub(super) vocab: usize,
+    pub(super) dtype: Dtype,
+    pub(super) options: CallOptions,
+}
+
+struct State {
+    rows: Vec<Row>,
+    /// Counts the changes. Two calls with the same number had the same parameters.
+    version: u64,
+    /// The uploaded parameters for each kind of call, since the last change.
+    plans: HashMap<PlanKey, Arc<Plan>>,
+}
+
+/// A row. `params` is the error of a row with impossible parameters.
+#[derive(Clone)]
+struct Row {
+    params: Result<RowParams, Error>,
+    seed: u64,
+    offset: u64,
+}
+
+/// The properties of a call that decide how its rows are grouped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct PlanKey {
+    pub(super) entry: Entry,
+    pub(super) wanted: Wanted,
+    /// Whether the logits have a dimension of length 1 in the middle.
+    pub(super) singleton: bool,
+    /// Whether a row with impossible parameters gets a status. Otherwise it is an error.
+    pub(super) reports_bad_rows: bool,
+}
+
+/// The programs of a call, and their parameters on the device.
+pub(super) struct Plan {
+    pub(super) groups: Vec<Group>,
+    /// Set if the groups are not exactly the rows of the batch in their order.
+    pub(super) combine: Option<Combine>,
+}
+
+/// Rows that run in one program.
+pub(super) struct Group {
+    pub(super) spec: Spec,
+    pub(super) parameters: Buffer,
+}
+
+/// The operands of the program that joins the groups.
+pub(super) struct Combine {
+    pub(super) spec: CombineSpec,
+    pub(super) places: Buffer,
+    pub(super) replace_val: Buffer,
+}
+
+impl DeviceParameters {
+    /// The parameters of `rows` rows, all with the default settings.
+    pub(super) fn new(rows: usize, vocab: usize, dtype: Dtype, options: CallOptions) -> Result<Self, Error> {
+        let defaults = Row::new(0, &RowSettings::default(), vocab);
+        let rows_of_state = memory::filled(rows, defaults, PURPOSE)?;
+        Ok(DeviceParameters {
+            shape: Shape { rows, vocab, dtype, options },
+            state: Mutex::new(State { rows: rows_of_state, version: 0, plans: HashMap::new() }),
+        })
+    }
+
+    /// Changes the settings of a row for later calls. Calls that have started are not affected.
+    pub fn set(&self, row: usize, settings: &RowSettings) -> Result<(), Error> {
+        if row >= self.shape.rows {
+            return Err(Error::named_argument(
+                "row",
+                format!("row is {row}; the parameters have {} rows, counted from 0", self.shape.rows),
+            ));
+        }
+        let new = Row::new(row, settings, self.shape.vocab);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.rows[row] = new;
+        state.version += 1;
+        let plans = std::mem::take(&mut state.plans);
+        drop(state);
+        // The buffers are freed without the lock, because this calls the plugin.
+        drop(plans);
+        Ok(())
+    }
+
+    pub(super) fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// Returns the plan of a kind of call. Uploads the parameters if they changed.
+    pub(super) fn plan(&self, backend: &PjrtBackend, max_k: usize, key: PlanKey) -> Result<Arc<Plan>, Error> {
+        let (rows, version) = {
+            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(plan) = state.plans.get(&key) {
+                return Ok(plan.clone());
+            }
+            (memory::collected(state.rows.len(), PURPOSE, state.rows.iter().cloned().map(Ok))?, state.version)
+        };
+        // The upload calls the plugin, so it runs without the lock.
+        let plan = Arc::new(self.make_plan(backend, max_k, key, &rows)?);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.version == version {
+            state.plans.insert(key, plan.clone());
+        }
+        Ok(plan)
+    }
+
+    fn make_plan(
+        &self,
+        backend: &PjrtBackend,
+        max_k: usize,
+        key: PlanKey,
+        rows: &[Row],
+    ) -> Result<Plan, Error> {
+        let Shape { rows: num_rows, vocab, dtype, options } = self.shape;
+        let stable = options.stable;
+        let calls = CallShape { entry: key.entry, batch: num_rows, vocab, dtype, stable, wanted: key.wanted };
+        let paths = plan::paths_of_rows(&calls, max_k, rows.iter().map(|row| row.params.as_ref()))?;
+        if let (false, Some(error)) =
+            (key.reports_bad_rows, paths.iter().find_map(|path| path.as_ref().err()))
+        {
+            return Err(error.clone());
+        }
+        let mut groups = Vec::new();
+        let mut places = memory::filled(num_rows, 0_i32, PURPOSE)?;
+        let (mut parts, mut unsampled) = ([0; 2], 0);
+        for path in plan::distinct(&paths) {
+            let members: Vec<usize> =
+                (0..num_rows).filter(|&row| paths[row].as_ref().ok() == Some(&path)).collect();
+            let in_order = members.len() == num_rows;
+            let source = Source::Buffer { rows: num_rows, singleton: key.singleton, in_order };
+            let batch = if in_order { num_rows } else { members.len().next_power_of_two() };
+            let spec = Spec { batch, source, ..plan::program(&calls, path, members.len()) };
+            for (number, &row) in members.iter().enumerate() {
+                places[row] = (unsampled + number) as i32;
+            }
+            parts[groups.len()] = batch;
+            unsampled += batch;
+            groups.push(self.group(backend, spec, path, &members, rows)?);
+        }
+        for (place, path) in places.iter_mut().zip(&paths) {
+            if path.is_err() {
+                *place = unsampled as i32;
+            }
+        }
+        let whole = groups.len() == 1 && parts[0] == num_rows && paths.iter().all(Result::is_ok);
+        let combine = match whole {
+            true => None,
+            false => {
+                let wanted = Wanted { slices: false, ..key.wanted };
+                let spec = CombineSpec { parts, rows: num_rows, vocab, dtype, wanted };
+                let replace_val = [dtype.round(options.replace_val) as i32];
+                let places = backend.upload_ints(&places, &[num_rows])?;
+                Some(Combine { spec, places, replace_val: backend.upload_ints(&replace_val, &[1])? })
+            }
+        };
+        Ok(Plan { groups, combine })
+    }
+
+    /// Uploads the parameters of a group. The last row is repeated as padding.
+    fn group(
+        &self,
+        backend: &PjrtBackend,
+        spec: Spec,
+        path: Path,
+        members: &[usize],
+        rows: &[Row],
+    ) -> Result<Group, Error> {
+        let mut packed = memory::zeroed::<i32>(spec.batch * COLUMNS, PURPOSE)?;
+        let padded = members.iter().chain(members.last().into_iter().cycle());
+        for (columns, &row) in packed.chunks_mut(COLUMNS).zip(padded) {
+            let Row { params, seed, offset } = &rows[row];
+            let params = params.as_ref().map_err(Clone::clone)?;
+            let params = plan::params_for(path, spec.vocab, params);
+            columns.copy_from_slice(&pack_seeds(&params, *seed, *offset, self.shape.options, spec.dtype));
+            columns[Column::Row as usize] = row as i32;
+        }
+        Ok(Group { spec, parameters: backend.upload_ints(&packed, &[spec.batch, COLUMNS])? })
+    }
+}
+
+impl Row {
+    fn new(row: usize, settings: &RowSettings, vocab: usize) -> Row {
+        let RowSettings { top_k, top_p, min_p, temperature, seed, offset } = *settings;
+        let params = match check_row(top_p, min_p, temperature) {
+            Ok(()) => Ok(RowParams::new(top_k, top_p, min_p, temperature, [0; 4], vocab)),
+            Err((name, value, right)) => {
+                Err(Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}")))
+            }
+        };
+        Row { params, seed, offset }
+    }
+}
+
+impl PjrtBackend {
+    fn upload_ints(&self, values: &[i32], dims: &[usize]) -> Result<Buffer, Error> {
+        let mut long = [0_i64; 2];
+        for (long, &dim) in long.iter_mut().zip(dims) {
+            *long = dim as i64;
+        }
+        let bytes = bytemuck::cast_slice(values);
+        Ok(self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?)
+    }
+}

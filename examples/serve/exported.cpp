@@ -23,7 +23,9 @@ std::string read_file(const std::string &path) {
 ModelIndex::ModelIndex(const std::string &directory) {
     const std::string path = directory + "/model.txt";
     std::istringstream file(read_file(path));
-    const auto wrong = [&](const std::string &line) { throw std::runtime_error(path + ": wrong line: " + line); };
+    const auto wrong = [&](const std::string &line) {
+        throw std::runtime_error(path + ": wrong line: " + line);
+    };
     for (std::string line; std::getline(file, line);) {
         std::istringstream words(line);
         std::string key;
@@ -46,7 +48,8 @@ ModelIndex::ModelIndex(const std::string &directory) {
         }
         if (words.fail() && !words.eof()) wrong(line);
     }
-    if (slots == 0 || context == 0 || prompt == 0 || vocab == 0 || stop < 0 || cache.empty() || weights.empty()) {
+    const bool has_sizes = slots != 0 && context != 0 && prompt != 0 && vocab != 0 && stop >= 0;
+    if (!has_sizes || cache.empty() || weights.empty()) {
         throw std::runtime_error(path + " is incomplete");
     }
 }

@@ -22,7 +22,7 @@ struct Prompt {
 // model.txt: the shapes and the list of weights.
 struct ModelIndex {
     std::size_t slots = 0, context = 0, prompt = 0, vocab = 0;
-    std::int32_t stop = -1;  // the token that ends an answer
+    std::int32_t stop = -1;           // the token that ends an answer
     std::vector<std::int64_t> cache;  // the dimensions of each cache
     std::vector<Weight> weights;      // in the order of the programs' arguments
 
@@ -32,7 +32,7 @@ struct ModelIndex {
 // The bytes of every token.
 class Vocabulary {
 public:
-    explicit Vocabulary(const std::string &directory, std::size_t size);
+    Vocabulary(const std::string &directory, std::size_t size);
 
     std::string_view bytes(std::int32_t token) const;
 

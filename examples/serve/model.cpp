@@ -1,12 +1,14 @@
 #include "model.hpp"
 
+#include <algorithm>
 #include <fstream>
 #include <stdexcept>
 #include <utility>
 
 namespace {
 
-std::vector<pjrt::Buffer> load_weights(const pjrt::Client &client, const std::string &path, const ModelIndex &index) {
+std::vector<pjrt::Buffer> load_weights(const pjrt::Client &client, const std::string &path,
+                                       const ModelIndex &index) {
     std::ifstream file(path, std::ios::binary);
     std::vector<pjrt::Buffer> weights;
     for (const Weight &weight : index.weights) {
@@ -46,9 +48,11 @@ std::vector<PJRT_Buffer *> Model::arguments(const pjrt::Buffer &tokens) const {
     return arguments;
 }
 
-pjrt::Buffer Model::prefill(std::size_t slot, const std::vector<std::int32_t> &prompt, const pjrt::Buffer &tokens) {
+pjrt::Buffer Model::prefill(std::size_t slot, const std::vector<std::int32_t> &prompt,
+                            const pjrt::Buffer &tokens) {
     if (prompt.empty() || prompt.size() > longest_prompt_ || prompt.size() >= context_) {
-        throw std::runtime_error("a prompt of " + std::to_string(prompt.size()) + " tokens does not fit the model");
+        throw std::runtime_error("a prompt has " + std::to_string(prompt.size()) + " tokens; right is 1 to " +
+                                 std::to_string(std::min(longest_prompt_, context_ - 1)));
     }
     // One small array, so that a request costs one transfer.
     std::vector<std::int32_t> request(2 + longest_prompt_, 0);
@@ -66,7 +70,9 @@ pjrt::Buffer Model::prefill(std::size_t slot, const std::vector<std::int32_t> &p
     return std::move(outputs[3]);
 }
 
-void Model::set_positions(const std::vector<std::int32_t> &positions) { positions_ = client_.upload(positions); }
+void Model::set_positions(const std::vector<std::int32_t> &positions) {
+    positions_ = client_.upload(positions);
+}
 
 pjrt::Buffer Model::decode(const pjrt::Buffer &tokens) {
     std::vector<pjrt::Buffer> outputs = decode_.execute(arguments(tokens), 4);

@@ -15,7 +15,8 @@ public:
 
     // Starts to fill a slot with a prompt. Returns the input tokens of all slots: `tokens`, but with the last token of
     // the prompt in this slot.
-    pjrt::Buffer prefill(std::size_t slot, const std::vector<std::int32_t> &prompt, const pjrt::Buffer &tokens);
+    pjrt::Buffer prefill(std::size_t slot, const std::vector<std::int32_t> &prompt,
+                         const pjrt::Buffer &tokens);
 
     // Sets the position of every slot; -1 frees a slot.
     void set_positions(const std::vector<std::int32_t> &positions);

@@ -114,7 +114,8 @@ public:
 };
 
 // A compiled program for one device.
-class Executable : public Handle<&PJRT_Api::PJRT_LoadedExecutable_Destroy, &PJRT_LoadedExecutable_Destroy_Args::executable> {
+class Executable : public Handle<&PJRT_Api::PJRT_LoadedExecutable_Destroy,
+                                 &PJRT_LoadedExecutable_Destroy_Args::executable> {
 public:
     using Handle::Handle;
 
@@ -203,7 +204,8 @@ public:
     }
 
     // Copies an array to the device. `data` may be freed when the function returns.
-    Buffer upload(const void *data, PJRT_Buffer_Type type, const std::vector<std::int64_t> &dimensions) const {
+    Buffer upload(const void *data, PJRT_Buffer_Type type,
+                  const std::vector<std::int64_t> &dimensions) const {
         Args<PJRT_Client_BufferFromHostBuffer_Args> args;
         args->client = get();
         args->data = data;

@@ -5,13 +5,15 @@
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "exported.hpp"
 #include "model.hpp"
 #include "pjrt.hpp"
-#include "sample_step.hpp"
+#include "sampler.hpp"
 #include "server.hpp"
 
 namespace {
@@ -23,7 +25,8 @@ const char *const usage =
     "Answers prompts with a language model on a PJRT plugin.\n"
     "\n"
     "  --plugin PATH      the PJRT plugin that runs the model\n"
-    "  --sampler NAME     plugin: sample on the plugin (default); builtin: copy the logits to the host and sample there\n"
+    "  --sampler NAME     plugin: sample on the plugin (default); builtin: sample by the built-in backend, which\n"
+    "                     needs the logits on the host\n"
     "  --model DIRECTORY  the exported model (.cache/model/smollm2)\n"
     "  --requests N       number of requests (16)\n"
     "  --tokens N         largest number of tokens per request (48)\n"
@@ -107,11 +110,11 @@ std::vector<Request> make_requests(const Options &options, const std::vector<Pro
     for (std::size_t i = 0; i < requests.size(); i++) {
         const Style &style = styles[i % std::size(styles)];
         requests[i].prompt = &prompts[i % prompts.size()];
-        requests[i].temperature = style.temperature;
-        requests[i].top_k = style.top_k;
-        requests[i].top_p = style.top_p;
-        requests[i].min_p = style.min_p;
-        requests[i].seed = options.seed + i;
+        requests[i].sampling.temperature = style.temperature;
+        requests[i].sampling.top_k = style.top_k;
+        requests[i].sampling.top_p = style.top_p;
+        requests[i].sampling.min_p = style.min_p;
+        requests[i].sampling.seed = options.seed + i;
         // Different limits, so that requests leave the batch at different steps.
         requests[i].limit = options.tokens - options.tokens * (i % 4) / 8;
     }
@@ -119,18 +122,19 @@ std::vector<Request> make_requests(const Options &options, const std::vector<Pro
 }
 
 std::string describe(const Request &request) {
-    if (request.temperature < 1e-5f) return "greedy";
+    const SamplingParameters &sampling = request.sampling;
+    if (sampling.temperature < 1e-5f) return "greedy";
     std::string text;
     const auto add = [&](const char *format, auto value) {
         char buffer[64];
         std::snprintf(buffer, sizeof buffer, format, value);
         text += buffer;
     };
-    add("temperature %.1f", static_cast<double>(request.temperature));
-    if (request.top_k > 0) add(", top-k %d", request.top_k);
-    if (request.top_p < 1) add(", top-p %.2f", static_cast<double>(request.top_p));
-    if (request.min_p > 0) add(", min-p %.2f", static_cast<double>(request.min_p));
-    add(", seed %llu", static_cast<unsigned long long>(request.seed));
+    add("temperature %.1f", static_cast<double>(sampling.temperature));
+    if (sampling.top_k > 0) add(", top-k %d", sampling.top_k);
+    if (sampling.top_p < 1) add(", top-p %.2f", static_cast<double>(sampling.top_p));
+    if (sampling.min_p > 0) add(", min-p %.2f", static_cast<double>(sampling.min_p));
+    add(", seed %llu", static_cast<unsigned long long>(sampling.seed));
     return text;
 }
 
@@ -140,7 +144,9 @@ std::string answer_of(const Vocabulary &vocabulary, const Request &request) {
     return text;
 }
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 std::string report(const Vocabulary &vocabulary, const std::vector<Request> &requests) {
     std::string text;
@@ -161,16 +167,18 @@ void print_figures(const Server &server, const Sampler &sampler, const std::vect
         return static_cast<double>(bytes) / static_cast<double>(tokens);
     };
     const pjrt::Traffic &traffic = server.step_traffic();
-    std::printf("served    %zu requests, %zu tokens, %zu steps, %zu slots refilled, %.1f s\n", requests.size(), tokens,
-                server.steps(), server.refills(), seconds);
-    std::printf("speed     %.1f tokens/s, %.2f ms per step\n", static_cast<double>(tokens) / seconds, per_step(seconds));
+    std::printf("served    %zu requests, %zu tokens, %zu steps, %zu slots refilled, %.1f s\n",
+                requests.size(), tokens, server.steps(), server.refills(), seconds);
+    std::printf("speed     %.1f tokens/s, %.2f ms per step\n", static_cast<double>(tokens) / seconds,
+                per_step(seconds));
     std::printf("sampling  %.2f ms per step, %.1f%% of the time\n", per_step(sampler.seconds()),
                 100 * sampler.seconds() / seconds);
-    std::printf("steps     %.0f bytes per token to the device, %.0f to the host; the largest transfer had %llu bytes\n",
+    std::printf("steps     %.0f bytes per token to the device, %.0f to the host; largest transfer %llu bytes\n",
                 per_token(traffic.to_device), per_token(traffic.to_host),
                 static_cast<unsigned long long>(traffic.largest));
+    const double prompts = static_cast<double>(server.prompt_traffic().to_device);
     std::printf("prompts   %.0f bytes per request to the device\n",
-                static_cast<double>(server.prompt_traffic().to_device) / static_cast<double>(requests.size()));
+                prompts / static_cast<double>(requests.size()));
 }
 
 int run(const Options &options) {
@@ -182,20 +190,22 @@ int run(const Options &options) {
 
     const pjrt::Client client(pjrt::load_plugin(options.plugin));
     Model model(client, options.model, index);
-    Sampler sampler(client, options.sampler, options.plugin, options.model + "/programs", index.slots, index.vocab);
+    const std::string programs = options.model + "/programs";
+    const std::unique_ptr<Sampler> sampler =
+        make_sampler(options.sampler, client, options.plugin, programs, index.slots, index.vocab);
     std::printf("model     SmolLM2-135M on %s (%s), %zu slots\n", client.platform().c_str(),
                 client.device_kind().c_str(), index.slots);
-    std::printf("sampler   %s\n", sampler.description().c_str());
+    std::printf("sampler   %s\n", sampler->description().c_str());
     std::printf("start     %.1f s: programs compiled, weights on the device\n\n", seconds_since(start));
     std::fflush(stdout);
 
-    Server server(client, model, sampler, index);
+    Server server(client, model, *sampler, index);
     const Clock::time_point serving = Clock::now();
     server.serve(requests);
     const double seconds = seconds_since(serving);
     const std::string answers = report(vocabulary, requests);
     if (!options.quiet) std::fputs(answers.c_str(), stdout);
-    print_figures(server, sampler, requests, seconds);
+    print_figures(server, *sampler, requests, seconds);
     if (!options.out.empty()) {
         std::ofstream file(options.out, std::ios::binary);
         if (!(file << answers).flush()) throw std::runtime_error("cannot write " + options.out);

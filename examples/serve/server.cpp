@@ -17,7 +17,8 @@ Server::Server(const pjrt::Client &client, Model &model, Sampler &sampler, const
 // unused row for each request that ends with the stop token.
 void Server::serve(std::vector<Request> &requests) {
     for (Request &request : requests) {
-        request.limit = std::min(request.limit, context_ - std::min(context_, request.prompt->tokens.size()));
+        const std::size_t space = context_ - std::min(context_, request.prompt->tokens.size());
+        request.limit = std::min(request.limit, space);
         waiting_.push_back(&request);
     }
     pjrt::take_traffic();  // forget the weights
@@ -36,7 +37,7 @@ void Server::serve(std::vector<Request> &requests) {
 }
 
 bool Server::is_busy() const {
-    return std::any_of(slots_.begin(), slots_.end(), [](const Request *request) { return request != nullptr; });
+    return std::any_of(slots_.begin(), slots_.end(), [](const Request *slot) { return slot != nullptr; });
 }
 
 // Gives every slot whose request needs no further step to the next waiting request.
@@ -45,48 +46,48 @@ void Server::refill() {
     for (std::size_t slot = 0; slot < slots_.size(); slot++) {
         Request *&request = slots_[slot];
         if (request != nullptr && !request->done && request->started < request->limit) continue;
-        freed = freed || (request != nullptr && waiting_.empty());
-        request = nullptr;
-        if (waiting_.empty()) continue;
+        if (waiting_.empty()) {
+            if (request != nullptr) sampler_.set_slot(slot, SamplingParameters{});
+            freed = freed || request != nullptr;
+            request = nullptr;
+            continue;
+        }
         request = waiting_.front();
         waiting_.pop_front();
+        // The random words of a request start at 0, whenever it starts.
+        request->sampling.offset = 0 - std::uint64_t{steps_};
+        sampler_.set_slot(slot, request->sampling);
         tokens_ = model_.prefill(slot, request->prompt->tokens, tokens_);
         if (steps_ > 0) refills_++;
     }
-    if (freed) free_slots();
+    if (freed) update_positions();
 }
 
-void Server::free_slots() {
+void Server::update_positions() {
     std::vector<std::int32_t> positions;
     for (const Request *request : slots_) {
-        positions.push_back(request == nullptr
-                                ? -1
-                                : static_cast<std::int32_t>(request->prompt->tokens.size() - 1 + request->started));
+        std::int32_t next = -1;
+        if (request != nullptr) {
+            next = static_cast<std::int32_t>(request->prompt->tokens.size() - 1 + request->started);
+        }
+        positions.push_back(next);
     }
     model_.set_positions(positions);
 }
 
 Server::Step Server::start_step() {
-    Parameters parameters(slots_.size());
-    for (std::size_t slot = 0; slot < slots_.size(); slot++) {
-        Request *const request = slots_[slot];
-        if (request == nullptr) continue;
-        parameters.top_k[slot] = request->top_k;
-        parameters.top_p[slot] = request->top_p;
-        parameters.min_p[slot] = request->min_p;
-        parameters.temperature[slot] = request->temperature;
-        parameters.seed[slot] = request->seed;
-        parameters.offset[slot] = request->started++;
+    for (Request *request : slots_) {
+        if (request != nullptr) request->started++;
     }
     const pjrt::Buffer logits = model_.decode(tokens_);
-    Step step{slots_, sampler_.sample_step(logits, parameters)};
-    tokens_ = step.sampled.take_device_tokens();
+    Step step{slots_, sampler_.sample_step(logits, steps_)};
+    tokens_ = std::move(step.sampled.device_tokens);
     steps_++;
     return step;
 }
 
 void Server::finish_step(Step &step) const {
-    const std::vector<std::int32_t> &tokens = step.sampled.wait();
+    const std::vector<std::int32_t> tokens = step.sampled.wait();
     for (std::size_t slot = 0; slot < step.slots.size(); slot++) {
         Request *const request = step.slots[slot];
         if (request == nullptr || request->done) continue;

@@ -6,14 +6,12 @@
 #include <vector>
 
 #include "model.hpp"
-#include "sample_step.hpp"
+#include "sampler.hpp"
 
 struct Request {
     const Prompt *prompt = nullptr;
-    std::int32_t top_k = 0;
-    float top_p = 1, min_p = 0, temperature = 1;
-    std::uint64_t seed = 0;
-    std::size_t limit = 0;  // the largest number of tokens
+    SamplingParameters sampling;  // the server sets the offset
+    std::size_t limit = 0;        // the largest number of tokens
 
     std::vector<std::int32_t> tokens;  // the answer, without the stop token
     std::size_t started = 0;           // steps started for this request
@@ -31,7 +29,8 @@ public:
     std::size_t steps() const { return steps_; }
     std::size_t refills() const { return refills_; }  // requests that took over a slot while others ran
     const pjrt::Traffic &step_traffic() const { return step_traffic_; }
-    const pjrt::Traffic &prompt_traffic() const { return prompt_traffic_; }  // prompts, and changes of the slots
+    // Prompts, and other changes of the slots.
+    const pjrt::Traffic &prompt_traffic() const { return prompt_traffic_; }
 
 private:
     // A step whose tokens the host has not read yet.
@@ -41,7 +40,7 @@ private:
     };
 
     void refill();
-    void free_slots();
+    void update_positions();
     bool is_busy() const;
     Step start_step();
     void finish_step(Step &step) const;

@@ -60,8 +60,12 @@ Traffic &Traffic::operator+=(const Traffic &other) {
 }
 
 const PJRT_Api *counting_table(const PJRT_Api *plugin) {
-    if (counted_plugin != nullptr) throw std::runtime_error("a process can count the transfers of one plugin only");
-    if (plugin->struct_size < sizeof table) throw std::runtime_error("the plugin is older than PJRT API 0.54");
+    if (counted_plugin != nullptr) {
+        throw std::runtime_error("a process can count the transfers of one plugin only");
+    }
+    if (plugin->struct_size < sizeof table) {
+        throw std::runtime_error("the plugin is older than version 0.54 of the PJRT C API");
+    }
     std::memcpy(&table, plugin, sizeof table);
     table.struct_size = sizeof table;
     table.PJRT_Client_BufferFromHostBuffer = buffer_from_host;

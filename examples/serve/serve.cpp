@@ -25,8 +25,8 @@ const char *const usage =
     "Answers prompts with a language model on a PJRT plugin.\n"
     "\n"
     "  --plugin PATH      the PJRT plugin that runs the model\n"
-    "  --sampler NAME     plugin: sample on the plugin (default); builtin: sample by the built-in backend, which\n"
-    "                     needs the logits on the host\n"
+    "  --sampler NAME     plugin: sample on the plugin (default); builtin: sample by the built-in backend,\n"
+    "                     which needs the logits on the host\n"
     "  --model DIRECTORY  the exported model (.cache/model/smollm2)\n"
     "  --requests N       number of requests (16)\n"
     "  --tokens N         largest number of tokens per request (48)\n"
@@ -173,7 +173,7 @@ void print_figures(const Server &server, const Sampler &sampler, const std::vect
                 per_step(seconds));
     std::printf("sampling  %.2f ms per step, %.1f%% of the time\n", per_step(sampler.seconds()),
                 100 * sampler.seconds() / seconds);
-    std::printf("steps     %.0f bytes per token to the device, %.0f to the host; largest transfer %llu bytes\n",
+    std::printf("steps     %.0f bytes per token to the device, %.0f to the host, at most %llu at a time\n",
                 per_token(traffic.to_device), per_token(traffic.to_host),
                 static_cast<unsigned long long>(traffic.largest));
     const double prompts = static_cast<double>(server.prompt_traffic().to_device);

@@ -1,25 +1,28 @@
 //! The draw: a 128-bit random number modulo the total of the kept weights.
 
 use super::arith::WideArith;
+use super::weights::MAX_WEIGHT;
 
 const NUMBER_BITS: u32 = 128;
 
-/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first; `total` is at
-/// most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
+/// `U mod total`, or 0 if `total` is 0. `words` are the 128 bits of U, the most significant word first. `total` is 0 or
+/// the sum of weights that include the weight of the maximum: at least [`MAX_WEIGHT`], and at most
+/// 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
 ///
 /// This is a long division with digits of [`WideArith::DIGIT_BITS`], so that every intermediate result fits 64 bits.
 #[inline(always)]
 pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
-    let divisor = a.wselect(a.weq(total, a.wide(0)), a.wide(1), total);
-    let mut rest = a.wide(0);
-    let mut end = NUMBER_BITS;
+    let nothing = a.weq(total, a.wide(0));
+    let divisor = a.wselect(nothing, a.wide(MAX_WEIGHT as u64), total);
+    // The first digit is shorter if the digits do not divide the number evenly. It is less than the divisor.
+    let first = (NUMBER_BITS - 1) % A::DIGIT_BITS + 1;
+    let mut end = NUMBER_BITS - first;
+    let mut rest = digit(a, words, end, first);
     while end > 0 {
-        // The first digit is shorter if the digits do not divide the number evenly.
-        let length = (end - 1) % A::DIGIT_BITS + 1;
-        end -= length;
-        rest = a.wrem_next(rest, digit(a, words, end, length), divisor);
+        end -= A::DIGIT_BITS;
+        rest = a.wrem_next(rest, digit(a, words, end, A::DIGIT_BITS), divisor);
     }
-    rest
+    a.wselect(nothing, a.wide(0), rest)
 }
 
 /// Bits `from..from + length` of the number in `words`. Bit 0 is the least significant one.

@@ -10,7 +10,7 @@ use super::sizes::WEIGHT_BITS;
 pub const MAX_WEIGHT: i32 = 1 << WEIGHT_BITS;
 
 /// An octave is 2 to this power units of `q`.
-const OCTAVE_BITS: u32 = 18;
+pub const OCTAVE_BITS: u32 = 18;
 const OCTAVE: i32 = 1 << OCTAVE_BITS;
 /// The smallest `q` whose weight is 0. At `WEIGHT_BITS + 1` octaves the weight is 1, because a half rounds up.
 pub const ZERO_Q: i32 = (WEIGHT_BITS as i32 + 1) * OCTAVE + 1;
@@ -87,12 +87,13 @@ fn shifted_by_exponent<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
 fn polynomial<A: Arith>(a: A, distance: A::Int) -> A::Float {
     let fraction = a.or(a.and(distance, a.int(OCTAVE - 1)), a.int(ROUNDING_BITS));
     let y = a.fsub(a.from_bits(fraction), a.float(ROUNDING));
-    let [c4, c3, c2, c1, c0] = COEFFICIENTS.map(|c| a.float(c));
-    let mut u = c4;
-    for c in [c3, c2, c1, c0] {
-        u = a.mul_then_add(u, y, c);
-    }
-    u
+    // This is neither `map` nor a loop over an array. The compiler does not always inline their functions, and then
+    // compiles them without the caller's instruction set.
+    let [c4, c3, c2, c1, c0] = COEFFICIENTS;
+    let u = a.mul_then_add(a.float(c4), y, a.float(c3));
+    let u = a.mul_then_add(u, y, a.float(c2));
+    let u = a.mul_then_add(u, y, a.float(c1));
+    a.mul_then_add(u, y, a.float(c0))
 }
 
 #[cfg(test)]

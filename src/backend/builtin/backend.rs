@@ -44,11 +44,16 @@ impl BuiltinBackend {
     /// If the system cannot start all threads, the backend logs a warning and uses the threads that started. It can
     /// always use the calling thread.
     pub fn new(num_threads: usize) -> BuiltinBackend {
+        BuiltinBackend::with_level(Level::new(), num_threads)
+    }
+
+    /// [`BuiltinBackend::new`] with a given instruction set, which need not be the best one of this machine.
+    pub fn with_level(level: Level, num_threads: usize) -> BuiltinBackend {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let threads = if num_threads == 0 { cores() } else { num_threads };
         let (helpers, failure) = if threads == 1 { (None, None) } else { Helpers::start(threads) };
         let (idle, row_times, sharing_times) = Default::default();
-        let backend = BuiltinBackend { level: Level::new(), helpers, idle, row_times, sharing_times };
+        let backend = BuiltinBackend { level, helpers, idle, row_times, sharing_times };
         if let Some(error) = failure {
             let got = backend.threads();
             log::warn!(

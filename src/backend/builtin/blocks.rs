@@ -1,15 +1,17 @@
 //! A row as a sequence of blocks, and the output space for entries that a pass collects from a block.
 
+use std::ops::Range;
+
 use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, Simd};
 
 use super::element::Element;
-use super::lanes::LANES;
+use super::lanes::{push, LANES};
 use super::layout::BLOCK;
 
 /// A row divided into blocks. The last block is padded with −inf.
 pub(super) struct Blocks<'a, E: Element> {
     whole: &'a [[E::Bits; BLOCK]],
-    tail: [E::Bits; BLOCK],
+    tail: [[E::Bits; BLOCK]; 1],
 }
 
 impl<'a, E: Element> Blocks<'a, E> {
@@ -18,13 +20,24 @@ impl<'a, E: Element> Blocks<'a, E> {
         let (whole, rest) = row.as_chunks::<BLOCK>();
         let mut tail = [E::NEG_INF; BLOCK];
         tail[..rest.len()].copy_from_slice(rest);
-        Blocks { whole, tail }
+        Blocks { whole, tail: [tail] }
+    }
+
+    /// The blocks of a range, which must not be beyond the row. Returns two slices: the blocks in the row, and the
+    /// padded last block if it is in the range.
+    // A loop over two slices is faster than calls of `get`. The compiler would select between the row and the padded
+    // block for each vector.
+    #[inline(always)]
+    pub(super) fn range(&self, range: Range<usize>) -> [&[[E::Bits; BLOCK]]; 2] {
+        let whole = self.whole.len();
+        let in_row = &self.whole[range.start.min(whole)..range.end.min(whole)];
+        [in_row, &self.tail[..usize::from(range.end > whole)]]
     }
 
     /// The block at `index`.
     #[inline(always)]
     pub(super) fn get(&self, index: usize) -> &[E::Bits; BLOCK] {
-        self.whole.get(index).unwrap_or(&self.tail)
+        self.whole.get(index).unwrap_or(&self.tail[0])
     }
 }
 
@@ -85,8 +98,7 @@ impl<'a> BlockOutput<'a> {
         // `len` is below `BLOCK` here. The remainder operation shows this to the compiler, so the compiler omits a
         // bounds check.
         let at = self.len % BLOCK;
-        self.len += mask.to_bitmask().count_ones() as usize;
-        values.compress(mask).store_slice(&mut self.out[at..at + LANES]);
+        self.len += push(&mut self.out[at..], 0, values, mask);
     }
 
     /// The number of appended entries.

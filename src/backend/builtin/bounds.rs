@@ -27,6 +27,44 @@ pub(super) fn bound_of_key(key: i32) -> f32 {
     f32::from_bits(bits as u32)
 }
 
+/// The lower limit of a pass that collects the entries of a row in order.
+///
+/// For top-k, ties need not all be collected. Once k entries are collected, an entry that equals the bound is after k
+/// entries in the order (key descending, position ascending), so top-k never keeps it. The pass then collects only
+/// entries above the bound. It decides this before each block, so the number of entries before a block tells which
+/// entries of the block were collected.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    /// All entries that are at least this bound are collected, until `enough` entries are collected.
+    pub(super) bound: f32,
+    /// The bound after that.
+    pub(super) later: f32,
+    /// The number of collected entries from which `later` is the bound.
+    pub(super) enough: usize,
+}
+
+impl Limit {
+    /// Collects every entry that is at least `bound`.
+    pub(super) fn fixed(bound: f32) -> Limit {
+        Limit { bound, later: bound, enough: usize::MAX }
+    }
+
+    /// Collects the entries that are at least `bound` and that can be among the first `k` entries.
+    pub(super) fn of_first(k: usize, bound: f32) -> Limit {
+        Limit { bound, later: bound_of_key(key_of(bound) + 1), enough: k }
+    }
+
+    /// The bound for a block, given the number of entries that were collected before it.
+    #[inline(always)]
+    pub(super) fn at(&self, collected: usize) -> f32 {
+        if collected >= self.enough {
+            self.later
+        } else {
+            self.bound
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

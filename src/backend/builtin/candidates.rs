@@ -1,6 +1,6 @@
 //! The first one or two passes over a row. They find the maximum and, with top-k, the entries that top-k may keep.
 
-use super::bounds::{bound_of_key, key_of, LEAST_KEY};
+use super::bounds::{bound_of_key, key_of, Limit, LEAST_KEY};
 use super::collect::{collect, scan_and_collect};
 use super::lanes::LANES;
 use super::layout::Part;
@@ -55,7 +55,7 @@ impl RowTask<'_> {
             return Some(Kept::ALL);
         }
         let keys = &work.keys[..collected.len.next_multiple_of(LANES)];
-        let range = (key_of(collected.bound), collected.above, key_of(found.max));
+        let range = (key_of(collected.limit.bound), collected.above, key_of(found.max));
         Some(top_k::keep(self.level, keys, work.spare, k, range, self.options.stable))
     }
 
@@ -86,31 +86,43 @@ impl RowTask<'_> {
         let level = self.level;
         let bound = bound_from_maxima(level, work.tops, k, work.keys, work.spare)
             .unwrap_or_else(|| bound_of_key(LEAST_KEY));
+        let limit = self.limit(k, bound);
         let (bins, tops) = (&*work.bins, &*work.tops);
         let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
             let maxima = part.maxima(bins, tops);
-            ((), collect(level, part.row, part.layout.group, maxima, bound, values, offsets))
+            ((), collect(level, part.row, part.layout.group, maxima, limit, values, offsets))
         };
         let ((), len) = split_collect(self.whole, self.parts, work.keys, work.offsets, pass, |(), ()| ());
-        Collected { bound, above: i32::MAX, len }
+        Collected { limit, above: i32::MAX, len }
+    }
+
+    /// The limit of a pass that collects the entries for top-k. If it keeps all ties, all ties are collected. The parts
+    /// of a split pass do not know how many entries the other parts have collected.
+    fn limit(&self, k: usize, bound: f32) -> Limit {
+        if self.options.stable && self.parts <= 1 {
+            Limit::of_first(k, bound)
+        } else {
+            Limit::fixed(bound)
+        }
     }
 
     /// Scans the row and collects entries in one pass, with an estimated bound. If the estimate was too high, repeats
     /// the pass with the lowest bound.
     fn scan_by_estimate(&self, estimate: Estimate, k: usize, work: &mut Workspace<'_>) -> Option<Candidates> {
         let level = self.level;
-        let mut collected = Collected { bound: estimate.bound, above: estimate.above, len: 0 };
+        let mut collected = Collected { limit: Limit::fixed(estimate.bound), above: estimate.above, len: 0 };
         let mut summary = Summary::EMPTY;
         for bound in [estimate.bound, bound_of_key(LEAST_KEY)] {
+            let limit = self.limit(k, bound);
             let (found, len) = split_collect(
                 self.whole,
                 self.parts,
                 work.keys,
                 work.offsets,
-                |part, values, offsets| scan_and_collect(level, part.row, bound, values, offsets),
+                |part, values, offsets| scan_and_collect(level, part.row, limit, values, offsets),
                 Summary::and,
             );
-            (summary, collected) = (found, Collected { bound, len, ..collected });
+            (summary, collected) = (found, Collected { limit, len, ..collected });
             if !(self.plain || summary.is_plain()) || len >= k {
                 break;
             }
@@ -118,7 +130,7 @@ impl RowTask<'_> {
         let (max, key) = self.maximum(summary)?;
         let values = &work.keys[..collected.len];
         let greedy = first_collected(level, values, bound_of_key(key))
-            .map(|position| index_of(level, self.row(), work.offsets, collected.bound, position));
+            .map(|position| index_of(level, self.row(), work.offsets, collected.limit, position));
         Some(Candidates { max, greedy, collected: Some(collected) })
     }
 }

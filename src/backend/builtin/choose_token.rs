@@ -1,25 +1,38 @@
 //! Chooses a row's token from its candidates: weights, top-p, min-p and the draw.
 
+use super::bounds::Limit;
 use super::candidates::Candidates;
+use super::collect::collect;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
 use super::lanes::LANES;
+use super::layout::Part;
 use super::locate::index_of;
 use super::row_kind::RowKind;
 use super::row_task::{Collected, KeptWeights, RowTask};
 use super::split::split_collect;
-use super::threshold_search::pad;
-use super::top_k::Kept;
-use super::top_p::{self, least_kept};
+use super::strided_sample::share_at_least;
+use super::tail_bounds::tail_bounds;
+use super::threshold_search::{measure, pad, Found, Measure};
+use super::top_k::{bound_from_maxima, Kept};
+use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
 use super::weigh_row::{weigh_and_collect, weigh_blocks, Sums};
-use super::weighing::{weigh_collected, WeightScale};
+use super::weighing::{weigh_collected, weigh_in_place, WeightScale};
 use super::workspace::Workspace;
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::order_key;
 use crate::semantics::rules::{least_weight, row_weight};
+use crate::semantics::sizes::TOTAL_BITS;
+use crate::semantics::top_p::target;
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
+/// Up to this share of a row, logits are collected before they are weighed.
+const LARGEST_SHARE: f32 = 0.5;
+/// The same for top-p. For a larger share, bounds on the sum of the small weights are faster than weights.
+const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
+/// About this many of the largest entries decide what top-p keeps of a peaked row.
+const LARGEST: usize = 128;
 
 /// The token that was drawn.
 pub(super) struct Drawn {
@@ -69,19 +82,39 @@ impl RowTask<'_> {
         // Every kept key is at least the threshold, so every kept weight is at least the weight of the threshold.
         let least = f32::from_bits(order_key(Scalar, kept.threshold) as u32);
         let least = weight(Scalar, quantize(Scalar, scale.max, least, scale.scale)).max(LEAST_DRAWN);
-        let found = least_kept(level, weights, work.spare, least, MAX_WEIGHT, (total, total), self.params)
-            .expect("every weight was collected");
+        let found =
+            least_kept(level, weights, work.spare, least, MAX_WEIGHT, (total, (total, total)), self.params)
+                .expect("every weight was collected");
         let remainder = self.remainder(found.measure);
         let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
-        let index = index_of(level, self.row(), work.offsets, collected.bound, position);
+        let index = index_of(level, self.row(), work.offsets, collected.limit, position);
         Drawn { index, remainder, weights: KeptWeights::Collected { least: found.threshold } }
     }
 
-    /// Draws the token of a row without top-k and without top-p. The least kept weight is known before the pass, so the
-    /// pass stores only sums.
+    /// Draws the token of a row without top-k and without top-p. The least kept weight is known before the passes.
     fn draw_plain(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
-        let level = self.level;
         let least = least_weight(Scalar, LEAST_DRAWN, self.params.min_weight);
+        let floor = scale.floor(least);
+        // Collecting few logits and weighing them is faster than weighing all logits.
+        if self.parts <= 1 && share_at_least(self.level, self.row(), floor) < LARGEST_SHARE {
+            self.draw_reaching(floor, scale, least, work)
+        } else {
+            self.draw_by_sums(scale, least, work)
+        }
+    }
+
+    /// Collects the logits that are at least `floor`, and draws one of them. All other weights are below `least`.
+    fn draw_reaching(&self, floor: f32, scale: WeightScale, least: i32, work: &mut Workspace<'_>) -> Drawn {
+        let limit = Limit::fixed(floor);
+        let len = self.collect_logits(limit, work);
+        let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, least);
+        let found = Found { threshold: least, measure: total };
+        self.draw_logit(&work.weights[..padded], limit, found, scale, work.offsets)
+    }
+
+    /// Computes all weights, but stores only sums, and draws a token.
+    fn draw_by_sums(&self, scale: WeightScale, least: i32, work: &mut Workspace<'_>) -> Drawn {
+        let level = self.level;
         let (bins, tops) = (&*work.bins, &*work.tops);
         let (total, len) = split_collect(
             self.whole,
@@ -100,17 +133,90 @@ impl RowTask<'_> {
         Drawn { index, remainder, weights: KeptWeights::Row { scale, least } }
     }
 
-    /// Draws the token of a row with top-p and without top-k. Collects the weights that are at least an estimate. If
-    /// the estimate was too high, collects every weight above 0.
+    /// Draws the token of a row with top-p and without top-k.
     fn draw_by_top_p(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
+        let level = self.level;
+        let floor = scale.floor(LEAST_DRAWN);
+        if self.parts <= 1 && share_at_least(level, self.row(), floor) < LARGEST_SHARE_FOR_TOP_P {
+            return self.draw_by_top_p_reaching(floor, scale, work);
+        }
+        let mut sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
+        if self.parts <= 1 && sampled.as_ref().is_some_and(|sampled| sampled.is_peaked(level)) {
+            if let Some(drawn) = self.draw_from_largest(scale, work) {
+                return drawn;
+            }
+            sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
+        }
+        let estimate = sampled.map_or(NO_ESTIMATE, |sampled| sampled.threshold(level, work.spare));
+        self.draw_by_weights(estimate, scale, work)
+    }
+
+    /// Collects the logits that are at least `floor`, decides which of them top-p keeps, and draws one. All other weights
+    /// are 0.
+    fn draw_by_top_p_reaching(&self, floor: f32, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
+        let limit = Limit::fixed(floor);
+        let len = self.collect_logits(limit, work);
+        let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, LEAST_DRAWN);
+        let weights = &work.weights[..padded];
+        let sums = (total, (total, total));
+        let found = least_kept(self.level, weights, work.spare, LEAST_DRAWN, MAX_WEIGHT, sums, self.params)
+            .expect("every weight was collected");
+        self.draw_logit(weights, limit, found, scale, work.offsets)
+    }
+
+    /// Draws one of the collected logits, given their weights.
+    fn draw_logit(
+        &self,
+        weights: &[i32],
+        limit: Limit,
+        found: Found,
+        scale: WeightScale,
+        offsets: &[u32],
+    ) -> Drawn {
+        let remainder = self.remainder(found.measure);
+        let position = draw(self.level, weights, found.threshold, remainder).expect(REACHED);
+        let index = index_of(self.level, self.row(), offsets, limit, position);
+        Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } }
+    }
+
+    /// Draws the token of a row of which top-p keeps only a few of the largest entries. Returns `None` if top-p may keep
+    /// other entries.
+    ///
+    /// Only the weights of the largest entries are computed. Bounds on the sum of the other weights usually suffice to
+    /// decide what top-p keeps.
+    fn draw_from_largest(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Option<Drawn> {
         let (level, row) = (self.level, self.row());
-        let (estimate, hint) =
-            top_p::estimate(level, row, work.tops, scale, self.params, work.weights, work.spare);
+        let bound = bound_from_maxima(level, work.tops, LARGEST, work.weights, work.spare)?;
+        let limit = Limit::fixed(bound);
+        let len = self.collect_logits(limit, work);
+        let (padded, sum) = weigh_in_place(level, work.weights, len, scale, 0);
+        let weights = &work.weights[..padded];
+        // Entries below the bound may have the weight of the bound, but no larger weight.
+        let least = weight(Scalar, quantize(Scalar, scale.max, bound, scale.scale)) + 1;
+        let collected = measure(level, weights, Measure::Sum, least);
+        if collected < target(Scalar, sum, self.params.top_p.mantissa, self.params.top_p.shift) {
+            return None;
+        }
+        let (low, high) = tail_bounds(level, row, work.bins, scale, bound, len)?;
+        let sums = (collected, (sum + low, (sum + high).min(1 << TOTAL_BITS)));
+        let found = least_kept(level, weights, work.spare, least, MAX_WEIGHT, sums, self.params)?;
+        Some(self.draw_logit(weights, limit, found, scale, work.offsets))
+    }
+
+    /// Computes all weights, collects those that are at least an estimate, and draws a token. If the estimate was too
+    /// high, collects every weight above 0.
+    fn draw_by_weights(
+        &self,
+        (estimate, hint): (i32, i32),
+        scale: WeightScale,
+        work: &mut Workspace<'_>,
+    ) -> Drawn {
+        let (level, row) = (self.level, self.row());
         for least in [estimate, LEAST_DRAWN] {
             let (sums, len) = self.collect_weights(scale, least, work);
             pad(work.weights, len);
             let weights = &work.weights[..len.next_multiple_of(LANES)];
-            let sums = (sums.collected, sums.all);
+            let sums = (sums.collected, (sums.all, sums.all));
             if let Some(found) = least_kept(level, weights, work.spare, least, hint, sums, self.params) {
                 let remainder = self.remainder(found.measure);
                 let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
@@ -123,6 +229,17 @@ impl RowTask<'_> {
             }
         }
         unreachable!("the second round collects every weight")
+    }
+
+    /// Collects the bits of the logits that reach the limit in the array of weights. Returns their number.
+    fn collect_logits(&self, limit: Limit, work: &mut Workspace<'_>) -> usize {
+        let level = self.level;
+        let (bins, tops) = (&*work.bins, &*work.tops);
+        let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
+            let maxima = part.maxima(bins, tops);
+            ((), collect(level, part.row, part.layout.group, maxima, limit, values, offsets))
+        };
+        split_collect(self.whole, self.parts, work.weights, work.offsets, pass, |(), ()| ()).1
     }
 
     fn collect_weights(&self, scale: WeightScale, least: i32, work: &mut Workspace<'_>) -> (Sums, usize) {

@@ -1,8 +1,9 @@
-//! Passes that collect the entries of a row that are at least a bound.
+//! Passes that collect the entries of a row that reach a limit.
 
-use fearless_simd::{dispatch, f32x16, i16x32, i32x16, prelude::*, u16x32, Level, Simd};
+use fearless_simd::{dispatch, f32x16, i16x32, i32x16, mask16x32, prelude::*, u16x32, Level, Simd};
 
 use super::blocks::{for_vectors, BlockOutput, Blocks};
+use super::bounds::Limit;
 use super::element::{with_element, Bf16, Element, Element16, F16, F32};
 use super::key16;
 use super::lanes::{load, Lanes, LANES};
@@ -11,20 +12,20 @@ use super::scan::Summary;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 
-/// Collects the bits of the elements that are at least `bound`, in order. Reads only the blocks whose maxima reach the
-/// bound. For each block, writes the number of elements collected before it to `offsets`. Returns the number of
+/// Collects the bits of the elements that reach the limit, in order. Reads only the blocks whose maxima reach the
+/// limit. For each block, writes the number of elements collected before it to `offsets`. Returns the number of
 /// collected elements.
 pub(super) fn collect(
     level: Level,
     row: Logits<'_>,
     group: usize,
     (bins, tops): (&[f32], &[f32]),
-    bound: f32,
+    limit: Limit,
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> usize {
     dispatch!(level, simd => with_element!(row, row, E => {
-        collect_impl::<_, E>(simd, row, group, (bins, tops), bound, values, offsets)
+        collect_impl::<_, E>(simd, row, group, (bins, tops), limit, values, offsets)
     }))
 }
 
@@ -34,46 +35,48 @@ fn collect_impl<S: Simd, E: Element>(
     row: &[E::Bits],
     group: usize,
     (bins, tops): (&[f32], &[f32]),
-    bound: f32,
+    limit: Limit,
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> usize {
     let a = Lanes(simd);
-    let limit = a.float(bound);
     let blocks = Blocks::<E>::new(row);
     let mut len = 0;
     for (i, (top, offsets)) in tops.chunks_exact(LANES).zip(offsets.chunks_mut(group)).enumerate() {
         offsets.fill(len as u32);
-        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(limit).any_true() {
+        if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(limit.at(len)).any_true() {
             continue;
         }
-        for (j, offset) in offsets.iter_mut().enumerate() {
-            *offset = len as u32;
-            let block = i * group + j;
-            let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
-            if bin.simd_ge(limit).any_true() {
-                let mut output = BlockOutput::new(values, len);
-                for_vectors!(E, simd, blocks.get(block), x => output.push(a.to_bits(x), x.simd_ge(limit)));
-                len += output.len();
+        let first = i * group;
+        let mut rest = offsets.iter_mut().zip(bins[first * LANES..].as_chunks::<LANES>().0);
+        for blocks in blocks.range(first..first + rest.len()) {
+            for (block, (offset, bin)) in blocks.iter().zip(&mut rest) {
+                *offset = len as u32;
+                let limit = a.float(limit.at(len));
+                if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(limit).any_true() {
+                    let mut output = BlockOutput::new(values, len);
+                    for_vectors!(E, simd, block, x => output.push(a.to_bits(x), x.simd_ge(limit)));
+                    len += output.len();
+                }
             }
         }
     }
     len
 }
 
-/// Scans a row and collects elements in one pass. `bound` is an estimate, because no maxima are known yet. The pass
+/// Scans a row and collects elements in one pass. The limit is an estimate, because no maxima are known yet. The pass
 /// records no block maxima and no group maxima.
 pub(super) fn scan_and_collect(
     level: Level,
     row: Logits<'_>,
-    bound: f32,
+    limit: Limit,
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> (Summary, usize) {
     dispatch!(level, simd => match row {
-        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, bound, values, offsets),
-        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, bound, values, offsets),
-        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, bound, values, offsets),
+        Logits::Bf16(row) => scan_and_collect_16::<_, Bf16>(simd, row, limit, values, offsets),
+        Logits::F16(row) => scan_and_collect_16::<_, F16>(simd, row, limit, values, offsets),
+        Logits::F32(row) => scan_and_collect_impl::<_, F32>(simd, row, limit, values, offsets),
     })
 }
 
@@ -81,28 +84,31 @@ pub(super) fn scan_and_collect(
 fn scan_and_collect_impl<S: Simd, E: Element>(
     simd: S,
     row: &[E::Bits],
-    bound: f32,
+    limit: Limit,
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> (Summary, usize) {
     let a = Lanes(simd);
-    let limit = a.float(bound);
     let blocks = Blocks::<E>::new(row);
     let mut max = [a.float(f32::NEG_INFINITY); 2];
     let mut poison = [a.float(0.0); 2];
     let mut len = 0;
-    for (block, offset) in offsets.iter_mut().enumerate() {
-        *offset = len as u32;
-        let mut output = BlockOutput::new(values, len);
-        for pair in blocks.get(block).as_chunks::<{ 2 * LANES }>().0 {
-            let pair = E::pair(simd, pair);
-            for i in 0..2 {
-                max[i] = max[i].max(pair[i]);
-                poison[i] += pair[i];
-                output.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
+    let mut rest = offsets.iter_mut();
+    for blocks in blocks.range(0..rest.len()) {
+        for (block, offset) in blocks.iter().zip(&mut rest) {
+            *offset = len as u32;
+            let limit = a.float(limit.at(len));
+            let mut output = BlockOutput::new(values, len);
+            for pair in block.as_chunks::<{ 2 * LANES }>().0 {
+                let pair = E::pair(simd, pair);
+                for i in 0..2 {
+                    max[i] = max[i].max(pair[i]);
+                    poison[i] += pair[i];
+                    output.push(a.to_bits(pair[i]), pair[i].simd_ge(limit));
+                }
             }
+            len += output.len();
         }
-        len += output.len();
     }
     (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
 }
@@ -110,42 +116,46 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
 /// The number of 16-bit elements in a 512-bit register.
 const PAIR: usize = 2 * LANES;
 
-/// [`scan_and_collect_impl`] for 16-bit types. With 512-bit registers, one instruction compacts 16-bit lanes. The pass
-/// then compares 16-bit order keys, collects 16-bit elements, and widens only the collected elements. With smaller
-/// registers it calls [`scan_and_collect_impl`].
+/// [`scan_and_collect_impl`] for 16-bit types. The pass compares 16-bit order keys, collects 16-bit elements, and widens
+/// only the collected elements. With 128-bit registers it calls [`scan_and_collect_impl`].
 #[inline(always)]
 fn scan_and_collect_16<S: Simd, E: Element16>(
     simd: S,
     row: &[u16],
-    bound: f32,
+    limit: Limit,
     values: &mut [i32],
     offsets: &mut [u32],
 ) -> (Summary, usize) {
-    if S::f32s::LEN < LANES {
-        return scan_and_collect_impl::<S, E>(simd, row, bound, values, offsets);
+    if S::f32s::LEN < LANES / 2 {
+        return scan_and_collect_impl::<S, E>(simd, row, limit, values, offsets);
     }
     let (least, largest) = (key16::least_key::<E>(), key16::largest_key::<E>());
-    let limit = i16x32::splat(simd, key16::least_key_at_least::<E>(bound));
+    let [limit_key, later_key] = [limit.bound, limit.later].map(key16::least_key_at_least::<E>);
     let blocks = Blocks::<E>::new(row);
     let (mut max, mut min) = (i16x32::splat(simd, least), i16x32::splat(simd, largest));
     let mut len = 0;
     let narrow: &mut [u16] = bytemuck::cast_slice_mut(values);
-    for (block, offset) in offsets.iter_mut().enumerate() {
-        *offset = len as u32;
-        let output: &mut [u16; BLOCK + PAIR] =
-            (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
-        let mut here = 0;
-        for pair in blocks.get(block).as_chunks::<PAIR>().0 {
-            let bits = u16x32::simd_from(simd, *pair);
-            let key = key16::keys(bits.bitcast::<i16x32<S>>());
-            (max, min) = (max.max(key), min.min(key));
-            let mask = key.simd_ge(limit);
-            // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
-            let at = here % BLOCK;
-            here += mask.to_bitmask().count_ones() as usize;
-            bits.compress(mask).store_slice(&mut output[at..at + PAIR]);
+    let mut rest = offsets.iter_mut();
+    for blocks in blocks.range(0..rest.len()) {
+        for (block, offset) in blocks.iter().zip(&mut rest) {
+            *offset = len as u32;
+            let limit_key = if len >= limit.enough { later_key } else { limit_key };
+            let limit = i16x32::splat(simd, limit_key);
+            let output: &mut [u16; BLOCK + PAIR] =
+                (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");
+            let mut here = 0;
+            for pair in block.as_chunks::<PAIR>().0 {
+                let bits = u16x32::simd_from(simd, *pair);
+                let key = key16::keys(bits.bitcast::<i16x32<S>>());
+                (max, min) = (max.max(key), min.min(key));
+                let mask = key.simd_ge(limit);
+                // `here` is below `BLOCK`. The remainder operation shows the compiler that a pair fits.
+                let at = here % BLOCK;
+                let output = (&mut output[at..at + PAIR]).try_into().expect("as long as the slice");
+                here += push16(output, bits, mask);
+            }
+            len += here;
         }
-        len += here;
     }
     widen_in_place::<S, E>(simd, values, len);
     let max = max.to_array().into_iter().fold(least, i16::max);
@@ -153,6 +163,31 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     // The keys of NaNs are below the key of −inf or above the key of +inf.
     let poison = if min < least || max > largest { f32::NAN } else { 0.0 };
     (Summary { max: key16::value_of::<E>(max), poison }, len)
+}
+
+/// Writes the lanes that the mask selects to the start of `out`. Returns their number.
+#[inline(always)]
+fn push16<S: Simd>(out: &mut [u16; PAIR], values: u16x32<S>, mask: mask16x32<S>) -> usize {
+    if S::f32s::LEN >= LANES {
+        values.compress(mask).store_slice(out);
+        return mask.to_bitmask().count_ones() as usize;
+    }
+    // One shuffle compacts eight 16-bit lanes.
+    let simd = values.simd;
+    let (low, high) = values.split();
+    let (low_mask, high_mask) = simd.split_mask16x32(mask);
+    let mut at = 0;
+    for (values, mask) in [(low, low_mask), (high, high_mask)] {
+        let (first, second) = values.split();
+        let (first_mask, second_mask) = simd.split_mask16x16(mask);
+        for (values, mask) in [(first, first_mask), (second, second_mask)] {
+            // At most three groups of eight lanes precede this one. The minimum shows it to the compiler.
+            let start = at.min(PAIR - LANES / 2);
+            values.compress(mask).store_slice(&mut out[start..start + LANES / 2]);
+            at += mask.to_bitmask().count_ones() as usize;
+        }
+    }
+    at
 }
 
 /// Replaces `len` 16-bit values at the start of an array by their f32 bits.
@@ -196,7 +231,7 @@ mod tests {
                     let mut values = vec![0; blocks * BLOCK + LANES];
                     let mut offsets = vec![0; blocks];
                     let (summary, len) =
-                        scan_and_collect(Level::new(), row, bound, &mut values, &mut offsets);
+                        scan_and_collect(Level::new(), row, Limit::fixed(bound), &mut values, &mut offsets);
                     let expected: Vec<i32> =
                         widened.iter().filter(|&&x| x >= bound).map(|x| x.to_bits() as i32).collect();
                     assert_eq!(values[..len], expected);

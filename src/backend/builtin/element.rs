@@ -19,15 +19,21 @@ pub(super) trait Element {
     /// Reads 32 consecutive elements, in order.
     fn pair<S: Simd>(simd: S, bits: &[Self::Bits; 2 * LANES]) -> [f32x16<S>; 2];
 
+    /// Reads 32 consecutive elements, in any order.
+    #[inline(always)]
+    fn unordered_pair<S: Simd>(simd: S, bits: &[Self::Bits; 2 * LANES]) -> [f32x16<S>; 2] {
+        Self::pair(simd, bits)
+    }
+
     /// Returns [`LANES`] maxima of a block, each over eight elements, and a second vector. If an element is NaN, a lane
     /// of the second vector is NaN, and the maxima have no meaning.
     #[inline(always)]
     fn summary<S: Simd>(simd: S, block: &[Self::Bits; BLOCK]) -> (f32x16<S>, f32x16<S>) {
         let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
-        let [a, b] = Self::pair(simd, &chunks[0]);
-        let [c, d] = Self::pair(simd, &chunks[1]);
-        let [e, f] = Self::pair(simd, &chunks[2]);
-        let [g, h] = Self::pair(simd, &chunks[3]);
+        let [a, b] = Self::unordered_pair(simd, &chunks[0]);
+        let [c, d] = Self::unordered_pair(simd, &chunks[1]);
+        let [e, f] = Self::unordered_pair(simd, &chunks[2]);
+        let [g, h] = Self::unordered_pair(simd, &chunks[3]);
         combine([a, b, c, d, e, f, g, h])
     }
 }
@@ -83,17 +89,10 @@ impl Element for Bf16 {
         [zero.zip_low(bits).bitcast(), zero.zip_high(bits).bitcast()]
     }
 
-    // The order of the elements does not matter here. So this function splits a vector into even and odd elements,
-    // which needs no shuffle.
+    // Splitting a vector into even and odd elements needs no shuffle.
     #[inline(always)]
-    fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
-        let a = Lanes(simd);
-        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
-        let [a0, a1] = even_and_odd(a, &chunks[0]);
-        let [b0, b1] = even_and_odd(a, &chunks[1]);
-        let [c0, c1] = even_and_odd(a, &chunks[2]);
-        let [d0, d1] = even_and_odd(a, &chunks[3]);
-        combine([a0, a1, b0, b1, c0, c1, d0, d1])
+    fn unordered_pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
+        even_and_odd(Lanes(simd), bits)
     }
 }
 

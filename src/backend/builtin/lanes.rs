@@ -98,8 +98,20 @@ pub(super) fn load<S: Simd, T: SimdFrom<[E; LANES], S>, E: Copy>(simd: S, slice:
 /// `out[at..at + LANES]`.
 #[inline(always)]
 pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask: mask32x16<S>) -> usize {
-    values.compress(mask).store_slice(&mut out[at..at + LANES]);
-    at + mask.to_bitmask().count_ones() as usize
+    let out = &mut out[at..at + LANES];
+    if S::f32s::LEN == LANES / 2 {
+        // One permutation compacts a register of eight lanes. Compacting both registers to one position would need
+        // more.
+        let (low, high) = values.split();
+        let (low_mask, high_mask) = values.simd.split_mask32x16(mask);
+        let count = low_mask.to_bitmask().count_ones() as usize % (LANES / 2 + 1);
+        low.compress(low_mask).store_slice(&mut out[..LANES / 2]);
+        high.compress(high_mask).store_slice(&mut out[count..count + LANES / 2]);
+        at + count + high_mask.to_bitmask().count_ones() as usize
+    } else {
+        values.compress(mask).store_slice(out);
+        at + mask.to_bitmask().count_ones() as usize
+    }
 }
 
 /// A sum of any number of weights, in 32-bit lanes.

@@ -3,6 +3,7 @@
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
 use super::blocks::{mask_of, Blocks};
+use super::bounds::Limit;
 use super::element::{with_element, Element};
 use super::lanes::{load, Lanes, LANES};
 use super::layout::{Layout, BLOCK};
@@ -86,26 +87,33 @@ pub(super) fn block_of(offsets: &[u32], position: usize) -> (usize, usize) {
     (block, position - offsets[block] as usize)
 }
 
-/// The index in the row of an entry, given its `position` among the entries that are at least `bound`.
-pub(super) fn index_of(level: Level, row: Logits<'_>, offsets: &[u32], bound: f32, position: usize) -> usize {
+/// The index in the row of an entry, given its `position` among the entries that were collected.
+pub(super) fn index_of(
+    level: Level,
+    row: Logits<'_>,
+    offsets: &[u32],
+    limit: Limit,
+    position: usize,
+) -> usize {
     let (block, n) = block_of(offsets, position);
+    let bound = limit.at(offsets[block] as usize);
     let mask = dispatch!(level, simd => with_element!(row, row, E => {
         at_least::<_, E>(simd, Blocks::<E>::new(row).get(block), bound)
     }));
     block * BLOCK + nth_set(mask, n)
 }
 
-/// Writes the indices of all `len` entries that are at least `bound`.
+/// Writes the indices of all `len` entries that were collected.
 pub(super) fn indices_of(
     level: Level,
     row: Logits<'_>,
     offsets: &[u32],
-    bound: f32,
+    limit: Limit,
     len: usize,
     out: &mut [i32],
 ) {
     dispatch!(level, simd => with_element!(row, row, E => {
-        indices_of_impl::<_, E>(simd, row, offsets, bound, len, out)
+        indices_of_impl::<_, E>(simd, row, offsets, limit, len, out)
     }));
 }
 
@@ -114,7 +122,7 @@ fn indices_of_impl<S: Simd, E: Element>(
     simd: S,
     row: &[E::Bits],
     offsets: &[u32],
-    bound: f32,
+    limit: Limit,
     len: usize,
     out: &mut [i32],
 ) {
@@ -122,7 +130,7 @@ fn indices_of_impl<S: Simd, E: Element>(
     for (block, &offset) in offsets.iter().enumerate() {
         let next = offsets.get(block + 1).map_or(len, |&next| next as usize);
         if next > offset as usize {
-            let mut mask = at_least::<_, E>(simd, blocks.get(block), bound);
+            let mut mask = at_least::<_, E>(simd, blocks.get(block), limit.at(offset as usize));
             for index in &mut out[offset as usize..next] {
                 *index = (block * BLOCK) as i32 + mask.trailing_zeros() as i32;
                 mask &= mask - 1;

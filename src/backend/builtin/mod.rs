@@ -35,6 +35,7 @@ mod scan;
 mod schedule;
 mod split;
 mod strided_sample;
+mod tail_bounds;
 mod threshold_search;
 mod top_k;
 mod top_p;

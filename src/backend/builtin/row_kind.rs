@@ -48,7 +48,6 @@ impl RowKind {
             RowKind::Greedy => (0, 0, 0),
             RowKind::TopK(_) => (entries, entries, entries),
             RowKind::TopP => (0, entries, entries),
-            RowKind::Plain if parts <= 1 => (0, layout.blocks * LANES, 0),
             RowKind::Plain => (0, entries, 0),
         };
         Sizes {

@@ -2,6 +2,7 @@
 
 use fearless_simd::Level;
 
+use super::bounds::Limit;
 use super::layout::Part;
 use super::row_kind::RowKind;
 use super::top_k::Kept;
@@ -40,10 +41,10 @@ impl<'a> RowTask<'a> {
     }
 }
 
-/// The entries that a pass collected for top-k: all entries that are at least `bound`.
+/// The entries that a pass collected for top-k: all entries that reach the limit.
 #[derive(Clone, Copy)]
 pub(super) struct Collected {
-    pub(super) bound: f32,
+    pub(super) limit: Limit,
     /// Probably, fewer than k entries have an order key of at least this value.
     pub(super) above: i32,
     pub(super) len: usize,

@@ -64,15 +64,19 @@ fn scan_impl<S: Simd, E: Element>(
     let blocks = Blocks::<E>::new(row);
     let a = Lanes(simd);
     let (mut max, mut poison) = (a.float(f32::NEG_INFINITY), a.float(0.0));
-    let mut block = 0;
-    for (top, bins) in tops.chunks_exact_mut(LANES).zip(bins.chunks_mut(group * LANES)) {
+    let groups = tops.as_chunks_mut::<LANES>().0.iter_mut().zip(bins.chunks_mut(group * LANES));
+    for (i, (top, bins)) in groups.enumerate() {
+        let mut bins = bins.as_chunks_mut::<LANES>().0;
         let mut group_max = a.float(f32::NEG_INFINITY);
-        for bin in bins.chunks_exact_mut(LANES) {
-            let (block_max, block_poison) = E::summary(simd, blocks.get(block));
-            block_max.store_slice(bin);
-            group_max = group_max.max(block_max);
-            poison += block_poison;
-            block += 1;
+        for blocks in blocks.range(i * group..i * group + bins.len()) {
+            let (here, rest) = bins.split_at_mut(blocks.len());
+            bins = rest;
+            for (bin, block) in here.iter_mut().zip(blocks) {
+                let (block_max, block_poison) = E::summary(simd, block);
+                block_max.store_slice(bin);
+                group_max = group_max.max(block_max);
+                poison += block_poison;
+            }
         }
         group_max.store_slice(top);
         max = max.max(group_max);

@@ -1,9 +1,45 @@
 //! A sample of a row: every n-th vector.
 
-use fearless_simd::{f32x16, i32x16, prelude::*, Simd};
+use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::element::Element;
+use super::element::{with_element, Element};
 use super::lanes::LANES;
+use crate::dtype::Logits;
+
+/// The number of vectors in a sample of a long row.
+pub(super) const SAMPLE: usize = 2048 / LANES;
+
+/// The distance between the vectors of a sample of [`SAMPLE`] vectors. `None` if the row is too short for a sample.
+pub(super) fn stride_of(len: usize) -> Option<usize> {
+    let vectors = len / LANES;
+    (vectors >= 4 * SAMPLE).then_some(vectors / SAMPLE)
+}
+
+/// The estimated share of a row's logits that are at least `bound`. 1 if the row is too short for a sample.
+pub(super) fn share_at_least(level: Level, row: Logits<'_>, bound: f32) -> f32 {
+    let Some(stride) = stride_of(row.len()) else { return 1.0 };
+    let count = dispatch!(level, simd => with_element!(row, row, E => {
+        count_at_least::<_, E>(simd, row, stride, bound)
+    }));
+    count as f32 / (SAMPLE * LANES) as f32
+}
+
+#[inline(always)]
+fn count_at_least<S: Simd, E: Element>(simd: S, row: &[E::Bits], stride: usize, bound: f32) -> u32 {
+    let mut count = 0;
+    for i in 0..SAMPLE {
+        count += sampled::<S, E>(simd, row, i * stride).simd_ge(bound).to_bitmask().count_ones();
+    }
+    count
+}
+
+/// Vector number `vector` of a row.
+#[inline(always)]
+fn sampled<S: Simd, E: Element>(simd: S, row: &[E::Bits], vector: usize) -> f32x16<S> {
+    let mut bits = [E::NEG_INF; 2 * LANES];
+    bits[..LANES].copy_from_slice(&row[vector * LANES..][..LANES]);
+    E::pair(simd, &bits)[0]
+}
 
 /// Applies `function` to every `stride`-th vector of a row and writes the results to `out`.
 #[inline(always)]
@@ -15,8 +51,6 @@ pub(super) fn strided_sample<S: Simd, E: Element>(
     function: impl Fn(f32x16<S>) -> i32x16<S>,
 ) {
     for (i, out) in out.chunks_exact_mut(LANES).enumerate() {
-        let mut bits = [E::NEG_INF; 2 * LANES];
-        bits[..LANES].copy_from_slice(&row[i * stride * LANES..][..LANES]);
-        function(E::pair(simd, &bits)[0]).store_slice(out);
+        function(sampled::<S, E>(simd, row, i * stride)).store_slice(out);
     }
 }

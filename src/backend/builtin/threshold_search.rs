@@ -77,6 +77,8 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     // After the first pass: the length of the part of `spare` that holds the values in the bracket, including padding.
     let mut narrowed: Option<usize> = None;
     let mut hint = goal.hint;
+    // The measure of the values at or above `low`, once it is known.
+    let mut reached: Option<u64> = None;
     while low < high {
         let active = match narrowed {
             None => values,
@@ -91,6 +93,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             if measure <= goal.target + goal.tolerance {
                 return Found { threshold: low, measure };
             }
+            reached = Some(measure);
         }
         if let Some(i) = (0..3).find(|&i| !enough(i)) {
             high = pivots[i] - 1;
@@ -103,6 +106,10 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
         narrowed = Some(len);
         hint = i32::MAX;
         (low, high) = (least, most);
+    }
+    // No value lies between a pivot and the least value at or above it.
+    if let Some(measure) = reached {
+        return Found { threshold: low, measure };
     }
     let active = match narrowed {
         None => values,

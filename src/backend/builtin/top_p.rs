@@ -1,10 +1,10 @@
 //! Top-p and min-p: the least weight that both keep, and an estimate of it before all weights are known.
 
-use fearless_simd::{dispatch, Level, Simd};
+use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
 use super::element::{with_element, Element};
 use super::lanes::{load, sum_of_weights, WeightSum, LANES};
-use super::strided_sample::strided_sample;
+use super::strided_sample::{stride_of, strided_sample, SAMPLE};
 use super::threshold_search::{measure, search, Found, Goal, Measure};
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
@@ -16,26 +16,33 @@ use crate::semantics::weights::MAX_WEIGHT;
 
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
 ///
-/// `weights` holds every weight of the row that is at least `least`, as whole vectors. `collected` is their sum and
-/// `total` the sum of all weights of the row. The least kept weight is probably below `hint`. Returns `None` if top-p
-/// also keeps weights below `least`.
+/// `weights` holds every weight of the row that is at least `least`, as whole vectors. `collected` is their sum. The sum
+/// of all weights of the row is at least `totals.0` and at most `totals.1`. The least kept weight is probably below
+/// `hint`. Returns `None` if top-p also keeps weights below `least`, or if the bounds of the total are too far apart to
+/// decide what top-p keeps.
 pub(super) fn least_kept(
     level: Level,
     weights: &[i32],
     spare: &mut [i32],
     least: i32,
     hint: i32,
-    (collected, total): (u64, u64),
+    (collected, totals): (u64, (u64, u64)),
     params: &RowParams,
 ) -> Option<Found> {
     let mut found = Found { threshold: least, measure: collected };
     if params.top_p.mantissa != 0 {
-        let target = target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
-        if collected < target {
+        let target_of = |total| target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
+        let (target, largest_target) = (target_of(totals.0), target_of(totals.1));
+        if collected < largest_target {
             return None;
         }
         let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT, hint };
         found = search(level, weights, spare, goal);
+        // The weights above the threshold do not reach the smallest target. If those at the threshold reach the largest
+        // target, the threshold is the same for every target between them.
+        if found.measure < largest_target {
+            return None;
+        }
     }
     let threshold = least_weight(Scalar, found.threshold, params.min_weight);
     if threshold > found.threshold {
@@ -44,50 +51,86 @@ pub(super) fn least_kept(
     Some(found)
 }
 
-/// Estimates the threshold of top-p for a row without top-k. Returns two weights; the threshold is probably between
-/// them.
-///
-/// The sum of the weights of the group maxima is a lower bound on the total weight. A sample of the row gives the
-/// distribution of the small weights.
-pub(super) fn estimate(
-    level: Level,
-    row: Logits<'_>,
-    tops: &[f32],
-    scale: WeightScale,
-    params: &RowParams,
-    weights: &mut [i32],
-    spare: &mut [i32],
-) -> (i32, i32) {
-    let vectors = row.len() / LANES;
-    let wanted = 2048 / LANES;
-    if vectors < 4 * wanted {
-        return (1, MAX_WEIGHT);
+/// What a row's group maxima and a sample of the row show about its weights.
+pub(super) struct Sampled<'w> {
+    /// The weights of the sample.
+    weights: &'w [i32],
+    /// The sum of the weights of the group maxima: a lower bound on the row's total weight.
+    maxima: u64,
+    /// The number of logits per logit of the sample.
+    logits_per_sample: f64,
+    /// The weight that top-p removes if the total is `maxima`.
+    dispensable: u64,
+}
+
+impl<'w> Sampled<'w> {
+    /// Weighs the group maxima and a sample. Writes the weights of the sample to `weights`. Returns `None` if the row is
+    /// too short for a sample.
+    pub(super) fn new(
+        level: Level,
+        row: Logits<'_>,
+        tops: &[f32],
+        scale: WeightScale,
+        params: &RowParams,
+        weights: &'w mut [i32],
+    ) -> Option<Sampled<'w>> {
+        let stride = stride_of(row.len())?;
+        let weights = &mut weights[..SAMPLE * LANES];
+        let maxima = dispatch!(level, simd => {
+            with_element!(row, row, E => weigh_sample::<_, E>(simd, row, stride, scale, weights));
+            weigh_maxima(simd, tops, scale)
+        });
+        let dispensable = maxima - target(Scalar, maxima, params.top_p.mantissa, params.top_p.shift);
+        let logits_per_sample = row.len() as f64 / weights.len() as f64;
+        Some(Sampled { weights, maxima, logits_per_sample, dispensable })
     }
-    let weights = &mut weights[..wanted * LANES];
-    let (total, sampled) = dispatch!(level, simd => {
-        let total = weigh_maxima(simd, tops, scale);
-        with_element!(row, row, E => weigh_sample::<_, E>(simd, row, vectors / wanted, scale, weights));
-        (total, sum_of_weights(simd, weights))
-    });
-    if total == 0 || sampled == 0 {
-        return (1, MAX_WEIGHT);
+
+    /// Whether a few large entries are probably all that top-p keeps.
+    ///
+    /// A large weight in the sample counts only in part. Such a weight is probably one of the few large entries.
+    pub(super) fn is_peaked(&self, level: Level) -> bool {
+        let limit = (self.maxima / 16_384).min(MAX_WEIGHT as u64) as i32;
+        let sum = dispatch!(level, simd => sum_of_limited(simd, self.weights, limit));
+        sum as f64 * self.logits_per_sample <= 2.0 * self.dispensable as f64
     }
-    let dispensable = total - target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
-    let budget = dispensable as f64 * weights.len() as f64 / row.len() as f64;
-    let mut weight_leaving = |share: f64| {
-        let budget = (budget * share) as u64;
-        let goal = Goal {
-            measure: Measure::Sum,
-            target: sampled.saturating_sub(budget).max(1),
-            tolerance: budget / 16,
-            low: 1,
-            high: MAX_WEIGHT,
-            hint: MAX_WEIGHT,
+
+    /// Estimates the threshold of top-p. Returns two weights; the threshold is probably between them.
+    ///
+    /// The sum of the weights of the group maxima is a lower bound on the total weight. A sample of the row gives the
+    /// distribution of the small weights.
+    pub(super) fn threshold(&self, level: Level, spare: &mut [i32]) -> (i32, i32) {
+        let sampled = dispatch!(level, simd => sum_of_weights(simd, self.weights));
+        if self.maxima == 0 || sampled == 0 {
+            return NO_ESTIMATE;
+        }
+        let budget = self.dispensable as f64 / self.logits_per_sample;
+        let mut weight_leaving = |share: f64| {
+            let budget = (budget * share) as u64;
+            let goal = Goal {
+                measure: Measure::Sum,
+                target: sampled.saturating_sub(budget).max(1),
+                tolerance: budget / 16,
+                low: 1,
+                high: MAX_WEIGHT,
+                hint: MAX_WEIGHT,
+            };
+            search(level, self.weights, spare, goal).threshold
         };
-        search(level, weights, spare, goal).threshold
-    };
-    // The factors allow for the error of the sample, and for the weight that the maxima do not include.
-    (weight_leaving(0.75), weight_leaving(2.0))
+        // The factors allow for the error of the sample, and for the weight that the maxima do not include.
+        (weight_leaving(0.75), weight_leaving(2.0))
+    }
+}
+
+/// The threshold is any weight above 0.
+pub(super) const NO_ESTIMATE: (i32, i32) = (1, MAX_WEIGHT);
+
+#[inline(always)]
+fn sum_of_limited<S: Simd>(simd: S, weights: &[i32], limit: i32) -> u64 {
+    let mut sum = WeightSum::new(simd);
+    for vector in weights.as_chunks::<LANES>().0 {
+        sum.add(load::<S, i32x16<S>, i32>(simd, vector).min(i32x16::splat(simd, limit)));
+    }
+    sum.total()
 }
 
 #[inline(always)]

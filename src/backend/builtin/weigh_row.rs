@@ -56,6 +56,14 @@ fn four_vectors<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [f3
     [x0, x1, x2, x3]
 }
 
+/// [`four_vectors`] with the elements in any order.
+#[inline(always)]
+fn four_unordered<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [f32x16<S>; 4] {
+    let (pairs, _) = elements.as_chunks::<{ 2 * LANES }>();
+    let ([x0, x1], [x2, x3]) = (E::unordered_pair(simd, &pairs[0]), E::unordered_pair(simd, &pairs[1]));
+    [x0, x1, x2, x3]
+}
+
 #[inline(always)]
 fn weigh_and_collect_impl<S: Simd, E: Element>(
     simd: S,
@@ -76,23 +84,25 @@ fn weigh_and_collect_impl<S: Simd, E: Element>(
         if !load::<S, f32x16<S>, f32>(simd, top).simd_ge(floor).any_true() {
             continue;
         }
-        for (j, offset) in offsets.iter_mut().enumerate() {
-            *offset = len as u32;
-            let block = i * group + j;
-            let bin: f32x16<S> = load(simd, &bins[block * LANES..][..LANES]);
-            if !bin.simd_ge(floor).any_true() {
-                continue;
-            }
-            let mut lanes = a.int(0);
-            let mut output = BlockOutput::new(values, len);
-            for elements in blocks.get(block).as_chunks::<FOUR>().0 {
-                for weight in scale.weights4(four_vectors::<S, E>(simd, elements)) {
-                    lanes += weight;
-                    output.push(weight, weight.simd_ge(least));
+        let first = i * group;
+        let mut rest = offsets.iter_mut().zip(bins[first * LANES..].as_chunks::<LANES>().0);
+        for blocks in blocks.range(first..first + rest.len()) {
+            for (block, (offset, bin)) in blocks.iter().zip(&mut rest) {
+                *offset = len as u32;
+                if !load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
+                    continue;
                 }
+                let mut lanes = a.int(0);
+                let mut output = BlockOutput::new(values, len);
+                for elements in block.as_chunks::<FOUR>().0 {
+                    for weight in scale.weights4(four_vectors::<S, E>(simd, elements)) {
+                        lanes += weight;
+                        output.push(weight, weight.simd_ge(least));
+                    }
+                }
+                sum.add(lanes);
+                len += output.len();
             }
-            sum.add(lanes);
-            len += output.len();
         }
     }
     (Sums { all: sum.total(), collected: sum_of_weights(simd, &values[..len]) }, len)
@@ -127,19 +137,23 @@ fn weigh_blocks_impl<S: Simd, E: Element>(
     let (scale, least) = (scale.lanes(simd), a.int(least));
     let blocks = Blocks::<E>::new(row);
     let mut sum = WeightSum::new(simd);
-    let bins = bins.as_chunks::<LANES>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
-    for (block, (offset, (bin, out))) in offsets.iter_mut().zip(bins).enumerate() {
+    for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = (block * LANES) as u32;
-        let mut here = a.int(0);
-        if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
-            for elements in blocks.get(block).as_chunks::<FOUR>().0 {
-                for weight in scale.weights4(four_vectors::<S, E>(simd, elements)) {
-                    here += kept_weight(a, weight, least);
+    }
+    let mut rest = bins.as_chunks::<LANES>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
+    for blocks in blocks.range(0..offsets.len()) {
+        for (block, (bin, out)) in blocks.iter().zip(&mut rest) {
+            let mut here = a.int(0);
+            if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
+                for elements in block.as_chunks::<FOUR>().0 {
+                    for weight in scale.weights4(four_unordered::<S, E>(simd, elements)) {
+                        here += kept_weight(a, weight, least);
+                    }
                 }
             }
+            here.store_slice(out);
+            sum.add(here);
         }
-        here.store_slice(out);
-        sum.add(here);
     }
     (sum.total(), offsets.len() * LANES)
 }

@@ -67,10 +67,8 @@ impl<S: Simd> WeightLanes<S> {
             let four = Interleaved::<_, 4>(self.a);
             weight(four, quantize(four, [max; 4], x, [scale; 4]))
         } else if S::f32s::LEN == LANES / 2 {
-            let two = Interleaved::<_, 2>(self.a);
-            let [a, b] = weight(two, quantize(two, [max; 2], [x[0], x[1]], [scale; 2]));
-            let [c, d] = weight(two, quantize(two, [max; 2], [x[2], x[3]], [scale; 2]));
-            [a, b, c, d]
+            let four = Interleaved::<_, 4>(self.a);
+            weight(four, quantize(four, [max; 4], x, [scale; 4]))
         } else {
             [self.weights(x[0]), self.weights(x[1]), self.weights(x[2]), self.weights(x[3])]
         }
@@ -128,6 +126,45 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
             // This is `rules::row_weight` for a row that is not greedy. This function is not called for greedy rows.
             let weight = a.select(survives, sampled, a.int(0));
             weight.store_slice(&mut weights[at..at + LANES]);
+            lanes += weight;
+        }
+        sum.add(lanes);
+    }
+    sum.total()
+}
+
+/// Replaces the bits of `len` collected logits by their weights, and pads the array to whole vectors with 0. A weight
+/// below `least` becomes 0. Returns the padded length and the sum of the weights. `values` has space for the padding, if
+/// its length is a multiple of the length of a block.
+pub(super) fn weigh_in_place(
+    level: Level,
+    values: &mut [i32],
+    len: usize,
+    scale: WeightScale,
+    least: i32,
+) -> (usize, u64) {
+    let padded = len.next_multiple_of(4 * LANES);
+    values[len..padded].fill(f32::NEG_INFINITY.to_bits() as i32);
+    let sum = dispatch!(level, simd => weigh_in_place_impl(simd, &mut values[..padded], scale, least));
+    (padded, sum)
+}
+
+#[inline(always)]
+fn weigh_in_place_impl<S: Simd>(simd: S, values: &mut [i32], scale: WeightScale, least: i32) -> u64 {
+    let a = Lanes(simd);
+    let (scale, least) = (scale.lanes(simd), a.int(least));
+    let mut sum = WeightSum::new(simd);
+    for four in values.as_chunks_mut::<{ 4 * LANES }>().0 {
+        let four = four.as_chunks_mut::<LANES>().0;
+        let mut x = [scale.max; 4];
+        for i in 0..4 {
+            x[i] = a.from_bits(load(simd, &four[i]));
+        }
+        let weights = scale.weights4(x);
+        let mut lanes = a.int(0);
+        for i in 0..4 {
+            let weight = kept_weight(a, weights[i], least);
+            weight.store_slice(&mut four[i]);
             lanes += weight;
         }
         sum.add(lanes);

@@ -77,7 +77,7 @@ fn write_kept(
 ) {
     let RowKind::TopK(k) = task.kind else { unreachable!("only top-k collects entries") };
     let row = task.row();
-    indices_of(task.level, row, work.offsets, collected.bound, collected.len, work.spare);
+    indices_of(task.level, row, work.offsets, collected.limit, collected.len, work.spare);
     let mut entries = (0..collected.len).filter_map(|position| {
         let (key, index) = (work.keys[position], work.spare[position] as usize);
         survives_top_k(Scalar, key, position as i32, kept.threshold, kept.last_tie).then(|| {

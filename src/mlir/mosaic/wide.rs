@@ -75,6 +75,17 @@ impl Kernel {
         self.wadd(self.wadd(Wide { low: p00, high: p11 }, shifted(p01)), shifted(p10))
     }
 
+    /// Returns the product of a number below 2¹⁶ and a number, modulo 2⁶⁴.
+    fn product_with_word(&self, a: Value, b: Wide) -> Wide {
+        let half = self.i32(16);
+        let (b0, b1) = (self.and(b.low, self.i32(0xffff)), self.shift_right_zero(b.low, half));
+        let (p0, p1) = (self.mul(a, b0), self.mul(a, b1));
+        let low = self.add(p0, self.shift_left(p1, half));
+        // The sum is below 2³², because each factor is below 2¹⁶.
+        let carried = self.shift_right_zero(self.add(p1, self.shift_right_zero(p0, half)), half);
+        Wide { low, high: self.sum(carried, self.product(a, b.high)) }
+    }
+
     /// Converts `a` to a float, with a relative error of a few parts in 2²³.
     pub fn near(&self, a: Wide) -> Value {
         // 16-bit pieces convert exactly. Rounding of their sum does not matter, because callers correct it with
@@ -131,16 +142,21 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// `b` must be at most 2⁴⁸ and the quotient below 2¹⁶. A long division with 16-bit digits satisfies this.
+    /// Estimates the quotient in floats, and corrects the remainder in integers. `b` is at most 2⁴⁸.
     ///
-    /// Estimates the quotient in floats, with an error of at most one, and corrects the remainder in integers.
-    fn wrem(self, a: Wide, b: Wide) -> Wide {
-        let reciprocal = self.divide(self.f32(1.0), self.near(b));
-        let quotient = self.trunc(self.fmul(self.near(a), reciprocal));
-        let product = self.wmul(self.widen(quotient), b);
-        let rest = self.wsub(a, product);
-        let over = self.wadd(rest, b);
-        let rest = self.wselect(self.lt(rest.high, self.i32(0)), over, rest);
+    /// The estimate of the quotient is never too large, and it is too small by at most one. So one subtraction corrects
+    /// the remainder. A draw is a chain of dependent steps, so each step must be fast.
+    fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
+        // Both parts have at most 24 bits, so they convert exactly. The digit changes the quotient by less than 2⁻¹²,
+        // because the divisor is at least 2²⁸.
+        let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));
+        let lower = self.and(a.low, self.i32(0xff_ffff));
+        let float = self.fadd(self.fmul(self.to_float(upper), self.f32(16_777_216.0)), self.to_float(lower));
+        let less = 65536.0 * (1.0 - 1.0 / (1 << 18) as f32);
+        let quotient = self.trunc(self.fmul(float, self.divide(self.f32(less), self.near(b))));
+        let product = self.product_with_word(quotient, b);
+        let dividend = self.wor(self.wshl(a, Self::DIGIT_BITS), digit);
+        let rest = self.wsub(dividend, product);
         let under = self.wsub(rest, b);
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)
     }

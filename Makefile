@@ -68,6 +68,26 @@ demo: deps build examples plugins ## generate text on two backends and compare i
 	@echo; cmp $(BIN)/builtin.txt $(BIN)/plugin.txt && echo "built-in and plugin: identical"
 	@cmp $(BIN)/builtin.txt $(BIN)/alone.txt && echo "in a shared batch and alone: identical"
 
+.PHONY: model
+model: deps ## download a small language model and export it for demo-llm
+	@scripts/fetch-model.sh
+
+# The header of the PJRT C API is in the sources of the crate pjrt-sys. GCC accepts it only with -fpermissive. In our own
+# code -Werror still turns every fault into an error.
+PJRT_INCLUDE = $(shell cargo metadata --format-version 1 --locked | python3 -c 'import json, os, sys; print(*(os.path.join(os.path.dirname(p["manifest_path"]), "include") for p in json.load(sys.stdin)["packages"] if p["name"] == "pjrt-sys"))')
+
+$(BIN)/serve: $(wildcard examples/serve/*.cpp examples/serve/*.hpp) include/nucleus.h Makefile | build
+	@mkdir -p $(@D)
+	c++ -std=c++17 -O2 $(WARNINGS) -fpermissive -Iinclude -isystem $(PJRT_INCLUDE) $(filter %.cpp,$^) -o $@ $(LINK) -ldl
+
+.PHONY: demo-llm
+demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model on a PJRT plugin, sample on two backends, compare the answers
+	@echo; echo "=== sampled by the PJRT plugin $(PLUGIN)"
+	@$(BIN)/serve --plugin $(PLUGIN) --sampler plugin --out $(BIN)/serve-plugin.txt
+	@echo; echo "=== sampled by the built-in backend, from logits on the host"
+	@$(BIN)/serve --plugin $(PLUGIN) --sampler builtin --quiet --out $(BIN)/serve-builtin.txt
+	@echo; cmp $(BIN)/serve-plugin.txt $(BIN)/serve-builtin.txt && echo "plugin and built-in: the same answers"
+
 .PHONY: test
 test: deps plugins interpreter ## build and run the tests: Rust, TPU kernels in the interpreter, C; prints the time of each part
 	@scripts/run_tests.py

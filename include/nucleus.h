@@ -61,9 +61,9 @@
  *   A newer library supports callers that were compiled with an older header, because struct_size states which fields
  *   the caller has. A size that no version of the struct has is an error.
  *
- *   Threads. Any number of threads may use the same object at the same time. Only the function that destroys it must
- *   run alone. The library has no thread-local state that a caller can observe, except that a callback of
- *   nuc_call_on_done must not destroy objects or wait.
+ *   Threads. Any number of threads may use the same object at the same time, except that no other call may use it
+ *   during or after the function that destroys it. The library has no thread-local state that a caller can observe,
+ *   except that a callback of nuc_call_on_done must not destroy objects or wait.
  *
  *   Processes. A sampler does not survive fork(), because its threads and the plugin's threads exist only in the
  *   parent. In the child every call with it returns NUC_INVALID_ARGUMENT, and nuc_sampler_destroy returns NUC_OK
@@ -1007,10 +1007,7 @@ enum {
     NUC_BUFFER_TOPK_LOGITS = 1,
     /** `topk_topp_unnorm_probs_i32_unsorted`, S32 `[num_rows, vocab]`. Needs NUC_DEBUG_TOPK_TOPP_PROBS. */
     NUC_BUFFER_TOPK_TOPP_PROBS = 2,
-    /**
-     * `topk_indices_k`, S32 `[num_rows, min(max_k, vocab)]`. This buffer and the next two need NUC_DEBUG_K_SLICES. They
-     * do not exist if a row of the call has impossible parameters.
-     */
+    /** `topk_indices_k`, S32 `[num_rows, min(max_k, vocab)]`. This buffer and the next two need NUC_DEBUG_K_SLICES. */
     NUC_BUFFER_TOPK_INDICES_K = 3,
     /** `topk_logits_k`, `[num_rows, min(max_k, vocab)]`, as bits of the type of the logits. */
     NUC_BUFFER_TOPK_LOGITS_K = 4,

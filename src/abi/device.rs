@@ -281,15 +281,8 @@ pub(super) fn take_buffer(object: &CallObject, which: nuc_buffer) -> Result<*mut
         DeviceResult::Tokens => object.call.take_tokens_buffer(),
         _ => object.call.take_wide_buffer(number),
     };
-    match (taken, result) {
-        (Some(buffer), _) => Ok(buffer.into_raw().cast()),
-        (None, DeviceResult::Slice(_)) => bad(
-            "which",
-            format!(
-                "which is {which}, a k-slice that was already taken, or does not exist because a row has impossible \
-                 parameters"
-            ),
-        ),
-        (None, _) => bad("which", format!("which is {which}, a buffer that was already taken; take it once")),
+    match taken {
+        Some(buffer) => Ok(buffer.into_raw().cast()),
+        None => bad("which", format!("which is {which}, a buffer that was already taken; take it once")),
     }
 }

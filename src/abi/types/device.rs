@@ -135,8 +135,7 @@ pub const NUC_BUFFER_TOKENS: nuc_buffer = 0;
 pub const NUC_BUFFER_TOPK_LOGITS: nuc_buffer = 1;
 /// `topk_topp_unnorm_probs_i32_unsorted`, S32 `[num_rows, vocab]`. Needs NUC_DEBUG_TOPK_TOPP_PROBS.
 pub const NUC_BUFFER_TOPK_TOPP_PROBS: nuc_buffer = 2;
-/// `topk_indices_k`, S32 `[num_rows, min(max_k, vocab)]`. This buffer and the next two need NUC_DEBUG_K_SLICES. They
-/// do not exist if a row of the call has impossible parameters.
+/// `topk_indices_k`, S32 `[num_rows, min(max_k, vocab)]`. This buffer and the next two need NUC_DEBUG_K_SLICES.
 pub const NUC_BUFFER_TOPK_INDICES_K: nuc_buffer = 3;
 /// `topk_logits_k`, `[num_rows, min(max_k, vocab)]`, as bits of the type of the logits.
 pub const NUC_BUFFER_TOPK_LOGITS_K: nuc_buffer = 4;

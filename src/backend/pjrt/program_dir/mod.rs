@@ -106,7 +106,7 @@ impl ProgramDir {
         ProgramDir { path: path.to_owned(), system, target, capacity: 0, counters: Counters::default() }
     }
 
-    /// Sets the capacity in bytes; 0 means unlimited, and is the default. See [`ProgramDir::enforce_capacity`].
+    /// Sets the capacity in bytes; 0 means unlimited, and is the default. See `ProgramDir::enforce_capacity`.
     pub fn with_capacity(self, capacity: u64) -> ProgramDir {
         ProgramDir { capacity, ..self }
     }

@@ -447,11 +447,18 @@ typedef struct nuc_sampler_options {
      * the library knows, so a sampler in this process must have loaded the plugin by its path.
      */
     void *pjrt_client;
+    /**
+     * The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
+     * programs until the directory fits. It does not remove the program that it has just written, and it does not
+     * remove programs that any process has used during the last minute. 0: unlimited. Ignored if `write_programs` is
+     * 0.
+     */
+    uint64_t program_dir_capacity;
 } nuc_sampler_options;
 
 /** Initializes a nuc_sampler_options. */
 #define NUC_SAMPLER_OPTIONS_INIT \
-    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL}
+    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL, 0}
 
 /**
  * Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
@@ -1471,11 +1478,17 @@ typedef struct nuc_compile_ahead_options {
     int32_t smaller_row_counts;
     /** Must be zero. */
     int32_t reserved;
+    /**
+     * The largest size of `output_dir` in bytes. After the last write, the least recently used programs are removed
+     * until the directory fits. Programs that this call wrote, and programs that any process has used during the last
+     * minute, are not removed. 0: unlimited.
+     */
+    uint64_t output_dir_capacity;
 } nuc_compile_ahead_options;
 
 /** Initializes a nuc_compile_ahead_options. */
 #define NUC_COMPILE_AHEAD_OPTIONS_INIT \
-    {sizeof(nuc_compile_ahead_options), NULL, NULL, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(nuc_compile_ahead_options), NULL, NULL, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /**
  * Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
@@ -1576,11 +1589,18 @@ typedef struct nuc_sampler_stats {
      * the cache.
      */
     uint64_t not_kept;
+    /** The number of files that the sampler removed from `program_dir` because of `program_dir_capacity`. */
+    uint64_t program_files_evicted;
+    /**
+     * The size of all programs in `program_dir`, in bytes. The sampler measures it when it is created and after it
+     * writes a program. 0 if `write_programs` is 0.
+     */
+    uint64_t program_dir_bytes;
 } nuc_sampler_stats;
 
 /** Initializes a nuc_sampler_stats. */
 #define NUC_SAMPLER_STATS_INIT \
-    {sizeof(nuc_sampler_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(nuc_sampler_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /**
  * A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are

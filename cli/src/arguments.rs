@@ -79,6 +79,10 @@ pub(crate) struct Compile {
     /// The directory for the files. It is created if it does not exist.
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: PathBuf,
+    /// The largest size of the directory in bytes. Programs that this command did not write are removed, the least
+    /// recently used first, until the directory fits [default: unlimited].
+    #[arg(long, value_name = "BYTES", default_value_t = 0, hide_default_value = true)]
+    pub(crate) capacity: u64,
     /// Compile every program, even if its file is up to date.
     #[arg(long)]
     pub(crate) force: bool,

@@ -50,6 +50,7 @@ fn compile(arguments: &Compile) -> Result<()> {
         smaller_batches: arguments.smaller_batches,
         skip_up_to_date: !arguments.force,
         max_k: arguments.calls.max_k,
+        output_dir_capacity: arguments.capacity,
         ..AheadOptions::new(arguments.output.clone(), arguments.batch.clone(), arguments.calls.calls())
     };
     let start = Instant::now();

@@ -131,7 +131,7 @@ pub(super) unsafe fn sampler_options(
         num_threads,
         program_dir,
         write_programs: flag(options.write_programs, "write_programs")?,
-        program_dir_capacity: 0,
+        program_dir_capacity: options.program_dir_capacity,
     };
     Ok((options, client))
 }
@@ -230,6 +230,7 @@ pub(super) unsafe fn compile_ahead_options(
         plugin_options,
         smaller_batches: flag(options.smaller_row_counts, "smaller_row_counts")?,
         max_k: or_default(options.max_k, DEFAULT_MAX_K),
+        output_dir_capacity: options.output_dir_capacity,
         ..AheadOptions::new(output_dir, row_counts, calls)
     })
 }

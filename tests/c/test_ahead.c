@@ -7,7 +7,12 @@
  *
  * The directory must not exist.
  */
-#define _POSIX_C_SOURCE 200112L
+#define _POSIX_C_SOURCE 200809L
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <time.h>
+
 #include "check.h"
 
 enum { VOCAB = 300, ROWS = 3 };
@@ -166,6 +171,58 @@ static void compiled_is_loaded(const char *plugin, const char *directory) {
     CHECK(unsetenv("NUCLEUS_PROGRAM_DIR") == 0);
 }
 
+/* Sets the time of last use of every file in the directory to an hour ago. Returns the number of files. */
+static int make_old(const char *directory) {
+    DIR *list = opendir(directory);
+    CHECK(list != NULL);
+    if (list == NULL) return 0;
+    const time_t an_hour_ago = time(NULL) - 3600;
+    const struct timespec times[2] = {{.tv_sec = an_hour_ago}, {.tv_sec = an_hour_ago}};
+    int files = 0;
+    for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
+        if (entry->d_name[0] == '.') continue;
+        CHECK(utimensat(dirfd(list), entry->d_name, times, 0) == 0);
+        files++;
+    }
+    closedir(list);
+    return files;
+}
+
+static void old_programs_are_removed(const char *plugin, const char *directory) {
+    static const float logits[VOCAB + 1] = {1};
+    nuc_error error = NUC_ERROR_INIT;
+    CHECK(make_old(directory) == 4);
+    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
+    options.backend = NUC_BACKEND_PJRT;
+    options.plugin_path = plugin;
+    options.program_dir = directory;
+    options.write_programs = 1;
+    options.program_dir_capacity = 1;
+    nuc_sampler *sampler = NULL;
+    if (!CHECK_STATUS(NUC_OK, error, nuc_sampler_create(&options, &sampler, &error))) return;
+    nuc_batch batch = NUC_BATCH_INIT;
+    batch.logits = logits;
+    batch.num_rows = 1;
+    batch.vocab = VOCAB + 1;
+    const int32_t k = 1;
+    batch.top_k = &k;
+    int32_t token = -1;
+    CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, &token, NULL, NULL, &error));
+    CHECK(token == 0);
+    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &stats, &error));
+    CHECK(stats.program_files_evicted == 4 && stats.program_dir_bytes > 1);
+    CHECK(make_old(directory) == 1);
+    nuc_sampler_destroy(sampler, NULL);
+
+    const size_t row_count = ROWS;
+    nuc_compile_ahead_options ahead = good_options(plugin, directory, &row_count, 1);
+    ahead.path = NUC_PATH_BOUNDED;
+    ahead.output_dir_capacity = 1;
+    CHECK_STATUS(NUC_OK, error, nuc_compile_ahead(&ahead, NULL, &error));
+    CHECK(make_old(directory) == 1);
+}
+
 static void compiled_for_another_host(const char *plugin, const char *directory, const char *topology) {
     nuc_error error = NUC_ERROR_INIT;
     const size_t one_row = 1;
@@ -213,6 +270,7 @@ int main(int argc, char **argv) {
         compiled_for_another_host(argv[1], argv[2], argv[3]);
     } else {
         compiled_is_loaded(argv[1], argv[2]);
+        old_programs_are_removed(argv[1], argv[2]);
     }
     return report();
 }

@@ -131,7 +131,10 @@ fn a_wrong_struct_size_names_the_initializer() {
             text.contains(&format!("nuc_sampler_options.struct_size is {size}; it must be sizeof")),
             "{text}"
         );
-        assert!(text.contains("which is 80 or 96") && text.contains("NUC_SAMPLER_OPTIONS_INIT"), "{text}");
+        assert!(
+            text.contains("which is 80 or 96 or 104") && text.contains("NUC_SAMPLER_OPTIONS_INIT"),
+            "{text}"
+        );
     }
     let sampler = Sampler::new();
     let batch = nuc_batch { struct_size: 0, ..batch() };

@@ -44,6 +44,7 @@ fn layouts() -> Vec<Layout> {
         nuc_sampler_options {
             struct_size, backend, device_index, plugin_path, client_options, num_client_options, max_k, cache_capacity,
             num_threads, program_dir, write_programs, reserved, pjrt_api, pjrt_client,
+            program_dir_capacity,
         }
         nuc_batch {
             struct_size, logits, dtype, reserved, num_rows, vocab, row_stride, top_k, top_p, min_p, temperature,
@@ -69,9 +70,11 @@ fn layouts() -> Vec<Layout> {
         nuc_compile_ahead_options {
             struct_size, plugin_path, topology, plugin_options, num_plugin_options, output_dir, row_counts,
             num_row_counts, vocab, max_k, dtype, path, keep_ties, debug_arrays, smaller_row_counts, reserved,
+            output_dir_capacity,
         }
         nuc_sampler_stats {
             struct_size, compiles, hits, evictions, failures, compile_ns, programs, loaded, pinned, not_kept,
+            program_files_evicted, program_dir_bytes,
         }
         nuc_sampler_info {
             struct_size, platform_name, platform_version, pjrt_api_major, pjrt_api_minor, num_devices, max_k,

@@ -27,7 +27,8 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
 ) -> nuc_status {
     let body = |memory: &mut Memory| {
         // SAFETY: the caller guarantees the handle.
-        let counters = unsafe { handle::borrow(sampler)?.sampler().stats() };
+        let sampler = unsafe { handle::borrow(sampler)?.sampler() };
+        let (counters, files) = (sampler.stats(), sampler.program_dir_stats());
         let value = nuc_sampler_stats {
             struct_size: 0,
             compiles: counters.compiles,
@@ -39,6 +40,8 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
             loaded: counters.loaded,
             pinned: counters.pinned,
             not_kept: counters.not_kept,
+            program_files_evicted: files.evicted,
+            program_dir_bytes: files.bytes,
         };
         // SAFETY: the caller guarantees the struct.
         unsafe { structs::write_struct(memory, stats, value) }

@@ -77,4 +77,8 @@ pub struct nuc_compile_ahead_options {
     pub smaller_row_counts: i32,
     /// Must be zero.
     pub reserved: i32,
+    /// The largest size of `output_dir` in bytes. After the last write, the least recently used programs are removed
+    /// until the directory fits. Programs that this call wrote, and programs that any process has used during the last
+    /// minute, are not removed. 0: unlimited.
+    pub output_dir_capacity: u64,
 }

@@ -30,6 +30,11 @@ pub struct nuc_sampler_stats {
     /// The number of programs that were compiled for one call and not kept, because the programs of nuc_prewarm filled
     /// the cache.
     pub not_kept: u64,
+    /// The number of files that the sampler removed from `program_dir` because of `program_dir_capacity`.
+    pub program_files_evicted: u64,
+    /// The size of all programs in `program_dir`, in bytes. The sampler measures it when it is created and after it
+    /// writes a program. 0 if `write_programs` is 0.
+    pub program_dir_bytes: u64,
 }
 
 /// A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are

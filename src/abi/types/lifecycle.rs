@@ -118,4 +118,9 @@ pub struct nuc_sampler_options {
     /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file
     /// the library knows, so a sampler in this process must have loaded the plugin by its path.
     pub pjrt_client: *mut c_void,
+    /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
+    /// programs until the directory fits. It does not remove the program that it has just written, and it does not
+    /// remove programs that any process has used during the last minute. 0: unlimited. Ignored if `write_programs` is
+    /// 0.
+    pub program_dir_capacity: u64,
 }

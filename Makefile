@@ -81,12 +81,12 @@ $(BIN)/serve: $(wildcard examples/serve/*.cpp examples/serve/*.hpp) include/nucl
 	c++ -std=c++17 -O2 $(WARNINGS) -fpermissive -Iinclude -isystem $(PJRT_INCLUDE) $(filter %.cpp,$^) -o $@ $(LINK) -ldl
 
 .PHONY: demo-llm
-demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model on a PJRT plugin, sample on two backends, compare the answers
-	@echo; echo "=== sampled by the PJRT plugin $(PLUGIN)"
-	@$(BIN)/serve --plugin $(PLUGIN) --sampler plugin --out $(BIN)/serve-plugin.txt
+demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model on a PJRT plugin, sample on the device and on the host, compare the answers
+	@echo; echo "=== sampled on the device of the PJRT plugin $(PLUGIN)"
+	@$(BIN)/serve --plugin $(PLUGIN) --sampler device --out $(BIN)/serve-device.txt
 	@echo; echo "=== sampled by the built-in backend, from logits on the host"
 	@$(BIN)/serve --plugin $(PLUGIN) --sampler builtin --quiet --out $(BIN)/serve-builtin.txt
-	@echo; cmp $(BIN)/serve-plugin.txt $(BIN)/serve-builtin.txt && echo "plugin and built-in: the same answers"
+	@echo; cmp $(BIN)/serve-device.txt $(BIN)/serve-builtin.txt && echo "device and built-in: the same answers"
 
 .PHONY: test
 test: deps plugins interpreter ## build and run the tests: Rust, TPU kernels in the interpreter, C; prints the time of each part

@@ -2,23 +2,17 @@
 #include <nucleus.h>
 
 #include <chrono>
-#include <stdexcept>
 #include <utility>
 
 #include "sampler.hpp"
+#include "status.hpp"
 
 namespace {
 
-void check(nuc_status status, const nuc_error &error) {
-    if (status != NUC_OK) {
-        throw std::runtime_error(std::string(nuc_status_string(status)) + ": " + error.message);
-    }
-}
-
-nuc_sampler *create(SamplerKind kind, const std::string &plugin, const std::string &programs) {
+nuc_sampler *create(const std::string &plugin, const std::string &programs) {
     nuc_error error = NUC_ERROR_INIT;
     nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
-    options.backend = kind == SamplerKind::builtin ? NUC_BACKEND_BUILTIN : NUC_BACKEND_PJRT;
+    options.backend = plugin.empty() ? NUC_BACKEND_BUILTIN : NUC_BACKEND_PJRT;
     options.plugin_path = plugin.c_str();
     options.program_dir = programs.c_str();
     options.write_programs = 1;
@@ -113,7 +107,7 @@ Sampled HostSampler::sample_step(const pjrt::Buffer &logits, std::uint64_t step)
 
 }  // namespace
 
-std::unique_ptr<Sampler> make_sampler(SamplerKind kind, const pjrt::Client &client, const std::string &plugin,
-                                      const std::string &programs, std::size_t slots, std::size_t vocab) {
-    return std::make_unique<HostSampler>(client, create(kind, plugin, programs), slots, vocab);
+std::unique_ptr<Sampler> make_host_sampler(const pjrt::Client &client, const std::string &plugin,
+                                           const std::string &programs, std::size_t slots, std::size_t vocab) {
+    return std::make_unique<HostSampler>(client, create(plugin, programs), slots, vocab);
 }

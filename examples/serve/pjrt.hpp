@@ -6,6 +6,7 @@
 #include <xla/pjrt/c/pjrt_c_api.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -86,6 +87,31 @@ public:
         Args<PJRT_Event_Await_Args> args;
         args->event = get();
         check(api(), api()->PJRT_Event_Await(args.get()));
+    }
+
+    // Calls `function` once, when the operation has ended or failed. The function can run on a thread of the plugin,
+    // also after this object is destroyed. It must not throw.
+    void on_ready(std::function<void()> function) const {
+        struct Call {
+            const PJRT_Api *api;
+            std::function<void()> function;
+        };
+        const auto run = [](PJRT_Error *error, void *user) {
+            const std::unique_ptr<Call> call(static_cast<Call *>(user));
+            if (error != nullptr) {
+                Args<PJRT_Error_Destroy_Args> destroy;
+                destroy->error = error;
+                call->api->PJRT_Error_Destroy(destroy.get());
+            }
+            call->function();
+        };
+        auto call = std::make_unique<Call>(Call{api(), std::move(function)});
+        Args<PJRT_Event_OnReady_Args> args;
+        args->event = get();
+        args->callback = run;
+        args->user_arg = call.get();
+        check(api(), api()->PJRT_Event_OnReady(args.get()));
+        call.release();
     }
 };
 

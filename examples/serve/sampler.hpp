@@ -42,9 +42,11 @@ public:
     virtual std::string description() const = 0;
 };
 
-enum class SamplerKind { builtin, plugin };
+// Creates a sampler that works on the device, with the programs that it needs. `client` must outlive it.
+std::unique_ptr<Sampler> make_device_sampler(const pjrt::Client &client, std::size_t slots, std::size_t vocab);
 
-// Creates a sampler. `client` must outlive it. Compiled programs are kept in the directory `programs`, so that the next
-// process starts faster.
-std::unique_ptr<Sampler> make_sampler(SamplerKind kind, const pjrt::Client &client, const std::string &plugin,
-                                      const std::string &programs, std::size_t slots, std::size_t vocab);
+// Creates a sampler that copies the logits to the host. It runs on the plugin with this path, or on the built-in
+// backend if the path is empty. `client` must outlive it. Compiled programs are kept in the directory `programs`, so
+// that the next process starts faster.
+std::unique_ptr<Sampler> make_host_sampler(const pjrt::Client &client, const std::string &plugin,
+                                           const std::string &programs, std::size_t slots, std::size_t vocab);

@@ -25,8 +25,9 @@ const char *const usage =
     "Answers prompts with a language model on a PJRT plugin.\n"
     "\n"
     "  --plugin PATH      the PJRT plugin that runs the model\n"
-    "  --sampler NAME     plugin: sample on the plugin (default); builtin: sample by the built-in backend,\n"
-    "                     which needs the logits on the host\n"
+    "  --sampler NAME     device: sample on the device, where the logits are (default)\n"
+    "                     plugin: copy the logits to the host, and sample on the plugin\n"
+    "                     builtin: copy the logits to the host, and sample on the built-in backend\n"
     "  --model DIRECTORY  the exported model (.cache/model/smollm2)\n"
     "  --requests N       number of requests (16)\n"
     "  --tokens N         largest number of tokens per request (48)\n"
@@ -35,9 +36,11 @@ const char *const usage =
     "  --quiet            do not print the answers\n"
     "  --help             print this help\n";
 
+enum class SamplerKind { device, plugin, builtin };
+
 struct Options {
     std::string plugin, model = ".cache/model/smollm2", out;
-    SamplerKind sampler = SamplerKind::plugin;
+    SamplerKind sampler = SamplerKind::device;
     std::size_t requests = 16, tokens = 48;
     std::uint64_t seed = 1;
     bool quiet = false;
@@ -57,9 +60,10 @@ std::size_t positive(const std::string &name, const std::string &text) {
 }
 
 SamplerKind sampler_kind(const std::string &text) {
+    if (text == "device") return SamplerKind::device;
     if (text == "plugin") return SamplerKind::plugin;
     if (text == "builtin") return SamplerKind::builtin;
-    throw std::runtime_error("--sampler must be plugin or builtin, not '" + text + "'");
+    throw std::runtime_error("--sampler must be device, plugin or builtin, not '" + text + "'");
 }
 
 Options parse(int argc, char **argv) {
@@ -181,6 +185,13 @@ void print_figures(const Server &server, const Sampler &sampler, const std::vect
                 prompts / static_cast<double>(requests.size()));
 }
 
+std::unique_ptr<Sampler> make_sampler(const Options &options, const pjrt::Client &client,
+                                      const ModelIndex &index) {
+    if (options.sampler == SamplerKind::device) return make_device_sampler(client, index.slots, index.vocab);
+    const std::string plugin = options.sampler == SamplerKind::plugin ? options.plugin : "";
+    return make_host_sampler(client, plugin, options.model + "/programs", index.slots, index.vocab);
+}
+
 int run(const Options &options) {
     const Clock::time_point start = Clock::now();
     const ModelIndex index(options.model);
@@ -190,9 +201,7 @@ int run(const Options &options) {
 
     const pjrt::Client client(pjrt::load_plugin(options.plugin));
     Model model(client, options.model, index);
-    const std::string programs = options.model + "/programs";
-    const std::unique_ptr<Sampler> sampler =
-        make_sampler(options.sampler, client, options.plugin, programs, index.slots, index.vocab);
+    const std::unique_ptr<Sampler> sampler = make_sampler(options, client, index);
     std::printf("model     SmolLM2-135M on %s (%s), %zu slots\n", client.platform().c_str(),
                 client.device_kind().c_str(), index.slots);
     std::printf("sampler   %s\n", sampler->description().c_str());

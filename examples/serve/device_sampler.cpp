@@ -1,0 +1,136 @@
+// Samples logits where they are: on the device, through the PJRT client of the server.
+#include <nucleus.h>
+
+#include <atomic>
+#include <chrono>
+
+#include "sampler.hpp"
+#include "status.hpp"
+
+namespace {
+
+struct DestroySampler {
+    void operator()(nuc_sampler *sampler) const { nuc_sampler_destroy(sampler, nullptr); }
+};
+
+struct DestroyParameters {
+    void operator()(nuc_parameters *parameters) const { nuc_parameters_destroy(parameters, nullptr); }
+};
+
+struct DestroyCall {
+    void operator()(nuc_call *call) const { nuc_call_destroy(call, nullptr); }
+};
+
+std::int64_t now() {
+    using std::chrono::duration_cast;
+    return duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+class DeviceSampler : public Sampler {
+public:
+    DeviceSampler(const pjrt::Client &client, std::size_t slots, std::size_t vocab)
+        : api_(client.api()), slots_(slots) {
+        nuc_error error = NUC_ERROR_INIT;
+        nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
+        options.backend = NUC_BACKEND_PJRT;
+        options.pjrt_api = client.api();
+        options.pjrt_client = client.get();
+        nuc_sampler *sampler = nullptr;
+        check(nuc_sampler_create(&options, &sampler, &error), error);
+        sampler_.reset(sampler);
+
+        nuc_parameters_options shape = NUC_PARAMETERS_OPTIONS_INIT;
+        shape.num_rows = slots;
+        shape.vocab = vocab;
+        nuc_parameters *parameters = nullptr;
+        check(nuc_parameters_create(sampler, &shape, &parameters, &error), error);
+        parameters_.reset(parameters);
+        for (std::size_t slot = 0; slot < slots; slot++) DeviceSampler::set_slot(slot, SamplingParameters{});
+        compile(client, vocab);
+    }
+
+    void set_slot(std::size_t slot, const SamplingParameters &parameters) override {
+        nuc_error error = NUC_ERROR_INIT;
+        nuc_row_parameters row = NUC_ROW_PARAMETERS_INIT;
+        row.seed = parameters.seed;
+        row.offset = parameters.offset;
+        row.top_k = parameters.top_k;
+        row.min_p = parameters.min_p;
+        row.use_top_p = 1;
+        row.top_p = parameters.top_p;
+        row.use_temperature = 1;
+        row.temperature = parameters.temperature;
+        check(nuc_parameters_set(parameters_.get(), slot, &row, &error), error);
+    }
+
+    Sampled sample_step(const pjrt::Buffer &logits, std::uint64_t step) override {
+        // The moment when the logits are ready is subtracted, and the moment when the tokens are on the host is added.
+        const std::shared_ptr<std::atomic<std::int64_t>> nanoseconds = nanoseconds_;
+        logits.ready().on_ready([nanoseconds] { *nanoseconds -= now(); });
+        const std::shared_ptr<nuc_call> call = start(logits, step);
+        nuc_error error = NUC_ERROR_INIT;
+        const auto done = [](void *total) { *static_cast<std::atomic<std::int64_t> *>(total) += now(); };
+        check(nuc_call_on_done(call.get(), done, nanoseconds_.get(), &error), error);
+        void *tokens = nullptr;
+        check(nuc_call_take_buffer(call.get(), NUC_BUFFER_TOKENS, &tokens, &error), error);
+        return {pjrt::Buffer(api_, static_cast<PJRT_Buffer *>(tokens)),
+                [call, slots = slots_] { return read(call.get(), slots); }};
+    }
+
+    double seconds() const override { return 1e-9 * static_cast<double>(nanoseconds_->load()); }
+
+    std::string description() const override {
+        nuc_error error = NUC_ERROR_INIT;
+        nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
+        check(nuc_sampler_get_info(sampler_.get(), &info, &error), error);
+        return std::string("nucleus ") + nuc_version() + " on " + info.platform_name + ", logits on the device";
+    }
+
+private:
+    static std::vector<std::int32_t> read(nuc_call *call, std::size_t slots) {
+        nuc_error error = NUC_ERROR_INIT;
+        std::vector<std::int32_t> tokens(slots);
+        check(nuc_call_get_tokens(call, tokens.data(), nullptr, &error), error);
+        return tokens;
+    }
+
+    std::shared_ptr<nuc_call> start(const pjrt::Buffer &logits, std::uint64_t step) const {
+        nuc_error error = NUC_ERROR_INIT;
+        nuc_call *call = nullptr;
+        check(nuc_sample_start(sampler_.get(), NUC_PATH_AUTO, logits.get(), parameters_.get(), step, nullptr, &call,
+                               &error),
+              error);
+        return std::shared_ptr<nuc_call>(call, DestroyCall{});
+    }
+
+    // Compiles the programs before the first request: rows that all take the bounded path, rows that all take the path
+    // for any k, and a batch of both.
+    void compile(const pjrt::Client &client, std::size_t vocab) {
+        const std::vector<float> zeroes(slots_ * vocab);
+        const std::vector<std::int64_t> dimensions = {static_cast<std::int64_t>(slots_),
+                                                      static_cast<std::int64_t>(vocab)};
+        const pjrt::Buffer logits = client.upload(zeroes.data(), PJRT_Buffer_Type_F32, dimensions);
+        SamplingParameters any;
+        any.temperature = 1;
+        for (std::size_t count = 0; count <= slots_; count++) {
+            for (std::size_t slot = 0; slot < slots_; slot++) {
+                set_slot(slot, slot < count ? any : SamplingParameters{});
+            }
+            read(start(logits, 0).get(), slots_);
+        }
+        for (std::size_t slot = 0; slot < slots_; slot++) set_slot(slot, SamplingParameters{});
+    }
+
+    const PJRT_Api *api_;
+    std::size_t slots_;
+    std::unique_ptr<nuc_sampler, DestroySampler> sampler_;
+    std::unique_ptr<nuc_parameters, DestroyParameters> parameters_;
+    // Shared with callbacks of the plugin, which can run late.
+    std::shared_ptr<std::atomic<std::int64_t>> nanoseconds_ = std::make_shared<std::atomic<std::int64_t>>(0);
+};
+
+}  // namespace
+
+std::unique_ptr<Sampler> make_device_sampler(const pjrt::Client &client, std::size_t slots, std::size_t vocab) {
+    return std::make_unique<DeviceSampler>(client, slots, vocab);
+}

@@ -3,6 +3,7 @@
 use super::bounds::Limit;
 use super::candidates::Candidates;
 use super::collect::collect;
+use super::collect_few::collect_few;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
 use super::lanes::LANES;
 use super::layout::Part;
@@ -87,7 +88,11 @@ impl RowTask<'_> {
                 .expect("every weight was collected");
         let remainder = self.remainder(found.measure);
         let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
-        let index = index_of(level, self.row(), work.offsets, collected.limit, position);
+        let index = if collected.indexed {
+            work.indices[position] as usize
+        } else {
+            index_of(level, self.row(), work.offsets, collected.limit, position)
+        };
         Drawn { index, remainder, weights: KeptWeights::Collected { least: found.threshold } }
     }
 
@@ -187,8 +192,8 @@ impl RowTask<'_> {
     fn draw_from_largest(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Option<Drawn> {
         let (level, row) = (self.level, self.row());
         let bound = bound_from_maxima(level, work.tops, LARGEST, work.weights, work.spare)?;
-        let limit = Limit::fixed(bound);
-        let len = self.collect_logits(limit, work);
+        let (group, maxima) = (self.whole.layout.group, (&*work.bins, &*work.tops));
+        let len = collect_few(level, row, group, maxima, bound, (work.weights, work.indices))?;
         let (padded, sum) = weigh_in_place(level, work.weights, len, scale, 0);
         let weights = &work.weights[..padded];
         // An entry below the bound can have the same weight as the bound, but not a larger one.
@@ -200,7 +205,10 @@ impl RowTask<'_> {
         let (low, high) = tail_bounds(level, row, work.bins, scale, bound, len)?;
         let sums = (collected, (sum + low, (sum + high).min(1 << TOTAL_BITS)));
         let found = least_kept(level, weights, work.spare, least, MAX_WEIGHT, sums, self.params)?;
-        Some(self.draw_logit(weights, limit, found, scale, work.offsets))
+        let remainder = self.remainder(found.measure);
+        let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
+        let index = work.indices[position] as usize;
+        Some(Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } })
     }
 
     /// Computes all weights, collects those that are at least an estimate, and draws a token. If the estimate was too

@@ -86,7 +86,7 @@ fn mask_of_pair<S: Simd, E: Element>(
     test: impl Fn(f32x16<S>) -> mask32x16<S>,
 ) -> u64 {
     let [first, second] = E::pair(simd, pair);
-    test(first).to_bitmask() as u64 | (test(second).to_bitmask() as u64) << LANES
+    test(first).to_bitmask() | test(second).to_bitmask() << LANES
 }
 
 /// The output space for entries that a pass collects from one block. One bounds check covers the whole block.

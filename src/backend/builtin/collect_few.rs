@@ -78,27 +78,18 @@ fn collect_blocks<S: Simd, E: Element>(
 ) -> Option<usize> {
     let blocks = Blocks::<E>::new(row);
     let bound = f32x16::splat(simd, bound);
-    // One loop reads all blocks, and a second loop extracts the elements. Otherwise each wrongly predicted end of an
-    // extraction would delay the reading of the blocks that follow.
-    let mut masks = [[0; 2]; FEW];
-    let mut count = 0;
-    for (&block, halves) in list.iter().zip(&mut masks) {
-        let mask = mask_of::<S, E>(
+    let mut len = 0;
+    for &block in list {
+        let elements = blocks.get(block as usize);
+        let mut mask = mask_of::<S, E>(
             simd,
-            blocks.get(block as usize),
+            elements,
             #[inline(always)]
             |x| x.simd_ge(bound),
         );
-        count += mask.count_ones() as usize;
-        *halves = [mask as u64, (mask >> 64) as u64];
-    }
-    if count > FEW {
-        return None;
-    }
-    let mut len = 0;
-    for (&block, &[low, high]) in list.iter().zip(&masks) {
-        let elements = blocks.get(block as usize);
-        let mut mask = u128::from(low) | u128::from(high) << 64;
+        if len + mask.count_ones() as usize > FEW {
+            return None;
+        }
         while mask != 0 {
             let at = mask.trailing_zeros() as usize % BLOCK;
             values[len] = E::value(elements[at]).to_bits() as i32;

@@ -52,63 +52,9 @@ pub(super) struct Found {
 /// value. The values at or above it are correct.
 pub(super) fn search(level: Level, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
     dispatch!(level, simd => match goal.measure {
-        _ if values.len() <= SMALL => search_small(simd, values, goal),
         Measure::Count => search_impl::<_, false>(simd, values, spare, goal),
         Measure::Sum => search_impl::<_, true>(simd, values, spare, goal),
     })
-}
-
-/// Arrays of up to this length are sorted instead of searched.
-const SMALL: usize = 128;
-
-/// [`search`] for a small array. Sorts the values by their ranks.
-#[inline(always)]
-fn search_small<S: Simd>(simd: S, values: &[i32], goal: Goal) -> Found {
-    let mut sorted = [PAD; SMALL];
-    for (at, vector) in values.as_chunks::<LANES>().0.iter().enumerate() {
-        for (value, rank) in vector.iter().zip(ranks(simd, values, at).to_array()) {
-            sorted[rank as usize % SMALL] = *value;
-        }
-    }
-    let part = |value: i32| if goal.measure == Measure::Sum { value as u64 } else { 1 };
-    let mut found = Found { threshold: goal.low, measure: 0 };
-    for &value in &sorted[..values.len()] {
-        // All values that equal the threshold are part of the measure.
-        if value < goal.low || (found.measure >= goal.target && value < found.threshold) {
-            break;
-        }
-        found = Found { threshold: value, measure: found.measure + part(value) };
-    }
-    found
-}
-
-/// The ranks of the values of vector number `at`, counted from 0. The rank is the number of values that are larger, or
-/// equal and at an earlier position.
-#[inline(always)]
-fn ranks<S: Simd>(simd: S, values: &[i32], at: usize) -> i32x16<S> {
-    let a = Lanes(simd);
-    let (before, rest) = values.split_at(at * LANES);
-    let (own, after) = rest.split_at(LANES);
-    let x: i32x16<S> = load(simd, own);
-    let (one, zero) = (a.int(1), a.int(0));
-    let mut ranks = zero;
-    for &value in before {
-        ranks += x.simd_le(a.int(value)).select(one, zero);
-    }
-    for &value in after {
-        ranks += x.simd_lt(a.int(value)).select(one, zero);
-    }
-    let iota = i32x16::from_fn(
-        simd,
-        #[inline(always)]
-        |i| i as i32,
-    );
-    for (i, &value) in own.iter().enumerate() {
-        let value = a.int(value);
-        let earlier = x.simd_eq(value) & iota.simd_gt(a.int(i as i32));
-        ranks += (x.simd_lt(value) | earlier).select(one, zero);
-    }
-    ranks
 }
 
 /// The measure of the values at or above `threshold`.

@@ -69,13 +69,24 @@ pub(super) fn mask_of<S: Simd, E: Element>(
     block: &[E::Bits; BLOCK],
     test: impl Fn(f32x16<S>) -> mask32x16<S>,
 ) -> u128 {
-    let mut mask = 0;
-    let mut shift = 0;
-    for_vectors!(E, simd, block, x => {
-        mask |= u128::from(test(x).to_bitmask()) << shift;
-        shift += LANES;
-    });
-    mask
+    // No array and no shift by a variable: a load of a wider integer than was stored would stall the processor, and so
+    // would long chains of 128-bit shifts.
+    let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
+    let low =
+        mask_of_pair::<S, E>(simd, &pairs[0], &test) | mask_of_pair::<S, E>(simd, &pairs[1], &test) << 32;
+    let high =
+        mask_of_pair::<S, E>(simd, &pairs[2], &test) | mask_of_pair::<S, E>(simd, &pairs[3], &test) << 32;
+    u128::from(low) | u128::from(high) << 64
+}
+
+#[inline(always)]
+fn mask_of_pair<S: Simd, E: Element>(
+    simd: S,
+    pair: &[E::Bits; 2 * LANES],
+    test: impl Fn(f32x16<S>) -> mask32x16<S>,
+) -> u64 {
+    let [first, second] = E::pair(simd, pair);
+    test(first).to_bitmask() | test(second).to_bitmask() << LANES
 }
 
 /// The output space for entries that a pass collects from one block. One bounds check covers the whole block.

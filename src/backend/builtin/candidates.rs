@@ -2,6 +2,7 @@
 
 use super::bounds::{bound_of_key, key_of, Limit, LEAST_KEY};
 use super::collect::{collect, scan_and_collect};
+use super::collect_few::collect_few;
 use super::lanes::LANES;
 use super::layout::Part;
 use super::locate::{first_collected, first_in_row, index_of};
@@ -18,6 +19,8 @@ use crate::semantics::rules::is_candidate;
 /// Up to this k, the bound comes from the group maxima. That bound is always low enough. For a larger k, the bound
 /// comes from a sample of the row where possible. If that bound is too high, the pass is repeated.
 const LARGEST_K_BY_MAXIMA: usize = 384;
+/// Up to this k, few enough entries usually reach the bound for [`collect_few`].
+const LARGEST_FEW_K: usize = 160;
 
 /// The results of these passes.
 pub(super) struct Candidates {
@@ -74,26 +77,43 @@ impl RowTask<'_> {
             scan(level, part.row, part.layout.group, bins, tops)
         });
         let (max, key) = self.maximum(summary)?;
+        let bound = k.and_then(|k| bound_from_maxima(level, work.tops, k, work.keys, work.spare));
+        if let Some((k, bound)) = k.zip(bound) {
+            if let Some(collected) = self.collect_few_by_maxima(k, bound, work) {
+                let position = first_collected(level, &work.keys[..collected.len], bound_of_key(key));
+                let greedy = position.map(|position| work.indices[position] as usize);
+                return Some(Candidates { max, greedy, collected: Some(collected) });
+            }
+        }
         let greedy = if is_candidate(Scalar, key) {
             first_in_row(level, self.row(), self.whole.layout, work.bins, work.tops, bound_of_key(key))
         } else {
             None
         };
-        Some(Candidates { max, greedy, collected: k.map(|k| self.collect_by_maxima(k, work)) })
+        Some(Candidates { max, greedy, collected: k.map(|k| self.collect_by_maxima(k, bound, work)) })
     }
 
-    fn collect_by_maxima(&self, k: usize, work: &mut Workspace<'_>) -> Collected {
+    /// Collects the entries that reach the bound, with their indices. Returns `None` if there are too many.
+    fn collect_few_by_maxima(&self, k: usize, bound: f32, work: &mut Workspace<'_>) -> Option<Collected> {
+        if k > LARGEST_FEW_K || self.parts > 1 {
+            return None;
+        }
+        let (group, maxima) = (self.whole.layout.group, (&*work.bins, &*work.tops));
+        let len = collect_few(self.level, self.row(), group, maxima, bound, (work.keys, work.indices))?;
+        Some(Collected { limit: Limit::fixed(bound), above: i32::MAX, len, indexed: true })
+    }
+
+    /// Collects the entries that reach the bound. Without a bound, collects all candidates.
+    fn collect_by_maxima(&self, k: usize, bound: Option<f32>, work: &mut Workspace<'_>) -> Collected {
         let level = self.level;
-        let bound = bound_from_maxima(level, work.tops, k, work.keys, work.spare)
-            .unwrap_or_else(|| bound_of_key(LEAST_KEY));
-        let limit = self.limit(k, bound);
+        let limit = self.limit(k, bound.unwrap_or_else(|| bound_of_key(LEAST_KEY)));
         let (bins, tops) = (&*work.bins, &*work.tops);
         let pass = |part: Part<'_>, values: &mut [i32], offsets: &mut [u32]| {
             let maxima = part.maxima(bins, tops);
             ((), collect(level, part.row, part.layout.group, maxima, limit, values, offsets))
         };
         let ((), len) = split_collect(self.whole, self.parts, work.keys, work.offsets, pass, |(), ()| ());
-        Collected { limit, above: i32::MAX, len }
+        Collected { limit, above: i32::MAX, len, indexed: false }
     }
 
     /// The limit of a pass that collects the entries for top-k. If it keeps all ties, all ties are collected. The parts
@@ -110,7 +130,8 @@ impl RowTask<'_> {
     /// the pass with the lowest bound.
     fn scan_by_estimate(&self, estimate: Estimate, k: usize, work: &mut Workspace<'_>) -> Option<Candidates> {
         let level = self.level;
-        let mut collected = Collected { limit: Limit::fixed(estimate.bound), above: estimate.above, len: 0 };
+        let limit = Limit::fixed(estimate.bound);
+        let mut collected = Collected { limit, above: estimate.above, len: 0, indexed: false };
         let mut summary = Summary::EMPTY;
         for bound in [estimate.bound, bound_of_key(LEAST_KEY)] {
             let limit = self.limit(k, bound);

@@ -1,8 +1,11 @@
 //! Chooses a row's token from its candidates: weights, top-p, min-p and the draw.
 
+use fearless_simd::{dispatch, prelude::*, Level, Simd};
+
 use super::bounds::Limit;
 use super::candidates::Candidates;
 use super::collect::collect;
+use super::collect_few::collect_few;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
 use super::lanes::LANES;
 use super::layout::Part;
@@ -27,9 +30,20 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
-/// Up to this share of a row, logits are collected before they are weighed.
-const LARGEST_SHARE: f32 = 0.5;
-/// The same for top-p. For a larger share, bounds on the sum of the small weights are faster than weights.
+/// Up to this share of a row, logits are collected before they are weighed. Registers of sixteen lanes weigh all logits
+/// almost as fast as they collect some of them.
+fn largest_share(level: Level) -> f32 {
+    dispatch!(level, simd => if lanes_of(simd) == LANES { 0.35 } else { 0.9 })
+}
+
+/// The number of 32-bit lanes of a register.
+#[inline(always)]
+fn lanes_of<S: Simd>(_simd: S) -> usize {
+    S::f32s::LEN
+}
+
+/// The limit of the same share for top-p. For a larger share, bounds on the sum of the small weights are faster than
+/// weights.
 const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
 /// About this many of the largest entries decide what top-p keeps of a peaked row.
 const LARGEST: usize = 128;
@@ -87,7 +101,11 @@ impl RowTask<'_> {
                 .expect("every weight was collected");
         let remainder = self.remainder(found.measure);
         let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
-        let index = index_of(level, self.row(), work.offsets, collected.limit, position);
+        let index = if collected.indexed {
+            work.indices[position] as usize
+        } else {
+            index_of(level, self.row(), work.offsets, collected.limit, position)
+        };
         Drawn { index, remainder, weights: KeptWeights::Collected { least: found.threshold } }
     }
 
@@ -96,7 +114,7 @@ impl RowTask<'_> {
         let least = least_weight(Scalar, LEAST_DRAWN, self.params.min_weight);
         let floor = scale.floor(least);
         // Collecting few logits and weighing them is faster than weighing all logits.
-        if self.parts <= 1 && share_at_least(self.level, self.row(), floor) < LARGEST_SHARE {
+        if self.parts <= 1 && share_at_least(self.level, self.row(), floor) < largest_share(self.level) {
             self.draw_reaching(floor, scale, least, work)
         } else {
             self.draw_by_sums(scale, least, work)
@@ -187,20 +205,33 @@ impl RowTask<'_> {
     fn draw_from_largest(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Option<Drawn> {
         let (level, row) = (self.level, self.row());
         let bound = bound_from_maxima(level, work.tops, LARGEST, work.weights, work.spare)?;
-        let limit = Limit::fixed(bound);
-        let len = self.collect_logits(limit, work);
+        let (group, maxima) = (self.whole.layout.group, (&*work.bins, &*work.tops));
+        let len = collect_few(level, row, group, maxima, bound, (work.weights, work.indices))?;
         let (padded, sum) = weigh_in_place(level, work.weights, len, scale, 0);
         let weights = &work.weights[..padded];
         // An entry below the bound can have the same weight as the bound, but not a larger one.
         let least = weight(Scalar, quantize(Scalar, scale.max, bound, scale.scale)) + 1;
         let collected = measure(level, weights, Measure::Sum, least);
-        if collected < target(Scalar, sum, self.params.top_p.mantissa, self.params.top_p.shift) {
+        if collected < self.target(sum) {
             return None;
         }
         let (low, high) = tail_bounds(level, row, work.bins, scale, bound, len)?;
-        let sums = (collected, (sum + low, (sum + high).min(1 << TOTAL_BITS)));
-        let found = least_kept(level, weights, work.spare, least, MAX_WEIGHT, sums, self.params)?;
-        Some(self.draw_logit(weights, limit, found, scale, work.offsets))
+        let mut total = (sum + low, (sum + high).min(1 << TOTAL_BITS));
+        let mut found =
+            least_kept(level, weights, work.spare, least, MAX_WEIGHT, (collected, total), self.params);
+        if found.is_none() && collected >= self.target(total.0) {
+            // The bounds are too far apart. The exact total decides, without another search among the small weights.
+            let sums = (&mut *work.spare, &mut *work.offsets);
+            let exact = weigh_blocks(level, row, work.bins, scale, LEAST_DRAWN, sums).0;
+            total = (exact, exact);
+            found =
+                least_kept(level, weights, work.spare, least, MAX_WEIGHT, (collected, total), self.params);
+        }
+        let found = found?;
+        let remainder = self.remainder(found.measure);
+        let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
+        let index = work.indices[position] as usize;
+        Some(Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } })
     }
 
     /// Computes all weights, collects those that are at least an estimate, and draws a token. If the estimate was too
@@ -229,6 +260,11 @@ impl RowTask<'_> {
             }
         }
         unreachable!("the second round collects every weight")
+    }
+
+    /// The weight that top-p keeps at least, given the total of all weights.
+    fn target(&self, total: u64) -> u64 {
+        target(Scalar, total, self.params.top_p.mantissa, self.params.top_p.shift)
     }
 
     /// Collects the bits of the logits that reach the limit in the array of weights. Returns their number.

@@ -1,5 +1,7 @@
 //! Passes that collect the entries of a row that reach a limit.
 
+use std::hint::black_box;
+
 use fearless_simd::{dispatch, f32x16, i16x32, i32x16, prelude::*, u16x32, Level, Simd};
 
 use super::blocks::{for_vectors, BlockOutput, Blocks};
@@ -140,7 +142,8 @@ fn scan_and_collect_16<S: Simd, E: Element16>(
     for blocks in blocks.range(0..rest.len()) {
         for (block, offset) in blocks.iter().zip(&mut rest) {
             *offset = len as u32;
-            let limit_key = if len >= limit.enough { later_key } else { limit_key };
+            // See `Limit::at`.
+            let limit_key = if len >= limit.enough { black_box(later_key) } else { limit_key };
             let limit = i16x32::splat(simd, limit_key);
             let output: &mut [u16; BLOCK + PAIR] =
                 (&mut narrow[len..len + BLOCK + PAIR]).try_into().expect("as long as the slice");

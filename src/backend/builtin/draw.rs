@@ -24,7 +24,7 @@ const CHUNKS: [usize; 2] = [64 * LANES, VECTORS * LANES];
 #[inline(always)]
 fn draw_impl<S: Simd>(simd: S, weights: &[i32], least: i32, remainder: u64) -> Option<usize> {
     let (mut from, mut part, mut remainder) = (0, weights, remainder);
-    for chunk in CHUNKS {
+    for chunk in CHUNKS.into_iter().filter(|&chunk| chunk < weights.len()) {
         let (number, rest) =
             first_beyond(part.chunks(chunk).map(|chunk| sum_of_kept(simd, chunk, least)), remainder)?;
         part = &part[number * chunk..];

@@ -6,7 +6,7 @@ use super::key16::{self, Float16};
 use super::lanes::{load, Lanes, LANES};
 use super::layout::{BLOCK, VECTORS};
 use crate::dtype::{BF16_NEG_INF, F16_NEG_INF};
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{widen_bf16, widen_f16};
 
 /// An element type of logits.
@@ -15,6 +15,9 @@ pub(super) trait Element {
     type Bits: Copy + Send + Sync;
     /// −inf. It pads the last block, because it is never a candidate.
     const NEG_INF: Self::Bits;
+
+    /// The value of an element.
+    fn value(bits: Self::Bits) -> f32;
 
     /// Reads 32 consecutive elements, in order.
     fn pair<S: Simd>(simd: S, bits: &[Self::Bits; 2 * LANES]) -> [f32x16<S>; 2];
@@ -62,6 +65,11 @@ impl Element for F32 {
     const NEG_INF: f32 = f32::NEG_INFINITY;
 
     #[inline(always)]
+    fn value(bits: f32) -> f32 {
+        bits
+    }
+
+    #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[f32; 2 * LANES]) -> [f32x16<S>; 2] {
         [load(simd, &bits[..LANES]), load(simd, &bits[LANES..])]
     }
@@ -79,6 +87,11 @@ impl Float16 for Bf16 {
 impl Element for Bf16 {
     type Bits = u16;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
+
+    #[inline(always)]
+    fn value(bits: u16) -> f32 {
+        f32::from_bits(widen_bf16(Scalar, i32::from(bits)) as u32)
+    }
 
     #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
@@ -119,6 +132,11 @@ impl Float16 for F16 {
 impl Element for F16 {
     type Bits = u16;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
+
+    #[inline(always)]
+    fn value(bits: u16) -> f32 {
+        f32::from_bits(widen_f16(Scalar, i32::from(bits)) as u32)
+    }
 
     #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {

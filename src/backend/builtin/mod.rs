@@ -4,7 +4,7 @@
 //!
 //! - `lanes`, `interleaved`: the sampling arithmetic in SIMD registers.
 //! - `layout`, `key16`, `element`, `blocks`: how a row is divided, and how its elements are read.
-//! - `bounds`, `scan`, `clean_row`, `locate`, `collect`: passes that compare logits.
+//! - `bounds`, `scan`, `clean_row`, `locate`, `collect`, `collect_few`: passes that compare logits.
 //! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`: passes that
 //!   compute weights or bounds on their sums, the exact thresholds of top-k and top-p, and the draw.
 //! - `row_kind`, `workspace`, `row_task`, `split`, `candidates`, `choose_token`, `wide_arrays`,
@@ -18,6 +18,7 @@ mod candidates;
 mod choose_token;
 mod clean_row;
 mod collect;
+mod collect_few;
 mod draw;
 mod element;
 mod helpers;

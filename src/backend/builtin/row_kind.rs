@@ -1,5 +1,6 @@
 //! The kinds of rows, and the memory that each kind needs.
 
+use super::collect_few::FEW;
 use super::lanes::LANES;
 use super::layout::{Layout, BLOCK};
 use crate::semantics::params::RowParams;
@@ -57,6 +58,7 @@ impl RowKind {
             weights,
             spare,
             offsets: if self == RowKind::Greedy { 0 } else { layout.blocks },
+            indices: if matches!(self, RowKind::TopK(_) | RowKind::TopP) { FEW } else { 0 },
             cleaned: 0,
         }
     }
@@ -71,6 +73,7 @@ pub(super) struct Sizes {
     pub(super) weights: usize,
     pub(super) spare: usize,
     pub(super) offsets: usize,
+    pub(super) indices: usize,
     /// The cleaned copy of a row that holds NaN or +inf.
     pub(super) cleaned: usize,
 }
@@ -85,14 +88,15 @@ impl Sizes {
             weights: self.weights.max(other.weights),
             spare: self.spare.max(other.spare),
             offsets: self.offsets.max(other.offsets),
+            indices: self.indices.max(other.indices),
             cleaned: self.cleaned.max(other.cleaned),
         }
     }
 
     /// The sum of all lengths, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let Sizes { bins, tops, keys, weights, spare, offsets, cleaned } = *self;
-        (bins + tops + keys + weights + spare + offsets + cleaned) * size_of::<u32>()
+        let Sizes { bins, tops, keys, weights, spare, offsets, indices, cleaned } = *self;
+        (bins + tops + keys + weights + spare + offsets + indices + cleaned) * size_of::<u32>()
     }
 }
 

@@ -48,6 +48,8 @@ pub(super) struct Collected {
     /// Probably, fewer than k entries have an order key of at least this value.
     pub(super) above: i32,
     pub(super) len: usize,
+    /// Whether the workspace contains the indices of the entries.
+    pub(super) indexed: bool,
 }
 
 /// Where the kept weights are stored.

@@ -1,6 +1,6 @@
 //! Top-k. It first finds a bound that few entries reach, and then chooses exactly among the entries that reach it.
 
-use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::bounds::{bound_of_key, LEAST_KEY};
 use super::element::{with_element, Element};
@@ -24,10 +24,36 @@ pub(super) fn bound_from_maxima(
     if maxima.len() < k {
         return None;
     }
+    if maxima.len() >= 4 * KEYS_PER_K * k {
+        // The maxima of disjoint sets of maxima are also different elements. There are fewer of them, so the search is
+        // faster, and slightly more elements reach the bound.
+        let len = keys_of_fours(level, maxima, keys);
+        if let Some(found) = search_keys(level, &keys[..len], spare, k, k / 8) {
+            return Some(bound_of_key(found.threshold));
+        }
+    }
     keys_of(level, maxima, keys);
     // The tolerance allows a few additional elements. Collecting them costs less than more passes of the search.
     let found = search_keys(level, &keys[..maxima.len()], spare, k, k / 8)?;
     Some(bound_of_key(found.threshold))
+}
+
+/// If there are this many times k maxima, few of the k largest elements share a maximum.
+const KEYS_PER_K: usize = 4;
+
+/// Writes the order keys of the maxima of four vectors at a time, lane by lane. Returns the number of keys.
+fn keys_of_fours(level: Level, maxima: &[f32], keys: &mut [i32]) -> usize {
+    dispatch!(level, simd => {
+        let a = Lanes(simd);
+        for (four, keys) in maxima.chunks(4 * LANES).zip(keys.chunks_exact_mut(LANES)) {
+            let mut max = a.float(f32::NEG_INFINITY);
+            for vector in four.as_chunks::<LANES>().0 {
+                max = max.max(load::<_, f32x16<_>, f32>(simd, vector));
+            }
+            a.keys(max).store_slice(keys);
+        }
+    });
+    maxima.len().div_ceil(4 * LANES) * LANES
 }
 
 /// Finds the `k`-th largest key, or a lower threshold within the tolerance. Returns `None` if fewer than `k` keys are

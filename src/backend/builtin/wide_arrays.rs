@@ -77,9 +77,14 @@ fn write_kept(
 ) {
     let RowKind::TopK(k) = task.kind else { unreachable!("only top-k collects entries") };
     let row = task.row();
-    indices_of(task.level, row, work.offsets, collected.limit, collected.len, work.spare);
+    let indices = if collected.indexed {
+        work.indices
+    } else {
+        indices_of(task.level, row, work.offsets, collected.limit, collected.len, work.spare);
+        work.spare
+    };
     let mut entries = (0..collected.len).filter_map(|position| {
-        let (key, index) = (work.keys[position], work.spare[position] as usize);
+        let (key, index) = (work.keys[position], indices[position] as usize);
         survives_top_k(Scalar, key, position as i32, kept.threshold, kept.last_tie).then(|| {
             let weight = match weights {
                 KeptWeights::Collected { least } => kept_weight(Scalar, work.weights[position], least),

@@ -24,6 +24,7 @@ pub struct Scratch {
     weights: Buffer<i32>,
     spare: Buffer<i32>,
     offsets: Buffer<u32>,
+    indices: Buffer<i32>,
     pub(super) cleaned: Buffer<f32>,
     small_calls: u32,
 }
@@ -42,6 +43,8 @@ pub(super) struct Workspace<'a> {
     pub(super) spare: &'a mut [i32],
     /// For each block, the number of entries collected before it.
     pub(super) offsets: &'a mut [u32],
+    /// The indices of the entries that [`super::collect_few`] collected.
+    pub(super) indices: &'a mut [i32],
 }
 
 impl Scratch {
@@ -67,6 +70,7 @@ impl Scratch {
             weights: self.weights.take(sizes.weights),
             spare: self.spare.take(sizes.spare),
             offsets: self.offsets.take(sizes.offsets),
+            indices: self.indices.take(sizes.indices),
         })
     }
 
@@ -76,13 +80,14 @@ impl Scratch {
         self.keys.reserve(sizes.keys)?;
         self.weights.reserve(sizes.weights)?;
         self.spare.reserve(sizes.spare)?;
-        self.offsets.reserve(sizes.offsets)
+        self.offsets.reserve(sizes.offsets)?;
+        self.indices.reserve(sizes.indices)
     }
 
     fn held_bytes(&self) -> usize {
         let floats = self.bins.memory.len() + self.tops.memory.len() + self.cleaned.memory.len();
         let ints = self.keys.memory.len() + self.weights.memory.len() + self.spare.memory.len();
-        (floats + ints + self.offsets.memory.len()) * size_of::<u32>()
+        (floats + ints + self.offsets.memory.len() + self.indices.memory.len()) * size_of::<u32>()
     }
 }
 

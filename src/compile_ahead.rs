@@ -1,6 +1,7 @@
 //! Compiling ahead of time: a build host writes compiled programs to files, and other hosts load them without
 //! compiling. The build host need not have the device.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,8 +53,8 @@ pub struct Written {
     pub name: String,
     /// The path of the file.
     pub file: PathBuf,
-    /// The size of the serialized executable.
-    pub bytes: usize,
+    /// The size of the file.
+    pub bytes: u64,
     /// The time spent in the compiler; zero if `up_to_date`.
     pub compiling: Duration,
     /// Whether the file existed and was left unchanged: see [`AheadOptions::skip_up_to_date`].
@@ -182,6 +183,13 @@ enum Devices {
     Here(Arc<Client>),
 }
 
+/// Describes the file of a program.
+fn written(spec: &Spec, file: PathBuf, compiling: Duration, up_to_date: bool) -> Result<Written, Error> {
+    let metadata = fs::metadata(&file)
+        .map_err(|error| Error::Io(format!("{} was written, but cannot be read: {error}", file.display())))?;
+    Ok(Written { name: spec.name(), file, bytes: metadata.len(), compiling, up_to_date })
+}
+
 impl Compiler {
     /// The reasons why portable programs are compiled although the platform can have kernels. They are logged.
     fn portable_reasons(&self, specs: &[Spec]) -> Vec<String> {
@@ -216,21 +224,15 @@ impl Compiler {
     fn provide(&self, spec: &Spec, directory: &ProgramDir, options: &AheadOptions) -> Result<Written, Error> {
         let text = kernels::emit(spec, &self.target);
         if options.skip_up_to_date {
-            if let Ok(Some(executable)) = directory.read(spec, &text) {
-                return Ok(Written {
-                    name: spec.name(),
-                    file: directory.file(spec, &text),
-                    bytes: executable.len(),
-                    compiling: Duration::ZERO,
-                    up_to_date: true,
-                });
+            if let Ok(Some(_)) = directory.read(spec, &text) {
+                return written(spec, directory.file(spec, &text), Duration::ZERO, true);
             }
         }
         let start = Instant::now();
         let executable = self.compile(&text)?;
         let compiling = start.elapsed();
         let file = directory.write(spec, &text, options.topology.as_deref(), &executable)?;
-        Ok(Written { name: spec.name(), file, bytes: executable.len(), compiling, up_to_date: false })
+        written(spec, file, compiling, false)
     }
 
     fn compile(&self, text: &str) -> Result<Vec<u8>, Error> {

@@ -5,13 +5,11 @@ use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 use super::blocks::{mask_of, Blocks};
 use super::element::{with_element, Element};
 use super::lanes::{load, LANES};
-use super::layout::BLOCK;
+use super::layout::{BLOCK, LARGEST_GROUP};
 use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
 pub(super) const FEW: usize = 256;
-/// A group has at most this number of blocks.
-const LARGEST_GROUP: usize = 32;
 /// The number of groups whose maxima are compared before their blocks are read. One bit of an integer per group.
 const GROUPS_AT_ONCE: usize = u64::BITS as usize;
 

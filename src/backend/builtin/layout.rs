@@ -7,6 +7,8 @@ use crate::dtype::Logits;
 pub(super) const BLOCK: usize = 128;
 /// The number of vectors in a block.
 pub(super) const VECTORS: usize = BLOCK / LANES;
+/// The largest number of blocks in a group.
+pub(super) const LARGEST_GROUP: usize = 32;
 
 /// The blocks and groups of a row. The scan also records [`LANES`] maxima of each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,11 +20,11 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Chooses groups of at most 32 blocks. The row has at least `wanted` groups and at least 32 groups, if it has that
+    /// Chooses groups of at most [`LARGEST_GROUP`] blocks. The row has at least `wanted` groups and at least 32 groups, if it has that
     /// many blocks. Each group has [`LANES`] maxima.
     pub(super) fn new(vocab: usize, wanted: usize) -> Layout {
         let blocks = vocab.div_ceil(BLOCK);
-        let group = (blocks / wanted.max(32)).clamp(1, 32);
+        let group = (blocks / wanted.max(32)).clamp(1, LARGEST_GROUP);
         Layout { group, blocks }
     }
 

@@ -144,7 +144,7 @@ def main():
     lines = dict(sorted(lines.items(), key=lambda item: (item[0] != HEADLINE, order[item[0][0]], item[0][1], item[0][2])))
     text = table(lines)
     note = (f"{datetime.now(timezone.utc):%Y-%m-%d}, libtpu {version('fetch-plugins.sh', 'libtpu')}, "
-            f"trip counts by jaxlib {version('fetch-interpreter.sh', 'jaxlib')}'s parser and the interpreter.\n")  # fmt: skip
+            f"trip counts by jaxlib {version('requirements-interpreter.txt', 'jaxlib')}'s parser and the interpreter.\n")  # fmt: skip
     write_between(arguments.docs, "table", f"\n{text}\n{note}\n")
     print(text, end="")
     if any(lines[HEADLINE][0][column] >= limit for column, limit in LIMITS.items()):

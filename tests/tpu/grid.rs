@@ -270,7 +270,7 @@ fn every_program_agrees() {
     assert!(used_list > for_list / 2, "only {used_list} of {for_list} batches used the candidate list");
     report(
         "interpreted",
-        &format!("jaxlib {}", fetched("fetch-interpreter.sh", "jaxlib")),
+        &format!("jaxlib {}", fetched("requirements-interpreter.txt", "jaxlib")),
         &[
             ("programs interpreted", format!("{} in {:.0} minutes", jobs.len(), minutes(start.elapsed()))),
             ("batches", cases.to_string()),

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Creates the Python environment DIRECTORY and installs the packages in the REQUIREMENTS files, which pin versions and
+# checksums. Does nothing if DIRECTORY already has these packages and MODULES (separated by commas) can be imported.
+# Needs Python 3.11 to 3.13. Only the first run needs the network.
+#
+# usage: python-env.sh DIRECTORY MODULES REQUIREMENTS...
+set -eu
+
+directory=$1 modules=$2
+shift 2
+
+command -v python3 >/dev/null || { echo "python-env: python3 is missing; run scripts/install-deps.sh" >&2; exit 1; }
+
+work=
+trap '[ -z "$work" ] || rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+# The stamp is written last, so an interrupted run is repeated.
+wanted=$(grep -hv '^#' "$@")
+if [ -f "$directory/stamp" ] && [ "$(cat "$directory/stamp")" = "$wanted" ] &&
+    "$directory/bin/python" -c "import $modules" 2>/dev/null; then
+    echo "python-env: $directory is up to date"
+    exit 0
+fi
+
+python3 -c 'import ensurepip' 2>/dev/null ||
+    { echo "python-env: python3 cannot create virtual environments; run scripts/install-deps.sh" >&2; exit 1; }
+echo "python-env: downloading the packages of $directory"
+rm -rf "$directory"
+mkdir -p "$(dirname "$directory")"
+python3 -m venv "$directory"
+work=$(mktemp -d .cache/fetch.XXXXXX)
+printf '%s\n' "$wanted" >"$work/requirements.txt"
+# Without dependencies: the requirements name every package that is used. jaxlib requires scipy, but neither its MLIR
+# parser nor the export of the model uses scipy.
+"$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir \
+    --require-hashes --requirement "$work/requirements.txt" ||
+    { echo "python-env: the installation of the packages in $directory failed" >&2; exit 1; }
+printf '%s\n' "$wanted" >"$directory/stamp"
+echo "python-env: $directory is ready"

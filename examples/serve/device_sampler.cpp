@@ -1,17 +1,11 @@
 // Samples logits where they are: on the device, through the PJRT client of the server.
-#include <nucleus.h>
-
 #include <atomic>
 #include <chrono>
 
 #include "sampler.hpp"
-#include "status.hpp"
+#include "sampler_handle.hpp"
 
 namespace {
-
-struct DestroySampler {
-    void operator()(nuc_sampler *sampler) const { nuc_sampler_destroy(sampler, nullptr); }
-};
 
 struct DestroyParameters {
     void operator()(nuc_parameters *parameters) const { nuc_parameters_destroy(parameters, nullptr); }
@@ -30,20 +24,18 @@ class DeviceSampler : public Sampler {
 public:
     DeviceSampler(const pjrt::Client &client, std::size_t slots, std::size_t vocab)
         : api_(client.api()), slots_(slots) {
-        nuc_error error = NUC_ERROR_INIT;
         nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
         options.backend = NUC_BACKEND_PJRT;
         options.pjrt_api = client.api();
         options.pjrt_client = client.get();
-        nuc_sampler *sampler = nullptr;
-        check(nuc_sampler_create(&options, &sampler, &error), error);
-        sampler_.reset(sampler);
+        sampler_ = create_sampler(options);
 
         nuc_parameters_options shape = NUC_PARAMETERS_OPTIONS_INIT;
         shape.num_rows = slots;
         shape.vocab = vocab;
+        nuc_error error = NUC_ERROR_INIT;
         nuc_parameters *parameters = nullptr;
-        check(nuc_parameters_create(sampler, &shape, &parameters, &error), error);
+        check(nuc_parameters_create(sampler_.get(), &shape, &parameters, &error), error);
         parameters_.reset(parameters);
         for (std::size_t slot = 0; slot < slots; slot++) DeviceSampler::set_slot(slot, SamplingParameters{});
         compile(client, vocab);
@@ -79,12 +71,7 @@ public:
 
     double seconds() const override { return 1e-9 * static_cast<double>(nanoseconds_->load()); }
 
-    std::string description() const override {
-        nuc_error error = NUC_ERROR_INIT;
-        nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
-        check(nuc_sampler_get_info(sampler_.get(), &info, &error), error);
-        return std::string("nucleus ") + nuc_version() + " on " + info.platform_name + ", logits on the device";
-    }
+    std::string description() const override { return describe(sampler_, "device"); }
 
 private:
     static std::vector<std::int32_t> read(nuc_call *call, std::size_t slots) {
@@ -123,7 +110,7 @@ private:
 
     const PJRT_Api *api_;
     std::size_t slots_;
-    std::unique_ptr<nuc_sampler, DestroySampler> sampler_;
+    SamplerHandle sampler_;
     std::unique_ptr<nuc_parameters, DestroyParameters> parameters_;
     // Shared with callbacks of the plugin, which can run late.
     std::shared_ptr<std::atomic<std::int64_t>> nanoseconds_ = std::make_shared<std::atomic<std::int64_t>>(0);

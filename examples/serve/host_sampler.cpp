@@ -1,31 +1,26 @@
 // Samples logits that were copied to the host.
-#include <nucleus.h>
-
 #include <chrono>
 #include <utility>
 
 #include "sampler.hpp"
-#include "status.hpp"
+#include "sampler_handle.hpp"
 
 namespace {
 
-nuc_sampler *create(const std::string &plugin, const std::string &programs) {
-    nuc_error error = NUC_ERROR_INIT;
+SamplerHandle create(const std::string &plugin, const std::string &programs) {
     nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
     options.backend = plugin.empty() ? NUC_BACKEND_BUILTIN : NUC_BACKEND_PJRT;
     options.plugin_path = plugin.c_str();
     options.program_dir = programs.c_str();
     options.write_programs = 1;
-    nuc_sampler *sampler = nullptr;
-    check(nuc_sampler_create(&options, &sampler, &error), error);
-    return sampler;
+    return create_sampler(options);
 }
 
 class HostSampler : public Sampler {
 public:
-    HostSampler(const pjrt::Client &client, nuc_sampler *sampler, std::size_t slots, std::size_t vocab)
+    HostSampler(const pjrt::Client &client, SamplerHandle sampler, std::size_t slots, std::size_t vocab)
         : client_(client),
-          sampler_(sampler),
+          sampler_(std::move(sampler)),
           vocab_(vocab),
           slots_(slots),
           top_k_(slots),
@@ -54,20 +49,11 @@ public:
     Sampled sample_step(const pjrt::Buffer &logits, std::uint64_t step) override;
     double seconds() const override { return seconds_; }
 
-    std::string description() const override {
-        nuc_error error = NUC_ERROR_INIT;
-        nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
-        check(nuc_sampler_get_info(sampler_.get(), &info, &error), error);
-        return std::string("nucleus ") + nuc_version() + " on " + info.platform_name + ", logits on the host";
-    }
+    std::string description() const override { return describe(sampler_, "host"); }
 
 private:
-    struct Destroy {
-        void operator()(nuc_sampler *sampler) const { nuc_sampler_destroy(sampler, nullptr); }
-    };
-
     const pjrt::Client &client_;
-    std::unique_ptr<nuc_sampler, Destroy> sampler_;
+    SamplerHandle sampler_;
     std::size_t vocab_, slots_;
     std::vector<std::int32_t> top_k_;
     std::vector<float> top_p_, min_p_, temperature_;

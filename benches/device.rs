@@ -11,8 +11,7 @@ use std::path::{Path as FilePath, PathBuf};
 use std::time::{Duration, Instant};
 
 use nucleus::backend::pjrt::device_call::DeviceWants;
-use nucleus::backend::pjrt::device_parameters::RowSettings;
-use nucleus::batch::CallOptions;
+use nucleus::batch::{CallOptions, RowSettings};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{emit, pack_seeds, Path, Source, Spec, Target, Wanted, COLUMNS};
 use nucleus::pjrt::{CompileOptions, ElementType, OptionValue};

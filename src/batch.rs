@@ -65,6 +65,41 @@ pub struct RowArguments<'a> {
     pub random: RandomSource<'a>,
 }
 
+/// The sampling parameters of one row, before they are checked. [`Default`] turns every filter off and has
+/// temperature 1, seed 0 and offset 0.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowSettings {
+    /// Top-k; 0 or less turns it off.
+    pub top_k: i32,
+    /// Top-p; 1 or more turns it off.
+    pub top_p: f32,
+    /// Min-p; 0 or less turns it off.
+    pub min_p: f32,
+    /// The temperature, finite and at least 0. Below 1e-5 the row is greedy.
+    pub temperature: f32,
+    /// The seed of the row's random words: the key of Philox.
+    pub seed: u64,
+    /// The offset of the row's random words: the counter of Philox. A call on the device adds its step.
+    pub offset: u64,
+}
+
+impl Default for RowSettings {
+    fn default() -> Self {
+        RowSettings { top_k: 0, top_p: 1.0, min_p: 0.0, temperature: 1.0, seed: 0, offset: 0 }
+    }
+}
+
+impl RowSettings {
+    /// The parameters of the row with index `row`, or the error if they are impossible.
+    pub(crate) fn params(&self, row: usize, words: [u32; 4], vocab: usize) -> Result<RowParams, Error> {
+        let RowSettings { top_k, top_p, min_p, temperature, .. } = *self;
+        check_row(top_p, min_p, temperature).map_err(|(name, value, right)| {
+            Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}"))
+        })?;
+        Ok(RowParams::new(top_k, top_p, min_p, temperature, words, vocab))
+    }
+}
+
 /// The source of the 128-bit random number of each row.
 #[derive(Clone, Copy, Debug)]
 pub enum RandomSource<'a> {
@@ -82,17 +117,6 @@ pub enum RandomSource<'a> {
 impl Default for RandomSource<'_> {
     fn default() -> Self {
         RandomSource::Seeds { seed: None, offset: None }
-    }
-}
-
-impl RandomSource<'_> {
-    fn words(&self, row: usize) -> [u32; 4] {
-        match self {
-            RandomSource::Words(words) => std::array::from_fn(|i| words[row * 4 + i]),
-            RandomSource::Seeds { seed, offset } => {
-                philox::random_words(at(*seed, row, 0), at(*offset, row, 0))
-            }
-        }
     }
 }
 
@@ -122,14 +146,31 @@ impl RowArguments<'_> {
         Ok(())
     }
 
+    /// The settings of a row. The seed and the offset are 0 if the caller passes random words.
+    pub(crate) fn settings(&self, row: usize) -> RowSettings {
+        let defaults = RowSettings::default();
+        let (seed, offset) = match self.random {
+            RandomSource::Words(_) => (None, None),
+            RandomSource::Seeds { seed, offset } => (seed, offset),
+        };
+        RowSettings {
+            top_k: at(self.k, row, defaults.top_k),
+            top_p: at(self.p, row, defaults.top_p),
+            min_p: at(self.min_p, row, defaults.min_p),
+            temperature: at(self.temperature, row, defaults.temperature),
+            seed: at(seed, row, defaults.seed),
+            offset: at(offset, row, defaults.offset),
+        }
+    }
+
     /// The parameters of a row, or the error if they are impossible.
     fn params(&self, row: usize, vocab: usize) -> Result<RowParams, Error> {
-        let (p, min_p) = (at(self.p, row, 1.0), at(self.min_p, row, 0.0));
-        let temperature = at(self.temperature, row, 1.0);
-        check_row(p, min_p, temperature).map_err(|(name, value, right)| {
-            Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}"))
-        })?;
-        Ok(RowParams::new(at(self.k, row, 0), p, min_p, temperature, self.random.words(row), vocab))
+        let settings = self.settings(row);
+        let words = match self.random {
+            RandomSource::Words(words) => std::array::from_fn(|i| words[row * 4 + i]),
+            RandomSource::Seeds { .. } => philox::random_words(settings.seed, settings.offset),
+        };
+        settings.params(row, words, vocab)
     }
 }
 

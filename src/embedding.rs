@@ -1,10 +1,9 @@
 //! The sampler as a function of the caller's own program: which function, and the parameters that it takes.
 
-use crate::batch::{check_vocab, CallOptions};
+use crate::batch::{check_vocab, CallOptions, RowSettings};
 use crate::error::Error;
 use crate::kernels::{embed, pack_seeds, Path, Spec, Target, COLUMNS};
 use crate::plan::{self, CallShape, Entry};
-use crate::semantics::params::{check_row, RowParams};
 
 /// The default name of the function.
 pub const DEFAULT_NAME: &str = "nucleus_sample";
@@ -25,18 +24,6 @@ pub struct Embedding {
     pub name: String,
 }
 
-/// The parameters of one row, before they are checked.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
-pub struct RowValues {
-    pub top_k: i32,
-    pub top_p: f32,
-    pub min_p: f32,
-    pub temperature: f32,
-    pub seed: u64,
-    pub offset: u64,
-}
-
 impl Embedding {
     /// Returns the text of the function. See [`embed::emit`].
     pub fn emit(&self) -> Result<String, Error> {
@@ -46,16 +33,16 @@ impl Embedding {
 
     /// Returns a row of the array that the function takes as its parameters. `row` is the index of the row, for
     /// messages.
-    pub fn pack(&self, row: usize, values: &RowValues, replace_val: f32) -> Result<[i32; COLUMNS], Error> {
+    pub fn pack(
+        &self,
+        row: usize,
+        settings: &RowSettings,
+        replace_val: f32,
+    ) -> Result<[i32; COLUMNS], Error> {
         let spec = self.spec()?;
-        let RowValues { top_k, top_p, min_p, temperature, seed, offset } = *values;
-        check_row(top_p, min_p, temperature).map_err(|(name, value, right)| {
-            Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}"))
-        })?;
-        let params = RowParams::new(top_k, top_p, min_p, temperature, [0; 4], spec.vocab);
-        let params = plan::params_in_program(&spec, row, &params)?;
+        let params = plan::params_in_program(&spec, row, &settings.params(row, [0; 4], spec.vocab)?)?;
         let options = CallOptions { stable: spec.stable, replace_val };
-        Ok(pack_seeds(&params, seed, offset, options, spec.dtype))
+        Ok(pack_seeds(&params, settings.seed, settings.offset, options, spec.dtype))
     }
 
     /// Checks the shape and returns the program that the function contains. Its number of rows is exactly that of the
@@ -157,13 +144,12 @@ mod tests {
     #[test]
     fn the_bounded_path_checks_k() {
         let function = embedding(Entry::Bounded, 100, true);
-        let values = |top_k: i32, temperature: f32| RowValues {
+        let values = |top_k: i32, temperature: f32| RowSettings {
             top_k,
-            top_p: 1.0,
-            min_p: 0.0,
             temperature,
             seed: 1,
             offset: 2,
+            ..RowSettings::default()
         };
         let k = |top_k, temperature| {
             function.pack(7, &values(top_k, temperature), -1e12).map(|packed| packed[Column::K as usize])

@@ -175,7 +175,8 @@ impl Sampler {
         if rows == 0 {
             return Err(Error::named_argument("num_rows", "num_rows is 0; it must be at least 1"));
         }
-        self.pjrt()?.device_parameters(rows, vocab, dtype, options)
+        self.pjrt()?;
+        DeviceParameters::new(rows, vocab, dtype, options)
     }
 
     /// Starts a call on logits that are on the device, and returns without waiting for it. Thread-safe. Fails on the

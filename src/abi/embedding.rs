@@ -9,8 +9,9 @@ use super::pointers::{bad, check_pointer, string, Result};
 use super::structs::read_struct;
 use super::types::*;
 use crate::batch::{CallOptions, RandomSource};
-use crate::embedding::{Embedding, RowValues, DEFAULT_NAME};
+use crate::embedding::{Embedding, DEFAULT_NAME};
 use crate::kernels::{Target, COLUMNS};
+use crate::memory;
 use crate::plan::{CallShape, DEFAULT_MAX_K};
 
 const _: () = assert!(NUC_PARAMETER_COLUMNS as usize == COLUMNS);
@@ -78,27 +79,16 @@ impl Pack {
         memory.check_overlap()?;
         // SAFETY: the overlap check has passed, and the caller guarantees the memory for the whole call.
         let (packed, (_, rows)) = unsafe { (packed.get_mut().unwrap_or_default(), inputs.get()) };
-        let RandomSource::Seeds { seed, offset } = rows.random else {
+        if let RandomSource::Words(_) = rows.random {
             return bad(
                 "random_words",
                 "random_words is set; it must be null, because the function computes the words",
             );
-        };
-        let values = |row: usize| RowValues {
-            top_k: rows.k.map_or(0, |array| array[row]),
-            top_p: rows.p.map_or(1.0, |array| array[row]),
-            min_p: rows.min_p.map_or(0.0, |array| array[row]),
-            temperature: rows.temperature.map_or(1.0, |array| array[row]),
-            seed: seed.map_or(0, |array| array[row]),
-            offset: offset.map_or(0, |array| array[row]),
-        };
+        }
         // All rows are checked before the first is written, so that a call that fails writes nothing.
-        for row in 0..shape.rows {
-            function.pack(row, &values(row), options.replace_val)?;
-        }
-        for (row, columns) in packed.chunks_exact_mut(COLUMNS).enumerate() {
-            columns.copy_from_slice(&function.pack(row, &values(row), options.replace_val)?);
-        }
+        let columns = (0..shape.rows).map(|row| function.pack(row, &rows.settings(row), options.replace_val));
+        let columns = memory::collected(shape.rows, "the parameters of the rows", columns)?;
+        packed.copy_from_slice(columns.as_flattened());
         Ok(())
     }
 

@@ -1,10 +1,13 @@
 //! The boundary around every C function. No panic crosses it, and every error becomes a status and a message.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr::null_mut;
 
+use super::arrays::Array;
 use super::error_struct::{ErrorStruct, Report};
 use super::float_environment::FloatEnvironment;
 use super::memory::Memory;
+use super::pointers::check_pointer;
 use super::status_names::status_name;
 use super::types::*;
 use crate::error::Error;
@@ -34,6 +37,34 @@ pub(super) unsafe fn guard(
         unsafe { error.write(&report) };
     }
     report.code
+}
+
+/// Runs `make` and writes its result, a pointer, to `*slot`. After an error `*slot` is null.
+///
+/// # Safety
+/// `slot` is null or points to a writable pointer. `error` is null or points to a nuc_error.
+pub(super) unsafe fn with_slot<T>(
+    slot: *mut *mut T,
+    name: &'static str,
+    error: *mut nuc_error,
+    make: impl FnOnce(&mut Memory) -> Result<*mut T, Error>,
+) -> nuc_status {
+    if !slot.is_null() && slot.is_aligned() {
+        // SAFETY: the caller guarantees a writable pointer. It is null after every error, even after a panic.
+        unsafe { *slot = null_mut() };
+    }
+    let body = |memory: &mut Memory| {
+        check_pointer(slot, name)?;
+        let written = Array::written(memory, name, slot, Some(1))?;
+        let made = make(memory)?;
+        // SAFETY: `make` has checked that nothing overlaps the slot; the caller guarantees the memory.
+        if let Some([written]) = unsafe { written.get_mut() } {
+            *written = made;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, body) }
 }
 
 fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {

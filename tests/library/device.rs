@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use nucleus::backend::pjrt::device_call::{DeviceCall, DeviceWants, HostNumbers};
-use nucleus::backend::pjrt::device_parameters::RowSettings;
-use nucleus::batch::{Batch, CallOptions, RandomSource, RowArguments};
+use nucleus::batch::{Batch, CallOptions, RandomSource, RowArguments, RowSettings};
 use nucleus::dtype::{Dtype, Logits, LogitsMut};
 use nucleus::error::Error;
 use nucleus::kernels::Wanted;

@@ -1,6 +1,5 @@
 //! Sampling of logits on a device.
 
-use std::ptr::null_mut;
 use std::time::Duration;
 
 use libc::c_void;
@@ -8,41 +7,13 @@ use libc::c_void;
 use crate::abi::arrays::Array;
 use crate::abi::callbacks::{check_outside, Callback};
 use crate::abi::device::{self, check_may_wait, Start, TokenArrays};
-use crate::abi::guard::guard;
+use crate::abi::guard::{guard, with_slot};
 use crate::abi::handle;
 use crate::abi::memory::Memory;
-use crate::abi::pointers::{check_pointer, Result};
+use crate::abi::pointers::check_pointer;
 use crate::abi::types::*;
 use crate::backend::pjrt::device_call::{DeviceWants, HostNumbers};
 use crate::error::Error;
-
-/// Runs `make` and writes its result, a pointer, to `*slot`. After an error `*slot` is null.
-///
-/// # Safety
-/// `slot` is null or points to a writable pointer. `error` is null or points to a nuc_error.
-unsafe fn with_slot<T>(
-    slot: *mut *mut T,
-    name: &'static str,
-    error: *mut nuc_error,
-    make: impl FnOnce(&mut Memory) -> Result<*mut T>,
-) -> nuc_status {
-    if !slot.is_null() && slot.is_aligned() {
-        // SAFETY: the caller guarantees a writable pointer. It is null after every error, even after a panic.
-        unsafe { *slot = null_mut() };
-    }
-    let body = |memory: &mut Memory| {
-        check_pointer(slot, name)?;
-        let written = Array::written(memory, name, slot, Some(1))?;
-        let made = make(memory)?;
-        // SAFETY: `make` has checked that nothing overlaps the slot; the caller guarantees the memory.
-        if let Some([written]) = unsafe { written.get_mut() } {
-            *written = made;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller guarantees `error`.
-    unsafe { guard(error, body) }
-}
 
 /// Creates the parameters of a batch on the sampler's device, and writes their handle to `*parameters`. Every row has
 /// the defaults: plain sampling at temperature 1 with seed 0. The caller owns the handle and frees it with

@@ -1,14 +1,12 @@
 //! Creating and destroying samplers.
 
-use crate::abi::arrays::Array;
 use crate::abi::device;
-use crate::abi::guard::guard;
+use crate::abi::guard::{guard, with_slot};
 use crate::abi::handle;
 use crate::abi::log;
 use crate::abi::memory::Memory;
 use crate::abi::objects::SamplerObject;
 use crate::abi::options;
-use crate::abi::pointers::check_pointer;
 use crate::abi::types::{nuc_error, nuc_sampler, nuc_sampler_options, nuc_status};
 use crate::sampler::Sampler;
 
@@ -32,13 +30,7 @@ pub unsafe extern "C" fn nuc_sampler_create(
     sampler: *mut *mut nuc_sampler,
     error: *mut nuc_error,
 ) -> nuc_status {
-    if !sampler.is_null() && sampler.is_aligned() {
-        // SAFETY: the caller guarantees a writable pointer. It is null after every error, even after a panic.
-        unsafe { *sampler = std::ptr::null_mut() };
-    }
-    let body = |memory: &mut Memory| {
-        check_pointer(sampler, "sampler")?;
-        let slot = Array::written(memory, "sampler", sampler, Some(1))?;
+    let make = |memory: &mut Memory| {
         log::read_environment();
         // SAFETY: the caller guarantees the options.
         let (options, client) = unsafe { options::sampler_options(memory, options)? };
@@ -48,14 +40,10 @@ pub unsafe extern "C" fn nuc_sampler_create(
             // SAFETY: the caller guarantees the plugin's table and the client.
             Some(client) => Sampler::with_client(unsafe { client.borrow()? }, &options)?,
         };
-        // SAFETY: nothing overlaps the slot; the caller guarantees the memory.
-        if let Some([slot]) = unsafe { slot.get_mut() } {
-            *slot = handle::create(SamplerObject::new(created));
-        }
-        Ok(())
+        Ok(handle::create(SamplerObject::new(created)))
     };
-    // SAFETY: the caller guarantees `error`.
-    unsafe { guard(error, body) }
+    // SAFETY: the caller guarantees `sampler` and `error`.
+    unsafe { with_slot(sampler, "sampler", error, make) }
 }
 
 /// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its

@@ -257,13 +257,12 @@ pub(super) fn outcomes(results: &[i32], rows: usize, batch: usize) -> Result<Vec
 }
 
 /// Checks that each token is an index below `vocab`, or −1.
-pub(super) fn check_tokens(tokens: &[i32], vocab: usize) -> Result<(), Error> {
-    let fits = |&token: &i32| token == NO_TOKEN || usize::try_from(token).is_ok_and(|token| token < vocab);
-    match tokens.iter().position(|token| !fits(token)) {
+pub(super) fn check_tokens(tokens: impl Iterator<Item = i32>, vocab: usize) -> Result<(), Error> {
+    let fits = |token: i32| token == NO_TOKEN || usize::try_from(token).is_ok_and(|token| token < vocab);
+    match tokens.enumerate().find(|&(_, token)| !fits(token)) {
         None => Ok(()),
-        Some(row) => Err(Error::Internal(format!(
-            "the plugin returned an impossible answer for row {row}: token {}; vocab is {vocab}",
-            tokens[row]
+        Some((row, token)) => Err(Error::Internal(format!(
+            "the plugin returned an impossible answer for row {row}: token {token}; vocab is {vocab}"
         ))),
     }
 }

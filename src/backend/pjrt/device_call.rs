@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::answer;
 use super::device_parameters::{DeviceParameters, Plan, PlanKey, Shape};
+use super::inputs::element_of;
 use super::PjrtBackend;
-use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::{Wanted, RESULTS};
 use crate::memory;
@@ -74,6 +74,7 @@ enum HostState {
 const PURPOSE: &str = "the results of a device batch";
 
 /// The outcome of a call once it has ended, and the actions to run at that time.
+#[derive(Default)]
 struct Done {
     state: Mutex<DoneState>,
     changed: Condvar,
@@ -141,17 +142,6 @@ impl Drop for Running<'_> {
 }
 
 impl PjrtBackend {
-    /// Creates the parameters of `rows` rows of `vocab` logits on this backend's device.
-    pub(crate) fn device_parameters(
-        &self,
-        rows: usize,
-        vocab: usize,
-        dtype: Dtype,
-        options: crate::batch::CallOptions,
-    ) -> Result<DeviceParameters, Error> {
-        DeviceParameters::new(rows, vocab, dtype, options)
-    }
-
     /// Starts a call. `logits` is a buffer of this backend's client. The caller may delete it when this function
     /// returns.
     pub(crate) fn start(
@@ -208,11 +198,7 @@ impl PjrtBackend {
             };
             return refuse(found, format!("on device {}, counted from 0", self.device));
         }
-        let element = match shape.dtype {
-            Dtype::F32 => ElementType::F32,
-            Dtype::Bf16 => ElementType::BF16,
-            Dtype::F16 => ElementType::F16,
-        };
+        let element = element_of(shape.dtype);
         if logits.element() != element {
             return refuse(
                 format!("an array of {:?}", logits.element()),
@@ -250,7 +236,7 @@ impl DeviceCall {
             HostNumbers::Tokens => Some(tokens.start_copy_to_host()?),
             HostNumbers::All => Some(numbers.start_copy_to_host()?),
         };
-        let done = Arc::new(Done { state: Mutex::default(), changed: Condvar::new() });
+        let done = Arc::<Done>::default();
         let finish = {
             let done = done.clone();
             move |outcome| done.finish(outcome)
@@ -368,12 +354,11 @@ impl DeviceCall {
         let mut numbers = memory::zeroed::<i32>(expected / 4, PURPOSE)?;
         bytemuck::cast_slice_mut(&mut numbers).copy_from_slice(&bytes);
         if !all {
-            answer::check_tokens(&numbers, self.shape.vocab)?;
+            answer::check_tokens(numbers.iter().copied(), self.shape.vocab)?;
             return Ok(HostResults::Tokens(numbers));
         }
         let outcomes = answer::outcomes(&numbers, rows, rows)?;
-        let tokens = memory::collected(rows, PURPOSE, outcomes.iter().map(|outcome| Ok(outcome.next_token)))?;
-        answer::check_tokens(&tokens, self.shape.vocab)?;
+        answer::check_tokens(outcomes.iter().map(|outcome| outcome.next_token), self.shape.vocab)?;
         Ok(HostResults::Outcomes(outcomes))
     }
 
@@ -409,7 +394,7 @@ mod tests {
     use super::*;
 
     fn done() -> Arc<Done> {
-        Arc::new(Done { state: Mutex::default(), changed: Condvar::new() })
+        Arc::default()
     }
 
     fn counting(count: &Arc<AtomicUsize>) -> Action {

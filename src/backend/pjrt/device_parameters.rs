@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::PjrtBackend;
-use crate::batch::CallOptions;
+use crate::batch::{CallOptions, RowSettings};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::combine::CombineSpec;
@@ -13,33 +13,10 @@ use crate::kernels::{pack_seeds, Column, Path, Source, Spec, Wanted, COLUMNS};
 use crate::memory;
 use crate::pjrt::{Buffer, ElementType};
 use crate::plan::{self, CallShape, Entry};
-use crate::semantics::params::{check_row, RowParams};
+use crate::semantics::params::RowParams;
 
 /// The purpose of the allocations in this file, for error messages.
 const PURPOSE: &str = "the parameters of a device batch";
-
-/// The sampling parameters of one row. [`Default`] turns every filter off and has temperature 1, seed 0 and offset 0.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RowSettings {
-    /// Top-k; 0 or less turns it off.
-    pub top_k: i32,
-    /// Top-p; 1 or more turns it off.
-    pub top_p: f32,
-    /// Min-p; 0 or less turns it off.
-    pub min_p: f32,
-    /// The temperature, finite and at least 0. Below 1e-5 the row is greedy.
-    pub temperature: f32,
-    /// The seed of the row's random words: the key of Philox.
-    pub seed: u64,
-    /// The offset of the row's random words at step 0. A call adds its step.
-    pub offset: u64,
-}
-
-impl Default for RowSettings {
-    fn default() -> Self {
-        RowSettings { top_k: 0, top_p: 1.0, min_p: 0.0, temperature: 1.0, seed: 0, offset: 0 }
-    }
-}
 
 /// The parameters of the rows of a device batch. Thread-safe.
 pub struct DeviceParameters {
@@ -105,7 +82,7 @@ pub(super) struct Combine {
 
 impl DeviceParameters {
     /// Creates the parameters of `rows` rows, all with the default settings.
-    pub(super) fn new(rows: usize, vocab: usize, dtype: Dtype, options: CallOptions) -> Result<Self, Error> {
+    pub(crate) fn new(rows: usize, vocab: usize, dtype: Dtype, options: CallOptions) -> Result<Self, Error> {
         let defaults = Row::new(0, &RowSettings::default(), vocab);
         let rows_of_state = memory::filled(rows, defaults, PURPOSE)?;
         Ok(DeviceParameters {
@@ -178,11 +155,12 @@ impl DeviceParameters {
         }
         let mut groups = Vec::new();
         let mut places = memory::filled(num_rows, 0_i32, PURPOSE)?;
-        let (mut parts, mut unsampled) = ([0; 2], 0);
+        let (mut parts, mut unsampled, mut whole) = ([0; 2], 0, false);
         for path in plan::distinct(&paths) {
-            let members: Vec<usize> =
-                (0..num_rows).filter(|&row| paths[row].as_ref().ok() == Some(&path)).collect();
+            let mut members: Vec<usize> = memory::with_capacity(num_rows, PURPOSE)?;
+            members.extend((0..num_rows).filter(|&row| paths[row].as_ref().ok() == Some(&path)));
             let in_order = members.len() == num_rows;
+            whole |= in_order;
             let source = Source::Buffer { rows: num_rows, singleton: key.singleton, in_order };
             let batch = if in_order { num_rows } else { members.len().next_power_of_two() };
             let spec = Spec { batch, source, ..plan::program(&calls, path, members.len()) };
@@ -198,7 +176,6 @@ impl DeviceParameters {
                 *place = unsampled as i32;
             }
         }
-        let whole = groups.len() == 1 && parts[0] == num_rows && paths.iter().all(Result::is_ok);
         let combine = match whole {
             true => None,
             false => {
@@ -236,13 +213,8 @@ impl DeviceParameters {
 
 impl Row {
     fn new(row: usize, settings: &RowSettings, vocab: usize) -> Row {
-        let RowSettings { top_k, top_p, min_p, temperature, seed, offset } = *settings;
-        let params = match check_row(top_p, min_p, temperature) {
-            Ok(()) => Ok(RowParams::new(top_k, top_p, min_p, temperature, [0; 4], vocab)),
-            Err((name, value, right)) => {
-                Err(Error::row_argument(name, row, format!("{name}[{row}] is {value}; it must be {right}")))
-            }
-        };
+        let RowSettings { seed, offset, .. } = *settings;
+        let params = settings.params(row, [0; 4], vocab);
         Row { params, seed, offset }
     }
 }

@@ -49,11 +49,7 @@ fn upload_logits(
     batch: &Batch<'_>,
 ) -> Result<Buffer, Error> {
     let spec = &piece.spec;
-    let element = match spec.dtype {
-        Dtype::F32 => ElementType::F32,
-        Dtype::Bf16 => ElementType::BF16,
-        Dtype::F16 => ElementType::F16,
-    };
+    let element = element_of(spec.dtype);
     let dims = [spec.batch as i64, spec.vocab as i64];
     let is_dense = batch.row_stride() == batch.vocab() || batch.len() == 1;
     if is_dense && piece.rows.len() == batch.len() && spec.batch == batch.len() {
@@ -65,6 +61,15 @@ fn upload_logits(
         slot.copy_from_slice(bytes(batch.row(row)));
     }
     Ok(client.buffer_from_host(&staged, element, &dims, device)?)
+}
+
+/// The type of the elements of a buffer of logits.
+pub(super) fn element_of(dtype: Dtype) -> ElementType {
+    match dtype {
+        Dtype::F32 => ElementType::F32,
+        Dtype::Bf16 => ElementType::BF16,
+        Dtype::F16 => ElementType::F16,
+    }
 }
 
 fn bytes(logits: Logits<'_>) -> &[u8] {

@@ -39,7 +39,7 @@ fn results(h: &Hlo, spec: &Spec, target: &Target, logits: Value, params: Value) 
 }
 
 /// Returns the reason why [`emit`] returns the portable program although the target has its own kernels. Returns `None`
-/// if this is not the case.
+/// in all other cases.
 ///
 /// A caller that compiles the program should log the reason.
 pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {

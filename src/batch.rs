@@ -329,7 +329,7 @@ impl<'a> Batch<'a> {
         &self.rows
     }
 
-    /// The parameters of the rows, so that they can be changed between two steps.
+    /// The parameters of the rows. Callers can change them between two steps.
     pub fn rows_mut(&mut self) -> &mut [RowParams] {
         &mut self.rows
     }

@@ -19,7 +19,7 @@ pub enum Error {
     /// A file or directory could not be read or written.
     #[error("{0}")]
     Io(String),
-    /// The device did not finish within the time that the caller wants to wait. Not a failure of the call.
+    /// The device did not finish within the time that the caller wants to wait. This is not a failure of the call.
     #[error("{0}")]
     Timeout(String),
     /// The plugin or its device failed.

@@ -263,8 +263,8 @@ pub(crate) fn params_for(path: Path, vocab: usize, row: &RowParams) -> RowParams
     }
 }
 
-/// The parameters that a program receives for a row, or the reason why the program cannot sample the row: a k that does
-/// not fit the slots of a row that needs them.
+/// The parameters that a program receives for a row, or the reason why the program cannot sample the row: the row needs
+/// the slots, but its k does not fit them.
 pub(crate) fn params_in_program(spec: &Spec, row: usize, params: &RowParams) -> Result<RowParams, Error> {
     match spec.path {
         Path::Bounded(max_k) if !bounded_samples(params, spec.vocab, spec.wanted, max_k) => {

@@ -1,5 +1,5 @@
-//! Makes text safe to print. It replaces control characters, and other characters that change how a terminal shows a
-//! line, by Rust escapes.
+//! Makes text safe to print. It replaces control characters with Rust escapes. It also replaces other characters that
+//! change how a terminal shows a line.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;

@@ -2,8 +2,8 @@
 //! a slice of `slots` entries. It is exact for any input. It reads the row only once.
 //!
 //! The `slots` largest entries are in the `slots` tiles with the largest maxima (ties by lowest index). Proof: assume
-//! that the tile of an entry is not one of these tiles. Then each of these tiles contains an entry that precedes it in
-//! the order (value descending, index ascending). So the entry is not one of the `slots` largest.
+//! that an entry is in another tile. Then each of the `slots` tiles contains an entry that precedes this entry in the
+//! order (value descending, index ascending). So this entry is not one of the `slots` largest.
 
 use super::inputs::Inputs;
 use super::sampling::{self, draw_remainder, row_results, top_p_target, weights, Draw};

@@ -1,4 +1,4 @@
-//! The bounded-k kernel: It divides each row into cells, filters the entries by the maxima of the cells, and processes
+//! The bounded-k kernel. It divides each row into cells, filters the entries by the maxima of the cells, and processes
 //! the few survivors.
 //!
 //! 1. One pass computes the largest logit of each cell, its place, and the second largest logit. It also computes

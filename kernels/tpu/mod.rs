@@ -1,8 +1,8 @@
 //! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
 //! A kernel processes one block of eight rows per grid step. It returns the outcome and the thresholds of each row. The
-//! StableHLO around the kernel computes the wide arrays from the thresholds. This reads the logits once and writes each
-//! wide array once.
+//! StableHLO around the kernel computes the wide arrays from the thresholds. This StableHLO reads the logits once and
+//! writes each wide array once.
 //!
 //! Imports point in one direction:
 //!

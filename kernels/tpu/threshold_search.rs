@@ -1,4 +1,4 @@
-//! Searches for thresholds. A threshold is the largest place that a row reaches.
+//! Searches for thresholds. The threshold of a row is the largest place that the row reaches.
 //!
 //! All rows of a block are searched together until every row is done.
 
@@ -11,9 +11,9 @@ const STEPS_PER_CHECK: usize = 2;
 
 /// The result of a search's probe at one place.
 pub(super) struct Probe {
-    /// Whether the place is at or below the threshold.
+    /// Whether the row reaches the place: the place is at or below the threshold.
     pub(super) reaches: Value,
-    /// Whether the search may stop at this place if it reaches.
+    /// Whether the search may stop at this place, if the row reaches it.
     pub(super) exact: Option<Value>,
 }
 
@@ -25,10 +25,10 @@ impl Probe {
     }
 }
 
-/// Returns the largest place in `low..high` that reaches. `low` must reach. If a place does not reach, no larger place
-/// may reach.
+/// Returns, for each row, the largest place in `low..high` that the row reaches. Every row must reach `low`. If a row
+/// does not reach a place, it must not reach any larger place.
 ///
-/// Each step quarters the range. It probes three places. This costs little more than one probe, because most of the
+/// Each step quarters the range. It probes three places. Three probes cost little more than one, because most of the
 /// time is the latency of sums over lanes.
 pub(super) fn search(
     k: &Kernel,

@@ -91,7 +91,8 @@ impl Range {
     }
 }
 
-/// The result of a probe at a place: the place (a short key), its weight, its logit, and log₂ of the weight below it.
+/// The result of a probe at a place: the place (a short key), its weight, its logit, and log₂ of the sum of the weights
+/// below it.
 struct Probed {
     place: Value,
     weight: Value,
@@ -102,8 +103,8 @@ struct Probed {
 /// Returns the top-p threshold of each row. The threshold is a weight: that of a short key in `low..high`.
 ///
 /// `total` is the sum of all weights. `allowed` is the part of this sum that top-p may remove. `probe` receives a
-/// weight and returns two values. The first is whether the sum of all weights at or above it reaches the target. The
-/// second is the sum of all weights below it.
+/// weight and returns two values. The first is whether the sum of all weights at or above this weight reaches the
+/// target. The second is the sum of all weights below this weight.
 pub(super) fn search_top_p(
     cx: &Context<'_>,
     sampling: &Sampling,

@@ -45,7 +45,8 @@ impl Callback {
     }
 }
 
-/// Refuses a function that would wait for a plugin's thread, if this thread runs a callback: it may be that thread.
+/// Returns an error if this thread runs a callback. Functions that would wait for a thread of the plugin call this
+/// first, because that thread may be the one that runs the callback.
 pub(super) fn check_outside(name: &'static str, function: &str) -> Result<()> {
     if !RUNNING.get() {
         return Ok(());

@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) row: Option<usize>,
 }
 
-/// A `nuc_error` that was checked and may be written, or none.
+/// A checked `nuc_error` that may be written, or none.
 #[derive(Clone, Copy)]
 pub(super) struct ErrorStruct {
     pointer: *mut nuc_error,

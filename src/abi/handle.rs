@@ -1,4 +1,4 @@
-//! Handles: how an object becomes an opaque pointer for C, is checked on every use, and destroyed.
+//! Handles, which are opaque pointers for C. Creates them from objects, checks them on every use, and destroys them.
 
 use std::mem::offset_of;
 use std::ptr::addr_of_mut;
@@ -12,9 +12,9 @@ pub(super) trait Opaque {
     type Object: Send + Sync;
     /// The name of arguments of this type.
     const NAME: &'static str;
-    /// One of them, in messages.
+    /// The text for one object of this type in messages, for example "a sampler".
     const KIND: &'static str;
-    /// The function that creates one.
+    /// The name of the function that creates an object.
     const CREATOR: &'static str;
     /// The magic word of a live handle. It differs between the types.
     const LIVE: u64;
@@ -74,8 +74,8 @@ where
     Ok(&handle.object)
 }
 
-/// Frees an object. Does nothing in a process that did not create it: the threads and the plugin that it would wait
-/// for exist only in its creator.
+/// Frees an object. Does nothing in a process that did not create the object. Destruction would wait for threads and
+/// for the plugin, which exist only in the process that created the object.
 ///
 /// # Safety
 /// As for [`borrow`], and no other call uses the handle now or later.

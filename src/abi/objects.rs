@@ -38,10 +38,10 @@ pub(super) struct ParametersObject {
     pub(super) sampler: Arc<Sampler>,
 }
 
-/// A call on logits on the device. Fields are dropped in their order.
+/// A call that samples logits on the device. Fields are dropped in their order.
 pub(super) struct CallObject {
     pub(super) call: DeviceCall,
-    /// What the caller wants from it.
+    /// The results that the caller wants.
     pub(super) wants: DeviceWants,
     pub(super) _sampler: Arc<Sampler>,
 }

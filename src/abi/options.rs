@@ -39,7 +39,7 @@ pub(super) struct CallersClient {
 }
 
 impl CallersClient {
-    /// The client that the options name, if they name one.
+    /// The client in the options. `None` if they contain no client.
     fn of(options: &nuc_sampler_options) -> Result<Option<CallersClient>> {
         let (api, client) = (options.pjrt_api, options.pjrt_client);
         let missing = |name: &'static str, other: &str| {
@@ -81,7 +81,7 @@ impl CallersClient {
     /// Wraps the client.
     ///
     /// # Safety
-    /// The pointers are what `nuc_sampler_options` says about them.
+    /// The pointers meet the requirements in the comments of `nuc_sampler_options`.
     pub(super) unsafe fn borrow(&self) -> Result<Arc<Client>> {
         // SAFETY: the same contract.
         Ok(unsafe { Client::borrow(Plugin::borrow(self.api.cast())?, self.client.cast())? })
@@ -156,7 +156,7 @@ pub(super) unsafe fn call_options(
     })
 }
 
-/// The value of a field that counts only if its flag is 1; otherwise it must be 0.
+/// The value of a field that is used only if its flag is 1. If the flag is 0, the field must be 0.
 pub(super) fn flagged(
     is_used: i32,
     flag_name: &'static str,

@@ -1,5 +1,5 @@
 //! The printer of MLIR text. It can print the generic form of every operation. A [`Form`] describes the differences
-//! from it.
+//! from the generic form.
 
 use std::fmt::{self, Write as _};
 

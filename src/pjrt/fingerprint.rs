@@ -22,7 +22,7 @@ const PIECE_BYTES: u64 = 4 << 20;
 /// Each thread reads this many bytes at a time. They stay in the processor's cache until they are hashed.
 const READ_BYTES: usize = 1 << 18;
 
-/// More threads would wait for the memory.
+/// More threads would not be faster, because the memory bandwidth is the limit.
 const MOST_THREADS: usize = 8;
 
 type Hash = [u8; 32];
@@ -35,8 +35,8 @@ pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
     })
 }
 
-/// The SHA-256 of the file's size and of the SHA-256 of each piece. Most plugins have no build id and hundreds of
-/// megabytes, and hashing them on one thread takes most of the time of a start with compiled programs.
+/// The SHA-256 of the file's size and of the SHA-256 of each piece. Most plugins have no build id and a size of
+/// hundreds of megabytes. If one thread hashed them, it would take most of the startup time with compiled programs.
 fn hash(file: &File) -> io::Result<Hash> {
     let bytes = file.metadata()?.len();
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);

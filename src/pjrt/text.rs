@@ -9,7 +9,7 @@ use crate::text::{escaped, escaped_except};
 /// The largest number of bytes that an error quotes from a message. It is enough for messages of compilers.
 const LONGEST_MESSAGE: usize = 64 << 10;
 
-/// Messages show a long path without its middle. This number of characters at the start and at the end stays.
+/// Messages omit the middle of a long path. They keep this number of characters at the start and at the end.
 const PATH_START: usize = 40;
 const PATH_END: usize = 120;
 

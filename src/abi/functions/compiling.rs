@@ -50,8 +50,8 @@ pub unsafe extern "C" fn nuc_prewarm(
 /// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
 /// ignores the file and compiles the program.
 ///
-/// With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
-/// Set these environment variables for libtpu:
+/// If `topology` is set, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set these
+/// environment variables for libtpu:
 ///
 /// - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
 ///   take minutes;

@@ -43,10 +43,10 @@ pub unsafe extern "C" fn nuc_parameters_create(
 /// Sets the parameters of the row `row`, counted from 0, for calls that start later. Calls that have started are not
 /// affected. The next call uploads the parameters once. Any number of threads may call this function.
 ///
-/// A value that is impossible for a row, for example a NaN temperature, is an error of the calls that use it, or the
-/// NUC_ROW_BAD_PARAMETER of the row: see nuc_host_numbers.
+/// This function accepts an impossible value, for example a NaN temperature. A call that uses the value fails, or the
+/// row gets the status NUC_ROW_BAD_PARAMETER: see nuc_host_numbers.
 ///
-/// Errors: NUC_INVALID_ARGUMENT if there is no such row, or a value is set and its flag is not.
+/// Errors: NUC_INVALID_ARGUMENT if there is no such row, or if a value is set without its flag.
 ///
 /// # Safety
 /// `parameters` is a live handle. `row_parameters` points to a nuc_row_parameters. `error` is null or points to a
@@ -69,9 +69,9 @@ pub unsafe extern "C" fn nuc_parameters_set(
     unsafe { guard(error, body) }
 }
 
-/// Frees parameters. Null is allowed. Calls that were started with them go on. No other call may use the handle at
-/// the same time or later. After fork it does in a child what nuc_sampler_destroy does. It must not be called in a
-/// callback of nuc_call_on_done.
+/// Frees parameters. Null is allowed. Calls that were started with them continue. No other call may use the handle at
+/// the same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must
+/// not be called in a callback of nuc_call_on_done.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `parameters` is not a nuc_parameters, or in a callback.
 ///
@@ -87,22 +87,22 @@ pub unsafe extern "C" fn nuc_parameters_destroy(
     unsafe { guard(error, |_| device::destroy(parameters, "nuc_parameters_destroy")) }
 }
 
-/// Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle
-/// and frees it with nuc_call_destroy. The function does not wait for the device, except that it can wait for a free
-/// slot in the plugin's queue, and compiles programs that are missing.
+/// Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
+/// frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for the device,
+/// but it can wait for a free slot in the plugin's queue.
 ///
 /// `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
-/// vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. It may still be computed; the
-/// device waits for it. The caller may destroy it, or donate it to another program, when this function has returned.
-/// The library does not change it.
+/// vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. The device may still be computing
+/// the contents; the call then waits on the device. After this function has returned, the caller may destroy the buffer
+/// or donate it to another program. The library does not change the buffer.
 ///
 /// `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
 /// may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
 /// of threads may call this function with the same sampler and the same parameters.
 ///
-/// Errors: NUC_INVALID_ARGUMENT, also if the buffer is not the one that the parameters describe (the message names
-/// what it is), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR
-/// and NUC_INTERNAL. After an error `*call` is null.
+/// Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters (the message states the difference)
+/// or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and NUC_INTERNAL.
+/// After an error `*call` is null.
 ///
 /// # Safety
 /// `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is
@@ -131,9 +131,8 @@ pub unsafe extern "C" fn nuc_sample_start(
     }
 }
 
-/// Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy
-/// in one function. With `row_status` an impossible parameter affects only its own row; without it the call is
-/// refused.
+/// Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy in
+/// one function. With `row_status`, an impossible parameter affects only its own row. Without it, the call fails.
 ///
 /// Errors: those of nuc_sample_start and nuc_call_get_tokens. A call that fails writes no output.
 ///
@@ -165,9 +164,9 @@ pub unsafe extern "C" fn nuc_sample_on_device(
     unsafe { guard(error, body) }
 }
 
-/// Writes to `*done` whether a call has ended, 1 or 0. A call ends when its numbers are on the host; with
-/// NUC_HOST_NONE, when its results are computed. A call that failed has ended too. Does not wait. Any thread may call
-/// this function.
+/// Writes 1 to `*done` if a call has ended, else 0. A call ends when its numbers are on the host. With NUC_HOST_NONE,
+/// it ends when its results are computed. A call that failed has also ended. This function does not wait. Any thread
+/// may call this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT.
 ///
@@ -198,9 +197,9 @@ pub unsafe extern "C" fn nuc_call_is_done(
 /// Waits until a call has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
 /// number of threads may wait for the same call.
 ///
-/// Errors: NUC_TIMEOUT if the call has not ended; it goes on, and this function can be called again.
-/// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a
-/// callback for a call that has not ended.
+/// Errors: NUC_TIMEOUT if the call has not ended; the call continues, and this function can be called again.
+/// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a callback
+/// for a call that has not ended.
 ///
 /// # Safety
 /// `call` is a live handle. `error` is null or points to a nuc_error.
@@ -226,15 +225,15 @@ pub unsafe extern "C" fn nuc_call_wait(
     unsafe { guard(error, body) }
 }
 
-/// Calls `function` with `user` once, when a call has ended: on a thread of the plugin; or on this thread, before
-/// this function returns, if the call has ended by then. nuc_done_function states what the callback may do. A call
-/// can have several callbacks, which run in any order. Any thread may call this function.
+/// Calls `function` with `user` once, when a call has ended. The callback runs on a thread of the plugin. If the call
+/// has already ended, it runs on this thread before this function returns. nuc_done_function states what the callback
+/// may do. A call can have several callbacks, which run in any order. Any thread may call this function.
 ///
-/// Errors: NUC_INVALID_ARGUMENT. The callback does not run then.
+/// Errors: NUC_INVALID_ARGUMENT. After an error, the callback does not run.
 ///
 /// # Safety
-/// `call` is a live handle. Any thread may call `function` with `user` until it has returned, which is before
-/// nuc_call_destroy returns. `error` is null or points to a nuc_error.
+/// `call` is a live handle. Any thread may call `function` with `user` until `function` has returned. This happens
+/// before nuc_call_destroy returns. `error` is null or points to a nuc_error.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_call_on_done(
     call: *const nuc_call,
@@ -282,7 +281,7 @@ pub unsafe extern "C" fn nuc_call_get_tokens(
 }
 
 /// Waits until a call has ended, and writes the debug arrays with one number per row: `greedy_sampled`,
-/// `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`, each if it is not null. The
+/// `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`. Null arrays are skipped. The
 /// other fields must be null, because those arrays are on the device. The call needs NUC_HOST_ALL. The numbers can be
 /// read any number of times, from any thread.
 ///
@@ -310,9 +309,9 @@ pub unsafe extern "C" fn nuc_call_get_numbers(
 }
 
 /// Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
-/// PJRT_Buffer_Destroy, before the client. Each buffer can be taken once. Does not wait: the device may still compute
-/// the buffer, and every use of it in PJRT waits. The buffer outlives the call object. Any thread may call this
-/// function.
+/// PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. This function does not wait. The
+/// device may still be computing the buffer; every use of the buffer in PJRT waits for the device. The buffer outlives
+/// the call object. Any thread may call this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
 /// error `*buffer` is null.
@@ -337,8 +336,8 @@ pub unsafe extern "C" fn nuc_call_take_buffer(
 
 /// Frees a call and its buffers that were not taken. Null is allowed. A call can be destroyed at any time: the
 /// function waits until the device has finished the call, and until the callbacks of the call have returned. No other
-/// call may use the handle at the same time or later. After fork it does in a child what nuc_sampler_destroy does. It
-/// must not be called in a callback of nuc_call_on_done.
+/// call may use the handle at the same time or later. In a child process after fork, this function does nothing, like
+/// nuc_sampler_destroy. It must not be called in a callback of nuc_call_on_done.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `call` is not a call, or in a callback. The failure of a call is not an error of
 /// this function.

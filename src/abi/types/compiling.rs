@@ -42,10 +42,10 @@ pub struct nuc_compile_ahead_options {
     /// The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty: the environment variable
     /// NUCLEUS_PJRT_PLUGIN.
     pub plugin_path: *const c_char,
-    /// The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for, which this host
-    /// need not have. For libtpu it is a TPU generation and the arrangement of its chips, for example `v5e:2x2`. It
-    /// must equal the topology of the host that will load the programs. Null or empty: the devices of this host.
-    /// Plugins for CPUs and GPUs support only this default.
+    /// The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for. This host need
+    /// not have these devices. For libtpu it is a TPU generation and the arrangement of its chips, for example
+    /// `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty: the devices of
+    /// this host. Plugins for CPUs and GPUs support only this default.
     pub topology: *const c_char,
     /// An array of `num_plugin_options` options for the topology, or for the client if `topology` is null.
     pub plugin_options: *const nuc_client_option,
@@ -54,8 +54,8 @@ pub struct nuc_compile_ahead_options {
     /// The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can contain the
     /// programs of several plugins and topologies, and can be copied to other hosts.
     pub output_dir: *const c_char,
-    /// An array of `num_row_counts` numbers of rows: those of the calls to compile for, each at least 1. The rows of a
-    /// call are padded to a power of two and run in pieces of at most 128 rows.
+    /// An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. The rows
+    /// of a call are padded to a power of two and run in pieces of at most 128 rows.
     pub row_counts: *const usize,
     /// The length of `row_counts`, 1 to 4096.
     pub num_row_counts: usize,

@@ -5,9 +5,9 @@
 //! The tokens and the debug arrays stay on the device as buffers. Only the numbers that the caller wants are copied
 //! to the host.
 //!
-//! A nuc_parameters has the sampling parameters of the rows. They stay on the device between calls, and a call
-//! uploads them only after a change. The number of the step is an argument of each call and is added to the offset of
-//! every row, so a decode loop changes no parameters.
+//! A nuc_parameters contains the sampling parameters of the rows. They stay on the device between calls, and a call
+//! uploads them only after a change. The number of the step is an argument of each call. It is added to the offset of
+//! every row. So a decode loop need not change the parameters.
 //!
 //!     nuc_parameters_create(sampler, &options, &parameters, &error);
 //!     nuc_parameters_set(parameters, row, &row_parameters, &error);   for each row whose parameters change
@@ -17,12 +17,12 @@
 //!     nuc_call_destroy(call, &error);
 //!
 //! The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
-//! can run several calls at the same time. Each uses the parameters that were set when it was started. The first call
-//! with a new shape compiles its programs.
+//! can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
+//! call with a new shape compiles its programs.
 //!
-//! Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any
-//! order. Buffers do not. If the sampler created the client, destroy every buffer of the client, also those from
-//! nuc_call_take_buffer, before you destroy the last of the sampler, its parameters and its calls.
+//! Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
+//! Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from
+//! nuc_call_take_buffer, before you destroy the last of these objects.
 //!
 //! This header does not need the header of PJRT, so pointers to PJRT types are `void *`. The library cannot check
 //! that such a pointer is what its comment says.
@@ -34,8 +34,8 @@ use super::sampling::nuc_dtype;
 /// The parameters of the rows of a batch on the device. The type is opaque.
 ///
 /// nuc_parameters_create creates the object, the caller owns it, and nuc_parameters_destroy frees it. Any number of
-/// threads may use it at the same time. Only nuc_parameters_destroy must run alone. It belongs to the sampler that
-/// was passed to nuc_parameters_create: a call with another sampler is an error. The rules for fork are those of
+/// threads may use it at the same time. Only nuc_parameters_destroy must run alone. The object belongs to the sampler
+/// that was passed to nuc_parameters_create. A call with another sampler fails. The rules for fork are those of
 /// nuc_sampler.
 pub struct nuc_parameters {
     _opaque: [u8; 0],
@@ -74,8 +74,8 @@ pub struct nuc_parameters_options {
 
 /// The sampling parameters of one row. The meaning of each value is that of the array of the same name in nuc_batch.
 ///
-/// A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. Zero is a
-/// value of `top_p` and `temperature` that differs from their defaults, so these two fields count only if their flag
+/// A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. For `top_p` and
+/// `temperature`, zero is a valid value that differs from the default. So these two fields are used only if their flag
 /// is 1. Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -103,12 +103,12 @@ pub struct nuc_row_parameters {
 /// The numbers that a call on the device copies to the host.
 pub type nuc_host_numbers = i32;
 
-/// The tokens, 4 bytes per row. A row with impossible parameters is an error of nuc_sample_start.
+/// The tokens, 4 bytes per row. If a row has impossible parameters, nuc_sample_start fails.
 pub const NUC_HOST_TOKENS: nuc_host_numbers = 0;
 /// Every number of a row, 20 bytes per row: the token, the row status, and the debug arrays with one number per row.
 /// An impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER.
 pub const NUC_HOST_ALL: nuc_host_numbers = 1;
-/// None. The tokens stay on the device. A row with impossible parameters is an error of nuc_sample_start.
+/// None. The tokens stay on the device. If a row has impossible parameters, nuc_sample_start fails.
 pub const NUC_HOST_NONE: nuc_host_numbers = 2;
 
 /// Options of nuc_sample_start. A field that is zero has its default. Initialize the struct with
@@ -144,12 +144,12 @@ pub const NUC_BUFFER_TOPK_TOPP_PROBS_K: nuc_buffer = 5;
 
 /// A callback that runs once, when a call on the device has ended; see nuc_call_on_done.
 ///
-/// It runs on a thread of the plugin, or on the thread that calls nuc_call_on_done if the call has ended by then. It
-/// must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
+/// It runs on a thread of the plugin. If the call has already ended, it runs on the thread that calls nuc_call_on_done.
+/// It must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
 /// returns, so the callback should be short.
 ///
 /// It may call the functions of this library that do not wait for the device. It may read the results of its own call
-/// and of other calls that have ended, and it may start calls whose programs are compiled. A function that destroys
-/// an object, and a function that would wait for a call that has not ended, return NUC_INVALID_ARGUMENT inside a
-/// callback, because they could wait for the thread that runs the callback.
+/// and of other calls that have ended, and it may start calls whose programs are compiled. Inside a callback, two kinds
+/// of functions return NUC_INVALID_ARGUMENT: functions that destroy an object, and functions that would wait for a call
+/// that has not ended. These functions could wait for the thread that runs the callback.
 pub type nuc_done_function = Option<unsafe extern "C" fn(user: *mut c_void)>;

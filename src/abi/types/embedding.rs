@@ -13,12 +13,12 @@
 //!                                                           of r, and the row status
 //!           ...)                                            the debug arrays, in the order of their NUC_DEBUG_* bits
 //!
-//! The step is added to the offset of every row, modulo 2^64. So a loop of many steps stays on the device with one
-//! array of parameters. The results are those of separate calls, bit for bit.
+//! The step is added to the offset of every row, modulo 2^64. So a loop of many steps can stay on the device and use
+//! one array of parameters. The results are those of separate calls, bit for bit.
 //!
 //! The function calls no other function and uses no global symbol. Its name is the only name that it adds to the
-//! module. It has no constants with data of the host. On a device with layouts the logits must be row-major. Debug
-//! arrays with logits are bits of the logits' type: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
+//! module. Its constants contain no data of the host. On a device with layouts the logits must be row-major. Debug
+//! arrays of logits contain the logits as bits: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
 //! arrays, `[num_rows, min(max_k, vocab)]`: indices, logits and weights.
 
 use libc::c_char;
@@ -43,8 +43,8 @@ pub struct nuc_emit_options {
     pub vocab: usize,
     /// The number of slots of the bounded path, 1 to 1024. 0: 128.
     pub max_k: usize,
-    /// The target, NUL-terminated: `portable`, or a TPU generation with kernels of its own (`v4`, `v5e`, `v5p`,
-    /// `v6e`, `tpu7x`). Null or empty: `portable`, which runs on every plugin.
+    /// The target, NUL-terminated: `portable`, or a TPU generation that has its own kernels (`v4`, `v5e`, `v5p`, `v6e`,
+    /// `tpu7x`). Null or empty: `portable`, which runs on every plugin.
     pub target: *const c_char,
     /// The name of the function, NUL-terminated: letters, digits, `_`, `$` and `.`, not starting with a digit. Null
     /// or empty: `nucleus_sample`.

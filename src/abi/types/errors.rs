@@ -11,7 +11,7 @@ pub const NUC_OK: nuc_status = 0;
 /// An argument is wrong. The message states the argument, its value, and a correct value. The same call would fail
 /// again.
 pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
-/// The plugin's file does not exist, or the call needs a plugin and none is named.
+/// The plugin's file does not exist, or the call needs a plugin but no plugin is named.
 pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
 /// The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
 pub const NUC_PLUGIN_INVALID: nuc_status = 3;
@@ -30,7 +30,7 @@ pub const NUC_OUT_OF_MEMORY: nuc_status = 7;
 /// is missing. The message names it. nuc_sampler_create returns it for `program_dir`, and nuc_compile_ahead for
 /// `output_dir`.
 pub const NUC_IO_ERROR: nuc_status = 8;
-/// nuc_call_wait returned before the call had ended, because the time was over. The call goes on.
+/// nuc_call_wait returned before the call had ended, because the timeout expired. The call continues.
 pub const NUC_TIMEOUT: nuc_status = 9;
 
 /// The reason why a call failed. The last argument of every function that can fail points to a nuc_error, or is null.

@@ -110,13 +110,13 @@ pub struct nuc_sampler_options {
     /// The table of a PJRT plugin that the caller has loaded and initialized, `const PJRT_Api *`. It must stay valid
     /// until the process ends. Null: the sampler loads a plugin, or uses the built-in backend.
     pub pjrt_api: *const c_void,
-    /// A client of the caller, of the plugin of `pjrt_api`, `PJRT_Client *`. The sampler uses it and does not destroy
-    /// it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only if `pjrt_api` is
-    /// null.
+    /// A client of the caller, `PJRT_Client *`, created with the plugin of `pjrt_api`. The sampler uses the client and
+    /// does not destroy it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only
+    /// if `pjrt_api` is null.
     ///
     /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file
-    /// the library knows, so a sampler in this process must have loaded the plugin by its path.
+    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. With `program_dir`, the library must
+    /// know the plugin's file. So a sampler in this process must already have loaded the plugin by its path.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not

@@ -60,7 +60,7 @@ pub enum HostResults {
     Outcomes(Vec<RowOutcome>),
 }
 
-/// The way of the numbers to the host.
+/// The state of the copy of the numbers to the host.
 enum HostState {
     /// No numbers are wanted.
     Unwanted,
@@ -73,7 +73,7 @@ enum HostState {
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the results of a device batch";
 
-/// The outcome of a call once it has ended, and the actions to run at that time.
+/// The outcome of a call, after its end, and the actions to run when it ends.
 #[derive(Default)]
 struct Done {
     state: Mutex<DoneState>,
@@ -131,7 +131,8 @@ impl Done {
     }
 }
 
-/// While a value exists, a thread runs actions. Dropping it also ends them if an action panics.
+/// While a value of this type exists, one thread is counted as running actions. The drop ends this, even if an action
+/// panics.
 struct Running<'a>(&'a Done);
 
 impl Drop for Running<'_> {
@@ -262,7 +263,7 @@ impl DeviceCall {
         self.done.lock().outcome.is_some()
     }
 
-    /// Waits until the call ends, or until the time is over. `None` is no limit. Returns whether the call has ended.
+    /// Waits until the call ends or the timeout expires. `None` means no limit. Returns whether the call has ended.
     /// Returns the error of the call if the call failed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -291,7 +292,7 @@ impl DeviceCall {
         self.done.run_when_finished(Box::new(action));
     }
 
-    /// Waits for the end, and until the actions of [`DeviceCall::on_done`] have returned.
+    /// Waits until the call ends and the actions of [`DeviceCall::on_done`] have returned.
     pub fn wait_for_actions(&self) {
         self.done.wait_for_actions();
     }
@@ -325,7 +326,7 @@ impl DeviceCall {
         }
     }
 
-    /// Waits for the end and returns the numbers on the host. They can be read any number of times.
+    /// Waits until the call ends, and returns the numbers on the host. They can be read any number of times.
     pub fn results(&self) -> Result<Arc<HostResults>, Error> {
         self.wait(None)?;
         let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);

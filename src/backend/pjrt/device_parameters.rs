@@ -128,7 +128,7 @@ impl DeviceParameters {
             }
             (memory::collected(state.rows.len(), PURPOSE, state.rows.iter().cloned().map(Ok))?, state.version)
         };
-        // The upload calls the plugin, so it runs while the lock is released.
+        // The upload calls the plugin, so the lock is released before it.
         let plan = Arc::new(self.make_plan(backend, max_k, key, &rows)?);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.version == version {

@@ -201,9 +201,9 @@ impl PjrtBackend {
 
 /// Loads a plugin and creates a client.
 ///
-/// If `identify` is set, it identifies the build of the plugin at the same time, because this can read hundreds of
-/// megabytes. The plugin stores the result for [`System::of_client`]. If the thread cannot be started or fails, that
-/// function identifies the build and returns the error.
+/// If `identify` is set, another thread identifies the build of the plugin at the same time, because this can read
+/// hundreds of megabytes. The plugin stores the result for [`System::of_client`]. If the thread cannot be started or
+/// fails, `System::of_client` tries again and returns any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],

@@ -102,7 +102,7 @@ enum Claim<V, E> {
     WaitFor(Arc<Attempt<V, E>>),
     /// Make the program; others wait for this attempt.
     Make(Arc<Attempt<V, E>>),
-    /// Make the program although another thread is making it too.
+    /// Make the program, although another thread is also making it.
     MakeAgain,
 }
 

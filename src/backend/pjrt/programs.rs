@@ -149,7 +149,8 @@ impl Programs {
     }
 
     /// Makes every program that is not in the cache, and pins all of them. After an error, the programs that were made
-    /// stay pinned. If the log callback calls this function, it may return while a program is still being made.
+    /// stay pinned. If the log callback calls this function, this inner call may return while a program is still being
+    /// made.
     pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
         let _pins = self.cache.pin(specs).map_err(|full| {
             Error::named_argument("cache_capacity", format!(

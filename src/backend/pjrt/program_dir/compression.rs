@@ -1,7 +1,8 @@
 //! Compression of executables: a zlib stream (RFC 1950), which ends in a checksum of the uncompressed bytes.
 //!
-//! An executable of libtpu shrinks to a twelfth, an executable of XLA's CPU compiler to a fifth. The compiler needs
-//! seconds for such a program; compression adds at most a tenth of a second, and decompression a fiftieth.
+//! Compression reduces an executable of libtpu to a twelfth of its size, and an executable of XLA's CPU compiler to a
+//! fifth. The compiler needs seconds for one program. Compression takes at most a tenth of a second, and decompression
+//! takes at most a fiftieth of a second.
 
 use std::io::{self, Write};
 

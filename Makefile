@@ -38,7 +38,7 @@ interpreter: ## create the Python environment of the interpreter for TPU program
 .PHONY: build
 build: deps $(LIB)/libnucleus.a ## build the libraries in target/lib, and the command in target/release (libraries: Linux only)
 
-# Cargo decides whether to compile. The libraries are linked again only if Cargo wrote a new one.
+# Cargo decides whether to compile. The libraries are linked again only if Cargo wrote a new static library.
 .PHONY: cargo-build
 cargo-build: | deps
 	cargo build --release --locked --workspace
@@ -72,8 +72,8 @@ demo: deps build examples plugins ## generate text on two backends and compare i
 model: deps ## download a small language model and export it for demo-llm
 	@scripts/fetch-model.sh
 
-# The header of the PJRT C API is in the sources of the crate pjrt-sys. GCC accepts it only with -fpermissive. In our own
-# code -Werror still turns every fault into an error.
+# The header of the PJRT C API is in the sources of the crate pjrt-sys. GCC accepts it only with -fpermissive, which
+# turns some errors into warnings. In our own code, -Werror turns these warnings into errors again.
 PJRT_INCLUDE = $(shell cargo metadata --format-version 1 --locked | python3 -c 'import json, os, sys; print(*(os.path.join(os.path.dirname(p["manifest_path"]), "include") for p in json.load(sys.stdin)["packages"] if p["name"] == "pjrt-sys"))')
 
 $(BIN)/serve: $(wildcard examples/serve/*.cpp examples/serve/*.hpp) include/nucleus.h Makefile | build

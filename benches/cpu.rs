@@ -1,8 +1,8 @@
 //! Speed of the built-in backend: one JSON object per line on standard output.
 //!
-//! A figure contains the median time of a call in microseconds, and the ratio of this time to the median time of a
-//! baseline. The benchmark measures the call and the baseline alternately, so that the load and the speed of the
-//! machine have little effect on the ratio.
+//! Each line is a figure. It contains the median time of a call in microseconds, and the ratio of this time to the
+//! median time of a baseline. The benchmark measures the call and the baseline alternately. So the load and the speed
+//! of the machine have little effect on the ratio.
 //!
 //! The first part of a name says what is measured:
 //!
@@ -15,7 +15,8 @@
 //!
 //! The last part of a name is the instruction set, unless it is the best one of this machine.
 //!
-//! Arguments that are not flags select figures. A figure is measured if its name contains one of the arguments.
+//! Arguments that do not start with `-` select figures by name: a figure is measured if its name contains one of these
+//! arguments. Without arguments, all figures are measured.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -77,7 +78,7 @@ const SHARP: Case = case("top_p_t01", 0, 0.5, 0.0, 0.1);
 const THREAD_CASES: [Case; 3] = [GREEDY, K64, TOP_P];
 const VOCABS: [usize; 3] = [32_768, 128_256, 262_144];
 const MODEL_VOCABS: [usize; 3] = [49_152, 128_256, 262_144];
-/// The vocabulary of figures that are measured for one vocabulary only.
+/// The vocabulary of the figures that are measured with only one vocabulary.
 const VOCAB: usize = 128_256;
 const COLD_ROWS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -90,8 +91,9 @@ const ONE_THREAD: &str = "one thread";
 enum Fill {
     /// Normal logits with standard deviation 3.
     Normal,
-    /// Logits as language models make them: a normal body with standard deviation 3.5, a maximum 19 to 26 above its
-    /// mean, and sixty top entries with exponential gaps of mean 0.25 below the maximum.
+    /// Logits like those of language models. Most are normally distributed with standard deviation 3.5. The maximum is
+    /// 19 to 26 above their mean. Sixty top entries are below the maximum, with exponentially distributed gaps of mean
+    /// 0.25.
     Model,
     /// Slow rows: the passes can skip only few blocks, or many entries are equal or nearly equal.
     Crafted(Value),
@@ -135,17 +137,17 @@ impl Fill {
     }
 }
 
-/// Logits whose first element is at a fixed offset from a cache line. On narrow registers, the time of the baseline
-/// depends on it.
+/// Logits whose first element is at a fixed offset from the start of a cache line. With narrow registers, the time of
+/// the baseline depends on this offset.
 enum Array {
     F32(Placed<f32>),
     Bf16(Placed<u16>),
     F16(Placed<u16>),
 }
 
-/// Where the C library's `malloc` puts large arrays: 16 bytes after a cache line starts.
+/// The offset at which the C library's `malloc` places large arrays: 16 bytes after the start of a cache line.
 const AS_ALLOCATED: usize = 16;
-/// At the start of a cache line.
+/// The offset of an array at the start of a cache line.
 const ALIGNED: usize = 0;
 
 struct Placed<T> {
@@ -244,8 +246,8 @@ fn compare(mut prepare: impl FnMut(), mut baseline: impl FnMut(), mut subject: i
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while !is_enough(before.len(), 31, start) {
-        // Each function runs twice, and only the second run is timed. So its data is in the caches as its own first run
-        // left it.
+        // Each function runs twice, and only the second run is timed. So the caches contain what the first run of the
+        // same function left there.
         baseline();
         prepare();
         before.push(time(&mut baseline));

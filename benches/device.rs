@@ -1,4 +1,4 @@
-//! Time of the host for a call on logits that are on the device: one JSON object per line on standard output.
+//! The time that the host needs for a call on logits on the device: one JSON object per line on standard output.
 //!
 //! A figure compares the time until `Sampler::start` returns with the time of the plugin's own `Execute` on the same
 //! program and inputs. The difference is what the library adds: the upload of the step, the copy of the tokens to the

@@ -8,7 +8,7 @@
 //! `start/program/…` is the first call alone with a cold directory.
 //!
 //! The environment variable NUCLEUS_PJRT_PLUGIN names the plugin. The default is a plugin that `make plugins` downloads.
-//! Arguments that are not flags select figures, as in `cpu.rs`.
+//! Arguments that do not start with `-` select figures by name, as in `cpu.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

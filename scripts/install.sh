@@ -8,7 +8,7 @@ set -eu
 cd "$(dirname "$0")/.."
 target=$1
 [ "$(uname -s)" = Linux ] || { echo "install: supported on Linux only" >&2; exit 1; }
-# Resolve no symbolic links, so that the same PREFIX gives the same files before and after the directory exists.
+# Do not resolve symbolic links. Then the same PREFIX gives the same files before and after the directory exists.
 prefix=$(realpath -ms "$PREFIX")
 root=${DESTDIR:+$(realpath -ms "$DESTDIR")}
 root=${root%/}${prefix%/}
@@ -29,7 +29,7 @@ for link in "$target"/lib/libnucleus.so "$target"/lib/libnucleus.so.[0-9]*; do
     if [ -L "$link" ]; then ln -sfn "$(readlink "$link")" "$root/lib/$(basename "$link")"; fi
 done
 pc=$root/lib/pkgconfig/nucleus.pc
-# `&` and `|` have a meaning in the replacement of sed.
+# `&` and `|` have a special meaning in the replacement text of sed.
 escaped=$(printf '%s\n' "$prefix" | sed 's/[&|\\]/\\&/g')
 sed -e "s|@PREFIX@|$escaped|" -e "s|@VERSION@|$VERSION|" -e "s|@RPATH@|$rpath|" scripts/nucleus.pc.in >"$pc"
 chmod 644 "$pc"

@@ -56,7 +56,8 @@ public:
     }
 
     Sampled sample_step(const pjrt::Buffer &logits, std::uint64_t step) override {
-        // The moment when the logits are ready is subtracted, and the moment when the tokens are on the host is added.
+        // One callback subtracts the time when the logits are ready. Another callback adds the time when the tokens are
+        // on the host. The sum of both is the duration.
         const std::shared_ptr<std::atomic<std::int64_t>> nanoseconds = nanoseconds_;
         logits.ready().on_ready([nanoseconds] { *nanoseconds -= now(); });
         const std::shared_ptr<nuc_call> call = start(logits, step);
@@ -90,8 +91,8 @@ private:
         return std::shared_ptr<nuc_call>(call, DestroyCall{});
     }
 
-    // Compiles the programs before the first request: rows that all take the bounded path, rows that all take the path
-    // for any k, and a batch of both.
+    // Compiles the programs before the first request. Samples one batch for each number of rows that take the path for
+    // any k. The other rows of the batch take the bounded path.
     void compile(const pjrt::Client &client, std::size_t vocab) {
         const std::vector<float> zeroes(slots_ * vocab);
         const std::vector<std::int64_t> dimensions = {static_cast<std::int64_t>(slots_),

@@ -54,7 +54,7 @@ pjrt::Buffer Model::prefill(std::size_t slot, const std::vector<std::int32_t> &p
         throw std::runtime_error("a prompt has " + std::to_string(prompt.size()) + " tokens; right is 1 to " +
                                  std::to_string(std::min(longest_prompt_, context_ - 1)));
     }
-    // One small array, so that a request costs one transfer.
+    // The request is one small array, so it needs only one transfer.
     std::vector<std::int32_t> request(2 + longest_prompt_, 0);
     request[0] = static_cast<std::int32_t>(slot);
     request[1] = static_cast<std::int32_t>(prompt.size());

@@ -17,8 +17,9 @@
 
 namespace pjrt {
 
-// An argument struct, zeroed, followed by zeroed space. Newer plugins reject structs that are smaller than their own.
-// They have appended fields since our header, and zero means that the caller does not use such a field.
+// An argument struct with more space after it, all zeroed. Newer plugins reject structs that are smaller than their
+// own. Their structs have more fields at the end than those of our header. Zero means that the caller does not use such
+// a field.
 template <typename T>
 class Args {
 public:
@@ -43,7 +44,8 @@ inline void check(const PJRT_Api *api, PJRT_Error *error) {
     throw std::runtime_error(text);
 }
 
-// Owns an object of the plugin. `Destroy` is the function that frees it, `Field` the argument that names it.
+// Owns an object of the plugin. `Destroy` is the function that frees it. `Field` is the argument of `Destroy` that
+// holds the object.
 template <auto Destroy, auto Field>
 class Handle;
 
@@ -65,7 +67,7 @@ public:
         try {
             check(api_, (api_->*Destroy)(args.get()));
         } catch (const std::exception &) {
-            // A destructor cannot report it, and nothing more can be freed.
+            // A destructor cannot report the error, and nothing more can be freed.
         }
     }
 
@@ -209,8 +211,8 @@ public:
 
     // Compiles StableHLO text for the first device.
     Executable compile(const std::string &text) const {
-        // A serialized CompileOptionsProto: executable_build_options (field 3) with device_ordinal (1) -1, which means
-        // unset, num_replicas (4) 1 and num_partitions (5) 1.
+        // A serialized CompileOptionsProto. Its executable_build_options (field 3) contain: device_ordinal (1) = -1,
+        // which means unset; num_replicas (4) = 1; num_partitions (5) = 1.
         static const char compile_options[] =
             "\x1a\x0f\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x20\x01\x28\x01";
         static const char format[] = "mlir";

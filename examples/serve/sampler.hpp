@@ -9,8 +9,8 @@
 
 #include "pjrt.hpp"
 
-// The sampling parameters of a slot. The default is greedy, which is the cheapest. It also serves free slots, whose
-// tokens are ignored.
+// The sampling parameters of a slot. The default is greedy, which takes the least time. Free slots also use the
+// default, and their tokens are ignored.
 struct SamplingParameters {
     std::int32_t top_k = 0;
     float top_p = 1, min_p = 0, temperature = 0;
@@ -20,7 +20,7 @@ struct SamplingParameters {
 
 // The tokens of one step.
 struct Sampled {
-    // The tokens on the device, i32 [slots]: the input of the next decode step. The device may still compute them.
+    // The tokens on the device, i32 [slots]: the input of the next decode step. The device may still be computing them.
     pjrt::Buffer device_tokens;
     // Waits until the tokens are on the host, and returns them. Call it once.
     std::function<std::vector<std::int32_t>()> wait;
@@ -36,13 +36,13 @@ public:
     // Starts to sample logits [slots, vocab] that are on the device. `logits` may be freed when the function returns.
     virtual Sampled sample_step(const pjrt::Buffer &logits, std::uint64_t step) = 0;
 
-    // The time from the moment when logits are ready to the moment when their tokens are, summed over all steps.
+    // The time from ready logits to ready tokens, summed over all steps.
     virtual double seconds() const = 0;
 
     virtual std::string description() const = 0;
 };
 
-// Creates a sampler that works on the device, with the programs that it needs. `client` must outlive it.
+// Creates a sampler that works on the device, and compiles its programs. `client` must outlive the sampler.
 std::unique_ptr<Sampler> make_device_sampler(const pjrt::Client &client, std::size_t slots, std::size_t vocab);
 
 // Creates a sampler that copies the logits to the host. It runs on the plugin with this path, or on the built-in

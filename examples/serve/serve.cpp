@@ -93,7 +93,7 @@ Options parse(int argc, char **argv) {
     return options;
 }
 
-// Gives every request other sampling parameters and another seed.
+// Gives the requests different sampling parameters and different seeds.
 std::vector<Request> make_requests(const Options &options, const std::vector<Prompt> &prompts) {
     struct Style {
         float temperature;

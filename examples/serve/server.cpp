@@ -13,15 +13,15 @@ Server::Server(const pjrt::Client &client, Model &model, Sampler &sampler, const
       slots_(index.slots, nullptr) {}
 
 // The device runs one step ahead of the host: the host starts step n + 1 before it reads the tokens of step n. So the
-// device does not wait while the host reads tokens, looks for finished requests and fills free slots. The price is one
-// unused row for each request that ends with the stop token.
+// device does not wait while the host reads tokens, looks for finished requests and fills free slots. Each request that
+// ends with the stop token costs one unused row.
 void Server::serve(std::vector<Request> &requests) {
     for (Request &request : requests) {
         const std::size_t space = context_ - std::min(context_, request.prompt->tokens.size());
         request.limit = std::min(request.limit, space);
         waiting_.push_back(&request);
     }
-    pjrt::take_traffic();  // forget the weights
+    pjrt::take_traffic();  // do not count the upload of the weights
     tokens_ = client_.upload(std::vector<std::int32_t>(slots_.size(), 0));
     refill();
     prompt_traffic_ += pjrt::take_traffic();
@@ -40,7 +40,7 @@ bool Server::is_busy() const {
     return std::any_of(slots_.begin(), slots_.end(), [](const Request *slot) { return slot != nullptr; });
 }
 
-// Gives every slot whose request needs no further step to the next waiting request.
+// If the request of a slot needs no further step, gives the slot to the next waiting request.
 void Server::refill() {
     bool freed = false;
     for (std::size_t slot = 0; slot < slots_.size(); slot++) {
@@ -54,7 +54,7 @@ void Server::refill() {
         }
         request = waiting_.front();
         waiting_.pop_front();
-        // The random words of a request start at 0, whenever it starts.
+        // The offset plus the number of the step is 0 in the first step of every request.
         request->sampling.offset = 0 - std::uint64_t{steps_};
         sampler_.set_slot(slot, request->sampling);
         tokens_ = model_.prefill(slot, request->prompt->tokens, tokens_);

@@ -29,7 +29,7 @@ public:
     std::size_t steps() const { return steps_; }
     std::size_t refills() const { return refills_; }  // requests that took over a slot while others ran
     const pjrt::Traffic &step_traffic() const { return step_traffic_; }
-    // Prompts, and other changes of the slots.
+    // The traffic of prompts and of other changes of the slots.
     const pjrt::Traffic &prompt_traffic() const { return prompt_traffic_; }
 
 private:

@@ -15,7 +15,7 @@ struct Traffic {
 };
 
 // Returns a copy of the plugin's function table in which the functions that copy between host and device count their
-// bytes. The copy ends with the last function of our header, so whoever gets it can only call functions that are
+// bytes. The copy ends with the last function of our header. So its users cannot call newer functions, which are not
 // counted. A process can count one plugin. The table is valid until the process ends.
 const PJRT_Api *counting_table(const PJRT_Api *plugin);
 

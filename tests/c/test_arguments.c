@@ -64,7 +64,7 @@ static void point(call *c, int array, void *place) {
     }
 }
 
-/* A call that every entry point accepts, except the arbitrary one. It requests k-slices, which that one rejects. */
+/* A call that requests k-slices. Every entry point accepts it, except the arbitrary one, which rejects k-slices. */
 static call good_call(const nuc_sampler *sampler) {
     call c;
     memset(&c, 0, sizeof c);

@@ -1,5 +1,5 @@
-/* Logits on a device: buffers that this program makes with the PJRT C API, on a client of its own and on the sampler's
- * client. Without a plugin: the errors of the built-in backend, and programs to embed. */
+/* Samples logits on a device. The program creates the buffers with the PJRT C API, on its own client and on the
+ * sampler's client. Without a plugin, it tests the errors of the built-in backend, and programs to embed. */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
 #include "child.h"
@@ -115,7 +115,7 @@ static void count_end(void *user) {
     pthread_mutex_unlock(&mutex);
 }
 
-/* Several calls are in flight. Their tokens are those of the host, and so is a buffer of tokens. */
+/* Several calls run at the same time. Their tokens, and the tokens in their buffers, equal those of the host. */
 static void samples(const nuc_sampler *sampler, const nuc_sampler *builtin, nuc_parameters *parameters,
                     const PJRT_Api *api, PJRT_Buffer *buffer) {
     nuc_error error = NUC_ERROR_INIT;
@@ -152,7 +152,7 @@ static void samples(const nuc_sampler *sampler, const nuc_sampler *builtin, nuc_
     CHECK_STATUS(NUC_OK, error, nuc_call_destroy(calls[0], &error));
 }
 
-/* A decode loop without a thread of its own: the end of each call starts the next one. */
+/* A decode loop without its own thread: the callback of each call starts the next call. */
 typedef struct chain {
     const nuc_sampler *sampler;
     const nuc_parameters *parameters;
@@ -199,7 +199,7 @@ static void callbacks_start_calls(const nuc_sampler *sampler, const nuc_sampler 
         CHECK_STATUS(NUC_OK, error, nuc_call_get_tokens(links.calls[step], tokens, NULL, &error));
         CHECK(memcmp(tokens, want, sizeof want) == 0);
     }
-    /* The last callback has returned when its call is destroyed, so nothing uses the chain any more. */
+    /* When a call is destroyed, its callback has returned. So nothing uses the chain after this loop. */
     for (uint64_t step = 0; step < STEPS; step++) CHECK(nuc_call_destroy(links.calls[step], NULL) == NUC_OK);
     pthread_cond_destroy(&links.changed);
 }
@@ -241,7 +241,7 @@ static void use(nuc_sampler *sampler, const nuc_sampler *builtin, const PJRT_Api
     const child_outcome outcome = run_child(use_after_fork, &all);
     check_silent_child(&outcome, "the child after fork");
 
-    /* The call needs neither its logits, nor its parameters, nor its sampler. */
+    /* The call remains valid without its logits, its parameters and its sampler. */
     int32_t tokens[ROWS], want[ROWS];
     host_tokens(builtin, 0, want);
     destroy_buffer(api, all.buffer);
@@ -252,7 +252,7 @@ static void use(nuc_sampler *sampler, const nuc_sampler *builtin, const PJRT_Api
     CHECK_STATUS(NUC_OK, error, nuc_call_destroy(all.call, &error));
 }
 
-/* Loads the plugin as a program does that has its own client. */
+/* Loads the plugin as in a program that has its own client. */
 static const PJRT_Api *load(const char *plugin) {
     void *const library = dlopen(plugin, RTLD_NOW | RTLD_LOCAL);
     if (!CHECK(library != NULL)) exit(report());
@@ -286,7 +286,7 @@ static void on_plugin(const char *plugin, const nuc_sampler *builtin) {
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_info(sampler, &info, &error));
     CHECK(info.pjrt_api == api && info.pjrt_client == create.args.client);
     use(sampler, builtin, api, create.args.client);
-    /* The client is still alive, and is not the library's to destroy. */
+    /* The client is still alive. Only the program may destroy it. */
     destroy_buffer(api, upload(api, create.args.client));
     PJRT_Client_Destroy_Args destroy = {PJRT_Client_Destroy_Args_STRUCT_SIZE, NULL, create.args.client};
     must(api, api->PJRT_Client_Destroy(&destroy));

@@ -146,7 +146,7 @@ fn a_wrong_struct_size_names_the_initializer() {
     assert!(text.contains("NUC_BATCH_INIT") && token == 77, "{text}");
 }
 
-/// A struct of zeros and its size has the same effect as a null pointer.
+/// A struct in which only `struct_size` is set has the same effect as a null pointer.
 #[test]
 fn zeroed_structs_are_the_defaults() {
     // SAFETY: a struct of the ABI.

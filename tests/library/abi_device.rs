@@ -52,7 +52,7 @@ fn info(sampler: &Sampler) -> nuc_sampler_info {
     info
 }
 
-/// The client of a sampler, as a caller who makes buffers sees it.
+/// The client of a sampler, for tests that create buffers as a caller does.
 fn client(sampler: &Sampler) -> Arc<Client> {
     let info = info(sampler);
     // SAFETY: the pointers of a live sampler.
@@ -64,7 +64,7 @@ fn upload(client: &Arc<Client>, logits: &[f32]) -> Buffer {
     client.buffer_from_host(bytemuck::cast_slice(logits), ElementType::F32, &dims, 0).unwrap()
 }
 
-/// Reads a buffer that a call gave away, and destroys it.
+/// Reads a buffer that was taken from a call, and destroys it.
 fn taken(client: &Arc<Client>, buffer: *mut c_void) -> Vec<i32> {
     // SAFETY: a live buffer of the client. It is destroyed after its last use.
     unsafe {
@@ -371,7 +371,7 @@ fn device_calls_equal_host_calls() {
             });
             assert_eq!((got.status, tokens, status), (NUC_OK, want.tokens, want.status), "{got:?}");
         }
-        // Without statuses on the host, the bad row refuses the call.
+        // If the call does not return statuses to the host, a bad row makes it fail.
         for options in [start_options(NUC_HOST_TOKENS, 0), start_options(NUC_HOST_NONE, wide)] {
             let (got, _) = device.try_start(device.logits.as_raw().cast(), parameters.0, &options);
             assert_eq!(
@@ -383,7 +383,7 @@ fn device_calls_equal_host_calls() {
     }
 }
 
-/// With k-slices every row takes the bounded path, and the slices are buffers of their own.
+/// If a call requests k-slices, every row takes the bounded path. Each slice is a separate buffer.
 #[test]
 fn slices_stay_on_the_device() {
     let device = Device::new();
@@ -410,7 +410,7 @@ fn slices_stay_on_the_device() {
     assert!(again.contains("already taken"), "{again}");
 }
 
-/// A zeroed row means the defaults, and zero is a value of top-p and temperature that needs its flag.
+/// A zeroed row selects the defaults. Top-p and temperature can be zero only if a flag is set.
 #[test]
 fn a_zeroed_row_is_the_default() {
     let device = Device::new();
@@ -524,7 +524,7 @@ fn wrong_arguments_are_named() {
     assert!(text.contains("NUC_HOST_NONE"), "{text}");
 }
 
-/// Options that name a client and something that does not go with it. Nothing is read from the pointers.
+/// Options that name a client, together with an option that excludes it. The library does not read from these pointers.
 #[test]
 fn a_client_excludes_other_options() {
     let mut words = [0_u64; 8];
@@ -542,14 +542,14 @@ fn a_client_excludes_other_options() {
     for (name, options) in with {
         refused(name, |error| create(&options, error).0);
     }
-    // A caller with the older header has no such fields.
+    // The struct of an older header does not have the fields of the client.
     let older = nuc_sampler_options { struct_size: 80, backend: NUC_BACKEND_BUILTIN, ..good };
     let (status, sampler) = create(&older, null_mut());
     assert_eq!(status, NUC_OK);
     drop(Sampler(sampler));
 }
 
-/// What a callback sees and does.
+/// What a callback observed.
 struct Observed {
     call: AtomicUsize,
     ran: AtomicUsize,
@@ -572,11 +572,11 @@ impl Observed {
     }
 }
 
-/// Reads its own call, which has ended, and tries to destroy it.
+/// A callback. Reads the results of its call, which has ended, and tries to destroy the call.
 unsafe extern "C" fn observe(user: *mut c_void) {
     // SAFETY: `user` is the `Observed` of the test, which outlives the call.
     let observed = unsafe { &*user.cast::<Observed>() };
-    // The call was started before its handle could be stored.
+    // The callback can run before the test has stored the handle of the call.
     let mut call = null_mut::<nuc_call>();
     while call.is_null() {
         call = observed.call.load(Ordering::Acquire) as *mut nuc_call;
@@ -626,14 +626,14 @@ fn callbacks_read_results() {
     }
 }
 
-/// A call that needs long on the CPU: many rows of the arbitrary path.
+/// A call that takes a long time on the CPU: many rows on the arbitrary path.
 fn long_call(device: &Device, logits: &Buffer) -> Call {
     let options = nuc_parameters_options { num_rows: 4096, vocab: VOCAB, ..struct_of() };
     let parameters = Parameters::new(&device.sampler, &options);
     device.start_on(logits.as_raw().cast(), &parameters, &struct_of())
 }
 
-/// A wait ends after its time, and the call goes on. A call can be destroyed while it runs, and after its sampler.
+/// A wait ends after its timeout, and the call continues. A call can be destroyed while it runs, and after its sampler.
 #[test]
 fn waits_end_and_calls_outlive_their_sampler() {
     let device = Device::new();
@@ -657,7 +657,7 @@ fn waits_end_and_calls_outlive_their_sampler() {
     let parameters = device.parameters();
     let calls = [device.start(&parameters, &struct_of()), device.start(&parameters, &struct_of())];
     let want = host(&TEMPERATURE).tokens;
-    // The caller's buffers go first: the client lives as long as its last user.
+    // The test drops its buffers and its client first. The client lives until its last user is dropped.
     let Device { logits, client, sampler } = device;
     drop((logits, many, client));
     drop(sampler);
@@ -755,7 +755,7 @@ fn emitted_functions_are_those_of_the_library() {
     wrong("debug_arrays", nuc_emit_options { debug_arrays: NUC_DEBUG_K_SLICES, ..emit_options() });
 }
 
-/// The packed parameters are those that `embed.rs` runs a decode loop with.
+/// The packed parameters equal those that `embed.rs` uses in its decode loop.
 #[test]
 fn packed_parameters_are_those_of_the_library() {
     let pack = |function: &nuc_emit_options, batch: &nuc_batch, options: *const nuc_call_options| {

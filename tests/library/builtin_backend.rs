@@ -137,7 +137,8 @@ enum Kind {
     Negative,
     /// Nearly constant, with a few peaks that a sample can miss.
     Spikes,
-    /// A normal body and sixty top entries with exponential gaps, as language models make them.
+    /// Logits like those of language models: most are normally distributed, and sixty top entries have exponential
+    /// gaps.
     Model,
     /// One maximum above equal entries.
     OneMaximum,
@@ -233,7 +234,7 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
         .collect()
 }
 
-/// A normal body with standard deviation 3.5, and sixty top entries with exponential gaps of mean 0.25.
+/// Normally distributed logits with standard deviation 3.5, and sixty top entries with exponential gaps of mean 0.25.
 fn model_row(max: f32, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
     let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
@@ -358,9 +359,9 @@ fn rows_of_32_000_match_the_reference_at_every_level() {
     sweep(32_000, 2, &levels(), 200);
 }
 
-/// Rows as models make them: a normal body, and a few large entries above it. Top-p keeps few entries, which the backend
-/// decides with bounds on the sum of the other weights. The values of p include sums of the largest shares, where the
-/// bounds cannot decide.
+/// Rows like those of language models: normally distributed logits, and a few large entries above them. Top-p keeps few
+/// entries. The backend finds them with bounds on the sum of the other weights. Some values of p are sums of the
+/// largest shares. In these cases the bounds cannot decide.
 #[test]
 fn peaked_rows_match_the_reference_at_every_level() {
     let mut rng = StdRng::seed_from_u64(400);
@@ -409,9 +410,9 @@ fn rows_of_262_144_and_more_match_the_reference() {
     }
 }
 
-/// Rows without top-k in which top-p is decided among the largest entries, or in which few logits have a weight. The
-/// maxima are so far above the body that both occur, and that bounds on the sum of the body's weights do not always
-/// suffice.
+/// Rows without top-k. In some rows top-p is decided among the largest entries. In others, few logits have a weight.
+/// The maxima are so far above the other logits that both occur. The bounds on the sum of the other weights do not
+/// always suffice.
 #[test]
 fn rows_as_models_make_them_match_the_reference() {
     let mut rng = StdRng::seed_from_u64(303);
@@ -436,7 +437,7 @@ fn rows_as_models_make_them_match_the_reference() {
     }
 }
 
-/// The largest entries hold exactly the share p, or as little more or less as p can express. Bounds on the total cannot
+/// p is the share of the largest entries, rounded to f32, or one of the two adjacent floats. Bounds on the total cannot
 /// decide these rows.
 #[test]
 fn peaked_rows_at_the_edge_of_top_p_match_the_reference() {

@@ -497,8 +497,8 @@ fn files_that_cannot_be_written_are_io_errors() {
     assert!(matches!(&error, Error::Io(text) if text.contains("program_dir is /sys/kernel")), "{error:?}");
 }
 
-/// A full disk costs the file, but not the call. The file of the same name stays, and no temporary file is left. The
-/// test runs in a child process with a small disk.
+/// If the disk is full, the program is not written, but the call succeeds. The file of the same name stays, and no
+/// temporary file is left. The test runs in a child process with a small disk.
 #[test]
 fn a_full_disk_costs_only_the_file() {
     const CHILD: &str = "NUCLEUS_TEST_FULL_DISK";
@@ -517,7 +517,7 @@ fn a_full_disk_costs_only_the_file() {
         .status();
     match status.as_ref().map(|status| status.code()) {
         Ok(Some(0)) => {}
-        // 1 is the status of unshare itself.
+        // `unshare` exits with status 1 if it fails itself.
         Ok(Some(1 | CANNOT_MOUNT)) | Err(_) => {
             println!("not tested: a full disk, because no file system can be mounted here: {status:?}");
         }
@@ -561,7 +561,7 @@ fn total_bytes(files: &[PathBuf]) -> u64 {
     files.iter().map(|file| fs::metadata(file).unwrap().len()).sum()
 }
 
-/// A write removes the least recently used programs. To load a program is a use.
+/// A write removes the least recently used programs. Loading a program counts as a use.
 #[test]
 fn the_least_recently_used_programs_are_evicted() {
     let directory = Directory::new("bounded");
@@ -608,7 +608,7 @@ fn the_least_recently_used_programs_are_evicted() {
     assert!(warning(&["just written to", directory.0.to_str().unwrap(), "capacity of 1;"]).is_some());
 }
 
-/// Samplers that share a directory, each with a capacity for no program: new files stay, and nothing fails.
+/// Several samplers share a directory whose capacity is too small for any program. New files stay, and nothing fails.
 #[test]
 fn samplers_share_a_directory_that_is_too_small() {
     let directory = Directory::new("too-small");

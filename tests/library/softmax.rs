@@ -102,8 +102,9 @@ fn top_p_keeps_the_probability_p() {
     }
 }
 
-/// A row with one large logit; all other logits are equal. The others are kept exactly if the large one alone has less
-/// than the probability p. Weights of 24 bits were 0 from 16.6 below the maximum on, so they lost the others.
+/// A row with one large logit; all other logits are equal. Top-p keeps the others if and only if the probability of the
+/// large one is less than p. Earlier weights had 24 bits. They were 0 at more than 16.6 below the maximum, so top-p
+/// removed the others.
 #[test]
 fn a_flat_rest_is_kept_if_its_share_is_needed() {
     const VOCAB: usize = 128_256;

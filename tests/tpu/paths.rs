@@ -142,7 +142,7 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows of which top-k keeps a few percent, including all ties at its threshold.
+/// Returns rows in which top-k keeps a few percent of the entries, including all ties at its threshold.
 fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
     for row in 0..BATCH {

@@ -30,8 +30,8 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
-/// Up to this share of a row, logits are collected before they are weighed. Registers of sixteen lanes weigh all logits
-/// almost as fast as they collect some of them.
+/// If less than this share of a row's logits can be drawn, these logits are collected first, and only they are weighed.
+/// With registers of sixteen lanes, weighing all logits is almost as fast as collecting some of them.
 fn largest_share(level: Level) -> f32 {
     dispatch!(level, simd => if lanes_of(simd) == LANES { 0.35 } else { 0.9 })
 }
@@ -42,10 +42,10 @@ fn lanes_of<S: Simd>(_simd: S) -> usize {
     S::f32s::LEN
 }
 
-/// The limit of the same share for top-p. For a larger share, bounds on the sum of the small weights are faster than
-/// weights.
+/// The same limit for rows with top-p. For a larger share, bounds on the sum of the small weights are faster than the
+/// weights themselves.
 const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
-/// About this many of the largest entries decide what top-p keeps of a peaked row.
+/// In a peaked row, about this many of the largest entries are collected to decide what top-p keeps.
 const LARGEST: usize = 128;
 
 /// The token that was drawn.
@@ -197,8 +197,8 @@ impl RowTask<'_> {
         Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } }
     }
 
-    /// Draws the token of a row of which top-p keeps only a few of the largest entries. Returns `None` if top-p may keep
-    /// other entries.
+    /// Draws the token of a row in which top-p keeps only a few of the largest entries. Returns `None` if top-p may
+    /// keep other entries.
     ///
     /// Only the weights of the largest entries are computed. Bounds on the sum of the other weights usually suffice to
     /// decide what top-p keeps.
@@ -262,12 +262,12 @@ impl RowTask<'_> {
         unreachable!("the second round collects every weight")
     }
 
-    /// The weight that top-p keeps at least, given the total of all weights.
+    /// The sum of weights that top-p must reach, given the total of all weights.
     fn target(&self, total: u64) -> u64 {
         target(Scalar, total, self.params.top_p.mantissa, self.params.top_p.shift)
     }
 
-    /// Collects the bits of the logits that reach the limit in the array of weights. Returns their number.
+    /// Collects the logits that reach the limit. Writes their bits to the array of weights. Returns their number.
     fn collect_logits(&self, limit: Limit, work: &mut Workspace<'_>) -> usize {
         let level = self.level;
         let (bins, tops) = (&*work.bins, &*work.tops);

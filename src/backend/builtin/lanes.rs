@@ -100,8 +100,8 @@ pub(super) fn load<S: Simd, T: SimdFrom<[E; LANES], S>, E: Copy>(simd: S, slice:
 pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask: mask32x16<S>) -> usize {
     let out = &mut out[at..at + LANES];
     if S::f32s::LEN == LANES / 2 {
-        // One permutation compacts a register of eight lanes. Compacting both registers to one position would need
-        // more.
+        // One permutation compacts a register of eight lanes. Compacting two registers together would need more
+        // permutations.
         let (low, high) = values.split();
         let (low_mask, high_mask) = values.simd.split_mask32x16(mask);
         let count = low_mask.to_bitmask().count_ones() as usize % (LANES / 2 + 1);

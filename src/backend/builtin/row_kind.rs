@@ -5,8 +5,8 @@ use super::lanes::LANES;
 use super::layout::{Layout, BLOCK};
 use crate::semantics::params::RowParams;
 
-/// The number of groups that a long row without top-k has at least. The maxima of this many groups usually contain most
-/// of the row's weight.
+/// The minimum number of groups of a long row without top-k. The maxima of this many groups usually contain most of the
+/// row's weight.
 const MAXIMA_WITHOUT_TOP_K: usize = 128;
 
 /// The kinds of rows, by the passes that they need.

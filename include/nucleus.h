@@ -206,7 +206,7 @@ enum {
      * again.
      */
     NUC_INVALID_ARGUMENT = 1,
-    /** The plugin's file does not exist, or the call needs a plugin and none is named. */
+    /** The plugin's file does not exist, or the call needs a plugin but no plugin is named. */
     NUC_PLUGIN_NOT_FOUND = 2,
     /** The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader. */
     NUC_PLUGIN_INVALID = 3,
@@ -233,7 +233,7 @@ enum {
      * `output_dir`.
      */
     NUC_IO_ERROR = 8,
-    /** nuc_call_wait returned before the call had ended, because the time was over. The call goes on. */
+    /** nuc_call_wait returned before the call had ended, because the timeout expired. The call continues. */
     NUC_TIMEOUT = 9
 };
 
@@ -438,13 +438,13 @@ typedef struct nuc_sampler_options {
      */
     const void *pjrt_api;
     /**
-     * A client of the caller, of the plugin of `pjrt_api`, `PJRT_Client *`. The sampler uses it and does not destroy
-     * it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only if `pjrt_api` is
-     * null.
+     * A client of the caller, `PJRT_Client *`, created with the plugin of `pjrt_api`. The sampler uses the client and
+     * does not destroy it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only
+     * if `pjrt_api` is null.
      *
      * With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs a plugin whose file
-     * the library knows, so a sampler in this process must have loaded the plugin by its path.
+     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. With `program_dir`, the library must
+     * know the plugin's file. So a sampler in this process must already have loaded the plugin by its path.
      */
     void *pjrt_client;
     /**
@@ -484,8 +484,8 @@ nuc_status nuc_sampler_create(const nuc_sampler_options *options,
 /**
  * Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
  * getters. Null is allowed. If there are nuc_parameters or nuc_call objects of the sampler, they keep its programs and
- * its client until the last of them is destroyed. After the call the handle is invalid, and so are all copies of it in
- * other threads. It must not be called in a callback of nuc_call_on_done.
+ * its client until the last of them is destroyed. After the call, the handle and all its copies in other threads are
+ * invalid. This function must not be called in a callback of nuc_call_on_done.
  *
  * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
  * detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
@@ -601,10 +601,10 @@ typedef struct nuc_batch {
     /** Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off. */
     const int32_t *top_k;
     /**
-     * Top-p: the entries with the largest weights survive, as few as have at least p times the total weight. So does
-     * every entry whose weight ties with the smallest of these. The total is that of the entries that top-k kept. p >=
-     * 1: off. p <= 0: only the maximum and its ties survive. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default:
-     * off.
+     * Top-p: entries survive in descending order of weight until the sum of their weights is at least p times the
+     * total weight. Entries whose weight equals the smallest of these also survive. The total is the sum over the
+     * entries that top-k kept. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN is impossible: see
+     * NUC_ROW_BAD_PARAMETER. Default: off.
      */
     const float *top_p;
     /**
@@ -753,10 +753,10 @@ nuc_status nuc_reference_topk_topp_and_sample(const nuc_sampler *sampler,
                                               nuc_error *error);
 
 /**
- * Runs the sampling function that `path` names, without structs. It is for languages that cannot pass a struct that
- * contains pointers, for example Go with cgo. The arguments have the meaning of the fields of nuc_batch and
- * nuc_call_options; `replace_val` and the debug arrays are not available. `error` needs no pointer in it, because its
- * `full_message` may be null. Ownership, thread-safety and errors are the same.
+ * Runs the sampling function that `path` selects. It takes plain arguments instead of structs. It is for languages
+ * that cannot pass a struct that contains pointers, for example Go with cgo. The arguments have the meaning of the
+ * fields of nuc_batch and nuc_call_options; `replace_val` and the debug arrays are not available. `error` need not
+ * contain a pointer, because its `full_message` may be null. Ownership, thread-safety and errors are the same.
  *
  * The caller promises:
  * As for nuc_topk_topp_and_sample.
@@ -865,9 +865,9 @@ struct nuc_debug_arrays {
  * The tokens and the debug arrays stay on the device as buffers. Only the numbers that the caller wants are copied
  * to the host.
  *
- * A nuc_parameters has the sampling parameters of the rows. They stay on the device between calls, and a call
- * uploads them only after a change. The number of the step is an argument of each call and is added to the offset of
- * every row, so a decode loop changes no parameters.
+ * A nuc_parameters contains the sampling parameters of the rows. They stay on the device between calls, and a call
+ * uploads them only after a change. The number of the step is an argument of each call. It is added to the offset of
+ * every row. So a decode loop need not change the parameters.
  *
  *     nuc_parameters_create(sampler, &options, &parameters, &error);
  *     nuc_parameters_set(parameters, row, &row_parameters, &error);   for each row whose parameters change
@@ -877,12 +877,12 @@ struct nuc_debug_arrays {
  *     nuc_call_destroy(call, &error);
  *
  * The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
- * can run several calls at the same time. Each uses the parameters that were set when it was started. The first call
- * with a new shape compiles its programs.
+ * can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
+ * call with a new shape compiles its programs.
  *
- * Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any
- * order. Buffers do not. If the sampler created the client, destroy every buffer of the client, also those from
- * nuc_call_take_buffer, before you destroy the last of the sampler, its parameters and its calls.
+ * Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
+ * Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from
+ * nuc_call_take_buffer, before you destroy the last of these objects.
  *
  * This header does not need the header of PJRT, so pointers to PJRT types are `void *`. The library cannot check
  * that such a pointer is what its comment says.
@@ -893,8 +893,8 @@ struct nuc_debug_arrays {
  * The parameters of the rows of a batch on the device. The type is opaque.
  *
  * nuc_parameters_create creates the object, the caller owns it, and nuc_parameters_destroy frees it. Any number of
- * threads may use it at the same time. Only nuc_parameters_destroy must run alone. It belongs to the sampler that
- * was passed to nuc_parameters_create: a call with another sampler is an error. The rules for fork are those of
+ * threads may use it at the same time. Only nuc_parameters_destroy must run alone. The object belongs to the sampler
+ * that was passed to nuc_parameters_create. A call with another sampler fails. The rules for fork are those of
  * nuc_sampler.
  */
 typedef struct nuc_parameters nuc_parameters;
@@ -937,8 +937,8 @@ typedef struct nuc_parameters_options {
 /**
  * The sampling parameters of one row. The meaning of each value is that of the array of the same name in nuc_batch.
  *
- * A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. Zero is a
- * value of `top_p` and `temperature` that differs from their defaults, so these two fields count only if their flag
+ * A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. For `top_p` and
+ * `temperature`, zero is a valid value that differs from the default. So these two fields are used only if their flag
  * is 1. Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
  */
 typedef struct nuc_row_parameters {
@@ -971,14 +971,14 @@ typedef int32_t nuc_host_numbers;
 
 /** The values of nuc_host_numbers. */
 enum {
-    /** The tokens, 4 bytes per row. A row with impossible parameters is an error of nuc_sample_start. */
+    /** The tokens, 4 bytes per row. If a row has impossible parameters, nuc_sample_start fails. */
     NUC_HOST_TOKENS = 0,
     /**
      * Every number of a row, 20 bytes per row: the token, the row status, and the debug arrays with one number per row.
      * An impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER.
      */
     NUC_HOST_ALL = 1,
-    /** None. The tokens stay on the device. A row with impossible parameters is an error of nuc_sample_start. */
+    /** None. The tokens stay on the device. If a row has impossible parameters, nuc_sample_start fails. */
     NUC_HOST_NONE = 2
 };
 
@@ -1025,14 +1025,14 @@ enum {
 /**
  * A callback that runs once, when a call on the device has ended; see nuc_call_on_done.
  *
- * It runs on a thread of the plugin, or on the thread that calls nuc_call_on_done if the call has ended by then. It
- * must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
+ * It runs on a thread of the plugin. If the call has already ended, it runs on the thread that calls nuc_call_on_done.
+ * It must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
  * returns, so the callback should be short.
  *
  * It may call the functions of this library that do not wait for the device. It may read the results of its own call
- * and of other calls that have ended, and it may start calls whose programs are compiled. A function that destroys
- * an object, and a function that would wait for a call that has not ended, return NUC_INVALID_ARGUMENT inside a
- * callback, because they could wait for the thread that runs the callback.
+ * and of other calls that have ended, and it may start calls whose programs are compiled. Inside a callback, two kinds
+ * of functions return NUC_INVALID_ARGUMENT: functions that destroy an object, and functions that would wait for a call
+ * that has not ended. These functions could wait for the thread that runs the callback.
  */
 typedef void (*nuc_done_function)(void *user);
 
@@ -1058,10 +1058,10 @@ nuc_status nuc_parameters_create(const nuc_sampler *sampler,
  * Sets the parameters of the row `row`, counted from 0, for calls that start later. Calls that have started are not
  * affected. The next call uploads the parameters once. Any number of threads may call this function.
  *
- * A value that is impossible for a row, for example a NaN temperature, is an error of the calls that use it, or the
- * NUC_ROW_BAD_PARAMETER of the row: see nuc_host_numbers.
+ * This function accepts an impossible value, for example a NaN temperature. A call that uses the value fails, or the
+ * row gets the status NUC_ROW_BAD_PARAMETER: see nuc_host_numbers.
  *
- * Errors: NUC_INVALID_ARGUMENT if there is no such row, or a value is set and its flag is not.
+ * Errors: NUC_INVALID_ARGUMENT if there is no such row, or if a value is set without its flag.
  *
  * The caller promises:
  * `parameters` is a live handle. `row_parameters` points to a nuc_row_parameters. `error` is null or points to a
@@ -1074,9 +1074,9 @@ nuc_status nuc_parameters_set(nuc_parameters *parameters,
                               nuc_error *error);
 
 /**
- * Frees parameters. Null is allowed. Calls that were started with them go on. No other call may use the handle at
- * the same time or later. After fork it does in a child what nuc_sampler_destroy does. It must not be called in a
- * callback of nuc_call_on_done.
+ * Frees parameters. Null is allowed. Calls that were started with them continue. No other call may use the handle at
+ * the same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must
+ * not be called in a callback of nuc_call_on_done.
  *
  * Errors: NUC_INVALID_ARGUMENT if `parameters` is not a nuc_parameters, or in a callback.
  *
@@ -1088,22 +1088,22 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
                                           nuc_error *error);
 
 /**
- * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle
- * and frees it with nuc_call_destroy. The function does not wait for the device, except that it can wait for a free
- * slot in the plugin's queue, and compiles programs that are missing.
+ * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
+ * frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for the device,
+ * but it can wait for a free slot in the plugin's queue.
  *
  * `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
- * vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. It may still be computed; the
- * device waits for it. The caller may destroy it, or donate it to another program, when this function has returned.
- * The library does not change it.
+ * vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. The device may still be computing
+ * the contents; the call then waits on the device. After this function has returned, the caller may destroy the buffer
+ * or donate it to another program. The library does not change the buffer.
  *
  * `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
  * may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
  * of threads may call this function with the same sampler and the same parameters.
  *
- * Errors: NUC_INVALID_ARGUMENT, also if the buffer is not the one that the parameters describe (the message names
- * what it is), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR
- * and NUC_INTERNAL. After an error `*call` is null.
+ * Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters (the message states the difference)
+ * or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and NUC_INTERNAL.
+ * After an error `*call` is null.
  *
  * The caller promises:
  * `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is
@@ -1121,9 +1121,8 @@ nuc_status nuc_sample_start(const nuc_sampler *sampler,
                             nuc_error *error);
 
 /**
- * Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy
- * in one function. With `row_status` an impossible parameter affects only its own row; without it the call is
- * refused.
+ * Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy in
+ * one function. With `row_status`, an impossible parameter affects only its own row. Without it, the call fails.
  *
  * Errors: those of nuc_sample_start and nuc_call_get_tokens. A call that fails writes no output.
  *
@@ -1141,9 +1140,9 @@ nuc_status nuc_sample_on_device(const nuc_sampler *sampler,
                                 nuc_error *error);
 
 /**
- * Writes to `*done` whether a call has ended, 1 or 0. A call ends when its numbers are on the host; with
- * NUC_HOST_NONE, when its results are computed. A call that failed has ended too. Does not wait. Any thread may call
- * this function.
+ * Writes 1 to `*done` if a call has ended, else 0. A call ends when its numbers are on the host. With NUC_HOST_NONE,
+ * it ends when its results are computed. A call that failed has also ended. This function does not wait. Any thread
+ * may call this function.
  *
  * Errors: NUC_INVALID_ARGUMENT.
  *
@@ -1159,9 +1158,9 @@ nuc_status nuc_call_is_done(const nuc_call *call,
  * Waits until a call has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
  * number of threads may wait for the same call.
  *
- * Errors: NUC_TIMEOUT if the call has not ended; it goes on, and this function can be called again.
- * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a
- * callback for a call that has not ended.
+ * Errors: NUC_TIMEOUT if the call has not ended; the call continues, and this function can be called again.
+ * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a callback
+ * for a call that has not ended.
  *
  * The caller promises:
  * `call` is a live handle. `error` is null or points to a nuc_error.
@@ -1172,15 +1171,15 @@ nuc_status nuc_call_wait(const nuc_call *call,
                          nuc_error *error);
 
 /**
- * Calls `function` with `user` once, when a call has ended: on a thread of the plugin; or on this thread, before
- * this function returns, if the call has ended by then. nuc_done_function states what the callback may do. A call
- * can have several callbacks, which run in any order. Any thread may call this function.
+ * Calls `function` with `user` once, when a call has ended. The callback runs on a thread of the plugin. If the call
+ * has already ended, it runs on this thread before this function returns. nuc_done_function states what the callback
+ * may do. A call can have several callbacks, which run in any order. Any thread may call this function.
  *
- * Errors: NUC_INVALID_ARGUMENT. The callback does not run then.
+ * Errors: NUC_INVALID_ARGUMENT. After an error, the callback does not run.
  *
  * The caller promises:
- * `call` is a live handle. Any thread may call `function` with `user` until it has returned, which is before
- * nuc_call_destroy returns. `error` is null or points to a nuc_error.
+ * `call` is a live handle. Any thread may call `function` with `user` until `function` has returned. This happens
+ * before nuc_call_destroy returns. `error` is null or points to a nuc_error.
  */
 NUC_NODISCARD NUC_API
 nuc_status nuc_call_on_done(const nuc_call *call,
@@ -1207,7 +1206,7 @@ nuc_status nuc_call_get_tokens(const nuc_call *call,
 
 /**
  * Waits until a call has ended, and writes the debug arrays with one number per row: `greedy_sampled`,
- * `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`, each if it is not null. The
+ * `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low` and `next_tokens`. Null arrays are skipped. The
  * other fields must be null, because those arrays are on the device. The call needs NUC_HOST_ALL. The numbers can be
  * read any number of times, from any thread.
  *
@@ -1224,9 +1223,9 @@ nuc_status nuc_call_get_numbers(const nuc_call *call,
 
 /**
  * Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
- * PJRT_Buffer_Destroy, before the client. Each buffer can be taken once. Does not wait: the device may still compute
- * the buffer, and every use of it in PJRT waits. The buffer outlives the call object. Any thread may call this
- * function.
+ * PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. This function does not wait. The
+ * device may still be computing the buffer; every use of the buffer in PJRT waits for the device. The buffer outlives
+ * the call object. Any thread may call this function.
  *
  * Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
  * error `*buffer` is null.
@@ -1243,8 +1242,8 @@ nuc_status nuc_call_take_buffer(nuc_call *call,
 /**
  * Frees a call and its buffers that were not taken. Null is allowed. A call can be destroyed at any time: the
  * function waits until the device has finished the call, and until the callbacks of the call have returned. No other
- * call may use the handle at the same time or later. After fork it does in a child what nuc_sampler_destroy does. It
- * must not be called in a callback of nuc_call_on_done.
+ * call may use the handle at the same time or later. In a child process after fork, this function does nothing, like
+ * nuc_sampler_destroy. It must not be called in a callback of nuc_call_on_done.
  *
  * Errors: NUC_INVALID_ARGUMENT if `call` is not a call, or in a callback. The failure of a call is not an error of
  * this function.
@@ -1275,12 +1274,12 @@ NUC_API nuc_status nuc_call_destroy(nuc_call *call,
  *                                                           of r, and the row status
  *           ...)                                            the debug arrays, in the order of their NUC_DEBUG_* bits
  *
- * The step is added to the offset of every row, modulo 2^64. So a loop of many steps stays on the device with one
- * array of parameters. The results are those of separate calls, bit for bit.
+ * The step is added to the offset of every row, modulo 2^64. So a loop of many steps can stay on the device and use
+ * one array of parameters. The results are those of separate calls, bit for bit.
  *
  * The function calls no other function and uses no global symbol. Its name is the only name that it adds to the
- * module. It has no constants with data of the host. On a device with layouts the logits must be row-major. Debug
- * arrays with logits are bits of the logits' type: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
+ * module. Its constants contain no data of the host. On a device with layouts the logits must be row-major. Debug
+ * arrays of logits contain the logits as bits: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
  * arrays, `[num_rows, min(max_k, vocab)]`: indices, logits and weights.
  * @{
  */
@@ -1304,8 +1303,8 @@ typedef struct nuc_emit_options {
     /** The number of slots of the bounded path, 1 to 1024. 0: 128. */
     size_t max_k;
     /**
-     * The target, NUL-terminated: `portable`, or a TPU generation with kernels of its own (`v4`, `v5e`, `v5p`,
-     * `v6e`, `tpu7x`). Null or empty: `portable`, which runs on every plugin.
+     * The target, NUL-terminated: `portable`, or a TPU generation that has its own kernels (`v4`, `v5e`, `v5p`, `v6e`,
+     * `tpu7x`). Null or empty: `portable`, which runs on every plugin.
      */
     const char *target;
     /**
@@ -1434,10 +1433,10 @@ typedef struct nuc_compile_ahead_options {
      */
     const char *plugin_path;
     /**
-     * The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for, which this host
-     * need not have. For libtpu it is a TPU generation and the arrangement of its chips, for example `v5e:2x2`. It
-     * must equal the topology of the host that will load the programs. Null or empty: the devices of this host.
-     * Plugins for CPUs and GPUs support only this default.
+     * The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for. This host need
+     * not have these devices. For libtpu it is a TPU generation and the arrangement of its chips, for example
+     * `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty: the devices of
+     * this host. Plugins for CPUs and GPUs support only this default.
      */
     const char *topology;
     /** An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. */
@@ -1450,8 +1449,8 @@ typedef struct nuc_compile_ahead_options {
      */
     const char *output_dir;
     /**
-     * An array of `num_row_counts` numbers of rows: those of the calls to compile for, each at least 1. The rows of a
-     * call are padded to a power of two and run in pieces of at most 128 rows.
+     * An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. The rows
+     * of a call are padded to a power of two and run in pieces of at most 128 rows.
      */
     const size_t *row_counts;
     /** The length of `row_counts`, 1 to 4096. */
@@ -1522,8 +1521,8 @@ nuc_status nuc_prewarm(const nuc_sampler *sampler,
  * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
  * ignores the file and compiles the program.
  *
- * With the name of a topology, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host.
- * Set these environment variables for libtpu:
+ * If `topology` is set, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set these
+ * environment variables for libtpu:
  *
  * - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
  *   take minutes;

@@ -31,9 +31,9 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
 /// If less than this share of a row's logits can be drawn, these logits are collected first, and only they are weighed.
-/// With registers of sixteen lanes, weighing all logits is almost as fast as collecting some of them.
+/// With registers of sixteen lanes, weighing all logits is about as fast as collecting them.
 fn largest_share(level: Level) -> f32 {
-    dispatch!(level, simd => if lanes_of(simd) == LANES { 0.35 } else { 0.9 })
+    dispatch!(level, simd => if lanes_of(simd) == LANES { 0.2 } else { 0.9 })
 }
 
 /// The number of 32-bit lanes of a register.

@@ -138,7 +138,9 @@ impl<S: Simd> WeightSum<S> {
     #[inline(always)]
     pub(super) fn add(&mut self, lanes: i32x16<S>) {
         if self.additions == Self::ADDITIONS {
-            *self = WeightSum { rest: self.total(), ..WeightSum::new(lanes.simd) };
+            let [low, high] = self.halves;
+            let rest = self.rest + total_of_halves(&low.to_array(), &high.to_array());
+            *self = WeightSum { rest, ..WeightSum::new(lanes.simd) };
         }
         self.additions += 1;
         self.halves[0] += lanes & 0xffff;
@@ -150,6 +152,15 @@ impl<S: Simd> WeightSum<S> {
     pub(super) fn total(&self) -> u64 {
         self.rest + total(self.halves[0]) + (total(self.halves[1]) << 16)
     }
+}
+
+/// The sum of the lanes of a [`WeightSum`].
+// This is a function that is not inlined. Otherwise, the compiler may extract the lanes in each round of the caller's
+// loop, although this function is called only for rows of millions of logits.
+#[cold]
+#[inline(never)]
+fn total_of_halves(low: &[i32; LANES], high: &[i32; LANES]) -> u64 {
+    low.iter().zip(high).map(|(&low, &high)| u64::from(low as u32) + (u64::from(high as u32) << 16)).sum()
 }
 
 /// The sum of the lanes as unsigned integers.

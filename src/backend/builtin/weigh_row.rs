@@ -1,12 +1,12 @@
 //! Passes that compute the weights of a whole row without top-k. The row holds neither NaN nor +inf.
 
-use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::blocks::{BlockOutput, Blocks};
 use super::element::{with_element, Element};
 use super::lanes::{load, sum_of_weights, Lanes, WeightSum, LANES};
-use super::layout::VECTORS;
-use super::weighing::WeightScale;
+use super::layout::{BLOCK, VECTORS};
+use super::weighing::{WeightLanes, WeightScale};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::kept_weight;
@@ -64,6 +64,63 @@ fn four_unordered<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [
     [x0, x1, x2, x3]
 }
 
+/// Calls a function with the weights of each vector of a block, in order.
+#[inline(always)]
+fn for_weights<S: Simd, E: Element>(
+    simd: S,
+    scale: &WeightLanes<S>,
+    block: &[E::Bits; BLOCK],
+    function: impl FnMut(i32x16<S>),
+) {
+    let fours = block.as_chunks::<FOUR>().0;
+    let mut function = function;
+    if S::f32s::LEN == LANES {
+        let ([a, b, c, d], [e, f, g, h]) =
+            (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
+        for weight in scale.weights8([a, b, c, d, e, f, g, h]) {
+            function(weight);
+        }
+        return;
+    }
+    for four in fours {
+        for weight in scale.weights4(four_vectors::<S, E>(simd, four)) {
+            function(weight);
+        }
+    }
+}
+
+/// The sum of the weights of a block, lane by lane, with the lanes in any order. If `ALL` is false, only weights of at
+/// least `least` count.
+#[inline(always)]
+fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
+    simd: S,
+    scale: &WeightLanes<S>,
+    block: &[E::Bits; BLOCK],
+    least: i32x16<S>,
+) -> i32x16<S> {
+    let lanes = Lanes(simd);
+    let fours = block.as_chunks::<FOUR>().0;
+    if S::f32s::LEN == LANES {
+        let ([a, b, c, d], [e, f, g, h]) =
+            (four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1]));
+        let mut w = scale.weights8([a, b, c, d, e, f, g, h]);
+        if !ALL {
+            for weight in &mut w {
+                *weight = kept_weight(lanes, *weight, least);
+            }
+        }
+        // A tree of sums: with a running sum, each block would end with eight dependent additions.
+        return ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
+    }
+    let mut sum = lanes.int(0);
+    for four in fours {
+        for weight in scale.weights4(four_unordered::<S, E>(simd, four)) {
+            sum += if ALL { weight } else { kept_weight(lanes, weight, least) };
+        }
+    }
+    sum
+}
+
 #[inline(always)]
 fn weigh_and_collect_impl<S: Simd, E: Element>(
     simd: S,
@@ -94,12 +151,16 @@ fn weigh_and_collect_impl<S: Simd, E: Element>(
                 }
                 let mut lanes = a.int(0);
                 let mut output = BlockOutput::new(values, len);
-                for elements in block.as_chunks::<FOUR>().0 {
-                    for weight in scale.weights4(four_vectors::<S, E>(simd, elements)) {
+                for_weights::<S, E>(
+                    simd,
+                    &scale,
+                    block,
+                    #[inline(always)]
+                    |weight| {
                         lanes += weight;
                         output.push(weight, weight.simd_ge(least));
-                    }
-                }
+                    },
+                );
                 sum.add(lanes);
                 len += output.len();
             }
@@ -119,12 +180,17 @@ pub(super) fn weigh_blocks(
     (sums, offsets): (&mut [i32], &mut [u32]),
 ) -> (u64, usize) {
     dispatch!(level, simd => with_element!(row, row, E => {
-        weigh_blocks_impl::<_, E>(simd, row, bins, scale, least, (sums, offsets))
+        // A weight below 1 is 0.
+        if least <= 1 {
+            weigh_blocks_impl::<_, E, true>(simd, row, bins, scale, least, (sums, offsets))
+        } else {
+            weigh_blocks_impl::<_, E, false>(simd, row, bins, scale, least, (sums, offsets))
+        }
     }))
 }
 
 #[inline(always)]
-fn weigh_blocks_impl<S: Simd, E: Element>(
+fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
     simd: S,
     row: &[E::Bits],
     bins: &[f32],
@@ -145,11 +211,7 @@ fn weigh_blocks_impl<S: Simd, E: Element>(
         for (block, (bin, out)) in blocks.iter().zip(&mut rest) {
             let mut here = a.int(0);
             if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
-                for elements in block.as_chunks::<FOUR>().0 {
-                    for weight in scale.weights4(four_unordered::<S, E>(simd, elements)) {
-                        here += kept_weight(a, weight, least);
-                    }
-                }
+                here = sum_of_block::<S, E, ALL>(simd, &scale, block, least);
             }
             here.store_slice(out);
             sum.add(here);

@@ -41,13 +41,18 @@ impl WeightScale {
 
     /// A lower limit for logits. Every logit below it has a weight less than `least`. `least` is at least 1.
     pub(super) fn floor(self, least: i32) -> f32 {
-        // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the
-        // rounding errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves.
-        let bits = WEIGHT_BITS as f32 + 0.125;
-        let octaves = if least < 16 { bits + 1.0 } else { bits - (least as f32).log2() };
         // Rounding the difference is harmless, because no f32 lies between the exact result and the rounded result.
-        self.max - octaves * (1 << 18) as f32 / self.scale
+        self.max - reach(self.scale, least)
     }
+}
+
+/// The distance below the maximum beyond which every weight is less than `least`. `least` is at least 1.
+pub(super) fn reach(scale: f32, least: i32) -> f32 {
+    // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the rounding
+    // errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves.
+    let bits = WEIGHT_BITS as f32 + 0.125;
+    let octaves = if least < 16 { bits + 1.0 } else { bits - (least as f32).log2() };
+    octaves * (1 << 18) as f32 / scale
 }
 
 impl<S: Simd> WeightLanes<S> {
@@ -69,6 +74,19 @@ impl<S: Simd> WeightLanes<S> {
         } else {
             [self.weights(x[0]), self.weights(x[1]), self.weights(x[2]), self.weights(x[3])]
         }
+    }
+
+    /// The weights of eight vectors. With registers of sixteen lanes, their computations are interleaved.
+    #[inline(always)]
+    pub(super) fn weights8(&self, x: [f32x16<S>; 8]) -> [i32x16<S>; 8] {
+        let (max, scale) = (self.max, self.scale);
+        if S::f32s::LEN == LANES {
+            let eight = Interleaved::<_, 8>(self.a);
+            return weight(eight, quantize(eight, [max; 8], x, [scale; 8]));
+        }
+        let [a, b, c, d, e, f, g, h] = x;
+        let ([a, b, c, d], [e, f, g, h]) = (self.weights4([a, b, c, d]), self.weights4([e, f, g, h]));
+        [a, b, c, d, e, f, g, h]
     }
 }
 

@@ -26,8 +26,7 @@ pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
     let (logits, parameters) = inputs::arguments(h, spec);
     let step = h.argument(Elem::U64, &[]);
-    let parameters = inputs::with_random_words(h, spec, parameters, step);
-    let mut results = super::results(h, spec, target, logits, parameters);
+    let mut results = super::seeded_results(h, spec, target, logits, parameters, step);
     results.insert(0, inputs::tokens(h, results[0]));
     h.finish_function(name, &results)
 }

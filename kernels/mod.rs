@@ -3,11 +3,12 @@
 //! `src/semantics` defines what every kernel must compute. The files here contain only the loops, the memory traffic
 //! and the searches of each target.
 //!
-//! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file ←
+//! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu`, `gpu` ← this file ←
 //! `embed`. `combine` imports only `program_arrays` and `spec`.
 
 pub mod combine;
 pub mod embed;
+pub mod gpu;
 mod program_arrays;
 mod spec;
 pub mod stablehlo;
@@ -16,7 +17,7 @@ pub mod tpu;
 
 pub use program_arrays::{pack_params, pack_seeds, Column, ResultRow, COLUMNS, RESULTS};
 pub use spec::{Path, Source, Spec, Wanted};
-pub use target::{Chip, Target};
+pub use target::{Chip, Gpu, Target};
 
 use crate::mlir::stablehlo::{Hlo, Value};
 
@@ -26,7 +27,8 @@ use crate::mlir::stablehlo::{Hlo, Value};
 pub fn emit(spec: &Spec, target: &Target) -> String {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => tpu::emit(spec, chip),
-        Target::Portable | Target::Tpu(_) => stablehlo::emit(spec),
+        Target::Gpu(gpu) if gpu::supports(spec) => gpu::emit(spec, gpu),
+        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => stablehlo::emit(spec),
     }
 }
 
@@ -34,7 +36,27 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
 fn results(h: &Hlo, spec: &Spec, target: &Target, logits: Value, params: Value) -> Vec<Value> {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => tpu::program_results(h, spec, chip, logits, params),
-        Target::Portable | Target::Tpu(_) => stablehlo::results(h, spec, logits, params),
+        Target::Gpu(gpu) if gpu::supports(spec) => gpu::program_results(h, spec, gpu, logits, params),
+        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => stablehlo::results(h, spec, logits, params),
+    }
+}
+
+/// As [`results`], with `params` that contain seeds and offsets. `step` is added to the offsets.
+fn seeded_results(
+    h: &Hlo,
+    spec: &Spec,
+    target: &Target,
+    logits: Value,
+    params: Value,
+    step: Value,
+) -> Vec<Value> {
+    match target {
+        // The kernel computes the random words.
+        Target::Gpu(gpu) if gpu::supports(spec) => gpu::seeded_results(h, spec, gpu, logits, params, step),
+        _ => {
+            let params = stablehlo::inputs::with_random_words(h, spec, params, step);
+            results(h, spec, target, logits, params)
+        }
     }
 }
 
@@ -50,16 +72,23 @@ pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {
             chip.name,
             tpu::limits()
         )),
-        Target::Portable | Target::Tpu(_) => None,
+        Target::Gpu(gpu) if !gpu::supports(spec) => Some(format!(
+            "there is no kernel for {} on {}: it runs the portable program; the kernels support {}",
+            spec.name(),
+            gpu.name,
+            gpu::limits()
+        )),
+        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => None,
     }
 }
 
-/// Returns the MLIR text, for readers, of the kernel inside the program for a spec. Returns `None` if the program
-/// contains only StableHLO.
+/// Returns the text (MLIR or PTX), for readers, of the kernels inside the program for a spec. Returns `None` if the
+/// program contains only StableHLO.
 pub fn kernel_text(spec: &Spec, target: &Target) -> Option<String> {
     match target {
         Target::Tpu(chip) if tpu::supports(spec) => Some(tpu::kernel_text(spec, chip)),
-        Target::Portable | Target::Tpu(_) => None,
+        Target::Gpu(gpu) if gpu::supports(spec) => Some(gpu::kernel_text(spec, gpu)),
+        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => None,
     }
 }
 

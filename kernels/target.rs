@@ -9,6 +9,42 @@ pub enum Target {
     Portable,
     /// A TPU, with the properties that determine its kernels.
     Tpu(Chip),
+    /// An NVIDIA GPU, with the properties that determine its kernels.
+    Gpu(Gpu),
+}
+
+/// A GPU as a program sees it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gpu {
+    /// The name of the model, for example `h100`.
+    pub name: &'static str,
+    /// The number of streaming multiprocessors.
+    pub multiprocessors: usize,
+}
+
+/// A model of GPUs: its name, a part of the names that plugins use for it, and the number of its multiprocessors. The
+/// numbers are from NVIDIA's data sheets. Where models differ, the number is that of the most common one: it affects only
+/// speed.
+const GPUS: [(&str, &str, usize); 9] = [
+    ("gh200", "GH200", 132),
+    ("h100", "H100", 132),
+    ("h200", "H200", 132),
+    ("a100", "A100", 108),
+    ("gb200", "GB200", 148),
+    ("b200", "B200", 148),
+    ("l40", "L40", 142),
+    ("l4", "L4", 58),
+    ("a10", "A10", 72),
+];
+
+/// The platform name of CUDA plugins.
+const CUDA_PLATFORM: &str = "cuda";
+
+/// Returns the model of a device, if it is a known GPU.
+fn known_gpu(platform: &str, device_kind: &str) -> Option<Gpu> {
+    let known = |&&(_, part, _): &&(&str, &str, usize)| device_kind.contains(part);
+    let &(name, _, multiprocessors) = GPUS.iter().find(known).filter(|_| platform == CUDA_PLATFORM)?;
+    Some(Gpu { name, multiprocessors })
 }
 
 /// One device of a TPU generation as a program sees it: a chip, or one core of a chip.
@@ -124,7 +160,10 @@ impl Target {
     /// if the plugin reports it (libtpu's attribute `num_cores`). An unknown TPU runs portable programs, and
     /// [`portable_reason`](Target::portable_reason) returns the reason.
     pub fn of(platform: &str, device_kind: &str, cores: Option<usize>) -> Target {
-        known_tpu(platform, device_kind, cores).map_or(Target::Portable, Target::Tpu)
+        known_tpu(platform, device_kind, cores)
+            .map(Target::Tpu)
+            .or_else(|| known_gpu(platform, device_kind).map(Target::Gpu))
+            .unwrap_or(Target::Portable)
     }
 
     /// Returns the reason why [`Target::of`] returns [`Target::Portable`] for a TPU. Returns `None` for a known TPU and
@@ -146,6 +185,10 @@ impl Target {
         if name == "portable" {
             return Some(Target::Portable);
         }
+        let gpu = GPUS.iter().find(|known| known.0 == name);
+        if let Some(&(name, _, multiprocessors)) = gpu {
+            return Some(Target::Gpu(Gpu { name, multiprocessors }));
+        }
         GENERATIONS
             .iter()
             .find(|generation| generation.name == name)
@@ -154,7 +197,9 @@ impl Target {
 
     /// Returns every name that [`Target::named`] accepts.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        std::iter::once("portable").chain(GENERATIONS.iter().map(|generation| generation.name))
+        std::iter::once("portable")
+            .chain(GENERATIONS.iter().map(|generation| generation.name))
+            .chain(GPUS.iter().map(|known| known.0))
     }
 }
 
@@ -163,6 +208,7 @@ impl fmt::Display for Target {
         match self {
             Target::Portable => f.write_str("portable"),
             Target::Tpu(chip) => f.write_str(chip.name),
+            Target::Gpu(gpu) => f.write_str(gpu.name),
         }
     }
 }
@@ -174,7 +220,7 @@ mod tests {
     fn chip(kind: &str, cores: Option<usize>) -> Option<Chip> {
         match Target::of("tpu", kind, cores) {
             Target::Tpu(chip) => Some(chip),
-            Target::Portable => None,
+            Target::Portable | Target::Gpu(_) => None,
         }
     }
 

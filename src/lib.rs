@@ -22,6 +22,7 @@ mod panics;
 mod parallel;
 pub mod pjrt;
 pub mod plan;
+pub mod ptx;
 pub mod reference;
 mod regular_file;
 pub mod sampler;

@@ -10,29 +10,49 @@ use crate::semantics::clean::{self, order_key};
 use crate::semantics::philox::random_words_of;
 use crate::semantics::rules::has_no_candidate;
 
-/// Declares the arguments of a program. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of
-/// its rows. The returned parameters contain the random words.
-pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
+/// The arguments of a program.
+pub(in crate::kernels) struct Operands {
+    /// The logits `[batch, vocab]`, or the buffer of the caller `[rows, vocab]`.
+    pub(in crate::kernels) logits: Value,
+    /// The parameters `[batch, COLUMNS]`.
+    pub(in crate::kernels) parameters: Value,
+    /// The step, if the parameters contain seeds and offsets.
+    pub(in crate::kernels) step: Option<Value>,
+}
+
+/// Declares the arguments of a program.
+pub(in crate::kernels) fn operands(h: &Hlo, spec: &Spec) -> Operands {
     let elem = match spec.dtype {
         Dtype::F32 => Elem::F32,
         Dtype::Bf16 => Elem::Bf16,
         Dtype::F16 => Elem::F16,
     };
     let parameters = [spec.batch, COLUMNS];
-    let Source::Buffer { rows, singleton, in_order } = spec.source else {
-        return (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &parameters));
+    let Source::Buffer { rows, singleton, .. } = spec.source else {
+        let logits = h.argument(elem, &[spec.batch, spec.vocab]);
+        return Operands { logits, parameters: h.argument(Elem::I32, &parameters), step: None };
     };
     let dims = if singleton { vec![rows, 1, spec.vocab] } else { vec![rows, spec.vocab] };
     let (buffer, parameters) = (h.argument(elem, &dims), h.argument(Elem::I32, &parameters));
     let step = h.argument(Elem::U64, &[]);
+    Operands { logits: h.reshape(buffer, &[rows, spec.vocab]), parameters, step: Some(step) }
+}
+
+/// Declares the arguments of a program. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of
+/// its rows. The returned parameters contain the random words.
+pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
+    let Operands { logits, parameters, step } = operands(h, spec);
+    let Some(step) = step else { return (logits, parameters) };
     let parameters = with_random_words(h, spec, parameters, step);
-    let buffer = h.reshape(buffer, &[rows, spec.vocab]);
-    if in_order {
-        return (buffer, parameters);
-    }
+    (rows(h, spec, logits, parameters), parameters)
+}
+
+/// Returns the rows `[batch, vocab]` of a program from the array of [`Operands::logits`].
+pub(in crate::kernels) fn rows(h: &Hlo, spec: &Spec, logits: Value, parameters: Value) -> Value {
+    let Source::Buffer { in_order: false, .. } = spec.source else { return logits };
     let row = Column::Row as usize;
     let row = h.reshape(h.slice(parameters, 1, row, row + 1), &[spec.batch]);
-    (h.gather_rows(buffer, row), parameters)
+    h.gather_rows(logits, row)
 }
 
 /// Replaces the seed and the offset in the parameters of each row by the row's random words at `step`.

@@ -44,7 +44,7 @@ use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Chip;
 use crate::dtype::Dtype;
 use crate::mlir::mosaic::{self, Kernel, LANES, SUBLANES};
-use crate::mlir::stablehlo::{Elem, Hlo, Value};
+use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
 use context::Context;
 use dispatch::Stages;
 use k_slices::KSlices;
@@ -157,7 +157,7 @@ fn call_kernel(
     let outputs = if spec.wanted.slices { 4 } else { 1 };
     let types = vec![(Elem::I32, vec![rows, LANES]); outputs];
     let config = config(&kernel.stable_text(&spec.name(), layout.blocks), layout.vmem);
-    h.custom_call("tpu_custom_call", &config, &[given, read], &types)
+    h.custom_call("tpu_custom_call", &CallConfig::Text(config), &[given, read], &types)
 }
 
 /// Returns the lanes `from..to` of a kernel's result, without the padding rows.

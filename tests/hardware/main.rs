@@ -379,7 +379,7 @@ fn times() {
                 let bytes = (batch * spec.vocab * dtype.size()) as f64;
                 let memory = match target {
                     Target::Tpu(chip) => format!("{:.1}", bytes / chip.hbm_bytes_per_second as f64 * 1e6),
-                    Target::Portable => "not known".to_owned(),
+                    Target::Portable | Target::Gpu(_) => "not known".to_owned(),
                 };
                 println!("| {batch} | {dtype:?} | {name} | {:.1} | {memory} |", time.as_secs_f64() * 1e6);
                 assert!(time > Duration::ZERO);

@@ -175,7 +175,7 @@ fn custom_call(op: &Operation) -> Checked {
     };
     let counts = (layouts("operand_layouts"), layouts("result_layouts"));
     ensure(counts == (op.operands.len(), op.results.len()), "there must be a layout for each array")?;
-    let matrix = |ty: Type| ty.dims().len() == 2;
+    let matrix = |ty: Type| matches!(ty.dims().len(), 0 | 2);
     ensure(op.operand_types().chain(op.result_types()).all(matrix), "arrays must have two dimensions")
 }
 

@@ -41,6 +41,15 @@ static WHILE: WhileLoop = WhileLoop {
 /// number before it adds. Every product is smaller, so the minimum does not change the result.
 pub const PRODUCT_BARRIER: f32 = 1e30;
 
+/// The configuration of a custom call.
+#[derive(Clone, Debug)]
+pub enum CallConfig {
+    /// Text in a format of the callee.
+    Text(String),
+    /// An MLIR dictionary as text (version 2 of the interface).
+    Dictionary(String),
+}
+
 /// The builder of one program. Methods take `&self`, so that nested calls read like expressions.
 pub struct Hlo {
     builder: Builder,
@@ -215,24 +224,35 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// Calls code that is not StableHLO. Its operands and results are two-dimensional row-major arrays. `config` is
-    /// passed to the callee.
+    /// Calls code that is not StableHLO. Its operands and results are row-major arrays with two dimensions, or scalars.
+    /// `config` is passed to the callee.
     pub fn custom_call(
         &self,
         target: &str,
-        config: &str,
+        config: &CallConfig,
         operands: &[Value],
         results: &[(Elem, Vec<usize>)],
     ) -> Vec<Value> {
-        let row_major = Attribute::Verbatim("dense<[1, 0]> : tensor<2xindex>".into());
-        let layouts = |count| Attribute::List(vec![row_major.clone(); count]);
-        self.builder
+        let row_major = |rank: usize| {
+            let order: Vec<String> = (0..rank).rev().map(|dimension| dimension.to_string()).collect();
+            let order = if rank == 0 { String::new() } else { format!("[{}]", order.join(", ")) };
+            Attribute::Verbatim(format!("dense<{order}> : tensor<{rank}xindex>").into())
+        };
+        let operand_layouts = operands.iter().map(|operand| row_major(operand.ty().dims().len())).collect();
+        let result_layouts = results.iter().map(|(_, dims)| row_major(dims.len())).collect();
+        let call = self
+            .builder
             .op("stablehlo.custom_call")
             .operands(operands)
-            .attribute("call_target_name", Attribute::String(target.to_owned()))
-            .attribute("backend_config", Attribute::String(config.to_owned()))
-            .attribute("operand_layouts", layouts(operands.len()))
-            .attribute("result_layouts", layouts(results.len()))
+            .attribute("call_target_name", Attribute::String(target.to_owned()));
+        let call = match config {
+            CallConfig::Text(_) => call,
+            CallConfig::Dictionary(_) => call.attribute("api_version", Attribute::Integer(2, "i32")),
+        };
+        let (CallConfig::Text(config) | CallConfig::Dictionary(config)) = config;
+        call.attribute("backend_config", Attribute::String(config.clone()))
+            .attribute("operand_layouts", Attribute::List(operand_layouts))
+            .attribute("result_layouts", Attribute::List(result_layouts))
             .results(results.iter().map(|(elem, dims)| Type::tensor(*elem, dims)))
     }
 

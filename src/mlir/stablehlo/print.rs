@@ -93,7 +93,7 @@ fn pretty_reduce(printer: &mut Printer, op: &Operation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Elem, Hlo, Reduce, Value};
+    use super::super::{CallConfig, Elem, Hlo, Reduce, Value};
     use crate::mlir::arith::{Elementwise, Predicate};
     use crate::mlir::print::GENERIC;
     use crate::semantics::arith::Arith;
@@ -114,7 +114,7 @@ mod tests {
         h.bitcast(h.convert(x, Elem::U16), Elem::Bf16);
         h.gather_rows(x, h.reduce(x, Reduce::Min));
         h.stack(&[x, x]);
-        h.custom_call("callee", "{\"a\":1}", &[x], &[(Elem::U64, vec![1, 2])]);
+        h.custom_call("callee", &CallConfig::Text("{\"a\":1}".to_owned()), &[x], &[(Elem::U64, vec![1, 2])]);
         let start = [h.broadcast(h.int(0), &[2]), h.constant_false()];
         let [last, _] = h.while_loop(start, |[_, go]| go, |[x, go]| [h.add(x, h.int(1)), go]);
         (program, last)

@@ -1,0 +1,114 @@
+//! The logits of a slice, in registers.
+
+use super::layout::{element_bytes, Layout, THREADS};
+use crate::dtype::Dtype;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Float, Int, Mask, Ptx, Wide};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{clean, order_key, widen_bf16, NEG_INF_BITS};
+
+/// The logits of one thread.
+pub(super) struct SliceLogits<'k> {
+    k: &'k Ptx,
+    /// The values as f32, before cleaning. Elements beyond the end of the row are −inf.
+    pub(super) values: Vec<Float>,
+    /// The index in the row of the first element of each vector, and whether the vector is in the row.
+    vectors: Vec<(Int, Mask)>,
+    vector: usize,
+}
+
+impl<'k> SliceLogits<'k> {
+    /// Loads slice `slice` of row `row` of the array at `logits`.
+    pub(super) fn load(
+        k: &'k Ptx,
+        (spec, layout): (&Spec, &Layout),
+        logits: Wide,
+        (row, slice): (Int, Int),
+    ) -> SliceLogits<'k> {
+        let (bytes, vector) = (element_bytes(spec.dtype), layout.vector);
+        let first = k.mul(slice, layout.slice_len());
+        let mine = k.add(first, k.mul(k.thread(), vector));
+        let address = k.far_address(logits, k.far_element(row, spec.vocab, mine), bytes);
+        let stride = THREADS * vector;
+        let mut loaded = SliceLogits { k, values: Vec::new(), vectors: Vec::new(), vector };
+        for number in 0..layout.per_thread / vector {
+            let index = k.add(mine, k.int((number * stride) as i32));
+            let in_row = k.lt(index, k.int(spec.vocab as i32));
+            loaded.vectors.push((index, in_row));
+            let offset = number * stride * bytes;
+            loaded.values.extend(match spec.dtype {
+                Dtype::F32 => k
+                    .load_words_if(in_row, address, offset, vector, k.int(NEG_INF_BITS))
+                    .into_iter()
+                    .map(|bits| k.from_bits(bits))
+                    .collect(),
+                Dtype::Bf16 => {
+                    let halves = halves(k, in_row, address, offset, vector, 0xff80);
+                    halves.into_iter().map(|bits| k.from_bits(widen_bf16(k, bits))).collect::<Vec<_>>()
+                }
+                // The conversion is exact, and the kernel cleans what it returns for NaN.
+                Dtype::F16 => {
+                    let halves = halves(k, in_row, address, offset, vector, 0xfc00);
+                    halves.into_iter().map(|bits| k.widen_half(bits)).collect()
+                }
+            });
+        }
+        loaded
+    }
+
+    /// The largest value of the thread. NaN counts as −inf.
+    pub(super) fn max(&self) -> Float {
+        let k = self.k;
+        let mut level = self.values.clone();
+        while level.len() > 1 {
+            level = level
+                .chunks(2)
+                .map(|pair| pair.iter().copied().reduce(|a, b| k.fmax(a, b)).unwrap())
+                .collect();
+        }
+        // `max` of NaN and NaN is NaN.
+        k.fmax(level[0], k.float(f32::NEG_INFINITY))
+    }
+
+    /// Whether a value of the thread is NaN.
+    pub(super) fn had_nan(&self) -> Mask {
+        let k = self.k;
+        self.values.chunks(2).fold(k.never(), |before, pair| k.any_nan(pair[0], pair[pair.len() - 1], before))
+    }
+
+    /// The index in the row of value `number`.
+    pub(super) fn index(&self, number: usize) -> Int {
+        let (first, _) = self.vectors[number / self.vector];
+        self.k.add(first, self.k.int((number % self.vector) as i32))
+    }
+
+    /// The order key of value `number`; `i32::MIN` beyond the end of the row, which is below every key.
+    pub(super) fn key(&self, number: usize) -> Int {
+        let k = self.k;
+        let key = key_of(k, self.values[number]);
+        k.select(self.vectors[number / self.vector].1, key, k.int(i32::MIN))
+    }
+}
+
+/// The order key of a value that has not been cleaned.
+pub(super) fn key_of(k: &Ptx, value: Float) -> Int {
+    order_key(k, clean(k, k.to_bits(value)))
+}
+
+/// Loads `count` 16-bit elements.
+fn halves(
+    k: &Ptx,
+    mask: Mask,
+    address: crate::ptx::Address,
+    offset: usize,
+    count: usize,
+    otherwise: u32,
+) -> Vec<Int> {
+    if count == 1 {
+        return vec![k.load_half_if(mask, address, offset, k.int(otherwise as i32))];
+    }
+    let both = k.int((otherwise << 16 | otherwise) as i32);
+    let words = k.load_words_if(mask, address, offset, count / 2, both);
+    let split = |word| [k.and(word, k.int(0xffff)), k.shr_by(word, k.int(16))];
+    words.into_iter().flat_map(split).collect()
+}

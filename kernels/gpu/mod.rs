@@ -1,0 +1,190 @@
+//! Kernels for NVIDIA GPUs, in PTX. Each kernel is part of a StableHLO program that PJRT compiles.
+//!
+//! The bounded path has two kernels. The first one reads the logits once, with one block of threads per slice of a row,
+//! and keeps the largest entries of each slice. The second one has one block per row. It selects the k largest entries
+//! and draws. The StableHLO around the kernels computes the wide arrays from the thresholds of each row.
+//!
+//! Imports point in one direction:
+//!
+//! ```text
+//! layout ← block, logits, parameters ← filter ← finish ← this file
+//! ```
+
+mod block;
+mod filter;
+mod finish;
+mod layout;
+mod logits;
+mod parameters;
+
+use super::program_arrays::{ResultRow, RESULTS};
+use super::spec::{Path, Spec};
+use super::stablehlo::inputs::{self, Inputs};
+use super::stablehlo::search::TopK;
+use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
+use super::target::Gpu;
+use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
+use finish::{Threshold, THRESHOLDS};
+use layout::{Layout, KEPT, THREADS};
+
+/// The largest number of slots of the kernels.
+const LARGEST_SLOTS: usize = 128;
+/// The longest row of the kernels.
+const LARGEST_VOCAB: usize = 1 << 20;
+/// The name of the plugin's function that runs a PTX kernel.
+const TARGET: &str = "__gpu$xla.gpu.ptx";
+
+/// Whether there are GPU kernels for a spec. Other specs run the portable program.
+pub fn supports(spec: &Spec) -> bool {
+    let bounded = matches!(spec.path, Path::Bounded(_)) && spec.slots() <= LARGEST_SLOTS;
+    bounded && spec.stable && spec.vocab <= LARGEST_VOCAB
+}
+
+/// Returns the limits of [`supports`], as text for messages.
+pub(super) fn limits() -> String {
+    format!(
+        "the bounded path with at most {LARGEST_SLOTS} slots (max_k), at most {LARGEST_VOCAB} elements per row, and \
+         without keep_ties"
+    )
+}
+
+/// Returns the text of the kernels for readers.
+pub fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
+    let layout = &Layout::new(spec, gpu);
+    let seeded = spec.returns_tokens();
+    format!("{}\n{}", filter::kernel(spec, layout, FILTER), finish::kernel(spec, layout, seeded, FINISH))
+}
+
+const FILTER: &str = "nucleus_filter";
+const FINISH: &str = "nucleus_finish";
+
+/// Returns the text of the program for a spec.
+pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
+    let h = &Hlo::new();
+    let operands = inputs::operands(h, spec);
+    let results = with_kernels(h, spec, gpu, operands.logits, operands.parameters, operands.step);
+    h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
+}
+
+/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results. `params` contains the
+/// random words.
+pub(super) fn program_results(h: &Hlo, spec: &Spec, gpu: &Gpu, logits: Value, params: Value) -> Vec<Value> {
+    with_kernels(h, spec, gpu, logits, params, None)
+}
+
+/// As [`program_results`], with `params` that contain seeds and offsets.
+pub(super) fn seeded_results(
+    h: &Hlo,
+    spec: &Spec,
+    gpu: &Gpu,
+    logits: Value,
+    params: Value,
+    step: Value,
+) -> Vec<Value> {
+    with_kernels(h, spec, gpu, logits, params, Some(step))
+}
+
+/// As [`program_results`], with `step` if `params` contains seeds and offsets. `logits` is the whole array of the
+/// source.
+fn with_kernels(
+    h: &Hlo,
+    spec: &Spec,
+    gpu: &Gpu,
+    logits: Value,
+    params: Value,
+    step: Option<Value>,
+) -> Vec<Value> {
+    let layout = &Layout::new(spec, gpu);
+    let blocks = spec.batch * layout.slices;
+    let filtered = call(
+        h,
+        FILTER,
+        &filter::kernel(spec, layout, FILTER),
+        blocks,
+        &[logits, params],
+        &[vec![blocks, KEPT * 2], vec![blocks, filter::SLICE_WORDS]],
+    );
+    let mut operands = vec![params, filtered[0], filtered[1]];
+    operands.extend(step);
+    let mut results = vec![vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
+    if spec.wanted.slices {
+        results.extend([(); 3].map(|()| vec![spec.batch, spec.slots()]));
+    }
+    let text = finish::kernel(spec, layout, step.is_some(), FINISH);
+    let called = call(h, FINISH, &text, spec.batch, &operands, &results);
+
+    let row = |array: Value, number: usize| h.reshape(h.slice(array, 0, number, number + 1), &[spec.batch]);
+    let threshold = |which: Threshold| row(called[1], which as usize);
+    let mut results = vec![called[0]];
+    if spec.wanted.full_width() || spec.wanted.slices {
+        let logits = inputs::rows(h, spec, logits, params);
+        let inputs = &Inputs::new(h, spec, logits, params, Some(threshold(Threshold::MaxKey)));
+        if spec.wanted.full_width() {
+            let thresholds = Thresholds {
+                top_k: TopK {
+                    threshold: threshold(Threshold::TopK),
+                    last_tie: threshold(Threshold::LastTie),
+                },
+                greedy: row(called[0], ResultRow::Greedy as usize),
+                least_weight: threshold(Threshold::LeastWeight),
+            };
+            results.extend(full_width(h, spec, inputs, &thresholds));
+        }
+        if spec.wanted.slices {
+            results.extend(k_slices(h, spec, inputs, [called[2], called[3], called[4]]));
+        }
+    }
+    results
+}
+
+/// Calls a kernel with `blocks` blocks. Its results have elements of type i32.
+fn call(
+    h: &Hlo,
+    name: &str,
+    text: &str,
+    blocks: usize,
+    operands: &[Value],
+    results: &[Vec<usize>],
+) -> Vec<Value> {
+    let results: Vec<(Elem, Vec<usize>)> = results.iter().map(|dims| (Elem::I32, dims.clone())).collect();
+    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks)), operands, &results)
+}
+
+/// Returns the configuration of a call, an MLIR dictionary as text.
+fn config(name: &str, text: &str, blocks: usize) -> String {
+    let escaped: String = text
+        .chars()
+        .map(|c| match c {
+            '"' | '\\' => format!("\\{c}"),
+            '\n' => "\\0A".to_owned(),
+            '\t' => "\\09".to_owned(),
+            c => c.to_string(),
+        })
+        .collect();
+    format!(
+        "{{name = \"{name}\", kernel_type = \"ptx\", kernel_data = \"{escaped}\", grid_x = {blocks} : i32, \
+         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {THREADS} : i32, block_y = 1 : i32, block_z = 1 : i32, \
+         shared_mem_bytes = 0 : i32}}"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::kernels::spec::{Source, Wanted};
+    use crate::kernels::target::Target;
+
+    fn spec(batch: usize, vocab: usize) -> Spec {
+        let (dtype, wanted) = (Dtype::F32, Wanted::default());
+        Spec { path: Path::Bounded(128), batch, vocab, dtype, stable: true, wanted, source: Source::Batch }
+    }
+
+    #[test]
+    fn blocks_fill_the_device() {
+        let Some(Target::Gpu(gpu)) = Target::named("h100") else { panic!("a GPU") };
+        for (batch, vocab, slices) in [(1, 128_256, 32), (16, 262_144, 32), (128, 262_144, 16), (1, 1, 1)] {
+            assert_eq!(Layout::new(&spec(batch, vocab), &gpu).slices, slices, "{batch} × {vocab}");
+        }
+    }
+}

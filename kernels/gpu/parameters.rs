@@ -1,0 +1,53 @@
+//! The parameters of a row.
+
+use crate::kernels::program_arrays::{Column, COLUMNS};
+use crate::kernels::spec::{Source, Spec};
+use crate::ptx::{Address, Int, Ptx, Wide};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::philox::random_words_of;
+
+/// The parameters of one row of a program.
+pub(super) struct Parameters<'k> {
+    k: &'k Ptx,
+    address: Address,
+    row: Int,
+}
+
+impl<'k> Parameters<'k> {
+    /// `parameters` is the address of the parameter array.
+    pub(super) fn new(k: &'k Ptx, parameters: Wide, row: Int) -> Parameters<'k> {
+        let address = k.address(parameters, row, COLUMNS * 4);
+        Parameters { k, address, row }
+    }
+
+    pub(super) fn get(&self, column: Column) -> Int {
+        self.k.load(self.address, column as usize * 4)
+    }
+
+    /// The number of entries that top-k keeps.
+    pub(super) fn top_k(&self, spec: &Spec) -> Int {
+        let k = self.k;
+        // k is 0 if top-k keeps the whole row. The row then has at most as many entries as there are slots.
+        let asked = self.get(Column::K);
+        k.select(k.eq(asked, k.int(0)), k.int(spec.slots() as i32), asked)
+    }
+
+    /// The row of the array of logits.
+    pub(super) fn row_of_logits(&self, spec: &Spec) -> Int {
+        match spec.source {
+            Source::Buffer { in_order: false, .. } => self.get(Column::Row),
+            _ => self.row,
+        }
+    }
+
+    /// The random words. With `step`, the columns of the words contain the seed and the offset, and `step` is the
+    /// address of a number that is added to the offset.
+    pub(super) fn random_words(&self, step: Option<Wide>) -> [Int; 4] {
+        let k = self.k;
+        let words = Column::WORDS.map(|column| self.get(column));
+        let Some(step) = step else { return words };
+        let wide = |low: usize| k.wor(k.wshl(k.widen(words[low + 1]), 32), k.widen(words[low]));
+        let step = k.load_wide(k.address(step, k.int(0), 8));
+        random_words_of(k, wide(0), k.wadd(wide(2), step))
+    }
+}

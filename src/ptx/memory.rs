@@ -1,0 +1,195 @@
+//! Loads, stores and atomic operations.
+
+use super::operands::Class;
+use super::{Float, Int, Mask, Ptx, Wide};
+use crate::semantics::arith::{Arith, WideArith};
+
+/// An address in global memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Address(Wide);
+
+/// An array in shared memory, which all threads of a block share. Its contents are arbitrary at the start of the
+/// kernel. An element has 32 bits.
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// The address of the first element.
+    start: Int,
+    len: usize,
+}
+
+impl Shared {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the array has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Ptx {
+    /// The address of element `index` of an array whose elements have `bytes` bytes. `index` is not negative.
+    pub fn address(&self, base: Wide, index: Int, bytes: usize) -> Address {
+        Address(self.wide_op("mad.wide.u32", &[&index, &bytes, &base]))
+    }
+
+    /// The address `index * bytes` bytes after `base`, for products that exceed 32 bits.
+    pub fn far_address(&self, base: Wide, index: Wide, bytes: usize) -> Address {
+        Address(self.wide_op("mad.lo.u64", &[&index, &bytes, &base]))
+    }
+
+    /// The address as a base of [`Ptx::address`].
+    pub fn base(&self, address: Address) -> Wide {
+        address.0
+    }
+
+    /// Loads a word that no kernel writes while this kernel runs. `offset` is in bytes.
+    pub fn load(&self, address: Address, offset: usize) -> Int {
+        let result = self.int_register();
+        self.line(format_args!("ld.global.nc.b32 {result}, [{}+{offset}]", address.0));
+        result
+    }
+
+    /// Loads 64 bits, as [`Ptx::load`].
+    pub fn load_wide(&self, address: Address) -> Wide {
+        let result = self.wide_register();
+        self.line(format_args!("ld.global.nc.b64 {result}, [{}]", address.0));
+        result
+    }
+
+    /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The address
+    /// is a multiple of their size. No kernel writes the words while this kernel runs. They are not kept in the first
+    /// cache, because they are read once.
+    pub fn load_words_if(
+        &self,
+        mask: Mask,
+        address: Address,
+        offset: usize,
+        count: usize,
+        otherwise: Int,
+    ) -> Vec<Int> {
+        let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
+        let (vector, names) = vector_of(&words);
+        let base = address.0;
+        self.line(format_args!(
+            "@{mask} ld.global.nc.L1::no_allocate{vector}.b32 {names}, [{base}+{offset}]"
+        ));
+        words
+    }
+
+    /// Loads 16 bits and extends them with zeros, as [`Ptx::load_words_if`].
+    pub fn load_half_if(&self, mask: Mask, address: Address, offset: usize, otherwise: Int) -> Int {
+        let half = self.new_register(Class::Half);
+        self.line(format_args!("cvt.u16.u32 %h{half}, {otherwise}"));
+        self.line(format_args!(
+            "@{mask} ld.global.nc.L1::no_allocate.b16 %h{half}, [{}+{offset}]",
+            address.0
+        ));
+        let result = self.int_register();
+        self.line(format_args!("cvt.u32.u16 {result}, %h{half}"));
+        result
+    }
+
+    /// Converts a binary16 number, given as 16 bits, to binary32. The conversion is exact, also for subnormals.
+    pub fn widen_half(&self, bits: Int) -> Float {
+        let half = self.new_register(Class::Half);
+        self.line(format_args!("cvt.u16.u32 %h{half}, {bits}"));
+        let result = self.float_register();
+        self.line(format_args!("cvt.f32.f16 {result}, %h{half}"));
+        result
+    }
+
+    /// Stores consecutive words: one, two or four. The address is a multiple of their size.
+    pub fn store(&self, address: Address, offset: usize, words: &[Int]) {
+        let (vector, names) = vector_of(words);
+        self.line(format_args!("st.global{vector}.b32 [{}+{offset}], {names}", address.0));
+    }
+
+    /// Declares an array of `len` words in shared memory.
+    pub fn shared(&self, len: usize) -> Shared {
+        let mut all = self.shared.borrow_mut();
+        all.push(len * 4);
+        let start = self.int_register();
+        self.line(format_args!("mov.u32 {start}, shared_{}", all.len() - 1));
+        Shared { start, len }
+    }
+
+    fn shared_address(&self, array: Shared, index: Int) -> Int {
+        self.int_op("mad.lo.s32", &[&index, &4, &array.start])
+    }
+
+    /// Loads element `index` of a shared array.
+    pub fn load_shared(&self, array: Shared, index: Int) -> Int {
+        let address = self.shared_address(array, index);
+        self.int_op("ld.shared.b32", &[&format_args!("[{address}]")])
+    }
+
+    /// Loads element `index`, a constant.
+    pub fn load_shared_at(&self, array: Shared, index: usize) -> Int {
+        assert!(index < array.len);
+        self.int_op("ld.shared.b32", &[&format_args!("[{}+{}]", array.start, index * 4)])
+    }
+
+    /// Loads four elements from `index` on, a constant and a multiple of four.
+    pub fn load_shared_four(&self, array: Shared, index: usize) -> [Int; 4] {
+        assert!(index % 4 == 0 && index + 4 <= array.len);
+        let words = [(); 4].map(|()| self.int_register());
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("ld.shared{vector}.b32 {names}, [{}+{}]", array.start, index * 4));
+        words
+    }
+
+    /// Stores element `index` of a shared array.
+    pub fn store_shared(&self, array: Shared, index: Int, value: Int) {
+        let address = self.shared_address(array, index);
+        self.line(format_args!("st.shared.b32 [{address}], {value}"));
+    }
+
+    /// Stores element `index`, a constant.
+    pub fn store_shared_at(&self, array: Shared, index: usize, value: Int) {
+        assert!(index < array.len);
+        self.line(format_args!("st.shared.b32 [{}+{}], {value}", array.start, index * 4));
+    }
+
+    /// Adds 1 to element `index` of a shared array, a constant. Returns the value before.
+    pub fn count_up_shared(&self, array: Shared, index: usize) -> Int {
+        assert!(index < array.len);
+        self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
+    }
+
+    /// The index of a row in an array of rows of `len` elements, plus `offset`.
+    pub fn element(&self, row: Int, len: usize, offset: Int) -> Int {
+        self.int_op("mad.lo.s32", &[&row, &len, &offset])
+    }
+
+    /// `row * len + offset` in 64 bits.
+    pub fn far_element(&self, row: Int, len: usize, offset: Int) -> Wide {
+        let offset = self.widen(offset);
+        self.wide_op("mad.wide.u32", &[&row, &len, &offset])
+    }
+
+    /// `a * b`, wrapping.
+    pub fn mul(&self, a: Int, b: usize) -> Int {
+        self.int_op("mul.lo.s32", &[&a, &b])
+    }
+
+    /// `a / b` and `a % b` for `a` that is not negative.
+    pub fn divide(&self, a: Int, b: usize) -> (Int, Int) {
+        let quotient = self.int_op("div.u32", &[&a, &b]);
+        (quotient, self.sub(a, self.mul(quotient, b)))
+    }
+}
+
+/// The qualifier of an instruction that loads or stores these words, and its operand.
+fn vector_of(words: &[Int]) -> (&'static str, String) {
+    let names: Vec<String> = words.iter().map(Int::to_string).collect();
+    let names = names.join(", ");
+    match words.len() {
+        1 => ("", names),
+        2 => (".v2", format!("{{{names}}}")),
+        4 => (".v4", format!("{{{names}}}")),
+        count => panic!("there are no vectors of {count} words"),
+    }
+}

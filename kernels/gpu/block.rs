@@ -1,10 +1,7 @@
 //! Operations of all threads of a block.
 
-use super::layout::THREADS;
 use crate::ptx::{Int, Mask, Ptx, Shared, WARP};
 use crate::semantics::arith::Arith;
-
-const WARPS: usize = THREADS / WARP;
 
 /// Reductions over the threads of a block.
 #[derive(Clone, Copy)]
@@ -12,43 +9,58 @@ pub(super) struct Block<'k> {
     pub(super) k: &'k Ptx,
     /// The number of this thread in its block.
     pub(super) thread: Int,
-    /// One partial result per warp.
-    partial: Shared,
+    /// Partial results: one per warp for each of two reductions.
+    partial: [Shared; 2],
 }
 
 impl<'k> Block<'k> {
     pub(super) fn new(k: &'k Ptx) -> Block<'k> {
-        Block { k, thread: k.thread(), partial: k.shared(WARPS) }
+        let warps = k.threads() / WARP;
+        Block { k, thread: k.thread(), partial: [(); 2].map(|()| k.shared(warps)) }
     }
 
     /// The sum of a value over the threads.
     pub(super) fn sum(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_sum(value), |a, b| self.k.add(a, b))
+        let k = self.k;
+        self.share([k.warp_sum(value)]);
+        let sum = self.combine(0, |a, b| k.add(a, b));
+        k.barrier();
+        sum
     }
 
     /// The largest value of the threads.
     pub(super) fn max(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_max(value), |a, b| self.k.max(a, b))
+        let k = self.k;
+        self.share([k.warp_max(value)]);
+        let max = self.combine(0, |a, b| k.max(a, b));
+        k.barrier();
+        max
     }
 
-    /// The least value of the threads.
-    pub(super) fn min(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
+    /// The least and the largest value of the threads. The partial results stay in use: no other reduction may follow
+    /// before the next barrier.
+    pub(super) fn range(&self, value: Int) -> (Int, Int) {
+        let k = self.k;
+        self.share([k.warp_min(value), k.warp_max(value)]);
+        (self.combine(0, |a, b| k.min(a, b)), self.combine(1, |a, b| k.max(a, b)))
     }
 
-    /// Combines the values of the warps.
-    fn reduce(&self, of_warp: Int, combine: impl Fn(Int, Int) -> Int) -> Int {
+    /// Makes the partial results of each warp visible to all threads.
+    fn share<const N: usize>(&self, of_warp: [Int; N]) {
         let k = self.k;
         let first_lane = k.eq(k.and(self.thread, k.int(WARP as i32 - 1)), k.int(0));
         k.when(first_lane, || {
-            k.store_shared(self.partial, k.shr(self.thread, WARP.trailing_zeros()), of_warp);
+            for (array, value) in self.partial.into_iter().zip(of_warp) {
+                k.store_shared(array, k.shr(self.thread, WARP.trailing_zeros()), value);
+            }
         });
         k.barrier();
-        let fours = (0..WARPS).step_by(4).map(|index| k.load_shared_four(self.partial, index));
-        let result = fours.flatten().reduce(&combine).expect("a block has warps");
-        // The next reduction may overwrite the partial results only now.
-        k.barrier();
-        result
+    }
+
+    fn combine(&self, number: usize, combine: impl Fn(Int, Int) -> Int) -> Int {
+        let array = self.partial[number];
+        let fours = (0..array.len()).step_by(4).map(|index| self.k.load_shared_four(array, index));
+        fours.flatten().reduce(combine).expect("a block has warps")
     }
 
     /// Finds the largest threshold in `low..=high` for which `enough` is true, by bisection. `enough(low)` is true. All

@@ -5,8 +5,9 @@
 //! selects exactly k.
 
 use super::block::{Block, Verdict};
-use super::layout::{Layout, KEPT, THREADS};
+use super::layout::{Layout, KEPT};
 use super::logits::{key_of, SliceLogits};
+use super::order::Order;
 use super::parameters::Parameters;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Float, Int, Mask, Ptx, Shared};
@@ -15,18 +16,16 @@ use crate::semantics::clean::{order_key, NEG_INF_KEY};
 use crate::semantics::rules::{survives_top_k, ROW_HAD_INF, ROW_HAD_NAN};
 
 /// The words that describe a slice.
-pub(super) const SLICE_WORDS: usize = 4;
-/// The word that contains the number of entries that the kernel stored.
-pub(super) const SLICE_COUNT: usize = 0;
+pub(super) const SLICE_WORDS: usize = 2;
 /// The word that contains the status bits of the slice.
-pub(super) const SLICE_STATUS: usize = 1;
+pub(super) const SLICE_STATUS: usize = 0;
 /// The word that contains an order key that at least k entries of the row reach.
-pub(super) const SLICE_BOUND: usize = 2;
+pub(super) const SLICE_BOUND: usize = 1;
 
-/// Returns the text of the kernel. Its arguments are the logits, the parameters, the entries (pairs of order key and
-/// index, `[batch, slices, KEPT, 2]`), and the descriptions of the slices, `[batch, slices, SLICE_WORDS]`.
+/// Returns the text of the kernel. Its arguments are the logits, the parameters, the entries of the slices
+/// ([`Order::halves`], `[batch, slices, KEPT, 2]`), and the descriptions of the slices, `[batch, slices, SLICE_WORDS]`.
 pub(super) fn kernel(spec: &Spec, layout: &Layout, name: &str) -> String {
-    let k = Ptx::new(THREADS);
+    let k = Ptx::new(layout.threads, layout.resident_blocks);
     write(&k, spec, layout);
     k.finish(name)
 }
@@ -40,61 +39,62 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let logits = SliceLogits::load(k, (spec, layout), logits, (parameters.row_of_logits(spec), slice));
 
     let kept = Kept::new(k);
-    let max = logits.max();
-    let bound = bound_from_maxima(&block, key_of(k, max), top_k);
     kept.clear(&block);
+    let max = logits.max();
+    let (had_nan, had_inf) = (logits.had_nan(), k.at_least(max, k.float(f32::INFINITY)));
+    let bound = bound_from_maxima(&block, key_of(k, max), top_k);
     // At −inf, the bound would not include NaN, which counts as −inf.
     let has_bound = k.lt(k.int(NEG_INF_KEY), bound);
     k.when(has_bound, || {
         let raw = raw_bound(k, bound);
         k.when(k.at_least(max, raw), || {
             for (number, &value) in logits.values.iter().enumerate() {
-                k.when(k.at_least(value, raw), || kept.push(key_of(k, value), logits.index(number)));
+                k.when(k.at_least(value, raw), || kept.push(k.to_bits(value), logits.index(number)));
             }
         });
     });
-    k.barrier();
-    let too_many = k.lt(k.int(KEPT as i32), kept.count());
-    k.barrier();
+    let any_special = k.barrier_any(k.either(had_nan, had_inf));
     let bound = k.variable(bound);
+    let too_many = k.lt(k.int(KEPT as i32), kept.count());
     k.when(k.either(k.not(has_bound), too_many), || {
-        let len = k.min(
-            k.int(layout.slice_len() as i32),
-            k.sub(k.int(spec.vocab as i32), k.mul(slice, layout.slice_len())),
-        );
+        k.barrier();
+        let len = k.sub(k.int(spec.vocab as i32), k.mul(slice, layout.slice_len()));
+        let len = k.min(k.int(layout.slice_len() as i32), len);
         k.set(bound, keep_exactly(&block, &logits, spec.vocab, k.min(top_k, len), &kept));
         // A slice with fewer than k entries has no bound for the row.
         k.when(k.lt(len, top_k), || k.set(bound, k.int(NEG_INF_KEY)));
     });
 
+    let first = k.mul(k.block(), KEPT);
     let count = kept.count();
-    let number = k.block();
-    let first = k.mul(number, KEPT);
-    k.for_range(block.thread, count, THREADS, |index| {
-        let entry = k.address(entries, k.add(first, index), 8);
-        k.store(entry, 0, &kept.entry(index));
+    k.for_range(block.thread, k.int(KEPT as i32), layout.threads, |place| {
+        let entry = k.address(entries, k.add(first, place), 8);
+        k.when_else(
+            k.lt(place, count),
+            || k.store(entry, 0, &kept.entry(place)),
+            || k.store(entry, 0, &Order::NONE.map(|half| k.int(half))),
+        );
     });
-    let status = status(k, max, logits.had_nan());
+    let status = k.variable(k.int(0));
+    k.when(any_special, || k.set(status, special_status(k, had_nan, had_inf)));
     k.when(k.eq(block.thread, k.int(0)), || {
-        let address = k.address(slices, number, SLICE_WORDS * 4);
-        k.store(address, 0, &[count, status, k.get(bound), k.int(0)]);
+        let address = k.address(slices, k.block(), SLICE_WORDS * 4);
+        k.store(address, 0, &[k.get(status), k.get(bound)]);
     });
 }
 
 /// The status bits of a slice.
-fn status(k: &Ptx, max: Float, had_nan: Mask) -> Int {
+fn special_status(k: &Ptx, had_nan: Mask, had_inf: Mask) -> Int {
     let bit = |mask, bit: u32| k.select(mask, k.int(bit as i32), k.int(0));
-    let had_nan = k.barrier_any(had_nan);
-    let had_inf = k.barrier_any(k.at_least(max, k.float(f32::INFINITY)));
+    let (had_nan, had_inf) = (k.barrier_any(had_nan), k.barrier_any(had_inf));
     k.or(bit(had_nan, ROW_HAD_NAN), bit(had_inf, ROW_HAD_INF))
 }
 
 /// An order key that at least `top_k` of the threads' maxima reach, and few more.
 fn bound_from_maxima(block: &Block<'_>, max: Int, top_k: Int) -> Int {
     let k = block.k;
-    let range = (block.min(max), block.max(max));
     let most = k.add(top_k, k.shr(top_k, 3));
-    block.largest_threshold(range, |threshold| {
+    block.largest_threshold(block.range(max), |threshold| {
         let count = k.barrier_count(k.le(threshold, max));
         Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
     })
@@ -118,28 +118,29 @@ fn keep_exactly(
     kept: &Kept<'_>,
 ) -> Int {
     let k = block.k;
-    let entries: Vec<(Int, Int)> =
-        (0..logits.values.len()).map(|number| (logits.key(number), logits.index(number))).collect();
-    let count = |test: &dyn Fn(Int, Int) -> Mask| {
-        let zero = k.int(0);
-        let ones = entries.iter().map(|&(key, index)| k.select(test(key, index), k.int(1), zero));
+    let keys: Vec<Int> = (0..logits.values.len()).map(|number| logits.key(number)).collect();
+    let count = |test: &dyn Fn(usize, Int) -> Mask| {
+        let ones =
+            keys.iter().enumerate().map(|(number, &key)| k.select(test(number, key), k.int(1), k.int(0)));
         block.sum(ones.reduce(|a, b| k.add(a, b)).expect("a thread has logits"))
     };
-    let max = entries.iter().map(|&(key, _)| key).reduce(|a, b| k.max(a, b)).expect("a thread has logits");
+    let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has logits");
     let range = (k.int(NEG_INF_KEY), block.max(max));
     let threshold = block.largest_threshold(range, |threshold| {
-        let reached = count(&|key, _| k.le(threshold, key));
+        let reached = count(&|_, key| k.le(threshold, key));
         Verdict { enough: k.le(wanted, reached), close: None }
     });
-    let missing = k.sub(wanted, count(&|key, _| k.lt(threshold, key)));
+    let missing = k.sub(wanted, count(&|_, key| k.lt(threshold, key)));
     // The largest index for which too few ties precede it is the last tie.
     let last_tie = block.largest_threshold((k.int(0), k.int(vocab as i32 - 1)), |index| {
-        let before = count(&|key, at| k.both(k.eq(key, threshold), k.lt(at, index)));
+        let before = count(&|number, key| k.both(k.eq(key, threshold), logits.is_index_below(number, index)));
         Verdict { enough: k.lt(before, missing), close: None }
     });
     kept.clear(block);
-    for &(key, index) in &entries {
-        k.when(survives_top_k(k, key, index, threshold, last_tie), || kept.push(key, index));
+    k.barrier();
+    for (number, &key) in keys.iter().enumerate() {
+        let index = logits.index(number);
+        k.when(survives_top_k(k, key, index, threshold, last_tie), || kept.push(order_key(k, key), index));
     }
     k.barrier();
     threshold
@@ -148,29 +149,29 @@ fn keep_exactly(
 /// The entries that a block keeps, in shared memory, in any order.
 struct Kept<'k> {
     k: &'k Ptx,
-    keys: Shared,
+    /// The bits of each entry as f32, which may not be cleaned.
+    values: Shared,
     indices: Shared,
     len: Shared,
 }
 
 impl<'k> Kept<'k> {
     fn new(k: &'k Ptx) -> Kept<'k> {
-        Kept { k, keys: k.shared(KEPT), indices: k.shared(KEPT), len: k.shared(1) }
+        Kept { k, values: k.shared(KEPT), indices: k.shared(KEPT), len: k.shared(1) }
     }
 
-    /// Removes all entries.
+    /// Removes all entries. Entries can be added after the next barrier.
     fn clear(&self, block: &Block<'_>) {
         let k = self.k;
         k.when(k.eq(block.thread, k.int(0)), || k.store_shared_at(self.len, 0, k.int(0)));
-        k.barrier();
     }
 
     /// Counts an entry, and stores it if there is space.
-    fn push(&self, key: Int, index: Int) {
+    fn push(&self, value: Int, index: Int) {
         let k = self.k;
         let at = k.count_up_shared(self.len, 0);
         k.when(k.lt(at, k.int(KEPT as i32)), || {
-            k.store_shared(self.keys, at, key);
+            k.store_shared(self.values, at, value);
             k.store_shared(self.indices, at, index);
         });
     }
@@ -180,7 +181,10 @@ impl<'k> Kept<'k> {
         self.k.load_shared_at(self.len, 0)
     }
 
+    /// The entry as the halves of an [`Order`].
     fn entry(&self, at: Int) -> [Int; 2] {
-        [self.k.load_shared(self.keys, at), self.k.load_shared(self.indices, at)]
+        let k = self.k;
+        let key = key_of(k, k.from_bits(k.load_shared(self.values, at)));
+        Order::new(k, key, k.load_shared(self.indices, at)).halves()
     }
 }

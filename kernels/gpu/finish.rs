@@ -2,24 +2,34 @@
 //! top-p and min-p, and draws the token.
 
 use super::block::{Block, Verdict};
-use super::filter::{SLICE_BOUND, SLICE_COUNT, SLICE_STATUS, SLICE_WORDS};
+use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS};
 use super::layout::{Layout, KEPT, THREADS};
+use super::order::Order;
 use super::parameters::Parameters;
 use crate::kernels::program_arrays::{Column, ResultRow};
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Mask, Ptx, Shared, Wide};
+use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::draw::remainder;
+use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{
     has_no_candidate, has_weight, is_candidate, kept_weight, least_weight, reported_token, survives_top_k,
-    top_p_is_off, ROW_NO_CANDIDATE,
+    top_p_is_off, NO_TOKEN, ROW_HAD_INF, ROW_HAD_NAN, ROW_NO_CANDIDATE,
 };
+use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::top_p::target;
 use crate::semantics::weights::{quantize, weight};
 
-/// The largest number of entries that the kernel ranks: one per thread.
+/// The largest number of entries that the kernel ranks.
 const RANKED: usize = THREADS;
+/// The number of slots of the sorted entries, used or not. One warp has [`PER_LANE`] in each thread.
+const SLOTS: usize = 128;
+const PER_LANE: usize = SLOTS / WARP;
+/// The number of bits per step of the remainder. The total of [`SLOTS`] weights leaves this many bits.
+const DIGIT_BITS: u32 = 28;
+const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
+/// The number of threads that compare an entry with all others.
+const GROUP: usize = THREADS / SLOTS;
 
 /// The rows of the second result, from which the wide arrays are computed.
 #[derive(Clone, Copy)]
@@ -37,7 +47,7 @@ pub(super) const THRESHOLDS: usize = Threshold::LeastWeight as usize + 1;
 /// the step if `seeded`, and the results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the
 /// k-slices if the spec wants them (indices, order keys and weights).
 pub(super) fn kernel(spec: &Spec, layout: &Layout, seeded: bool, name: &str) -> String {
-    let k = Ptx::new(THREADS);
+    let k = Ptx::new(THREADS, 1);
     write(&k, spec, layout, seeded);
     k.finish(name)
 }
@@ -50,47 +60,53 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let row = k.block();
     let parameters = Parameters::new(k, parameters, row);
     let top_k = parameters.top_k(spec);
-    let words = parameters.random_words(step);
 
-    let entries = Entries::new(&block, layout, entries, slices, row);
-    let largest = largest_entries(&block, spec, &entries, top_k);
-    let outcome = choose(&block, spec, &parameters, &largest, top_k, words);
-
-    k.barrier();
-    let first = k.eq(block.thread, k.int(0));
-    k.when(first, || {
-        let status =
-            k.or(entries.status, k.select(outcome.no_candidate, k.int(ROW_NO_CANDIDATE as i32), k.int(0)));
-        let next = reported_token(k, outcome.no_candidate, k.load_shared_at(outcome.next, 0));
-        let greedy = reported_token(k, outcome.no_candidate, k.load_shared_at(largest.indices, 0));
-        let store = |array: Wide, number: usize, value: Int| {
-            k.store(k.address(array, row, 4), number * spec.batch * 4, &[value]);
+    let entries = Entries::load(&block, layout, entries, slices, row);
+    let sorted = largest_entries(&block, spec, &entries, top_k);
+    let kept = Kept { weights: k.shared(SLOTS), row: k.shared(Kept::ROW_WORDS) };
+    k.when(k.lt(block.thread, k.int(WARP as i32)), || {
+        let words = parameters.random_words(step);
+        let least = weigh(&block, &parameters, &sorted, &kept, top_k, words);
+        let store = |number: Threshold, value: Int| {
+            k.store(k.address(thresholds, row, 4), number as usize * spec.batch * 4, &[value]);
         };
-        store(numbers, ResultRow::NextToken as usize, next);
-        store(numbers, ResultRow::Greedy as usize, greedy);
-        store(numbers, ResultRow::RandomHigh as usize, k.high(outcome.remainder));
-        store(numbers, ResultRow::RandomLow as usize, k.low(outcome.remainder));
-        store(numbers, ResultRow::Status as usize, status);
-        let last = k.sub(top_k, k.int(1));
-        store(thresholds, Threshold::MaxKey as usize, k.load_shared_at(largest.keys, 0));
-        store(thresholds, Threshold::TopK as usize, k.load_shared(largest.keys, last));
-        store(thresholds, Threshold::LastTie as usize, k.load_shared(largest.indices, last));
-        store(thresholds, Threshold::LeastWeight as usize, outcome.least_weight);
+        k.when(k.eq(block.thread, k.int(0)), || {
+            let last = k.sub(top_k, k.int(1));
+            store(Threshold::MaxKey, k.load_shared_at(sorted.keys, 0));
+            store(Threshold::TopK, k.load_shared(sorted.keys, last));
+            store(Threshold::LastTie, k.load_shared(sorted.indices, last));
+            store(Threshold::LeastWeight, least);
+        });
+    });
+    k.barrier();
+
+    let store = |number: ResultRow, value: Int| {
+        k.store(k.address(numbers, row, 4), number as usize * spec.batch * 4, &[value]);
+    };
+    let no_candidate = has_no_candidate(k, k.load_shared_at(sorted.keys, 0));
+    let [remainder_low, remainder_high] = [0, 1].map(|half| k.load_shared_at(kept.row, half));
+    draw(&block, &sorted, &kept, k.join(remainder_low, remainder_high), |token| {
+        store(ResultRow::NextToken, token);
+    });
+    k.when(k.eq(block.thread, k.int(0)), || {
+        k.when(no_candidate, || store(ResultRow::NextToken, k.int(NO_TOKEN)));
+        store(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
+        store(ResultRow::RandomHigh, remainder_high);
+        store(ResultRow::RandomLow, remainder_low);
+        let bit = k.select(no_candidate, k.int(ROW_NO_CANDIDATE as i32), k.int(0));
+        store(ResultRow::Status, k.or(entries.status, bit));
     });
     if spec.wanted.slices {
         let arrays = [(); 3].map(|()| k.argument());
-        write_slices(&block, spec, row, arrays, &largest, outcome.weights, top_k);
+        write_slices(&block, spec, row, arrays, &sorted, &kept, top_k);
     }
 }
 
-/// The entries of a row that the first kernel stored.
+/// The entries of a row that the first kernel stored. The entries of a thread are in registers.
 struct Entries<'k> {
     block: Block<'k>,
-    /// The address of the entries of the row.
-    start: Wide,
-    /// The number of entries of each slice.
-    counts: Shared,
-    places: usize,
+    /// Some are no entries.
+    mine: Vec<Order>,
     /// The status bits of the row.
     status: Int,
     /// An order key that at least k entries reach.
@@ -98,66 +114,55 @@ struct Entries<'k> {
 }
 
 impl<'k> Entries<'k> {
-    fn new(block: &Block<'k>, layout: &Layout, entries: Wide, slices: Wide, row: Int) -> Entries<'k> {
+    fn load(block: &Block<'k>, layout: &Layout, entries: Wide, slices: Wide, row: Int) -> Entries<'k> {
         let k = block.k;
-        let counts = k.shared(layout.slices);
+        let places = layout.slices * KEPT;
+        let start = k.far_address(entries, k.far_element(row, places, block.thread), 8);
+        let mine: Vec<Order> = (0..places.div_ceil(THREADS))
+            .map(|number| {
+                let place = k.add(block.thread, k.int((number * THREADS) as i32));
+                let is_place = k.lt(place, k.int(places as i32));
+                let words = k.load_words_if(is_place, start, number * THREADS * 8, 2, k.int(0));
+                Order::of_halves([words[0], words[1]])
+            })
+            .collect();
         let (status, bound) = (k.variable(k.int(0)), k.variable(k.int(NEG_INF_KEY)));
-        k.for_range(block.thread, k.int(layout.slices as i32), THREADS, |slice| {
-            let slice_of_row = k.element(row, layout.slices, slice);
-            let words = k.address(slices, slice_of_row, SLICE_WORDS * 4);
-            k.store_shared(counts, slice, k.load(words, SLICE_COUNT * 4));
-            k.set(status, k.or(k.get(status), k.load(words, SLICE_STATUS * 4)));
-            k.set(bound, k.max(k.get(bound), k.load(words, SLICE_BOUND * 4)));
+        k.when(k.lt(block.thread, k.int(layout.slices as i32)), || {
+            let slice = k.element(row, layout.slices, block.thread);
+            let words = k.address(slices, slice, SLICE_WORDS * 4);
+            k.set(status, k.load(words, SLICE_STATUS * 4));
+            k.set(bound, k.load(words, SLICE_BOUND * 4));
         });
-        // A maximum would lose bits, so each bit is reduced separately.
-        let (status, bound) = (k.get(status), block.max(k.get(bound)));
-        let status = [1, 2, 4, 8].into_iter().map(|bit| {
-            let any = k.barrier_any(k.eq(k.and(status, k.int(bit)), k.int(bit)));
-            k.select(any, k.int(bit), k.int(0))
+        let bound = block.max(k.get(bound));
+        let status = [ROW_HAD_NAN, ROW_HAD_INF].map(|bit| {
+            let bit = k.int(bit as i32);
+            k.select(k.barrier_any(k.eq(k.and(k.get(status), bit), bit)), bit, k.int(0))
         });
-        let status = status.reduce(|a, b| k.or(a, b)).expect("there are status bits");
-        let start = k.far_address(entries, k.far_element(row, layout.slices * KEPT, k.int(0)), 8);
-        Entries { block: *block, start: k.base(start), counts, places: layout.slices * KEPT, status, bound }
+        Entries { block: *block, mine, status: k.or(status[0], status[1]), bound }
     }
 
-    /// Calls a function with the key and the index of each entry of this thread.
-    fn for_each(&self, function: impl FnOnce(Int, Int)) {
+    /// The number of entries of the row for which a test of key and index is true.
+    fn count(&self, test: impl Fn(Int, Int) -> Mask) -> Int {
         let k = self.block.k;
-        k.for_range(self.block.thread, k.int(self.places as i32), THREADS, |place| {
-            let slice = k.shr(place, KEPT.trailing_zeros());
-            let at = k.and(place, k.int(KEPT as i32 - 1));
-            k.when(k.lt(at, k.load_shared(self.counts, slice)), || {
-                let entry = k.address(self.start, place, 8);
-                function(k.load(entry, 0), k.load(entry, 4));
-            });
-        });
-    }
-
-    /// The number of entries of the row for which a test is true.
-    fn count(&self, test: impl FnOnce(Int, Int) -> Mask) -> Int {
-        let k = self.block.k;
-        let count = k.variable(k.int(0));
-        self.for_each(|key, index| {
-            let one = k.select(test(key, index), k.int(1), k.int(0));
-            k.set(count, k.add(k.get(count), one));
-        });
-        self.block.sum(k.get(count))
+        let ones =
+            self.mine.iter().map(|entry| k.select(test(entry.key(k), entry.index(k)), k.int(1), k.int(0)));
+        self.block.sum(ones.reduce(|a, b| k.add(a, b)).expect("a thread has entries"))
     }
 }
 
-/// Entries in shared memory.
+/// The first entries of a row in the order (key descending, index ascending), sorted. In shared memory. Slots without
+/// an entry have the key of −inf and the index `i32::MAX`.
 #[derive(Clone, Copy)]
-struct List {
+struct Sorted {
     keys: Shared,
     indices: Shared,
 }
 
-/// Finds the `top_k` first entries of a row in the order (key descending, index ascending). Returns them in this order.
-fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k: Int) -> List {
+/// Finds the `top_k` first entries of a row.
+fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k: Int) -> Sorted {
     let k = block.k;
-    let max = k.variable(k.int(i32::MIN));
-    entries.for_each(|key, _| k.set(max, k.max(k.get(max), key)));
-    let max = k.get(max);
+    let keys = entries.mine.iter().map(|entry| entry.key(k));
+    let max = keys.reduce(|a, b| k.max(a, b)).expect("a thread has entries");
     let most = k.add(top_k, k.shr(top_k, 3));
     let row_max = block.max(max);
     let bound = block.largest_threshold((entries.bound, row_max), |threshold| {
@@ -165,30 +170,15 @@ fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k:
         Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
     });
 
-    let found = List { keys: k.shared(RANKED), indices: k.shared(RANKED) };
-    let len = k.shared(1);
-    let collect = |survives: &dyn Fn(Int, Int) -> Mask| {
-        k.when(k.eq(block.thread, k.int(0)), || k.store_shared_at(len, 0, k.int(0)));
-        k.barrier();
-        entries.for_each(|key, index| {
-            k.when(survives(key, index), || {
-                let at = k.count_up_shared(len, 0);
-                k.when(k.lt(at, k.int(RANKED as i32)), || {
-                    k.store_shared(found.keys, at, key);
-                    k.store_shared(found.indices, at, index);
-                });
-            });
-        });
-        k.barrier();
-    };
-    collect(&|key, _| k.le(bound, key));
-    let too_many = k.lt(k.int(RANKED as i32), k.load_shared_at(len, 0));
+    let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
+    found.collect(block, entries, |key, _| k.le(bound, key));
+    let too_many = k.lt(k.int(RANKED as i32), found.count(k));
     k.barrier();
     k.when(too_many, || {
         let (threshold, last_tie) = exact_threshold(block, spec, entries, (bound, row_max), top_k);
-        collect(&|key, index| survives_top_k(k, key, index, threshold, last_tie));
+        found.collect(block, entries, |key, index| survives_top_k(k, key, index, threshold, last_tie));
     });
-    rank(block, spec, found, k.load_shared_at(len, 0), top_k)
+    found.sort(block, top_k)
 }
 
 /// The key and the index of the last of the `top_k` first entries.
@@ -212,109 +202,175 @@ fn exact_threshold(
     (threshold, last_tie)
 }
 
-/// Sorts `len` entries, of which there are at least `top_k`. Returns the first `top_k` entries.
-fn rank(block: &Block<'_>, spec: &Spec, found: List, len: Int, top_k: Int) -> List {
-    let k = block.k;
-    let slots = spec.slots();
-    let sorted = List { keys: k.shared(slots), indices: k.shared(slots) };
-    k.when(k.lt(block.thread, len), || {
-        let key = k.load_shared(found.keys, block.thread);
-        let index = k.load_shared(found.indices, block.thread);
-        let rank = k.variable(k.int(0));
-        k.for_range(k.int(0), len, 1, |other| {
-            let other_index = k.load_shared(found.indices, other);
-            let is_before = survives_top_k(k, k.load_shared(found.keys, other), other_index, key, index);
-            k.set(rank, k.add(k.get(rank), k.select(is_before, k.int(1), k.int(0))));
-        });
-        // The entry itself was counted too.
-        let rank = k.sub(k.get(rank), k.int(1));
-        k.when(k.lt(rank, top_k), || {
-            k.store_shared(sorted.keys, rank, key);
-            k.store_shared(sorted.indices, rank, index);
-        });
-    });
-    k.barrier();
-    sorted
+/// Entries in shared memory, in any order.
+struct Found {
+    /// The halves of each [`Order`].
+    entries: Shared,
+    /// The number of entries that were counted.
+    len: Shared,
 }
 
-/// What a row reports.
-struct Outcome {
-    no_candidate: Mask,
-    /// The drawn token, in shared memory.
-    next: Shared,
-    remainder: Wide,
-    /// The least weight that top-p and min-p keep.
-    least_weight: Int,
-    /// The kept weights of the sorted entries, in shared memory.
+impl Found {
+    /// The number of entries that a group of threads compares in each round of a loop.
+    const STEP: usize = 8 * GROUP;
+
+    fn count(&self, k: &Ptx) -> Int {
+        k.load_shared_at(self.len, 0)
+    }
+
+    /// Stores the entries that a test of key and index selects. If there are more than [`RANKED`], counts the others.
+    fn collect(&self, block: &Block<'_>, entries: &Entries<'_>, test: impl Fn(Int, Int) -> Mask) {
+        let k = block.k;
+        k.when(k.eq(block.thread, k.int(0)), || k.store_shared_at(self.len, 0, k.int(0)));
+        k.barrier();
+        for entry in &entries.mine {
+            k.when(test(entry.key(k), entry.index(k)), || {
+                let at = k.count_up_shared(self.len, 0);
+                k.when(k.lt(at, k.int(RANKED as i32)), || {
+                    k.store_shared_pair(self.entries, k.shl(at, 1), entry.halves());
+                });
+            });
+        }
+        k.barrier();
+    }
+
+    /// Sorts the entries, of which there are at least `top_k`. Returns the first `top_k`.
+    fn sort(&self, block: &Block<'_>, top_k: Int) -> Sorted {
+        let k = block.k;
+        let sorted = Sorted { keys: k.shared(SLOTS), indices: k.shared(SLOTS) };
+        let len = self.count(k);
+        // No entry is after all entries, so the comparisons may include places without entries.
+        k.when(k.lt(block.thread, k.int(Self::STEP as i32)), || {
+            let place = k.add(len, block.thread);
+            k.store_shared_pair(self.entries, k.shl(place, 1), [k.int(0); 2]);
+        });
+        k.when(k.lt(block.thread, k.int(SLOTS as i32)), || {
+            k.store_shared(sorted.keys, block.thread, k.int(NEG_INF_KEY));
+            k.store_shared(sorted.indices, block.thread, k.int(i32::MAX));
+        });
+        k.barrier();
+        let (first, part) =
+            (k.shr(block.thread, GROUP.trailing_zeros()), k.and(block.thread, k.int(GROUP as i32 - 1)));
+        k.for_range(k.int(0), len, SLOTS, |start| {
+            let place = k.min(k.add(start, first), k.int(RANKED as i32 - 1));
+            let [low, high] =
+                [0, 1].map(|half| k.load_shared(self.entries, k.add(k.shl(place, 1), k.int(half))));
+            let mine = Order::of_halves([low, high]);
+            let rank = k.variable(k.int(0));
+            k.for_range(k.int(0), len, Self::STEP, |from| {
+                for pair in 0..Self::STEP / GROUP / 2 {
+                    let place = k.add(from, k.shl(k.add(part, k.int((pair * GROUP) as i32)), 1));
+                    let [a, b, c, d] = k.load_shared_four_of(self.entries, k.shl(place, 1));
+                    for other in [[a, b], [c, d]].map(Order::of_halves) {
+                        let one = k.select(other.is_before(k, mine), k.int(1), k.int(0));
+                        k.set(rank, k.add(k.get(rank), one));
+                    }
+                }
+            });
+            let rank = k.group_sum(k.get(rank), GROUP);
+            let is_entry = k.both(k.lt(k.add(start, first), len), k.lt(rank, top_k));
+            k.when(k.both(is_entry, k.eq(part, k.int(0))), || {
+                k.store_shared(sorted.keys, rank, mine.key(k));
+                k.store_shared(sorted.indices, rank, mine.index(k));
+            });
+        });
+        k.barrier();
+        sorted
+    }
+}
+
+/// The weights that top-p and min-p keep, in shared memory.
+struct Kept {
+    /// The weights of the sorted entries; 0 in slots without an entry.
     weights: Shared,
+    /// The halves of the remainder, the low half first.
+    row: Shared,
 }
 
-/// Weighs the sorted entries, applies top-p and min-p, and draws. Thread i processes entry i.
-fn choose(
+impl Kept {
+    const ROW_WORDS: usize = 2;
+}
+
+/// Weighs the sorted entries, applies top-p and min-p, and computes the remainder. One warp calls this; each thread has
+/// [`PER_LANE`] entries. Returns the least weight that top-p and min-p keep.
+fn weigh(
     block: &Block<'_>,
-    spec: &Spec,
     parameters: &Parameters<'_>,
-    sorted: &List,
+    sorted: &Sorted,
+    kept: &Kept,
     top_k: Int,
     words: [Int; 4],
-) -> Outcome {
+) -> Int {
     let k = block.k;
-    let slots = spec.slots();
-    let (weights, next, theta) = (k.shared(slots), k.shared(1), k.shared(1));
     let max_key = k.load_shared_at(sorted.keys, 0);
     let no_candidate = has_no_candidate(k, max_key);
     let value = |key| k.from_bits(order_key(k, key));
-
-    // Threads without an entry use the first one, with weight 0.
-    let has_entry = k.lt(block.thread, top_k);
-    let mine = k.select(has_entry, block.thread, k.int(0));
-    let (key, index) = (k.load_shared(sorted.keys, mine), k.load_shared(sorted.indices, mine));
     let scale = k.from_bits(parameters.get(Column::Scale));
-    let sampled = weight(k, quantize(k, value(max_key), value(key), scale));
-    let survives = k.both(has_entry, is_candidate(k, key));
     let sampled_row = k.eq(parameters.get(Column::Greedy), k.int(0));
-    let is_greedy = k.eq(block.thread, k.int(0));
-    let weight = k.select(has_weight(k, survives, sampled_row, is_greedy), sampled, k.int(0));
-    k.when(k.lt(block.thread, k.int(slots as i32)), || k.store_shared(weights, block.thread, weight));
-    k.when(is_greedy, || {
-        k.store_shared_at(theta, 0, k.int(0));
-        k.store_shared_at(next, 0, k.int(0));
-    });
-    k.barrier();
 
+    let first = k.mul(block.thread, PER_LANE);
+    let keys = k.load_shared_four_of(sorted.keys, first);
+    let mut weights = Vec::new();
+    for (number, key) in keys.into_iter().enumerate() {
+        let slot = k.add(first, k.int(number as i32));
+        let sampled = weight(k, quantize(k, value(max_key), value(key), scale));
+        let survives = k.both(k.lt(slot, top_k), is_candidate(k, key));
+        let weighs = has_weight(k, survives, sampled_row, k.eq(slot, k.int(0)));
+        weights.push(k.select(weighs, sampled, k.int(0)));
+    }
+    let sum = |weights: &[Int]| {
+        weights.iter().map(|&weight| k.widen(weight)).reduce(|a, b| k.wadd(a, b)).expect("a thread has slots")
+    };
+
+    let upto = k.warp_prefix_sum(sum(&weights));
+    let total = k.wide_from_lane(upto, WARP - 1);
     let mantissa = parameters.get(Column::TopPMantissa);
     let off = top_p_is_off(k, no_candidate, mantissa);
-    let (total, before) = sums(k, weights, top_k, |other, _| k.lt(other, block.thread));
     let target = target(k, total, mantissa, parameters.get(Column::TopPShift));
-    let reaches = k.not(k.wlt(k.wadd(before, k.widen(weight)), target));
-    let crosses = k.both(k.both(has_entry, k.wlt(before, target)), reaches);
-    k.when(crosses, || k.store_shared_at(theta, 0, weight));
-    k.barrier();
-    let theta = k.select(off, k.int(0), k.load_shared_at(theta, 0));
-    let least_weight = least_weight(k, theta, parameters.get(Column::MinWeight));
-    let kept = kept_weight(k, weight, least_weight);
-    k.when(k.lt(block.thread, k.int(slots as i32)), || k.store_shared(weights, block.thread, kept));
-    k.barrier();
-
-    let (total, before) =
-        sums(k, weights, top_k, |other, _| k.lt(k.load_shared(sorted.indices, other), index));
-    let remainder = remainder(k, words, total);
-    let is_next = k.both(k.not(k.wlt(remainder, before)), k.wlt(remainder, k.wadd(before, k.widen(kept))));
-    k.when(k.both(has_entry, is_next), || k.store_shared_at(next, 0, index));
-    Outcome { no_candidate, next, remainder, least_weight, weights }
+    // The threshold is the first weight at which the running sum reaches the target: the largest weight of those at
+    // which the sum has reached it.
+    let mut reached = upto;
+    let mut threshold = k.int(0);
+    for &weight in weights.iter().rev() {
+        let is_enough = k.not(k.wlt(reached, target));
+        threshold = k.max(threshold, k.select(is_enough, weight, k.int(0)));
+        reached = k.wide_difference(reached, k.widen(weight));
+    }
+    let threshold = k.select(off, k.int(0), k.warp_max(threshold));
+    let least = least_weight(k, threshold, parameters.get(Column::MinWeight));
+    let kept_weights: Vec<Int> = weights.iter().map(|&weight| kept_weight(k, weight, least)).collect();
+    for (number, &weight) in kept_weights.iter().enumerate() {
+        k.store_shared(kept.weights, k.add(first, k.int(number as i32)), weight);
+    }
+    let total = k.wide_group_sum(sum(&kept_weights), WARP);
+    let remainder = remainder_by_digits(k, words, total, DIGIT_BITS);
+    k.when(k.eq(block.thread, k.int(0)), || {
+        k.store_shared_at(kept.row, 0, k.low(remainder));
+        k.store_shared_at(kept.row, 1, k.high(remainder));
+    });
+    least
 }
 
-/// The sum of the first `len` weights, and the sum of those that `counts` selects by their position.
-fn sums(k: &Ptx, weights: Shared, len: Int, counts: impl FnOnce(Int, Int) -> Mask) -> (Wide, Wide) {
-    let (total, part) = (k.wide_variable(k.wide(0)), k.wide_variable(k.wide(0)));
-    k.for_range(k.int(0), len, 1, |other| {
-        let weight = k.load_shared(weights, other);
-        let wide = k.widen(weight);
-        k.set_wide(total, k.wadd(k.get_wide(total), wide));
-        let counted = k.wselect(counts(other, weight), wide, k.wide(0));
-        k.set_wide(part, k.wadd(k.get_wide(part), counted));
-    });
-    (k.get_wide(total), k.get_wide(part))
+/// Calls `found` with the drawn token, in one thread. Calls it in no thread if the row has no candidate.
+fn draw(block: &Block<'_>, sorted: &Sorted, kept: &Kept, remainder: Wide, found: impl FnOnce(Int)) {
+    let k = block.k;
+    let (slot, part) =
+        (k.shr(block.thread, GROUP.trailing_zeros()), k.and(block.thread, k.int(GROUP as i32 - 1)));
+    let (index, weight) = (k.load_shared(sorted.indices, slot), k.load_shared(kept.weights, slot));
+    let mut before = k.wide(0);
+    for four in 0..SLOTS / 4 / GROUP {
+        let place = k.shl(k.add(part, k.int((four * GROUP) as i32)), 2);
+        let indices = k.load_shared_four_of(sorted.indices, place);
+        let weights = k.load_shared_four_of(kept.weights, place);
+        for (other, weight) in indices.into_iter().zip(weights) {
+            // A slot without an entry has weight 0.
+            before = k.wadd(before, k.widen(k.select(k.lt(other, index), weight, k.int(0))));
+        }
+    }
+    let before = k.wide_group_sum(before, GROUP);
+    let after = k.wadd(before, k.widen(weight));
+    let is_drawn = k.both(k.not(k.wlt(remainder, before)), k.wlt(remainder, after));
+    k.when(k.both(is_drawn, k.eq(part, k.int(0))), || found(index));
 }
 
 /// Writes the k-slices: the kept entries in index order, then unused slots.
@@ -323,8 +379,8 @@ fn write_slices(
     spec: &Spec,
     row: Int,
     [indices, keys, weights]: [Wide; 3],
-    sorted: &List,
-    kept: Shared,
+    sorted: &Sorted,
+    kept: &Kept,
     top_k: Int,
 ) {
     let k = block.k;
@@ -346,7 +402,7 @@ fn write_slices(
                     k.set(place, k.add(k.get(place), k.select(is_before, k.int(1), k.int(0))));
                 });
                 let key = k.load_shared(sorted.keys, block.thread);
-                store(k.get(place), [index, key, k.load_shared(kept, block.thread)]);
+                store(k.get(place), [index, key, k.load_shared(kept.weights, block.thread)]);
             },
             || store(block.thread, [k.int(-1), k.int(0), k.int(0)]),
         );

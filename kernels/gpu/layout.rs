@@ -4,42 +4,56 @@ use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 
-/// The number of threads of a block.
+/// The number of threads of a block of the second kernel.
 pub(super) const THREADS: usize = 512;
-/// The numbers of logits per thread that the filter kernel can have. All logits of a thread are in registers.
-const PER_THREAD: [usize; 3] = [32, 16, 8];
+/// The shapes of blocks of the first kernel, the largest slices first: the number of threads, the number of logits per
+/// thread, which are in registers, and the number of blocks that a multiprocessor can then run at the same time. The
+/// first shape is only for rows that have too many slices otherwise. Measured on an H100.
+const SHAPES: [(usize, usize, usize); 4] = [(512, 32, 1), (256, 24, 4), (256, 16, 6), (512, 8, 3)];
 /// The largest number of entries of a slice that the filter kernel keeps. It is more than the number of slots of a row,
 /// so that the kernel need not select exactly.
 pub(super) const KEPT: usize = 256;
+/// The largest number of slices of a row. The second kernel has all entries of a row in registers.
+pub(super) const LARGEST_SLICES: usize = 64;
 /// The number of bytes that a thread loads with one instruction.
 const VECTOR_BYTES: usize = 16;
 
 /// The division of a batch. A row consists of slices. One block of the filter kernel processes one slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Layout {
+    /// The number of threads of a block of the first kernel.
+    pub(super) threads: usize,
     /// The number of logits per thread.
     pub(super) per_thread: usize,
     /// The number of consecutive logits that a thread loads with one instruction.
     pub(super) vector: usize,
     /// The number of slices of a row.
     pub(super) slices: usize,
+    /// The number of blocks of the filter kernel that a multiprocessor can run at the same time.
+    pub(super) resident_blocks: usize,
 }
 
 impl Layout {
-    /// Chooses the largest slices for which there are two blocks per multiprocessor, or the smallest slices.
+    /// Chooses the shape with the largest slices that gives every multiprocessor two blocks, or else the shape with the
+    /// smallest slices.
     pub(super) fn new(spec: &Spec, gpu: &Gpu) -> Layout {
-        let slices = |per_thread| spec.vocab.div_ceil(THREADS * per_thread);
-        let is_enough = |&per_thread: &usize| spec.batch * slices(per_thread) >= 2 * gpu.multiprocessors;
-        let per_thread = PER_THREAD.into_iter().find(is_enough).unwrap_or(PER_THREAD[PER_THREAD.len() - 1]);
         // A row starts at a multiple of its length.
         let aligned = 1 << spec.vocab.trailing_zeros().min(8);
         let vector = (VECTOR_BYTES / element_bytes(spec.dtype)).min(aligned);
-        Layout { per_thread, vector, slices: slices(per_thread) }
+        let layout = |&(threads, per_thread, resident_blocks): &(usize, usize, usize)| {
+            let slices = spec.vocab.div_ceil(threads * per_thread);
+            Layout { threads, per_thread, vector, slices, resident_blocks }
+        };
+        let [for_long_rows, shapes @ ..] = &SHAPES;
+        let is_possible = |layout: &Layout| layout.slices <= LARGEST_SLICES;
+        let is_enough = |layout: &Layout| spec.batch * layout.slices >= 2 * gpu.multiprocessors;
+        let possible = || shapes.iter().map(layout).filter(is_possible);
+        possible().find(is_enough).or(possible().last()).unwrap_or_else(|| layout(for_long_rows))
     }
 
     /// The number of logits of a slice. The last slice of a row may have fewer.
     pub(super) fn slice_len(&self) -> usize {
-        THREADS * self.per_thread
+        self.threads * self.per_thread
     }
 }
 

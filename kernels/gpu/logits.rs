@@ -1,6 +1,6 @@
 //! The logits of a slice, in registers.
 
-use super::layout::{element_bytes, Layout, THREADS};
+use super::layout::{element_bytes, Layout};
 use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Float, Int, Mask, Ptx, Wide};
@@ -12,9 +12,11 @@ pub(super) struct SliceLogits<'k> {
     k: &'k Ptx,
     /// The values as f32, before cleaning. Elements beyond the end of the row are −inf.
     pub(super) values: Vec<Float>,
-    /// The index in the row of the first element of each vector, and whether the vector is in the row.
-    vectors: Vec<(Int, Mask)>,
-    vector: usize,
+    /// The index in the row of the first value.
+    first: Int,
+    /// The distance in the row of each value from the first.
+    distances: Vec<usize>,
+    vocab: usize,
 }
 
 impl<'k> SliceLogits<'k> {
@@ -29,12 +31,12 @@ impl<'k> SliceLogits<'k> {
         let first = k.mul(slice, layout.slice_len());
         let mine = k.add(first, k.mul(k.thread(), vector));
         let address = k.far_address(logits, k.far_element(row, spec.vocab, mine), bytes);
-        let stride = THREADS * vector;
-        let mut loaded = SliceLogits { k, values: Vec::new(), vectors: Vec::new(), vector };
+        let stride = layout.threads * vector;
+        let (values, distances) = (Vec::new(), Vec::new());
+        let mut loaded = SliceLogits { k, values, first: mine, distances, vocab: spec.vocab };
         for number in 0..layout.per_thread / vector {
-            let index = k.add(mine, k.int((number * stride) as i32));
-            let in_row = k.lt(index, k.int(spec.vocab as i32));
-            loaded.vectors.push((index, in_row));
+            let in_row = loaded.is_in_row(number * stride);
+            loaded.distances.extend((0..vector).map(|element| number * stride + element));
             let offset = number * stride * bytes;
             loaded.values.extend(match spec.dtype {
                 Dtype::F32 => k
@@ -78,15 +80,25 @@ impl<'k> SliceLogits<'k> {
 
     /// The index in the row of value `number`.
     pub(super) fn index(&self, number: usize) -> Int {
-        let (first, _) = self.vectors[number / self.vector];
-        self.k.add(first, self.k.int((number % self.vector) as i32))
+        self.k.add(self.first, self.k.int(self.distances[number] as i32))
+    }
+
+    /// Whether the index of value `number` is less than `limit`.
+    pub(super) fn is_index_below(&self, number: usize, limit: Int) -> Mask {
+        // The limit changes in a loop. So the assembler cannot compute the indices before the loop, where they would
+        // need a register each.
+        self.k.lt(self.first, self.k.sub(limit, self.k.int(self.distances[number] as i32)))
     }
 
     /// The order key of value `number`; `i32::MIN` beyond the end of the row, which is below every key.
     pub(super) fn key(&self, number: usize) -> Int {
         let k = self.k;
-        let key = key_of(k, self.values[number]);
-        k.select(self.vectors[number / self.vector].1, key, k.int(i32::MIN))
+        k.select(self.is_in_row(self.distances[number]), key_of(k, self.values[number]), k.int(i32::MIN))
+    }
+
+    /// Whether the value at a distance from the first is in the row.
+    fn is_in_row(&self, distance: usize) -> Mask {
+        self.k.lt(self.first, self.k.int(self.vocab as i32 - distance as i32))
     }
 }
 

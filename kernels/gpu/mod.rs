@@ -7,7 +7,7 @@
 //! Imports point in one direction:
 //!
 //! ```text
-//! layout ← block, logits, parameters ← filter ← finish ← this file
+//! layout ← block, logits, order, parameters ← filter ← finish ← this file
 //! ```
 
 mod block;
@@ -15,6 +15,7 @@ mod filter;
 mod finish;
 mod layout;
 mod logits;
+mod order;
 mod parameters;
 
 use super::program_arrays::{ResultRow, RESULTS};
@@ -100,7 +101,7 @@ fn with_kernels(
         h,
         FILTER,
         &filter::kernel(spec, layout, FILTER),
-        blocks,
+        (blocks, layout.threads),
         &[logits, params],
         &[vec![blocks, KEPT * 2], vec![blocks, filter::SLICE_WORDS]],
     );
@@ -111,7 +112,7 @@ fn with_kernels(
         results.extend([(); 3].map(|()| vec![spec.batch, spec.slots()]));
     }
     let text = finish::kernel(spec, layout, step.is_some(), FINISH);
-    let called = call(h, FINISH, &text, spec.batch, &operands, &results);
+    let called = call(h, FINISH, &text, (spec.batch, THREADS), &operands, &results);
 
     let row = |array: Value, number: usize| h.reshape(h.slice(array, 0, number, number + 1), &[spec.batch]);
     let threshold = |which: Threshold| row(called[1], which as usize);
@@ -137,21 +138,21 @@ fn with_kernels(
     results
 }
 
-/// Calls a kernel with `blocks` blocks. Its results have elements of type i32.
+/// Calls a kernel with a number of blocks and of threads per block. Its results have elements of type i32.
 fn call(
     h: &Hlo,
     name: &str,
     text: &str,
-    blocks: usize,
+    (blocks, threads): (usize, usize),
     operands: &[Value],
     results: &[Vec<usize>],
 ) -> Vec<Value> {
     let results: Vec<(Elem, Vec<usize>)> = results.iter().map(|dims| (Elem::I32, dims.clone())).collect();
-    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks)), operands, &results)
+    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks, threads)), operands, &results)
 }
 
 /// Returns the configuration of a call, an MLIR dictionary as text.
-fn config(name: &str, text: &str, blocks: usize) -> String {
+fn config(name: &str, text: &str, blocks: usize, threads: usize) -> String {
     let escaped: String = text
         .chars()
         .map(|c| match c {
@@ -163,7 +164,7 @@ fn config(name: &str, text: &str, blocks: usize) -> String {
         .collect();
     format!(
         "{{name = \"{name}\", kernel_type = \"ptx\", kernel_data = \"{escaped}\", grid_x = {blocks} : i32, \
-         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {THREADS} : i32, block_y = 1 : i32, block_z = 1 : i32, \
+         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {threads} : i32, block_y = 1 : i32, block_z = 1 : i32, \
          shared_mem_bytes = 0 : i32}}"
     )
 }
@@ -183,7 +184,9 @@ mod tests {
     #[test]
     fn blocks_fill_the_device() {
         let Some(Target::Gpu(gpu)) = Target::named("h100") else { panic!("a GPU") };
-        for (batch, vocab, slices) in [(1, 128_256, 32), (16, 262_144, 32), (128, 262_144, 16), (1, 1, 1)] {
+        for (batch, vocab, slices) in
+            [(1, 128_256, 32), (16, 262_144, 43), (128, 262_144, 43), (1, 1, 1), (1, 1 << 20, 64)]
+        {
             assert_eq!(Layout::new(&spec(batch, vocab), &gpu).slices, slices, "{batch} × {vocab}");
         }
     }

@@ -141,6 +141,22 @@ impl Ptx {
         words
     }
 
+    /// Loads four elements from `index` on, a multiple of four.
+    pub fn load_shared_four_of(&self, array: Shared, index: Int) -> [Int; 4] {
+        let address = self.shared_address(array, index);
+        let words = [(); 4].map(|()| self.int_register());
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("ld.shared{vector}.b32 {names}, [{address}]"));
+        words
+    }
+
+    /// Stores elements `index` and `index + 1` of a shared array. `index` is even.
+    pub fn store_shared_pair(&self, array: Shared, index: Int, values: [Int; 2]) {
+        let address = self.shared_address(array, index);
+        let (vector, names) = vector_of(&values);
+        self.line(format_args!("st.shared{vector}.b32 [{address}], {names}"));
+    }
+
     /// Stores element `index` of a shared array.
     pub fn store_shared(&self, array: Shared, index: Int, value: Int) {
         let address = self.shared_address(array, index);

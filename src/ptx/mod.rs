@@ -34,6 +34,8 @@ pub const WARP: usize = 32;
 pub struct Ptx {
     /// The number of threads of a block.
     threads: usize,
+    /// The number of blocks that a multiprocessor must be able to run at the same time.
+    resident_blocks: usize,
     body: RefCell<String>,
     /// The number of registers of each class.
     registers: [Cell<usize>; Class::COUNT],
@@ -41,19 +43,24 @@ pub struct Ptx {
     parameters: Cell<usize>,
     /// The sizes in bytes of the arrays in shared memory.
     shared: RefCell<Vec<usize>>,
+    /// The divisor of the last remainder, and the register that contains its reciprocal.
+    reciprocal: RefCell<Option<(String, u32)>>,
 }
 
 impl Ptx {
-    /// Returns an empty kernel for blocks of `threads` threads.
-    pub fn new(threads: usize) -> Ptx {
+    /// Returns an empty kernel for blocks of `threads` threads. The assembler limits the registers of a thread so that
+    /// a multiprocessor can run `resident_blocks` blocks at the same time.
+    pub fn new(threads: usize, resident_blocks: usize) -> Ptx {
         assert!(threads % WARP == 0 && (WARP..=1024).contains(&threads), "{threads} threads");
         Ptx {
             threads,
+            resident_blocks,
             body: RefCell::default(),
             registers: Default::default(),
             labels: Cell::default(),
             parameters: Cell::default(),
             shared: RefCell::default(),
+            reciprocal: RefCell::default(),
         }
     }
 
@@ -77,7 +84,8 @@ impl Ptx {
         let parameters: Vec<String> =
             (0..self.parameters.get()).map(|number| format!("\t.param .u64 argument_{number}")).collect();
         write!(out, ".visible .entry {name}(\n{}\n)\n", parameters.join(",\n")).expect("a string grows");
-        write!(out, ".maxntid {}, 1, 1\n{{\n", self.threads).expect("a string grows");
+        write!(out, ".maxntid {}, 1, 1\n.minnctapersm {}\n{{\n", self.threads, self.resident_blocks)
+            .expect("a string grows");
         for class in Class::ALL {
             let count = self.registers[class as usize].get();
             if count > 0 {

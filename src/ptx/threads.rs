@@ -1,6 +1,7 @@
 //! Operations that involve several threads.
 
-use super::{Float, Int, Mask, Ptx};
+use super::{Float, Int, Mask, Ptx, Wide, WARP};
+use crate::semantics::arith::{Arith, WideArith};
 
 impl Ptx {
     /// The number of this thread in its block.
@@ -41,6 +42,66 @@ impl Ptx {
     /// The sum of the values of the threads of a warp, wrapping.
     pub fn warp_sum(&self, value: Int) -> Int {
         self.int_op("redux.sync.add.s32", &[&value, &"0xffffffff"])
+    }
+
+    /// The value of the thread `distance` positions before this one in its warp; the own value if there is none.
+    pub fn from_before(&self, value: Int, distance: usize) -> Int {
+        self.int_op("shfl.sync.up.b32", &[&value, &distance, &0, &"0xffffffff"])
+    }
+
+    /// The value of the thread whose number in the warp differs in the bits of `mask`.
+    pub fn from_partner(&self, value: Int, mask: usize) -> Int {
+        self.int_op("shfl.sync.bfly.b32", &[&value, &mask, &31, &"0xffffffff"])
+    }
+
+    /// The value of thread `lane` of the warp.
+    pub fn from_lane(&self, value: Int, lane: usize) -> Int {
+        self.int_op("shfl.sync.idx.b32", &[&value, &lane, &31, &"0xffffffff"])
+    }
+
+    /// The 64-bit integer with these halves.
+    pub fn join(&self, low: Int, high: Int) -> Wide {
+        self.wide_op("mov.b64", &[&format_args!("{{{low}, {high}}}")])
+    }
+
+    /// `a - b`, which is not negative.
+    pub fn wide_difference(&self, a: Wide, b: Wide) -> Wide {
+        self.wide_op("sub.u64", &[&a, &b])
+    }
+
+    /// Calls a function on both halves of a 64-bit integer.
+    fn by_halves(&self, value: Wide, function: impl Fn(Int) -> Int) -> Wide {
+        self.join(function(self.low(value)), function(self.high(value)))
+    }
+
+    /// The sum of a value over the threads of a warp up to this one.
+    pub fn warp_prefix_sum(&self, value: Wide) -> Wide {
+        let lane = self.and(self.thread(), self.int(WARP as i32 - 1));
+        let mut sum = value;
+        for distance in (0..WARP.trailing_zeros()).map(|bit| 1 << bit) {
+            let before = self.by_halves(sum, |half| self.from_before(half, distance));
+            let has_before = self.le(self.int(distance as i32), lane);
+            sum = self.wselect(has_before, self.wadd(sum, before), sum);
+        }
+        sum
+    }
+
+    /// The value of thread `lane` of the warp.
+    pub fn wide_from_lane(&self, value: Wide, lane: usize) -> Wide {
+        self.by_halves(value, |half| self.from_lane(half, lane))
+    }
+
+    /// The sum of a value over `count` consecutive threads, a power of two. The first of them is at a multiple of
+    /// `count`. Each of them gets the sum.
+    pub fn wide_group_sum(&self, value: Wide, count: usize) -> Wide {
+        (0..count.trailing_zeros()).fold(value, |sum, bit| {
+            self.wadd(sum, self.by_halves(sum, |half| self.from_partner(half, 1 << bit)))
+        })
+    }
+
+    /// As [`Ptx::wide_group_sum`], wrapping.
+    pub fn group_sum(&self, value: Int, count: usize) -> Int {
+        (0..count.trailing_zeros()).fold(value, |sum, bit| self.add(sum, self.from_partner(sum, 1 << bit)))
     }
 
     /// The larger of two floats. If one is NaN, the other one.

@@ -115,13 +115,14 @@ pub trait WideArith: Arith {
     fn wadd(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a * b`. The product fits 64 bits.
     fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// The number of bits per step of the long division in [`draw`](super::draw). A remainder times 2 to this power
-    /// must fit 64 bits.
+    /// The number of bits per step of the long division in [`draw`](super::draw), for any total. A remainder times 2 to
+    /// this power must fit 64 bits.
     const DIGIT_BITS: u32 = 64 - super::sizes::TOTAL_BITS;
 
-    /// `(a · 2^DIGIT_BITS + digit) % b`, where `a < b ≤ 2^TOTAL_BITS` and `digit < 2^DIGIT_BITS`: one step of a long
-    /// division. `b` is at least [`MAX_WEIGHT`](super::weights::MAX_WEIGHT).
-    fn wrem_next(self, a: Self::Wide, digit: Self::Wide, b: Self::Wide) -> Self::Wide;
+    /// `(a · 2^bits + digit) % b`, where `a < b` and `digit < 2^bits`: one step of a long division. `b · 2^bits` is at
+    /// most 2⁶⁴, or `bits` is `DIGIT_BITS` and `b` is at most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS). `b` is at least
+    /// [`MAX_WEIGHT`](super::weights::MAX_WEIGHT).
+    fn wrem_next(self, a: Self::Wide, digit: Self::Wide, bits: u32, b: Self::Wide) -> Self::Wide;
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
     /// `a >> by`, filling with zeros. `by` is below 64.
@@ -194,7 +195,7 @@ impl WideArith for Scalar {
         high(a: u64) -> i32 = (a >> 32) as i32;
         wadd(a: u64, b: u64) -> u64 = a + b;
         wmul(a: u64, b: u64) -> u64 = a * b;
-        wrem_next(a: u64, digit: u64, b: u64) -> u64 = (a << Self::DIGIT_BITS | digit) % b;
+        wrem_next(a: u64, digit: u64, bits: u32, b: u64) -> u64 = (a << bits | digit) % b;
         wshl(a: u64, by: u32) -> u64 = a << by;
         wshr(a: u64, by: u64) -> u64 = a >> by;
         wand(a: u64, b: u64) -> u64 = a & b;

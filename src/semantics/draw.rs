@@ -12,16 +12,28 @@ const NUMBER_BITS: u32 = 128;
 /// A long division with digits of [`WideArith::DIGIT_BITS`] bits. Every intermediate result fits 64 bits.
 #[inline(always)]
 pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
+    remainder_by_digits(a, words, total, A::DIGIT_BITS)
+}
+
+/// [`remainder`] with digits of `digit_bits` bits, at most 28, for totals of at most 2^(64 − `digit_bits`). Larger
+/// digits need fewer steps.
+#[inline(always)]
+pub fn remainder_by_digits<A: WideArith>(
+    a: A,
+    words: [A::Int; 4],
+    total: A::Wide,
+    digit_bits: u32,
+) -> A::Wide {
     let nothing = a.weq(total, a.wide(0));
     let divisor = a.wselect(nothing, a.wide(MAX_WEIGHT as u64), total);
-    // The first digit is shorter if 128 is not a multiple of DIGIT_BITS. It is less than the divisor, so it is the first
-    // remainder.
-    let first = (NUMBER_BITS - 1) % A::DIGIT_BITS + 1;
+    // The first digit is shorter if 128 is not a multiple of `digit_bits`. It is less than the divisor, which is at
+    // least 2²⁸, so it is the first remainder.
+    let first = (NUMBER_BITS - 1) % digit_bits + 1;
     let mut end = NUMBER_BITS - first;
     let mut rest = digit(a, words, end, first);
     while end > 0 {
-        end -= A::DIGIT_BITS;
-        rest = a.wrem_next(rest, digit(a, words, end, A::DIGIT_BITS), divisor);
+        end -= digit_bits;
+        rest = a.wrem_next(rest, digit(a, words, end, digit_bits), digit_bits, divisor);
     }
     a.wselect(nothing, a.wide(0), rest)
 }

@@ -146,7 +146,8 @@ impl WideArith for &Kernel {
     ///
     /// The estimate of the quotient is never too large, and it is too small by at most one. So one subtraction corrects
     /// the remainder. A draw is a chain of dependent steps, so each step must be fast.
-    fn wrem_next(self, a: Wide, digit: Wide, b: Wide) -> Wide {
+    fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
+        assert_eq!(bits, Self::DIGIT_BITS, "the steps below are for this number of bits");
         // Both parts have at most 24 bits, so they convert exactly. The digit changes the quotient by less than 2⁻¹²,
         // because the divisor is at least 2²⁸.
         let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));

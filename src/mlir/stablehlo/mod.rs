@@ -458,8 +458,8 @@ impl WideArith for &Hlo {
     fn wshl(self, a: Value, by: u32) -> Value {
         self.binary(Binary::ShiftLeft, a, self.wide(u64::from(by)))
     }
-    fn wrem_next(self, a: Value, digit: Value, b: Value) -> Value {
-        self.binary(Binary::Rem, self.wor(self.wshl(a, Self::DIGIT_BITS), digit), b)
+    fn wrem_next(self, a: Value, digit: Value, bits: u32, b: Value) -> Value {
+        self.binary(Binary::Rem, self.wor(self.wshl(a, bits), digit), b)
     }
 
     binary! {

@@ -1,4 +1,4 @@
-//! Cases for the interpreter of TPU programs (`tests/tpu/interpreter`): problems, and the results of the built-in
+//! Cases for the interpreter of TPU programs (`tests/interpreter`): problems, and the results of the built-in
 //! backend as the expected arrays.
 
 use std::collections::BTreeMap;
@@ -255,7 +255,7 @@ impl Cases {
             .arg(self.directory.join("trips.json"))
             .args(options)
             .arg(&self.directory)
-            .env("PYTHONPATH", root.join("tests/tpu"))
+            .env("PYTHONPATH", root.join("tests"))
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

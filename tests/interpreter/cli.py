@@ -10,7 +10,7 @@ import numpy as np
 from .element import GARBAGE
 from .errors import ProgramError
 from .outer import Outer, pretty_kernels
-from .runtime import Options
+from .options import Options
 
 SHOWN = 8
 

@@ -26,7 +26,8 @@ def read_tensor(path, dtype, shape):
 
 def options_of(arguments):
     return Options(flush=arguments.flush, nan_max=arguments.nan_max, dma=arguments.dma, garbage=arguments.garbage,
-                   reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations)  # fmt: skip
+                   reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations,
+                   schedule=arguments.schedule, seed=arguments.seed, resident=arguments.resident)  # fmt: skip
 
 
 def run_files(program, paths):
@@ -120,7 +121,7 @@ def command_pretty(arguments):
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="interpreter", description="An independent interpreter of TPU programs.")
+    top = argparse.ArgumentParser(prog="interpreter", description="An independent interpreter of TPU and GPU programs.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     shared = argparse.ArgumentParser(add_help=False)
@@ -134,7 +135,12 @@ def parser():
     shared.add_argument("--reverse-parallel", action="store_true",
                         help="run parallel grid dimensions from the last index to the first")  # fmt: skip
     shared.add_argument("--max-iterations", type=int, default=Options.max_iterations,
-                        help="report an error if one execution of a scf.while needs more iterations")  # fmt: skip
+                        help="report an error if one execution of a scf.while needs more iterations, or a block of a GPU program more backward branches")  # fmt: skip
+    shared.add_argument("--schedule", choices=["sequential", "random"], default="sequential",
+                        help="the order of the blocks of a GPU program")  # fmt: skip
+    shared.add_argument("--seed", type=int, default=0, help="the seed of --schedule=random")
+    shared.add_argument("--resident", type=int, default=0,
+                        help="how many blocks of a GPU program run at the same time; 0: all")  # fmt: skip
     shared.add_argument("--trips", metavar="FILE", help="write the iteration counts of loops and branches as JSON")
 
     run = commands.add_parser("run", parents=[shared], help=command_run.__doc__)

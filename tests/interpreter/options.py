@@ -19,5 +19,11 @@ class Options:
     garbage: str = "nan"
     # Run the parallel dimensions of the grid from the last index to the first.
     reverse_parallel: bool = False
-    # If one execution of a scf.while has more iterations, it is reported as an endless loop.
+    # If one execution of a scf.while has more iterations, or a block of a GPU program takes more backward branches, it
+    # is reported as an endless loop.
     max_iterations: int = 100_000_000
+    # The order of the blocks of a GPU program: "sequential" or "random" (ptx/kernel.py), with the seed of the latter.
+    schedule: str = "sequential"
+    seed: int = 0
+    # How many blocks of a GPU program run at the same time. 0: all.
+    resident: int = 0

@@ -272,7 +272,7 @@ def atomic(t, i):
     op = i.needed(tuple(ATOMIC_TYPES))
     if type not in ATOMIC_TYPES[op].split() or op in ("exch", "cas") and i.name == "red":
         i.error(f".{op} of .{type}")
-    operands = list(i.expect(*{("atom", "cas"): (4,), ("atom", op): (3,), ("red", op): (2,)}[i.name, op]))
+    operands = list(i.expect(2 if i.name == "red" else 4 if op == "cas" else 3))
     d = operands.pop(0) if i.name == "atom" else None
     access = Access(t, i, operands[0], space, TYPES[type][0] // 8)
     sources = [t.src(i, x, type) for x in operands[1:]]

@@ -195,7 +195,7 @@ class Parser:
         self.need(r"\.version\s+\d+\.\d+", ".version")
         self.entry.target = int(self.need(r"\.target\s+sm_(\d+)a?\b", ".target sm_N").group(1))
         self.need(r"\.address_size\s+64", ".address_size 64")
-        while self.take(r"(?=\.(extern\s+)?shared\b)"):
+        while self.take(r"(?=\.(extern\s+\.)?shared\b)"):
             self.shared()
         self.need(r"\.visible\s+\.entry", ".visible .entry")
         self.entry.name = self.need(NAME, "the name of the entry").group()

@@ -91,6 +91,8 @@ def command_check(arguments):
     options = options_of(arguments)
     failures, reports = 0, {}
     path, program = None, None
+    if arguments.kernels:
+        write_kernels({directory / case["program"] for case in cases}, Path(arguments.kernels))
     for case in cases:
         name = case["name"]
         try:
@@ -113,8 +115,16 @@ def command_check(arguments):
     return 1 if failures or not cases else 0
 
 
+def write_kernels(programs, directory):
+    """Writes the text of every kernel to its own file, named after its program and its number there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for program in sorted(programs):
+        for n, kernel in enumerate(pretty_kernels(program.read_text())):
+            (directory / f"{program.stem}.{n}.txt").write_text(kernel)
+
+
 def command_pretty(arguments):
-    """Prints the kernels of a program in the plain form of Mosaic."""
+    """Prints the kernels of a program: PTX, or the plain form of Mosaic."""
     for kernel in pretty_kernels(Path(arguments.program).read_text()):
         print(kernel)
     return 0
@@ -151,6 +161,7 @@ def parser():
     run.set_defaults(command=command_run)
 
     check = commands.add_parser("check", parents=[shared], help=command_check.__doc__)
+    check.add_argument("--kernels", metavar="DIR", help="directory for the text of each kernel")
     check.add_argument("directory", help="directory with cases.json: a list of {name, program, inputs, expected}")
     check.set_defaults(command=command_check)
 

@@ -8,9 +8,9 @@ from jaxlib.mlir import ir
 from .element import TENSOR_DTYPES, dense_array
 from .errors import ProgramError
 from .mosaic import kernel as mosaic
-from .ptx import kernel as ptx
-from .parse import Attributes, parse_module, place
 from .options import Options
+from .parse import Attributes, parse_module, place
+from .ptx import kernel as ptx
 
 # The module that interprets the kernels of each custom call.
 KERNELS = {"tpu_custom_call": mosaic, "__gpu$xla.gpu.ptx": ptx}

@@ -1,8 +1,8 @@
 """One block: its registers, its shared memory, and the schedule of its threads.
 
-The threads at the least instruction run together, and the others wait for them. This schedule lets threads that took
-different sides of a branch meet again at its end. A thread that spins could wait for others forever, so after some reads
-that find nothing new, a random group of threads runs.
+The threads whose next instruction has the least number run together, and the others wait for them. With this schedule,
+threads that took different sides of a branch meet again at its end. A thread that spins could wait for the others
+forever. So after some reads that find nothing new, a random group of threads runs.
 """
 
 from dataclasses import dataclass, field
@@ -85,6 +85,11 @@ class Block:
         special = {
             "%tid.x": np.arange(threads, dtype=np.uint32),
             "%laneid": self.lane,
+            "%lanemask_eq": self.lane_bit,
+            "%lanemask_lt": self.lane_bit - np.uint32(1),
+            "%lanemask_le": self.lane_bit | self.lane_bit - np.uint32(1),
+            "%lanemask_gt": ~(self.lane_bit | self.lane_bit - np.uint32(1)),
+            "%lanemask_ge": ~(self.lane_bit - np.uint32(1)),
             "%ntid.x": np.uint32(threads),
             "%ctaid.x": np.uint32(self.number),
             "%nctaid.x": np.uint32(self.launch.grid),
@@ -162,7 +167,9 @@ class Block:
         if count and step.target <= end - 1:
             self.back += 1
             if self.back > self.launch.options.max_iterations:
-                step.instruction.error(f"block {self.number} took more than {self.launch.options.max_iterations} backward branches")
+                step.instruction.error(
+                    f"block {self.number} took more than {self.launch.options.max_iterations} backward branches"
+                )
         if count == len(mask):
             return step.target, mask
         if count == 0:
@@ -221,10 +228,14 @@ class Block:
         words = []
         if self.barrier is not None:
             start, step, _, mask = self.barrier
-            words.append(f"{len(mask)} of {np.count_nonzero(self.live)} threads wait at the barrier {step.instruction.opcode} "
-                         f"at line {step.instruction.line}")  # fmt: skip
+            words.append(
+                f"{len(mask)} of {np.count_nonzero(self.live)} threads wait at the barrier {step.instruction.opcode} "
+                f"at line {step.instruction.line}"
+            )
         for at, bits in self.lanes_wait.items():
             instruction = steps[at].instruction
-            words.append(f"thread {np.flatnonzero(bits)[0]} waits at {instruction.opcode} at line {instruction.line} for lanes in its "
-                         "mask that do not participate")  # fmt: skip
+            words.append(
+                f"thread {np.flatnonzero(bits)[0]} waits at {instruction.opcode} at line {instruction.line} for lanes "
+                "in its mask that do not participate"
+            )
         raise ProgramError(f"block {self.number} cannot continue: {'; '.join(words)}")

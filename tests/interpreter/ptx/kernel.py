@@ -1,9 +1,9 @@
 """One kernel launch: its configuration, its buffers, and the schedule of its blocks.
 
-"sequential" runs one block after the other, in the order of their numbers. A block that polls memory in vain lets the
-next one run. "random" starts blocks in random order, and after each barrier, atomic, fence and strong access continues
-with a random block; the order of the threads in an atomic is random too. With `resident`, only this number of blocks
-runs at the same time: the others start when a block ends, as on a device that is full.
+The schedule "sequential" runs one block after the other, in the order of their numbers. A block that polls memory in
+vain lets the next one run. The schedule "random" starts blocks in random order. After each barrier, atomic, fence and
+strong access, it continues with a random block. The order of the threads in an atomic is random too. With `resident`,
+only this number of blocks runs at the same time. The others start when a block ends, as on a device that is full.
 
 If all resident blocks poll memory that none of them changes, that is a deadlock.
 """
@@ -50,7 +50,7 @@ def configuration(config):
     if entries:
         raise ProgramError(f"__gpu$xla.gpu.ptx: unknown entry {next(iter(entries))!r} in its backend_config")
     if found["kernel_type"] != "ptx":
-        raise ProgramError(f"__gpu$xla.gpu.ptx: kernel_type {found['kernel_type']!r}; \"ptx\" is expected")
+        raise ProgramError(f'__gpu$xla.gpu.ptx: kernel_type {found["kernel_type"]!r}; "ptx" is expected')
     return found
 
 
@@ -88,7 +88,8 @@ class Kernel:
             raise ProgramError(f"{self.threads} threads contradict {limits}")
 
     def run(self, inputs, results, aliases=()):
-        """Runs the kernel. `results` are dtypes and shapes; `aliases` map operands to the results that share their memory."""
+        """Runs the kernel. `results` are dtypes and shapes. `aliases` map operands to the results that share their
+        memory."""
         with np.errstate(all="ignore"):
             try:
                 return Launch(self, inputs, results, dict(aliases)).run()
@@ -105,8 +106,17 @@ class Kernel:
         loops = []
         for index, step in enumerate(s for s in self.translator.steps if s.kind == "branch" and s.guard):
             then, other = self.branches.get(id(step), (0, 0))
-            loops.append({"kind": "if", "name": name_of(step.instruction), "index": index, "line": step.instruction.line,
-                          "within": [], "then": then, "else": other})  # fmt: skip
+            loops.append(
+                {
+                    "kind": "if",
+                    "name": name_of(step.instruction),
+                    "index": index,
+                    "line": step.instruction.line,
+                    "within": [],
+                    "then": then,
+                    "else": other,
+                }
+            )
         return {"kernel": self.name, "steps": self.runs * self.grid, "loops": loops, "poison": {}}
 
 
@@ -134,7 +144,9 @@ class Launch:
         """Makes the buffers: first the operands, then the results that share no operand's memory."""
         parameters = self.kernel.translator.entry.parameters
         if len(self.inputs) + len(self.results) != len(parameters):
-            raise ProgramError(f"{len(self.inputs)} operands and {len(self.results)} results for {len(parameters)} parameters")
+            raise ProgramError(
+                f"{len(self.inputs)} operands and {len(self.results)} results for {len(parameters)} parameters"
+            )
         unit = self.kernel.translator.smallest["global"]
 
         def shadow(size):
@@ -181,8 +193,10 @@ class Launch:
             elif not random:
                 turn += 1
             if self.vain > DEADLOCK + 100 * PATIENCE * len(resident):
-                raise ProgramError(f"deadlock: all {len(resident)} resident blocks poll memory that none of them changes; "
-                                   f"{len(waiting)} blocks have not started")  # fmt: skip
+                raise ProgramError(
+                    f"deadlock: all {len(resident)} resident blocks poll memory that none of them changes; "
+                    f"{len(waiting)} blocks have not started"
+                )
 
     def advance(self, block, random):
         """Runs a block to its next event, or in the sequential schedule until it polls in vain. Returns whether it is

@@ -85,8 +85,8 @@ class Global:
         return (number + 1 << SHIFT) + BASE
 
     def resolve(self, addresses):
-        """Splits accesses by buffer: the buffer, the positions of the accesses and their offsets. The buffer is None for
-        addresses in no buffer."""
+        """Splits accesses by buffer. Yields the buffer, the positions of the accesses and their offsets. The buffer is
+        None for addresses in no buffer."""
         relative = addresses.astype(np.int64) - BASE
         # A negative offset has the number of the buffer before, so half of the range belongs to the next buffer.
         numbers = (relative + (1 << SHIFT - 1) >> SHIFT) - 1

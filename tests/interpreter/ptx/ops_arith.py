@@ -102,7 +102,9 @@ def mul(t, i):
     if part == "wide":
         d, a, b = i.expect(3)
         wide = wide_type(i, type)
-        return t.compute(i, d, wide, lambda a, b: np.multiply(a, b, dtype=dtype_of(wide)), [t.src(i, a, type), t.src(i, b, type)])
+        return t.compute(
+            i, d, wide, lambda a, b: np.multiply(a, b, dtype=dtype_of(wide)), [t.src(i, a, type), t.src(i, b, type)]
+        )
     return binary(t, i, type, np.multiply if part == "lo" else high(type))
 
 
@@ -121,7 +123,9 @@ def mad(t, i):
     d, a, b, c = i.expect(4)
     wide = wide_type(i, type) if part == "wide" else type
     product = high(type) if part == "hi" else lambda a, b: np.multiply(a, b, dtype=dtype_of(wide))
-    return t.compute(i, d, wide, lambda a, b, c: product(a, b) + c, [t.src(i, a, type), t.src(i, b, type), t.src(i, c, wide)])
+    return t.compute(
+        i, d, wide, lambda a, b, c: product(a, b) + c, [t.src(i, a, type), t.src(i, b, type), t.src(i, c, wide)]
+    )
 
 
 @operation("fma")
@@ -244,7 +248,9 @@ def extract(t, i):
         field = shift_right(a, pos) & inside
         if kind == "s":
             top = shift_right(a, np.minimum(pos + count - np.uint32(1), np.uint32(bits - 1))) & dtype.type(1)
-            field = np.where((count > 0) & (top == 1), field | ~inside | ~ones(bits - np.minimum(pos, bits), dtype), field)
+            field = np.where(
+                (count > 0) & (top == 1), field | ~inside | ~ones(bits - np.minimum(pos, bits), dtype), field
+            )
         return field.view(dtype_of(type))
 
     return t.compute(i, d, type, function, [t.src(i, a, type), t.src(i, p, "u32"), t.src(i, n, "u32")])
@@ -278,7 +284,9 @@ def permute(t, i):
         for byte in range(4):
             selector = c.astype(U32) >> np.uint32(4 * byte)
             value = (both >> (selector & np.uint32(7)).astype(U64) * np.uint64(8)).astype(U32) & np.uint32(255)
-            value = np.where(selector & np.uint32(8), np.where(value & np.uint32(128), np.uint32(255), np.uint32(0)), value)
+            value = np.where(
+                selector & np.uint32(8), np.where(value & np.uint32(128), np.uint32(255), np.uint32(0)), value
+            )
             result = result | value << np.uint32(8 * byte)
         return result
 
@@ -337,7 +345,12 @@ def reverse(t, i):
 
     def function(x):
         octets = np.ascontiguousarray(x).reshape(-1, 1).view(np.uint8)
-        return np.packbits(np.unpackbits(octets, axis=1), axis=1, bitorder="little")[:, ::-1].copy().view(x.dtype).reshape(np.shape(x))
+        return (
+            np.packbits(np.unpackbits(octets, axis=1), axis=1, bitorder="little")[:, ::-1]
+            .copy()
+            .view(x.dtype)
+            .reshape(np.shape(x))
+        )
 
     return t.compute(i, d, type, function, [t.src(i, a, type)])
 
@@ -345,9 +358,17 @@ def reverse(t, i):
 # Comparisons and selections
 
 ORDERED = {
-    "eq": np.equal, "ne": np.not_equal, "lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal,
-    "lo": np.less, "ls": np.less_equal, "hi": np.greater, "hs": np.greater_equal,
-}  # fmt: skip
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "lo": np.less,
+    "ls": np.less_equal,
+    "hi": np.greater,
+    "hs": np.greater_equal,
+}
 
 
 def comparison(i, name, type):
@@ -387,7 +408,9 @@ def compare(t, i):
         found = test(v[x], v[y])
         third = ~v[other] if negated else v[other] if combine else None
         # Both are computed before one is written, because a destination can be the third predicate.
-        results = [(slot, combined(r, third) if combine else r) for slot, r in ((p, found), (q, ~found)) if slot is not None]
+        results = [
+            (slot, combined(r, third) if combine else r) for slot, r in ((p, found), (q, ~found)) if slot is not None
+        ]
         for slot, result in results:
             np.copyto(v[slot], result, where=mask.where)
 
@@ -434,9 +457,13 @@ def move(t, i):
     return run
 
 
+# Rounding to an integer: to nearest even, towards zero, down and up.
+INTEGRAL = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
+
+
 @operation("cvt")
 def convert(t, i):
-    """Conversions: between integers, from f32 to s32 and u32 (truncated or to nearest even, saturated, NaN to 0), from
+    """Conversions: between integers, from f32 to s32 and u32 (saturated, NaN to 0), from f32 to an integral f32, from
     integers to f32 (to nearest even), and from f16 to f32."""
     source = i.type(ints("8 16 32 64") + " f16 f32")
     target = i.type(ints("8 16 32 64") + " f32")
@@ -449,8 +476,10 @@ def convert(t, i):
     if (source, target) == ("f16", "f32"):
         s = t.src(i, a, "b16")
         return t.compute(i, d, "f32", lambda x: canonical(np.asarray(x).view(np.float16).astype(np.float32)), [s])
-    if source == "f32" and target in ("s32", "u32"):
-        rounding = np.trunc if i.needed(("rzi", "rni")) == "rzi" else np.rint
+    if source == "f32" and target in ("s32", "u32", "f32"):
+        rounding = INTEGRAL[i.needed(INTEGRAL)]
+        if target == "f32":
+            return t.compute(i, d, "f32", lambda x: canonical(rounding(x)), [t.src(i, a, "f32")])
         limits = np.iinfo(dtype_of(target))
 
         def function(x):

@@ -14,8 +14,16 @@ SCOPES = {"cta", "gpu", "sys"}
 def hints(i):
     i.one_of(HINTS)
     for name in [m for m in i.modifiers if m.startswith(("L1::", "L2::"))]:
-        if name not in ("L1::no_allocate", "L1::evict_first", "L1::evict_last", "L1::evict_normal", "L1::evict_unchanged",
-                        "L2::64B", "L2::128B", "L2::256B"):  # fmt: skip
+        if name not in (
+            "L1::no_allocate",
+            "L1::evict_first",
+            "L1::evict_last",
+            "L1::evict_normal",
+            "L1::evict_unchanged",
+            "L2::64B",
+            "L2::128B",
+            "L2::256B",
+        ):
             i.error(f"unknown modifier .{name}")
         i.modifiers.remove(name)
 
@@ -41,7 +49,7 @@ class Access:
         self.i.error(f"{message} (thread {thread} of block {block.number})")
 
     def parts(self, block, mask):
-        """Yields the memory, the positions in the mask's threads, their offsets in the memory, and the threads."""
+        """Yields each memory, the offsets of the accesses in it, and their threads."""
         threads = mask.threads
         base = block.v[self.base]
         # Arithmetic on addresses wraps.
@@ -54,8 +62,10 @@ class Access:
             memory = block.shared
             wrong = memory.outside(addresses, total)
             if len(wrong):
-                self.error(block, threads[wrong[0]], f"{total} bytes at {addresses[wrong[0]]} are in no array of shared memory")
-            yield memory, slice(None), addresses, threads
+                self.error(
+                    block, threads[wrong[0]], f"{total} bytes at {addresses[wrong[0]]} are in no array of shared memory"
+                )
+            yield memory, addresses, threads
             return
         for memory, where, offsets in block.launch.memory.resolve(addresses):
             some = threads[where]
@@ -64,8 +74,12 @@ class Access:
                 self.error(block, some[0], f"address {at:#x} is in no buffer")
             wrong = np.flatnonzero((offsets < 0) | (offsets + total > memory.size))
             if len(wrong):
-                self.error(block, some[wrong[0]], f"{total} bytes at {offsets[wrong[0]]} of {memory.name}, which has {memory.size} bytes")
-            yield memory, where, offsets, some
+                self.error(
+                    block,
+                    some[wrong[0]],
+                    f"{total} bytes at {offsets[wrong[0]]} of {memory.name}, which has {memory.size} bytes",
+                )
+            yield memory, offsets, some
 
     def record(self, block, memory, threads, offsets, category):
         if memory.shadow is None:
@@ -78,7 +92,11 @@ class Access:
     def check_written(self, block, memory, threads, offsets):
         wrong = memory.unwritten(offsets, self.size)
         if len(wrong):
-            self.error(block, threads[wrong[0]], f"reads {self.size} bytes at {offsets[wrong[0]]} of {memory.name}, which were never written")
+            self.error(
+                block,
+                threads[wrong[0]],
+                f"reads {self.size} bytes at {offsets[wrong[0]]} of {memory.name}, which were never written",
+            )
 
     def check_writable(self, block, memory, threads):
         if not memory.writable:
@@ -110,7 +128,7 @@ def load(t, i):
         i.error(".nc is for weak loads of global memory")
 
     def run(block, mask):
-        for memory, where, offsets, threads in access.parts(block, mask):
+        for memory, offsets, threads in access.parts(block, mask):
             if constant and memory.writable:
                 access.error(block, threads[0], f".nc reads {memory.name}, which the kernel can write")
             for n, slot in enumerate(slots):
@@ -136,15 +154,19 @@ def observe(block, memory, threads, offsets, acquire):
 
 def publish(block, memory, threads, offsets, release, atomic):
     releases = memory.shadow.releases
-    fenced = block.clock.fenced
-    if release or releases.of or any(fenced[t] is not None for t in threads):
+    if release or releases.of or block.clock.has_fenced:
         for thread, unit in zip(threads, (offsets // memory.shadow.unit).tolist()):
             releases.write(block.clock, thread, unit, release, atomic)
 
 
 def load_parameter(t, i, type):
     d, address = i.expect(2)
-    if type not in ("u64", "b64") or not isinstance(address, Address) or not isinstance(address.base, Symbol) or address.offset:
+    if (
+        type not in ("u64", "b64")
+        or not isinstance(address, Address)
+        or not isinstance(address.base, Symbol)
+        or address.offset
+    ):
         i.error("parameters are loaded whole, as .u64")
     if address.base.name not in t.entry.parameters:
         i.error(f"unknown parameter {address.base.name}")
@@ -173,7 +195,7 @@ def store(t, i):
         t.step.event = True
 
     def run(block, mask):
-        for memory, where, offsets, threads in access.parts(block, mask):
+        for memory, offsets, threads in access.parts(block, mask):
             access.check_writable(block, memory, threads)
             for n, slot in enumerate(slots):
                 at = offsets + n * access.size
@@ -183,13 +205,12 @@ def store(t, i):
                 value = value.view(f"u{value.dtype.itemsize}").astype(word)
                 if category == STRONG_WRITE and len(threads) > 1:
                     # Threads can store to the same address. Any order is possible.
-                    order_ = block.launch.order(len(threads))
-                    at_, value = at[order_], value[order_]
-                    memory.store(at_, access.size, value)
-                    publish(block, memory, threads[order_], at_, order == "release", False)
+                    shuffled = block.launch.order(len(threads))
+                    memory.store(at[shuffled], access.size, value[shuffled])
+                    publish(block, memory, threads[shuffled], at[shuffled], order == "release", False)
                     continue
                 memory.store(at, access.size, value)
-                if category == STRONG_WRITE and memory.shadow is not None:
+                if category == STRONG_WRITE:
                     publish(block, memory, threads, at, order == "release", False)
         block.launch.progress()
 
@@ -236,15 +257,47 @@ ATOMIC_TYPES = {
 }
 
 
-def exchange(memory, offsets, size, type, op, b, c):
-    """Does atomics in this order. Returns the old values."""
+# The result of these does not depend on the order of the threads.
+UNORDERED = {
+    "add": np.add,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}
+
+
+def exchange(memory, offsets, size, type, op, b, c, wanted):
+    """Does atomics in this order. Returns the old values, if they are wanted, and whether the memory has changed."""
     dtype = dtype_of(type)
+    before = memory.load(offsets, size).view(dtype)
     if len(np.unique(offsets)) == len(offsets):
-        old = memory.load(offsets, size).view(dtype)
-        new = np.asarray(ARRAYS[op](old, b, c), dtype)
-        memory.store(offsets, size, new.view(f"u{size}"))
-        return old, bool((new != old).any())
-    # Several threads have the same address, so one follows the other. Python's integers are faster here than NumPy.
+        after = np.asarray(ARRAYS[op](before, b, c), dtype)
+        memory.store(offsets, size, after.view(f"u{size}"))
+        return before, bool((after != before).any())
+    # Several threads have the same address, so one follows the other.
+    if op in UNORDERED and (op == "add" or not wanted):
+        UNORDERED[op].at(memory.views[size].view(dtype), offsets // size, b)
+        old = before + sums_before(offsets, b) if wanted else None
+        return old, bool((memory.load(offsets, size).view(dtype) != before).any())
+    return one_by_one(memory, offsets, size, dtype, op, b, c)
+
+
+def sums_before(offsets, values):
+    """For each element, the sum of the values of the earlier elements with the same offset."""
+    lanes = np.argsort(offsets, kind="stable")
+    ordered, values = offsets[lanes], values[lanes]
+    sums = np.cumsum(values, dtype=values.dtype) - values
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    sums -= np.repeat(sums[starts], np.diff(np.r_[starts, len(lanes)]))
+    result = np.empty_like(sums)
+    result[lanes] = sums
+    return result
+
+
+def one_by_one(memory, offsets, size, dtype, op, b, c):
+    """Atomics with Python's integers, which are faster here than arrays of one element."""
     values = {at: int(x) for at, x in zip(offsets.tolist(), memory.load(offsets, size).view(dtype))}
     mask, signed, bits = (1 << 8 * size) - 1, dtype.kind == "i", 8 * size
     function, old, changed = SCALAR[op], [], False
@@ -265,7 +318,10 @@ def atomic(t, i):
     """Atomics on global and shared memory. Threads of one instruction follow each other in any order."""
     type = i.type()
     space = i.needed(("global", "shared"))
-    order = i.one_of(("relaxed", "acquire", "release", "acq_rel") if i.name == "atom" else ("relaxed", "release")) or "relaxed"
+    order = (
+        i.one_of(("relaxed", "acquire", "release", "acq_rel") if i.name == "atom" else ("relaxed", "release"))
+        or "relaxed"
+    )
     scope = i.one_of(SCOPES)
     if scope not in (None, "gpu") and (scope, space) != ("cta", "shared"):
         i.error(f"the scope .{scope}")
@@ -282,20 +338,23 @@ def atomic(t, i):
 
     def run(block, mask):
         changed = False
-        for memory, where, offsets, threads in access.parts(block, mask):
+        for memory, offsets, threads in access.parts(block, mask):
             access.check_writable(block, memory, threads)
             shuffled = block.launch.order(len(threads))
             threads, offsets = threads[shuffled], offsets[shuffled]
             access.check_written(block, memory, threads, offsets)
             access.record(block, memory, threads, offsets, STRONG_WRITE)
-            values = [block.v[s][threads] if np.ndim(block.v[s]) else np.full(len(threads), block.v[s]) for s in sources]
-            old, different = exchange(memory, offsets, access.size, type, op, values[0], values[1] if len(values) > 1 else None)
+            values = [
+                block.v[s][threads] if np.ndim(block.v[s]) else np.full(len(threads), block.v[s]) for s in sources
+            ]
+            second = values[1] if len(values) > 1 else None
+            old, different = exchange(memory, offsets, access.size, type, op, values[0], second, slot is not None)
             changed |= different
             if slot is not None:
                 block.v[slot][threads] = old
             if memory.shadow is not None:
                 # One thread after the other: a thread also observes the releases of those before it.
-                busy = release or memory.shadow.releases.of or any(block.clock.fenced[x] is not None for x in threads)
+                busy = release or memory.shadow.releases.of or block.clock.has_fenced
                 for n in range(len(threads)) if busy else ():
                     one = slice(n, n + 1)
                     if i.name == "atom":
@@ -303,7 +362,7 @@ def atomic(t, i):
                     publish(block, memory, threads[one], offsets[one], release, True)
         if changed:
             block.launch.progress()
-        else:
+        elif slot is not None:
             block.launch.polled()
 
     return run
@@ -324,5 +383,3 @@ def fence(t, i):
         block.clock.fence(mask.threads)
 
     return run
-
-

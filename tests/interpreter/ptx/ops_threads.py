@@ -224,7 +224,14 @@ def reduce(t, i):
     source = t.src(i, a, type)
     masks_slot = members(t, i, mask_operand)
     slot = t.dst(i, d, type)
-    functions = {"add": np.add, "min": np.minimum, "max": np.maximum, "and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+    functions = {
+        "add": np.add,
+        "min": np.minimum,
+        "max": np.maximum,
+        "and": np.bitwise_and,
+        "or": np.bitwise_or,
+        "xor": np.bitwise_xor,
+    }
 
     def run(block, mask):
         value, masks = of_threads(block, source), of_threads(block, masks_slot)
@@ -248,5 +255,9 @@ def name_of(instruction):
     """The name of a branch in reports: the comment after it, or its text."""
     guard = instruction.guard
     target = instruction.operands[0].name
-    sign = "" if guard is None else f"@{'!' if isinstance(guard, Not) else ''}{getattr(guard, 'name', None) or guard.operand.name} "
+    sign = (
+        ""
+        if guard is None
+        else f"@{'!' if isinstance(guard, Not) else ''}{getattr(guard, 'name', None) or guard.operand.name} "
+    )
     return instruction.comment or f"{sign}bra {target} at line {instruction.line}"

@@ -7,21 +7,22 @@ happens before the other. Weak accesses are plain `ld`, `st`. Strong accesses ar
 - the order of the instructions of a thread;
 - a barrier of the block (bar.sync, bar.red): everything before it happens before everything after it;
 - bar.warp.sync of all lanes of a warp, for these lanes;
-- a release pattern that an acquire pattern observes. A release pattern is a strong write with .release or .acq_rel, or a
-  fence and later a strong write by the same thread. An acquire pattern is a strong read with .acquire or .acq_rel, or a
-  strong read and later a fence by the same thread. An atomic continues the releases that it observes. A fence publishes
-  what happens before the fence, not what other threads do until a later barrier.
+- a release pattern that an acquire pattern observes. A release pattern is a strong write with .release or .acq_rel, or
+  a fence and later a strong write by the same thread. An acquire pattern is a strong read with .acquire or .acq_rel, or
+  a strong read and later a fence by the same thread. An atomic continues the releases that it observes. A fence
+  publishes what happens before the fence. It does not publish what other threads do until a later barrier.
 
 The time of a thread is the number of barriers that its block has passed (the epoch), and the number of its releases
 and of the barriers of its warp since then. For each unit of memory, `Shadow` has the latest access of each category by
-each block. If several threads of a block accessed it in the same epoch, it has the set of threads only as one warp or as
-several warps. This model does not see:
+each block. If several threads of the block accessed the unit in the same epoch, `Shadow` only knows whether they belong
+to one warp. The first unordered access is always reported. The model has these limits:
 
-- races of several weak accesses by one block in one epoch of which a later access hides an earlier one: only the latest
-  accessing thread, or the fact that there were several, is kept. The first unordered access is always reported.
-- that blocks start in some order: it takes the order of block numbers for no order at all, as it should;
-- order by strong accesses of shared memory without a barrier. It reports a race there, although there may be none;
-- differences between scopes. Fences and atomics have the scope of the device.
+- Each value is the latest one that any thread has stored. A device may reorder relaxed accesses of different addresses;
+  the interpreter does not. A weak access that depends on their order is reported as a race. A program that only uses
+  relaxed accesses, and expects an order of them, is not reported.
+- Strong accesses of shared memory establish no order between threads of a block. A program that uses them instead of a
+  barrier is reported, although it may be correct.
+- Fences and atomics have the scope of the device. Other scopes are errors.
 """
 
 import numpy as np
@@ -35,7 +36,12 @@ WARP = MAX_THREADS + 1
 
 READ, STRONG_READ, WRITE, STRONG_WRITE = range(4)
 WORDS = ("read", "strong read", "write", "strong write")
-CONFLICTS = {READ: (WRITE, STRONG_WRITE), STRONG_READ: (WRITE,), WRITE: (READ, STRONG_READ, WRITE, STRONG_WRITE), STRONG_WRITE: (READ, WRITE)}
+CONFLICTS = {
+    READ: (WRITE, STRONG_WRITE),
+    STRONG_READ: (WRITE,),
+    WRITE: (READ, STRONG_READ, WRITE, STRONG_WRITE),
+    STRONG_WRITE: (READ, WRITE),
+}
 
 
 class Clock:
@@ -52,6 +58,7 @@ class Clock:
         # The snapshot of the last fence of each thread, and what its strong reads have observed since then.
         self.fenced = [None] * threads
         self.observed = [None] * threads
+        self.has_fenced = False
 
     def stamps(self, threads):
         return ((self.epoch << SUB_BITS | self.sub[threads]) << THREAD_BITS) | threads
@@ -104,6 +111,7 @@ class Clock:
         self.known[thread] = known
 
     def fence(self, threads):
+        self.has_fenced = True
         for t in threads:
             self.acquire(t, self.observed[t])
             self.observed[t] = None
@@ -193,8 +201,10 @@ class Shadow:
         if not conflict.any():
             return None
         at = np.flatnonzero(conflict)[0]
-        return (f"thread {threads[at]} of block {clock.block} races with a {WORDS[other]} by {describe(accessors[at])} of the same block "
-                f"({WORDS[category]} of byte {units[at] * self.unit}; no barrier between them)")  # fmt: skip
+        return (
+            f"thread {threads[at]} of block {clock.block} races with a {WORDS[other]} by {describe(accessors[at])} of "
+            f"the same block ({WORDS[category]} of byte {units[at] * self.unit}; no barrier between them)"
+        )
 
     def other_blocks(self, clock, column, threads, units, category, other):
         stamps = self.stamps[other][:, units]
@@ -221,9 +231,11 @@ class Shadow:
                     ordered = known[block, first : first + 32].min() >= time
                 if ordered:
                     continue
-            return (f"thread {thread} of block {clock.block} races with a {WORDS[other]} by {describe(accessor)} of block {block} "
-                    f"({WORDS[category]} of byte {units[at] * self.unit}; no release and acquire order them. A release is a fence after the "
-                    "last barrier and then a strong write, by one thread)")  # fmt: skip
+            return (
+                f"thread {thread} of block {clock.block} races with a {WORDS[other]} by {describe(accessor)} of block "
+                f"{block} ({WORDS[category]} of byte {units[at] * self.unit}; no release and acquire order them. A "
+                "release is a fence after the last barrier and then a strong write, by one thread)"
+            )
         return None
 
     def record(self, clock, column, threads, units, category):
@@ -240,8 +252,10 @@ class Shadow:
             return None
         if category == WRITE:
             at = clash[0]
-            return (f"threads {threads[at]} and {int(row[units[at]]) & THREAD} of block {clock.block} write byte {units[at] * self.unit} "
-                    "in the same instruction")  # fmt: skip
+            return (
+                f"threads {threads[at]} and {int(row[units[at]]) & THREAD} of block {clock.block} write byte "
+                f"{units[at] * self.unit} in the same instruction"
+            )
         # Several threads of the instruction access the same unit.
         lanes = np.argsort(units, kind="stable")
         ordered = units[lanes]

@@ -4,8 +4,6 @@ import re
 import unittest
 from pathlib import Path
 
-import numpy as np
-
 from ..element import TENSOR_DTYPES
 from ..errors import ProgramError
 from ..options import Options
@@ -28,11 +26,20 @@ def escaped(text):
 def program(ptx, inputs, outputs, grid=1, block=32, shared_bytes=0, aliases={}, entries={}):
     """A StableHLO module that only calls the kernel. `aliases` map results to operands, as in the module's text."""
     name = re.search(r"\.entry\s+(\w+)", ptx).group(1)
-    numbers = {"grid_x": grid, "grid_y": 1, "grid_z": 1, "block_x": block, "block_y": 1, "block_z": 1, "shared_mem_bytes": shared_bytes}
+    numbers = {
+        "grid_x": grid,
+        "grid_y": 1,
+        "grid_z": 1,
+        "block_x": block,
+        "block_y": 1,
+        "block_z": 1,
+        "shared_mem_bytes": shared_bytes,
+    }
     config = f'{{name = "{name}", kernel_type = "ptx", kernel_data = "{escaped(ptx)}", '
     config += ", ".join(f"{key} = {value} : i32" for key, value in (numbers | entries).items()) + "}"
     alias = ", ".join(
-        f"#stablehlo.output_operand_alias<output_tuple_indices = [{result if len(outputs) > 1 else ''}], operand_index = {operand}, "
+        f"#stablehlo.output_operand_alias<output_tuple_indices = [{result if len(outputs) > 1 else ''}], "
+        f"operand_index = {operand}, "
         "operand_tuple_indices = []>"
         for result, operand in aliases.items()
     )
@@ -41,10 +48,12 @@ def program(ptx, inputs, outputs, grid=1, block=32, shared_bytes=0, aliases={}, 
     names = ", ".join(f"%a{i}" for i in range(len(ins)))
     returned = ", ".join("%r" if len(outs) == 1 else f"%r#{i}" for i in range(len(outs)))
     types = ", ".join(outs)
+    results = "%r" if len(outs) == 1 else f"%r:{len(outs)}"
     return f"""module @m {{
   func.func public @main({arguments}) -> ({types}) {{
-    {"%r" if len(outs) == 1 else f"%r:{len(outs)}"} = stablehlo.custom_call @__gpu$xla.gpu.ptx({names}) {{api_version = 2 : i32,
-      backend_config = "{escaped(config)}", output_operand_aliases = [{alias}]}} : ({", ".join(ins)}) -> {types if len(outs) == 1 else f"({types})"}
+    {results} = stablehlo.custom_call @__gpu$xla.gpu.ptx({names}) {{api_version = 2 : i32,
+      backend_config = "{escaped(config)}", output_operand_aliases = [{alias}]}}
+      : ({", ".join(ins)}) -> {types if len(outs) == 1 else f"({types})"}
     return {returned} : {types}
   }}
 }}
@@ -53,7 +62,11 @@ def program(ptx, inputs, outputs, grid=1, block=32, shared_bytes=0, aliases={}, 
 
 def kernel(body, parameters, threads=32, registers=True):
     """A kernel from its instructions. Declares registers, and loads the parameters to %rd1, %rd2, …"""
-    declared = ".reg .pred %p<16>; .reg .b16 %h<16>; .reg .b32 %r<32>; .reg .b64 %rd<32>; .reg .f32 %f<16>;" if registers else ""
+    declared = (
+        ".reg .pred %p<16>; .reg .b16 %h<16>; .reg .b32 %r<32>; .reg .b64 %rd<32>; .reg .f32 %f<16>;"
+        if registers
+        else ""
+    )
     loads = "\n".join(f"ld.param.u64 %rd{i + 1}, [a{i}];" for i in range(parameters))
     names = ", ".join(f".param .u64 a{i}" for i in range(parameters))
     return f"{HEADER}.visible .entry k({names}) .reqntid {threads}, 1, 1 {{\n{declared}\n{loads}\n{body}\n}}\n"

@@ -14,8 +14,27 @@ WORDS = {
     32: [0, 1, 2, 3, 5, 31, 32, 33, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xDEADBEEF, 0x00010000, 0x12345678],
     64: [0, 1, 3, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 1, 0xFEDCBA9876543210, 0x100000001],
 }
-FLOATS = [0x00000000, 0x80000000, 0x00000001, 0x807FFFFF, 0x3F800000, 0xBF800000, 0x3FC00000, 0x40490FDB, 0x7F7FFFFF, 0xFF7FFFFF,
-          0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00001, 0x7F800001, 0x4F000000, 0xCF000000, 0x4F7FFFFF, 0x3F000000]  # fmt: skip
+FLOATS = [
+    0x00000000,
+    0x80000000,
+    0x00000001,
+    0x807FFFFF,
+    0x3F800000,
+    0xBF800000,
+    0x3FC00000,
+    0x40490FDB,
+    0x7F7FFFFF,
+    0xFF7FFFFF,
+    0x7F800000,
+    0xFF800000,
+    0x7FC00000,
+    0xFFC00001,
+    0x7F800001,
+    0x4F000000,
+    0xCF000000,
+    0x4F7FFFFF,
+    0x3F000000,
+]
 NAN = 0x7FFFFFFF
 
 
@@ -40,15 +59,13 @@ def value(x, type):
 
 
 class Ops(PtxTest):
-    REGISTERS = {1: "%p", 16: "%h", 32: "%r", 64: "%rd1"}
-
     def column(self, words, bits):
         """An operand, one element for each thread, with at least 32 bits each."""
         return np.array(words, np.uint64 if bits == 64 else np.uint32)
 
     def run_op(self, text, sources, results):
-        """Runs an instruction on each tuple of operands. `text` names the operands {a}, {b}, … and the results {d}, {e}.
-        `sources` has the bits of each operand with its words, and `results` the bits of each result."""
+        """Runs an instruction on each tuple of operands. `text` names the operands {a}, {b}, … and the results {d}
+        and {e}. `sources` has the bits of each operand with its words, and `results` the bits of each result."""
         count = len(sources[0][1])
         threads = -(-count // 32) * 32
         body, names, arrays = ["mov.u32 %r31, %tid.x;"], {}, []
@@ -58,7 +75,10 @@ class Ops(PtxTest):
             name = {1: f"%p{n}", 16: f"%h{n}", 32: f"%r{n}", 64: f"%rd2{n}"}[bits]
             names["abcd_"[n] if n < 3 else "x"] = name
             load = f"%rd2{n}" if bits == 64 else f"%r{n}"
-            body += [f"mul.wide.u32 %rd10, %r31, {size}; add.u64 %rd11, %rd{n + 1}, %rd10;", f"ld.global.u{8 * size} {load}, [%rd11];"]
+            body += [
+                f"mul.wide.u32 %rd10, %r31, {size}; add.u64 %rd11, %rd{n + 1}, %rd10;",
+                f"ld.global.u{8 * size} {load}, [%rd11];",
+            ]
             if bits == 1:
                 body.append(f"setp.ne.u32 {name}, {load}, 0;")
             if bits == 16:
@@ -76,10 +96,15 @@ class Ops(PtxTest):
             if bits == 16:
                 body.append(f"cvt.u32.u16 %r30, {name};")
                 name = "%r30"
-            body += [f"mul.wide.u32 %rd10, %r31, {size}; add.u64 %rd11, %rd{len(sources) + n + 1}, %rd10;", f"st.global.u{8 * size} [%rd11], {name};"]
+            body += [
+                f"mul.wide.u32 %rd10, %r31, {size}; add.u64 %rd11, %rd{len(sources) + n + 1}, %rd10;",
+                f"st.global.u{8 * size} [%rd11], {name};",
+            ]
             outputs.append(f"{threads}xui{8 * size}")
         body.append("ret;")
-        found = self.run_program(kernel("\n".join(body), len(sources) + len(results), threads), arrays, outputs, block=threads)
+        found = self.run_program(
+            kernel("\n".join(body), len(sources) + len(results), threads), arrays, outputs, block=threads
+        )
         return [[int(x) for x in column[:count]] for column in found]
 
     def check(self, text, types, result, oracle, words=None):
@@ -99,15 +124,25 @@ class Ops(PtxTest):
     def test_sums_and_products(self):
         for type in ("u16", "s16", "u32", "s32", "u64", "s64"):
             bits, kind = TYPES[type]
-            for name, oracle in [("add", lambda a, b: a + b), ("sub", lambda a, b: a - b), ("mul.lo", lambda a, b: a * b),
-                                 ("mul.hi", lambda a, b: a * b >> bits), ("min", min), ("max", max)]:  # fmt: skip
+            for name, oracle in [
+                ("add", lambda a, b: a + b),
+                ("sub", lambda a, b: a - b),
+                ("mul.lo", lambda a, b: a * b),
+                ("mul.hi", lambda a, b: a * b >> bits),
+                ("min", min),
+                ("max", max),
+            ]:
                 self.check(f"{name}.{type} {{d}}, {{a}}, {{b}};", [type] * 2, type, oracle)
             if bits < 64:
                 self.check(f"mul.wide.{type} {{d}}, {{a}}, {{b}};", [type] * 2, f"{kind}{2 * bits}", lambda a, b: a * b)
                 wide = f"{kind}{2 * bits}"
-                self.check(f"mad.wide.{type} {{d}}, {{a}}, {{b}}, {{c}};", [type, type, wide], wide, lambda a, b, c: a * b + c)
+                self.check(
+                    f"mad.wide.{type} {{d}}, {{a}}, {{b}}, {{c}};", [type, type, wide], wide, lambda a, b, c: a * b + c
+                )
             self.check(f"mad.lo.{type} {{d}}, {{a}}, {{b}}, {{c}};", [type] * 3, type, lambda a, b, c: a * b + c)
-            self.check(f"mad.hi.{type} {{d}}, {{a}}, {{b}}, {{c}};", [type] * 3, type, lambda a, b, c: (a * b >> bits) + c)
+            self.check(
+                f"mad.hi.{type} {{d}}, {{a}}, {{b}}, {{c}};", [type] * 3, type, lambda a, b, c: (a * b >> bits) + c
+            )
 
     def test_quotients(self):
         def quotient(a, b):
@@ -137,12 +172,40 @@ class Ops(PtxTest):
         amounts = [0, 1, 15, 16, 31, 32, 33, 63, 64, 65, 0xFFFFFFFF]
         for bits in (16, 32, 64):
             words = [WORDS[bits], amounts]
-            self.check(f"shl.b{bits} {{d}}, {{a}}, {{b}};", [f"b{bits}", "u32"], f"b{bits}", lambda a, n: a << min(n, bits), words)
-            self.check(f"shr.u{bits} {{d}}, {{a}}, {{b}};", [f"u{bits}", "u32"], f"u{bits}", lambda a, n: a >> min(n, bits), words)
-            self.check(f"shr.s{bits} {{d}}, {{a}}, {{b}};", [f"s{bits}", "u32"], f"s{bits}", lambda a, n: a >> min(n, bits), words)
+            self.check(
+                f"shl.b{bits} {{d}}, {{a}}, {{b}};",
+                [f"b{bits}", "u32"],
+                f"b{bits}",
+                lambda a, n: a << min(n, bits),
+                words,
+            )
+            self.check(
+                f"shr.u{bits} {{d}}, {{a}}, {{b}};",
+                [f"u{bits}", "u32"],
+                f"u{bits}",
+                lambda a, n: a >> min(n, bits),
+                words,
+            )
+            self.check(
+                f"shr.s{bits} {{d}}, {{a}}, {{b}};",
+                [f"s{bits}", "u32"],
+                f"s{bits}",
+                lambda a, n: a >> min(n, bits),
+                words,
+            )
         for mode, limit in [("wrap", lambda n: n & 31), ("clamp", lambda n: min(n, 32))]:
-            self.check(f"shf.l.{mode}.b32 {{d}}, {{a}}, {{b}}, {{c}};", ["b32"] * 3, "b32", lambda a, b, n: (b << 32 | a) << limit(n) >> 32)
-            self.check(f"shf.r.{mode}.b32 {{d}}, {{a}}, {{b}}, {{c}};", ["b32"] * 3, "b32", lambda a, b, n: (b << 32 | a) >> limit(n))
+            self.check(
+                f"shf.l.{mode}.b32 {{d}}, {{a}}, {{b}}, {{c}};",
+                ["b32"] * 3,
+                "b32",
+                lambda a, b, n: (b << 32 | a) << limit(n) >> 32,
+            )
+            self.check(
+                f"shf.r.{mode}.b32 {{d}}, {{a}}, {{b}}, {{c}};",
+                ["b32"] * 3,
+                "b32",
+                lambda a, b, n: (b << 32 | a) >> limit(n),
+            )
 
     def test_fields(self):
         """The definitions of the manual, bit by bit."""
@@ -162,12 +225,21 @@ class Ops(PtxTest):
         places = [0, 1, 5, 31, 32, 33, 63, 64, 255, 256]
         for type in ("u32", "s32", "u64", "s64"):
             bits, kind = TYPES[type]
-            self.check(f"bfe.{type} {{d}}, {{a}}, {{b}}, {{c}};", [type, "u32", "u32"], type,
-                       lambda a, p, n: extract(a, p, n, bits, kind == "s"), [WORDS[bits], places, places])  # fmt: skip
+            self.check(
+                f"bfe.{type} {{d}}, {{a}}, {{b}}, {{c}};",
+                [type, "u32", "u32"],
+                type,
+                lambda a, p, n: extract(a, p, n, bits, kind == "s"),
+                [WORDS[bits], places, places],
+            )
         for bits in (32, 64):
             for pos, count in [(0, 8), (5, 7), (30, 9), (0, 32), (40, 30), (3, 0), (200, 4)]:
-                self.check(f"bfi.b{bits} {{d}}, {{a}}, {{b}}, {pos}, {count};", [f"b{bits}"] * 2, f"b{bits}",
-                           lambda a, b: insert(a, b, pos, count, bits))  # fmt: skip
+                self.check(
+                    f"bfi.b{bits} {{d}}, {{a}}, {{b}}, {pos}, {count};",
+                    [f"b{bits}"] * 2,
+                    f"b{bits}",
+                    lambda a, b: insert(a, b, pos, count, bits),
+                )
 
     def test_bytes(self):
         def permute(a, b, c):
@@ -181,8 +253,12 @@ class Ops(PtxTest):
 
         selectors = [0x3210, 0x7654, 0x0123, 0x5410, 0xFEDC, 0xBA98, 0x4444, 0xFFFF3210]
         self.check("prmt.b32 {d}, {a}, {b}, {c};", ["b32"] * 3, "b32", permute, [WORDS[32], WORDS[32], selectors])
-        for table, oracle in [(0xE8, lambda a, b, c: a & b | a & c | b & c), (0x96, lambda a, b, c: a ^ b ^ c),
-                              (0xCA, lambda a, b, c: a & b | ~a & c), (0x00, lambda a, b, c: 0)]:  # fmt: skip
+        for table, oracle in [
+            (0xE8, lambda a, b, c: a & b | a & c | b & c),
+            (0x96, lambda a, b, c: a ^ b ^ c),
+            (0xCA, lambda a, b, c: a & b | ~a & c),
+            (0x00, lambda a, b, c: 0),
+        ]:
             self.check(f"lop3.b32 {{d}}, {{a}}, {{b}}, {{c}}, {table:#x};", ["b32"] * 3, "b32", oracle)
 
     def test_floats(self):
@@ -200,10 +276,18 @@ class Ops(PtxTest):
 
         self.check("min.f32 {d}, {a}, {b};", ["f32"] * 2, "f32", lambda a, b: extreme(a, b, True))
         self.check("max.f32 {d}, {a}, {b};", ["f32"] * 2, "f32", lambda a, b: extreme(a, b, False))
-        self.check("max.NaN.f32 {d}, {a}, {b};", ["f32"] * 2, "f32",
-                   lambda a, b: np.nan if np.isnan(a) or np.isnan(b) else extreme(a, b, False))  # fmt: skip
-        for pattern, text in [("may be fused", "add.f32 {d}, {a}, {a};"), ("fused products", "fma.rn.f32 {d}, {a}, {a}, {a};"),
-                              ("unknown modifier .rz", "add.rn.rz.f32 {d}, {a}, {a};"), ("unknown modifier .ftz", "add.rn.ftz.f32 {d}, {a}, {a};")]:  # fmt: skip
+        self.check(
+            "max.NaN.f32 {d}, {a}, {b};",
+            ["f32"] * 2,
+            "f32",
+            lambda a, b: np.nan if np.isnan(a) or np.isnan(b) else extreme(a, b, False),
+        )
+        for pattern, text in [
+            ("may be fused", "add.f32 {d}, {a}, {a};"),
+            ("fused products", "fma.rn.f32 {d}, {a}, {a}, {a};"),
+            ("unknown modifier .rz", "add.rn.rz.f32 {d}, {a}, {a};"),
+            ("unknown modifier .ftz", "add.rn.ftz.f32 {d}, {a}, {a};"),
+        ]:
             with self.assertRaisesRegex(ProgramError, pattern):
                 self.run_op(text, [(32, [0])], [32])
 
@@ -219,10 +303,18 @@ class Ops(PtxTest):
                 self.check(f"setp.{name}.{type} {{d}}, {{a}}, {{b}};", [type] * 2, "pred", oracle(sign))
         for name, sign in integer.items():
             ordered = oracle(sign)
-            self.check(f"setp.{name}.f32 {{d}}, {{a}}, {{b}};", ["f32"] * 2, "pred",
-                       lambda a, b: not np.isnan(a) and not np.isnan(b) and ordered(a, b))  # fmt: skip
-            self.check(f"setp.{name}u.f32 {{d}}, {{a}}, {{b}};", ["f32"] * 2, "pred",
-                       lambda a, b: np.isnan(a) or np.isnan(b) or ordered(a, b))  # fmt: skip
+            self.check(
+                f"setp.{name}.f32 {{d}}, {{a}}, {{b}};",
+                ["f32"] * 2,
+                "pred",
+                lambda a, b: not np.isnan(a) and not np.isnan(b) and ordered(a, b),
+            )
+            self.check(
+                f"setp.{name}u.f32 {{d}}, {{a}}, {{b}};",
+                ["f32"] * 2,
+                "pred",
+                lambda a, b: np.isnan(a) or np.isnan(b) or ordered(a, b),
+            )
         self.check("setp.num.f32 {d}, {a}, {b};", ["f32"] * 2, "pred", lambda a, b: not (np.isnan(a) or np.isnan(b)))
         self.check("setp.nan.f32 {d}, {a}, {b};", ["f32"] * 2, "pred", lambda a, b: np.isnan(a) or np.isnan(b))
         for name, oracle in [("and", lambda p, q: p and q), ("or", lambda p, q: p or q), ("xor", lambda p, q: p != q)]:
@@ -237,6 +329,8 @@ class Ops(PtxTest):
             with self.assertRaisesRegex(ProgramError, r"setp.*: \.l"):
                 self.run_op(text, [(32, [0])], [1])
 
+    ROUNDINGS = [("rzi", np.trunc), ("rni", np.rint), ("rmi", np.floor), ("rpi", np.ceil)]
+
     def test_conversions(self):
         for source, target in itertools.product(("u16", "s16", "u32", "s32", "u64", "s64"), repeat=2):
             self.check(f"cvt.{target}.{source} {{d}}, {{a}};", [source], target, lambda a: a)
@@ -246,11 +340,23 @@ class Ops(PtxTest):
             self.check(f"cvt.rn.f32.{source} {{d}}, {{a}};", [source], "f32", nearest)
         for target in ("s32", "u32"):
             low, high = (0, 2**32 - 1) if target == "u32" else (-(2**31), 2**31 - 1)
-            for mode, function in [("rzi", np.trunc), ("rni", np.rint)]:
-                self.check(f"cvt.{mode}.{target}.f32 {{d}}, {{a}};", ["f32"], target,
-                           lambda a: 0 if np.isnan(a) else min(max(function(float(a)), low), high))  # fmt: skip
+            for mode, function in self.ROUNDINGS:
+                self.check(
+                    f"cvt.{mode}.{target}.f32 {{d}}, {{a}};",
+                    ["f32"],
+                    target,
+                    lambda a: 0 if np.isnan(a) else min(max(function(float(a)), low), high),
+                )
+        for mode, function in self.ROUNDINGS:
+            self.check(f"cvt.{mode}.f32.f32 {{d}}, {{a}};", ["f32"], "f32", function)
         halves = list(range(0, 65536, 67)) + [0x7C00, 0xFC00, 0x7E00, 0xFFFF, 0x0001]
-        self.check("cvt.f32.f16 {d}, {a};", ["u16"], "f32", lambda a: np.uint16(a).view(np.float16).astype(np.float32), [halves])
+        self.check(
+            "cvt.f32.f16 {d}, {a};",
+            ["u16"],
+            "f32",
+            lambda a: np.uint16(a).view(np.float16).astype(np.float32),
+            [halves],
+        )
         with self.assertRaisesRegex(ProgramError, "needs one of .rn"):
             self.run_op("cvt.f32.u32 {d}, {a};", [(32, [0])], [32])
 
@@ -259,7 +365,11 @@ class Ops(PtxTest):
         self.check("mov.b32 {d}, {{{a}, {b}}};", ["b16"] * 2, "b32", lambda a, b: b << 16 | a)
         low, high = self.run_op("mov.b64 {{{d}, {e}}}, {a};", [(64, [0x1122334455667788])], [32, 32])
         self.assertEqual((low, high), ([0x55667788], [0x11223344]))
-        for text, expected in [("mov.f32 {d}, 0fBF800000;", 0xBF800000), ("mov.u32 {d}, -1;", 2**32 - 1), ("mov.b32 {d}, 0x8000_0;".replace("_", ""), 0x80000)]:
+        for text, expected in [
+            ("mov.f32 {d}, 0fBF800000;", 0xBF800000),
+            ("mov.u32 {d}, -1;", 2**32 - 1),
+            ("mov.b32 {d}, 0x8000_0;".replace("_", ""), 0x80000),
+        ]:
             self.assertEqual(self.run_op(text, [(32, [0])], [32]), [[expected]])
         self.assertEqual(self.run_op("mov.b64 {d}, 0d4009000000000000;", [(32, [0])], [64]), [[0x4009000000000000]])
         with self.assertRaisesRegex(ProgramError, "4294967296 exceeds .u32"):

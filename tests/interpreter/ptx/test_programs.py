@@ -33,7 +33,9 @@ class Programs(PtxTest):
     def test_sum_by_atomics(self):
         x, before = random_words(128), np.array([7], U32)
         for options in SCHEDULES:
-            (y,) = self.run_program(file("sum_atomics"), [x, before], ["1xui32"], options, grid=2, block=64, aliases={0: 1})
+            (y,) = self.run_program(
+                file("sum_atomics"), [x, before], ["1xui32"], options, grid=2, block=64, aliases={0: 1}
+            )
             np.testing.assert_array_equal(y, [x.sum(dtype=U32) + U32(7)])
         self.assertEqual(before[0], 7)
 
@@ -46,7 +48,7 @@ class Programs(PtxTest):
     def rows(self):
         x = np.random.default_rng(1).standard_normal((3, 512)).astype(np.float32)
         x[0, [100, 101, 300]] = 50  # equals in one thread, and in the other block
-        x[1] = -x[1] ** 2
+        x[1] = -(x[1] ** 2)
         x[1, [200, 457]] = 0.0
         x[2, 511] = np.inf
         return x
@@ -60,8 +62,11 @@ class Programs(PtxTest):
 
     def test_a_planted_comparison(self):
         x = self.rows()
-        for right, wrong in [("setp.gt.f32 %p1, %f2, %f1", "setp.ge.f32 %p1, %f2, %f1"), ("max.u64 %rd6", "min.u64 %rd6"),
-                             ("setp.ne.u32 %p5, %r17, 1", "setp.ne.u32 %p5, %r17, 0")]:  # fmt: skip
+        for right, wrong in [
+            ("setp.gt.f32 %p1, %f2, %f1", "setp.ge.f32 %p1, %f2, %f1"),
+            ("max.u64 %rd6", "min.u64 %rd6"),
+            ("setp.ne.u32 %p5, %r17, 1", "setp.ne.u32 %p5, %r17, 0"),
+        ]:
             self.assertIn(right, file("argmax"))
             try:
                 _, _, y = self.argmax(file("argmax").replace(right, wrong), x)
@@ -76,29 +81,54 @@ class Programs(PtxTest):
         for name in ("release", "acquire"):
             lines = [line for line in file("argmax").splitlines() if not line.endswith(f"// {name}")]
             for options in SCHEDULES:
-                with self.assertRaisesRegex(ProgramError, "ld.global.v2.u64 .*races with a write by thread 0 of block .*no release and acquire"):
+                with self.assertRaisesRegex(
+                    ProgramError, "ld.global.v2.u64 .*races with a write by thread 0 of block .*no release and acquire"
+                ):
                     self.argmax("\n".join(lines), x, options)
 
     def test_a_missing_barrier_of_shared_memory(self):
         ptx = file("argmax").replace("    bar.sync 0;\n    setp.ne.u32 %p4", "    setp.ne.u32 %p4")
-        with self.assertRaisesRegex(ProgramError, "ld.shared.v2.u64 at line 64: thread 0 of block 0 races with a write by thread 32"):
+        with self.assertRaisesRegex(
+            ProgramError, "ld.shared.v2.u64 at line 64: thread 0 of block 0 races with a write by thread 32"
+        ):
             self.argmax(ptx, self.rows())
 
     def test_blocks_that_wait_for_each_other(self):
         for options in SCHEDULES:
-            _, _, sums = self.run_program(file("meet"), [np.zeros(1, U32)], ["1xui32", "4xui32", "128xui32"], options, grid=4,
-                                          block=32, aliases={0: 0})  # fmt: skip
+            _, _, sums = self.run_program(
+                file("meet"),
+                [np.zeros(1, U32)],
+                ["1xui32", "4xui32", "128xui32"],
+                options,
+                grid=4,
+                block=32,
+                aliases={0: 0},
+            )
             np.testing.assert_array_equal(sums, 64)
         for schedule in ("sequential", "random"):
-            self.assert_fails("deadlock: all 3 resident blocks poll memory that none of them changes; 1 blocks have not started", file("meet"),
-                              [np.zeros(1, U32)], ["1xui32", "4xui32", "128xui32"], Options(schedule=schedule, resident=3), grid=4,
-                              block=32, aliases={0: 0})  # fmt: skip
+            self.assert_fails(
+                "deadlock: all 3 resident blocks poll memory that none of them changes; 1 blocks have not started",
+                file("meet"),
+                [np.zeros(1, U32)],
+                ["1xui32", "4xui32", "128xui32"],
+                Options(schedule=schedule, resident=3),
+                grid=4,
+                block=32,
+                aliases={0: 0},
+            )
 
     def test_weak_polling(self):
         for right, wrong in [("ld.acquire.gpu", "ld.relaxed.gpu"), ("atom.acq_rel", "atom.acquire")]:
             ptx = file("meet").replace(right, wrong)
-            self.assert_fails("ld.global.v4.u32 .*no release and acquire", ptx, [np.zeros(1, U32)], ["1xui32", "4xui32", "128xui32"],
-                              grid=4, block=32, aliases={0: 0})  # fmt: skip
+            self.assert_fails(
+                "ld.global.v4.u32 .*no release and acquire",
+                ptx,
+                [np.zeros(1, U32)],
+                ["1xui32", "4xui32", "128xui32"],
+                grid=4,
+                block=32,
+                aliases={0: 0},
+            )
 
     def test_divergence(self):
         def steps(n):

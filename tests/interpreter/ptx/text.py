@@ -11,7 +11,26 @@ NAME = r"[A-Za-z_$%][\w$]*"
 TYPES = {"pred": (1, "p"), "f16": (16, "f"), "f32": (32, "f"), "f64": (64, "f")} | {
     f"{kind}{bits}": (bits, kind) for kind in "bus" for bits in (8, 16, 32, 64)
 }
-COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge", "lo", "ls", "hi", "hs", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan"}
+COMPARISONS = {
+    "eq",
+    "ne",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "lo",
+    "ls",
+    "hi",
+    "hs",
+    "equ",
+    "neu",
+    "ltu",
+    "leu",
+    "gtu",
+    "geu",
+    "num",
+    "nan",
+}
 
 
 @dataclass(frozen=True)
@@ -201,7 +220,10 @@ class Parser:
         self.entry.name = self.need(NAME, "the name of the entry").group()
         self.need(r"\(", "(")
         while not self.take(r"\)"):
-            found = self.need(rf"\.param\s+\.u64\s+(?:\.ptr\s+(?:\.global\s+)?(?:\.align\s+\d+\s+)?)?({NAME})\s*,?", "a parameter .u64")
+            found = self.need(
+                rf"\.param\s+\.u64\s+(?:\.ptr\s+(?:\.global\s+)?(?:\.align\s+\d+\s+)?)?({NAME})\s*,?",
+                "a parameter .u64",
+            )
             self.entry.parameters.append(found.group(1))
         while directive := self.take(r"\.(reqntid|maxntid|minnctapersm|maxnreg)\s+(\d+)((?:\s*,\s*\d+)*)"):
             if re.search(r"[02-9]|1\d", directive.group(3)):
@@ -217,7 +239,8 @@ class Parser:
 
     def shared(self):
         found = self.need(
-            rf"(\.extern\s+)?\.shared\s+\.align\s+(\d+)\s+\.(b8|b16|b32|b64|u8|u16|u32|u64|s32|f32)\s+({NAME})(\[(\d*)\])?\s*;", "a shared array"
+            rf"(\.extern\s+)?\.shared\s+\.align\s+(\d+)\s+\.([bu](?:8|16|32|64))\s+({NAME})(\[(\d*)\])?\s*;",
+            "a shared array",
         )
         extern, align, type, name, array, count = found.groups()
         if bool(extern) != (array is not None and count == ""):
@@ -271,7 +294,9 @@ class Parser:
         text = self.need(r"([^;{}]*(?:\{[^;{}]*\}[^;{}]*)*);", f"operands of {opcode} and ;").group(1)
         name, *modifiers = opcode.split(".")
         operands = [self.operand(part) for part in split(text)]
-        self.entry.instructions.append(Instruction(opcode, name, modifiers, operands, line, guard, self.comments.get(line, "")))
+        self.entry.instructions.append(
+            Instruction(opcode, name, modifiers, operands, line, guard, self.comments.get(line, ""))
+        )
 
     def operand(self, text):
         text = text.strip()

@@ -1,8 +1,8 @@
 """Translates the instructions of a kernel to Python closures over NumPy arrays with one element per thread.
 
-A register is an array. A closure takes a `Block` and a `Mask`, and changes the elements of the threads in the mask. `Block.v`
-is a list of arrays: the registers, each as every type with which the kernel uses it, the special registers, and the
-immediates. The translation of an operand is its index in this list.
+A register is an array. A closure takes a `Block` and a `Mask`, and changes the elements of the threads in the mask.
+`Block.v` is a list of arrays: the registers, each as every type with which the kernel uses it, the special registers,
+and the immediates. The translation of an operand is its index in this list.
 
 Reading a register before its thread has written it is an error. A data-flow analysis finds the reads that follow a
 write on every path. Only the other reads are checked while the kernel runs.
@@ -17,13 +17,24 @@ from .text import TYPES, Address, Imm, Not, Reg, Symbol
 
 HANDLERS = {}
 
-SPECIAL = ("%tid.x", "%ntid.x", "%ctaid.x", "%nctaid.x", "%laneid")
+SPECIAL = (
+    "%tid.x",
+    "%ntid.x",
+    "%ctaid.x",
+    "%nctaid.x",
+    "%laneid",
+    "%lanemask_eq",
+    "%lanemask_lt",
+    "%lanemask_le",
+    "%lanemask_gt",
+    "%lanemask_ge",
+)
 
 NAN32 = np.uint32(0x7FFFFFFF)
 
 
 def operation(*names):
-    """Registers the translation of these instructions: a function of the translator and the instruction that returns the
+    """Registers the translation of these instructions. It takes the translator and the instruction, and returns the
     closure."""
 
     def register(function):

@@ -21,9 +21,6 @@ use super::{sample, Ask, Problem, RowKind, ROW_KINDS};
 
 /// A device whose programs the interpreter runs.
 pub trait Device {
-    /// The directory of its cases.
-    const FAMILY: &'static str;
-
     /// A name that is different for devices with different programs.
     fn name(&self) -> String;
 

@@ -18,6 +18,8 @@ const DTYPES: [Dtype; 3] = [Dtype::Bf16, Dtype::F32, Dtype::F16];
 
 /// The cases for one family of devices.
 pub struct Suite<D> {
+    /// The directory of the cases.
+    pub directory: PathBuf,
     /// Most cases use the first device. Rows of different kinds use the last, and long rows use all of them in turn.
     pub devices: Vec<D>,
     /// Each case runs once with each of these lists of options of the interpreter.
@@ -32,7 +34,7 @@ pub struct Suite<D> {
 
 impl<D: Device> Suite<D> {
     fn cases(&self, name: &str) -> Cases {
-        Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(D::FAMILY).join(name))
+        Cases::new(self.directory.join(name))
     }
 
     fn device(&self) -> &D {

@@ -41,8 +41,6 @@ pub fn layouts(spec: &Spec) -> Vec<Chip> {
 }
 
 impl Device for Chip {
-    const FAMILY: &'static str = "tpu";
-
     fn name(&self) -> String {
         format!("{}_{}", self.name, self.vmem_bytes)
     }

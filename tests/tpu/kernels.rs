@@ -17,6 +17,7 @@ use rand::prelude::*;
 /// The cases that all devices with kernels share.
 fn suite() -> Suite<Chip> {
     Suite {
+        directory: directory(),
         devices: ["v5e", "tpu7x", "v4", "v6e"].map(chip).to_vec(),
         options: &[&[]],
         vocab: 4099,
@@ -27,8 +28,12 @@ fn suite() -> Suite<Chip> {
 
 crate::kernel_tests!(suite());
 
+fn directory() -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu")
+}
+
 fn cases(name: &str) -> Cases {
-    Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name))
+    Cases::new(directory().join(name))
 }
 
 /// Every memory layout of the kernel: one or two buffers, with and without stored weights, short and long cells, and

@@ -16,6 +16,9 @@ from .ops_threads import LANES, guard_bits
 from .races import Clock, Shadow
 from .translate import Mask, checking, register_of, with_checks
 
+# A block that takes more backward branches is in an endless loop.
+MAX_BRANCHES = 2_000_000
+
 
 @dataclass
 class Segment:
@@ -166,10 +169,9 @@ class Block:
         self.launch.count(step, count > 0, count < len(mask))
         if count and step.target <= end - 1:
             self.back += 1
-            if self.back > self.launch.options.max_iterations:
-                step.instruction.error(
-                    f"block {self.number} took more than {self.launch.options.max_iterations} backward branches"
-                )
+            limit = min(self.launch.options.max_iterations, MAX_BRANCHES)
+            if self.back > limit:
+                step.instruction.error(f"block {self.number} took more than {limit} backward branches")
         if count == len(mask):
             return step.target, mask
         if count == 0:

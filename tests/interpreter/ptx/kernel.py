@@ -186,7 +186,7 @@ class Launch:
         resident, turn = [], 0
         while waiting or resident:
             while waiting and len(resident) < capacity:
-                resident.append(Block(self, waiting.pop()).run())
+                resident.append(self.block(waiting.pop()))
             turn = int(self.rng.integers(len(resident))) if random else turn % len(resident)
             if not self.advance(resident[turn], random):
                 resident.pop(turn)
@@ -197,6 +197,10 @@ class Launch:
                     f"deadlock: all {len(resident)} resident blocks poll memory that none of them changes; "
                     f"{len(waiting)} blocks have not started"
                 )
+
+    def block(self, number):
+        """Runs a block. A generator, so that the block is allocated when it starts."""
+        yield from Block(self, number).run()
 
     def advance(self, block, random):
         """Runs a block to its next event, or in the sequential schedule until it polls in vain. Returns whether it is

@@ -30,6 +30,31 @@ def canonical(x):
     return np.where(nan, NAN32.view(np.float32), x) if nan.any() else x
 
 
+def f32(function):
+    """A function of f32 whose NaNs are canonical."""
+    return lambda *x: canonical(function(*x))
+
+
+# Registers of f64 have no canonical NaN: see `not_nan`.
+FLOATS = {"f32": f32, "f64": lambda function: function}
+
+
+def not_nan(t, i, type, run):
+    """Arithmetic on f64 whose NaNs are errors, because the manual leaves their bits open."""
+    if type != "f64":
+        return run
+    slot = t.register(i, i.operands[0], "f64")
+
+    def checked(block, mask):
+        run(block, mask)
+        wrong = np.flatnonzero(np.isnan(block.v[slot][mask.threads]))
+        if len(wrong):
+            thread = mask.threads[wrong[0]]
+            i.error(f"the result is a NaN, whose bits are unspecified (thread {thread} of block {block.number})")
+
+    return checked
+
+
 def float_extreme(smaller):
     """The smaller or larger float. A NaN loses against a number, and -0 is smaller than +0."""
 
@@ -78,26 +103,26 @@ def high(type):
 @operation("add", "sub")
 def add(t, i):
     """Sums and differences. Integers wrap."""
-    type = i.type(ints() + " f32")
+    type = i.type(ints() + " f32 f64")
     function = np.add if i.name == "add" else np.subtract
-    return binary(t, i, type, rounded(i, type, function))
+    return not_nan(t, i, type, binary(t, i, type, rounded(i, type, function)))
 
 
 def rounded(i, type, function):
     """A function of floats that rounds to nearest even. Without .rn, ptxas may fuse a product and a sum."""
-    if type != "f32":
+    if type not in FLOATS:
         return function
     if not i.flag("rn"):
         i.error("without .rn, a product and a sum of floats may be fused")
-    return lambda a, b: canonical(function(a, b))
+    return FLOATS[type](function)
 
 
 @operation("mul")
 def mul(t, i):
     """Products: the low or high half, or all bits."""
-    type = i.type(ints() + " f32")
-    if type == "f32":
-        return binary(t, i, type, rounded(i, type, np.multiply))
+    type = i.type(ints() + " f32 f64")
+    if type in FLOATS:
+        return not_nan(t, i, type, binary(t, i, type, rounded(i, type, np.multiply)))
     part = i.needed(("lo", "hi", "wide"))
     if part == "wide":
         d, a, b = i.expect(3)
@@ -145,8 +170,11 @@ def extreme(t, i):
 
 @operation("div", "rem")
 def divide(t, i):
-    """Quotients and remainders of integers, truncated. Division by zero is an error."""
-    type = i.type(ints())
+    """Quotients and remainders of integers, truncated, and quotients of f64. Division of integers by zero is an
+    error."""
+    type = i.type(ints() + " f64")
+    if type == "f64" and i.name == "div":
+        return not_nan(t, i, type, binary(t, i, type, rounded(i, type, np.divide)))
     d, a, b = i.expect(3)
     x, y, out = t.src(i, a, type), t.src(i, b, type), t.dst(i, d, type)
     remainder = i.name == "rem"
@@ -159,6 +187,15 @@ def divide(t, i):
         block.v[out][mask.threads] = rest if remainder else (u - rest) // w
 
     return run
+
+
+@operation("rcp")
+def reciprocal(t, i):
+    """The reciprocal, rounded to nearest even."""
+    type = i.type("f64")
+    d, a = i.expect(2)
+    inverse = rounded(i, type, np.divide)
+    return not_nan(t, i, type, t.compute(i, d, type, lambda x: inverse(np.float64(1), x), [t.src(i, a, type)]))
 
 
 @operation("abs", "neg")
@@ -391,7 +428,7 @@ def comparison(i, name, type):
 @operation("setp")
 def compare(t, i):
     """Compares two numbers. The second destination is the negation, each combined with a third predicate."""
-    type = i.type(words() + " " + ints() + " f32")
+    type = i.type(words() + " " + ints() + " f32 f64")
     test = comparison(i, i.needed(COMPARISONS), type)
     combine = i.one_of(("and", "or", "xor"))
     d, a, b, *c = i.expect(4 if combine else 3)
@@ -463,31 +500,51 @@ INTEGRAL = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 
 @operation("cvt")
 def convert(t, i):
-    """Conversions: between integers, from f32 to s32 and u32 (saturated, NaN to 0), from f32 to an integral f32, from
-    integers to f32 (to nearest even), and from f16 to f32."""
-    source = i.type(ints("8 16 32 64") + " f16 f32")
-    target = i.type(ints("8 16 32 64") + " f32")
+    """Conversions between integers, between floats, and between integers and floats.
+
+    Floats become integers with saturation. A NaN becomes 0. If the float or the integer has 64 bits, it becomes the
+    integer in which only the highest bit is set. Integers become floats by rounding to nearest even.
+    """
+    source = i.type(ints("8 16 32 64") + " f16 f32 f64")
+    target = i.type(ints("8 16 32 64") + " f32 f64")
     d, a = i.expect(2)
-    if TYPES[source][1] != "f" and TYPES[target][1] != "f":
+    from_float, to_float = TYPES[source][1] == "f", TYPES[target][1] == "f"
+    if not from_float and not to_float:
         s = t.src(i, a, source, wider=True)
         out = t.dst(i, d, target, wider=True)
         low, final = dtype_of(source), dtype_of(target)
         return assign(out, lambda x: np.asarray(x).astype(low).astype(final), [s])
     if (source, target) == ("f16", "f32"):
         s = t.src(i, a, "b16")
-        return t.compute(i, d, "f32", lambda x: canonical(np.asarray(x).view(np.float16).astype(np.float32)), [s])
-    if source == "f32" and target in ("s32", "u32", "f32"):
-        rounding = INTEGRAL[i.needed(INTEGRAL)]
-        if target == "f32":
-            return t.compute(i, d, "f32", lambda x: canonical(rounding(x)), [t.src(i, a, "f32")])
-        limits = np.iinfo(dtype_of(target))
-
-        def function(x):
-            x = np.where(np.isnan(x), 0.0, np.asarray(x).astype(np.float64))
-            return np.clip(rounding(x), limits.min, limits.max).astype(dtype_of(target))
-
-        return t.compute(i, d, target, function, [t.src(i, a, "f32")])
-    if target == "f32" and source in ("s32", "u32", "s64", "u64"):
+        return t.compute(i, d, target, f32(lambda x: np.asarray(x).view(np.float16).astype(np.float32)), [s])
+    if source == target == "f32":
+        return t.compute(i, d, target, f32(INTEGRAL[i.needed(INTEGRAL)]), [t.src(i, a, source)])
+    if from_float and not to_float and TYPES[source][0] >= 32 and TYPES[target][0] >= 32:
+        function = to_integer(INTEGRAL[i.needed(INTEGRAL)], source, target)
+        return t.compute(i, d, target, function, [t.src(i, a, source)])
+    if to_float and (not from_float and TYPES[source][0] >= 32 or (source, target) == ("f64", "f32")):
         i.needed(("rn",))
-        return t.compute(i, d, "f32", lambda x: np.asarray(x).astype(np.float32), [t.src(i, a, source)])
+        return t.compute(
+            i, d, target, FLOATS[target](lambda x: np.asarray(x).astype(dtype_of(target))), [t.src(i, a, source)]
+        )
+    if (source, target) == ("f32", "f64"):
+        return t.compute(i, d, target, lambda x: np.asarray(x).astype(np.float64), [t.src(i, a, source)])
     return i.error(f"conversion from .{source} to .{target}")
+
+
+def to_integer(rounding, source, target):
+    """The conversion from floats to integers."""
+    dtype, bits = dtype_of(target), TYPES[target][0]
+    limits = np.iinfo(dtype)
+    nan = dtype.type(0 if source == "f32" and bits == 32 else limits.min if dtype.kind == "i" else 1 << bits - 1)
+    # The first float beyond the range.
+    end = float(limits.max + 1)
+
+    def function(x):
+        x = rounding(np.asarray(x).astype(np.float64))
+        inside = (x >= limits.min) & (x < end)
+        result = np.where(inside, x, 0.0).astype(dtype)
+        result = np.where(x >= end, dtype.type(limits.max), np.where(x < limits.min, dtype.type(limits.min), result))
+        return np.where(np.isnan(x), nan, result)
+
+    return function

@@ -118,7 +118,7 @@ class Ops(PtxTest):
             arguments = [as_float(x) if t == "f32" else value(x, t) for x, t in zip(row, types)]
             with np.errstate(all="ignore"):
                 expected = oracle(*arguments)
-            expected = bits_of(expected) if result == "f32" else int(expected) & (1 << bits) - 1
+                expected = bits_of(expected) if result == "f32" else int(expected) & (1 << bits) - 1
             self.assertEqual(found, expected, f"{text} of {[hex(x) for x in row]}: {found:#x}, not {expected:#x}")
 
     def test_sums_and_products(self):
@@ -359,6 +359,81 @@ class Ops(PtxTest):
         )
         with self.assertRaisesRegex(ProgramError, "needs one of .rn"):
             self.run_op("cvt.f32.u32 {d}, {a};", [(32, [0])], [32])
+
+    def test_doubles(self):
+        """Operands and results are the bits of f64, in 64-bit registers."""
+        values = [
+            0.0,
+            -0.0,
+            1.0,
+            -1.5,
+            3.0,
+            0.1,
+            1e300,
+            -1e300,
+            2.0**52 + 0.5,
+            5e-324,
+            2.0**63,
+            2.0**64,
+            -(2.0**63),
+            np.inf,
+        ]
+        bits = [int(np.float64(x).view(np.uint64)) for x in values]
+
+        def double(x):
+            return np.uint64(x).view(np.float64)
+
+        def pattern(x):
+            return int(np.float64(x).view(np.uint64))
+
+        for name, function in [("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("div", np.divide)]:
+            self.check(
+                f"{name}.rn.f64 {{d}}, {{a}}, {{b}};",
+                ["b64", "b64"],
+                "b64",
+                lambda a, b, function=function: pattern(function(double(a), double(b))),
+                [bits[2:-1], bits[2:-1]],
+            )
+        with self.assertRaisesRegex(
+            ProgramError, "sub.rn.f64 .*the result is a NaN, whose bits are unspecified .thread 0"
+        ):
+            self.run_op("sub.rn.f64 {d}, {a}, {a};", [(64, bits[-1:])], [64])
+        self.check("rcp.rn.f64 {d}, {a};", ["b64"], "b64", lambda a: pattern(np.float64(1) / double(a)), [bits])
+        self.check("cvt.rn.f64.u64 {d}, {a};", ["u64"], "b64", lambda a: pattern(float(a)))
+        self.check("cvt.rn.f64.s64 {d}, {a};", ["s64"], "b64", lambda a: pattern(float(a)))
+        self.check("cvt.rn.f32.f64 {d}, {a};", ["b64"], "f32", double, [bits])
+        self.check(
+            "cvt.f64.f32 {d}, {a};",
+            ["f32"],
+            "b64",
+            lambda a: pattern(np.float64(a)),
+            [[x for x in FLOATS if not np.isnan(as_float(x))]],
+        )
+        nan = [pattern(np.nan)]
+        for target in ("u32", "s32", "u64", "s64"):
+            width, kind = TYPES[target]
+            low, high = (0, 2**width - 1) if kind == "u" else (-(2 ** (width - 1)), 2 ** (width - 1) - 1)
+            for mode, function in self.ROUNDINGS:
+                self.check(
+                    f"cvt.{mode}.{target}.f64 {{d}}, {{a}};",
+                    ["b64"],
+                    target,
+                    lambda a, function=function, low=low, high=high, width=width: (
+                        1 << width - 1
+                        if np.isnan(double(a))
+                        else high
+                        if double(a) == np.inf
+                        else min(max(int(function(double(a))), low), high)
+                    ),
+                    [bits + nan],
+                )
+        self.check(
+            "setp.lt.f64 {d}, {a}, {b};",
+            ["b64", "b64"],
+            "pred",
+            lambda a, b: double(a) < double(b),
+            [bits + nan, bits + nan],
+        )
 
     def test_moves(self):
         self.check("mov.b64 {d}, {{{a}, {b}}};", ["b32"] * 2, "b64", lambda a, b: b << 32 | a)

@@ -32,8 +32,12 @@ plugins: ## download the PJRT plugins for the tests and the demo
 	@scripts/fetch-plugins.sh
 
 .PHONY: interpreter
-interpreter: ## create the Python environment of the interpreter for TPU programs
+interpreter: ## create the Python environment of the interpreter for TPU and GPU programs
 	@scripts/fetch-interpreter.sh
+
+.PHONY: ptxas
+ptxas: ## download ptxas, which assembles the GPU kernels without a GPU
+	@scripts/fetch-ptxas.sh
 
 .PHONY: build
 build: deps $(LIB)/libnucleus.a ## build the libraries in target/lib, and the command in target/release (libraries: Linux only)
@@ -89,11 +93,11 @@ demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model 
 	@echo; cmp $(BIN)/serve-device.txt $(BIN)/serve-builtin.txt && echo "device and built-in: the same answers"
 
 .PHONY: test
-test: deps plugins interpreter ## build and run the tests: Rust, TPU kernels in the interpreter, C; prints the time of each part
+test: deps plugins interpreter ptxas ## build and run the tests: Rust, TPU and GPU kernels in the interpreter, C; prints the time of each part
 	@scripts/run_tests.py
 
 .PHONY: test-full
-test-full: deps plugins interpreter ## run all cases of these tests, with debug assertions and overflow checks: about an hour
+test-full: deps plugins interpreter ptxas ## run all cases of these tests, with debug assertions and overflow checks: about an hour
 	@scripts/run_tests.py --full
 
 .PHONY: test-tpu-full

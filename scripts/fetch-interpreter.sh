@@ -1,6 +1,6 @@
 #!/bin/sh
-# Creates .cache/interpreter/, the Python environment of the interpreter in tests/tpu/: NumPy, and jaxlib for its MLIR
-# parser. Needs Python 3.11 to 3.13. Only the first run needs the network.
+# Creates .cache/interpreter/, the Python environment of tests/interpreter: NumPy, and jaxlib for its MLIR parser. Needs
+# Python 3.11 to 3.13. Only the first run needs the network.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds and runs every test, and prints the time of each part. `make test` and `make test-full` call it.
 
-Parts: the build, each Rust test program, the interpreter of TPU programs (tests/tpu/interpreter), and the C tests
+Parts: the build, each Rust test program, the interpreter of TPU and GPU programs (tests/interpreter), and the C tests
 (tests/c/run.sh). A part that fails does not stop the others. The last line is `N passed, N failed`: the tests of
 tests/c/run.sh, and one failure for each other part that failed.
 
@@ -124,9 +124,9 @@ def main():
             label = " ".join([name, *filters])
             print(f"\n=== {label}", flush=True)
             parts.run(label, [program, *filters], cwd=package)
-    print("\n=== interpreter of TPU programs", flush=True)
+    print("\n=== interpreter of TPU and GPU programs", flush=True)
     python = ROOT / ".cache/interpreter/bin/python"
-    parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests/tpu")
+    parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests")
 
     print("\n=== C", flush=True)
     return finish(parts, *c_tests(parts))

@@ -83,7 +83,7 @@ def interpret(cases, number, some, python):
         [case | {key: [f"../{name}" for name in case[key]] for key in ("inputs", "expected")} | {"program": f"../{case['program']}"}
          for case in some]))  # fmt: skip
     command = [python, "-m", "interpreter", "check", "--trips", directory / "trips.json", directory]
-    done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(ROOT / "tests/tpu")}, capture_output=True, text=True)
+    done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tpu_table: the interpreter does not agree:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     return json.loads((directory / "trips.json").read_text())

@@ -3,6 +3,8 @@
 // Each test program compiles this file and uses only a part of it.
 #![allow(dead_code, unreachable_pub, unused_imports, missing_docs)]
 
+pub mod interpreter;
+pub mod kernel_cases;
 pub mod probes;
 pub mod selection;
 pub mod softmax;

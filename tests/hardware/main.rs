@@ -146,7 +146,7 @@ impl Machine {
                         "--outputs",
                         "out",
                     ])
-                    .env("PYTHONPATH", root.join("tests/tpu"))
+                    .env("PYTHONPATH", root.join("tests"))
                     .current_dir(directory)
                     .output()
                     .unwrap();

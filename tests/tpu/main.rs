@@ -1,4 +1,4 @@
-//! The tests of the TPU kernels: libtpu compiles them, and the interpreter in this directory runs them.
+//! The tests of the TPU kernels: libtpu compiles them, and the interpreter in `tests/interpreter` runs them.
 
 #[path = "../common/mod.rs"]
 mod common;

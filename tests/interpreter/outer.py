@@ -7,9 +7,13 @@ from jaxlib.mlir import ir
 
 from .element import TENSOR_DTYPES, dense_array
 from .errors import ProgramError
-from .kernel import Kernel
-from .parse import Attributes, kernel_body, parse_kernel, parse_module, place
-from .runtime import Options
+from .mosaic import kernel as mosaic
+from .options import Options
+from .parse import Attributes, parse_module, place
+from .ptx import kernel as ptx
+
+# The module that interprets the kernels of each custom call.
+KERNELS = {"tpu_custom_call": mosaic, "__gpu$xla.gpu.ptx": ptx}
 
 HANDLERS = {}
 
@@ -54,7 +58,8 @@ class Outer:
         for function in self.functions.values():
             for op in function.regions[0].blocks[0].operations:
                 if op.operation.name == "stablehlo.custom_call":
-                    self.kernels[op.operation] = Kernel(custom_call_body(op), options)
+                    module, config = kernel_of(op)
+                    self.kernels[op.operation] = module.Kernel(config, options)
 
     def run(self, arguments):
         """Runs the program. The arguments must have the dtypes and shapes of `inputs`."""
@@ -102,7 +107,6 @@ class Outer:
         return [np.ascontiguousarray(result).reshape(np.shape(result))]
 
     def custom_call(self, op, attributes, operands):
-        custom_call_body(op)
         for harmless in ("call_target_name", "backend_config", "kernel_name", "has_side_effect", "api_version"):
             attributes.take(harmless)
         for layouts, values in (("operand_layouts", op.operands), ("result_layouts", op.results)):
@@ -124,23 +128,24 @@ class Outer:
     def reset(self):
         """Clears the counters and the state of earlier runs."""
         for kernel in self.kernels.values():
-            kernel.machine.reset()
+            kernel.reset()
 
     def report(self):
         """The reports of the kernels, in the order of the program."""
         return [kernel.report() for kernel in self.kernels.values()]
 
 
-def custom_call_body(op):
-    """The text or bytecode of the Mosaic kernel of a custom call. Other custom calls are an error."""
+def kernel_of(op):
+    """The module that interprets the kernel of a custom call, and the kernel's configuration. Other custom calls are an
+    error."""
     attributes = op.operation.attributes
     target = ir.StringAttr(attributes["call_target_name"]).value
-    if target != "tpu_custom_call":
+    if target not in KERNELS:
         raise ProgramError(f"stablehlo.custom_call {place(op)}: unknown target {target}")
     config = attributes["backend_config"] if "backend_config" in attributes else None
     if not isinstance(config, ir.StringAttr):
         raise ProgramError(f"stablehlo.custom_call {place(op)}: backend_config is not a string")
-    return kernel_body(config.value)
+    return KERNELS[target], config
 
 
 def pretty_kernels(text):
@@ -149,7 +154,8 @@ def pretty_kernels(text):
     for function in parse_module(text, "program").body.operations:
         for op in function.operation.regions[0].blocks[0].operations:
             if op.operation.name == "stablehlo.custom_call":
-                found.append(str(parse_kernel(custom_call_body(op))))
+                module, config = kernel_of(op)
+                found.append(module.pretty(config))
     return found
 
 

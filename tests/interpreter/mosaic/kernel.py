@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxlib.mlir import ir
 
-from .element import SEMAPHORES, garbage, type_of, use_garbage
-from .errors import ProgramError
-from .parse import Attributes, parse_kernel
-from .runtime import Machine, Options
+from ..element import SEMAPHORES, garbage, type_of, use_garbage
+from ..errors import ProgramError
+from ..parse import Attributes
+from ..options import Options
+from .body import kernel_body, parse_kernel
+from .runtime import Machine
 from .translate import Program
 
 DYNAMIC = -(2**63)
@@ -38,10 +40,11 @@ class Window:
 class Kernel:
     """A translated kernel. It can run any number of times."""
 
-    def __init__(self, body, options=Options()):
+    def __init__(self, config, options=Options()):
+        """`config` is the `backend_config` of the custom call."""
         self.options = options
         self.machine = Machine(options)
-        module = parse_kernel(body)
+        module = parse_kernel(kernel_body(config.value))
         main = module.body.operations[0]
         attributes = Attributes.of(main)
         self.name = ir.StringAttr(attributes.take("sym_name")).value
@@ -150,6 +153,10 @@ class Kernel:
             return self.machine.allocate(type.shape, f"{SEMAPHORES[type.elem]} semaphore")
         return garbage(type.shape, type.dtype)
 
+    def reset(self):
+        """Clears the counters and the state of earlier runs."""
+        self.machine.reset()
+
     def report(self):
         """Counts over all runs since the last reset: steps, loops, branches, undefined results and transfers."""
         counts = self.machine.counts
@@ -228,3 +235,8 @@ def _as_type(array, type, window=None):
     if (window is None or window.bounds is None) and array.shape != type.shape:
         raise ProgramError(f"an operand of {list(array.shape)} for {type}")
     return array if array.dtype == dtype else array.view(dtype)
+
+
+def pretty(config):
+    """The kernel of a custom call as text in the plain form."""
+    return str(parse_kernel(kernel_body(config.value)))

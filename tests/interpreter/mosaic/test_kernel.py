@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .runtime import Options
+from ..options import Options
 from .test_helpers import ANY, SEM, SMEM, VMEM, KernelTest, program, random_tensor
-from .outer import Outer
+from ..outer import Outer
 
 UNINITIALIZED = 0x7FC12345
 PLAIN = "dimension_semantics = [], scalar_prefetch = 0 : i64"

@@ -5,33 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .element import BF16, DTYPES, WIDTHS, fill_with_garbage, garbage, garbage_element
-from .errors import ProgramError
-from .parse import place
+from ..element import BF16, DTYPES, WIDTHS, fill_with_garbage, garbage, garbage_element
+from ..errors import ProgramError
+from ..options import Options
+from ..parse import place
 
 I32 = np.dtype(np.int32)
 U32 = np.dtype(np.uint32)
 F32 = np.dtype(np.float32)
-
-
-@dataclass(frozen=True)
-class Options:
-    """Options for behaviour that hardware may choose, or that is unknown."""
-
-    # Flush subnormal inputs and outputs of f32 arithmetic to zeros of the same sign.
-    flush: bool = False
-    # The result of maximumf and minimumf of a NaN and a number. "propagate": the NaN, as MLIR documents. "ignore": the
-    # number.
-    nan_max: str = "propagate"
-    # "deferred": a transfer moves its data when the kernel waits for it, the last started
-    # first. "eager": when it starts.
-    dma: str = "deferred"
-    # The contents of uninitialized memory, a key of element.GARBAGE.
-    garbage: str = "nan"
-    # Run the parallel dimensions of the grid from the last index to the first.
-    reverse_parallel: bool = False
-    # If one execution of a scf.while has more iterations, it is reported as an endless loop.
-    max_iterations: int = 100_000_000
 
 
 class Semaphore:

@@ -2,7 +2,7 @@
 
 from jaxlib.mlir import ir
 
-from .element import WIDTHS, dense_array, scalar_literal, type_of
+from ..element import WIDTHS, dense_array, scalar_literal, type_of
 from .translate import operation
 
 FLAGS = ("overflowFlags", "fastmath")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from .element import SEMAPHORES, WIDTHS, type_of
+from ..element import SEMAPHORES, WIDTHS, type_of
 from .ops_vector import to_scalar
 from .translate import Value, operation
 

@@ -3,7 +3,7 @@
 import math
 import re
 
-from .element import type_of
+from ..element import type_of
 from .ops_arith import flushed, flushed_result, plain
 from .translate import operation
 

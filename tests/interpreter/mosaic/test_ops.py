@@ -3,7 +3,7 @@
 import ml_dtypes
 import numpy as np
 
-from .runtime import Options
+from ..options import Options
 from .test_helpers import KernelTest, random_tensor
 
 T = "8x128xi32"

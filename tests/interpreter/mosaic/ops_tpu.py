@@ -4,7 +4,7 @@ import re
 
 from jaxlib.mlir import ir
 
-from .element import WIDTHS, type_of
+from ..element import WIDTHS, type_of
 from .ops_vector import FOLDS
 from .runtime import iota
 from .translate import operation

@@ -10,7 +10,7 @@ import numpy as np
 from .element import GARBAGE
 from .errors import ProgramError
 from .outer import Outer, pretty_kernels
-from .runtime import Options
+from .options import Options
 
 SHOWN = 8
 
@@ -26,7 +26,8 @@ def read_tensor(path, dtype, shape):
 
 def options_of(arguments):
     return Options(flush=arguments.flush, nan_max=arguments.nan_max, dma=arguments.dma, garbage=arguments.garbage,
-                   reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations)  # fmt: skip
+                   reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations,
+                   schedule=arguments.schedule, seed=arguments.seed, resident=arguments.resident)  # fmt: skip
 
 
 def run_files(program, paths):
@@ -90,6 +91,8 @@ def command_check(arguments):
     options = options_of(arguments)
     failures, reports = 0, {}
     path, program = None, None
+    if arguments.kernels:
+        write_kernels({directory / case["program"] for case in cases}, Path(arguments.kernels))
     for case in cases:
         name = case["name"]
         try:
@@ -112,15 +115,23 @@ def command_check(arguments):
     return 1 if failures or not cases else 0
 
 
+def write_kernels(programs, directory):
+    """Writes the text of every kernel to its own file, named after its program and its number there."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for program in sorted(programs):
+        for n, kernel in enumerate(pretty_kernels(program.read_text())):
+            (directory / f"{program.stem}.{n}.txt").write_text(kernel)
+
+
 def command_pretty(arguments):
-    """Prints the kernels of a program in the plain form of Mosaic."""
+    """Prints the kernels of a program: PTX, or the plain form of Mosaic."""
     for kernel in pretty_kernels(Path(arguments.program).read_text()):
         print(kernel)
     return 0
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="interpreter", description="An independent interpreter of TPU programs.")
+    top = argparse.ArgumentParser(prog="interpreter", description="An independent interpreter of TPU and GPU programs.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     shared = argparse.ArgumentParser(add_help=False)
@@ -134,7 +145,12 @@ def parser():
     shared.add_argument("--reverse-parallel", action="store_true",
                         help="run parallel grid dimensions from the last index to the first")  # fmt: skip
     shared.add_argument("--max-iterations", type=int, default=Options.max_iterations,
-                        help="report an error if one execution of a scf.while needs more iterations")  # fmt: skip
+                        help="report an error if one execution of a scf.while needs more iterations, or a block of a GPU program more backward branches")  # fmt: skip
+    shared.add_argument("--schedule", choices=["sequential", "random"], default="sequential",
+                        help="the order of the blocks of a GPU program")  # fmt: skip
+    shared.add_argument("--seed", type=int, default=0, help="the seed of --schedule=random")
+    shared.add_argument("--resident", type=int, default=0,
+                        help="how many blocks of a GPU program run at the same time; 0: all")  # fmt: skip
     shared.add_argument("--trips", metavar="FILE", help="write the iteration counts of loops and branches as JSON")
 
     run = commands.add_parser("run", parents=[shared], help=command_run.__doc__)
@@ -145,6 +161,7 @@ def parser():
     run.set_defaults(command=command_run)
 
     check = commands.add_parser("check", parents=[shared], help=command_check.__doc__)
+    check.add_argument("--kernels", metavar="DIR", help="directory for the text of each kernel")
     check.add_argument("directory", help="directory with cases.json: a list of {name, program, inputs, expected}")
     check.set_defaults(command=command_check)
 

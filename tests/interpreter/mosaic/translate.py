@@ -14,9 +14,9 @@ import numpy as np
 from jaxlib.mlir import ir
 
 from . import runtime
-from .element import Type, type_of
-from .errors import PlacedError, ProgramError
-from .parse import Attributes, line_of, place
+from ..element import Type, type_of
+from ..errors import PlacedError, ProgramError
+from ..parse import Attributes, line_of, place
 
 HANDLERS = {}
 

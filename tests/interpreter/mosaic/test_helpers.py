@@ -7,11 +7,11 @@ import unittest
 import numpy as np
 from jaxlib.mlir import ir, passmanager
 
-from .element import TENSOR_DTYPES
-from .errors import ProgramError
-from .outer import Outer
-from .parse import context, parse_module
-from .runtime import Options
+from ..element import TENSOR_DTYPES
+from ..errors import ProgramError
+from ..outer import Outer
+from ..parse import context, parse_module
+from ..options import Options
 
 VMEM = "#tpu.memory_space<vmem>"
 SMEM = "#tpu.memory_space<smem>"

@@ -12,7 +12,7 @@ import numpy as np
 from .cli import main
 from .errors import ProgramError
 from .outer import Outer
-from .test_helpers import VMEM, program
+from .mosaic.test_helpers import VMEM, program
 
 # Written by hand, in the form that the emitter writes.
 VERSIONED = f"""module attributes {{stable_mosaic.version = 15 : i64}} {{

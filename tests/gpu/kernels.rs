@@ -1,0 +1,122 @@
+//! The GPU kernels in the interpreter. Every output array must be bit-identical to that of the built-in backend. The
+//! interpreter runs every case with several schedules of the blocks, and ptxas assembles every kernel.
+
+use std::path::PathBuf;
+
+use crate::common::interpreter::{problem_of, spec, Cases, Checked};
+use crate::common::*;
+use crate::ptxas;
+use nucleus::dtype::Dtype;
+use nucleus::kernels::{Column, Path as Way, Spec, COLUMNS, RESULTS};
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
+use nucleus::semantics::weights::MAX_WEIGHT;
+use rand::prelude::*;
+
+/// The schedules of the interpreter that each case runs with.
+const SCHEDULES: &[&[&str]] =
+    &[&[], &["--schedule=random", "--seed=1"], &["--schedule=random", "--seed=2", "--garbage=large"]];
+
+/// Interprets a program for a batch with every schedule, compares every result with the built-in backend's, and
+/// assembles its kernels. The error is the interpreter's output.
+fn check(name: &str, spec: &Spec, program: &str, problem: &Problem) -> Result<Checked, String> {
+    let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu").join(name));
+    cases.add_text(spec, program, problem);
+    cases.run_all(SCHEDULES, |kernels| drop(ptxas::assemble(kernels)))
+}
+
+const ARGMAX: &str = include_str!("../interpreter/ptx/programs/argmax.ptx");
+const BATCH: usize = 3;
+const VOCAB: usize = 512;
+
+/// Writes text as the contents of an MLIR string.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\5C").replace('"', "\\22").replace('\n', "\\0A")
+}
+
+/// Returns a program for rows with top-k = 1 and without NaNs, around a hand-written kernel. The token is the position of
+/// the maximum. The only kept weight is the largest, a power of two, so the remainder of the draw is the last bits of the
+/// random number.
+fn greedy_program(kernel: &str) -> String {
+    let config = format!(
+        "{{name = \"argmax\", kernel_type = \"ptx\", kernel_data = \"{}\", grid_x = {} : i32, grid_y = 1 : i32, \
+         grid_z = 1 : i32, block_x = 128 : i32, block_y = 1 : i32, block_z = 1 : i32, shared_mem_bytes = 0 : i32}}",
+        escaped(kernel),
+        2 * BATCH
+    );
+    let word = Column::Word3 as usize;
+    format!(
+        r#"module @greedy {{
+func.func public @main(%logits: tensor<3x512xf32>, %rows: tensor<3x{COLUMNS}xi32>) -> tensor<5x3xi32> {{
+%zero = stablehlo.constant dense<0> : tensor<3xi32>
+%k:3 = stablehlo.custom_call @__gpu$xla.gpu.ptx(%logits, %zero) {{api_version = 2 : i32, backend_config = "{}",
+  output_operand_aliases = [#stablehlo.output_operand_alias<output_tuple_indices = [0], operand_index = 1,
+  operand_tuple_indices = []>]}} : (tensor<3x512xf32>, tensor<3xi32>) -> (tensor<3xi32>, tensor<6xui64>, tensor<3xi32>)
+%column = stablehlo.slice %rows [0:3, {word}:{}] : (tensor<3x{COLUMNS}xi32>) -> tensor<3x1xi32>
+%random = stablehlo.reshape %column : (tensor<3x1xi32>) -> tensor<3xi32>
+%bits = stablehlo.constant dense<{}> : tensor<3xi32>
+%low = stablehlo.and %random, %bits : tensor<3xi32>
+%t = stablehlo.reshape %k#2 : (tensor<3xi32>) -> tensor<1x3xi32>
+%z = stablehlo.reshape %zero : (tensor<3xi32>) -> tensor<1x3xi32>
+%l = stablehlo.reshape %low : (tensor<3xi32>) -> tensor<1x3xi32>
+%all = stablehlo.concatenate %t, %t, %z, %l, %z, dim = 0 : (tensor<1x3xi32>, tensor<1x3xi32>, tensor<1x3xi32>,
+  tensor<1x3xi32>, tensor<1x3xi32>) -> tensor<5x3xi32>
+return %all : tensor<5x3xi32>
+}}
+}}
+"#,
+        escaped(&config),
+        word + 1,
+        MAX_WEIGHT - 1,
+    )
+}
+
+fn greedy_problems() -> (Spec, Vec<Problem>) {
+    let mut rng = StdRng::seed_from_u64(1);
+    let spec = spec(Way::Arbitrary, BATCH, VOCAB, Dtype::F32, false);
+    let batches = [
+        [RowKind::Normal, RowKind::Peaked, RowKind::Constant],
+        [RowKind::OneHot, RowKind::Ascending, RowKind::SourceWorstCase],
+        [RowKind::Tied, RowKind::Descending, RowKind::Masked],
+    ];
+    let problems = batches.map(|kinds| {
+        let mut problem = problem_of(&spec, kinds.to_vec(), &mut rng);
+        for params in &mut problem.rows {
+            *params = RowParams::new(1, 1.0, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+        }
+        problem
+    });
+    (spec, problems.to_vec())
+}
+
+#[test]
+fn a_hand_written_program_agrees() {
+    let (spec, problems) = greedy_problems();
+    for (number, problem) in problems.iter().enumerate() {
+        let name = format!("greedy_{number}");
+        let checked =
+            check(&name, &spec, &greedy_program(ARGMAX), problem).unwrap_or_else(|said| panic!("{said}"));
+        let runs = SCHEDULES.len();
+        assert_eq!((checked.cases, checked.values), (runs, runs * RESULTS * BATCH));
+    }
+}
+
+/// Of two equal logits, the kernel takes the second.
+#[test]
+fn a_planted_comparison_is_found() {
+    let (right, wrong) = ("setp.gt.f32 %p1, %f2, %f1", "setp.ge.f32 %p1, %f2, %f1");
+    assert!(ARGMAX.contains(right));
+    let (spec, problems) = greedy_problems();
+    let said = check("greedy_wrong", &spec, &greedy_program(&ARGMAX.replace(right, wrong)), &problems[0])
+        .unwrap_err();
+    assert!(said.contains(": 2 mismatches") && said.contains("output 0 at [0, 2]: got 0x00000001"), "{said}");
+}
+
+/// Without the fence before the ticket, the block that finishes a row may read an old key.
+#[test]
+fn a_missing_fence_is_found() {
+    let kernel = ARGMAX.lines().filter(|line| !line.ends_with("// release")).collect::<Vec<_>>().join("\n");
+    let (spec, problems) = greedy_problems();
+    let said = check("greedy_race", &spec, &greedy_program(&kernel), &problems[0]).unwrap_err();
+    assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
+}

@@ -1,0 +1,8 @@
+//! The tests of GPU programs without a GPU: ptxas assembles their kernels, and the interpreter in `tests/interpreter`
+//! runs them.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod kernels;
+mod ptxas;

@@ -190,7 +190,7 @@ fn exact_threshold(
     top_k: Int,
 ) -> (Int, Int) {
     let k = block.k;
-    let threshold = block.largest_threshold(range, |threshold| {
+    let threshold = block.largest_threshold_near_low(range, |threshold| {
         let enough = k.le(top_k, entries.count(|key, _| k.le(threshold, key)));
         Verdict { enough, close: None }
     });

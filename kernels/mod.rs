@@ -4,11 +4,12 @@
 //! and the searches of each target.
 //!
 //! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu` ← this file ←
-//! `embed`. `combine` imports only `program_arrays` and `spec`.
+//! `embed`. `combine` and `row_major` import only the first two and `stablehlo`.
 
 pub mod combine;
 pub mod embed;
 mod program_arrays;
+pub mod row_major;
 mod spec;
 pub mod stablehlo;
 mod target;

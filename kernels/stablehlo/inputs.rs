@@ -11,8 +11,9 @@ use crate::semantics::philox::random_words_of;
 use crate::semantics::rules::has_no_candidate;
 
 /// Declares the arguments of a program. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of
-/// its rows. The returned parameters contain the random words.
-pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
+/// its rows. The returned parameters contain the random words. If `donatable` is set, a wide array of the program can use
+/// the memory of the logits.
+pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec, donatable: bool) -> (Value, Value) {
     let elem = match spec.dtype {
         Dtype::F32 => Elem::F32,
         Dtype::Bf16 => Elem::Bf16,
@@ -23,8 +24,14 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
         return (h.argument(elem, &[spec.batch, spec.vocab]), h.argument(Elem::I32, &parameters));
     };
     let dims = if singleton { vec![rows, 1, spec.vocab] } else { vec![rows, spec.vocab] };
-    let (buffer, parameters) = (h.argument(elem, &dims), h.argument(Elem::I32, &parameters));
-    let step = h.argument(Elem::U64, &[]);
+    let buffer = match wide_output_of_same_size(spec) {
+        Some(output) if in_order && donatable => h.donatable_argument(elem, &dims, output),
+        _ => h.argument(elem, &dims),
+    };
+    let parameters = h.argument(Elem::I32, &parameters);
+    // The step is the sum of two operands, so that the host can cache both on the device.
+    let [multiple, rest] = [(); 2].map(|()| h.argument(Elem::U64, &[]));
+    let step = h.wadd(multiple, rest);
     let parameters = with_random_words(h, spec, parameters, step);
     let buffer = h.reshape(buffer, &[rows, spec.vocab]);
     if in_order {
@@ -33,6 +40,13 @@ pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
     let row = Column::Row as usize;
     let row = h.reshape(h.slice(parameters, 1, row, row + 1), &[spec.batch]);
     (h.gather_rows(buffer, row), parameters)
+}
+
+/// The number of an output of the program that has as many bytes as the logits. `None` if there is no such output.
+fn wide_output_of_same_size(spec: &Spec) -> Option<usize> {
+    let has_size = spec.wanted.topk_logits || spec.wanted.weights && spec.dtype == Dtype::F32;
+    // The wide arrays follow the numbers and the tokens. The logits are the first of them.
+    has_size.then_some(2)
 }
 
 /// Replaces the seed and the offset in the parameters of each row by the row's random words at `step`.

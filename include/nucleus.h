@@ -993,11 +993,18 @@ typedef struct nuc_start_options {
     nuc_host_numbers host_numbers;
     /** The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers. */
     uint32_t debug_arrays;
+    /**
+     * 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size uses their
+     * memory, if the plugin can do this. 0: the buffer keeps its contents.
+     */
+    int32_t donate_logits;
+    /** Must be zero. */
+    int32_t reserved;
 } nuc_start_options;
 
 /** Initializes a nuc_start_options. */
 #define NUC_START_OPTIONS_INIT \
-    {sizeof(nuc_start_options), 0, 0}
+    {sizeof(nuc_start_options), 0, 0, 0, 0}
 
 /** A result of a call on the device, as a PJRT_Buffer. The arrays are dense and row-major. */
 typedef int32_t nuc_buffer;
@@ -1092,18 +1099,27 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
  * frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for the device,
  * but it can wait for a free slot in the plugin's queue.
  *
- * `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
- * vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. The device may still be computing
- * the contents; the call then waits on the device. After this function has returned, the caller may destroy the buffer
- * or donate it to another program. The library does not change the buffer.
+ * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its
+ * dimensions are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If
+ * its layout is not row-major, the device copies it first; the first call with such a layout compiles a small
+ * program. The device may still be computing the contents; the call then waits on the device. After this function
+ * has returned, the caller may destroy the buffer or donate it to another program. The library does not change the
+ * buffer, unless the caller sets `donate_logits` in the options. The contents are then deleted when this function
+ * returns successfully; after an error the buffer may be deleted or not, and PJRT_Buffer_IsDeleted says which. In
+ * both cases the caller still destroys the buffer.
+ *
+ * A PJRT_Buffer is always on one device. Of an array that is replicated over several devices, pass the buffer of the
+ * sampler's device. An array that is sharded by rows needs one sampler and one call per device, each with the rows of
+ * its shard. An array that is sharded along the vocabulary must first be gathered, for example by the program that
+ * computes it. If a buffer has only some of the rows or logits, its dimensions do not match, and the call fails.
  *
  * `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
  * may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
  * of threads may call this function with the same sampler and the same parameters.
  *
- * Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters (the message states the difference)
- * or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and NUC_INTERNAL.
- * After an error `*call` is null.
+ * Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters or the device (the message states the
+ * difference) or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
+ * NUC_INTERNAL. After an error `*call` is null.
  *
  * The caller promises:
  * `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is

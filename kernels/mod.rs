@@ -4,12 +4,13 @@
 //! and the searches of each target.
 //!
 //! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu`, `gpu` ← this file ←
-//! `embed`. `combine` imports only `program_arrays` and `spec`.
+//! `embed`. `combine` imports only `program_arrays` and `spec`. `row_major` imports none of these.
 
 pub mod combine;
 pub mod embed;
 pub mod gpu;
 mod program_arrays;
+pub mod row_major;
 mod spec;
 pub mod stablehlo;
 mod target;

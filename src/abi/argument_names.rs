@@ -6,7 +6,7 @@ use std::ptr::null;
 use libc::c_char;
 
 /// Every argument, field and struct that an error can name.
-const NAMES: [&CStr; 83] = [
+const NAMES: [&CStr; 84] = [
     // Arguments of functions.
     c"buffer",
     c"call",
@@ -47,6 +47,7 @@ const NAMES: [&CStr; 83] = [
     c"client_options",
     c"debug_arrays",
     c"device_index",
+    c"donate_logits",
     c"dtype",
     c"full_message",
     c"greedy_sampled",

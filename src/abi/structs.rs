@@ -53,7 +53,7 @@ c_structs! {
     nuc_device_info, "NUC_DEVICE_INFO_INIT", [];
     nuc_parameters_options, "NUC_PARAMETERS_OPTIONS_INIT", [];
     nuc_row_parameters, "NUC_ROW_PARAMETERS_INIT", [];
-    nuc_start_options, "NUC_START_OPTIONS_INIT", [];
+    nuc_start_options, "NUC_START_OPTIONS_INIT", [donate_logits];
     nuc_emit_options, "NUC_EMIT_OPTIONS_INIT", [];
 }
 
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(nuc_device_info::SIZES, [32]);
         assert_eq!(nuc_parameters_options::SIZES, [40]);
         assert_eq!(nuc_row_parameters::SIZES, [48]);
-        assert_eq!(nuc_start_options::SIZES, [16]);
+        assert_eq!(nuc_start_options::SIZES, [16, 24]);
         assert_eq!(nuc_emit_options::SIZES, [64]);
     }
 

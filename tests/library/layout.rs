@@ -62,7 +62,7 @@ fn layouts() -> Vec<Layout> {
         nuc_row_parameters {
             struct_size, seed, offset, top_k, min_p, use_top_p, top_p, use_temperature, temperature,
         }
-        nuc_start_options { struct_size, host_numbers, debug_arrays }
+        nuc_start_options { struct_size, host_numbers, debug_arrays, donate_logits, reserved }
         nuc_emit_options {
             struct_size, num_rows, vocab, max_k, target, name, dtype, path, keep_ties, debug_arrays,
         }

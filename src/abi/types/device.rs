@@ -122,6 +122,11 @@ pub struct nuc_start_options {
     pub host_numbers: nuc_host_numbers,
     /// The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers.
     pub debug_arrays: u32,
+    /// 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size uses their
+    /// memory, if the plugin can do this. 0: the buffer keeps its contents.
+    pub donate_logits: i32,
+    /// Must be zero.
+    pub reserved: i32,
 }
 
 /// A result of a call on the device, as a PJRT_Buffer. The arrays are dense and row-major.

@@ -5,14 +5,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::answer;
-use super::device_parameters::{DeviceParameters, Plan, PlanKey, Shape};
+use super::device_parameters::{Combine, DeviceParameters, Plan, PlanKey, Shape};
 use super::inputs::element_of;
 use super::PjrtBackend;
 use crate::error::Error;
 use crate::kernels::{Wanted, RESULTS};
 use crate::memory;
 use crate::outputs::RowOutcome;
-use crate::pjrt::{self, Buffer, ElementType, HostCopy, SharedLaunch};
+use crate::pjrt::{self, Buffer, HostCopy, SharedLaunch};
 use crate::plan::Entry;
 
 /// The results that a caller wants from a device call.
@@ -22,6 +22,10 @@ pub struct DeviceWants {
     pub host: HostNumbers,
     /// The wide arrays to compute. They stay in buffers on the device.
     pub wide: Wanted,
+    /// Whether the call takes the contents of the logits. A wide array of the same size then uses their memory, if the
+    /// plugin can do this. The buffer of the logits is deleted when the call has started; its memory is free when the
+    /// call ends.
+    pub donate_logits: bool,
 }
 
 /// The numbers of each row to copy to the host.
@@ -44,6 +48,7 @@ pub struct DeviceCall {
     entry: Entry,
     /// The numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays. `None` for a buffer that was taken.
     outputs: Mutex<Vec<Option<Buffer>>>,
+    /// Locked before `outputs`.
     host: Mutex<HostState>,
     host_numbers: HostNumbers,
     done: Arc<Done>,
@@ -64,6 +69,8 @@ pub enum HostResults {
 enum HostState {
     /// No numbers are wanted.
     Unwanted,
+    /// The memory of the device is host memory. The numbers are copied when they are read for the first time.
+    InHostMemory,
     /// The copy is running or has ended.
     Copying(HostCopy),
     /// The numbers, or the reason why there are none.
@@ -72,6 +79,10 @@ enum HostState {
 
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the results of a device batch";
+
+/// On a CPU, the largest size in bytes of numbers that are copied when they are read. The plugin copies so few bytes on
+/// the thread that reads them, so reading them does not wait for other threads of the plugin.
+const LARGEST_LATE_COPY: usize = 1 << 15;
 
 /// The outcome of a call, after its end, and the actions to run when it ends.
 #[derive(Default)]
@@ -144,7 +155,7 @@ impl Drop for Running<'_> {
 
 impl PjrtBackend {
     /// Starts a call. `logits` is a buffer of this backend's client. The caller may delete it when this function
-    /// returns.
+    /// returns. With [`DeviceWants::donate_logits`], it is deleted then.
     pub(crate) fn start(
         &self,
         entry: Entry,
@@ -159,24 +170,57 @@ impl PjrtBackend {
         let reports_bad_rows = wants.host == HostNumbers::All;
         let key = PlanKey { entry, wanted: wants.wide, singleton, reports_bad_rows };
         let plan = parameters.plan(self, max_k, key)?;
-        let step = self.client.buffer_from_host(&step.to_le_bytes(), ElementType::U64, &[], self.device)?;
-        let mut launches = Vec::new();
+        let copy = self.row_major_copies.start(logits, shape.dtype, self.device)?;
+        let mut launches = match copy.as_ref().map(SharedLaunch::outputs) {
+            // Nothing else reads the copy, so a program may use its memory.
+            Some([copied, ..]) => self.launch_plan(&plan, copied, step, true)?,
+            Some([]) => return Err(Error::Internal("a copy of the logits is missing".into())),
+            None => self.launch_plan(&plan, logits, step, wants.donate_logits)?,
+        };
+        // The copy comes first, because the results belong to the last launch.
+        launches.splice(..0, copy);
+        let in_host_memory = self.client.platform_name() == "cpu";
+        let call = DeviceCall::new(shape, entry, plan, launches, wants.host, in_host_memory)?;
+        if wants.donate_logits && !logits.is_deleted()? {
+            logits.delete()?;
+        }
+        Ok(call)
+    }
+
+    /// Starts the programs of a plan. `logits` is row-major. If `donate` is set, a program may use its memory.
+    fn launch_plan(
+        &self,
+        plan: &Plan,
+        logits: &Buffer,
+        step: u64,
+        donate: bool,
+    ) -> Result<Vec<SharedLaunch>, Error> {
+        let (multiple, rest) = self.steps.get(&self.client, self.device, step)?;
+        let mut launches = memory::with_capacity(4, PURPOSE)?;
+        // If there are several groups, each of them reads the logits.
+        let donated = (donate && plan.groups.len() == 1).then_some(0);
         for group in &plan.groups {
             let program = self.programs.get(&group.spec)?;
-            launches.push(program.launch_shared(&[logits, &group.parameters, &step])?);
+            let operands = [logits, &group.parameters, &multiple, rest];
+            launches.push(program.launch_shared(&operands, donated)?);
         }
         if let Some(combine) = &plan.combine {
-            let program = self.programs.get_combine(&combine.spec)?;
-            let mut inputs = vec![&combine.places, &combine.replace_val];
-            inputs.extend(launches.iter().map(|launch| &launch.outputs()[0]));
-            // The outputs of each group are the numbers, the tokens, and the wide arrays from index 2 on.
-            for wide in 2..combine.spec.num_outputs() {
-                inputs.extend(launches.iter().map(|launch| &launch.outputs()[wide]));
-            }
-            let combined = program.launch_shared(&inputs)?;
+            let combined = self.launch_combine(combine, &launches)?;
             launches.push(combined);
         }
-        DeviceCall::new(shape, entry, plan, launches, wants.host)
+        Ok(launches)
+    }
+
+    /// Starts the program that joins the results of groups.
+    fn launch_combine(&self, combine: &Combine, groups: &[SharedLaunch]) -> Result<SharedLaunch, Error> {
+        let program = self.programs.get_combine(&combine.spec)?;
+        let mut inputs = vec![&combine.places, &combine.replace_val];
+        inputs.extend(groups.iter().map(|launch| &launch.outputs()[0]));
+        // The outputs of each group are the numbers, the tokens, and the wide arrays from index 2 on.
+        for wide in 2..combine.spec.num_outputs() {
+            inputs.extend(groups.iter().map(|launch| &launch.outputs()[wide]));
+        }
+        Ok(program.launch_shared(&inputs, None)?)
     }
 
     /// Checks that a buffer can be the logits of a batch of this shape. Returns whether the buffer has a middle
@@ -195,9 +239,15 @@ impl PjrtBackend {
         if device != Some(self.device) {
             let found = match device {
                 Some(device) => format!("on device {device}"),
-                None => "on a device that the sampler's client cannot address".to_owned(),
+                None => "on a device that the sampler's client does not have".to_owned(),
             };
             return refuse(found, format!("on device {}, counted from 0", self.device));
+        }
+        if let Some(kind) = logits.other_memory(self.device)? {
+            return refuse(
+                format!("in memory of the kind {kind:?}"),
+                "in the default memory of the device".into(),
+            );
         }
         let element = element_of(shape.dtype);
         if logits.element() != element {
@@ -225,6 +275,7 @@ impl DeviceCall {
         plan: Arc<Plan>,
         mut launches: Vec<SharedLaunch>,
         host_numbers: HostNumbers,
+        in_host_memory: bool,
     ) -> Result<DeviceCall, Error> {
         let last = launches.last_mut().ok_or_else(|| Error::Internal("a call started no program".into()))?;
         let outputs = last.take_outputs();
@@ -232,10 +283,17 @@ impl DeviceCall {
             [numbers, tokens, ..] => (numbers, tokens),
             _ => return Err(Error::Internal("a program returned too few arrays".into())),
         };
-        let host = match host_numbers {
+        let wanted = match host_numbers {
             HostNumbers::None => None,
-            HostNumbers::Tokens => Some(tokens.start_copy_to_host()?),
-            HostNumbers::All => Some(numbers.start_copy_to_host()?),
+            HostNumbers::Tokens => Some(tokens),
+            HostNumbers::All => Some(numbers),
+        };
+        let host = match wanted {
+            None => HostState::Unwanted,
+            Some(wanted) if in_host_memory && wanted.host_size() <= LARGEST_LATE_COPY => {
+                HostState::InHostMemory
+            }
+            Some(wanted) => HostState::Copying(wanted.start_copy_to_host()?),
         };
         let done = Arc::<Done>::default();
         let finish = {
@@ -243,14 +301,14 @@ impl DeviceCall {
             move |outcome| done.finish(outcome)
         };
         match &host {
-            Some(copy) => copy.on_ready(finish)?,
-            None => last.on_ready(finish)?,
+            HostState::Copying(copy) => copy.on_ready(finish)?,
+            _ => last.on_ready(finish)?,
         }
         Ok(DeviceCall {
             shape,
             entry,
             outputs: Mutex::new(outputs.into_iter().map(Some).collect()),
-            host: Mutex::new(host.map_or(HostState::Unwanted, HostState::Copying)),
+            host: Mutex::new(host),
             host_numbers,
             done,
             _launches: launches,
@@ -329,10 +387,13 @@ impl DeviceCall {
     /// Waits until the call ends, and returns the numbers on the host. They can be read any number of times.
     pub fn results(&self) -> Result<Arc<HostResults>, Error> {
         self.wait(None)?;
-        let mut host = self.host.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut host = self.lock_host();
         let results = match std::mem::replace(&mut *host, HostState::Unwanted) {
             HostState::Unwanted => {
                 return Err(Error::argument("the call was started without numbers on the host"))
+            }
+            HostState::InHostMemory => {
+                self.start_copy().and_then(|copy| self.checked_results(copy)).map(Arc::new)
             }
             HostState::Copying(copy) => self.checked_results(copy).map(Arc::new),
             HostState::Copied(results) => results,
@@ -376,7 +437,36 @@ impl DeviceCall {
     }
 
     fn take_output(&self, number: usize) -> Option<Buffer> {
-        self.outputs.lock().unwrap_or_else(PoisonError::into_inner).get_mut(number)?.take()
+        let mut host = self.lock_host();
+        if number == self.copied_output() && matches!(*host, HostState::InHostMemory) {
+            // The caller can destroy the buffer before it reads the numbers.
+            *host = match self.start_copy() {
+                Ok(copy) => HostState::Copying(copy),
+                Err(error) => HostState::Copied(Err(error)),
+            };
+        }
+        self.lock_outputs().get_mut(number)?.take()
+    }
+
+    /// The output that is copied to the host, if any is.
+    fn copied_output(&self) -> usize {
+        usize::from(self.host_numbers != HostNumbers::All)
+    }
+
+    /// Starts the copy to the host.
+    fn start_copy(&self) -> Result<HostCopy, Error> {
+        match self.lock_outputs().get(self.copied_output()) {
+            Some(Some(output)) => Ok(output.start_copy_to_host()?),
+            _ => Err(Error::Internal("the numbers of a call were taken before they were copied".into())),
+        }
+    }
+
+    fn lock_host(&self) -> MutexGuard<'_, HostState> {
+        self.host.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_outputs(&self) -> MutexGuard<'_, Vec<Option<Buffer>>> {
+        self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -12,6 +12,8 @@ mod inputs;
 pub mod program_cache;
 pub mod program_dir;
 mod programs;
+mod row_major;
+mod step_operands;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -23,6 +25,8 @@ use self::answer::Answer;
 use self::program_cache::CacheStats;
 use self::program_dir::{ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
+use self::row_major::RowMajorCopies;
+use self::step_operands::StepOperands;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
 use crate::error::Error;
@@ -42,6 +46,8 @@ pub(crate) struct PjrtBackend {
     device: usize,
     target: Target,
     programs: Programs,
+    row_major_copies: RowMajorCopies,
+    steps: StepOperands,
 }
 
 impl PjrtBackend {
@@ -66,7 +72,8 @@ impl PjrtBackend {
             log::warn!("{reason}");
         }
         let programs = Programs::new(client.clone(), device, target, cache_capacity);
-        Ok(PjrtBackend { client, device, target, programs })
+        let (row_major_copies, steps) = (RowMajorCopies::new(cache_capacity), StepOperands::new());
+        Ok(PjrtBackend { client, device, target, programs, row_major_copies, steps })
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates

@@ -12,6 +12,7 @@ mod allocations;
 mod allocator;
 mod calls;
 mod children;
+mod device_calls;
 #[path = "../common/selection.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod selection;

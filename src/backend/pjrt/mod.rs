@@ -6,12 +6,20 @@
 
 mod answer;
 pub(crate) mod compile_thread;
+mod completion;
+#[cfg(test)]
+mod completion_tests;
+mod conversion;
 pub mod device_call;
 pub mod device_parameters;
 mod inputs;
 pub mod program_cache;
 pub mod program_dir;
 mod programs;
+/// The locks of `completion.rs` and `conversion.rs`.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+}
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -15,6 +15,7 @@ mod answers;
 pub mod control;
 mod dispatch;
 mod errors;
+mod events;
 pub mod fault;
 mod functions;
 mod ledger;
@@ -24,3 +25,4 @@ mod store;
 
 pub use control::Proxy;
 pub use fault::{Fault, Kind};
+pub use ledger::Contents;

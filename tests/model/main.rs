@@ -136,6 +136,25 @@ fn waits_of_all_kinds_end() {
     });
 }
 
+/// All waits end while an action still runs. The action of this case waits for the waiting threads.
+#[test]
+fn waits_end_before_the_actions() {
+    many_schedules(|| {
+        let call = Call(Arc::default());
+        let (ended, ends) = shuttle::sync::mpsc::channel();
+        call.0.run_when_finished(move || assert_eq!(ends.iter().count(), 2));
+        let threads = [ended.clone(), ended].map(|ended| {
+            let done = call.0.clone();
+            thread::spawn(move || {
+                assert_eq!(done.wait(None), Some(Ok(())));
+                ended.send(()).unwrap();
+            })
+        });
+        call.0.finish(Ok(()));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
 /// An action may use its own call: poll, wait, and register another action.
 #[test]
 fn actions_may_use_the_call() {

@@ -265,7 +265,7 @@ impl DeviceCall {
             return Ok(HostResults::Tokens(numbers));
         }
         let outcomes = answer::outcomes(&numbers, rows, rows)?;
-        answer::check_tokens(outcomes.iter().map(|outcome| outcome.next_token), self.shape.vocab)?;
+        answer::check_outcomes(&outcomes, self.shape.vocab)?;
         Ok(HostResults::Outcomes(outcomes))
     }
 

@@ -381,7 +381,7 @@ impl Report<'_> {
         let is_wrong_description = self.kind.is_some_and(|kind| !kind.is_error() && !kind.is_late());
         if is_wrong_description
             && outcome.status == NUC_INVALID_ARGUMENT
-            && outcome.message.starts_with("logits is an array ")
+            && outcome.message.starts_with("logits is ")
         {
             return;
         }

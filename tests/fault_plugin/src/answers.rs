@@ -64,6 +64,10 @@ unsafe fn fail_late(function: usize, args: *mut c_void, kind: Kind) {
             let args = &*args.cast::<PJRT_Buffer_ToHostBuffer_Args>();
             state::with(|state| state.ledger.set_failure(args.event, kind));
         }
+        index::PJRT_Buffer_ReadyEvent => {
+            let args = &*args.cast::<PJRT_Buffer_ReadyEvent_Args>();
+            state::with(|state| state.ledger.set_failure(args.event, kind));
+        }
         index::PJRT_LoadedExecutable_Execute => {
             let args = &*args.cast::<PJRT_LoadedExecutable_Execute_Args>();
             state::with(|state| {

@@ -134,6 +134,7 @@ impl Kind {
                 index::PJRT_Client_BufferFromHostBuffer
                     | index::PJRT_LoadedExecutable_Execute
                     | index::PJRT_Buffer_ToHostBuffer
+                    | index::PJRT_Buffer_ReadyEvent
                     | index::PJRT_Event_OnReady
             );
         }
@@ -144,6 +145,8 @@ impl Kind {
             | index::PJRT_Executable_DeserializeAndLoad
             | index::PJRT_LoadedExecutable_GetExecutable
             | index::PJRT_Device_GetDescription
+            | index::PJRT_Buffer_Device
+            | index::PJRT_Buffer_ReadyEvent
             | index::PJRT_Buffer_ToHostBuffer => self == Empty,
             index::PJRT_Client_ProcessIndex | index::PJRT_DeviceDescription_Id => self == Negative,
             index::PJRT_Client_PlatformName

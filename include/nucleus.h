@@ -443,8 +443,9 @@ typedef struct nuc_sampler_options {
      * if `pjrt_api` is null.
      *
      * With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. With `program_dir`, the library must
-     * know the plugin's file. So a sampler in this process must already have loaded the plugin by its path.
+     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs the file that
+     * contains the plugin's functions. The library finds it in /proc/self/maps (Linux). Creating the sampler fails with
+     * NUC_PLUGIN_NOT_FOUND if that file was replaced or removed after it was loaded.
      */
     void *pjrt_client;
     /**

@@ -113,6 +113,7 @@ extensible! {
     PJRT_Buffer_MemoryLayout PJRT_TopologyDescription_Create_Args PJRT_TopologyDescription_Destroy_Args
     PJRT_TopologyDescription_PlatformName_Args PJRT_TopologyDescription_PlatformVersion_Args
     PJRT_TopologyDescription_GetDeviceDescriptions_Args PJRT_Compile_Args
+    PJRT_Buffer_ReadyEvent_Args
 }
 
 #[cfg(test)]

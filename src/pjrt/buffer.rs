@@ -316,6 +316,24 @@ impl Buffer {
         Ok(HostCopy { event: Some(event), bytes })
     }
 
+    /// Waits until the contents are on the device. Returns an error if the computation or the copy that fills the buffer
+    /// failed. Does nothing if the plugin does not have this function. Then every use of the buffer reports the failure.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        let plugin = self.client().plugin();
+        let mut args = Args::<PJRT_Buffer_ReadyEvent_Args>::new();
+        args.buffer = self.as_raw();
+        let called = function!(plugin, PJRT_Buffer_ReadyEvent).and_then(|function| {
+            // SAFETY: the buffer is alive.
+            unsafe { plugin.call(function, &mut args) }
+        });
+        match called {
+            Err(error) if error.is_unimplemented() => return Ok(()),
+            called => called?,
+        }
+        // SAFETY: the caller of this API function must destroy the event that it returns.
+        unsafe { Event::from_output(plugin, args.event, "PJRT_Buffer_ReadyEvent")? }.wait()
+    }
+
     /// Transfers ownership of the plugin's object to the caller. The caller must destroy it with the plugin's
     /// `PJRT_Buffer_Destroy`.
     pub fn into_raw(mut self) -> *mut PJRT_Buffer {

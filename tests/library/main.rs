@@ -7,6 +7,7 @@ mod abi;
 mod abi_device;
 mod agreement;
 mod bad_plugins;
+mod borrowed_client;
 mod builtin_backend;
 mod compile_ahead;
 mod contraction;

@@ -115,8 +115,9 @@ pub struct nuc_sampler_options {
     /// if `pjrt_api` is null.
     ///
     /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. With `program_dir`, the library must
-    /// know the plugin's file. So a sampler in this process must already have loaded the plugin by its path.
+    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs the file that
+    /// contains the plugin's functions. The library finds it in /proc/self/maps (Linux). Creating the sampler fails with
+    /// NUC_PLUGIN_NOT_FOUND if that file was replaced or removed after it was loaded.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not

@@ -1,10 +1,12 @@
 //! Calls on logits that are on the device. The results stay on the device. Only the numbers that the caller requests
 //! are copied to the host. A call is asynchronous: the caller can do other work until it ends.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::answer;
+use super::completion::Completion;
+use super::conversion::Conversion;
 use super::device_parameters::{Combine, DeviceParameters, Plan, PlanKey, Shape};
 use super::inputs::element_of;
 use super::PjrtBackend;
@@ -48,10 +50,10 @@ pub struct DeviceCall {
     entry: Entry,
     /// The numbers `[RESULTS, rows]`, the tokens `[rows]`, and the wide arrays. `None` for a buffer that was taken.
     outputs: Mutex<Vec<Option<Buffer>>>,
-    /// Locked before `outputs`.
-    host: Mutex<HostState>,
+    /// The numbers for the host. `None` if no numbers are wanted. Locked before `outputs`.
+    host: Option<Conversion<HostSource, Result<Arc<HostResults>, Error>>>,
     host_numbers: HostNumbers,
-    done: Arc<Done>,
+    done: Arc<Completion<pjrt::Error>>,
     // Dropped after the outputs. Dropping it waits for the programs, which must stay loaded while they run.
     _launches: Vec<SharedLaunch>,
     _plan: Arc<Plan>,
@@ -65,16 +67,14 @@ pub enum HostResults {
     Outcomes(Vec<RowOutcome>),
 }
 
-/// The state of the copy of the numbers to the host.
-enum HostState {
-    /// No numbers are wanted.
-    Unwanted,
-    /// The memory of the device is host memory. The numbers are copied when they are read for the first time.
-    InHostMemory,
-    /// The copy is running or has ended.
-    Copying(HostCopy),
-    /// The numbers, or the reason why there are none.
-    Copied(Result<Arc<HostResults>, Error>),
+/// The source of the numbers for the host, until they are read for the first time.
+enum HostSource {
+    /// An output, in host memory. It is copied when it is read for the first time.
+    Output,
+    /// A copy of an output, which is running or has ended.
+    Copy(HostCopy),
+    /// The error of the start of a copy.
+    Failed(Error),
 }
 
 /// The purpose of allocations, for error messages.
@@ -83,75 +83,6 @@ const PURPOSE: &str = "the results of a device batch";
 /// On a CPU, the largest size in bytes of numbers that are copied when they are read. The plugin copies so few bytes on
 /// the thread that reads them, so reading them does not wait for other threads of the plugin.
 const LARGEST_LATE_COPY: usize = 1 << 15;
-
-/// The outcome of a call, after its end, and the actions to run when it ends.
-#[derive(Default)]
-struct Done {
-    state: Mutex<DoneState>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct DoneState {
-    outcome: Option<Result<(), pjrt::Error>>,
-    actions: Vec<Action>,
-    /// The number of threads that run actions.
-    running: usize,
-}
-
-type Action = Box<dyn FnOnce() + Send>;
-
-impl Done {
-    fn lock(&self) -> MutexGuard<'_, DoneState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records the outcome, releases the lock, wakes the waiting threads, and runs the actions.
-    fn finish(&self, outcome: Result<(), pjrt::Error>) {
-        let mut state = self.lock();
-        state.outcome = Some(outcome);
-        let actions = std::mem::take(&mut state.actions);
-        let _running = self.begin_actions(&mut state);
-        drop(state);
-        self.changed.notify_all();
-        actions.into_iter().for_each(|action| action());
-    }
-
-    /// Runs `action` when there is an outcome: now, or in [`Done::finish`].
-    fn run_when_finished(&self, action: Action) {
-        let mut state = self.lock();
-        if state.outcome.is_none() {
-            state.actions.push(action);
-            return;
-        }
-        let _running = self.begin_actions(&mut state);
-        drop(state);
-        action();
-    }
-
-    /// Counts this thread as one that runs actions, until the result is dropped.
-    fn begin_actions(&self, state: &mut DoneState) -> Running<'_> {
-        state.running += 1;
-        Running(self)
-    }
-
-    /// Waits until there is an outcome and every action has returned.
-    fn wait_for_actions(&self) {
-        let busy = |state: &mut DoneState| state.outcome.is_none() || state.running > 0;
-        drop(self.changed.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// While a value of this type exists, one thread is counted as running actions. The drop ends this, even if an action
-/// panics.
-struct Running<'a>(&'a Done);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.lock().running -= 1;
-        self.0.changed.notify_all();
-    }
-}
 
 impl PjrtBackend {
     /// Starts a call. `logits` is a buffer of this backend's client. The caller may delete it when this function
@@ -289,26 +220,26 @@ impl DeviceCall {
             HostNumbers::All => Some(numbers),
         };
         let host = match wanted {
-            None => HostState::Unwanted,
+            None => None,
             Some(wanted) if in_host_memory && wanted.host_size() <= LARGEST_LATE_COPY => {
-                HostState::InHostMemory
+                Some(HostSource::Output)
             }
-            Some(wanted) => HostState::Copying(wanted.start_copy_to_host()?),
+            Some(wanted) => Some(HostSource::Copy(wanted.start_copy_to_host()?)),
         };
-        let done = Arc::<Done>::default();
+        let done = Arc::<Completion<pjrt::Error>>::default();
         let finish = {
             let done = done.clone();
             move |outcome| done.finish(outcome)
         };
         match &host {
-            HostState::Copying(copy) => copy.on_ready(finish)?,
+            Some(HostSource::Copy(copy)) => copy.on_ready(finish)?,
             _ => last.on_ready(finish)?,
         }
         Ok(DeviceCall {
             shape,
             entry,
             outputs: Mutex::new(outputs.into_iter().map(Some).collect()),
-            host: Mutex::new(host),
+            host: host.map(Conversion::new),
             host_numbers,
             done,
             _launches: launches,
@@ -318,36 +249,22 @@ impl DeviceCall {
 
     /// Whether the call has ended. If it has succeeded, the requested numbers are on the host.
     pub fn is_done(&self) -> bool {
-        self.done.lock().outcome.is_some()
+        self.done.is_finished()
     }
 
     /// Waits until the call ends or the timeout expires. `None` means no limit. Returns whether the call has ended.
     /// Returns the error of the call if the call failed.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut state = self.done.lock();
-        while state.outcome.is_none() {
-            state = match deadline {
-                None => self.done.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                        return Ok(false);
-                    };
-                    let waited = self.done.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        match &state.outcome {
-            Some(Err(error)) => Err(error.clone().into()),
-            _ => Ok(true),
+        match self.done.wait(timeout) {
+            Some(outcome) => Ok(outcome.map(|()| true)?),
+            None => Ok(false),
         }
     }
 
     /// Runs `action` when the call ends, on a thread of the plugin. If the call has already ended, runs it immediately,
     /// on this thread. `action` must neither wait for the device nor drop the call.
     pub fn on_done(&self, action: impl FnOnce() + Send + 'static) {
-        self.done.run_when_finished(Box::new(action));
+        self.done.run_when_finished(action);
     }
 
     /// Waits until the call ends and the actions of [`DeviceCall::on_done`] have returned.
@@ -387,19 +304,21 @@ impl DeviceCall {
     /// Waits until the call ends, and returns the numbers on the host. They can be read any number of times.
     pub fn results(&self) -> Result<Arc<HostResults>, Error> {
         self.wait(None)?;
-        let mut host = self.lock_host();
-        let results = match std::mem::replace(&mut *host, HostState::Unwanted) {
-            HostState::Unwanted => {
-                return Err(Error::argument("the call was started without numbers on the host"))
-            }
-            HostState::InHostMemory => {
-                self.start_copy().and_then(|copy| self.checked_results(copy)).map(Arc::new)
-            }
-            HostState::Copying(copy) => self.checked_results(copy).map(Arc::new),
-            HostState::Copied(results) => results,
-        };
-        *host = HostState::Copied(results.clone());
-        results
+        let host = self
+            .host
+            .as_ref()
+            .ok_or_else(|| Error::argument("the call was started without numbers on the host"))?;
+        let results = host.get(|source| self.read(source).map(Arc::new));
+        results.unwrap_or_else(|| Err(Error::Internal("the numbers of a call were lost in a panic".into())))
+    }
+
+    /// Waits for the numbers, and checks them.
+    fn read(&self, source: HostSource) -> Result<HostResults, Error> {
+        match source {
+            HostSource::Output => self.checked_results(self.start_copy()?),
+            HostSource::Copy(copy) => self.checked_results(copy),
+            HostSource::Failed(error) => Err(error),
+        }
     }
 
     fn checked_results(&self, copy: HostCopy) -> Result<HostResults, Error> {
@@ -420,7 +339,7 @@ impl DeviceCall {
             return Ok(HostResults::Tokens(numbers));
         }
         let outcomes = answer::outcomes(&numbers, rows, rows)?;
-        answer::check_tokens(outcomes.iter().map(|outcome| outcome.next_token), self.shape.vocab)?;
+        answer::check_outcomes(&outcomes, self.shape.vocab)?;
         Ok(HostResults::Outcomes(outcomes))
     }
 
@@ -437,13 +356,12 @@ impl DeviceCall {
     }
 
     fn take_output(&self, number: usize) -> Option<Buffer> {
-        let mut host = self.lock_host();
-        if number == self.copied_output() && matches!(*host, HostState::InHostMemory) {
+        if let (Some(host), true) = (&self.host, number == self.copied_output()) {
             // The caller can destroy the buffer before it reads the numbers.
-            *host = match self.start_copy() {
-                Ok(copy) => HostState::Copying(copy),
-                Err(error) => HostState::Copied(Err(error)),
-            };
+            host.update(|source| match source {
+                HostSource::Output => self.start_copy().map_or_else(HostSource::Failed, HostSource::Copy),
+                other => other,
+            });
         }
         self.lock_outputs().get_mut(number)?.take()
     }
@@ -461,10 +379,6 @@ impl DeviceCall {
         }
     }
 
-    fn lock_host(&self) -> MutexGuard<'_, HostState> {
-        self.host.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn lock_outputs(&self) -> MutexGuard<'_, Vec<Option<Buffer>>> {
         self.outputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -473,64 +387,5 @@ impl DeviceCall {
 impl Drop for DeviceCall {
     fn drop(&mut self) {
         self.done.wait_for_actions();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::panic::{catch_unwind, AssertUnwindSafe};
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::thread;
-
-    use super::*;
-
-    fn done() -> Arc<Done> {
-        Arc::default()
-    }
-
-    fn counting(count: &Arc<AtomicUsize>) -> Action {
-        let count = count.clone();
-        Box::new(move || {
-            thread::sleep(Duration::from_millis(5));
-            count.fetch_add(1, Ordering::Relaxed);
-        })
-    }
-
-    /// Threads add actions while another thread finishes. Each action runs once, and the wait ends after all of them.
-    #[test]
-    fn every_action_runs_before_the_wait_ends() {
-        for _ in 0..20 {
-            let (done, count) = (done(), Arc::new(AtomicUsize::new(0)));
-            thread::scope(|scope| {
-                for _ in 0..3 {
-                    scope.spawn(|| done.run_when_finished(counting(&count)));
-                }
-                scope.spawn(|| done.finish(Ok(())));
-            });
-            done.run_when_finished(counting(&count));
-            done.wait_for_actions();
-            assert_eq!(count.load(Ordering::Relaxed), 4);
-        }
-    }
-
-    /// The wait for the actions begins while they run, and lasts until they have returned.
-    #[test]
-    fn a_running_action_is_awaited() {
-        let (done, count) = (done(), Arc::new(AtomicUsize::new(0)));
-        done.run_when_finished(counting(&count));
-        done.run_when_finished(counting(&count));
-        let finishing = done.clone();
-        let thread = thread::spawn(move || finishing.finish(Ok(())));
-        done.wait_for_actions();
-        assert_eq!(count.load(Ordering::Relaxed), 2);
-        thread.join().unwrap();
-    }
-
-    #[test]
-    fn a_panic_of_an_action_ends_the_wait() {
-        let done = done();
-        done.run_when_finished(Box::new(|| panic!("an action")));
-        assert!(catch_unwind(AssertUnwindSafe(|| done.finish(Ok(())))).is_err());
-        done.wait_for_actions();
     }
 }

@@ -220,12 +220,17 @@ impl Row {
 }
 
 impl PjrtBackend {
+    /// The copy has ended when this function returns. Later calls use the buffer again, so a copy that fails must fail
+    /// here and not in every call.
     fn upload_ints(&self, values: &[i32], dims: &[usize]) -> Result<Buffer, Error> {
         let mut long = [0_i64; 2];
         for (long, &dim) in long.iter_mut().zip(dims) {
             *long = dim as i64;
         }
         let bytes = bytemuck::cast_slice(values);
-        Ok(self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?)
+        let buffer =
+            self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?;
+        buffer.wait_until_ready()?;
+        Ok(buffer)
     }
 }

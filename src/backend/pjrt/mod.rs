@@ -6,6 +6,10 @@
 
 mod answer;
 pub(crate) mod compile_thread;
+mod completion;
+#[cfg(test)]
+mod completion_tests;
+mod conversion;
 pub mod device_call;
 pub mod device_parameters;
 mod inputs;
@@ -14,6 +18,10 @@ pub mod program_dir;
 mod programs;
 mod row_major;
 mod step_operands;
+/// The locks of `completion.rs` and `conversion.rs`.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+}
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -43,9 +43,13 @@ impl StepOperands {
     ) -> Result<(Arc<Buffer>, &Buffer), Error> {
         let (multiple, rest) = split(step);
         // The uploads call the plugin, so no lock is held and no cell is being initialised. If two threads upload the
-        // same number, one of the buffers is freed.
-        let upload =
-            |value: u64| client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device);
+        // same number, one of the buffers is freed. Later calls use the buffers again, so an upload that fails must fail
+        // here and not in every call.
+        let upload = |value: u64| -> Result<Buffer, Error> {
+            let buffer = client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device)?;
+            buffer.wait_until_ready()?;
+            Ok(buffer)
+        };
         let cell = &self.rests[rest];
         let rest = match cell.get() {
             Some(known) => known,

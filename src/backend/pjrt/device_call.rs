@@ -10,6 +10,7 @@ use super::inputs::element_of;
 use super::PjrtBackend;
 use crate::error::Error;
 use crate::kernels::{Wanted, RESULTS};
+use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::RowOutcome;
 use crate::pjrt::{self, Buffer, ElementType, HostCopy, SharedLaunch};
@@ -154,6 +155,7 @@ impl PjrtBackend {
         step: u64,
         wants: DeviceWants,
     ) -> Result<DeviceCall, Error> {
+        let timer = CallTimer::begin();
         let shape = parameters.shape();
         let singleton = self.check_logits(logits, shape)?;
         let reports_bad_rows = wants.host == HostNumbers::All;
@@ -176,7 +178,8 @@ impl PjrtBackend {
             let combined = program.launch_shared(&inputs)?;
             launches.push(combined);
         }
-        DeviceCall::new(shape, entry, plan, launches, wants.host)
+        let timing = (timer, self.latencies.clone());
+        DeviceCall::new(shape, entry, plan, launches, wants.host, timing)
     }
 
     /// Checks that a buffer can be the logits of a batch of this shape. Returns whether the buffer has a middle
@@ -225,6 +228,7 @@ impl DeviceCall {
         plan: Arc<Plan>,
         mut launches: Vec<SharedLaunch>,
         host_numbers: HostNumbers,
+        (mut timer, latencies): (CallTimer, Arc<CallLatencies>),
     ) -> Result<DeviceCall, Error> {
         let last = launches.last_mut().ok_or_else(|| Error::Internal("a call started no program".into()))?;
         let outputs = last.take_outputs();
@@ -238,9 +242,15 @@ impl DeviceCall {
             HostNumbers::All => Some(numbers.start_copy_to_host()?),
         };
         let done = Arc::<Done>::default();
+        timer.enqueued();
         let finish = {
             let done = done.clone();
-            move |outcome| done.finish(outcome)
+            move |outcome: Result<(), pjrt::Error>| {
+                if outcome.is_ok() {
+                    timer.ended(&latencies);
+                }
+                done.finish(outcome);
+            }
         };
         match &host {
             Some(copy) => copy.on_ready(finish)?,

@@ -20,7 +20,8 @@ static void versions(void) {
     CHECK(strcmp(nuc_status_string(NUC_OUT_OF_MEMORY), "NUC_OUT_OF_MEMORY") == 0);
     CHECK(strcmp(nuc_status_string(NUC_IO_ERROR), "NUC_IO_ERROR") == 0);
     CHECK(strcmp(nuc_status_string(NUC_TIMEOUT), "NUC_TIMEOUT") == 0);
-    CHECK(strcmp(nuc_status_string(10), "unknown status") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_CANCELLED), "NUC_CANCELLED") == 0);
+    CHECK(strcmp(nuc_status_string(11), "unknown status") == 0);
     CHECK(strcmp(nuc_status_string(-1), "unknown status") == 0);
     CHECK(strcmp(nuc_status_string(INT32_MIN), "unknown status") == 0);
 }

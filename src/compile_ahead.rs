@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::kernels::{self, Spec, Target};
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
-use crate::plan::{check_max_k, programs_exactly, programs_up_to, CallShape, Entry, DEFAULT_MAX_K};
+use crate::plan::needed::{programs_exactly, programs_up_to, ProgramSpec};
+use crate::plan::{check_max_k, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 
 /// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct AheadOptions {
     /// Whether to compile also for every smaller number of rows. A batch whose rows take different paths needs these
     /// programs.
     pub smaller_batches: bool,
+    /// [`crate::sampler::SamplerOptions::row_buckets`] of the samplers that will load the programs.
+    pub row_buckets: Vec<usize>,
     /// Whether to skip a program if `output_dir` already contains an undamaged file of it for the same system.
     pub skip_up_to_date: bool,
     /// The number of slots of the bounded path, equal to that of the samplers that will load the programs.
@@ -72,13 +75,15 @@ impl AheadOptions {
             output_dir_capacity: 0,
             batches,
             smaller_batches: false,
+            row_buckets: Vec::new(),
             skip_up_to_date: false,
             max_k: DEFAULT_MAX_K,
             calls,
         }
     }
 
-    /// The programs, each once, in the order of the batches.
+    /// The programs, each once, in the order of the batches. The programs that join the results of two paths are not
+    /// among them, because samplers compile these small programs themselves.
     pub fn specs(&self) -> Result<Vec<Spec>, Error> {
         check_max_k(self.max_k)?;
         check_vocab(self.calls.vocab)?;
@@ -96,16 +101,18 @@ impl AheadOptions {
                 "the entry point is the reference, which runs without compiled programs; choose another one",
             ));
         }
+        let buckets = Buckets::new(&self.row_buckets)?;
         let mut specs = Vec::new();
         for &batch in &self.batches {
             let calls = CallShape { batch, ..self.calls };
             let needed = match self.smaller_batches {
-                true => programs_up_to(&calls, self.max_k),
-                false => programs_exactly(&calls, self.max_k),
+                true => programs_up_to(&calls, self.max_k, &buckets),
+                false => programs_exactly(&calls, self.max_k, &buckets),
             };
-            for spec in needed {
-                if !specs.contains(&spec) {
-                    specs.push(spec);
+            for program in needed {
+                match program {
+                    ProgramSpec::Sampling(spec) if !specs.contains(&spec) => specs.push(spec),
+                    ProgramSpec::Sampling(_) | ProgramSpec::Combine(_) => {}
                 }
             }
         }

@@ -120,6 +120,7 @@ impl Handle {
                 Wide::Full => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS,
                 Wide::Slices => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS | NUC_DEBUG_K_SLICES,
             },
+            ..unsafe { std::mem::zeroed() }
         };
         Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
     }

@@ -24,7 +24,7 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{emit, pack_params, Path as Way, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, Buffer, Client, CompileOptions, ElementType, Executable, Plugin};
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
 
@@ -444,6 +444,7 @@ fn compiled_ahead() {
         dtype: Dtype::Bf16,
         stable: true,
         wanted: Wanted::default(),
+        logits: LogitsPlace::Host,
     };
     let options = AheadOptions {
         plugin: Some(path.clone()),

@@ -5,6 +5,7 @@ mod common;
 
 mod abi;
 mod abi_device;
+mod abi_prewarm;
 mod agreement;
 mod bad_plugins;
 mod borrowed_client;
@@ -18,4 +19,5 @@ mod layout;
 mod pjrt_layer;
 mod properties;
 mod softmax;
+mod steady_state;
 mod structure;

@@ -18,7 +18,7 @@
 //!
 //! The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
 //! can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
-//! call with a new shape compiles its programs.
+//! call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
 //!
 //! Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
 //! Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from

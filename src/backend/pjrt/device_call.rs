@@ -12,6 +12,7 @@ use super::inputs::element_of;
 use super::PjrtBackend;
 use crate::error::Error;
 use crate::kernels::{Wanted, RESULTS};
+use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::RowOutcome;
 use crate::pjrt::{self, Buffer, HostCopy, SharedLaunch};
@@ -96,6 +97,7 @@ impl PjrtBackend {
         step: u64,
         wants: DeviceWants,
     ) -> Result<DeviceCall, Error> {
+        let timer = CallTimer::begin();
         let shape = parameters.shape();
         let singleton = self.check_logits(logits, shape)?;
         let reports_bad_rows = wants.host == HostNumbers::All;
@@ -111,7 +113,8 @@ impl PjrtBackend {
         // The copy comes first, because the results belong to the last launch.
         launches.splice(..0, copy);
         let in_host_memory = self.client.platform_name() == "cpu";
-        let call = DeviceCall::new(shape, entry, plan, launches, wants.host, in_host_memory)?;
+        let timing = (timer, self.latencies.clone());
+        let call = DeviceCall::new(shape, entry, plan, launches, wants.host, in_host_memory, timing)?;
         if wants.donate_logits && !logits.is_deleted()? {
             logits.delete()?;
         }
@@ -207,6 +210,7 @@ impl DeviceCall {
         mut launches: Vec<SharedLaunch>,
         host_numbers: HostNumbers,
         in_host_memory: bool,
+        (mut timer, latencies): (CallTimer, Arc<CallLatencies>),
     ) -> Result<DeviceCall, Error> {
         let last = launches.last_mut().ok_or_else(|| Error::Internal("a call started no program".into()))?;
         let outputs = last.take_outputs();
@@ -227,9 +231,15 @@ impl DeviceCall {
             Some(wanted) => Some(HostSource::Copy(wanted.start_copy_to_host()?)),
         };
         let done = Arc::<Completion<pjrt::Error>>::default();
+        timer.enqueued();
         let finish = {
             let done = done.clone();
-            move |outcome| done.finish(outcome)
+            move |outcome: Result<(), pjrt::Error>| {
+                if outcome.is_ok() {
+                    timer.ended(&latencies);
+                }
+                done.finish(outcome);
+            }
         };
         match &host {
             Some(HostSource::Copy(copy)) => copy.on_ready(finish)?,

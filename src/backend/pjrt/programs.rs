@@ -12,13 +12,18 @@ use log::Level;
 
 use super::answer::num_outputs;
 use super::compile_thread;
-use super::program_cache::{self, CacheStats, Made, ProgramCache};
+use super::program_cache::{CacheStats, Made, Pins, ProgramCache};
 use super::program_dir::{Message, ProgramDir, ProgramDirStats, Unusable};
 use crate::error::Error;
 use crate::kernels::combine::{self, CombineSpec};
 use crate::kernels::{self, Spec, Target};
-use crate::parallel;
 use crate::pjrt::{self, Client, Code, CompileOptions, Executable};
+use crate::plan::needed::ProgramSpec;
+
+type Cache = ProgramCache<ProgramSpec, Arc<Executable>, Error>;
+
+/// Pins the programs of a prewarm while they are made.
+pub(super) type ProgramPins = Pins<ProgramSpec, Arc<Executable>, Error>;
 
 /// The programs of one device.
 pub(super) struct Programs {
@@ -26,10 +31,7 @@ pub(super) struct Programs {
     device: usize,
     target: Target,
     capacity: NonZeroUsize,
-    cache: ProgramCache<Spec, Arc<Executable>, Error>,
-    /// The programs that join the results of two paths. They are small and compile fast, so they are not written to the
-    /// program directory.
-    combines: ProgramCache<CombineSpec, Arc<Executable>, Error>,
+    cache: Arc<Cache>,
     directory: Option<Directory>,
 }
 
@@ -71,8 +73,7 @@ impl Programs {
             device,
             target,
             capacity,
-            cache: ProgramCache::new(capacity),
-            combines: ProgramCache::new(capacity),
+            cache: Arc::new(ProgramCache::new(capacity)),
             directory: None,
         }
     }
@@ -96,42 +97,36 @@ impl Programs {
     /// Returns the program for a spec. Thread-safe. [`ProgramCache::get_or_make`] describes threads that need the same
     /// program.
     pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
-        if let Some(program) = self.cache.get(spec) {
+        let key = ProgramSpec::Sampling(*spec);
+        if let Some(program) = self.cache.get(&key) {
             return Ok(program);
         }
         let mut events = Events::default();
-        let found = self
-            .cache
-            .get_or_make(spec, || compile_thread::run(|| self.make(spec, &mut events)).and_then(|made| made));
+        let found = self.get_or_make(&key, || self.make(spec, &mut events));
         events.flush();
-        let found = found?;
-        if !found.kept {
-            log::warn!(
-                "{} was made for one call and is not kept, because prewarming pinned all of the cache: set \
-                 cache_capacity above {}",
-                spec.name(),
-                self.capacity
-            );
-        }
+        let program = found?;
         // The file is written after the program is in the cache, so that no other call waits for the disk.
         let compiled = events.compiled.take();
         if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
-            let written = compile_thread::run(|| write(programs, spec, &text, &found.program));
+            let written = compile_thread::run(|| write(programs, spec, &text, &program));
             events.log = written.and_then(|written| written).unwrap_or_else(|error| {
                 // If the write fails, the only effect is that another process must compile the program.
                 vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
             });
             events.flush();
         }
-        Ok(found.program)
+        Ok(program)
     }
 
     /// Returns the program that joins the results of two paths. Thread-safe.
+    ///
+    /// These programs are small and compile fast, so they are not written to the program directory.
     pub(super) fn get_combine(&self, spec: &CombineSpec) -> Result<Arc<Executable>, Error> {
-        if let Some(program) = self.combines.get(spec) {
+        let key = ProgramSpec::Combine(*spec);
+        if let Some(program) = self.cache.get(&key) {
             return Ok(program);
         }
-        let make = || {
+        self.get_or_make(&key, || {
             let options = CompileOptions::for_device(self.client.devices()[self.device].id());
             let start = Instant::now();
             let program = self.client.compile(&combine::emit(spec), &options)?;
@@ -143,34 +138,53 @@ impl Programs {
                 )));
             }
             Ok(Made::Compiled(program, start.elapsed()))
-        };
-        let found = self.combines.get_or_make(spec, || compile_thread::run(make).and_then(|made| made))?;
+        })
+    }
+
+    /// Returns the program for `key`. Calls `make`, on a thread with a large stack, if the cache does not have it.
+    fn get_or_make(
+        &self,
+        key: &ProgramSpec,
+        make: impl FnOnce() -> Result<Made<Arc<Executable>>, Error> + Send,
+    ) -> Result<Arc<Executable>, Error> {
+        let found = self.cache.get_or_make(key, || compile_thread::run(make).and_then(|made| made))?;
+        if !found.kept {
+            log::warn!(
+                "{} was made for one call and is not kept, because prewarming pinned all of the cache: set \
+                 cache_capacity above {}",
+                key.name(),
+                self.capacity
+            );
+        }
         Ok(found.program)
     }
 
-    /// Makes every program that is not in the cache, and pins all of them. After an error, the programs that were made
-    /// stay pinned. If the log callback calls this function, this inner call may return while a program is still being
-    /// made.
-    pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
-        let _pins = self.cache.pin(specs).map_err(|full| {
+    /// Pins the programs that are in the cache, and those that are made while the result exists.
+    pub(super) fn pin(&self, programs: &[ProgramSpec]) -> Result<ProgramPins, Error> {
+        self.cache.pin(programs).map_err(|full| {
             Error::named_argument("cache_capacity", format!(
                 "cache_capacity is {}; these calls need {} programs, {} of them new, and earlier prewarms pinned {}: \
                  set cache_capacity to at least {}",
                 full.capacity,
-                specs.len(),
+                programs.len(),
                 full.additional,
                 full.pinned,
                 full.pinned + full.additional
             ))
-        })?;
-        if program_cache::is_maker() {
-            // The log callback called this function during a compile. It must not wait for that compile, because
-            // other threads may wait for this thread. It must not make that program again either: this would
-            // compile, log and call back without end.
-            let mut to_make = specs.iter().filter(|spec| !self.cache.is_in_flight(spec));
-            return to_make.try_for_each(|spec| self.get(spec).map(drop));
+        })
+    }
+
+    /// Makes a program if it is not in the cache.
+    pub(super) fn provide(&self, program: &ProgramSpec) -> Result<(), Error> {
+        match program {
+            ProgramSpec::Sampling(spec) => self.get(spec).map(drop),
+            ProgramSpec::Combine(spec) => self.get_combine(spec).map(drop),
         }
-        parallel::for_each(specs, |spec| self.get(spec).map(drop))
+    }
+
+    /// Whether a thread is making the program now.
+    pub(super) fn is_in_flight(&self, program: &ProgramSpec) -> bool {
+        self.cache.is_in_flight(program)
     }
 
     fn make(&self, spec: &Spec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {

@@ -1,10 +1,12 @@
 //! The program that copies an array to the row-major layout, in which the other programs expect the logits.
 
+use serde::{Deserialize, Serialize};
+
 use crate::dtype::Dtype;
 use crate::mlir::stablehlo::{Elem, Hlo};
 
 /// Everything that determines the text of the program.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RowMajorSpec {
     /// The type of the elements.
     pub dtype: Dtype,

@@ -116,6 +116,15 @@ impl Spec {
         matches!(self.source, Source::Buffer { .. })
     }
 
+    /// Returns the number of arrays that the program returns.
+    pub fn num_outputs(&self) -> usize {
+        let wanted = self.wanted;
+        1 + usize::from(self.returns_tokens())
+            + usize::from(wanted.topk_logits)
+            + usize::from(wanted.weights)
+            + 3 * usize::from(wanted.slices)
+    }
+
     /// Returns the number of slots that a row can fill on the bounded path. This is the width of the k-slices. The
     /// result is 0 on the arbitrary path.
     pub fn slots(&self) -> usize {

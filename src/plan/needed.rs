@@ -2,29 +2,11 @@
 
 use super::buckets::Buckets;
 use super::{device, paths, program, CallShape, LogitsPlace};
-use crate::kernels::combine::CombineSpec;
+use crate::kernels::program::ProgramSpec;
 use crate::kernels::Spec;
 
-/// A program of any kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum ProgramSpec {
-    /// Samples rows.
-    Sampling(Spec),
-    /// Joins the results of two paths.
-    Combine(CombineSpec),
-}
-
-impl ProgramSpec {
-    /// The name of the module.
-    pub(crate) fn name(&self) -> String {
-        match self {
-            ProgramSpec::Sampling(spec) => spec.name(),
-            ProgramSpec::Combine(spec) => spec.name(),
-        }
-    }
-}
-
-/// Every program that such calls can need. With logits on the host, with any number of rows up to `calls.batch`.
+/// Every program that such calls can need. With logits on the host, with any number of rows up to `calls.batch`. With
+/// logits on the device, without the copies of logits that are not row-major.
 pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize, buckets: &Buckets) -> Vec<ProgramSpec> {
     match calls.logits {
         LogitsPlace::Host => sampling(host_programs(calls, max_k, buckets.up_to(calls.batch))),
@@ -92,7 +74,7 @@ mod tests {
             .iter()
             .map(|program| match program {
                 ProgramSpec::Sampling(spec) => spec.batch,
-                ProgramSpec::Combine(spec) => panic!("{spec:?}"),
+                other => panic!("{other:?}"),
             })
             .collect()
     }

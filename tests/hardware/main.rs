@@ -425,7 +425,7 @@ fn compiled_ahead() {
     let target = here.target();
     let file = |system: &System| {
         let any = spec(Way::Arbitrary, 8, 128, Dtype::F32, false);
-        ProgramDir::new(Path::new(""), system.clone(), target).file(&any, "")
+        ProgramDir::new(Path::new(""), system.clone(), target).file(&any.into(), "")
     };
     let found = SHAPES.iter().map(|shape| format!("{target}:{shape}")).find(|name| {
         let topology = plugin.topology(name, &[]);

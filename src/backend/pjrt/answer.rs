@@ -41,15 +41,6 @@ enum LogitsArray {
     Bits16(Vec<u16>),
 }
 
-/// The number of arrays that a program returns.
-pub(super) fn num_outputs(spec: &Spec) -> usize {
-    let wanted = spec.wanted;
-    1 + usize::from(spec.returns_tokens())
-        + usize::from(wanted.topk_logits)
-        + usize::from(wanted.weights)
-        + 3 * usize::from(wanted.slices)
-}
-
 impl Answer {
     /// Copies the outputs of the program of `piece` to the host and checks them. `slots_wanted` is the width of the
     /// k-slices that the caller wants; 0 if it wants none.

@@ -103,7 +103,7 @@ impl PjrtBackend {
         let reports_bad_rows = wants.host == HostNumbers::All;
         let key = PlanKey { entry, wanted: wants.wide, singleton, reports_bad_rows };
         let plan = parameters.plan(self, max_k, key)?;
-        let copy = self.row_major_copies.start(logits, shape.dtype, self.device)?;
+        let copy = self.start_row_major_copy(logits, shape.dtype)?;
         let mut launches = match copy.as_ref().map(SharedLaunch::outputs) {
             // Nothing else reads the copy, so a program may use its memory.
             Some([copied, ..]) => self.launch_plan(&plan, copied, step, true)?,
@@ -134,7 +134,7 @@ impl PjrtBackend {
         // If there are several groups, each of them reads the logits.
         let donated = (donate && plan.groups.len() == 1).then_some(0);
         for group in &plan.groups {
-            let program = self.programs.get(&group.spec)?;
+            let program = self.programs.get(&group.spec.into())?;
             let operands = [logits, &group.parameters, &multiple, rest];
             launches.push(program.launch_shared(&operands, donated)?);
         }
@@ -147,7 +147,7 @@ impl PjrtBackend {
 
     /// Starts the program that joins the results of groups.
     fn launch_combine(&self, combine: &Combine, groups: &[SharedLaunch]) -> Result<SharedLaunch, Error> {
-        let program = self.programs.get_combine(&combine.spec)?;
+        let program = self.programs.get(&combine.spec.into())?;
         let mut inputs = vec![&combine.places, &combine.replace_val];
         inputs.extend(groups.iter().map(|launch| &launch.outputs()[0]));
         // The outputs of each group are the numbers, the tokens, and the wide arrays from index 2 on.

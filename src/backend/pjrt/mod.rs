@@ -34,7 +34,6 @@ use self::answer::Answer;
 use self::program_cache::CacheStats;
 use self::program_dir::{ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
-use self::row_major::RowMajorCopies;
 use self::step_operands::StepOperands;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
@@ -57,7 +56,6 @@ pub(crate) struct PjrtBackend {
     target: Target,
     buckets: Buckets,
     programs: Programs,
-    row_major_copies: RowMajorCopies,
     steps: StepOperands,
     latencies: Arc<CallLatencies>,
 }
@@ -87,8 +85,7 @@ impl PjrtBackend {
             log::warn!("{reason}");
         }
         let programs = Programs::new(client.clone(), device, target, cache_capacity);
-        let (row_major_copies, steps) = (RowMajorCopies::new(cache_capacity), StepOperands::new());
-        Ok(PjrtBackend { client, device, target, buckets, programs, row_major_copies, steps, latencies })
+        Ok(PjrtBackend { client, device, target, buckets, programs, steps: StepOperands::new(), latencies })
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
@@ -164,7 +161,7 @@ impl PjrtBackend {
             let same = pieces[..programs.len()].iter().position(|other| other.spec == piece.spec);
             programs.push(match same {
                 Some(same) => programs[same].clone(),
-                None => self.programs.get(&piece.spec)?,
+                None => self.programs.get(&piece.spec.into())?,
             });
         }
         Ok(programs)

@@ -11,9 +11,10 @@ use super::program_cache;
 use super::programs::ProgramPins;
 use super::PjrtBackend;
 use crate::error::Error;
+use crate::kernels::program::ProgramSpec;
 use crate::panics::Inherited;
 use crate::parallel;
-use crate::plan::needed::{self, ProgramSpec};
+use crate::plan::needed;
 use crate::plan::CallShape;
 
 /// Programs to make. They are pinned: those in the cache now, and the others when they are made.
@@ -47,7 +48,7 @@ impl Job {
             if progress.is_cancelled() {
                 return Ok(());
             }
-            as_worker(|| self.backend.programs.provide(program))?;
+            as_worker(|| self.backend.programs.get(program))?;
             progress.add_one();
             Ok(())
         };

@@ -10,15 +10,13 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::answer::num_outputs;
 use super::compile_thread;
 use super::program_cache::{CacheStats, Made, Pins, ProgramCache};
 use super::program_dir::{Message, ProgramDir, ProgramDirStats, Unusable};
 use crate::error::Error;
-use crate::kernels::combine::{self, CombineSpec};
-use crate::kernels::{self, Spec, Target};
+use crate::kernels::program::ProgramSpec;
+use crate::kernels::{self, Target};
 use crate::pjrt::{self, Client, Code, CompileOptions, Executable};
-use crate::plan::needed::ProgramSpec;
 
 type Cache = ProgramCache<ProgramSpec, Arc<Executable>, Error>;
 
@@ -95,68 +93,41 @@ impl Programs {
     }
 
     /// Returns the program for a spec. Thread-safe. [`ProgramCache::get_or_make`] describes threads that need the same
-    /// program.
-    pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
-        let key = ProgramSpec::Sampling(*spec);
-        if let Some(program) = self.cache.get(&key) {
+    /// program. The program is made on a thread with a large stack.
+    pub(super) fn get(&self, spec: &ProgramSpec) -> Result<Arc<Executable>, Error> {
+        if let Some(program) = self.cache.get(spec) {
             return Ok(program);
         }
         let mut events = Events::default();
-        let found = self.get_or_make(&key, || self.make(spec, &mut events));
+        let make = || self.make(spec, &mut events);
+        let found = self.cache.get_or_make(spec, || compile_thread::run(make).and_then(|made| made));
         events.flush();
-        let program = found?;
-        // The file is written after the program is in the cache, so that no other call waits for the disk.
-        let compiled = events.compiled.take();
-        if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
-            let written = compile_thread::run(|| write(programs, spec, &text, &program));
-            events.log = written.and_then(|written| written).unwrap_or_else(|error| {
-                // If the write fails, the only effect is that another process must compile the program.
-                vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
-            });
-            events.flush();
-        }
-        Ok(program)
-    }
-
-    /// Returns the program that joins the results of two paths. Thread-safe.
-    ///
-    /// These programs are small and compile fast, so they are not written to the program directory.
-    pub(super) fn get_combine(&self, spec: &CombineSpec) -> Result<Arc<Executable>, Error> {
-        let key = ProgramSpec::Combine(*spec);
-        if let Some(program) = self.cache.get(&key) {
-            return Ok(program);
-        }
-        self.get_or_make(&key, || {
-            let options = CompileOptions::for_device(self.client.devices()[self.device].id());
-            let start = Instant::now();
-            let program = self.client.compile(&combine::emit(spec), &options)?;
-            let (returned, expected) = (program.num_outputs(), spec.num_outputs());
-            if returned != expected {
-                return Err(Error::Internal(format!(
-                    "the plugin compiled {}, but it has {returned} outputs instead of {expected}",
-                    spec.name()
-                )));
-            }
-            Ok(Made::Compiled(program, start.elapsed()))
-        })
-    }
-
-    /// Returns the program for `key`. Calls `make`, on a thread with a large stack, if the cache does not have it.
-    fn get_or_make(
-        &self,
-        key: &ProgramSpec,
-        make: impl FnOnce() -> Result<Made<Arc<Executable>>, Error> + Send,
-    ) -> Result<Arc<Executable>, Error> {
-        let found = self.cache.get_or_make(key, || compile_thread::run(make).and_then(|made| made))?;
+        let found = found?;
         if !found.kept {
             log::warn!(
                 "{} was made for one call and is not kept, because prewarming pinned all of the cache: set \
                  cache_capacity above {}",
-                key.name(),
+                spec.name(),
                 self.capacity
             );
         }
+        // The file is written after the program is in the cache, so that no other call waits for the disk.
+        if let Some(text) = events.compiled.take() {
+            self.write(spec, &text, &found.program);
+        }
         Ok(found.program)
+    }
+
+    /// Writes a compiled program to the directory, if there is one that is written. If the write fails, the only effect
+    /// is that another process must compile the program.
+    fn write(&self, spec: &ProgramSpec, text: &str, program: &Executable) {
+        let Some(Directory { programs, write: true }) = &self.directory else { return };
+        let written =
+            compile_thread::run(|| write(programs, spec, text, program)).and_then(|written| written);
+        let messages = written.unwrap_or_else(|error| {
+            vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
+        });
+        Events { log: messages, compiled: None }.flush();
     }
 
     /// Pins the programs that are in the cache, and those that are made while the result exists.
@@ -174,24 +145,16 @@ impl Programs {
         })
     }
 
-    /// Makes a program if it is not in the cache.
-    pub(super) fn provide(&self, program: &ProgramSpec) -> Result<(), Error> {
-        match program {
-            ProgramSpec::Sampling(spec) => self.get(spec).map(drop),
-            ProgramSpec::Combine(spec) => self.get_combine(spec).map(drop),
-        }
-    }
-
     /// Whether a thread is making the program now.
     pub(super) fn is_in_flight(&self, program: &ProgramSpec) -> bool {
         self.cache.is_in_flight(program)
     }
 
-    fn make(&self, spec: &Spec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {
-        if let Some(reason) = kernels::portable_reason(spec, &self.target) {
+    fn make(&self, spec: &ProgramSpec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {
+        if let Some(reason) = spec.sampling().and_then(|spec| kernels::portable_reason(spec, &self.target)) {
             events.warn(reason);
         }
-        let text = kernels::emit(spec, &self.target);
+        let text = spec.emit(&self.target);
         let options = CompileOptions::for_device(self.client.devices()[self.device].id());
         if let Some(program) = self.load(spec, &text, &options, events)? {
             return Ok(Made::Loaded(program));
@@ -211,7 +174,7 @@ impl Programs {
     /// only a warning. Out of memory is an error, because the compiler would need even more memory.
     fn load(
         &self,
-        spec: &Spec,
+        spec: &ProgramSpec,
         text: &str,
         options: &CompileOptions,
         events: &mut Events,
@@ -243,7 +206,7 @@ impl Programs {
     }
 
     /// Returns the reason why a loaded program cannot be used here.
-    fn misfit(&self, spec: &Spec, program: &Executable) -> Option<String> {
+    fn misfit(&self, spec: &ProgramSpec, program: &Executable) -> Option<String> {
         if program.devices() != [self.device] {
             return Some(format!("it runs on the devices {:?}, not on {}", program.devices(), self.device));
         }
@@ -254,7 +217,7 @@ impl Programs {
 /// Writes a program to the directory and returns messages for the log.
 fn write(
     programs: &ProgramDir,
-    spec: &Spec,
+    spec: &ProgramSpec,
     text: &str,
     program: &Executable,
 ) -> Result<Vec<Message>, Error> {
@@ -264,8 +227,8 @@ fn write(
     Ok(messages)
 }
 
-fn wrong_outputs(spec: &Spec, program: &Executable) -> Option<String> {
-    let (returned, expected) = (program.num_outputs(), num_outputs(spec));
+fn wrong_outputs(spec: &ProgramSpec, program: &Executable) -> Option<String> {
+    let (returned, expected) = (program.num_outputs(), spec.num_outputs());
     (returned != expected).then(|| format!("it has {returned} outputs instead of {expected}"))
 }
 

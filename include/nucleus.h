@@ -1582,8 +1582,9 @@ typedef struct nuc_compile_ahead_options {
     size_t num_row_buckets;
     /**
      * Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST. With NUC_LOGITS_ON_DEVICE, each element of
-     * `row_counts` is the number of rows of a buffer. Samplers compile the small programs that join the results of two
-     * paths themselves, so this call does not write them.
+     * `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs
+     * that join the results of two paths. Two kinds of small programs are not written: those for rows with impossible
+     * parameters, and those that copy logits whose layout is not row-major. Samplers compile them when they need them.
      */
     nuc_logits_place logits;
     /** As in nuc_prewarm_spec. */
@@ -1607,6 +1608,9 @@ typedef struct nuc_compile_ahead_options {
  * With logits on a device, the programs depend on the exact number of rows of the buffer. Calls whose rows can take
  * both paths need up to 4 log2(n) + 5 programs for a buffer of n <= 128 rows with the default `row_buckets`, rounding
  * the logarithm up, and two more with NUC_HOST_ALL.
+ *
+ * One kind of program is missing: if the layout of logits on a device is not row-major, the first call with this layout
+ * compiles a small program that copies them (nuc_sample_start). Set `cache_capacity` so that it has room for it.
  *
  * The programs stay in memory until the sampler is destroyed; they are never evicted.
  *

@@ -46,7 +46,7 @@ pub struct Ptx {
 impl Ptx {
     /// Returns an empty kernel for blocks of `threads` threads.
     pub fn new(threads: usize) -> Ptx {
-        assert!(threads % WARP == 0 && (WARP..=1024).contains(&threads), "{threads} threads");
+        assert!(threads.is_multiple_of(WARP) && (WARP..=1024).contains(&threads), "{threads} threads");
         Ptx {
             threads,
             body: RefCell::default(),

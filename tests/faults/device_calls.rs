@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use fault_plugin::{Kind, Proxy};
 use nucleus::abi::*;
-use nucleus::pjrt::{Buffer, Client, ElementType, OptionValue, Plugin};
+use nucleus::pjrt::{Buffer, Client, CompileOptions, ElementType, OptionValue, Plugin};
 use pjrt_sys::{PJRT_Api, PJRT_Buffer_Destroy_Args, PJRT_Plugin_Initialize_Args};
 
 use crate::calls::{Arrays, Handle, Outcome, Problem, TEMPERATURE, TOP_P};
@@ -62,6 +62,8 @@ pub(crate) struct DeviceSession<'a> {
     sampler: &'a Handle,
     batches: &'a [OnDevice; 2],
     logits: [Buffer; 2],
+    /// The logits of the second batch in a layout that is not row-major.
+    column_major: Buffer,
     parameters: [*mut nuc_parameters; 2],
 }
 
@@ -81,6 +83,17 @@ struct Start {
     host_numbers: nuc_host_numbers,
 }
 
+/// Returns the logits as a buffer whose first dimension varies fastest in memory.
+fn column_major(client: &Arc<Client>, logits: &Buffer) -> Buffer {
+    let [rows, vocab] = logits.dims() else { panic!("a matrix") };
+    let ty = format!("tensor<{rows}x{vocab}xf32>");
+    let text = format!(
+        "module @m {{ func.func public @main(%x: {ty}) -> ({ty} {{mhlo.layout_mode = \"{{0,1}}\"}}) {{ return %x : {ty} }} }}"
+    );
+    let options = CompileOptions::for_device(client.devices()[0].id());
+    client.compile(&text, &options).unwrap().execute(&[logits]).unwrap().remove(0)
+}
+
 impl<'a> DeviceSession<'a> {
     pub(crate) fn new(
         proxy: Proxy,
@@ -88,13 +101,10 @@ impl<'a> DeviceSession<'a> {
         sampler: &'a Handle,
         batches: &'a [OnDevice; 2],
     ) -> DeviceSession<'a> {
-        let logits = batches.each_ref().map(|batch| {
-            let dims = [batch.problem.k.len() as i64, batch.problem.vocab as i64];
-            let logits: Vec<u8> = batch.problem.logits().iter().flat_map(|x| x.to_le_bytes()).collect();
-            proxy.quietly(|| client.buffer_from_host(&logits, ElementType::F32, &dims, 0).unwrap())
-        });
+        let logits = batches.each_ref().map(|batch| upload(proxy, client, batch));
+        let column_major = proxy.quietly(|| column_major(client, &logits[1]));
         let parameters = batches.each_ref().map(|batch| create_parameters(sampler, &batch.problem));
-        DeviceSession { proxy, client, sampler, batches, logits, parameters }
+        DeviceSession { proxy, client, sampler, batches, logits, column_major, parameters }
     }
 
     /// Destroys the parameters, which frees their buffers, and the logits.
@@ -102,7 +112,7 @@ impl<'a> DeviceSession<'a> {
         let destroyed = self
             .parameters
             .map(|parameters| Outcome::of(|error| unsafe { nuc_parameters_destroy(parameters, error) }));
-        self.proxy.quietly(|| drop(self.logits));
+        self.proxy.quietly(|| drop((self.logits, self.column_major)));
         let failed = destroyed.into_iter().filter(|outcome| !outcome.is_ok());
         failed.map(|outcome| format!("nuc_parameters_destroy: {}", outcome.message)).collect()
     }
@@ -115,6 +125,8 @@ impl<'a> DeviceSession<'a> {
         self.two_in_flight(&mut report);
         self.destroyed_at_once(&mut report);
         self.tokens_stay_on_device(&mut report);
+        self.donated_logits(&mut report);
+        self.other_layout(&mut report);
         self.changed_parameters(&mut report);
         report.findings
     }
@@ -185,6 +197,36 @@ impl<'a> DeviceSession<'a> {
         report.check(tokens == self.batches[1].tokens_of_step_1, "wrong tokens in the buffer");
     }
 
+    /// A call that takes the contents of the logits.
+    fn donated_logits(&self, report: &mut Report<'_>) {
+        report.step = "donated logits";
+        let OnDevice { right, .. } = &self.batches[1];
+        let logits = upload(self.proxy, self.client, &self.batches[1]);
+        let start = Start { batch: 1, step: 0, host_numbers: NUC_HOST_TOKENS };
+        let call = self.start_with(&logits, true, start, report);
+        if call.is_some() {
+            let is_deleted = self.proxy.quietly(|| logits.is_deleted().unwrap());
+            // If the plugin says falsely that the buffer is deleted, the library does not delete it.
+            report.check(is_deleted || report.kind.is_some(), "the logits were not deleted");
+        }
+        if let Some(call) = call {
+            call.read_tokens(&right.narrow[0], report);
+            call.destroy(report);
+        }
+        self.proxy.quietly(|| drop(logits));
+    }
+
+    /// Logits that the device copies to the row-major layout first.
+    fn other_layout(&self, report: &mut Report<'_>) {
+        report.step = "another layout";
+        let OnDevice { tokens_of_step_1, .. } = &self.batches[1];
+        let start = Start { batch: 1, step: 1, host_numbers: NUC_HOST_TOKENS };
+        let Some(mut call) = self.start_with(&self.column_major, false, start, report) else { return };
+        call.on_done(report);
+        call.read_tokens(tokens_of_step_1, report);
+        call.destroy(report);
+    }
+
     /// A synchronous call after a change of the parameters, which uploads them again.
     fn changed_parameters(&self, report: &mut Report<'_>) {
         report.step = "changed parameters";
@@ -213,16 +255,27 @@ impl<'a> DeviceSession<'a> {
     }
 
     fn start(&self, start: Start, report: &mut Report<'_>) -> Option<Call> {
+        self.start_with(&self.logits[start.batch], false, start, report)
+    }
+
+    fn start_with(
+        &self,
+        logits: &Buffer,
+        donate: bool,
+        start: Start,
+        report: &mut Report<'_>,
+    ) -> Option<Call> {
         let Start { batch, step, host_numbers } = start;
         // The calls of a batch use the same programs.
         let debug_arrays = if batch == 0 { NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS } else { 0 };
         let mut handle = null_mut();
-        let (logits, entry) = (self.logits[batch].as_raw().cast(), self.batches[batch].problem.entry as i32);
+        let (logits, entry) = (logits.as_raw().cast(), self.batches[batch].problem.entry as i32);
         let parameters = self.parameters[batch];
         let outcome = Outcome::of(|error| unsafe {
             let mut options = std::mem::zeroed::<nuc_start_options>();
             options.struct_size = size_of::<nuc_start_options>();
             (options.host_numbers, options.debug_arrays) = (host_numbers, debug_arrays);
+            options.donate_logits = donate.into();
             nuc_sample_start(self.sampler.0, entry, logits, parameters, step, &options, &mut handle, error)
         });
         report.judge("nuc_sample_start", &outcome);
@@ -388,6 +441,13 @@ impl Report<'_> {
         let finding = (self.judge)(outcome);
         self.findings.extend(finding.map(|finding| format!("{}: {function}: {finding}", self.step)));
     }
+}
+
+/// Uploads the logits of a batch.
+fn upload(proxy: Proxy, client: &Arc<Client>, batch: &OnDevice) -> Buffer {
+    let dims = [batch.problem.k.len() as i64, batch.problem.vocab as i64];
+    let logits: Vec<u8> = batch.problem.logits().iter().flat_map(|x| x.to_le_bytes()).collect();
+    proxy.quietly(|| client.buffer_from_host(&logits, ElementType::F32, &dims, 0).unwrap())
 }
 
 fn create_parameters(sampler: &Handle, problem: &Problem) -> *mut nuc_parameters {

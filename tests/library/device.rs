@@ -1,6 +1,9 @@
 //! Calls on logits that are on the device return the same tokens and arrays as calls on logits in host memory. The
 //! tests cover every grouping of rows and every plugin.
 
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
@@ -325,6 +328,32 @@ fn logits_are_donated_on_request(plugin: &'static str) {
     }
 }
 
+/// A sampler loads the programs of both paths, the program that joins their results, and the program that copies logits
+/// in another layout, if another sampler wrote them.
+fn a_warm_directory_has_every_program(plugin: &'static str) {
+    let client = shared_sampler(plugin).client().unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("warm-{plugin}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).unwrap();
+    let [_, _, rows, _] = groupings();
+    let logits = logits(rows.len());
+    let want = host(&logits, &rows);
+    for (compiles, loaded) in [(4, 0), (0, 4)] {
+        let options = SamplerOptions {
+            program_dir: Some(path.clone()),
+            write_programs: true,
+            ..SamplerOptions::default()
+        };
+        let sampler = Sampler::with_client(client.clone(), &options).unwrap();
+        let buffer = upload(&sampler, &logits, &[rows.len() as i64, VOCAB as i64]);
+        let call = start(&sampler, &column_major(client, &buffer), &rows, DeviceWants::default()).unwrap();
+        assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}");
+        let stats = sampler.stats();
+        assert_eq!((stats.compiles, stats.loaded, stats.programs), (compiles, loaded, 4), "{plugin}");
+    }
+    fs::remove_dir_all(&path).unwrap();
+}
+
 fn bits(values: &[f32]) -> Vec<i32> {
     values.iter().map(|value| value.to_bits() as i32).collect()
 }
@@ -412,6 +441,7 @@ on_every_plugin! {
     errors_describe_wrong_memories
     other_layouts_give_the_same_results
     logits_are_donated_on_request
+    a_warm_directory_has_every_program
     every_step_has_its_random_words
     calls_overlap_and_parameters_change
 }
@@ -422,7 +452,7 @@ fn the_built_in_backend_has_no_device() {
     assert!(error.to_string().contains("create it with a plugin"), "{error}");
 }
 
-/// In a decode loop, calls upload only every 64th step.
+/// In a decode loop, calls upload only every 64th step, and the host waits only for these uploads.
 #[test]
 fn a_decode_loop_uploads_almost_nothing() {
     let own = shared_sampler(PLUGINS[0]).client().unwrap();
@@ -431,12 +461,15 @@ fn a_decode_loop_uploads_almost_nothing() {
     let buffer = upload(&sampler, &logits(2), &[2, VOCAB as i64]);
     let parameters = sampler.device_parameters(2, VOCAB, Dtype::F32, CallOptions::default()).unwrap();
     let run = |steps: std::ops::Range<u64>| {
-        let before = raw::UPLOADS.load(Ordering::SeqCst);
+        let counts = || [&raw::UPLOADS, &raw::READY_EVENTS].map(|count| count.load(Ordering::SeqCst));
+        let before = counts();
         for step in steps {
             let call = sampler.start(Entry::Automatic, &buffer, &parameters, step, DeviceWants::default());
             assert!(call.unwrap().wait(None).unwrap());
         }
-        raw::UPLOADS.load(Ordering::SeqCst) - before
+        let [uploads, waits] = counts();
+        assert_eq!(waits - before[1], uploads - before[0], "one wait per upload");
+        uploads - before[0]
     };
     // The parameters, the first multiple of 64, and 64 rests.
     assert_eq!(run(0..64), 1 + 1 + 64);
@@ -456,8 +489,13 @@ mod raw {
     /// The number of calls of `PJRT_Client_BufferFromHostBuffer` through [`counting_client`].
     pub(super) static UPLOADS: AtomicUsize = AtomicUsize::new(0);
 
+    /// The number of calls of `PJRT_Buffer_ReadyEvent` through [`counting_client`].
+    pub(super) static READY_EVENTS: AtomicUsize = AtomicUsize::new(0);
+
     type Upload = unsafe extern "C" fn(*mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error;
     static UPLOAD: OnceLock<Upload> = OnceLock::new();
+    type ReadyEvent = unsafe extern "C" fn(*mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error;
+    static READY_EVENT: OnceLock<ReadyEvent> = OnceLock::new();
 
     unsafe extern "C" fn count(args: *mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error {
         UPLOADS.fetch_add(1, Ordering::SeqCst);
@@ -465,13 +503,21 @@ mod raw {
         unsafe { UPLOAD.get().unwrap()(args) }
     }
 
-    /// The same client, through a table of functions that counts the uploads.
+    unsafe extern "C" fn count_event(args: *mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error {
+        READY_EVENTS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's arguments, for the function that they are meant for.
+        unsafe { READY_EVENT.get().unwrap()(args) }
+    }
+
+    /// The same client, through a table of functions that counts the uploads and the waits for them.
     pub(super) fn counting_client(client: &Arc<Client>) -> Arc<Client> {
         // SAFETY: the table of a loaded plugin. Its copy is never freed. The client lives until the process ends.
         unsafe {
             let mut table = Box::new(client.plugin().as_raw().read());
             UPLOAD.set(table.PJRT_Client_BufferFromHostBuffer.unwrap()).unwrap();
             table.PJRT_Client_BufferFromHostBuffer = Some(count);
+            READY_EVENT.set(table.PJRT_Buffer_ReadyEvent.unwrap()).unwrap();
+            table.PJRT_Buffer_ReadyEvent = Some(count_event);
             let plugin = Plugin::borrow(Box::leak(table)).unwrap();
             Client::borrow(plugin, client.as_raw()).unwrap()
         }

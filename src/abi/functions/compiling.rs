@@ -32,6 +32,9 @@ use crate::error::Error;
 /// both paths need up to 4 log2(n) + 5 programs for a buffer of n <= 128 rows with the default `row_buckets`, rounding
 /// the logarithm up, and two more with NUC_HOST_ALL.
 ///
+/// One kind of program is missing: if the layout of logits on a device is not row-major, the first call with this layout
+/// compiles a small program that copies them (nuc_sample_start). Set `cache_capacity` so that it has room for it.
+///
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
 /// Errors: NUC_INVALID_ARGUMENT, also if the programs of all calls of this function together exceed `cache_capacity`

@@ -139,9 +139,9 @@ pub struct nuc_compile_ahead_options {
     /// The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128.
     pub num_row_buckets: usize,
     /// Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST. With NUC_LOGITS_ON_DEVICE, each element of
-    /// `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs that
-    /// join the results of two paths. It does not write the programs that copy logits whose layout is not row-major, and
-    /// those for rows with impossible parameters. Samplers compile these small programs themselves.
+    /// `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs
+    /// that join the results of two paths. Two kinds of small programs are not written: those for rows with impossible
+    /// parameters, and those that copy logits whose layout is not row-major. Samplers compile them when they need them.
     pub logits: nuc_logits_place,
     /// As in nuc_prewarm_spec.
     pub has_middle_dimension: i32,

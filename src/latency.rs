@@ -6,6 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::error::Error;
+use crate::memory;
+
 /// The binary logarithm of the number of buckets per power of two.
 const LOG_STEPS: u32 = 5;
 const STEPS: usize = 1 << LOG_STEPS;
@@ -30,12 +33,6 @@ pub struct Histogram {
     counts: Box<[AtomicU64]>,
 }
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram { counts: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect() }
-    }
-}
-
 fn bucket(ns: u64) -> usize {
     if ns < STEPS as u64 {
         return ns as usize;
@@ -58,6 +55,13 @@ fn middle(bucket: usize) -> u64 {
 }
 
 impl Histogram {
+    /// Returns an empty histogram.
+    pub fn new() -> Result<Histogram, Error> {
+        let zeros = (0..BUCKETS).map(|_| Ok(AtomicU64::new(0)));
+        let counts = memory::collected(BUCKETS, "a histogram of latencies", zeros)?;
+        Ok(Histogram { counts: counts.into_boxed_slice() })
+    }
+
     /// Records a latency.
     pub fn record(&self, latency: Duration) {
         let ns = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
@@ -87,7 +91,6 @@ impl Histogram {
 }
 
 /// The latencies of the calls of a sampler. Only calls that succeed are recorded.
-#[derive(Default)]
 pub struct CallLatencies {
     /// From the start of a call until all its programs are in the queue of the device. It includes compiling and the
     /// upload of inputs. The built-in backend has no queue and records nothing here.
@@ -111,6 +114,11 @@ pub struct LatencyStats {
 }
 
 impl CallLatencies {
+    /// Returns empty histograms.
+    pub fn new() -> Result<CallLatencies, Error> {
+        Ok(CallLatencies { enqueue: Histogram::new()?, execute: Histogram::new()?, total: Histogram::new()? })
+    }
+
     /// Records a call without a queue that began at `begin` and ends now.
     pub fn record_total(&self, begin: Instant) {
         self.total.record(begin.elapsed());
@@ -176,7 +184,7 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_sorted_list() {
-        let histogram = Histogram::default();
+        let histogram = Histogram::new().unwrap();
         assert_eq!(histogram.summary(), LatencySummary::default());
         for ns in (1..=1000_u64).rev() {
             histogram.record(Duration::from_nanos(ns * 1000));
@@ -184,7 +192,7 @@ mod tests {
         let LatencySummary { count, p50_ns, p99_ns } = histogram.summary();
         let near = |ns: u64, exact: f64| (ns as f64 / exact - 1.0).abs() < 1.0 / 64.0;
         assert!(count == 1000 && near(p50_ns, 500e3) && near(p99_ns, 990e3), "{count} {p50_ns} {p99_ns}");
-        let one = Histogram::default();
+        let one = Histogram::new().unwrap();
         one.record(Duration::from_nanos(7));
         assert_eq!(one.summary(), LatencySummary { count: 1, p50_ns: 7, p99_ns: 7 });
         one.record(Duration::MAX);
@@ -193,7 +201,7 @@ mod tests {
 
     #[test]
     fn threads_lose_nothing() {
-        let histogram = Histogram::default();
+        let histogram = Histogram::new().unwrap();
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| (0..1000).for_each(|ns| histogram.record(Duration::from_nanos(ns))));

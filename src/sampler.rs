@@ -110,7 +110,7 @@ impl Sampler {
     /// Creates a sampler. With a plugin this loads the plugin and creates a client.
     pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
         let checked = checked(options)?;
-        let latencies = Arc::<CallLatencies>::default();
+        let latencies = Arc::new(CallLatencies::new()?);
         let plugin = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE));
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => builtin(options)?,
@@ -174,7 +174,7 @@ impl Sampler {
     /// keeps a reference to the client.
     pub fn with_client(client: Arc<pjrt::Client>, options: &SamplerOptions) -> Result<Sampler, Error> {
         let checked = checked(options)?;
-        let latencies = Arc::<CallLatencies>::default();
+        let latencies = Arc::new(CallLatencies::new()?);
         let backend = with_programs(options, client, checked, &latencies)?;
         Ok(Sampler { backend, max_k: options.max_k, latencies })
     }

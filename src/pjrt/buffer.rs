@@ -29,6 +29,7 @@ struct Object {
 }
 
 /// The type of an array.
+#[derive(PartialEq, Eq)]
 pub(super) struct ArrayType {
     element: ElementType,
     dims: Vec<i64>,
@@ -77,10 +78,10 @@ impl Buffer {
         let handle =
             Handle::new(buffer).ok_or_else(|| Error::Argument("the caller's PJRT buffer is null".into()))?;
         let object = Object { client: client.clone(), handle, owned: false };
-        let array = object.query_type().map_err(|error| match error {
-            Error::Misbehaved(found) => Error::Argument(found),
-            other => other,
-        })?;
+        let array = match object.query_element()? {
+            Ok(element) => object.query_type_of(element)?,
+            Err(unknown) => return Err(Error::Argument(unknown)),
+        };
         Ok(Self { object, array: Arc::new(array) })
     }
 
@@ -349,25 +350,30 @@ impl Buffer {
 
 impl Object {
     fn query_type(&self) -> Result<ArrayType> {
-        let (element, dims) = (self.query_element()?, self.query_dims()?);
+        self.query_type_of(self.query_element()?.map_err(Error::Misbehaved)?)
+    }
+
+    fn query_type_of(&self, element: ElementType) -> Result<ArrayType> {
+        let dims = self.query_dims()?;
         match element.dense_size(&dims) {
             Some(host_size) => Ok(ArrayType { element, dims, host_size }),
             None => Err(Error::Misbehaved(format!("a buffer of {element:?} has the dimensions {dims:?}"))),
         }
     }
 
-    fn query_element(&self) -> Result<ElementType> {
+    /// The type of the elements, or a text that describes an unknown type.
+    fn query_element(&self) -> Result<std::result::Result<ElementType, String>> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_ElementType_Args>::new();
         args.buffer = self.handle.as_ptr();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_ElementType)?, &mut args)? };
-        ElementType::from_raw(args.type_).ok_or_else(|| {
-            Error::Misbehaved(format!(
+        Ok(ElementType::from_raw(args.type_).ok_or_else(|| {
+            format!(
                 "a buffer has the element type {} of the PJRT API, which this library does not know",
                 args.type_
-            ))
-        })
+            )
+        }))
     }
 
     fn query_dims(&self) -> Result<Vec<i64>> {

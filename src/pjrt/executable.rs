@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pjrt_sys::*;
 
@@ -24,8 +24,10 @@ pub struct Executable {
     compiled: CompiledProgram,
     loaded: Loaded,
     num_outputs: usize,
-    /// The types of the outputs. They are the same in each run, so only the first run queries them.
+    /// The types of the outputs, after two runs in a row returned the same types. Later runs do not query them.
     output_types: OnceLock<Vec<Arc<ArrayType>>>,
+    /// The types of the last run, until two runs agree. One wrong answer of the plugin must not affect later runs.
+    last_types: Mutex<Vec<Arc<ArrayType>>>,
     devices: Vec<usize>,
 }
 
@@ -110,7 +112,8 @@ impl Executable {
                 "{function} returned a program for the device ids {ids:?}, not for {wanted:?}"
             )));
         }
-        Ok(Self { compiled, loaded, num_outputs, output_types: OnceLock::new(), devices })
+        let (output_types, last_types) = (OnceLock::new(), Mutex::default());
+        Ok(Self { compiled, loaded, num_outputs, output_types, last_types, devices })
     }
 
     /// The client of this program.
@@ -268,9 +271,21 @@ impl Executable {
             .collect();
         let complete = complete.into_iter().collect::<Result<_>>()?;
         let outputs = outputs.into_iter().collect::<Result<Vec<Buffer>>>()?;
-        self.output_types
-            .get_or_init(|| outputs[..self.num_outputs].iter().map(|out| out.array_type().clone()).collect());
+        if types.is_none() {
+            self.compare_types(&outputs[..self.num_outputs]);
+        }
         Ok(Launch { complete, outputs, num_outputs: self.num_outputs, executable: PhantomData })
+    }
+
+    /// Keeps the types of the outputs of a run if the last run returned the same ones.
+    fn compare_types(&self, outputs: &[Buffer]) {
+        let types: Vec<Arc<ArrayType>> = outputs.iter().map(|output| output.array_type().clone()).collect();
+        let mut last = self.last_types.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == types {
+            self.output_types.get_or_init(|| types);
+        } else {
+            *last = types;
+        }
     }
 }
 

@@ -223,7 +223,9 @@ impl<'a> DeviceSession<'a> {
         let start = Start { batch: 1, step: 1, host_numbers: NUC_HOST_TOKENS };
         let Some(mut call) = self.start_with(&self.column_major, false, start, report) else { return };
         call.on_done(report);
-        call.read_tokens(tokens_of_step_1, report);
+        // If the plugin does not report layouts, the library cannot know this one, and reads other logits.
+        let expected = (report.kind != Some(Kind::Unimplemented)).then_some(&tokens_of_step_1[..]);
+        call.read_expected(tokens_of_step_1.len(), expected, report);
         call.destroy(report);
     }
 
@@ -379,14 +381,19 @@ impl Call {
     }
 
     fn read_tokens(&self, right: &[i32], report: &mut Report<'_>) {
-        let poison = vec![-77; right.len()];
+        self.read_expected(right.len(), Some(right), report);
+    }
+
+    /// Reads the tokens. `None` accepts any tokens.
+    fn read_expected(&self, rows: usize, right: Option<&[i32]>, report: &mut Report<'_>) {
+        let poison = vec![-77; rows];
         let mut tokens = poison.clone();
         let outcome = Outcome::of(|error| unsafe {
             nuc_call_get_tokens(self.handle, tokens.as_mut_ptr(), null_mut(), error)
         });
         report.judge("nuc_call_get_tokens", &outcome);
         match outcome.is_ok() {
-            true => report.check(tokens == right, "success with wrong tokens"),
+            true => report.check(right.is_none_or(|right| tokens == right), "success with wrong tokens"),
             false => report.check(tokens == poison, "failed, but tokens written"),
         }
     }
@@ -434,7 +441,9 @@ impl Report<'_> {
         let is_wrong_description = self.kind.is_some_and(|kind| !kind.is_error() && !kind.is_late());
         if is_wrong_description
             && outcome.status == NUC_INVALID_ARGUMENT
-            && outcome.message.starts_with("logits is ")
+            && ["logits is ", "a buffer has the element type "]
+                .iter()
+                .any(|start| outcome.message.starts_with(start))
         {
             return;
         }

@@ -208,7 +208,10 @@ fn a_value_that_changes_is_converted_once() {
         };
         let (other, counter) = (value.clone(), copies.clone());
         let taker = thread::spawn(move || other.update(|from| copy(&counter, from)));
+        let (other, counter) = (value.clone(), copies.clone());
+        let reader = thread::spawn(move || other.get(|from| copy(&counter, from) + 1));
         assert_eq!(value.get(|from| copy(&copies, from) + 1), Some(COPY + 1));
+        assert_eq!(reader.join().unwrap(), Some(COPY + 1));
         taker.join().unwrap();
         assert_eq!(value.get(|_| 0), Some(COPY + 1));
         assert_eq!(copies.load(SeqCst), 1);

@@ -120,34 +120,53 @@ fn ints(buffer: &Buffer) -> Vec<i32> {
     bytemuck::pod_collect_to_vec(&bytes)
 }
 
+/// The arrays of a call and of its results.
+#[derive(Clone, Copy)]
+enum Arrays {
+    /// Logits `[rows, vocab]`, and the tokens.
+    Narrow,
+    /// Logits `[rows, 1, vocab]`, and the tokens.
+    MiddleDimension,
+    /// Logits `[rows, vocab]`, all numbers, and the wide arrays.
+    Wide,
+}
+
+/// Each case compiles up to three programs, so each day selects other cases for each plugin.
 fn device_calls_equal_host_calls(plugin: &'static str) {
-    let sampler = shared_sampler(plugin);
-    for rows in groupings() {
-        let logits = logits(rows.len());
-        let want = host(&logits, &rows);
-        let (batch, vocab) = (rows.len() as i64, VOCAB as i64);
-        for dims in [&[batch, vocab][..], &[batch, 1, vocab]] {
-            let buffer = upload(sampler, &logits, dims);
-            let call = start(sampler, &buffer, &rows, DeviceWants::default()).unwrap();
-            assert!(call.wait(Some(Duration::from_secs(600))).unwrap() && call.is_done());
-            assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}, {rows:?}");
-            assert_eq!(ints(&call.take_tokens_buffer().unwrap()), want.tokens);
-        }
-        let wide = Wanted { topk_logits: true, weights: true, slices: false };
-        let buffer = upload(sampler, &logits, &[batch, vocab]);
-        let call = start(
-            sampler,
-            &buffer,
-            &rows,
-            DeviceWants { host: HostNumbers::All, wide, donate_logits: false },
-        )
-        .unwrap();
-        let outcomes = call.outcomes().unwrap();
-        assert_eq!(outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), want.status);
-        assert_eq!(outcomes.iter().map(|outcome| outcome.greedy_sampled).collect::<Vec<_>>(), want.greedy);
-        assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits(&want.topk_logits), "{plugin}, {rows:?}");
-        assert_eq!(ints(&call.take_wide_buffer(1).unwrap()), want.weights, "{plugin}, {rows:?}");
+    let arrays = [Arrays::Narrow, Arrays::MiddleDimension, Arrays::Wide];
+    let mut cases: Vec<_> =
+        groupings().into_iter().flat_map(|rows| arrays.map(|arrays| (rows.clone(), arrays))).collect();
+    cases.rotate_left(PLUGINS.iter().position(|&name| name == plugin).unwrap());
+    for (rows, arrays) in thinned(cases, 5) {
+        device_call_equals_host_call(plugin, &rows, arrays);
     }
+}
+
+fn device_call_equals_host_call(plugin: &'static str, rows: &[RowSettings], arrays: Arrays) {
+    let sampler = shared_sampler(plugin);
+    let logits = logits(rows.len());
+    let want = host(&logits, rows);
+    let (batch, vocab) = (rows.len() as i64, VOCAB as i64);
+    let dims = match arrays {
+        Arrays::MiddleDimension => vec![batch, 1, vocab],
+        Arrays::Narrow | Arrays::Wide => vec![batch, vocab],
+    };
+    let buffer = upload(sampler, &logits, &dims);
+    if !matches!(arrays, Arrays::Wide) {
+        let call = start(sampler, &buffer, rows, DeviceWants::default()).unwrap();
+        assert!(call.wait(Some(Duration::from_secs(600))).unwrap() && call.is_done());
+        assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}, {rows:?}");
+        assert_eq!(ints(&call.take_tokens_buffer().unwrap()), want.tokens);
+        return;
+    }
+    let wide = Wanted { topk_logits: true, weights: true, slices: false };
+    let wants = DeviceWants { host: HostNumbers::All, wide, donate_logits: false };
+    let call = start(sampler, &buffer, rows, wants).unwrap();
+    let outcomes = call.outcomes().unwrap();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), want.status);
+    assert_eq!(outcomes.iter().map(|outcome| outcome.greedy_sampled).collect::<Vec<_>>(), want.greedy);
+    assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits(&want.topk_logits), "{plugin}, {rows:?}");
+    assert_eq!(ints(&call.take_wide_buffer(1).unwrap()), want.weights, "{plugin}, {rows:?}");
 }
 
 fn a_bad_row_does_not_affect_others(plugin: &'static str) {

@@ -233,8 +233,10 @@ enum {
      * `output_dir`.
      */
     NUC_IO_ERROR = 8,
-    /** nuc_call_wait returned before the call had ended, because the timeout expired. The call continues. */
-    NUC_TIMEOUT = 9
+    /** nuc_call_wait or nuc_prewarming_wait returned because the timeout expired. The call or the prewarm continues. */
+    NUC_TIMEOUT = 9,
+    /** nuc_prewarming_cancel ended the prewarm before all its programs were compiled. */
+    NUC_CANCELLED = 10
 };
 
 /**
@@ -401,7 +403,7 @@ typedef struct nuc_sampler_options {
     /**
      * The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
      * evicted. Programs that nuc_prewarm compiled are never evicted. A batch that uses both paths needs two programs
-     * at the same time. 0: 64.
+     * at the same time, and three if the logits are on a device. 0: 64.
      */
     size_t cache_capacity;
     /**
@@ -443,8 +445,9 @@ typedef struct nuc_sampler_options {
      * if `pjrt_api` is null.
      *
      * With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. With `program_dir`, the library must
-     * know the plugin's file. So a sampler in this process must already have loaded the plugin by its path.
+     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs the file that
+     * contains the plugin's functions. The library finds it in /proc/self/maps (Linux). Creating the sampler fails with
+     * NUC_PLUGIN_NOT_FOUND if that file was replaced or removed after it was loaded.
      */
     void *pjrt_client;
     /**
@@ -454,11 +457,21 @@ typedef struct nuc_sampler_options {
      * 0.
      */
     uint64_t program_dir_capacity;
+    /**
+     * An array of `num_row_buckets` numbers of rows, ascending, each from 1 to 65536. The sampler compiles programs
+     * for these numbers of rows, and pads the rows of a program to the next of them. More numbers mean less padding,
+     * but more programs. Logits in host memory with more rows than the last number run in pieces. For logits on a
+     * device, the numbers apply only to batches whose rows take both paths, because each path then has its own
+     * program. Null if `num_row_buckets` is 0. The built-in backend ignores the list.
+     */
+    const size_t *row_buckets;
+    /** The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128. */
+    size_t num_row_buckets;
 } nuc_sampler_options;
 
 /** Initializes a nuc_sampler_options. */
 #define NUC_SAMPLER_OPTIONS_INIT \
-    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL, 0}
+    {sizeof(nuc_sampler_options), 0, 0, NULL, NULL, 0, 0, 0, 0, NULL, 0, 0, NULL, NULL, 0, NULL, 0}
 
 /**
  * Creates a sampler and writes its handle to `*sampler`. The caller owns the handle and frees it with
@@ -483,9 +496,10 @@ nuc_status nuc_sampler_create(const nuc_sampler_options *options,
 
 /**
  * Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
- * getters. Null is allowed. If there are nuc_parameters or nuc_call objects of the sampler, they keep its programs and
- * its client until the last of them is destroyed. After the call, the handle and all its copies in other threads are
- * invalid. This function must not be called in a callback of nuc_call_on_done.
+ * getters. Null is allowed. If there are nuc_parameters, nuc_call or nuc_prewarming objects of the sampler, they keep
+ * its programs and its client until the last of them is destroyed. A prewarm that is running continues. After the
+ * call, the handle and all its copies in other threads are invalid. This function must not be called in a callback of
+ * nuc_call_on_done.
  *
  * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
  * detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
@@ -878,7 +892,7 @@ struct nuc_debug_arrays {
  *
  * The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
  * can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
- * call with a new shape compiles its programs.
+ * call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
  *
  * Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
  * Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from
@@ -993,11 +1007,18 @@ typedef struct nuc_start_options {
     nuc_host_numbers host_numbers;
     /** The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers. */
     uint32_t debug_arrays;
+    /**
+     * 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size uses their
+     * memory, if the plugin can do this. 0: the buffer keeps its contents.
+     */
+    int32_t donate_logits;
+    /** Must be zero. */
+    int32_t reserved;
 } nuc_start_options;
 
 /** Initializes a nuc_start_options. */
 #define NUC_START_OPTIONS_INIT \
-    {sizeof(nuc_start_options), 0, 0}
+    {sizeof(nuc_start_options), 0, 0, 0, 0}
 
 /** A result of a call on the device, as a PJRT_Buffer. The arrays are dense and row-major. */
 typedef int32_t nuc_buffer;
@@ -1092,18 +1113,27 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
  * frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for the device,
  * but it can wait for a free slot in the plugin's queue.
  *
- * `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
- * vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. The device may still be computing
- * the contents; the call then waits on the device. After this function has returned, the caller may destroy the buffer
- * or donate it to another program. The library does not change the buffer.
+ * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its
+ * dimensions are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If
+ * its layout is not row-major, the device copies it first; the first call with such a layout compiles a small
+ * program. The device may still be computing the contents; the call then waits on the device. After this function
+ * has returned, the caller may destroy the buffer or donate it to another program. The library does not change the
+ * buffer, unless the caller sets `donate_logits` in the options. The contents are then deleted when this function
+ * returns successfully; after an error the buffer may be deleted or not, and PJRT_Buffer_IsDeleted says which. In
+ * both cases the caller still destroys the buffer.
+ *
+ * A PJRT_Buffer is always on one device. Of an array that is replicated over several devices, pass the buffer of the
+ * sampler's device. An array that is sharded by rows needs one sampler and one call per device, each with the rows of
+ * its shard. An array that is sharded along the vocabulary must first be gathered, for example by the program that
+ * computes it. If a buffer has only some of the rows or logits, its dimensions do not match, and the call fails.
  *
  * `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
  * may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
  * of threads may call this function with the same sampler and the same parameters.
  *
- * Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters (the message states the difference)
- * or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and NUC_INTERNAL.
- * After an error `*call` is null.
+ * Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters or the device (the message states the
+ * difference) or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
+ * NUC_INTERNAL. After an error `*call` is null.
  *
  * The caller promises:
  * `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is
@@ -1385,9 +1415,20 @@ nuc_status nuc_pack_parameters(const nuc_emit_options *function,
  * @{
  */
 
+/** Where the logits of calls are. */
+typedef int32_t nuc_logits_place;
+
+/** The values of nuc_logits_place. */
+enum {
+    /** In host memory, for nuc_topk_topp_and_sample and the other functions that take a nuc_batch. */
+    NUC_LOGITS_ON_HOST = 0,
+    /** In a PJRT_Buffer, for nuc_sample_start and nuc_sample_on_device. */
+    NUC_LOGITS_ON_DEVICE = 1
+};
+
 /**
- * The calls that nuc_prewarm compiles programs for. Initialize the struct with NUC_PREWARM_SPEC_INIT, then set at least
- * `num_rows` and `vocab`. The caller owns the struct.
+ * The calls that nuc_prewarm and nuc_prewarm_start compile programs for. Initialize the struct with
+ * NUC_PREWARM_SPEC_INIT, then set at least `num_rows` and `vocab`. The caller owns the struct.
  */
 typedef struct nuc_prewarm_spec {
     /** `sizeof(nuc_prewarm_spec)`, in the caller's version of this header. */
@@ -1397,8 +1438,11 @@ typedef struct nuc_prewarm_spec {
     /** The element type of the logits. 0: NUC_DTYPE_F32. */
     nuc_dtype dtype;
     /**
-     * The largest number of rows of a call, at least 1. Programs for all smaller powers of two are compiled too,
-     * because a batch that uses both paths runs as several smaller ones.
+     * With logits in host memory: the largest number of rows of a call, at least 1. Programs for fewer rows are
+     * compiled too.
+     *
+     * With logits on a device: the number of rows of the buffer, 1 to 65536. The programs depend on it. If there are
+     * buffers with several numbers of rows, prewarm for each of them.
      */
     size_t num_rows;
     /** The number of elements per row, 1 to 16777216. */
@@ -1410,11 +1454,60 @@ typedef struct nuc_prewarm_spec {
      * program.
      */
     uint32_t debug_arrays;
+    /** Where the logits are. 0: NUC_LOGITS_ON_HOST. */
+    nuc_logits_place logits;
+    /**
+     * 1: the buffer of the logits has the dimensions `[num_rows, 1, vocab]`. 0: `[num_rows, vocab]`. Must be 0 if the
+     * logits are in host memory.
+     */
+    int32_t has_middle_dimension;
+    /**
+     * The `host_numbers` of the calls. NUC_HOST_ALL needs two more programs, for rows with impossible parameters. Set
+     * it also for nuc_sample_on_device with `row_status`. Must be 0 if the logits are in host memory.
+     */
+    nuc_host_numbers host_numbers;
+    /** Must be zero. */
+    int32_t reserved;
+    /**
+     * The largest number of programs that are compiled at the same time. 0: one per core. A compiler can use several
+     * threads for one program.
+     */
+    size_t num_threads;
 } nuc_prewarm_spec;
 
 /** Initializes a nuc_prewarm_spec. */
 #define NUC_PREWARM_SPEC_INIT \
-    {sizeof(nuc_prewarm_spec), 0, 0, 0, 0, 0, 0}
+    {sizeof(nuc_prewarm_spec), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+
+/**
+ * A prewarm that runs in the background. The type is opaque.
+ *
+ * nuc_prewarm_start creates the object, the caller owns it, and nuc_prewarming_destroy frees it. Any number of threads
+ * may use it at the same time. Only nuc_prewarming_destroy must run alone. The rules for fork are those of
+ * nuc_sampler.
+ *
+ * The object keeps the sampler's backend alive, so the sampler can be destroyed first. The prewarm then continues
+ * until it has ended or nuc_prewarming_destroy cancels it.
+ */
+typedef struct nuc_prewarming nuc_prewarming;
+
+/** The progress of a prewarm. Initialize the struct with NUC_PREWARM_PROGRESS_INIT. The caller owns it. */
+typedef struct nuc_prewarm_progress {
+    /** `sizeof(nuc_prewarm_progress)`, in the caller's version of this header. Set it before the call. */
+    size_t struct_size;
+    /** The number of programs that are ready. */
+    size_t done;
+    /** The number of all programs; 0 on the built-in backend. */
+    size_t total;
+    /** 1: the prewarm has ended, and nuc_prewarming_wait returns its result without waiting. 0: it is running. */
+    int32_t has_ended;
+    /** Always zero. */
+    int32_t reserved;
+} nuc_prewarm_progress;
+
+/** Initializes a nuc_prewarm_progress. */
+#define NUC_PREWARM_PROGRESS_INIT \
+    {sizeof(nuc_prewarm_progress), 0, 0, 0, 0}
 
 /**
  * Options for nuc_compile_ahead: what to compile, for which device, and where to write it. A field that is zero has
@@ -1450,7 +1543,7 @@ typedef struct nuc_compile_ahead_options {
     const char *output_dir;
     /**
      * An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. The rows
-     * of a call are padded to a power of two and run in pieces of at most 128 rows.
+     * of a call are padded to the next of `row_buckets`. Calls with more rows than the last of them run in pieces.
      */
     const size_t *row_counts;
     /** The length of `row_counts`, 1 to 4096. */
@@ -1483,19 +1576,41 @@ typedef struct nuc_compile_ahead_options {
      * minute, are not removed. 0: unlimited.
      */
     uint64_t output_dir_capacity;
+    /** The `row_buckets` of the samplers that will load the programs. */
+    const size_t *row_buckets;
+    /** The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128. */
+    size_t num_row_buckets;
+    /**
+     * Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST. With NUC_LOGITS_ON_DEVICE, each element of
+     * `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs
+     * that join the results of two paths. Two kinds of small programs are not written: those for rows with impossible
+     * parameters, and those that copy logits whose layout is not row-major. Samplers compile them when they need them.
+     */
+    nuc_logits_place logits;
+    /** As in nuc_prewarm_spec. */
+    int32_t has_middle_dimension;
 } nuc_compile_ahead_options;
 
 /** Initializes a nuc_compile_ahead_options. */
 #define NUC_COMPILE_AHEAD_OPTIONS_INIT \
-    {sizeof(nuc_compile_ahead_options), NULL, NULL, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(nuc_compile_ahead_options), NULL, NULL, NULL, 0, NULL, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0}
 
 /**
  * Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
  * The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
- * the same sampler.
+ * the same sampler, and other threads may sample at the same time.
  *
- * The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, and the number of rows, rounded up
- * to a power of two. They do not depend on top_k, top_p, min_p, temperature, seeds, random words or replace_val.
+ * The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, the place of the logits, and the
+ * number of rows, rounded up to one of the sampler's `row_buckets`. They do not depend on top_k, top_p, min_p,
+ * temperature, seeds, random words or replace_val, or on which rows of a batch take which path. So a server that
+ * prewarms for every shape of its calls compiles nothing later.
+ *
+ * With logits on a device, the programs depend on the exact number of rows of the buffer. Calls whose rows can take
+ * both paths need up to 4 log2(n) + 5 programs for a buffer of n <= 128 rows with the default `row_buckets`, rounding
+ * the logarithm up, and two more with NUC_HOST_ALL.
+ *
+ * One kind of program is missing: if the layout of logits on a device is not row-major, the first call with this layout
+ * compiles a small program that copies them (nuc_sample_start). Set `cache_capacity` so that it has room for it.
  *
  * The programs stay in memory until the sampler is destroyed; they are never evicted.
  *
@@ -1509,6 +1624,89 @@ NUC_NODISCARD NUC_API
 nuc_status nuc_prewarm(const nuc_sampler *sampler,
                        const nuc_prewarm_spec *spec,
                        nuc_error *error);
+
+/**
+ * Starts nuc_prewarm in the background, and writes the handle of the prewarm to `*prewarming`. The caller owns the
+ * handle and frees it with nuc_prewarming_destroy. Sampling calls can run at the same time. A call that needs a
+ * program that is being compiled waits for this program. Several prewarms can run at the same time. Any number of
+ * threads may call this function with the same sampler.
+ *
+ * Errors: NUC_INVALID_ARGUMENT, also if the programs exceed `cache_capacity`; NUC_OUT_OF_MEMORY. After an error
+ * `*prewarming` is null. nuc_prewarming_wait returns the errors of the compilations.
+ *
+ * The caller promises:
+ * `sampler` is a live handle. `spec` points to a nuc_prewarm_spec, and `prewarming` to a writable pointer. `error` is
+ * null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_prewarm_start(const nuc_sampler *sampler,
+                             const nuc_prewarm_spec *spec,
+                             nuc_prewarming **prewarming,
+                             nuc_error *error);
+
+/**
+ * Writes the progress of a prewarm to `progress`. The caller owns the struct and sets its `struct_size` before the
+ * call. Does not wait. Any thread may call this function, also in a callback.
+ *
+ * Errors: NUC_INVALID_ARGUMENT. The failure of the prewarm is not an error of this function.
+ *
+ * The caller promises:
+ * `prewarming` is a live handle. `progress` points to a writable nuc_prewarm_progress. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_prewarming_get_progress(const nuc_prewarming *prewarming,
+                                       nuc_prewarm_progress *progress,
+                                       nuc_error *error);
+
+/**
+ * Waits until a prewarm has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
+ * number of threads may wait for the same prewarm.
+ *
+ * Errors: NUC_TIMEOUT if the prewarm has not ended; it continues, and this function can be called again.
+ * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if a program could not be compiled; the programs that were
+ * compiled stay in memory. NUC_CANCELLED if it was cancelled before all programs were compiled. NUC_INVALID_ARGUMENT,
+ * also in a callback of nuc_call_on_done or nuc_set_log for a prewarm that has not ended.
+ *
+ * The caller promises:
+ * `prewarming` is a live handle. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_prewarming_wait(const nuc_prewarming *prewarming,
+                               uint64_t timeout_ns,
+                               nuc_error *error);
+
+/**
+ * Cancels a prewarm: it compiles no further programs. Compilations that are running are finished. The function does
+ * not wait. Programs that were compiled stay in memory. Has no effect on a prewarm that has ended. Any thread may call
+ * this function, also in a callback.
+ *
+ * Errors: NUC_INVALID_ARGUMENT.
+ *
+ * The caller promises:
+ * `prewarming` is a live handle. `error` is null or points to a nuc_error.
+ */
+NUC_NODISCARD NUC_API
+nuc_status nuc_prewarming_cancel(const nuc_prewarming *prewarming,
+                                 nuc_error *error);
+
+/**
+ * Frees a prewarm. Null is allowed. If the prewarm is running, the function cancels it and waits for the compilations
+ * that are running. Programs that were compiled stay in memory. No other call may use the handle at the same time or
+ * later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must not be called in
+ * a callback of nuc_call_on_done or nuc_set_log.
+ *
+ * Destroy every prewarm before the process ends. Many plugins crash if the process ends during a compilation.
+ *
+ * Errors: NUC_INVALID_ARGUMENT if `prewarming` is not a nuc_prewarming, or in a callback. The failure of the prewarm
+ * is not an error of this function.
+ *
+ * The caller promises:
+ * `prewarming` is null or a handle from nuc_prewarm_start that was not destroyed. `error` is null or points to a
+ * nuc_error.
+ */
+NUC_API nuc_status nuc_prewarming_destroy(nuc_prewarming *prewarming,
+                                          nuc_error *error);
 
 /**
  * Compiles the programs that calls will need and writes each one to a file in `output_dir`. A sampler whose
@@ -1557,7 +1755,21 @@ nuc_status nuc_compile_ahead(const nuc_compile_ahead_options *options,
  */
 
 /**
- * Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters stay 0.
+ * Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters of programs stay
+ * 0.
+ *
+ * The last fields describe the latencies of the calls that have succeeded: their number, the median and the 99th
+ * percentile, in nanoseconds. Percentiles are within 1.6% of the exact value, and 0 if the number is 0. A latency is
+ * counted when the call ends.
+ *
+ * - enqueue: from the start of a call until its programs are in the queue of the device. It includes checking the
+ *   arguments, uploading the inputs, and compiling programs that are missing. For logits on a device, this is the time
+ *   of nuc_sample_start.
+ * - execute: from then until the results are on the host. With NUC_HOST_NONE, until the device has finished.
+ * - total: the whole call.
+ *
+ * Calls on the host have no queue, so they count only in total: calls of the built-in backend and of
+ * nuc_reference_topk_topp_and_sample.
  *
  * Initialize the struct with NUC_SAMPLER_STATS_INIT. The caller owns it.
  */
@@ -1595,11 +1807,29 @@ typedef struct nuc_sampler_stats {
      * writes a program. 0 if `write_programs` is 0.
      */
     uint64_t program_dir_bytes;
+    /** The number of calls in the two percentiles of enqueue. */
+    uint64_t enqueue_count;
+    /** The median of enqueue, in nanoseconds. */
+    uint64_t enqueue_p50_ns;
+    /** The 99th percentile of enqueue, in nanoseconds. */
+    uint64_t enqueue_p99_ns;
+    /** The number of calls in the two percentiles of execute. */
+    uint64_t execute_count;
+    /** The median of execute, in nanoseconds. */
+    uint64_t execute_p50_ns;
+    /** The 99th percentile of execute, in nanoseconds. */
+    uint64_t execute_p99_ns;
+    /** The number of calls in the two percentiles of total. */
+    uint64_t total_count;
+    /** The median of total, in nanoseconds. */
+    uint64_t total_p50_ns;
+    /** The 99th percentile of total, in nanoseconds. */
+    uint64_t total_p99_ns;
 } nuc_sampler_stats;
 
 /** Initializes a nuc_sampler_stats. */
 #define NUC_SAMPLER_STATS_INIT \
-    {sizeof(nuc_sampler_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+    {sizeof(nuc_sampler_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
 /**
  * A description of a sampler's platform. The strings are NUL-terminated UTF-8. They belong to the sampler and are
@@ -1745,7 +1975,8 @@ enum {
  * characters, valid only during the callback.
  *
  * Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
- * exception, no longjmp. It may call other functions of this library, but not nuc_sampler_destroy.
+ * exception, no longjmp. It may call other functions of this library, but not nuc_sampler_destroy. It must not wait
+ * for a nuc_prewarming or destroy it, because the prewarm may wait for the callback; such a call is refused.
  */
 typedef void (*nuc_log_function)(void *user,
                                  nuc_log_level level,

@@ -24,7 +24,7 @@ use crate::mlir::stablehlo::{Elem, Hlo};
 /// | wide arrays | | the requested arrays, in the order of the fields of [`Wanted`](super::Wanted); logits as bits |
 pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
-    let (logits, parameters) = inputs::arguments(h, spec);
+    let (logits, parameters) = inputs::arguments(h, spec, false);
     let step = h.argument(Elem::U64, &[]);
     let mut results = super::seeded_results(h, spec, target, logits, parameters, step);
     results.insert(0, inputs::tokens(h, results[0]));

@@ -4,12 +4,15 @@
 //! and the searches of each target.
 //!
 //! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu`, `gpu` ← this file ←
-//! `embed`. `combine` imports only `program_arrays` and `spec`.
+//! `embed`, `program`. `combine` imports only `program_arrays`, `spec` and `stablehlo`. `row_major` imports none of
+//! these. `program` also imports `combine` and `row_major`.
 
 pub mod combine;
 pub mod embed;
 pub mod gpu;
+pub mod program;
 mod program_arrays;
+pub mod row_major;
 mod spec;
 pub mod stablehlo;
 mod target;

@@ -45,8 +45,9 @@ pub enum Source {
     #[default]
     Batch,
     /// The logits are a buffer of the caller, `[rows, vocab]`. The parameters contain seeds and offsets
-    /// ([`pack_seeds`](super::pack_seeds)). A third operand is the step, which the program adds to the offsets. The
-    /// program also returns the tokens as a separate array.
+    /// ([`pack_seeds`](super::pack_seeds)). The program adds the sum of two more operands, the step, to the offsets. It
+    /// also returns the tokens as a separate array. If the caller donates the logits, a wide array of the same size uses
+    /// their memory.
     Buffer {
         /// The number of rows of the buffer.
         rows: usize,
@@ -113,6 +114,15 @@ impl Spec {
     /// Whether the program returns the tokens as a separate array, after the numbers of the rows.
     pub fn returns_tokens(&self) -> bool {
         matches!(self.source, Source::Buffer { .. })
+    }
+
+    /// Returns the number of arrays that the program returns.
+    pub fn num_outputs(&self) -> usize {
+        let wanted = self.wanted;
+        1 + usize::from(self.returns_tokens())
+            + usize::from(wanted.topk_logits)
+            + usize::from(wanted.weights)
+            + 3 * usize::from(wanted.slices)
     }
 
     /// Returns the number of slots that a row can fill on the bounded path. This is the width of the k-slices. The

@@ -11,10 +11,12 @@ use crate::backend::pjrt::program_dir::{self, ProgramDir, System};
 use crate::batch::check_vocab;
 use crate::environment::{self, PLUGIN_VARIABLE};
 use crate::error::Error;
-use crate::kernels::{self, Spec, Target};
+use crate::kernels::program::ProgramSpec;
+use crate::kernels::{self, Target};
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
-use crate::plan::{check_max_k, programs_exactly, programs_up_to, CallShape, Entry, DEFAULT_MAX_K};
+use crate::plan::needed::{programs_exactly, programs_up_to};
+use crate::plan::{check_max_k, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 
 /// What to compile, for which system, and where to write it.
 #[derive(Clone, Debug)]
@@ -38,6 +40,8 @@ pub struct AheadOptions {
     /// Whether to compile also for every smaller number of rows. A batch whose rows take different paths needs these
     /// programs.
     pub smaller_batches: bool,
+    /// [`crate::sampler::SamplerOptions::row_buckets`] of the samplers that will load the programs.
+    pub row_buckets: Vec<usize>,
     /// Whether to skip a program if `output_dir` already contains an undamaged file of it for the same system.
     pub skip_up_to_date: bool,
     /// The number of slots of the bounded path, equal to that of the samplers that will load the programs.
@@ -49,7 +53,7 @@ pub struct AheadOptions {
 /// A program whose file exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// [`Spec::name`].
+    /// [`ProgramSpec::name`].
     pub name: String,
     /// The path of the file.
     pub file: PathBuf,
@@ -72,6 +76,7 @@ impl AheadOptions {
             output_dir_capacity: 0,
             batches,
             smaller_batches: false,
+            row_buckets: Vec::new(),
             skip_up_to_date: false,
             max_k: DEFAULT_MAX_K,
             calls,
@@ -79,7 +84,7 @@ impl AheadOptions {
     }
 
     /// The programs, each once, in the order of the batches.
-    pub fn specs(&self) -> Result<Vec<Spec>, Error> {
+    pub fn specs(&self) -> Result<Vec<ProgramSpec>, Error> {
         check_max_k(self.max_k)?;
         check_vocab(self.calls.vocab)?;
         if self.batches.is_empty() {
@@ -96,16 +101,17 @@ impl AheadOptions {
                 "the entry point is the reference, which runs without compiled programs; choose another one",
             ));
         }
+        let buckets = Buckets::new(&self.row_buckets)?;
         let mut specs = Vec::new();
         for &batch in &self.batches {
             let calls = CallShape { batch, ..self.calls };
             let needed = match self.smaller_batches {
-                true => programs_up_to(&calls, self.max_k),
-                false => programs_exactly(&calls, self.max_k),
+                true => programs_up_to(&calls, self.max_k, &buckets),
+                false => programs_exactly(&calls, self.max_k, &buckets),
             };
-            for spec in needed {
-                if !specs.contains(&spec) {
-                    specs.push(spec);
+            for program in needed {
+                if !specs.contains(&program) {
+                    specs.push(program);
                 }
             }
         }
@@ -184,7 +190,12 @@ enum Devices {
 }
 
 /// Describes the file of a program.
-fn written(spec: &Spec, file: PathBuf, compiling: Duration, up_to_date: bool) -> Result<Written, Error> {
+fn written(
+    spec: &ProgramSpec,
+    file: PathBuf,
+    compiling: Duration,
+    up_to_date: bool,
+) -> Result<Written, Error> {
     let metadata = fs::metadata(&file)
         .map_err(|error| Error::Io(format!("{} was written, but cannot be read: {error}", file.display())))?;
     Ok(Written { name: spec.name(), file, bytes: metadata.len(), compiling, up_to_date })
@@ -192,11 +203,16 @@ fn written(spec: &Spec, file: PathBuf, compiling: Duration, up_to_date: bool) ->
 
 impl Compiler {
     /// The reasons why portable programs are compiled although the platform can have kernels. They are logged.
-    fn portable_reasons(&self, specs: &[Spec]) -> Vec<String> {
+    fn portable_reasons(&self, specs: &[ProgramSpec]) -> Vec<String> {
         let System { platform, device_kind, device_cores, .. } = &self.system;
         Target::portable_reason(platform, device_kind, *device_cores)
             .into_iter()
-            .chain(specs.iter().filter_map(|spec| kernels::portable_reason(spec, &self.target)))
+            .chain(
+                specs
+                    .iter()
+                    .filter_map(ProgramSpec::sampling)
+                    .filter_map(|spec| kernels::portable_reason(spec, &self.target)),
+            )
             .collect()
     }
 
@@ -221,8 +237,13 @@ impl Compiler {
     }
 
     /// Makes sure that `directory` contains the file of a program.
-    fn provide(&self, spec: &Spec, directory: &ProgramDir, options: &AheadOptions) -> Result<Written, Error> {
-        let text = kernels::emit(spec, &self.target);
+    fn provide(
+        &self,
+        spec: &ProgramSpec,
+        directory: &ProgramDir,
+        options: &AheadOptions,
+    ) -> Result<Written, Error> {
+        let text = spec.emit(&self.target);
         if options.skip_up_to_date {
             if let Ok(Some(_)) = directory.read(spec, &text) {
                 return written(spec, directory.file(spec, &text), Duration::ZERO, true);

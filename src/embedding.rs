@@ -76,7 +76,7 @@ impl Embedding {
                 "debug_arrays has the k-slices, which only the bounded path returns; set path to the bounded path",
             ));
         }
-        Ok(Spec { batch, ..plan::program(&self.calls, path, batch) })
+        Ok(plan::program(&self.calls, path, batch))
     }
 }
 
@@ -100,10 +100,11 @@ mod tests {
     use super::*;
     use crate::dtype::Dtype;
     use crate::kernels::{Column, Wanted};
+    use crate::plan::LogitsPlace;
 
     fn embedding(entry: Entry, vocab: usize, stable: bool) -> Embedding {
         let (dtype, wanted) = (Dtype::F32, Wanted::default());
-        let calls = CallShape { entry, batch: 3, vocab, dtype, stable, wanted };
+        let calls = CallShape { entry, batch: 3, vocab, dtype, stable, wanted, logits: LogitsPlace::Host };
         Embedding { calls, max_k: 8, target: Target::Portable, name: DEFAULT_NAME.to_owned() }
     }
 

@@ -22,6 +22,9 @@ pub enum Error {
     /// The device did not finish within the time that the caller wants to wait. This is not a failure of the call.
     #[error("{0}")]
     Timeout(String),
+    /// The caller cancelled the work before it was complete.
+    #[error("{0}")]
+    Cancelled(String),
     /// The plugin or its device failed.
     #[error(transparent)]
     Pjrt(#[from] pjrt::Error),

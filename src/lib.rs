@@ -15,6 +15,7 @@ pub mod environment;
 pub mod error;
 #[path = "../kernels/mod.rs"]
 pub mod kernels;
+pub mod latency;
 mod memory;
 pub mod mlir;
 pub mod outputs;

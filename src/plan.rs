@@ -3,16 +3,18 @@
 //! Sampling, prewarming and compiling ahead of time all use this module. So a prewarmed program is the program that
 //! a later call looks up.
 
+pub(crate) mod buckets;
+pub(crate) mod device;
+pub(crate) mod needed;
+
+pub use buckets::{Buckets, LARGEST_BUCKET, LARGEST_DEFAULT_BUCKET, LARGEST_NUM_BUCKETS};
+
 use crate::batch::{BadRows, Batch};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::{Path, Source, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
-
-/// The number of rows of the largest program. Larger batches run in pieces, so that a server needs to compile only few
-/// programs.
-pub const LARGEST_BUCKET: usize = 128;
 
 /// The default number of slots of the bounded path.
 pub const DEFAULT_MAX_K: usize = 128;
@@ -38,7 +40,7 @@ pub enum Entry {
 pub struct CallShape {
     /// The entry point.
     pub entry: Entry,
-    /// The number of rows of a call.
+    /// The number of rows of a call. With logits on the device, the number of rows of their buffer.
     pub batch: usize,
     /// The number of elements per row.
     pub vocab: usize,
@@ -48,6 +50,23 @@ pub struct CallShape {
     pub stable: bool,
     /// The wide arrays that the calls request.
     pub wanted: Wanted,
+    /// Where the logits are.
+    pub logits: LogitsPlace,
+}
+
+/// Where the logits of calls are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogitsPlace {
+    /// In the memory of the host.
+    #[default]
+    Host,
+    /// In a buffer on the device.
+    Device {
+        /// Whether the buffer has a middle dimension of length 1.
+        singleton: bool,
+        /// Whether the calls report rows with impossible parameters. If not, these calls do not start.
+        bad_rows: bool,
+    },
 }
 
 /// Rows that run as one program call, by their index in the caller's batch.
@@ -158,18 +177,6 @@ pub(crate) fn paths_of_rows<'r>(
     memory::collected(calls.batch, "the plan of a batch", rows.enumerate().map(path_of_row))
 }
 
-/// The paths that occur in the list, without duplicates. The bounded path is first.
-pub(crate) fn distinct(paths: &[Result<Path, Error>]) -> Vec<Path> {
-    let mut found: Vec<Path> = Vec::new();
-    for path in paths.iter().flatten() {
-        if !found.contains(path) {
-            found.push(*path);
-        }
-    }
-    found.sort_by_key(|path| *path == Path::Arbitrary);
-    found
-}
-
 /// Whether the bounded path can sample a row. A greedy row needs only the maximum, unless the caller wants the output of
 /// top-k itself.
 fn bounded_samples(row: &RowParams, vocab: usize, wanted: Wanted, max_k: usize) -> bool {
@@ -202,17 +209,11 @@ fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
     }
 }
 
-/// The number of rows of the program that runs `rows` rows: the next power of two. `rows` is at most
-/// [`LARGEST_BUCKET`].
-fn bucket(rows: usize) -> usize {
-    rows.next_power_of_two()
-}
-
-/// The program that `rows` rows of such calls run on a path.
-pub(crate) fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
+/// The program with `batch` rows of such calls on a path, for logits on the host.
+pub(crate) fn program(calls: &CallShape, path: Path, batch: usize) -> Spec {
     Spec {
         path,
-        batch: bucket(rows),
+        batch,
         vocab: calls.vocab,
         dtype: calls.dtype,
         stable: calls.stable,
@@ -225,6 +226,7 @@ pub(crate) fn program(calls: &CallShape, path: Path, rows: usize) -> Spec {
 pub(crate) fn pieces(
     entry: Entry,
     max_k: usize,
+    buckets: &Buckets,
     batch: &Batch<'_>,
     wanted: Wanted,
 ) -> Result<Vec<Piece>, Error> {
@@ -235,13 +237,15 @@ pub(crate) fn pieces(
         dtype: batch.logits().dtype(),
         stable: batch.options().stable,
         wanted,
+        logits: LogitsPlace::Host,
     };
     let mut pieces = Vec::new();
     for path in paths(&calls, max_k) {
         let mut rows = memory::with_capacity(batch.len(), "the plan of a batch")?;
         rows.extend((0..batch.len()).filter(|&row| path_of(&calls, max_k, &batch.rows()[row]) == path));
-        for rows in rows.chunks(LARGEST_BUCKET) {
-            pieces.push(Piece { spec: program(&calls, path, rows.len()), rows: rows.to_vec() });
+        for rows in rows.chunks(buckets.largest()) {
+            let spec = program(&calls, path, buckets.of_piece(rows.len()));
+            pieces.push(Piece { spec, rows: rows.to_vec() });
         }
     }
     Ok(pieces)
@@ -271,102 +275,5 @@ pub(crate) fn params_in_program(spec: &Spec, row: usize, params: &RowParams) -> 
             Err(unfit(row, params.k, spec.vocab, max_k))
         }
         path => Ok(params_for(path, spec.vocab, params)),
-    }
-}
-
-/// Every program that such calls can need with any number of rows up to `calls.batch`.
-pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize) -> Vec<Spec> {
-    let largest = bucket(calls.batch.clamp(1, LARGEST_BUCKET));
-    let sizes: Vec<usize> =
-        std::iter::successors(Some(1), |size| Some(size * 2)).take_while(|&size| size <= largest).collect();
-    programs(calls, max_k, &sizes)
-}
-
-/// The programs that such calls need with exactly `calls.batch` rows that all take one path.
-pub(crate) fn programs_exactly(calls: &CallShape, max_k: usize) -> Vec<Spec> {
-    let (whole, rest) = (calls.batch / LARGEST_BUCKET, calls.batch % LARGEST_BUCKET);
-    let mut sizes = Vec::new();
-    if rest > 0 {
-        sizes.push(bucket(rest));
-    }
-    if whole > 0 && !sizes.contains(&LARGEST_BUCKET) {
-        sizes.push(LARGEST_BUCKET);
-    }
-    programs(calls, max_k, &sizes)
-}
-
-fn programs(calls: &CallShape, max_k: usize, sizes: &[usize]) -> Vec<Spec> {
-    paths(calls, max_k)
-        .into_iter()
-        .flat_map(|path| sizes.iter().map(move |&rows| program(calls, path, rows)))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::batch::CallOptions;
-    use crate::dtype::Logits;
-
-    const CALLS: CallShape = CallShape {
-        entry: Entry::Bounded,
-        batch: 1,
-        vocab: 1000,
-        dtype: Dtype::F32,
-        stable: true,
-        wanted: Wanted { topk_logits: false, weights: false, slices: false },
-    };
-
-    fn sizes(batch: usize, list: fn(&CallShape, usize) -> Vec<Spec>) -> Vec<usize> {
-        list(&CallShape { batch, ..CALLS }, 128).iter().map(|spec| spec.batch).collect()
-    }
-
-    #[test]
-    fn a_batch_lands_in_its_buckets() {
-        assert_eq!(sizes(1, programs_exactly), [1]);
-        assert_eq!(sizes(9, programs_exactly), [16]);
-        assert_eq!(sizes(128, programs_exactly), [128]);
-        assert_eq!(sizes(130, programs_exactly), [2, 128]);
-        assert_eq!(sizes(200, programs_exactly), [128]);
-        assert_eq!(sizes(9, programs_up_to), [1, 2, 4, 8, 16]);
-        assert_eq!(sizes(1000, programs_up_to), [1, 2, 4, 8, 16, 32, 64, 128]);
-    }
-
-    /// A call runs only programs that prewarming for its shape compiles, for any parameters of the rows.
-    #[test]
-    fn calls_run_what_prewarming_compiles() {
-        let vocab = 300;
-        let logits = vec![0.0; 150 * vocab];
-        for entry in [Entry::Automatic, Entry::Arbitrary, Entry::Bounded] {
-            for (stable, slices, topk_logits) in
-                [(true, false, false), (true, true, true), (false, false, false), (true, false, true)]
-            {
-                if slices && entry == Entry::Arbitrary {
-                    continue;
-                }
-                let wanted = Wanted { topk_logits, weights: false, slices };
-                let ks: &[i32] =
-                    if entry == Entry::Bounded || slices { &[1, 64, 128] } else { &[0, 1, 128, 129, 300] };
-                let rows: Vec<RowParams> = (0..150)
-                    .map(|row| {
-                        let temperature = if row % 4 == 0 { 0.0 } else { 1.0 };
-                        RowParams::new(ks[row % ks.len()], 1.0, 0.0, temperature, [0; 4], vocab)
-                    })
-                    .collect();
-                let options = CallOptions { stable, ..CallOptions::default() };
-                let batch = Batch::from_params(Logits::F32(&logits), vocab, 0, rows, options).unwrap();
-                check_entry(entry, 128, &batch, slices).unwrap();
-                let calls = CallShape { entry, batch: 150, vocab, stable, wanted, ..CALLS };
-                let prewarmed = programs_up_to(&calls, 128);
-                let pieces = pieces(entry, 128, &batch, wanted).unwrap();
-                assert!(
-                    pieces.iter().all(|piece| prewarmed.contains(&piece.spec)),
-                    "{entry:?} {stable} {wanted:?}"
-                );
-                let mut all: Vec<usize> = pieces.iter().flat_map(|piece| piece.rows.clone()).collect();
-                all.sort_unstable();
-                assert_eq!(all, (0..150).collect::<Vec<_>>());
-            }
-        }
     }
 }

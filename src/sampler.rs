@@ -3,10 +3,12 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::backend::builtin::BuiltinBackend;
 use crate::backend::pjrt::device_call::{DeviceCall, DeviceWants};
 use crate::backend::pjrt::device_parameters::DeviceParameters;
+use crate::backend::pjrt::prewarming::{Job, Prewarming, Progress};
 use crate::backend::pjrt::program_cache::CacheStats;
 use crate::backend::pjrt::program_dir::ProgramDirStats;
 use crate::backend::pjrt::{create_client, PjrtBackend};
@@ -15,9 +17,10 @@ use crate::batch::{check_vocab, Batch, CallOptions};
 use crate::dtype::Dtype;
 use crate::environment::{self, PLUGIN_VARIABLE, PROGRAM_DIR_VARIABLE};
 use crate::error::Error;
+use crate::latency::{CallLatencies, LatencyStats};
 use crate::outputs::Outputs;
 use crate::pjrt;
-use crate::plan::{check_entry, check_max_k, CallShape, Entry, DEFAULT_MAX_K};
+use crate::plan::{check_entry, check_max_k, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 use crate::reference;
 
 /// The default of [`SamplerOptions::cache_capacity`].
@@ -61,6 +64,10 @@ pub struct SamplerOptions {
     /// just written, and programs that any process used during the last minute. Without `write_programs`, this has no
     /// effect.
     pub program_dir_capacity: u64,
+    /// The numbers of rows that programs are compiled for, ascending. Rows are padded to the next of these numbers. A
+    /// batch on the host with more rows than the last number runs in pieces. Empty: the powers of two from 1 to 128.
+    /// The built-in backend ignores the list.
+    pub row_buckets: Vec<usize>,
 }
 
 impl Default for SamplerOptions {
@@ -76,29 +83,38 @@ impl Default for SamplerOptions {
             program_dir: None,
             write_programs: false,
             program_dir_capacity: 0,
+            row_buckets: Vec::new(),
         }
     }
 }
 
 enum Backend {
     Builtin(BuiltinBackend),
-    Pjrt(Box<PjrtBackend>),
+    Pjrt(Arc<PjrtBackend>),
 }
 
 /// A sampler. Any number of threads may call its methods at the same time.
 pub struct Sampler {
     backend: Backend,
     max_k: usize,
+    latencies: Arc<CallLatencies>,
+}
+
+/// The checked options of a backend with programs.
+struct ProgramOptions {
+    cache_capacity: NonZeroUsize,
+    buckets: Buckets,
 }
 
 impl Sampler {
     /// Creates a sampler. With a plugin this loads the plugin and creates a client.
     pub fn new(options: &SamplerOptions) -> Result<Sampler, Error> {
-        let capacity = checked_capacity(options)?;
+        let checked = checked(options)?;
+        let latencies = Arc::new(CallLatencies::new()?);
         let plugin = options.plugin.clone().or_else(|| environment::path(PLUGIN_VARIABLE));
         let backend = match (options.backend, plugin) {
             (BackendChoice::Builtin, _) | (BackendChoice::Auto, None) => builtin(options)?,
-            (_, Some(plugin)) => with_plugin(options, &plugin, capacity)?,
+            (_, Some(plugin)) => with_plugin(options, &plugin, checked, &latencies)?,
             (BackendChoice::Pjrt, None) => {
                 return Err(Error::PluginNotFound(format!(
                     "no PJRT plugin is named; set plugin_path, or the environment variable {PLUGIN_VARIABLE}, to the \
@@ -106,7 +122,7 @@ impl Sampler {
                 )))
             }
         };
-        Ok(Sampler { backend, max_k: options.max_k })
+        Ok(Sampler { backend, max_k: options.max_k, latencies })
     }
 
     /// The number of slots of the bounded path.
@@ -140,18 +156,27 @@ impl Sampler {
 
     fn sample_rows(&self, entry: Entry, batch: &Batch<'_>, outputs: &mut Outputs<'_>) -> Result<(), Error> {
         match (&self.backend, entry) {
-            (_, Entry::Reference) => reference::sample_batch(batch, outputs),
-            (Backend::Builtin(cpu), _) => cpu.sample(batch, outputs),
+            (_, Entry::Reference) => self.timed(|| reference::sample_batch(batch, outputs)),
+            (Backend::Builtin(cpu), _) => self.timed(|| cpu.sample(batch, outputs)),
             (Backend::Pjrt(pjrt), _) => pjrt.sample(entry, self.max_k, batch, outputs),
         }
+    }
+
+    /// Records the time of a call that runs on the host.
+    fn timed(&self, call: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+        let begin = Instant::now();
+        call()?;
+        self.latencies.record_total(begin);
+        Ok(())
     }
 
     /// Creates a sampler on a client of the caller. Ignores `options.plugin` and `options.client_options`. The sampler
     /// keeps a reference to the client.
     pub fn with_client(client: Arc<pjrt::Client>, options: &SamplerOptions) -> Result<Sampler, Error> {
-        let capacity = checked_capacity(options)?;
-        let backend = PjrtBackend::with_client(client, options.device, capacity)?;
-        Ok(Sampler { backend: with_programs(options, backend)?, max_k: options.max_k })
+        let checked = checked(options)?;
+        let latencies = Arc::new(CallLatencies::new()?);
+        let backend = with_programs(options, client, checked, &latencies)?;
+        Ok(Sampler { backend, max_k: options.max_k, latencies })
     }
 
     /// The sampler's client. Callers create buffers with it. `None` on the built-in backend.
@@ -205,12 +230,35 @@ impl Sampler {
         }
     }
 
-    /// Compiles every program that calls of this shape, with up to `calls.batch` rows, can need.
+    /// Compiles every program that calls of this shape can need, and returns when all of them are in the cache. With
+    /// logits on the host, this includes calls with fewer rows. The programs are never evicted. On the built-in backend
+    /// this does nothing.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
+        self.prewarm_on(calls, 0)
+    }
+
+    /// Like [`prewarm`](Sampler::prewarm), but compiles at most `num_threads` programs at the same time; 0 means one
+    /// per core.
+    pub fn prewarm_on(&self, calls: &CallShape, num_threads: usize) -> Result<(), Error> {
         match &self.backend {
             Backend::Builtin(_) => Ok(()),
-            Backend::Pjrt(pjrt) => pjrt.prewarm(calls, self.max_k),
+            Backend::Pjrt(pjrt) => Job::new(pjrt, calls, self.max_k, num_threads)?.run(&Progress::default()),
         }
+    }
+
+    /// Like [`prewarm_on`](Sampler::prewarm_on), but in the background. Other calls can run at the same time. Fails at
+    /// once if the programs do not fit the cache.
+    pub fn start_prewarm(&self, calls: &CallShape, num_threads: usize) -> Result<Prewarming, Error> {
+        match &self.backend {
+            Backend::Builtin(_) => Ok(Prewarming::of_nothing()),
+            Backend::Pjrt(pjrt) => Prewarming::start(Job::new(pjrt, calls, self.max_k, num_threads)?),
+        }
+    }
+
+    /// The latencies of the calls that have succeeded. Calls that run on the host, on the built-in backend or with the
+    /// reference, have only a total.
+    pub fn latencies(&self) -> LatencyStats {
+        self.latencies.stats()
     }
 
     /// The counters of the program cache. The built-in backend compiles nothing, so its counters are 0.
@@ -262,17 +310,24 @@ fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
     Ok(Backend::Builtin(BuiltinBackend::new(options.num_threads)))
 }
 
-/// Checks `max_k` and `cache_capacity`. Returns the capacity of the program cache.
-fn checked_capacity(options: &SamplerOptions) -> Result<NonZeroUsize, Error> {
+/// Checks the options of all backends.
+fn checked(options: &SamplerOptions) -> Result<ProgramOptions, Error> {
     check_max_k(options.max_k)?;
-    NonZeroUsize::new(options.cache_capacity)
-        .ok_or_else(|| Error::named_argument("cache_capacity", "cache_capacity is 0; it must be at least 1"))
+    let cache_capacity = NonZeroUsize::new(options.cache_capacity).ok_or_else(|| {
+        Error::named_argument("cache_capacity", "cache_capacity is 0; it must be at least 1")
+    })?;
+    Ok(ProgramOptions { cache_capacity, buckets: Buckets::new(&options.row_buckets)? })
 }
 
-fn with_plugin(options: &SamplerOptions, plugin: &Path, capacity: NonZeroUsize) -> Result<Backend, Error> {
+fn with_plugin(
+    options: &SamplerOptions,
+    plugin: &Path,
+    checked: ProgramOptions,
+    latencies: &Arc<CallLatencies>,
+) -> Result<Backend, Error> {
     let uses_programs = program_dir(options).is_some();
     let client = create_client(plugin, &options.client_options, uses_programs)?;
-    with_programs(options, PjrtBackend::with_client(client, options.device, capacity)?)
+    with_programs(options, client, checked, latencies)
 }
 
 /// The program directory that the options or the environment variable name.
@@ -280,8 +335,16 @@ fn program_dir(options: &SamplerOptions) -> Option<PathBuf> {
     options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE))
 }
 
-/// Makes a backend use the program directory that the options or the environment variable name.
-fn with_programs(options: &SamplerOptions, mut pjrt: PjrtBackend) -> Result<Backend, Error> {
+/// Creates a backend on a client. The backend uses the program directory that the options or the environment variable
+/// name.
+fn with_programs(
+    options: &SamplerOptions,
+    client: Arc<pjrt::Client>,
+    ProgramOptions { cache_capacity, buckets }: ProgramOptions,
+    latencies: &Arc<CallLatencies>,
+) -> Result<Backend, Error> {
+    let (device, latencies) = (options.device, latencies.clone());
+    let mut pjrt = PjrtBackend::with_client(client, device, cache_capacity, buckets, latencies)?;
     match program_dir(options) {
         Some(directory) => {
             pjrt.use_programs_in(&directory, options.write_programs, options.program_dir_capacity)?
@@ -297,5 +360,5 @@ fn with_programs(options: &SamplerOptions, mut pjrt: PjrtBackend) -> Result<Back
         }
         None => {}
     }
-    Ok(Backend::Pjrt(Box::new(pjrt)))
+    Ok(Backend::Pjrt(Arc::new(pjrt)))
 }

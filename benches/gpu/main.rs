@@ -223,7 +223,7 @@ fn measure(client: &Arc<Client>, target: &Target, spec: &Spec, case: Case) -> f6
         let program = client.compile(&text, &options).unwrap_or_else(|error| panic!("{error}"));
         let mut inputs: Vec<&Buffer> = arrays.iter().map(|array| &array.buffer).collect();
         inputs.resize(arrays.len() + calls, &packed);
-        let launch = program.launch_shared(&inputs).expect("it runs");
+        let launch = program.launch_shared(&inputs, None).expect("it runs");
         launch.wait().expect("it runs");
         for (call, output) in launch.outputs().iter().enumerate().step_by(7) {
             let mut tokens = vec![0; spec.batch];
@@ -233,7 +233,7 @@ fn measure(client: &Arc<Client>, target: &Target, spec: &Spec, case: Case) -> f6
         }
         let run = |_| {
             let start = Instant::now();
-            program.launch_shared(&inputs).and_then(|launch| launch.wait()).expect("it runs");
+            program.launch_shared(&inputs, None).and_then(|launch| launch.wait()).expect("it runs");
             start.elapsed().as_secs_f64() * 1e6
         };
         median((0..RUNS).map(run).collect())

@@ -8,7 +8,9 @@ use nucleus::batch::LARGEST_VOCAB;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
-use nucleus::plan::{CallShape, Entry, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_MAX_K};
+use nucleus::plan::{
+    CallShape, Entry, LogitsPlace, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_DEFAULT_BUCKET, LARGEST_MAX_K,
+};
 
 /// Compiles the programs of the sampling library nucleus ahead of time, prints them, and tests PJRT plugins.
 #[derive(Parser)]
@@ -68,12 +70,16 @@ pub(crate) struct Compile {
     /// ints (1,2,3).
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     pub(crate) option: Vec<(String, OptionValue)>,
-    /// The numbers of rows of the calls. Each is rounded up to a power of two.
+    /// The numbers of rows of the calls. Each is rounded up to one of --row-buckets.
     #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1())]
     pub(crate) batch: Vec<usize>,
     /// Also compile for every smaller number of rows. A batch whose rows take different paths runs as smaller batches.
     #[arg(long)]
     pub(crate) smaller_batches: bool,
+    /// The numbers of rows that programs are compiled for, ascending. It must equal row_buckets of the samplers that
+    /// will load the programs [default: 1,2,4,8,16,32,64,128].
+    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', value_parser = rows(LARGEST_BUCKET))]
+    pub(crate) row_buckets: Vec<usize>,
     #[command(flatten)]
     pub(crate) calls: Calls,
     /// The directory for the files. It is created if it does not exist.
@@ -94,7 +100,7 @@ pub(crate) struct Compile {
 #[derive(Args)]
 pub(crate) struct Emit {
     /// The number of rows of the call, at most 128. Larger batches run in pieces.
-    #[arg(long, value_name = "ROWS", value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_BUCKET as u64))]
+    #[arg(long, value_name = "ROWS", value_parser = rows(LARGEST_DEFAULT_BUCKET))]
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
@@ -148,6 +154,18 @@ pub(crate) struct Calls {
     /// The debug arrays that the calls will request.
     #[arg(long, value_enum, value_name = "ARRAY,...", value_delimiter = ',')]
     debug_arrays: Vec<DebugArray>,
+    /// The place of the logits: host memory, a buffer [rows, vocab] on the device, or a buffer [rows, 1, vocab]. With a
+    /// buffer, --batch is its exact number of rows, and --smaller-batches compiles the programs of batches whose rows
+    /// take different paths.
+    #[arg(long, value_enum, default_value = "host")]
+    logits: LogitsName,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogitsName {
+    Host,
+    Device,
+    Device3d,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -196,12 +214,21 @@ impl Calls {
                 weights: self.debug_arrays.contains(&DebugArray::Probs),
                 slices: self.debug_arrays.contains(&DebugArray::KSlices),
             },
+            logits: match self.logits {
+                LogitsName::Host => LogitsPlace::Host,
+                LogitsName::Device => LogitsPlace::Device { singleton: false, bad_rows: false },
+                LogitsName::Device3d => LogitsPlace::Device { singleton: true, bad_rows: false },
+            },
         }
     }
 }
 
 fn at_least_1() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
+}
+
+fn rows(largest: usize) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=largest as u64)
 }
 
 fn target() -> impl TypedValueParser<Value = Target> {

@@ -14,8 +14,13 @@ use crate::arguments::Compile;
 use crate::{cannot_be_written, child, write_line, Result};
 
 /// Fields of the library's options that appear in its messages, each with the flag that sets the field.
-const FLAGS: [(&str, &str); 4] =
-    [("output_dir", "--output"), ("topology", "--topology"), ("max_k", "--max-k"), ("vocab", "--vocab")];
+const FLAGS: [(&str, &str); 5] = [
+    ("output_dir", "--output"),
+    ("topology", "--topology"),
+    ("max_k", "--max-k"),
+    ("vocab", "--vocab"),
+    ("row_buckets", "--row-buckets"),
+];
 
 /// Compiles in a child process.
 pub(crate) fn run(arguments: &Compile) -> Result<()> {
@@ -48,6 +53,7 @@ fn compile(arguments: &Compile) -> Result<()> {
         topology: arguments.topology.clone(),
         plugin_options: arguments.option.clone(),
         smaller_batches: arguments.smaller_batches,
+        row_buckets: arguments.row_buckets.clone(),
         skip_up_to_date: !arguments.force,
         max_k: arguments.calls.max_k,
         output_dir_capacity: arguments.capacity,
@@ -104,7 +110,7 @@ fn explain(error: Error) -> String {
 /// If a message starts with a field of the library's options, replaces the field by the flag.
 fn name_flags(message: &str) -> String {
     for (field, flag) in FLAGS {
-        if let Some(rest) = message.strip_prefix(field).filter(|rest| rest.starts_with(' ')) {
+        if let Some(rest) = message.strip_prefix(field).filter(|rest| rest.starts_with([' ', '['])) {
             return format!("{flag}{rest}");
         }
     }

@@ -63,14 +63,14 @@ fn emit(arguments: &Emit) -> Result<()> {
     .map_err(|error| error.to_string())?;
     let mut parts = Vec::new();
     for spec in specs {
-        let kernel = kernels::kernel_text(&spec, &target);
+        let kernel = spec.sampling().and_then(|spec| kernels::kernel_text(spec, &target));
         if arguments.kernel {
             parts.push(kernel.ok_or_else(|| {
                 format!("{} for {target} is StableHLO alone: it has no kernel to print", spec.name())
             })?);
             continue;
         }
-        parts.push(kernels::emit(&spec, &target));
+        parts.push(spec.emit(&target));
         parts.extend(kernel.map(|text| format!("// The kernel in the custom call above, as text.\n{text}")));
     }
     let parts: Vec<&str> = parts.iter().map(|part| part.trim_end()).collect();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{self, Path as KernelPath, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 fn plugin(name: &str) -> PathBuf {
@@ -100,10 +100,57 @@ fn samplers_load_what_it_compiles() {
         dtype: Dtype::Bf16,
         stable: true,
         wanted: Wanted::default(),
+        logits: LogitsPlace::Host,
     };
     sampler.prewarm(&calls).unwrap();
     assert_eq!((sampler.stats().compiles, sampler.stats().loaded), (0, 2));
     fs::remove_dir_all(&directory).unwrap();
+}
+
+/// With --logits device, samplers load the programs for buffers of exactly these rows, and the programs that join the
+/// results of two paths.
+#[test]
+fn samplers_load_programs_for_logits_on_a_device() {
+    let (plugin, directory) = (plugin("lammps-jax-pjrt-cpu"), directory("compile-device"));
+    let (file, out) = (plugin.to_str().unwrap(), directory.to_str().unwrap());
+    let mut arguments = vec!["compile", "--plugin", file, "--batch", "5", "--row-buckets", "2,4"];
+    arguments.extend(["--logits", "device3d", "--smaller-batches", "--vocab", "100", "--dtype", "f32"]);
+    arguments.extend(["--max-k", "8", "-o", out]);
+    let output = nucleus(&arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.contains("nucleus_bounded8_5x100_f32_of5x1 ") && text.contains("_2x100_f32_of5x1_gathered "),
+        "{text}"
+    );
+    assert!(text.contains("8 program(s) compiled"), "{text}");
+
+    let sampler = Sampler::new(&SamplerOptions {
+        backend: BackendChoice::Pjrt,
+        plugin: Some(plugin.clone()),
+        max_k: 8,
+        row_buckets: vec![2, 4],
+        program_dir: Some(directory.clone()),
+        ..SamplerOptions::default()
+    })
+    .unwrap();
+    let calls = CallShape {
+        entry: Entry::Automatic,
+        batch: 5,
+        vocab: 100,
+        dtype: Dtype::F32,
+        stable: true,
+        wanted: Wanted::default(),
+        logits: LogitsPlace::Device { singleton: true, bad_rows: false },
+    };
+    sampler.prewarm(&calls).unwrap();
+    let stats = sampler.stats();
+    assert_eq!((stats.compiles, stats.loaded), (0, 8));
+    fs::remove_dir_all(&directory).unwrap();
+
+    arguments[6] = "4,2";
+    let output = nucleus(&arguments);
+    assert!(stderr(&output).contains("--row-buckets[1] is 2"), "{}", stderr(&output));
 }
 
 #[test]

@@ -38,7 +38,7 @@ public:
         check(nuc_parameters_create(sampler_.get(), &shape, &parameters, &error), error);
         parameters_.reset(parameters);
         for (std::size_t slot = 0; slot < slots; slot++) DeviceSampler::set_slot(slot, SamplingParameters{});
-        compile(client, vocab);
+        prewarm(vocab);
     }
 
     void set_slot(std::size_t slot, const SamplingParameters &parameters) override {
@@ -91,22 +91,14 @@ private:
         return std::shared_ptr<nuc_call>(call, DestroyCall{});
     }
 
-    // Compiles the programs before the first request. Samples one batch for each number of rows that take the path for
-    // any k. The other rows of the batch take the bounded path.
-    void compile(const pjrt::Client &client, std::size_t vocab) {
-        const std::vector<float> zeroes(slots_ * vocab);
-        const std::vector<std::int64_t> dimensions = {static_cast<std::int64_t>(slots_),
-                                                      static_cast<std::int64_t>(vocab)};
-        const pjrt::Buffer logits = client.upload(zeroes.data(), PJRT_Buffer_Type_F32, dimensions);
-        SamplingParameters any;
-        any.temperature = 1;
-        for (std::size_t count = 0; count <= slots_; count++) {
-            for (std::size_t slot = 0; slot < slots_; slot++) {
-                set_slot(slot, slot < count ? any : SamplingParameters{});
-            }
-            read(start(logits, 0).get(), slots_);
-        }
-        for (std::size_t slot = 0; slot < slots_; slot++) set_slot(slot, SamplingParameters{});
+    // Compiles every program that the calls can need, before the first request.
+    void prewarm(std::size_t vocab) {
+        nuc_error error = NUC_ERROR_INIT;
+        nuc_prewarm_spec spec = NUC_PREWARM_SPEC_INIT;
+        spec.num_rows = slots_;
+        spec.vocab = vocab;
+        spec.logits = NUC_LOGITS_ON_DEVICE;
+        check(nuc_prewarm(sampler_.get(), &spec, &error), error);
     }
 
     const PJRT_Api *api_;

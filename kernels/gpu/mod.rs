@@ -62,7 +62,7 @@ const FINISH: &str = "nucleus_finish";
 /// Returns the text of the program for a spec.
 pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
     let h = &Hlo::new();
-    let operands = inputs::operands(h, spec);
+    let operands = inputs::operands(h, spec, true);
     let results = with_kernels(h, spec, gpu, operands.logits, operands.parameters, operands.step);
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }

@@ -20,28 +20,35 @@ pub(in crate::kernels) struct Operands {
     pub(in crate::kernels) step: Option<Value>,
 }
 
-/// Declares the arguments of a program.
-pub(in crate::kernels) fn operands(h: &Hlo, spec: &Spec) -> Operands {
+/// Declares the arguments of a program. If `donatable` is set, a wide array of the program can use the memory of the
+/// logits.
+pub(in crate::kernels) fn operands(h: &Hlo, spec: &Spec, donatable: bool) -> Operands {
     let elem = match spec.dtype {
         Dtype::F32 => Elem::F32,
         Dtype::Bf16 => Elem::Bf16,
         Dtype::F16 => Elem::F16,
     };
     let parameters = [spec.batch, COLUMNS];
-    let Source::Buffer { rows, singleton, .. } = spec.source else {
+    let Source::Buffer { rows, singleton, in_order } = spec.source else {
         let logits = h.argument(elem, &[spec.batch, spec.vocab]);
         return Operands { logits, parameters: h.argument(Elem::I32, &parameters), step: None };
     };
     let dims = if singleton { vec![rows, 1, spec.vocab] } else { vec![rows, spec.vocab] };
-    let (buffer, parameters) = (h.argument(elem, &dims), h.argument(Elem::I32, &parameters));
-    let step = h.argument(Elem::U64, &[]);
-    Operands { logits: h.reshape(buffer, &[rows, spec.vocab]), parameters, step: Some(step) }
+    let buffer = match wide_output_of_same_size(spec) {
+        Some(output) if in_order && donatable => h.donatable_argument(elem, &dims, output),
+        _ => h.argument(elem, &dims),
+    };
+    let parameters = h.argument(Elem::I32, &parameters);
+    // The step is the sum of two operands, so that the host can cache both on the device.
+    let [multiple, rest] = [(); 2].map(|()| h.argument(Elem::U64, &[]));
+    let step = Some(h.wadd(multiple, rest));
+    Operands { logits: h.reshape(buffer, &[rows, spec.vocab]), parameters, step }
 }
 
-/// Declares the arguments of a program. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of
-/// its rows. The returned parameters contain the random words.
-pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec) -> (Value, Value) {
-    let Operands { logits, parameters, step } = operands(h, spec);
+/// As [`operands`]. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of the program's rows. The
+/// returned parameters contain the random words.
+pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec, donatable: bool) -> (Value, Value) {
+    let Operands { logits, parameters, step } = operands(h, spec, donatable);
     let Some(step) = step else { return (logits, parameters) };
     let parameters = with_random_words(h, spec, parameters, step);
     (rows(h, spec, logits, parameters), parameters)
@@ -53,6 +60,13 @@ pub(in crate::kernels) fn rows(h: &Hlo, spec: &Spec, logits: Value, parameters: 
     let row = Column::Row as usize;
     let row = h.reshape(h.slice(parameters, 1, row, row + 1), &[spec.batch]);
     h.gather_rows(logits, row)
+}
+
+/// The number of an output of the program that has as many bytes as the logits. `None` if there is no such output.
+fn wide_output_of_same_size(spec: &Spec) -> Option<usize> {
+    let has_size = spec.wanted.topk_logits || spec.wanted.weights && spec.dtype == Dtype::F32;
+    // The wide arrays follow the numbers and the tokens. The logits are the first of them.
+    has_size.then_some(2)
 }
 
 /// Replaces the seed and the offset in the parameters of each row by the row's random words at `step`.

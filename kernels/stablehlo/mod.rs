@@ -17,7 +17,7 @@ use crate::mlir::stablehlo::{Hlo, Value};
 /// Returns the text of the portable program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
-    let (logits, params) = inputs::arguments(h, spec);
+    let (logits, params) = inputs::arguments(h, spec, true);
     let results = results(h, spec, logits, params);
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }

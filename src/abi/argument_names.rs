@@ -6,7 +6,7 @@ use std::ptr::null;
 use libc::c_char;
 
 /// Every argument, field and struct that an error can name.
-const NAMES: [&CStr; 83] = [
+const NAMES: [&CStr; 89] = [
     // Arguments of functions.
     c"buffer",
     c"call",
@@ -17,6 +17,7 @@ const NAMES: [&CStr; 83] = [
     c"log",
     c"parameters",
     c"path",
+    c"prewarming",
     c"programs_written",
     c"row",
     c"row_status",
@@ -35,6 +36,7 @@ const NAMES: [&CStr; 83] = [
     c"nuc_emit_options",
     c"nuc_error",
     c"nuc_parameters_options",
+    c"nuc_prewarm_progress",
     c"nuc_prewarm_spec",
     c"nuc_row_parameters",
     c"nuc_sampler_info",
@@ -47,9 +49,11 @@ const NAMES: [&CStr; 83] = [
     c"client_options",
     c"debug_arrays",
     c"device_index",
+    c"donate_logits",
     c"dtype",
     c"full_message",
     c"greedy_sampled",
+    c"has_middle_dimension",
     c"host_numbers",
     c"keep_ties",
     c"logits",
@@ -59,6 +63,7 @@ const NAMES: [&CStr; 83] = [
     c"next_tokens",
     c"num_client_options",
     c"num_plugin_options",
+    c"num_row_buckets",
     c"num_row_counts",
     c"num_rows",
     c"num_threads",
@@ -74,6 +79,7 @@ const NAMES: [&CStr; 83] = [
     c"random_words",
     c"replace_val",
     c"reserved",
+    c"row_buckets",
     c"row_counts",
     c"row_stride",
     c"seed",

@@ -6,7 +6,7 @@ use libc::c_void;
 
 use super::arrays::Array;
 use super::callbacks::check_outside;
-use super::enums::{device_result, dtype, entry, flag, host_numbers, wanted, DeviceResult};
+use super::enums::{check_reserved, device_result, dtype, entry, flag, host_numbers, wanted, DeviceResult};
 use super::handle::{self, Opaque};
 use super::memory::Memory;
 use super::objects::{CallObject, ParametersObject};
@@ -87,7 +87,12 @@ pub(super) unsafe fn start_options(
     }
     // SAFETY: not null; the caller guarantees the struct.
     let options = unsafe { read_struct(memory, options)? };
-    Ok(DeviceWants { host: host_numbers(options.host_numbers)?, wide: wanted(options.debug_arrays)? })
+    check_reserved(options.reserved, "reserved", "nuc_start_options.reserved")?;
+    Ok(DeviceWants {
+        host: host_numbers(options.host_numbers)?,
+        wide: wanted(options.debug_arrays)?,
+        donate_logits: flag(options.donate_logits, "donate_logits")?,
+    })
 }
 
 /// The arguments that start a call.

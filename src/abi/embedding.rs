@@ -12,7 +12,7 @@ use crate::batch::{CallOptions, RandomSource};
 use crate::embedding::{Embedding, DEFAULT_NAME};
 use crate::kernels::{Target, COLUMNS};
 use crate::memory;
-use crate::plan::{CallShape, DEFAULT_MAX_K};
+use crate::plan::{CallShape, LogitsPlace, DEFAULT_MAX_K};
 
 const _: () = assert!(NUC_PARAMETER_COLUMNS as usize == COLUMNS);
 
@@ -44,6 +44,7 @@ pub(super) unsafe fn emit_options(
         dtype: dtype(options.dtype)?,
         stable: !flag(options.keep_ties, "keep_ties")?,
         wanted: wanted(options.debug_arrays)?,
+        logits: LogitsPlace::Host,
     };
     let name = name.filter(|name| !name.is_empty()).unwrap_or(DEFAULT_NAME).to_owned();
     Ok(Embedding { calls, max_k: or_default(options.max_k, DEFAULT_MAX_K), target, name })

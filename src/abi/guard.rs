@@ -113,6 +113,7 @@ fn status(error: &Error) -> nuc_status {
         Error::Io(_) => NUC_IO_ERROR,
         Error::Internal(_) => NUC_INTERNAL,
         Error::Timeout(_) => NUC_TIMEOUT,
+        Error::Cancelled(_) => NUC_CANCELLED,
         Error::Pjrt(error) => match error.kind() {
             ErrorKind::NotFound => NUC_PLUGIN_NOT_FOUND,
             ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use super::handle::Opaque;
 use super::info::Strings;
-use super::types::{nuc_call, nuc_parameters, nuc_sampler};
+use super::types::{nuc_call, nuc_parameters, nuc_prewarming, nuc_sampler};
 use crate::backend::pjrt::device_call::{DeviceCall, DeviceWants};
 use crate::backend::pjrt::device_parameters::DeviceParameters;
+use crate::backend::pjrt::prewarming::Prewarming;
 use crate::sampler::Sampler;
 
 /// A sampler, and the strings that its getters return.
@@ -75,4 +76,13 @@ impl Opaque for nuc_call {
     fn before_destruction(object: &CallObject) {
         object.call.wait_for_actions();
     }
+}
+
+impl Opaque for nuc_prewarming {
+    type Object = Prewarming;
+    const NAME: &'static str = "prewarming";
+    const KIND: &'static str = "a nuc_prewarming";
+    const CREATOR: &'static str = "nuc_prewarm_start";
+    /// "nuc_warm".
+    const LIVE: u64 = 0x6d72_6177_5f63_756e;
 }

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use libc::c_void;
 
 use super::arrays::Array;
-use super::enums::{backend, check_reserved, dtype, entry, flag, option_type, wanted, OptionType};
+use super::enums::{
+    backend, check_reserved, dtype, entry, flag, host_numbers, is_on_device, option_type, wanted, OptionType,
+};
 use super::memory::Memory;
 use super::pointers::{bad, check_pointer, path, string, Result};
 use super::structs::read_struct;
 use super::types::*;
+use crate::backend::pjrt::device_call::HostNumbers;
 use crate::batch::{check_vocab, CallOptions};
 use crate::compile_ahead::AheadOptions;
 use crate::pjrt::{Client, OptionValue, Plugin};
-use crate::plan::{CallShape, DEFAULT_MAX_K};
+use crate::plan::{CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_NUM_BUCKETS};
 use crate::sampler::{SamplerOptions, DEFAULT_CACHE_CAPACITY};
 
 /// The largest number of options for a plugin.
@@ -113,9 +116,10 @@ pub(super) unsafe fn sampler_options(
         );
     }
     let (list, count) = (options.client_options, options.num_client_options);
-    // SAFETY: the caller guarantees the options and the NUL-terminated strings.
-    let (client_options, plugin, program_dir) = unsafe {
+    // SAFETY: the caller guarantees the arrays and the NUL-terminated strings.
+    let (row_buckets, client_options, plugin, program_dir) = unsafe {
         (
+            row_buckets(memory, options.row_buckets, options.num_row_buckets)?,
             plugin_options(memory, CLIENT_OPTIONS, list, count)?,
             path(options.plugin_path, "plugin_path")?,
             path(options.program_dir, "program_dir")?,
@@ -132,6 +136,7 @@ pub(super) unsafe fn sampler_options(
         program_dir,
         write_programs: flag(options.write_programs, "write_programs")?,
         program_dir_capacity: options.program_dir_capacity,
+        row_buckets,
     };
     Ok((options, client))
 }
@@ -173,23 +178,62 @@ pub(super) fn flagged(
     }
 }
 
+/// The calls to prewarm for, and the number of threads.
+///
 /// # Safety
 /// As for `nuc_prewarm`.
-pub(super) unsafe fn prewarm_spec(memory: &mut Memory, spec: *const nuc_prewarm_spec) -> Result<CallShape> {
+pub(super) unsafe fn prewarm_spec(
+    memory: &mut Memory,
+    spec: *const nuc_prewarm_spec,
+) -> Result<(CallShape, usize)> {
     // SAFETY: the caller guarantees struct_size.
     let spec = unsafe { read_struct(memory, spec)? };
+    check_reserved(spec.reserved, "reserved", "nuc_prewarm_spec.reserved")?;
     check_vocab(spec.vocab)?;
     if spec.num_rows == 0 {
         return bad("num_rows", "num_rows is 0; it must be at least 1");
     }
-    Ok(CallShape {
+    let logits = logits_place(spec.logits, spec.has_middle_dimension, spec.host_numbers)?;
+    if logits != LogitsPlace::Host {
+        check_device_rows("num_rows", spec.num_rows)?;
+    }
+    let calls = CallShape {
         entry: entry(spec.path)?,
         batch: spec.num_rows,
         vocab: spec.vocab,
         dtype: dtype(spec.dtype)?,
         stable: !flag(spec.keep_ties, "keep_ties")?,
         wanted: wanted(spec.debug_arrays)?,
-    })
+        logits,
+    };
+    Ok((calls, spec.num_threads))
+}
+
+/// The place of the logits. Logits on the host have no middle dimension and no `host_numbers`.
+fn logits_place(place: nuc_logits_place, middle: i32, numbers: nuc_host_numbers) -> Result<LogitsPlace> {
+    let singleton = flag(middle, "has_middle_dimension")?;
+    let bad_rows = host_numbers(numbers)? == HostNumbers::All;
+    if is_on_device(place)? {
+        return Ok(LogitsPlace::Device { singleton, bad_rows });
+    }
+    let only_for_device = |name: &'static str, value: i32| {
+        bad(name, format!("{name} is {value}; it must be 0, because logits is NUC_LOGITS_ON_HOST"))
+    };
+    match (singleton, numbers) {
+        (true, _) => only_for_device("has_middle_dimension", middle),
+        (false, 0) => Ok(LogitsPlace::Host),
+        (false, _) => only_for_device("host_numbers", numbers),
+    }
+}
+
+/// Checks the number of rows of a buffer for which programs are planned.
+fn check_device_rows(name: &'static str, rows: usize) -> Result<()> {
+    match rows <= LARGEST_BUCKET {
+        true => Ok(()),
+        false => {
+            bad(name, format!("{name} is {rows}; with logits on a device it must be 1 to {LARGEST_BUCKET}"))
+        }
+    }
 }
 
 /// # Safety
@@ -203,6 +247,12 @@ pub(super) unsafe fn compile_ahead_options(
     check_reserved(options.reserved, "reserved", "nuc_compile_ahead_options.reserved")?;
     // SAFETY: the caller guarantees the array.
     let row_counts = unsafe { row_counts(memory, options.row_counts, options.num_row_counts)? };
+    let logits = logits_place(options.logits, options.has_middle_dimension, NUC_HOST_TOKENS)?;
+    if logits != LogitsPlace::Host {
+        row_counts.iter().try_for_each(|&rows| check_device_rows("row_counts", rows))?;
+    }
+    // SAFETY: the caller guarantees the array.
+    let row_buckets = unsafe { row_buckets(memory, options.row_buckets, options.num_row_buckets)? };
     let (list, count) = (options.plugin_options, options.num_plugin_options);
     // SAFETY: the caller guarantees the options and the NUL-terminated strings.
     let (plugin, topology, plugin_options, output_dir) = unsafe {
@@ -223,6 +273,7 @@ pub(super) unsafe fn compile_ahead_options(
         dtype: dtype(options.dtype)?,
         stable: !flag(options.keep_ties, "keep_ties")?,
         wanted: wanted(options.debug_arrays)?,
+        logits,
     };
     Ok(AheadOptions {
         plugin,
@@ -231,12 +282,12 @@ pub(super) unsafe fn compile_ahead_options(
         smaller_batches: flag(options.smaller_row_counts, "smaller_row_counts")?,
         max_k: or_default(options.max_k, DEFAULT_MAX_K),
         output_dir_capacity: options.output_dir_capacity,
+        row_buckets,
         ..AheadOptions::new(output_dir, row_counts, calls)
     })
 }
 
-/// Returns the numbers of rows to compile for. Runs the overlap check, because it must precede the first read of the
-/// array.
+/// The numbers of rows to compile for.
 ///
 /// # Safety
 /// `pointer` is null or points to `count` numbers.
@@ -247,13 +298,46 @@ unsafe fn row_counts(memory: &mut Memory, pointer: *const usize, count: usize) -
             format!("num_row_counts is {count}; it must be 1 to {LARGEST_NUM_ROW_COUNTS}"),
         );
     }
-    let array = Array::read(memory, "row_counts", pointer, Some(count))?;
+    // SAFETY: the same contract.
+    unsafe { numbers(memory, "row_counts", "num_row_counts", pointer, count) }
+}
+
+/// The numbers of rows of programs. [`crate::plan::Buckets`] checks the numbers.
+///
+/// # Safety
+/// `pointer` is null or points to `count` numbers.
+unsafe fn row_buckets(memory: &mut Memory, pointer: *const usize, count: usize) -> Result<Vec<usize>> {
+    if count > LARGEST_NUM_BUCKETS {
+        return bad(
+            "num_row_buckets",
+            format!("num_row_buckets is {count}; it must be at most {LARGEST_NUM_BUCKETS}"),
+        );
+    }
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    // SAFETY: the same contract.
+    unsafe { numbers(memory, "row_buckets", "num_row_buckets", pointer, count) }
+}
+
+/// Copies an array of numbers. Runs the overlap check, because it must precede the first read of the array.
+///
+/// # Safety
+/// `pointer` is null or points to `count` numbers.
+unsafe fn numbers(
+    memory: &mut Memory,
+    name: &'static str,
+    count_name: &str,
+    pointer: *const usize,
+    count: usize,
+) -> Result<Vec<usize>> {
+    let array = Array::read(memory, name, pointer, Some(count))?;
     memory.check_overlap()?;
     // SAFETY: nothing that the call writes overlaps it; the caller guarantees the memory.
-    let Some(row_counts) = (unsafe { array.get() }) else {
-        return bad("row_counts", "row_counts is null; it must point to num_row_counts numbers of rows");
+    let Some(numbers) = (unsafe { array.get() }) else {
+        return bad(name, format!("{name} is null; it must point to {count_name} = {count} numbers of rows"));
     };
-    Ok(row_counts.to_vec())
+    Ok(numbers.to_vec())
 }
 
 /// The names of the fields of a list of options for a plugin.

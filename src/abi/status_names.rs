@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use super::types::*;
 
-const NAMES: [(nuc_status, &CStr); 10] = [
+const NAMES: [(nuc_status, &CStr); 11] = [
     (NUC_OK, c"NUC_OK"),
     (NUC_INVALID_ARGUMENT, c"NUC_INVALID_ARGUMENT"),
     (NUC_PLUGIN_NOT_FOUND, c"NUC_PLUGIN_NOT_FOUND"),
@@ -15,6 +15,7 @@ const NAMES: [(nuc_status, &CStr); 10] = [
     (NUC_OUT_OF_MEMORY, c"NUC_OUT_OF_MEMORY"),
     (NUC_IO_ERROR, c"NUC_IO_ERROR"),
     (NUC_TIMEOUT, c"NUC_TIMEOUT"),
+    (NUC_CANCELLED, c"NUC_CANCELLED"),
 ];
 
 pub(super) fn status_name(status: nuc_status) -> &'static CStr {

@@ -42,18 +42,19 @@ macro_rules! c_structs {
 // Each struct with its macro and, in order, the first field of each addition since version 1 of the ABI.
 c_structs! {
     nuc_error, "NUC_ERROR_INIT", [];
-    nuc_sampler_options, "NUC_SAMPLER_OPTIONS_INIT", [pjrt_api program_dir_capacity];
+    nuc_sampler_options, "NUC_SAMPLER_OPTIONS_INIT", [pjrt_api program_dir_capacity row_buckets];
     nuc_call_options, "NUC_CALL_OPTIONS_INIT", [];
     nuc_batch, "NUC_BATCH_INIT", [];
     nuc_debug_arrays, "NUC_DEBUG_ARRAYS_INIT", [];
-    nuc_prewarm_spec, "NUC_PREWARM_SPEC_INIT", [];
-    nuc_compile_ahead_options, "NUC_COMPILE_AHEAD_OPTIONS_INIT", [output_dir_capacity];
-    nuc_sampler_stats, "NUC_SAMPLER_STATS_INIT", [program_files_evicted];
+    nuc_prewarm_spec, "NUC_PREWARM_SPEC_INIT", [logits];
+    nuc_prewarm_progress, "NUC_PREWARM_PROGRESS_INIT", [];
+    nuc_compile_ahead_options, "NUC_COMPILE_AHEAD_OPTIONS_INIT", [output_dir_capacity row_buckets];
+    nuc_sampler_stats, "NUC_SAMPLER_STATS_INIT", [program_files_evicted enqueue_count];
     nuc_sampler_info, "NUC_SAMPLER_INFO_INIT", [pjrt_api];
     nuc_device_info, "NUC_DEVICE_INFO_INIT", [];
     nuc_parameters_options, "NUC_PARAMETERS_OPTIONS_INIT", [];
     nuc_row_parameters, "NUC_ROW_PARAMETERS_INIT", [];
-    nuc_start_options, "NUC_START_OPTIONS_INIT", [];
+    nuc_start_options, "NUC_START_OPTIONS_INIT", [donate_logits];
     nuc_emit_options, "NUC_EMIT_OPTIONS_INIT", [];
 }
 
@@ -171,18 +172,19 @@ mod tests {
     #[test]
     fn sizes_are_those_of_every_version() {
         assert_eq!(nuc_error::SIZES, [1024]);
-        assert_eq!(nuc_sampler_options::SIZES, [80, 96, 104]);
+        assert_eq!(nuc_sampler_options::SIZES, [80, 96, 104, 120]);
         assert_eq!(nuc_call_options::SIZES, [24]);
         assert_eq!(nuc_batch::SIZES, [104]);
         assert_eq!(nuc_debug_arrays::SIZES, [80]);
-        assert_eq!(nuc_prewarm_spec::SIZES, [40]);
-        assert_eq!(nuc_compile_ahead_options::SIZES, [104, 112]);
-        assert_eq!(nuc_sampler_stats::SIZES, [80, 96]);
+        assert_eq!(nuc_prewarm_spec::SIZES, [40, 64]);
+        assert_eq!(nuc_prewarm_progress::SIZES, [32]);
+        assert_eq!(nuc_compile_ahead_options::SIZES, [104, 112, 136]);
+        assert_eq!(nuc_sampler_stats::SIZES, [80, 96, 168]);
         assert_eq!(nuc_sampler_info::SIZES, [48, 64]);
         assert_eq!(nuc_device_info::SIZES, [32]);
         assert_eq!(nuc_parameters_options::SIZES, [40]);
         assert_eq!(nuc_row_parameters::SIZES, [48]);
-        assert_eq!(nuc_start_options::SIZES, [16]);
+        assert_eq!(nuc_start_options::SIZES, [16, 24]);
         assert_eq!(nuc_emit_options::SIZES, [64]);
     }
 

@@ -349,6 +349,7 @@ mod tests {
                 name: "main",
                 visibility: None,
                 arguments: vec![x, go],
+                argument_attributes: Vec::new(),
                 returns: sums,
                 attributes: Vec::new(),
                 constants,

@@ -298,6 +298,8 @@ pub struct Function<'a> {
     pub visibility: Option<&'static str>,
     /// The arguments.
     pub arguments: Vec<Value>,
+    /// The attributes of each argument. Empty if no argument has attributes.
+    pub argument_attributes: Vec<Attributes>,
     /// The values that the function returns.
     pub returns: Vec<Value>,
     /// Other attributes.

@@ -54,6 +54,20 @@ impl fmt::Display for Arguments<'_> {
     }
 }
 
+/// Arguments of a function with their attributes: `%1: i32, %2: f32 {a = 1 : i32}`.
+struct FunctionArguments<'a>(&'a Function<'a>);
+
+impl fmt::Display for FunctionArguments<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, argument) in self.0.arguments.iter().enumerate() {
+            let comma = if i > 0 { ", " } else { "" };
+            let attributes = self.0.argument_attributes.get(i).map_or(&[][..], Vec::as_slice);
+            write!(f, "{comma}{argument}: {}{}", argument.ty(), Braced(attributes, ["{", "}"]))?;
+        }
+        Ok(())
+    }
+}
+
 /// Returns the text of a module.
 pub fn print(form: &'static Form, module: &Module<'_>) -> String {
     let mut printer = Printer { text: String::new(), indent: 0, form };
@@ -162,6 +176,10 @@ impl Printer {
         let types = |values: &[Value]| types_of(values).collect::<Vec<Type>>();
         let mut attributes = function.attributes.clone();
         let signature = Attribute::Function(types(&function.arguments), types(&function.returns));
+        if !function.argument_attributes.is_empty() {
+            let lists = function.argument_attributes.iter().cloned().map(Attribute::Dictionary);
+            attributes.push(("arg_attrs", Attribute::List(lists.collect())));
+        }
         attributes.push(("function_type", signature));
         attributes.push(("sym_name", Attribute::String(function.name.to_owned())));
         let visibility = function.visibility.map(|v| ("sym_visibility", Attribute::String(v.to_owned())));
@@ -179,7 +197,7 @@ impl Printer {
             [] => String::new(),
             some => format!(" attributes {{{}}}", Named(some)),
         };
-        let (name, arguments) = (function.name, Arguments(&function.arguments));
+        let (name, arguments) = (function.name, FunctionArguments(function));
         self.line(format_args!("func.func {visibility}@{name}({arguments}){results}{attributes} {{"));
         self.body(function.constants);
         self.body(function.body);

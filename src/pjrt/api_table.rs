@@ -83,6 +83,16 @@ impl ApiTable {
         &self.functions
     }
 
+    /// The addresses of the functions that the plugin provides.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = usize> + '_ {
+        const WORD: usize = size_of::<usize>();
+        let first = offset_of!(PJRT_Api, PJRT_Error_Destroy) / WORD;
+        let words = std::ptr::from_ref(&*self.functions).cast::<usize>();
+        // SAFETY: the table is a list of words. From the first function on, each word is a function pointer or null.
+        let address = move |at| unsafe { words.add(at).read() };
+        (first..size_of::<PJRT_Api>() / WORD).map(address).filter(|&address| address != 0)
+    }
+
     /// Calls `function` and converts its error to an [`Error`].
     ///
     /// # Safety

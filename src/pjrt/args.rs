@@ -106,11 +106,14 @@ extensible! {
     PJRT_Executable_NumOutputs_Args PJRT_Executable_Serialize_Args PJRT_Executable_DeserializeAndLoad_Args
     PJRT_LoadedExecutable_Destroy_Args PJRT_LoadedExecutable_GetExecutable_Args
     PJRT_LoadedExecutable_Execute_Args PJRT_LoadedExecutable_AddressableDevices_Args PJRT_ExecuteOptions
-    PJRT_Buffer_Destroy_Args PJRT_Buffer_IsDeleted_Args PJRT_Buffer_Device_Args PJRT_Buffer_ElementType_Args PJRT_Buffer_Dimensions_Args
+    PJRT_Buffer_Destroy_Args PJRT_Buffer_Delete_Args PJRT_Buffer_IsDeleted_Args PJRT_Buffer_Device_Args
+    PJRT_Buffer_Memory_Args PJRT_Memory_Kind_Args PJRT_Device_DefaultMemory_Args
+    PJRT_Buffer_ElementType_Args PJRT_Buffer_Dimensions_Args
     PJRT_Buffer_ToHostBuffer_Args PJRT_Buffer_GetMemoryLayout_Args PJRT_Buffer_OnDeviceSizeInBytes_Args
     PJRT_Buffer_MemoryLayout PJRT_TopologyDescription_Create_Args PJRT_TopologyDescription_Destroy_Args
     PJRT_TopologyDescription_PlatformName_Args PJRT_TopologyDescription_PlatformVersion_Args
     PJRT_TopologyDescription_GetDeviceDescriptions_Args PJRT_Compile_Args
+    PJRT_Buffer_ReadyEvent_Args
 }
 
 #[cfg(test)]

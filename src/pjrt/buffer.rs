@@ -11,18 +11,29 @@ use super::element::ElementType;
 use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
-use super::plugin::function;
-use super::plugin_data::{copied, slice, zeroed};
+use super::plugin::{function, Plugin};
+use super::plugin_data::{copied, name, slice, zeroed};
 
 /// An array on a device. Thread-safe. Keeps its client alive. Dropping it frees the device memory. The computation
 /// or copy that fills the buffer may still be running; every call that reads the buffer waits for it.
 pub struct Buffer {
+    object: Object,
+    array: Arc<ArrayType>,
+}
+
+/// The plugin's object for a buffer. Dropping it destroys the object if this value owns it.
+struct Object {
     client: Arc<Client>,
     handle: Handle<PJRT_Buffer>,
-    /// Whether this value destroys the buffer.
     owned: bool,
+}
+
+/// The type of an array.
+#[derive(PartialEq, Eq)]
+pub(super) struct ArrayType {
     element: ElementType,
     dims: Vec<i64>,
+    /// The size in bytes of the dense contents.
     host_size: usize,
 }
 
@@ -36,66 +47,74 @@ impl Buffer {
         buffer: *mut PJRT_Buffer,
         function: &str,
     ) -> Result<Self> {
-        Self::new(client, Handle::from_output(buffer, function)?, true)
+        // The object has an owner before the queries, so that it is destroyed if a query fails.
+        let object =
+            Object { client: client.clone(), handle: Handle::from_output(buffer, function)?, owned: true };
+        let array = Arc::new(object.query_type()?);
+        Ok(Self { object, array })
     }
 
-    /// Wraps a buffer that belongs to the caller. The buffer is neither copied nor destroyed.
+    /// Like [`Buffer::from_output`], for a buffer whose type is known.
     ///
     /// # Safety
-    /// `buffer` must be null or a buffer of `client` that stays alive, and is not donated to a program, until the
-    /// result is dropped.
+    /// As for [`Buffer::from_output`]. The type must be that of the buffer.
+    pub(super) unsafe fn of_type(
+        client: &Arc<Client>,
+        buffer: *mut PJRT_Buffer,
+        function: &str,
+        array: &Arc<ArrayType>,
+    ) -> Result<Self> {
+        let object =
+            Object { client: client.clone(), handle: Handle::from_output(buffer, function)?, owned: true };
+        Ok(Self { object, array: array.clone() })
+    }
+
+    /// Wraps a buffer that belongs to the caller. The buffer is neither copied nor destroyed. Fails if this library does
+    /// not know the element type.
+    ///
+    /// # Safety
+    /// `buffer` must be null or a buffer of `client` that stays alive until the result is dropped.
     pub unsafe fn borrow(client: &Arc<Client>, buffer: *mut PJRT_Buffer) -> Result<Self> {
         let handle =
             Handle::new(buffer).ok_or_else(|| Error::Argument("the caller's PJRT buffer is null".into()))?;
-        Self::new(client, handle, false)
+        let object = Object { client: client.clone(), handle, owned: false };
+        let array = match object.query_element()? {
+            Ok(element) => object.query_type_of(element)?,
+            Err(unknown) => return Err(Error::Argument(unknown)),
+        };
+        Ok(Self { object, array: Arc::new(array) })
     }
 
-    fn new(client: &Arc<Client>, handle: Handle<PJRT_Buffer>, owned: bool) -> Result<Self> {
-        // Constructed before the queries, so that the buffer is destroyed if a query fails.
-        let mut buffer = Self {
-            client: client.clone(),
-            handle,
-            owned,
-            element: ElementType::Pred,
-            dims: Vec::new(),
-            host_size: 0,
-        };
-        buffer.element = buffer.query_element()?;
-        buffer.dims = buffer.query_dims()?;
-        buffer.host_size = buffer.element.dense_size(&buffer.dims).ok_or_else(|| {
-            Error::Misbehaved(format!(
-                "a buffer of {:?} has the dimensions {:?}",
-                buffer.element, buffer.dims
-            ))
-        })?;
-        Ok(buffer)
+    /// The type of the array, for later buffers of the same type.
+    pub(super) fn array_type(&self) -> &Arc<ArrayType> {
+        &self.array
     }
 
     /// The client of this buffer.
     pub fn client(&self) -> &Arc<Client> {
-        &self.client
+        &self.object.client
     }
 
     /// The type of the elements.
     pub fn element(&self) -> ElementType {
-        self.element
+        self.array.element
     }
 
     /// The dimensions, the slowest-varying first. Empty for a scalar.
     pub fn dims(&self) -> &[i64] {
-        &self.dims
+        &self.array.dims
     }
 
     /// The size in bytes of the contents that [`Buffer::to_host`] copies. They are dense, without the device's padding.
     pub fn host_size(&self) -> usize {
-        self.host_size
+        self.array.host_size
     }
 
     /// The size in bytes that the buffer occupies on the device, including padding.
     pub fn device_size(&self) -> Result<usize> {
-        let plugin = self.client.plugin();
+        let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_OnDeviceSizeInBytes_Args>::new();
-        args.buffer = self.handle.as_ptr();
+        args.buffer = self.object.handle.as_ptr();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_OnDeviceSizeInBytes)?, &mut args)? };
         match args.on_device_size_in_bytes {
@@ -109,16 +128,16 @@ impl Buffer {
     /// bytes. The programs of this library define the sizes of their outputs, so another size is an error of the
     /// plugin. After an error the contents of `dst` are unspecified.
     pub fn to_host(&self, dst: &mut [u8]) -> Result<()> {
-        if dst.len() != self.host_size {
+        if dst.len() != self.array.host_size {
             return Err(Error::Misbehaved(format!(
                 "an array of {:?} with dimensions {:?} takes {} bytes, and {} bytes were expected",
-                self.element,
-                self.dims,
-                self.host_size,
+                self.array.element,
+                self.array.dims,
+                self.array.host_size,
                 dst.len()
             )));
         }
-        let minor_to_major: Vec<i64> = (0..self.dims.len() as i64).rev().collect();
+        let minor_to_major: Vec<i64> = (0..self.array.dims.len() as i64).rev().collect();
         let mut layout = dense_layout(&minor_to_major);
         match self.copy_to_host(dst, layout.as_mut_ptr()) {
             Err(error) if error.is_unimplemented() => {
@@ -138,9 +157,9 @@ impl Buffer {
 
     /// Starts a copy of the contents to `dst`. The caller must keep the memory of `dst` valid until the event is ready.
     fn start_copy(&self, dst: &mut [u8], layout: *mut PJRT_Buffer_MemoryLayout) -> Result<Event> {
-        let plugin = self.client.plugin();
+        let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_ToHostBuffer_Args>::new();
-        args.src = self.handle.as_ptr();
+        args.src = self.object.handle.as_ptr();
         args.host_layout = layout;
         args.dst = dst.as_mut_ptr().cast();
         args.dst_size = dst.len();
@@ -156,61 +175,131 @@ impl Buffer {
 
     /// Whether the device stores the array densely in row-major order, according to the plugin.
     pub fn is_dense(&self) -> Result<bool> {
-        let plugin = self.client.plugin();
+        Ok(match self.layout()? {
+            Layout::Tiled { minor_to_major, tiles } => tiles == 0 && is_descending(minor_to_major),
+            Layout::Strides(strides) => strides == dense_strides(self.element(), self.dims()),
+            Layout::Unknown => false,
+        })
+    }
+
+    /// The order of the dimensions in the device's memory, the fastest-varying first, if it is not the order of a
+    /// row-major array. `None` for a row-major array, with or without tiles, and if the plugin does not report layouts.
+    /// Fails if the memory has gaps between the elements.
+    pub fn other_order(&self) -> Result<Option<Vec<usize>>> {
+        let rank = self.dims().len();
+        let order: Vec<usize> = match self.layout() {
+            Err(error) if error.is_unimplemented() => return Ok(None),
+            Err(error) => return Err(error),
+            Ok(Layout::Tiled { minor_to_major, .. }) if is_descending(minor_to_major) => return Ok(None),
+            Ok(Layout::Tiled { minor_to_major, .. }) => minor_to_major.iter().map(|&dim| dim as usize).collect(),
+            Ok(Layout::Strides(strides)) => match order_of_strides(self.element(), self.dims(), strides) {
+                Some(order) if order.iter().rev().copied().eq(0..rank) => return Ok(None),
+                Some(order) => order,
+                None => {
+                    return Err(Error::Argument(format!(
+                        "a buffer with the dimensions {:?} has the byte strides {strides:?}; the elements must be \
+                         adjacent in memory",
+                        self.dims()
+                    )))
+                }
+            },
+            Ok(Layout::Unknown) => return Ok(None),
+        };
+        match (0..rank).all(|dim| order.contains(&dim)) && order.len() == rank {
+            true => Ok(Some(order)),
+            false => Err(Error::Misbehaved(format!(
+                "PJRT_Buffer_GetMemoryLayout returned the order {order:?} for an array of {rank} dimensions"
+            ))),
+        }
+    }
+
+    fn layout(&self) -> Result<Layout<'_>> {
+        let plugin = self.client().plugin();
         let function = function!(plugin, PJRT_Buffer_GetMemoryLayout)?;
         let name = function.name;
         let mut args = Args::<PJRT_Buffer_GetMemoryLayout_Args>::new();
-        args.buffer = self.handle.as_ptr();
+        args.buffer = self.as_raw();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function, &mut args)? };
         let layout = &args.layout;
-        match layout.type_ {
-            PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Tiled => {
-                // SAFETY: the type says which member is set. Its list lives as long as the buffer.
-                let (order, tiles) = unsafe {
+        // SAFETY: the type says which member is set. Its list lives as long as the buffer.
+        unsafe {
+            match layout.type_ {
+                PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Tiled => {
                     let tiled = layout.__bindgen_anon_1.tiled;
-                    (slice(tiled.minor_to_major, tiled.minor_to_major_size, name)?, tiled.num_tiles)
-                };
-                Ok(tiles == 0 && order.iter().rev().copied().eq(0..self.dims.len() as i64))
-            }
-            PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Strides => {
-                // SAFETY: as above.
-                let strides = unsafe {
+                    let minor_to_major = slice(tiled.minor_to_major, tiled.minor_to_major_size, name)?;
+                    Ok(Layout::Tiled { minor_to_major, tiles: tiled.num_tiles })
+                }
+                PJRT_Buffer_MemoryLayout_Type_PJRT_Buffer_MemoryLayout_Type_Strides => {
                     let strides = layout.__bindgen_anon_1.strides;
-                    slice(strides.byte_strides, strides.num_byte_strides, name)?
-                };
-                Ok(strides == dense_strides(self.element, &self.dims))
+                    Ok(Layout::Strides(slice(strides.byte_strides, strides.num_byte_strides, name)?))
+                }
+                _ => Ok(Layout::Unknown),
             }
-            _ => Ok(false),
         }
     }
 
     /// Whether the buffer was deleted, or donated to a program. Then it has no contents.
     pub fn is_deleted(&self) -> Result<bool> {
-        let plugin = self.client.plugin();
+        let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_IsDeleted_Args>::new();
-        args.buffer = self.handle.as_ptr();
+        args.buffer = self.object.handle.as_ptr();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_IsDeleted)?, &mut args)? };
         Ok(args.is_deleted)
     }
 
+    /// Deletes the contents. The device memory is freed when all running work that uses it has ended. The object stays
+    /// alive, so that its owner can destroy it.
+    pub fn delete(&self) -> Result<()> {
+        let plugin = self.client().plugin();
+        let mut args = Args::<PJRT_Buffer_Delete_Args>::new();
+        args.buffer = self.as_raw();
+        // SAFETY: the buffer is alive.
+        unsafe { plugin.call(function!(plugin, PJRT_Buffer_Delete)?, &mut args) }
+    }
+
+    /// The kind of the memory that has the buffer, if it is not the default memory of the device, in which programs
+    /// expect their inputs. For example `pinned_host`. `None` also if the plugin does not report memories.
+    pub fn other_memory(&self, device: usize) -> Result<Option<String>> {
+        let plugin = self.client().plugin();
+        let (Some(default), Ok(function)) =
+            (self.client().default_memory(device)?, function!(plugin, PJRT_Buffer_Memory))
+        else {
+            return Ok(None);
+        };
+        let mut args = Args::<PJRT_Buffer_Memory_Args>::new();
+        args.buffer = self.as_raw();
+        // SAFETY: the buffer is alive.
+        match unsafe { plugin.call(function, &mut args) } {
+            Err(error) if error.is_unimplemented() => return Ok(None),
+            outcome => outcome?,
+        }
+        if args.memory == default.as_ptr() {
+            return Ok(None);
+        }
+        let memory = Handle::from_output(args.memory, "PJRT_Buffer_Memory")?;
+        // SAFETY: the plugin returned these memories, which live as long as the client.
+        let [kind, default] = unsafe { [memory_kind(plugin, memory)?, memory_kind(plugin, default)?] };
+        Ok((kind != default).then_some(kind))
+    }
+
     /// The device that has the buffer, as an index into [`Client::devices`]. `None` if the list does not have the
     /// device.
     pub fn device(&self) -> Result<Option<usize>> {
-        let plugin = self.client.plugin();
+        let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_Device_Args>::new();
-        args.buffer = self.handle.as_ptr();
+        args.buffer = self.object.handle.as_ptr();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_Device)?, &mut args)? };
-        Ok(self.client.device_index(args.device))
+        Ok(self.object.client.device_index(args.device))
     }
 
     /// Starts a copy of the contents to the host, dense and row-major. If a program has yet to compute the contents,
     /// the copy waits for it.
     pub fn start_copy_to_host(&self) -> Result<HostCopy> {
-        let mut bytes = zeroed(self.host_size, "a copy of a buffer")?;
-        let minor_to_major: Vec<i64> = (0..self.dims.len() as i64).rev().collect();
+        let mut bytes = zeroed(self.array.host_size, "a copy of a buffer")?;
+        let minor_to_major: Vec<i64> = (0..self.array.dims.len() as i64).rev().collect();
         let mut layout = dense_layout(&minor_to_major);
         let event = match self.start_copy(&mut bytes, layout.as_mut_ptr()) {
             // The plugin can copy only in the device's layout.
@@ -228,27 +317,63 @@ impl Buffer {
         Ok(HostCopy { event: Some(event), bytes })
     }
 
+    /// Waits until the contents are on the device. Returns an error if the computation or the copy that fills the buffer
+    /// failed. Does nothing if the plugin does not have this function. Then every use of the buffer reports the failure.
+    pub fn wait_until_ready(&self) -> Result<()> {
+        let plugin = self.client().plugin();
+        let mut args = Args::<PJRT_Buffer_ReadyEvent_Args>::new();
+        args.buffer = self.as_raw();
+        let called = function!(plugin, PJRT_Buffer_ReadyEvent).and_then(|function| {
+            // SAFETY: the buffer is alive.
+            unsafe { plugin.call(function, &mut args) }
+        });
+        match called {
+            Err(error) if error.is_unimplemented() => return Ok(()),
+            called => called?,
+        }
+        // SAFETY: the caller of this API function must destroy the event that it returns.
+        unsafe { Event::from_output(plugin, args.event, "PJRT_Buffer_ReadyEvent")? }.wait()
+    }
+
     /// Transfers ownership of the plugin's object to the caller. The caller must destroy it with the plugin's
     /// `PJRT_Buffer_Destroy`.
     pub fn into_raw(mut self) -> *mut PJRT_Buffer {
-        self.owned = false;
-        self.handle.as_ptr()
+        self.object.owned = false;
+        self.object.handle.as_ptr()
     }
 
     /// The plugin's object. It is valid as long as this value exists.
     pub fn as_raw(&self) -> *mut PJRT_Buffer {
-        self.handle.as_ptr()
+        self.object.handle.as_ptr()
+    }
+}
+
+impl Object {
+    fn query_type(&self) -> Result<ArrayType> {
+        self.query_type_of(self.query_element()?.map_err(Error::Misbehaved)?)
     }
 
-    fn query_element(&self) -> Result<ElementType> {
+    fn query_type_of(&self, element: ElementType) -> Result<ArrayType> {
+        let dims = self.query_dims()?;
+        match element.dense_size(&dims) {
+            Some(host_size) => Ok(ArrayType { element, dims, host_size }),
+            None => Err(Error::Misbehaved(format!("a buffer of {element:?} has the dimensions {dims:?}"))),
+        }
+    }
+
+    /// The type of the elements, or a text that describes an unknown type.
+    fn query_element(&self) -> Result<std::result::Result<ElementType, String>> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_ElementType_Args>::new();
         args.buffer = self.handle.as_ptr();
         // SAFETY: the buffer is alive.
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_ElementType)?, &mut args)? };
-        ElementType::from_raw(args.type_).ok_or_else(|| {
-            Error::Misbehaved(format!("a buffer has element type {}, which no program here uses", args.type_))
-        })
+        Ok(ElementType::from_raw(args.type_).ok_or_else(|| {
+            format!(
+                "a buffer has the element type {} of the PJRT API, which this library does not know",
+                args.type_
+            )
+        }))
     }
 
     fn query_dims(&self) -> Result<Vec<i64>> {
@@ -312,7 +437,7 @@ impl fmt::Debug for HostCopy {
     }
 }
 
-impl Drop for Buffer {
+impl Drop for Object {
     fn drop(&mut self) {
         if !self.owned {
             return;
@@ -328,7 +453,7 @@ impl Drop for Buffer {
 
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Buffer({:?}{:?})", self.element, self.dims)
+        write!(f, "Buffer({:?}{:?})", self.element(), self.dims())
     }
 }
 
@@ -343,6 +468,50 @@ fn dense_layout(minor_to_major: &[i64]) -> Args<PJRT_Buffer_MemoryLayout> {
         ..Default::default()
     };
     layout
+}
+
+/// The layout of a buffer on the device, as the plugin describes it.
+enum Layout<'a> {
+    /// The dimensions in the order of the memory, the fastest-varying first, and the number of levels of tiles.
+    Tiled { minor_to_major: &'a [i64], tiles: usize },
+    /// The distance in bytes between the elements along each dimension.
+    Strides(&'a [i64]),
+    /// A description that a newer API defines.
+    Unknown,
+}
+
+/// Whether a list of dimensions, the fastest-varying first, is that of a row-major array.
+fn is_descending(minor_to_major: &[i64]) -> bool {
+    minor_to_major.iter().rev().copied().eq(0..minor_to_major.len() as i64)
+}
+
+/// The dimensions in the order of the memory, the fastest-varying first. `None` if the elements are not adjacent.
+fn order_of_strides(element: ElementType, dims: &[i64], strides: &[i64]) -> Option<Vec<usize>> {
+    if strides.len() != dims.len() {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..dims.len()).rev().collect();
+    // The sort is stable: among equal strides, which only dimensions of length 1 have, the order stays row-major.
+    order.sort_by_key(|&dim| strides[dim]);
+    let sorted: Vec<i64> = order.iter().rev().map(|&dim| dims[dim]).collect();
+    let dense = dense_strides(element, &sorted);
+    order.iter().rev().zip(dense).all(|(&dim, stride)| strides[dim] == stride).then_some(order)
+}
+
+/// The kind of a memory, for example `device` or `pinned_host`.
+///
+/// # Safety
+/// `memory` must be a live memory of a client of the plugin.
+unsafe fn memory_kind(plugin: &Plugin, memory: Handle<PJRT_Memory>) -> Result<String> {
+    let function = function!(plugin, PJRT_Memory_Kind)?;
+    let name_of_function = function.name;
+    let mut args = Args::<PJRT_Memory_Kind_Args>::new();
+    args.memory = memory.as_ptr();
+    // SAFETY: the caller guarantees the memory. The string lives as long as the memory and is copied.
+    unsafe {
+        plugin.call(function, &mut args)?;
+        name(args.kind, args.kind_size, name_of_function)
+    }
 }
 
 fn dense_strides(element: ElementType, dims: &[i64]) -> Vec<i64> {
@@ -363,5 +532,16 @@ mod tests {
     fn strides_of_dense_arrays() {
         assert!(dense_strides(ElementType::F32, &[]).is_empty());
         assert_eq!(dense_strides(ElementType::F32, &[2, 3, 5]), [60, 20, 4]);
+    }
+
+    #[test]
+    fn strides_define_the_order_of_adjacent_elements() {
+        let order = |dims: &[i64], strides: &[i64]| order_of_strides(ElementType::F32, dims, strides);
+        assert_eq!(order(&[2, 3, 5], &[60, 20, 4]), Some(vec![2, 1, 0]));
+        assert_eq!(order(&[2, 3], &[4, 8]), Some(vec![0, 1]));
+        assert_eq!(order(&[2, 1, 3], &[12, 12, 4]), Some(vec![2, 1, 0]));
+        for (dims, strides) in [(&[2, 3][..], &[16, 4][..]), (&[2, 3], &[-12, 4]), (&[2, 3], &[4])] {
+            assert_eq!(order(dims, strides), None, "{dims:?} {strides:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Clients: the devices of a plugin, and compiling and copying for them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use pjrt_sys::*;
@@ -21,6 +21,9 @@ use super::plugin::{function, Plugin};
 use super::plugin_data::{name, slice};
 use super::release::log_release_failures;
 
+/// The size in bytes up to which an upload does not wait for the device.
+const SMALL_UPLOAD: usize = 1 << 16;
+
 /// A client of a plugin, with at least one device. Thread-safe. Its buffers and executables keep it alive. It is
 /// destroyed when the last `Arc` is dropped.
 pub struct Client {
@@ -38,6 +41,8 @@ pub struct Client {
 pub struct Device {
     handle: Handle<PJRT_Device>,
     description: DeviceDescription,
+    /// Set by the first use. `None` if the plugin does not report memories.
+    default_memory: OnceLock<Option<Handle<PJRT_Memory>>>,
 }
 
 impl Client {
@@ -191,10 +196,13 @@ impl Client {
         args.type_ = element.to_raw();
         args.dims = dims.as_ptr();
         args.num_dims = dims.len();
-        // With the other semantics, the plugin may use the host's memory directly. Then `bytes` would have to live as
-        // long as the buffer.
-        args.host_buffer_semantics =
-            PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes;
+        // With the semantics that are not used here, the plugin may use the host's memory directly. Then `bytes` would
+        // have to live as long as the buffer. The plugin copies a small array to its own memory during the call. This
+        // takes less time than to wait for the device (on an H100, 6 instead of 27 µs).
+        args.host_buffer_semantics = match bytes.len() {
+            0..=SMALL_UPLOAD => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
+            _ => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes,
+        };
         args.device = self.device(device)?.handle.as_ptr();
         // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define, and stays borrowed
         // until the event below says that the plugin no longer needs it.
@@ -227,6 +235,25 @@ impl Client {
                 self.devices.len()
             ))
         })
+    }
+
+    /// The memory in which programs on a device expect their inputs. `None` if the plugin does not report memories.
+    pub(super) fn default_memory(&self, device: usize) -> Result<Option<Handle<PJRT_Memory>>> {
+        let device = self.device(device)?;
+        if let Some(known) = device.default_memory.get() {
+            return Ok(*known);
+        }
+        let mut args = Args::<PJRT_Device_DefaultMemory_Args>::new();
+        args.device = device.handle.as_ptr();
+        // SAFETY: the device lives as long as the client.
+        let asked = function!(self.plugin, PJRT_Device_DefaultMemory)
+            .and_then(|function| unsafe { self.plugin.call(function, &mut args) });
+        let memory = match asked {
+            Err(error) if error.is_unimplemented() => None,
+            Err(error) => return Err(error),
+            Ok(()) => Some(Handle::from_output(args.memory, "PJRT_Device_DefaultMemory")?),
+        };
+        Ok(*device.default_memory.get_or_init(|| memory))
     }
 
     pub(super) fn device_index(&self, device: *mut PJRT_Device) -> Option<usize> {
@@ -325,7 +352,7 @@ impl Device {
         let description = Handle::from_output(args.device_description, "PJRT_Device_GetDescription")?;
         // SAFETY: the description lives as long as the device.
         let description = unsafe { DeviceDescription::read(plugin, description)? };
-        Ok(Self { handle, description })
+        Ok(Self { handle, description, default_memory: OnceLock::new() })
     }
 }
 

@@ -122,6 +122,15 @@ pub enum Error {
         /// Why the file cannot be used.
         reason: String,
     },
+    /// The build of a plugin cannot be identified.
+    #[error("the build of the PJRT plugin {} cannot be identified: {reason}; compiled programs are stored per build, \
+         so use this plugin without program_dir", Shown(path))]
+    UnknownBuild {
+        /// The path of the plugin's library, if it is known.
+        path: PathBuf,
+        /// Why the build is unknown.
+        reason: String,
+    },
     /// The file is not a shared library that this process can load.
     #[error(
         "cannot load {} as a shared library: {message}; it must be a PJRT plugin that was built for this \
@@ -259,7 +268,7 @@ impl Error {
             | Self::Init { code: Code::ResourceExhausted, .. }
             | Self::NoTpu { code: Code::ResourceExhausted, .. }
             | Self::Pjrt { code: Code::ResourceExhausted, .. } => ErrorKind::OutOfMemory,
-            Self::NotFound { .. } => ErrorKind::NotFound,
+            Self::NotFound { .. } | Self::UnknownBuild { .. } => ErrorKind::NotFound,
             Self::NotLoadable { .. } | Self::NotAPlugin { .. } => ErrorKind::NotAPlugin,
             Self::TooOld { .. } | Self::TooNew { .. } | Self::MissingFunction { .. } => ErrorKind::ApiVersion,
             Self::Init { .. } => ErrorKind::Init,

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pjrt_sys::*;
 
 use super::args::Args;
-use super::buffer::Buffer;
+use super::buffer::{ArrayType, Buffer};
 use super::client::Client;
 use super::compile_options::CompileOptions;
 use super::compiled_program::CompiledProgram;
@@ -24,6 +24,10 @@ pub struct Executable {
     compiled: CompiledProgram,
     loaded: Loaded,
     num_outputs: usize,
+    /// The types of the outputs, after two runs in a row returned the same types. Later runs do not query them.
+    output_types: OnceLock<Vec<Arc<ArrayType>>>,
+    /// The types of the last run, until two runs agree. One wrong answer of the plugin must not affect later runs.
+    last_types: Mutex<Vec<Arc<ArrayType>>>,
     devices: Vec<usize>,
 }
 
@@ -31,7 +35,9 @@ pub struct Executable {
 /// unloaded.
 pub struct Launch<'a> {
     complete: Vec<Event>,
-    outputs: Vec<Vec<Buffer>>,
+    /// The outputs of the first device, then those of the next one.
+    outputs: Vec<Buffer>,
+    num_outputs: usize,
     executable: PhantomData<&'a Executable>,
 }
 
@@ -106,7 +112,8 @@ impl Executable {
                 "{function} returned a program for the device ids {ids:?}, not for {wanted:?}"
             )));
         }
-        Ok(Self { compiled, loaded, num_outputs, devices })
+        let (output_types, last_types) = (OnceLock::new(), Mutex::default());
+        Ok(Self { compiled, loaded, num_outputs, output_types, last_types, devices })
     }
 
     /// The client of this program.
@@ -123,6 +130,11 @@ impl Executable {
     /// [`Executable::launch`] takes inputs.
     pub fn devices(&self) -> &[usize] {
         &self.devices
+    }
+
+    /// The plugin's object. It is valid as long as this value exists.
+    pub fn as_raw(&self) -> *mut PJRT_LoadedExecutable {
+        self.loaded.handle.as_ptr()
     }
 
     /// The serialized program, for [`Client::deserialize`].
@@ -147,18 +159,30 @@ impl Executable {
     /// device of the inputs, but not their element type and dimensions: they accept an S32 buffer in place of an F32
     /// buffer of the same size.
     pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
+        self.launch_donating(inputs, None)
+    }
+
+    /// Like [`Executable::launch`]. If the program was compiled so that an output may use the memory of the input with
+    /// the index `donated`, the run takes this memory, and the buffer is then deleted. Otherwise the buffer keeps its
+    /// contents.
+    fn launch_donating(&self, inputs: &[&[&Buffer]], donated: Option<usize>) -> Result<Launch<'_>> {
         let num_args = self.check_inputs(inputs)?;
-        let arguments: Vec<Vec<*mut PJRT_Buffer>> =
-            inputs.iter().map(|list| list.iter().map(|buffer| buffer.as_raw()).collect()).collect();
-        let argument_lists: Vec<*const *mut PJRT_Buffer> =
-            arguments.iter().map(|list| list.as_ptr()).collect();
-        let mut outputs = vec![vec![std::ptr::null_mut::<PJRT_Buffer>(); self.num_outputs]; inputs.len()];
-        let output_lists: Vec<*mut *mut PJRT_Buffer> =
-            outputs.iter_mut().map(|list| list.as_mut_ptr()).collect();
-        let mut events = vec![std::ptr::null_mut::<PJRT_Event>(); inputs.len()];
-        // Threads share programs, and programs share inputs. So no program may reuse the memory of an input, even if
-        // it was compiled with aliasing.
-        let kept: Vec<i64> = (0..num_args as i64).collect();
+        let (num_devices, num_outputs) = (inputs.len(), self.num_outputs);
+        let arguments: Vec<*mut PJRT_Buffer> =
+            inputs.iter().flat_map(|list| list.iter().map(|buffer| buffer.as_raw())).collect();
+        let mut outputs = vec![std::ptr::null_mut::<PJRT_Buffer>(); num_devices * num_outputs];
+        let start_of_outputs = outputs.as_mut_ptr();
+        let (argument_lists, output_lists): (Vec<_>, Vec<_>) = (0..num_devices)
+            .map(|device| {
+                let first_output = start_of_outputs.wrapping_add(device * num_outputs);
+                (arguments.as_ptr().wrapping_add(device * num_args), first_output)
+            })
+            .unzip();
+        let mut events = vec![std::ptr::null_mut::<PJRT_Event>(); num_devices];
+        // Threads share programs, and programs share inputs. So no program may reuse the memory of an input that is not
+        // donated, even if it was compiled with aliasing.
+        let kept: Vec<i64> =
+            (0..num_args).filter(|&input| Some(input) != donated).map(|input| input as i64).collect();
         let mut options = Args::<PJRT_ExecuteOptions>::new();
         options.non_donatable_input_indices = kept.as_ptr();
         options.num_non_donatable_input_indices = kept.len();
@@ -167,7 +191,7 @@ impl Executable {
         args.executable = self.loaded.handle.as_ptr();
         args.options = options.as_mut_ptr();
         args.argument_lists = argument_lists.as_ptr();
-        args.num_devices = inputs.len();
+        args.num_devices = num_devices;
         args.num_args = num_args;
         args.output_lists = output_lists.as_ptr();
         args.device_complete_events = events.as_mut_ptr();
@@ -183,10 +207,15 @@ impl Executable {
 
     /// Starts a program that was compiled for one device. The result keeps the program loaded. See
     /// [`Executable::launch`].
-    pub fn launch_shared(self: &Arc<Self>, inputs: &[&Buffer]) -> Result<SharedLaunch> {
-        let Launch { complete, mut outputs, .. } = self.launch(&[inputs])?;
-        let outputs =
-            outputs.pop().ok_or_else(|| Error::Misbehaved("a run returned no list of outputs".into()))?;
+    ///
+    /// `donated` is the index of an input whose memory an output may use, if the program was compiled for this. If the
+    /// run uses the memory, the buffer of the input is deleted afterwards.
+    pub fn launch_shared(
+        self: &Arc<Self>,
+        inputs: &[&Buffer],
+        donated: Option<usize>,
+    ) -> Result<SharedLaunch> {
+        let Launch { complete, outputs, .. } = self.launch_donating(&[inputs], donated)?;
         Ok(SharedLaunch { complete, outputs, _executable: self.clone() })
     }
 
@@ -221,28 +250,42 @@ impl Executable {
     ///
     /// # Safety
     /// All pointers must be null or live objects of this client that nothing else destroys.
-    unsafe fn collect(
-        &self,
-        events: &[*mut PJRT_Event],
-        outputs: &[Vec<*mut PJRT_Buffer>],
-    ) -> Result<Launch<'_>> {
+    unsafe fn collect(&self, events: &[*mut PJRT_Event], outputs: &[*mut PJRT_Buffer]) -> Result<Launch<'_>> {
         let (client, name) = (self.client(), "PJRT_LoadedExecutable_Execute");
+        let types = self.output_types.get();
         // Every object gets an owner before an error can be returned, so that none leaks.
         let complete: Vec<Result<Event>> = events
             .iter()
             // SAFETY: the caller guarantees this.
             .map(|&event| unsafe { Event::from_output(client.plugin(), event, name) })
             .collect();
-        let outputs: Vec<Vec<Result<Buffer>>> = outputs
+        let outputs: Vec<Result<Buffer>> = outputs
             .iter()
-            // SAFETY: the caller guarantees this.
-            .map(|list| list.iter().map(|&out| unsafe { Buffer::from_output(client, out, name) }).collect())
+            .enumerate()
+            .map(|(number, &output)| match types {
+                // SAFETY: the caller guarantees this. The outputs of every run and device have the same types.
+                Some(types) => unsafe { Buffer::of_type(client, output, name, &types[number % types.len()]) },
+                // SAFETY: the caller guarantees this.
+                None => unsafe { Buffer::from_output(client, output, name) },
+            })
             .collect();
-        Ok(Launch {
-            complete: complete.into_iter().collect::<Result<_>>()?,
-            outputs: outputs.into_iter().map(|list| list.into_iter().collect()).collect::<Result<_>>()?,
-            executable: PhantomData,
-        })
+        let complete = complete.into_iter().collect::<Result<_>>()?;
+        let outputs = outputs.into_iter().collect::<Result<Vec<Buffer>>>()?;
+        if types.is_none() {
+            self.compare_types(&outputs[..self.num_outputs]);
+        }
+        Ok(Launch { complete, outputs, num_outputs: self.num_outputs, executable: PhantomData })
+    }
+
+    /// Keeps the types of the outputs of a run if the last run returned the same ones.
+    fn compare_types(&self, outputs: &[Buffer]) {
+        let types: Vec<Arc<ArrayType>> = outputs.iter().map(|output| output.array_type().clone()).collect();
+        let mut last = self.last_types.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == types {
+            self.output_types.get_or_init(|| types);
+        } else {
+            *last = types;
+        }
     }
 }
 
@@ -251,7 +294,9 @@ impl Launch<'_> {
     pub fn wait(self) -> Result<Vec<Vec<Buffer>>> {
         let outcomes: Vec<Result<()>> = self.complete.iter().map(Event::wait).collect();
         outcomes.into_iter().collect::<Result<()>>()?;
-        Ok(self.outputs)
+        let mut outputs = self.outputs.into_iter();
+        let num_devices = self.complete.len();
+        Ok((0..num_devices).map(|_| outputs.by_ref().take(self.num_outputs).collect()).collect())
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Instant;
 use pjrt_sys::PJRT_Api;
 
 use super::error::{Error, Result};
-use super::plugin::{library_of, Plugin};
+use super::plugin::Plugin;
 use super::release::log_release_failures;
 use super::text::Shown;
 
@@ -157,9 +157,6 @@ fn register(plugin: Plugin, initialize: impl FnOnce(&Plugin) -> Result<()>) -> R
             return Ok((outcome?, true));
         }
     };
-    if let Some(file) = plugin.into_file() {
-        known.set_file(file);
-    }
     Ok((known, false))
 }
 
@@ -197,9 +194,8 @@ impl Plugin {
     pub unsafe fn borrow(api: *const PJRT_Api) -> Result<Arc<Plugin>> {
         let table = NonNull::new(api.cast_mut())
             .ok_or_else(|| Error::Argument("the caller's PJRT API table is null".into()))?;
-        let path = library_of(api).unwrap_or_else(|| PathBuf::from("(passed by the caller)"));
         // SAFETY: the caller guarantees this.
-        let plugin = unsafe { Self::from_table(table, &path)? };
+        let plugin = unsafe { Self::of_caller(table)? };
         // The caller has already initialised the plugin.
         Ok(register(plugin, |_| Ok(()))?.0)
     }

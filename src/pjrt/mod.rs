@@ -41,6 +41,7 @@ mod fake;
 mod fingerprint;
 mod handle;
 mod loaded;
+mod mapped_file;
 mod named_values;
 mod plugin;
 mod plugin_data;

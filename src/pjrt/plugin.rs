@@ -6,7 +6,6 @@ use std::fs::File;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
-use std::sync::OnceLock;
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 use once_cell::sync::OnceCell;
@@ -16,6 +15,7 @@ use super::api_table::{ApiTable, Function};
 use super::args::{Args, Extensible};
 use super::error::{Error, Result};
 use super::fingerprint;
+use super::mapped_file;
 use super::named_values::{self, OptionValue};
 use super::plugin_file;
 use super::release;
@@ -30,8 +30,8 @@ pub struct Plugin {
     table: ApiTable,
     /// Whether the plugin is libtpu. In some environments libtpu must not be initialised.
     libtpu: bool,
-    /// The file that was loaded. Another file may be at the path now. Unset if the caller loaded the plugin.
-    file: OnceLock<File>,
+    /// The file that was loaded. Another file may be at the path now. `None` if the caller loaded the plugin.
+    file: Option<File>,
     fingerprint: OnceCell<String>,
     /// The id of the process that loaded the plugin.
     process: u32,
@@ -59,7 +59,7 @@ impl Plugin {
         // SAFETY: the symbols are looked up and not used.
         plugin.libtpu =
             unsafe { tpu::LIBTPU_SYMBOLS.iter().any(|name| library.get::<*const u8>(name).is_ok()) };
-        plugin.set_file(file);
+        plugin.file = Some(file);
         Ok(plugin)
     }
 
@@ -71,8 +71,22 @@ impl Plugin {
         // SAFETY: the caller guarantees this.
         let table = unsafe { ApiTable::read(table, path)? };
         let path = path.to_owned();
-        let (file, fingerprint) = (OnceLock::new(), OnceCell::new());
+        let (file, fingerprint) = (None, OnceCell::new());
         Ok(Plugin { path, table, libtpu: false, file, fingerprint, process: std::process::id() })
+    }
+
+    /// Wraps the table of a plugin that the caller loaded and initialised. The path is that of the library that
+    /// contains the plugin's functions. The table itself can be on the heap.
+    ///
+    /// # Safety
+    /// As for [`Plugin::from_table`].
+    pub(super) unsafe fn of_caller(table: NonNull<PJRT_Api>) -> Result<Plugin> {
+        // SAFETY: the caller guarantees this.
+        let mut plugin = unsafe { Self::from_table(table, Path::new("(passed by the caller)"))? };
+        if let Some(path) = plugin.table.addresses().next().and_then(library_of) {
+            plugin.path = path;
+        }
+        Ok(plugin)
     }
 
     /// Calls `PJRT_Plugin_Initialize`.
@@ -87,17 +101,6 @@ impl Plugin {
             Error::Pjrt { code, message, .. } => Error::Init { path: self.path.clone(), code, message },
             other => other,
         })
-    }
-
-    /// Stores the file of a plugin that was borrowed first and loaded by its path later.
-    pub(super) fn set_file(&self, file: File) {
-        // If a file is already stored, it belongs to the same library, so it can stay.
-        let _ = self.file.set(file);
-    }
-
-    /// Returns the file, so that another value of the same library can store it.
-    pub(super) fn into_file(self) -> Option<File> {
-        self.file.into_inner()
     }
 
     /// The id of the process that loaded the plugin. In a child after fork, the plugin's threads do not exist.
@@ -126,16 +129,31 @@ impl Plugin {
     }
 
     /// Identifies the build of the plugin: equal for copies of one file, different for two releases. The first call
-    /// may read the whole file. Fails if the caller loaded the plugin, because its file is unknown then.
+    /// may read the whole file.
+    ///
+    /// If the caller loaded the plugin, the file is the one that contains the functions of the table. A caller may
+    /// replace some functions, for example to count calls. Then the result identifies all files that contain functions.
+    /// Fails if a file was replaced or removed since it was loaded, or if the functions belong to no file. A failure is
+    /// not stored.
     pub fn fingerprint(&self) -> Result<&str> {
-        let not_found = |reason: String| Error::NotFound { path: self.path.clone(), reason };
-        let read = || {
-            let file = self.file.get().ok_or_else(|| {
-                not_found("the caller loaded this plugin, so the build of its file is unknown".into())
-            })?;
-            fingerprint::fingerprint(file).map_err(|error| not_found(error.to_string()))
-        };
-        self.fingerprint.get_or_try_init(read).map(String::as_str)
+        self.fingerprint
+            .get_or_try_init(|| {
+                self.read_fingerprint()
+                    .map_err(|reason| Error::UnknownBuild { path: self.path.clone(), reason })
+            })
+            .map(String::as_str)
+    }
+
+    /// The error is a clause that describes the reason.
+    fn read_fingerprint(&self) -> std::result::Result<String, String> {
+        let read = |file: &File| fingerprint::fingerprint(file).map_err(|error| error.to_string());
+        if let Some(file) = &self.file {
+            return read(file);
+        }
+        let files = mapped_file::open(self.table.addresses())?;
+        let mut builds = files.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?;
+        builds.sort_unstable();
+        Ok(builds.join("+"))
     }
 
     /// The plugin's attributes, for example `xla_version` and `stablehlo_current_version`. Empty if it has none.
@@ -248,13 +266,13 @@ fn call_entry_point(library: &Library, path: &Path) -> Result<NonNull<PJRT_Api>>
     NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))
 }
 
-/// The path of the library that contains `address`, if the dynamic loader knows this library.
-pub(super) fn library_of(address: *const PJRT_Api) -> Option<PathBuf> {
+/// The path of the library that contains the function at `address`, if the dynamic loader knows this library.
+fn library_of(address: usize) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
     // SAFETY: `Dl_info` contains only pointers, for which zero is valid.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: dladdr accepts any address and writes to `info`.
-    let found = unsafe { libc::dladdr(address.cast(), &mut info) };
+    let found = unsafe { libc::dladdr(std::ptr::without_provenance(address), &mut info) };
     if found == 0 || info.dli_fname.is_null() {
         return None;
     }

@@ -20,7 +20,8 @@ static void versions(void) {
     CHECK(strcmp(nuc_status_string(NUC_OUT_OF_MEMORY), "NUC_OUT_OF_MEMORY") == 0);
     CHECK(strcmp(nuc_status_string(NUC_IO_ERROR), "NUC_IO_ERROR") == 0);
     CHECK(strcmp(nuc_status_string(NUC_TIMEOUT), "NUC_TIMEOUT") == 0);
-    CHECK(strcmp(nuc_status_string(10), "unknown status") == 0);
+    CHECK(strcmp(nuc_status_string(NUC_CANCELLED), "NUC_CANCELLED") == 0);
+    CHECK(strcmp(nuc_status_string(11), "unknown status") == 0);
     CHECK(strcmp(nuc_status_string(-1), "unknown status") == 0);
     CHECK(strcmp(nuc_status_string(INT32_MIN), "unknown status") == 0);
 }
@@ -47,6 +48,7 @@ static void initializers(void) {
     INITIALIZES(nuc_batch, NUC_BATCH_INIT);
     INITIALIZES(nuc_debug_arrays, NUC_DEBUG_ARRAYS_INIT);
     INITIALIZES(nuc_prewarm_spec, NUC_PREWARM_SPEC_INIT);
+    INITIALIZES(nuc_prewarm_progress, NUC_PREWARM_PROGRESS_INIT);
     INITIALIZES(nuc_compile_ahead_options, NUC_COMPILE_AHEAD_OPTIONS_INIT);
     INITIALIZES(nuc_sampler_stats, NUC_SAMPLER_STATS_INIT);
     INITIALIZES(nuc_sampler_info, NUC_SAMPLER_INFO_INIT);
@@ -224,6 +226,21 @@ static void known_results(const nuc_sampler *sampler, int has_plugin) {
     CHECK_STATUS(NUC_OK, error, nuc_topk_topp_and_sample(sampler, &batch, NULL, tokens, NULL, NULL, &error));
     CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &after, &error));
     CHECK(after.compiles == before.compiles && after.hits == before.hits + (has_plugin ? 1 : 0));
+    CHECK(after.total_count == before.total_count + 1 && after.total_p99_ns >= after.total_p50_ns);
+    CHECK(after.enqueue_count == before.enqueue_count + (has_plugin ? 1 : 0));
+    CHECK(after.execute_count == after.enqueue_count);
+
+    /* The programs are in memory, so a prewarm in the background compiles nothing. */
+    nuc_prewarming *prewarming = NULL;
+    nuc_prewarm_progress progress = NUC_PREWARM_PROGRESS_INIT;
+    CHECK_STATUS(NUC_OK, error, nuc_prewarm_start(sampler, &spec, &prewarming, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_prewarming_wait(prewarming, UINT64_MAX, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_prewarming_get_progress(prewarming, &progress, &error));
+    CHECK(progress.has_ended == 1 && progress.done == progress.total && progress.total == before.pinned);
+    CHECK_STATUS(NUC_OK, error, nuc_prewarming_cancel(prewarming, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_prewarming_destroy(prewarming, &error));
+    CHECK_STATUS(NUC_OK, error, nuc_sampler_get_stats(sampler, &after, &error));
+    CHECK(after.compiles == before.compiles);
 }
 
 /* The caller's rounding mode changes no bit of the results, and the call restores it. One row runs on the calling

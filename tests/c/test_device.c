@@ -152,6 +152,37 @@ static void samples(const nuc_sampler *sampler, const nuc_sampler *builtin, nuc_
     CHECK_STATUS(NUC_OK, error, nuc_call_destroy(calls[0], &error));
 }
 
+/* A call takes the contents of the logits on request. The program still destroys the buffer. */
+static void donates(const nuc_sampler *sampler, const nuc_sampler *builtin, const nuc_parameters *parameters,
+                    const PJRT_Api *api, PJRT_Client *client) {
+    nuc_error error = NUC_ERROR_INIT;
+    nuc_start_options options = NUC_START_OPTIONS_INIT;
+    nuc_call *call = NULL;
+    int32_t tokens[ROWS], want[ROWS];
+    PJRT_Buffer *const buffer = upload(api, client);
+    PJRT_Buffer_IsDeleted_Args deleted = {PJRT_Buffer_IsDeleted_Args_STRUCT_SIZE, NULL, buffer, false};
+    options.donate_logits = 2;
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
+                 nuc_sample_start(sampler, NUC_PATH_AUTO, buffer, parameters, 1, &options, &call, &error));
+    CHECK_ARGUMENT(error, "donate_logits");
+    must(api, api->PJRT_Buffer_IsDeleted(&deleted));
+    CHECK(!deleted.is_deleted);
+    options.donate_logits = 1;
+    CHECK_STATUS(NUC_OK, error,
+                 nuc_sample_start(sampler, NUC_PATH_AUTO, buffer, parameters, 1, &options, &call, &error));
+    must(api, api->PJRT_Buffer_IsDeleted(&deleted));
+    CHECK(deleted.is_deleted);
+    host_tokens(builtin, 1, want);
+    CHECK_STATUS(NUC_OK, error, nuc_call_get_tokens(call, tokens, NULL, &error));
+    CHECK(memcmp(tokens, want, sizeof want) == 0);
+    CHECK_STATUS(NUC_OK, error, nuc_call_destroy(call, &error));
+    CHECK_STATUS(NUC_INVALID_ARGUMENT, error,
+                 nuc_sample_start(sampler, NUC_PATH_AUTO, buffer, parameters, 2, NULL, &call, &error));
+    CHECK_ARGUMENT(error, "logits");
+    CHECK_NAMES(error, "deleted or donated");
+    destroy_buffer(api, buffer);
+}
+
 /* A decode loop without its own thread: the callback of each call starts the next call. */
 typedef struct chain {
     const nuc_sampler *sampler;
@@ -235,6 +266,7 @@ static void use(nuc_sampler *sampler, const nuc_sampler *builtin, const PJRT_Api
     objects all = {sampler, make_parameters(sampler), NULL, upload(api, client)};
     samples(sampler, builtin, all.parameters, api, all.buffer);
     callbacks_start_calls(sampler, builtin, all.parameters, all.buffer);
+    donates(sampler, builtin, all.parameters, api, client);
     CHECK_STATUS(NUC_OK, error, nuc_sample_start(sampler, NUC_PATH_AUTO, all.buffer, all.parameters, 0, NULL, &all.call,
                                                  &error));
     CHECK_STATUS(NUC_OK, error, nuc_call_wait(all.call, UINT64_MAX, &error));

@@ -84,7 +84,7 @@ pub(crate) fn run_cases(subject: Subject, from: usize) {
 }
 
 fn setup(plugin: Option<&'static std::path::Path>, num_threads: usize) -> Setup<'static> {
-    Setup { plugin, program_dir: None, write_programs: false, max_k: MAX_K, num_threads }
+    Setup { plugin, client: None, program_dir: None, write_programs: false, max_k: MAX_K, num_threads }
 }
 
 fn builtin_steps() -> Vec<Step> {
@@ -117,6 +117,7 @@ fn sampling_steps(name: &str, setup: Setup<'static>, entries: &[Entry]) -> Vec<S
             vocab: if setup.plugin.is_some() { 2000 } else { 40_000 },
             k: if bounded { vec![5, 128, 1, 60] } else { vec![0, 40, 1000, 1] },
             wide: if bounded { Wide::Slices } else { Wide::Full },
+            offset: 0,
         };
         let right = problem.expected(MAX_K);
         Step { name: format!("{name}{entry:?} call"), setup, call: Some((problem, right)) }

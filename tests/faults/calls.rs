@@ -3,8 +3,10 @@
 use std::ffi::{c_void, CString};
 use std::path::Path;
 use std::ptr::{null, null_mut};
+use std::sync::Arc;
 
 use nucleus::abi::*;
+use nucleus::pjrt::Client;
 
 /// The value of every entry of an output array before a call. A call that fails must not change it.
 const POISON: i32 = 0x5a5a_5a5a;
@@ -46,6 +48,8 @@ impl Outcome {
 pub(crate) struct Setup<'a> {
     /// The plugin, or `None` for the built-in backend.
     pub(crate) plugin: Option<&'a Path>,
+    /// A client of the caller, and the plugin's table. Then `plugin` must be `None`.
+    pub(crate) client: Option<&'a Arc<Client>>,
     pub(crate) program_dir: Option<&'a Path>,
     pub(crate) write_programs: bool,
     pub(crate) max_k: usize,
@@ -73,13 +77,21 @@ impl Setup<'_> {
         let outcome = unsafe {
             let mut options = std::mem::zeroed::<nuc_sampler_options>();
             options.struct_size = size_of::<nuc_sampler_options>();
-            options.backend = match self.plugin {
-                Some(_) => NUC_BACKEND_PJRT,
-                None => NUC_BACKEND_BUILTIN,
+            options.backend = match (self.plugin, self.client) {
+                (None, None) => NUC_BACKEND_BUILTIN,
+                _ => NUC_BACKEND_PJRT,
             };
             options.plugin_path = pointer(&plugin);
-            options.client_options = &one_device;
-            options.num_client_options = 1;
+            match self.client {
+                Some(client) => {
+                    options.pjrt_api = client.plugin().as_raw().cast();
+                    options.pjrt_client = client.as_raw().cast();
+                }
+                None => {
+                    options.client_options = &one_device;
+                    options.num_client_options = 1;
+                }
+            }
             options.max_k = self.max_k;
             options.num_threads = self.num_threads;
             options.program_dir = pointer(&program_dir);
@@ -108,6 +120,7 @@ impl Handle {
                 Wide::Full => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS,
                 Wide::Slices => NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS | NUC_DEBUG_K_SLICES,
             },
+            ..unsafe { std::mem::zeroed() }
         };
         Outcome::of(|error| unsafe { nuc_prewarm(self.0, &spec, error) })
     }
@@ -159,19 +172,25 @@ pub(crate) struct Problem {
     pub(crate) vocab: usize,
     pub(crate) k: Vec<i32>,
     pub(crate) wide: Wide,
+    /// The offset of every row.
+    pub(crate) offset: u64,
 }
+
+/// The settings of every row, except for k and the seed.
+pub(crate) const TOP_P: f32 = 0.9;
+pub(crate) const TEMPERATURE: f32 = 0.8;
 
 /// All output arrays, as integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Arrays {
     /// Tokens, row status, greedy tokens, both halves of the random numbers, and next tokens.
-    narrow: [Vec<i32>; 6],
-    full: [Vec<i32>; 2],
+    pub(crate) narrow: [Vec<i32>; 6],
+    pub(crate) full: [Vec<i32>; 2],
     slices: [Vec<i32>; 3],
 }
 
 impl Arrays {
-    fn poisoned(problem: &Problem, max_k: usize) -> Arrays {
+    pub(crate) fn poisoned(problem: &Problem, max_k: usize) -> Arrays {
         let rows = problem.k.len();
         let (narrow, full) = (vec![POISON; rows], vec![POISON; rows * problem.vocab]);
         let slices = match problem.wide {
@@ -193,13 +212,17 @@ impl Arrays {
 
 impl Problem {
     /// Unordered logits with ties.
-    fn logits(&self) -> Vec<f32> {
+    pub(crate) fn logits(&self) -> Vec<f32> {
         let mut state = 1_u32;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             ((state >> 20) as f32 - 2048.0) / 256.0
         };
         (0..self.k.len() * self.vocab).map(|_| next()).collect()
+    }
+
+    pub(crate) fn seed(row: usize) -> u64 {
+        1000 + row as u64
     }
 
     /// Allocates poisoned arrays, and then passes the call to `around`, which runs it.
@@ -211,8 +234,9 @@ impl Problem {
     ) -> (R, Arrays) {
         let rows = self.k.len();
         let logits = self.logits();
-        let (p, temperature) = (vec![0.9_f32; rows], vec![0.8_f32; rows]);
-        let seed: Vec<u64> = (0..rows as u64).map(|row| 1000 + row).collect();
+        let (p, temperature) = (vec![TOP_P; rows], vec![TEMPERATURE; rows]);
+        let seed: Vec<u64> = (0..rows).map(Problem::seed).collect();
+        let offset = vec![self.offset; rows];
         let mut arrays = Arrays::poisoned(self, max_k);
         let call = unsafe {
             let mut batch = std::mem::zeroed::<nuc_batch>();
@@ -221,7 +245,7 @@ impl Problem {
             (batch.num_rows, batch.vocab) = (rows, self.vocab);
             (batch.top_k, batch.top_p, batch.temperature) =
                 (self.k.as_ptr(), p.as_ptr(), temperature.as_ptr());
-            batch.seed = seed.as_ptr();
+            (batch.seed, batch.offset) = (seed.as_ptr(), offset.as_ptr());
             let [tokens, status, greedy, high, low, next] =
                 arrays.narrow.each_mut().map(|array| array.as_mut_ptr());
             let mut debug = std::mem::zeroed::<nuc_debug_arrays>();
@@ -257,7 +281,14 @@ impl Problem {
 
     /// The correct contents of the arrays, from the built-in backend.
     pub(crate) fn expected(&self, max_k: usize) -> Arrays {
-        let setup = Setup { plugin: None, program_dir: None, write_programs: false, max_k, num_threads: 1 };
+        let setup = Setup {
+            plugin: None,
+            client: None,
+            program_dir: None,
+            write_programs: false,
+            max_k,
+            num_threads: 1,
+        };
         let sampler = setup.create().1.expect("a built-in sampler");
         let (outcome, arrays) = self.sample(&sampler, max_k);
         assert!(outcome.is_ok() && !arrays.is_untouched(), "{outcome:?}");

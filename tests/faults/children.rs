@@ -41,6 +41,8 @@ pub(crate) enum Scenario {
     Cold,
     /// Every program is loaded from a full program directory.
     Warm,
+    /// The logits are on the device, and the client belongs to the caller.
+    Device,
 }
 
 /// The code whose allocations fail.
@@ -51,9 +53,10 @@ pub(crate) enum Subject {
     Plugin,
 }
 
-const TASKS: [Task; 5] = [
+const TASKS: [Task; 6] = [
     Task::Sweep(Scenario::Cold),
     Task::Sweep(Scenario::Warm),
+    Task::Sweep(Scenario::Device),
     Task::Allocations(Subject::Builtin),
     Task::Allocations(Subject::Reference),
     Task::Allocations(Subject::Plugin),

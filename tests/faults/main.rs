@@ -1,5 +1,5 @@
-//! Fault injection. In each case of one kind, one call into a plugin fails or returns invalid data. In each case of the
-//! other kind, one allocation of at least 4 KiB fails.
+//! Fault injection. In each case of one kind, one call into a plugin fails, returns invalid data, or starts work that
+//! fails later. In each case of the other kind, one allocation of at least 4 KiB fails.
 //!
 //! The cases run one after another in a child process of this test program. If a case crashes or hangs, the parent
 //! reports it and starts a new child for the remaining cases.
@@ -12,6 +12,7 @@ mod allocations;
 mod allocator;
 mod calls;
 mod children;
+mod device_calls;
 #[path = "../common/selection.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod selection;

@@ -14,8 +14,9 @@ use nucleus::abi::*;
 
 use crate::calls::{Arrays, Entry, Handle, Outcome, Problem, Setup, Wide};
 use crate::children::{self, Choice, Report, Scenario, Task};
+use crate::device_calls::{self, DeviceSession, OnDevice};
 
-const MAX_K: usize = 16;
+pub(crate) const MAX_K: usize = 16;
 const VOCAB: usize = 129;
 
 #[test]
@@ -28,19 +29,18 @@ fn a_plugin_may_fail_at_every_call_and_return_nonsense() {
              repeats it, NUCLEUS_TEST_FULL=1 tries every place"
         ),
     }
-    let reports = [Scenario::Cold, Scenario::Warm].map(|scenario| {
+    let reports = [Scenario::Cold, Scenario::Warm, Scenario::Device].map(|scenario| {
         let report = children::watch(Task::Sweep(scenario));
         let _ = fs::remove_dir_all(programs(scenario, std::process::id()));
         report
     });
-    let [cold, warm] = &reports;
     let findings: Vec<&String> = reports.iter().flat_map(|report| &report.findings).collect();
     let cases = |report: &Report| format!("{} ({} cases)", report.summary, report.cases);
     let verdict = match findings.len() {
         0 => "all survived".to_owned(),
         count => format!("{count} not survived"),
     };
-    println!("fault sweep: {}, {}: {verdict}", cases(cold), cases(warm));
+    println!("fault sweep: {}: {verdict}", reports.each_ref().map(cases).join(", "));
     assert!(reports.iter().all(|report| report.cases > 100), "too few cases");
     let list: Vec<String> = findings.iter().map(|finding| format!("\n  {finding}")).collect();
     assert!(list.is_empty(), "{}", list.concat());
@@ -54,6 +54,8 @@ struct Script {
     /// The program directory. It is empty before each cold case and full before each warm case.
     programs: PathBuf,
     calls: Vec<(Problem, Arrays)>,
+    /// The batches of the device scenario.
+    on_device: [OnDevice; 2],
 }
 
 /// In the child: runs the cases from number `from` to the last one.
@@ -62,8 +64,14 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
     let plugin = children::proxy_path();
     let proxy = Proxy::open(&plugin, &children::plugin_path()).unwrap();
     let programs = programs(scenario, std::os::unix::process::parent_id());
-    let script = Script { proxy, scenario, plugin, programs, calls: calls() };
-    let early: Vec<Kind> = Kind::ALL.into_iter().filter(|kind| kind.is_error()).collect();
+    let on_device = device_calls::batches();
+    let script = Script { proxy, scenario, plugin, programs, calls: calls(), on_device };
+    // In the device scenario, the caller initialises the plugin.
+    let early = Kind::ALL.into_iter().filter(|kind| kind.is_error() && scenario != Scenario::Device);
+    let early: Vec<Kind> = early.collect();
+    if scenario == Scenario::Device {
+        device_calls::initialize_plugin(script.proxy);
+    }
     for (number, &kind) in early.iter().enumerate().skip(from) {
         let name = format!("initialisation, {kind:?}");
         children::run_case(number, &name, || script.initialization(kind));
@@ -74,7 +82,7 @@ pub(crate) fn run_cases(scenario: Scenario, from: usize, choice: Choice) {
     let cases = chosen(&places, choice);
     children::tell_summary(&format!(
         "{} places x {} faults ({})",
-        places.len() + 1,
+        places.len() + usize::from(!early.is_empty()),
         Kind::ALL.len(),
         format!("{scenario:?}").to_lowercase()
     ));
@@ -93,9 +101,17 @@ fn programs(scenario: Scenario, parent: u32) -> PathBuf {
 }
 
 /// A batch whose rows take both paths, and a batch with every array.
+pub(crate) fn problems() -> (Problem, Problem) {
+    let (mixed, bounded) = (vec![5, 0, 16, 1], vec![7, 2]);
+    (
+        Problem { entry: Entry::Automatic, vocab: VOCAB, k: mixed, wide: Wide::Full, offset: 0 },
+        Problem { entry: Entry::Bounded, vocab: VOCAB, k: bounded, wide: Wide::Slices, offset: 0 },
+    )
+}
+
+/// The calls of a host scenario, with their correct results.
 fn calls() -> Vec<(Problem, Arrays)> {
-    let mixed = Problem { entry: Entry::Automatic, vocab: VOCAB, k: vec![5, 0, 16, 1], wide: Wide::Full };
-    let bounded = Problem { entry: Entry::Bounded, vocab: VOCAB, k: vec![7, 2], wide: Wide::Slices };
+    let (mixed, bounded) = problems();
     [mixed.clone(), bounded, mixed].map(|problem| (problem.clone(), problem.expected(MAX_K))).into()
 }
 
@@ -136,6 +152,7 @@ impl Script {
     fn setup(&self) -> Setup<'_> {
         Setup {
             plugin: Some(&self.plugin),
+            client: None,
             program_dir: Some(&self.programs),
             write_programs: self.scenario == Scenario::Cold,
             max_k: MAX_K,
@@ -210,6 +227,9 @@ impl Script {
             None => Some(format!("fails without a fault: {}", outcome.message)),
             Some(kind) => judge(kind, outcome),
         };
+        if self.scenario == Scenario::Device {
+            return self.play_on_device(kind, &judge);
+        }
         let mut findings = Vec::new();
         let mut check = |step: &str, outcome: Outcome| {
             findings.extend(judge(&outcome).map(|finding| format!("{step}: {finding}")));
@@ -225,9 +245,6 @@ impl Script {
             if happened {
                 // Without the fault, every call must work again.
                 self.proxy.arm(None);
-                let flawless = |outcome: &Outcome| {
-                    (!outcome.is_ok()).then(|| format!("after the fault: {}", outcome.message))
-                };
                 findings.extend(self.sample(&handle, &flawless));
                 if kind == Some(Kind::AllFail) {
                     self.proxy.arm(Some(Fault::at_call(Kind::AllFail, 0)));
@@ -241,6 +258,38 @@ impl Script {
                 findings.push("the call was not made".to_owned());
             }
         }
+        findings.extend(Some(self.proxy.objections()).filter(|objections| !objections.is_empty()));
+        findings
+    }
+
+    /// As [`Script::play`], with logits on the device and a client of the caller.
+    fn play_on_device(&self, kind: Option<Kind>, judge: &dyn Fn(&Outcome) -> Option<String>) -> Vec<String> {
+        let client = self.proxy.quietly(|| device_calls::client(self.proxy));
+        let setup = Setup { plugin: None, client: Some(&client), program_dir: None, ..self.setup() };
+        let (created, handle) = setup.create();
+        let mut findings: Vec<String> =
+            judge(&created).map(|finding| format!("create: {finding}")).into_iter().collect();
+        if let Some(handle) = handle {
+            let session = DeviceSession::new(self.proxy, &client, &handle, &self.on_device);
+            findings.extend(session.run(judge, kind));
+            let happened = self.proxy.fired() > 0;
+            if happened {
+                self.proxy.arm(None);
+                findings.extend(session.run(&flawless, None));
+                if kind == Some(Kind::AllFail) {
+                    self.proxy.arm(Some(Fault::at_call(Kind::AllFail, 0)));
+                }
+            }
+            findings.extend(session.destroy());
+            let destroyed = handle.destroy();
+            if !destroyed.is_ok() {
+                findings.push(format!("destroy: {}", destroyed.message));
+            }
+            if kind.is_some() && !happened && self.proxy.fired() == 0 {
+                findings.push("the call was not made".to_owned());
+            }
+        }
+        self.proxy.quietly(|| drop(client));
         findings.extend(Some(self.proxy.objections()).filter(|objections| !objections.is_empty()));
         findings
     }
@@ -260,11 +309,16 @@ impl Script {
     }
 }
 
+/// After a fault, every call must succeed.
+fn flawless(outcome: &Outcome) -> Option<String> {
+    (!outcome.is_ok()).then(|| format!("after the fault: {}", outcome.message))
+}
+
 /// Checks the status of a call that failed because of a fault. The caller's arguments are correct, so the status must
 /// not say that an argument is wrong.
 fn judge(kind: Kind, outcome: &Outcome) -> Option<String> {
     let fits = match kind {
-        Kind::Exhausted => outcome.status == NUC_OUT_OF_MEMORY,
+        Kind::Exhausted | Kind::LateExhausted => outcome.status == NUC_OUT_OF_MEMORY,
         _ => matches!(outcome.status, NUC_DEVICE_ERROR | NUC_INTERNAL),
     };
     (!fits).then(|| format!("{:?}: {}", outcome.status, outcome.message))

@@ -24,7 +24,7 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{emit, pack_params, Path as Way, Spec, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, Buffer, Client, CompileOptions, ElementType, Executable, Plugin};
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
 
@@ -425,7 +425,7 @@ fn compiled_ahead() {
     let target = here.target();
     let file = |system: &System| {
         let any = spec(Way::Arbitrary, 8, 128, Dtype::F32, false);
-        ProgramDir::new(Path::new(""), system.clone(), target).file(&any, "")
+        ProgramDir::new(Path::new(""), system.clone(), target).file(&any.into(), "")
     };
     let found = SHAPES.iter().map(|shape| format!("{target}:{shape}")).find(|name| {
         let topology = plugin.topology(name, &[]);
@@ -444,6 +444,7 @@ fn compiled_ahead() {
         dtype: Dtype::Bf16,
         stable: true,
         wanted: Wanted::default(),
+        logits: LogitsPlace::Host,
     };
     let options = AheadOptions {
         plugin: Some(path.clone()),

@@ -124,7 +124,7 @@ pub(crate) fn no_debug_arrays() -> nuc_debug_arrays {
 
 #[test]
 fn a_wrong_struct_size_names_the_initializer() {
-    for size in [0, 8, 68, 79, 88] {
+    for size in [0, 8, 68, 79, 88, 112] {
         let options = nuc_sampler_options { struct_size: size, ..sampler_options() };
         let text = refused("nuc_sampler_options", |error| create(&options, error).0);
         assert!(
@@ -132,7 +132,7 @@ fn a_wrong_struct_size_names_the_initializer() {
             "{text}"
         );
         assert!(
-            text.contains("which is 80 or 96 or 104") && text.contains("NUC_SAMPLER_OPTIONS_INIT"),
+            text.contains("which is 80 or 96 or 104 or 120") && text.contains("NUC_SAMPLER_OPTIONS_INIT"),
             "{text}"
         );
     }

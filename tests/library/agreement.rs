@@ -8,7 +8,7 @@ use crate::common::tpu::kinds_from;
 use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::Wanted;
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::Sampler;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
@@ -253,7 +253,8 @@ fn plugin_agrees_on_every_class_of_long_rows_and_any_number_of_slots() {
 }
 
 fn calls(entry: Entry, batch: usize, vocab: usize) -> CallShape {
-    CallShape { entry, batch, vocab, dtype: Dtype::F32, stable: true, wanted: Wanted::default() }
+    let (dtype, wanted, logits) = (Dtype::F32, Wanted::default(), LogitsPlace::Host);
+    CallShape { entry, batch, vocab, dtype, stable: true, wanted, logits }
 }
 
 /// A prewarm that needs more programs than the cache can hold fails and compiles nothing.

@@ -300,10 +300,34 @@ fn a_borrowed_plugin_is_the_one_that_is_loaded_later() {
     };
     assert!(Arc::ptr_eq(&borrowed, &again));
     assert_eq!(borrowed.path(), path.canonicalize().unwrap());
-    assert_eq!(borrowed.fingerprint().unwrap_err().kind(), ErrorKind::NotFound);
     let loaded = Plugin::load(&path).unwrap();
     assert!(Arc::ptr_eq(&borrowed, &loaded));
     assert!(borrowed.fingerprint().unwrap().contains(char::is_alphanumeric));
+}
+
+/// The build of a plugin that the caller loaded is the build of the file that was loaded. If another file is at its
+/// path now, or none, the build is unknown.
+#[test]
+fn the_build_of_a_borrowed_plugin_needs_its_file() {
+    let path = build_plugin("replaced", "", "");
+    // SAFETY: the library was built above and is never unloaded.
+    let borrowed = unsafe {
+        let library = std::mem::ManuallyDrop::new(libloading::Library::new(&path).unwrap());
+        let get_api =
+            library.get::<unsafe extern "C" fn() -> *const std::ffi::c_void>(b"GetPjrtApi").unwrap();
+        Plugin::borrow(get_api().cast()).unwrap()
+    };
+    let unknown = || {
+        let error = borrowed.fingerprint().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let message = error.to_string();
+        assert!(message.contains("replaced.so was replaced or removed"), "{message}");
+        assert!(message.contains("without program_dir"), "{message}");
+    };
+    fs::rename(build_plugin("replacement", "int other;", ""), &path).unwrap();
+    unknown();
+    fs::remove_file(&path).unwrap();
+    unknown();
 }
 
 /// Other plugins can be loaded while one plugin initialises.

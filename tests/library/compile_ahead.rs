@@ -15,7 +15,7 @@ use nucleus::dtype::Dtype;
 use nucleus::error::Error;
 use nucleus::kernels::Wanted;
 use nucleus::pjrt::{ErrorKind, OptionValue};
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 const VOCAB: usize = 1000;
@@ -103,6 +103,7 @@ fn calls(dtype: Dtype) -> CallShape {
         dtype,
         stable: true,
         wanted: Wanted::default(),
+        logits: LogitsPlace::Host,
     }
 }
 

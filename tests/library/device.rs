@@ -1,6 +1,10 @@
 //! Calls on logits that are on the device return the same tokens and arrays as calls on logits in host memory. The
 //! tests cover every grouping of rows and every plugin.
 
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +15,9 @@ use nucleus::dtype::{Dtype, Logits, LogitsMut};
 use nucleus::error::Error;
 use nucleus::kernels::Wanted;
 use nucleus::outputs::{Outputs, RowArrays, ROW_BAD_PARAMETER};
-use nucleus::pjrt::{Buffer, ElementType};
+use nucleus::pjrt::{Buffer, Client, CompileOptions, ElementType};
 use nucleus::plan::Entry;
-use nucleus::sampler::Sampler;
+use nucleus::sampler::{Sampler, SamplerOptions};
 use rand::prelude::*;
 
 const VOCAB: usize = 1000;
@@ -57,12 +61,16 @@ struct Host {
 }
 
 fn host(logits: &[f32], rows: &[RowSettings]) -> Host {
+    host_at(STEP, logits, rows)
+}
+
+fn host_at(step: u64, logits: &[f32], rows: &[RowSettings]) -> Host {
     let column = |value: fn(&RowSettings) -> f32| rows.iter().map(value).collect::<Vec<f32>>();
     let k: Vec<i32> = rows.iter().map(|row| row.top_k).collect();
     let (p, min_p) = (column(|row| row.top_p), column(|row| row.min_p));
     let temperature = column(|row| row.temperature);
     let seed: Vec<u64> = rows.iter().map(|row| row.seed).collect();
-    let offset: Vec<u64> = rows.iter().map(|row| row.offset + STEP).collect();
+    let offset: Vec<u64> = rows.iter().map(|row| row.offset.wrapping_add(step)).collect();
     let random = RandomSource::Seeds { seed: Some(&seed), offset: Some(&offset) };
     let arguments = RowArguments {
         k: Some(&k),
@@ -112,29 +120,53 @@ fn ints(buffer: &Buffer) -> Vec<i32> {
     bytemuck::pod_collect_to_vec(&bytes)
 }
 
+/// The arrays of a call and of its results.
+#[derive(Clone, Copy)]
+enum Arrays {
+    /// Logits `[rows, vocab]`, and the tokens.
+    Narrow,
+    /// Logits `[rows, 1, vocab]`, and the tokens.
+    MiddleDimension,
+    /// Logits `[rows, vocab]`, all numbers, and the wide arrays.
+    Wide,
+}
+
+/// Each case compiles up to three programs, so each day selects other cases for each plugin.
 fn device_calls_equal_host_calls(plugin: &'static str) {
-    let sampler = shared_sampler(plugin);
-    for rows in groupings() {
-        let logits = logits(rows.len());
-        let want = host(&logits, &rows);
-        let (batch, vocab) = (rows.len() as i64, VOCAB as i64);
-        for dims in [&[batch, vocab][..], &[batch, 1, vocab]] {
-            let buffer = upload(sampler, &logits, dims);
-            let call = start(sampler, &buffer, &rows, DeviceWants::default()).unwrap();
-            assert!(call.wait(Some(Duration::from_secs(600))).unwrap() && call.is_done());
-            assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}, {rows:?}");
-            assert_eq!(ints(&call.take_tokens_buffer().unwrap()), want.tokens);
-        }
-        let wide = Wanted { topk_logits: true, weights: true, slices: false };
-        let buffer = upload(sampler, &logits, &[batch, vocab]);
-        let call = start(sampler, &buffer, &rows, DeviceWants { host: HostNumbers::All, wide }).unwrap();
-        let outcomes = call.outcomes().unwrap();
-        assert_eq!(outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), want.status);
-        assert_eq!(outcomes.iter().map(|outcome| outcome.greedy_sampled).collect::<Vec<_>>(), want.greedy);
-        let bits: Vec<i32> = want.topk_logits.iter().map(|x| x.to_bits() as i32).collect();
-        assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits, "{plugin}, {rows:?}");
-        assert_eq!(ints(&call.take_wide_buffer(1).unwrap()), want.weights, "{plugin}, {rows:?}");
+    let arrays = [Arrays::Narrow, Arrays::MiddleDimension, Arrays::Wide];
+    let mut cases: Vec<_> =
+        groupings().into_iter().flat_map(|rows| arrays.map(|arrays| (rows.clone(), arrays))).collect();
+    cases.rotate_left(PLUGINS.iter().position(|&name| name == plugin).unwrap());
+    for (rows, arrays) in thinned(cases, 5) {
+        device_call_equals_host_call(plugin, &rows, arrays);
     }
+}
+
+fn device_call_equals_host_call(plugin: &'static str, rows: &[RowSettings], arrays: Arrays) {
+    let sampler = shared_sampler(plugin);
+    let logits = logits(rows.len());
+    let want = host(&logits, rows);
+    let (batch, vocab) = (rows.len() as i64, VOCAB as i64);
+    let dims = match arrays {
+        Arrays::MiddleDimension => vec![batch, 1, vocab],
+        Arrays::Narrow | Arrays::Wide => vec![batch, vocab],
+    };
+    let buffer = upload(sampler, &logits, &dims);
+    if !matches!(arrays, Arrays::Wide) {
+        let call = start(sampler, &buffer, rows, DeviceWants::default()).unwrap();
+        assert!(call.wait(Some(Duration::from_secs(600))).unwrap() && call.is_done());
+        assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}, {rows:?}");
+        assert_eq!(ints(&call.take_tokens_buffer().unwrap()), want.tokens);
+        return;
+    }
+    let wide = Wanted { topk_logits: true, weights: true, slices: false };
+    let wants = DeviceWants { host: HostNumbers::All, wide, donate_logits: false };
+    let call = start(sampler, &buffer, rows, wants).unwrap();
+    let outcomes = call.outcomes().unwrap();
+    assert_eq!(outcomes.iter().map(|outcome| outcome.status).collect::<Vec<_>>(), want.status);
+    assert_eq!(outcomes.iter().map(|outcome| outcome.greedy_sampled).collect::<Vec<_>>(), want.greedy);
+    assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits(&want.topk_logits), "{plugin}, {rows:?}");
+    assert_eq!(ints(&call.take_wide_buffer(1).unwrap()), want.weights, "{plugin}, {rows:?}");
 }
 
 fn a_bad_row_does_not_affect_others(plugin: &'static str) {
@@ -146,7 +178,13 @@ fn a_bad_row_does_not_affect_others(plugin: &'static str) {
         let want = host(&logits, &rows);
         let buffer = upload(sampler, &logits, &[3, VOCAB as i64]);
         let wide = Wanted { topk_logits: true, weights: true, slices: true };
-        let call = start(sampler, &buffer, &rows, DeviceWants { host: HostNumbers::All, wide }).unwrap();
+        let call = start(
+            sampler,
+            &buffer,
+            &rows,
+            DeviceWants { host: HostNumbers::All, wide, donate_logits: false },
+        )
+        .unwrap();
         assert_eq!(ints(&call.take_tokens_buffer().unwrap()), want.tokens);
         let slots = sampler.max_k();
         let replace_val = CallOptions::default().replace_val;
@@ -158,8 +196,7 @@ fn a_bad_row_does_not_affect_others(plugin: &'static str) {
         assert_eq!(ints(&call.take_wide_buffer(2).unwrap()), indices);
         let status: Vec<u32> = call.outcomes().unwrap().iter().map(|outcome| outcome.status).collect();
         assert_eq!((status[bad], &status), (ROW_BAD_PARAMETER, &want.status));
-        let bits: Vec<i32> = want.topk_logits.iter().map(|x| x.to_bits() as i32).collect();
-        assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits);
+        assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits(&want.topk_logits));
         assert_eq!(ints(&call.take_wide_buffer(1).unwrap()), want.weights);
 
         let error = start(sampler, &buffer, &rows, DeviceWants::default()).err().unwrap();
@@ -171,27 +208,190 @@ fn a_bad_row_does_not_affect_others(plugin: &'static str) {
 fn errors_describe_wrong_buffers(plugin: &'static str) {
     let sampler = shared_sampler(plugin);
     let client = sampler.client().unwrap();
-    let refused = |buffer: &Buffer, words: &str| {
+    let refused = |buffer: &Buffer, found: &str, wanted: &str| {
         let error = start(sampler, buffer, &[settings(5, 0.9, 1.0, 1); 2], DeviceWants::default()).err();
-        let text = error.expect("refused").to_string();
-        assert!(text.contains("logits is") && text.contains(words), "{text}");
+        let Some(Error::InvalidArgument(wrong)) = error else { panic!("{plugin}: {found}: {error:?}") };
+        assert_eq!(wrong.argument, Some("logits"));
+        let text = wrong.message;
+        let both = [format!("logits is {found}"), format!("must be {wanted}")];
+        assert!(both.iter().all(|words| text.contains(words)), "{text}");
     };
     let zeros = vec![0_u8; 2 * VOCAB * 4];
-    let buffer = |element, dims: &[i64], device: usize| {
-        let bytes = &zeros[..dims.iter().product::<i64>() as usize * element_size(element)];
+    let buffer = |client: &Arc<Client>, element: ElementType, dims: &[i64], device: usize| {
+        let bytes = &zeros[..dims.iter().product::<i64>() as usize * element.size()];
         client.buffer_from_host(bytes, element, dims, device).unwrap()
     };
     let vocab = VOCAB as i64;
-    refused(&buffer(ElementType::S32, &[2, vocab], 0), "an array of S32");
-    refused(&buffer(ElementType::BF16, &[2, vocab], 0), "an array of BF16");
-    refused(&buffer(ElementType::F32, &[1, vocab], 0), "[1, 1000]");
-    refused(&buffer(ElementType::F32, &[2, 500], 0), "[2, 500]");
-    refused(&buffer(ElementType::F32, &[2 * vocab], 0), "[2000]");
-    refused(&buffer(ElementType::F32, &[2, vocab], 1), "on device 1");
+    refused(&buffer(client, ElementType::S32, &[2, vocab], 0), "an array of S32", "an array of F32");
+    refused(&buffer(client, ElementType::BF16, &[2, vocab], 0), "an array of BF16", "an array of F32");
+    for dims in [&[1, vocab][..], &[2, 500], &[2 * vocab], &[2, 2, 500], &[1, 2, vocab], &[2, 1, 1, vocab]] {
+        let found = format!("an array with dimensions {dims:?}");
+        refused(&buffer(client, ElementType::F32, dims, 0), &found, "[2, 1000] or [2, 1, 1000]");
+    }
+    refused(&buffer(client, ElementType::F32, &[2, vocab], 1), "on device 1", "on device 0");
+    let deleted = buffer(client, ElementType::F32, &[2, vocab], 0);
+    deleted.delete().unwrap();
+    refused(&deleted, "a buffer that was deleted or donated", "a live buffer");
+    // The second client belongs to the same plugin. The C interface cannot know the client of a pointer, so a buffer
+    // that is borrowed with the wrong client must be refused as well.
+    let other = Client::create(client.plugin().clone(), &[]).unwrap();
+    let foreign = buffer(&other, ElementType::F32, &[2, vocab], 0);
+    refused(&foreign, "a buffer of another client", "a buffer of the sampler's client");
+    // SAFETY: the buffer lives until the end of this function. Only its device is queried.
+    let borrowed = unsafe { Buffer::borrow(client, foreign.as_raw()).unwrap() };
+    refused(&borrowed, "on a device that the sampler's client does not have", "on device 0");
 }
 
-fn element_size(element: ElementType) -> usize {
-    element.size()
+/// A buffer in a memory that is not the default memory of the device is refused.
+fn errors_describe_wrong_memories(plugin: &'static str) {
+    let sampler = shared_sampler(plugin);
+    let client = sampler.client().unwrap();
+    let mut refused = 0;
+    for memory in raw::memories(client) {
+        let Some(buffer) = raw::upload(client, &[0.0; 2 * VOCAB], [2, VOCAB as i64], memory) else {
+            continue;
+        };
+        let other = buffer.other_memory(0).unwrap();
+        let error = start(sampler, &buffer, &[settings(5, 0.9, 1.0, 1); 2], DeviceWants::default()).err();
+        match (other, error) {
+            (None, None) => {}
+            (Some(kind), Some(Error::InvalidArgument(wrong))) => {
+                let text = wrong.message;
+                assert!(text.contains(&format!("logits is in memory of the kind {kind:?}")), "{text}");
+                assert!(text.contains("it must be in the default memory of the device"), "{text}");
+                refused += 1;
+            }
+            (other, error) => panic!("{plugin}: {other:?}, {error:?}"),
+        }
+    }
+    println!("{plugin}: {refused} memories other than the default memory hold buffers");
+}
+
+/// Returns the logits as a buffer whose first dimension varies fastest in memory.
+fn column_major(client: &Arc<Client>, logits: &Buffer) -> Buffer {
+    let dims = logits.dims();
+    let shape: String = dims.iter().map(|dim| format!("{dim}x")).collect();
+    let order: Vec<String> = (0..dims.len()).map(|dim| dim.to_string()).collect();
+    let (ty, order) = (format!("tensor<{shape}f32>"), order.join(","));
+    let text = format!(
+        "module @m {{ func.func public @main(%x: {ty}) -> ({ty} {{mhlo.layout_mode = \"{{{order}}}\"}}) {{ \
+         return %x : {ty} }} }}"
+    );
+    let options = CompileOptions::for_device(client.devices()[0].id());
+    let program = client.compile(&text, &options).unwrap();
+    program.execute(&[logits]).unwrap().remove(0)
+}
+
+fn other_layouts_give_the_same_results(plugin: &'static str) {
+    let sampler = shared_sampler(plugin);
+    let client = sampler.client().unwrap();
+    let [bounded, _, mixed, _] = groupings();
+    for (rows, singleton, wide) in [(&bounded, false, true), (&mixed, false, false), (&bounded, true, false)]
+    {
+        let logits = logits(rows.len());
+        let want = host(&logits, rows);
+        let (batch, vocab) = (rows.len() as i64, VOCAB as i64);
+        let dims = if singleton { vec![batch, 1, vocab] } else { vec![batch, vocab] };
+        let buffer = column_major(client, &upload(sampler, &logits, &dims));
+        assert_eq!(buffer.other_order().unwrap(), Some((0..dims.len()).collect()), "{plugin}: column-major");
+        for donate_logits in [false, true] {
+            let wide = Wanted { topk_logits: wide, weights: wide, slices: false };
+            let call =
+                start(sampler, &buffer, rows, DeviceWants { wide, donate_logits, ..DeviceWants::default() });
+            let call = call.unwrap();
+            assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}, {dims:?}, {rows:?}");
+            if wide.topk_logits {
+                assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits(&want.topk_logits));
+                assert_eq!(ints(&call.take_wide_buffer(1).unwrap()), want.weights);
+            }
+            assert_eq!(buffer.is_deleted().unwrap(), donate_logits);
+        }
+    }
+}
+
+/// A call deletes the logits if this is requested, and only then. The results are the same.
+fn logits_are_donated_on_request(plugin: &'static str) {
+    let sampler = shared_sampler(plugin);
+    let [bounded, _, mixed, _] = groupings();
+    let wide = |topk_logits, weights| Wanted { topk_logits, weights, slices: false };
+    let cases = [
+        (&bounded, false, wide(false, false)),
+        (&bounded, false, wide(true, true)),
+        (&bounded, true, wide(false, true)),
+        (&mixed, false, wide(true, true)),
+    ];
+    for (rows, singleton, wide) in cases {
+        let logits = logits(rows.len());
+        let want = host(&logits, rows);
+        let (batch, vocab) = (rows.len() as i64, VOCAB as i64);
+        let dims = if singleton { vec![batch, 1, vocab] } else { vec![batch, vocab] };
+        let buffer = upload(sampler, &logits, &dims);
+        for donate_logits in [false, true] {
+            let wants = DeviceWants { wide, donate_logits, ..DeviceWants::default() };
+            let call = start(sampler, &buffer, rows, wants).unwrap();
+            assert_eq!(buffer.is_deleted().unwrap(), donate_logits);
+            assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}, {dims:?}, {wide:?}");
+            if wide.topk_logits {
+                assert_eq!(ints(&call.take_wide_buffer(0).unwrap()), bits(&want.topk_logits));
+            }
+            if wide.weights {
+                let number = usize::from(wide.topk_logits);
+                assert_eq!(ints(&call.take_wide_buffer(number).unwrap()), want.weights);
+            }
+            if !donate_logits {
+                assert_eq!(ints(&buffer), bits(&logits), "the logits are unchanged");
+            }
+        }
+        let error = start(sampler, &buffer, rows, DeviceWants::default()).err().unwrap();
+        assert!(error.to_string().contains("deleted or donated"), "{error}");
+    }
+}
+
+/// A sampler loads the programs of both paths, the program that joins their results, and the program that copies logits
+/// in another layout, if another sampler wrote them.
+fn a_warm_directory_has_every_program(plugin: &'static str) {
+    let client = shared_sampler(plugin).client().unwrap();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("warm-{plugin}-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(&path).unwrap();
+    let [_, _, rows, _] = groupings();
+    let logits = logits(rows.len());
+    let want = host(&logits, &rows);
+    for (compiles, loaded) in [(4, 0), (0, 4)] {
+        let options = SamplerOptions {
+            program_dir: Some(path.clone()),
+            write_programs: true,
+            ..SamplerOptions::default()
+        };
+        let sampler = Sampler::with_client(client.clone(), &options).unwrap();
+        let buffer = upload(&sampler, &logits, &[rows.len() as i64, VOCAB as i64]);
+        let call = start(&sampler, &column_major(client, &buffer), &rows, DeviceWants::default()).unwrap();
+        assert_eq!(call.tokens().unwrap(), want.tokens, "{plugin}");
+        let stats = sampler.stats();
+        assert_eq!((stats.compiles, stats.loaded, stats.programs), (compiles, loaded, 4), "{plugin}");
+    }
+    fs::remove_dir_all(&path).unwrap();
+}
+
+fn bits(values: &[f32]) -> Vec<i32> {
+    values.iter().map(|value| value.to_bits() as i32).collect()
+}
+
+/// Steps that grow, jump and wrap around, with all calls in flight at the same time.
+fn every_step_has_its_random_words(plugin: &'static str) {
+    let sampler = shared_sampler(plugin);
+    let rows: Vec<RowSettings> = (0..3).map(|row| settings(0, 1.0, 3.0, row)).collect();
+    let logits = logits(rows.len());
+    let buffer = upload(sampler, &logits, &[3, VOCAB as i64]);
+    let parameters = sampler.device_parameters(3, VOCAB, Dtype::F32, CallOptions::default()).unwrap();
+    rows.iter().enumerate().for_each(|(row, settings)| parameters.set(row, settings).unwrap());
+    let jumps = [u64::MAX, 0, 1 << 40, (1 << 40) + 63, u64::MAX - 64, 7];
+    let steps: Vec<u64> = (60..70).chain(jumps).chain((0..200).map(|i| i * 1_000_003)).collect();
+    let start = |step| sampler.start(Entry::Automatic, &buffer, &parameters, step, DeviceWants::default());
+    let calls: Vec<DeviceCall> = steps.iter().map(|&step| start(step).unwrap()).collect();
+    for (call, step) in calls.iter().zip(steps) {
+        assert_eq!(call.tokens().unwrap(), host_at(step, &logits, &rows).tokens, "{plugin}, step {step}");
+    }
 }
 
 /// Parameters change while earlier calls are running. Every call uses the parameters at the time of its start.
@@ -257,6 +457,11 @@ on_every_plugin! {
     device_calls_equal_host_calls
     a_bad_row_does_not_affect_others
     errors_describe_wrong_buffers
+    errors_describe_wrong_memories
+    other_layouts_give_the_same_results
+    logits_are_donated_on_request
+    a_warm_directory_has_every_program
+    every_step_has_its_random_words
     calls_overlap_and_parameters_change
 }
 
@@ -264,4 +469,130 @@ on_every_plugin! {
 fn the_built_in_backend_has_no_device() {
     let error = builtin(1).device_parameters(1, 8, Dtype::F32, CallOptions::default()).err().unwrap();
     assert!(error.to_string().contains("create it with a plugin"), "{error}");
+}
+
+/// In a decode loop, calls upload only every 64th step, and the host waits only for these uploads.
+#[test]
+fn a_decode_loop_uploads_almost_nothing() {
+    let own = shared_sampler(PLUGINS[0]).client().unwrap();
+    let client = raw::counting_client(own);
+    let sampler = Sampler::with_client(client, &SamplerOptions::default()).unwrap();
+    let buffer = upload(&sampler, &logits(2), &[2, VOCAB as i64]);
+    let parameters = sampler.device_parameters(2, VOCAB, Dtype::F32, CallOptions::default()).unwrap();
+    let run = |steps: std::ops::Range<u64>| {
+        let counts = || [&raw::UPLOADS, &raw::READY_EVENTS].map(|count| count.load(Ordering::SeqCst));
+        let before = counts();
+        for step in steps {
+            let call = sampler.start(Entry::Automatic, &buffer, &parameters, step, DeviceWants::default());
+            assert!(call.unwrap().wait(None).unwrap());
+        }
+        let [uploads, waits] = counts();
+        assert_eq!(waits - before[1], uploads - before[0], "one wait per upload");
+        uploads - before[0]
+    };
+    // The parameters, the first multiple of 64, and 64 rests.
+    assert_eq!(run(0..64), 1 + 1 + 64);
+    assert_eq!(run(64..640), 9);
+    assert_eq!(run(64..640), 0);
+}
+
+/// Functions of plugins that the library does not need.
+mod raw {
+    use std::mem::size_of_val;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, OnceLock};
+
+    use nucleus::pjrt::{Buffer, Client, Plugin};
+    use pjrt_sys::*;
+
+    /// The number of calls of `PJRT_Client_BufferFromHostBuffer` through [`counting_client`].
+    pub(super) static UPLOADS: AtomicUsize = AtomicUsize::new(0);
+
+    /// The number of calls of `PJRT_Buffer_ReadyEvent` through [`counting_client`].
+    pub(super) static READY_EVENTS: AtomicUsize = AtomicUsize::new(0);
+
+    type Upload = unsafe extern "C" fn(*mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error;
+    static UPLOAD: OnceLock<Upload> = OnceLock::new();
+    type ReadyEvent = unsafe extern "C" fn(*mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error;
+    static READY_EVENT: OnceLock<ReadyEvent> = OnceLock::new();
+
+    unsafe extern "C" fn count(args: *mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error {
+        UPLOADS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's arguments, for the function that they are meant for.
+        unsafe { UPLOAD.get().unwrap()(args) }
+    }
+
+    unsafe extern "C" fn count_event(args: *mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error {
+        READY_EVENTS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller's arguments, for the function that they are meant for.
+        unsafe { READY_EVENT.get().unwrap()(args) }
+    }
+
+    /// The same client, through a table of functions that counts the uploads and the waits for them.
+    pub(super) fn counting_client(client: &Arc<Client>) -> Arc<Client> {
+        // SAFETY: the table of a loaded plugin. Its copy is never freed. The client lives until the process ends.
+        unsafe {
+            let mut table = Box::new(client.plugin().as_raw().read());
+            UPLOAD.set(table.PJRT_Client_BufferFromHostBuffer.unwrap()).unwrap();
+            table.PJRT_Client_BufferFromHostBuffer = Some(count);
+            READY_EVENT.set(table.PJRT_Buffer_ReadyEvent.unwrap()).unwrap();
+            table.PJRT_Buffer_ReadyEvent = Some(count_event);
+            let plugin = Plugin::borrow(Box::leak(table)).unwrap();
+            Client::borrow(plugin, client.as_raw()).unwrap()
+        }
+    }
+
+    fn api(client: &Client) -> &PJRT_Api {
+        // SAFETY: the table of a loaded plugin, which stays loaded.
+        unsafe { &*client.plugin().as_raw() }
+    }
+
+    /// The memories that the first device can address.
+    pub(super) fn memories(client: &Client) -> Vec<*mut PJRT_Memory> {
+        let mut args = PJRT_Device_AddressableMemories_Args { device: device(client), ..Default::default() };
+        args.struct_size = size_of_val(&args);
+        // SAFETY: a live device. The list lives as long as the device.
+        unsafe {
+            let error = api(client).PJRT_Device_AddressableMemories.unwrap()(&mut args);
+            assert!(error.is_null());
+            std::slice::from_raw_parts(args.memories, args.num_memories).to_vec()
+        }
+    }
+
+    fn device(client: &Client) -> *mut PJRT_Device {
+        let mut args = PJRT_Client_AddressableDevices_Args { client: client.as_raw(), ..Default::default() };
+        args.struct_size = size_of_val(&args);
+        // SAFETY: a live client with at least one device. The list lives as long as the client.
+        unsafe {
+            assert!(api(client).PJRT_Client_AddressableDevices.unwrap()(&mut args).is_null());
+            *args.addressable_devices
+        }
+    }
+
+    /// Uploads an array to a memory of the first device. `None` if the plugin does not support the memory.
+    pub(super) fn upload(
+        client: &Arc<Client>,
+        values: &[f32],
+        dims: [i64; 2],
+        memory: *mut PJRT_Memory,
+    ) -> Option<Buffer> {
+        let mut args = PJRT_Client_BufferFromHostBuffer_Args {
+            client: client.as_raw(),
+            data: values.as_ptr().cast(),
+            type_: PJRT_Buffer_Type_PJRT_Buffer_Type_F32,
+            dims: dims.as_ptr(),
+            num_dims: dims.len(),
+            host_buffer_semantics: PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
+            device: device(client),
+            memory,
+            ..Default::default()
+        };
+        args.struct_size = size_of_val(&args);
+        // SAFETY: live objects of one client, and an array of the stated size. The event and the buffer are leaked: the
+        // process of a test ends soon.
+        unsafe {
+            let error = api(client).PJRT_Client_BufferFromHostBuffer.unwrap()(&mut args);
+            error.is_null().then(|| Buffer::borrow(client, args.buffer).unwrap())
+        }
+    }
 }

@@ -54,7 +54,8 @@ const TOPICS: [Topic; 10] = [
 const DECLARED_EARLY: (&str, &str) = ("nuc_debug_arrays", "sampling");
 
 /// The functions whose status a program may ignore without a warning.
-const IGNORABLE: [&str; 3] = ["nuc_sampler_destroy", "nuc_parameters_destroy", "nuc_call_destroy"];
+const IGNORABLE: [&str; 4] =
+    ["nuc_sampler_destroy", "nuc_parameters_destroy", "nuc_call_destroy", "nuc_prewarming_destroy"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -44,7 +44,7 @@ fn layouts() -> Vec<Layout> {
         nuc_sampler_options {
             struct_size, backend, device_index, plugin_path, client_options, num_client_options, max_k, cache_capacity,
             num_threads, program_dir, write_programs, reserved, pjrt_api, pjrt_client,
-            program_dir_capacity,
+            program_dir_capacity, row_buckets, num_row_buckets,
         }
         nuc_batch {
             struct_size, logits, dtype, reserved, num_rows, vocab, row_stride, top_k, top_p, min_p, temperature,
@@ -62,19 +62,24 @@ fn layouts() -> Vec<Layout> {
         nuc_row_parameters {
             struct_size, seed, offset, top_k, min_p, use_top_p, top_p, use_temperature, temperature,
         }
-        nuc_start_options { struct_size, host_numbers, debug_arrays }
+        nuc_start_options { struct_size, host_numbers, debug_arrays, donate_logits, reserved }
         nuc_emit_options {
             struct_size, num_rows, vocab, max_k, target, name, dtype, path, keep_ties, debug_arrays,
         }
-        nuc_prewarm_spec { struct_size, path, dtype, num_rows, vocab, keep_ties, debug_arrays }
+        nuc_prewarm_spec {
+            struct_size, path, dtype, num_rows, vocab, keep_ties, debug_arrays, logits, has_middle_dimension,
+            host_numbers, reserved, num_threads,
+        }
+        nuc_prewarm_progress { struct_size, done, total, has_ended, reserved }
         nuc_compile_ahead_options {
             struct_size, plugin_path, topology, plugin_options, num_plugin_options, output_dir, row_counts,
             num_row_counts, vocab, max_k, dtype, path, keep_ties, debug_arrays, smaller_row_counts, reserved,
-            output_dir_capacity,
+            output_dir_capacity, row_buckets, num_row_buckets, logits, has_middle_dimension,
         }
         nuc_sampler_stats {
             struct_size, compiles, hits, evictions, failures, compile_ns, programs, loaded, pinned, not_kept,
-            program_files_evicted, program_dir_bytes,
+            program_files_evicted, program_dir_bytes, enqueue_count, enqueue_p50_ns, enqueue_p99_ns,
+            execute_count, execute_p50_ns, execute_p99_ns, total_count, total_p50_ns, total_p99_ns,
         }
         nuc_sampler_info {
             struct_size, platform_name, platform_version, pjrt_api_major, pjrt_api_minor, num_devices, max_k,

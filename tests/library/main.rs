@@ -5,8 +5,10 @@ mod common;
 
 mod abi;
 mod abi_device;
+mod abi_prewarm;
 mod agreement;
 mod bad_plugins;
+mod borrowed_client;
 mod builtin_backend;
 mod compile_ahead;
 mod contraction;
@@ -17,4 +19,5 @@ mod layout;
 mod pjrt_layer;
 mod properties;
 mod softmax;
+mod steady_state;
 mod structure;

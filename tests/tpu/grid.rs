@@ -15,7 +15,7 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::pjrt::LIBTPU_AHEAD_ENVIRONMENT;
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
@@ -56,7 +56,15 @@ fn compile(plugin: &Path) -> Compiled {
                             Way::Arbitrary => (Entry::Arbitrary, 128),
                         };
                         let wanted = spec(path, 1, vocab, dtype, debug).wanted;
-                        let calls = CallShape { entry, batch: 1, vocab, dtype, stable: true, wanted };
+                        let calls = CallShape {
+                            entry,
+                            batch: 1,
+                            vocab,
+                            dtype,
+                            stable: true,
+                            wanted,
+                            logits: LogitsPlace::Host,
+                        };
                         let options = AheadOptions {
                             plugin: Some(plugin.to_owned()),
                             topology: Some(topology.to_owned()),

@@ -13,7 +13,7 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as KernelPath, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
-use nucleus::plan::{CallShape, Entry};
+use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 
 /// The time in which libtpu must fail on a host without a TPU.
@@ -111,6 +111,7 @@ fn compiles_ahead(path: &Path) {
         dtype: Dtype::Bf16,
         stable: true,
         wanted: Wanted::default(),
+        logits: LogitsPlace::Host,
     };
     let ahead = AheadOptions {
         plugin: Some(path.to_owned()),

@@ -1,20 +1,39 @@
 //! Compiling before the first call.
 
+use std::time::Duration;
+
 use crate::abi::arrays::Array;
-use crate::abi::guard::guard;
+use crate::abi::callbacks::check_outside;
+use crate::abi::device;
+use crate::abi::guard::{guard, with_slot};
 use crate::abi::handle;
 use crate::abi::log;
 use crate::abi::memory::Memory;
 use crate::abi::options;
-use crate::abi::types::{nuc_compile_ahead_options, nuc_error, nuc_prewarm_spec, nuc_sampler, nuc_status};
+use crate::abi::structs;
+use crate::abi::types::{
+    nuc_compile_ahead_options, nuc_error, nuc_prewarm_progress, nuc_prewarm_spec, nuc_prewarming,
+    nuc_sampler, nuc_status,
+};
+use crate::backend::pjrt::prewarming::Prewarming;
 use crate::compile_ahead::compile_ahead;
+use crate::error::Error;
 
 /// Compiles every program that the calls described by `spec` can need, so that no later call waits for the compiler.
 /// The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
-/// the same sampler.
+/// the same sampler, and other threads may sample at the same time.
 ///
-/// The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, and the number of rows, rounded up
-/// to a power of two. They do not depend on top_k, top_p, min_p, temperature, seeds, random words or replace_val.
+/// The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, the place of the logits, and the
+/// number of rows, rounded up to one of the sampler's `row_buckets`. They do not depend on top_k, top_p, min_p,
+/// temperature, seeds, random words or replace_val, or on which rows of a batch take which path. So a server that
+/// prewarms for every shape of its calls compiles nothing later.
+///
+/// With logits on a device, the programs depend on the exact number of rows of the buffer. Calls whose rows can take
+/// both paths need up to 4 log2(n) + 5 programs for a buffer of n <= 128 rows with the default `row_buckets`, rounding
+/// the logarithm up, and two more with NUC_HOST_ALL.
+///
+/// One kind of program is missing: if the layout of logits on a device is not row-major, the first call with this layout
+/// compiles a small program that copies them (nuc_sample_start). Set `cache_capacity` so that it has room for it.
 ///
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
@@ -31,10 +50,157 @@ pub unsafe extern "C" fn nuc_prewarm(
 ) -> nuc_status {
     let body = |memory: &mut Memory| {
         // SAFETY: the caller guarantees the pointers.
-        let (sampler, calls) =
+        let (sampler, (calls, num_threads)) =
             unsafe { (handle::borrow(sampler)?.sampler(), options::prewarm_spec(memory, spec)?) };
         memory.check_overlap()?;
-        sampler.prewarm(&calls)
+        sampler.prewarm_on(&calls, num_threads)
+    };
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, body) }
+}
+
+/// Starts nuc_prewarm in the background, and writes the handle of the prewarm to `*prewarming`. The caller owns the
+/// handle and frees it with nuc_prewarming_destroy. Sampling calls can run at the same time. A call that needs a
+/// program that is being compiled waits for this program. Several prewarms can run at the same time. Any number of
+/// threads may call this function with the same sampler.
+///
+/// Errors: NUC_INVALID_ARGUMENT, also if the programs exceed `cache_capacity`; NUC_OUT_OF_MEMORY. After an error
+/// `*prewarming` is null. nuc_prewarming_wait returns the errors of the compilations.
+///
+/// # Safety
+/// `sampler` is a live handle. `spec` points to a nuc_prewarm_spec, and `prewarming` to a writable pointer. `error` is
+/// null or points to a nuc_error.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_prewarm_start(
+    sampler: *const nuc_sampler,
+    spec: *const nuc_prewarm_spec,
+    prewarming: *mut *mut nuc_prewarming,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let make = |memory: &mut Memory| {
+        // SAFETY: the caller guarantees the pointers.
+        let (sampler, (calls, num_threads)) =
+            unsafe { (handle::borrow(sampler)?.sampler(), options::prewarm_spec(memory, spec)?) };
+        memory.check_overlap()?;
+        Ok(handle::create(sampler.start_prewarm(&calls, num_threads)?))
+    };
+    // SAFETY: the caller guarantees `prewarming` and `error`.
+    unsafe { with_slot(prewarming, "prewarming", error, make) }
+}
+
+/// Writes the progress of a prewarm to `progress`. The caller owns the struct and sets its `struct_size` before the
+/// call. Does not wait. Any thread may call this function, also in a callback.
+///
+/// Errors: NUC_INVALID_ARGUMENT. The failure of the prewarm is not an error of this function.
+///
+/// # Safety
+/// `prewarming` is a live handle. `progress` points to a writable nuc_prewarm_progress. `error` is null or points to a
+/// nuc_error.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_prewarming_get_progress(
+    prewarming: *const nuc_prewarming,
+    progress: *mut nuc_prewarm_progress,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let body = |memory: &mut Memory| {
+        // SAFETY: the caller guarantees the handle.
+        let prewarming = unsafe { handle::borrow(prewarming)? };
+        // Read first, so that `done` is final if the prewarm has ended.
+        let has_ended = i32::from(prewarming.has_ended());
+        let (done, total) = (prewarming.done(), prewarming.total());
+        let value = nuc_prewarm_progress { struct_size: 0, done, total, has_ended, reserved: 0 };
+        // SAFETY: the caller guarantees the struct.
+        unsafe { structs::write_struct(memory, progress, value) }
+    };
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, body) }
+}
+
+/// Waits until a prewarm has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
+/// number of threads may wait for the same prewarm.
+///
+/// Errors: NUC_TIMEOUT if the prewarm has not ended; it continues, and this function can be called again.
+/// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if a program could not be compiled; the programs that were
+/// compiled stay in memory. NUC_CANCELLED if it was cancelled before all programs were compiled. NUC_INVALID_ARGUMENT,
+/// also in a callback of nuc_call_on_done or nuc_set_log for a prewarm that has not ended.
+///
+/// # Safety
+/// `prewarming` is a live handle. `error` is null or points to a nuc_error.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_prewarming_wait(
+    prewarming: *const nuc_prewarming,
+    timeout_ns: u64,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let body = |_: &mut Memory| {
+        // SAFETY: the caller guarantees the handle.
+        let prewarming: &Prewarming = unsafe { handle::borrow(prewarming)? };
+        if timeout_ns > 0 && !prewarming.has_ended() {
+            check_outside("prewarming", "nuc_prewarming_wait")?;
+        }
+        let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
+        match prewarming.wait(timeout)? {
+            true => Ok(()),
+            false => Err(Error::Timeout(format!(
+                "the prewarm has not ended after {timeout_ns} ns, with {} of {} programs ready; it goes on",
+                prewarming.done(),
+                prewarming.total()
+            ))),
+        }
+    };
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, body) }
+}
+
+/// Cancels a prewarm: it compiles no further programs. Compilations that are running are finished. The function does
+/// not wait. Programs that were compiled stay in memory. Has no effect on a prewarm that has ended. Any thread may call
+/// this function, also in a callback.
+///
+/// Errors: NUC_INVALID_ARGUMENT.
+///
+/// # Safety
+/// `prewarming` is a live handle. `error` is null or points to a nuc_error.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_prewarming_cancel(
+    prewarming: *const nuc_prewarming,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let body = |_: &mut Memory| {
+        // SAFETY: the caller guarantees the handle.
+        unsafe { handle::borrow(prewarming)? }.cancel();
+        Ok(())
+    };
+    // SAFETY: the caller guarantees `error`.
+    unsafe { guard(error, body) }
+}
+
+/// Frees a prewarm. Null is allowed. If the prewarm is running, the function cancels it and waits for the compilations
+/// that are running. Programs that were compiled stay in memory. No other call may use the handle at the same time or
+/// later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must not be called in
+/// a callback of nuc_call_on_done or nuc_set_log.
+///
+/// Destroy every prewarm before the process ends. Many plugins crash if the process ends during a compilation.
+///
+/// Errors: NUC_INVALID_ARGUMENT if `prewarming` is not a nuc_prewarming, or in a callback. The failure of the prewarm
+/// is not an error of this function.
+///
+/// # Safety
+/// `prewarming` is null or a handle from nuc_prewarm_start that was not destroyed. `error` is null or points to a
+/// nuc_error.
+#[no_mangle]
+pub unsafe extern "C" fn nuc_prewarming_destroy(
+    prewarming: *mut nuc_prewarming,
+    error: *mut nuc_error,
+) -> nuc_status {
+    let body = |_: &mut Memory| {
+        if !prewarming.is_null() {
+            // SAFETY: the caller guarantees the handle.
+            if let Ok(object) = unsafe { handle::borrow(prewarming) } {
+                object.check_may_wait()?;
+            }
+        }
+        // SAFETY: the same contract.
+        unsafe { device::destroy(prewarming, "nuc_prewarming_destroy") }
     };
     // SAFETY: the caller guarantees `error`.
     unsafe { guard(error, body) }

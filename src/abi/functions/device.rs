@@ -91,18 +91,27 @@ pub unsafe extern "C" fn nuc_parameters_destroy(
 /// frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for the device,
 /// but it can wait for a free slot in the plugin's queue.
 ///
-/// `logits` is a `PJRT_Buffer *` of the sampler's client on the sampler's device. Its dimensions are `[num_rows,
-/// vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. The device may still be computing
-/// the contents; the call then waits on the device. After this function has returned, the caller may destroy the buffer
-/// or donate it to another program. The library does not change the buffer.
+/// `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its
+/// dimensions are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If
+/// its layout is not row-major, the device copies it first; the first call with such a layout compiles a small
+/// program. The device may still be computing the contents; the call then waits on the device. After this function
+/// has returned, the caller may destroy the buffer or donate it to another program. The library does not change the
+/// buffer, unless the caller sets `donate_logits` in the options. The contents are then deleted when this function
+/// returns successfully; after an error the buffer may be deleted or not, and PJRT_Buffer_IsDeleted says which. In
+/// both cases the caller still destroys the buffer.
+///
+/// A PJRT_Buffer is always on one device. Of an array that is replicated over several devices, pass the buffer of the
+/// sampler's device. An array that is sharded by rows needs one sampler and one call per device, each with the rows of
+/// its shard. An array that is sharded along the vocabulary must first be gathered, for example by the program that
+/// computes it. If a buffer has only some of the rows or logits, its dimensions do not match, and the call fails.
 ///
 /// `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
 /// may be null, which means all defaults. Several calls can be in flight, also with the same parameters. Any number
 /// of threads may call this function with the same sampler and the same parameters.
 ///
-/// Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters (the message states the difference)
-/// or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and NUC_INTERNAL.
-/// After an error `*call` is null.
+/// Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters or the device (the message states the
+/// difference) or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
+/// NUC_INTERNAL. After an error `*call` is null.
 ///
 /// # Safety
 /// `sampler` and `parameters` are live handles. `logits` is a live PJRT_Buffer of the sampler's client. `options` is

@@ -10,6 +10,7 @@ use crate::abi::structs;
 use crate::abi::types::{
     nuc_device_info, nuc_error, nuc_sampler, nuc_sampler_info, nuc_sampler_stats, nuc_status,
 };
+use crate::latency::LatencyStats;
 
 /// Writes the current counters of a sampler to `stats`. The caller owns the struct and sets its `struct_size` before
 /// the call. Any number of threads may call this function with the same sampler.
@@ -28,7 +29,9 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
     let body = |memory: &mut Memory| {
         // SAFETY: the caller guarantees the handle.
         let sampler = unsafe { handle::borrow(sampler)?.sampler() };
-        let (counters, files) = (sampler.stats(), sampler.program_dir_stats());
+        let (counters, files, latencies) =
+            (sampler.stats(), sampler.program_dir_stats(), sampler.latencies());
+        let LatencyStats { enqueue, execute, total } = latencies;
         let value = nuc_sampler_stats {
             struct_size: 0,
             compiles: counters.compiles,
@@ -42,6 +45,15 @@ pub unsafe extern "C" fn nuc_sampler_get_stats(
             not_kept: counters.not_kept,
             program_files_evicted: files.evicted,
             program_dir_bytes: files.bytes,
+            enqueue_count: enqueue.count,
+            enqueue_p50_ns: enqueue.p50_ns,
+            enqueue_p99_ns: enqueue.p99_ns,
+            execute_count: execute.count,
+            execute_p50_ns: execute.p50_ns,
+            execute_p99_ns: execute.p99_ns,
+            total_count: total.count,
+            total_p50_ns: total.p50_ns,
+            total_p99_ns: total.p99_ns,
         };
         // SAFETY: the caller guarantees the struct.
         unsafe { structs::write_struct(memory, stats, value) }

@@ -2,11 +2,20 @@
 
 use libc::c_char;
 
+use super::device::nuc_host_numbers;
 use super::lifecycle::nuc_client_option;
 use super::sampling::{nuc_dtype, nuc_path};
 
-/// The calls that nuc_prewarm compiles programs for. Initialize the struct with NUC_PREWARM_SPEC_INIT, then set at least
-/// `num_rows` and `vocab`. The caller owns the struct.
+/// Where the logits of calls are.
+pub type nuc_logits_place = i32;
+
+/// In host memory, for nuc_topk_topp_and_sample and the other functions that take a nuc_batch.
+pub const NUC_LOGITS_ON_HOST: nuc_logits_place = 0;
+/// In a PJRT_Buffer, for nuc_sample_start and nuc_sample_on_device.
+pub const NUC_LOGITS_ON_DEVICE: nuc_logits_place = 1;
+
+/// The calls that nuc_prewarm and nuc_prewarm_start compile programs for. Initialize the struct with
+/// NUC_PREWARM_SPEC_INIT, then set at least `num_rows` and `vocab`. The caller owns the struct.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_prewarm_spec {
@@ -16,8 +25,11 @@ pub struct nuc_prewarm_spec {
     pub path: nuc_path,
     /// The element type of the logits. 0: NUC_DTYPE_F32.
     pub dtype: nuc_dtype,
-    /// The largest number of rows of a call, at least 1. Programs for all smaller powers of two are compiled too,
-    /// because a batch that uses both paths runs as several smaller ones.
+    /// With logits in host memory: the largest number of rows of a call, at least 1. Programs for fewer rows are
+    /// compiled too.
+    ///
+    /// With logits on a device: the number of rows of the buffer, 1 to 65536. The programs depend on it. If there are
+    /// buffers with several numbers of rows, prewarm for each of them.
     pub num_rows: usize,
     /// The number of elements per row, 1 to 16777216.
     pub vocab: usize,
@@ -26,6 +38,47 @@ pub struct nuc_prewarm_spec {
     /// The NUC_DEBUG_* bits of the debug arrays that calls will request. Debug arrays without a bit need no other
     /// program.
     pub debug_arrays: u32,
+    /// Where the logits are. 0: NUC_LOGITS_ON_HOST.
+    pub logits: nuc_logits_place,
+    /// 1: the buffer of the logits has the dimensions `[num_rows, 1, vocab]`. 0: `[num_rows, vocab]`. Must be 0 if the
+    /// logits are in host memory.
+    pub has_middle_dimension: i32,
+    /// The `host_numbers` of the calls. NUC_HOST_ALL needs two more programs, for rows with impossible parameters. Set
+    /// it also for nuc_sample_on_device with `row_status`. Must be 0 if the logits are in host memory.
+    pub host_numbers: nuc_host_numbers,
+    /// Must be zero.
+    pub reserved: i32,
+    /// The largest number of programs that are compiled at the same time. 0: one per core. A compiler can use several
+    /// threads for one program.
+    pub num_threads: usize,
+}
+
+/// A prewarm that runs in the background. The type is opaque.
+///
+/// nuc_prewarm_start creates the object, the caller owns it, and nuc_prewarming_destroy frees it. Any number of threads
+/// may use it at the same time. Only nuc_prewarming_destroy must run alone. The rules for fork are those of
+/// nuc_sampler.
+///
+/// The object keeps the sampler's backend alive, so the sampler can be destroyed first. The prewarm then continues
+/// until it has ended or nuc_prewarming_destroy cancels it.
+pub struct nuc_prewarming {
+    _opaque: [u8; 0],
+}
+
+/// The progress of a prewarm. Initialize the struct with NUC_PREWARM_PROGRESS_INIT. The caller owns it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct nuc_prewarm_progress {
+    /// `sizeof(nuc_prewarm_progress)`, in the caller's version of this header. Set it before the call.
+    pub struct_size: usize,
+    /// The number of programs that are ready.
+    pub done: usize,
+    /// The number of all programs; 0 on the built-in backend.
+    pub total: usize,
+    /// 1: the prewarm has ended, and nuc_prewarming_wait returns its result without waiting. 0: it is running.
+    pub has_ended: i32,
+    /// Always zero.
+    pub reserved: i32,
 }
 
 /// Options for nuc_compile_ahead: what to compile, for which device, and where to write it. A field that is zero has
@@ -55,7 +108,7 @@ pub struct nuc_compile_ahead_options {
     /// programs of several plugins and topologies, and can be copied to other hosts.
     pub output_dir: *const c_char,
     /// An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. The rows
-    /// of a call are padded to a power of two and run in pieces of at most 128 rows.
+    /// of a call are padded to the next of `row_buckets`. Calls with more rows than the last of them run in pieces.
     pub row_counts: *const usize,
     /// The length of `row_counts`, 1 to 4096.
     pub num_row_counts: usize,
@@ -81,4 +134,15 @@ pub struct nuc_compile_ahead_options {
     /// until the directory fits. Programs that this call wrote, and programs that any process has used during the last
     /// minute, are not removed. 0: unlimited.
     pub output_dir_capacity: u64,
+    /// The `row_buckets` of the samplers that will load the programs.
+    pub row_buckets: *const usize,
+    /// The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128.
+    pub num_row_buckets: usize,
+    /// Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST. With NUC_LOGITS_ON_DEVICE, each element of
+    /// `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs
+    /// that join the results of two paths. Two kinds of small programs are not written: those for rows with impossible
+    /// parameters, and those that copy logits whose layout is not row-major. Samplers compile them when they need them.
+    pub logits: nuc_logits_place,
+    /// As in nuc_prewarm_spec.
+    pub has_middle_dimension: i32,
 }

@@ -18,7 +18,7 @@
 //!
 //! The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
 //! can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
-//! call with a new shape compiles its programs.
+//! call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
 //!
 //! Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
 //! Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from
@@ -122,6 +122,11 @@ pub struct nuc_start_options {
     pub host_numbers: nuc_host_numbers,
     /// The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers.
     pub debug_arrays: u32,
+    /// 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size uses their
+    /// memory, if the plugin can do this. 0: the buffer keeps its contents.
+    pub donate_logits: i32,
+    /// Must be zero.
+    pub reserved: i32,
 }
 
 /// A result of a call on the device, as a PJRT_Buffer. The arrays are dense and row-major.

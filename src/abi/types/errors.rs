@@ -30,8 +30,10 @@ pub const NUC_OUT_OF_MEMORY: nuc_status = 7;
 /// is missing. The message names it. nuc_sampler_create returns it for `program_dir`, and nuc_compile_ahead for
 /// `output_dir`.
 pub const NUC_IO_ERROR: nuc_status = 8;
-/// nuc_call_wait returned before the call had ended, because the timeout expired. The call continues.
+/// nuc_call_wait or nuc_prewarming_wait returned because the timeout expired. The call or the prewarm continues.
 pub const NUC_TIMEOUT: nuc_status = 9;
+/// nuc_prewarming_cancel ended the prewarm before all its programs were compiled.
+pub const NUC_CANCELLED: nuc_status = 10;
 
 /// The reason why a call failed. The last argument of every function that can fail points to a nuc_error, or is null.
 ///

@@ -83,7 +83,7 @@ pub struct nuc_sampler_options {
     pub max_k: usize,
     /// The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
     /// evicted. Programs that nuc_prewarm compiled are never evicted. A batch that uses both paths needs two programs
-    /// at the same time. 0: 64.
+    /// at the same time, and three if the logits are on a device. 0: 64.
     pub cache_capacity: usize,
     /// The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
     /// this size runs large calls, and the calling thread waits. 0: one thread per core.
@@ -115,12 +115,21 @@ pub struct nuc_sampler_options {
     /// if `pjrt_api` is null.
     ///
     /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. With `program_dir`, the library must
-    /// know the plugin's file. So a sampler in this process must already have loaded the plugin by its path.
+    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs the file that
+    /// contains the plugin's functions. The library finds it in /proc/self/maps (Linux). Creating the sampler fails with
+    /// NUC_PLUGIN_NOT_FOUND if that file was replaced or removed after it was loaded.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not
     /// remove programs that any process has used during the last minute. 0: unlimited. Ignored if `write_programs` is
     /// 0.
     pub program_dir_capacity: u64,
+    /// An array of `num_row_buckets` numbers of rows, ascending, each from 1 to 65536. The sampler compiles programs
+    /// for these numbers of rows, and pads the rows of a program to the next of them. More numbers mean less padding,
+    /// but more programs. Logits in host memory with more rows than the last number run in pieces. For logits on a
+    /// device, the numbers apply only to batches whose rows take both paths, because each path then has its own
+    /// program. Null if `num_row_buckets` is 0. The built-in backend ignores the list.
+    pub row_buckets: *const usize,
+    /// The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128.
+    pub num_row_buckets: usize,
 }

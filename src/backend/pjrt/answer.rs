@@ -12,7 +12,7 @@ use crate::pjrt::{Buffer, ElementType};
 use crate::plan::Piece;
 use crate::reference;
 use crate::semantics::params::RowParams;
-use crate::semantics::rules::{NO_TOKEN, ROW_HAD_INF, ROW_NO_CANDIDATE, ROW_STATUS_BITS};
+use crate::semantics::rules::{NO_TOKEN, ROW_BAD_PARAMETER, ROW_HAD_INF, ROW_NO_CANDIDATE, ROW_STATUS_BITS};
 use crate::semantics::weights::MAX_WEIGHT;
 
 /// The purpose of allocations, for error messages.
@@ -39,15 +39,6 @@ struct Slices {
 enum LogitsArray {
     Bits32(Vec<f32>),
     Bits16(Vec<u16>),
-}
-
-/// The number of arrays that a program returns.
-pub(super) fn num_outputs(spec: &Spec) -> usize {
-    let wanted = spec.wanted;
-    1 + usize::from(spec.returns_tokens())
-        + usize::from(wanted.topk_logits)
-        + usize::from(wanted.weights)
-        + 3 * usize::from(wanted.slices)
 }
 
 impl Answer {
@@ -267,10 +258,42 @@ pub(super) fn check_tokens(tokens: impl Iterator<Item = i32>, vocab: usize) -> R
     }
 }
 
+/// Checks the numbers of a call on device logits, without the parameters of the rows. A row with impossible parameters
+/// was not sampled.
+pub(super) fn check_outcomes(outcomes: &[RowOutcome], vocab: usize) -> Result<(), Error> {
+    const BAD_PARAMETER: RowOutcome = RowOutcome {
+        next_token: NO_TOKEN,
+        greedy_sampled: NO_TOKEN,
+        random_unnorm_cdf_sampled: 0,
+        status: ROW_BAD_PARAMETER,
+    };
+    let mut sampled = outcomes.iter().enumerate().filter(|(_, outcome)| **outcome != BAD_PARAMETER);
+    let problem = sampled.find_map(|(row, outcome)| Some((row, impossible_numbers(outcome, vocab, vocab)?)));
+    match problem {
+        None => Ok(()),
+        Some((row, problem)) => {
+            Err(Error::Internal(format!("the plugin returned an impossible answer for row {row}: {problem}")))
+        }
+    }
+}
+
 /// Returns the reason why no correct program can return this outcome for a row. `None` means that the outcome is
 /// possible.
 fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> Option<String> {
-    let vocab = spec.vocab;
+    let most_kept = match params {
+        RowParams { greedy: true, .. } => 1,
+        RowParams { k, .. } if spec.stable && *k > 0 => *k as usize,
+        _ => spec.vocab,
+    };
+    let RowOutcome { next_token, greedy_sampled, .. } = *outcome;
+    impossible_numbers(outcome, spec.vocab, most_kept).or_else(|| {
+        (params.greedy && next_token != greedy_sampled)
+            .then(|| format!("next_token {next_token} and greedy_sampled {greedy_sampled} in a greedy row"))
+    })
+}
+
+/// As [`impossible_outcome`], for a row in which at most `most_kept` entries are kept.
+fn impossible_numbers(outcome: &RowOutcome, vocab: usize, most_kept: usize) -> Option<String> {
     let RowOutcome { next_token, greedy_sampled, random_unnorm_cdf_sampled: random, status } = *outcome;
     if status & !ROW_STATUS_BITS != 0 {
         return Some(format!("status {status:#x}; the status bits are {ROW_STATUS_BITS:#x}"));
@@ -288,18 +311,10 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
             return Some(format!("{name} {token} with status {status:#x}; vocab is {vocab}"));
         }
     }
-    if params.greedy && next_token != greedy_sampled {
-        return Some(format!("next_token {next_token} and greedy_sampled {greedy_sampled} in a greedy row"));
-    }
     // `r` is a remainder modulo the total of the kept weights. The number of kept entries limits this total, and so it
     // limits `r`.
-    let kept = match params {
-        _ if no_candidate => 0,
-        RowParams { greedy: true, .. } => 1,
-        RowParams { k, .. } if spec.stable && *k > 0 => *k as u64,
-        _ => vocab as u64,
-    };
-    let largest = (kept * MAX_WEIGHT as u64).saturating_sub(1);
+    let kept = if no_candidate { 0 } else { most_kept };
+    let largest = (kept as u64 * MAX_WEIGHT as u64).saturating_sub(1);
     (random > largest)
         .then(|| format!("random_unnorm_cdf_sampled {random}; the weights allow at most {largest}"))
 }
@@ -407,6 +422,24 @@ mod tests {
         ] {
             let problem = check(outcome, k, temperature, stable);
             assert!(problem.as_ref().is_some_and(|text| text.contains(words)), "{outcome:?}: {problem:?}");
+        }
+    }
+
+    /// Without the parameters, every check that does not need them remains.
+    #[test]
+    fn impossible_numbers_of_device_calls_are_refused() {
+        let bad_parameter = RowOutcome { status: ROW_BAD_PARAMETER, ..NONE };
+        let largest = RowOutcome { random_unnorm_cdf_sampled: TOTAL - 1, ..GOOD };
+        check_outcomes(&[GOOD, NONE, bad_parameter, largest], VOCAB).unwrap();
+        for (outcome, words) in [
+            (RowOutcome { next_token: -1, ..GOOD }, "next_token -1"),
+            (RowOutcome { greedy_sampled: 1000, ..GOOD }, "greedy_sampled 1000"),
+            (RowOutcome { status: 64, ..GOOD }, "status 0x40"),
+            (RowOutcome { random_unnorm_cdf_sampled: TOTAL, ..GOOD }, "random_unnorm_cdf_sampled"),
+            (RowOutcome { next_token: 3, ..bad_parameter }, "status 0x8"),
+        ] {
+            let error = check_outcomes(&[GOOD, outcome], VOCAB).unwrap_err().to_string();
+            assert!(error.contains("row 1") && error.contains(words), "{error}");
         }
     }
 

@@ -9,10 +9,11 @@ use crate::batch::{CallOptions, RowSettings};
 use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::combine::CombineSpec;
-use crate::kernels::{pack_seeds, Column, Path, Source, Spec, Wanted, COLUMNS};
+use crate::kernels::{pack_seeds, Column, Path, Spec, Wanted, COLUMNS};
 use crate::memory;
 use crate::pjrt::{Buffer, ElementType};
-use crate::plan::{self, CallShape, Entry};
+use crate::plan::device::{DeviceCombine, DeviceGroup};
+use crate::plan::{self, CallShape, Entry, LogitsPlace};
 use crate::semantics::params::RowParams;
 
 /// The purpose of the allocations in this file, for error messages.
@@ -144,70 +145,51 @@ impl DeviceParameters {
         key: PlanKey,
         rows: &[Row],
     ) -> Result<Plan, Error> {
-        let Shape { rows: num_rows, vocab, dtype, options } = self.shape;
-        let stable = options.stable;
-        let calls = CallShape { entry: key.entry, batch: num_rows, vocab, dtype, stable, wanted: key.wanted };
+        let Shape { rows: batch, vocab, dtype, options } = self.shape;
+        let PlanKey { entry, wanted, singleton, reports_bad_rows: bad_rows } = key;
+        let logits = LogitsPlace::Device { singleton, bad_rows };
+        let calls = CallShape { entry, batch, vocab, dtype, stable: options.stable, wanted, logits };
         let paths = plan::paths_of_rows(&calls, max_k, rows.iter().map(|row| row.params.as_ref()))?;
-        if let (false, Some(error)) =
-            (key.reports_bad_rows, paths.iter().find_map(|path| path.as_ref().err()))
-        {
+        if let (false, Some(error)) = (bad_rows, paths.iter().find_map(|path| path.as_ref().err())) {
             return Err(error.clone());
         }
-        let mut groups = Vec::new();
-        let mut places = memory::filled(num_rows, 0_i32, PURPOSE)?;
-        let (mut parts, mut unsampled, mut whole) = ([0; 2], 0, false);
-        for path in plan::distinct(&paths) {
-            let mut members: Vec<usize> = memory::with_capacity(num_rows, PURPOSE)?;
-            members.extend((0..num_rows).filter(|&row| paths[row].as_ref().ok() == Some(&path)));
-            let in_order = members.len() == num_rows;
-            whole |= in_order;
-            let source = Source::Buffer { rows: num_rows, singleton: key.singleton, in_order };
-            let batch = if in_order { num_rows } else { members.len().next_power_of_two() };
-            let spec = Spec { batch, source, ..plan::program(&calls, path, members.len()) };
-            for (number, &row) in members.iter().enumerate() {
-                places[row] = (unsampled + number) as i32;
-            }
-            parts[groups.len()] = batch;
-            unsampled += batch;
-            groups.push(self.group(backend, spec, path, &members, rows)?);
-        }
-        for (place, path) in places.iter_mut().zip(&paths) {
-            if path.is_err() {
-                *place = unsampled as i32;
-            }
-        }
-        let combine = match whole {
-            true => None,
-            false => {
-                let slots = if key.wanted.slices { max_k.min(vocab) } else { 0 };
-                let spec = CombineSpec { parts, rows: num_rows, vocab, dtype, wanted: key.wanted, slots };
+        let planned = plan::device::plan(&calls, max_k, backend.buckets(), singleton, &paths)?;
+        let groups = planned.groups.iter().map(|group| self.group(backend, group, &paths, rows));
+        let groups = groups.collect::<Result<_, Error>>()?;
+        let combine = match planned.combine {
+            None => None,
+            Some(DeviceCombine { spec, places }) => {
                 let replace_val = [dtype.round(options.replace_val) as i32];
-                let places = backend.upload_ints(&places, &[num_rows])?;
+                let places = backend.upload_ints(&places, &[batch])?;
                 Some(Combine { spec, places, replace_val: backend.upload_ints(&replace_val, &[1])? })
             }
         };
         Ok(Plan { groups, combine })
     }
 
-    /// Uploads the parameters of a group. Repeats the last row as padding.
+    /// Uploads the parameters of a group. Repeats the last row as padding. A row that cannot be sampled has the
+    /// parameters of another row of the group, because its results are not used.
     fn group(
         &self,
         backend: &PjrtBackend,
-        spec: Spec,
-        path: Path,
-        members: &[usize],
+        group: &DeviceGroup,
+        paths: &[Result<Path, Error>],
         rows: &[Row],
     ) -> Result<Group, Error> {
+        let DeviceGroup { spec, members } = group;
+        let Some(&valid) = members.iter().find(|&&row| paths[row].is_ok()) else {
+            return Err(Error::Internal(format!("{} has no row that can be sampled", spec.name())));
+        };
         let mut packed = memory::zeroed::<i32>(spec.batch * COLUMNS, PURPOSE)?;
         let padded = members.iter().chain(members.last().into_iter().cycle());
         for (columns, &row) in packed.chunks_mut(COLUMNS).zip(padded) {
-            let Row { params, seed, offset } = &rows[row];
+            let Row { params, seed, offset } = &rows[if paths[row].is_ok() { row } else { valid }];
             let params = params.as_ref().map_err(Clone::clone)?;
-            let params = plan::params_for(path, spec.vocab, params);
+            let params = plan::params_for(spec.path, spec.vocab, params);
             columns.copy_from_slice(&pack_seeds(&params, *seed, *offset, self.shape.options, spec.dtype));
             columns[Column::Row as usize] = row as i32;
         }
-        Ok(Group { spec, parameters: backend.upload_ints(&packed, &[spec.batch, COLUMNS])? })
+        Ok(Group { spec: *spec, parameters: backend.upload_ints(&packed, &[spec.batch, COLUMNS])? })
     }
 }
 
@@ -220,12 +202,17 @@ impl Row {
 }
 
 impl PjrtBackend {
+    /// The copy has ended when this function returns. Later calls use the buffer again, so a copy that fails must fail
+    /// here and not in every call.
     fn upload_ints(&self, values: &[i32], dims: &[usize]) -> Result<Buffer, Error> {
         let mut long = [0_i64; 2];
         for (long, &dim) in long.iter_mut().zip(dims) {
             *long = dim as i64;
         }
         let bytes = bytemuck::cast_slice(values);
-        Ok(self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?)
+        let buffer =
+            self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?;
+        buffer.wait_until_ready()?;
+        Ok(buffer)
     }
 }

@@ -6,12 +6,23 @@
 
 mod answer;
 pub(crate) mod compile_thread;
+mod completion;
+#[cfg(test)]
+mod completion_tests;
+mod conversion;
 pub mod device_call;
 pub mod device_parameters;
 mod inputs;
+pub mod prewarming;
 pub mod program_cache;
 pub mod program_dir;
 mod programs;
+mod row_major;
+mod step_operands;
+/// The locks of `completion.rs` and `conversion.rs`.
+mod sync {
+    pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+}
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -23,14 +34,16 @@ use self::answer::Answer;
 use self::program_cache::CacheStats;
 use self::program_dir::{ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
+use self::step_operands::StepOperands;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::kernels::{Spec, Target, Wanted};
+use crate::kernels::{Target, Wanted};
+use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
 use crate::outputs::{Outputs, RowOutcome};
 use crate::pjrt::{Buffer, Client, Executable, Launch, OptionValue, Plugin};
-use crate::plan::{self, CallShape, Entry, Piece};
+use crate::plan::{self, Buckets, Entry, Piece};
 
 /// A client of a plugin, one of its devices, and the programs compiled for it. Thread-safe.
 ///
@@ -41,15 +54,21 @@ pub(crate) struct PjrtBackend {
     client: Arc<Client>,
     device: usize,
     target: Target,
+    buckets: Buckets,
     programs: Programs,
+    steps: StepOperands,
+    latencies: Arc<CallLatencies>,
 }
 
 impl PjrtBackend {
-    /// Creates a backend on a device of a client. `device` is an index into the client's addressable devices.
+    /// Creates a backend on a device of a client. `device` is an index into the client's addressable devices. The
+    /// backend records its calls in `latencies`.
     pub(crate) fn with_client(
         client: Arc<Client>,
         device: usize,
         cache_capacity: NonZeroUsize,
+        buckets: Buckets,
+        latencies: Arc<CallLatencies>,
     ) -> Result<Self, Error> {
         let Some(description) = client.devices().get(device).map(|device| device.description()) else {
             return Err(Error::named_argument(
@@ -66,7 +85,7 @@ impl PjrtBackend {
             log::warn!("{reason}");
         }
         let programs = Programs::new(client.clone(), device, target, cache_capacity);
-        Ok(PjrtBackend { client, device, target, programs })
+        Ok(PjrtBackend { client, device, target, buckets, programs, steps: StepOperands::new(), latencies })
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
@@ -109,25 +128,29 @@ impl PjrtBackend {
         batch: &Batch<'_>,
         outputs: &mut Outputs<'_>,
     ) -> Result<(), Error> {
+        let mut timer = CallTimer::begin();
         let wanted = Wanted {
             topk_logits: outputs.wide.topk_logits.is_some(),
             weights: outputs.wide.weights.is_some(),
             slices: outputs.wide.wants_slices(),
         };
         let slots_wanted = if wanted.slices { max_k } else { 0 };
-        let pieces = plan::pieces(entry, max_k, batch, wanted)?;
+        let pieces = plan::pieces(entry, max_k, &self.buckets, batch, wanted)?;
         let programs = self.programs_of(&pieces)?;
         let launches = pieces
             .iter()
             .zip(&programs)
             .map(|(piece, program)| self.launch(piece, program, batch))
             .collect::<Result<Vec<_>, Error>>()?;
+        timer.enqueued();
         let answers = pieces
             .iter()
             .zip(launches)
             .map(|(piece, launch)| Answer::fetch(piece, &outputs_of(launch)?, batch, slots_wanted))
             .collect::<Result<Vec<_>, Error>>()?;
-        write(&pieces, &answers, batch, outputs)
+        write(&pieces, &answers, batch, outputs)?;
+        timer.ended(&self.latencies);
+        Ok(())
     }
 
     /// Returns the programs of all pieces. Equal programs are looked up once. So a program that the cache cannot keep
@@ -138,7 +161,7 @@ impl PjrtBackend {
             let same = pieces[..programs.len()].iter().position(|other| other.spec == piece.spec);
             programs.push(match same {
                 Some(same) => programs[same].clone(),
-                None => self.programs.get(&piece.spec)?,
+                None => self.programs.get(&piece.spec.into())?,
             });
         }
         Ok(programs)
@@ -159,10 +182,9 @@ impl PjrtBackend {
         &self.client
     }
 
-    /// See [`crate::sampler::Sampler::prewarm`].
-    pub(crate) fn prewarm(&self, calls: &CallShape, max_k: usize) -> Result<(), Error> {
-        let specs: Vec<Spec> = plan::programs_up_to(calls, max_k);
-        self.programs.prewarm(&specs)
+    /// The numbers of rows that programs are compiled for.
+    pub(crate) fn buckets(&self) -> &Buckets {
+        &self.buckets
     }
 
     /// Counters of the program cache.

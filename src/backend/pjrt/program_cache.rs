@@ -217,7 +217,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
 
     /// Pins programs. Programs in the cache are pinned at once. Other programs are pinned when they are made, if the
     /// result still exists then. Pinned programs are never evicted, and they stay pinned as long as the cache exists.
-    pub fn pin(&self, keys: &[K]) -> Result<Pins<'_, K, V, E>, TooManyPinned> {
+    pub fn pin(self: &Arc<Self>, keys: &[K]) -> Result<Pins<K, V, E>, TooManyPinned> {
         let mut state = self.lock();
         let pinned =
             state.pinned.len() + state.reserved.keys().filter(|key| !state.pinned.contains_key(key)).count();
@@ -232,7 +232,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
                 state.pinned.insert(key.clone(), program);
             }
         }
-        Ok(Pins { cache: self, keys: keys.to_vec() })
+        Ok(Pins { cache: self.clone(), keys: keys.to_vec() })
     }
 
     // Poisoning is ignored, because no code that runs under the lock panics in the middle of a change.
@@ -292,12 +292,12 @@ impl<K: Hash + Eq + Clone, V: Clone, E> State<K, V, E> {
 
 /// Pins the programs that are made while this value exists: see [`ProgramCache::pin`].
 #[must_use]
-pub struct Pins<'a, K: Hash + Eq + Clone, V: Clone, E: Clone> {
-    cache: &'a ProgramCache<K, V, E>,
+pub struct Pins<K: Hash + Eq + Clone, V: Clone, E: Clone> {
+    cache: Arc<ProgramCache<K, V, E>>,
     keys: Vec<K>,
 }
 
-impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Pins<'_, K, V, E> {
+impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Pins<K, V, E> {
     fn drop(&mut self) {
         let mut state = self.cache.lock();
         for key in &self.keys {
@@ -349,8 +349,8 @@ mod tests {
 
     type Cache = ProgramCache<u32, u32, &'static str>;
 
-    fn cache(capacity: usize) -> Cache {
-        ProgramCache::new(NonZeroUsize::new(capacity).unwrap())
+    fn cache(capacity: usize) -> Arc<Cache> {
+        Arc::new(ProgramCache::new(NonZeroUsize::new(capacity).unwrap()))
     }
 
     fn compiled(program: u32) -> Result<Made<u32>, &'static str> {

@@ -10,15 +10,18 @@ use std::time::Instant;
 
 use log::Level;
 
-use super::answer::num_outputs;
 use super::compile_thread;
-use super::program_cache::{self, CacheStats, Made, ProgramCache};
+use super::program_cache::{CacheStats, Made, Pins, ProgramCache};
 use super::program_dir::{Message, ProgramDir, ProgramDirStats, Unusable};
 use crate::error::Error;
-use crate::kernels::combine::{self, CombineSpec};
-use crate::kernels::{self, Spec, Target};
-use crate::parallel;
+use crate::kernels::program::ProgramSpec;
+use crate::kernels::{self, Target};
 use crate::pjrt::{self, Client, Code, CompileOptions, Executable};
+
+type Cache = ProgramCache<ProgramSpec, Arc<Executable>, Error>;
+
+/// Pins the programs of a prewarm while they are made.
+pub(super) type ProgramPins = Pins<ProgramSpec, Arc<Executable>, Error>;
 
 /// The programs of one device.
 pub(super) struct Programs {
@@ -26,10 +29,7 @@ pub(super) struct Programs {
     device: usize,
     target: Target,
     capacity: NonZeroUsize,
-    cache: ProgramCache<Spec, Arc<Executable>, Error>,
-    /// The programs that join the results of two paths. They are small and compile fast, so they are not written to the
-    /// program directory.
-    combines: ProgramCache<CombineSpec, Arc<Executable>, Error>,
+    cache: Arc<Cache>,
     directory: Option<Directory>,
 }
 
@@ -71,8 +71,7 @@ impl Programs {
             device,
             target,
             capacity,
-            cache: ProgramCache::new(capacity),
-            combines: ProgramCache::new(capacity),
+            cache: Arc::new(ProgramCache::new(capacity)),
             directory: None,
         }
     }
@@ -94,15 +93,14 @@ impl Programs {
     }
 
     /// Returns the program for a spec. Thread-safe. [`ProgramCache::get_or_make`] describes threads that need the same
-    /// program.
-    pub(super) fn get(&self, spec: &Spec) -> Result<Arc<Executable>, Error> {
+    /// program. The program is made on a thread with a large stack.
+    pub(super) fn get(&self, spec: &ProgramSpec) -> Result<Arc<Executable>, Error> {
         if let Some(program) = self.cache.get(spec) {
             return Ok(program);
         }
         let mut events = Events::default();
-        let found = self
-            .cache
-            .get_or_make(spec, || compile_thread::run(|| self.make(spec, &mut events)).and_then(|made| made));
+        let make = || self.make(spec, &mut events);
+        let found = self.cache.get_or_make(spec, || compile_thread::run(make).and_then(|made| made));
         events.flush();
         let found = found?;
         if !found.kept {
@@ -114,70 +112,49 @@ impl Programs {
             );
         }
         // The file is written after the program is in the cache, so that no other call waits for the disk.
-        let compiled = events.compiled.take();
-        if let (Some(text), Some(Directory { programs, write: true })) = (compiled, &self.directory) {
-            let written = compile_thread::run(|| write(programs, spec, &text, &found.program));
-            events.log = written.and_then(|written| written).unwrap_or_else(|error| {
-                // If the write fails, the only effect is that another process must compile the program.
-                vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
-            });
-            events.flush();
+        if let Some(text) = events.compiled.take() {
+            self.write(spec, &text, &found.program);
         }
         Ok(found.program)
     }
 
-    /// Returns the program that joins the results of two paths. Thread-safe.
-    pub(super) fn get_combine(&self, spec: &CombineSpec) -> Result<Arc<Executable>, Error> {
-        if let Some(program) = self.combines.get(spec) {
-            return Ok(program);
-        }
-        let make = || {
-            let options = CompileOptions::for_device(self.client.devices()[self.device].id());
-            let start = Instant::now();
-            let program = self.client.compile(&combine::emit(spec), &options)?;
-            let (returned, expected) = (program.num_outputs(), spec.num_outputs());
-            if returned != expected {
-                return Err(Error::Internal(format!(
-                    "the plugin compiled {}, but it has {returned} outputs instead of {expected}",
-                    spec.name()
-                )));
-            }
-            Ok(Made::Compiled(program, start.elapsed()))
-        };
-        let found = self.combines.get_or_make(spec, || compile_thread::run(make).and_then(|made| made))?;
-        Ok(found.program)
+    /// Writes a compiled program to the directory, if there is one that is written. If the write fails, the only effect
+    /// is that another process must compile the program.
+    fn write(&self, spec: &ProgramSpec, text: &str, program: &Executable) {
+        let Some(Directory { programs, write: true }) = &self.directory else { return };
+        let written =
+            compile_thread::run(|| write(programs, spec, text, program)).and_then(|written| written);
+        let messages = written.unwrap_or_else(|error| {
+            vec![(Level::Warn, format!("{} could not be written to program_dir: {error}", spec.name()))]
+        });
+        Events { log: messages, compiled: None }.flush();
     }
 
-    /// Makes every program that is not in the cache, and pins all of them. After an error, the programs that were made
-    /// stay pinned. If the log callback calls this function, this inner call may return while a program is still being
-    /// made.
-    pub(super) fn prewarm(&self, specs: &[Spec]) -> Result<(), Error> {
-        let _pins = self.cache.pin(specs).map_err(|full| {
+    /// Pins the programs that are in the cache, and those that are made while the result exists.
+    pub(super) fn pin(&self, programs: &[ProgramSpec]) -> Result<ProgramPins, Error> {
+        self.cache.pin(programs).map_err(|full| {
             Error::named_argument("cache_capacity", format!(
                 "cache_capacity is {}; these calls need {} programs, {} of them new, and earlier prewarms pinned {}: \
                  set cache_capacity to at least {}",
                 full.capacity,
-                specs.len(),
+                programs.len(),
                 full.additional,
                 full.pinned,
                 full.pinned + full.additional
             ))
-        })?;
-        if program_cache::is_maker() {
-            // The log callback called this function during a compile. It must not wait for that compile, because
-            // other threads may wait for this thread. It must not make that program again either: this would
-            // compile, log and call back without end.
-            let mut to_make = specs.iter().filter(|spec| !self.cache.is_in_flight(spec));
-            return to_make.try_for_each(|spec| self.get(spec).map(drop));
-        }
-        parallel::for_each(specs, |spec| self.get(spec).map(drop))
+        })
     }
 
-    fn make(&self, spec: &Spec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {
-        if let Some(reason) = kernels::portable_reason(spec, &self.target) {
+    /// Whether a thread is making the program now.
+    pub(super) fn is_in_flight(&self, program: &ProgramSpec) -> bool {
+        self.cache.is_in_flight(program)
+    }
+
+    fn make(&self, spec: &ProgramSpec, events: &mut Events) -> Result<Made<Arc<Executable>>, Error> {
+        if let Some(reason) = spec.sampling().and_then(|spec| kernels::portable_reason(spec, &self.target)) {
             events.warn(reason);
         }
-        let text = kernels::emit(spec, &self.target);
+        let text = spec.emit(&self.target);
         let options = CompileOptions::for_device(self.client.devices()[self.device].id());
         if let Some(program) = self.load(spec, &text, &options, events)? {
             return Ok(Made::Loaded(program));
@@ -197,7 +174,7 @@ impl Programs {
     /// only a warning. Out of memory is an error, because the compiler would need even more memory.
     fn load(
         &self,
-        spec: &Spec,
+        spec: &ProgramSpec,
         text: &str,
         options: &CompileOptions,
         events: &mut Events,
@@ -229,7 +206,7 @@ impl Programs {
     }
 
     /// Returns the reason why a loaded program cannot be used here.
-    fn misfit(&self, spec: &Spec, program: &Executable) -> Option<String> {
+    fn misfit(&self, spec: &ProgramSpec, program: &Executable) -> Option<String> {
         if program.devices() != [self.device] {
             return Some(format!("it runs on the devices {:?}, not on {}", program.devices(), self.device));
         }
@@ -240,7 +217,7 @@ impl Programs {
 /// Writes a program to the directory and returns messages for the log.
 fn write(
     programs: &ProgramDir,
-    spec: &Spec,
+    spec: &ProgramSpec,
     text: &str,
     program: &Executable,
 ) -> Result<Vec<Message>, Error> {
@@ -250,8 +227,8 @@ fn write(
     Ok(messages)
 }
 
-fn wrong_outputs(spec: &Spec, program: &Executable) -> Option<String> {
-    let (returned, expected) = (program.num_outputs(), num_outputs(spec));
+fn wrong_outputs(spec: &ProgramSpec, program: &Executable) -> Option<String> {
+    let (returned, expected) = (program.num_outputs(), spec.num_outputs());
     (returned != expected).then(|| format!("it has {returned} outputs instead of {expected}"))
 }
 

@@ -52,6 +52,7 @@ impl Kernel {
                     name,
                     visibility: None,
                     arguments,
+                    argument_attributes: Vec::new(),
                     returns: Vec::new(),
                     attributes,
                     constants,

@@ -53,7 +53,7 @@ pub enum CallConfig {
 /// The builder of one program. Methods take `&self`, so that nested calls read like expressions.
 pub struct Hlo {
     builder: Builder,
-    arguments: RefCell<Vec<Value>>,
+    arguments: RefCell<Vec<(Value, Attributes)>>,
 }
 
 impl Default for Hlo {
@@ -75,8 +75,27 @@ impl Hlo {
 
     /// Declares the next argument of the program.
     pub fn argument(&self, elem: Elem, dims: &[usize]) -> Value {
+        self.argument_with(elem, dims, Attributes::new())
+    }
+
+    /// Like [`argument`](Hlo::argument). If the caller donates the argument, the output with the number `output` may use
+    /// its memory. Both must have the same size in bytes.
+    pub fn donatable_argument(&self, elem: Elem, dims: &[usize], output: usize) -> Value {
+        let output = Attribute::Integer(output as i64, "i32");
+        self.argument_with(elem, dims, vec![("tf.aliasing_output", output)])
+    }
+
+    /// Like [`argument`](Hlo::argument), in a layout other than row-major. `minor_to_major` lists the dimensions in the
+    /// order of the memory, the fastest-varying first.
+    pub fn argument_with_layout(&self, elem: Elem, dims: &[usize], minor_to_major: &[usize]) -> Value {
+        let order: Vec<String> = minor_to_major.iter().map(usize::to_string).collect();
+        let layout = Attribute::String(format!("{{{}}}", order.join(",")));
+        self.argument_with(elem, dims, vec![("mhlo.layout_mode", layout)])
+    }
+
+    fn argument_with(&self, elem: Elem, dims: &[usize], attributes: Attributes) -> Value {
         let value = self.builder.argument(Type::tensor(elem, dims));
-        self.arguments.borrow_mut().push(value);
+        self.arguments.borrow_mut().push((value, attributes));
         value
     }
 
@@ -106,11 +125,18 @@ impl Hlo {
         print: impl FnOnce(Function<'_>) -> String,
     ) -> String {
         let returns = results.iter().map(|&value| self.builder.materialized(value)).collect();
+        let arguments = self.arguments.borrow();
+        let any_attributes = arguments.iter().any(|(_, attributes)| !attributes.is_empty());
+        let argument_attributes = match any_attributes {
+            true => arguments.iter().map(|(_, attributes)| attributes.clone()).collect(),
+            false => Vec::new(),
+        };
         self.builder.read(|constants, body| {
             print(Function {
                 name,
                 visibility: Some(visibility),
-                arguments: self.arguments.borrow().clone(),
+                arguments: arguments.iter().map(|(value, _)| *value).collect(),
+                argument_attributes,
                 returns,
                 attributes: Attributes::new(),
                 constants,

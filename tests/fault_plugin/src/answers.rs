@@ -7,9 +7,10 @@ use pjrt_sys::*;
 
 use crate::dispatch::genuine;
 use crate::errors;
+use crate::events;
 use crate::fault::Kind::{self, *};
 use crate::functions::index;
-use crate::ledger::Object;
+use crate::ledger::{Contents, Object};
 use crate::real::{Real, Tailed};
 use crate::state;
 
@@ -38,11 +39,51 @@ pub(crate) unsafe fn nonsense(
         }
         return null_mut();
     }
+    if kind.is_late() && function == index::PJRT_Event_OnReady {
+        let error = events::on_ready(real, &mut *args.cast(), Some(kind));
+        errors::note(error);
+        return error;
+    }
     let error = genuine(real, function, args);
-    if error.is_null() {
+    if error.is_null() && kind.is_late() {
+        fail_late(function, args, kind);
+    } else if error.is_null() {
         distort(real, function, args, kind);
     }
     error
+}
+
+/// Makes the work that the call started end with an error.
+unsafe fn fail_late(function: usize, args: *mut c_void, kind: Kind) {
+    match function {
+        index::PJRT_Client_BufferFromHostBuffer => {
+            let args = &*args.cast::<PJRT_Client_BufferFromHostBuffer_Args>();
+            state::with(|state| state.ledger.set_failure(args.buffer, kind));
+        }
+        index::PJRT_Buffer_ToHostBuffer => {
+            let args = &*args.cast::<PJRT_Buffer_ToHostBuffer_Args>();
+            state::with(|state| state.ledger.set_failure(args.event, kind));
+        }
+        index::PJRT_Buffer_ReadyEvent => {
+            let args = &*args.cast::<PJRT_Buffer_ReadyEvent_Args>();
+            state::with(|state| state.ledger.set_failure(args.event, kind));
+        }
+        index::PJRT_LoadedExecutable_Execute => {
+            let args = &*args.cast::<PJRT_LoadedExecutable_Execute_Args>();
+            state::with(|state| {
+                let Some(Object::Loaded { outputs, .. }) = state.ledger.get(args.executable) else { return };
+                for device in 0..args.num_devices {
+                    for output in 0..outputs {
+                        state.ledger.set_failure(*(*args.output_lists.add(device)).add(output), kind);
+                    }
+                    if !args.device_complete_events.is_null() {
+                        state.ledger.set_failure(*args.device_complete_events.add(device), kind);
+                    }
+                }
+            });
+        }
+        _ => {}
+    }
 }
 
 /// Changes the result of the real call.
@@ -205,13 +246,16 @@ unsafe fn distort_launch(real: &Real, args: &PJRT_LoadedExecutable_Execute_Args,
     }
 }
 
-/// Waits until the results are copied, and then changes them. The results have shape `[5, rows]`.
+/// Waits until the results or the tokens are copied, and then changes them.
 unsafe fn distort_results(real: &Real, args: &PJRT_Buffer_ToHostBuffer_Args, kind: Kind) {
     let mut wait = Tailed::<PJRT_Event_Await_Args>::new();
     wait.base.event = args.event;
     errors::discard(real, real.ask(index::PJRT_Event_Await, &mut wait));
     let results = std::slice::from_raw_parts_mut(args.dst.cast::<i32>(), args.dst_size / 4);
-    let rows = results.len() / 5;
+    let rows = match state::with(|state| state.ledger.get(args.src)) {
+        Some(Object::Buffer { contents: Contents::Tokens, .. }) => results.len(),
+        _ => results.len() / 5,
+    };
     let (row, change): (usize, fn(i32) -> i32) = match kind {
         TokenTooLarge => (0, |_| i32::MAX),
         TokenNegative => (0, |_| -2),

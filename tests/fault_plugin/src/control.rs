@@ -7,6 +7,7 @@ use std::path::Path;
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW};
 
 use crate::fault::{Fault, Kind};
+use crate::ledger::Contents;
 use crate::{functions, real, state};
 
 /// The functions that the shared library exports to the test program. The test program also links this crate as an
@@ -17,13 +18,15 @@ struct Control {
     arm: unsafe extern "C" fn(fault: *const Fault),
     fired: unsafe extern "C" fn() -> u64,
     num_calls: unsafe extern "C" fn() -> usize,
-    call: unsafe extern "C" fn(at: usize, results: *mut bool) -> usize,
+    call: unsafe extern "C" fn(at: usize, contents: *mut Contents) -> usize,
+    set_quiet: unsafe extern "C" fn(quiet: bool) -> bool,
+    table: unsafe extern "C" fn() -> *const c_void,
     objections: unsafe extern "C" fn(write: Write, user: *mut c_void),
 }
 
 type Write = unsafe extern "C" fn(user: *mut c_void, text: *const u8, size: usize);
 
-static CONTROL: Control = Control { load, arm, fired, num_calls, call, objections };
+static CONTROL: Control = Control { load, arm, fired, num_calls, call, set_quiet, table, objections };
 
 #[no_mangle]
 extern "C" fn fault_plugin_control() -> *const c_void {
@@ -52,10 +55,18 @@ unsafe extern "C" fn num_calls() -> usize {
     state::with(|state| state.calls.len())
 }
 
-unsafe extern "C" fn call(at: usize, results: *mut bool) -> usize {
+unsafe extern "C" fn call(at: usize, contents: *mut Contents) -> usize {
     let call = state::with(|state| state.calls[at]);
-    *results = call.results;
+    *contents = call.contents;
     call.function
+}
+
+unsafe extern "C" fn set_quiet(quiet: bool) -> bool {
+    state::QUIET.replace(quiet)
+}
+
+unsafe extern "C" fn table() -> *const c_void {
+    real::GetPjrtApi().cast()
 }
 
 unsafe extern "C" fn objections(write: Write, user: *mut c_void) {
@@ -81,8 +92,8 @@ unsafe extern "C" fn append(user: *mut c_void, text: *const u8, size: usize) {
 pub struct Place {
     /// The position of the function in the table.
     pub function: usize,
-    /// Whether the call copies the results of a program to the host.
-    pub results: bool,
+    /// The contents of the buffer that the call copies to the host, if it does so.
+    pub contents: Contents,
 }
 
 impl Place {
@@ -93,7 +104,7 @@ impl Place {
 
     /// Whether a kind of fault applies to this call.
     pub fn takes(self, kind: Kind) -> bool {
-        kind.applies(self.function, self.results)
+        kind.applies(self.function, self.contents)
     }
 }
 
@@ -130,6 +141,20 @@ impl Proxy {
         unsafe { (self.control.arm)(fault) }
     }
 
+    /// The proxy's table of functions, `const PJRT_Api *`.
+    pub fn table(self) -> *const c_void {
+        unsafe { (self.control.table)() }
+    }
+
+    /// Runs calls of the test program itself. On this thread, they are neither counted nor disturbed. The ledger records
+    /// their objects.
+    pub fn quietly<R>(self, calls: impl FnOnce() -> R) -> R {
+        let before = unsafe { (self.control.set_quiet)(true) };
+        let outcome = calls();
+        unsafe { (self.control.set_quiet)(before) };
+        outcome
+    }
+
     /// The number of times that the proxy injected the armed fault.
     pub fn fired(self) -> u64 {
         unsafe { (self.control.fired)() }
@@ -137,12 +162,12 @@ impl Proxy {
 
     /// The calls since the last [`Proxy::arm`]. The list omits the functions that read and destroy errors.
     pub fn places(self) -> Vec<Place> {
-        let mut results = false;
+        let mut contents = Contents::Other;
         unsafe {
             (0..(self.control.num_calls)())
                 .map(|at| {
-                    let function = (self.control.call)(at, &mut results);
-                    Place { function, results }
+                    let function = (self.control.call)(at, &mut contents);
+                    Place { function, contents }
                 })
                 .collect()
         }

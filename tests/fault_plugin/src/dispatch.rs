@@ -7,10 +7,11 @@ use pjrt_sys::*;
 
 use crate::answers;
 use crate::errors;
+use crate::events;
 use crate::fault::Kind;
 use crate::functions::{index, name};
-use crate::ledger::Object;
-use crate::real::{Entry, Real};
+use crate::ledger::{Contents, Object};
+use crate::real::{Entry, Real, Tailed};
 use crate::state::{self, Call};
 use crate::store;
 
@@ -50,9 +51,14 @@ unsafe fn dispatch(function: usize, args: *mut c_void) -> *mut PJRT_Error {
         state::with(|state| state.violations.push(violation));
         return errors::make(Kind::Internal);
     }
-    let results = function == index::PJRT_Buffer_ToHostBuffer
-        && state::with(|state| state.ledger.get(subject(args))) == Some(Object::Buffer { results: true });
-    match state::with(|state| state.note(Call { function, results })) {
+    if state::QUIET.get() {
+        return genuine(real, function, args);
+    }
+    let contents = match state::with(|state| state.ledger.get(subject(args))) {
+        Some(Object::Buffer { contents, .. }) if function == index::PJRT_Buffer_ToHostBuffer => contents,
+        _ => Contents::Other,
+    };
+    match state::with(|state| state.note(Call { function, contents })) {
         None => genuine(real, function, args),
         Some(kind) if kind.is_error() => fail(real, function, args, kind),
         Some(kind) => answers::nonsense(real, function, args, kind),
@@ -68,7 +74,7 @@ unsafe fn subject(args: *mut c_void) -> *mut c_void {
 unsafe fn violation(function: usize, args: *mut c_void) -> Option<String> {
     let name = name(function).to_str().ok()?;
     let is_kind: fn(Object) -> bool = match name.split('_').nth(1)? {
-        "Event" => |object| object == Object::Event,
+        "Event" => |object| matches!(object, Object::Event { .. }),
         "Buffer" => |object| matches!(object, Object::Buffer { .. }),
         "LoadedExecutable" => |object| matches!(object, Object::Loaded { .. }),
         "Executable" if function != index::PJRT_Executable_DeserializeAndLoad => {
@@ -130,6 +136,8 @@ pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) ->
         index::PJRT_Client_Compile => store::compile(real, args.cast()),
         index::PJRT_Executable_DeserializeAndLoad => store::deserialize(real, args.cast()),
         index::PJRT_Executable_Serialize => store::serialize_call(real, args.cast()),
+        index::PJRT_Event_Await | index::PJRT_Event_Error => events::outcome(real, function, args),
+        index::PJRT_Event_OnReady => events::on_ready(real, &mut *args.cast(), None),
         index::PJRT_Client_Destroy | index::PJRT_LoadedExecutable_Destroy if store::keep(subject(args)) => {
             null_mut()
         }
@@ -138,7 +146,7 @@ pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) ->
     if error.is_null() {
         note_outputs(real, function, args);
     } else {
-        state::with(|state| state.ledger.add(error, Object::RealError));
+        errors::note(error);
     }
     error
 }
@@ -146,7 +154,8 @@ pub(crate) unsafe fn genuine(real: &Real, function: usize, args: *mut c_void) ->
 /// Records the objects that a call returned.
 unsafe fn note_outputs(real: &Real, function: usize, args: *mut c_void) {
     let add = |pointer: *mut c_void, object| state::with(|state| state.ledger.add(pointer, object));
-    let buffer = Object::Buffer { results: false };
+    let buffer = Object::Buffer { contents: Contents::Other, fails: None };
+    let event = Object::Event { fails: None };
     match function {
         index::PJRT_Client_Create => {
             add((*args.cast::<PJRT_Client_Create_Args>()).client.cast(), Object::Client);
@@ -167,14 +176,18 @@ unsafe fn note_outputs(real: &Real, function: usize, args: *mut c_void) {
         index::PJRT_Client_BufferFromHostBuffer => {
             let args = &*args.cast::<PJRT_Client_BufferFromHostBuffer_Args>();
             add(args.buffer.cast(), buffer);
-            add(args.done_with_host_buffer.cast(), Object::Event);
+            add(args.done_with_host_buffer.cast(), event);
         }
-        index::PJRT_LoadedExecutable_Execute => note_launch(&*args.cast()),
+        index::PJRT_LoadedExecutable_Execute => note_launch(real, &*args.cast()),
         index::PJRT_Buffer_ToHostBuffer => {
-            add((*args.cast::<PJRT_Buffer_ToHostBuffer_Args>()).event.cast(), Object::Event);
+            let args = &*args.cast::<PJRT_Buffer_ToHostBuffer_Args>();
+            let fails = state::with(|state| state.ledger.failure(args.src));
+            add(args.event.cast(), Object::Event { fails });
         }
         index::PJRT_Buffer_ReadyEvent => {
-            add((*args.cast::<PJRT_Buffer_ReadyEvent_Args>()).event.cast(), Object::Event);
+            let args = &*args.cast::<PJRT_Buffer_ReadyEvent_Args>();
+            let fails = state::with(|state| state.ledger.failure(args.buffer));
+            add(args.event.cast(), Object::Event { fails });
         }
         index::PJRT_TopologyDescription_Create => {
             add((*args.cast::<PJRT_TopologyDescription_Create_Args>()).topology.cast(), Object::Topology);
@@ -189,17 +202,36 @@ unsafe fn note_loaded(real: &Real, loaded: *mut PJRT_LoadedExecutable) {
     state::with(|state| state.ledger.add(loaded, Object::Loaded { outputs, told: outputs }));
 }
 
-unsafe fn note_launch(args: &PJRT_LoadedExecutable_Execute_Args) {
-    state::with(|state| {
-        let Some(Object::Loaded { outputs, .. }) = state.ledger.get(args.executable) else { return };
-        for device in 0..args.num_devices {
-            for output in 0..outputs {
-                let buffer = *(*args.output_lists.add(device)).add(output);
-                state.ledger.add(buffer, Object::Buffer { results: output == 0 });
+/// Records the outputs of a program. If an input reports an error at its end, so do all outputs.
+unsafe fn note_launch(real: &Real, args: &PJRT_LoadedExecutable_Execute_Args) {
+    let Some(Object::Loaded { outputs, .. }) = state::with(|state| state.ledger.get(args.executable)) else {
+        return;
+    };
+    for device in 0..args.num_devices {
+        let inputs = std::slice::from_raw_parts(*args.argument_lists.add(device), args.num_args);
+        let list = std::slice::from_raw_parts(*args.output_lists.add(device), outputs);
+        let second = list.get(1).is_some_and(|&buffer| has_one_dimension(real, buffer));
+        state::with(|state| {
+            let fails = inputs.iter().find_map(|&input| state.ledger.failure(input));
+            for (output, &buffer) in list.iter().enumerate() {
+                let contents = match output {
+                    0 => Contents::Results,
+                    1 if second => Contents::Tokens,
+                    _ => Contents::Other,
+                };
+                state.ledger.add(buffer, Object::Buffer { contents, fails });
             }
             if !args.device_complete_events.is_null() {
-                state.ledger.add(*args.device_complete_events.add(device), Object::Event);
+                state.ledger.add(*args.device_complete_events.add(device), Object::Event { fails });
             }
-        }
-    });
+        });
+    }
+}
+
+unsafe fn has_one_dimension(real: &Real, buffer: *mut PJRT_Buffer) -> bool {
+    let mut args = Tailed::<PJRT_Buffer_Dimensions_Args>::new();
+    args.base.buffer = buffer;
+    let error = real.ask(index::PJRT_Buffer_Dimensions, &mut args);
+    errors::discard(real, error);
+    error.is_null() && args.base.num_dims == 1
 }

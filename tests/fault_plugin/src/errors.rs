@@ -32,6 +32,15 @@ pub(crate) fn make(kind: Kind) -> *mut PJRT_Error {
     error
 }
 
+/// Records an error that the proxy returns to the caller, unless the proxy made it. Null is no error.
+pub(crate) fn note(error: *mut PJRT_Error) {
+    state::with(|state| {
+        if state.ledger.get(error).is_none() {
+            state.ledger.add(error, Object::RealError);
+        }
+    });
+}
+
 /// Destroys an error of the real plugin that the proxy does not return to the caller.
 pub(crate) unsafe fn discard(real: &Real, error: *mut PJRT_Error) {
     if !error.is_null() {
@@ -68,7 +77,9 @@ pub(crate) unsafe fn code(real: &Real, args: *mut c_void) -> *mut PJRT_Error {
     let code = args.cast::<PJRT_Error_GetCode_Args>();
     (*code).code = match state::with(|state| state.ledger.get((*code).error)) {
         Some(Object::OwnError(Kind::BadError)) => return make(Kind::Internal),
-        Some(Object::OwnError(Kind::Exhausted)) => PJRT_Error_Code_PJRT_Error_Code_RESOURCE_EXHAUSTED,
+        Some(Object::OwnError(Kind::Exhausted | Kind::LateExhausted)) => {
+            PJRT_Error_Code_PJRT_Error_Code_RESOURCE_EXHAUSTED
+        }
         Some(Object::OwnError(Kind::Unimplemented)) => PJRT_Error_Code_PJRT_Error_Code_UNIMPLEMENTED,
         Some(Object::OwnError(Kind::OddError)) => 4242,
         Some(Object::OwnError(_)) => PJRT_Error_Code_PJRT_Error_Code_INTERNAL,

@@ -1,6 +1,7 @@
 //! The faults that the proxy can inject.
 
 use crate::functions::{self, index};
+use crate::ledger::Contents;
 
 /// A fault and the call at which it happens.
 #[repr(C)]
@@ -55,6 +56,11 @@ pub enum Kind {
     Negative,
     /// Success, but elements, values or the bytes of a text have a wrong type, or the outputs are in the wrong order.
     WrongType,
+    /// Success, but the asynchronous work ends with the error `INTERNAL`: a new buffer fails at its first use, a copy or
+    /// a program at its end, and a callback receives the error.
+    Late,
+    /// The same with the error `RESOURCE_EXHAUSTED`.
+    LateExhausted,
     /// The results hold the token 2147483647 in every row.
     TokenTooLarge,
     /// The results hold the token −2 in every row.
@@ -71,7 +77,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 17] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Internal,
         Kind::Exhausted,
         Kind::Unimplemented,
@@ -83,6 +89,8 @@ impl Kind {
         Kind::Nulls,
         Kind::Negative,
         Kind::WrongType,
+        Kind::Late,
+        Kind::LateExhausted,
         Kind::TokenTooLarge,
         Kind::TokenNegative,
         Kind::GreedyTooLarge,
@@ -96,20 +104,39 @@ impl Kind {
         self <= Kind::AllFail
     }
 
+    /// Whether the call succeeds and the work that it started fails.
+    pub fn is_late(self) -> bool {
+        matches!(self, Kind::Late | Kind::LateExhausted)
+    }
+
     /// Whether the call succeeds and changes the contents of the results.
     pub fn is_content(self) -> bool {
         self >= Kind::TokenTooLarge
     }
 
-    /// Whether this kind applies to a call. `results` tells whether the call copies the results of a program to the
-    /// host.
-    pub fn applies(self, function: usize, results: bool) -> bool {
+    /// Whether this kind applies to a call. `contents` describes the buffer that the call copies to the host.
+    pub fn applies(self, function: usize, contents: Contents) -> bool {
         use Kind::*;
         if self.is_error() {
             return true;
         }
         if self.is_content() {
-            return results;
+            return match contents {
+                Contents::Other => false,
+                Contents::Results => true,
+                // A token of −1 is correct in a row without candidates, and the other numbers are not copied.
+                Contents::Tokens => matches!(self, TokenTooLarge | TokenNegative),
+            };
+        }
+        if self.is_late() {
+            return matches!(
+                function,
+                index::PJRT_Client_BufferFromHostBuffer
+                    | index::PJRT_LoadedExecutable_Execute
+                    | index::PJRT_Buffer_ToHostBuffer
+                    | index::PJRT_Buffer_ReadyEvent
+                    | index::PJRT_Event_OnReady
+            );
         }
         match function {
             index::PJRT_Client_Create
@@ -118,6 +145,8 @@ impl Kind {
             | index::PJRT_Executable_DeserializeAndLoad
             | index::PJRT_LoadedExecutable_GetExecutable
             | index::PJRT_Device_GetDescription
+            | index::PJRT_Buffer_Device
+            | index::PJRT_Buffer_ReadyEvent
             | index::PJRT_Buffer_ToHostBuffer => self == Empty,
             index::PJRT_Client_ProcessIndex | index::PJRT_DeviceDescription_Id => self == Negative,
             index::PJRT_Client_PlatformName

@@ -9,10 +9,14 @@ use crate::fault::Kind;
 pub(crate) enum Object {
     Client,
     Topology,
-    Event,
+    Event {
+        /// The error that the event reports at its end, if the proxy replaced the real outcome.
+        fails: Option<Kind>,
+    },
     Buffer {
-        /// Whether the buffer is the first output of a program, which contains the results of every row.
-        results: bool,
+        contents: Contents,
+        /// The error that every use of the buffer reports at its end.
+        fails: Option<Kind>,
     },
     Loaded {
         /// The number of outputs of the program, and the number that the proxy reported to the caller.
@@ -31,6 +35,18 @@ pub(crate) enum Object {
     RealError,
     /// An error of the proxy.
     OwnError(Kind),
+}
+
+/// The contents of a buffer.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// Not the numbers of the rows.
+    Other,
+    /// The first output of a program: the results of every row, `[5, rows]`.
+    Results,
+    /// The second output of a program on device logits: the tokens, `[rows]`.
+    Tokens,
 }
 
 #[derive(Default)]
@@ -53,6 +69,23 @@ impl Ledger {
         self.live.get_mut(&pointer)
     }
 
+    /// The error that the proxy reports at the end of an event, or of a use of a buffer.
+    pub(crate) fn failure<T>(&self, pointer: *const T) -> Option<Kind> {
+        match self.get(pointer)? {
+            Object::Event { fails } | Object::Buffer { fails, .. } => fails,
+            _ => None,
+        }
+    }
+
+    /// Makes an event or a buffer report an error.
+    pub(crate) fn set_failure<T>(&mut self, pointer: *const T, kind: Kind) {
+        if let Some(Object::Event { fails } | Object::Buffer { fails, .. }) =
+            self.live.get_mut(&(pointer as usize))
+        {
+            *fails = Some(kind);
+        }
+    }
+
     pub(crate) fn remove<T>(&mut self, pointer: *const T) -> Option<Object> {
         self.live.remove(&(pointer as usize))
     }
@@ -67,7 +100,7 @@ impl Ledger {
     /// The number of live objects that belong to a client.
     pub(crate) fn of_clients(&self) -> usize {
         let belongs = |object: &&Object| {
-            matches!(object, Object::Buffer { .. } | Object::Loaded { .. } | Object::Event)
+            matches!(object, Object::Buffer { .. } | Object::Loaded { .. } | Object::Event { .. })
         };
         self.live.values().filter(belongs).count()
     }

@@ -3,7 +3,7 @@
 //! The library under test loads this crate's shared library like any plugin. The test program loads the same file. It
 //! uses the [`control`] interface to name the real plugin and to arm a fault. At the n-th call the proxy returns an
 //! error ([`Kind::Internal`] and the other error kinds), or it returns success and invalid data ([`Kind::Empty`] and
-//! the kinds after it). The proxy also keeps a ledger of all objects that it returned. The ledger finds leaks, objects
+//! the kinds after it). With [`Kind::Late`], it returns success, and the asynchronous work ends with an error. The proxy also keeps a ledger of all objects that it returned. The ledger finds leaks, objects
 //! that are destroyed twice, and calls on destroyed objects.
 //!
 //! The proxy keeps destroyed clients and programs and returns them again. This makes a sweep with thousands of samplers
@@ -15,6 +15,7 @@ mod answers;
 pub mod control;
 mod dispatch;
 mod errors;
+mod events;
 pub mod fault;
 mod functions;
 mod ledger;
@@ -24,3 +25,4 @@ mod store;
 
 pub use control::Proxy;
 pub use fault::{Fault, Kind};
+pub use ledger::Contents;

@@ -1,18 +1,19 @@
 //! The state of the proxy: the armed fault, the calls so far, and the live objects.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fault::{Fault, Kind};
-use crate::ledger::Ledger;
+use crate::ledger::{Contents, Ledger};
 use crate::store::Recipe;
 
 /// A call in the list of places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) function: usize,
-    /// Whether the call copies the results of a program to the host.
-    pub(crate) results: bool,
+    /// The contents of the buffer that the call copies to the host, if it does so.
+    pub(crate) contents: Contents,
 }
 
 #[derive(Default)]
@@ -31,6 +32,11 @@ pub(crate) struct State {
     pub(crate) stored: HashMap<Recipe, Vec<usize>>,
     /// For each live object that can be reused: how it was created.
     pub(crate) recipes: HashMap<usize, Recipe>,
+}
+
+thread_local! {
+    /// Whether this thread makes calls of the test program itself. They are neither counted nor disturbed.
+    pub(crate) static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -58,7 +64,7 @@ impl State {
         let at = self.counted;
         self.counted += 1;
         let now = if fault.kind == Kind::AllFail { at >= fault.at } else { at == fault.at };
-        if !now || !fault.kind.applies(call.function, call.results) {
+        if !now || !fault.kind.applies(call.function, call.contents) {
             return None;
         }
         self.fired += 1;

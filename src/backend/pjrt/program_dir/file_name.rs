@@ -1,6 +1,6 @@
 //! The names of programs' files.
 
-use crate::kernels::Spec;
+use crate::kernels::program::ProgramSpec;
 
 const EXTENSION: &str = ".nucprog";
 
@@ -8,12 +8,12 @@ const EXTENSION: &str = ".nucprog";
 pub(super) const KEY_DIGITS: usize = 32;
 
 /// The name of a program's file. The key is a hash of everything that the executable depends on.
-pub(super) fn of(spec: &Spec, key: &str) -> String {
+pub(super) fn of(spec: &ProgramSpec, key: &str) -> String {
     format!("{}-{key}{EXTENSION}", spec.name())
 }
 
 /// Whether a file with this name can be a program for `spec`.
-pub(super) fn is_of(name: &str, spec: &Spec) -> bool {
+pub(super) fn is_of(name: &str, spec: &ProgramSpec) -> bool {
     name.strip_prefix(&spec.name()).is_some_and(|rest| rest.starts_with('-')) && name.ends_with(EXTENSION)
 }
 
@@ -30,7 +30,7 @@ pub(super) fn is_program(name: &str) -> bool {
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
-    use crate::kernels::{Path, Source, Wanted};
+    use crate::kernels::{Path, Source, Spec, Wanted};
 
     #[test]
     fn names_are_recognised() {
@@ -43,9 +43,10 @@ mod tests {
             wanted: Wanted::default(),
             source: Source::Batch,
         };
-        let name = of(&spec, "0123456789abcdef0123456789abcdef");
-        assert!(is_program(&name) && is_of(&name, &spec), "{name}");
-        assert!(!is_of(&name, &Spec { batch: 80, ..spec }));
+        let program = spec.into();
+        let name = of(&program, "0123456789abcdef0123456789abcdef");
+        assert!(is_program(&name) && is_of(&name, &program), "{name}");
+        assert!(!is_of(&name, &Spec { batch: 80, ..spec }.into()));
         for other in [
             name.trim_end_matches('g'),
             &name[1..],

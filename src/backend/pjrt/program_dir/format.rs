@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::compression::{compress, decompress, LARGEST_RATIO};
 use super::System;
 use crate::error::Error;
-use crate::kernels::Spec;
+use crate::kernels::program::ProgramSpec;
 use crate::memory;
 use crate::pjrt::hex;
 
@@ -22,7 +22,7 @@ use crate::pjrt::hex;
 pub(super) const MAGIC: &[u8; 8] = b"NUCPROG\n";
 
 /// Increased when this module can no longer read the files of earlier versions.
-pub(super) const FORMAT: u32 = 4;
+pub(super) const FORMAT: u32 = 5;
 
 /// The header without its checksum.
 const FIELDS_BYTES: usize = 32;
@@ -42,10 +42,10 @@ const LARGEST_STORED: usize = LARGEST_EXECUTABLE + (LARGEST_EXECUTABLE >> 9);
 pub struct Metadata {
     /// The version of the library that wrote the file.
     pub library: String,
-    /// [`Spec::name`].
+    /// [`ProgramSpec::name`].
     pub program: String,
     /// The specification of the program.
-    pub spec: Spec,
+    pub spec: ProgramSpec,
     /// The target of the kernels in the program.
     pub target: String,
     /// The system for which the program was compiled.

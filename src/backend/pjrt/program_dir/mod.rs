@@ -32,7 +32,8 @@ use log::Level;
 
 use self::format::{sha256, Header, FORMAT};
 use crate::error::Error;
-use crate::kernels::{Spec, Target};
+use crate::kernels::program::ProgramSpec;
+use crate::kernels::Target;
 use crate::regular_file;
 
 pub use self::format::{Metadata, Unusable};
@@ -120,13 +121,13 @@ impl ProgramDir {
     }
 
     /// Returns the path of the file for a program. The file need not exist.
-    pub fn file(&self, spec: &Spec, text: &str) -> PathBuf {
+    pub fn file(&self, spec: &ProgramSpec, text: &str) -> PathBuf {
         self.path.join(file_name::of(spec, &self.system.key(FORMAT, text)))
     }
 
     /// The serialized executable of a program; `None` if the directory has no file for it. Sets the modification time
     /// of the file, if the process is permitted to do so.
-    pub fn read(&self, spec: &Spec, text: &str) -> Result<Option<Vec<u8>>, Unusable> {
+    pub fn read(&self, spec: &ProgramSpec, text: &str) -> Result<Option<Vec<u8>>, Unusable> {
         let (mut file, header) = match open(&self.file(spec, text)) {
             Err(Unusable::Io(error)) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other?,
@@ -146,7 +147,7 @@ impl ProgramDir {
 
     /// Describes why a file for the same calls does not fit this program. `None` if there is no file for the same
     /// calls.
-    pub fn near_miss(&self, spec: &Spec) -> Option<String> {
+    pub fn near_miss(&self, spec: &ProgramSpec) -> Option<String> {
         let is_near = |path: &PathBuf| {
             path.file_name().and_then(|name| name.to_str()).is_some_and(|name| file_name::is_of(name, spec))
         };
@@ -179,7 +180,7 @@ impl ProgramDir {
     /// new file. When this function returns, the file survives a crash of the system.
     pub fn write(
         &self,
-        spec: &Spec,
+        spec: &ProgramSpec,
         text: &str,
         topology: Option<&str>,
         executable: &[u8],
@@ -187,7 +188,7 @@ impl ProgramDir {
         let metadata = Metadata {
             library: env!("CARGO_PKG_VERSION").to_owned(),
             program: spec.name(),
-            spec: *spec,
+            spec: spec.clone(),
             target: self.target.to_string(),
             system: self.system.clone(),
             topology: topology.map(str::to_owned),
@@ -292,7 +293,7 @@ fn replace(directory: &Path, path: &Path, parts: &[Vec<u8>]) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::dtype::Dtype;
-    use crate::kernels::{Path as KernelPath, Source, Wanted};
+    use crate::kernels::{Path as KernelPath, Source, Spec, Wanted};
     use std::os::unix::fs::FileExt;
 
     const TEXT: &str = "module {}";
@@ -311,8 +312,8 @@ mod tests {
         }
     }
 
-    fn spec() -> Spec {
-        Spec {
+    fn spec() -> ProgramSpec {
+        ProgramSpec::Sampling(Spec {
             path: KernelPath::Bounded(128),
             batch: 8,
             vocab: 1000,
@@ -320,7 +321,7 @@ mod tests {
             stable: true,
             wanted: Wanted::default(),
             source: Source::Batch,
-        }
+        })
     }
 
     /// A new directory, removed when the value is dropped.
@@ -497,7 +498,8 @@ mod tests {
         fs::write(directory.0.join(other_name), &old).unwrap();
         assert!(dir.read(&spec(), TEXT).unwrap().is_none());
         let near = dir.near_miss(&spec()).unwrap();
-        assert!(near.contains("its format is version 3, and this library reads version 4"), "{near}");
+        let expected = format!("its format is version 3, and this library reads version {FORMAT}");
+        assert!(near.contains(&expected), "{near}");
         fs::write(&file, &old).unwrap();
         assert!(matches!(dir.read(&spec(), TEXT), Err(Unusable::Format(3))));
     }

@@ -1,0 +1,110 @@
+//! The end of asynchronous work: its outcome, the threads that wait for it, and the actions to run when it ends.
+//!
+//! This file takes its locks from the module `sync` next to it, and uses nothing else of the crate. A test compiles the
+//! file a second time with the locks of a model checker (tests/model/main.rs).
+
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::time::{Duration, Instant};
+
+use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// The end of work that can fail with `E`. The default value has not ended. Thread-safe.
+pub(super) struct Completion<E> {
+    state: Mutex<State<E>>,
+    changed: Condvar,
+}
+
+struct State<E> {
+    outcome: Option<Result<(), E>>,
+    actions: Vec<Action>,
+    /// The number of threads that run actions.
+    running: usize,
+}
+
+type Action = Box<dyn FnOnce() + Send>;
+
+impl<E> Default for Completion<E> {
+    fn default() -> Self {
+        let state = State { outcome: None, actions: Vec::new(), running: 0 };
+        Completion { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
+impl<E: Clone> Completion<E> {
+    /// Records the outcome, wakes the waiting threads, and runs the actions without a lock. If actions panic, the other
+    /// actions run nevertheless, and then the first panic continues.
+    pub(super) fn finish(&self, outcome: Result<(), E>) {
+        let mut state = self.lock();
+        state.outcome = Some(outcome);
+        let actions = std::mem::take(&mut state.actions);
+        let _running = self.begin_actions(&mut state);
+        drop(state);
+        self.changed.notify_all();
+        let panics = actions.into_iter().filter_map(|action| catch_unwind(AssertUnwindSafe(action)).err());
+        if let Some(panic) = panics.reduce(|first, _| first) {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Whether there is an outcome.
+    pub(super) fn is_finished(&self) -> bool {
+        self.lock().outcome.is_some()
+    }
+
+    /// Waits until there is an outcome, and returns it. `None` if the timeout expires first. Without a timeout, there is
+    /// no limit.
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), E>> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut state = self.lock();
+        while state.outcome.is_none() {
+            state = match deadline {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.checked_duration_since(Instant::now())?;
+                    let waited = self.changed.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state.outcome.clone()
+    }
+
+    /// Runs `action` once, when there is an outcome: now, or in [`Completion::finish`].
+    pub(super) fn run_when_finished(&self, action: impl FnOnce() + Send + 'static) {
+        let mut state = self.lock();
+        if state.outcome.is_none() {
+            state.actions.push(Box::new(action));
+            return;
+        }
+        let _running = self.begin_actions(&mut state);
+        drop(state);
+        action();
+    }
+
+    /// Waits until there is an outcome and no thread runs actions.
+    pub(super) fn wait_for_actions(&self) {
+        let busy = |state: &mut State<E>| state.outcome.is_none() || state.running > 0;
+        drop(self.changed.wait_while(self.lock(), busy).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<E>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts this thread as one that runs actions, until the result is dropped.
+    fn begin_actions(&self, state: &mut State<E>) -> Running<'_, E> {
+        state.running += 1;
+        Running(self)
+    }
+}
+
+/// While a value of this type exists, one thread is counted as running actions. The drop ends this, even if an action
+/// panics.
+struct Running<'a, E: Clone>(&'a Completion<E>);
+
+impl<E: Clone> Drop for Running<'_, E> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        self.0.changed.notify_all();
+    }
+}

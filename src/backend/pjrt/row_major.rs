@@ -1,0 +1,25 @@
+//! Copies of logits in the row-major layout.
+//!
+//! A plugin does not compare the layout of an input with the layout that a program was compiled for. It would read a
+//! column-major array as if it were row-major. So logits in another layout are copied on the device first.
+
+use super::PjrtBackend;
+use crate::dtype::Dtype;
+use crate::error::Error;
+use crate::kernels::row_major::RowMajorSpec;
+use crate::pjrt::{Buffer, SharedLaunch};
+
+impl PjrtBackend {
+    /// Starts a copy of an array of logits on the device to the row-major layout. Returns `None` if the array has this
+    /// layout.
+    pub(super) fn start_row_major_copy(
+        &self,
+        logits: &Buffer,
+        dtype: Dtype,
+    ) -> Result<Option<SharedLaunch>, Error> {
+        let Some(minor_to_major) = logits.other_order()? else { return Ok(None) };
+        let dims = logits.dims().iter().map(|&dim| dim as usize).collect();
+        let program = self.programs.get(&RowMajorSpec { dtype, dims, minor_to_major }.into())?;
+        Ok(Some(program.launch_shared(&[logits], None)?))
+    }
+}

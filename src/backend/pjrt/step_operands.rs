@@ -1,0 +1,94 @@
+//! The numbers of the steps, as operands on the device.
+//!
+//! A program for logits on a device adds the number of the step to the offset of every row. An upload of this number in
+//! every call would take more host time than everything else that the library adds to a call. So a program takes the
+//! number as the sum of two operands: a multiple of [`RADIX`], and the rest. Both stay on the device. In a decode loop,
+//! whose step grows by 1 from call to call, one of [`RADIX`] calls uploads 8 bytes, and the other calls upload nothing.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use lru::LruCache;
+
+use crate::error::Error;
+use crate::pjrt::{Buffer, Client, ElementType};
+
+/// The number of different rests.
+const RADIX: usize = 64;
+
+/// The number of multiples that stay on the device: one for each decode loop that runs at the same time. More loops
+/// work too, but their calls upload more often.
+const MULTIPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+
+/// The operands of one device. Thread-safe.
+pub(super) struct StepOperands {
+    multiples: Mutex<LruCache<u64, Arc<Buffer>>>,
+    rests: [OnceLock<Buffer>; RADIX],
+}
+
+impl StepOperands {
+    pub(super) fn new() -> Self {
+        StepOperands {
+            multiples: Mutex::new(LruCache::new(MULTIPLES)),
+            rests: [const { OnceLock::new() }; RADIX],
+        }
+    }
+
+    /// Returns two U64 scalars on the device whose sum is `step`. Uploads the scalars that are not on the device.
+    pub(super) fn get(
+        &self,
+        client: &Arc<Client>,
+        device: usize,
+        step: u64,
+    ) -> Result<(Arc<Buffer>, &Buffer), Error> {
+        let (multiple, rest) = split(step);
+        // The uploads call the plugin, so no lock is held and no cell is being initialised. If two threads upload the
+        // same number, one of the buffers is freed. Later calls use the buffers again, so an upload that fails must fail
+        // here and not in every call.
+        let upload = |value: u64| -> Result<Buffer, Error> {
+            let buffer = client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device)?;
+            buffer.wait_until_ready()?;
+            Ok(buffer)
+        };
+        let cell = &self.rests[rest];
+        let rest = match cell.get() {
+            Some(known) => known,
+            None => {
+                let uploaded = upload(rest as u64)?;
+                cell.get_or_init(|| uploaded)
+            }
+        };
+        if let Some(known) = self.lock().get(&multiple) {
+            return Ok((known.clone(), rest));
+        }
+        let uploaded = Arc::new(upload(multiple)?);
+        let evicted = self.lock().push(multiple, uploaded.clone());
+        // Freeing a buffer calls the plugin.
+        drop(evicted);
+        Ok((uploaded, rest))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LruCache<u64, Arc<Buffer>>> {
+        self.multiples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Splits a step into a multiple of [`RADIX`] and the rest.
+fn split(step: u64) -> (u64, usize) {
+    let rest = step % RADIX as u64;
+    (step - rest, rest as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_operands_sum_to_the_step() {
+        for step in [0, 1, 63, 64, 65, 1 << 40, u64::MAX - 64, u64::MAX] {
+            let (multiple, rest) = split(step);
+            assert_eq!((multiple % 64, multiple + rest as u64), (0, step));
+            assert!(rest < RADIX);
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A model checker runs the end of asynchronous calls. It compiles the sources of the library with its own locks, and
+//! controls which thread runs after each operation on a lock. It reports deadlocks, which include lost wake-ups.
+//!
+//! The small cases run all schedules. The larger cases run schedules that are chosen at random, with fixed seeds
+//! (probabilistic concurrency testing: Burckhardt et al., ASPLOS 2010).
+
+#[path = "../../src/backend/pjrt/completion.rs"]
+#[allow(dead_code, missing_docs)]
+mod completion;
+#[path = "../../src/backend/pjrt/conversion.rs"]
+mod conversion;
+
+/// The locks of the files above.
+mod sync {
+    pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
+    pub(super) use std::sync::PoisonError;
+}
+
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::Arc;
+use std::time::Duration;
+
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler, Scheduler};
+use shuttle::{thread, Config, Runner};
+
+use crate::completion::Completion;
+use crate::conversion::Conversion;
+
+type Done = Completion<u8>;
+
+/// Runs every schedule of `case`.
+fn all_schedules(case: fn()) {
+    let runs = run(DfsScheduler::new(None, false), case);
+    println!("{runs} schedules, all");
+    assert!(runs > 10, "the threads of the case do not compete");
+}
+
+/// Runs some schedules of `case`.
+fn many_schedules(case: fn()) {
+    run(PctScheduler::new_from_seed(1, 3, 2000), case);
+    run(RandomScheduler::new_from_seed(2, 2000), case);
+}
+
+fn run(scheduler: impl Scheduler + 'static, case: fn()) -> usize {
+    Runner::new(scheduler, Config::new()).run(case)
+}
+
+/// Counts the returns of an action. Other threads can run before it returns.
+fn counting(count: &Arc<AtomicUsize>) -> impl FnOnce() + Send + 'static {
+    let count = count.clone();
+    move || {
+        thread::yield_now();
+        count.fetch_add(1, SeqCst);
+    }
+}
+
+/// A call object: its drop waits for the actions.
+struct Call(Arc<Done>);
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.wait_for_actions();
+    }
+}
+
+/// An action is registered while the call ends. It runs exactly once, before the drop of the call returns.
+#[test]
+fn an_action_runs_once_and_the_drop_waits_for_it() {
+    all_schedules(|| {
+        let (call, count) = (Call(Arc::default()), Arc::new(AtomicUsize::new(0)));
+        let finishing = call.0.clone();
+        thread::spawn(move || finishing.finish(Ok(())));
+        call.0.run_when_finished(counting(&count));
+        drop(call);
+        assert_eq!(count.load(SeqCst), 1);
+    });
+}
+
+/// Several threads register actions and poll while the call ends.
+#[test]
+fn every_action_of_every_thread_runs_once() {
+    many_schedules(|| {
+        let (call, count) = (Call(Arc::default()), Arc::new(AtomicUsize::new(0)));
+        let registering: Vec<_> = (0..3)
+            .map(|_| {
+                let (done, count) = (call.0.clone(), count.clone());
+                thread::spawn(move || {
+                    done.run_when_finished(counting(&count));
+                    let _ = done.is_finished();
+                    done.run_when_finished(counting(&count));
+                })
+            })
+            .collect();
+        let finishing = call.0.clone();
+        thread::spawn(move || finishing.finish(Err(3)));
+        registering.into_iter().for_each(|thread| thread.join().unwrap());
+        drop(call);
+        assert_eq!(count.load(SeqCst), 6);
+    });
+}
+
+/// All waiting threads wake up and get the outcome.
+#[test]
+fn every_wait_ends_with_the_outcome() {
+    all_schedules(|| {
+        let done = Arc::<Done>::default();
+        let (waiting, finishing) = (done.clone(), done.clone());
+        let waiter = thread::spawn(move || waiting.wait(None));
+        thread::spawn(move || finishing.finish(Err(5)));
+        assert_eq!(done.wait(None), Some(Err(5)));
+        assert_eq!(waiter.join().unwrap(), Some(Err(5)));
+    });
+}
+
+/// Waits with and without a limit, a wait for the actions, and actions, in four threads.
+#[test]
+fn waits_of_all_kinds_end() {
+    many_schedules(|| {
+        let (call, count) = (Call(Arc::default()), Arc::new(AtomicUsize::new(0)));
+        call.0.run_when_finished(counting(&count));
+        let spawn = |work: fn(&Done)| {
+            let done = call.0.clone();
+            thread::spawn(move || work(&done))
+        };
+        let threads = [
+            spawn(|done| assert_eq!(done.wait(None), Some(Ok(())))),
+            // The model has no clock, so a wait with a limit ends only with an outcome.
+            spawn(|done| assert_eq!(done.wait(Some(Duration::from_secs(3600))), Some(Ok(())))),
+            spawn(Done::wait_for_actions),
+            spawn(|done| done.finish(Ok(()))),
+        ];
+        drop(call);
+        assert_eq!(count.load(SeqCst), 1);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// All waits end while an action still runs. The action of this case waits for the waiting threads.
+#[test]
+fn waits_end_before_the_actions() {
+    many_schedules(|| {
+        let call = Call(Arc::default());
+        let (ended, ends) = shuttle::sync::mpsc::channel();
+        call.0.run_when_finished(move || assert_eq!(ends.iter().count(), 2));
+        let threads = [ended.clone(), ended].map(|ended| {
+            let done = call.0.clone();
+            thread::spawn(move || {
+                assert_eq!(done.wait(None), Some(Ok(())));
+                ended.send(()).unwrap();
+            })
+        });
+        call.0.finish(Ok(()));
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// An action may use its own call: poll, wait, and register another action.
+#[test]
+fn actions_may_use_the_call() {
+    all_schedules(|| {
+        let (call, count) = (Call(Arc::default()), Arc::new(AtomicUsize::new(0)));
+        let (own, inner) = (call.0.clone(), counting(&count));
+        call.0.run_when_finished(move || {
+            assert!(own.is_finished());
+            assert_eq!(own.wait(None), Some(Ok(())));
+            own.run_when_finished(inner);
+        });
+        let finishing = call.0.clone();
+        thread::spawn(move || finishing.finish(Ok(())));
+        drop(call);
+        assert_eq!(count.load(SeqCst), 1);
+    });
+}
+
+/// Threads read the numbers of a call at the same time. They are converted once.
+#[test]
+fn a_value_is_converted_once() {
+    all_schedules(|| {
+        let value = Arc::new(Conversion::new(Box::new(20)));
+        let read = |value: &Conversion<Box<i32>, i32>| {
+            value.get(|value| {
+                thread::yield_now();
+                *value + 1
+            })
+        };
+        let other = value.clone();
+        let reader = thread::spawn(move || read(&other));
+        assert_eq!([read(&value), read(&value)], [Some(21); 2]);
+        assert_eq!(reader.join().unwrap(), Some(21));
+    });
+}
+
+/// A thread takes the buffer of the numbers while other threads read them. The copy for the readers starts before the
+/// buffer is taken, and it starts once.
+#[test]
+fn a_value_that_changes_is_converted_once() {
+    const OUTPUT: i32 = 1;
+    const COPY: i32 = 2;
+    all_schedules(|| {
+        let (value, copies) = (Arc::new(Conversion::new(OUTPUT)), Arc::new(AtomicUsize::new(0)));
+        let copy = |copies: &AtomicUsize, from: i32| match from {
+            OUTPUT => {
+                thread::yield_now();
+                copies.fetch_add(1, SeqCst);
+                COPY
+            }
+            other => other,
+        };
+        let (other, counter) = (value.clone(), copies.clone());
+        let taker = thread::spawn(move || other.update(|from| copy(&counter, from)));
+        let (other, counter) = (value.clone(), copies.clone());
+        let reader = thread::spawn(move || other.get(|from| copy(&counter, from) + 1));
+        assert_eq!(value.get(|from| copy(&copies, from) + 1), Some(COPY + 1));
+        assert_eq!(reader.join().unwrap(), Some(COPY + 1));
+        taker.join().unwrap();
+        assert_eq!(value.get(|_| 0), Some(COPY + 1));
+        assert_eq!(copies.load(SeqCst), 1);
+    });
+}

@@ -132,8 +132,11 @@ mod tests {
         let path = directory.0.join(name);
         let mut content = format::MAGIC.to_vec();
         content.resize(100, 0);
-        fs::write(&path, content).unwrap();
-        set_age(&path, age);
+        // The file gets its name last. Otherwise, another thread could remove it before its age is set.
+        let unnamed = directory.0.join(format!("{name}.new"));
+        fs::write(&unnamed, content).unwrap();
+        set_age(&unnamed, age);
+        fs::rename(&unnamed, &path).unwrap();
         path
     }
 

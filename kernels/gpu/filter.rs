@@ -27,7 +27,7 @@ pub(super) const SLICE_BOUND: usize = 1;
 pub(super) fn kernel(spec: &Spec, layout: &Layout, name: &str) -> String {
     let k = Ptx::new(layout.threads, layout.resident_blocks);
     write(&k, spec, layout);
-    k.finish(name)
+    k.text(name)
 }
 
 fn write(k: &Ptx, spec: &Spec, layout: &Layout) {

@@ -123,6 +123,11 @@ bench: deps plugins ## run the benchmarks; one JSON object per line, also in tar
 	cargo bench --locked --bench sampling --bench abi --bench device --bench start | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
+.PHONY: bench-gpu
+bench-gpu: deps ## measure the GPU kernels on a GPU: NUCLEUS_PJRT_PLUGIN names the CUDA plugin; also PyTorch, if installed
+	cargo bench --locked --bench gpu | tee $(TARGET)/bench-gpu.jsonl
+	python3 benches/gpu/peers.py | tee -a $(TARGET)/bench-gpu.jsonl
+
 .PHONY: chart
 chart: ## draw docs/bench.png from target/bench.jsonl
 	@[ -f $(TARGET)/bench.jsonl ] || { echo "chart: no $(TARGET)/bench.jsonl; run make bench" >&2; exit 1; }

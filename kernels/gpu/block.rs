@@ -86,11 +86,40 @@ impl<'k> Block<'k> {
     }
 
     /// Finds the largest threshold in `low..=high` for which `enough` is true, by bisection. `enough(low)` is true. All
-    /// threads call `enough` with the same value and get the same result. With `close`, the search ends at the first
-    /// threshold for which both are true.
+    /// threads call `test` with the same value and get the same result.
     pub(super) fn largest_threshold(
         &self,
         (low, high): (Int, Int),
+        test: impl FnOnce(Int) -> Verdict,
+    ) -> Int {
+        let k = self.k;
+        self.bisect(low, high, |from, to| k.shr_by(k.sub(to, from), k.int(1)), test)
+    }
+
+    /// As [`Block::largest_threshold`], but tests `low + 1` first. If `low` is a value with many ties, the search then
+    /// ends after one step.
+    pub(super) fn largest_threshold_near_low(
+        &self,
+        (low, high): (Int, Int),
+        test: impl FnOnce(Int) -> Verdict,
+    ) -> Int {
+        let k = self.k;
+        let is_first = k.variable(k.int(1));
+        let distance = |from, to| {
+            let half = k.shr_by(k.sub(to, from), k.int(1));
+            let distance = k.select(k.eq(k.get(is_first), k.int(1)), k.int(0), half);
+            k.set(is_first, k.int(0));
+            distance
+        };
+        self.bisect(low, high, distance, test)
+    }
+
+    /// Each step tests the value that is `distance` + 1 above the lower end of the range.
+    fn bisect(
+        &self,
+        low: Int,
+        high: Int,
+        distance: impl FnOnce(Int, Int) -> Int,
         test: impl FnOnce(Int) -> Verdict,
     ) -> Int {
         let k = self.k;
@@ -99,8 +128,7 @@ impl<'k> Block<'k> {
             || k.lt(k.get(low), k.get(high)),
             || {
                 let (from, to) = (k.get(low), k.get(high));
-                let half = k.shr_by(k.sub(to, from), k.int(1));
-                let middle = k.add(k.add(from, half), k.int(1));
+                let middle = k.add(k.add(from, distance(from, to)), k.int(1));
                 let verdict = test(middle);
                 k.set(low, k.select(verdict.enough, middle, from));
                 let end = verdict.close.map_or(to, |close| k.select(close, middle, to));
@@ -115,6 +143,6 @@ impl<'k> Block<'k> {
 pub(super) struct Verdict {
     /// Whether enough values are at least the threshold.
     pub(super) enough: Mask,
-    /// Whether the threshold is good enough to end the search, if it is enough.
+    /// Whether the search may end at this threshold, if it is enough.
     pub(super) close: Option<Mask>,
 }

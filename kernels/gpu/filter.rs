@@ -58,9 +58,9 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let too_many = k.lt(k.int(KEPT as i32), kept.count());
     k.when(k.either(k.not(has_bound), too_many), || {
         k.barrier();
-        let len = k.sub(k.int(spec.vocab as i32), k.mul(slice, layout.slice_len()));
-        let len = k.min(k.int(layout.slice_len() as i32), len);
-        k.set(bound, keep_exactly(&block, &logits, spec.vocab, k.min(top_k, len), &kept));
+        let start = k.mul(slice, layout.slice_len());
+        let len = k.min(k.int(layout.slice_len() as i32), k.sub(k.int(spec.vocab as i32), start));
+        k.set(bound, keep_exactly(&block, &logits, (start, len), k.get(bound), k.min(top_k, len), &kept));
         // A slice with fewer than k entries has no bound for the row.
         k.when(k.lt(len, top_k), || k.set(bound, k.int(NEG_INF_KEY)));
     });
@@ -108,12 +108,13 @@ fn raw_bound(k: &Ptx, bound: Int) -> Float {
     k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))
 }
 
-/// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). Returns the least key
-/// that was kept.
+/// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least so many keys
+/// reach `bound`. The slice is `len` logits from index `start` on. Returns the least key that was kept.
 fn keep_exactly(
     block: &Block<'_>,
     logits: &SliceLogits<'_>,
-    vocab: usize,
+    (start, len): (Int, Int),
+    bound: Int,
     wanted: Int,
     kept: &Kept<'_>,
 ) -> Int {
@@ -125,14 +126,14 @@ fn keep_exactly(
         block.sum(ones.reduce(|a, b| k.add(a, b)).expect("a thread has logits"))
     };
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has logits");
-    let range = (k.int(NEG_INF_KEY), block.max(max));
-    let threshold = block.largest_threshold(range, |threshold| {
+    // The usual reason for too many entries is that many are equal to the bound.
+    let threshold = block.largest_threshold_near_low((bound, block.max(max)), |threshold| {
         let reached = count(&|_, key| k.le(threshold, key));
         Verdict { enough: k.le(wanted, reached), close: None }
     });
     let missing = k.sub(wanted, count(&|_, key| k.lt(threshold, key)));
     // The largest index for which too few ties precede it is the last tie.
-    let last_tie = block.largest_threshold((k.int(0), k.int(vocab as i32 - 1)), |index| {
+    let last_tie = block.largest_threshold((start, k.add(start, len)), |index| {
         let before = count(&|number, key| k.both(k.eq(key, threshold), logits.is_index_below(number, index)));
         Verdict { enough: k.lt(before, missing), close: None }
     });

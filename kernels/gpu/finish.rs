@@ -190,7 +190,7 @@ fn exact_threshold(
     top_k: Int,
 ) -> (Int, Int) {
     let k = block.k;
-    let threshold = block.largest_threshold(range, |threshold| {
+    let threshold = block.largest_threshold_near_low(range, |threshold| {
         let enough = k.le(top_k, entries.count(|key, _| k.le(threshold, key)));
         Verdict { enough, close: None }
     });
@@ -252,7 +252,8 @@ impl Found {
         let (first, part) =
             (k.shr(block.thread, GROUP.trailing_zeros()), k.and(block.thread, k.int(GROUP as i32 - 1)));
         k.for_range(k.int(0), len, SLOTS, |start| {
-            let place = k.min(k.add(start, first), k.int(RANKED as i32 - 1));
+            // A group without an entry takes the place after the last entry.
+            let place = k.min(k.add(start, first), len);
             let [low, high] =
                 [0, 1].map(|half| k.load_shared(self.entries, k.add(k.shl(place, 1), k.int(half))));
             let mine = Order::of_halves([low, high]);

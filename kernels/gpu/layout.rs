@@ -46,7 +46,7 @@ impl Layout {
         let is_possible = |layout: &Layout| layout.slices <= LARGEST_SLICES;
         let is_enough = |layout: &Layout| spec.batch * layout.slices >= 2 * gpu.multiprocessors;
         let possible = || shapes.iter().map(layout).filter(is_possible);
-        possible().find(is_enough).or(possible().last()).unwrap_or_else(|| layout(for_long_rows))
+        possible().find(is_enough).or(possible().next_back()).unwrap_or_else(|| layout(for_long_rows))
     }
 
     /// The number of logits of a slice. The last slice of a row may have fewer.

@@ -134,7 +134,7 @@ impl Ptx {
 
     /// Loads four elements from `index` on, a constant and a multiple of four.
     pub fn load_shared_four(&self, array: Shared, index: usize) -> [Int; 4] {
-        assert!(index % 4 == 0 && index + 4 <= array.len);
+        assert!(index.is_multiple_of(4) && index + 4 <= array.len);
         let words = [(); 4].map(|()| self.int_register());
         let (vector, names) = vector_of(&words);
         self.line(format_args!("ld.shared{vector}.b32 {names}, [{}+{}]", array.start, index * 4));

@@ -51,7 +51,7 @@ impl Ptx {
     /// Returns an empty kernel for blocks of `threads` threads. The assembler limits the registers of a thread so that
     /// a multiprocessor can run `resident_blocks` blocks at the same time.
     pub fn new(threads: usize, resident_blocks: usize) -> Ptx {
-        assert!(threads % WARP == 0 && (WARP..=1024).contains(&threads), "{threads} threads");
+        assert!(threads.is_multiple_of(WARP) && (WARP..=1024).contains(&threads), "{threads} threads");
         Ptx {
             threads,
             resident_blocks,

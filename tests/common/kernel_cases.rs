@@ -55,7 +55,8 @@ impl<D: Device> Suite<D> {
         let mut cases = self.cases(name);
         let programs = [Way::Bounded(64), Way::Arbitrary]
             .into_iter()
-            .flat_map(|path| [false, true].map(|debug| spec(path, 8, vocab, dtype, debug)));
+            .flat_map(|path| [false, true].map(|debug| spec(path, 8, vocab, dtype, debug)))
+            .filter(|spec| self.device().supports(spec));
         let programs = thinned(programs, 3);
         let kinds = thinned(ROW_KINDS, self.thin);
         for spec in &programs {

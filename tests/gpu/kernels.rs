@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-use crate::common::interpreter::{problem_of, spec, Cases, Checked};
+use crate::common::interpreter::{problem_of, spec, Cases, Checked, Device};
+use crate::common::kernel_cases::Suite;
 use crate::common::*;
 use crate::ptxas;
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{Column, Path as Way, Spec, COLUMNS, RESULTS};
+use nucleus::kernels::{embed, emit, gpu, Column, Gpu, Path as Way, Spec, Target, COLUMNS, RESULTS};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use nucleus::semantics::weights::MAX_WEIGHT;
@@ -16,6 +17,48 @@ use rand::prelude::*;
 /// The schedules of the interpreter that each case runs with.
 const SCHEDULES: &[&[&str]] =
     &[&[], &["--schedule=random", "--seed=1"], &["--schedule=random", "--seed=2", "--garbage=large"]];
+
+/// A GPU and the tests of its kernels.
+struct Model(Gpu);
+
+impl Device for Model {
+    fn name(&self) -> String {
+        self.0.name.to_owned()
+    }
+
+    fn program(&self, spec: &Spec) -> String {
+        emit(spec, &Target::Gpu(self.0))
+    }
+
+    fn function(&self, spec: &Spec, name: &str) -> String {
+        embed::emit(spec, &Target::Gpu(self.0), name)
+    }
+
+    fn supports(&self, spec: &Spec) -> bool {
+        gpu::supports(spec)
+    }
+
+    fn check_kernels(&self, kernels: &[PathBuf]) {
+        for used in ptxas::assemble(kernels) {
+            assert_eq!(used.spilled_bytes, 0, "{used:?}");
+        }
+    }
+}
+
+/// The cases that all devices with kernels share.
+fn suite() -> Suite<Model> {
+    let Some(Target::Gpu(gpu)) = Target::named("h100") else { panic!("a GPU") };
+    Suite {
+        directory: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu"),
+        devices: vec![Model(gpu)],
+        options: SCHEDULES,
+        vocab: 1000,
+        long: &[20_000],
+        thin: 7,
+    }
+}
+
+crate::kernel_tests!(suite());
 
 /// Interprets a program for a batch with every schedule, compares every result with the built-in backend's, and
 /// assembles its kernels. The error is the interpreter's output.
@@ -110,6 +153,19 @@ fn a_planted_comparison_is_found() {
     let said = check("greedy_wrong", &spec, &greedy_program(&ARGMAX.replace(right, wrong)), &problems[0])
         .unwrap_err();
     assert!(said.contains(": 2 mismatches") && said.contains("output 0 at [0, 2]: got 0x00000001"), "{said}");
+}
+
+/// A mistake in a kernel of the library: it ranks an entry after itself.
+#[test]
+fn a_planted_comparison_in_a_kernel_is_found() {
+    let (right, wrong) = ("setp.lt.u64", "setp.le.u64");
+    let spec = spec(Way::Bounded(64), 4, VOCAB, Dtype::F32, false);
+    let program = suite().devices[0].program(&spec);
+    assert!(program.contains(right));
+    let problem = problem_of(&spec, vec![RowKind::Normal; 4], &mut StdRng::seed_from_u64(3));
+    check("bounded", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
+    let said = check("bounded_wrong", &spec, &program.replace(right, wrong), &problem).unwrap_err();
+    assert!(said.contains("mismatches"), "{said}");
 }
 
 /// Without the fence before the ticket, the block that finishes a row may read an old key.

@@ -1,0 +1,286 @@
+//! The time of the sampler on a GPU, for logits that are on the device: one JSON object per line on standard output.
+//!
+//! A program calls the function of `nucleus emit --embed` many times, so that the launches of the host are not
+//! measured. Two programs with different numbers of calls give the time per call: the difference of their times divided
+//! by the difference of their numbers of calls. The calls read arrays of at least 160 MB in turn, so that the second
+//! cache of the device does not contain their logits. Before a measurement, the tokens of all calls are compared with
+//! those of the built-in backend.
+//!
+//! The plugin is `NUCLEUS_PJRT_PLUGIN`; without it, nothing is measured. Arguments that do not start with `-` select
+//! figures by name, as in `benches/cpu.rs`. `benches/gpu/peers.py` measures other samplers on the same shapes.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use half::bf16;
+use nucleus::backend::builtin::BuiltinBackend;
+use nucleus::batch::{Batch, CallOptions};
+use nucleus::dtype::{Dtype, Logits};
+use nucleus::kernels::{embed, pack_seeds, Path, Source, Spec, Target, Wanted, COLUMNS, RESULTS};
+use nucleus::outputs::Outputs;
+use nucleus::pjrt::{Buffer, Client, CompileOptions, ElementType, OptionValue};
+use nucleus::plan::DEFAULT_MAX_K;
+use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use rand_distr::{Distribution, Exp, Normal};
+
+/// The parameters of every row.
+#[derive(Clone, Copy)]
+struct Case {
+    name: &'static str,
+    path: Path,
+    k: i32,
+    p: f32,
+    temperature: f32,
+    fill: Fill,
+}
+
+/// The contents of rows.
+#[derive(Clone, Copy)]
+enum Fill {
+    /// Normal logits with standard deviation 3.
+    Normal,
+    /// Rows like those of language models: see `benches/cpu.rs`.
+    Model,
+    /// All logits are equal.
+    Constant,
+    /// Two values in turn.
+    TwoValues,
+    /// One logit is above all others, which are equal.
+    OneHot,
+    /// All logits are −inf, except ten.
+    Masked,
+}
+
+const BOUNDED: Path = Path::Bounded(DEFAULT_MAX_K);
+
+const fn case(name: &'static str, path: Path, k: i32, p: f32, temperature: f32, fill: Fill) -> Case {
+    Case { name, path, k, p, temperature, fill }
+}
+
+const CASES: [Case; 10] = [
+    case("k64", BOUNDED, 64, 0.95, 1.0, Fill::Normal),
+    case("k64_model", BOUNDED, 64, 0.95, 1.0, Fill::Model),
+    case("k64_constant", BOUNDED, 64, 0.95, 1.0, Fill::Constant),
+    case("k64_two_values", BOUNDED, 64, 0.95, 1.0, Fill::TwoValues),
+    case("k64_one_hot", BOUNDED, 64, 0.95, 1.0, Fill::OneHot),
+    case("k64_masked", BOUNDED, 64, 0.95, 1.0, Fill::Masked),
+    case("k128", BOUNDED, 128, 0.95, 1.0, Fill::Normal),
+    case("k5000", Path::Arbitrary, 5000, 0.95, 1.0, Fill::Normal),
+    case("top_p_alone", Path::Arbitrary, 0, 0.95, 1.0, Fill::Normal),
+    case("plain", Path::Arbitrary, 0, 1.0, 1.0, Fill::Normal),
+];
+const SHAPES: [(usize, usize); 4] = [(1, 128_256), (16, 262_144), (128, 128_256), (128, 262_144)];
+/// The least size of all arrays together.
+const ROTATED_BYTES: usize = 160 << 20;
+/// The largest number of arrays.
+const LARGEST_NUM_ARRAYS: usize = 40;
+/// The numbers of calls of the two programs.
+const CALLS: [usize; 2] = [20, 60];
+const RUNS: usize = 15;
+
+impl Fill {
+    fn row(self, row: &mut [f32], rng: &mut StdRng) {
+        let deviation = if matches!(self, Fill::Model) { 3.5 } else { 3.0 };
+        let normal = Normal::new(0.0_f32, deviation).expect("a valid deviation");
+        match self {
+            Fill::Normal => row.fill_with(|| normal.sample(rng)),
+            Fill::Model => {
+                row.fill_with(|| normal.sample(rng));
+                let gap = Exp::new(4.0_f32).expect("a valid rate");
+                let mut top = rng.random_range(19.0..26.0);
+                for _ in 0..=60 {
+                    row[rng.random_range(0..row.len())] = top;
+                    top -= gap.sample(rng);
+                }
+            }
+            Fill::Constant => row.fill(1.0),
+            Fill::TwoValues => row.iter_mut().enumerate().for_each(|(i, x)| *x = (i % 2) as f32),
+            Fill::OneHot => {
+                row.fill(0.0);
+                row[rng.random_range(0..row.len())] = 100.0;
+            }
+            Fill::Masked => {
+                row.fill(f32::NEG_INFINITY);
+                (0..10).for_each(|_| row[rng.random_range(0..row.len())] = normal.sample(rng));
+            }
+        }
+    }
+}
+
+/// An array of logits on the host and on the device.
+struct Array {
+    values: Values,
+    buffer: Buffer,
+}
+
+enum Values {
+    F32(Vec<f32>),
+    Bf16(Vec<u16>),
+}
+
+impl Values {
+    fn logits(&self) -> Logits<'_> {
+        match self {
+            Values::F32(values) => Logits::F32(values),
+            Values::Bf16(values) => Logits::Bf16(values),
+        }
+    }
+}
+
+fn arrays(client: &Arc<Client>, spec: &Spec, fill: Fill) -> Vec<Array> {
+    let (elements, element) = (spec.batch * spec.vocab, spec.dtype.size());
+    let count = ROTATED_BYTES.div_ceil(elements * element).min(LARGEST_NUM_ARRAYS);
+    let mut rng = StdRng::seed_from_u64(1);
+    // Different rows, repeated: the generation of all rows would take minutes.
+    let mut rows = vec![0.0; 8 * spec.vocab];
+    rows.chunks_mut(spec.vocab).for_each(|row| fill.row(row, &mut rng));
+    let dims = [spec.batch as i64, spec.vocab as i64];
+    let array = |first: usize| {
+        let row = |number: usize| &rows[(first + number) % 8 * spec.vocab..][..spec.vocab];
+        let values: Vec<f32> = (0..spec.batch).flat_map(row).copied().collect();
+        let (values, bytes, ty) = match spec.dtype {
+            Dtype::F32 => {
+                (Values::F32(values.clone()), bytemuck::cast_slice(&values).to_vec(), ElementType::F32)
+            }
+            _ => {
+                let narrow: Vec<u16> = values.iter().map(|&x| bf16::from_f32(x).to_bits()).collect();
+                let bytes = bytemuck::cast_slice(&narrow).to_vec();
+                (Values::Bf16(narrow), bytes, ElementType::BF16)
+            }
+        };
+        Array { values, buffer: client.buffer_from_host(&bytes, ty, &dims, 0).expect("an upload") }
+    };
+    (0..count).map(array).collect()
+}
+
+/// A program with `calls` calls of the sampler. Call `i` reads array `i % arrays` with the step `i`, and returns its
+/// tokens. Each call has an operand for the parameters, so that the compiler does not merge calls.
+fn program(spec: &Spec, target: &Target, arrays: usize, calls: usize) -> String {
+    let element = if spec.dtype == Dtype::F32 { "f32" } else { "bf16" };
+    let (batch, vocab) = (spec.batch, spec.vocab);
+    let (logits, tokens) = (format!("tensor<{batch}x{vocab}x{element}>"), format!("tensor<{batch}xi32>"));
+    let parameters = format!("tensor<{batch}x{COLUMNS}xi32>");
+    let mut arguments: Vec<String> = (0..arrays).map(|i| format!("%l{i}: {logits}")).collect();
+    arguments.extend((0..calls).map(|i| format!("%p{i}: {parameters}")));
+    let results = vec![tokens.as_str(); calls].join(", ");
+    let mut text =
+        format!("module @bench {{\nfunc.func public @main({}) -> ({results}) {{\n", arguments.join(", "));
+    for i in 0..calls {
+        let array = i % arrays;
+        writeln!(
+            text,
+            "%s{i} = stablehlo.constant dense<{i}> : tensor<ui64>\n%t{i}, %n{i} = func.call @sample(%l{array}, %p{i}, \
+             %s{i}) : ({logits}, {parameters}, tensor<ui64>) -> ({tokens}, tensor<{RESULTS}x{batch}xi32>)"
+        )
+        .expect("a string grows");
+    }
+    let names: Vec<String> = (0..calls).map(|i| format!("%t{i}")).collect();
+    writeln!(text, "return {} : {results}\n}}", names.join(", ")).expect("a string grows");
+    text + &embed::emit(spec, target, "sample") + "}\n"
+}
+
+/// The tokens of the built-in backend for call `step`.
+fn expected(spec: &Spec, case: Case, array: &Array, step: u64) -> Vec<i32> {
+    let params = |row: usize| {
+        let words = random_words(row as u64, step);
+        RowParams::new(case.k, case.p, 0.0, case.temperature, words, spec.vocab)
+    };
+    let rows = (0..spec.batch).map(params).collect();
+    let options = CallOptions::default();
+    let batch =
+        Batch::from_params(array.values.logits(), spec.vocab, spec.vocab, rows, options).expect("a batch");
+    let mut tokens = vec![0; spec.batch];
+    let mut outputs = Outputs { tokens: Some(&mut tokens), ..Outputs::default() };
+    BuiltinBackend::new(0).sample(&batch, &mut outputs).expect("there is enough memory");
+    tokens
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// Measures a case. Returns the time of a call in microseconds.
+fn measure(client: &Arc<Client>, target: &Target, spec: &Spec, case: Case) -> f64 {
+    let arrays = arrays(client, spec, case.fill);
+    let row = RowParams::new(case.k, case.p, 0.0, case.temperature, [0; 4], spec.vocab);
+    let packed: Vec<i32> = (0..spec.batch)
+        .flat_map(|i| pack_seeds(&row, i as u64, 0, CallOptions::default(), spec.dtype))
+        .collect();
+    let dims = [spec.batch as i64, COLUMNS as i64];
+    let packed = client
+        .buffer_from_host(bytemuck::cast_slice(&packed), ElementType::S32, &dims, 0)
+        .expect("an upload");
+    let options = CompileOptions::for_device(client.devices()[0].id());
+    let times = CALLS.map(|calls| {
+        let text = program(spec, target, arrays.len(), calls);
+        let program = client.compile(&text, &options).unwrap_or_else(|error| panic!("{error}"));
+        let mut inputs: Vec<&Buffer> = arrays.iter().map(|array| &array.buffer).collect();
+        inputs.resize(arrays.len() + calls, &packed);
+        let launch = program.launch_shared(&inputs).expect("it runs");
+        launch.wait().expect("it runs");
+        for (call, output) in launch.outputs().iter().enumerate().step_by(7) {
+            let mut tokens = vec![0; spec.batch];
+            output.to_host(bytemuck::cast_slice_mut(&mut tokens)).expect("a download");
+            let array = &arrays[call % arrays.len()];
+            assert_eq!(tokens, expected(spec, case, array, call as u64), "{}, call {call}", case.name);
+        }
+        let run = |_| {
+            let start = Instant::now();
+            program.launch_shared(&inputs).and_then(|launch| launch.wait()).expect("it runs");
+            start.elapsed().as_secs_f64() * 1e6
+        };
+        median((0..RUNS).map(run).collect())
+    });
+    (times[1] - times[0]) / (CALLS[1] - CALLS[0]) as f64
+}
+
+fn main() {
+    let chosen: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    let Some(plugin) = std::env::var_os("NUCLEUS_PJRT_PLUGIN") else {
+        eprintln!("gpu: skipped, because NUCLEUS_PJRT_PLUGIN names no plugin");
+        return;
+    };
+    let options = SamplerOptions {
+        backend: BackendChoice::Pjrt,
+        plugin: Some(PathBuf::from(plugin)),
+        client_options: vec![("preallocate".to_owned(), OptionValue::Bool(false))],
+        ..SamplerOptions::default()
+    };
+    let sampler = Sampler::new(&options).unwrap_or_else(|error| panic!("{error}"));
+    let client = sampler.client().expect("a plugin");
+    let device = client.devices()[0].description();
+    let target = Target::of(client.platform_name(), &device.kind, device.num_cores());
+    for case in CASES {
+        for (batch, vocab) in SHAPES {
+            for dtype in [Dtype::F32, Dtype::Bf16] {
+                let (wanted, source) = (Wanted::default(), Source::Batch);
+                let spec = Spec { path: case.path, batch, vocab, dtype, stable: true, wanted, source };
+                let dtype = format!("{dtype:?}").to_lowercase();
+                let name = format!("gpu/{}/{dtype}/{batch}x{vocab}", case.name);
+                if !chosen.is_empty() && !chosen.iter().any(|chosen| name.contains(chosen.as_str())) {
+                    continue;
+                }
+                let micros = measure(client, &target, &spec, case);
+                let line = serde_json::json!({
+                    "name": name,
+                    "device": device.kind,
+                    "target": target.to_string(),
+                    "batch": batch,
+                    "vocab": vocab,
+                    "dtype": dtype,
+                    "case": case.name,
+                    "device_us": (micros * 10.0).round() / 10.0,
+                });
+                println!("{line}");
+            }
+        }
+    }
+}

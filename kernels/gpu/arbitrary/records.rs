@@ -87,7 +87,7 @@ pub(super) enum Narrowed {
     /// The least weight to keep, if the bin contains only one weight.
     Least,
     /// The sum of the weights of the bin that top-p must reach, in 64 bits; 0 if min-p decides.
-    Target,
+    Target = 4,
 }
 
 /// The length of a record of [`Narrowed`] words, a number that one instruction can store twice.

@@ -115,6 +115,11 @@ impl<'k> SliceLogits<'k> {
         k.select(self.is_in_row(self.distances[number]), key_of(k, self.values[number]), k.int(i32::MIN))
     }
 
+    /// The bits of value `number`, cleaned.
+    pub(super) fn cleaned(&self, number: usize) -> Int {
+        clean(self.k, self.k.to_bits(self.values[number]))
+    }
+
     /// Whether the value at a distance from the first is in the row.
     fn is_in_row(&self, distance: usize) -> Mask {
         self.k.lt(self.first, self.k.int(self.vocab as i32 - distance as i32))
@@ -124,6 +129,14 @@ impl<'k> SliceLogits<'k> {
 /// The order key of a value that has not been cleaned.
 pub(super) fn key_of(k: &Ptx, value: Float) -> Int {
     order_key(k, clean(k, k.to_bits(value)))
+}
+
+/// A float that a value reaches if its order key reaches `bound`. `bound` is above the key of −inf.
+pub(super) fn raw_bound(k: &Ptx, bound: Int) -> Float {
+    // Cleaning changes −0 and all subnormals to +0, whose key is 0. The key of the largest subnormal below 0:
+    const ABOVE_NEGATIVE: i32 = -0x0080_0000;
+    let near_zero = k.both(k.le(k.int(ABOVE_NEGATIVE), bound), k.le(bound, k.int(0)));
+    k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))
 }
 
 /// Loads `count` 16-bit elements.

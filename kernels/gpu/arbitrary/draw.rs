@@ -9,8 +9,9 @@ use crate::kernels::gpu::finish::Threshold;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::{Column, ResultRow};
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Wide};
+use crate::ptx::{Int, Ptx, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::clean::order_key;
 use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{has_no_candidate, kept_weight, NO_TOKEN, ROW_NO_CANDIDATE};
 use crate::semantics::weights::MAX_WEIGHT;
@@ -53,14 +54,25 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         );
         k.set_wide(total, block.total(division.padded_slices()));
     });
-    let remainder = remainder_by_digits(k, parameters.random_words(step), k.get_wide(total), DIGIT_BITS);
+    // One warp computes the remainder: the others would only take its time.
+    let shared = k.shared(2);
+    k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
+        let words = parameters.random_words(step);
+        let remainder = remainder_by_digits(k, words, k.get_wide(total), DIGIT_BITS);
+        k.when(block.is_first(), || {
+            k.store_shared_at(shared, 0, k.low(remainder));
+            k.store_shared_at(shared, 1, k.high(remainder));
+        });
+    });
+    k.barrier();
+    let remainder = k.join(k.load_shared_at(shared, 0), k.load_shared_at(shared, 1));
     let least = k.get(least);
     k.when(is_drawn, || {
         let target = k.wadd(remainder, k.wide(1));
         let (slice, before) = block.cross(division.padded_slices(), target);
         let weights = arrays.weights(&parameters, row);
         let rows = (spec, logits, parameters.row_of_logits(spec));
-        let kept = |key, index| kept_weight(k, weights.of(key, index).1, least);
+        let kept = |key, index| kept_weight(k, weights.of(order_key(k, key), index), least);
         block.find_in_slice(rows, slice, k.wide_difference(target, before), kept, |index| {
             store(numbers, ResultRow::NextToken as usize, index);
         });

@@ -80,14 +80,16 @@ pub(super) const SELECTED: usize = 2;
 /// The words of a row after the first pass of top-p.
 #[derive(Clone, Copy)]
 pub(super) enum Narrowed {
-    /// The bin that contains the least weight to keep.
-    Bin,
-    /// The least distance of the bin; −1 if the bin contains only one weight.
+    /// The least distance of the bin that contains the least weight to keep; −1 if the bin contains only one weight.
     First,
     /// The least weight to keep, if the bin contains only one weight.
     Least,
+    /// The number of distances of the bin.
+    Distances,
+    /// Not used.
+    _Unused,
     /// The sum of the weights of the bin that top-p must reach, in 64 bits; 0 if min-p decides.
-    Target = 4,
+    Target,
 }
 
 /// The length of a record of [`Narrowed`] words, a number that one instruction can store twice.

@@ -16,6 +16,7 @@ use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Address, Int, Ptx, Wide};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::clean::order_key;
 use crate::semantics::rules::{kept_weight, least_weight};
 use crate::semantics::top_p::target;
 
@@ -65,16 +66,13 @@ pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
     k.when(is_drawn(k, &parameters, max_key), || {
         let with_bins = has_top_p(k, &parameters, max_key);
         let weights = arrays.weights(&parameters, row);
+        let (with_top_k, bound) = (weights.has_top_k(), weights.raw_bound());
         let least = parameters.get(Column::MinWeight);
         let row_of_logits = parameters.row_of_logits(spec);
         let bins = Bins::new(k, BY_WEIGHT);
         k.when(with_bins, || bins.clear(&block));
         let sum = k.wide_variable(k.wide(0));
-        division.for_each_tile(k, slice, |tile| {
-            let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
-            let weights: Vec<Int> = (0..logits.values.len())
-                .map(|number| weights.of(logits.key(number), logits.index(number)).1)
-                .collect();
+        let add = |weights: &[Int]| {
             k.when_else(
                 with_bins,
                 || weights.iter().for_each(|&weight| add_weight(k, &bins, weight)),
@@ -82,6 +80,21 @@ pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
                     let kept = weights.iter().map(|&weight| k.widen(kept_weight(k, weight, least)));
                     k.set_wide(sum, kept.fold(k.get_wide(sum), |a, b| k.wadd(a, b)));
                 },
+            );
+        };
+        division.for_each_tile(k, slice, |tile| {
+            let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
+            let weight = |number| weights.of(logits.cleaned(number), logits.index(number));
+            let numbers = 0..logits.values.len();
+            // If top-k removes most entries, it is faster to skip them one by one.
+            k.when_else(
+                with_top_k,
+                || {
+                    for number in numbers.clone() {
+                        k.when(k.at_least(logits.values[number], bound), || add(&[weight(number)]));
+                    }
+                },
+                || add(&numbers.clone().map(weight).collect::<Vec<_>>()),
             );
         });
         k.when_else(
@@ -131,20 +144,25 @@ pub(super) fn write_narrow(k: &Ptx, division: &Division) {
         let by_top_p = k.eq(bin, of_top_p);
 
         let is_single = k.le(k.int(FIRST_SINGLE), bin);
-        let first = block.count_from_zero(|q| {
-            let weight = weight_at(k, q);
-            k.both(k.lt(k.int(0), weight), k.lt(bin_of(k, weight), bin))
-        });
+        let distances_before = |bin: Int| {
+            block.count_from_zero(|q| {
+                let weight = weight_at(k, q);
+                k.both(k.lt(k.int(0), weight), k.lt(bin_of(k, weight), bin))
+            })
+        };
+        let end = k.add(bin, k.int(1));
+        let first = distances_before(bin);
+        let distances = k.sub(distances_before(end), first);
         let threshold = k.select(by_top_p, single_weight(k, bin), k.int(0));
         let least = least_weight(k, threshold, min_weight);
         let rest = k.wselect(by_top_p, k.wide_difference(target, before), k.wide(0));
-        let words = [bin, k.select(is_single, k.int(NOT_NEEDED), first), least, k.int(0)];
+        let words = [k.select(is_single, k.int(NOT_NEEDED), first), least, distances, k.int(0)];
         k.when(block.is_first(), || {
             let address = k.address(narrowed.array, block.row, NARROWED * 4);
             k.store(address, 0, &words);
             k.store(address, Narrowed::Target as usize * 4, &[k.low(rest), k.high(rest), k.int(0), k.int(0)]);
         });
-        let end = k.select(is_single, k.add(bin, k.int(1)), bin);
+        let end = k.select(is_single, end, bin);
         block.fill_slices(|slice| tables.part_before(slice, end));
         let is_slice = block.is_slice(block.block.thread);
         k.when(is_slice, || {
@@ -171,16 +189,20 @@ pub(super) fn write_refine(k: &Ptx, spec: &Spec, division: &Division) {
     let first = k.get(first);
     k.when(k.le(k.int(0), first), || {
         let weights = arrays.weights(&parameters, row);
-        let bin = narrowed.load(row, Narrowed::Bin as usize);
+        let distances = narrowed.load(row, Narrowed::Distances as usize);
         let row_of_logits = parameters.row_of_logits(spec);
         let bins = Bins::new(k, BY_DISTANCE);
         bins.clear(&block);
         division.for_each_tile(k, slice, |tile| {
             let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
             for number in 0..logits.values.len() {
-                let (q, weight) = weights.of(logits.key(number), logits.index(number));
-                let is_in_bin = k.both(k.lt(k.int(0), weight), k.eq(bin_of(k, weight), bin));
-                k.when(is_in_bin, || bins.add(k, k.sub(q, first), &[k.int(1)]));
+                let bits = logits.cleaned(number);
+                let distance = k.sub(weights.q(bits), first);
+                let is_in_bin = k.both(k.le(k.int(0), distance), k.lt(distance, distances));
+                k.when(is_in_bin, || {
+                    let survives = weights.survives(order_key(k, bits), logits.index(number));
+                    bins.add(k, distance, &[k.select(survives, k.int(1), k.int(0))]);
+                });
             }
         });
         bins.store(&block, table, |bin, words| (words.to_vec(), sum_at(k, k.add(first, bin), words[0])));
@@ -189,7 +211,10 @@ pub(super) fn write_refine(k: &Ptx, spec: &Spec, division: &Division) {
 
 /// The sum of `count` weights at a distance.
 fn sum_at(k: &Ptx, q: Int, count: Int) -> Wide {
-    k.wmul(k.widen(count), k.widen(weight_at(k, q)))
+    let sum = k.wide_variable(k.wide(0));
+    // Most counts are 0.
+    k.when(k.lt(k.int(0), count), || k.set_wide(sum, k.wmul(k.widen(count), k.widen(weight_at(k, q)))));
+    k.get_wide(sum)
 }
 
 /// Finishes the search of a row with top-p, after the second pass. Returns the least weight to keep. Then the sums of the

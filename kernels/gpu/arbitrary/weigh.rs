@@ -1,12 +1,15 @@
 //! The weights of the entries of a row, and the bins by which top-p selects them.
 
 use super::table::Shape;
+use crate::kernels::gpu::logits::raw_bound;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::ptx::{Float, Int, Mask, Ptx};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::order_key;
-use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
+use crate::semantics::clean::{order_key, NEG_INF_KEY};
+use crate::semantics::rules::{
+    has_no_candidate, is_candidate, survives_top_k, top_p_is_off, LEAST_CANDIDATE_KEY,
+};
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
 
@@ -77,17 +80,35 @@ impl<'k> Weights<'k> {
     }
 
     /// Whether an entry is a candidate that top-k keeps.
-    fn survives(&self, key: Int, index: Int) -> Mask {
+    pub(super) fn survives(&self, key: Int, index: Int) -> Mask {
         let k = self.k;
         k.both(survives_top_k(k, key, index, self.threshold, self.last_tie), is_candidate(k, key))
     }
 
-    /// The distance in units of `q` and the weight of an entry.
-    pub(super) fn of(&self, key: Int, index: Int) -> (Int, Int) {
+    /// The weight of an entry, from the bits of its cleaned value.
+    pub(super) fn of(&self, bits: Int, index: Int) -> Int {
         let k = self.k;
-        let distance = quantize(k, self.max, k.from_bits(order_key(k, key)), self.scale);
-        let weight = k.select(self.survives(key, index), weight(k, distance), k.int(0));
-        (k.sub(distance, k.int(distance_bits(0))), weight)
+        k.select(self.survives(order_key(k, bits), index), weight(k, self.distance(bits)), k.int(0))
+    }
+
+    /// The distance in units of `q` of the cleaned value with these bits.
+    pub(super) fn q(&self, bits: Int) -> Int {
+        self.k.sub(self.distance(bits), self.k.int(distance_bits(0)))
+    }
+
+    fn distance(&self, bits: Int) -> Int {
+        quantize(self.k, self.max, self.k.from_bits(bits), self.scale)
+    }
+
+    /// Whether top-k removes entries of the row.
+    pub(super) fn has_top_k(&self) -> Mask {
+        self.k.lt(self.k.int(NEG_INF_KEY), self.threshold)
+    }
+
+    /// A number that the values of all entries with a weight reach, and few others. NaN does not reach it.
+    pub(super) fn raw_bound(&self) -> Float {
+        let k = self.k;
+        raw_bound(k, k.max(self.threshold, k.int(LEAST_CANDIDATE_KEY)))
     }
 }
 

@@ -77,3 +77,36 @@ impl Division {
         k.for_range(first, end, 1, body);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dtype::Dtype;
+    use crate::kernels::spec::{Path, Source, Wanted};
+
+    fn division(batch: usize, vocab: usize, multiprocessors: usize) -> Division {
+        let (dtype, wanted, source) = (Dtype::F32, Wanted::default(), Source::Batch);
+        let spec = Spec { path: Path::Arbitrary, batch, vocab, dtype, stable: true, wanted, source };
+        Division::new(&spec, &Gpu { name: "test", multiprocessors })
+    }
+
+    #[test]
+    fn slices_cover_the_row_within_the_limits() {
+        for batch in [1, 3, 16, 128, 4096] {
+            for vocab in [1, 2048, 2049, 128_256, 262_144, 1 << 20] {
+                for multiprocessors in [1, 58, 132] {
+                    let division = division(batch, vocab, multiprocessors);
+                    let (slices, len) = (division.slices, division.slice_len());
+                    assert!(slices <= LARGEST_SLICES && len <= LARGEST_SLICE, "{batch} × {vocab}");
+                    assert!(slices * len >= vocab && (slices - 1) * len < vocab, "{batch} × {vocab}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_fill_the_device() {
+        let slices = |batch, vocab| division(batch, vocab, 132).slices;
+        assert_eq!([slices(1, 128_256), slices(16, 262_144), slices(128, 262_144)], [63, 32, 8]);
+    }
+}

@@ -4,6 +4,8 @@ use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 
+/// The longest row of the kernels.
+pub(super) const LARGEST_VOCAB: usize = 1 << 20;
 /// The number of threads of a block of the second kernel.
 pub(super) const THREADS: usize = 512;
 /// The shapes of blocks of the first kernel, the largest slices first: the number of threads, the number of logits per

@@ -1,17 +1,19 @@
 //! Kernels for NVIDIA GPUs, in PTX. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! The path of any k has the kernels of [`arbitrary`]. The bounded path has two kernels. The first one reads the logits once, with one block of threads per slice of a row,
-//! and keeps the largest entries of each slice. The second one has one block per row. It selects the k largest entries
-//! and draws. The StableHLO around the kernels computes the wide arrays from the thresholds of each row.
+//! The arbitrary path has the kernels of [`arbitrary`]. The bounded path has two kernels. The first one reads the
+//! logits once, with one block of threads per slice of a row, and keeps the largest entries of each slice. The second one
+//! has one block per row. It selects the k largest entries and draws. The StableHLO around the kernels computes the
+//! wide arrays from the thresholds of each row.
 //!
 //! Imports point in one direction:
 //!
 //! ```text
-//! layout ← block, logits, order, parameters ← filter ← finish ← arbitrary ← this file
+//! layout ← block, logits, order, parameters ← filter ← finish; call, finish ← arbitrary ← this file
 //! ```
 
 mod arbitrary;
 mod block;
+mod call;
 mod filter;
 mod finish;
 mod layout;
@@ -25,16 +27,13 @@ use super::stablehlo::inputs::{self, Inputs};
 use super::stablehlo::search::TopK;
 use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Gpu;
-use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
+use crate::mlir::stablehlo::{Hlo, Value};
+use call::call;
 use finish::{Threshold, THRESHOLDS};
-use layout::{Layout, KEPT, THREADS};
+use layout::{Layout, KEPT, LARGEST_VOCAB, THREADS};
 
 /// The largest number of slots of the kernels.
 const LARGEST_SLOTS: usize = 128;
-/// The longest row of the kernels.
-const LARGEST_VOCAB: usize = 1 << 20;
-/// The name of the plugin's function that runs a PTX kernel.
-const TARGET: &str = "__gpu$xla.gpu.ptx";
 
 /// Whether there are GPU kernels for a spec. Other specs run the portable program.
 pub fn supports(spec: &Spec) -> bool {
@@ -158,37 +157,6 @@ fn bounded_calls(
     }
     let text = finish::kernel(spec, layout, step.is_some(), FINISH);
     call(h, FINISH, &text, (spec.batch, THREADS), &operands, &results)
-}
-
-/// Calls a kernel with a number of blocks and of threads per block. Its results have elements of type i32.
-fn call(
-    h: &Hlo,
-    name: &str,
-    text: &str,
-    (blocks, threads): (usize, usize),
-    operands: &[Value],
-    results: &[Vec<usize>],
-) -> Vec<Value> {
-    let results: Vec<(Elem, Vec<usize>)> = results.iter().map(|dims| (Elem::I32, dims.clone())).collect();
-    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks, threads)), operands, &results)
-}
-
-/// Returns the configuration of a call, an MLIR dictionary as text.
-fn config(name: &str, text: &str, blocks: usize, threads: usize) -> String {
-    let escaped: String = text
-        .chars()
-        .map(|c| match c {
-            '"' | '\\' => format!("\\{c}"),
-            '\n' => "\\0A".to_owned(),
-            '\t' => "\\09".to_owned(),
-            c => c.to_string(),
-        })
-        .collect();
-    format!(
-        "{{name = \"{name}\", kernel_type = \"ptx\", kernel_data = \"{escaped}\", grid_x = {blocks} : i32, \
-         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {threads} : i32, block_y = 1 : i32, block_z = 1 : i32, \
-         shared_mem_bytes = 0 : i32}}"
-    )
 }
 
 #[cfg(test)]

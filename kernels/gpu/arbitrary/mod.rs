@@ -3,8 +3,8 @@
 //! Kernels with one block per slice alternate with kernels with one block per row, which combine the slices:
 //!
 //! 1. [`scan`]: the maximum, the status bits, and the first digits of the order keys.
-//! 2. [`top_k`]: the key of the k-th entry by a radix selection with three digits, and the last tie. Only rows with top-k
-//!    read the logits again.
+//! 2. [`top_k`]: the key of the k-th entry by a radix selection with three digits, and the last tie. Only rows with
+//! top-k    read the logits again.
 //! 3. [`top_p`]: the weights. Rows without top-p sum them. Rows with top-p find the least weight to keep by a radix
 //!    selection in two passes.
 //! 4. [`draw`]: the draw, from the sums of the slices. It reads one slice.
@@ -13,9 +13,10 @@
 //! need a step returns at once.
 //!
 //! ```text
-//! division ← row_block ← table ← weigh, records ← scan ↔ top_k ← top_p ← draw ← this file
+//! records, division ← row_block ← table ← digit, weigh ← scan ← top_k ← top_p ← draw ← this file
 //! ```
 
+mod digit;
 mod division;
 mod draw;
 mod records;
@@ -26,16 +27,16 @@ mod top_k;
 mod top_p;
 mod weigh;
 
+use super::call::call;
 use super::finish::THRESHOLDS;
-use super::{call, LARGEST_VOCAB};
 use crate::kernels::program_arrays::RESULTS;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
+use digit::Digit;
 use division::Division;
 use records::{NARROWED, SCANNED, SEARCH, SELECTED, WIDE};
-use top_k::Digit;
 use weigh::{BY_DISTANCE, BY_WEIGHT};
 
 /// The kernels in the order in which they run.

@@ -35,9 +35,10 @@ impl<'k> Records<'k> {
         k.when(mask, || k.store(k.address(self.array, record, self.len * 4), 0, words));
     }
 
-    /// As [`store_if`](Records::store_if), for a record of one 64-bit integer.
-    pub(super) fn store_wide_if(&self, mask: Mask, record: Int, value: Wide) {
-        self.store_if(mask, record, &[self.k.low(value), self.k.high(value)]);
+    /// Stores a record of one 64-bit integer.
+    pub(super) fn store_wide(&self, record: Int, value: Wide) {
+        let k = self.k;
+        k.store(k.address(self.array, record, self.len * 4), 0, &[k.low(value), k.high(value)]);
     }
 }
 

@@ -71,10 +71,10 @@ impl<'k> RowBlock<'k> {
         k.get_wide(sum)
     }
 
-    /// Computes `count` sums, a multiple of [`WARP`]. One warp computes a sum: `part` returns each thread's part from the
-    /// number of the sum.
+    /// Computes `count` sums, a multiple of [`WARP`]. One warp computes a sum: `part` returns each thread's part from
+    /// the number of the sum.
     pub(super) fn fill(&self, count: usize, part: impl FnOnce(Int) -> Wide) {
-        assert!(count % WARP == 0 && count <= LARGEST_SUMS);
+        assert!(count.is_multiple_of(WARP) && count <= LARGEST_SUMS);
         let k = self.k;
         k.barrier();
         k.for_range(self.warp, k.int(count as i32), WARPS, |number| {
@@ -211,5 +211,5 @@ impl<'k> RowBlock<'k> {
 
 /// The largest divisor of `number` that is at most `limit`.
 fn largest_divisor(number: usize, limit: usize) -> usize {
-    (1..=limit).rev().find(|divisor| number % divisor == 0).expect("1 divides every number")
+    (1..=limit).rev().find(|divisor| number.is_multiple_of(*divisor)).expect("1 divides every number")
 }

@@ -1,10 +1,10 @@
 //! The first pass: the maximum of each slice, its index, and the status bits. Also counts the first digits of the order
 //! keys, for the rows that need top-k.
 
+use super::digit::{needs_top_k, Digit};
 use super::division::Division;
 use super::records::{Records, Scanned, SCANNED};
 use super::table::Bins;
-use super::top_k::{needs_top_k, Digit};
 use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;

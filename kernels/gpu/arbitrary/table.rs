@@ -1,5 +1,5 @@
-//! Histograms. A kernel with one block per slice counts in shared memory and stores a table per slice. A kernel with one
-//! block per row reads the tables of all slices.
+//! Histograms. A kernel with one block per slice counts in shared memory and stores a table per slice. A kernel with
+//! one block per row reads the tables of all slices.
 //!
 //! Bins are numbered in the order of selection: the bin of the largest values has number 0. A table consists of
 //! [`GROUPS`] groups of consecutive bins. A reader needs the sums of the groups, and the bins of one group.
@@ -127,8 +127,8 @@ impl<F: Fn(Int, Address) -> Wide> RowTables<'_, '_, F> {
         self.block.fill(GROUPS, |group| self.block.over_slices(|slice| self.group(slice, group)));
     }
 
-    /// Finds the first bin at which the running sum reaches `target`. Returns its number, and the sum of the bins before
-    /// it.
+    /// Finds the first bin at which the running sum reaches `target`. Returns its number, and the sum of the bins
+    /// before it.
     pub(super) fn locate(&self, target: Wide) -> (Int, Wide) {
         let k = self.block.k;
         self.sum_groups();

@@ -52,8 +52,8 @@ impl<'k> RowArrays<'k> {
     }
 }
 
-/// Writes the first pass, with one block per slice. Its arguments are the logits, the parameters, the row arrays, and the
-/// results: the sum of the weights that min-p keeps, if the row has no top-p, else the table of weights.
+/// Writes the first pass, with one block per slice. Its arguments are the logits, the parameters, the row arrays, and
+/// the results: the sum of the weights that min-p keeps, if the row has no top-p, else the table of weights.
 pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let arrays = RowArrays::arguments(k);
@@ -107,7 +107,7 @@ pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
             },
             || {
                 let sum = block.wide_sum(k.get_wide(sum));
-                sums.store_wide_if(k.eq(block.thread, k.int(0)), k.block(), sum);
+                k.when(k.eq(block.thread, k.int(0)), || sums.store_wide(k.block(), sum));
             },
         );
     });
@@ -122,8 +122,8 @@ fn add_weight(k: &Ptx, bins: &Bins, weight: Int) {
 }
 
 /// Writes the kernel that finds the bin of the least weight to keep, with one block per row. Its arguments are the
-/// parameters, the rows, the table of weights, and the results: the [`Narrowed`] rows, and the sum of the weights of each
-/// slice that are kept whatever the second pass finds.
+/// parameters, the rows, the table of weights, and the results: the [`Narrowed`] rows, and the sum of the weights of
+/// each slice that are kept whatever the second pass finds.
 pub(super) fn write_narrow(k: &Ptx, division: &Division) {
     let parameters = k.argument();
     let rows = Records::argument(k, SCANNED);
@@ -144,15 +144,9 @@ pub(super) fn write_narrow(k: &Ptx, division: &Division) {
         let by_top_p = k.eq(bin, of_top_p);
 
         let is_single = k.le(k.int(FIRST_SINGLE), bin);
-        let distances_before = |bin: Int| {
-            block.count_from_zero(|q| {
-                let weight = weight_at(k, q);
-                k.both(k.lt(k.int(0), weight), k.lt(bin_of(k, weight), bin))
-            })
-        };
         let end = k.add(bin, k.int(1));
-        let first = distances_before(bin);
-        let distances = k.sub(distances_before(end), first);
+        let first = distances_before(&block, bin);
+        let distances = k.sub(distances_before(&block, end), first);
         let threshold = k.select(by_top_p, single_weight(k, bin), k.int(0));
         let least = least_weight(k, threshold, min_weight);
         let rest = k.wselect(by_top_p, k.wide_difference(target, before), k.wide(0));
@@ -164,12 +158,18 @@ pub(super) fn write_narrow(k: &Ptx, division: &Division) {
         });
         let end = k.select(is_single, end, bin);
         block.fill_slices(|slice| tables.part_before(slice, end));
-        let is_slice = block.is_slice(block.block.thread);
-        k.when(is_slice, || {
-            let sum = block.sum(block.block.thread);
-            above.store_wide_if(is_slice, block.number(block.block.thread), sum);
-        });
+        let slice = block.block.thread;
+        k.when(block.is_slice(slice), || above.store_wide(block.number(slice), block.sum(slice)));
     });
+}
+
+/// The number of distances whose weight is in a bin before `bin`.
+fn distances_before(block: &RowBlock<'_>, bin: Int) -> Int {
+    let k = block.k;
+    block.count_from_zero(|q| {
+        let weight = weight_at(k, q);
+        k.both(k.lt(k.int(0), weight), k.lt(bin_of(k, weight), bin))
+    })
 }
 
 /// Writes the second pass, with one block per slice. Its arguments are the logits, the parameters, the row arrays, the
@@ -217,8 +217,8 @@ fn sum_at(k: &Ptx, q: Int, count: Int) -> Wide {
     k.get_wide(sum)
 }
 
-/// Finishes the search of a row with top-p, after the second pass. Returns the least weight to keep. Then the sums of the
-/// block are those of the kept weights of each slice.
+/// Finishes the search of a row with top-p, after the second pass. Returns the least weight to keep. Then the sums of
+/// the block are those of the kept weights of each slice.
 pub(super) fn finish(
     block: &RowBlock<'_>,
     parameters: &Parameters<'_>,

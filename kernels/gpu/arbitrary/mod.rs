@@ -4,7 +4,7 @@
 //!
 //! 1. [`scan`]: the maximum, the status bits, and the first digits of the order keys.
 //! 2. [`top_k`]: the key of the k-th entry by a radix selection with three digits, and the last tie. Only rows with
-//! top-k    read the logits again.
+//!    top-k read the logits again.
 //! 3. [`top_p`]: the weights. Rows without top-p sum them. Rows with top-p find the least weight to keep by a radix
 //!    selection in two passes.
 //! 4. [`draw`]: the draw, from the sums of the slices. It reads one slice.

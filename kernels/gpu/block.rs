@@ -1,7 +1,7 @@
 //! Operations of all threads of a block.
 
-use crate::ptx::{Int, Mask, Ptx, Shared, WARP};
-use crate::semantics::arith::Arith;
+use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
+use crate::semantics::arith::{Arith, WideArith};
 
 /// Reductions over the threads of a block.
 #[derive(Clone, Copy)]
@@ -35,6 +35,28 @@ impl<'k> Block<'k> {
         let max = self.combine(0, |a, b| k.max(a, b));
         k.barrier();
         max
+    }
+
+    /// The least value of the threads.
+    pub(super) fn min(&self, value: Int) -> Int {
+        let k = self.k;
+        self.share([k.warp_min(value)]);
+        let min = self.combine(0, |a, b| k.min(a, b));
+        k.barrier();
+        min
+    }
+
+    /// The sum over the threads of values whose sum needs 64 bits.
+    pub(super) fn wide_sum(&self, value: Wide) -> Wide {
+        let k = self.k;
+        let of_warp = k.wide_group_sum(value, WARP);
+        self.share([k.low(of_warp), k.high(of_warp)]);
+        let halves = |number: usize| (0..self.partial[0].len()).map(move |index| (number, index));
+        let [low, high] =
+            [0, 1].map(|number| halves(number).map(|(n, i)| k.load_shared_at(self.partial[n], i)));
+        let sum = low.zip(high).map(|(low, high)| k.join(low, high)).reduce(|a, b| k.wadd(a, b));
+        k.barrier();
+        sum.expect("a block has warps")
     }
 
     /// The least and the largest value of the threads. The partial results stay in use: no other reduction may follow

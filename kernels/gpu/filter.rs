@@ -6,11 +6,11 @@
 
 use super::block::{Block, Verdict};
 use super::layout::{Layout, KEPT};
-use super::logits::{key_of, SliceLogits};
+use super::logits::{key_of, raw_bound, SliceLogits};
 use super::order::Order;
 use super::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Float, Int, Mask, Ptx, Shared};
+use crate::ptx::{Int, Mask, Ptx, Shared};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
 use crate::semantics::rules::{survives_top_k, ROW_HAD_INF, ROW_HAD_NAN};
@@ -27,7 +27,7 @@ pub(super) const SLICE_BOUND: usize = 1;
 pub(super) fn kernel(spec: &Spec, layout: &Layout, name: &str) -> String {
     let k = Ptx::new(layout.threads, layout.resident_blocks);
     write(&k, spec, layout);
-    k.finish(name)
+    k.text(name)
 }
 
 fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
@@ -98,14 +98,6 @@ fn bound_from_maxima(block: &Block<'_>, max: Int, top_k: Int) -> Int {
         let count = k.barrier_count(k.le(threshold, max));
         Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
     })
-}
-
-/// A float that a value reaches if its order key reaches `bound`. `bound` is above the key of −inf.
-fn raw_bound(k: &Ptx, bound: Int) -> Float {
-    // Cleaning changes −0 and all subnormals to +0, whose key is 0. The key of the largest subnormal below 0:
-    const ABOVE_NEGATIVE: i32 = -0x0080_0000;
-    let near_zero = k.both(k.le(k.int(ABOVE_NEGATIVE), bound), k.le(bound, k.int(0)));
-    k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))
 }
 
 /// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least so many keys

@@ -49,7 +49,7 @@ pub(super) const THRESHOLDS: usize = Threshold::LeastWeight as usize + 1;
 pub(super) fn kernel(spec: &Spec, layout: &Layout, seeded: bool, name: &str) -> String {
     let k = Ptx::new(THREADS, 1);
     write(&k, spec, layout, seeded);
-    k.finish(name)
+    k.text(name)
 }
 
 fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {

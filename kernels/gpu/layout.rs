@@ -4,6 +4,8 @@ use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 
+/// The longest row of the kernels.
+pub(super) const LARGEST_VOCAB: usize = 1 << 20;
 /// The number of threads of a block of the second kernel.
 pub(super) const THREADS: usize = 512;
 /// The shapes of blocks of the first kernel, the largest slices first: the number of threads, the number of logits per
@@ -37,9 +39,7 @@ impl Layout {
     /// Chooses the shape with the largest slices that gives every multiprocessor two blocks, or else the shape with the
     /// smallest slices.
     pub(super) fn new(spec: &Spec, gpu: &Gpu) -> Layout {
-        // A row starts at a multiple of its length.
-        let aligned = 1 << spec.vocab.trailing_zeros().min(8);
-        let vector = (VECTOR_BYTES / element_bytes(spec.dtype)).min(aligned);
+        let vector = vector_len(spec);
         let layout = |&(threads, per_thread, resident_blocks): &(usize, usize, usize)| {
             let slices = spec.vocab.div_ceil(threads * per_thread);
             Layout { threads, per_thread, vector, slices, resident_blocks }
@@ -55,6 +55,13 @@ impl Layout {
     pub(super) fn slice_len(&self) -> usize {
         self.threads * self.per_thread
     }
+}
+
+/// The number of consecutive logits that a thread loads with one instruction.
+pub(super) fn vector_len(spec: &Spec) -> usize {
+    // A row starts at a multiple of its length.
+    let aligned = 1 << spec.vocab.trailing_zeros().min(8);
+    (VECTOR_BYTES / element_bytes(spec.dtype)).min(aligned)
 }
 
 /// The size of a logit.

@@ -19,6 +19,19 @@ pub(super) struct SliceLogits<'k> {
     vocab: usize,
 }
 
+/// The logits that one thread loads: vectors of consecutive logits at equal distances.
+#[derive(Clone, Copy)]
+pub(super) struct Run {
+    /// The index in the row of the first logit.
+    pub(super) first: Int,
+    /// The number of consecutive logits of a vector.
+    pub(super) vector: usize,
+    /// The number of vectors.
+    pub(super) count: usize,
+    /// The distance in the row between the first logits of two vectors.
+    pub(super) stride: usize,
+}
+
 impl<'k> SliceLogits<'k> {
     /// Loads slice `slice` of row `row` of the array at `logits`.
     pub(super) fn load(
@@ -27,14 +40,20 @@ impl<'k> SliceLogits<'k> {
         logits: Wide,
         (row, slice): (Int, Int),
     ) -> SliceLogits<'k> {
-        let (bytes, vector) = (element_bytes(spec.dtype), layout.vector);
-        let first = k.mul(slice, layout.slice_len());
-        let mine = k.add(first, k.mul(k.thread(), vector));
-        let address = k.far_address(logits, k.far_element(row, spec.vocab, mine), bytes);
-        let stride = layout.threads * vector;
+        let vector = layout.vector;
+        let first = k.add(k.mul(slice, layout.slice_len()), k.mul(k.thread(), vector));
+        let run = Run { first, vector, count: layout.per_thread / vector, stride: layout.threads * vector };
+        SliceLogits::load_run(k, spec, logits, row, run)
+    }
+
+    /// Loads a run of logits of row `row` of the array at `logits`.
+    pub(super) fn load_run(k: &'k Ptx, spec: &Spec, logits: Wide, row: Int, run: Run) -> SliceLogits<'k> {
+        let bytes = element_bytes(spec.dtype);
+        let Run { first, vector, count, stride } = run;
+        let address = k.far_address(logits, k.far_element(row, spec.vocab, first), bytes);
         let (values, distances) = (Vec::new(), Vec::new());
-        let mut loaded = SliceLogits { k, values, first: mine, distances, vocab: spec.vocab };
-        for number in 0..layout.per_thread / vector {
+        let mut loaded = SliceLogits { k, values, first, distances, vocab: spec.vocab };
+        for number in 0..count {
             let in_row = loaded.is_in_row(number * stride);
             loaded.distances.extend((0..vector).map(|element| number * stride + element));
             let offset = number * stride * bytes;
@@ -96,6 +115,11 @@ impl<'k> SliceLogits<'k> {
         k.select(self.is_in_row(self.distances[number]), key_of(k, self.values[number]), k.int(i32::MIN))
     }
 
+    /// The bits of value `number`, cleaned.
+    pub(super) fn cleaned(&self, number: usize) -> Int {
+        clean(self.k, self.k.to_bits(self.values[number]))
+    }
+
     /// Whether the value at a distance from the first is in the row.
     fn is_in_row(&self, distance: usize) -> Mask {
         self.k.lt(self.first, self.k.int(self.vocab as i32 - distance as i32))
@@ -105,6 +129,14 @@ impl<'k> SliceLogits<'k> {
 /// The order key of a value that has not been cleaned.
 pub(super) fn key_of(k: &Ptx, value: Float) -> Int {
     order_key(k, clean(k, k.to_bits(value)))
+}
+
+/// A float that a value reaches if its order key reaches `bound`. `bound` is above the key of −inf.
+pub(super) fn raw_bound(k: &Ptx, bound: Int) -> Float {
+    // Cleaning changes −0 and all subnormals to +0, whose key is 0. The key of the largest subnormal below 0:
+    const ABOVE_NEGATIVE: i32 = -0x0080_0000;
+    let near_zero = k.both(k.le(k.int(ABOVE_NEGATIVE), bound), k.le(bound, k.int(0)));
+    k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))
 }
 
 /// Loads `count` 16-bit elements.

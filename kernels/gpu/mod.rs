@@ -1,16 +1,19 @@
 //! Kernels for NVIDIA GPUs, in PTX. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! The bounded path has two kernels. The first one reads the logits once, with one block of threads per slice of a row,
-//! and keeps the largest entries of each slice. The second one has one block per row. It selects the k largest entries
-//! and draws. The StableHLO around the kernels computes the wide arrays from the thresholds of each row.
+//! The arbitrary path has the kernels of [`arbitrary`]. The bounded path has two kernels. The first one reads the
+//! logits once, with one block of threads per slice of a row, and keeps the largest entries of each slice. The second one
+//! has one block per row. It selects the k largest entries and draws. The StableHLO around the kernels computes the
+//! wide arrays from the thresholds of each row.
 //!
 //! Imports point in one direction:
 //!
 //! ```text
-//! layout ← block, logits, order, parameters ← filter ← finish ← this file
+//! layout ← block, logits, order, parameters ← filter ← finish; call, finish ← arbitrary ← this file
 //! ```
 
+mod arbitrary;
 mod block;
+mod call;
 mod filter;
 mod finish;
 mod layout;
@@ -24,33 +27,36 @@ use super::stablehlo::inputs::{self, Inputs};
 use super::stablehlo::search::TopK;
 use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Gpu;
-use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
+use crate::mlir::stablehlo::{Hlo, Value};
+use call::call;
 use finish::{Threshold, THRESHOLDS};
-use layout::{Layout, KEPT, THREADS};
+use layout::{Layout, KEPT, LARGEST_VOCAB, THREADS};
 
 /// The largest number of slots of the kernels.
 const LARGEST_SLOTS: usize = 128;
-/// The longest row of the kernels.
-const LARGEST_VOCAB: usize = 1 << 20;
-/// The name of the plugin's function that runs a PTX kernel.
-const TARGET: &str = "__gpu$xla.gpu.ptx";
 
 /// Whether there are GPU kernels for a spec. Other specs run the portable program.
 pub fn supports(spec: &Spec) -> bool {
-    let bounded = matches!(spec.path, Path::Bounded(_)) && spec.slots() <= LARGEST_SLOTS;
-    bounded && spec.stable && spec.vocab <= LARGEST_VOCAB
+    let path = match spec.path {
+        Path::Arbitrary => true,
+        Path::Bounded(_) => spec.slots() <= LARGEST_SLOTS && spec.stable,
+    };
+    path && spec.vocab <= LARGEST_VOCAB
 }
 
 /// Returns the limits of [`supports`], as text for messages.
 pub(super) fn limits() -> String {
     format!(
-        "the bounded path with at most {LARGEST_SLOTS} slots (max_k), at most {LARGEST_VOCAB} elements per row, and \
+        "at most {LARGEST_VOCAB} elements per row, and on the bounded path at most {LARGEST_SLOTS} slots (max_k), \
          without keep_ties"
     )
 }
 
 /// Returns the text of the kernels for readers.
 pub fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
+    if spec.path == Path::Arbitrary {
+        return arbitrary::kernel_text(spec, gpu);
+    }
     let layout = &Layout::new(spec, gpu);
     let seeded = spec.returns_tokens();
     format!("{}\n{}", filter::kernel(spec, layout, FILTER), finish::kernel(spec, layout, seeded, FINISH))
@@ -95,25 +101,10 @@ fn with_kernels(
     params: Value,
     step: Option<Value>,
 ) -> Vec<Value> {
-    let layout = &Layout::new(spec, gpu);
-    let blocks = spec.batch * layout.slices;
-    let filtered = call(
-        h,
-        FILTER,
-        &filter::kernel(spec, layout, FILTER),
-        (blocks, layout.threads),
-        &[logits, params],
-        &[vec![blocks, KEPT * 2], vec![blocks, filter::SLICE_WORDS]],
-    );
-    let mut operands = vec![params, filtered[0], filtered[1]];
-    operands.extend(step);
-    let mut results = vec![vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
-    if spec.wanted.slices {
-        results.extend([(); 3].map(|()| vec![spec.batch, spec.slots()]));
-    }
-    let text = finish::kernel(spec, layout, step.is_some(), FINISH);
-    let called = call(h, FINISH, &text, (spec.batch, THREADS), &operands, &results);
-
+    let called = match spec.path {
+        Path::Arbitrary => arbitrary::calls(h, spec, gpu, logits, params, step).to_vec(),
+        Path::Bounded(_) => bounded_calls(h, spec, gpu, logits, params, step),
+    };
     let row = |array: Value, number: usize| h.reshape(h.slice(array, 0, number, number + 1), &[spec.batch]);
     let threshold = |which: Threshold| row(called[1], which as usize);
     let mut results = vec![called[0]];
@@ -138,35 +129,34 @@ fn with_kernels(
     results
 }
 
-/// Calls a kernel with a number of blocks and of threads per block. Its results have elements of type i32.
-fn call(
+/// Adds the calls of the kernels of the bounded path. Returns the numbers, the thresholds, and the k-slices if the spec
+/// wants them.
+fn bounded_calls(
     h: &Hlo,
-    name: &str,
-    text: &str,
-    (blocks, threads): (usize, usize),
-    operands: &[Value],
-    results: &[Vec<usize>],
+    spec: &Spec,
+    gpu: &Gpu,
+    logits: Value,
+    params: Value,
+    step: Option<Value>,
 ) -> Vec<Value> {
-    let results: Vec<(Elem, Vec<usize>)> = results.iter().map(|dims| (Elem::I32, dims.clone())).collect();
-    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks, threads)), operands, &results)
-}
-
-/// Returns the configuration of a call, an MLIR dictionary as text.
-fn config(name: &str, text: &str, blocks: usize, threads: usize) -> String {
-    let escaped: String = text
-        .chars()
-        .map(|c| match c {
-            '"' | '\\' => format!("\\{c}"),
-            '\n' => "\\0A".to_owned(),
-            '\t' => "\\09".to_owned(),
-            c => c.to_string(),
-        })
-        .collect();
-    format!(
-        "{{name = \"{name}\", kernel_type = \"ptx\", kernel_data = \"{escaped}\", grid_x = {blocks} : i32, \
-         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {threads} : i32, block_y = 1 : i32, block_z = 1 : i32, \
-         shared_mem_bytes = 0 : i32}}"
-    )
+    let layout = &Layout::new(spec, gpu);
+    let blocks = spec.batch * layout.slices;
+    let filtered = call(
+        h,
+        FILTER,
+        &filter::kernel(spec, layout, FILTER),
+        (blocks, layout.threads),
+        &[logits, params],
+        &[vec![blocks, KEPT * 2], vec![blocks, filter::SLICE_WORDS]],
+    );
+    let mut operands = vec![params, filtered[0], filtered[1]];
+    operands.extend(step);
+    let mut results = vec![vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
+    if spec.wanted.slices {
+        results.extend([(); 3].map(|()| vec![spec.batch, spec.slots()]));
+    }
+    let text = finish::kernel(spec, layout, step.is_some(), FINISH);
+    call(h, FINISH, &text, (spec.batch, THREADS), &operands, &results)
 }
 
 #[cfg(test)]

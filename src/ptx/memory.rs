@@ -150,6 +150,15 @@ impl Ptx {
         words
     }
 
+    /// Loads elements `index` and `index + 1` of a shared array. `index` is even.
+    pub fn load_shared_pair(&self, array: Shared, index: Int) -> [Int; 2] {
+        let address = self.shared_address(array, index);
+        let words = [(); 2].map(|()| self.int_register());
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("ld.shared{vector}.b32 {names}, [{address}]"));
+        words
+    }
+
     /// Stores elements `index` and `index + 1` of a shared array. `index` is even.
     pub fn store_shared_pair(&self, array: Shared, index: Int, values: [Int; 2]) {
         let address = self.shared_address(array, index);
@@ -173,6 +182,12 @@ impl Ptx {
     pub fn count_up_shared(&self, array: Shared, index: usize) -> Int {
         assert!(index < array.len);
         self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
+    }
+
+    /// Adds to element `index` of a shared array, wrapping. Other threads may do the same at the same time.
+    pub fn add_shared(&self, array: Shared, index: Int, value: Int) {
+        let address = self.shared_address(array, index);
+        self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
     }
 
     /// The index of a row in an array of rows of `len` elements, plus `offset`.

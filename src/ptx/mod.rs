@@ -78,7 +78,7 @@ impl Ptx {
     }
 
     /// Returns the text of the module.
-    pub fn finish(self, name: &str) -> String {
+    pub fn text(&self, name: &str) -> String {
         let mut text = format!(".version {VERSION}\n.target {TARGET}\n.address_size 64\n\n");
         let out = &mut text;
         let parameters: Vec<String> =

@@ -9,6 +9,11 @@ impl Ptx {
         self.int_op("mov.u32", &[&"%tid.x"])
     }
 
+    /// The number of this thread in its warp.
+    pub fn lane(&self) -> Int {
+        self.and(self.thread(), self.int(WARP as i32 - 1))
+    }
+
     /// The number of this block.
     pub fn block(&self) -> Int {
         self.int_op("mov.u32", &[&"%ctaid.x"])
@@ -76,7 +81,7 @@ impl Ptx {
 
     /// The sum of a value over the threads of a warp up to this one.
     pub fn warp_prefix_sum(&self, value: Wide) -> Wide {
-        let lane = self.and(self.thread(), self.int(WARP as i32 - 1));
+        let lane = self.lane();
         let mut sum = value;
         for distance in (0..WARP.trailing_zeros()).map(|bit| 1 << bit) {
             let before = self.by_halves(sum, |half| self.from_before(half, distance));

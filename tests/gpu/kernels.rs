@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::common::interpreter::{problem_of, spec, Cases, Checked, Device};
+use crate::common::interpreter::{kinds_from, problem_of, spec, Cases, Checked, Device};
 use crate::common::kernel_cases::Suite;
 use crate::common::*;
 use crate::ptxas;
@@ -175,4 +175,18 @@ fn a_missing_fence_is_found() {
     let (spec, problems) = greedy_problems();
     let said = check("greedy_race", &spec, &greedy_program(&kernel), &problems[0]).unwrap_err();
     assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
+}
+
+/// A GPU with one multiprocessor: a block of the arbitrary path then processes several tiles of a row.
+#[test]
+fn slices_of_several_tiles() {
+    let model = Model(Gpu { name: "small", multiprocessors: 1 });
+    let mut rng = StdRng::seed_from_u64(5);
+    let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/tiles"));
+    for (number, stable) in [true, false, true].into_iter().enumerate() {
+        let dtype = [Dtype::F32, Dtype::Bf16, Dtype::F16][number];
+        let spec = Spec { stable, ..spec(Way::Arbitrary, 4, 20_001 - number, dtype, number == 0) };
+        cases.add(&spec, &model, &problem_of(&spec, kinds_from(4 * number, 4), &mut rng));
+    }
+    cases.check_all(&SCHEDULES[..2], |kernels| model.check_kernels(kernels));
 }

@@ -1,0 +1,76 @@
+//! The first pass: the maximum of each slice, its index, and the status bits. Also counts the first digits of the order
+//! keys, for the rows that need top-k.
+
+use super::digit::{needs_top_k, Digit};
+use super::division::Division;
+use super::records::{Records, Scanned, SCANNED};
+use super::table::Bins;
+use crate::kernels::gpu::block::Block;
+use crate::kernels::gpu::logits::SliceLogits;
+use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Int, Ptx};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::rules::{ROW_HAD_INF, ROW_HAD_NAN};
+
+/// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, and the results: a record
+/// per slice, and the table of the first digit.
+pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
+    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let slices = Records::argument(k, SCANNED);
+    let table = [(); 2].map(|()| k.argument());
+    let block = Block::new(k);
+    let (row, slice) = k.divide(k.block(), division.slices);
+    let parameters = Parameters::new(k, parameters, row);
+    let row_of_logits = parameters.row_of_logits(spec);
+    let counts = needs_top_k(k, spec, &parameters);
+    let bins = Bins::new(k, Digit::First.shape());
+    bins.clear(&block);
+
+    let [max, index, had_nan, had_inf] = [i32::MIN, 0, 0, 0].map(|value| k.variable(k.int(value)));
+    division.for_each_tile(k, slice, |tile| {
+        let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
+        let is_inf = k.at_least(logits.max(), k.float(f32::INFINITY));
+        for (flag, mask) in [(had_nan, logits.had_nan()), (had_inf, is_inf)] {
+            k.set(flag, k.select(mask, k.int(1), k.get(flag)));
+        }
+        let keys: Vec<Int> = (0..logits.values.len()).map(|number| logits.key(number)).collect();
+        for (number, &key) in keys.iter().enumerate() {
+            let is_larger = k.lt(k.get(max), key);
+            k.set(max, k.max(k.get(max), key));
+            k.set(index, k.select(is_larger, logits.index(number), k.get(index)));
+        }
+        // The elements beyond the end of the row have the last bin.
+        k.when(counts, || {
+            for &key in &keys {
+                bins.add(k, Digit::First.of(k, key), &[k.int(1)]);
+            }
+        });
+    });
+    let max_key = block.max(k.get(max));
+    let first = block.min(k.select(k.eq(k.get(max), max_key), k.get(index), k.int(i32::MAX)));
+    let status = [(had_nan, ROW_HAD_NAN), (had_inf, ROW_HAD_INF)]
+        .map(|(flag, bit)| k.select(k.barrier_any(k.eq(k.get(flag), k.int(1))), k.int(bit as i32), k.int(0)));
+    let words = [max_key, first, k.or(status[0], status[1]), k.int(0)];
+    slices.store_if(k.eq(block.thread, k.int(0)), k.block(), &words);
+    k.when(counts, || bins.store(&block, table, |_, words| (words.to_vec(), k.widen(words[0]))));
+}
+
+/// Combines the records of the slices of a row: the words of [`Scanned`].
+pub(super) fn combine(block: &Block<'_>, slices: &Records<'_>, row: Int, count: usize) -> [Int; 3] {
+    let k = block.k;
+    let [key, index, status] = [i32::MIN, i32::MAX, 0].map(|value| k.variable(k.int(value)));
+    k.when(k.lt(block.thread, k.int(count as i32)), || {
+        let number = k.element(row, count, block.thread);
+        k.set(key, slices.load(number, Scanned::MaxKey as usize));
+        k.set(index, slices.load(number, Scanned::Greedy as usize));
+        k.set(status, slices.load(number, Scanned::Status as usize));
+    });
+    let max_key = block.max(k.get(key));
+    let first = block.min(k.select(k.eq(k.get(key), max_key), k.get(index), k.int(i32::MAX)));
+    let bits = [ROW_HAD_NAN, ROW_HAD_INF].map(|bit| {
+        let bit = k.int(bit as i32);
+        k.select(k.barrier_any(k.eq(k.and(k.get(status), bit), bit)), bit, k.int(0))
+    });
+    [max_key, first, k.or(bits[0], bits[1])]
+}

@@ -1,0 +1,37 @@
+//! Calls of kernels in a StableHLO program.
+
+use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
+
+/// The name of the plugin's function that runs a PTX kernel.
+const TARGET: &str = "__gpu$xla.gpu.ptx";
+
+/// Calls a kernel with a number of blocks and of threads per block. Its results have elements of type i32.
+pub(super) fn call(
+    h: &Hlo,
+    name: &str,
+    text: &str,
+    (blocks, threads): (usize, usize),
+    operands: &[Value],
+    results: &[Vec<usize>],
+) -> Vec<Value> {
+    let results: Vec<(Elem, Vec<usize>)> = results.iter().map(|dims| (Elem::I32, dims.clone())).collect();
+    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks, threads)), operands, &results)
+}
+
+/// Returns the configuration of a call, an MLIR dictionary as text.
+fn config(name: &str, text: &str, blocks: usize, threads: usize) -> String {
+    let escaped: String = text
+        .chars()
+        .map(|c| match c {
+            '"' | '\\' => format!("\\{c}"),
+            '\n' => "\\0A".to_owned(),
+            '\t' => "\\09".to_owned(),
+            c => c.to_string(),
+        })
+        .collect();
+    format!(
+        "{{name = \"{name}\", kernel_type = \"ptx\", kernel_data = \"{escaped}\", grid_x = {blocks} : i32, \
+         grid_y = 1 : i32, grid_z = 1 : i32, block_x = {threads} : i32, block_y = 1 : i32, block_z = 1 : i32, \
+         shared_mem_bytes = 0 : i32}}"
+    )
+}

@@ -1,6 +1,6 @@
 //! Kernels for NVIDIA GPUs, in PTX. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! The arbitrary path has the kernels of [`arbitrary`]. The bounded path has two kernels. The first one reads the
+//! The arbitrary path has the kernels of `arbitrary`. The bounded path has two kernels. The first one reads the
 //! logits once, with one block of threads per slice of a row, and keeps the largest entries of each slice. The second one
 //! has one block per row. It selects the k largest entries and draws. The StableHLO around the kernels computes the
 //! wide arrays from the thresholds of each row.

@@ -1,7 +1,7 @@
-//! Histograms of the latencies of calls. Threads record at the same time, without locks.
+//! Histograms of the latencies of calls. Several threads can record at the same time, without locks.
 //!
-//! A histogram is log-linear, as in HdrHistogram: every power of two is divided into equal buckets. So the relative
-//! error of a percentile is bounded for all latencies.
+//! A histogram is log-linear, as in HdrHistogram: the range between two powers of two is divided into equal buckets. So
+//! the relative error of a percentile is bounded for all latencies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -27,9 +27,9 @@ pub struct LatencySummary {
     pub p99_ns: u64,
 }
 
-/// The latencies of one part of calls.
+/// A histogram of the latencies of one phase of calls. Thread-safe.
 pub struct Histogram {
-    // On the heap, because a caller's stack can be smaller than this array.
+    // On the heap, because the array could overflow a small stack of a caller.
     counts: Box<[AtomicU64]>,
 }
 
@@ -119,7 +119,7 @@ impl CallLatencies {
         Ok(CallLatencies { enqueue: Histogram::new()?, execute: Histogram::new()?, total: Histogram::new()? })
     }
 
-    /// Records a call without a queue that began at `begin` and ends now.
+    /// Records a call that used no queue. It began at `begin` and ends now.
     pub fn record_total(&self, begin: Instant) {
         self.total.record(begin.elapsed());
     }
@@ -134,7 +134,7 @@ impl CallLatencies {
     }
 }
 
-/// The times of a call through a queue. Nothing is recorded if the call fails and [`CallTimer::ended`] is not called.
+/// The times of a call through a queue. Only [`CallTimer::ended`] records them, so a failed call records nothing.
 #[derive(Clone, Copy)]
 pub struct CallTimer {
     begin: Instant,
@@ -142,18 +142,18 @@ pub struct CallTimer {
 }
 
 impl CallTimer {
-    /// Begins a call.
+    /// Returns the timer of a call that begins now.
     pub fn begin() -> CallTimer {
         let now = Instant::now();
         CallTimer { begin: now, enqueued: now }
     }
 
-    /// All programs of the call are in the queue.
+    /// Notes that all programs of the call are in the queue now.
     pub fn enqueued(&mut self) {
         self.enqueued = Instant::now();
     }
 
-    /// The call has succeeded. Records its times.
+    /// Records the times of a call that has succeeded and ends now.
     pub fn ended(self, latencies: &CallLatencies) {
         let now = Instant::now();
         latencies.enqueue.record(self.enqueued.duration_since(self.begin));

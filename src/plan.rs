@@ -64,7 +64,8 @@ pub enum LogitsPlace {
     Device {
         /// Whether the buffer has a middle dimension of length 1.
         singleton: bool,
-        /// Whether the calls report rows with impossible parameters. If not, these calls do not start.
+        /// Whether the calls report rows with impossible parameters. If not, a call with a row like this does not
+        /// start.
         bad_rows: bool,
     },
 }
@@ -177,8 +178,8 @@ pub(crate) fn paths_of_rows<'r>(
     memory::collected(calls.batch, "the plan of a batch", rows.enumerate().map(path_of_row))
 }
 
-/// Whether the bounded path can sample a row. A greedy row needs only the maximum, unless the caller wants the output of
-/// top-k itself.
+/// Whether the bounded path can sample a row. A greedy row needs only the maximum, unless the caller wants the output
+/// of top-k itself.
 fn bounded_samples(row: &RowParams, vocab: usize, wanted: Wanted, max_k: usize) -> bool {
     let only_maximum = row.greedy && !wanted.shows_top_k();
     fits_bounded(row.k, vocab, max_k) || only_maximum
@@ -209,7 +210,7 @@ fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
     }
 }
 
-/// The program with `batch` rows of such calls on a path, for logits on the host.
+/// The program that runs `batch` rows of these calls on a path, for logits on the host.
 pub(crate) fn program(calls: &CallShape, path: Path, batch: usize) -> Spec {
     Spec {
         path,

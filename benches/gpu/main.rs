@@ -1,10 +1,11 @@
 //! The time of the sampler on a GPU, for logits that are on the device: one JSON object per line on standard output.
 //!
-//! A program calls the function of `nucleus emit --embed` many times, so that the launches of the host are not
-//! measured. Two programs with different numbers of calls give the time per call: the difference of their times divided
-//! by the difference of their numbers of calls. The calls read arrays of at least 160 MB in turn, so that the second
-//! cache of the device does not contain their logits. Before a measurement, the tokens of all calls are compared with
-//! those of the built-in backend.
+//! A program calls the function of `nucleus emit --embed` many times, so that the time in which the host launches the
+//! program is not measured. Two programs with different numbers of calls give the time per call: the difference of
+//! their times divided by the difference of their numbers of calls. The calls read several arrays in turn, at least 160
+//! MB together, so that the L2 cache of the device does not contain their logits. At most 40 arrays are used, so the
+//! arrays of 1×128256 have at most 21 MB together, and the cache of a large GPU can contain them. Before a measurement,
+//! the tokens of every seventh call are compared with those of the built-in backend.
 //!
 //! The plugin is `NUCLEUS_PJRT_PLUGIN`; without it, nothing is measured. Arguments that do not start with `-` select
 //! figures by name, as in `benches/cpu.rs`. `benches/gpu/peers.py` measures other samplers on the same shapes.
@@ -29,7 +30,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Exp, Normal};
 
-/// The parameters of every row.
+/// The parameters of every row, and the contents of the rows.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
@@ -51,7 +52,7 @@ enum Fill {
     Constant,
     /// Two values in turn.
     TwoValues,
-    /// One logit is above all others, which are equal.
+    /// One logit is larger than the others, which are equal.
     OneHot,
     /// All logits are −inf, except ten.
     Masked,
@@ -76,7 +77,7 @@ const CASES: [Case; 10] = [
     case("plain", Path::Arbitrary, 0, 1.0, 1.0, Fill::Normal),
 ];
 const SHAPES: [(usize, usize); 4] = [(1, 128_256), (16, 262_144), (128, 128_256), (128, 262_144)];
-/// The least size of all arrays together.
+/// The least size of all arrays together, unless [`LARGEST_NUM_ARRAYS`] limits it.
 const ROTATED_BYTES: usize = 160 << 20;
 /// The largest number of arrays.
 const LARGEST_NUM_ARRAYS: usize = 40;
@@ -137,7 +138,7 @@ fn arrays(client: &Arc<Client>, spec: &Spec, fill: Fill) -> Vec<Array> {
     let (elements, element) = (spec.batch * spec.vocab, spec.dtype.size());
     let count = ROTATED_BYTES.div_ceil(elements * element).min(LARGEST_NUM_ARRAYS);
     let mut rng = StdRng::seed_from_u64(1);
-    // Different rows, repeated: the generation of all rows would take minutes.
+    // Only eight rows are generated and then repeated, because generating all rows would take minutes.
     let mut rows = vec![0.0; 8 * spec.vocab];
     rows.chunks_mut(spec.vocab).for_each(|row| fill.row(row, &mut rng));
     let dims = [spec.batch as i64, spec.vocab as i64];

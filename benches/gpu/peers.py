@@ -1,8 +1,9 @@
 """The time of other samplers on a GPU: one JSON object per line on standard output.
 
 Measures PyTorch, and FlashInfer if it is installed, on the shapes of benches/gpu/main.rs, with logits that are on the
-device. The calls are recorded in a CUDA graph, so that the launches of the host are not measured. The calls read arrays
-of at least 160 MB in turn.
+device. The calls are recorded in a CUDA graph, so that the time in which the host launches kernels is not measured.
+The calls read several arrays in turn, at least 160 MB together. The exception is 1×128256: its 20 calls read 10 MB,
+which the L2 cache of a large GPU can contain.
 """
 
 import json

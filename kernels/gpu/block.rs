@@ -85,8 +85,9 @@ impl<'k> Block<'k> {
         fours.flatten().reduce(combine).expect("a block has warps")
     }
 
-    /// Finds the largest threshold in `low..=high` for which `enough` is true, by bisection. `enough(low)` is true. All
-    /// threads call `test` with the same value and get the same result.
+    /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
+    /// earlier at a threshold for which [`Verdict::close`] is true too. `low` is not tested; it is the result if no
+    /// tested threshold is enough. All threads call `test` with the same value and get the same result.
     pub(super) fn largest_threshold(
         &self,
         (low, high): (Int, Int),
@@ -139,7 +140,7 @@ impl<'k> Block<'k> {
     }
 }
 
-/// What a search learns about a threshold.
+/// The result of testing a threshold.
 pub(super) struct Verdict {
     /// Whether enough values are at least the threshold.
     pub(super) enough: Mask,

@@ -2,10 +2,10 @@
 
 use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
 
-/// The name of the plugin's function that runs a PTX kernel.
+/// The target of a custom call that runs a PTX kernel on the CUDA plugin.
 const TARGET: &str = "__gpu$xla.gpu.ptx";
 
-/// Calls a kernel with a number of blocks and of threads per block. Its results have elements of type i32.
+/// Adds a call of a kernel, with `blocks` blocks of `threads` threads each. Its results have elements of type i32.
 pub(super) fn call(
     h: &Hlo,
     name: &str,

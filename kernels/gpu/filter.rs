@@ -1,8 +1,8 @@
 //! The first kernel: each block keeps the largest entries of one slice of a row.
 //!
-//! A block finds a bound that at least k logits of its slice reach, and few more: at least k of the maxima of its
-//! threads reach it. It stores the logits that reach the bound. If there are too many, as in a slice of equal logits, it
-//! selects exactly k.
+//! A block finds a bound that at least k of the maxima of its threads reach, but not many more. So at least k logits of
+//! the slice reach it. The block stores the logits that reach the bound. If there are too many, as in a slice of equal
+//! logits, it selects exactly k.
 
 use super::block::{Block, Verdict};
 use super::layout::{Layout, KEPT};
@@ -43,7 +43,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let max = logits.max();
     let (had_nan, had_inf) = (logits.had_nan(), k.at_least(max, k.float(f32::INFINITY)));
     let bound = bound_from_maxima(&block, key_of(k, max), top_k);
-    // At −inf, the bound would not include NaN, which counts as −inf.
+    // NaN counts as −inf, but no comparison with a bound of −inf would select it.
     let has_bound = k.lt(k.int(NEG_INF_KEY), bound);
     k.when(has_bound, || {
         let raw = raw_bound(k, bound);
@@ -90,7 +90,7 @@ fn special_status(k: &Ptx, had_nan: Mask, had_inf: Mask) -> Int {
     k.or(bit(had_nan, ROW_HAD_NAN), bit(had_inf, ROW_HAD_INF))
 }
 
-/// An order key that at least `top_k` of the threads' maxima reach, and few more.
+/// An order key that at least `top_k` of the threads' maxima reach, and few more, unless many maxima are equal.
 fn bound_from_maxima(block: &Block<'_>, max: Int, top_k: Int) -> Int {
     let k = block.k;
     let most = k.add(top_k, k.shr(top_k, 3));
@@ -100,8 +100,8 @@ fn bound_from_maxima(block: &Block<'_>, max: Int, top_k: Int) -> Int {
     })
 }
 
-/// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least so many keys
-/// reach `bound`. The slice is `len` logits from index `start` on. Returns the least key that was kept.
+/// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least
+/// `wanted` keys reach `bound`. The slice is `len` logits from index `start` on. Returns the least key that was kept.
 fn keep_exactly(
     block: &Block<'_>,
     logits: &SliceLogits<'_>,
@@ -124,7 +124,7 @@ fn keep_exactly(
         Verdict { enough: k.le(wanted, reached), close: None }
     });
     let missing = k.sub(wanted, count(&|_, key| k.lt(threshold, key)));
-    // The largest index for which too few ties precede it is the last tie.
+    // The last kept tie is the largest index before which there are fewer ties than `missing`.
     let last_tie = block.largest_threshold((start, k.add(start, len)), |index| {
         let before = count(&|number, key| k.both(k.eq(key, threshold), logits.is_index_below(number, index)));
         Verdict { enough: k.lt(before, missing), close: None }
@@ -142,7 +142,7 @@ fn keep_exactly(
 /// The entries that a block keeps, in shared memory, in any order.
 struct Kept<'k> {
     k: &'k Ptx,
-    /// The bits of each entry as f32, which may not be cleaned.
+    /// The bits of each value as f32, cleaned or not.
     values: Shared,
     indices: Shared,
     len: Shared,

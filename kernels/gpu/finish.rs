@@ -22,13 +22,13 @@ use crate::semantics::weights::{quantize, weight};
 
 /// The largest number of entries that the kernel ranks.
 const RANKED: usize = THREADS;
-/// The number of slots of the sorted entries, used or not. One warp has [`PER_LANE`] in each thread.
+/// The number of slots of the sorted entries, used or not. One warp weighs them, [`PER_LANE`] in each thread.
 const SLOTS: usize = 128;
 const PER_LANE: usize = SLOTS / WARP;
-/// The number of bits per step of the remainder. The total of [`SLOTS`] weights leaves this many bits.
+/// The number of bits per step of the remainder. The total of [`SLOTS`] weights leaves this many of 64 bits free.
 const DIGIT_BITS: u32 = 28;
 const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
-/// The number of threads that compare an entry with all others.
+/// The number of threads that together compare an entry with all others.
 const GROUP: usize = THREADS / SLOTS;
 
 /// The rows of the second result, from which the wide arrays are computed.
@@ -105,7 +105,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
 /// The entries of a row that the first kernel stored. The entries of a thread are in registers.
 struct Entries<'k> {
     block: Block<'k>,
-    /// Some are no entries.
+    /// Some are places without an entry.
     mine: Vec<Order>,
     /// The status bits of the row.
     status: Int,
@@ -206,7 +206,7 @@ fn exact_threshold(
 struct Found {
     /// The halves of each [`Order`].
     entries: Shared,
-    /// The number of entries that were counted.
+    /// The number of entries that were counted. It can exceed [`RANKED`], the number that are stored.
     len: Shared,
 }
 
@@ -239,7 +239,7 @@ impl Found {
         let k = block.k;
         let sorted = Sorted { keys: k.shared(SLOTS), indices: k.shared(SLOTS) };
         let len = self.count(k);
-        // No entry is after all entries, so the comparisons may include places without entries.
+        // The loops below read places after the last entry. [`Order::NONE`] is after every entry, so it changes no rank.
         k.when(k.lt(block.thread, k.int(Self::STEP as i32)), || {
             let place = k.add(len, block.thread);
             k.store_shared_pair(self.entries, k.shl(place, 1), [k.int(0); 2]);
@@ -328,8 +328,8 @@ fn weigh(
     let mantissa = parameters.get(Column::TopPMantissa);
     let off = top_p_is_off(k, no_candidate, mantissa);
     let target = target(k, total, mantissa, parameters.get(Column::TopPShift));
-    // The threshold is the first weight at which the running sum reaches the target: the largest weight of those at
-    // which the sum has reached it.
+    // The threshold is the first weight at which the running sum reaches the target. The weights are descending, so it
+    // is the largest weight at which the sum has reached the target.
     let mut reached = upto;
     let mut threshold = k.int(0);
     for &weight in weights.iter().rev() {

@@ -8,14 +8,16 @@ use crate::kernels::target::Gpu;
 pub(super) const LARGEST_VOCAB: usize = 1 << 20;
 /// The number of threads of a block of the second kernel.
 pub(super) const THREADS: usize = 512;
-/// The shapes of blocks of the first kernel, the largest slices first: the number of threads, the number of logits per
-/// thread, which are in registers, and the number of blocks that a multiprocessor can then run at the same time. The
-/// first shape is only for rows that have too many slices otherwise. Measured on an H100.
+/// The shapes of blocks of the first kernel, the largest slices first. A shape is the number of threads, the number of
+/// logits that each thread has in registers, and the number of blocks that a multiprocessor can then run at the same
+/// time. The first shape is only for rows that have more than [`LARGEST_SLICES`] slices with every other shape. The
+/// shapes were chosen by measurements on an H100.
 const SHAPES: [(usize, usize, usize); 4] = [(512, 32, 1), (256, 24, 4), (256, 16, 6), (512, 8, 3)];
-/// The largest number of entries of a slice that the filter kernel keeps. It is more than the number of slots of a row,
-/// so that the kernel need not select exactly.
+/// The largest number of entries of a slice that the filter kernel keeps. It exceeds the largest number of slots of a
+/// row, so the kernel usually need not select exactly k entries.
 pub(super) const KEPT: usize = 256;
-/// The largest number of slices of a row. The second kernel has all entries of a row in registers.
+/// The largest number of slices of a row. It is limited because the second kernel has all entries of a row in
+/// registers.
 pub(super) const LARGEST_SLICES: usize = 64;
 /// The number of bytes that a thread loads with one instruction.
 const VECTOR_BYTES: usize = 16;
@@ -37,7 +39,7 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Chooses the shape with the largest slices that gives every multiprocessor two blocks, or else the shape with the
-    /// smallest slices.
+    /// smallest slices. Shapes that need more than [`LARGEST_SLICES`] slices are excluded.
     pub(super) fn new(spec: &Spec, gpu: &Gpu) -> Layout {
         let vector = vector_len(spec);
         let layout = |&(threads, per_thread, resident_blocks): &(usize, usize, usize)| {
@@ -59,12 +61,13 @@ impl Layout {
 
 /// The number of consecutive logits that a thread loads with one instruction.
 pub(super) fn vector_len(spec: &Spec) -> usize {
-    // A row starts at a multiple of its length.
+    // The offset of a row is a multiple of `vocab`, and a load must be aligned to its size. So the number of
+    // logits per load must divide `vocab`.
     let aligned = 1 << spec.vocab.trailing_zeros().min(8);
     (VECTOR_BYTES / element_bytes(spec.dtype)).min(aligned)
 }
 
-/// The size of a logit.
+/// The size of a logit in bytes.
 pub(super) fn element_bytes(dtype: Dtype) -> usize {
     match dtype {
         Dtype::F32 => 4,

@@ -67,7 +67,7 @@ impl<'k> SliceLogits<'k> {
                     let halves = halves(k, in_row, address, offset, vector, 0xff80);
                     halves.into_iter().map(|bits| k.from_bits(widen_bf16(k, bits))).collect::<Vec<_>>()
                 }
-                // The conversion is exact, and the kernel cleans what it returns for NaN.
+                // The conversion is exact. It may change the bits of a NaN, which cleaning replaces anyway.
                 Dtype::F16 => {
                     let halves = halves(k, in_row, address, offset, vector, 0xfc00);
                     halves.into_iter().map(|bits| k.widen_half(bits)).collect()
@@ -131,9 +131,10 @@ pub(super) fn key_of(k: &Ptx, value: Float) -> Int {
     order_key(k, clean(k, k.to_bits(value)))
 }
 
-/// A float that a value reaches if its order key reaches `bound`. `bound` is above the key of −inf.
+/// A bound for values that have not been cleaned: a value reaches it if the order key of the cleaned value reaches
+/// `bound`. A subnormal value may reach it although its key does not reach `bound`. `bound` is above the key of −inf.
 pub(super) fn raw_bound(k: &Ptx, bound: Int) -> Float {
-    // Cleaning changes −0 and all subnormals to +0, whose key is 0. The key of the largest subnormal below 0:
+    // Cleaning changes −0 and all subnormals to +0, whose key is 0. The key of the most negative subnormal:
     const ABOVE_NEGATIVE: i32 = -0x0080_0000;
     let near_zero = k.both(k.le(k.int(ABOVE_NEGATIVE), bound), k.le(bound, k.int(0)));
     k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))

@@ -3,9 +3,9 @@
 //! The arbitrary path has the kernels of `arbitrary`. The bounded path has two kernels. The first one reads the
 //! logits once, with one block of threads per slice of a row, and keeps the largest entries of each slice. The second one
 //! has one block per row. It selects the k largest entries and draws. The StableHLO around the kernels computes the
-//! wide arrays from the thresholds of each row.
+//! wide arrays from the logits and the thresholds of each row.
 //!
-//! Imports point in one direction:
+//! A file imports only files to the left of it:
 //!
 //! ```text
 //! layout ← block, logits, order, parameters ← filter ← finish; call, finish ← arbitrary ← this file
@@ -52,7 +52,7 @@ pub(super) fn limits() -> String {
     )
 }
 
-/// Returns the text of the kernels for readers.
+/// Returns the PTX text of the kernels of a spec, for people to read.
 pub fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
     if spec.path == Path::Arbitrary {
         return arbitrary::kernel_text(spec, gpu);
@@ -65,7 +65,7 @@ pub fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
 const FILTER: &str = "nucleus_filter";
 const FINISH: &str = "nucleus_finish";
 
-/// Returns the text of the program for a spec.
+/// Returns the text of the program of a spec, with its kernels.
 pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
     let h = &Hlo::new();
     let operands = inputs::operands(h, spec, true);
@@ -73,8 +73,8 @@ pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
-/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results. `params` contains the
-/// random words.
+/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results. `params` contains
+/// the random words.
 pub(super) fn program_results(h: &Hlo, spec: &Spec, gpu: &Gpu, logits: Value, params: Value) -> Vec<Value> {
     with_kernels(h, spec, gpu, logits, params, None)
 }
@@ -129,8 +129,8 @@ fn with_kernels(
     results
 }
 
-/// Adds the calls of the kernels of the bounded path. Returns the numbers, the thresholds, and the k-slices if the spec
-/// wants them.
+/// Adds the calls of the kernels of the bounded path. Returns the numbers `[RESULTS, batch]`, the thresholds
+/// `[THRESHOLDS, batch]`, and the k-slices if the spec wants them.
 fn bounded_calls(
     h: &Hlo,
     spec: &Spec,

@@ -4,7 +4,7 @@ use crate::ptx::{Int, Mask, Ptx, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// An entry of a row. Its bits, as an unsigned integer, are larger for an entry that is earlier in the order (key
-/// descending, index ascending). The bits of no entry are 0.
+/// descending, index ascending). A place without an entry has the bits 0, which are after every entry.
 #[derive(Clone, Copy)]
 pub(super) struct Order {
     low: Int,
@@ -29,12 +29,12 @@ impl Order {
         [self.low, self.high]
     }
 
-    /// The order key; `i32::MIN` for no entry.
+    /// The order key; `i32::MIN` for a place without an entry.
     pub(super) fn key(self, k: &Ptx) -> Int {
         k.xor(self.high, k.int(i32::MIN))
     }
 
-    /// The index in the row; −1 for no entry.
+    /// The index in the row; −1 for a place without an entry.
     pub(super) fn index(self, k: &Ptx) -> Int {
         k.xor(self.low, k.int(-1))
     }

@@ -24,15 +24,16 @@ impl<'k> Parameters<'k> {
         self.k.load(self.address, column as usize * 4)
     }
 
-    /// The number of entries that top-k keeps.
+    /// The number of entries that top-k keeps. Only for the bounded path.
     pub(super) fn top_k(&self, spec: &Spec) -> Int {
         let k = self.k;
-        // k is 0 if top-k keeps the whole row. The row then has at most as many entries as there are slots.
+        // k is 0 if top-k keeps the whole row. On the bounded path, the slots are then at least as many as the entries
+        // of the row.
         let asked = self.get(Column::K);
         k.select(k.eq(asked, k.int(0)), k.int(spec.slots() as i32), asked)
     }
 
-    /// The row of the array of logits.
+    /// The number of this row in the array of logits.
     pub(super) fn row_of_logits(&self, spec: &Spec) -> Int {
         match spec.source {
             Source::Buffer { in_order: false, .. } => self.get(Column::Row),

@@ -1,9 +1,9 @@
 //! Finds the files that contain the functions of a library that another part of the process loaded.
 //!
 //! The kernel lists the file of each mapped page in /proc/self/maps (proc_pid_maps(5)). A path alone does not identify
-//! the file, because another file may have replaced it since. The device and inode numbers in the list do. They can
-//! differ from those of stat(2), for example on overlayfs and btrfs. So the file at the path is mapped too, and the
-//! numbers of both mappings are compared.
+//! the file, because another file may have replaced it since. The device and inode numbers in the list identify it.
+//! They can differ from the numbers that stat(2) returns, for example on overlayfs and btrfs. So the file at the path
+//! is mapped too, and the numbers of both mappings are compared.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,7 +22,8 @@ const LIST: &str = "/proc/self/maps";
 /// The kernel appends this to the path of a file that no directory contains any more.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Opens the files that contain these addresses, each file once. The error is a clause that describes the reason.
+/// Opens the files whose mappings contain these addresses, each file once. The error is a clause that describes the
+/// reason.
 pub(super) fn open(addresses: impl Iterator<Item = usize>) -> Result<Vec<File>, String> {
     let mappings = read_list()?;
     let mut found: Vec<&Mapping> = Vec::new();
@@ -92,7 +93,7 @@ fn read_list() -> Result<Vec<Mapping>, String> {
 
 /// The device and inode numbers that the list states for a mapping of this file.
 fn numbers_of(file: &File) -> Result<(String, String), String> {
-    // SAFETY: a new read-only mapping, at an address that the kernel chooses.
+    // SAFETY: this creates a new read-only mapping at an address that the kernel chooses. It changes no other mapping.
     let page = unsafe {
         libc::mmap(std::ptr::null_mut(), 1, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
     };
@@ -101,7 +102,7 @@ fn numbers_of(file: &File) -> Result<(String, String), String> {
     }
     let address = page as usize;
     let list = read_list();
-    // SAFETY: this is the mapping from above, and nothing refers to its memory.
+    // SAFETY: this removes the mapping from above, and nothing refers to its memory.
     unsafe { libc::munmap(page, 1) };
     let own = list?.into_iter().find(|mapping| mapping.addresses.contains(&address));
     own.map(|mapping| mapping.numbers).ok_or_else(|| format!("{LIST} does not list a new mapping"))
@@ -122,7 +123,7 @@ mod tests {
         assert_eq!(inodes, [program.ino()]);
     }
 
-    /// A function, for its address.
+    /// Exists only for its address.
     fn open_functions() {}
 
     #[test]
@@ -134,7 +135,7 @@ mod tests {
         }
     }
 
-    /// A mapping of a file does not fit another file that replaced it, even if both have the same contents.
+    /// A mapping of a file does not match another file that replaced it, even if both have the same contents.
     #[test]
     fn a_replaced_file_is_detected() {
         let directory = std::env::temp_dir().join(format!("nucleus-mapped-file-{}", std::process::id()));

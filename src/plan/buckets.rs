@@ -1,5 +1,5 @@
 //! The numbers of rows that programs are compiled for. Rows are padded to the next of these numbers, so that batches of
-//! all sizes need only few programs.
+//! all sizes need only a few programs.
 
 use crate::error::Error;
 
@@ -25,7 +25,7 @@ impl Default for Buckets {
 }
 
 impl Buckets {
-    /// Checks a list of an option. An empty list is the default.
+    /// Checks the list of the option `row_buckets`. An empty list selects the default.
     pub fn new(sizes: &[usize]) -> Result<Buckets, Error> {
         let wrong = |message: String| Err(Error::named_argument("row_buckets", message));
         if sizes.is_empty() {
@@ -72,7 +72,8 @@ impl Buckets {
     }
 
     /// The number of rows of the program that runs `rows` rows of a device buffer with `buffer_rows` rows. A buffer is
-    /// not cut into pieces. So if `rows` exceeds the largest number of the list, it is rounded up to a multiple of it.
+    /// not cut into pieces. So if `rows` exceeds the largest number of the list, it is rounded up to a multiple of that
+    /// number. The result is at most `buffer_rows`.
     pub(crate) fn of_group(&self, rows: usize, buffer_rows: usize) -> usize {
         let size = match rows <= self.largest() {
             true => self.of_piece(rows),

@@ -3,8 +3,8 @@
 //! A program addresses the rows of the buffer by index, so no row is copied. If all rows take one path, one program
 //! samples all of them. Otherwise each path has a group, and a further program joins the results of the groups.
 //!
-//! A row with impossible parameters counts as a row of the last group. Its results are not used. So the numbers of rows
-//! of the groups, without padding, always have the sum of the rows of the batch. This keeps the set of programs small.
+//! A row with impossible parameters counts as a row of the last group. Its results are not used. So the rows of the
+//! groups, without padding, always add up to the rows of the batch. This keeps the set of programs small.
 
 use super::buckets::Buckets;
 use super::{paths, program, CallShape};
@@ -20,7 +20,7 @@ const PURPOSE: &str = "the plan of a batch";
 #[derive(Debug)]
 pub(crate) struct DeviceGroup {
     pub(crate) spec: Spec,
-    /// The rows that the program samples, in their order. If there are fewer than `spec.batch`, padding follows.
+    /// The rows that the program samples, in ascending order. If there are fewer than `spec.batch`, padding follows.
     pub(crate) members: Vec<usize>,
 }
 
@@ -170,8 +170,8 @@ mod tests {
         Err(Error::argument("bad"))
     }
 
-    /// Batches of all combinations of rows need only programs of the list. The groups together have each row that can
-    /// be sampled once, and the places name it.
+    /// Batches with all combinations of rows need only programs of the list. Each row that can be sampled is in one
+    /// group, and `places` has its index there.
     #[test]
     fn every_plan_uses_programs_of_the_list() {
         let rows_of = [Ok(Path::Bounded(MAX_K)), Ok(Path::Arbitrary), bad()];

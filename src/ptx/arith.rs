@@ -58,7 +58,7 @@ impl Arith for &Ptx {
         self.int_op("shr.u32", &[&a, &by])
     }
 
-    // `.rn` forbids the assembler to fuse the product and the sum.
+    // `.rn` prevents the assembler from fusing the product and the sum.
     fn mul_then_add(self, a: Float, b: Float, addend: Float) -> Float {
         self.fadd(self.fmul(a, b), addend)
     }
@@ -130,9 +130,9 @@ impl WideArith for &Ptx {
 impl Ptx {
     /// `a % b`, where the quotient is less than 2³⁰ and `b` is at least 2²⁸ and at most 2⁵².
     ///
-    /// The 64-bit division of a GPU is a long sequence of instructions. Here, the quotient is the product of `a` and the
-    /// reciprocal of `b` in binary64, rounded down. Its relative error before it is rounded down is below 2⁻⁵⁰, so the
-    /// quotient is wrong by at most 1.
+    /// The 64-bit division of a GPU is a long sequence of instructions. Here, the quotient is the product of `a` and
+    /// the reciprocal of `b` in binary64, rounded down. Its relative error before it is rounded down is below 2⁻⁵⁰, so
+    /// the quotient is wrong by at most 1.
     fn rem_by_reciprocal(&self, a: Wide, b: Wide) -> Wide {
         let inverse = self.reciprocal_of(b);
         let (dividend, quotient) = (self.new_register(Class::Float64), self.new_register(Class::Float64));

@@ -40,7 +40,7 @@ impl Ptx {
         Address(self.wide_op("mad.lo.u64", &[&index, &bytes, &base]))
     }
 
-    /// The address as a base of [`Ptx::address`].
+    /// The address, for use as the base of [`Ptx::address`].
     pub fn base(&self, address: Address) -> Wide {
         address.0
     }
@@ -59,9 +59,9 @@ impl Ptx {
         result
     }
 
-    /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The address
-    /// is a multiple of their size. No kernel writes the words while this kernel runs. They are not kept in the first
-    /// cache, because they are read once.
+    /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The
+    /// address is a multiple of their size. No kernel writes the words while this kernel runs. They are not kept in the
+    /// L1 cache, because they are read once.
     pub fn load_words_if(
         &self,
         mask: Mask,
@@ -178,13 +178,13 @@ impl Ptx {
         self.line(format_args!("st.shared.b32 [{}+{}], {value}", array.start, index * 4));
     }
 
-    /// Adds 1 to element `index` of a shared array, a constant. Returns the value before.
+    /// Adds 1 to element `index` of a shared array, atomically. `index` is a constant. Returns the value before.
     pub fn count_up_shared(&self, array: Shared, index: usize) -> Int {
         assert!(index < array.len);
         self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
     }
 
-    /// Adds to element `index` of a shared array, wrapping. Other threads may do the same at the same time.
+    /// Adds `value` to element `index` of a shared array, atomically and wrapping.
     pub fn add_shared(&self, array: Shared, index: Int, value: Int) {
         let address = self.shared_address(array, index);
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));

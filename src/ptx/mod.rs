@@ -5,9 +5,10 @@
 //! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so the functions of
 //! the sampling contract add their instructions to the kernel.
 //!
-//! Floating-point instructions state their rounding (`.rn`) and are never fused or flushed. Every thread of a block
-//! must execute the same barriers ([`Ptx::barrier`], [`Ptx::barrier_count`]). Every thread of a warp must execute the
-//! same warp operations ([`Ptx::warp_max`] and others).
+//! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction fuses a product and a
+//! sum or flushes subnormals to zero. Every thread of a block must execute the same barriers ([`Ptx::barrier`],
+//! [`Ptx::barrier_count`]). Every thread of a warp must execute the same warp operations ([`Ptx::warp_max`] and
+//! others).
 
 mod arith;
 mod control;
@@ -30,7 +31,7 @@ const TARGET: &str = "sm_80";
 /// The number of threads of a warp.
 pub const WARP: usize = 32;
 
-/// The builder of one kernel. Methods take `&self`, so that nested calls read like expressions.
+/// The builder of one kernel. Methods take `&self`, so that calls can be nested like expressions.
 pub struct Ptx {
     /// The number of threads of a block.
     threads: usize,

@@ -29,7 +29,7 @@ impl Ptx {
         self.int_op("bar.red.popc.u32", &[&0, &mask])
     }
 
-    /// A barrier. Whether the mask of any thread is true.
+    /// A barrier. Returns whether the mask of any thread is true.
     pub fn barrier_any(&self, mask: Mask) -> Mask {
         self.mask_op("bar.red.or.pred", &[&0, &mask])
     }
@@ -49,7 +49,7 @@ impl Ptx {
         self.int_op("redux.sync.add.s32", &[&value, &"0xffffffff"])
     }
 
-    /// The value of the thread `distance` positions before this one in its warp; the own value if there is none.
+    /// The value of the thread `distance` positions before this one in its warp. If there is none, this thread's value.
     pub fn from_before(&self, value: Int, distance: usize) -> Int {
         self.int_op("shfl.sync.up.b32", &[&value, &distance, &0, &"0xffffffff"])
     }
@@ -69,7 +69,7 @@ impl Ptx {
         self.wide_op("mov.b64", &[&format_args!("{{{low}, {high}}}")])
     }
 
-    /// `a - b`, which is not negative.
+    /// `a - b`, for `b` that is at most `a`.
     pub fn wide_difference(&self, a: Wide, b: Wide) -> Wide {
         self.wide_op("sub.u64", &[&a, &b])
     }
@@ -79,7 +79,7 @@ impl Ptx {
         self.join(function(self.low(value)), function(self.high(value)))
     }
 
-    /// The sum of a value over the threads of a warp up to this one.
+    /// The sum of a value over the threads of a warp up to and including this one.
     pub fn warp_prefix_sum(&self, value: Wide) -> Wide {
         let lane = self.lane();
         let mut sum = value;
@@ -104,7 +104,7 @@ impl Ptx {
         })
     }
 
-    /// As [`Ptx::wide_group_sum`], wrapping.
+    /// Like [`Ptx::wide_group_sum`], for 32-bit values, wrapping.
     pub fn group_sum(&self, value: Int, count: usize) -> Int {
         (0..count.trailing_zeros()).fold(value, |sum, bit| self.add(sum, self.from_partner(sum, 1 << bit)))
     }

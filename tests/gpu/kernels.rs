@@ -14,7 +14,7 @@ use nucleus::semantics::philox::random_words;
 use nucleus::semantics::weights::MAX_WEIGHT;
 use rand::prelude::*;
 
-/// The schedules of the interpreter that each case runs with.
+/// The options of the interpreter's runs. Each case runs once with each of them.
 const SCHEDULES: &[&[&str]] =
     &[&[], &["--schedule=random", "--seed=1"], &["--schedule=random", "--seed=2", "--garbage=large"]];
 
@@ -77,9 +77,9 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\5C").replace('"', "\\22").replace('\n', "\\0A")
 }
 
-/// Returns a program for rows with top-k = 1 and without NaNs, around a hand-written kernel. The token is the position of
-/// the maximum. The only kept weight is the largest, a power of two, so the remainder of the draw is the last bits of the
-/// random number.
+/// Returns a program for rows with top-k = 1 and without NaNs, around a hand-written kernel. The token is the index of
+/// the maximum. The only kept weight is the largest one, a power of two. So the remainder of the draw is the last bits
+/// of the random number.
 fn greedy_program(kernel: &str) -> String {
     let config = format!(
         "{{name = \"argmax\", kernel_type = \"ptx\", kernel_data = \"{}\", grid_x = {} : i32, grid_y = 1 : i32, \
@@ -144,7 +144,7 @@ fn a_hand_written_program_agrees() {
     }
 }
 
-/// Of two equal logits, the kernel takes the second.
+/// A planted mistake: of two equal logits, the kernel selects the second.
 #[test]
 fn a_planted_comparison_is_found() {
     let (right, wrong) = ("setp.gt.f32 %p1, %f2, %f1", "setp.ge.f32 %p1, %f2, %f1");
@@ -155,7 +155,7 @@ fn a_planted_comparison_is_found() {
     assert!(said.contains(": 2 mismatches") && said.contains("output 0 at [0, 2]: got 0x00000001"), "{said}");
 }
 
-/// A mistake in a kernel of the library: it ranks an entry after itself.
+/// A planted mistake in a kernel of the library: an entry counts itself as an entry before it.
 #[test]
 fn a_planted_comparison_in_a_kernel_is_found() {
     let (right, wrong) = ("setp.lt.u64", "setp.le.u64");
@@ -177,7 +177,7 @@ fn a_missing_fence_is_found() {
     assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
 }
 
-/// A GPU with one multiprocessor: a block of the arbitrary path then processes several tiles of a row.
+/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row.
 #[test]
 fn slices_of_several_tiles() {
     let model = Model(Gpu { name: "small", multiprocessors: 1 });

@@ -7,7 +7,7 @@ use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx};
 use crate::semantics::arith::Arith;
 
-/// A digit of an order key. A larger key has smaller digits.
+/// A digit of an order key after [`reversed`]. So a larger key comes first in the order of its digits.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Digit {
     First,
@@ -40,7 +40,7 @@ impl Digit {
         k.and(digit, k.int((1 << bits) - 1))
     }
 
-    /// All digits of a key before this one. This is not the first digit.
+    /// All digits of a key before this one, which is not the first digit.
     pub(super) fn before(self, k: &Ptx, key: Int) -> Int {
         let (bits, after) = self.bits();
         k.shr_by(reversed(k, key), k.int((bits + after) as i32))
@@ -52,7 +52,8 @@ pub(super) fn reversed(k: &Ptx, key: Int) -> Int {
     k.xor(key, k.int(i32::MAX))
 }
 
-/// Whether the results of a row depend on top-k. Those of a greedy row do only if the caller sees what top-k kept.
+/// Whether the results of a row depend on top-k. The results of a greedy row depend on it only if they include the
+/// entries that top-k kept.
 pub(super) fn needs_top_k(k: &Ptx, spec: &Spec, parameters: &Parameters<'_>) -> Mask {
     let has_top_k = k.lt(k.int(0), parameters.get(Column::K));
     if spec.wanted.shows_top_k() {

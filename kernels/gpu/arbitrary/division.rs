@@ -10,12 +10,13 @@ use crate::semantics::arith::Arith;
 const THREADS: usize = 256;
 /// The number of blocks that a multiprocessor can run at the same time.
 const RESIDENT_BLOCKS: usize = 4;
-/// The numbers of logits that a thread has in registers: in most batches, and in batches with few logits.
+/// The number of logits that a thread has in registers: the first value in most batches, the second in batches with few
+/// logits.
 const PER_THREAD: [usize; 2] = [16, 8];
 /// The largest number of slices of a row.
 const LARGEST_SLICES: usize = 64;
-/// The largest number of logits of a slice. It limits the sums in shared memory, and the draw has one thread for each
-/// element of a part of a slice.
+/// The largest number of logits of a slice. It has two reasons: the sums in shared memory must fit 32 bits, and the
+/// draw has one thread for each element of a part of a slice.
 pub(super) const LARGEST_SLICE: usize = 1 << 15;
 
 /// A row consists of slices. One block processes one slice, tile by tile. A tile is in registers.
@@ -31,8 +32,8 @@ pub(super) struct Division {
 }
 
 impl Division {
-    /// Chooses slices of equal length, so that there is about one block for each that the device can run at the same
-    /// time.
+    /// Chooses slices of equal length. The number of blocks is about the number that the device can run at the same
+    /// time, within the limits [`LARGEST_SLICE`] and [`LARGEST_SLICES`].
     pub(super) fn new(spec: &Spec, gpu: &Gpu) -> Division {
         let tiles = |per_thread| spec.vocab.div_ceil(THREADS * per_thread);
         let blocks = RESIDENT_BLOCKS * gpu.multiprocessors;

@@ -17,13 +17,14 @@ use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token, ROW_NO_CANDIDATE};
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// The number of bits per step of the remainder. The total of the longest row leaves this many bits.
+/// The number of bits per step of the remainder. The total of the longest row leaves this many of 64 bits free.
 const DIGIT_BITS: u32 = 16;
 const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the row arrays, the sums of
-/// slices without and with top-p, the rows of top-p and its second table, the step if `seeded`, and the results: the
-/// numbers `[RESULTS, batch]` and the thresholds `[THRESHOLDS, batch]`.
+/// the slices of rows without top-p, the sums of the slices above the bin of top-p, the
+/// [`Narrowed`](super::records::Narrowed) rows and the second table of top-p, the step if `seeded`, and the results:
+/// the numbers `[RESULTS, batch]` and the thresholds `[THRESHOLDS, batch]`.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let arrays = RowArrays::arguments(k);
@@ -40,7 +41,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let is_drawn = is_drawn(k, &parameters, max_key);
     let results = Results { k, row, batch: spec.batch, numbers, thresholds };
 
-    // A row that is not drawn has one weight, that of the maximum, or none.
+    // A row that is not drawn has only the weight of the maximum, or no weight.
     let total = k.wide_variable(k.wselect(no_candidate, k.wide(0), k.wide(MAX_WEIGHT as u64)));
     let least = k.variable(parameters.get(Column::MinWeight));
     k.when(is_drawn, || {
@@ -83,7 +84,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     });
 }
 
-/// Returns the remainder of the draw. One warp computes it: the others would only slow it down.
+/// Returns the remainder of the draw. Only one warp computes it, because the other warps would slow it down.
 fn remainder(block: &RowBlock<'_>, parameters: &Parameters<'_>, step: Option<Wide>, total: Wide) -> Wide {
     let k = block.k;
     let shared = k.shared(2);

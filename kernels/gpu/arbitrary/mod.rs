@@ -1,16 +1,18 @@
-//! The kernels of the arbitrary path. They accept any k, and read the logits once per step of a search.
+//! The kernels of the arbitrary path. They accept any k.
 //!
 //! Kernels with one block per slice alternate with kernels with one block per row, which combine the slices:
 //!
-//! 1. [`scan`]: the maximum, the status bits, and the first digits of the order keys.
-//! 2. [`top_k`]: the key of the k-th entry by a radix selection with three digits, and the last tie. Only rows with
-//!    top-k read the logits again.
-//! 3. [`top_p`]: the weights. Rows without top-p sum them. Rows with top-p find the least weight to keep by a radix
-//!    selection in two passes.
-//! 4. [`draw`]: the draw, from the sums of the slices. It reads one slice.
+//! 1. [`scan`] finds the maximum and the status bits, and counts the first digits of the order keys.
+//! 2. [`top_k`] finds the key of the k-th entry by a radix selection with three digits, and then the last tie. It reads
+//!    the logits only for rows with top-k.
+//! 3. [`top_p`] computes the weights. For rows without top-p, it sums them. For rows with top-p, it finds the least
+//!    weight to keep by a radix selection in two passes.
+//! 4. [`draw`] draws the token from the sums of the slices. It reads one slice.
 //!
-//! No kernel writes an array that it did not allocate, and none waits for other blocks. A block of a row that does not
-//! need a step returns at once.
+//! A kernel writes only its own results, and no block waits for another block. A block whose row does not need a step
+//! does not read the logits in this step.
+//!
+//! A file imports only files to the left of it:
 //!
 //! ```text
 //! records, division ← row_block ← table ← digit, weigh ← scan ← top_k ← top_p ← draw ← this file
@@ -107,7 +109,7 @@ impl Kernel {
     }
 }
 
-/// Returns the text of all kernels for readers.
+/// Returns the PTX text of all kernels, for people to read.
 pub(super) fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
     let division = &Division::new(spec, gpu);
     let texts: Vec<String> =

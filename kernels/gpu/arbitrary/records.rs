@@ -1,4 +1,4 @@
-//! Arrays with a few words for each row or slice, by which a kernel passes values to later kernels.
+//! Arrays with a few words per row or slice. A kernel passes values to later kernels in them.
 
 use crate::ptx::{Int, Mask, Ptx, Wide};
 use crate::semantics::arith::WideArith;
@@ -49,7 +49,7 @@ pub(super) enum Scanned {
     MaxKey,
     /// The lowest index of the maximum.
     Greedy,
-    /// The status bits, except that of a row without a candidate.
+    /// The status bits, except the bit of a row without a candidate.
     Status,
 }
 
@@ -81,11 +81,11 @@ pub(super) const SELECTED: usize = 2;
 /// The words of a row after the first pass of top-p.
 #[derive(Clone, Copy)]
 pub(super) enum Narrowed {
-    /// The least distance of the bin that contains the least weight to keep; −1 if the bin contains only one weight.
+    /// The least distance in the bin that contains the least weight to keep; −1 if the bin contains only one weight.
     First,
     /// The least weight to keep, if the bin contains only one weight.
     Least,
-    /// The number of distances of the bin.
+    /// The number of distances in the bin.
     Distances,
     /// Not used.
     _Unused,
@@ -93,7 +93,7 @@ pub(super) enum Narrowed {
     Target,
 }
 
-/// The length of a record of [`Narrowed`] words, a number that one instruction can store twice.
+/// The length of a record of [`Narrowed`] words: two stores of four words.
 pub(super) const NARROWED: usize = 8;
 
 /// The length of a record of one 64-bit integer.

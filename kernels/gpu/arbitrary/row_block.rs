@@ -26,7 +26,7 @@ pub(super) struct RowBlock<'k> {
     slices: usize,
     padded_slices: usize,
     slice_len: usize,
-    /// 64-bit sums.
+    /// The 64-bit sums of [`RowBlock::fill`] and of the warps.
     sums: Shared,
 }
 
@@ -50,12 +50,12 @@ impl<'k> RowBlock<'k> {
         self.k.eq(self.block.thread, self.k.int(0))
     }
 
-    /// Whether the number is that of a slice.
+    /// Whether `slice` is the number of a slice of the row. Numbers up to the padded number of slices are not.
     pub(super) fn is_slice(&self, slice: Int) -> Mask {
         self.k.lt(slice, self.k.int(self.slices as i32))
     }
 
-    /// The number in the batch of a slice of this row.
+    /// The number of a slice of this row among all slices of the batch.
     pub(super) fn number(&self, slice: Int) -> Int {
         self.k.element(self.row, self.slices, slice)
     }
@@ -83,7 +83,8 @@ impl<'k> RowBlock<'k> {
         k.barrier();
     }
 
-    /// Computes a sum for each slice, as [`fill`](RowBlock::fill). Returns the number of sums, some of which are 0.
+    /// Computes a sum for each slice, like [`fill`](RowBlock::fill). Returns the number of sums. The sums after the
+    /// last slice are 0.
     pub(super) fn fill_slices(&self, part: impl FnOnce(Int) -> Wide) -> usize {
         let k = self.k;
         self.fill(self.padded_slices, |slice| {
@@ -115,7 +116,7 @@ impl<'k> RowBlock<'k> {
         self.k.join(low, high)
     }
 
-    /// The sums of this thread if each thread of a warp has as many of `count`.
+    /// This thread's share of `count` sums, which are divided equally among the threads of a warp.
     fn mine(&self, count: usize) -> Vec<Wide> {
         let k = self.k;
         let each = count / WARP;
@@ -180,7 +181,7 @@ impl<'k> RowBlock<'k> {
         let (part, before) = self.cross(WARPS, target);
         let target = k.wide_difference(target, before);
 
-        // In that part, each thread has one element.
+        // Each thread has one element of that part.
         let logits = load(k.add(k.element(part, part_len, first), self.block.thread), 1);
         let value = measure(logits.key(0), logits.index(0));
         let in_part = k.lt(self.block.thread, k.int(part_len as i32));
@@ -196,8 +197,8 @@ impl<'k> RowBlock<'k> {
         k.when(k.both(k.eq(self.warp, warp), is_reached), || found(logits.index(0)));
     }
 
-    /// The number of integers from 0 on for which `test` is true. It is false for all integers after the first one for
-    /// which it is false, and for those from 2²³ on.
+    /// The least integer, from 0 on, for which `test` is false. `test` is also false for all larger integers, and for
+    /// all from 2²³ on.
     pub(super) fn count_from_zero(&self, test: impl Fn(Int) -> Mask) -> Int {
         let k = self.k;
         let mut first = k.int(0);

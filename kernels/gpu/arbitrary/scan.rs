@@ -40,7 +40,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
             k.set(max, k.max(k.get(max), key));
             k.set(index, k.select(is_larger, logits.index(number), k.get(index)));
         }
-        // The elements beyond the end of the row have the last bin.
+        // The elements beyond the end of the row are counted in the last bin.
         k.when(counts, || {
             for &key in &keys {
                 bins.add(k, Digit::First.of(k, key), &[k.int(1)]);

@@ -1,4 +1,4 @@
-//! Top-k: finds the key of the k-th entry digit by digit, from the leading bits on. Then finds the last tie.
+//! Top-k: finds the key of the k-th entry digit by digit, starting with the leading bits. Then finds the last tie.
 
 use super::digit::{needs_top_k, reversed, Digit};
 use super::division::Division;
@@ -112,15 +112,15 @@ fn counts<'a, 'k>(
     RowTables { block, shape: digit.shape(), arrays, load }
 }
 
-/// Finds a digit of the key of entry `missing`, counted from the largest. Returns it, and the number of the entry among
-/// those with this digit.
+/// Finds a digit of the key of entry `missing`, counted from 1 in descending order. Returns the digit, and the number
+/// of the entry among the entries with this digit.
 fn find_digit(block: &RowBlock<'_>, digit: Digit, table: [Wide; 2], missing: Int) -> (Int, Int) {
     let k = block.k;
     let (found, before) = counts(block, digit, table).locate(k.widen(missing));
     (found, k.sub(missing, k.low(before)))
 }
 
-/// As [`find_digit`]; returns all digits so far.
+/// Like [`find_digit`], but returns all digits found so far.
 fn next_digit(block: &RowBlock<'_>, digit: Digit, search: &Records<'_>, table: [Wide; 2]) -> (Int, Int) {
     let k = block.k;
     let missing = search.load(block.row, Search::Missing as usize);
@@ -129,7 +129,8 @@ fn next_digit(block: &RowBlock<'_>, digit: Digit, search: &Records<'_>, table: [
     (k.or(digits, found), missing)
 }
 
-/// Calls `found` with the index of tie number `missing`, in one thread. Does not call it if there are no more ties.
+/// Calls `found` with the index of tie number `missing`, in one thread. Does not call it if there are no ties after
+/// this one, because all ties are then kept.
 fn last_tie(
     block: &RowBlock<'_>,
     rows: (&Spec, Wide, Int),

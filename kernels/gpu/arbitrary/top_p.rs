@@ -86,7 +86,7 @@ pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
             let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
             let weight = |number| weights.of(logits.cleaned(number), logits.index(number));
             let numbers = 0..logits.values.len();
-            // If top-k removes most entries, it is faster to skip them one by one.
+            // Top-k usually removes most entries. It is then faster to skip entries one by one.
             k.when_else(
                 with_top_k,
                 || {
@@ -217,8 +217,8 @@ fn sum_at(k: &Ptx, q: Int, count: Int) -> Wide {
     k.get_wide(sum)
 }
 
-/// Finishes the search of a row with top-p, after the second pass. Returns the least weight to keep. Then the sums of
-/// the block are those of the kept weights of each slice.
+/// Finishes the search of a row with top-p, after the second pass. Returns the least weight to keep. Afterwards, the
+/// sums of the block are the sums of the kept weights of each slice.
 pub(super) fn finish(
     block: &RowBlock<'_>,
     parameters: &Parameters<'_>,

@@ -28,21 +28,22 @@ pub(super) const BY_WEIGHT: Shape = Shape { bins: 2048, words: 2 };
 pub(super) const BY_DISTANCE: Shape = Shape { bins: 6144, words: 1 };
 /// The number of a bin after all bins.
 pub(super) const NO_BIN: i32 = BY_WEIGHT.bins as i32;
-/// The first bin of [`BY_WEIGHT`] that contains only one weight, as all later bins.
+/// The first of the bins of [`BY_WEIGHT`] that contain only one weight. All bins after it contain only one weight too.
 pub(super) const FIRST_SINGLE: i32 =
     LARGEST - ((127 + MANTISSA_BITS as i32) << MANTISSA_BITS | ((1 << MANTISSA_BITS) - 1));
 
-/// The bin of a weight that is not 0. The conversion to binary32 may round, but it never decreases.
+/// The bin of a weight that is not 0. The conversion to binary32 may round, but a larger weight never gets a smaller
+/// number, so the bins are in order.
 pub(super) fn bin_of<A: Arith>(a: A, weight: A::Int) -> A::Int {
     a.sub(a.int(LARGEST), a.shr(a.to_bits(a.to_float(weight)), DROPPED_BITS))
 }
 
-/// The only weight of a bin from [`FIRST_SINGLE`] on.
+/// The only weight of a bin, which is [`FIRST_SINGLE`] or a later one.
 pub(super) fn single_weight<A: Arith>(a: A, bin: A::Int) -> A::Int {
     a.trunc(a.from_bits(a.shl(a.sub(a.int(LARGEST), bin), DROPPED_BITS)))
 }
 
-/// The weight at a distance from the maximum, in units of `q`.
+/// The weight at a distance `q` from the maximum, in the units of the contract.
 pub(super) fn weight_at<A: Arith>(a: A, q: A::Int) -> A::Int {
     let q = a.select(a.lt(q, a.int(ZERO_Q)), q, a.int(ZERO_Q));
     weight(a, a.add(q, a.int(distance_bits(0))))
@@ -59,7 +60,7 @@ pub(super) fn has_top_p(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> M
     k.both(is_drawn(k, parameters, max_key), k.not(off))
 }
 
-/// What determines the weights of a sampled row before top-p and min-p.
+/// The values that determine the weights of a sampled row before top-p and min-p.
 pub(super) struct Weights<'k> {
     k: &'k Ptx,
     max: Float,
@@ -91,7 +92,7 @@ impl<'k> Weights<'k> {
         k.select(self.survives(order_key(k, bits), index), weight(k, self.distance(bits)), k.int(0))
     }
 
-    /// The distance in units of `q` of the cleaned value with these bits.
+    /// The distance `q` from the maximum of the cleaned value with these bits.
     pub(super) fn q(&self, bits: Int) -> Int {
         self.k.sub(self.distance(bits), self.k.int(distance_bits(0)))
     }

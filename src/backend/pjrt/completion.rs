@@ -31,8 +31,8 @@ impl<E> Default for Completion<E> {
 }
 
 impl<E: Clone> Completion<E> {
-    /// Records the outcome, wakes the waiting threads, and runs the actions without a lock. If actions panic, the other
-    /// actions run nevertheless, and then the first panic continues.
+    /// Records the outcome, wakes the waiting threads, and runs the actions while no lock is held. If an action panics,
+    /// the other actions still run. Then the first panic continues.
     pub(super) fn finish(&self, outcome: Result<(), E>) {
         let mut state = self.lock();
         state.outcome = Some(outcome);
@@ -51,8 +51,8 @@ impl<E: Clone> Completion<E> {
         self.lock().outcome.is_some()
     }
 
-    /// Waits until there is an outcome, and returns it. `None` if the timeout expires first. Without a timeout, there is
-    /// no limit.
+    /// Waits until there is an outcome, and returns it. Returns `None` if the timeout expires first. Without a timeout,
+    /// the wait has no limit.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), E>> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.lock();
@@ -91,15 +91,15 @@ impl<E: Clone> Completion<E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts this thread as one that runs actions, until the result is dropped.
+    /// Counts this thread as one that runs actions, until the returned value is dropped.
     fn begin_actions(&self, state: &mut State<E>) -> Running<'_, E> {
         state.running += 1;
         Running(self)
     }
 }
 
-/// While a value of this type exists, one thread is counted as running actions. The drop ends this, even if an action
-/// panics.
+/// While a value of this type exists, one thread is counted as running actions. Dropping it ends this, also when
+/// an action panics.
 struct Running<'a, E: Clone>(&'a Completion<E>);
 
 impl<E: Clone> Drop for Running<'_, E> {

@@ -1,6 +1,7 @@
 //! A value that its first reader converts.
 //!
-//! Like `completion.rs`, this file takes its locks from the module `sync` next to it, so that a test can model-check it.
+//! Like `completion.rs`, this file takes its locks from the module `sync` next to it, so that a test can model-check
+//! it.
 
 use super::sync::{Mutex, PoisonError};
 
@@ -12,7 +13,7 @@ pub(super) struct Conversion<A, B> {
 enum State<A, B> {
     Waiting(A),
     Converted(B),
-    /// A conversion panicked.
+    /// A conversion or an update panicked.
     Lost,
 }
 
@@ -30,8 +31,8 @@ impl<A, B: Clone> Conversion<A, B> {
         };
     }
 
-    /// Returns the result of the conversion. The first call converts, and calls at the same time wait for it. Later calls
-    /// return the same result. `None` if the conversion panicked.
+    /// Returns the result of the conversion. The first call converts the value. Concurrent calls wait for it, and later
+    /// calls return the same result. Returns `None` if a conversion or [`Conversion::update`] panicked.
     pub(super) fn get(&self, convert: impl FnOnce(A) -> B) -> Option<B> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match std::mem::replace(&mut *state, State::Lost) {

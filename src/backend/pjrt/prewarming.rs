@@ -1,4 +1,5 @@
-//! Prewarming: making programs before the first call needs them, on the caller's thread or in the background.
+//! Prewarming: compiling or loading programs before the first call needs them, on the caller's thread or in the
+//! background.
 
 use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -17,7 +18,8 @@ use crate::parallel;
 use crate::plan::needed;
 use crate::plan::CallShape;
 
-/// Programs to make. They are pinned: those in the cache now, and the others when they are made.
+/// The programs to make: to load or to compile. They are pinned: those in the cache now, and the others when they are
+/// made.
 pub(crate) struct Job {
     backend: Arc<PjrtBackend>,
     programs: Vec<ProgramSpec>,
@@ -54,8 +56,8 @@ impl Job {
         };
         if program_cache::is_maker() {
             // The log callback called this function during a compilation. It must not wait for that compilation,
-            // because other threads may wait for this thread. It must not make that program again either: this would
-            // compile, log and call back without end.
+            // because other threads may wait for this thread. It must not make that program again either, because that
+            // would compile, log and call back without end.
             let mut to_make =
                 self.programs.iter().filter(|program| !self.backend.programs.is_in_flight(program));
             return to_make.try_for_each(provide);
@@ -89,7 +91,7 @@ fn as_worker<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Whether this thread may wait for a prewarm. It may not if the prewarm can wait for this thread.
+/// Whether this thread may wait for a prewarm. It must not if the prewarm can wait for this thread.
 fn may_wait() -> bool {
     !IS_WORKER.get() && !program_cache::is_maker()
 }
@@ -123,12 +125,12 @@ impl Progress {
 }
 
 /// A prewarm that runs in the background. Thread-safe. It keeps the backend of its sampler alive. Dropping it cancels
-/// it and waits for the compilations that are running.
+/// it and waits for the compilations that are running. It does not wait on a thread for which a prewarm may wait.
 pub struct Prewarming {
     total: usize,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<()>>,
-    // Dropped last, after the thread has ended. So the client is destroyed on the thread that drops this value.
+    // Dropped last, after the wait for the thread. So the prewarm's thread does not destroy the client.
     _backend: Option<Arc<PjrtBackend>>,
 }
 
@@ -141,7 +143,8 @@ impl Prewarming {
         let shared = progress.clone();
         let run = move || {
             let outcome = catch_unwind(AssertUnwindSafe(|| panics.run(|| job.run(&shared))));
-            // The job ends before its outcome is visible, so that its reservations in the cache have ended too.
+            // The job is dropped before its outcome is visible, so that its reservations in the cache have ended by
+            // then.
             drop(job);
             shared.end(outcome_of(outcome, &shared, total));
         };
@@ -163,19 +166,18 @@ impl Prewarming {
         self.total
     }
 
-    /// The number of programs that are in the cache now because they were made, or were there before.
+    /// The number of programs that are ready: this prewarm made them, or they were in the cache before.
     pub fn done(&self) -> usize {
         self.progress.made.load(Ordering::Relaxed)
     }
 
-    /// Whether the prewarm has ended: because all programs are in the cache, because one failed, or because it was
-    /// cancelled.
+    /// Whether the prewarm has ended: all programs are ready, one failed, or the prewarm was cancelled.
     pub fn has_ended(&self) -> bool {
         self.progress.lock().is_some()
     }
 
-    /// Makes no further programs. Programs that are being made now are finished. Returns without waiting. Programs that
-    /// were made stay in the cache.
+    /// Cancels the prewarm. It starts no further programs, but finishes those that are being made now. Returns without
+    /// waiting. Programs that were made stay in the cache.
     pub fn cancel(&self) {
         self.progress.cancelled.store(true, Ordering::Relaxed);
     }
@@ -183,7 +185,8 @@ impl Prewarming {
     /// Waits until the prewarm has ended or the timeout expires. `None` means no limit. Returns whether it has ended.
     /// Returns its error if it failed, and [`Error::Cancelled`] if it was cancelled before all programs were made.
     ///
-    /// The log callback must not wait for a prewarm, because the prewarm may wait for the callback. Such a wait fails.
+    /// The log callback must not wait for a prewarm, because the prewarm may wait for the callback. This wait returns
+    /// an error, unless the prewarm has ended or the timeout is zero.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut outcome = self.progress.lock();
@@ -225,7 +228,7 @@ impl Drop for Prewarming {
     fn drop(&mut self) {
         self.cancel();
         if let Some(thread) = self.thread.take().filter(|_| may_wait()) {
-            // The thread catches every panic.
+            // The thread catches every panic, so joining it cannot fail.
             let _ = thread.join();
         }
     }

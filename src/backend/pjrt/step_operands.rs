@@ -1,9 +1,10 @@
-//! The numbers of the steps, as operands on the device.
+//! The number of a step, as operands on the device.
 //!
 //! A program for logits on a device adds the number of the step to the offset of every row. An upload of this number in
 //! every call would take more host time than everything else that the library adds to a call. So a program takes the
-//! number as the sum of two operands: a multiple of [`RADIX`], and the rest. Both stay on the device. In a decode loop,
-//! whose step grows by 1 from call to call, one of [`RADIX`] calls uploads 8 bytes, and the other calls upload nothing.
+//! number as the sum of two operands: a multiple of [`RADIX`], and the rest. Both stay on the device. The step of a
+//! decode loop grows by 1 from call to call. So one of [`RADIX`] calls uploads 8 bytes, and the other calls upload
+//! nothing after the rests are on the device.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,8 +17,8 @@ use crate::pjrt::{Buffer, Client, ElementType};
 /// The number of different rests.
 const RADIX: usize = 64;
 
-/// The number of multiples that stay on the device: one for each decode loop that runs at the same time. More loops
-/// work too, but their calls upload more often.
+/// The largest number of multiples that stay on the device. Each decode loop that runs at the same time needs one. More
+/// loops work too, but their calls upload more often.
 const MULTIPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
 /// The operands of one device. Thread-safe.
@@ -42,9 +43,9 @@ impl StepOperands {
         step: u64,
     ) -> Result<(Arc<Buffer>, &Buffer), Error> {
         let (multiple, rest) = split(step);
-        // The uploads call the plugin, so no lock is held and no cell is being initialised. If two threads upload the
-        // same number, one of the buffers is freed. Later calls use the buffers again, so an upload that fails must fail
-        // here and not in every call.
+        // The uploads call the plugin, so they run while no lock is held and no cell is being initialised. If two
+        // threads upload the same number, one of the buffers is freed. Later calls reuse the buffers. So this function
+        // waits for the upload: a buffer whose upload failed must not be kept.
         let upload = |value: u64| -> Result<Buffer, Error> {
             let buffer = client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device)?;
             buffer.wait_until_ready()?;

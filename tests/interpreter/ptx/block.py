@@ -1,8 +1,8 @@
 """One block: its registers, its shared memory, and the schedule of its threads.
 
-The threads whose next instruction has the least number run together, and the others wait for them. With this schedule,
-threads that took different sides of a branch meet again at its end. A thread that spins could wait for the others
-forever. So after some reads that find nothing new, a random group of threads runs.
+The threads whose next instruction comes first in the kernel run together, and the others wait for them. With this
+schedule, threads that took different sides of a branch meet again at its end. But a thread that polls memory could wait
+for the others forever. So after some polls that find no change, a random group of threads runs.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from .ops_threads import LANES, guard_bits
 from .races import Clock, Shadow
 from .translate import Mask, checking, register_of, with_checks
 
-# A block that takes more backward branches is in an endless loop.
+# A block that takes more backward branches is assumed to be in an endless loop.
 MAX_BRANCHES = 2_000_000
 
 

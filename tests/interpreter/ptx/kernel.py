@@ -24,8 +24,9 @@ from .races import MAX_THREADS, Shadow
 from .text import parse
 from .translate import Translator
 
-# Polls without a change of memory: after these, another block or group of threads runs.
+# After this number of polls without a change of memory, another block or group of threads runs.
 PATIENCE = 20
+# After about this number of polls without a change of memory, the launch is in a deadlock.
 DEADLOCK = 10_000
 
 
@@ -141,7 +142,7 @@ class Launch:
         self.allocate()
 
     def allocate(self):
-        """Makes the buffers: first the operands, then the results that share no operand's memory."""
+        """Allocates the buffers: first the operands, then the results that share no memory with an operand."""
         parameters = self.kernel.translator.entry.parameters
         if len(self.inputs) + len(self.results) != len(parameters):
             raise ProgramError(

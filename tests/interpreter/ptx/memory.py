@@ -1,8 +1,8 @@
 """The memories of a kernel: buffers in global memory, and the shared memory of a block.
 
 An access must be aligned and inside one array. A read needs bytes that were written. Addresses of global memory have
-their buffer's number in the high bits, and cross a multiple of 4 GiB near the start of each buffer, so that arithmetic
-with 32 bits leaves the buffer.
+the number of their buffer in the high bits. They cross a multiple of 4 GiB near the start of each buffer, so that
+erroneous arithmetic with 32 bits leaves the buffer.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ class Memory:
         self.name = name
         self.size = len(data)
         self.data = np.concatenate([data, np.zeros(-len(data) % PADDING, np.uint8)])
-        # One for each byte that has been written. None: all have.
+        # 1 for each byte that has been written, else 0. None: all bytes have been written.
         self.valid = None if initialized else np.zeros_like(self.data)
         self.writable = writable
         self.shadow = shadow

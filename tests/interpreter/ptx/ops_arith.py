@@ -25,7 +25,7 @@ def binary(t, i, type, function):
 
 
 def canonical(x):
-    """Every NaN that arithmetic makes has the same bits."""
+    """Replaces every NaN with the NaN that arithmetic returns."""
     nan = np.isnan(x)
     return np.where(nan, NAN32.view(np.float32), x) if nan.any() else x
 
@@ -56,7 +56,7 @@ def not_nan(t, i, type, run):
 
 
 def float_extreme(smaller):
-    """The smaller or larger float. A NaN loses against a number, and -0 is smaller than +0."""
+    """The smaller or larger float. If one operand is NaN, the other one. -0 is smaller than +0."""
 
     def function(a, b):
         a, b = np.broadcast_arrays(a, b)
@@ -69,7 +69,7 @@ def float_extreme(smaller):
 
 
 def or_nan(function):
-    """The variant with .NaN: a NaN wins."""
+    """The variant with .NaN: the result is NaN if an operand is NaN."""
     return lambda a, b: np.where(np.isnan(a) | np.isnan(b), NAN32.view(np.float32), function(a, b))
 
 
@@ -349,7 +349,7 @@ def logic3(t, i):
 
 
 def leading_zeros(x):
-    """The number of zeros before the first one."""
+    """The number of 0 bits above the highest 1 bit."""
     bits = x.dtype.itemsize * 8
     x = x.copy()
     for shift in (1, 2, 4, 8, 16, 32)[: bits.bit_length() - 1]:
@@ -359,7 +359,7 @@ def leading_zeros(x):
 
 @operation("popc", "clz")
 def count(t, i):
-    """The number of ones, or of leading zeros."""
+    """The number of 1 bits, or of leading 0 bits."""
     type = i.type("b32 b64")
     d, a = i.expect(2)
     return t.compute(i, d, "u32", np.bitwise_count if i.name == "popc" else leading_zeros, [t.src(i, a, type)])
@@ -367,7 +367,7 @@ def count(t, i):
 
 @operation("bfind")
 def find(t, i):
-    """The position of the highest one, or all ones if there is none."""
+    """The position of the highest 1 bit, or all bits set if there is none."""
     type = i.type("u32 u64")
     d, a = i.expect(2)
     bits = TYPES[type][0]

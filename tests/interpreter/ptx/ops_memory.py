@@ -269,14 +269,14 @@ UNORDERED = {
 
 
 def exchange(memory, offsets, size, type, op, b, c, wanted):
-    """Does atomics in this order. Returns the old values, if they are wanted, and whether the memory has changed."""
+    """Executes atomics in this order. Returns the old values, if they are wanted, and whether the memory changed."""
     dtype = dtype_of(type)
     before = memory.load(offsets, size).view(dtype)
     if len(np.unique(offsets)) == len(offsets):
         after = np.asarray(ARRAYS[op](before, b, c), dtype)
         memory.store(offsets, size, after.view(f"u{size}"))
         return before, bool((after != before).any())
-    # Several threads have the same address, so one follows the other.
+    # Several threads have the same address, so their operations run one after the other.
     if op in UNORDERED and (op == "add" or not wanted):
         UNORDERED[op].at(memory.views[size].view(dtype), offsets // size, b)
         old = before + sums_before(offsets, b) if wanted else None

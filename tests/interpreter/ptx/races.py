@@ -1,4 +1,4 @@
-"""Data races, found by the order that barriers, fences and atomics establish, whatever the schedule was.
+"""Data races. They are found from the order that barriers, fences and atomics establish. The schedule does not matter.
 
 Two accesses of the same bytes by different threads race if at least one writes, at least one is weak, and neither
 happens before the other. Weak accesses are plain `ld`, `st`. Strong accesses are atomics, and `ld` and `st` with
@@ -45,7 +45,7 @@ CONFLICTS = {
 
 
 class Clock:
-    """The time of the threads of a block, and what they know of other blocks."""
+    """The time of the threads of a block, and the times of other blocks that they know."""
 
     def __init__(self, block, blocks, threads):
         self.block, self.blocks, self.threads = block, blocks, threads

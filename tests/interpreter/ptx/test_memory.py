@@ -132,7 +132,7 @@ class Loads(PtxTest):
 
 class Atomics(PtxTest):
     def one_location(self, op, type, x, start, options):
-        """Each thread does an atomic on one word. Returns the old values in the order of the threads, and the word."""
+        """Each thread runs an atomic on one word. Returns the old values in the order of the threads, and the word."""
         bits = int(type[1:])
         r, size = ("%r2", 4) if bits == 32 else ("%rd20", 8)
         old = "%r3" if bits == 32 else "%rd21"

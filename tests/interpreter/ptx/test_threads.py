@@ -166,7 +166,7 @@ class Barriers(PtxTest):
         self.assert_body_fails("wait at different barriers", two, [], ["1xui32"], block=64)
 
     def test_threads_that_ended(self):
-        """A barrier waits for the running threads only."""
+        """A barrier waits only for the threads that have not ended."""
         body = INDEX + "setp.ge.u32 %p1, %r1, 40; @%p1 exit; bar.sync 0; st.global.u32 [%rd11], %r1; exit;"
         (got,) = self.run_body(body, [], ["64xui32"], block=64)
         np.testing.assert_array_equal(got[:40], np.arange(40))

@@ -65,7 +65,7 @@ class Step:
     writes: set = field(default_factory=set)
     # "plain", "branch", "exit", "barrier" (waits for the block) or "warp" (waits for other lanes).
     kind: str = "plain"
-    # Other blocks can observe the instruction, so a switch to another block is interesting after it.
+    # Whether other blocks can observe the instruction. Other blocks can then run after it.
     event: bool = False
     # The index of the target of a branch.
     target: int = None
@@ -83,7 +83,8 @@ class Step:
 class Translator:
     def __init__(self, entry):
         self.entry = entry
-        # The arrays of Block.v: ("register", name, dtype), ("special", name, dtype) or ("constant", value).
+        # The elements of Block.v: ("register", name, dtype), ("special", name, dtype), ("constant", bytes, dtype),
+        # ("shared", name, dtype) or ("parameter", index).
         self.slots = []
         self.slot_index = {}
         # The size of the smallest access to each memory.

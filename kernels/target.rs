@@ -166,17 +166,22 @@ impl Target {
             .unwrap_or(Target::Portable)
     }
 
-    /// Returns the reason why [`Target::of`] returns [`Target::Portable`] for a TPU. Returns `None` for a known TPU and
-    /// for every other device.
+    /// Returns the reason why [`Target::of`] returns [`Target::Portable`] for a TPU or an NVIDIA GPU. Returns `None` for a
+    /// known one and for every other device.
     ///
     /// A caller that creates a sampler or compiles programs should log the reason.
     pub fn portable_reason(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<String> {
-        if platform != TPU_PLATFORM || known_tpu(platform, device_kind, cores).is_some() {
+        let family = match platform {
+            TPU_PLATFORM => "TPU",
+            CUDA_PLATFORM => "GPU",
+            _ => return None,
+        };
+        if Target::of(platform, device_kind, cores) != Target::Portable {
             return None;
         }
         let cores = cores.map_or_else(String::new, |cores| format!(" with {cores} core(s)"));
         Some(format!(
-            "there are no kernels for a TPU of kind {device_kind:?}{cores}: it runs the portable programs"
+            "there are no kernels for a {family} of kind {device_kind:?}{cores}: it runs the portable programs"
         ))
     }
 
@@ -246,14 +251,17 @@ mod tests {
     }
 
     #[test]
-    fn only_an_unknown_tpu_has_a_reason_to_be_portable() {
+    fn only_an_unknown_tpu_or_gpu_has_a_reason_to_be_portable() {
         for (kind, cores, words) in [("TPU v99", None, "\"TPU v99\":"), ("TPU v5 lite", Some(2), "2 core(s)")]
         {
             let reason = Target::portable_reason("tpu", kind, cores).unwrap();
             assert!(reason.contains(words), "{reason}");
         }
         assert_eq!(Target::portable_reason("tpu", "TPU v4", Some(2)), None);
-        assert_eq!(Target::portable_reason("cuda", "TPU v99", None), None);
+        let reason = Target::portable_reason("cuda", "Tesla V100", None).unwrap();
+        assert!(reason.contains("a GPU of kind \"Tesla V100\""), "{reason}");
+        assert_eq!(Target::portable_reason("cuda", "NVIDIA H100 80GB HBM3", None), None);
+        assert_eq!(Target::portable_reason("cpu", "cpu", None), None);
     }
 
     #[test]

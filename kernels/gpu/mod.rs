@@ -30,8 +30,12 @@ use super::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use call::call;
 use finish::{Threshold, THRESHOLDS};
-use layout::{Layout, KEPT, LARGEST_VOCAB, THREADS};
+use layout::{Layout, KEPT, LARGEST_SLICES, LARGEST_VOCAB, THREADS};
 
+/// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most 31
+/// bits.
+const LARGEST_BATCH: usize = 1 << 16;
+const _: () = assert!(LARGEST_BATCH * LARGEST_SLICES * KEPT < 1 << 31);
 /// The largest number of slots of the kernels.
 const LARGEST_SLOTS: usize = 128;
 
@@ -41,13 +45,13 @@ pub fn supports(spec: &Spec) -> bool {
         Path::Arbitrary => true,
         Path::Bounded(_) => spec.slots() <= LARGEST_SLOTS && spec.stable,
     };
-    path && spec.vocab <= LARGEST_VOCAB
+    path && spec.vocab <= LARGEST_VOCAB && spec.batch <= LARGEST_BATCH
 }
 
 /// Returns the limits of [`supports`], as text for messages.
 pub(super) fn limits() -> String {
     format!(
-        "at most {LARGEST_VOCAB} elements per row, and on the bounded path at most {LARGEST_SLOTS} slots (max_k), \
+        "at most {LARGEST_BATCH} rows and {LARGEST_VOCAB} elements per row, and on the bounded path at most {LARGEST_SLOTS} slots (max_k), \
          without keep_ties"
     )
 }

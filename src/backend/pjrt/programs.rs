@@ -160,7 +160,18 @@ impl Programs {
             return Ok(Made::Loaded(program));
         }
         let start = Instant::now();
-        let program = self.client.compile(&text, &options)?;
+        let (program, text) = match self.client.compile(&text, &options) {
+            // A CUDA plugin of an older version may not accept kernels as PTX.
+            Err(error) if matches!(self.target, Target::Gpu(_)) && !is_out_of_memory(&error) => {
+                events.warn(format!(
+                    "the plugin does not compile the kernels of {}: {error}; the portable program runs instead",
+                    spec.name()
+                ));
+                let portable = spec.emit(&Target::Portable);
+                (self.client.compile(&portable, &options)?, portable)
+            }
+            compiled => (compiled?, text),
+        };
         let time = start.elapsed();
         if let Some(problem) = wrong_outputs(spec, &program) {
             return Err(Error::Internal(format!("the plugin compiled {}, but {problem}", spec.name())));

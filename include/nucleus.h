@@ -1110,8 +1110,8 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
 
 /**
  * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
- * frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for the device,
- * but it can wait for a free slot in the plugin's queue.
+ * frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for other
+ * calls, but it can wait for a free slot in the plugin's queue, and for the upload of changed parameters or of a step.
  *
  * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its
  * dimensions are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If

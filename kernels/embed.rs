@@ -24,9 +24,9 @@ use crate::mlir::stablehlo::{Elem, Hlo};
 /// | wide arrays | | the requested arrays, in the order of the fields of [`Wanted`](super::Wanted); logits as bits |
 pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
-    let (logits, parameters) = inputs::arguments(h, spec, false);
-    let step = h.argument(Elem::U64, &[]);
-    let mut results = super::seeded_results(h, spec, target, logits, parameters, step);
+    let mut operands = inputs::operands(h, spec, false);
+    operands.step = Some(h.argument(Elem::U64, &[]));
+    let mut results = super::results(h, spec, target, &operands);
     results.insert(0, inputs::tokens(h, results[0]));
     h.finish_function(name, &results)
 }

@@ -23,6 +23,7 @@ pub use spec::{Path, Source, Spec, Wanted};
 pub use target::{Chip, Gpu, Target};
 
 use crate::mlir::stablehlo::{Hlo, Value};
+use stablehlo::inputs::Operands;
 
 /// Returns the StableHLO text of the program for a spec. It contains a kernel of the target if the target has one.
 ///
@@ -35,31 +36,14 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     }
 }
 
-/// Adds the operations that sample `logits` to a program, as in [`emit`]. Returns the results.
-fn results(h: &Hlo, spec: &Spec, target: &Target, logits: Value, params: Value) -> Vec<Value> {
+/// Adds the operations that sample the logits to a program, as in [`emit`]. Returns the results.
+fn results(h: &Hlo, spec: &Spec, target: &Target, operands: &Operands) -> Vec<Value> {
+    let rows_and_words = || operands.rows_and_words(h, spec);
     match target {
-        Target::Tpu(chip) if tpu::supports(spec) => tpu::program_results(h, spec, chip, logits, params),
-        Target::Gpu(gpu) if gpu::supports(spec) => gpu::program_results(h, spec, gpu, logits, params),
-        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => stablehlo::results(h, spec, logits, params),
-    }
-}
-
-/// As [`results`], with `params` that contain seeds and offsets. `step` is added to the offsets.
-fn seeded_results(
-    h: &Hlo,
-    spec: &Spec,
-    target: &Target,
-    logits: Value,
-    params: Value,
-    step: Value,
-) -> Vec<Value> {
-    match target {
-        // The kernel computes the random words.
-        Target::Gpu(gpu) if gpu::supports(spec) => gpu::seeded_results(h, spec, gpu, logits, params, step),
-        _ => {
-            let params = stablehlo::inputs::with_random_words(h, spec, params, step);
-            results(h, spec, target, logits, params)
-        }
+        Target::Tpu(chip) if tpu::supports(spec) => tpu::results(h, spec, chip, rows_and_words()),
+        // The kernels compute the random words.
+        Target::Gpu(gpu) if gpu::supports(spec) => gpu::results(h, spec, gpu, operands),
+        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => stablehlo::results(h, spec, rows_and_words()),
     }
 }
 

@@ -23,7 +23,7 @@ mod parameters;
 
 use super::program_arrays::{ResultRow, RESULTS};
 use super::spec::{Path, Spec};
-use super::stablehlo::inputs::{self, Inputs};
+use super::stablehlo::inputs::{self, Inputs, Operands};
 use super::stablehlo::search::TopK;
 use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Gpu;
@@ -51,8 +51,8 @@ pub fn supports(spec: &Spec) -> bool {
 /// Returns the limits of [`supports`], as text for messages.
 pub(super) fn limits() -> String {
     format!(
-        "at most {LARGEST_BATCH} rows and {LARGEST_VOCAB} elements per row, and on the bounded path at most {LARGEST_SLOTS} slots (max_k), \
-         without keep_ties"
+        "at most {LARGEST_BATCH} rows and {LARGEST_VOCAB} elements per row, and on the bounded path at most \
+         {LARGEST_SLOTS} slots (max_k), without keep_ties"
     )
 }
 
@@ -72,48 +72,23 @@ const FINISH: &str = "nucleus_finish";
 /// Returns the text of the program of a spec, with its kernels.
 pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
     let h = &Hlo::new();
-    let operands = inputs::operands(h, spec, true);
-    let results = with_kernels(h, spec, gpu, operands.logits, operands.parameters, operands.step);
+    let operands = &inputs::operands(h, spec, true);
+    let results = results(h, spec, gpu, operands);
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
-/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results. `params` contains
-/// the random words.
-pub(super) fn program_results(h: &Hlo, spec: &Spec, gpu: &Gpu, logits: Value, params: Value) -> Vec<Value> {
-    with_kernels(h, spec, gpu, logits, params, None)
-}
-
-/// As [`program_results`], with `params` that contain seeds and offsets.
-pub(super) fn seeded_results(
-    h: &Hlo,
-    spec: &Spec,
-    gpu: &Gpu,
-    logits: Value,
-    params: Value,
-    step: Value,
-) -> Vec<Value> {
-    with_kernels(h, spec, gpu, logits, params, Some(step))
-}
-
-/// As [`program_results`], with `step` if `params` contains seeds and offsets. `logits` is the whole array of the
-/// source.
-fn with_kernels(
-    h: &Hlo,
-    spec: &Spec,
-    gpu: &Gpu,
-    logits: Value,
-    params: Value,
-    step: Option<Value>,
-) -> Vec<Value> {
+/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results.
+pub(super) fn results(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> Vec<Value> {
     let called = match spec.path {
-        Path::Arbitrary => arbitrary::calls(h, spec, gpu, logits, params, step).to_vec(),
-        Path::Bounded(_) => bounded_calls(h, spec, gpu, logits, params, step),
+        Path::Arbitrary => arbitrary::calls(h, spec, gpu, operands).to_vec(),
+        Path::Bounded(_) => bounded_calls(h, spec, gpu, operands),
     };
     let row = |array: Value, number: usize| h.reshape(h.slice(array, 0, number, number + 1), &[spec.batch]);
     let threshold = |which: Threshold| row(called[1], which as usize);
     let mut results = vec![called[0]];
     if spec.wanted.full_width() || spec.wanted.slices {
-        let logits = inputs::rows(h, spec, logits, params);
+        let params = operands.parameters;
+        let logits = inputs::rows(h, spec, operands.logits, params);
         let inputs = &Inputs::new(h, spec, logits, params, Some(threshold(Threshold::MaxKey)));
         if spec.wanted.full_width() {
             let thresholds = Thresholds {
@@ -135,14 +110,8 @@ fn with_kernels(
 
 /// Adds the calls of the kernels of the bounded path. Returns the numbers `[RESULTS, batch]`, the thresholds
 /// `[THRESHOLDS, batch]`, and the k-slices if the spec wants them.
-fn bounded_calls(
-    h: &Hlo,
-    spec: &Spec,
-    gpu: &Gpu,
-    logits: Value,
-    params: Value,
-    step: Option<Value>,
-) -> Vec<Value> {
+fn bounded_calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> Vec<Value> {
+    let &Operands { logits, parameters, step } = operands;
     let layout = &Layout::new(spec, gpu);
     let blocks = spec.batch * layout.slices;
     let filtered = call(
@@ -150,10 +119,10 @@ fn bounded_calls(
         FILTER,
         &filter::kernel(spec, layout, FILTER),
         (blocks, layout.threads),
-        &[logits, params],
+        &[logits, parameters],
         &[vec![blocks, KEPT * 2], vec![blocks, filter::SLICE_WORDS]],
     );
-    let mut operands = vec![params, filtered[0], filtered[1]];
+    let mut operands = vec![parameters, filtered[0], filtered[1]];
     operands.extend(step);
     let mut results = vec![vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
     if spec.wanted.slices {

@@ -45,13 +45,15 @@ pub(in crate::kernels) fn operands(h: &Hlo, spec: &Spec, donatable: bool) -> Ope
     Operands { logits: h.reshape(buffer, &[rows, spec.vocab]), parameters, step }
 }
 
-/// As [`operands`]. Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of the program's rows. The
-/// returned parameters contain the random words.
-pub(in crate::kernels) fn arguments(h: &Hlo, spec: &Spec, donatable: bool) -> (Value, Value) {
-    let Operands { logits, parameters, step } = operands(h, spec, donatable);
-    let Some(step) = step else { return (logits, parameters) };
-    let parameters = with_random_words(h, spec, parameters, step);
-    (rows(h, spec, logits, parameters), parameters)
+impl Operands {
+    /// Returns the logits `[batch, vocab]` and the parameters `[batch, COLUMNS]` of the program's rows. The returned
+    /// parameters contain the random words.
+    pub(in crate::kernels) fn rows_and_words(&self, h: &Hlo, spec: &Spec) -> (Value, Value) {
+        let Operands { logits, parameters, step } = *self;
+        let Some(step) = step else { return (logits, parameters) };
+        let parameters = with_random_words(h, spec, parameters, step);
+        (rows(h, spec, logits, parameters), parameters)
+    }
 }
 
 /// Returns the rows `[batch, vocab]` of a program from the array of [`Operands::logits`].
@@ -70,7 +72,7 @@ fn wide_output_of_same_size(spec: &Spec) -> Option<usize> {
 }
 
 /// Replaces the seed and the offset in the parameters of each row by the row's random words at `step`.
-pub(in crate::kernels) fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Value {
+fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Value {
     let first = Column::WORDS[0] as usize;
     let column = |number: usize| {
         let column = h.slice(parameters, 1, first + number, first + number + 1);

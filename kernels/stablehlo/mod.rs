@@ -17,13 +17,14 @@ use crate::mlir::stablehlo::{Hlo, Value};
 /// Returns the text of the portable program for a spec.
 pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
-    let (logits, params) = inputs::arguments(h, spec, true);
-    let results = results(h, spec, logits, params);
+    let rows = inputs::operands(h, spec, true).rows_and_words(h, spec);
+    let results = results(h, spec, rows);
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
-/// Adds the operations of the portable algorithm to a program. Returns the results.
-pub(super) fn results(h: &Hlo, spec: &Spec, logits: Value, params: Value) -> Vec<Value> {
+/// Adds the operations of the portable algorithm to a program. Returns the results. The arguments are those of
+/// [`Operands::rows_and_words`](inputs::Operands::rows_and_words).
+pub(super) fn results(h: &Hlo, spec: &Spec, (logits, params): (Value, Value)) -> Vec<Value> {
     let inputs = &inputs::Inputs::new(h, spec, logits, params, None);
     match spec.path {
         Path::Arbitrary => arbitrary::kernel(h, spec, inputs),

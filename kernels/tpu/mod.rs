@@ -72,13 +72,14 @@ pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
 pub fn emit(spec: &Spec, chip: &Chip) -> String {
     let h = &Hlo::new();
     // No TPU has run a program whose output uses the memory of an input.
-    let (logits, params) = inputs::arguments(h, spec, false);
-    let results = program_results(h, spec, chip, logits, params);
+    let rows = inputs::operands(h, spec, false).rows_and_words(h, spec);
+    let results = results(h, spec, chip, rows);
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
 }
 
-/// Adds the operations of the TPU algorithm, with its kernel, to a program. Returns the results.
-pub(super) fn program_results(h: &Hlo, spec: &Spec, chip: &Chip, logits: Value, params: Value) -> Vec<Value> {
+/// Adds the operations of the TPU algorithm, with its kernel, to a program. Returns the results. The arguments are those
+/// of [`Operands::rows_and_words`](inputs::Operands::rows_and_words).
+pub(super) fn results(h: &Hlo, spec: &Spec, chip: &Chip, (logits, params): (Value, Value)) -> Vec<Value> {
     let (kernel, layout) = build(spec, chip);
     let called = call_kernel(h, spec, &kernel, &layout, logits, params);
 

@@ -33,6 +33,7 @@ use super::call::call;
 use super::finish::THRESHOLDS;
 use crate::kernels::program_arrays::RESULTS;
 use crate::kernels::spec::Spec;
+use crate::kernels::stablehlo::inputs::Operands;
 use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
@@ -119,14 +120,8 @@ pub(super) fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
 
 /// Adds the calls of the kernels to a program. Returns the numbers `[RESULTS, batch]` and the thresholds `[THRESHOLDS,
 /// batch]`.
-pub(super) fn calls(
-    h: &Hlo,
-    spec: &Spec,
-    gpu: &Gpu,
-    logits: Value,
-    params: Value,
-    step: Option<Value>,
-) -> [Value; 2] {
+pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Value; 2] {
+    let &Operands { logits, parameters, step } = operands;
     let division = &Division::new(spec, gpu);
     let all_slices = spec.batch * division.slices;
     let run = |kernel: Kernel, operands: &[Value], results: &[Vec<usize>]| -> Vec<Value> {
@@ -143,24 +138,35 @@ pub(super) fn calls(
     let with_table = |first: &[Vec<usize>], shape: table::Shape| [first, &shape.arrays(all_slices)].concat();
 
     let scanned =
-        run(Kernel::Scan, &[logits, params], &with_table(&[of_slices(SCANNED)], Digit::First.shape()));
-    let first =
-        run(Kernel::FirstDigit, &[&[params], &scanned[..]].concat(), &[of_rows(SCANNED), of_rows(SEARCH)]);
+        run(Kernel::Scan, &[logits, parameters], &with_table(&[of_slices(SCANNED)], Digit::First.shape()));
+    let first = run(
+        Kernel::FirstDigit,
+        &[&[parameters], &scanned[..]].concat(),
+        &[of_rows(SCANNED), of_rows(SEARCH)],
+    );
     let (rows, search) = (first[0], first[1]);
     let counts =
-        run(Kernel::CountSecond, &[logits, params, search], &Digit::Second.shape().arrays(all_slices));
-    let search = run(Kernel::SecondDigit, &[&[params, search], &counts[..]].concat(), &[of_rows(SEARCH)])[0];
-    let counts = run(Kernel::CountThird, &[logits, params, search], &Digit::Third.shape().arrays(all_slices));
-    let third = [&[logits, params, search], &counts[..]].concat();
+        run(Kernel::CountSecond, &[logits, parameters, search], &Digit::Second.shape().arrays(all_slices));
+    let search =
+        run(Kernel::SecondDigit, &[&[parameters, search], &counts[..]].concat(), &[of_rows(SEARCH)])[0];
+    let counts =
+        run(Kernel::CountThird, &[logits, parameters, search], &Digit::Third.shape().arrays(all_slices));
+    let third = [&[logits, parameters, search], &counts[..]].concat();
     let selected = run(Kernel::ThirdDigit, &third, &[of_rows(SELECTED)])[0];
 
     let weighed =
-        run(Kernel::Weigh, &[logits, params, rows, selected], &with_table(&[of_slices(WIDE)], BY_WEIGHT));
-    let narrowed =
-        run(Kernel::Narrow, &[params, rows, weighed[1], weighed[2]], &[of_rows(NARROWED), of_slices(WIDE)]);
-    let distances =
-        run(Kernel::Refine, &[logits, params, rows, selected, narrowed[0]], &BY_DISTANCE.arrays(all_slices));
-    let mut operands = vec![logits, params, rows, selected, weighed[0], narrowed[1], narrowed[0]];
+        run(Kernel::Weigh, &[logits, parameters, rows, selected], &with_table(&[of_slices(WIDE)], BY_WEIGHT));
+    let narrowed = run(
+        Kernel::Narrow,
+        &[parameters, rows, weighed[1], weighed[2]],
+        &[of_rows(NARROWED), of_slices(WIDE)],
+    );
+    let distances = run(
+        Kernel::Refine,
+        &[logits, parameters, rows, selected, narrowed[0]],
+        &BY_DISTANCE.arrays(all_slices),
+    );
+    let mut operands = vec![logits, parameters, rows, selected, weighed[0], narrowed[1], narrowed[0]];
     operands.extend(distances);
     operands.extend(step);
     let results = [vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];

@@ -1,6 +1,5 @@
 //! How the rows of a batch are divided among the blocks of threads of a GPU.
 
-use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 
@@ -64,13 +63,5 @@ pub(super) fn vector_len(spec: &Spec) -> usize {
     // The offset of a row is a multiple of `vocab`, and a load must be aligned to its size. So the number of
     // logits per load must divide `vocab`.
     let aligned = 1 << spec.vocab.trailing_zeros().min(8);
-    (VECTOR_BYTES / element_bytes(spec.dtype)).min(aligned)
-}
-
-/// The size of a logit in bytes.
-pub(super) fn element_bytes(dtype: Dtype) -> usize {
-    match dtype {
-        Dtype::F32 => 4,
-        Dtype::Bf16 | Dtype::F16 => 2,
-    }
+    (VECTOR_BYTES / spec.dtype.size()).min(aligned)
 }

@@ -1,6 +1,6 @@
 //! The logits of a slice, in registers.
 
-use super::layout::{element_bytes, Layout};
+use super::layout::Layout;
 use crate::dtype::Dtype;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Float, Int, Mask, Ptx, Wide};
@@ -48,7 +48,7 @@ impl<'k> SliceLogits<'k> {
 
     /// Loads a run of logits of row `row` of the array at `logits`.
     pub(super) fn load_run(k: &'k Ptx, spec: &Spec, logits: Wide, row: Int, run: Run) -> SliceLogits<'k> {
-        let bytes = element_bytes(spec.dtype);
+        let bytes = spec.dtype.size();
         let Run { first, vector, count, stride } = run;
         let address = k.far_address(logits, k.far_element(row, spec.vocab, first), bytes);
         let (values, distances) = (Vec::new(), Vec::new());

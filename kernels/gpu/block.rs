@@ -21,29 +21,17 @@ impl<'k> Block<'k> {
 
     /// The sum of a value over the threads.
     pub(super) fn sum(&self, value: Int) -> Int {
-        let k = self.k;
-        self.share([k.warp_sum(value)]);
-        let sum = self.combine(0, |a, b| k.add(a, b));
-        k.barrier();
-        sum
+        self.reduce(self.k.warp_sum(value), |a, b| self.k.add(a, b))
     }
 
     /// The largest value of the threads.
     pub(super) fn max(&self, value: Int) -> Int {
-        let k = self.k;
-        self.share([k.warp_max(value)]);
-        let max = self.combine(0, |a, b| k.max(a, b));
-        k.barrier();
-        max
+        self.reduce(self.k.warp_max(value), |a, b| self.k.max(a, b))
     }
 
     /// The least value of the threads.
     pub(super) fn min(&self, value: Int) -> Int {
-        let k = self.k;
-        self.share([k.warp_min(value)]);
-        let min = self.combine(0, |a, b| k.min(a, b));
-        k.barrier();
-        min
+        self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
     }
 
     /// The sum over the threads of values whose sum needs 64 bits.
@@ -67,6 +55,13 @@ impl<'k> Block<'k> {
         (self.combine(0, |a, b| k.min(a, b)), self.combine(1, |a, b| k.max(a, b)))
     }
 
+    fn reduce(&self, of_warp: Int, combine: impl Fn(Int, Int) -> Int) -> Int {
+        self.share([of_warp]);
+        let result = self.combine(0, combine);
+        self.k.barrier();
+        result
+    }
+
     /// Makes the partial results of each warp visible to all threads.
     fn share<const N: usize>(&self, of_warp: [Int; N]) {
         let k = self.k;
@@ -81,7 +76,7 @@ impl<'k> Block<'k> {
 
     fn combine(&self, number: usize, combine: impl Fn(Int, Int) -> Int) -> Int {
         let array = self.partial[number];
-        let fours = (0..array.len()).step_by(4).map(|index| self.k.load_shared_four(array, index));
+        let fours = (0..array.len()).step_by(4).map(|index| self.k.load_shared_words_at::<4>(array, index));
         fours.flatten().reduce(combine).expect("a block has warps")
     }
 

@@ -63,7 +63,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
 
     let entries = Entries::load(&block, layout, entries, slices, row);
     let sorted = largest_entries(&block, spec, &entries, top_k);
-    let kept = Kept { weights: k.shared(SLOTS), row: k.shared(Kept::ROW_WORDS) };
+    let kept = Kept { weights: k.shared(SLOTS), remainder: k.shared(2) };
     k.when(k.lt(block.thread, k.int(WARP as i32)), || {
         let words = parameters.random_words(step);
         let least = weigh(&block, &parameters, &sorted, &kept, top_k, words);
@@ -84,15 +84,15 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
         k.store(k.address(numbers, row, 4), number as usize * spec.batch * 4, &[value]);
     };
     let no_candidate = has_no_candidate(k, k.load_shared_at(sorted.keys, 0));
-    let [remainder_low, remainder_high] = [0, 1].map(|half| k.load_shared_at(kept.row, half));
-    draw(&block, &sorted, &kept, k.join(remainder_low, remainder_high), |token| {
+    let remainder = k.load_shared_wide(kept.remainder, k.int(0));
+    draw(&block, &sorted, &kept, remainder, |token| {
         store(ResultRow::NextToken, token);
     });
     k.when(k.eq(block.thread, k.int(0)), || {
         k.when(no_candidate, || store(ResultRow::NextToken, k.int(NO_TOKEN)));
         store(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
-        store(ResultRow::RandomHigh, remainder_high);
-        store(ResultRow::RandomLow, remainder_low);
+        store(ResultRow::RandomHigh, k.high(remainder));
+        store(ResultRow::RandomLow, k.low(remainder));
         let bit = k.select(no_candidate, k.int(ROW_NO_CANDIDATE as i32), k.int(0));
         store(ResultRow::Status, k.or(entries.status, bit));
     });
@@ -242,7 +242,7 @@ impl Found {
         // The loops below read places after the last entry. [`Order::NONE`] is after every entry, so it changes no rank.
         k.when(k.lt(block.thread, k.int(Self::STEP as i32)), || {
             let place = k.add(len, block.thread);
-            k.store_shared_pair(self.entries, k.shl(place, 1), [k.int(0); 2]);
+            k.store_shared_pair(self.entries, k.shl(place, 1), Order::NONE.map(|half| k.int(half)));
         });
         k.when(k.lt(block.thread, k.int(SLOTS as i32)), || {
             k.store_shared(sorted.keys, block.thread, k.int(NEG_INF_KEY));
@@ -254,14 +254,12 @@ impl Found {
         k.for_range(k.int(0), len, SLOTS, |start| {
             // A group without an entry takes the place after the last entry.
             let place = k.min(k.add(start, first), len);
-            let [low, high] =
-                [0, 1].map(|half| k.load_shared(self.entries, k.add(k.shl(place, 1), k.int(half))));
-            let mine = Order::of_halves([low, high]);
+            let mine = Order::of_halves(k.load_shared_words(self.entries, k.shl(place, 1)));
             let rank = k.variable(k.int(0));
             k.for_range(k.int(0), len, Self::STEP, |from| {
                 for pair in 0..Self::STEP / GROUP / 2 {
                     let place = k.add(from, k.shl(k.add(part, k.int((pair * GROUP) as i32)), 1));
-                    let [a, b, c, d] = k.load_shared_four_of(self.entries, k.shl(place, 1));
+                    let [a, b, c, d] = k.load_shared_words(self.entries, k.shl(place, 1));
                     for other in [[a, b], [c, d]].map(Order::of_halves) {
                         let one = k.select(other.is_before(k, mine), k.int(1), k.int(0));
                         k.set(rank, k.add(k.get(rank), one));
@@ -284,12 +282,8 @@ impl Found {
 struct Kept {
     /// The weights of the sorted entries; 0 in slots without an entry.
     weights: Shared,
-    /// The halves of the remainder, the low half first.
-    row: Shared,
-}
-
-impl Kept {
-    const ROW_WORDS: usize = 2;
+    /// The remainder, a 64-bit integer.
+    remainder: Shared,
 }
 
 /// Weighs the sorted entries, applies top-p and min-p, and computes the remainder. One warp calls this; each thread has
@@ -310,7 +304,7 @@ fn weigh(
     let sampled_row = k.eq(parameters.get(Column::Greedy), k.int(0));
 
     let first = k.mul(block.thread, PER_LANE);
-    let keys = k.load_shared_four_of(sorted.keys, first);
+    let keys: [Int; PER_LANE] = k.load_shared_words(sorted.keys, first);
     let mut weights = Vec::new();
     for (number, key) in keys.into_iter().enumerate() {
         let slot = k.add(first, k.int(number as i32));
@@ -345,10 +339,7 @@ fn weigh(
     }
     let total = k.wide_group_sum(sum(&kept_weights), WARP);
     let remainder = remainder_by_digits(k, words, total, DIGIT_BITS);
-    k.when(k.eq(block.thread, k.int(0)), || {
-        k.store_shared_at(kept.row, 0, k.low(remainder));
-        k.store_shared_at(kept.row, 1, k.high(remainder));
-    });
+    k.when(k.eq(block.thread, k.int(0)), || k.store_shared_wide(kept.remainder, k.int(0), remainder));
     least
 }
 
@@ -361,8 +352,8 @@ fn draw(block: &Block<'_>, sorted: &Sorted, kept: &Kept, remainder: Wide, found:
     let mut before = k.wide(0);
     for four in 0..SLOTS / 4 / GROUP {
         let place = k.shl(k.add(part, k.int((four * GROUP) as i32)), 2);
-        let indices = k.load_shared_four_of(sorted.indices, place);
-        let weights = k.load_shared_four_of(kept.weights, place);
+        let indices = k.load_shared_words::<4>(sorted.indices, place);
+        let weights = k.load_shared_words::<4>(kept.weights, place);
         for (other, weight) in indices.into_iter().zip(weights) {
             // A slot without an entry has weight 0.
             before = k.wadd(before, k.widen(k.select(k.lt(other, index), weight, k.int(0))));

@@ -1,5 +1,7 @@
 //! Loads, stores and atomic operations.
 
+use std::fmt::Display;
+
 use super::operands::Class;
 use super::{Float, Int, Mask, Ptx, Wide};
 use crate::semantics::arith::{Arith, WideArith};
@@ -132,28 +134,19 @@ impl Ptx {
         self.int_op("ld.shared.b32", &[&format_args!("[{}+{}]", array.start, index * 4)])
     }
 
-    /// Loads four elements from `index` on, a constant and a multiple of four.
-    pub fn load_shared_four(&self, array: Shared, index: usize) -> [Int; 4] {
-        assert!(index.is_multiple_of(4) && index + 4 <= array.len);
-        let words = [(); 4].map(|()| self.int_register());
-        let (vector, names) = vector_of(&words);
-        self.line(format_args!("ld.shared{vector}.b32 {names}, [{}+{}]", array.start, index * 4));
-        words
+    /// Loads `N` consecutive elements, two or four, from `index` on, a multiple of `N`.
+    pub fn load_shared_words<const N: usize>(&self, array: Shared, index: Int) -> [Int; N] {
+        self.load_shared_vector(self.shared_address(array, index))
     }
 
-    /// Loads four elements from `index` on, a multiple of four.
-    pub fn load_shared_four_of(&self, array: Shared, index: Int) -> [Int; 4] {
-        let address = self.shared_address(array, index);
-        let words = [(); 4].map(|()| self.int_register());
-        let (vector, names) = vector_of(&words);
-        self.line(format_args!("ld.shared{vector}.b32 {names}, [{address}]"));
-        words
+    /// As [`Ptx::load_shared_words`]. `index` is a constant.
+    pub fn load_shared_words_at<const N: usize>(&self, array: Shared, index: usize) -> [Int; N] {
+        assert!(index.is_multiple_of(N) && index + N <= array.len);
+        self.load_shared_vector(format_args!("{}+{}", array.start, index * 4))
     }
 
-    /// Loads elements `index` and `index + 1` of a shared array. `index` is even.
-    pub fn load_shared_pair(&self, array: Shared, index: Int) -> [Int; 2] {
-        let address = self.shared_address(array, index);
-        let words = [(); 2].map(|()| self.int_register());
+    fn load_shared_vector<const N: usize>(&self, address: impl Display) -> [Int; N] {
+        let words = [(); N].map(|()| self.int_register());
         let (vector, names) = vector_of(&words);
         self.line(format_args!("ld.shared{vector}.b32 {names}, [{address}]"));
         words
@@ -164,6 +157,17 @@ impl Ptx {
         let address = self.shared_address(array, index);
         let (vector, names) = vector_of(&values);
         self.line(format_args!("st.shared{vector}.b32 [{address}], {names}"));
+    }
+
+    /// Loads a 64-bit integer of an array that contains the two halves of each integer.
+    pub fn load_shared_wide(&self, array: Shared, number: Int) -> Wide {
+        let [low, high] = self.load_shared_words(array, self.shl(number, 1));
+        self.join(low, high)
+    }
+
+    /// Stores a 64-bit integer, as [`Ptx::load_shared_wide`].
+    pub fn store_shared_wide(&self, array: Shared, number: Int, value: Wide) {
+        self.store_shared_pair(array, self.shl(number, 1), [self.low(value), self.high(value)]);
     }
 
     /// Stores element `index` of a shared array.

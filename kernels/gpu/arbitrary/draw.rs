@@ -90,13 +90,10 @@ fn remainder(block: &RowBlock<'_>, parameters: &Parameters<'_>, step: Option<Wid
     let shared = k.shared(2);
     k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
         let remainder = remainder_by_digits(k, parameters.random_words(step), total, DIGIT_BITS);
-        k.when(block.is_first(), || {
-            k.store_shared_at(shared, 0, k.low(remainder));
-            k.store_shared_at(shared, 1, k.high(remainder));
-        });
+        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), remainder));
     });
     k.barrier();
-    k.join(k.load_shared_at(shared, 0), k.load_shared_at(shared, 1))
+    k.load_shared_wide(shared, k.int(0))
 }
 
 /// The results of a row.

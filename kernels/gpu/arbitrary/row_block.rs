@@ -105,15 +105,12 @@ impl<'k> RowBlock<'k> {
 
     fn set_sum(&self, number: Int, sum: Wide) {
         let k = self.k;
-        k.when(k.eq(k.lane(), k.int(0)), || {
-            k.store_shared_pair(self.sums, k.shl(number, 1), [k.low(sum), k.high(sum)]);
-        });
+        k.when(k.eq(k.lane(), k.int(0)), || k.store_shared_wide(self.sums, number, sum));
     }
 
     /// The sum with a number.
     pub(super) fn sum(&self, number: Int) -> Wide {
-        let [low, high] = self.k.load_shared_pair(self.sums, self.k.shl(number, 1));
-        self.k.join(low, high)
+        self.k.load_shared_wide(self.sums, number)
     }
 
     /// This thread's share of `count` sums, which are divided equally among the threads of a warp.

@@ -2,6 +2,7 @@
 
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::rules::{row_status, ROW_HAD_INF, ROW_HAD_NAN};
 
 /// Reductions over the threads of a block.
 #[derive(Clone, Copy)]
@@ -62,6 +63,19 @@ impl<'k> Block<'k> {
         result
     }
 
+    /// The status bits of a slice. The masks say whether a logit of this thread is NaN or +inf.
+    pub(super) fn status(&self, had_nan: Mask, had_inf: Mask) -> Int {
+        let k = self.k;
+        row_status(k, k.never(), k.barrier_any(had_nan), k.barrier_any(had_inf))
+    }
+
+    /// The status bits of a row. Each thread has the status bits of one slice, or 0.
+    pub(super) fn status_of_slices(&self, status: Int) -> Int {
+        let k = self.k;
+        let has = |bit: u32| k.lt(k.int(0), k.and(status, k.int(bit as i32)));
+        self.status(has(ROW_HAD_NAN), has(ROW_HAD_INF))
+    }
+
     /// Makes the partial results of each warp visible to all threads.
     fn share<const N: usize>(&self, of_warp: [Int; N]) {
         let k = self.k;
@@ -83,22 +97,14 @@ impl<'k> Block<'k> {
     /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
     /// earlier at a threshold for which [`Verdict::close`] is true too. `low` is not tested; it is the result if no
     /// tested threshold is enough. All threads call `test` with the same value and get the same result.
-    pub(super) fn largest_threshold(
-        &self,
-        (low, high): (Int, Int),
-        test: impl FnOnce(Int) -> Verdict,
-    ) -> Int {
+    fn largest_threshold(&self, (low, high): (Int, Int), test: impl FnOnce(Int) -> Verdict) -> Int {
         let k = self.k;
         self.bisect(low, high, |from, to| k.shr_by(k.sub(to, from), k.int(1)), test)
     }
 
     /// As [`Block::largest_threshold`], but tests `low + 1` first. If `low` is a value with many ties, the search then
     /// ends after one step.
-    pub(super) fn largest_threshold_near_low(
-        &self,
-        (low, high): (Int, Int),
-        test: impl FnOnce(Int) -> Verdict,
-    ) -> Int {
+    fn largest_threshold_near_low(&self, (low, high): (Int, Int), test: impl FnOnce(Int) -> Verdict) -> Int {
         let k = self.k;
         let is_first = k.variable(k.int(1));
         let distance = |from, to| {
@@ -108,6 +114,42 @@ impl<'k> Block<'k> {
             distance
         };
         self.bisect(low, high, distance, test)
+    }
+
+    /// An order key that at least `top_k` of the threads' maxima reach, and few more, unless many maxima are equal.
+    pub(super) fn bound_from_maxima(&self, range: (Int, Int), max: Int, top_k: Int) -> Int {
+        let k = self.k;
+        let most = k.add(top_k, k.shr(top_k, 3));
+        self.largest_threshold(range, |threshold| {
+            let count = k.barrier_count(k.le(threshold, max));
+            Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
+        })
+    }
+
+    /// Finds the last of the `wanted` first entries in the order (key descending, index ascending). Returns its key and
+    /// its index. `keys` and `indices` are the ranges that contain them. `reaching` counts the entries whose keys are
+    /// at least its argument. `ties_before` counts the entries that have a key and are before an index.
+    pub(super) fn last_entry(
+        &self,
+        wanted: Int,
+        keys: (Int, Int),
+        indices: (Int, Int),
+        reaching: impl Fn(Int) -> Int,
+        ties_before: impl FnOnce(Int, Int) -> Int,
+    ) -> (Int, Int) {
+        let k = self.k;
+        // The usual reason for this search is that many keys are equal to the lower end of the range.
+        let threshold = self.largest_threshold_near_low(keys, |threshold| Verdict {
+            enough: k.le(wanted, reaching(threshold)),
+            close: None,
+        });
+        let missing = k.sub(wanted, reaching(k.add(threshold, k.int(1))));
+        // The last tie is the largest index before which there are fewer ties than `missing`.
+        let last_tie = self.largest_threshold(indices, |index| Verdict {
+            enough: k.lt(ties_before(threshold, index), missing),
+            close: None,
+        });
+        (threshold, last_tie)
     }
 
     /// Each step tests the value that is `distance` + 1 above the lower end of the range.
@@ -136,9 +178,9 @@ impl<'k> Block<'k> {
 }
 
 /// The result of testing a threshold.
-pub(super) struct Verdict {
+struct Verdict {
     /// Whether enough values are at least the threshold.
-    pub(super) enough: Mask,
+    enough: Mask,
     /// Whether the search may end at this threshold, if it is enough.
-    pub(super) close: Option<Mask>,
+    close: Option<Mask>,
 }

@@ -4,7 +4,7 @@
 //! the slice reach it. The block stores the logits that reach the bound. If there are too many, as in a slice of equal
 //! logits, it selects exactly k.
 
-use super::block::{Block, Verdict};
+use super::block::Block;
 use super::layout::{Layout, KEPT};
 use super::logits::{key_of, raw_bound, SliceLogits};
 use super::order::Order;
@@ -13,7 +13,7 @@ use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Shared};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::rules::{survives_top_k, ROW_HAD_INF, ROW_HAD_NAN};
+use crate::semantics::rules::survives_top_k;
 
 /// The words that describe a slice.
 pub(super) const SLICE_WORDS: usize = 2;
@@ -42,7 +42,8 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     kept.clear(&block);
     let max = logits.max();
     let (had_nan, had_inf) = (logits.had_nan(), k.at_least(max, k.float(f32::INFINITY)));
-    let bound = bound_from_maxima(&block, key_of(k, max), top_k);
+    let max_key = key_of(k, max);
+    let bound = block.bound_from_maxima(block.range(max_key), max_key, top_k);
     // NaN counts as −inf, but no comparison with a bound of −inf would select it.
     let has_bound = k.lt(k.int(NEG_INF_KEY), bound);
     k.when(has_bound, || {
@@ -76,28 +77,11 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
         );
     });
     let status = k.variable(k.int(0));
-    k.when(any_special, || k.set(status, special_status(k, had_nan, had_inf)));
+    k.when(any_special, || k.set(status, block.status(had_nan, had_inf)));
     k.when(k.eq(block.thread, k.int(0)), || {
         let address = k.address(slices, k.block(), SLICE_WORDS * 4);
         k.store(address, 0, &[k.get(status), k.get(bound)]);
     });
-}
-
-/// The status bits of a slice.
-fn special_status(k: &Ptx, had_nan: Mask, had_inf: Mask) -> Int {
-    let bit = |mask, bit: u32| k.select(mask, k.int(bit as i32), k.int(0));
-    let (had_nan, had_inf) = (k.barrier_any(had_nan), k.barrier_any(had_inf));
-    k.or(bit(had_nan, ROW_HAD_NAN), bit(had_inf, ROW_HAD_INF))
-}
-
-/// An order key that at least `top_k` of the threads' maxima reach, and few more, unless many maxima are equal.
-fn bound_from_maxima(block: &Block<'_>, max: Int, top_k: Int) -> Int {
-    let k = block.k;
-    let most = k.add(top_k, k.shr(top_k, 3));
-    block.largest_threshold(block.range(max), |threshold| {
-        let count = k.barrier_count(k.le(threshold, max));
-        Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
-    })
 }
 
 /// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least
@@ -118,17 +102,15 @@ fn keep_exactly(
         block.sum(ones.reduce(|a, b| k.add(a, b)).expect("a thread has logits"))
     };
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has logits");
-    // The usual reason for too many entries is that many are equal to the bound.
-    let threshold = block.largest_threshold_near_low((bound, block.max(max)), |threshold| {
-        let reached = count(&|_, key| k.le(threshold, key));
-        Verdict { enough: k.le(wanted, reached), close: None }
-    });
-    let missing = k.sub(wanted, count(&|_, key| k.lt(threshold, key)));
-    // The last kept tie is the largest index before which there are fewer ties than `missing`.
-    let last_tie = block.largest_threshold((start, k.add(start, len)), |index| {
-        let before = count(&|number, key| k.both(k.eq(key, threshold), logits.is_index_below(number, index)));
-        Verdict { enough: k.lt(before, missing), close: None }
-    });
+    let (threshold, last_tie) = block.last_entry(
+        wanted,
+        (bound, block.max(max)),
+        (start, k.add(start, len)),
+        |threshold| count(&|_, key| k.le(threshold, key)),
+        |threshold, index| {
+            count(&|number, key| k.both(k.eq(key, threshold), logits.is_index_below(number, index)))
+        },
+    );
     kept.clear(block);
     k.barrier();
     for (number, &key) in keys.iter().enumerate() {

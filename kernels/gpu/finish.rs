@@ -1,11 +1,12 @@
 //! The second kernel: one block selects the k largest entries of a row among those that the first kernel kept, applies
 //! top-p and min-p, and draws the token.
 
-use super::block::{Block, Verdict};
+use super::block::Block;
 use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS};
 use super::layout::{Layout, KEPT, THREADS};
 use super::order::Order;
 use super::parameters::Parameters;
+use super::results::{Results, Threshold};
 use crate::kernels::program_arrays::{Column, ResultRow};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
@@ -14,7 +15,7 @@ use crate::semantics::clean::{order_key, NEG_INF_KEY};
 use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{
     has_no_candidate, has_weight, is_candidate, kept_weight, least_weight, reported_token, survives_top_k,
-    top_p_is_off, NO_TOKEN, ROW_HAD_INF, ROW_HAD_NAN, ROW_NO_CANDIDATE,
+    top_p_is_off, NO_TOKEN,
 };
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::top_p::target;
@@ -31,18 +32,6 @@ const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
 /// The number of threads that together compare an entry with all others.
 const GROUP: usize = THREADS / SLOTS;
 
-/// The rows of the second result, from which the wide arrays are computed.
-#[derive(Clone, Copy)]
-pub(super) enum Threshold {
-    MaxKey,
-    TopK,
-    LastTie,
-    LeastWeight,
-}
-
-/// The number of rows of the second result.
-pub(super) const THRESHOLDS: usize = Threshold::LeastWeight as usize + 1;
-
 /// Returns the text of the kernel. Its arguments are the parameters, the entries and the slices of the first kernel,
 /// the step if `seeded`, and the results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the
 /// k-slices if the spec wants them (indices, order keys and weights).
@@ -55,9 +44,9 @@ pub(super) fn kernel(spec: &Spec, layout: &Layout, seeded: bool, name: &str) -> 
 fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let [parameters, entries, slices] = [(); 3].map(|()| k.argument());
     let step = seeded.then(|| k.argument());
-    let [numbers, thresholds] = [(); 2].map(|()| k.argument());
-    let block = Block::new(k);
     let row = k.block();
+    let results = Results::arguments(k, spec, row);
+    let block = Block::new(k);
     let parameters = Parameters::new(k, parameters, row);
     let top_k = parameters.top_k(spec);
 
@@ -67,34 +56,28 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     k.when(k.lt(block.thread, k.int(WARP as i32)), || {
         let words = parameters.random_words(step);
         let least = weigh(&block, &parameters, &sorted, &kept, top_k, words);
-        let store = |number: Threshold, value: Int| {
-            k.store(k.address(thresholds, row, 4), number as usize * spec.batch * 4, &[value]);
-        };
         k.when(k.eq(block.thread, k.int(0)), || {
             let last = k.sub(top_k, k.int(1));
-            store(Threshold::MaxKey, k.load_shared_at(sorted.keys, 0));
-            store(Threshold::TopK, k.load_shared(sorted.keys, last));
-            store(Threshold::LastTie, k.load_shared(sorted.indices, last));
-            store(Threshold::LeastWeight, least);
+            results.threshold(Threshold::MaxKey, k.load_shared_at(sorted.keys, 0));
+            results.threshold(Threshold::TopK, k.load_shared(sorted.keys, last));
+            results.threshold(Threshold::LastTie, k.load_shared(sorted.indices, last));
+            results.threshold(Threshold::LeastWeight, least);
         });
     });
     k.barrier();
 
-    let store = |number: ResultRow, value: Int| {
-        k.store(k.address(numbers, row, 4), number as usize * spec.batch * 4, &[value]);
-    };
     let no_candidate = has_no_candidate(k, k.load_shared_at(sorted.keys, 0));
     let remainder = k.load_shared_wide(kept.remainder, k.int(0));
     draw(&block, &sorted, &kept, remainder, |token| {
-        store(ResultRow::NextToken, token);
+        results.number(ResultRow::NextToken, token);
     });
     k.when(k.eq(block.thread, k.int(0)), || {
-        k.when(no_candidate, || store(ResultRow::NextToken, k.int(NO_TOKEN)));
-        store(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
-        store(ResultRow::RandomHigh, k.high(remainder));
-        store(ResultRow::RandomLow, k.low(remainder));
-        let bit = k.select(no_candidate, k.int(ROW_NO_CANDIDATE as i32), k.int(0));
-        store(ResultRow::Status, k.or(entries.status, bit));
+        k.when(no_candidate, || results.number(ResultRow::NextToken, k.int(NO_TOKEN)));
+        results
+            .number(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
+        results.number(ResultRow::RandomHigh, k.high(remainder));
+        results.number(ResultRow::RandomLow, k.low(remainder));
+        results.status(entries.status, no_candidate);
     });
     if spec.wanted.slices {
         let arrays = [(); 3].map(|()| k.argument());
@@ -134,11 +117,7 @@ impl<'k> Entries<'k> {
             k.set(bound, k.load(words, SLICE_BOUND * 4));
         });
         let bound = block.max(k.get(bound));
-        let status = [ROW_HAD_NAN, ROW_HAD_INF].map(|bit| {
-            let bit = k.int(bit as i32);
-            k.select(k.barrier_any(k.eq(k.and(k.get(status), bit), bit)), bit, k.int(0))
-        });
-        Entries { block: *block, mine, status: k.or(status[0], status[1]), bound }
+        Entries { block: *block, mine, status: block.status_of_slices(k.get(status)), bound }
     }
 
     /// The number of entries of the row for which a test of key and index is true.
@@ -163,43 +142,24 @@ fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k:
     let k = block.k;
     let keys = entries.mine.iter().map(|entry| entry.key(k));
     let max = keys.reduce(|a, b| k.max(a, b)).expect("a thread has entries");
-    let most = k.add(top_k, k.shr(top_k, 3));
     let row_max = block.max(max);
-    let bound = block.largest_threshold((entries.bound, row_max), |threshold| {
-        let count = k.barrier_count(k.le(threshold, max));
-        Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
-    });
+    let bound = block.bound_from_maxima((entries.bound, row_max), max, top_k);
 
     let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
     found.collect(block, entries, |key, _| k.le(bound, key));
     let too_many = k.lt(k.int(RANKED as i32), found.count(k));
     k.barrier();
     k.when(too_many, || {
-        let (threshold, last_tie) = exact_threshold(block, spec, entries, (bound, row_max), top_k);
+        let (threshold, last_tie) = block.last_entry(
+            top_k,
+            (bound, row_max),
+            (k.int(0), k.int(spec.vocab as i32 - 1)),
+            |threshold| entries.count(|key, _| k.le(threshold, key)),
+            |threshold, index| entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index))),
+        );
         found.collect(block, entries, |key, index| survives_top_k(k, key, index, threshold, last_tie));
     });
     found.sort(block, top_k)
-}
-
-/// The key and the index of the last of the `top_k` first entries.
-fn exact_threshold(
-    block: &Block<'_>,
-    spec: &Spec,
-    entries: &Entries<'_>,
-    range: (Int, Int),
-    top_k: Int,
-) -> (Int, Int) {
-    let k = block.k;
-    let threshold = block.largest_threshold_near_low(range, |threshold| {
-        let enough = k.le(top_k, entries.count(|key, _| k.le(threshold, key)));
-        Verdict { enough, close: None }
-    });
-    let missing = k.sub(top_k, entries.count(|key, _| k.lt(threshold, key)));
-    let last_tie = block.largest_threshold((k.int(0), k.int(spec.vocab as i32 - 1)), |index| {
-        let before = entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index)));
-        Verdict { enough: k.lt(before, missing), close: None }
-    });
-    (threshold, last_tie)
 }
 
 /// Entries in shared memory, in any order.

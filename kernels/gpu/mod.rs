@@ -8,7 +8,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! layout ← block, logits, order, parameters ← filter ← finish; call, finish ← arbitrary ← this file
+//! layout, block, order, parameters, results ← logits ← filter ← finish; call, logits ← arbitrary ← this file
 //! ```
 
 mod arbitrary;
@@ -20,6 +20,7 @@ mod layout;
 mod logits;
 mod order;
 mod parameters;
+mod results;
 
 use super::program_arrays::{ResultRow, RESULTS};
 use super::spec::{Path, Spec};
@@ -29,8 +30,8 @@ use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use call::call;
-use finish::{Threshold, THRESHOLDS};
 use layout::{Layout, KEPT, LARGEST_SLICES, LARGEST_VOCAB, THREADS};
+use results::{Threshold, THRESHOLDS};
 
 /// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most 31
 /// bits.

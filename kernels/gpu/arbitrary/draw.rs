@@ -5,16 +5,16 @@ use super::records::{Records, Scanned, NARROWED, WIDE};
 use super::row_block::RowBlock;
 use super::top_p::{self, RowArrays};
 use super::weigh::{has_top_p, is_drawn};
-use crate::kernels::gpu::finish::Threshold;
 use crate::kernels::gpu::layout::LARGEST_VOCAB;
 use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::gpu::results::{Results, Threshold};
 use crate::kernels::program_arrays::{Column, ResultRow};
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Wide, WARP};
+use crate::ptx::{Ptx, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::order_key;
 use crate::semantics::draw::remainder_by_digits;
-use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token, ROW_NO_CANDIDATE};
+use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
 use crate::semantics::weights::MAX_WEIGHT;
 
 /// The number of bits per step of the remainder. The total of the longest row leaves this many of 64 bits free.
@@ -32,14 +32,13 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let narrowed = Records::argument(k, NARROWED);
     let table = [(); 2].map(|()| k.argument());
     let step = seeded.then(|| k.argument());
-    let [numbers, thresholds] = [(); 2].map(|()| k.argument());
+    let row = k.block();
+    let results = Results::arguments(k, spec, row);
     let block = RowBlock::new(k, division);
-    let row = block.row;
     let parameters = Parameters::new(k, parameters, row);
     let max_key = arrays.max_key(row);
     let no_candidate = has_no_candidate(k, max_key);
     let is_drawn = is_drawn(k, &parameters, max_key);
-    let results = Results { k, row, batch: spec.batch, numbers, thresholds };
 
     // A row that is not drawn has only the weight of the maximum, or no weight.
     let total = k.wide_variable(k.wselect(no_candidate, k.wide(0), k.wide(MAX_WEIGHT as u64)));
@@ -74,8 +73,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         results.number(ResultRow::Greedy, greedy);
         results.number(ResultRow::RandomHigh, k.high(remainder));
         results.number(ResultRow::RandomLow, k.low(remainder));
-        let bit = k.select(no_candidate, k.int(ROW_NO_CANDIDATE as i32), k.int(0));
-        results.number(ResultRow::Status, k.or(arrays.rows.load(row, Scanned::Status as usize), bit));
+        results.status(arrays.rows.load(row, Scanned::Status as usize), no_candidate);
         let [threshold, last_tie] = arrays.top_k(row);
         results.threshold(Threshold::MaxKey, max_key);
         results.threshold(Threshold::TopK, threshold);
@@ -94,28 +92,4 @@ fn remainder(block: &RowBlock<'_>, parameters: &Parameters<'_>, step: Option<Wid
     });
     k.barrier();
     k.load_shared_wide(shared, k.int(0))
-}
-
-/// The results of a row.
-struct Results<'k> {
-    k: &'k Ptx,
-    row: Int,
-    batch: usize,
-    numbers: Wide,
-    thresholds: Wide,
-}
-
-impl Results<'_> {
-    fn number(&self, number: ResultRow, value: Int) {
-        self.store(self.numbers, number as usize, value);
-    }
-
-    fn threshold(&self, number: Threshold, value: Int) {
-        self.store(self.thresholds, number as usize, value);
-    }
-
-    fn store(&self, array: Wide, number: usize, value: Int) {
-        let k = self.k;
-        k.store(k.address(array, self.row, 4), number * self.batch * 4, &[value]);
-    }
 }

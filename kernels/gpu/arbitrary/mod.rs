@@ -30,7 +30,7 @@ mod top_p;
 mod weigh;
 
 use super::call::call;
-use super::finish::THRESHOLDS;
+use super::results::THRESHOLDS;
 use crate::kernels::program_arrays::RESULTS;
 use crate::kernels::spec::Spec;
 use crate::kernels::stablehlo::inputs::Operands;

@@ -11,7 +11,6 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::rules::{ROW_HAD_INF, ROW_HAD_NAN};
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, and the results: a record
 /// per slice, and the table of the first digit.
@@ -49,9 +48,9 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     });
     let max_key = block.max(k.get(max));
     let first = block.min(k.select(k.eq(k.get(max), max_key), k.get(index), k.int(i32::MAX)));
-    let status = [(had_nan, ROW_HAD_NAN), (had_inf, ROW_HAD_INF)]
-        .map(|(flag, bit)| k.select(k.barrier_any(k.eq(k.get(flag), k.int(1))), k.int(bit as i32), k.int(0)));
-    let words = [max_key, first, k.or(status[0], status[1]), k.int(0)];
+    let is_set = |flag| k.eq(k.get(flag), k.int(1));
+    let status = block.status(is_set(had_nan), is_set(had_inf));
+    let words = [max_key, first, status, k.int(0)];
     slices.store_if(k.eq(block.thread, k.int(0)), k.block(), &words);
     k.when(counts, || bins.store(&block, table, |_, words| (words.to_vec(), k.widen(words[0]))));
 }
@@ -68,9 +67,5 @@ pub(super) fn combine(block: &Block<'_>, slices: &Records<'_>, row: Int, count: 
     });
     let max_key = block.max(k.get(key));
     let first = block.min(k.select(k.eq(k.get(key), max_key), k.get(index), k.int(i32::MAX)));
-    let bits = [ROW_HAD_NAN, ROW_HAD_INF].map(|bit| {
-        let bit = k.int(bit as i32);
-        k.select(k.barrier_any(k.eq(k.and(k.get(status), bit), bit)), bit, k.int(0))
-    });
-    [max_key, first, k.or(bits[0], bits[1])]
+    [max_key, first, block.status_of_slices(k.get(status))]
 }

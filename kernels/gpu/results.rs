@@ -1,0 +1,55 @@
+//! The results of a row, which the last kernel of each path stores.
+
+use crate::kernels::program_arrays::ResultRow;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Int, Mask, Ptx, Wide};
+use crate::semantics::arith::Arith;
+use crate::semantics::rules::row_status;
+
+/// The rows of the second array of results, from which the program computes the wide arrays.
+#[derive(Clone, Copy)]
+pub(super) enum Threshold {
+    MaxKey,
+    TopK,
+    LastTie,
+    LeastWeight,
+}
+
+/// The number of rows of the second array of results.
+pub(super) const THRESHOLDS: usize = Threshold::LeastWeight as usize + 1;
+
+/// The arrays of results: the numbers `[RESULTS, batch]` and the thresholds `[THRESHOLDS, batch]`.
+pub(super) struct Results<'k> {
+    k: &'k Ptx,
+    row: Int,
+    batch: usize,
+    numbers: Wide,
+    thresholds: Wide,
+}
+
+impl<'k> Results<'k> {
+    /// Declares the two arrays as the next arguments of the kernel. `row` is the row that is stored.
+    pub(super) fn arguments(k: &'k Ptx, spec: &Spec, row: Int) -> Results<'k> {
+        Results { k, row, batch: spec.batch, numbers: k.argument(), thresholds: k.argument() }
+    }
+
+    pub(super) fn number(&self, number: ResultRow, value: Int) {
+        self.store(self.numbers, number as usize, value);
+    }
+
+    pub(super) fn threshold(&self, number: Threshold, value: Int) {
+        self.store(self.thresholds, number as usize, value);
+    }
+
+    /// Stores the status bits: those of the slices, and the bit of a row without a candidate.
+    pub(super) fn status(&self, of_slices: Int, no_candidate: Mask) {
+        let k = self.k;
+        let of_row = row_status(k, no_candidate, k.never(), k.never());
+        self.number(ResultRow::Status, k.or(of_slices, of_row));
+    }
+
+    fn store(&self, array: Wide, number: usize, value: Int) {
+        let k = self.k;
+        k.store(k.address(array, self.row, 4), number * self.batch * 4, &[value]);
+    }
+}

@@ -20,6 +20,11 @@ impl<'k> Block<'k> {
         Block { k, thread: k.thread(), partial: [(); 2].map(|()| k.shared(warps)) }
     }
 
+    /// Whether this is the first thread of the block.
+    pub(super) fn is_first(&self) -> Mask {
+        self.k.eq(self.thread, self.k.int(0))
+    }
+
     /// The sum of a value over the threads.
     pub(super) fn sum(&self, value: Int) -> Int {
         self.reduce(self.k.warp_sum(value), |a, b| self.k.add(a, b))

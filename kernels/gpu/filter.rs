@@ -78,7 +78,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     });
     let status = k.variable(k.int(0));
     k.when(any_special, || k.set(status, block.status(had_nan, had_inf)));
-    k.when(k.eq(block.thread, k.int(0)), || {
+    k.when(block.is_first(), || {
         let address = k.address(slices, k.block(), SLICE_WORDS * 4);
         k.store(address, 0, &[k.get(status), k.get(bound)]);
     });
@@ -138,7 +138,7 @@ impl<'k> Kept<'k> {
     /// Removes all entries. Entries can be added after the next barrier.
     fn clear(&self, block: &Block<'_>) {
         let k = self.k;
-        k.when(k.eq(block.thread, k.int(0)), || k.store_shared_at(self.len, 0, k.int(0)));
+        k.when(block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
     }
 
     /// Counts an entry, and stores it if there is space.

@@ -56,7 +56,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     k.when(k.lt(block.thread, k.int(WARP as i32)), || {
         let words = parameters.random_words(step);
         let least = weigh(&block, &parameters, &sorted, &kept, top_k, words);
-        k.when(k.eq(block.thread, k.int(0)), || {
+        k.when(block.is_first(), || {
             let last = k.sub(top_k, k.int(1));
             results.threshold(Threshold::MaxKey, k.load_shared_at(sorted.keys, 0));
             results.threshold(Threshold::TopK, k.load_shared(sorted.keys, last));
@@ -71,7 +71,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     draw(&block, &sorted, &kept, remainder, |token| {
         results.number(ResultRow::NextToken, token);
     });
-    k.when(k.eq(block.thread, k.int(0)), || {
+    k.when(block.is_first(), || {
         k.when(no_candidate, || results.number(ResultRow::NextToken, k.int(NO_TOKEN)));
         results
             .number(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
@@ -181,7 +181,7 @@ impl Found {
     /// Stores the entries that a test of key and index selects. If there are more than [`RANKED`], counts the others.
     fn collect(&self, block: &Block<'_>, entries: &Entries<'_>, test: impl Fn(Int, Int) -> Mask) {
         let k = block.k;
-        k.when(k.eq(block.thread, k.int(0)), || k.store_shared_at(self.len, 0, k.int(0)));
+        k.when(block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
         k.barrier();
         for entry in &entries.mine {
             k.when(test(entry.key(k), entry.index(k)), || {
@@ -299,7 +299,7 @@ fn weigh(
     }
     let total = k.wide_group_sum(sum(&kept_weights), WARP);
     let remainder = remainder_by_digits(k, words, total, DIGIT_BITS);
-    k.when(k.eq(block.thread, k.int(0)), || k.store_shared_wide(kept.remainder, k.int(0), remainder));
+    k.when(block.is_first(), || k.store_shared_wide(kept.remainder, k.int(0), remainder));
     least
 }
 

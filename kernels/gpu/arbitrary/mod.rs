@@ -15,7 +15,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, division ← row_block ← table ← digit, weigh ← scan ← top_k ← top_p ← draw ← this file
+//! records, division ← slice_block, row_block ← table ← digit, weigh ← scan ← top_k ← top_p ← draw ← this file
 //! ```
 
 mod digit;
@@ -24,6 +24,7 @@ mod draw;
 mod records;
 mod row_block;
 mod scan;
+mod slice_block;
 mod table;
 mod top_k;
 mod top_p;

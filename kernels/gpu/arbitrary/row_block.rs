@@ -47,7 +47,7 @@ impl<'k> RowBlock<'k> {
 
     /// Whether this is the first thread.
     pub(super) fn is_first(&self) -> Mask {
-        self.k.eq(self.block.thread, self.k.int(0))
+        self.block.is_first()
     }
 
     /// Whether `slice` is the number of a slice of the row. Numbers up to the padded number of slices are not.

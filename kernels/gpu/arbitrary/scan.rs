@@ -4,10 +4,9 @@
 use super::digit::{needs_top_k, Digit};
 use super::division::Division;
 use super::records::{Records, Scanned, SCANNED};
+use super::slice_block::SliceBlock;
 use super::table::Bins;
 use crate::kernels::gpu::block::Block;
-use crate::kernels::gpu::logits::SliceLogits;
-use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Ptx};
 use crate::semantics::arith::{Arith, WideArith};
@@ -15,20 +14,16 @@ use crate::semantics::arith::{Arith, WideArith};
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, and the results: a record
 /// per slice, and the table of the first digit.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let slice = SliceBlock::arguments(k, spec, division);
     let slices = Records::argument(k, SCANNED);
     let table = [(); 2].map(|()| k.argument());
-    let block = Block::new(k);
-    let (row, slice) = k.divide(k.block(), division.slices);
-    let parameters = Parameters::new(k, parameters, row);
-    let row_of_logits = parameters.row_of_logits(spec);
-    let counts = needs_top_k(k, spec, &parameters);
+    let block = &slice.block;
+    let counts = needs_top_k(k, spec, &slice.parameters);
     let bins = Bins::new(k, Digit::First.shape());
-    bins.clear(&block);
+    bins.clear(block);
 
     let [max, index, had_nan, had_inf] = [i32::MIN, 0, 0, 0].map(|value| k.variable(k.int(value)));
-    division.for_each_tile(k, slice, |tile| {
-        let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
+    slice.for_each_tile(|logits| {
         let is_inf = k.at_least(logits.max(), k.float(f32::INFINITY));
         for (flag, mask) in [(had_nan, logits.had_nan()), (had_inf, is_inf)] {
             k.set(flag, k.select(mask, k.int(1), k.get(flag)));
@@ -51,8 +46,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let is_set = |flag| k.eq(k.get(flag), k.int(1));
     let status = block.status(is_set(had_nan), is_set(had_inf));
     let words = [max_key, first, status, k.int(0)];
-    slices.store_if(k.eq(block.thread, k.int(0)), k.block(), &words);
-    k.when(counts, || bins.store(&block, table, |_, words| (words.to_vec(), k.widen(words[0]))));
+    slices.store_if(block.is_first(), k.block(), &words);
+    k.when(counts, || bins.store(block, table, |_, words| (words.to_vec(), k.widen(words[0]))));
 }
 
 /// Combines the records of the slices of a row: the words of [`Scanned`].

@@ -5,9 +5,8 @@ use super::division::Division;
 use super::records::{Records, Search, SCANNED, SEARCH, SELECTED};
 use super::row_block::RowBlock;
 use super::scan;
+use super::slice_block::SliceBlock;
 use super::table::{Bins, RowTables};
-use crate::kernels::gpu::block::Block;
-use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
@@ -18,19 +17,15 @@ use crate::semantics::clean::NEG_INF_KEY;
 /// Writes the kernel that counts the second or third digits of the keys that have the digits found so far, with one
 /// block per slice. Its arguments are the logits, the parameters, the search records, and the table of the digit.
 pub(super) fn write_count(k: &Ptx, spec: &Spec, division: &Division, digit: Digit) {
-    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let slice = SliceBlock::arguments(k, spec, division);
     let search = Records::argument(k, SEARCH);
     let table = [(); 2].map(|()| k.argument());
-    let block = Block::new(k);
-    let (row, slice) = k.divide(k.block(), division.slices);
-    let parameters = Parameters::new(k, parameters, row);
-    k.when(needs_top_k(k, spec, &parameters), || {
-        let row_of_logits = parameters.row_of_logits(spec);
-        let digits = search.load(row, Search::Digits as usize);
+    let block = &slice.block;
+    k.when(needs_top_k(k, spec, &slice.parameters), || {
+        let digits = search.load(slice.row, Search::Digits as usize);
         let bins = Bins::new(k, digit.shape());
-        bins.clear(&block);
-        division.for_each_tile(k, slice, |tile| {
-            let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
+        bins.clear(block);
+        slice.for_each_tile(|logits| {
             for number in 0..logits.values.len() {
                 let key = logits.key(number);
                 k.when(k.eq(digit.before(k, key), digits), || {
@@ -38,7 +33,7 @@ pub(super) fn write_count(k: &Ptx, spec: &Spec, division: &Division, digit: Digi
                 });
             }
         });
-        bins.store(&block, table, |_, words| (words.to_vec(), k.widen(words[0])));
+        bins.store(block, table, |_, words| (words.to_vec(), k.widen(words[0])));
     });
 }
 

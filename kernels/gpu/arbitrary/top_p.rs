@@ -4,13 +4,12 @@
 use super::division::Division;
 use super::records::{Narrowed, Records, Scanned, Selected, NARROWED, SCANNED, SELECTED, WIDE};
 use super::row_block::RowBlock;
+use super::slice_block::SliceBlock;
 use super::table::{Bins, RowTables};
 use super::weigh::{
     bin_of, has_top_p, is_drawn, single_weight, weight_at, Weights, BY_DISTANCE, BY_WEIGHT, FIRST_SINGLE,
     NO_BIN,
 };
-use crate::kernels::gpu::block::Block;
-use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
@@ -55,22 +54,19 @@ impl<'k> RowArrays<'k> {
 /// Writes the first pass, with one block per slice. Its arguments are the logits, the parameters, the row arrays, and
 /// the results: the sum of the weights that min-p keeps, if the row has no top-p, else the table of weights.
 pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
-    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let slice = SliceBlock::arguments(k, spec, division);
     let arrays = RowArrays::arguments(k);
     let sums = Records::argument(k, WIDE);
     let table = [(); 2].map(|()| k.argument());
-    let block = Block::new(k);
-    let (row, slice) = k.divide(k.block(), division.slices);
-    let parameters = Parameters::new(k, parameters, row);
+    let (block, parameters, row) = (&slice.block, &slice.parameters, slice.row);
     let max_key = arrays.max_key(row);
-    k.when(is_drawn(k, &parameters, max_key), || {
-        let with_bins = has_top_p(k, &parameters, max_key);
-        let weights = arrays.weights(&parameters, row);
+    k.when(is_drawn(k, parameters, max_key), || {
+        let with_bins = has_top_p(k, parameters, max_key);
+        let weights = arrays.weights(parameters, row);
         let (with_top_k, bound) = (weights.has_top_k(), weights.raw_bound());
         let least = parameters.get(Column::MinWeight);
-        let row_of_logits = parameters.row_of_logits(spec);
         let bins = Bins::new(k, BY_WEIGHT);
-        k.when(with_bins, || bins.clear(&block));
+        k.when(with_bins, || bins.clear(block));
         let sum = k.wide_variable(k.wide(0));
         let add = |weights: &[Int]| {
             k.when_else(
@@ -82,8 +78,7 @@ pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
                 },
             );
         };
-        division.for_each_tile(k, slice, |tile| {
-            let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
+        slice.for_each_tile(|logits| {
             let weight = |number| weights.of(logits.cleaned(number), logits.index(number));
             let numbers = 0..logits.values.len();
             // Top-k usually removes most entries. It is then faster to skip entries one by one.
@@ -100,14 +95,14 @@ pub(super) fn write_weigh(k: &Ptx, spec: &Spec, division: &Division) {
         k.when_else(
             with_bins,
             || {
-                bins.store(&block, table, |_, parts| {
+                bins.store(block, table, |_, parts| {
                     let sum = k.wadd(k.widen(parts[0]), k.wshl(k.widen(parts[1]), LOW_BITS));
                     (vec![k.low(sum), k.high(sum)], sum)
                 });
             },
             || {
                 let sum = block.wide_sum(k.get_wide(sum));
-                k.when(k.eq(block.thread, k.int(0)), || sums.store_wide(k.block(), sum));
+                k.when(block.is_first(), || sums.store_wide(k.block(), sum));
             },
         );
     });
@@ -175,26 +170,22 @@ fn distances_before(block: &RowBlock<'_>, bin: Int) -> Int {
 /// Writes the second pass, with one block per slice. Its arguments are the logits, the parameters, the row arrays, the
 /// [`Narrowed`] rows, and the table of distances.
 pub(super) fn write_refine(k: &Ptx, spec: &Spec, division: &Division) {
-    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let slice = SliceBlock::arguments(k, spec, division);
     let arrays = RowArrays::arguments(k);
     let narrowed = Records::argument(k, NARROWED);
     let table = [(); 2].map(|()| k.argument());
-    let block = Block::new(k);
-    let (row, slice) = k.divide(k.block(), division.slices);
-    let parameters = Parameters::new(k, parameters, row);
+    let (block, parameters, row) = (&slice.block, &slice.parameters, slice.row);
     let first = k.variable(k.int(NOT_NEEDED));
-    k.when(has_top_p(k, &parameters, arrays.max_key(row)), || {
+    k.when(has_top_p(k, parameters, arrays.max_key(row)), || {
         k.set(first, narrowed.load(row, Narrowed::First as usize));
     });
     let first = k.get(first);
     k.when(k.le(k.int(0), first), || {
-        let weights = arrays.weights(&parameters, row);
+        let weights = arrays.weights(parameters, row);
         let distances = narrowed.load(row, Narrowed::Distances as usize);
-        let row_of_logits = parameters.row_of_logits(spec);
         let bins = Bins::new(k, BY_DISTANCE);
-        bins.clear(&block);
-        division.for_each_tile(k, slice, |tile| {
-            let logits = SliceLogits::load(k, (spec, &division.tile), logits, (row_of_logits, tile));
+        bins.clear(block);
+        slice.for_each_tile(|logits| {
             for number in 0..logits.values.len() {
                 let bits = logits.cleaned(number);
                 let distance = k.sub(weights.q(bits), first);
@@ -205,7 +196,7 @@ pub(super) fn write_refine(k: &Ptx, spec: &Spec, division: &Division) {
                 });
             }
         });
-        bins.store(&block, table, |bin, words| (words.to_vec(), sum_at(k, k.add(first, bin), words[0])));
+        bins.store(block, table, |bin, words| (words.to_vec(), sum_at(k, k.add(first, bin), words[0])));
     });
 }
 

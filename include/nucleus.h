@@ -206,7 +206,7 @@ enum {
      * again.
      */
     NUC_INVALID_ARGUMENT = 1,
-    /** The plugin's file does not exist, or the call needs a plugin but no plugin is named. */
+    /** The plugin's file does not exist, or no plugin is named although the call needs one. */
     NUC_PLUGIN_NOT_FOUND = 2,
     /** The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader. */
     NUC_PLUGIN_INVALID = 3,
@@ -403,7 +403,7 @@ typedef struct nuc_sampler_options {
     /**
      * The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
      * evicted. Programs that nuc_prewarm compiled are never evicted. A batch that uses both paths needs two programs
-     * at the same time, and three if the logits are on a device. 0: 64.
+     * at the same time, or three programs if the logits are on a device. 0: 64.
      */
     size_t cache_capacity;
     /**
@@ -441,13 +441,15 @@ typedef struct nuc_sampler_options {
     const void *pjrt_api;
     /**
      * A client of the caller, `PJRT_Client *`, created with the plugin of `pjrt_api`. The sampler uses the client and
-     * does not destroy it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only
-     * if `pjrt_api` is null.
+     * does not destroy it. The client must outlive the sampler and its nuc_parameters, nuc_call and nuc_prewarming
+     * objects. Null if and only if `pjrt_api` is null.
      *
      * With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs the file that
-     * contains the plugin's functions. The library finds it in /proc/self/maps (Linux). Creating the sampler fails with
-     * NUC_PLUGIN_NOT_FOUND if that file was replaced or removed after it was loaded.
+     * must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored.
+     *
+     * With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
+     * the file's path in /proc/self/maps (Linux). If the file was replaced or removed after it was loaded,
+     * nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND.
      */
     void *pjrt_client;
     /**
@@ -459,10 +461,12 @@ typedef struct nuc_sampler_options {
     uint64_t program_dir_capacity;
     /**
      * An array of `num_row_buckets` numbers of rows, ascending, each from 1 to 65536. The sampler compiles programs
-     * for these numbers of rows, and pads the rows of a program to the next of them. More numbers mean less padding,
-     * but more programs. Logits in host memory with more rows than the last number run in pieces. For logits on a
-     * device, the numbers apply only to batches whose rows take both paths, because each path then has its own
-     * program. Null if `num_row_buckets` is 0. The built-in backend ignores the list.
+     * for these numbers of rows, and pads each batch to the next of them. More numbers mean less padding, but more
+     * programs. A batch in host memory that has more rows than the last number runs in pieces. Null if
+     * `num_row_buckets` is 0. The built-in backend ignores the list.
+     *
+     * With logits on a device, a program samples the buffer without padding if all rows take the same path. If the
+     * rows take both paths, each path has its own program, and the list applies to the rows of each path.
      */
     const size_t *row_buckets;
     /** The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128. */
@@ -496,10 +500,10 @@ nuc_status nuc_sampler_create(const nuc_sampler_options *options,
 
 /**
  * Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
- * getters. Null is allowed. If there are nuc_parameters, nuc_call or nuc_prewarming objects of the sampler, they keep
- * its programs and its client until the last of them is destroyed. A prewarm that is running continues. After the
- * call, the handle and all its copies in other threads are invalid. This function must not be called in a callback of
- * nuc_call_on_done.
+ * getters. Null is allowed. The nuc_parameters, nuc_call and nuc_prewarming objects of the sampler keep its programs
+ * and its client until the last of these objects is destroyed. A prewarm that is running continues. After this
+ * function returns, the handle and all its copies in other threads are invalid. This function must not be called in a
+ * callback of nuc_call_on_done.
  *
  * No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
  * detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.
@@ -616,9 +620,9 @@ typedef struct nuc_batch {
     const int32_t *top_k;
     /**
      * Top-p: entries survive in descending order of weight until the sum of their weights is at least p times the
-     * total weight. Entries whose weight equals the smallest of these also survive. The total is the sum over the
-     * entries that top-k kept. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN is impossible: see
-     * NUC_ROW_BAD_PARAMETER. Default: off.
+     * total weight. Entries whose weight equals that of the last of these entries also survive. The total weight is
+     * the sum over the entries that top-k kept. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN is
+     * impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
      */
     const float *top_p;
     /**
@@ -767,10 +771,11 @@ nuc_status nuc_reference_topk_topp_and_sample(const nuc_sampler *sampler,
                                               nuc_error *error);
 
 /**
- * Runs the sampling function that `path` selects. It takes plain arguments instead of structs. It is for languages
- * that cannot pass a struct that contains pointers, for example Go with cgo. The arguments have the meaning of the
- * fields of nuc_batch and nuc_call_options; `replace_val` and the debug arrays are not available. `error` need not
- * contain a pointer, because its `full_message` may be null. Ownership, thread-safety and errors are the same.
+ * Runs the sampling function that `path` selects. This function takes plain arguments instead of structs. It is for
+ * languages that cannot pass a struct with pointers, for example Go with cgo. Each argument has the meaning of the
+ * field of the same name in nuc_batch or nuc_call_options. `replace_val` and the debug arrays are not available.
+ * `error` need not contain a pointer, because its `full_message` may be null. Ownership, thread-safety and errors are
+ * those of the other sampling functions.
  *
  * The caller promises:
  * As for nuc_topk_topp_and_sample.
@@ -879,9 +884,9 @@ struct nuc_debug_arrays {
  * The tokens and the debug arrays stay on the device as buffers. Only the numbers that the caller wants are copied
  * to the host.
  *
- * A nuc_parameters contains the sampling parameters of the rows. They stay on the device between calls, and a call
- * uploads them only after a change. The number of the step is an argument of each call. It is added to the offset of
- * every row. So a decode loop need not change the parameters.
+ * A nuc_parameters contains the sampling parameters of the rows. The parameters stay on the device between calls. A
+ * call uploads them only after a change. Each call takes the number of the step as an argument, and adds it to the
+ * offset of every row. So a decode loop does not have to change the parameters.
  *
  *     nuc_parameters_create(sampler, &options, &parameters, &error);
  *     nuc_parameters_set(parameters, row, &row_parameters, &error);   for each row whose parameters change
@@ -891,12 +896,12 @@ struct nuc_debug_arrays {
  *     nuc_call_destroy(call, &error);
  *
  * The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
- * can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
- * call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
+ * can run several calls at the same time. Each call uses the parameters that were set before the call was started. The
+ * first call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
  *
- * Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
- * Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from
- * nuc_call_take_buffer, before you destroy the last of these objects.
+ * Parameters and calls keep the sampler's backend alive. So the sampler, its parameters and its calls can be destroyed
+ * in any order. Buffers do not keep the backend alive. If the sampler created the client, first destroy every buffer
+ * of the client, including the buffers from nuc_call_take_buffer. Then destroy the last of these objects.
  *
  * This header does not need the header of PJRT, so pointers to PJRT types are `void *`. The library cannot check
  * that such a pointer is what its comment says.
@@ -908,7 +913,7 @@ struct nuc_debug_arrays {
  *
  * nuc_parameters_create creates the object, the caller owns it, and nuc_parameters_destroy frees it. Any number of
  * threads may use it at the same time. Only nuc_parameters_destroy must run alone. The object belongs to the sampler
- * that was passed to nuc_parameters_create. A call with another sampler fails. The rules for fork are those of
+ * that was passed to nuc_parameters_create, and calls with another sampler fail. The rules for fork are those of
  * nuc_sampler.
  */
 typedef struct nuc_parameters nuc_parameters;
@@ -952,8 +957,8 @@ typedef struct nuc_parameters_options {
  * The sampling parameters of one row. The meaning of each value is that of the array of the same name in nuc_batch.
  *
  * A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. For `top_p` and
- * `temperature`, zero is a valid value that differs from the default. So these two fields are used only if their flag
- * is 1. Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
+ * `temperature`, zero is a valid value and not the default. So these two fields are used only if their flag is 1.
+ * Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
  */
 typedef struct nuc_row_parameters {
     /** `sizeof(nuc_row_parameters)`, in the caller's version of this header. */
@@ -992,7 +997,7 @@ enum {
      * An impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER.
      */
     NUC_HOST_ALL = 1,
-    /** None. The tokens stay on the device. If a row has impossible parameters, nuc_sample_start fails. */
+    /** No numbers. The tokens stay on the device. If a row has impossible parameters, nuc_sample_start fails. */
     NUC_HOST_NONE = 2
 };
 
@@ -1008,8 +1013,8 @@ typedef struct nuc_start_options {
     /** The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers. */
     uint32_t debug_arrays;
     /**
-     * 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size uses their
-     * memory, if the plugin can do this. 0: the buffer keeps its contents.
+     * 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size can then use
+     * the memory of the logits. 0: the buffer keeps its contents.
      */
     int32_t donate_logits;
     /** Must be zero. */
@@ -1046,14 +1051,14 @@ enum {
 /**
  * A callback that runs once, when a call on the device has ended; see nuc_call_on_done.
  *
- * It runs on a thread of the plugin. If the call has already ended, it runs on the thread that calls nuc_call_on_done.
- * It must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
- * returns, so the callback should be short.
+ * The callback runs on a thread of the plugin. If the call has already ended, the callback runs on the thread that
+ * calls nuc_call_on_done. It must return normally: no exception, no longjmp. The plugin's thread cannot do other work
+ * before the callback returns, so the callback should be short.
  *
- * It may call the functions of this library that do not wait for the device. It may read the results of its own call
- * and of other calls that have ended, and it may start calls whose programs are compiled. Inside a callback, two kinds
- * of functions return NUC_INVALID_ARGUMENT: functions that destroy an object, and functions that would wait for a call
- * that has not ended. These functions could wait for the thread that runs the callback.
+ * The callback may call the functions of this library that do not wait for the device. It may read the results of its
+ * own call and of other calls that have ended, and it may start calls whose programs are compiled. Inside a callback,
+ * two kinds of functions return NUC_INVALID_ARGUMENT: functions that destroy an object, and functions that would wait
+ * for a call or a prewarm that has not ended. These functions could wait for the thread that runs the callback.
  */
 typedef void (*nuc_done_function)(void *user);
 
@@ -1079,10 +1084,10 @@ nuc_status nuc_parameters_create(const nuc_sampler *sampler,
  * Sets the parameters of the row `row`, counted from 0, for calls that start later. Calls that have started are not
  * affected. The next call uploads the parameters once. Any number of threads may call this function.
  *
- * This function accepts an impossible value, for example a NaN temperature. A call that uses the value fails, or the
- * row gets the status NUC_ROW_BAD_PARAMETER: see nuc_host_numbers.
+ * This function accepts an impossible value, for example a NaN temperature. Calls with this value fail, or report the
+ * row as NUC_ROW_BAD_PARAMETER: see nuc_host_numbers.
  *
- * Errors: NUC_INVALID_ARGUMENT if there is no such row, or if a value is set without its flag.
+ * Errors: NUC_INVALID_ARGUMENT, also if the parameters have no such row, or if a value is set without its flag.
  *
  * The caller promises:
  * `parameters` is a live handle. `row_parameters` points to a nuc_row_parameters. `error` is null or points to a
@@ -1095,9 +1100,9 @@ nuc_status nuc_parameters_set(nuc_parameters *parameters,
                               nuc_error *error);
 
 /**
- * Frees parameters. Null is allowed. Calls that were started with them continue. No other call may use the handle at
- * the same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must
- * not be called in a callback of nuc_call_on_done.
+ * Frees a nuc_parameters. Null is allowed. Calls that were started with it continue. No other call may use the handle
+ * at the same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It
+ * must not be called in a callback of nuc_call_on_done.
  *
  * Errors: NUC_INVALID_ARGUMENT if `parameters` is not a nuc_parameters, or in a callback.
  *
@@ -1110,21 +1115,22 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
 
 /**
  * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
- * frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for other
- * calls, but it can wait for a free slot in the plugin's queue, and for the upload of changed parameters or of a step.
+ * frees it with nuc_call_destroy. The function compiles missing programs. It does not wait for other calls. It can
+ * wait for a free slot in the plugin's queue, and for the upload of changed parameters or of the number of the step.
  *
- * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its
- * dimensions are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If
- * its layout is not row-major, the device copies it first; the first call with such a layout compiles a small
- * program. The device may still be computing the contents; the call then waits on the device. After this function
- * has returned, the caller may destroy the buffer or donate it to another program. The library does not change the
- * buffer, unless the caller sets `donate_logits` in the options. The contents are then deleted when this function
- * returns successfully; after an error the buffer may be deleted or not, and PJRT_Buffer_IsDeleted says which. In
- * both cases the caller still destroys the buffer.
+ * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its dimensions
+ * are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If the layout is
+ * not row-major, the device first copies the logits; the first call with this layout compiles a small program. The
+ * device may still be computing the contents of the buffer. The programs of the call then wait on the device.
  *
- * A PJRT_Buffer is always on one device. Of an array that is replicated over several devices, pass the buffer of the
- * sampler's device. An array that is sharded by rows needs one sampler and one call per device, each with the rows of
- * its shard. An array that is sharded along the vocabulary must first be gathered, for example by the program that
+ * After this function has returned, the caller may destroy the buffer or donate it to another program. The library
+ * does not change the buffer unless `donate_logits` is set in the options. With `donate_logits`, the contents are
+ * deleted when this function returns successfully. After an error, the contents may or may not be deleted:
+ * PJRT_Buffer_IsDeleted returns the state. The caller must destroy the buffer in every case.
+ *
+ * A PJRT_Buffer is always on one device. If an array is replicated over several devices, pass the buffer on the
+ * sampler's device. If an array is sharded by rows, create one sampler per device, and start one call per device with
+ * the rows of its shard. If an array is sharded along the vocabulary, gather it first, for example in the program that
  * computes it. If a buffer has only some of the rows or logits, its dimensions do not match, and the call fails.
  *
  * `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
@@ -1132,7 +1138,7 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
  * of threads may call this function with the same sampler and the same parameters.
  *
  * Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters or the device (the message states the
- * difference) or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
+ * difference), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
  * NUC_INTERNAL. After an error `*call` is null.
  *
  * The caller promises:
@@ -1152,7 +1158,8 @@ nuc_status nuc_sample_start(const nuc_sampler *sampler,
 
 /**
  * Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy in
- * one function. With `row_status`, an impossible parameter affects only its own row. Without it, the call fails.
+ * one function. If a row has an impossible parameter and `row_status` is null, the call fails. If `row_status` is not
+ * null, the parameter affects only its own row.
  *
  * Errors: those of nuc_sample_start and nuc_call_get_tokens. A call that fails writes no output.
  *
@@ -1171,8 +1178,8 @@ nuc_status nuc_sample_on_device(const nuc_sampler *sampler,
 
 /**
  * Writes 1 to `*done` if a call has ended, else 0. A call ends when its numbers are on the host. With NUC_HOST_NONE,
- * it ends when its results are computed. A call that failed has also ended. This function does not wait. Any thread
- * may call this function.
+ * it ends when the device has computed its results. A call that failed has also ended. This function does not wait.
+ * Any thread may call this function.
  *
  * Errors: NUC_INVALID_ARGUMENT.
  *
@@ -1189,8 +1196,8 @@ nuc_status nuc_call_is_done(const nuc_call *call,
  * number of threads may wait for the same call.
  *
  * Errors: NUC_TIMEOUT if the call has not ended; the call continues, and this function can be called again.
- * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a callback
- * for a call that has not ended.
+ * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also if the
+ * function would have to wait in a callback of nuc_call_on_done.
  *
  * The caller promises:
  * `call` is a live handle. `error` is null or points to a nuc_error.
@@ -1202,14 +1209,15 @@ nuc_status nuc_call_wait(const nuc_call *call,
 
 /**
  * Calls `function` with `user` once, when a call has ended. The callback runs on a thread of the plugin. If the call
- * has already ended, it runs on this thread before this function returns. nuc_done_function states what the callback
- * may do. A call can have several callbacks, which run in any order. Any thread may call this function.
+ * has already ended, the callback runs on this thread before this function returns. The description of
+ * nuc_done_function lists what a callback may do. A call can have several callbacks, which run in any order. Any
+ * thread may call this function.
  *
  * Errors: NUC_INVALID_ARGUMENT. After an error, the callback does not run.
  *
  * The caller promises:
- * `call` is a live handle. Any thread may call `function` with `user` until `function` has returned. This happens
- * before nuc_call_destroy returns. `error` is null or points to a nuc_error.
+ * `call` is a live handle. `function` and `user` are valid on every thread until the callback has returned.
+ * nuc_call_destroy waits for this. `error` is null or points to a nuc_error.
  */
 NUC_NODISCARD NUC_API
 nuc_status nuc_call_on_done(const nuc_call *call,
@@ -1254,8 +1262,8 @@ nuc_status nuc_call_get_numbers(const nuc_call *call,
 /**
  * Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
  * PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. This function does not wait. The
- * device may still be computing the buffer; every use of the buffer in PJRT waits for the device. The buffer outlives
- * the call object. Any thread may call this function.
+ * device may still be computing the contents; every use of the buffer in PJRT waits for them. The buffer stays valid
+ * after nuc_call_destroy. Any thread may call this function.
  *
  * Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
  * error `*buffer` is null.
@@ -1304,12 +1312,12 @@ NUC_API nuc_status nuc_call_destroy(nuc_call *call,
  *                                                           of r, and the row status
  *           ...)                                            the debug arrays, in the order of their NUC_DEBUG_* bits
  *
- * The step is added to the offset of every row, modulo 2^64. So a loop of many steps can stay on the device and use
- * one array of parameters. The results are those of separate calls, bit for bit.
+ * The function adds the step to the offset of every row, modulo 2^64. So a loop of many steps can run on the device
+ * with one array of parameters. Its results are those of separate calls, bit for bit.
  *
  * The function calls no other function and uses no global symbol. Its name is the only name that it adds to the
- * module. Its constants contain no data of the host. On a device with layouts the logits must be row-major. Debug
- * arrays of logits contain the logits as bits: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
+ * module. The text refers to no data on the host. On a device with layouts the logits must be row-major. Debug arrays
+ * of logits contain the bits of the logits: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
  * arrays, `[num_rows, min(max_k, vocab)]`: indices, logits and weights.
  * @{
  */
@@ -1333,8 +1341,9 @@ typedef struct nuc_emit_options {
     /** The number of slots of the bounded path, 1 to 1024. 0: 128. */
     size_t max_k;
     /**
-     * The target, NUL-terminated: `portable`, or a TPU generation that has its own kernels (`v4`, `v5e`, `v5p`, `v6e`,
-     * `tpu7x`). Null or empty: `portable`, which runs on every plugin.
+     * The target, NUL-terminated: `portable`, a TPU generation (`v4`, `v5e`, `v5p`, `v6e`, `tpu7x`), or a GPU model
+     * (`gh200`, `h100`, `h200`, `a100`, `gb200`, `b200`, `l40`, `l4`, `a10`). For a TPU or a GPU, the function
+     * contains a kernel if there is one for its shape. Null or empty: `portable`, which runs on every plugin.
      */
     const char *target;
     /**
@@ -1441,8 +1450,8 @@ typedef struct nuc_prewarm_spec {
      * With logits in host memory: the largest number of rows of a call, at least 1. Programs for fewer rows are
      * compiled too.
      *
-     * With logits on a device: the number of rows of the buffer, 1 to 65536. The programs depend on it. If there are
-     * buffers with several numbers of rows, prewarm for each of them.
+     * With logits on a device: the number of rows of the buffer, 1 to 65536. The programs depend on this number. If
+     * calls use buffers with different numbers of rows, prewarm once for each number.
      */
     size_t num_rows;
     /** The number of elements per row, 1 to 16777216. */
@@ -1462,15 +1471,16 @@ typedef struct nuc_prewarm_spec {
      */
     int32_t has_middle_dimension;
     /**
-     * The `host_numbers` of the calls. NUC_HOST_ALL needs two more programs, for rows with impossible parameters. Set
-     * it also for nuc_sample_on_device with `row_status`. Must be 0 if the logits are in host memory.
+     * The `host_numbers` of the calls. NUC_HOST_ALL needs two more programs, for rows with impossible parameters. Use
+     * NUC_HOST_ALL also for calls of nuc_sample_on_device with `row_status`. Must be 0 if the logits are in host
+     * memory.
      */
     nuc_host_numbers host_numbers;
     /** Must be zero. */
     int32_t reserved;
     /**
-     * The largest number of programs that are compiled at the same time. 0: one per core. A compiler can use several
-     * threads for one program.
+     * The largest number of programs that are compiled at the same time. 0: one per core. The compiler itself can use
+     * several threads per program.
      */
     size_t num_threads;
 } nuc_prewarm_spec;
@@ -1487,7 +1497,7 @@ typedef struct nuc_prewarm_spec {
  * nuc_sampler.
  *
  * The object keeps the sampler's backend alive, so the sampler can be destroyed first. The prewarm then continues
- * until it has ended or nuc_prewarming_destroy cancels it.
+ * until all its programs are compiled, a compilation fails, or the caller cancels the prewarm.
  */
 typedef struct nuc_prewarming nuc_prewarming;
 
@@ -1497,7 +1507,7 @@ typedef struct nuc_prewarm_progress {
     size_t struct_size;
     /** The number of programs that are ready. */
     size_t done;
-    /** The number of all programs; 0 on the built-in backend. */
+    /** The number of programs of the prewarm. 0 on the built-in backend. */
     size_t total;
     /** 1: the prewarm has ended, and nuc_prewarming_wait returns its result without waiting. 0: it is running. */
     int32_t has_ended;
@@ -1526,10 +1536,10 @@ typedef struct nuc_compile_ahead_options {
      */
     const char *plugin_path;
     /**
-     * The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for. This host need
-     * not have these devices. For libtpu it is a TPU generation and the arrangement of its chips, for example
-     * `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty: the devices of
-     * this host. Plugins for CPUs and GPUs support only this default.
+     * The plugin's name for a topology, NUL-terminated UTF-8. A topology describes the devices to compile for. This
+     * host need not have these devices. With libtpu the name consists of a TPU generation and the arrangement of its
+     * chips, for example `v5e:2x2`. The topology must equal that of the host that will load the programs. Null or
+     * empty: the devices of this host. Plugins for CPUs and GPUs support only this default.
      */
     const char *topology;
     /** An array of `num_plugin_options` options for the topology, or for the client if `topology` is null. */
@@ -1542,8 +1552,9 @@ typedef struct nuc_compile_ahead_options {
      */
     const char *output_dir;
     /**
-     * An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. The rows
-     * of a call are padded to the next of `row_buckets`. Calls with more rows than the last of them run in pieces.
+     * An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. With
+     * logits in host memory, each number is rounded up to a number in `row_buckets`. Calls with more rows than the
+     * largest number in `row_buckets` run in pieces.
      */
     const size_t *row_counts;
     /** The length of `row_counts`, 1 to 4096. */
@@ -1581,10 +1592,12 @@ typedef struct nuc_compile_ahead_options {
     /** The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128. */
     size_t num_row_buckets;
     /**
-     * Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST. With NUC_LOGITS_ON_DEVICE, each element of
-     * `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs
-     * that join the results of two paths. Two kinds of small programs are not written: those for rows with impossible
-     * parameters, and those that copy logits whose layout is not row-major. Samplers compile them when they need them.
+     * Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST.
+     *
+     * With NUC_LOGITS_ON_DEVICE, each element of `row_counts` is the number of rows of a buffer, 1 to 65536. If
+     * `smaller_row_counts` is 1, this function also writes the programs of buffers whose rows take both paths. Two
+     * kinds of small programs are never written: the programs for rows with impossible parameters, and the programs
+     * that copy logits whose layout is not row-major. A sampler compiles these programs when it needs them.
      */
     nuc_logits_place logits;
     /** As in nuc_prewarm_spec. */
@@ -1600,17 +1613,18 @@ typedef struct nuc_compile_ahead_options {
  * The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
  * the same sampler, and other threads may sample at the same time.
  *
- * The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, the place of the logits, and the
- * number of rows, rounded up to one of the sampler's `row_buckets`. They do not depend on top_k, top_p, min_p,
- * temperature, seeds, random words or replace_val, or on which rows of a batch take which path. So a server that
- * prewarms for every shape of its calls compiles nothing later.
+ * For one sampler, the programs depend only on the properties of the calls in `spec`. They do not depend on top_k,
+ * top_p, min_p, temperature, seeds, random words or replace_val. They also do not depend on the paths that the rows of
+ * a batch take. So a server that prewarms for every shape of its calls compiles nothing later.
  *
- * With logits on a device, the programs depend on the exact number of rows of the buffer. Calls whose rows can take
- * both paths need up to 4 log2(n) + 5 programs for a buffer of n <= 128 rows with the default `row_buckets`, rounding
- * the logarithm up, and two more with NUC_HOST_ALL.
+ * With logits in host memory, the number of rows is rounded up to one of the sampler's `row_buckets`. With logits on a
+ * device, the programs depend on the exact number of rows of the buffer. If the rows of a call can take both paths, a
+ * buffer of n <= 128 rows needs up to 4 log2(n) + 5 programs with the default `row_buckets`. The logarithm is rounded
+ * up. NUC_HOST_ALL needs two more programs.
  *
- * One kind of program is missing: if the layout of logits on a device is not row-major, the first call with this layout
- * compiles a small program that copies them (nuc_sample_start). Set `cache_capacity` so that it has room for it.
+ * One kind of program is not prewarmed. If the layout of logits on a device is not row-major, a small program copies
+ * the logits; see nuc_sample_start. The first call with this layout compiles the program. Choose `cache_capacity` so
+ * that this program fits too.
  *
  * The programs stay in memory until the sampler is destroyed; they are never evicted.
  *
@@ -1627,9 +1641,9 @@ nuc_status nuc_prewarm(const nuc_sampler *sampler,
 
 /**
  * Starts nuc_prewarm in the background, and writes the handle of the prewarm to `*prewarming`. The caller owns the
- * handle and frees it with nuc_prewarming_destroy. Sampling calls can run at the same time. A call that needs a
- * program that is being compiled waits for this program. Several prewarms can run at the same time. Any number of
- * threads may call this function with the same sampler.
+ * handle and frees it with nuc_prewarming_destroy. Sampling calls can run at the same time. If a call needs a program
+ * that the prewarm is compiling, the call waits for this program. Several prewarms can run at the same time. Any
+ * number of threads may call this function with the same sampler.
  *
  * Errors: NUC_INVALID_ARGUMENT, also if the programs exceed `cache_capacity`; NUC_OUT_OF_MEMORY. After an error
  * `*prewarming` is null. nuc_prewarming_wait returns the errors of the compilations.
@@ -1646,9 +1660,9 @@ nuc_status nuc_prewarm_start(const nuc_sampler *sampler,
 
 /**
  * Writes the progress of a prewarm to `progress`. The caller owns the struct and sets its `struct_size` before the
- * call. Does not wait. Any thread may call this function, also in a callback.
+ * call. The function does not wait. Any thread may call this function, also in a callback.
  *
- * Errors: NUC_INVALID_ARGUMENT. The failure of the prewarm is not an error of this function.
+ * Errors: NUC_INVALID_ARGUMENT. If the prewarm failed, this function still succeeds.
  *
  * The caller promises:
  * `prewarming` is a live handle. `progress` points to a writable nuc_prewarm_progress. `error` is null or points to a
@@ -1663,10 +1677,11 @@ nuc_status nuc_prewarming_get_progress(const nuc_prewarming *prewarming,
  * Waits until a prewarm has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
  * number of threads may wait for the same prewarm.
  *
- * Errors: NUC_TIMEOUT if the prewarm has not ended; it continues, and this function can be called again.
+ * Errors: NUC_TIMEOUT if the prewarm has not ended; the prewarm continues, and this function can be called again.
  * NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if a program could not be compiled; the programs that were
- * compiled stay in memory. NUC_CANCELLED if it was cancelled before all programs were compiled. NUC_INVALID_ARGUMENT,
- * also in a callback of nuc_call_on_done or nuc_set_log for a prewarm that has not ended.
+ * compiled stay in memory. NUC_CANCELLED if the prewarm was cancelled before all programs were compiled.
+ * NUC_INVALID_ARGUMENT, also if the function would have to wait in a callback of nuc_call_on_done, or in a callback of
+ * nuc_set_log for which the prewarm may wait.
  *
  * The caller promises:
  * `prewarming` is a live handle. `error` is null or points to a nuc_error.
@@ -1677,9 +1692,9 @@ nuc_status nuc_prewarming_wait(const nuc_prewarming *prewarming,
                                nuc_error *error);
 
 /**
- * Cancels a prewarm: it compiles no further programs. Compilations that are running are finished. The function does
- * not wait. Programs that were compiled stay in memory. Has no effect on a prewarm that has ended. Any thread may call
- * this function, also in a callback.
+ * Cancels a prewarm. The prewarm finishes the compilations that are running, and starts no further ones. Programs that
+ * were compiled stay in memory. The function does not wait. It has no effect on a prewarm that has ended. Any thread
+ * may call this function, also in a callback.
  *
  * Errors: NUC_INVALID_ARGUMENT.
  *
@@ -1691,15 +1706,15 @@ nuc_status nuc_prewarming_cancel(const nuc_prewarming *prewarming,
                                  nuc_error *error);
 
 /**
- * Frees a prewarm. Null is allowed. If the prewarm is running, the function cancels it and waits for the compilations
- * that are running. Programs that were compiled stay in memory. No other call may use the handle at the same time or
- * later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must not be called in
- * a callback of nuc_call_on_done or nuc_set_log.
+ * Frees a prewarm. Null is allowed. If the prewarm has not ended, the function cancels it and waits for the
+ * compilations that are running. Programs that were compiled stay in memory. No other call may use the handle at the
+ * same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must not
+ * be called in a callback of nuc_call_on_done or nuc_set_log.
  *
  * Destroy every prewarm before the process ends. Many plugins crash if the process ends during a compilation.
  *
- * Errors: NUC_INVALID_ARGUMENT if `prewarming` is not a nuc_prewarming, or in a callback. The failure of the prewarm
- * is not an error of this function.
+ * Errors: NUC_INVALID_ARGUMENT if `prewarming` is not a nuc_prewarming, or in a callback. If the prewarm failed, this
+ * function still succeeds.
  *
  * The caller promises:
  * `prewarming` is null or a handle from nuc_prewarm_start that was not destroyed. `error` is null or points to a
@@ -1719,8 +1734,8 @@ NUC_API nuc_status nuc_prewarming_destroy(nuc_prewarming *prewarming,
  * (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
  * ignores the file and compiles the program.
  *
- * If `topology` is set, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set these
- * environment variables for libtpu:
+ * If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
+ * these environment variables for libtpu:
  *
  * - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
  *   take minutes;
@@ -1758,18 +1773,17 @@ nuc_status nuc_compile_ahead(const nuc_compile_ahead_options *options,
  * Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters of programs stay
  * 0.
  *
- * The last fields describe the latencies of the calls that have succeeded: their number, the median and the 99th
- * percentile, in nanoseconds. Percentiles are within 1.6% of the exact value, and 0 if the number is 0. A latency is
- * counted when the call ends.
+ * The last fields describe latencies: the number of calls, the median, and the 99th percentile in nanoseconds. A call
+ * is counted when it ends, and only if it succeeds. Percentiles are within 1.6% of the exact value. They are 0 if no
+ * call was counted. There are three latencies:
  *
- * - enqueue: from the start of a call until its programs are in the queue of the device. It includes checking the
- *   arguments, uploading the inputs, and compiling programs that are missing. For logits on a device, this is the time
- *   of nuc_sample_start.
- * - execute: from then until the results are on the host. With NUC_HOST_NONE, until the device has finished.
+ * - enqueue: from the start of a call until its programs are in the queue of the device. This includes uploading the
+ *   inputs and compiling missing programs. With logits on a device, it is the duration of nuc_sample_start.
+ * - execute: from the end of enqueue until the results are on the host. With NUC_HOST_NONE, until the device has
+ *   finished.
  * - total: the whole call.
  *
- * Calls on the host have no queue, so they count only in total: calls of the built-in backend and of
- * nuc_reference_topk_topp_and_sample.
+ * Calls of the built-in backend and of nuc_reference_topk_topp_and_sample have no queue. They count only in total.
  *
  * Initialize the struct with NUC_SAMPLER_STATS_INIT. The caller owns it.
  */
@@ -1807,19 +1821,19 @@ typedef struct nuc_sampler_stats {
      * writes a program. 0 if `write_programs` is 0.
      */
     uint64_t program_dir_bytes;
-    /** The number of calls in the two percentiles of enqueue. */
+    /** The number of calls that were counted in enqueue. */
     uint64_t enqueue_count;
     /** The median of enqueue, in nanoseconds. */
     uint64_t enqueue_p50_ns;
     /** The 99th percentile of enqueue, in nanoseconds. */
     uint64_t enqueue_p99_ns;
-    /** The number of calls in the two percentiles of execute. */
+    /** The number of calls that were counted in execute. */
     uint64_t execute_count;
     /** The median of execute, in nanoseconds. */
     uint64_t execute_p50_ns;
     /** The 99th percentile of execute, in nanoseconds. */
     uint64_t execute_p99_ns;
-    /** The number of calls in the two percentiles of total. */
+    /** The number of calls that were counted in total. */
     uint64_t total_count;
     /** The median of total, in nanoseconds. */
     uint64_t total_p50_ns;
@@ -1976,7 +1990,8 @@ enum {
  *
  * Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
  * exception, no longjmp. It may call other functions of this library, but not nuc_sampler_destroy. It must not wait
- * for a nuc_prewarming or destroy it, because the prewarm may wait for the callback; such a call is refused.
+ * for a prewarm or destroy a nuc_prewarming, because the prewarm may wait for the callback. On a thread for which a
+ * prewarm may wait, these calls return NUC_INVALID_ARGUMENT.
  */
 typedef void (*nuc_log_function)(void *user,
                                  nuc_log_level level,

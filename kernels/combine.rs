@@ -84,7 +84,7 @@ pub fn emit(spec: &CombineSpec) -> String {
         (wide_parts(slices, Elem::I32, spec.slots), spec.slots, Unsampled::Is(0)),
     ];
 
-    // One more row follows the parts. It contains the result of every row that was not sampled.
+    // One more row follows the rows of the parts. Every row that was not sampled takes its result from this row.
     let in_order = |parts: &[Value]| h.gather_rows(h.concatenate(parts, 0), places);
     let one = |value: i32| h.broadcast(h.int(value), &[1]);
     let unsampled = [NO_TOKEN, NO_TOKEN, 0, 0, ROW_BAD_PARAMETER as i32].map(one);

@@ -6,7 +6,7 @@ use super::target::Target;
 use crate::mlir::stablehlo::{Elem, Hlo};
 
 /// Returns the text of `func.func private @name(logits, parameters, step) -> (tokens, numbers, …)`, in StableHLO. If
-/// the target has a kernel for the spec, the function contains the kernel as a custom call.
+/// the target has kernels for the spec, the function calls them by custom calls, which contain the kernels.
 ///
 /// The function is self-contained: it calls no other function and uses no global. `name` must be a valid MLIR symbol
 /// name without quotes.

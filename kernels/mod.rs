@@ -4,8 +4,8 @@
 //! and the searches of each target.
 //!
 //! Imports point in one direction: `spec`, `program_arrays` and `target` ← `stablehlo` ← `tpu`, `gpu` ← this file ←
-//! `embed`, `program`. `combine` imports only `program_arrays`, `spec` and `stablehlo`. `row_major` imports none of
-//! these. `program` also imports `combine` and `row_major`.
+//! `embed`, `program`. `combine` imports only `program_arrays`, `spec` and `stablehlo`. `row_major` imports no file of
+//! this directory. `program` also imports `combine` and `row_major`.
 
 pub mod combine;
 pub mod embed;
@@ -69,7 +69,7 @@ pub fn portable_reason(spec: &Spec, target: &Target) -> Option<String> {
     }
 }
 
-/// Returns the text (MLIR or PTX), for readers, of the kernels inside the program for a spec. Returns `None` if the
+/// Returns the text of the kernels in the program for a spec, in MLIR or PTX, for people to read. Returns `None` if the
 /// program contains only StableHLO.
 pub fn kernel_text(spec: &Spec, target: &Target) -> Option<String> {
     match target {

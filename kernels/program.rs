@@ -46,7 +46,7 @@ impl ProgramSpec {
         }
     }
 
-    /// Returns the specification of a sampling program. `None` if this is another program.
+    /// Returns the specification if the program samples rows. Otherwise returns `None`.
     pub fn sampling(&self) -> Option<&Spec> {
         match self {
             ProgramSpec::Sampling(spec) => Some(spec),

@@ -1,4 +1,4 @@
-//! The program that copies an array to the row-major layout, in which the other programs expect the logits.
+//! The program that copies logits to the row-major layout. The other programs expect logits in this layout.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ impl RowMajorSpec {
     }
 }
 
-/// Returns the text of the program. It takes the array and returns its copy.
+/// Returns the text of the program. The program takes an array and returns a copy of it.
 pub fn emit(spec: &RowMajorSpec) -> String {
     let h = &Hlo::new();
     let elem = match spec.dtype {

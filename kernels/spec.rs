@@ -45,9 +45,9 @@ pub enum Source {
     #[default]
     Batch,
     /// The logits are a buffer of the caller, `[rows, vocab]`. The parameters contain seeds and offsets
-    /// ([`pack_seeds`](super::pack_seeds)). The program adds the sum of two more operands, the step, to the offsets. It
-    /// also returns the tokens as a separate array. If the caller donates the logits, a wide array of the same size uses
-    /// their memory.
+    /// ([`pack_seeds`](super::pack_seeds)). Two more operands are scalars whose sum is the step. The program adds the
+    /// step to the offsets. It also returns the tokens as a separate array. If the caller donates the logits, a wide
+    /// array of the same size can use the memory of the logits.
     Buffer {
         /// The number of rows of the buffer.
         rows: usize,

@@ -13,7 +13,7 @@ pub enum Target {
     Gpu(Gpu),
 }
 
-/// A GPU as a program sees it.
+/// The properties of a GPU that affect programs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Gpu {
     /// The name of the model, for example `h100`.
@@ -22,9 +22,9 @@ pub struct Gpu {
     pub multiprocessors: usize,
 }
 
-/// A model of GPUs: its name, a part of the names that plugins use for it, and the number of its multiprocessors. The
-/// numbers are from NVIDIA's data sheets. Where models differ, the number is that of the most common one: it affects only
-/// speed.
+/// The models of GPUs: the name of the model, a part of the names that plugins use for it, and the number of its
+/// multiprocessors. The numbers are from NVIDIA's data sheets. If a model has several variants, the number is that of
+/// the most common variant. The number affects only speed.
 const GPUS: [(&str, &str, usize); 9] = [
     ("gh200", "GH200", 132),
     ("h100", "H100", 132),
@@ -40,7 +40,7 @@ const GPUS: [(&str, &str, usize); 9] = [
 /// The platform name of CUDA plugins.
 const CUDA_PLATFORM: &str = "cuda";
 
-/// Returns the model of a device, if it is a known GPU.
+/// Returns the model of a device if it is a known GPU.
 fn known_gpu(platform: &str, device_kind: &str) -> Option<Gpu> {
     let known = |&&(_, part, _): &&(&str, &str, usize)| device_kind.contains(part);
     let &(name, _, multiprocessors) = GPUS.iter().find(known).filter(|_| platform == CUDA_PLATFORM)?;
@@ -166,8 +166,8 @@ impl Target {
             .unwrap_or(Target::Portable)
     }
 
-    /// Returns the reason why [`Target::of`] returns [`Target::Portable`] for a TPU or an NVIDIA GPU. Returns `None` for a
-    /// known one and for every other device.
+    /// Returns the reason why [`Target::of`] returns [`Target::Portable`] for a TPU or an NVIDIA GPU. Returns `None`
+    /// for a TPU or GPU that has kernels, and for every other device.
     ///
     /// A caller that creates a sampler or compiles programs should log the reason.
     pub fn portable_reason(platform: &str, device_kind: &str, cores: Option<usize>) -> Option<String> {

@@ -65,7 +65,7 @@ pub struct RowArguments<'a> {
     pub random: RandomSource<'a>,
 }
 
-/// The sampling parameters of one row, before they are checked. [`Default`] turns every filter off and has
+/// The sampling parameters of one row, before they are checked. The default value turns every filter off, and has
 /// temperature 1, seed 0 and offset 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RowSettings {
@@ -79,7 +79,7 @@ pub struct RowSettings {
     pub temperature: f32,
     /// The seed of the row's random words: the key of Philox.
     pub seed: u64,
-    /// The offset of the row's random words: the counter of Philox. A call on the device adds its step.
+    /// The offset of the row's random words: the counter of Philox. A call on the device adds its step to the offset.
     pub offset: u64,
 }
 
@@ -90,7 +90,7 @@ impl Default for RowSettings {
 }
 
 impl RowSettings {
-    /// The parameters of the row with index `row`, or the error if they are impossible.
+    /// Returns the parameters of the row with index `row`, or an error if they are impossible.
     pub(crate) fn params(&self, row: usize, words: [u32; 4], vocab: usize) -> Result<RowParams, Error> {
         let RowSettings { top_k, top_p, min_p, temperature, .. } = *self;
         check_row(top_p, min_p, temperature).map_err(|(name, value, right)| {
@@ -146,7 +146,7 @@ impl RowArguments<'_> {
         Ok(())
     }
 
-    /// The settings of a row. The seed and the offset are 0 if the caller passes random words.
+    /// Returns the settings of a row. The seed and the offset are 0 if the caller passes random words.
     pub(crate) fn settings(&self, row: usize) -> RowSettings {
         let defaults = RowSettings::default();
         let (seed, offset) = match self.random {
@@ -329,7 +329,7 @@ impl<'a> Batch<'a> {
         &self.rows
     }
 
-    /// The parameters of the rows. Callers can change them between two steps.
+    /// The parameters of the rows, which the caller can change between two steps.
     pub fn rows_mut(&mut self) -> &mut [RowParams] {
         &mut self.rows
     }

@@ -189,7 +189,7 @@ enum Devices {
     Here(Arc<Client>),
 }
 
-/// Describes the file of a program.
+/// Returns the description of a program whose file exists.
 fn written(
     spec: &ProgramSpec,
     file: PathBuf,

@@ -1,4 +1,4 @@
-//! The sampler as a function in the caller's own program: its text, and the parameters that it takes.
+//! The sampler as a function in the caller's own program: the text and the parameters of the function.
 
 use crate::batch::{check_vocab, CallOptions, RowSettings};
 use crate::error::Error;
@@ -45,8 +45,8 @@ impl Embedding {
         Ok(pack_seeds(&params, settings.seed, settings.offset, options, spec.dtype))
     }
 
-    /// Checks the shape and returns the program that the function contains. The program has exactly the number of rows
-    /// of the calls; the number is not rounded up.
+    /// Checks the shape and returns the program that the function contains. The program has exactly the rows of the
+    /// calls, because their number is not rounded up.
     pub fn spec(&self) -> Result<Spec, Error> {
         let CallShape { entry, batch, vocab, stable, wanted, .. } = self.calls;
         plan::check_max_k(self.max_k)?;

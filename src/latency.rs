@@ -1,7 +1,7 @@
 //! Histograms of the latencies of calls. Several threads can record at the same time, without locks.
 //!
-//! A histogram is log-linear, as in HdrHistogram: the range between two powers of two is divided into equal buckets. So
-//! the relative error of a percentile is bounded for all latencies.
+//! A histogram is log-linear, as in HdrHistogram: the range between two consecutive powers of two is divided into
+//! buckets of equal size. So the relative error of a percentile is bounded for all latencies.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,11 +12,11 @@ use crate::memory;
 /// The binary logarithm of the number of buckets per power of two.
 const LOG_STEPS: u32 = 5;
 const STEPS: usize = 1 << LOG_STEPS;
-/// Latencies below `STEPS` nanoseconds have one bucket each. Every higher power of two has `STEPS` buckets.
+/// Each latency below `STEPS` nanoseconds has its own bucket. Every higher power of two has `STEPS` buckets.
 const BUCKETS: usize = STEPS * (65 - LOG_STEPS as usize);
 
-/// The number of recorded latencies, and their percentiles in nanoseconds, within 1.6%. Percentiles are 0 if nothing
-/// was recorded.
+/// The number of recorded latencies, and their percentiles in nanoseconds. Percentiles are within 1.6% of the exact
+/// value. They are 0 if nothing was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LatencySummary {
     /// The number of recorded latencies.
@@ -29,7 +29,7 @@ pub struct LatencySummary {
 
 /// A histogram of the latencies of one phase of calls. Thread-safe.
 pub struct Histogram {
-    // On the heap, because the array could overflow a small stack of a caller.
+    // On the heap, because the array could overflow a caller's stack if that stack is small.
     counts: Box<[AtomicU64]>,
 }
 
@@ -83,7 +83,7 @@ impl Histogram {
                 seen += load(count);
                 seen >= rank
             });
-            // Counts only grow, so the search reaches the rank.
+            // Counts are never decreased, so the search reaches the rank.
             middle(found.unwrap_or(BUCKETS - 1))
         };
         LatencySummary { count, p50_ns: percentile(50), p99_ns: percentile(99) }
@@ -92,11 +92,11 @@ impl Histogram {
 
 /// The latencies of the calls of a sampler. Only calls that succeed are recorded.
 pub struct CallLatencies {
-    /// From the start of a call until all its programs are in the queue of the device. It includes compiling and the
-    /// upload of inputs. The built-in backend has no queue and records nothing here.
+    /// From the start of a call until all its programs are in the queue of the device. This includes compiling programs
+    /// and uploading inputs. Calls without a queue, for example on the built-in backend, are not recorded here.
     enqueue: Histogram,
-    /// From then until the device has finished and the requested results are on the host. The built-in backend records
-    /// nothing here.
+    /// From the end of `enqueue` until the device has finished and the requested results are on the host. Calls without
+    /// a queue are not recorded here.
     execute: Histogram,
     /// The whole call.
     total: Histogram,
@@ -107,7 +107,8 @@ pub struct CallLatencies {
 pub struct LatencyStats {
     /// From the start of a call until all its programs are in the queue of the device.
     pub enqueue: LatencySummary,
-    /// From then until the results are on the host, or, if no results are copied, until the device has finished.
+    /// From the end of `enqueue` until the results are on the host. If no results are copied, until the device has
+    /// finished.
     pub execute: LatencySummary,
     /// The whole call.
     pub total: LatencySummary,
@@ -134,7 +135,7 @@ impl CallLatencies {
     }
 }
 
-/// The times of a call through a queue. Only [`CallTimer::ended`] records them, so a failed call records nothing.
+/// The times of a call through a queue. Only [`CallTimer::ended`] records the times, so a failed call records nothing.
 #[derive(Clone, Copy)]
 pub struct CallTimer {
     begin: Instant,
@@ -148,7 +149,7 @@ impl CallTimer {
         CallTimer { begin: now, enqueued: now }
     }
 
-    /// Notes that all programs of the call are in the queue now.
+    /// Stores the time at which all programs of the call are in the queue: now.
     pub fn enqueued(&mut self) {
         self.enqueued = Instant::now();
     }

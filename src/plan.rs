@@ -64,8 +64,7 @@ pub enum LogitsPlace {
     Device {
         /// Whether the buffer has a middle dimension of length 1.
         singleton: bool,
-        /// Whether the calls report rows with impossible parameters. If not, a call with a row like this does not
-        /// start.
+        /// Whether the calls report rows with impossible parameters. If false, these rows make a call fail.
         bad_rows: bool,
     },
 }
@@ -149,7 +148,7 @@ fn unfit(row: usize, k: i32, vocab: usize, max_k: usize) -> Error {
     Error::row_argument("top_k", row, message)
 }
 
-/// The path of each row of a batch whose logits are on the device, or the error if the row cannot be sampled.
+/// Returns the path of each row of a batch whose logits are on the device, or the error if the row cannot be sampled.
 pub(crate) fn paths_of_rows<'r>(
     calls: &CallShape,
     max_k: usize,
@@ -178,8 +177,8 @@ pub(crate) fn paths_of_rows<'r>(
     memory::collected(calls.batch, "the plan of a batch", rows.enumerate().map(path_of_row))
 }
 
-/// Whether the bounded path can sample a row. A greedy row needs only the maximum, unless the caller wants the output
-/// of top-k itself.
+/// Whether the bounded path can sample a row. The path can sample every greedy row if the caller does not want the
+/// output of top-k, because the row then needs only the maximum.
 fn bounded_samples(row: &RowParams, vocab: usize, wanted: Wanted, max_k: usize) -> bool {
     let only_maximum = row.greedy && !wanted.shows_top_k();
     fits_bounded(row.k, vocab, max_k) || only_maximum
@@ -210,7 +209,7 @@ fn paths(calls: &CallShape, max_k: usize) -> Vec<Path> {
     }
 }
 
-/// The program that runs `batch` rows of these calls on a path, for logits on the host.
+/// Returns the program that runs `batch` rows of these calls on a path, for logits on the host.
 pub(crate) fn program(calls: &CallShape, path: Path, batch: usize) -> Spec {
     Spec {
         path,
@@ -268,8 +267,8 @@ pub(crate) fn params_for(path: Path, vocab: usize, row: &RowParams) -> RowParams
     }
 }
 
-/// The parameters that a program receives for a row, or the reason why the program cannot sample the row: the row needs
-/// the slots, but its k does not fit them.
+/// Returns the parameters that a program receives for a row. Returns an error if the row needs the slots of the bounded
+/// path but its k does not fit them.
 pub(crate) fn params_in_program(spec: &Spec, row: usize, params: &RowParams) -> Result<RowParams, Error> {
     match spec.path {
         Path::Bounded(max_k) if !bounded_samples(params, spec.vocab, spec.wanted, max_k) => {

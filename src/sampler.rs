@@ -64,9 +64,9 @@ pub struct SamplerOptions {
     /// just written, and programs that any process used during the last minute. Without `write_programs`, this has no
     /// effect.
     pub program_dir_capacity: u64,
-    /// The numbers of rows that programs are compiled for, ascending. Rows are padded to the next of these numbers. A
-    /// batch on the host with more rows than the last number runs in pieces. Empty: the powers of two from 1 to 128.
-    /// The built-in backend ignores the list.
+    /// The numbers of rows that programs are compiled for, ascending. Batches are padded to the next of these numbers.
+    /// A batch on the host that has more rows than the last number runs in pieces. Empty: the powers of two from 1 to
+    /// 128. The built-in backend ignores the list.
     pub row_buckets: Vec<usize>,
 }
 
@@ -100,7 +100,7 @@ pub struct Sampler {
     latencies: Arc<CallLatencies>,
 }
 
-/// The checked options of a backend with programs.
+/// The checked options of a backend that compiles programs.
 struct ProgramOptions {
     cache_capacity: NonZeroUsize,
     buckets: Buckets,
@@ -230,9 +230,9 @@ impl Sampler {
         }
     }
 
-    /// Compiles every program that calls of this shape can need, and returns when all of them are in the cache. With
-    /// logits on the host, this includes calls with fewer rows. The programs are never evicted. On the built-in backend
-    /// this does nothing.
+    /// Compiles every program that calls of this shape can need, and returns when all programs are in the cache. With
+    /// logits on the host, this includes the programs of calls with fewer rows. The programs are never evicted. On the
+    /// built-in backend, this function does nothing.
     pub fn prewarm(&self, calls: &CallShape) -> Result<(), Error> {
         self.prewarm_on(calls, 0)
     }
@@ -246,8 +246,8 @@ impl Sampler {
         }
     }
 
-    /// Like [`prewarm_on`](Sampler::prewarm_on), but in the background. Other calls can run at the same time. Fails at
-    /// once if the programs do not fit the cache.
+    /// Like [`prewarm_on`](Sampler::prewarm_on), but in the background. Other calls can run at the same time. If the
+    /// programs do not fit the cache, this function returns the error.
     pub fn start_prewarm(&self, calls: &CallShape, num_threads: usize) -> Result<Prewarming, Error> {
         match &self.backend {
             Backend::Builtin(_) => Ok(Prewarming::of_nothing()),
@@ -255,8 +255,8 @@ impl Sampler {
         }
     }
 
-    /// The latencies of the calls that have succeeded. Calls that run on the host, on the built-in backend or with the
-    /// reference, have only a total.
+    /// The latencies of the calls that have succeeded. Calls of the built-in backend and of the reference run on the
+    /// host and have only a total.
     pub fn latencies(&self) -> LatencyStats {
         self.latencies.stats()
     }
@@ -310,7 +310,7 @@ fn builtin(options: &SamplerOptions) -> Result<Backend, Error> {
     Ok(Backend::Builtin(BuiltinBackend::new(options.num_threads)))
 }
 
-/// Checks the options of all backends.
+/// Checks the options that do not depend on the backend.
 fn checked(options: &SamplerOptions) -> Result<ProgramOptions, Error> {
     check_max_k(options.max_k)?;
     let cache_capacity = NonZeroUsize::new(options.cache_capacity).ok_or_else(|| {
@@ -335,8 +335,7 @@ fn program_dir(options: &SamplerOptions) -> Option<PathBuf> {
     options.program_dir.clone().or_else(|| environment::path(PROGRAM_DIR_VARIABLE))
 }
 
-/// Creates a backend on a client. The backend uses the program directory that the options or the environment variable
-/// name.
+/// Creates a backend on a client. The options or the environment variable name the program directory of the backend.
 fn with_programs(
     options: &SamplerOptions,
     client: Arc<pjrt::Client>,

@@ -70,14 +70,14 @@ pub(crate) struct Compile {
     /// ints (1,2,3).
     #[arg(long, value_name = "NAME=VALUE", value_parser = option)]
     pub(crate) option: Vec<(String, OptionValue)>,
-    /// The numbers of rows of the calls. Each is rounded up to one of --row-buckets.
+    /// The numbers of rows of the calls. If the logits are in host memory, each is rounded up to one of --row-buckets.
     #[arg(long, value_name = "ROWS,...", value_delimiter = ',', required = true, value_parser = at_least_1())]
     pub(crate) batch: Vec<usize>,
     /// Also compile for every smaller number of rows. A batch whose rows take different paths runs as smaller batches.
     #[arg(long)]
     pub(crate) smaller_batches: bool,
-    /// The numbers of rows that programs are compiled for, ascending. It must equal row_buckets of the samplers that
-    /// will load the programs [default: 1,2,4,8,16,32,64,128].
+    /// The numbers of rows that programs are compiled for, ascending. The list must equal the row_buckets of the
+    /// samplers that will load the programs [default: 1,2,4,8,16,32,64,128].
     #[arg(long, value_name = "ROWS,...", value_delimiter = ',', value_parser = rows(LARGEST_BUCKET))]
     pub(crate) row_buckets: Vec<usize>,
     #[command(flatten)]
@@ -104,7 +104,7 @@ pub(crate) struct Emit {
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
-    /// The target of the programs: any plugin (portable), or a TPU generation.
+    /// The target of the programs: any plugin (portable), a TPU generation, or a GPU model.
     #[arg(long, value_name = "TARGET", default_value = "portable", value_parser = target())]
     pub(crate) target: Target,
     /// Print only the kernel.
@@ -155,8 +155,8 @@ pub(crate) struct Calls {
     #[arg(long, value_enum, value_name = "ARRAY,...", value_delimiter = ',')]
     debug_arrays: Vec<DebugArray>,
     /// The place of the logits: host memory, a buffer [rows, vocab] on the device, or a buffer [rows, 1, vocab]. With a
-    /// buffer, --batch is its exact number of rows, and --smaller-batches compiles the programs of batches whose rows
-    /// take different paths.
+    /// buffer, --batch is its exact number of rows. --smaller-batches then also compiles the programs of buffers whose
+    /// rows take different paths.
     #[arg(long, value_enum, default_value = "host")]
     logits: LogitsName,
 }

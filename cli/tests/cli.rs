@@ -107,8 +107,8 @@ fn samplers_load_what_it_compiles() {
     fs::remove_dir_all(&directory).unwrap();
 }
 
-/// With --logits device, samplers load the programs for buffers of exactly these rows, and the programs that join the
-/// results of two paths.
+/// With --logits device3d, samplers load the programs for buffers with exactly this number of rows, and the programs
+/// that join the results of two paths.
 #[test]
 fn samplers_load_programs_for_logits_on_a_device() {
     let (plugin, directory) = (plugin("lammps-jax-pjrt-cpu"), directory("compile-device"));

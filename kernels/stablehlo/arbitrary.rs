@@ -43,8 +43,8 @@ pub(super) fn kernel(h: &Hlo, spec: &Spec, inputs: &Inputs) -> Vec<Value> {
 
 /// Returns the least weight that top-p and min-p keep.
 ///
-/// Finds the largest θ for which the sum of all weights ≥ θ reaches the target, by bisection. A row without top-p
-/// starts with a closed range, so a batch without top-p makes no pass.
+/// For top-p, bisection finds the largest θ for which the sum of the weights ≥ θ reaches the target. A row without
+/// top-p starts with a closed range, so a batch without top-p makes no pass.
 fn least_weight(h: &Hlo, inputs: &Inputs, weights: Value) -> Value {
     let batch = h.dims(weights)[0];
     let (off, target) = top_p_target(h, inputs, weights);

@@ -1,9 +1,9 @@
 //! The bounded-k kernel. It divides each row into tiles, selects the tiles that can contain a kept entry, and processes
 //! a slice of `slots` entries. It is exact for any input. It reads the row only once.
 //!
-//! The `slots` largest entries are in the `slots` tiles with the largest maxima (ties by lowest index). Proof: assume
-//! that an entry is in another tile. Then each of the `slots` tiles contains an entry that precedes this entry in the
-//! order (value descending, index ascending). So this entry is not one of the `slots` largest.
+//! The `slots` largest entries are in the `slots` tiles with the largest maxima (ties by lowest index). Proof: take an
+//! entry in another tile, and the order by descending value and ascending index. In this order, the maximum of each of
+//! the `slots` tiles precedes the entry. So the entry is not one of the `slots` largest.
 
 use super::inputs::Inputs;
 use super::sampling::{self, draw_remainder, row_results, top_p_target, weights, Draw};

@@ -16,12 +16,12 @@ pub(in crate::kernels) struct Operands {
     pub(in crate::kernels) logits: Value,
     /// The parameters `[batch, COLUMNS]`.
     pub(in crate::kernels) parameters: Value,
-    /// The step, if the parameters contain seeds and offsets.
+    /// The number of the step. `None` if the parameters contain random words instead of seeds and offsets.
     pub(in crate::kernels) step: Option<Value>,
 }
 
-/// Declares the arguments of a program. If `donatable` is set, a wide array of the program can use the memory of the
-/// logits.
+/// Declares the arguments of a program. If `donatable` is set and the caller donates the logits, a wide array of the
+/// program can use their memory.
 pub(in crate::kernels) fn operands(h: &Hlo, spec: &Spec, donatable: bool) -> Operands {
     let elem = match spec.dtype {
         Dtype::F32 => Elem::F32,
@@ -39,7 +39,7 @@ pub(in crate::kernels) fn operands(h: &Hlo, spec: &Spec, donatable: bool) -> Ope
         _ => h.argument(elem, &dims),
     };
     let parameters = h.argument(Elem::I32, &parameters);
-    // The step is the sum of two operands, so that the host can cache both on the device.
+    // The step is the sum of two operands, so that the host can keep both operands on the device.
     let [multiple, rest] = [(); 2].map(|()| h.argument(Elem::U64, &[]));
     let step = Some(h.wadd(multiple, rest));
     Operands { logits: h.reshape(buffer, &[rows, spec.vocab]), parameters, step }
@@ -56,7 +56,7 @@ impl Operands {
     }
 }
 
-/// Returns the rows `[batch, vocab]` of a program from the array of [`Operands::logits`].
+/// Returns the logits `[batch, vocab]` of the program's rows. `logits` is [`Operands::logits`].
 pub(in crate::kernels) fn rows(h: &Hlo, spec: &Spec, logits: Value, parameters: Value) -> Value {
     let Source::Buffer { in_order: false, .. } = spec.source else { return logits };
     let row = Column::Row as usize;
@@ -64,10 +64,12 @@ pub(in crate::kernels) fn rows(h: &Hlo, spec: &Spec, logits: Value, parameters: 
     h.gather_rows(logits, row)
 }
 
-/// The number of an output of the program that has as many bytes as the logits. `None` if there is no such output.
+/// Returns the index of an output of the program that has as many bytes as the logits. `None` if no output has this
+/// size.
 fn wide_output_of_same_size(spec: &Spec) -> Option<usize> {
     let has_size = spec.wanted.topk_logits || spec.wanted.weights && spec.dtype == Dtype::F32;
-    // The wide arrays follow the numbers and the tokens. The logits are the first of them.
+    // The first wide array follows the numbers and the tokens. It contains the logits if they are wanted, otherwise the
+    // weights.
     has_size.then_some(2)
 }
 

@@ -60,8 +60,8 @@ struct Threshold {
 
 /// Bisects for the threshold of [`top_k`].
 ///
-/// A row is done as soon as exactly k keys reach its lower bound. So a row needs few passes if the k-th key is much
-/// larger than the next key. The number of passes is about the number of leading zeros of their difference.
+/// A row is done when exactly k keys reach its lower bound. So a row needs few passes if the k-th key is much larger
+/// than the next key. The number of passes is about the number of leading zeros of the difference of these two keys.
 fn top_k_threshold(h: &Hlo, keys: Value, max_key: Value, k: Value, least: i32) -> Threshold {
     let dims = h.dims(keys);
     let (batch, n) = (dims[0], dims[1]);

@@ -1,8 +1,8 @@
 //! A list of the entries at or above a bound, for blocks where a few percent of each row reach it.
 //!
 //! There are too many of these entries for [`survivors`](super::survivors). But a pass over the list costs only a
-//! fraction of a pass over the rows. Each chunk has a few registers in the list. These registers form a stack in every
-//! lane. The list records the chunk of an entry, but not its place in the chunk.
+//! fraction of a pass over the rows. Each chunk has a few registers in the list, which form one stack per lane. The
+//! list records the chunk of an entry, but not the place of the entry in the chunk.
 
 use super::context::Context;
 use super::keys::edge_below;

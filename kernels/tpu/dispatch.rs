@@ -19,8 +19,8 @@ use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
 /// The survivor path is tried only if at most this number of cells of each row contain a logit that reaches the
 /// threshold. If these cells are spread evenly over the lanes, their logits fit the lanes.
 const FEW_CELLS: i32 = 384;
-/// The candidate list is tried only if few cells contain a logit that reaches the threshold: at most the number of
-/// cells divided by this number.
+/// The candidate list is tried only if few cells of each row contain a logit that reaches the threshold: at most the
+/// number of cells divided by this number.
 const CELLS_PER_CANDIDATE: i32 = 4;
 
 /// The memory of all stages.
@@ -96,8 +96,8 @@ impl Stages {
         k.if_else("survivors suffice", suffice, || result(sample()), otherwise)
     }
 
-    /// Samples from the survivors if possible. Otherwise samples by passes: over the candidate list if it is possible,
-    /// else over all logits.
+    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
+    /// Otherwise samples by passes over all logits.
     fn by_survivors_or_passes(
         &self,
         cx: &Context<'_>,
@@ -154,8 +154,8 @@ impl Stages {
     fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
-        // The summaries of the cells compare raw logits. Cleaning can make different raw logits equal: it maps some
-        // logits to zero and some to the largest finite number. The summaries do not treat these logits as equal.
+        // The summaries of the cells compare raw logits. Cleaning maps some different logits to zero, and others to the
+        // largest finite number. The cleaned logits are then equal, but the summaries do not treat them as equal.
         let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
         let greedy = k.if_else(
             "the first maximum is ambiguous",
@@ -168,7 +168,7 @@ impl Stages {
 }
 
 /// Returns the least key of an entry that can affect the result. An entry can affect the result only if top-k can keep
-/// the entry and the entry can have a weight. The returned key is the key of a candidate.
+/// the entry and the entry can have a weight. The result is at least [`LEAST_CANDIDATE_KEY`].
 fn threshold(cx: &Context<'_>, sampling: &Sampling, bound: Value) -> Value {
     let k = cx.k;
     k.comment("what top-k can keep and what can have a weight");

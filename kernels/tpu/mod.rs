@@ -71,7 +71,7 @@ pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
 /// Returns the text of the program for a spec.
 pub fn emit(spec: &Spec, chip: &Chip) -> String {
     let h = &Hlo::new();
-    // No TPU has run a program whose output uses the memory of an input.
+    // Outputs that use the memory of an input were never tested on a TPU, so the logits are not donatable.
     let rows = inputs::operands(h, spec, false).rows_and_words(h, spec);
     let results = results(h, spec, chip, rows);
     h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))

@@ -1,8 +1,8 @@
 //! Computes top-k, top-p and the draw by passes. The result is exact for any row and any k.
 //!
 //! Ties at the top-k threshold differ only in their index. So the ties are only counted, and no pass computes their
-//! weights. A pass processes the entries above the threshold. The total weight of the kept ties is their number times
-//! the weight of one tie.
+//! weights. The passes process only the entries above the threshold. The total weight of the kept ties is the number of
+//! ties times the weight of one tie.
 
 use super::context::{Context, Outcome, NO_INDEX};
 use super::k_slices::{KSlices, Slot};
@@ -27,8 +27,8 @@ pub(super) struct MultiPass<'a> {
     pub(super) sampling: &'a Sampling,
 }
 
-/// The entries that top-k keeps. This is the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k). In
-/// this form, a pass needs no order keys.
+/// The entries that top-k keeps, by the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k). In this
+/// form of the rule, a pass needs no order keys.
 ///
 /// Top-k keeps the logits above the float `edge`. It also keeps `ties` entries at the threshold. The last of these is
 /// at index `last_tie`. If it keeps every tie, `edge` is just below the threshold and `ties` is 0. If it keeps only

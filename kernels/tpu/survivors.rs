@@ -243,7 +243,7 @@ impl Survivors {
     /// Returns the last index that `probe` reports as reached. The entry at this index has a weight.
     fn drawn_index(&self, cx: &Context<'_>, weights: &[Value], probe: impl Fn(Value) -> Probe) -> Value {
         // After this number of quarterings, the range rarely contains two survivors, even in a long row. If the range
-        // contains only one survivor, this survivor is the result.
+        // contains one survivor, this survivor is the result.
         const STEPS: u32 = 6;
         let (k, vocab) = (cx.k, cx.spec.vocab);
         let rest = vocab.div_ceil(4usize.pow(STEPS));

@@ -28,7 +28,7 @@ impl Probe {
 /// Returns, for each row, the largest place in `low..high` that the row reaches. Every row must reach `low`. If a row
 /// does not reach a place, it must not reach any larger place.
 ///
-/// Each step quarters the range. It probes three places. Three probes cost little more than one, because most of the
+/// Each step probes three places and quarters the range. Three probes cost little more than one, because most of the
 /// time is the latency of sums over lanes.
 pub(super) fn search(
     k: &Kernel,

@@ -91,8 +91,8 @@ impl Range {
     }
 }
 
-/// The result of a probe at a place: the place (a short key), its weight, its logit, and log₂ of the sum of the weights
-/// below it.
+/// The result of a probe at a place: the place (a short key), its weight, its logit, and log₂ of the sum of all smaller
+/// weights.
 struct Probed {
     place: Value,
     weight: Value,

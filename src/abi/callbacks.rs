@@ -45,8 +45,8 @@ impl Callback {
     }
 }
 
-/// Returns an error if this thread runs a callback. Functions that would wait for a thread of the plugin call this
-/// first, because that thread may be the one that runs the callback.
+/// Returns an error if this thread runs a callback. Every function that can wait for a thread of the plugin calls this
+/// function first. Otherwise, the callback could wait for its own thread.
 pub(super) fn check_outside(name: &'static str, function: &str) -> Result<()> {
     if !RUNNING.get() {
         return Ok(());

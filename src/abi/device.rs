@@ -140,7 +140,7 @@ impl Start {
     }
 }
 
-/// Checks that a function may wait for a call: the call has ended, or this thread runs no callback.
+/// Checks that a function may wait for a call. It may wait if the call has ended, or if this thread runs no callback.
 pub(super) fn check_may_wait(call: &DeviceCall, function: &str) -> Result<()> {
     match call.is_done() {
         true => Ok(()),

@@ -86,7 +86,7 @@ impl Pack {
                 "random_words is set; it must be null, because the function computes the words",
             );
         }
-        // All rows are checked before the first is written, so that a call that fails writes nothing.
+        // Check all rows before the first one is written, so that a failed call writes nothing.
         let columns = (0..shape.rows).map(|row| function.pack(row, &rows.settings(row), options.replace_val));
         let columns = memory::collected(shape.rows, "the parameters of the rows", columns)?;
         packed.copy_from_slice(columns.as_flattened());

@@ -59,7 +59,7 @@ pub(super) fn host_numbers(value: nuc_host_numbers) -> Result<HostNumbers> {
     lookup(value, "host_numbers", "host_numbers", "nuc_host_numbers", &known)
 }
 
-/// Whether the logits are on the device.
+/// Returns whether the logits are on the device.
 pub(super) fn is_on_device(value: nuc_logits_place) -> Result<bool> {
     let known = [(NUC_LOGITS_ON_HOST, false), (NUC_LOGITS_ON_DEVICE, true)];
     lookup(value, "logits", "logits", "nuc_logits_place", &known)

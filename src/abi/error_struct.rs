@@ -21,7 +21,7 @@ pub(super) struct Report {
     pub(super) row: Option<usize>,
 }
 
-/// A checked `nuc_error` that may be written, or none.
+/// A checked `nuc_error`. `pointer` is null if the caller passed no `nuc_error`.
 #[derive(Clone, Copy)]
 pub(super) struct ErrorStruct {
     pointer: *mut nuc_error,

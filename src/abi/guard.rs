@@ -50,14 +50,15 @@ pub(super) unsafe fn with_slot<T>(
     make: impl FnOnce(&mut Memory) -> Result<*mut T, Error>,
 ) -> nuc_status {
     if !slot.is_null() && slot.is_aligned() {
-        // SAFETY: the caller guarantees a writable pointer. It is null after every error, even after a panic.
+        // SAFETY: the caller guarantees a writable pointer. Writing null first makes `*slot` null after every error,
+        // even after a panic.
         unsafe { *slot = null_mut() };
     }
     let body = |memory: &mut Memory| {
         check_pointer(slot, name)?;
         let written = Array::written(memory, name, slot, Some(1))?;
         let made = make(memory)?;
-        // SAFETY: `make` has checked that nothing overlaps the slot; the caller guarantees the memory.
+        // SAFETY: `make` has checked that nothing overlaps the slot. The caller guarantees the memory.
         if let Some([written]) = unsafe { written.get_mut() } {
             *written = made;
         }

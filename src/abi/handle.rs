@@ -1,4 +1,4 @@
-//! Handles, which are opaque pointers for C. Creates them from objects, checks them on every use, and destroys them.
+//! Creates, checks and destroys handles. A handle is an opaque pointer to an object, for C.
 
 use std::mem::offset_of;
 use std::ptr::addr_of_mut;
@@ -12,7 +12,7 @@ pub(super) trait Opaque {
     type Object: Send + Sync;
     /// The name of arguments of this type.
     const NAME: &'static str;
-    /// The text for one object of this type in messages, for example "a sampler".
+    /// The words for one object of this type in messages, for example "a sampler".
     const KIND: &'static str;
     /// The name of the function that creates an object.
     const CREATOR: &'static str;
@@ -74,8 +74,8 @@ where
     Ok(&handle.object)
 }
 
-/// Frees an object. Does nothing in a process that did not create the object. Destruction would wait for threads and
-/// for the plugin, which exist only in the process that created the object.
+/// Frees an object. In a process that did not create the object, this function does nothing. There, destruction would
+/// wait for threads that exist only in the process that created the object.
 ///
 /// # Safety
 /// As for [`borrow`], and no other call uses the handle now or later.

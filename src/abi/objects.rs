@@ -39,10 +39,10 @@ pub(super) struct ParametersObject {
     pub(super) sampler: Arc<Sampler>,
 }
 
-/// A call that samples logits on the device. Fields are dropped in their order.
+/// A call that samples logits on the device. Fields are dropped in the order of their declaration.
 pub(super) struct CallObject {
     pub(super) call: DeviceCall,
-    /// The results that the caller wants.
+    /// The results that the caller requested.
     pub(super) wants: DeviceWants,
     pub(super) _sampler: Arc<Sampler>,
 }

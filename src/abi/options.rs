@@ -42,7 +42,7 @@ pub(super) struct CallersClient {
 }
 
 impl CallersClient {
-    /// The client in the options. `None` if they contain no client.
+    /// Returns the client in the options. `None` if they contain no client.
     fn of(options: &nuc_sampler_options) -> Result<Option<CallersClient>> {
         let (api, client) = (options.pjrt_api, options.pjrt_client);
         let missing = |name: &'static str, other: &str| {
@@ -161,7 +161,7 @@ pub(super) unsafe fn call_options(
     })
 }
 
-/// The value of a field that is used only if its flag is 1. If the flag is 0, the field must be 0.
+/// Returns the value of a field that is used only if its flag is 1. If the flag is 0, the field must be 0.
 pub(super) fn flagged(
     is_used: i32,
     flag_name: &'static str,
@@ -178,7 +178,7 @@ pub(super) fn flagged(
     }
 }
 
-/// The calls to prewarm for, and the number of threads.
+/// Returns the calls to prewarm for, and the number of threads.
 ///
 /// # Safety
 /// As for `nuc_prewarm`.
@@ -209,7 +209,7 @@ pub(super) unsafe fn prewarm_spec(
     Ok((calls, spec.num_threads))
 }
 
-/// The place of the logits. Logits on the host have no middle dimension and no `host_numbers`.
+/// Returns the place of the logits. Logits on the host have no middle dimension and no `host_numbers`.
 fn logits_place(place: nuc_logits_place, middle: i32, numbers: nuc_host_numbers) -> Result<LogitsPlace> {
     let singleton = flag(middle, "has_middle_dimension")?;
     let bad_rows = host_numbers(numbers)? == HostNumbers::All;
@@ -226,7 +226,7 @@ fn logits_place(place: nuc_logits_place, middle: i32, numbers: nuc_host_numbers)
     }
 }
 
-/// Checks the number of rows of a buffer for which programs are planned.
+/// Checks the number of rows of a buffer that programs are compiled for.
 fn check_device_rows(name: &'static str, rows: usize) -> Result<()> {
     match rows <= LARGEST_BUCKET {
         true => Ok(()),
@@ -287,7 +287,7 @@ pub(super) unsafe fn compile_ahead_options(
     })
 }
 
-/// The numbers of rows to compile for.
+/// Returns the numbers of rows to compile for.
 ///
 /// # Safety
 /// `pointer` is null or points to `count` numbers.
@@ -302,7 +302,7 @@ unsafe fn row_counts(memory: &mut Memory, pointer: *const usize, count: usize) -
     unsafe { numbers(memory, "row_counts", "num_row_counts", pointer, count) }
 }
 
-/// The numbers of rows of programs. [`crate::plan::Buckets`] checks the numbers.
+/// Returns the list of `row_buckets`. [`crate::plan::Buckets`] checks its numbers.
 ///
 /// # Safety
 /// `pointer` is null or points to `count` numbers.
@@ -320,7 +320,7 @@ unsafe fn row_buckets(memory: &mut Memory, pointer: *const usize, count: usize) 
     unsafe { numbers(memory, "row_buckets", "num_row_buckets", pointer, count) }
 }
 
-/// Copies an array of numbers. Runs the overlap check, because it must precede the first read of the array.
+/// Copies an array of numbers. Runs the overlap check first, because every read of the array must come after it.
 ///
 /// # Safety
 /// `pointer` is null or points to `count` numbers.

@@ -1,5 +1,5 @@
-//! The printer of MLIR text. It can print the generic form of every operation. A [`Form`] describes the differences
-//! from the generic form.
+//! Prints MLIR text. The printer can print the generic form of every operation. A [`Form`] describes the differences of
+//! a text from the generic form.
 
 use std::fmt::{self, Write as _};
 
@@ -54,7 +54,7 @@ impl fmt::Display for Arguments<'_> {
     }
 }
 
-/// Arguments of a function with their attributes: `%1: i32, %2: f32 {a = 1 : i32}`.
+/// The arguments of a function with their attributes: `%1: i32, %2: f32 {a = 1 : i32}`.
 struct FunctionArguments<'a>(&'a Function<'a>);
 
 impl fmt::Display for FunctionArguments<'_> {

@@ -83,7 +83,7 @@ impl ApiTable {
         &self.functions
     }
 
-    /// The addresses of the functions that the plugin provides.
+    /// Returns the addresses of the functions that the plugin provides.
     pub(super) fn addresses(&self) -> impl Iterator<Item = usize> + '_ {
         const WORD: usize = size_of::<usize>();
         let first = offset_of!(PJRT_Api, PJRT_Error_Destroy) / WORD;

@@ -47,7 +47,7 @@ impl Buffer {
         buffer: *mut PJRT_Buffer,
         function: &str,
     ) -> Result<Self> {
-        // The object has an owner before the queries, so that it is destroyed if a query fails.
+        // The object gets an owner before the queries, so that it is destroyed if a query fails.
         let object =
             Object { client: client.clone(), handle: Handle::from_output(buffer, function)?, owned: true };
         let array = Arc::new(object.query_type()?);
@@ -69,8 +69,8 @@ impl Buffer {
         Ok(Self { object, array: array.clone() })
     }
 
-    /// Wraps a buffer that belongs to the caller. The buffer is neither copied nor destroyed. Fails if this library does
-    /// not know the element type.
+    /// Wraps a buffer that belongs to the caller. This does not copy the buffer, and dropping the result does not
+    /// destroy it. Fails if this library does not know the element type.
     ///
     /// # Safety
     /// `buffer` must be null or a buffer of `client` that stays alive until the result is dropped.
@@ -105,7 +105,7 @@ impl Buffer {
         &self.array.dims
     }
 
-    /// The size in bytes of the contents that [`Buffer::to_host`] copies. They are dense, without the device's padding.
+    /// The size in bytes of the contents that [`Buffer::to_host`] copies: dense, without the device's padding.
     pub fn host_size(&self) -> usize {
         self.array.host_size
     }
@@ -182,9 +182,9 @@ impl Buffer {
         })
     }
 
-    /// The order of the dimensions in the device's memory, the fastest-varying first, if it is not the order of a
-    /// row-major array. `None` for a row-major array, with or without tiles, and if the plugin does not report layouts.
-    /// Fails if the memory has gaps between the elements.
+    /// Returns the order of the dimensions in the device's memory, the fastest-varying first, if the array is not
+    /// row-major. Returns `None` if the array is row-major, with or without tiles, or if its layout is unknown. Fails
+    /// if there are gaps between the elements.
     pub fn other_order(&self) -> Result<Option<Vec<usize>>> {
         let rank = self.dims().len();
         let order: Vec<usize> = match self.layout() {
@@ -239,7 +239,7 @@ impl Buffer {
         }
     }
 
-    /// Whether the buffer was deleted, or donated to a program. Then it has no contents.
+    /// Whether the buffer was deleted or donated to a program. A deleted or donated buffer has no contents.
     pub fn is_deleted(&self) -> Result<bool> {
         let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_IsDeleted_Args>::new();
@@ -249,8 +249,8 @@ impl Buffer {
         Ok(args.is_deleted)
     }
 
-    /// Deletes the contents. The device memory is freed when all running work that uses it has ended. The object stays
-    /// alive, so that its owner can destroy it.
+    /// Deletes the contents. The device memory is freed when all running work that uses it has ended. The plugin's
+    /// object stays alive until its owner destroys it.
     pub fn delete(&self) -> Result<()> {
         let plugin = self.client().plugin();
         let mut args = Args::<PJRT_Buffer_Delete_Args>::new();
@@ -259,8 +259,9 @@ impl Buffer {
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_Delete)?, &mut args) }
     }
 
-    /// The kind of the memory that has the buffer, if it is not the default memory of the device, in which programs
-    /// expect their inputs. For example `pinned_host`. `None` also if the plugin does not report memories.
+    /// Returns the kind of the memory that contains the buffer, for example `pinned_host`. Returns `None` if this kind
+    /// is that of the device's default memory, in which programs expect their inputs. Also returns `None` if the plugin
+    /// does not report memories.
     pub fn other_memory(&self, device: usize) -> Result<Option<String>> {
         let plugin = self.client().plugin();
         let (Some(default), Ok(function)) =
@@ -284,8 +285,7 @@ impl Buffer {
         Ok((kind != default).then_some(kind))
     }
 
-    /// The device that has the buffer, as an index into [`Client::devices`]. `None` if the list does not have the
-    /// device.
+    /// The device of the buffer, as an index into [`Client::devices`]. `None` if the device is not in this list.
     pub fn device(&self) -> Result<Option<usize>> {
         let plugin = self.object.client.plugin();
         let mut args = Args::<PJRT_Buffer_Device_Args>::new();
@@ -307,8 +307,8 @@ impl Buffer {
                 self.start_copy(&mut bytes, std::ptr::null_mut())?
             }
             Err(error @ Error::Misbehaved(_)) => {
-                // The plugin can be copying to the memory, and no event says when the copy ends. So the memory is never
-                // freed.
+                // The plugin may still copy to the memory, and there is no event that reports the end of the copy. So
+                // the memory is never freed.
                 std::mem::forget(bytes);
                 return Err(error);
             }
@@ -317,8 +317,9 @@ impl Buffer {
         Ok(HostCopy { event: Some(event), bytes })
     }
 
-    /// Waits until the contents are on the device. Returns an error if the computation or the copy that fills the buffer
-    /// failed. Does nothing if the plugin does not have this function. Then every use of the buffer reports the failure.
+    /// Waits until the contents are on the device. Returns an error if the computation or the copy that fills the
+    /// buffer failed. If the plugin has no function for this, returns immediately. Every use of the buffer then reports
+    /// the failure.
     pub fn wait_until_ready(&self) -> Result<()> {
         let plugin = self.client().plugin();
         let mut args = Args::<PJRT_Buffer_ReadyEvent_Args>::new();
@@ -361,7 +362,7 @@ impl Object {
         }
     }
 
-    /// The type of the elements, or a text that describes an unknown type.
+    /// Returns the type of the elements, or a text that describes an unknown type.
     fn query_element(&self) -> Result<std::result::Result<ElementType, String>> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_ElementType_Args>::new();
@@ -491,7 +492,8 @@ fn order_of_strides(element: ElementType, dims: &[i64], strides: &[i64]) -> Opti
         return None;
     }
     let mut order: Vec<usize> = (0..dims.len()).rev().collect();
-    // The sort is stable: among equal strides, which only dimensions of length 1 have, the order stays row-major.
+    // A dimension of length 1 can have the same stride as another one. The sort is stable, so the order of these two
+    // dimensions stays row-major.
     order.sort_by_key(|&dim| strides[dim]);
     let sorted: Vec<i64> = order.iter().rev().map(|&dim| dims[dim]).collect();
     let dense = dense_strides(element, &sorted);

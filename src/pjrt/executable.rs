@@ -24,9 +24,10 @@ pub struct Executable {
     compiled: CompiledProgram,
     loaded: Loaded,
     num_outputs: usize,
-    /// The types of the outputs, after two runs in a row returned the same types. Later runs do not query them.
+    /// The types of the outputs. They are set when two consecutive runs return the same types. Later runs do not query
+    /// the types. Two runs must agree, so that one wrong answer of the plugin does not affect later runs.
     output_types: OnceLock<Vec<Arc<ArrayType>>>,
-    /// The types of the last run, until two runs agree. One wrong answer of the plugin must not affect later runs.
+    /// The types of the last run, until `output_types` is set.
     last_types: Mutex<Vec<Arc<ArrayType>>>,
     devices: Vec<usize>,
 }
@@ -35,7 +36,7 @@ pub struct Executable {
 /// unloaded.
 pub struct Launch<'a> {
     complete: Vec<Event>,
-    /// The outputs of the first device, then those of the next one.
+    /// All outputs of the first device, then all outputs of the next device.
     outputs: Vec<Buffer>,
     num_outputs: usize,
     executable: PhantomData<&'a Executable>,
@@ -162,9 +163,9 @@ impl Executable {
         self.launch_donating(inputs, None)
     }
 
-    /// Like [`Executable::launch`]. If the program was compiled so that an output may use the memory of the input with
-    /// the index `donated`, the run takes this memory, and the buffer is then deleted. Otherwise the buffer keeps its
-    /// contents.
+    /// Like [`Executable::launch`], but an output may use the memory of the input with the index `donated`, if the
+    /// program was compiled for this. If an output uses the memory, the buffer of the input is deleted. Otherwise the
+    /// buffer keeps its contents.
     fn launch_donating(&self, inputs: &[&[&Buffer]], donated: Option<usize>) -> Result<Launch<'_>> {
         let num_args = self.check_inputs(inputs)?;
         let (num_devices, num_outputs) = (inputs.len(), self.num_outputs);
@@ -179,8 +180,8 @@ impl Executable {
             })
             .unzip();
         let mut events = vec![std::ptr::null_mut::<PJRT_Event>(); num_devices];
-        // Threads share programs, and programs share inputs. So no program may reuse the memory of an input that is not
-        // donated, even if it was compiled with aliasing.
+        // Threads share programs, and programs share inputs. So a run must not reuse the memory of an input that is not
+        // donated, even if the program was compiled to reuse it.
         let kept: Vec<i64> =
             (0..num_args).filter(|&input| Some(input) != donated).map(|input| input as i64).collect();
         let mut options = Args::<PJRT_ExecuteOptions>::new();
@@ -208,8 +209,8 @@ impl Executable {
     /// Starts a program that was compiled for one device. The result keeps the program loaded. See
     /// [`Executable::launch`].
     ///
-    /// `donated` is the index of an input whose memory an output may use, if the program was compiled for this. If the
-    /// run uses the memory, the buffer of the input is deleted afterwards.
+    /// `donated` is the index of an input whose memory an output may use, if the program was compiled for this. If an
+    /// output uses the memory, the buffer of the input is deleted.
     pub fn launch_shared(
         self: &Arc<Self>,
         inputs: &[&Buffer],
@@ -277,7 +278,7 @@ impl Executable {
         Ok(Launch { complete, outputs, num_outputs: self.num_outputs, executable: PhantomData })
     }
 
-    /// Keeps the types of the outputs of a run if the last run returned the same ones.
+    /// Sets `output_types` if this run and the last run returned the same types.
     fn compare_types(&self, outputs: &[Buffer]) {
         let types: Vec<Arc<ArrayType>> = outputs.iter().map(|output| output.array_type().clone()).collect();
         let mut last = self.last_types.lock().unwrap_or_else(PoisonError::into_inner);

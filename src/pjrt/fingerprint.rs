@@ -35,8 +35,9 @@ pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
     })
 }
 
-/// The SHA-256 of the file's size and of the SHA-256 of each piece. Most plugins have no build id and a size of
-/// hundreds of megabytes. If one thread hashed them, it would take most of the startup time with compiled programs.
+/// Returns the SHA-256 of the file's size and of the SHA-256 of each piece. Most plugins have no build id and a size of
+/// hundreds of megabytes. If a process loads compiled programs, hashing the plugin on one thread would take most of its
+/// startup time.
 fn hash(file: &File) -> io::Result<Hash> {
     let bytes = file.metadata()?.len();
     let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);

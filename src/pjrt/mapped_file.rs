@@ -1,9 +1,9 @@
 //! Finds the files that contain the functions of a library that another part of the process loaded.
 //!
-//! The kernel lists the file of each mapped page in /proc/self/maps (proc_pid_maps(5)). A path alone does not identify
-//! the file, because another file may have replaced it since. The device and inode numbers in the list identify it.
-//! They can differ from the numbers that stat(2) returns, for example on overlayfs and btrfs. So the file at the path
-//! is mapped too, and the numbers of both mappings are compared.
+//! The kernel lists the file of each mapping in /proc/self/maps (proc_pid_maps(5)). A path alone does not identify the
+//! file, because another file may be at the path now. The device and inode numbers in the list identify the file. These
+//! numbers can differ from those that stat(2) returns, for example on overlayfs and btrfs. So this module also maps the
+//! file at the path, and compares the numbers of both mappings.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -19,11 +19,10 @@ use crate::regular_file;
 /// The kernel's list of the mappings of this process.
 const LIST: &str = "/proc/self/maps";
 
-/// The kernel appends this to the path of a file that no directory contains any more.
+/// The kernel appends this to the path of a deleted file.
 const DELETED: &[u8] = b" (deleted)";
 
-/// Opens the files whose mappings contain these addresses, each file once. The error is a clause that describes the
-/// reason.
+/// Opens the files whose mappings contain these addresses, each file once. An error is a clause that states the reason.
 pub(super) fn open(addresses: impl Iterator<Item = usize>) -> Result<Vec<File>, String> {
     let mappings = read_list()?;
     let mut found: Vec<&Mapping> = Vec::new();
@@ -43,12 +42,12 @@ struct Mapping {
     addresses: Range<usize>,
     /// The device and inode numbers of the file, as in the list.
     numbers: (String, String),
-    /// The path of the file. Empty or not absolute if there is no file.
+    /// The path of the file. Empty or not absolute if the mapping has no file.
     path: PathBuf,
 }
 
 impl Mapping {
-    /// Parses a line: `start-end permissions offset device inode path`. `None` if it has another format.
+    /// Parses a line: `start-end permissions offset device inode path`. Returns `None` if the line has another format.
     fn parse(line: &[u8]) -> Option<Mapping> {
         let mut rest = line;
         let mut field = || {
@@ -66,7 +65,7 @@ impl Mapping {
         Some(Mapping { addresses: address(start)?..address(end)?, numbers, path })
     }
 
-    /// Opens the file, if it is still at its path.
+    /// Opens the file if it is still at its path.
     fn open(&self) -> Result<File, String> {
         let path = self.path.as_os_str().as_bytes();
         let path = Path::new(OsStr::from_bytes(path.strip_suffix(DELETED).unwrap_or(path)));
@@ -91,7 +90,7 @@ fn read_list() -> Result<Vec<Mapping>, String> {
     Ok(list.split(|&byte| byte == b'\n').filter_map(Mapping::parse).collect())
 }
 
-/// The device and inode numbers that the list states for a mapping of this file.
+/// Maps a file, and returns the device and inode numbers that the list states for this mapping.
 fn numbers_of(file: &File) -> Result<(String, String), String> {
     // SAFETY: this creates a new read-only mapping at an address that the kernel chooses. It changes no other mapping.
     let page = unsafe {
@@ -135,7 +134,7 @@ mod tests {
         }
     }
 
-    /// A mapping of a file does not match another file that replaced it, even if both have the same contents.
+    /// If another file replaced a mapped file, the other file is not opened, even if both have the same contents.
     #[test]
     fn a_replaced_file_is_detected() {
         let directory = std::env::temp_dir().join(format!("nucleus-mapped-file-{}", std::process::id()));

@@ -30,7 +30,7 @@ pub struct Plugin {
     table: ApiTable,
     /// Whether the plugin is libtpu. In some environments libtpu must not be initialised.
     libtpu: bool,
-    /// The file that was loaded. Another file may be at the path now. `None` if the caller loaded the plugin.
+    /// The file that this library loaded. Another file may be at the path now. `None` if the caller loaded the plugin.
     file: Option<File>,
     fingerprint: OnceCell<String>,
     /// The id of the process that loaded the plugin.
@@ -75,8 +75,8 @@ impl Plugin {
         Ok(Plugin { path, table, libtpu: false, file, fingerprint, process: std::process::id() })
     }
 
-    /// Wraps the table of a plugin that the caller loaded and initialised. The path is that of the library that
-    /// contains the plugin's functions. The table itself can be on the heap.
+    /// Wraps the table of a plugin that the caller loaded and initialised. The plugin's path is the path of the library
+    /// that contains its first function, because the table itself can be on the heap.
     ///
     /// # Safety
     /// As for [`Plugin::from_table`].
@@ -131,10 +131,10 @@ impl Plugin {
     /// Identifies the build of the plugin: equal for copies of one file, different for two releases. The first call
     /// may read the whole file.
     ///
-    /// If the caller loaded the plugin, the file is the one that contains the functions of the table. A caller may
-    /// replace some functions, for example to count calls. Then the result identifies all files that contain functions.
-    /// Fails if a file was replaced or removed since it was loaded, or if the functions belong to no file. A failure is
-    /// not stored.
+    /// If the caller loaded the plugin, the result identifies all files that contain functions of the table. There can
+    /// be several files, because a caller may replace some functions, for example to count calls. Fails if a file was
+    /// replaced or removed after it was loaded, or if a function is in no file. A failure is not stored, so the next
+    /// call tries again.
     pub fn fingerprint(&self) -> Result<&str> {
         self.fingerprint
             .get_or_try_init(|| {
@@ -144,7 +144,7 @@ impl Plugin {
             .map(String::as_str)
     }
 
-    /// The error is a clause that describes the reason.
+    /// Computes the fingerprint. An error is a clause that states the reason.
     fn read_fingerprint(&self) -> std::result::Result<String, String> {
         let read = |file: &File| fingerprint::fingerprint(file).map_err(|error| error.to_string());
         if let Some(file) = &self.file {
@@ -266,7 +266,7 @@ fn call_entry_point(library: &Library, path: &Path) -> Result<NonNull<PJRT_Api>>
     NonNull::new(table.cast_mut()).ok_or_else(|| not_a_plugin("GetPjrtApi returned null"))
 }
 
-/// The path of the library that contains the function at `address`, if the dynamic loader knows this library.
+/// Returns the path of the library that contains the function at `address`, if the dynamic loader knows the library.
 fn library_of(address: usize) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
     // SAFETY: `Dl_info` contains only pointers, for which zero is valid.

@@ -9,7 +9,7 @@ use crate::text::{escaped, escaped_except};
 /// The largest number of bytes that an error quotes from a message. It is enough for messages of compilers.
 const LONGEST_MESSAGE: usize = 64 << 10;
 
-/// Messages omit the middle of a long path. They keep this number of characters at the start and at the end.
+/// Messages omit the middle of a long path. They show this number of characters of its start and of its end.
 const PATH_START: usize = 40;
 const PATH_END: usize = 120;
 

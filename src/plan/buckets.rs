@@ -1,18 +1,18 @@
-//! The numbers of rows that programs are compiled for. Rows are padded to the next of these numbers, so that batches of
-//! all sizes need only a few programs.
+//! The numbers of rows that programs are compiled for. Batches are padded to the next of these numbers, so that batches
+//! of all sizes need only a few programs.
 
 use crate::error::Error;
 
-/// The largest number of rows of the default list.
+/// The largest number in the default list.
 pub const LARGEST_DEFAULT_BUCKET: usize = 128;
 
-/// The largest number of rows of a program in a configured list.
+/// The largest number that a configured list may contain.
 pub const LARGEST_BUCKET: usize = 1 << 16;
 
 /// The largest length of a configured list.
 pub const LARGEST_NUM_BUCKETS: usize = 64;
 
-/// The numbers of rows of programs: at least one, ascending, each from 1 to [`LARGEST_BUCKET`].
+/// The list of the numbers of rows. It has at least one number. The numbers ascend and are 1 to [`LARGEST_BUCKET`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Buckets(Vec<usize>);
 
@@ -55,25 +55,26 @@ impl Buckets {
         Ok(Buckets(sizes.to_vec()))
     }
 
-    /// The largest number of rows. Larger batches on the host run in pieces.
+    /// The largest number of the list. Batches on the host with more rows run in pieces.
     pub(crate) fn largest(&self) -> usize {
         self.0[self.0.len() - 1]
     }
 
-    /// The number of rows of the program that runs a piece of `rows` rows. `rows` is at most [`Buckets::largest`].
+    /// Returns the number of rows of the program that runs a piece of `rows` rows. `rows` is at most
+    /// [`Buckets::largest`].
     pub(crate) fn of_piece(&self, rows: usize) -> usize {
         self.0[self.0.partition_point(|&size| size < rows).min(self.0.len() - 1)]
     }
 
-    /// Every number of rows that pieces of batches of up to `rows` rows can have.
+    /// Returns the numbers of rows of all programs that can run pieces of batches with up to `rows` rows.
     pub(crate) fn up_to(&self, rows: usize) -> &[usize] {
         let largest = self.of_piece(rows.min(self.largest()));
         &self.0[..=self.0.partition_point(|&size| size < largest)]
     }
 
-    /// The number of rows of the program that runs `rows` rows of a device buffer with `buffer_rows` rows. A buffer is
-    /// not cut into pieces. So if `rows` exceeds the largest number of the list, it is rounded up to a multiple of that
-    /// number. The result is at most `buffer_rows`.
+    /// Returns the number of rows of the program that runs `rows` rows of a device buffer with `buffer_rows` rows. A
+    /// buffer is not cut into pieces. So if `rows` exceeds the largest number of the list, the result is the next
+    /// multiple of the largest number. The result is at most `buffer_rows`.
     pub(crate) fn of_group(&self, rows: usize, buffer_rows: usize) -> usize {
         let size = match rows <= self.largest() {
             true => self.of_piece(rows),
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!((list.up_to(11), list.up_to(500)), (&[3, 10, 48][..], &[3, 10, 48][..]));
     }
 
-    /// A group has at least its rows, and at most the rows of the buffer.
+    /// The program of a group has room for the rows of the group, and has at most as many rows as the buffer.
     #[test]
     fn groups_fit_the_buffer() {
         let list = Buckets::new(&[3, 10]).unwrap();

@@ -1,10 +1,11 @@
-//! How the rows of a batch whose logits are on the device are grouped into programs.
+//! Groups the rows of a batch whose logits are on the device. Each group runs in one program.
 //!
 //! A program addresses the rows of the buffer by index, so no row is copied. If all rows take one path, one program
-//! samples all of them. Otherwise each path has a group, and a further program joins the results of the groups.
+//! samples all of them. Otherwise there is one group per path, and a further program joins the results of the groups.
 //!
-//! A row with impossible parameters counts as a row of the last group. Its results are not used. So the rows of the
-//! groups, without padding, always add up to the rows of the batch. This keeps the set of programs small.
+//! A row with impossible parameters counts as a row of the last group. Its results are not used. So the numbers of rows
+//! of the groups, without padding, add up to the number of rows of the batch. This keeps the set of programs small. If
+//! no row of the batch can be sampled, there is no group.
 
 use super::buckets::Buckets;
 use super::{paths, program, CallShape};
@@ -20,7 +21,8 @@ const PURPOSE: &str = "the plan of a batch";
 #[derive(Debug)]
 pub(crate) struct DeviceGroup {
     pub(crate) spec: Spec,
-    /// The rows that the program samples, in ascending order. If there are fewer than `spec.batch`, padding follows.
+    /// The rows that the program samples, in ascending order. If there are fewer than `spec.batch` rows, the program
+    /// also has rows of padding.
     pub(crate) members: Vec<usize>,
 }
 
@@ -33,7 +35,7 @@ pub(crate) struct DeviceCombine {
     pub(crate) places: Vec<i32>,
 }
 
-/// The programs of a call on logits that are on the device.
+/// The programs of a call whose logits are on the device.
 #[derive(Debug)]
 pub(crate) struct DevicePlan {
     pub(crate) groups: Vec<DeviceGroup>,
@@ -41,8 +43,8 @@ pub(crate) struct DevicePlan {
     pub(crate) combine: Option<DeviceCombine>,
 }
 
-/// Groups the rows of a batch. `rows` has the path of each row, or the error if the row cannot be sampled: see
-/// [`paths_of_rows`](super::paths_of_rows). `singleton` is [`Source::Buffer`]'s field.
+/// Groups the rows of a batch. `rows` contains the path of each row, or the error if the row cannot be sampled; see
+/// [`paths_of_rows`](super::paths_of_rows). `singleton` is the field of [`Source::Buffer`].
 pub(crate) fn plan(
     calls: &CallShape,
     max_k: usize,
@@ -86,8 +88,8 @@ pub(crate) fn plan(
     Ok(DevicePlan { groups, combine: Some(DeviceCombine { spec, places }) })
 }
 
-/// Every program that calls of this shape can need, for any parameters of the rows. `bad_rows` is true if the calls
-/// report rows with impossible parameters.
+/// Returns every program that calls of this shape can need, for any parameters of the rows. `bad_rows` is true if the
+/// calls report rows with impossible parameters.
 pub(super) fn programs(
     calls: &CallShape,
     max_k: usize,
@@ -115,7 +117,7 @@ pub(super) fn programs(
     (samplers, combines)
 }
 
-/// The programs of calls whose rows all take one path.
+/// Returns the programs of calls whose rows all take one path.
 pub(super) fn whole_programs(calls: &CallShape, max_k: usize, singleton: bool) -> Vec<Spec> {
     paths(calls, max_k).into_iter().map(|path| whole(calls, path, singleton)).collect()
 }
@@ -126,7 +128,7 @@ fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
     }
 }
 
-/// The paths that occur in the list, without duplicates. The bounded path is first.
+/// Returns the paths in the list, without duplicates. The bounded path is first.
 fn distinct(rows: &[Result<Path, Error>]) -> Vec<Path> {
     let mut found: Vec<Path> = Vec::new();
     rows.iter().flatten().for_each(|path| push_new(&mut found, *path));
@@ -134,13 +136,13 @@ fn distinct(rows: &[Result<Path, Error>]) -> Vec<Path> {
     found
 }
 
-/// The program that samples all rows of the buffer in their order.
+/// Returns the program that samples all rows of the buffer in their order.
 fn whole(calls: &CallShape, path: Path, singleton: bool) -> Spec {
     let source = Source::Buffer { rows: calls.batch, singleton, in_order: true };
     Spec { source, ..program(calls, path, calls.batch) }
 }
 
-/// The program that samples `rows` rows of the buffer.
+/// Returns the program that samples `rows` rows of the buffer.
 fn gathered(calls: &CallShape, path: Path, buckets: &Buckets, singleton: bool, rows: usize) -> Spec {
     let source = Source::Buffer { rows: calls.batch, singleton, in_order: false };
     Spec { source, ..program(calls, path, buckets.of_group(rows, calls.batch)) }
@@ -170,8 +172,8 @@ mod tests {
         Err(Error::argument("bad"))
     }
 
-    /// Batches with all combinations of rows need only programs of the list. Each row that can be sampled is in one
-    /// group, and `places` has its index there.
+    /// For every combination of rows, the plan uses only programs of the list. Each row that can be sampled is in one
+    /// group, and `places` contains its index in the concatenation of the groups.
     #[test]
     fn every_plan_uses_programs_of_the_list() {
         let rows_of = [Ok(Path::Bounded(MAX_K)), Ok(Path::Arbitrary), bad()];

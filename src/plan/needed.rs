@@ -1,13 +1,13 @@
-//! The sets of programs that calls can need. Prewarming and compiling ahead of time use them.
+//! The sets of programs that calls can need, for prewarming and for compiling ahead of time.
 
 use super::buckets::Buckets;
 use super::{device, paths, program, CallShape, LogitsPlace};
 use crate::kernels::program::ProgramSpec;
 use crate::kernels::Spec;
 
-/// Every program that these calls can need. With logits on the host, the calls have any number of rows up to
-/// `calls.batch`. With logits on the device, they have exactly `calls.batch` rows, and the programs that copy logits to
-/// the row-major layout are not included.
+/// Returns every program that these calls can need. With logits on the host, the calls have any number of rows up to
+/// `calls.batch`. With logits on the device, the calls have exactly `calls.batch` rows. The programs that copy logits
+/// to the row-major layout are not included.
 pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize, buckets: &Buckets) -> Vec<ProgramSpec> {
     match calls.logits {
         LogitsPlace::Host => sampling(host_programs(calls, max_k, buckets.up_to(calls.batch))),
@@ -20,7 +20,8 @@ pub(crate) fn programs_up_to(calls: &CallShape, max_k: usize, buckets: &Buckets)
     }
 }
 
-/// The programs that these calls can need if they have exactly `calls.batch` rows and all rows take the same path.
+/// Returns the programs that these calls can need if they have exactly `calls.batch` rows and all rows take the same
+/// path.
 pub(crate) fn programs_exactly(calls: &CallShape, max_k: usize, buckets: &Buckets) -> Vec<ProgramSpec> {
     if let LogitsPlace::Device { singleton, .. } = calls.logits {
         return sampling(device::whole_programs(calls, max_k, singleton));

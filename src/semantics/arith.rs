@@ -115,13 +115,13 @@ pub trait WideArith: Arith {
     fn wadd(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a * b`. The product fits 64 bits.
     fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// The number of bits per step of the long division in [`draw`](super::draw), for any total. A remainder times 2 to
-    /// this power must fit 64 bits.
+    /// The number of bits per step of the long division in [`draw`](super::draw). A remainder times 2 to this power
+    /// must fit 64 bits, for every total that the target computes.
     const DIGIT_BITS: u32 = 64 - super::sizes::TOTAL_BITS;
 
-    /// `(a · 2^bits + digit) % b`, where `a < b` and `digit < 2^bits`: one step of a long division. `b · 2^bits` is at
-    /// most 2⁶⁴, or `bits` is `DIGIT_BITS` and `b` is at most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS). `b` is at least
-    /// [`MAX_WEIGHT`](super::weights::MAX_WEIGHT).
+    /// `(a · 2^bits + digit) % b`, where `a < b` and `digit < 2^bits`: one step of a long division. `b` is at least
+    /// [`MAX_WEIGHT`](super::weights::MAX_WEIGHT), and `b · 2^bits` is at most 2⁶⁴. Some implementations support only
+    /// `bits = DIGIT_BITS`.
     fn wrem_next(self, a: Self::Wide, digit: Self::Wide, bits: u32, b: Self::Wide) -> Self::Wide;
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;

@@ -15,8 +15,8 @@ pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::W
     remainder_by_digits(a, words, total, A::DIGIT_BITS)
 }
 
-/// [`remainder`] with digits of `digit_bits` bits, at most 28, for totals of at most 2^(64 − `digit_bits`). Larger
-/// digits need fewer steps.
+/// Like [`remainder`], with digits of `digit_bits` bits. `digit_bits` is at most 28, and the total is at most
+/// 2^(64 − `digit_bits`). Larger digits need fewer steps.
 #[inline(always)]
 pub fn remainder_by_digits<A: WideArith>(
     a: A,
@@ -26,8 +26,8 @@ pub fn remainder_by_digits<A: WideArith>(
 ) -> A::Wide {
     let nothing = a.weq(total, a.wide(0));
     let divisor = a.wselect(nothing, a.wide(MAX_WEIGHT as u64), total);
-    // The first digit is shorter if 128 is not a multiple of `digit_bits`. It is less than the divisor, which is at
-    // least 2²⁸, so it is the first remainder.
+    // The first digit is shorter if 128 is not a multiple of `digit_bits`. The divisor is at least 2²⁸, so the first
+    // digit is less than the divisor and is the first remainder.
     let first = (NUMBER_BITS - 1) % digit_bits + 1;
     let mut end = NUMBER_BITS - first;
     let mut rest = digit(a, words, end, first);

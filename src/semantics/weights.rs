@@ -9,7 +9,7 @@ use super::sizes::WEIGHT_BITS;
 /// The weight of the maximum.
 pub const MAX_WEIGHT: i32 = 1 << WEIGHT_BITS;
 
-/// The number of units of `q` per octave is 2 to this power.
+/// The binary logarithm of the number of units of `q` per octave.
 pub const OCTAVE_BITS: u32 = 18;
 const OCTAVE: i32 = 1 << OCTAVE_BITS;
 /// The smallest `q` whose weight is 0. At `WEIGHT_BITS + 1` octaves the weight is 1, because a half rounds up.

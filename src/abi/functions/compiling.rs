@@ -23,17 +23,18 @@ use crate::error::Error;
 /// The built-in backend compiles nothing; the function then returns immediately. Any number of threads may call it with
 /// the same sampler, and other threads may sample at the same time.
 ///
-/// The programs depend on vocab, dtype, path, `keep_ties`, the set of debug arrays, the place of the logits, and the
-/// number of rows, rounded up to one of the sampler's `row_buckets`. They do not depend on top_k, top_p, min_p,
-/// temperature, seeds, random words or replace_val, or on which rows of a batch take which path. So a server that
-/// prewarms for every shape of its calls compiles nothing later.
+/// For one sampler, the programs depend only on the properties of the calls in `spec`. They do not depend on top_k,
+/// top_p, min_p, temperature, seeds, random words or replace_val. They also do not depend on the paths that the rows of
+/// a batch take. So a server that prewarms for every shape of its calls compiles nothing later.
 ///
-/// With logits on a device, the programs depend on the exact number of rows of the buffer. Calls whose rows can take
-/// both paths need up to 4 log2(n) + 5 programs for a buffer of n <= 128 rows with the default `row_buckets`, rounding
-/// the logarithm up, and two more with NUC_HOST_ALL.
+/// With logits in host memory, the number of rows is rounded up to one of the sampler's `row_buckets`. With logits on a
+/// device, the programs depend on the exact number of rows of the buffer. If the rows of a call can take both paths, a
+/// buffer of n <= 128 rows needs up to 4 log2(n) + 5 programs with the default `row_buckets`. The logarithm is rounded
+/// up. NUC_HOST_ALL needs two more programs.
 ///
-/// One kind of program is missing: if the layout of logits on a device is not row-major, the first call with this layout
-/// compiles a small program that copies them (nuc_sample_start). Set `cache_capacity` so that it has room for it.
+/// One kind of program is not prewarmed. If the layout of logits on a device is not row-major, a small program copies
+/// the logits; see nuc_sample_start. The first call with this layout compiles the program. Choose `cache_capacity` so
+/// that this program fits too.
 ///
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
@@ -60,9 +61,9 @@ pub unsafe extern "C" fn nuc_prewarm(
 }
 
 /// Starts nuc_prewarm in the background, and writes the handle of the prewarm to `*prewarming`. The caller owns the
-/// handle and frees it with nuc_prewarming_destroy. Sampling calls can run at the same time. A call that needs a
-/// program that is being compiled waits for this program. Several prewarms can run at the same time. Any number of
-/// threads may call this function with the same sampler.
+/// handle and frees it with nuc_prewarming_destroy. Sampling calls can run at the same time. If a call needs a program
+/// that the prewarm is compiling, the call waits for this program. Several prewarms can run at the same time. Any
+/// number of threads may call this function with the same sampler.
 ///
 /// Errors: NUC_INVALID_ARGUMENT, also if the programs exceed `cache_capacity`; NUC_OUT_OF_MEMORY. After an error
 /// `*prewarming` is null. nuc_prewarming_wait returns the errors of the compilations.
@@ -89,9 +90,9 @@ pub unsafe extern "C" fn nuc_prewarm_start(
 }
 
 /// Writes the progress of a prewarm to `progress`. The caller owns the struct and sets its `struct_size` before the
-/// call. Does not wait. Any thread may call this function, also in a callback.
+/// call. The function does not wait. Any thread may call this function, also in a callback.
 ///
-/// Errors: NUC_INVALID_ARGUMENT. The failure of the prewarm is not an error of this function.
+/// Errors: NUC_INVALID_ARGUMENT. If the prewarm failed, this function still succeeds.
 ///
 /// # Safety
 /// `prewarming` is a live handle. `progress` points to a writable nuc_prewarm_progress. `error` is null or points to a
@@ -105,7 +106,7 @@ pub unsafe extern "C" fn nuc_prewarming_get_progress(
     let body = |memory: &mut Memory| {
         // SAFETY: the caller guarantees the handle.
         let prewarming = unsafe { handle::borrow(prewarming)? };
-        // Read first, so that `done` is final if the prewarm has ended.
+        // This is read before `done`. So if the prewarm has ended, `done` is final.
         let has_ended = i32::from(prewarming.has_ended());
         let (done, total) = (prewarming.done(), prewarming.total());
         let value = nuc_prewarm_progress { struct_size: 0, done, total, has_ended, reserved: 0 };
@@ -119,10 +120,11 @@ pub unsafe extern "C" fn nuc_prewarming_get_progress(
 /// Waits until a prewarm has ended, for at most `timeout_ns` nanoseconds. UINT64_MAX: no limit. 0: does not wait. Any
 /// number of threads may wait for the same prewarm.
 ///
-/// Errors: NUC_TIMEOUT if the prewarm has not ended; it continues, and this function can be called again.
+/// Errors: NUC_TIMEOUT if the prewarm has not ended; the prewarm continues, and this function can be called again.
 /// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if a program could not be compiled; the programs that were
-/// compiled stay in memory. NUC_CANCELLED if it was cancelled before all programs were compiled. NUC_INVALID_ARGUMENT,
-/// also in a callback of nuc_call_on_done or nuc_set_log for a prewarm that has not ended.
+/// compiled stay in memory. NUC_CANCELLED if the prewarm was cancelled before all programs were compiled.
+/// NUC_INVALID_ARGUMENT, also if the function would have to wait in a callback of nuc_call_on_done, or in a callback of
+/// nuc_set_log for which the prewarm may wait.
 ///
 /// # Safety
 /// `prewarming` is a live handle. `error` is null or points to a nuc_error.
@@ -152,9 +154,9 @@ pub unsafe extern "C" fn nuc_prewarming_wait(
     unsafe { guard(error, body) }
 }
 
-/// Cancels a prewarm: it compiles no further programs. Compilations that are running are finished. The function does
-/// not wait. Programs that were compiled stay in memory. Has no effect on a prewarm that has ended. Any thread may call
-/// this function, also in a callback.
+/// Cancels a prewarm. The prewarm finishes the compilations that are running, and starts no further ones. Programs that
+/// were compiled stay in memory. The function does not wait. It has no effect on a prewarm that has ended. Any thread
+/// may call this function, also in a callback.
 ///
 /// Errors: NUC_INVALID_ARGUMENT.
 ///
@@ -174,15 +176,15 @@ pub unsafe extern "C" fn nuc_prewarming_cancel(
     unsafe { guard(error, body) }
 }
 
-/// Frees a prewarm. Null is allowed. If the prewarm is running, the function cancels it and waits for the compilations
-/// that are running. Programs that were compiled stay in memory. No other call may use the handle at the same time or
-/// later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must not be called in
-/// a callback of nuc_call_on_done or nuc_set_log.
+/// Frees a prewarm. Null is allowed. If the prewarm has not ended, the function cancels it and waits for the
+/// compilations that are running. Programs that were compiled stay in memory. No other call may use the handle at the
+/// same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must not
+/// be called in a callback of nuc_call_on_done or nuc_set_log.
 ///
 /// Destroy every prewarm before the process ends. Many plugins crash if the process ends during a compilation.
 ///
-/// Errors: NUC_INVALID_ARGUMENT if `prewarming` is not a nuc_prewarming, or in a callback. The failure of the prewarm
-/// is not an error of this function.
+/// Errors: NUC_INVALID_ARGUMENT if `prewarming` is not a nuc_prewarming, or in a callback. If the prewarm failed, this
+/// function still succeeds.
 ///
 /// # Safety
 /// `prewarming` is null or a handle from nuc_prewarm_start that was not destroyed. `error` is null or points to a
@@ -216,8 +218,8 @@ pub unsafe extern "C" fn nuc_prewarming_destroy(
 /// (environment variables XLA_FLAGS and LIBTPU_INIT_ARGS) for which it was compiled. A sampler with any other of these
 /// ignores the file and compiles the program.
 ///
-/// If `topology` is set, this host does not need a device: libtpu compiles for TPUs on any x86-64 Linux host. Set these
-/// environment variables for libtpu:
+/// If `topology` is set, this host needs no device. For example, libtpu compiles for TPUs on any x86-64 Linux host. Set
+/// these environment variables for libtpu:
 ///
 /// - TPU_SKIP_MDS_QUERY=1 and TPU_WORKER_HOSTNAMES=localhost: without them libtpu queries a metadata server, which can
 ///   take minutes;

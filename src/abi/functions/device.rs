@@ -43,10 +43,10 @@ pub unsafe extern "C" fn nuc_parameters_create(
 /// Sets the parameters of the row `row`, counted from 0, for calls that start later. Calls that have started are not
 /// affected. The next call uploads the parameters once. Any number of threads may call this function.
 ///
-/// This function accepts an impossible value, for example a NaN temperature. A call that uses the value fails, or the
-/// row gets the status NUC_ROW_BAD_PARAMETER: see nuc_host_numbers.
+/// This function accepts an impossible value, for example a NaN temperature. Calls with this value fail, or report the
+/// row as NUC_ROW_BAD_PARAMETER: see nuc_host_numbers.
 ///
-/// Errors: NUC_INVALID_ARGUMENT if there is no such row, or if a value is set without its flag.
+/// Errors: NUC_INVALID_ARGUMENT, also if the parameters have no such row, or if a value is set without its flag.
 ///
 /// # Safety
 /// `parameters` is a live handle. `row_parameters` points to a nuc_row_parameters. `error` is null or points to a
@@ -69,9 +69,9 @@ pub unsafe extern "C" fn nuc_parameters_set(
     unsafe { guard(error, body) }
 }
 
-/// Frees parameters. Null is allowed. Calls that were started with them continue. No other call may use the handle at
-/// the same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It must
-/// not be called in a callback of nuc_call_on_done.
+/// Frees a nuc_parameters. Null is allowed. Calls that were started with it continue. No other call may use the handle
+/// at the same time or later. In a child process after fork, this function does nothing, like nuc_sampler_destroy. It
+/// must not be called in a callback of nuc_call_on_done.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `parameters` is not a nuc_parameters, or in a callback.
 ///
@@ -88,21 +88,22 @@ pub unsafe extern "C" fn nuc_parameters_destroy(
 }
 
 /// Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
-/// frees it with nuc_call_destroy. The function compiles programs that are missing. It does not wait for other
-/// calls, but it can wait for a free slot in the plugin's queue, and for the upload of changed parameters or of a step.
+/// frees it with nuc_call_destroy. The function compiles missing programs. It does not wait for other calls. It can
+/// wait for a free slot in the plugin's queue, and for the upload of changed parameters or of the number of the step.
 ///
-/// `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its
-/// dimensions are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If
-/// its layout is not row-major, the device copies it first; the first call with such a layout compiles a small
-/// program. The device may still be computing the contents; the call then waits on the device. After this function
-/// has returned, the caller may destroy the buffer or donate it to another program. The library does not change the
-/// buffer, unless the caller sets `donate_logits` in the options. The contents are then deleted when this function
-/// returns successfully; after an error the buffer may be deleted or not, and PJRT_Buffer_IsDeleted says which. In
-/// both cases the caller still destroys the buffer.
+/// `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its dimensions
+/// are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If the layout is
+/// not row-major, the device first copies the logits; the first call with this layout compiles a small program. The
+/// device may still be computing the contents of the buffer. The programs of the call then wait on the device.
 ///
-/// A PJRT_Buffer is always on one device. Of an array that is replicated over several devices, pass the buffer of the
-/// sampler's device. An array that is sharded by rows needs one sampler and one call per device, each with the rows of
-/// its shard. An array that is sharded along the vocabulary must first be gathered, for example by the program that
+/// After this function has returned, the caller may destroy the buffer or donate it to another program. The library
+/// does not change the buffer unless `donate_logits` is set in the options. With `donate_logits`, the contents are
+/// deleted when this function returns successfully. After an error, the contents may or may not be deleted:
+/// PJRT_Buffer_IsDeleted returns the state. The caller must destroy the buffer in every case.
+///
+/// A PJRT_Buffer is always on one device. If an array is replicated over several devices, pass the buffer on the
+/// sampler's device. If an array is sharded by rows, create one sampler per device, and start one call per device with
+/// the rows of its shard. If an array is sharded along the vocabulary, gather it first, for example in the program that
 /// computes it. If a buffer has only some of the rows or logits, its dimensions do not match, and the call fails.
 ///
 /// `step` is added to the offset of every row, modulo 2^64. `path` selects a path as in nuc_sample_flat. `options`
@@ -110,7 +111,7 @@ pub unsafe extern "C" fn nuc_parameters_destroy(
 /// of threads may call this function with the same sampler and the same parameters.
 ///
 /// Errors: NUC_INVALID_ARGUMENT, also if the buffer does not match the parameters or the device (the message states the
-/// difference) or if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
+/// difference), and if a row has impossible parameters (see nuc_host_numbers); NUC_OUT_OF_MEMORY, NUC_DEVICE_ERROR and
 /// NUC_INTERNAL. After an error `*call` is null.
 ///
 /// # Safety
@@ -141,7 +142,8 @@ pub unsafe extern "C" fn nuc_sample_start(
 }
 
 /// Samples logits on the device and waits for the tokens: nuc_sample_start, nuc_call_get_tokens and nuc_call_destroy in
-/// one function. With `row_status`, an impossible parameter affects only its own row. Without it, the call fails.
+/// one function. If a row has an impossible parameter and `row_status` is null, the call fails. If `row_status` is not
+/// null, the parameter affects only its own row.
 ///
 /// Errors: those of nuc_sample_start and nuc_call_get_tokens. A call that fails writes no output.
 ///
@@ -174,8 +176,8 @@ pub unsafe extern "C" fn nuc_sample_on_device(
 }
 
 /// Writes 1 to `*done` if a call has ended, else 0. A call ends when its numbers are on the host. With NUC_HOST_NONE,
-/// it ends when its results are computed. A call that failed has also ended. This function does not wait. Any thread
-/// may call this function.
+/// it ends when the device has computed its results. A call that failed has also ended. This function does not wait.
+/// Any thread may call this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT.
 ///
@@ -207,8 +209,8 @@ pub unsafe extern "C" fn nuc_call_is_done(
 /// number of threads may wait for the same call.
 ///
 /// Errors: NUC_TIMEOUT if the call has not ended; the call continues, and this function can be called again.
-/// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also in a callback
-/// for a call that has not ended.
+/// NUC_DEVICE_ERROR, NUC_OUT_OF_MEMORY or NUC_INTERNAL if the call has failed. NUC_INVALID_ARGUMENT, also if the
+/// function would have to wait in a callback of nuc_call_on_done.
 ///
 /// # Safety
 /// `call` is a live handle. `error` is null or points to a nuc_error.
@@ -235,14 +237,15 @@ pub unsafe extern "C" fn nuc_call_wait(
 }
 
 /// Calls `function` with `user` once, when a call has ended. The callback runs on a thread of the plugin. If the call
-/// has already ended, it runs on this thread before this function returns. nuc_done_function states what the callback
-/// may do. A call can have several callbacks, which run in any order. Any thread may call this function.
+/// has already ended, the callback runs on this thread before this function returns. The description of
+/// nuc_done_function lists what a callback may do. A call can have several callbacks, which run in any order. Any
+/// thread may call this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT. After an error, the callback does not run.
 ///
 /// # Safety
-/// `call` is a live handle. Any thread may call `function` with `user` until `function` has returned. This happens
-/// before nuc_call_destroy returns. `error` is null or points to a nuc_error.
+/// `call` is a live handle. `function` and `user` are valid on every thread until the callback has returned.
+/// nuc_call_destroy waits for this. `error` is null or points to a nuc_error.
 #[no_mangle]
 pub unsafe extern "C" fn nuc_call_on_done(
     call: *const nuc_call,
@@ -319,8 +322,8 @@ pub unsafe extern "C" fn nuc_call_get_numbers(
 
 /// Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
 /// PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. This function does not wait. The
-/// device may still be computing the buffer; every use of the buffer in PJRT waits for the device. The buffer outlives
-/// the call object. Any thread may call this function.
+/// device may still be computing the contents; every use of the buffer in PJRT waits for them. The buffer stays valid
+/// after nuc_call_destroy. Any thread may call this function.
 ///
 /// Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
 /// error `*buffer` is null.

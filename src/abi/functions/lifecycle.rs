@@ -47,10 +47,10 @@ pub unsafe extern "C" fn nuc_sampler_create(
 }
 
 /// Frees a sampler and everything that it owns: its threads, its compiled programs, its client, and the strings of its
-/// getters. Null is allowed. If there are nuc_parameters, nuc_call or nuc_prewarming objects of the sampler, they keep
-/// its programs and its client until the last of them is destroyed. A prewarm that is running continues. After the
-/// call, the handle and all its copies in other threads are invalid. This function must not be called in a callback of
-/// nuc_call_on_done.
+/// getters. Null is allowed. The nuc_parameters, nuc_call and nuc_prewarming objects of the sampler keep its programs
+/// and its client until the last of these objects is destroyed. A prewarm that is running continues. After this
+/// function returns, the handle and all its copies in other threads are invalid. This function must not be called in a
+/// callback of nuc_call_on_done.
 ///
 /// No other call may use the handle at the same time or later. As long as the handle's memory is not reused, the library
 /// detects that the handle was destroyed and returns NUC_INVALID_ARGUMENT.

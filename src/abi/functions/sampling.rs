@@ -109,15 +109,16 @@ pub unsafe extern "C" fn nuc_reference_topk_topp_and_sample(
     unsafe { Call { sampler, batch, options, tokens, row_status, debug, error }.run(Ok(Entry::Reference)) }
 }
 
-/// Runs the sampling function that `path` selects. It takes plain arguments instead of structs. It is for languages
-/// that cannot pass a struct that contains pointers, for example Go with cgo. The arguments have the meaning of the
-/// fields of nuc_batch and nuc_call_options; `replace_val` and the debug arrays are not available. `error` need not
-/// contain a pointer, because its `full_message` may be null. Ownership, thread-safety and errors are the same.
+/// Runs the sampling function that `path` selects. This function takes plain arguments instead of structs. It is for
+/// languages that cannot pass a struct with pointers, for example Go with cgo. Each argument has the meaning of the
+/// field of the same name in nuc_batch or nuc_call_options. `replace_val` and the debug arrays are not available.
+/// `error` need not contain a pointer, because its `full_message` may be null. Ownership, thread-safety and errors are
+/// those of the other sampling functions.
 ///
 /// # Safety
 /// As for nuc_topk_topp_and_sample.
 #[no_mangle]
-#[allow(clippy::too_many_arguments)] // This function avoids structs.
+#[allow(clippy::too_many_arguments)] // The purpose of this function is to avoid structs.
 pub unsafe extern "C" fn nuc_sample_flat(
     sampler: *const nuc_sampler,
     path: nuc_path,

@@ -28,8 +28,8 @@ pub struct nuc_prewarm_spec {
     /// With logits in host memory: the largest number of rows of a call, at least 1. Programs for fewer rows are
     /// compiled too.
     ///
-    /// With logits on a device: the number of rows of the buffer, 1 to 65536. The programs depend on it. If there are
-    /// buffers with several numbers of rows, prewarm for each of them.
+    /// With logits on a device: the number of rows of the buffer, 1 to 65536. The programs depend on this number. If
+    /// calls use buffers with different numbers of rows, prewarm once for each number.
     pub num_rows: usize,
     /// The number of elements per row, 1 to 16777216.
     pub vocab: usize,
@@ -43,13 +43,14 @@ pub struct nuc_prewarm_spec {
     /// 1: the buffer of the logits has the dimensions `[num_rows, 1, vocab]`. 0: `[num_rows, vocab]`. Must be 0 if the
     /// logits are in host memory.
     pub has_middle_dimension: i32,
-    /// The `host_numbers` of the calls. NUC_HOST_ALL needs two more programs, for rows with impossible parameters. Set
-    /// it also for nuc_sample_on_device with `row_status`. Must be 0 if the logits are in host memory.
+    /// The `host_numbers` of the calls. NUC_HOST_ALL needs two more programs, for rows with impossible parameters. Use
+    /// NUC_HOST_ALL also for calls of nuc_sample_on_device with `row_status`. Must be 0 if the logits are in host
+    /// memory.
     pub host_numbers: nuc_host_numbers,
     /// Must be zero.
     pub reserved: i32,
-    /// The largest number of programs that are compiled at the same time. 0: one per core. A compiler can use several
-    /// threads for one program.
+    /// The largest number of programs that are compiled at the same time. 0: one per core. The compiler itself can use
+    /// several threads per program.
     pub num_threads: usize,
 }
 
@@ -60,7 +61,7 @@ pub struct nuc_prewarm_spec {
 /// nuc_sampler.
 ///
 /// The object keeps the sampler's backend alive, so the sampler can be destroyed first. The prewarm then continues
-/// until it has ended or nuc_prewarming_destroy cancels it.
+/// until all its programs are compiled, a compilation fails, or the caller cancels the prewarm.
 pub struct nuc_prewarming {
     _opaque: [u8; 0],
 }
@@ -73,7 +74,7 @@ pub struct nuc_prewarm_progress {
     pub struct_size: usize,
     /// The number of programs that are ready.
     pub done: usize,
-    /// The number of all programs; 0 on the built-in backend.
+    /// The number of programs of the prewarm. 0 on the built-in backend.
     pub total: usize,
     /// 1: the prewarm has ended, and nuc_prewarming_wait returns its result without waiting. 0: it is running.
     pub has_ended: i32,
@@ -95,10 +96,10 @@ pub struct nuc_compile_ahead_options {
     /// The path of the PJRT plugin's shared library, NUL-terminated UTF-8. Null or empty: the environment variable
     /// NUCLEUS_PJRT_PLUGIN.
     pub plugin_path: *const c_char,
-    /// The plugin's name for a topology, NUL-terminated UTF-8. It describes the devices to compile for. This host need
-    /// not have these devices. For libtpu it is a TPU generation and the arrangement of its chips, for example
-    /// `v5e:2x2`. It must equal the topology of the host that will load the programs. Null or empty: the devices of
-    /// this host. Plugins for CPUs and GPUs support only this default.
+    /// The plugin's name for a topology, NUL-terminated UTF-8. A topology describes the devices to compile for. This
+    /// host need not have these devices. With libtpu the name consists of a TPU generation and the arrangement of its
+    /// chips, for example `v5e:2x2`. The topology must equal that of the host that will load the programs. Null or
+    /// empty: the devices of this host. Plugins for CPUs and GPUs support only this default.
     pub topology: *const c_char,
     /// An array of `num_plugin_options` options for the topology, or for the client if `topology` is null.
     pub plugin_options: *const nuc_client_option,
@@ -107,8 +108,9 @@ pub struct nuc_compile_ahead_options {
     /// The output directory, NUL-terminated UTF-8. It is created if it does not exist. One directory can contain the
     /// programs of several plugins and topologies, and can be copied to other hosts.
     pub output_dir: *const c_char,
-    /// An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. The rows
-    /// of a call are padded to the next of `row_buckets`. Calls with more rows than the last of them run in pieces.
+    /// An array of length `num_row_counts`: the numbers of rows of the calls to compile for, each at least 1. With
+    /// logits in host memory, each number is rounded up to a number in `row_buckets`. Calls with more rows than the
+    /// largest number in `row_buckets` run in pieces.
     pub row_counts: *const usize,
     /// The length of `row_counts`, 1 to 4096.
     pub num_row_counts: usize,
@@ -138,10 +140,12 @@ pub struct nuc_compile_ahead_options {
     pub row_buckets: *const usize,
     /// The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128.
     pub num_row_buckets: usize,
-    /// Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST. With NUC_LOGITS_ON_DEVICE, each element of
-    /// `row_counts` is the number of rows of a buffer. With `smaller_row_counts`, this call also writes the programs
-    /// that join the results of two paths. Two kinds of small programs are not written: those for rows with impossible
-    /// parameters, and those that copy logits whose layout is not row-major. Samplers compile them when they need them.
+    /// Where the logits of the calls are. 0: NUC_LOGITS_ON_HOST.
+    ///
+    /// With NUC_LOGITS_ON_DEVICE, each element of `row_counts` is the number of rows of a buffer, 1 to 65536. If
+    /// `smaller_row_counts` is 1, this function also writes the programs of buffers whose rows take both paths. Two
+    /// kinds of small programs are never written: the programs for rows with impossible parameters, and the programs
+    /// that copy logits whose layout is not row-major. A sampler compiles these programs when it needs them.
     pub logits: nuc_logits_place,
     /// As in nuc_prewarm_spec.
     pub has_middle_dimension: i32,

@@ -5,9 +5,9 @@
 //! The tokens and the debug arrays stay on the device as buffers. Only the numbers that the caller wants are copied
 //! to the host.
 //!
-//! A nuc_parameters contains the sampling parameters of the rows. They stay on the device between calls, and a call
-//! uploads them only after a change. The number of the step is an argument of each call. It is added to the offset of
-//! every row. So a decode loop need not change the parameters.
+//! A nuc_parameters contains the sampling parameters of the rows. The parameters stay on the device between calls. A
+//! call uploads them only after a change. Each call takes the number of the step as an argument, and adds it to the
+//! offset of every row. So a decode loop does not have to change the parameters.
 //!
 //!     nuc_parameters_create(sampler, &options, &parameters, &error);
 //!     nuc_parameters_set(parameters, row, &row_parameters, &error);   for each row whose parameters change
@@ -17,12 +17,12 @@
 //!     nuc_call_destroy(call, &error);
 //!
 //! The tokens are those of nuc_topk_topp_and_sample with the same logits, parameters and seeds, bit for bit. A device
-//! can run several calls at the same time. Each call uses the parameters that were set when it was started. The first
-//! call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
+//! can run several calls at the same time. Each call uses the parameters that were set before the call was started. The
+//! first call with a new shape compiles its programs, unless nuc_prewarm has compiled them.
 //!
-//! Parameters and calls keep the sampler's backend alive, so the three kinds of objects can be destroyed in any order.
-//! Buffers do not keep it alive. If the sampler created the client, destroy every buffer of the client, also those from
-//! nuc_call_take_buffer, before you destroy the last of these objects.
+//! Parameters and calls keep the sampler's backend alive. So the sampler, its parameters and its calls can be destroyed
+//! in any order. Buffers do not keep the backend alive. If the sampler created the client, first destroy every buffer
+//! of the client, including the buffers from nuc_call_take_buffer. Then destroy the last of these objects.
 //!
 //! This header does not need the header of PJRT, so pointers to PJRT types are `void *`. The library cannot check
 //! that such a pointer is what its comment says.
@@ -35,7 +35,7 @@ use super::sampling::nuc_dtype;
 ///
 /// nuc_parameters_create creates the object, the caller owns it, and nuc_parameters_destroy frees it. Any number of
 /// threads may use it at the same time. Only nuc_parameters_destroy must run alone. The object belongs to the sampler
-/// that was passed to nuc_parameters_create. A call with another sampler fails. The rules for fork are those of
+/// that was passed to nuc_parameters_create, and calls with another sampler fail. The rules for fork are those of
 /// nuc_sampler.
 pub struct nuc_parameters {
     _opaque: [u8; 0],
@@ -75,8 +75,8 @@ pub struct nuc_parameters_options {
 /// The sampling parameters of one row. The meaning of each value is that of the array of the same name in nuc_batch.
 ///
 /// A struct of zeros means the defaults: every filter is off, the temperature is 1, and the seed is 0. For `top_p` and
-/// `temperature`, zero is a valid value that differs from the default. So these two fields are used only if their flag
-/// is 1. Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
+/// `temperature`, zero is a valid value and not the default. So these two fields are used only if their flag is 1.
+/// Initialize the struct with NUC_ROW_PARAMETERS_INIT. The caller owns it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_row_parameters {
@@ -108,7 +108,7 @@ pub const NUC_HOST_TOKENS: nuc_host_numbers = 0;
 /// Every number of a row, 20 bytes per row: the token, the row status, and the debug arrays with one number per row.
 /// An impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER.
 pub const NUC_HOST_ALL: nuc_host_numbers = 1;
-/// None. The tokens stay on the device. If a row has impossible parameters, nuc_sample_start fails.
+/// No numbers. The tokens stay on the device. If a row has impossible parameters, nuc_sample_start fails.
 pub const NUC_HOST_NONE: nuc_host_numbers = 2;
 
 /// Options of nuc_sample_start. A field that is zero has its default. Initialize the struct with
@@ -122,8 +122,8 @@ pub struct nuc_start_options {
     pub host_numbers: nuc_host_numbers,
     /// The NUC_DEBUG_* bits of the debug arrays that stay on the device as buffers.
     pub debug_arrays: u32,
-    /// 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size uses their
-    /// memory, if the plugin can do this. 0: the buffer keeps its contents.
+    /// 1: nuc_sample_start deletes the contents of the buffer of logits. A debug array of the same size can then use
+    /// the memory of the logits. 0: the buffer keeps its contents.
     pub donate_logits: i32,
     /// Must be zero.
     pub reserved: i32,
@@ -149,12 +149,12 @@ pub const NUC_BUFFER_TOPK_TOPP_PROBS_K: nuc_buffer = 5;
 
 /// A callback that runs once, when a call on the device has ended; see nuc_call_on_done.
 ///
-/// It runs on a thread of the plugin. If the call has already ended, it runs on the thread that calls nuc_call_on_done.
-/// It must return normally: no exception, no longjmp. The plugin's thread cannot do other work before the callback
-/// returns, so the callback should be short.
+/// The callback runs on a thread of the plugin. If the call has already ended, the callback runs on the thread that
+/// calls nuc_call_on_done. It must return normally: no exception, no longjmp. The plugin's thread cannot do other work
+/// before the callback returns, so the callback should be short.
 ///
-/// It may call the functions of this library that do not wait for the device. It may read the results of its own call
-/// and of other calls that have ended, and it may start calls whose programs are compiled. Inside a callback, two kinds
-/// of functions return NUC_INVALID_ARGUMENT: functions that destroy an object, and functions that would wait for a call
-/// that has not ended. These functions could wait for the thread that runs the callback.
+/// The callback may call the functions of this library that do not wait for the device. It may read the results of its
+/// own call and of other calls that have ended, and it may start calls whose programs are compiled. Inside a callback,
+/// two kinds of functions return NUC_INVALID_ARGUMENT: functions that destroy an object, and functions that would wait
+/// for a call or a prewarm that has not ended. These functions could wait for the thread that runs the callback.
 pub type nuc_done_function = Option<unsafe extern "C" fn(user: *mut c_void)>;

@@ -13,12 +13,12 @@
 //!                                                           of r, and the row status
 //!           ...)                                            the debug arrays, in the order of their NUC_DEBUG_* bits
 //!
-//! The step is added to the offset of every row, modulo 2^64. So a loop of many steps can stay on the device and use
-//! one array of parameters. The results are those of separate calls, bit for bit.
+//! The function adds the step to the offset of every row, modulo 2^64. So a loop of many steps can run on the device
+//! with one array of parameters. Its results are those of separate calls, bit for bit.
 //!
 //! The function calls no other function and uses no global symbol. Its name is the only name that it adds to the
-//! module. Its constants contain no data of the host. On a device with layouts the logits must be row-major. Debug
-//! arrays of logits contain the logits as bits: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
+//! module. The text refers to no data on the host. On a device with layouts the logits must be row-major. Debug arrays
+//! of logits contain the bits of the logits: i32 for f32, ui16 for bf16 and f16. NUC_DEBUG_K_SLICES adds three
 //! arrays, `[num_rows, min(max_k, vocab)]`: indices, logits and weights.
 
 use libc::c_char;
@@ -43,8 +43,9 @@ pub struct nuc_emit_options {
     pub vocab: usize,
     /// The number of slots of the bounded path, 1 to 1024. 0: 128.
     pub max_k: usize,
-    /// The target, NUL-terminated: `portable`, or a TPU generation that has its own kernels (`v4`, `v5e`, `v5p`, `v6e`,
-    /// `tpu7x`). Null or empty: `portable`, which runs on every plugin.
+    /// The target, NUL-terminated: `portable`, a TPU generation (`v4`, `v5e`, `v5p`, `v6e`, `tpu7x`), or a GPU model
+    /// (`gh200`, `h100`, `h200`, `a100`, `gb200`, `b200`, `l40`, `l4`, `a10`). For a TPU or a GPU, the function
+    /// contains a kernel if there is one for its shape. Null or empty: `portable`, which runs on every plugin.
     pub target: *const c_char,
     /// The name of the function, NUL-terminated: letters, digits, `_`, `$` and `.`, not starting with a digit. Null
     /// or empty: `nucleus_sample`.

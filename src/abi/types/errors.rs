@@ -11,7 +11,7 @@ pub const NUC_OK: nuc_status = 0;
 /// An argument is wrong. The message states the argument, its value, and a correct value. The same call would fail
 /// again.
 pub const NUC_INVALID_ARGUMENT: nuc_status = 1;
-/// The plugin's file does not exist, or the call needs a plugin but no plugin is named.
+/// The plugin's file does not exist, or no plugin is named although the call needs one.
 pub const NUC_PLUGIN_NOT_FOUND: nuc_status = 2;
 /// The file is not a PJRT plugin, or the system cannot load it. The message quotes the dynamic loader.
 pub const NUC_PLUGIN_INVALID: nuc_status = 3;

@@ -5,18 +5,17 @@ use libc::{c_char, c_void};
 /// Counters of a sampler since it was created. The built-in backend compiles nothing, so its counters of programs stay
 /// 0.
 ///
-/// The last fields describe the latencies of the calls that have succeeded: their number, the median and the 99th
-/// percentile, in nanoseconds. Percentiles are within 1.6% of the exact value, and 0 if the number is 0. A latency is
-/// counted when the call ends.
+/// The last fields describe latencies: the number of calls, the median, and the 99th percentile in nanoseconds. A call
+/// is counted when it ends, and only if it succeeds. Percentiles are within 1.6% of the exact value. They are 0 if no
+/// call was counted. There are three latencies:
 ///
-/// - enqueue: from the start of a call until its programs are in the queue of the device. It includes checking the
-///   arguments, uploading the inputs, and compiling programs that are missing. For logits on a device, this is the time
-///   of nuc_sample_start.
-/// - execute: from then until the results are on the host. With NUC_HOST_NONE, until the device has finished.
+/// - enqueue: from the start of a call until its programs are in the queue of the device. This includes uploading the
+///   inputs and compiling missing programs. With logits on a device, it is the duration of nuc_sample_start.
+/// - execute: from the end of enqueue until the results are on the host. With NUC_HOST_NONE, until the device has
+///   finished.
 /// - total: the whole call.
 ///
-/// Calls on the host have no queue, so they count only in total: calls of the built-in backend and of
-/// nuc_reference_topk_topp_and_sample.
+/// Calls of the built-in backend and of nuc_reference_topk_topp_and_sample have no queue. They count only in total.
 ///
 /// Initialize the struct with NUC_SAMPLER_STATS_INIT. The caller owns it.
 #[repr(C)]
@@ -49,19 +48,19 @@ pub struct nuc_sampler_stats {
     /// The size of all programs in `program_dir`, in bytes. The sampler measures it when it is created and after it
     /// writes a program. 0 if `write_programs` is 0.
     pub program_dir_bytes: u64,
-    /// The number of calls in the two percentiles of enqueue.
+    /// The number of calls that were counted in enqueue.
     pub enqueue_count: u64,
     /// The median of enqueue, in nanoseconds.
     pub enqueue_p50_ns: u64,
     /// The 99th percentile of enqueue, in nanoseconds.
     pub enqueue_p99_ns: u64,
-    /// The number of calls in the two percentiles of execute.
+    /// The number of calls that were counted in execute.
     pub execute_count: u64,
     /// The median of execute, in nanoseconds.
     pub execute_p50_ns: u64,
     /// The 99th percentile of execute, in nanoseconds.
     pub execute_p99_ns: u64,
-    /// The number of calls in the two percentiles of total.
+    /// The number of calls that were counted in total.
     pub total_count: u64,
     /// The median of total, in nanoseconds.
     pub total_p50_ns: u64,

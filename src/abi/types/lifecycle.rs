@@ -83,7 +83,7 @@ pub struct nuc_sampler_options {
     pub max_k: usize,
     /// The largest number of compiled programs in memory. If it is exceeded, the least recently used program is
     /// evicted. Programs that nuc_prewarm compiled are never evicted. A batch that uses both paths needs two programs
-    /// at the same time, and three if the logits are on a device. 0: 64.
+    /// at the same time, or three programs if the logits are on a device. 0: 64.
     pub cache_capacity: usize,
     /// The number of threads of the built-in backend, at most 4096. 1: only the calling thread. More: a thread pool of
     /// this size runs large calls, and the calling thread waits. 0: one thread per core.
@@ -111,13 +111,15 @@ pub struct nuc_sampler_options {
     /// until the process ends. Null: the sampler loads a plugin, or uses the built-in backend.
     pub pjrt_api: *const c_void,
     /// A client of the caller, `PJRT_Client *`, created with the plugin of `pjrt_api`. The sampler uses the client and
-    /// does not destroy it. It must outlive the sampler, its nuc_parameters and its nuc_call objects. Null if and only
-    /// if `pjrt_api` is null.
+    /// does not destroy it. The client must outlive the sampler and its nuc_parameters, nuc_call and nuc_prewarming
+    /// objects. Null if and only if `pjrt_api` is null.
     ///
     /// With a client, `backend` must not be NUC_BACKEND_BUILTIN, `plugin_path` must be null, and `num_client_options`
-    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored. `program_dir` needs the file that
-    /// contains the plugin's functions. The library finds it in /proc/self/maps (Linux). Creating the sampler fails with
-    /// NUC_PLUGIN_NOT_FOUND if that file was replaced or removed after it was loaded.
+    /// must be 0. The environment variable NUCLEUS_PJRT_PLUGIN is then ignored.
+    ///
+    /// With a client and a `program_dir`, the library reads the file that contains the plugin's functions. It finds
+    /// the file's path in /proc/self/maps (Linux). If the file was replaced or removed after it was loaded,
+    /// nuc_sampler_create returns NUC_PLUGIN_NOT_FOUND.
     pub pjrt_client: *mut c_void,
     /// The largest size of `program_dir` in bytes. After each write, the sampler removes the least recently used
     /// programs until the directory fits. It does not remove the program that it has just written, and it does not
@@ -125,10 +127,12 @@ pub struct nuc_sampler_options {
     /// 0.
     pub program_dir_capacity: u64,
     /// An array of `num_row_buckets` numbers of rows, ascending, each from 1 to 65536. The sampler compiles programs
-    /// for these numbers of rows, and pads the rows of a program to the next of them. More numbers mean less padding,
-    /// but more programs. Logits in host memory with more rows than the last number run in pieces. For logits on a
-    /// device, the numbers apply only to batches whose rows take both paths, because each path then has its own
-    /// program. Null if `num_row_buckets` is 0. The built-in backend ignores the list.
+    /// for these numbers of rows, and pads each batch to the next of them. More numbers mean less padding, but more
+    /// programs. A batch in host memory that has more rows than the last number runs in pieces. Null if
+    /// `num_row_buckets` is 0. The built-in backend ignores the list.
+    ///
+    /// With logits on a device, a program samples the buffer without padding if all rows take the same path. If the
+    /// rows take both paths, each path has its own program, and the list applies to the rows of each path.
     pub row_buckets: *const usize,
     /// The length of `row_buckets`, at most 64. 0: the powers of two from 1 to 128.
     pub num_row_buckets: usize,

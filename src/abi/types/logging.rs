@@ -24,6 +24,7 @@ pub const NUC_LOG_DEBUG: nuc_log_level = 4;
 ///
 /// Any thread can call the callback, and several threads can call it at the same time. It must return normally: no
 /// exception, no longjmp. It may call other functions of this library, but not nuc_sampler_destroy. It must not wait
-/// for a nuc_prewarming or destroy it, because the prewarm may wait for the callback; such a call is refused.
+/// for a prewarm or destroy a nuc_prewarming, because the prewarm may wait for the callback. On a thread for which a
+/// prewarm may wait, these calls return NUC_INVALID_ARGUMENT.
 pub type nuc_log_function =
     Option<unsafe extern "C" fn(user: *mut c_void, level: nuc_log_level, message: *const c_char)>;

@@ -69,9 +69,9 @@ pub struct nuc_batch {
     /// Top-k: exactly k entries survive; the lower index wins a tie. k <= 0 or k >= vocab: off. Default: off.
     pub top_k: *const i32,
     /// Top-p: entries survive in descending order of weight until the sum of their weights is at least p times the
-    /// total weight. Entries whose weight equals the smallest of these also survive. The total is the sum over the
-    /// entries that top-k kept. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN is impossible: see
-    /// NUC_ROW_BAD_PARAMETER. Default: off.
+    /// total weight. Entries whose weight equals that of the last of these entries also survive. The total weight is
+    /// the sum over the entries that top-k kept. p >= 1: off. p <= 0: only the maximum and its ties survive. A NaN is
+    /// impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
     pub top_p: *const f32,
     /// Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
     /// counts as 1. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.

@@ -17,11 +17,11 @@ use crate::error::Error;
 use crate::memory;
 use crate::outputs::{Outputs, RowArrays, RowOutcome};
 
-/// A call with fewer logits than this runs only on the calling thread. Estimating its time would cost more than sharing
-/// could save.
+/// A call with fewer logits than this runs only on the calling thread. Estimating its time would take longer than
+/// sharing its work could save.
 const LEAST_SHARED_LOGITS: usize = 1 << 15;
 
-/// Samples on the calling thread. The backend also uses its thread pool if it expects this to be faster.
+/// Samples on the calling thread. Also uses the thread pool of the backend if this is expected to be faster.
 ///
 /// Any number of threads may use a backend at the same time. Dropping the backend waits until its threads have ended.
 #[derive(Debug)]

@@ -23,10 +23,10 @@ impl<'a, E: Element> Blocks<'a, E> {
         Blocks { whole, tail: [tail] }
     }
 
-    /// The blocks of a range. The range must not extend beyond the row. Returns two slices: the blocks in the row, and
-    /// the padded last block if it is in the range.
-    // A loop over two slices is faster than calls of `get`. With `get`, the compiler would select between the row and
-    // the padded block for each vector.
+    /// Returns the blocks of a range as two slices: the blocks that are in the row, and the padded last block if it is
+    /// in the range. The range must not extend beyond the row.
+    // A loop over two slices is faster than calls of `get`. With `get`, the code would select between the row and the
+    // padded block for each vector.
     #[inline(always)]
     pub(super) fn range(&self, range: Range<usize>) -> [&[[E::Bits; BLOCK]]; 2] {
         let whole = self.whole.len();
@@ -42,9 +42,9 @@ impl<'a, E: Element> Blocks<'a, E> {
 }
 
 /// Runs a statement on each vector of a block in order: `for_vectors!(E, simd, block, x => …)`.
-// This is a macro, not an iterator. The compiler does not always inline std's iterator adapters into the
+// This is a macro and not an iterator, because the compiler does not always inline std's iterator adapters into the
 // `inline(always)` functions of this crate. An adapter that is not inlined is compiled without the selected instruction
-// set. The loop is not unrolled. With unrolling, the scalar and 128-bit levels would take minutes to compile.
+// set. The loop is not unrolled, because the scalar and 128-bit levels would then take minutes to compile.
 macro_rules! for_vectors {
     ($element:ty, $simd:expr, $block:expr, $x:ident => $body:expr) => {
         for pair in $block.as_chunks::<{ 2 * $crate::backend::builtin::lanes::LANES }>().0 {
@@ -69,8 +69,8 @@ pub(super) fn mask_of<S: Simd, E: Element>(
     block: &[E::Bits; BLOCK],
     test: impl Fn(f32x16<S>) -> mask32x16<S>,
 ) -> u128 {
-    // This code uses no array, because a load of a wider integer than was stored would stall the processor. It uses no
-    // shift by a variable, because long chains of 128-bit shifts would also stall the processor.
+    // The parts of the mask are not stored in an array: the processor would stall if it loaded a wider integer than it
+    // stored. They are not combined in a loop that shifts by a variable: long chains of 128-bit shifts are slow.
     let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
     let low =
         mask_of_pair::<S, E>(simd, &pairs[0], &test) | mask_of_pair::<S, E>(simd, &pairs[1], &test) << 32;

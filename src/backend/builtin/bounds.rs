@@ -58,8 +58,8 @@ impl Limit {
     #[inline(always)]
     pub(super) fn at(&self, collected: usize) -> f32 {
         if collected >= self.enough {
-            // `black_box` makes this a branch, which the processor can predict. With a conditional move, each block
-            // would wait until the entries of the previous block are counted.
+            // `black_box` makes the compiler emit a branch, which the processor can predict. With a conditional move,
+            // each block would wait until the entries of the previous block are counted.
             std::hint::black_box(self.later)
         } else {
             self.bound

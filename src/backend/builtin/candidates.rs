@@ -116,9 +116,9 @@ impl RowTask<'_> {
         Collected { limit, above: i32::MAX, len, indexed: false }
     }
 
-    /// The limit of a pass that collects the entries for top-k. If top-k keeps all ties, the pass collects all ties. A
-    /// split pass also collects all ties, because its parts do not know how many entries the other parts have
-    /// collected.
+    /// Returns the limit of a pass that collects the entries for top-k. If top-k keeps all ties, the pass collects all
+    /// ties. A pass that is split into parts also collects all ties, because no part knows how many entries the other
+    /// parts have collected.
     fn limit(&self, k: usize, bound: f32) -> Limit {
         if self.options.stable && self.parts <= 1 {
             Limit::of_first(k, bound)

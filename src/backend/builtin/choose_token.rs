@@ -30,8 +30,9 @@ use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
-/// If less than this share of a row's logits can be drawn, these logits are collected first, and only they are weighed.
-/// With registers of sixteen lanes, weighing all logits is about as fast as collecting them.
+/// Returns a share of a row's logits. If fewer logits can be drawn, the draw first collects these logits, and weighs
+/// only them. With registers of sixteen lanes the share is small, because weighing all logits is about as fast as
+/// collecting.
 fn largest_share(level: Level) -> f32 {
     dispatch!(level, simd => if lanes_of(simd) == LANES { 0.2 } else { 0.9 })
 }
@@ -42,10 +43,10 @@ fn lanes_of<S: Simd>(_simd: S) -> usize {
     S::f32s::LEN
 }
 
-/// The same limit for rows with top-p. For a larger share, bounds on the sum of the small weights are faster than the
-/// weights themselves.
+/// Like [`largest_share`], for rows with top-p. For a larger share, computing bounds on the sum of the small weights is
+/// faster than computing the weights.
 const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
-/// In a peaked row, about this many of the largest entries are collected to decide what top-p keeps.
+/// In a peaked row, about this number of the largest entries are collected to decide which entries top-p keeps.
 const LARGEST: usize = 128;
 
 /// The token that was drawn.
@@ -262,12 +263,13 @@ impl RowTask<'_> {
         unreachable!("the second round collects every weight")
     }
 
-    /// The sum of weights that top-p must reach, given the total of all weights.
+    /// Returns the least sum of the weights that top-p keeps. `total` is the sum of all weights.
     fn target(&self, total: u64) -> u64 {
         target(Scalar, total, self.params.top_p.mantissa, self.params.top_p.shift)
     }
 
-    /// Collects the logits that reach the limit. Writes their bits to the array of weights. Returns their number.
+    /// Collects the logits that reach the limit. Writes the bits of these logits to the array of weights, and returns
+    /// their number.
     fn collect_logits(&self, limit: Limit, work: &mut Workspace<'_>) -> usize {
         let level = self.level;
         let (bins, tops) = (&*work.bins, &*work.tops);

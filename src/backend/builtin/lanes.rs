@@ -100,7 +100,7 @@ pub(super) fn load<S: Simd, T: SimdFrom<[E; LANES], S>, E: Copy>(simd: S, slice:
 pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask: mask32x16<S>) -> usize {
     let out = &mut out[at..at + LANES];
     if S::f32s::LEN == LANES / 2 {
-        // One permutation compacts a register of eight lanes. Compacting two registers together would need more
+        // One permutation compacts a register of eight lanes. Compacting two registers together needs more than two
         // permutations.
         let (low, high) = values.split();
         let (low_mask, high_mask) = values.simd.split_mask32x16(mask);
@@ -154,9 +154,9 @@ impl<S: Simd> WeightSum<S> {
     }
 }
 
-/// The sum of the lanes of a [`WeightSum`].
-// This is a function that is not inlined. Otherwise, the compiler may extract the lanes in each round of the caller's
-// loop, although this function is called only for rows of millions of logits.
+/// Returns the sum of the lanes of a [`WeightSum`].
+// The function is not inlined. Otherwise, the compiler may extract the lanes in each iteration of the caller's loop,
+// although the sum is needed only in rows of millions of logits.
 #[cold]
 #[inline(never)]
 fn total_of_halves(low: &[i32; LANES], high: &[i32; LANES]) -> u64 {

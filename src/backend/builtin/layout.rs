@@ -20,8 +20,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Chooses groups of at most [`LARGEST_GROUP`] blocks. The row has at least `wanted` groups and at least 32 groups,
-    /// if it has that many blocks. Each group has [`LANES`] maxima.
+    /// Divides a row into groups of at most [`LARGEST_GROUP`] blocks. The result has at least `wanted` groups, and at
+    /// least 32 groups, if the row has enough blocks. The scan records [`LANES`] maxima of each group.
     pub(super) fn new(vocab: usize, wanted: usize) -> Layout {
         let blocks = vocab.div_ceil(BLOCK);
         let group = (blocks / wanted.max(32)).clamp(1, LARGEST_GROUP);

@@ -5,7 +5,7 @@ use super::lanes::LANES;
 use super::layout::{Layout, BLOCK};
 use crate::semantics::params::RowParams;
 
-/// The minimum number of groups of a long row without top-k. The maxima of this many groups usually contain most of the
+/// The least number of groups of a long row without top-k. The maxima of this number of groups usually have most of the
 /// row's weight.
 const MAXIMA_WITHOUT_TOP_K: usize = 128;
 

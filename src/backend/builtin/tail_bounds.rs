@@ -17,10 +17,10 @@ const LEAST_READ: i32 = 8;
 /// The number of blocks whose weights are added in f32 lanes. The relative error of these sums is below [`SUM_ERROR`].
 const GROUP: usize = 32;
 const SUM_ERROR: f64 = 1e-5;
-/// The least and the largest quotient of the mean of [`Lines::at`] and the power of two. In the first half of an
+/// The least and the largest value of the quotient `(mean of Lines::at) / (power of two)`. In the first half of an
 /// octave, the quotient at the fraction `f` is `(a + b · f) / 2^f` with `a = (1 + 1.5 / √2) / 2` and
-/// `b = (1 + 1 / √2) / 2`. The least quotient is at `f = 0`, and the largest is at `f = 1 / ln 2 − a / b`. The second
-/// half has the same quotients.
+/// `b = (1 + 1 / √2) / 2`. It is least at `f = 0` and largest at `f = 1 / ln 2 − a / b`. The second half has the same
+/// quotients.
 const LEAST_QUOTIENT: f64 = 1.030_330;
 const LARGEST_QUOTIENT: f64 = 1.045_891;
 /// An upper limit of the sum of the other relative errors: of a weight, of `q`, and of the rounding of the straight
@@ -31,9 +31,9 @@ const OTHER_ERRORS: f64 = 1e-4;
 /// logits that are at least `bound`, and `bins` contains the block maxima. Returns `None` if the scale is too large or
 /// if the weights below the bound are tiny.
 ///
-/// Each power of two is approximated by the mean of two functions that consist of straight lines. The lines of the
-/// first function connect whole octaves. The lines of the second function connect half octaves (N. N. Schraudolph, "A
-/// fast, compact approximation of the exponential function", 1999).
+/// The mean of two functions approximates each power of two. Each function consists of straight lines. In the first
+/// function, the lines connect the values at whole octaves. In the second function, they connect the values in the
+/// middles of the octaves (N. N. Schraudolph, "A fast, compact approximation of the exponential function", 1999).
 pub(super) fn tail_bounds(
     level: Level,
     row: Logits<'_>,
@@ -68,19 +68,19 @@ fn mean([whole, half]: [f64; 2]) -> f64 {
     (whole + half * std::f64::consts::FRAC_1_SQRT_2) / 2.0
 }
 
-/// The two functions of straight lines, applied to a logit. They compute the bits of a float as a number. Each octave
-/// of distance from the maximum decreases the exponent, and the fraction of an octave decreases the mantissa.
+/// The two functions of straight lines, for a logit. They compute the bits of a float as a number. Each whole octave of
+/// distance from the maximum decreases the exponent by 1. The fraction of an octave decreases the mantissa.
 #[derive(Clone, Copy)]
 struct Lines {
     max: f32,
-    /// A larger logit counts as this value.
+    /// A logit above this bound counts as the bound.
     bound: f32,
     slope: f32,
 }
 
 /// Values of both functions.
 struct Sums {
-    /// The sums over all logits that were read. A logit above the bound counts as the bound.
+    /// The sums of the functions over all logits that were read. A logit above the bound counts as the bound.
     lines: [f64; 2],
     at_bound: [f64; 2],
     blocks_read: usize,

@@ -38,7 +38,7 @@ pub(super) fn bound_from_maxima(
     Some(bound_of_key(found.threshold))
 }
 
-/// If there are this many times k maxima, few of the k largest elements are in the same part of the row.
+/// If there are this many maxima per k, most of the k largest elements are in different parts of the row.
 const KEYS_PER_K: usize = 4;
 
 /// Writes the order keys of the maxima of four vectors at a time, lane by lane. Returns the number of keys.

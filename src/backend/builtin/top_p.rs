@@ -57,7 +57,7 @@ pub(super) struct Sampled<'w> {
     weights: &'w [i32],
     /// The sum of the weights of the group maxima: a lower bound on the row's total weight.
     maxima: u64,
-    /// The number of logits of the row per logit of the sample.
+    /// The number of logits in the row per logit in the sample.
     logits_per_sample: f64,
     /// The weight that top-p removes if the total is `maxima`.
     dispensable: u64,
@@ -121,7 +121,7 @@ impl<'w> Sampled<'w> {
     }
 }
 
-/// No estimate: the threshold can be any weight above 0.
+/// The range of the threshold if there is no estimate: any weight above 0.
 pub(super) const NO_ESTIMATE: (i32, i32) = (1, MAX_WEIGHT);
 
 #[inline(always)]

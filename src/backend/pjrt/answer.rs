@@ -258,8 +258,8 @@ pub(super) fn check_tokens(tokens: impl Iterator<Item = i32>, vocab: usize) -> R
     }
 }
 
-/// Checks the numbers of a call on device logits, without the parameters of the rows. A row with impossible parameters
-/// was not sampled.
+/// Checks the numbers of a call on device logits. The parameters of the rows are not known here. The check accepts rows
+/// with impossible parameters, which were not sampled.
 pub(super) fn check_outcomes(outcomes: &[RowOutcome], vocab: usize) -> Result<(), Error> {
     const BAD_PARAMETER: RowOutcome = RowOutcome {
         next_token: NO_TOKEN,
@@ -292,7 +292,7 @@ fn impossible_outcome(outcome: &RowOutcome, params: &RowParams, spec: &Spec) -> 
     })
 }
 
-/// As [`impossible_outcome`], for a row in which at most `most_kept` entries are kept.
+/// Like [`impossible_outcome`], for a row in which at most `most_kept` entries are kept.
 fn impossible_numbers(outcome: &RowOutcome, vocab: usize, most_kept: usize) -> Option<String> {
     let RowOutcome { next_token, greedy_sampled, random_unnorm_cdf_sampled: random, status } = *outcome;
     if status & !ROW_STATUS_BITS != 0 {
@@ -425,7 +425,7 @@ mod tests {
         }
     }
 
-    /// Without the parameters, every check that does not need them remains.
+    /// Calls on device logits run every check that does not need the parameters.
     #[test]
     fn impossible_numbers_of_device_calls_are_refused() {
         let bad_parameter = RowOutcome { status: ROW_BAD_PARAMETER, ..NONE };

@@ -1,7 +1,7 @@
 //! A separate thread for calls into a plugin's compiler.
 //!
-//! XLA recurses over the program and can need more stack than the caller's thread has. With a stack of 64 KiB, a
-//! compilation ends the process.
+//! XLA recurses over the program and can need more stack than the caller's thread has. On a stack of 64 KiB, a
+//! compilation overflows the stack and ends the process.
 
 use std::panic::resume_unwind;
 

@@ -1,14 +1,14 @@
-//! The end of asynchronous work: its outcome, the threads that wait for it, and the actions to run when it ends.
+//! The end of asynchronous work: the outcome, the threads that wait for it, and the actions that run afterwards.
 //!
-//! This file takes its locks from the module `sync` next to it, and uses nothing else of the crate. A test compiles the
-//! file a second time with the locks of a model checker (tests/model/main.rs).
+//! This file takes its locks from the module `sync` of its parent, and imports nothing else of the crate. So a test can
+//! compile the file a second time, with the locks of a model checker (tests/model/main.rs).
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The end of work that can fail with `E`. The default value has not ended. Thread-safe.
+/// The end of work that can fail with `E`. In the default value, the work has not ended. Thread-safe.
 pub(super) struct Completion<E> {
     state: Mutex<State<E>>,
     changed: Condvar,
@@ -31,8 +31,8 @@ impl<E> Default for Completion<E> {
 }
 
 impl<E: Clone> Completion<E> {
-    /// Records the outcome, wakes the waiting threads, and runs the actions while no lock is held. If an action panics,
-    /// the other actions still run. Then the first panic continues.
+    /// Stores the outcome, wakes the waiting threads, and runs the actions while no lock is held. If an action panics,
+    /// the other actions still run, and then the first panic continues.
     pub(super) fn finish(&self, outcome: Result<(), E>) {
         let mut state = self.lock();
         state.outcome = Some(outcome);
@@ -51,8 +51,8 @@ impl<E: Clone> Completion<E> {
         self.lock().outcome.is_some()
     }
 
-    /// Waits until there is an outcome, and returns it. Returns `None` if the timeout expires first. Without a timeout,
-    /// the wait has no limit.
+    /// Waits until there is an outcome, and returns it. Returns `None` if the timeout expires first. If `timeout` is
+    /// `None`, there is no limit.
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Option<Result<(), E>> {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = self.lock();
@@ -69,7 +69,7 @@ impl<E: Clone> Completion<E> {
         state.outcome.clone()
     }
 
-    /// Runs `action` once, when there is an outcome: now, or in [`Completion::finish`].
+    /// Runs `action` once: now if there is an outcome, otherwise in [`Completion::finish`].
     pub(super) fn run_when_finished(&self, action: impl FnOnce() + Send + 'static) {
         let mut state = self.lock();
         if state.outcome.is_none() {
@@ -91,15 +91,14 @@ impl<E: Clone> Completion<E> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts this thread as one that runs actions, until the returned value is dropped.
+    /// Counts this thread as a thread that runs actions, until the returned value is dropped.
     fn begin_actions(&self, state: &mut State<E>) -> Running<'_, E> {
         state.running += 1;
         Running(self)
     }
 }
 
-/// While a value of this type exists, one thread is counted as running actions. Dropping it ends this, also when
-/// an action panics.
+/// Counts one thread as running actions while the value exists. The value is also dropped if an action panics.
 struct Running<'a, E: Clone>(&'a Completion<E>);
 
 impl<E: Clone> Drop for Running<'_, E> {

@@ -1,4 +1,4 @@
-//! Tests of the end of asynchronous work with the threads of the system.
+//! Tests of [`Completion`] with real threads.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,8 @@ fn counting(count: &Arc<AtomicUsize>) -> impl FnOnce() + Send + 'static {
     }
 }
 
-/// Threads add actions while another thread finishes. Each action runs once, and the wait ends after all of them.
+/// Threads add actions while another thread stores the outcome. Each action runs once, and the wait ends after the last
+/// action.
 #[test]
 fn every_action_runs_before_the_wait_ends() {
     for _ in 0..20 {
@@ -37,7 +38,7 @@ fn every_action_runs_before_the_wait_ends() {
     }
 }
 
-/// The wait for the actions begins while they run, and lasts until they have returned.
+/// A wait that begins while actions run lasts until they have returned.
 #[test]
 fn a_running_action_is_awaited() {
     let (done, count) = (done(), Arc::new(AtomicUsize::new(0)));
@@ -50,7 +51,7 @@ fn a_running_action_is_awaited() {
     thread.join().unwrap();
 }
 
-/// A panic of an action neither skips the other actions nor blocks the wait.
+/// If an action panics, the other actions still run, and the wait ends.
 #[test]
 fn a_panic_of_an_action_affects_nothing_else() {
     let (done, count) = (done(), Arc::new(AtomicUsize::new(0)));

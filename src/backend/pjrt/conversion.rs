@@ -1,7 +1,7 @@
-//! A value that its first reader converts.
+//! A value that the first read converts.
 //!
-//! Like `completion.rs`, this file takes its locks from the module `sync` next to it, so that a test can model-check
-//! it.
+//! Like `completion.rs`, this file takes its locks from the module `sync` of its parent. So a test can compile it with
+//! the locks of a model checker.
 
 use super::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ impl<A, B: Clone> Conversion<A, B> {
         Conversion { state: Mutex::new(State::Waiting(value)) }
     }
 
-    /// Changes the value if it is not converted yet. Waits while another thread converts it.
+    /// Changes the value if it was not converted yet. Waits if another thread is converting the value.
     pub(super) fn update(&self, change: impl FnOnce(A) -> A) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = match std::mem::replace(&mut *state, State::Lost) {
@@ -31,8 +31,8 @@ impl<A, B: Clone> Conversion<A, B> {
         };
     }
 
-    /// Returns the result of the conversion. The first call converts the value. Concurrent calls wait for it, and later
-    /// calls return the same result. Returns `None` if a conversion or [`Conversion::update`] panicked.
+    /// Returns the result of the conversion. The first call converts the value. Concurrent calls wait for the first
+    /// call, and later calls return the same result. Returns `None` if a conversion or [`Conversion::update`] panicked.
     pub(super) fn get(&self, convert: impl FnOnce(A) -> B) -> Option<B> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let result = match std::mem::replace(&mut *state, State::Lost) {

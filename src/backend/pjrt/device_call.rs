@@ -25,9 +25,9 @@ pub struct DeviceWants {
     pub host: HostNumbers,
     /// The wide arrays to compute. They stay in buffers on the device.
     pub wide: Wanted,
-    /// Whether the call takes the contents of the logits. A wide array of the same size then uses their memory, if the
-    /// plugin can do this. The buffer of the logits is deleted when the call has started; its memory is free when the
-    /// call ends.
+    /// Whether the call takes the contents of the logits. A wide array of the same size can then use the memory of the
+    /// logits. The buffer of the logits is deleted when the call has started. Memory that no wide array uses is free
+    /// when the call ends.
     pub donate_logits: bool,
 }
 
@@ -68,26 +68,26 @@ pub enum HostResults {
     Outcomes(Vec<RowOutcome>),
 }
 
-/// The source of the numbers for the host, until they are read for the first time.
+/// Where the numbers for the host are before they are read for the first time.
 enum HostSource {
-    /// An output, in host memory. It is copied when it is read for the first time.
+    /// In an output that is in host memory. The first read copies the output.
     Output,
-    /// A copy of an output, which is running or has ended.
+    /// In a copy of an output. The copy is running or has ended.
     Copy(HostCopy),
-    /// The error of the start of a copy.
+    /// Nowhere: the copy could not be started.
     Failed(Error),
 }
 
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the results of a device batch";
 
-/// On a CPU, the largest size in bytes of numbers that are copied when they are read. The plugin copies so few bytes on
-/// the thread that reads them, so reading them does not wait for other threads of the plugin.
+/// The largest size in bytes of numbers on a CPU device that are copied only when they are read. The plugin copies so
+/// few bytes on the thread that reads them, so the read does not wait for other threads of the plugin.
 const LARGEST_LATE_COPY: usize = 1 << 15;
 
 impl PjrtBackend {
     /// Starts a call. `logits` is a buffer of this backend's client. The caller may delete it when this function
-    /// returns. With [`DeviceWants::donate_logits`], it is deleted then.
+    /// returns. With [`DeviceWants::donate_logits`], this function deletes it.
     pub(crate) fn start(
         &self,
         entry: Entry,
@@ -105,7 +105,7 @@ impl PjrtBackend {
         let plan = parameters.plan(self, max_k, key)?;
         let copy = self.start_row_major_copy(logits, shape.dtype)?;
         let mut launches = match copy.as_ref().map(SharedLaunch::outputs) {
-            // Nothing else reads the copy, so a program may use its memory.
+            // Nothing else reads the copy, so the plan may donate it.
             Some([copied, ..]) => self.launch_plan(&plan, copied, step, true)?,
             Some([]) => return Err(Error::Internal("a copy of the logits is missing".into())),
             None => self.launch_plan(&plan, logits, step, wants.donate_logits)?,
@@ -121,7 +121,8 @@ impl PjrtBackend {
         Ok(call)
     }
 
-    /// Starts the programs of a plan. `logits` is row-major. If `donate` is set, a program may use its memory.
+    /// Starts the programs of a plan. `logits` is row-major. If `donate` is set, a program may use the memory of
+    /// `logits`.
     fn launch_plan(
         &self,
         plan: &Plan,
@@ -131,7 +132,7 @@ impl PjrtBackend {
     ) -> Result<Vec<SharedLaunch>, Error> {
         let (multiple, rest) = self.steps.get(&self.client, self.device, step)?;
         let mut launches = memory::with_capacity(4, PURPOSE)?;
-        // If there are several groups, each of them reads the logits.
+        // If there are several groups, every group reads the logits, so none of them may reuse their memory.
         let donated = (donate && plan.groups.len() == 1).then_some(0);
         for group in &plan.groups {
             let program = self.programs.get(&group.spec.into())?;
@@ -262,8 +263,8 @@ impl DeviceCall {
         self.done.is_finished()
     }
 
-    /// Waits until the call ends or the timeout expires. `None` means no limit. Returns whether the call has ended.
-    /// Returns the error of the call if the call failed.
+    /// Waits until the call ends or the timeout expires. `None` means no limit. Returns whether the call has ended. If
+    /// the call failed, returns its error.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
         match self.done.wait(timeout) {
             Some(outcome) => Ok(outcome.map(|()| true)?),
@@ -311,7 +312,7 @@ impl DeviceCall {
         }
     }
 
-    /// Waits until the call ends, and returns the numbers on the host. They can be read any number of times.
+    /// Waits until the call ends, and returns the numbers on the host. The numbers can be read any number of times.
     pub fn results(&self) -> Result<Arc<HostResults>, Error> {
         self.wait(None)?;
         let host = self
@@ -367,7 +368,7 @@ impl DeviceCall {
 
     fn take_output(&self, number: usize) -> Option<Buffer> {
         if let (Some(host), true) = (&self.host, number == self.copied_output()) {
-            // The caller can destroy the buffer before it reads the numbers.
+            // The caller can destroy the buffer before it reads the numbers, so the copy must start now.
             host.update(|source| match source {
                 HostSource::Output => self.start_copy().map_or_else(HostSource::Failed, HostSource::Copy),
                 other => other,
@@ -376,12 +377,12 @@ impl DeviceCall {
         self.lock_outputs().get_mut(number)?.take()
     }
 
-    /// The output that is copied to the host, if any is.
+    /// The index of the output that is copied to the host, if there is one.
     fn copied_output(&self) -> usize {
         usize::from(self.host_numbers != HostNumbers::All)
     }
 
-    /// Starts the copy to the host.
+    /// Starts the copy of the numbers to the host.
     fn start_copy(&self) -> Result<HostCopy, Error> {
         match self.lock_outputs().get(self.copied_output()) {
             Some(Some(output)) => Ok(output.start_copy_to_host()?),

@@ -129,7 +129,7 @@ impl DeviceParameters {
             }
             (memory::collected(state.rows.len(), PURPOSE, state.rows.iter().cloned().map(Ok))?, state.version)
         };
-        // The upload calls the plugin, so the lock is released before it.
+        // The upload calls the plugin, so the lock is released before the upload.
         let plan = Arc::new(self.make_plan(backend, max_k, key, &rows)?);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.version == version {
@@ -167,8 +167,8 @@ impl DeviceParameters {
         Ok(Plan { groups, combine })
     }
 
-    /// Uploads the parameters of a group. Repeats the last row as padding. A row that cannot be sampled has the
-    /// parameters of another row of the group, because its results are not used.
+    /// Uploads the parameters of a group. Repeats the last row as padding. A row that cannot be sampled gets the
+    /// parameters of another row of the group. Its results are not used.
     fn group(
         &self,
         backend: &PjrtBackend,
@@ -202,8 +202,8 @@ impl Row {
 }
 
 impl PjrtBackend {
-    /// The copy has ended when this function returns. Later calls use the buffer again, so a copy that fails must fail
-    /// here and not in every call.
+    /// Copies numbers to the device, and waits until the copy ends. Later calls use the buffer again. So if the copy
+    /// fails, the error must occur here and not in every later call.
     fn upload_ints(&self, values: &[i32], dims: &[usize]) -> Result<Buffer, Error> {
         let mut long = [0_i64; 2];
         for (long, &dim) in long.iter_mut().zip(dims) {

@@ -63,7 +63,7 @@ fn upload_logits(
     Ok(client.buffer_from_host(&staged, element, &dims, device)?)
 }
 
-/// The type of the elements of a buffer of logits.
+/// Returns the PJRT element type of logits.
 pub(super) fn element_of(dtype: Dtype) -> ElementType {
     match dtype {
         Dtype::F32 => ElementType::F32,

@@ -19,7 +19,7 @@ pub mod program_dir;
 mod programs;
 mod row_major;
 mod step_operands;
-/// The locks of `completion.rs` and `conversion.rs`.
+/// The locks that `completion.rs` and `conversion.rs` use.
 mod sync {
     pub(super) use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 }
@@ -223,9 +223,9 @@ impl PjrtBackend {
 
 /// Loads a plugin and creates a client.
 ///
-/// If `identify` is set, another thread identifies the build of the plugin at the same time, because this can read
-/// hundreds of megabytes. The plugin stores the result for [`System::of_client`]. If the thread cannot be started or
-/// fails, `System::of_client` tries again and returns any error.
+/// If `identify` is set, another thread identifies the build of the plugin at the same time. This can read hundreds of
+/// megabytes. The `Plugin` stores the result for [`System::of_client`]. If the thread cannot be started or fails,
+/// `System::of_client` tries again and returns any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],

@@ -20,7 +20,7 @@ use crate::pjrt::{self, Client, Code, CompileOptions, Executable};
 
 type Cache = ProgramCache<ProgramSpec, Arc<Executable>, Error>;
 
-/// Pins the programs of a prewarm while they are made.
+/// Keeps the programs of a prewarm pinned while they are made.
 pub(super) type ProgramPins = Pins<ProgramSpec, Arc<Executable>, Error>;
 
 /// The programs of one device.
@@ -118,8 +118,8 @@ impl Programs {
         Ok(found.program)
     }
 
-    /// Writes a compiled program to the directory, if there is one that is written. If the write fails, the only effect
-    /// is that another process must compile the program.
+    /// Writes a compiled program to the directory. Does nothing if there is no directory or if programs are not written
+    /// to it. If the write fails, the only effect is that other processes must compile the program.
     fn write(&self, spec: &ProgramSpec, text: &str, program: &Executable) {
         let Some(Directory { programs, write: true }) = &self.directory else { return };
         let written =
@@ -130,7 +130,7 @@ impl Programs {
         Events { log: messages, compiled: None }.flush();
     }
 
-    /// Pins the programs that are in the cache, and those that are made while the result exists.
+    /// Pins those of the programs that are in the cache, and those that are made while the result exists.
     pub(super) fn pin(&self, programs: &[ProgramSpec]) -> Result<ProgramPins, Error> {
         self.cache.pin(programs).map_err(|full| {
             Error::named_argument("cache_capacity", format!(
@@ -161,7 +161,7 @@ impl Programs {
         }
         let start = Instant::now();
         let (program, text) = match self.client.compile(&text, &options) {
-            // A CUDA plugin of an older version may not accept kernels as PTX.
+            // An older CUDA plugin may not accept kernels in PTX.
             Err(error) if matches!(self.target, Target::Gpu(_)) && !is_out_of_memory(&error) => {
                 events.warn(format!(
                     "the plugin does not compile the kernels of {}: {error}; the portable program runs instead",

@@ -1,7 +1,7 @@
-//! Copies of logits in the row-major layout.
+//! Copies logits to the row-major layout.
 //!
-//! A plugin does not check that the layout of an input is the layout that a program was compiled for. It would read a
-//! column-major array as if it were row-major. So logits in another layout are first copied on the device.
+//! A plugin does not compare the layout of an input with the layout that a program was compiled for. The program would
+//! read a column-major array as if it were row-major. So the device first copies logits that have another layout.
 
 use super::PjrtBackend;
 use crate::dtype::Dtype;
@@ -10,8 +10,8 @@ use crate::kernels::row_major::RowMajorSpec;
 use crate::pjrt::{Buffer, SharedLaunch};
 
 impl PjrtBackend {
-    /// Starts a copy of an array of logits on the device to the row-major layout. Returns `None` if the array
-    /// already has this layout.
+    /// Starts a copy of logits to the row-major layout, on the device. Returns `None` if the logits already have this
+    /// layout.
     pub(super) fn start_row_major_copy(
         &self,
         logits: &Buffer,

@@ -1,10 +1,11 @@
 //! The number of a step, as operands on the device.
 //!
-//! A program for logits on a device adds the number of the step to the offset of every row. An upload of this number in
-//! every call would take more host time than everything else that the library adds to a call. So a program takes the
-//! number as the sum of two operands: a multiple of [`RADIX`], and the rest. Both stay on the device. The step of a
-//! decode loop grows by 1 from call to call. So one of [`RADIX`] calls uploads 8 bytes, and the other calls upload
-//! nothing after the rests are on the device.
+//! A program for logits on a device adds the number of the step to the offset of every row. Uploading this number in
+//! every call would take more host time than everything else that the library adds to a call. So the program takes two
+//! operands whose sum is the number: a multiple of [`RADIX`], and the rest. Both operands stay on the device.
+//!
+//! In a decode loop, the step grows by 1 from call to call. So when all rests are on the device, one of [`RADIX`] calls
+//! uploads 8 bytes, and the other calls upload nothing.
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -17,8 +18,8 @@ use crate::pjrt::{Buffer, Client, ElementType};
 /// The number of different rests.
 const RADIX: usize = 64;
 
-/// The largest number of multiples that stay on the device. Each decode loop that runs at the same time needs one. More
-/// loops work too, but their calls upload more often.
+/// The largest number of multiples that stay on the device. Each running decode loop needs one multiple. If more loops
+/// run at the same time, their calls upload more often.
 const MULTIPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
 /// The operands of one device. Thread-safe.
@@ -35,7 +36,7 @@ impl StepOperands {
         }
     }
 
-    /// Returns two U64 scalars on the device whose sum is `step`. Uploads the scalars that are not on the device.
+    /// Returns two U64 scalars on the device whose sum is `step`. Uploads a scalar if it is not on the device.
     pub(super) fn get(
         &self,
         client: &Arc<Client>,
@@ -43,9 +44,9 @@ impl StepOperands {
         step: u64,
     ) -> Result<(Arc<Buffer>, &Buffer), Error> {
         let (multiple, rest) = split(step);
-        // The uploads call the plugin, so they run while no lock is held and no cell is being initialised. If two
-        // threads upload the same number, one of the buffers is freed. Later calls reuse the buffers. So this function
-        // waits for the upload: a buffer whose upload failed must not be kept.
+        // The uploads call the plugin, so no lock is held and no cell is being initialised during an upload. If two
+        // threads upload the same number, one of the buffers is freed. Later calls reuse the buffers. A buffer whose
+        // upload failed must not be kept, so this function waits for the upload.
         let upload = |value: u64| -> Result<Buffer, Error> {
             let buffer = client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device)?;
             buffer.wait_until_ready()?;
@@ -64,7 +65,7 @@ impl StepOperands {
         }
         let uploaded = Arc::new(upload(multiple)?);
         let evicted = self.lock().push(multiple, uploaded.clone());
-        // Freeing a buffer calls the plugin.
+        // Freeing a buffer calls the plugin, so the lock is released before.
         drop(evicted);
         Ok((uploaded, rest))
     }

@@ -46,7 +46,7 @@ pub const PRODUCT_BARRIER: f32 = 1e30;
 pub enum CallConfig {
     /// Text in a format of the callee.
     Text(String),
-    /// An MLIR dictionary as text (version 2 of the interface).
+    /// An MLIR dictionary as text, for version 2 of the interface of custom calls.
     Dictionary(String),
 }
 
@@ -78,15 +78,15 @@ impl Hlo {
         self.argument_with(elem, dims, Attributes::new())
     }
 
-    /// Like [`argument`](Hlo::argument). If the caller donates the argument, the output with the number `output` may use
-    /// its memory. Both must have the same size in bytes.
+    /// Like [`argument`](Hlo::argument). If the caller donates the argument, the output with the index `output` may use
+    /// the memory of the argument. Both must have the same size in bytes.
     pub fn donatable_argument(&self, elem: Elem, dims: &[usize], output: usize) -> Value {
         let output = Attribute::Integer(output as i64, "i32");
         self.argument_with(elem, dims, vec![("tf.aliasing_output", output)])
     }
 
-    /// Like [`argument`](Hlo::argument), in a layout other than row-major. `minor_to_major` lists the dimensions in the
-    /// order of the memory, the fastest-varying first.
+    /// Like [`argument`](Hlo::argument), for an array that need not be row-major. `minor_to_major` lists the dimensions
+    /// in the order of the memory, the fastest-varying first.
     pub fn argument_with_layout(&self, elem: Elem, dims: &[usize], minor_to_major: &[usize]) -> Value {
         let order: Vec<String> = minor_to_major.iter().map(usize::to_string).collect();
         let layout = Attribute::String(format!("{{{}}}", order.join(",")));
@@ -250,8 +250,8 @@ impl Hlo {
             .result(value.ty().with_dims(&dims))
     }
 
-    /// Calls code that is not StableHLO. Its operands and results are row-major arrays with two dimensions, or scalars.
-    /// `config` is passed to the callee.
+    /// Calls code that is not StableHLO. The operands and results are scalars, or row-major arrays with two dimensions.
+    /// The callee receives `config`.
     pub fn custom_call(
         &self,
         target: &str,

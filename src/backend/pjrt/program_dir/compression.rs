@@ -1,8 +1,7 @@
 //! Compression of executables: a zlib stream (RFC 1950), which ends in a checksum of the uncompressed bytes.
 //!
 //! Compression reduces an executable of libtpu to a twelfth of its size, and an executable of XLA's CPU compiler to a
-//! fifth. The compiler needs seconds for one program. Compression takes at most a tenth of a second, and decompression
-//! takes at most a fiftieth of a second.
+//! fifth. Compiling a program takes seconds. Compression takes at most 0.1 s, and decompression at most 0.02 s.
 
 use std::io::{self, Write};
 

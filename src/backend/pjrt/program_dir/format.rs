@@ -101,8 +101,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// Returns the sizes if this library accepts them. The check is necessary because the reader allocates memory for
-    /// these sizes, and a damaged or hostile header can declare any size.
+    /// Returns the sizes if this library accepts them. A damaged or hostile header can declare any size, and the reader
+    /// allocates memory of the declared sizes. So they must be checked first.
     fn checked(metadata: u64, executable: u64, stored: u64) -> Option<Sizes> {
         let is_accepted = metadata <= LARGEST_METADATA as u64
             && executable <= LARGEST_EXECUTABLE as u64

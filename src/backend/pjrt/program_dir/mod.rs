@@ -139,8 +139,8 @@ impl ProgramDir {
         if metadata.spec != *spec || metadata.program_sha256 != sha256(text.as_bytes()) {
             return Err(Unusable::Other(format!("another program, {}", metadata.program)));
         }
-        // The owner may set this time through any descriptor. A failure is ignored, because other users and read-only
-        // file systems need no eviction.
+        // The owner of a file may set the time through any descriptor. A failure is ignored: a process that cannot set
+        // the time does not evict programs either.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(executable))
     }
@@ -447,8 +447,8 @@ mod tests {
         [&fields, &checksum[..], metadata, stored].concat()
     }
 
-    /// A hostile file can have a correct checksum. The declared size limits the memory that is allocated for it, and
-    /// the stream must have exactly this size.
+    /// A hostile file can have a correct checksum. The reader allocates only memory of the declared size, and the
+    /// decompressed stream must have exactly this size.
     #[test]
     fn decompression_bombs_are_refused() {
         let directory = Directory::new("bombs");
@@ -529,7 +529,7 @@ mod tests {
         assert_eq!(files.each_ref().map(|file| file.exists()), [true, false, true]);
         assert_eq!(dir.stats(), ProgramDirStats { evicted: 1, bytes: 2 * size });
 
-        // Only new files are left.
+        // No file can be removed: the first one was used during the last minute, and the third one is listed as new.
         let dir = dir.with_capacity(size - 1);
         set_age(&files[2], 100);
         let messages = dir.enforce_capacity(&files[2..]);

@@ -1,8 +1,8 @@
 //! Speed of the built-in backend: one JSON object per line on standard output.
 //!
 //! Each line is a figure. It contains the median time of a call in microseconds, and the ratio of this time to the
-//! median time of a baseline. The benchmark measures the call and the baseline alternately. So the load and the speed
-//! of the machine have little effect on the ratio.
+//! median time of a baseline. The benchmark measures the call and the baseline in turn. So the load and the speed of
+//! the machine have little effect on the ratio.
 //!
 //! The first part of a name says what is measured:
 //!
@@ -15,8 +15,8 @@
 //!
 //! The last part of a name is the instruction set, unless it is the best one of this machine.
 //!
-//! Arguments that do not start with `-` select figures by name: a figure is measured if its name contains one of these
-//! arguments. Without arguments, all figures are measured.
+//! Arguments that do not start with `-` select figures by name. A figure is measured if its name contains one of these
+//! arguments. Without these arguments, all figures are measured.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -78,7 +78,7 @@ const SHARP: Case = case("top_p_t01", 0, 0.5, 0.0, 0.1);
 const THREAD_CASES: [Case; 3] = [GREEDY, K64, TOP_P];
 const VOCABS: [usize; 3] = [32_768, 128_256, 262_144];
 const MODEL_VOCABS: [usize; 3] = [49_152, 128_256, 262_144];
-/// The vocabulary of the figures that are measured with only one vocabulary.
+/// The vocabulary of figures that have only one vocabulary.
 const VOCAB: usize = 128_256;
 const COLD_ROWS: usize = 64;
 const PAUSE: Duration = Duration::from_millis(1);
@@ -92,8 +92,8 @@ enum Fill {
     /// Normal logits with standard deviation 3.
     Normal,
     /// Logits like those of language models. Most are normally distributed with standard deviation 3.5. The maximum is
-    /// 19 to 26 above their mean. Sixty top entries are below the maximum, with exponentially distributed gaps of mean
-    /// 0.25.
+    /// 19 to 26 above their mean. Below the maximum there are sixty top entries. The gaps between them are
+    /// exponentially distributed with mean 0.25.
     Model,
     /// Slow rows: the passes can skip only few blocks, or many entries are equal or nearly equal.
     Crafted(Value),
@@ -246,8 +246,7 @@ fn compare(mut prepare: impl FnMut(), mut baseline: impl FnMut(), mut subject: i
     let (mut before, mut after) = (Vec::new(), Vec::new());
     let start = Instant::now();
     while !is_enough(before.len(), 31, start) {
-        // Each function runs twice, and only the second run is timed. So the caches contain what the first run of the
-        // same function left there.
+        // Each function runs twice, and only the second run is timed. The first run fills the caches.
         baseline();
         prepare();
         before.push(time(&mut baseline));

@@ -1,12 +1,13 @@
 //! Calls on logits on the device: one JSON object per line on standard output.
 //!
-//! `device_call/host_time` is the time until `Sampler::start` returns, without the device's work. There are two
-//! baselines, measured on the same program and inputs: the plugin's own `PJRT_LoadedExecutable_Execute`, and this
-//! function followed by `PJRT_Buffer_ToHostBuffer` for the tokens, which every user of the tokens needs. The three
-//! measurements alternate. Before each one, the benchmark does the same work once and waits for it.
+//! `device_call/host_time` is the time until `Sampler::start` returns. The benchmark does not wait for the end of the
+//! call in this time. There are two baselines with the same program and inputs. The first baseline is the plugin's
+//! function `PJRT_LoadedExecutable_Execute`. The second one also starts a copy of the tokens to the host
+//! (`PJRT_Buffer_ToHostBuffer`), because every user of the tokens needs this copy. The benchmark takes the three
+//! measurements in turn. Before each measurement, it does the same work once and waits for its end.
 //!
 //! `device_call/mixed` is the time from the start to the end of a call whose rows take both paths. The baseline is the
-//! sum of two calls with the rows of one path each.
+//! sum of the times of two calls. Each of these calls has the rows of one path.
 //!
 //! The plugin is `NUCLEUS_PJRT_PLUGIN`, or the CPU plugin of `make plugins`. `NUCLEUS_BENCH_CLIENT_OPTIONS` is a list of
 //! boolean options of its client, for example `preallocate=false`.
@@ -111,7 +112,8 @@ fn host_time(sampler: &Sampler, rows: usize) -> serde_json::Value {
     };
     for _ in 0..HOST_TIME_ROUNDS {
         for (kind, times) in times.iter_mut().enumerate() {
-            // The library and the baselines have a compiled program each. The program under test has just run.
+            // The library and the baselines use different compiled programs. After this call, the program that is
+            // measured is also the program that ran last.
             start(kind).wait();
             let at = Instant::now();
             let running = start(kind);
@@ -134,7 +136,7 @@ fn host_time(sampler: &Sampler, rows: usize) -> serde_json::Value {
     })
 }
 
-/// What a measurement of the host's time has started.
+/// The work that a measurement of `host_time` has started.
 enum Running {
     Program(plugin_calls::Run),
     Call(DeviceCall),
@@ -149,7 +151,7 @@ impl Running {
     }
 }
 
-/// The program that the library runs for `rows` rows of the bounded path.
+/// Compiles the program that the library runs for `rows` rows of the bounded path.
 fn program(client: &Arc<Client>, rows: usize) -> Arc<Executable> {
     let spec = Spec {
         path: Path::Bounded(DEFAULT_MAX_K),
@@ -167,7 +169,7 @@ fn program(client: &Arc<Client>, rows: usize) -> Arc<Executable> {
     client.compile(&emit(&spec, &target), &options).expect("it compiles")
 }
 
-/// The operands of the program after the logits: the parameters, and the two parts of the step.
+/// Uploads the operands that follow the logits: the parameters, and the two parts of the step.
 fn operands(client: &Arc<Client>, rows: usize) -> Vec<Buffer> {
     let row = RowParams::new(40, 0.95, 0.0, 1.0, [0; 4], HOST_TIME_VOCAB);
     let packed: Vec<i32> =
@@ -176,7 +178,7 @@ fn operands(client: &Arc<Client>, rows: usize) -> Vec<Buffer> {
     vec![upload(client, &packed, ElementType::S32, &[rows, COLUMNS]), step(), step()]
 }
 
-/// Rows of both paths in one call, and the rows of each path in a call of their own.
+/// Measures a call whose rows take both paths, and two calls with the rows of one path each.
 fn mixed(sampler: &Sampler) -> serde_json::Value {
     let client = sampler.client().expect("a plugin");
     let (half, vocab) = (MIXED_ROWS / 2, MIXED_VOCAB);
@@ -212,7 +214,7 @@ fn mixed(sampler: &Sampler) -> serde_json::Value {
     })
 }
 
-/// The functions of the plugin without the library, as a program in C would call them.
+/// Calls the functions of the plugin without the library, as a program in C does.
 mod plugin_calls {
     use std::mem::size_of;
     use std::ptr::null_mut;
@@ -254,7 +256,7 @@ mod plugin_calls {
         ) -> Program<'a> {
             assert_eq!(program.num_outputs(), 2);
             let raw = std::iter::once(logits).chain(&operands).map(Buffer::as_raw).collect();
-            // SAFETY: the table of a loaded plugin, which stays loaded until the process ends.
+            // SAFETY: the table belongs to a loaded plugin. The plugin stays loaded until the process ends.
             let api = unsafe { &*client.plugin().as_raw() };
             Program { api, program, operands: raw, owned: operands }
         }
@@ -273,7 +275,8 @@ mod plugin_calls {
             args.base.num_args = self.operands.len();
             args.base.output_lists = &output_list;
             args.base.device_complete_events = &mut event;
-            // SAFETY: live objects of one client, and lists of the lengths that the program needs.
+            // SAFETY: the objects are alive and belong to one client. The lists have the lengths that the program
+            // needs.
             let error = unsafe { self.api.PJRT_LoadedExecutable_Execute.unwrap()(&mut args.base) };
             assert!(error.is_null());
             Run { api: self.api, events: vec![event], outputs, tokens: Vec::new() }
@@ -288,7 +291,7 @@ mod plugin_calls {
             args.base.src = run.outputs[1];
             args.base.dst = run.tokens.as_mut_ptr().cast();
             args.base.dst_size = rows * size_of::<i32>();
-            // SAFETY: a live buffer, and memory of its size. `Run` frees the memory after the event.
+            // SAFETY: the buffer is alive, and the memory has its size. `Run` frees the memory after the event.
             let error = unsafe { self.api.PJRT_Buffer_ToHostBuffer.unwrap()(&mut args.base) };
             assert!(error.is_null());
             run.events.push(args.base.event);

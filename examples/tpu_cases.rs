@@ -1,5 +1,5 @@
-//! Writes the cases for `scripts/tpu_table.py`, which counts their cycles. The directory is an input of the interpreter
-//! in `tests/interpreter`. The notes of each case name its cells in the table.
+//! Writes the cases for `scripts/tpu_table.py`, which counts their cycles. The interpreter in `tests/interpreter` reads
+//! the directory of the cases. The notes of each case name its cells in the table.
 //!
 //! ```text
 //! cargo run --example tpu_cases -- DIRECTORY

@@ -21,7 +21,7 @@ NOT_CONSTANTS = re.compile(r"NUC_VERSION\w*|NUC_\w+_H")
 
 
 def program(variable, default):
-    """The command of a tool, as a list of words. A variable like CC can contain several, for example "ccache gcc"."""
+    """Returns the command of a tool as a list of words. CC, for example, can have several words ("ccache gcc")."""
     return shlex.split(os.environ.get(variable, "")) or [default]
 
 

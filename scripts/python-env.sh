@@ -31,8 +31,8 @@ mkdir -p "$(dirname "$directory")"
 python3 -m venv "$directory"
 work=$(mktemp -d .cache/fetch.XXXXXX)
 printf '%s\n' "$wanted" >"$work/requirements.txt"
-# Without dependencies: the requirements name every package that is used. jaxlib requires scipy, but neither its MLIR
-# parser nor the export of the model uses scipy.
+# --no-deps, because the requirements list every package that is used. jaxlib requires scipy, but its MLIR parser and
+# the export of the model do not use scipy.
 "$directory/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir \
     --require-hashes --requirement "$work/requirements.txt" ||
     { echo "python-env: the installation of the packages in $directory failed" >&2; exit 1; }

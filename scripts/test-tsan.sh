@@ -16,7 +16,7 @@ fi
 # Allows -Z options on a stable toolchain.
 export RUSTC_BOOTSTRAP=1
 export RUSTFLAGS="-Zsanitizer=thread"
-# Some tests request impossible sizes of memory. The allocator must return null then, as without the sanitizer.
+# Some tests allocate impossible sizes. The allocator must then return null, as it does without the sanitizer.
 export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 allocator_may_return_null=1"
 cargo test --locked --workspace -Zbuild-std --target "$target" --target-dir "${CARGO_TARGET_DIR:-target}/tsan" \
     --lib --test library -- parallel:: device_call:: completion program_cache:: backend::builtin:: builtin_backend::a_batch_is_the_same \

@@ -1,13 +1,15 @@
-//! The time of the sampler on a GPU, for logits that are on the device: one JSON object per line on standard output.
+//! The time of sampling on a GPU, for logits that are on the device: one JSON object per line on standard output.
 //!
-//! A program calls the function of `nucleus emit --embed` many times, so that the time in which the host launches the
-//! program is not measured. Two programs with different numbers of calls give the time per call: the difference of
-//! their times divided by the difference of their numbers of calls. The calls read several arrays in turn, at least 160
-//! MB together, so that the L2 cache of the device does not contain their logits. At most 40 arrays are used, so the
-//! arrays of 1×128256 have at most 21 MB together, and the cache of a large GPU can contain them. Before a measurement,
-//! the tokens of every seventh call are compared with those of the built-in backend.
+//! A measured program calls the function of `nucleus emit --embed` many times. The benchmark measures two programs with
+//! different numbers of calls. The time per call is the difference of their times, divided by the difference of their
+//! numbers of calls. So the time in which the host launches a program is not part of the figure.
 //!
-//! The plugin is `NUCLEUS_PJRT_PLUGIN`; without it, nothing is measured. Arguments that do not start with `-` select
+//! The calls read several arrays in turn, at least 160 MB together, so that the L2 cache of the device does not contain
+//! the logits. The benchmark uses at most 40 arrays. Therefore the arrays of 1×128256 have at most 21 MB together, and
+//! the cache of a large GPU can contain them. Before a measurement, the benchmark compares the tokens of every seventh
+//! call with those of the built-in backend.
+//!
+//! The plugin is `NUCLEUS_PJRT_PLUGIN`. Without it, nothing is measured. Arguments that do not start with `-` select
 //! figures by name, as in `benches/cpu.rs`. `benches/gpu/peers.py` measures other samplers on the same shapes.
 
 use std::fmt::Write;
@@ -30,7 +32,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_distr::{Distribution, Exp, Normal};
 
-/// The parameters of every row, and the contents of the rows.
+/// A case of the benchmark: the parameters of every row, and the contents of the rows.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
@@ -46,15 +48,15 @@ struct Case {
 enum Fill {
     /// Normal logits with standard deviation 3.
     Normal,
-    /// Rows like those of language models: see `benches/cpu.rs`.
+    /// Logits like those of language models: see `benches/cpu.rs`.
     Model,
     /// All logits are equal.
     Constant,
-    /// Two values in turn.
+    /// The logits have two values in turn.
     TwoValues,
-    /// One logit is larger than the others, which are equal.
+    /// One logit is larger than the others. The others are equal.
     OneHot,
-    /// All logits are −inf, except ten.
+    /// All logits except ten are −inf.
     Masked,
 }
 
@@ -77,7 +79,7 @@ const CASES: [Case; 10] = [
     case("plain", Path::Arbitrary, 0, 1.0, 1.0, Fill::Normal),
 ];
 const SHAPES: [(usize, usize); 4] = [(1, 128_256), (16, 262_144), (128, 128_256), (128, 262_144)];
-/// The least size of all arrays together, unless [`LARGEST_NUM_ARRAYS`] limits it.
+/// The least size of all arrays together, in bytes. [`LARGEST_NUM_ARRAYS`] can make the size smaller.
 const ROTATED_BYTES: usize = 160 << 20;
 /// The largest number of arrays.
 const LARGEST_NUM_ARRAYS: usize = 40;
@@ -138,7 +140,7 @@ fn arrays(client: &Arc<Client>, spec: &Spec, fill: Fill) -> Vec<Array> {
     let (elements, element) = (spec.batch * spec.vocab, spec.dtype.size());
     let count = ROTATED_BYTES.div_ceil(elements * element).min(LARGEST_NUM_ARRAYS);
     let mut rng = StdRng::seed_from_u64(1);
-    // Only eight rows are generated and then repeated, because generating all rows would take minutes.
+    // Generating all rows would take minutes. So eight rows are generated and then repeated.
     let mut rows = vec![0.0; 8 * spec.vocab];
     rows.chunks_mut(spec.vocab).for_each(|row| fill.row(row, &mut rng));
     let dims = [spec.batch as i64, spec.vocab as i64];
@@ -160,8 +162,9 @@ fn arrays(client: &Arc<Client>, spec: &Spec, fill: Fill) -> Vec<Array> {
     (0..count).map(array).collect()
 }
 
-/// A program with `calls` calls of the sampler. Call `i` reads array `i % arrays` with the step `i`, and returns its
-/// tokens. Each call has an operand for the parameters, so that the compiler does not merge calls.
+/// Returns a program with `calls` calls of the sampling function. Call `i` reads array `i % arrays` with the step `i`,
+/// and returns its tokens. Each call has a separate operand for the parameters, so that the compiler does not merge
+/// calls.
 fn program(spec: &Spec, target: &Target, arrays: usize, calls: usize) -> String {
     let element = if spec.dtype == Dtype::F32 { "f32" } else { "bf16" };
     let (batch, vocab) = (spec.batch, spec.vocab);
@@ -186,7 +189,7 @@ fn program(spec: &Spec, target: &Target, arrays: usize, calls: usize) -> String 
     text + &embed::emit(spec, target, "sample") + "}\n"
 }
 
-/// The tokens of the built-in backend for call `step`.
+/// Returns the tokens of the built-in backend for call `step`.
 fn expected(spec: &Spec, case: Case, array: &Array, step: u64) -> Vec<i32> {
     let params = |row: usize| {
         let words = random_words(row as u64, step);

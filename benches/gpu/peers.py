@@ -1,9 +1,9 @@
 """The time of other samplers on a GPU: one JSON object per line on standard output.
 
-Measures PyTorch, and FlashInfer if it is installed, on the shapes of benches/gpu/main.rs, with logits that are on the
-device. The calls are recorded in a CUDA graph, so that the time in which the host launches kernels is not measured.
-The calls read several arrays in turn, at least 160 MB together. The exception is 1×128256: its 20 calls read 10 MB,
-which the L2 cache of a large GPU can contain.
+Measures PyTorch, and FlashInfer if it is installed. The shapes are those of benches/gpu/main.rs, and the logits are on
+the device. A CUDA graph contains all calls. So the time in which the host launches kernels is not measured. The calls
+read several arrays in turn, at least 160 MB together. The exception is 1×128256: its 20 calls read 10 MB, and the L2
+cache of a large GPU can contain them.
 """
 
 import json

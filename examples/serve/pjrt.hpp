@@ -17,9 +17,9 @@
 
 namespace pjrt {
 
-// An argument struct with more space after it, all zeroed. Newer plugins reject structs that are smaller than their
-// own. Their structs have more fields at the end than those of our header. Zero means that the caller does not use such
-// a field.
+// An argument struct, followed by more space. All bytes are zero. The structs of newer plugins have more fields at the
+// end than those of our header, and these plugins reject smaller structs. Zero means that the caller does not use a
+// field.
 template <typename T>
 class Args {
 public:
@@ -67,7 +67,7 @@ public:
         try {
             check(api_, (api_->*Destroy)(args.get()));
         } catch (const std::exception &) {
-            // A destructor cannot report the error, and nothing more can be freed.
+            // A destructor cannot report the error. There is nothing else to free.
         }
     }
 

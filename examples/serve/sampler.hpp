@@ -9,8 +9,8 @@
 
 #include "pjrt.hpp"
 
-// The sampling parameters of a slot. The default is greedy, which takes the least time. Free slots also use the
-// default, and their tokens are ignored.
+// The sampling parameters of a slot. The default is greedy sampling, which takes the least time. Free slots use the
+// default. The server ignores their tokens.
 struct SamplingParameters {
     std::int32_t top_k = 0;
     float top_p = 1, min_p = 0, temperature = 0;

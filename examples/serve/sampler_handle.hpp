@@ -1,4 +1,4 @@
-// What both samplers need to call nucleus: exceptions, and an owned handle.
+// The code that both samplers share: exceptions for failed calls, and a handle that owns a sampler of nucleus.
 #pragma once
 
 #include <nucleus.h>
@@ -26,7 +26,7 @@ inline SamplerHandle create_sampler(const nuc_sampler_options &options) {
     return SamplerHandle(sampler);
 }
 
-// Returns the version and the platform of a sampler, and the place of the logits.
+// Returns a text with the version and the platform of a sampler, and with the place of the logits.
 inline std::string describe(const SamplerHandle &sampler, const std::string &place) {
     nuc_error error = NUC_ERROR_INIT;
     nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;

@@ -40,7 +40,7 @@ bool Server::is_busy() const {
     return std::any_of(slots_.begin(), slots_.end(), [](const Request *slot) { return slot != nullptr; });
 }
 
-// If the request of a slot needs no further step, gives the slot to the next waiting request.
+// Gives free slots to waiting requests. A slot is also free if its request needs no further step.
 void Server::refill() {
     bool freed = false;
     for (std::size_t slot = 0; slot < slots_.size(); slot++) {

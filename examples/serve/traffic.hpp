@@ -14,9 +14,9 @@ struct Traffic {
     Traffic &operator+=(const Traffic &other);
 };
 
-// Returns a copy of the plugin's function table in which the functions that copy between host and device count their
-// bytes. The copy ends with the last function of our header. So its users cannot call newer functions, which are not
-// counted. A process can count one plugin. The table is valid until the process ends.
+// Returns a copy of the plugin's function table. In this copy, the functions that copy between host and device count
+// their bytes. The copy ends with the last function of our header. So its users cannot call newer functions, whose
+// bytes would not be counted. A process can count the bytes of one plugin. The table is valid until the process ends.
 const PJRT_Api *counting_table(const PJRT_Api *plugin);
 
 // Returns the counts since the last call of this function.

@@ -64,7 +64,7 @@ static void point(call *c, int array, void *place) {
     }
 }
 
-/* A call that requests k-slices. Every entry point accepts it, except the arbitrary one, which rejects k-slices. */
+/* Returns a call that requests k-slices. Every entry point accepts it, except the arbitrary one. */
 static call good_call(const nuc_sampler *sampler) {
     call c;
     memset(&c, 0, sizeof c);

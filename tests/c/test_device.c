@@ -1,5 +1,5 @@
 /* Samples logits on a device. The program creates the buffers with the PJRT C API, on its own client and on the
- * sampler's client. Without a plugin, it tests the errors of the built-in backend, and programs to embed. */
+ * sampler's client. Without a plugin, it tests the errors of the built-in backend, and the programs of nuc_emit. */
 #define _POSIX_C_SOURCE 200112L
 #include "check.h"
 #include "child.h"
@@ -152,7 +152,7 @@ static void samples(const nuc_sampler *sampler, const nuc_sampler *builtin, nuc_
     CHECK_STATUS(NUC_OK, error, nuc_call_destroy(calls[0], &error));
 }
 
-/* A call takes the contents of the logits on request. The program still destroys the buffer. */
+/* On request, a call takes the contents of the logits. The program still destroys the buffer. */
 static void donates(const nuc_sampler *sampler, const nuc_sampler *builtin, const nuc_parameters *parameters,
                     const PJRT_Api *api, PJRT_Client *client) {
     nuc_error error = NUC_ERROR_INIT;
@@ -284,7 +284,7 @@ static void use(nuc_sampler *sampler, const nuc_sampler *builtin, const PJRT_Api
     CHECK_STATUS(NUC_OK, error, nuc_call_destroy(all.call, &error));
 }
 
-/* Loads the plugin as in a program that has its own client. */
+/* Loads the plugin as a program does that has its own client. */
 static const PJRT_Api *load(const char *plugin) {
     void *const library = dlopen(plugin, RTLD_NOW | RTLD_LOCAL);
     if (!CHECK(library != NULL)) exit(report());

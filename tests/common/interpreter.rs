@@ -1,5 +1,5 @@
-//! Cases for the interpreter of TPU and GPU programs (`tests/interpreter`): problems, and the results of the built-in
-//! backend as the expected arrays.
+//! Cases for the interpreter of TPU and GPU programs (`tests/interpreter`). A case has a program, its inputs and its
+//! expected results. The expected results are those of the built-in backend.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use super::{sample, Ask, Problem, RowKind, ROW_KINDS};
 
 /// A device whose programs the interpreter runs.
 pub trait Device {
-    /// A name that is different for devices with different programs.
+    /// Returns a name. Devices with different programs have different names.
     fn name(&self) -> String;
 
     /// Returns the program for a spec.
@@ -32,14 +32,14 @@ pub trait Device {
         true
     }
 
-    /// Checks the text of each kernel, one per file.
+    /// Checks the texts of kernels. Each file contains one kernel.
     fn check_kernels(&self, _kernels: &[PathBuf]) {}
 
     /// Returns the function for a caller's own program: see [`nucleus::kernels::embed::emit`].
     fn function(&self, spec: &Spec, name: &str) -> String;
 }
 
-/// Returns a program for a path. With `debug` it returns every wide array.
+/// Returns the spec of a program for a path. With `debug`, the program returns every wide array.
 pub fn spec(path: Way, batch: usize, vocab: usize, dtype: Dtype, debug: bool) -> Spec {
     let wanted = match debug {
         true => Wanted { topk_logits: true, weights: true, slices: path != Way::Arbitrary },
@@ -60,9 +60,9 @@ pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem
     problem
 }
 
-/// Returns rows in which a few percent of the entries survive top-k or have a weight. For normally distributed logits,
-/// these are too many for the survivor path but few enough for the candidate list. Therefore half of each block has
-/// [`RowKind::Normal`], and the other half has the given kinds.
+/// Returns rows in which a few percent of the entries survive top-k or have a weight. If the logits are normally
+/// distributed, these entries are too many for the survivor path, but few enough for the candidate list. Therefore half
+/// of the rows of each block have [`RowKind::Normal`]. The other half have the given kinds.
 pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     for block in kinds.chunks_mut(8) {
         block.iter_mut().take(4).for_each(|kind| *kind = RowKind::Normal);
@@ -87,7 +87,7 @@ pub fn kinds_from(start: usize, count: usize) -> Vec<RowKind> {
     (start..start + count).map(|i| ROW_KINDS[i % ROW_KINDS.len()]).collect()
 }
 
-/// The number of cases and values that agree.
+/// The numbers of cases and of values that agree.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checked {
     pub cases: usize,
@@ -124,7 +124,7 @@ pub fn embedded_program(function: &str) -> String {
     )
 }
 
-/// Cases for the interpreter, in a separate directory.
+/// A list of cases for the interpreter. Their files are in a separate directory.
 pub struct Cases {
     directory: PathBuf,
     list: Vec<Value>,
@@ -150,9 +150,9 @@ impl Cases {
         self.add_with(spec, device, problem, json!({}));
     }
 
-    /// Adds a case with notes, which are stored with the case.
+    /// Adds a case and stores notes with it.
     ///
-    /// Skips a spec for which the device has no kernels, and prints this.
+    /// If the device has no kernels for the spec, prints this and adds nothing.
     pub fn add_with(&mut self, spec: &Spec, device: &impl Device, problem: &Problem, notes: Value) {
         if self.skips(spec, device) {
             return;
@@ -173,7 +173,7 @@ impl Cases {
         skips
     }
 
-    /// Adds a case with the text of its program.
+    /// Adds a case whose program has this text.
     pub fn add_text(&mut self, spec: &Spec, program: &str, problem: &Problem) {
         let file = self.write(&format!("{}.mlir", self.list.len()), program.as_bytes());
         self.push_problem(spec, "text", file, problem, json!({}));
@@ -194,8 +194,9 @@ impl Cases {
         self.push(name, program, &[logits_bytes(problem), params], &arrays, values, notes);
     }
 
-    /// Adds a case whose program samples inside a function: see [`embed::emit`]. Row `i` has seed `seeds[i]`, and the
-    /// step is added to every offset. The random words of `problem` are replaced.
+    /// Adds a case whose program samples inside a function: see [`embed::emit`]. Row `i` has seed `seeds[i]`. The
+    /// program adds the step to every offset. Replaces the random words of `problem` by those of the seeds, offsets and
+    /// step.
     pub fn add_embedded(
         &mut self,
         spec: &Spec,
@@ -275,7 +276,7 @@ impl Cases {
             return Ok(Checked { cases: passed, values: self.values });
         }
         let errors = String::from_utf8_lossy(&output.stderr);
-        // Some operations have undefined results in some lanes. This alone is not a failure.
+        // Some operations have undefined results in some lanes. The messages about them are not failures.
         let errors = errors.lines().filter(|line| !line.contains("had no defined result"));
         let wrong = text.lines().filter(|line| !line.ends_with(": PASS"));
         let mut said =
@@ -294,7 +295,8 @@ impl Cases {
         checked
     }
 
-    /// Like [`run_all`](Cases::run_all), and removes the directory. Panics if a case does not agree.
+    /// Like [`run_all`](Cases::run_all), but panics if a case does not agree. Removes the directory afterwards. If all
+    /// cases were skipped, runs nothing and returns zeros.
     pub fn check_all(self, options: &[&[&str]], check_kernels: impl Fn(&[PathBuf])) -> Checked {
         if self.list.is_empty() && self.skipped > 0 {
             return Checked::default();
@@ -304,7 +306,7 @@ impl Cases {
         checked
     }
 
-    /// Runs the interpreter on all cases, once with each list of options, and checks the text of each kernel. Returns
+    /// Runs the interpreter on all cases, once with each list of options. Then checks the text of each kernel. Returns
     /// the sums over all lists. If a case fails, the error is the interpreter's output.
     pub fn run_all(
         &self,
@@ -338,13 +340,14 @@ impl Cases {
         never.map(|((_, way), _)| way).collect()
     }
 
-    /// Whether a side or a loop was taken. The format of `way` is that of [`never_taken`](Cases::never_taken).
+    /// Whether a case took a side of a branch or entered a loop in the last run. `way` names the side or the loop in
+    /// the format of [`never_taken`](Cases::never_taken).
     pub fn took(&self, way: &str) -> bool {
         self.ways().iter().any(|((_, name), &times)| name == way && times > 0)
     }
 
-    /// Returns how often each side and each loop was taken. Several sides or loops may have the same labels, but their
-    /// numbers differ.
+    /// Returns how often the cases took each side of a branch, and how many iterations they ran in each loop. Several
+    /// branches or loops may have the same labels. The number in the key distinguishes them.
     fn ways(&self) -> BTreeMap<(u64, String), u64> {
         let text = fs::read_to_string(self.directory.join("trips.json")).unwrap();
         let reports: Value = serde_json::from_str(&text).unwrap();
@@ -366,7 +369,7 @@ impl Cases {
         ways
     }
 
-    /// Changes one bit of the expected first array of a case.
+    /// Changes one bit of the first expected array of a case.
     pub fn spoil(&self, case: usize) {
         let path = self.directory.join(format!("{case}.expected0"));
         let mut bytes = fs::read(&path).unwrap();
@@ -375,8 +378,8 @@ impl Cases {
     }
 }
 
-/// Returns the results of the built-in backend, in the order and layout of the program's results, and the number of
-/// values.
+/// Returns the results of the built-in backend, and the number of their values. The results have the order and the
+/// layout of the program's results.
 fn expected(spec: &Spec, problem: &Problem) -> (Vec<Vec<u8>>, usize) {
     let max_k = match spec.path {
         Way::Bounded(max_k) => max_k,
@@ -429,7 +432,8 @@ fn words(values: &[u32]) -> Vec<u8> {
     values.iter().flat_map(|x| x.to_le_bytes()).collect()
 }
 
-/// Returns the first slots of each row of a k-slice that has `max_k` slots per row. The program has only these slots.
+/// Returns the first slots of each row of a k-slice. The k-slice has `max_k` slots per row, but the program has only
+/// these first slots.
 fn used_slots<T: Copy>(spec: &Spec, slice: &[T], max_k: usize) -> Vec<T> {
     slice.chunks(max_k).flat_map(|row| row[..spec.slots()].to_vec()).collect()
 }

@@ -1,5 +1,5 @@
-//! The cases that the interpreter runs for every device with kernels. [`kernel_tests!`](crate::kernel_tests) makes a test
-//! of each.
+//! The cases that the interpreter runs for every device family with kernels. [`kernel_tests!`](crate::kernel_tests)
+//! defines a test for each case.
 
 use std::path::PathBuf;
 
@@ -20,15 +20,17 @@ const DTYPES: [Dtype; 3] = [Dtype::Bf16, Dtype::F32, Dtype::F16];
 pub struct Suite<D> {
     /// The directory of the cases.
     pub directory: PathBuf,
-    /// Most cases use the first device. Rows of different kinds use the last, and long rows use all of them in turn.
+    /// Most cases use the first device. The case with rows of different kinds uses the last device. The case with long
+    /// rows uses all devices in turn.
     pub devices: Vec<D>,
-    /// Each case runs once with each of these lists of options of the interpreter.
+    /// Lists of options of the interpreter. Each case runs once with each list.
     pub options: &'static [&'static [&'static str]],
     /// The vocabulary of most cases.
     pub vocab: usize,
     /// The vocabularies of long rows.
     pub long: &'static [usize],
-    /// Of the cases that a TPU runs, one in this number. A number without small factors leaves no value of a list out.
+    /// The suite runs only one in `thin` of the cases that it runs with `thin` = 1. If this number has no common factor
+    /// with the lengths of the lists of parameters, every value of every list still occurs: see [`thinned`].
     pub thin: usize,
 }
 
@@ -49,7 +51,7 @@ impl<D: Device> Suite<D> {
         cases.check_all(self.options, |kernels| self.device().check_kernels(kernels))
     }
 
-    /// Batches of rows of one kind. All rows take the same path through the kernel.
+    /// Tests batches of rows of one kind. All rows take the same path through the kernel.
     pub fn each_kind_alone(&self, name: &str, vocab: usize, dtype: Dtype) {
         let mut rng = StdRng::seed_from_u64(1);
         let mut cases = self.cases(name);
@@ -67,7 +69,7 @@ impl<D: Device> Suite<D> {
         assert_eq!(self.check(cases).cases, programs.len() * kinds.len() * self.options.len());
     }
 
-    /// Rows of different kinds in one batch.
+    /// Tests batches with rows of different kinds.
     pub fn kinds_side_by_side(&self) {
         let mut rng = StdRng::seed_from_u64(2);
         let mut cases = self.cases("side_by_side");
@@ -76,7 +78,7 @@ impl<D: Device> Suite<D> {
         for vocab in [1, 2, 50, 127, 129, 1000, 4099] {
             for (path, batch) in PATHS.into_iter().zip([16, 1, 8]) {
                 for debug in [false, true] {
-                    // Together, the vocabularies cover every combination of type, path and plain or debug call.
+                    // Together, the vocabularies cover every combination of type, path and `debug`.
                     specs.push(spec(path, batch, vocab, DTYPES[turn % 3], debug));
                     turn += 1;
                 }
@@ -94,7 +96,7 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// Rows of the length of real vocabularies.
+    /// Tests long rows. Some have the length of real vocabularies.
     pub fn long_rows(&self) {
         let mut rng = StdRng::seed_from_u64(3);
         let mut cases = self.cases("long_rows");
@@ -115,7 +117,8 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// A call of 13 rows. Like the library, the test fills the bucket of 16 rows with copies of the last real row.
+    /// Tests a call of 13 rows. Like the library, the test fills the bucket of 16 rows with copies of the last real
+    /// row.
     pub fn rows_that_fill_a_bucket(&self) {
         let mut rng = StdRng::seed_from_u64(4);
         let mut cases = self.cases("thirteen");
@@ -136,7 +139,7 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// Functions for a decode step of the caller. They compute the random words in the program.
+    /// Tests functions for a decode step of the caller. They compute the random words in the program.
     pub fn embedded_functions(&self) {
         let mut rng = StdRng::seed_from_u64(21);
         let mut cases = self.cases("embedded");
@@ -153,8 +156,8 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// Logits at the distance where weights become 0. Their weight is 1 or 0, depending on rounding. If a kernel ignored a
-    /// logit of weight 1, the total and the remainder of the draw would be different.
+    /// Tests logits at the distance from the maximum where weights become 0. Their weight is 1 or 0, depending on
+    /// rounding. If a kernel ignored a logit of weight 1, the total and the remainder of the draw would be different.
     pub fn the_least_weights(&self) {
         const MAX: f32 = 4.0;
         let (mut rng, vocab) = (StdRng::seed_from_u64(10), self.vocab);
@@ -171,7 +174,7 @@ impl<D: Device> Suite<D> {
                 let at_the_limit = std::f32::consts::LOG2_E * distance / (WEIGHT_BITS + 1) as f32;
                 let temperature = f32::from_bits(at_the_limit.to_bits() + row as u32 - 3);
                 let logits = &mut bits[row * vocab..][..vocab];
-                // These logits are few enough to be sampled from survivors.
+                // There are so few of these logits that the kernel samples from its list of survivors.
                 for _ in 0..30 {
                     logits[rng.random_range(1..vocab)] = dtype.round(MAX - distance);
                 }
@@ -187,7 +190,7 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// `stable = 0`: top-k keeps every tie.
+    /// Tests `stable = false`: top-k keeps every tie.
     pub fn ties_that_are_all_kept(&self) {
         let mut rng = StdRng::seed_from_u64(6);
         let mut cases = self.cases("unstable");
@@ -203,7 +206,7 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// Values that replace the removed logits.
+    /// Tests values that replace the removed logits.
     pub fn replace_values(&self) {
         let mut rng = StdRng::seed_from_u64(7);
         let mut cases = self.cases("replaced");
@@ -234,7 +237,7 @@ impl<D: Device> Suite<D> {
             [Dtype::Bf16, Dtype::F32].map(|dtype| spec(path, batch, self.vocab, dtype, true))
         });
         for spec in self.thinned(programs, 3) {
-            // One batch does not contain all kinds, so there are several batches.
+            // A batch has too few rows for all kinds, so there are several batches.
             for start in (0..kinds.len()).step_by(batch) {
                 let some = (start..start + batch).map(|i| kinds[i % kinds.len()]).collect();
                 cases.add(&spec, self.device(), &problem_of(&spec, some, &mut rng));
@@ -243,7 +246,7 @@ impl<D: Device> Suite<D> {
         cases.check_all(&[options], |kernels| self.device().check_kernels(kernels));
     }
 
-    /// More slots than a row has elements.
+    /// Tests programs with more slots than a row has elements.
     pub fn slots_beyond_the_vocabulary(&self) {
         let mut rng = StdRng::seed_from_u64(14);
         let mut cases = self.cases("slots");
@@ -256,7 +259,7 @@ impl<D: Device> Suite<D> {
         self.check(cases);
     }
 
-    /// The comparison must detect a changed bit.
+    /// Tests that the comparison detects one changed bit.
     pub fn one_wrong_bit_is_found(&self) {
         let mut rng = StdRng::seed_from_u64(9);
         let mut cases = self.cases("wrong");
@@ -272,7 +275,8 @@ impl<D: Device> Suite<D> {
     }
 }
 
-/// Makes a test of each case of a [`Suite`](crate::common::kernel_cases::Suite), which the argument creates.
+/// Defines a test for each case of a [`Suite`](crate::common::kernel_cases::Suite). The argument is an expression that
+/// creates the suite.
 #[macro_export]
 macro_rules! kernel_tests {
     ($suite:expr) => {

@@ -48,7 +48,7 @@ impl Outcome {
 pub(crate) struct Setup<'a> {
     /// The plugin, or `None` for the built-in backend.
     pub(crate) plugin: Option<&'a Path>,
-    /// A client of the caller, and the plugin's table. Then `plugin` must be `None`.
+    /// A client of the caller. The sampler uses the client and the table of its plugin. Then `plugin` must be `None`.
     pub(crate) client: Option<&'a Arc<Client>>,
     pub(crate) program_dir: Option<&'a Path>,
     pub(crate) write_programs: bool,
@@ -176,7 +176,7 @@ pub(crate) struct Problem {
     pub(crate) offset: u64,
 }
 
-/// The settings of every row, except for k and the seed.
+/// The settings of every row, in addition to k and the seed.
 pub(crate) const TOP_P: f32 = 0.9;
 pub(crate) const TEMPERATURE: f32 = 0.8;
 

@@ -1,7 +1,7 @@
 //! Calls of the C ABI on logits that are on the device, with a client of the caller.
 //!
-//! The calls of the caller itself, which creates a client and buffers and reads buffers, are quiet: the sweep neither
-//! counts nor disturbs them.
+//! The caller itself also calls the plugin: it creates a client and buffers, and it reads buffers. These calls are
+//! quiet: the proxy does not count them, and injects no fault into them.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -23,7 +23,8 @@ pub(crate) struct OnDevice {
     tokens_of_step_1: Vec<i32>,
 }
 
-/// A batch whose rows take both paths, and a batch of one path. A program joins the rows of the first one.
+/// Returns a batch whose rows take both paths, and a batch of one path. For the first batch, a program joins the
+/// results of both paths.
 pub(crate) fn batches() -> [OnDevice; 2] {
     let (mixed, bounded) = problems();
     [mixed, bounded].map(|problem| OnDevice {
@@ -33,7 +34,7 @@ pub(crate) fn batches() -> [OnDevice; 2] {
     })
 }
 
-/// Initialises the plugin behind the proxy, as a caller does who loads a plugin.
+/// Initialises the plugin behind the proxy. A caller that loads a plugin itself must do this.
 pub(crate) fn initialize_plugin(proxy: Proxy) {
     let mut args = PJRT_Plugin_Initialize_Args {
         struct_size: size_of::<PJRT_Plugin_Initialize_Args>(),
@@ -49,7 +50,7 @@ pub(crate) fn initialize_plugin(proxy: Proxy) {
 /// Creates a client of the caller.
 pub(crate) fn client(proxy: Proxy) -> Arc<Client> {
     let plugin = unsafe { Plugin::borrow(proxy.table().cast()).unwrap() };
-    // One device is enough: more devices take more time and repeat the same calls.
+    // One device is enough. With more devices, the same calls would be repeated.
     Client::create(plugin, &[("cpu_device_count".to_owned(), OptionValue::I64(1))]).unwrap()
 }
 
@@ -67,7 +68,8 @@ pub(crate) struct DeviceSession<'a> {
     parameters: [*mut nuc_parameters; 2],
 }
 
-/// A call that was started, and the number of its callbacks that have run.
+/// A call that was started. `registered` is the number of its callbacks, and `ran` is the number of callbacks that have
+/// run.
 struct Call {
     handle: *mut nuc_call,
     registered: usize,
@@ -107,7 +109,7 @@ impl<'a> DeviceSession<'a> {
         DeviceSession { proxy, client, sampler, batches, logits, column_major, parameters }
     }
 
-    /// Destroys the parameters, which frees their buffers, and the logits.
+    /// Destroys the parameters and the logits. Returns the violations.
     pub(crate) fn destroy(self) -> Vec<String> {
         let destroyed = self
             .parameters
@@ -117,7 +119,7 @@ impl<'a> DeviceSession<'a> {
         failed.map(|outcome| format!("nuc_parameters_destroy: {}", outcome.message)).collect()
     }
 
-    /// Runs all steps. A function may fail with a status that `judge` accepts, and then must not write its outputs.
+    /// Runs all steps. A function may fail with a status that `judge` accepts. It must then not write its outputs.
     /// Otherwise it must succeed with correct results. `kind` is the fault, if there is one. Returns the violations.
     pub(crate) fn run(&self, judge: Judge<'_>, kind: Option<Kind>) -> Vec<String> {
         let mut report = Report { judge, kind, step: "", findings: Vec::new() };
@@ -131,7 +133,7 @@ impl<'a> DeviceSession<'a> {
         report.findings
     }
 
-    /// A call with every output, which the caller polls. Its rows take both paths.
+    /// Starts a call with every output, and polls it. Its rows take both paths.
     fn all_numbers(&self, report: &mut Report<'_>) {
         report.step = "all numbers";
         let start = Start { batch: 0, step: 0, host_numbers: NUC_HOST_ALL };
@@ -143,7 +145,7 @@ impl<'a> DeviceSession<'a> {
         let complete = call.read_numbers(&mut arrays, report);
         let buffers = [NUC_BUFFER_TOKENS, NUC_BUFFER_TOPK_LOGITS, NUC_BUFFER_TOPK_TOPP_PROBS];
         let taken = buffers.map(|which| call.take(which, report));
-        // The call has ended, so this callback runs at once.
+        // The call has ended, so this callback runs immediately.
         call.on_done(report);
         call.destroy(report);
         let [tokens, logits, weights] =
@@ -157,7 +159,7 @@ impl<'a> DeviceSession<'a> {
         }
     }
 
-    /// Two calls in flight. The second one is read first.
+    /// Starts two calls, and reads the second one first.
     fn two_in_flight(&self, report: &mut Report<'_>) {
         report.step = "two in flight";
         let start = Start { batch: 1, step: 0, host_numbers: NUC_HOST_TOKENS };
@@ -172,7 +174,7 @@ impl<'a> DeviceSession<'a> {
         }
     }
 
-    /// A call that is destroyed while it runs.
+    /// Destroys calls while they run.
     fn destroyed_at_once(&self, report: &mut Report<'_>) {
         report.step = "destroyed at once";
         for (batch, host_numbers) in [(0, NUC_HOST_TOKENS), (1, NUC_HOST_NONE)] {
@@ -183,7 +185,7 @@ impl<'a> DeviceSession<'a> {
         }
     }
 
-    /// A call whose tokens are used on the device alone. The buffer outlives the call.
+    /// Starts a call whose tokens stay on the device. The buffer of the tokens outlives the call.
     fn tokens_stay_on_device(&self, report: &mut Report<'_>) {
         report.step = "tokens on the device";
         let start = Start { batch: 1, step: 1, host_numbers: NUC_HOST_NONE };
@@ -197,7 +199,7 @@ impl<'a> DeviceSession<'a> {
         report.check(tokens == self.batches[1].tokens_of_step_1, "wrong tokens in the buffer");
     }
 
-    /// A call that takes the contents of the logits.
+    /// Starts a call that takes the contents of the logits.
     fn donated_logits(&self, report: &mut Report<'_>) {
         report.step = "donated logits";
         let OnDevice { right, .. } = &self.batches[1];
@@ -206,7 +208,8 @@ impl<'a> DeviceSession<'a> {
         let call = self.start_with(&logits, true, start, report);
         if call.is_some() {
             let is_deleted = self.proxy.quietly(|| logits.is_deleted().unwrap());
-            // If the plugin says falsely that the buffer is deleted, the library does not delete it.
+            // A fault can make the plugin report that the buffer is already deleted. The library then does not delete
+            // it.
             report.check(is_deleted || report.kind.is_some(), "the logits were not deleted");
         }
         if let Some(call) = call {
@@ -216,20 +219,20 @@ impl<'a> DeviceSession<'a> {
         self.proxy.quietly(|| drop(logits));
     }
 
-    /// Logits that the device copies to the row-major layout first.
+    /// Starts a call whose logits the device first copies to the row-major layout.
     fn other_layout(&self, report: &mut Report<'_>) {
         report.step = "another layout";
         let OnDevice { tokens_of_step_1, .. } = &self.batches[1];
         let start = Start { batch: 1, step: 1, host_numbers: NUC_HOST_TOKENS };
         let Some(mut call) = self.start_with(&self.column_major, false, start, report) else { return };
         call.on_done(report);
-        // If the plugin does not report layouts, the library cannot know this one, and reads other logits.
+        // If the plugin does not report layouts, the library assumes the row-major layout. The tokens are then wrong.
         let expected = (report.kind != Some(Kind::Unimplemented)).then_some(&tokens_of_step_1[..]);
         call.read_expected(tokens_of_step_1.len(), expected, report);
         call.destroy(report);
     }
 
-    /// A synchronous call after a change of the parameters, which uploads them again.
+    /// Changes the parameters, and runs a synchronous call. The call uploads the parameters again.
     fn changed_parameters(&self, report: &mut Report<'_>) {
         report.step = "changed parameters";
         let (OnDevice { problem, right, .. }, parameters) = (&self.batches[1], self.parameters[1]);
@@ -268,7 +271,7 @@ impl<'a> DeviceSession<'a> {
         report: &mut Report<'_>,
     ) -> Option<Call> {
         let Start { batch, step, host_numbers } = start;
-        // The calls of a batch use the same programs.
+        // All calls with one batch request the same arrays, so they use the same programs.
         let debug_arrays = if batch == 0 { NUC_DEBUG_TOPK_LOGITS | NUC_DEBUG_TOPK_TOPP_PROBS } else { 0 };
         let mut handle = null_mut();
         let (logits, entry) = (logits.as_raw().cast(), self.batches[batch].problem.entry as i32);
@@ -288,7 +291,8 @@ impl<'a> DeviceSession<'a> {
         (!handle.is_null()).then(|| Call { handle, registered: 0, ran: Arc::default() })
     }
 
-    /// Reads a buffer that was taken from a call, and destroys it. `None` if the fault permits this.
+    /// Reads a buffer that was taken from a call, and destroys it. Returns `None` if the buffer has no correct contents
+    /// because of the fault.
     fn read(&self, buffer: *mut c_void, report: &mut Report<'_>) -> Option<Vec<i32>> {
         let read = || {
             let borrowed = unsafe { Buffer::borrow(self.client, buffer.cast()).unwrap() };
@@ -308,7 +312,8 @@ impl<'a> DeviceSession<'a> {
                 .map(|()| bytes.chunks_exact(4).map(|x| i32::from_le_bytes(x.try_into().unwrap())).collect())
         };
         match (self.proxy.quietly(read), report.kind) {
-            // The outputs of a program are in the wrong order. The library does not read this buffer.
+            // The outputs of a program are in the wrong order. The library cannot know this, because it does not read
+            // this buffer.
             (Ok(_), Some(Kind::WrongType)) => None,
             (Ok(values), _) => Some(values),
             // The program failed after the buffer was taken.
@@ -322,7 +327,7 @@ impl<'a> DeviceSession<'a> {
 }
 
 impl Call {
-    /// Registers a callback that counts.
+    /// Registers a callback that increments `ran`.
     fn on_done(&mut self, report: &mut Report<'_>) {
         unsafe extern "C" fn count(user: *mut c_void) {
             Arc::from_raw(user.cast::<AtomicUsize>()).fetch_add(1, Ordering::SeqCst);
@@ -342,7 +347,8 @@ impl Call {
         Outcome::of(|error| unsafe { nuc_call_wait(self.handle, timeout_ns, error) })
     }
 
-    /// Asks whether the call has ended, and waits for no time. Both must agree if it has ended.
+    /// Polls the call, and then waits with a timeout of 0. If the poll reports the end of the call, the wait must not
+    /// time out.
     fn poll(&self, report: &mut Report<'_>) {
         let mut done = -1;
         let outcome = Outcome::of(|error| unsafe { nuc_call_is_done(self.handle, &mut done, error) });
@@ -419,7 +425,7 @@ impl Call {
     }
 }
 
-/// The violations so far.
+/// Collects the violations.
 struct Report<'a> {
     judge: Judge<'a>,
     /// The fault, if there is one.
@@ -437,7 +443,7 @@ impl Report<'_> {
     }
 
     fn judge(&mut self, function: &str, outcome: &Outcome) {
-        // The proxy describes the caller's logits wrongly. The library cannot know that the caller is right.
+        // A fault can make the plugin describe the caller's logits wrongly. The library then refuses correct logits.
         let is_wrong_description = self.kind.is_some_and(|kind| !kind.is_error() && !kind.is_late());
         if is_wrong_description
             && outcome.status == NUC_INVALID_ARGUMENT
@@ -472,7 +478,7 @@ fn create_parameters(sampler: &Handle, problem: &Problem) -> *mut nuc_parameters
     parameters
 }
 
-/// Sets the parameters of a row to those of a host call.
+/// Sets the parameters of a row to those of the calls with logits on the host.
 fn set_row(parameters: *mut nuc_parameters, problem: &Problem, row: usize) {
     let set = Outcome::of(|error| unsafe {
         let mut values = std::mem::zeroed::<nuc_row_parameters>();

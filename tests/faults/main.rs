@@ -1,5 +1,5 @@
-//! Fault injection. In each case of one kind, one call into a plugin fails, returns invalid data, or starts work that
-//! fails later. In each case of the other kind, one allocation of at least 4 KiB fails.
+//! Fault injection. There are two kinds of cases. In a case of the first kind, one call into a plugin fails, returns
+//! invalid data, or starts work that fails later. In a case of the second kind, one allocation of at least 4 KiB fails.
 //!
 //! The cases run one after another in a child process of this test program. If a case crashes or hangs, the parent
 //! reports it and starts a new child for the remaining cases.

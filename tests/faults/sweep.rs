@@ -100,7 +100,7 @@ fn programs(scenario: Scenario, parent: u32) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{scenario:?}-{parent}"))
 }
 
-/// A batch whose rows take both paths, and a batch with every array.
+/// Returns a batch whose rows take both paths, and a batch with every array.
 pub(crate) fn problems() -> (Problem, Problem) {
     let (mixed, bounded) = (vec![5, 0, 16, 1], vec![7, 2]);
     (
@@ -109,7 +109,7 @@ pub(crate) fn problems() -> (Problem, Problem) {
     )
 }
 
-/// The calls of a host scenario, with their correct results.
+/// Returns the calls of a scenario with logits on the host, and their correct results.
 fn calls() -> Vec<(Problem, Arrays)> {
     let (mixed, bounded) = problems();
     [mixed.clone(), bounded, mixed].map(|problem| (problem.clone(), problem.expected(MAX_K))).into()
@@ -262,7 +262,7 @@ impl Script {
         findings
     }
 
-    /// As [`Script::play`], with logits on the device and a client of the caller.
+    /// Like [`Script::play`], with logits on the device and a client of the caller.
     fn play_on_device(&self, kind: Option<Kind>, judge: &dyn Fn(&Outcome) -> Option<String>) -> Vec<String> {
         let client = self.proxy.quietly(|| device_calls::client(self.proxy));
         let setup = Setup { plugin: None, client: Some(&client), program_dir: None, ..self.setup() };
@@ -309,7 +309,7 @@ impl Script {
     }
 }
 
-/// After a fault, every call must succeed.
+/// Returns a violation if a call failed. After a fault, every call must succeed.
 fn flawless(outcome: &Outcome) -> Option<String> {
     (!outcome.is_ok()).then(|| format!("after the fault: {}", outcome.message))
 }

@@ -14,11 +14,11 @@ use nucleus::semantics::philox::random_words;
 use nucleus::semantics::weights::MAX_WEIGHT;
 use rand::prelude::*;
 
-/// The options of the interpreter's runs. Each case runs once with each of them.
+/// Lists of options of the interpreter. Each case runs once with each list.
 const SCHEDULES: &[&[&str]] =
     &[&[], &["--schedule=random", "--seed=1"], &["--schedule=random", "--seed=2", "--garbage=large"]];
 
-/// A GPU and the tests of its kernels.
+/// A model of GPUs, as a device of the interpreter.
 struct Model(Gpu);
 
 impl Device for Model {
@@ -60,8 +60,8 @@ fn suite() -> Suite<Model> {
 
 crate::kernel_tests!(suite());
 
-/// Interprets a program for a batch with every schedule, compares every result with the built-in backend's, and
-/// assembles its kernels. The error is the interpreter's output.
+/// Interprets a program for a batch with every schedule, compares every result with that of the built-in backend, and
+/// assembles the kernels. The error is the interpreter's output.
 fn check(name: &str, spec: &Spec, program: &str, problem: &Problem) -> Result<Checked, String> {
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu").join(name));
     cases.add_text(spec, program, problem);
@@ -77,9 +77,9 @@ fn escaped(text: &str) -> String {
     text.replace('\\', "\\5C").replace('"', "\\22").replace('\n', "\\0A")
 }
 
-/// Returns a program for rows with top-k = 1 and without NaNs, around a hand-written kernel. The token is the index of
-/// the maximum. The only kept weight is the largest one, a power of two. So the remainder of the draw is the last bits
-/// of the random number.
+/// Returns a program around a hand-written kernel, for rows with top-k = 1 and without NaNs. The token is the index of
+/// the maximum. The only kept weight is that of the maximum, which is a power of two. So the remainder of the draw
+/// consists of the last bits of the random number.
 fn greedy_program(kernel: &str) -> String {
     let config = format!(
         "{{name = \"argmax\", kernel_type = \"ptx\", kernel_data = \"{}\", grid_x = {} : i32, grid_y = 1 : i32, \
@@ -144,7 +144,7 @@ fn a_hand_written_program_agrees() {
     }
 }
 
-/// A planted mistake: of two equal logits, the kernel selects the second.
+/// A planted mistake: if two logits of a thread are equal, the kernel selects the second one.
 #[test]
 fn a_planted_comparison_is_found() {
     let (right, wrong) = ("setp.gt.f32 %p1, %f2, %f1", "setp.ge.f32 %p1, %f2, %f1");
@@ -155,7 +155,7 @@ fn a_planted_comparison_is_found() {
     assert!(said.contains(": 2 mismatches") && said.contains("output 0 at [0, 2]: got 0x00000001"), "{said}");
 }
 
-/// A planted mistake in a kernel of the library: an entry counts itself as an entry before it.
+/// A planted mistake in a kernel of the library: an entry counts itself among the entries before it.
 #[test]
 fn a_planted_comparison_in_a_kernel_is_found() {
     let (right, wrong) = ("setp.lt.u64", "setp.le.u64");
@@ -168,7 +168,7 @@ fn a_planted_comparison_in_a_kernel_is_found() {
     assert!(said.contains("mismatches"), "{said}");
 }
 
-/// Without the fence before the ticket, the block that finishes a row may read an old key.
+/// Without the fence before the ticket, the block that finishes a row may read an old key of the other block.
 #[test]
 fn a_missing_fence_is_found() {
     let kernel = ARGMAX.lines().filter(|line| !line.ends_with("// release")).collect::<Vec<_>>().join("\n");

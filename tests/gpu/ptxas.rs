@@ -1,4 +1,4 @@
-//! The assembler of CUDA, which `scripts/fetch-ptxas.sh` downloads. It needs no GPU.
+//! Assembles kernels with ptxas, the assembler of CUDA. It needs no GPU. `scripts/fetch-ptxas.sh` downloads it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn number_before(text: &str, words: &str) -> Option<u32> {
     before.trim_end().rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-/// Assembles a file with one kernel for one chip. The error is what ptxas prints.
+/// Assembles a file with one kernel for one chip. The error contains the output of ptxas.
 fn assemble_for(file: &Path, chip: &'static str) -> Result<Used, String> {
     let ptxas = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/ptxas/ptxas");
     assert!(ptxas.exists(), "{} is missing: run `make ptxas`", ptxas.display());

@@ -1,10 +1,11 @@
 """An independent interpreter of TPU and GPU programs.
 
-A program is the StableHLO module that a PJRT plugin receives: a few tensor operations around custom calls, whose kernels
-are Mosaic in MLIR text for TPUs (`mosaic/`) and PTX for GPUs (`ptx/`). The interpreter parses MLIR with jaxlib and PTX with
-its own parser, and executes both with NumPy, with one documented function per operation. It shares no code with the
-emitters of the programs. It is strict: an unknown operation or attribute is an error, uninitialized memory holds garbage,
-a transfer of a TPU moves its data only when the kernel waits for it, and a data race of a GPU is an error.
+A program is the StableHLO module that a PJRT plugin receives: a few tensor operations around custom calls. Each custom
+call contains a kernel. The kernels are Mosaic in MLIR for TPUs (`mosaic/`), and PTX for GPUs (`ptx/`). The interpreter
+parses MLIR with jaxlib, and PTX with its own parser. It executes both with NumPy, with one documented function per
+operation. It shares no code with the emitters of the programs. It is strict: an unknown operation or attribute is an
+error, and uninitialized memory contains garbage. On TPUs, a transfer moves its data only when the kernel waits for the
+transfer. On GPUs, a data race is an error.
 
     python -m interpreter run PROGRAM.mlir --inputs a.bin b.bin --outputs DIR
     python -m interpreter check DIR

@@ -116,7 +116,7 @@ def command_check(arguments):
 
 
 def write_kernels(programs, directory):
-    """Writes the text of every kernel to its own file, named after its program and its number there."""
+    """Writes the text of every kernel to a file. Its name contains the name of the program and the kernel's number."""
     directory.mkdir(parents=True, exist_ok=True)
     for program in sorted(programs):
         for n, kernel in enumerate(pretty_kernels(program.read_text())):
@@ -124,7 +124,7 @@ def write_kernels(programs, directory):
 
 
 def command_pretty(arguments):
-    """Prints the kernels of a program: PTX, or the plain form of Mosaic."""
+    """Prints the kernels of a program: PTX text, or Mosaic text in the plain form."""
     for kernel in pretty_kernels(Path(arguments.program).read_text()):
         print(kernel)
     return 0

@@ -12,7 +12,7 @@ from .options import Options
 from .parse import Attributes, parse_module, place
 from .ptx import kernel as ptx
 
-# The module that interprets the kernels of each custom call.
+# The module that interprets the kernels, by the target of their custom call.
 KERNELS = {"tpu_custom_call": mosaic, "__gpu$xla.gpu.ptx": ptx}
 
 HANDLERS = {}
@@ -136,8 +136,8 @@ class Outer:
 
 
 def kernel_of(op):
-    """The module that interprets the kernel of a custom call, and the kernel's configuration. Other custom calls are an
-    error."""
+    """Returns the module that interprets the kernel of a custom call, and the kernel's configuration. Other custom
+    calls are an error."""
     attributes = op.operation.attributes
     target = ir.StringAttr(attributes["call_target_name"]).value
     if target not in KERNELS:

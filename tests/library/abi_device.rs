@@ -383,7 +383,7 @@ fn device_calls_equal_host_calls() {
     }
 }
 
-/// If a call requests k-slices, every row takes the bounded path. Each slice is a separate buffer.
+/// If a call requests k-slices, every row takes the bounded path. Each array of k-slices is a separate buffer.
 #[test]
 fn slices_stay_on_the_device() {
     let device = Device::new();
@@ -524,7 +524,8 @@ fn wrong_arguments_are_named() {
     assert!(text.contains("NUC_HOST_NONE"), "{text}");
 }
 
-/// Options that name a client, together with an option that excludes it. The library does not read from these pointers.
+/// Options that contain a client, and an option that is not allowed with a client. The library does not read from these
+/// pointers.
 #[test]
 fn a_client_excludes_other_options() {
     let mut words = [0_u64; 8];
@@ -657,7 +658,7 @@ fn waits_end_and_calls_outlive_their_sampler() {
     let parameters = device.parameters();
     let calls = [device.start(&parameters, &struct_of()), device.start(&parameters, &struct_of())];
     let want = host(&TEMPERATURE).tokens;
-    // The test drops its buffers and its client first. The client lives until its last user is dropped.
+    // The test drops its buffers and its client first. The client lives as long as the calls use it.
     let Device { logits, client, sampler } = device;
     drop((logits, many, client));
     drop(sampler);

@@ -177,7 +177,7 @@ fn buffer_of(sampler: &Sampler) -> Buffer {
     client_of(sampler).buffer_from_host(bytemuck::cast_slice(&logits), ElementType::F32, &dims, 0).unwrap()
 }
 
-/// Calls on the device with every mixture of paths and impossible rows compile nothing after a prewarm.
+/// After a prewarm, calls on the device compile nothing, for every mixture of paths and impossible rows.
 #[test]
 fn device_calls_compile_nothing_after_a_prewarm() {
     let sampler = sampler(&[]);
@@ -294,7 +294,8 @@ unsafe extern "C" fn waits_and_destroys(user: *mut libc::c_void) {
 
 static CALLED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
 
-/// A callback of a call must not wait for a prewarm, because the compiler may need the thread of the callback.
+/// A callback of `nuc_call_on_done` must not wait for a prewarm, because the compiler may need the thread of the
+/// callback.
 #[test]
 fn callbacks_do_not_wait_for_a_prewarm() {
     let sampler = sampler(&[]);

@@ -305,8 +305,8 @@ fn a_borrowed_plugin_is_the_one_that_is_loaded_later() {
     assert!(borrowed.fingerprint().unwrap().contains(char::is_alphanumeric));
 }
 
-/// The build of a plugin that the caller loaded is the build of the file that was loaded. If another file is at its
-/// path now, or none, the build is unknown.
+/// If the caller loaded a plugin, its build is that of the loaded file. If this file was replaced or removed, the build
+/// is unknown.
 #[test]
 fn the_build_of_a_borrowed_plugin_needs_its_file() {
     let path = build_plugin("replaced", "", "");

@@ -1,7 +1,7 @@
-//! The program directory of samplers on a client of the caller.
+//! The program directory of samplers that use a client of the caller.
 //!
-//! Each sampler is created in a child process. In this process, other tests load the plugin by its path, and then the
-//! library knows its file.
+//! Each sampler is created in a child process. In the process of the tests, other tests load the plugin by its path.
+//! The library would then already know the file of the plugin.
 
 use std::ffi::{c_void, CStr, CString};
 use std::fs;
@@ -20,16 +20,16 @@ use crate::common;
 
 const PLUGIN: &str = "lammps-jax-pjrt-cpu";
 
-/// Programs fit only a client with the same number of devices.
+/// A program file matches only clients with the same number of devices. So every client has one device.
 const DEVICE_COUNT: &CStr = c"cpu_device_count";
 
 /// The environment variables of a child process.
 const DIRECTORY: &str = "NUCLEUS_TEST_BORROWED_DIRECTORY";
 const OWNER: &str = "NUCLEUS_TEST_BORROWED_OWNER";
 
-/// The first sampler compiles and writes its programs. The second one, in another process, loads all of them, and so
-/// does a sampler that loads the plugin by its path. The functions of a table can be in several files. Then the programs
-/// belong to these files together.
+/// The first sampler compiles and writes its program. A second sampler in another process loads the program. A sampler
+/// that loads the plugin by its path also loads it. The functions of a table can be in several files. A program file
+/// then matches only if all these files are the same.
 #[test]
 fn programs_are_written_and_loaded_by_other_processes() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("borrowed-{}", std::process::id()));
@@ -57,7 +57,7 @@ fn run_child(owner: &str, directory: &Path) -> String {
     result.unwrap_or_else(|| panic!("no result in {text}")).1.to_owned()
 }
 
-/// Creates a sampler with a program directory, samples once, and prints the number of programs.
+/// Creates a sampler with a program directory, samples once, and prints the numbers of compiled and loaded programs.
 #[test]
 #[ignore = "a child process of the other test"]
 fn child() {
@@ -99,10 +99,10 @@ fn child() {
     assert_eq!(created.status, NUC_OK, "{created:?}");
 }
 
-/// Loads and initialises a plugin as an application does, and creates a client. With `wrap`, the table is a copy in
-/// which a function of this program replaces one entry.
+/// Loads and initialises a plugin as an application does, and creates a client. With `wrap`, the client uses a copy of
+/// the plugin's table. In this copy, a function of this program replaces one entry.
 fn callers_client(wrap: bool) -> Arc<Client> {
-    // SAFETY: the plugin is never unloaded, the argument struct is complete, and the tables live until the process ends.
+    // SAFETY: the plugin is never unloaded. The argument struct is complete. The tables live until the process ends.
     unsafe {
         let library = libloading::Library::new(common::plugin(PLUGIN)).unwrap();
         let library = std::mem::ManuallyDrop::new(library);
@@ -121,7 +121,8 @@ fn callers_client(wrap: bool) -> Arc<Client> {
     }
 }
 
-/// A copy of a table of any length, as words.
+/// Returns a copy of a table as words, with the entry of `PJRT_Plugin_Attributes` replaced. The table can be longer
+/// than `PJRT_Api`.
 ///
 /// # Safety
 /// `table` must be a table of the C API.

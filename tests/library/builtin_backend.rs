@@ -137,8 +137,8 @@ enum Kind {
     Negative,
     /// Nearly constant, with a few peaks that a sample can miss.
     Spikes,
-    /// Logits like those of language models: most are normally distributed, and sixty top entries have exponential
-    /// gaps.
+    /// Logits like those of language models. Most are normally distributed. The gaps between sixty top entries are
+    /// exponentially distributed.
     Model,
     /// One maximum above equal entries.
     OneMaximum,
@@ -234,7 +234,8 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
         .collect()
 }
 
-/// Normally distributed logits with standard deviation 3.5, and sixty top entries with exponential gaps of mean 0.25.
+/// Returns normally distributed logits with standard deviation 3.5, and sixty top entries. The gaps between the top
+/// entries are exponentially distributed with mean 0.25.
 fn model_row(max: f32, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
     let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
@@ -360,8 +361,8 @@ fn rows_of_32_000_match_the_reference_at_every_level() {
 }
 
 /// Rows like those of language models: normally distributed logits, and a few large entries above them. Top-p keeps few
-/// entries. The backend finds them with bounds on the sum of the other weights. Some values of p are sums of the
-/// largest shares. In these cases the bounds cannot decide.
+/// entries. The backend finds them with bounds on the sum of the other weights. Some values of p equal the share of a
+/// number of largest entries. In these cases the bounds cannot decide.
 #[test]
 fn peaked_rows_match_the_reference_at_every_level() {
     let mut rng = StdRng::seed_from_u64(400);
@@ -410,9 +411,9 @@ fn rows_of_262_144_and_more_match_the_reference() {
     }
 }
 
-/// Rows without top-k. In some rows top-p is decided among the largest entries. In others, few logits have a weight.
-/// The maxima are so far above the other logits that both occur. The bounds on the sum of the other weights do not
-/// always suffice.
+/// Rows without top-k. In some rows, the largest entries alone decide top-p. In other rows, only few logits have a
+/// weight. The maxima are far enough above the other logits that both kinds of rows occur. In some rows, the bounds on
+/// the sum of the other weights cannot decide.
 #[test]
 fn rows_as_models_make_them_match_the_reference() {
     let mut rng = StdRng::seed_from_u64(303);
@@ -437,8 +438,8 @@ fn rows_as_models_make_them_match_the_reference() {
     }
 }
 
-/// p is the share of the largest entries, rounded to f32, or one of the two adjacent floats. Bounds on the total cannot
-/// decide these rows.
+/// In these rows, p is the share of some largest entries, rounded to f32, or one of the two adjacent floats. Bounds on
+/// the total cannot decide these rows.
 #[test]
 fn peaked_rows_at_the_edge_of_top_p_match_the_reference() {
     let mut rng = StdRng::seed_from_u64(304);

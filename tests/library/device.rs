@@ -120,7 +120,7 @@ fn ints(buffer: &Buffer) -> Vec<i32> {
     bytemuck::pod_collect_to_vec(&bytes)
 }
 
-/// The arrays of a call and of its results.
+/// The dimensions of the logits of a call, and the results that it requests.
 #[derive(Clone, Copy)]
 enum Arrays {
     /// Logits `[rows, vocab]`, and the tokens.
@@ -131,7 +131,8 @@ enum Arrays {
     Wide,
 }
 
-/// Each case compiles up to three programs, so each day selects other cases for each plugin.
+/// Each case compiles up to three programs, so only some of the cases run. The selection changes daily, and it differs
+/// between the plugins.
 fn device_calls_equal_host_calls(plugin: &'static str) {
     let arrays = [Arrays::Narrow, Arrays::MiddleDimension, Arrays::Wide];
     let mut cases: Vec<_> =
@@ -232,8 +233,8 @@ fn errors_describe_wrong_buffers(plugin: &'static str) {
     let deleted = buffer(client, ElementType::F32, &[2, vocab], 0);
     deleted.delete().unwrap();
     refused(&deleted, "a buffer that was deleted or donated", "a live buffer");
-    // The second client belongs to the same plugin. The C interface cannot know the client of a pointer, so a buffer
-    // that is borrowed with the wrong client must be refused as well.
+    // The second client belongs to the same plugin. The C interface cannot know to which client a pointer belongs. So
+    // the library must also refuse a buffer that was borrowed with the wrong client.
     let other = Client::create(client.plugin().clone(), &[]).unwrap();
     let foreign = buffer(&other, ElementType::F32, &[2, vocab], 0);
     refused(&foreign, "a buffer of another client", "a buffer of the sampler's client");
@@ -309,7 +310,7 @@ fn other_layouts_give_the_same_results(plugin: &'static str) {
     }
 }
 
-/// A call deletes the logits if this is requested, and only then. The results are the same.
+/// A call deletes the logits only if the caller requests this. The results are the same in both cases.
 fn logits_are_donated_on_request(plugin: &'static str) {
     let sampler = shared_sampler(plugin);
     let [bounded, _, mixed, _] = groupings();
@@ -347,8 +348,8 @@ fn logits_are_donated_on_request(plugin: &'static str) {
     }
 }
 
-/// A sampler loads the programs of both paths, the program that joins their results, and the program that copies logits
-/// in another layout, if another sampler wrote them.
+/// A sampler loads every program that another sampler has written: the programs of both paths, the program that joins
+/// their results, and the program that copies logits in another layout.
 fn a_warm_directory_has_every_program(plugin: &'static str) {
     let client = shared_sampler(plugin).client().unwrap();
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("warm-{plugin}-{}", std::process::id()));
@@ -377,7 +378,7 @@ fn bits(values: &[f32]) -> Vec<i32> {
     values.iter().map(|value| value.to_bits() as i32).collect()
 }
 
-/// Steps that grow, jump and wrap around, with all calls in flight at the same time.
+/// The numbers of the steps grow, jump and wrap around. All calls are in flight at the same time.
 fn every_step_has_its_random_words(plugin: &'static str) {
     let sampler = shared_sampler(plugin);
     let rows: Vec<RowSettings> = (0..3).map(|row| settings(0, 1.0, 3.0, row)).collect();
@@ -471,7 +472,7 @@ fn the_built_in_backend_has_no_device() {
     assert!(error.to_string().contains("create it with a plugin"), "{error}");
 }
 
-/// In a decode loop, calls upload only every 64th step, and the host waits only for these uploads.
+/// In a decode loop, only one call in 64 uploads data. The host waits only for these uploads.
 #[test]
 fn a_decode_loop_uploads_almost_nothing() {
     let own = shared_sampler(PLUGINS[0]).client().unwrap();
@@ -490,13 +491,13 @@ fn a_decode_loop_uploads_almost_nothing() {
         assert_eq!(waits - before[1], uploads - before[0], "one wait per upload");
         uploads - before[0]
     };
-    // The parameters, the first multiple of 64, and 64 rests.
+    // The uploads are the parameters, the first multiple of 64, and 64 rests.
     assert_eq!(run(0..64), 1 + 1 + 64);
     assert_eq!(run(64..640), 9);
     assert_eq!(run(64..640), 0);
 }
 
-/// Functions of plugins that the library does not need.
+/// Calls functions of plugins that the library does not need, and counts calls of the library.
 mod raw {
     use std::mem::size_of_val;
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -518,19 +519,20 @@ mod raw {
 
     unsafe extern "C" fn count(args: *mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error {
         UPLOADS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's arguments, for the function that they are meant for.
+        // SAFETY: the caller has called this function with these arguments.
         unsafe { UPLOAD.get().unwrap()(args) }
     }
 
     unsafe extern "C" fn count_event(args: *mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error {
         READY_EVENTS.fetch_add(1, Ordering::SeqCst);
-        // SAFETY: the caller's arguments, for the function that they are meant for.
+        // SAFETY: the caller has called this function with these arguments.
         unsafe { READY_EVENT.get().unwrap()(args) }
     }
 
-    /// The same client, through a table of functions that counts the uploads and the waits for them.
+    /// Returns the same client with another table of functions, which counts the uploads and the waits for them.
     pub(super) fn counting_client(client: &Arc<Client>) -> Arc<Client> {
-        // SAFETY: the table of a loaded plugin. Its copy is never freed. The client lives until the process ends.
+        // SAFETY: the table belongs to a loaded plugin. Its copy is never freed. The client lives until the process
+        // ends.
         unsafe {
             let mut table = Box::new(client.plugin().as_raw().read());
             UPLOAD.set(table.PJRT_Client_BufferFromHostBuffer.unwrap()).unwrap();
@@ -547,7 +549,7 @@ mod raw {
         unsafe { &*client.plugin().as_raw() }
     }
 
-    /// The memories that the first device can address.
+    /// Returns the memories that the first device can address.
     pub(super) fn memories(client: &Client) -> Vec<*mut PJRT_Memory> {
         let mut args = PJRT_Device_AddressableMemories_Args { device: device(client), ..Default::default() };
         args.struct_size = size_of_val(&args);
@@ -569,7 +571,7 @@ mod raw {
         }
     }
 
-    /// Uploads an array to a memory of the first device. `None` if the plugin does not support the memory.
+    /// Uploads an array to a memory of the first device. Returns `None` if the plugin does not support this memory.
     pub(super) fn upload(
         client: &Arc<Client>,
         values: &[f32],
@@ -588,8 +590,8 @@ mod raw {
             ..Default::default()
         };
         args.struct_size = size_of_val(&args);
-        // SAFETY: live objects of one client, and an array of the stated size. The event and the buffer are leaked: the
-        // process of a test ends soon.
+        // SAFETY: the objects are alive and belong to one client. The array has the stated size. The event and the
+        // buffer are leaked, because the process of a test ends soon.
         unsafe {
             let error = api(client).PJRT_Client_BufferFromHostBuffer.unwrap()(&mut args);
             error.is_null().then(|| Buffer::borrow(client, args.buffer).unwrap())

@@ -102,9 +102,9 @@ fn top_p_keeps_the_probability_p() {
     }
 }
 
-/// A row with one large logit; all other logits are equal. Top-p keeps the others if and only if the probability of the
-/// large one is less than p. Earlier weights had 24 bits. They were 0 at more than 16.6 below the maximum, so top-p
-/// removed the others.
+/// A row with one large logit. All other logits are equal. Top-p keeps the others if and only if the probability of the
+/// large one is less than p. Earlier versions had weights of 24 bits. A weight was then 0 if its logit was more than
+/// 16.6 below the maximum. So top-p removed the others.
 #[test]
 fn a_flat_rest_is_kept_if_its_share_is_needed() {
     const VOCAB: usize = 128_256;

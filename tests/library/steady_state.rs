@@ -1,5 +1,5 @@
-//! The steady state of a server: after prewarming, calls compile nothing, whatever their batches contain. Prewarming in
-//! the background, and the latencies of calls.
+//! The steady state of a server: after a prewarm, calls compile nothing, for any contents of their batches. Also tests
+//! prewarming in the background and the latencies of calls.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ use crate::common::*;
 const VOCAB: usize = 64;
 const MAX_K: usize = 8;
 const STEPS: u64 = 10_000;
-/// The built-in backend samples every step whose number is a multiple of this one.
+/// Every step whose number is a multiple of this number is compared with the built-in backend.
 const COMPARED: u64 = 10;
 
 fn sampler(row_buckets: &[usize]) -> Sampler {
@@ -43,14 +43,14 @@ fn random_logits(rows: usize, rng: &mut StdRng) -> Vec<f32> {
     (0..rows).flat_map(|row| make_row(ROW_KINDS[row % ROW_KINDS.len()], VOCAB, rng)).collect()
 }
 
-/// A generator whose seed changes daily. A failing test prints the seed.
+/// Returns a generator whose seed changes daily. If a test fails, its output contains the seed.
 fn seeded() -> StdRng {
     let seed = daily_seed();
     println!("seed {seed}");
     StdRng::seed_from_u64(seed)
 }
 
-/// Settings of a random path, seed and temperature.
+/// Returns random settings. Some need the arbitrary path.
 fn random_row(rng: &mut StdRng) -> RowSettings {
     RowSettings {
         top_k: [0, 1, 3, MAX_K as i32, MAX_K as i32 + 1, VOCAB as i32 - 1][rng.random_range(0..6)],
@@ -86,7 +86,7 @@ fn on_host(sampler: &Sampler, logits: &[f32], rows: &[RowSettings], step: u64) -
     (tokens, status)
 }
 
-/// Moves a number of rows by at most 3, within 1 to `largest`.
+/// Changes a number of rows by at most 3. The result is from 1 to `largest`.
 fn wander(rows: usize, largest: usize, rng: &mut StdRng) -> usize {
     (rows + rng.random_range(0..7)).saturating_sub(3).clamp(1, largest)
 }
@@ -144,7 +144,7 @@ impl Slots {
         Slots { logits, buffer, parameters, rows: vec![RowSettings::default(); rows] }
     }
 
-    /// Changes some rows. One of 40 is impossible.
+    /// Changes some rows. On average, one of 40 changed rows gets impossible parameters.
     fn change(&mut self, rng: &mut StdRng) {
         for _ in 0..rng.random_range(0..4) {
             let row = rng.random_range(0..self.rows.len());
@@ -185,7 +185,7 @@ fn wandering_batches_on_the_device_compile_nothing() {
         sampler.prewarm(&calls(rows, LogitsPlace::Device { singleton, bad_rows: true })).unwrap();
     }
     let before = sampler.stats();
-    // For each buffer: the programs of whole batches, of groups, and those that join groups.
+    // For each buffer: the programs of whole batches, the programs of groups, and the programs that join groups.
     assert_eq!(before.compiles, (2 + 2) + (2 + 4 + 2 + 2) + (2 + 6 + 5 + 2));
     assert_eq!((before.pinned, before.programs), (before.compiles, before.compiles));
     let mut rng = seeded();
@@ -199,7 +199,8 @@ fn wandering_batches_on_the_device_compile_nothing() {
     assert_eq!((after.compiles, after.evictions, after.not_kept), (before.compiles, 0, 0));
 }
 
-/// Groups larger than the last bucket, batches without any valid row, and batches of one path with an impossible row.
+/// Some groups are larger than the last bucket. Some batches have no valid row. In some batches, all valid rows take
+/// the same path, and other rows are impossible.
 #[test]
 fn rare_groupings_are_prewarmed_too() {
     let (sampler, builtin) = (sampler(&[2]), builtin(1));
@@ -222,7 +223,7 @@ fn rare_groupings_are_prewarmed_too() {
     assert!(call.outcomes().unwrap().iter().all(|row| row.status == ROW_BAD_PARAMETER));
 }
 
-/// Calls with other outputs, one path, or a short vocabulary need only the programs of their own prewarm.
+/// Calls that request wide arrays or have rows of only one path need only the programs of a prewarm for their shape.
 #[test]
 fn every_kind_of_device_call_can_be_prewarmed() {
     let sampler = sampler(&[4]);
@@ -246,7 +247,7 @@ fn every_kind_of_device_call_can_be_prewarmed() {
     }
 }
 
-/// Sampling goes on while programs are compiled in the background.
+/// Sampling continues while programs are compiled in the background.
 #[test]
 fn a_prewarm_runs_in_the_background() {
     let (sampler, builtin) = (sampler(&[1, 8]), builtin(1));
@@ -263,7 +264,7 @@ fn a_prewarm_runs_in_the_background() {
         done = now;
         steps += 1;
         assert_eq!(on_host(&sampler, &logits, &row, steps), on_host(&builtin, &logits, &row, steps));
-        // Leaves the processor to the compiler.
+        // Gives the processor to the compiler.
         std::thread::sleep(Duration::from_millis(2));
     }
     assert!(prewarming.wait(None).unwrap() && steps > 1, "{steps} steps");
@@ -278,7 +279,7 @@ fn a_prewarm_runs_in_the_background() {
     assert_eq!(sampler.stats().compiles, 4);
 }
 
-/// After a cancel the sampler still works, and the places that were reserved in the cache are free.
+/// After a cancel, the sampler still works. The places in the cache that the prewarm had reserved are free.
 #[test]
 fn a_prewarm_can_be_cancelled() {
     let options = SamplerOptions {
@@ -300,14 +301,14 @@ fn a_prewarm_can_be_cancelled() {
     assert!((2..16).contains(&done));
     let stats = sampler.stats();
     assert_eq!((stats.compiles, stats.pinned), (done as u64, done as u64));
-    // The rest of the places is free for other programs.
+    // The other places are free for other programs.
     let vocab = 2 * VOCAB;
     let other = CallShape { vocab, entry: Entry::Arbitrary, ..calls(1, LogitsPlace::Host) };
     sampler.prewarm(&other).unwrap();
     assert_eq!(sampler.stats().compiles, done as u64 + 1);
 }
 
-/// The programs of a prewarm need places in the cache. If there are too few, it does not start.
+/// The programs of a prewarm need places in the cache. If there are too few places, the prewarm does not start.
 #[test]
 fn a_prewarm_that_does_not_fit_the_cache_fails_at_once() {
     let sampler = with_slots(PLUGINS[0], MAX_K);
@@ -317,7 +318,7 @@ fn a_prewarm_that_does_not_fit_the_cache_fails_at_once() {
     assert_eq!(sampler.stats().compiles, 0);
 }
 
-/// A prewarm keeps the backend alive. Dropping it ends it early.
+/// A prewarm keeps the backend alive. If the prewarm is dropped, it ends early.
 #[test]
 fn a_sampler_can_be_dropped_during_a_prewarm() {
     let sampler = sampler(&[]);

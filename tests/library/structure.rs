@@ -162,7 +162,7 @@ fn sources() -> BTreeMap<String, Source> {
             let tail: String =
                 code[at + 2..].chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let mut path = segments(&from);
-            // A path is skipped here if it is only the beginning of a longer path, or of a list in a `use`.
+            // Skips a path that is only the beginning of a longer path, or of a list in a `use`.
             if tail.is_empty() || code[at + 2 + tail.len()..].starts_with("::") {
                 continue;
             }

@@ -1,8 +1,9 @@
-//! A model checker runs the end of asynchronous calls. It compiles the sources of the library with its own locks, and
-//! controls which thread runs after each operation on a lock. It reports deadlocks, which include lost wake-ups.
+//! The model checker `shuttle` runs the code for the end of asynchronous calls. This program compiles sources of the
+//! library with the locks of the model checker. After each operation on a lock, the model checker decides which thread
+//! runs. It reports deadlocks, and so it also finds lost wake-ups.
 //!
-//! The small cases run all schedules. The larger cases run schedules that are chosen at random, with fixed seeds
-//! (probabilistic concurrency testing: Burckhardt et al., ASPLOS 2010).
+//! A small case runs with all schedules. A larger case runs with random schedules from fixed seeds (probabilistic
+//! concurrency testing: Burckhardt et al., ASPLOS 2010; and uniformly random schedules).
 
 #[path = "../../src/backend/pjrt/completion.rs"]
 #[allow(dead_code, missing_docs)]
@@ -10,7 +11,7 @@ mod completion;
 #[path = "../../src/backend/pjrt/conversion.rs"]
 mod conversion;
 
-/// The locks of the files above.
+/// The locks that the files above use.
 mod sync {
     pub(super) use shuttle::sync::{Condvar, Mutex, MutexGuard};
     pub(super) use std::sync::PoisonError;
@@ -28,14 +29,14 @@ use crate::conversion::Conversion;
 
 type Done = Completion<u8>;
 
-/// Runs every schedule of `case`.
+/// Runs `case` with every schedule.
 fn all_schedules(case: fn()) {
     let runs = run(DfsScheduler::new(None, false), case);
     println!("{runs} schedules, all");
     assert!(runs > 10, "the threads of the case do not compete");
 }
 
-/// Runs some schedules of `case`.
+/// Runs `case` with some schedules.
 fn many_schedules(case: fn()) {
     run(PctScheduler::new_from_seed(1, 3, 2000), case);
     run(RandomScheduler::new_from_seed(2, 2000), case);
@@ -45,7 +46,7 @@ fn run(scheduler: impl Scheduler + 'static, case: fn()) -> usize {
     Runner::new(scheduler, Config::new()).run(case)
 }
 
-/// Counts the returns of an action. Other threads can run before it returns.
+/// Returns an action that increments `count` before it returns. Other threads can run before the increment.
 fn counting(count: &Arc<AtomicUsize>) -> impl FnOnce() + Send + 'static {
     let count = count.clone();
     move || {
@@ -54,7 +55,7 @@ fn counting(count: &Arc<AtomicUsize>) -> impl FnOnce() + Send + 'static {
     }
 }
 
-/// A call object: its drop waits for the actions.
+/// A call object. Dropping it waits for the actions.
 struct Call(Arc<Done>);
 
 impl Drop for Call {
@@ -63,7 +64,7 @@ impl Drop for Call {
     }
 }
 
-/// An action is registered while the call ends. It runs exactly once, before the drop of the call returns.
+/// An action is registered while the call ends. The action runs exactly once, before the drop of the call returns.
 #[test]
 fn an_action_runs_once_and_the_drop_waits_for_it() {
     all_schedules(|| {
@@ -112,7 +113,7 @@ fn every_wait_ends_with_the_outcome() {
     });
 }
 
-/// Waits with and without a limit, a wait for the actions, and actions, in four threads.
+/// Four threads: a wait without a limit, a wait with a limit, a wait for the actions, and the end of the call.
 #[test]
 fn waits_of_all_kinds_end() {
     many_schedules(|| {
@@ -135,7 +136,7 @@ fn waits_of_all_kinds_end() {
     });
 }
 
-/// All waits end while an action still runs. The action of this case waits for the waiting threads.
+/// All waits end while an action still runs. In this case, the action waits for the waiting threads.
 #[test]
 fn waits_end_before_the_actions() {
     many_schedules(|| {
@@ -172,7 +173,7 @@ fn actions_may_use_the_call() {
     });
 }
 
-/// Threads read the numbers of a call at the same time. They are converted once.
+/// Two threads read the numbers of a call at the same time. The numbers are converted once.
 #[test]
 fn a_value_is_converted_once() {
     all_schedules(|| {
@@ -190,8 +191,8 @@ fn a_value_is_converted_once() {
     });
 }
 
-/// A thread takes the buffer of the numbers while other threads read them. The copy for the readers starts before the
-/// buffer is taken, and it starts once.
+/// A thread takes the buffer of the numbers while other threads read the numbers. The copy for the readers starts once.
+/// It starts before the buffer is taken.
 #[test]
 fn a_value_that_changes_is_converted_once() {
     const OUTPUT: i32 = 1;

@@ -1,5 +1,5 @@
-//! Tests of the TPU kernels without a TPU. The interpreter in `tests/interpreter` runs the program that libtpu
-//! would receive. Every output array must be bit-identical to that of the built-in backend.
+//! Tests of the TPU kernels without a TPU. The interpreter in `tests/interpreter` runs the program that libtpu would
+//! receive. Every output array must be bit-identical to that of the built-in backend.
 //!
 //! The cases represent the full grid of `tests/tpu/grid.rs`. They take a few minutes.
 

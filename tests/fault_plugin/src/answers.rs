@@ -53,7 +53,7 @@ pub(crate) unsafe fn nonsense(
     error
 }
 
-/// Makes the work that the call started end with an error.
+/// Makes the asynchronous work of a call fail. The call itself has succeeded.
 unsafe fn fail_late(function: usize, args: *mut c_void, kind: Kind) {
     match function {
         index::PJRT_Client_BufferFromHostBuffer => {
@@ -246,7 +246,7 @@ unsafe fn distort_launch(real: &Real, args: &PJRT_LoadedExecutable_Execute_Args,
     }
 }
 
-/// Waits until the results or the tokens are copied, and then changes them.
+/// Waits until the results or the tokens have been copied, and then changes them.
 unsafe fn distort_results(real: &Real, args: &PJRT_Buffer_ToHostBuffer_Args, kind: Kind) {
     let mut wait = Tailed::<PJRT_Event_Await_Args>::new();
     wait.base.event = args.event;

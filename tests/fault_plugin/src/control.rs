@@ -92,7 +92,7 @@ unsafe extern "C" fn append(user: *mut c_void, text: *const u8, size: usize) {
 pub struct Place {
     /// The position of the function in the table.
     pub function: usize,
-    /// The contents of the buffer that the call copies to the host, if it does so.
+    /// If the call copies a buffer to the host, the contents of this buffer. Otherwise [`Contents::Other`].
     pub contents: Contents,
 }
 
@@ -141,13 +141,13 @@ impl Proxy {
         unsafe { (self.control.arm)(fault) }
     }
 
-    /// The proxy's table of functions, `const PJRT_Api *`.
+    /// Returns the proxy's table of functions, `const PJRT_Api *`.
     pub fn table(self) -> *const c_void {
         unsafe { (self.control.table)() }
     }
 
-    /// Runs calls of the test program itself. On this thread, they are neither counted nor disturbed. The ledger records
-    /// their objects.
+    /// Runs calls of the test program itself. Meanwhile, the proxy does not count the calls of this thread, and injects
+    /// no fault into them. The ledger still records their objects.
     pub fn quietly<R>(self, calls: impl FnOnce() -> R) -> R {
         let before = unsafe { (self.control.set_quiet)(true) };
         let outcome = calls();

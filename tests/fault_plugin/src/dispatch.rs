@@ -202,7 +202,7 @@ unsafe fn note_loaded(real: &Real, loaded: *mut PJRT_LoadedExecutable) {
     state::with(|state| state.ledger.add(loaded, Object::Loaded { outputs, told: outputs }));
 }
 
-/// Records the outputs of a program. If an input reports an error at its end, so do all outputs.
+/// Records the outputs of a program. If the proxy reports an error for an input, it reports this error for all outputs.
 unsafe fn note_launch(real: &Real, args: &PJRT_LoadedExecutable_Execute_Args) {
     let Some(Object::Loaded { outputs, .. }) = state::with(|state| state.ledger.get(args.executable)) else {
         return;

@@ -32,7 +32,8 @@ pub(crate) fn make(kind: Kind) -> *mut PJRT_Error {
     error
 }
 
-/// Records an error that the proxy returns to the caller, unless the proxy made it. Null is no error.
+/// Records an error of the real plugin that the proxy returns to the caller. Ignores null and errors that the proxy
+/// made.
 pub(crate) fn note(error: *mut PJRT_Error) {
     state::with(|state| {
         if state.ledger.get(error).is_none() {

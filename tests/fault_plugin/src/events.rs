@@ -1,4 +1,4 @@
-//! The ends of asynchronous work. The proxy can replace the real outcome by an error.
+//! The end of asynchronous work. The proxy can replace the real outcome by an error.
 
 use std::ffi::c_void;
 
@@ -10,9 +10,9 @@ use crate::functions::index;
 use crate::real::Real;
 use crate::state;
 
-/// Waits for an event, or reads its outcome.
+/// Waits for an event, or reads its outcome. Returns the error that the proxy reports for the event, if there is one.
 pub(crate) unsafe fn outcome(real: &Real, function: usize, args: *mut c_void) -> *mut PJRT_Error {
-    // Both functions have the event at the same place.
+    // The argument structs of both functions have the event at the same offset.
     let event = (*args.cast::<PJRT_Event_Await_Args>()).event;
     let error = real.call(function, args);
     match state::with(|state| state.ledger.failure(event)) {
@@ -26,14 +26,15 @@ pub(crate) unsafe fn outcome(real: &Real, function: usize, args: *mut c_void) ->
 
 type CallbackFunction = unsafe extern "C" fn(*mut PJRT_Error, *mut c_void);
 
-/// A callback of the caller, and the error that it receives instead of the real outcome.
+/// A callback of the caller. If `fails` is set, the callback receives this error instead of the real outcome.
 struct Callback {
     function: PJRT_Event_OnReadyCallback,
     user: *mut c_void,
     fails: Option<Kind>,
 }
 
-/// Registers a callback. It receives the error of the event, or `late` if this is an error.
+/// Registers a callback. It receives the error `late`, if there is one. Otherwise it receives the error that the proxy
+/// reports for the event, if there is one. Otherwise it receives the real outcome.
 pub(crate) unsafe fn on_ready(
     real: &Real,
     args: &mut PJRT_Event_OnReady_Args,

@@ -56,10 +56,10 @@ pub enum Kind {
     Negative,
     /// Success, but elements, values or the bytes of a text have a wrong type, or the outputs are in the wrong order.
     WrongType,
-    /// Success, but the asynchronous work ends with the error `INTERNAL`: a new buffer fails at its first use, a copy or
-    /// a program at its end, and a callback receives the error.
+    /// Success, but the asynchronous work fails with the error `INTERNAL`. Every use of a new buffer fails. A copy or a
+    /// program fails at its end. A callback receives the error.
     Late,
-    /// The same with the error `RESOURCE_EXHAUSTED`.
+    /// Like [`Kind::Late`], with the error `RESOURCE_EXHAUSTED`.
     LateExhausted,
     /// The results hold the token 2147483647 in every row.
     TokenTooLarge,
@@ -104,7 +104,7 @@ impl Kind {
         self <= Kind::AllFail
     }
 
-    /// Whether the call succeeds and the work that it started fails.
+    /// Whether the call succeeds, but its asynchronous work fails.
     pub fn is_late(self) -> bool {
         matches!(self, Kind::Late | Kind::LateExhausted)
     }
@@ -114,7 +114,7 @@ impl Kind {
         self >= Kind::TokenTooLarge
     }
 
-    /// Whether this kind applies to a call. `contents` describes the buffer that the call copies to the host.
+    /// Whether this kind applies to a call. If the call copies a buffer to the host, `contents` describes this buffer.
     pub fn applies(self, function: usize, contents: Contents) -> bool {
         use Kind::*;
         if self.is_error() {
@@ -124,7 +124,7 @@ impl Kind {
             return match contents {
                 Contents::Other => false,
                 Contents::Results => true,
-                // A token of −1 is correct in a row without candidates, and the other numbers are not copied.
+                // The copy contains only tokens. A token of −1 is valid, because rows without candidates have it.
                 Contents::Tokens => matches!(self, TokenTooLarge | TokenNegative),
             };
         }

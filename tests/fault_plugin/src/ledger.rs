@@ -10,12 +10,12 @@ pub(crate) enum Object {
     Client,
     Topology,
     Event {
-        /// The error that the event reports at its end, if the proxy replaced the real outcome.
+        /// The error that the proxy reports instead of the real outcome, if there is one.
         fails: Option<Kind>,
     },
     Buffer {
         contents: Contents,
-        /// The error that every use of the buffer reports at its end.
+        /// The error that the proxy reports at the end of every use of the buffer, if there is one.
         fails: Option<Kind>,
     },
     Loaded {
@@ -41,7 +41,7 @@ pub(crate) enum Object {
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contents {
-    /// Not the numbers of the rows.
+    /// Any other data.
     Other,
     /// The first output of a program: the results of every row, `[5, rows]`.
     Results,
@@ -69,7 +69,7 @@ impl Ledger {
         self.live.get_mut(&pointer)
     }
 
-    /// The error that the proxy reports at the end of an event, or of a use of a buffer.
+    /// Returns the error that the proxy reports for an event, or at the end of a use of a buffer.
     pub(crate) fn failure<T>(&self, pointer: *const T) -> Option<Kind> {
         match self.get(pointer)? {
             Object::Event { fails } | Object::Buffer { fails, .. } => fails,
@@ -77,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// Makes an event or a buffer report an error.
+    /// Sets the error that [`Ledger::failure`] returns for an event or a buffer.
     pub(crate) fn set_failure<T>(&mut self, pointer: *const T, kind: Kind) {
         if let Some(Object::Event { fails } | Object::Buffer { fails, .. }) =
             self.live.get_mut(&(pointer as usize))

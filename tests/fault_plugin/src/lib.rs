@@ -3,8 +3,9 @@
 //! The library under test loads this crate's shared library like any plugin. The test program loads the same file. It
 //! uses the [`control`] interface to name the real plugin and to arm a fault. At the n-th call the proxy returns an
 //! error ([`Kind::Internal`] and the other error kinds), or it returns success and invalid data ([`Kind::Empty`] and
-//! the kinds after it). With [`Kind::Late`], it returns success, and the asynchronous work ends with an error. The proxy also keeps a ledger of all objects that it returned. The ledger finds leaks, objects
-//! that are destroyed twice, and calls on destroyed objects.
+//! the kinds after it). With [`Kind::Late`] and [`Kind::LateExhausted`], it returns success, and the asynchronous work
+//! fails later. The proxy also keeps a ledger of all objects that it returned. The ledger finds leaks, objects that are
+//! destroyed twice, and calls on destroyed objects.
 //!
 //! The proxy keeps destroyed clients and programs and returns them again. This makes a sweep with thousands of samplers
 //! fast.

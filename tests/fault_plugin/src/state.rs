@@ -12,7 +12,7 @@ use crate::store::Recipe;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) function: usize,
-    /// The contents of the buffer that the call copies to the host, if it does so.
+    /// If the call copies a buffer to the host, the contents of this buffer. Otherwise [`Contents::Other`].
     pub(crate) contents: Contents,
 }
 
@@ -35,7 +35,8 @@ pub(crate) struct State {
 }
 
 thread_local! {
-    /// Whether this thread makes calls of the test program itself. They are neither counted nor disturbed.
+    /// Whether this thread makes calls of the test program itself. The proxy does not count these calls, and injects no
+    /// fault into them.
     pub(crate) static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -1,1 +1,1 @@
-"""The kernels of TPU programs: Mosaic kernels in MLIR text or bytecode, translated to Python and executed with NumPy."""
+"""Runs the kernels of TPU programs: Mosaic in MLIR text or bytecode, translated to Python and executed with NumPy."""

@@ -1,4 +1,4 @@
-"""The Mosaic kernel inside a custom call: its configuration, text and bytecode."""
+"""Reads the Mosaic kernel of a custom call: its configuration, and its text or bytecode."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ HARMLESS_OUTSIDE = {"scoped_memory_configs", "flag_configs", "device_type"}
 
 
 def parse_kernel(body):
-    """Parses a kernel. The compiler's own pass converts the versioned form to the plain form."""
+    """Parses a kernel. A pass of the compiler converts the versioned form to the plain form."""
     module = parse_module(body, "kernel")
     with context(), ir.Location.unknown():
         if "stable_mosaic.version" in module.operation.attributes:
@@ -41,7 +41,7 @@ def parse_kernel(body):
 
 
 def kernel_body(backend_config):
-    """The text or bytecode of a kernel, from the `backend_config` of its custom call."""
+    """Returns the text or bytecode of a kernel, from the `backend_config` of its custom call."""
     try:
         config = json.loads(backend_config)
         inner = config.pop("custom_call_config")
@@ -59,5 +59,5 @@ def kernel_body(backend_config):
             f"tpu_custom_call: serialization_format {serialization} for a body in the "
             f"{'versioned' if versioned else 'plain'} form"
         )
-    # Bytecode starts with these bytes. Text must be a string, so that the parser can report its lines.
+    # Bytecode starts with these bytes. Text must be a string. Only then can the parser report lines.
     return body if body.startswith(b"ML\xefR") else body.decode()

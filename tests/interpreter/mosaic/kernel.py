@@ -238,5 +238,5 @@ def _as_type(array, type, window=None):
 
 
 def pretty(config):
-    """The kernel of a custom call as text in the plain form."""
+    """Returns the kernel of a custom call as text in the plain form."""
     return str(parse_kernel(kernel_body(config.value)))

@@ -1,6 +1,11 @@
-"""The kernels of GPU programs: PTX text, executed with NumPy on all threads of a block at once.
+"""Runs the kernels of GPU programs: PTX text. NumPy executes an instruction for many threads of a block at once.
 
-Every instruction follows the PTX ISA manual. An unknown instruction, modifier or type is an error. So are reads of
-registers and bytes that were never written, accesses that are misaligned or outside a buffer, barriers that not all
-running threads reach, masks that name a lane that does not participate, and data races (see races.py).
+Every instruction follows the PTX ISA manual. An unknown instruction, modifier or type is an error. These are errors
+too:
+
+- reads of registers and bytes that were never written;
+- accesses that are misaligned or outside a buffer;
+- barriers that some running threads do not reach;
+- masks with a lane that does not participate;
+- data races (see races.py).
 """

@@ -1,8 +1,9 @@
 """One block: its registers, its shared memory, and the schedule of its threads.
 
-The threads whose next instruction comes first in the kernel run together, and the others wait for them. With this
-schedule, threads that took different sides of a branch meet again at its end. But a thread that polls memory could wait
-for the others forever. So after some polls that find no change, a random group of threads runs.
+The threads with the same next instruction are a group. The group whose next instruction comes first in the kernel runs,
+and the other groups wait. With this schedule, threads that took different sides of a branch meet again at its end. But
+a group that polls memory could run forever while the other groups wait. So after some polls that find no change, a
+random group runs.
 """
 
 from dataclasses import dataclass, field
@@ -16,13 +17,13 @@ from .ops_threads import LANES, guard_bits
 from .races import Clock, Shadow
 from .translate import Mask, checking, register_of, with_checks
 
-# A block that takes more backward branches is assumed to be in an endless loop.
+# If a block takes more backward branches, it is assumed to be in an endless loop.
 MAX_BRANCHES = 2_000_000
 
 
 @dataclass
 class Segment:
-    """Consecutive instructions that the same threads execute. Only the last can change the set of threads."""
+    """Consecutive instructions that the same threads execute. Only the last one can change the set of threads."""
 
     runs: list = field(default_factory=list)
     last: object = None
@@ -31,7 +32,7 @@ class Segment:
 
 
 def segments(steps):
-    """The segments by the number of their first instruction."""
+    """Returns the segments, by the number of their first instruction."""
     starts = {0} | {s.target for s in steps if s.kind == "branch"}
     for at, step in enumerate(steps):
         if step.kind in ("barrier", "warp"):
@@ -76,10 +77,11 @@ class Block:
         unit = translator.smallest["shared"]
         size = max((start + n for start, n in starts.values()), default=0)
         self.shared = Shared(starts, GARBAGE[launch.options.garbage][4], Shadow(size, unit, 1))
-        # Threads that can run, and threads that wait for lanes of their warp, by their next instruction.
+        # By the number of the next instruction: the threads that can run, and the threads that wait for lanes of their
+        # warp.
         self.groups = {0: Mask(self.live.copy())}
         self.lanes_wait = {}
-        # The barrier that threads have reached, and these threads.
+        # The barrier at which threads wait, and these threads. None if no thread waits.
         self.barrier = None
         self.back = 0
 
@@ -122,7 +124,7 @@ class Block:
         self.groups[pc] = mask
 
     def run(self):
-        """Runs the block. A generator that yields after each event that other blocks can observe."""
+        """Runs the block. This is a generator. It yields after each event that other blocks can observe."""
         while True:
             if not self.groups:
                 if not self.live.any():
@@ -145,8 +147,8 @@ class Block:
                     mask = None
 
     def advance(self, start, segment, mask):
-        """Executes the last instruction of a segment. Returns where the threads continue. If they do not all continue
-        there, the mask is None."""
+        """Executes the last instruction of a segment. Returns the number of the next instruction, and the threads that
+        continue there now. If there are none, returns None instead of a mask."""
         step = segment.last
         if step.kind == "plain":
             return segment.end, mask
@@ -213,7 +215,8 @@ class Block:
             self.resume()
 
     def resume(self):
-        """Continues the threads at a barrier if all running threads have reached it. Otherwise no thread can run."""
+        """Continues the threads at a barrier if all running threads have reached it. Otherwise reports that no thread
+        can run."""
         if self.barrier is not None:
             _, step, end, mask = self.barrier
             if (mask.bits == self.live).all():

@@ -1,11 +1,12 @@
 """One kernel launch: its configuration, its buffers, and the schedule of its blocks.
 
-The schedule "sequential" runs one block after the other, in the order of their numbers. A block that polls memory in
-vain lets the next one run. The schedule "random" starts blocks in random order. After each barrier, atomic, fence and
-strong access, it continues with a random block. The order of the threads in an atomic is random too. With `resident`,
-only this number of blocks runs at the same time. The others start when a block ends, as on a device that is full.
+The schedule "sequential" runs one block after the other, in the order of their numbers. If a block polls memory and
+finds no change, the next block runs. The schedule "random" starts blocks in random order. After each barrier, atomic,
+fence and strong access, it continues with a random block. The order of the threads in an atomic is random too. With
+`resident`, at most this number of blocks runs at the same time. When a block ends, another block starts. A device that
+is too small for all blocks also works like this.
 
-If all resident blocks poll memory that none of them changes, that is a deadlock.
+If all resident blocks poll memory that none of them changes, the interpreter reports a deadlock.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ DEADLOCK = 10_000
 
 
 def configuration(config):
-    """The entries of a `backend_config`, which is a dictionary attribute as a string."""
+    """Returns the entries of a `backend_config`. It is the text of a dictionary attribute."""
     try:
         with context():
             attribute = ir.Attribute.parse(config.value)
@@ -56,7 +57,7 @@ def configuration(config):
 
 
 def pretty(config):
-    """The text of a kernel."""
+    """Returns the text of a kernel."""
     return configuration(config)["kernel_data"]
 
 
@@ -89,8 +90,8 @@ class Kernel:
             raise ProgramError(f"{self.threads} threads contradict {limits}")
 
     def run(self, inputs, results, aliases=()):
-        """Runs the kernel. `results` are dtypes and shapes. `aliases` map operands to the results that share their
-        memory."""
+        """Runs the kernel. Returns its results. `results` has the dtype and the shape of each result. `aliases` maps
+        operands to the results that share their memory."""
         with np.errstate(all="ignore"):
             try:
                 return Launch(self, inputs, results, dict(aliases)).run()
@@ -103,7 +104,8 @@ class Kernel:
         self.branches = {}
 
     def report(self):
-        """Counts over all runs since the last reset: how often a group of threads took a branch and did not take it."""
+        """Returns counts over all runs since the last reset. For each branch with a guard: how often some threads of a
+        group took the branch, and how often some did not."""
         loops = []
         for index, step in enumerate(s for s in self.translator.steps if s.kind == "branch" and s.guard):
             then, other = self.branches.get(id(step), (0, 0))
@@ -129,7 +131,7 @@ class Launch:
     inputs: list
     results: list
     aliases: dict
-    # Polls since memory last changed.
+    # The number of polls since the last call of `progress`.
     vain: int = 0
     numbers: list = field(default_factory=list)
 
@@ -142,7 +144,7 @@ class Launch:
         self.allocate()
 
     def allocate(self):
-        """Allocates the buffers: first the operands, then the results that share no memory with an operand."""
+        """Allocates the buffers: first those of the operands, then those of the results without an alias."""
         parameters = self.kernel.translator.entry.parameters
         if len(self.inputs) + len(self.results) != len(parameters):
             raise ProgramError(
@@ -200,12 +202,12 @@ class Launch:
                 )
 
     def block(self, number):
-        """Runs a block. A generator, so that the block is allocated when it starts."""
+        """Runs a block. This is a generator, so the block is allocated only when it starts."""
         yield from Block(self, number).run()
 
     def advance(self, block, random):
-        """Runs a block to its next event, or in the sequential schedule until it polls in vain. Returns whether it is
-        still running."""
+        """Runs a block to its next event. In the sequential schedule, runs it until it ends, or until several polls
+        find no change. Returns whether the block is still running."""
         start = self.vain
         for _ in block:
             start = min(start, self.vain)
@@ -216,22 +218,22 @@ class Launch:
     # What blocks report
 
     def progress(self):
-        """Memory has changed, or threads have passed a barrier or ended."""
+        """Notes that memory has changed, that threads have passed a barrier, or that threads have ended."""
         self.vain = 0
 
     def polled(self):
-        """A strong read or an atomic has changed nothing."""
+        """Notes that a strong read was executed, or an atomic that changed nothing."""
         self.vain += 1
 
     def spins(self):
-        """Whether the blocks poll memory in vain, so that another group of threads should run."""
+        """Whether many polls have found no change. Another group of threads should then run."""
         return self.vain > PATIENCE
 
     def choose(self, pcs):
         return pcs[int(self.rng.integers(len(pcs)))]
 
     def order(self, count):
-        """The order of the threads of an atomic."""
+        """Returns the order in which the threads of an instruction execute an atomic or a strong store."""
         return self.rng.permutation(count) if self.options.schedule == "random" else np.arange(count)
 
     def count(self, step, taken, passed):

@@ -1,8 +1,8 @@
 """The memories of a kernel: buffers in global memory, and the shared memory of a block.
 
-An access must be aligned and inside one array. A read needs bytes that were written. Addresses of global memory have
-the number of their buffer in the high bits. They cross a multiple of 4 GiB near the start of each buffer, so that
-erroneous arithmetic with 32 bits leaves the buffer.
+An access must be aligned and inside one array. A kernel may read only bytes that were written. The high bits of an
+address of global memory contain the number of the buffer. Near the start of each buffer, the addresses cross a multiple
+of 4 GiB. So if a kernel computes an address with only 32 bits, the result is outside the buffer.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ class Memory:
         self.name = name
         self.size = len(data)
         self.data = np.concatenate([data, np.zeros(-len(data) % PADDING, np.uint8)])
-        # 1 for each byte that has been written, else 0. None: all bytes have been written.
+        # 1 for each byte that has been written, else 0. None if all bytes have been written.
         self.valid = None if initialized else np.zeros_like(self.data)
         self.writable = writable
         self.shadow = shadow
@@ -27,11 +27,11 @@ class Memory:
         self.valid_views = None if initialized else {n: self.valid.view(f"u{n}") for n in (1, 2, 4, 8)}
 
     def load(self, offsets, size):
-        """The values at these offsets, as unsigned integers."""
+        """Returns the values at these offsets, as unsigned integers."""
         return self.views[size][offsets // size]
 
     def unwritten(self, offsets, size):
-        """The positions in `offsets` of the reads that include a byte that was never written."""
+        """Returns the positions in `offsets` of reads of bytes that were never written."""
         if self.valid is None:
             return ()
         full = int.from_bytes(b"\1" * size, "little")
@@ -44,7 +44,7 @@ class Memory:
 
 
 class Shared(Memory):
-    """The shared memory of a block. Gaps separate its arrays. Address 0 is in no array."""
+    """The shared memory of a block. There are gaps between its arrays. Address 0 is in no array."""
 
     GAP = 256
 
@@ -57,7 +57,8 @@ class Shared(Memory):
 
     @classmethod
     def layout(cls, declared, dynamic):
-        """The start and the size of each array of an entry. Arrays without a size share the dynamic shared memory."""
+        """Returns the start and the size of each array of an entry. Arrays without a size share the dynamic shared
+        memory."""
         at, found = cls.GAP, {}
         for name, (size, align) in sorted(declared.items(), key=lambda item: item[1][0] is None):
             start = -(-at // align) * align
@@ -67,7 +68,7 @@ class Shared(Memory):
         return found
 
     def outside(self, offsets, size):
-        """The positions of the accesses that are not inside one array."""
+        """Returns the positions in `offsets` of the accesses that are not inside one array."""
         if len(self.starts) == 0:
             return np.arange(len(offsets))
         number = np.searchsorted(self.starts, offsets, "right") - 1
@@ -85,10 +86,11 @@ class Global:
         return (number + 1 << SHIFT) + BASE
 
     def resolve(self, addresses):
-        """Splits accesses by buffer. Yields the buffer, the positions of the accesses and their offsets. The buffer is
-        None for addresses in no buffer."""
+        """Groups accesses by buffer. Yields each buffer with the positions of its accesses and their offsets. Yields
+        None instead of a buffer for addresses in no buffer."""
         relative = addresses.astype(np.int64) - BASE
-        # A negative offset has the number of the buffer before, so half of the range belongs to the next buffer.
+        # An address slightly before a buffer belongs to this buffer too, with a negative offset. So the numbers are
+        # rounded to the nearest one.
         numbers = (relative + (1 << SHIFT - 1) >> SHIFT) - 1
         first = int(numbers[0])
         if (numbers == first).all():

@@ -31,16 +31,16 @@ def canonical(x):
 
 
 def f32(function):
-    """A function of f32 whose NaNs are canonical."""
+    """Returns a variant of a function of f32 that returns only canonical NaNs."""
     return lambda *x: canonical(function(*x))
 
 
-# Registers of f64 have no canonical NaN: see `not_nan`.
+# There is no canonical NaN of f64: see `not_nan`.
 FLOATS = {"f32": f32, "f64": lambda function: function}
 
 
 def not_nan(t, i, type, run):
-    """Arithmetic on f64 whose NaNs are errors, because the manual leaves their bits open."""
+    """Returns `run`, and for f64 with a check: a NaN is an error, because the manual does not specify its bits."""
     if type != "f64":
         return run
     slot = t.register(i, i.operands[0], "f64")
@@ -56,7 +56,8 @@ def not_nan(t, i, type, run):
 
 
 def float_extreme(smaller):
-    """The smaller or larger float. If one operand is NaN, the other one. -0 is smaller than +0."""
+    """Returns the function for the smaller or the larger float. If one operand is NaN, it returns the other operand. -0
+    is smaller than +0."""
 
     def function(a, b):
         a, b = np.broadcast_arrays(a, b)
@@ -69,7 +70,7 @@ def float_extreme(smaller):
 
 
 def or_nan(function):
-    """The variant with .NaN: the result is NaN if an operand is NaN."""
+    """Returns the variant with .NaN: its result is NaN if an operand is NaN."""
     return lambda a, b: np.where(np.isnan(a) | np.isnan(b), NAN32.view(np.float32), function(a, b))
 
 
@@ -77,7 +78,7 @@ def or_nan(function):
 
 
 def high_u64(a, b):
-    """The high half of a product of 64-bit integers."""
+    """Returns the high half of a product of unsigned 64-bit integers."""
     low, s = np.uint64(0xFFFFFFFF), np.uint64(32)
     a0, a1, b0, b1 = a & low, a >> s, b & low, b >> s
     middle = a1 * b0 + (a0 * b0 >> s)
@@ -109,7 +110,8 @@ def add(t, i):
 
 
 def rounded(i, type, function):
-    """A function of floats that rounds to nearest even. Without .rn, ptxas may fuse a product and a sum."""
+    """Returns the function for a type. Floats are rounded to nearest even, and need .rn: without .rn, ptxas may fuse a
+    product and a sum."""
     if type not in FLOATS:
         return function
     if not i.flag("rn"):
@@ -170,8 +172,8 @@ def extreme(t, i):
 
 @operation("div", "rem")
 def divide(t, i):
-    """Quotients and remainders of integers, truncated, and quotients of f64. Division of integers by zero is an
-    error."""
+    """Quotients and remainders of integers, and quotients of f64. Quotients of integers are truncated. Division of
+    integers by zero is an error."""
     type = i.type(ints() + " f64")
     if type == "f64" and i.name == "div":
         return not_nan(t, i, type, binary(t, i, type, rounded(i, type, np.divide)))
@@ -191,7 +193,7 @@ def divide(t, i):
 
 @operation("rcp")
 def reciprocal(t, i):
-    """The reciprocal, rounded to nearest even."""
+    """Reciprocals, rounded to nearest even."""
     type = i.type("f64")
     d, a = i.expect(2)
     inverse = rounded(i, type, np.divide)
@@ -200,7 +202,7 @@ def reciprocal(t, i):
 
 @operation("abs", "neg")
 def sign(t, i):
-    """The absolute or negated value. The sign of a NaN is unspecified, so NaNs become canonical."""
+    """Absolute and negated values. The sign of a NaN is unspecified, so NaNs become canonical."""
     type = i.type("s16 s32 s64 f32")
     d, a = i.expect(2)
     function = np.abs if i.name == "abs" else np.negative
@@ -226,13 +228,13 @@ def invert(t, i):
 
 
 def shift_left(a, n):
-    """A shift by the width or more gives 0."""
+    """Shifts left. A shift by the width or more gives 0."""
     bits = np.asarray(a).dtype.itemsize * 8
     return np.where(n < bits, np.left_shift(a, np.minimum(n, bits - 1).astype(np.asarray(a).dtype)), a.dtype.type(0))
 
 
 def shift_right(a, n):
-    """A shift by the width or more gives copies of the sign, or 0."""
+    """Shifts right. A shift by the width or more gives copies of the sign, or 0 for unsigned types."""
     dtype = np.asarray(a).dtype
     bits = dtype.itemsize * 8
     shifted = np.right_shift(a, np.minimum(n, bits - 1).astype(dtype))
@@ -241,7 +243,7 @@ def shift_right(a, n):
 
 @operation("shl", "shr")
 def shift(t, i):
-    """Shifts. The amount is 32 bits wide, and amounts beyond the width are clamped."""
+    """Shifts. The amount has 32 bits. Amounts larger than the width of the value are clamped to the width."""
     type = i.type(words() if i.name == "shl" else words() + " " + ints())
     d, a, n = i.expect(3)
     function = shift_left if i.name == "shl" else shift_right
@@ -250,7 +252,7 @@ def shift(t, i):
 
 @operation("shf")
 def funnel(t, i):
-    """Shifts two words as one, and returns the high (left) or low (right) word."""
+    """Shifts two words as one. The result is the high word (left shift) or the low word (right shift)."""
     type = i.type("b32")
     left = i.needed(("l", "r")) == "l"
     clamp = i.needed(("wrap", "clamp")) == "clamp"
@@ -265,14 +267,14 @@ def funnel(t, i):
 
 
 def ones(count, dtype):
-    """Words whose `count` lowest bits are set."""
+    """Returns words whose `count` lowest bits are set."""
     bits = dtype.itemsize * 8
     return np.where(count < bits, shift_left(np.full(np.shape(count), 1, dtype), count) - dtype.type(1), ~dtype.type(0))
 
 
 @operation("bfe")
 def extract(t, i):
-    """Extracts a field of bits, and extends it with its sign for signed types."""
+    """Extracts a field of bits. For signed types, extends it with its sign."""
     type = i.type(ints("32 64"))
     d, a, p, n = i.expect(4)
     bits, kind = TYPES[type]
@@ -332,7 +334,7 @@ def permute(t, i):
 
 @operation("lop3")
 def logic3(t, i):
-    """Any function of three bits, given by its truth table."""
+    """Any function of three bits. Its truth table is an immediate."""
     type = i.type("b32")
     d, a, b, c, table = i.expect(5)
     if not isinstance(table, Imm) or not 0 <= table.value < 256:
@@ -349,7 +351,7 @@ def logic3(t, i):
 
 
 def leading_zeros(x):
-    """The number of 0 bits above the highest 1 bit."""
+    """Returns the number of 0 bits above the highest 1 bit."""
     bits = x.dtype.itemsize * 8
     x = x.copy()
     for shift in (1, 2, 4, 8, 16, 32)[: bits.bit_length() - 1]:
@@ -409,8 +411,8 @@ ORDERED = {
 
 
 def comparison(i, name, type):
-    """A comparison as a function of arrays. With a NaN, comparisons of floats are false, and their unordered forms are
-    true."""
+    """Returns a comparison as a function of arrays. If a float is NaN, the ordered comparisons are false, and the
+    unordered comparisons are true."""
     kind = TYPES[type][1]
     if name in ("num", "nan") or name.endswith("u"):
         if kind != "f":
@@ -427,7 +429,8 @@ def comparison(i, name, type):
 
 @operation("setp")
 def compare(t, i):
-    """Compares two numbers. The second destination is the negation, each combined with a third predicate."""
+    """Compares two numbers. The second destination receives the negated result. A third predicate can be combined with
+    both results."""
     type = i.type(words() + " " + ints() + " f32 f64")
     test = comparison(i, i.needed(COMPARISONS), type)
     combine = i.one_of(("and", "or", "xor"))
@@ -444,7 +447,7 @@ def compare(t, i):
         v = block.v
         found = test(v[x], v[y])
         third = ~v[other] if negated else v[other] if combine else None
-        # Both are computed before one is written, because a destination can be the third predicate.
+        # Both results are computed before one is written, because a destination can be the third predicate.
         results = [
             (slot, combined(r, third) if combine else r) for slot, r in ((p, found), (q, ~found)) if slot is not None
         ]
@@ -470,7 +473,7 @@ def select(t, i):
 
 @operation("mov")
 def move(t, i):
-    """Copies a value, takes the address of a shared array, or packs and unpacks halves."""
+    """Copies a value, returns the address of a shared array, packs two halves, or unpacks two halves."""
     type = i.type("pred " + words() + " " + ints() + " f32 f64")
     d, a = i.expect(2)
     bits = TYPES[type][0]
@@ -502,8 +505,8 @@ INTEGRAL = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 def convert(t, i):
     """Conversions between integers, between floats, and between integers and floats.
 
-    Floats become integers with saturation. A NaN becomes 0. If the float or the integer has 64 bits, it becomes the
-    integer in which only the highest bit is set. Integers become floats by rounding to nearest even.
+    Floats become integers with saturation. If the float and the integer have 32 bits, a NaN becomes 0. Otherwise a NaN
+    becomes the integer in which only the highest bit is set. Integers become floats by rounding to nearest even.
     """
     source = i.type(ints("8 16 32 64") + " f16 f32 f64")
     target = i.type(ints("8 16 32 64") + " f32 f64")
@@ -533,7 +536,7 @@ def convert(t, i):
 
 
 def to_integer(rounding, source, target):
-    """The conversion from floats to integers."""
+    """Returns the function that converts floats to integers."""
     dtype, bits = dtype_of(target), TYPES[target][0]
     limits = np.iinfo(dtype)
     nan = dtype.type(0 if source == "f32" and bits == 32 else limits.min if dtype.kind == "i" else 1 << bits - 1)

@@ -1,33 +1,38 @@
-"""Data races. They are found from the order that barriers, fences and atomics establish. The schedule does not matter.
+"""Finds data races from the order that barriers, fences and atomics establish. The schedule does not matter.
 
-Two accesses of the same bytes by different threads race if at least one writes, at least one is weak, and neither
-happens before the other. Weak accesses are plain `ld`, `st`. Strong accesses are atomics, and `ld` and `st` with
-.relaxed, .acquire, .release or .volatile. What orders accesses:
+Two accesses of the same bytes by different threads are a race under three conditions: at least one of them writes, at
+least one is weak, and neither happens before the other. Weak accesses are plain `ld` and `st`. Strong accesses are
+atomics, and `ld` and `st` with .relaxed, .acquire, .release or .volatile. The following establishes an order of
+accesses:
 
 - the order of the instructions of a thread;
 - a barrier of the block (bar.sync, bar.red): everything before it happens before everything after it;
 - bar.warp.sync of all lanes of a warp, for these lanes;
-- a release pattern that an acquire pattern observes. A release pattern is a strong write with .release or .acq_rel, or
-  a fence and later a strong write by the same thread. An acquire pattern is a strong read with .acquire or .acq_rel, or
-  a strong read and later a fence by the same thread. An atomic continues the releases that it observes. A fence
-  publishes what happens before the fence. It does not publish what other threads do until a later barrier.
+- a release pattern that an acquire pattern observes, for threads of different blocks. A release pattern is a strong
+  write with .release or .acq_rel, or a fence and a later strong write by the same thread. An acquire pattern is a
+  strong read with .acquire or .acq_rel, or a strong read and a later fence by the same thread. An atomic continues the
+  releases that it observes. A fence publishes only what happens before the fence. If a barrier follows the fence, the
+  accesses that other threads make before this barrier are not published.
 
-The time of a thread is the number of barriers that its block has passed (the epoch), and the number of its releases
-and of the barriers of its warp since then. For each unit of memory, `Shadow` has the latest access of each category by
+The time of a thread consists of two numbers. The first one, the epoch, is the number of barriers that its block has
+passed. The second one counts the releases of the thread and the barriers of its warp in this epoch. A unit of memory
+has the size of the smallest access of the kernel. For each unit, `Shadow` has the latest access of each category by
 each block. If several threads of the block accessed the unit in the same epoch, `Shadow` only knows whether they belong
-to one warp. The first unordered access is always reported. The model has these limits:
+to one warp. This is enough to report the first race. The model has these limits:
 
-- Each value is the latest one that any thread has stored. A device may reorder relaxed accesses of different addresses;
-  the interpreter does not. A weak access that depends on their order is reported as a race. A program that only uses
-  relaxed accesses, and expects an order of them, is not reported.
-- Strong accesses of shared memory establish no order between threads of a block. A program that uses them instead of a
-  barrier is reported, although it may be correct.
-- Fences and atomics have the scope of the device. Other scopes are errors.
+- A read returns the value that was stored last, by any thread. A device may reorder relaxed accesses of different
+  addresses. The interpreter does not. It reports a weak access that depends on their order as a race. It reports
+  nothing if a program uses only relaxed accesses and expects an order of them.
+- Strong accesses establish no order between threads of the same block. If a program uses them instead of a barrier, the
+  interpreter reports a race, although the program may be correct.
+- Fences and atomics have the scope of the device. Atomics of shared memory can also have the scope of the block. Other
+  scopes are errors.
 """
 
 import numpy as np
 
-# Fields of a stamp. The thread is a number, or stands for several threads of one warp or of the block.
+# The numbers of bits of the fields of a stamp: the second number of the time, and the thread. Special values of the
+# thread mean several threads of one warp (WARP + number of the warp) or of the block (SEVERAL).
 SUB_BITS, THREAD_BITS = 20, 11
 THREAD = (1 << THREAD_BITS) - 1
 MAX_THREADS = 1024
@@ -45,17 +50,19 @@ CONFLICTS = {
 
 
 class Clock:
-    """The time of the threads of a block, and the times of other blocks that they know."""
+    """The time of each thread of a block, and the times that it knows of the threads of other blocks."""
 
     def __init__(self, block, blocks, threads):
         self.block, self.blocks, self.threads = block, blocks, threads
         self.epoch = 1
         self.sub = np.zeros(threads, np.int64)
-        # The value of `sub` up to which the lanes of a warp know each other.
+        # Accesses of the lanes of a warp up to this value of `sub` are ordered by a barrier of the warp.
         self.closed = np.full(threads, -1, np.int64)
-        # For each thread, the known time of each thread of each block, or None. Arrays never change after creation.
+        # For each thread, the times that it knows of each thread of each block, or None. Threads share these arrays, so
+        # an array never changes after its creation.
         self.known = [None] * threads
-        # The snapshot of the last fence of each thread, and what its strong reads have observed since then.
+        # For each thread, what its last fence publishes, and the releases that its strong reads have observed since
+        # then.
         self.fenced = [None] * threads
         self.observed = [None] * threads
         self.has_fenced = False
@@ -64,7 +71,7 @@ class Clock:
         return ((self.epoch << SUB_BITS | self.sub[threads]) << THREAD_BITS) | threads
 
     def barrier(self):
-        """All threads of the block have reached a barrier."""
+        """Notes that all threads of the block have reached a barrier."""
         self.epoch += 1
         self.sub[:] = 0
         self.closed[:] = -1
@@ -75,7 +82,7 @@ class Clock:
             self.known = [merged] * self.threads
 
     def warp_barrier(self, threads):
-        """All lanes of a warp have reached bar.warp.sync."""
+        """Notes that all lanes of a warp have reached bar.warp.sync."""
         latest = self.sub[threads].max()
         self.closed[threads] = latest
         self.sub[threads] = latest + 1
@@ -88,13 +95,14 @@ class Clock:
     # Releases and acquires
 
     def release(self, thread):
-        """What a thread publishes now: its block, itself, its time, the time known to its warp, and what it knows."""
+        """Returns what a thread publishes now: its block, its number, its time, the time of the last barrier of its
+        warp, and the times that it knows."""
         sub = int(self.sub[thread])
         self.sub[thread] += 1
         return (self.block, int(thread), self.epoch, sub, int(self.closed[thread]), self.known[thread])
 
     def acquire(self, thread, releases):
-        """A thread gets to know releases."""
+        """Adds the times that releases publish to those that a thread knows."""
         if not releases:
             return
         known = self.known[thread]
@@ -119,7 +127,7 @@ class Clock:
 
 
 class Releases:
-    """The releases that a strong read of each unit of a buffer observes."""
+    """For each unit of a memory, the releases that a strong read of this unit observes."""
 
     def __init__(self):
         self.of = {}
@@ -212,7 +220,7 @@ class Shadow:
         pairs = np.argwhere(stamps)
         known = clock.known[threads[0]]
         if known is not None and all(clock.known[t] is known for t in threads):
-            # The usual case, after a barrier: all threads know the same. Only the other pairs need a closer look.
+            # The usual case after a barrier: all threads know the same times. This removes most ordered pairs at once.
             found = stamps[pairs[:, 0], pairs[:, 1]]
             accessors = found & THREAD
             single = accessors < MAX_THREADS
@@ -270,7 +278,8 @@ class Shadow:
         return None
 
     def merged(self, clock, old, new, threads):
-        """Stamps for units that other threads of the block accessed in the same epoch."""
+        """Returns the stamps of new accesses. If another thread of the block accessed a unit in the same epoch, its new
+        stamp stands for several threads."""
         several = (old >> SUB_BITS + THREAD_BITS == clock.epoch) & ((old & THREAD) != threads)
         if not several.any():
             return new

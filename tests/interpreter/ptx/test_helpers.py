@@ -1,4 +1,4 @@
-"""Shared by the tests of GPU programs: programs around hand-written PTX."""
+"""Helpers of the tests of GPU programs: programs around hand-written PTX."""
 
 import re
 import unittest
@@ -15,7 +15,7 @@ HEADER = """.version 7.8
 .target sm_80
 .address_size 64
 """
-# The schedules that every test of several blocks uses.
+# The schedules for tests of several blocks.
 SCHEDULES = [Options()] + [Options(schedule="random", seed=seed) for seed in range(4)]
 
 
@@ -24,7 +24,8 @@ def escaped(text):
 
 
 def program(ptx, inputs, outputs, grid=1, block=32, shared_bytes=0, aliases={}, entries={}):
-    """A StableHLO module that only calls the kernel. `aliases` map results to operands, as in the module's text."""
+    """Returns a StableHLO module that only calls the kernel. `aliases` maps results to operands, as in the text of the
+    module."""
     name = re.search(r"\.entry\s+(\w+)", ptx).group(1)
     numbers = {
         "grid_x": grid,
@@ -61,7 +62,8 @@ def program(ptx, inputs, outputs, grid=1, block=32, shared_bytes=0, aliases={}, 
 
 
 def kernel(body, parameters, threads=32, registers=True):
-    """A kernel from its instructions. Declares registers, and loads the parameters to %rd1, %rd2, …"""
+    """Returns a kernel with these instructions. Before them, it declares registers, and loads the parameters into %rd1,
+    %rd2, …"""
     declared = (
         ".reg .pred %p<16>; .reg .b16 %h<16>; .reg .b32 %r<32>; .reg .b64 %rd<32>; .reg .f32 %f<16>;"
         if registers
@@ -79,7 +81,7 @@ def tensor(array):
 
 class PtxTest(unittest.TestCase):
     def run_program(self, ptx, arrays, outputs, options=Options(), **launch):
-        """Runs a kernel on arrays."""
+        """Runs a kernel on arrays. Returns its results."""
         return Outer(program(ptx, [tensor(a) for a in arrays], outputs, **launch), options).run(arrays)
 
     def assert_fails(self, pattern, ptx, arrays, outputs, options=Options(), **launch):
@@ -87,7 +89,7 @@ class PtxTest(unittest.TestCase):
             self.run_program(ptx, arrays, outputs, options, **launch)
 
     def run_body(self, body, arrays, outputs, options=Options(), **launch):
-        """Runs a kernel that consists of these instructions."""
+        """Runs a kernel that consists of these instructions. Returns its results."""
         ptx = kernel(body, len(arrays) + len(outputs), launch.get("block", 32))
         return self.run_program(ptx, arrays, outputs, options, **launch)
 

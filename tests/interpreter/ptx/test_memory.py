@@ -1,4 +1,4 @@
-"""Tests of loads, stores, atomics, and of the errors of memory: bounds, bytes that were never written, and races."""
+"""Tests of loads, stores and atomics, and of errors of memory: bounds, bytes that were never written, and races."""
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class Loads(PtxTest):
         )
 
     def test_addresses_of_32_bits(self):
-        """Arithmetic with 32 bits leaves the buffer."""
+        """An address that is computed with only 32 bits is outside the buffer."""
         body = (
             INDEX + "mov.b64 {%r2, %r3}, %rd1; shl.b32 %r4, %r1, 2; add.u32 %r2, %r2, %r4; "
             "mov.b64 %rd5, {%r2, %r3}; ld.global.u32 %r5, [%rd5]; exit;"
@@ -132,7 +132,8 @@ class Loads(PtxTest):
 
 class Atomics(PtxTest):
     def one_location(self, op, type, x, start, options):
-        """Each thread runs an atomic on one word. Returns the old values in the order of the threads, and the word."""
+        """Each thread runs an atomic on the same word. Returns the word, and the old values in the order of the
+        threads."""
         bits = int(type[1:])
         r, size = ("%r2", 4) if bits == 32 else ("%rd20", 8)
         old = "%r3" if bits == 32 else "%rd21"
@@ -167,13 +168,13 @@ class Atomics(PtxTest):
                     else:
                         expected = function.reduce(np.append(x, dtype.type(0x55)), dtype=dtype)
                     self.assertEqual(word, expected, op)
-                    # One of the threads came first.
+                    # One of the threads was first and has read the initial value.
                     self.assertIn(0x55, old)
                     if op == "add" and options.schedule == "sequential":
                         np.testing.assert_array_equal(old, np.cumsum(np.append(dtype.type(0x55), x), dtype=dtype)[:-1])
 
     def test_reductions(self):
-        """Pairs of threads have the same word. One pair is negative."""
+        """Two threads with consecutive numbers reduce into the same word. Some values are negative."""
         x = np.arange(32, dtype=np.int32) * 3 - 5
         for op, type, function in [
             ("add", "s32", np.add),
@@ -204,7 +205,7 @@ class Atomics(PtxTest):
         self.assertEqual((word, list(old[:3])), (31, [77, 0, 1]))
 
     def test_cas(self):
-        """One thread finds the word free."""
+        """Exactly one thread finds the word 0, and replaces it."""
         ptx = kernel(
             INDEX
             + """add.u32 %r2, %r1, 1; atom.global.cas.b32 %r3, [%rd2], 0, %r2;
@@ -255,7 +256,7 @@ class Races(PtxTest):
         self.fails(
             "thread 0 of block 0 races with a write by thread 63 of the same block .read of byte 508", start.format("")
         )
-        # A warp barrier orders the lanes of a warp, not warps.
+        # A barrier of a warp orders the lanes of the warp. It does not order different warps.
         self.fails("races with a write by thread 63", start.format("bar.warp.sync 0xffffffff;"))
         inside = start.replace("sub.u32 %r2, 63, %r1;", "xor.b32 %r2, %r1, 31;")
         self.run_body(inside.format("bar.warp.sync 0xffffffff;"), [], ["1xui32"], block=64)
@@ -316,7 +317,7 @@ class Races(PtxTest):
     add.u64 %rd11, %rd1, %rd10; """
 
     def test_blocks_are_not_ordered(self):
-        """Block 1 starts after the end of block 0, and yet nothing orders them."""
+        """Block 1 starts after the end of block 0. But nothing establishes this order."""
         body = (
             self.BLOCKS
             + "setp.eq.u32 %p2, %r2, 0; @%p2 st.global.u32 [%rd1], 1; @%p2 exit; {} ld.{}global.u32 %r3, [%rd1]; exit;"
@@ -333,7 +334,7 @@ class Races(PtxTest):
             self.BLOCKS + "st.global.u32 [%rd1], 1; exit;",
             grid=2,
         )
-        # Atomics of different blocks do not race, and weak accesses to different words do not either.
+        # Strong writes of different blocks do not race. Weak accesses of different words do not race.
         self.run_body(
             self.BLOCKS + "st.global.u32 [%rd11], 1; ld.global.u32 %r3, [%rd11]; exit;", [], ["64xui32"], grid=2
         )
@@ -359,7 +360,7 @@ class Races(PtxTest):
         for options in SCHEDULES:
             launch = dict(grid=2, block=64, aliases={0: 0})
             arguments = (body, [np.zeros(1, U32)], ["1xui32", "64xui32"], options)
-            # Parameters: the operand that starts as 0 and its result are the same memory.
+            # The first two parameters, an operand that is 0 and its result, are the same memory.
             arguments = (arguments[0].replace("%rd2,", "%rd3,").replace("[%rd1]", "[%rd2]"), *arguments[1:])
             if pattern is None:
                 self.run_body(*arguments, **launch)
@@ -401,5 +402,5 @@ class Races(PtxTest):
             "ld.relaxed.*races with a write|st.global.u32 .*races with a strong read",
             send="fence.acq_rel.gpu; st.global.u32 [%rd1], 1;",
         )
-        # What the writer does after the release is not published.
+        # A release does not publish what the writer does after it.
         self.message(race, send="st.release.gpu.global.u32 [%rd1], 1; st.global.u32 [%rd11], 5;")

@@ -1,4 +1,4 @@
-"""Tests of single instructions. Oracles on Python's integers, or values from the PTX ISA manual, state the results."""
+"""Tests of single instructions. Oracles on Python's integers or the PTX ISA manual state the expected results."""
 
 import itertools
 import struct
@@ -47,25 +47,26 @@ def as_float(bits):
 
 
 def bits_of(x):
-    """The bits of a float, with every NaN canonical."""
+    """Returns the bits of a float. Every NaN becomes canonical."""
     x = np.float32(x)
     return NAN if np.isnan(x) else int(x.view(np.uint32))
 
 
 def value(x, type):
-    """The number that bits stand for."""
+    """Returns the number that these bits represent in a type."""
     bits, kind = TYPES[type]
     return signed(x, bits) if kind == "s" else x
 
 
 class Ops(PtxTest):
     def column(self, words, bits):
-        """An operand, one element for each thread, with at least 32 bits each."""
+        """Returns an operand with one element per thread. An element has at least 32 bits."""
         return np.array(words, np.uint64 if bits == 64 else np.uint32)
 
     def run_op(self, text, sources, results):
-        """Runs an instruction on each tuple of operands. `text` names the operands {a}, {b}, … and the results {d}
-        and {e}. `sources` has the bits of each operand with its words, and `results` the bits of each result."""
+        """Runs an instruction on each tuple of operands. `text` names the operands {a}, {b}, … and the results {d} and
+        {e}. `sources` has the width in bits and the words of each operand. `results` has the width in bits of each
+        result."""
         count = len(sources[0][1])
         threads = -(-count // 32) * 32
         body, names, arrays = ["mov.u32 %r31, %tid.x;"], {}, []
@@ -108,7 +109,8 @@ class Ops(PtxTest):
         return [[int(x) for x in column[:count]] for column in found]
 
     def check(self, text, types, result, oracle, words=None):
-        """Compares an instruction with an oracle on all tuples of interesting words."""
+        """Compares an instruction with an oracle on tuples of special words. Uses at most 960 tuples, selected at
+        random."""
         columns = words or [FLOATS if t == "f32" else [0, 1] if t == "pred" else WORDS[TYPES[t][0]] for t in types]
         tuples = list(itertools.product(*columns))
         tuples = [tuples[i] for i in np.random.default_rng(0).permutation(len(tuples))[:960]]
@@ -208,7 +210,7 @@ class Ops(PtxTest):
             )
 
     def test_fields(self):
-        """The definitions of the manual, bit by bit."""
+        """The oracles are the definitions of the manual, bit by bit."""
 
         def extract(a, pos, count, bits, is_signed):
             a, pos, count = a & (1 << bits) - 1, pos & 255, count & 255
@@ -458,7 +460,7 @@ class Ops(PtxTest):
 
 
 def nearest(a):
-    """An integer as f32, rounded to nearest even without a second rounding."""
+    """Converts an integer to f32. Rounds once, to nearest even."""
     magnitude = abs(a)
     shift = max(magnitude.bit_length() - 24, 0)
     kept, rest = magnitude >> shift, magnitude & (1 << shift) - 1

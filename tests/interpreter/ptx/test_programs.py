@@ -17,7 +17,7 @@ def random_words(shape, seed=0):
 
 
 class Programs(PtxTest):
-    """The programs of the directory `programs`. tests/gpu assembles them with ptxas."""
+    """Tests of the programs in the directory `programs`. tests/gpu assembles these programs with ptxas."""
 
     def test_every_program_is_tested(self):
         source = Path(__file__).read_text()
@@ -47,7 +47,7 @@ class Programs(PtxTest):
 
     def rows(self):
         x = np.random.default_rng(1).standard_normal((3, 512)).astype(np.float32)
-        x[0, [100, 101, 300]] = 50  # equals in one thread, and in the other block
+        x[0, [100, 101, 300]] = 50  # equal floats in one thread and in the other block
         x[1] = -(x[1] ** 2)
         x[1, [200, 457]] = 0.0
         x[2, 511] = np.inf

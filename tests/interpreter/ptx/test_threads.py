@@ -24,7 +24,7 @@ class Lanes(PtxTest):
         )
 
     def test_shuffles(self):
-        """The pseudocode of the manual, lane by lane."""
+        """The oracle is the pseudocode of the manual, lane by lane."""
 
         def source(mode, lane, b, c):
             segment, clamp = c >> 8 & 31, c & 31
@@ -89,7 +89,7 @@ class Lanes(PtxTest):
             np.testing.assert_array_equal(self.lanes(f"mov.u32 %r5, %lanemask_{name};", 64), expected)
 
     def test_parts_of_a_warp(self):
-        """The halves of a warp take different sides of a branch, and exchange values there."""
+        """The halves of a warp take different sides of a branch. The lanes of each half exchange values there."""
         body = """setp.lt.u32 %p1, %r1, 16; @%p1 bra low;
         redux.sync.add.u32 %r5, %r1, 0xffff0000; bra end;
         low: redux.sync.add.u32 %r5, %r1, 0x0000ffff;
@@ -99,7 +99,7 @@ class Lanes(PtxTest):
         np.testing.assert_array_equal(self.lanes(same), np.repeat([120, 376], 16))
 
     def test_lanes_that_arrive_later(self):
-        """One lane takes a longer way. The others wait for it."""
+        """One lane takes a longer way. The other lanes wait for it."""
         body = f"""setp.ne.u32 %p1, %r1, 3; @%p1 bra meet;
         bra far;
         meet: redux.sync.add.u32 %r5, %r1, {ALL}; bra end;

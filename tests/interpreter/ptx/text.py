@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from ..errors import ProgramError
 
 NAME = r"[A-Za-z_$%][\w$]*"
-# The bits of each type and how arithmetic reads them: bits, unsigned, signed, float or predicate.
+# For each type, the number of its bits, and how arithmetic reads them: as bits (b), unsigned (u), signed (s), float (f)
+# or predicate (p).
 TYPES = {"pred": (1, "p"), "f16": (16, "f"), "f32": (32, "f"), "f64": (64, "f")} | {
     f"{kind}{bits}": (bits, kind) for kind in "bus" for bits in (8, 16, 32, 64)
 }
@@ -42,7 +43,7 @@ class Reg:
 
 @dataclass(frozen=True)
 class Imm:
-    """An integer, or a float by its bits."""
+    """An immediate: an integer, or the bits of a float. `float_bits` is the width of the float, or 0 for an integer."""
 
     value: int
     float_bits: int = 0
@@ -87,7 +88,7 @@ class Pair:
 
 @dataclass
 class Instruction:
-    """One instruction. `modifiers` are the words after the first dot that no translation has read yet."""
+    """One instruction. `modifiers` are the words after the name. Each is removed when the translation reads it."""
 
     opcode: str
     name: str
@@ -103,11 +104,11 @@ class Instruction:
         raise ProgramError(f"{self.opcode} at line {self.line}: {message}")
 
     def flag(self, *names):
-        """Whether one of these modifiers is present. Removes it."""
+        """Removes the modifier that is one of these names. Returns whether there was one."""
         return self.one_of(names) is not None
 
     def one_of(self, names):
-        """The modifier that is one of these names, or None. Removes it."""
+        """Removes the modifier that is one of these names. Returns it, or None if there is none."""
         found = [m for m in self.modifiers if m in names]
         if len(found) > 1:
             self.error(f"both .{found[0]} and .{found[1]}")
@@ -116,14 +117,14 @@ class Instruction:
         return found[0] if found else None
 
     def needed(self, names):
-        """The modifier that is one of these names."""
+        """Removes the modifier that is one of these names. Returns it. It is an error if there is none."""
         found = self.one_of(names)
         if found is None:
             self.error(f"needs one of {', '.join(f'.{n}' for n in sorted(names))}")
         return found
 
     def type(self, allowed=None):
-        """The last modifier, which is the type of the operands."""
+        """Removes the last modifier, which is a type. Returns it."""
         if not self.modifiers or self.modifiers[-1] not in TYPES:
             self.error("has no type that is known")
         found = self.modifiers.pop()
@@ -132,13 +133,13 @@ class Instruction:
         return found
 
     def expect(self, *counts):
-        """Checks the number of operands."""
+        """Checks the number of operands. Returns the operands."""
         if len(self.operands) not in counts:
             self.error(f"{len(self.operands)} operands; {' or '.join(map(str, counts))} are expected")
         return self.operands
 
     def finish(self):
-        """All modifiers must have been read, because an unknown modifier could change the meaning."""
+        """Checks that all modifiers were read. An unknown modifier could change the meaning."""
         if self.modifiers:
             self.error(f"unknown modifier .{self.modifiers[0]}")
 
@@ -149,11 +150,11 @@ class Entry:
 
     name: str = ""
     parameters: list = field(default_factory=list)
-    # Type by register.
+    # The type of each register, by its name.
     registers: dict = field(default_factory=dict)
-    # (size, alignment) by name. The size of an array without a size is None.
+    # (size, alignment) of each shared array, by its name. The size is None if the declaration has none.
     shared: dict = field(default_factory=dict)
-    # Index of the next instruction, by name.
+    # The index of the instruction after each label, by the name of the label.
     labels: dict = field(default_factory=dict)
     instructions: list = field(default_factory=list)
     # The values of .reqntid and .maxntid.
@@ -170,7 +171,7 @@ class Parser:
     def __init__(self, text):
         if not text.isascii():
             raise ProgramError("PTX: the text is not ASCII")
-        # Comments become spaces, so that positions stay the same. The comment at the end of each line is kept.
+        # Comments become spaces, so that positions stay the same. `comments` has the comment at the end of each line.
         self.comments = {}
 
         def blank(match):
@@ -197,7 +198,8 @@ class Parser:
         self.at = re.compile(r"\s*").match(self.text, self.at).end()
 
     def take(self, pattern):
-        """Matches a pattern at the current position and moves after it. Returns the match or None."""
+        """Matches a pattern at the current position, and moves the position after the match. Returns the match, or
+        None."""
         self.skip()
         match = re.compile(pattern, re.S).match(self.text, self.at)
         if match:

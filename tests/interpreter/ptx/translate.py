@@ -1,11 +1,12 @@
 """Translates the instructions of a kernel to Python closures over NumPy arrays with one element per thread.
 
 A register is an array. A closure takes a `Block` and a `Mask`, and changes the elements of the threads in the mask.
-`Block.v` is a list of arrays: the registers, each as every type with which the kernel uses it, the special registers,
-and the immediates. The translation of an operand is its index in this list.
+`Block.v` is a list of arrays: the registers, the special registers, the immediates, and the addresses of shared arrays
+and of buffers. If the kernel uses a register with several types, the list has a view of the register for each type. An
+operand is translated to its index in this list. This index is called a slot.
 
-Reading a register before its thread has written it is an error. A data-flow analysis finds the reads that follow a
-write on every path. Only the other reads are checked while the kernel runs.
+If a thread reads a register before it has written it, this is an error. A data-flow analysis finds the reads that
+follow a write on every path. Only the other reads are checked while the kernel runs.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +35,8 @@ NAN32 = np.uint32(0x7FFFFFFF)
 
 
 def operation(*names):
-    """Registers the translation of these instructions. It takes the translator and the instruction, and returns the
-    closure."""
+    """Registers the decorated function as the translation of these instructions. The function takes the translator and
+    the instruction, and returns the closure."""
 
     def register(function):
         for name in names:
@@ -46,7 +47,7 @@ def operation(*names):
 
 
 def dtype_of(type):
-    """The NumPy type of a PTX type."""
+    """Returns the NumPy type of a PTX type."""
     bits, kind = TYPES[type]
     if kind == "p":
         return np.dtype(np.bool_)
@@ -65,26 +66,28 @@ class Step:
     writes: set = field(default_factory=set)
     # "plain", "branch", "exit", "barrier" (waits for the block) or "warp" (waits for other lanes).
     kind: str = "plain"
-    # Whether other blocks can observe the instruction. Other blocks can then run after it.
+    # Whether other blocks can observe the instruction. The schedule can then continue with another block.
     event: bool = False
     # The index of the target of a branch.
     target: int = None
     # Whether the branch is bra.uni.
     uniform: bool = False
-    # For kind "warp": the function that finds the threads whose partners have arrived.
+    # For kind "warp": the function that returns the threads that can execute the instruction, because all lanes in
+    # their masks have arrived.
     ready: object = None
-    # For kinds "barrier" and "warp": `run` with its checks.
+    # For kinds "barrier" and "warp": `run` with the checks of its registers.
     checked: object = None
-    # Reads that need a check, and writes to registers with these reads.
+    # The registers whose reads by this instruction need a check.
     unsure: set = field(default_factory=set)
+    # The registers that this instruction writes, and whose reads by any instruction need a check.
     tracked_writes: set = field(default_factory=set)
 
 
 class Translator:
     def __init__(self, entry):
         self.entry = entry
-        # The elements of Block.v: ("register", name, dtype), ("special", name, dtype), ("constant", bytes, dtype),
-        # ("shared", name, dtype) or ("parameter", index).
+        # Descriptions of the elements of Block.v: ("register", name, dtype), ("special", name, dtype), ("constant",
+        # bytes, dtype), ("shared", name, dtype) or ("parameter", index).
         self.slots = []
         self.slot_index = {}
         # The size of the smallest access to each memory.
@@ -129,7 +132,7 @@ class Translator:
         return self.slot(("register", operand.name, dtype_of(used)))
 
     def dst(self, ins, operand, type, wider=False):
-        """The slot of a destination. None for `_`."""
+        """Returns the slot of a destination, or None for `_`."""
         if operand is None:
             return None
         if isinstance(operand, Reg) and operand.name in SPECIAL:
@@ -139,7 +142,7 @@ class Translator:
         return slot
 
     def src(self, ins, operand, type, wider=False):
-        """The slot of a source: a register, a special register, an immediate, or a shared array's address."""
+        """Returns the slot of a source: a register, a special register, an immediate, or a shared array's address."""
         if isinstance(operand, Imm):
             value = self.immediate(ins, operand, type)
             return self.slot(("constant", value.tobytes(), value.dtype))
@@ -168,12 +171,12 @@ class Translator:
         return np.array(operand.value & (1 << bits) - 1, f"u{bits // 8}").view(dtype_of(type))[()]
 
     def predicate(self, ins, operand):
-        """A source predicate: its slot, and whether it is negated."""
+        """Returns the slot of a source predicate, and whether it is negated."""
         negated = isinstance(operand, Not)
         return self.src(ins, operand.operand if negated else operand, "pred"), negated
 
     def address(self, ins, operand, space):
-        """An address: the slot of its base, and its offset."""
+        """Returns the slot of the base of an address, and its offset."""
         if not isinstance(operand, Address):
             ins.error(f"an address is expected, not {operand}")
         type = "u64"
@@ -185,7 +188,8 @@ class Translator:
         return self.src(ins, operand.base, type), operand.offset
 
     def compute(self, ins, destination, type, function, sources):
-        """The closure of an instruction that computes every element by itself. `sources` are slots."""
+        """Returns the closure of an instruction that computes each element from the same element of its sources.
+        `sources` are slots."""
         d = self.dst(ins, destination, type)
         if d is None:
             ins.error("the destination is _")
@@ -194,7 +198,7 @@ class Translator:
     # Definite assignment
 
     def following(self, at):
-        """The steps that can run after a step."""
+        """Returns the numbers of the steps that can run after a step."""
         step = self.steps[at]
         found = [step.target] if step.kind == "branch" else []
         if step.kind not in ("branch", "exit") or step.instruction.guard is not None:
@@ -202,9 +206,11 @@ class Translator:
         return found
 
     def check_reads(self):
-        """Adds checks to the reads that do not follow a write on every path, and to the writes of these registers."""
+        """Finds the reads that do not follow a write on every path. The closures check these reads, and note the writes
+        of these registers."""
         number = {name: i for i, name in enumerate(self.entry.registers)}
-        # The registers that are written before each step on every path, as bits. None: no path reaches the step.
+        # For each step, the registers that every path to the step has written, as bits. None if no path reaches the
+        # step.
         before = [None] * (len(self.steps) + 1)
         before[0] = 0
         waiting = [0]
@@ -233,7 +239,7 @@ class Translator:
 
 
 def register_of(operand):
-    """The register of a predicate that can be negated."""
+    """Returns the register of a predicate, which may be negated."""
     return operand.operand if isinstance(operand, Not) else operand
 
 
@@ -245,7 +251,7 @@ class Mask:
     def __init__(self, bits):
         self.bits = bits
         self.threads = np.flatnonzero(bits)
-        # For NumPy's argument `where`, which is faster if it is True.
+        # The value for NumPy's argument `where`. NumPy is faster if it is True.
         self.where = True if len(self.threads) == len(bits) else bits
 
     def __len__(self):
@@ -253,7 +259,7 @@ class Mask:
 
 
 def assign(d, function, sources):
-    """The closure that writes the result of a function of arrays to a register."""
+    """Returns the closure that writes the result of a function of arrays to a register."""
 
     def run(block, mask):
         v = block.v
@@ -263,7 +269,7 @@ def assign(d, function, sources):
 
 
 def with_checks(step):
-    """The closure of a step, with its guard and the checks of its registers."""
+    """Returns the closure of a step, with its guard and the checks of its registers."""
     run, instruction = step.run, step.instruction
     if step.tracked_writes:
         run = marking(run, sorted(step.tracked_writes))

@@ -18,6 +18,7 @@ use crate::panics::Inherited;
 use crate::parallel;
 use crate::plan::needed;
 use crate::plan::CallShape;
+use crate::thread_flag::with_flag;
 
 /// The programs to make: to load or to compile. They are pinned: those in the cache now, and the others when they are
 /// made.
@@ -82,14 +83,7 @@ thread_local! {
 }
 
 fn as_worker<R>(work: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            IS_WORKER.set(self.0);
-        }
-    }
-    let _restore = Restore(IS_WORKER.replace(true));
-    work()
+    with_flag(&IS_WORKER, work)
 }
 
 /// Whether this thread may wait for a prewarm. It must not if the prewarm can wait for this thread.

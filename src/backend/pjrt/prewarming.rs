@@ -14,7 +14,7 @@ use super::programs::ProgramPins;
 use super::PjrtBackend;
 use crate::error::Error;
 use crate::kernels::program::ProgramSpec;
-use crate::panics::Inherited;
+use crate::panics::{self, Inherited};
 use crate::parallel;
 use crate::plan::needed;
 use crate::plan::CallShape;
@@ -218,8 +218,7 @@ fn outcome_of(
         }
         Ok(outcome) => outcome,
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let text = panics::text_of(&*panic);
             Err(Error::Internal(format!("internal defect, please report it: a prewarm panicked: {text}")))
         }
     }

@@ -15,6 +15,7 @@ use crate::kernels::program::ProgramSpec;
 use crate::kernels::{self, Target};
 use crate::parallel;
 use crate::pjrt::{Client, Code, CompileOptions, ErrorKind, OptionValue, Plugin, Topology};
+use crate::plan::distinct::Distinct;
 use crate::plan::needed::{programs_exactly, programs_up_to};
 use crate::plan::{check_max_k, Buckets, CallShape, Entry, DEFAULT_MAX_K};
 
@@ -102,20 +103,15 @@ impl AheadOptions {
             ));
         }
         let buckets = Buckets::new(&self.row_buckets)?;
-        let mut specs = Vec::new();
+        let mut specs = Distinct::new();
         for &batch in &self.batches {
             let calls = CallShape { batch, ..self.calls };
-            let needed = match self.smaller_batches {
+            specs.extend(match self.smaller_batches {
                 true => programs_up_to(&calls, self.max_k, &buckets),
                 false => programs_exactly(&calls, self.max_k, &buckets),
-            };
-            for program in needed {
-                if !specs.contains(&program) {
-                    specs.push(program);
-                }
-            }
+            });
         }
-        Ok(specs)
+        Ok(specs.into_vec())
     }
 
     fn plugin_path(&self) -> Result<PathBuf, Error> {

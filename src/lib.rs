@@ -29,3 +29,4 @@ mod regular_file;
 pub mod sampler;
 pub mod semantics;
 mod text;
+mod thread_flag;

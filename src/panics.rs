@@ -1,9 +1,10 @@
-//! Keeps the panics of this library off standard error.
+//! Keeps the panics of this library off standard error, and reads the text of a caught panic.
 //!
 //! The C boundary turns a panic into a status and a message. Rust's default report would confuse the users of a program
 //! in another language. So this module installs a panic hook. While a thread runs this library's code on behalf of a C
 //! caller, the hook prints nothing. It passes every other panic to the previous hook.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Once;
@@ -73,6 +74,12 @@ impl Inherited {
 /// The source location of the last panic of this thread that was not printed, in parentheses.
 pub(crate) fn take_place() -> Option<String> {
     PLACE.take()
+}
+
+/// The text of a caught panic, or "no message" if its value is not a string.
+pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
 
 fn install_hook() {

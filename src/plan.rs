@@ -5,6 +5,7 @@
 
 pub(crate) mod buckets;
 pub(crate) mod device;
+pub(crate) mod distinct;
 pub(crate) mod needed;
 
 pub use buckets::{Buckets, LARGEST_BUCKET, LARGEST_DEFAULT_BUCKET, LARGEST_NUM_BUCKETS};

@@ -7,6 +7,7 @@ use libc::c_void;
 use super::pointers::{bad, Result};
 use super::types::nuc_done_function;
 use crate::panics::Silence;
+use crate::thread_flag::with_flag;
 
 thread_local! {
     /// Whether this thread is running a callback.
@@ -36,12 +37,11 @@ impl Callback {
 
     /// Runs the callback on this thread.
     pub(super) fn run(self) {
-        let before = RUNNING.replace(true);
-        let silence = Silence::interrupt();
-        // SAFETY: the creator of this value guarantees that any thread may call the function with `user`.
-        unsafe { (self.function)(self.user) };
-        drop(silence);
-        RUNNING.set(before);
+        with_flag(&RUNNING, || {
+            let _silence = Silence::interrupt();
+            // SAFETY: the creator of this value guarantees that any thread may call the function with `user`.
+            unsafe { (self.function)(self.user) };
+        });
     }
 }
 

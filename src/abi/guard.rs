@@ -85,11 +85,7 @@ fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {
     }));
     outcome.unwrap_or_else(|panic| {
         let place = panics::take_place().unwrap_or_default();
-        let text = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
+        let text = panics::text_of(&*panic);
         let message = format!("internal defect, please report it: {text} {place}");
         Report { code: NUC_INTERNAL, message, argument: None, row: None }
     })

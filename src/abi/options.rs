@@ -1,6 +1,7 @@
-//! Converts options structs to checked options. A field that is zero has its default.
+//! Converts options structs to checked options. A field that is zero has its default. Also converts timeouts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use libc::c_void;
 
@@ -33,6 +34,11 @@ pub(super) fn or_default(value: usize, default: usize) -> usize {
     } else {
         value
     }
+}
+
+/// A timeout from an argument in nanoseconds. `None` means no limit, for which the argument is `u64::MAX`.
+pub(super) fn timeout(timeout_ns: u64) -> Option<Duration> {
+    (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns))
 }
 
 /// A client of the caller.

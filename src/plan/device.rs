@@ -8,6 +8,7 @@
 //! no row of the batch can be sampled, there is no group.
 
 use super::buckets::Buckets;
+use super::distinct::Distinct;
 use super::{paths, program, CallShape};
 use crate::error::Error;
 use crate::kernels::combine::CombineSpec;
@@ -98,23 +99,22 @@ pub(super) fn programs(
     bad_rows: bool,
 ) -> (Vec<Spec>, Vec<CombineSpec>) {
     let paths = paths(calls, max_k);
-    let mut samplers: Vec<Spec> = paths.iter().map(|&path| whole(calls, path, singleton)).collect();
-    let mut combines = Vec::new();
+    let (mut samplers, mut combines) = (Distinct::new(), Distinct::new());
+    samplers.extend(paths.iter().map(|&path| whole(calls, path, singleton)));
     if let [first, second] = paths[..] {
         for rows in 1..calls.batch {
             let pair = [
                 gathered(calls, first, buckets, singleton, rows),
                 gathered(calls, second, buckets, singleton, calls.batch - rows),
             ];
-            push_new(&mut combines, combine(calls, max_k, pair.map(|spec| spec.batch)));
-            pair.into_iter().for_each(|spec| push_new(&mut samplers, spec));
+            combines.extend([combine(calls, max_k, pair.map(|spec| spec.batch))]);
+            samplers.extend(pair);
         }
     }
     if bad_rows && !paths.is_empty() {
-        push_new(&mut combines, combine(calls, max_k, [calls.batch, 0]));
-        push_new(&mut combines, combine(calls, max_k, [0, 0]));
+        combines.extend([[calls.batch, 0], [0, 0]].map(|parts| combine(calls, max_k, parts)));
     }
-    (samplers, combines)
+    (samplers.into_vec(), combines.into_vec())
 }
 
 /// Returns the programs of calls whose rows all take one path.
@@ -122,16 +122,14 @@ pub(super) fn whole_programs(calls: &CallShape, max_k: usize, singleton: bool) -
     paths(calls, max_k).into_iter().map(|path| whole(calls, path, singleton)).collect()
 }
 
-fn push_new<T: PartialEq>(list: &mut Vec<T>, item: T) {
-    if !list.contains(&item) {
-        list.push(item);
-    }
-}
-
 /// Returns the paths in the list, without duplicates. The bounded path is first.
 fn distinct(rows: &[Result<Path, Error>]) -> Vec<Path> {
     let mut found: Vec<Path> = Vec::new();
-    rows.iter().flatten().for_each(|path| push_new(&mut found, *path));
+    for path in rows.iter().flatten() {
+        if !found.contains(path) {
+            found.push(*path);
+        }
+    }
     found.sort_by_key(|path| *path == Path::Arbitrary);
     found
 }

@@ -1,7 +1,5 @@
 //! Compiling before the first call.
 
-use std::time::Duration;
-
 use crate::abi::arrays::Array;
 use crate::abi::callbacks::check_outside;
 use crate::abi::device;
@@ -140,8 +138,7 @@ pub unsafe extern "C" fn nuc_prewarming_wait(
         if timeout_ns > 0 && !prewarming.has_ended() {
             check_outside("prewarming", "nuc_prewarming_wait")?;
         }
-        let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
-        match prewarming.wait(timeout)? {
+        match prewarming.wait(options::timeout(timeout_ns))? {
             true => Ok(()),
             false => Err(Error::Timeout(format!(
                 "the prewarm has not ended after {timeout_ns} ns, with {} of {} programs ready; it goes on",

@@ -1,7 +1,5 @@
 //! Sampling of logits on a device.
 
-use std::time::Duration;
-
 use libc::c_void;
 
 use crate::abi::arrays::Array;
@@ -10,6 +8,7 @@ use crate::abi::device::{self, check_may_wait, Start, TokenArrays};
 use crate::abi::guard::{guard, with_slot};
 use crate::abi::handle;
 use crate::abi::memory::Memory;
+use crate::abi::options;
 use crate::abi::pointers::check_pointer;
 use crate::abi::types::*;
 use crate::backend::pjrt::device_call::{DeviceWants, HostNumbers};
@@ -226,8 +225,7 @@ pub unsafe extern "C" fn nuc_call_wait(
         if timeout_ns > 0 {
             check_may_wait(call, "nuc_call_wait")?;
         }
-        let timeout = (timeout_ns != u64::MAX).then(|| Duration::from_nanos(timeout_ns));
-        match call.wait(timeout)? {
+        match call.wait(options::timeout(timeout_ns))? {
             true => Ok(()),
             false => Err(Error::Timeout(format!("the call has not ended after {timeout_ns} ns; it goes on"))),
         }

@@ -4,19 +4,21 @@
 use std::cell::Cell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use super::completion::Completion;
 use super::program_cache;
 use super::programs::ProgramPins;
 use super::PjrtBackend;
 use crate::error::Error;
 use crate::kernels::program::ProgramSpec;
-use crate::panics::Inherited;
+use crate::panics::{self, Inherited};
 use crate::parallel;
 use crate::plan::needed;
 use crate::plan::CallShape;
+use crate::thread_flag::with_flag;
 
 /// The programs to make: to load or to compile. They are pinned: those in the cache now, and the others when they are
 /// made.
@@ -81,14 +83,7 @@ thread_local! {
 }
 
 fn as_worker<R>(work: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            IS_WORKER.set(self.0);
-        }
-    }
-    let _restore = Restore(IS_WORKER.replace(true));
-    work()
+    with_flag(&IS_WORKER, work)
 }
 
 /// Whether this thread may wait for a prewarm. It must not if the prewarm can wait for this thread.
@@ -101,8 +96,7 @@ fn may_wait() -> bool {
 pub(crate) struct Progress {
     made: AtomicUsize,
     cancelled: AtomicBool,
-    outcome: Mutex<Option<Result<(), Error>>>,
-    ended: Condvar,
+    end: Completion<Error>,
 }
 
 impl Progress {
@@ -112,15 +106,6 @@ impl Progress {
 
     fn add_one(&self) {
         self.made.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Result<(), Error>>> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self, outcome: Result<(), Error>) {
-        *self.lock() = Some(outcome);
-        self.ended.notify_all();
     }
 }
 
@@ -146,7 +131,7 @@ impl Prewarming {
             // The job is dropped before its outcome is visible, so that its reservations in the cache have ended by
             // then.
             drop(job);
-            shared.end(outcome_of(outcome, &shared, total));
+            shared.end.finish(outcome_of(outcome, &shared, total));
         };
         let thread = Builder::new().name("nuc-prewarm".to_owned()).spawn(run).map_err(|error| {
             Error::OutOfMemory(format!("no thread could be started to prewarm in the background: {error}"))
@@ -157,7 +142,7 @@ impl Prewarming {
     /// A prewarm without programs. It has ended.
     pub(crate) fn of_nothing() -> Prewarming {
         let progress = Arc::<Progress>::default();
-        progress.end(Ok(()));
+        progress.end.finish(Ok(()));
         Prewarming { total: 0, progress, thread: None, _backend: None }
     }
 
@@ -173,7 +158,7 @@ impl Prewarming {
 
     /// Whether the prewarm has ended: all programs are ready, one failed, or the prewarm was cancelled.
     pub fn has_ended(&self) -> bool {
-        self.progress.lock().is_some()
+        self.progress.end.is_finished()
     }
 
     /// Cancels the prewarm. It starts no further programs, but finishes those that are being made now. Returns without
@@ -188,26 +173,12 @@ impl Prewarming {
     /// The log callback must not wait for a prewarm, because the prewarm may wait for the callback. This wait returns
     /// an error, unless the prewarm has ended or the timeout is zero.
     pub fn wait(&self, timeout: Option<Duration>) -> Result<bool, Error> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        let mut outcome = self.progress.lock();
-        if outcome.is_none() && timeout != Some(Duration::ZERO) {
+        if timeout != Some(Duration::ZERO) && !self.has_ended() {
             self.check_may_wait()?;
         }
-        while outcome.is_none() {
-            let ended = &self.progress.ended;
-            outcome = match deadline {
-                None => ended.wait(outcome).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let Some(left) = deadline.checked_duration_since(Instant::now()) else {
-                        return Ok(false);
-                    };
-                    ended.wait_timeout(outcome, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-        match &*outcome {
-            Some(Err(error)) => Err(error.clone()),
-            _ => Ok(true),
+        match self.progress.end.wait(timeout) {
+            Some(outcome) => outcome.map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -247,8 +218,7 @@ fn outcome_of(
         }
         Ok(outcome) => outcome,
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let text = panics::text_of(&*panic);
             Err(Error::Internal(format!("internal defect, please report it: a prewarm panicked: {text}")))
         }
     }
@@ -269,7 +239,7 @@ mod tests {
         assert!(!prewarming.wait(Some(Duration::from_millis(2))).unwrap());
         std::thread::scope(|scope| {
             let waits: Vec<_> = (0..3).map(|_| scope.spawn(|| prewarming.wait(None))).collect();
-            prewarming.progress.end(Err(Error::Internal("no".to_owned())));
+            prewarming.progress.end.finish(Err(Error::Internal("no".to_owned())));
             for wait in waits {
                 assert_eq!(wait.join().unwrap().unwrap_err().to_string(), "no");
             }
@@ -291,7 +261,7 @@ mod tests {
         }
         as_worker(|| {
             assert!(!prewarming.wait(Some(Duration::ZERO)).unwrap());
-            prewarming.progress.end(Ok(()));
+            prewarming.progress.end.finish(Ok(()));
             assert!(prewarming.wait(None).unwrap());
             assert!(prewarming.check_may_wait().is_err());
         });

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use lru::LruCache;
 
+use crate::thread_flag::with_flag;
+
 /// Counters since the cache was created, and its current contents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
@@ -118,14 +120,7 @@ pub fn is_maker() -> bool {
 
 /// Runs `work` as part of making a program.
 pub fn as_maker<R>(work: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            IS_MAKER.set(self.0);
-        }
-    }
-    let _restore = Restore(IS_MAKER.replace(true));
-    work()
+    with_flag(&IS_MAKER, work)
 }
 
 impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {

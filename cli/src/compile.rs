@@ -9,6 +9,7 @@ use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::environment::PLUGIN_VARIABLE;
 use nucleus::error::Error;
 use nucleus::pjrt;
+use serde_json::json;
 
 use crate::arguments::Compile;
 use crate::{cannot_be_written, child, write_line, Result};
@@ -42,12 +43,12 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
 }
 
 /// Compiles in this process, which is the child process of [`run`], and reports the result to the parent.
-pub(crate) fn run_in_child(arguments: &Compile) {
+pub(crate) fn run_in_child(arguments: &Compile, json: bool) {
     child::end_with_parent();
-    child::conclude(&compile(arguments));
+    child::conclude(&compile(arguments, json));
 }
 
-fn compile(arguments: &Compile) -> Result<()> {
+fn compile(arguments: &Compile, json: bool) -> Result<()> {
     let options = AheadOptions {
         plugin: arguments.plugin.clone(),
         topology: arguments.topology.clone(),
@@ -68,18 +69,34 @@ fn compile(arguments: &Compile) -> Result<()> {
             *printed = write_line(&line);
         }
     };
-    let outcome = compile_ahead(&options, &|program| print(describe(program)));
+    let outcome = compile_ahead(&options, &|program| {
+        print(if json { as_json(program) } else { describe(program) });
+    });
     // By now the client and its programs are destroyed.
     pjrt::log_release_failures();
     let written = outcome.map_err(explain)?;
     let up_to_date = written.iter().filter(|program| program.up_to_date).count();
     let compiled = written.len() - up_to_date;
     let seconds = start.elapsed().as_secs_f64();
-    print(format!("{compiled} program(s) compiled, {up_to_date} up to date, in {seconds:.2} s"));
+    print(match json {
+        true => json!({ "compiled": compiled, "up_to_date": up_to_date, "seconds": seconds }).to_string(),
+        false => format!("{compiled} program(s) compiled, {up_to_date} up to date, in {seconds:.2} s"),
+    });
     match printed.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(cannot_be_written(&error)),
         _ => Ok(()),
     }
+}
+
+fn as_json(program: &Written) -> String {
+    json!({
+        "name": program.name,
+        "up_to_date": program.up_to_date,
+        "seconds": program.compiling.as_secs_f64(),
+        "bytes": program.bytes,
+        "file": program.file,
+    })
+    .to_string()
 }
 
 fn describe(program: &Written) -> String {

@@ -1,9 +1,17 @@
-//! The command `nucleus`: compiles the library's programs ahead of time, prints them, and tests PJRT plugins.
+//! The command `nucleus`: samples files of logits, measures the library, checks the host, and compiles the library's
+//! programs ahead of time.
 
 mod arguments;
+mod bench;
+mod chart;
 mod child;
 mod compile;
+mod debug_file;
+mod doctor;
+mod logits_file;
+mod manual;
 mod plugins;
+mod sample;
 
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
@@ -14,6 +22,7 @@ use nucleus::compile_ahead::AheadOptions;
 use nucleus::embedding::Embedding;
 use nucleus::kernels;
 use nucleus::plan::CallShape;
+use serde_json::json;
 
 use arguments::{Command, Emit, Options};
 
@@ -26,7 +35,7 @@ fn main() -> ExitCode {
         false => NUC_LOG_WARNING,
     };
     let logging = log_to_standard_error(level).map_err(|error| error.to_string());
-    match logging.and_then(|()| run(&options.command)) {
+    match logging.and_then(|()| run(&options.command, options.json)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             let _ = writeln!(std::io::stderr(), "nucleus: {message}");
@@ -35,24 +44,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: &Command, json: bool) -> Result<()> {
     match command {
-        Command::Compile(arguments) if arguments.in_this_process => compile::run_in_child(arguments),
+        Command::Sample(arguments) => sample::run(arguments, json)?,
+        Command::Bench(arguments) => bench::run(arguments, json)?,
+        Command::Doctor(arguments) => doctor::run(arguments, json)?,
+        Command::Completions { shell } => manual::completions(*shell)?,
+        Command::Man { directory } => manual::pages(directory)?,
+        Command::Compile(arguments) if arguments.in_this_process => compile::run_in_child(arguments, json),
         Command::Compile(arguments) => compile::run(arguments)?,
-        Command::Emit(arguments) => emit(arguments)?,
-        Command::Plugins(arguments) => plugins::list(arguments)?,
+        Command::Emit(arguments) => emit(arguments, json)?,
+        Command::Plugins(arguments) => plugins::list(arguments, json)?,
         Command::Probe { plugin } => plugins::probe(plugin),
     }
     Ok(())
 }
 
-fn emit(arguments: &Emit) -> Result<()> {
+fn emit(arguments: &Emit, json: bool) -> Result<()> {
     let (target, calls) = (arguments.target, &arguments.calls);
     if let Some(name) = &arguments.embed {
         let calls = CallShape { batch: arguments.batch, ..calls.calls() };
         let function = Embedding { calls, max_k: arguments.calls.max_k, target, name: name.clone() };
         let text = function.emit().map_err(|error| error.to_string())?;
-        return print_line(text.trim_end());
+        return match json {
+            true => print_line(&json!({ "name": name, "text": text }).to_string()),
+            false => print_line(text.trim_end()),
+        };
     }
     // The programs of a call with this number of rows. The number is rounded up to a power of two.
     let specs = AheadOptions {
@@ -64,14 +81,24 @@ fn emit(arguments: &Emit) -> Result<()> {
     let mut parts = Vec::new();
     for spec in specs {
         let kernel = spec.sampling().and_then(|spec| kernels::kernel_text(spec, &target));
-        if arguments.kernel {
-            parts.push(kernel.ok_or_else(|| {
-                format!("{} for {target} is StableHLO alone: it has no kernel to print", spec.name())
-            })?);
+        if arguments.kernel && kernel.is_none() {
+            return Err(format!(
+                "{} for {target} is StableHLO alone: it has no kernel to print",
+                spec.name()
+            ));
+        }
+        let program = (!arguments.kernel).then(|| spec.emit(&target));
+        if json {
+            print_line(&json!({ "name": spec.name(), "text": program, "kernel": kernel }).to_string())?;
             continue;
         }
-        parts.push(spec.emit(&target));
-        parts.extend(kernel.map(|text| format!("// The kernel in the custom call above, as text.\n{text}")));
+        let comment =
+            if program.is_some() { "// The kernel in the custom call above, as text.\n" } else { "" };
+        parts.extend(program);
+        parts.extend(kernel.map(|text| format!("{comment}{text}")));
+    }
+    if json {
+        return Ok(());
     }
     let parts: Vec<&str> = parts.iter().map(|part| part.trim_end()).collect();
     // MLIR's tools expect this line between texts (--split-input-file).

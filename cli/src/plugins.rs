@@ -42,17 +42,17 @@ const SITE_PACKAGES: &str =
 
 /// A step that a child completed.
 #[derive(Serialize, Deserialize)]
-enum Report {
+enum Step {
     /// The plugin is loaded.
     Loaded { api: String, stablehlo: Option<String>, build: String },
     /// The plugin created a client.
-    Client { platform: String, version: String, devices: Vec<(i32, String, String)> },
+    Client { platform: String, version: String, devices: Vec<Device> },
     /// A step failed with this message.
     Failed(String),
 }
 
 /// A file that may be a plugin.
-struct Candidate {
+pub(crate) struct Candidate {
     path: PathBuf,
     /// Where the file was found.
     origin: &'static str,
@@ -60,23 +60,66 @@ struct Candidate {
     named: bool,
 }
 
+/// The result of testing one plugin.
+#[derive(Default, Serialize)]
+pub(crate) struct PluginReport {
+    pub(crate) file: PathBuf,
+    /// Where the file was found.
+    pub(crate) origin: &'static str,
+    /// Whether the user named it.
+    pub(crate) named: bool,
+    /// Whether the plugin has a device and its process exited normally.
+    pub(crate) works: bool,
+    /// The version of the PJRT C API.
+    api: Option<String>,
+    stablehlo: Option<String>,
+    build: Option<String>,
+    pub(crate) platform: Option<String>,
+    platform_version: Option<String>,
+    pub(crate) devices: Vec<Device>,
+    /// Why the plugin does not work.
+    pub(crate) problem: Option<String>,
+    /// The last lines that the plugin wrote to standard error before it ended its process.
+    last_lines: Vec<String>,
+}
+
+/// A device of a plugin.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Device {
+    id: i32,
+    kind: String,
+    description: String,
+}
+
 /// Tests every plugin and prints the results.
-pub(crate) fn list(arguments: &Plugins) -> Result<()> {
-    let candidates = candidates(arguments);
-    if candidates.is_empty() {
+pub(crate) fn list(arguments: &Plugins, json: bool) -> Result<()> {
+    let candidates = candidates(&arguments.files, arguments.only);
+    if candidates.is_empty() && !json {
         print_line(&format!(
             "no plugin was found in the environment, in {FETCHED}, in Python's packages or in the system's libraries"
         ))?;
     }
     let (mut working, mut named_but_broken) = (0, 0);
     for candidate in &candidates {
-        print_line(&format!("{}  ({})", candidate.path.display(), candidate.origin))?;
-        match try_plugin(&candidate.path, Duration::from_secs(arguments.timeout))? {
+        if !json {
+            print_line(&format!("{}  ({})", candidate.path.display(), candidate.origin))?;
+        }
+        let report = test(candidate, Duration::from_secs(arguments.timeout));
+        match report.works {
             true => working += 1,
             false => named_but_broken += usize::from(candidate.named),
         }
+        if json {
+            print_line(&serde_json::to_string(&report).map_err(|error| error.to_string())?)?;
+        } else {
+            for line in describe(&report) {
+                print_line(&format!("    {line}"))?;
+            }
+        }
     }
-    print_line(&format!("{working} plugin(s) with devices, {} without", candidates.len() - working))?;
+    if !json {
+        print_line(&format!("{working} plugin(s) with devices, {} without", candidates.len() - working))?;
+    }
     match named_but_broken {
         0 => Ok(()),
         count => Err(format!("{count} of the named plugins did not work")),
@@ -85,7 +128,7 @@ pub(crate) fn list(arguments: &Plugins) -> Result<()> {
 
 /// Loads a plugin in this process and reports each step.
 pub(crate) fn probe(path: &Path) {
-    let report = |report: Report| {
+    let report = |report: Step| {
         let line = serde_json::to_string(&report).unwrap_or_default();
         let mut out = std::io::stdout().lock();
         // If the parent has exited, no process reads the report.
@@ -101,74 +144,98 @@ pub(crate) fn probe(path: &Path) {
             _ => None,
         });
         let (api, build) = (plugin.version().to_string(), plugin.fingerprint()?.to_owned());
-        report(Report::Loaded { api, stablehlo, build });
+        report(Step::Loaded { api, stablehlo, build });
         let client = Client::create(plugin, &[])?;
         let devices = client.devices().iter();
-        report(Report::Client {
+        report(Step::Client {
             platform: client.platform_name().to_owned(),
             version: client.platform_version().to_owned(),
-            devices: devices.map(|d| (d.id(), d.kind().to_owned(), d.debug_string().to_owned())).collect(),
+            devices: devices
+                .map(|device| Device {
+                    id: device.id(),
+                    kind: device.kind().to_owned(),
+                    description: device.debug_string().to_owned(),
+                })
+                .collect(),
         });
         Ok(())
     };
     if let Err(error) = steps() {
-        report(Report::Failed(error.to_string()));
+        report(Step::Failed(error.to_string()));
     }
 }
 
-/// Tests one plugin and prints its reports. Returns whether the plugin has a device and its process exits normally.
-fn try_plugin(path: &Path, timeout: Duration) -> Result<bool> {
-    let outcome = match run_probe(path, timeout) {
+/// Tests one plugin.
+pub(crate) fn test(candidate: &Candidate, timeout: Duration) -> PluginReport {
+    let mut report = PluginReport {
+        file: candidate.path.clone(),
+        origin: candidate.origin,
+        named: candidate.named,
+        ..PluginReport::default()
+    };
+    let outcome = match run_probe(&candidate.path, timeout) {
         Err(error) => {
-            print_line(&format!("    cannot be tried: {error}"))?;
-            return Ok(false);
+            report.problem = Some(format!("it cannot be tested: {error}"));
+            return report;
         }
         Ok(outcome) => outcome,
     };
-    let (mut works, mut failed) = (false, false);
     for line in outcome.stdout.lines() {
-        let Some(report) = line.strip_prefix(MARK).and_then(|json| serde_json::from_str(json).ok()) else {
-            continue;
-        };
-        works |= matches!(&report, Report::Client { devices, .. } if !devices.is_empty());
-        failed |= matches!(report, Report::Failed(_));
-        for line in describe(report) {
-            print_line(&format!("    {line}"))?;
+        match line.strip_prefix(MARK).and_then(|json| serde_json::from_str(json).ok()) {
+            Some(Step::Loaded { api, stablehlo, build }) => {
+                (report.api, report.stablehlo, report.build) = (Some(api), stablehlo, Some(build));
+            }
+            Some(Step::Client { platform, version, devices }) => {
+                (report.platform, report.platform_version) =
+                    (Some(platform), Some(version.replace('\n', ", ")));
+                report.devices = devices;
+            }
+            Some(Step::Failed(reason)) => report.problem = Some(reason),
+            None => {}
         }
     }
-    // If a plugin returned an error, the report above already shows it. Otherwise the end of the process is at least
-    // part of the reason.
-    let in_order = outcome.status.is_some_and(|status| status.success()) && (works || failed);
-    if !in_order {
+    // If a plugin returned an error, that is the problem. Otherwise the end of the process is at least part of it.
+    let ended_normally = outcome.status.is_some_and(|status| status.success());
+    let concluded = report.problem.is_some() || !report.devices.is_empty();
+    if !ended_normally || !concluded {
         let end = match outcome.status {
             Some(status) => {
                 format!("it ended its process: {}{}", child::describe(status), child::flag_hint())
             }
             None => format!("its process did not end in {} s", timeout.as_secs()),
         };
-        print_line(&format!("    {end}"))?;
+        report.problem = Some(match report.problem.take() {
+            Some(reason) => format!("{reason}; {end}"),
+            None => end,
+        });
         let lines: Vec<&str> = outcome.stderr.lines().filter(|line| !line.trim().is_empty()).collect();
-        for line in &lines[lines.len().saturating_sub(3)..] {
-            print_line(&format!("    | {line}"))?;
-        }
+        report.last_lines =
+            lines[lines.len().saturating_sub(3)..].iter().map(|&line| line.to_owned()).collect();
     }
-    Ok(works && in_order)
+    report.works = report.problem.is_none();
+    report
 }
 
-fn describe(report: Report) -> Vec<String> {
-    match report {
-        Report::Loaded { api, stablehlo, build } => {
-            let stablehlo = stablehlo.map_or_else(String::new, |version| format!(", StableHLO {version}"));
-            vec![format!("PJRT API {api}{stablehlo}, {build}")]
-        }
-        Report::Client { platform, version, devices } => {
-            let version = version.replace('\n', ", ");
-            let client = format!("platform {platform} ({version}), {} device(s)", devices.len());
-            let device = |(id, kind, text): &(i32, String, String)| format!("device {id}: {kind}, {text}");
-            std::iter::once(client).chain(devices.iter().map(device)).collect()
-        }
-        Report::Failed(reason) => vec![reason],
+/// The lines that describe a plugin to a person.
+fn describe(report: &PluginReport) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let (Some(api), Some(build)) = (&report.api, &report.build) {
+        let stablehlo =
+            report.stablehlo.as_ref().map_or_else(String::new, |version| format!(", StableHLO {version}"));
+        lines.push(format!("PJRT API {api}{stablehlo}, {build}"));
     }
+    if let (Some(platform), Some(version)) = (&report.platform, &report.platform_version) {
+        lines.push(format!("platform {platform} ({version}), {} device(s)", report.devices.len()));
+    }
+    lines.extend(
+        report
+            .devices
+            .iter()
+            .map(|device| format!("device {}: {}, {}", device.id, device.kind, device.description)),
+    );
+    lines.extend(report.problem.clone());
+    lines.extend(report.last_lines.iter().map(|line| format!("| {line}")));
+    lines
 }
 
 /// The output and the status of a child.
@@ -224,8 +291,9 @@ fn text(chunks: &Receiver<Vec<u8>>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// All files to test. Each file appears once, with the first place where it was found.
-fn candidates(arguments: &Plugins) -> Vec<Candidate> {
+/// All files to test. Each file appears once, with the first place where it was found. With `only`, there is no search
+/// for files in addition to `files`.
+pub(crate) fn candidates(files: &[PathBuf], only: bool) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
     let mut add = |path: PathBuf, origin: &'static str, named: bool| {
         let path = path.canonicalize().unwrap_or(path);
@@ -234,10 +302,10 @@ fn candidates(arguments: &Plugins) -> Vec<Candidate> {
             None => found.push(Candidate { path, origin, named }),
         }
     };
-    for path in &arguments.files {
+    for path in files {
         add(path.clone(), "named", true);
     }
-    if arguments.only {
+    if only {
         return found;
     }
     for (variable, named) in [(PLUGIN_VARIABLE, true), ("TPU_LIBRARY_PATH", false)] {

@@ -88,6 +88,24 @@ pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
     Ok(trust::distrust(&fs::metadata(directory)?))
 }
 
+/// What [`inspect`] finds out about a directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The reason why samplers do not use the directory; `None` if they use it.
+    pub distrust: Option<String>,
+    /// The number of program files, of all systems and versions.
+    pub programs: usize,
+    /// The size of these files in bytes.
+    pub bytes: u64,
+}
+
+/// Describes a directory of programs without changing it.
+pub fn inspect(directory: &Path) -> io::Result<Inspection> {
+    let path = resolve(directory)?;
+    let files = eviction::files(&path)?;
+    Ok(Inspection { distrust: distrust(&path)?, programs: files.len(), bytes: eviction::bytes(&files) })
+}
+
 /// Returns the error for an option that names a directory: `InvalidArgument` if the path cannot be a directory,
 /// otherwise `Io`.
 pub(crate) fn directory_error(option: &'static str, directory: &Path, error: &io::Error) -> Error {

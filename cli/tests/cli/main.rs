@@ -1,5 +1,8 @@
 //! Tests that run the command as a user does.
 
+mod host;
+mod sample;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

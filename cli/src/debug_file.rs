@@ -1,0 +1,83 @@
+//! Writes the arrays of a call to an `.npz` file (NumPy): a zip archive with one `.npy` file per array.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use npyz::{AutoSerialize, DType, FixedSizeBytes, Serialize, TypeStr, WriterBuilder as _};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipWriter};
+
+use crate::Result;
+
+/// An `.npz` file that is being written. If it is dropped before [`DebugFile::finish`], the file is incomplete.
+pub(crate) struct DebugFile {
+    archive: ZipWriter<File>,
+}
+
+/// The elements of an array. The 16-bit types are bits.
+pub(crate) enum Values<'a> {
+    I32(&'a [i32]),
+    U32(&'a [u32]),
+    F32(&'a [f32]),
+    F16(&'a [u16]),
+    /// NumPy has no bfloat16. These elements become raw data of two bytes, as in the files of the package ml_dtypes:
+    /// `array.view(ml_dtypes.bfloat16)` converts them.
+    Bf16(&'a [u16]),
+}
+
+impl DebugFile {
+    pub(crate) fn create(path: &Path) -> Result<DebugFile> {
+        let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(DebugFile { archive: ZipWriter::new(file) })
+    }
+
+    /// Adds an array.
+    pub(crate) fn add(&mut self, name: &str, shape: &[usize], values: Values<'_>) -> Result<()> {
+        // An array can have more than 4 GiB.
+        let options =
+            SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).large_file(true);
+        let archive = &mut self.archive;
+        archive.start_file(format!("{name}.npy"), options).map_err(|error| error.to_string())?;
+        let shape: Vec<u64> = shape.iter().map(|&size| size as u64).collect();
+        let written = match values {
+            Values::I32(values) => write(archive, &shape, values.iter().copied()),
+            Values::U32(values) => write(archive, &shape, values.iter().copied()),
+            Values::F32(values) => write(archive, &shape, values.iter().copied()),
+            Values::F16(values) => {
+                write(archive, &shape, values.iter().map(|&bits| half::f16::from_bits(bits)))
+            }
+            Values::Bf16(values) => {
+                let raw: TypeStr =
+                    "|V2".parse().map_err(|_| "raw data of two bytes is no type".to_owned())?;
+                let pairs = values.iter().map(|bits| FixedSizeBytes(bits.to_le_bytes()));
+                write_as(archive, &shape, DType::new_scalar(raw), pairs)
+            }
+        };
+        written.map_err(|error| error.to_string())
+    }
+
+    /// Completes the file.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.archive.finish().map(drop).map_err(|error| error.to_string())
+    }
+}
+
+fn write<T: AutoSerialize>(
+    out: &mut impl Write,
+    shape: &[u64],
+    values: impl Iterator<Item = T>,
+) -> std::io::Result<()> {
+    write_as(out, shape, T::default_dtype(), values)
+}
+
+fn write_as<T: Serialize>(
+    out: &mut impl Write,
+    shape: &[u64],
+    dtype: DType,
+    values: impl Iterator<Item = T>,
+) -> std::io::Result<()> {
+    let mut writer = npyz::WriteOptions::<T>::new().dtype(dtype).shape(shape).writer(out).begin_nd()?;
+    writer.extend(values)?;
+    writer.finish()
+}

@@ -151,6 +151,16 @@ lint: deps ## check the format, and run clippy with warnings as errors
 doc: deps ## build the documentation of the Rust crates with warnings as errors
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --locked --workspace --no-deps
 
+.PHONY: docs
+docs: build ## build the documentation site in target/docs/site
+	@scripts/python-env.sh .cache/docs 'mkdocs, matplotlib, playwright' scripts/requirements-docs.txt
+	@.cache/docs/bin/python scripts/docs/build.py $(TARGET)/release/nucleus
+
+.PHONY: docs-check
+docs-check: docs ## open every page of the site at two widths in Chromium; check links, images and the console
+	@scripts/install-deps.sh docs
+	@.cache/docs/bin/python scripts/docs/check.py
+
 .PHONY: deny
 deny: ## check the licences, sources and versions of the dependencies (deny.toml)
 	@scripts/fetch-cargo-deny.sh

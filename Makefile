@@ -140,6 +140,10 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 header: deps ## regenerate include/nucleus.h and include/nucleus.layout.json from the Rust sources
 	NUCLEUS_UPDATE_HEADER=1 cargo test --release --locked --workspace --test library header::
 
+.PHONY: vectors
+vectors: deps ## compute the test vectors in tests/vectors with the sorted reference
+	NUCLEUS_UPDATE_VECTORS=1 cargo test --release --locked --workspace --test library vectors::the_files_are_up_to_date
+
 # These targets use the release profile, so that build scripts and procedural macros compile only once for lint, doc,
 # check-aarch64 and test.
 .PHONY: lint

@@ -64,7 +64,11 @@ def main():
             "print(build_meta.build_wheel(sys.argv[1]), file=sys.stderr)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", build, str(output)], cwd=stage, env=environment, text=True, capture_output=True
+            [sys.executable, "-c", build, str(output)],
+            cwd=stage,
+            env=environment,
+            text=True,
+            capture_output=True,
         )
         if done.returncode != 0:
             sys.exit(f"build_wheel: setuptools failed\n{done.stdout}\n{done.stderr}")

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Generates src/nucleus_sampler/_abi.py from include/nucleus.layout.json.
 
-    generate.py            rewrites the file
-    generate.py --print    prints it
+generate.py            rewrites the file
+generate.py --print    prints it
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Builds the wheel. With the library in the package (build_wheel.py), the wheel is for one platform and any Python 3."""
+"""Builds the wheel. If the package contains the library (build_wheel.py), the wheel is for one platform."""
 
 import os
 

@@ -1,5 +1,5 @@
-//! The inputs of the shared test vectors. Every number is computed with exact arithmetic, so that each machine makes the
-//! same files.
+//! The inputs of the shared test vectors. Every number is computed with exact arithmetic, so that each machine makes
+//! the same files.
 
 use nucleus::dtype::Dtype;
 use nucleus::plan::Entry;
@@ -61,7 +61,7 @@ impl Numbers {
     }
 
     fn below(&mut self, limit: usize) -> usize {
-        (u64::from(self.next()) * limit as u64 >> 32) as usize
+        ((u64::from(self.next()) * limit as u64) >> 32) as usize
     }
 
     fn pick<T: Copy>(&mut self, list: &[T]) -> T {
@@ -284,7 +284,7 @@ fn special_rows(dtype: Dtype, vocab: usize) -> Vec<Vec<u32>> {
         vec![infinity; vocab],
         cycle(&[sign, 0, sign, dtype.round(-1.0)]),
         // Subnormals, and the smallest normal number. The subnormals of f16 are normal in f32.
-        cycle(&[1, sign | 1, quiet, sign | quiet, 2 * quiet - 1, 2 * quiet, sign | 2 * quiet, 0]),
+        cycle(&[1, sign | 1, quiet, sign | quiet, 2 * quiet - 1, 2 * quiet, sign | (2 * quiet), 0]),
         cycle(&[largest, largest - 1, sign | largest]),
         vec![sign | largest; vocab],
         (0..vocab).map(|i| if i == vocab - 2 { sign | largest } else { negative }).collect(),

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures a call from Python beside the same call from C: one row in f32, top-k 50, top-p 0.9, one thread.
 
-Prints one JSON object per vocabulary. `scalars` passes Python numbers, `arrays` passes NumPy arrays of the right types,
-`debug` requests every debug array. Times are medians in microseconds. Needs the package, a C compiler, and the directory
-of the library: overhead.py LIBRARY_DIRECTORY
+    overhead.py LIBRARY_DIRECTORY
+
+Prints one JSON object per vocabulary. `scalars` passes Python numbers, `arrays` passes NumPy arrays of the right
+types, `debug` also requests every debug array. Times are medians in microseconds. Needs the package and a C compiler.
 """
 
 import json
@@ -15,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-
 from nucleus_sampler import Sampler
 
 HERE = Path(__file__).resolve().parent
@@ -52,7 +52,10 @@ def main():
             }
             scalars = {"top_k": 50, "top_p": 0.9, "temperature": 0.7, "seed": 1}
             c = subprocess.run(
-                [program, str(vocab), str(ROUNDS), str(CALLS)], input=logits.tobytes(), capture_output=True, check=True
+                [program, str(vocab), str(ROUNDS), str(CALLS)],
+                input=logits.tobytes(),
+                capture_output=True,
+                check=True,
             )
             found = {
                 "c": float(c.stdout),
@@ -60,7 +63,11 @@ def main():
                 "arrays": median(lambda offset: sampler.sample(logits, **arrays)),
                 "debug": median(lambda offset: sampler.sample(logits, **arrays, debug=True)),
             }
-            print(json.dumps({"vocab": vocab, **{name: round(value / 1000, 2) for name, value in found.items()}}))
+            print(
+                json.dumps(
+                    {"vocab": vocab, **{name: round(value / 1000, 2) for name, value in found.items()}}
+                )
+            )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,15 @@ import warnings
 import weakref
 
 import ml_dtypes
-import numpy as np
-
 import nucleus_sampler
-from nucleus_sampler import InvalidArgumentError, NucleusError, RowStatus, Sampler, Status
+import numpy as np
+from nucleus_sampler import (
+    InvalidArgumentError,
+    NucleusError,
+    RowStatus,
+    Sampler,
+    Status,
+)
 
 ROWS, VOCAB = 4, 50
 
@@ -52,22 +57,29 @@ class Arguments(unittest.TestCase):
         with self.assertRaises(InvalidArgumentError) as raised:
             self.sampler.sample(self.logits if logits is None else logits, **changes)
         error = raised.exception
-        self.assertEqual((error.status, error.argument, error.row), (Status.NUC_INVALID_ARGUMENT, argument, row))
+        self.assertEqual(
+            (error.status, error.argument, error.row), (Status.NUC_INVALID_ARGUMENT, argument, row)
+        )
         self.assertIsInstance(error, ValueError)
         self.assertIn(error.message, str(error))
         return error.message
 
     def test_errors_of_the_library(self):
-        message = self.refused(
-            "temperature", temperature=[1, 1, np.nan, 1], row=2, strict=True
-        )
+        message = self.refused("temperature", temperature=[1, 1, np.nan, 1], row=2, strict=True)
         self.assertIn("temperature[2]", message)
         self.refused("top_p", top_p=np.nan, row=0, strict=True)
         self.refused("replace_val", replace_val=np.nan)
         self.refused("vocab", np.empty((2, 0), np.float32))
         self.refused("random_words", seed=1, random_words=np.zeros((ROWS, 4), np.uint32))
         self.refused("nuc_debug_arrays", path="arbitrary", debug=["topk_indices_k"])
-        self.refused("top_k", path="bounded", top_k=[1, 2, 129, 3], row=2, strict=True, logits=np.zeros((4, 200), np.float32))
+        self.refused(
+            "top_k",
+            path="bounded",
+            top_k=[1, 2, 129, 3],
+            row=2,
+            strict=True,
+            logits=np.zeros((4, 200), np.float32),
+        )
 
     def test_bad_rows_are_reported(self):
         result = self.sampler.sample(self.logits, temperature=[1, -1, 1, 1], top_p=[1, 1, 1, np.nan])
@@ -125,7 +137,9 @@ class Arguments(unittest.TestCase):
         wide[:, :VOCAB] = self.logits
         twice = np.repeat(self.logits, 2, axis=1)
         tall = np.repeat(self.logits, 3, axis=0)
-        unaligned = np.frombuffer(b"x" + self.logits.tobytes(), np.uint8)[1:].view(np.float32).reshape(ROWS, VOCAB)
+        unaligned = (
+            np.frombuffer(b"x" + self.logits.tobytes(), np.uint8)[1:].view(np.float32).reshape(ROWS, VOCAB)
+        )
         self.assertFalse(unaligned.flags.aligned)
         read_only = self.logits.copy()
         read_only.flags.writeable = False

@@ -22,7 +22,11 @@ LIBRARY = PACKAGE / "lib" / _library.FILE_NAME
 
 def run(code, path=None, **environment):
     """Runs Python code in a new process. `path` is the directory of another copy of the package."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUCLEUS_", "PKG_CONFIG", "LD_"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("NUCLEUS_", "PKG_CONFIG", "LD_"))
+    }
     if path is not None:
         environment["PYTHONPATH"] = str(path)
     return subprocess.run(
@@ -48,10 +52,14 @@ class Structs(unittest.TestCase):
                 mirror = getattr(_abi, struct["name"])
                 self.assertEqual(ctypes.sizeof(mirror), struct["size"])
                 self.assertEqual(ctypes.alignment(mirror), struct["alignment"])
-                self.assertEqual([name for name, *_ in mirror._fields_], [f["name"] for f in struct["fields"]])
+                self.assertEqual(
+                    [name for name, *_ in mirror._fields_], [f["name"] for f in struct["fields"]]
+                )
                 for field in struct["fields"]:
                     found = getattr(mirror, field["name"])
-                    self.assertEqual((found.offset, found.size), (field["offset"], field["size"]), field["name"])
+                    self.assertEqual(
+                        (found.offset, found.size), (field["offset"], field["size"]), field["name"]
+                    )
 
     def test_every_function_is_in_the_header(self):
         self.assertLessEqual(set(_library.FUNCTIONS), set(LAYOUT["functions"]))
@@ -73,7 +81,9 @@ class Package(unittest.TestCase):
             self.assertIn(name, files)
         licences = [file for name, file in files.items() if name.endswith("LICENSE")]
         self.assertEqual([file.read_text() for file in licences], [(REPOSITORY / "LICENSE").read_text()])
-        sections = subprocess.run(["readelf", "-SW", LIBRARY], capture_output=True, text=True, check=True).stdout
+        sections = subprocess.run(
+            ["readelf", "-SW", LIBRARY], capture_output=True, text=True, check=True
+        ).stdout
         self.assertNotIn(".symtab", sections)
         self.assertNotIn(".debug_info", sections)
         metadata = importlib.metadata.metadata("nucleus-sampler")
@@ -136,7 +146,8 @@ class Search(unittest.TestCase):
             ("_abi.LIBRARY_VERSION = '0.2.0'", "has version 0.1.0; this package needs 0.2.0 or newer"),
         ):
             found = run(
-                f"import nucleus_sampler\nfrom nucleus_sampler import _abi\n{change}\n{WHERE}", NUCLEUS_LIBRARY=str(LIBRARY)
+                f"import nucleus_sampler\nfrom nucleus_sampler import _abi\n{change}\n{WHERE}",
+                NUCLEUS_LIBRARY=str(LIBRARY),
             )
             self.assertIn(reason, found.stderr)
 

@@ -10,7 +10,6 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-
 from nucleus_sampler import InvalidArgumentError, Sampler
 
 THREADS = 8

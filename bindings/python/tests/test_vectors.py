@@ -5,7 +5,6 @@ import dataclasses
 import unittest
 
 import numpy as np
-
 from nucleus_sampler import InvalidArgumentError, RowStatus, Sampler
 from vectors import REPOSITORY, cases, difference
 
@@ -92,7 +91,9 @@ class Vectors(unittest.TestCase):
         chosen = [
             case
             for case in self.cases
-            if case.dtype == "f32" and case.path == "auto" and case.logits.shape == (8, 16)
+            if case.dtype == "f32"
+            and case.path == "auto"
+            and case.logits.shape == (8, 16)
             and not case.arguments["keep_ties"]
         ]
         self.assertGreater(len(chosen), 5)
@@ -105,7 +106,9 @@ class Vectors(unittest.TestCase):
                 with self.subTest(case=case.name):
                     result = sampler.sample(case.logits, path=case.path, debug=True, **case.arguments)
                     self.assertIsNone(difference(result, case, False))
-            self.assertEqual(sampler.stats()["compiles"], compiled, "a call compiled although it was prewarmed")
+            self.assertEqual(
+                sampler.stats()["compiles"], compiled, "a call compiled although it was prewarmed"
+            )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,13 @@
 For validation and notebooks. The meaning of every argument is in nucleus.h.
 """
 
-from ._errors import InvalidArgumentError, LibraryNotFoundError, NucleusError, OutOfMemoryError, Status
+from ._errors import (
+    InvalidArgumentError,
+    LibraryNotFoundError,
+    NucleusError,
+    OutOfMemoryError,
+    Status,
+)
 from ._library import load as _load
 from ._sampler import DebugArrays, DeviceInfo, Result, RowStatus, Sampler, SamplerInfo
 

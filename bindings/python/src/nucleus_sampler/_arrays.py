@@ -159,7 +159,8 @@ def per_row(name: str, array: Array, num_rows: int) -> Array:
         return np.full(num_rows, array)
     if array.shape != (num_rows,):
         raise invalid(
-            name, f"{name} has the shape {array.shape}; it must be a scalar or have one element per row ({num_rows})"
+            name,
+            f"{name} has the shape {array.shape}; it must be a scalar or have one element per row ({num_rows})",
         )
     return array if array.flags.c_contiguous and array.flags.aligned else array.copy()
 
@@ -170,5 +171,7 @@ def words(value: Any, num_rows: int) -> Array | None:
         return None
     array = np.asarray(value)
     if array.shape != (num_rows, 4):
-        raise invalid("random_words", f"random_words have the shape {array.shape}; it must be ({num_rows}, 4)")
+        raise invalid(
+            "random_words", f"random_words have the shape {array.shape}; it must be ({num_rows}, 4)"
+        )
     return integers("random_words", array.reshape(-1), 4 * num_rows, np.uint32)

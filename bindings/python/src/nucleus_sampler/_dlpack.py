@@ -62,7 +62,8 @@ def view(source: Any) -> tuple[np.ndarray[Any, Any], str | None, Any]:
     device_type = source.__dlpack_device__()[0]
     if device_type != _CPU:
         raise invalid(
-            "logits", f"logits are on a device (DLPack device type {int(device_type)}); copy them to the CPU first"
+            "logits",
+            f"logits are on a device (DLPack device type {int(device_type)}); copy them to the CPU first",
         )
     capsule = source.__dlpack__()
     tensor = tensor_of(capsule)
@@ -77,10 +78,12 @@ def view(source: Any) -> tuple[np.ndarray[Any, Any], str | None, Any]:
     if not all(shape):
         return np.empty(shape, dtype), name, capsule
     # Without strides the array is dense and row-major.
-    strides = tuple(tensor.strides[i] * dtype.itemsize for i in range(tensor.ndim)) if tensor.strides else None
+    strides = (
+        tuple(tensor.strides[i] * dtype.itemsize for i in range(tensor.ndim)) if tensor.strides else None
+    )
     steps = strides or np.empty(shape, dtype).strides
     if any(step < 0 for step in steps):
         raise invalid("logits", "logits have a negative stride; make them contiguous first")
-    extent = sum((length - 1) * step for length, step in zip(shape, steps)) + dtype.itemsize
+    extent = sum((length - 1) * step for length, step in zip(shape, steps, strict=True)) + dtype.itemsize
     memory = (ctypes.c_uint8 * extent).from_address(tensor.data + tensor.byte_offset)
     return np.ndarray(shape, dtype, memory, strides=strides), name, capsule

@@ -453,7 +453,7 @@ def _client_options(options: Mapping[str, str | bool | int | float]) -> Any:
     """An array of nuc_client_option."""
     kinds = _abi.nuc_option_type
     listed = (_abi.nuc_client_option * len(options))()
-    for option, (name, value) in zip(listed, options.items()):
+    for option, (name, value) in zip(listed, options.items(), strict=True):
         option.name = name.encode()
         if isinstance(value, str):
             option.type, option.string_value = kinds.NUC_OPTION_STRING, value.encode()
@@ -464,7 +464,9 @@ def _client_options(options: Mapping[str, str | bool | int | float]) -> Any:
         elif isinstance(value, float):
             option.type, option.float_value = kinds.NUC_OPTION_FLOAT, value
         else:
-            raise TypeError(f"the client option {name!r} must be a str, bool, int or float, not {type(value).__name__}")
+            raise TypeError(
+                f"the client option {name!r} must be a str, bool, int or float, not {type(value).__name__}"
+            )
     return listed
 
 

@@ -141,9 +141,10 @@ class Search(unittest.TestCase):
             self.assertIn("NUCLEUS_LIBRARY", nothing.stderr)
 
     def test_another_abi_or_an_old_version_is_refused(self):
+        abi, version = LAYOUT["abi_version"], LAYOUT["library_version"]
         for change, reason in (
-            ("_abi.NUC_ABI_VERSION = 2", "has ABI version 1; this package needs 2"),
-            ("_abi.LIBRARY_VERSION = '0.2.0'", "has version 0.1.0; this package needs 0.2.0 or newer"),
+            ("_abi.NUC_ABI_VERSION = 99", f"has ABI version {abi}; this package needs 99"),
+            ("_abi.LIBRARY_VERSION = '99.0.0'", f"has version {version}; this package needs 99.0.0 or newer"),
         ):
             found = run(
                 f"import nucleus_sampler\nfrom nucleus_sampler import _abi\n{change}\n{WHERE}",

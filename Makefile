@@ -72,6 +72,11 @@ demo: deps build examples plugins ## generate text on two backends and compare i
 	@echo; cmp $(BIN)/builtin.txt $(BIN)/plugin.txt && echo "built-in and plugin: identical"
 	@cmp $(BIN)/builtin.txt $(BIN)/alone.txt && echo "in a shared batch and alone: identical"
 
+.PHONY: python-wheel
+python-wheel: build ## build the wheel of the Python package with the library, in target/python
+	@scripts/fetch-python.sh
+	@.cache/python/env/bin/python bindings/python/build_wheel.py $(LIB) $(TARGET)/python
+
 .PHONY: model
 model: deps ## download a small language model and export it for demo-llm
 	@scripts/fetch-model.sh
@@ -139,6 +144,14 @@ chart: ## draw docs/bench.png from target/bench.jsonl
 .PHONY: header
 header: deps ## regenerate include/nucleus.h and include/nucleus.layout.json from the Rust sources
 	NUCLEUS_UPDATE_HEADER=1 cargo test --release --locked --workspace --test library header::
+
+.PHONY: python-structs
+python-structs: ## regenerate the structs of the Python package from include/nucleus.layout.json
+	bindings/python/generate.py
+
+.PHONY: vectors
+vectors: deps ## compute the test vectors in tests/vectors with the sorted reference
+	NUCLEUS_UPDATE_VECTORS=1 cargo test --release --locked --workspace --test library vectors::the_files_are_up_to_date
 
 # These targets use the release profile, so that build scripts and procedural macros compile only once for lint, doc,
 # check-aarch64 and test.

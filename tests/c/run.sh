@@ -262,6 +262,8 @@ for program in test_lifetime test_memory; do
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"
 done
+run "test_vectors, built-in, valgrind" memcheck "$bin/test_vectors" builtin tests/vectors/*.txt
+run "test_vectors, plugin, f32" "$bin/test_vectors" "$plugin" tests/vectors/*.txt
 run "test_unwind, plugin" "$bin/test_unwind" "$plugin"
 run "test_unwind, plugin, static library" "$bin/test_unwind_static" "$plugin"
 if [ "$(id -u)" -ne 0 ] || ! command -v setpriv >/dev/null; then

@@ -9,6 +9,7 @@ pub mod probes;
 pub mod selection;
 pub mod softmax;
 pub mod tpu;
+pub mod vectors;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;

@@ -82,13 +82,17 @@ impl Sampler {
         Sampler::on(None, 128)
     }
 
-    /// A sampler on a plugin, or on the built-in backend.
+    /// A sampler on a plugin, or on the built-in backend with one thread.
     pub(crate) fn on(plugin: Option<&str>, max_k: usize) -> Sampler {
+        Sampler::with_threads(plugin, max_k, 1)
+    }
+
+    pub(crate) fn with_threads(plugin: Option<&str>, max_k: usize, num_threads: usize) -> Sampler {
         let path = plugin.map(|name| CString::new(common::plugin(name).to_str().unwrap()).unwrap());
         let mut options = sampler_options();
         options.backend = if plugin.is_some() { NUC_BACKEND_PJRT } else { NUC_BACKEND_BUILTIN };
         options.plugin_path = path.as_ref().map_or(null(), |path| path.as_ptr());
-        options.num_threads = 1;
+        options.num_threads = num_threads;
         options.max_k = max_k;
         let (status, sampler) = create(&options, null_mut());
         assert_eq!(status, NUC_OK);

@@ -21,3 +21,5 @@ mod properties;
 mod softmax;
 mod steady_state;
 mod structure;
+mod vector_cases;
+mod vectors;

@@ -1,0 +1,121 @@
+"""Threads and processes that share a sampler."""
+
+import gc
+import os
+import threading
+import time
+import unittest
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from nucleus_sampler import InvalidArgumentError, Sampler
+
+THREADS = 8
+
+
+class Threads(unittest.TestCase):
+    def setUp(self):
+        self.logits = np.random.default_rng(3).normal(0, 3, (16, 4000)).astype(np.float32)
+
+    def test_threads_share_a_sampler(self):
+        with Sampler(backend="builtin") as sampler:
+            arguments = {"top_p": 0.9, "seed": np.arange(16), "debug": True}
+            want = sampler.sample(self.logits, path="reference", **arguments)
+
+            def work(number):
+                for _ in range(20):
+                    rows = slice(number, number + 8)
+                    got = sampler.sample(self.logits[rows], **{**arguments, "seed": np.arange(16)[rows]})
+                    np.testing.assert_array_equal(got.tokens, want.tokens[rows])
+                    np.testing.assert_array_equal(
+                        got.debug.topk_topp_unnorm_probs_i32_unsorted,
+                        want.debug.topk_topp_unnorm_probs_i32_unsorted[rows],
+                    )
+                return number
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                self.assertEqual(list(pool.map(work, range(THREADS))), list(range(THREADS)))
+            self.assertEqual(sampler.stats()["total_count"], 1 + 20 * THREADS)
+
+    def test_a_call_releases_the_interpreter(self):
+        """Another thread runs Python code in the middle of a call."""
+        with Sampler(backend="builtin") as sampler:
+            large, stamps, done = np.zeros((64, 200_000), np.float32), [], threading.Event()
+
+            def stamp():
+                while not done.is_set():
+                    stamps.append(time.monotonic())
+                    time.sleep(0.001)
+
+            thread = threading.Thread(target=stamp)
+            thread.start()
+            start = time.monotonic()
+            sampler.sample(large, path="reference")
+            duration = time.monotonic() - start
+            done.set()
+            thread.join()
+        # Threads that wait for the interpreter's lock can run shortly before and after the call, but not in its middle.
+        middle = [at for at in stamps if start + 0.2 * duration < at < start + 0.8 * duration]
+        self.assertGreater(duration, 0.05)
+        self.assertGreater(len(middle), 5)
+
+    def test_close_waits_for_calls(self):
+        """Threads that sample while the sampler is closed get their tokens, or a ValueError."""
+        for _ in range(20):
+            sampler = Sampler(backend="builtin", num_threads=1)
+            want = sampler.sample(self.logits).tokens
+            started = threading.Barrier(THREADS + 1)
+
+            def work():
+                started.wait()
+                calls = 0
+                try:
+                    while True:
+                        np.testing.assert_array_equal(sampler.sample(self.logits).tokens, want)
+                        calls += 1
+                except ValueError as error:
+                    self.assertEqual(str(error), "the sampler is closed")
+                return calls
+
+            with ThreadPoolExecutor(THREADS) as pool:
+                futures = [pool.submit(work) for _ in range(THREADS)]
+                started.wait()
+                sampler.close()
+                for future in futures:
+                    future.result(timeout=60)
+
+    def test_a_lost_sampler_is_freed(self):
+        sampler = Sampler(backend="builtin")
+        reference = weakref.ref(sampler)
+        del sampler
+        gc.collect()
+        self.assertIsNone(reference())
+
+    def test_a_child_process(self):
+        """A sampler does not work after fork, does not block, and can be closed."""
+        with Sampler(backend="builtin") as sampler:
+            # Another thread may hold the sampler's lock during fork.
+            sampler._idle.acquire()
+            with warnings.catch_warnings():
+                # Python warns about fork in a process with several threads.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    try:
+                        sampler.sample(self.logits)
+                    except InvalidArgumentError as error:
+                        status = 0 if error.argument == "sampler" and "fork" in error.message else 2
+                    sampler.close()
+                finally:
+                    os._exit(status)
+            sampler._idle.release()
+            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
+            sampler.sample(self.logits)
+
+
+if __name__ == "__main__":
+    unittest.main()

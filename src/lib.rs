@@ -81,7 +81,8 @@ pub use sampler::BackendChoice as Backend;
 
 // The rest is internal. It is public for the tests, the benchmarks and the command, which are other crates.
 
-#[cfg(feature = "pjrt")]
+// The examples in the comments of `abi` are C code for the header, so they are no documentation tests.
+#[cfg(all(feature = "pjrt", not(doctest)))]
 #[doc(hidden)]
 pub mod abi;
 #[doc(hidden)]

@@ -56,7 +56,7 @@ impl fmt::Debug for RowStatus {
             (self.bad_parameter(), "bad_parameter"),
         ];
         let names: Vec<&str> = names.iter().filter(|(is_set, _)| *is_set).map(|(_, name)| *name).collect();
-        write!(f, "RowStatus({})", names.join(" | "))
+        write!(f, "RowStatus({})", if names.is_empty() { "0".to_owned() } else { names.join(" | ") })
     }
 }
 
@@ -73,6 +73,7 @@ mod tests {
             RowStatus::from_bits(ROW_HAD_INF).had_inf()
                 && RowStatus::from_bits(ROW_BAD_PARAMETER).bad_parameter()
         );
+        assert_eq!(format!("{:?}", RowStatus::default()), "RowStatus(0)");
         assert!(RowStatus::default().is_empty() && !status.is_empty());
     }
 }

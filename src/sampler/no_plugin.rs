@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{BackendChoice, SamplerOptions};
+use super::options::{BackendChoice, SamplerOptions};
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
 use crate::error::Error;

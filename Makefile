@@ -105,6 +105,14 @@ test: deps plugins interpreter ptxas ## build and run the tests: Rust, TPU and G
 test-full: deps plugins interpreter ptxas ## run all cases of these tests, with debug assertions and overflow checks: about an hour
 	@scripts/run_tests.py --full
 
+.PHONY: test-no-pjrt
+test-no-pjrt: deps ## build and test the crate without the feature pjrt, in target/no-pjrt; part of `make test`
+	@scripts/test_without_pjrt.py
+
+.PHONY: package-check
+package-check: deps ## check the package that `cargo publish` would upload
+	cargo publish --dry-run --locked --package nucleus
+
 .PHONY: test-tpu-full
 test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 updates docs/tpu.md
 	NUCLEUS_TPU_FULL=1 cargo test --release --locked --workspace --test tpu grid:: -- --nocapture

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::Dtype;
+pub use crate::outputs::Wanted;
 
 /// The algorithm of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -11,31 +12,6 @@ pub enum Path {
     Arbitrary,
     /// Accepts every k up to this number of slots. Filters the row to a few entries.
     Bounded(usize),
-}
-
-/// The wide arrays that a program returns in addition to the five numbers per row.
-///
-/// Each array costs memory traffic, so a program returns only the arrays that its calls request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Wanted {
-    /// `topk_logits_unsorted`.
-    pub topk_logits: bool,
-    /// `topk_topp_unnorm_probs_i32_unsorted`.
-    pub weights: bool,
-    /// The k-slices of the bounded path.
-    pub slices: bool,
-}
-
-impl Wanted {
-    /// Whether any array with `vocab` columns is wanted.
-    pub fn full_width(&self) -> bool {
-        self.topk_logits || self.weights
-    }
-
-    /// Whether the caller can see which entries top-k kept, including entries without a weight.
-    pub fn shows_top_k(&self) -> bool {
-        self.topk_logits || self.slices
-    }
 }
 
 /// Where a program finds the rows that it samples.

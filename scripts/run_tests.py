@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Builds and runs every test, and prints the time of each part. `make test` and `make test-full` call it.
 
-The parts are the build, each Rust test program, the interpreter of TPU and GPU programs (tests/interpreter), the
-bindings, and the C tests (tests/c/run.sh). A part that fails does not stop the others. The last line is `N passed, N
-failed`. It counts the tests of tests/c/run.sh, and one failure for each other part that failed.
+The parts are the build, each Rust test program, the examples in the documentation, the crate without the feature pjrt
+(test_without_pjrt.py), the interpreter of TPU and GPU programs (tests/interpreter), the bindings, and the C and C++
+tests. A part that fails does not stop the others. The last line is `N passed, N failed`. It counts the tests of the C
+and C++ parts, and one failure for each other part that failed.
 
     run_tests.py            the daily selection of cases
     run_tests.py --full     all cases, and the Rust tests with debug assertions and overflow checks
@@ -124,6 +125,11 @@ def main():
             label = " ".join([name, *filters])
             print(f"\n=== {label}", flush=True)
             parts.run(label, [program, *filters], cwd=package)
+    print("\n=== examples in the documentation", flush=True)
+    profile = [] if full else ["--release"]
+    parts.run("documentation", ["cargo", "test", *profile, "--locked", "--package", "nucleus", "--doc"])
+    print("\n=== without the feature pjrt", flush=True)
+    parts.run("without pjrt", ["scripts/test_without_pjrt.py"])
     print("\n=== interpreter of TPU and GPU programs", flush=True)
     python = ROOT / ".cache/interpreter/bin/python"
     parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests")

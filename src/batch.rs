@@ -124,8 +124,8 @@ impl RowArguments<'_> {
     /// Checks the lengths of the arrays.
     fn check_lengths(&self, num_rows: usize) -> Result<(), Error> {
         let mut lengths = vec![
-            ("k", self.k.map(<[_]>::len), 1),
-            ("p", self.p.map(<[_]>::len), 1),
+            ("top_k", self.k.map(<[_]>::len), 1),
+            ("top_p", self.p.map(<[_]>::len), 1),
             ("min_p", self.min_p.map(<[_]>::len), 1),
             ("temperature", self.temperature.map(<[_]>::len), 1),
         ];
@@ -138,9 +138,10 @@ impl RowArguments<'_> {
         for (name, length, per_row) in lengths {
             let wanted = num_rows.saturating_mul(per_row);
             if let Some(length) = length.filter(|&length| length != wanted) {
-                return Err(Error::argument(format!(
-                    "{name} has {length} elements; a batch of {num_rows} rows needs {wanted}"
-                )));
+                return Err(Error::named_argument(
+                    name,
+                    format!("{name} has {length} elements; a batch of {num_rows} rows needs {wanted}"),
+                ));
             }
         }
         Ok(())
@@ -277,7 +278,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Checks all arguments except the parameters of the rows. Returns the row stride.
-    fn check_shape(
+    pub(crate) fn check_shape(
         logits: Logits<'_>,
         num_rows: usize,
         vocab: usize,
@@ -411,7 +412,7 @@ mod tests {
     fn wrong_arguments_are_named() {
         let message = |arguments: &RowArguments<'_>| batch(arguments).unwrap_err();
         let short = message(&RowArguments { p: Some(&[0.5]), ..RowArguments::default() });
-        assert!(short.contains("p has 1 elements") && short.contains("needs 2"), "{short}");
+        assert!(short.contains("top_p has 1 elements") && short.contains("needs 2"), "{short}");
         let words = RandomSource::Words(&[1, 2, 3, 4]);
         let short = message(&RowArguments { random: words, ..RowArguments::default() });
         assert!(short.contains("random_words has 4") && short.contains("needs 8"), "{short}");

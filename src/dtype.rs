@@ -1,12 +1,11 @@
 //! The element types of logits, and arrays of logits.
 
-use serde::{Deserialize, Serialize};
-
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean;
 
 /// The element type of a logits array.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "pjrt", derive(serde::Serialize, serde::Deserialize))]
 pub enum Dtype {
     /// IEEE binary32.
     F32,
@@ -26,6 +25,7 @@ impl Dtype {
     }
 
     /// `value` rounded to this type (to nearest, ties to even), as bits.
+    #[doc(hidden)]
     pub fn round(self, value: f32) -> u32 {
         match self {
             Dtype::F32 => value.to_bits(),
@@ -35,6 +35,7 @@ impl Dtype {
     }
 
     /// Converts an element of this type to f32. Argument and result are bits. The conversion is exact.
+    #[doc(hidden)]
     pub fn widen(self, bits: u32) -> u32 {
         match self {
             Dtype::F32 => bits,
@@ -44,6 +45,7 @@ impl Dtype {
     }
 
     /// The cleaned value of an element. Argument and result are bits of this type.
+    #[doc(hidden)]
     pub fn clean(self, bits: u32) -> u32 {
         let wide = self.widen(bits) as i32;
         match self {
@@ -61,10 +63,12 @@ pub const F16_NEG_INF: i32 = 0xfc00;
 
 /// Logits of one or more rows, borrowed from the caller. Elements of 16-bit types are raw bits.
 #[derive(Clone, Copy, Debug)]
-#[allow(missing_docs)]
 pub enum Logits<'a> {
+    /// IEEE binary32.
     F32(&'a [f32]),
+    /// The bits of bfloat16 numbers.
     Bf16(&'a [u16]),
+    /// The bits of IEEE binary16 numbers.
     F16(&'a [u16]),
 }
 
@@ -92,6 +96,7 @@ impl<'a> Logits<'a> {
     }
 
     /// The elements `start..start + len`.
+    #[doc(hidden)]
     pub fn slice(self, start: usize, len: usize) -> Logits<'a> {
         match self {
             Logits::F32(x) => Logits::F32(&x[start..start + len]),
@@ -101,6 +106,7 @@ impl<'a> Logits<'a> {
     }
 
     /// The bits of one element, zero-extended to 32.
+    #[doc(hidden)]
     pub fn bits(self, index: usize) -> u32 {
         match self {
             Logits::F32(x) => x[index].to_bits(),
@@ -111,16 +117,28 @@ impl<'a> Logits<'a> {
 
 /// A writable array of logits; see [`Logits`].
 #[derive(Debug)]
-#[allow(missing_docs)]
 pub enum LogitsMut<'a> {
+    /// IEEE binary32.
     F32(&'a mut [f32]),
+    /// The bits of bfloat16 numbers.
     Bf16(&'a mut [u16]),
+    /// The bits of IEEE binary16 numbers.
     F16(&'a mut [u16]),
 }
 
 impl<'a> LogitsMut<'a> {
+    /// The element type.
+    pub fn dtype(&self) -> Dtype {
+        match self {
+            LogitsMut::F32(_) => Dtype::F32,
+            LogitsMut::Bf16(_) => Dtype::Bf16,
+            LogitsMut::F16(_) => Dtype::F16,
+        }
+    }
+
     /// Writes one element, given as bits.
     #[inline(always)]
+    #[doc(hidden)]
     pub fn set(&mut self, index: usize, bits: u32) {
         match self {
             LogitsMut::F32(x) => x[index] = f32::from_bits(bits),
@@ -129,6 +147,7 @@ impl<'a> LogitsMut<'a> {
     }
 
     /// Writes the same bits to every element.
+    #[doc(hidden)]
     pub fn fill(&mut self, bits: u32) {
         match self {
             LogitsMut::F32(x) => x.fill(f32::from_bits(bits)),

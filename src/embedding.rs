@@ -80,6 +80,14 @@ impl Embedding {
     }
 }
 
+/// The target with this name.
+pub(crate) fn target(name: &str) -> Result<Target, Error> {
+    Target::named(name).ok_or_else(|| {
+        let names: Vec<&str> = Target::names().collect();
+        Error::named_argument("target", format!("target is {name:?}; it must be one of {}", names.join(", ")))
+    })
+}
+
 /// Checks that MLIR accepts a name as a symbol without quotes.
 fn check_name(name: &str) -> Result<(), Error> {
     let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';

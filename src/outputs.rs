@@ -20,6 +20,31 @@ pub struct RowOutcome {
     pub status: u32,
 }
 
+/// The wide arrays that calls request, as groups. Each array costs memory traffic, so a program returns only the arrays
+/// that its calls request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "pjrt", derive(serde::Serialize, serde::Deserialize))]
+pub struct Wanted {
+    /// `topk_logits_unsorted`.
+    pub topk_logits: bool,
+    /// `topk_topp_unnorm_probs_i32_unsorted`.
+    pub weights: bool,
+    /// The k-slices of the bounded path.
+    pub slices: bool,
+}
+
+impl Wanted {
+    /// Whether any array with `vocab` columns is wanted.
+    pub fn full_width(&self) -> bool {
+        self.topk_logits || self.weights
+    }
+
+    /// Whether the caller can see which entries top-k kept, including entries without a weight.
+    pub fn shows_top_k(&self) -> bool {
+        self.topk_logits || self.slices
+    }
+}
+
 /// The wide outputs of one row, or of a whole batch as consecutive rows. An array that is `None` is not computed.
 #[derive(Debug, Default)]
 pub struct RowArrays<'a> {

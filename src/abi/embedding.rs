@@ -9,7 +9,7 @@ use super::pointers::{bad, check_pointer, string, Result};
 use super::structs::read_struct;
 use super::types::*;
 use crate::batch::{CallOptions, RandomSource};
-use crate::embedding::{Embedding, DEFAULT_NAME};
+use crate::embedding::{self, Embedding, DEFAULT_NAME};
 use crate::kernels::{Target, COLUMNS};
 use crate::memory;
 use crate::plan::{CallShape, LogitsPlace, DEFAULT_MAX_K};
@@ -29,13 +29,7 @@ pub(super) unsafe fn emit_options(
     };
     let target = match target.filter(|name| !name.is_empty()) {
         None => Target::Portable,
-        Some(name) => match Target::named(name) {
-            Some(target) => target,
-            None => {
-                let names: Vec<&str> = Target::names().collect();
-                return bad("target", format!("target is {name:?}; it must be one of {}", names.join(", ")));
-            }
-        },
+        Some(name) => embedding::target(name)?,
     };
     let calls = CallShape {
         entry: entry(options.path)?,

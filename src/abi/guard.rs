@@ -10,9 +10,9 @@ use super::memory::Memory;
 use super::pointers::check_pointer;
 use super::status_names::status_name;
 use super::types::*;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::panics::{self, Silence};
-use crate::pjrt::{self, ErrorKind};
+use crate::pjrt;
 
 /// Runs `body`, turns its error or panic into a status, and writes the result to `error`.
 ///
@@ -103,23 +103,17 @@ fn report(outcome: Result<(), Error>) -> Report {
 }
 
 fn status(error: &Error) -> nuc_status {
-    match error {
-        Error::InvalidArgument(_) => NUC_INVALID_ARGUMENT,
-        Error::PluginNotFound(_) => NUC_PLUGIN_NOT_FOUND,
-        Error::OutOfMemory(_) => NUC_OUT_OF_MEMORY,
-        Error::Io(_) => NUC_IO_ERROR,
-        Error::Internal(_) => NUC_INTERNAL,
-        Error::Timeout(_) => NUC_TIMEOUT,
-        Error::Cancelled(_) => NUC_CANCELLED,
-        Error::Pjrt(error) => match error.kind() {
-            ErrorKind::NotFound => NUC_PLUGIN_NOT_FOUND,
-            ErrorKind::NotAPlugin => NUC_PLUGIN_INVALID,
-            ErrorKind::ApiVersion => NUC_PLUGIN_VERSION,
-            ErrorKind::Argument => NUC_INVALID_ARGUMENT,
-            ErrorKind::OutOfMemory => NUC_OUT_OF_MEMORY,
-            ErrorKind::Misbehaved => NUC_INTERNAL,
-            _ => NUC_DEVICE_ERROR,
-        },
+    match error.kind() {
+        ErrorKind::InvalidArgument => NUC_INVALID_ARGUMENT,
+        ErrorKind::PluginNotFound => NUC_PLUGIN_NOT_FOUND,
+        ErrorKind::PluginInvalid => NUC_PLUGIN_INVALID,
+        ErrorKind::PluginVersion => NUC_PLUGIN_VERSION,
+        ErrorKind::Device => NUC_DEVICE_ERROR,
+        ErrorKind::Internal => NUC_INTERNAL,
+        ErrorKind::OutOfMemory => NUC_OUT_OF_MEMORY,
+        ErrorKind::Io => NUC_IO_ERROR,
+        ErrorKind::Timeout => NUC_TIMEOUT,
+        ErrorKind::Cancelled => NUC_CANCELLED,
     }
 }
 

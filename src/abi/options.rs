@@ -17,15 +17,13 @@ use crate::backend::pjrt::device_call::HostNumbers;
 use crate::batch::{check_vocab, CallOptions};
 use crate::compile_ahead::AheadOptions;
 use crate::pjrt::{Client, OptionValue, Plugin};
-use crate::plan::{CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_BUCKET, LARGEST_NUM_BUCKETS};
+use crate::plan::{check_device_rows, CallShape, LogitsPlace, DEFAULT_MAX_K, LARGEST_NUM_BUCKETS};
 use crate::sampler::{SamplerOptions, DEFAULT_CACHE_CAPACITY};
 
 /// The largest number of options for a plugin.
 const LARGEST_NUM_OPTIONS: usize = 1024;
 /// The largest number of row counts to compile for.
 const LARGEST_NUM_ROW_COUNTS: usize = 4096;
-/// The largest thread pool.
-const LARGEST_NUM_THREADS: usize = 4096;
 
 /// A size from a field in which 0 means the default.
 pub(super) fn or_default(value: usize, default: usize) -> usize {
@@ -113,14 +111,6 @@ pub(super) unsafe fn sampler_options(
     let (device_index, num_threads) = (options.device_index, options.num_threads);
     let device = usize::try_from(device_index)
         .or_else(|_| bad("device_index", format!("device_index is {device_index}; it must be at least 0")))?;
-    if num_threads > LARGEST_NUM_THREADS {
-        return bad(
-            "num_threads",
-            format!(
-                "num_threads is {num_threads}; it must be at most {LARGEST_NUM_THREADS}, or 0 for one thread per core"
-            ),
-        );
-    }
     let (list, count) = (options.client_options, options.num_client_options);
     // SAFETY: the caller guarantees the arrays and the NUL-terminated strings.
     let (row_buckets, client_options, plugin, program_dir) = unsafe {
@@ -229,16 +219,6 @@ fn logits_place(place: nuc_logits_place, middle: i32, numbers: nuc_host_numbers)
         (true, _) => only_for_device("has_middle_dimension", middle),
         (false, 0) => Ok(LogitsPlace::Host),
         (false, _) => only_for_device("host_numbers", numbers),
-    }
-}
-
-/// Checks the number of rows of a buffer that programs are compiled for.
-fn check_device_rows(name: &'static str, rows: usize) -> Result<()> {
-    match rows <= LARGEST_BUCKET {
-        true => Ok(()),
-        false => {
-            bad(name, format!("{name} is {rows}; with logits on a device it must be 1 to {LARGEST_BUCKET}"))
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The two backends: SIMD code on the processors of this host, and the device of a PJRT plugin.
 
 pub mod builtin;
+#[cfg(feature = "pjrt")]
 pub mod pjrt;
 
 /// A device that a sampler can use.

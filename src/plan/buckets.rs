@@ -84,6 +84,17 @@ impl Buckets {
     }
 }
 
+/// Checks the number of rows of a buffer that programs are compiled for. `name` is the argument.
+pub(crate) fn check_device_rows(name: &'static str, rows: usize) -> Result<(), Error> {
+    match (1..=LARGEST_BUCKET).contains(&rows) {
+        true => Ok(()),
+        false => Err(Error::named_argument(
+            name,
+            format!("{name} is {rows}; with logits on a device it must be 1 to {LARGEST_BUCKET}"),
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,7 +9,8 @@
 
 use super::buckets::Buckets;
 use super::distinct::Distinct;
-use super::{paths, program, CallShape};
+use super::paths::{paths, program};
+use super::CallShape;
 use crate::error::Error;
 use crate::kernels::combine::CombineSpec;
 use crate::kernels::{Path, Source, Spec};

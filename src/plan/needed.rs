@@ -1,7 +1,8 @@
 //! The sets of programs that calls can need, for prewarming and for compiling ahead of time.
 
 use super::buckets::Buckets;
-use super::{device, paths, program, CallShape, LogitsPlace};
+use super::paths::{paths, program};
+use super::{device, CallShape, LogitsPlace};
 use crate::kernels::program::ProgramSpec;
 use crate::kernels::Spec;
 

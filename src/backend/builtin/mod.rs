@@ -8,7 +8,7 @@
 //! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`: passes that
 //!   compute weights or bounds on their sums, the exact thresholds of top-k and top-p, and the draw.
 //! - `row_kind`, `workspace`, `row_task`, `split`, `candidates`, `choose_token`, `wide_arrays`,
-//!   [`sample_row`]: sample one row with these passes.
+//!   `sample_row`: sample one row with these passes.
 //! - `idle_list`, `learned_times`, `schedule`, `helpers`, `backend`: sample the rows of a batch on several threads.
 
 mod backend;

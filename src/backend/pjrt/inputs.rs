@@ -72,7 +72,7 @@ pub(super) fn element_of(dtype: Dtype) -> ElementType {
     }
 }
 
-fn bytes(logits: Logits<'_>) -> &[u8] {
+pub(super) fn bytes(logits: Logits<'_>) -> &[u8] {
     match logits {
         Logits::F32(values) => bytemuck::cast_slice(values),
         Logits::Bf16(values) | Logits::F16(values) => bytemuck::cast_slice(values),

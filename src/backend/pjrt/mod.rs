@@ -13,6 +13,7 @@ mod conversion;
 pub mod device_call;
 pub mod device_parameters;
 mod inputs;
+mod logits_upload;
 pub mod prewarming;
 pub mod program_cache;
 pub mod program_dir;

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the missing Debian packages that building and testing need. If none is missing, it does nothing and needs no
 # network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires. With the argument `abi`
-# it also installs what `make abi-check` needs.
+# it also installs what `make abi-check` needs, and with `llama` what `make demo-llama` needs.
 set -eu
 
 quiet() { "$@" >/dev/null 2>&1; }
@@ -31,6 +31,10 @@ need protobuf-compiler found protoc
 need libprotobuf-dev any_file /usr/include/google/protobuf/any.proto /usr/local/include/google/protobuf/any.proto
 
 if [ "${1:-}" = abi ]; then need abigail-tools found abidiff; fi
+if [ "${1:-}" = llama ]; then
+    need cmake found cmake
+    need ninja-build found ninja
+fi
 
 if [ -z "$missing" ]; then
     echo "install-deps: nothing is missing"

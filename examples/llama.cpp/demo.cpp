@@ -43,9 +43,9 @@ public:
         for (const std::size_t request : step.requests) samplers.push_back(adapters_[request].get());
         std::vector<llama_token> tokens(samplers.size());
         nuc_error error = NUC_ERROR_INIT;
-        check(llama_sampler_nucleus_sample_batch(samplers.data(), step.context, step.outputs.data(), tokens.size(),
-                                                 tokens.data(), &error),
-              error);
+        const nuc_status status = llama_sampler_nucleus_sample_batch(
+            samplers.data(), step.context, step.outputs.data(), tokens.size(), tokens.data(), &error);
+        check(status, error);
         return tokens;
     }
 
@@ -77,24 +77,30 @@ private:
     std::vector<llama_sampler_ptr> samplers_;
 };
 
-OneByOne make_llama(int32_t n_vocab) {
-    return {n_vocab, [](const Settings &settings, int32_t) { return make_chain(settings, true); }, llama_sampler_sample};
+llama_token sample_adapter(llama_sampler *sampler, llama_context *context, int32_t output) {
+    nuc_error error = NUC_ERROR_INIT;
+    const llama_token token = llama_sampler_nucleus_sample(sampler, context, output, &error);
+    check(error.code, error);
+    return token;
 }
 
-OneByOne make_chains_of_adapters(int32_t n_vocab) {
-    return {n_vocab,
-            [](const Settings &settings, int32_t vocab) { return make_adapter_chain(settings, vocab, nullptr); },
-            llama_sampler_sample};
+OneByOne make_llama(int32_t n_vocab) {
+    const auto make = [](const Settings &settings, int32_t) { return make_chain(settings, true); };
+    return {n_vocab, make, llama_sampler_sample};
+}
+
+OneByOne make_adapter_chains(int32_t n_vocab) {
+    const auto make = [](const Settings &settings, int32_t vocab) {
+        return make_adapter_chain(settings, vocab, nullptr);
+    };
+    return {n_vocab, make, llama_sampler_sample};
 }
 
 OneByOne make_adapters(int32_t n_vocab) {
-    return {n_vocab, [](const Settings &settings, int32_t vocab) { return make_adapter(settings, vocab, nullptr); },
-            [](llama_sampler *sampler, llama_context *context, int32_t output) {
-                nuc_error error = NUC_ERROR_INIT;
-                const llama_token token = llama_sampler_nucleus_sample(sampler, context, output, &error);
-                check(error.code, error);
-                return token;
-            }};
+    const auto make = [](const Settings &settings, int32_t vocab) {
+        return make_adapter(settings, vocab, nullptr);
+    };
+    return {n_vocab, make, sample_adapter};
 }
 
 // Returns some of the rows of logits of a generation that nucleus samples.
@@ -128,7 +134,9 @@ void print_speed(const char *name, const Texts &texts) {
 }
 
 void expect_same(const char *name, const Texts &texts, const Texts &expected) {
-    if (texts.answers != expected.answers) throw std::runtime_error(std::string("the answers differ: ") + name);
+    if (texts.answers != expected.answers) {
+        throw std::runtime_error(std::string("the answers differ: ") + name);
+    }
     print_speed(name, texts);
 }
 
@@ -147,7 +155,8 @@ void demonstrate(const std::string &path, const std::string &plugin) {
     const llama_model_ptr model = load_model(path);
     const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model.get()));
     const auto run = [&](const auto &choose) {
-        return generate(model.get(), requests, tokens_per_answer, [&](const Step &step) { return choose(step); });
+        return generate(model.get(), requests, tokens_per_answer,
+                        [&](const Step &step) { return choose(step); });
     };
 
     const Texts expected = run(BatchOfNucleus(n_vocab, ""));
@@ -157,13 +166,13 @@ void demonstrate(const std::string &path, const std::string &plugin) {
     std::printf("\nTexts of nucleus, all the same:\n");
     print_speed("built-in backend, batch", expected);
     expect_same("built-in backend, one by one", run(make_adapters(n_vocab)), expected);
-    expect_same("built-in backend, in a chain", run(make_chains_of_adapters(n_vocab)), expected);
+    expect_same("built-in backend, in a chain", run(make_adapter_chains(n_vocab)), expected);
     expect_same("plugin, batch", run(BatchOfNucleus(n_vocab, plugin)), expected);
     std::printf("Texts of llama.cpp:\n");
     print_speed("chain of samplers", llama);
 
     const Rows rows = collect_rows(model.get(), n_vocab);
-    std::printf("\nRows of logits in which the filters keep exactly the tokens of the same filters in f64:\n");
+    std::printf("\nRows of logits in which the filters keep the same tokens as the same filters in f64:\n");
     compare_choices(rows);
     check_adapter(rows);
     std::printf("\nMicroseconds per token, vocab %d, logits of the model:\n", n_vocab);

@@ -10,7 +10,9 @@ using Clock = std::chrono::steady_clock;
 
 const std::size_t context_per_sequence = 256, batch_size = 512;
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 // Returns the prompt in the chat format of the model.
 std::string chat(llama_model *model, const std::string &prompt) {
@@ -95,7 +97,7 @@ llama_model_ptr load_model(const std::string &path) {
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = 0;
     llama_model_ptr model(llama_model_load_from_file(path.c_str(), params));
-    if (!model) throw std::runtime_error("llama.cpp cannot load " + path + "; run make demo-llama to download it");
+    if (!model) throw std::runtime_error("llama.cpp cannot load " + path + "; run make llama to download it");
     return model;
 }
 
@@ -111,7 +113,8 @@ llama_context_ptr make_context(llama_model *model, std::size_t sequences) {
     return context;
 }
 
-Texts generate(llama_model *model, const std::vector<Request> &requests, std::size_t limit, const Choose &choose) {
+Texts generate(llama_model *model, const std::vector<Request> &requests, std::size_t limit,
+               const Choose &choose) {
     const Clock::time_point start = Clock::now();
     const llama_vocab *vocab = llama_model_get_vocab(model);
     const llama_context_ptr context = make_context(model, requests.size());

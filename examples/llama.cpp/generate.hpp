@@ -45,4 +45,5 @@ struct Texts {
 };
 
 // Answers all requests in one batch, with at most `limit` tokens each.
-Texts generate(llama_model *model, const std::vector<Request> &requests, std::size_t limit, const Choose &choose);
+Texts generate(llama_model *model, const std::vector<Request> &requests, std::size_t limit,
+               const Choose &choose);

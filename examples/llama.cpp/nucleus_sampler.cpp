@@ -38,7 +38,9 @@ nuc_status report(nuc_error *error, nuc_status status, const char *message) {
     return status;
 }
 
-nuc_status fail(nuc_error *error, const char *message) { return report(error, NUC_INVALID_ARGUMENT, message); }
+nuc_status fail(nuc_error *error, const char *message) {
+    return report(error, NUC_INVALID_ARGUMENT, message);
+}
 
 // Samples the rows of `batch`, which has everything except the vocabulary.
 nuc_status draw(const State &state, nuc_batch &batch, llama_token *tokens, nuc_error *error) {
@@ -163,7 +165,8 @@ SharedSampler make_sampler(nuc_error *error) {
     options.num_threads = 1;
     nuc_sampler *sampler = nullptr;
     if (nuc_sampler_create(&options, &sampler, error) != NUC_OK) return nullptr;
-    return {sampler, [](const nuc_sampler *own) { nuc_sampler_destroy(const_cast<nuc_sampler *>(own), nullptr); }};
+    const auto destroy = [](nuc_sampler *own) { nuc_sampler_destroy(own, nullptr); };
+    return std::shared_ptr<nuc_sampler>(sampler, destroy);
 }
 
 uint64_t random_seed() {
@@ -199,22 +202,20 @@ struct Columns {
     }
 };
 
-// Returns the distance of the rows in elements, or 0 if the distances differ or are less than a row.
+// Returns the distance of the rows in elements, or 0 if the distances differ or are less than a row. The rows are in
+// the same array, because they belong to the same context.
 size_t stride_of(const std::vector<const float *> &rows, size_t n_vocab) {
     if (rows.size() == 1) return n_vocab;
-    const auto distance = [&](size_t i) {
-        return static_cast<std::ptrdiff_t>(reinterpret_cast<uintptr_t>(rows[i]) - reinterpret_cast<uintptr_t>(rows[i - 1]));
-    };
-    const std::ptrdiff_t first = distance(1);
-    if (first < static_cast<std::ptrdiff_t>(n_vocab * sizeof(float))) return 0;
-    for (size_t i = 2; i < rows.size(); i++) {
-        if (distance(i) != first) return 0;
+    const std::ptrdiff_t distance = rows[1] - rows[0];
+    for (size_t i = 1; i < rows.size(); i++) {
+        if (rows[i] - rows[i - 1] != distance) return 0;
     }
-    return static_cast<size_t>(first) / sizeof(float);
+    return distance < static_cast<std::ptrdiff_t>(n_vocab) ? 0 : static_cast<size_t>(distance);
 }
 
 // Points `batch` to the logits of the rows. Copies them into `scratch` if their distances differ.
-void set_logits(nuc_batch &batch, const std::vector<const float *> &rows, size_t n_vocab, std::vector<float> &scratch) {
+void set_logits(nuc_batch &batch, const std::vector<const float *> &rows, size_t n_vocab,
+                std::vector<float> &scratch) {
     batch.num_rows = rows.size();
     batch.logits = rows[0];
     batch.row_stride = stride_of(rows, n_vocab);
@@ -240,6 +241,7 @@ llama_sampler *llama_sampler_init_nucleus(const llama_sampler_nucleus_params &pa
     if (state.sampler == nullptr) return nullptr;
     state.params.temp = std::max(params.temp, 0.0f);
     if (params.seed == LLAMA_DEFAULT_SEED) state.params.seed = random_seed();
+    report(error, NUC_OK, "");
     return llama_sampler_init(&nucleus_interface, new State(std::move(state)));
 }
 
@@ -256,13 +258,15 @@ llama_token llama_sampler_nucleus_sample_logits(llama_sampler *smpl, const float
     return draw_one(state_of(smpl), logits, error);
 }
 
-llama_token llama_sampler_nucleus_sample(llama_sampler *smpl, llama_context *ctx, int32_t idx, nuc_error *error) {
+llama_token llama_sampler_nucleus_sample(llama_sampler *smpl, llama_context *ctx, int32_t idx,
+                                         nuc_error *error) {
     const float *logits = logits_for(smpl, ctx, idx, error);
     return logits == nullptr ? LLAMA_TOKEN_NULL : draw_one(state_of(smpl), logits, error);
 }
 
-nuc_status llama_sampler_nucleus_sample_batch(llama_sampler *const *smpl, llama_context *ctx, const int32_t *idx, size_t n,
-                                              llama_token *tokens, nuc_error *error) {
+nuc_status llama_sampler_nucleus_sample_batch(llama_sampler *const *smpl, llama_context *ctx,
+                                              const int32_t *idx, size_t n, llama_token *tokens,
+                                              nuc_error *error) {
     if (n == 0) return report(error, NUC_OK, "");
     std::vector<const float *> rows(n);
     for (size_t i = 0; i < n; i++) {

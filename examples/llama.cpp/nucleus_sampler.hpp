@@ -10,8 +10,8 @@
 //
 // All three choose the same tokens.
 //
-// Threads: one sampler must not be used by two threads at the same time, as in llama.cpp. Different samplers may be used
-// at the same time, also if they share a nuc_sampler.
+// Threads: one sampler must not be used by two threads at the same time, as in llama.cpp. Different samplers may be
+// used at the same time, also if they share a nuc_sampler.
 #pragma once
 
 #include <llama.h>
@@ -29,9 +29,9 @@ struct llama_sampler_nucleus_params {
     float temp = 1.0f;     // 0 or less: greedy, as in llama.cpp
     uint64_t seed = LLAMA_DEFAULT_SEED;  // LLAMA_DEFAULT_SEED: a random seed
 
-    // The sampler of nucleus that computes the tokens, for example on a PJRT plugin. Several llama_samplers can share it.
-    // The caller owns it, and must destroy it after the last llama_sampler that uses it. Null: the llama_sampler and its
-    // clones use their own, with the built-in backend on the calling thread.
+    // The sampler of nucleus that computes the tokens, for example on a PJRT plugin. Several llama_samplers can share
+    // it. The caller owns it, and must destroy it after the last llama_sampler that uses it. Null: the llama_sampler
+    // and its clones use their own, with the built-in backend on the calling thread.
     const nuc_sampler *sampler = nullptr;
 };
 
@@ -43,22 +43,25 @@ struct llama_sampler_nucleus_params {
 //
 // Each draw of the sampler uses new random words. llama_sampler_reset starts the sequence of random words again.
 // llama_sampler_clone copies the position in the sequence.
-llama_sampler *llama_sampler_init_nucleus(const llama_sampler_nucleus_params &params, nuc_error *error = nullptr);
+llama_sampler *llama_sampler_init_nucleus(const llama_sampler_nucleus_params &params,
+                                          nuc_error *error = nullptr);
 
-// Returns the seed of the sampler. It is the random seed if the sampler was created with LLAMA_DEFAULT_SEED. The sampler
-// must be one of llama_sampler_init_nucleus.
+// Returns the seed of the sampler. It is the random seed if the sampler was created with LLAMA_DEFAULT_SEED. The
+// sampler must be one of llama_sampler_init_nucleus.
 uint64_t llama_sampler_nucleus_get_seed(const llama_sampler *smpl);
 
 // Samples the logits of output `idx` of the last llama_decode, like llama_sampler_sample. Returns the token.
 //
 // Returns LLAMA_TOKEN_NULL after a failure. `error` then describes the failure; it may be null. The errors are
-// NUC_INVALID_ARGUMENT if `smpl` is not a sampler of llama_sampler_init_nucleus, if its n_vocab is not that of the model,
-// if the context has no logits for `idx`, or if every logit is -inf or NaN, and those of nuc_topk_topp_and_sample.
+// NUC_INVALID_ARGUMENT if `smpl` is not a sampler of llama_sampler_init_nucleus, if its n_vocab is not that of the
+// model, if the context has no logits for `idx`, or if every logit is -inf or NaN, and those of
+// nuc_topk_topp_and_sample.
 llama_token llama_sampler_nucleus_sample(llama_sampler *smpl, llama_context *ctx, int32_t idx,
                                          nuc_error *error = nullptr);
 
 // Like llama_sampler_nucleus_sample, for logits in host memory, f32 [n_vocab].
-llama_token llama_sampler_nucleus_sample_logits(llama_sampler *smpl, const float *logits, nuc_error *error = nullptr);
+llama_token llama_sampler_nucleus_sample_logits(llama_sampler *smpl, const float *logits,
+                                                nuc_error *error = nullptr);
 
 // Samples `n` outputs of the last llama_decode in one call: output idx[i] with smpl[i]. Writes the tokens to `tokens`
 // [n]. A token is LLAMA_TOKEN_NULL if every logit of its row is -inf or NaN. The samplers must be different. The call
@@ -68,5 +71,6 @@ llama_token llama_sampler_nucleus_sample_logits(llama_sampler *smpl, const float
 // 0, 1, 2, ... Otherwise it copies them into one array.
 //
 // The errors are those of llama_sampler_nucleus_sample. After an error, `tokens` and the samplers are unchanged.
-nuc_status llama_sampler_nucleus_sample_batch(llama_sampler *const *smpl, llama_context *ctx, const int32_t *idx, size_t n,
-                                              llama_token *tokens, nuc_error *error = nullptr);
+nuc_status llama_sampler_nucleus_sample_batch(llama_sampler *const *smpl, llama_context *ctx,
+                                              const int32_t *idx, size_t n, llama_token *tokens,
+                                              nuc_error *error = nullptr);

@@ -3,7 +3,9 @@
 #include <stdexcept>
 
 void check(nuc_status status, const nuc_error &error) {
-    if (status != NUC_OK) throw std::runtime_error(std::string(nuc_status_string(status)) + ": " + error.message);
+    if (status != NUC_OK) {
+        throw std::runtime_error(std::string(nuc_status_string(status)) + ": " + error.message);
+    }
 }
 
 Nucleus make_nucleus(const std::string &plugin) {
@@ -55,7 +57,9 @@ llama_sampler_ptr make_adapter_chain(const Settings &settings, int32_t n_vocab, 
 llama_token_data_array apply_chain(llama_sampler *chain, const std::vector<float> &logits,
                                    std::vector<llama_token_data> &candidates) {
     candidates.resize(logits.size());
-    for (std::size_t i = 0; i < logits.size(); i++) candidates[i] = {static_cast<llama_token>(i), logits[i], 0};
+    for (std::size_t i = 0; i < logits.size(); i++) {
+        candidates[i] = {static_cast<llama_token>(i), logits[i], 0};
+    }
     llama_token_data_array array = {candidates.data(), candidates.size(), -1, false};
     llama_sampler_apply(chain, &array);
     return array;

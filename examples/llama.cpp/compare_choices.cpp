@@ -1,28 +1,16 @@
-#include "comparison.hpp"
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <numeric>
 #include <stdexcept>
 
+#include "comparison.hpp"
+
 namespace {
 
-const Settings greedy = {0, 1, 0, 0, 1};
-const Settings settings_of_table[] = {
-    {40, 1, 0, 1, 1},                  // top-k
-    {40, 0.95f, 0.05f, 0.8f, 1},       // the defaults of llama.cpp's programs
-    {0, 0.95f, 0, 1, 1},               // top-p
-    {0, 1, 0.05f, 1, 1},               // min-p
-    {0, 1, 0, 0.8f, 1},                // a plain draw
-    greedy,
-};
-
-int32_t vocab_of(const Rows &rows) { return static_cast<int32_t>(rows[0].size()); }
-
 // Returns for each token whether nucleus keeps it.
-std::vector<bool> kept_by_nucleus(const nuc_sampler *sampler, const Settings &settings, const std::vector<float> &logits) {
+std::vector<bool> kept_by_nucleus(const nuc_sampler *sampler, const Settings &settings,
+                                  const std::vector<float> &logits) {
     std::vector<int32_t> weights(logits.size());
     nuc_batch batch = NUC_BATCH_INIT;
     batch.logits = logits.data();
@@ -64,7 +52,8 @@ std::vector<bool> kept_exactly(const Settings &settings, const std::vector<float
 
     std::vector<bool> kept(logits.size());
     double sum = 0;
-    for (std::size_t i = 0; i < order.size() && sum < settings.top_p * total && weights[i] >= settings.min_p; i++) {
+    for (std::size_t i = 0; i < order.size(); i++) {
+        if (sum >= settings.top_p * total || weights[i] < settings.min_p) break;
         kept[order[i]] = true;
         sum += weights[i];
     }
@@ -76,36 +65,14 @@ void expect(bool same, const char *place) {
 }
 
 void compare_greedy(const Rows &rows) {
-    const llama_sampler_ptr theirs = make_chain(greedy, true), ours = make_adapter(greedy, vocab_of(rows), nullptr);
+    const llama_sampler_ptr theirs = make_chain(greedy, true);
+    const llama_sampler_ptr ours = make_adapter(greedy, vocab_of(rows), nullptr);
     std::vector<llama_token_data> candidates;
     for (const std::vector<float> &logits : rows) {
         const llama_token token = choose_with_chain(theirs.get(), logits, candidates);
         expect(llama_sampler_nucleus_sample_logits(ours.get(), logits.data()) == token, "greedy");
     }
-    std::printf("  greedy: nucleus and llama.cpp choose the same token in %zu of %zu rows\n", rows.size(), rows.size());
-}
-
-double median(std::vector<double> values) {
-    const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-    std::nth_element(values.begin(), middle, values.end());
-    return *middle;
-}
-
-// Returns the median time of `choose` in microseconds. It is called for each row several times.
-template <class Choose>
-double microseconds(const Rows &rows, const Choose &choose) {
-    using Clock = std::chrono::steady_clock;
-    std::vector<double> times;
-    for (int round = 0; round < 4; round++) {
-        for (const std::vector<float> &logits : rows) {
-            const Clock::time_point start = Clock::now();
-            const llama_token token = choose(logits);
-            const double time = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
-            if (token < 0) throw std::runtime_error("a sampler has chosen no token");
-            if (round > 0) times.push_back(time);
-        }
-    }
-    return median(std::move(times));
+    std::printf("  greedy: nucleus and llama.cpp choose the same token in all %zu rows\n", rows.size());
 }
 
 }  // namespace
@@ -121,7 +88,8 @@ void compare_choices(const Rows &rows) {
             ours += kept_by_nucleus(sampler.get(), settings, logits) == exact;
             theirs += kept_by_llama(settings, logits) == exact;
         }
-        std::printf("  %-50s %5zu of %zu %6zu of %zu\n", describe(settings).c_str(), ours, rows.size(), theirs, rows.size());
+        std::printf("  %-50s %5zu of %zu %6zu of %zu\n", describe(settings).c_str(), ours, rows.size(),
+                    theirs, rows.size());
         // Sums of rounded probabilities can stop one token earlier or later. nucleus sums integers.
         if (ours * 16 < rows.size() * 15 || theirs * 2 < rows.size()) {
             throw std::runtime_error("the kept tokens differ in too many rows");
@@ -143,31 +111,16 @@ void check_adapter(const Rows &rows) {
     std::vector<llama_token_data> candidates;
     for (const std::vector<float> &logits : rows) {
         tokens.push_back(llama_sampler_nucleus_sample_logits(adapter.get(), logits.data()));
-        expect(choose_with_chain(mixed.get(), logits, candidates) == tokens.back(), "after top-k of llama.cpp");
+        const llama_token token = choose_with_chain(mixed.get(), logits, candidates);
+        expect(token == tokens.back(), "after top-k of llama.cpp");
     }
     llama_sampler_reset(adapter.get());
     llama_sampler_ptr clone;
     for (std::size_t i = 0; i < rows.size(); i++) {
         if (i == rows.size() / 2) clone.reset(llama_sampler_clone(adapter.get()));
         llama_sampler *sampler = clone ? clone.get() : adapter.get();
-        expect(llama_sampler_nucleus_sample_logits(sampler, rows[i].data()) == tokens[i], "after a reset or in a clone");
+        const llama_token token = llama_sampler_nucleus_sample_logits(sampler, rows[i].data());
+        expect(token == tokens[i], "after a reset or in a clone");
     }
     std::printf("  after top-k of llama.cpp, after a reset, in a clone: the same tokens\n");
-}
-
-void compare_times(const Rows &rows) {
-    std::printf("  %-50s %9s %9s %9s\n", "", "llama.cpp", "in chain", "alone");
-    for (const Settings &settings : settings_of_table) {
-        std::vector<llama_token_data> candidates;
-        const llama_sampler_ptr theirs = make_chain(settings, true);
-        const llama_sampler_ptr chain = make_adapter_chain(settings, vocab_of(rows), nullptr);
-        const llama_sampler_ptr alone = make_adapter(settings, vocab_of(rows), nullptr);
-        const auto with_chain = [&](const llama_sampler_ptr &sampler) {
-            return microseconds(rows, [&](const auto &row) { return choose_with_chain(sampler.get(), row, candidates); });
-        };
-        const double first = with_chain(theirs), second = with_chain(chain);
-        const double third = microseconds(
-            rows, [&](const auto &row) { return llama_sampler_nucleus_sample_logits(alone.get(), row.data()); });
-        std::printf("  %-50s %9.1f %9.1f %9.1f\n", describe(settings).c_str(), first, second, third);
-    }
 }

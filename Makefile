@@ -92,7 +92,7 @@ demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model 
 	@$(BIN)/serve --plugin $(PLUGIN) --sampler builtin --quiet --out $(BIN)/serve-builtin.txt
 	@echo; cmp $(BIN)/serve-device.txt $(BIN)/serve-builtin.txt && echo "device and built-in: the same answers"
 
-# GCC accepts the headers of llama.cpp without warnings only as system headers.
+# The headers of llama.cpp are system headers here, because GCC has warnings for them.
 LLAMA := $(abspath .cache/llama)
 
 .PHONY: llama

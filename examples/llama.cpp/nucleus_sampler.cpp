@@ -123,7 +123,7 @@ llama_sampler *clone(const llama_sampler *smpl);
 
 void release(llama_sampler *smpl) { delete &state_of(smpl); }
 
-llama_sampler_i make_interface() {
+constexpr llama_sampler_i make_interface() {
     llama_sampler_i interface{};
     interface.name = name;
     interface.apply = apply;

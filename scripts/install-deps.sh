@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the missing Debian packages that building and testing need. If none is missing, it does nothing and needs no
-# network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires. With the argument `abi`
-# it also installs what `make abi-check` needs, and with `docs` what `make docs-check` needs.
+# network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires. With an argument it also
+# installs what one task needs: `abi` (make abi-check), `consumers` (tests/consumers/run.sh), `deb` (make deb),
+# `test-deb` (make test-deb), `docs` (make docs-check) or `llama` (make demo-llama).
 set -eu
 
 quiet() { "$@" >/dev/null 2>&1; }
@@ -30,8 +31,23 @@ need libclang-dev any_file /usr/lib/llvm-*/lib/libclang.so
 need protobuf-compiler found protoc
 need libprotobuf-dev any_file /usr/include/google/protobuf/any.proto /usr/local/include/google/protobuf/any.proto
 
-if [ "${1:-}" = abi ]; then need abigail-tools found abidiff; fi
-if [ "${1:-}" = docs ]; then need chromium found chromium; fi
+case ${1:-} in
+    abi) need abigail-tools found abidiff ;;
+    consumers)
+        need cmake found cmake
+        need debhelper found dh
+        ;;
+    deb) need debhelper found dh ;;
+    docs) need chromium found chromium ;;
+    llama)
+        need cmake found cmake
+        need ninja-build found ninja
+        ;;
+    test-deb)
+        need debootstrap found debootstrap
+        need lintian found lintian
+        ;;
+esac
 
 if [ -z "$missing" ]; then
     echo "install-deps: nothing is missing"

@@ -48,7 +48,7 @@ func TestPrewarmOnPlugin(t *testing.T) {
 	if err != nil || info.PlatformName != "cpu" || info.PJRTAPIMinor == 0 || info.PJRTClient == nil {
 		t.Errorf("%+v, %v", info, err)
 	}
-	spec := &nucleus.PrewarmSpec{Rows: 1, Vocab: 300}
+	spec := &nucleus.PrewarmSpec{Rows: 1, Vocab: 300, Path: nucleus.PathBounded}
 	prewarming, err := sampler.StartPrewarm(spec)
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +75,7 @@ func TestPrewarmOnPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 300)), Rows: 1, Vocab: 300, TopK: []int32{5}}
+	batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 300)), Rows: 1, Vocab: 300, TopK: []int32{5}, Path: nucleus.PathBounded}
 	if err := sampler.Sample(batch, make([]int32, 1), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,8 @@ func TestPrewarmOnPlugin(t *testing.T) {
 	}
 
 	// A context that is done cancels a prewarm.
-	if err := sampler.Prewarm(ctx, &nucleus.PrewarmSpec{Rows: 1, Vocab: 301}); !errors.Is(err, context.DeadlineExceeded) {
+	spec.Vocab = 301
+	if err := sampler.Prewarm(ctx, spec); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a prewarm with a context that is done returned %v", err)
 	}
 	prewarming, err = sampler.StartPrewarm(&nucleus.PrewarmSpec{Rows: 1, Vocab: 302, NumThreads: 1})

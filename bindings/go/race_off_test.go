@@ -1,0 +1,5 @@
+//go:build !race
+
+package nucleus_test
+
+const raceDetector = false

@@ -1,0 +1,66 @@
+# Objects of the library that `close` or a finalizer frees.
+
+# The number of calls that use the object, or a negative number after `close` has begun.
+const Users = Threads.Atomic{Int}
+const closed = typemin(Int)
+
+abstract type Handle end
+
+# Each subtype has the fields `pointer::Ptr{Cvoid}` and `users::Users`, and a method of `destroy`.
+
+function acquire(object::Handle)
+    while true
+        users = object.users[]
+        users < 0 && throw(closed_error(lowercase(string(nameof(typeof(object))))))
+        Threads.atomic_cas!(object.users, users, users + 1) == users && return
+    end
+end
+
+@noinline closed_error(name) = NucleusError(NUC_INVALID_ARGUMENT, name, nothing, "the $name is closed")
+
+release(object::Handle) = (Threads.atomic_sub!(object.users, 1); nothing)
+
+# Calls `function_` with the pointer of an object that is not closed. The object is not freed before it returns.
+@inline function use(function_::F, object::Handle) where {F}
+    acquire(object)
+    try
+        # A reference from the caller's frame would be enough for `close`, but not for the finalizer.
+        return GC.@preserve object function_(object.pointer)
+    finally
+        @noinline closed_error(name) = NucleusError(NUC_INVALID_ARGUMENT, name, nothing, "the $name is closed")
+
+release(object)
+    end
+end
+
+"""
+    close(object)
+
+Frees a sampler, parameters, a call or a prewarm. It waits for the calls that use the object. Closing an object twice has no
+effect. The calls, parameters and prewarms of a sampler stay valid after the sampler is closed.
+"""
+function Base.close(object::Handle)
+    while true
+        users = object.users[]
+        users < 0 && return nothing
+        Threads.atomic_cas!(object.users, users, users + closed) == users && break
+    end
+    while object.users[] != closed
+        yield()
+    end
+    destroy(object)
+end
+
+Base.isopen(object::Handle) = object.users[] >= 0
+
+# When a finalizer runs, no call uses the object, because a call preserves it. A finalizer must not switch tasks, and
+# cannot throw.
+function finalize_handle(object::Handle)
+    if object.users[] >= 0
+        object.users[] = closed
+        free(object.pointer, C_NULL, typeof(object))
+    end
+    nothing
+end
+
+destroy(object::Handle) = check(e -> free(object.pointer, e, typeof(object)))

@@ -60,7 +60,7 @@ $(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	cc -std=c89 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
-$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h Makefile | build
+$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.hpp include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 

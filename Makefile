@@ -14,6 +14,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+LIBDIR ?= lib
 RPATH ?= yes
 
 WARNINGS := -Wall -Wextra -Wconversion -pedantic -Werror
@@ -171,9 +172,35 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 
+# Installs a build that is there as it is, so root needs no Rust toolchain.
+INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' RPATH='$(RPATH)' VERSION='$(VERSION)' scripts/install.sh
+BUILT := $(and $(wildcard $(LIB)/libnucleus.a),$(wildcard $(TARGET)/release/nucleus))
+
 .PHONY: install
-install: build ## install to $DESTDIR$PREFIX (PREFIX: /usr/local); RPATH=no: no rpath in the flags of pkg-config
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' RPATH='$(RPATH)' VERSION='$(VERSION)' scripts/install.sh $(TARGET)
+install: $(if $(BUILT),,build) ## install to $DESTDIR$PREFIX (PREFIX: /usr/local), builds first if nothing was built; RPATH=no: no rpath in the flags of pkg-config
+	@$(INSTALL) install $(TARGET)
+
+.PHONY: uninstall
+uninstall: ## remove what `make install` installed to $DESTDIR$PREFIX
+	@$(INSTALL) uninstall
+
+.PHONY: tarball
+tarball: $(if $(BUILT),,build) ## pack the installed files as target/nucleus-VERSION-SYSTEM.tar.gz, which works in any directory
+	@scripts/tarball.sh $(TARGET) $(VERSION)
+
+.PHONY: source-archive
+source-archive: ## pack the committed sources as target/nucleus-VERSION.tar.gz, for packaging/
+	@scripts/source-archive.sh $(TARGET) $(VERSION)
+
+.PHONY: deb
+deb: $(if $(BUILT),,build) ## build the Debian packages target/deb/*.deb: libnucleus1, libnucleus-dev and nucleus
+	@scripts/install-deps.sh deb
+	@scripts/deb.sh $(TARGET) $(VERSION)
+
+.PHONY: test-deb
+test-deb: deb ## check the Debian packages with lintian; install, use and remove them in a new Debian system (needs root)
+	@scripts/install-deps.sh test-deb
+	@tests/consumers/test-deb.sh $(TARGET)
 
 .PHONY: clean
 clean: ## remove the build output, but not the downloads in .cache

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs the missing Debian packages that building and testing need. If none is missing, it does nothing and needs no
-# network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires. With the argument `abi`
-# it also installs what `make abi-check` needs.
+# network. It does not install Rust, because Debian's Rust is older than Cargo.toml requires. With an argument it also
+# installs what one task needs: `abi` (make abi-check), `consumers` (tests/consumers/run.sh), `deb` (make deb) or
+# `test-deb` (make test-deb).
 set -eu
 
 quiet() { "$@" >/dev/null 2>&1; }
@@ -30,7 +31,18 @@ need libclang-dev any_file /usr/lib/llvm-*/lib/libclang.so
 need protobuf-compiler found protoc
 need libprotobuf-dev any_file /usr/include/google/protobuf/any.proto /usr/local/include/google/protobuf/any.proto
 
-if [ "${1:-}" = abi ]; then need abigail-tools found abidiff; fi
+case ${1:-} in
+    abi) need abigail-tools found abidiff ;;
+    consumers)
+        need cmake found cmake
+        need debhelper found dh
+        ;;
+    deb) need debhelper found dh ;;
+    test-deb)
+        need debootstrap found debootstrap
+        need lintian found lintian
+        ;;
+esac
 
 if [ -z "$missing" ]; then
     echo "install-deps: nothing is missing"

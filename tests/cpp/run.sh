@@ -16,23 +16,9 @@ for package in json.load(sys.stdin)["packages"]:
         print(pathlib.Path(package["manifest_path"]).parent / "include")')
 warnings="-Wall -Wextra -Wconversion -Wshadow -pedantic -Werror -Iinclude"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib -pthread"
-passed=0 failed=0
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
-
-# run NAME COMMAND...: runs a test and prints one line. If the command fails, also prints its output.
-run() {
-    local name=$1 start=$SECONDS
-    shift
-    if "$@" >"$bin/log" 2>&1; then
-        passed=$((passed + 1))
-        printf 'ok      %-42s %3d s  %s\n' "$name" $((SECONDS - start)) "$(grep -a 'checks,' "$bin/log" | tail -n 1)"
-    else
-        failed=$((failed + 1))
-        printf 'FAILED  %s\n' "$name"
-        tail -n 60 "$bin/log" | sed 's/^/        /'
-    fi
-}
+. tests/report.sh
 
 # The header compiles without a warning, also if it is included twice, and so do programs that use all of it, with and
 # without exceptions. The other programs are compiled without a warning when they run.
@@ -127,5 +113,4 @@ done
 run "test_sampling, plugin, C++23" runs test_sampling "$plugin" g++ -std=c++2b
 run "test_device, plugin" runs test_device "$plugin" g++ -std=c++17 -fpermissive -isystem "$pjrt"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -15,7 +15,13 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 PREFIX ?= /usr/local
 DESTDIR ?=
 LIBDIR ?= lib
+CMAKEDIR ?=
 RPATH ?= yes
+RELOCATABLE ?= no
+DEPS ?= yes
+
+# Not empty if the libraries and the command were built. `make install` and the packages then use them as they are.
+BUILT := $(and $(wildcard $(LIB)/libnucleus.a),$(wildcard $(TARGET)/release/nucleus))
 
 WARNINGS := -Wall -Wextra -Wconversion -pedantic -Werror
 LINK := -L$(LIB) -lnucleus -Wl,-rpath,$(LIB)
@@ -25,8 +31,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
-deps: ## install the Debian packages that are missing
-	@scripts/install-deps.sh
+deps: ## install the Debian packages that are missing; DEPS=no: install nothing
+	@[ "$(DEPS)" = no ] || scripts/install-deps.sh
 
 .PHONY: plugins
 plugins: ## download the PJRT plugins for the tests and the demo
@@ -124,6 +130,14 @@ bench: deps plugins ## run the benchmarks; one JSON object per line, also in tar
 	cargo bench --locked --bench sampling --bench abi --bench device --bench start | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
+$(BIN)/bench-cpp: benches/cpp.cpp include/nucleus.hpp include/nucleus.h Makefile | $(if $(BUILT),,build)
+	@mkdir -p $(@D)
+	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
+
+.PHONY: bench-cpp
+bench-cpp: $(BIN)/bench-cpp ## measure the cost of a call through nucleus.hpp beside the call of nucleus.h
+	@$(BIN)/bench-cpp
+
 .PHONY: bench-gpu
 bench-gpu: deps ## measure the GPU kernels on a GPU: NUCLEUS_PJRT_PLUGIN names the CUDA plugin; also PyTorch, if installed
 	cargo bench --locked --bench gpu | tee $(TARGET)/bench-gpu.jsonl
@@ -173,8 +187,8 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/abi.py baseline
 
 # Installs a build that is there as it is, so root needs no Rust toolchain.
-INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' RPATH='$(RPATH)' VERSION='$(VERSION)' scripts/install.sh
-BUILT := $(and $(wildcard $(LIB)/libnucleus.a),$(wildcard $(TARGET)/release/nucleus))
+INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' CMAKEDIR='$(CMAKEDIR)' RPATH='$(RPATH)' \
+	RELOCATABLE='$(RELOCATABLE)' VERSION='$(VERSION)' scripts/install.sh
 
 .PHONY: install
 install: $(if $(BUILT),,build) ## install to $DESTDIR$PREFIX (PREFIX: /usr/local), builds first if nothing was built; RPATH=no: no rpath in the flags of pkg-config

@@ -258,7 +258,10 @@ public:
     /** The message as one line. It belongs to this error. */
     [[nodiscard]] const char *message() const noexcept { return text_ ? text_.get() : to_string(code_); }
 
-    /** The message with all its lines, cut after 4095 bytes. It belongs to this error. */
+    /**
+     * The message with all its lines, cut after 4095 bytes. The same as message() if it has one line. It belongs to this
+     * error.
+     */
     [[nodiscard]] const char *full_message() const noexcept { return text_ ? text_.get() + full_ : to_string(code_); }
 
     /** The same as message(). */
@@ -678,25 +681,26 @@ private:
 namespace detail {
 
 // The nuc_error of one call. The library writes the messages, so they are not initialized here: that would take longer
-// than everything else in this header.
+// than everything else in this header. Without `lines`, it has no buffer for a message of several lines, and the library
+// has one array less to check. The built-in backend has no such messages: only plugins do.
 struct call_error {
     nuc_error c;
     char full_message[4096];
 
-    call_error() noexcept {
+    explicit call_error(bool lines = true) noexcept {
         c.struct_size = sizeof c;
         c.code = NUC_OK;
         c.reserved = 0;
         c.row = -1;
         c.argument = nullptr;
-        c.full_message = full_message;
-        c.full_message_size = sizeof full_message;
+        c.full_message = lines ? full_message : nullptr;
+        c.full_message_size = lines ? sizeof full_message : 0;
         c.message_length = 0;
         c.message[0] = full_message[0] = '\0';
     }
 
     [[nodiscard]] error failure(nuc_status status_of_call) const noexcept {
-        return {static_cast<status>(status_of_call), c.row, c.argument, c.message, full_message};
+        return {static_cast<status>(status_of_call), c.row, c.argument, c.message, c.full_message};
     }
 
     [[nodiscard]] result<void> done(nuc_status status_of_call) const noexcept {
@@ -1221,7 +1225,7 @@ public:
         nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
         const nuc_status status_of_call = nuc_sampler_get_info(object, &info, &error.c);
         if (status_of_call != NUC_OK) return error.failure(status_of_call);
-        return sampler(object, info.max_k);
+        return sampler(object, static_cast<std::uint32_t>(info.max_k), info.pjrt_api != nullptr);
     }
 
     /** The number of slots of the bounded path, which is the width of the k-slices. */
@@ -1388,25 +1392,29 @@ public:
 #endif
 
 private:
-    sampler(nuc_sampler *object, std::size_t max_k) noexcept : handle(object), max_k_(max_k) {}
+    sampler(nuc_sampler *object, std::uint32_t max_k, bool plugin) noexcept
+        : handle(object), max_k_(max_k), plugin_(plugin) {}
 
     result<void> sample_with(sampling_function function, const batch &batch, span<std::int32_t> tokens,
                              span<std::uint32_t> row_status, const call_options &options,
                              const debug_arrays *debug) const noexcept {
         detail::size_check check;
         const nuc_batch c_batch = detail::c_batch(batch, check);
+        // A null pointer means the defaults, and the library then has less to check.
+        const bool defaults = !options.keep_ties && !options.replace_val.has_value();
         const nuc_call_options c_options = detail::c_options(options);
         std::int32_t *const c_tokens = check.required(tokens, c_batch.num_rows, "tokens");
         std::uint32_t *const c_status = check.optional(row_status, c_batch.num_rows, "row_status");
         nuc_debug_arrays c_debug;
         if (debug != nullptr) c_debug = detail::c_debug(*debug, batch.logits, max_k_, check);
         if (check.failed()) return check.failure();
-        detail::call_error error;
-        return error.done(function(get(), &c_batch, &c_options, c_tokens, c_status,
+        detail::call_error error(plugin_);
+        return error.done(function(get(), &c_batch, defaults ? nullptr : &c_options, c_tokens, c_status,
                                    debug == nullptr ? nullptr : &c_debug, &error.c));
     }
 
-    std::size_t max_k_ = 0;
+    std::uint32_t max_k_ = 0;
+    bool plugin_ = false;
 };
 
 /**

@@ -7,7 +7,8 @@
 # and set the variables:
 #   PREFIX        the directory where programs find the files; a relative path is relative to the current directory
 #   DESTDIR       the directory that replaces / while a package is built; empty to install into the running system
-#   LIBDIR        the directory of the libraries, relative to PREFIX
+#   LIBDIR        the directory of the libraries, relative to PREFIX; `lib` if empty
+#   CMAKEDIR      the directory of CMake's package files, relative to PREFIX; LIBDIR/cmake/nucleus if empty
 #   RPATH         `no`: the flags of pkg-config contain no rpath
 #   RELOCATABLE   `yes`: the pkg-config files find the other files relative to themselves
 #   VERSION       the version of the package
@@ -23,6 +24,7 @@ prefix=$(realpath -ms "$PREFIX")
 root=${DESTDIR:+$(realpath -ms "$DESTDIR")}
 root=${root%/}${prefix%/}
 libdir=${LIBDIR:-lib}
+cmakedir=${CMAKEDIR:-$libdir/cmake/nucleus}
 list=share/nucleus/installed-files
 
 uninstall() {
@@ -57,12 +59,17 @@ put() {
     echo "$3" >>"$installed"
 }
 
+# to_prefix DIRECTORY: the path from a directory in the prefix to the prefix, one .. for each name.
+to_prefix() {
+    printf '%s\n' "$1" | sed 's|[^/][^/]*|..|g'
+}
+
 # fill TEMPLATE PATH: installs a template with its values filled in.
 fill() {
     # `&`, `|` and `\` have a special meaning in the replacement text of sed.
     escaped=$(printf '%s\n' "$pc_prefix" | sed 's/[&|\\]/\\&/g')
     sed -e "s|@PREFIX@|$escaped|" -e "s|@LIBDIR@|$libdir|" -e "s|@VERSION@|$VERSION|" -e "s|@RPATH@|$rpath|" \
-        -e "s|@SONAME@|$soname|" -e "s|@TO_PREFIX@|$to_prefix|" "$1" >"$scratch/filled"
+        -e "s|@SONAME@|$soname|" -e "s|@TO_PREFIX@|$(to_prefix "$cmakedir")|" "$1" >"$scratch/filled"
     put 644 "$scratch/filled" "$2"
 }
 
@@ -83,10 +90,8 @@ do_install() {
     rpath=' -Wl,-rpath,${libdir}'
     case $prefix in /usr | /) rpath= ;; esac
     if [ "${RPATH:-yes}" = no ]; then rpath=; fi
-    # The path from the directory pkgconfig or cmake/nucleus in LIBDIR to the prefix: one .. for each directory.
-    to_prefix=$(printf '%s\n' "$libdir" | sed 's|[^/][^/]*|..|g')
     pc_prefix=$prefix
-    if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/../'$to_prefix; fi
+    if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/'$(to_prefix "$libdir/pkgconfig"); fi
 
     # `install -s` would strip with the mode of the file in target.
     install -s -m 755 "$target/release/nucleus" "$scratch/nucleus"
@@ -104,7 +109,7 @@ do_install() {
     done
     for pc in nucleus nucleus-static; do fill scripts/install/$pc.pc.in "$libdir/pkgconfig/$pc.pc"; done
     for file in nucleus-config nucleus-config-version; do
-        fill scripts/install/$file.cmake.in "$libdir/cmake/nucleus/$file.cmake"
+        fill scripts/install/$file.cmake.in "$cmakedir/$file.cmake"
     done
     for file in LICENSE README.md CHANGELOG.md docs/*.md docs/*.png; do
         put 644 "$file" "share/doc/nucleus/$file"

@@ -14,7 +14,14 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 
 PREFIX ?= /usr/local
 DESTDIR ?=
+LIBDIR ?= lib
+CMAKEDIR ?=
 RPATH ?= yes
+RELOCATABLE ?= no
+DEPS ?= yes
+
+# Not empty if the libraries and the command were built. `make install` and the packages then use them as they are.
+BUILT := $(and $(wildcard $(LIB)/libnucleus.a),$(wildcard $(TARGET)/release/nucleus))
 
 WARNINGS := -Wall -Wextra -Wconversion -pedantic -Werror
 LINK := -L$(LIB) -lnucleus -Wl,-rpath,$(LIB)
@@ -24,8 +31,8 @@ help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: deps
-deps: ## install the Debian packages that are missing
-	@scripts/install-deps.sh
+deps: ## install the Debian packages that are missing; DEPS=no: install nothing
+	@[ "$(DEPS)" = no ] || scripts/install-deps.sh
 
 .PHONY: plugins
 plugins: ## download the PJRT plugins for the tests and the demo
@@ -60,7 +67,7 @@ $(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	cc -std=c89 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
-$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.h Makefile | build
+$(BIN)/generate: examples/cpp/generate.cpp include/nucleus.hpp include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
@@ -153,6 +160,14 @@ bench: deps plugins ## run the benchmarks; one JSON object per line, also in tar
 	cargo bench --locked --bench sampling --bench abi --bench device --bench start | tee $(TARGET)/bench.jsonl
 	@$(MAKE) chart
 
+$(BIN)/bench-cpp: benches/cpp.cpp include/nucleus.hpp include/nucleus.h Makefile | $(if $(BUILT),,build)
+	@mkdir -p $(@D)
+	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
+
+.PHONY: bench-cpp
+bench-cpp: $(BIN)/bench-cpp ## measure the cost of a call through nucleus.hpp beside the call of nucleus.h
+	@$(BIN)/bench-cpp
+
 .PHONY: bench-gpu
 bench-gpu: deps ## measure the GPU kernels on a GPU: NUCLEUS_PJRT_PLUGIN names the CUDA plugin; also PyTorch, if installed
 	cargo bench --locked --bench gpu | tee $(TARGET)/bench-gpu.jsonl
@@ -219,9 +234,35 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 
+# Installs a build that is there as it is, so root needs no Rust toolchain.
+INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' CMAKEDIR='$(CMAKEDIR)' RPATH='$(RPATH)' \
+	RELOCATABLE='$(RELOCATABLE)' VERSION='$(VERSION)' scripts/install.sh
+
 .PHONY: install
-install: build ## install to $DESTDIR$PREFIX (PREFIX: /usr/local); RPATH=no: no rpath in the flags of pkg-config
-	@PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' RPATH='$(RPATH)' VERSION='$(VERSION)' scripts/install.sh $(TARGET)
+install: $(if $(BUILT),,build) ## install to $DESTDIR$PREFIX (PREFIX: /usr/local), builds first if nothing was built; RPATH=no: no rpath in the flags of pkg-config
+	@$(INSTALL) install $(TARGET)
+
+.PHONY: uninstall
+uninstall: ## remove what `make install` installed to $DESTDIR$PREFIX
+	@$(INSTALL) uninstall
+
+.PHONY: tarball
+tarball: $(if $(BUILT),,build) ## pack the installed files as target/nucleus-VERSION-SYSTEM.tar.gz, which works in any directory
+	@scripts/tarball.sh $(TARGET) $(VERSION)
+
+.PHONY: source-archive
+source-archive: ## pack the committed sources as target/nucleus-VERSION.tar.gz, for packaging/
+	@scripts/source-archive.sh $(TARGET) $(VERSION)
+
+.PHONY: deb
+deb: $(if $(BUILT),,build) ## build the Debian packages target/deb/*.deb: libnucleus1, libnucleus-dev and nucleus
+	@scripts/install-deps.sh deb
+	@scripts/deb.sh $(TARGET) $(VERSION)
+
+.PHONY: test-deb
+test-deb: deb ## check the Debian packages with lintian; install, use and remove them in a new Debian system (needs root)
+	@scripts/install-deps.sh test-deb
+	@tests/consumers/test-deb.sh $(TARGET)
 
 .PHONY: clean
 clean: ## remove the build output, but not the downloads in .cache

@@ -6,7 +6,7 @@
 // tokens.
 //
 // The text of a request depends only on its parameters and its seed, not on the backend or on the other requests.
-#include <nucleus.h>
+#include <nucleus.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -19,7 +19,6 @@
 #include <fstream>
 #include <iterator>
 #include <map>
-#include <memory>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -254,30 +253,11 @@ private:
     Table bigrams_, trigrams_;
 };
 
-void check(nuc_status status, const nuc_error &error) {
-    if (status != NUC_OK) throw std::runtime_error(std::string(nuc_status_string(status)) + ": " + error.message);
-}
-
-struct Destroy {
-    void operator()(nuc_sampler *sampler) const { nuc_sampler_destroy(sampler, nullptr); }
-};
-using Sampler = std::unique_ptr<nuc_sampler, Destroy>;
-
-Sampler make_sampler(const std::string &plugin) {
-    nuc_error error = NUC_ERROR_INIT;
-    nuc_sampler_options options = NUC_SAMPLER_OPTIONS_INIT;
-    options.backend = plugin.empty() ? NUC_BACKEND_BUILTIN : NUC_BACKEND_PJRT;
-    options.plugin_path = plugin.empty() ? nullptr : plugin.c_str();
-    nuc_sampler *sampler = nullptr;
-    check(nuc_sampler_create(&options, &sampler, &error), error);
-    return Sampler(sampler);
-}
-
-nuc_sampler_stats stats_of(const Sampler &sampler) {
-    nuc_error error = NUC_ERROR_INIT;
-    nuc_sampler_stats stats = NUC_SAMPLER_STATS_INIT;
-    check(nuc_sampler_get_stats(sampler.get(), &stats, &error), error);
-    return stats;
+nucleus::sampler make_sampler(const std::string &plugin) {
+    nucleus::sampler_options options;
+    options.backend = plugin.empty() ? nucleus::backend::builtin : nucleus::backend::pjrt;
+    options.plugin_path = plugin;
+    return nucleus::sampler::create(options);
 }
 
 // The request of a client, and its text so far.
@@ -333,7 +313,7 @@ struct Run {
 
 // The serving loop. Each step admits requests that have arrived, computes logits, samples, appends the tokens, and
 // removes finished requests.
-Run serve(const Sampler &sampler, const Model &model, std::vector<Request> &requests, std::size_t slots) {
+Run serve(const nucleus::sampler &sampler, const Model &model, std::vector<Request> &requests, std::size_t slots) {
     using Clock = std::chrono::steady_clock;
     const auto since = [](Clock::time_point start) {
         return std::chrono::duration<double>(Clock::now() - start).count();
@@ -346,7 +326,6 @@ Run serve(const Sampler &sampler, const Model &model, std::vector<Request> &requ
     std::vector<float> logits, temperature, p, min_p;
     std::vector<std::int32_t> k, tokens;
     std::vector<std::uint64_t> seed, offset;
-    nuc_error error = NUC_ERROR_INIT;
 
     const auto start = Clock::now();
     for (std::size_t step = 0; !waiting.empty() || !running.empty(); step++) {
@@ -372,19 +351,16 @@ Run serve(const Sampler &sampler, const Model &model, std::vector<Request> &requ
             offset[row] = request.tokens.size();
         }
 
-        nuc_batch batch = NUC_BATCH_INIT;
-        batch.logits = logits.data();
-        batch.dtype = NUC_DTYPE_F32;
-        batch.num_rows = rows;
-        batch.vocab = model.vocab();
-        batch.temperature = temperature.data();
-        batch.top_p = p.data();
-        batch.min_p = min_p.data();
-        batch.top_k = k.data();
-        batch.seed = seed.data();
-        batch.offset = offset.data();
+        nucleus::batch batch;
+        batch.logits = nucleus::logits_view::f32(logits, rows, model.vocab());
+        batch.temperature = temperature;
+        batch.top_p = p;
+        batch.min_p = min_p;
+        batch.top_k = k;
+        batch.seed = seed;
+        batch.offset = offset;
         const auto before = Clock::now();
-        check(nuc_topk_topp_and_sample(sampler.get(), &batch, nullptr, tokens.data(), nullptr, nullptr, &error), error);
+        sampler.sample(batch, tokens);
         run.sampling += since(before);
 
         for (std::size_t row = 0; row < rows; row++) {
@@ -428,14 +404,11 @@ std::string describe(const Request &request) {
     return buffer;
 }
 
-void print_header(const Sampler &sampler) {
-    nuc_error error = NUC_ERROR_INIT;
-    nuc_sampler_info info = NUC_SAMPLER_INFO_INIT;
-    check(nuc_sampler_get_info(sampler.get(), &info, &error), error);
-    nuc_device_info device = NUC_DEVICE_INFO_INIT;
-    check(nuc_sampler_get_device(sampler.get(), 0, &device, &error), error);
+void print_header(const nucleus::sampler &sampler) {
+    const nucleus::sampler_info info = sampler.info();
+    const nucleus::device_info device = sampler.device(0);
     const std::string version = info.platform_version;
-    std::printf("nucleus %s on %s", nuc_version(), info.platform_name);
+    std::printf("nucleus %s on %s", nucleus::version(), info.platform_name);
     if (info.pjrt_api_minor != 0) {
         std::printf(" (PJRT %d.%d, %zu devices)", info.pjrt_api_major, info.pjrt_api_minor, info.num_devices);
     } else {
@@ -453,21 +426,18 @@ int demonstrate(const Options &options) {
     }
     model.finish();
 
-    const Sampler sampler = make_sampler(options.plugin);
+    const nucleus::sampler sampler = make_sampler(options.plugin);
     print_header(sampler);
     std::printf("learned  %zu files, %zu pieces, a vocabulary of %zu\n", files.size(), model.learned(),
                 model.vocab());
     std::printf("serves   %zu requests, up to %zu at a time, up to %zu tokens each\n", options.requests, options.slots,
                 options.tokens);
 
-    nuc_error error = NUC_ERROR_INIT;
-    nuc_prewarm_spec spec = NUC_PREWARM_SPEC_INIT;
-    spec.path = NUC_PATH_AUTO;
-    spec.dtype = NUC_DTYPE_F32;
+    nucleus::prewarm_spec spec;
     spec.num_rows = std::min(options.slots, options.requests);
     spec.vocab = model.vocab();
-    check(nuc_prewarm(sampler.get(), &spec, &error), error);
-    const nuc_sampler_stats before = stats_of(sampler);
+    sampler.prewarm(spec);
+    const nucleus::sampler_stats before = sampler.stats();
 
     std::vector<Request> requests = make_requests(options, model);
     const Run run = serve(sampler, model, requests, options.slots);
@@ -481,7 +451,7 @@ int demonstrate(const Options &options) {
         bare += text + "\n\n";
     }
 
-    const nuc_sampler_stats after = stats_of(sampler);
+    const nucleus::sampler_stats after = sampler.stats();
     std::printf("\n%zu tokens in %.3f s: %.0f tokens/s, %.0f%% of the time in the sampler; ", run.tokens, run.seconds,
                 static_cast<double>(run.tokens) / run.seconds, 100 * run.sampling / run.seconds);
     std::printf("%zu steps, batch of %zu to %zu", run.steps, run.least, run.most);

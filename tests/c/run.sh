@@ -18,41 +18,14 @@ for package in json.load(sys.stdin)["packages"]:
 warnings="-g -O1 -Wall -Wextra -Wconversion -pedantic -Werror -Iinclude -isystem $pjrt"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib"
 static="$lib/libnucleus.a -lpthread -ldl -lm"
-passed=0 failed=0
 # `sort` must order names as Python does.
 export LC_ALL=C
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
-
-# run NAME COMMAND...: runs a test and prints one line. If the command fails, also prints its output. Exit status 77
-# means that the test cannot run here; the last line of its output states the reason.
-run() {
-    local name=$1 start=$SECONDS
-    shift
-    local status=0
-    "$@" >"$bin/log" 2>&1 || status=$?
-    if [ "$status" -eq 0 ]; then
-        passed=$((passed + 1))
-        printf 'ok      %-42s %3d s  %s\n' "$name" $((SECONDS - start)) "$(grep -a 'checks,' "$bin/log" | tail -n 1)"
-        grep -a '^skipped: ' "$bin/log" || true
-    elif [ "$status" -eq 77 ]; then
-        echo "skipped: $name: $(tail -n 1 "$bin/log")"
-    else
-        failed=$((failed + 1))
-        printf 'FAILED  %s\n' "$name"
-        tail -n 60 "$bin/log" | sed 's/^/        /'
-    fi
-}
+. tests/report.sh
 
 memcheck() {
     valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 --suppressions=tests/c/valgrind.supp "$@"
-}
-
-# holds DESCRIPTION COMMAND...: prints the description and fails if the command fails.
-holds() {
-    local description=$1
-    shift
-    "$@" || { echo "does not hold: $description"; return 1; }
 }
 
 # The libraries export exactly the functions of the header. In the shared library each symbol has the version of the
@@ -169,8 +142,8 @@ installed_library() {
         holds "the version of the package" \
             grep -Eq '^[0-9]+\.[0-9]+\.[0-9]+$' <<<"$(pkg_config "$home" --modversion)" &&
         holds "every header and layout file is installed" \
-            diff <(find include -type f | sed 's|.*/||' | sort) \
-            <(cd "$prefix" && find include share -type f 2>/dev/null | sed 's|.*/||' | sort) &&
+            diff <(find include -type f | sed 's|.*/||' | sort) <(cd "$prefix" &&
+                find include share/nucleus -type f ! -name installed-files | sed 's|.*/||' | sort) &&
         echo "10 checks, 0 failed"
 }
 
@@ -180,7 +153,7 @@ install_options() {
     root=$(realpath "$bin")/root
     rm -rf "$root" && mkdir -p "$root" || return 1
     # The variables are those that `make install` passes.
-    install_to() { env VERSION=1.2.3 RPATH=yes DESTDIR= "$@" scripts/install.sh "$(realpath "$target")"; }
+    install_to() { env VERSION=1.2.3 RPATH=yes DESTDIR= "$@" scripts/install.sh install "$(realpath "$target")"; }
     install_to PREFIX=relative/prefix DESTDIR="$root/stage" && install_to PREFIX=/usr DESTDIR="$root/usr" &&
         install_to PREFIX=/opt/n RPATH=no DESTDIR="$root/opt" || return 1
     holds "a relative PREFIX is relative to the current directory" \
@@ -291,5 +264,4 @@ fi
 run "test_basics, static library, valgrind" memcheck "$bin/test_basics_static"
 run "test_cpp, static library" "$bin/test_cpp_static"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -61,11 +61,15 @@ $(LIB)/libnucleus.a: $(TARGET)/release/libnucleus.a include/nucleus.h scripts/li
 	scripts/link_library.py $(TARGET)/release $(LIB) $(VERSION)
 
 .PHONY: examples
-examples: build $(BIN)/quickstart $(BIN)/generate ## build the C and C++ examples
+examples: build $(BIN)/quickstart $(BIN)/quickstart-cpp $(BIN)/generate ## build the C and C++ examples
 
 $(BIN)/quickstart: examples/c/quickstart.c include/nucleus.h Makefile | build
 	@mkdir -p $(@D)
 	cc -std=c89 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
+
+$(BIN)/quickstart-cpp: examples/cpp/quickstart.cpp include/nucleus.hpp include/nucleus.h Makefile | build
+	@mkdir -p $(@D)
+	c++ -std=c++17 -O2 $(WARNINGS) -Iinclude $< -o $@ $(LINK)
 
 $(BIN)/generate: examples/cpp/generate.cpp include/nucleus.hpp include/nucleus.h Makefile | build
 	@mkdir -p $(@D)

@@ -43,6 +43,8 @@ pub struct Device {
     description: DeviceDescription,
     /// Queried when it is first needed. `None` if the plugin does not report memories.
     default_memory: OnceLock<Option<Handle<PJRT_Memory>>>,
+    /// See [`Client::own_memory`].
+    own_memory: OnceLock<Option<Handle<PJRT_Memory>>>,
 }
 
 impl Client {
@@ -199,20 +201,24 @@ impl Client {
         // The other two semantics let the plugin use the host's memory directly. `bytes` would then have to live as
         // long as the buffer. With the first semantics below, the plugin copies the array to its own memory during the
         // call. For a small array, this is faster than a wait for the device: on an H100, 6 µs instead of 27 µs.
-        args.host_buffer_semantics = match bytes.len() {
-            0..=SMALL_UPLOAD => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
-            _ => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes,
+        let is_small = bytes.len() <= SMALL_UPLOAD;
+        args.host_buffer_semantics = match is_small {
+            true => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
+            false => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes,
         };
         args.device = self.device(device)?.handle.as_ptr();
-        // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define, and stays borrowed
-        // until the event below says that the plugin no longer needs it.
+        // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define. It stays borrowed
+        // as long as the plugin needs it: during the call, or with the second semantics until the event below.
         let (buffer, done) = unsafe {
             self.plugin.call(function, &mut args)?;
             // Each output gets an owner before any check can fail, so that no output leaks.
             let buffer = Buffer::from_output(self, args.buffer, name);
             (buffer, Event::from_output(&self.plugin, args.done_with_host_buffer, name))
         };
-        done?.wait()?;
+        let done = done?;
+        if !is_small {
+            done.wait()?;
+        }
         buffer
     }
 
@@ -255,6 +261,21 @@ impl Client {
             Ok(()) => Some(Handle::from_output(args.memory, "PJRT_Device_DefaultMemory")?),
         };
         Ok(*device.default_memory.get_or_init(|| memory))
+    }
+
+    /// Returns the default memory of a device. `None` if the plugin does not report it, or if it is also that of another
+    /// device.
+    pub(super) fn own_memory(&self, device: usize) -> Result<Option<Handle<PJRT_Memory>>> {
+        let known = &self.device(device)?.own_memory;
+        if let Some(known) = known.get() {
+            return Ok(*known);
+        }
+        let mut own = self.default_memory(device)?;
+        for other in (0..self.devices.len()).filter(|&other| other != device) {
+            let memory = self.default_memory(other)?;
+            own = own.filter(|own| memory.is_none_or(|memory| memory.as_ptr() != own.as_ptr()));
+        }
+        Ok(*known.get_or_init(|| own))
     }
 
     pub(super) fn device_index(&self, device: *mut PJRT_Device) -> Option<usize> {
@@ -353,7 +374,8 @@ impl Device {
         let description = Handle::from_output(args.device_description, "PJRT_Device_GetDescription")?;
         // SAFETY: the description lives as long as the device.
         let description = unsafe { DeviceDescription::read(plugin, description)? };
-        Ok(Self { handle, description, default_memory: OnceLock::new() })
+        let (default_memory, own_memory) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { handle, description, default_memory, own_memory })
     }
 }
 

@@ -47,6 +47,7 @@ mod plugin;
 mod plugin_data;
 mod plugin_file;
 mod release;
+mod short_list;
 mod text;
 mod topology;
 mod tpu;

@@ -12,6 +12,7 @@ mod completion_tests;
 mod conversion;
 pub mod device_call;
 pub mod device_parameters;
+mod failed_calls;
 mod inputs;
 pub mod prewarming;
 pub mod program_cache;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use std::thread;
 
 use self::answer::Answer;
+use self::failed_calls::FailedCalls;
 use self::program_cache::CacheStats;
 use self::program_dir::{ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
@@ -57,6 +59,7 @@ pub(crate) struct PjrtBackend {
     buckets: Buckets,
     programs: Programs,
     steps: StepOperands,
+    failed_calls: Arc<FailedCalls>,
     latencies: Arc<CallLatencies>,
 }
 
@@ -85,7 +88,8 @@ impl PjrtBackend {
             log::warn!("{reason}");
         }
         let programs = Programs::new(client.clone(), device, target, cache_capacity);
-        Ok(PjrtBackend { client, device, target, buckets, programs, steps: StepOperands::new(), latencies })
+        let (steps, failed_calls) = (StepOperands::new(), Arc::default());
+        Ok(PjrtBackend { client, device, target, buckets, programs, steps, failed_calls, latencies })
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates

@@ -255,6 +255,23 @@ impl Sampler {
         }
     }
 
+    /// Makes a prewarm run each program once, as it does on a GPU. For tests on other devices.
+    #[doc(hidden)]
+    pub fn enable_first_runs(&self) {
+        if let Backend::Pjrt(pjrt) = &self.backend {
+            pjrt.enable_first_runs();
+        }
+    }
+
+    /// The number of programs that a prewarm ran. For tests.
+    #[doc(hidden)]
+    pub fn first_runs(&self) -> u64 {
+        match &self.backend {
+            Backend::Builtin(_) => 0,
+            Backend::Pjrt(pjrt) => pjrt.first_runs(),
+        }
+    }
+
     /// The latencies of the calls that have succeeded. Calls of the built-in backend and of the reference run on the
     /// host and have only a total.
     pub fn latencies(&self) -> LatencyStats {
@@ -325,8 +342,7 @@ fn with_plugin(
     checked: ProgramOptions,
     latencies: &Arc<CallLatencies>,
 ) -> Result<Backend, Error> {
-    let uses_programs = program_dir(options).is_some();
-    let client = create_client(plugin, &options.client_options, uses_programs)?;
+    let client = create_client(plugin, &options.client_options, program_dir(options).as_deref())?;
     with_programs(options, client, checked, latencies)
 }
 

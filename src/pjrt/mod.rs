@@ -68,3 +68,4 @@ pub use tpu::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
 pub use version::{ApiVersion, MIN_API_MINOR};
 
 pub(crate) use fingerprint::hex;
+pub use fingerprint::FileState;

@@ -59,7 +59,7 @@ impl StepOperands {
         let now = failed_calls.count();
         let mut kept = self.lock();
         // Freeing buffers calls the plugin, so it happens after the lock was released.
-        let _suspect = (kept.failed_calls != now).then(|| std::mem::replace(&mut *kept, Kept::new(now)));
+        let _suspect = (kept.failed_calls < now).then(|| std::mem::replace(&mut *kept, Kept::new(now)));
         let known = (kept.multiples.get(&multiple).cloned(), kept.rests[rest].clone());
         drop(kept);
         if let (Some(multiple), Some(rest)) = known {

@@ -201,24 +201,20 @@ impl Client {
         // The other two semantics let the plugin use the host's memory directly. `bytes` would then have to live as
         // long as the buffer. With the first semantics below, the plugin copies the array to its own memory during the
         // call. For a small array, this is faster than a wait for the device: on an H100, 6 µs instead of 27 µs.
-        let is_small = bytes.len() <= SMALL_UPLOAD;
-        args.host_buffer_semantics = match is_small {
-            true => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
-            false => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes,
+        args.host_buffer_semantics = match bytes.len() {
+            0..=SMALL_UPLOAD => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableOnlyDuringCall,
+            _ => PJRT_HostBufferSemantics_PJRT_HostBufferSemantics_kImmutableUntilTransferCompletes,
         };
         args.device = self.device(device)?.handle.as_ptr();
-        // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define. It stays borrowed
-        // as long as the plugin needs it: during the call, or with the second semantics until the event below.
+        // SAFETY: client and device are alive. `bytes` has the size that type and dimensions define, and stays borrowed
+        // until the event below says that the plugin no longer needs it.
         let (buffer, done) = unsafe {
             self.plugin.call(function, &mut args)?;
             // Each output gets an owner before any check can fail, so that no output leaks.
             let buffer = Buffer::from_output(self, args.buffer, name);
             (buffer, Event::from_output(&self.plugin, args.done_with_host_buffer, name))
         };
-        let done = done?;
-        if !is_small {
-            done.wait()?;
-        }
+        done?.wait()?;
         buffer
     }
 

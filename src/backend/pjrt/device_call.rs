@@ -93,6 +93,10 @@ fn refuse<T>(found: String, right: String) -> Result<T, Error> {
     Err(Error::named_argument("logits", format!("logits is {found}; it must be {right}")))
 }
 
+fn refuse_deleted<T>() -> Result<T, Error> {
+    refuse("a buffer that was deleted or donated".into(), "a live buffer".into())
+}
+
 /// The statistics of a sampler that a call changes when it ends.
 struct Records {
     latencies: Arc<CallLatencies>,
@@ -114,8 +118,8 @@ impl PjrtBackend {
         let timer = CallTimer::begin();
         let shape = parameters.shape();
         let singleton = self.check_logits(logits, shape)?;
-        if wants.donate_logits {
-            self.check_is_live(logits)?;
+        if wants.donate_logits && logits.is_deleted()? {
+            return refuse_deleted();
         }
         let reports_bad_rows = wants.host == HostNumbers::All;
         let key = PlanKey { entry, wanted: wants.wide, singleton, reports_bad_rows };
@@ -132,7 +136,10 @@ impl PjrtBackend {
             Err(error) => {
                 self.failed_calls.add();
                 // Every program refuses a deleted buffer. So it is examined only after a failure.
-                return Err(self.check_is_live(logits).err().unwrap_or(error));
+                return match logits.is_deleted() {
+                    Ok(true) => refuse_deleted(),
+                    _ => Err(error),
+                };
             }
         };
         if wants.donate_logits && !logits.is_deleted()? {
@@ -198,14 +205,6 @@ impl PjrtBackend {
             inputs.extend(groups.iter().map(|launch| &launch.outputs()[wide]));
         }
         Ok(program.launch_shared(&inputs, None)?)
-    }
-
-    /// Checks that a buffer was not deleted.
-    fn check_is_live(&self, logits: &Buffer) -> Result<(), Error> {
-        match logits.is_deleted()? {
-            true => refuse("a buffer that was deleted or donated".into(), "a live buffer".into()),
-            false => Ok(()),
-        }
     }
 
     /// Checks the device and the memory of a buffer.
@@ -434,28 +433,24 @@ impl DeviceCall {
     /// reads the numbers, so the copy must start before the caller takes the buffer.
     fn copy_numbers(&self) {
         let Some(host) = &self.host else { return };
-        // If the call is running, it ends after the copy. The other part ends below, so the actions of the end do not
-        // run before the lock in `update` was released. Actions can read the numbers, and this takes the lock.
+        // If the call is running, it gets two parts. One part is the copy. The other part ends after the lock in `update`
+        // was released, because the end of the last part runs the actions. Actions can read the numbers, and this takes
+        // the lock.
         let is_running = self.done.add_parts(2);
-        let mut is_copying = false;
+        let mut own_parts = if is_running { 2 } else { 0 };
         host.update(|source| match source {
             HostSource::Output => {
-                is_copying = is_running;
+                own_parts = own_parts.min(1);
                 self.copy_output(is_running).map_or_else(HostSource::Failed, HostSource::Copy)
             }
             other => other,
         });
-        if is_running && !is_copying {
-            self.done.finish(Ok(()));
-        }
-        if is_running {
-            self.done.finish(Ok(()));
-        }
+        (0..own_parts).for_each(|_| self.done.finish(Ok(())));
     }
 
-    /// Starts the copy of the numbers. If the call is running, the copy is a part of it, which ends with the copy, also
-    /// if the copy cannot be started. If the call has ended, this waits for the copy. This is short, because such a copy
-    /// is small and its source is in host memory.
+    /// Starts the copy of the numbers. If the call is running, the copy is a part of the call, and this part ends in every
+    /// case. If the call has ended, this function waits for the copy. The wait is short, because the copy is small and
+    /// its source is in host memory.
     fn copy_output(&self, is_running: bool) -> Result<HostCopy, Error> {
         let started = self.start_copy();
         if !is_running {

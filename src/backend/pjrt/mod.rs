@@ -42,6 +42,7 @@ use self::step_operands::StepOperands;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
 use crate::error::Error;
+use crate::kernels::program::ProgramSpec;
 use crate::kernels::{Target, Wanted};
 use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
@@ -205,6 +206,11 @@ impl PjrtBackend {
     /// The client.
     pub(crate) fn client(&self) -> &Arc<Client> {
         &self.client
+    }
+
+    /// Runs a program that was prewarmed, if it is a program for a GPU.
+    fn run_first(&self, spec: &ProgramSpec, program: &Arc<Executable>) {
+        self.first_runs.run(&self.client, self.device, spec, program);
     }
 
     /// Makes a prewarm run each program once, as on a GPU. For tests.

@@ -1116,7 +1116,9 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
 /**
  * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
  * frees it with nuc_call_destroy. The function compiles missing programs. It does not wait for other calls. It can
- * wait for a free slot in the plugin's queue, and for the upload of changed parameters or of the number of the step.
+ * wait for a free slot in the plugin's queue, and until the plugin has read changed parameters from host memory. It
+ * does not wait until they are on the device. If such an upload fails later, this call fails, and also each call with
+ * the same parameters that is started before the first of these calls has ended.
  *
  * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its dimensions
  * are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If the layout is
@@ -1625,6 +1627,10 @@ typedef struct nuc_compile_ahead_options {
  * One kind of program is not prewarmed. If the layout of logits on a device is not row-major, a small program copies
  * the logits; see nuc_sample_start. The first call with this layout compiles the program. Choose `cache_capacity` so
  * that this program fits too.
+ *
+ * On a GPU, the function also runs each program once, with logits of zeros, because the driver translates the kernels
+ * of a program in its first run. Each thread of the prewarm needs device memory for the logits of one call. Programs
+ * with more than 256 MiB of logits do not run. If a run fails, the function still succeeds.
  *
  * The programs stay in memory until the sampler is destroyed; they are never evicted.
  *

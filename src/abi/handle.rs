@@ -5,6 +5,7 @@ use std::ptr::addr_of_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::pointers::{bad, Result};
+use super::process;
 
 /// An opaque type of the header, and the object behind its pointers.
 pub(super) trait Opaque {
@@ -41,7 +42,7 @@ const _: () = assert!(offset_of!(Handle<u64>, magic) >= 32);
 /// Creates a handle that the caller owns and frees with [`destroy`].
 pub(super) fn create<O: Opaque>(object: O::Object) -> *mut O {
     let magic = AtomicU64::new(O::LIVE);
-    let handle = Handle { _start: [0; 4], magic, process: std::process::id(), object };
+    let handle = Handle { _start: [0; 4], magic, process: process::id(), object };
     Box::into_raw(Box::new(handle)).cast()
 }
 
@@ -58,7 +59,7 @@ where
     unsafe { check_magic(pointer)? };
     // SAFETY: the caller guarantees that the handle is live. Its methods take shared references only.
     let handle = unsafe { &*pointer.cast::<Handle<O::Object>>() };
-    if handle.process != std::process::id() {
+    if handle.process != process::id() {
         return bad(
             O::NAME,
             format!(
@@ -67,7 +68,7 @@ where
                 O::NAME,
                 handle.process,
                 O::KIND,
-                std::process::id()
+                process::id()
             ),
         );
     }
@@ -88,7 +89,7 @@ pub(super) unsafe fn destroy<O: Opaque>(pointer: *mut O) -> Result<()> {
     let handle = pointer.cast::<Handle<O::Object>>();
     // SAFETY: the caller guarantees that the handle is live.
     let live = unsafe { &*handle };
-    if live.process != std::process::id() {
+    if live.process != process::id() {
         return Ok(());
     }
     O::before_destruction(&live.object);

@@ -1,5 +1,7 @@
 //! The memory regions that one call reads and writes, and the check that no written region overlaps another one.
 
+use std::mem::MaybeUninit;
+
 use super::pointers::{bad, Result};
 
 /// Whether a call reads or writes a region of the caller's memory.
@@ -18,8 +20,6 @@ struct Region {
 }
 
 impl Region {
-    const NONE: Region = Region { name: "", start: 0, end: 0, usage: Use::Read };
-
     fn overlaps(&self, other: &Region) -> bool {
         self.start < other.end && other.start < self.end
     }
@@ -30,13 +30,14 @@ const LARGEST_COUNT: usize = 24;
 
 /// Every region of memory that one call receives. The list has a fixed size, so that a call does not allocate it.
 pub(super) struct Memory {
-    regions: [Region; LARGEST_COUNT],
+    // The first `count` regions are initialized. Most calls need only a few, so the others are never written.
+    regions: [MaybeUninit<Region>; LARGEST_COUNT],
     count: usize,
 }
 
 impl Memory {
     pub(super) fn new() -> Memory {
-        Memory { regions: [Region::NONE; LARGEST_COUNT], count: 0 }
+        Memory { regions: [const { MaybeUninit::uninit() }; LARGEST_COUNT], count: 0 }
     }
 
     /// Registers `bytes` bytes from `start`. A region of zero bytes overlaps nothing.
@@ -48,15 +49,21 @@ impl Memory {
             );
         };
         if bytes > 0 {
-            self.regions[self.count] = Region { name, start, end, usage };
+            self.regions[self.count].write(Region { name, start, end, usage });
             self.count += 1;
         }
         Ok(())
     }
 
+    fn regions(&self) -> &[Region] {
+        let regions = &self.regions[..self.count];
+        // SAFETY: the first `count` regions are initialized, and `MaybeUninit<Region>` has the layout of `Region`.
+        unsafe { std::slice::from_raw_parts(regions.as_ptr().cast(), regions.len()) }
+    }
+
     /// Checks that no written region overlaps another region.
     pub(super) fn check_overlap(&self) -> Result<()> {
-        let regions = &self.regions[..self.count];
+        let regions = self.regions();
         for (i, region) in regions.iter().enumerate() {
             for earlier in &regions[..i] {
                 let written = region.usage == Use::Written || earlier.usage == Use::Written;

@@ -29,6 +29,7 @@ mod message;
 mod objects;
 mod options;
 mod pointers;
+mod process;
 mod sigpipe;
 mod status_names;
 mod structs;

@@ -12,13 +12,29 @@ use super::error::{Error, Result};
 use super::event::Event;
 use super::handle::Handle;
 use super::plugin::{function, Plugin};
-use super::plugin_data::{copied, name, slice, zeroed};
+use super::plugin_data::{name, slice, zeroed};
+use super::short_list::ShortList;
 
 /// An array on a device. Thread-safe. Keeps its client alive. Dropping it frees the device memory. The computation
 /// or copy that fills the buffer may still be running; every call that reads the buffer waits for it.
 pub struct Buffer {
     object: Object,
-    array: Arc<ArrayType>,
+    array: Array,
+}
+
+/// The type of a buffer. The outputs of a program share their types.
+enum Array {
+    Own(ArrayType),
+    Shared(Arc<ArrayType>),
+}
+
+impl Array {
+    fn get(&self) -> &ArrayType {
+        match self {
+            Array::Own(array) => array,
+            Array::Shared(array) => array,
+        }
+    }
 }
 
 /// The plugin's object for a buffer. Dropping it destroys the object if this value owns it.
@@ -29,12 +45,18 @@ struct Object {
 }
 
 /// The type of an array.
-#[derive(PartialEq, Eq)]
+#[derive(Clone)]
 pub(super) struct ArrayType {
     element: ElementType,
-    dims: Vec<i64>,
+    dims: ShortList<i64, 3>,
     /// The size in bytes of the dense contents.
     host_size: usize,
+}
+
+impl PartialEq for ArrayType {
+    fn eq(&self, other: &Self) -> bool {
+        (self.element, self.dims.as_slice()) == (other.element, other.dims.as_slice())
+    }
 }
 
 impl Buffer {
@@ -50,7 +72,7 @@ impl Buffer {
         // The object gets an owner before the queries, so that it is destroyed if a query fails.
         let object =
             Object { client: client.clone(), handle: Handle::from_output(buffer, function)?, owned: true };
-        let array = Arc::new(object.query_type()?);
+        let array = Array::Own(object.query_type()?);
         Ok(Self { object, array })
     }
 
@@ -66,7 +88,7 @@ impl Buffer {
     ) -> Result<Self> {
         let object =
             Object { client: client.clone(), handle: Handle::from_output(buffer, function)?, owned: true };
-        Ok(Self { object, array: array.clone() })
+        Ok(Self { object, array: Array::Shared(array.clone()) })
     }
 
     /// Wraps a buffer that belongs to the caller. This does not copy the buffer, and dropping the result does not
@@ -82,12 +104,15 @@ impl Buffer {
             Ok(element) => object.query_type_of(element)?,
             Err(unknown) => return Err(Error::Argument(unknown)),
         };
-        Ok(Self { object, array: Arc::new(array) })
+        Ok(Self { object, array: Array::Own(array) })
     }
 
     /// The type of the array, for later buffers of the same type.
-    pub(super) fn array_type(&self) -> &Arc<ArrayType> {
-        &self.array
+    pub(super) fn array_type(&self) -> Arc<ArrayType> {
+        match &self.array {
+            Array::Own(array) => Arc::new(array.clone()),
+            Array::Shared(array) => array.clone(),
+        }
     }
 
     /// The client of this buffer.
@@ -97,17 +122,17 @@ impl Buffer {
 
     /// The type of the elements.
     pub fn element(&self) -> ElementType {
-        self.array.element
+        self.array.get().element
     }
 
     /// The dimensions, the slowest-varying first. Empty for a scalar.
     pub fn dims(&self) -> &[i64] {
-        &self.array.dims
+        self.array.get().dims.as_slice()
     }
 
     /// The size in bytes of the contents that [`Buffer::to_host`] copies: dense, without the device's padding.
     pub fn host_size(&self) -> usize {
-        self.array.host_size
+        self.array.get().host_size
     }
 
     /// The size in bytes that the buffer occupies on the device, including padding.
@@ -128,16 +153,16 @@ impl Buffer {
     /// bytes. The programs of this library define the sizes of their outputs, so another size is an error of the
     /// plugin. After an error the contents of `dst` are unspecified.
     pub fn to_host(&self, dst: &mut [u8]) -> Result<()> {
-        if dst.len() != self.array.host_size {
+        if dst.len() != self.host_size() {
             return Err(Error::Misbehaved(format!(
                 "an array of {:?} with dimensions {:?} takes {} bytes, and {} bytes were expected",
-                self.array.element,
-                self.array.dims,
-                self.array.host_size,
+                self.element(),
+                self.dims(),
+                self.host_size(),
                 dst.len()
             )));
         }
-        let minor_to_major: Vec<i64> = (0..self.array.dims.len() as i64).rev().collect();
+        let minor_to_major: Vec<i64> = (0..self.dims().len() as i64).rev().collect();
         let mut layout = dense_layout(&minor_to_major);
         match self.copy_to_host(dst, layout.as_mut_ptr()) {
             Err(error) if error.is_unimplemented() => {
@@ -259,30 +284,42 @@ impl Buffer {
         unsafe { plugin.call(function!(plugin, PJRT_Buffer_Delete)?, &mut args) }
     }
 
+    /// Whether the buffer is certainly in the default memory of the device, in which programs expect their inputs, and
+    /// on this device. The result is also `false` if the plugin does not report memories, or if devices share their
+    /// default memory.
+    pub fn is_in_own_memory_of(&self, device: usize) -> Result<bool> {
+        match self.client().own_memory(device)? {
+            Some(own) => Ok(self.memory()? == Some(own.as_ptr())),
+            None => Ok(false),
+        }
+    }
+
     /// Returns the kind of the memory that contains the buffer, for example `pinned_host`. Returns `None` if this kind
     /// is that of the device's default memory, in which programs expect their inputs. Also returns `None` if the plugin
     /// does not report memories.
     pub fn other_memory(&self, device: usize) -> Result<Option<String>> {
         let plugin = self.client().plugin();
-        let (Some(default), Ok(function)) =
-            (self.client().default_memory(device)?, function!(plugin, PJRT_Buffer_Memory))
-        else {
+        let Some(default) = self.client().default_memory(device)? else { return Ok(None) };
+        let Some(memory) = self.memory()?.filter(|&memory| memory != default.as_ptr()) else {
             return Ok(None);
         };
+        let memory = Handle::from_output(memory, "PJRT_Buffer_Memory")?;
+        // SAFETY: the plugin returned these memories, which live as long as the client.
+        let [kind, default] = unsafe { [memory_kind(plugin, memory)?, memory_kind(plugin, default)?] };
+        Ok((kind != default).then_some(kind))
+    }
+
+    /// The memory that contains the buffer. `None` if the plugin does not report it.
+    fn memory(&self) -> Result<Option<*mut PJRT_Memory>> {
+        let plugin = self.client().plugin();
+        let Ok(function) = function!(plugin, PJRT_Buffer_Memory) else { return Ok(None) };
         let mut args = Args::<PJRT_Buffer_Memory_Args>::new();
         args.buffer = self.as_raw();
         // SAFETY: the buffer is alive.
         match unsafe { plugin.call(function, &mut args) } {
-            Err(error) if error.is_unimplemented() => return Ok(None),
-            outcome => outcome?,
+            Err(error) if error.is_unimplemented() => Ok(None),
+            outcome => outcome.map(|()| Some(args.memory)),
         }
-        if args.memory == default.as_ptr() {
-            return Ok(None);
-        }
-        let memory = Handle::from_output(args.memory, "PJRT_Buffer_Memory")?;
-        // SAFETY: the plugin returned these memories, which live as long as the client.
-        let [kind, default] = unsafe { [memory_kind(plugin, memory)?, memory_kind(plugin, default)?] };
-        Ok((kind != default).then_some(kind))
     }
 
     /// The device of the buffer, as an index into [`Client::devices`]. `None` if the device is not in this list.
@@ -298,8 +335,8 @@ impl Buffer {
     /// Starts a copy of the contents to the host, dense and row-major. If a program has yet to compute the contents,
     /// the copy waits for it.
     pub fn start_copy_to_host(&self) -> Result<HostCopy> {
-        let mut bytes = zeroed(self.array.host_size, "a copy of a buffer")?;
-        let minor_to_major: Vec<i64> = (0..self.array.dims.len() as i64).rev().collect();
+        let mut bytes = zeroed(self.host_size(), "a copy of a buffer")?;
+        let minor_to_major: Vec<i64> = (0..self.dims().len() as i64).rev().collect();
         let mut layout = dense_layout(&minor_to_major);
         let event = match self.start_copy(&mut bytes, layout.as_mut_ptr()) {
             // The plugin can copy only in the device's layout.
@@ -315,25 +352,6 @@ impl Buffer {
             started => started?,
         };
         Ok(HostCopy { event: Some(event), bytes })
-    }
-
-    /// Waits until the contents are on the device. Returns an error if the computation or the copy that fills the
-    /// buffer failed. If the plugin has no function for this, returns immediately. Every use of the buffer then reports
-    /// the failure.
-    pub fn wait_until_ready(&self) -> Result<()> {
-        let plugin = self.client().plugin();
-        let mut args = Args::<PJRT_Buffer_ReadyEvent_Args>::new();
-        args.buffer = self.as_raw();
-        let called = function!(plugin, PJRT_Buffer_ReadyEvent).and_then(|function| {
-            // SAFETY: the buffer is alive.
-            unsafe { plugin.call(function, &mut args) }
-        });
-        match called {
-            Err(error) if error.is_unimplemented() => return Ok(()),
-            called => called?,
-        }
-        // SAFETY: the caller of this API function must destroy the event that it returns.
-        unsafe { Event::from_output(plugin, args.event, "PJRT_Buffer_ReadyEvent")? }.wait()
     }
 
     /// Transfers ownership of the plugin's object to the caller. The caller must destroy it with the plugin's
@@ -356,9 +374,12 @@ impl Object {
 
     fn query_type_of(&self, element: ElementType) -> Result<ArrayType> {
         let dims = self.query_dims()?;
-        match element.dense_size(&dims) {
+        match element.dense_size(dims.as_slice()) {
             Some(host_size) => Ok(ArrayType { element, dims, host_size }),
-            None => Err(Error::Misbehaved(format!("a buffer of {element:?} has the dimensions {dims:?}"))),
+            None => Err(Error::Misbehaved(format!(
+                "a buffer of {element:?} has the dimensions {:?}",
+                dims.as_slice()
+            ))),
         }
     }
 
@@ -377,14 +398,17 @@ impl Object {
         }))
     }
 
-    fn query_dims(&self) -> Result<Vec<i64>> {
+    fn query_dims(&self) -> Result<ShortList<i64, 3>> {
         let plugin = self.client.plugin();
         let mut args = Args::<PJRT_Buffer_Dimensions_Args>::new();
         args.buffer = self.handle.as_ptr();
         // SAFETY: the buffer is alive. The list lives as long as the buffer and is copied.
         unsafe {
             plugin.call(function!(plugin, PJRT_Buffer_Dimensions)?, &mut args)?;
-            copied(slice(args.dims, args.num_dims, "PJRT_Buffer_Dimensions")?, "the dimensions of a buffer")
+            let dims = slice(args.dims, args.num_dims, "PJRT_Buffer_Dimensions")?;
+            let mut copy = ShortList::filled(0, dims.len(), "the dimensions of a buffer")?;
+            copy.as_mut_slice().copy_from_slice(dims);
+            Ok(copy)
         }
     }
 }
@@ -420,7 +444,8 @@ impl HostCopy {
         Ok(std::mem::take(&mut self.bytes))
     }
 
-    fn finish(&mut self) -> Result<()> {
+    /// Waits until the copy ends.
+    pub fn finish(&mut self) -> Result<()> {
         self.event.take().map_or(Ok(()), |event| event.wait())
     }
 }

@@ -43,6 +43,8 @@ pub struct Device {
     description: DeviceDescription,
     /// Queried when it is first needed. `None` if the plugin does not report memories.
     default_memory: OnceLock<Option<Handle<PJRT_Memory>>>,
+    /// See [`Client::own_memory`].
+    own_memory: OnceLock<Option<Handle<PJRT_Memory>>>,
 }
 
 impl Client {
@@ -257,6 +259,21 @@ impl Client {
         Ok(*device.default_memory.get_or_init(|| memory))
     }
 
+    /// Returns the default memory of a device. `None` if the plugin does not report it, or if it is also that of another
+    /// device.
+    pub(super) fn own_memory(&self, device: usize) -> Result<Option<Handle<PJRT_Memory>>> {
+        let known = &self.device(device)?.own_memory;
+        if let Some(known) = known.get() {
+            return Ok(*known);
+        }
+        let mut own = self.default_memory(device)?;
+        for other in (0..self.devices.len()).filter(|&other| other != device) {
+            let memory = self.default_memory(other)?;
+            own = own.filter(|own| memory.is_none_or(|memory| memory.as_ptr() != own.as_ptr()));
+        }
+        Ok(*known.get_or_init(|| own))
+    }
+
     pub(super) fn device_index(&self, device: *mut PJRT_Device) -> Option<usize> {
         self.devices.iter().position(|known| known.handle.as_ptr() == device)
     }
@@ -353,7 +370,8 @@ impl Device {
         let description = Handle::from_output(args.device_description, "PJRT_Device_GetDescription")?;
         // SAFETY: the description lives as long as the device.
         let description = unsafe { DeviceDescription::read(plugin, description)? };
-        Ok(Self { handle, description, default_memory: OnceLock::new() })
+        let (default_memory, own_memory) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { handle, description, default_memory, own_memory })
     }
 }
 

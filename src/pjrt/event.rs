@@ -52,11 +52,10 @@ impl Event {
     /// is ignored.
     pub(super) fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
         let function = function!(self.plugin, PJRT_Event_OnReady)?;
-        let pending = Box::new(Pending { plugin: self.plugin.clone(), action: Box::new(action) });
-        let pending = Box::into_raw(pending);
+        let pending = Box::into_raw(Box::new(Pending { plugin: self.plugin.clone(), action }));
         let mut args = Args::<PJRT_Event_OnReady_Args>::new();
         args.event = self.handle.as_ptr();
-        args.callback = Some(ready);
+        args.callback = Some(callback_for(&pending));
         args.user_arg = pending.cast();
         // SAFETY: the event is alive. If the call succeeds, the plugin calls `ready` exactly once, with the pointer.
         let registered = unsafe { self.plugin.call(function, &mut args) };
@@ -69,20 +68,27 @@ impl Event {
 }
 
 /// The data of the callback `ready`.
-struct Pending {
+struct Pending<A> {
     plugin: Arc<Plugin>,
-    action: Box<dyn FnOnce(Result<()>) + Send>,
+    action: A,
+}
+
+/// The callback for this type of data.
+fn callback_for<A: FnOnce(Result<()>)>(
+    _pending: &*mut Pending<A>,
+) -> unsafe extern "C" fn(*mut PJRT_Error, *mut c_void) {
+    ready::<A>
 }
 
 /// # Safety
-/// `pending` must come from [`Event::on_ready`], and this must be its only use. `error` must be null or an error of its
-/// plugin that nothing else uses.
-unsafe extern "C" fn ready(error: *mut PJRT_Error, pending: *mut c_void) {
+/// `pending` must be a `Pending<A>` from [`Event::on_ready`], and this must be its only use. `error` must be null or an
+/// error of its plugin that nothing else uses.
+unsafe extern "C" fn ready<A: FnOnce(Result<()>)>(error: *mut PJRT_Error, pending: *mut c_void) {
     // No panic may reach the plugin.
     let _ = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the caller guarantees both.
         let (pending, outcome) = unsafe {
-            let pending = Box::from_raw(pending.cast::<Pending>());
+            let pending = Box::from_raw(pending.cast::<Pending<A>>());
             let outcome = pending.plugin.outcome(error, "PJRT_Event_OnReady");
             (pending, outcome)
         };

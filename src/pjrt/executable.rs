@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pjrt_sys::*;
@@ -16,6 +17,13 @@ use super::event::Event;
 use super::handle::Handle;
 use super::plugin::function;
 use super::plugin_data::slice;
+use super::short_list::ShortList;
+
+/// The name of the function that runs a program.
+const EXECUTE: &str = "PJRT_LoadedExecutable_Execute";
+
+/// Most programs have at most this many inputs, and at most this many outputs.
+const FEW: usize = 8;
 
 /// A compiled program that is loaded on its devices. Thread-safe: any number of threads may run it at the same time.
 /// Dropping it unloads the program.
@@ -44,8 +52,8 @@ pub struct Launch<'a> {
 
 /// A running program that keeps itself loaded: see [`Executable::launch_shared`].
 pub struct SharedLaunch {
-    // Fields are dropped in this order: the events and the outputs, then the program.
-    complete: Vec<Event>,
+    // Fields are dropped in this order: the event and the outputs, then the program.
+    complete: Event,
     outputs: Vec<Buffer>,
     _executable: Arc<Executable>,
 }
@@ -63,16 +71,13 @@ impl SharedLaunch {
 
     /// Waits until the program ends.
     pub fn wait(&self) -> Result<()> {
-        self.complete.iter().try_for_each(Event::wait)
+        self.complete.wait()
     }
 
     /// Calls `action` with the outcome when the program ends. The call happens on a thread of the plugin, or on this
     /// thread before the function returns. If the function fails, it does not call `action`.
     pub fn on_ready(&self, action: impl FnOnce(Result<()>) + Send + 'static) -> Result<()> {
-        match self.complete.as_slice() {
-            [event] => event.on_ready(action),
-            events => Err(Error::Misbehaved(format!("a run on one device returned {} events", events.len()))),
-        }
+        self.complete.on_ready(action)
     }
 }
 
@@ -160,18 +165,11 @@ impl Executable {
     /// device of the inputs, but not their element type and dimensions: they accept an S32 buffer in place of an F32
     /// buffer of the same size.
     pub fn launch(&self, inputs: &[&[&Buffer]]) -> Result<Launch<'_>> {
-        self.launch_donating(inputs, None)
-    }
-
-    /// Like [`Executable::launch`], but an output may use the memory of the input with the index `donated`, if the
-    /// program was compiled for this. If an output uses the memory, the buffer of the input is deleted. Otherwise the
-    /// buffer keeps its contents.
-    fn launch_donating(&self, inputs: &[&[&Buffer]], donated: Option<usize>) -> Result<Launch<'_>> {
         let num_args = self.check_inputs(inputs)?;
         let (num_devices, num_outputs) = (inputs.len(), self.num_outputs);
         let arguments: Vec<*mut PJRT_Buffer> =
             inputs.iter().flat_map(|list| list.iter().map(|buffer| buffer.as_raw())).collect();
-        let mut outputs = vec![std::ptr::null_mut::<PJRT_Buffer>(); num_devices * num_outputs];
+        let mut outputs = vec![null_mut::<PJRT_Buffer>(); num_devices * num_outputs];
         let start_of_outputs = outputs.as_mut_ptr();
         let (argument_lists, output_lists): (Vec<_>, Vec<_>) = (0..num_devices)
             .map(|device| {
@@ -179,30 +177,17 @@ impl Executable {
                 (arguments.as_ptr().wrapping_add(device * num_args), first_output)
             })
             .unzip();
-        let mut events = vec![std::ptr::null_mut::<PJRT_Event>(); num_devices];
-        // Threads share programs, and programs share inputs. So a run must not reuse the memory of an input that is not
-        // donated, even if the program was compiled to reuse it.
-        let kept: Vec<i64> =
-            (0..num_args).filter(|&input| Some(input) != donated).map(|input| input as i64).collect();
-        let mut options = Args::<PJRT_ExecuteOptions>::new();
-        options.non_donatable_input_indices = kept.as_ptr();
-        options.num_non_donatable_input_indices = kept.len();
-
-        let mut args = Args::<PJRT_LoadedExecutable_Execute_Args>::new();
-        args.executable = self.loaded.handle.as_ptr();
-        args.options = options.as_mut_ptr();
-        args.argument_lists = argument_lists.as_ptr();
-        args.num_devices = num_devices;
-        args.num_args = num_args;
-        args.output_lists = output_lists.as_ptr();
-        args.device_complete_events = events.as_mut_ptr();
-        let plugin = self.loaded.client.plugin();
-        // SAFETY: executable and inputs are alive and belong to one client. The lists have the lengths in
-        // `num_devices`, `num_args` and the plugin's number of outputs, and outlive the call. The returned events
-        // and buffers are new, and nothing else destroys them.
+        let mut events = vec![null_mut(); num_devices];
+        let kept: Vec<i64> = (0..num_args as i64).collect();
+        // SAFETY: the inputs are alive and belong to the client. Each list has the length that the function needs. The
+        // returned events and buffers are new, and nothing else destroys them.
         unsafe {
-            plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args)?;
-            self.collect(&events, &outputs)
+            self.start(num_args, &argument_lists, &output_lists, &mut events, &kept)?;
+            // Every object gets an owner before an error can be returned, so that none leaks.
+            let complete: Vec<Result<Event>> = events.iter().map(|&event| self.event(event)).collect();
+            let outputs = self.outputs(&outputs);
+            let complete = complete.into_iter().collect::<Result<_>>()?;
+            Ok(Launch { complete, outputs: outputs?, num_outputs, executable: PhantomData })
         }
     }
 
@@ -210,14 +195,61 @@ impl Executable {
     /// [`Executable::launch`].
     ///
     /// `donated` is the index of an input whose memory an output may use, if the program was compiled for this. If an
-    /// output uses the memory, the buffer of the input is deleted.
+    /// output uses the memory, the buffer of the input is deleted. Otherwise the buffer keeps its contents.
     pub fn launch_shared(
         self: &Arc<Self>,
         inputs: &[&Buffer],
         donated: Option<usize>,
     ) -> Result<SharedLaunch> {
-        let Launch { complete, outputs, .. } = self.launch_donating(&[inputs], donated)?;
-        Ok(SharedLaunch { complete, outputs, _executable: self.clone() })
+        let num_args = self.check_inputs(&[inputs])?;
+        let list = |len| ShortList::<_, FEW>::filled(null_mut(), len, "the inputs and outputs of a program");
+        let (mut arguments, mut outputs) = (list(num_args)?, list(self.num_outputs)?);
+        arguments.as_mut_slice().iter_mut().zip(inputs).for_each(|(slot, input)| *slot = input.as_raw());
+        let mut kept = ShortList::<i64, FEW>::filled(0, num_args, "the inputs of a program")?;
+        let not_donated = (0..num_args).filter(|&input| Some(input) != donated);
+        let num_kept =
+            kept.as_mut_slice().iter_mut().zip(not_donated).map(|(slot, input)| *slot = input as i64).count();
+        let mut events = [null_mut()];
+        // SAFETY: as in `launch`.
+        unsafe {
+            let argument_lists = [arguments.as_slice().as_ptr()];
+            let output_lists = [outputs.as_mut_slice().as_mut_ptr()];
+            self.start(num_args, &argument_lists, &output_lists, &mut events, &kept.as_slice()[..num_kept])?;
+            // Every object gets an owner before an error can be returned, so that none leaks.
+            let (complete, outputs) = (self.event(events[0]), self.outputs(outputs.as_slice()));
+            Ok(SharedLaunch { complete: complete?, outputs: outputs?, _executable: self.clone() })
+        }
+    }
+
+    /// Calls `PJRT_LoadedExecutable_Execute`. `kept` has the indices of the inputs whose memory no output may use. Threads
+    /// share programs, and programs share inputs. So these are all inputs that are not donated, even if the program was
+    /// compiled to reuse them.
+    ///
+    /// # Safety
+    /// There is one list of arguments, one list of outputs and one event per device. Each list of arguments has
+    /// `num_args` live buffers of the client. Each list of outputs has space for the outputs of the program.
+    unsafe fn start(
+        &self,
+        num_args: usize,
+        argument_lists: &[*const *mut PJRT_Buffer],
+        output_lists: &[*mut *mut PJRT_Buffer],
+        events: &mut [*mut PJRT_Event],
+        kept: &[i64],
+    ) -> Result<()> {
+        let mut options = Args::<PJRT_ExecuteOptions>::new();
+        options.non_donatable_input_indices = kept.as_ptr();
+        options.num_non_donatable_input_indices = kept.len();
+        let mut args = Args::<PJRT_LoadedExecutable_Execute_Args>::new();
+        args.executable = self.loaded.handle.as_ptr();
+        args.options = options.as_mut_ptr();
+        args.argument_lists = argument_lists.as_ptr();
+        args.num_devices = argument_lists.len();
+        args.num_args = num_args;
+        args.output_lists = output_lists.as_ptr();
+        args.device_complete_events = events.as_mut_ptr();
+        let plugin = self.loaded.client.plugin();
+        // SAFETY: the executable is alive. The caller guarantees the lists, which outlive the call.
+        unsafe { plugin.call(function!(plugin, PJRT_LoadedExecutable_Execute)?, &mut args) }
     }
 
     /// Checks the inputs of a launch and returns their number per device.
@@ -247,40 +279,50 @@ impl Executable {
         Ok(num_args)
     }
 
-    /// Takes ownership of the events and buffers that a run returned.
+    /// Takes ownership of an event that a run returned.
     ///
     /// # Safety
-    /// All pointers must be null or live objects of this client that nothing else destroys.
-    unsafe fn collect(&self, events: &[*mut PJRT_Event], outputs: &[*mut PJRT_Buffer]) -> Result<Launch<'_>> {
-        let (client, name) = (self.client(), "PJRT_LoadedExecutable_Execute");
-        let types = self.output_types.get();
-        // Every object gets an owner before an error can be returned, so that none leaks.
-        let complete: Vec<Result<Event>> = events
-            .iter()
-            // SAFETY: the caller guarantees this.
-            .map(|&event| unsafe { Event::from_output(client.plugin(), event, name) })
-            .collect();
-        let outputs: Vec<Result<Buffer>> = outputs
-            .iter()
-            .enumerate()
-            .map(|(number, &output)| match types {
+    /// The event must be null or a live event of this client that nothing else destroys.
+    unsafe fn event(&self, event: *mut PJRT_Event) -> Result<Event> {
+        // SAFETY: the caller guarantees this.
+        unsafe { Event::from_output(self.client().plugin(), event, EXECUTE) }
+    }
+
+    /// Takes ownership of the buffers that a run returned.
+    ///
+    /// # Safety
+    /// All pointers must be null or live buffers of this client that nothing else destroys.
+    unsafe fn outputs(&self, outputs: &[*mut PJRT_Buffer]) -> Result<Vec<Buffer>> {
+        let (client, types) = (self.client(), self.output_types.get());
+        let mut owned = Vec::with_capacity(outputs.len());
+        let mut failed = None;
+        for (number, &output) in outputs.iter().enumerate() {
+            let buffer = match types {
                 // SAFETY: the caller guarantees this. The outputs of every run and device have the same types.
-                Some(types) => unsafe { Buffer::of_type(client, output, name, &types[number % types.len()]) },
+                Some(types) => unsafe {
+                    Buffer::of_type(client, output, EXECUTE, &types[number % types.len()])
+                },
                 // SAFETY: the caller guarantees this.
-                None => unsafe { Buffer::from_output(client, output, name) },
-            })
-            .collect();
-        let complete = complete.into_iter().collect::<Result<_>>()?;
-        let outputs = outputs.into_iter().collect::<Result<Vec<Buffer>>>()?;
-        if types.is_none() {
-            self.compare_types(&outputs[..self.num_outputs]);
+                None => unsafe { Buffer::from_output(client, output, EXECUTE) },
+            };
+            // After a failure, the other buffers still get an owner, so that none leaks.
+            match buffer {
+                Ok(buffer) => owned.push(buffer),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(Launch { complete, outputs, num_outputs: self.num_outputs, executable: PhantomData })
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if types.is_none() {
+            self.compare_types(&owned[..self.num_outputs]);
+        }
+        Ok(owned)
     }
 
     /// Sets `output_types` if this run and the last run returned the same types.
     fn compare_types(&self, outputs: &[Buffer]) {
-        let types: Vec<Arc<ArrayType>> = outputs.iter().map(|output| output.array_type().clone()).collect();
+        let types: Vec<Arc<ArrayType>> = outputs.iter().map(Buffer::array_type).collect();
         let mut last = self.last_types.lock().unwrap_or_else(PoisonError::into_inner);
         if *last == types {
             self.output_types.get_or_init(|| types);

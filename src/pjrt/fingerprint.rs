@@ -2,13 +2,15 @@
 //!
 //! The version string of a plugin does not identify a build: XLA's CPU plugins of all releases return `cpu`.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
 use std::num::NonZeroUsize;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::elf::{self, number, Elf};
@@ -25,14 +27,80 @@ const READ_BYTES: usize = 1 << 18;
 /// More threads would not be faster, because the memory bandwidth is the limit.
 const MOST_THREADS: usize = 8;
 
+/// If a file changed less than this many seconds ago, it could change again without another time of the change, because
+/// file systems store times with limited precision.
+const SETTLED_SECONDS: i64 = 2;
+
+/// The start of a fingerprint that is a hash.
+const HASH_PREFIX: &str = "sha256-pieces:";
+
 type Hash = [u8; 32];
 
+/// The state of a file. If it is the same at two times, the file has the same contents. The system sets the time of the
+/// change of the inode at each change of the contents, and no program can set this time to an older value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl FileState {
+    /// The state that the metadata of a file describe.
+    pub fn of(metadata: &Metadata) -> FileState {
+        FileState {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+
+    /// Whether this is a state of the same file as `other`, perhaps at another time.
+    pub fn is_same_file(&self, other: &FileState) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+
+    /// Whether a change of the file after `time` also changes its state.
+    fn is_settled_at(&self, time: SystemTime) -> bool {
+        let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
+        seconds.saturating_sub(self.changed.0) > SETTLED_SECONDS
+    }
+}
+
+/// The fingerprint of a file.
+pub(super) struct Fingerprint {
+    pub(super) text: String,
+    /// If the file was hashed, its state. A later process can use the fingerprint if the file still has this state.
+    pub(super) hashed: Option<FileState>,
+}
+
 /// Returns the linker's build id, or a hash of the whole file if there is none. A prefix distinguishes the two.
-pub(super) fn fingerprint(mut file: &File) -> io::Result<String> {
-    Ok(match build_id(&mut file)? {
-        Some(id) => format!("build-id:{}", hex(&id)),
-        None => format!("sha256-pieces:{}", hex(&hash(file)?)),
-    })
+///
+/// `known` returns the hash of a file that an earlier process has hashed in this state.
+pub(super) fn fingerprint(
+    mut file: &File,
+    known: &dyn Fn(&FileState) -> Option<String>,
+) -> io::Result<Fingerprint> {
+    if let Some(id) = build_id(&mut file)? {
+        return Ok(Fingerprint { text: format!("build-id:{}", hex(&id)), hashed: None });
+    }
+    let (now, state) = (SystemTime::now(), FileState::of(&file.metadata()?));
+    if let Some(text) = known(&state).filter(|text| is_hash(text)) {
+        return Ok(Fingerprint { text, hashed: None });
+    }
+    let text = format!("{HASH_PREFIX}{}", hex(&hash(file)?));
+    let is_stable = state.is_settled_at(now) && state == FileState::of(&file.metadata()?);
+    Ok(Fingerprint { text, hashed: is_stable.then_some(state) })
+}
+
+fn is_hash(text: &str) -> bool {
+    let digits = text.strip_prefix(HASH_PREFIX);
+    digits.is_some_and(|digits| digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
 }
 
 /// Returns the SHA-256 of the file's size and of the SHA-256 of each piece. Most plugins have no build id and a size of
@@ -123,7 +191,28 @@ mod tests {
     use std::process::Command;
 
     fn fingerprint_at(path: &Path) -> String {
-        fingerprint(&File::open(path).unwrap()).unwrap()
+        fingerprint(&File::open(path).unwrap(), &|_| None).unwrap().text
+    }
+
+    /// A file that changed a moment ago could change again without another state, so its state is not returned.
+    #[test]
+    fn the_hash_of_a_settled_file_is_used_again() {
+        let path = std::env::temp_dir().join(format!("nucleus-fingerprint-known-{}", std::process::id()));
+        std::fs::write(&path, "text").unwrap();
+        let file = File::open(&path).unwrap();
+        let hashed = fingerprint(&file, &|_| None).unwrap();
+        assert!(hashed.hashed.is_none(), "the file is new");
+        let state = FileState::of(&file.metadata().unwrap());
+        let after = |seconds| SystemTime::now() + std::time::Duration::from_secs(seconds);
+        assert!(!state.is_settled_at(after(0)) && state.is_settled_at(after(60)));
+        let other = format!("{HASH_PREFIX}{}", "0".repeat(64));
+        let known = fingerprint(&file, &|asked| (*asked == state).then(|| other.clone())).unwrap();
+        assert!(known.text == other && known.hashed.is_none());
+        for invalid in ["", "build-id:00", HASH_PREFIX, &other[1..]] {
+            let again = fingerprint(&file, &|_| Some(invalid.to_owned())).unwrap();
+            assert_eq!(again.text, hashed.text);
+        }
+        std::fs::remove_file(&path).unwrap();
     }
 
     fn library(directory: &Path, name: &str, source: &str, id: &str) -> String {

@@ -48,6 +48,7 @@ mod plugin_data;
 mod plugin_file;
 mod pointers;
 mod release;
+mod short_list;
 mod text;
 mod topology;
 mod tpu;
@@ -69,3 +70,4 @@ pub use tpu::{host_has_tpu, LIBTPU_AHEAD_ENVIRONMENT};
 pub use version::{ApiVersion, MIN_API_MINOR};
 
 pub(crate) use fingerprint::hex;
+pub use fingerprint::FileState;

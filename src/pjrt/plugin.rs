@@ -14,7 +14,7 @@ use pjrt_sys::*;
 use super::api_table::{ApiTable, Function};
 use super::args::{Args, Extensible};
 use super::error::{Error, Result};
-use super::fingerprint;
+use super::fingerprint::{self, FileState};
 use super::mapped_file;
 use super::named_values::{self, OptionValue};
 use super::plugin_file;
@@ -32,9 +32,16 @@ pub struct Plugin {
     libtpu: bool,
     /// The file that this library loaded. Another file may be at the path now. `None` if the caller loaded the plugin.
     file: Option<File>,
-    fingerprint: OnceCell<String>,
+    build: OnceCell<Build>,
     /// The id of the process that loaded the plugin.
     process: u32,
+}
+
+/// The build of a plugin.
+struct Build {
+    fingerprint: String,
+    /// The files that were hashed for this, with their hashes.
+    hashed: Vec<(FileState, String)>,
 }
 
 /// `function!(plugin, PJRT_Name)` returns the table entry of that name, or [`Error::MissingFunction`].
@@ -71,8 +78,8 @@ impl Plugin {
         // SAFETY: the caller guarantees this.
         let table = unsafe { ApiTable::read(table, path)? };
         let path = path.to_owned();
-        let (file, fingerprint) = (None, OnceCell::new());
-        Ok(Plugin { path, table, libtpu: false, file, fingerprint, process: std::process::id() })
+        let (file, build) = (None, OnceCell::new());
+        Ok(Plugin { path, table, libtpu: false, file, build, process: std::process::id() })
     }
 
     /// Wraps the table of a plugin that the caller loaded and initialised. The plugin's path is the path of the library
@@ -136,24 +143,41 @@ impl Plugin {
     /// replaced or removed after it was loaded, or if a function is in no file. A failure is not stored, so the next
     /// call tries again.
     pub fn fingerprint(&self) -> Result<&str> {
-        self.fingerprint
-            .get_or_try_init(|| {
-                self.read_fingerprint()
-                    .map_err(|reason| Error::UnknownBuild { path: self.path.clone(), reason })
-            })
-            .map(String::as_str)
+        self.identify(&|_| None)
     }
 
-    /// Computes the fingerprint. An error is a clause that states the reason.
-    fn read_fingerprint(&self) -> std::result::Result<String, String> {
-        let read = |file: &File| fingerprint::fingerprint(file).map_err(|error| error.to_string());
-        if let Some(file) = &self.file {
-            return read(file);
-        }
-        let files = mapped_file::open(self.table.addresses())?;
-        let mut builds = files.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?;
-        builds.sort_unstable();
-        Ok(builds.join("+"))
+    /// Like [`Plugin::fingerprint`]. `known` returns the hash of a file that an earlier process has hashed in this
+    /// state.
+    pub fn identify(&self, known: &dyn Fn(&FileState) -> Option<String>) -> Result<&str> {
+        self.build
+            .get_or_try_init(|| {
+                self.read_build(known)
+                    .map_err(|reason| Error::UnknownBuild { path: self.path.clone(), reason })
+            })
+            .map(|build| build.fingerprint.as_str())
+    }
+
+    /// The files that this process has hashed to identify the plugin, and their hashes. A later process can pass them
+    /// to [`Plugin::identify`].
+    pub fn hashed_files(&self) -> &[(FileState, String)] {
+        self.build.get().map_or(&[], |build| &build.hashed)
+    }
+
+    /// Identifies the build. An error is a clause that states the reason.
+    fn read_build(&self, known: &dyn Fn(&FileState) -> Option<String>) -> std::result::Result<Build, String> {
+        let read = |file: &File| fingerprint::fingerprint(file, known).map_err(|error| error.to_string());
+        let builds = match &self.file {
+            Some(file) => vec![read(file)?],
+            None => {
+                let files = mapped_file::open(self.table.addresses())?;
+                files.iter().map(read).collect::<std::result::Result<Vec<_>, _>>()?
+            }
+        };
+        let hashed = builds.iter().filter_map(|build| Some((build.hashed.clone()?, build.text.clone())));
+        let hashed = hashed.collect();
+        let mut texts: Vec<String> = builds.into_iter().map(|build| build.text).collect();
+        texts.sort_unstable();
+        Ok(Build { fingerprint: texts.join("+"), hashed })
     }
 
     /// The plugin's attributes, for example `xla_version` and `stablehlo_current_version`. Empty if it has none.

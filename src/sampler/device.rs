@@ -116,6 +116,23 @@ impl Sampler {
         }
     }
 
+    /// Makes a prewarm run each program once, as it does on a GPU. For tests on other devices.
+    #[doc(hidden)]
+    pub fn enable_first_runs(&self) {
+        if let Backend::Plugin(pjrt) = &self.backend {
+            pjrt.enable_first_runs();
+        }
+    }
+
+    /// The number of programs that a prewarm ran. For tests.
+    #[doc(hidden)]
+    pub fn first_runs(&self) -> u64 {
+        match &self.backend {
+            Backend::Builtin(_) => 0,
+            Backend::Plugin(pjrt) => pjrt.first_runs(),
+        }
+    }
+
     /// The counters of the program cache. The built-in backend compiles nothing, so its counters are 0.
     pub fn stats(&self) -> CacheStats {
         match &self.backend {

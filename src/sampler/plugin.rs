@@ -62,8 +62,7 @@ fn with_plugin(
     checked: ProgramOptions,
     latencies: &Arc<CallLatencies>,
 ) -> Result<PluginBackend, Error> {
-    let uses_programs = program_dir(options).is_some();
-    let client = create_client(plugin, &options.client_options, uses_programs)?;
+    let client = create_client(plugin, &options.client_options, program_dir(options).as_deref())?;
     with_programs(options, client, checked, latencies)
 }
 

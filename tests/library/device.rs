@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -472,24 +472,25 @@ fn the_built_in_backend_has_no_device() {
     assert!(error.to_string().contains("create it with a plugin"), "{error}");
 }
 
-/// In a decode loop, only one call in 64 uploads data. The host waits only for these uploads.
+/// In a decode loop, only one call in 64 uploads data. A start does not wait until an upload is on the device. It waits
+/// only until the plugin no longer needs the memory of the library.
 #[test]
 fn a_decode_loop_uploads_almost_nothing() {
-    let own = shared_sampler(PLUGINS[0]).client().unwrap();
-    let client = raw::counting_client(own);
-    let sampler = Sampler::with_client(client, &SamplerOptions::default()).unwrap();
+    let sampler = raw::counting_sampler();
     let buffer = upload(&sampler, &logits(2), &[2, VOCAB as i64]);
     let parameters = sampler.device_parameters(2, VOCAB, Dtype::F32, CallOptions::default()).unwrap();
     let run = |steps: std::ops::Range<u64>| {
-        let counts = || [&raw::UPLOADS, &raw::READY_EVENTS].map(|count| count.load(Ordering::SeqCst));
-        let before = counts();
+        let counts = || [&raw::UPLOADS, &raw::WAITS].map(|count| count.load(Ordering::SeqCst));
+        let mut uploads = 0;
         for step in steps {
+            let before = counts();
             let call = sampler.start(Entry::Automatic, &buffer, &parameters, step, DeviceWants::default());
+            let after = counts();
+            assert_eq!(after[1] - before[1], after[0] - before[0], "step {step}: one wait per upload");
+            uploads += after[0] - before[0];
             assert!(call.unwrap().wait(None).unwrap());
         }
-        let [uploads, waits] = counts();
-        assert_eq!(waits - before[1], uploads - before[0], "one wait per upload");
-        uploads - before[0]
+        uploads
     };
     // The uploads are the parameters, the first multiple of 64, and 64 rests.
     assert_eq!(run(0..64), 1 + 1 + 64);
@@ -497,51 +498,220 @@ fn a_decode_loop_uploads_almost_nothing() {
     assert_eq!(run(64..640), 0);
 }
 
-/// Calls functions of plugins that the library does not need, and counts calls of the library.
+/// After a call has failed, the next call uploads its parameters and its step again, because an upload may be the reason.
+#[test]
+fn a_failed_call_makes_the_next_call_upload_again() {
+    let sampler = raw::counting_sampler();
+    let rows = [settings(0, 1.0, 3.0, 7); 2];
+    let logits = logits(2);
+    let buffer = upload(&sampler, &logits, &[2, VOCAB as i64]);
+    let parameters = sampler.device_parameters(2, VOCAB, Dtype::F32, CallOptions::default()).unwrap();
+    rows.iter().enumerate().for_each(|(row, settings)| parameters.set(row, settings).unwrap());
+    let start = |buffer| sampler.start(Entry::Automatic, buffer, &parameters, STEP, DeviceWants::default());
+    let uploads = || {
+        let before = raw::UPLOADS.load(Ordering::SeqCst);
+        assert_eq!(start(&buffer).unwrap().tokens().unwrap(), host(&logits, &rows).tokens);
+        raw::UPLOADS.load(Ordering::SeqCst) - before
+    };
+    assert_eq!([uploads(), uploads()], [3, 0]);
+    let deleted = upload(&sampler, &logits, &[2, VOCAB as i64]);
+    deleted.delete().unwrap();
+    assert!(start(&deleted).is_err());
+    assert_eq!([uploads(), uploads()], [3, 0]);
+    // The end of this call fails.
+    raw::FAIL_NEXT_CALLBACK.store(true, Ordering::SeqCst);
+    assert!(start(&buffer).unwrap().wait(None).is_err());
+    assert_eq!([uploads(), uploads()], [3, 0]);
+}
+
+/// If the buffer of the tokens is taken while the call runs, the call is done only when the tokens are on the host.
+#[test]
+fn a_call_is_done_when_its_numbers_are_on_the_host() {
+    let sampler = raw::counting_sampler();
+    let rows = [settings(4, 0.9, 1.0, 7); 2];
+    let logits = logits(2);
+    let buffer = upload(&sampler, &logits, &[2, VOCAB as i64]);
+    raw::HOLD_CALLBACKS.store(true, Ordering::SeqCst);
+    let call = start(&sampler, &buffer, &rows, DeviceWants::default()).unwrap();
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counter = ran.clone();
+    call.on_done(move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let tokens = call.take_tokens_buffer().unwrap();
+    raw::HOLD_CALLBACKS.store(false, Ordering::SeqCst);
+    // The callbacks of the program and of the copy are held back.
+    raw::release_callback();
+    assert!(!call.is_done() && ran.load(Ordering::SeqCst) == 0);
+    raw::release_callback();
+    assert!(call.is_done() && ran.load(Ordering::SeqCst) == 1);
+    assert_eq!(call.tokens().unwrap(), host(&logits, &rows).tokens);
+    assert_eq!(ints(&tokens), host(&logits, &rows).tokens);
+
+    // A buffer that is taken after the end.
+    let call = start(&sampler, &buffer, &rows, DeviceWants::default()).unwrap();
+    call.wait(None).unwrap();
+    drop(call.take_tokens_buffer().unwrap());
+    assert!(call.is_done());
+    assert_eq!(call.tokens().unwrap(), host(&logits, &rows).tokens);
+}
+
+/// Calls functions of plugins that the library does not need, and changes calls of the library.
 mod raw {
+    use std::ffi::c_void;
     use std::mem::size_of_val;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, OnceLock};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+    use std::time::{Duration, Instant};
 
     use nucleus::pjrt::{Buffer, Client, Plugin};
+    use nucleus::sampler::{Sampler, SamplerOptions};
     use pjrt_sys::*;
 
-    /// The number of calls of `PJRT_Client_BufferFromHostBuffer` through [`counting_client`].
+    use crate::common::{shared_sampler, PLUGINS};
+
+    /// The number of calls of `PJRT_Client_BufferFromHostBuffer` by a [`Counting`] sampler.
     pub(super) static UPLOADS: AtomicUsize = AtomicUsize::new(0);
 
-    /// The number of calls of `PJRT_Buffer_ReadyEvent` through [`counting_client`].
-    pub(super) static READY_EVENTS: AtomicUsize = AtomicUsize::new(0);
+    /// The number of calls that wait, or that return the event of an upload.
+    pub(super) static WAITS: AtomicUsize = AtomicUsize::new(0);
 
-    type Upload = unsafe extern "C" fn(*mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error;
-    static UPLOAD: OnceLock<Upload> = OnceLock::new();
-    type ReadyEvent = unsafe extern "C" fn(*mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error;
-    static READY_EVENT: OnceLock<ReadyEvent> = OnceLock::new();
+    /// Whether the next callback receives an error.
+    pub(super) static FAIL_NEXT_CALLBACK: AtomicBool = AtomicBool::new(false);
 
-    unsafe extern "C" fn count(args: *mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error {
+    /// Whether new callbacks are held back until [`release_callback`].
+    pub(super) static HOLD_CALLBACKS: AtomicBool = AtomicBool::new(false);
+
+    /// The callbacks whose events are ready, and which are held back.
+    static HELD: Mutex<Vec<Callback>> = Mutex::new(Vec::new());
+
+    /// The plugin's own table.
+    static TABLE: OnceLock<Table> = OnceLock::new();
+
+    struct Table(PJRT_Api);
+    // SAFETY: the table is only read, and the plugin stays loaded.
+    unsafe impl Send for Table {}
+    // SAFETY: as above.
+    unsafe impl Sync for Table {}
+
+    /// The callback of an event. `pointers` has the error and the argument of the callback.
+    struct Callback {
+        function: unsafe extern "C" fn(*mut PJRT_Error, *mut c_void),
+        pointers: [usize; 2],
+        fails: bool,
+        held: bool,
+    }
+
+    impl Callback {
+        fn run(self) {
+            let [error, user] = self.pointers;
+            // SAFETY: the library passed this function and argument, and the plugin passed this error.
+            unsafe { (self.function)(error as *mut PJRT_Error, user as *mut c_void) }
+        }
+    }
+
+    unsafe extern "C" fn upload_counted(args: *mut PJRT_Client_BufferFromHostBuffer_Args) -> *mut PJRT_Error {
         UPLOADS.fetch_add(1, Ordering::SeqCst);
         // SAFETY: the caller has called this function with these arguments.
-        unsafe { UPLOAD.get().unwrap()(args) }
+        unsafe { TABLE.get().unwrap().0.PJRT_Client_BufferFromHostBuffer.unwrap()(args) }
     }
 
-    unsafe extern "C" fn count_event(args: *mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error {
-        READY_EVENTS.fetch_add(1, Ordering::SeqCst);
+    unsafe extern "C" fn await_counted(args: *mut PJRT_Event_Await_Args) -> *mut PJRT_Error {
+        WAITS.fetch_add(1, Ordering::SeqCst);
         // SAFETY: the caller has called this function with these arguments.
-        unsafe { READY_EVENT.get().unwrap()(args) }
+        unsafe { TABLE.get().unwrap().0.PJRT_Event_Await.unwrap()(args) }
     }
 
-    /// Returns the same client with another table of functions, which counts the uploads and the waits for them.
-    pub(super) fn counting_client(client: &Arc<Client>) -> Arc<Client> {
+    unsafe extern "C" fn ready_event_counted(args: *mut PJRT_Buffer_ReadyEvent_Args) -> *mut PJRT_Error {
+        WAITS.fetch_add(1, Ordering::SeqCst);
+        // SAFETY: the caller has called this function with these arguments.
+        unsafe { TABLE.get().unwrap().0.PJRT_Buffer_ReadyEvent.unwrap()(args) }
+    }
+
+    unsafe extern "C" fn on_ready(args: *mut PJRT_Event_OnReady_Args) -> *mut PJRT_Error {
+        // SAFETY: the caller has called this function with these arguments. The plugin calls `ready` once.
+        unsafe {
+            let callback = Callback {
+                function: (*args).callback.unwrap(),
+                pointers: [0, (*args).user_arg as usize],
+                fails: FAIL_NEXT_CALLBACK.swap(false, Ordering::SeqCst),
+                held: HOLD_CALLBACKS.load(Ordering::SeqCst),
+            };
+            (*args).callback = Some(ready);
+            (*args).user_arg = Box::into_raw(Box::new(callback)).cast();
+            TABLE.get().unwrap().0.PJRT_Event_OnReady.unwrap()(args)
+        }
+    }
+
+    unsafe extern "C" fn ready(error: *mut PJRT_Error, user: *mut c_void) {
+        // SAFETY: `on_ready` has passed this argument, and this is its only use.
+        let mut callback = unsafe { *Box::from_raw(user.cast::<Callback>()) };
+        callback.pointers[0] = if callback.fails { any_error() } else { error } as usize;
+        match callback.held {
+            true => HELD.lock().unwrap_or_else(PoisonError::into_inner).push(callback),
+            false => callback.run(),
+        }
+    }
+
+    /// Waits for a callback that is held back, and runs it.
+    pub(super) fn release_callback() {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+            if !held.is_empty() {
+                let callback = held.remove(0);
+                drop(held);
+                return callback.run();
+            }
+            drop(held);
+            assert!(Instant::now() < end, "no callback is held back");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Returns an error of the plugin.
+    fn any_error() -> *mut PJRT_Error {
+        // The struct is too small, so the plugin refuses it.
+        let mut args = PJRT_Client_PlatformName_Args { struct_size: 1, ..Default::default() };
+        // SAFETY: the plugin reads the size first, and refuses it.
+        let error = unsafe { TABLE.get().unwrap().0.PJRT_Client_PlatformName.unwrap()(&mut args) };
+        assert!(!error.is_null());
+        error
+    }
+
+    /// A sampler whose calls of the plugin are counted and changed. One test at a time can have it, because the statics
+    /// above belong to it.
+    pub(super) struct Counting {
+        sampler: Sampler,
+        _alone: std::sync::MutexGuard<'static, ()>,
+    }
+
+    impl std::ops::Deref for Counting {
+        type Target = Sampler;
+        fn deref(&self) -> &Sampler {
+            &self.sampler
+        }
+    }
+
+    /// Creates a sampler on the client of another sampler, with another table of functions.
+    pub(super) fn counting_sampler() -> Counting {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = shared_sampler(PLUGINS[0]).client().unwrap();
         // SAFETY: the table belongs to a loaded plugin. Its copy is never freed. The client lives until the process
         // ends.
-        unsafe {
-            let mut table = Box::new(client.plugin().as_raw().read());
-            UPLOAD.set(table.PJRT_Client_BufferFromHostBuffer.unwrap()).unwrap();
-            table.PJRT_Client_BufferFromHostBuffer = Some(count);
-            READY_EVENT.set(table.PJRT_Buffer_ReadyEvent.unwrap()).unwrap();
-            table.PJRT_Buffer_ReadyEvent = Some(count_event);
+        let client = unsafe {
+            let own = TABLE.get_or_init(|| Table(client.plugin().as_raw().read()));
+            let mut table = Box::new(own.0);
+            table.PJRT_Client_BufferFromHostBuffer = Some(upload_counted);
+            table.PJRT_Event_Await = Some(await_counted);
+            table.PJRT_Buffer_ReadyEvent = Some(ready_event_counted);
+            table.PJRT_Event_OnReady = Some(on_ready);
             let plugin = Plugin::borrow(Box::leak(table)).unwrap();
             Client::borrow(plugin, client.as_raw()).unwrap()
-        }
+        };
+        let sampler = Sampler::with_client(client, &SamplerOptions::default()).unwrap();
+        Counting { sampler, _alone }
     }
 
     fn api(client: &Client) -> &PJRT_Api {

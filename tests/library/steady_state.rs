@@ -247,6 +247,24 @@ fn every_kind_of_device_call_can_be_prewarmed() {
     }
 }
 
+/// On a GPU, a prewarm runs each program that samples. Here, the same runs happen on the CPU plugin.
+#[test]
+fn a_prewarm_can_run_each_program_once() {
+    let sampler = sampler(&[4]);
+    sampler.enable_first_runs();
+    let host = calls(4, LogitsPlace::Host);
+    let device = |singleton| calls(3, LogitsPlace::Device { singleton, bad_rows: false });
+    // On the device, one program per path samples all rows, and one program per path samples a group of up to 3 rows.
+    // Programs that join groups do not run.
+    for (shape, programs) in [(host, 2), (device(false), 4), (device(true), 4)] {
+        let before = sampler.first_runs();
+        sampler.prewarm(&shape).unwrap();
+        assert_eq!(sampler.first_runs() - before, programs, "{shape:?}");
+    }
+    let (stats, latencies) = (sampler.stats(), sampler.latencies());
+    assert!(stats.compiles > 10 && latencies.total.count == 0, "{stats:?} {latencies:?}");
+}
+
 /// Sampling continues while programs are compiled in the background.
 #[test]
 fn a_prewarm_runs_in_the_background() {

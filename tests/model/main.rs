@@ -173,6 +173,30 @@ fn actions_may_use_the_call() {
     });
 }
 
+/// A thread adds parts to a call that ends at the same time. If it could add them, the call ends with the last part, and
+/// the action runs once. Otherwise the call had ended.
+#[test]
+fn a_call_ends_with_its_last_part() {
+    all_schedules(|| {
+        let (call, count) = (Call(Arc::default()), Arc::new(AtomicUsize::new(0)));
+        call.0.run_when_finished(counting(&count));
+        let finishing = call.0.clone();
+        thread::spawn(move || finishing.finish(Ok(())));
+        if call.0.add_parts(2) {
+            let finishing = call.0.clone();
+            let copy = thread::spawn(move || finishing.finish(Err(6)));
+            assert!(!call.0.is_finished(), "a part has not ended");
+            call.0.finish(Ok(()));
+            assert_eq!(call.0.wait(None), Some(Err(6)));
+            copy.join().unwrap();
+        } else {
+            assert_eq!(call.0.wait(None), Some(Ok(())));
+        }
+        drop(call);
+        assert_eq!(count.load(SeqCst), 1);
+    });
+}
+
 /// Two threads read the numbers of a call at the same time. The numbers are converted once.
 #[test]
 fn a_value_is_converted_once() {

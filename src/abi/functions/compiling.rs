@@ -34,6 +34,10 @@ use crate::error::Error;
 /// the logits; see nuc_sample_start. The first call with this layout compiles the program. Choose `cache_capacity` so
 /// that this program fits too.
 ///
+/// On a GPU, the function also runs each program once, with logits of zeros, because the driver translates the kernels
+/// of a program in its first run. Each thread of the prewarm needs device memory for the logits of one call. Programs
+/// with more than 256 MiB of logits do not run. If a run fails, the function still succeeds.
+///
 /// The programs stay in memory until the sampler is destroyed; they are never evicted.
 ///
 /// Errors: NUC_INVALID_ARGUMENT, also if the programs of all calls of this function together exceed `cache_capacity`

@@ -1,4 +1,5 @@
-//! The end of asynchronous work: the outcome, the threads that wait for it, and the actions that run afterwards.
+//! The end of asynchronous work: the outcome, the threads that wait for it, and the actions that run afterwards. The
+//! work can have several parts. It ends when its last part ends.
 //!
 //! This file takes its locks from the module `sync` of its parent, and imports nothing else of the crate. So a test can
 //! compile the file a second time, with the locks of a model checker (tests/model/main.rs).
@@ -8,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The end of work that can fail with `E`. In the default value, the work has not ended. Thread-safe.
+/// The end of work that can fail with `E`. The default value is that of work with one part, which has not ended.
+/// Thread-safe.
 pub(super) struct Completion<E> {
     state: Mutex<State<E>>,
     changed: Condvar,
@@ -16,6 +18,10 @@ pub(super) struct Completion<E> {
 
 struct State<E> {
     outcome: Option<Result<(), E>>,
+    /// The number of parts that have not ended.
+    parts: usize,
+    /// The error of the first part that failed.
+    error: Option<E>,
     actions: Vec<Action>,
     /// The number of threads that run actions.
     running: usize,
@@ -25,17 +31,35 @@ type Action = Box<dyn FnOnce() + Send>;
 
 impl<E> Default for Completion<E> {
     fn default() -> Self {
-        let state = State { outcome: None, actions: Vec::new(), running: 0 };
+        let state = State { outcome: None, parts: 1, error: None, actions: Vec::new(), running: 0 };
         Completion { state: Mutex::new(state), changed: Condvar::new() }
     }
 }
 
 impl<E: Clone> Completion<E> {
-    /// Stores the outcome, wakes the waiting threads, and runs the actions while no lock is held. If an action panics,
-    /// the other actions still run, and then the first panic continues.
+    /// Adds parts, unless the work has ended. Returns whether they were added. Each of them must end.
+    pub(super) fn add_parts(&self, parts: usize) -> bool {
+        let mut state = self.lock();
+        if state.outcome.is_some() {
+            return false;
+        }
+        state.parts += parts;
+        true
+    }
+
+    /// Ends a part. The last part stores the outcome, which is the error of the first part that failed. Then it wakes
+    /// the waiting threads, and runs the actions while no lock is held. If an action panics, the other actions still
+    /// run, and then the first panic continues.
     pub(super) fn finish(&self, outcome: Result<(), E>) {
         let mut state = self.lock();
-        state.outcome = Some(outcome);
+        if let Err(error) = outcome {
+            state.error.get_or_insert(error);
+        }
+        state.parts = state.parts.saturating_sub(1);
+        if state.parts > 0 {
+            return;
+        }
+        state.outcome = Some(state.error.take().map_or(Ok(()), Err));
         let actions = std::mem::take(&mut state.actions);
         let _running = self.begin_actions(&mut state);
         drop(state);

@@ -72,3 +72,17 @@ fn a_wait_ends_at_its_timeout() {
     assert!(done.is_finished());
     assert_eq!([done.wait(Some(Duration::ZERO)), done.wait(None)], [Some(Err(7)); 2]);
 }
+
+/// Work of several parts ends with its last part. Its outcome is the error of the first part that failed.
+#[test]
+fn work_ends_with_its_last_part() {
+    let done = Completion::<u8>::default();
+    assert!(done.add_parts(2));
+    done.finish(Ok(()));
+    done.finish(Err(3));
+    assert!(!done.is_finished());
+    done.finish(Err(4));
+    assert_eq!(done.wait(None), Some(Err(3)));
+    assert!(!done.add_parts(1), "the work has ended");
+    assert_eq!(done.wait(None), Some(Err(3)));
+}

@@ -8,8 +8,10 @@ use super::answer;
 use super::completion::Completion;
 use super::conversion::Conversion;
 use super::device_parameters::{Combine, DeviceParameters, Plan, PlanKey, Shape};
+use super::failed_calls::FailedCalls;
 use super::inputs::element_of;
 use super::PjrtBackend;
+use crate::dtype::Dtype;
 use crate::error::Error;
 use crate::kernels::{Wanted, RESULTS};
 use crate::latency::{CallLatencies, CallTimer};
@@ -55,6 +57,7 @@ pub struct DeviceCall {
     host: Option<Conversion<HostSource, Result<Arc<HostResults>, Error>>>,
     host_numbers: HostNumbers,
     done: Arc<Completion<pjrt::Error>>,
+    failed_calls: Arc<FailedCalls>,
     // Dropped after the outputs. Dropping it waits for the programs, which must stay loaded while they run.
     _launches: Vec<SharedLaunch>,
     _plan: Arc<Plan>,
@@ -85,6 +88,21 @@ const PURPOSE: &str = "the results of a device batch";
 /// few bytes on the thread that reads them, so the read does not wait for other threads of the plugin.
 const LARGEST_LATE_COPY: usize = 1 << 15;
 
+/// Returns the error for a buffer that cannot be the logits of a call.
+fn refuse<T>(found: String, right: String) -> Result<T, Error> {
+    Err(Error::named_argument("logits", format!("logits is {found}; it must be {right}")))
+}
+
+fn refuse_deleted<T>() -> Result<T, Error> {
+    refuse("a buffer that was deleted or donated".into(), "a live buffer".into())
+}
+
+/// The statistics of a sampler that a call changes when it ends.
+struct Records {
+    latencies: Arc<CallLatencies>,
+    failed_calls: Arc<FailedCalls>,
+}
+
 impl PjrtBackend {
     /// Starts a call. `logits` is a buffer of this backend's client. The caller may delete it when this function
     /// returns. With [`DeviceWants::donate_logits`], this function deletes it.
@@ -100,25 +118,55 @@ impl PjrtBackend {
         let timer = CallTimer::begin();
         let shape = parameters.shape();
         let singleton = self.check_logits(logits, shape)?;
+        if wants.donate_logits && logits.is_deleted()? {
+            return refuse_deleted();
+        }
         let reports_bad_rows = wants.host == HostNumbers::All;
         let key = PlanKey { entry, wanted: wants.wide, singleton, reports_bad_rows };
         let plan = parameters.plan(self, max_k, key)?;
-        let copy = self.start_row_major_copy(logits, shape.dtype)?;
-        let mut launches = match copy.as_ref().map(SharedLaunch::outputs) {
-            // Nothing else reads the copy, so the plan may donate it.
-            Some([copied, ..]) => self.launch_plan(&plan, copied, step, true)?,
-            Some([]) => return Err(Error::Internal("a copy of the logits is missing".into())),
-            None => self.launch_plan(&plan, logits, step, wants.donate_logits)?,
+        let launches = self.launch_programs(logits, shape.dtype, &plan, step, wants.donate_logits);
+        let call = launches.and_then(|launches| {
+            let in_host_memory = self.client.platform_name() == "cpu";
+            let records =
+                Records { latencies: self.latencies.clone(), failed_calls: self.failed_calls.clone() };
+            DeviceCall::new(shape, entry, plan.clone(), launches, wants.host, in_host_memory, timer, records)
+        });
+        let call = match call {
+            Ok(call) => call,
+            Err(error) => {
+                self.failed_calls.add();
+                // Every program refuses a deleted buffer. So it is examined only after a failure.
+                return match logits.is_deleted() {
+                    Ok(true) => refuse_deleted(),
+                    _ => Err(error),
+                };
+            }
         };
-        // The copy comes first, because the results belong to the last launch.
-        launches.splice(..0, copy);
-        let in_host_memory = self.client.platform_name() == "cpu";
-        let timing = (timer, self.latencies.clone());
-        let call = DeviceCall::new(shape, entry, plan, launches, wants.host, in_host_memory, timing)?;
         if wants.donate_logits && !logits.is_deleted()? {
             logits.delete()?;
         }
         Ok(call)
+    }
+
+    /// Starts the programs of a plan, and before them a copy of the logits if these are not row-major.
+    fn launch_programs(
+        &self,
+        logits: &Buffer,
+        dtype: Dtype,
+        plan: &Plan,
+        step: u64,
+        donate: bool,
+    ) -> Result<Vec<SharedLaunch>, Error> {
+        let Some(copy) = self.start_row_major_copy(logits, dtype)? else {
+            return self.launch_plan(plan, logits, step, donate);
+        };
+        let copied = copy.outputs().first();
+        let copied = copied.ok_or_else(|| Error::Internal("a copy of the logits is missing".into()))?;
+        // Nothing else reads the copy, so the plan may donate it.
+        let mut launches = self.launch_plan(plan, copied, step, true)?;
+        // The copy comes first, because the results belong to the last launch.
+        launches.insert(0, copy);
+        Ok(launches)
     }
 
     /// Starts the programs of a plan. `logits` is row-major. If `donate` is set, a program may use the memory of
@@ -130,13 +178,14 @@ impl PjrtBackend {
         step: u64,
         donate: bool,
     ) -> Result<Vec<SharedLaunch>, Error> {
-        let (multiple, rest) = self.steps.get(&self.client, self.device, step)?;
-        let mut launches = memory::with_capacity(4, PURPOSE)?;
+        let [multiple, rest] = self.steps.get(&self.client, self.device, step, &self.failed_calls)?;
+        // There can be a copy and a program that joins the groups.
+        let mut launches = memory::with_capacity(plan.groups.len() + 2, PURPOSE)?;
         // If there are several groups, every group reads the logits, so none of them may reuse their memory.
         let donated = (donate && plan.groups.len() == 1).then_some(0);
         for group in &plan.groups {
-            let program = self.programs.get(&group.spec.into())?;
-            let operands = [logits, &group.parameters, &multiple, rest];
+            let program = self.programs.get_or_keep(&group.spec, &group.program)?;
+            let operands = [logits, &group.parameters, &multiple, &rest];
             launches.push(program.launch_shared(&operands, donated)?);
         }
         if let Some(combine) = &plan.combine {
@@ -148,7 +197,7 @@ impl PjrtBackend {
 
     /// Starts the program that joins the results of groups.
     fn launch_combine(&self, combine: &Combine, groups: &[SharedLaunch]) -> Result<SharedLaunch, Error> {
-        let program = self.programs.get(&combine.spec.into())?;
+        let program = self.programs.get_or_keep(&combine.spec, &combine.program)?;
         let mut inputs = vec![&combine.places, &combine.replace_val];
         inputs.extend(groups.iter().map(|launch| &launch.outputs()[0]));
         // The outputs of each group are the numbers, the tokens, and the wide arrays from index 2 on.
@@ -158,18 +207,8 @@ impl PjrtBackend {
         Ok(program.launch_shared(&inputs, None)?)
     }
 
-    /// Checks that a buffer can be the logits of a batch of this shape. Returns whether the buffer has a middle
-    /// dimension of length 1.
-    fn check_logits(&self, logits: &Buffer, shape: Shape) -> Result<bool, Error> {
-        let refuse = |found: String, right: String| {
-            Err(Error::named_argument("logits", format!("logits is {found}; it must be {right}")))
-        };
-        if logits.client().as_raw() != self.client.as_raw() {
-            return refuse("a buffer of another client".into(), "a buffer of the sampler's client".into());
-        }
-        if logits.is_deleted()? {
-            return refuse("a buffer that was deleted or donated".into(), "a live buffer".into());
-        }
+    /// Checks the device and the memory of a buffer.
+    fn check_place(&self, logits: &Buffer) -> Result<(), Error> {
         let device = logits.device()?;
         if device != Some(self.device) {
             let found = match device {
@@ -178,11 +217,23 @@ impl PjrtBackend {
             };
             return refuse(found, format!("on device {}, counted from 0", self.device));
         }
-        if let Some(kind) = logits.other_memory(self.device)? {
-            return refuse(
+        match logits.other_memory(self.device)? {
+            Some(kind) => refuse(
                 format!("in memory of the kind {kind:?}"),
                 "in the default memory of the device".into(),
-            );
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that a buffer can be the logits of a batch of this shape. Returns whether the buffer has a middle
+    /// dimension of length 1.
+    fn check_logits(&self, logits: &Buffer, shape: Shape) -> Result<bool, Error> {
+        if logits.client().as_raw() != self.client.as_raw() {
+            return refuse("a buffer of another client".into(), "a buffer of the sampler's client".into());
+        }
+        if !logits.is_in_own_memory_of(self.device)? {
+            self.check_place(logits)?;
         }
         let element = element_of(shape.dtype);
         if logits.element() != element {
@@ -204,6 +255,7 @@ impl PjrtBackend {
 }
 
 impl DeviceCall {
+    #[allow(clippy::too_many_arguments)]
     fn new(
         shape: Shape,
         entry: Entry,
@@ -211,7 +263,8 @@ impl DeviceCall {
         mut launches: Vec<SharedLaunch>,
         host_numbers: HostNumbers,
         in_host_memory: bool,
-        (mut timer, latencies): (CallTimer, Arc<CallLatencies>),
+        mut timer: CallTimer,
+        Records { latencies, failed_calls }: Records,
     ) -> Result<DeviceCall, Error> {
         let last = launches.last_mut().ok_or_else(|| Error::Internal("a call started no program".into()))?;
         let outputs = last.take_outputs();
@@ -234,10 +287,11 @@ impl DeviceCall {
         let done = Arc::<Completion<pjrt::Error>>::default();
         timer.enqueued();
         let finish = {
-            let done = done.clone();
+            let (done, failed_calls) = (done.clone(), failed_calls.clone());
             move |outcome: Result<(), pjrt::Error>| {
-                if outcome.is_ok() {
-                    timer.ended(&latencies);
+                match outcome {
+                    Ok(()) => timer.ended(&latencies),
+                    Err(_) => failed_calls.add(),
                 }
                 done.finish(outcome);
             }
@@ -253,6 +307,7 @@ impl DeviceCall {
             host: host.map(Conversion::new),
             host_numbers,
             done,
+            failed_calls,
             _launches: launches,
             _plan: plan,
         })
@@ -325,11 +380,12 @@ impl DeviceCall {
 
     /// Waits for the numbers, and checks them.
     fn read(&self, source: HostSource) -> Result<HostResults, Error> {
-        match source {
-            HostSource::Output => self.checked_results(self.start_copy()?),
+        let results = match source {
+            HostSource::Output => self.start_copy().and_then(|copy| self.checked_results(copy)),
             HostSource::Copy(copy) => self.checked_results(copy),
             HostSource::Failed(error) => Err(error),
-        }
+        };
+        results.inspect_err(|_| self.failed_calls.add())
     }
 
     fn checked_results(&self, copy: HostCopy) -> Result<HostResults, Error> {
@@ -367,14 +423,61 @@ impl DeviceCall {
     }
 
     fn take_output(&self, number: usize) -> Option<Buffer> {
-        if let (Some(host), true) = (&self.host, number == self.copied_output()) {
-            // The caller can destroy the buffer before it reads the numbers, so the copy must start now.
-            host.update(|source| match source {
-                HostSource::Output => self.start_copy().map_or_else(HostSource::Failed, HostSource::Copy),
-                other => other,
-            });
+        if number == self.copied_output() {
+            self.copy_numbers();
         }
         self.lock_outputs().get_mut(number)?.take()
+    }
+
+    /// Starts the copy of the numbers to the host if it was not started. The caller can destroy the buffer before it
+    /// reads the numbers, so the copy must start before the caller takes the buffer.
+    fn copy_numbers(&self) {
+        let Some(host) = &self.host else { return };
+        // If the call is running, it gets two parts. One part is the copy. The other part ends after the lock in `update`
+        // was released, because the end of the last part runs the actions. Actions can read the numbers, and this takes
+        // the lock.
+        let is_running = self.done.add_parts(2);
+        let mut own_parts = if is_running { 2 } else { 0 };
+        host.update(|source| match source {
+            HostSource::Output => {
+                own_parts = own_parts.min(1);
+                self.copy_output(is_running).map_or_else(HostSource::Failed, HostSource::Copy)
+            }
+            other => other,
+        });
+        (0..own_parts).for_each(|_| self.done.finish(Ok(())));
+    }
+
+    /// Starts the copy of the numbers. If the call is running, the copy is a part of the call, and this part ends in every
+    /// case. If the call has ended, this function waits for the copy. The wait is short, because the copy is small and
+    /// its source is in host memory.
+    fn copy_output(&self, is_running: bool) -> Result<HostCopy, Error> {
+        let started = self.start_copy();
+        if !is_running {
+            let mut copy = started?;
+            copy.finish()?;
+            return Ok(copy);
+        }
+        let (done, failed_calls) = (self.done.clone(), self.failed_calls.clone());
+        let finish = move |outcome: Result<(), pjrt::Error>| {
+            if outcome.is_err() {
+                failed_calls.add();
+            }
+            done.finish(outcome);
+        };
+        match started {
+            Ok(copy) => match copy.on_ready(finish) {
+                Ok(()) => Ok(copy),
+                Err(error) => {
+                    self.done.finish(Err(error.clone()));
+                    Err(error.into())
+                }
+            },
+            Err(error) => {
+                self.done.finish(Ok(()));
+                Err(error)
+            }
+        }
     }
 
     /// The index of the output that is copied to the host, if there is one.

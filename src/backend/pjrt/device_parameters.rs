@@ -1,15 +1,17 @@
 //! The parameters of a batch whose logits are on the device. They stay on the device between calls. They are uploaded
 //! again only after a change.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(doc)]
+use super::failed_calls::FailedCalls;
+use super::programs::KeptProgram;
 use super::PjrtBackend;
 use crate::batch::{CallOptions, RowSettings};
 use crate::dtype::Dtype;
 use crate::error::Error;
-use crate::kernels::combine::CombineSpec;
-use crate::kernels::{pack_seeds, Column, Path, Spec, Wanted, COLUMNS};
+use crate::kernels::program::ProgramSpec;
+use crate::kernels::{pack_seeds, Column, Path, Wanted, COLUMNS};
 use crate::memory;
 use crate::pjrt::{Buffer, ElementType};
 use crate::plan::device::{DeviceCombine, DeviceGroup};
@@ -38,8 +40,9 @@ struct State {
     rows: Vec<Row>,
     /// The number of changes so far. Two calls that saw the same number used the same parameters.
     version: u64,
-    /// The parameters that were uploaded after the last change, for each kind of call.
-    plans: HashMap<PlanKey, Arc<Plan>>,
+    /// The parameters that were uploaded after the last change, for each kind of call. A batch has few kinds of calls, so
+    /// a list is faster than a map.
+    plans: Vec<(PlanKey, Arc<Plan>)>,
 }
 
 /// A row. `params` is an error if the parameters of the row are impossible.
@@ -63,6 +66,8 @@ pub(super) struct PlanKey {
 
 /// The programs of a call, and their parameters on the device.
 pub(super) struct Plan {
+    /// The number of failed calls before the upload: see [`FailedCalls`].
+    failed_calls: u64,
     pub(super) groups: Vec<Group>,
     /// `None` if one group has all rows of the batch in their order. Then no program must join groups.
     pub(super) combine: Option<Combine>,
@@ -70,13 +75,15 @@ pub(super) struct Plan {
 
 /// Rows that run in one program.
 pub(super) struct Group {
-    pub(super) spec: Spec,
+    pub(super) spec: ProgramSpec,
+    pub(super) program: KeptProgram,
     pub(super) parameters: Buffer,
 }
 
 /// The operands of the program that joins the groups.
 pub(super) struct Combine {
-    pub(super) spec: CombineSpec,
+    pub(super) spec: ProgramSpec,
+    pub(super) program: KeptProgram,
     pub(super) places: Buffer,
     pub(super) replace_val: Buffer,
 }
@@ -88,7 +95,7 @@ impl DeviceParameters {
         let rows_of_state = memory::filled(rows, defaults, PURPOSE)?;
         Ok(DeviceParameters {
             shape: Shape { rows, vocab, dtype, options },
-            state: Mutex::new(State { rows: rows_of_state, version: 0, plans: HashMap::new() }),
+            state: Mutex::new(State { rows: rows_of_state, version: 0, plans: Vec::new() }),
         })
     }
 
@@ -120,21 +127,32 @@ impl DeviceParameters {
         self.shape
     }
 
-    /// Returns the plan for a kind of call. Uploads the parameters if they were changed since the last upload.
+    /// Returns the plan for a kind of call. Uploads the parameters if they were changed since the last upload, or if a
+    /// call has failed since then.
     pub(super) fn plan(&self, backend: &PjrtBackend, max_k: usize, key: PlanKey) -> Result<Arc<Plan>, Error> {
+        let failed_calls = backend.failed_calls.count();
         let (rows, version) = {
             let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(plan) = state.plans.get(&key) {
-                return Ok(plan.clone());
+            if let Some((_, plan)) = state.plans.iter().find(|(known, _)| *known == key) {
+                if plan.failed_calls == failed_calls {
+                    return Ok(plan.clone());
+                }
             }
             (memory::collected(state.rows.len(), PURPOSE, state.rows.iter().cloned().map(Ok))?, state.version)
         };
         // The upload calls the plugin, so the lock is released before the upload.
-        let plan = Arc::new(self.make_plan(backend, max_k, key, &rows)?);
+        let (groups, combine) = self.make_plan(backend, max_k, key, &rows)?;
+        let plan = Arc::new(Plan { failed_calls, groups, combine });
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut replaced = None;
         if state.version == version {
-            state.plans.insert(key, plan.clone());
+            replaced =
+                state.plans.iter().position(|(known, _)| *known == key).map(|at| state.plans.remove(at));
+            state.plans.push((key, plan.clone()));
         }
+        drop(state);
+        // Freeing the buffers calls the plugin, so it happens after the lock was released.
+        drop(replaced);
         Ok(plan)
     }
 
@@ -144,7 +162,7 @@ impl DeviceParameters {
         max_k: usize,
         key: PlanKey,
         rows: &[Row],
-    ) -> Result<Plan, Error> {
+    ) -> Result<(Vec<Group>, Option<Combine>), Error> {
         let Shape { rows: batch, vocab, dtype, options } = self.shape;
         let PlanKey { entry, wanted, singleton, reports_bad_rows: bad_rows } = key;
         let logits = LogitsPlace::Device { singleton, bad_rows };
@@ -161,10 +179,11 @@ impl DeviceParameters {
             Some(DeviceCombine { spec, places }) => {
                 let replace_val = [dtype.round(options.replace_val) as i32];
                 let places = backend.upload_ints(&places, &[batch])?;
-                Some(Combine { spec, places, replace_val: backend.upload_ints(&replace_val, &[1])? })
+                let replace_val = backend.upload_ints(&replace_val, &[1])?;
+                Some(Combine { spec: spec.into(), program: KeptProgram::default(), places, replace_val })
             }
         };
-        Ok(Plan { groups, combine })
+        Ok((groups, combine))
     }
 
     /// Uploads the parameters of a group. Repeats the last row as padding. A row that cannot be sampled gets the
@@ -189,7 +208,8 @@ impl DeviceParameters {
             columns.copy_from_slice(&pack_seeds(&params, *seed, *offset, self.shape.options, spec.dtype));
             columns[Column::Row as usize] = row as i32;
         }
-        Ok(Group { spec: *spec, parameters: backend.upload_ints(&packed, &[spec.batch, COLUMNS])? })
+        let parameters = backend.upload_ints(&packed, &[spec.batch, COLUMNS])?;
+        Ok(Group { spec: (*spec).into(), program: KeptProgram::default(), parameters })
     }
 }
 
@@ -202,17 +222,13 @@ impl Row {
 }
 
 impl PjrtBackend {
-    /// Copies numbers to the device, and waits until the copy ends. Later calls use the buffer again. So if the copy
-    /// fails, the error must occur here and not in every later call.
+    /// Copies numbers to the device. Later calls use the buffer again, until a call fails: see [`FailedCalls`].
     fn upload_ints(&self, values: &[i32], dims: &[usize]) -> Result<Buffer, Error> {
         let mut long = [0_i64; 2];
         for (long, &dim) in long.iter_mut().zip(dims) {
             *long = dim as i64;
         }
         let bytes = bytemuck::cast_slice(values);
-        let buffer =
-            self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?;
-        buffer.wait_until_ready()?;
-        Ok(buffer)
+        Ok(self.client.buffer_from_host(bytes, ElementType::S32, &long[..dims.len()], self.device)?)
     }
 }

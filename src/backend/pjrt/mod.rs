@@ -12,6 +12,8 @@ mod completion_tests;
 mod conversion;
 pub mod device_call;
 pub mod device_parameters;
+mod failed_calls;
+mod first_run;
 mod inputs;
 mod logits_upload;
 pub mod prewarming;
@@ -32,13 +34,16 @@ use std::sync::Arc;
 use std::thread;
 
 use self::answer::Answer;
+use self::failed_calls::FailedCalls;
+use self::first_run::FirstRuns;
 use self::program_cache::CacheStats;
-use self::program_dir::{ProgramDir, ProgramDirStats, System};
+use self::program_dir::{PluginBuilds, ProgramDir, ProgramDirStats, System};
 use self::programs::Programs;
 use self::step_operands::StepOperands;
 use crate::backend::DeviceInfo;
 use crate::batch::Batch;
 use crate::error::Error;
+use crate::kernels::program::ProgramSpec;
 use crate::kernels::{Target, Wanted};
 use crate::latency::{CallLatencies, CallTimer};
 use crate::memory;
@@ -58,6 +63,8 @@ pub(crate) struct PjrtBackend {
     buckets: Buckets,
     programs: Programs,
     steps: StepOperands,
+    failed_calls: Arc<FailedCalls>,
+    first_runs: FirstRuns,
     latencies: Arc<CallLatencies>,
 }
 
@@ -86,7 +93,19 @@ impl PjrtBackend {
             log::warn!("{reason}");
         }
         let programs = Programs::new(client.clone(), device, target, cache_capacity);
-        Ok(PjrtBackend { client, device, target, buckets, programs, steps: StepOperands::new(), latencies })
+        let (steps, failed_calls) = (StepOperands::new(), Arc::default());
+        let first_runs = FirstRuns::of(&target);
+        Ok(PjrtBackend {
+            client,
+            device,
+            target,
+            buckets,
+            programs,
+            steps,
+            failed_calls,
+            first_runs,
+            latencies,
+        })
     }
 
     /// Makes the backend look for compiled programs in a directory before it compiles. If `write` is set, it creates
@@ -110,6 +129,13 @@ impl PjrtBackend {
         if let Some(reason) = program_dir::distrust(&path).map_err(failed)? {
             log::warn!("program_dir is {} and is not used: {reason}", path.display());
             return Ok(());
+        }
+        let plugin = self.client.plugin();
+        plugin.identify(&|file| PluginBuilds::read(&path).find(file))?;
+        if write {
+            if let Some((level, text)) = PluginBuilds::add(&path, plugin.hashed_files()) {
+                log::log!(level, "{text}");
+            }
         }
         let system = System::of_client(&self.client, self.device)?;
         let programs = ProgramDir::new(&path, system, self.target).with_capacity(capacity);
@@ -183,6 +209,21 @@ impl PjrtBackend {
         &self.client
     }
 
+    /// Runs a program that was prewarmed, if it is a program for a GPU.
+    fn run_first(&self, spec: &ProgramSpec, program: &Arc<Executable>) {
+        self.first_runs.run(&self.client, self.device, spec, program);
+    }
+
+    /// Makes a prewarm run each program once, as on a GPU. For tests.
+    pub(crate) fn enable_first_runs(&self) {
+        self.first_runs.enable();
+    }
+
+    /// The number of programs that a prewarm ran.
+    pub(crate) fn first_runs(&self) -> u64 {
+        self.first_runs.count()
+    }
+
     /// The numbers of rows that programs are compiled for.
     pub(crate) fn buckets(&self) -> &Buckets {
         &self.buckets
@@ -224,21 +265,23 @@ impl PjrtBackend {
 
 /// Loads a plugin and creates a client.
 ///
-/// If `identify` is set, another thread identifies the build of the plugin at the same time. This can read hundreds of
-/// megabytes. The `Plugin` stores the result for [`System::of_client`]. If the thread cannot be started or fails,
-/// `System::of_client` tries again and returns any error.
+/// If there is a directory of programs, another thread identifies the build of the plugin at the same time. This can read
+/// hundreds of megabytes, unless the directory has the build. The `Plugin` stores the result for
+/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started or fails, `use_programs_in` tries again and returns
+/// any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],
-    identify: bool,
+    program_dir: Option<&FilePath>,
 ) -> Result<Arc<Client>, Error> {
     let plugin = Plugin::load(plugin)?;
-    if !identify {
-        return Ok(Client::create(plugin, client_options)?);
-    }
+    let Some(directory) = program_dir else { return Ok(Client::create(plugin, client_options)?) };
     thread::scope(|scope| {
         let builder = thread::Builder::new().name("nuc-identify".to_owned());
-        let _thread = builder.spawn_scoped(scope, || drop(plugin.fingerprint()));
+        let _thread = builder.spawn_scoped(scope, || {
+            let known = PluginBuilds::read(directory);
+            drop(plugin.identify(&|file| known.find(file)));
+        });
         Ok(Client::create(plugin.clone(), client_options)?)
     })
 }

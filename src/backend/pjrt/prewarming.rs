@@ -52,7 +52,11 @@ impl Job {
             if progress.is_cancelled() {
                 return Ok(());
             }
-            as_worker(|| self.backend.programs.get(program))?;
+            as_worker(|| {
+                let made = self.backend.programs.get(program)?;
+                self.backend.run_first(program, &made);
+                Ok::<_, Error>(())
+            })?;
             progress.add_one();
             Ok(())
         };

@@ -16,6 +16,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub struct TooManyPinned {
 pub struct ProgramCache<K, V, E> {
     capacity: usize,
     state: Mutex<State<K, V, E>>,
+    /// See [`ProgramCache::count_hit`].
+    other_hits: AtomicU64,
 }
 
 struct State<K, V, E> {
@@ -133,12 +136,25 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
             in_flight: HashMap::new(),
             counters: CacheStats::default(),
         };
-        ProgramCache { capacity: capacity.get(), state: Mutex::new(state) }
+        ProgramCache { capacity: capacity.get(), state: Mutex::new(state), other_hits: AtomicU64::new(0) }
     }
 
     /// The program, if the cache contains it.
     pub fn get(&self, key: &K) -> Option<V> {
         self.lock().hit(key)
+    }
+
+    /// The program, if the cache contains it, and whether it is pinned. A caller may keep a pinned program and use it
+    /// without a lookup, because the cache never evicts it. Then the caller calls [`ProgramCache::count_hit`].
+    pub fn get_pinned(&self, key: &K) -> Option<(V, bool)> {
+        let mut state = self.lock();
+        let program = state.hit(key)?;
+        Some((program, state.pinned.contains_key(key)))
+    }
+
+    /// Counts a use of a pinned program that the caller has kept.
+    pub fn count_hit(&self) {
+        self.other_hits.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whether a thread is making the program now.
@@ -239,6 +255,7 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
     pub fn stats(&self) -> CacheStats {
         let state = self.lock();
         CacheStats {
+            hits: state.counters.hits + self.other_hits.load(Ordering::Relaxed),
             programs: (state.pinned.len() + state.unpinned.len()) as u64,
             pinned: state.pinned.len() as u64,
             ..state.counters
@@ -335,7 +352,6 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> Drop for Registered<'_, K, V, E> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{mpsc, Barrier};
     use std::thread::sleep;
 

@@ -5,7 +5,7 @@
 //! events are collected and logged afterwards.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use log::Level;
@@ -22,6 +22,10 @@ type Cache = ProgramCache<ProgramSpec, Arc<Executable>, Error>;
 
 /// Keeps the programs of a prewarm pinned while they are made.
 pub(super) type ProgramPins = Pins<ProgramSpec, Arc<Executable>, Error>;
+
+/// A place for one program: see [`Programs::get_or_keep`].
+#[derive(Default)]
+pub(super) struct KeptProgram(OnceLock<Arc<Executable>>);
 
 /// The programs of one device.
 pub(super) struct Programs {
@@ -116,6 +120,23 @@ impl Programs {
             self.write(spec, &text, &found.program);
         }
         Ok(found.program)
+    }
+
+    /// Like [`Programs::get`]. Stores the program in `kept` if it is pinned. Later calls with `kept` need no lookup.
+    pub(super) fn get_or_keep(
+        &self,
+        spec: &ProgramSpec,
+        kept: &KeptProgram,
+    ) -> Result<Arc<Executable>, Error> {
+        if let Some(program) = kept.0.get() {
+            self.cache.count_hit();
+            return Ok(program.clone());
+        }
+        match self.cache.get_pinned(spec) {
+            Some((program, true)) => Ok(kept.0.get_or_init(|| program).clone()),
+            Some((program, false)) => Ok(program),
+            None => self.get(spec),
+        }
     }
 
     /// Writes a compiled program to the directory. Does nothing if there is no directory or if programs are not written

@@ -8,10 +8,11 @@
 //! uploads 8 bytes, and the other calls upload nothing.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 
+use super::failed_calls::FailedCalls;
 use crate::error::Error;
 use crate::pjrt::{Buffer, Client, ElementType};
 
@@ -24,16 +25,26 @@ const MULTIPLES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 
 /// The operands of one device. Thread-safe.
 pub(super) struct StepOperands {
-    multiples: Mutex<LruCache<u64, Arc<Buffer>>>,
-    rests: [OnceLock<Buffer>; RADIX],
+    kept: Mutex<Kept>,
+}
+
+/// The operands that are on the device.
+struct Kept {
+    /// The number of failed calls before the uploads: see [`FailedCalls`].
+    failed_calls: u64,
+    multiples: LruCache<u64, Arc<Buffer>>,
+    rests: [Option<Arc<Buffer>>; RADIX],
+}
+
+impl Kept {
+    fn new(failed_calls: u64) -> Kept {
+        Kept { failed_calls, multiples: LruCache::new(MULTIPLES), rests: [const { None }; RADIX] }
+    }
 }
 
 impl StepOperands {
     pub(super) fn new() -> Self {
-        StepOperands {
-            multiples: Mutex::new(LruCache::new(MULTIPLES)),
-            rests: [const { OnceLock::new() }; RADIX],
-        }
+        StepOperands { kept: Mutex::new(Kept::new(0)) }
     }
 
     /// Returns two U64 scalars on the device whose sum is `step`. Uploads a scalar if it is not on the device.
@@ -42,36 +53,39 @@ impl StepOperands {
         client: &Arc<Client>,
         device: usize,
         step: u64,
-    ) -> Result<(Arc<Buffer>, &Buffer), Error> {
+        failed_calls: &FailedCalls,
+    ) -> Result<[Arc<Buffer>; 2], Error> {
         let (multiple, rest) = split(step);
-        // The uploads call the plugin, so no lock is held and no cell is being initialised during an upload. If two
-        // threads upload the same number, one of the buffers is freed. Later calls reuse the buffers. A buffer whose
-        // upload failed must not be kept, so this function waits for the upload.
-        let upload = |value: u64| -> Result<Buffer, Error> {
-            let buffer = client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device)?;
-            buffer.wait_until_ready()?;
-            Ok(buffer)
-        };
-        let cell = &self.rests[rest];
-        let rest = match cell.get() {
-            Some(known) => known,
+        let now = failed_calls.count();
+        let mut kept = self.lock();
+        // Freeing buffers calls the plugin, so it happens after the lock was released.
+        let _suspect = (kept.failed_calls < now).then(|| std::mem::replace(&mut *kept, Kept::new(now)));
+        let known = (kept.multiples.get(&multiple).cloned(), kept.rests[rest].clone());
+        drop(kept);
+        if let (Some(multiple), Some(rest)) = known {
+            return Ok([multiple, rest]);
+        }
+        // The uploads call the plugin, so no lock is held. If two threads upload the same number, later calls use one of
+        // the buffers.
+        let upload = |known: Option<Arc<Buffer>>, value: u64| match known {
+            Some(known) => Ok::<_, Error>(known),
             None => {
-                let uploaded = upload(rest as u64)?;
-                cell.get_or_init(|| uploaded)
+                let buffer = client.buffer_from_host(&value.to_le_bytes(), ElementType::U64, &[], device)?;
+                Ok(Arc::new(buffer))
             }
         };
-        if let Some(known) = self.lock().get(&multiple) {
-            return Ok((known.clone(), rest));
+        let operands = [upload(known.0, multiple)?, upload(known.1, rest as u64)?];
+        let mut kept = self.lock();
+        if kept.failed_calls == now {
+            let _evicted = kept.multiples.push(multiple, operands[0].clone());
+            let _replaced = kept.rests[rest].replace(operands[1].clone());
+            drop(kept);
         }
-        let uploaded = Arc::new(upload(multiple)?);
-        let evicted = self.lock().push(multiple, uploaded.clone());
-        // Freeing a buffer calls the plugin, so the lock is released before.
-        drop(evicted);
-        Ok((uploaded, rest))
+        Ok(operands)
     }
 
-    fn lock(&self) -> MutexGuard<'_, LruCache<u64, Arc<Buffer>>> {
-        self.multiples.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

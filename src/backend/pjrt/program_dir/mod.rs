@@ -10,13 +10,15 @@
 //! Reading a program sets the modification time of its file, which is the time of the last use. Writing a program
 //! replaces the file of the same name, for example a damaged or untrusted one. If the directory has a capacity, the
 //! least recently used programs are then removed (`eviction`). Temporary files that are more than an hour old and whose
-//! process has died are removed too. No other file is changed or removed.
+//! process has died are removed too. The directory also has a list of the plugins that were identified
+//! (`plugin_builds`). No other file is changed or removed.
 
 mod compiler_flags;
 mod compression;
 mod eviction;
 mod file_name;
 mod format;
+mod plugin_builds;
 mod system;
 mod temporary;
 mod trust;
@@ -37,6 +39,7 @@ use crate::kernels::Target;
 use crate::regular_file;
 
 pub use self::format::{Metadata, Unusable};
+pub(crate) use self::plugin_builds::PluginBuilds;
 pub use self::system::System;
 
 /// A directory of programs for one system. Thread-safe. Other processes may use the directory at the same time.

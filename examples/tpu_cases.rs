@@ -2,8 +2,10 @@
 //! the directory of the cases. The notes of each case name its cells in the table.
 //!
 //! ```text
-//! cargo run --example tpu_cases -- DIRECTORY
+//! cargo run --example tpu_cases -- DIRECTORY [BATCH ...]
 //! ```
+//!
+//! If numbers of rows are given, only their cases are written.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -32,11 +34,11 @@ const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
     ("top-p peaked", Way::Arbitrary, 0, RowKind::Peaked),
 ];
 
-/// The generation, the number of rows and the type of each row of the table. The first one has limits.
+/// The generation, the number of rows and the type of each row of the tables.
 fn lines() -> Vec<(&'static str, usize, Dtype)> {
-    let mut lines = vec![("v5e", 8, Dtype::Bf16)];
+    let mut lines = Vec::new();
     for name in ["v5e", "v6e", "tpu7x"] {
-        for batch in [16, 128] {
+        for batch in [1, 2, 4, 8, 16, 128] {
             lines.extend([(name, batch, Dtype::F32), (name, batch, Dtype::Bf16)]);
         }
     }
@@ -55,7 +57,12 @@ struct Case {
 fn main() {
     let directory = PathBuf::from(std::env::args().nth(1).expect("usage: tpu_cases DIRECTORY"));
     let mut list: Vec<Case> = Vec::new();
+    let batches: Vec<usize> =
+        std::env::args().skip(2).map(|batch| batch.parse().expect("a number of rows")).collect();
     for (name, batch, dtype) in lines() {
+        if !batches.is_empty() && !batches.contains(&batch) {
+            continue;
+        }
         let chip = chip(name);
         let (_, topology) = GENERATIONS.into_iter().find(|known| known.0 == name).expect("a generation");
         for (column, (title, path, ..)) in COLUMNS.into_iter().enumerate() {

@@ -7,9 +7,8 @@
 
 use super::context::{Context, Outcome};
 use super::dispatch::Stages;
-use super::prefilter::{Summary, LARGEST_BINNED_K};
+use super::prefilter::Summary;
 use crate::kernels::program_arrays::Column;
-use crate::mlir::mosaic::LANES;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::NEG_INF_KEY;
 
@@ -18,9 +17,9 @@ pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
     cx.logits.begin();
     let summary = prefilter.summarize(cx);
     let wanted = cx.param(Column::K);
-    let binned = k.i32(LARGEST_BINNED_K as i32);
+    let binned = k.i32(prefilter.largest_binned_k(cx) as i32);
     let from_bins = prefilter.bound_from_bins(cx, &summary, k.min(wanted, binned));
-    let cells = k.i32((cx.layout.cells() * LANES) as i32);
+    let cells = k.i32(cx.cells() as i32);
     let larger = k.lt(binned, wanted);
     let use_cells = k.both(larger, k.ge(cells, wanted));
     let from_cells = prefilter.bound_from_cells(cx, &summary, wanted, use_cells);

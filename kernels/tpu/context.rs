@@ -7,27 +7,42 @@ use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::mlir::mosaic::wide::Wide;
-use crate::mlir::mosaic::{Kernel, Memory, Value};
+use crate::mlir::mosaic::{Kernel, Memory, Value, LANES};
+use crate::semantics::arith::Arith;
 use crate::semantics::narrow_keys::{bf16_full_key, bf16_short_key};
 
 /// Represents "no entry" in a search for the least index. It is larger than every index, and a float represents it
 /// exactly.
 pub(super) const NO_INDEX: i32 = LARGEST_VOCAB as i32;
 
-/// One block of eight rows.
+/// One block of rows.
 ///
-/// A value per row is a register that contains the value in all lanes of the row.
+/// A value per row is a register that contains the value in all lanes of all stripes of the row.
 pub(super) struct Context<'a> {
     /// The builder.
     pub(super) k: &'a Kernel,
     pub(super) spec: Spec,
     pub(super) layout: Layout,
     pub(super) logits: LogitStream<'a>,
-    /// The parameters, `[8, 128]`. Lane i contains column i of the parameter array.
+    /// The parameters, `[8, 128]`. Lane i contains column i of the parameter array, in every stripe.
     pub(super) params: Memory,
 }
 
 impl Context<'_> {
+    /// Returns the number of cells of a row.
+    pub(super) fn cells(&self) -> usize {
+        self.layout.cells() * LANES * self.k.stripes()
+    }
+
+    /// Adds the index of the first entry of a stripe to places in the stripe.
+    pub(super) fn in_stripe(&self, place: Value) -> Value {
+        let k = self.k;
+        match k.stripes() {
+            1 => place,
+            _ => k.add(place, k.mul(k.stripe(), k.i32(self.layout.stripe() as i32))),
+        }
+    }
+
     /// Returns a parameter of each row.
     pub(super) fn param(&self, column: Column) -> Value {
         self.k.lane_of(&self.params, column as usize)

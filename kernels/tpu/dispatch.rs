@@ -11,7 +11,7 @@ use super::prefilter::{Prefilter, Summary};
 use super::sampling::Sampling;
 use super::survivors::Survivors;
 use crate::kernels::program_arrays::Column;
-use crate::mlir::mosaic::{Value, LANES};
+use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::MAX_FINITE_BITS;
 use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
@@ -86,7 +86,7 @@ impl Stages {
         let k = cx.k;
         let gathered = self.gather.survivors(cx, &self.prefilter, start.threshold);
         let survivors = Survivors::new(cx, &gathered);
-        let room = k.not(gathered.overflow);
+        let room = survivors.fit(cx);
         // Entries without a weight can be missing. This matters only if the caller sees which entries top-k keeps.
         let suffice = match cx.spec.wanted.shows_top_k() {
             true => k.both(room, survivors.suffice(cx)),
@@ -117,7 +117,7 @@ impl Stages {
             undecided,
         );
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
-        let limit = cx.layout.cells() as i32 * LANES as i32 / CELLS_PER_CANDIDATE;
+        let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
         k.if_else(
             "decided",
             decided,

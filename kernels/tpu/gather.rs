@@ -17,7 +17,7 @@ const CELLS_PER_SHORT_STACK: usize = 16;
 /// The number of levels of a short stack.
 const SHORT: usize = 3;
 
-/// The survivors of each lane: logits and their places. A place is the number of a register in the row. The stack uses
+/// The survivors of each lane: logits and their places. A place is the number of a register in the stripe. The stack uses
 /// the place as its marker: −1 marks an empty level.
 type SurvivorStack = LaneStack<2>;
 
@@ -38,7 +38,7 @@ pub(super) struct Gathered {
     pub(super) values: Vec<Value>,
     /// The indices in the row. A slot without a survivor contains −1.
     pub(super) indices: Vec<Value>,
-    /// A scalar: whether a lane had more survivors than space.
+    /// A mask: whether a lane had more survivors than space.
     pub(super) overflow: Value,
 }
 
@@ -153,7 +153,7 @@ impl Gather {
     fn read(&self, cx: &Context<'_>) -> Gathered {
         let k = cx.k;
         let stack = self.stack(cx);
-        let overflow = k.any(k.ge(stack.overflow, k.i32(0)));
+        let overflow = k.ge(stack.overflow, k.i32(0));
         let [values, places] = stack.fields;
         let indices = places.into_iter().map(|place| index_of_place(cx, place)).collect();
         Gathered { values, indices, overflow }

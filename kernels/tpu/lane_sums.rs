@@ -1,4 +1,6 @@
-//! Exact sums over the lanes of a register. The hardware adds lanes only as floats.
+//! Exact sums over the lanes of a register, and over the stripes of a row. The hardware adds lanes only as floats.
+//!
+//! A row has up to eight stripes ([`Kernel`]). Functions for a stripe add the lanes of each sublane.
 
 use super::layout::{CANDIDATE_DEPTH, CHUNK};
 use crate::mlir::mosaic::wide::Wide;
@@ -7,18 +9,30 @@ use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::sizes::{SUMMABLE, WEIGHT_BITS};
 
 /// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are floats
-/// that contain small whole numbers.
+/// that contain small whole numbers: their sum is at most 2²⁴.
 pub(super) fn count_lanes(k: &Kernel, ones: Value) -> Value {
-    k.trunc(k.over_lanes(Reduce::Add, ones))
+    k.trunc(k.over_row(Reduce::Add, ones))
 }
 
 /// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are unsigned
 /// 32-bit integers.
 pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
-    // Sums of 16-bit halves are exact as floats.
-    let add = |half: Value| count_lanes(k, k.to_float(half));
-    let low = add(k.and(value, k.i32(0xffff)));
-    let high = add(k.shift_right_zero(value, k.i32(16)));
+    // The sums over the stripes are integers, because the sum of a row can exceed the exact range of a float.
+    join_halves(k, halves_of_stripe(k, value).map(|half| k.over_stripes(Reduce::Add, half)))
+}
+
+/// Like [`sum_lanes`], but for each stripe.
+pub(super) fn sum_stripe(k: &Kernel, value: Value) -> Wide {
+    join_halves(k, halves_of_stripe(k, value))
+}
+
+/// Returns the sum of the low 16 bits and the sum of the high 16 bits of each stripe's lanes. They are exact as floats.
+fn halves_of_stripe(k: &Kernel, value: Value) -> [Value; 2] {
+    [k.and(value, k.i32(0xffff)), k.shift_right_zero(value, k.i32(16))]
+        .map(|half| k.trunc(k.over_lanes(Reduce::Add, k.to_float(half))))
+}
+
+fn join_halves(k: &Kernel, [low, high]: [Value; 2]) -> Wide {
     k.wadd(k.widen(low), k.wshl(k.widen(high), 16))
 }
 
@@ -56,9 +70,9 @@ impl Halves {
         Halves { low: k.add(self.low, other.low), high: k.add(self.high, other.high) }
     }
 
-    /// Returns the sum of the lanes of each row. Each lane must be the sum of at most [`CHUNK`] weights. All lanes of the
-    /// result contain the sum.
-    pub(super) fn over_lanes(self, k: &Kernel) -> Wide {
+    /// Returns the sum of the lanes of each stripe. Each lane must be the sum of at most [`CHUNK`] weights. All lanes of
+    /// the result contain the sum.
+    pub(super) fn over_stripe(self, k: &Kernel) -> Wide {
         // A lane is at most 64 · 2²⁸ = 2³⁴, so it has two digits of at most 2¹⁷. The sums of the digits over 128 lanes
         // are at most 2²⁴. They are exact as floats.
         const DIGIT_BITS: u32 = 17;
@@ -69,8 +83,8 @@ impl Halves {
         let high = k.add(self.high, k.shift_right_zero(self.low, k.i32(16)));
         let carried = k.shl(k.and(high, k.i32(1)), 16);
         let low = k.or(k.and(self.low, k.i32(0xffff)), carried);
-        let [low, high] =
-            [low, k.shift_right_zero(high, k.i32(1))].map(|digit| k.widen(count_lanes(k, k.to_float(digit))));
+        let [low, high] = [low, k.shift_right_zero(high, k.i32(1))]
+            .map(|digit| k.widen(k.trunc(k.over_lanes(Reduce::Add, k.to_float(digit)))));
         k.wadd(low, k.wshl(high, DIGIT_BITS))
     }
 
@@ -80,8 +94,36 @@ impl Halves {
     }
 }
 
-/// Returns the inclusive prefix sums of the lanes of each row.
+/// Returns the inclusive prefix sums of each row. The order is that of the stripes, and of the lanes within a stripe.
 pub(super) fn inclusive_sums(k: &Kernel, value: Wide) -> Wide {
+    let sums = inclusive_sums_of_stripes(k, value);
+    match k.stripes() {
+        1 => sums,
+        _ => k.wadd(sums, sum_of_stripes_before(k, value)),
+    }
+}
+
+/// Returns the sum of all earlier stripes of the row.
+fn sum_of_stripes_before(k: &Kernel, value: Wide) -> Wide {
+    let low = sum_stripe(k, value.low);
+    let own = match value.is_short() {
+        true => low,
+        false => k.wadd(low, k.wshl(k.wshl(sum_stripe(k, value.high), 16), 16)),
+    };
+    let stripe = k.stripe();
+    let mut sums = own;
+    let mut by = 1;
+    while by < k.stripes() {
+        let from = Wide { low: k.rotate_stripes(sums.low, by), high: k.rotate_stripes(sums.high, by) };
+        let with = k.wadd(sums, from);
+        sums = k.wselect(k.ge(stripe, k.i32(by as i32)), with, sums);
+        by *= 2;
+    }
+    k.wsub(sums, own)
+}
+
+/// Returns the inclusive prefix sums of the lanes of each stripe.
+fn inclusive_sums_of_stripes(k: &Kernel, value: Wide) -> Wide {
     let lane = k.lane();
     let mut sums = value;
     let mut by = 1;

@@ -11,8 +11,12 @@ use crate::semantics::sizes::WEIGHT_BITS;
 pub(super) const CHUNK: usize = 64;
 /// The number of registers of a cell, if there is space. It is small so that two survivors rarely share a cell.
 const CELL: usize = 8;
-/// The number of survivors that fit one lane. A row of 128 survivors has one per lane on average.
-const DEPTH: usize = 8;
+/// The number of survivors that fit one lane, by the binary logarithm of the number of stripes. A row of 128 survivors
+/// has one per lane on average, if it has one stripe.
+const DEPTHS: [usize; 4] = [8, 6, 4, 4];
+/// In rows of several stripes, a shorter chunk is used if chunks of the usual length would add more than one part in
+/// this number to the length of a row.
+const LONGEST_PADDING: usize = 16;
 /// A block is copied from HBM in this number of pieces. Work on the first piece begins before the last one arrives.
 const PIECES: usize = 8;
 /// The VMEM for the windows of the small operands and for spilled registers, in bytes.
@@ -45,8 +49,12 @@ pub(super) enum Residence {
 /// Sizes, in registers of `8 x 128` entries unless stated otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// The number of blocks of eight rows.
+    /// The number of blocks.
     pub(super) blocks: usize,
+    /// The number of rows of a block. If it is less than eight, each row has several stripes. A stripe has the entries
+    /// of a row from a multiple of [`stripe`](Layout::stripe) on. All other fields describe a stripe where they say
+    /// "row".
+    pub(super) rows: usize,
     /// The number of registers of a row in HBM.
     pub(super) registers: usize,
     /// The number of registers of a chunk.
@@ -76,7 +84,10 @@ impl Layout {
     pub(super) fn new(spec: &Spec, chip: &Chip) -> Layout {
         // The compiler reserves a part of VMEM.
         let vmem = chip.vmem_bytes / 8 * 7;
-        let chunk = spec.vocab.div_ceil(LANES).next_multiple_of(CELL).min(CHUNK);
+        let chunk = match SUBLANES / rows_of_block(spec) {
+            1 => spec.vocab.div_ceil(LANES).next_multiple_of(CELL).min(CHUNK),
+            stripes => chunk_of_stripes(spec.vocab.div_ceil(LANES * stripes)),
+        };
         let buffers = if spec.batch > SUBLANES { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
         let with_list = spec.path == Path::Arbitrary;
@@ -108,8 +119,12 @@ impl Layout {
         cell: usize,
         candidate_list: bool,
     ) -> Layout {
-        let registers = spec.vocab.div_ceil(LANES);
+        let rows = rows_of_block(spec);
+        let stripes = SUBLANES / rows;
+        let registers = spec.vocab.div_ceil(LANES * stripes);
         let chunks = registers.div_ceil(chunk);
+        // Padding after the end of a stripe would be between entries of the row, so the program pads the last stripes.
+        let registers = if stripes > 1 { chunks * chunk } else { registers };
         let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
         let row = chunks * chunk * REGISTER_BYTES;
         let logits = match residence {
@@ -121,7 +136,8 @@ impl Layout {
         let focus = chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
         Layout {
-            blocks: spec.batch.div_ceil(SUBLANES),
+            blocks: spec.batch.div_ceil(rows),
+            rows,
             registers,
             chunk,
             chunks,
@@ -129,7 +145,7 @@ impl Layout {
             cell,
             residence,
             keep_weights,
-            depth: DEPTH,
+            depth: DEPTHS[stripes.trailing_zeros() as usize],
             candidate_list,
             needs: logits + weights + cells + focus + list + RESERVED,
             vmem,
@@ -139,6 +155,16 @@ impl Layout {
     /// Returns the number of registers of all chunks of a row.
     pub(super) fn padded(&self) -> usize {
         self.chunks * self.chunk
+    }
+
+    /// Returns the number of entries of a stripe.
+    pub(super) fn stripe(&self) -> usize {
+        self.padded() * LANES
+    }
+
+    /// Returns the number of stripes of a row.
+    pub(super) fn stripes(&self) -> usize {
+        SUBLANES / self.rows
     }
 
     /// Returns the number of cell registers of a row.
@@ -155,6 +181,21 @@ impl Layout {
     pub(super) fn list_registers(&self) -> usize {
         list_registers(self.chunks)
     }
+}
+
+/// Returns the number of rows of a block. Small batches have blocks of 1, 2 or 4 rows.
+fn rows_of_block(spec: &Spec) -> usize {
+    spec.batch.next_power_of_two().min(SUBLANES)
+}
+
+/// Returns the number of registers of a chunk in stripes with this number of registers. It is a power of two, because
+/// indices are divided by the number of entries of a chunk.
+fn chunk_of_stripes(registers: usize) -> usize {
+    if registers <= CHUNK / 2 {
+        return registers.next_power_of_two().max(CELL);
+    }
+    let padding = registers.next_multiple_of(CHUNK) - registers;
+    if padding * LONGEST_PADDING > registers { CHUNK / 2 } else { CHUNK }
 }
 
 /// Returns the number of registers of a row in the candidate list, for rows with this number of chunks.

@@ -1,6 +1,7 @@
 //! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! A kernel processes one block of eight rows per grid step. It returns the outcome and the thresholds of each row. The
+//! A kernel processes one block of eight rows per grid step. Batches of one, two or four rows form one block, in which
+//! each row has several sublanes, called its stripes. The kernel returns the outcome and the thresholds of each row. The
 //! StableHLO around the kernel computes the wide arrays from the thresholds. This StableHLO reads the logits once and
 //! writes each wide array once.
 //!
@@ -108,7 +109,7 @@ pub(super) fn results(h: &Hlo, spec: &Spec, chip: &Chip, (logits, params): (Valu
 /// Returns the kernel of a spec and its layout.
 fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
     let layout = Layout::new(spec, chip);
-    let kernel = Kernel::new();
+    let kernel = Kernel::with_rows(layout.rows);
     {
         let k = &kernel;
         let params = k.window(mosaic::Elem::I32, LANES);
@@ -145,8 +146,9 @@ fn call_kernel(
     logits: Value,
     params: Value,
 ) -> Vec<Value> {
-    let rows = layout.blocks * SUBLANES;
-    let (missing_rows, missing_lanes) = (rows - spec.batch, layout.registers * LANES - spec.vocab);
+    let (rows, stripes) = (layout.blocks * SUBLANES, layout.stripes());
+    let missing_rows = layout.blocks * layout.rows - spec.batch;
+    let missing_lanes = stripes * layout.registers * LANES - spec.vocab;
     let read = match spec.dtype {
         Dtype::F16 => h.bitcast(inputs::bits(h, spec.dtype, logits).1, Elem::F32),
         Dtype::F32 | Dtype::Bf16 => logits,
@@ -155,6 +157,14 @@ fn call_kernel(
     let neg_inf = if spec.dtype == Dtype::Bf16 { "0xFF80" } else { "0xFF800000" };
     let read = h.pad(h.pad(read, 0, 0, missing_rows, neg_inf), 1, 0, missing_lanes, neg_inf);
     let given = h.pad(h.pad(params, 0, 0, missing_rows, "0"), 1, 0, LANES - COLUMNS, "0");
+    let (read, given) = match stripes {
+        1 => (read, given),
+        _ => {
+            let stripe = |s: usize| h.slice(read, 1, s * layout.stripe(), (s + 1) * layout.stripe());
+            let parts: Vec<Value> = (0..stripes).map(stripe).collect();
+            (h.concatenate(&parts, 0), h.concatenate(&vec![given; stripes], 0))
+        }
+    };
 
     let outputs = if spec.wanted.slices { 4 } else { 1 };
     let types = vec![(Elem::I32, vec![rows, LANES]); outputs];

@@ -215,11 +215,16 @@ impl MultiPass<'_> {
     fn or_greedy(&self, kept: Kept, counts: Value, greedy: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let is_greedy = self.sampling.greedy_row;
-        let chunk = match cx.layout.chunks {
-            1 => k.splat(k.i32(0)),
-            _ => k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros()),
+        let here = match (cx.layout.chunks, k.stripes()) {
+            (1, 1) => k.eq(k.lane(), k.splat(k.i32(0))),
+            (_, 1) => k.eq(k.lane(), k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros())),
+            (chunks, _) => {
+                let chunk = k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros());
+                let number = k.add(k.lane(), k.mul(k.stripe(), k.i32(chunks as i32)));
+                k.both(k.eq(number, chunk), k.lt(k.lane(), k.i32(chunks as i32)))
+            }
         };
-        let one = k.choose(k.eq(k.lane(), chunk), k.i32(1), k.i32(0));
+        let one = k.choose(here, k.i32(1), k.i32(0));
         let threshold = k.choose(is_greedy, self.sampling.max_key, kept.threshold);
         let weighed = Kept {
             edge: k.choose(is_greedy, k.f32(f32::INFINITY), kept.edge),
@@ -294,7 +299,8 @@ impl MultiPass<'_> {
             let start = [k.splat(none), k.splat(k.f32(0.0))];
             let next = cx.logits.pass("next kept entry", &start, |chunk, number, state| {
                 let [mut least, mut logit] = [state[0], state[1]];
-                let first = k.add(lane, k.mul(number, k.i32((cx.layout.chunk * LANES) as i32)));
+                let first =
+                    k.add(cx.in_stripe(lane), k.mul(number, k.i32((cx.layout.chunk * LANES) as i32)));
                 for register in 0..cx.layout.chunk {
                     let at = k.i32((register * LANES) as i32);
                     let (x, index) = (k.load(chunk, at), k.add(first, at));
@@ -309,7 +315,7 @@ impl MultiPass<'_> {
                 }
                 vec![least, logit]
             });
-            let index = k.trunc(k.over_lanes(Reduce::Min, k.to_float(next[0])));
+            let index = k.trunc(k.over_row(Reduce::Min, k.to_float(next[0])));
             let here = k.both(k.eq(next[0], index), k.lt(index, none));
             let x = k.from_bits(sum_lanes(k, k.choose(here, k.bits(next[1]), k.i32(0))).low);
             Slot { index, key: order_keys(k, x), weight: final_weight(x, index) }

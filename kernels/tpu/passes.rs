@@ -5,7 +5,7 @@
 use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
 use super::keys::edge_below;
-use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, Halves};
+use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, sum_stripe, Halves};
 use super::layout::CANDIDATE_DEPTH;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
@@ -19,7 +19,7 @@ const PARTS: usize = 4;
 pub(super) struct Passes {
     /// The weights of the block's logits, if the layout has space for them.
     weights: Option<Memory>,
-    /// One chunk of each row. The rows can have different chunks.
+    /// One chunk of each stripe. The rows can have different chunks.
     focus: Memory,
 }
 
@@ -133,7 +133,7 @@ impl Passes {
         Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
-    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` is in lane `i`.
+    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` of a stripe is in lane `i` of the stripe.
     pub(super) fn chunk_sums(
         &self,
         cx: &Context<'_>,
@@ -147,7 +147,7 @@ impl Passes {
         let sums = self.pass(cx, source, (label, 1), &start, |iteration, state| {
             let mut sums = Wide { low: state[0], high: state[1] };
             for chunk in 0..iteration.chunks {
-                let sum = iteration.sum(cx, iteration.of_chunk(chunk), &value).over_lanes(k);
+                let sum = iteration.sum(cx, iteration.of_chunk(chunk), &value).over_stripe(k);
                 let here = k.eq(lane, k.add(iteration.chunk, k.i32(chunk as i32)));
                 sums = k.wselect(here, sum, sums);
             }
@@ -162,7 +162,7 @@ impl Passes {
         let edge = edge_below(k, max_key);
         let none = k.splat(k.i32(NO_INDEX));
         let found = cx.logits.pass("first maximum, in the logits", &[none], |chunk, number, state| {
-            let first = k.add(k.lane(), k.mul(number, k.i32((cx.layout.chunk * LANES) as i32)));
+            let first = k.add(cx.in_stripe(k.lane()), k.mul(number, k.i32((cx.layout.chunk * LANES) as i32)));
             let mut least = state[0];
             for register in 0..cx.layout.chunk {
                 let at = k.i32((register * LANES) as i32);
@@ -171,7 +171,7 @@ impl Passes {
             }
             vec![least]
         });
-        k.trunc(k.over_lanes(Reduce::Min, k.to_float(found[0])))
+        k.trunc(k.over_row(Reduce::Min, k.to_float(found[0])))
     }
 
     /// Finds the first index at which the running sum of values exceeds `bound`. If the sum never exceeds it, the
@@ -187,12 +187,24 @@ impl Passes {
         value: impl Fn(Value, Value) -> Value,
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
-        let (chunk, bound) = first_lane_beyond(cx, sums, bound);
-        let chunk = k.min(chunk, k.i32(layout.chunks as i32 - 1));
+        let (place, bound) = first_lane_beyond(cx, sums, bound);
+        let chunk = k.min(lane_of(cx, place), k.i32(layout.chunks as i32 - 1));
         self.focus_on(cx, chunk);
 
         let lane = k.lane();
+        // The entry is in one stripe. The values of the other stripes are 0.
+        let this = |value: Value| match k.stripes() {
+            1 => value,
+            _ => k.choose(k.eq(k.shr(place, LANES.trailing_zeros()), k.stripe()), value, k.i32(0)),
+        };
         let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
+        let first = match k.stripes() {
+            1 => first,
+            _ => {
+                let stripe = k.shr(place, LANES.trailing_zeros());
+                k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)))
+            }
+        };
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
         let at = |register: usize| k.i32((register * LANES) as i32);
@@ -200,27 +212,29 @@ impl Passes {
         let values: Vec<Value> = (0..layout.chunk)
             .map(|register| {
                 let x = k.load(&self.focus, at(register));
-                let value = value(x, k.add(first, k.add(lane, at(register))));
+                let value = this(value(x, k.add(first, k.add(lane, at(register)))));
                 k.store(&self.focus, at(register), k.from_bits(value));
                 value
             })
             .collect();
         for (number, &register) in values.iter().enumerate() {
-            let sum = sum_lanes(k, register);
+            let sum = sum_stripe(k, register);
             let here = k.eq(lane, k.i32(number as i32));
             sums = k.wselect(here, sum, sums);
         }
-        let (register, bound) = first_lane_beyond(cx, sums, bound);
+        let (place, bound) = first_lane_beyond(cx, sums, bound);
+        let register = lane_of(cx, place);
         let mut values = zero;
         for number in 0..layout.chunk {
             let content = k.bits(k.load(&self.focus, at(number)));
             values = k.choose(k.eq(register, k.i32(number as i32)), content, values);
         }
-        let (column, _) = first_lane_beyond(cx, k.widen(values), bound);
+        let (place, _) = first_lane_beyond(cx, k.widen(values), bound);
+        let column = lane_of(cx, place);
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
     }
 
-    /// Copies one chunk of each row to `focus`. `chunk` contains the number of the chunk for each row.
+    /// Copies one chunk of each stripe to `focus`. `chunk` contains the number of the chunk for each row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value) {
         let (k, layout) = (cx.k, cx.layout);
         let sublane = k.sublane();
@@ -239,8 +253,8 @@ impl Passes {
     }
 }
 
-/// Returns the first lane at which the running sum of a row's values exceeds `bound`, and `bound` minus the sum of the
-/// values before this lane.
+/// Returns the first place at which the running sum of a row's values exceeds `bound`, and `bound` minus the sum of the
+/// values before this place. A place is the number of a lane, counted through all stripes of the row.
 fn first_lane_beyond(cx: &Context<'_>, values: Wide, bound: Wide) -> (Value, Wide) {
     let k = cx.k;
     let sums = inclusive_sums(k, values);
@@ -253,6 +267,14 @@ fn first_lane_beyond(cx: &Context<'_>, values: Wide, bound: Wide) -> (Value, Wid
         false => k.wadd(low, k.wshl(k.wshl(before(values.high), 16), 16)),
     };
     (lane, k.wsub(bound, before))
+}
+
+/// Returns the lane of a place that [`first_lane_beyond`] returned.
+fn lane_of(cx: &Context<'_>, place: Value) -> Value {
+    match cx.k.stripes() {
+        1 => place,
+        _ => cx.k.and(place, cx.k.i32(LANES as i32 - 1)),
+    }
 }
 
 /// Returns the sum of chunk sums.

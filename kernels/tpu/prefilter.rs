@@ -2,8 +2,8 @@
 //! result.
 //!
 //! A cell is one lane of a few consecutive registers. The pass computes the largest logit of each cell, its place, and
-//! the second largest logit. It also computes 256 bins; each contains the largest logit of many cells. The value of the
-//! k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that
+//! the second largest logit. It also computes 256 bins per stripe; each contains the largest logit of many cells. The
+//! value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that
 //! reaches this value.
 
 use super::context::{Context, NO_INDEX};
@@ -16,8 +16,6 @@ use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
 /// The number of registers of bins.
 const BINS: usize = 2;
-/// The largest k for which the bins provide a bound.
-pub(super) const LARGEST_BINNED_K: usize = BINS * LANES;
 /// The number of independent counts in a pass. With several of them, an addition need not wait for the previous one.
 const PARTS: usize = 4;
 /// The number of cell registers per iteration of a pass over the cells.
@@ -32,7 +30,7 @@ pub(super) struct Prefilter {
     pub(super) best: Memory,
     /// The second largest logit.
     pub(super) second: Memory,
-    /// The number of the register in the row that contains the largest logit.
+    /// The number of the register in the stripe that contains the largest logit.
     pub(super) place: Memory,
 }
 
@@ -79,13 +77,13 @@ impl Prefilter {
                     cx.logits.pass("cell summaries without NaN", &start, |chunk, number, state| {
                         self.summarize_chunk(cx, chunk, number, state, true)
                     });
-                state[BINS] = k.over_lanes(Reduce::Max, state[BINS]);
+                state[BINS] = k.over_row(Reduce::Max, state[BINS]);
                 state
             },
             || [&bins[..], &[no_nan]].concat(),
         );
         let bins: [Value; BINS] = std::array::from_fn(|i| state[i]);
-        let max = k.over_lanes(Reduce::Max, k.fmax(bins[0], bins[1]));
+        let max = k.over_row(Reduce::Max, k.fmax(bins[0], bins[1]));
         let had_inf = is_infinity(k, k.bits(max));
         Summary { max_key: order_keys(k, max), had_nan: k.trunc(state[BINS]), had_inf, bin_maxima: bins }
     }
@@ -126,12 +124,17 @@ impl Prefilter {
         [&self.best, &self.second, &self.place].map(|memory| cx.k.registers(memory, at, count))
     }
 
+    /// Returns the largest k for which the bins provide a bound.
+    pub(super) fn largest_binned_k(&self, cx: &Context<'_>) -> usize {
+        BINS * LANES * cx.k.stripes()
+    }
+
     /// Returns a key that at least `wanted` logits of each row reach. It is the largest key that `wanted` bins reach.
     pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = cx.k;
         let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));
         // Every bin reaches the key of the least bin.
-        let least = k.over_lanes(Reduce::Min, k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]));
+        let least = k.over_row(Reduce::Min, k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]));
         let low = cx.short_key(order_keys(k, least));
         let high = k.add(cx.short_key(summary.max_key), k.i32(1));
         let found = search(k, "bound from the bins", low, high, |place| {
@@ -195,7 +198,7 @@ impl Prefilter {
             }
             state
         });
-        k.trunc(k.over_lanes(Reduce::Min, k.to_float(k.min(found[0], found[1]))))
+        k.trunc(k.over_row(Reduce::Min, k.to_float(k.min(found[0], found[1]))))
     }
 
     /// Makes one pass over the cells. `each` receives the number of the first cell register and the number of
@@ -262,7 +265,7 @@ pub(super) fn rotation(cx: &Context<'_>, chunk: Value, cell: Value) -> Value {
     k.and(k.add(chunk, k.shl(cell, 4)), k.i32(LANES as i32 - 1))
 }
 
-/// Returns the index of an entry from its place, which is the number of its register in the row. The lanes of `place`
+/// Returns the index of an entry from its place, which is the number of its register in the stripe. The lanes of `place`
 /// are rotated like those of the cell that contains the entry. The index is −1 where the place is −1.
 pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
     let k = cx.k;
@@ -275,6 +278,6 @@ pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
     let group = k.shr(within, cx.layout.cell.trailing_zeros());
     let by = rotation(cx, chunk, group);
     let column = k.and(k.sub(k.lane(), by), k.i32(LANES as i32 - 1));
-    let index = k.add(k.shl(place, LANES.trailing_zeros()), column);
+    let index = k.add(k.shl(place, LANES.trailing_zeros()), cx.in_stripe(column));
     k.choose(k.lt(place, k.i32(0)), k.i32(-1), index)
 }

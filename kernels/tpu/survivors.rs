@@ -17,12 +17,14 @@ use crate::semantics::rules::{has_weight, kept_weight, survives_top_k};
 /// The key of a slot without a survivor. Survivors are candidates, so their keys are above it.
 const NO_KEY: i32 = NEG_INF_KEY;
 
-/// The survivors of a block's rows, in slots: one per lane and level.
+/// The survivors of a block's rows, in slots: one per lane, level and stripe.
 pub(super) struct Survivors {
     keys: Vec<Value>,
     indices: Vec<Value>,
     /// The number of survivors of each row.
     count: Value,
+    /// A mask: whether a row has more survivors than slots, or than [`Split`] can add.
+    overflow: Value,
 }
 
 /// The survivors that top-k keeps.
@@ -48,13 +50,24 @@ impl Survivors {
             (key, k.choose(used, k.f32(1.0), k.f32(0.0)))
         };
         let slots: Vec<_> = gathered.values.iter().zip(&gathered.indices).map(slot).collect();
-        assert!(slots.len() * LANES <= Split::WEIGHTS, "sums of survivors' weights are not exact");
         let ones = slots.iter().skip(1).fold(slots[0].1, |sum, slot| k.fadd(sum, slot.1));
+        let count = count_lanes(k, ones);
+        let most = k.i32(Split::WEIGHTS as i32);
+        let overflow = match slots.len() * LANES * k.stripes() <= Split::WEIGHTS {
+            true => gathered.overflow,
+            false => k.either(gathered.overflow, k.lt(most, count)),
+        };
         Survivors {
             keys: slots.iter().map(|slot| slot.0).collect(),
             indices: gathered.indices.clone(),
-            count: count_lanes(k, ones),
+            count,
+            overflow,
         }
+    }
+
+    /// Returns a scalar: whether [`sample`](Survivors::sample) has all survivors and can add their weights.
+    pub(super) fn fit(&self, cx: &Context<'_>) -> Value {
+        cx.k.not(cx.k.any(self.overflow))
     }
 
     /// Returns a scalar: whether every row has at least as many survivors as its top-k keeps.
@@ -128,7 +141,7 @@ impl Survivors {
             (k.choose(mask, parts[i].high, zero), k.choose(mask, parts[i].low, zero))
         });
         let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one slot");
-        Split { high: k.over_lanes(Reduce::Add, sums.0), low: k.over_lanes(Reduce::Add, sums.1) }
+        Split { high: k.over_row(Reduce::Add, sums.0), low: k.over_row(Reduce::Add, sums.1) }
     }
 
     /// Returns the value of the slot where the mask is true. Each row has at most one. The result is 0 if there is
@@ -146,7 +159,7 @@ impl Survivors {
         let none = k.i32(NO_INDEX);
         let terms = self.slots().map(|i| k.choose(mask(i), self.indices[i], none));
         let least = terms.reduce(|a, b| k.min(a, b)).expect("at least one slot");
-        k.trunc(k.over_lanes(Reduce::Min, k.to_float(least)))
+        k.trunc(k.over_row(Reduce::Min, k.to_float(least)))
     }
 
     /// Finds the entries that top-k keeps. A row with at most `wanted` survivors keeps all of them.

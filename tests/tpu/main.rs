@@ -7,3 +7,4 @@ mod grid;
 mod kernels;
 mod libtpu;
 mod paths;
+mod small_batches;

@@ -22,14 +22,14 @@ const NEVER_BOUNDED: [&str; 1] = ["survivors suffice / a row has top-k: else"];
 const VOCAB: usize = 40_000;
 const MAX_K: usize = 64;
 /// This makes two blocks. The second block starts with the memory contents of the first block.
-const BATCH: usize = 16;
+const TWO_BLOCKS: usize = 16;
 
-fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
+fn every_branch_is_taken(name: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
     let mut rng = StdRng::seed_from_u64(12);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name));
-    let spec = spec(path, BATCH, VOCAB, dtype, debug);
-    for kinds in ROW_KINDS.chunks(2) {
-        let kinds: Vec<RowKind> = (0..BATCH).map(|row| kinds[row / 8 % kinds.len()]).collect();
+    let spec = spec(path, batch, VOCAB, dtype, debug);
+    for kinds in ROW_KINDS.chunks(batch.div_ceil(8)) {
+        let kinds: Vec<RowKind> = (0..batch).map(|row| kinds[row / 8 % kinds.len()]).collect();
         let mut problems = vec![with_small_k(&spec, kinds.clone(), &mut rng)];
         if path == Way::Arbitrary {
             problems.push(problem_of(&spec, kinds.clone(), &mut rng));
@@ -61,7 +61,7 @@ fn every_branch_is_taken(name: &str, path: Way, dtype: Dtype, debug: bool) {
 
 /// Returns normal rows with the given k. The other parameters let almost all of the k entries survive.
 fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Problem {
-    let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
     for (row, params) in problem.rows.iter_mut().enumerate() {
         *params = RowParams::new(k(row), 0.999, 0.0, 10.0, random_words(rng.random(), 1), VOCAB);
     }
@@ -71,7 +71,7 @@ fn normal_rows(spec: &Spec, rng: &mut StdRng, k: impl Fn(usize) -> i32) -> Probl
 /// Returns rows with a small k, which leaves few survivors. The other parameters are random.
 fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, kinds, rng);
-    problem.rows = Problem::random_rows(BATCH, VOCAB, Some(MAX_K as i32), rng);
+    problem.rows = Problem::random_rows(spec.batch, VOCAB, Some(MAX_K as i32), rng);
     problem
 }
 
@@ -83,7 +83,7 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
         let places = [5 * 1024, 5 * 1024 + 128, 9 * 1024, 9 * 1024 + 256, 9 * 1024 + 384];
         places.into_iter().enumerate().map(move |(i, place)| (row, place + 3 * row, 40.0 + i as f32))
     };
-    problem.put((0..BATCH).flat_map(large));
+    problem.put((0..spec.batch).flat_map(large));
     problem
 }
 
@@ -91,7 +91,7 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
 fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
-    problem.put((0..BATCH).flat_map(large));
+    problem.put((0..spec.batch).flat_map(large));
     problem
 }
 
@@ -100,17 +100,17 @@ fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
 fn uneven_bins(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 241 + row as i32);
     let large = |row: usize| (0..128).map(move |i| (row, i, 20.0 + i as f32 / 16.0));
-    problem.put((0..BATCH).step_by(2).flat_map(large));
+    problem.put((0..spec.batch).step_by(2).flat_map(large));
     problem
 }
 
 /// Returns rows with forty consecutive equal logits. Top-k keeps `kept` of them.
 fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |_| 1 + kept);
-    let first: Vec<usize> = (0..BATCH).map(|_| rng.random_range(1..VOCAB - 40)).collect();
-    let ties = (0..BATCH).flat_map(|row| (0..40).map(move |i| (row, i)));
+    let first: Vec<usize> = (0..spec.batch).map(|_| rng.random_range(1..VOCAB - 40)).collect();
+    let ties = (0..spec.batch).flat_map(|row| (0..40).map(move |i| (row, i)));
     let ties: Vec<_> = ties.map(|(row, i)| (row, first[row] + i, 40.0)).collect();
-    problem.put(ties.into_iter().chain((0..BATCH).map(|row| (row, 0, 50.0))));
+    problem.put(ties.into_iter().chain((0..spec.batch).map(|row| (row, 0, 50.0))));
     problem
 }
 
@@ -121,8 +121,8 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
     let temperature = std::f32::consts::LOG2_E / 2.0;
     let quarter = weight(Scalar, quantize(Scalar, 10.0, 9.0, scale(temperature)));
     assert_eq!(quarter, MAX_WEIGHT / 4);
-    let mut problem = problem_of(spec, vec![RowKind::Constant; BATCH], rng);
-    let mut logits = vec![-1000.0; BATCH * VOCAB];
+    let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);
+    let mut logits = vec![-1000.0; spec.batch * VOCAB];
     for (row, params) in problem.rows.iter_mut().enumerate() {
         for (number, index) in rand::seq::index::sample(rng, VOCAB, 5 * top).into_iter().enumerate() {
             logits[row * VOCAB + index] = if number < top { 10.0 } else { 9.0 };
@@ -144,8 +144,8 @@ fn exact_shares(spec: &Spec, top: usize, rng: &mut StdRng) -> Problem {
 
 /// Returns rows in which top-k keeps a few percent of the entries, including all ties at its threshold.
 fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
-    for row in 0..BATCH {
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
+    for row in 0..spec.batch {
         let mut logits: Vec<f32> = problem.bits[row * VOCAB..][..VOCAB]
             .iter()
             .map(|&bits| f32::from_bits(spec.dtype.widen(bits)))
@@ -158,7 +158,7 @@ fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
 }
 
 fn without_top_k(spec: &Spec, temperature: f32, rng: &mut StdRng) -> Problem {
-    let mut problem = problem_of(spec, vec![RowKind::Normal; BATCH], rng);
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
     for params in &mut problem.rows {
         *params = RowParams::new(0, 0.95, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
     }
@@ -167,20 +167,40 @@ fn without_top_k(spec: &Spec, temperature: f32, rng: &mut StdRng) -> Problem {
 
 #[test]
 fn bounded_plain() {
-    every_branch_is_taken("ways_bounded", Way::Bounded(MAX_K), Dtype::Bf16, false);
+    every_branch_is_taken("ways_bounded", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::Bf16, false);
 }
 
 #[test]
 fn bounded_debug() {
-    every_branch_is_taken("ways_bounded_debug", Way::Bounded(MAX_K), Dtype::F32, true);
+    every_branch_is_taken("ways_bounded_debug", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::F32, true);
 }
 
 #[test]
 fn arbitrary_plain() {
-    every_branch_is_taken("ways_arbitrary", Way::Arbitrary, Dtype::Bf16, false);
+    every_branch_is_taken("ways_arbitrary", Way::Arbitrary, TWO_BLOCKS, Dtype::Bf16, false);
 }
 
 #[test]
 fn arbitrary_debug() {
-    every_branch_is_taken("ways_arbitrary_debug", Way::Arbitrary, Dtype::F32, true);
+    every_branch_is_taken("ways_arbitrary_debug", Way::Arbitrary, TWO_BLOCKS, Dtype::F32, true);
+}
+
+#[test]
+fn bounded_one_row() {
+    every_branch_is_taken("ways_bounded_1", Way::Bounded(MAX_K), 1, Dtype::F32, true);
+}
+
+#[test]
+fn arbitrary_one_row() {
+    every_branch_is_taken("ways_arbitrary_1", Way::Arbitrary, 1, Dtype::Bf16, false);
+}
+
+#[test]
+fn arbitrary_two_rows() {
+    every_branch_is_taken("ways_arbitrary_2", Way::Arbitrary, 2, Dtype::F32, true);
+}
+
+#[test]
+fn bounded_four_rows() {
+    every_branch_is_taken("ways_bounded_4", Way::Bounded(MAX_K), 4, Dtype::Bf16, false);
 }

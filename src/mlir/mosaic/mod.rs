@@ -1,8 +1,9 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
 //! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. The sublanes are the rows of a block,
-//! and the lanes are entries of a row. A value per row is a register that contains the value in every lane. The builder
-//! implements [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so
+//! and the lanes are entries of a row. If a block has fewer than eight rows, each row has several sublanes, called the
+//! stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row is a register
+//! that contains the value in every lane of all stripes. The builder implements [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so
 //! functions that are generic over them add their operations to the kernel.
 //!
 //! A kernel has two texts. Later versions of libtpu can also read the versioned text (`stable_mosaic.arith.addi`). The
@@ -78,6 +79,8 @@ struct Parameter {
 pub struct Kernel {
     builder: Builder,
     step: Value,
+    /// The number of rows of a block: 1, 2, 4 or 8.
+    rows: usize,
     parameters: RefCell<Vec<Parameter>>,
     scratch: RefCell<Vec<Value>>,
 }
@@ -89,11 +92,22 @@ impl Default for Kernel {
 }
 
 impl Kernel {
-    /// Creates an empty kernel, which runs once for each block of rows.
+    /// Creates an empty kernel, which runs once for each block of eight rows.
     pub fn new() -> Kernel {
+        Kernel::with_rows(SUBLANES)
+    }
+
+    /// Creates an empty kernel, which runs once for each block of `rows` rows: 1, 2, 4 or 8.
+    pub fn with_rows(rows: usize) -> Kernel {
+        assert!(rows.is_power_of_two() && rows <= SUBLANES, "a block cannot have {rows} rows");
         let builder = Builder::new(&MOSAIC);
         let step = builder.argument(Type::scalar(Elem::I32));
-        Kernel { builder, step, parameters: RefCell::default(), scratch: RefCell::default() }
+        Kernel { builder, step, rows, parameters: RefCell::default(), scratch: RefCell::default() }
+    }
+
+    /// Returns the number of stripes of a row.
+    pub fn stripes(&self) -> usize {
+        SUBLANES / self.rows
     }
 
     /// Returns the number of the grid step, which is the number of its block of rows.
@@ -101,7 +115,7 @@ impl Kernel {
         self.step
     }
 
-    /// Declares an operand or result. Each step sees eight rows of it in VMEM, `[8, width]`. Declare the operands
+    /// Declares an operand or result. Each step sees eight sublanes of it in VMEM, `[8, width]`. Declare the operands
     /// first, in the order of the call, and then the results.
     pub fn window(&self, elem: Elem, width: usize) -> Memory {
         self.parameter(Type::memref(elem, &[SUBLANES, width], Space::Vmem), true)
@@ -170,9 +184,21 @@ impl Kernel {
         self.iota(1)
     }
 
-    /// Returns the sublane of each entry, which is its row's number in the block.
+    /// Returns the sublane of each entry.
     pub fn sublane(&self) -> Value {
         self.iota(0)
+    }
+
+    /// Returns the number of each entry's stripe in its row.
+    pub fn stripe(&self) -> Value {
+        match self.stripes() {
+            1 => self.splat(self.int_constant(0)),
+            _ => self.binary(
+                Binary::ShiftRightZero,
+                self.sublane(),
+                self.int_constant(self.rows.trailing_zeros() as i32),
+            ),
+        }
     }
 
     fn iota(&self, dimension: i64) -> Value {
@@ -247,14 +273,23 @@ impl Kernel {
         self.bits_as(a, Elem::I32)
     }
 
-    /// Moves the entries of each row by `by` lanes towards higher lanes. The entries of the last lanes move to the
+    /// Moves the entries of each sublane by `by` lanes towards higher lanes. The entries of the last lanes move to the
     /// first lanes.
     pub fn rotate(&self, a: Value, by: Value) -> Value {
+        self.rotate_dimension(a, by, 1)
+    }
+
+    /// Moves each stripe of a row by `by` stripes towards higher stripes. The last stripes move to the first stripes.
+    pub fn rotate_stripes(&self, a: Value, by: usize) -> Value {
+        self.rotate_dimension(a, self.i32((by * self.rows) as i32), 0)
+    }
+
+    fn rotate_dimension(&self, a: Value, by: Value, dimension: i64) -> Value {
         let a = self.splat(a);
         self.builder
             .op("tpu.dynamic_rotate")
             .operands([a, by])
-            .attribute("dimension", Attribute::Integer(1, "si32"))
+            .attribute("dimension", Attribute::Integer(dimension, "si32"))
             .result(a.ty())
     }
 
@@ -264,7 +299,28 @@ impl Kernel {
         self.repeat(loaded, register(memory.elem()))
     }
 
-    /// Reduces each row over its lanes. The result is in all lanes.
+    /// Combines the stripes of each row, lane by lane. The result is in all stripes.
+    pub fn over_stripes(&self, kind: Reduce, a: Value) -> Value {
+        let operation = match kind {
+            Reduce::Add => Binary::Add,
+            Reduce::Max => Binary::Max,
+            Reduce::Min => Binary::Min,
+            Reduce::Or => Binary::Or,
+        };
+        let (mut a, mut by) = (a, 1);
+        while by < self.stripes() {
+            a = self.binary(operation, a, self.rotate_stripes(a, by));
+            by *= 2;
+        }
+        a
+    }
+
+    /// Reduces each row over its lanes and stripes. The result is in all of them.
+    pub fn over_row(&self, kind: Reduce, a: Value) -> Value {
+        self.over_lanes(kind, self.over_stripes(kind, a))
+    }
+
+    /// Reduces each sublane over its lanes. The result is in all lanes.
     pub fn over_lanes(&self, kind: Reduce, a: Value) -> Value {
         let a = self.splat(a);
         let rows = self.multi_reduction(kind, a, &[1]);

@@ -134,6 +134,8 @@ def main():
     python = ROOT / ".cache/interpreter/bin/python"
     parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests")
 
+    print("\n=== commands of the README", flush=True)
+    parts.run("tests/readme.py", ["tests/readme.py"])
     print("\n=== bindings/python", flush=True)
     parts.run("bindings/python", ["bindings/python/test.sh"])
 

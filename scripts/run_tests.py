@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Builds and runs every test, and prints the time of each part. `make test` and `make test-full` call it.
 
-The parts are the build, each Rust test program, the interpreter of TPU and GPU programs (tests/interpreter), and the C
-tests (tests/c/run.sh). A part that fails does not stop the others. The last line is `N passed, N failed`. It counts the
-tests of tests/c/run.sh, and one failure for each other part that failed.
+The parts are the build, each Rust test program, the interpreter of TPU and GPU programs (tests/interpreter), the tests
+of the Go and Julia packages (bindings), and the C tests (tests/c/run.sh). A part that fails does not stop the others.
+The last line is `N passed, N failed`. It counts the tests of tests/c/run.sh, and one failure for each other part that
+failed.
 
     run_tests.py            the daily selection of cases
     run_tests.py --full     all cases, and the Rust tests with debug assertions and overflow checks
@@ -127,6 +128,10 @@ def main():
     print("\n=== interpreter of TPU and GPU programs", flush=True)
     python = ROOT / ".cache/interpreter/bin/python"
     parts.run("interpreter", [python, "-m", "unittest", "discover", "-s", "interpreter", "-t", "."], cwd=ROOT / "tests")
+
+    for language in ("go", "julia"):
+        print(f"\n=== bindings/{language}", flush=True)
+        parts.run(f"bindings/{language}", [f"bindings/{language}/test.sh"])
 
     print("\n=== C", flush=True)
     return finish(parts, *c_tests(parts))

@@ -79,7 +79,7 @@ function sample_flat(tokens, sampler, logits, dtype, stride, arrays, row_status,
     top_k, top_p, min_p, temperature, random_words, seed, offset = arrays
     or_null(array) = array === nothing ? C_NULL : array
     use(sampler) do s
-        check(0) do e
+        check() do e
             ccall(address(nuc_sample_flat), nuc_status,
                 (Ptr{Cvoid}, nuc_path, Ptr{Cvoid}, nuc_dtype, Csize_t, Csize_t, Csize_t, Ptr{Int32}, Ptr{Cfloat},
                     Ptr{Cfloat}, Ptr{Cfloat}, Ptr{UInt32}, Ptr{UInt64}, Ptr{UInt64}, Int32, Ptr{Int32}, Ptr{UInt32},

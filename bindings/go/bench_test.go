@@ -12,8 +12,8 @@ import (
 	"nucleus/internal/testhelper"
 )
 
-// The time of a call for one row with k = 50 and p = 0.9, from Go and from C. One thread, and the row is in the cache. The
-// two alternate, and the smallest time of each counts, so that other processes matter less.
+// The time of a call for one row with k = 50 and p = 0.9, from Go and from C. One thread, and the row is in the
+// cache. The two alternate, and the smallest time of each counts, so that other processes matter less.
 func BenchmarkSample(b *testing.B) {
 	for _, vocab := range []int{1024, 128256} {
 		b.Run(fmt.Sprint(vocab), func(b *testing.B) {
@@ -23,7 +23,8 @@ func BenchmarkSample(b *testing.B) {
 			}
 			sampler := builtin(b)
 			batch := &nucleus.Batch{
-				Logits: nucleus.F32(logits), Rows: 1, Vocab: vocab, TopK: []int32{50}, TopP: []float32{0.9}, Offset: []uint64{0},
+				Logits: nucleus.F32(logits), Rows: 1, Vocab: vocab, TopK: []int32{50}, TopP: []float32{0.9},
+				Offset: []uint64{0},
 			}
 			tokens := make([]int32, 1)
 			calls := 2_000_000 / (vocab + 1000)

@@ -32,8 +32,8 @@ go doc -ex Sampler.Sample | grep -q 'func ExampleSampler_Sample()' ||
 echo "go: tests with -race, GODEBUG=cgocheck=1"
 GODEBUG=cgocheck=1 go test -race -tags test_helper ./...
 
-# This experiment also checks that no Go pointer is stored in C memory. The calls on the plugin repeat the cgo code of the
-# calls on the built-in backend, except for device calls.
+# This experiment also checks that no Go pointer is stored in C memory. The calls on the plugin repeat the cgo code of
+# the calls on the built-in backend, except for device calls.
 echo "go: tests with GOEXPERIMENT=cgocheck2"
 GOEXPERIMENT=cgocheck2 go test -tags test_helper -skip 'VectorsPlugin|CompileAhead|PrewarmOnPlugin' ./...
 

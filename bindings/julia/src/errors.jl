@@ -7,7 +7,8 @@ The reason why a call failed. A call that fails writes no output.
 
 - `status`: the kind of the failure, for example `Nucleus.NUC_INVALID_ARGUMENT` or `Nucleus.NUC_OUT_OF_MEMORY`.
 - `argument`: the name of the argument or struct at fault, or `""` if there is no single one.
-- `column`: the column at fault, counted from 1, or `nothing` if there is no single one. `message` counts it as a row from 0.
+- `column`: the column at fault, counted from 1, or `nothing` if there is no single one. `message` counts it as a row
+  from 0.
 - `message`: the reason. It can have several lines.
 """
 struct NucleusError <: Exception
@@ -19,7 +20,8 @@ end
 
 status_string(status) = unsafe_string(ccall(address(nuc_status_string), Ptr{UInt8}, (nuc_status,), status))
 
-Base.showerror(io::IO, e::NucleusError) = print(io, "NucleusError: ", e.message, " (", status_string(e.status), ")")
+Base.showerror(io::IO, e::NucleusError) = print(io, "NucleusError: ", e.message, " (",
+    status_string(e.status), ")")
 
 function field_pointer(base::Ptr, ::Type{T}, name::Symbol) where {T}
     index = Base.fieldindex(T, name)
@@ -39,7 +41,8 @@ function ErrorBuffer()
         base = pointer(buffer.bytes)
         unsafe_store!(field_pointer(base, nuc_error, :struct_size), Csize_t(sizeof(nuc_error)))
         unsafe_store!(field_pointer(base, nuc_error, :full_message), pointer(buffer.full_message))
-        unsafe_store!(field_pointer(base, nuc_error, :full_message_size), Csize_t(length(buffer.full_message)))
+        unsafe_store!(field_pointer(base, nuc_error, :full_message_size),
+            Csize_t(length(buffer.full_message)))
     end
     buffer
 end
@@ -67,8 +70,8 @@ end
         get(name) = unsafe_load(field_pointer(base, nuc_error, name))
         argument = get(:argument)
         row = get(:row)
-        NucleusError(status, argument == C_NULL ? "" : unsafe_string(argument), row < 0 ? nothing : Int(row) + 1,
-            unsafe_string(pointer(buffer.full_message)))
+        NucleusError(status, argument == C_NULL ? "" : unsafe_string(argument),
+            row < 0 ? nothing : Int(row) + 1, unsafe_string(pointer(buffer.full_message)))
     end
 end
 

@@ -1,7 +1,7 @@
 //go:build test_helper
 
-// Package testhelper has PJRT buffers for the tests of nucleus, and the time of calls from C. Package nucleus itself does
-// not need the header of PJRT. bindings/testing/build.sh compiles the C code.
+// Package testhelper has PJRT buffers for the tests of nucleus, and the time of calls from C. Package nucleus itself
+// does not need the header of PJRT. bindings/testing/build.sh compiles the C code.
 package testhelper
 
 // #cgo pkg-config: nucleus
@@ -17,7 +17,8 @@ import (
 
 // Upload copies logits [rows, vocab] to the first device of a client, and returns the buffer.
 func Upload(api, client, logits unsafe.Pointer, dtype int32, rows, vocab int) (unsafe.Pointer, error) {
-	buffer := C.nucleus_test_upload(api, client, logits, C.nuc_dtype(dtype), C.int64_t(rows), C.int64_t(vocab))
+	buffer := C.nucleus_test_upload(api, client, logits, C.nuc_dtype(dtype), C.int64_t(rows),
+		C.int64_t(vocab))
 	if buffer == nil {
 		return nil, fmt.Errorf("the plugin could not create a buffer of %d x %d", rows, vocab)
 	}

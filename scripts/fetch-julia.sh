@@ -1,9 +1,9 @@
 #!/bin/sh
-# Unpacks Julia 1.5.3 into .cache/julia/, for the tests of bindings/julia; the program is .cache/julia/julia. It installs
-# nothing into the system. Only the first run needs the network.
+# Unpacks Julia 1.5.3 into .cache/julia/, for the tests of bindings/julia; the program is .cache/julia/julia. It
+# installs nothing into the system. Only the first run needs the network.
 #
-# Julia and its libraries are Debian packages of Debian 11, the last release that contains Julia. apt checks the signature
-# of the package lists with Debian's keyring, and the packages with the checksums in the lists.
+# Julia and its libraries are Debian packages of Debian 11, the last release that contains Julia. apt checks the
+# signature of the package lists with Debian's keyring, and the packages with the checksums in the lists.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -55,8 +55,8 @@ cat >"$directory/julia" <<'SCRIPT'
 root=$(dirname "$(realpath "$0")")/root
 SCRIPT
 cat >>"$directory/julia" <<SCRIPT
-LD_LIBRARY_PATH=\$root/usr/lib/$multiarch:\$root/usr/lib/$multiarch/julia:\$root/lib/$multiarch\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
-export LD_LIBRARY_PATH
+lib=\$root/usr/lib/$multiarch
+export LD_LIBRARY_PATH=\$lib:\$lib/julia:\$root/lib/$multiarch\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
 exec "\$root/usr/bin/julia" "\$@"
 SCRIPT
 chmod +x "$directory/julia"

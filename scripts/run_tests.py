@@ -2,9 +2,10 @@
 """Builds and runs every test, and prints the time of each part. `make test` and `make test-full` call it.
 
 The parts are the build, each Rust test program, the examples in the documentation, the crate without the feature pjrt
-(test_without_pjrt.py), the interpreter of TPU and GPU programs (tests/interpreter), the bindings, and the C and C++
-tests. A part that fails does not stop the others. The last line is `N passed, N failed`. It counts the tests of the C
-and C++ parts, and one failure for each other part that failed.
+(test_without_pjrt.py), the interpreter of TPU and GPU programs (tests/interpreter), the commands of the README, the
+packages of other languages (bindings), and the scripts tests/*/run.sh, which test the C and the C++ interface and the
+installed library. A part that fails does not stop the others. The last line is `N passed, N failed`. It counts the tests
+of the scripts, and one failure for each other part that failed.
 
     run_tests.py            the daily selection of cases
     run_tests.py --full     all cases, and the Rust tests with debug assertions and overflow checks
@@ -136,8 +137,9 @@ def main():
 
     print("\n=== commands of the README", flush=True)
     parts.run("tests/readme.py", ["tests/readme.py"])
-    print("\n=== bindings/python", flush=True)
-    parts.run("bindings/python", ["bindings/python/test.sh"])
+    for language in ("go", "julia", "python"):
+        print(f"\n=== bindings/{language}", flush=True)
+        parts.run(f"bindings/{language}", [f"bindings/{language}/test.sh"])
 
     print("\n=== C", flush=True)
     return finish(parts, *c_tests(parts))

@@ -71,8 +71,8 @@ func F16(values []uint16) Logits {
 	return Logits{DTypeF16, unsafe.Pointer(unsafe.SliceData(values)), len(values)}
 }
 
-// A Batch consists of logits and the sampling parameters of its rows. Set at least Logits, Rows and Vocab. The slices of
-// parameters have one element per row. If a slice is nil, every row has the default.
+// A Batch consists of logits and the sampling parameters of its rows. Set at least Logits, Rows and Vocab. The slices
+// of parameters have one element per row. If a slice is nil, every row has the default.
 type Batch struct {
 	// Logits has the shape [Rows, Vocab], row-major. A NaN counts as -inf, +inf as the largest finite float32.
 	Logits Logits
@@ -158,7 +158,8 @@ func (b *Batch) check(tokens []int32, rowStatus []RowStatus) error {
 		before, fits := elements(b.Rows-1, stride)
 		if needed := before + b.Vocab; !fits || needed < 0 || needed > b.Logits.length {
 			return invalid("logits", "has %d elements; it must have at least (num_rows - 1) * row_stride + vocab elements, "+
-				"with num_rows = %d, row_stride = %d and vocab = %d", b.Logits.length, b.Rows, stride, b.Vocab)
+				"with num_rows = %d, row_stride = %d and vocab = %d", b.Logits.length, b.Rows, stride,
+				b.Vocab)
 		}
 	}
 	if err := b.checkParameters(); err != nil {
@@ -170,11 +171,11 @@ func (b *Batch) check(tokens []int32, rowStatus []RowStatus) error {
 	return checkLength("row_status", rowStatus == nil, len(rowStatus), b.Rows)
 }
 
-// Sample chooses the next token of every row. tokens has one element per row. It receives the token of each row, or -1 if
-// the row has none. rowStatus has one element per row and receives the bits of each row; it may be nil.
+// Sample chooses the next token of every row. tokens has one element per row. It receives the token of each row, or
+// -1 if the row has none. rowStatus has one element per row and receives the bits of each row; it may be nil.
 //
-// With rowStatus, an impossible parameter affects only its own row: see RowBadParameter. Without it, the call returns an
-// error that names the argument and the row.
+// With rowStatus, an impossible parameter affects only its own row: see RowBadParameter. Without it, the call returns
+// an error that names the argument and the row.
 //
 // After an error, no output was written. Sample allocates no memory in Go.
 func (s *Sampler) Sample(batch *Batch, tokens []int32, rowStatus []RowStatus) error {
@@ -197,9 +198,11 @@ func (s *Sampler) Sample(batch *Batch, tokens []int32, rowStatus []RowStatus) er
 		(*C.uint32_t)(unsafe.SliceData(rowStatus)), buffer.c))
 }
 
-// SampleReference is like SampleDebug, but sorts each row on the CPU and sums in 128-bit integers. It is slow, and simple
-// enough to serve as the reference for the other methods. It ignores batch.Path and the sampler's device.
-func (s *Sampler) SampleReference(batch *Batch, tokens []int32, rowStatus []RowStatus, debug *DebugArrays) error {
+// SampleReference is like SampleDebug, but sorts each row on the CPU and sums in 128-bit integers. It is slow, and
+// simple enough to serve as the reference for the other methods. It ignores batch.Path and the sampler's device.
+func (s *Sampler) SampleReference(
+	batch *Batch, tokens []int32, rowStatus []RowStatus, debug *DebugArrays,
+) error {
 	return s.sampleDebug(batch, true, tokens, rowStatus, debug)
 }
 
@@ -241,7 +244,8 @@ func (s *Sampler) sampleDebug(
 			(*C.int32_t)(unsafe.SliceData(debug.TopkToppUnnormProbsI32Unsorted)),
 			(*C.uint32_t)(unsafe.SliceData(debug.RandomUnnormCDFSampledHigh)),
 			(*C.uint32_t)(unsafe.SliceData(debug.RandomUnnormCDFSampledLow)),
-			(*C.int32_t)(unsafe.SliceData(debug.NextTokens)), (*C.int32_t)(unsafe.SliceData(debug.TopkIndicesK)),
+			(*C.int32_t)(unsafe.SliceData(debug.NextTokens)),
+			(*C.int32_t)(unsafe.SliceData(debug.TopkIndicesK)),
 			debug.TopkLogitsK.pointer, (*C.int32_t)(unsafe.SliceData(debug.TopkToppUnnormProbsI32K)), e)
 	})
 }

@@ -5,8 +5,8 @@ package nucleus
 */
 import "C"
 
-// CompileAheadOptions say what to compile, for which device, and where to write it. Set at least OutputDir, RowCounts and
-// Vocab.
+// CompileAheadOptions say what to compile, for which device, and where to write it. Set at least OutputDir, RowCounts
+// and Vocab.
 type CompileAheadOptions struct {
 	// PluginPath is the path of the PJRT plugin's shared library. Default: the environment variable NUCLEUS_PJRT_PLUGIN.
 	PluginPath string
@@ -39,9 +39,9 @@ type CompileAheadOptions struct {
 	HasMiddleDimension bool
 }
 
-// CompileAhead compiles the programs that calls will need and writes each one to a file. A sampler whose ProgramDir is the
-// output directory loads the programs instead of compiling them. It returns the number of files written. It can take
-// minutes, and cannot be cancelled.
+// CompileAhead compiles the programs that calls will need and writes each one to a file. A sampler whose ProgramDir
+// is the output directory loads the programs instead of compiling them. It returns the number of files written. It
+// can take minutes, and cannot be cancelled.
 func CompileAhead(options *CompileAheadOptions) (int, error) {
 	var a arena
 	defer a.free()

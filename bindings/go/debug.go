@@ -5,8 +5,9 @@ package nucleus
 */
 import "C"
 
-// DebugArrays are the intermediate arrays of a sampling call, for validation. They are bit-identical on every backend.
-// Set the slices that you want; a call does not compute an array whose slice is nil. Every array is dense and row-major.
+// DebugArrays are the intermediate arrays of a sampling call, for validation. They are bit-identical on every
+// backend. Set the slices that you want; a call does not compute an array whose slice is nil. Every array is dense
+// and row-major.
 //
 // The last three fields are the k-slices. They belong to the bounded path: if one is set, every row needs
 // 1 <= k <= MaxK, or Vocab <= MaxK.
@@ -58,15 +59,19 @@ func (d *DebugArrays) check(rows, vocab, maxK int, dtype DType) error {
 		fits     bool
 	}{
 		{"greedy_sampled", d.GreedySampled == nil, len(d.GreedySampled), rows, true},
-		{"topk_logits_unsorted", d.TopkLogitsUnsorted.pointer == nil, d.TopkLogitsUnsorted.length, whole, wholeFits},
+		{"topk_logits_unsorted", d.TopkLogitsUnsorted.pointer == nil, d.TopkLogitsUnsorted.length, whole,
+			wholeFits},
 		{"topk_topp_unnorm_probs_i32_unsorted", d.TopkToppUnnormProbsI32Unsorted == nil,
 			len(d.TopkToppUnnormProbsI32Unsorted), whole, wholeFits},
-		{"random_unnorm_cdf_sampled_high", d.RandomUnnormCDFSampledHigh == nil, len(d.RandomUnnormCDFSampledHigh), rows, true},
-		{"random_unnorm_cdf_sampled_low", d.RandomUnnormCDFSampledLow == nil, len(d.RandomUnnormCDFSampledLow), rows, true},
+		{"random_unnorm_cdf_sampled_high", d.RandomUnnormCDFSampledHigh == nil,
+			len(d.RandomUnnormCDFSampledHigh), rows, true},
+		{"random_unnorm_cdf_sampled_low", d.RandomUnnormCDFSampledLow == nil,
+			len(d.RandomUnnormCDFSampledLow), rows, true},
 		{"next_tokens", d.NextTokens == nil, len(d.NextTokens), rows, true},
 		{"topk_indices_k", d.TopkIndicesK == nil, len(d.TopkIndicesK), slots, slotsFit},
 		{"topk_logits_k", d.TopkLogitsK.pointer == nil, d.TopkLogitsK.length, slots, slotsFit},
-		{"topk_topp_unnorm_probs_i32_k", d.TopkToppUnnormProbsI32K == nil, len(d.TopkToppUnnormProbsI32K), slots, slotsFit},
+		{"topk_topp_unnorm_probs_i32_k", d.TopkToppUnnormProbsI32K == nil, len(d.TopkToppUnnormProbsI32K),
+			slots, slotsFit},
 	} {
 		if !array.isNil && !array.fits {
 			return invalid(array.argument, "would need more elements than a slice can have")

@@ -78,7 +78,9 @@ func (s *Sampler) NewParameters(options *ParametersOptions) (*Parameters, error)
 		return nil, a.err
 	}
 	p := &Parameters{rows: options.Rows}
-	err := s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status { return C.nuc_parameters_create(s, c, &p.c, e) })
+	err := s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status {
+		return C.nuc_parameters_create(s, c, &p.c, e)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -87,8 +89,8 @@ func (s *Sampler) NewParameters(options *ParametersOptions) (*Parameters, error)
 	return p, nil
 }
 
-// Set sets the parameters of a row, counted from 0, for calls that start later. It accepts impossible values. Calls with
-// such values fail, or report the row as RowBadParameter: see HostNumbers.
+// Set sets the parameters of a row, counted from 0, for calls that start later. It accepts impossible values. Calls
+// with such values fail, or report the row as RowBadParameter: see HostNumbers.
 func (p *Parameters) Set(row int, parameters *RowParameters) error {
 	if !p.acquire() {
 		return errClosed("parameters")
@@ -181,7 +183,8 @@ func (s *Sampler) Start(
 // SampleOnDevice samples logits on the device and waits for the tokens. The arguments are those of Start and Tokens. If
 // rowStatus is not nil, an impossible parameter affects only its own row.
 func (s *Sampler) SampleOnDevice(
-	path Path, logits unsafe.Pointer, parameters *Parameters, step uint64, tokens []int32, rowStatus []RowStatus,
+	path Path, logits unsafe.Pointer, parameters *Parameters, step uint64, tokens []int32,
+	rowStatus []RowStatus,
 ) error {
 	if !parameters.acquire() {
 		return errClosed("parameters")
@@ -219,8 +222,8 @@ func (c *Call) IsDone() (bool, error) {
 	return done != 0, err
 }
 
-// Done returns a channel that is closed when the call has ended. If the call is already closed by Close, the channel may
-// stay open.
+// Done returns a channel that is closed when the call has ended. If the call is already closed by Close, the channel
+// may stay open.
 func (c *Call) Done() <-chan struct{} {
 	c.doneOne.Do(func() {
 		handle := cgo.NewHandle(c.done)
@@ -260,14 +263,15 @@ func (c *Call) Wait(ctx context.Context) error {
 	return c.use(func(c *C.nuc_call, e *C.nuc_error) C.nuc_status { return C.nuc_call_wait(c, timeout, e) })
 }
 
-// Tokens waits until the call has ended, and writes the tokens of its rows: -1 if a row has none. rowStatus receives the
-// bits of each row. It may be nil, and needs HostAll. To limit the time, call Wait first.
+// Tokens waits until the call has ended, and writes the tokens of its rows: -1 if a row has none. rowStatus receives
+// the bits of each row. It may be nil, and needs HostAll. To limit the time, call Wait first.
 func (c *Call) Tokens(tokens []int32, rowStatus []RowStatus) error {
 	if err := checkRows(c.rows, tokens, rowStatus); err != nil {
 		return err
 	}
 	return c.use(func(c *C.nuc_call, e *C.nuc_error) C.nuc_status {
-		return C.nuc_call_get_tokens(c, (*C.int32_t)(unsafe.SliceData(tokens)), (*C.uint32_t)(unsafe.SliceData(rowStatus)), e)
+		return C.nuc_call_get_tokens(c, (*C.int32_t)(unsafe.SliceData(tokens)),
+			(*C.uint32_t)(unsafe.SliceData(rowStatus)), e)
 	})
 }
 
@@ -276,7 +280,8 @@ func (c *Call) Tokens(tokens []int32, rowStatus []RowStatus) error {
 // HostAll.
 func (c *Call) Numbers(debug *DebugArrays) error {
 	if debug.TopkLogitsUnsorted.pointer != nil || debug.TopkToppUnnormProbsI32Unsorted != nil ||
-		debug.TopkIndicesK != nil || debug.TopkLogitsK.pointer != nil || debug.TopkToppUnnormProbsI32K != nil {
+		debug.TopkIndicesK != nil || debug.TopkLogitsK.pointer != nil ||
+		debug.TopkToppUnnormProbsI32K != nil {
 		return invalid("debug", "contains an array that is on the device; TakeBuffer returns it")
 	}
 	if err := debug.check(c.rows, 0, 0, DTypeF32); err != nil {

@@ -37,7 +37,8 @@ func newDeviceTest(t *testing.T) *deviceTest {
 	for i := range values {
 		values[i] = 3 * float32(math.Sin(float64(i*i)))
 	}
-	d.logits, err = testhelper.Upload(d.api, info.PJRTClient, unsafe.Pointer(&values[0]), int32(nucleus.DTypeF32),
+	d.logits, err = testhelper.Upload(d.api, info.PJRTClient, unsafe.Pointer(&values[0]),
+		int32(nucleus.DTypeF32),
 		deviceRows, deviceVocab)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +53,8 @@ func newDeviceTest(t *testing.T) *deviceTest {
 		TopP: []float32{0.9, 0.5, 1}, Temperature: []float32{1, 0, 2}, MinP: []float32{0, 0.1, 0.01},
 		Seed: []uint64{1, 2, math.MaxUint64}, Offset: []uint64{7, 0, math.MaxUint64},
 	}
-	d.parameters, err = d.sampler.NewParameters(&nucleus.ParametersOptions{Rows: deviceRows, Vocab: deviceVocab})
+	shape := &nucleus.ParametersOptions{Rows: deviceRows, Vocab: deviceVocab}
+	d.parameters, err = d.sampler.NewParameters(shape)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +80,9 @@ func (d *deviceTest) set(t *testing.T, row int, temperature float32) {
 }
 
 // hostTokens returns the tokens of a call on the built-in backend, and the arrays with one number per row.
-func (d *deviceTest) hostTokens(t *testing.T, builtin *nucleus.Sampler, step uint64) ([]int32, *nucleus.DebugArrays) {
+func (d *deviceTest) hostTokens(
+	t *testing.T, builtin *nucleus.Sampler, step uint64,
+) ([]int32, *nucleus.DebugArrays) {
 	batch := d.host
 	batch.Offset = make([]uint64, deviceRows)
 	for row := range batch.Offset {
@@ -94,7 +98,8 @@ func (d *deviceTest) hostTokens(t *testing.T, builtin *nucleus.Sampler, step uin
 func numbersOfRows() *nucleus.DebugArrays {
 	return &nucleus.DebugArrays{
 		GreedySampled: make([]int32, deviceRows), NextTokens: make([]int32, deviceRows),
-		RandomUnnormCDFSampledHigh: make([]uint32, deviceRows), RandomUnnormCDFSampledLow: make([]uint32, deviceRows),
+		RandomUnnormCDFSampledHigh: make([]uint32, deviceRows),
+		RandomUnnormCDFSampledLow:  make([]uint32, deviceRows),
 	}
 }
 
@@ -133,7 +138,8 @@ func TestDeviceCalls(t *testing.T) {
 			t.Errorf("ended: %v, %v", ended, err)
 		}
 		tokens, status := make([]int32, deviceRows), make([]nucleus.RowStatus, deviceRows)
-		if err := call.Tokens(tokens, status); err != nil || !equal(tokens, wanted) || status[0]|status[1]|status[2] != 0 {
+		if err := call.Tokens(tokens, status); err != nil || !equal(tokens, wanted) ||
+			status[0]|status[1]|status[2] != 0 {
 			t.Errorf("step %d: tokens %v, wanted %v, status %v, %v", step, tokens, wanted, status, err)
 		}
 		found := numbersOfRows()
@@ -150,14 +156,16 @@ func TestDeviceCalls(t *testing.T) {
 			t.Error(err)
 		}
 		// The buffer outlives its call.
-		if tokens, err := testhelper.Download(d.api, buffer, deviceRows); err != nil || !equal(tokens, wanted) {
+		if tokens, err := testhelper.Download(d.api, buffer, deviceRows); err != nil ||
+			!equal(tokens, wanted) {
 			t.Errorf("step %d: tokens in the buffer %v, wanted %v, %v", step, tokens, wanted, err)
 		}
 		if err := testhelper.Destroy(d.api, buffer); err != nil {
 			t.Error(err)
 		}
 		// The same step in one call.
-		if err := d.sampler.SampleOnDevice(nucleus.PathAuto, d.logits, d.parameters, uint64(step), tokens, nil); err != nil ||
+		err = d.sampler.SampleOnDevice(nucleus.PathAuto, d.logits, d.parameters, uint64(step), tokens, nil)
+		if err != nil ||
 			!equal(tokens, wanted) {
 			t.Errorf("step %d: SampleOnDevice %v, wanted %v, %v", step, tokens, wanted, err)
 		}
@@ -173,10 +181,13 @@ func TestErrorsOfDeviceCalls(t *testing.T) {
 	}
 	wantError(t, call.Tokens(tokens[:2], nil), nucleus.InvalidArgument, "tokens", -1)
 	wantError(t, call.Tokens(tokens, make([]nucleus.RowStatus, 1)), nucleus.InvalidArgument, "row_status", -1)
-	wantError(t, call.Tokens(tokens, make([]nucleus.RowStatus, deviceRows)), nucleus.InvalidArgument, "row_status", -1)
+	wantError(t, call.Tokens(tokens, make([]nucleus.RowStatus, deviceRows)), nucleus.InvalidArgument,
+		"row_status", -1)
 	wantError(t, call.Numbers(numbersOfRows()), nucleus.InvalidArgument, "call", -1)
-	wantError(t, call.Numbers(&nucleus.DebugArrays{NextTokens: make([]int32, 1)}), nucleus.InvalidArgument, "next_tokens", -1)
-	wantError(t, call.Numbers(&nucleus.DebugArrays{TopkIndicesK: make([]int32, 1)}), nucleus.InvalidArgument, "debug", -1)
+	wantError(t, call.Numbers(&nucleus.DebugArrays{NextTokens: make([]int32, 1)}), nucleus.InvalidArgument,
+		"next_tokens", -1)
+	wantError(t, call.Numbers(&nucleus.DebugArrays{TopkIndicesK: make([]int32, 1)}), nucleus.InvalidArgument,
+		"debug", -1)
 	_, err = call.TakeBuffer(nucleus.BufferTopkLogits)
 	wantError(t, err, nucleus.InvalidArgument, "which", -1)
 	if err := call.Close(); err != nil {
@@ -196,7 +207,8 @@ func TestErrorsOfDeviceCalls(t *testing.T) {
 	wantError(t, err, nucleus.InvalidArgument, "temperature", 1)
 	status := make([]nucleus.RowStatus, deviceRows)
 	err = d.sampler.SampleOnDevice(nucleus.PathAuto, d.logits, d.parameters, 0, tokens, status)
-	if err != nil || status[1] != nucleus.RowBadParameter || tokens[1] != -1 || status[0] != 0 || tokens[0] < 0 {
+	if err != nil || status[1] != nucleus.RowBadParameter || tokens[1] != -1 || status[0] != 0 ||
+		tokens[0] < 0 {
 		t.Errorf("tokens %v, status %v, %v", tokens, status, err)
 	}
 	wide, err := d.sampler.NewParameters(&nucleus.ParametersOptions{Rows: deviceRows, Vocab: deviceVocab + 1})

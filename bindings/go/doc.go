@@ -6,13 +6,13 @@
 //
 // # Link
 //
-// The package finds the library with pkg-config, under the name nucleus. `make install` of the library installs the file
-// nucleus.pc. If its directory is not a default directory of pkg-config, name it:
+// The package finds the library with pkg-config, under the name nucleus. `make install` of the library installs the
+// file nucleus.pc. If its directory is not a default directory of pkg-config, name it:
 //
 //	PKG_CONFIG_PATH=$HOME/.local/lib/pkgconfig go build
 //
-// With the build tag nucleus_static, the package links libnucleus.a and does not use pkg-config. The program then needs no
-// shared library of nucleus:
+// With the build tag nucleus_static, the package links libnucleus.a and does not use pkg-config. The program then
+// needs no shared library of nucleus:
 //
 //	CGO_CFLAGS=-I$HOME/.local/include CGO_LDFLAGS=-L$HOME/.local/lib go build -tags nucleus_static
 //

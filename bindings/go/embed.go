@@ -44,8 +44,8 @@ func (o *EmitOptions) c(a *arena) (*C.nuc_emit_options, error) {
 	}, a.err
 }
 
-// Emit returns the sampler as a StableHLO function in MLIR's text form, for a program of the caller. nucleus.h describes
-// its arguments and results.
+// Emit returns the sampler as a StableHLO function in MLIR's text form, for a program of the caller. nucleus.h
+// describes its arguments and results.
 func Emit(options *EmitOptions) (string, error) {
 	var a arena
 	defer a.free()
@@ -54,7 +54,8 @@ func Emit(options *EmitOptions) (string, error) {
 		return "", err
 	}
 	var length C.size_t
-	if err := call(func(e *C.nuc_error) C.nuc_status { return C.nuc_emit(c, nil, 0, &length, e) }); err != nil {
+	err = call(func(e *C.nuc_error) C.nuc_status { return C.nuc_emit(c, nil, 0, &length, e) })
+	if err != nil {
 		return "", err
 	}
 	text := make([]byte, length+1)
@@ -98,7 +99,8 @@ func PackParameters(options *EmitOptions, batch *Batch) ([]int32, error) {
 	}
 	parameters := make([]int32, b.Rows*ParameterColumns)
 	err = call(func(e *C.nuc_error) C.nuc_status {
-		return C.nucleus_go_pack_parameters(c, (*C.int32_t)(unsafe.SliceData(b.TopK)), (*C.float)(unsafe.SliceData(b.TopP)),
+		return C.nucleus_go_pack_parameters(c, (*C.int32_t)(unsafe.SliceData(b.TopK)),
+			(*C.float)(unsafe.SliceData(b.TopP)),
 			(*C.float)(unsafe.SliceData(b.MinP)), (*C.float)(unsafe.SliceData(b.Temperature)),
 			(*C.uint64_t)(unsafe.SliceData(b.Seed)), (*C.uint64_t)(unsafe.SliceData(b.Offset)),
 			(*C.int32_t)(unsafe.SliceData(parameters)), e)

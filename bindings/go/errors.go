@@ -81,8 +81,8 @@ func errClosed(object string) error {
 
 const fullMessageSize = 16 << 10
 
-// An errorBuffer owns a nuc_error and the buffer of its whole message. Both are C memory, because the nuc_error points to
-// the buffer.
+// An errorBuffer owns a nuc_error and the buffer of its whole message. Both are C memory, because the nuc_error
+// points to the buffer.
 type errorBuffer struct {
 	c    *C.nuc_error
 	full *C.char

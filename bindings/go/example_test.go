@@ -112,7 +112,8 @@ func ExampleSampler_StartPrewarm() {
 	}
 	defer sampler.Close()
 
-	prewarming, err := sampler.StartPrewarm(&nucleus.PrewarmSpec{Rows: 128, Vocab: 128256, DType: nucleus.DTypeBF16})
+	spec := &nucleus.PrewarmSpec{Rows: 128, Vocab: 128256, DType: nucleus.DTypeBF16}
+	prewarming, err := sampler.StartPrewarm(spec)
 	if err != nil {
 		log.Fatal(err)
 	}

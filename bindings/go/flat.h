@@ -1,5 +1,5 @@
-/* Functions of nucleus with plain arguments instead of structs of pointers. cgo allows Go memory as an argument of C, but
- * not Go memory that contains pointers to other Go memory. So the structs are built in C. */
+/* Functions of nucleus with plain arguments instead of structs of pointers. cgo allows Go memory as an argument of C,
+ * but not Go memory that contains pointers to other Go memory. So the structs are built in C. */
 #ifndef NUCLEUS_GO_FLAT_H
 #define NUCLEUS_GO_FLAT_H
 

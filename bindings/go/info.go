@@ -82,8 +82,8 @@ type Latency struct {
 	P50, P99 time.Duration
 }
 
-// Stats are counters of a sampler since it was created. The built-in backend compiles nothing, so its counters of programs
-// stay 0.
+// Stats are counters of a sampler since it was created. The built-in backend compiles nothing, so its counters of
+// programs stay 0.
 type Stats struct {
 	// Compiles is the number of programs compiled. CompileTime is the time spent, summed over threads.
 	Compiles    uint64
@@ -112,7 +112,9 @@ type Stats struct {
 // Stats returns the current counters of the sampler.
 func (s *Sampler) Stats() (Stats, error) {
 	c := &C.nuc_sampler_stats{struct_size: C.sizeof_nuc_sampler_stats}
-	err := s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status { return C.nuc_sampler_get_stats(s, c, e) })
+	err := s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status {
+		return C.nuc_sampler_get_stats(s, c, e)
+	})
 	latency := func(count, p50, p99 C.uint64_t) Latency {
 		return Latency{uint64(count), time.Duration(p50), time.Duration(p99)}
 	}

@@ -75,7 +75,8 @@ func TestPrewarmOnPlugin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 300)), Rows: 1, Vocab: 300, TopK: []int32{5}, Path: nucleus.PathBounded}
+	batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 300)), Rows: 1, Vocab: 300, TopK: []int32{5},
+		Path: nucleus.PathBounded}
 	if err := sampler.Sample(batch, make([]int32, 1), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +104,8 @@ func TestPrewarmOnPlugin(t *testing.T) {
 func TestCompileAhead(t *testing.T) {
 	directory := t.TempDir()
 	options := &nucleus.CompileAheadOptions{
-		PluginPath: plugin(t), OutputDir: directory, RowCounts: []int{1}, Vocab: 50, MaxK: 8, Path: nucleus.PathBounded,
+		PluginPath: plugin(t), OutputDir: directory, RowCounts: []int{1}, Vocab: 50, MaxK: 8,
+		Path: nucleus.PathBounded,
 	}
 	written, err := nucleus.CompileAhead(options)
 	if err != nil || written == 0 {
@@ -113,7 +115,8 @@ func TestCompileAhead(t *testing.T) {
 		Backend: nucleus.BackendPJRT, PluginPath: plugin(t), MaxK: 8, ProgramDir: directory,
 	})
 	batch := &nucleus.Batch{
-		Logits: nucleus.F32(make([]float32, 50)), Rows: 1, Vocab: 50, TopK: []int32{5}, Path: nucleus.PathBounded,
+		Logits: nucleus.F32(make([]float32, 50)), Rows: 1, Vocab: 50, TopK: []int32{5},
+		Path: nucleus.PathBounded,
 	}
 	if err := sampler.Sample(batch, make([]int32, 1), nil); err != nil {
 		t.Fatal(err)

@@ -99,12 +99,18 @@ func (s *Sampler) StartPrewarm(spec *PrewarmSpec) (*Prewarming, error) {
 		return nil, err
 	}
 	w := &prewarmWait{done: make(chan struct{})}
-	err = s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status { return C.nuc_prewarm_start(s, c, &w.c, e) })
+	err = s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status {
+		return C.nuc_prewarm_start(s, c, &w.c,
+			e)
+	})
 	if err != nil {
 		return nil, err
 	}
 	go func() {
-		w.err = call(func(e *C.nuc_error) C.nuc_status { return C.nuc_prewarming_wait(w.c, math.MaxUint64, e) })
+		w.err = call(func(e *C.nuc_error) C.nuc_status {
+			return C.nuc_prewarming_wait(w.c, math.MaxUint64,
+				e)
+		})
 		close(w.done)
 	}()
 	p := &Prewarming{wait: w}
@@ -162,9 +168,9 @@ func (p *Prewarming) Progress() (PrewarmProgress, error) {
 // Done returns a channel that is closed when the prewarm has ended.
 func (p *Prewarming) Done() <-chan struct{} { return p.wait.done }
 
-// Wait waits until the prewarm has ended, or until ctx is done. In the second case it returns ctx.Err(), and the prewarm
-// continues. Otherwise it returns the result of the prewarm: nil, an error of a compilation, or an error with the
-// status Cancelled.
+// Wait waits until the prewarm has ended, or until ctx is done. In the second case it returns ctx.Err(), and the
+// prewarm continues. Otherwise it returns the result of the prewarm: nil, an error of a compilation, or an error with
+// the status Cancelled.
 func (p *Prewarming) Wait(ctx context.Context) error {
 	select {
 	case <-p.wait.done:
@@ -179,7 +185,8 @@ func (p *Prewarming) Wait(ctx context.Context) error {
 	}
 }
 
-// Cancel cancels the prewarm. The compilations that are running finish, and no further ones start. Cancel does not wait.
+// Cancel cancels the prewarm. The compilations that are running finish, and no further ones start. Cancel does not
+// wait.
 func (p *Prewarming) Cancel() error {
 	if !p.acquire() {
 		return errClosed("prewarming")

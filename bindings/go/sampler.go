@@ -132,8 +132,8 @@ func New(options *Options) (*Sampler, error) {
 	return s, nil
 }
 
-// Close frees the sampler. It waits for the calls that use the sampler. Parameters, calls and prewarms of the sampler stay
-// valid. A second Close has no effect. Close must not be called in the callback of SetLog.
+// Close frees the sampler. It waits for the calls that use the sampler. Parameters, calls and prewarms of the sampler
+// stay valid. A second Close has no effect. Close must not be called in the callback of SetLog.
 func (s *Sampler) Close() error {
 	return s.close(func() error {
 		s.cleanup.Stop()

@@ -82,8 +82,10 @@ func TestErrorsOfSample(t *testing.T) {
 		{"short top_k", "top_k", -1, func(b *nucleus.Batch) { b.TopK = []int32{1} }},
 		{"empty top_p", "top_p", -1, func(b *nucleus.Batch) { b.TopP = []float32{} }},
 		{"long min_p", "min_p", -1, func(b *nucleus.Batch) { b.MinP = make([]float32, 3) }},
-		{"short temperature", "temperature", -1, func(b *nucleus.Batch) { b.Temperature = make([]float32, 1) }},
-		{"short random words", "random_words", -1, func(b *nucleus.Batch) { b.RandomWords = make([][4]uint32, 1) }},
+		{"short temperature", "temperature", -1,
+			func(b *nucleus.Batch) { b.Temperature = make([]float32, 1) }},
+		{"short random words", "random_words", -1,
+			func(b *nucleus.Batch) { b.RandomWords = make([][4]uint32, 1) }},
 		{"long seed", "seed", -1, func(b *nucleus.Batch) { b.Seed = make([]uint64, 3) }},
 		{"short offset", "offset", -1, func(b *nucleus.Batch) { b.Offset = make([]uint64, 1) }},
 		{"words and seed", "random_words", -1, func(b *nucleus.Batch) {
@@ -98,7 +100,8 @@ func TestErrorsOfSample(t *testing.T) {
 			test.change(batch)
 			tokens := []int32{-7, -7}
 			wantError(t, sampler.Sample(batch, tokens, nil), nucleus.InvalidArgument, test.argument, test.row)
-			wantError(t, sampler.SampleDebug(batch, tokens, nil, nil), nucleus.InvalidArgument, test.argument, test.row)
+			wantError(t, sampler.SampleDebug(batch, tokens, nil, nil), nucleus.InvalidArgument, test.argument,
+				test.row)
 			if tokens[0] != -7 || tokens[1] != -7 {
 				t.Errorf("a call that failed wrote %v", tokens)
 			}
@@ -128,7 +131,8 @@ func TestErrorsOfDebugArrays(t *testing.T) {
 		"topk_topp_unnorm_probs_i32_k":        {TopkToppUnnormProbsI32K: make([]int32, 7)},
 		"replace_val":                         {ReplaceVal: &nan},
 	} {
-		batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 8)), Rows: 2, Vocab: 4, TopK: []int32{1, 2}}
+		batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 8)), Rows: 2, Vocab: 4,
+			TopK: []int32{1, 2}}
 		err := sampler.SampleDebug(batch, make([]int32, 2), nil, debug)
 		wantError(t, err, nucleus.InvalidArgument, argument, -1)
 	}
@@ -158,7 +162,8 @@ func TestErrorsOfNew(t *testing.T) {
 		{"row_buckets", nucleus.InvalidArgument, nucleus.Options{RowBuckets: []int{-4}}},
 		{"plugin_path", nucleus.InvalidArgument, nucleus.Options{PluginPath: "a\x00b"}},
 		{"device_index", nucleus.InvalidArgument, nucleus.Options{DeviceIndex: 1 << 40}},
-		{"client_options", nucleus.InvalidArgument, nucleus.Options{ClientOptions: []nucleus.ClientOption{{"a", 1.5}}}},
+		{"client_options", nucleus.InvalidArgument,
+			nucleus.Options{ClientOptions: []nucleus.ClientOption{{"a", 1.5}}}},
 		{"", nucleus.PluginNotFound, nucleus.Options{PluginPath: "/nowhere/plugin.so"}},
 	} {
 		sampler, err := nucleus.New(&test.options)
@@ -168,7 +173,8 @@ func TestErrorsOfNew(t *testing.T) {
 		}
 	}
 	_, err := nucleus.New(&nucleus.Options{PluginPath: "/nowhere/plugin.so"})
-	if !strings.Contains(err.Error(), "/nowhere/plugin.so") || !strings.Contains(err.Error(), "NUC_PLUGIN_NOT_FOUND") {
+	if !strings.Contains(err.Error(), "/nowhere/plugin.so") ||
+		!strings.Contains(err.Error(), "NUC_PLUGIN_NOT_FOUND") {
 		t.Errorf("the message is %q", err)
 	}
 }
@@ -180,7 +186,8 @@ func TestZeroRowsAndStride(t *testing.T) {
 	}
 	// The elements between the rows are larger than those of the rows. They are ignored.
 	batch := &nucleus.Batch{
-		Logits: nucleus.F32([]float32{1, 3, 9, 9, 5, 2}), Rows: 2, Vocab: 2, RowStride: 4, Temperature: []float32{0, 0},
+		Logits: nucleus.F32([]float32{1, 3, 9, 9, 5, 2}), Rows: 2, Vocab: 2, RowStride: 4,
+		Temperature: []float32{0, 0},
 	}
 	tokens := make([]int32, 2)
 	if err := sampler.Sample(batch, tokens, nil); err != nil || tokens[0] != 1 || tokens[1] != 0 {
@@ -191,7 +198,8 @@ func TestZeroRowsAndStride(t *testing.T) {
 func TestSampleAllocatesNothing(t *testing.T) {
 	sampler := builtin(t)
 	batch := &nucleus.Batch{
-		Logits: nucleus.F32(make([]float32, 64)), Rows: 2, Vocab: 32, TopK: []int32{3, 0}, Seed: []uint64{1, 2},
+		Logits: nucleus.F32(make([]float32, 64)), Rows: 2, Vocab: 32, TopK: []int32{3, 0},
+		Seed: []uint64{1, 2},
 	}
 	tokens, status := make([]int32, 2), make([]nucleus.RowStatus, 2)
 	allocations := testing.AllocsPerRun(1000, func() {
@@ -217,7 +225,8 @@ func TestManyGoroutines(t *testing.T) {
 		var tokens [steps]int32
 		for step := range tokens {
 			batch := &nucleus.Batch{
-				Logits: nucleus.F32(logits), Rows: 1, Vocab: vocab, Seed: []uint64{seed}, Offset: []uint64{uint64(step)},
+				Logits: nucleus.F32(logits), Rows: 1, Vocab: vocab, Seed: []uint64{seed},
+				Offset: []uint64{uint64(step)},
 			}
 			if err := sampler.Sample(batch, tokens[step:step+1], nil); err != nil {
 				t.Error(err)
@@ -313,7 +322,8 @@ func threads(t *testing.T) int {
 func TestSamplersAreCollected(t *testing.T) {
 	before := threads(t)
 	for range 10 {
-		if _, err := nucleus.New(&nucleus.Options{Backend: nucleus.BackendBuiltin, NumThreads: 16}); err != nil {
+		if _, err := nucleus.New(&nucleus.Options{Backend: nucleus.BackendBuiltin,
+			NumThreads: 16}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -333,7 +343,8 @@ func TestSamplersAreCollected(t *testing.T) {
 func TestInfo(t *testing.T) {
 	sampler := builtin(t)
 	info, err := sampler.Info()
-	if err != nil || info.PlatformName != "builtin" || info.NumDevices != 1 || info.MaxK != 128 || info.PJRTAPI != nil {
+	if err != nil || info.PlatformName != "builtin" || info.NumDevices != 1 || info.MaxK != 128 ||
+		info.PJRTAPI != nil {
 		t.Errorf("%+v, %v", info, err)
 	}
 	device, err := sampler.Device(0)
@@ -375,7 +386,8 @@ func TestSetLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 2)), Rows: 1, Vocab: 2, Temperature: []float32{-1}}
+	batch := &nucleus.Batch{Logits: nucleus.F32(make([]float32, 2)), Rows: 1, Vocab: 2,
+		Temperature: []float32{-1}}
 	wantError(t, sampler.Sample(batch, make([]int32, 1), nil), nucleus.InvalidArgument, "temperature", 0)
 	select {
 	case message := <-messages:
@@ -409,7 +421,8 @@ func TestEmitAndPackParameters(t *testing.T) {
 		!strings.Contains(text, "tensor<2x100xf32>") || strings.HasSuffix(text, "\x00") {
 		t.Errorf("%d bytes, %v", len(text), err)
 	}
-	batch := &nucleus.Batch{TopK: []int32{5, 0}, Temperature: []float32{0.5, 1}, Seed: []uint64{1, math.MaxUint64}}
+	batch := &nucleus.Batch{TopK: []int32{5, 0}, Temperature: []float32{0.5, 1},
+		Seed: []uint64{1, math.MaxUint64}}
 	parameters, err := nucleus.PackParameters(options, batch)
 	if err != nil || len(parameters) != 2*nucleus.ParameterColumns {
 		t.Fatalf("%v, %v", parameters, err)
@@ -457,8 +470,10 @@ func TestPrewarmOnBuiltin(t *testing.T) {
 		if err := sampler.Prewarm(ctx, spec); err != nil {
 			t.Error(err)
 		}
-		wantError(t, sampler.Prewarm(ctx, &nucleus.PrewarmSpec{Vocab: 100}), nucleus.InvalidArgument, "num_rows", -1)
-		wantError(t, sampler.Prewarm(ctx, &nucleus.PrewarmSpec{Rows: -1, Vocab: 100}), nucleus.InvalidArgument, "num_rows", -1)
+		wantError(t, sampler.Prewarm(ctx, &nucleus.PrewarmSpec{Vocab: 100}), nucleus.InvalidArgument,
+			"num_rows", -1)
+		wantError(t, sampler.Prewarm(ctx, &nucleus.PrewarmSpec{Rows: -1, Vocab: 100}),
+			nucleus.InvalidArgument, "num_rows", -1)
 	}
 	prewarming, err := sampler.StartPrewarm(spec)
 	if err != nil {
@@ -467,7 +482,8 @@ func TestPrewarmOnBuiltin(t *testing.T) {
 	<-prewarming.Done()
 	// The result does not depend on a context after the end.
 	cancel()
-	if err := errors.Join(prewarming.Wait(ctx), prewarming.Cancel(), prewarming.Close(), prewarming.Close()); err != nil {
+	if err := errors.Join(prewarming.Wait(ctx), prewarming.Cancel(), prewarming.Close(),
+		prewarming.Close()); err != nil {
 		t.Error(err)
 	}
 	_, err = prewarming.Progress()

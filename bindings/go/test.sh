@@ -11,13 +11,13 @@ root=$(realpath ../..)
 variables=$(../testing/build.sh)
 eval "$variables"
 # The tests use no module of other authors, so the toolchain needs no network.
-export PATH=$root/.cache/go/bin:$PATH GOROOT= GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-mod=readonly GOWORK=off GO111MODULE=on
+export PATH=$root/.cache/go/bin:$PATH GOTOOLCHAIN=local GOPROXY=off GOFLAGS=-mod=readonly GOWORK=off GO111MODULE=on
 export GOCACHE=$root/.cache/go-build GOPATH=$root/.cache/go-path GOENV=off GOTELEMETRY=off CGO_ENABLED=1
 unset GOROOT NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 export CGO_LDFLAGS="-L$NUCLEUS_HELPER_DIR -Wl,-rpath,$NUCLEUS_HELPER_DIR"
 
 if [ "${1:-}" = bench ]; then
-    exec go test -tags test_helper -run '^$' -bench . -benchtime 1s .
+    exec go test -tags test_helper -run '^$' -bench . -benchtime 2s .
 fi
 
 work=$(mktemp -d)
@@ -26,12 +26,14 @@ trap 'rm -rf "$work"' EXIT
 unformatted=$(gofmt -l .)
 [ -z "$unformatted" ] || { echo "go: run gofmt -w on: $unformatted" >&2; exit 1; }
 go vet -tags test_helper ./...
+go doc -ex Sampler.Sample | grep -q 'func ExampleSampler_Sample()' ||
+    { echo "go: go doc does not show the example" >&2; exit 1; }
 
 echo "go: tests with -race, GODEBUG=cgocheck=1"
 GODEBUG=cgocheck=1 go test -race -tags test_helper ./...
 
-# This experiment also checks that no Go pointer is stored in C memory. The calls on the plugin repeat the cgo code of the
-# calls on the built-in backend, except for device calls.
+# This experiment also checks that no Go pointer is stored in C memory. The calls on the plugin repeat the cgo code of
+# the calls on the built-in backend, except for device calls.
 echo "go: tests with GOEXPERIMENT=cgocheck2"
 GOEXPERIMENT=cgocheck2 go test -tags test_helper -skip 'VectorsPlugin|CompileAhead|PrewarmOnPlugin' ./...
 

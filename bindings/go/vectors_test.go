@@ -105,7 +105,8 @@ func (v vector) logitsOf(key string, length int) (nucleus.Logits, func() []strin
 			values = make([]float32, length)
 		}
 		return nucleus.F32(values), func() []string {
-			return words("%08x", unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(values))), len(values)))
+			return words("%08x", unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(values))),
+				len(values)))
 		}
 	}
 	values := numbers[uint16](v, key, 16)
@@ -148,11 +149,12 @@ func (v vector) batch() *nucleus.Batch {
 		TopP:        numbers[float32](v, "top_p", 16),
 		MinP:        numbers[float32](v, "min_p", 16),
 		Temperature: numbers[float32](v, "temperature", 16),
-		RandomWords: unsafe.Slice((*[4]uint32)(unsafe.Pointer(unsafe.SliceData(randomWords))), len(randomWords)/4),
-		Seed:        numbers[uint64](v, "seed", 16),
-		Offset:      numbers[uint64](v, "offset", 16),
-		KeepTies:    v["keep_ties"][0] == "1",
-		Path:        v.path(),
+		RandomWords: unsafe.Slice((*[4]uint32)(unsafe.Pointer(unsafe.SliceData(randomWords))),
+			len(randomWords)/4),
+		Seed:     numbers[uint64](v, "seed", 16),
+		Offset:   numbers[uint64](v, "offset", 16),
+		KeepTies: v["keep_ties"][0] == "1",
+		Path:     v.path(),
 	}
 }
 

@@ -75,8 +75,8 @@ double nucleus_test_call_time(const nuc_sampler *sampler, const float *logits, s
     const double start = now();
     for (int32_t i = 0; i < calls; i++) {
         const uint64_t offset = (uint64_t)i;
-        if (nuc_sample_flat(sampler, NUC_PATH_AUTO, logits, NUC_DTYPE_F32, 1, vocab, 0, &top_k, &top_p, NULL, NULL, NULL,
-                            NULL, &offset, 0, &token, NULL, &error) != NUC_OK) {
+        if (nuc_sample_flat(sampler, NUC_PATH_AUTO, logits, NUC_DTYPE_F32, 1, vocab, 0, &top_k, &top_p, NULL, NULL,
+                            NULL, NULL, &offset, 0, &token, NULL, &error) != NUC_OK) {
             return -1.0;
         }
     }

@@ -4,7 +4,8 @@
 
 #include <nucleus.h>
 
-/* Copies logits `[num_rows, vocab]` to the first device of a client, and returns the PJRT_Buffer. Null: the plugin failed. */
+/* Copies logits `[num_rows, vocab]` to the first device of a client, and returns the PJRT_Buffer. Null: the plugin
+ * failed. */
 void *nucleus_test_upload(const void *api, void *client, const void *logits, nuc_dtype dtype, int64_t num_rows,
                           int64_t vocab);
 

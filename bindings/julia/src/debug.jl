@@ -11,15 +11,18 @@ With V the vocabulary, B the number of columns, K the sampler's `max_k`, and T t
 
 - `greedy_sampled::Vector{Int32}` `(B,)`: the lowest token with the column's maximum; -1 if there is no candidate.
 - `topk_logits_unsorted::Matrix{T}` `(V, B)`: the cleaned logit if top-k kept the entry, else `replace_val`.
-- `topk_topp_unnorm_probs_i32_unsorted::Matrix{Int32}` `(V, B)`: the integer weight if all filters kept the entry, else 0.
-- `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low::Vector{UInt32}` `(B,)`: the two halves of r, the random
-  number modulo the total of the kept weights.
-- `next_tokens::Vector{Int32}` `(B,)`: the lowest token whose inclusive prefix sum of kept weights exceeds r; -1 if none.
+- `topk_topp_unnorm_probs_i32_unsorted::Matrix{Int32}` `(V, B)`: the integer weight if all filters kept the entry,
+  else 0.
+- `random_unnorm_cdf_sampled_high`, `random_unnorm_cdf_sampled_low::Vector{UInt32}` `(B,)`: the two halves of r, the
+  random number modulo the total of the kept weights.
+- `next_tokens::Vector{Int32}` `(B,)`: the lowest token whose inclusive prefix sum of kept weights exceeds r; -1 if
+  none.
 - `topk_indices_k::Matrix{Int32}` `(K, B)`: the tokens that top-k kept, ascending; -1 in unused slots.
-- `topk_logits_k::Matrix{T}` `(K, B)`, `topk_topp_unnorm_probs_i32_k::Matrix{Int32}` `(K, B)`: the logits and weights of these.
+- `topk_logits_k::Matrix{T}` `(K, B)`, `topk_topp_unnorm_probs_i32_k::Matrix{Int32}` `(K, B)`: the logits and weights
+  of these.
 
-The last three are the k-slices. They belong to the bounded path: with one of them, every column needs `1 <= top_k <= max_k`,
-or a vocabulary of at most `max_k`. Tokens count from 0.
+The last three are the k-slices. They belong to the bounded path: with one of them, every column needs `1 <= top_k <=
+max_k`, or a vocabulary of at most `max_k`. Tokens count from 0.
 """
 Base.@kwdef struct DebugArrays{L <: Union{Nothing, Matrix}, S <: Union{Nothing, Matrix}}
     greedy_sampled::Union{Nothing, Vector{Int32}} = nothing
@@ -36,16 +39,19 @@ end
 function DebugArrays(sampler::Sampler, logits::AbstractMatrix{T}; k_slices::Bool = false) where {T}
     vocab, batch = size(logits)
     slots(::Type{S}) where {S} = k_slices ? Matrix{S}(undef, sampler.max_k, batch) : nothing
-    DebugArrays(; greedy_sampled = Vector{Int32}(undef, batch), topk_logits_unsorted = Matrix{T}(undef, vocab, batch),
+    DebugArrays(; greedy_sampled = Vector{Int32}(undef, batch),
+        topk_logits_unsorted = Matrix{T}(undef, vocab, batch),
         topk_topp_unnorm_probs_i32_unsorted = Matrix{Int32}(undef, vocab, batch),
         random_unnorm_cdf_sampled_high = Vector{UInt32}(undef, batch),
-        random_unnorm_cdf_sampled_low = Vector{UInt32}(undef, batch), next_tokens = Vector{Int32}(undef, batch),
-        topk_indices_k = slots(Int32), topk_logits_k = slots(T), topk_topp_unnorm_probs_i32_k = slots(Int32))
+        random_unnorm_cdf_sampled_low = Vector{UInt32}(undef, batch),
+        next_tokens = Vector{Int32}(undef, batch), topk_indices_k = slots(Int32), topk_logits_k = slots(T),
+        topk_topp_unnorm_probs_i32_k = slots(Int32))
 end
 
 check_size(name, ::Nothing, wanted) = nothing
 function check_size(name, array, wanted)
-    size(array) == wanted || throw(DimensionMismatch("$name has the size $(size(array)); it must have the size $wanted"))
+    size(array) == wanted ||
+        throw(DimensionMismatch("$name has the size $(size(array)); it must have the size $wanted"))
     nothing
 end
 
@@ -54,7 +60,8 @@ check_eltype(name, array, T) =
     eltype(array) === T || throw(ArgumentError("$name has elements of type $(eltype(array)); it must have $T"))
 
 function check_sizes(debug::DebugArrays, ::Type{T}, vocab, batch, max_k) where {T}
-    for name in (:greedy_sampled, :random_unnorm_cdf_sampled_high, :random_unnorm_cdf_sampled_low, :next_tokens)
+    for name in (:greedy_sampled, :random_unnorm_cdf_sampled_high, :random_unnorm_cdf_sampled_low,
+        :next_tokens)
         check_size(name, getfield(debug, name), (batch,))
     end
     for name in (:topk_logits_unsorted, :topk_topp_unnorm_probs_i32_unsorted)

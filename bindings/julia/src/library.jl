@@ -6,16 +6,18 @@ const load_failure = Ref("")
 """
     Nucleus.load(path)
 
-Loads the library from a file, and returns the path. A program needs this function only if the package does not find the library.
-When the package is loaded, it tries, in this order: the file that the environment variable `NUCLEUS_LIBRARY` names,
-`libnucleus.so.1` in the directories of the dynamic loader, and the directory that `pkg-config` returns.
+Loads the library from a file, and returns the path. A program needs this function only if the package does not find
+the library. When the package is loaded, it tries, in this order: the file that the environment variable
+`NUCLEUS_LIBRARY` names, `libnucleus.so.1` in the directories of the dynamic loader, and the directory that
+`pkg-config` returns.
 
 A process uses one library. After an object was created, do not load another one.
 """
 function load(path::AbstractString)
     handle = Libdl.dlopen(path)
     abi = ccall(Libdl.dlsym(handle, :nuc_abi_version), UInt32, ())
-    abi == NUC_ABI_VERSION || error("$path has version $abi of the binary interface; this package needs $NUC_ABI_VERSION")
+    abi == NUC_ABI_VERSION ||
+        error("$path has version $abi of the binary interface; this package needs version $NUC_ABI_VERSION")
     # All functions are looked up before the first is changed.
     addresses = Dict(name => Libdl.dlsym(handle, name) for name in keys(FUNCTIONS))
     for (name, address) in addresses

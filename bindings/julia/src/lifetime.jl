@@ -24,20 +24,18 @@ release(object::Handle) = (Threads.atomic_sub!(object.users, 1); nothing)
 @inline function use(function_::F, object::Handle) where {F}
     acquire(object)
     try
-        # A reference from the caller's frame would be enough for `close`, but not for the finalizer.
+        # The finalizer must not run during the call.
         return GC.@preserve object function_(object.pointer)
     finally
-        @noinline closed_error(name) = NucleusError(NUC_INVALID_ARGUMENT, name, nothing, "the $name is closed")
-
-release(object)
+        release(object)
     end
 end
 
 """
     close(object)
 
-Frees a sampler, parameters, a call or a prewarm. It waits for the calls that use the object. Closing an object twice has no
-effect. The calls, parameters and prewarms of a sampler stay valid after the sampler is closed.
+Frees a sampler, parameters, a call or a prewarm. It waits for the calls that use the object. Closing an object twice
+has no effect. The calls, parameters and prewarms of a sampler stay valid after the sampler is closed.
 """
 function Base.close(object::Handle)
     while true
@@ -53,8 +51,8 @@ end
 
 Base.isopen(object::Handle) = object.users[] >= 0
 
-# When a finalizer runs, no call uses the object, because a call preserves it. A finalizer must not switch tasks, and
-# cannot throw.
+# When the finalizer runs, no call uses the object, because a call preserves it. A finalizer must not switch tasks, so
+# it does not use `check`, which takes a lock.
 function finalize_handle(object::Handle)
     if object.users[] >= 0
         object.users[] = closed

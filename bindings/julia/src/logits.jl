@@ -10,8 +10,8 @@ The bits of a bfloat16 number, for programs without a bfloat16 type. `reinterpre
 
 `Float32(x)` converts exactly. `BFloat16Bits(x::Float32)` rounds to nearest, ties to even.
 
-Other types: `Core.BFloat16` of Julia 1.11 and newer, which newer versions of the package BFloat16s also use, works as it is. For an
-older version of BFloat16s, define once
+Other types: `Core.BFloat16` of Julia 1.11 and newer, which newer versions of the package BFloat16s also use, works as
+it is. For an older version of BFloat16s, define once
 
     Nucleus.dtype(::Type{BFloat16s.BFloat16}) = Nucleus.NUC_DTYPE_BF16
 """
@@ -38,7 +38,8 @@ dtype(::Type{BFloat16Bits}) = NUC_DTYPE_BF16
 @static if isdefined(Core, :BFloat16)
     dtype(::Type{Core.BFloat16}) = NUC_DTYPE_BF16
 end
-dtype(::Type{T}) where {T} = throw(ArgumentError("logits of type $T are not supported; use Float32, Float16 or bfloat16"))
+dtype(::Type{T}) where {T} =
+    throw(ArgumentError("logits of type $T are not supported; use Float32, Float16 or bfloat16"))
 
 # The distance between two columns in elements. Throws if the matrix has no memory that C can read.
 function row_stride(logits::AbstractMatrix)

@@ -4,9 +4,12 @@
 function choice(name, table, value)
     found = get(table, value, nothing)
     found === nothing &&
-        throw(ArgumentError("$name is $(repr(value)); it must be $(join(map(repr, sort(collect(keys(table)))), ", ", " or "))"))
+        not_a_choice(name, value, sort(collect(keys(table))))
     found
 end
+
+@noinline not_a_choice(name, value, choices) =
+    throw(ArgumentError("$name is $(repr(value)); it must be $(join(repr.(choices), ", ", " or "))"))
 
 const BACKENDS = Dict(:auto => NUC_BACKEND_AUTO, :builtin => NUC_BACKEND_BUILTIN, :pjrt => NUC_BACKEND_PJRT)
 const PATHS = Dict(:auto => NUC_PATH_AUTO, :arbitrary => NUC_PATH_ARBITRARY, :bounded => NUC_PATH_BOUNDED)

@@ -17,8 +17,8 @@ end
 """
     sample!(tokens, sampler, logits; parameters...) -> tokens
 
-Chooses the next token of every column of `logits` `(vocab, batch)`. `tokens::Vector{Int32}` `(batch,)` receives the tokens,
-counted from 0; -1 if a column has none. The logits are not copied.
+Chooses the next token of every column of `logits` `(vocab, batch)`. `tokens::Vector{Int32}` `(batch,)` receives the
+tokens, counted from 0; -1 if a column has none. The logits are not copied.
 
 Parameters, each a number for all columns or a vector with one element per column; `nothing` is the default:
 
@@ -31,19 +31,21 @@ Parameters, each a number for all columns or a vector with one element per colum
 
 Other options:
 
-- `random_words`: `(4, batch)`, a 128-bit number per column, the most significant word first, instead of seed and offset.
-- `row_status::Vector{UInt32}` `(batch,)`: receives the `Nucleus.NUC_ROW_*` bits of each column. Without it, an impossible
-  parameter is an error of the call. With it, the parameter affects only its own column.
+- `random_words`: `(4, batch)`, a 128-bit number per column, the most significant word first, instead of seed and
+  offset.
+- `row_status::Vector{UInt32}` `(batch,)`: receives the `Nucleus.NUC_ROW_*` bits of each column. Without it, an
+  impossible parameter is an error of the call. With it, the parameter affects only its own column.
 - `keep_ties`: top-k keeps every entry that ties with the threshold.
 - `path`: `:auto`, `:arbitrary`, `:bounded`, or `:reference`, which sorts on the CPU and is slow.
 - `debug::DebugArrays`, `replace_val`: intermediate arrays, and the value of logits that top-k removed (default -1e12).
 
 Throws a [`NucleusError`](@ref) if the library rejects a value, a `DimensionMismatch` if an array has a wrong size.
 """
-function sample!(tokens::Vector{Int32}, sampler::Sampler, logits::AbstractMatrix{T}; top_k = nothing, top_p = nothing,
-    min_p = nothing, temperature = nothing, random_words = nothing, seed = nothing, offset = nothing,
-    row_status::Union{Nothing, Vector{UInt32}} = nothing, keep_ties::Bool = false, path::Symbol = :auto,
-    debug::Union{Nothing, DebugArrays} = nothing, replace_val::Union{Nothing, Real} = nothing) where {T}
+function sample!(tokens::Vector{Int32}, sampler::Sampler, logits::AbstractMatrix{T}; top_k = nothing,
+    top_p = nothing, min_p = nothing, temperature = nothing, random_words = nothing, seed = nothing,
+    offset = nothing, row_status::Union{Nothing, Vector{UInt32}} = nothing, keep_ties::Bool = false,
+    path::Symbol = :auto, debug::Union{Nothing, DebugArrays} = nothing,
+    replace_val::Union{Nothing, Real} = nothing) where {T}
     vocab, batch = size(logits)
     check_size(:tokens, tokens, (batch,))
     check_size(:row_status, row_status, (batch,))
@@ -60,8 +62,8 @@ function sample!(tokens::Vector{Int32}, sampler::Sampler, logits::AbstractMatrix
         sample_flat(tokens, sampler, logits, dtype(T), row_stride(logits), arrays, row_status, keep_ties,
             choice("path", PATHS, path))
     else
-        sample_debug(tokens, sampler, logits, dtype(T), row_stride(logits), arrays, row_status, keep_ties, path,
-            debug === nothing ? DebugArrays() : debug, replace_val)
+        sample_debug(tokens, sampler, logits, dtype(T), row_stride(logits), arrays, row_status, keep_ties,
+            path, debug === nothing ? DebugArrays() : debug, replace_val)
     end
     tokens
 end
@@ -79,23 +81,24 @@ function sample_flat(tokens, sampler, logits, dtype, stride, arrays, row_status,
     top_k, top_p, min_p, temperature, random_words, seed, offset = arrays
     or_null(array) = array === nothing ? C_NULL : array
     use(sampler) do s
-        check(0) do e
+        check() do e
             ccall(address(nuc_sample_flat), nuc_status,
-                (Ptr{Cvoid}, nuc_path, Ptr{Cvoid}, nuc_dtype, Csize_t, Csize_t, Csize_t, Ptr{Int32}, Ptr{Cfloat},
-                    Ptr{Cfloat}, Ptr{Cfloat}, Ptr{UInt32}, Ptr{UInt64}, Ptr{UInt64}, Int32, Ptr{Int32}, Ptr{UInt32},
-                    Ptr{nuc_error}),
-                s, path, logits, dtype, size(logits, 2), size(logits, 1), stride, or_null(top_k), or_null(top_p),
-                or_null(min_p), or_null(temperature), or_null(random_words), or_null(seed), or_null(offset), keep_ties,
-                tokens, or_null(row_status), e)
+                (Ptr{Cvoid}, nuc_path, Ptr{Cvoid}, nuc_dtype, Csize_t, Csize_t, Csize_t, Ptr{Int32},
+                    Ptr{Cfloat}, Ptr{Cfloat}, Ptr{Cfloat}, Ptr{UInt32}, Ptr{UInt64}, Ptr{UInt64}, Int32,
+                    Ptr{Int32}, Ptr{UInt32}, Ptr{nuc_error}),
+                s, path, logits, dtype, size(logits, 2), size(logits, 1), stride, or_null(top_k),
+                or_null(top_p), or_null(min_p), or_null(temperature), or_null(random_words), or_null(seed),
+                or_null(offset), keep_ties, tokens, or_null(row_status), e)
         end
     end
 end
 
-const SAMPLE_FUNCTIONS = Dict(:auto => nuc_topk_topp_and_sample, :arbitrary => nuc_arbitrary_topk_topp_and_sample,
-    :bounded => nuc_bounded_topk_topp_and_sample, :reference => nuc_reference_topk_topp_and_sample)
+const SAMPLE_FUNCTIONS = Dict(:auto => nuc_topk_topp_and_sample,
+    :arbitrary => nuc_arbitrary_topk_topp_and_sample, :bounded => nuc_bounded_topk_topp_and_sample,
+    :reference => nuc_reference_topk_topp_and_sample)
 
-function sample_debug(tokens, sampler, logits::AbstractMatrix{T}, dtype, stride, arrays, row_status, keep_ties, path, debug,
-    replace_val) where {T}
+function sample_debug(tokens, sampler, logits::AbstractMatrix{T}, dtype, stride, arrays, row_status,
+    keep_ties, path, debug, replace_val) where {T}
     function_ = choice("path", SAMPLE_FUNCTIONS, path)
     check_sizes(debug, T, size(logits)..., sampler.max_k)
     options = nuc_call_options(; keep_ties = keep_ties, use_replace_val = replace_val !== nothing,
@@ -112,9 +115,10 @@ function sample_debug(tokens, sampler, logits::AbstractMatrix{T}, dtype, stride,
         use(sampler) do s
             check() do e
                 ccall(address(function_), nuc_status,
-                    (Ptr{Cvoid}, Ref{nuc_batch}, Ref{nuc_call_options}, Ptr{Int32}, Ptr{UInt32}, Ref{nuc_debug_arrays},
-                        Ptr{nuc_error}),
-                    s, batch, options, tokens, row_status === nothing ? C_NULL : row_status, pointers(debug), e)
+                    (Ptr{Cvoid}, Ref{nuc_batch}, Ref{nuc_call_options}, Ptr{Int32}, Ptr{UInt32},
+                        Ref{nuc_debug_arrays}, Ptr{nuc_error}),
+                    s, batch, options, tokens, row_status === nothing ? C_NULL : row_status,
+                    pointers(debug), e)
             end
         end
     end

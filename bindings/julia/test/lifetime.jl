@@ -48,7 +48,8 @@ threads_of_process() = length(readdir("/proc/self/task"))
         yield()
     end
     for i in 1:200
-        @test sample(sampler, [Float32(j == i) for j in 1:500, _ in 1:2]; temperature = [0, 0]) == [i - 1, i - 1]
+        @test sample(sampler, [Float32(j == i) for j in 1:500, _ in 1:2]; temperature = [0, 0]) ==
+            [i - 1, i - 1]
     end
     wait(collector)
     close(sampler)
@@ -85,7 +86,8 @@ end
     sampler = Sampler(; backend = :builtin)
     @test prewarm(sampler; vocab = 100, batch = 8) === nothing
     @test is_error(thrown(() -> prewarm(sampler; vocab = 100, batch = 0)), INVALID, "num_rows")
-    prewarming = Nucleus.start_prewarm(sampler; vocab = 100, batch = 8, type = Float16, debug_arrays = (:k_slices,))
+    prewarming = Nucleus.start_prewarm(sampler; vocab = 100, batch = 8, type = Float16,
+        debug_arrays = (:k_slices,))
     close(sampler)
     wait(prewarming; timeout = 5)
     @test Nucleus.progress(prewarming) == (done = 0, total = 0, has_ended = true)

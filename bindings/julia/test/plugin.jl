@@ -6,8 +6,8 @@ upload(info, logits::Matrix{Float32}) = ccall((:nucleus_test_upload, HELPER), Pt
 
 function download(info, buffer, length)
     values = Vector{Int32}(undef, length)
-    @test ccall((:nucleus_test_download, HELPER), Int32, (Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Cvoid}, Csize_t), info.pjrt_api,
-        buffer, values, sizeof(values)) == 1
+    @test ccall((:nucleus_test_download, HELPER), Int32, (Ptr{Cvoid}, Ptr{Cvoid}, Ptr{Cvoid}, Csize_t),
+        info.pjrt_api, buffer, values, sizeof(values)) == 1
     values
 end
 
@@ -45,7 +45,8 @@ end
             stats = Nucleus.stats(sampler)
             @test stats.compiles == 0 && stats.loaded > 0
         end
-        @test is_error(thrown(() -> Nucleus.compile_ahead(; options..., row_counts = Int[])), INVALID, "num_row_counts")
+        @test is_error(thrown(() -> Nucleus.compile_ahead(; options..., row_counts = Int[])), INVALID,
+            "num_row_counts")
     end
 end
 
@@ -61,7 +62,8 @@ end
         seed = [1, 2, typemax(UInt64)])
     parameters = Nucleus.Parameters(sampler; vocab = vocab, batch = batch)
     set(column; changes...) =
-        Nucleus.set_column!(parameters, column; map(values -> values[column], options)..., offset = 7, changes...)
+        Nucleus.set_column!(parameters, column; map(values -> values[column], options)..., offset = 7,
+            changes...)
     foreach(set, 1:batch)
     calls = [Nucleus.start(sampler, buffer, parameters, step; host_numbers = :all) for step in 0:3]
     for (index, call) in enumerate(calls)
@@ -74,7 +76,8 @@ end
         row_status = ones(UInt32, batch)
         @test Nucleus.tokens(call; row_status = row_status) == wanted && row_status == zeros(UInt32, batch)
         numbers = Nucleus.numbers(call)
-        for name in (:greedy_sampled, :random_unnorm_cdf_sampled_high, :random_unnorm_cdf_sampled_low, :next_tokens)
+        for name in (:greedy_sampled, :random_unnorm_cdf_sampled_high, :random_unnorm_cdf_sampled_low,
+            :next_tokens)
             @test getfield(numbers, name) == getfield(debug, name)
         end
         taken = Nucleus.take_buffer(call, :tokens)
@@ -99,7 +102,8 @@ end
 
     # Errors.
     call = Nucleus.start(sampler, buffer, parameters, 0)
-    @test is_error(thrown(() -> Nucleus.tokens(call; row_status = zeros(UInt32, batch))), INVALID, "row_status")
+    @test is_error(thrown(() -> Nucleus.tokens(call; row_status = zeros(UInt32, batch))), INVALID,
+        "row_status")
     @test thrown(() -> Nucleus.tokens(call; row_status = UInt32[0])) isa DimensionMismatch
     @test is_error(thrown(() -> Nucleus.numbers(call)), INVALID, "call")
     @test is_error(thrown(() -> Nucleus.take_buffer(call, :topk_logits)), INVALID, "which")

@@ -1,7 +1,8 @@
 using Nucleus
 using Test
 
-const PLUGIN = let path = normpath(joinpath(@__DIR__, "..", "..", "..", ".cache", "plugins", "lammps-jax-pjrt-cpu.so"))
+const PLUGIN = let path = normpath(joinpath(@__DIR__, "..", "..", "..", ".cache", "plugins",
+    "lammps-jax-pjrt-cpu.so"))
     isfile(path) ? path : nothing
 end
 # The library of bindings/testing, which test.sh compiles.

@@ -39,8 +39,10 @@ function arguments(case)
     options = (top_k = decimal(case, "top_k"), top_p = hexadecimal(case, "top_p", Float32, UInt32),
         min_p = hexadecimal(case, "min_p", Float32, UInt32),
         temperature = hexadecimal(case, "temperature", Float32, UInt32),
-        seed = hexadecimal(case, "seed", UInt64, UInt64), offset = hexadecimal(case, "offset", UInt64, UInt64),
-        random_words = words === nothing ? nothing : columns(words, batch), keep_ties = case["keep_ties"][1] == "1")
+        seed = hexadecimal(case, "seed", UInt64, UInt64),
+        offset = hexadecimal(case, "offset", UInt64, UInt64),
+        random_words = words === nothing ? nothing : columns(words, batch),
+        keep_ties = case["keep_ties"][1] == "1")
     logits, options
 end
 
@@ -65,7 +67,7 @@ end
 function agrees(case, name, found)
     wanted = case[name]
     base = eltype(found) <: Signed ? 10 : 16
-    length(wanted) == length(found) && all(parse(eltype(found), word; base = base) == value for (word, value) in zip(wanted, found))
+    length(wanted) == length(found) && parse.(eltype(found), wanted; base = base) == found
 end
 
 function check_case(sampler, case, paths)
@@ -111,12 +113,14 @@ function check_vectors(selected::Function, paths::Function; options...)
     for max_k in unique(number.(cases, "max_k"))
         Sampler(; max_k = max_k, options...) do sampler
             for case in cases
-                number(case, "max_k") == max_k && (values += check_case(sampler, case, paths(Symbol(case["path"][1]))))
+                number(case, "max_k") == max_k &&
+                    (values += check_case(sampler, case, paths(Symbol(case["path"][1]))))
             end
         end
     end
     @test values > 0
-    println("vectors: ", length(cases), " cases, ", sum(number.(cases, "num_rows")), " rows, ", values, " values")
+    println("vectors: ", length(cases), " cases, ", sum(number.(cases, "num_rows")), " rows, ", values,
+        " values")
 end
 
 @testset "vectors, built-in backend" begin
@@ -135,8 +139,8 @@ end
     end
 end
 
-# A plugin compiles programs for each type and shape, which takes seconds. So only the cases of the most frequent shape run on
-# the plugin: those of f32, and the bounded path of bf16.
+# A plugin compiles programs for each type and shape, which takes seconds. So only the cases of the most frequent
+# shape run on the plugin: those of f32, and the bounded path of bf16.
 if PLUGIN !== nothing
     @testset "vectors, plugin" begin
         check_vectors(path -> (path,); backend = :pjrt, plugin_path = PLUGIN, row_buckets = [8]) do case

@@ -1,7 +1,7 @@
 //go:build test_helper
 
-// Package testhelper has PJRT buffers for the tests of nucleus, and the time of calls from C. Package nucleus itself does
-// not need the header of PJRT. bindings/testing/build.sh compiles the C code.
+// Package testhelper has PJRT buffers for the tests of nucleus, and the time of calls from C. Package nucleus itself
+// does not need the header of PJRT. bindings/testing/build.sh compiles the C code.
 package testhelper
 
 // #cgo pkg-config: nucleus
@@ -17,7 +17,8 @@ import (
 
 // Upload copies logits [rows, vocab] to the first device of a client, and returns the buffer.
 func Upload(api, client, logits unsafe.Pointer, dtype int32, rows, vocab int) (unsafe.Pointer, error) {
-	buffer := C.nucleus_test_upload(api, client, logits, C.nuc_dtype(dtype), C.int64_t(rows), C.int64_t(vocab))
+	buffer := C.nucleus_test_upload(api, client, logits, C.nuc_dtype(dtype), C.int64_t(rows),
+		C.int64_t(vocab))
 	if buffer == nil {
 		return nil, fmt.Errorf("the plugin could not create a buffer of %d x %d", rows, vocab)
 	}
@@ -41,16 +42,10 @@ func Destroy(api, buffer unsafe.Pointer) error {
 	return nil
 }
 
-// CallTime returns the mean time of calls of nuc_sample_flat from C, in nanoseconds. The sampler has the default options
-// and one thread.
-func CallTime(logits []float32, calls int) (float64, error) {
-	options := C.nuc_sampler_options{struct_size: C.sizeof_nuc_sampler_options, backend: C.NUC_BACKEND_BUILTIN, num_threads: 1}
-	var sampler *C.nuc_sampler
-	if status := C.nuc_sampler_create(&options, &sampler, nil); status != C.NUC_OK {
-		return 0, fmt.Errorf("nuc_sampler_create: status %d", status)
-	}
-	defer C.nuc_sampler_destroy(sampler, nil)
-	time := C.nucleus_test_call_time(sampler, (*C.float)(unsafe.Pointer(&logits[0])), C.size_t(len(logits)), C.int32_t(calls))
+// CallTime returns the mean time of calls of nuc_sample_flat from C, in nanoseconds, for one row.
+func CallTime(sampler unsafe.Pointer, logits []float32, calls int) (float64, error) {
+	time := C.nucleus_test_call_time((*C.nuc_sampler)(sampler), (*C.float)(unsafe.Pointer(&logits[0])),
+		C.size_t(len(logits)), C.int32_t(calls))
 	if time < 0 {
 		return 0, fmt.Errorf("nuc_sample_flat failed")
 	}

@@ -263,6 +263,11 @@ deb: $(if $(BUILT),,build) ## build the Debian packages target/deb/*.deb: libnuc
 	@scripts/install-deps.sh deb
 	@scripts/deb.sh $(TARGET) $(VERSION)
 
+.PHONY: test-conan
+test-conan: deps source-archive ## build the Conan package from the committed sources and use it, static and shared: compiles the library twice
+	@scripts/install-deps.sh consumers
+	@scripts/test-conan.sh $(TARGET) $(VERSION)
+
 .PHONY: test-deb
 test-deb: deb ## check the Debian packages with lintian; install, use and remove them in a new Debian system (needs root)
 	@scripts/install-deps.sh test-deb

@@ -22,7 +22,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-C_TESTS = "tests/c"
+# Each of these directories has a script run.sh, which ends with the line `N passed, N failed`.
+SCRIPTS = {"tests/c": "C", "tests/cpp": "C++", "tests/consumers": "installed library"}
 
 
 def processor():
@@ -141,28 +142,32 @@ def main():
         print(f"\n=== bindings/{language}", flush=True)
         parts.run(f"bindings/{language}", [f"bindings/{language}/test.sh"])
 
-    print("\n=== C", flush=True)
-    return finish(parts, *c_tests(parts))
+    passed = failed = 0
+    for directory, title in SCRIPTS.items():
+        print(f"\n=== {title}", flush=True)
+        counts = run_script(parts, directory)
+        passed, failed = passed + counts[0], failed + counts[1]
+    return finish(parts, passed, failed)
 
 
 def finish(parts, passed, failed):
     """Prints the times and the closing line. Returns the exit status."""
-    failed += len([name for name in parts.failures() if name != C_TESTS])
+    failed += len([name for name in parts.failures() if name not in SCRIPTS])
     print(f"\n{parts.table()}\n{processor()}; seed {os.environ['NUCLEUS_TEST_SEED']}")
     print(f"{passed} passed, {failed} failed", flush=True)
     return 1 if failed else 0
 
 
-def c_tests(parts):
-    """Runs tests/c/run.sh and prints its lines as they come. Returns how many of its tests passed and failed."""
+def run_script(parts, directory):
+    """Runs DIRECTORY/run.sh and prints its lines as they come. Returns how many of its tests passed and failed."""
     start, before = time.monotonic(), used()
     closing = None
-    with subprocess.Popen(["tests/c/run.sh"], cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen([f"{directory}/run.sh"], cwd=ROOT, text=True, stdout=subprocess.PIPE) as process:
         for line in process.stdout:
             closing = re.fullmatch(r"(\d+) passed, (\d+) failed", line.strip())
             if not closing:
                 print(line, end="", flush=True)
-    parts.rows.append((C_TESTS, time.monotonic() - start, used() - before, process.returncode == 0))
+    parts.rows.append((directory, time.monotonic() - start, used() - before, process.returncode == 0))
     passed, failed = (int(number) for number in closing.groups()) if closing else (0, 1)
     # After a failure before the first test, the last line reports no failure, or there is no last line.
     return passed, max(failed, int(process.returncode != 0))

@@ -90,6 +90,25 @@ debian_packages() {
     [ "$status" -eq 0 ] && "$root/usr/bin/nucleus" --version && echo "10 checks, 0 failed"
 }
 
+# The vcpkg port installs one kind of library in the places of vcpkg. This runs the port without vcpkg (vcpkg.cmake).
+vcpkg_port() {
+    local linkage kind packages files
+    for linkage in static dynamic; do
+        packages=$bin/vcpkg-$linkage kind=static
+        [ $linkage = static ] || kind=nucleus
+        as_root cmake -DROOT="$PWD" -DVERSION="$version" -DLINKAGE=$linkage -DPACKAGES="$packages" -P tests/consumers/vcpkg.cmake &&
+            cmake -S "$bin/project" -B "$packages.build" -DKINDS=$kind -DCMAKE_PREFIX_PATH="$packages" &&
+            cmake --build "$packages.build" && (cd "$packages.build" && ctest --output-on-failure) || return 1
+        files=$(cd "$packages" && find . -type f | LC_ALL=C sort)
+        holds "only this kind of library" [ "$(grep -c 'libnucleus\.\(a\|so\)' <<<"$(ls "$packages/lib")")" = \
+            "$([ $linkage = static ] && echo 1 || echo 3)" ] &&
+            holds "the command is a tool" "$packages/tools/nucleus/nucleus" --version &&
+            holds "the licence" cmp LICENSE "$packages/share/nucleus/copyright" &&
+            holds "no other documents" [ -z "$(grep -E '^./(bin|share/doc|share/man)/' <<<"$files")" ] || return 1
+    done
+    echo "12 checks, 0 failed"
+}
+
 run "make install, without Rust" installs
 run "make uninstall" uninstalls
 run "pkg-config, shared and static" with_pkg_config "$bin/prefix/lib/pkgconfig" "$bin/project"
@@ -97,5 +116,6 @@ run "CMake, shared and static" with_cmake "$bin/prefix" "$bin/project"
 run "CMake, versions" versions
 run "tarball, moved" tarball
 run "Debian packages, unpacked" debian_packages
+run "vcpkg port, without vcpkg" vcpkg_port
 
 finish

@@ -2,8 +2,9 @@
 """Builds and runs every test, and prints the time of each part. `make test` and `make test-full` call it.
 
 The parts are the build, each Rust test program, the examples in the documentation, the crate without the feature pjrt
-(test_without_pjrt.py), the interpreter of TPU and GPU programs (tests/interpreter), and the C tests (tests/c/run.sh). A part that fails does not stop the others. The last line is `N passed, N failed`. It counts the
-tests of tests/c/run.sh, and one failure for each other part that failed.
+(test_without_pjrt.py), the interpreter of TPU and GPU programs (tests/interpreter), and the C tests (tests/c/run.sh). A
+part that fails does not stop the others. The last line is `N passed, N failed`. It counts the tests of tests/c/run.sh,
+and one failure for each other part that failed.
 
     run_tests.py            the daily selection of cases
     run_tests.py --full     all cases, and the Rust tests with debug assertions and overflow checks
@@ -126,7 +127,7 @@ def main():
             parts.run(label, [program, *filters], cwd=package)
     print("\n=== examples in the documentation", flush=True)
     profile = [] if full else ["--release"]
-    parts.run("documentation", ["cargo", "test", *profile, "--locked", "--package", "nucleus", "--doc"])
+    parts.run("documentation", ["cargo", "test", *profile, "--locked", "--workspace", "--doc"])
     print("\n=== without the feature pjrt", flush=True)
     parts.run("without pjrt", ["scripts/test_without_pjrt.py"])
     print("\n=== interpreter of TPU and GPU programs", flush=True)

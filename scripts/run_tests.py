@@ -129,7 +129,7 @@ def main():
             parts.run(label, [program, *filters], cwd=package)
     print("\n=== examples in the documentation", flush=True)
     profile = [] if full else ["--release"]
-    parts.run("documentation", ["cargo", "test", *profile, "--locked", "--package", "nucleus", "--doc"])
+    parts.run("documentation", ["cargo", "test", *profile, "--locked", "--workspace", "--doc"])
     print("\n=== without the feature pjrt", flush=True)
     parts.run("without pjrt", ["scripts/test_without_pjrt.py"])
     print("\n=== interpreter of TPU and GPU programs", flush=True)

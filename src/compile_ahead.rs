@@ -53,8 +53,9 @@ pub struct AheadOptions {
 
 /// A program whose file exists now.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Written {
-    /// [`ProgramSpec::name`].
+    /// The name of the program, which logs use too.
     pub name: String,
     /// The path of the file.
     pub file: PathBuf,
@@ -62,7 +63,7 @@ pub struct Written {
     pub bytes: u64,
     /// The time spent in the compiler; zero if `up_to_date`.
     pub compiling: Duration,
-    /// Whether the file existed and was left unchanged: see [`AheadOptions::skip_up_to_date`].
+    /// Whether the file existed and was left unchanged: see `skip_up_to_date`.
     pub up_to_date: bool,
 }
 

@@ -18,6 +18,7 @@ const BUCKETS: usize = STEPS * (65 - LOG_STEPS as usize);
 /// The number of recorded latencies, and their percentiles in nanoseconds. Percentiles are within 1.6% of the exact
 /// value. They are 0 if nothing was recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LatencySummary {
     /// The number of recorded latencies.
     pub count: u64,
@@ -102,8 +103,9 @@ pub struct CallLatencies {
     total: Histogram,
 }
 
-/// A snapshot of [`CallLatencies`].
+/// The latencies of the calls of a sampler. Calls that run on the host have only a total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LatencyStats {
     /// From the start of a call until all its programs are in the queue of the device.
     pub enqueue: LatencySummary,

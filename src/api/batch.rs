@@ -158,7 +158,7 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// The path of all rows. Every path gives the same results. Default: [`Path::Automatic`](crate::Path::Automatic),
+    /// The path of all rows. It does not change the results. Default: [`Path::Automatic`](crate::Path::Automatic),
     /// which selects a path for each row.
     pub fn path(mut self, path: Entry) -> Self {
         self.path = path;

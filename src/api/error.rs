@@ -16,7 +16,8 @@ impl Error {
         self.0.kind()
     }
 
-    /// The name of the argument at fault, for example `"temperature"`. `None` if no single argument is at fault.
+    /// The name of the argument at fault, for example `"temperature"`: a method of this interface, or a field of the C
+    /// header, which has the same names. `None` if no single argument is at fault.
     pub fn argument(&self) -> Option<&'static str> {
         match &self.0 {
             InternalError::InvalidArgument(wrong) => wrong.argument,

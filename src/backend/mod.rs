@@ -6,6 +6,7 @@ pub mod pjrt;
 
 /// A device that a sampler can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// The plugin's global id of the device.
     pub id: i32,

@@ -9,7 +9,7 @@ pub const DEFAULT_MAX_K: usize = 128;
 /// The largest `max_k`. It is small because the bounded kernels compare all pairs of slots.
 pub const LARGEST_MAX_K: usize = 1024;
 
-/// The path of the rows of a call. Every path gives the same results, bit for bit.
+/// The path of the rows of a call. Every path that accepts a row gives it the same results, bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Entry {
     /// Selects a path for each row.

@@ -15,13 +15,15 @@ const LARGEST_NUM_THREADS: usize = 4096;
 
 /// The backend of a sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum BackendChoice {
-    /// PJRT if the options or the environment name a plugin; otherwise the built-in backend.
+    /// PJRT if the options or the environment name a plugin; otherwise the built-in backend. Without the feature `pjrt`
+    /// always the built-in backend.
     #[default]
     Auto,
     /// The SIMD code of this library, on the CPU.
     Builtin,
-    /// A PJRT plugin. It is an error if none is named.
+    /// A PJRT plugin. It is an error if none is named, or if the crate was built without the feature `pjrt`.
     Pjrt,
 }
 

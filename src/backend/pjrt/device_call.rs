@@ -42,7 +42,7 @@ pub enum HostNumbers {
     #[default]
     Tokens,
     /// All numbers, 20 bytes per row. A row with impossible parameters gets the status
-    /// [`ROW_BAD_PARAMETER`](crate::outputs::ROW_BAD_PARAMETER).
+    /// [`bad_parameter`](crate::RowStatus::bad_parameter).
     All,
 }
 

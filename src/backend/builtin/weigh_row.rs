@@ -75,9 +75,8 @@ fn for_weights<S: Simd, E: Element>(
     let fours = block.as_chunks::<FOUR>().0;
     let mut function = function;
     if S::f32s::LEN == LANES {
-        let ([a, b, c, d], [e, f, g, h]) =
-            (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
-        for weight in scale.weights8([a, b, c, d, e, f, g, h]) {
+        let halves = [four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1])];
+        for weight in scale.weights8(halves) {
             function(weight);
         }
         return;
@@ -101,9 +100,8 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     let lanes = Lanes(simd);
     let fours = block.as_chunks::<FOUR>().0;
     if S::f32s::LEN == LANES {
-        let ([a, b, c, d], [e, f, g, h]) =
-            (four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1]));
-        let mut w = scale.weights8([a, b, c, d, e, f, g, h]);
+        let halves = [four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1])];
+        let mut w = scale.weights8(halves);
         if !ALL {
             for weight in &mut w {
                 *weight = kept_weight(lanes, *weight, least);

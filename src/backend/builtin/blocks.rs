@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
-use fearless_simd::{f32x16, i32x16, mask32x16, prelude::*, Simd};
+use fearless_simd::{f32x16, f32x4, i32x16, mask32x16, prelude::*, Simd};
 
 use super::element::Element;
 use super::lanes::{push, LANES};
-use super::layout::BLOCK;
+use super::layout::{BIN, BLOCK};
 
 /// A row divided into blocks. The last block is padded with −inf.
 pub(super) struct Blocks<'a, E: Element> {
@@ -39,6 +39,12 @@ impl<'a, E: Element> Blocks<'a, E> {
     pub(super) fn get(&self, index: usize) -> &[E::Bits; BLOCK] {
         self.whole.get(index).unwrap_or(&self.tail[0])
     }
+}
+
+/// Whether an element of a block is at least `bound`, given the maxima of the block.
+#[inline(always)]
+pub(super) fn reaches<S: Simd>(simd: S, bin: &[f32; BIN], bound: f32) -> bool {
+    f32x4::simd_from(simd, *bin).simd_ge(bound).any_true()
 }
 
 /// Runs a statement on each vector of a block in order: `for_vectors!(E, simd, block, x => …)`.

@@ -86,7 +86,7 @@ impl RowTask<'_> {
             }
         }
         let greedy = if is_candidate(Scalar, key) {
-            first_in_row(level, self.row(), self.whole.layout, work.bins, work.tops, bound_of_key(key))
+            first_in_row(level, self.row(), self.whole.layout, work.tops, bound_of_key(key))
         } else {
             None
         };

@@ -4,12 +4,12 @@ use std::hint::black_box;
 
 use fearless_simd::{dispatch, f32x16, i16x32, i32x16, prelude::*, u16x32, Level, Simd};
 
-use super::blocks::{for_vectors, BlockOutput, Blocks};
+use super::blocks::{for_vectors, reaches, BlockOutput, Blocks};
 use super::bounds::Limit;
 use super::element::{with_element, Bf16, Element, Element16, F16, F32};
 use super::key16;
 use super::lanes::{load, Lanes, LANES};
-use super::layout::BLOCK;
+use super::layout::{BIN, BLOCK};
 use super::scan::Summary;
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
@@ -50,12 +50,13 @@ fn collect_impl<S: Simd, E: Element>(
             continue;
         }
         let first = i * group;
-        let mut rest = offsets.iter_mut().zip(bins[first * LANES..].as_chunks::<LANES>().0);
+        let mut rest = offsets.iter_mut().zip(bins[first * BIN..].as_chunks::<BIN>().0);
         for blocks in blocks.range(first..first + rest.len()) {
             for (block, (offset, bin)) in blocks.iter().zip(&mut rest) {
                 *offset = len as u32;
-                let limit = a.float(limit.at(len));
-                if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(limit).any_true() {
+                let limit = limit.at(len);
+                if reaches(simd, bin, limit) {
+                    let limit = a.float(limit);
                     let mut output = BlockOutput::new(values, len);
                     for_vectors!(E, simd, block, x => output.push(a.to_bits(x), x.simd_ge(limit)));
                     len += output.len();
@@ -112,7 +113,8 @@ fn scan_and_collect_impl<S: Simd, E: Element>(
             len += output.len();
         }
     }
-    (Summary::of_lanes(max[0].max(max[1]), poison[0] + poison[1]), len)
+    let poison = (poison[0] + poison[1]).to_array().into_iter().sum();
+    (Summary::of_lanes(max[0].max(max[1]), poison), len)
 }
 
 /// The number of 16-bit elements in a 512-bit register.

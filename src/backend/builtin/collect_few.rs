@@ -2,10 +2,10 @@
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
-use super::blocks::{mask_of, Blocks};
+use super::blocks::{mask_of, reaches, Blocks};
 use super::element::{with_element, Element};
 use super::lanes::{load, LANES};
-use super::layout::{BLOCK, LARGEST_GROUP};
+use super::layout::{BIN, BLOCK, LARGEST_GROUP};
 use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
@@ -43,8 +43,7 @@ fn list_blocks<'l, S: Simd>(
     bound: f32,
     list: &'l mut [u32; FEW + LARGEST_GROUP],
 ) -> Option<&'l [u32]> {
-    let bound = f32x16::splat(simd, bound);
-    let (bins, tops) = (bins.as_chunks::<LANES>().0, tops.as_chunks::<LANES>().0);
+    let (bins, tops) = (bins.as_chunks::<BIN>().0, tops.as_chunks::<LANES>().0);
     let mut len = 0;
     for (i, tops) in tops.chunks(GROUPS_AT_ONCE).enumerate() {
         let mut groups = 0_u64;
@@ -56,7 +55,7 @@ fn list_blocks<'l, S: Simd>(
             groups &= groups - 1;
             for (block, bin) in bins[first..].iter().take(group).enumerate() {
                 list[len] = (first + block) as u32;
-                len += usize::from(load::<S, f32x16<S>, f32>(simd, bin).simd_ge(bound).any_true());
+                len += usize::from(reaches(simd, bin, bound));
             }
             if len > FEW {
                 return None;
@@ -116,7 +115,7 @@ mod tests {
     fn check(row: Logits<'_>, bound: f32) {
         for wanted in [1, 64] {
             let layout = Layout::new(row.len(), wanted);
-            let mut bins = vec![0.0; layout.blocks * LANES];
+            let mut bins = vec![0.0; layout.blocks * BIN];
             let mut tops = vec![0.0; layout.groups() * LANES];
             scan(Level::new(), row, layout.group, &mut bins, &mut tops);
             let (mut values, mut indices) = (vec![0; FEW], vec![0; FEW]);

@@ -1,10 +1,10 @@
 //! The three element types of logits, and functions that read them as f32 vectors.
 
-use fearless_simd::{f32x16, i16x32, i32x16, prelude::*, u16x32, u32x16, Simd};
+use fearless_simd::{f32x16, i16x16, i16x32, i32x16, prelude::*, u16x16, u16x32, u32x16, Simd};
 
-use super::key16::{self, Float16};
+use super::key16::Float16;
 use super::lanes::{load, Lanes, LANES};
-use super::layout::{BLOCK, VECTORS};
+use super::layout::BLOCK;
 use crate::dtype::{BF16_NEG_INF, F16_NEG_INF};
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{widen_bf16, widen_f16};
@@ -28,17 +28,18 @@ pub(super) trait Element {
         Self::pair(simd, bits)
     }
 
-    /// Returns [`LANES`] maxima of a block, each over eight elements, and a second vector. If an element is NaN, a lane
-    /// of the second vector is NaN, and the maxima have no meaning.
-    #[inline(always)]
-    fn summary<S: Simd>(simd: S, block: &[Self::Bits; BLOCK]) -> (f32x16<S>, f32x16<S>) {
-        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
-        let [a, b] = Self::unordered_pair(simd, &chunks[0]);
-        let [c, d] = Self::unordered_pair(simd, &chunks[1]);
-        let [e, f] = Self::unordered_pair(simd, &chunks[2]);
-        let [g, h] = Self::unordered_pair(simd, &chunks[3]);
-        combine([a, b, c, d, e, f, g, h])
-    }
+    /// The part of a scan's state that shows whether an element was NaN.
+    type Watch<S: Simd>: Copy;
+
+    /// The state before the first element.
+    fn watch<S: Simd>(simd: S) -> Self::Watch<S>;
+
+    /// Returns NaN if an element was NaN. It can also return NaN if an element was +inf or if a sum overflowed. The row
+    /// is then cleaned, which costs time but changes no result.
+    fn poison<S: Simd>(watch: Self::Watch<S>) -> f32;
+
+    /// Returns [`LANES`] maxima of a block, each over eight elements. They have no meaning if an element is NaN.
+    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S>;
 }
 
 /// A 16-bit logits type.
@@ -46,22 +47,14 @@ pub(super) trait Element16: Element<Bits = u16> + Float16 {}
 
 impl<E: Element<Bits = u16> + Float16> Element16 for E {}
 
-/// The maxima and the sums of the vectors, lane by lane. A sum is NaN if an element is NaN. It can also be NaN if an
-/// element is +inf or a partial sum overflows. The row is then cleaned, which costs time but changes no result.
-#[inline(always)]
-fn combine<S: Simd>(x: [f32x16<S>; VECTORS]) -> (f32x16<S>, f32x16<S>) {
-    let [a, b, c, d, e, f, g, h] = x;
-    let max = (a.max(b).max(c.max(d))).max(e.max(f).max(g.max(h)));
-    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
-    (max, sum)
-}
-
 pub(super) struct F32;
 pub(super) struct Bf16;
 pub(super) struct F16;
 
 impl Element for F32 {
     type Bits = f32;
+    /// Sums of the elements.
+    type Watch<S: Simd> = f32x16<S>;
     const NEG_INF: f32 = f32::NEG_INFINITY;
 
     #[inline(always)]
@@ -72,6 +65,39 @@ impl Element for F32 {
     #[inline(always)]
     fn pair<S: Simd>(simd: S, bits: &[f32; 2 * LANES]) -> [f32x16<S>; 2] {
         [load(simd, &bits[..LANES]), load(simd, &bits[LANES..])]
+    }
+
+    #[inline(always)]
+    fn watch<S: Simd>(simd: S) -> f32x16<S> {
+        f32x16::splat(simd, 0.0)
+    }
+
+    #[inline(always)]
+    fn poison<S: Simd>(watch: f32x16<S>) -> f32 {
+        watch.to_array().into_iter().sum()
+    }
+
+    #[inline(always)]
+    fn maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut f32x16<S>) -> f32x16<S> {
+        let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
+        let [a, b] = Self::pair(simd, &pairs[0]);
+        if S::f32s::LEN < LANES {
+            // Each pair is added to both results before the next pair is read. With more pairs at a time, the
+            // registers do not suffice.
+            let (mut max, mut sum) = (a.max(b), a + b);
+            for pair in &pairs[1..] {
+                let [a, b] = Self::pair(simd, pair);
+                max = max.max(a.max(b));
+                sum += a + b;
+            }
+            *watch += sum;
+            return max;
+        }
+        let [c, d] = Self::pair(simd, &pairs[1]);
+        let [e, f] = Self::pair(simd, &pairs[2]);
+        let [g, h] = Self::pair(simd, &pairs[3]);
+        *watch += ((a + b) + (c + d)) + ((e + f) + (g + h));
+        (a.max(b).max(c.max(d))).max(e.max(f).max(g.max(h)))
     }
 }
 
@@ -86,6 +112,7 @@ impl Float16 for Bf16 {
 
 impl Element for Bf16 {
     type Bits = u16;
+    type Watch<S: Simd> = Extremes<S>;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
 
     #[inline(always)]
@@ -111,6 +138,21 @@ impl Element for Bf16 {
     fn unordered_pair<S: Simd>(simd: S, bits: &[u16; 2 * LANES]) -> [f32x16<S>; 2] {
         even_and_odd(Lanes(simd), bits)
     }
+
+    #[inline(always)]
+    fn watch<S: Simd>(simd: S) -> Extremes<S> {
+        Extremes { signed: i16x32::splat(simd, i16::MIN), unsigned: u16x32::splat(simd, 0) }
+    }
+
+    #[inline(always)]
+    fn poison<S: Simd>(watch: Extremes<S>) -> f32 {
+        watch.poison::<Self>()
+    }
+
+    #[inline(always)]
+    fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
+        watch.maxima::<Self>(simd, block)
+    }
 }
 
 /// Splits 32 bfloat16 elements into the even and the odd elements, as f32.
@@ -131,6 +173,7 @@ impl Float16 for F16 {
 
 impl Element for F16 {
     type Bits = u16;
+    type Watch<S: Simd> = Extremes<S>;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
 
     #[inline(always)]
@@ -145,23 +188,62 @@ impl Element for F16 {
         [a.from_bits(widen_f16(a, low)), a.from_bits(widen_f16(a, high))]
     }
 
-    // Widening binary16 is slow. So this function computes the maxima of 16-bit order keys and widens only the maxima.
     #[inline(always)]
-    fn summary<S: Simd>(simd: S, block: &[u16; BLOCK]) -> (f32x16<S>, f32x16<S>) {
-        let a = Lanes(simd);
-        let (chunks, _) = block.as_chunks::<{ 2 * LANES }>();
-        let mut max = i16x32::splat(simd, i16::MIN);
-        let mut magnitude = u16x32::splat(simd, 0);
-        for chunk in chunks {
-            let bits = u16x32::simd_from(simd, *chunk);
-            max = max.max(key16::keys(bits.bitcast()));
-            magnitude = magnitude.max(bits & 0x7fff);
+    fn watch<S: Simd>(simd: S) -> Extremes<S> {
+        Extremes { signed: i16x32::splat(simd, i16::MIN), unsigned: u16x32::splat(simd, 0) }
+    }
+
+    #[inline(always)]
+    fn poison<S: Simd>(watch: Extremes<S>) -> f32 {
+        watch.poison::<Self>()
+    }
+
+    #[inline(always)]
+    fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
+        watch.maxima::<Self>(simd, block)
+    }
+}
+
+/// The extremes of the bits of 16-bit elements, read as integers. A NaN is the largest integer of its sign.
+#[derive(Clone, Copy)]
+pub(super) struct Extremes<S: Simd> {
+    signed: i16x32<S>,
+    unsigned: u16x32<S>,
+}
+
+impl<S: Simd> Extremes<S> {
+    #[inline(always)]
+    fn poison<F: Float16>(self) -> f32 {
+        let positive = self.signed.to_array().into_iter().fold(i16::MIN, i16::max);
+        let negative = self.unsigned.to_array().into_iter().fold(0, u16::max);
+        if positive > (F::NEG_INF_BITS & 0x7fff) as i16 || negative > F::NEG_INF_BITS {
+            f32::NAN
+        } else {
+            0.0
         }
-        let [low, high] = zero_extended(simd, &key16::keys(max).bitcast::<u16x32<S>>().to_array());
-        let max = a.from_bits(widen_f16(a, low)).max(a.from_bits(widen_f16(a, high)));
-        let [low, high] = zero_extended(simd, &magnitude.to_array());
-        let nan = a.lt(a.int(0x7c00), low.max(high));
-        (max, a.from_bits(a.select(nan, a.int(f32::NAN.to_bits() as i32), a.int(0))))
+    }
+
+    /// See [`Element::maxima`].
+    ///
+    /// Widening the elements takes longer than comparing their bits. If a sign bit is 0, the maximum has the largest
+    /// bits as signed integer. Otherwise it has the least bits as unsigned integer.
+    #[inline(always)]
+    fn maxima<F: Float16>(&mut self, simd: S, block: &[u16; BLOCK]) -> f32x16<S> {
+        let mut signed = i16x32::splat(simd, i16::MIN);
+        let mut least = u16x32::splat(simd, u16::MAX);
+        for chunk in block.as_chunks::<{ 2 * LANES }>().0 {
+            let bits = u16x32::simd_from(simd, *chunk);
+            signed = signed.max(bits.bitcast::<i16x32<S>>());
+            least = least.min(bits);
+            self.unsigned = self.unsigned.max(bits);
+        }
+        self.signed = self.signed.max(signed);
+        let ((a, b), (c, d)) = (signed.split(), least.split());
+        let (signed, least) = (a.max(b), c.min(d));
+        let max: i16x16<S> = signed.simd_lt(0).select(least.bitcast(), signed);
+        let a = Lanes(simd);
+        let (low, high) = max.bitcast::<u16x16<S>>().widen();
+        a.from_bits(F::widen(a, low.combine(high).bitcast()))
     }
 }
 

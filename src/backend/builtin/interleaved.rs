@@ -37,6 +37,7 @@ impl<A: Arith, const N: usize> Arith for Interleaved<A, N> {
         fadd(a: Float, b: Float) -> Float;
         fsub(a: Float, b: Float) -> Float;
         fmul(a: Float, b: Float) -> Float;
+        mul_then_add(a: Float, b: Float, addend: Float) -> Float;
         trunc(a: Float) -> Int;
         to_float(a: Int) -> Float;
         to_bits(a: Float) -> Int;
@@ -49,12 +50,6 @@ impl<A: Arith, const N: usize> Arith for Interleaved<A, N> {
         not(a: Mask) -> Mask;
         select(mask: Mask, if_true: Int, if_false: Int) -> Int;
         fselect(mask: Mask, if_true: Float, if_false: Float) -> Float;
-    }
-
-    // All products before all sums: a sum then does not wait for its product.
-    #[inline(always)]
-    fn mul_then_add(self, a: [A::Float; N], b: [A::Float; N], addend: [A::Float; N]) -> [A::Float; N] {
-        self.fadd(self.fmul(a, b), addend)
     }
 
     #[inline(always)]

@@ -3,8 +3,11 @@
 use super::lanes::LANES;
 use crate::dtype::Logits;
 
-/// The number of elements in a block. The scan records [`LANES`] maxima of each block.
+/// The number of elements in a block.
 pub(super) const BLOCK: usize = 128;
+/// The number of maxima that the scan records of each block. They are the maxima of disjoint parts of the block. With
+/// [`LANES`] maxima, the scan would write so much memory that it would evict the row from the first-level cache.
+pub(super) const BIN: usize = 4;
 /// The number of vectors in a block.
 pub(super) const VECTORS: usize = BLOCK / LANES;
 /// The largest number of blocks in a group.
@@ -67,7 +70,7 @@ impl<'a> Part<'a> {
 
     /// Selects the maxima of this part from the block maxima and the group maxima of the row.
     pub(super) fn maxima<'m>(&self, bins: &'m [f32], tops: &'m [f32]) -> (&'m [f32], &'m [f32]) {
-        let bins = &bins[self.first_group * self.layout.group * LANES..][..self.layout.blocks * LANES];
+        let bins = &bins[self.first_group * self.layout.group * BIN..][..self.layout.blocks * BIN];
         (bins, &tops[self.first_group * LANES..][..self.layout.groups() * LANES])
     }
 }

@@ -10,17 +10,16 @@ use super::layout::{Layout, BLOCK};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 
-/// The index of the first element that is at least `bound`. The search uses the group maxima and the block maxima.
+/// The index of the first element that is at least `bound`. The search uses the group maxima.
 pub(super) fn first_in_row(
     level: Level,
     row: Logits<'_>,
     layout: Layout,
-    bins: &[f32],
     tops: &[f32],
     bound: f32,
 ) -> Option<usize> {
     dispatch!(level, simd => with_element!(row, row, E => {
-        first_in_row_impl::<_, E>(simd, row, layout.group, bins, tops, bound)
+        first_in_row_impl::<_, E>(simd, row, layout.group, tops, bound)
     }))
 }
 
@@ -29,14 +28,18 @@ fn first_in_row_impl<S: Simd, E: Element>(
     simd: S,
     row: &[E::Bits],
     group_len: usize,
-    bins: &[f32],
     tops: &[f32],
     bound: f32,
 ) -> Option<usize> {
-    let group = first_vector(simd, tops, bound)?;
-    let block = group * group_len + first_vector(simd, &bins[group * group_len * LANES..], bound)?;
-    let mask = at_least::<_, E>(simd, Blocks::<E>::new(row).get(block), bound);
-    (mask != 0).then(|| block * BLOCK + mask.trailing_zeros() as usize)
+    let first = first_vector(simd, tops, bound)? * group_len;
+    let blocks = Blocks::<E>::new(row);
+    for block in first..(first + group_len).min(row.len().div_ceil(BLOCK)) {
+        let mask = at_least::<_, E>(simd, blocks.get(block), bound);
+        if mask != 0 {
+            return Some(block * BLOCK + mask.trailing_zeros() as usize);
+        }
+    }
+    None
 }
 
 #[inline(always)]

@@ -2,7 +2,7 @@
 
 use super::collect_few::FEW;
 use super::lanes::LANES;
-use super::layout::{Layout, BLOCK};
+use super::layout::{Layout, BIN, BLOCK};
 use crate::semantics::params::RowParams;
 
 /// The least number of groups of a long row without top-k. The maxima of this number of groups usually have most of the
@@ -52,7 +52,7 @@ impl RowKind {
             RowKind::Plain => (0, entries, 0),
         };
         Sizes {
-            bins: layout.blocks * LANES,
+            bins: if self == RowKind::Greedy { 0 } else { layout.blocks * BIN },
             tops: layout.groups() * LANES,
             keys,
             weights,

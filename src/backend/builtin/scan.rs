@@ -1,12 +1,12 @@
 //! The first pass over a row. It finds the row's maximum, and whether the row may hold a NaN. It also records the
-//! maxima of blocks and groups. Later passes use these maxima to skip most of the row.
+//! maxima of groups and blocks. Later passes use these maxima to skip most of the row.
 
-use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, f32x16, f32x4, prelude::*, Level, Simd};
 
 use super::blocks::Blocks;
 use super::element::{with_element, Element};
 use super::lanes::{Lanes, LANES};
-use super::layout::BLOCK;
+use super::layout::{BIN, BLOCK};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 
@@ -34,15 +34,15 @@ impl Summary {
         !self.poison.is_nan() && self.max < f32::INFINITY
     }
 
-    /// Combines the lanes of a running maximum and of a running sum.
+    /// Combines the lanes of a running maximum.
     #[inline(always)]
-    pub(super) fn of_lanes<S: Simd>(max: f32x16<S>, poison: f32x16<S>) -> Summary {
-        let max = max.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max);
-        Summary { max, poison: poison.to_array().into_iter().sum() }
+    pub(super) fn of_lanes<S: Simd>(max: f32x16<S>, poison: f32) -> Summary {
+        Summary { max: max.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max), poison }
     }
 }
 
-/// Scans a row, or a part of it. Writes the maxima of blocks to `bins` and the maxima of groups to `tops`.
+/// Scans a row, or a part of it. Writes the maxima of blocks to `bins`, unless `bins` is empty, and the maxima of groups
+/// to `tops`.
 pub(super) fn scan(
     level: Level,
     row: Logits<'_>,
@@ -50,11 +50,17 @@ pub(super) fn scan(
     bins: &mut [f32],
     tops: &mut [f32],
 ) -> Summary {
-    dispatch!(level, simd => with_element!(row, row, E => scan_impl::<_, E>(simd, row, group, bins, tops)))
+    dispatch!(level, simd => with_element!(row, row, E => {
+        if bins.is_empty() {
+            scan_impl::<_, E, false>(simd, row, group, bins, tops)
+        } else {
+            scan_impl::<_, E, true>(simd, row, group, bins, tops)
+        }
+    }))
 }
 
 #[inline(always)]
-fn scan_impl<S: Simd, E: Element>(
+fn scan_impl<S: Simd, E: Element, const BINS: bool>(
     simd: S,
     row: &[E::Bits],
     group: usize,
@@ -63,25 +69,34 @@ fn scan_impl<S: Simd, E: Element>(
 ) -> Summary {
     let blocks = Blocks::<E>::new(row);
     let a = Lanes(simd);
-    let (mut max, mut poison) = (a.float(f32::NEG_INFINITY), a.float(0.0));
-    let groups = tops.as_chunks_mut::<LANES>().0.iter_mut().zip(bins.chunks_mut(group * LANES));
-    for (i, (top, bins)) in groups.enumerate() {
-        let mut bins = bins.as_chunks_mut::<LANES>().0;
+    let (mut max, mut watch) = (a.float(f32::NEG_INFINITY), E::watch(simd));
+    let count = row.len().div_ceil(BLOCK);
+    let mut bins = bins.as_chunks_mut::<BIN>().0.iter_mut();
+    for (i, top) in tops.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut group_max = a.float(f32::NEG_INFINITY);
-        for blocks in blocks.range(i * group..i * group + bins.len()) {
-            let (here, rest) = bins.split_at_mut(blocks.len());
-            bins = rest;
-            for (bin, block) in here.iter_mut().zip(blocks) {
-                let (block_max, block_poison) = E::summary(simd, block);
-                block_max.store_slice(bin);
+        for blocks in blocks.range(i * group..((i + 1) * group).min(count)) {
+            for block in blocks {
+                let block_max = E::maxima(simd, block, &mut watch);
+                if BINS {
+                    if let Some(bin) = bins.next() {
+                        max_of_quarters(block_max).store_slice(bin);
+                    }
+                }
                 group_max = group_max.max(block_max);
-                poison += block_poison;
             }
         }
         group_max.store_slice(top);
         max = max.max(group_max);
     }
-    Summary::of_lanes(max, poison)
+    Summary::of_lanes(max, E::poison(watch))
+}
+
+/// The maxima of every fourth lane.
+#[inline(always)]
+fn max_of_quarters<S: Simd>(x: f32x16<S>) -> f32x4<S> {
+    let (low, high) = x.split();
+    let (low, high) = low.max(high).split();
+    low.max(high)
 }
 
 /// Computes only the maximum of a row. No pass over a row can be faster, so benchmarks use it as a baseline. The result
@@ -95,9 +110,10 @@ fn max_scan_impl<S: Simd, E: Element>(simd: S, row: &[E::Bits]) -> f32 {
     let (blocks, rest) = row.as_chunks::<BLOCK>();
     let mut tail = [E::NEG_INF; BLOCK];
     tail[..rest.len()].copy_from_slice(rest);
-    let mut max = E::summary(simd, &tail).0;
+    let mut watch = E::watch(simd);
+    let mut max = E::maxima(simd, &tail, &mut watch);
     for block in blocks {
-        max = max.max(E::summary(simd, block).0);
+        max = max.max(E::maxima(simd, block, &mut watch));
     }
     max.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max)
 }

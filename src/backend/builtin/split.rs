@@ -4,10 +4,10 @@
 use rayon::prelude::*;
 
 use super::lanes::LANES;
-use super::layout::Part;
+use super::layout::{Part, BIN};
 use super::scan::Summary;
 
-/// Runs a scan. The scan writes the block maxima to `bins` and the group maxima to `tops`.
+/// Runs a scan. The scan writes the block maxima to `bins`, unless `bins` is empty, and the group maxima to `tops`.
 pub(super) fn split_scan(
     whole: Part<'_>,
     parts: usize,
@@ -19,8 +19,11 @@ pub(super) fn split_scan(
         return pass(whole, bins, tops);
     }
     let groups = whole.layout.groups().div_ceil(parts);
-    tops.par_chunks_mut(groups * LANES)
-        .zip(bins.par_chunks_mut(groups * whole.layout.group * LANES))
+    let mut bins = bins.chunks_mut(groups * whole.layout.group * BIN);
+    let arrays: Vec<_> =
+        tops.chunks_mut(groups * LANES).map(|tops| (tops, bins.next().unwrap_or_default())).collect();
+    arrays
+        .into_par_iter()
         .enumerate()
         .map(|(i, (tops, bins))| pass(whole.part(i, groups), bins, tops))
         .reduce(|| Summary::EMPTY, Summary::and)

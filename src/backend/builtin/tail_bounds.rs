@@ -3,10 +3,10 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::blocks::Blocks;
+use super::blocks::{reaches, Blocks};
 use super::element::{with_element, Element};
-use super::lanes::{load, LANES};
-use super::layout::BLOCK;
+use super::lanes::LANES;
+use super::layout::{BIN, BLOCK};
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
 use crate::semantics::sizes::WEIGHT_BITS;
@@ -55,7 +55,7 @@ pub(super) fn tail_bounds(
     let tail = lines - reaching as f64 * mean(sums.at_bound);
     let error = lines * SUM_ERROR;
     let rounding = 0.5 * (sums.blocks_read * BLOCK) as f64;
-    let unread = (bins.len() / LANES - sums.blocks_read) * BLOCK;
+    let unread = (bins.len() / BIN - sums.blocks_read) * BLOCK;
     let low = (tail - error) * (1.0 - OTHER_ERRORS) / LARGEST_QUOTIENT - rounding;
     let high = (tail + error) * (1.0 + OTHER_ERRORS) / LEAST_QUOTIENT
         + rounding
@@ -122,13 +122,13 @@ fn sum_of_lines<S: Simd, E: Element>(
     let at_bound = [f64::from(whole.to_array()[0]), f64::from(half.to_array()[0])];
     let mut sums = Sums { lines: [0.0; 2], at_bound, blocks_read: 0 };
     let blocks = Blocks::<E>::new(row);
-    for (i, bins) in bins.chunks(GROUP * LANES).enumerate() {
-        let mut bins = bins.as_chunks::<LANES>().0.iter();
+    for (i, bins) in bins.chunks(GROUP * BIN).enumerate() {
+        let mut bins = bins.as_chunks::<BIN>().0.iter();
         let zero = f32x16::splat(simd, 0.0);
         let (mut whole, mut half) = (zero, zero);
         for blocks in blocks.range(i * GROUP..i * GROUP + bins.len()) {
             for (block, bin) in blocks.iter().zip(&mut bins) {
-                if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
+                if reaches(simd, bin, floor) {
                     let (mut whole_here, mut half_here) = (zero, zero);
                     for pair in block.as_chunks::<{ 2 * LANES }>().0 {
                         let [first, second] = E::unordered_pair(simd, pair);
@@ -171,7 +171,7 @@ mod tests {
     /// The block maxima of a row, each in every lane.
     fn bins(row: &[f32]) -> Vec<f32> {
         let max = |block: &[f32]| block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.chunks(BLOCK).flat_map(|block| [max(block); LANES]).collect()
+        row.chunks(BLOCK).flat_map(|block| [max(block); BIN]).collect()
     }
 
     #[test]

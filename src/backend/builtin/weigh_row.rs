@@ -2,10 +2,10 @@
 
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
-use super::blocks::{BlockOutput, Blocks};
+use super::blocks::{reaches, BlockOutput, Blocks};
 use super::element::{with_element, Element};
 use super::lanes::{load, sum_of_weights, Lanes, WeightSum, LANES};
-use super::layout::{BLOCK, VECTORS};
+use super::layout::{BIN, BLOCK, VECTORS};
 use super::weighing::{WeightLanes, WeightScale};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
@@ -75,9 +75,8 @@ fn for_weights<S: Simd, E: Element>(
     let fours = block.as_chunks::<FOUR>().0;
     let mut function = function;
     if S::f32s::LEN == LANES {
-        let ([a, b, c, d], [e, f, g, h]) =
-            (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
-        for weight in scale.weights8([a, b, c, d, e, f, g, h]) {
+        let halves = [four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1])];
+        for weight in scale.weights8(halves) {
             function(weight);
         }
         return;
@@ -101,9 +100,8 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     let lanes = Lanes(simd);
     let fours = block.as_chunks::<FOUR>().0;
     if S::f32s::LEN == LANES {
-        let ([a, b, c, d], [e, f, g, h]) =
-            (four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1]));
-        let mut w = scale.weights8([a, b, c, d, e, f, g, h]);
+        let halves = [four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1])];
+        let mut w = scale.weights8(halves);
         if !ALL {
             for weight in &mut w {
                 *weight = kept_weight(lanes, *weight, least);
@@ -132,7 +130,7 @@ fn weigh_and_collect_impl<S: Simd, E: Element>(
     (values, offsets): (&mut [i32], &mut [u32]),
 ) -> (Sums, usize) {
     let a = Lanes(simd);
-    let floor = a.float(scale.floor(1));
+    let floor = scale.floor(1);
     let (scale, least) = (scale.lanes(simd), a.int(least));
     let blocks = Blocks::<E>::new(row);
     let (mut sum, mut len) = (WeightSum::new(simd), 0);
@@ -142,11 +140,11 @@ fn weigh_and_collect_impl<S: Simd, E: Element>(
             continue;
         }
         let first = i * group;
-        let mut rest = offsets.iter_mut().zip(bins[first * LANES..].as_chunks::<LANES>().0);
+        let mut rest = offsets.iter_mut().zip(bins[first * BIN..].as_chunks::<BIN>().0);
         for blocks in blocks.range(first..first + rest.len()) {
             for (block, (offset, bin)) in blocks.iter().zip(&mut rest) {
                 *offset = len as u32;
-                if !load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
+                if !reaches(simd, bin, floor) {
                     continue;
                 }
                 let mut lanes = a.int(0);
@@ -199,18 +197,18 @@ fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
     (sums, offsets): (&mut [i32], &mut [u32]),
 ) -> (u64, usize) {
     let a = Lanes(simd);
-    let floor = a.float(scale.floor(least));
+    let floor = scale.floor(least);
     let (scale, least) = (scale.lanes(simd), a.int(least));
     let blocks = Blocks::<E>::new(row);
     let mut sum = WeightSum::new(simd);
     for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = (block * LANES) as u32;
     }
-    let mut rest = bins.as_chunks::<LANES>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
+    let mut rest = bins.as_chunks::<BIN>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
     for blocks in blocks.range(0..offsets.len()) {
         for (block, (bin, out)) in blocks.iter().zip(&mut rest) {
             let mut here = a.int(0);
-            if load::<S, f32x16<S>, f32>(simd, bin).simd_ge(floor).any_true() {
+            if reaches(simd, bin, floor) {
                 here = sum_of_block::<S, E, ALL>(simd, &scale, block, least);
             }
             here.store_slice(out);

@@ -41,18 +41,15 @@ impl WeightScale {
 
     /// A lower limit for logits. Every logit below it has a weight less than `least`. `least` is at least 1.
     pub(super) fn floor(self, least: i32) -> f32 {
+        // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the
+        // rounding errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves.
+        let bits = WEIGHT_BITS as f32 + 0.125;
+        let octaves = if least < 16 { bits + 1.0 } else { bits - (least as f32).log2() };
+        // Beyond this distance below the maximum, every weight is less than `least`.
+        let reach = octaves * (1 << 18) as f32 / self.scale;
         // Rounding the difference is harmless, because no f32 lies between the exact result and the rounded result.
-        self.max - reach(self.scale, least)
+        self.max - reach
     }
-}
-
-/// The distance below the maximum beyond which every weight is less than `least`. `least` is at least 1.
-pub(super) fn reach(scale: f32, least: i32) -> f32 {
-    // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the rounding
-    // errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves.
-    let bits = WEIGHT_BITS as f32 + 0.125;
-    let octaves = if least < 16 { bits + 1.0 } else { bits - (least as f32).log2() };
-    octaves * (1 << 18) as f32 / scale
 }
 
 impl<S: Simd> WeightLanes<S> {
@@ -76,17 +73,13 @@ impl<S: Simd> WeightLanes<S> {
         }
     }
 
-    /// The weights of eight vectors. With registers of sixteen lanes, their computations are interleaved.
+    /// The weights of eight vectors. Their computations are interleaved, which needs registers of sixteen lanes to be
+    /// fast.
     #[inline(always)]
-    pub(super) fn weights8(&self, x: [f32x16<S>; 8]) -> [i32x16<S>; 8] {
-        let (max, scale) = (self.max, self.scale);
-        if S::f32s::LEN == LANES {
-            let eight = Interleaved::<_, 8>(self.a);
-            return weight(eight, quantize(eight, [max; 8], x, [scale; 8]));
-        }
-        let [a, b, c, d, e, f, g, h] = x;
-        let ([a, b, c, d], [e, f, g, h]) = (self.weights4([a, b, c, d]), self.weights4([e, f, g, h]));
-        [a, b, c, d, e, f, g, h]
+    pub(super) fn weights8(&self, x: [[f32x16<S>; 4]; 2]) -> [i32x16<S>; 8] {
+        let [[a, b, c, d], [e, f, g, h]] = x;
+        let eight = Interleaved::<_, 8>(self.a);
+        weight(eight, quantize(eight, [self.max; 8], [a, b, c, d, e, f, g, h], [self.scale; 8]))
     }
 }
 

@@ -47,7 +47,7 @@ ptxas: ## download ptxas, which assembles the GPU kernels without a GPU
 	@scripts/fetch-ptxas.sh
 
 .PHONY: build
-build: deps $(LIB)/libnucleus.a ## build the libraries in target/lib, and the command in target/release (libraries: Linux only)
+build: deps $(LIB)/libnucleus.a $(TARGET)/man/nucleus.1 ## build the libraries in target/lib, and the command in target/release (libraries: Linux only)
 
 # Cargo decides whether to compile. The libraries are linked again only if Cargo wrote a new static library.
 .PHONY: cargo-build
@@ -59,6 +59,11 @@ $(TARGET)/release/libnucleus.a: cargo-build
 
 $(LIB)/libnucleus.a: $(TARGET)/release/libnucleus.a include/nucleus.h scripts/link_library.py scripts/header.py Cargo.toml
 	scripts/link_library.py $(TARGET)/release $(LIB) $(VERSION)
+
+$(TARGET)/man/nucleus.1: $(TARGET)/release/libnucleus.a
+	@mkdir -p $(TARGET)/completions
+	@for shell in bash zsh fish; do $(TARGET)/release/nucleus completions $$shell >$(TARGET)/completions/nucleus.$$shell; done
+	@$(TARGET)/release/nucleus man $(TARGET)/man
 
 .PHONY: examples
 examples: build $(BIN)/quickstart $(BIN)/quickstart-cpp $(BIN)/generate ## build the C and C++ examples

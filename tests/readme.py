@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the commands of README.md and docs/quickstart.md as a new user would. `make test` calls it after `make build`.
+"""Runs the commands of README.md and docs/site/quickstart.md as a new user would. `make test` calls it after `make build`.
 
 Each block of shell commands runs in a directory of its own with an empty home directory. The programs that the blocks
 compile are those of the same page. Commands in ELSEWHERE are run by other steps of .ci/run or by other tests. A command
@@ -56,7 +56,7 @@ def main():
         environment = {**os.environ, "HOME": str(home)}
         for name, folder in (("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")):
             environment.setdefault(name, str(Path.home() / folder))
-        for path in ("README.md", "docs/quickstart.md"):
+        for path in ("README.md", "docs/site/quickstart.md"):
             page = (ROOT / path).read_text()
             work = Path(scratch) / path.replace("/", "-")
             work.mkdir()

@@ -3,7 +3,7 @@
 
     build.py COMMAND        COMMAND is the command `nucleus`, which computes the arrays of the pictures
 
-The sources are docs/*.md. The build adds the reference of the C interface (reference.py), the pictures of the stages
+The sources are docs/*.md, and docs/site/*.md for pages that contain generated parts. The build adds the reference of the C interface (reference.py), the pictures of the stages
 (stages.py) and tables of the benchmarks' figures (figures.py). Quick starts include the examples that the tests run.
 """
 
@@ -41,7 +41,8 @@ def included(text):
 
 def main(command):
     shutil.rmtree(TARGET, ignore_errors=True)
-    shutil.copytree(ROOT / "docs", SOURCE)
+    shutil.copytree(ROOT / "docs", SOURCE, ignore=shutil.ignore_patterns("site", "figures"))
+    shutil.copytree(ROOT / "docs/site", SOURCE, dirs_exist_ok=True)
     pictures = SOURCE / "pictures"
     pictures.mkdir()
     row = stages.draw(command, pictures)
@@ -64,7 +65,6 @@ def main(command):
             sys.exit(f"docs: {path.name}: nothing is known about {missing[0]}")
         path.write_text(text)
     shutil.copy(Path(__file__).parent / "mkdocs.yml", TARGET)
-    # The home page of the site is docs/index.md. On a code host, README.md is the home page.
     # The variable turns off a message about a successor of the theme.
     subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", TARGET / "mkdocs.yml"],
                    check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})  # fmt: skip

@@ -172,6 +172,62 @@ func TestDeviceCalls(t *testing.T) {
 	}
 }
 
+// A wait ends when its context is done. The call continues.
+func TestWaitWithContext(t *testing.T) {
+	const rows, vocab = 8, 100_000
+	sampler := pluginSampler(t)
+	info, err := sampler.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := make([]float32, rows*vocab)
+	logits, err := testhelper.Upload(info.PJRTAPI, info.PJRTClient, unsafe.Pointer(&values[0]),
+		int32(nucleus.DTypeF32), rows, vocab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := testhelper.Destroy(info.PJRTAPI, logits); err != nil {
+			t.Error(err)
+		}
+	}()
+	parameters, err := sampler.NewParameters(&nucleus.ParametersOptions{Rows: rows, Vocab: vocab})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer parameters.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var last *nucleus.Call
+	// On a busy machine a call can end before the test waits for it. So the test tries several times.
+	for attempt := 0; ; attempt++ {
+		// The calls share the processors, so the last one ends late.
+		for step := range 8 {
+			last, err = sampler.Start(nucleus.PathArbitrary, logits, parameters, uint64(step), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer last.Close()
+		}
+		err := last.Wait(ctx)
+		if errors.Is(err, context.Canceled) {
+			break
+		}
+		if err != nil || attempt == 20 {
+			t.Fatalf("a wait with a context that is done returned %v", err)
+		}
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := last.Wait(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tokens := make([]int32, rows)
+	if err := last.Tokens(tokens, nil); err != nil || tokens[0] < 0 || tokens[0] >= vocab {
+		t.Errorf("tokens %v, %v", tokens, err)
+	}
+}
+
 func TestErrorsOfDeviceCalls(t *testing.T) {
 	d := newDeviceTest(t)
 	tokens := make([]int32, deviceRows)

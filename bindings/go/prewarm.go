@@ -100,16 +100,14 @@ func (s *Sampler) StartPrewarm(spec *PrewarmSpec) (*Prewarming, error) {
 	}
 	w := &prewarmWait{done: make(chan struct{})}
 	err = s.use(func(s *C.nuc_sampler, e *C.nuc_error) C.nuc_status {
-		return C.nuc_prewarm_start(s, c, &w.c,
-			e)
+		return C.nuc_prewarm_start(s, c, &w.c, e)
 	})
 	if err != nil {
 		return nil, err
 	}
 	go func() {
 		w.err = call(func(e *C.nuc_error) C.nuc_status {
-			return C.nuc_prewarming_wait(w.c, math.MaxUint64,
-				e)
+			return C.nuc_prewarming_wait(w.c, math.MaxUint64, e)
 		})
 		close(w.done)
 	}()

@@ -19,6 +19,11 @@ const DEPTHS: [usize; 4] = [8, 6, 4, 4];
 const LONGEST_PADDING: usize = 16;
 /// A block is copied from HBM in this number of pieces. Work on the first piece begins before the last one arrives.
 const PIECES: usize = 8;
+/// The number of pieces of rows that have several stripes. They are short, and starting a copy has a fixed cost.
+const PIECES_OF_STRIPES: usize = 4;
+/// Rows that have several stripes and at most this number of chunks are read without a loop over the pieces, because a
+/// loop cannot overlap the end of an iteration with the start of the next one.
+const UNROLLED_CHUNKS: usize = 8;
 /// The VMEM for the windows of the small operands and for spilled registers, in bytes.
 const RESERVED: usize = 3 << 20;
 /// The size of a register in bytes.
@@ -63,6 +68,8 @@ pub(super) struct Layout {
     pub(super) chunks: usize,
     /// The number of chunks of a piece. One copy transfers a piece.
     pub(super) piece: usize,
+    /// Whether the kernel has no loop over the pieces.
+    pub(super) unroll_pieces: bool,
     /// The number of registers of a cell.
     pub(super) cell: usize,
     /// The location of the logits.
@@ -141,7 +148,8 @@ impl Layout {
             registers,
             chunk,
             chunks,
-            piece: chunks.div_ceil(PIECES),
+            piece: chunks.div_ceil(if stripes > 1 { PIECES_OF_STRIPES } else { PIECES }),
+            unroll_pieces: stripes > 1 && chunks <= UNROLLED_CHUNKS,
             cell,
             residence,
             keep_weights,

@@ -190,21 +190,23 @@ impl Passes {
         let (place, bound) = first_lane_beyond(cx, sums, bound);
         let chunk = k.min(lane_of(cx, place), k.i32(layout.chunks as i32 - 1));
         self.focus_on(cx, chunk);
+        match k.stripes() {
+            1 => self.locate_in_chunk(cx, chunk, bound, value),
+            _ => self.locate_in_stripe(cx, k.shr(place, LANES.trailing_zeros()), chunk, bound, value),
+        }
+    }
 
+    /// Descends from a chunk, for rows that have one stripe.
+    fn locate_in_chunk(
+        &self,
+        cx: &Context<'_>,
+        chunk: Value,
+        bound: Wide,
+        value: impl Fn(Value, Value) -> Value,
+    ) -> Value {
+        let (k, layout) = (cx.k, cx.layout);
         let lane = k.lane();
-        // The entry is in one stripe. The values of the other stripes are 0.
-        let this = |value: Value| match k.stripes() {
-            1 => value,
-            _ => k.choose(k.eq(k.shr(place, LANES.trailing_zeros()), k.stripe()), value, k.i32(0)),
-        };
         let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
-        let first = match k.stripes() {
-            1 => first,
-            _ => {
-                let stripe = k.shr(place, LANES.trailing_zeros());
-                k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)))
-            }
-        };
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
         let at = |register: usize| k.i32((register * LANES) as i32);
@@ -212,41 +214,89 @@ impl Passes {
         let values: Vec<Value> = (0..layout.chunk)
             .map(|register| {
                 let x = k.load(&self.focus, at(register));
-                let value = this(value(x, k.add(first, k.add(lane, at(register)))));
+                let value = value(x, k.add(first, k.add(lane, at(register))));
                 k.store(&self.focus, at(register), k.from_bits(value));
                 value
             })
             .collect();
         for (number, &register) in values.iter().enumerate() {
-            let sum = sum_stripe(k, register);
+            let sum = sum_lanes(k, register);
             let here = k.eq(lane, k.i32(number as i32));
             sums = k.wselect(here, sum, sums);
         }
-        let (place, bound) = first_lane_beyond(cx, sums, bound);
-        let register = lane_of(cx, place);
+        let (register, bound) = first_lane_beyond(cx, sums, bound);
         let mut values = zero;
         for number in 0..layout.chunk {
             let content = k.bits(k.load(&self.focus, at(number)));
             values = k.choose(k.eq(register, k.i32(number as i32)), content, values);
         }
-        let (place, _) = first_lane_beyond(cx, k.widen(values), bound);
-        let column = lane_of(cx, place);
+        let (column, _) = first_lane_beyond(cx, k.widen(values), bound);
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
+    }
+
+    /// Descends from a chunk of one stripe, for rows that have several stripes.
+    fn locate_in_stripe(
+        &self,
+        cx: &Context<'_>,
+        stripe: Value,
+        chunk: Value,
+        bound: Wide,
+        value: impl Fn(Value, Value) -> Value,
+    ) -> Value {
+        let (k, layout) = (cx.k, cx.layout);
+        let (lane, zero) = (k.lane(), k.splat(k.i32(0)));
+        let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
+        let first = k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)));
+        // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives registers
+        // `s · groups` to `(s + 1) · groups - 1`.
+        let (stripes, groups) = (k.stripes(), layout.chunk / k.stripes());
+        let own = k.eq(k.stripe(), stripe);
+        let first_of_stripe =
+            k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
+        let mut sums = Wide { low: zero, high: zero };
+        let mut values = Vec::new();
+        for group in 0..groups {
+            let register = |s: usize| {
+                let x = k.load(&self.focus, k.i32(((s * groups + group) * LANES) as i32));
+                k.choose(own, k.bits(x), zero)
+            };
+            let x = k.from_bits(k.over_stripes_of(Reduce::Or, (0..stripes).map(register).collect()));
+            let value = value(x, k.add(first_of_stripe, k.i32((group * LANES) as i32)));
+            sums = k.wselect(k.eq(lane, k.i32(group as i32)), sum_stripe(k, value), sums);
+            values.push(value);
+        }
+        let (place, bound) = first_lane_beyond(cx, sums, bound);
+        let (stripe, group) = (k.shr(place, LANES.trailing_zeros()), lane_of(cx, place));
+        let chosen = values.into_iter().enumerate().fold(zero, |chosen, (number, value)| {
+            k.choose(k.eq(group, k.i32(number as i32)), value, chosen)
+        });
+        let chosen = k.choose(k.eq(k.stripe(), stripe), chosen, zero);
+        let (place, _) = first_lane_beyond(cx, k.widen(chosen), bound);
+        let register = k.add(k.mul(stripe, k.i32(groups as i32)), group);
+        k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), lane_of(cx, place)))
     }
 
     /// Copies one chunk of each stripe to `focus`. `chunk` contains the number of the chunk for each row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value) {
         let (k, layout) = (cx.k, cx.layout);
-        let sublane = k.sublane();
-        k.for_each("copy a chunk of each row", k.i32(SUBLANES as i32), [], |row, []| {
-            let this = k.eq(sublane, row);
+        let rows = layout.rows as i32;
+        let row_of_sublane = match k.stripes() {
+            1 => k.sublane(),
+            _ => k.and(k.sublane(), k.i32(rows - 1)),
+        };
+        k.for_each("copy a chunk of each row", k.i32(rows), [], |row, []| {
+            let this = k.eq(row_of_sublane, row);
             let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
             let number = k.truncate_scalar(number);
             let rows = cx.logits.look_up(k.mul(number, k.i32(layout.chunk as i32)), layout.chunk);
             for register in 0..layout.chunk {
                 let at = k.i32((register * LANES) as i32);
-                let held = k.load(&self.focus, at);
-                k.store(&self.focus, at, k.choose(this, k.load(&rows, at), held));
+                let copied = k.load(&rows, at);
+                let kept = match layout.rows {
+                    1 => copied,
+                    _ => k.choose(this, copied, k.load(&self.focus, at)),
+                };
+                k.store(&self.focus, at, kept);
             }
             []
         });

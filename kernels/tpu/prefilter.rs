@@ -9,7 +9,7 @@
 use super::context::{Context, NO_INDEX};
 use super::keys::{edge_below, order_keys};
 use super::lane_sums::count_lanes;
-use super::threshold_search::{bisect, search, Probe};
+use super::threshold_search::{bisect, search, Probe, Question};
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
@@ -137,10 +137,12 @@ impl Prefilter {
         let least = k.over_row(Reduce::Min, k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]));
         let low = cx.short_key(order_keys(k, least));
         let high = k.add(cx.short_key(summary.max_key), k.i32(1));
-        let found = search(k, "bound from the bins", low, high, |place| {
+        let terms = |place| {
             let ones = bins.map(|bin| k.choose(k.ge(bin, place), k.f32(1.0), k.f32(0.0)));
-            Probe::count(k, count_lanes(k, k.fadd(ones[0], ones[1])), wanted)
-        });
+            vec![k.fadd(ones[0], ones[1])]
+        };
+        let decide = |sums: &[Value]| Probe::count(k, k.trunc(sums[0]), wanted);
+        let found = search(k, "bound from the bins", low, high, &Question { terms, decide });
         cx.full_key(found)
     }
 

@@ -9,7 +9,7 @@ const COPY_PIECES: &str = "copy pieces";
 /// The label of the branches that write −inf after the end of the rows.
 const PAD_ROWS: &str = "pad the end of the rows";
 
-/// The logits of eight rows.
+/// The logits of a block of rows.
 pub(super) struct LogitStream<'a> {
     k: &'a Kernel,
     layout: Layout,
@@ -79,7 +79,9 @@ impl<'a> LogitStream<'a> {
             k.start_copy(&from, &to, &semaphore);
         };
         let before_last = self.layout.pieces() - 1;
-        if before_last > 0 {
+        if self.layout.unroll_pieces {
+            (0..before_last).for_each(|piece| start(k.i32(piece as i32), false));
+        } else if before_last > 0 {
             k.for_each(label, k.i32(before_last as i32), [], |piece, []| {
                 start(piece, false);
                 []
@@ -151,7 +153,11 @@ impl<'a> LogitStream<'a> {
         };
         let before_last = layout.pieces() - 1;
         let mut state = start.to_vec();
-        if before_last > 0 {
+        if layout.unroll_pieces {
+            for i in 0..before_last {
+                state = piece(k.i32(i as i32), false, &state);
+            }
+        } else if before_last > 0 {
             let count = k.i32(before_last as i32);
             state = k.for_each_of("pieces as they arrive", count, &state, |i, state| piece(i, false, state));
         }

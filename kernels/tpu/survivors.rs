@@ -6,7 +6,7 @@ use super::k_slices::{KSlices, Slot};
 use super::keys::{float_of_key, order_keys};
 use super::lane_sums::{count_lanes, sum_lanes, Split};
 use super::sampling::Sampling;
-use super::threshold_search::{search, search_steps, search_within, Probe};
+use super::threshold_search::{parts_per_step, search, search_steps, search_within, Probe, Question};
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Reduce, Value, LANES};
@@ -125,15 +125,20 @@ impl Survivors {
         0..self.keys.len()
     }
 
-    /// Returns the number of slots of each row where the mask is true.
-    fn count_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
+    /// Returns the number of slots of each lane where the mask is true.
+    fn ones_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
         let ones = self.slots().map(|i| k.choose(mask(i), k.f32(1.0), k.f32(0.0)));
-        count_lanes(k, ones.reduce(|a, b| k.fadd(a, b)).expect("at least one slot"))
+        ones.reduce(|a, b| k.fadd(a, b)).expect("at least one slot")
     }
 
-    /// Returns the sum of `parts` over the slots of each row where the mask is true.
-    fn sum_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
+    /// Returns the number of slots of each row where the mask is true.
+    fn count_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
+        count_lanes(cx.k, self.ones_where(cx, mask))
+    }
+
+    /// Returns the sum of `parts` over the slots of each lane where the mask is true.
+    fn parts_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
         let k = cx.k;
         let zero = k.f32(0.0);
         let terms = self.slots().map(|i| {
@@ -141,7 +146,13 @@ impl Survivors {
             (k.choose(mask, parts[i].high, zero), k.choose(mask, parts[i].low, zero))
         });
         let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one slot");
-        Split { high: k.over_row(Reduce::Add, sums.0), low: k.over_row(Reduce::Add, sums.1) }
+        Split { high: sums.0, low: sums.1 }
+    }
+
+    /// Returns the sum of `parts` over all slots of each row.
+    fn sum(&self, cx: &Context<'_>, parts: &[Split]) -> Split {
+        let (k, sums) = (cx.k, self.parts_where(cx, parts, |_| cx.k.bool(true)));
+        Split { high: k.over_row(Reduce::Add, sums.high), low: k.over_row(Reduce::Add, sums.low) }
     }
 
     /// Returns the value of the slot where the mask is true. Each row has at most one. The result is 0 if there is
@@ -170,9 +181,9 @@ impl Survivors {
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
         let high = k.choose(crowded, beyond, k.add(lowest, k.i32(1)));
         let short_keys: Vec<Value> = self.keys.iter().map(|&key| cx.short_key(key)).collect();
-        let threshold = search(k, "top-k threshold", lowest, high, |place| {
-            Probe::count(k, self.count_where(cx, |i| k.ge(short_keys[i], place)), wanted)
-        });
+        let terms = |place| vec![self.ones_where(cx, |i| k.ge(short_keys[i], place))];
+        let decide = |sums: &[Value]| Probe::count(k, k.trunc(sums[0]), wanted);
+        let threshold = search(k, "top-k threshold", lowest, high, &Question { terms, decide });
         let above = self.count_where(cx, |i| k.lt(threshold, short_keys[i]));
         let reached = self.count_where(cx, |i| k.ge(short_keys[i], threshold));
         let tied = k.both(crowded, k.lt(wanted, reached));
@@ -212,11 +223,13 @@ impl Survivors {
             vec![last]
         };
         let searched = || {
-            let last = search_within(k, "last kept tie", all_indices(cx), vocab, |place| {
+            let terms = |place| {
                 let earlier = |i: usize| k.both(is_tie(i), k.lt(self.indices[i], place));
-                Probe { reaches: k.lt(self.count_where(cx, earlier), kept), exact: None }
-            });
-            vec![last]
+                vec![self.ones_where(cx, earlier)]
+            };
+            let decide = |sums: &[Value]| Probe { reaches: k.lt(k.trunc(sums[0]), kept), exact: None };
+            let question = Question { terms, decide };
+            vec![search_within(k, "last kept tie", all_indices(cx), vocab, &question)]
         };
         k.if_else("few kept ties", few, counted, searched)[0]
     }
@@ -225,15 +238,20 @@ impl Survivors {
     fn least_weight(&self, cx: &Context<'_>, sampling: &Sampling, top_k: &TopK, weights: &[Value]) -> Value {
         let k = cx.k;
         let parts = split(cx, weights);
-        let total = self.sum_where(cx, &parts, |_| k.bool(true)).number(k);
+        let total = self.sum(cx, &parts).number(k);
         let (off, target) = sampling.top_p_target(cx, total);
         let target = Split::new(k, target);
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
         // Weights never increase with decreasing keys, so the search finds the key of the threshold.
-        let edge = search(k, "top-p threshold", top_k.threshold, high, |place| {
-            let sum = self.sum_where(cx, &parts, |i| k.ge(top_k.short_keys[i], place));
+        let terms = |place| {
+            let sum = self.parts_where(cx, &parts, |i| k.ge(top_k.short_keys[i], place));
+            vec![sum.high, sum.low]
+        };
+        let decide = |sums: &[Value]| {
+            let sum = Split { high: sums[0], low: sums[1] };
             Probe { reaches: k.not(sum.is_less(k, &target)), exact: None }
-        });
+        };
+        let edge = search(k, "top-p threshold", top_k.threshold, high, &Question { terms, decide });
         sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)))
     }
 
@@ -241,37 +259,48 @@ impl Survivors {
     fn draw(&self, cx: &Context<'_>, sampling: &Sampling, weights: &[Value]) -> (Value, Wide) {
         let k = cx.k;
         let parts = split(cx, weights);
-        let total = self.sum_where(cx, &parts, |_| k.bool(true));
+        let total = self.sum(cx, &parts);
         let remainder = sampling.remainder(cx, total.number(k));
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
-        let next = self.drawn_index(cx, weights, |place| {
-            let before = self.sum_where(cx, &parts, |i| k.lt(self.indices[i], place));
+        let terms = |place| {
+            let before = self.parts_where(cx, &parts, |i| k.lt(self.indices[i], place));
+            vec![before.high, before.low]
+        };
+        let decide = |sums: &[Value]| {
+            let before = Split { high: sums[0], low: sums[1] };
             Probe { reaches: k.not(bound.is_less(k, &before)), exact: None }
-        });
+        };
+        let next = self.drawn_index(cx, weights, &Question { terms, decide });
         // A half that is always zero is still a scalar constant, so it is converted to a register.
         (next, Wide { low: k.splat(remainder.low), high: k.splat(remainder.high) })
     }
 
-    /// Returns the last index that `probe` reports as reached. The entry at this index has a weight.
-    fn drawn_index(&self, cx: &Context<'_>, weights: &[Value], probe: impl Fn(Value) -> Probe) -> Value {
-        // After this number of quarterings, the range rarely contains two survivors, even in a long row. If the range
-        // contains one survivor, this survivor is the result.
-        const STEPS: u32 = 6;
+    /// Returns the last index that `question` reports as reached. The entry at this index has a weight.
+    fn drawn_index(
+        &self,
+        cx: &Context<'_>,
+        weights: &[Value],
+        question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+    ) -> Value {
+        // If the range is divided into this number of parts, it rarely contains two survivors, even in a long row. If
+        // it contains one survivor, this survivor is the result.
+        const PARTS: usize = 1 << 12;
         let (k, vocab) = (cx.k, cx.spec.vocab);
-        let rest = vocab.div_ceil(4usize.pow(STEPS));
+        let rest = vocab.div_ceil(PARTS);
         if rest <= 4 {
-            return search_within(k, "drawn index", all_indices(cx), vocab, probe);
+            return search_within(k, "drawn index", all_indices(cx), vocab, question);
         }
+        let steps = PARTS.ilog2() / parts_per_step(k).ilog2();
         let [low, high] =
-            search_steps(k, "range of the drawn index", all_indices(cx), STEPS as usize, &probe);
+            search_steps(k, "range of the drawn index", all_indices(cx), steps as usize, question);
         let here = |i: usize| {
             let drawn = k.lt(k.i32(0), weights[i]);
             k.both(drawn, k.both(k.ge(self.indices[i], low), k.lt(self.indices[i], high)))
         };
         let several = k.lt(k.i32(1), self.count_where(cx, here));
         let only = self.least_index_where(cx, here);
-        let close = || vec![search_within(k, "drawn index", [low, high], rest, &probe)];
+        let close = || vec![search_within(k, "drawn index", [low, high], rest, question)];
         k.if_else("several survivors in the range", k.any(several), close, || vec![only])[0]
     }
 

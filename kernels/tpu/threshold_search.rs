@@ -1,13 +1,20 @@
 //! Searches for thresholds. The threshold of a row is the largest place that the row reaches.
 //!
 //! All rows of a block are searched together until every row is done.
+//!
+//! If rows have several stripes, each stripe probes another place. Then one sum over lanes serves all these probes.
 
-use crate::mlir::mosaic::{Kernel, Value};
+use crate::mlir::mosaic::{Kernel, Reduce, Value};
 use crate::semantics::arith::Arith;
 
 /// After this number of quarterings, the search checks whether all rows are done. A check costs as much as a
 /// quartering.
-const STEPS_PER_CHECK: usize = 2;
+const QUARTERINGS_PER_CHECK: usize = 2;
+
+/// Returns the number of parts into which a step divides the range.
+pub(super) fn parts_per_step(k: &Kernel) -> usize {
+    k.stripes().max(4)
+}
 
 /// The result of a search's probe at one place.
 pub(super) struct Probe {
@@ -25,26 +32,55 @@ impl Probe {
     }
 }
 
+/// The question that a search asks at each place.
+pub(super) struct Question<P, D> {
+    /// Receives a place and returns registers of floats. Their sums over the row must be exact.
+    pub(super) terms: P,
+    /// Receives these sums and returns the probe.
+    pub(super) decide: D,
+}
+
+impl<P: Fn(Value) -> Vec<Value>, D: Fn(&[Value]) -> Probe> Question<P, D> {
+    fn probe(&self, k: &Kernel, place: Value) -> Probe {
+        let terms = (self.terms)(place);
+        let sums: Vec<Value> = terms.iter().map(|&term| k.over_row(Reduce::Add, term)).collect();
+        (self.decide)(&sums)
+    }
+
+    /// Probes `places[s - 1]` in stripe `s`. The probe in stripe 0 has no meaning.
+    fn probe_in_stripes(&self, k: &Kernel, places: &[Value]) -> Probe {
+        let terms: Vec<Vec<Value>> = places.iter().map(|&place| (self.terms)(place)).collect();
+        let sum = |number: usize| {
+            let nothing = k.splat(k.f32(0.0));
+            let of_stripes = std::iter::once(nothing).chain(terms.iter().map(|terms| terms[number]));
+            k.over_lanes(Reduce::Add, k.over_stripes_of(Reduce::Add, of_stripes.collect()))
+        };
+        let sums: Vec<Value> = (0..terms[0].len()).map(sum).collect();
+        (self.decide)(&sums)
+    }
+}
+
 /// Returns, for each row, the largest place in `low..high` that the row reaches. Every row must reach `low`. If a row
 /// does not reach a place, it must not reach any larger place.
 ///
 /// Each step probes three places and quarters the range. Three probes cost little more than one, because most of the
-/// time is the latency of sums over lanes.
+/// time is the latency of sums over lanes. Rows with eight stripes probe seven places.
 pub(super) fn search(
     k: &Kernel,
     label: &str,
     low: Value,
     high: Value,
-    probe: impl Fn(Value) -> Probe,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     let (low, high) = (k.splat(low), k.splat(high));
+    let steps = if k.stripes() == 8 { 1 } else { QUARTERINGS_PER_CHECK };
     let [low, _] = k.while_loop(
         label,
         [low, high],
         |[low, high]| k.any(is_open(k, low, high)),
         |[mut low, mut high]| {
-            for _ in 0..STEPS_PER_CHECK {
-                (low, high) = quarter(k, low, high, &probe);
+            for _ in 0..steps {
+                (low, high) = step(k, low, high, question);
             }
             [low, high]
         },
@@ -59,26 +95,26 @@ pub(super) fn search_within(
     label: &str,
     range: [Value; 2],
     length: usize,
-    probe: impl Fn(Value) -> Probe,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     let (mut left, mut steps) = (length, 0);
     while left > 1 {
-        left = left.div_ceil(4);
+        left = left.div_ceil(parts_per_step(k));
         steps += 1;
     }
-    search_steps(k, label, range, steps, probe)[0]
+    search_steps(k, label, range, steps, question)[0]
 }
 
-/// Returns the range that remains of `range` after this number of quarterings of a [`search`].
+/// Returns the range that remains of `range` after this number of steps of a [`search`].
 pub(super) fn search_steps(
     k: &Kernel,
     label: &str,
     range: [Value; 2],
     steps: usize,
-    probe: impl Fn(Value) -> Probe,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> [Value; 2] {
     k.for_each(label, k.i32(steps as i32), range, |_, [low, high]| {
-        let (low, high) = quarter(k, low, high, &probe);
+        let (low, high) = step(k, low, high, question);
         [low, high]
     })
 }
@@ -120,7 +156,56 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
 }
 
 /// Makes one step of a search. A row whose range contains one place is done and does not change.
-fn quarter(k: &Kernel, low: Value, high: Value, probe: &impl Fn(Value) -> Probe) -> (Value, Value) {
+fn step(
+    k: &Kernel,
+    low: Value,
+    high: Value,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> (Value, Value) {
+    match k.stripes() {
+        1 | 2 => quarter(k, low, high, |place| question.probe(k, place)),
+        stripes => divide(k, low, high, stripes, |places| question.probe_in_stripes(k, places)),
+    }
+}
+
+/// Makes a step that divides the range into as many parts as a row has stripes. `probe` receives the place of each
+/// stripe, from stripe 1 on.
+fn divide(
+    k: &Kernel,
+    low: Value,
+    high: Value,
+    parts: usize,
+    probe: impl FnOnce(&[Value]) -> Probe,
+) -> (Value, Value) {
+    const EXACT: i32 = 16;
+    // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
+    let rounded = k.add(k.sub(high, low), k.i32(parts as i32 - 1));
+    let part = k.shift_right_zero(rounded, k.i32(parts.trailing_zeros() as i32));
+    let mut multiples = vec![k.splat(k.i32(0)), part];
+    for number in 2..parts {
+        multiples.push(k.add(multiples[number / 2], multiples[number - number / 2]));
+    }
+    let places: Vec<Value> = multiples[1..].iter().map(|&multiple| k.add(low, multiple)).collect();
+    let stripe = k.stripe();
+    let place = k.add(low, k.mul(part, stripe));
+    let Probe { reaches, exact } = probe(&places);
+    let reaches = k.both(reaches, k.both(k.lt(place, high), k.lt(k.i32(0), stripe)));
+    // The places that the row reaches are the first ones. If one of them is exact, the last one is.
+    let one = match exact {
+        Some(exact) => k.choose(exact, k.i32(1 + EXACT), k.i32(1)),
+        None => k.i32(1),
+    };
+    let sum = k.over_stripes(Reduce::Add, k.choose(reaches, one, k.i32(0)));
+    let reached = k.and(sum, k.i32(EXACT - 1));
+    let new_low = k.add(low, k.mul(part, reached));
+    let above = k.choose(k.ge(sum, k.i32(EXACT)), k.i32(1), part);
+    // The difference does not overflow, but the sum can.
+    let new_high = k.choose(k.below(k.sub(high, new_low), above), high, k.add(new_low, above));
+    (new_low, new_high)
+}
+
+/// Makes a step that divides the range into quarters.
+fn quarter(k: &Kernel, low: Value, high: Value, probe: impl Fn(Value) -> Probe) -> (Value, Value) {
     // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
     let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
     let middle = k.add(low, k.add(part, part));

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use crate::common::tpu::{chip, layouts, problem_of, some_hundredths, spec, Cases};
+use crate::common::tpu::{chip, problem_of, spec, Cases};
 use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
-use nucleus::semantics::params::RowParams;
-use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
 
 /// Batches of three rows have a block of four rows with one row of padding.

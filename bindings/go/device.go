@@ -222,8 +222,8 @@ func (c *Call) IsDone() (bool, error) {
 	return done != 0, err
 }
 
-// Done returns a channel that is closed when the call has ended. If the call is already closed by Close, the channel
-// may stay open.
+// Done returns a channel that is closed when the call has ended. If Close was called before the first Done, the channel
+// stays open.
 func (c *Call) Done() <-chan struct{} {
 	c.doneOne.Do(func() {
 		handle := cgo.NewHandle(c.done)

@@ -22,8 +22,9 @@
 // and later calls return an error. All slices belong to the caller. A call reads or writes them, and keeps no reference
 // to them. No goroutine may write them during the call. A slice may also refer to memory that C allocated.
 //
-// A call of C occupies a thread of the operating system. Therefore methods that can wait for a long time take a
-// [context.Context] and wait in Go: [Call.Wait], [Prewarming.Wait] and [Sampler.Prewarm].
+// A call of C occupies a thread of the operating system, and nothing can interrupt it. The methods that can wait for
+// a long time take a [context.Context]: [Call.Wait], [Prewarming.Wait] and [Sampler.Prewarm]. If the context can end,
+// they wait in Go. A prewarm in the background occupies one thread.
 //
 // # Memory
 //

@@ -24,7 +24,7 @@ Base.showerror(io::IO, e::NucleusError) = print(io, "NucleusError: ", e.message,
     status_string(e.status), ")")
 
 function field_pointer(base::Ptr, ::Type{T}, name::Symbol) where {T}
-    index = Base.fieldindex(T, name)
+    index = findfirst(==(name), fieldnames(T))
     Ptr{fieldtype(T, index)}(UInt(base) + fieldoffset(T, index))
 end
 

@@ -6,7 +6,7 @@ const closed = typemin(Int)
 
 abstract type Handle end
 
-# Each subtype has the fields `pointer::Ptr{Cvoid}` and `users::Users`, and a method of `destroy`.
+# Each subtype has the fields `pointer::Ptr{Cvoid}` and `users::Users`, and a method of `free`.
 
 function acquire(object::Handle)
     while true

@@ -53,6 +53,10 @@
  *   may use a handle while it is moved, assigned, closed or destroyed. Structs, views, errors and results are plain
  *   values: different threads may use different copies.
  *
+ *   Compatibility. All functions are inline, and only the functions of nucleus.h are in the library. So a program that
+ *   was compiled with this header runs with every library that nucleus.h allows. The types of this header can change
+ *   with its version: do not use them in the binary interface of a library of your own.
+ *
  *   Macros. This header defines no macro except its include guard. It includes nucleus.h, which defines NUC_*.
  */
 

@@ -82,12 +82,9 @@ debian_packages() {
     local package root=$bin/debian libdir
     for package in "$target"/deb/*.deb; do dpkg-deb -x "$package" "$root" || return 1; done
     libdir=$root/usr/lib/$(dpkg-architecture -qDEB_HOST_MULTIARCH)
-    # Variables that replace the directories of the system by those of the unpacked packages.
-    export LD_LIBRARY_PATH=$libdir PKG_CONFIG_SYSROOT_DIR=$root PKG_CONFIG_ALLOW_SYSTEM_{CFLAGS,LIBS}=1
-    with_cmake "$root/usr" "$bin/project" && with_pkg_config "$libdir/pkgconfig" "$bin/project"
-    local status=$?
-    unset LD_LIBRARY_PATH PKG_CONFIG_SYSROOT_DIR PKG_CONFIG_ALLOW_SYSTEM_{CFLAGS,LIBS}
-    [ "$status" -eq 0 ] && "$root/usr/bin/nucleus" --version && echo "10 checks, 0 failed"
+    with_cmake "$root/usr" "$bin/project" && "$root/usr/bin/nucleus" --version &&
+        holds "pkg-config names the directories of the system" [ "$(sed -n 's/^prefix=//p' "$libdir/pkgconfig/nucleus.pc")" = /usr ] &&
+        echo "6 checks, 0 failed"
 }
 
 # The vcpkg port installs one kind of library in the places of vcpkg. This runs the port without vcpkg (vcpkg.cmake).

@@ -263,8 +263,8 @@ public:
     [[nodiscard]] const char *message() const noexcept { return text_ ? text_.get() : to_string(code_); }
 
     /**
-     * The message with all its lines, cut after 4095 bytes. The same as message() if it has one line. It belongs to this
-     * error.
+     * The message with all its lines, cut after 4095 bytes. The same as message() if it has one line. It belongs to
+     * this error.
      */
     [[nodiscard]] const char *full_message() const noexcept { return text_ ? text_.get() + full_ : to_string(code_); }
 
@@ -685,8 +685,8 @@ private:
 namespace detail {
 
 // The nuc_error of one call. The library writes the messages, so they are not initialized here: that would take longer
-// than everything else in this header. Without `lines`, it has no buffer for a message of several lines, and the library
-// has one array less to check. The built-in backend has no such messages: only plugins do.
+// than everything else in this header. Without `lines`, it has no buffer for a message of several lines, and the
+// library has one array less to check. The built-in backend has no such messages: only plugins do.
 struct call_error {
     nuc_error c;
     char full_message[4096];
@@ -901,7 +901,7 @@ template <class Rep, class Period>
     return error.done(status_of_call, true);
 }
 
-// Owns an object of the library.
+// Owns an object of the library. The public functions of this base class are functions of the handles.
 template <class Object, nuc_status (*Destroy)(Object *, nuc_error *)>
 class handle {
 public:

@@ -47,12 +47,13 @@ memcheck() {
         --suppressions=tests/c/valgrind.supp "$bin/$1"
 }
 
-# The header compiles without a warning, also if it is included twice, and so do programs that use all of it, with gcc and
-# clang, in every standard, with and without exceptions.
+# The header compiles without a warning, also if it is included twice, and so do programs that use all of it, with gcc
+# and clang, in every standard, with and without exceptions.
 printf '#include <nucleus.hpp>\n' >"$bin/header.cpp"
 for compiler in g++ clang++; do
     for standard in c++17 c++20 c++2b; do
-        compile "handles.$compiler.$standard.o" tests/cpp/test_handles.cpp $compiler -std=$standard -include "$bin/header.cpp"
+        compile "handles.$compiler.$standard.o" tests/cpp/test_handles.cpp $compiler -std=$standard \
+            -include "$bin/header.cpp"
         compile "results.$compiler.$standard.o" tests/cpp/unit_results.cpp $compiler -std=$standard -fno-exceptions
     done
     compile "units.$compiler.o" tests/cpp/test_units.cpp $compiler -std=c++17
@@ -84,8 +85,8 @@ no_macros() {
     local headers='atomic chrono cstddef cstdint cstdio cstring exception iterator limits memory new optional string
         string_view type_traits utility vector'
     macros() { c++ -std=c++17 -Iinclude -dM -E -x c++ - | awk '$2 !~ /^_/ { print $2 }' | sort; }
-    [ "$(comm -13 <({ printf '#include <%s>\n' $headers nucleus.h; } | macros) <(echo '#include <nucleus.hpp>' | macros))" \
-        = NUCLEUS_HPP ] && echo "1 checks, 0 failed"
+    [ "$(comm -13 <({ printf '#include <%s>\n' $headers nucleus.h; } | macros) \
+        <(echo '#include <nucleus.hpp>' | macros))" = NUCLEUS_HPP ] && echo "1 checks, 0 failed"
 }
 
 # nucleus.hpp uses every function of nucleus.h except nuc_sample_flat, which exists for languages without structs.
@@ -118,12 +119,30 @@ two_files() {
     done
 }
 
+# A wrong number in any result line of a vector makes test_vectors fail and name the line.
+vectors_can_fail() {
+    local key count=0
+    for key in tokens row_status greedy_sampled topk_logits_unsorted topk_topp_unnorm_probs_i32_unsorted \
+        random_unnorm_cdf_sampled_high random_unnorm_cdf_sampled_low next_tokens topk_indices_k topk_logits_k \
+        topk_topp_unnorm_probs_i32_k; do
+        rm -rf "$bin/wrong" && mkdir "$bin/wrong" || return 1
+        # 12345678 is wrong as a decimal and as a hexadecimal number.
+        sed "0,/^$key [^ ]*/s//$key 12345678/" tests/vectors/bounded.txt >"$bin/wrong/bounded.txt" || return 1
+        if runs test_vectors "$bin/wrong" >"$bin/wrong/log" 2>&1; then echo "$key: no failure"; return 1; fi
+        holds "the failure names $key" grep -q "case .*, $key, function" "$bin/wrong/log" &&
+            holds "it is the only failure" grep -q ' 1 failed$' "$bin/wrong/log" || return 1
+        count=$((count + 2))
+    done
+    echo "$count checks, 0 failed"
+}
+
 run "no warnings" warning_free
 run "no macros" no_macros
 run "every function of nucleus.h" covers_the_c_interface
 run "example in nucleus.hpp" example_of_the_header
 run "two files, different options" two_files
 run "test_vectors, built-in" runs test_vectors tests/vectors
+run "test_vectors, wrong vectors" vectors_can_fail
 run "test_vectors, built-in, sanitizers" runs test_vectors_sanitized tests/vectors
 run "test_handles, valgrind" memcheck test_handles
 run "test_handles, sanitizers" runs test_handles_sanitized

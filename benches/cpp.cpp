@@ -1,4 +1,5 @@
-// The cost of a call through nucleus.hpp beside the same call of nucleus.h: one JSON object per line on standard output.
+// The cost of a call through nucleus.hpp beside the same call of nucleus.h: one JSON object per line on standard
+// output.
 //
 // The rows are small, so the cost of the call itself is a large part of the time. `cpp/c` is the median time of
 // nuc_topk_topp_and_sample, including the time to fill the struct. `cpp/try_sample` and `cpp/sample` are those of the

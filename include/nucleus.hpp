@@ -53,6 +53,10 @@
  *   may use a handle while it is moved, assigned, closed or destroyed. Structs, views, errors and results are plain
  *   values: different threads may use different copies.
  *
+ *   Compatibility. All functions are inline, and only the functions of nucleus.h are in the library. So a program that
+ *   was compiled with this header runs with every library that nucleus.h allows. The types of this header can change
+ *   with its version: do not use them in the binary interface of a library of your own.
+ *
  *   Macros. This header defines no macro except its include guard. It includes nucleus.h, which defines NUC_*.
  */
 
@@ -259,8 +263,8 @@ public:
     [[nodiscard]] const char *message() const noexcept { return text_ ? text_.get() : to_string(code_); }
 
     /**
-     * The message with all its lines, cut after 4095 bytes. The same as message() if it has one line. It belongs to this
-     * error.
+     * The message with all its lines, cut after 4095 bytes. The same as message() if it has one line. It belongs to
+     * this error.
      */
     [[nodiscard]] const char *full_message() const noexcept { return text_ ? text_.get() + full_ : to_string(code_); }
 
@@ -681,8 +685,8 @@ private:
 namespace detail {
 
 // The nuc_error of one call. The library writes the messages, so they are not initialized here: that would take longer
-// than everything else in this header. Without `lines`, it has no buffer for a message of several lines, and the library
-// has one array less to check. The built-in backend has no such messages: only plugins do.
+// than everything else in this header. Without `lines`, it has no buffer for a message of several lines, and the
+// library has one array less to check. The built-in backend has no such messages: only plugins do.
 struct call_error {
     nuc_error c;
     char full_message[4096];
@@ -897,7 +901,7 @@ template <class Rep, class Period>
     return error.done(status_of_call, true);
 }
 
-// Owns an object of the library.
+// Owns an object of the library. The public functions of this base class are functions of the handles.
 template <class Object, nuc_status (*Destroy)(Object *, nuc_error *)>
 class handle {
 public:

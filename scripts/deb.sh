@@ -19,14 +19,18 @@ nucleus ($version) unstable; urgency=medium
 
  -- $(sed -n 's/^Maintainer: //p' packaging/debian/control)  $(date -uRd "@$SOURCE_DATE_EPOCH")
 END
-pages=$(cd cli/man 2>/dev/null && ls *.1 || cd "$target/man" 2>/dev/null && ls *.1 || true)
-for page in $pages; do echo "usr/share/man/man1/$page" >>"$scratch/nucleus/debian/nucleus.install"; done
+# The manual pages that install.sh installs.
+for page in cli/man/*.1 "$target"/man/*.1; do
+    if [ -e "$page" ]; then echo "usr/share/man/man1/$(basename "$page")" >>"$scratch/nucleus/debian/nucleus.install"; fi
+done
 (
     cd "$scratch/nucleus"
     export NUCLEUS_ROOT="$OLDPWD" NUCLEUS_TARGET="$target" NUCLEUS_VERSION="$version"
     # -d: the build needs no other packages than debhelper, which dh checks itself.
     dpkg-buildpackage --build=binary --no-sign --no-check-builddeps --root-command=
 ) >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
+# The message of install.sh if the sources are newer than the build.
+grep '^install: .* is newer' "$scratch/log" >&2 || true
 rm -rf "$target/deb"
 mkdir -p "$target/deb"
 mv "$scratch"/*.deb "$target/deb/"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Packs the installed files: TARGET/nucleus-VERSION-SYSTEM.tar.gz. They work in any directory, because the pkg-config and
-# CMake files find the other files relative to themselves. Equal builds give equal archives.
+# Packs the installed files: TARGET/nucleus-VERSION-SYSTEM.tar.gz. They work in any directory, because the pkg-config
+# and CMake files find the other files relative to themselves. Equal builds give equal archives.
 #
 # usage: tarball.sh TARGET VERSION
 set -eu

@@ -1,8 +1,8 @@
 #!/bin/sh
 # Builds the Conan package from the archive of the committed sources, once with the static and once with the shared
 # library, and runs the program in packaging/conan/test_package with each. Each time it compiles the library again, from
-# the crates that Cargo has downloaded. Downloads Conan in the first run; later runs work offline. `make test-conan` runs
-# this script.
+# the crates that Cargo has downloaded. Downloads Conan in the first run; later runs work offline. `make test-conan`
+# runs this script.
 #
 # usage: test-conan.sh TARGET VERSION
 set -eu

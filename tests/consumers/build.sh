@@ -39,7 +39,8 @@ with_pkg_config() {
 with_cmake() {
     local out
     out=$(mktemp -d)
-    cmake -S "$2" -B "$out" -DCMAKE_PREFIX_PATH="$1" -DCMAKE_BUILD_TYPE=Debug && cmake --build "$out" --parallel 2 || return 1
+    cmake -S "$2" -B "$out" -DCMAKE_PREFIX_PATH="$1" -DCMAKE_BUILD_TYPE=Debug &&
+        cmake --build "$out" --parallel 2 || return 1
     local prefix
     prefix=$(realpath "$1")
     grep -qF "nucleus_DIR:PATH=$prefix/" "$out/CMakeCache.txt" || { echo "CMake found another nucleus"; return 1; }

@@ -25,7 +25,8 @@ lint() {
         echo "skipped: no-manual-page, because this tree has no manual page (cli/man)"
         suppressed=(--suppress-tags no-manual-page)
     fi
-    lintian --allow-root --fail-on error,warning "${suppressed[@]}" "${packages[@]}" && echo "${#packages[@]} checks, 0 failed"
+    lintian --allow-root --fail-on error,warning "${suppressed[@]}" "${packages[@]}" &&
+        echo "${#packages[@]} checks, 0 failed"
 }
 
 # Creates the system in .cache once.
@@ -34,8 +35,8 @@ create_base() {
     mkdir -p .cache
     # 100 MB of downloads. The compilers and CMake build the programs.
     debootstrap --variant=minbase --include=g++,cmake,pkgconf,make "$suite" "$bin/base" &&
-        rm -rf "$bin"/base/var/cache/apt/archives/*.deb && tar -C "$bin/base" -cf "$base.new" . && mv "$base.new" "$base" &&
-        rm -rf "$bin/base"
+        rm -rf "$bin"/base/var/cache/apt/archives/*.deb && tar -C "$bin/base" -cf "$base.new" . &&
+        mv "$base.new" "$base" && rm -rf "$bin/base"
 }
 
 inside() {
@@ -54,7 +55,8 @@ installs() {
         inside sh -c 'dpkg --install /test/*.deb' && inside dpkg --verify libnucleus1 libnucleus-dev nucleus || return 1
     holds "the loader finds the library" grep -q 'libnucleus\.so\.1 ' <<<"$(inside ldconfig -p)" &&
         holds "the command runs" inside nucleus --version &&
-        holds "every package has its licence" [ "$(ls "$bin"/system/usr/share/doc/{libnucleus1,libnucleus-dev,nucleus}/copyright | wc -l)" = 3 ] &&
+        holds "every package has its licence" \
+            ls "$bin"/system/usr/share/doc/{libnucleus1,libnucleus-dev,nucleus}/copyright &&
         echo "4 checks, 0 failed"
 }
 
@@ -70,7 +72,8 @@ removes() {
     holds "the system has the same files as before" diff "$bin/before" "$bin/after" &&
         holds "the loader does not find the library" [ -z "$(inside ldconfig -p | grep nucleus)" ] &&
         holds "no package is left" [ -z "$(inside dpkg --list | grep -E '^i.* (lib)?nucleus')" ] &&
-        inside sh -c 'dpkg --install /test/*.deb && dpkg --purge nucleus libnucleus-dev libnucleus1' && echo "4 checks, 0 failed"
+        inside sh -c 'dpkg --install /test/*.deb && dpkg --purge nucleus libnucleus-dev libnucleus1' &&
+        echo "4 checks, 0 failed"
 }
 
 run "lintian" lint

@@ -20,16 +20,59 @@ unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG
 mkdir -p "$bin"
 . tests/report.sh
 
-# The header compiles without a warning, also if it is included twice, and so do programs that use all of it, with and
-# without exceptions. The other programs are compiled without a warning when they run.
+# compile NAME SOURCE COMPILER OPTION...: starts to compile a program, or an object file if its name ends with .o. Waits
+# if all processors are busy.
+compile() {
+    local name=$1 source=$2 compiler=$3
+    local -a link=($shared)
+    shift 3
+    if [[ $name == *.o ]]; then link=(-c); fi
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
+    rm -f "$bin/$name"
+    "$compiler" -g $warnings "$@" "$source" -o "$bin/$name" "${link[@]}" >"$bin/$name.log" 2>&1 &
+}
+
+# compiled NAME: fails and prints the errors of the compiler if there is no such program.
+compiled() {
+    [ -e "$bin/$1" ] || { cat "$bin/$1.log"; return 1; }
+}
+
+# runs NAME ARGUMENT...
+runs() {
+    compiled "$1" && "$bin/$1" "${@:2}"
+}
+
+memcheck() {
+    compiled "$1" && valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 \
+        --suppressions=tests/c/valgrind.supp "$bin/$1"
+}
+
+# The header compiles without a warning, also if it is included twice, and so do programs that use all of it, with gcc
+# and clang, in every standard, with and without exceptions.
+printf '#include <nucleus.hpp>\n' >"$bin/header.cpp"
+for compiler in g++ clang++; do
+    for standard in c++17 c++20 c++2b; do
+        compile "handles.$compiler.$standard.o" tests/cpp/test_handles.cpp $compiler -std=$standard \
+            -include "$bin/header.cpp"
+        compile "results.$compiler.$standard.o" tests/cpp/unit_results.cpp $compiler -std=$standard -fno-exceptions
+    done
+    compile "units.$compiler.o" tests/cpp/test_units.cpp $compiler -std=c++17
+done
+sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=all"
+compile test_vectors tests/cpp/test_vectors.cpp clang++ -std=c++17
+compile test_vectors_sanitized tests/cpp/test_vectors.cpp g++ -std=c++17 $sanitizers
+compile test_handles tests/cpp/test_handles.cpp g++ -std=c++17
+compile test_handles_sanitized tests/cpp/test_handles.cpp g++ -std=c++17 $sanitizers
+compile test_sampling tests/cpp/test_sampling.cpp g++ -std=c++2b
+compile test_sampling_sanitized tests/cpp/test_sampling.cpp g++ -std=c++17 $sanitizers
+compile test_device tests/cpp/test_device.cpp g++ -std=c++17 -fpermissive -isystem "$pjrt"
+wait
+
 warning_free() {
     local compiler standard count=0
-    printf '#include <nucleus.hpp>\n' >"$bin/header.cpp"
     for compiler in g++ clang++; do
         for standard in c++17 c++20 c++2b; do
-            "$compiler" -std=$standard $warnings -include "$bin/header.cpp" -fsyntax-only tests/cpp/test_handles.cpp &&
-                "$compiler" -std=$standard $warnings -fno-exceptions -fsyntax-only tests/cpp/unit_results.cpp ||
-                return 1
+            compiled "handles.$compiler.$standard.o" && compiled "results.$compiler.$standard.o" || return 1
             count=$((count + 2))
         done
     done
@@ -42,8 +85,8 @@ no_macros() {
     local headers='atomic chrono cstddef cstdint cstdio cstring exception iterator limits memory new optional string
         string_view type_traits utility vector'
     macros() { c++ -std=c++17 -Iinclude -dM -E -x c++ - | awk '$2 !~ /^_/ { print $2 }' | sort; }
-    [ "$(comm -13 <({ printf '#include <%s>\n' $headers nucleus.h; } | macros) <(echo '#include <nucleus.hpp>' | macros))" \
-        = NUCLEUS_HPP ] && echo "1 checks, 0 failed"
+    [ "$(comm -13 <({ printf '#include <%s>\n' $headers nucleus.h; } | macros) \
+        <(echo '#include <nucleus.hpp>' | macros))" = NUCLEUS_HPP ] && echo "1 checks, 0 failed"
 }
 
 # nucleus.hpp uses every function of nucleus.h except nuc_sample_flat, which exists for languages without structs.
@@ -66,37 +109,31 @@ example_of_the_header() {
 
 # Two files that were compiled with different standards, with and without exceptions, and by different compilers.
 two_files() {
-    local compiler first second
-    for compiler in g++ clang++; do
-        "$compiler" -std=c++17 -g $warnings -c tests/cpp/test_units.cpp -o "$bin/units.$compiler.o" &&
-            "$compiler" -std=c++20 -g $warnings -fno-exceptions -c tests/cpp/unit_results.cpp \
-                -o "$bin/results.$compiler.o" || return 1
-    done
+    local first second
     for first in g++ clang++; do
         for second in g++ clang++; do
-            "$first" "$bin/units.$first.o" "$bin/results.$second.o" -o "$bin/test_units" $shared && "$bin/test_units" ||
-                return 1
+            compiled "units.$first.o" &&
+                "$first" "$bin/units.$first.o" "$bin/results.$second.c++20.o" -o "$bin/test_units" $shared &&
+                "$bin/test_units" || return 1
         done
     done
 }
 
-# build NAME COMPILER OPTION...: compiles tests/cpp/NAME.cpp.
-build() {
-    "$2" -g -O1 $warnings "${@:3}" "tests/cpp/$1.cpp" -o "$bin/$1" $shared
-}
-
-# runs NAME "ARGUMENTS" COMPILER OPTION...: compiles a program and runs it.
-runs() {
-    build "$1" "${@:3}" && "$bin/$1" $2
-}
-
-sanitized() {
-    runs "$1" "$2" g++ -std=c++17 -fsanitize=address,undefined -fno-sanitize-recover=all
-}
-
-memcheck() {
-    runs "$1" "" g++ -std=c++17 && valgrind --quiet --error-exitcode=99 --leak-check=full --num-callers=50 \
-        --suppressions=tests/c/valgrind.supp "$bin/$1"
+# A wrong number in any result line of a vector makes test_vectors fail and name the line.
+vectors_can_fail() {
+    local key count=0
+    for key in tokens row_status greedy_sampled topk_logits_unsorted topk_topp_unnorm_probs_i32_unsorted \
+        random_unnorm_cdf_sampled_high random_unnorm_cdf_sampled_low next_tokens topk_indices_k topk_logits_k \
+        topk_topp_unnorm_probs_i32_k; do
+        rm -rf "$bin/wrong" && mkdir "$bin/wrong" || return 1
+        # 12345678 is wrong as a decimal and as a hexadecimal number.
+        sed "0,/^$key [^ ]*/s//$key 12345678/" tests/vectors/bounded.txt >"$bin/wrong/bounded.txt" || return 1
+        if runs test_vectors "$bin/wrong" >"$bin/wrong/log" 2>&1; then echo "$key: no failure"; return 1; fi
+        holds "the failure names $key" grep -q "case .*, $key, function" "$bin/wrong/log" &&
+            holds "it is the only failure" grep -q ' 1 failed$' "$bin/wrong/log" || return 1
+        count=$((count + 2))
+    done
+    echo "$count checks, 0 failed"
 }
 
 run "no warnings" warning_free
@@ -104,13 +141,14 @@ run "no macros" no_macros
 run "every function of nucleus.h" covers_the_c_interface
 run "example in nucleus.hpp" example_of_the_header
 run "two files, different options" two_files
-run "test_vectors, built-in, clang" runs test_vectors tests/vectors clang++ -std=c++17
-run "test_vectors, built-in, sanitizers" sanitized test_vectors tests/vectors
-for program in test_handles test_sampling; do
-    run "$program, valgrind" memcheck "$program"
-    run "$program, sanitizers" sanitized "$program" ""
-done
-run "test_sampling, plugin, C++23" runs test_sampling "$plugin" g++ -std=c++2b
-run "test_device, plugin" runs test_device "$plugin" g++ -std=c++17 -fpermissive -isystem "$pjrt"
+run "test_vectors, built-in" runs test_vectors tests/vectors
+run "test_vectors, wrong vectors" vectors_can_fail
+run "test_vectors, built-in, sanitizers" runs test_vectors_sanitized tests/vectors
+run "test_handles, valgrind" memcheck test_handles
+run "test_handles, sanitizers" runs test_handles_sanitized
+run "test_sampling, valgrind" memcheck test_sampling
+run "test_sampling, sanitizers" runs test_sampling_sanitized
+run "test_sampling, plugin" runs test_sampling "$plugin"
+run "test_device, plugin" runs test_device "$plugin"
 
 finish

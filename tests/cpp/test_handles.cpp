@@ -1,5 +1,5 @@
-// Handles: an object is destroyed once, whoever owns it last. Calls with an empty handle fail and do nothing else. Views
-// and results have the conversions that programs need, and no others.
+// Handles: an object is destroyed once, whoever owns it last. Calls with an empty handle fail and do nothing else.
+// Views and results have the conversions that programs need, and no others.
 #include "check.hpp"
 
 #include <array>
@@ -18,7 +18,8 @@ static_assert(is_move_only<nucleus::sampler> && is_move_only<nucleus::parameters
 // A handle is one pointer and at most one number.
 static_assert(sizeof(nucleus::sampler) <= 2 * sizeof(void *) && sizeof(nucleus::prewarming) == sizeof(void *));
 // An exception that is copied while it is thrown must not throw.
-static_assert(std::is_nothrow_copy_constructible_v<nucleus::error> && std::is_nothrow_copy_assignable_v<nucleus::error>);
+static_assert(std::is_nothrow_copy_constructible_v<nucleus::error> &&
+              std::is_nothrow_copy_assignable_v<nucleus::error>);
 
 // Views are created from containers with elements of the same type. A temporary container cannot become a view of
 // mutable elements, because the elements would be destroyed before the call writes them.

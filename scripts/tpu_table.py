@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Counts the cycles of the TPU kernels and writes the table in docs/tpu.md.
+"""Counts the cycles of the TPU kernels and writes the tables in docs/tpu.md.
 
     tpu_table.py NUCLEUS LIBTPU CASES [--docs docs/tpu.md]
 
 NUCLEUS is the command, LIBTPU the plugin, CASES the directory that the example `tpu_cases` wrote. A separate process
 compiles each program and dumps libtpu's schedule. The interpreter runs the same program, compares its results with those
 of the built-in backend, and reports how often each part of the schedule runs. Nothing is reused from an earlier run.
+
+If CASES has only batches of at most eight rows, the script writes only the table of small batches.
 """
 
 import argparse
@@ -26,6 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # The row of the table that has limits, and the limits by column.
 HEADLINE = ("v5e", 8, "bf16")
 LIMITS = {"bounded random": 7_700, "bounded worst": 15_400, "arbitrary k=5000": 36_000, "top-p random": 41_000, "top-p peaked": 16_000}
+# The table of small batches: the numbers of rows, and the largest share of the cycles of eight rows that they may take.
+SMALL = {1: 0.25, 2: 0.35, 4: 0.6, 8: 1}
+SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random")
 TITLES = {
     "bounded random": "bounded, k = 64, p = 0.95, random",
     "bounded worst": "bounded, k = 64, p = 0.95, worst case",
@@ -103,6 +108,25 @@ def table(lines):
                 cell = f"{cell} (limit {LIMITS[column]:,}{'' if fits else ', not met'})"
             cells.append(cell)
         rows.append([f"{chip}, {batch} rows, {dtype}", *cells, f"{memory:,}"])
+    return markdown(heads, rows)
+
+
+def small_table(lines):
+    """Returns the table of small batches in Markdown. A cell has the cycles, and their share of the cycles of eight rows."""
+    heads = ["", *(TITLES[column] for column in SMALL_COLUMNS)]
+    rows = []
+    for (chip, batch, dtype), (columns, _) in lines.items():
+        eight, _ = lines[chip, 8, dtype]
+        cells = []
+        for column in SMALL_COLUMNS:
+            share = columns[column] / eight[column]
+            missed = f", limit {SMALL[batch]}" if share > SMALL[batch] else ""
+            cells.append(f"{columns[column]:,}" + (f" ({share:.2f}{missed})" if batch < 8 else ""))
+        rows.append([f"{chip}, {dtype}, {batch} {'row' if batch == 1 else 'rows'}", *cells])
+    return markdown(heads, rows)
+
+
+def markdown(heads, rows):
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, ["---"] * len(heads), *rows])
 
 
@@ -142,11 +166,17 @@ def main():
 
     order = {chip: place for place, chip in enumerate(("v5e", "v6e", "tpu7x"))}
     lines = dict(sorted(lines.items(), key=lambda item: (item[0] != HEADLINE, order[item[0][0]], item[0][1], item[0][2])))
-    text = table(lines)
+    small = {key: line for key, line in lines.items() if key[1] in SMALL}
+    small = dict(sorted(small.items(), key=lambda item: (order[item[0][0]], item[0][2], item[0][1])))
+    lines = {key: line for key, line in lines.items() if key == HEADLINE or key[1] not in SMALL}
     note = (f"{datetime.now(timezone.utc):%Y-%m-%d}, libtpu {version('fetch-plugins.sh', 'libtpu')}, "
             f"trip counts by jaxlib {version('requirements-interpreter.txt', 'jaxlib')}'s parser and the interpreter.\n")  # fmt: skip
-    write_between(arguments.docs, "table", f"\n{text}\n{note}\n")
-    print(text, end="")
+    texts = {"small batches": small_table(small)}
+    if len(lines) > 1:
+        texts["table"] = table(lines)
+    for name, text in texts.items():
+        write_between(arguments.docs, name, f"\n{text}\n{note}\n")
+        print(text)
     if any(lines[HEADLINE][0][column] >= limit for column, limit in LIMITS.items()):
         sys.exit("tpu_table: a limit is not met")
 

@@ -19,11 +19,6 @@ const DEPTHS: [usize; 4] = [8, 6, 4, 4];
 const LONGEST_PADDING: usize = 16;
 /// A block is copied from HBM in this number of pieces. Work on the first piece begins before the last one arrives.
 const PIECES: usize = 8;
-/// The number of pieces of rows that have several stripes. They are short, and starting a copy has a fixed cost.
-const PIECES_OF_STRIPES: usize = 4;
-/// Rows that have several stripes and at most this number of chunks are read without a loop over the pieces, because a
-/// loop cannot overlap the end of an iteration with the start of the next one.
-const UNROLLED_CHUNKS: usize = 8;
 /// The VMEM for the windows of the small operands and for spilled registers, in bytes.
 const RESERVED: usize = 3 << 20;
 /// The size of a register in bytes.
@@ -41,6 +36,9 @@ pub(super) const CANDIDATE_CHUNKS: usize = 4;
 /// The location of the logits while a kernel processes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Residence {
+    /// The operand of the kernel is in VMEM. This is for rows of several stripes: the program writes the stripes, and
+    /// libtpu can let it write them to VMEM.
+    Window,
     /// The whole block is in VMEM. With two buffers, the next block is copied to the second buffer during the work on
     /// this block.
     Resident {
@@ -68,8 +66,6 @@ pub(super) struct Layout {
     pub(super) chunks: usize,
     /// The number of chunks of a piece. One copy transfers a piece.
     pub(super) piece: usize,
-    /// Whether the kernel has no loop over the pieces.
-    pub(super) unroll_pieces: bool,
     /// The number of registers of a cell.
     pub(super) cell: usize,
     /// The location of the logits.
@@ -100,6 +96,7 @@ impl Layout {
         let with_list = spec.path == Path::Arbitrary;
         // A candidate list saves passes, kept weights save computation in passes, and small cells save repeated
         // searches.
+        let with_window = (rows_of_block(spec) < SUBLANES).then_some((Residence::Window, true, CELL, with_list));
         let choices = [
             (resident(buffers), true, CELL, with_list),
             (resident(1), true, CELL, with_list),
@@ -111,9 +108,12 @@ impl Layout {
             (Residence::Streamed, false, CELL, false),
             (Residence::Streamed, false, chunk, false),
         ];
-        let layouts = choices.map(|(residence, keep_weights, cell, candidate_list)| {
-            Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list)
-        });
+        let choices = with_window.into_iter().chain(choices);
+        let layouts: Vec<Layout> = choices
+            .map(|(residence, keep_weights, cell, candidate_list)| {
+                Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list)
+            })
+            .collect();
         *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
     }
 
@@ -135,6 +135,8 @@ impl Layout {
         let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
         let row = chunks * chunk * REGISTER_BYTES;
         let logits = match residence {
+            // libtpu may keep the operand outside of the memory of the kernel and copy it.
+            Residence::Window => 2 * row / 4 * element,
             Residence::Resident { buffers } => buffers * row / 4 * element,
             Residence::Streamed => 3 * chunk * REGISTER_BYTES,
         };
@@ -142,21 +144,21 @@ impl Layout {
         let cells = 3 * row / cell;
         let focus = chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
+        let needs = logits + weights + cells + focus + list + RESERVED;
         Layout {
             blocks: spec.batch.div_ceil(rows),
             rows,
             registers,
             chunk,
             chunks,
-            piece: chunks.div_ceil(if stripes > 1 { PIECES_OF_STRIPES } else { PIECES }),
-            unroll_pieces: stripes > 1 && chunks <= UNROLLED_CHUNKS,
+            piece: chunks.div_ceil(PIECES),
             cell,
             residence,
             keep_weights,
             depth: DEPTHS[stripes.trailing_zeros() as usize],
             candidate_list,
-            needs: logits + weights + cells + focus + list + RESERVED,
-            vmem,
+            needs,
+            vmem: if residence == Residence::Window { needs - logits / 2 } else { vmem },
         }
     }
 

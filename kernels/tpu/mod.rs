@@ -49,7 +49,7 @@ use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
 use context::Context;
 use dispatch::Stages;
 use k_slices::KSlices;
-use layout::Layout;
+use layout::{Layout, Residence};
 use results::Lane;
 use stream::LogitStream;
 
@@ -113,8 +113,11 @@ fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
     {
         let k = &kernel;
         let params = k.window(mosaic::Elem::I32, LANES);
-        let rows = [layout.blocks * SUBLANES, layout.registers * LANES];
-        let logits = k.in_hbm(kernel_elem(spec.dtype), &rows);
+        let (elem, width) = (kernel_elem(spec.dtype), layout.registers * LANES);
+        let logits = match layout.residence {
+            Residence::Window => k.window(elem, width),
+            _ => k.in_hbm(elem, &[layout.blocks * SUBLANES, width]),
+        };
         let results = k.window(mosaic::Elem::I32, LANES);
         let slices = spec.wanted.slices.then(|| KSlices::new(k));
         let logits = LogitStream::new(k, layout, logits);

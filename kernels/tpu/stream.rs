@@ -9,32 +9,49 @@ const COPY_PIECES: &str = "copy pieces";
 /// The label of the branches that write −inf after the end of the rows.
 const PAD_ROWS: &str = "pad the end of the rows";
 
+/// A pass over a window of at most this number of chunks has no loop.
+const UNROLLED_CHUNKS: usize = 8;
+
 /// The logits of a block of rows.
 pub(super) struct LogitStream<'a> {
     k: &'a Kernel,
     layout: Layout,
-    /// All rows of the batch, in HBM.
-    hbm: Memory,
-    /// The buffers, `[buffers, 8, n]`. A buffer contains a whole block, or one chunk if rows are streamed.
-    buffers: Memory,
+    /// All rows of the batch, in HBM. If the layout has a window, the block in VMEM.
+    operand: Memory,
+    /// The buffers, `[buffers, 8, n]`, unless the layout has a window. A buffer contains a whole block, or one chunk if
+    /// rows are streamed.
+    buffers: Option<Memory>,
     /// A buffer of one chunk for lookups, if rows are streamed.
     aside: Option<Memory>,
-    /// One semaphore for every copy that can be in progress.
-    arrived: Memory,
+    /// One semaphore for every copy that can be in progress, unless the layout has a window.
+    arrived: Option<Memory>,
 }
 
 impl<'a> LogitStream<'a> {
     /// Allocates the memory.
-    pub(super) fn new(k: &'a Kernel, layout: Layout, hbm: Memory) -> LogitStream<'a> {
+    pub(super) fn new(k: &'a Kernel, layout: Layout, operand: Memory) -> LogitStream<'a> {
         let (count, width, copies) = match layout.residence {
+            Residence::Window => {
+                return LogitStream { k, layout, operand, buffers: None, aside: None, arrived: None };
+            }
             Residence::Resident { buffers } => (buffers, layout.padded(), buffers * layout.pieces()),
             Residence::Streamed => (2, layout.chunk, 3),
         };
-        let buffers = k.scratch(hbm.elem(), &[count, SUBLANES, width * LANES], Space::Vmem);
+        let buffers = k.scratch(operand.elem(), &[count, SUBLANES, width * LANES], Space::Vmem);
         let aside = (layout.residence == Residence::Streamed)
-            .then(|| k.scratch(hbm.elem(), &[SUBLANES, layout.chunk * LANES], Space::Vmem));
+            .then(|| k.scratch(operand.elem(), &[SUBLANES, layout.chunk * LANES], Space::Vmem));
         let arrived = k.scratch(Elem::DmaSemaphore, &[copies], Space::Semaphore);
-        LogitStream { k, layout, hbm, buffers, aside, arrived }
+        LogitStream { k, layout, operand, buffers: Some(buffers), aside, arrived: Some(arrived) }
+    }
+
+    /// Returns a buffer.
+    fn buffer(&self, number: Value) -> Memory {
+        self.k.element(self.buffers.as_ref().expect("a layout without a window has buffers"), number)
+    }
+
+    /// Returns the semaphore of a copy.
+    fn semaphore(&self, number: Value) -> Memory {
+        self.k.element(self.arrived.as_ref().expect("a layout without a window has semaphores"), number)
     }
 
     /// Returns the buffer that contains the block of a grid step.
@@ -47,7 +64,10 @@ impl<'a> LogitStream<'a> {
 
     /// Returns the current block in VMEM, `[8, n]`.
     fn resident(&self) -> Memory {
-        self.k.element(&self.buffers, self.buffer_of(self.k.step()))
+        match self.layout.residence {
+            Residence::Window => self.operand.clone(),
+            _ => self.buffer(self.buffer_of(self.k.step())),
+        }
     }
 
     /// Returns `count` registers of the block of a grid step in HBM, starting at register `at`.
@@ -55,7 +75,7 @@ impl<'a> LogitStream<'a> {
         let k = self.k;
         let row = k.multiple(k.mul(step, k.i32(SUBLANES as i32)), SUBLANES);
         let lane = k.multiple(k.mul(at, k.i32(LANES as i32)), LANES);
-        k.slice(&self.hbm, &[row, lane], &[SUBLANES, count * LANES])
+        k.slice(&self.operand, &[row, lane], &[SUBLANES, count * LANES])
     }
 
     /// Returns the source, the destination and the semaphore for the copy of one piece. The last piece may be shorter
@@ -66,9 +86,9 @@ impl<'a> LogitStream<'a> {
         let count = if last { layout.registers - (layout.pieces() - 1) * long } else { long };
         let at = k.mul(piece, k.i32(long as i32));
         let buffer = self.buffer_of(step);
-        let to = k.registers(&k.element(&self.buffers, buffer), at, count);
+        let to = k.registers(&self.buffer(buffer), at, count);
         let flag = k.add(k.mul(buffer, k.i32(layout.pieces() as i32)), piece);
-        [self.in_hbm(step, at, count), to, k.element(&self.arrived, flag)]
+        [self.in_hbm(step, at, count), to, self.semaphore(flag)]
     }
 
     /// Starts the copies of all pieces of a block.
@@ -79,9 +99,7 @@ impl<'a> LogitStream<'a> {
             k.start_copy(&from, &to, &semaphore);
         };
         let before_last = self.layout.pieces() - 1;
-        if self.layout.unroll_pieces {
-            (0..before_last).for_each(|piece| start(k.i32(piece as i32), false));
-        } else if before_last > 0 {
+        if before_last > 0 {
             k.for_each(label, k.i32(before_last as i32), [], |piece, []| {
                 start(piece, false);
                 []
@@ -100,7 +118,7 @@ impl<'a> LogitStream<'a> {
             // Entries after the end of a row must not be candidates in any pass.
             k.when(PAD_ROWS, first, || {
                 for buffer in 0..buffers {
-                    let rows = k.element(&self.buffers, k.i32(buffer as i32));
+                    let rows = self.buffer(k.i32(buffer as i32));
                     self.pad(&rows, layout.registers..layout.padded());
                 }
             });
@@ -130,8 +148,21 @@ impl<'a> LogitStream<'a> {
         each: impl Fn(&Memory, Value, &[Value]) -> Vec<Value>,
     ) -> Vec<Value> {
         let (k, layout) = (self.k, self.layout);
-        if layout.residence == Residence::Streamed {
-            return self.pass(label, start, each);
+        match layout.residence {
+            Residence::Streamed => return self.pass(label, start, each),
+            Residence::Window => {
+                // A loop cannot overlap the end of an iteration with the start of the next one, so short rows have no
+                // loop.
+                let together = if layout.chunks <= UNROLLED_CHUNKS { layout.chunks } else { 4 };
+                return self.pass_by(label, together, start, |rows, first, chunks, state| {
+                    (0..chunks).fold(state.to_vec(), |state, next| {
+                        let at = k.i32((next * layout.chunk) as i32);
+                        let chunk = k.add(first, k.i32(next as i32));
+                        each(&k.registers(rows, at, layout.chunk), chunk, &state)
+                    })
+                });
+            }
+            Residence::Resident { .. } => {}
         }
         let rows = self.resident();
         let piece = |piece: Value, last: bool, state: &[Value]| {
@@ -153,11 +184,7 @@ impl<'a> LogitStream<'a> {
         };
         let before_last = layout.pieces() - 1;
         let mut state = start.to_vec();
-        if layout.unroll_pieces {
-            for i in 0..before_last {
-                state = piece(k.i32(i as i32), false, &state);
-            }
-        } else if before_last > 0 {
+        if before_last > 0 {
             let count = k.i32(before_last as i32);
             state = k.for_each_of("pieces as they arrive", count, &state, |i, state| piece(i, false, state));
         }
@@ -201,7 +228,7 @@ impl<'a> LogitStream<'a> {
     /// HBM.
     fn chunk_copy(&self, chunk: Value, to: &Memory, flag: Value, act: impl Fn(&Memory, &Memory, &Memory)) {
         let (k, layout) = (self.k, self.layout);
-        let semaphore = k.element(&self.arrived, flag);
+        let semaphore = self.semaphore(flag);
         let at = k.mul(chunk, k.i32(layout.chunk as i32));
         let short = layout.registers - (layout.chunks - 1) * layout.chunk;
         let copy = |count: usize| {
@@ -236,7 +263,7 @@ impl<'a> LogitStream<'a> {
         let (k, layout) = (self.k, self.layout);
         let start_copy = |chunk: Value| {
             let buffer = k.and(chunk, k.i32(1));
-            let to = k.element(&self.buffers, buffer);
+            let to = self.buffer(buffer);
             self.chunk_copy(chunk, &to, buffer, |from, to, semaphore| k.start_copy(from, to, semaphore));
         };
         start_copy(k.i32(0));
@@ -244,7 +271,7 @@ impl<'a> LogitStream<'a> {
             let next = k.add(chunk, k.i32(1));
             k.when("copy the next chunk", k.lt(next, k.i32(layout.chunks as i32)), || start_copy(next));
             let buffer = k.and(chunk, k.i32(1));
-            let rows = k.element(&self.buffers, buffer);
+            let rows = self.buffer(buffer);
             self.chunk_copy(chunk, &rows, buffer, |from, to, semaphore| k.wait_copy(from, to, semaphore));
             self.pad_last_chunk(chunk, &rows);
             each(&k.registers(&rows, k.i32(0), layout.chunk), chunk, state)

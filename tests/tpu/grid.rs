@@ -20,7 +20,7 @@ use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
 /// The number of rows per call. Calls with 13 rows run the program for 16 rows.
-const BATCHES: [usize; 5] = [1, 8, 13, 16, 128];
+const BATCHES: [usize; 7] = [1, 2, 4, 8, 13, 16, 128];
 const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 /// 128 slots are the default. The programs with 64 slots are compiled without the debug arrays only.
 const PATHS: [Way; 3] = [Way::Bounded(128), Way::Bounded(64), Way::Arbitrary];
@@ -136,7 +136,7 @@ fn jobs() -> Vec<Job> {
             for dtype in DTYPES {
                 let (mut next_kind, mut seen) = (0, HashSet::new());
                 for vocab in VOCABS {
-                    for batch in [1, 8, 16, 128] {
+                    for batch in [1, 2, 4, 8, 16, 128] {
                         let spec = spec(path, batch, vocab, dtype, debug);
                         let mut texts = HashSet::new();
                         for (name, _) in GENERATIONS {

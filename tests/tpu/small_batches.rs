@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use crate::common::tpu::{chip, problem_of, spec, Cases};
+use crate::common::tpu::{chip, kinds_from, layouts, problem_of, some_hundredths, spec, Cases};
 use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
+use nucleus::semantics::params::RowParams;
+use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
 
 /// Batches of three rows have a block of four rows with one row of padding.
@@ -17,31 +19,114 @@ fn cases(name: &str) -> Cases {
     Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name))
 }
 
-fn programs(vocab: usize) -> impl Iterator<Item = Spec> {
-    BATCHES.into_iter().flat_map(move |batch| {
-        PATHS.into_iter().flat_map(move |path| {
-            DTYPES.into_iter().flat_map(move |dtype| {
-                [true, false].map(|debug| spec(path, batch, vocab, dtype, debug))
-            })
-        })
-    })
+/// Returns the programs for every number of rows, path, type and set of outputs.
+fn programs(vocab: usize) -> Vec<Spec> {
+    let mut programs = Vec::new();
+    for batch in BATCHES {
+        for path in PATHS {
+            for dtype in DTYPES {
+                programs.extend([true, false].map(|debug| spec(path, batch, vocab, dtype, debug)));
+            }
+        }
+    }
+    programs
 }
 
-/// Adds batches with every kind of row. The kinds of a batch are consecutive.
+/// Adds batches with every kind of row.
 fn add_all_kinds(cases: &mut Cases, spec: &Spec, rng: &mut StdRng) {
     for start in (0..ROW_KINDS.len()).step_by(spec.batch) {
-        let kinds = (start..start + spec.batch).map(|i| ROW_KINDS[i % ROW_KINDS.len()]).collect();
-        cases.add(spec, &chip("v5e"), &problem_of(spec, kinds, rng));
+        cases.add(spec, &chip("v5e"), &problem_of(spec, kinds_from(start, spec.batch), rng));
     }
 }
 
-/// Every kind of row. The stripes have one chunk, and the last stripes are padding.
+/// The stripes have one chunk, and the last stripes are padding.
 #[test]
 fn every_kind_of_row() {
     let mut rng = StdRng::seed_from_u64(31);
     let mut cases = cases("small_kinds");
-    for spec in thinned(programs(4099), 7) {
+    for spec in thinned(programs(4099), 23) {
         add_all_kinds(&mut cases, &spec, &mut rng);
     }
     cases.check(&[]);
+}
+
+/// The stripes have several chunks. In some rows the chunks are shorter than usual.
+#[test]
+fn stripes_of_several_chunks() {
+    let mut rng = StdRng::seed_from_u64(32);
+    let mut cases = cases("small_chunks");
+    let programs = [40_000, 75_000, 128_256].into_iter().flat_map(programs);
+    for (number, spec) in thinned(programs, 23).into_iter().enumerate() {
+        cases.add(&spec, &chip("v6e"), &problem_of(&spec, kinds_from(3 * number, spec.batch), &mut rng));
+        if spec.path == Way::Arbitrary {
+            let kinds = vec![RowKind::Normal; spec.batch];
+            cases.add(&spec, &chip("v6e"), &some_hundredths(&spec, kinds, &mut rng));
+        }
+    }
+    cases.check(&[]);
+}
+
+/// The draw and the last kept tie are in each stripe in turn, also at its first and last entry.
+#[test]
+fn every_stripe_is_drawn() {
+    const VOCAB: usize = 40_000;
+    let mut rng = StdRng::seed_from_u64(33);
+    let mut cases = cases("small_draws");
+    let programs = [(Way::Bounded(64), false), (Way::Arbitrary, true), (Way::Arbitrary, false)]
+        .into_iter()
+        .flat_map(|(path, debug)| [1, 2, 4].map(|batch| spec(path, batch, VOCAB, Dtype::F32, debug)));
+    for spec in thinned(programs, 3) {
+        let stripe = VOCAB.div_ceil(8 / spec.batch * 128 * 32) * 128 * 32;
+        for first in [0, stripe - 30, 2 * stripe - 30, VOCAB - 60] {
+            // Sixty equal logits across the border of two stripes. Top-k keeps some of them.
+            let mut problem = problem_of(&spec, vec![RowKind::Constant; spec.batch], &mut rng);
+            let mut logits = vec![-1000.0; spec.batch * VOCAB];
+            for (row, params) in problem.rows.iter_mut().enumerate() {
+                let first = first.min(VOCAB - 60);
+                logits[row * VOCAB + first..][..60].fill(3.0);
+                let k = rng.random_range(20..60);
+                *params = RowParams::new(k, 1.0, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+            }
+            problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+            cases.add(&spec, &chip("v5e"), &problem);
+        }
+    }
+    cases.check(&[]);
+}
+
+/// Every memory layout: the size of vector memory determines the layout.
+#[test]
+fn layouts_of_every_size_of_memory() {
+    let mut rng = StdRng::seed_from_u64(34);
+    let mut cases = cases("small_layouts");
+    for (path, batch, dtype) in [(Way::Arbitrary, 1, Dtype::F32), (Way::Bounded(128), 4, Dtype::Bf16)] {
+        let spec = spec(path, batch, 200_000, dtype, false);
+        let chips = layouts(&spec);
+        assert!(chips.len() >= 4, "{}: {} layouts", spec.name(), chips.len());
+        for (number, chip) in thinned(chips, 3).into_iter().enumerate() {
+            cases.add(&spec, &chip, &problem_of(&spec, kinds_from(4 * number, batch), &mut rng));
+        }
+    }
+    cases.check(&[]);
+}
+
+/// Behaviour that may differ between hardware: see the tests with the same options in `kernels.rs`.
+#[test]
+fn behaviour_of_hardware() {
+    let mut rng = StdRng::seed_from_u64(35);
+    let options: [&[&str]; 3] = [&["--garbage=large"], &["--flush"], &["--nan-max=ignore"]];
+    for (number, options) in options.into_iter().enumerate() {
+        let mut cases = cases(&format!("small_options_{number}"));
+        for path in [Way::Bounded(64), Way::Arbitrary] {
+            let spec = spec(path, [1, 2, 4][number], 4099, Dtype::F32, false);
+            let kinds: Vec<RowKind> = thinned(ROW_KINDS, 3)
+                .into_iter()
+                .filter(|kind| number != 2 || !matches!(kind, RowKind::SomeNan | RowKind::AllNan))
+                .collect();
+            for kinds in kinds.chunks_exact(spec.batch) {
+                cases.add(&spec, &chip("v5e"), &problem_of(&spec, kinds.to_vec(), &mut rng));
+            }
+        }
+        cases.check(options);
+    }
 }

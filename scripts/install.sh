@@ -93,7 +93,7 @@ do_install() {
     pc_prefix=$prefix
     if [ "${RELOCATABLE:-no}" = yes ]; then pc_prefix='${pcfiledir}/'$(to_prefix "$libdir/pkgconfig"); fi
 
-    # `install -s` would strip with the mode of the file in target.
+    # The installed command is stripped. The file in target keeps its debug information.
     install -s -m 755 "$target/release/nucleus" "$scratch/nucleus"
     put 755 "$scratch/nucleus" bin/nucleus
     for header in include/*.h include/*.hpp; do put 644 "$header" "$header"; done

@@ -251,8 +251,7 @@ impl Passes {
         // `s · groups` to `(s + 1) · groups - 1`.
         let (stripes, groups) = (k.stripes(), layout.chunk / k.stripes());
         let own = k.eq(k.stripe(), stripe);
-        let first_of_stripe =
-            k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
+        let first_of_stripe = k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
         let mut sums = Wide { low: zero, high: zero };
         let mut values = Vec::new();
         for group in 0..groups {
@@ -267,9 +266,10 @@ impl Passes {
         }
         let (place, bound) = first_lane_beyond(cx, sums, bound);
         let (stripe, group) = (k.shr(place, LANES.trailing_zeros()), lane_of(cx, place));
-        let chosen = values.into_iter().enumerate().fold(zero, |chosen, (number, value)| {
-            k.choose(k.eq(group, k.i32(number as i32)), value, chosen)
-        });
+        let chosen = values
+            .into_iter()
+            .enumerate()
+            .fold(zero, |chosen, (number, value)| k.choose(k.eq(group, k.i32(number as i32)), value, chosen));
         let chosen = k.choose(k.eq(k.stripe(), stripe), chosen, zero);
         let (place, _) = first_lane_beyond(cx, k.widen(chosen), bound);
         let register = k.add(k.mul(stripe, k.i32(groups as i32)), group);

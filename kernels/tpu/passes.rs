@@ -247,8 +247,8 @@ impl Passes {
         let (lane, zero) = (k.lane(), k.splat(k.i32(0)));
         let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
         let first = k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)));
-        // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives registers
-        // `s · groups` to `(s + 1) · groups - 1`.
+        // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives the
+        // registers `s · groups` to `(s + 1) · groups - 1`.
         let (stripes, groups) = (k.stripes(), layout.chunk / k.stripes());
         let own = k.eq(k.stripe(), stripe);
         let first_of_stripe = k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));

@@ -94,6 +94,30 @@ fn every_stripe_is_drawn() {
     cases.check(&[]);
 }
 
+/// A row with 1,152 survivors of the threshold, at most three per lane. They fit the lanes, but floats cannot represent
+/// all sums of their weights. So the kernel must sample the block by passes.
+#[test]
+fn more_survivors_than_floats_can_add() {
+    const VOCAB: usize = 40_000;
+    const STRIPE: usize = 8192;
+    let mut rng = StdRng::seed_from_u64(36);
+    let mut cases = cases("small_sums");
+    let spec = spec(Way::Arbitrary, 1, VOCAB, Dtype::F32, false);
+    let mut problem = problem_of(&spec, vec![RowKind::Constant], &mut rng);
+    let mut logits = vec![-1000.0f32; VOCAB];
+    for stripe in 0..3 {
+        for register in [0, 2, 4] {
+            let first = stripe * STRIPE + register * 128;
+            logits[first..first + 128].iter_mut().for_each(|x| *x = rng.random_range(9.5..10.0));
+        }
+    }
+    problem.set_bits(logits.into_iter().map(f32::to_bits).collect());
+    problem.rows[0] = RowParams::new(0, 0.9, 0.0, 1.0, random_words(1, 1), VOCAB);
+    cases.add(&spec, &chip("v5e"), &problem);
+    cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
+    assert!(cases.took("few cells reach the threshold / survivors suffice: else"));
+}
+
 /// Every memory layout: the size of vector memory determines the layout.
 #[test]
 fn layouts_of_every_size_of_memory() {

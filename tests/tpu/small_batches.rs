@@ -118,6 +118,20 @@ fn more_survivors_than_floats_can_add() {
     assert!(cases.took("few cells reach the threshold / survivors suffice: else"));
 }
 
+/// Functions for a decode step of the caller, which compute the random words in the program.
+#[test]
+fn embedded_functions() {
+    let mut rng = StdRng::seed_from_u64(37);
+    let mut cases = cases("small_embedded");
+    for (path, batch) in [(Way::Bounded(64), 1), (Way::Arbitrary, 3)] {
+        let spec = spec(path, batch, 4099, Dtype::Bf16, false);
+        let mut problem = problem_of(&spec, kinds_from(0, batch), &mut rng);
+        let seeds: Vec<u64> = (0..batch).map(|_| rng.random()).collect();
+        cases.add_embedded(&spec, &chip("v5e"), &mut problem, &seeds, 3);
+    }
+    cases.check(&[]);
+}
+
 /// Every memory layout: the size of vector memory determines the layout.
 #[test]
 fn layouts_of_every_size_of_memory() {

@@ -112,7 +112,7 @@ def table(lines):
 
 
 def small_table(lines):
-    """Returns the table of small batches in Markdown. A cell has the cycles, and their share of the cycles of eight rows."""
+    """Returns the table of small batches in Markdown. A cell has the cycles, and their share of those of eight rows."""
     heads = ["", *(TITLES[column] for column in SMALL_COLUMNS)]
     rows = []
     for (chip, batch, dtype), (columns, _) in lines.items():

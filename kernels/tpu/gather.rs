@@ -17,8 +17,8 @@ const CELLS_PER_SHORT_STACK: usize = 16;
 /// The number of levels of a short stack.
 const SHORT: usize = 3;
 
-/// The survivors of each lane: logits and their places. A place is the number of a register in the stripe. The stack uses
-/// the place as its marker: −1 marks an empty level.
+/// The survivors of each lane: logits and their places. A place is the number of a register in the stripe. The stack
+/// uses the place as its marker: −1 marks an empty level.
 type SurvivorStack = LaneStack<2>;
 
 /// The memory for gathering.

@@ -70,8 +70,8 @@ impl Halves {
         Halves { low: k.add(self.low, other.low), high: k.add(self.high, other.high) }
     }
 
-    /// Returns the sum of the lanes of each stripe. Each lane must be the sum of at most [`CHUNK`] weights. All lanes of
-    /// the result contain the sum.
+    /// Returns the sum of the lanes of each stripe. Each lane must be the sum of at most [`CHUNK`] weights. All lanes
+    /// of the result contain the sum.
     pub(super) fn over_stripe(self, k: &Kernel) -> Wide {
         // A lane is at most 64 · 2²⁸ = 2³⁴, so it has two digits of at most 2¹⁷. The sums of the digits over 128 lanes
         // are at most 2²⁴. They are exact as floats.

@@ -96,7 +96,8 @@ impl Layout {
         let with_list = spec.path == Path::Arbitrary;
         // A candidate list saves passes, kept weights save computation in passes, and small cells save repeated
         // searches.
-        let with_window = (rows_of_block(spec) < SUBLANES).then_some((Residence::Window, true, CELL, with_list));
+        let with_window =
+            (rows_of_block(spec) < SUBLANES).then_some((Residence::Window, true, CELL, with_list));
         let choices = [
             (resident(buffers), true, CELL, with_list),
             (resident(1), true, CELL, with_list),
@@ -205,7 +206,11 @@ fn chunk_of_stripes(registers: usize) -> usize {
         return registers.next_power_of_two().max(CELL);
     }
     let padding = registers.next_multiple_of(CHUNK) - registers;
-    if padding * LONGEST_PADDING > registers { CHUNK / 2 } else { CHUNK }
+    if padding * LONGEST_PADDING > registers {
+        CHUNK / 2
+    } else {
+        CHUNK
+    }
 }
 
 /// Returns the number of registers of a row in the candidate list, for rows with this number of chunks.

@@ -299,8 +299,7 @@ impl MultiPass<'_> {
             let start = [k.splat(none), k.splat(k.f32(0.0))];
             let next = cx.logits.pass("next kept entry", &start, |chunk, number, state| {
                 let [mut least, mut logit] = [state[0], state[1]];
-                let first =
-                    k.add(cx.in_stripe(lane), k.mul(number, k.i32((cx.layout.chunk * LANES) as i32)));
+                let first = k.add(cx.in_stripe(lane), k.mul(number, k.i32((cx.layout.chunk * LANES) as i32)));
                 for register in 0..cx.layout.chunk {
                     let at = k.i32((register * LANES) as i32);
                     let (x, index) = (k.load(chunk, at), k.add(first, at));

@@ -247,12 +247,11 @@ impl Passes {
         let (lane, zero) = (k.lane(), k.splat(k.i32(0)));
         let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
         let first = k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)));
-        // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives registers
-        // `s · groups` to `(s + 1) · groups - 1`.
+        // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives the
+        // registers `s · groups` to `(s + 1) · groups - 1`.
         let (stripes, groups) = (k.stripes(), layout.chunk / k.stripes());
         let own = k.eq(k.stripe(), stripe);
-        let first_of_stripe =
-            k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
+        let first_of_stripe = k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
         let mut sums = Wide { low: zero, high: zero };
         let mut values = Vec::new();
         for group in 0..groups {
@@ -267,9 +266,10 @@ impl Passes {
         }
         let (place, bound) = first_lane_beyond(cx, sums, bound);
         let (stripe, group) = (k.shr(place, LANES.trailing_zeros()), lane_of(cx, place));
-        let chosen = values.into_iter().enumerate().fold(zero, |chosen, (number, value)| {
-            k.choose(k.eq(group, k.i32(number as i32)), value, chosen)
-        });
+        let chosen = values
+            .into_iter()
+            .enumerate()
+            .fold(zero, |chosen, (number, value)| k.choose(k.eq(group, k.i32(number as i32)), value, chosen));
         let chosen = k.choose(k.eq(k.stripe(), stripe), chosen, zero);
         let (place, _) = first_lane_beyond(cx, k.widen(chosen), bound);
         let register = k.add(k.mul(stripe, k.i32(groups as i32)), group);

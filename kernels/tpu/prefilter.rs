@@ -3,8 +3,8 @@
 //!
 //! A cell is one lane of a few consecutive registers. The pass computes the largest logit of each cell, its place, and
 //! the second largest logit. It also computes 256 bins per stripe; each contains the largest logit of many cells. The
-//! value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that
-//! reaches this value.
+//! value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a
+//! logit that reaches this value.
 
 use super::context::{Context, NO_INDEX};
 use super::keys::{edge_below, order_keys};
@@ -267,8 +267,8 @@ pub(super) fn rotation(cx: &Context<'_>, chunk: Value, cell: Value) -> Value {
     k.and(k.add(chunk, k.shl(cell, 4)), k.i32(LANES as i32 - 1))
 }
 
-/// Returns the index of an entry from its place, which is the number of its register in the stripe. The lanes of `place`
-/// are rotated like those of the cell that contains the entry. The index is −1 where the place is −1.
+/// Returns the index of an entry from its place, which is the number of its register in the stripe. The lanes of
+/// `place` are rotated like those of the cell that contains the entry. The index is −1 where the place is −1.
 pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
     let k = cx.k;
     let (chunk, within) = if cx.layout.chunks == 1 {

@@ -37,26 +37,41 @@ fn every_branch_is_taken(name: &str, path: Way, batch: usize, dtype: Dtype, debu
         }
         problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
     }
-    let mut problems = vec![
-        crowded_cells(&spec, &mut rng),
-        full_cells(&spec, &mut rng),
-        close_ties(&spec, 5, &mut rng),
-        close_ties(&spec, 30, &mut rng),
-        exact_shares(&spec, 3, &mut rng),
-    ];
-    if path == Way::Arbitrary {
-        problems.push(uneven_bins(&spec, &mut rng));
-        problems.extend([120, 4000].map(|top| exact_shares(&spec, top, &mut rng)));
-        problems.push(with_all_ties(&spec, &mut rng));
-        problems.extend([0.29, 10.0].map(|temperature| without_top_k(&spec, temperature, &mut rng)));
+    // With few rows, a case takes fewer of the branches.
+    for _ in 0..(TWO_BLOCKS / batch).min(6) {
+        let problems = special_problems(&spec, &mut rng);
+        problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
     }
-    problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
     let never = match path {
         Way::Bounded(_) => &NEVER_BOUNDED[..],
         Way::Arbitrary => &[],
     };
     assert_eq!(cases.never_taken(), never);
+}
+
+fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
+    let mut problems = vec![
+        crowded_cells(spec, rng),
+        full_cells(spec, rng),
+        close_ties(spec, 5, rng),
+        close_ties(spec, 30, rng),
+        exact_shares(spec, 3, rng),
+    ];
+    if spec.path == Way::Arbitrary {
+        problems.push(uneven_bins(spec, rng));
+        problems.extend([120, 4000].map(|top| exact_shares(spec, top, rng)));
+        problems.push(with_all_ties(spec, rng));
+        problems.extend([0.29, 10.0].map(|temperature| without_top_k(spec, temperature, rng)));
+    }
+    if spec.batch < 8 {
+        problems.push(full_lane(spec, rng));
+    }
+    // In larger batches, other rows take these branches.
+    if spec.batch < 8 && spec.path == Way::Arbitrary {
+        problems.extend([mostly_masked(spec, rng), with_zero_maximum(spec, rng)]);
+    }
+    problems
 }
 
 /// Returns normal rows with the given k. The other parameters let almost all of the k entries survive.
@@ -92,6 +107,45 @@ fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
     problem.put((0..spec.batch).flat_map(large));
+    problem
+}
+
+/// Returns rows of a small batch with eight large logits that the kernel gathers into one lane. In stripes of rows of
+/// [`VOCAB`] entries, a chunk has four cells, and a cell is rotated by the number of its chunk plus sixteen times its
+/// number in the chunk.
+fn full_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |row| 6 + row as i32);
+    let large = |row: usize| {
+        let place = move |cell: usize| cell * 1024 + (128 + row - cell / 4 - 16 * (cell % 4)) % 128;
+        (0..8).map(move |cell| (row, place(cell), 40.0 + cell as f32))
+    };
+    problem.put((0..spec.batch).flat_map(large));
+    problem
+}
+
+/// Returns rows in which top-k keeps all candidates, which are a few percent of the entries, and some entries of −inf.
+fn mostly_masked(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |row| 3000 + row as i32);
+    let mut logits = vec![f32::NEG_INFINITY; spec.batch * VOCAB];
+    for row in logits.chunks_mut(VOCAB) {
+        for index in rand::seq::index::sample(rng, VOCAB, 900) {
+            row[index] = rng.random_range(-3.0..3.0);
+        }
+    }
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
+}
+
+/// Returns rows in which top-k keeps a few percent of the entries, and the maximum is zero, with either sign.
+fn with_zero_maximum(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |row| 500 + row as i32);
+    let negative: Vec<u32> = problem
+        .bits
+        .iter()
+        .map(|&bits| spec.dtype.round(-f32::from_bits(spec.dtype.widen(bits)).abs()))
+        .collect();
+    problem.set_bits(negative);
+    problem.put((0..spec.batch).flat_map(|row| [(row, 777, 0.0), (row, 555, -0.0), (row, 30_000, 0.0)]));
     problem
 }
 

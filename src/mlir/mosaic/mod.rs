@@ -2,9 +2,10 @@
 //!
 //! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. The sublanes are the rows of a block,
 //! and the lanes are entries of a row. If a block has fewer than eight rows, each row has several sublanes, called the
-//! stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row is a register
-//! that contains the value in every lane of all stripes. The builder implements [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so
-//! functions that are generic over them add their operations to the kernel.
+//! stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row is a
+//! register that contains the value in every lane of all stripes. The builder implements
+//! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so functions that
+//! are generic over them add their operations to the kernel.
 //!
 //! A kernel has two texts. Later versions of libtpu can also read the versioned text (`stable_mosaic.arith.addi`). The
 //! plain text is for readers.
@@ -314,8 +315,9 @@ impl Kernel {
     pub fn over_stripes_of(&self, kind: Reduce, mut values: Vec<Value>) -> Value {
         let (stripe, stripes) = (self.stripe(), self.stripes());
         assert_eq!(values.len(), stripes, "there must be a register for each stripe");
-        // Each step merges pairs of registers. In the stripes where a bit of their number is 0, the result has the first
-        // register of a pair, combined with the stripe where this bit is 1. Elsewhere it has the second register.
+        // Each step merges pairs of registers. Where a bit of the stripe's number is 0, the result has the first
+        // register of the pair, combined with the stripe whose number differs in this bit. Elsewhere it has the second
+        // register.
         let mut distance = stripes / 2;
         while distance > 0 {
             let bit = self.binary(Binary::And, stripe, self.i32(distance as i32));

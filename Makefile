@@ -113,7 +113,7 @@ demo-llm: deps build $(BIN)/serve plugins model ## serve a small language model 
 	@$(BIN)/serve --plugin $(PLUGIN) --sampler builtin --quiet --out $(BIN)/serve-builtin.txt
 	@echo; cmp $(BIN)/serve-device.txt $(BIN)/serve-builtin.txt && echo "device and built-in: the same answers"
 
-# The headers of llama.cpp are system headers here, because GCC has warnings for them.
+# -isystem turns off the warnings that GCC has for the headers of llama.cpp.
 LLAMA := $(abspath .cache/llama)
 
 .PHONY: llama
@@ -243,7 +243,7 @@ abi-baseline: ## write the baseline in tests/abi: at a release, or with a change
 	@scripts/install-deps.sh abi
 	@scripts/abi.py baseline
 
-# Installs a build that is there as it is, so root needs no Rust toolchain.
+# If there is a build, installs it without building again. So root needs no Rust toolchain.
 INSTALL = PREFIX='$(PREFIX)' DESTDIR='$(DESTDIR)' LIBDIR='$(LIBDIR)' CMAKEDIR='$(CMAKEDIR)' RPATH='$(RPATH)' \
 	RELOCATABLE='$(RELOCATABLE)' VERSION='$(VERSION)' scripts/install.sh
 

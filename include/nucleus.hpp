@@ -222,7 +222,7 @@ private:
 };
 
 /**
- * The reason why a call failed. The forms that throw throw it; the other forms return it in a result.
+ * The reason why a call failed. A function `f` throws it. A function `try_f` returns it in a result.
  *
  * It owns its messages. Copying and moving never throw: if there is no memory for the messages, a copy has the name of
  * the status as its message. Any number of threads may read the same error.
@@ -272,7 +272,7 @@ public:
     [[nodiscard]] const char *what() const noexcept override { return message(); }
 
 private:
-    // One allocation has both texts, the one-line message first.
+    // One allocation contains both texts. The one-line message is the first.
     void set_text(const char *message, const char *full_message) noexcept {
         if (full_message == nullptr || *full_message == '\0') full_message = message;
         const std::size_t size = std::strlen(message) + 1, full_size = std::strlen(full_message) + 1;
@@ -291,7 +291,7 @@ private:
 };
 
 /**
- * A value of type T, or the error of the call that did not produce one. It owns both.
+ * A value of type T, or the error of the call that failed. It owns the value or the error.
  *
  *     if (auto made = nucleus::sampler::try_create()) use(*made); else report(made.error());
  */
@@ -313,7 +313,7 @@ public:
     [[nodiscard]] const nucleus::error &error() const & noexcept { return error_; }
     [[nodiscard]] nucleus::error error() && noexcept { return std::move(error_); }
 
-    /** The value. There must be one, as with std::optional. */
+    /** The value. The behaviour is undefined if there is none, as with std::optional. */
     [[nodiscard]] T &operator*() & noexcept { return *value_; }
     [[nodiscard]] const T &operator*() const & noexcept { return *value_; }
     [[nodiscard]] T &&operator*() && noexcept { return std::move(*value_); }
@@ -684,9 +684,9 @@ private:
 /** The implementation. Programs must not use it. */
 namespace detail {
 
-// The nuc_error of one call. The library writes the messages, so they are not initialized here: that would take longer
-// than everything else in this header. Without `lines`, it has no buffer for a message of several lines, and the
-// library has one array less to check. The built-in backend has no such messages: only plugins do.
+// The nuc_error of one call. The library writes the messages. They are not initialized here, because this would take
+// longer than everything else in this header. If `lines` is false, there is no buffer for a message of several lines, so
+// the library has one array less to check. Only plugins have such messages, not the built-in backend.
 struct call_error {
     nuc_error c;
     char full_message[4096];
@@ -723,7 +723,8 @@ struct call_error {
     return {status::out_of_memory, -1, nullptr, "there is not enough memory for the arguments of the call", nullptr};
 }
 
-// a * b, or the largest number if that is too large. No array has so many elements.
+// Returns a * b, or the largest number if the product overflows. No array has so many elements, so the check of the
+// size fails.
 [[nodiscard]] constexpr std::size_t product(std::size_t a, std::size_t b) noexcept {
     constexpr std::size_t most = std::numeric_limits<std::size_t>::max();
     return b != 0 && a > most / b ? most : a * b;
@@ -895,13 +896,13 @@ template <class Rep, class Period>
     return static_cast<std::uint64_t>(std::chrono::ceil<exact>(time).count());
 }
 
-// A wait with a timeout: whether it has ended in time, or the failure.
+// Returns the result of a wait with a timeout: whether the work has ended in time, or the failure.
 [[nodiscard]] inline result<bool> waited(nuc_status status_of_call, const call_error &error) noexcept {
     if (status_of_call == NUC_TIMEOUT) return false;
     return error.done(status_of_call, true);
 }
 
-// Owns an object of the library. The public functions of this base class are functions of the handles.
+// Owns an object of the library. The public functions of this base class belong to the interface of every handle.
 template <class Object, nuc_status (*Destroy)(Object *, nuc_error *)>
 class handle {
 public:
@@ -1018,7 +1019,7 @@ public:
         return error.done(nuc_call_wait(get(), std::numeric_limits<std::uint64_t>::max(), &error.c));
     }
 
-    /** The same, for at most `timeout`. The value is whether the call has ended. */
+    /** Like wait(), but waits for at most `timeout`. The value is whether the call has ended. */
     template <class Rep, class Period>
     result<bool> try_wait_for(std::chrono::duration<Rep, Period> timeout) const noexcept {
         detail::call_error error;
@@ -1147,7 +1148,7 @@ public:
         return error.done(nuc_prewarming_wait(get(), std::numeric_limits<std::uint64_t>::max(), &error.c));
     }
 
-    /** The same, for at most `timeout`. The value is whether the prewarm has ended. */
+    /** Like wait(), but waits for at most `timeout`. The value is whether the prewarm has ended. */
     template <class Rep, class Period>
     result<bool> try_wait_for(std::chrono::duration<Rep, Period> timeout) const noexcept {
         detail::call_error error;
@@ -1246,21 +1247,21 @@ public:
         return sample_with(nuc_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
-    /** The same; every row uses the path for any k. See nuc_arbitrary_topk_topp_and_sample. */
+    /** Like sample(), but every row uses the path for any k. See nuc_arbitrary_topk_topp_and_sample. */
     result<void> try_sample_arbitrary(const batch &batch, span<std::int32_t> tokens,
                                       span<std::uint32_t> row_status = {}, const call_options &options = {},
                                       const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_arbitrary_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
-    /** The same; every row uses the path for k up to max_k. See nuc_bounded_topk_topp_and_sample. */
+    /** Like sample(), but every row uses the path for k up to max_k. See nuc_bounded_topk_topp_and_sample. */
     result<void> try_sample_bounded(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
                                     const call_options &options = {},
                                     const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_bounded_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
-    /** The same, by sorting on the CPU. See nuc_reference_topk_topp_and_sample. */
+    /** Like sample(), but sorts each row on the CPU. See nuc_reference_topk_topp_and_sample. */
     result<void> try_sample_reference(const batch &batch, span<std::int32_t> tokens,
                                       span<std::uint32_t> row_status = {}, const call_options &options = {},
                                       const debug_arrays *debug = nullptr) const noexcept {

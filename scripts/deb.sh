@@ -26,7 +26,7 @@ done
 (
     cd "$scratch/nucleus"
     export NUCLEUS_ROOT="$OLDPWD" NUCLEUS_TARGET="$target" NUCLEUS_VERSION="$version"
-    # -d: the build needs no other packages than debhelper, which dh checks itself.
+    # --no-check-builddeps: the build needs only debhelper, and dh checks that itself.
     dpkg-buildpackage --build=binary --no-sign --no-check-builddeps --root-command=
 ) >"$scratch/log" 2>&1 || { cat "$scratch/log" >&2; exit 1; }
 # The message of install.sh if the sources are newer than the build.

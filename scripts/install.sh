@@ -29,7 +29,7 @@ list=share/nucleus/installed-files
 
 uninstall() {
     [ -f "$root/$list" ] || { echo "uninstall: there is no $root/$list; nothing is installed there" >&2; exit 1; }
-    # Directories follow their contents. A directory that install.sh created is removed if it is empty.
+    # The order puts each directory after its contents. A directory that install.sh created is removed if it is empty.
     entries=$(sort -r "$root/$list")
     while IFS= read -r entry; do
         case $entry in

@@ -12,7 +12,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 PREFIX=/$name DESTDIR=$scratch LIBDIR=lib RPATH=yes RELOCATABLE=yes VERSION=$version \
     scripts/install.sh install "$target" >/dev/null
-# The list is for `make uninstall`. Here the directory itself is removed.
+# Only `make uninstall` needs the list. A user of the tarball removes the whole directory.
 rm "$scratch/$name/share/nucleus/installed-files"
 # The time of the last commit, or of the libraries if there is no repository.
 : "${SOURCE_DATE_EPOCH:=$(git log -1 --format=%ct 2>/dev/null || stat -c %Y "$target/lib/libnucleus.a")}"

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Builds and tests the crate without the feature `pjrt`. `make test-no-pjrt` and scripts/run_tests.py call it.
 
-The crate must then need nothing but cargo. Cargo builds all development dependencies before any test, and some of them
-need protoc and libclang. So this script makes a package in target/no-pjrt that has the sources of the crate (symbolic
-links), but no development dependencies, and runs cargo there: the unit tests, the tests of the Rust interface
-(tests/api) and the Rust examples. The time of the build is printed for information; it is only telling if the target
+Without the feature, the crate must need only cargo. Cargo builds all development dependencies before any test, and
+some of them need protoc and libclang. So this script makes a package in target/no-pjrt that has the sources of the
+crate (symbolic links), but no development dependencies. It runs cargo there: the unit tests, the tests of the Rust
+interface (tests/api) and the Rust examples. It prints the time of the build, which has a meaning only if the target
 directory was empty.
 """
 
@@ -54,7 +54,7 @@ def manifest():
 
 
 def write_if_changed(path, text):
-    """Cargo compiles nothing again if the files keep their times."""
+    """Writes only a changed file, because cargo compiles again if the time of a file changes."""
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
 

@@ -35,8 +35,8 @@
 //! | --- | --- | --- |
 //! | `pjrt` | yes | PJRT plugins, compiled programs, logits on a device, and the C ABI |
 //!
-//! The feature `pjrt` needs `protoc` and `libclang` to build. Without it, the crate has the built-in CPU backend alone,
-//! builds with cargo alone, reads no environment variable, and exports no C function:
+//! The feature `pjrt` needs `protoc` and `libclang` to build. Without it, the crate has only the built-in CPU backend,
+//! needs only cargo to build, reads no environment variable, and exports no C function:
 //! `nucleus = { version = "0.1", default-features = false }`.
 //!
 //! # Environment

@@ -139,7 +139,7 @@ func (b *Batch) checkParameters() error {
 	return nil
 }
 
-// check proves that C accesses no element outside of a slice. The library checks all other properties of the batch.
+// check ensures that C accesses no element outside of a slice. The library checks all other properties of the batch.
 func (b *Batch) check(tokens []int32, rowStatus []RowStatus) error {
 	if b.Rows < 0 {
 		return invalid("num_rows", "is %d; it must not be negative", b.Rows)
@@ -198,8 +198,8 @@ func (s *Sampler) Sample(batch *Batch, tokens []int32, rowStatus []RowStatus) er
 		(*C.uint32_t)(unsafe.SliceData(rowStatus)), buffer.c))
 }
 
-// SampleReference is like SampleDebug, but sorts each row on the CPU and sums in 128-bit integers. It is slow, and
-// simple enough to serve as the reference for the other methods. It ignores batch.Path and the sampler's device.
+// SampleReference is like SampleDebug, but sorts each row on the CPU and sums in 128-bit integers. It is slow, but
+// simple. Therefore it is the reference for the other methods. It ignores batch.Path and the sampler's device.
 func (s *Sampler) SampleReference(
 	batch *Batch, tokens []int32, rowStatus []RowStatus, debug *DebugArrays,
 ) error {

@@ -13,7 +13,8 @@ import (
 )
 
 // The time of a call for one row with k = 50 and p = 0.9, from Go and from C. One thread, and the row is in the
-// cache. The two alternate, and the smallest time of each counts, so that other processes matter less.
+// cache. The benchmark alternates between the two and reports the smallest time of each, so that other processes have
+// less effect.
 func BenchmarkSample(b *testing.B) {
 	for _, vocab := range []int{1024, 128256} {
 		b.Run(fmt.Sprint(vocab), func(b *testing.B) {

@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 )
 
-// logFunction is the function of the last SetLog, or nil. An earlier call of the library can still run its callback
-// after a later SetLog.
+// logFunction is the function of the last SetLog, or nil. A call of the library that began before SetLog can run the
+// callback later. It then uses the new function.
 var logFunction atomic.Pointer[func(LogLevel, string)]
 
 //export nucleusGoLog

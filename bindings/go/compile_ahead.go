@@ -10,7 +10,8 @@ import "C"
 type CompileAheadOptions struct {
 	// PluginPath is the path of the PJRT plugin's shared library. Default: the environment variable NUCLEUS_PJRT_PLUGIN.
 	PluginPath string
-	// Topology is the plugin's name for the devices to compile for, for example `v5e:2x2`. Default: those of this host.
+	// Topology is the plugin's name for the devices to compile for, for example `v5e:2x2`. Default: the devices of
+	// this host.
 	Topology string
 	// PluginOptions are options for the topology, or for the client if Topology is empty.
 	PluginOptions []ClientOption
@@ -20,9 +21,9 @@ type CompileAheadOptions struct {
 	RowCounts []int
 	// Vocab is the number of elements per row, 1 to 16777216.
 	Vocab int
-	// MaxK is that of the samplers that will load the programs. Default: 128.
+	// MaxK is the MaxK of the samplers that will load the programs. Default: 128.
 	MaxK int
-	// DType, Path, KeepTies and DebugArrays are those of the calls.
+	// DType, Path, KeepTies and DebugArrays are the values that the calls will have.
 	DType       DType
 	Path        Path
 	KeepTies    bool
@@ -31,11 +32,11 @@ type CompileAheadOptions struct {
 	SmallerRowCounts bool
 	// OutputDirCapacity is the largest size of OutputDir in bytes. Default: unlimited.
 	OutputDirCapacity uint64
-	// RowBuckets are those of the samplers that will load the programs. Default: the powers of two to 128.
+	// RowBuckets are the RowBuckets of the samplers that will load the programs. Default: the powers of two to 128.
 	RowBuckets []int
 	// Logits is the place of the logits of the calls.
 	Logits LogitsPlace
-	// HasMiddleDimension is as in PrewarmSpec.
+	// HasMiddleDimension has the meaning that it has in PrewarmSpec.
 	HasMiddleDimension bool
 }
 

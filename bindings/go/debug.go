@@ -47,7 +47,7 @@ const (
 	DebugKSlices DebugBits = C.NUC_DEBUG_K_SLICES
 )
 
-// check proves that C writes no element outside of a slice.
+// check ensures that C writes no element outside of a slice.
 func (d *DebugArrays) check(rows, vocab, maxK int, dtype DType) error {
 	whole, wholeFits := elements(rows, vocab)
 	slots, slotsFit := elements(rows, maxK)

@@ -29,8 +29,8 @@ type ParametersOptions struct {
 	ReplaceVal *float32
 }
 
-// RowParameters are the sampling parameters of one row. The zero value of each field is its default. Each field is that
-// of the same name in Batch.
+// RowParameters are the sampling parameters of one row. The zero value of each field is its default. Each field has
+// the meaning of the field with the same name in Batch.
 type RowParameters struct {
 	// Seed is the seed of the row's random words. Offset is their offset at step 0.
 	Seed, Offset uint64
@@ -148,8 +148,8 @@ type Call struct {
 
 // Start starts to sample logits on the device. logits is a PJRT_Buffer * of the sampler's client, [rows, vocab] or
 // [rows, 1, vocab], on the sampler's device. Start compiles missing programs, and does not wait for other calls. After
-// it has returned, the caller may destroy the buffer. step is added to the offset of every row. options may be nil: all
-// defaults. The caller calls Close on the Call.
+// it has returned, the caller may destroy the buffer. step is added to the offset of every row. If options is nil,
+// every option has its default. The caller calls Close on the Call.
 //
 // The package cannot check that logits is a live buffer of the client.
 func (s *Sampler) Start(

@@ -93,7 +93,7 @@ func PackParameters(options *EmitOptions, batch *Batch) ([]int32, error) {
 	if err := b.checkParameters(); err != nil {
 		return nil, err
 	}
-	// The limit of the library. A larger number must not decide how much memory is allocated.
+	// The limit of the library. It is checked here so that a wrong number does not cause a large allocation.
 	if b.Rows > 65536 {
 		return nil, invalid("num_rows", "is %d; it must be at most 65536", b.Rows)
 	}

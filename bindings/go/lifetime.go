@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// A lifetime counts the calls that use a C object, so that Close can wait for them. It is not a sync.RWMutex, because a
-// log callback may use an object while its goroutine already uses it and another goroutine closes it. With a lock,
-// the second use would wait for the Close, and the Close for the first use.
+// A lifetime counts the calls that use a C object, so that Close can wait for them. It is not a sync.RWMutex, because
+// of log callbacks. A callback may use an object that its goroutine already uses, while another goroutine closes the
+// object. With a lock, the second use would wait for Close, and Close would wait for the first use.
 type lifetime struct {
 	// The number of users, plus math.MinInt64 after Close has begun.
 	users   atomic.Int64

@@ -82,7 +82,8 @@ var checkABI = sync.OnceValue(func() error {
 })
 
 // New creates a sampler. The caller calls Close. With a plugin it loads the plugin's library, which stays loaded until
-// the process ends, and creates a client; this can take seconds. options may be nil: all defaults.
+// the process ends, and creates a client. This can take seconds. If options is nil, every option has its
+// default.
 func New(options *Options) (*Sampler, error) {
 	if err := checkABI(); err != nil {
 		return nil, err

@@ -480,7 +480,7 @@ func TestPrewarmOnBuiltin(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-prewarming.Done()
-	// The result does not depend on a context after the end.
+	// After the prewarm has ended, the result does not depend on the context.
 	cancel()
 	if err := errors.Join(prewarming.Wait(ctx), prewarming.Cancel(), prewarming.Close(),
 		prewarming.Close()); err != nil {

@@ -23,7 +23,7 @@ Sampler(; backend = :builtin, num_threads = 1) do sampler
         logits = Float32[3 * sin(i * i) for i in 1:vocab, _ in 1:1]
         calls = 2_000_000 ÷ (vocab + 1000)
         julia_time(sampler, logits, 100)
-        # The two alternate, and the smallest time counts, so that other processes matter less.
+        # Alternates between the two and uses the smallest time of each, so that other processes have less effect.
         times = [(julia_time(sampler, logits, calls), c_time(sampler, logits, calls)) for _ in 1:300]
         allocated = @allocated julia_time(sampler, logits, 1000)
         from_julia, from_c = round(Int, minimum(first.(times))), round(Int, minimum(last.(times)))

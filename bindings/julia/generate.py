@@ -68,7 +68,7 @@ def text(layout):
         kind = SCALARS[enum["type"]]
         lines += ["", f"const {enum['name']} = {kind}"]
         lines += [f"const {value['name']} = {kind}({value['value']})" for value in enum["values"]]
-    # A struct can refer to other structs only by pointers. Those that are pointed to come first.
+    # A struct refers to other structs only by pointers. It must come after these structs.
     known = set()
     waiting = list(layout["structs"])
     while waiting:

@@ -106,7 +106,7 @@ pub(crate) struct Sample {
     /// 0].
     #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
     pub(crate) seed: Vec<u64>,
-    /// The number of the random number of the seed, for example the step of generation [default: 0].
+    /// The offset in the seed's random numbers, for example the number of the step [default: 0].
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     pub(crate) offset: Vec<u64>,
     /// Keep every logit that equals the K-th largest.

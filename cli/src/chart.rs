@@ -25,7 +25,7 @@ const COLUMNS: f64 = 40.0;
 /// A full block, and the blocks of one to seven eighths.
 const BLOCKS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
-/// The lines of the chart for a terminal. The bars show times; the scale is that of the longest one. The caller must
+/// The lines of the chart for a terminal. The bars show times. The longest bar has the full length. The caller must
 /// remove the colours if the output is not a terminal.
 pub(crate) fn lines(figures: &[Figure]) -> Vec<String> {
     let longest = figures.iter().map(|figure| figure.microseconds).fold(0.0, f64::max);

@@ -37,9 +37,9 @@ const VARIABLES: [&str; 8] = [
 #[serde(rename_all = "lowercase")]
 enum Level {
     Good,
-    /// Something that need not be a problem.
+    /// A fact that can be a problem, but usually is not.
     Note,
-    /// The exit status tells of it.
+    /// A problem. The exit status is then 1.
     Problem,
 }
 
@@ -180,12 +180,12 @@ fn plugin(report: &PluginReport) -> Finding {
     match report.named {
         true => Finding::new(Level::Problem, "plugin", text)
             .solved_by(format!("correct or unset {PLUGIN_VARIABLE}; `nucleus plugins` shows more")),
-        // It was found, but nobody asked for it. An example is libtpu on a host without a TPU.
+        // The search found this plugin, but the user did not name it. An example is libtpu on a host without a TPU.
         false => Finding::new(Level::Note, "plugin", text),
     }
 }
 
-/// Looks for accelerators of which the operating system knows.
+/// Looks for accelerators that the operating system reports.
 fn accelerators() -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Ok(version) = fs::read_to_string("/proc/driver/nvidia/version") {

@@ -194,7 +194,8 @@ pub(crate) fn test(candidate: &Candidate, timeout: Duration) -> PluginReport {
             None => {}
         }
     }
-    // If a plugin returned an error, that is the problem. Otherwise the end of the process is at least part of it.
+    // If a plugin returned an error, this error is the problem. Otherwise the way in which the process ended is the
+    // problem, or a part of the problem.
     let ended_normally = outcome.status.is_some_and(|status| status.success());
     let concluded = report.problem.is_some() || !report.devices.is_empty();
     if !ended_normally || !concluded {
@@ -291,8 +292,8 @@ fn text(chunks: &Receiver<Vec<u8>>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// All files to test. Each file appears once, with the first place where it was found. With `only`, there is no search
-/// for files in addition to `files`.
+/// All files to test. Each file appears once, with the first place where it was found. If `only` is
+/// true, these are only `files`, and there is no search.
 pub(crate) fn candidates(files: &[PathBuf], only: bool) -> Vec<Candidate> {
     let mut found: Vec<Candidate> = Vec::new();
     let mut add = |path: PathBuf, origin: &'static str, named: bool| {

@@ -66,7 +66,7 @@ llama_token draw_one(State &state, const float *logits, nuc_error *error) {
 }
 
 // Returns the logits of the candidates as a row over the whole vocabulary. Candidates that an earlier sampler removed
-// are -inf. The row does not depend on the order of the candidates, and neither does the token.
+// are -inf. The row does not depend on the order of the candidates, so the token does not either.
 const float *row_of(State &state, const llama_token_data_array &candidates) {
     std::vector<float> &row = state.scratch;
     row.resize(static_cast<size_t>(state.params.n_vocab));

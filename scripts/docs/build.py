@@ -3,8 +3,9 @@
 
     build.py COMMAND        COMMAND is the command `nucleus`, which computes the arrays of the pictures
 
-The sources are docs/*.md, and docs/site/*.md for pages that contain generated parts. The build adds the reference of the C interface (reference.py), the pictures of the stages
-(stages.py) and tables of the benchmarks' figures (figures.py). Quick starts include the examples that the tests run.
+The sources are docs/*.md, and docs/site/*.md for pages that contain generated parts. The build adds the reference of
+the C interface (reference.py), the pictures of the stages (stages.py) and tables of the benchmarks' figures
+(figures.py). Quick starts include the examples that the tests run.
 """
 
 import os

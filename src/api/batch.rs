@@ -9,8 +9,9 @@ use crate::plan::Entry;
 /// Logits `[num_rows, vocab]`, the sampling parameters of their rows, and the options of the call.
 ///
 /// A batch borrows its arrays. Each parameter array has one element per row. Without an array, every row has the
-/// default. The arrays are checked when the batch is sampled: an array of another length makes the call fail, and an
-/// impossible value concerns its row alone (see [`Sampler::sample_with_status`](crate::Sampler::sample_with_status)).
+/// default. The arrays are checked when the batch is sampled: an array of another length makes the call fail. An
+/// impossible value can affect only its own row: see
+/// [`Sampler::sample_with_status`](crate::Sampler::sample_with_status).
 ///
 /// ```
 /// use nucleus::{Batch, Sampler};
@@ -138,7 +139,7 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// One 128-bit random number per row as four words, the most significant word first. It takes the place of
+    /// One 128-bit random number per row as four words, the most significant word first. It replaces
     /// [`seed`](Batch::seed) and [`offset`](Batch::offset); a batch with both makes the call fail.
     pub fn random_words(mut self, random_words: &'a [[u32; 4]]) -> Self {
         self.random_words = Some(random_words);

@@ -1,5 +1,5 @@
-//! The safe Rust interface. `lib.rs` re-exports it. It adds no behaviour: it checks lengths that the C ABI gets as one
-//! number, and passes everything else on to the modules that the C ABI uses too.
+//! The safe Rust interface. `lib.rs` re-exports it. It adds no behaviour. It checks the lengths of slices, and
+//! passes everything else on to the modules that the C ABI uses too.
 #![deny(missing_docs)]
 
 mod batch;

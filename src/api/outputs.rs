@@ -45,7 +45,7 @@ impl<'a> Outputs<'a> {
     }
 
     /// `[num_rows]`: the bits of the [`RowStatus`](crate::RowStatus) of each row. If this array is set, an impossible
-    /// parameter concerns its row alone; otherwise it makes the call fail.
+    /// parameter affects only its own row. Otherwise it makes the call fail.
     pub fn row_status(mut self, array: &'a mut [u32]) -> Self {
         self.0.row_status = Some(array);
         self
@@ -130,7 +130,7 @@ impl<'a> Outputs<'a> {
             ("topk_logits_k", wide.topk_logits_k.as_ref().map(LogitsMut::len), max_k),
         ];
         for (name, found, per_row) in lengths {
-            // A length that overflows is the length of no array.
+            // If the product overflows, no array has this length.
             let right = batch.len().checked_mul(per_row);
             if found.is_some() && found != right {
                 return Err(Error::named_argument(

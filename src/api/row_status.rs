@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::semantics::rules::{ROW_BAD_PARAMETER, ROW_HAD_INF, ROW_HAD_NAN, ROW_NO_CANDIDATE};
 
-/// The status bits of a row. No bit is set in a row without peculiarities.
+/// The status bits of a row. A normal row has no bit set.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct RowStatus(u32);
 

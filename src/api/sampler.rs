@@ -83,7 +83,8 @@ impl Sampler {
     }
 
     /// Samples a batch and writes the results to arrays of the caller. Like [`sample`](Sampler::sample), except that
-    /// [`Outputs::row_status`] makes an impossible parameter concern its row alone. After an error no array was written.
+    /// an impossible parameter affects only its own row if [`Outputs::row_status`] is set. After an error, no array was
+    /// written.
     pub fn sample_into(&self, batch: &Batch<'_>, outputs: Outputs<'_>) -> Result<(), Error> {
         let checked = batch.checked()?;
         let mut outputs = outputs.checked(&checked, self.inner.max_k())?;
@@ -91,7 +92,7 @@ impl Sampler {
     }
 
     /// Samples a batch and returns every intermediate result, for validation. It takes much longer than the other
-    /// functions. An impossible parameter concerns its row alone. Batches on [`Path::Bounded`](crate::Path::Bounded)
+    /// functions. An impossible parameter affects only its own row. Batches on [`Path::Bounded`](crate::Path::Bounded)
     /// also return the k-slices.
     ///
     /// ```

@@ -259,8 +259,8 @@ impl Client {
         Ok(*device.default_memory.get_or_init(|| memory))
     }
 
-    /// Returns the default memory of a device. `None` if the plugin does not report it, or if it is also that of another
-    /// device.
+    /// Returns the default memory of a device. `None` if the plugin does not report it, or if another device has
+    /// the same default memory.
     pub(super) fn own_memory(&self, device: usize) -> Result<Option<Handle<PJRT_Memory>>> {
         let known = &self.device(device)?.own_memory;
         if let Some(known) = known.get() {

@@ -221,9 +221,9 @@ impl Executable {
         }
     }
 
-    /// Calls `PJRT_LoadedExecutable_Execute`. `kept` has the indices of the inputs whose memory no output may use. Threads
-    /// share programs, and programs share inputs. So these are all inputs that are not donated, even if the program was
-    /// compiled to reuse them.
+    /// Calls `PJRT_LoadedExecutable_Execute`. `kept` has the indices of the inputs whose memory no output may use. These
+    /// are all inputs that are not donated, even if the program was compiled to reuse their memory, because threads share
+    /// programs, and programs share inputs.
     ///
     /// # Safety
     /// There is one list of arguments, one list of outputs and one event per device. Each list of arguments has

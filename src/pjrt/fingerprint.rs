@@ -27,7 +27,7 @@ const READ_BYTES: usize = 1 << 18;
 /// More threads would not be faster, because the memory bandwidth is the limit.
 const MOST_THREADS: usize = 8;
 
-/// If a file changed less than this many seconds ago, it could change again without another time of the change, because
+/// If a file changed less than this many seconds ago, it could change again and keep the same time of the change, because
 /// file systems store times with limited precision.
 const SETTLED_SECONDS: i64 = 2;
 
@@ -36,8 +36,9 @@ const HASH_PREFIX: &str = "sha256-pieces:";
 
 type Hash = [u8; 32];
 
-/// The state of a file. If it is the same at two times, the file has the same contents. The system sets the time of the
-/// change of the inode at each change of the contents, and no program can set this time to an older value.
+/// The state of a file. If it is the same at two times, the file has the same contents. At each change of the contents,
+/// the system sets the time of the inode's last change. A program cannot choose this time, unless it can set the system's
+/// clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileState {
     device: u64,
@@ -194,7 +195,7 @@ mod tests {
         fingerprint(&File::open(path).unwrap(), &|_| None).unwrap().text
     }
 
-    /// A file that changed a moment ago could change again without another state, so its state is not returned.
+    /// A file that changed a moment ago could change again and keep its state, so its state is not returned.
     #[test]
     fn the_hash_of_a_settled_file_is_used_again() {
         let path = std::env::temp_dir().join(format!("nucleus-fingerprint-known-{}", std::process::id()));

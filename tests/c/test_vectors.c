@@ -10,7 +10,7 @@
 
 enum { MAX_LINES = 40, MAX_SAMPLERS = 4 };
 
-/* The lines of a case: keys and the words behind them. They point into the text of the file. */
+/* The lines of a case: keys and the words after them. They point into the text of the file. */
 typedef struct lines {
     const char *keys[MAX_LINES], *words[MAX_LINES];
     int count;
@@ -39,7 +39,7 @@ static void *allocate(size_t count, size_t size) {
     return memory;
 }
 
-/* Returns the words behind a key, or null. */
+/* Returns the words after a key, or null. */
 static const char *find(const lines *lines, const char *key) {
     for (int i = 0; i < lines->count; i++) {
         if (strcmp(lines->keys[i], key) == 0) return lines->words[i];

@@ -1,4 +1,4 @@
-// Handles: an object is destroyed once, whoever owns it last. Calls with an empty handle fail and do nothing else.
+// Handles: an object is destroyed exactly once, by its last owner. Calls with an empty handle fail and do nothing else.
 // Views and results have the conversions that programs need, and no others.
 #include "check.hpp"
 

@@ -61,8 +61,8 @@ struct Wanted {
     slices: bool,
 }
 
-/// Calls one of the functions that take structs, with every debug array. The arrays that are not wanted are empty in
-/// the answers.
+/// Calls one of the functions that take structs, with every debug array. An array that is not wanted is empty in
+/// the result.
 fn call(sampler: &Sampler, entry: Entry, case: &Case, wanted: Wanted) -> (Outcome, Answers) {
     let (rows, wide) = (case.num_rows, case.num_rows * case.vocab);
     let slots = if wanted.slices { case.num_rows * case.max_k } else { 0 };

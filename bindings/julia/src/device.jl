@@ -146,7 +146,7 @@ function isdone(call::Call)
     done[] != 0
 end
 
-# The conditions that threads of a plugin will notify. A condition that is unreachable would be freed too early.
+# The conditions that threads of a plugin will notify. The set keeps them reachable, so that they are not freed before.
 const conditions = Set{Base.AsyncCondition}()
 const conditions_lock = ReentrantLock()
 

@@ -42,7 +42,7 @@ those of [`Nucleus.emit`](@ref). The parameters are those of [`sample!`](@ref).
 """
 function pack_parameters(; num_rows::Integer, top_k = nothing, top_p = nothing, min_p = nothing,
     temperature = nothing, seed = nothing, offset = nothing, options...)
-    # The library checks the limit too. Here a wrong number must not decide how much memory is allocated.
+    # The library checks the limit too. It is checked here so that a wrong number does not cause a large allocation.
     0 <= num_rows <= 65536 || throw(ArgumentError("num_rows is $num_rows; it must be from 1 to 65536"))
     ks, ps = column_values(:top_k, Int32, top_k, num_rows), column_values(:top_p, Float32, top_p, num_rows)
     mins = column_values(:min_p, Float32, min_p, num_rows)

@@ -47,7 +47,7 @@ function ErrorBuffer()
     buffer
 end
 
-# Buffers that no call uses. Allocating one for each call would take longer than a small call.
+# Buffers that no call uses. They are kept, because allocating one for each call would take longer than a small call.
 const unused_buffers = ErrorBuffer[]
 const unused_buffers_lock = Threads.SpinLock()
 

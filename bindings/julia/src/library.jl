@@ -18,7 +18,7 @@ function load(path::AbstractString)
     abi = ccall(Libdl.dlsym(handle, :nuc_abi_version), UInt32, ())
     abi == NUC_ABI_VERSION ||
         error("$path has version $abi of the binary interface; this package needs version $NUC_ABI_VERSION")
-    # All functions are looked up before the first is changed.
+    # Looks up all functions before it changes an address, so that a failure changes nothing.
     addresses = Dict(name => Libdl.dlsym(handle, name) for name in keys(FUNCTIONS))
     for (name, address) in addresses
         FUNCTIONS[name][] = address

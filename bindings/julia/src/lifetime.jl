@@ -20,7 +20,8 @@ end
 
 release(object::Handle) = (Threads.atomic_sub!(object.users, 1); nothing)
 
-# Calls `function_` with the pointer of an object that is not closed. The object is not freed before it returns.
+# Calls `function_` with the pointer of an object that is not closed. The object is not freed before it
+# returns.
 @inline function use(function_::F, object::Handle) where {F}
     acquire(object)
     try

@@ -29,7 +29,7 @@ vcpkg_execute_required_process(
     WORKING_DIRECTORY "${SOURCE_PATH}"
     LOGNAME "install-${TARGET_TRIPLET}")
 
-# vcpkg keeps one kind of library, its own list of files, and only the licence of the documents.
+# A vcpkg package has one kind of library. It has vcpkg's list of files, and of the documents only the licence.
 if(VCPKG_LIBRARY_LINKAGE STREQUAL "static")
     file(GLOB unwanted "${CURRENT_PACKAGES_DIR}/lib/libnucleus.so*")
     file(REMOVE_RECURSE ${unwanted} "${CURRENT_PACKAGES_DIR}/lib/.debug")

@@ -135,7 +135,7 @@ impl PjrtBackend {
             Ok(call) => call,
             Err(error) => {
                 self.failed_calls.add();
-                // Every program refuses a deleted buffer. So it is examined only after a failure.
+                // Every program refuses a deleted buffer. So the buffer is examined only after a failure.
                 return match logits.is_deleted() {
                     Ok(true) => refuse_deleted(),
                     _ => Err(error),
@@ -148,7 +148,8 @@ impl PjrtBackend {
         Ok(call)
     }
 
-    /// Starts the programs of a plan, and before them a copy of the logits if these are not row-major.
+    /// Starts the programs of a plan. If the logits are not row-major, first starts a program that copies them in
+    /// row-major order.
     fn launch_programs(
         &self,
         logits: &Buffer,
@@ -179,7 +180,7 @@ impl PjrtBackend {
         donate: bool,
     ) -> Result<Vec<SharedLaunch>, Error> {
         let [multiple, rest] = self.steps.get(&self.client, self.device, step, &self.failed_calls)?;
-        // There can be a copy and a program that joins the groups.
+        // Space for two more launches: the copy of the logits, and the program that joins the groups.
         let mut launches = memory::with_capacity(plan.groups.len() + 2, PURPOSE)?;
         // If there are several groups, every group reads the logits, so none of them may reuse their memory.
         let donated = (donate && plan.groups.len() == 1).then_some(0);

@@ -1,8 +1,9 @@
 //! Counts the calls with logits on a device that have failed.
 //!
 //! A call uploads parameters and the number of its step, and later calls use these buffers again. A call does not wait
-//! for its uploads. If an upload fails afterwards, the call fails, and so do other calls that use the buffer. So after a
-//! failed call, the next call uploads everything again. This also happens after other failures, which are rare.
+//! for its uploads. If an upload fails later, the call fails, and also all other calls that use the buffer. Therefore,
+//! after a failed call, the next call uploads everything again. It does so after every kind of failure, because failures
+//! are rare.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,9 +17,9 @@ impl FailedCalls {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The number of failed calls. Uploads that were made when there were fewer must not be used.
+    /// The number of failed calls. An upload must not be used if this number was smaller when the upload was made.
     pub(super) fn count(&self) -> u64 {
-        // A caller learns of a failure through a lock, or from the call itself. So later loads have this failure.
+        // A caller learns of a failure through a lock, or from the call itself. So every later load counts this failure.
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -19,8 +19,8 @@ use crate::semantics::params::RowParams;
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the first run of a program";
 
-/// A program with larger logits, in bytes, does not run before its first call, because a prewarm must not need much
-/// memory.
+/// The largest size of the logits, in bytes. A prewarm does not run a program with larger logits, because a prewarm must
+/// not need much memory.
 const LARGEST_LOGITS: usize = 256 << 20;
 
 /// Whether a prewarm runs programs, and the number of programs that ran.

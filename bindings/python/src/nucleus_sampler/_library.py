@@ -114,7 +114,7 @@ def load() -> Library:
 
 
 class Errors:
-    """A nuc_error for calls of one thread, one at a time."""
+    """A nuc_error. Only one call may use it at a time."""
 
     def __init__(self, full_message_size: int = 0) -> None:
         self.struct = _abi.nuc_error(struct_size=ctypes.sizeof(_abi.nuc_error))
@@ -125,7 +125,7 @@ class Errors:
             self.struct.full_message_size = full_message_size
 
     def check(self, status: int) -> None:
-        """Raises the exception that belongs to the status of the last call; nothing for NUC_OK."""
+        """Raises the exception for the status of the last call. Does nothing for NUC_OK."""
         if status != 0:
             message = self._buffer.value if self._buffer is not None else self.struct.message
             argument = self.struct.argument

@@ -244,7 +244,7 @@ class Sampler:
     def _begin(self) -> int:
         """Begins a call and returns the handle. `_end` must follow."""
         if os.getpid() != self._process:
-            # Another thread of the parent may have held the lock.
+            # The lock cannot be used, because another thread of the parent may have held it during fork.
             raise invalid("sampler", "a sampler does not survive fork; create it in the process that uses it")
         with self._idle:
             if self._handle is None:

@@ -1,7 +1,8 @@
 //! The builds of plugins that processes have identified, in a file of the directory of programs.
 //!
-//! Most plugins have no build id and hundreds of megabytes. Hashing one takes longer than everything else in a start
-//! with a warm directory. So the directory keeps the hash together with the state of the file (`FileState`).
+//! Most plugins have no build id, and their files have hundreds of megabytes. If the directory contains all programs,
+//! hashing the plugin takes longer than the rest of the start. So the directory keeps the hash together with the state
+//! of the file (`FileState`).
 
 use std::fs::Metadata;
 use std::io::Read as _;
@@ -37,10 +38,10 @@ struct Entry {
 }
 
 impl PluginBuilds {
-    /// Reads the file in a directory. Returns an empty list if there is none, if it cannot be used, or if other users
-    /// can write to it.
+    /// Reads the file in a directory. Returns an empty list if there is no file, if the file cannot be used, or if other
+    /// users can write to it.
     pub(crate) fn read(directory: &Path) -> PluginBuilds {
-        // A process that cannot use the file hashes the plugin. So errors do not matter.
+        // A process that cannot use the file hashes the plugin instead. So an error is ignored.
         let is_safe = || Some(distrust(directory).ok()?.is_none());
         let entries = || -> Option<Vec<Entry>> {
             let (file, metadata) = regular_file::open(&path(directory)).ok()?;

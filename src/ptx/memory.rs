@@ -194,6 +194,23 @@ impl Ptx {
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
     }
 
+    /// Adds `value` to element `index` of a shared array, atomically and wrapping. `index` is a constant. Returns the
+    /// value before.
+    pub fn fetch_add_shared(&self, array: Shared, index: usize, value: Int) -> Int {
+        assert!(index < array.len);
+        self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &value])
+    }
+
+    /// Adds `value` to a word in global memory, atomically and wrapping.
+    pub fn add_global(&self, address: Address, value: Int) {
+        self.line(format_args!("red.global.add.u32 [{}], {value}", address.0));
+    }
+
+    /// As [`Ptx::add_global`]. Returns the value before.
+    pub fn fetch_add_global(&self, address: Address, value: Int) -> Int {
+        self.int_op("atom.global.add.u32", &[&format_args!("[{}]", address.0), &value])
+    }
+
     /// The index of a row in an array of rows of `len` elements, plus `offset`.
     pub fn element(&self, row: Int, len: usize, offset: Int) -> Int {
         self.int_op("mad.lo.s32", &[&row, &len, &offset])

@@ -1,0 +1,141 @@
+//! The last kernel: the results of the rows that the decision left open.
+
+use super::division::Division;
+use super::draw::{self, Outcome};
+use super::list;
+use super::records::{Decided, Records, DECIDED, DONE, FAILED, SUMS, WEIGH};
+use super::row_block::{RowBlock, THREADS};
+use super::weigh::capacity;
+use super::weights::{has_top_p, is_drawn};
+use super::whole_row::{self, WholeRow, NO_TOP_K};
+use crate::kernels::gpu::block::Verdict;
+use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::gpu::results::Results;
+use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Int, Ptx, Variable, Wide};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::rules::least_weight;
+use crate::semantics::top_p::target;
+
+/// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
+/// sums of the chunks, the lists and their lengths, the numbers and the thresholds before, the step if `seeded`, and
+/// the results: the numbers and the thresholds after. They have the memory of those before.
+pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
+    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let row = k.block();
+    let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, SUMS));
+    let [lists, lens] = [(); 2].map(|()| k.argument());
+    let [_, _] = [(); 2].map(|()| k.argument());
+    let step = seeded.then(|| k.argument());
+    let results = Results::arguments(k, spec, row);
+    let word = |word: Decided| decided.load(row, word as usize);
+    let state = k.variable(word(Decided::State));
+    k.when(k.lt(k.int(DONE), k.get(state)), || {
+        let parameters = Parameters::new(k, parameters, row);
+        let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+        let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
+        let max_key = scanned[0];
+        let is_drawn = is_drawn(k, &parameters, max_key);
+        let top_k = NO_TOP_K.map(|value| k.variable(k.int(value)));
+        let least = k.variable(parameters.get(Column::MinWeight));
+        k.when(k.eq(k.get(state), k.int(WEIGH)), || {
+            let count = k.load(k.address(lens, row, 4), 0);
+            let interval = Interval {
+                block: &block,
+                parameters: &parameters,
+                max_key,
+                low: word(Decided::Low),
+                high: word(Decided::High),
+                count,
+                capacity: capacity(spec),
+            };
+            interval.select(&sums, lists, state, least);
+        });
+        k.when(k.eq(k.get(state), k.int(FAILED)), || {
+            let bins = k.shared(whole_row::WORDS);
+            let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
+            whole.select(is_drawn, top_k, least);
+        });
+        let top_k = top_k.map(|variable| k.get(variable));
+        let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn };
+        draw::finish(&block, &parameters, step, &results, &outcome);
+    });
+}
+
+/// The weights that the second pass collected: those that are at least `low` and less than `high`.
+struct Interval<'a, 'k> {
+    block: &'a RowBlock<'k>,
+    parameters: &'a Parameters<'k>,
+    max_key: Int,
+    low: Int,
+    high: Int,
+    /// The number of weights in the interval.
+    count: Int,
+    /// The number of weights that were stored at most.
+    capacity: usize,
+}
+
+impl Interval<'_, '_> {
+    /// Finds the least weight to keep, and the sums of the chunks. If the interval does not contain the threshold of
+    /// top-p, or too many weights, sets the state to [`FAILED`].
+    fn select(&self, sums: &Records<'_>, lists: Wide, state: Variable, least: Variable) {
+        let (k, block) = (self.block.k, &self.block.block);
+        let fail = || k.set(state, k.int(FAILED));
+        let [total, above_of_chunk] = [0, 2]
+            .map(|word| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word)));
+        let above = block.wide_sum(above_of_chunk);
+        let min_weight = self.parameters.get(Column::MinWeight);
+        let count = k.variable(k.int(0));
+        k.when(has_top_p(k, self.parameters, self.max_key), || {
+            let (mantissa, shift) =
+                (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
+            let target = target(k, block.wide_sum(total), mantissa, shift);
+            let is_empty = k.le(self.high, self.low);
+            let too_many = k.lt(k.int(self.capacity as i32), self.count);
+            k.when_else(
+                k.either(k.not(k.wlt(above, target)), too_many),
+                fail,
+                // If the interval is empty, the threshold of min-p is `high`, and that of top-p is below.
+                || k.when(k.not(is_empty), || k.set(count, self.count)),
+            );
+            k.when(k.lt(k.int(0), k.get(count)), || {
+                let [weights, _] = self.load(lists, k.get(count));
+                let reaching = |least: Int| {
+                    let kept = weights
+                        .iter()
+                        .map(|&weight| k.widen(k.select(k.lt(weight, least), k.int(0), weight)));
+                    let sum = kept.reduce(|a, b| k.wadd(a, b)).expect("a thread has weights");
+                    k.wadd(above, block.wide_sum(sum))
+                };
+                let range = (self.low, k.sub(self.high, k.int(1)));
+                let threshold = block.largest_threshold(range, |least| Verdict {
+                    enough: k.not(k.wlt(reaching(least), target)),
+                    close: None,
+                });
+                k.set(least, least_weight(k, threshold, min_weight));
+                // The search does not test the lower end of the interval.
+                k.when(k.wlt(reaching(self.low), target), fail);
+            });
+            let nothing = k.both(k.not(is_empty), k.eq(k.get(count), k.int(0)));
+            k.when(nothing, fail);
+        });
+        k.when(k.eq(k.get(state), k.int(WEIGH)), || {
+            let least = k.get(least);
+            self.block.clear_parts();
+            let [weights, indices] = self.load(lists, k.get(count));
+            for (&weight, &index) in weights.iter().zip(&indices) {
+                k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
+                    self.block.add_to_chunk(index, weight);
+                });
+            }
+            self.block.set_sums_of_parts(above_of_chunk);
+        });
+    }
+
+    /// The collected weights and their indices; 0 beyond the end of the list.
+    fn load(&self, lists: Wide, count: Int) -> [Vec<Int>; 2] {
+        let row = (self.block.row, count);
+        list::load(&self.block.block, (lists, self.capacity), row, self.capacity.div_ceil(THREADS), 0)
+    }
+}

@@ -152,8 +152,8 @@ impl Ptx {
         words
     }
 
-    /// Stores elements `index` and `index + 1` of a shared array. `index` is even.
-    pub fn store_shared_pair(&self, array: Shared, index: Int, values: [Int; 2]) {
+    /// Stores `N` consecutive elements, two or four, from `index` on, a multiple of `N`.
+    pub fn store_shared_words<const N: usize>(&self, array: Shared, index: Int, values: [Int; N]) {
         let address = self.shared_address(array, index);
         let (vector, names) = vector_of(&values);
         self.line(format_args!("st.shared{vector}.b32 [{address}], {names}"));
@@ -167,7 +167,7 @@ impl Ptx {
 
     /// Stores a 64-bit integer, as [`Ptx::load_shared_wide`].
     pub fn store_shared_wide(&self, array: Shared, number: Int, value: Wide) {
-        self.store_shared_pair(array, self.shl(number, 1), [self.low(value), self.high(value)]);
+        self.store_shared_words(array, self.shl(number, 1), [self.low(value), self.high(value)]);
     }
 
     /// Stores element `index` of a shared array.
@@ -220,6 +220,11 @@ impl Ptx {
     pub fn far_element(&self, row: Int, len: usize, offset: Int) -> Wide {
         let offset = self.widen(offset);
         self.wide_op("mad.wide.u32", &[&row, &len, &offset])
+    }
+
+    /// `a * b`, wrapping.
+    pub fn product(&self, a: Int, b: Int) -> Int {
+        self.int_op("mul.lo.s32", &[&a, &b])
     }
 
     /// `a * b`, wrapping.

@@ -128,6 +128,21 @@ impl Ptx {
         self.int_op("min.s32", &[&a, &b])
     }
 
+    /// The number of zero bits before the first one bit; 32 if the value is 0.
+    pub fn leading_zeros(&self, value: Int) -> Int {
+        self.int_op("clz.b32", &[&value])
+    }
+
+    /// The value shifted left by 0 to 31 bits.
+    pub fn shl_by(&self, value: Int, by: Int) -> Int {
+        self.int_op("shl.b32", &[&value, &by])
+    }
+
+    /// Whether `a` is less than `b`, as unsigned integers.
+    pub fn unsigned_lt(&self, a: Int, b: Int) -> Mask {
+        self.mask_op("setp.lt.u32", &[&a, &b])
+    }
+
     /// Whether `a` is at least `b`; false if either is NaN.
     pub fn at_least(&self, a: Float, b: Float) -> Mask {
         self.mask_op("setp.ge.f32", &[&a, &b])

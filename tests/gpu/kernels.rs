@@ -190,3 +190,62 @@ fn slices_of_several_tiles() {
     }
     cases.check_all(&SCHEDULES[..2], |kernels| model.check_kernels(kernels));
 }
+
+/// The shape of the rows whose lists are wrong.
+const MISLED: usize = 20_001;
+
+/// Returns rows for which the lists of the arbitrary path have too few or too many entries. So the kernels must select
+/// from the whole row.
+fn misleading_rows(spec: &Spec) -> Problem {
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], &mut rng);
+    let mut is_sampled = vec![false; MISLED];
+    gpu::sampled_indices(spec).into_iter().for_each(|index| is_sampled[index] = true);
+    let mut bits = problem.bits.clone();
+    for (row, logits) in bits.chunks_mut(MISLED).enumerate() {
+        for (index, logit) in logits.iter_mut().enumerate() {
+            let value: f32 = rng.random_range(0.0..1.0);
+            *logit = spec.dtype.round(match row {
+                // The sample contains only small values, so the list of the row is too long.
+                0 | 1 => value + if is_sampled[index] { 0.0 } else { 5.0 },
+                // The sample contains only large values, so the list is too short.
+                2 => value + if is_sampled[index] { 5.0 } else { 0.0 },
+                // Many weights are equal to the threshold of top-p, so the second pass collects too many.
+                3 if index % 10 == 0 => 3.0 + value,
+                3 if index % 10 < 7 => 2.5,
+                3 => -value,
+                // k exceeds the lists.
+                _ => 3.0 * value,
+            });
+        }
+        let (k, p) = [(0, 0.9), (3000, 0.9), (6000, 0.8), (0, 0.5), (15_000, 0.7)][row];
+        problem.rows[row] = RowParams::new(k, p, 0.0, 0.9, random_words(rng.random(), 1), MISLED);
+    }
+    problem.set_bits(bits);
+    problem
+}
+
+#[test]
+fn misleading_samples() {
+    let spec = spec(Way::Arbitrary, 5, MISLED, Dtype::F32, true);
+    let problem = misleading_rows(&spec);
+    let program = suite().devices[0].program(&spec);
+    check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
+    // Without the check of its length, a list that is too long is used. These are the lists of both passes.
+    for capacity in [12 * 1024, 4 * 1024] {
+        let (before, after) = (format!(", {capacity}, %r"), format!(", {}, %r", i32::MAX));
+        let is_check = |line: &&str| line.trim_start().starts_with("setp.lt.s32") && line.contains(&before);
+        // The text of the kernels is one line of the program.
+        let parts: Vec<String> = program
+            .split("\\0A")
+            .map(|line| match is_check(&line.trim_start_matches("\\09").trim_start_matches('\\')) {
+                true => line.replace(&before, &after),
+                false => line.to_owned(),
+            })
+            .collect();
+        let wrong = parts.join("\\0A");
+        assert_ne!(wrong, program, "the check of {capacity} entries");
+        let said = check("misled_wrong", &spec, &wrong, &problem).unwrap_err();
+        assert!(said.contains("mismatches"), "{said}");
+    }
+}

@@ -11,9 +11,9 @@ use super::records::{
 use super::row_block::{RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k, LARGEST_LIST};
 use super::scan::{self, BIN_BITS};
+use super::search::Bins;
 use super::state::{State, BINS};
 use super::weights::{has_top_p, is_drawn, weight_at, Weights};
-use crate::kernels::gpu::block::Verdict;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
@@ -23,7 +23,7 @@ use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::is_candidate;
 use crate::semantics::top_p::target;
-use crate::semantics::weights::MAX_WEIGHT;
+use crate::semantics::weights::{MAX_WEIGHT, ZERO_Q};
 
 /// The numbers of entries of each thread. The code exists once for each number.
 const PER_THREAD: [usize; 2] = [4, LARGEST_LIST / THREADS];
@@ -67,6 +67,7 @@ struct Row<'a, 'k> {
     ties: Int,
     lists: Wide,
     state: &'a State<'k>,
+    bins: &'a Bins<'a, 'k>,
     found: &'a Found<'k>,
 }
 
@@ -86,6 +87,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let (decided, lens) = (Records::argument(k, DECIDED), Records::argument(k, 1));
     let parameters = Parameters::new(k, parameters, row);
     let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+    let bins = Bins::new(&block);
     let scanned = scan::combine(&block.block, &slices, row, division.slices);
     let [max_key, greedy, status] = scanned;
     let is_drawn = is_drawn(k, &parameters, max_key);
@@ -122,6 +124,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     ties: block.block.sum(ties_of_chunk),
                     lists,
                     state: &state,
+                    bins: &bins,
                     found: &found,
                 };
                 row.decide();
@@ -182,31 +185,27 @@ impl Row<'_, '_> {
     fn select_top_k(&self, keys: &[Int], indices: &[Int], kept_ties: Variable, last: [Variable; 2]) {
         let k = self.block.k;
         let block = &self.block.block;
-        let reaching = |threshold| block.count(keys.iter().map(|&key| k.le(threshold, key)));
         k.when_else(
             k.le(self.top_k, self.count),
             || {
-                let range = (k.add(self.bound, k.int(1)), self.max_key);
-                let threshold = block.largest_threshold(range, |threshold| {
-                    let count = reaching(threshold);
-                    Verdict { enough: k.le(self.top_k, count), close: Some(k.eq(count, self.top_k)) }
-                });
+                let largest = k.sub(self.max_key, self.bound);
+                let from = |number: usize, first| k.sub(k.sub(self.max_key, first), keys[number]);
+                let (position, has_more) = self.bins.by_count(keys.len(), from, largest, self.top_k);
+                let threshold = k.sub(self.max_key, position);
                 k.set(self.found.threshold, threshold);
                 k.set(kept_ties, k.int(0));
                 k.set(last[0], k.int(-1));
                 if self.spec.stable {
-                    k.when(k.lt(self.top_k, reaching(threshold)), || {
-                        let above = reaching(k.add(threshold, k.int(1)));
+                    k.when(has_more, || {
+                        let above = block.count(keys.iter().map(|&key| k.lt(threshold, key)));
                         let missing = k.sub(self.top_k, above);
-                        let range = (k.int(0), k.int(self.spec.vocab as i32 - 1));
-                        let last_tie = block.largest_threshold(range, |index| {
-                            let ties = keys.iter().zip(indices);
-                            let before = block.count(
-                                ties.map(|(&key, &at)| k.both(k.eq(key, threshold), k.lt(at, index))),
-                            );
-                            Verdict { enough: k.lt(before, missing), close: None }
-                        });
-                        k.set(self.found.last_tie, last_tie);
+                        // An entry that is not a tie is after all indices.
+                        let from = |number: usize, first| {
+                            let distance = k.sub(indices[number], first);
+                            k.select(k.eq(keys[number], threshold), distance, k.int(-1))
+                        };
+                        let last = k.int(self.spec.vocab as i32 - 1);
+                        k.set(self.found.last_tie, self.bins.by_count(keys.len(), from, last, missing).0);
                     });
                 }
             },
@@ -239,16 +238,30 @@ impl Row<'_, '_> {
         let (k, block) = (self.block.k, &self.block.block);
         let parameters = self.parameters;
         let weights = Weights::new(k, parameters, self.max_key, self.found.top_k());
-        let mine: Vec<Int> = keys.iter().zip(indices).map(|(&key, &index)| weights.of(key, index)).collect();
-        let of_tie = k.select(is_candidate(k, self.bound), weights.of_key(self.bound), k.int(0));
+        // The distance of an entry from the maximum determines its weight.
+        let mine: Vec<Int> = keys
+            .iter()
+            .zip(indices)
+            .map(|(&key, &index)| {
+                k.select(weights.survives(key, index), weights.q(key), k.int(ZERO_Q))
+            })
+            .collect();
+        let weight = |number: usize| weight_at(k, mine[number]);
+        let farthest = weights.q(self.bound);
+        let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
         let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
         // The sum of the weights of the list and of the ties that are at least `least`.
-        let reaching = |least: Int| {
-            let kept = mine.iter().map(|&weight| k.widen(k.select(k.lt(weight, least), k.int(0), weight)));
-            let sum = block.wide_sum(kept.reduce(|a, b| k.wadd(a, b)).expect("a thread has entries"));
-            k.wadd(sum, k.wselect(k.lt(of_tie, least), k.wide(0), all_ties))
+        let of_list = |least: Int| {
+            let kept = (0..mine.len()).map(|number| {
+                let weight = weight(number);
+                k.widen(k.select(k.lt(weight, least), k.int(0), weight))
+            });
+            block.wide_sum(kept.reduce(|a, b| k.wadd(a, b)).expect("a thread has entries"))
         };
-        let sum = reaching(k.int(1));
+        let reaching =
+            |least: Int| k.wadd(of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
+        let sum_of_list = of_list(k.int(1));
+        let sum = k.wadd(sum_of_list, all_ties);
         let min_weight = parameters.get(Column::MinWeight);
         let alone = k.not(self.with_top_k);
         // Entries below the bound have at most the weight of the bound.
@@ -258,22 +271,34 @@ impl Row<'_, '_> {
         k.when_else(
             has_top_p(k, parameters, self.max_key),
             || {
-                let rest = Rest::new(self, &weights, alone);
+                let rest = Rest::new(self, farthest, alone);
                 let (mantissa, shift) = (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
                 let targets =
                     [rest.least, rest.most].map(|rest| target(k, k.wadd(sum, k.get_wide(rest)), mantissa, shift));
                 let is_reached = k.not(k.wlt(sum, targets[1]));
-                let threshold = k.variable(k.int(1));
+                let threshold = k.variable(of_tie);
                 k.when(is_reached, || {
-                    let found = block.largest_threshold((k.int(1), k.int(MAX_WEIGHT)), |least| Verdict {
-                        enough: k.not(k.wlt(reaching(least), targets[1])),
-                        close: None,
-                    });
-                    k.set(threshold, found);
-                    // The threshold is the same for every possible target.
-                    let above = reaching(k.add(found, k.int(1)));
-                    k.when(k.wlt(above, targets[0]), || {
-                        k.set(self.found.least, k.max(found, min_weight));
+                    let before = k.wide_variable(k.wide(0));
+                    k.when_else(
+                        k.wlt(sum_of_list, targets[1]),
+                        || k.set_wide(before, of_list(k.add(of_tie, k.int(1)))),
+                        || {
+                            let (q, sum) = self.bins.by_weight(
+                                mine.len(),
+                                |number, first| k.sub(mine[number], first),
+                                k.int(ZERO_Q),
+                                weight,
+                                targets[1],
+                            );
+                            k.set(threshold, weight_at(k, q));
+                            k.set_wide(before, sum);
+                        },
+                    );
+                    // The threshold is the same for every possible target, and all entries that reach it are known.
+                    let least = k.max(k.get(threshold), min_weight);
+                    let is_certain = k.wlt(k.get_wide(before), targets[0]);
+                    k.when(k.both(is_certain, k.lt(k.get(rest.highest), least)), || {
+                        k.set(self.found.least, least);
                         k.set(is_decided, k.int(1));
                     });
                 });
@@ -299,7 +324,8 @@ impl Row<'_, '_> {
             || {
                 let least = k.get(self.found.least);
                 self.block.clear_parts();
-                for (&weight, &index) in mine.iter().zip(indices) {
+                for (number, &index) in indices.iter().enumerate() {
+                    let weight = weight(number);
                     k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
                         self.block.add_to_chunk(index, weight);
                     });
@@ -324,28 +350,35 @@ struct Rest<'k> {
     /// The least and the largest possible sum of all weights.
     least: WideVariable,
     most: WideVariable,
+    /// The largest possible weight of an entry; 0 if there is no entry.
+    highest: Variable,
     /// The distance of the bound from the maximum.
     distance: Int,
 }
 
 impl<'k> Rest<'k> {
     /// The sums are 0 unless `has_bins` is true.
-    fn new(row: &Row<'_, 'k>, weights: &Weights<'k>, has_bins: Mask) -> Rest<'k> {
+    fn new(row: &Row<'_, 'k>, distance: Int, has_bins: Mask) -> Rest<'k> {
         let (k, block) = (row.block.k, &row.block.block);
         let zero = || k.wide_variable(k.wide(0));
         let sums = [(); 2].map(|()| (0..BINS_PER_THREAD).map(|_| zero()).collect::<Vec<_>>());
-        let rest = Rest { k, sums, least: zero(), most: zero(), distance: weights.q(row.bound) };
+        let rest = Rest { k, sums, least: zero(), most: zero(), highest: k.variable(k.int(0)), distance };
         k.when(has_bins, || {
             let mut totals = [k.wide(0), k.wide(0)];
+            let mut highest = k.int(0);
             for number in 0..BINS_PER_THREAD {
                 let bin = k.element(block.thread, BINS_PER_THREAD, k.int(number as i32));
-                let count = k.widen(k.load(row.state.bin(bin), 0));
+                let count = k.load(row.state.bin(bin), 0);
+                let is_empty = k.eq(count, k.int(0));
+                highest = k.max(highest, k.select(is_empty, k.int(0), rest.limits(bin)[1]));
+                let count = k.widen(count);
                 for (side, weight) in rest.limits(bin).into_iter().enumerate() {
                     let sum = k.wmul(count, k.widen(weight));
                     k.set_wide(rest.sums[side][number], sum);
                     totals[side] = k.wadd(totals[side], sum);
                 }
             }
+            k.set(rest.highest, block.max(highest));
             for (variable, total) in [rest.least, rest.most].into_iter().zip(totals) {
                 k.set_wide(variable, block.wide_sum(total));
             }
@@ -371,7 +404,7 @@ impl<'k> Rest<'k> {
             let is_after = k.wlt(sum, target);
             let rest = k.wselect(is_after, k.wide_difference(target, sum), k.wide(1));
             let values: Vec<Wide> = self.sums[side].iter().map(|&sum| k.get_wide(sum)).collect();
-            let (bin, _) = block.locate_in_all(&values, rest, BINS as i32);
+            let (bin, _, _) = block.locate_in_all(&values, rest, BINS as i32);
             (is_after, bin)
         };
         // The earliest bin, if the bins have the largest sums, and the latest one, if they have the least.

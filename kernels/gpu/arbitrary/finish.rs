@@ -5,10 +5,10 @@ use super::draw::{self, Outcome};
 use super::list;
 use super::records::{Decided, Records, DECIDED, DONE, FAILED, SUMS, WEIGH};
 use super::row_block::{RowBlock, THREADS};
+use super::search::Bins;
 use super::weigh::capacity;
 use super::weights::{has_top_p, is_drawn};
-use super::whole_row::{self, WholeRow, NO_TOP_K};
-use crate::kernels::gpu::block::Verdict;
+use super::whole_row::{WholeRow, NO_TOP_K};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
@@ -34,6 +34,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     k.when(k.lt(k.int(DONE), k.get(state)), || {
         let parameters = Parameters::new(k, parameters, row);
         let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+        let bins = Bins::new(&block);
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let max_key = scanned[0];
         let is_drawn = is_drawn(k, &parameters, max_key);
@@ -49,11 +50,12 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                 high: word(Decided::High),
                 count,
                 capacity: capacity(spec),
+                bins: &bins,
             };
             interval.select(&sums, lists, state, least);
         });
         k.when(k.eq(k.get(state), k.int(FAILED)), || {
-            let bins = k.shared(whole_row::WORDS);
+            let bins = bins.parts;
             let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
             whole.select(is_drawn, top_k, least);
         });
@@ -74,6 +76,7 @@ struct Interval<'a, 'k> {
     count: Int,
     /// The number of weights that were stored at most.
     capacity: usize,
+    bins: &'a Bins<'a, 'k>,
 }
 
 impl Interval<'_, '_> {
@@ -101,21 +104,20 @@ impl Interval<'_, '_> {
             );
             k.when(k.lt(k.int(0), k.get(count)), || {
                 let [weights, _] = self.load(lists, k.get(count));
-                let reaching = |least: Int| {
-                    let kept = weights
-                        .iter()
-                        .map(|&weight| k.widen(k.select(k.lt(weight, least), k.int(0), weight)));
-                    let sum = kept.reduce(|a, b| k.wadd(a, b)).expect("a thread has weights");
-                    k.wadd(above, block.wide_sum(sum))
-                };
-                let range = (self.low, k.sub(self.high, k.int(1)));
-                let threshold = block.largest_threshold(range, |least| Verdict {
-                    enough: k.not(k.wlt(reaching(least), target)),
-                    close: None,
+                let sums = weights.iter().map(|&weight| k.widen(weight));
+                let sum = block.wide_sum(sums.reduce(|a, b| k.wadd(a, b)).expect("a thread has weights"));
+                let rest = k.wide_difference(target, above);
+                k.when_else(k.wlt(sum, rest), fail, || {
+                    let largest = k.sub(self.high, k.int(1));
+                    let (position, _) = self.bins.by_weight(
+                        weights.len(),
+                        |number, first| k.sub(k.sub(largest, first), weights[number]),
+                        k.sub(largest, self.low),
+                        |number| weights[number],
+                        rest,
+                    );
+                    k.set(least, least_weight(k, k.sub(largest, position), min_weight));
                 });
-                k.set(least, least_weight(k, threshold, min_weight));
-                // The search does not test the lower end of the interval.
-                k.when(k.wlt(reaching(self.low), target), fail);
             });
             let nothing = k.both(k.not(is_empty), k.eq(k.get(count), k.int(0)));
             k.when(nothing, fail);

@@ -8,24 +8,24 @@ use crate::semantics::arith::Arith;
 const STAGED: usize = 2048;
 
 /// The list of a row, for a block that adds entries. An entry has two words.
-pub(super) struct Collector<'k> {
+pub(super) struct Collector<'k, L> {
     k: &'k Ptx,
     staged: Shared,
     /// The number of entries of the block, then the place of its first entry in the list.
     counters: Shared,
-    /// The number of entries of the row, in global memory. It can exceed the capacity.
-    len: Address,
-    list: Wide,
-    /// The place of the first entry of the row.
-    start: Int,
+    /// Returns the address of the number of entries of the row. The number can exceed the capacity.
+    len: L,
+    lists: Wide,
+    row: Int,
     capacity: usize,
 }
 
-impl<'k> Collector<'k> {
-    /// `lists` contains a list of `capacity` entries for each row. `len` is the number of entries of the row.
-    pub(super) fn new(k: &'k Ptx, lists: Wide, capacity: usize, row: Int, len: Address) -> Collector<'k> {
+impl<'k, L: Fn() -> Address> Collector<'k, L> {
+    /// `lists` contains a list of `capacity` entries for each row. `len` returns the address of the number of entries
+    /// of the row. It is computed where it is needed, so it needs no registers.
+    pub(super) fn new(k: &'k Ptx, lists: Wide, capacity: usize, row: Int, len: L) -> Collector<'k, L> {
         let (staged, counters) = (k.shared(2 * STAGED), k.shared(2));
-        Collector { k, staged, counters, len, list: lists, start: k.mul(row, capacity), capacity }
+        Collector { k, staged, counters, len, lists, row, capacity }
     }
 
     /// Prepares the list. Entries can be added after the next barrier.
@@ -40,8 +40,8 @@ impl<'k> Collector<'k> {
         let at = k.count_up_shared(self.counters, 0);
         k.when_else(
             k.lt(at, k.int(STAGED as i32)),
-            || k.store_shared_pair(self.staged, k.shl(at, 1), words),
-            || self.store(k.fetch_add_global(self.len, k.int(1)), words),
+            || k.store_shared_words(self.staged, k.shl(at, 1), words),
+            || self.store(k.fetch_add_global((self.len)(), k.int(1)), words),
         );
     }
 
@@ -52,7 +52,7 @@ impl<'k> Collector<'k> {
         let count = k.min(k.load_shared_at(self.counters, 0), k.int(STAGED as i32));
         k.when(k.lt(k.int(0), count), || {
             k.when(block.is_first(), || {
-                k.store_shared_at(self.counters, 1, k.fetch_add_global(self.len, count));
+                k.store_shared_at(self.counters, 1, k.fetch_add_global((self.len)(), count));
             });
             k.barrier();
             let first = k.load_shared_at(self.counters, 1);
@@ -65,7 +65,7 @@ impl<'k> Collector<'k> {
     fn store(&self, at: Int, words: [Int; 2]) {
         let k = self.k;
         k.when(k.lt(at, k.int(self.capacity as i32)), || {
-            k.store(k.address(self.list, k.add(self.start, at), 8), 0, &words);
+            k.store(k.address(self.lists, k.element(self.row, self.capacity, at), 8), 0, &words);
         });
     }
 }

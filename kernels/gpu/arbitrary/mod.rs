@@ -17,7 +17,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, division ← slice_block, row_block ← weights, sample ← scan, draw
+//! records, state, list, division ← slice_block, row_block ← weights, sample, search ← scan, draw
 //!   ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
@@ -30,6 +30,7 @@ mod records;
 mod row_block;
 mod sample;
 mod scan;
+mod search;
 mod slice_block;
 mod state;
 mod weigh;
@@ -45,6 +46,7 @@ use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
 use division::Division;
+pub(super) use sample::sampled_indices;
 use records::{DECIDED, SAMPLED, SCANNED, SUMS};
 use state::STATE;
 

@@ -33,8 +33,8 @@ pub(super) struct RowBlock<'k> {
     parts: [Shared; 2],
     /// A 64-bit integer for each warp.
     warps: Shared,
-    /// A word and a 64-bit integer, which one thread passes to the others.
-    passed: [Shared; 2],
+    /// A word and two 64-bit integers, which one thread passes to the others.
+    passed: [Shared; 3],
 }
 
 impl<'k> RowBlock<'k> {
@@ -59,7 +59,7 @@ impl<'k> RowBlock<'k> {
             sums: k.shared(2 * LARGEST_CHUNKS),
             parts: [(); 2].map(|()| k.shared(LARGEST_CHUNKS)),
             warps: k.shared(2 * WARPS),
-            passed: [k.shared(1), k.shared(2)],
+            passed: [k.shared(1), k.shared(2), k.shared(2)],
         }
     }
 
@@ -178,8 +178,9 @@ impl<'k> RowBlock<'k> {
 
     /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. The values of a
     /// thread are before those of the next thread. Calls `found` in the thread that has the value, with the number of
-    /// the value in this thread and the running sum before it. Calls `found` in no thread if the sum is too small.
-    pub(super) fn locate(&self, values: &[Wide], target: Wide, found: impl FnOnce(Int, Wide)) {
+    /// the value in this thread, the running sum before it, and the value. Calls `found` in no thread if the sum is too
+    /// small.
+    pub(super) fn locate(&self, values: &[Wide], target: Wide, found: impl FnOnce(Int, Wide, Wide)) {
         let k = self.k;
         let mine = values.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are values");
         let upto = k.warp_prefix_sum(mine);
@@ -191,35 +192,39 @@ impl<'k> RowBlock<'k> {
         let mut running = k.wide_difference(after, mine);
         let is_here = k.both(k.wlt(running, target), k.not(k.wlt(after, target)));
         k.when(k.both(k.eq(self.warp, warp), is_here), || {
-            let (mut number, mut before) = (k.int(0), running);
-            for &value in values {
-                running = k.wadd(running, value);
+            let (mut number, mut before, mut value) = (k.int(0), running, values[0]);
+            for (place, &other) in values.iter().enumerate() {
+                running = k.wadd(running, other);
                 let is_before = k.wlt(running, target);
                 number = k.add(number, k.select(is_before, k.int(1), k.int(0)));
                 before = k.wselect(is_before, running, before);
+                if let Some(&next) = values.get(place + 1) {
+                    value = k.wselect(is_before, next, value);
+                }
             }
-            found(number, before);
+            found(number, before, value);
         });
     }
 
-    /// As [`RowBlock::locate`]. Returns the number of the value among the values of all threads, and the running sum
-    /// before it, in all threads. If the sum of all values is too small, the number is `otherwise`.
-    pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide) {
+    /// As [`RowBlock::locate`]. Returns the number of the value among the values of all threads, the running sum before
+    /// it, and the value, in all threads. If the sum of all values is too small, the number is `otherwise`.
+    pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide, Wide) {
         let k = self.k;
+        let [number, before, value] = self.passed;
         k.when(self.is_first(), || {
-            k.store_shared_at(self.passed[0], 0, k.int(otherwise));
-            k.store_shared_wide(self.passed[1], k.int(0), k.wide(0));
+            k.store_shared_at(number, 0, k.int(otherwise));
+            [before, value].iter().for_each(|&array| k.store_shared_wide(array, k.int(0), k.wide(0)));
         });
-        self.locate(values, target, |number, before| {
-            let number = k.add(k.mul(self.block.thread, values.len()), number);
-            k.store_shared_at(self.passed[0], 0, number);
-            k.store_shared_wide(self.passed[1], k.int(0), before);
+        self.locate(values, target, |place, sum_before, found| {
+            k.store_shared_at(number, 0, k.add(k.mul(self.block.thread, values.len()), place));
+            k.store_shared_wide(before, k.int(0), sum_before);
+            k.store_shared_wide(value, k.int(0), found);
         });
         k.barrier();
-        let result =
-            (k.load_shared_at(self.passed[0], 0), k.load_shared_wide(self.passed[1], k.int(0)));
+        let [before, value] = [before, value].map(|array| k.load_shared_wide(array, k.int(0)));
+        let number = k.load_shared_at(number, 0);
         k.barrier();
-        result
+        (number, before, value)
     }
 
     /// Finds the first index of a chunk at which the running sum of a measure reaches `target`, which is not 0. Calls
@@ -245,7 +250,7 @@ impl<'k> RowBlock<'k> {
             k.widen(k.select(is_in_chunk, value, k.int(0)))
         };
         let values: Vec<Wide> = (0..each).map(measured).collect();
-        self.locate(&values, target, |number, _| found(k.add(first, number)));
+        self.locate(&values, target, |number, _, _| found(k.add(first, number)));
     }
 
     /// As [`RowBlock::find_in_chunk`], but returns the index in all threads.

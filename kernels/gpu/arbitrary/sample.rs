@@ -67,18 +67,28 @@ impl Sample {
         a.add(a.add(expected, margin), a.int(40))
     }
 
-    /// The largest k for which the list almost certainly has enough space.
-    fn largest_top_k(&self) -> usize {
-        if self.rounds == 0 {
-            return LARGEST_WHOLE;
-        }
+    /// The largest rank of the `top_k`-th entry in the sample for which the list almost certainly has enough space.
+    fn largest_expected(&self) -> usize {
         let space = (LARGEST_LIST * self.len() / self.vocab) as f64;
         let fits = |&expected: &i32| {
             let rank = f64::from(Self::rank(Scalar, expected));
             rank + 5.0 * rank.sqrt() <= space
         };
-        let expected = (1..self.len() as i32).take_while(fits).last().unwrap_or(0) as usize;
-        expected * self.vocab / self.len()
+        (1..self.len() as i32).take_while(fits).last().unwrap_or(0) as usize
+    }
+
+    /// The largest k for which the list almost certainly has enough space.
+    fn largest_top_k(&self) -> usize {
+        match self.rounds {
+            0 => LARGEST_WHOLE,
+            _ => self.largest_expected() * self.vocab / self.len(),
+        }
+    }
+
+    /// Whether [`bound_of_maxima`] accepts all ranks.
+    fn has_small_ranks(&self) -> bool {
+        self.rounds > 0
+            && Self::rank(Scalar, self.largest_expected() as i32) as usize <= LARGEST_RANK_OF_MAXIMA
     }
 
     /// The keys of the sample in this thread; `i32::MIN` beyond the end of the row.
@@ -109,13 +119,36 @@ impl Sample {
     /// The offset of a piece in its stratum. A hash of the number of the piece, so that no pattern in the row has an
     /// effect on the sample.
     fn offset(&self, k: &Ptx, piece: Int) -> Int {
-        let mix = |value: Int, factor: usize, by: i32| {
-            let product = k.mul(value, factor);
-            k.xor(product, k.shr_by(product, k.int(by)))
+        let mix = |value: Int, (factor, by): (u32, u32)| {
+            let product = k.mul(value, factor as usize);
+            k.xor(product, k.shr_by(product, k.int(by as i32)))
         };
-        let hash = mix(mix(k.add(piece, k.int(1)), 0x1e37_79b1, 15), 0x05eb_ca77, 13);
+        let hash = MIXES.into_iter().fold(k.add(piece, k.int(1)), mix);
         k.divide(k.shr_by(hash, k.int(1)), self.stratum() - PIECE).1
     }
+
+    /// The indices of the sampled logits, computed on the host.
+    fn indices(&self) -> Vec<usize> {
+        let first = |piece: usize| {
+            let mix = |value: u32, (factor, by): (u32, u32)| {
+                let product = value.wrapping_mul(factor);
+                product ^ product >> by
+            };
+            let hash = MIXES.into_iter().fold(piece as u32 + 1, mix);
+            let offset = (hash >> 1) as usize % (self.stratum() - PIECE);
+            (piece * self.stratum() + offset) / CONSECUTIVE * CONSECUTIVE
+        };
+        (0..self.len() / PIECE).flat_map(|piece| first(piece)..first(piece) + PIECE).collect()
+    }
+}
+
+/// The factors and shifts of the hash.
+const MIXES: [(u32, u32); 2] = [(0x1e37_79b1, 15), (0x05eb_ca77, 13)];
+
+/// The indices of the logits of each row from which the bound of its list is computed. Tests use them to make rows for
+/// which the bound is wrong.
+pub(in super::super) fn sampled_indices(spec: &Spec) -> Vec<usize> {
+    Sample::new(spec).indices()
 }
 
 /// Whether the results of a row depend on top-k. The results of a greedy row depend on it only if they include the
@@ -162,7 +195,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
         };
         let rank = k.select(with_top_k, rank, k.int(RANK));
         let keys = sample.load(block, spec, logits, parameters.row_of_logits(spec));
-        let found = bound_at(block, &keys, rank);
+        let search = if sample.has_small_ranks() { bound_of_maxima } else { bound_at };
+        let found = search(block, &keys, rank);
         // A bound below the largest value has a next larger value.
         let found = exact(k, k.min(found, k.int(MAX_FINITE_BITS - 1)));
         k.set(bound, found);
@@ -201,5 +235,22 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     block.largest_threshold((k.int(NEG_INF_KEY), block.max(max)), |threshold| {
         let count = block.count(keys.iter().map(|&key| k.le(threshold, key)));
         Verdict { enough: k.le(rank, count), close: Some(k.le(count, most)) }
+    })
+}
+
+/// The largest rank that [`bound_of_maxima`] accepts.
+const LARGEST_RANK_OF_MAXIMA: usize = 3 * THREADS / 4;
+
+/// A key that about `rank` keys reach, from the largest key of each thread. One barrier per step is faster than a sum over
+/// the keys.
+fn bound_of_maxima(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
+    let k = block.k;
+    let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
+    // If `rank` keys are in random threads, about this number of threads has one of them.
+    let wanted = k.sub(rank, k.shr(k.product(rank, rank), (2 * THREADS).trailing_zeros()));
+    let most = k.add(wanted, k.shr(wanted, 4));
+    block.largest_threshold((k.int(NEG_INF_KEY), block.max(max)), |threshold| {
+        let count = k.barrier_count(k.le(threshold, max));
+        Verdict { enough: k.le(wanted, count), close: Some(k.le(count, most)) }
     })
 }

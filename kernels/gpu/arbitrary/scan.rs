@@ -12,10 +12,10 @@ use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::{key_of, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Float, Int, Mask, Ptx, Shared};
+use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
-use crate::semantics::weights::{quantize, OCTAVE_BITS};
+use crate::semantics::weights::{distance_bits, quantize, OCTAVE_BITS};
 
 /// The binary logarithm of the number of units of the distance `q` per bin.
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
@@ -44,7 +44,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         has_bins,
         scale: k.from_bits(slice.parameters.get(Column::Scale)),
     };
-    let list = Collector::new(k, lists, capacity(spec), row, state.len());
+    let list = Collector::new(k, lists, capacity(spec), row, || state.len());
     let bins = k.shared(BINS);
     k.when(has_list, || {
         list.clear(block);
@@ -116,8 +116,8 @@ fn collect(
     k: &Ptx,
     logits: &SliceLogits<'_>,
     bound: &Bound,
-    list: &Collector<'_>,
-    at_bound: crate::ptx::Variable,
+    list: &Collector<'_, impl Fn() -> Address>,
+    at_bound: Variable,
     bins: Shared,
 ) {
     for (number, &value) in logits.values.iter().enumerate() {
@@ -141,7 +141,7 @@ fn collect(
 
 /// The bin of a distance from the bound, which [`quantize`] returned.
 fn bin_of(k: &Ptx, distance: Int) -> Int {
-    k.sub(k.shr(distance, BIN_BITS), k.int(crate::semantics::weights::distance_bits(0) >> BIN_BITS))
+    k.sub(k.shr(distance, BIN_BITS), k.int(distance_bits(0) >> BIN_BITS))
 }
 
 /// Combines the records of the slices of a row: the words of [`Scanned`].

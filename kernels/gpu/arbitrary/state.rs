@@ -14,27 +14,29 @@ pub(super) const STATE: usize = BEFORE_BINS + BINS;
 /// The state of one row.
 pub(super) struct State<'k> {
     k: &'k Ptx,
-    start: Wide,
+    array: Wide,
+    row: Int,
 }
 
 impl<'k> State<'k> {
     /// Declares the array as the next argument of the kernel.
     pub(super) fn argument(k: &'k Ptx, row: Int) -> State<'k> {
-        State::new(k, k.argument(), row)
+        State { k, array: k.argument(), row }
     }
 
-    pub(super) fn new(k: &'k Ptx, array: Wide, row: Int) -> State<'k> {
-        State { k, start: k.base(k.far_address(array, k.far_element(row, STATE, k.int(0)), 4)) }
+    fn word(&self, number: Int) -> Address {
+        let k = self.k;
+        k.far_address(self.array, k.far_element(self.row, STATE, number), 4)
     }
 
     /// The length of the list.
     pub(super) fn len(&self) -> Address {
-        self.k.address(self.start, self.k.int(0), 4)
+        self.word(self.k.int(0))
     }
 
     pub(super) fn bin(&self, number: Int) -> Address {
         let k = self.k;
-        k.address(self.start, k.add(number, k.int(BEFORE_BINS as i32)), 4)
+        self.word(k.add(number, k.int(BEFORE_BINS as i32)))
     }
 
     /// Sets the length of the list to 0. Sets the bins to 0 if the mask is true.

@@ -3,13 +3,13 @@
 
 use super::division::Division;
 use super::list::Collector;
-use super::records::{Decided, Records, DECIDED, SCANNED, Scanned, SUMS, WEIGH};
+use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, SUMS, WEIGH};
 use super::row_block::THREADS;
 use super::slice_block::SliceBlock;
 use super::weights::Weights;
 use crate::kernels::gpu::logits::key_of;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Wide};
+use crate::ptx::{Int, Ptx, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::sizes::SUMMABLE;
@@ -38,7 +38,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let none = [NEG_INF_KEY, i32::MAX].map(|value| k.int(value));
         let weights = Weights::new(k, &slice.parameters, word(Decided::MaxKey), none);
         let (low, high) = (word(Decided::Low), word(Decided::High));
-        let list = Collector::new(k, lists, capacity(spec), row, k.address(lens, row, 4));
+        let list = Collector::new(k, lists, capacity(spec), row, || k.address(lens, row, 4));
         list.clear(block);
         k.barrier();
 
@@ -76,7 +76,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
 }
 
 /// Adds at most [`SUMMABLE`] weights to a sum.
-fn add_all(k: &Ptx, sum: crate::ptx::WideVariable, weights: impl Iterator<Item = Int>) {
+fn add_all(k: &Ptx, sum: WideVariable, weights: impl Iterator<Item = Int>) {
     let some: Option<Int> = weights.reduce(|a, b| k.add(a, b));
     let some: Wide = k.widen(some.expect("there are weights"));
     k.set_wide(sum, k.wadd(k.get_wide(sum), some));

@@ -46,16 +46,16 @@ impl<'k> Weights<'k> {
         Weights { k, max, scale: k.from_bits(parameters.get(Column::Scale)), threshold, last_tie }
     }
 
+    /// Whether an entry is a candidate that top-k keeps.
+    pub(super) fn survives(&self, key: Int, index: Int) -> Mask {
+        let k = self.k;
+        k.both(survives_top_k(k, key, index, self.threshold, self.last_tie), is_candidate(k, key))
+    }
+
     /// The weight of an entry from its key and index.
     pub(super) fn of(&self, key: Int, index: Int) -> Int {
         let k = self.k;
-        let survives = k.both(survives_top_k(k, key, index, self.threshold, self.last_tie), is_candidate(k, key));
-        k.select(survives, self.of_key(key), k.int(0))
-    }
-
-    /// The weight of a candidate that top-k keeps.
-    pub(super) fn of_key(&self, key: Int) -> Int {
-        weight(self.k, self.distance(key))
+        k.select(self.survives(key, index), weight(k, self.distance(key)), k.int(0))
     }
 
     /// The distance `q` of a key from the maximum.

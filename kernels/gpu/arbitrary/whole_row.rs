@@ -3,6 +3,7 @@
 
 use super::row_block::{RowBlock, THREADS};
 use super::sample::needs_top_k;
+use super::search::BINS;
 use super::weights::{has_top_p, weight_at, Weights};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
@@ -29,11 +30,11 @@ pub(super) struct WholeRow<'a, 'k> {
     pub(super) parameters: &'a Parameters<'k>,
     pub(super) spec: &'a Spec,
     pub(super) max_key: Int,
-    pub(super) bins: Shared,
+    /// Arrays of [`BINS`] words.
+    pub(super) bins: [Shared; 2],
 }
 
-/// The number of words of [`WholeRow::bins`].
-pub(super) const WORDS: usize = PARTS * FIRST_BINS;
+const _: () = assert!(PARTS * FIRST_BINS <= 2 * BINS && 1 << SECOND_BITS == BINS);
 
 impl WholeRow<'_, '_> {
     /// Finds the threshold and the last tie of top-k, and the least weight to keep. Sets the sums of the chunks to the
@@ -53,13 +54,20 @@ impl WholeRow<'_, '_> {
         });
     }
 
-    fn clear(&self, bins: usize) {
+    /// Sets all bins to 0.
+    fn clear(&self) {
         let k = self.block.k;
         k.barrier();
-        k.for_range(self.block.block.thread, k.int(bins as i32), THREADS, |bin| {
-            k.store_shared(self.bins, bin, k.int(0));
+        k.for_range(self.block.block.thread, k.int(BINS as i32), THREADS, |bin| {
+            self.bins.iter().for_each(|&array| k.store_shared(array, bin, k.int(0)));
         });
         k.barrier();
+    }
+
+    /// The array of a part of the sums, and the place in it of a bin.
+    fn part(&self, part: usize, bin: Int) -> (Shared, Int) {
+        let first = part % 2 * FIRST_BINS;
+        (self.bins[part / 2], self.block.k.add(bin, self.block.k.int(first as i32)))
     }
 
     /// The values of consecutive bins, `count` in each thread.
@@ -89,22 +97,22 @@ impl WholeRow<'_, '_> {
         for bits in DIGITS {
             let before = after;
             after -= bits;
-            self.clear(1 << bits);
+            self.clear();
             let count = |key: Int, _| {
                 // Larger keys have smaller digits. The keys beyond the end of the row are after all others.
                 let reversed = k.xor(key, k.int(i32::MAX));
                 let bin = k.and(k.shr_by(reversed, k.int(after as i32)), k.int((1 << bits) - 1));
                 if before == 32 {
-                    return k.add_shared(self.bins, bin, k.int(1));
+                    return k.add_shared(self.bins[0], bin, k.int(1));
                 }
                 k.when(k.eq(k.shr_by(reversed, k.int(before as i32)), digits), || {
-                    k.add_shared(self.bins, bin, k.int(1));
+                    k.add_shared(self.bins[0], bin, k.int(1));
                 });
             };
             self.block.for_each_logit(count, |_| ());
             k.barrier();
-            let values = self.values((1 << bits) / THREADS, |bin| k.widen(k.load_shared(self.bins, bin)));
-            let (digit, above) = self.block.locate_in_all(&values, k.widen(missing), 0);
+            let values = self.values((1 << bits) / THREADS, |bin| k.widen(k.load_shared(self.bins[0], bin)));
+            let (digit, above, _) = self.block.locate_in_all(&values, k.widen(missing), 0);
             digits = k.or(k.shl(digits, bits), digit);
             missing = k.sub(missing, k.low(above));
         }
@@ -126,7 +134,7 @@ impl WholeRow<'_, '_> {
     /// Finds the threshold of top-p by the two digits of the distance.
     fn top_p_threshold(&self, weights: &Weights<'_>) -> Int {
         let k = self.block.k;
-        self.clear(WORDS);
+        self.clear();
         let add = |key: Int, index: Int| {
             let weight = weights.of(key, index);
             k.when(k.lt(k.int(0), weight), || {
@@ -134,7 +142,8 @@ impl WholeRow<'_, '_> {
                 for part in 0..PARTS {
                     let value = k.shr(weight, part as u32 * PART_BITS);
                     let value = k.and(value, k.int((1 << PART_BITS) - 1));
-                    k.add_shared(self.bins, k.add(bin, k.int((part * FIRST_BINS) as i32)), value);
+                    let (array, place) = self.part(part, bin);
+                    k.add_shared(array, place, value);
                 }
             });
         };
@@ -142,8 +151,8 @@ impl WholeRow<'_, '_> {
         k.barrier();
         let sums = self.values(FIRST_BINS / THREADS, |bin| {
             let part = |part: usize| {
-                let value = k.load_shared(self.bins, k.add(bin, k.int((part * FIRST_BINS) as i32)));
-                k.wshl(k.widen(value), part as u32 * PART_BITS)
+                let (array, place) = self.part(part, bin);
+                k.wshl(k.widen(k.load_shared(array, place)), part as u32 * PART_BITS)
             };
             (0..PARTS).map(part).reduce(|a, b| k.wadd(a, b)).expect("there are parts")
         });
@@ -152,24 +161,24 @@ impl WholeRow<'_, '_> {
         let (mantissa, shift) =
             (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
         let target = target(k, total, mantissa, shift);
-        let (bin, before) = self.block.locate_in_all(&sums, target, 0);
+        let (bin, before, _) = self.block.locate_in_all(&sums, target, 0);
 
-        self.clear(1 << SECOND_BITS);
+        self.clear();
         let first = k.shl(bin, SECOND_BITS);
         let count = |key: Int, index: Int| {
             let distance = k.sub(weights.q(key), first);
             let is_in_bin = k.eq(k.shr(distance, SECOND_BITS), k.int(0));
             k.when(k.both(is_in_bin, k.lt(k.int(0), weights.of(key, index))), || {
-                k.add_shared(self.bins, distance, k.int(1));
+                k.add_shared(self.bins[0], distance, k.int(1));
             });
         };
         self.block.for_each_logit(count, |_| ());
         k.barrier();
         let sums = self.values((1 << SECOND_BITS) / THREADS, |distance| {
-            let count = k.load_shared(self.bins, distance);
+            let count = k.load_shared(self.bins[0], distance);
             k.wmul(k.widen(count), k.widen(weight_at(k, k.add(first, distance))))
         });
-        let (distance, _) = self.block.locate_in_all(&sums, k.wide_difference(target, before), 0);
+        let (distance, _, _) = self.block.locate_in_all(&sums, k.wide_difference(target, before), 0);
         weight_at(k, k.add(first, distance))
     }
 }

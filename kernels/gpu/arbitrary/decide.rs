@@ -165,9 +165,7 @@ impl Row<'_, '_> {
 
     fn decide_by_list(&self, per_thread: usize) {
         let k = self.block.k;
-        let lists = (self.lists, capacity(self.spec));
-        let [keys, indices] =
-            list::load(&self.block.block, lists, (self.block.row, self.count), per_thread, i32::MIN);
+        let [keys, indices] = self.load_list(per_thread);
         // The number of entries at the bound that top-k keeps.
         let kept_ties = k.variable(self.ties);
         // The number of the chunk of the last tie, and the number of kept ties in it.
@@ -179,6 +177,12 @@ impl Row<'_, '_> {
             let ties = k.select(k.eq(chunk, k.get(last_chunk)), k.get(of_last), ties);
             self.sample(&keys, &indices, k.get(kept_ties), ties);
         });
+    }
+
+    /// The keys and the indices of the list; `i32::MIN` beyond its end.
+    fn load_list(&self, per_thread: usize) -> [Vec<Int>; 2] {
+        let lists = (self.lists, capacity(self.spec));
+        list::load(&self.block.block, lists, (self.block.row, self.count), per_thread, i32::MIN)
     }
 
     /// Finds the threshold and the last tie of top-k.
@@ -323,6 +327,11 @@ impl Row<'_, '_> {
             k.eq(k.get(is_decided), k.int(1)),
             || {
                 let least = k.get(self.found.least);
+                // The indices of many entries would need too many registers until here.
+                let indices = match mine.len() {
+                    few if few == PER_THREAD[0] => indices.to_vec(),
+                    many => self.load_list(many)[1].clone(),
+                };
                 self.block.clear_parts();
                 for (number, &index) in indices.iter().enumerate() {
                     let weight = weight(number);

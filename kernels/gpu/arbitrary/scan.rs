@@ -60,11 +60,14 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let [index, had_nan, at_bound] = [0; 3].map(|value| k.variable(k.int(value)));
     slice.for_each_tile(|logits| {
         k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
-        for (number, &value) in logits.values.iter().enumerate() {
-            let before = k.from_bits(k.get(max));
-            k.set(index, k.select(k.greater(value, before), logits.index(number), k.get(index)));
-            k.set(max, k.to_bits(k.fmax(before, value)));
-        }
+        let of_tile = logits.max();
+        k.when(k.greater(of_tile, k.from_bits(k.get(max))), || {
+            k.set(max, k.to_bits(of_tile));
+            for (number, &value) in logits.values.iter().enumerate().rev() {
+                let is_max = k.at_least(value, of_tile);
+                k.set(index, k.select(is_max, logits.index(number), k.get(index)));
+            }
+        });
         k.when(has_list, || collect(k, &logits, &bound, &list, at_bound, bins));
     });
     let value = k.from_bits(k.get(max));

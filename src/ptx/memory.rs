@@ -61,6 +61,14 @@ impl Ptx {
         result
     }
 
+    /// Loads two consecutive words, as [`Ptx::load`]. The address is a multiple of 8.
+    pub fn load_pair(&self, address: Address) -> [Int; 2] {
+        let words = [self.int_register(), self.int_register()];
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("ld.global.nc{vector}.b32 {names}, [{}]", address.0));
+        words
+    }
+
     /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The
     /// address is a multiple of their size. No kernel writes the words while this kernel runs. They are not kept in the
     /// L1 cache, because they are read once.
@@ -186,6 +194,14 @@ impl Ptx {
     pub fn count_up_shared(&self, array: Shared, index: usize) -> Int {
         assert!(index < array.len);
         self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
+    }
+
+    /// As [`Ptx::count_up_shared`], in the threads whose mask is true. Elsewhere the result is `otherwise`.
+    pub fn count_up_shared_if(&self, mask: Mask, array: Shared, index: usize, otherwise: Int) -> Int {
+        assert!(index < array.len);
+        let result = self.int_op("mov.b32", &[&otherwise]);
+        self.line(format_args!("@{mask} atom.shared.add.u32 {result}, [{}+{}], 1", array.start, index * 4));
+        result
     }
 
     /// Adds `value` to element `index` of a shared array, atomically and wrapping.

@@ -232,7 +232,7 @@ fn misleading_samples() {
     let program = suite().devices[0].program(&spec);
     check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
     // Without the check of its length, a list that is too long is used. These are the lists of both passes.
-    for capacity in [10 * 1024, 4 * 1024] {
+    for capacity in [16 * 1024, 4 * 1024] {
         let (before, after) = (format!(", {capacity}, %r"), format!(", {}, %r", i32::MAX));
         let is_check = |line: &&str| line.trim_start().starts_with("setp.lt.s32") && line.contains(&before);
         // The text of the kernels is one line of the program.

@@ -4,12 +4,12 @@
 
 use super::division::Division;
 use super::draw::{self, Outcome};
-use super::list;
+use super::list::List;
 use super::records::{
     Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH,
 };
 use super::row_block::{RowBlock, THREADS};
-use super::sample::{capacity, needs_top_k, LARGEST_LIST};
+use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
 use super::search::Bins;
 use super::state::{State, BINS};
@@ -21,12 +21,10 @@ use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
-use crate::semantics::rules::is_candidate;
+use crate::semantics::rules::{is_candidate, kept_weight};
 use crate::semantics::top_p::target;
-use crate::semantics::weights::{MAX_WEIGHT, ZERO_Q};
+use crate::semantics::weights::MAX_WEIGHT;
 
-/// The numbers of entries of each thread. The code exists once for each number.
-const PER_THREAD: [usize; 2] = [4, LARGEST_LIST / THREADS];
 /// The largest difference between the distance of an entry from the maximum, and the sum of the distance of the bound
 /// from the maximum and the distance of the entry from the bound. It is at most 8: each of the three distances is
 /// rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
@@ -41,6 +39,8 @@ struct Found<'k> {
     least: Variable,
     low: Variable,
     high: Variable,
+    /// The sum of the kept weights of the chunk with the number of this thread.
+    sum: WideVariable,
 }
 
 impl Found<'_> {
@@ -60,12 +60,11 @@ struct Row<'a, 'k> {
     top_k: Int,
     /// The order key of the bound.
     bound: Int,
-    /// The number of entries above the bound.
-    count: Int,
+    /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
+    list: List<'k>,
     /// The number of entries at the bound in the chunk with the number of this thread, and in the row.
     ties_of_chunk: Int,
     ties: Int,
-    lists: Wide,
     state: &'a State<'k>,
     bins: &'a Bins<'a, 'k>,
     found: &'a Found<'k>,
@@ -101,6 +100,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         least: k.variable(parameters.get(Column::MinWeight)),
         low: variable(1),
         high: variable(1),
+        sum: k.wide_variable(k.wide(0)),
     };
     k.when(k.either(is_drawn, with_top_k), || {
         let word = |word: Sampled| sampled.load(row, word as usize);
@@ -119,10 +119,9 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     with_top_k,
                     top_k: parameters.get(Column::K),
                     bound: word(Sampled::Bound),
-                    count,
+                    list: List { block: block.block, lists, capacity: capacity(spec), row, count },
                     ties_of_chunk,
                     ties: block.block.sum(ties_of_chunk),
-                    lists,
                     state: &state,
                     bins: &bins,
                     found: &found,
@@ -135,7 +134,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     });
     let state = k.get(found.state);
     k.when(k.eq(state, k.int(DONE)), || {
-        let outcome = Outcome { scanned, top_k: found.top_k(), least: k.get(found.least), is_drawn };
+        let (least, sum) = (k.get(found.least), k.get_wide(found.sum));
+        let outcome = Outcome { scanned, top_k: found.top_k(), least, is_drawn, sum };
         draw::finish(&block, &parameters, step, &results, &outcome);
     });
     let zero = k.int(0);
@@ -147,76 +147,60 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
 impl Row<'_, '_> {
     fn decide(&self) {
         let k = self.block.k;
-        let too_few = k.both(self.with_top_k, k.lt(k.add(self.count, self.ties), self.top_k));
-        let too_many = k.lt(k.int(capacity(self.spec) as i32), self.count);
+        let too_few = k.both(self.with_top_k, k.lt(k.add(self.list.count, self.ties), self.top_k));
+        let too_many = k.lt(k.int(capacity(self.spec) as i32), self.list.count);
         k.when_else(
             k.either(too_few, too_many),
             || k.set(self.found.state, k.int(FAILED)),
-            || {
-                let [few, many] = PER_THREAD;
-                k.when_else(
-                    k.le(self.count, k.int((few * THREADS) as i32)),
-                    || self.decide_by_list(few),
-                    || self.decide_by_list(many),
-                );
-            },
+            || self.decide_by_list(),
         );
     }
 
-    fn decide_by_list(&self, per_thread: usize) {
+    fn decide_by_list(&self) {
         let k = self.block.k;
-        let [keys, indices] = self.load_list(per_thread);
         // The number of entries at the bound that top-k keeps.
         let kept_ties = k.variable(self.ties);
         // The number of the chunk of the last tie, and the number of kept ties in it.
         let (last_chunk, of_last) = (k.variable(k.int(i32::MAX)), k.variable(k.int(0)));
-        k.when(self.with_top_k, || self.select_top_k(&keys, &indices, kept_ties, [last_chunk, of_last]));
+        k.when(self.with_top_k, || self.select_top_k(kept_ties, [last_chunk, of_last]));
         k.when(self.is_drawn, || {
             let chunk = self.block.block.thread;
             let ties = k.select(k.lt(chunk, k.get(last_chunk)), self.ties_of_chunk, k.int(0));
             let ties = k.select(k.eq(chunk, k.get(last_chunk)), k.get(of_last), ties);
-            self.sample(&keys, &indices, k.get(kept_ties), ties);
+            self.sample(k.get(kept_ties), ties);
         });
     }
 
-    /// The keys and the indices of the list; `i32::MIN` beyond its end.
-    fn load_list(&self, per_thread: usize) -> [Vec<Int>; 2] {
-        let lists = (self.lists, capacity(self.spec));
-        list::load(&self.block.block, lists, (self.block.row, self.count), per_thread, i32::MIN)
-    }
-
     /// Finds the threshold and the last tie of top-k.
-    fn select_top_k(&self, keys: &[Int], indices: &[Int], kept_ties: Variable, last: [Variable; 2]) {
+    fn select_top_k(&self, kept_ties: Variable, last: [Variable; 2]) {
         let k = self.block.k;
-        let block = &self.block.block;
         k.when_else(
-            k.le(self.top_k, self.count),
+            k.le(self.top_k, self.list.count),
             || {
                 let largest = k.sub(self.max_key, self.bound);
-                let from = |number: usize, first| k.sub(k.sub(self.max_key, first), keys[number]);
-                let (position, has_more) = self.bins.by_count(keys.len(), from, largest, self.top_k);
+                let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
+                let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
                 let threshold = k.sub(self.max_key, position);
                 k.set(self.found.threshold, threshold);
                 k.set(kept_ties, k.int(0));
                 k.set(last[0], k.int(-1));
                 if self.spec.stable {
                     k.when(has_more, || {
-                        let above = block.count(keys.iter().map(|&key| k.lt(threshold, key)));
-                        let missing = k.sub(self.top_k, above);
+                        let is_above = |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
+                        let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
                         // An entry that is not a tie is after all indices.
-                        let from = |number: usize, first| {
-                            let distance = k.sub(indices[number], first);
-                            k.select(k.eq(keys[number], threshold), distance, k.int(-1))
+                        let from = |first, [key, index]: [Int; 2]| {
+                            k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
                         };
                         let last = k.int(self.spec.vocab as i32 - 1);
-                        k.set(self.found.last_tie, self.bins.by_count(keys.len(), from, last, missing).0);
+                        k.set(self.found.last_tie, self.bins.by_count(&self.list, from, last, missing).0);
                     });
                 }
             },
             || {
                 k.set(self.found.threshold, self.bound);
                 if self.spec.stable {
-                    let missing = k.sub(self.top_k, self.count);
+                    let missing = k.sub(self.top_k, self.list.count);
                     k.when(k.lt(missing, self.ties), || self.select_tie(missing, kept_ties, last));
                 }
             },
@@ -226,8 +210,7 @@ impl Row<'_, '_> {
     /// Finds tie number `missing` among the entries at the bound.
     fn select_tie(&self, missing: Int, kept_ties: Variable, [last_chunk, of_last]: [Variable; 2]) {
         let k = self.block.k;
-        self.block.set_sums(k.widen(self.ties_of_chunk));
-        let (chunk, before) = self.block.cross_chunks(k.widen(missing));
+        let (chunk, before) = self.block.locate_chunk(k.widen(self.ties_of_chunk), k.widen(missing));
         let rest = k.sub(missing, k.low(before));
         let tie = |key, _| k.select(k.eq(key, self.bound), k.int(1), k.int(0));
         k.set(self.found.last_tie, self.block.index_in_chunk(chunk, k.widen(rest), tie));
@@ -238,30 +221,16 @@ impl Row<'_, '_> {
 
     /// Finds the least weight to keep, and the sums of the chunks. `ties` is the number of entries at the bound that
     /// top-k keeps, and `ties_of_chunk` those in the chunk with the number of this thread.
-    fn sample(&self, keys: &[Int], indices: &[Int], ties: Int, ties_of_chunk: Int) {
-        let (k, block) = (self.block.k, &self.block.block);
+    fn sample(&self, ties: Int, ties_of_chunk: Int) {
+        let k = self.block.k;
         let parameters = self.parameters;
         let weights = Weights::new(k, parameters, self.max_key, self.found.top_k());
-        // The distance of an entry from the maximum determines its weight.
-        let mine: Vec<Int> = keys
-            .iter()
-            .zip(indices)
-            .map(|(&key, &index)| {
-                k.select(weights.survives(key, index), weights.q(key), k.int(ZERO_Q))
-            })
-            .collect();
-        let weight = |number: usize| weight_at(k, mine[number]);
         let farthest = weights.q(self.bound);
         let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
         let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
         // The sum of the weights of the list and of the ties that are at least `least`.
-        let of_list = |least: Int| {
-            let kept = (0..mine.len()).map(|number| {
-                let weight = weight(number);
-                k.widen(k.select(k.lt(weight, least), k.int(0), weight))
-            });
-            block.wide_sum(kept.reduce(|a, b| k.wadd(a, b)).expect("a thread has entries"))
-        };
+        let of_list =
+            |least: Int| self.list.sum(|[key, index]| kept_weight(k, weights.of(key, index), least));
         let reaching =
             |least: Int| k.wadd(of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
         let sum_of_list = of_list(k.int(1));
@@ -287,13 +256,10 @@ impl Row<'_, '_> {
                         k.wlt(sum_of_list, targets[1]),
                         || k.set_wide(before, of_list(k.add(of_tie, k.int(1)))),
                         || {
-                            let (q, sum) = self.bins.by_weight(
-                                mine.len(),
-                                |number, first| k.sub(mine[number], first),
-                                k.int(ZERO_Q),
-                                weight,
-                                targets[1],
-                            );
+                            let from = |first, [key, index]: [Int; 2]| {
+                                (k.sub(weights.q(key), first), weights.of(key, index))
+                            };
+                            let (q, sum) = self.bins.by_weight(&self.list, from, farthest, targets[1]);
                             k.set(threshold, weight_at(k, q));
                             k.set_wide(before, sum);
                         },
@@ -327,20 +293,16 @@ impl Row<'_, '_> {
             k.eq(k.get(is_decided), k.int(1)),
             || {
                 let least = k.get(self.found.least);
-                // The indices of many entries would need too many registers until here.
-                let indices = match mine.len() {
-                    few if few == PER_THREAD[0] => indices.to_vec(),
-                    many => self.load_list(many)[1].clone(),
-                };
                 self.block.clear_parts();
-                for (number, &index) in indices.iter().enumerate() {
-                    let weight = weight(number);
+                self.list.for_each(|[key, index]| {
+                    let weight = weights.of(key, index);
                     k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
                         self.block.add_to_chunk(index, weight);
                     });
-                }
+                });
                 let of_tie = k.select(k.lt(of_tie, least), k.int(0), of_tie);
-                self.block.set_sums_of_parts(k.wmul(k.widen(of_tie), k.widen(ties_of_chunk)));
+                let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
+                k.set_wide(self.found.sum, k.wadd(self.block.sum_of_parts(), of_ties));
             },
             || k.set(self.found.state, k.int(WEIGH)),
         );

@@ -70,11 +70,6 @@ impl Division {
         self.slices * CHUNKS
     }
 
-    /// The number of chunks, rounded up to a multiple of the number of threads of a warp.
-    pub(super) fn padded_chunks(&self) -> usize {
-        self.chunks().next_multiple_of(WARP)
-    }
-
     /// Returns an empty kernel for one block per slice.
     pub(super) fn kernel(&self) -> Ptx {
         Ptx::new(THREADS, RESIDENT_BLOCKS)

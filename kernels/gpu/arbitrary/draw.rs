@@ -16,7 +16,7 @@ use crate::semantics::weights::MAX_WEIGHT;
 const DIGIT_BITS: u32 = 16;
 const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 
-/// What the results of a row depend on, besides the sums of the chunks.
+/// What the results of a row depend on.
 pub(super) struct Outcome {
     /// The words of [`Scanned`](super::records::Scanned).
     pub(super) scanned: [Int; 3],
@@ -26,10 +26,11 @@ pub(super) struct Outcome {
     pub(super) least: Int,
     /// Whether the token is drawn.
     pub(super) is_drawn: Mask,
+    /// The sum of the kept weights of the chunk with the number of this thread, if the token is drawn.
+    pub(super) sum: Wide,
 }
 
-/// Draws the token and stores the results. If the token is drawn, the sums of the chunks are the sums of the kept
-/// weights.
+/// Draws the token and stores the results.
 pub(super) fn finish(
     block: &RowBlock<'_>,
     parameters: &Parameters<'_>,
@@ -38,15 +39,15 @@ pub(super) fn finish(
     outcome: &Outcome,
 ) {
     let k = block.k;
-    let &Outcome { scanned: [max_key, greedy, status], top_k, least, is_drawn } = outcome;
+    let &Outcome { scanned: [max_key, greedy, status], top_k, least, is_drawn, sum } = outcome;
     let no_candidate = has_no_candidate(k, max_key);
     // A row that is not drawn has only the weight of the maximum, or no weight.
     let total = k.wide_variable(k.wselect(no_candidate, k.wide(0), k.wide(MAX_WEIGHT as u64)));
-    k.when(is_drawn, || k.set_wide(total, block.total()));
+    k.when(is_drawn, || k.set_wide(total, block.block.wide_sum(sum)));
     let remainder = remainder(block, parameters, step, k.get_wide(total));
     k.when(is_drawn, || {
         let target = k.wadd(remainder, k.wide(1));
-        let (chunk, before) = block.cross_chunks(target);
+        let (chunk, before) = block.locate_chunk(sum, target);
         let weights = Weights::new(k, parameters, max_key, top_k);
         let kept = |key, index| kept_weight(k, weights.of(key, index), least);
         block.find_in_chunk(chunk, k.wide_difference(target, before), kept, |index| {

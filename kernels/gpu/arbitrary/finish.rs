@@ -2,9 +2,9 @@
 
 use super::division::Division;
 use super::draw::{self, Outcome};
-use super::list;
+use super::list::List;
 use super::records::{Decided, Records, DECIDED, DONE, FAILED, SUMS, WEIGH};
-use super::row_block::{RowBlock, THREADS};
+use super::row_block::RowBlock;
 use super::search::Bins;
 use super::weigh::capacity;
 use super::weights::{has_top_p, is_drawn};
@@ -13,7 +13,7 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Variable, Wide};
+use crate::ptx::{Int, Ptx, Variable, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
@@ -40,6 +40,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         let is_drawn = is_drawn(k, &parameters, max_key);
         let top_k = NO_TOP_K.map(|value| k.variable(k.int(value)));
         let least = k.variable(parameters.get(Column::MinWeight));
+        let sum = k.wide_variable(k.wide(0));
         k.when(k.eq(k.get(state), k.int(WEIGH)), || {
             let count = k.load(k.address(lens, row, 4), 0);
             let interval = Interval {
@@ -48,19 +49,18 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                 max_key,
                 low: word(Decided::Low),
                 high: word(Decided::High),
-                count,
-                capacity: capacity(spec),
+                list: List { block: block.block, lists, capacity: capacity(spec), row, count },
                 bins: &bins,
             };
-            interval.select(&sums, lists, state, least);
+            interval.select(&sums, state, least, sum);
         });
         k.when(k.eq(k.get(state), k.int(FAILED)), || {
             let bins = bins.parts;
             let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
-            whole.select(is_drawn, top_k, least);
+            whole.select(is_drawn, top_k, least, sum);
         });
         let top_k = top_k.map(|variable| k.get(variable));
-        let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn };
+        let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
         draw::finish(&block, &parameters, step, &results, &outcome);
     });
 }
@@ -72,72 +72,51 @@ struct Interval<'a, 'k> {
     max_key: Int,
     low: Int,
     high: Int,
-    /// The number of weights in the interval.
-    count: Int,
-    /// The number of weights that were stored at most.
-    capacity: usize,
+    /// The weights in the interval and their indices. The number of entries can exceed the capacity.
+    list: List<'k>,
     bins: &'a Bins<'a, 'k>,
 }
 
 impl Interval<'_, '_> {
-    /// Finds the least weight to keep, and the sums of the chunks. If the interval does not contain the threshold of
-    /// top-p, or too many weights, sets the state to [`FAILED`].
-    fn select(&self, sums: &Records<'_>, lists: Wide, state: Variable, least: Variable) {
+    /// Finds the least weight to keep, and the sum of the kept weights of the chunk with the number of this thread. If the
+    /// interval does not contain the threshold of top-p, or contains too many weights, sets the state to [`FAILED`].
+    fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));
-        let [total, above_of_chunk] = [0, 2]
-            .map(|word| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word)));
-        let above = block.wide_sum(above_of_chunk);
+        let [total, above_of_chunk] =
+            [0, 2].map(|word| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word)));
         let min_weight = self.parameters.get(Column::MinWeight);
-        let count = k.variable(k.int(0));
+        // If the interval is empty, its ends are the threshold of min-p.
+        let is_empty = k.le(self.high, self.low);
         k.when(has_top_p(k, self.parameters, self.max_key), || {
             let (mantissa, shift) =
                 (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
             let target = target(k, block.wide_sum(total), mantissa, shift);
-            let is_empty = k.le(self.high, self.low);
-            let too_many = k.lt(k.int(self.capacity as i32), self.count);
-            k.when_else(
-                k.either(k.not(k.wlt(above, target)), too_many),
-                fail,
-                // If the interval is empty, the threshold of min-p is `high`, and that of top-p is below.
-                || k.when(k.not(is_empty), || k.set(count, self.count)),
-            );
-            k.when(k.lt(k.int(0), k.get(count)), || {
-                let [weights, _] = self.load(lists, k.get(count));
-                let sums = weights.iter().map(|&weight| k.widen(weight));
-                let sum = block.wide_sum(sums.reduce(|a, b| k.wadd(a, b)).expect("a thread has weights"));
-                let rest = k.wide_difference(target, above);
-                k.when_else(k.wlt(sum, rest), fail, || {
+            let above = block.wide_sum(above_of_chunk);
+            let too_many = k.lt(k.int(self.list.capacity as i32), self.list.count);
+            k.when_else(k.either(k.not(k.wlt(above, target)), too_many), fail, || {
+                k.when(k.not(is_empty), || {
+                    let rest = k.wide_difference(target, above);
                     let largest = k.sub(self.high, k.int(1));
-                    let (position, _) = self.bins.by_weight(
-                        weights.len(),
-                        |number, first| k.sub(k.sub(largest, first), weights[number]),
-                        k.sub(largest, self.low),
-                        |number| weights[number],
-                        rest,
-                    );
-                    k.set(least, least_weight(k, k.sub(largest, position), min_weight));
+                    k.when_else(k.wlt(self.list.sum(|[weight, _]| weight), rest), fail, || {
+                        let from = |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
+                        let range = k.sub(largest, self.low);
+                        let (position, _) = self.bins.by_weight(&self.list, from, range, rest);
+                        k.set(least, least_weight(k, k.sub(largest, position), min_weight));
+                    });
                 });
             });
-            let nothing = k.both(k.not(is_empty), k.eq(k.get(count), k.int(0)));
-            k.when(nothing, fail);
         });
         k.when(k.eq(k.get(state), k.int(WEIGH)), || {
-            let least = k.get(least);
-            self.block.clear_parts();
-            let [weights, indices] = self.load(lists, k.get(count));
-            for (&weight, &index) in weights.iter().zip(&indices) {
-                k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
-                    self.block.add_to_chunk(index, weight);
+            k.set_wide(sum, above_of_chunk);
+            k.when(k.not(is_empty), || {
+                let least = k.get(least);
+                self.block.clear_parts();
+                self.list.for_each(|[weight, index]| {
+                    k.when(k.le(least, weight), || self.block.add_to_chunk(index, weight));
                 });
-            }
-            self.block.set_sums_of_parts(above_of_chunk);
+                k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
+            });
         });
-    }
-
-    /// The collected weights and their indices; 0 beyond the end of the list.
-    fn load(&self, lists: Wide, count: Int) -> [Vec<Int>; 2] {
-        let row = (self.block.row, count);
-        list::load(&self.block.block, (lists, self.capacity), row, self.capacity.div_ceil(THREADS), 0)
     }
 }

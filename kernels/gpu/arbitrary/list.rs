@@ -1,8 +1,8 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
 use crate::kernels::gpu::block::Block;
-use crate::ptx::{Address, Int, Ptx, Shared, Wide};
-use crate::semantics::arith::Arith;
+use crate::ptx::{Address, Int, Mask, Ptx, Shared, Wide};
+use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of entries that a block collects in shared memory. It stores further entries one by one.
 const STAGED: usize = 2048;
@@ -35,14 +35,27 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
     }
 
     /// Adds an entry.
-    pub(super) fn push(&self, words: [Int; 2]) {
+    pub(super) fn push(&self, words: impl FnOnce() -> [Int; 2]) {
+        self.store_at(self.k.count_up_shared(self.counters, 0), words);
+    }
+
+    /// Returns a place for an entry in the threads whose mask is true, and none in the others.
+    pub(super) fn place_if(&self, mask: Mask) -> Int {
+        self.k.count_up_shared_if(mask, self.counters, 0, self.k.int(i32::MAX))
+    }
+
+    /// Stores an entry at a place, if there is one.
+    pub(super) fn store_at(&self, place: Int, words: impl FnOnce() -> [Int; 2]) {
         let k = self.k;
-        let at = k.count_up_shared(self.counters, 0);
-        k.when_else(
-            k.lt(at, k.int(STAGED as i32)),
-            || k.store_shared_words(self.staged, k.shl(at, 1), words),
-            || self.store(k.fetch_add_global((self.len)(), k.int(1)), words),
-        );
+        // If a block alone has too many entries, it need not store or count those after the first one too many.
+        k.when(k.le(place, k.int(self.capacity as i32)), || {
+            let words = words();
+            k.when_else(
+                k.lt(place, k.int(STAGED as i32)),
+                || k.store_shared_words(self.staged, k.shl(place, 1), words),
+                || self.store(k.fetch_add_global((self.len)(), k.int(1)), words),
+            );
+        });
     }
 
     /// Stores the entries that are in shared memory. All threads call this after the last entry.
@@ -70,24 +83,31 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
     }
 }
 
-/// Loads the entries of a list of `count` entries, `per_thread` in each thread. Returns the first words and the second
-/// words. Both are `otherwise` beyond the end of the list.
-pub(super) fn load(
-    block: &Block<'_>,
-    (lists, capacity): (Wide, usize),
-    (row, count): (Int, Int),
-    per_thread: usize,
-    otherwise: i32,
-) -> [Vec<Int>; 2] {
-    let k = block.k;
-    let start = k.address(lists, k.element(row, capacity, block.thread), 8);
-    let mut words = [Vec::new(), Vec::new()];
-    for number in 0..per_thread {
-        let place = k.add(block.thread, k.int((number * k.threads()) as i32));
-        let entry =
-            k.load_words_if(k.lt(place, count), start, number * k.threads() * 8, 2, k.int(otherwise));
-        words[0].push(entry[0]);
-        words[1].push(entry[1]);
+/// The list of a row, for a block that reads it. Several passes over a list read it from the L1 cache.
+#[derive(Clone, Copy)]
+pub(super) struct List<'k> {
+    pub(super) block: Block<'k>,
+    pub(super) lists: Wide,
+    pub(super) capacity: usize,
+    pub(super) row: Int,
+    /// The number of entries, at most the capacity.
+    pub(super) count: Int,
+}
+
+impl List<'_> {
+    /// Calls `body` with the two words of each entry, in a loop.
+    pub(super) fn for_each(&self, body: impl FnOnce([Int; 2])) {
+        let k = self.block.k;
+        k.for_range(self.block.thread, self.count, k.threads(), |place| {
+            body(k.load_pair(k.address(self.lists, k.element(self.row, self.capacity, place), 8)));
+        });
     }
-    words
+
+    /// The sum over the entries of values that are not negative.
+    pub(super) fn sum(&self, value: impl FnOnce([Int; 2]) -> Int) -> Wide {
+        let k = self.block.k;
+        let sum = k.wide_variable(k.wide(0));
+        self.for_each(|words| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value(words)))));
+        self.block.wide_sum(k.get_wide(sum))
+    }
 }

@@ -27,9 +27,7 @@ pub(super) struct RowBlock<'k> {
     logits: Wide,
     row_of_logits: Int,
     warp: Int,
-    /// A 64-bit integer for each chunk.
-    sums: Shared,
-    /// The low and the high parts of the weights that are added to each chunk.
+    /// Two words for each chunk: the low and the high parts of the weights that are added to it, or an integer.
     parts: [Shared; 2],
     /// A 64-bit integer for each warp.
     warps: Shared,
@@ -56,7 +54,6 @@ impl<'k> RowBlock<'k> {
             logits,
             row_of_logits,
             warp: k.shr(block.thread, WARP.trailing_zeros()),
-            sums: k.shared(2 * LARGEST_CHUNKS),
             parts: [(); 2].map(|()| k.shared(LARGEST_CHUNKS)),
             warps: k.shared(2 * WARPS),
             passed: [k.shared(1), k.shared(2), k.shared(2)],
@@ -98,15 +95,6 @@ impl<'k> RowBlock<'k> {
         self.k.element(self.row, self.chunks(), self.block.thread)
     }
 
-    /// Sets the sum of each chunk. Each thread has the sum of the chunk with its number.
-    pub(super) fn set_sums(&self, sum: Wide) {
-        let k = self.k;
-        k.barrier();
-        let is_sum = k.lt(self.block.thread, k.int(self.division.padded_chunks() as i32));
-        k.when(is_sum, || k.store_shared_wide(self.sums, self.block.thread, sum));
-        k.barrier();
-    }
-
     /// Prepares [`RowBlock::add_to_chunk`].
     pub(super) fn clear_parts(&self) {
         let k = self.k;
@@ -124,56 +112,53 @@ impl<'k> RowBlock<'k> {
         k.add_shared(self.parts[1], chunk, k.shr(weight, LOW_BITS));
     }
 
-    /// Sets the sum of one chunk, in the first thread of a warp.
-    pub(super) fn set_sum(&self, chunk: Int, sum: Wide) {
-        let k = self.k;
-        k.when(k.eq(k.lane(), k.int(0)), || k.store_shared_wide(self.sums, chunk, sum));
-    }
-
-    /// The sum of the sums of all chunks.
-    pub(super) fn total(&self) -> Wide {
-        let k = self.k;
-        let each = self.division.padded_chunks() / WARP;
-        let first = k.mul(k.lane(), each);
-        let mine = (0..each).map(|number| k.load_shared_wide(self.sums, k.add(first, k.int(number as i32))));
-        k.wide_warp_sum(mine.reduce(|a, b| k.wadd(a, b)).expect("there are chunks"))
-    }
-
-    /// Sets the sum of each chunk to the weights that were added to it and a number. Each thread has the number of the
-    /// chunk with its number.
-    pub(super) fn set_sums_of_parts(&self, number: Wide) {
+    /// The sum of the weights that were added to the chunk with the number of this thread.
+    pub(super) fn sum_of_parts(&self) -> Wide {
         let k = self.k;
         k.barrier();
-        let sum = k.wide_variable(number);
-        k.when(self.is_chunk(), || {
-            let [low, high] = self.parts.map(|array| k.widen(k.load_shared(array, self.block.thread)));
-            k.set_wide(sum, k.wadd(k.get_wide(sum), k.wadd(low, k.wshl(high, LOW_BITS))));
-        });
-        self.set_sums(k.get_wide(sum));
+        self.of_parts(|low, high| k.wadd(low, k.wshl(high, LOW_BITS)))
     }
 
-    /// Finds the first chunk at which the running sum of the sums reaches `target`. Returns its number, and the running
-    /// sum before it. All threads get the same result.
-    pub(super) fn cross_chunks(&self, target: Wide) -> (Int, Wide) {
-        self.cross(self.sums, self.division.padded_chunks(), target)
-    }
-
-    fn cross(&self, sums: Shared, count: usize, target: Wide) -> (Int, Wide) {
+    /// Stores a 64-bit integer for a chunk, in the first thread of a warp.
+    pub(super) fn store_for_chunk(&self, chunk: Int, value: Wide) {
         let k = self.k;
-        let each = count / WARP;
-        let first = k.mul(k.lane(), each);
-        let mine: Vec<Wide> =
-            (0..each).map(|number| k.load_shared_wide(sums, k.add(first, k.int(number as i32)))).collect();
-        let sum = mine.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are sums");
-        let mut running = k.wide_difference(k.warp_prefix_sum(sum), sum);
-        let (mut number, mut before) = (k.int(0), k.wide(0));
-        for &value in &mine {
-            running = k.wadd(running, value);
-            let is_before = k.wlt(running, target);
-            number = k.add(number, k.select(is_before, k.int(1), k.int(0)));
-            before = k.wadd(before, k.wselect(is_before, value, k.wide(0)));
-        }
-        (k.warp_sum(number), k.wide_warp_sum(before))
+        k.when(k.eq(k.lane(), k.int(0)), || {
+            k.store_shared(self.parts[0], chunk, k.low(value));
+            k.store_shared(self.parts[1], chunk, k.high(value));
+        });
+    }
+
+    /// The integer that was stored for the chunk with the number of this thread.
+    pub(super) fn stored_for_chunk(&self) -> Wide {
+        let k = self.k;
+        k.barrier();
+        self.of_parts(|low, high| k.wor(low, k.wshl(high, 32)))
+    }
+
+    fn of_parts(&self, combine: impl FnOnce(Wide, Wide) -> Wide) -> Wide {
+        let k = self.k;
+        self.wide_of_chunk(|_| {
+            let [low, high] = self.parts.map(|array| k.widen(k.load_shared(array, self.block.thread)));
+            combine(low, high)
+        })
+    }
+
+    /// Finds the first chunk at which the running sum of the sums of the chunks reaches `target`, which the sum of all
+    /// chunks reaches. Each thread has the sum of the chunk with its number. Returns the number of the chunk and the
+    /// running sum before it, in all threads.
+    pub(super) fn locate_chunk(&self, sum: Wide, target: Wide) -> (Int, Wide) {
+        let (chunk, before, _) = self.locate_in_all(&[sum], target, 0);
+        (chunk, before)
+    }
+
+    /// Finds the first warp at which the running sum of [`RowBlock::warps`] reaches `target`. Returns its number, and
+    /// the running sum before it.
+    fn cross_warps(&self, target: Wide) -> (Int, Wide) {
+        let k = self.k;
+        let value = k.load_shared_wide(self.warps, k.lane());
+        let is_before = k.wlt(k.warp_prefix_sum(value), target);
+        let number = k.warp_sum(k.select(is_before, k.int(1), k.int(0)));
+        (number, k.wide_warp_sum(k.wselect(is_before, value, k.wide(0))))
     }
 
     /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. The values of a
@@ -187,7 +172,7 @@ impl<'k> RowBlock<'k> {
         k.barrier();
         k.when(k.eq(k.lane(), k.int(WARP as i32 - 1)), || k.store_shared_wide(self.warps, self.warp, upto));
         k.barrier();
-        let (warp, before) = self.cross(self.warps, WARPS, target);
+        let (warp, before) = self.cross_warps(target);
         let after = k.wadd(before, upto);
         let mut running = k.wide_difference(after, mine);
         let is_here = k.both(k.wlt(running, target), k.not(k.wlt(after, target)));

@@ -16,7 +16,7 @@ use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 
 /// The largest number of entries of the list of a row.
-pub(super) const LARGEST_LIST: usize = 10 * THREADS;
+pub(super) const LARGEST_LIST: usize = 16 * THREADS;
 /// A row of at most this length is its own sample.
 const LARGEST_WHOLE: usize = 8 * THREADS;
 /// The number of consecutive logits that a thread samples.
@@ -26,7 +26,7 @@ const PIECE: usize = 16;
 /// The rank in the sample of the bound of a row without top-k.
 const RANK: i32 = 64;
 /// One logit in this number is sampled, if that many logits per thread are possible.
-const ONE_IN: usize = 16;
+const ONE_IN: usize = 32;
 /// The largest number of times that a thread samples [`CONSECUTIVE`] logits.
 const LARGEST_ROUNDS: usize = 4;
 

@@ -1,6 +1,7 @@
-//! Searches among the entries of a list, which are in the registers of a block: the first position at which a running sum
+//! Searches among the entries of a list: the first position at which a running sum
 //! reaches a number. A position is an unsigned integer. The searches count by the leading bits of the positions first.
 
+use super::list::List;
 use super::row_block::{RowBlock, THREADS};
 use crate::ptx::{Int, Mask, Shared, Wide};
 use crate::semantics::arith::{Arith, WideArith};
@@ -27,78 +28,72 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Finds the first position at which the number of entries up to it reaches `wanted`, or a later position, if there
-    /// are no entries between the two. `largest` is the largest position of an entry. Returns the position, and whether
-    /// the number of entries up to it is larger than `wanted`. See [`Step`] for `count` and `distance`.
+    /// are no entries between the two. `largest` is the largest position of an entry. `distance` returns the position of
+    /// an entry minus its first argument. Returns the position, and whether the number of entries up to it is larger
+    /// than `wanted`.
     pub(super) fn by_count(
         &self,
-        count: usize,
-        distance: impl Fn(usize, Int) -> Int,
+        list: &List<'_>,
+        distance: impl FnOnce(Int, [Int; 2]) -> Int,
         largest: Int,
         wanted: Int,
     ) -> (Int, Mask) {
         let k = self.block.k;
         let ties = k.variable(k.int(0));
-        let step = Step {
-            count,
-            distance,
-            arrays: &self.parts[..1],
-            add: |_, bin| k.add_shared(self.parts[0], bin, k.int(1)),
-            value: |bin| k.widen(k.load_shared(self.parts[0], bin)),
-            is_last: |missing, of_bin| {
-                let has_more = k.wlt(missing, of_bin);
-                k.set(ties, k.select(has_more, k.int(1), k.int(0)));
-                k.not(has_more)
-            },
+        let add = |first: Int, bin_of: &dyn Fn(Int) -> Int| {
+            list.for_each(|entry| {
+                let bin = bin_of(distance(first, entry));
+                k.when(k.unsigned_lt(bin, k.int(BINS as i32)), || {
+                    k.add_shared(self.parts[0], bin, k.int(1));
+                });
+            });
         };
-        let (position, _) = self.search(largest, k.widen(wanted), step);
+        let (position, _) = self.search(largest, k.widen(wanted), 1, add, |missing, of_bin| {
+            let has_more = k.wlt(missing, of_bin);
+            k.set(ties, k.select(has_more, k.int(1), k.int(0)));
+            k.not(has_more)
+        });
         (position, k.eq(k.get(ties), k.int(1)))
     }
 
-    /// Finds the first position at which the sum of the weights up to it reaches `target`. Returns the position, and the
-    /// sum of the weights before it.
+    /// Finds the first position at which the sum of the weights up to it reaches `target`. `distance_and_weight` returns
+    /// the position of an entry minus its first argument, and the weight. Returns the position, and the sum of the
+    /// weights before it.
     pub(super) fn by_weight(
         &self,
-        count: usize,
-        distance: impl Fn(usize, Int) -> Int,
+        list: &List<'_>,
+        distance_and_weight: impl FnOnce(Int, [Int; 2]) -> (Int, Int),
         largest: Int,
-        weight: impl Fn(usize) -> Int,
         target: Wide,
     ) -> (Int, Wide) {
         let k = self.block.k;
-        let step = Step {
-            count,
-            distance,
-            arrays: &self.parts,
-            add: |number, bin| {
-                let weight = weight(number);
-                k.when(k.lt(k.int(0), weight), || {
+        let add = |first: Int, bin_of: &dyn Fn(Int) -> Int| {
+            list.for_each(|entry| {
+                let (distance, weight) = distance_and_weight(first, entry);
+                let bin = bin_of(distance);
+                let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
+                k.when(k.both(is_in_bins, k.lt(k.int(0), weight)), || {
                     k.add_shared(self.parts[0], bin, k.and(weight, k.int((1 << LOW_BITS) - 1)));
                     k.add_shared(self.parts[1], bin, k.shr(weight, LOW_BITS));
                 });
-            },
-            value: |bin| {
-                let [low, high] = self.parts.map(|array| k.widen(k.load_shared(array, bin)));
-                k.wadd(low, k.wshl(high, LOW_BITS))
-            },
-            is_last: |_, _| k.never(),
+            });
         };
-        self.search(largest, target, step)
+        self.search(largest, target, 2, add, |_, _| k.never())
     }
 
-    fn search<D, A, V, L>(
+    /// The common search. `add` adds the entries to the bins: its arguments are the position of the first bin, and a
+    /// function from the distance from this position to the bin. `is_last` returns whether the search may end with all
+    /// entries of a bin, from the sum that is missing before the bin and the value of the bin.
+    fn search(
         &self,
         largest: Int,
         target: Wide,
-        Step { count, distance, arrays, add, value, is_last }: Step<'_, D, A, V, L>,
-    ) -> (Int, Wide)
-    where
-        D: Fn(usize, Int) -> Int,
-        A: Fn(usize, Int),
-        V: Fn(Int) -> Wide,
-        L: FnOnce(Wide, Wide) -> Mask,
-    {
+        arrays: usize,
+        add: impl FnOnce(Int, &dyn Fn(Int) -> Int),
+        is_last: impl FnOnce(Wide, Wide) -> Mask,
+    ) -> (Int, Wide) {
         let (k, block) = (self.block.k, self.block);
-        let thread = block.block.thread;
+        let mine = k.mul(block.block.thread, BINS_PER_THREAD);
         let (first, before) = (k.variable(k.int(0)), k.wide_variable(k.wide(0)));
         let shift = k.variable(k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(0)));
         let is_open = k.variable(k.int(1));
@@ -107,20 +102,18 @@ impl<'a, 'k> Bins<'a, 'k> {
             || {
                 let (start, by) = (k.get(first), k.get(shift));
                 k.barrier();
-                for array in arrays {
-                    for number in 0..BINS_PER_THREAD / 4 {
-                        let place = k.shl(k.add(thread, k.int((number * THREADS) as i32)), 2);
-                        k.store_shared_words(*array, place, [k.int(0); 4]);
-                    }
+                for array in &self.parts[..arrays] {
+                    k.store_shared_words(*array, mine, [k.int(0); BINS_PER_THREAD]);
                 }
                 k.barrier();
-                for number in 0..count {
-                    let bin = k.shr_by(distance(number, start), by);
-                    k.when(k.unsigned_lt(bin, k.int(BINS as i32)), || add(number, bin));
-                }
+                add(start, &|distance| k.shr_by(distance, by));
                 k.barrier();
-                let mine = k.mul(thread, BINS_PER_THREAD);
-                let values: Vec<Wide> = (0..BINS_PER_THREAD).map(|bin| value(k.add(mine, k.int(bin as i32)))).collect();
+                let [low, high] = [0, 1].map(|part| match part < arrays {
+                    true => k.load_shared_words(self.parts[part], mine),
+                    false => [k.int(0); BINS_PER_THREAD],
+                });
+                let value = |(low, high)| k.wadd(k.widen(low), k.wshl(k.widen(high), LOW_BITS));
+                let values: Vec<Wide> = low.into_iter().zip(high).map(value).collect();
                 let rest = k.wide_difference(target, k.get_wide(before));
                 let (bin, before_bin, of_bin) = block.locate_in_all(&values, rest, 0);
                 k.set_wide(before, k.wadd(k.get_wide(before), before_bin));
@@ -135,22 +128,4 @@ impl<'a, 'k> Bins<'a, 'k> {
         );
         (k.get(first), k.get_wide(before))
     }
-}
-
-/// What the steps of a search do.
-struct Step<'s, D, A, V, L> {
-    /// The number of entries of this thread.
-    count: usize,
-    /// The position of entry `number` of this thread minus a position. The difference is computed in each step, so the
-    /// positions need no registers.
-    distance: D,
-    /// The arrays of bins.
-    arrays: &'s [Shared],
-    /// Adds entry `number` of this thread to a bin.
-    add: A,
-    /// The value of a bin.
-    value: V,
-    /// Whether the search may end with all entries of a bin, from the sum that is missing before the bin and the value
-    /// of the bin.
-    is_last: L,
 }

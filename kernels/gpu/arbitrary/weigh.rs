@@ -57,7 +57,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                         add_all(k, above, weights.iter().map(large));
                         for (&number, &weight) in numbers.iter().zip(&weights) {
                             k.when(k.both(k.le(low, weight), k.lt(weight, high)), || {
-                                list.push([weight, logits.index(number)]);
+                                list.push(|| [weight, logits.index(number)]);
                             });
                         }
                     }

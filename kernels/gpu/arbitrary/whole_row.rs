@@ -8,7 +8,7 @@ use super::weights::{has_top_p, weight_at, Weights};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Mask, Shared, Variable, Wide};
+use crate::ptx::{Int, Mask, Shared, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{kept_weight, least_weight};
@@ -37,9 +37,9 @@ pub(super) struct WholeRow<'a, 'k> {
 const _: () = assert!(PARTS * FIRST_BINS <= 2 * BINS && 1 << SECOND_BITS == BINS);
 
 impl WholeRow<'_, '_> {
-    /// Finds the threshold and the last tie of top-k, and the least weight to keep. Sets the sums of the chunks to the
-    /// sums of the kept weights if `is_drawn`.
-    pub(super) fn select(&self, is_drawn: Mask, top_k: [Variable; 2], least: Variable) {
+    /// Finds the threshold and the last tie of top-k. If `is_drawn`, also finds the least weight to keep, and the sum of
+    /// the kept weights of the chunk with the number of this thread.
+    pub(super) fn select(&self, is_drawn: Mask, top_k: [Variable; 2], least: Variable, sum: WideVariable) {
         let k = self.block.k;
         k.when(needs_top_k(k, self.spec, self.parameters), || self.select_top_k(top_k));
         k.when(is_drawn, || {
@@ -50,7 +50,7 @@ impl WholeRow<'_, '_> {
                 k.set(least, least_weight(k, threshold, self.parameters.get(Column::MinWeight)));
             });
             let least = k.get(least);
-            self.sum_chunks(|key, index| kept_weight(k, weights.of(key, index), least));
+            k.set_wide(sum, self.sum_chunks(|key, index| kept_weight(k, weights.of(key, index), least)));
         });
     }
 
@@ -77,17 +77,17 @@ impl WholeRow<'_, '_> {
         (0..count).map(|number| value(k.add(first, k.int(number as i32)))).collect()
     }
 
-    /// Sets the sum of each chunk to the sum of a measure of its entries.
-    fn sum_chunks(&self, measure: impl Fn(Int, Int) -> Int) {
+    /// The sum of a measure of the entries of the chunk with the number of this thread.
+    fn sum_chunks(&self, measure: impl Fn(Int, Int) -> Int) -> Wide {
         let k = self.block.k;
-        self.block.set_sums(k.wide(0));
+        k.barrier();
         let sum = k.wide_variable(k.wide(0));
         let add = |key, index| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(measure(key, index))));
         self.block.for_each_logit(add, |chunk| {
-            self.block.set_sum(chunk, k.wide_warp_sum(k.get_wide(sum)));
+            self.block.store_for_chunk(chunk, k.wide_warp_sum(k.get_wide(sum)));
             k.set_wide(sum, k.wide(0));
         });
-        k.barrier();
+        self.block.stored_for_chunk()
     }
 
     /// Finds the key of the k-th entry digit by digit, and then the last tie.
@@ -121,10 +121,10 @@ impl WholeRow<'_, '_> {
         k.set(last_tie, k.int(i32::MAX));
         if self.spec.stable {
             let tie = |other, _| k.select(k.eq(other, key), k.int(1), k.int(0));
-            self.sum_chunks(tie);
+            let ties = self.sum_chunks(tie);
             let missing = k.widen(missing);
-            k.when(k.wlt(missing, self.block.total()), || {
-                let (chunk, before) = self.block.cross_chunks(missing);
+            k.when(k.wlt(missing, self.block.block.wide_sum(ties)), || {
+                let (chunk, before) = self.block.locate_chunk(ties, missing);
                 let rest = k.wide_difference(missing, before);
                 k.set(last_tie, self.block.index_in_chunk(chunk, rest, tie));
             });

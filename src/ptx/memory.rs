@@ -196,14 +196,6 @@ impl Ptx {
         self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
     }
 
-    /// As [`Ptx::count_up_shared`], in the threads whose mask is true. Elsewhere the result is `otherwise`.
-    pub fn count_up_shared_if(&self, mask: Mask, array: Shared, index: usize, otherwise: Int) -> Int {
-        assert!(index < array.len);
-        let result = self.int_op("mov.b32", &[&otherwise]);
-        self.line(format_args!("@{mask} atom.shared.add.u32 {result}, [{}+{}], 1", array.start, index * 4));
-        result
-    }
-
     /// Adds `value` to element `index` of a shared array, atomically and wrapping.
     pub fn add_shared(&self, array: Shared, index: Int, value: Int) {
         let address = self.shared_address(array, index);

@@ -212,13 +212,17 @@ fn misleading_rows(spec: &Spec) -> Problem {
                 2 => value + if is_sampled[index] { 5.0 } else { 0.0 },
                 // Many weights are equal to the threshold of top-p, so the second pass collects too many.
                 3 if index % 10 == 0 => 3.0 + value,
-                3 if index % 10 < 7 => 2.5,
+                3 if index % 10 < 7 => 2.5 + 0.0001 * (index % 2) as f32,
                 3 => -value,
+                // Here, all weights that the second pass collects are equal.
+                4 if index % 10 == 0 => 3.0 + value,
+                4 if index % 10 < 7 => 2.5,
+                4 => -value,
                 // k exceeds the lists.
                 _ => 3.0 * value,
             });
         }
-        let (k, p) = [(0, 0.9), (3000, 0.9), (6000, 0.8), (0, 0.5), (15_000, 0.7)][row];
+        let (k, p) = [(0, 0.9), (3000, 0.9), (6000, 0.8), (0, 0.5), (0, 0.5), (15_000, 0.7)][row];
         problem.rows[row] = RowParams::new(k, p, 0.0, 0.9, random_words(rng.random(), 1), MISLED);
     }
     problem.set_bits(bits);
@@ -227,7 +231,7 @@ fn misleading_rows(spec: &Spec) -> Problem {
 
 #[test]
 fn misleading_samples() {
-    let spec = spec(Way::Arbitrary, 5, MISLED, Dtype::F32, true);
+    let spec = spec(Way::Arbitrary, 6, MISLED, Dtype::F32, true);
     let problem = misleading_rows(&spec);
     let program = suite().devices[0].program(&spec);
     check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));

@@ -314,10 +314,10 @@ const BINS_PER_THREAD: usize = BINS / THREADS;
 
 /// Limits of the weights of the entries below the bound, from the bins. A bin contains entries in a known interval of
 /// distances.
-struct Rest<'k> {
+struct Rest<'a, 'k> {
     k: &'k Ptx,
-    /// The least and the largest possible sum of the weights of each bin of this thread.
-    sums: [Vec<WideVariable>; 2],
+    state: &'a State<'k>,
+    thread: Int,
     /// The least and the largest possible sum of all weights.
     least: WideVariable,
     most: WideVariable,
@@ -327,34 +327,45 @@ struct Rest<'k> {
     distance: Int,
 }
 
-impl<'k> Rest<'k> {
+impl<'a, 'k> Rest<'a, 'k> {
     /// The sums are 0 unless `has_bins` is true.
-    fn new(row: &Row<'_, 'k>, distance: Int, has_bins: Mask) -> Rest<'k> {
+    fn new(row: &Row<'a, 'k>, distance: Int, has_bins: Mask) -> Rest<'a, 'k> {
         let (k, block) = (row.block.k, &row.block.block);
-        let zero = || k.wide_variable(k.wide(0));
-        let sums = [(); 2].map(|()| (0..BINS_PER_THREAD).map(|_| zero()).collect::<Vec<_>>());
-        let rest = Rest { k, sums, least: zero(), most: zero(), highest: k.variable(k.int(0)), distance };
+        let (zero, thread) = (|| k.wide_variable(k.wide(0)), block.thread);
+        let (least, most, highest) = (zero(), zero(), k.variable(k.int(0)));
+        let rest = Rest { k, state: row.state, thread, least, most, highest, distance };
         k.when(has_bins, || {
-            let mut totals = [k.wide(0), k.wide(0)];
-            let mut highest = k.int(0);
-            for number in 0..BINS_PER_THREAD {
-                let bin = k.element(block.thread, BINS_PER_THREAD, k.int(number as i32));
-                let count = k.load(row.state.bin(bin), 0);
-                let is_empty = k.eq(count, k.int(0));
-                highest = k.max(highest, k.select(is_empty, k.int(0), rest.limits(bin)[1]));
-                let count = k.widen(count);
-                for (side, weight) in rest.limits(bin).into_iter().enumerate() {
-                    let sum = k.wmul(count, k.widen(weight));
-                    k.set_wide(rest.sums[side][number], sum);
-                    totals[side] = k.wadd(totals[side], sum);
-                }
+            for (side, variable) in [rest.least, rest.most].into_iter().enumerate() {
+                let sum = rest.sums(side).into_iter().reduce(|a, b| k.wadd(a, b)).expect("there are bins");
+                k.set_wide(variable, block.wide_sum(sum));
             }
-            k.set(rest.highest, block.max(highest));
-            for (variable, total) in [rest.least, rest.most].into_iter().zip(totals) {
-                k.set_wide(variable, block.wide_sum(total));
-            }
+            let of_bin = |bin| {
+                let is_empty = k.eq(rest.count(bin), k.int(0));
+                k.select(is_empty, k.int(0), rest.limits(bin)[1])
+            };
+            let weights = rest.bins().into_iter().map(of_bin);
+            k.set(rest.highest, block.max(weights.reduce(|a, b| k.max(a, b)).expect("there are bins")));
         });
         rest
+    }
+
+    /// The bins of this thread.
+    fn bins(&self) -> Vec<Int> {
+        let k = self.k;
+        (0..BINS_PER_THREAD)
+            .map(|number| k.element(self.thread, BINS_PER_THREAD, k.int(number as i32)))
+            .collect()
+    }
+
+    fn count(&self, bin: Int) -> Int {
+        self.k.load(self.state.bin(bin), 0)
+    }
+
+    /// The least possible sums of the weights of each bin of this thread (`side` 0), or the largest ones (1).
+    fn sums(&self, side: usize) -> Vec<Wide> {
+        let k = self.k;
+        let sum = |bin| k.wmul(k.widen(self.count(bin)), k.widen(self.limits(bin)[side]));
+        self.bins().into_iter().map(sum).collect()
     }
 
     /// The least and the largest possible weight of an entry in a bin.
@@ -374,8 +385,7 @@ impl<'k> Rest<'k> {
         let find = |side: usize, target: Wide| {
             let is_after = k.wlt(sum, target);
             let rest = k.wselect(is_after, k.wide_difference(target, sum), k.wide(1));
-            let values: Vec<Wide> = self.sums[side].iter().map(|&sum| k.get_wide(sum)).collect();
-            let (bin, _, _) = block.locate_in_all(&values, rest, BINS as i32);
+            let (bin, _, _) = block.locate_in_all(&self.sums(side), rest, BINS as i32);
             (is_after, bin)
         };
         // The earliest bin, if the bins have the largest sums, and the latest one, if they have the least.

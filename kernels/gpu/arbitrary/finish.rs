@@ -3,7 +3,7 @@
 use super::division::Division;
 use super::draw::{self, Outcome};
 use super::list::List;
-use super::records::{Decided, Records, DECIDED, DONE, FAILED, SUMS, WEIGH};
+use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, WEIGH, WEIGHED};
 use super::row_block::RowBlock;
 use super::search::Bins;
 use super::weigh::capacity;
@@ -13,7 +13,7 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Variable, WideVariable};
+use crate::ptx::{Int, Ptx, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
@@ -24,7 +24,7 @@ use crate::semantics::top_p::target;
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
-    let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, SUMS));
+    let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, WEIGHED));
     let [lists, lens] = [(); 2].map(|()| k.argument());
     let [_, _] = [(); 2].map(|()| k.argument());
     let step = seeded.then(|| k.argument());
@@ -83,40 +83,74 @@ impl Interval<'_, '_> {
     fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));
-        let [total, above_of_chunk] =
-            [0, 2].map(|word| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word)));
-        let min_weight = self.parameters.get(Column::MinWeight);
+        let of_chunk =
+            |word: Weighed| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word as usize));
+        let above_of_chunk = of_chunk(Weighed::Above);
         // If the interval is empty, its ends are the threshold of min-p.
         let is_empty = k.le(self.high, self.low);
+        // The only collected weight; 0 if there are several.
+        let single = k.variable(k.int(0));
         k.when(has_top_p(k, self.parameters, self.max_key), || {
             let (mantissa, shift) =
                 (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
-            let target = target(k, block.wide_sum(total), mantissa, shift);
+            let target = target(k, block.wide_sum(of_chunk(Weighed::Total)), mantissa, shift);
             let above = block.wide_sum(above_of_chunk);
-            let too_many = k.lt(k.int(self.list.capacity as i32), self.list.count);
-            k.when_else(k.either(k.not(k.wlt(above, target)), too_many), fail, || {
+            k.when_else(k.not(k.wlt(above, target)), fail, || {
                 k.when(k.not(is_empty), || {
                     let rest = k.wide_difference(target, above);
-                    let largest = k.sub(self.high, k.int(1));
-                    k.when_else(k.wlt(self.list.sum(|[weight, _]| weight), rest), fail, || {
-                        let from = |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
-                        let range = k.sub(largest, self.low);
-                        let (position, _) = self.bins.by_weight(&self.list, from, range, rest);
-                        k.set(least, least_weight(k, k.sub(largest, position), min_weight));
-                    });
+                    let is_in_interval = k.not(k.wlt(block.wide_sum(of_chunk(Weighed::Collected)), rest));
+                    k.when_else(is_in_interval, || self.find(sums, rest, [state, least, single]), fail);
                 });
             });
         });
         k.when(k.eq(k.get(state), k.int(WEIGH)), || {
+            let (least, single) = (k.get(least), k.get(single));
             k.set_wide(sum, above_of_chunk);
             k.when(k.not(is_empty), || {
-                let least = k.get(least);
-                self.block.clear_parts();
-                self.list.for_each(|[weight, index]| {
-                    k.when(k.le(least, weight), || self.block.add_to_chunk(index, weight));
-                });
-                k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
+                k.when_else(
+                    k.lt(k.int(0), single),
+                    || {
+                        let collected = of_chunk(Weighed::Collected);
+                        let kept = k.wselect(k.le(least, single), collected, k.wide(0));
+                        k.set_wide(sum, k.wadd(above_of_chunk, kept));
+                    },
+                    || {
+                        self.block.clear_parts();
+                        self.list.for_each(|[weight, index]| {
+                            k.when(k.le(least, weight), || self.block.add_to_chunk(index, weight));
+                        });
+                        k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
+                    },
+                );
             });
         });
+    }
+
+    /// Finds the collected weight at which the sum of the collected weights reaches `target`. If there are too many
+    /// weights, and they are not all equal, sets the state to [`FAILED`].
+    fn find(&self, sums: &Records<'_>, target: Wide, [state, least, single]: [Variable; 3]) {
+        let (k, block) = (self.block.k, &self.block.block);
+        let min_weight = self.parameters.get(Column::MinWeight);
+        let word = |chunk, word: Weighed| sums.load(chunk, word as usize);
+        let largest = block.max(self.block.of_chunk(|chunk| word(chunk, Weighed::Largest)));
+        let most = k.int(i32::MAX);
+        let distance = self.block.of_chunk(|chunk| k.sub(most, word(chunk, Weighed::Least)));
+        let smallest = k.sub(most, block.max(distance));
+        k.when_else(
+            k.eq(smallest, largest),
+            || {
+                k.set(single, largest);
+                k.set(least, least_weight(k, largest, min_weight));
+            },
+            || {
+                let too_many = k.lt(k.int(self.list.capacity as i32), self.list.count);
+                k.when_else(too_many, || k.set(state, k.int(FAILED)), || {
+                    let from = |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
+                    let range = k.sub(largest, smallest);
+                    let (position, _) = self.bins.by_weight(&self.list, from, range, target);
+                    k.set(least, least_weight(k, k.sub(largest, position), min_weight));
+                });
+            },
+        );
     }
 }

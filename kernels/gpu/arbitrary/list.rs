@@ -1,7 +1,7 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
 use crate::kernels::gpu::block::Block;
-use crate::ptx::{Address, Int, Mask, Ptx, Shared, Wide};
+use crate::ptx::{Address, Int, Ptx, Shared, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of entries that a block collects in shared memory. It stores further entries one by one.
@@ -36,17 +36,8 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
 
     /// Adds an entry.
     pub(super) fn push(&self, words: impl FnOnce() -> [Int; 2]) {
-        self.store_at(self.k.count_up_shared(self.counters, 0), words);
-    }
-
-    /// Returns a place for an entry in the threads whose mask is true, and none in the others.
-    pub(super) fn place_if(&self, mask: Mask) -> Int {
-        self.k.count_up_shared_if(mask, self.counters, 0, self.k.int(i32::MAX))
-    }
-
-    /// Stores an entry at a place, if there is one.
-    pub(super) fn store_at(&self, place: Int, words: impl FnOnce() -> [Int; 2]) {
         let k = self.k;
+        let place = k.count_up_shared(self.counters, 0);
         // If a block alone has too many entries, it need not store or count those after the first one too many.
         k.when(k.le(place, k.int(self.capacity as i32)), || {
             let words = words();

@@ -47,7 +47,7 @@ use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
 use division::Division;
 pub(super) use sample::sampled_indices;
-use records::{DECIDED, SAMPLED, SCANNED, SUMS};
+use records::{DECIDED, SAMPLED, SCANNED, WEIGHED};
 use state::STATE;
 
 /// The kernels in the order in which they run.
@@ -138,7 +138,7 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     let weighed = run(
         Kernel::Weigh,
         &[logits, parameters, decided, slices, lens],
-        &[of_chunks(SUMS), lists, of_rows(1)],
+        &[of_chunks(WEIGHED), lists, of_rows(1)],
         &[(4, 2)],
     );
     let mut operands = vec![logits, parameters, decided];

@@ -1,7 +1,6 @@
 //! Arrays with a few words per row, slice or chunk. A kernel passes values to later kernels in them.
 
 use crate::ptx::{Int, Mask, Ptx, Wide};
-use crate::semantics::arith::WideArith;
 
 /// An array of records of `len` words.
 #[derive(Clone, Copy)]
@@ -38,12 +37,6 @@ impl<'k> Records<'k> {
                 k.store(address, number * 16, words);
             }
         });
-    }
-
-    /// Stores a record of 64-bit integers.
-    pub(super) fn store_wide_if(&self, mask: Mask, record: Int, values: &[Wide]) {
-        let words: Vec<Int> = values.iter().flat_map(|&value| [self.k.low(value), self.k.high(value)]).collect();
-        self.store_if(mask, record, &words);
     }
 }
 
@@ -106,6 +99,19 @@ pub(super) const WEIGH: i32 = 1;
 /// The list of the row is too short or too long.
 pub(super) const FAILED: i32 = 2;
 
-/// The length of a record of the sums of a chunk: the sum of all weights, and the sum of the weights that are at least
-/// [`Decided::High`].
-pub(super) const SUMS: usize = 4;
+/// The words of a chunk after the second pass. Each sum has two words.
+#[derive(Clone, Copy)]
+pub(super) enum Weighed {
+    /// The sum of all weights.
+    Total = 0,
+    /// The sum of the weights that are at least [`Decided::High`].
+    Above = 2,
+    /// The sum of the collected weights.
+    Collected = 4,
+    /// The least and the largest collected weight.
+    Least = 6,
+    Largest = 7,
+}
+
+/// The length of a record of [`Weighed`] words.
+pub(super) const WEIGHED: usize = 8;

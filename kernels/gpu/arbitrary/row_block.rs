@@ -15,7 +15,7 @@ const WARPS: usize = THREADS / WARP;
 const LOW_BITS: u32 = 14;
 const _: () = assert!(super::division::LARGEST_CHUNK << LOW_BITS <= u32::MAX as usize);
 /// The number of logits of each thread in the passes over the whole row.
-const PER_THREAD: usize = 8;
+const PER_THREAD: usize = 4;
 
 /// A block of [`THREADS`] threads and its row.
 pub(super) struct RowBlock<'k> {

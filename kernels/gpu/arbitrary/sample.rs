@@ -249,7 +249,7 @@ fn bound_of_maxima(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     // If `rank` keys are in random threads, about this number of threads has one of them.
     let wanted = k.sub(rank, k.shr(k.product(rank, rank), (2 * THREADS).trailing_zeros()));
     let most = k.add(wanted, k.shr(wanted, 4));
-    block.largest_threshold((k.int(NEG_INF_KEY), block.max(max)), |threshold| {
+    block.largest_threshold(block.range(max), |threshold| {
         let count = k.barrier_count(k.le(threshold, max));
         Verdict { enough: k.le(wanted, count), close: Some(k.le(count, most)) }
     })

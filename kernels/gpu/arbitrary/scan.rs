@@ -123,29 +123,24 @@ fn collect(
     at_bound: Variable,
     bins: Shared,
 ) {
-    let numbers: Vec<usize> = (0..logits.values.len()).collect();
-    for numbers in numbers.chunks(AT_ONCE) {
-        let above = |number: usize| k.at_least(logits.values[number], bound.above);
-        let places: Vec<Int> = numbers.iter().map(|&number| list.place_if(above(number))).collect();
-        for (&number, &place) in numbers.iter().zip(&places) {
-            list.store_at(place, || [key_of(k, logits.values[number]), logits.index(number)]);
-        }
-    }
     for (number, &value) in logits.values.iter().enumerate() {
         let reaches = k.at_least_or(value, bound.at_least, bound.all_reach);
-        k.when(k.both(reaches, k.not(k.at_least(value, bound.above))), || {
-            // Beyond the end of the row, the value is −inf.
-            let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
-            k.set(at_bound, k.add(k.get(at_bound), one));
+        k.when(reaches, || {
+            k.when_else(
+                k.at_least(value, bound.above),
+                || list.push(|| [key_of(k, value), logits.index(number)]),
+                || {
+                    // Beyond the end of the row, the value is −inf.
+                    let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
+                    k.set(at_bound, k.add(k.get(at_bound), one));
+                },
+            );
         });
         k.when(k.both(bound.has_bins, k.not(reaches)), || {
             k.add_shared(bins, bin_of(k, quantize(k, bound.value, value, bound.scale)), k.int(1));
         });
     }
 }
-
-/// The number of entries that a thread adds to the list at the same time. So it waits less often for their places.
-const AT_ONCE: usize = 4;
 
 /// The bin of a distance from the bound, which [`quantize`] returned.
 fn bin_of(k: &Ptx, distance: Int) -> Int {

@@ -3,7 +3,7 @@
 
 use super::division::Division;
 use super::list::Collector;
-use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, SUMS, WEIGH};
+use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
 use super::row_block::THREADS;
 use super::slice_block::SliceBlock;
 use super::weights::Weights;
@@ -30,7 +30,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let slice = SliceBlock::arguments(k, spec, division, true);
     let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
     let _before = k.argument();
-    let sums = Records::argument(k, SUMS);
+    let sums = Records::argument(k, WEIGHED);
     let [lists, lens] = [(); 2].map(|()| k.argument());
     let (block, row) = (&slice.block, slice.row);
     let word = |word: Decided| decided.load(row, word as usize);
@@ -42,7 +42,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         list.clear(block);
         k.barrier();
 
-        let [total, above] = [0; 2].map(|value| k.wide_variable(k.wide(value)));
+        let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
+        let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
         let accepts_raw = weights.accepts_raw();
         // A slice whose maximum has no weight contributes nothing.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);
@@ -57,6 +58,9 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                         add_all(k, above, weights.iter().map(large));
                         for (&number, &weight) in numbers.iter().zip(&weights) {
                             k.when(k.both(k.le(low, weight), k.lt(weight, high)), || {
+                                add_all(k, collected, [weight].into_iter());
+                                k.set(least, k.min(k.get(least), weight));
+                                k.set(largest, k.max(k.get(largest), weight));
                                 list.push(|| [weight, logits.index(number)]);
                             });
                         }
@@ -69,8 +73,10 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                 );
             });
         });
-        let values = [total, above].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
-        sums.store_wide_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &values);
+        let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
+        let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
+        words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
+        sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
         list.flush(block);
     });
 }

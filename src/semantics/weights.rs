@@ -15,7 +15,7 @@ const OCTAVE: i32 = 1 << OCTAVE_BITS;
 /// The smallest `q` whose weight is 0. At `WEIGHT_BITS + 1` octaves the weight is 1, because a half rounds up.
 pub const ZERO_Q: i32 = (WEIGHT_BITS as i32 + 1) * OCTAVE + 1;
 /// The largest distance in units of `q`: 29.5 octaves, where the weight is 0.
-pub const FARTHEST: f32 = (WEIGHT_BITS as f32 + 1.5) * OCTAVE as f32;
+const FARTHEST: f32 = (WEIGHT_BITS as f32 + 1.5) * OCTAVE as f32;
 
 /// In the first octave below the maximum, a right shift by this number turns 2²⁸ times the result of [`polynomial`]
 /// into twice the weight. Each further octave adds 1 to the shift.

@@ -20,8 +20,8 @@ const PER_THREAD: [usize; 2] = [16, 8];
 const LARGEST_SLICES: usize = 64;
 /// The largest number of chunks of a row.
 pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
-/// The largest number of logits of a chunk. The search for one entry in a chunk has two logits per thread.
-pub(super) const LARGEST_CHUNK: usize = 1 << 11;
+/// The largest number of logits of a chunk. The search for one entry in a chunk has four logits per thread.
+pub(super) const LARGEST_CHUNK: usize = 1 << 12;
 
 /// A row consists of slices. One block processes one slice. A slice consists of chunks of consecutive logits. One warp
 /// processes one chunk, tile by tile. A tile is in registers.
@@ -122,6 +122,6 @@ mod tests {
     #[test]
     fn blocks_fill_the_device() {
         let slices = |batch, vocab| division(batch, vocab, 132).slices;
-        assert_eq!([slices(1, 128_256), slices(16, 262_144), slices(128, 262_144)], [63, 32, 16]);
+        assert_eq!([slices(1, 128_256), slices(16, 262_144), slices(128, 262_144)], [63, 32, 8]);
     }
 }

@@ -35,8 +35,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         let parameters = Parameters::new(k, parameters, row);
         let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
         let bins = Bins::new(&block);
-        let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
-        let max_key = scanned[0];
+        let max_key = word(Decided::MaxKey);
         let is_drawn = is_drawn(k, &parameters, max_key);
         let top_k = NO_TOP_K.map(|value| k.variable(k.int(value)));
         let least = k.variable(parameters.get(Column::MinWeight));
@@ -60,6 +59,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
             whole.select(is_drawn, top_k, least, sum);
         });
         let top_k = top_k.map(|variable| k.get(variable));
+        // The words are loaded here, because they would need registers until here.
+        let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
         draw::finish(&block, &parameters, step, &results, &outcome);
     });

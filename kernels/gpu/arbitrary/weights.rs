@@ -4,7 +4,7 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::ptx::{Float, Int, Mask, Ptx};
 use crate::semantics::arith::Arith;
-use crate::semantics::clean::order_key;
+use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
 use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
 use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
 
@@ -71,24 +71,19 @@ impl<'k> Weights<'k> {
     /// Whether [`of_raw`](Weights::of_raw) is correct for the row.
     pub(super) fn accepts_raw(&self) -> Mask {
         // The difference of such a maximum and a subnormal number is the maximum. A smaller exponent would also be
-        // possible.
+        // possible. If the row contains +inf, its maximum is the largest finite number.
         const LEAST: i32 = (127 - 64) << 23;
         let k = self.k;
-        k.lt(k.int(LEAST), k.and(k.to_bits(self.max), k.int(i32::MAX)))
+        let magnitude = k.and(k.to_bits(self.max), k.int(i32::MAX));
+        k.both(k.lt(k.int(LEAST), magnitude), k.lt(magnitude, k.int(MAX_FINITE_BITS)))
     }
 
-    /// The weight of a value that has not been cleaned, in a row without top-k.
+    /// The weight of a value that has not been cleaned, in a row without top-k. If the value is NaN, its distance is the
+    /// largest one, as that of −inf.
     pub(super) fn of_raw(&self, value: Float) -> Int {
-        let k = self.k;
-        // If the value is +inf, the maximum is the largest finite number, and the distance must be 0. If the value is
-        // NaN or −inf, the distance is the largest one.
-        let distance = k.at_most(k.fmul(k.fsub(self.max, value), self.scale), FARTHEST);
-        weight(k, k.to_bits(k.fadd(k.fmax(distance, k.float(0.0)), k.float(f32::from_bits(distance_bits(0) as u32)))))
+        weight(self.k, quantize(self.k, self.max, value, self.scale))
     }
 }
-
-/// The distance of the values that have no weight.
-const FARTHEST: f32 = crate::semantics::weights::FARTHEST;
 
 #[cfg(test)]
 mod tests {

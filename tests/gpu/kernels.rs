@@ -192,7 +192,7 @@ fn slices_of_several_tiles() {
 }
 
 /// The shape of the rows whose lists are wrong.
-const MISLED: usize = 20_001;
+const MISLED: usize = 30_001;
 
 /// Returns rows for which the lists of the arbitrary path have too few or too many entries. So the kernels must select
 /// from the whole row.
@@ -222,7 +222,7 @@ fn misleading_rows(spec: &Spec) -> Problem {
                 _ => 3.0 * value,
             });
         }
-        let (k, p) = [(0, 0.9), (3000, 0.9), (6000, 0.8), (0, 0.5), (0, 0.5), (15_000, 0.7)][row];
+        let (k, p) = [(0, 0.9), (3000, 0.9), (6000, 0.8), (0, 0.5), (0, 0.5), (28_000, 0.7)][row];
         problem.rows[row] = RowParams::new(k, p, 0.0, 0.9, random_words(rng.random(), 1), MISLED);
     }
     problem.set_bits(bits);
@@ -237,7 +237,7 @@ fn misleading_samples() {
     check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
     // Without the check of its length, a list that is too long is used. These are the lists of both passes.
     const COMPARISON: &str = "setp.lt.s32 ";
-    for capacity in [16 * 1024, 4 * 1024] {
+    for capacity in [24 * 1024, 4 * 1024] {
         let check_of = format!(", {capacity}, %r");
         let without_check = |part: &str| match part.split_once(';') {
             Some((operands, _)) if operands.contains(&check_of) => {
@@ -248,7 +248,8 @@ fn misleading_samples() {
         let parts: Vec<String> = program.split(COMPARISON).map(without_check).collect();
         let wrong = parts.join(COMPARISON);
         assert!(wrong != program, "the check of {capacity} entries");
+        // The kernel reads beyond the end of the list, or the results are wrong.
         let said = check("misled_wrong", &spec, &wrong, &problem).unwrap_err();
-        assert!(said.contains("mismatches"), "{said}");
+        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
     }
 }

@@ -16,7 +16,7 @@ use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 
 /// The largest number of entries of the list of a row.
-pub(super) const LARGEST_LIST: usize = 16 * THREADS;
+pub(super) const LARGEST_LIST: usize = 24 * THREADS;
 /// A row of at most this length is its own sample.
 const LARGEST_WHOLE: usize = 8 * THREADS;
 /// The number of consecutive logits that a thread samples.

@@ -47,8 +47,7 @@ impl<'k> Block<'k> {
         self.share([k.low(of_warp), k.high(of_warp)]);
         let warps = self.partial[0].len();
         let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
-        let [low, high] =
-            self.partial.map(|array| k.select(is_warp, k.load_shared(array, lane), k.int(0)));
+        let [low, high] = self.partial.map(|array| k.select(is_warp, k.load_shared(array, lane), k.int(0)));
         let sum = k.wide_warp_sum(k.join(low, high));
         k.barrier();
         sum
@@ -110,7 +109,11 @@ impl<'k> Block<'k> {
     /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
     /// earlier at a threshold for which [`Verdict::close`] is true too. `low` is not tested; it is the result if no
     /// tested threshold is enough. All threads call `test` with the same value and get the same result.
-    pub(super) fn largest_threshold(&self, (low, high): (Int, Int), test: impl FnOnce(Int) -> Verdict) -> Int {
+    pub(super) fn largest_threshold(
+        &self,
+        (low, high): (Int, Int),
+        test: impl FnOnce(Int) -> Verdict,
+    ) -> Int {
         let k = self.k;
         self.bisect(low, high, |from, to| k.shr_by(k.sub(to, from), k.int(1)), test)
     }

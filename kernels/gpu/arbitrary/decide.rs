@@ -5,9 +5,7 @@
 use super::division::Division;
 use super::draw::{self, Outcome};
 use super::list::List;
-use super::records::{
-    Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH,
-};
+use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
 use super::row_block::{RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
@@ -186,7 +184,8 @@ impl Row<'_, '_> {
                 k.set(last[0], k.int(-1));
                 if self.spec.stable {
                     k.when(has_more, || {
-                        let is_above = |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
+                        let is_above =
+                            |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
                         let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
                         // An entry that is not a tie is after all indices.
                         let from = |first, [key, index]: [Int; 2]| {
@@ -245,9 +244,10 @@ impl Row<'_, '_> {
             has_top_p(k, parameters, self.max_key),
             || {
                 let rest = Rest::new(self, farthest, alone);
-                let (mantissa, shift) = (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
-                let targets =
-                    [rest.least, rest.most].map(|rest| target(k, k.wadd(sum, k.get_wide(rest)), mantissa, shift));
+                let (mantissa, shift) =
+                    (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
+                let targets = [rest.least, rest.most]
+                    .map(|rest| target(k, k.wadd(sum, k.get_wide(rest)), mantissa, shift));
                 let is_reached = k.not(k.wlt(sum, targets[1]));
                 let threshold = k.variable(of_tie);
                 k.when(is_reached, || {

@@ -84,8 +84,7 @@ impl Interval<'_, '_> {
     fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));
-        let of_chunk =
-            |word: Weighed| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word as usize));
+        let of_chunk = |word: Weighed| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word as usize));
         let above_of_chunk = of_chunk(Weighed::Above);
         // If the interval is empty, its ends are the threshold of min-p.
         let is_empty = k.le(self.high, self.low);
@@ -145,12 +144,17 @@ impl Interval<'_, '_> {
             },
             || {
                 let too_many = k.lt(k.int(self.list.capacity as i32), self.list.count);
-                k.when_else(too_many, || k.set(state, k.int(FAILED)), || {
-                    let from = |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
-                    let range = k.sub(largest, smallest);
-                    let (position, _) = self.bins.by_weight(&self.list, from, range, target);
-                    k.set(least, least_weight(k, k.sub(largest, position), min_weight));
-                });
+                k.when_else(
+                    too_many,
+                    || k.set(state, k.int(FAILED)),
+                    || {
+                        let from =
+                            |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
+                        let range = k.sub(largest, smallest);
+                        let (position, _) = self.bins.by_weight(&self.list, from, range, target);
+                        k.set(least, least_weight(k, k.sub(largest, position), min_weight));
+                    },
+                );
             },
         );
     }

@@ -46,8 +46,8 @@ use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
 use division::Division;
-pub(super) use sample::sampled_indices;
 use records::{DECIDED, SAMPLED, SCANNED, WEIGHED};
+pub(super) use sample::sampled_indices;
 use state::STATE;
 
 /// The kernels in the order in which they run.

@@ -179,8 +179,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
     let has_min_p = k.lt(k.int(0), parameters.get(Column::MinWeight));
     let is_alone = k.both(is_drawn, k.not(with_top_k));
     let fits = k.le(top_k, k.int(sample.largest_top_k() as i32));
-    let has_list =
-        k.either(k.both(with_top_k, fits), k.both(is_alone, k.either(has_top_p, has_min_p)));
+    let has_list = k.either(k.both(with_top_k, fits), k.both(is_alone, k.either(has_top_p, has_min_p)));
     let has_bins = k.both(is_alone, has_top_p);
     state.clear(block, has_bins);
 

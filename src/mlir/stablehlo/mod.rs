@@ -298,10 +298,9 @@ impl Hlo {
         };
         let call = match aliases {
             [] => call,
-            _ => call.attribute(
-                "output_operand_aliases",
-                Attribute::List(aliases.iter().map(alias).collect()),
-            ),
+            _ => {
+                call.attribute("output_operand_aliases", Attribute::List(aliases.iter().map(alias).collect()))
+            }
         };
         call.attribute("backend_config", Attribute::String(config.clone()))
             .attribute("operand_layouts", Attribute::List(operand_layouts))

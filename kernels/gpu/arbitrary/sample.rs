@@ -61,7 +61,7 @@ impl Sample {
     }
 
     /// The rank in the sample of an entry that almost certainly is not before the `top_k`-th of the row, if `top_k` is
-    /// the rank `expected` in the sample on average. The difference is at least 4.3 standard deviations.
+    /// the rank `expected` in the sample on average. The difference is at least 4.5 standard deviations.
     fn rank<A: Arith>(a: A, expected: A::Int) -> A::Int {
         let margin = a.shr(a.add(expected, a.add(expected, expected)), 4);
         a.add(a.add(expected, margin), a.int(40))

@@ -202,13 +202,6 @@ impl Ptx {
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
     }
 
-    /// Adds `value` to element `index` of a shared array, atomically and wrapping. `index` is a constant. Returns the
-    /// value before.
-    pub fn fetch_add_shared(&self, array: Shared, index: usize, value: Int) -> Int {
-        assert!(index < array.len);
-        self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &value])
-    }
-
     /// Adds `value` to a word in global memory, atomically and wrapping.
     pub fn add_global(&self, address: Address, value: Int) {
         self.line(format_args!("red.global.add.u32 [{}], {value}", address.0));

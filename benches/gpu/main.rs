@@ -66,7 +66,7 @@ const fn case(name: &'static str, path: Path, k: i32, p: f32, temperature: f32, 
     Case { name, path, k, p, temperature, fill }
 }
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 20] = [
     case("k64", BOUNDED, 64, 0.95, 1.0, Fill::Normal),
     case("k64_model", BOUNDED, 64, 0.95, 1.0, Fill::Model),
     case("k64_constant", BOUNDED, 64, 0.95, 1.0, Fill::Constant),
@@ -74,9 +74,19 @@ const CASES: [Case; 10] = [
     case("k64_one_hot", BOUNDED, 64, 0.95, 1.0, Fill::OneHot),
     case("k64_masked", BOUNDED, 64, 0.95, 1.0, Fill::Masked),
     case("k128", BOUNDED, 128, 0.95, 1.0, Fill::Normal),
+    case("k1000", Path::Arbitrary, 1000, 0.95, 1.0, Fill::Normal),
     case("k5000", Path::Arbitrary, 5000, 0.95, 1.0, Fill::Normal),
+    case("k5000_constant", Path::Arbitrary, 5000, 0.95, 1.0, Fill::Constant),
+    case("k5000_two_values", Path::Arbitrary, 5000, 0.95, 1.0, Fill::TwoValues),
+    case("k10000", Path::Arbitrary, 10_000, 0.95, 1.0, Fill::Normal),
     case("top_p_alone", Path::Arbitrary, 0, 0.95, 1.0, Fill::Normal),
+    case("top_p_model", Path::Arbitrary, 0, 0.95, 1.0, Fill::Model),
+    case("top_p_constant", Path::Arbitrary, 0, 0.95, 1.0, Fill::Constant),
+    case("top_p_two_values", Path::Arbitrary, 0, 0.95, 1.0, Fill::TwoValues),
+    case("top_p_masked", Path::Arbitrary, 0, 0.95, 1.0, Fill::Masked),
     case("plain", Path::Arbitrary, 0, 1.0, 1.0, Fill::Normal),
+    case("plain_model", Path::Arbitrary, 0, 1.0, 1.0, Fill::Model),
+    case("greedy", Path::Arbitrary, 0, 1.0, 0.0, Fill::Normal),
 ];
 const SHAPES: [(usize, usize); 4] = [(1, 128_256), (16, 262_144), (128, 128_256), (128, 262_144)];
 /// The least size of all arrays together, in bytes. [`LARGEST_NUM_ARRAYS`] can make the size smaller.

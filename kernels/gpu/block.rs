@@ -40,17 +40,24 @@ impl<'k> Block<'k> {
         self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
     }
 
-    /// The sum over the threads of values whose sum needs 64 bits.
+    /// The sum over the threads of values whose sum is less than 2⁵⁸.
     pub(super) fn wide_sum(&self, value: Wide) -> Wide {
         let k = self.k;
-        let of_warp = k.wide_group_sum(value, WARP);
+        let of_warp = k.wide_warp_sum(value);
         self.share([k.low(of_warp), k.high(of_warp)]);
-        let halves = |number: usize| (0..self.partial[0].len()).map(move |index| (number, index));
-        let [low, high] =
-            [0, 1].map(|number| halves(number).map(|(n, i)| k.load_shared_at(self.partial[n], i)));
-        let sum = low.zip(high).map(|(low, high)| k.join(low, high)).reduce(|a, b| k.wadd(a, b));
+        let warps = self.partial[0].len();
+        let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
+        let [low, high] = self.partial.map(|array| k.select(is_warp, k.load_shared(array, lane), k.int(0)));
+        let sum = k.wide_warp_sum(k.join(low, high));
         k.barrier();
-        sum.expect("a block has warps")
+        sum
+    }
+
+    /// The number of true masks in all threads.
+    pub(super) fn count(&self, masks: impl Iterator<Item = Mask>) -> Int {
+        let k = self.k;
+        let ones = masks.map(|mask| k.select(mask, k.int(1), k.int(0)));
+        self.sum(ones.reduce(|a, b| k.add(a, b)).expect("there are masks"))
     }
 
     /// The least and the largest value of the threads. The partial results stay in use: no other reduction may follow
@@ -102,7 +109,11 @@ impl<'k> Block<'k> {
     /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
     /// earlier at a threshold for which [`Verdict::close`] is true too. `low` is not tested; it is the result if no
     /// tested threshold is enough. All threads call `test` with the same value and get the same result.
-    fn largest_threshold(&self, (low, high): (Int, Int), test: impl FnOnce(Int) -> Verdict) -> Int {
+    pub(super) fn largest_threshold(
+        &self,
+        (low, high): (Int, Int),
+        test: impl FnOnce(Int) -> Verdict,
+    ) -> Int {
         let k = self.k;
         self.bisect(low, high, |from, to| k.shr_by(k.sub(to, from), k.int(1)), test)
     }
@@ -183,9 +194,9 @@ impl<'k> Block<'k> {
 }
 
 /// The result of testing a threshold.
-struct Verdict {
+pub(super) struct Verdict {
     /// Whether enough values are at least the threshold.
-    enough: Mask,
+    pub(super) enough: Mask,
     /// Whether the search may end at this threshold, if it is enough.
-    close: Option<Mask>,
+    pub(super) close: Option<Mask>,
 }

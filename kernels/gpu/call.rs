@@ -10,12 +10,26 @@ pub(super) fn call(
     h: &Hlo,
     name: &str,
     text: &str,
-    (blocks, threads): (usize, usize),
+    grid: (usize, usize),
     operands: &[Value],
     results: &[Vec<usize>],
 ) -> Vec<Value> {
+    call_in_place(h, name, text, grid, operands, results, &[])
+}
+
+/// As [`call`]. Each alias is the number of an operand and the number of a result that have the same memory.
+pub(super) fn call_in_place(
+    h: &Hlo,
+    name: &str,
+    text: &str,
+    (blocks, threads): (usize, usize),
+    operands: &[Value],
+    results: &[Vec<usize>],
+    aliases: &[(usize, usize)],
+) -> Vec<Value> {
     let results: Vec<(Elem, Vec<usize>)> = results.iter().map(|dims| (Elem::I32, dims.clone())).collect();
-    h.custom_call(TARGET, &CallConfig::Dictionary(config(name, text, blocks, threads)), operands, &results)
+    let config = CallConfig::Dictionary(config(name, text, blocks, threads));
+    h.custom_call_in_place(TARGET, &config, operands, &results, aliases)
 }
 
 /// Returns the configuration of a call, an MLIR dictionary as text.

@@ -187,7 +187,7 @@ impl Found {
             k.when(test(entry.key(k), entry.index(k)), || {
                 let at = k.count_up_shared(self.len, 0);
                 k.when(k.lt(at, k.int(RANKED as i32)), || {
-                    k.store_shared_pair(self.entries, k.shl(at, 1), entry.halves());
+                    k.store_shared_words(self.entries, k.shl(at, 1), entry.halves());
                 });
             });
         }
@@ -202,7 +202,7 @@ impl Found {
         // The loops below read places after the last entry. [`Order::NONE`] is after every entry, so it changes no rank.
         k.when(k.lt(block.thread, k.int(Self::STEP as i32)), || {
             let place = k.add(len, block.thread);
-            k.store_shared_pair(self.entries, k.shl(place, 1), Order::NONE.map(|half| k.int(half)));
+            k.store_shared_words(self.entries, k.shl(place, 1), Order::NONE.map(|half| k.int(half)));
         });
         k.when(k.lt(block.thread, k.int(SLOTS as i32)), || {
             k.store_shared(sorted.keys, block.thread, k.int(NEG_INF_KEY));

@@ -54,7 +54,7 @@ impl<'k> SliceLogits<'k> {
         let (values, distances) = (Vec::new(), Vec::new());
         let mut loaded = SliceLogits { k, values, first, distances, vocab: spec.vocab };
         for number in 0..count {
-            let in_row = loaded.is_in_row(number * stride);
+            let in_row = loaded.is_distance_in_row(number * stride);
             loaded.distances.extend((0..vector).map(|element| number * stride + element));
             let offset = number * stride * bytes;
             loaded.values.extend(match spec.dtype {
@@ -112,16 +112,16 @@ impl<'k> SliceLogits<'k> {
     /// The order key of value `number`; `i32::MIN` beyond the end of the row, which is below every key.
     pub(super) fn key(&self, number: usize) -> Int {
         let k = self.k;
-        k.select(self.is_in_row(self.distances[number]), key_of(k, self.values[number]), k.int(i32::MIN))
+        k.select(self.is_in_row(number), key_of(k, self.values[number]), k.int(i32::MIN))
     }
 
-    /// The bits of value `number`, cleaned.
-    pub(super) fn cleaned(&self, number: usize) -> Int {
-        clean(self.k, self.k.to_bits(self.values[number]))
+    /// Whether value `number` is in the row.
+    pub(super) fn is_in_row(&self, number: usize) -> Mask {
+        self.is_distance_in_row(self.distances[number])
     }
 
     /// Whether the value at a distance from the first is in the row.
-    fn is_in_row(&self, distance: usize) -> Mask {
+    fn is_distance_in_row(&self, distance: usize) -> Mask {
         self.k.lt(self.first, self.k.int(self.vocab as i32 - distance as i32))
     }
 }

@@ -67,6 +67,12 @@ pub fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
     format!("{}\n{}", filter::kernel(spec, layout, FILTER), finish::kernel(spec, layout, seeded, FINISH))
 }
 
+/// Returns the indices of the logits of each row that the arbitrary path samples; an empty list for short rows. Tests use
+/// them to make rows with a misleading sample.
+pub fn sampled_indices(spec: &Spec) -> Vec<usize> {
+    arbitrary::sampled_indices(spec)
+}
+
 const FILTER: &str = "nucleus_filter";
 const FINISH: &str = "nucleus_finish";
 

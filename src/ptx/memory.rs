@@ -61,6 +61,14 @@ impl Ptx {
         result
     }
 
+    /// Loads two consecutive words, as [`Ptx::load`]. The address is a multiple of 8.
+    pub fn load_pair(&self, address: Address) -> [Int; 2] {
+        let words = [self.int_register(), self.int_register()];
+        let (vector, names) = vector_of(&words);
+        self.line(format_args!("ld.global.nc{vector}.b32 {names}, [{}]", address.0));
+        words
+    }
+
     /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The
     /// address is a multiple of their size. No kernel writes the words while this kernel runs. They are not kept in the
     /// L1 cache, because they are read once.
@@ -152,8 +160,8 @@ impl Ptx {
         words
     }
 
-    /// Stores elements `index` and `index + 1` of a shared array. `index` is even.
-    pub fn store_shared_pair(&self, array: Shared, index: Int, values: [Int; 2]) {
+    /// Stores `N` consecutive elements, two or four, from `index` on, a multiple of `N`.
+    pub fn store_shared_words<const N: usize>(&self, array: Shared, index: Int, values: [Int; N]) {
         let address = self.shared_address(array, index);
         let (vector, names) = vector_of(&values);
         self.line(format_args!("st.shared{vector}.b32 [{address}], {names}"));
@@ -167,7 +175,7 @@ impl Ptx {
 
     /// Stores a 64-bit integer, as [`Ptx::load_shared_wide`].
     pub fn store_shared_wide(&self, array: Shared, number: Int, value: Wide) {
-        self.store_shared_pair(array, self.shl(number, 1), [self.low(value), self.high(value)]);
+        self.store_shared_words(array, self.shl(number, 1), [self.low(value), self.high(value)]);
     }
 
     /// Stores element `index` of a shared array.
@@ -194,6 +202,16 @@ impl Ptx {
         self.line(format_args!("red.shared.add.u32 [{address}], {value}"));
     }
 
+    /// Adds `value` to a word in global memory, atomically and wrapping.
+    pub fn add_global(&self, address: Address, value: Int) {
+        self.line(format_args!("red.global.add.u32 [{}], {value}", address.0));
+    }
+
+    /// As [`Ptx::add_global`]. Returns the value before.
+    pub fn fetch_add_global(&self, address: Address, value: Int) -> Int {
+        self.int_op("atom.global.add.u32", &[&format_args!("[{}]", address.0), &value])
+    }
+
     /// The index of a row in an array of rows of `len` elements, plus `offset`.
     pub fn element(&self, row: Int, len: usize, offset: Int) -> Int {
         self.int_op("mad.lo.s32", &[&row, &len, &offset])
@@ -203,6 +221,11 @@ impl Ptx {
     pub fn far_element(&self, row: Int, len: usize, offset: Int) -> Wide {
         let offset = self.widen(offset);
         self.wide_op("mad.wide.u32", &[&row, &len, &offset])
+    }
+
+    /// `a * b`, wrapping.
+    pub fn product(&self, a: Int, b: Int) -> Int {
+        self.int_op("mul.lo.s32", &[&a, &b])
     }
 
     /// `a * b`, wrapping.

@@ -96,6 +96,15 @@ impl Ptx {
         self.by_halves(value, |half| self.from_lane(half, lane))
     }
 
+    /// The sum of a value over the threads of a warp. It is less than 2⁵⁸.
+    pub fn wide_warp_sum(&self, value: Wide) -> Wide {
+        // The sum of 32 parts of 26 bits fits 32 bits.
+        const PART: u64 = (1 << 26) - 1;
+        let part = |by: u64| self.low(self.wand(self.wshr(value, self.wide(by)), self.wide(PART)));
+        let sums = [0, 26, 52].map(|by| (self.widen(self.warp_sum(part(by))), by as u32));
+        sums.into_iter().fold(self.wide(0), |total, (sum, by)| self.wadd(total, self.wshl(sum, by)))
+    }
+
     /// The sum of a value over `count` consecutive threads, a power of two. The first of them is at a multiple of
     /// `count`. Each of them gets the sum.
     pub fn wide_group_sum(&self, value: Wide, count: usize) -> Wide {
@@ -119,9 +128,34 @@ impl Ptx {
         self.int_op("min.s32", &[&a, &b])
     }
 
+    /// The number of zero bits before the first one bit; 32 if the value is 0.
+    pub fn leading_zeros(&self, value: Int) -> Int {
+        self.int_op("clz.b32", &[&value])
+    }
+
+    /// The value shifted left by 0 to 31 bits.
+    pub fn shl_by(&self, value: Int, by: Int) -> Int {
+        self.int_op("shl.b32", &[&value, &by])
+    }
+
+    /// Whether `a` is less than `b`, as unsigned integers.
+    pub fn unsigned_lt(&self, a: Int, b: Int) -> Mask {
+        self.mask_op("setp.lt.u32", &[&a, &b])
+    }
+
     /// Whether `a` is at least `b`; false if either is NaN.
     pub fn at_least(&self, a: Float, b: Float) -> Mask {
         self.mask_op("setp.ge.f32", &[&a, &b])
+    }
+
+    /// Whether `a` is at least `b`, or `before` is true. The comparison is false if either float is NaN.
+    pub fn at_least_or(&self, a: Float, b: Float, before: Mask) -> Mask {
+        self.mask_op("setp.ge.or.f32", &[&a, &b, &before])
+    }
+
+    /// Whether `a` is greater than `b`; false if either is NaN.
+    pub fn greater(&self, a: Float, b: Float) -> Mask {
+        self.mask_op("setp.gt.f32", &[&a, &b])
     }
 
     /// Whether either float is NaN, or `before` is true.

@@ -190,3 +190,66 @@ fn slices_of_several_tiles() {
     }
     cases.check_all(&SCHEDULES[..2], |kernels| model.check_kernels(kernels));
 }
+
+/// The shape of the rows whose lists are wrong.
+const MISLED: usize = 30_001;
+
+/// Returns rows for which the lists of the arbitrary path have too few or too many entries. So the kernels must select
+/// from the whole row.
+fn misleading_rows(spec: &Spec) -> Problem {
+    let mut rng = StdRng::seed_from_u64(11);
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], &mut rng);
+    let mut is_sampled = vec![false; MISLED];
+    gpu::sampled_indices(spec).into_iter().for_each(|index| is_sampled[index] = true);
+    let mut bits = problem.bits.clone();
+    for (row, logits) in bits.chunks_mut(MISLED).enumerate() {
+        for (index, logit) in logits.iter_mut().enumerate() {
+            let value: f32 = rng.random_range(0.0..1.0);
+            *logit = spec.dtype.round(match row {
+                // The sample contains only small values, so the list of the row is too long.
+                0 | 1 => value + if is_sampled[index] { 0.0 } else { 5.0 },
+                // The sample contains only large values, so the list is too short.
+                2 => value + if is_sampled[index] { 5.0 } else { 0.0 },
+                // Many weights are equal to the threshold of top-p, so the second pass collects too many.
+                3 if index % 10 == 0 => 3.0 + value,
+                3 if index % 10 < 7 => 2.5 + 0.0001 * (index % 2) as f32,
+                3 => -value,
+                // Here, all weights that the second pass collects are equal.
+                4 if index % 10 == 0 => 3.0 + value,
+                4 if index % 10 < 7 => 2.5,
+                4 => -value,
+                // k exceeds the lists.
+                _ => 3.0 * value,
+            });
+        }
+        let (k, p) = [(0, 0.9), (3000, 0.9), (6000, 0.8), (0, 0.5), (0, 0.5), (28_000, 0.7)][row];
+        problem.rows[row] = RowParams::new(k, p, 0.0, 0.9, random_words(rng.random(), 1), MISLED);
+    }
+    problem.set_bits(bits);
+    problem
+}
+
+#[test]
+fn misleading_samples() {
+    let spec = spec(Way::Arbitrary, 6, MISLED, Dtype::F32, true);
+    let problem = misleading_rows(&spec);
+    let program = suite().devices[0].program(&spec);
+    check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
+    // Without the check of its length, a list that is too long is used. These are the lists of both passes.
+    const COMPARISON: &str = "setp.lt.s32 ";
+    for capacity in [24 * 1024, 4 * 1024] {
+        let check_of = format!(", {capacity}, %r");
+        let without_check = |part: &str| match part.split_once(';') {
+            Some((operands, _)) if operands.contains(&check_of) => {
+                part.replacen(&check_of, &format!(", {}, %r", i32::MAX), 1)
+            }
+            _ => part.to_owned(),
+        };
+        let parts: Vec<String> = program.split(COMPARISON).map(without_check).collect();
+        let wrong = parts.join(COMPARISON);
+        assert!(wrong != program, "the check of {capacity} entries");
+        // The kernel reads beyond the end of the list, or the results are wrong.
+        let said = check("misled_wrong", &spec, &wrong, &problem).unwrap_err();
+        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
+    }
+}

@@ -1,13 +1,16 @@
 //! How the rows of a batch are divided among the blocks of the kernels that read the logits.
 
-use crate::kernels::gpu::layout::{vector_len, Layout};
+use crate::kernels::gpu::layout::vector_len;
+use crate::kernels::gpu::logits::Run;
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 use crate::ptx::{Int, Ptx, WARP};
 use crate::semantics::arith::Arith;
 
 /// The number of threads of a block that processes a slice.
-const THREADS: usize = 256;
+pub(super) const THREADS: usize = 256;
+/// The number of chunks of a slice: one per warp.
+const CHUNKS: usize = THREADS / WARP;
 /// The number of blocks that a multiprocessor can run at the same time.
 const RESIDENT_BLOCKS: usize = 4;
 /// The number of logits that a thread has in registers: the first value in most batches, the second in batches with few
@@ -15,67 +18,78 @@ const RESIDENT_BLOCKS: usize = 4;
 const PER_THREAD: [usize; 2] = [16, 8];
 /// The largest number of slices of a row.
 const LARGEST_SLICES: usize = 64;
-/// The largest number of logits of a slice. It has two reasons: the sums in shared memory must fit 32 bits, and the
-/// draw has one thread for each element of a part of a slice.
-pub(super) const LARGEST_SLICE: usize = 1 << 15;
+/// The largest number of chunks of a row.
+pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
+/// The largest number of logits of a chunk. The search for one entry in a chunk has four logits per thread.
+pub(super) const LARGEST_CHUNK: usize = 1 << 12;
 
-/// A row consists of slices. One block processes one slice, tile by tile. A tile is in registers.
+/// A row consists of slices. One block processes one slice. A slice consists of chunks of consecutive logits. One warp
+/// processes one chunk, tile by tile. A tile is in registers.
 pub(super) struct Division {
-    /// The shape of a tile.
-    pub(super) tile: Layout,
-    /// The number of tiles of a row.
+    /// The number of logits of a tile in each thread.
+    per_thread: usize,
+    /// The number of consecutive logits that a thread loads with one instruction.
+    pub(super) vector: usize,
+    /// The number of tiles of a chunk.
     tiles: usize,
-    /// The number of tiles of a slice. The last slice of a row may have fewer.
-    tiles_per_slice: usize,
     /// The number of slices of a row.
     pub(super) slices: usize,
 }
 
 impl Division {
     /// Chooses slices of equal length. The number of blocks is about the number that the device can run at the same
-    /// time, within the limits [`LARGEST_SLICE`] and [`LARGEST_SLICES`].
+    /// time, within the limits [`LARGEST_CHUNK`] and [`LARGEST_SLICES`].
     pub(super) fn new(spec: &Spec, gpu: &Gpu) -> Division {
         let tiles = |per_thread| spec.vocab.div_ceil(THREADS * per_thread);
         let blocks = RESIDENT_BLOCKS * gpu.multiprocessors;
         let is_enough = |&&per_thread: &&usize| spec.batch * tiles(per_thread) >= blocks;
         let per_thread = *PER_THREAD.iter().find(is_enough).unwrap_or(&PER_THREAD[1]);
         let tiles = tiles(per_thread);
-        let tile_len = THREADS * per_thread;
-        let tiles_per_slice = (spec.batch * tiles)
+        let tiles_per_chunk = (spec.batch * tiles)
             .div_ceil(blocks)
-            .min(LARGEST_SLICE / tile_len)
+            .min(LARGEST_CHUNK / (WARP * per_thread))
             .max(tiles.div_ceil(LARGEST_SLICES));
-        let slices = tiles.div_ceil(tiles_per_slice);
-        let vector = vector_len(spec);
-        let tile = Layout { threads: THREADS, per_thread, vector, slices, resident_blocks: RESIDENT_BLOCKS };
-        let division = Division { tile, tiles, tiles_per_slice, slices };
-        assert!(division.slice_len() <= LARGEST_SLICE, "{} has too many elements per row", spec.name());
+        let slices = tiles.div_ceil(tiles_per_chunk);
+        let division = Division { per_thread, vector: vector_len(spec), tiles: tiles_per_chunk, slices };
+        assert!(division.chunk_len() <= LARGEST_CHUNK, "{} has too many elements per row", spec.name());
         division
     }
 
-    /// The number of logits of a slice. The last slice of a row may have fewer.
-    pub(super) fn slice_len(&self) -> usize {
-        self.tiles_per_slice * self.tile.slice_len()
+    /// The number of logits of a chunk. The last chunks of a row may have fewer.
+    pub(super) fn chunk_len(&self) -> usize {
+        self.tiles * self.tile_len()
     }
 
-    /// The number of slices, rounded up to a multiple of the number of threads of a warp.
-    pub(super) fn padded_slices(&self) -> usize {
-        self.slices.next_multiple_of(WARP)
+    /// The number of logits of a tile of one warp.
+    fn tile_len(&self) -> usize {
+        WARP * self.per_thread
+    }
+
+    /// The number of chunks of a row, including those beyond its end.
+    pub(super) fn chunks(&self) -> usize {
+        self.slices * CHUNKS
     }
 
     /// Returns an empty kernel for one block per slice.
     pub(super) fn kernel(&self) -> Ptx {
-        Ptx::new(self.tile.threads, self.tile.resident_blocks)
+        Ptx::new(THREADS, RESIDENT_BLOCKS)
     }
 
-    /// Calls `body` with the number of each tile of a slice, in a loop.
-    pub(super) fn for_each_tile(&self, k: &Ptx, slice: Int, body: impl FnOnce(Int)) {
-        if self.tiles_per_slice == 1 {
-            return body(slice);
+    /// The number in its row of the chunk of this warp.
+    pub(super) fn chunk(&self, k: &Ptx, slice: Int) -> Int {
+        k.add(k.mul(slice, CHUNKS), k.shr(k.thread(), WARP.trailing_zeros()))
+    }
+
+    /// Calls `body` with this thread's run of logits of each tile of a chunk, in a loop.
+    pub(super) fn for_each_tile(&self, k: &Ptx, chunk: Int, body: impl FnOnce(Run)) {
+        let vector = self.vector.min(self.per_thread);
+        let start = k.add(k.mul(chunk, self.chunk_len()), k.mul(k.lane(), vector));
+        let run = |first| Run { first, vector, count: self.per_thread / vector, stride: WARP * vector };
+        if self.tiles == 1 {
+            return body(run(start));
         }
-        let first = k.mul(slice, self.tiles_per_slice);
-        let end = k.min(k.add(first, k.int(self.tiles_per_slice as i32)), k.int(self.tiles as i32));
-        k.for_range(first, end, 1, body);
+        let end = k.int(self.chunk_len() as i32);
+        k.for_range(k.int(0), end, self.tile_len(), |distance| body(run(k.add(start, distance))));
     }
 }
 
@@ -97,8 +111,8 @@ mod tests {
             for vocab in [1, 2048, 2049, 128_256, 262_144, 1 << 20] {
                 for multiprocessors in [1, 58, 132] {
                     let division = division(batch, vocab, multiprocessors);
-                    let (slices, len) = (division.slices, division.slice_len());
-                    assert!(slices <= LARGEST_SLICES && len <= LARGEST_SLICE, "{batch} × {vocab}");
+                    let (slices, len) = (division.slices, CHUNKS * division.chunk_len());
+                    assert!(slices <= LARGEST_SLICES, "{batch} × {vocab}");
                     assert!(slices * len >= vocab && (slices - 1) * len < vocab, "{batch} × {vocab}");
                 }
             }

@@ -1,36 +1,43 @@
 //! The kernels of the arbitrary path. They accept any k.
 //!
-//! Kernels with one block per slice alternate with kernels with one block per row, which combine the slices:
+//! Kernels with one block per slice alternate with kernels with one block per row:
 //!
-//! 1. [`scan`] finds the maximum and the status bits, and counts the first digits of the order keys.
-//! 2. [`top_k`] finds the key of the k-th entry by a radix selection with three digits, and then the last tie. It reads
-//!    the logits only for rows with top-k.
-//! 3. [`top_p`] computes the weights. For rows without top-p, it sums them. For rows with top-p, it finds the least
-//!    weight to keep by a radix selection in two passes.
-//! 4. [`draw`] draws the token from the sums of the slices. It reads one slice.
+//! 1. [`sample`] finds a bound for each row from a sample of the row.
+//! 2. [`scan`] finds the maximum and the status bits. It collects the entries above the bound of the row, counts those at
+//!    the bound, and counts those below the bound in bins.
+//! 3. [`decide`] stores the results of the rows that need nothing else. For the other rows, it finds the weights between
+//!    which the threshold of top-p is.
+//! 4. [`weigh`] sums the weights, and collects those between these two weights. It reads the logits only for rows that
+//!    need it.
+//! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects the
+//!    entries from the whole row ([`whole_row`]).
 //!
-//! A kernel writes only its own results, and no block waits for another block. A block whose row does not need a step
-//! does not read the logits in this step.
+//! No block waits for another block. A block whose row does not need a step does not read the logits in this step.
 //!
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, division ← slice_block, row_block ← table ← digit, weigh ← scan ← top_k ← top_p ← draw ← this file
+//! records, state, list, division ← slice_block, row_block ← weights, sample ← search, scan, draw
+//!   ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
-mod digit;
+mod decide;
 mod division;
 mod draw;
+mod finish;
+mod list;
 mod records;
 mod row_block;
+mod sample;
 mod scan;
+mod search;
 mod slice_block;
-mod table;
-mod top_k;
-mod top_p;
+mod state;
 mod weigh;
+mod weights;
+mod whole_row;
 
-use super::call::call;
+use super::call::call_in_place;
 use super::results::THRESHOLDS;
 use crate::kernels::program_arrays::RESULTS;
 use crate::kernels::spec::Spec;
@@ -38,74 +45,47 @@ use crate::kernels::stablehlo::inputs::Operands;
 use crate::kernels::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use crate::ptx::Ptx;
-use digit::Digit;
 use division::Division;
-use records::{NARROWED, SCANNED, SEARCH, SELECTED, WIDE};
-use weigh::{BY_DISTANCE, BY_WEIGHT};
+use records::{DECIDED, SAMPLED, SCANNED, WEIGHED};
+pub(super) use sample::sampled_indices;
+use state::STATE;
 
 /// The kernels in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kernel {
+    Sample,
     Scan,
-    FirstDigit,
-    CountSecond,
-    SecondDigit,
-    CountThird,
-    ThirdDigit,
+    Decide,
     Weigh,
-    Narrow,
-    Refine,
-    Draw,
+    Finish,
 }
 
 impl Kernel {
-    const ALL: [Kernel; 10] = [
-        Kernel::Scan,
-        Kernel::FirstDigit,
-        Kernel::CountSecond,
-        Kernel::SecondDigit,
-        Kernel::CountThird,
-        Kernel::ThirdDigit,
-        Kernel::Weigh,
-        Kernel::Narrow,
-        Kernel::Refine,
-        Kernel::Draw,
-    ];
+    const ALL: [Kernel; 5] = [Kernel::Sample, Kernel::Scan, Kernel::Decide, Kernel::Weigh, Kernel::Finish];
 
     fn name(self) -> &'static str {
         match self {
+            Kernel::Sample => "nucleus_sample",
             Kernel::Scan => "nucleus_scan",
-            Kernel::FirstDigit => "nucleus_first_digit",
-            Kernel::CountSecond => "nucleus_count_second",
-            Kernel::SecondDigit => "nucleus_second_digit",
-            Kernel::CountThird => "nucleus_count_third",
-            Kernel::ThirdDigit => "nucleus_third_digit",
+            Kernel::Decide => "nucleus_decide",
             Kernel::Weigh => "nucleus_weigh",
-            Kernel::Narrow => "nucleus_narrow",
-            Kernel::Refine => "nucleus_refine",
-            Kernel::Draw => "nucleus_draw",
+            Kernel::Finish => "nucleus_finish_row",
         }
     }
 
     /// Whether the kernel has one block per slice. The other kernels have one block per row.
     fn reads_slices(self) -> bool {
-        use Kernel::{CountSecond, CountThird, Refine, Scan, Weigh};
-        matches!(self, Scan | CountSecond | CountThird | Weigh | Refine)
+        matches!(self, Kernel::Scan | Kernel::Weigh)
     }
 
     fn text(self, spec: &Spec, division: &Division, seeded: bool) -> String {
         let k = &if self.reads_slices() { division.kernel() } else { Ptx::new(row_block::THREADS, 1) };
         match self {
+            Kernel::Sample => sample::write(k, spec),
             Kernel::Scan => scan::write(k, spec, division),
-            Kernel::FirstDigit => top_k::write_first(k, spec, division),
-            Kernel::CountSecond => top_k::write_count(k, spec, division, Digit::Second),
-            Kernel::SecondDigit => top_k::write_second(k, spec, division),
-            Kernel::CountThird => top_k::write_count(k, spec, division, Digit::Third),
-            Kernel::ThirdDigit => top_k::write_third(k, spec, division),
-            Kernel::Weigh => top_p::write_weigh(k, spec, division),
-            Kernel::Narrow => top_p::write_narrow(k, division),
-            Kernel::Refine => top_p::write_refine(k, spec, division),
-            Kernel::Draw => draw::write(k, spec, division, seeded),
+            Kernel::Decide => decide::write(k, spec, division, seeded),
+            Kernel::Weigh => weigh::write(k, spec, division),
+            Kernel::Finish => finish::write(k, spec, division, seeded),
         }
         k.text(self.name())
     }
@@ -125,52 +105,46 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     let &Operands { logits, parameters, step } = operands;
     let division = &Division::new(spec, gpu);
     let all_slices = spec.batch * division.slices;
-    let run = |kernel: Kernel, operands: &[Value], results: &[Vec<usize>]| -> Vec<Value> {
+    let run = |kernel: Kernel, operands: &[Value], results: &[Vec<usize>], aliases: &[(usize, usize)]| {
         let text = kernel.text(spec, division, step.is_some());
         let grid = if kernel.reads_slices() {
-            (all_slices, division.tile.threads)
+            (all_slices, division::THREADS)
         } else {
             (spec.batch, row_block::THREADS)
         };
-        call(h, kernel.name(), &text, grid, operands, results)
+        call_in_place(h, kernel.name(), &text, grid, operands, results, aliases)
     };
     let of_rows = |len: usize| vec![spec.batch, len];
-    let of_slices = |len: usize| vec![all_slices, len];
-    let with_table = |first: &[Vec<usize>], shape: table::Shape| [first, &shape.arrays(all_slices)].concat();
-
-    let scanned =
-        run(Kernel::Scan, &[logits, parameters], &with_table(&[of_slices(SCANNED)], Digit::First.shape()));
-    let first = run(
-        Kernel::FirstDigit,
-        &[&[parameters], &scanned[..]].concat(),
-        &[of_rows(SCANNED), of_rows(SEARCH)],
-    );
-    let (rows, search) = (first[0], first[1]);
-    let counts =
-        run(Kernel::CountSecond, &[logits, parameters, search], &Digit::Second.shape().arrays(all_slices));
-    let search =
-        run(Kernel::SecondDigit, &[&[parameters, search], &counts[..]].concat(), &[of_rows(SEARCH)])[0];
-    let counts =
-        run(Kernel::CountThird, &[logits, parameters, search], &Digit::Third.shape().arrays(all_slices));
-    let third = [&[logits, parameters, search], &counts[..]].concat();
-    let selected = run(Kernel::ThirdDigit, &third, &[of_rows(SELECTED)])[0];
-
-    let weighed =
-        run(Kernel::Weigh, &[logits, parameters, rows, selected], &with_table(&[of_slices(WIDE)], BY_WEIGHT));
-    let narrowed = run(
-        Kernel::Narrow,
-        &[parameters, rows, weighed[1], weighed[2]],
-        &[of_rows(NARROWED), of_slices(WIDE)],
-    );
-    let distances = run(
-        Kernel::Refine,
-        &[logits, parameters, rows, selected, narrowed[0]],
-        &BY_DISTANCE.arrays(all_slices),
-    );
-    let mut operands = vec![logits, parameters, rows, selected, weighed[0], narrowed[1], narrowed[0]];
-    operands.extend(distances);
-    operands.extend(step);
+    let of_chunks = |len: usize| vec![spec.batch * division.chunks(), len];
     let results = [vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
-    let results = run(Kernel::Draw, &operands, &results);
+
+    let sampled = run(Kernel::Sample, &[logits, parameters], &[of_rows(SAMPLED), of_rows(STATE)], &[]);
+    let [sampled, state] = sampled[..] else { unreachable!("two results") };
+    let lists = of_rows(2 * sample::capacity(spec));
+    let scanned = run(
+        Kernel::Scan,
+        &[logits, parameters, sampled, state],
+        &[vec![all_slices, SCANNED], of_chunks(1), lists, of_rows(STATE)],
+        &[(3, 3)],
+    );
+    let slices = scanned[0];
+    let mut operands = vec![logits, parameters, sampled];
+    operands.extend(&scanned);
+    operands.extend(step);
+    let kinds = [&results[..], &[of_rows(DECIDED), of_rows(1)]].concat();
+    let decision = run(Kernel::Decide, &operands, &kinds, &[]);
+    let [numbers, thresholds, decided, lens] = decision[..] else { unreachable!("four results") };
+    let lists = of_rows(2 * weigh::capacity(spec));
+    let weighed = run(
+        Kernel::Weigh,
+        &[logits, parameters, decided, slices, lens],
+        &[of_chunks(WEIGHED), lists, of_rows(1)],
+        &[(4, 2)],
+    );
+    let mut operands = vec![logits, parameters, decided];
+    operands.extend(weighed);
+    operands.extend([numbers, thresholds]);
+    operands.extend(step);
+    let results = run(Kernel::Finish, &operands, &results, &[(6, 0), (7, 1)]);
     [results[0], results[1]]
 }

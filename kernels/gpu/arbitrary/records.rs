@@ -1,7 +1,6 @@
-//! Arrays with a few words per row or slice. A kernel passes values to later kernels in them.
+//! Arrays with a few words per row, slice or chunk. A kernel passes values to later kernels in them.
 
 use crate::ptx::{Int, Mask, Ptx, Wide};
-use crate::semantics::arith::WideArith;
 
 /// An array of records of `len` words.
 #[derive(Clone, Copy)]
@@ -28,21 +27,43 @@ impl<'k> Records<'k> {
         self.k.join(self.load(record, word), self.load(record, word + 1))
     }
 
-    /// Stores a record in the threads for which `mask` is true.
+    /// Stores a record, one, two or four words at a time, in the threads for which `mask` is true.
     pub(super) fn store_if(&self, mask: Mask, record: Int, words: &[Int]) {
         assert_eq!(words.len(), self.len);
         let k = self.k;
-        k.when(mask, || k.store(k.address(self.array, record, self.len * 4), 0, words));
-    }
-
-    /// Stores a record of one 64-bit integer.
-    pub(super) fn store_wide(&self, record: Int, value: Wide) {
-        let k = self.k;
-        k.store(k.address(self.array, record, self.len * 4), 0, &[k.low(value), k.high(value)]);
+        k.when(mask, || {
+            let address = k.address(self.array, record, self.len * 4);
+            for (number, words) in words.chunks(4).enumerate() {
+                k.store(address, number * 16, words);
+            }
+        });
     }
 }
 
-/// The words of a row after the scan.
+/// The words of a row after the sample.
+#[derive(Clone, Copy)]
+pub(super) enum Sampled {
+    /// The bits of a float that exactly the entries above the bound reach; NaN if the row has no list.
+    Above,
+    /// The bits of a float that exactly the entries at or above the bound reach; NaN if the row has no list. Entries
+    /// that are NaN are at a bound of −inf, but do not reach it.
+    AtLeast,
+    /// The order key of the bound.
+    Bound,
+    /// The sum of [`HAS_LIST`] and others.
+    Flags,
+}
+
+/// The length of a record of [`Sampled`] words.
+pub(super) const SAMPLED: usize = 4;
+/// The scan collects the entries of the row above the bound.
+pub(super) const HAS_LIST: i32 = 1;
+/// The scan counts the entries of the row below the bound in bins.
+pub(super) const HAS_BINS: i32 = 2;
+/// The bound is −inf.
+pub(super) const ALL_REACH: i32 = 4;
+
+/// The words of a slice after the scan.
 #[derive(Clone, Copy)]
 pub(super) enum Scanned {
     /// The order key of the maximum.
@@ -53,48 +74,44 @@ pub(super) enum Scanned {
     Status,
 }
 
-/// The length of a record of [`Scanned`] words. The last word is not used. A slice has the same record.
+/// The length of a record of [`Scanned`] words. The last word is not used.
 pub(super) const SCANNED: usize = 4;
 
-/// The words of a row during the search for the threshold of top-k.
+/// The words of a row after the decision.
 #[derive(Clone, Copy)]
-pub(super) enum Search {
-    /// The leading bits of the threshold.
-    Digits,
-    /// The number of entries to keep among those whose keys have these leading bits.
-    Missing,
+pub(super) enum Decided {
+    MaxKey,
+    Greedy,
+    Status,
+    /// One of [`DONE`], [`WEIGH`] and [`FAILED`].
+    State,
+    /// The weights that are at least `Low` and less than `High` are collected.
+    Low,
+    High,
 }
 
-/// The length of a record of [`Search`] words.
-pub(super) const SEARCH: usize = 2;
+/// The length of a record of [`Decided`] words. The last two words are not used.
+pub(super) const DECIDED: usize = 8;
+/// The results of the row have been stored.
+pub(super) const DONE: i32 = 0;
+/// The row needs the sum of all weights.
+pub(super) const WEIGH: i32 = 1;
+/// The list of the row is too short or too long.
+pub(super) const FAILED: i32 = 2;
 
-/// The words of a row after top-k.
+/// The words of a chunk after the second pass. Each sum has two words.
 #[derive(Clone, Copy)]
-pub(super) enum Selected {
-    Threshold,
-    LastTie,
+pub(super) enum Weighed {
+    /// The sum of all weights.
+    Total = 0,
+    /// The sum of the weights that are at least [`Decided::High`].
+    Above = 2,
+    /// The sum of the collected weights.
+    Collected = 4,
+    /// The least and the largest collected weight.
+    Least = 6,
+    Largest = 7,
 }
 
-/// The length of a record of [`Selected`] words.
-pub(super) const SELECTED: usize = 2;
-
-/// The words of a row after the first pass of top-p.
-#[derive(Clone, Copy)]
-pub(super) enum Narrowed {
-    /// The least distance in the bin that contains the least weight to keep; −1 if the bin contains only one weight.
-    First,
-    /// The least weight to keep, if the bin contains only one weight.
-    Least,
-    /// The number of distances in the bin.
-    Distances,
-    /// Not used.
-    _Unused,
-    /// The sum of the weights of the bin that top-p must reach, in 64 bits; 0 if min-p decides.
-    Target,
-}
-
-/// The length of a record of [`Narrowed`] words: two stores of four words.
-pub(super) const NARROWED: usize = 8;
-
-/// The length of a record of one 64-bit integer.
-pub(super) const WIDE: usize = 2;
+/// The length of a record of [`Weighed`] words.
+pub(super) const WEIGHED: usize = 8;

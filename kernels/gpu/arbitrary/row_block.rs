@@ -1,7 +1,7 @@
-//! A block of threads that processes a whole row: sums over slices, and searches for the place at which a running sum
+//! A block of threads that processes a whole row: sums per chunk, and searches for the place at which a running sum
 //! reaches a number.
 
-use super::division::Division;
+use super::division::{Division, LARGEST_CHUNKS};
 use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::{Run, SliceLogits};
 use crate::kernels::spec::Spec;
@@ -11,37 +11,52 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 1024;
 const WARPS: usize = THREADS / WARP;
-/// The largest number of sums of [`RowBlock::fill`].
-const LARGEST_SUMS: usize = 192;
-/// The largest number of logits that a thread loads at the same time.
-const LOADS: usize = 8;
+/// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
+const LOW_BITS: u32 = 14;
+const _: () = assert!(super::division::LARGEST_CHUNK << LOW_BITS <= u32::MAX as usize);
+/// The number of logits of each thread in the passes over the whole row.
+const PER_THREAD: usize = 4;
 
 /// A block of [`THREADS`] threads and its row.
 pub(super) struct RowBlock<'k> {
     pub(super) k: &'k Ptx,
     pub(super) block: Block<'k>,
     pub(super) row: Int,
+    spec: &'k Spec,
+    division: &'k Division,
+    logits: Wide,
+    row_of_logits: Int,
     warp: Int,
-    /// The number of slices of a row.
-    slices: usize,
-    padded_slices: usize,
-    slice_len: usize,
-    /// The 64-bit sums of [`RowBlock::fill`] and of the warps.
-    sums: Shared,
+    /// Two words for each chunk: the low and the high parts of the weights that are added to it, or an integer.
+    parts: [Shared; 2],
+    /// A 64-bit integer for each warp.
+    warps: Shared,
+    /// A word and two 64-bit integers, which one thread passes to the others.
+    passed: [Shared; 3],
 }
 
 impl<'k> RowBlock<'k> {
-    pub(super) fn new(k: &'k Ptx, division: &Division) -> RowBlock<'k> {
+    /// `row_of_logits` is the number of the row in the array at `logits`.
+    pub(super) fn new(
+        k: &'k Ptx,
+        spec: &'k Spec,
+        division: &'k Division,
+        logits: Wide,
+        row_of_logits: Int,
+    ) -> RowBlock<'k> {
         let block = Block::new(k);
         RowBlock {
             k,
             block,
             row: k.block(),
+            spec,
+            division,
+            logits,
+            row_of_logits,
             warp: k.shr(block.thread, WARP.trailing_zeros()),
-            slices: division.slices,
-            padded_slices: division.padded_slices(),
-            slice_len: division.slice_len(),
-            sums: k.shared(2 * LARGEST_SUMS),
+            parts: [(); 2].map(|()| k.shared(LARGEST_CHUNKS)),
+            warps: k.shared(2 * WARPS),
+            passed: [k.shared(1), k.shared(2), k.shared(2)],
         }
     }
 
@@ -50,164 +65,204 @@ impl<'k> RowBlock<'k> {
         self.block.is_first()
     }
 
-    /// Whether `slice` is the number of a slice of the row. Numbers up to the padded number of slices are not.
-    pub(super) fn is_slice(&self, slice: Int) -> Mask {
-        self.k.lt(slice, self.k.int(self.slices as i32))
+    /// The number of chunks of a row.
+    fn chunks(&self) -> usize {
+        self.division.chunks()
     }
 
-    /// The number of a slice of this row among all slices of the batch.
-    pub(super) fn number(&self, slice: Int) -> Int {
-        self.k.element(self.row, self.slices, slice)
-    }
-
-    /// This thread's part of a sum over the slices of the row. The threads of a warp call this together.
-    pub(super) fn over_slices(&self, value: impl Fn(Int) -> Wide) -> Wide {
+    /// The value that `value` returns for the chunk with the number of this thread; 0 if there is none.
+    pub(super) fn of_chunk(&self, value: impl FnOnce(Int) -> Int) -> Int {
         let k = self.k;
-        let sum = k.wide_variable(k.wide(0));
-        for part in 0..self.padded_slices / WARP {
-            let slice = k.add(k.lane(), k.int((part * WARP) as i32));
-            k.when(self.is_slice(slice), || k.set_wide(sum, k.wadd(k.get_wide(sum), value(slice))));
-        }
-        k.get_wide(sum)
+        let result = k.variable(k.int(0));
+        k.when(self.is_chunk(), || k.set(result, value(self.chunk_number())));
+        k.get(result)
     }
 
-    /// Computes `count` sums, a multiple of [`WARP`]. One warp computes a sum: `part` returns each thread's part from
-    /// the number of the sum.
-    pub(super) fn fill(&self, count: usize, part: impl FnOnce(Int) -> Wide) {
-        assert!(count.is_multiple_of(WARP) && count <= LARGEST_SUMS);
-        let k = self.k;
-        k.barrier();
-        k.for_range(self.warp, k.int(count as i32), WARPS, |number| {
-            self.set_sum(number, k.wide_group_sum(part(number), WARP));
-        });
-        k.barrier();
-    }
-
-    /// Computes a sum for each slice, like [`fill`](RowBlock::fill). Returns the number of sums. The sums after the
-    /// last slice are 0.
-    pub(super) fn fill_slices(&self, part: impl FnOnce(Int) -> Wide) -> usize {
-        let k = self.k;
-        self.fill(self.padded_slices, |slice| {
-            let sum = k.wide_variable(k.wide(0));
-            k.when(self.is_slice(slice), || k.set_wide(sum, part(slice)));
-            k.get_wide(sum)
-        });
-        self.padded_slices
-    }
-
-    /// The value in the first thread of a warp, and 0 in the others.
-    pub(super) fn once(&self, value: impl FnOnce() -> Wide) -> Wide {
+    /// As [`RowBlock::of_chunk`], for 64-bit integers.
+    pub(super) fn wide_of_chunk(&self, value: impl FnOnce(Int) -> Wide) -> Wide {
         let k = self.k;
         let result = k.wide_variable(k.wide(0));
-        k.when(k.eq(k.lane(), k.int(0)), || k.set_wide(result, value()));
+        k.when(self.is_chunk(), || k.set_wide(result, value(self.chunk_number())));
         k.get_wide(result)
     }
 
-    fn set_sum(&self, number: Int, sum: Wide) {
+    fn is_chunk(&self) -> Mask {
+        self.k.lt(self.block.thread, self.k.int(self.chunks() as i32))
+    }
+
+    /// The number among all chunks of the batch of the chunk with the number of this thread.
+    fn chunk_number(&self) -> Int {
+        self.k.element(self.row, self.chunks(), self.block.thread)
+    }
+
+    /// Prepares [`RowBlock::add_to_chunk`].
+    pub(super) fn clear_parts(&self) {
         let k = self.k;
-        k.when(k.eq(k.lane(), k.int(0)), || k.store_shared_wide(self.sums, number, sum));
+        k.when(k.lt(self.block.thread, k.int(LARGEST_CHUNKS as i32)), || {
+            self.parts.iter().for_each(|&array| k.store_shared(array, self.block.thread, k.int(0)));
+        });
+        k.barrier();
     }
 
-    /// The sum with a number.
-    pub(super) fn sum(&self, number: Int) -> Wide {
-        self.k.load_shared_wide(self.sums, number)
-    }
-
-    /// This thread's share of `count` sums, which are divided equally among the threads of a warp.
-    fn mine(&self, count: usize) -> Vec<Wide> {
+    /// Adds a weight to the chunk of an index.
+    pub(super) fn add_to_chunk(&self, index: Int, weight: Int) {
         let k = self.k;
-        let each = count / WARP;
-        let first = k.mul(k.lane(), each);
-        (0..each).map(|number| self.sum(k.add(first, k.int(number as i32)))).collect()
+        let (chunk, _) = k.divide(index, self.division.chunk_len());
+        k.add_shared(self.parts[0], chunk, k.and(weight, k.int((1 << LOW_BITS) - 1)));
+        k.add_shared(self.parts[1], chunk, k.shr(weight, LOW_BITS));
     }
 
-    /// The total of the first `count` sums.
-    pub(super) fn total(&self, count: usize) -> Wide {
+    /// The sum of the weights that were added to the chunk with the number of this thread.
+    pub(super) fn sum_of_parts(&self) -> Wide {
         let k = self.k;
-        let mine = self.mine(count).into_iter().reduce(|a, b| k.wadd(a, b)).expect("there are sums");
-        k.wide_group_sum(mine, WARP)
+        k.barrier();
+        self.of_parts(|low, high| k.wadd(low, k.wshl(high, LOW_BITS)))
     }
 
-    /// Finds the first of `count` sums at which their running sum reaches `target`. Returns its number, and the running
-    /// sum before it. All threads get the same result.
-    pub(super) fn cross(&self, count: usize, target: Wide) -> (Int, Wide) {
+    /// Stores a 64-bit integer for a chunk, in the first thread of a warp.
+    pub(super) fn store_for_chunk(&self, chunk: Int, value: Wide) {
         let k = self.k;
-        let mine = self.mine(count);
-        let sum = mine.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are sums");
-        let mut running = k.wide_difference(k.warp_prefix_sum(sum), sum);
-        let (mut number, mut before) = (k.int(0), k.wide(0));
-        for &value in &mine {
-            running = k.wadd(running, value);
-            let is_before = k.wlt(running, target);
-            number = k.add(number, k.select(is_before, k.int(1), k.int(0)));
-            before = k.wadd(before, k.wselect(is_before, value, k.wide(0)));
-        }
-        (k.warp_sum(number), k.wide_group_sum(before, WARP))
+        k.when(k.eq(k.lane(), k.int(0)), || {
+            k.store_shared(self.parts[0], chunk, k.low(value));
+            k.store_shared(self.parts[1], chunk, k.high(value));
+        });
     }
 
-    /// Finds the first index of a slice at which the running sum of a measure reaches `target`, which is not 0. Calls
+    /// The integer that was stored for the chunk with the number of this thread.
+    pub(super) fn stored_for_chunk(&self) -> Wide {
+        let k = self.k;
+        k.barrier();
+        self.of_parts(|low, high| k.wor(low, k.wshl(high, 32)))
+    }
+
+    fn of_parts(&self, combine: impl FnOnce(Wide, Wide) -> Wide) -> Wide {
+        let k = self.k;
+        self.wide_of_chunk(|_| {
+            let [low, high] = self.parts.map(|array| k.widen(k.load_shared(array, self.block.thread)));
+            combine(low, high)
+        })
+    }
+
+    /// Finds the first chunk at which the running sum of the sums of the chunks reaches `target`, which the sum of all
+    /// chunks reaches. Each thread has the sum of the chunk with its number. Returns the number of the chunk and the
+    /// running sum before it, in all threads.
+    pub(super) fn locate_chunk(&self, sum: Wide, target: Wide) -> (Int, Wide) {
+        let (chunk, before, _) = self.locate_in_all(&[sum], target, 0);
+        (chunk, before)
+    }
+
+    /// Finds the first warp at which the running sum of [`RowBlock::warps`] reaches `target`. Returns its number, and
+    /// the running sum before it.
+    fn cross_warps(&self, target: Wide) -> (Int, Wide) {
+        let k = self.k;
+        let value = k.load_shared_wide(self.warps, k.lane());
+        let is_before = k.wlt(k.warp_prefix_sum(value), target);
+        let number = k.warp_sum(k.select(is_before, k.int(1), k.int(0)));
+        (number, k.wide_warp_sum(k.wselect(is_before, value, k.wide(0))))
+    }
+
+    /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. The values of a
+    /// thread are before those of the next thread. Calls `found` in the thread that has the value, with the number of
+    /// the value in this thread, the running sum before it, and the value. Calls `found` in no thread if the sum is too
+    /// small.
+    pub(super) fn locate(&self, values: &[Wide], target: Wide, found: impl FnOnce(Int, Wide, Wide)) {
+        let k = self.k;
+        let mine = values.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are values");
+        let upto = k.warp_prefix_sum(mine);
+        k.barrier();
+        k.when(k.eq(k.lane(), k.int(WARP as i32 - 1)), || k.store_shared_wide(self.warps, self.warp, upto));
+        k.barrier();
+        let (warp, before) = self.cross_warps(target);
+        let after = k.wadd(before, upto);
+        let mut running = k.wide_difference(after, mine);
+        let is_here = k.both(k.wlt(running, target), k.not(k.wlt(after, target)));
+        k.when(k.both(k.eq(self.warp, warp), is_here), || {
+            let (mut number, mut before, mut value) = (k.int(0), running, values[0]);
+            for (place, &other) in values.iter().enumerate() {
+                running = k.wadd(running, other);
+                let is_before = k.wlt(running, target);
+                number = k.add(number, k.select(is_before, k.int(1), k.int(0)));
+                before = k.wselect(is_before, running, before);
+                if let Some(&next) = values.get(place + 1) {
+                    value = k.wselect(is_before, next, value);
+                }
+            }
+            found(number, before, value);
+        });
+    }
+
+    /// As [`RowBlock::locate`]. Returns the number of the value among the values of all threads, the running sum before
+    /// it, and the value, in all threads. If the sum of all values is too small, the number is `otherwise`.
+    pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide, Wide) {
+        let k = self.k;
+        let [number, before, value] = self.passed;
+        k.when(self.is_first(), || {
+            k.store_shared_at(number, 0, k.int(otherwise));
+            [before, value].iter().for_each(|&array| k.store_shared_wide(array, k.int(0), k.wide(0)));
+        });
+        self.locate(values, target, |place, sum_before, found| {
+            k.store_shared_at(number, 0, k.add(k.mul(self.block.thread, values.len()), place));
+            k.store_shared_wide(before, k.int(0), sum_before);
+            k.store_shared_wide(value, k.int(0), found);
+        });
+        k.barrier();
+        let [before, value] = [before, value].map(|array| k.load_shared_wide(array, k.int(0)));
+        let number = k.load_shared_at(number, 0);
+        k.barrier();
+        (number, before, value)
+    }
+
+    /// Finds the first index of a chunk at which the running sum of a measure reaches `target`, which is not 0. Calls
     /// `found` with the index, in one thread. `measure` returns the measure of a key at an index.
-    pub(super) fn find_in_slice(
+    pub(super) fn find_in_chunk(
         &self,
-        (spec, logits, row): (&Spec, Wide, Int),
-        slice: Int,
+        chunk: Int,
         target: Wide,
         measure: impl Fn(Int, Int) -> Int,
         found: impl FnOnce(Int),
     ) {
         let k = self.k;
-        let load = |first: Int, count: usize| {
-            SliceLogits::load_run(k, spec, logits, row, Run { first, vector: 1, count, stride: WARP })
+        let len = self.division.chunk_len();
+        let each = len.div_ceil(THREADS).next_power_of_two();
+        let vector = self.division.vector.min(each);
+        let place = k.mul(self.block.thread, each);
+        let first = k.element(chunk, len, place);
+        let run = Run { first, vector, count: each / vector, stride: vector };
+        let logits = SliceLogits::load_run(k, self.spec, self.logits, self.row_of_logits, run);
+        let is_in_chunk = k.lt(place, k.int(len as i32));
+        let measured = |number| {
+            let value = measure(logits.key(number), logits.index(number));
+            k.widen(k.select(is_in_chunk, value, k.int(0)))
         };
-        // Each warp sums the measure of one part of the slice.
-        let part_len = self.slice_len / WARPS;
-        let first = k.mul(slice, self.slice_len);
-        let mine = k.add(k.element(self.warp, part_len, first), k.lane());
-        let loads = largest_divisor(part_len / WARP, LOADS);
-        let sum = k.wide_variable(k.wide(0));
-        k.barrier();
-        k.for_range(k.int(0), k.int(part_len as i32), loads * WARP, |distance| {
-            let logits = load(k.add(mine, distance), loads);
-            for number in 0..loads {
-                let value = measure(logits.key(number), logits.index(number));
-                k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value)));
-            }
-        });
-        self.set_sum(self.warp, k.wide_group_sum(k.get_wide(sum), WARP));
-        k.barrier();
-        let (part, before) = self.cross(WARPS, target);
-        let target = k.wide_difference(target, before);
-
-        // Each thread has one element of that part.
-        let logits = load(k.add(k.element(part, part_len, first), self.block.thread), 1);
-        let value = measure(logits.key(0), logits.index(0));
-        let in_part = k.lt(self.block.thread, k.int(part_len as i32));
-        let value = k.widen(k.select(in_part, value, k.int(0)));
-        let upto = k.warp_prefix_sum(value);
-        k.barrier();
-        self.set_sum(self.warp, k.wide_from_lane(upto, WARP - 1));
-        k.barrier();
-        let (warp, before) = self.cross(WARPS, target);
-        let after = k.wadd(before, upto);
-        let is_before = k.wlt(k.wide_difference(after, value), target);
-        let is_reached = k.both(is_before, k.not(k.wlt(after, target)));
-        k.when(k.both(k.eq(self.warp, warp), is_reached), || found(logits.index(0)));
+        let values: Vec<Wide> = (0..each).map(measured).collect();
+        self.locate(&values, target, |number, _, _| found(k.add(first, number)));
     }
 
-    /// The least integer, from 0 on, for which `test` is false. `test` is also false for all larger integers, and for
-    /// all from 2²³ on.
-    pub(super) fn count_from_zero(&self, test: impl Fn(Int) -> Mask) -> Int {
+    /// As [`RowBlock::find_in_chunk`], but returns the index in all threads.
+    pub(super) fn index_in_chunk(&self, chunk: Int, target: Wide, measure: impl Fn(Int, Int) -> Int) -> Int {
         let k = self.k;
-        let mut first = k.int(0);
-        for step in [1 << 13, 1 << 3] {
-            let count = k.barrier_count(test(k.element(self.block.thread, step, first)));
-            first = k.element(k.max(k.sub(count, k.int(1)), k.int(0)), step, first);
-        }
-        k.add(first, k.barrier_count(test(k.add(first, self.block.thread))))
+        self.find_in_chunk(chunk, target, measure, |index| k.store_shared_at(self.passed[0], 0, index));
+        k.barrier();
+        let index = k.load_shared_at(self.passed[0], 0);
+        k.barrier();
+        index
     }
-}
 
-/// The largest divisor of `number` that is at most `limit`.
-fn largest_divisor(number: usize, limit: usize) -> usize {
-    (1..=limit).rev().find(|divisor| number.is_multiple_of(*divisor)).expect("1 divides every number")
+    /// Calls `body` with the key and the index of every logit of the row, in a loop. Beyond the end of the row, the key
+    /// is `i32::MIN`. One warp processes a chunk. It calls `end` after each chunk, with the number of the chunk.
+    pub(super) fn for_each_logit(&self, body: impl Fn(Int, Int), end: impl FnOnce(Int)) {
+        let k = self.k;
+        let len = self.division.chunk_len();
+        let vector = self.division.vector.min(PER_THREAD);
+        k.for_range(self.warp, k.int(self.chunks() as i32), WARPS, |chunk| {
+            let start = k.element(chunk, len, k.mul(k.lane(), vector));
+            k.for_range(k.int(0), k.int(len as i32), WARP * PER_THREAD, |distance| {
+                let first = k.add(start, distance);
+                let run = Run { first, vector, count: PER_THREAD / vector, stride: WARP * vector };
+                let logits = SliceLogits::load_run(k, self.spec, self.logits, self.row_of_logits, run);
+                (0..PER_THREAD).for_each(|number| body(logits.key(number), logits.index(number)));
+            });
+            end(chunk);
+        });
+    }
 }

@@ -1,53 +1,150 @@
-//! The first pass: the maximum of each slice, its index, and the status bits. Also counts the first digits of the order
-//! keys, for the rows that need top-k.
+//! The first pass over the logits: the maximum of each slice, its index, and the status bits. For the rows that have a
+//! bound, it also collects the entries above the bound, counts the entries at the bound in each chunk, and counts the
+//! entries below the bound by their distance from it.
 
-use super::digit::{needs_top_k, Digit};
 use super::division::Division;
-use super::records::{Records, Scanned, SCANNED};
+use super::list::Collector;
+use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
+use super::sample::capacity;
 use super::slice_block::SliceBlock;
-use super::table::Bins;
+use super::state::{State, BINS};
 use crate::kernels::gpu::block::Block;
+use crate::kernels::gpu::logits::{key_of, SliceLogits};
+use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx};
-use crate::semantics::arith::{Arith, WideArith};
+use crate::ptx::{Address, Float, Int, Mask, Ptx, Shared, Variable};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
+use crate::semantics::weights::{distance_bits, quantize, OCTAVE_BITS};
 
-/// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, and the results: a record
-/// per slice, and the table of the first digit.
+/// The binary logarithm of the number of units of the distance `q` per bin.
+pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
+
+/// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
+/// state before, and the results: a record per slice, the number of entries at the bound of each chunk, the lists, and
+/// the state after, which has the memory of the state before.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let slice = SliceBlock::arguments(k, spec, division);
+    let slice = SliceBlock::arguments(k, spec, division, false);
+    let sampled = Records::argument(k, SAMPLED);
+    let _before = k.argument();
     let slices = Records::argument(k, SCANNED);
-    let table = [(); 2].map(|()| k.argument());
-    let block = &slice.block;
-    let counts = needs_top_k(k, spec, &slice.parameters);
-    let bins = Bins::new(k, Digit::First.shape());
-    bins.clear(block);
+    let ties = Records::argument(k, 1);
+    let lists = k.argument();
+    let state = State::argument(k, slice.row);
+    let (block, row) = (&slice.block, slice.row);
+    let word = |word: Sampled| sampled.load(row, word as usize);
+    let flags = word(Sampled::Flags);
+    let has = |flag: i32| k.lt(k.int(0), k.and(flags, k.int(flag)));
+    let (has_list, has_bins) = (has(HAS_LIST), has(HAS_BINS));
+    let bound = Bound {
+        above: k.from_bits(word(Sampled::Above)),
+        at_least: k.from_bits(word(Sampled::AtLeast)),
+        value: k.from_bits(order_key(k, word(Sampled::Bound))),
+        all_reach: has(ALL_REACH),
+        has_bins,
+        scale: k.from_bits(slice.parameters.get(Column::Scale)),
+    };
+    let list = Collector::new(k, lists, capacity(spec), row, || state.len());
+    let bins = k.shared(BINS);
+    k.when(has_list, || {
+        list.clear(block);
+        k.when(has_bins, || {
+            k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
+                k.store_shared(bins, bin, k.int(0));
+            });
+        });
+        k.barrier();
+    });
 
-    let [max, index, had_nan, had_inf] = [i32::MIN, 0, 0, 0].map(|value| k.variable(k.int(value)));
+    let max = k.variable(k.to_bits(k.float(f32::NEG_INFINITY)));
+    let [index, had_nan, at_bound] = [0; 3].map(|value| k.variable(k.int(value)));
     slice.for_each_tile(|logits| {
-        let is_inf = k.at_least(logits.max(), k.float(f32::INFINITY));
-        for (flag, mask) in [(had_nan, logits.had_nan()), (had_inf, is_inf)] {
-            k.set(flag, k.select(mask, k.int(1), k.get(flag)));
-        }
-        let keys: Vec<Int> = (0..logits.values.len()).map(|number| logits.key(number)).collect();
-        for (number, &key) in keys.iter().enumerate() {
-            let is_larger = k.lt(k.get(max), key);
-            k.set(max, k.max(k.get(max), key));
-            k.set(index, k.select(is_larger, logits.index(number), k.get(index)));
-        }
-        // The elements beyond the end of the row are counted in the last bin.
-        k.when(counts, || {
-            for &key in &keys {
-                bins.add(k, Digit::First.of(k, key), &[k.int(1)]);
+        k.set(had_nan, k.select(logits.had_nan(), k.int(1), k.get(had_nan)));
+        let of_tile = logits.max();
+        k.when(k.greater(of_tile, k.from_bits(k.get(max))), || {
+            k.set(max, k.to_bits(of_tile));
+            for (number, &value) in logits.values.iter().enumerate().rev() {
+                let is_max = k.at_least(value, of_tile);
+                k.set(index, k.select(is_max, logits.index(number), k.get(index)));
+            }
+        });
+        k.when(has_list, || collect(k, &logits, &bound, &list, at_bound, bins));
+    });
+    let value = k.from_bits(k.get(max));
+    let key = key_of(k, value);
+    let max_key = block.max(key);
+    // Cleaning changes these values, so the comparison of floats may have found another index.
+    let is_changed = k.either(k.eq(max_key, k.int(0)), k.eq(max_key, k.int(MAX_FINITE_BITS)));
+    k.set(index, k.select(k.eq(key, max_key), k.get(index), k.int(i32::MAX)));
+    k.when(is_changed, || {
+        k.set(index, k.int(i32::MAX));
+        slice.for_each_tile(|logits| {
+            for number in 0..logits.values.len() {
+                let is_max = k.eq(logits.key(number), max_key);
+                let first = k.min(k.get(index), logits.index(number));
+                k.set(index, k.select(is_max, first, k.get(index)));
             }
         });
     });
-    let max_key = block.max(k.get(max));
-    let first = block.min(k.select(k.eq(k.get(max), max_key), k.get(index), k.int(i32::MAX)));
-    let is_set = |flag| k.eq(k.get(flag), k.int(1));
-    let status = block.status(is_set(had_nan), is_set(had_inf));
-    let words = [max_key, first, status, k.int(0)];
-    slices.store_if(block.is_first(), k.block(), &words);
-    k.when(counts, || bins.store(block, table, |_, words| (words.to_vec(), k.widen(words[0]))));
+    let first = block.min(k.get(index));
+    let had_inf = k.at_least(value, k.float(f32::INFINITY));
+    let status = block.status(k.eq(k.get(had_nan), k.int(1)), had_inf);
+    slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
+
+    k.when(has_list, || {
+        let sum = k.warp_sum(k.get(at_bound));
+        ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
+        list.flush(block);
+        k.when(has_bins, || {
+            k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
+                let count = k.load_shared(bins, bin);
+                k.when(k.lt(k.int(0), count), || k.add_global(state.bin(bin), count));
+            });
+        });
+    });
+}
+
+/// The bound of a row: see [`Sampled`].
+struct Bound {
+    above: Float,
+    at_least: Float,
+    value: Float,
+    all_reach: Mask,
+    has_bins: Mask,
+    scale: Float,
+}
+
+/// Compares the logits of a tile with the bound.
+fn collect(
+    k: &Ptx,
+    logits: &SliceLogits<'_>,
+    bound: &Bound,
+    list: &Collector<'_, impl Fn() -> Address>,
+    at_bound: Variable,
+    bins: Shared,
+) {
+    for (number, &value) in logits.values.iter().enumerate() {
+        let reaches = k.at_least_or(value, bound.at_least, bound.all_reach);
+        k.when(reaches, || {
+            k.when_else(
+                k.at_least(value, bound.above),
+                || list.push(|| [key_of(k, value), logits.index(number)]),
+                || {
+                    // Beyond the end of the row, the value is −inf.
+                    let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
+                    k.set(at_bound, k.add(k.get(at_bound), one));
+                },
+            );
+        });
+        k.when(k.both(bound.has_bins, k.not(reaches)), || {
+            k.add_shared(bins, bin_of(k, quantize(k, bound.value, value, bound.scale)), k.int(1));
+        });
+    }
+}
+
+/// The bin of a distance from the bound, which [`quantize`] returned.
+fn bin_of(k: &Ptx, distance: Int) -> Int {
+    k.sub(k.shr(distance, BIN_BITS), k.int(distance_bits(0) >> BIN_BITS))
 }
 
 /// Combines the records of the slices of a row: the words of [`Scanned`].

@@ -1,148 +1,89 @@
-//! The weights of the entries of a row, and the bins by which top-p selects them.
+//! The second pass over the logits, for rows whose results depend on the sum of all weights: the sums of the weights of
+//! each chunk. It also collects the weights among which the threshold of top-p is.
 
-use super::table::Shape;
-use crate::kernels::gpu::logits::raw_bound;
-use crate::kernels::gpu::parameters::Parameters;
-use crate::kernels::program_arrays::Column;
-use crate::ptx::{Float, Int, Mask, Ptx};
-use crate::semantics::arith::Arith;
-use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::rules::{
-    has_no_candidate, is_candidate, survives_top_k, top_p_is_off, LEAST_CANDIDATE_KEY,
-};
-use crate::semantics::sizes::WEIGHT_BITS;
-use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
+use super::division::Division;
+use super::list::Collector;
+use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
+use super::row_block::THREADS;
+use super::slice_block::SliceBlock;
+use super::weights::Weights;
+use crate::kernels::gpu::logits::key_of;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Int, Ptx, Wide, WideVariable};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::clean::NEG_INF_KEY;
+use crate::semantics::sizes::SUMMABLE;
 
-/// The number of bits of the mantissa of a weight that select its bin.
-const MANTISSA_BITS: u32 = 6;
-/// The number of bits of a binary32 number below those.
-const DROPPED_BITS: u32 = 23 - MANTISSA_BITS;
-/// The exponent and the bits of the mantissa of the largest weight.
-const LARGEST: i32 = (127 + WEIGHT_BITS as i32) << MANTISSA_BITS;
+/// The largest number of weights that are collected in a row.
+const LARGEST_LIST: usize = 4 * THREADS;
 
-/// The table of weights: a bin contains the sum of the weights with the same exponent and the same first bits of the
-/// mantissa. The largest weight has bin 0.
-pub(super) const BY_WEIGHT: Shape = Shape { bins: 2048, words: 2 };
-/// The table of the distances that belong to one bin of [`BY_WEIGHT`]: a bin contains the number of entries with one
-/// distance.
-pub(super) const BY_DISTANCE: Shape = Shape { bins: 6144, words: 1 };
-/// The number of a bin after all bins.
-pub(super) const NO_BIN: i32 = BY_WEIGHT.bins as i32;
-/// The first of the bins of [`BY_WEIGHT`] that contain only one weight. All bins after it contain only one weight too.
-pub(super) const FIRST_SINGLE: i32 =
-    LARGEST - ((127 + MANTISSA_BITS as i32) << MANTISSA_BITS | ((1 << MANTISSA_BITS) - 1));
-
-/// The bin of a weight that is not 0. The conversion to binary32 may round, but a larger weight never gets a smaller
-/// number, so the bins are in order.
-pub(super) fn bin_of<A: Arith>(a: A, weight: A::Int) -> A::Int {
-    a.sub(a.int(LARGEST), a.shr(a.to_bits(a.to_float(weight)), DROPPED_BITS))
+/// The capacity of the list of a row.
+pub(super) fn capacity(spec: &Spec) -> usize {
+    LARGEST_LIST.min(spec.vocab)
 }
 
-/// The only weight of a bin, which is [`FIRST_SINGLE`] or a later one.
-pub(super) fn single_weight<A: Arith>(a: A, bin: A::Int) -> A::Int {
-    a.trunc(a.from_bits(a.shl(a.sub(a.int(LARGEST), bin), DROPPED_BITS)))
+/// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the decided records, the
+/// slices, the lengths of the lists before, and the results: the sums of the chunks, the lists (weight and index), and
+/// the lengths of the lists after, which have the memory of the lengths before.
+pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
+    // The scan read the last slices last, so the L2 cache contains them.
+    let slice = SliceBlock::arguments(k, spec, division, true);
+    let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
+    let _before = k.argument();
+    let sums = Records::argument(k, WEIGHED);
+    let [lists, lens] = [(); 2].map(|()| k.argument());
+    let (block, row) = (&slice.block, slice.row);
+    let word = |word: Decided| decided.load(row, word as usize);
+    k.when(k.eq(word(Decided::State), k.int(WEIGH)), || {
+        let none = [NEG_INF_KEY, i32::MAX].map(|value| k.int(value));
+        let weights = Weights::new(k, &slice.parameters, word(Decided::MaxKey), none);
+        let (low, high) = (word(Decided::Low), word(Decided::High));
+        let list = Collector::new(k, lists, capacity(spec), row, || k.address(lens, row, 4));
+        list.clear(block);
+        k.barrier();
+
+        let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
+        let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
+        let accepts_raw = weights.accepts_raw();
+        // A slice whose maximum has no weight contributes nothing.
+        let max = slices.load(slice.number, Scanned::MaxKey as usize);
+        k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
+            slice.for_each_tile(|logits| {
+                let add = |weight: &dyn Fn(usize) -> Int| {
+                    let numbers: Vec<usize> = (0..logits.values.len()).collect();
+                    for numbers in numbers.chunks(SUMMABLE.min(8)) {
+                        let weights: Vec<Int> = numbers.iter().map(|&number| weight(number)).collect();
+                        let large = |&weight: &Int| k.select(k.lt(weight, high), k.int(0), weight);
+                        add_all(k, total, weights.iter().copied());
+                        add_all(k, above, weights.iter().map(large));
+                        for (&number, &weight) in numbers.iter().zip(&weights) {
+                            k.when(k.both(k.le(low, weight), k.lt(weight, high)), || {
+                                add_all(k, collected, [weight].into_iter());
+                                k.set(least, k.min(k.get(least), weight));
+                                k.set(largest, k.max(k.get(largest), weight));
+                                list.push(|| [weight, logits.index(number)]);
+                            });
+                        }
+                    }
+                };
+                k.when_else(
+                    accepts_raw,
+                    || add(&|number| weights.of_raw(logits.values[number])),
+                    || add(&|number| weights.of(key_of(k, logits.values[number]), k.int(0))),
+                );
+            });
+        });
+        let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
+        let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
+        words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);
+        sums.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &words);
+        list.flush(block);
+    });
 }
 
-/// The weight at a distance `q` from the maximum, in the units of the contract.
-pub(super) fn weight_at<A: Arith>(a: A, q: A::Int) -> A::Int {
-    let q = a.select(a.lt(q, a.int(ZERO_Q)), q, a.int(ZERO_Q));
-    weight(a, a.add(q, a.int(distance_bits(0))))
-}
-
-/// Whether the token of a row is drawn: the row is not greedy and has a candidate.
-pub(super) fn is_drawn(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> Mask {
-    k.both(k.eq(parameters.get(Column::Greedy), k.int(0)), k.not(has_no_candidate(k, max_key)))
-}
-
-/// Whether the token of a row is drawn with top-p.
-pub(super) fn has_top_p(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> Mask {
-    let off = top_p_is_off(k, has_no_candidate(k, max_key), parameters.get(Column::TopPMantissa));
-    k.both(is_drawn(k, parameters, max_key), k.not(off))
-}
-
-/// The values that determine the weights of a sampled row before top-p and min-p.
-pub(super) struct Weights<'k> {
-    k: &'k Ptx,
-    max: Float,
-    scale: Float,
-    threshold: Int,
-    last_tie: Int,
-}
-
-impl<'k> Weights<'k> {
-    pub(super) fn new(
-        k: &'k Ptx,
-        parameters: &Parameters<'_>,
-        max_key: Int,
-        [threshold, last_tie]: [Int; 2],
-    ) -> Weights<'k> {
-        let max = k.from_bits(order_key(k, max_key));
-        Weights { k, max, scale: k.from_bits(parameters.get(Column::Scale)), threshold, last_tie }
-    }
-
-    /// Whether an entry is a candidate that top-k keeps.
-    pub(super) fn survives(&self, key: Int, index: Int) -> Mask {
-        let k = self.k;
-        k.both(survives_top_k(k, key, index, self.threshold, self.last_tie), is_candidate(k, key))
-    }
-
-    /// The weight of an entry, from the bits of its cleaned value.
-    pub(super) fn of(&self, bits: Int, index: Int) -> Int {
-        let k = self.k;
-        k.select(self.survives(order_key(k, bits), index), weight(k, self.distance(bits)), k.int(0))
-    }
-
-    /// The distance `q` from the maximum of the cleaned value with these bits.
-    pub(super) fn q(&self, bits: Int) -> Int {
-        self.k.sub(self.distance(bits), self.k.int(distance_bits(0)))
-    }
-
-    fn distance(&self, bits: Int) -> Int {
-        quantize(self.k, self.max, self.k.from_bits(bits), self.scale)
-    }
-
-    /// Whether top-k removes entries of the row.
-    pub(super) fn has_top_k(&self) -> Mask {
-        self.k.lt(self.k.int(NEG_INF_KEY), self.threshold)
-    }
-
-    /// A number that the values of all entries with a weight reach, and few others. NaN does not reach it.
-    pub(super) fn raw_bound(&self) -> Float {
-        let k = self.k;
-        raw_bound(k, k.max(self.threshold, k.int(LEAST_CANDIDATE_KEY)))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::semantics::arith::Scalar;
-    use crate::semantics::weights::MAX_WEIGHT;
-
-    #[test]
-    fn bins_never_decrease_and_have_few_distances() {
-        let (mut bin, mut first) = (0, 0);
-        for q in 0..=ZERO_Q {
-            let weight = weight_at(Scalar, q);
-            let next = if weight == 0 { NO_BIN } else { bin_of(Scalar, weight) };
-            assert!(next >= bin, "q = {q}");
-            if next != bin {
-                assert!(bin >= FIRST_SINGLE || q - first <= BY_DISTANCE.bins as i32, "bin {bin}");
-                (bin, first) = (next, q);
-            }
-        }
-        assert_eq!((bin, bin_of(Scalar, MAX_WEIGHT)), (NO_BIN, 0));
-        assert!(bin_of(Scalar, 1) < NO_BIN);
-    }
-
-    #[test]
-    fn small_weights_have_a_bin_each() {
-        let bins: Vec<i32> = (1..=128).map(|weight| bin_of(Scalar, weight)).collect();
-        assert!(bins.windows(2).all(|pair| pair[0] > pair[1]));
-        assert_eq!((bins[126], bins[127]), (FIRST_SINGLE, FIRST_SINGLE - 1));
-        assert_eq!(bin_of(Scalar, 129), bins[127]);
-        for weight in 1..128 {
-            assert_eq!(single_weight(Scalar, bin_of(Scalar, weight)), weight);
-        }
-    }
+/// Adds at most [`SUMMABLE`] weights to a sum.
+fn add_all(k: &Ptx, sum: WideVariable, weights: impl Iterator<Item = Int>) {
+    let some: Option<Int> = weights.reduce(|a, b| k.add(a, b));
+    let some: Wide = k.widen(some.expect("there are weights"));
+    k.set_wide(sum, k.wadd(k.get_wide(sum), some));
 }

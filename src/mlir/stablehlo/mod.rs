@@ -259,6 +259,21 @@ impl Hlo {
         operands: &[Value],
         results: &[(Elem, Vec<usize>)],
     ) -> Vec<Value> {
+        self.custom_call_in_place(target, config, operands, results, &[])
+    }
+
+    /// As [`Hlo::custom_call`]. Each alias is the number of an operand and the number of a result of the same type. The
+    /// callee gets the same memory for both, so the result starts with the contents of the operand. There must be at
+    /// least two results.
+    pub fn custom_call_in_place(
+        &self,
+        target: &str,
+        config: &CallConfig,
+        operands: &[Value],
+        results: &[(Elem, Vec<usize>)],
+        aliases: &[(usize, usize)],
+    ) -> Vec<Value> {
+        assert!(aliases.is_empty() || results.len() > 1, "a single result has no number");
         let row_major = |rank: usize| {
             let order: Vec<String> = (0..rank).rev().map(|dimension| dimension.to_string()).collect();
             let order = if rank == 0 { String::new() } else { format!("[{}]", order.join(", ")) };
@@ -276,6 +291,17 @@ impl Hlo {
             CallConfig::Dictionary(_) => call.attribute("api_version", Attribute::Integer(2, "i32")),
         };
         let (CallConfig::Text(config) | CallConfig::Dictionary(config)) = config;
+        let alias = |&(operand, result): &(usize, usize)| {
+            let (to, from) = (format!("[{result}]"), format!("operand_index = {operand}"));
+            let text = format!("<output_tuple_indices = {to}, {from}, operand_tuple_indices = []>");
+            Attribute::Verbatim(format!("#stablehlo.output_operand_alias{text}").into())
+        };
+        let call = match aliases {
+            [] => call,
+            _ => {
+                call.attribute("output_operand_aliases", Attribute::List(aliases.iter().map(alias).collect()))
+            }
+        };
         call.attribute("backend_config", Attribute::String(config.clone()))
             .attribute("operand_layouts", Attribute::List(operand_layouts))
             .attribute("result_layouts", Attribute::List(result_layouts))

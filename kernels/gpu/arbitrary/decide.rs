@@ -1,0 +1,399 @@
+//! The kernel after the scan. It stores the results of the rows that the list of the row determines. These are the
+//! greedy rows, the rows with top-k, and the rows of which top-p or min-p keeps only entries of the list. For the other
+//! rows, it finds the weights between which the threshold of top-p is.
+
+use super::division::Division;
+use super::draw::{self, Outcome};
+use super::list::List;
+use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
+use super::row_block::{RowBlock, THREADS};
+use super::sample::{capacity, needs_top_k};
+use super::scan::{self, BIN_BITS};
+use super::search::Bins;
+use super::state::{State, BINS};
+use super::weights::{has_top_p, is_drawn, weight_at, Weights};
+use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::gpu::results::Results;
+use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Int, Mask, Ptx, Variable, Wide, WideVariable};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::clean::NEG_INF_KEY;
+use crate::semantics::rules::{is_candidate, kept_weight};
+use crate::semantics::top_p::target;
+use crate::semantics::weights::MAX_WEIGHT;
+
+/// The largest difference between the distance of an entry from the maximum, and the sum of the distance of the bound
+/// from the maximum and the distance of the entry from the bound. It is at most 8: each of the three distances is
+/// rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
+const ROUNDING: i32 = 16;
+
+/// The variables that become the outcome of a row.
+struct Found<'k> {
+    k: &'k Ptx,
+    state: Variable,
+    threshold: Variable,
+    last_tie: Variable,
+    least: Variable,
+    low: Variable,
+    high: Variable,
+    /// The sum of the kept weights of the chunk with the number of this thread.
+    sum: WideVariable,
+}
+
+impl Found<'_> {
+    fn top_k(&self) -> [Int; 2] {
+        [self.threshold, self.last_tie].map(|variable| self.k.get(variable))
+    }
+}
+
+/// What is known about a row.
+struct Row<'a, 'k> {
+    block: &'a RowBlock<'k>,
+    parameters: &'a Parameters<'k>,
+    spec: &'a Spec,
+    max_key: Int,
+    is_drawn: Mask,
+    with_top_k: Mask,
+    top_k: Int,
+    /// The order key of the bound.
+    bound: Int,
+    /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
+    list: List<'k>,
+    /// The number of entries at the bound in the chunk with the number of this thread, and in the row.
+    ties_of_chunk: Int,
+    ties: Int,
+    state: &'a State<'k>,
+    bins: &'a Bins<'a, 'k>,
+    found: &'a Found<'k>,
+}
+
+/// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
+/// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, and the results: the
+/// numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, the decided records, and the lengths of the lists
+/// of the next pass, which are 0.
+pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
+    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let row = k.block();
+    let (sampled, slices) = (Records::argument(k, SAMPLED), Records::argument(k, SCANNED));
+    let ties = Records::argument(k, 1);
+    let lists = k.argument();
+    let state = State::argument(k, row);
+    let step = seeded.then(|| k.argument());
+    let results = Results::arguments(k, spec, row);
+    let (decided, lens) = (Records::argument(k, DECIDED), Records::argument(k, 1));
+    let parameters = Parameters::new(k, parameters, row);
+    let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+    let bins = Bins::new(&block);
+    let scanned = scan::combine(&block.block, &slices, row, division.slices);
+    let [max_key, greedy, status] = scanned;
+    let is_drawn = is_drawn(k, &parameters, max_key);
+    let with_top_k = needs_top_k(k, spec, &parameters);
+    let variable = |value| k.variable(k.int(value));
+    let found = Found {
+        k,
+        state: variable(DONE),
+        threshold: variable(NEG_INF_KEY),
+        last_tie: variable(i32::MAX),
+        least: k.variable(parameters.get(Column::MinWeight)),
+        low: variable(1),
+        high: variable(1),
+        sum: k.wide_variable(k.wide(0)),
+    };
+    k.when(k.either(is_drawn, with_top_k), || {
+        let word = |word: Sampled| sampled.load(row, word as usize);
+        let has_list = k.lt(k.int(0), k.and(word(Sampled::Flags), k.int(HAS_LIST)));
+        k.when_else(
+            has_list,
+            || {
+                let ties_of_chunk = block.of_chunk(|chunk| ties.load(chunk, 0));
+                let count = k.load(state.len(), 0);
+                let row = Row {
+                    block: &block,
+                    parameters: &parameters,
+                    spec,
+                    max_key,
+                    is_drawn,
+                    with_top_k,
+                    top_k: parameters.get(Column::K),
+                    bound: word(Sampled::Bound),
+                    list: List { block: block.block, lists, capacity: capacity(spec), row, count },
+                    ties_of_chunk,
+                    ties: block.block.sum(ties_of_chunk),
+                    state: &state,
+                    bins: &bins,
+                    found: &found,
+                };
+                row.decide();
+            },
+            // A row without a list has a large k, or no top-k, top-p and min-p.
+            || k.set(found.state, k.select(with_top_k, k.int(FAILED), k.int(WEIGH))),
+        );
+    });
+    let state = k.get(found.state);
+    k.when(k.eq(state, k.int(DONE)), || {
+        let (least, sum) = (k.get(found.least), k.get_wide(found.sum));
+        let outcome = Outcome { scanned, top_k: found.top_k(), least, is_drawn, sum };
+        draw::finish(&block, &parameters, step, &results, &outcome);
+    });
+    let zero = k.int(0);
+    let words = [max_key, greedy, status, state, k.get(found.low), k.get(found.high), zero, zero];
+    decided.store_if(block.is_first(), row, &words);
+    lens.store_if(block.is_first(), row, &[zero]);
+}
+
+impl Row<'_, '_> {
+    fn decide(&self) {
+        let k = self.block.k;
+        let too_few = k.both(self.with_top_k, k.lt(k.add(self.list.count, self.ties), self.top_k));
+        let too_many = k.lt(k.int(capacity(self.spec) as i32), self.list.count);
+        k.when_else(
+            k.either(too_few, too_many),
+            || k.set(self.found.state, k.int(FAILED)),
+            || self.decide_by_list(),
+        );
+    }
+
+    fn decide_by_list(&self) {
+        let k = self.block.k;
+        // The number of entries at the bound that top-k keeps.
+        let kept_ties = k.variable(self.ties);
+        // The number of the chunk of the last tie, and the number of kept ties in it.
+        let (last_chunk, of_last) = (k.variable(k.int(i32::MAX)), k.variable(k.int(0)));
+        k.when(self.with_top_k, || self.select_top_k(kept_ties, [last_chunk, of_last]));
+        k.when(self.is_drawn, || {
+            let chunk = self.block.block.thread;
+            let ties = k.select(k.lt(chunk, k.get(last_chunk)), self.ties_of_chunk, k.int(0));
+            let ties = k.select(k.eq(chunk, k.get(last_chunk)), k.get(of_last), ties);
+            self.sample(k.get(kept_ties), ties);
+        });
+    }
+
+    /// Finds the threshold and the last tie of top-k.
+    fn select_top_k(&self, kept_ties: Variable, last: [Variable; 2]) {
+        let k = self.block.k;
+        k.when_else(
+            k.le(self.top_k, self.list.count),
+            || {
+                let largest = k.sub(self.max_key, self.bound);
+                let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
+                let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
+                let threshold = k.sub(self.max_key, position);
+                k.set(self.found.threshold, threshold);
+                k.set(kept_ties, k.int(0));
+                k.set(last[0], k.int(-1));
+                if self.spec.stable {
+                    k.when(has_more, || {
+                        let is_above =
+                            |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
+                        let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
+                        // An entry that is not a tie is after all indices.
+                        let from = |first, [key, index]: [Int; 2]| {
+                            k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
+                        };
+                        let last = k.int(self.spec.vocab as i32 - 1);
+                        k.set(self.found.last_tie, self.bins.by_count(&self.list, from, last, missing).0);
+                    });
+                }
+            },
+            || {
+                k.set(self.found.threshold, self.bound);
+                if self.spec.stable {
+                    let missing = k.sub(self.top_k, self.list.count);
+                    k.when(k.lt(missing, self.ties), || self.select_tie(missing, kept_ties, last));
+                }
+            },
+        );
+    }
+
+    /// Finds tie number `missing` among the entries at the bound.
+    fn select_tie(&self, missing: Int, kept_ties: Variable, [last_chunk, of_last]: [Variable; 2]) {
+        let k = self.block.k;
+        let (chunk, before) = self.block.locate_chunk(k.widen(self.ties_of_chunk), k.widen(missing));
+        let rest = k.sub(missing, k.low(before));
+        let tie = |key, _| k.select(k.eq(key, self.bound), k.int(1), k.int(0));
+        k.set(self.found.last_tie, self.block.index_in_chunk(chunk, k.widen(rest), tie));
+        k.set(kept_ties, missing);
+        k.set(last_chunk, chunk);
+        k.set(of_last, rest);
+    }
+
+    /// Finds the least weight to keep, and the sums of the chunks. `ties` is the number of entries at the bound that
+    /// top-k keeps, and `ties_of_chunk` those in the chunk with the number of this thread.
+    fn sample(&self, ties: Int, ties_of_chunk: Int) {
+        let k = self.block.k;
+        let parameters = self.parameters;
+        let weights = Weights::new(k, parameters, self.max_key, self.found.top_k());
+        let farthest = weights.q(self.bound);
+        let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
+        let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
+        // The sum of the weights of the list and of the ties that are at least `least`.
+        let of_list =
+            |least: Int| self.list.sum(|[key, index]| kept_weight(k, weights.of(key, index), least));
+        let reaching =
+            |least: Int| k.wadd(of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
+        let sum_of_list = of_list(k.int(1));
+        let sum = k.wadd(sum_of_list, all_ties);
+        let min_weight = parameters.get(Column::MinWeight);
+        let alone = k.not(self.with_top_k);
+        // Entries below the bound have at most the weight of the bound.
+        let min_p_decides = k.lt(of_tie, min_weight);
+        let is_decided = k.variable(k.int(0));
+        let decide = |mask| k.set(is_decided, k.select(mask, k.int(1), k.get(is_decided)));
+        k.when_else(
+            has_top_p(k, parameters, self.max_key),
+            || {
+                let rest = Rest::new(self, farthest, alone);
+                let (mantissa, shift) =
+                    (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
+                let targets = [rest.least, rest.most]
+                    .map(|rest| target(k, k.wadd(sum, k.get_wide(rest)), mantissa, shift));
+                let is_reached = k.not(k.wlt(sum, targets[1]));
+                let threshold = k.variable(of_tie);
+                k.when(is_reached, || {
+                    let before = k.wide_variable(k.wide(0));
+                    k.when_else(
+                        k.wlt(sum_of_list, targets[1]),
+                        || k.set_wide(before, of_list(k.add(of_tie, k.int(1)))),
+                        || {
+                            let from = |first, [key, index]: [Int; 2]| {
+                                (k.sub(weights.q(key), first), weights.of(key, index))
+                            };
+                            let (q, sum) = self.bins.by_weight(&self.list, from, farthest, targets[1]);
+                            k.set(threshold, weight_at(k, q));
+                            k.set_wide(before, sum);
+                        },
+                    );
+                    // The threshold is the same for every possible target, and all entries that reach it are known.
+                    let least = k.max(k.get(threshold), min_weight);
+                    let is_certain = k.wlt(k.get_wide(before), targets[0]);
+                    k.when(k.both(is_certain, k.lt(k.get(rest.highest), least)), || {
+                        k.set(self.found.least, least);
+                        k.set(is_decided, k.int(1));
+                    });
+                });
+                k.when(k.both(min_p_decides, k.eq(k.get(is_decided), k.int(0))), || {
+                    // Then the threshold of top-p is below that of min-p.
+                    decide(k.wlt(reaching(min_weight), targets[0]));
+                });
+                k.when(k.eq(k.get(is_decided), k.int(0)), || {
+                    let [low, high] = rest.interval(self, sum, targets, k.get(threshold));
+                    k.set(self.found.low, k.select(k.le(high, min_weight), min_weight, low));
+                    k.set(self.found.high, k.max(high, min_weight));
+                });
+            },
+            || {
+                decide(k.either(self.with_top_k, min_p_decides));
+                for variable in [self.found.low, self.found.high] {
+                    k.set(variable, k.max(min_weight, k.int(1)));
+                }
+            },
+        );
+        k.when_else(
+            k.eq(k.get(is_decided), k.int(1)),
+            || {
+                let least = k.get(self.found.least);
+                self.block.clear_parts();
+                self.list.for_each(|[key, index]| {
+                    let weight = weights.of(key, index);
+                    k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
+                        self.block.add_to_chunk(index, weight);
+                    });
+                });
+                let of_tie = k.select(k.lt(of_tie, least), k.int(0), of_tie);
+                let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
+                k.set_wide(self.found.sum, k.wadd(self.block.sum_of_parts(), of_ties));
+            },
+            || k.set(self.found.state, k.int(WEIGH)),
+        );
+    }
+}
+
+/// The number of bins of each thread.
+const BINS_PER_THREAD: usize = BINS / THREADS;
+
+/// Limits of the weights of the entries below the bound, from the bins. A bin contains entries in a known interval of
+/// distances.
+struct Rest<'a, 'k> {
+    k: &'k Ptx,
+    state: &'a State<'k>,
+    thread: Int,
+    /// The least and the largest possible sum of all weights.
+    least: WideVariable,
+    most: WideVariable,
+    /// The largest possible weight of an entry; 0 if there is no entry.
+    highest: Variable,
+    /// The distance of the bound from the maximum.
+    distance: Int,
+}
+
+impl<'a, 'k> Rest<'a, 'k> {
+    /// The sums are 0 unless `has_bins` is true.
+    fn new(row: &Row<'a, 'k>, distance: Int, has_bins: Mask) -> Rest<'a, 'k> {
+        let (k, block) = (row.block.k, &row.block.block);
+        let (zero, thread) = (|| k.wide_variable(k.wide(0)), block.thread);
+        let (least, most, highest) = (zero(), zero(), k.variable(k.int(0)));
+        let rest = Rest { k, state: row.state, thread, least, most, highest, distance };
+        k.when(has_bins, || {
+            for (side, variable) in [rest.least, rest.most].into_iter().enumerate() {
+                let sum = rest.sums(side).into_iter().reduce(|a, b| k.wadd(a, b)).expect("there are bins");
+                k.set_wide(variable, block.wide_sum(sum));
+            }
+            let of_bin = |bin| {
+                let is_empty = k.eq(rest.count(bin), k.int(0));
+                k.select(is_empty, k.int(0), rest.limits(bin)[1])
+            };
+            let weights = rest.bins().into_iter().map(of_bin);
+            k.set(rest.highest, block.max(weights.reduce(|a, b| k.max(a, b)).expect("there are bins")));
+        });
+        rest
+    }
+
+    /// The bins of this thread.
+    fn bins(&self) -> Vec<Int> {
+        let k = self.k;
+        (0..BINS_PER_THREAD)
+            .map(|number| k.element(self.thread, BINS_PER_THREAD, k.int(number as i32)))
+            .collect()
+    }
+
+    fn count(&self, bin: Int) -> Int {
+        self.k.load(self.state.bin(bin), 0)
+    }
+
+    /// The least possible sums of the weights of each bin of this thread (`side` 0), or the largest ones (1).
+    fn sums(&self, side: usize) -> Vec<Wide> {
+        let k = self.k;
+        let sum = |bin| k.wmul(k.widen(self.count(bin)), k.widen(self.limits(bin)[side]));
+        self.bins().into_iter().map(sum).collect()
+    }
+
+    /// The least and the largest possible weight of an entry in a bin.
+    fn limits(&self, bin: Int) -> [Int; 2] {
+        let k = self.k;
+        let nearest = k.add(self.distance, k.shl(bin, BIN_BITS));
+        let farthest = k.add(nearest, k.int((1 << BIN_BITS) + ROUNDING));
+        let nearest = k.max(k.sub(nearest, k.int(ROUNDING)), k.int(0));
+        [weight_at(k, farthest), weight_at(k, nearest)]
+    }
+
+    /// The interval that contains the threshold of top-p: the first weight in it, and the first weight after it. `sum`
+    /// is the sum of the weights that are not in the bins. `threshold` is the threshold for the larger target, if it is
+    /// the weight of an entry that is not in the bins.
+    fn interval(&self, row: &Row<'_, '_>, sum: Wide, targets: [Wide; 2], threshold: Int) -> [Int; 2] {
+        let (k, block) = (self.k, row.block);
+        let find = |side: usize, target: Wide| {
+            let is_after = k.wlt(sum, target);
+            let rest = k.wselect(is_after, k.wide_difference(target, sum), k.wide(1));
+            let (bin, _, _) = block.locate_in_all(&self.sums(side), rest, BINS as i32);
+            (is_after, bin)
+        };
+        // The earliest bin, if the bins have the largest sums, and the latest one, if they have the least.
+        let (is_after, first) = find(1, targets[0]);
+        let above = k.add(self.limits(first)[1], k.int(1));
+        let high = k.select(is_after, above, k.int(MAX_WEIGHT + 1));
+        let (is_after, last) = find(0, targets[1]);
+        let low = k.select(is_after, self.limits(last)[0], threshold);
+        [k.max(low, k.int(1)), high]
+    }
+}

@@ -1,0 +1,161 @@
+//! The last kernel: the results of the rows that the decision left open.
+
+use super::division::Division;
+use super::draw::{self, Outcome};
+use super::list::List;
+use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, WEIGH, WEIGHED};
+use super::row_block::RowBlock;
+use super::search::Bins;
+use super::weigh::capacity;
+use super::weights::{has_top_p, is_drawn};
+use super::whole_row::{WholeRow, NO_TOP_K};
+use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::gpu::results::Results;
+use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Int, Ptx, Variable, Wide, WideVariable};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::rules::least_weight;
+use crate::semantics::top_p::target;
+
+/// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
+/// sums of the chunks, the lists and their lengths, the numbers and the thresholds before, the step if `seeded`, and
+/// the results: the numbers and the thresholds after. They have the memory of those before.
+pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
+    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let row = k.block();
+    let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, WEIGHED));
+    let [lists, lens] = [(); 2].map(|()| k.argument());
+    let [_, _] = [(); 2].map(|()| k.argument());
+    let step = seeded.then(|| k.argument());
+    let results = Results::arguments(k, spec, row);
+    let word = |word: Decided| decided.load(row, word as usize);
+    let state = k.variable(word(Decided::State));
+    k.when(k.lt(k.int(DONE), k.get(state)), || {
+        let parameters = Parameters::new(k, parameters, row);
+        let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
+        let bins = Bins::new(&block);
+        let max_key = word(Decided::MaxKey);
+        let is_drawn = is_drawn(k, &parameters, max_key);
+        let top_k = NO_TOP_K.map(|value| k.variable(k.int(value)));
+        let least = k.variable(parameters.get(Column::MinWeight));
+        let sum = k.wide_variable(k.wide(0));
+        k.when(k.eq(k.get(state), k.int(WEIGH)), || {
+            let count = k.load(k.address(lens, row, 4), 0);
+            let interval = Interval {
+                block: &block,
+                parameters: &parameters,
+                max_key,
+                low: word(Decided::Low),
+                high: word(Decided::High),
+                list: List { block: block.block, lists, capacity: capacity(spec), row, count },
+                bins: &bins,
+            };
+            interval.select(&sums, state, least, sum);
+        });
+        k.when(k.eq(k.get(state), k.int(FAILED)), || {
+            let bins = bins.parts;
+            let whole = WholeRow { block: &block, parameters: &parameters, spec, max_key, bins };
+            whole.select(is_drawn, top_k, least, sum);
+        });
+        let top_k = top_k.map(|variable| k.get(variable));
+        // The words are loaded here, because they would need registers until here.
+        let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
+        let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
+        draw::finish(&block, &parameters, step, &results, &outcome);
+    });
+}
+
+/// The weights that the second pass collected: those that are at least `low` and less than `high`.
+struct Interval<'a, 'k> {
+    block: &'a RowBlock<'k>,
+    parameters: &'a Parameters<'k>,
+    max_key: Int,
+    low: Int,
+    high: Int,
+    /// The weights in the interval and their indices. The number of entries can exceed the capacity.
+    list: List<'k>,
+    bins: &'a Bins<'a, 'k>,
+}
+
+impl Interval<'_, '_> {
+    /// Finds the least weight to keep, and the sum of the kept weights of the chunk with the number of this thread. If the
+    /// interval does not contain the threshold of top-p, or contains too many weights, sets the state to [`FAILED`].
+    fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
+        let (k, block) = (self.block.k, &self.block.block);
+        let fail = || k.set(state, k.int(FAILED));
+        let of_chunk = |word: Weighed| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word as usize));
+        let above_of_chunk = of_chunk(Weighed::Above);
+        // If the interval is empty, its ends are the threshold of min-p.
+        let is_empty = k.le(self.high, self.low);
+        // The only collected weight; 0 if there are several.
+        let single = k.variable(k.int(0));
+        k.when(has_top_p(k, self.parameters, self.max_key), || {
+            let (mantissa, shift) =
+                (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
+            let target = target(k, block.wide_sum(of_chunk(Weighed::Total)), mantissa, shift);
+            let above = block.wide_sum(above_of_chunk);
+            k.when_else(k.not(k.wlt(above, target)), fail, || {
+                k.when(k.not(is_empty), || {
+                    let rest = k.wide_difference(target, above);
+                    let is_in_interval = k.not(k.wlt(block.wide_sum(of_chunk(Weighed::Collected)), rest));
+                    k.when_else(is_in_interval, || self.find(sums, rest, [state, least, single]), fail);
+                });
+            });
+        });
+        k.when(k.eq(k.get(state), k.int(WEIGH)), || {
+            let (least, single) = (k.get(least), k.get(single));
+            k.set_wide(sum, above_of_chunk);
+            k.when(k.not(is_empty), || {
+                k.when_else(
+                    k.lt(k.int(0), single),
+                    || {
+                        let collected = of_chunk(Weighed::Collected);
+                        let kept = k.wselect(k.le(least, single), collected, k.wide(0));
+                        k.set_wide(sum, k.wadd(above_of_chunk, kept));
+                    },
+                    || {
+                        self.block.clear_parts();
+                        self.list.for_each(|[weight, index]| {
+                            k.when(k.le(least, weight), || self.block.add_to_chunk(index, weight));
+                        });
+                        k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
+                    },
+                );
+            });
+        });
+    }
+
+    /// Finds the collected weight at which the sum of the collected weights reaches `target`. If there are too many
+    /// weights, and they are not all equal, sets the state to [`FAILED`].
+    fn find(&self, sums: &Records<'_>, target: Wide, [state, least, single]: [Variable; 3]) {
+        let (k, block) = (self.block.k, &self.block.block);
+        let min_weight = self.parameters.get(Column::MinWeight);
+        let word = |chunk, word: Weighed| sums.load(chunk, word as usize);
+        let largest = block.max(self.block.of_chunk(|chunk| word(chunk, Weighed::Largest)));
+        let most = k.int(i32::MAX);
+        let distance = self.block.of_chunk(|chunk| k.sub(most, word(chunk, Weighed::Least)));
+        let smallest = k.sub(most, block.max(distance));
+        k.when_else(
+            k.eq(smallest, largest),
+            || {
+                k.set(single, largest);
+                k.set(least, least_weight(k, largest, min_weight));
+            },
+            || {
+                let too_many = k.lt(k.int(self.list.capacity as i32), self.list.count);
+                k.when_else(
+                    too_many,
+                    || k.set(state, k.int(FAILED)),
+                    || {
+                        let from =
+                            |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
+                        let range = k.sub(largest, smallest);
+                        let (position, _) = self.bins.by_weight(&self.list, from, range, target);
+                        k.set(least, least_weight(k, k.sub(largest, position), min_weight));
+                    },
+                );
+            },
+        );
+    }
+}

@@ -1,0 +1,255 @@
+//! The first kernel: finds a bound for the list of a row from a sample of the row.
+//!
+//! Later kernels check whether the list has enough entries and not too many. So the sample affects only the speed.
+
+use super::records::{Records, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED};
+use super::row_block::THREADS;
+use super::state::State;
+use crate::kernels::gpu::block::{Block, Verdict};
+use crate::kernels::gpu::layout::vector_len;
+use crate::kernels::gpu::logits::{Run, SliceLogits};
+use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Spec;
+use crate::ptx::{Float, Int, Mask, Ptx, Wide};
+use crate::semantics::arith::{Arith, Scalar};
+use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
+
+/// The largest number of entries of the list of a row.
+pub(super) const LARGEST_LIST: usize = 24 * THREADS;
+/// A row of at most this length is its own sample.
+const LARGEST_WHOLE: usize = 8 * THREADS;
+/// The number of consecutive logits that a thread samples.
+const CONSECUTIVE: usize = 4;
+/// The number of consecutive logits in a piece of the sample. Adjacent threads have the same piece.
+const PIECE: usize = 16;
+/// The rank in the sample of the bound of a row without top-k.
+const RANK: i32 = 64;
+/// One logit in this number is sampled, if that many logits per thread are possible.
+const ONE_IN: usize = 32;
+/// The largest number of times that a thread samples [`CONSECUTIVE`] logits.
+const LARGEST_ROUNDS: usize = 4;
+
+/// The capacity of the list of a row.
+pub(super) fn capacity(spec: &Spec) -> usize {
+    LARGEST_LIST.min(spec.vocab)
+}
+
+/// The sample of the rows of a batch.
+pub(super) struct Sample {
+    vocab: usize,
+    /// The number of times that each thread samples [`CONSECUTIVE`] logits; 0 if the sample is the whole row.
+    rounds: usize,
+}
+
+impl Sample {
+    pub(super) fn new(spec: &Spec) -> Sample {
+        let vocab = spec.vocab;
+        let rounds = (vocab + ONE_IN * THREADS * CONSECUTIVE / 2) / (ONE_IN * THREADS * CONSECUTIVE);
+        let rounds = if vocab <= LARGEST_WHOLE { 0 } else { rounds.clamp(1, LARGEST_ROUNDS) };
+        Sample { vocab, rounds }
+    }
+
+    /// The number of logits.
+    fn len(&self) -> usize {
+        self.rounds * THREADS * CONSECUTIVE
+    }
+
+    /// The number of logits of the row from which a piece is chosen.
+    fn stratum(&self) -> usize {
+        self.vocab * PIECE / self.len()
+    }
+
+    /// The rank in the sample of an entry that almost certainly is not before the `top_k`-th of the row, if `top_k` is
+    /// the rank `expected` in the sample on average. The difference is at least 4.5 standard deviations.
+    fn rank<A: Arith>(a: A, expected: A::Int) -> A::Int {
+        let margin = a.shr(a.add(expected, a.add(expected, expected)), 4);
+        a.add(a.add(expected, margin), a.int(40))
+    }
+
+    /// The largest rank of the `top_k`-th entry in the sample for which the list almost certainly has enough space.
+    fn largest_expected(&self) -> usize {
+        let space = (LARGEST_LIST * self.len() / self.vocab) as f64;
+        let fits = |&expected: &i32| {
+            let rank = f64::from(Self::rank(Scalar, expected));
+            rank + 5.0 * rank.sqrt() <= space
+        };
+        (1..self.len() as i32).take_while(fits).last().unwrap_or(0) as usize
+    }
+
+    /// The largest k for which the list almost certainly has enough space.
+    fn largest_top_k(&self) -> usize {
+        match self.rounds {
+            0 => LARGEST_WHOLE,
+            _ => self.largest_expected() * self.vocab / self.len(),
+        }
+    }
+
+    /// Whether [`bound_of_maxima`] accepts all ranks.
+    fn has_small_ranks(&self) -> bool {
+        self.rounds > 0
+            && Self::rank(Scalar, self.largest_expected() as i32) as usize <= LARGEST_RANK_OF_MAXIMA
+    }
+
+    /// The keys of the sample in this thread; `i32::MIN` beyond the end of the row.
+    fn load(&self, block: &Block<'_>, spec: &Spec, logits: Wide, row: Int) -> Vec<Int> {
+        let k = block.k;
+        let vector = vector_len(spec);
+        let keys = |run: Run| {
+            let loaded = SliceLogits::load_run(k, spec, logits, row, run);
+            (0..loaded.values.len()).map(|number| loaded.key(number)).collect::<Vec<_>>()
+        };
+        if self.rounds == 0 {
+            let (first, stride) = (k.mul(block.thread, vector), THREADS * vector);
+            return keys(Run { first, vector, count: self.vocab.div_ceil(stride), stride });
+        }
+        let vector = vector.min(CONSECUTIVE);
+        let pieces = THREADS * CONSECUTIVE / PIECE;
+        let (piece, part) = k.divide(block.thread, THREADS / pieces);
+        let load = |round: usize| {
+            let piece = k.add(piece, k.int((round * pieces) as i32));
+            let start = k.add(k.mul(piece, self.stratum()), self.offset(k, piece));
+            let start = k.and(start, k.int(-(CONSECUTIVE as i32)));
+            let first = k.add(start, k.mul(part, CONSECUTIVE));
+            keys(Run { first, vector, count: CONSECUTIVE / vector, stride: vector })
+        };
+        (0..self.rounds).flat_map(load).collect()
+    }
+
+    /// The offset of a piece in its stratum. A hash of the number of the piece, so that no pattern in the row has an
+    /// effect on the sample.
+    fn offset(&self, k: &Ptx, piece: Int) -> Int {
+        let mix = |value: Int, (factor, by): (u32, u32)| {
+            let product = k.mul(value, factor as usize);
+            k.xor(product, k.shr_by(product, k.int(by as i32)))
+        };
+        let hash = MIXES.into_iter().fold(k.add(piece, k.int(1)), mix);
+        k.divide(k.shr_by(hash, k.int(1)), self.stratum() - PIECE).1
+    }
+
+    /// The indices of the sampled logits, computed on the host.
+    fn indices(&self) -> Vec<usize> {
+        let first = |piece: usize| {
+            let mix = |value: u32, (factor, by): (u32, u32)| {
+                let product = value.wrapping_mul(factor);
+                product ^ product >> by
+            };
+            let hash = MIXES.into_iter().fold(piece as u32 + 1, mix);
+            let offset = (hash >> 1) as usize % (self.stratum() - PIECE);
+            (piece * self.stratum() + offset) / CONSECUTIVE * CONSECUTIVE
+        };
+        (0..self.len() / PIECE).flat_map(|piece| first(piece)..first(piece) + PIECE).collect()
+    }
+}
+
+/// The factors and shifts of the hash.
+const MIXES: [(u32, u32); 2] = [(0x1e37_79b1, 15), (0x05eb_ca77, 13)];
+
+/// The indices of the logits of each row from which the bound of its list is computed. Tests use them to make rows for
+/// which the bound is wrong.
+pub(in super::super) fn sampled_indices(spec: &Spec) -> Vec<usize> {
+    Sample::new(spec).indices()
+}
+
+/// Whether the results of a row depend on top-k. The results of a greedy row depend on it only if they include the
+/// entries that top-k kept.
+pub(super) fn needs_top_k(k: &Ptx, spec: &Spec, parameters: &Parameters<'_>) -> Mask {
+    let has_top_k = k.lt(k.int(0), parameters.get(Column::K));
+    if spec.wanted.shows_top_k() {
+        return has_top_k;
+    }
+    k.both(has_top_k, k.eq(parameters.get(Column::Greedy), k.int(0)))
+}
+
+/// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, and the results: the
+/// sampled records, and the state of the scan.
+pub(super) fn write(k: &Ptx, spec: &Spec) {
+    let [logits, parameters] = [(); 2].map(|()| k.argument());
+    let sampled = Records::argument(k, SAMPLED);
+    let row = k.block();
+    let state = State::argument(k, row);
+    let block = &Block::new(k);
+    let parameters = Parameters::new(k, parameters, row);
+    let sample = Sample::new(spec);
+
+    let with_top_k = needs_top_k(k, spec, &parameters);
+    let top_k = parameters.get(Column::K);
+    let is_drawn = k.eq(parameters.get(Column::Greedy), k.int(0));
+    let has_top_p = k.not(k.eq(parameters.get(Column::TopPMantissa), k.int(0)));
+    let has_min_p = k.lt(k.int(0), parameters.get(Column::MinWeight));
+    let is_alone = k.both(is_drawn, k.not(with_top_k));
+    let fits = k.le(top_k, k.int(sample.largest_top_k() as i32));
+    let has_list = k.either(k.both(with_top_k, fits), k.both(is_alone, k.either(has_top_p, has_min_p)));
+    let has_bins = k.both(is_alone, has_top_p);
+    state.clear(block, has_bins);
+
+    let nan = f32::NAN.to_bits() as i32;
+    let [above, at_least, bound, flags] = [nan, nan, NEG_INF_KEY, 0].map(|value| k.variable(k.int(value)));
+    k.when(has_list, || {
+        let rank = if sample.rounds == 0 {
+            top_k
+        } else {
+            let limited = k.min(top_k, k.int(sample.largest_top_k() as i32));
+            Sample::rank(k, k.divide(k.mul(limited, sample.len()), spec.vocab).0)
+        };
+        let rank = k.select(with_top_k, rank, k.int(RANK));
+        let keys = sample.load(block, spec, logits, parameters.row_of_logits(spec));
+        let search = if sample.has_small_ranks() { bound_of_maxima } else { bound_at };
+        let found = search(block, &keys, rank);
+        // A bound below the largest value has a next larger value.
+        let found = exact(k, k.min(found, k.int(MAX_FINITE_BITS - 1)));
+        k.set(bound, found);
+        k.set(at_least, k.to_bits(raw(k, found)));
+        k.set(above, k.to_bits(raw(k, exact(k, k.add(found, k.int(1))))));
+        let all = k.select(k.eq(found, k.int(NEG_INF_KEY)), k.int(ALL_REACH), k.int(0));
+        let bins = k.select(has_bins, k.int(HAS_BINS), k.int(0));
+        k.set(flags, k.or(k.or(all, bins), k.int(HAS_LIST)));
+    });
+    let words = [above, at_least, bound, flags].map(|word| k.get(word));
+    sampled.store_if(block.is_first(), row, &words);
+}
+
+/// The smallest normal number as an order key, and the number after the largest negative normal number.
+const LEAST_NORMAL: i32 = 0x0080_0000;
+
+/// The least key of a cleaned value that is at least `key`, if `key` is near 0. Cleaned values are not subnormal.
+fn exact(k: &Ptx, key: Int) -> Int {
+    let is_subnormal = k.both(k.lt(k.int(0), key), k.lt(key, k.int(LEAST_NORMAL)));
+    let is_negative = k.both(k.le(k.int(-LEAST_NORMAL), key), k.lt(key, k.int(0)));
+    k.select(is_subnormal, k.int(LEAST_NORMAL), k.select(is_negative, k.int(0), key))
+}
+
+/// A float that a value reaches exactly if the key of the cleaned value reaches `key`, a result of [`exact`]. NaN
+/// reaches no float.
+fn raw(k: &Ptx, key: Int) -> Float {
+    // All subnormals become 0. The least of them is the most negative one.
+    k.from_bits(order_key(k, k.select(k.eq(key, k.int(0)), k.int(-LEAST_NORMAL), key)))
+}
+
+/// A key that at least `rank` keys reach, and few more unless many keys are equal; the key of −inf if there is none.
+fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
+    let k = block.k;
+    let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
+    let most = k.add(rank, k.shr(rank, 4));
+    block.largest_threshold((k.int(NEG_INF_KEY), block.max(max)), |threshold| {
+        let count = block.count(keys.iter().map(|&key| k.le(threshold, key)));
+        Verdict { enough: k.le(rank, count), close: Some(k.le(count, most)) }
+    })
+}
+
+/// The largest rank that [`bound_of_maxima`] accepts.
+const LARGEST_RANK_OF_MAXIMA: usize = 3 * THREADS / 4;
+
+/// A key that about `rank` keys reach, from the largest key of each thread. One barrier per step is faster than a sum over
+/// the keys.
+fn bound_of_maxima(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
+    let k = block.k;
+    let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
+    // If `rank` keys are in random threads, about this number of threads has one of them.
+    let wanted = k.sub(rank, k.shr(k.product(rank, rank), (2 * THREADS).trailing_zeros()));
+    let most = k.add(wanted, k.shr(wanted, 4));
+    block.largest_threshold(block.range(max), |threshold| {
+        let count = k.barrier_count(k.le(threshold, max));
+        Verdict { enough: k.le(wanted, count), close: Some(k.le(count, most)) }
+    })
+}

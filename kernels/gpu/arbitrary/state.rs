@@ -1,0 +1,52 @@
+//! The state of the scan of a row: the words to which the blocks of all slices of the row add.
+
+use crate::kernels::gpu::block::Block;
+use crate::ptx::{Address, Int, Mask, Ptx, Wide};
+use crate::semantics::arith::Arith;
+
+/// The number of bins, which count the entries below the bound by their distance from it.
+pub(super) const BINS: usize = 2048;
+/// The number of words before the bins. The first one is the length of the list.
+const BEFORE_BINS: usize = 4;
+/// The number of words of a row.
+pub(super) const STATE: usize = BEFORE_BINS + BINS;
+
+/// The state of one row.
+pub(super) struct State<'k> {
+    k: &'k Ptx,
+    array: Wide,
+    row: Int,
+}
+
+impl<'k> State<'k> {
+    /// Declares the array as the next argument of the kernel.
+    pub(super) fn argument(k: &'k Ptx, row: Int) -> State<'k> {
+        State { k, array: k.argument(), row }
+    }
+
+    fn word(&self, number: Int) -> Address {
+        let k = self.k;
+        k.far_address(self.array, k.far_element(self.row, STATE, number), 4)
+    }
+
+    /// The length of the list.
+    pub(super) fn len(&self) -> Address {
+        self.word(self.k.int(0))
+    }
+
+    pub(super) fn bin(&self, number: Int) -> Address {
+        let k = self.k;
+        self.word(k.add(number, k.int(BEFORE_BINS as i32)))
+    }
+
+    /// Sets the length of the list to 0. Sets the bins to 0 if the mask is true.
+    pub(super) fn clear(&self, block: &Block<'_>, has_bins: Mask) {
+        let k = self.k;
+        k.when(block.is_first(), || k.store(self.len(), 0, &[k.int(0)]));
+        k.when(has_bins, || {
+            k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
+                k.store(self.bin(bin), 0, &[k.int(0)]);
+            });
+        });
+    }
+}

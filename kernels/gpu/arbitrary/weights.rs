@@ -1,0 +1,99 @@
+//! The weights of the entries of a row.
+
+use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::program_arrays::Column;
+use crate::ptx::{Float, Int, Mask, Ptx};
+use crate::semantics::arith::Arith;
+use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
+use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
+use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
+
+/// The weight at a distance `q` from the maximum, in the units of the contract.
+pub(super) fn weight_at<A: Arith>(a: A, q: A::Int) -> A::Int {
+    let q = a.select(a.lt(q, a.int(ZERO_Q)), q, a.int(ZERO_Q));
+    weight(a, a.add(q, a.int(distance_bits(0))))
+}
+
+/// Whether the token of a row is drawn: the row is not greedy and has a candidate.
+pub(super) fn is_drawn(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> Mask {
+    k.both(k.eq(parameters.get(Column::Greedy), k.int(0)), k.not(has_no_candidate(k, max_key)))
+}
+
+/// Whether the token of a row is drawn with top-p.
+pub(super) fn has_top_p(k: &Ptx, parameters: &Parameters<'_>, max_key: Int) -> Mask {
+    let off = top_p_is_off(k, has_no_candidate(k, max_key), parameters.get(Column::TopPMantissa));
+    k.both(is_drawn(k, parameters, max_key), k.not(off))
+}
+
+/// The values that determine the weights of a sampled row before top-p and min-p.
+pub(super) struct Weights<'k> {
+    k: &'k Ptx,
+    max: Float,
+    scale: Float,
+    threshold: Int,
+    last_tie: Int,
+}
+
+impl<'k> Weights<'k> {
+    /// `threshold` and `last_tie` are the results of top-k.
+    pub(super) fn new(
+        k: &'k Ptx,
+        parameters: &Parameters<'_>,
+        max_key: Int,
+        [threshold, last_tie]: [Int; 2],
+    ) -> Weights<'k> {
+        let max = k.from_bits(order_key(k, max_key));
+        Weights { k, max, scale: k.from_bits(parameters.get(Column::Scale)), threshold, last_tie }
+    }
+
+    /// Whether an entry is a candidate that top-k keeps.
+    pub(super) fn survives(&self, key: Int, index: Int) -> Mask {
+        let k = self.k;
+        k.both(survives_top_k(k, key, index, self.threshold, self.last_tie), is_candidate(k, key))
+    }
+
+    /// The weight of an entry from its key and index.
+    pub(super) fn of(&self, key: Int, index: Int) -> Int {
+        let k = self.k;
+        k.select(self.survives(key, index), weight(k, self.distance(key)), k.int(0))
+    }
+
+    /// The distance `q` of a key from the maximum.
+    pub(super) fn q(&self, key: Int) -> Int {
+        self.k.sub(self.distance(key), self.k.int(distance_bits(0)))
+    }
+
+    fn distance(&self, key: Int) -> Int {
+        let k = self.k;
+        quantize(k, self.max, k.from_bits(order_key(k, key)), self.scale)
+    }
+
+    /// Whether [`of_raw`](Weights::of_raw) is correct for the row.
+    pub(super) fn accepts_raw(&self) -> Mask {
+        // The difference of such a maximum and a subnormal number is the maximum. A smaller exponent would also be
+        // possible. If the row contains +inf, its maximum is the largest finite number.
+        const LEAST: i32 = (127 - 64) << 23;
+        let k = self.k;
+        let magnitude = k.and(k.to_bits(self.max), k.int(i32::MAX));
+        k.both(k.lt(k.int(LEAST), magnitude), k.lt(magnitude, k.int(MAX_FINITE_BITS)))
+    }
+
+    /// The weight of a value that has not been cleaned, in a row without top-k. If the value is NaN, its distance is the
+    /// largest one, as that of −inf.
+    pub(super) fn of_raw(&self, value: Float) -> Int {
+        weight(self.k, quantize(self.k, self.max, value, self.scale))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::arith::Scalar;
+    use crate::semantics::weights::MAX_WEIGHT;
+
+    #[test]
+    fn weights_at_distances() {
+        assert_eq!(weight_at(Scalar, 0), MAX_WEIGHT);
+        assert_eq!([ZERO_Q - 1, ZERO_Q, ZERO_Q + 1, 1 << 24].map(|q| weight_at(Scalar, q)), [1, 0, 0, 0]);
+    }
+}

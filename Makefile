@@ -144,7 +144,7 @@ test-no-pjrt: deps ## build and test the crate without the feature pjrt, in targ
 
 .PHONY: package-check
 package-check: deps ## check the package that `cargo publish` would upload
-	cargo publish --dry-run --locked --package nucleus
+	cargo publish --dry-run --locked --package nucleus-sampler
 
 .PHONY: test-tpu-full
 test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 updates docs/tpu.md

@@ -37,7 +37,7 @@
 //!
 //! The feature `pjrt` needs `protoc` and `libclang` to build. Without it, the crate has only the built-in CPU backend,
 //! needs only cargo to build, reads no environment variable, and exports no C function:
-//! `nucleus = { version = "0.1", default-features = false }`.
+//! `nucleus-sampler = { version = "0.1", default-features = false }`.
 //!
 //! # Environment
 //!

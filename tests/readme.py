@@ -25,7 +25,7 @@ ELSEWHERE = {
     "go mod init example": "bindings/go/test.sh",
     "go mod edit -require nucleus@v0.0.0 -replace nucleus=/path/to/the/repository/bindings/go": "bindings/go/test.sh",
     "go run .": "bindings/go/test.sh",
-    "cargo add --path /path/to/the/repository nucleus --no-default-features": "scripts/test_without_pjrt.py",
+    "cargo add --path /path/to/the/repository nucleus-sampler --no-default-features": "scripts/test_without_pjrt.py",
     "cargo run": "scripts/test_without_pjrt.py",
 }
 # What the example prints. The second row is greedy, so its token is 0.

@@ -2,7 +2,8 @@
 //!
 //! All rows of a block are searched together until every row is done.
 //!
-//! If rows have several stripes, each stripe probes another place. Then one sum over lanes serves all these probes.
+//! If rows have four or eight stripes, each stripe probes another place. Then one sum over lanes serves all these
+//! probes.
 
 use crate::mlir::mosaic::{Kernel, Reduce, Value};
 use crate::semantics::arith::Arith;

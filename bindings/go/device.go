@@ -314,7 +314,7 @@ const (
 )
 
 // TakeBuffer gives a result of the call to the caller, as a PJRT_Buffer *. The caller destroys it with
-// PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. TakeBuffer does not wait.
+// PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. TakeBuffer does not wait for the device.
 func (c *Call) TakeBuffer(which Buffer) (unsafe.Pointer, error) {
 	var buffer unsafe.Pointer
 	err := c.use(func(c *C.nuc_call, e *C.nuc_error) C.nuc_status {

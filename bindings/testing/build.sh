@@ -27,6 +27,6 @@ escaped=$(printf '%s\n' "$lib" | sed 's/[&|\\]/\\&/g')
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 sed -e "s|@PREFIX@|$escaped|" -e "s|@VERSION@|$version|" -e 's|@RPATH@| -Wl,-rpath,${libdir}|' \
     -e "s|^includedir=.*|includedir=$(printf '%s\n' "$PWD" | sed 's/[&|\\]/\\&/g')/include|" \
-    -e "s|^libdir=.*|libdir=$escaped|" scripts/nucleus.pc.in >"$output/pkgconfig/nucleus.pc"
+    -e "s|^libdir=.*|libdir=$escaped|" scripts/install/nucleus.pc.in >"$output/pkgconfig/nucleus.pc"
 
 printf 'export NUCLEUS_LIB_DIR=%q NUCLEUS_HELPER_DIR=%q PKG_CONFIG_PATH=%q\n' "$lib" "$output" "$output/pkgconfig"

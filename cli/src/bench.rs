@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::arguments::Bench;
 use crate::chart::{self, Figure};
-use crate::{print_line, Result};
+use crate::{print_line, print_styled, Result};
 
 /// The parameters of every row of a call.
 struct Case {
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Bench, json: bool) -> Result<()> {
     if !json {
         print_line(&title)?;
         for line in chart::lines(&figures) {
-            anstream::println!("{line}");
+            print_styled(&line)?;
         }
     }
     if let Some(path) = &arguments.svg {

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::arguments::Doctor;
 use crate::plugins::{self, PluginReport};
-use crate::{print_line, Result};
+use crate::{print_line, print_styled, Result};
 
 /// The variables that affect the library, a plugin or its compiler.
 const VARIABLES: [&str; 8] = [
@@ -76,10 +76,10 @@ pub(crate) fn run(arguments: &Doctor, json: bool) -> Result<()> {
             Level::Note => (AnsiColor::Yellow.on_default(), "note   "),
             Level::Problem => (AnsiColor::Red.on_default().bold(), "problem"),
         };
-        anstream::println!("{style}{word}{style:#}  {:<10}  {}", finding.topic, finding.text);
+        print_styled(&format!("{style}{word}{style:#}  {:<10}  {}", finding.topic, finding.text))?;
         if let Some(solution) = &finding.solution {
             let dim = Style::new().dimmed();
-            anstream::println!("                     {dim}→ {solution}{dim:#}");
+            print_styled(&format!("                     {dim}→ {solution}{dim:#}"))?;
         }
         Ok(())
     };

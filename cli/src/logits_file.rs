@@ -5,6 +5,7 @@ use std::io::{BufReader, Read as _};
 use std::path::Path;
 
 use npyz::{DType, FixedSizeBytes, NpyFile, Order, TypeChar};
+use nucleus::batch::check_vocab;
 use nucleus::dtype::Logits;
 use safetensors::{Dtype as TensorType, SafeTensors};
 
@@ -42,6 +43,7 @@ impl LogitsFile {
                 path.display()
             ));
         };
+        check_vocab(vocab).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(LogitsFile { elements, rows: outer.iter().product(), vocab })
     }
 

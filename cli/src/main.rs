@@ -113,6 +113,12 @@ fn print_line(line: &str) -> Result<()> {
     }
 }
 
+/// Prints a line that may contain styles. Removes them if standard output is not a terminal.
+fn print_styled(line: &str) -> Result<()> {
+    let styled = anstream::AutoStream::choice(&std::io::stdout()) != anstream::ColorChoice::Never;
+    print_line(&if styled { line.to_owned() } else { anstream::adapter::strip_str(line).to_string() })
+}
+
 fn write_line(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }

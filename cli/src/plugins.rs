@@ -8,6 +8,7 @@ use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nucleus::backend::pjrt::program_dir::distrust;
 use nucleus::environment::PLUGIN_VARIABLE;
 use nucleus::pjrt::{host_has_tpu, Client, OptionValue, Plugin};
 use serde::{Deserialize, Serialize};
@@ -324,8 +325,10 @@ pub(crate) fn candidates(files: &[PathBuf], only: bool) -> Vec<Candidate> {
     let mut add_libraries = |directory: &Path, origin| {
         libraries_in(directory).into_iter().for_each(|path| add(path, origin, false));
     };
+    // Testing a plugin runs its code. Another user can create this directory in a parent directory, such as /tmp.
     let here = std::env::current_dir().unwrap_or_default();
-    here.ancestors().for_each(|directory| add_libraries(&directory.join(FETCHED), FETCHED));
+    let fetched = here.ancestors().map(|directory| directory.join(FETCHED)).filter(|path| is_trusted(path));
+    fetched.for_each(|directory| add_libraries(&directory, FETCHED));
     for directory in python_directories() {
         let packages = ["jax_plugins", "xla_plugins"];
         let packages = packages.iter().flat_map(|name| directories_in(&directory.join(name)));
@@ -335,6 +338,12 @@ pub(crate) fn candidates(files: &[PathBuf], only: bool) -> Vec<Candidate> {
     }
     LIBRARY_DIRECTORIES.iter().for_each(|directory| add_libraries(Path::new(directory), "system library"));
     found
+}
+
+/// Whether no other user can write to a directory and its files.
+fn is_trusted(directory: &Path) -> bool {
+    let is_safe = |path: &Path| matches!(distrust(path), Ok(None));
+    is_safe(directory) && libraries_in(directory).iter().all(|path| is_safe(path))
 }
 
 /// The package directories of the default Python, or an empty list if there is no Python.

@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
     .map_err(|error| error.to_string())?;
 
     let mut arrays =
-        Arrays::new(file.logits().dtype(), rows, vocab, slots(arguments, vocab), arguments.debug.is_some());
+        Arrays::new(file.logits().dtype(), rows, vocab, slots(arguments), arguments.debug.is_some());
     let begin = Instant::now();
     sampler
         .sample(arguments.path.entry(), &batch, &mut arrays.outputs())
@@ -93,9 +93,9 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
 }
 
 /// The number of slots of the k-slices, or 0 if the call has none. Only the bounded path has them.
-fn slots(arguments: &Sample, vocab: usize) -> usize {
+fn slots(arguments: &Sample) -> usize {
     match arguments.debug.is_some() && arguments.path.is_bounded() {
-        true => arguments.max_k.min(vocab),
+        true => arguments.max_k,
         false => 0,
     }
 }

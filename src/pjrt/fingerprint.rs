@@ -68,6 +68,11 @@ impl FileState {
 
     /// Whether a change of the file after `time` also changes its state.
     fn is_settled_at(&self, time: SystemTime) -> bool {
+        // Some read-only file systems of container images (squashfs, erofs) do not store the time of the inode's change.
+        // They report the time of the modification instead, which is the same in many images.
+        if self.changed == self.modified {
+            return false;
+        }
         let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs() as i64);
         seconds.saturating_sub(self.changed.0) > SETTLED_SECONDS
     }

@@ -236,7 +236,7 @@ const BUFFERS = Dict(:tokens => NUC_BUFFER_TOKENS, :topk_logits => NUC_BUFFER_TO
 
 Gives a result of the call to the caller, as a pointer to a `PJRT_Buffer`. The caller destroys it with
 PJRT_Buffer_Destroy. Each buffer can be taken once. `which` is `:tokens`, `:topk_logits`, `:topk_topp_probs`,
-`:topk_indices_k`, `:topk_logits_k` or `:topk_topp_probs_k`. The function does not wait.
+`:topk_indices_k`, `:topk_logits_k` or `:topk_topp_probs_k`. The function does not wait for the device.
 """
 function take_buffer(call::Call, which::Symbol)
     buffer = Ref{Ptr{Cvoid}}(C_NULL)

@@ -43,12 +43,33 @@ fn doctor_says_how_to_solve_problems() {
     let output = doctor(&["--json"]).env("NUCLEUS_PROGRAM_DIR", &missing).output().unwrap();
     assert!(output.status.success(), "{}", stdout(&output));
 
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let output = doctor(&[]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+
     let output = doctor(&["--json"]).env("NUCLEUS_PJRT_PLUGIN", missing.join("no.so")).output().unwrap();
     failure(&output);
     let lines = json_lines(&stdout(&output));
     let problem = lines.iter().find(|line| line["level"] == "problem").unwrap();
     assert_eq!(problem["topic"], "plugin");
     assert!(problem["solution"].as_str().unwrap().contains("NUCLEUS_PJRT_PLUGIN"), "{problem}");
+}
+
+/// A directory of plugins that others can write to is not searched, because testing a plugin runs its code.
+#[test]
+fn plugins_that_others_can_replace_are_not_run() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = directory("doctor_writable");
+    let plugins = directory.join(".cache/plugins");
+    fs::create_dir_all(&plugins).unwrap();
+    fs::write(plugins.join("x_pjrt.so"), b"").unwrap();
+    let names_it = || {
+        let output = doctor(&["--json"]).current_dir(&directory).output().unwrap();
+        stdout(&output).contains("x_pjrt.so")
+    };
+    assert!(names_it());
+    fs::set_permissions(&plugins, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(!names_it());
 }
 
 #[test]

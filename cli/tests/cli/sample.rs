@@ -40,6 +40,17 @@ fn write_npy<T: npyz::Serialize>(path: &Path, descr: &str, values: impl IntoIter
     writer.finish().unwrap();
 }
 
+/// Writes a file without elements.
+fn write_shape(path: &Path, shape: &[u64]) {
+    let writer = npyz::WriteOptions::<f32>::new()
+        .default_dtype()
+        .shape(shape)
+        .writer(File::create(path).unwrap())
+        .begin_nd()
+        .unwrap();
+    writer.finish().unwrap();
+}
+
 /// The outputs of the library for the parameters that these tests pass to the command.
 #[derive(Default)]
 struct Expected {
@@ -112,6 +123,23 @@ fn the_tokens_and_arrays_are_those_of_the_library() {
     assert_eq!(array(&npz, "topk_logits_unsorted"), (wide.clone(), expected.topk_logits));
     assert_eq!(array(&npz, "topk_topp_unnorm_probs_i32_unsorted"), (wide, expected.weights));
     assert_eq!(array(&npz, "next_tokens"), (vec![ROWS as u64], expected.tokens));
+}
+
+/// The k-slices have max_k slots, even if the vocabulary is smaller.
+#[test]
+fn a_vocabulary_smaller_than_max_k_has_k_slices() {
+    let path = file("sample_small_vocab", "logits.npy");
+    let logits = logits();
+    write_npy(&path, "<f4", logits.iter().copied());
+    let npz = path.with_extension("npz");
+    let (backend, plugin) = (["--max-k", "512", "--keep-ties"], plugin("lammps-jax-pjrt-cpu"));
+    for more in [&[][..], &["--plugin", plugin.to_str().unwrap()]] {
+        let all = ["--top-k", "8", "--path", "bounded", "--debug", npz.to_str().unwrap(), "--json"];
+        tokens(&sample(&path, &[&all, &backend[..], more].concat()));
+        let (shape, indices) = array::<i32>(&npz, "topk_indices_k");
+        assert_eq!(shape, [ROWS as u64, 512]);
+        assert_eq!(indices[VOCAB..512], [-1; 512 - VOCAB]);
+    }
 }
 
 #[test]
@@ -200,6 +228,10 @@ fn wrong_files_and_parameters_are_described() {
     assert!(message.contains("--top-k has 2 values"), "{message}");
     let text = stdout(&sample(&path, &["--temperature", "nan,1,1"]));
     assert!(text.lines().next().unwrap().contains("-1  (impossible parameter)"), "{text}");
+    write_shape(&path, &[10_000_000_000_000, 0]);
+    let message = failure(&sample(&path, &["--temperature", "0"]));
+    assert!(message.contains("vocab is 0"), "{message}");
+    write_npy(&path, "<f4", logits());
     let bytes = fs::read(&path).unwrap();
     fs::write(&path, &bytes[..bytes.len() - 4]).unwrap();
     failure(&sample(&path, &[]));

@@ -87,7 +87,7 @@ pub(crate) fn resolve(directory: &Path) -> io::Result<PathBuf> {
 }
 
 /// Returns the reason why a directory is not used; `None` if it is safe.
-pub(crate) fn distrust(directory: &Path) -> io::Result<Option<String>> {
+pub fn distrust(directory: &Path) -> io::Result<Option<String>> {
     Ok(trust::distrust(&fs::metadata(directory)?))
 }
 

@@ -1117,8 +1117,8 @@ NUC_API nuc_status nuc_parameters_destroy(nuc_parameters *parameters,
  * Starts to sample logits on the device, and writes the handle of the call to `*call`. The caller owns the handle and
  * frees it with nuc_call_destroy. The function compiles missing programs. It does not wait for other calls. It can
  * wait for a free slot in the plugin's queue, and until the plugin has read changed parameters from host memory. It
- * does not wait until they are on the device. If such an upload fails later, this call fails, and also each call with
- * the same parameters that is started before the first of these calls has ended.
+ * does not wait until they are on the device. If such an upload fails later, this call fails. Calls of the sampler that
+ * use the same upload and were started before this call has ended fail too.
  *
  * `logits` is a `PJRT_Buffer *` of the sampler's client in the default memory of the sampler's device. Its dimensions
  * are `[num_rows, vocab]` or `[num_rows, 1, vocab]`, and its element type is that of the parameters. If the layout is
@@ -1263,9 +1263,10 @@ nuc_status nuc_call_get_numbers(const nuc_call *call,
 
 /**
  * Gives a result of a call to the caller, as a `PJRT_Buffer *` in `*buffer`. The caller destroys it with
- * PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. This function does not wait. The
- * device may still be computing the contents; every use of the buffer in PJRT waits for them. The buffer stays valid
- * after nuc_call_destroy. Any thread may call this function.
+ * PJRT_Buffer_Destroy before the client is destroyed. Each buffer can be taken once. This function does not wait for
+ * the device. On a CPU, it can wait for the copy of at most 32 KiB. The device may still be computing the contents;
+ * every use of the buffer in PJRT waits for them. The buffer stays valid after nuc_call_destroy. Any thread may call
+ * this function.
  *
  * Errors: NUC_INVALID_ARGUMENT if `which` is not a nuc_buffer, was not requested, or was already taken. After an
  * error `*buffer` is null.

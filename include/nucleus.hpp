@@ -817,6 +817,10 @@ private:
     return c;
 }
 
+[[nodiscard]] inline bool are_defaults(const call_options &options) noexcept {
+    return !options.keep_ties && !options.replace_val.has_value();
+}
+
 [[nodiscard]] inline nuc_call_options c_options(const call_options &options) noexcept {
     nuc_call_options c = NUC_CALL_OPTIONS_INIT;
     c.keep_ties = options.keep_ties;
@@ -1406,7 +1410,7 @@ private:
         detail::size_check check;
         const nuc_batch c_batch = detail::c_batch(batch, check);
         // A null pointer means the defaults, and the library then has less to check.
-        const bool defaults = !options.keep_ties && !options.replace_val.has_value();
+        const bool defaults = detail::are_defaults(options);
         const nuc_call_options c_options = detail::c_options(options);
         std::int32_t *const c_tokens = check.required(tokens, c_batch.num_rows, "tokens");
         std::uint32_t *const c_status = check.optional(row_status, c_batch.num_rows, "row_status");
@@ -1441,7 +1445,8 @@ inline result<text> try_emit(const emit_options &options) noexcept {
 
 /**
  * Fills the array of parameters that an embedded function takes, `[num_rows][parameter_columns]`. `batch` has the
- * parameters of the rows and no logits. See nuc_pack_parameters. Any thread may call this function.
+ * parameters of the rows and no logits. If `options` has values other than the defaults, its `keep_ties` must be that
+ * of the function. See nuc_pack_parameters. Any thread may call this function.
  */
 inline result<void> try_pack_parameters(const emit_options &function, const batch &batch,
                                         span<std::int32_t> packed, const call_options &options = {}) noexcept {
@@ -1455,8 +1460,10 @@ inline result<void> try_pack_parameters(const emit_options &function, const batc
     if (check.failed()) return check.failure();
     const nuc_emit_options c = detail::c_emit(function);
     const nuc_call_options c_options = detail::c_options(options);
+    // A null pointer means the defaults, and the keep_ties of the function.
+    const nuc_call_options *const given = detail::are_defaults(options) ? nullptr : &c_options;
     detail::call_error error;
-    return error.done(nuc_pack_parameters(&c, &c_batch, &c_options, c_packed, &error.c));
+    return error.done(nuc_pack_parameters(&c, &c_batch, given, c_packed, &error.c));
 }
 
 /**

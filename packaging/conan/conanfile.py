@@ -45,6 +45,9 @@ class NucleusConan(ConanFile):
     def validate(self):
         if self.settings.os != "Linux" or self.settings.arch not in ("x86_64", "armv8"):
             raise ConanInvalidConfiguration("nucleus supports Linux on x86-64 and 64-bit Arm")
+
+    # validate() also runs when a package that was built before is installed. That needs no Rust toolchain.
+    def validate_build(self):
         if shutil.which("cargo") is None:
             raise ConanInvalidConfiguration("nucleus needs a Rust toolchain (cargo)")
 

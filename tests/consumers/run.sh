@@ -71,8 +71,9 @@ tarball() {
     name=nucleus-$version-$(uname -m)-linux
     mkdir -p "$bin/with space" && tar -xzf "$target/$name.tar.gz" -C "$bin" && cp -R "$bin/$name" "$bin/moved" &&
         mv "$bin/$name" "$bin/with space/nucleus" || return 1
-    holds "no file contains the directory of the build" \
-        [ -z "$(grep -rlF "$bin" "$bin/moved" --include '*.pc' --include '*.cmake')" ] &&
+    # The prefix of tarball.sh is /$name.
+    holds "no file contains the prefix or the directory of the build" \
+        [ -z "$(grep -rF -e 'prefix=/' -e "/$name" -e "$target" "$bin/moved" --include '*.pc' --include '*.cmake')" ] &&
         "$bin/moved/bin/nucleus" --version && with_pkg_config "$bin/moved/lib/pkgconfig" "$bin/project" &&
         with_cmake "$bin/with space/nucleus" "$bin/project" && echo "11 checks, 0 failed"
 }

@@ -303,6 +303,23 @@ void embeds() {
     std::vector<std::int32_t> wanted(packed.size());
     CHECK(nuc_pack_parameters(&c_options, &c_batch, nullptr, wanted.data(), nullptr) == NUC_OK && packed == wanted);
     CHECK_FAILURE(invalid_argument, "parameters", nucleus::try_pack_parameters(options, batch, few));
+
+    // Default options do not contradict a function that keeps ties. Other options state keep_ties.
+    options.keep_ties = true;
+    c_options.keep_ties = 1;
+    nucleus::call_options call;
+    CHECK(nuc_pack_parameters(&c_options, &c_batch, nullptr, wanted.data(), nullptr) == NUC_OK);
+    packed.assign(packed.size(), 77);
+    CHECK(nucleus::try_pack_parameters(options, batch, packed) && packed == wanted);
+    call.replace_val = 0.0f;
+    CHECK_FAILURE(invalid_argument, "keep_ties", nucleus::try_pack_parameters(options, batch, packed, call));
+    call.replace_val.reset();
+    call.keep_ties = true;
+    packed.assign(packed.size(), 77);
+    CHECK(nucleus::try_pack_parameters(options, batch, packed, call) && packed == wanted);
+    options.keep_ties = false;
+    CHECK_FAILURE(invalid_argument, "keep_ties", nucleus::try_pack_parameters(options, batch, packed, call));
+
     CHECK_FAILURE(invalid_argument, "logits", nucleus::try_pack_parameters(options, three_rows(), packed));
     batch.seed = nucleus::span<const std::uint64_t>(seed).first(1);
     CHECK_FAILURE(invalid_argument, "seed", nucleus::try_pack_parameters(options, batch, packed));

@@ -25,7 +25,7 @@ release(object::Handle) = (Threads.atomic_sub!(object.users, 1); nothing)
 @inline function use(function_::F, object::Handle) where {F}
     acquire(object)
     try
-        # The finalizer must not run during the call.
+        # The garbage collector must not free the object during the call.
         return GC.@preserve object function_(object.pointer)
     finally
         release(object)
@@ -52,13 +52,12 @@ end
 
 Base.isopen(object::Handle) = object.users[] >= 0
 
-# When the finalizer runs, no call uses the object, because a call preserves it. A finalizer must not switch tasks, so
-# it does not use `check`, which takes a lock.
+# An object that a call uses is not freed: the finalizers of all objects also run when the process exits, and
+# `finalize(object)` runs this one at any time. After `finalize(object)` during a call, only `close` frees the object. A
+# finalizer must not switch tasks, so it does not wait and does not use `check`, which takes a lock.
 function finalize_handle(object::Handle)
-    if object.users[] >= 0
-        object.users[] = closed
-        free(object.pointer, C_NULL, typeof(object))
-    end
+    Threads.atomic_cas!(object.users, 0, closed) == 0 || return nothing
+    free(object.pointer, C_NULL, typeof(object))
     nothing
 end
 

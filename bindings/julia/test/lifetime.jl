@@ -41,6 +41,16 @@ threads_of_process() = length(readdir("/proc/self/task"))
         sleep(0.01)
     end
     @test threads_of_process() < before + 16
+    # A finalizer that runs during a call does not free the object.
+    sampler = Sampler(; backend = :builtin)
+    survives = Nucleus.use(_ -> (finalize(sampler); isopen(sampler)), sampler)
+    @test survives
+    if survives
+        @test length(sample(sampler, zeros(Float32, 2, 1))) == 1
+        close(sampler)
+        finalize(sampler)
+        @test !isopen(sampler)
+    end
     # An array that only a call refers to is not collected during the call.
     sampler = Sampler(; backend = :builtin, num_threads = 1)
     collector = Threads.@spawn for _ in 1:50

@@ -2,17 +2,29 @@
 
 import gc
 import os
+import signal
 import threading
 import time
 import unittest
 import warnings
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from nucleus_sampler import InvalidArgumentError, Sampler
 
 THREADS = 8
+
+
+def threads_of_process():
+    return len(os.listdir("/proc/self/task"))
+
+
+def falls_below(number):
+    """Whether the number of threads of the process falls below a number."""
+    deadline = time.monotonic() + 10
+    while threads_of_process() >= number and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return threads_of_process() < number
 
 
 class Threads(unittest.TestCase):
@@ -86,18 +98,60 @@ class Threads(unittest.TestCase):
                 for future in futures:
                     future.result(timeout=60)
 
-    def test_a_lost_sampler_is_freed(self):
-        sampler = Sampler(backend="builtin")
-        reference = weakref.ref(sampler)
-        del sampler
+    def test_an_interrupt_leaves_no_call(self):
+        """After calls that a KeyboardInterrupt ended at any point, close() does not wait for them."""
+        sampler = Sampler(backend="builtin", num_threads=1)
+        delays = np.random.default_rng(4).uniform(1e-6, 2e-4, 3000)
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            for delay in delays:
+                with self.assertRaises(KeyboardInterrupt):
+                    signal.setitimer(signal.ITIMER_REAL, delay)
+                    while True:
+                        sampler.info()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        # A daemon, so that the process ends if close() waits forever.
+        thread = threading.Thread(target=sampler.close, daemon=True)
+        thread.start()
+        thread.join(10)
+        self.assertFalse(thread.is_alive(), "close() waits for calls that have ended")
+
+    def test_an_interrupted_close(self):
+        """close() can be called again after an interrupt while it waited, and then frees the sampler."""
+        before = threads_of_process()
+        sampler = Sampler(backend="builtin", num_threads=16)
+        token = object()
+        sampler._running.add(token)
+        previous = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                sampler.close()
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        self.assertTrue(sampler.closed)
+        sampler._running.discard(token)
+        sampler.close()
+        self.assertTrue(falls_below(before + 10))
+
+    def test_lost_samplers_are_freed(self):
+        """The threads of samplers that nobody closed end."""
+        before = threads_of_process()
+        samplers = [Sampler(backend="builtin", num_threads=16) for _ in range(4)]
+        self.assertGreaterEqual(threads_of_process(), before + 16)
+        samplers.clear()
         gc.collect()
-        self.assertIsNone(reference())
+        self.assertTrue(falls_below(before + 10))
 
     def test_a_child_process(self):
         """A sampler does not work after fork, does not block, and can be closed."""
         with Sampler(backend="builtin") as sampler:
-            # Another thread may hold the sampler's lock during fork.
-            sampler._idle.acquire()
+            # Another thread may hold the sampler's lock, and run a call, during fork.
+            token = object()
+            sampler._closing.acquire()
+            sampler._running.add(token)
             with warnings.catch_warnings():
                 # Python warns about fork in a process with several threads.
                 warnings.simplefilter("ignore", DeprecationWarning)
@@ -112,7 +166,8 @@ class Threads(unittest.TestCase):
                     sampler.close()
                 finally:
                     os._exit(status)
-            sampler._idle.release()
+            sampler._running.discard(token)
+            sampler._closing.release()
             self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 0)
             sampler.sample(self.logits)
 

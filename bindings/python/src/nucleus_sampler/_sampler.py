@@ -6,6 +6,7 @@ import ctypes
 import enum
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
@@ -172,9 +173,12 @@ class Sampler:
     ) -> None:
         self._handle: int | None = None
         self._process = os.getpid()
-        # The number of calls that are running. close() waits until it is 0.
-        self._calls = 0
-        self._idle = threading.Condition()
+        # One token for each call that is running. close() waits until the set is empty. A number would be wrong after an
+        # interrupt between a change of it and the `try` that undoes the change; a token may be discarded in any case.
+        self._running: set[object] = set()
+        self._closed = False
+        # Only one thread may take the handle to destroy it.
+        self._closing = threading.Lock()
         self._functions = load().functions
         if backend not in _BACKENDS:
             raise invalid("backend", f"backend is {backend!r}; it must be one of {', '.join(_BACKENDS)}")
@@ -227,45 +231,46 @@ class Sampler:
         """Frees the sampler. Waits for calls of other threads. Later calls raise ValueError."""
         if os.getpid() != self._process:
             # In a child process after fork, the threads of the parent's calls do not exist. Nothing is freed.
-            self._handle = None
+            self._closed, self._handle = True, None
             return
-        with self._idle:
+        self._closed = True
+        # The calls do not notify this thread, because an interrupt can prevent it.
+        while self._running:
+            time.sleep(0.001)
+        errors = Errors()
+        with self._closing:
             handle, self._handle = self._handle, None
-            self._idle.wait_for(lambda: self._calls == 0)
         if handle is not None:
-            errors = Errors()
             errors.check(self._functions.nuc_sampler_destroy(handle, errors.address))
 
     @property
     def closed(self) -> bool:
         """Whether the sampler was closed."""
-        return self._handle is None
+        return self._closed
 
-    def _begin(self) -> int:
-        """Begins a call and returns the handle. `_end` must follow."""
+    def _begin(self, token: object) -> int:
+        """Begins a call and returns the handle.
+
+        The caller calls this function in a `try` whose `finally` only discards the token from `_running`. Python
+        handles no signal between the beginning of such a `finally` and the end of the discard.
+        """
         if os.getpid() != self._process:
-            # The lock cannot be used, because another thread of the parent may have held it during fork.
             raise invalid("sampler", "a sampler does not survive fork; create it in the process that uses it")
-        with self._idle:
-            if self._handle is None:
-                raise ValueError("the sampler is closed")
-            self._calls += 1
-            return self._handle
-
-    def _end(self) -> None:
-        with self._idle:
-            self._calls -= 1
-            if self._calls == 0 and self._handle is None:
-                self._idle.notify_all()
+        # In this order, because close() sets _closed first and then waits for the tokens.
+        self._running.add(token)
+        handle = self._handle
+        if self._closed or handle is None:
+            raise ValueError("the sampler is closed")
+        return handle
 
     def _call(self, name: str, *arguments: int | None, full_message_size: int = 0) -> None:
         """Calls a function of the library whose first argument is the sampler."""
-        errors = Errors(full_message_size)
-        handle = self._begin()
+        errors, token = Errors(full_message_size), object()
         try:
+            handle = self._begin(token)
             status = getattr(self._functions, name)(handle, *arguments, errors.address)
         finally:
-            self._end()
+            self._running.discard(token)
         errors.check(status)
 
     def sample(
@@ -392,8 +397,9 @@ class Sampler:
         """Describes the sampler's platform."""
         info = _abi.nuc_sampler_info(struct_size=ctypes.sizeof(_abi.nuc_sampler_info))
         # The strings belong to the sampler, so they are copied while it cannot be destroyed.
-        self._begin()
+        token = object()
         try:
+            self._begin(token)
             self._call("nuc_sampler_get_info", ctypes.addressof(info))
             return SamplerInfo(
                 platform_name=_text(info.platform_name),
@@ -403,19 +409,20 @@ class Sampler:
                 max_k=info.max_k,
             )
         finally:
-            self._end()
+            self._running.discard(token)
 
     def devices(self) -> list[DeviceInfo]:
         """Describes the devices that `device_index` can select."""
         found = []
-        self._begin()
+        token = object()
         try:
+            self._begin(token)
             for index in range(self.info().num_devices):
                 device = _abi.nuc_device_info(struct_size=ctypes.sizeof(_abi.nuc_device_info))
                 self._call("nuc_sampler_get_device", index, ctypes.addressof(device))
                 found.append(DeviceInfo(_text(device.description), _text(device.kind), device.id))
         finally:
-            self._end()
+            self._running.discard(token)
         return found
 
     def stats(self) -> dict[str, int]:

@@ -191,6 +191,32 @@ fn slices_of_several_tiles() {
     cases.check_all(&SCHEDULES[..2], |kernels| model.check_kernels(kernels));
 }
 
+/// Rows of consecutive floats. The bound of the list of a row is then an entry, and the first kept entry is next to it.
+#[test]
+fn bounds_that_are_entries() {
+    const ENTRIES: usize = 127;
+    let model = &suite().devices[0];
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/bounds"));
+    for stable in [true, false] {
+        let spec = Spec { stable, ..spec(Way::Arbitrary, 32, ENTRIES, Dtype::F32, true) };
+        let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);
+        let mut bits = problem.bits.clone();
+        for (row, logits) in bits.chunks_mut(ENTRIES).enumerate() {
+            for (index, logit) in logits.iter_mut().enumerate() {
+                let place = index * 50 % ENTRIES;
+                // One entry is far from the others, so that the search begins with coarse steps.
+                *logit = if place == 0 { 100f32.to_bits() } else { 1f32.to_bits() + (1000 * row + place) as u32 };
+            }
+            let words = random_words(rng.random(), 1);
+            problem.rows[row] = RowParams::new(56 + row as i32, 1.0, 0.0, 1.0, words, ENTRIES);
+        }
+        problem.set_bits(bits);
+        cases.add(&spec, model, &problem);
+    }
+    cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
+}
+
 /// The shape of the rows whose lists are wrong.
 const MISLED: usize = 30_001;
 

@@ -178,7 +178,9 @@ impl Row<'_, '_> {
                 let largest = k.sub(self.max_key, self.bound);
                 let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
                 let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
-                let threshold = k.sub(self.max_key, position);
+                // The search does not know the entries at the bound, which are not in the list. Its position can be after
+                // them.
+                let threshold = k.max(k.sub(self.max_key, position), k.add(self.bound, k.int(1)));
                 k.set(self.found.threshold, threshold);
                 k.set(kept_ties, k.int(0));
                 k.set(last[0], k.int(-1));

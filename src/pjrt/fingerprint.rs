@@ -208,9 +208,14 @@ mod tests {
         let file = File::open(&path).unwrap();
         let hashed = fingerprint(&file, &|_| None).unwrap();
         assert!(hashed.hashed.is_none(), "the file is new");
+        // Files of packages are older than their installation.
+        let earlier = SystemTime::now() - std::time::Duration::from_secs(3600);
+        File::options().write(true).open(&path).unwrap().set_modified(earlier).unwrap();
         let state = FileState::of(&file.metadata().unwrap());
         let after = |seconds| SystemTime::now() + std::time::Duration::from_secs(seconds);
         assert!(!state.is_settled_at(after(0)) && state.is_settled_at(after(60)));
+        let without_change_time = FileState { changed: state.modified, ..state };
+        assert!(!without_change_time.is_settled_at(after(60)));
         let other = format!("{HASH_PREFIX}{}", "0".repeat(64));
         let known = fingerprint(&file, &|asked| (*asked == state).then(|| other.clone())).unwrap();
         assert!(known.text == other && known.hashed.is_none());

@@ -206,7 +206,8 @@ fn bounds_that_are_entries() {
             for (index, logit) in logits.iter_mut().enumerate() {
                 let place = index * 50 % ENTRIES;
                 // One entry is far from the others, so that the search begins with coarse steps.
-                *logit = if place == 0 { 100f32.to_bits() } else { 1f32.to_bits() + (1000 * row + place) as u32 };
+                *logit =
+                    if place == 0 { 100f32.to_bits() } else { 1f32.to_bits() + (1000 * row + place) as u32 };
             }
             let words = random_words(rng.random(), 1);
             problem.rows[row] = RowParams::new(56 + row as i32, 1.0, 0.0, 1.0, words, ENTRIES);

@@ -54,7 +54,7 @@ class Threads(unittest.TestCase):
     def test_a_call_releases_the_interpreter(self):
         """Another thread runs Python code in the middle of a call."""
         with Sampler(backend="builtin") as sampler:
-            large, stamps, done = np.zeros((64, 200_000), np.float32), [], threading.Event()
+            large, stamps, done = np.zeros((128, 200_000), np.float32), [], threading.Event()
 
             def stamp():
                 while not done.is_set():
@@ -70,7 +70,7 @@ class Threads(unittest.TestCase):
             thread.join()
         # Threads that wait for the interpreter's lock can run shortly before and after the call, but not in its middle.
         middle = [at for at in stamps if start + 0.2 * duration < at < start + 0.8 * duration]
-        self.assertGreater(duration, 0.05)
+        self.assertGreater(duration, 0.02)
         self.assertGreater(len(middle), 5)
 
     def test_close_waits_for_calls(self):

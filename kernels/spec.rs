@@ -64,11 +64,7 @@ impl Spec {
             Path::Arbitrary => "arbitrary".to_owned(),
             Path::Bounded(max_k) => format!("bounded{max_k}"),
         };
-        let dtype = match self.dtype {
-            Dtype::F32 => "f32",
-            Dtype::Bf16 => "bf16",
-            Dtype::F16 => "f16",
-        };
+        let dtype = self.dtype.name();
         let flags = [
             (!self.stable, "_unstable"),
             (self.wanted.topk_logits, "_logits"),

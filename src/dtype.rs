@@ -16,6 +16,15 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// `f32`, `bf16` or `f16`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+            Dtype::F16 => "f16",
+        }
+    }
+
     /// The size of one element in bytes.
     pub fn size(self) -> usize {
         match self {

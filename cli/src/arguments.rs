@@ -90,24 +90,47 @@ pub(crate) struct Sample {
     /// The array of a .safetensors file. It is needed if the file has several.
     #[arg(long, value_name = "NAME")]
     pub(crate) tensor: Option<String>,
-    /// Keep the K largest logits; 0 turns top-k off [default: 0].
-    #[arg(long, value_name = "K,...", value_delimiter = ',', allow_negative_numbers = true)]
+    /// Keep the K largest logits; 0 turns top-k off.
+    #[arg(
+        long,
+        value_name = "K,...",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        default_value = "0"
+    )]
     pub(crate) top_k: Vec<i32>,
-    /// Keep the most probable tokens with a total probability of P; 1 turns top-p off [default: 1].
-    #[arg(long, value_name = "P,...", value_delimiter = ',', allow_negative_numbers = true)]
+    /// Keep the most probable tokens with a total probability of P; 1 turns top-p off.
+    #[arg(
+        long,
+        value_name = "P,...",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        default_value = "1"
+    )]
     pub(crate) top_p: Vec<f32>,
-    /// Keep tokens with at least P times the largest probability; 0 turns min-p off [default: 0].
-    #[arg(long, value_name = "P,...", value_delimiter = ',', allow_negative_numbers = true)]
+    /// Keep tokens with at least P times the largest probability; 0 turns min-p off.
+    #[arg(
+        long,
+        value_name = "P,...",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        default_value = "0"
+    )]
     pub(crate) min_p: Vec<f32>,
-    /// The temperature; 0 is greedy [default: 1].
-    #[arg(long, value_name = "T,...", value_delimiter = ',', allow_negative_numbers = true)]
+    /// The temperature; 0 is greedy.
+    #[arg(
+        long,
+        value_name = "T,...",
+        value_delimiter = ',',
+        allow_negative_numbers = true,
+        default_value = "1"
+    )]
     pub(crate) temperature: Vec<f32>,
-    /// The seed of the random numbers. Rows with the same seed and offset draw with the same random number [default:
-    /// 0].
-    #[arg(long, value_name = "SEED,...", value_delimiter = ',')]
+    /// The seed of the random numbers. Rows with the same seed and offset draw with the same random number.
+    #[arg(long, value_name = "SEED,...", value_delimiter = ',', default_value = "0")]
     pub(crate) seed: Vec<u64>,
-    /// The offset in the seed's random numbers, for example the number of the step [default: 0].
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    /// The offset in the seed's random numbers, for example the number of the step.
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0")]
     pub(crate) offset: Vec<u64>,
     /// Keep every logit that equals the K-th largest.
     #[arg(long)]
@@ -119,12 +142,7 @@ pub(crate) struct Sample {
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) path: EntryName,
     /// The number of slots of the bounded path.
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = DEFAULT_MAX_K,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_MAX_K as u64)
-    )]
+    #[arg(long, value_name = "K", default_value_t = DEFAULT_MAX_K, value_parser = up_to(LARGEST_MAX_K))]
     pub(crate) max_k: usize,
     /// Sample with this PJRT plugin instead of the built-in backend. The results are the same.
     #[arg(long, value_name = "FILE")]
@@ -153,10 +171,6 @@ impl EntryName {
             EntryName::Reference => Entry::Reference,
         }
     }
-
-    pub(crate) fn is_bounded(self) -> bool {
-        self == EntryName::Bounded
-    }
 }
 
 #[derive(Args)]
@@ -167,11 +181,11 @@ pub(crate) struct Bench {
         value_name = "VOCAB,...",
         value_delimiter = ',',
         default_values_t = [32_768, 128_256, 262_144],
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_VOCAB as u64)
+        value_parser = up_to(LARGEST_VOCAB)
     )]
     pub(crate) vocab: Vec<usize>,
     /// The number of rows per call.
-    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = rows(LARGEST_DEFAULT_BUCKET))]
+    #[arg(long, value_name = "ROWS", default_value_t = 1, value_parser = up_to(LARGEST_DEFAULT_BUCKET))]
     pub(crate) batch: usize,
     /// The number of threads of the built-in backend; 0 means one per core.
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -217,7 +231,7 @@ pub(crate) struct Compile {
     pub(crate) smaller_batches: bool,
     /// The numbers of rows that programs are compiled for, ascending. The list must equal the row_buckets of the
     /// samplers that will load the programs [default: 1,2,4,8,16,32,64,128].
-    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', value_parser = rows(LARGEST_BUCKET))]
+    #[arg(long, value_name = "ROWS,...", value_delimiter = ',', value_parser = up_to(LARGEST_BUCKET))]
     pub(crate) row_buckets: Vec<usize>,
     #[command(flatten)]
     pub(crate) calls: Calls,
@@ -239,7 +253,7 @@ pub(crate) struct Compile {
 #[derive(Args)]
 pub(crate) struct Emit {
     /// The number of rows of the call, at most 128. Larger batches run in pieces.
-    #[arg(long, value_name = "ROWS", value_parser = rows(LARGEST_DEFAULT_BUCKET))]
+    #[arg(long, value_name = "ROWS", value_parser = up_to(LARGEST_DEFAULT_BUCKET))]
     pub(crate) batch: usize,
     #[command(flatten)]
     pub(crate) calls: Calls,
@@ -271,7 +285,7 @@ pub(crate) struct Plugins {
 #[derive(Args)]
 pub(crate) struct Calls {
     /// The number of elements per row.
-    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_VOCAB as u64))]
+    #[arg(long, value_parser = up_to(LARGEST_VOCAB))]
     vocab: usize,
     /// The type of the logits.
     #[arg(long, value_enum)]
@@ -280,12 +294,7 @@ pub(crate) struct Calls {
     #[arg(long, value_enum, default_value = "auto")]
     path: PathName,
     /// The number of slots of the bounded path. It must equal max_k of the samplers that will load the programs.
-    #[arg(
-        long,
-        value_name = "K",
-        default_value_t = DEFAULT_MAX_K,
-        value_parser = RangedU64ValueParser::<usize>::new().range(1..=LARGEST_MAX_K as u64)
-    )]
+    #[arg(long, value_name = "K", default_value_t = DEFAULT_MAX_K, value_parser = up_to(LARGEST_MAX_K))]
     pub(crate) max_k: usize,
     /// For calls with keep_ties = 1.
     #[arg(long)]
@@ -366,7 +375,7 @@ fn at_least_1() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..)
 }
 
-fn rows(largest: usize) -> RangedU64ValueParser<usize> {
+fn up_to(largest: usize) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=largest as u64)
 }
 

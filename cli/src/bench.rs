@@ -10,12 +10,8 @@ use std::time::{Duration, Instant};
 use fearless_simd::Level;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use nucleus::backend::builtin::max_scan;
-use nucleus::batch::{Batch, CallOptions, RandomSource, RowArguments};
-use nucleus::dtype::Logits;
-use nucleus::outputs::Outputs;
-use nucleus::plan::Entry;
-use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::philox::random_words;
+use nucleus::{Backend, Batch, Logits, Outputs, Sampler};
 use serde_json::json;
 
 use crate::arguments::Bench;
@@ -48,14 +44,12 @@ pub(crate) fn run(arguments: &Bench, json: bool) -> Result<()> {
     if !(arguments.seconds > 0.0 && arguments.seconds <= 3600.0) {
         return Err(format!("--seconds is {}; it must be more than 0 and at most 3600", arguments.seconds));
     }
-    let sampler = Sampler::new(&SamplerOptions {
-        backend: if arguments.plugin.is_some() { BackendChoice::Pjrt } else { BackendChoice::Builtin },
-        plugin: arguments.plugin.clone(),
-        num_threads: arguments.threads,
-        ..SamplerOptions::default()
-    })
-    .map_err(|error| error.to_string())?;
-    let (platform, description, _) = sampler.platform();
+    let mut options = Sampler::builder().backend(Backend::Builtin).num_threads(arguments.threads);
+    if let Some(plugin) = &arguments.plugin {
+        options = options.backend(Backend::Pjrt).plugin_path(plugin);
+    }
+    let sampler = options.build().map_err(|error| error.to_string())?;
+    let (platform, description) = sampler.platform();
     let progress = progress((arguments.vocab.len() * CASES.len()) as u64);
     let mut figures = Vec::new();
     for &vocab in &arguments.vocab {
@@ -117,39 +111,33 @@ fn progress(figures: u64) -> ProgressBar {
 fn measure(sampler: &Sampler, logits: &[f32], vocab: usize, case: &Case, time: Duration) -> Result<Figure> {
     let rows = logits.len() / vocab;
     let seeds: Vec<u64> = (0..rows as u64).collect();
+    let (top_k, top_p, min_p) = (vec![case.top_k; rows], vec![case.top_p; rows], vec![case.min_p; rows]);
+    let temperature = vec![case.temperature; rows];
     let mut tokens = vec![0; rows];
-    let mut offset = 0;
-    let mut call = |tokens: &mut [i32]| -> Result<Duration> {
-        offset += 1;
+    let mut offsets = vec![0; rows];
+    let mut call = || -> std::result::Result<Duration, nucleus::Error> {
+        offsets.iter_mut().for_each(|offset| *offset += 1);
         let begin = Instant::now();
-        let batch = Batch::new(
-            Logits::F32(logits),
-            rows,
-            vocab,
-            0,
-            &RowArguments {
-                k: Some(&vec![case.top_k; rows]),
-                p: Some(&vec![case.top_p; rows]),
-                min_p: Some(&vec![case.min_p; rows]),
-                temperature: Some(&vec![case.temperature; rows]),
-                random: RandomSource::Seeds { seed: Some(&seeds), offset: Some(&vec![offset; rows]) },
-            },
-            CallOptions::default(),
-        )
-        .map_err(|error| error.to_string())?;
-        let mut outputs = Outputs { tokens: Some(tokens), ..Outputs::default() };
-        sampler.sample(Entry::Automatic, &batch, &mut outputs).map_err(|error| error.to_string())?;
+        let batch = Batch::new(logits, vocab)?
+            .top_k(&top_k)
+            .top_p(&top_p)
+            .min_p(&min_p)
+            .temperature(&temperature)
+            .seed(&seeds)
+            .offset(&offsets);
+        sampler.sample_into(&batch, Outputs::new().tokens(&mut tokens))?;
         Ok(begin.elapsed())
     };
+    let mut call = || call().map_err(|error| error.to_string());
     // The first calls compile the program on a plugin, and let the built-in backend learn the times of its methods.
     for _ in 0..3 {
-        call(&mut tokens)?;
+        call()?;
     }
     let level = Level::new();
     let (mut calls, mut scans) = (Vec::new(), Vec::new());
     let begin = Instant::now();
     while calls.is_empty() || begin.elapsed() < time {
-        calls.push(call(&mut tokens)?);
+        calls.push(call()?);
         let start = Instant::now();
         for row in logits.chunks_exact(vocab) {
             black_box(max_scan(level, black_box(Logits::F32(row))));

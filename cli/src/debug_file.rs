@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::Path;
 
 use npyz::{AutoSerialize, DType, FixedSizeBytes, Serialize, TypeStr, WriterBuilder as _};
+use nucleus::LogitsArray;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -15,15 +16,13 @@ pub(crate) struct DebugFile {
     archive: ZipWriter<File>,
 }
 
-/// The elements of an array. The 16-bit types are bits.
+/// The elements of an array.
 pub(crate) enum Values<'a> {
     I32(&'a [i32]),
     U32(&'a [u32]),
-    F32(&'a [f32]),
-    F16(&'a [u16]),
-    /// NumPy has no bfloat16. These elements become raw data of two bytes, as in the files of the package ml_dtypes:
-    /// `array.view(ml_dtypes.bfloat16)` converts them.
-    Bf16(&'a [u16]),
+    /// NumPy has no bfloat16. Elements of this type become raw data of two bytes, as in the files of the package
+    /// ml_dtypes: `array.view(ml_dtypes.bfloat16)` converts them.
+    Logits(&'a LogitsArray),
 }
 
 impl DebugFile {
@@ -43,14 +42,12 @@ impl DebugFile {
         let written = match values {
             Values::I32(values) => write(archive, &shape, values.iter().copied()),
             Values::U32(values) => write(archive, &shape, values.iter().copied()),
-            Values::F32(values) => write(archive, &shape, values.iter().copied()),
-            Values::F16(values) => {
-                write(archive, &shape, values.iter().map(|&bits| half::f16::from_bits(bits)))
-            }
-            Values::Bf16(values) => {
+            Values::Logits(LogitsArray::F32(values)) => write(archive, &shape, values.iter().copied()),
+            Values::Logits(LogitsArray::F16(values)) => write(archive, &shape, values.iter().copied()),
+            Values::Logits(LogitsArray::Bf16(values)) => {
                 let raw: TypeStr =
                     "|V2".parse().map_err(|_| "raw data of two bytes is no type".to_owned())?;
-                let pairs = values.iter().map(|bits| FixedSizeBytes(bits.to_le_bytes()));
+                let pairs = values.iter().map(|value| FixedSizeBytes(value.to_le_bytes()));
                 write_as(archive, &shape, DType::new_scalar(raw), pairs)
             }
         };

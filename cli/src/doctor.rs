@@ -8,12 +8,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use nucleus::abi::NUC_ABI_VERSION;
 use nucleus::backend::pjrt::program_dir;
-use nucleus::batch::{Batch, CallOptions, RowArguments};
-use nucleus::dtype::Logits;
 use nucleus::environment::{LOG_VARIABLE, PLUGIN_VARIABLE, PROGRAM_DIR_VARIABLE, TRUST_PROGRAM_DIR_VARIABLE};
-use nucleus::outputs::Outputs;
-use nucleus::plan::Entry;
-use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
+use nucleus::{Backend, Batch, Sampler};
 use serde::Serialize;
 
 use crate::arguments::Doctor;
@@ -119,18 +115,9 @@ pub(crate) fn run(arguments: &Doctor, json: bool) -> Result<()> {
 
 /// Samples a row whose token is known.
 fn builtin_backend() -> Finding {
-    let sample = || -> std::result::Result<(i32, String), nucleus::error::Error> {
-        let options = SamplerOptions { backend: BackendChoice::Builtin, ..SamplerOptions::default() };
-        let sampler = Sampler::new(&options)?;
-        let logits = [0.0, 3.0, -1.0, 2.0];
-        let arguments = RowArguments { temperature: Some(&[0.0]), ..RowArguments::default() };
-        let batch = Batch::new(Logits::F32(&logits), 1, 4, 0, &arguments, CallOptions::default())?;
-        let mut tokens = [-1];
-        sampler.sample(
-            Entry::Automatic,
-            &batch,
-            &mut Outputs { tokens: Some(&mut tokens), ..Outputs::default() },
-        )?;
+    let sample = || -> std::result::Result<(i32, String), nucleus::Error> {
+        let sampler = Sampler::builder().backend(Backend::Builtin).build()?;
+        let tokens = sampler.sample(&Batch::new(&[0.0_f32, 3.0, -1.0, 2.0], 4)?.temperature(&[0.0]))?;
         Ok((tokens[0], sampler.platform().1))
     };
     match sample() {

@@ -6,21 +6,15 @@ use std::path::Path;
 
 use npyz::{DType, FixedSizeBytes, NpyFile, Order, TypeChar};
 use nucleus::batch::check_vocab;
-use nucleus::dtype::Logits;
+use nucleus::{bf16, f16, LogitsArray};
 use safetensors::{Dtype as TensorType, SafeTensors};
 
 use crate::Result;
 
-/// The elements of an array, in row-major order. Elements of 16-bit types are raw bits.
-pub(crate) enum Elements {
-    F32(Vec<f32>),
-    Bf16(Vec<u16>),
-    F16(Vec<u16>),
-}
-
 /// Logits `[rows, vocab]`.
 pub(crate) struct LogitsFile {
-    elements: Elements,
+    /// In row-major order.
+    pub(crate) logits: LogitsArray,
     pub(crate) rows: usize,
     pub(crate) vocab: usize,
 }
@@ -36,7 +30,7 @@ impl LogitsFile {
             "safetensors" => read_safetensors(path, tensor),
             _ => Err("the name must end in .npy or .safetensors".to_owned()),
         };
-        let (elements, shape) = outcome.map_err(|message| format!("{}: {message}", path.display()))?;
+        let (logits, shape) = outcome.map_err(|message| format!("{}: {message}", path.display()))?;
         let Some((&vocab, outer)) = shape.split_last() else {
             return Err(format!(
                 "{}: the array has no dimension; it must be [vocab] or [rows, vocab]",
@@ -44,19 +38,11 @@ impl LogitsFile {
             ));
         };
         check_vocab(vocab).map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(LogitsFile { elements, rows: outer.iter().product(), vocab })
-    }
-
-    pub(crate) fn logits(&self) -> Logits<'_> {
-        match &self.elements {
-            Elements::F32(elements) => Logits::F32(elements),
-            Elements::Bf16(elements) => Logits::Bf16(elements),
-            Elements::F16(elements) => Logits::F16(elements),
-        }
+        Ok(LogitsFile { logits, rows: outer.iter().product(), vocab })
     }
 }
 
-fn read_npy(path: &Path) -> Result<(Elements, Vec<usize>)> {
+fn read_npy(path: &Path) -> Result<(LogitsArray, Vec<usize>)> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let file = NpyFile::new(BufReader::new(file)).map_err(|error| error.to_string())?;
     if file.order() != Order::C {
@@ -67,23 +53,20 @@ fn read_npy(path: &Path) -> Result<(Elements, Vec<usize>)> {
         |dtype: &DType| format!("the type is {}; it must be float32, float16 or bfloat16", dtype.descr());
     let dtype = file.dtype();
     let DType::Plain(kind) = &dtype else { return Err(unsupported(&dtype)) };
-    let elements = match (kind.type_char(), kind.size_field()) {
-        (TypeChar::Float, 4) => Elements::F32(file.into_vec().map_err(|error| error.to_string())?),
-        (TypeChar::Float, 2) => {
-            let halves: Vec<half::f16> = file.into_vec().map_err(|error| error.to_string())?;
-            Elements::F16(halves.into_iter().map(half::f16::to_bits).collect())
-        }
+    let logits = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Float, 4) => LogitsArray::F32(file.into_vec().map_err(|error| error.to_string())?),
+        (TypeChar::Float, 2) => LogitsArray::F16(file.into_vec().map_err(|error| error.to_string())?),
         // NumPy has no bfloat16. The package ml_dtypes, which has one, writes it as raw data of two bytes.
         (TypeChar::RawData, 2) => {
             let pairs: Vec<FixedSizeBytes<2>> = file.into_vec().map_err(|error| error.to_string())?;
-            Elements::Bf16(pairs.into_iter().map(|pair| u16::from_le_bytes(pair.0)).collect())
+            LogitsArray::Bf16(pairs.into_iter().map(|pair| bf16::from_le_bytes(pair.0)).collect())
         }
         _ => return Err(unsupported(&dtype)),
     };
-    Ok((elements, shape))
+    Ok((logits, shape))
 }
 
-fn read_safetensors(path: &Path, tensor: Option<&str>) -> Result<(Elements, Vec<usize>)> {
+fn read_safetensors(path: &Path, tensor: Option<&str>) -> Result<(LogitsArray, Vec<usize>)> {
     let mut bytes = Vec::new();
     File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(|error| error.to_string())?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| error.to_string())?;
@@ -104,18 +87,18 @@ fn read_safetensors(path: &Path, tensor: Option<&str>) -> Result<(Elements, Vec<
         .tensor(name)
         .map_err(|_| format!("there is no array {name:?}; the file has: {}", names.join(", ")))?;
     let data = view.data();
-    let shorts = || data.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-    let elements = match view.dtype() {
-        TensorType::F32 => Elements::F32(
+    let pairs = || data.chunks_exact(2).map(|pair| [pair[0], pair[1]]);
+    let logits = match view.dtype() {
+        TensorType::F32 => LogitsArray::F32(
             data.chunks_exact(4)
                 .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
                 .collect(),
         ),
-        TensorType::BF16 => Elements::Bf16(shorts()),
-        TensorType::F16 => Elements::F16(shorts()),
+        TensorType::BF16 => LogitsArray::Bf16(pairs().map(bf16::from_le_bytes).collect()),
+        TensorType::F16 => LogitsArray::F16(pairs().map(f16::from_le_bytes).collect()),
         other => return Err(format!("the type of {name:?} is {other:?}; it must be F32, F16 or BF16")),
     };
-    Ok((elements, view.shape().to_vec()))
+    Ok((logits, view.shape().to_vec()))
 }
 
 fn sizes(shape: impl Iterator<Item = u64>) -> Result<Vec<usize>> {

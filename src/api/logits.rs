@@ -92,6 +92,16 @@ impl LogitsArray {
     }
 }
 
+impl<'a> From<&'a LogitsArray> for Logits<'a> {
+    fn from(array: &'a LogitsArray) -> Logits<'a> {
+        match array {
+            LogitsArray::F32(values) => values.into(),
+            LogitsArray::Bf16(values) => values.into(),
+            LogitsArray::F16(values) => values.into(),
+        }
+    }
+}
+
 impl<'a> From<&'a mut LogitsArray> for LogitsMut<'a> {
     fn from(array: &'a mut LogitsArray) -> LogitsMut<'a> {
         match array {

@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
 use npyz::{NpyFile, WriterBuilder as _};
 use nucleus::batch::{Batch, CallOptions, RandomSource, RowArguments};
 use nucleus::dtype::{Logits, LogitsMut};
 use nucleus::outputs::{Outputs, RowArrays};
 use nucleus::plan::Entry;
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
+use nucleus::{bf16, f16};
 use serde_json::Value;
 
 use super::{directory, failure, nucleus, plugin, stderr, stdout};

@@ -99,7 +99,7 @@ model: deps ## download a small language model and export it for demo-llm
 
 # The header of the PJRT C API is in the sources of the crate pjrt-sys. GCC accepts it only with -fpermissive. This flag
 # turns some errors into warnings. In our own code, -Werror turns these warnings into errors again.
-PJRT_INCLUDE = $(shell cargo metadata --format-version 1 --locked | python3 -c 'import json, os, sys; print(*(os.path.join(os.path.dirname(p["manifest_path"]), "include") for p in json.load(sys.stdin)["packages"] if p["name"] == "pjrt-sys"))')
+PJRT_INCLUDE = $(shell scripts/pjrt-include.sh)
 
 $(BIN)/serve: $(wildcard examples/serve/*.cpp examples/serve/*.hpp) include/nucleus.h Makefile | build
 	@mkdir -p $(@D)

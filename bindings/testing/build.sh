@@ -16,10 +16,7 @@ output=$target/bindings
 mkdir -p "$output/pkgconfig"
 
 # The header of the PJRT C API, which the crate pjrt-sys contains.
-pjrt=$(cargo metadata --locked --offline --format-version 1 | python3 -c 'import json, pathlib, sys
-for package in json.load(sys.stdin)["packages"]:
-    if package["name"] == "pjrt-sys":
-        print(pathlib.Path(package["manifest_path"]).parent / "include")')
+pjrt=$(scripts/pjrt-include.sh)
 cc -std=c99 -O2 -Wall -Wextra -Wconversion -pedantic -Werror -fPIC -shared -Iinclude -isystem "$pjrt" \
     bindings/testing/helper.c -o "$output/libnucleus_test_helper.so" -L"$lib" -lnucleus -Wl,-rpath,"$lib"
 

@@ -11,10 +11,7 @@ lib=$(realpath "$target/lib")
 bin=$target/ctest
 plugin=.cache/plugins/lammps-jax-pjrt-cpu.so
 # The header of the PJRT C API, which the crate pjrt-sys contains.
-pjrt=$(cargo metadata --locked --offline --format-version 1 | python3 -c 'import json, pathlib, sys
-for package in json.load(sys.stdin)["packages"]:
-    if package["name"] == "pjrt-sys":
-        print(pathlib.Path(package["manifest_path"]).parent / "include")')
+pjrt=$(scripts/pjrt-include.sh)
 warnings="-g -O1 -Wall -Wextra -Wconversion -pedantic -Werror -Iinclude -isystem $pjrt"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib"
 static="$lib/libnucleus.a -lpthread -ldl -lm"

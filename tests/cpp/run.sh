@@ -10,10 +10,7 @@ lib=$(realpath "$target/lib")
 bin=$target/cpptest
 plugin=.cache/plugins/lammps-jax-pjrt-cpu.so
 # The header of the PJRT C API, which the crate pjrt-sys contains. GCC accepts it only with -fpermissive.
-pjrt=$(cargo metadata --locked --offline --format-version 1 | python3 -c 'import json, pathlib, sys
-for package in json.load(sys.stdin)["packages"]:
-    if package["name"] == "pjrt-sys":
-        print(pathlib.Path(package["manifest_path"]).parent / "include")')
+pjrt=$(scripts/pjrt-include.sh)
 warnings="-Wall -Wextra -Wconversion -Wshadow -pedantic -Werror -Iinclude"
 shared="-L$lib -lnucleus -Wl,-rpath,$lib -pthread"
 unset NUCLEUS_PJRT_PLUGIN NUCLEUS_PROGRAM_DIR NUCLEUS_LOG

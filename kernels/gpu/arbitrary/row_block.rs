@@ -2,6 +2,7 @@
 //! reaches a number.
 
 use super::division::{Division, LARGEST_CHUNKS};
+use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::{Run, SliceLogits};
 use crate::kernels::spec::Spec;
@@ -11,9 +12,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 1024;
 const WARPS: usize = THREADS / WARP;
-/// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
-const LOW_BITS: u32 = 14;
-const _: () = assert!(super::division::LARGEST_CHUNK << LOW_BITS <= u32::MAX as usize);
+const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM);
 /// The number of logits of each thread in the passes over the whole row.
 const PER_THREAD: usize = 4;
 
@@ -108,15 +107,14 @@ impl<'k> RowBlock<'k> {
     pub(super) fn add_to_chunk(&self, index: Int, weight: Int) {
         let k = self.k;
         let (chunk, _) = k.divide(index, self.division.chunk_len());
-        k.add_shared(self.parts[0], chunk, k.and(weight, k.int((1 << LOW_BITS) - 1)));
-        k.add_shared(self.parts[1], chunk, k.shr(weight, LOW_BITS));
+        add_in_parts(k, self.parts, chunk, weight);
     }
 
     /// The sum of the weights that were added to the chunk with the number of this thread.
     pub(super) fn sum_of_parts(&self) -> Wide {
         let k = self.k;
         k.barrier();
-        self.of_parts(|low, high| k.wadd(low, k.wshl(high, LOW_BITS)))
+        self.of_parts(|low, high| sum_of_parts(k, low, high))
     }
 
     /// Stores a 64-bit integer for a chunk, in the first thread of a warp.

@@ -3,15 +3,14 @@
 
 use super::list::List;
 use super::row_block::{RowBlock, THREADS};
+use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of bits of a position that one step of a search finds.
 const BITS: u32 = 12;
 pub(super) const BINS: usize = 1 << BITS;
-/// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
-const LOW_BITS: u32 = 14;
-const _: () = assert!(super::sample::LARGEST_LIST << LOW_BITS <= i32::MAX as usize);
+const _: () = assert!(super::sample::LARGEST_LIST <= LARGEST_SUM);
 /// The bins of a thread.
 const BINS_PER_THREAD: usize = BINS / THREADS;
 
@@ -73,8 +72,7 @@ impl<'a, 'k> Bins<'a, 'k> {
                 let bin = bin_of(distance);
                 let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
                 k.when(k.both(is_in_bins, k.lt(k.int(0), weight)), || {
-                    k.add_shared(self.parts[0], bin, k.and(weight, k.int((1 << LOW_BITS) - 1)));
-                    k.add_shared(self.parts[1], bin, k.shr(weight, LOW_BITS));
+                    add_in_parts(k, self.parts, bin, weight);
                 });
             });
         };
@@ -112,7 +110,7 @@ impl<'a, 'k> Bins<'a, 'k> {
                     true => k.load_shared_words(self.parts[part], mine),
                     false => [k.int(0); BINS_PER_THREAD],
                 });
-                let value = |(low, high)| k.wadd(k.widen(low), k.wshl(k.widen(high), LOW_BITS));
+                let value = |(low, high)| sum_of_parts(k, k.widen(low), k.widen(high));
                 let values: Vec<Wide> = low.into_iter().zip(high).map(value).collect();
                 let rest = k.wide_difference(target, k.get_wide(before));
                 let (bin, before_bin, of_bin) = block.locate_in_all(&values, rest, 0);

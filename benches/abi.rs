@@ -1,9 +1,9 @@
-//! The cost of a call through the C ABI: one JSON object per line on standard output.
+//! The cost of a call through the C ABI, and of the same call in Rust: one JSON object per line on standard output.
 //!
 //! The row is small, so the conversion of the arguments is a large part of the time. `abi/structs` is the median time
 //! of `nuc_topk_topp_and_sample`, including the time to fill the struct. `abi/flat` is the median time of
-//! `nuc_sample_flat`; its ratio is relative to the struct form. The two are measured alternately, so the load of the
-//! machine has little effect on the ratio.
+//! `nuc_sample_flat`, and `abi/rust` that of `Sampler::sample_into`; their ratios are relative to the struct form. The
+//! three are measured alternately, so the load of the machine has little effect on the ratios.
 
 use std::hint::black_box;
 use std::mem::{size_of, zeroed};
@@ -11,6 +11,7 @@ use std::ptr::{null, null_mut};
 use std::time::Instant;
 
 use nucleus::abi::*;
+use nucleus::{Backend, Batch, Outputs, Sampler};
 
 const VOCAB: usize = 1000;
 const CALLS: u32 = 200;
@@ -88,6 +89,21 @@ fn flat(sampler: *const nuc_sampler, row: &Row, error: &mut nuc_error) -> i32 {
     token
 }
 
+fn in_rust(sampler: &Sampler, row: &Row) -> i32 {
+    let mut token = [-1];
+    let (top_k, top_p, temperature) = ([row.top_k], [row.top_p], [row.temperature]);
+    let (seed, offset) = ([row.seed], [row.offset]);
+    let batch = Batch::new(&row.logits, VOCAB)
+        .unwrap()
+        .top_k(&top_k)
+        .top_p(&top_p)
+        .temperature(&temperature)
+        .seed(&seed)
+        .offset(&offset);
+    sampler.sample_into(&batch, Outputs::new().tokens(&mut token)).unwrap();
+    token[0]
+}
+
 /// The time of one call in microseconds.
 fn time(call: impl Fn() -> i32) -> f64 {
     let start = Instant::now();
@@ -109,17 +125,23 @@ fn main() {
     // SAFETY: zero is a valid value of every field.
     let error = unsafe { zeroed::<nuc_error>() };
     let error = std::cell::RefCell::new(nuc_error { struct_size: size_of::<nuc_error>(), ..error });
-    let calls = [with_structs, flat];
-    let tokens = calls.map(|call| call(sampler, &row, &mut error.borrow_mut()));
-    assert_eq!(tokens[0], tokens[1]);
-    let mut times = [Vec::new(), Vec::new()];
+    let rust = Sampler::builder().backend(Backend::Builtin).num_threads(1).build().unwrap();
+    let calls: [(&str, &dyn Fn() -> i32); 3] = [
+        ("abi/structs", &|| with_structs(sampler, &row, &mut error.borrow_mut())),
+        ("abi/flat", &|| flat(sampler, &row, &mut error.borrow_mut())),
+        ("abi/rust", &|| in_rust(&rust, &row)),
+    ];
+    let tokens = calls.map(|(_, call)| call());
+    assert_eq!(tokens, [tokens[0]; 3]);
+    let mut times = calls.map(|_| Vec::new());
     for _ in 0..ROUNDS {
-        for (call, times) in calls.iter().zip(&mut times) {
-            times.push(time(|| call(sampler, &row, &mut error.borrow_mut())));
+        for ((_, call), times) in calls.iter().zip(&mut times) {
+            times.push(time(call));
         }
     }
-    let [structs, flat] = times.each_mut().map(|times| median(times));
-    for (name, median) in [("abi/structs", structs), ("abi/flat", flat)] {
+    let medians = times.each_mut().map(|times| median(times));
+    let structs = medians[0];
+    for ((name, _), median) in calls.iter().zip(medians) {
         let ratio = median / structs;
         println!(
             "{{\"name\":\"{name}\",\"vocab\":{VOCAB},\"rows\":1,\"median_us\":{median:.3},\"ratio\":{ratio:.3},\

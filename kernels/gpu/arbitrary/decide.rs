@@ -175,12 +175,11 @@ impl Row<'_, '_> {
         k.when_else(
             k.le(self.top_k, self.list.count),
             || {
-                let largest = k.sub(self.max_key, self.bound);
+                // The entries at the bound are not in the list.
+                let largest = k.sub(k.sub(self.max_key, self.bound), k.int(1));
                 let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
                 let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
-                // The search does not know the entries at the bound, which are not in the list. Its position can be after
-                // them.
-                let threshold = k.max(k.sub(self.max_key, position), k.add(self.bound, k.int(1)));
+                let threshold = k.sub(self.max_key, position);
                 k.set(self.found.threshold, threshold);
                 k.set(kept_ties, k.int(0));
                 k.set(last[0], k.int(-1));

@@ -27,9 +27,9 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Finds the first position at which the number of entries up to it reaches `wanted`, or a later position, if there
-    /// are no entries between the two. `largest` is the largest position of an entry. `distance` returns the position of
-    /// an entry minus its first argument. Returns the position, and whether the number of entries up to it is larger
-    /// than `wanted`.
+    /// are no entries between the two. No entry has a position after `largest`, and the result is not after it either.
+    /// `distance` returns the position of an entry minus its first argument. Returns the position, and whether the
+    /// number of entries up to it is larger than `wanted`.
     pub(super) fn by_count(
         &self,
         list: &List<'_>,
@@ -52,6 +52,8 @@ impl<'a, 'k> Bins<'a, 'k> {
             k.set(ties, k.select(has_more, k.int(1), k.int(0)));
             k.not(has_more)
         });
+        // The last position of a bin can be after `largest`.
+        let position = k.select(k.unsigned_lt(largest, position), largest, position);
         (position, k.eq(k.get(ties), k.int(1)))
     }
 

@@ -1,6 +1,6 @@
-//! The kernel after the scan. It stores the results of the rows that the list of the row determines. These are the
-//! greedy rows, the rows with top-k, and the rows of which top-p or min-p keeps only entries of the list. For the other
-//! rows, it finds the weights between which the threshold of top-p is.
+//! The kernel after the scan. It stores the results of a row if the list of the row determines them. These are the
+//! greedy rows, the rows with top-k, and the rows in which top-p or min-p keeps only entries of the list. For each
+//! other row, it finds two weights that enclose the threshold of top-p.
 
 use super::division::Division;
 use super::draw::{self, Outcome};
@@ -28,7 +28,7 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
 const ROUNDING: i32 = 16;
 
-/// The variables that become the outcome of a row.
+/// The outcome of a row, in variables that the kernel sets step by step.
 struct Found<'k> {
     k: &'k Ptx,
     state: Variable,
@@ -37,7 +37,7 @@ struct Found<'k> {
     least: Variable,
     low: Variable,
     high: Variable,
-    /// The sum of the kept weights of the chunk with the number of this thread.
+    /// The sum of the kept weights of the chunk of this thread.
     sum: WideVariable,
 }
 
@@ -47,7 +47,7 @@ impl Found<'_> {
     }
 }
 
-/// What is known about a row.
+/// The data of a row on which the decision depends.
 struct Row<'a, 'k> {
     block: &'a RowBlock<'k>,
     parameters: &'a Parameters<'k>,
@@ -60,7 +60,7 @@ struct Row<'a, 'k> {
     bound: Int,
     /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
     list: List<'k>,
-    /// The number of entries at the bound in the chunk with the number of this thread, and in the row.
+    /// The number of entries at the bound in the chunk of this thread, and in the row.
     ties_of_chunk: Int,
     ties: Int,
     state: &'a State<'k>,
@@ -71,7 +71,7 @@ struct Row<'a, 'k> {
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
 /// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, and the results: the
 /// numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, the decided records, and the lengths of the lists
-/// of the next pass, which are 0.
+/// of the next pass. The kernel sets these lengths to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
@@ -178,8 +178,8 @@ impl Row<'_, '_> {
                 let largest = k.sub(self.max_key, self.bound);
                 let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
                 let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
-                // The search does not know the entries at the bound, which are not in the list. Its position can be after
-                // them.
+                // The list does not contain the entries at the bound. So the position that the search finds can be
+                // after them.
                 let threshold = k.max(k.sub(self.max_key, position), k.add(self.bound, k.int(1)));
                 k.set(self.found.threshold, threshold);
                 k.set(kept_ties, k.int(0));
@@ -189,7 +189,7 @@ impl Row<'_, '_> {
                         let is_above =
                             |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
                         let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
-                        // An entry that is not a tie is after all indices.
+                        // An entry that is not a tie gets a position after all indices.
                         let from = |first, [key, index]: [Int; 2]| {
                             k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
                         };
@@ -221,7 +221,7 @@ impl Row<'_, '_> {
     }
 
     /// Finds the least weight to keep, and the sums of the chunks. `ties` is the number of entries at the bound that
-    /// top-k keeps, and `ties_of_chunk` those in the chunk with the number of this thread.
+    /// top-k keeps, and `ties_of_chunk` is the number of these entries in the chunk of this thread.
     fn sample(&self, ties: Int, ties_of_chunk: Int) {
         let k = self.block.k;
         let parameters = self.parameters;
@@ -275,7 +275,8 @@ impl Row<'_, '_> {
                     });
                 });
                 k.when(k.both(min_p_decides, k.eq(k.get(is_decided), k.int(0))), || {
-                    // Then the threshold of top-p is below that of min-p.
+                    // If the sum of the weights that reach the threshold of min-p is less than the target, the
+                    // threshold of top-p is lower. Then min-p decides.
                     decide(k.wlt(reaching(min_weight), targets[0]));
                 });
                 k.when(k.eq(k.get(is_decided), k.int(0)), || {
@@ -380,8 +381,8 @@ impl<'a, 'k> Rest<'a, 'k> {
     }
 
     /// The interval that contains the threshold of top-p: the first weight in it, and the first weight after it. `sum`
-    /// is the sum of the weights that are not in the bins. `threshold` is the threshold for the larger target, if it is
-    /// the weight of an entry that is not in the bins.
+    /// is the sum of the weights that are not in the bins. `threshold` is the threshold for the larger target if an
+    /// entry that is not in the bins has this weight.
     fn interval(&self, row: &Row<'_, '_>, sum: Wide, targets: [Wide; 2], threshold: Int) -> [Int; 2] {
         let (k, block) = (self.k, row.block);
         let find = |side: usize, target: Wide| {
@@ -390,7 +391,8 @@ impl<'a, 'k> Rest<'a, 'k> {
             let (bin, _, _) = block.locate_in_all(&self.sums(side), rest, BINS as i32);
             (is_after, bin)
         };
-        // The earliest bin, if the bins have the largest sums, and the latest one, if they have the least.
+        // The threshold is in the earliest bin if the bins have their largest sums. It is in the latest bin if they
+        // have their least sums.
         let (is_after, first) = find(1, targets[0]);
         let above = k.add(self.limits(first)[1], k.int(1));
         let high = k.select(is_after, above, k.int(MAX_WEIGHT + 1));

@@ -23,9 +23,9 @@ use crate::semantics::rules::{is_candidate, kept_weight};
 use crate::semantics::top_p::target;
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// The largest difference between the distance of an entry from the maximum, and the sum of the distance of the bound
-/// from the maximum and the distance of the entry from the bound. It is at most 8: each of the three distances is
-/// rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
+/// The distance of an entry from the maximum is about the sum of two distances: that of the bound from the maximum, and
+/// that of the entry from the bound. This constant is a limit of the error. The error is at most 8, because each of the
+/// three distances is rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
 const ROUNDING: i32 = 16;
 
 /// The outcome of a row, in variables that the kernel sets step by step.

@@ -210,24 +210,26 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
     sampled.store_if(block.is_first(), row, &words);
 }
 
-/// The smallest normal number as an order key, and the number after the largest negative normal number.
+/// The order key of the smallest positive normal number. The negated number is the key of the most negative subnormal.
 const LEAST_NORMAL: i32 = 0x0080_0000;
 
-/// The least key of a cleaned value that is at least `key`, if `key` is near 0. Cleaned values are not subnormal.
+/// Returns the least key of a cleaned value that is at least `key`. The result differs from `key` only if `key` is the
+/// key of a subnormal, because cleaned values are not subnormal.
 fn exact(k: &Ptx, key: Int) -> Int {
     let is_subnormal = k.both(k.lt(k.int(0), key), k.lt(key, k.int(LEAST_NORMAL)));
     let is_negative = k.both(k.le(k.int(-LEAST_NORMAL), key), k.lt(key, k.int(0)));
     k.select(is_subnormal, k.int(LEAST_NORMAL), k.select(is_negative, k.int(0), key))
 }
 
-/// A float that a value reaches exactly if the key of the cleaned value reaches `key`, a result of [`exact`]. NaN
-/// reaches no float.
+/// Returns a float that a value reaches if and only if the key of the cleaned value reaches `key`. `key` is a result of
+/// [`exact`]. NaN reaches no float.
 fn raw(k: &Ptx, key: Int) -> Float {
     // All subnormals become 0. The least of them is the most negative one.
     k.from_bits(order_key(k, k.select(k.eq(key, k.int(0)), k.int(-LEAST_NORMAL), key)))
 }
 
-/// A key that at least `rank` keys reach, and few more unless many keys are equal; the key of −inf if there is none.
+/// Returns a key that at least `rank` keys reach. Few more keys reach it, unless many keys are equal. Returns the key
+/// of −inf if there is no such key.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");

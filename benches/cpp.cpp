@@ -1,10 +1,10 @@
-// The cost of a call through nucleus.hpp beside the same call of nucleus.h: one JSON object per line on standard
-// output.
+// The cost of a call through nucleus.hpp, compared with the same call of nucleus.h: one JSON object per line on
+// standard output.
 //
 // The rows are small, so the cost of the call itself is a large part of the time. `cpp/c` is the median time of
-// nuc_topk_topp_and_sample, including the time to fill the struct. `cpp/try_sample` and `cpp/sample` are those of the
-// form that returns a result and of the form that throws. `overhead_ns` is the difference to the C call. The calls are
-// measured alternately, so the load of the machine has little effect on the difference.
+// nuc_topk_topp_and_sample, including the time to fill the struct. `cpp/try_sample` is the time of the form that
+// returns a result, and `cpp/sample` is that of the form that throws. `overhead_ns` is the difference to the C call.
+// The calls are measured alternately, so the load of the machine has little effect on the difference.
 #include <nucleus.hpp>
 
 #include <algorithm>

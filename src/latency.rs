@@ -30,7 +30,7 @@ pub struct LatencySummary {
 
 /// A histogram of the latencies of one phase of calls. Thread-safe.
 pub struct Histogram {
-    // On the heap, because the array could overflow a caller's stack if that stack is small.
+    // The array is on the heap, because it could overflow the stack of a caller whose stack is small.
     counts: Box<[AtomicU64]>,
 }
 
@@ -151,7 +151,7 @@ impl CallTimer {
         CallTimer { begin: now, enqueued: now }
     }
 
-    /// Stores the time at which all programs of the call are in the queue: now.
+    /// Stores the current time as the time at which all programs of the call are in the queue.
     pub fn enqueued(&mut self) {
         self.enqueued = Instant::now();
     }

@@ -12,9 +12,10 @@
 //! measurement, it does the same work once and waits for its end.
 //!
 //! The host thread sleeps while the program runs. With many rows, the program of a CPU plugin takes more than a
-//! millisecond, and it evicts the code and the data of the host thread from the caches of the same cores. The next start
-//! is then several times slower, in the plugin as in the library. The comparison of `median_us` with `execute_us` also
-//! depends on the threads of the program, which compete with the host thread for the cores. `added_us` does not.
+//! millisecond, and it evicts the code and the data of the host thread from the caches of the same cores. The next
+//! start is then several times slower, both in the plugin and in the library. The comparison of `median_us` with
+//! `execute_us` also depends on the threads of the program, which compete with the host thread for the cores.
+//! `added_us` does not.
 //!
 //! `device_call/mixed` is the time from the start to the end of a call whose rows take both paths. The baseline is the
 //! sum of the times of two calls. Each of these calls has the rows of one path.
@@ -200,7 +201,7 @@ fn host_time(client: &Arc<Client>, sampler: &CSampler, rows: usize) -> serde_jso
             parts.entry(timed_table::name(function)).or_default().push(time);
         }
     }
-    // A call of a function that most starts do not call is no part of the median start.
+    // Functions that most starts do not call are not part of the median start.
     parts.retain(|_, times| times.len() > HOST_TIME_ROUNDS / 2);
     let parts: BTreeMap<_, _> =
         parts.into_iter().map(|(name, mut times)| (name, rounded(median(&mut times)))).collect();

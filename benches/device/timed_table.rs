@@ -66,7 +66,8 @@ const TIMED: [[Entry; 16]; 10] = rows!(0 1 2 3 4 5 6 7 8 9);
 /// # Safety
 /// `table` must be the table of a loaded plugin.
 pub(crate) unsafe fn of(table: *const PJRT_Api) -> *const PJRT_Api {
-    // The copy is as large as the bindings' struct. It says so, because the plugin's table can be larger.
+    // The plugin's table can be larger than the bindings' struct. The copy has the size of this struct, so its size
+    // field is changed.
     // SAFETY: the caller guarantees the table. A table of an older API is shorter, but this library refuses it.
     let mut copy = Box::new(unsafe { table.read() });
     copy.struct_size = size_of::<PJRT_Api>();

@@ -118,8 +118,8 @@ impl<'k> Block<'k> {
         self.bisect(low, high, |from, to| k.shr_by(k.sub(to, from), k.int(1)), test)
     }
 
-    /// As [`Block::largest_threshold`], but tests `low + 1` first. If `low` is a value with many ties, the search then
-    /// ends after one step.
+    /// Like [`Block::largest_threshold`], but tests `low + 1` first. If `low` is a value with many ties, the search
+    /// then ends after one step.
     fn largest_threshold_near_low(&self, (low, high): (Int, Int), test: impl FnOnce(Int) -> Verdict) -> Int {
         let k = self.k;
         let is_first = k.variable(k.int(1));

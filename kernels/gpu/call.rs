@@ -17,7 +17,7 @@ pub(super) fn call(
     call_in_place(h, name, text, grid, operands, results, &[])
 }
 
-/// As [`call`]. Each alias is the number of an operand and the number of a result that have the same memory.
+/// Like [`call`]. Each alias is the number of an operand and the number of a result that have the same memory.
 pub(super) fn call_in_place(
     h: &Hlo,
     name: &str,

@@ -84,8 +84,8 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     });
 }
 
-/// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least
-/// `wanted` keys reach `bound`. The slice is `len` logits from index `start` on. Returns the least key that was kept.
+/// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least `wanted` keys
+/// reach `bound`. The slice has `len` logits, starting at index `start`. Returns the least key that was kept.
 fn keep_exactly(
     block: &Block<'_>,
     logits: &SliceLogits<'_>,

@@ -26,7 +26,8 @@ const RANKED: usize = THREADS;
 /// The number of slots of the sorted entries, used or not. One warp weighs them, [`PER_LANE`] in each thread.
 const SLOTS: usize = 128;
 const PER_LANE: usize = SLOTS / WARP;
-/// The number of bits per step of the remainder. The total of [`SLOTS`] weights leaves this many of 64 bits free.
+/// The number of bits per step of the remainder. The total of [`SLOTS`] weights is at most 2 to the power of 64 minus
+/// this number.
 const DIGIT_BITS: u32 = 28;
 const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
 /// The number of threads that together compare an entry with all others.
@@ -88,7 +89,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
 /// The entries of a row that the first kernel stored. The entries of a thread are in registers.
 struct Entries<'k> {
     block: Block<'k>,
-    /// Some are places without an entry.
+    /// Some of these can be places without an entry.
     mine: Vec<Order>,
     /// The status bits of the row.
     status: Int,

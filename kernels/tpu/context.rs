@@ -24,7 +24,7 @@ pub(super) struct Context<'a> {
     pub(super) spec: Spec,
     pub(super) layout: Layout,
     pub(super) logits: LogitStream<'a>,
-    /// The parameters, `[8, 128]`. Lane i contains column i of the parameter array, in every stripe.
+    /// The parameters, `[8, 128]`. Lane `i` of every stripe contains column `i` of the parameter array.
     pub(super) params: Memory,
 }
 

@@ -54,9 +54,9 @@ pub(super) enum Residence {
 pub(super) struct Layout {
     /// The number of blocks.
     pub(super) blocks: usize,
-    /// The number of rows of a block. If it is less than eight, each row has several stripes. A stripe has the entries
-    /// of a row from a multiple of [`stripe`](Layout::stripe) on. All other fields describe a stripe where they say
-    /// "row".
+    /// The number of rows of a block. If it is less than eight, each row has several stripes. A stripe contains
+    /// consecutive entries of a row. The index of its first entry is a multiple of [`stripe`](Layout::stripe). In the
+    /// comments of the other fields, "row" means a stripe.
     pub(super) rows: usize,
     /// The number of registers of a row in HBM.
     pub(super) registers: usize,

@@ -1,9 +1,9 @@
 //! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! A kernel processes one block of eight rows per grid step. Batches of one, two or four rows form one block, in which
-//! each row has several sublanes, called its stripes. The kernel returns the outcome and the thresholds of each row.
-//! The StableHLO around the kernel computes the wide arrays from the thresholds. This StableHLO reads the logits once
-//! and writes each wide array once.
+//! A kernel processes one block of rows per grid step. A block has eight rows. A batch of one, two or four rows is one
+//! block of this number of rows. In such a block, each row has several sublanes, called its stripes. The kernel returns
+//! the outcome and the thresholds of each row. The StableHLO around the kernel computes the wide arrays from the
+//! thresholds. This StableHLO reads the logits once and writes each wide array once.
 //!
 //! Imports point in one direction:
 //!

@@ -196,7 +196,8 @@ impl Passes {
         }
     }
 
-    /// Descends from a chunk, for rows that have one stripe.
+    /// Finds the index in a chunk at which the running sum of the values exceeds `bound`. This is for rows that have
+    /// one stripe.
     fn locate_in_chunk(
         &self,
         cx: &Context<'_>,
@@ -234,7 +235,8 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
     }
 
-    /// Descends from a chunk of one stripe, for rows that have several stripes.
+    /// Like [`locate_in_chunk`](Passes::locate_in_chunk), for a chunk of one stripe. This is for rows that have several
+    /// stripes.
     fn locate_in_stripe(
         &self,
         cx: &Context<'_>,

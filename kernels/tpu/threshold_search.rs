@@ -2,8 +2,8 @@
 //!
 //! All rows of a block are searched together until every row is done.
 //!
-//! If rows have four or eight stripes, each stripe probes another place. Then one sum over lanes serves all these
-//! probes.
+//! If rows have four or eight stripes, each stripe probes a different place. Then one sum over lanes gives the results
+//! of all these probes.
 
 use crate::mlir::mosaic::{Kernel, Reduce, Value};
 use crate::semantics::arith::Arith;
@@ -191,7 +191,7 @@ fn divide(
     let place = k.add(low, k.mul(part, stripe));
     let Probe { reaches, exact } = probe(&places);
     let reaches = k.both(reaches, k.both(k.lt(place, high), k.lt(k.i32(0), stripe)));
-    // The places that the row reaches are the first ones. If one of them is exact, the last one is.
+    // The places that the row reaches come first. If one of them is exact, it is the last of these.
     let one = match exact {
         Some(exact) => k.choose(exact, k.i32(1 + EXACT), k.i32(1)),
         None => k.i32(1),

@@ -33,7 +33,8 @@ pub struct Executable {
     loaded: Loaded,
     num_outputs: usize,
     /// The types of the outputs. They are set when two consecutive runs return the same types. Later runs do not query
-    /// the types. Two runs must agree, so that one wrong answer of the plugin does not affect later runs.
+    /// the types. Two runs must return the same types, so that one wrong answer of the plugin does not affect later
+    /// runs.
     output_types: OnceLock<Vec<Arc<ArrayType>>>,
     /// The types of the last run, until `output_types` is set.
     last_types: Mutex<Vec<Arc<ArrayType>>>,
@@ -221,9 +222,9 @@ impl Executable {
         }
     }
 
-    /// Calls `PJRT_LoadedExecutable_Execute`. `kept` has the indices of the inputs whose memory no output may use. These
-    /// are all inputs that are not donated, even if the program was compiled to reuse their memory, because threads share
-    /// programs, and programs share inputs.
+    /// Calls `PJRT_LoadedExecutable_Execute`. `kept` has the indices of the inputs whose memory no output may use.
+    /// These are all inputs that are not donated, even if the program was compiled to reuse their memory. Threads share
+    /// programs, and programs share inputs. So an output must not overwrite an input that is not donated.
     ///
     /// # Safety
     /// There is one list of arguments, one list of outputs and one event per device. Each list of arguments has

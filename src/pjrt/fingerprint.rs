@@ -36,9 +36,9 @@ const HASH_PREFIX: &str = "sha256-pieces:";
 
 type Hash = [u8; 32];
 
-/// The state of a file. If it is the same at two times, the file has the same contents. At each change of the contents,
-/// the system sets the time of the inode's last change. A program cannot choose this time, unless it can set the system's
-/// clock.
+/// The state of a file. If the state is the same at two times, the contents are the same. At each change of the
+/// contents, the system sets the time of the inode's last change. A program cannot choose this time, unless it can set
+/// the system's clock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileState {
     device: u64,
@@ -50,7 +50,7 @@ pub struct FileState {
 }
 
 impl FileState {
-    /// The state that the metadata of a file describe.
+    /// Returns the state from the metadata of a file.
     pub fn of(metadata: &Metadata) -> FileState {
         FileState {
             device: metadata.dev(),
@@ -61,7 +61,7 @@ impl FileState {
         }
     }
 
-    /// Whether this is a state of the same file as `other`, perhaps at another time.
+    /// Returns whether both states belong to the same file, possibly at different times.
     pub fn is_same_file(&self, other: &FileState) -> bool {
         (self.device, self.inode) == (other.device, other.inode)
     }
@@ -200,7 +200,8 @@ mod tests {
         fingerprint(&File::open(path).unwrap(), &|_| None).unwrap().text
     }
 
-    /// A file that changed a moment ago could change again and keep its state, so its state is not returned.
+    /// A file that changed very recently could change again without a change of its state. So its state is not
+    /// returned.
     #[test]
     fn the_hash_of_a_settled_file_is_used_again() {
         let path = std::env::temp_dir().join(format!("nucleus-fingerprint-known-{}", std::process::id()));

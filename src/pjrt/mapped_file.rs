@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(inodes, [program.ino()]);
     }
 
-    /// Exists only for its address.
+    /// The test uses only the address of this function.
     fn open_functions() {}
 
     #[test]

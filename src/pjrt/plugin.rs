@@ -40,7 +40,7 @@ pub struct Plugin {
 /// The build of a plugin.
 struct Build {
     fingerprint: String,
-    /// The files that were hashed for this, with their hashes.
+    /// The files that were hashed to identify the build, with their hashes.
     hashed: Vec<(FileState, String)>,
 }
 

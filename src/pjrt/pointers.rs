@@ -19,7 +19,7 @@ pub struct ClientPointer {
 }
 
 impl ClientPointer {
-    /// Names a client of the caller. A null pointer is an error when the client is used.
+    /// Wraps the pointers to a client of the caller. If a pointer is null, the use of the client returns an error.
     ///
     /// # Safety
     /// `api` is null, or the function table of an initialised plugin that stays loaded until the process ends. `client`
@@ -41,7 +41,7 @@ impl ClientPointer {
 pub struct BufferPointer(*mut PJRT_Buffer);
 
 impl BufferPointer {
-    /// Names a buffer of the caller. A null pointer is an error when the buffer is used.
+    /// Wraps the pointer to a buffer of the caller. If the pointer is null, the use of the buffer returns an error.
     ///
     /// # Safety
     /// `buffer` is null, or a buffer of the client of the sampler that will use it. It stays alive until the

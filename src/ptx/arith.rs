@@ -58,7 +58,7 @@ impl Arith for &Ptx {
         self.int_op("shr.u32", &[&a, &by])
     }
 
-    // `.rn` prevents the assembler from fusing the product and the sum.
+    // `.rn` prevents the assembler from fusing the multiplication with the addition.
     fn mul_then_add(self, a: Float, b: Float, addend: Float) -> Float {
         self.fadd(self.fmul(a, b), addend)
     }

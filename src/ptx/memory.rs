@@ -54,14 +54,14 @@ impl Ptx {
         result
     }
 
-    /// Loads 64 bits, as [`Ptx::load`].
+    /// Loads 64 bits, like [`Ptx::load`].
     pub fn load_wide(&self, address: Address) -> Wide {
         let result = self.wide_register();
         self.line(format_args!("ld.global.nc.b64 {result}, [{}]", address.0));
         result
     }
 
-    /// Loads two consecutive words, as [`Ptx::load`]. The address is a multiple of 8.
+    /// Loads two consecutive words, like [`Ptx::load`]. The address is a multiple of 8.
     pub fn load_pair(&self, address: Address) -> [Int; 2] {
         let words = [self.int_register(), self.int_register()];
         let (vector, names) = vector_of(&words);
@@ -89,7 +89,7 @@ impl Ptx {
         words
     }
 
-    /// Loads 16 bits and extends them with zeros, as [`Ptx::load_words_if`].
+    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_words_if`].
     pub fn load_half_if(&self, mask: Mask, address: Address, offset: usize, otherwise: Int) -> Int {
         let half = self.new_register(Class::Half);
         self.line(format_args!("cvt.u16.u32 %h{half}, {otherwise}"));
@@ -142,12 +142,12 @@ impl Ptx {
         self.int_op("ld.shared.b32", &[&format_args!("[{}+{}]", array.start, index * 4)])
     }
 
-    /// Loads `N` consecutive elements, two or four, from `index` on, a multiple of `N`.
+    /// Loads `N` consecutive elements, starting at `index`. `N` is two or four. `index` is a multiple of `N`.
     pub fn load_shared_words<const N: usize>(&self, array: Shared, index: Int) -> [Int; N] {
         self.load_shared_vector(self.shared_address(array, index))
     }
 
-    /// As [`Ptx::load_shared_words`]. `index` is a constant.
+    /// Like [`Ptx::load_shared_words`]. `index` is a constant.
     pub fn load_shared_words_at<const N: usize>(&self, array: Shared, index: usize) -> [Int; N] {
         assert!(index.is_multiple_of(N) && index + N <= array.len);
         self.load_shared_vector(format_args!("{}+{}", array.start, index * 4))
@@ -160,7 +160,7 @@ impl Ptx {
         words
     }
 
-    /// Stores `N` consecutive elements, two or four, from `index` on, a multiple of `N`.
+    /// Stores `N` consecutive elements, starting at `index`. `N` is two or four. `index` is a multiple of `N`.
     pub fn store_shared_words<const N: usize>(&self, array: Shared, index: Int, values: [Int; N]) {
         let address = self.shared_address(array, index);
         let (vector, names) = vector_of(&values);
@@ -173,7 +173,7 @@ impl Ptx {
         self.join(low, high)
     }
 
-    /// Stores a 64-bit integer, as [`Ptx::load_shared_wide`].
+    /// Stores a 64-bit integer in an array that contains the two halves of each integer.
     pub fn store_shared_wide(&self, array: Shared, number: Int, value: Wide) {
         self.store_shared_words(array, self.shl(number, 1), [self.low(value), self.high(value)]);
     }
@@ -190,7 +190,7 @@ impl Ptx {
         self.line(format_args!("st.shared.b32 [{}+{}], {value}", array.start, index * 4));
     }
 
-    /// Adds 1 to element `index` of a shared array, atomically. `index` is a constant. Returns the value before.
+    /// Adds 1 to element `index` of a shared array, atomically. `index` is a constant. Returns the old value.
     pub fn count_up_shared(&self, array: Shared, index: usize) -> Int {
         assert!(index < array.len);
         self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
@@ -207,7 +207,7 @@ impl Ptx {
         self.line(format_args!("red.global.add.u32 [{}], {value}", address.0));
     }
 
-    /// As [`Ptx::add_global`]. Returns the value before.
+    /// Like [`Ptx::add_global`]. Returns the old value.
     pub fn fetch_add_global(&self, address: Address, value: Int) -> Int {
         self.int_op("atom.global.add.u32", &[&format_args!("[{}]", address.0), &value])
     }

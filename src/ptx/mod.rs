@@ -5,10 +5,10 @@
 //! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so the functions of
 //! the sampling contract add their instructions to the kernel.
 //!
-//! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction fuses a product and a
-//! sum or flushes subnormals to zero. Every thread of a block must execute the same barriers ([`Ptx::barrier`],
-//! [`Ptx::barrier_count`]). Every thread of a warp must execute the same warp operations ([`Ptx::warp_max`] and
-//! others).
+//! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction fuses a multiplication
+//! with an addition, and no instruction flushes subnormals to zero. Every thread of a block must execute the same
+//! barriers ([`Ptx::barrier`], [`Ptx::barrier_count`]). Every thread of a warp must execute the same warp operations
+//! ([`Ptx::warp_max`] and others).
 
 mod arith;
 mod control;

@@ -119,9 +119,9 @@ pub trait WideArith: Arith {
     /// must fit 64 bits, for every total that the target computes.
     const DIGIT_BITS: u32 = 64 - super::sizes::TOTAL_BITS;
 
-    /// `(a · 2^bits + digit) % b`, where `a < b` and `digit < 2^bits`: one step of a long division. `b` is at least
-    /// [`MAX_WEIGHT`](super::weights::MAX_WEIGHT), and `b · 2^bits` is at most 2⁶⁴. Some implementations support only
-    /// `bits = DIGIT_BITS`.
+    /// Returns `(a · 2^bits + digit) % b`, which is one step of a long division. `a` is less than `b`, and `digit` is
+    /// less than `2^bits`. `b` is at least [`MAX_WEIGHT`](super::weights::MAX_WEIGHT), and `b · 2^bits` is at most 2⁶⁴.
+    /// Some implementations support only `bits = DIGIT_BITS`.
     fn wrem_next(self, a: Self::Wide, digit: Self::Wide, bits: u32, b: Self::Wide) -> Self::Wide;
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;

@@ -62,7 +62,7 @@ pub fn problem_of(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem
 
 /// Returns rows in which a few percent of the entries survive top-k or have a weight. If the logits are normally
 /// distributed, these entries are too many for the survivor path, but few enough for the candidate list. Therefore half
-/// of the rows of each block have [`RowKind::Normal`]. The other half have the given kinds.
+/// of the rows of each block have [`RowKind::Normal`]. The other half has the given kinds.
 pub fn some_hundredths(spec: &Spec, mut kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     for block in kinds.chunks_mut(8) {
         block.iter_mut().take(4).for_each(|kind| *kind = RowKind::Normal);
@@ -195,8 +195,8 @@ impl Cases {
     }
 
     /// Adds a case whose program samples inside a function: see [`embed::emit`]. Row `i` has seed `seeds[i]`. The
-    /// program adds the step to every offset. Replaces the random words of `problem` by those of the seeds, offsets and
-    /// step.
+    /// program adds the step to every offset. Replaces the random words of `problem` with those of the seeds, offsets
+    /// and step.
     pub fn add_embedded(
         &mut self,
         spec: &Spec,

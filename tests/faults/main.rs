@@ -1,7 +1,7 @@
 //! Fault injection. There are two kinds of cases. In a case of the first kind, one call into a plugin fails, returns
 //! invalid data, or starts work that fails later. In a case of the second kind, one allocation of at least 4 KiB fails.
 //!
-//! The cases run one after another in a child process of this test program. If a case crashes or hangs, the parent
+//! The cases run one after the other in a child process of this test program. If a case crashes or hangs, the parent
 //! reports it and starts a new child for the remaining cases.
 //!
 //! `make test` runs a part of the cases. The part depends on the day. `NUCLEUS_TEST_FULL=1` runs all cases.

@@ -205,7 +205,7 @@ fn bounds_that_are_entries() {
         for (row, logits) in bits.chunks_mut(ENTRIES).enumerate() {
             for (index, logit) in logits.iter_mut().enumerate() {
                 let place = index * 50 % ENTRIES;
-                // One entry is far from the others, so that the search begins with coarse steps.
+                // One entry is far from the others, so that the search begins with large steps.
                 *logit =
                     if place == 0 { 100f32.to_bits() } else { 1f32.to_bits() + (1000 * row + place) as u32 };
             }
@@ -245,7 +245,7 @@ fn misleading_rows(spec: &Spec) -> Problem {
                 4 if index % 10 == 0 => 3.0 + value,
                 4 if index % 10 < 7 => 2.5,
                 4 => -value,
-                // k exceeds the lists.
+                // k exceeds the capacity of the lists.
                 _ => 3.0 * value,
             });
         }
@@ -262,7 +262,8 @@ fn misleading_samples() {
     let problem = misleading_rows(&spec);
     let program = suite().devices[0].program(&spec);
     check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
-    // Without the check of its length, a list that is too long is used. These are the lists of both passes.
+    // The lists of both passes have this check of the length. Without it, the kernels would use a list that is too
+    // long.
     const COMPARISON: &str = "setp.lt.s32 ";
     for capacity in [24 * 1024, 4 * 1024] {
         let check_of = format!(", {capacity}, %r");

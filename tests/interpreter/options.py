@@ -12,8 +12,8 @@ class Options:
     # The result of maximumf and minimumf if one operand is a NaN and the other is a number. "propagate": the NaN, as
     # MLIR documents. "ignore": the number.
     nan_max: str = "propagate"
-    # "deferred": a transfer moves its data when the kernel waits for the transfer. Of several transfers, the one that
-    # started last is first. "eager": a transfer moves its data when it starts.
+    # "deferred": a transfer moves its data when the kernel waits for the transfer. If several transfers are pending,
+    # the last started transfer moves its data first. "eager": a transfer moves its data when it starts.
     dma: str = "deferred"
     # The contents of uninitialized memory, a key of element.GARBAGE.
     garbage: str = "nan"

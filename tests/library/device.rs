@@ -518,7 +518,7 @@ fn a_failed_call_makes_the_next_call_upload_again() {
     deleted.delete().unwrap();
     assert!(start(&deleted).is_err());
     assert_eq!([uploads(), uploads()], [3, 0]);
-    // The end of this call fails.
+    // The event of this call reports an error.
     raw::FAIL_NEXT_CALLBACK.store(true, Ordering::SeqCst);
     assert!(start(&buffer).unwrap().wait(None).is_err());
     assert_eq!([uploads(), uploads()], [3, 0]);
@@ -548,7 +548,7 @@ fn a_call_is_done_when_its_numbers_are_on_the_host() {
     assert_eq!(call.tokens().unwrap(), host(&logits, &rows).tokens);
     assert_eq!(ints(&tokens), host(&logits, &rows).tokens);
 
-    // A buffer that is taken after the end.
+    // This buffer is taken after the end of the call.
     let call = start(&sampler, &buffer, &rows, DeviceWants::default()).unwrap();
     call.wait(None).unwrap();
     drop(call.take_tokens_buffer().unwrap());
@@ -556,7 +556,7 @@ fn a_call_is_done_when_its_numbers_are_on_the_host() {
     assert_eq!(call.tokens().unwrap(), host(&logits, &rows).tokens);
 }
 
-/// Calls functions of plugins that the library does not need, and changes calls of the library.
+/// Calls functions of plugins that the library does not use, and changes the library's calls of the plugin.
 mod raw {
     use std::ffi::c_void;
     use std::mem::size_of_val;
@@ -679,8 +679,8 @@ mod raw {
         error
     }
 
-    /// A sampler whose calls of the plugin are counted and changed. One test at a time can have it, because the statics
-    /// above belong to it.
+    /// A sampler whose calls of the plugin are counted and changed. Only one test at a time can have such a sampler,
+    /// because it uses the statics above.
     pub(super) struct Counting {
         sampler: Sampler,
         _alone: std::sync::MutexGuard<'static, ()>,

@@ -86,7 +86,7 @@ fn on_host(sampler: &Sampler, logits: &[f32], rows: &[RowSettings], step: u64) -
     (tokens, status)
 }
 
-/// Changes a number of rows by at most 3. The result is from 1 to `largest`.
+/// Changes a number of rows by at most 3. The result is at least 1 and at most `largest`.
 fn wander(rows: usize, largest: usize, rng: &mut StdRng) -> usize {
     (rows + rng.random_range(0..7)).saturating_sub(3).clamp(1, largest)
 }
@@ -282,7 +282,7 @@ fn a_prewarm_runs_in_the_background() {
         done = now;
         steps += 1;
         assert_eq!(on_host(&sampler, &logits, &row, steps), on_host(&builtin, &logits, &row, steps));
-        // Gives the processor to the compiler.
+        // The pause lets the compiler use the processor.
         std::thread::sleep(Duration::from_millis(2));
     }
     assert!(prewarming.wait(None).unwrap() && steps > 1, "{steps} steps");

@@ -66,7 +66,7 @@ struct Wanted {
 fn call(sampler: &Sampler, entry: Entry, case: &Case, wanted: Wanted) -> (Outcome, Answers) {
     let (rows, wide) = (case.num_rows, case.num_rows * case.vocab);
     let slots = if wanted.slices { case.num_rows * case.max_k } else { 0 };
-    // No sampler writes these initial values.
+    // No sampler writes these initial values. So the comparison detects arrays that were not written.
     let mut answers = Answers {
         tokens: vec![-7; rows],
         row_status: vec![77; if wanted.row_status { rows } else { 0 }],

@@ -1,6 +1,6 @@
 //! The model checker `shuttle` runs the code for the end of asynchronous calls. This program compiles sources of the
 //! library with the locks of the model checker. After each operation on a lock, the model checker decides which thread
-//! runs. It reports deadlocks, and so it also finds lost wake-ups.
+//! runs. It reports deadlocks. A lost wake-up causes a deadlock, so it finds these too.
 //!
 //! A small case runs with all schedules. A larger case runs with random schedules from fixed seeds (probabilistic
 //! concurrency testing: Burckhardt et al., ASPLOS 2010; and uniformly random schedules).
@@ -136,7 +136,7 @@ fn waits_of_all_kinds_end() {
     });
 }
 
-/// All waits end while an action still runs. In this case, the action waits for the waiting threads.
+/// All waits end while an action still runs. In this test, the action itself waits until the other waits have ended.
 #[test]
 fn waits_end_before_the_actions() {
     many_schedules(|| {
@@ -173,8 +173,8 @@ fn actions_may_use_the_call() {
     });
 }
 
-/// A thread adds parts to a call that ends at the same time. If it could add them, the call ends with the last part, and
-/// the action runs once. Otherwise the call had ended.
+/// A thread adds parts to a call that ends at the same time. If it could add the parts, the call ends with the last
+/// part, and the action runs once. Otherwise, the call had already ended.
 #[test]
 fn a_call_ends_with_its_last_part() {
     all_schedules(|| {

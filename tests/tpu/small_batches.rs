@@ -66,7 +66,7 @@ fn stripes_of_several_chunks() {
     cases.check(&[]);
 }
 
-/// The draw and the last kept tie are in each stripe in turn, also at its first and last entry.
+/// The drawn entry and the last kept tie are at the start and at the end of the row, and near borders of stripes.
 #[test]
 fn every_stripe_is_drawn() {
     const VOCAB: usize = 40_000;
@@ -78,7 +78,7 @@ fn every_stripe_is_drawn() {
     for spec in thinned(programs, 5) {
         let stripe = VOCAB.div_ceil(8 / spec.batch * 128 * 32) * 128 * 32;
         for first in [0, stripe - 30, 2 * stripe - 30, VOCAB - 60] {
-            // Sixty equal logits across the border of two stripes. Top-k keeps some of them.
+            // Sixty equal logits are on both sides of the border of two stripes. Top-k keeps some of them.
             let mut problem = problem_of(&spec, vec![RowKind::Constant; spec.batch], &mut rng);
             let mut logits = vec![-1000.0; spec.batch * VOCAB];
             for (row, params) in problem.rows.iter_mut().enumerate() {

@@ -1,6 +1,6 @@
-//! The kernel after the scan. It stores the results of the rows that the list of the row determines. These are the
-//! greedy rows, the rows with top-k, and the rows of which top-p or min-p keeps only entries of the list. For the other
-//! rows, it finds the weights between which the threshold of top-p is.
+//! The kernel after the scan. It stores the results of a row if the list of the row determines them. These are the
+//! greedy rows, the rows with top-k, and the rows in which top-p or min-p keeps only entries of the list. For each
+//! other row, it finds two weights that enclose the threshold of top-p.
 
 use super::division::Division;
 use super::draw::{self, Outcome};
@@ -23,12 +23,12 @@ use crate::semantics::rules::{is_candidate, kept_weight};
 use crate::semantics::top_p::target;
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// The largest difference between the distance of an entry from the maximum, and the sum of the distance of the bound
-/// from the maximum and the distance of the entry from the bound. It is at most 8: each of the three distances is
-/// rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
+/// The distance of an entry from the maximum is about the sum of two distances: that of the bound from the maximum, and
+/// that of the entry from the bound. This constant is a limit of the error. The error is at most 8, because each of the
+/// three distances is rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
 const ROUNDING: i32 = 16;
 
-/// The variables that become the outcome of a row.
+/// The outcome of a row, in variables that the kernel sets step by step.
 struct Found<'k> {
     k: &'k Ptx,
     state: Variable,
@@ -37,7 +37,7 @@ struct Found<'k> {
     least: Variable,
     low: Variable,
     high: Variable,
-    /// The sum of the kept weights of the chunk with the number of this thread.
+    /// The sum of the kept weights of the chunk of this thread.
     sum: WideVariable,
 }
 
@@ -47,7 +47,7 @@ impl Found<'_> {
     }
 }
 
-/// What is known about a row.
+/// The data of a row on which the decision depends.
 struct Row<'a, 'k> {
     block: &'a RowBlock<'k>,
     parameters: &'a Parameters<'k>,
@@ -60,7 +60,7 @@ struct Row<'a, 'k> {
     bound: Int,
     /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
     list: List<'k>,
-    /// The number of entries at the bound in the chunk with the number of this thread, and in the row.
+    /// The number of entries at the bound in the chunk of this thread, and in the row.
     ties_of_chunk: Int,
     ties: Int,
     state: &'a State<'k>,
@@ -71,7 +71,7 @@ struct Row<'a, 'k> {
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
 /// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, and the results: the
 /// numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, the decided records, and the lengths of the lists
-/// of the next pass, which are 0.
+/// of the next pass. The kernel sets these lengths to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
@@ -188,7 +188,7 @@ impl Row<'_, '_> {
                         let is_above =
                             |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
                         let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
-                        // An entry that is not a tie is after all indices.
+                        // An entry that is not a tie gets a position after all indices.
                         let from = |first, [key, index]: [Int; 2]| {
                             k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
                         };
@@ -220,7 +220,7 @@ impl Row<'_, '_> {
     }
 
     /// Finds the least weight to keep, and the sums of the chunks. `ties` is the number of entries at the bound that
-    /// top-k keeps, and `ties_of_chunk` those in the chunk with the number of this thread.
+    /// top-k keeps, and `ties_of_chunk` is the number of these entries in the chunk of this thread.
     fn sample(&self, ties: Int, ties_of_chunk: Int) {
         let k = self.block.k;
         let parameters = self.parameters;
@@ -274,7 +274,8 @@ impl Row<'_, '_> {
                     });
                 });
                 k.when(k.both(min_p_decides, k.eq(k.get(is_decided), k.int(0))), || {
-                    // Then the threshold of top-p is below that of min-p.
+                    // If the sum of the weights that reach the threshold of min-p is less than the target, the
+                    // threshold of top-p is lower. Then min-p decides.
                     decide(k.wlt(reaching(min_weight), targets[0]));
                 });
                 k.when(k.eq(k.get(is_decided), k.int(0)), || {
@@ -379,8 +380,8 @@ impl<'a, 'k> Rest<'a, 'k> {
     }
 
     /// The interval that contains the threshold of top-p: the first weight in it, and the first weight after it. `sum`
-    /// is the sum of the weights that are not in the bins. `threshold` is the threshold for the larger target, if it is
-    /// the weight of an entry that is not in the bins.
+    /// is the sum of the weights that are not in the bins. `threshold` is the threshold for the larger target if an
+    /// entry that is not in the bins has this weight.
     fn interval(&self, row: &Row<'_, '_>, sum: Wide, targets: [Wide; 2], threshold: Int) -> [Int; 2] {
         let (k, block) = (self.k, row.block);
         let find = |side: usize, target: Wide| {
@@ -389,7 +390,8 @@ impl<'a, 'k> Rest<'a, 'k> {
             let (bin, _, _) = block.locate_in_all(&self.sums(side), rest, BINS as i32);
             (is_after, bin)
         };
-        // The earliest bin, if the bins have the largest sums, and the latest one, if they have the least.
+        // The threshold is in the earliest bin if the bins have their largest sums. It is in the latest bin if they
+        // have their least sums.
         let (is_after, first) = find(1, targets[0]);
         let above = k.add(self.limits(first)[1], k.int(1));
         let high = k.select(is_after, above, k.int(MAX_WEIGHT + 1));

@@ -12,11 +12,12 @@ use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// The number of bits per step of the remainder. The total of the longest row leaves this many of 64 bits free.
+/// The number of bits per step of the remainder. The total of the longest row is at most 2 to the power of 64 minus
+/// this number.
 const DIGIT_BITS: u32 = 16;
 const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 
-/// What the results of a row depend on.
+/// The values that determine the results of a row.
 pub(super) struct Outcome {
     /// The words of [`Scanned`](super::records::Scanned).
     pub(super) scanned: [Int; 3],
@@ -26,7 +27,7 @@ pub(super) struct Outcome {
     pub(super) least: Int,
     /// Whether the token is drawn.
     pub(super) is_drawn: Mask,
-    /// The sum of the kept weights of the chunk with the number of this thread, if the token is drawn.
+    /// The sum of the kept weights of the chunk of this thread, if the token is drawn.
     pub(super) sum: Wide,
 }
 

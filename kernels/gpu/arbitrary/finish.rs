@@ -1,4 +1,4 @@
-//! The last kernel: the results of the rows that the decision left open.
+//! The last kernel. It stores the results of the rows for which `decide` did not store them.
 
 use super::division::Division;
 use super::draw::{self, Outcome};
@@ -19,8 +19,8 @@ use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
-/// sums of the chunks, the lists and their lengths, the numbers and the thresholds before, the step if `seeded`, and
-/// the results: the numbers and the thresholds after. They have the memory of those before.
+/// sums of the chunks, the lists and their lengths, the earlier numbers and thresholds, the step if `seeded`, and the
+/// results: all numbers and thresholds. The results use the memory of the earlier numbers and thresholds.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
@@ -59,7 +59,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
             whole.select(is_drawn, top_k, least, sum);
         });
         let top_k = top_k.map(|variable| k.get(variable));
-        // The words are loaded here, because they would need registers until here.
+        // The words are loaded only here, because earlier loads would occupy registers.
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
         draw::finish(&block, &parameters, step, &results, &outcome);
@@ -79,8 +79,8 @@ struct Interval<'a, 'k> {
 }
 
 impl Interval<'_, '_> {
-    /// Finds the least weight to keep, and the sum of the kept weights of the chunk with the number of this thread. If the
-    /// interval does not contain the threshold of top-p, or contains too many weights, sets the state to [`FAILED`].
+    /// Finds the least weight to keep, and the sum of the kept weights of the chunk of this thread. If the interval
+    /// does not contain the threshold of top-p, or contains too many weights, sets the state to [`FAILED`].
     fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));

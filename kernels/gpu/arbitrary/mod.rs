@@ -5,8 +5,8 @@
 //! 1. [`sample`] finds a bound for each row from a sample of the row.
 //! 2. [`scan`] finds the maximum and the status bits. It collects the entries above the bound of the row, counts those at
 //!    the bound, and counts those below the bound in bins.
-//! 3. [`decide`] stores the results of the rows that need nothing else. For the other rows, it finds the weights between
-//!    which the threshold of top-p is.
+//! 3. [`decide`] stores the results of the rows that need nothing else. For each other row, it finds two weights that
+//!    enclose the threshold of top-p.
 //! 4. [`weigh`] sums the weights, and collects those between these two weights. It reads the logits only for rows that
 //!    need it.
 //! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects the

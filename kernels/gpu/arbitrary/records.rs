@@ -40,17 +40,17 @@ impl<'k> Records<'k> {
     }
 }
 
-/// The words of a row after the sample.
+/// The words of a row that the first kernel stores.
 #[derive(Clone, Copy)]
 pub(super) enum Sampled {
     /// The bits of a float that exactly the entries above the bound reach; NaN if the row has no list.
     Above,
-    /// The bits of a float that exactly the entries at or above the bound reach; NaN if the row has no list. Entries
-    /// that are NaN are at a bound of −inf, but do not reach it.
+    /// The bits of a float that exactly the entries at or above the bound reach; NaN if the row has no list. A NaN
+    /// counts as −inf, so it is equal to a bound of −inf, but it does not reach the float.
     AtLeast,
     /// The order key of the bound.
     Bound,
-    /// The sum of [`HAS_LIST`] and others.
+    /// The flags of the row: the sum of those of [`HAS_LIST`], [`HAS_BINS`] and [`ALL_REACH`] that apply.
     Flags,
 }
 
@@ -63,7 +63,7 @@ pub(super) const HAS_BINS: i32 = 2;
 /// The bound is −inf.
 pub(super) const ALL_REACH: i32 = 4;
 
-/// The words of a slice after the scan.
+/// The words of a slice that the scan stores.
 #[derive(Clone, Copy)]
 pub(super) enum Scanned {
     /// The order key of the maximum.
@@ -77,7 +77,7 @@ pub(super) enum Scanned {
 /// The length of a record of [`Scanned`] words. The last word is not used.
 pub(super) const SCANNED: usize = 4;
 
-/// The words of a row after the decision.
+/// The words of a row that the kernel after the scan stores.
 #[derive(Clone, Copy)]
 pub(super) enum Decided {
     MaxKey,
@@ -99,7 +99,7 @@ pub(super) const WEIGH: i32 = 1;
 /// The list of the row is too short or too long.
 pub(super) const FAILED: i32 = 2;
 
-/// The words of a chunk after the second pass. Each sum has two words.
+/// The words of a chunk that the second pass stores. Each sum has two words.
 #[derive(Clone, Copy)]
 pub(super) enum Weighed {
     /// The sum of all weights.

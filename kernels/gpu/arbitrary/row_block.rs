@@ -16,7 +16,8 @@ const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM);
 /// The number of logits of each thread in the passes over the whole row.
 const PER_THREAD: usize = 4;
 
-/// A block of [`THREADS`] threads and its row.
+/// A block of [`THREADS`] threads and its row. Thread `i` has the values of chunk `i`, which is called the chunk of the
+/// thread.
 pub(super) struct RowBlock<'k> {
     pub(super) k: &'k Ptx,
     pub(super) block: Block<'k>,
@@ -69,7 +70,7 @@ impl<'k> RowBlock<'k> {
         self.division.chunks()
     }
 
-    /// The value that `value` returns for the chunk with the number of this thread; 0 if there is none.
+    /// Returns the value that `value` returns for the chunk of this thread, or 0 if the thread has no chunk.
     pub(super) fn of_chunk(&self, value: impl FnOnce(Int) -> Int) -> Int {
         let k = self.k;
         let result = k.variable(k.int(0));
@@ -77,7 +78,7 @@ impl<'k> RowBlock<'k> {
         k.get(result)
     }
 
-    /// As [`RowBlock::of_chunk`], for 64-bit integers.
+    /// Like [`RowBlock::of_chunk`], for 64-bit integers.
     pub(super) fn wide_of_chunk(&self, value: impl FnOnce(Int) -> Wide) -> Wide {
         let k = self.k;
         let result = k.wide_variable(k.wide(0));
@@ -89,12 +90,12 @@ impl<'k> RowBlock<'k> {
         self.k.lt(self.block.thread, self.k.int(self.chunks() as i32))
     }
 
-    /// The number among all chunks of the batch of the chunk with the number of this thread.
+    /// Returns the number of this thread's chunk among all chunks of the batch.
     fn chunk_number(&self) -> Int {
         self.k.element(self.row, self.chunks(), self.block.thread)
     }
 
-    /// Prepares [`RowBlock::add_to_chunk`].
+    /// Sets the sums of the chunks to 0. Call this before [`RowBlock::add_to_chunk`].
     pub(super) fn clear_parts(&self) {
         let k = self.k;
         k.when(k.lt(self.block.thread, k.int(LARGEST_CHUNKS as i32)), || {
@@ -110,14 +111,14 @@ impl<'k> RowBlock<'k> {
         add_in_parts(k, self.parts, chunk, weight);
     }
 
-    /// The sum of the weights that were added to the chunk with the number of this thread.
+    /// Returns the sum of the weights that were added to the chunk of this thread.
     pub(super) fn sum_of_parts(&self) -> Wide {
         let k = self.k;
         k.barrier();
         self.of_parts(|low, high| sum_of_parts(k, low, high))
     }
 
-    /// Stores a 64-bit integer for a chunk, in the first thread of a warp.
+    /// Stores a 64-bit integer for a chunk. Only the first thread of each warp stores it.
     pub(super) fn store_for_chunk(&self, chunk: Int, value: Wide) {
         let k = self.k;
         k.when(k.eq(k.lane(), k.int(0)), || {
@@ -126,7 +127,7 @@ impl<'k> RowBlock<'k> {
         });
     }
 
-    /// The integer that was stored for the chunk with the number of this thread.
+    /// Returns the integer that was stored for the chunk of this thread.
     pub(super) fn stored_for_chunk(&self) -> Wide {
         let k = self.k;
         k.barrier();
@@ -141,9 +142,9 @@ impl<'k> RowBlock<'k> {
         })
     }
 
-    /// Finds the first chunk at which the running sum of the sums of the chunks reaches `target`, which the sum of all
-    /// chunks reaches. Each thread has the sum of the chunk with its number. Returns the number of the chunk and the
-    /// running sum before it, in all threads.
+    /// Finds the first chunk at which the running sum of the chunks' sums reaches `target`. The sum of all chunks must
+    /// reach `target`. `sum` is the sum of the chunk of this thread. Returns the number of the chunk and the running
+    /// sum before it, in all threads.
     pub(super) fn locate_chunk(&self, sum: Wide, target: Wide) -> (Int, Wide) {
         let (chunk, before, _) = self.locate_in_all(&[sum], target, 0);
         (chunk, before)
@@ -189,8 +190,8 @@ impl<'k> RowBlock<'k> {
         });
     }
 
-    /// As [`RowBlock::locate`]. Returns the number of the value among the values of all threads, the running sum before
-    /// it, and the value, in all threads. If the sum of all values is too small, the number is `otherwise`.
+    /// Like [`RowBlock::locate`]. Returns the number of the value among the values of all threads, the running sum
+    /// before it, and the value, in all threads. If the sum of all values is too small, the number is `otherwise`.
     pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide, Wide) {
         let k = self.k;
         let [number, before, value] = self.passed;
@@ -236,7 +237,7 @@ impl<'k> RowBlock<'k> {
         self.locate(&values, target, |number, _, _| found(k.add(first, number)));
     }
 
-    /// As [`RowBlock::find_in_chunk`], but returns the index in all threads.
+    /// Like [`RowBlock::find_in_chunk`], but returns the index in all threads.
     pub(super) fn index_in_chunk(&self, chunk: Int, target: Wide, measure: impl Fn(Int, Int) -> Int) -> Int {
         let k = self.k;
         self.find_in_chunk(chunk, target, measure, |index| k.store_shared_at(self.passed[0], 0, index));

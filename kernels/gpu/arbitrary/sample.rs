@@ -25,7 +25,7 @@ const CONSECUTIVE: usize = 4;
 const PIECE: usize = 16;
 /// The rank in the sample of the bound of a row without top-k.
 const RANK: i32 = 64;
-/// One logit in this number is sampled, if that many logits per thread are possible.
+/// The sample contains about one of this number of logits, within the limits of the number of rounds.
 const ONE_IN: usize = 32;
 /// The largest number of times that a thread samples [`CONSECUTIVE`] logits.
 const LARGEST_ROUNDS: usize = 4;
@@ -60,8 +60,9 @@ impl Sample {
         self.vocab * PIECE / self.len()
     }
 
-    /// The rank in the sample of an entry that almost certainly is not before the `top_k`-th of the row, if `top_k` is
-    /// the rank `expected` in the sample on average. The difference is at least 4.5 standard deviations.
+    /// Returns a rank in the sample. The entry with this rank is almost certainly not before the `top_k`-th entry of
+    /// the row. `expected` is the rank of the `top_k`-th entry in the sample on average. The result differs from it by
+    /// at least 4.5 standard deviations.
     fn rank<A: Arith>(a: A, expected: A::Int) -> A::Int {
         let margin = a.shr(a.add(expected, a.add(expected, expected)), 4);
         a.add(a.add(expected, margin), a.int(40))
@@ -116,8 +117,8 @@ impl Sample {
         (0..self.rounds).flat_map(load).collect()
     }
 
-    /// The offset of a piece in its stratum. A hash of the number of the piece, so that no pattern in the row has an
-    /// effect on the sample.
+    /// Returns the offset of a piece in its stratum. It is a hash of the number of the piece, so that no pattern in the
+    /// row has an effect on the sample.
     fn offset(&self, k: &Ptx, piece: Int) -> Int {
         let mix = |value: Int, (factor, by): (u32, u32)| {
             let product = k.mul(value, factor as usize);
@@ -209,24 +210,26 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
     sampled.store_if(block.is_first(), row, &words);
 }
 
-/// The smallest normal number as an order key, and the number after the largest negative normal number.
+/// The order key of the smallest positive normal number. The negated number is the key of the most negative subnormal.
 const LEAST_NORMAL: i32 = 0x0080_0000;
 
-/// The least key of a cleaned value that is at least `key`, if `key` is near 0. Cleaned values are not subnormal.
+/// Returns the least key of a cleaned value that is at least `key`. The result differs from `key` only if `key` is the
+/// key of a subnormal, because cleaned values are not subnormal.
 fn exact(k: &Ptx, key: Int) -> Int {
     let is_subnormal = k.both(k.lt(k.int(0), key), k.lt(key, k.int(LEAST_NORMAL)));
     let is_negative = k.both(k.le(k.int(-LEAST_NORMAL), key), k.lt(key, k.int(0)));
     k.select(is_subnormal, k.int(LEAST_NORMAL), k.select(is_negative, k.int(0), key))
 }
 
-/// A float that a value reaches exactly if the key of the cleaned value reaches `key`, a result of [`exact`]. NaN
-/// reaches no float.
+/// Returns a float that a value reaches if and only if the key of the cleaned value reaches `key`. `key` is a result of
+/// [`exact`]. NaN reaches no float.
 fn raw(k: &Ptx, key: Int) -> Float {
     // All subnormals become 0. The least of them is the most negative one.
     k.from_bits(order_key(k, k.select(k.eq(key, k.int(0)), k.int(-LEAST_NORMAL), key)))
 }
 
-/// A key that at least `rank` keys reach, and few more unless many keys are equal; the key of −inf if there is none.
+/// Returns a key that at least `rank` keys reach. Few more keys reach it, unless many keys are equal. Returns the key
+/// of −inf if there is no such key.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
@@ -245,7 +248,7 @@ const LARGEST_RANK_OF_MAXIMA: usize = 3 * THREADS / 4;
 fn bound_of_maxima(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
-    // If `rank` keys are in random threads, about this number of threads has one of them.
+    // If `rank` keys are in random threads, about this number of threads have at least one of them.
     let wanted = k.sub(rank, k.shr(k.product(rank, rank), (2 * THREADS).trailing_zeros()));
     let most = k.add(wanted, k.shr(wanted, 4));
     block.largest_threshold(block.range(max), |threshold| {

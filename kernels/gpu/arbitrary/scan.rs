@@ -21,8 +21,8 @@ use crate::semantics::weights::{distance_bits, quantize, OCTAVE_BITS};
 pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the sampled records, the
-/// state before, and the results: a record per slice, the number of entries at the bound of each chunk, the lists, and
-/// the state after, which has the memory of the state before.
+/// initial state, and the results: a record per slice, the number of entries at the bound in each chunk, the lists, and
+/// the new state. The new state uses the memory of the initial state.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let slice = SliceBlock::arguments(k, spec, division, false);
     let sampled = Records::argument(k, SAMPLED);

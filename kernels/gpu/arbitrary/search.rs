@@ -1,5 +1,5 @@
-//! Searches among the entries of a list: the first position at which a running sum
-//! reaches a number. A position is an unsigned integer. The searches count by the leading bits of the positions first.
+//! Searches among the entries of a list. A search finds the first position at which a running sum reaches a number. A
+//! position is an unsigned integer. Each search first counts by the leading bits of the positions.
 
 use super::list::List;
 use super::row_block::{RowBlock, THREADS};

@@ -1,5 +1,5 @@
 //! The second pass over the logits, for rows whose results depend on the sum of all weights: the sums of the weights of
-//! each chunk. It also collects the weights among which the threshold of top-p is.
+//! each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
 use super::division::Division;
 use super::list::Collector;
@@ -23,8 +23,8 @@ pub(super) fn capacity(spec: &Spec) -> usize {
 }
 
 /// Writes the kernel, with one block per slice. Its arguments are the logits, the parameters, the decided records, the
-/// slices, the lengths of the lists before, and the results: the sums of the chunks, the lists (weight and index), and
-/// the lengths of the lists after, which have the memory of the lengths before.
+/// slices, the initial lengths of the lists, and the results: the sums of the chunks, the lists (weight and index), and
+/// the new lengths of the lists. The new lengths use the memory of the initial lengths.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     // The scan read the last slices last, so the L2 cache contains them.
     let slice = SliceBlock::arguments(k, spec, division, true);
@@ -45,7 +45,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
         let accepts_raw = weights.accepts_raw();
-        // A slice whose maximum has no weight contributes nothing.
+        // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
             slice.for_each_tile(|logits| {

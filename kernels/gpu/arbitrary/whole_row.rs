@@ -14,10 +14,11 @@ use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{kept_weight, least_weight};
 use crate::semantics::top_p::target;
 
-/// The digits of an order key, by which top-k selects: the number of bits of each.
+/// The number of bits of each digit of an order key. Top-k selects digit by digit.
 const DIGITS: [u32; 3] = [11, 11, 10];
-/// The two digits of a distance `q`: the number of bins of the first one, and the number of bits of the second one.
+/// A distance `q` has two digits. This is the number of bins of the first digit.
 const FIRST_BINS: usize = 2048;
+/// The number of bits of the second digit of a distance `q`.
 const SECOND_BITS: u32 = 12;
 const _: () = assert!((crate::semantics::weights::ZERO_Q as usize) < FIRST_BINS << SECOND_BITS);
 /// A weight is added in parts of this number of bits, because the sum of the weights of a row exceeds 32 bits.
@@ -37,8 +38,8 @@ pub(super) struct WholeRow<'a, 'k> {
 const _: () = assert!(PARTS * FIRST_BINS <= 2 * BINS && 1 << SECOND_BITS == BINS);
 
 impl WholeRow<'_, '_> {
-    /// Finds the threshold and the last tie of top-k. If `is_drawn`, also finds the least weight to keep, and the sum of
-    /// the kept weights of the chunk with the number of this thread.
+    /// Finds the threshold and the last tie of top-k. If `is_drawn`, also finds the least weight to keep, and the sum
+    /// of the kept weights of the chunk of this thread.
     pub(super) fn select(&self, is_drawn: Mask, top_k: [Variable; 2], least: Variable, sum: WideVariable) {
         let k = self.block.k;
         k.when(needs_top_k(k, self.spec, self.parameters), || self.select_top_k(top_k));
@@ -77,7 +78,7 @@ impl WholeRow<'_, '_> {
         (0..count).map(|number| value(k.add(first, k.int(number as i32)))).collect()
     }
 
-    /// The sum of a measure of the entries of the chunk with the number of this thread.
+    /// Returns the sum of a measure over the entries of the chunk of this thread.
     fn sum_chunks(&self, measure: impl Fn(Int, Int) -> Int) -> Wide {
         let k = self.block.k;
         k.barrier();

@@ -76,7 +76,8 @@ pub(super) fn mask_of<S: Simd, E: Element>(
     test: impl Fn(f32x16<S>) -> mask32x16<S>,
 ) -> u128 {
     // The parts of the mask are not stored in an array: the processor would stall if it loaded a wider integer than it
-    // stored. They are not combined in a loop that shifts by a variable: long chains of 128-bit shifts are slow.
+    // stored. They are also not combined in a loop that shifts by a variable, because long chains of 128-bit shifts are
+    // slow.
     let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
     let low =
         mask_of_pair::<S, E>(simd, &pairs[0], &test) | mask_of_pair::<S, E>(simd, &pairs[1], &test) << 32;

@@ -10,8 +10,8 @@ use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
 pub(super) const FEW: usize = 256;
-/// The number of groups whose maxima are compared before the blocks of these groups are read. An integer contains one
-/// bit per group.
+/// The number of groups whose maxima are compared before the blocks of these groups are read. One integer has a bit for
+/// each of these groups.
 const GROUPS_AT_ONCE: usize = u64::BITS as usize;
 
 /// Collects the bits of all elements that are at least `bound`, in order, and their indices. Returns their number, or

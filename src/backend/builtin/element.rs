@@ -82,8 +82,8 @@ impl Element for F32 {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let [a, b] = Self::pair(simd, &pairs[0]);
         if S::f32s::LEN < LANES {
-            // Each pair is added to both results before the next pair is read. With more pairs at a time, the
-            // registers do not suffice.
+            // Each pair is added to both results before the next pair is read, because there are not enough registers
+            // for more pairs at a time.
             let (mut max, mut sum) = (a.max(b), a + b);
             for pair in &pairs[1..] {
                 let [a, b] = Self::pair(simd, pair);
@@ -219,8 +219,9 @@ impl<S: Simd> Extremes<S> {
 
     /// See [`Element::maxima`].
     ///
-    /// Widening the elements takes longer than comparing their bits. If a sign bit is 0, the maximum has the largest
-    /// bits as signed integer. Otherwise it has the least bits as unsigned integer.
+    /// Widening the elements takes longer than comparing their bits. If at least one element has the sign bit 0, the
+    /// maximum is the element whose bits are the largest signed integer. Otherwise, the maximum is the element whose
+    /// bits are the least unsigned integer.
     #[inline(always)]
     fn maxima<F: Float16>(&mut self, simd: S, block: &[u16; BLOCK]) -> f32x16<S> {
         let mut signed = i16x32::splat(simd, i16::MIN);

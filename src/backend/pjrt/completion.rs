@@ -1,15 +1,15 @@
 //! The end of asynchronous work: the outcome, the threads that wait for it, and the actions that run afterwards. The
 //! work can have several parts. It ends when its last part ends.
 //!
-//! This file takes its locks from the module `sync` of its parent, and imports nothing else of the crate. So a test can
-//! compile the file a second time, with the locks of a model checker (tests/model/main.rs).
+//! This file takes its locks from the module `sync` of its parent, and imports nothing else of the crate. Therefore, a
+//! test can also compile the file with the locks of a model checker (tests/model/main.rs).
 
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// The end of work that can fail with `E`. The default value is that of work with one part, which has not ended.
+/// The end of work that can fail with `E`. The default value describes work with one part that has not ended.
 /// Thread-safe.
 pub(super) struct Completion<E> {
     state: Mutex<State<E>>,
@@ -37,7 +37,8 @@ impl<E> Default for Completion<E> {
 }
 
 impl<E: Clone> Completion<E> {
-    /// Adds parts, unless the work has ended. Returns whether they were added. Each of them must end.
+    /// Adds parts, unless the work has ended. Returns whether the parts were added. If they were added,
+    /// [`Completion::finish`] must be called once for each of them.
     pub(super) fn add_parts(&self, parts: usize) -> bool {
         let mut state = self.lock();
         if state.outcome.is_some() {

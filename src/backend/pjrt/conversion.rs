@@ -1,7 +1,7 @@
 //! A value that the first read converts.
 //!
-//! Like `completion.rs`, this file takes its locks from the module `sync` of its parent. So a test can compile it with
-//! the locks of a model checker.
+//! Like `completion.rs`, this file takes its locks from the module `sync` of its parent. Therefore, a test can also
+//! compile it with the locks of a model checker.
 
 use super::sync::{Mutex, PoisonError};
 
@@ -22,7 +22,7 @@ impl<A, B: Clone> Conversion<A, B> {
         Conversion { state: Mutex::new(State::Waiting(value)) }
     }
 
-    /// Changes the value if it was not converted yet. Waits if another thread is converting the value.
+    /// Changes the value if it has not been converted. Waits if another thread is converting the value.
     pub(super) fn update(&self, change: impl FnOnce(A) -> A) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         *state = match std::mem::replace(&mut *state, State::Lost) {

@@ -27,9 +27,9 @@ pub struct DeviceWants {
     pub host: HostNumbers,
     /// The wide arrays to compute. They stay in buffers on the device.
     pub wide: Wanted,
-    /// Whether the call takes the contents of the logits. A wide array of the same size can then use the memory of the
-    /// logits. The buffer of the logits is deleted when the call has started. Memory that no wide array uses is free
-    /// when the call ends.
+    /// Whether the logits are donated to the call. A wide array of the same size can then use the memory of the logits.
+    /// The buffer of the logits is deleted when the call has started. Memory that no wide array uses is free when the
+    /// call ends.
     pub donate_logits: bool,
 }
 
@@ -71,21 +71,21 @@ pub enum HostResults {
     Outcomes(Vec<RowOutcome>),
 }
 
-/// Where the numbers for the host are before they are read for the first time.
+/// The place of the numbers for the host before they are read for the first time.
 enum HostSource {
     /// In an output that is in host memory. The first read copies the output.
     Output,
     /// In a copy of an output. The copy is running or has ended.
     Copy(HostCopy),
-    /// Nowhere: the copy could not be started.
+    /// The copy could not be started.
     Failed(Error),
 }
 
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the results of a device batch";
 
-/// The largest size in bytes of numbers on a CPU device that are copied only when they are read. The plugin copies so
-/// few bytes on the thread that reads them, so the read does not wait for other threads of the plugin.
+/// If the numbers on a CPU device have at most this size in bytes, they are copied only when they are read. The plugin
+/// copies so few bytes on the thread that reads them. So the read does not wait for other threads of the plugin.
 const LARGEST_LATE_COPY: usize = 1 << 15;
 
 /// Returns the error for a buffer that cannot be the logits of a call.
@@ -135,7 +135,7 @@ impl PjrtBackend {
             Ok(call) => call,
             Err(error) => {
                 self.failed_calls.add();
-                // Every program refuses a deleted buffer. So the buffer is examined only after a failure.
+                // Every program refuses a deleted buffer. So it is sufficient to examine the buffer after a failure.
                 return match logits.is_deleted() {
                     Ok(true) => refuse_deleted(),
                     _ => Err(error),
@@ -430,13 +430,13 @@ impl DeviceCall {
         self.lock_outputs().get_mut(number)?.take()
     }
 
-    /// Starts the copy of the numbers to the host if it was not started. The caller can destroy the buffer before it
-    /// reads the numbers, so the copy must start before the caller takes the buffer.
+    /// Starts the copy of the numbers to the host, unless it was started earlier. The caller can destroy the buffer
+    /// before it reads the numbers, so the copy must start before the caller takes the buffer.
     fn copy_numbers(&self) {
         let Some(host) = &self.host else { return };
-        // If the call is running, it gets two parts. One part is the copy. The other part ends after the lock in `update`
-        // was released, because the end of the last part runs the actions. Actions can read the numbers, and this takes
-        // the lock.
+        // If the call is running, it gets two more parts. One part is the copy. The end of the last part runs the
+        // actions, and the actions can take the lock of `update` to read the numbers. So the second part ends only
+        // after this lock was released.
         let is_running = self.done.add_parts(2);
         let mut own_parts = if is_running { 2 } else { 0 };
         host.update(|source| match source {
@@ -449,9 +449,9 @@ impl DeviceCall {
         (0..own_parts).for_each(|_| self.done.finish(Ok(())));
     }
 
-    /// Starts the copy of the numbers. If the call is running, the copy is a part of the call, and this part ends in every
-    /// case. If the call has ended, this function waits for the copy. The wait is short, because the copy is small and
-    /// its source is in host memory.
+    /// Starts the copy of the numbers. If the call is running, the copy is a part of the call. This part also ends if
+    /// the copy fails. If the call has ended, this function waits for the copy. The wait is short, because the copy is
+    /// small and its source is in host memory.
     fn copy_output(&self, is_running: bool) -> Result<HostCopy, Error> {
         let started = self.start_copy();
         if !is_running {

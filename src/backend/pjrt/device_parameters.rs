@@ -40,8 +40,8 @@ struct State {
     rows: Vec<Row>,
     /// The number of changes so far. Two calls that saw the same number used the same parameters.
     version: u64,
-    /// The parameters that were uploaded after the last change, for each kind of call. A batch has few kinds of calls, so
-    /// a list is faster than a map.
+    /// The uploaded parameters for each kind of call. They were uploaded after the last change. A batch has few kinds
+    /// of calls, so a list is faster than a map.
     plans: Vec<(PlanKey, Arc<Plan>)>,
 }
 

@@ -46,8 +46,8 @@ impl FirstRuns {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Runs a program once if its kernels are translated by a driver. A failure is only a log message, because the first
-    /// call with the program reports it.
+    /// Runs a program once if its kernels are translated by a driver. A failure only writes a log message, because the
+    /// first call with the program returns the error.
     pub(super) fn run(
         &self,
         client: &Arc<Client>,

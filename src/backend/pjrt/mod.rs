@@ -265,10 +265,10 @@ impl PjrtBackend {
 
 /// Loads a plugin and creates a client.
 ///
-/// If there is a directory of programs, another thread identifies the build of the plugin at the same time. This can read
-/// hundreds of megabytes, unless the directory has the build. The `Plugin` stores the result for
-/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started or fails, `use_programs_in` tries again and returns
-/// any error.
+/// If there is a directory of programs, another thread identifies the build of the plugin at the same time. The thread
+/// can read hundreds of megabytes, unless the directory already contains the build. The `Plugin` stores the result for
+/// [`PjrtBackend::use_programs_in`]. If the thread cannot be started or fails, `use_programs_in` tries again and
+/// returns any error.
 pub(crate) fn create_client(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],

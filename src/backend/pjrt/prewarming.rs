@@ -20,8 +20,8 @@ use crate::plan::needed;
 use crate::plan::CallShape;
 use crate::thread_flag::with_flag;
 
-/// The programs to make: to load or to compile. They are pinned: those in the cache now, and the others when they are
-/// made.
+/// The programs to load or to compile. Programs in the cache are pinned now. The other programs are pinned when they
+/// are made.
 pub(crate) struct Job {
     backend: Arc<PjrtBackend>,
     programs: Vec<ProgramSpec>,
@@ -90,7 +90,7 @@ fn as_worker<R>(work: impl FnOnce() -> R) -> R {
     with_flag(&IS_WORKER, work)
 }
 
-/// Whether this thread may wait for a prewarm. It must not if the prewarm can wait for this thread.
+/// Whether this thread may wait for a prewarm. It must not wait if the prewarm can wait for this thread.
 fn may_wait() -> bool {
     !IS_WORKER.get() && !program_cache::is_maker()
 }
@@ -114,12 +114,14 @@ impl Progress {
 }
 
 /// A prewarm that runs in the background. Thread-safe. It keeps the backend of its sampler alive. Dropping it cancels
-/// it and waits for the compilations that are running. It does not wait on a thread for which a prewarm may wait.
+/// it and waits for the compilations that are running. The drop does not wait if a prewarm may wait for the current
+/// thread.
 pub struct Prewarming {
     total: usize,
     progress: Arc<Progress>,
     thread: Option<JoinHandle<()>>,
-    // Dropped last, after the wait for the thread. So the prewarm's thread does not destroy the client.
+    // This field is dropped last, after the wait for the thread. So the thread of the prewarm does not destroy the
+    // client.
     _backend: Option<Arc<PjrtBackend>>,
 }
 

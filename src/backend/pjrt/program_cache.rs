@@ -145,7 +145,8 @@ impl<K: Hash + Eq + Clone, V: Clone, E: Clone> ProgramCache<K, V, E> {
     }
 
     /// The program, if the cache contains it, and whether it is pinned. A caller may keep a pinned program and use it
-    /// without a lookup, because the cache never evicts it. Then the caller calls [`ProgramCache::count_hit`].
+    /// without a lookup, because the cache never evicts it. The caller then calls [`ProgramCache::count_hit`] for each
+    /// later use.
     pub fn get_pinned(&self, key: &K) -> Option<(V, bool)> {
         let mut state = self.lock();
         let program = state.hit(key)?;

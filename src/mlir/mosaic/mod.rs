@@ -1,9 +1,9 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
-//! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. The sublanes are the rows of a block,
-//! and the lanes are entries of a row. If a block has fewer than eight rows, each row has several sublanes, called the
-//! stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row is a
-//! register that contains the value in every lane of all stripes. The builder implements
+//! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. In a block of eight rows, each sublane
+//! is a row, and the lanes are entries of the row. In a block of one, two or four rows, each row has several sublanes,
+//! called the stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row
+//! is a register that contains the value in every lane of all stripes. The builder implements
 //! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so functions that
 //! are generic over them add their operations to the kernel.
 //!
@@ -280,7 +280,7 @@ impl Kernel {
         self.rotate_dimension(a, by, 1)
     }
 
-    /// Moves each stripe of a row by `by` stripes towards higher stripes. The last stripes move to the first stripes.
+    /// Moves each stripe of a row by `by` stripes towards higher stripes. The last stripes become the first stripes.
     pub fn rotate_stripes(&self, a: Value, by: usize) -> Value {
         self.rotate_dimension(a, self.i32((by * self.rows) as i32), 0)
     }
@@ -311,7 +311,8 @@ impl Kernel {
     }
 
     /// Combines the stripes of each row in as many registers as a row has stripes. Stripe `s` of the result is
-    /// [`over_stripes`](Kernel::over_stripes) of `values[s]`. This takes less time than to combine each register alone.
+    /// [`over_stripes`](Kernel::over_stripes) of `values[s]`. This takes less time than combining each register
+    /// separately.
     pub fn over_stripes_of(&self, kind: Reduce, mut values: Vec<Value>) -> Value {
         let (stripe, stripes) = (self.stripe(), self.stripes());
         assert_eq!(values.len(), stripes, "there must be a register for each stripe");
@@ -349,7 +350,7 @@ impl Kernel {
         self.binary(operation, a, b)
     }
 
-    /// Reduces each row over its lanes and stripes. The result is in all of them.
+    /// Reduces each row over its lanes and stripes. The result is in all lanes of all stripes.
     pub fn over_row(&self, kind: Reduce, a: Value) -> Value {
         self.over_lanes(kind, self.over_stripes(kind, a))
     }

@@ -262,9 +262,9 @@ impl Hlo {
         self.custom_call_in_place(target, config, operands, results, &[])
     }
 
-    /// As [`Hlo::custom_call`]. Each alias is the number of an operand and the number of a result of the same type. The
-    /// callee gets the same memory for both, so the result starts with the contents of the operand. There must be at
-    /// least two results.
+    /// Like [`Hlo::custom_call`]. Each alias is the number of an operand and the number of a result of the same type.
+    /// The callee gets the same memory for both, so the result starts with the contents of the operand. There must be
+    /// at least two results.
     pub fn custom_call_in_place(
         &self,
         target: &str,

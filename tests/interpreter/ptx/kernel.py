@@ -218,11 +218,11 @@ class Launch:
     # What blocks report
 
     def progress(self):
-        """Notes that memory has changed, that threads have passed a barrier, or that threads have ended."""
+        """Records that memory has changed, that threads have passed a barrier, or that threads have ended."""
         self.vain = 0
 
     def polled(self):
-        """Notes that a strong read was executed, or an atomic that changed nothing."""
+        """Records a strong read, or an atomic that changed nothing."""
         self.vain += 1
 
     def spins(self):

@@ -89,8 +89,8 @@ class Global:
         """Groups accesses by buffer. Yields each buffer with the positions of its accesses and their offsets. Yields
         None instead of a buffer for addresses in no buffer."""
         relative = addresses.astype(np.int64) - BASE
-        # An address slightly before a buffer belongs to this buffer too, with a negative offset. So the numbers are
-        # rounded to the nearest one.
+        # An address slightly before a buffer also belongs to this buffer, with a negative offset. So the quotients are
+        # rounded to the nearest number.
         numbers = (relative + (1 << SHIFT - 1) >> SHIFT) - 1
         first = int(numbers[0])
         if (numbers == first).all():

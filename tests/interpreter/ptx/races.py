@@ -71,7 +71,7 @@ class Clock:
         return ((self.epoch << SUB_BITS | self.sub[threads]) << THREAD_BITS) | threads
 
     def barrier(self):
-        """Notes that all threads of the block have reached a barrier."""
+        """Records that all threads of the block have reached a barrier."""
         self.epoch += 1
         self.sub[:] = 0
         self.closed[:] = -1
@@ -82,7 +82,7 @@ class Clock:
             self.known = [merged] * self.threads
 
     def warp_barrier(self, threads):
-        """Notes that all lanes of a warp have reached bar.warp.sync."""
+        """Records that all lanes of a warp have reached bar.warp.sync."""
         latest = self.sub[threads].max()
         self.closed[threads] = latest
         self.sub[threads] = latest + 1

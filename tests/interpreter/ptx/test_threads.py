@@ -99,7 +99,7 @@ class Lanes(PtxTest):
         np.testing.assert_array_equal(self.lanes(same), np.repeat([120, 376], 16))
 
     def test_lanes_that_arrive_later(self):
-        """One lane takes a longer way. The other lanes wait for it."""
+        """One lane takes a longer path. The other lanes wait for it."""
         body = f"""setp.ne.u32 %p1, %r1, 3; @%p1 bra meet;
         bra far;
         meet: redux.sync.add.u32 %r5, %r1, {ALL}; bra end;

@@ -132,7 +132,7 @@ mod tests {
         let path = directory.0.join(name);
         let mut content = format::MAGIC.to_vec();
         content.resize(100, 0);
-        // The file is renamed last. Otherwise, another thread could remove the file before its age is set.
+        // The file is renamed last. Otherwise, another thread could remove it before its age is set.
         let unnamed = directory.0.join(format!("{name}.new"));
         fs::write(&unnamed, content).unwrap();
         set_age(&unnamed, age);

@@ -1,8 +1,8 @@
 //! The builds of plugins that processes have identified, in a file of the directory of programs.
 //!
-//! Most plugins have no build id, and their files have hundreds of megabytes. If the directory contains all programs,
-//! hashing the plugin takes longer than the rest of the start. So the directory keeps the hash together with the state
-//! of the file (`FileState`).
+//! Most plugins have no build id, and the size of their files is hundreds of megabytes. If the directory contains all
+//! programs, hashing the plugin takes longer than the rest of the start. So the directory keeps the hash together with
+//! the state of the file (`FileState`).
 
 use std::fs::Metadata;
 use std::io::Read as _;
@@ -61,7 +61,7 @@ impl PluginBuilds {
     }
 
     /// Adds files, and writes the list to a directory. If two processes write at the same time, one list replaces the
-    /// other. Then a later process hashes the file again. Returns a message if the file cannot be written.
+    /// other. Then a later process hashes the missing files again. Returns a message if the file cannot be written.
     #[must_use]
     pub(crate) fn add(directory: &Path, hashed: &[(FileState, String)]) -> Option<Message> {
         if hashed.is_empty() {

@@ -59,7 +59,7 @@ impl RowTask<'_> {
         }
         let keys = &work.keys[..collected.len.next_multiple_of(LANES)];
         let range = (key_of(collected.limit.bound), collected.above, key_of(found.max));
-        Some(top_k::keep(self.level, keys, work.spare, k, range, self.options.stable))
+        Some(top_k::keep(self.level, (keys, collected.len), work.spare, k, range, self.options.stable))
     }
 
     /// The maximum, cleaned, and its order key. `None` if the row may hold NaN or +inf.
@@ -98,8 +98,7 @@ impl RowTask<'_> {
         if k > LARGEST_FEW_K || self.parts > 1 {
             return None;
         }
-        let (group, maxima) = (self.whole.layout.group, (&*work.bins, &*work.tops));
-        let len = collect_few(self.level, self.row(), group, maxima, bound, (work.keys, work.indices))?;
+        let len = collect_few(self.level, self.row(), work.bins, bound, (work.keys, work.indices))?;
         Some(Collected { limit: Limit::fixed(bound), above: i32::MAX, len, indexed: true })
     }
 

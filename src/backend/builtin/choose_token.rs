@@ -15,7 +15,7 @@ use super::row_task::{Collected, KeptWeights, RowTask};
 use super::split::split_collect;
 use super::strided_sample::share_at_least;
 use super::tail_bounds::tail_bounds;
-use super::threshold_search::{measure, pad, Found, Measure};
+use super::threshold_search::{measure, pad, Found, Measure, NO_HINT};
 use super::top_k::{bound_from_maxima, Kept};
 use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
 use super::weigh_row::{weigh_and_collect, weigh_blocks, Sums};
@@ -26,7 +26,7 @@ use crate::semantics::clean::order_key;
 use crate::semantics::rules::{least_weight, row_weight};
 use crate::semantics::sizes::TOTAL_BITS;
 use crate::semantics::top_p::target;
-use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
+use crate::semantics::weights::{quantize, weight};
 
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
@@ -98,7 +98,7 @@ impl RowTask<'_> {
         let least = f32::from_bits(order_key(Scalar, kept.threshold) as u32);
         let least = weight(Scalar, quantize(Scalar, scale.max, least, scale.scale)).max(LEAST_DRAWN);
         let found =
-            least_kept(level, weights, work.spare, least, MAX_WEIGHT, (total, (total, total)), self.params)
+            least_kept(level, weights, work.spare, least, NO_HINT, (total, (total, total)), self.params)
                 .expect("every weight was collected");
         let remainder = self.remainder(found.measure);
         let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
@@ -178,7 +178,7 @@ impl RowTask<'_> {
         let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, LEAST_DRAWN);
         let weights = &work.weights[..padded];
         let sums = (total, (total, total));
-        let found = least_kept(self.level, weights, work.spare, LEAST_DRAWN, MAX_WEIGHT, sums, self.params)
+        let found = least_kept(self.level, weights, work.spare, LEAST_DRAWN, NO_HINT, sums, self.params)
             .expect("every weight was collected");
         self.draw_logit(weights, limit, found, scale, work.offsets)
     }
@@ -206,8 +206,7 @@ impl RowTask<'_> {
     fn draw_from_largest(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Option<Drawn> {
         let (level, row) = (self.level, self.row());
         let bound = bound_from_maxima(level, work.tops, LARGEST, work.weights, work.spare)?;
-        let (group, maxima) = (self.whole.layout.group, (&*work.bins, &*work.tops));
-        let len = collect_few(level, row, group, maxima, bound, (work.weights, work.indices))?;
+        let len = collect_few(level, row, work.bins, bound, (work.weights, work.indices))?;
         let (padded, sum) = weigh_in_place(level, work.weights, len, scale, 0);
         let weights = &work.weights[..padded];
         // An entry below the bound can have the same weight as the bound, but not a larger one.
@@ -219,14 +218,13 @@ impl RowTask<'_> {
         let (low, high) = tail_bounds(level, row, work.bins, scale, bound, len)?;
         let mut total = (sum + low, (sum + high).min(1 << TOTAL_BITS));
         let mut found =
-            least_kept(level, weights, work.spare, least, MAX_WEIGHT, (collected, total), self.params);
+            least_kept(level, weights, work.spare, least, NO_HINT, (collected, total), self.params);
         if found.is_none() && collected >= self.target(total.0) {
             // The bounds are too far apart. The exact total decides, without another search among the small weights.
             let sums = (&mut *work.spare, &mut *work.offsets);
             let exact = weigh_blocks(level, row, work.bins, scale, LEAST_DRAWN, sums).0;
             total = (exact, exact);
-            found =
-                least_kept(level, weights, work.spare, least, MAX_WEIGHT, (collected, total), self.params);
+            found = least_kept(level, weights, work.spare, least, NO_HINT, (collected, total), self.params);
         }
         let found = found?;
         let remainder = self.remainder(found.measure);

@@ -2,34 +2,37 @@
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
-use super::blocks::{mask_of, reaches, Blocks};
+use super::blocks::{mask_of, Blocks};
 use super::element::{with_element, Element};
 use super::lanes::{load, LANES};
-use super::layout::{BIN, BLOCK, LARGEST_GROUP};
+use super::layout::{BIN, BLOCK};
 use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
 pub(super) const FEW: usize = 256;
-/// The number of groups whose maxima are compared before the blocks of these groups are read. One integer has a bit for
-/// each of these groups.
-const GROUPS_AT_ONCE: usize = u64::BITS as usize;
+/// The number of blocks whose maxima are compared before the blocks that reach the bound are listed. One integer has a
+/// bit for each of these blocks.
+const BLOCKS_AT_ONCE: usize = u64::BITS as usize;
+/// The number of blocks whose maxima fill one integer with their bits.
+const SIXTEEN: usize = u64::BITS as usize / BIN;
+/// The number of blocks that are compared with the bound before their elements are written.
+const COMPARED: usize = 32;
 
-/// Collects the bits of all elements that are at least `bound`, in order, and their indices. Returns their number, or
-/// `None` if there are more than [`FEW`].
+/// Collects the bits of all elements that are at least `bound`, in order, and their indices. `bins` contains the block
+/// maxima. Returns the number of elements, or `None` if there are more than [`FEW`].
 ///
 /// The entries are usually in different blocks. [`super::collect::collect`] branches for each block, and the processor
 /// cannot predict these branches. This pass first lists the blocks without branches.
 pub(super) fn collect_few(
     level: Level,
     row: Logits<'_>,
-    group: usize,
-    (bins, tops): (&[f32], &[f32]),
+    bins: &[f32],
     bound: f32,
     (values, indices): (&mut [i32], &mut [i32]),
 ) -> Option<usize> {
     dispatch!(level, simd => {
-        let mut list = [0; FEW + LARGEST_GROUP];
-        let blocks = list_blocks(simd, group, (bins, tops), bound, &mut list)?;
+        let mut list = [0; FEW + BLOCKS_AT_ONCE];
+        let blocks = list_blocks(simd, bins, bound, &mut list)?;
         with_element!(row, row, E => collect_blocks::<_, E>(simd, row, blocks, bound, (values, indices)))
     })
 }
@@ -38,31 +41,55 @@ pub(super) fn collect_few(
 #[inline(always)]
 fn list_blocks<'l, S: Simd>(
     simd: S,
-    group: usize,
-    (bins, tops): (&[f32], &[f32]),
+    bins: &[f32],
     bound: f32,
-    list: &'l mut [u32; FEW + LARGEST_GROUP],
+    list: &'l mut [u32; FEW + BLOCKS_AT_ONCE],
 ) -> Option<&'l [u32]> {
-    let (bins, tops) = (bins.as_chunks::<BIN>().0, tops.as_chunks::<LANES>().0);
     let mut len = 0;
-    for (i, tops) in tops.chunks(GROUPS_AT_ONCE).enumerate() {
-        let mut groups = 0_u64;
-        for (bit, top) in tops.iter().enumerate() {
-            groups |= u64::from(load::<S, f32x16<S>, f32>(simd, top).simd_ge(bound).any_true()) << bit;
+    for (i, bins) in bins.chunks(BLOCKS_AT_ONCE * BIN).enumerate() {
+        let mut blocks = 0_u64;
+        for (part, bins) in bins.chunks(SIXTEEN * BIN).enumerate() {
+            blocks |= blocks_reaching(simd, bins, bound) << (part * SIXTEEN);
         }
-        while groups != 0 {
-            let first = (i * GROUPS_AT_ONCE + groups.trailing_zeros() as usize) * group;
-            groups &= groups - 1;
-            for (block, bin) in bins[first..].iter().take(group).enumerate() {
-                list[len] = (first + block) as u32;
-                len += usize::from(reaches(simd, bin, bound));
-            }
-            if len > FEW {
-                return None;
-            }
+        while blocks != 0 {
+            list[len] = (i * BLOCKS_AT_ONCE) as u32 + blocks.trailing_zeros();
+            len += 1;
+            blocks &= blocks - 1;
+        }
+        if len > FEW {
+            return None;
         }
     }
     Some(&list[..len])
+}
+
+/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most [`SIXTEEN`]
+/// blocks.
+#[inline(always)]
+fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
+    let mut padded = [f32::NAN; SIXTEEN * BIN];
+    let bins = if let Ok(bins) = <&[f32; SIXTEEN * BIN]>::try_from(bins) {
+        bins
+    } else {
+        padded[..bins.len()].copy_from_slice(bins);
+        &padded
+    };
+    let [a, b, c, d] = [0, 1, 2, 3].map(
+        #[inline(always)]
+        |i| load::<S, f32x16<S>, f32>(simd, &bins[i * LANES..][..LANES]).simd_ge(bound).to_bitmask(),
+    );
+    let maxima = (a | b << LANES) | (c | d << LANES) << (2 * LANES);
+    every_fourth_bit(maxima | maxima >> 1 | maxima >> 2 | maxima >> 3)
+}
+
+/// Bit `i` of the result is bit `4 · i` of `bits`.
+#[inline(always)]
+fn every_fourth_bit(bits: u64) -> u64 {
+    let bits = bits & 0x1111_1111_1111_1111;
+    let bits = (bits | bits >> 3) & 0x0303_0303_0303_0303;
+    let bits = (bits | bits >> 6) & 0x000f_000f_000f_000f;
+    let bits = (bits | bits >> 12) & 0x0000_00ff_0000_00ff;
+    (bits | bits >> 24) & 0xffff
 }
 
 /// Collects the elements of the listed blocks that are at least `bound`.
@@ -77,23 +104,32 @@ fn collect_blocks<S: Simd, E: Element>(
     let blocks = Blocks::<E>::new(row);
     let bound = f32x16::splat(simd, bound);
     let mut len = 0;
-    for &block in list {
-        let elements = blocks.get(block as usize);
-        let mut mask = mask_of::<S, E>(
-            simd,
-            elements,
-            #[inline(always)]
-            |x| x.simd_ge(bound),
-        );
-        if len + mask.count_ones() as usize > FEW {
+    for list in list.chunks(COMPARED) {
+        // All comparisons come first. The processor then reads several blocks at a time. With the branches on the
+        // elements in between, a wrong prediction would stop it at each block.
+        let mut masks = [0_u128; COMPARED];
+        let mut count = len;
+        for (mask, &block) in masks.iter_mut().zip(list) {
+            *mask = mask_of::<S, E>(
+                simd,
+                blocks.get(block as usize),
+                #[inline(always)]
+                |x| x.simd_ge(bound),
+            );
+            count += mask.count_ones() as usize;
+        }
+        if count > FEW {
             return None;
         }
-        while mask != 0 {
-            let at = mask.trailing_zeros() as usize % BLOCK;
-            values[len] = E::value(elements[at]).to_bits() as i32;
-            indices[len] = (block as usize * BLOCK + at) as i32;
-            len += 1;
-            mask &= mask - 1;
+        for (&(mut mask), &block) in masks.iter().zip(list) {
+            let elements = blocks.get(block as usize);
+            while mask != 0 {
+                let at = mask.trailing_zeros() as usize % BLOCK;
+                values[len] = E::value(elements[at]).to_bits() as i32;
+                indices[len] = (block as usize * BLOCK + at) as i32;
+                len += 1;
+                mask &= mask - 1;
+            }
         }
     }
     Some(len)
@@ -120,7 +156,7 @@ mod tests {
             scan(Level::new(), row, layout.group, &mut bins, &mut tops);
             let (mut values, mut indices) = (vec![0; FEW], vec![0; FEW]);
             let arrays = (&mut values[..], &mut indices[..]);
-            let len = collect_few(Level::new(), row, layout.group, (&bins, &tops), bound, arrays);
+            let len = collect_few(Level::new(), row, &bins, bound, arrays);
             let (expected_values, expected_indices) = expected(row, bound);
             let count = expected_values.len();
             assert_eq!(len, (count <= FEW).then_some(count), "{} elements, bound {bound}", row.len());

@@ -13,6 +13,9 @@ use crate::semantics::sizes::SUMMABLE;
 /// The value that pads an array to whole vectors. Every threshold is larger.
 pub(super) const PAD: i32 = i32::MIN;
 
+/// See [`Goal::hint`].
+pub(super) const NO_HINT: i32 = i32::MAX;
+
 /// What the search measures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
@@ -32,9 +35,11 @@ pub(super) struct Goal {
     pub(super) tolerance: u64,
     /// A threshold that is known to reach the target. It is above [`PAD`].
     pub(super) low: i32,
+    /// The measure of the values at or above `low`, if it is known.
+    pub(super) reached: Option<u64>,
     /// The largest value, or an upper bound on it.
     pub(super) high: i32,
-    /// The threshold is probably below this value. Callers pass `high` or more if they have no estimate.
+    /// The threshold is probably at most this value. [`NO_HINT`] if there is no estimate.
     pub(super) hint: i32,
 }
 
@@ -78,7 +83,19 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     let mut narrowed: Option<usize> = None;
     let mut hint = goal.hint;
     // The measure of the values at or above `low`, once it is known.
-    let mut reached: Option<u64> = None;
+    let mut reached = goal.reached;
+    if let Some(all) = reached.filter(|_| low < hint && hint < high) {
+        // Few values are between `low` and the hint, so one pass that collects them leaves little to measure.
+        let (len, least, most) = narrow(simd, values, spare, low, hint);
+        let over_hint = all - measures::<S, SUM, 1>(simd, &spare[..len], [low])[0];
+        if over_hint < goal.target {
+            narrowed = Some(len);
+            (low, high, above) = (least, most, over_hint);
+        } else {
+            (low, reached) = (hint + 1, Some(over_hint));
+        }
+        hint = NO_HINT;
+    }
     while low < high {
         let active = match narrowed {
             None => values,
@@ -99,12 +116,16 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             high = pivots[i] - 1;
             above += measured[i];
         }
+        // Without the measure of `low`, the values above the bracket must be removed before it is computed.
+        if low == high && reached.is_some() {
+            break;
+        }
         let (len, least, most) = match narrowed {
             None => narrow(simd, values, spare, low, high),
             Some(len) => narrow_in_place(simd, spare, len, low, high),
         };
         narrowed = Some(len);
-        hint = i32::MAX;
+        hint = NO_HINT;
         (low, high) = (least, most);
     }
     // No value lies between a pivot and the least value at or above it.
@@ -118,16 +139,23 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
 }
 
-/// Three pivots in `low + 1..=high`. They divide the bracket or, in the first pass, the part of the bracket below the
-/// hint. The pivots for keys are evenly spaced, because keys are already approximately logarithmic. The pivots for
-/// weights are geometrically spaced, because most weights are small.
+/// Three pivots in `low + 1..=high`. They divide the bracket. In the first pass, they divide the part of the bracket
+/// below the hint. If the hint is `low` or `high`, the threshold is probably `low` or `high`, because many values are
+/// equal to it. The first and the last pivot then show whether this is so. The pivots for keys are evenly spaced, because
+/// keys are already approximately logarithmic. The pivots for weights are geometrically spaced, because most weights are
+/// small.
 #[inline(always)]
 fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
-    let (from, to) = (scaled(low), scaled(hint.min(high)));
-    let parts = if hint < high { 3 } else { 4 };
-    [1, 2, 3].map(|part| {
-        let at = from + ((to - from) * part + parts - 1) / parts;
+    let is_end = hint <= low || hint == high;
+    let (from, to) = (scaled(low), scaled(if is_end { high } else { hint.min(high) }));
+    let (first, parts) = match hint {
+        _ if is_end => (0, 2),
+        _ if hint < high => (1, 3),
+        _ => (1, 4),
+    };
+    [0, 1, 2].map(|i| {
+        let at = from + ((to - from) * (first + i) + parts - 1) / parts;
         let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at as i32 };
         pivot.clamp(low + 1, high)
     })
@@ -264,8 +292,14 @@ mod tests {
                 len as u64
             };
             let target = 1 + u64::from(random()) * 977 % all;
-            let hint = if round % 5 == 0 { random() as i32 } else { i32::MAX };
-            let goal = Goal { measure, target, tolerance: 0, low: 1, high: MAX_WEIGHT, hint };
+            let hint = match round % 5 {
+                0 | 1 => values[random() as usize % len],
+                2 => 1,
+                3 => MAX_WEIGHT,
+                _ => NO_HINT,
+            };
+            let reached = (round % 7 < 4).then_some(all);
+            let goal = Goal { measure, target, tolerance: 0, low: 1, reached, high: MAX_WEIGHT, hint };
             let found = search(Level::new(), &values, &mut vec![0; values.len()], goal);
             let expected = sorted(&values[..len], measure, target);
             assert_eq!(found.measure, expected.measure, "{target} of {len}");

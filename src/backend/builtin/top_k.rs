@@ -6,7 +6,7 @@ use super::bounds::{bound_of_key, LEAST_KEY};
 use super::element::{with_element, Element};
 use super::lanes::{load, total, Lanes, LANES};
 use super::strided_sample::strided_sample;
-use super::threshold_search::{measure, pad, search, Found, Goal, Measure};
+use super::threshold_search::{measure, pad, search, Found, Goal, Measure, NO_HINT};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::is_candidate;
@@ -62,7 +62,13 @@ fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, toleranc
     let (candidates, low, high) = dispatch!(level, simd => extent(simd, keys));
     (candidates >= k).then(|| {
         let (target, tolerance) = (k as u64, tolerance as u64);
-        search(level, keys, spare, Goal { measure: Measure::Count, target, tolerance, low, high, hint: high })
+        let measure = Measure::Count;
+        search(
+            level,
+            keys,
+            spare,
+            Goal { measure, target, tolerance, low, reached: None, high, hint: NO_HINT },
+        )
     })
 }
 
@@ -170,18 +176,19 @@ impl Kept {
     pub(super) const ALL: Kept = Kept { threshold: LEAST_KEY, last_tie: i32::MAX };
 }
 
-/// Chooses the `k` largest collected keys exactly. If `stable` is false, it also keeps all ties. At least `k` keys were
-/// collected, and all are in `low..=high`. Probably, fewer than `k` keys are at least `above`.
+/// Chooses the `k` largest of `len` collected keys exactly. If `stable` is false, it also keeps all ties. There are at
+/// least `k` keys, and all are in `low..=high`. Probably, fewer than `k` keys are at least `above`. `keys` is padded to
+/// whole vectors.
 pub(super) fn keep(
     level: Level,
-    keys: &[i32],
+    (keys, len): (&[i32], usize),
     spare: &mut [i32],
     k: usize,
     (low, above, high): (i32, i32, i32),
     stable: bool,
 ) -> Kept {
-    let goal =
-        Goal { measure: Measure::Count, target: k as u64, tolerance: 0, low, high, hint: above.max(low) };
+    let (target, reached) = (k as u64, Some(len as u64));
+    let goal = Goal { measure: Measure::Count, target, tolerance: 0, low, reached, high, hint: above };
     let Found { threshold, measure: reached } = search(level, keys, spare, goal);
     if reached == k as u64 || !stable {
         return Kept { threshold, last_tie: i32::MAX };

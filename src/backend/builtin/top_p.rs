@@ -5,7 +5,7 @@ use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 use super::element::{with_element, Element};
 use super::lanes::{load, sum_of_weights, WeightSum, LANES};
 use super::strided_sample::{stride_of, strided_sample, SAMPLE};
-use super::threshold_search::{measure, search, Found, Goal, Measure};
+use super::threshold_search::{measure, search, Found, Goal, Measure, NO_HINT};
 use super::weighing::WeightScale;
 use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
@@ -17,7 +17,7 @@ use crate::semantics::weights::MAX_WEIGHT;
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
 ///
 /// `weights` holds every weight of the row that is at least `least`, as whole vectors. `collected` is their sum. The sum
-/// of all weights of the row is at least `totals.0` and at most `totals.1`. The least kept weight is probably below
+/// of all weights of the row is at least `totals.0` and at most `totals.1`. The threshold of top-p is probably at most
 /// `hint`. Returns `None` if top-p also keeps weights below `least`, or if the bounds of the total are too far apart to
 /// decide what top-p keeps.
 pub(super) fn least_kept(
@@ -36,7 +36,15 @@ pub(super) fn least_kept(
         if collected < largest_target {
             return None;
         }
-        let goal = Goal { measure: Measure::Sum, target, tolerance: 0, low: least, high: MAX_WEIGHT, hint };
+        let goal = Goal {
+            measure: Measure::Sum,
+            target,
+            tolerance: 0,
+            low: least,
+            reached: Some(collected),
+            high: MAX_WEIGHT,
+            hint,
+        };
         found = search(level, weights, spare, goal);
         // The weights above the threshold do not reach the smallest target. If those at the threshold reach the largest
         // target, the threshold is the same for every target between them.
@@ -103,26 +111,30 @@ impl<'w> Sampled<'w> {
         if self.maxima == 0 || sampled == 0 {
             return NO_ESTIMATE;
         }
-        let budget = self.dispensable as f64 / self.logits_per_sample;
-        let mut weight_leaving = |share: f64| {
-            let budget = (budget * share) as u64;
+        // The sum that top-p removes from the sample, if the total is the sum of the maxima, and if the sample is like
+        // the row.
+        let by_maxima = self.dispensable as f64 / self.logits_per_sample;
+        let by_sample = sampled as f64 * (self.dispensable as f64 / self.maxima as f64);
+        let mut weight_leaving = |removed: f64| {
             let goal = Goal {
                 measure: Measure::Sum,
-                target: sampled.saturating_sub(budget).max(1),
-                tolerance: budget / 16,
+                target: sampled.saturating_sub(removed as u64).max(1),
+                tolerance: (removed / 16.0) as u64,
                 low: 1,
+                reached: Some(sampled),
                 high: MAX_WEIGHT,
-                hint: MAX_WEIGHT,
+                hint: NO_HINT,
             };
             search(level, self.weights, spare, goal).threshold
         };
-        // The factors allow for the error of the sample, and for the weight that the maxima do not include.
-        (weight_leaving(0.75), weight_leaving(2.0))
+        // The factors allow for the error of the sample, and for the weight that the maxima do not include. An estimate
+        // below the threshold costs less time than one above it.
+        (weight_leaving(0.75 * by_maxima), weight_leaving((2.0 * by_maxima).max(1.25 * by_sample)))
     }
 }
 
 /// The range of the threshold if there is no estimate: any weight above 0.
-pub(super) const NO_ESTIMATE: (i32, i32) = (1, MAX_WEIGHT);
+pub(super) const NO_ESTIMATE: (i32, i32) = (1, NO_HINT);
 
 #[inline(always)]
 fn sum_of_limited<S: Simd>(simd: S, weights: &[i32], limit: i32) -> u64 {

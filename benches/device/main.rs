@@ -6,16 +6,17 @@
 //! the time of each of these calls. Reading the clock for each call takes time too, so the parts are only approximate.
 //!
 //! There are two baselines with the same program and inputs. The first one is `PJRT_LoadedExecutable_Execute`
-//! (`execute_us`). The second one also starts a copy of the tokens to the host (`execute_and_copy_us`), because every
-//! user of the tokens needs this copy. `until_tokens_us` and `execute_until_tokens_us` are the times until the tokens are
-//! on the host, for a call and for the second baseline. The benchmark takes the measurements in turn. Before each
-//! measurement, it does the same work once and waits for its end.
+//! (`execute_us`). `over_execute_us` is the median of the differences between the times of a call and of this baseline in
+//! the same round: the cost of the library for a host that would otherwise call the plugin itself. The second baseline
+//! also starts a copy of the tokens to the host (`execute_and_copy_us`), because every user of the tokens needs this
+//! copy. `until_tokens_us` and `execute_until_tokens_us` are the times until the tokens are on the host, for a call and
+//! for the second baseline. The benchmark takes the measurements in turn. Before each measurement, it does the same work
+//! once and waits for its end.
 //!
 //! The host thread sleeps while the program runs. With many rows, the program of a CPU plugin takes more than a
 //! millisecond, and it evicts the code and the data of the host thread from the caches of the same cores. The next
-//! start is then several times slower, both in the plugin and in the library. The comparison of `median_us` with
-//! `execute_us` also depends on the threads of the program, which compete with the host thread for the cores.
-//! `added_us` does not.
+//! start is then several times slower, both in the plugin and in the library. `over_execute_us` also depends on the
+//! threads of the program, which compete with the host thread for the cores. `added_us` does not.
 //!
 //! `device_call/mixed` is the time from the start to the end of a call whose rows take both paths. The baseline is the
 //! sum of the times of two calls. Each of these calls has the rows of one path.
@@ -201,6 +202,11 @@ fn host_time(client: &Arc<Client>, sampler: &CSampler, rows: usize) -> serde_jso
             parts.entry(timed_table::name(function)).or_default().push(time);
         }
     }
+    let [execute, _, call] = &starts;
+    let microseconds = |time: &Duration| time.as_secs_f64() * 1e6;
+    let mut over_execute: Vec<f64> =
+        call.iter().zip(execute).map(|(call, execute)| microseconds(call) - microseconds(execute)).collect();
+    over_execute.sort_unstable_by(f64::total_cmp);
     // Functions that most starts do not call are not part of the median start.
     parts.retain(|_, times| times.len() > HOST_TIME_ROUNDS / 2);
     let parts: BTreeMap<_, _> =
@@ -215,6 +221,7 @@ fn host_time(client: &Arc<Client>, sampler: &CSampler, rows: usize) -> serde_jso
         "median_us": rounded(call),
         "added_us": rounded(median(&mut added)),
         "execute_us": rounded(execute),
+        "over_execute_us": rounded(over_execute[over_execute.len() / 2]),
         "execute_and_copy_us": rounded(with_copy),
         "until_tokens_us": rounded(total),
         "execute_until_tokens_us": rounded(total_with_copy),

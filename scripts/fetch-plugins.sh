@@ -25,17 +25,14 @@ while read -r release name member hash python abi platform; do
         continue
     fi
 
-    python3 -m pip --version >/dev/null 2>&1 ||
-        { echo "fetch-plugins: pip is missing (python3 -m pip); run scripts/install-deps.sh" >&2; exit 1; }
-    echo "fetch-plugins: downloading $release"
     work=$(mktemp -d "$directory/fetch.XXXXXX")
-    echo "$release --hash=sha256:$hash" >"$work/requirements.txt"
-    tags=
-    [ -z "$python" ] || tags="--implementation cp --python-version $python --abi $abi --platform $platform"
-    # shellcheck disable=SC2086 # $tags is intentionally split into words
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --no-cache-dir $tags \
-        --require-hashes --requirement "$work/requirements.txt" --dest "$work/wheel" ||
-        { echo "fetch-plugins: the download of $release failed" >&2; exit 1; }
+    (
+        # pip reads its options from these variables too.
+        if [ -n "$python" ]; then
+            export PIP_IMPLEMENTATION=cp PIP_PYTHON_VERSION="$python" PIP_ABI="$abi" PIP_PLATFORM="$platform"
+        fi
+        scripts/download-wheel.sh "$work/wheel" "$release" "$hash"
+    )
     python3 - "$work" "$member" <<'PYTHON'
 import pathlib, shutil, sys, zipfile
 work, member = pathlib.Path(sys.argv[1]), sys.argv[2]

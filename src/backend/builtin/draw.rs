@@ -4,7 +4,7 @@ use fearless_simd::{dispatch, prelude::*, Level, Simd};
 
 use super::blocks::{mask_of, Blocks};
 use super::element::{with_element, Element};
-use super::lanes::{load, total, Lanes, WeightSum, LANES};
+use super::lanes::{halves, load, total, Lanes, WeightSum, LANES};
 use super::layout::{BLOCK, VECTORS};
 use super::locate::{block_of, nth_set};
 use super::weighing::{write_weights, WeightScale};
@@ -88,12 +88,16 @@ fn find_block<S: Simd>(simd: S, sums: &[i32], remainder: u64) -> Option<(usize, 
     // The number of blocks that the first search adds to one sum.
     const CHUNK: usize = 32;
     let blocks = sums.as_chunks::<LANES>().0;
+    // This is `WeightSum` for few values. With `WeightSum`, the compiler permutes the lanes in each iteration.
     let sum_of_blocks = |blocks: &[[i32; LANES]]| {
-        let mut sum = WeightSum::new(simd);
+        let a = Lanes(simd);
+        let (mut low, mut high) = (a.int(0), a.int(0));
         for block in blocks {
-            sum.add(load(simd, block));
+            let [low_here, high_here] = halves::<S>(load(simd, block));
+            low += low_here;
+            high += high_here;
         }
-        sum.total()
+        total(low) + (total(high) << 16)
     };
     let (chunk, remainder) = first_beyond(blocks.chunks(CHUNK).map(sum_of_blocks), remainder)?;
     let inside = blocks[chunk * CHUNK..].iter().map(|block| total::<S>(load(simd, block)));
@@ -132,4 +136,30 @@ fn mask_of_weights<S: Simd, E: Element>(
         #[inline(always)]
         |x| scale.weights(x).simd_ge(least),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::BIN;
+    use super::super::weigh_row::weigh_blocks;
+    use super::*;
+
+    /// With equal logits, each sum of a lane is 2³¹: it fills all bits of the lane.
+    #[test]
+    fn draws_by_blocks_from_the_largest_weights() {
+        const WEIGHT_BITS: u32 = crate::semantics::sizes::WEIGHT_BITS;
+        let row = [0.5; 5000];
+        let (level, logits) = (Level::new(), Logits::F32(&row));
+        let scale = WeightScale { max: 0.5, scale: 378_193.6 };
+        let blocks = row.len().div_ceil(BLOCK);
+        let (mut sums, mut offsets) = (vec![0; blocks * LANES], vec![0; blocks]);
+        let bins = vec![0.5; blocks * BIN];
+        let (total, len) = weigh_blocks(level, logits, &bins, scale, 1, (&mut sums, &mut offsets));
+        assert_eq!(total, 5000 << WEIGHT_BITS);
+        for index in [0, 1, 127, 128, 4095, 4096, 4999] {
+            let remainder = ((index as u64 + 1) << WEIGHT_BITS) - 1;
+            assert_eq!(draw_by_blocks(level, logits, &sums[..len], scale, 1, remainder), Some(index));
+        }
+        assert_eq!(draw_by_blocks(level, logits, &sums[..len], scale, 1, total), None);
+    }
 }

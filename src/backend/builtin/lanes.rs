@@ -143,8 +143,9 @@ impl<S: Simd> WeightSum<S> {
             *self = WeightSum { rest, ..WeightSum::new(lanes.simd) };
         }
         self.additions += 1;
-        self.halves[0] += lanes & 0xffff;
-        self.halves[1] += (lanes.bitcast::<u32x16<S>>() >> 16_u32).bitcast::<i32x16<S>>();
+        let [low, high] = halves(lanes);
+        self.halves[0] += low;
+        self.halves[1] += high;
     }
 
     /// The sum of all lanes of all values that were added.
@@ -161,6 +162,12 @@ impl<S: Simd> WeightSum<S> {
 #[inline(never)]
 fn total_of_halves(low: &[i32; LANES], high: &[i32; LANES]) -> u64 {
     low.iter().zip(high).map(|(&low, &high)| u64::from(low as u32) + (u64::from(high as u32) << 16)).sum()
+}
+
+/// The low and the high 16 bits of the lanes, as unsigned integers.
+#[inline(always)]
+pub(super) fn halves<S: Simd>(lanes: i32x16<S>) -> [i32x16<S>; 2] {
+    [lanes & 0xffff, (lanes.bitcast::<u32x16<S>>() >> 16_u32).bitcast()]
 }
 
 /// The sum of the lanes as unsigned integers.

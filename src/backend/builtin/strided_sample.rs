@@ -9,6 +9,10 @@ use crate::dtype::Logits;
 /// The number of vectors in a sample of a long row.
 pub(super) const SAMPLE: usize = 2048 / LANES;
 
+/// The number of vectors from which [`share_at_least`] estimates a share. Reading them from the second-level cache takes
+/// time, and the callers need no precise estimate.
+const SHARE_SAMPLE: usize = 512 / LANES;
+
 /// The distance between the vectors of a sample of [`SAMPLE`] vectors. `None` if the row is too short for a sample.
 pub(super) fn stride_of(len: usize) -> Option<usize> {
     let vectors = len / LANES;
@@ -17,17 +21,19 @@ pub(super) fn stride_of(len: usize) -> Option<usize> {
 
 /// The estimated share of a row's logits that are at least `bound`. 1 if the row is too short for a sample.
 pub(super) fn share_at_least(level: Level, row: Logits<'_>, bound: f32) -> f32 {
-    let Some(stride) = stride_of(row.len()) else { return 1.0 };
-    let count = dispatch!(level, simd => with_element!(row, row, E => {
-        count_at_least::<_, E>(simd, row, stride, bound)
-    }));
-    count as f32 / (SAMPLE * LANES) as f32
+    if stride_of(row.len()).is_none() {
+        return 1.0;
+    }
+    let count =
+        dispatch!(level, simd => with_element!(row, row, E => count_at_least::<_, E>(simd, row, bound)));
+    count as f32 / (SHARE_SAMPLE * LANES) as f32
 }
 
 #[inline(always)]
-fn count_at_least<S: Simd, E: Element>(simd: S, row: &[E::Bits], stride: usize, bound: f32) -> u32 {
+fn count_at_least<S: Simd, E: Element>(simd: S, row: &[E::Bits], bound: f32) -> u32 {
+    let stride = row.len() / LANES / SHARE_SAMPLE;
     let mut count = 0;
-    for i in 0..SAMPLE {
+    for i in 0..SHARE_SAMPLE {
         count += sampled::<S, E>(simd, row, i * stride).simd_ge(bound).to_bitmask().count_ones();
     }
     count

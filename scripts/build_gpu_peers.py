@@ -10,6 +10,7 @@ the samplers need. PyTorch is not needed for the build, so a mock takes its plac
 import importlib.machinery
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -96,6 +97,23 @@ def cuda_directory(work):
     return cuda
 
 
+def topk_without_cub(topk, core, work):
+    """Returns the module of top_k without the kernels of CUB, which compile for half an hour.
+
+    FlashInfer does not use them for its samplers, because a sampler needs sorted results.
+    """
+    module = topk.gen_topk_module()
+    sources = [pathlib.Path(source) for source in module.sources]
+    (binding,) = (source for source in sources if source.name == "flashinfer_topk_binding.cu")
+    declarations = re.findall(r"^(?:void|int64_t) cub_topk\w*\([^;]*\);", binding.read_text(), re.MULTILINE)
+    body = ' { TVM_FFI_THROW(RuntimeError) << "compiled without CUB"; }\n'
+    replacement = work / "without_cub.cu"
+    replacement.write_text(
+        '#include "tvm_ffi_utils.h"\n\nusing tvm::ffi::Optional;\n\n' + "".join(d[:-1] + body for d in declarations)
+    )
+    return core.gen_jit_spec("topk", [s for s in sources if s.name != "cub_topk.cu"] + [replacement])
+
+
 def build_flashinfer(target, work):
     # tvm_ffi also works without PyTorch, but not with a mock. So it is imported before.
     import tvm_ffi  # noqa: F401
@@ -106,31 +124,32 @@ def build_flashinfer(target, work):
     os.environ["FLASHINFER_WORKSPACE_BASE"] = str(work)
     os.environ["CUDA_HOME"] = str(cuda_directory(work))
     os.environ["PATH"] = f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"
-    from flashinfer.jit import cake_sampling, sampling, topk
+    from flashinfer.jit import cake_sampling, core, sampling, topk
 
-    names = []
-    for spec in (
+    specs = (
         sampling.gen_sampling_module(),
-        topk.gen_topk_module(),
+        topk_without_cub(topk, core, work),
         cake_sampling.gen_cake_sampling_module(),
-    ):
+    )
+    for spec in specs:
         print(f"build_gpu_peers: compiling {spec.name}", flush=True)
         spec.build(verbose=False)
         library = target / f"data/aot/{spec.name}/{spec.name}.so"
         library.parent.mkdir(parents=True)
         shutil.copyfile(spec.jit_library_path, library)
-        names.append(spec.name)
     for name in FLASHINFER_FILES:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
-        copy = shutil.copytree if (source / name).is_dir() else shutil.copyfile
-        copy(source / name, target / name)
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source / name, target / name)
     (target / "jit/__init__.py").touch()
     # FlashInfer checks that this directory exists, also if nothing is compiled.
     (target / "data/include").mkdir()
     # FlashInfer derives the name of this module from the sources of its kernels, which are not copied.
     (target / "__init__.py").write_text(
         "from .jit import cake_sampling as _cake_sampling\n\n"
-        f'_cake_sampling.get_cake_sampling_uri = lambda: "{names[-1]}"\n'
+        f'_cake_sampling.get_cake_sampling_uri = lambda: "{specs[-1].name}"\n'
     )
 
 

@@ -178,17 +178,33 @@ bench-cpp: $(BIN)/bench-cpp ## measure the cost of a call through nucleus.hpp be
 	@$(BIN)/bench-cpp
 
 .PHONY: bench-gpu
-bench-gpu: deps ## measure the GPU kernels on a GPU: NUCLEUS_PJRT_PLUGIN names the CUDA plugin; also PyTorch, if installed
+bench-gpu: deps ## measure the GPU kernels on a GPU: NUCLEUS_PJRT_PLUGIN names the CUDA plugin; also the other samplers that are installed
 	cargo bench --locked --bench gpu | tee $(TARGET)/bench-gpu.jsonl
+	NUCLEUS_BENCH_CLIENT_OPTIONS=preallocate=false cargo bench --locked --bench device | tee -a $(TARGET)/bench-gpu.jsonl
 	python3 benches/gpu/peers.py | tee -a $(TARGET)/bench-gpu.jsonl
 
+.PHONY: gpu-peers
+gpu-peers: ## build FlashInfer's and vLLM's samplers for bench-gpu on a machine without network
+	@scripts/fetch-gpu-peers.sh
+
+.PHONY: gpu-sanitize
+gpu-sanitize: deps ## run the GPU kernels under compute-sanitizer, on a GPU: NUCLEUS_PJRT_PLUGIN names the CUDA plugin
+	@scripts/gpu-sanitize.sh
+
 .PHONY: chart
-chart: ## draw docs/bench.png from target/bench.jsonl
+chart: chart-tools ## draw docs/bench.png from target/bench.jsonl
 	@[ -f $(TARGET)/bench.jsonl ] || { echo "chart: no $(TARGET)/bench.jsonl; run make bench" >&2; exit 1; }
-	@[ -x .cache/chart/bin/python ] || python3 -m venv .cache/chart
-	@.cache/chart/bin/python -c 'import matplotlib' 2>/dev/null || .cache/chart/bin/pip install --quiet matplotlib
 	@mkdir -p docs
 	.cache/chart/bin/python scripts/chart.py $(TARGET)/bench.jsonl docs/bench.png
+
+.PHONY: chart-gpu
+chart-gpu: chart-tools ## draw docs/bench-gpu.png, and write the table of other samplers in docs/gpu.md, from docs/figures/gpu.jsonl
+	.cache/chart/bin/python scripts/chart_gpu.py docs/figures/gpu.jsonl docs/bench-gpu.png docs/gpu.md
+
+.PHONY: chart-tools
+chart-tools:
+	@[ -x .cache/chart/bin/python ] || python3 -m venv .cache/chart
+	@.cache/chart/bin/python -c 'import matplotlib' 2>/dev/null || .cache/chart/bin/pip install --quiet matplotlib
 
 .PHONY: header
 header: deps ## regenerate include/nucleus.h and include/nucleus.layout.json from the Rust sources

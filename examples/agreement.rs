@@ -1,12 +1,12 @@
 //! Compares a PJRT plugin with the built-in backend: every output array, bit for bit, for every class of row.
 //!
 //! ```text
-//! cargo run --release --example agreement -- PLUGIN.so [--rounds N] [--option NAME=VALUE]...
+//! cargo run --release --example agreement -- PLUGIN.so [--rounds N] [--only BATCHxVOCAB]... [--option NAME=VALUE]...
 //! ```
 //!
-//! Prints one line per shape and a summary. Exits with status 1 if any value differs. Options are passed to the
-//! plugin's client. The value `true` or `false` is a boolean, a number is an integer or a float, and any other value is
-//! a string.
+//! Prints one line per shape and a summary. Exits with status 1 if any value differs. `--only` selects shapes, and can
+//! be repeated. Options are passed to the plugin's client. The value `true` or `false` is a boolean, a number is an
+//! integer or a float, and any other value is a string.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -14,11 +14,40 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use common::{builtin, compare, sample, shapes, Comparison};
+use common::{builtin, compare, sample, shapes, Comparison, Shape, EVERYTHING, FULL_WIDTH, PLAIN};
+use nucleus::dtype::Dtype;
 use nucleus::pjrt::OptionValue;
 use nucleus::plan::Entry;
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
+
+/// The most logits of a shape for which all arrays are compared, also with the sorted reference. Other shapes run once.
+const SMALL: usize = 5_000_000;
+/// The most rounds of a shape of [`larger_batches`].
+const LARGER_BATCH_ROUNDS: usize = 3;
+
+/// The batches that [`shapes`] does not have. It has smaller ones, because the tests on a CPU use it too.
+fn larger_batches() -> Vec<Shape> {
+    let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
+    let mut larger = Vec::new();
+    for (i, batch) in [16, 128, 300].into_iter().enumerate() {
+        let vocabs: &[usize] = match batch {
+            16 => &[1, 129, 1000, 32_000, 262_144, 1 << 20],
+            128 => &[32_000, 128_256, 262_144],
+            _ => &[1, 129, 1000, 32_000, 128_256],
+        };
+        for (j, &vocab) in vocabs.iter().enumerate() {
+            let dtype = dtypes[(i + j) % 3];
+            let small = batch * vocab <= SMALL;
+            for (entry, ask) in [(Entry::Arbitrary, FULL_WIDTH), (Entry::Bounded, EVERYTHING)] {
+                let ask = if small { ask } else { PLAIN };
+                let stable = entry == Entry::Bounded || (i + j) % 2 == 0;
+                larger.push(Shape { entry, dtype, batch, vocab, stable, ask });
+            }
+        }
+    }
+    larger
+}
 
 fn option(text: &str) -> (String, OptionValue) {
     let (name, value) = text.split_once('=').expect("an option is NAME=VALUE");
@@ -34,11 +63,12 @@ fn option(text: &str) -> (String, OptionValue) {
 }
 
 fn main() {
-    let (mut plugin, mut rounds, mut client_options) = (None, 1, Vec::new());
+    let (mut plugin, mut rounds, mut only, mut client_options) = (None, 1, Vec::new(), Vec::new());
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--rounds" => rounds = arguments.next().and_then(|n| n.parse().ok()).expect("--rounds N"),
+            "--only" => only.push(arguments.next().expect("--only BATCHxVOCAB")),
             "--option" => client_options.push(option(&arguments.next().expect("--option NAME=VALUE"))),
             _ => plugin = Some(argument.into()),
         }
@@ -60,14 +90,20 @@ fn main() {
     let mut rows = 0;
     let mut total = Comparison::default();
     let mut kinds = BTreeMap::new();
-    for shape in shapes() {
+    let larger = larger_batches().into_iter().map(|shape| (shape, rounds.min(LARGER_BATCH_ROUNDS)));
+    let all = shapes().into_iter().map(|shape| (shape, rounds)).chain(larger);
+    let selected = |(shape, _): &(Shape, usize)| {
+        only.is_empty() || only.contains(&format!("{}x{}", shape.batch, shape.vocab))
+    };
+    for (shape, rounds) in all.filter(selected) {
         let start = Instant::now();
-        for round in 0..rounds {
+        let large = shape.batch * shape.vocab > SMALL;
+        for round in 0..if large { 1 } else { rounds } {
             let problem = shape.problem(&mut rng);
             let got = sample(&device, shape.entry, &problem, shape.ask);
             for entry in [Entry::Automatic, Entry::Reference] {
-                // The sorted reference takes seconds for long rows, so it runs once per shape.
-                if entry == Entry::Automatic || round == 0 {
+                // The sorted reference takes seconds for long rows. So it runs once per shape, and not for large ones.
+                if entry == Entry::Automatic || (round == 0 && !large) {
                     let want = sample(&reference, entry, &problem, shape.ask);
                     let found = compare(&problem, &got, &want);
                     total.values += found.values;
@@ -93,6 +129,10 @@ fn main() {
     let stats = device.stats();
     println!("programs compiled: {}, in {:.1} s", stats.compiles, stats.compile_ns as f64 / 1e9);
     println!("rows compared: {rows}, values compared: {}, mismatches: {}", total.values, total.mismatches);
+    if rows == 0 {
+        println!("no shape is selected");
+        std::process::exit(1);
+    }
     if let Some(first) = total.first {
         println!("first mismatch: {first}");
         std::process::exit(1);

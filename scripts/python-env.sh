@@ -1,7 +1,7 @@
 #!/bin/sh
 # Creates the Python environment DIRECTORY and installs the packages in the REQUIREMENTS files, which pin versions and
 # checksums. Does nothing if DIRECTORY already has these packages and MODULES (separated by commas) can be imported.
-# Needs Python 3.11 to 3.13. Only the first run needs the network.
+# Needs Python 3.11 to 3.13: PYTHON, or python3. Only the first run needs the network.
 #
 # usage: python-env.sh DIRECTORY MODULES REQUIREMENTS...
 set -eu
@@ -9,7 +9,8 @@ set -eu
 directory=$1 modules=$2
 shift 2
 
-command -v python3 >/dev/null || { echo "python-env: python3 is missing; run scripts/install-deps.sh" >&2; exit 1; }
+python=${PYTHON:-python3}
+command -v "$python" >/dev/null || { echo "python-env: $python is missing; run scripts/install-deps.sh" >&2; exit 1; }
 
 work=
 trap '[ -z "$work" ] || rm -rf "$work"' EXIT
@@ -23,12 +24,12 @@ if [ -f "$directory/stamp" ] && [ "$(cat "$directory/stamp")" = "$wanted" ] &&
     exit 0
 fi
 
-python3 -c 'import ensurepip' 2>/dev/null ||
-    { echo "python-env: python3 cannot create virtual environments; run scripts/install-deps.sh" >&2; exit 1; }
+"$python" -c 'import ensurepip' 2>/dev/null ||
+    { echo "python-env: $python cannot create virtual environments; run scripts/install-deps.sh" >&2; exit 1; }
 echo "python-env: downloading the packages of $directory"
 rm -rf "$directory"
 mkdir -p "$(dirname "$directory")"
-python3 -m venv "$directory"
+"$python" -m venv "$directory"
 work=$(mktemp -d .cache/fetch.XXXXXX)
 printf '%s\n' "$wanted" >"$work/requirements.txt"
 # --no-deps, because the requirements list every package that is used. jaxlib requires scipy, but its MLIR parser and

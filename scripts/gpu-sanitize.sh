@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs the GPU kernels under the tools of compute-sanitizer: memcheck, racecheck, synccheck and initcheck. Prints a line
+# for each tool. Fails if a tool reports an error, or if a value differs from the built-in backend.
+#
+# The program is examples/agreement: every class of rows, both paths, and every output array. NUCLEUS_PJRT_PLUGIN names
+# the CUDA plugin. TOOLS are the tools (default: all four). AGREEMENT is the compiled example (default: built here).
+# SHAPES are the shapes that it compares. LOGS is the directory of the reports (default: target/sanitizer).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+: "${NUCLEUS_PJRT_PLUGIN:?gpu-sanitize: NUCLEUS_PJRT_PLUGIN must name the CUDA plugin}"
+target=${CARGO_TARGET_DIR:-target}
+logs=${LOGS:-$target/sanitizer}
+if [ -z "${AGREEMENT:-}" ]; then
+    cargo build --release --locked --example agreement
+    AGREEMENT=$target/release/examples/agreement
+fi
+
+# Each buffer has its own allocation, so that the tools see every access outside of a buffer. Without command buffers,
+# XLA launches every kernel by itself.
+arguments=("$NUCLEUS_PJRT_PLUGIN" --option allocator=platform --option preallocate=false)
+for shape in ${SHAPES:-17x129 17x1000 8x32000 3x128256}; do
+    arguments+=(--only "$shape")
+done
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_command_buffer="
+
+mkdir -p "$logs"
+failed=0
+for tool in ${TOOLS:-memcheck racecheck synccheck initcheck}; do
+    start=$SECONDS status=0
+    # The tools also watch the kernels of XLA. Otherwise initcheck does not see that they write a buffer, and reports
+    # the kernels that read it. Errors of calls of the driver that the plugin handles are not reported.
+    options=(--log-file "$logs/$tool.log" --print-limit 20 --error-exitcode 9 --show-backtrace no)
+    [ "$tool" != memcheck ] || options+=(--report-api-errors no)
+    compute-sanitizer --tool "$tool" "${options[@]}" "$AGREEMENT" "${arguments[@]}" >"$logs/$tool.out" 2>&1 || status=$?
+    summary=$(sed -n 's/^=* *\([A-Z]* SUMMARY: .*\)/\1/p' "$logs/$tool.log" | tail -n 1)
+    compared=$(sed -n 's/^rows compared/rows compared/p' "$logs/$tool.out")
+    [ "$status" = 0 ] && [ -n "$summary" ] && [ -n "$compared" ] || failed=1
+    echo "$tool: ${summary:-no summary}; ${compared:-the program did not end}; status $status, $((SECONDS - start)) s"
+done
+[ "$failed" = 0 ] || { echo "gpu-sanitize: failed; the reports are in $logs" >&2; exit 1; }

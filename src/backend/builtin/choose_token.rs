@@ -242,7 +242,7 @@ impl RowTask<'_> {
         work: &mut Workspace<'_>,
     ) -> Drawn {
         let (level, row) = (self.level, self.row());
-        for least in [estimate, LEAST_DRAWN] {
+        for (least, hint) in [(estimate, hint), (LEAST_DRAWN, NO_HINT)] {
             let (sums, len) = self.collect_weights(scale, least, work);
             pad(work.weights, len);
             let weights = &work.weights[..len.next_multiple_of(LANES)];

@@ -14,7 +14,7 @@ pub(super) const FEW: usize = 256;
 /// bit for each of these blocks.
 const BLOCKS_AT_ONCE: usize = u64::BITS as usize;
 /// The number of blocks whose maxima fill one integer with their bits.
-const SIXTEEN: usize = u64::BITS as usize / BIN;
+const BLOCKS_PER_MASK: usize = u64::BITS as usize / BIN;
 /// The number of blocks that are compared with the bound before their elements are written.
 const COMPARED: usize = 32;
 
@@ -48,8 +48,8 @@ fn list_blocks<'l, S: Simd>(
     let mut len = 0;
     for (i, bins) in bins.chunks(BLOCKS_AT_ONCE * BIN).enumerate() {
         let mut blocks = 0_u64;
-        for (part, bins) in bins.chunks(SIXTEEN * BIN).enumerate() {
-            blocks |= blocks_reaching(simd, bins, bound) << (part * SIXTEEN);
+        for (part, bins) in bins.chunks(BLOCKS_PER_MASK * BIN).enumerate() {
+            blocks |= blocks_reaching(simd, bins, bound) << (part * BLOCKS_PER_MASK);
         }
         while blocks != 0 {
             list[len] = (i * BLOCKS_AT_ONCE) as u32 + blocks.trailing_zeros();
@@ -63,12 +63,12 @@ fn list_blocks<'l, S: Simd>(
     Some(&list[..len])
 }
 
-/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most [`SIXTEEN`]
+/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most [`BLOCKS_PER_MASK`]
 /// blocks.
 #[inline(always)]
 fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
-    let mut padded = [f32::NAN; SIXTEEN * BIN];
-    let bins = if let Ok(bins) = <&[f32; SIXTEEN * BIN]>::try_from(bins) {
+    let mut padded = [f32::NAN; BLOCKS_PER_MASK * BIN];
+    let bins = if let Ok(bins) = <&[f32; BLOCKS_PER_MASK * BIN]>::try_from(bins) {
         bins
     } else {
         padded[..bins.len()].copy_from_slice(bins);
@@ -178,10 +178,13 @@ mod tests {
                 check(Logits::F16(&narrow), bound / 1640.0);
             }
         }
-        // Exactly as many entries as the pass can collect, and one more.
+        // Exactly as many entries as the pass can collect, and one more: in three blocks, and each in its own block.
         for more in 0..2 {
-            let row: Vec<f32> = (0..50_000).map(|i| f32::from(u8::from(i < FEW + more))).collect();
-            check(Logits::F32(&row), 1.0);
+            for stride in [1, BLOCK] {
+                let reaches = |i: usize| i.is_multiple_of(stride) && i / stride < FEW + more;
+                let row: Vec<f32> = (0..50_000).map(|i| f32::from(u8::from(reaches(i)))).collect();
+                check(Logits::F32(&row), 1.0);
+            }
         }
     }
 }

@@ -144,7 +144,7 @@ mod tests {
     use super::super::weigh_row::weigh_blocks;
     use super::*;
 
-    /// With equal logits, each sum of a lane is 2³¹: it fills all bits of the lane.
+    /// With equal logits, each sum of a lane is 2³¹, which is negative as an `i32`.
     #[test]
     fn draws_by_blocks_from_the_largest_weights() {
         const WEIGHT_BITS: u32 = crate::semantics::sizes::WEIGHT_BITS;

@@ -1,8 +1,8 @@
 //! Threshold search: finds the largest threshold for which the values at or above it reach a given count or sum.
 //!
-//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. Each pass
-//! measures the values at or above three pivots, narrows the bracket that holds the threshold, and removes the values
-//! outside it.
+//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. If there is
+//! an estimate of the threshold, the first pass removes the values above it. Each other pass measures the values at or
+//! above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
@@ -35,8 +35,8 @@ pub(super) struct Goal {
     pub(super) tolerance: u64,
     /// A threshold that is known to reach the target. It is above [`PAD`].
     pub(super) low: i32,
-    /// The measure of the values at or above `low`, if it is known.
-    pub(super) reached: Option<u64>,
+    /// The measure of the values at or above `low`.
+    pub(super) reached: u64,
     /// The largest value, or an upper bound on it.
     pub(super) high: i32,
     /// The threshold is probably at most this value. [`NO_HINT`] if there is no estimate.
@@ -79,45 +79,43 @@ pub(super) fn pad(values: &mut [i32], len: usize) {
 fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
     // The bracket: the threshold lies in `low..=high`, and `above` is the measure of the values above `high`.
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
-    // After the first pass: the length of the part of `spare` that holds the values in the bracket, including padding.
-    let mut narrowed: Option<usize> = None;
-    let mut hint = goal.hint;
-    // The measure of the values at or above `low`, once it is known.
+    // The measure of the values at or above `low`.
     let mut reached = goal.reached;
-    if let Some(all) = reached.filter(|_| low < hint && hint < high) {
-        // Few values are between `low` and the hint, so one pass that collects them leaves little to measure.
+    // Once the values outside the bracket were removed: the length of the part of `spare` that holds the other values,
+    // including padding.
+    let mut narrowed: Option<usize> = None;
+    let hint = goal.hint;
+    let mut at_ends = hint <= low || hint == high;
+    if low < hint && hint < high {
+        // Usually, few values are between `low` and the hint.
         let (len, least, most) = narrow(simd, values, spare, low, hint);
-        let over_hint = all - measures::<S, SUM, 1>(simd, &spare[..len], [low])[0];
-        if over_hint < goal.target {
+        let above_hint = reached - measures::<S, SUM, 1>(simd, &spare[..len], [low])[0];
+        if above_hint < goal.target {
             narrowed = Some(len);
-            (low, high, above) = (least, most, over_hint);
+            (low, high, above) = (least, most, above_hint);
         } else {
-            (low, reached) = (hint + 1, Some(over_hint));
+            (low, reached) = (hint + 1, above_hint);
         }
-        hint = NO_HINT;
     }
     while low < high {
         let active = match narrowed {
             None => values,
             Some(len) => &spare[..len],
         };
-        let pivots = pivots::<SUM>(low, high, hint);
+        let pivots = pivots::<SUM>(low, high, at_ends);
         let measured = measures::<S, SUM, 3>(simd, active, pivots);
         let enough = |i: usize| above + measured[i] >= goal.target;
         if let Some(i) = (0..3).rev().find(|&i| enough(i)) {
-            low = pivots[i];
-            let measure = above + measured[i];
-            if measure <= goal.target + goal.tolerance {
-                return Found { threshold: low, measure };
+            (low, reached) = (pivots[i], above + measured[i]);
+            if reached <= goal.target + goal.tolerance {
+                break;
             }
-            reached = Some(measure);
         }
         if let Some(i) = (0..3).find(|&i| !enough(i)) {
             high = pivots[i] - 1;
             above += measured[i];
         }
-        // Without the measure of `low`, the values above the bracket must be removed before it is computed.
-        if low == high && reached.is_some() {
+        if low == high {
             break;
         }
         let (len, least, most) = match narrowed {
@@ -125,37 +123,24 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             Some(len) => narrow_in_place(simd, spare, len, low, high),
         };
         narrowed = Some(len);
-        hint = NO_HINT;
+        at_ends = false;
+        // No value lies between `low` and the least value of the bracket.
         (low, high) = (least, most);
     }
-    // No value lies between a pivot and the least value at or above it.
-    if let Some(measure) = reached {
-        return Found { threshold: low, measure };
-    }
-    let active = match narrowed {
-        None => values,
-        Some(len) => &spare[..len],
-    };
-    Found { threshold: low, measure: above + measures::<S, SUM, 1>(simd, active, [low])[0] }
+    Found { threshold: low, measure: reached }
 }
 
-/// Three pivots in `low + 1..=high`. They divide the bracket. In the first pass, they divide the part of the bracket
-/// below the hint. If the hint is `low` or `high`, the threshold is probably `low` or `high`, because many values are
-/// equal to it. The first and the last pivot then show whether this is so. The pivots for keys are evenly spaced, because
-/// keys are already approximately logarithmic. The pivots for weights are geometrically spaced, because most weights are
-/// small.
+/// Three pivots in `low + 1..=high`, which divide the bracket. If `at_ends` is set, the threshold is probably `low` or
+/// `high`, because many values are equal to it; the first and the last pivot then show whether this is so. The pivots for
+/// keys are evenly spaced, because keys are already approximately logarithmic. The pivots for weights are geometrically
+/// spaced, because most weights are small.
 #[inline(always)]
-fn pivots<const SUM: bool>(low: i32, high: i32, hint: i32) -> [i32; 3] {
+fn pivots<const SUM: bool>(low: i32, high: i32, at_ends: bool) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
-    let is_end = hint <= low || hint == high;
-    let (from, to) = (scaled(low), scaled(if is_end { high } else { hint.min(high) }));
-    let (first, parts) = match hint {
-        _ if is_end => (0, 2),
-        _ if hint < high => (1, 3),
-        _ => (1, 4),
-    };
-    [0, 1, 2].map(|i| {
-        let at = from + ((to - from) * (first + i) + parts - 1) / parts;
+    let (from, to) = (scaled(low), scaled(high));
+    let (parts, numbers) = if at_ends { (2, [0, 1, 2]) } else { (4, [1, 2, 3]) };
+    numbers.map(|number| {
+        let at = from + ((to - from) * number + parts - 1) / parts;
         let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at as i32 };
         pivot.clamp(low + 1, high)
     })
@@ -280,33 +265,38 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             state >> 4
         };
-        for round in 0..600 {
+        for round in 0..1200 {
             let len = 1 + random() as usize % 700;
             let range = [2, 30, MAX_WEIGHT as u32 + 1][round % 3];
-            let mut values: Vec<i32> = (0..len).map(|_| (random() % range).max(1) as i32).collect();
-            values.resize(len.next_multiple_of(LANES), PAD);
             let measure = if round % 2 == 0 { Measure::Count } else { Measure::Sum };
-            let all = if measure == Measure::Sum {
-                values[..len].iter().map(|&value| value as u64).sum()
-            } else {
-                len as u64
-            };
-            let target = 1 + u64::from(random()) * 977 % all;
+            // Keys can be negative, weights cannot.
+            let least = if measure == Measure::Count { -(range as i32 / 2) } else { 1 };
+            let mut values: Vec<i32> =
+                (0..len).map(|_| (least + (random() % range) as i32).min(MAX_WEIGHT)).collect();
+            values.resize(len.next_multiple_of(LANES), PAD);
+            let any_value = |random: u32| values[random as usize % len];
+            // Some values are below `low`.
+            let low = if round % 4 < 2 { least } else { any_value(random()) };
+            let part = |&value: &i32| if measure == Measure::Sum { value as u64 } else { 1 };
+            let reached: u64 = values[..len].iter().filter(|&&value| value >= low).map(part).sum();
+            let target = 1 + u64::from(random()) * 977 % reached;
+            let tolerance = if round % 7 == 0 { target / 8 } else { 0 };
             let hint = match round % 5 {
-                0 | 1 => values[random() as usize % len],
-                2 => 1,
+                0 | 1 => any_value(random()),
+                2 => low,
                 3 => MAX_WEIGHT,
                 _ => NO_HINT,
             };
-            let reached = (round % 7 < 4).then_some(all);
-            let goal = Goal { measure, target, tolerance: 0, low: 1, reached, high: MAX_WEIGHT, hint };
+            let goal = Goal { measure, target, tolerance, low, reached, high: MAX_WEIGHT, hint };
             let found = search(Level::new(), &values, &mut vec![0; values.len()], goal);
+            let at_found: u64 =
+                values[..len].iter().filter(|&&value| value >= found.threshold).map(part).sum();
+            assert_eq!(found.measure, at_found, "the measure of the threshold");
             let expected = sorted(&values[..len], measure, target);
-            assert_eq!(found.measure, expected.measure, "{target} of {len}");
-            // No value lies between the threshold and the expected one.
-            let between = |value: &&i32| (found.threshold..expected.threshold).contains(*value);
-            assert_eq!(values.iter().filter(between).count(), 0);
-            assert!(found.threshold <= expected.threshold);
+            assert!(found.threshold <= expected.threshold, "{target} of {len}");
+            let most =
+                if tolerance > 0 { expected.measure.max(target + tolerance) } else { expected.measure };
+            assert!((expected.measure..=most).contains(&found.measure), "{target} of {len}");
         }
     }
 }

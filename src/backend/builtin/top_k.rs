@@ -67,7 +67,7 @@ fn search_keys(level: Level, keys: &[i32], spare: &mut [i32], k: usize, toleranc
             level,
             keys,
             spare,
-            Goal { measure, target, tolerance, low, reached: None, high, hint: NO_HINT },
+            Goal { measure, target, tolerance, low, reached: candidates as u64, high, hint: NO_HINT },
         )
     })
 }
@@ -187,7 +187,7 @@ pub(super) fn keep(
     (low, above, high): (i32, i32, i32),
     stable: bool,
 ) -> Kept {
-    let (target, reached) = (k as u64, Some(len as u64));
+    let (target, reached) = (k as u64, len as u64);
     let goal = Goal { measure: Measure::Count, target, tolerance: 0, low, reached, high, hint: above };
     let Found { threshold, measure: reached } = search(level, keys, spare, goal);
     if reached == k as u64 || !stable {

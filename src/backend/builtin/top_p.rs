@@ -41,7 +41,7 @@ pub(super) fn least_kept(
             target,
             tolerance: 0,
             low: least,
-            reached: Some(collected),
+            reached: collected,
             high: MAX_WEIGHT,
             hint,
         };
@@ -121,7 +121,7 @@ impl<'w> Sampled<'w> {
                 target: sampled.saturating_sub(removed as u64).max(1),
                 tolerance: (removed / 16.0) as u64,
                 low: 1,
-                reached: Some(sampled),
+                reached: sampled,
                 high: MAX_WEIGHT,
                 hint: NO_HINT,
             };

@@ -104,7 +104,7 @@ impl Stages {
 
     /// Samples from the survivors of a threshold if possible. In the rows of `open`, some entries below the threshold
     /// have a weight. Returns an outcome and a flag: 1 in all lanes if every row is sampled, else 0.
-    fn from_largest(&self, cx: &Context<'_>, start: &Start<'_>, threshold: Value, open: Value) -> Vec<Value> {
+    fn by_largest(&self, cx: &Context<'_>, start: &Start<'_>, threshold: Value, open: Value) -> Vec<Value> {
         let (k, sampling) = (cx.k, start.sampling);
         let (survivors, suffice) = self.survivors(cx, threshold);
         let sampled = || {
@@ -151,7 +151,7 @@ impl Stages {
             k.if_else(
                 "few cells reach the threshold",
                 cells_at_most(largest, FEW_CELLS),
-                || self.from_largest(cx, start, largest, open),
+                || self.by_largest(cx, start, largest, open),
                 || undecided(k),
             )
         };
@@ -211,7 +211,7 @@ impl Stages {
     }
 }
 
-/// Returns the result of [`Stages::from_largest`] if some rows are not sampled.
+/// Returns the result of [`Stages::by_largest`] if some rows are not sampled.
 fn undecided(k: &Kernel) -> Vec<Value> {
     vec![k.splat(k.i32(0)); Outcome::VALUES + 1]
 }

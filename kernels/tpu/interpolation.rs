@@ -12,6 +12,7 @@ use super::keys::{float_of_key, order_keys};
 use super::threshold_search::{is_open, middle};
 use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
+use crate::semantics::clean::NEG_INF_KEY;
 
 /// A search interpolates in this number of steps before it starts to halve the range in every second step.
 const INTERPOLATIONS: i32 = 5;
@@ -131,7 +132,10 @@ impl Range {
             let [below_key, above_key] = [below, above].map(|logit| cx.short_key(order_keys(k, logit)));
             low = k.max(place, k.min(above_key, k.sub(self.high, k.i32(1))));
             high = k.max(k.min(place, k.add(below_key, k.i32(1))), k.add(self.low, k.i32(1)));
-            (low_logit, high_logit) = (above, below);
+            let known =
+                k.both(k.lt(k.i32(NEG_INF_KEY), order_keys(k, above)), k.above(k.f32(f32::INFINITY), below));
+            low_logit = k.choose(known, above, logit);
+            high_logit = k.choose(known, below, logit);
         }
         let halved = |end: Value| k.fmul(k.fadd(end, aim), k.f32(0.5));
         let low_again = k.both(up, k.eq(self.moved, k.i32(1)));

@@ -23,6 +23,9 @@ use crate::semantics::rules::kept_weight;
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::weights::MAX_WEIGHT;
 
+/// After this number of steps, the top-p search over all logits also finds the entries next to the probed place.
+const FAST_STEPS: i32 = 9;
+
 /// Sampling by passes over a source.
 pub(super) struct MultiPass<'a> {
     pub(super) cx: &'a Context<'a>,
@@ -120,7 +123,7 @@ impl MultiPass<'_> {
             let tie = kept.is_counted_tie(cx, x, index);
             k.choose(above, weight, k.choose(tie, tie_weight, k.i32(0)))
         };
-        let located = |content| vec![self.passes.locate(cx, sums, remainder, content, &final_weight)];
+        let located = |content| vec![self.passes.locate(cx, sums, remainder, content, final_weight)];
         let from_weights = || {
             let value = |weight: Value, _| kept_weight(k, k.bits(weight), least_weight);
             vec![self.passes.locate(cx, sums, remainder, Content::Weights, value)]
@@ -361,6 +364,19 @@ impl MultiPass<'_> {
                 kept_weight(k, self.weight(kept, iteration, register), least)
             })
         };
+        let with_neighbors = |least: Value| {
+            self.passes.sum_with_neighbors(cx, self.source, "sum", least, |iteration, register| {
+                self.weight(kept, iteration, register)
+            })
+        };
+        // The least weight at or above the probed one has the same sum.
+        let value_of = |least: Value, reaches: Value, neighbors: Option<Neighbors>| match neighbors {
+            Some(Neighbors { above, .. }) => {
+                let above = sampling.weight_of_key(cx, order_keys(k, above));
+                k.choose(reaches, k.max(least, above), least)
+            }
+            None => least,
+        };
         let found = match self.source {
             Source::AllLogits => Search {
                 label: "top-p threshold, one pass per step",
@@ -370,17 +386,39 @@ impl MultiPass<'_> {
                 aim: approximate_log2(k, allowed),
                 open,
                 most_steps,
-                probe: |key, _| {
+                probe: |key, step| {
                     let least = sampling.weight_of_key(cx, key);
-                    let reached = sum_of(least);
+                    // A search that takes many steps is usually between two entries. A NaN would hide entries.
+                    let slow = k.both(k.lt(k.i32(FAST_STEPS - 1), step), k.not(self.irregular));
+                    let alone = || {
+                        let sum = sum_of(least);
+                        let unknown = [f32::INFINITY, f32::NEG_INFINITY].map(|limit| k.splat(k.f32(limit)));
+                        [vec![sum.low, sum.high], unknown.to_vec()].concat()
+                    };
+                    let found = match finds_neighbors(cx) {
+                        true => k.if_else(
+                            "the search is slow",
+                            slow,
+                            || {
+                                let (sum, Neighbors { below, above }) = with_neighbors(least);
+                                vec![sum.low, sum.high, below, above]
+                            },
+                            alone,
+                        ),
+                        false => alone(),
+                    };
+                    let reached = Wide { low: found[0], high: found[1] };
+                    let neighbors =
+                        finds_neighbors(cx).then_some(Neighbors { below: found[2], above: found[3] });
                     let log = approximate_log2(k, k.wsub(sum, reached));
-                    Probed { reaches: k.not(k.wlt(reached, target)), value: least, log, neighbors: None }
+                    let reaches = k.not(k.wlt(reached, target));
+                    Probed { reaches, value: value_of(least, reaches, neighbors), log, neighbors }
                 },
             }
             .run(cx),
             // The list has no small weights. So the sum of the weights below a logit is nearly a linear function of the
             // logit, and its logarithm is not.
-            Source::Candidates(list) => {
+            Source::Candidates(_) => {
                 let unit = k.fmax(k.near(allowed), k.f32(1.0));
                 let share = |sum: Wide| k.divide(k.near(sum), unit);
                 let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
@@ -397,17 +435,14 @@ impl MultiPass<'_> {
                         let least = sampling.weight_of_key(cx, key);
                         let (reached, neighbors) = match finds_neighbors(cx) {
                             true => {
-                                let (reached, neighbors) = self.passes.sum_in_list(cx, list, "sum", least);
+                                let (reached, neighbors) = with_neighbors(least);
                                 (reached, Some(neighbors))
                             }
                             false => (sum_of(least), None),
                         };
                         let reaches = k.not(k.wlt(reached, target));
                         let log = share(k.wsub(sum, reached));
-                        let value = neighbors.map_or(least, |Neighbors { above, .. }| {
-                            let above = sampling.weight_of_key(cx, order_keys(k, above));
-                            k.choose(reaches, above, least)
-                        });
+                        let value = value_of(least, reaches, neighbors);
                         Probed { reaches, value, log, neighbors }
                     },
                 }

@@ -20,6 +20,8 @@ const PARTS: usize = 4;
 
 /// One chunk in this number is in the sample of the weights.
 const CHUNKS_PER_SAMPLE: usize = 16;
+/// Rows with fewer chunks have no sample.
+const LEAST_CHUNKS: usize = 8;
 
 /// The memory that passes use.
 pub(super) struct Passes {
@@ -153,21 +155,22 @@ impl Passes {
         (count_lanes(k, count), neighbors(k, &state[PARTS..]))
     }
 
-    /// Returns the sum of the weights of each row in a list that are at least `least`. Also returns the entries next to
-    /// this weight.
-    pub(super) fn sum_in_list(
+    /// Returns the sum of the weights that are at least `least`. Also returns the entries next to this weight. `weight`
+    /// returns the weights of a register. No entry is a NaN.
+    pub(super) fn sum_with_neighbors(
         &self,
         cx: &Context<'_>,
-        list: &CandidateList,
+        source: Source<'_>,
         label: &str,
         least: Value,
+        weight: impl Fn(&Iteration<'_>, usize) -> Value,
     ) -> (Wide, Neighbors) {
         let k = cx.k;
         let start = [vec![k.splat(k.i32(0)); 2], self.no_neighbors(cx)].concat();
-        let state = self.pass(cx, Source::Candidates(list), (label, 1), &start, |iteration, state| {
+        let state = self.pass(cx, source, (label, 1), &start, |iteration, state| {
             let found = RefCell::new(state[2..].to_vec());
             let sum = iteration.sum(cx, iteration.all(), |iteration, register| {
-                let weight = iteration.kept_weight(cx, register).expect("a list has weights");
+                let weight = weight(iteration, register);
                 let small = k.lt(weight, least);
                 let x = iteration.logit(cx, register);
                 update_neighbors(k, &mut found.borrow_mut(), register % PARTS, k.not(small), x);
@@ -312,16 +315,16 @@ impl Passes {
     /// no sample.
     pub(super) fn sample_share(&self, cx: &Context<'_>) -> Option<f32> {
         let chunks = cx.layout.chunks;
-        let samples = chunks / CHUNKS_PER_SAMPLE;
-        (self.keep_weights() && samples > 0).then(|| samples as f32 / chunks as f32)
+        (self.keep_weights() && chunks >= LEAST_CHUNKS).then(|| samples(chunks) as f32 / chunks as f32)
     }
 
     /// Returns the sum of the values that `value` returns for the stored weights of some chunks.
     pub(super) fn sum_of_sample(&self, cx: &Context<'_>, value: impl Fn(Value) -> Value) -> Wide {
         let (k, layout) = (cx.k, cx.layout);
         let weights = self.weights.as_ref().expect("the caller checks that weights are stored");
-        let sums = (0..layout.chunks / CHUNKS_PER_SAMPLE).map(|sample| {
-            let chunk = sample * CHUNKS_PER_SAMPLE + CHUNKS_PER_SAMPLE / 2;
+        let samples = samples(layout.chunks);
+        let sums = (0..samples).map(|sample| {
+            let chunk = (2 * sample + 1) * layout.chunks / (2 * samples);
             let registers = k.registers(weights, k.i32((chunk * layout.chunk) as i32), layout.chunk);
             Halves::sum_of(k, 0..layout.chunk, |register| {
                 value(k.load(&registers, k.i32((register * LANES) as i32)))
@@ -514,6 +517,11 @@ fn neighbors(k: &Kernel, state: &[Value]) -> Neighbors {
     let below = below[1..].iter().fold(below[0], |a, &b| k.fmax(a, b));
     let above = above[1..].iter().fold(above[0], |a, &b| k.fmin(a, b));
     Neighbors { below: k.over_row(Reduce::Max, below), above: k.over_row(Reduce::Min, above) }
+}
+
+/// Returns the number of chunks of the sample.
+fn samples(chunks: usize) -> usize {
+    (chunks / CHUNKS_PER_SAMPLE).max(1)
 }
 
 /// Returns the first place at which the running sum of a row's values exceeds `bound`, and `bound` minus the sum of the

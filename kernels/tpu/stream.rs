@@ -227,7 +227,7 @@ impl<'a> LogitStream<'a> {
     /// Returns the number of chunks per iteration of a pass by up to `together` chunks.
     pub(super) fn together(&self, together: usize) -> usize {
         let streamed = self.layout.residence == Residence::Streamed;
-        if !streamed && self.layout.chunks % together == 0 {
+        if !streamed && self.layout.chunks.is_multiple_of(together) {
             together
         } else {
             1

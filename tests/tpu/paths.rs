@@ -69,7 +69,7 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         problems.extend(without.map(|(temperature, p)| without_top_k(spec, temperature, p, rng)));
         problems.push(normal_rows(spec, rng, |row| 3000 + row as i32));
         problems.extend([0, 500].map(|k| plain_draws(spec, RowKind::Normal, k, rng)));
-        problems.extend([0.5, 0.95].map(|p| like_models(spec, p, rng)));
+        problems.extend([0.5, 0.95, 0.9999].map(|p| like_models(spec, p, rng)));
     }
     if spec.batch < 8 {
         problems.push(full_lane(spec, rng));

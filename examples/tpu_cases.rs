@@ -2,10 +2,11 @@
 //! the directory of the cases. The notes of each case name its cells in the table.
 //!
 //! ```text
-//! cargo run --example tpu_cases -- DIRECTORY [BATCH ...]
+//! cargo run --example tpu_cases -- DIRECTORY [WORD ...]
 //! ```
 //!
-//! If numbers of rows are given, only their cases are written.
+//! A word is a number of rows, the name of a generation, a type, or the title of a column. If words of a kind are
+//! given, only their cases are written.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -23,15 +24,17 @@ use serde_json::json;
 
 const VOCAB: usize = 262_144;
 const MAX_K: usize = 64;
-const P: f32 = 0.95;
 
-/// The name of the column, the path, k, and the kind of rows.
-const COLUMNS: [(&str, Way, i32, RowKind); 5] = [
-    ("bounded random", Way::Bounded(MAX_K), MAX_K as i32, RowKind::Normal),
-    ("bounded worst", Way::Bounded(MAX_K), MAX_K as i32, RowKind::SourceWorstCase),
-    ("arbitrary k=5000", Way::Arbitrary, 5000, RowKind::Normal),
-    ("top-p random", Way::Arbitrary, 0, RowKind::Normal),
-    ("top-p peaked", Way::Arbitrary, 0, RowKind::Peaked),
+/// The name of the column, the path, k, p, and the kind of rows.
+const COLUMNS: [(&str, Way, i32, f32, RowKind); 8] = [
+    ("bounded random", Way::Bounded(MAX_K), MAX_K as i32, 0.95, RowKind::Normal),
+    ("bounded worst", Way::Bounded(MAX_K), MAX_K as i32, 0.95, RowKind::SourceWorstCase),
+    ("arbitrary k=5000", Way::Arbitrary, 5000, 0.95, RowKind::Normal),
+    ("top-p random", Way::Arbitrary, 0, 0.95, RowKind::Normal),
+    ("top-p peaked", Way::Arbitrary, 0, 0.95, RowKind::Peaked),
+    ("plain draw", Way::Arbitrary, 0, 1.0, RowKind::Normal),
+    ("model p=.95", Way::Arbitrary, 0, 0.95, RowKind::Model),
+    ("model p=.99", Way::Arbitrary, 0, 0.99, RowKind::Model),
 ];
 
 /// The generation, the number of rows and the type of each row of the tables.
@@ -43,6 +46,44 @@ fn lines() -> Vec<(&'static str, usize, Dtype)> {
         }
     }
     lines
+}
+
+fn name_of(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}
+
+/// The words that select cases: the properties of lines, and the titles of columns.
+struct Words {
+    properties: Vec<String>,
+    titles: Vec<String>,
+}
+
+impl Words {
+    fn of(words: impl Iterator<Item = String>) -> Words {
+        let (titles, properties): (Vec<String>, Vec<String>) =
+            words.partition(|word| COLUMNS.iter().any(|column| column.0 == word));
+        let known: Vec<String> = lines().into_iter().flat_map(Words::properties_of).collect();
+        let unknown = properties.iter().find(|&word| !known.contains(word));
+        assert!(unknown.is_none(), "{unknown:?} selects no case");
+        Words { properties, titles }
+    }
+
+    /// The words that select a line, by kind.
+    fn properties_of((name, batch, dtype): (&str, usize, Dtype)) -> [String; 3] {
+        [name.to_owned(), batch.to_string(), name_of(dtype)]
+    }
+
+    fn include(&self, line: (&str, usize, Dtype)) -> bool {
+        (0..3).all(|kind| {
+            let mut others = lines().into_iter().map(|other| Words::properties_of(other)[kind].clone());
+            self.properties.contains(&Words::properties_of(line)[kind])
+                || !others.any(|other| self.properties.contains(&other))
+        })
+    }
+
+    fn include_column(&self, title: &str) -> bool {
+        self.titles.is_empty() || self.titles.iter().any(|word| word == title)
+    }
 }
 
 /// A program, its input, and the rows of the table that show it.
@@ -57,19 +98,21 @@ struct Case {
 fn main() {
     let directory = PathBuf::from(std::env::args().nth(1).expect("usage: tpu_cases DIRECTORY"));
     let mut list: Vec<Case> = Vec::new();
-    let batches: Vec<usize> =
-        std::env::args().skip(2).map(|batch| batch.parse().expect("a number of rows")).collect();
+    let wanted = Words::of(std::env::args().skip(2));
     for (name, batch, dtype) in lines() {
-        if !batches.is_empty() && !batches.contains(&batch) {
+        if !wanted.include((name, batch, dtype)) {
             continue;
         }
         let chip = chip(name);
         let (_, topology) = GENERATIONS.into_iter().find(|known| known.0 == name).expect("a generation");
         for (column, (title, path, ..)) in COLUMNS.into_iter().enumerate() {
+            if !wanted.include_column(title) {
+                continue;
+            }
             let spec = spec(path, batch, VOCAB, dtype, false);
             let line = json!({
                 "column": title, "chip": name, "topology": topology, "batch": batch, "vocab": VOCAB,
-                "dtype": format!("{dtype:?}").to_lowercase(), "max_k": MAX_K,
+                "dtype": name_of(dtype), "max_k": MAX_K,
                 "path": if path == Way::Arbitrary { "arbitrary" } else { "bounded" },
                 "hbm_bytes": batch * VOCAB * dtype.size(),
                 "hbm_bytes_per_second": chip.hbm_bytes_per_second, "clock_hz": chip.clock_hz,
@@ -85,10 +128,10 @@ fn main() {
     let mut cases = Cases::new(directory);
     list.sort_by_key(|case| case.spec.name());
     for Case { spec, chip, column, lines, .. } in list {
-        let (.., k, kind) = COLUMNS[column];
+        let (_, _, k, p, kind) = COLUMNS[column];
         let mut rng = StdRng::seed_from_u64(11);
         let words = |rng: &mut StdRng| random_words(rng.random(), rng.random());
-        let rows = (0..spec.batch).map(|_| RowParams::new(k, P, 0.0, 1.0, words(&mut rng), VOCAB)).collect();
+        let rows = (0..spec.batch).map(|_| RowParams::new(k, p, 0.0, 1.0, words(&mut rng), VOCAB)).collect();
         let problem = Problem::new(spec.dtype, VOCAB, vec![kind; spec.batch], rows, &mut rng);
         cases.add_with(&spec, &chip, &problem, json!(lines));
     }

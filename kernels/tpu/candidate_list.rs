@@ -11,9 +11,9 @@ use super::layout::{CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
 use crate::mlir::mosaic::{Elem, Memory, Space, Value, LANES, SUBLANES};
 
 /// The number of registers whose entries first go to a short stack, because an insertion into it is cheaper.
-const REGISTERS_PER_SHORT_STACK: usize = 16;
+const REGISTERS_PER_SHORT_STACK: usize = 32;
 /// The number of levels of a short stack.
-const SHORT: usize = 6;
+const SHORT: usize = 8;
 
 /// The memory of the list.
 pub(super) struct CandidateList {
@@ -49,11 +49,15 @@ impl CandidateList {
                     let x = k.load(chunk, k.i32((register * LANES) as i32));
                     short.push_where(k, k.above(x, edge), [x]);
                 }
+                lost = k.fmax(lost, short.overflow);
+                if first == 0 {
+                    stack.fields[0][..SHORT].copy_from_slice(&short.fields[0]);
+                    continue;
+                }
                 for level in 0..SHORT {
                     let [x] = short.level(level);
                     stack.push_where(k, k.above(x, none), [x]);
                 }
-                lost = k.fmax(lost, short.overflow);
             }
             let at = k.mul(number, k.i32(CANDIDATE_DEPTH as i32));
             let out = k.registers(&self.logits, at, CANDIDATE_DEPTH);

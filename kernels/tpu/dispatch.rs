@@ -10,8 +10,9 @@ use super::passes::{Passes, Source};
 use super::prefilter::{Prefilter, Summary};
 use super::sampling::Sampling;
 use super::survivors::Survivors;
+use super::total_bounds::{are_promising, bounds, Rest};
 use crate::kernels::program_arrays::Column;
-use crate::mlir::mosaic::Value;
+use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::MAX_FINITE_BITS;
 use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
@@ -39,6 +40,8 @@ struct Start<'a> {
     bound: Value,
     /// The least key of an entry that can affect the result. It is the key of a candidate.
     threshold: Value,
+    /// A mask: whether a row contains a NaN or +inf.
+    irregular: Value,
 }
 
 impl Stages {
@@ -58,13 +61,13 @@ impl Stages {
     /// top-k keeps.
     pub(super) fn sample(&self, cx: &Context<'_>, summary: &Summary, bound: Value) -> Outcome {
         let sampling = &Sampling::new(cx, summary.max_key);
-        let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound) };
+        let k = cx.k;
+        let irregular = k.either(summary.had_inf, k.lt(k.i32(0), summary.had_nan));
+        let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound), irregular };
         let flat = match &self.candidate_list {
             // On the bounded path, few entries reach the bound, unless there are many ties.
-            None => {
-                self.by_survivors(cx, &start, Outcome::flat, || self.by_passes(cx, &start, Source::AllLogits))
-            }
-            Some(list) => self.by_survivors_or_passes(cx, &start, list),
+            None => self.by_survivors(cx, &start),
+            Some(list) => self.by_survivors_or_passes(cx, &start, list, summary),
         };
         let outcome = Outcome::from_flat(&flat);
         Outcome {
@@ -74,26 +77,49 @@ impl Stages {
         }
     }
 
-    /// Samples from the survivors of the threshold. Calls `otherwise` if a lane has no space for its survivors or if
-    /// there are too few survivors.
-    fn by_survivors(
-        &self,
-        cx: &Context<'_>,
-        start: &Start<'_>,
-        result: impl FnOnce(Outcome) -> Vec<Value>,
-        otherwise: impl FnOnce() -> Vec<Value>,
-    ) -> Vec<Value> {
+    /// Returns the survivors of a threshold. Also returns a scalar: whether every row can be sampled from its
+    /// survivors. It is false if a lane has no space for its survivors or if there are too few survivors.
+    fn survivors(&self, cx: &Context<'_>, threshold: Value) -> (Survivors, Value) {
         let k = cx.k;
-        let gathered = self.gather.survivors(cx, &self.prefilter, start.threshold);
-        let survivors = Survivors::new(cx, &gathered);
+        let survivors = Survivors::new(cx, &self.gather.survivors(cx, &self.prefilter, threshold));
         let room = survivors.fit(cx);
         // Entries without a weight can be missing. This matters only if the caller sees which entries top-k keeps.
         let suffice = match cx.spec.wanted.shows_top_k() {
             true => k.both(room, survivors.suffice(cx)),
             false => room,
         };
-        let sample = || survivors.sample(cx, start.sampling, start.threshold, self.slices.as_ref());
-        k.if_else("survivors suffice", suffice, || result(sample()), otherwise)
+        (survivors, suffice)
+    }
+
+    /// Samples from the survivors of the threshold if possible. Otherwise samples by passes over all logits.
+    fn by_survivors(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
+        let k = cx.k;
+        let (survivors, suffice) = self.survivors(cx, start.threshold);
+        let slices = self.slices.as_ref();
+        let nothing = Rest::nothing(k);
+        let sample = || survivors.sample(cx, start.sampling, start.threshold, &nothing, slices).0.flat();
+        let otherwise = || self.by_passes(cx, start, Source::AllLogits);
+        k.if_else("survivors suffice", suffice, sample, otherwise)
+    }
+
+    /// Samples from the survivors of a threshold if possible. In the rows of `open`, some entries below the threshold
+    /// have a weight. Returns an outcome and a flag: 1 in all lanes if every row is sampled, else 0.
+    fn by_largest(&self, cx: &Context<'_>, start: &Start<'_>, threshold: Value, open: Value) -> Vec<Value> {
+        let (k, sampling) = (cx.k, start.sampling);
+        let (survivors, suffice) = self.survivors(cx, threshold);
+        let sampled = || {
+            let rest = k.if_else(
+                "some entries with a weight are no survivors",
+                k.any(open),
+                || bounds(cx, sampling, &survivors, open).flat(k),
+                || Rest::nothing(k).flat(k),
+            );
+            let (outcome, decided) =
+                survivors.sample(cx, sampling, threshold, &Rest::from_flat(&rest), self.slices.as_ref());
+            let undecided = k.any(k.both(open, k.not(decided)));
+            [outcome.flat(), vec![k.splat(k.choose(undecided, k.i32(0), k.i32(1)))]].concat()
+        };
+        k.if_else("survivors suffice", suffice, sampled, || undecided(k))
     }
 
     /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
@@ -103,26 +129,41 @@ impl Stages {
         cx: &Context<'_>,
         start: &Start<'_>,
         list: &CandidateList,
+        summary: &Summary,
     ) -> Vec<Value> {
-        let k = cx.k;
-        let cells = self.prefilter.count_above(cx, edge_below(k, start.threshold));
-        let at_most = |limit: i32| k.not(k.any(k.lt(k.i32(limit), cells)));
-        // The last value says whether the survivors decided the result.
-        let with_flag = |values: Vec<Value>, done: i32| [values, vec![k.splat(k.i32(done))]].concat();
-        let undecided = || with_flag(vec![k.splat(k.i32(0)); Outcome::VALUES], 0);
-        let first = k.if_else(
-            "few cells reach the threshold",
-            at_most(FEW_CELLS),
-            || self.by_survivors(cx, start, |outcome| with_flag(outcome.flat(), 1), undecided),
-            undecided,
-        );
+        let (k, sampling) = (cx.k, start.sampling);
+        let cells_at_most = |threshold: Value, limit: i32| {
+            let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
+            k.not(k.any(k.lt(k.i32(limit), cells)))
+        };
+        // If a row has top-p but no top-k, its largest entries may have enough weight.
+        let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
+        let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
+        let largest = k.choose(open, start.bound, start.threshold);
+        let some_open = k.any(open);
+        let promising = k.if_else(
+            "some rows have top-p alone",
+            k.both(some_open, k.not(k.any(start.irregular))),
+            || vec![k.choose(are_promising(cx, sampling, summary, largest, open), k.i32(1), k.i32(0))],
+            || vec![k.choose(some_open, k.i32(0), k.i32(1))],
+        )[0];
+        let if_few = || {
+            k.if_else(
+                "few cells reach the threshold",
+                cells_at_most(largest, FEW_CELLS),
+                || self.by_largest(cx, start, largest, open),
+                || undecided(k),
+            )
+        };
+        let first =
+            k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, || undecided(k));
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
         let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
         k.if_else(
             "decided",
             decided,
             || first[..Outcome::VALUES].to_vec(),
-            || self.by_passes_over_list(cx, start, list, at_most(limit)),
+            || self.by_passes_over_list(cx, start, list, cells_at_most(start.threshold, limit)),
         )
     }
 
@@ -163,8 +204,16 @@ impl Stages {
             || vec![passes.greedy(cx, max_key)],
             || vec![self.prefilter.greedy(cx, max_key)],
         )[0];
-        MultiPass { cx, passes, source, sampling }.sample(greedy, start.bound, self.slices.as_ref()).flat()
+        let irregular = k.any(start.irregular);
+        MultiPass { cx, passes, source, sampling, irregular }
+            .sample(greedy, start.bound, self.slices.as_ref())
+            .flat()
     }
+}
+
+/// Returns the result of [`Stages::by_largest`] if some rows are not sampled.
+fn undecided(k: &Kernel) -> Vec<Value> {
+    vec![k.splat(k.i32(0)); Outcome::VALUES + 1]
 }
 
 /// Returns the least key of an entry that can affect the result. An entry can affect the result only if top-k can keep

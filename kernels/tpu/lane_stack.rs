@@ -49,9 +49,13 @@ impl<const N: usize> LaneStack<N> {
     /// After a lane has overflowed, every later push overflows again. So `overflow` needs to contain only the last
     /// marker.
     pub(super) fn push_where(&mut self, k: &Kernel, mask: Value, entry: [Value; N]) {
+        // Levels that were never pushed to are still the initial value.
         let depth = self.depth();
-        self.overflow = k.choose(mask, self.fields[N - 1][depth - 1], self.overflow);
-        for level in (1..depth).rev() {
+        let used = self.fields[N - 1].iter().position(|&marker| marker == self.overflow).unwrap_or(depth);
+        if used == depth {
+            self.overflow = k.choose(mask, self.fields[N - 1][depth - 1], self.overflow);
+        }
+        for level in (1..depth.min(used + 1)).rev() {
             for levels in &mut self.fields {
                 levels[level] = k.choose(mask, levels[level - 1], levels[level]);
             }

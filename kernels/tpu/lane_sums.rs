@@ -138,11 +138,14 @@ fn inclusive_sums_of_stripes(k: &Kernel, value: Wide) -> Wide {
     sums
 }
 
-/// Returns the binary logarithm of a number of at least 1, with an error below 0.1. The bits of a float, read as an
+/// Returns the binary logarithm of a number of at least 1, with an error below 0.01. The bits of a float, read as an
 /// integer, are nearly a linear function of its logarithm.
 pub(super) fn approximate_log2(k: &Kernel, value: Wide) -> Value {
     let bits = k.sub(k.bits(k.near(value)), k.i32(127 << 23));
-    k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32))
+    let linear = k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32));
+    let fraction = k.fsub(linear, k.floor(linear));
+    let curve = k.fmul(fraction, k.fsub(k.f32(1.0), fraction));
+    k.fadd(linear, k.fmul(curve, k.f32(0.346)))
 }
 
 const SPLIT_BITS: u32 = WEIGHT_BITS / 2;

@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! layout ← stream ← context ← prefilter ← gather ← survivors ← dispatch ← bounded, arbitrary ← this file
-//! context ← sampling ← top_p_search ← multi_pass ← dispatch
+//! context ← sampling ← multi_pass ← dispatch
+//! context ← interpolation ← prefilter, passes, multi_pass
 //! context ← candidate_list ← passes ← multi_pass
 //! context ← k_slices ← survivors, multi_pass
 //! context, prefilter ← results ← this file
@@ -22,6 +23,7 @@ mod candidate_list;
 mod context;
 mod dispatch;
 mod gather;
+mod interpolation;
 mod k_slices;
 mod keys;
 mod lane_stack;
@@ -35,7 +37,7 @@ mod sampling;
 mod stream;
 mod survivors;
 mod threshold_search;
-mod top_p_search;
+mod total_bounds;
 
 use super::program_arrays::{ResultRow, COLUMNS, RESULTS};
 use super::spec::{Path, Spec};

@@ -5,19 +5,26 @@
 //! ties times the weight of one tie.
 
 use super::context::{Context, Outcome, NO_INDEX};
+use super::interpolation::{End, Neighbors, Probed, Search};
 use super::k_slices::{KSlices, Slot};
-use super::keys::{edge_below, order_keys};
-use super::lane_sums::{inclusive_sums, sum_lanes};
-use super::passes::{total, Iteration, Passes, Source};
+use super::keys::{edge_below, float_of_key, order_keys};
+use super::lane_sums::{approximate_log2, inclusive_sums, sum_lanes};
+use super::passes::{total, Content, Iteration, Passes, Source};
 use super::sampling::Sampling;
-use super::threshold_search::{bisect, Probe};
-use super::top_p_search::search_top_p;
+use super::threshold_search::is_open;
+use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Path;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::kept_weight;
+use crate::semantics::sizes::WEIGHT_BITS;
+use crate::semantics::weights::MAX_WEIGHT;
+
+/// After this number of steps, the top-p search over all logits also finds the entries next to the probed place.
+const FAST_STEPS: i32 = 9;
 
 /// Sampling by passes over a source.
 pub(super) struct MultiPass<'a> {
@@ -25,6 +32,8 @@ pub(super) struct MultiPass<'a> {
     pub(super) passes: &'a Passes,
     pub(super) source: Source<'a>,
     pub(super) sampling: &'a Sampling,
+    /// A scalar: whether a row of the block contains a NaN or +inf.
+    pub(super) irregular: Value,
 }
 
 /// The entries that top-k keeps, by the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k). In this
@@ -67,6 +76,12 @@ impl Kept {
     }
 }
 
+/// Whether the passes of a search over the list also find the entries next to the probed place. Logits of bf16 have few
+/// different values, so their searches are short without it.
+fn finds_neighbors(cx: &Context<'_>) -> bool {
+    cx.spec.dtype != Dtype::Bf16
+}
+
 impl MultiPass<'_> {
     /// Samples from the entries of the source. They include every entry that can affect the result. `bound` is a key.
     /// In each row, the number of logits that reach it is at least the number that top-k keeps. `greedy` is the lowest
@@ -77,16 +92,26 @@ impl MultiPass<'_> {
         let (kept, tie_counts) = self.or_greedy(top_k, tie_counts, greedy);
 
         k.comment("weights");
-        let sum = self.weigh_all(kept);
-        let sum = k.wadd(sum, k.product_of_words(kept.ties, kept.tie_weight));
+        let all_sums = self.weigh_all(kept);
+        let sum = k.wadd(total(cx, all_sums), k.product_of_words(kept.ties, kept.tie_weight));
 
         k.comment("top-p and min-p");
         let least_weight = self.least_weight(kept, sum);
 
         k.comment("draw");
-        let sums = self.passes.chunk_sums(cx, self.source, "kept weight per chunk", |iteration, register| {
-            kept_weight(k, self.weight(kept, iteration, register), least_weight)
-        });
+        let kept_sums = || {
+            let sums = self.passes.chunk_sums(
+                cx,
+                self.source,
+                ("kept weight per chunk", 2),
+                |iteration, register| kept_weight(k, self.weight(kept, iteration, register), least_weight),
+            );
+            vec![sums.low, sums.high]
+        };
+        let removes = k.any(k.lt(k.i32(1), least_weight));
+        let all_sums = || vec![all_sums.low, all_sums.high];
+        let sums = k.if_else("top-p or min-p removes weights", removes, kept_sums, all_sums);
+        let sums = Wide { low: sums[0], high: sums[1] };
         let tie_weight = kept_weight(k, kept.tie_weight, least_weight);
         let ties = self.kept_ties(kept, tie_counts);
         let sums = k.wadd(sums, k.product_of_words(ties, tie_weight));
@@ -98,7 +123,18 @@ impl MultiPass<'_> {
             let tie = kept.is_counted_tie(cx, x, index);
             k.choose(above, weight, k.choose(tie, tie_weight, k.i32(0)))
         };
-        let next = self.passes.locate(cx, sums, remainder, final_weight);
+        let located = |content| vec![self.passes.locate(cx, sums, remainder, content, final_weight)];
+        let from_weights = || {
+            let value = |weight: Value, _| kept_weight(k, k.bits(weight), least_weight);
+            vec![self.passes.locate(cx, sums, remainder, Content::Weights, value)]
+        };
+        let next = match self.source {
+            Source::AllLogits if self.passes.keep_weights() => {
+                let ties = k.any(k.lt(k.i32(0), kept.ties));
+                k.if_else("ties are kept", ties, || located(Content::Logits), from_weights)[0]
+            }
+            _ => located(Content::Logits)[0],
+        };
 
         if let Some(slices) = slices {
             self.write_slices(slices, top_k, final_weight);
@@ -143,11 +179,33 @@ impl MultiPass<'_> {
         let lowest = cx.short_key(bound);
         let beyond = k.add(cx.short_key(self.sampling.max_key), k.i32(1));
         let high = k.choose(on, beyond, k.add(lowest, k.i32(1)));
-        let found = bisect(k, "top-k threshold, one pass per step", lowest, high, |middle| {
-            let edge = edge_below(k, cx.full_key(middle));
-            let [count] = self.passes.count(cx, self.source, "count", [edge]);
-            Probe::count(k, count, wanted)
-        });
+        // Slightly more entries than wanted usually reach the bound.
+        let log = |count: Value| approximate_log2(k, k.widen(count));
+        let many = log(k.add(wanted, k.shr(wanted, 3)));
+        let search = Search {
+            label: "top-k threshold, one pass per step",
+            places: [lowest, high],
+            values: [k.i32(i32::MAX), k.i32(0)],
+            ends: [
+                End { logit: float_of_key(k, bound), log: many },
+                End { logit: self.sampling.max, log: k.f32(0.0) },
+            ],
+            aim: log(wanted),
+            open: |count, _| k.ne(count, wanted),
+            most_steps: None,
+            probe: |key, _| {
+                let edge = edge_below(k, key);
+                let (count, neighbors) = match self.source {
+                    Source::Candidates(list) if finds_neighbors(cx) => {
+                        let (count, neighbors) = self.passes.count_in_list(cx, list, "count", edge);
+                        (count, Some(neighbors))
+                    }
+                    source => (self.passes.count(cx, source, "count", [edge])[0], None),
+                };
+                Probed { reaches: k.ge(count, wanted), value: count, log: log(count), neighbors }
+            },
+        };
+        let found = search.run(cx).low;
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
         // If −inf is kept, every candidate is above the threshold.
         let is_lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
@@ -185,29 +243,28 @@ impl MultiPass<'_> {
     /// number of kept ties. It is 0 in rows that keep all ties.
     fn find_ties(&self, edges: Edges, kept: Value) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
-        let one_if_tie = |x: Value| {
+        let is_tie = |x: Value| {
             let reaches = k.either(edges.is_lowest, k.above(x, edges.below_threshold));
-            k.choose(k.both(reaches, k.not(k.above(x, edges.at_threshold))), k.i32(1), k.i32(0))
+            k.both(reaches, k.not(k.above(x, edges.at_threshold)))
         };
         let counted = |source: Source<'_>| {
-            self.passes.chunk_sums(cx, source, "ties per chunk", |iteration, register| {
-                one_if_tie(iteration.logit(cx, register))
+            self.passes.chunk_counts(cx, source, ("ties per chunk", 2), |iteration, register| {
+                is_tie(iteration.logit(cx, register))
             })
         };
-        let sums = match self.source {
+        let counts = match self.source {
             Source::AllLogits => counted(self.source),
             // The candidate list does not contain entries of −inf.
             Source::Candidates(_) => {
                 let in_rows = k.any(k.both(edges.is_lowest, k.lt(k.i32(0), kept)));
-                let flat = |sums: Wide| vec![sums.low, sums.high];
-                let all = || flat(counted(Source::AllLogits));
-                let sums = k.if_else("ties at -inf", in_rows, all, || flat(counted(self.source)));
-                Wide { low: sums[0], high: sums[1] }
+                let all = || vec![counted(Source::AllLogits)];
+                k.if_else("ties at -inf", in_rows, all, || vec![counted(self.source)])[0]
             }
         };
         let before_last = k.choose(k.lt(k.i32(0), kept), k.sub(kept, k.i32(1)), k.i32(0));
-        let last = self.passes.locate(cx, sums, k.widen(before_last), |x, _| one_if_tie(x));
-        vec![last, sums.low]
+        let one_if_tie = |x: Value, _| k.choose(is_tie(x), k.i32(1), k.i32(0));
+        let last = self.passes.locate(cx, k.widen(counts), k.widen(before_last), Content::Logits, one_if_tie);
+        vec![last, counts]
     }
 
     /// Returns the entries that have a weight, by the rule of [`has_weight`](crate::semantics::rules::has_weight). A
@@ -246,14 +303,31 @@ impl MultiPass<'_> {
         k.choose(k.lt(left, k.i32(0)), k.i32(0), k.min(left, counts))
     }
 
-    /// Computes the weights of the entries above the edge, stores them if there is space, and returns their sum.
+    /// Computes the weights of the entries above the edge, stores them if there is space, and returns the sum of each
+    /// chunk.
     fn weigh_all(&self, kept: Kept) -> Wide {
-        let cx = self.cx;
-        self.passes.sum(cx, self.source, ("weights", 1), |iteration, register| {
-            let weight = self.weight_above_edge(kept, iteration.logit(cx, register));
-            iteration.keep_weight(cx, register, weight);
-            weight
-        })
+        let (cx, k) = (self.cx, self.cx.k);
+        let weigh = |label: &str, weight: &dyn Fn(Value) -> Value| {
+            let sums = self.passes.chunk_sums(cx, self.source, (label, 1), |iteration, register| {
+                let weight = weight(iteration.logit(cx, register));
+                iteration.keep_weight(cx, register, weight);
+                weight
+            });
+            vec![sums.low, sums.high]
+        };
+        let above_edge = || weigh("weights above an edge", &|x| self.weight_above_edge(kept, x));
+        // Without an edge, the pass needs neither a comparison nor cleaned logits. The weight of −inf is 0.
+        let all = || weigh("weights", &|x| self.sampling.weight_of(cx, x));
+        let sums = match self.source {
+            // On the bounded path, every row has top-k.
+            Source::AllLogits if cx.spec.path == Path::Arbitrary => {
+                let edges = k.any(k.above(kept.edge, k.f32(f32::NEG_INFINITY)));
+                let masked = k.either(edges, self.irregular);
+                k.if_else("some entries have no weight", masked, above_edge, all)
+            }
+            _ => above_edge(),
+        };
+        Wide { low: sums[0], high: sums[1] }
     }
 
     /// Returns the weight of a raw logit if it is above the edge, else 0.
@@ -278,14 +352,171 @@ impl MultiPass<'_> {
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
         let closed = k.either(off, sampling.greedy_row);
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
-        let shares = (sum, k.wsub(sum, target));
-        let threshold = search_top_p(cx, sampling, (lowest, high), shares, |least| {
-            let reached = self.passes.sum(cx, self.source, ("sum", 2), |iteration, register| {
+        let allowed = k.wsub(sum, target);
+        let places = [lowest, high];
+        let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
+        let values = [lowest_weight, k.i32(MAX_WEIGHT + 1)];
+        // A weight between those of the ends is possible.
+        let open = |low_weight, high_weight| is_open(k, low_weight, high_weight);
+        let most_steps = None;
+        let sum_of = |least: Value| {
+            self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
                 kept_weight(k, self.weight(kept, iteration, register), least)
-            });
-            (k.not(k.wlt(reached, target)), k.wsub(sum, reached))
-        });
-        sampling.least_weight(cx, off, threshold)
+            })
+        };
+        let with_neighbors = |least: Value| {
+            self.passes.sum_with_neighbors(cx, self.source, "sum", least, |iteration, register| {
+                self.weight(kept, iteration, register)
+            })
+        };
+        // The least weight at or above the probed one has the same sum.
+        let value_of = |least: Value, reaches: Value, neighbors: Option<Neighbors>| match neighbors {
+            Some(Neighbors { above, .. }) => {
+                let above = sampling.weight_of_key(cx, order_keys(k, above));
+                k.choose(reaches, k.max(least, above), least)
+            }
+            None => least,
+        };
+        let found = match self.source {
+            Source::AllLogits => Search {
+                label: "top-p threshold, one pass per step",
+                places,
+                values,
+                ends: self.top_p_ends(closed, lowest, allowed, sum),
+                aim: approximate_log2(k, allowed),
+                open,
+                most_steps,
+                probe: |key, step| {
+                    let least = sampling.weight_of_key(cx, key);
+                    // A search that takes many steps is usually between two entries. A NaN would hide entries.
+                    let slow = k.both(k.lt(k.i32(FAST_STEPS - 1), step), k.not(self.irregular));
+                    let alone = || {
+                        let sum = sum_of(least);
+                        let unknown = [f32::INFINITY, f32::NEG_INFINITY].map(|limit| k.splat(k.f32(limit)));
+                        [vec![sum.low, sum.high], unknown.to_vec()].concat()
+                    };
+                    let found = match finds_neighbors(cx) {
+                        true => k.if_else(
+                            "the search is slow",
+                            slow,
+                            || {
+                                let (sum, Neighbors { below, above }) = with_neighbors(least);
+                                vec![sum.low, sum.high, below, above]
+                            },
+                            alone,
+                        ),
+                        false => alone(),
+                    };
+                    let reached = Wide { low: found[0], high: found[1] };
+                    let neighbors =
+                        finds_neighbors(cx).then_some(Neighbors { below: found[2], above: found[3] });
+                    let log = approximate_log2(k, k.wsub(sum, reached));
+                    let reaches = k.not(k.wlt(reached, target));
+                    Probed { reaches, value: value_of(least, reaches, neighbors), log, neighbors }
+                },
+            }
+            .run(cx),
+            // The list has no small weights. So the sum of the weights below a logit is nearly a linear function of the
+            // logit, and its logarithm is not.
+            Source::Candidates(_) => {
+                let unit = k.fmax(k.near(allowed), k.f32(1.0));
+                let share = |sum: Wide| k.divide(k.near(sum), unit);
+                let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
+                let low = k.fmax(float_of_key(k, kept.threshold), farthest);
+                Search {
+                    label: "top-p threshold, one pass per step",
+                    places,
+                    values,
+                    ends: [End { logit: low, log: k.f32(0.0) }, End { logit: sampling.max, log: share(sum) }],
+                    aim: k.f32(1.0),
+                    open,
+                    most_steps,
+                    probe: |key, _| {
+                        let least = sampling.weight_of_key(cx, key);
+                        let (reached, neighbors) = match finds_neighbors(cx) {
+                            true => {
+                                let (reached, neighbors) = with_neighbors(least);
+                                (reached, Some(neighbors))
+                            }
+                            false => (sum_of(least), None),
+                        };
+                        let reaches = k.not(k.wlt(reached, target));
+                        let log = share(k.wsub(sum, reached));
+                        let value = value_of(least, reaches, neighbors);
+                        Probed { reaches, value, log, neighbors }
+                    },
+                }
+                .run(cx)
+            }
+        };
+        sampling.least_weight(cx, off, found.low_value)
+    }
+
+    /// Returns the places where the search for the top-p threshold starts to interpolate. `allowed` is the sum of
+    /// weights that top-p may remove from the sum of all weights, `sum`. `lowest` is the least short key. The rows of
+    /// `closed` are not searched.
+    ///
+    /// A search in a sample of the weights costs a fraction of a pass over all of them. Its result is close to the
+    /// threshold if many entries are near the threshold.
+    fn top_p_ends(&self, closed: Value, lowest: Value, allowed: Wide, sum: Wide) -> [End; 2] {
+        let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
+        let aim = approximate_log2(k, allowed);
+        let ends = [
+            End {
+                logit: k.fsub(sampling.max, sampling.distance_of(cx, allowed)),
+                log: k.fsub(aim, k.f32(4.0)),
+            },
+            End { logit: sampling.max, log: approximate_log2(k, sum) },
+        ];
+        let Some(share) = self.passes.sample_share(cx) else { return ends };
+        let log_below = |least: Value| {
+            let below =
+                self.passes.sum_of_sample(cx, |weight| k.choose(k.lt(weight, least), weight, k.i32(0)));
+            k.fadd(approximate_log2(k, below), k.f32(-share.log2()))
+        };
+        let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
+        // The search ends at a place whose logarithm is this close to the aim.
+        const CLOSE: f32 = 0.04;
+        let search = Search {
+            label: "top-p threshold of a sample",
+            places: [lowest, k.choose(closed, k.add(lowest, k.i32(1)), beyond)],
+            values: [k.i32(0), k.i32(0)],
+            ends,
+            aim,
+            open: |low: Value, high: Value| k.eq(k.or(low, high), k.i32(0)),
+            most_steps: Some(6),
+            probe: |key, _| {
+                let log = log_below(sampling.weight_of_key(cx, key));
+                let difference = k.fsub(aim, log);
+                let close = k.both(k.above(k.f32(CLOSE), difference), k.above(difference, k.f32(-CLOSE)));
+                let value = k.choose(close, k.i32(1), k.i32(0));
+                Probed { reaches: k.at_least(difference, k.f32(0.0)), value, log, neighbors: None }
+            },
+        };
+        let found = search.run(cx);
+        let place = k.choose(k.eq(found.high_value, k.i32(1)), found.high, found.low);
+        let logit = float_of_key(k, cx.full_key(place));
+        // The two ends are this number of octaves of the weight away from the result.
+        let step = sampling.distance_of_octaves(cx, 0.35);
+        let start = log_below(sampling.weight_of(cx, logit));
+        let end = |logit: Value| {
+            let log = log_below(sampling.weight_of(cx, k.fmin(logit, sampling.max)));
+            End { logit, log: k.fadd(aim, k.fsub(log, start)) }
+        };
+        let sampled = [end(k.fsub(logit, step)), end(k.fadd(logit, step))];
+        let [low, high] = sampled.map(|end| k.fsub(end.log, aim));
+        // A sample with few entries below the threshold has no meaning.
+        let regular = |distance: Value| k.both(k.above(distance, k.f32(0.1)), k.above(k.f32(2.0), distance));
+        let regular = k.both(regular(k.fsub(k.f32(0.0), low)), regular(high));
+        let regular = k.both(regular, k.lt(k.i32(0), k.or(found.low_value, found.high_value)));
+        let chosen = |number: usize| {
+            let (sampled, other): (End, End) = (sampled[number], ends[number]);
+            End {
+                logit: k.choose(regular, sampled.logit, other.logit),
+                log: k.choose(regular, sampled.log, other.log),
+            }
+        };
+        [chosen(0), chosen(1)]
     }
 
     /// Writes the k-slices, with one pass per slot. This is slow. Only debug calls need it, and only for blocks that

@@ -2,18 +2,26 @@
 //!
 //! A pass processes all logits or the candidate list. The list has the same form as the logits, but fewer registers.
 
+use std::cell::RefCell;
+
 use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
+use super::interpolation::Neighbors;
 use super::keys::edge_below;
 use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, sum_stripe, Halves};
-use super::layout::CANDIDATE_DEPTH;
+use super::layout::{Residence, CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
 use crate::mlir::mosaic::wide::Wide;
-use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
+use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of independent counts in a pass. With several counts, an addition does not wait for the previous
 /// one.
 const PARTS: usize = 4;
+
+/// One chunk in this number is in the sample of the weights.
+const CHUNKS_PER_SAMPLE: usize = 16;
+/// Rows with fewer chunks have no sample.
+const LEAST_CHUNKS: usize = 8;
 
 /// The memory that passes use.
 pub(super) struct Passes {
@@ -31,6 +39,15 @@ pub(super) enum Source<'a> {
     /// The entries at or above a bound, grouped by chunk. Within a chunk they have no order. Unused places contain
     /// −inf.
     Candidates(&'a CandidateList),
+}
+
+/// The entries from which [`Passes::locate`] computes values.
+#[derive(Clone, Copy)]
+pub(super) enum Content {
+    /// Raw logits.
+    Logits,
+    /// The stored weights of all logits, as the bits of floats.
+    Weights,
 }
 
 /// The registers of one iteration of a pass.
@@ -114,6 +131,64 @@ impl Passes {
         })
     }
 
+    /// Counts the logits of each row in a list above the float `edge`. Also returns the entries next to the edge.
+    pub(super) fn count_in_list(
+        &self,
+        cx: &Context<'_>,
+        list: &CandidateList,
+        label: &str,
+        edge: Value,
+    ) -> (Value, Neighbors) {
+        let k = cx.k;
+        let start = [vec![k.splat(k.f32(0.0)); PARTS], self.no_neighbors(cx)].concat();
+        let state = self.pass(cx, Source::Candidates(list), (label, 1), &start, |iteration, state| {
+            let mut state = state.to_vec();
+            for register in iteration.all() {
+                let x = iteration.logit(cx, register);
+                let (above, part) = (k.above(x, edge), register % PARTS);
+                state[part] = k.fadd(state[part], k.choose(above, k.f32(1.0), k.f32(0.0)));
+                update_neighbors(k, &mut state[PARTS..], part, above, x);
+            }
+            state
+        });
+        let count = state[1..PARTS].iter().fold(state[0], |sum, &part| k.fadd(sum, part));
+        (count_lanes(k, count), neighbors(k, &state[PARTS..]))
+    }
+
+    /// Returns the sum of the weights that are at least `least`. Also returns the entries next to this weight. `weight`
+    /// returns the weights of a register. No entry is a NaN.
+    pub(super) fn sum_with_neighbors(
+        &self,
+        cx: &Context<'_>,
+        source: Source<'_>,
+        label: &str,
+        least: Value,
+        weight: impl Fn(&Iteration<'_>, usize) -> Value,
+    ) -> (Wide, Neighbors) {
+        let k = cx.k;
+        let start = [vec![k.splat(k.i32(0)); 2], self.no_neighbors(cx)].concat();
+        let state = self.pass(cx, source, (label, 1), &start, |iteration, state| {
+            let found = RefCell::new(state[2..].to_vec());
+            let sum = iteration.sum(cx, iteration.all(), |iteration, register| {
+                let weight = weight(iteration, register);
+                let small = k.lt(weight, least);
+                let x = iteration.logit(cx, register);
+                update_neighbors(k, &mut found.borrow_mut(), register % PARTS, k.not(small), x);
+                k.choose(small, k.i32(0), weight)
+            });
+            let Halves { low, high } = sum.plus(k, Halves { low: state[0], high: state[1] });
+            [vec![low, high], found.into_inner()].concat()
+        });
+        (Halves { low: state[0], high: state[1] }.total(k), neighbors(k, &state[2..]))
+    }
+
+    /// Returns the state of a pass that has found no neighbors.
+    fn no_neighbors(&self, cx: &Context<'_>) -> Vec<Value> {
+        let k = cx.k;
+        let none = |limit| vec![k.splat(k.f32(limit)); PARTS];
+        [none(f32::NEG_INFINITY), none(f32::INFINITY)].concat()
+    }
+
     /// Returns the sum over all entries of the values that `value` returns for each register.
     pub(super) fn sum(
         &self,
@@ -138,22 +213,84 @@ impl Passes {
         &self,
         cx: &Context<'_>,
         source: Source<'_>,
-        label: &str,
+        label: Label<'_>,
         value: impl Fn(&Iteration<'_>, usize) -> Value,
     ) -> Wide {
         let k = cx.k;
+        let in_lanes = |iteration: &Iteration<'_>, registers| {
+            let Halves { low, high } = iteration.sum(cx, registers, &value);
+            [low, high]
+        };
+        let in_stripe = |[low, high]: [Value; 2]| {
+            let sum = Halves { low, high }.over_stripe(k);
+            [sum.low, sum.high]
+        };
+        let [low, high] = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        Wide { low, high }
+    }
+
+    /// Counts the entries of each chunk for which `mask` is true. The count of chunk `i` of a stripe is in lane `i` of
+    /// the stripe.
+    pub(super) fn chunk_counts(
+        &self,
+        cx: &Context<'_>,
+        source: Source<'_>,
+        label: Label<'_>,
+        mask: impl Fn(&Iteration<'_>, usize) -> Value,
+    ) -> Value {
+        let k = cx.k;
+        let in_lanes = |iteration: &Iteration<'_>, mut registers: std::ops::Range<usize>| {
+            let one = |register| k.choose(mask(iteration, register), k.i32(1), k.i32(0));
+            let first = one(registers.next().expect("a chunk has registers"));
+            [registers.fold(first, |count, register| k.add(count, one(register)))]
+        };
+        let in_stripe = |[count]: [Value; 1]| [k.trunc(k.over_lanes(Reduce::Add, k.to_float(count)))];
+        let [counts] = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        counts
+    }
+
+    /// Computes values for each chunk. The values of chunk `i` of a stripe are in lane `i` of the stripe. `in_lanes`
+    /// returns values for the registers of a chunk, and `in_stripe` combines the lanes of these values.
+    ///
+    /// An iteration combines the lanes of the chunks of the previous iteration, because sums over lanes have a long
+    /// latency.
+    fn by_chunk<const N: usize>(
+        &self,
+        cx: &Context<'_>,
+        source: Source<'_>,
+        (label, together): Label<'_>,
+        in_lanes: impl Fn(&Iteration<'_>, std::ops::Range<usize>) -> [Value; N],
+        in_stripe: impl Fn([Value; N]) -> [Value; N],
+    ) -> [Value; N] {
+        let k = cx.k;
         let lane = k.lane();
-        let start = [k.splat(k.i32(0)); 2];
-        let sums = self.pass(cx, source, (label, 1), &start, |iteration, state| {
-            let mut sums = Wide { low: state[0], high: state[1] };
-            for chunk in 0..iteration.chunks {
-                let sum = iteration.sum(cx, iteration.of_chunk(chunk), &value).over_stripe(k);
-                let here = k.eq(lane, k.add(iteration.chunk, k.i32(chunk as i32)));
-                sums = k.wselect(here, sum, sums);
+        let (together, chunks) = match source {
+            Source::AllLogits => (cx.logits.together(together), cx.layout.chunks),
+            Source::Candidates(_) => (CANDIDATE_CHUNKS, cx.layout.list_registers() / CANDIDATE_DEPTH),
+        };
+        // The state consists of the results and of the values of the previous iteration's chunks.
+        let combined = |state: &[Value], first: Value| -> Vec<Value> {
+            let mut results = state[..N].to_vec();
+            for (number, values) in state[N..].chunks(N).enumerate() {
+                let here = k.eq(lane, k.add(first, k.i32(number as i32)));
+                let values = in_stripe(std::array::from_fn(|i| values[i]));
+                for (result, value) in results.iter_mut().zip(values) {
+                    *result = k.choose(here, value, *result);
+                }
             }
-            vec![sums.low, sums.high]
+            results
+        };
+        // libtpu gives a constant a layout that repeats one sublane. It does not compile a loop that starts with it.
+        let zero = k.add(k.shr(lane, LANES.trailing_zeros()), k.shr(k.sublane(), SUBLANES.trailing_zeros()));
+        let start = vec![zero; N + N * together];
+        let state = self.pass(cx, source, (label, together), &start, |iteration, state| {
+            assert_eq!(iteration.chunks, together);
+            let mut next = combined(state, k.sub(iteration.chunk, k.i32(together as i32)));
+            (0..together).for_each(|chunk| next.extend(in_lanes(iteration, iteration.of_chunk(chunk))));
+            next
         });
-        Wide { low: sums[0], high: sums[1] }
+        let results = combined(&state, k.i32((chunks - together) as i32));
+        std::array::from_fn(|i| results[i])
     }
 
     /// Returns the lowest index of each row's maximum.
@@ -174,22 +311,51 @@ impl Passes {
         k.trunc(k.over_row(Reduce::Min, k.to_float(found[0])))
     }
 
+    /// Returns the share of all weights that [`sum_of_sample`](Passes::sum_of_sample) adds. Returns `None` if there is
+    /// no sample.
+    pub(super) fn sample_share(&self, cx: &Context<'_>) -> Option<f32> {
+        let chunks = cx.layout.chunks;
+        (self.keep_weights() && chunks >= LEAST_CHUNKS).then(|| samples(chunks) as f32 / chunks as f32)
+    }
+
+    /// Returns the sum of the values that `value` returns for the stored weights of some chunks.
+    pub(super) fn sum_of_sample(&self, cx: &Context<'_>, value: impl Fn(Value) -> Value) -> Wide {
+        let (k, layout) = (cx.k, cx.layout);
+        let weights = self.weights.as_ref().expect("the caller checks that weights are stored");
+        let samples = samples(layout.chunks);
+        let sums = (0..samples).map(|sample| {
+            let chunk = (2 * sample + 1) * layout.chunks / (2 * samples);
+            let registers = k.registers(weights, k.i32((chunk * layout.chunk) as i32), layout.chunk);
+            Halves::sum_of(k, 0..layout.chunk, |register| {
+                value(k.load(&registers, k.i32((register * LANES) as i32)))
+            })
+        });
+        let sum = sums.reduce(|a, b| a.plus(k, b)).expect("there is a sample");
+        sum.total(k)
+    }
+
+    /// Whether the weights of all logits are stored.
+    pub(super) fn keep_weights(&self) -> bool {
+        self.weights.is_some()
+    }
+
     /// Finds the first index at which the running sum of values exceeds `bound`. If the sum never exceeds it, the
     /// result can be any index.
     ///
-    /// `value` receives raw logits and their indices. `sums` are the chunk sums of these values. The search descends
-    /// from the chunks to the registers of one chunk and then to the lanes of one register.
+    /// `value` receives the entries that `content` names, and their indices. `sums` are the chunk sums of these values.
+    /// The search descends from the chunks to the registers of one chunk and then to the lanes of one register.
     pub(super) fn locate(
         &self,
         cx: &Context<'_>,
         sums: Wide,
         bound: Wide,
+        content: Content,
         value: impl Fn(Value, Value) -> Value,
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let (place, bound) = first_lane_beyond(cx, sums, bound);
         let chunk = k.min(lane_of(cx, place), k.i32(layout.chunks as i32 - 1));
-        self.focus_on(cx, chunk);
+        self.focus_on(cx, chunk, content);
         match k.stripes() {
             1 => self.locate_in_chunk(cx, chunk, bound, value),
             _ => self.locate_in_stripe(cx, k.shr(place, LANES.trailing_zeros()), chunk, bound, value),
@@ -279,9 +445,42 @@ impl Passes {
     }
 
     /// Copies one chunk of each stripe to `focus`. `chunk` contains the number of the chunk for each row.
-    fn focus_on(&self, cx: &Context<'_>, chunk: Value) {
+    fn focus_on(&self, cx: &Context<'_>, chunk: Value, content: Content) {
         let (k, layout) = (cx.k, cx.layout);
         let rows = layout.rows as i32;
+        let source = |number: Value| {
+            let at = k.mul(number, k.i32(layout.chunk as i32));
+            match content {
+                Content::Logits => cx.logits.look_up(at, layout.chunk),
+                Content::Weights => {
+                    let weights = self.weights.as_ref().expect("the caller checks that weights are stored");
+                    k.registers(weights, at, layout.chunk)
+                }
+            }
+        };
+        let float = |content: Value| match content.ty().elem() {
+            Elem::I32 => k.from_bits(content),
+            _ => content,
+        };
+        if layout.rows == SUBLANES && layout.residence != Residence::Streamed {
+            // One select per row and register takes less time than a loop that copies one row per iteration.
+            let here: Vec<Value> = (1..rows).map(|row| k.eq(k.sublane(), k.i32(row))).collect();
+            let chunks: Vec<Memory> = (0..rows)
+                .map(|row| {
+                    let this = k.eq(k.sublane(), k.i32(row));
+                    let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
+                    source(k.truncate_scalar(number))
+                })
+                .collect();
+            for register in 0..layout.chunk {
+                let at = k.i32((register * LANES) as i32);
+                let mut rows = chunks.iter().map(|chunk| k.load(chunk, at));
+                let first = rows.next().expect("a block has rows");
+                let merged = rows.zip(&here).fold(first, |merged, (row, &here)| k.choose(here, row, merged));
+                k.store(&self.focus, at, float(merged));
+            }
+            return;
+        }
         let row_of_sublane = match k.stripes() {
             1 => k.sublane(),
             _ => k.and(k.sublane(), k.i32(rows - 1)),
@@ -290,10 +489,10 @@ impl Passes {
             let this = k.eq(row_of_sublane, row);
             let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
             let number = k.truncate_scalar(number);
-            let rows = cx.logits.look_up(k.mul(number, k.i32(layout.chunk as i32)), layout.chunk);
+            let rows = source(number);
             for register in 0..layout.chunk {
                 let at = k.i32((register * LANES) as i32);
-                let copied = k.load(&rows, at);
+                let copied = float(k.load(&rows, at));
                 let kept = match layout.rows {
                     1 => copied,
                     _ => k.choose(this, copied, k.load(&self.focus, at)),
@@ -303,6 +502,26 @@ impl Passes {
             []
         });
     }
+}
+
+/// Adds the entries of a register to the state of a pass that finds neighbors. `above` is true at or above the place.
+fn update_neighbors(k: &Kernel, state: &mut [Value], part: usize, above: Value, x: Value) {
+    let [below_none, above_none] = [f32::NEG_INFINITY, f32::INFINITY].map(|limit| k.f32(limit));
+    state[part] = k.fmax(state[part], k.choose(above, below_none, x));
+    state[PARTS + part] = k.fmin(state[PARTS + part], k.choose(above, x, above_none));
+}
+
+/// Returns the neighbors of each row from the state of a pass.
+fn neighbors(k: &Kernel, state: &[Value]) -> Neighbors {
+    let (below, above) = state.split_at(PARTS);
+    let below = below[1..].iter().fold(below[0], |a, &b| k.fmax(a, b));
+    let above = above[1..].iter().fold(above[0], |a, &b| k.fmin(a, b));
+    Neighbors { below: k.over_row(Reduce::Max, below), above: k.over_row(Reduce::Min, above) }
+}
+
+/// Returns the number of chunks of the sample.
+fn samples(chunks: usize) -> usize {
+    (chunks / CHUNKS_PER_SAMPLE).max(1)
 }
 
 /// Returns the first place at which the running sum of a row's values exceeds `bound`, and `bound` minus the sum of the

@@ -7,11 +7,12 @@
 //! logit that reaches this value.
 
 use super::context::{Context, NO_INDEX};
-use super::keys::{edge_below, order_keys};
-use super::lane_sums::count_lanes;
-use super::threshold_search::{bisect, search, Probe, Question};
+use super::interpolation::{End, Probed, Search};
+use super::keys::{edge_below, float_of_key, order_keys};
+use super::lane_sums::{approximate_log2, count_lanes};
+use super::threshold_search::{search, Probe, Question};
 use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
 /// The number of registers of bins.
@@ -44,6 +45,13 @@ pub(super) struct Summary {
     pub(super) had_inf: Value,
     /// The raw maximum of each bin.
     bin_maxima: [Value; BINS],
+}
+
+impl Summary {
+    /// Returns the raw maximum of each bin.
+    pub(super) fn bins(&self) -> [Value; BINS] {
+        self.bin_maxima
+    }
 }
 
 impl Prefilter {
@@ -134,7 +142,7 @@ impl Prefilter {
         let k = cx.k;
         let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));
         // Every bin reaches the key of the least bin.
-        let least = k.over_row(Reduce::Min, k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]));
+        let least = self.least_bin(cx, summary);
         let low = cx.short_key(order_keys(k, least));
         let high = k.add(cx.short_key(summary.max_key), k.i32(1));
         let terms = |place| {
@@ -158,13 +166,43 @@ impl Prefilter {
         let k = cx.k;
         let low = cx.short_key(k.splat(k.i32(NEG_INF_KEY)));
         let high = k.choose(open, k.add(cx.short_key(summary.max_key), k.i32(1)), low);
-        let found = bisect(k, "bound from the cells", low, high, |place| {
-            let count = self.count_above(cx, edge_below(k, cx.full_key(place)));
-            // The result is only a bound, so it may be reached by a few more cells than wanted.
-            let near = k.add(wanted, k.shr(wanted, 4));
-            Probe { reaches: k.ge(count, wanted), exact: Some(k.ge(near, count)) }
-        });
-        cx.full_key(found)
+        let aim = approximate_log2(k, k.widen(k.add(wanted, k.shr(wanted, 5))));
+        // If the logits are independent, about this number of cells reach the value of the least bin.
+        let (cells, bins) = (cx.cells() as f64, self.largest_binned_k(cx) as f64);
+        let reach_least_bin = k.f32((cells * (1.0 - bins.powf(-bins / cells))).log2() as f32);
+        let max = float_of_key(k, summary.max_key);
+        let least = float_of_key(k, order_keys(k, self.least_bin(cx, summary)));
+        let below = k.fsub(least, k.fmul(k.fsub(max, least), k.f32(0.5)));
+        let few = k.above(reach_least_bin, aim);
+        let ends = [
+            End {
+                logit: k.choose(few, least, below),
+                log: k.choose(few, reach_least_bin, k.f32((cells * 0.4).log2() as f32)),
+            },
+            End { logit: k.choose(few, max, least), log: k.choose(few, k.f32(0.0), reach_least_bin) },
+        ];
+        // The result is only a bound, so it may be reached by a few more cells than wanted.
+        let near = k.add(wanted, k.shr(wanted, 4));
+        let search = Search {
+            label: "bound from the cells",
+            places: [low, high],
+            values: [k.i32(i32::MAX), k.i32(0)],
+            ends,
+            aim,
+            open: |count, _| k.lt(near, count),
+            most_steps: None,
+            probe: |key, _| {
+                let count = self.count_above(cx, edge_below(k, key));
+                let log = approximate_log2(k, k.widen(count));
+                Probed { reaches: k.ge(count, wanted), value: count, log, neighbors: None }
+            },
+        };
+        cx.full_key(search.run(cx).low)
+    }
+
+    /// Returns the raw logit of the least bin of each row.
+    fn least_bin(&self, cx: &Context<'_>, summary: &Summary) -> Value {
+        cx.k.over_row(Reduce::Min, cx.k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]))
     }
 
     /// Returns the number of cells of each row that contain a logit above the float `edge`.
@@ -189,18 +227,24 @@ impl Prefilter {
         let k = cx.k;
         let edge = edge_below(k, max_key);
         let none = k.splat(k.i32(NO_INDEX));
-        let found = self.pass(cx, "first maximum, in the cells", &[none, none], |at, count, state| {
+        // The first maximum of a stripe is in the first register that contains a maximum. So only the places in this
+        // register are converted to indices.
+        let found = self.pass(cx, "first maximum, in the cells", &[none; PARTS], |at, count, state| {
             let [best, place] = [&self.best, &self.place].map(|memory| k.registers(memory, at, count));
             let mut state = state.to_vec();
             for cell in 0..count {
                 let lane = k.i32((cell * LANES) as i32);
-                let index = index_of_place(cx, k.load(&place, lane));
                 let here = k.above(k.load(&best, lane), edge);
-                state[cell % 2] = k.min(state[cell % 2], k.choose(here, index, none));
+                let least = &mut state[cell % PARTS];
+                *least = k.min(*least, k.choose(here, k.load(&place, lane), none));
             }
             state
         });
-        k.trunc(k.over_row(Reduce::Min, k.to_float(k.min(found[0], found[1]))))
+        let place = found.into_iter().reduce(|a, b| k.min(a, b)).expect("there are parts");
+        let first = k.trunc(k.over_lanes(Reduce::Min, k.to_float(place)));
+        let here = k.both(k.eq(place, first), k.lt(place, none));
+        let index = k.choose(here, index_of_place(cx, place), none);
+        k.trunc(k.over_row(Reduce::Min, k.to_float(index)))
     }
 
     /// Makes one pass over the cells. `each` receives the number of the first cell register and the number of

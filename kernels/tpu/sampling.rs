@@ -9,7 +9,7 @@ use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
 use crate::semantics::sizes::WEIGHT_BITS;
-use crate::semantics::weights::{quantize, weight};
+use crate::semantics::weights::{quantize, weight, OCTAVE_BITS};
 use crate::semantics::{draw, top_p};
 
 /// The parameters of a block's rows. They are read once.
@@ -43,9 +43,15 @@ impl Sampling {
         }
     }
 
+    /// Returns the distance of a cleaned logit from the maximum, in the form of
+    /// [`distance_bits`](crate::semantics::weights::distance_bits).
+    pub(super) fn distance(&self, cx: &Context<'_>, clean: Value) -> Value {
+        quantize(cx.k, self.max, clean, self.scale)
+    }
+
     /// Returns the weight by temperature of a cleaned logit.
     pub(super) fn weight_of(&self, cx: &Context<'_>, clean: Value) -> Value {
-        weight(cx.k, quantize(cx.k, self.max, clean, self.scale))
+        weight(cx.k, self.distance(cx, clean))
     }
 
     /// Returns the weight by temperature of a raw logit that is a candidate.
@@ -70,7 +76,7 @@ impl Sampling {
         let k = cx.k;
         let largest = WEIGHT_BITS as f32 + (cx.spec.vocab as f32).log2();
         let octaves = k.fsub(k.f32(largest), approximate_log2(k, weight));
-        let step = k.divide(k.f32((1 << 18) as f32), self.scale);
+        let step = self.distance_of_octaves(cx, 1.0);
         k.fmul(k.fmin(octaves, k.f32(WEIGHT_BITS as f32)), step)
     }
 
@@ -78,6 +84,26 @@ impl Sampling {
     pub(super) fn top_p_target(&self, cx: &Context<'_>, total: Wide) -> (Value, Wide) {
         let off = top_p_is_off(cx.k, self.no_candidate, self.mantissa);
         (off, top_p::target(cx.k, total, self.mantissa, self.shift))
+    }
+
+    /// Returns the difference of two logits whose weights differ by the factor 2 to the power `octaves`.
+    pub(super) fn distance_of_octaves(&self, cx: &Context<'_>, octaves: f32) -> Value {
+        let k = cx.k;
+        k.divide(k.f32(octaves * (1 << OCTAVE_BITS) as f32), self.scale)
+    }
+
+    /// Whether a row has top-p and keeps more than its maximum.
+    pub(super) fn has_top_p(&self, cx: &Context<'_>) -> Value {
+        let k = cx.k;
+        let off = top_p_is_off(k, self.no_candidate, self.mantissa);
+        k.not(k.either(off, self.greedy_row))
+    }
+
+    /// Returns p as a float, rounded down. It has no meaning in a row without top-p.
+    pub(super) fn near_p(&self, cx: &Context<'_>) -> Value {
+        let k = cx.k;
+        let shift = k.min(self.shift, k.i32(31));
+        k.fmul(k.to_float(k.shift_right_zero(self.mantissa, shift)), k.f32(1.0 / (1 << 24) as f32))
     }
 
     /// Returns the least weight that survives both top-p and min-p. `threshold` is the threshold of top-p.

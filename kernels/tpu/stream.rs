@@ -216,12 +216,22 @@ impl<'a> LogitStream<'a> {
             return self.streamed_pass(label, start, |rows, chunk, state| each(rows, chunk, 1, state));
         }
         let rows = self.resident();
-        let together = if layout.chunks % together == 0 { together } else { 1 };
+        let together = self.together(together);
         k.for_each_of(label, k.i32((layout.chunks / together) as i32), start, |iteration, state| {
             let chunk = k.mul(iteration, k.i32(together as i32));
             let at = k.mul(chunk, k.i32(layout.chunk as i32));
             each(&k.registers(&rows, at, together * layout.chunk), chunk, together, state)
         })
+    }
+
+    /// Returns the number of chunks per iteration of a pass by up to `together` chunks.
+    pub(super) fn together(&self, together: usize) -> usize {
+        let streamed = self.layout.residence == Residence::Streamed;
+        if !streamed && self.layout.chunks.is_multiple_of(together) {
+            together
+        } else {
+            1
+        }
     }
 
     /// Starts or awaits the copy of a chunk into `to`, depending on `act`. Copies only the registers that exist in

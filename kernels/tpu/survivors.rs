@@ -6,7 +6,9 @@ use super::k_slices::{KSlices, Slot};
 use super::keys::{float_of_key, order_keys};
 use super::lane_sums::{count_lanes, sum_lanes, Split};
 use super::sampling::Sampling;
+
 use super::threshold_search::{parts_per_step, search, search_steps, search_within, Probe, Question};
+use super::total_bounds::Rest;
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Reduce, Value, LANES};
@@ -82,15 +84,28 @@ impl Survivors {
         k.not(k.any(short))
     }
 
+    /// Returns the sum over the slots of each lane of the floats that `value` returns for the cleaned logits of
+    /// survivors.
+    pub(super) fn sum_floats(&self, cx: &Context<'_>, value: impl Fn(Value) -> Value) -> Value {
+        let k = cx.k;
+        let terms = self.slots().map(|i| {
+            let used = k.ge(self.indices[i], k.i32(0));
+            k.choose(used, value(float_of_key(k, self.keys[i])), k.f32(0.0))
+        });
+        terms.reduce(|a, b| k.fadd(a, b)).expect("at least one slot")
+    }
+
     /// Samples from the survivors. `bound` is a key. In each row, the number of logits that reach it is at least the
-    /// number that top-k keeps.
+    /// number that top-k keeps. `rest` are bounds of the weights of all other entries. Also returns a mask: whether the
+    /// bounds decide the result of the row. If they do not, the result has no meaning.
     pub(super) fn sample(
         &self,
         cx: &Context<'_>,
         sampling: &Sampling,
         bound: Value,
+        rest: &Rest,
         slices: Option<&KSlices>,
-    ) -> Outcome {
+    ) -> (Outcome, Value) {
         let k = cx.k;
         let greedy = self.least_index_where(cx, |i| k.eq(self.keys[i], sampling.max_key));
 
@@ -108,7 +123,7 @@ impl Survivors {
         let weights: Vec<Value> = self.slots().map(weigh).collect();
 
         k.comment("top-p and min-p");
-        let least_weight = self.least_weight(cx, sampling, &top_k, &weights);
+        let (least_weight, decided) = self.least_weight(cx, sampling, &top_k, &weights, rest);
         let weights: Vec<Value> = weights.iter().map(|&w| kept_weight(k, w, least_weight)).collect();
 
         k.comment("draw");
@@ -118,7 +133,8 @@ impl Survivors {
         }
         let off = k.eq(wanted, k.i32(0));
         let threshold = k.choose(off, k.i32(NEG_INF_KEY), cx.full_key(top_k.threshold));
-        Outcome { next, greedy, remainder, threshold, last_tie: top_k.last_tie, least_weight }
+        let outcome = Outcome { next, greedy, remainder, threshold, last_tie: top_k.last_tie, least_weight };
+        (outcome, decided)
     }
 
     fn slots(&self) -> std::ops::Range<usize> {
@@ -234,13 +250,21 @@ impl Survivors {
         k.if_else("few kept ties", few, counted, searched)[0]
     }
 
-    /// Returns the least weight that survives both top-p and min-p. `weights` are the weights after top-k.
-    fn least_weight(&self, cx: &Context<'_>, sampling: &Sampling, top_k: &TopK, weights: &[Value]) -> Value {
+    /// Returns the least weight that survives both top-p and min-p. `weights` are the weights after top-k. Also returns
+    /// whether it is the same for every total that `rest` allows.
+    fn least_weight(
+        &self,
+        cx: &Context<'_>,
+        sampling: &Sampling,
+        top_k: &TopK,
+        weights: &[Value],
+        rest: &Rest,
+    ) -> (Value, Value) {
         let k = cx.k;
         let parts = split(cx, weights);
-        let total = self.sum(cx, &parts).number(k);
-        let (off, target) = sampling.top_p_target(cx, total);
-        let target = Split::new(k, target);
+        let sum = self.sum(cx, &parts).number(k);
+        let (off, most) = sampling.top_p_target(cx, rest.most_with(k, sum));
+        let target = Split::new(k, most);
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
         // Weights never increase with decreasing keys, so the search finds the key of the threshold.
         let terms = |place| {
@@ -252,7 +276,20 @@ impl Survivors {
             Probe { reaches: k.not(sum.is_less(k, &target)), exact: None }
         };
         let edge = search(k, "top-p threshold", top_k.threshold, high, &Question { terms, decide });
-        sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)))
+        let least_weight = sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)));
+        if rest.is_nothing() {
+            return (least_weight, k.bool(true));
+        }
+        // The largest target determined the threshold. The entries above the threshold must not reach the least target.
+        let (_, least) = sampling.top_p_target(cx, rest.least_with(k, sum));
+        let above = self.parts_where(cx, &parts, |i| k.lt(edge, top_k.short_keys[i]));
+        let above =
+            Split { high: k.over_row(Reduce::Add, above.high), low: k.over_row(Reduce::Add, above.low) };
+        let same = k.both(k.not(k.wlt(sum, most)), k.wlt(above.number(k), least));
+        // No other entry may have this weight. Without top-k, the top-k threshold is the bound of the survivors.
+        let below = sampling.weight_of_key(cx, cx.full_key(k.sub(top_k.threshold, k.i32(1))));
+        let same = k.both(same, k.lt(below, least_weight));
+        (least_weight, k.either(off, same))
     }
 
     /// Draws an index by weight. Returns it with the remainder.

@@ -120,32 +120,6 @@ pub(super) fn search_steps(
     })
 }
 
-/// Like [`search`], but halves the range in each step. It is for probes that are passes over the rows.
-pub(super) fn bisect(
-    k: &Kernel,
-    label: &str,
-    low: Value,
-    high: Value,
-    probe: impl Fn(Value) -> Probe,
-) -> Value {
-    let [low, _] = k.while_loop(
-        label,
-        [k.splat(low), k.splat(high)],
-        |[low, high]| k.any(is_open(k, low, high)),
-        |[low, high]| {
-            let middle = middle(k, low, high);
-            let probe = probe(middle);
-            let open = is_open(k, low, high);
-            let up = k.both(open, probe.reaches);
-            let down = k.both(open, k.not(probe.reaches));
-            let high = k.choose(down, middle, high);
-            let done = probe.exact.map(|exact| k.choose(k.both(up, exact), k.add(middle, k.i32(1)), high));
-            [k.choose(up, middle, low), done.unwrap_or(high)]
-        },
-    );
-    low
-}
-
 /// Whether more than one place is left between `low` and `high`.
 pub(super) fn is_open(k: &Kernel, low: Value, high: Value) -> Value {
     k.lt(k.add(low, k.i32(1)), high)

@@ -87,8 +87,9 @@ fn shifted_by_exponent<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
 /// of the mantissa.
 #[inline(always)]
 fn polynomial<A: Arith>(a: A, distance: A::Int) -> A::Float {
-    let fraction = a.or(a.and(distance, a.int(OCTAVE - 1)), a.int(ROUNDING_BITS));
-    let y = a.fsub(a.from_bits(fraction), a.float(ROUNDING));
+    // Both floats are whole numbers below 2²⁴, so the difference is exact.
+    let octaves = a.and(distance, a.int(!(OCTAVE - 1)));
+    let y = a.fsub(a.from_bits(distance), a.from_bits(octaves));
     // This is neither `map` nor a loop over an array. The compiler does not always inline their functions, and then
     // compiles them without the caller's instruction set.
     let [c4, c3, c2, c1, c0] = COEFFICIENTS;

@@ -22,7 +22,7 @@ use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
-use rand_distr::{Distribution, Normal};
+use rand_distr::{Distribution, Exp, Normal};
 
 pub use selection::{daily_seed, full, thinned};
 
@@ -91,6 +91,8 @@ pub enum RowKind {
     Ascending,
     Descending,
     SourceWorstCase,
+    /// Logits like those of language models: see `Fill::Model` in `benches/cpu.rs`.
+    Model,
 }
 
 pub const ROW_KINDS: [RowKind; 17] = [
@@ -173,6 +175,15 @@ pub fn make_row(kind: RowKind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
         RowKind::Ascending => row.sort_by(f32::total_cmp),
         RowKind::Descending => row.sort_by(|a, b| b.total_cmp(a)),
         RowKind::SourceWorstCase => row.iter_mut().skip(13).step_by(256).for_each(|x| *x += 100.0),
+        RowKind::Model => {
+            row.iter_mut().for_each(|x| *x *= 3.5 / 3.0);
+            let gap = Exp::new(4.0f32).unwrap();
+            let mut top = rng.random_range(19.0..26.0);
+            for _ in 0..=60 {
+                row[pick(rng)] = top;
+                top -= gap.sample(rng);
+            }
+        }
     }
     row
 }

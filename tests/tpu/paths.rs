@@ -57,12 +57,19 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         close_ties(spec, 5, rng),
         close_ties(spec, 30, rng),
         exact_shares(spec, 3, rng),
+        plain_draws(spec, RowKind::Constant, 40, rng),
     ];
     if spec.path == Way::Arbitrary {
         problems.push(uneven_bins(spec, rng));
         problems.extend([120, 4000].map(|top| exact_shares(spec, top, rng)));
         problems.push(with_all_ties(spec, rng));
-        problems.extend([0.29, 10.0].map(|temperature| without_top_k(spec, temperature, rng)));
+        // At the low temperature, a few percent of the entries have a weight. With the larger p, the largest entries do
+        // not suffice.
+        let without = [(0.29, 0.95), (0.29, 0.9999), (10.0, 0.95)];
+        problems.extend(without.map(|(temperature, p)| without_top_k(spec, temperature, p, rng)));
+        problems.push(normal_rows(spec, rng, |row| 3000 + row as i32));
+        problems.extend([0, 500].map(|k| plain_draws(spec, RowKind::Normal, k, rng)));
+        problems.extend([0.5, 0.95, 0.9999].map(|p| like_models(spec, p, rng)));
     }
     if spec.batch < 8 {
         problems.push(full_lane(spec, rng));
@@ -211,10 +218,28 @@ fn with_all_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-fn without_top_k(spec: &Spec, temperature: f32, rng: &mut StdRng) -> Problem {
+fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
     for params in &mut problem.rows {
-        *params = RowParams::new(0, 0.95, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
+        *params = RowParams::new(0, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
+    }
+    problem
+}
+
+/// Returns rows in which neither top-p nor min-p removes an entry.
+fn plain_draws(spec: &Spec, kind: RowKind, k: i32, rng: &mut StdRng) -> Problem {
+    let mut problem = problem_of(spec, vec![kind; spec.batch], rng);
+    for params in &mut problem.rows {
+        *params = RowParams::new(k, 1.0, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+    }
+    problem
+}
+
+/// Returns rows whose largest entries have most of the weight.
+fn like_models(spec: &Spec, p: f32, rng: &mut StdRng) -> Problem {
+    let mut problem = problem_of(spec, vec![RowKind::Model; spec.batch], rng);
+    for params in &mut problem.rows {
+        *params = RowParams::new(0, p, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
     }
     problem
 }

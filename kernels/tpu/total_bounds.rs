@@ -1,0 +1,249 @@
+//! Bounds of the total weight of a row, for rows whose top-p threshold is among the largest entries.
+//!
+//! If the largest entries of a row have most of its weight, the rest of the row matters only because the target of
+//! top-p is a share of the total. A pass that computes approximate weights takes less than half the time of a pass that
+//! computes the weights. The approximation has a known error. So the pass returns two bounds of the total of the rest.
+//! If both bounds lead to the same threshold, the threshold is that of the exact total.
+
+use super::context::Context;
+use super::keys::edge_below;
+use super::prefilter::Summary;
+use super::sampling::Sampling;
+use super::survivors::Survivors;
+use crate::mlir::mosaic::wide::Wide;
+use crate::mlir::mosaic::{Kernel, Memory, Reduce, Value, LANES, SUBLANES};
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::sizes::WEIGHT_BITS;
+use crate::semantics::weights::{distance_bits, OCTAVE_BITS};
+
+/// The number of independent sums in the pass. With several sums, an addition does not wait for the previous one.
+const PARTS: usize = 2;
+/// The exponent bits of a float.
+const EXPONENT: u32 = 23;
+/// A weight is between these multiples of its [`near_weight`], apart from [`ROUNDING`].
+const LEAST_RATIO: f32 = 0.31957;
+const LARGEST_RATIO: f32 = 0.32175;
+/// The largest difference between a weight and these multiples.
+const ROUNDING: f32 = 0.5;
+/// The largest relative error of a sum of approximate weights. A sum of a row has at most 300 dependent additions of
+/// positive floats. Each has a relative error of at most 2⁻²⁴.
+const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
+/// One chunk in this number is used to estimate the total.
+const CHUNKS_PER_SAMPLE: usize = 16;
+
+/// Bounds of the sum of the weights of the entries that are not survivors.
+pub(super) struct Rest {
+    pub(super) least: Wide,
+    pub(super) most: Wide,
+}
+
+impl Rest {
+    /// Returns the bounds for rows in which every entry that has a weight is a survivor.
+    pub(super) fn nothing(k: &Kernel) -> Rest {
+        Rest { least: k.wide(0), most: k.wide(0) }
+    }
+
+    /// Whether the bounds are constants that are 0.
+    pub(super) fn is_nothing(&self) -> bool {
+        [self.least, self.most].iter().all(|bound| bound.is_short() && bound.low.literal() == Some(0))
+    }
+
+    /// Returns the least total, given the sum of the weights of the survivors.
+    pub(super) fn least_with(&self, k: &Kernel, sum: Wide) -> Wide {
+        k.wadd(self.least, sum)
+    }
+
+    /// Returns the largest total, given the sum of the weights of the survivors.
+    pub(super) fn most_with(&self, k: &Kernel, sum: Wide) -> Wide {
+        k.wadd(self.most, sum)
+    }
+
+    pub(super) fn flat(&self, k: &Kernel) -> Vec<Value> {
+        [self.least.low, self.least.high, self.most.low, self.most.high].map(|part| k.splat(part)).to_vec()
+    }
+
+    pub(super) fn from_flat(flat: &[Value]) -> Rest {
+        Rest { least: Wide { low: flat[0], high: flat[1] }, most: Wide { low: flat[2], high: flat[3] } }
+    }
+}
+
+/// The number of floats of [`powers`].
+const POWERS: usize = 3;
+
+/// Returns floats for a distance, in the form of [`distance_bits`]. Their [`near_weight`] is about three times the
+/// weight.
+///
+/// The bits of a float, read as an integer, are nearly a linear function of its logarithm. So a float with bits that
+/// are a linear function of the distance is nearly a power of two. Its error depends on the fraction of the octave. The
+/// floats are at distances that differ by a third of an octave, so their sum has a ninth of the error.
+fn powers<A: Arith>(a: A, distance: A::Int) -> [A::Float; POWERS] {
+    // All arithmetic is modulo 2³².
+    let shift = EXPONENT - OCTAVE_BITS;
+    let start = ((127 + WEIGHT_BITS as i32) << EXPONENT).wrapping_add(distance_bits(0) << shift);
+    let scaled = a.shl(distance, shift);
+    let third = (1 << EXPONENT) / 3;
+    [start, start + third, start + 2 * third].map(|start| a.from_bits(a.sub(a.int(start), scaled)))
+}
+
+/// Returns an approximation from [`powers`] or from sums of them. A weight or a sum of weights is between
+/// [`LEAST_RATIO`] and [`LARGEST_RATIO`] times this number, apart from [`ROUNDING`] per weight.
+fn near_weight<A: Arith>(a: A, [first, second, third]: [A::Float; POWERS]) -> A::Float {
+    // 2 to the power −1/3, and its square.
+    const FACTORS: [f32; 2] = [0.793_700_5, 0.629_960_5];
+    let second = a.fmul(second, a.float(FACTORS[0]));
+    let third = a.fmul(third, a.float(FACTORS[1]));
+    a.fadd(a.fadd(first, second), third)
+}
+
+impl Sampling {
+    /// Returns [`powers`] of a raw logit that is neither a NaN nor +inf.
+    fn powers_of(&self, cx: &Context<'_>, x: Value) -> [Value; POWERS] {
+        powers(cx.k, self.distance(cx, x))
+    }
+}
+
+/// Returns whether the bounds probably decide the thresholds of the rows in `open`: a scalar. The bins and some chunks
+/// of the logits give an estimate of the total and of the share of the largest entries. `threshold` is the least key of
+/// these entries.
+pub(super) fn are_promising(
+    cx: &Context<'_>,
+    sampling: &Sampling,
+    summary: &Summary,
+    threshold: Value,
+    open: Value,
+) -> Value {
+    let (k, layout) = (cx.k, cx.layout);
+    let edge = edge_below(k, threshold);
+    let near = |powers| near_weight(k, powers);
+    let largest = summary.bins().map(|bin| near(sampling.powers_of(cx, bin)));
+    let largest = sum_lanes_of_floats(k, k.fadd(largest[0], largest[1]));
+
+    let samples = layout.chunks.div_ceil(CHUNKS_PER_SAMPLE);
+    let zero = k.splat(k.f32(0.0));
+    let sums = k.for_each_of(
+        "sample of the rest",
+        k.i32(samples as i32),
+        &[zero; POWERS * PARTS],
+        |number, state| {
+            let chunk = k.mul(number, k.i32(CHUNKS_PER_SAMPLE as i32));
+            let chunk = cx.logits.look_up(k.mul(chunk, k.i32(layout.chunk as i32)), layout.chunk);
+            let below = |x: Value| k.choose(k.above(x, edge), k.f32(f32::NEG_INFINITY), x);
+            let sums = chunk_sums(cx, sampling, &chunk, below);
+            state.iter().zip(sums).map(|(&a, b)| k.fadd(a, b)).collect()
+        },
+    );
+    let rest = sum_lanes_of_floats(k, near(in_all_parts(k, &sums)));
+    let scale = layout.chunks as f32 / samples as f32;
+    let total = k.fadd(largest, k.fmul(rest, k.f32(scale)));
+    let removed = k.fmul(k.fsub(k.f32(1.0), sampling.near_p(cx)), total);
+    let promising = k.above(removed, k.fmul(rest, k.f32(scale)));
+    k.not(k.any(k.both(open, k.not(promising))))
+}
+
+/// Returns bounds of the weights of all entries in the rows of `open` that are not survivors. Makes one pass. No row of
+/// the block contains a NaN or +inf.
+pub(super) fn bounds(cx: &Context<'_>, sampling: &Sampling, survivors: &Survivors, open: Value) -> Rest {
+    let (k, layout) = (cx.k, cx.layout);
+    let zero = k.splat(k.f32(0.0));
+    let sums = cx.logits.pass("bounds of the total", &[zero; POWERS * PARTS], |chunk, _, state| {
+        let sums = chunk_sums(cx, sampling, chunk, |x| x);
+        state.iter().zip(sums).map(|(&a, b)| k.fadd(a, b)).collect()
+    });
+    let all = sum_lanes_of_floats(k, near_weight(k, in_all_parts(k, &sums)));
+    let largest = survivors.sum_floats(cx, |x| near_weight(k, sampling.powers_of(cx, x)));
+    let largest = sum_lanes_of_floats(k, largest);
+
+    let rest = k.fsub(all, largest);
+    let error = k.fmul(k.fadd(all, largest), k.f32(SUM_ERROR));
+    // The sums over lanes round down, and so does the conversion to integers.
+    let rounding = ROUNDING * (layout.padded() * LANES * k.stripes()) as f32 + (SUBLANES * LANES + 1) as f32;
+    let least = k.fsub(k.fmul(k.fsub(rest, error), k.f32(LEAST_RATIO)), k.f32(rounding));
+    let most = k.fadd(k.fmul(k.fadd(rest, error), k.f32(LARGEST_RATIO)), k.f32(rounding));
+    let wide = |bound: Value| {
+        // Both parts are exact.
+        const DIGIT: f32 = (1 << 24) as f32;
+        let bound = k.choose(open, k.fmax(bound, k.f32(0.0)), k.f32(0.0));
+        let high = k.floor(k.fmul(bound, k.f32(1.0 / DIGIT)));
+        let low = k.fsub(bound, k.fmul(high, k.f32(DIGIT)));
+        k.wadd(k.wshl(k.widen(k.trunc(high)), 24), k.widen(k.trunc(low)))
+    };
+    Rest { least: wide(least), most: wide(most) }
+}
+
+/// Returns the sums of [`powers`] over the registers of a chunk, in [`PARTS`] parts.
+fn chunk_sums(
+    cx: &Context<'_>,
+    sampling: &Sampling,
+    chunk: &Memory,
+    logit: impl Fn(Value) -> Value,
+) -> Vec<Value> {
+    let k = cx.k;
+    let mut sums: Vec<Option<Value>> = vec![None; POWERS * PARTS];
+    for register in 0..cx.layout.chunk {
+        let x = logit(k.load(chunk, k.i32((register * LANES) as i32)));
+        for (number, power) in sampling.powers_of(cx, x).into_iter().enumerate() {
+            let sum = &mut sums[POWERS * (register % PARTS) + number];
+            *sum = Some(sum.map_or(power, |sum| k.fadd(sum, power)));
+        }
+    }
+    sums.into_iter().map(|sum| sum.unwrap_or_else(|| k.splat(k.f32(0.0)))).collect()
+}
+
+/// Returns the sum of the lanes of each row, rounded down in each lane. The lanes are floats below 2⁴².
+///
+/// The order in which the hardware adds lanes is unknown, so the function adds parts whose sums are exact.
+fn sum_lanes_of_floats(k: &Kernel, value: Value) -> Value {
+    const DIGIT: f32 = (1 << 14) as f32;
+    let digit = |value: Value, unit: f32| {
+        let digit = k.floor(k.fmul(value, k.f32(1.0 / unit)));
+        (digit, k.fsub(value, k.fmul(digit, k.f32(unit))))
+    };
+    let (high, rest) = digit(value, DIGIT * DIGIT);
+    let (middle, low) = digit(rest, DIGIT);
+    let [high, middle, low] = [high, middle, k.floor(low)].map(|digit| k.over_row(Reduce::Add, digit));
+    let upper = k.fadd(k.fmul(high, k.f32(DIGIT)), middle);
+    k.fadd(k.fmul(upper, k.f32(DIGIT)), low)
+}
+
+/// Returns the sums of the parts of [`chunk_sums`].
+fn in_all_parts(k: &Kernel, sums: &[Value]) -> [Value; POWERS] {
+    std::array::from_fn(|number| {
+        let parts = sums.iter().skip(number).step_by(POWERS).copied();
+        parts.reduce(|a, b| k.fadd(a, b)).expect("there are parts")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::semantics::arith::Scalar;
+    use crate::semantics::weights::{weight, ZERO_Q};
+
+    #[test]
+    fn every_weight_is_between_its_bounds() {
+        let farthest = ZERO_Q + (1 << (OCTAVE_BITS - 1)) - 1;
+        for q in 0..=farthest {
+            let distance = distance_bits(q);
+            let near = f64::from(near_weight(Scalar, powers(Scalar, distance)));
+            let weight = f64::from(weight(Scalar, distance));
+            let [least, most] = [LEAST_RATIO, LARGEST_RATIO].map(|ratio| near * f64::from(ratio));
+            let rounding = f64::from(ROUNDING);
+            assert!(
+                least - rounding <= weight && weight <= most + rounding,
+                "W({q}) = {weight}: {least} to {most}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_ratios_are_close() {
+        let ratio = |q: i32| {
+            let distance = distance_bits(q);
+            weight(Scalar, distance) as f32 / near_weight(Scalar, powers(Scalar, distance))
+        };
+        let octave = 0..1 << OCTAVE_BITS;
+        let least = octave.clone().map(ratio).fold(f32::INFINITY, f32::min);
+        let largest = octave.map(ratio).fold(0.0, f32::max);
+        assert!(least - LEAST_RATIO < 0.001 && LARGEST_RATIO - largest < 0.001, "{least} to {largest}");
+    }
+}

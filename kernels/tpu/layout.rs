@@ -14,6 +14,8 @@ const CELL: usize = 8;
 /// The number of survivors that fit one lane, by the binary logarithm of the number of stripes. A row of 128 survivors
 /// has one per lane on average, if it has one stripe.
 const DEPTHS: [usize; 4] = [8, 6, 4, 4];
+/// The least number of survivors that fit one lane if cells are packed. All logits of a packed cell can be large.
+const PACKED_DEPTH: usize = 6;
 /// The number of survivors per lane after they are spread more evenly, if top-k keeps at most [`FEW`] entries.
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
 const FEW: usize = 64;
@@ -125,7 +127,13 @@ impl Layout {
             .map(|(residence, keep_weights, cell, candidate_list)| {
                 let layout = Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
-                Layout { packed, ..layout }
+                let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
+                // The survivors of a packed cell must fit two lanes.
+                let least = if packed { PACKED_DEPTH / 2 } else { 1 };
+                let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
+                let slots =
+                    if few { SLOTS[layout.stripes().trailing_zeros() as usize].max(least) } else { depth };
+                Layout { packed, depth, slots, ..layout }
             })
             .collect();
         *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
@@ -159,7 +167,6 @@ impl Layout {
         let focus = chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
         let depth = DEPTHS[stripes.trailing_zeros() as usize];
-        let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
         let needs = logits + weights + cells + focus + list + RESERVED;
         Layout {
             blocks: spec.batch.div_ceil(rows),
@@ -173,7 +180,7 @@ impl Layout {
             residence,
             keep_weights,
             depth,
-            slots: if few { SLOTS[stripes.trailing_zeros() as usize] } else { depth },
+            slots: depth,
             candidate_list,
             needs,
             vmem: if residence == Residence::Window { needs - logits / 2 } else { vmem },

@@ -100,7 +100,8 @@ fn crowded_cells_in_many_batches() {
     const BATCH: usize = 32 * 8 * 128;
     let mut rng = StdRng::seed_from_u64(16);
     let mut cases = cases("crowded");
-    let programs = [(280_000, Dtype::F32, "v5e"), (280_000, Dtype::Bf16, "v6e"), (70_000, Dtype::Bf16, "v6e")];
+    let programs =
+        [(280_000, Dtype::F32, "v5e"), (280_000, Dtype::Bf16, "v6e"), (70_000, Dtype::Bf16, "v6e")];
     for (vocab, dtype, generation) in programs {
         let spec = spec(Way::Bounded(64), 8, vocab, dtype, false);
         let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);

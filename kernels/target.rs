@@ -56,6 +56,8 @@ pub struct Chip {
     pub tensor_cores: usize,
     /// The vector memory of each core, in bytes.
     pub vmem_bytes: usize,
+    /// Whether a core computes with packed bf16: one instruction for two elements per lane.
+    pub packs_bf16: bool,
     /// The device's share of the chip's memory bandwidth, in bytes per second.
     pub hbm_bytes_per_second: u64,
     /// The clock frequency in hertz. A core issues one bundle of instructions per cycle.
@@ -71,13 +73,15 @@ struct Generation {
     /// The number of cores of a device if the plugin does not report it, as in libtpu's topologies.
     device_cores: usize,
     vmem_bytes: usize,
+    packs_bf16: bool,
     hbm_bytes_per_second: u64,
     clock_hz: u64,
 }
 
 /// The known generations.
 ///
-/// Vector memory and bandwidth are from jax 0.10.2 (`pallas/mosaic/tpu_info.py`); libtpu does not report them. The
+/// Vector memory and bandwidth are from jax 0.10.2 (`pallas/mosaic/tpu_info.py`); libtpu does not report them. Whether
+/// a core packs bf16 is known from the schedules of libtpu 0.0.52: on the other cores it unpacks every operand. The
 /// clock is derived from the published peak rate of bf16 products and the number of multipliers. For v6e and 7x the
 /// number of multipliers is an assumption (two products per cell and cycle), so their clock is an assumption too.
 /// Only time estimates depend on the clock.
@@ -88,6 +92,7 @@ const GENERATIONS: [Generation; 5] = [
         chip_cores: 2,
         device_cores: 1,
         vmem_bytes: 16 << 20,
+        packs_bf16: false,
         hbm_bytes_per_second: 1_230_000_000_000,
         clock_hz: 1_050_000_000,
     },
@@ -97,6 +102,7 @@ const GENERATIONS: [Generation; 5] = [
         chip_cores: 1,
         device_cores: 1,
         vmem_bytes: 128 << 20,
+        packs_bf16: false,
         hbm_bytes_per_second: 820_000_000_000,
         clock_hz: 1_500_000_000,
     },
@@ -106,6 +112,7 @@ const GENERATIONS: [Generation; 5] = [
         chip_cores: 2,
         device_cores: 2,
         vmem_bytes: 64 << 20,
+        packs_bf16: false,
         hbm_bytes_per_second: 2_460_000_000_000,
         clock_hz: 1_750_000_000,
     },
@@ -115,6 +122,7 @@ const GENERATIONS: [Generation; 5] = [
         chip_cores: 1,
         device_cores: 1,
         vmem_bytes: 128 << 20,
+        packs_bf16: true,
         hbm_bytes_per_second: 1_640_000_000_000,
         clock_hz: 1_750_000_000,
     },
@@ -124,6 +132,7 @@ const GENERATIONS: [Generation; 5] = [
         chip_cores: 2,
         device_cores: 1,
         vmem_bytes: 64 << 20,
+        packs_bf16: true,
         hbm_bytes_per_second: 7_400_000_000_000,
         clock_hz: 2_200_000_000,
     },
@@ -147,6 +156,7 @@ impl Generation {
             name: self.name,
             tensor_cores,
             vmem_bytes: self.vmem_bytes,
+            packs_bf16: self.packs_bf16,
             hbm_bytes_per_second: self.hbm_bytes_per_second * tensor_cores as u64 / self.chip_cores as u64,
             clock_hz: self.clock_hz,
         }

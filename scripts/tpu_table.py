@@ -12,6 +12,7 @@ If CASES has only batches of at most eight rows, the script writes only the tabl
 
 import argparse
 import json
+import math
 import os
 import re
 import shutil
@@ -42,7 +43,13 @@ LIMITS = {
 # The numbers of rows in the table of small batches. The value is the goal: the largest share of the cycles of eight
 # rows.
 SMALL = {1: 0.25, 2: 0.35, 4: 0.6, 8: 1}
-SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random")
+SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random", "top-p peaked")
+# The goals for the cycles of eight rows, by column and by chip and type.
+EIGHT_ROWS = {
+    "bounded random": {("v5e", "bf16"): 6_500, ("v6e", "bf16"): 4_400, ("v6e", "f32"): 7_000, ("tpu7x", "bf16"): 3_500, ("tpu7x", "f32"): 5_000},
+    "bounded worst": {("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500, ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500},
+}  # fmt: skip
+EIGHT_ROWS["top-p peaked"] = EIGHT_ROWS["bounded random"]
 TITLES = {
     "bounded random": "bounded, k = 64, p = 0.95, random",
     "bounded worst": "bounded, k = 64, p = 0.95, worst case",
@@ -136,7 +143,9 @@ def small_table(lines):
         for column in SMALL_COLUMNS:
             share = columns[column] / eight[column]
             missed = f", limit {SMALL[batch]}" if share > SMALL[batch] else ""
-            cells.append(f"{columns[column]:,}" + (f" ({share:.2f}{missed})" if batch < 8 else ""))
+            goal = EIGHT_ROWS.get(column, {}).get((chip, dtype), math.inf)
+            note = f" ({share:.2f}{missed})" if batch < 8 else f" (limit {goal:,})" if columns[column] > goal else ""
+            cells.append(f"{columns[column]:,}{note}")
         rows.append([f"{chip}, {dtype}, {batch} {'row' if batch == 1 else 'rows'}", *cells])
     return markdown(heads, rows)
 

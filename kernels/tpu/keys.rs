@@ -35,3 +35,10 @@ pub(super) fn edge_below(k: &Kernel, threshold: Value) -> Value {
     let beyond = k.lt(k.i32(MAX_FINITE_BITS), threshold);
     k.choose(beyond, k.f32(f32::INFINITY), k.choose(near_zero, zeros, below))
 }
+
+/// Returns the largest bf16 that is not above the float `edge`. So the same bf16 numbers are above both.
+pub(super) fn bf16_edge(k: &Kernel, edge: Value) -> Value {
+    let bits = k.bits(edge);
+    let away = k.choose(k.lt(bits, k.i32(0)), k.i32(0xffff), k.i32(0));
+    k.from_bits(k.and(k.add(bits, away), k.i32(!0xffff)))
+}

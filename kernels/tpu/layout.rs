@@ -14,6 +14,13 @@ const CELL: usize = 8;
 /// The number of survivors that fit one lane, by the binary logarithm of the number of stripes. A row of 128 survivors
 /// has one per lane on average, if it has one stripe.
 const DEPTHS: [usize; 4] = [8, 6, 4, 4];
+/// The least number of survivors that fit one lane if cells are packed. All logits of a packed cell can be large.
+const PACKED_DEPTH: usize = 6;
+/// The number of survivors per lane after they are spread more evenly, if top-k keeps at most [`FEW`] entries.
+const SLOTS: [usize; 4] = [5, 4, 3, 2];
+const FEW: usize = 64;
+/// The number of cell registers of a batch. Each has one bit of a 32-bit integer.
+const CELLS_IN_BATCH: usize = 32;
 /// In rows of several stripes, a shorter chunk is used if chunks of the usual length would add more than one part in
 /// this number to the length of a row.
 const LONGEST_PADDING: usize = 16;
@@ -68,12 +75,18 @@ pub(super) struct Layout {
     pub(super) piece: usize,
     /// The number of registers of a cell.
     pub(super) cell: usize,
+    /// Whether cells are computed in packed registers: cell register `2 p` has the even registers of a run of
+    /// `2 * cell` registers, and cell register `2 p + 1` the odd ones. Otherwise a cell register has consecutive
+    /// registers.
+    pub(super) packed: bool,
     /// The location of the logits.
     pub(super) residence: Residence,
     /// Whether weights stay in VMEM between passes. Otherwise each pass computes them again.
     pub(super) keep_weights: bool,
     /// The number of survivors that fit one lane.
     pub(super) depth: usize,
+    /// The number of survivors per lane after they are spread more evenly. At most `depth`.
+    pub(super) slots: usize,
     /// Whether there is a candidate list. It is for blocks whose survivors do not fit registers but fit a list.
     pub(super) candidate_list: bool,
     /// The VMEM that the kernel needs, in bytes.
@@ -112,7 +125,15 @@ impl Layout {
         let choices = with_window.into_iter().chain(choices);
         let layouts: Vec<Layout> = choices
             .map(|(residence, keep_weights, cell, candidate_list)| {
-                Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list)
+                let layout = Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list);
+                let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
+                let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
+                // The survivors of a packed cell must fit two lanes.
+                let least = if packed { PACKED_DEPTH / 2 } else { 1 };
+                let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
+                let slots =
+                    if few { SLOTS[layout.stripes().trailing_zeros() as usize].max(least) } else { depth };
+                Layout { packed, depth, slots, ..layout }
             })
             .collect();
         *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
@@ -145,6 +166,7 @@ impl Layout {
         let cells = 3 * row / cell;
         let focus = chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
+        let depth = DEPTHS[stripes.trailing_zeros() as usize];
         let needs = logits + weights + cells + focus + list + RESERVED;
         Layout {
             blocks: spec.batch.div_ceil(rows),
@@ -154,13 +176,25 @@ impl Layout {
             chunks,
             piece: chunks.div_ceil(PIECES),
             cell,
+            packed: false,
             residence,
             keep_weights,
-            depth: DEPTHS[stripes.trailing_zeros() as usize],
+            depth,
+            slots: depth,
             candidate_list,
             needs,
             vmem: if residence == Residence::Window { needs - logits / 2 } else { vmem },
         }
+    }
+
+    /// Returns the number of cell registers of a batch of cell registers.
+    pub(super) fn cells_in_batch(&self) -> usize {
+        CELLS_IN_BATCH.min(self.cells())
+    }
+
+    /// Returns the number of batches. The last one can extend past the end of the row.
+    pub(super) fn batches(&self) -> usize {
+        self.cells().div_ceil(self.cells_in_batch())
     }
 
     /// Returns the number of registers of all chunks of a row.
@@ -176,6 +210,27 @@ impl Layout {
     /// Returns the number of stripes of a row.
     pub(super) fn stripes(&self) -> usize {
         SUBLANES / self.rows
+    }
+
+    /// Returns the number of cell registers of a chunk.
+    pub(super) fn cells_in_chunk(&self) -> usize {
+        self.chunk / self.cell
+    }
+
+    /// Returns the numbers of the registers of cell register `cell` of a chunk, relative to the chunk.
+    pub(super) fn registers_of_cell(&self, cell: usize) -> impl Iterator<Item = usize> {
+        let (first, step) = match self.packed {
+            true => (cell / 2 * 2 * self.cell + cell % 2, 2),
+            false => (cell * self.cell, 1),
+        };
+        (0..self.cell).map(move |number| first + step * number)
+    }
+
+    /// Returns what must be added to the places in a cell register, so that they count from the first register of a run
+    /// of chunks. `cell` is the number of the cell register in the run.
+    pub(super) fn place_offset(&self, cell: usize) -> usize {
+        let second_half = self.packed && cell % 2 == 1;
+        cell / self.cells_in_chunk() * self.chunk + usize::from(second_half)
     }
 
     /// Returns the number of cell registers of a row.

@@ -24,14 +24,15 @@ const CELLS_PER_ITERATION: usize = 64;
 
 /// The summaries of all cells, `[8, cells of a row]` each.
 ///
-/// Every cell register is rotated by a different amount. So logits in the same column of many registers (a stride in
-/// the vocabulary) are distributed over the lanes.
+/// The largest logits and their places are rotated: the lanes of each cell register by a different amount. So logits in
+/// the same column of many registers (a stride in the vocabulary) are distributed over the lanes.
 pub(super) struct Prefilter {
     /// The largest logit of each cell.
     pub(super) best: Memory,
-    /// The second largest logit.
+    /// The second largest logit. It is not rotated.
     pub(super) second: Memory,
-    /// The number of the register in the stripe that contains the largest logit.
+    /// The number of the register in the chunk that contains the largest logit, as a float, without
+    /// [`Layout::place_offset`](super::layout::Layout::place_offset).
     pub(super) place: Memory,
 }
 
@@ -54,76 +55,129 @@ impl Summary {
     }
 }
 
+/// The state of the first pass.
+#[derive(Clone)]
+struct State {
+    bins: Vec<Value>,
+    /// The largest logits of the previous chunk's cells and their places, which are not rotated yet.
+    waiting: Vec<[Value; 2]>,
+    /// 1 in the lanes that contained a NaN, if the pass looks for NaNs. Then a NaN counts as −inf.
+    had_nan: Option<Value>,
+}
+
+impl State {
+    fn flat(&self) -> Vec<Value> {
+        [&self.bins[..], &self.waiting.concat(), self.had_nan.as_slice()].concat()
+    }
+
+    /// Returns the state with other values, in the order of [`flat`](State::flat).
+    fn with(&self, flat: &[Value]) -> State {
+        let (bins, rest) = flat.split_at(self.bins.len());
+        let (waiting, had_nan) = rest.split_at(2 * self.waiting.len());
+        State {
+            bins: bins.to_vec(),
+            waiting: waiting.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect(),
+            had_nan: had_nan.first().copied(),
+        }
+    }
+}
+
 impl Prefilter {
     /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Prefilter {
-        let width = cx.layout.cells() * LANES;
-        Prefilter {
-            best: cx.k.scratch(Elem::F32, &[SUBLANES, width], Space::Vmem),
-            second: cx.k.scratch(Elem::F32, &[SUBLANES, width], Space::Vmem),
-            place: cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem),
-        }
+        let width = cx.layout.batches() * cx.layout.cells_in_batch() * LANES;
+        let memory = || cx.k.scratch(cell_elem(cx), &[SUBLANES, width], Space::Vmem);
+        Prefilter { best: memory(), second: memory(), place: memory() }
     }
 
     /// Reads the block while it arrives.
     pub(super) fn summarize(&self, cx: &Context<'_>) -> Summary {
         let k = cx.k;
-        let start = [k.splat(k.f32(f32::NEG_INFINITY)); BINS];
-        let bins = cx.logits.first_pass("cell summaries", &start, |chunk, number, bins| {
-            self.summarize_chunk(cx, chunk, number, bins, false)
+        let nothing = k.negative_infinity(cell_elem(cx));
+        let (bins, nothing) = match cx.layout.packed {
+            true => (1, k.splat_packed(nothing)),
+            false => (BINS, k.splat(nothing)),
+        };
+        let halves = |bins: &[Value]| match bins {
+            [packed] => k.unpacked(*packed),
+            _ => [bins[0], bins[1]],
+        };
+        let start =
+            State { bins: vec![nothing; bins], waiting: vec![[nothing; 2]; self.waiting(cx)], had_nan: None };
+        let finished = |mut state: State| {
+            self.finish_chunk(cx, k.i32(cx.layout.chunks as i32 - 1), &mut state);
+            state
+        };
+        let state = cx.logits.first_pass("cell summaries", &start.flat(), |chunk, number, state| {
+            self.summarize_chunk(cx, chunk, number, start.with(state)).flat()
         });
+        let bins = finished(start.with(&state)).bins;
         // The maximum of a bin preserves a NaN. Otherwise the status of the row would be wrong, and a NaN in the
         // first register of a cell could be mistaken for the maximum of the cell.
-        let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
+        let [first, second] = halves(&bins);
+        let suspect = k.any(is_nan(k, k.bits(k.fmax(first, second))));
         let no_nan = k.splat(k.f32(0.0));
         let state = k.if_else(
             "a row holds a NaN",
             suspect,
             || {
-                let start = [&start[..], &[no_nan]].concat();
-                let mut state =
-                    cx.logits.pass("cell summaries without NaN", &start, |chunk, number, state| {
-                        self.summarize_chunk(cx, chunk, number, state, true)
+                let start = State { had_nan: Some(no_nan), ..start.clone() };
+                let state =
+                    cx.logits.pass("cell summaries without NaN", &start.flat(), |chunk, number, state| {
+                        self.summarize_chunk(cx, chunk, number, start.with(state)).flat()
                     });
-                state[BINS] = k.over_row(Reduce::Max, state[BINS]);
-                state
+                let state = finished(start.with(&state));
+                let had_nan = k.over_row(Reduce::Max, state.had_nan.expect("this pass finds NaNs"));
+                [&state.bins[..], &[had_nan]].concat()
             },
             || [&bins[..], &[no_nan]].concat(),
         );
-        let bins: [Value; BINS] = std::array::from_fn(|i| state[i]);
+        let (had_nan, bins) = state.split_last().expect("the state is not empty");
+        let bins = halves(bins);
         let max = k.over_row(Reduce::Max, k.fmax(bins[0], bins[1]));
         let had_inf = is_infinity(k, k.bits(max));
-        Summary { max_key: order_keys(k, max), had_nan: k.trunc(state[BINS]), had_inf, bin_maxima: bins }
+        Summary { max_key: order_keys(k, max), had_nan: k.trunc(*had_nan), had_inf, bin_maxima: bins }
     }
 
-    /// Processes one chunk of the pass. The state consists of the bins. If `clean` is set, a NaN counts as −inf, and
-    /// one more value of the state records it.
-    fn summarize_chunk(
-        &self,
-        cx: &Context<'_>,
-        chunk: &Memory,
-        number: Value,
-        state: &[Value],
-        clean: bool,
-    ) -> Vec<Value> {
-        let (k, cell) = (cx.k, cx.layout.cell);
-        let mut state = state.to_vec();
-        let count = cells_in_chunk(cx);
-        let first = k.mul(number, k.i32(count as i32));
-        let [best_out, second_out, place_out] = self.registers(cx, first, count);
-        for group in 0..count {
-            let [best, second, place] = summarize_cell(cx, chunk, group * cell, &mut state, clean);
-            let by = rotation(cx, number, k.i32(group as i32));
-            let place = k.add(place, k.mul(number, k.i32(cx.layout.chunk as i32)));
-            let [best, second, place] = [best, second, place].map(|v| k.rotate(v, by));
-            let at = k.i32((group * LANES) as i32);
-            k.store(&best_out, at, best);
-            k.store(&second_out, at, second);
-            k.store(&place_out, at, place);
-            let bin = group % BINS;
-            state[bin] = k.fmax(state[bin], best);
+    /// Returns the number of registers, or packed registers, of a chunk's summaries.
+    fn waiting(&self, cx: &Context<'_>) -> usize {
+        cx.layout.cells_in_chunk() / cells_together(cx)
+    }
+
+    /// Processes one chunk of the pass, and finishes the previous one.
+    fn summarize_chunk(&self, cx: &Context<'_>, chunk: &Memory, number: Value, mut state: State) -> State {
+        let k = cx.k;
+        // Nothing waits before the first chunk. It is finished twice.
+        self.finish_chunk(cx, k.max(k.sub(number, k.i32(1)), k.i32(0)), &mut state);
+        let count = cx.layout.cells_in_chunk();
+        let second_out = k.registers(&self.second, k.mul(number, k.i32(count as i32)), count);
+        for (i, group) in (0..count).step_by(cells_together(cx)).enumerate() {
+            let [best, second, place] = summarize_cells(cx, chunk, group, &mut state.had_nan);
+            k.store(&second_out, k.i32((group * LANES) as i32), second);
+            state.waiting[i] = [best, place];
         }
         state
+    }
+
+    /// Rotates the summaries of a chunk, stores them, and adds them to the bins. A rotation takes long. So the next
+    /// iteration of the pass does this, beside its other work.
+    fn finish_chunk(&self, cx: &Context<'_>, number: Value, state: &mut State) {
+        let (k, layout) = (cx.k, cx.layout);
+        let first = k.mul(number, k.i32(layout.cells_in_chunk() as i32));
+        let [best_out, _, place_out] = self.registers(cx, first, layout.cells_in_chunk());
+        for (i, &waiting) in state.waiting.iter().enumerate() {
+            let group = i * cells_together(cx);
+            let by = rotation(cx, number, k.i32(group as i32));
+            let [best, place] = waiting.map(|value| match layout.packed {
+                true => k.packed(k.unpacked(value).map(|half| k.rotate(half, by))),
+                false => k.rotate(value, by),
+            });
+            let at = k.i32((group * LANES) as i32);
+            k.store(&best_out, at, best);
+            k.store(&place_out, at, place);
+            let bin = i % state.bins.len();
+            state.bins[bin] = k.fmax(state.bins[bin], best);
+        }
     }
 
     /// Returns `count` registers of each memory, starting at register `at`. The memories are the largest logits, the
@@ -230,13 +284,16 @@ impl Prefilter {
         // The first maximum of a stripe is in the first register that contains a maximum. So only the places in this
         // register are converted to indices.
         let found = self.pass(cx, "first maximum, in the cells", &[none; PARTS], |at, count, state| {
-            let [best, place] = [&self.best, &self.place].map(|memory| k.registers(memory, at, count));
+            let [best, _, place] = self.registers(cx, at, count);
+            let first = k.mul(at, k.i32(cx.layout.cell as i32));
             let mut state = state.to_vec();
             for cell in 0..count {
                 let lane = k.i32((cell * LANES) as i32);
+                let place = k.add(first, k.trunc(k.load(&place, lane)));
+                let place = k.add(place, k.i32(cx.layout.place_offset(cell) as i32));
                 let here = k.above(k.load(&best, lane), edge);
                 let least = &mut state[cell % PARTS];
-                *least = k.min(*least, k.choose(here, k.load(&place, lane), none));
+                *least = k.min(*least, k.choose(here, place, none));
             }
             state
         });
@@ -268,60 +325,77 @@ impl Prefilter {
     }
 }
 
-/// Returns the summary of a cell that starts at register `first` of a chunk: the largest logit, the second largest
-/// logit, and the register of the largest. See [`Prefilter::summarize_chunk`] for `state` and `clean`.
-fn summarize_cell(
-    cx: &Context<'_>,
-    chunk: &Memory,
-    first: usize,
-    state: &mut [Value],
-    clean: bool,
-) -> [Value; 3] {
-    let k = cx.k;
-    let mut best = k.splat(k.f32(f32::NEG_INFINITY));
-    let mut second = best;
-    let mut place = k.splat(k.i32(first as i32));
-    for register in first..first + cx.layout.cell {
-        let mut x = k.load(chunk, k.i32((register * LANES) as i32));
-        if clean {
-            let nan = is_nan(k, k.bits(x));
-            state[BINS] = k.choose(nan, k.f32(1.0), state[BINS]);
-            x = k.choose(nan, k.f32(f32::NEG_INFINITY), x);
+/// Returns the number of cell registers that are computed together.
+pub(super) fn cells_together(cx: &Context<'_>) -> usize {
+    match cx.layout.packed {
+        true => 2,
+        false => 1,
+    }
+}
+
+/// Returns the type of the summaries.
+pub(super) fn cell_elem(cx: &Context<'_>) -> Elem {
+    match cx.layout.packed {
+        true => Elem::Bf16,
+        false => Elem::F32,
+    }
+}
+
+/// Returns the summary of a cell register of a chunk, or of this one and the next one if cells are packed: the largest
+/// logit, the second largest logit, and the register of the largest in the chunk. See [`State`] for `had_nan`.
+fn summarize_cells(cx: &Context<'_>, chunk: &Memory, cell: usize, had_nan: &mut Option<Value>) -> [Value; 3] {
+    let (k, elem) = (cx.k, cell_elem(cx));
+    let mut nans = Vec::new();
+    let mut registers = cx.layout.registers_of_cell(cell).map(|register| {
+        let lane = k.i32((register * LANES) as i32);
+        let x = if cx.layout.packed { k.load_packed(chunk, lane) } else { k.load(chunk, lane) };
+        // In a packed register, the number is that of the first half.
+        let place = k.whole(elem, register as i16);
+        if had_nan.is_none() {
+            return (x, place);
         }
-        if register == first {
-            best = x;
-            continue;
-        }
-        place = k.choose(k.above(x, best), k.i32(register as i32), place);
+        let number = k.at_least(x, k.negative_infinity(elem));
+        nans.push(k.choose(number, k.whole(elem, 0), k.whole(elem, 1)));
+        (k.choose(number, x, k.negative_infinity(elem)), place)
+    });
+    let (mut best, mut place) = registers.next().expect("a cell has registers");
+    let mut second = None;
+    for (x, here) in registers {
+        place = k.choose(k.above(x, best), here, place);
         let less = k.fmin(best, x);
-        second = if register == first + 1 { less } else { k.fmax(second, less) };
+        second = Some(second.map_or(less, |second| k.fmax(second, less)));
         best = k.fmax(best, x);
     }
-    [best, second, place]
+    if let Some(had_nan) = had_nan {
+        let nan = nans.into_iter().reduce(|a, b| k.fmax(a, b)).expect("a cell has registers");
+        let halves = if cx.layout.packed { k.unpacked(nan).to_vec() } else { vec![nan] };
+        *had_nan = halves.into_iter().fold(*had_nan, |had_nan, half| k.fmax(had_nan, half));
+    }
+    [best, second.expect("a cell has several registers"), place]
 }
 
-/// Returns the number of cell registers of a chunk.
-pub(super) fn cells_in_chunk(cx: &Context<'_>) -> usize {
-    cx.layout.chunk / cx.layout.cell
-}
-
-/// Returns the number of lanes by which cell register `cell` of chunk `chunk` is rotated.
+/// Returns the number of lanes by which cell register `cell` of chunk `chunk` is rotated. Packed cell registers are
+/// rotated together, by the rotation of the first one.
 pub(super) fn rotation(cx: &Context<'_>, chunk: Value, cell: Value) -> Value {
     let k = cx.k;
     k.and(k.add(chunk, k.shl(cell, 4)), k.i32(LANES as i32 - 1))
 }
 
 /// Returns the index of an entry from its place, which is the number of its register in the stripe. The lanes of
-/// `place` are rotated like those of the cell that contains the entry. The index is −1 where the place is −1.
+/// `place` are rotated by the [`rotation`] of the cell that contains the entry. The index is −1 where the place is −1.
 pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
-    let k = cx.k;
-    let (chunk, within) = if cx.layout.chunks == 1 {
+    let (k, layout) = (cx.k, cx.layout);
+    let (chunk, within) = if layout.chunks == 1 {
         (k.i32(0), place)
     } else {
-        let shift = cx.layout.chunk.trailing_zeros();
-        (k.shr(place, shift), k.and(place, k.i32(cx.layout.chunk as i32 - 1)))
+        let shift = layout.chunk.trailing_zeros();
+        (k.shr(place, shift), k.and(place, k.i32(layout.chunk as i32 - 1)))
     };
-    let group = k.shr(within, cx.layout.cell.trailing_zeros());
+    let shift = layout.cell.trailing_zeros();
+    let group = match layout.packed {
+        true => k.shl(k.shr(within, shift + 1), 1),
+        false => k.shr(within, shift),
+    };
     let by = rotation(cx, chunk, group);
     let column = k.and(k.sub(k.lane(), by), k.i32(LANES as i32 - 1));
     let index = k.add(k.shl(place, LANES.trailing_zeros()), cx.in_stripe(column));

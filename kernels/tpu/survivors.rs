@@ -6,9 +6,12 @@ use super::k_slices::{KSlices, Slot};
 use super::keys::{float_of_key, order_keys};
 use super::lane_sums::{count_lanes, sum_lanes, Split};
 use super::sampling::Sampling;
-
-use super::threshold_search::{parts_per_step, search, search_steps, search_within, Probe, Question};
+use super::threshold_search::{
+    is_open, parts_per_step, search, search_steps, search_within, step, Probe, Question,
+    QUARTERINGS_PER_CHECK,
+};
 use super::total_bounds::Rest;
+use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Reduce, Value, LANES};
@@ -275,7 +278,19 @@ impl Survivors {
             let sum = Split { high: sums[0], low: sums[1] };
             Probe { reaches: k.not(sum.is_less(k, &target)), exact: None }
         };
-        let edge = search(k, "top-p threshold", top_k.threshold, high, &Question { terms, decide });
+        let question = Question { terms, decide };
+        let (low, label) = (top_k.threshold, "top-p threshold");
+        let edge = match cx.spec.dtype {
+            Dtype::Bf16 => search(k, label, low, high, &question),
+            // Keys with 32 bits would take many steps.
+            Dtype::F32 | Dtype::F16 => {
+                let low = self.search_for_survivor(cx, label, [low, high], &question);
+                let none = k.f32(f32::INFINITY);
+                let value = |i: usize| k.choose(k.ge(self.keys[i], low), float_of_key(k, self.keys[i]), none);
+                let least = self.slots().map(value).reduce(|a, b| k.fmin(a, b)).expect("at least one slot");
+                order_keys(k, k.over_row(Reduce::Min, least))
+            }
+        };
         let least_weight = sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)));
         if rest.is_nothing() {
             return (least_weight, k.bool(true));
@@ -290,6 +305,32 @@ impl Survivors {
         let below = sampling.weight_of_key(cx, cx.full_key(k.sub(top_k.threshold, k.i32(1))));
         let same = k.both(same, k.lt(below, least_weight));
         (least_weight, k.either(off, same))
+    }
+
+    /// Like [`search`] over keys, but ends when only one survivor of each row has a key in its range. Returns the start
+    /// of this range. The key of this survivor is the result of the search.
+    fn search_for_survivor(
+        &self,
+        cx: &Context<'_>,
+        label: &str,
+        range: [Value; 2],
+        question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+    ) -> Value {
+        let k = cx.k;
+        let [low, _] = k.while_loop(
+            label,
+            range.map(|end| k.splat(end)),
+            |[low, high]| k.any(is_open(k, low, high)),
+            |[mut low, mut high]| {
+                for _ in 0..QUARTERINGS_PER_CHECK {
+                    (low, high) = step(k, low, high, question);
+                }
+                let inside = |i: usize| k.both(k.ge(self.keys[i], low), k.lt(self.keys[i], high));
+                let several = k.lt(k.i32(1), self.count_where(cx, inside));
+                [low, k.choose(several, high, k.add(low, k.i32(1)))]
+            },
+        );
+        low
     }
 
     /// Draws an index by weight. Returns it with the remainder.

@@ -126,7 +126,8 @@ pub fn check(op: &Operation) -> Option<Checked> {
         "arith.cmpi" => check::comparison(op, check::integer_or_mask).and_then(|()| predicate(op, 10)),
         "arith.cmpf" => check::comparison(op, Elem::is_float).and_then(|()| predicate(op, 16)),
         "arith.select" => check::select(op, true),
-        "arith.extf" => extension(op),
+        "arith.extf" => conversion_of_floats(op, |from, to| from < to),
+        "arith.truncf" => conversion_of_floats(op, |from, to| from > to),
         "arith.sitofp" => check::cast(op, Elem::is_integer, Elem::is_float),
         "arith.fptosi" => check::cast(op, Elem::is_float, Elem::is_integer),
         "arith.index_cast" => check::cast(op, Elem::is_integer, |elem| elem == Elem::Index),
@@ -134,6 +135,7 @@ pub fn check(op: &Operation) -> Option<Checked> {
         "vector.shape_cast" => check::reshape(op),
         "vector.multi_reduction" => reduction(op),
         "vector.extract" => extract(op),
+        "vector.extract_strided_slice" => extract_slice(op),
         "vector.load" => load(op),
         "memref.load" => scalar_access(op, result(op), 0),
         "memref.store" => store(op),
@@ -150,10 +152,11 @@ fn predicate(op: &Operation, count: i64) -> Checked {
     ensure(number.is_some_and(|number| (0..count).contains(&number)), "the predicate does not exist")
 }
 
-fn extension(op: &Operation) -> Checked {
+/// Checks a conversion between types of floats. `fits` receives the numbers of their bits.
+fn conversion_of_floats(op: &Operation, fits: fn(Option<u32>, Option<u32>) -> bool) -> Checked {
     check::cast(op, Elem::is_float, Elem::is_float)?;
     let ([from], to) = (operands(op)?, result(op)?);
-    ensure(from.elem().bits() < to.elem().bits(), "the result's element type must be wider")
+    ensure(fits(from.elem().bits(), to.elem().bits()), "the result's element type has the wrong width")
 }
 
 fn broadcast(op: &Operation) -> Checked {
@@ -189,6 +192,25 @@ fn extract(op: &Operation) -> Checked {
     ensure(position.len() == vector.dims().len(), "there must be a position for each dimension")?;
     let inside = |(&at, &size): (&i64, &usize)| usize::try_from(at).is_ok_and(|at| at < size);
     ensure(position.iter().zip(vector.dims()).all(inside), "the position is outside the operand")
+}
+
+fn extract_slice(op: &Operation) -> Checked {
+    let ([vector], part) = (operands(op)?, result(op)?);
+    ensure(vector.container() == Container::Vector, "the operand must be a vector")?;
+    ensure(part == vector.with_dims(part.dims()), "operand and result must have the same element type")?;
+    let list = |name: &str| op.attribute(name).cloned();
+    let numbers = |numbers: &[usize]| Attribute::List(numbers.iter().map(|&n| Attribute::i64(n)).collect());
+    ensure(list("sizes") == Some(numbers(part.dims())), "the sizes must be those of the result")?;
+    ensure(list("strides") == Some(numbers(&vec![1; part.dims().len()])), "the strides must be 1")?;
+    let Some(Attribute::List(offsets)) = list("offsets") else { return Err("there must be offsets") };
+    ensure(offsets.len() == vector.dims().len(), "there must be an offset for each dimension")?;
+    ensure(part.dims().len() == offsets.len(), "operand and result must have the same rank")?;
+    let inside =
+        offsets.iter().zip(vector.dims().iter().zip(part.dims())).all(|(at, (have, want))| match at {
+            Attribute::Integer(at, _) => usize::try_from(*at).is_ok_and(|at| at + want <= *have),
+            _ => false,
+        });
+    ensure(inside, "the part must be inside the operand")
 }
 
 /// Checks that there is one index for each dimension of `memory`.

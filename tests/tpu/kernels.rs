@@ -93,6 +93,33 @@ fn lanes_that_overflow() {
     cases.check(&[]);
 }
 
+/// Two large logits in one cell, in every batch of cells. In the longer rows there are more batches than the kernel
+/// processes together. The two logits are in one cell whether cells are packed or not.
+#[test]
+fn crowded_cells_in_many_batches() {
+    const BATCH: usize = 32 * 8 * 128;
+    let mut rng = StdRng::seed_from_u64(16);
+    let mut cases = cases("crowded");
+    let programs =
+        [(280_000, Dtype::F32, "v5e"), (280_000, Dtype::Bf16, "v6e"), (70_000, Dtype::Bf16, "v6e")];
+    for (vocab, dtype, generation) in programs {
+        let spec = spec(Way::Bounded(64), 8, vocab, dtype, false);
+        let mut problem = problem_of(&spec, vec![RowKind::Normal; 8], &mut rng);
+        let mut large = Vec::new();
+        for row in 0..8 {
+            let first = 2051 * row;
+            for (number, first) in (first..vocab - 256).step_by(BATCH).enumerate() {
+                large.extend([(row, first, 40.0 + number as f32), (row, first + 256, 50.0 + number as f32)]);
+            }
+            let k = 15 + row as i32;
+            problem.rows[row] = RowParams::new(k, 1.0, 0.0, 10.0, random_words(rng.random(), 1), vocab);
+        }
+        problem.put(large);
+        cases.add(&spec, &chip(generation), &problem);
+    }
+    cases.check(&[]);
+}
+
 /// Large logits that are all in one lane of the candidate list. A lane of the list is a column of a chunk. `counts`
 /// contains the number of large logits in each group of sixteen registers.
 #[test]

@@ -24,7 +24,8 @@ const MAX_K: usize = 64;
 /// This makes two blocks. The second block starts with the memory contents of the first block.
 const TWO_BLOCKS: usize = 16;
 
-fn every_branch_is_taken(name: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
+/// `generation` is the name of a chip. Chips that compute with packed bf16 have other cells.
+fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
     let mut rng = StdRng::seed_from_u64(12);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name));
     let spec = spec(path, batch, VOCAB, dtype, debug);
@@ -35,12 +36,12 @@ fn every_branch_is_taken(name: &str, path: Way, batch: usize, dtype: Dtype, debu
             problems.push(problem_of(&spec, kinds.clone(), &mut rng));
             problems.push(some_hundredths(&spec, kinds, &mut rng));
         }
-        problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+        problems.iter().for_each(|problem| cases.add(&spec, &chip(generation), problem));
     }
     // With few rows, a case takes fewer of the branches.
     for _ in 0..(TWO_BLOCKS / batch).min(6) {
         let problems = special_problems(&spec, &mut rng);
-        problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+        problems.iter().for_each(|problem| cases.add(&spec, &chip(generation), problem));
     }
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
     let never = match path {
@@ -246,40 +247,45 @@ fn like_models(spec: &Spec, p: f32, rng: &mut StdRng) -> Problem {
 
 #[test]
 fn bounded_plain() {
-    every_branch_is_taken("ways_bounded", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::Bf16, false);
+    every_branch_is_taken("ways_bounded", "v5e", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::Bf16, false);
+}
+
+#[test]
+fn bounded_packed() {
+    every_branch_is_taken("ways_packed", "v6e", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::Bf16, false);
 }
 
 #[test]
 fn bounded_debug() {
-    every_branch_is_taken("ways_bounded_debug", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::F32, true);
+    every_branch_is_taken("ways_bounded_debug", "v5e", Way::Bounded(MAX_K), TWO_BLOCKS, Dtype::F32, true);
 }
 
 #[test]
 fn arbitrary_plain() {
-    every_branch_is_taken("ways_arbitrary", Way::Arbitrary, TWO_BLOCKS, Dtype::Bf16, false);
+    every_branch_is_taken("ways_arbitrary", "v5e", Way::Arbitrary, TWO_BLOCKS, Dtype::Bf16, false);
 }
 
 #[test]
 fn arbitrary_debug() {
-    every_branch_is_taken("ways_arbitrary_debug", Way::Arbitrary, TWO_BLOCKS, Dtype::F32, true);
+    every_branch_is_taken("ways_arbitrary_debug", "v5e", Way::Arbitrary, TWO_BLOCKS, Dtype::F32, true);
 }
 
 #[test]
 fn bounded_one_row() {
-    every_branch_is_taken("ways_bounded_1", Way::Bounded(MAX_K), 1, Dtype::F32, true);
+    every_branch_is_taken("ways_bounded_1", "v5e", Way::Bounded(MAX_K), 1, Dtype::F32, true);
 }
 
 #[test]
 fn arbitrary_one_row() {
-    every_branch_is_taken("ways_arbitrary_1", Way::Arbitrary, 1, Dtype::Bf16, false);
+    every_branch_is_taken("ways_arbitrary_1", "v6e", Way::Arbitrary, 1, Dtype::Bf16, false);
 }
 
 #[test]
 fn arbitrary_two_rows() {
-    every_branch_is_taken("ways_arbitrary_2", Way::Arbitrary, 2, Dtype::F32, true);
+    every_branch_is_taken("ways_arbitrary_2", "v5e", Way::Arbitrary, 2, Dtype::F32, true);
 }
 
 #[test]
 fn bounded_four_rows() {
-    every_branch_is_taken("ways_bounded_4", Way::Bounded(MAX_K), 4, Dtype::Bf16, false);
+    every_branch_is_taken("ways_bounded_4", "v6e", Way::Bounded(MAX_K), 4, Dtype::Bf16, false);
 }

@@ -14,6 +14,7 @@ pub(super) fn check(op: &Operation) -> Checked {
         "tpu.bitcast" => check::bitcast(op),
         "tpu.fptosi" => check::cast(op, Elem::is_float, Elem::is_integer),
         "tpu.iota" => iota(op),
+        "tpu.concatenate" => concatenate(op),
         "tpu.dynamic_rotate" => rotate(op),
         "tpu.assume_multiple" => assume_multiple(op),
         "tpu.vector_store" => vector_store(op),
@@ -54,6 +55,20 @@ fn iota(op: &Operation) -> Checked {
         "the result must be a vector of i32",
     )?;
     check::without_dimensions(to, op.integers("dimensions")).map(drop)
+}
+
+fn concatenate(op: &Operation) -> Checked {
+    let to = result(op)?;
+    ensure(op.operands.len() > 1, "there must be several operands")?;
+    let mut dims = to.dims().to_vec();
+    let dimension = op.integer("dimension").and_then(|dimension| usize::try_from(dimension).ok());
+    let dimension =
+        dimension.filter(|&dimension| dimension < dims.len()).ok_or("the dimension must exist")?;
+    ensure(dims[dimension] % op.operands.len() == 0, "the operands must have equal sizes")?;
+    dims[dimension] /= op.operands.len();
+    ensure(to.container() == Container::Vector, "the result must be a vector")?;
+    let part = to.with_dims(&dims);
+    ensure(op.operand_types().all(|ty| ty == part), "each operand must be a part of the result")
 }
 
 fn rotate(op: &Operation) -> Checked {
@@ -163,6 +178,7 @@ mod tests {
             op("arith.select", &[masks, ints, ints], &[ints], none()),
             op("arith.select", &[Type::scalar(Elem::I1), ints, ints], &[ints], none()),
             op("arith.extf", &[register(Elem::Bf16)], &[floats], none()),
+            op("arith.truncf", &[floats], &[register(Elem::Bf16)], none()),
             op("arith.sitofp", &[ints], &[floats], none()),
             op("arith.fptosi", &[floats], &[ints], none()),
             op("arith.index_cast", &[INT()], &[Type::scalar(Elem::Index)], none()),
@@ -190,6 +206,9 @@ mod tests {
             |sizes: &[i64]| vec![("operandSegmentSizes", Attribute::Integers("i32", sizes.to_vec()))];
         let reduction =
             vec![("kind", Attribute::Enum("vector.kind<", "maxsi")), numbers("reduction_dims", &[1])];
+        let list = |numbers: [usize; 3]| Attribute::List(numbers.map(Attribute::i64).to_vec());
+        let slice =
+            vec![("offsets", list([0, 4, 64])), ("sizes", list([1, 4, 64])), ("strides", list([1, 1, 1]))];
         vec![
             op("tpu.iota", &[], &[ints], vec![numbers("dimensions", &[1])]),
             op(
@@ -198,10 +217,17 @@ mod tests {
                 &[ints],
                 vec![("dimension", Attribute::Integer(1, "si32"))],
             ),
+            op(
+                "tpu.concatenate",
+                &[ints, ints],
+                &[Type::vector(Elem::I32, &[8, 256])],
+                vec![("dimension", Attribute::Integer(1, "i32"))],
+            ),
             op("vector.broadcast", &[column], &[ints], none()),
             op("vector.shape_cast", &[ints], &[block], none()),
             op("vector.multi_reduction", &[ints, rows], &[rows], reduction),
             op("vector.extract", &[one], &[INT()], vec![numbers("static_position", &[0])]),
+            op("vector.extract_strided_slice", &[block], &[Type::vector(Elem::I32, &[1, 4, 64])], slice),
             op("vector.load", &[vmem, index, index], &[ints], none()),
             op("tpu.vector_store", &[ints, vmem, index, index], &[], segments(&[1, 1, 2, 0])),
             op("memref.load", &[smem, index], &[INT()], none()),
@@ -259,15 +285,20 @@ mod tests {
             op
         };
         let numbers = |given: &[i64]| Attribute::Integers("i64", given.to_vec());
+        let list = |given: [usize; 3]| Attribute::List(given.map(Attribute::i64).to_vec());
         for (name, attribute, value) in [
             ("arith.cmpi", "predicate", Attribute::Integer(10, "i64")),
             ("arith.cmpf", "predicate", Attribute::Integer(-1, "i64")),
             ("tpu.assume_multiple", "multiple", Attribute::Integer(0, "i32")),
             ("tpu.iota", "dimensions", numbers(&[2])),
             ("tpu.dynamic_rotate", "dimension", Attribute::Integer(2, "si32")),
+            ("tpu.concatenate", "dimension", Attribute::Integer(0, "i32")),
             ("vector.multi_reduction", "reduction_dims", numbers(&[0])),
             ("vector.multi_reduction", "kind", Attribute::Enum("vector.kind<", "maximumf")),
             ("vector.extract", "static_position", numbers(&[1])),
+            ("vector.extract_strided_slice", "offsets", list([0, 5, 64])),
+            ("vector.extract_strided_slice", "sizes", list([1, 3, 64])),
+            ("vector.extract_strided_slice", "strides", list([1, 2, 1])),
             ("tpu.vector_store", "operandSegmentSizes", numbers(&[1, 1, 1, 0])),
             ("tpu.memref_slice", "operandSegmentSizes", numbers(&[1, 2, 0])),
         ] {

@@ -1,6 +1,7 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
-//! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. In a block of eight rows, each sublane
+//! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. Elements of 16 bits can also form a
+//! packed register of `8 x 256` elements. In a block of eight rows, each sublane
 //! is a row, and the lanes are entries of the row. In a block of one, two or four rows, each row has several sublanes,
 //! called the stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row
 //! is a register that contains the value in every lane of all stripes. The builder implements
@@ -31,6 +32,8 @@ pub use super::types::{Elem, Space};
 pub const SUBLANES: usize = 8;
 /// The number of entries per row of a register.
 pub const LANES: usize = 128;
+/// The number of entries per row of a packed register, whose elements have 16 bits.
+pub const PACKED_LANES: usize = 2 * LANES;
 
 static MOSAIC: Dialect =
     Dialect { constant: "arith.constant", constants: Placement::FunctionEntry, check: check::check };
@@ -162,6 +165,15 @@ impl Kernel {
     /// Returns a float constant. It is a scalar until an operation combines it with a register.
     pub fn f32(&self, value: f32) -> Value {
         self.float_constant(value)
+    }
+
+    /// Returns a small whole number as a constant of a float type. It is a scalar until an operation combines it with a
+    /// register.
+    pub fn whole(&self, elem: Elem, value: i16) -> Value {
+        assert!(elem == Elem::F32 || value.unsigned_abs() <= 1 << 8, "bf16 does not represent {value}");
+        let bits = f32::from(value).to_bits();
+        let bits = if elem == Elem::Bf16 { bits >> 16 } else { bits };
+        Value::constant(Type::scalar(elem), bits.into())
     }
 
     /// Returns a truth value. It is a scalar until an operation combines it with a register.
@@ -376,6 +388,21 @@ impl Kernel {
             .result(Type::scalar(a.ty().elem()))
     }
 
+    /// Returns a scalar: the bitwise or of all elements of a register of integers.
+    pub fn or_of_all(&self, a: Value) -> Value {
+        let mut a = self.splat(a);
+        for (dimension, size) in [(0, SUBLANES), (1, LANES)] {
+            for by in (0..size.trailing_zeros()).map(|bit| self.i32(1 << bit)) {
+                a = self.binary(Binary::Or, a, self.rotate_dimension(a, by, dimension));
+            }
+        }
+        self.builder
+            .op("vector.extract")
+            .operands([a])
+            .attribute("static_position", Attribute::i64s([0, 0]))
+            .result(Type::scalar(a.ty().elem()))
+    }
+
     fn multi_reduction(&self, kind: Reduce, a: Value, reduced: &[i64]) -> Value {
         let elem = a.ty().elem();
         let name = match (kind, elem.is_float()) {
@@ -440,9 +467,48 @@ impl Kernel {
         }
     }
 
-    /// Stores a register in `[8, n]` memory. Its first lane goes to column `lane`.
+    /// Loads a packed register from `[8, n]` memory of 16-bit elements, without a conversion. Its first lane is column
+    /// `lane`, a multiple of [`PACKED_LANES`]. Some cores compute with packed floats: one instruction for 256 columns.
+    pub fn load_packed(&self, memory: &Memory, lane: Value) -> Value {
+        self.load_as(memory, lane, Type::vector(memory.elem(), &[SUBLANES, PACKED_LANES]))
+    }
+
+    /// Returns the two halves of a packed register of floats, as f32.
+    pub fn unpacked(&self, a: Value) -> [Value; 2] {
+        let wide = self.converted(a, Elem::F32);
+        let pair = |numbers: [usize; 2]| Attribute::List(numbers.map(Attribute::i64).to_vec());
+        [0, LANES].map(|lane| {
+            self.builder
+                .op("vector.extract_strided_slice")
+                .operands([wide])
+                .attribute("offsets", pair([0, lane]))
+                .attribute("sizes", pair([SUBLANES, LANES]))
+                .attribute("strides", pair([1, 1]))
+                .result(register(Elem::F32))
+        })
+    }
+
+    /// Returns a packed register of bf16 from its two halves, which are registers of f32. bf16 must represent all their
+    /// values.
+    pub fn packed(&self, halves: [Value; 2]) -> Value {
+        let wide = self
+            .builder
+            .op("tpu.concatenate")
+            .operands(halves)
+            .attribute("dimension", Attribute::Integer(1, "i32"))
+            .result(halves[0].ty().with_dims(&[SUBLANES, PACKED_LANES]));
+        self.builder.op("arith.truncf").operands([wide]).result(wide.ty().with_elem(Elem::Bf16))
+    }
+
+    /// Returns a packed register of bf16 that contains the scalar constant `value` in every element.
+    pub fn splat_packed(&self, value: Value) -> Value {
+        self.spread(value, Type::vector(value.ty().elem(), &[SUBLANES, PACKED_LANES]))
+    }
+
+    /// Stores a register or a packed register in `[8, n]` memory. Its first lane goes to column `lane`.
     pub fn store(&self, memory: &Memory, lane: Value, value: Value) {
-        self.access("tpu.vector_store", &[self.splat(value)], memory, lane)
+        let value = if value.ty().dims().is_empty() { self.splat(value) } else { value };
+        self.access("tpu.vector_store", &[value], memory, lane)
             .attribute("add", Attribute::Bool(false))
             .attribute("operandSegmentSizes", segments([1, 1, 2, 0]))
             .attribute("strides", Attribute::Integers("i32", Vec::new()))

@@ -6,6 +6,8 @@ from ..element import WIDTHS, dense_array, scalar_literal, type_of
 from .translate import operation
 
 FLAGS = ("overflowFlags", "fastmath")
+# The types whose subnormals a core may flush.
+FLUSHED = ("f32", "bf16")
 
 
 def plain(t, op, attributes):
@@ -39,11 +41,11 @@ def wrapped(expr, elem):
 
 def flushed(t, value):
     """The expression of a float operand of arithmetic: subnormals are zeros if the options say so."""
-    return f"flush({value.expr})" if t.options.flush and value.type.elem == "f32" else value.expr
+    return f"flush({value.expr})" if t.options.flush and value.type.elem in FLUSHED else value.expr
 
 
 def flushed_result(t, expr, elem):
-    return f"flush({expr})" if t.options.flush and elem == "f32" else expr
+    return f"flush({expr})" if t.options.flush and elem in FLUSHED else expr
 
 
 def convertible(t, op):
@@ -178,7 +180,7 @@ def compare_floats(t, op, attributes):
     a, b = t.operands(op)
     if a.type != b.type:
         t.fail(op, f"{a.type} with {b.type}")
-    if t.options.flush and a.type.elem == "f32":
+    if t.options.flush and a.type.elem in FLUSHED:
         for name, value in (("x", a), ("y", b)):
             t.line(f"{name} = flush({value.expr})")
         # Not evaluated during translation, because it reads these two variables.

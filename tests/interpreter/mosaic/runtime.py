@@ -290,9 +290,11 @@ def scalar_float(value, elem):
 def flush(x):
     """Flushes subnormals to zeros of the same sign."""
     if isinstance(x, np.ndarray):
-        bits = x.view(U32)
-        small = (bits & 0x7F800000) == 0
-        return np.where(small, bits & 0x80000000, bits).astype(U32, copy=False).view(F32)
+        word = np.dtype(f"u{x.dtype.itemsize}")
+        exponent, sign = (0x7F800000, 0x80000000) if x.dtype.itemsize == 4 else (0x7F80, 0x8000)
+        bits = x.view(word)
+        small = (bits & exponent) == 0
+        return np.where(small, bits & sign, bits).astype(word, copy=False).view(x.dtype)
     return flush(np.asarray(x).reshape(1))[0]
 
 

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Prints one line per shape and a summary. Exits with status 1 if any value differs. `--only` selects shapes, and can
-//! be repeated. Options are passed to the plugin's client. The value `true` or `false` is a boolean, a number is an
-//! integer or a float, and any other value is a string.
+//! be repeated. Each `--only` must select a shape, otherwise the exit status is 1. Options are passed to the plugin's
+//! client. The value `true` or `false` is a boolean, a number is an integer or a float, any other value is a string.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -73,6 +73,15 @@ fn main() {
             _ => plugin = Some(argument.into()),
         }
     }
+    let larger = larger_batches().into_iter().map(|shape| (shape, rounds.min(LARGER_BATCH_ROUNDS)));
+    let mut selected: Vec<_> = shapes().into_iter().map(|shape| (shape, rounds)).chain(larger).collect();
+    let size = |shape: &Shape| format!("{}x{}", shape.batch, shape.vocab);
+    if let Some(unknown) = only.iter().find(|name| !selected.iter().any(|(shape, _)| size(shape) == **name)) {
+        eprintln!("--only {unknown} selects no shape");
+        std::process::exit(1);
+    }
+    selected.retain(|(shape, _)| only.is_empty() || only.contains(&size(shape)));
+
     let options = SamplerOptions {
         backend: BackendChoice::Pjrt,
         plugin,
@@ -90,15 +99,11 @@ fn main() {
     let mut rows = 0;
     let mut total = Comparison::default();
     let mut kinds = BTreeMap::new();
-    let larger = larger_batches().into_iter().map(|shape| (shape, rounds.min(LARGER_BATCH_ROUNDS)));
-    let all = shapes().into_iter().map(|shape| (shape, rounds)).chain(larger);
-    let selected = |(shape, _): &(Shape, usize)| {
-        only.is_empty() || only.contains(&format!("{}x{}", shape.batch, shape.vocab))
-    };
-    for (shape, rounds) in all.filter(selected) {
+    for (shape, rounds) in selected {
         let start = Instant::now();
         let large = shape.batch * shape.vocab > SMALL;
-        for round in 0..if large { 1 } else { rounds } {
+        let rounds = if large { 1 } else { rounds };
+        for round in 0..rounds {
             let problem = shape.problem(&mut rng);
             let got = sample(&device, shape.entry, &problem, shape.ask);
             for entry in [Entry::Automatic, Entry::Reference] {
@@ -130,7 +135,7 @@ fn main() {
     println!("programs compiled: {}, in {:.1} s", stats.compiles, stats.compile_ns as f64 / 1e9);
     println!("rows compared: {rows}, values compared: {}, mismatches: {}", total.values, total.mismatches);
     if rows == 0 {
-        println!("no shape is selected");
+        println!("no row is compared");
         std::process::exit(1);
     }
     if let Some(first) = total.first {

@@ -9,6 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 : "${NUCLEUS_PJRT_PLUGIN:?gpu-sanitize: NUCLEUS_PJRT_PLUGIN must name the CUDA plugin}"
+command -v compute-sanitizer >/dev/null || { echo "gpu-sanitize: compute-sanitizer is not installed" >&2; exit 1; }
 target=${CARGO_TARGET_DIR:-target}
 logs=${LOGS:-$target/sanitizer}
 if [ -z "${AGREEMENT:-}" ]; then
@@ -28,12 +29,13 @@ mkdir -p "$logs"
 failed=0
 for tool in ${TOOLS:-memcheck racecheck synccheck initcheck}; do
     start=$SECONDS status=0
+    rm -f "$logs/$tool.log" "$logs/$tool.out"
     # The tools also watch the kernels of XLA. Otherwise initcheck does not see that they write a buffer, and reports
     # the kernels that read it. Errors of calls of the driver that the plugin handles are not reported.
     options=(--log-file "$logs/$tool.log" --print-limit 20 --error-exitcode 9 --show-backtrace no)
     [ "$tool" != memcheck ] || options+=(--report-api-errors no)
     compute-sanitizer --tool "$tool" "${options[@]}" "$AGREEMENT" "${arguments[@]}" >"$logs/$tool.out" 2>&1 || status=$?
-    summary=$(sed -n 's/^=* *\([A-Z]* SUMMARY: .*\)/\1/p' "$logs/$tool.log" | tail -n 1)
+    summary=$([ ! -f "$logs/$tool.log" ] || sed -n 's/^=* *\([A-Z]* SUMMARY: .*\)/\1/p' "$logs/$tool.log" | tail -n 1)
     compared=$(sed -n 's/^rows compared/rows compared/p' "$logs/$tool.out")
     [ "$status" = 0 ] && [ -n "$summary" ] && [ -n "$compared" ] || failed=1
     echo "$tool: ${summary:-no summary}; ${compared:-the program did not end}; status $status, $((SECONDS - start)) s"

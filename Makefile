@@ -160,6 +160,10 @@ tpu-table: build plugins interpreter ## count the cycles of the TPU kernels for 
 	python3 scripts/tpu_table.py $(TARGET)/release/nucleus .cache/plugins/libtpu.so $(TARGET)/tpu-table
 	@rm -rf $(TARGET)/tpu-table
 
+.PHONY: sparsecore
+sparsecore: plugins model ## compile SparseCore kernels with libtpu and count their cycles (docs/tpu-sparsecore.md)
+	@.cache/model/env/bin/python scripts/sparsecore.py .cache/plugins/libtpu.so
+
 .PHONY: check-tpu
 check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU host (docs/hardware-checklist.md)
 	cargo test --release --locked --workspace --test hardware -- --nocapture --test-threads=1

@@ -32,6 +32,8 @@ LIMITS = {"bounded random": 7_700, "bounded worst": 15_400, "arbitrary k=5000": 
 # rows.
 SMALL = {1: 0.25, 2: 0.35, 4: 0.6, 8: 1}
 SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random")
+# The chip whose devices have two cores, and the goal: the largest ratio of the cycles of 16 rows to those of eight rows.
+TWO_CORES, TWO_CORES_GOAL = "v5p", 1.1
 TITLES = {
     "bounded random": "bounded, k = 64, p = 0.95, random",
     "bounded worst": "bounded, k = 64, p = 0.95, worst case",
@@ -127,6 +129,20 @@ def small_table(lines):
     return markdown(heads, rows)
 
 
+def two_cores_table(lines):
+    """Returns the table of the device with two cores in Markdown. A cell has the cycles of 8 and of 16 rows, and their
+    ratio."""
+    rows = []
+    for dtype in ("bf16", "f32"):
+        cells = []
+        for column in TITLES:
+            one, two = (lines[TWO_CORES, batch, dtype][0][column] for batch in (8, 16))
+            missed = f", limit {TWO_CORES_GOAL}" if two > TWO_CORES_GOAL * one else ""
+            cells.append(f"{one:,}, {two:,} ({two / one:.2f}{missed})")
+        rows.append([f"{TWO_CORES}, {dtype}, 8 and 16 rows", *cells])
+    return markdown(["", *TITLES.values()], rows)
+
+
 def markdown(heads, rows):
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, ["---"] * len(heads), *rows])
 
@@ -165,6 +181,8 @@ def main():
                 columns, _ = lines.setdefault((line["chip"], line["batch"], line["dtype"]), ({}, memory))
                 columns[line["column"]] = found[1]
 
+    two_cores = {key: line for key, line in lines.items() if key[0] == TWO_CORES}
+    lines = {key: line for key, line in lines.items() if key[0] != TWO_CORES}
     order = {chip: place for place, chip in enumerate(("v5e", "v6e", "tpu7x"))}
     lines = dict(sorted(lines.items(), key=lambda item: (item[0] != HEADLINE, order[item[0][0]], item[0][1], item[0][2])))
     small = {key: line for key, line in lines.items() if key[1] in SMALL}
@@ -175,6 +193,8 @@ def main():
     texts = {"small batches": small_table(small)}
     if len(lines) > 1:
         texts["table"] = table(lines)
+    if len(two_cores) == 4:
+        texts["two cores"] = two_cores_table(two_cores)
     for name, text in texts.items():
         write_between(arguments.docs, name, f"\n{text}\n{note}\n")
         print(text)

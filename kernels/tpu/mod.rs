@@ -66,7 +66,7 @@ pub(super) fn limits() -> String {
 /// Returns the text of the kernel for readers.
 pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
     let (kernel, layout) = build(spec, chip);
-    kernel.plain_text(&spec.name(), layout.blocks)
+    kernel.plain_text(&spec.name(), layout.grid())
 }
 
 /// Returns the text of the program for a spec.
@@ -171,7 +171,7 @@ fn call_kernel(
 
     let outputs = if spec.wanted.slices { 4 } else { 1 };
     let types = vec![(Elem::I32, vec![rows, LANES]); outputs];
-    let config = config(&kernel.stable_text(&spec.name(), layout.blocks), layout.vmem);
+    let config = config(&kernel.stable_text(&spec.name(), layout.grid()), layout.vmem);
     h.custom_call("tpu_custom_call", &CallConfig::Text(config), &[given, read], &types)
 }
 

@@ -41,6 +41,35 @@ class Windows(KernelTest):
             self.assert_bits(y, x * 2)
             self.assertEqual(report["steps"], 2 * 3)
 
+    def test_each_core_has_its_own_scratch_memory(self):
+        # Each step adds its block to the sum in the scratch memory, which begins as garbage on each core.
+        kernel = f"""
+        func.func @k(%i: i32, %x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>, %s: memref<8x128xi32, {VMEM}>) attributes {{
+            dimension_semantics = [#tpu.dimension_semantics<parallel>], iteration_bounds = array<i64: 4>,
+            scalar_prefetch = 0 : i64, scratch_operands = 1 : i64,
+            window_params = [{{transform_indices = @block, window_bounds = array<i64: 8, 128>}},
+                             {{transform_indices = @block, window_bounds = array<i64: 8, 128>}}]}} {{
+          %z = arith.constant 0 : index
+          %v = vector.load %x[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          %old = vector.load %s[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          %r = arith.addi %v, %old : vector<8x128xi32>
+          vector.store %r, %s[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          vector.store %r, %y[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          return
+        }}
+        func.func @block(%i: i32) -> (i32, i32) {{
+          %zero = arith.constant 0 : i32
+          return %i, %zero : i32, i32
+        }}"""
+        x = random_tensor("32x128xi32")
+        first, second, third, fourth = x.reshape(4, 8, 128) + np.array([1, 0, 1, 0], np.int32)[:, None, None] * UNINITIALIZED
+        expected = np.concatenate([first, first + second, third, third + fourth])
+        for order in (False, True):
+            options = Options(reverse_parallel=order)
+            (y,), report = self.run_kernel(kernel, [x], ["32x128xi32"], ["32x128xi32"], options)
+            self.assert_bits(y, expected)
+            self.assertEqual((report["steps"], [core["steps"] for core in report["cores"]]), (4, [2, 2]))
+
     def test_memory_beyond_the_end_is_garbage(self):
         x = random_tensor("5x128xi32")
         store = f"""

@@ -19,6 +19,7 @@ CMAKEDIR ?=
 RPATH ?= yes
 RELOCATABLE ?= no
 DEPS ?= yes
+MUTANTS ?=
 
 # Not empty if the libraries and the command were built. `make install` and the packages then use them as they are.
 BUILT := $(and $(wildcard $(LIB)/libnucleus.a),$(wildcard $(TARGET)/release/nucleus))
@@ -149,6 +150,10 @@ package-check: deps ## check the package that `cargo publish` would upload
 .PHONY: test-tpu-full
 test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 updates docs/tpu.md
 	NUCLEUS_TPU_FULL=1 cargo test --release --locked --workspace --test tpu grid:: -- --nocapture
+
+.PHONY: test-mutants
+test-mutants: deps interpreter ## run all mutants of the TPU kernels; MUTANTS=--listed: only those of tests/tpu/mutants.txt, MUTANTS=--update: write that list
+	NUCLEUS_TPU_MUTANTS='$(MUTANTS)' cargo test --release --locked --workspace --test tpu mutants::all -- --nocapture
 
 .PHONY: test-tsan
 test-tsan: deps ## run the thread tests under ThreadSanitizer, with an instrumented standard library

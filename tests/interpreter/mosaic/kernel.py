@@ -2,7 +2,7 @@
 
 The steps of the grid run in row-major order. If a dimension is parallel, two cores run the grid, as libtpu does on
 a device with two cores: each runs a consecutive half of the first parallel dimension, with its own scratch memory
-and windows. A window of an input is read-only. It is copied in when its block changes, and the part beyond the end
+and windows. An odd number of steps is an error. A window of an input is read-only. It is copied in when its block changes, and the part beyond the end
 of the array is garbage. A window of an output starts as garbage. It is copied out when its block changes or the
 grid ends, without the part beyond the end. Scratch memory keeps its contents from step to step.
 """
@@ -162,7 +162,10 @@ class Kernel:
         if not any(self.parallel):
             return [(0, ranges)]
         split = self.parallel.index(True)
-        half = -(-grid[split] // CORES)
+        if grid[split] % CORES:
+            # The second core of libtpu's program then runs step 0 again.
+            raise ProgramError(f"a parallel dimension of {grid[split]} steps on {CORES} cores")
+        half = grid[split] // CORES
         cores = [
             (core, [range(n)[core * half : (core + 1) * half] if d == split else range(n) for d, n in enumerate(grid)])
             for core in range(CORES)

@@ -93,7 +93,7 @@ fn main() {
         let mut rng = StdRng::seed_from_u64(11);
         let words = |rng: &mut StdRng| random_words(rng.random(), rng.random());
         // On a device with two cores, both cores process equal rows, so that they need equal numbers of passes.
-        let cores = spec.batch.div_ceil(8).min(chip.tensor_cores);
+        let cores = tpu::cores(&spec, &chip);
         let different = spec.batch / cores;
         let rows: Vec<_> =
             (0..different).map(|_| RowParams::new(k, P, 0.0, 1.0, words(&mut rng), VOCAB)).collect();

@@ -210,7 +210,7 @@ fn usable_vmem(chip: &Chip) -> usize {
 }
 
 /// Returns the number of blocks, and the number of cores that process them.
-fn blocks_and_cores(spec: &Spec, chip: &Chip) -> (usize, usize) {
+pub(super) fn blocks_and_cores(spec: &Spec, chip: &Chip) -> (usize, usize) {
     let blocks = spec.batch.div_ceil(rows_of_block(spec));
     let cores = blocks.min(chip.tensor_cores);
     (blocks.next_multiple_of(cores), cores)

@@ -63,6 +63,11 @@ pub(super) fn limits() -> String {
     format!("at most {LANES} slots (max_k) and {} elements per row", layout::LARGEST_VOCAB)
 }
 
+/// Returns the number of cores that process the rows of a batch. Each processes equally many blocks of rows.
+pub fn cores(spec: &Spec, chip: &Chip) -> usize {
+    layout::blocks_and_cores(spec, chip).1
+}
+
 /// Returns the text of the kernel for readers.
 pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
     let (kernel, layout) = build(spec, chip);

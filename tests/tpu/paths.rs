@@ -180,8 +180,9 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with so many equal logits that the kernel samples them by passes, and up to forty larger logits. Top-k
-/// keeps some of the equal logits.
+/// Returns rows with so many equal logits that the kernel samples them by passes, and up to 39 larger logits. On the
+/// bounded path, top-k keeps some of the equal logits. On the path for any k, it can also keep none or all of them, and
+/// some rows have no top-k. In bf16, the smallest of the larger logits can round to the equal logits.
 pub(super) fn many_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
     let mut logits = Vec::new();

@@ -12,6 +12,7 @@ from .errors import ProgramError
 from .outer import Outer, pretty_kernels
 from .options import Options
 
+
 def options_of(arguments):
     return Options(flush=arguments.flush, nan_max=arguments.nan_max, dma=arguments.dma, garbage=arguments.garbage,
                    reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations,
@@ -127,11 +128,12 @@ def parser():
 
     mutants = commands.add_parser("mutants", parents=[shared], help=command_mutants.__doc__)
     mutants.add_argument("--list", required=True, type=Path, metavar="FILE",
-                         help="the mutants that affect only the time, with the reasons (mutation.py)")  # fmt: skip
+                         help="the mutants that may survive, with the reason if it is known (mutation.py)")  # fmt: skip
     mutants.add_argument("--sample", action="store_true", help="run only the sample in the list")
-    mutants.add_argument("--part", default="0/1", metavar="I/N", help="run every N-th mutant, from number I")
-    mutants.add_argument("--listed", action="store_true", help="run only the listed mutants, without the sample")
-    mutants.add_argument("--update", action="store_true", help="write the list anew; new mutants have the reason 'open'")
+    mutants.add_argument("--part", metavar="I/N",
+                         help="run every N-th mutant, from number I, instead of the parts that the list names")  # fmt: skip
+    mutants.add_argument("--listed", action="store_true", help="run only the listed survivors")
+    mutants.add_argument("--update", action="store_true", help="write the list anew; new survivors are listed as open")
     mutants.add_argument("--processes", type=int, default=2)
     mutants.add_argument("--results", type=Path, metavar="FILE", help="write what caught each mutant as JSON")
     mutants.add_argument("directories", nargs="+", metavar="DIR")

@@ -1,13 +1,17 @@
 """Runs the mutants of TPU kernels (mosaic/mutants.py) on the cases of a directory.
 
 A mutant is caught if a result of some case differs, or if the interpreter reports an error, such as an access out
-of bounds or an endless loop. A mutant that is not caught must be in the list, which gives a reason: the change
-affects only the time of the kernel, or the changed operation has the same results for all values that occur.
+of bounds or an endless loop. The command fails if a mutant that is not caught is not in the list. The list gives a
+reason for a mutant: the change affects only the time of the kernel, or the changed operation has the same results
+for all values that occur. A mutant that nobody has examined is listed as open: the tests may lack a row.
 
-The list is a text file. A line `kernel: NAME` begins the part of a kernel. A line in brackets gives the reason for
-the mutants on the following lines. The line of a mutant has its name: the path, the operation with its change, and
-the number of the operation among those with the same path and text, separated by ` | `. `*` stands for all copies
-of an unrolled operation. Lines that start with # are comments.
+The list is a text file. A line `kernel: NAME` begins the part of a kernel. The next line, `parts: I/N ...`, names the
+mutants that were run: every N-th, from number I. The command runs these mutants and the listed ones. It knows nothing
+about the other mutants. A line in brackets gives the reason for the mutants on the following lines. The line of a
+mutant has its name: the path, the operation with its change, and the number of the operation among those with the
+same path and text, separated by ` | `. The change of a constant is its new value. `*` stands for all copies of an
+unrolled operation. If these copies have different constants, their change is `each + step` or `each - step`. Lines
+that start with # are comments.
 """
 
 import json
@@ -221,55 +225,66 @@ def _run_part(numbers):
 
 # The list
 
+# The part that contains all mutants.
+ALL_MUTANTS = "0/1"
+
 
 def read_list(path):
-    """Reads the list. Returns the reason of each entry, by the name of the kernel and the name of the mutant."""
-    reasons, kernel, reason = {}, None, None
+    """Reads the list. Returns the reason of each entry, by the name of the kernel and the name of the mutant, and the
+    parts of each kernel."""
+    reasons, parts, kernel, reason = {}, {}, None, None
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         if not line.strip() or line.startswith("#"):
             continue
         if line.startswith("kernel: "):
             kernel, reason = line.removeprefix("kernel: "), None
+        elif line.startswith("parts: ") and kernel is not None:
+            parts[kernel] = line.removeprefix("parts: ").split()
         elif line.startswith("[") and line.endswith("]"):
             reason = line[1:-1]
         elif kernel is None or reason is None or line.count(" | ") != 2:
             raise ProgramError(f"{path}:{number}: not a line of the list")
         else:
             reasons[kernel, line] = reason
-    return reasons
+    return reasons, parts
 
 
-def write_list(path, reasons):
-    """Writes the list. `reasons` has the form that `read_list` returns."""
-    kernels = {}
+def write_list(path, reasons, parts):
+    """Writes the list. `reasons` and `parts` have the form that `read_list` returns."""
+    kernels = {kernel: {} for kernel in parts}
     for (kernel, name), reason in reasons.items():
         kernels.setdefault(kernel, {}).setdefault(reason, []).append(name)
     text = "".join(f"{line}\n" for line in path.read_text().splitlines() if line.startswith("#")) if path.exists() else ""
     for kernel, groups in sorted(kernels.items()):
-        text += f"\nkernel: {kernel}\n"
+        text += f"\nkernel: {kernel}\nparts: {' '.join(parts.get(kernel, [ALL_MUTANTS]))}\n"
         for reason, names in sorted(groups.items(), key=lambda group: (group[0] == SAMPLE, group[0] in OPEN, group[0])):
             text += f"\n[{reason}]\n" + "".join(f"{name}\n" for name in names)
     path.write_text(text)
 
 
-def chosen(arguments, reasons, kernel, mutants):
+def chosen(arguments, reasons, parts, kernel, mutants):
     """The mutants that the command runs."""
     if arguments.sample:
         return [mutant for mutant in mutants if reasons.get((kernel, mutant.name)) == SAMPLE]
-    if arguments.listed:
-        return [mutant for mutant in mutants if reasons.get((kernel, mutant.name), SAMPLE) != SAMPLE]
-    part, parts = map(int, arguments.part.split("/"))
-    return mutants[part::parts]
+    names = {name for (of, name), reason in reasons.items() if of == kernel and reason != SAMPLE}
+    numbers = set()
+    if not arguments.listed:
+        for part in [arguments.part] if arguments.part else parts.get(kernel, [ALL_MUTANTS]):
+            first, every = map(int, part.split("/"))
+            numbers.update(range(first, len(mutants), every))
+    if arguments.listed or not arguments.part:
+        numbers.update(number for number, mutant in enumerate(mutants) if mutant.name in names)
+    return [mutants[number] for number in sorted(numbers)]
 
 
 def command(arguments, options):
     """Runs the mutants of all directories and compares the survivors with the list. Returns the exit status."""
-    reasons = read_list(arguments.list)
+    reasons, parts = read_list(arguments.list)
     complaints, results = [], {}
     signal.signal(signal.SIGVTALRM, stop)
     for directory in arguments.directories:
         start = time.monotonic()
-        kernel = Kernel(directory, options, lambda *found: chosen(arguments, reasons, *found))
+        kernel = Kernel(directory, options, lambda *found: chosen(arguments, reasons, parts, *found))
         if arguments.sample:
             caught = kernel.run_sample()
         else:
@@ -278,15 +293,16 @@ def command(arguments, options):
         caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
         alive = [name for name, by in caught.items() if by is None]
         before = {name: reason for (of, name), reason in reasons.items() if of == kernel.name}
-        listed = [name for name in alive if before.get(name, SAMPLE) not in (*OPEN, SAMPLE)]
+        unlisted = [name for name in alive if before.get(name, SAMPLE) == SAMPLE]
+        still_open = [name for name in alive if before.get(name) in OPEN]
         counts = ", ".join(f"{list(caught.values()).count(by)} by {text}" for by, text in WAYS.items())
+        explained = len(alive) - len(still_open) - len(unlisted)
         print(
             f"{kernel.name}: {len(caught)} of {len(kernel.found)} mutants: {len(caught) - len(alive)} caught ({counts}), "
-            f"{len(listed)} listed with a reason, {len(alive) - len(listed)} open; "
+            f"{explained} listed with a reason, {len(still_open)} listed as open, {len(unlisted)} not listed; "
             f"{time.monotonic() - start:.0f} s",
             flush=True,
         )
-        unlisted = [name for name in alive if before.get(name, SAMPLE) == SAMPLE]
         complaints += [f"neither caught nor listed: {kernel.name} | {name}" for name in unlisted]
         names = {mutant.name for mutant in kernel.found}
         stale = [name for name, reason in before.items() if name not in names or reason != SAMPLE and caught.get(name)]
@@ -305,16 +321,22 @@ def command(arguments, options):
                 del reasons[kernel.name, name]
             differs = {mutant.name: bool(cases) for mutant, cases in zip(kernel.mutants, kernel.differs)}
             for name in alive:
-                if name not in listed:
+                if name in still_open or name in unlisted:
                     reasons[kernel.name, name] = OPEN_OTHER if differs[name] else OPEN_SAME
             # A mutant whose operation has another result in few cases needs many cases.
             often = {m.name for m, cases in zip(kernel.mutants, kernel.differs) if 4 * len(cases) >= len(kernel.list)}
             exact = [name for name, by in caught.items() if by in EXACT and name in often]
             fill_sample(reasons, kernel.name, exact)
+            if arguments.part == ALL_MUTANTS:
+                parts[kernel.name] = [ALL_MUTANTS]
+            elif arguments.part:
+                known = parts.setdefault(kernel.name, [ALL_MUTANTS] if before else [])
+                if not {ALL_MUTANTS, arguments.part} & set(known):
+                    known.append(arguments.part)
     if arguments.results:
         arguments.results.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.update:
-        write_list(arguments.list, reasons)
+        write_list(arguments.list, reasons, parts)
         return 0
     print("".join(f"{complaint}\n" for complaint in complaints), end="")
     return 1 if complaints else 0

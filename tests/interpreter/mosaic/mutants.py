@@ -31,7 +31,8 @@ FLOAT_PREDICATES = {
     9: ("ugt", 10), 10: ("uge", 9), 11: ("ult", 12), 12: ("ule", 11), 13: ("une", 8), 14: ("uno", 7),
 }  # fmt: skip
 SHIFTS = ("arith.shli", "arith.shrui", "arith.shrsi")
-# The change of a float constant, in units of its last bit. A smaller change of a coefficient rarely changes a result.
+# The step from a float constant to its replacement, in units of its last bit. A smaller change of a coefficient rarely
+# changes a result.
 ULPS = 4096
 
 # These operations only repeat their operand.
@@ -58,7 +59,7 @@ class Mutant:
     path: str
     text: str
     change: str
-    # ("predicate", number), ("amount", value) or ("value", step).
+    # ("predicate", number), ("amount", value) or ("value", sign of the step).
     action: tuple
     # The number of this operation among those with the same path and text, or `ALL`.
     copy: object
@@ -103,22 +104,28 @@ def constant_of(value):
 
 
 def neighbours(constant, elem):
-    """The values that replace a constant: the next larger and the next smaller value."""
+    """The values that replace a constant, by the sign of the step of its bits: 1 or -1. A step changes an integer or a
+    boolean by one. It changes a float by `ULPS` units of its last bit, so the step 1 makes a negative float smaller.
+    Zero becomes the smallest normal number with the sign of the step."""
     if elem == "i1":
-        return [not constant]
+        return {-1 if constant else 1: not constant}
     if not isinstance(constant, (float, np.floating)) and np.asarray(constant).dtype.kind in "iu":
-        return [wrap(int(constant) + step, WIDTHS[elem]) for step in (1, -1)]
+        return {step: wrap(int(constant) + step, WIDTHS[elem]) for step in (1, -1)}
     if np.isnan(constant):
-        return []
+        return {}
     if constant == 0:
         tiny = np.float32(np.finfo(np.float32).tiny).astype(constant.dtype)
-        return [tiny, -tiny]
+        return {1: tiny, -1: -tiny}
     word = f"i{constant.itemsize}"
     bits = np.asarray(constant).view(word)
-    # The bits of floats of one sign are in order. There is nothing larger than an infinity.
-    step = ULPS if constant.itemsize == 4 else 1
-    steps = [-1] if np.isinf(constant) else [step, -step]
-    return [(bits + np.asarray(step, word)).view(constant.dtype)[()] for step in steps]
+    if np.isinf(constant):
+        # The bits after those of an infinity are a NaN.
+        return {-1: (bits - np.asarray(1, word)).view(constant.dtype)[()]}
+    ulps = np.asarray(ULPS if constant.itemsize == 4 else 1, word)
+    values = {step: (bits + step * ulps).view(constant.dtype)[()] for step in (1, -1)}
+    # A step beyond the largest finite value ends at infinity.
+    infinity = np.copysign(constant.dtype.type(np.inf), constant)
+    return {step: infinity if np.isnan(value) else value for step, value in values.items()}
 
 
 def short(name):
@@ -190,8 +197,22 @@ def changes(op):
             yield f"by {changed}", ("amount", changed)
     elif op.name == "arith.constant":
         constant = constant_of(op.results[0])
-        values = neighbours(constant, type_of(op.results[0].type).elem) if constant is not None else ()
-        yield from (("smaller" if number else "larger", ("value", number)) for number, _ in enumerate(values))
+        values = neighbours(constant, type_of(op.results[0].type).elem) if constant is not None else {}
+        yield from ((shown(value), ("value", step)) for step, value in values.items())
+
+
+def changes_together(operations):
+    """The changes of operations that change together: the name and the action of each, and the operations' numbers."""
+    found = {}
+    for index, op in operations:
+        for name, action in changes(op):
+            names, indices = found.setdefault(action, (set(), []))
+            names.add(name)
+            indices.append(index)
+    for action, (names, indices) in found.items():
+        # Copies with different constants have different new values.
+        step = "+" if action[1:] == (1,) else "-"
+        yield names.pop() if len(names) == 1 else f"each {step} step", action, indices
 
 
 def shown(constant):
@@ -241,9 +262,7 @@ def find(module):
             entries.sort(key=lambda entry: entry[0])
             groups = [(ALL, entries)] if len(entries) > FEW_COPIES else [(n, [entry]) for n, entry in enumerate(entries)]
             for copy, some in groups:
-                # Copies that differ in the amount of a shift have different changes of the amount.
-                for change, action in dict(change for _, op in some for change in changes(op)).items():
-                    indices = [index for index, op in some if (change, action) in list(changes(op))]
+                for change, action, indices in changes_together(some):
                     mutants.append(Mutant(indices, path, text, change, action, copy))
     return sorted(mutants, key=lambda mutant: mutant.indices[0])
 

@@ -12,7 +12,7 @@ import numpy as np
 from .. import mutation
 from ..cli import main
 from ..outer import Outer
-from .mutants import find
+from .mutants import find, neighbours
 from .test_helpers import VMEM, program
 
 # Doubles the elements below 5. The loop runs three times, and each iteration adds 1 to all elements.
@@ -44,7 +44,7 @@ func.func @k(%x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>) attri
 TYPES = ["8x128xi32"]
 # Two mutants that only an element of 5 shows.
 BOUNDARY = "kernel body | slt(load(), 5) -> sle | 0"
-CONSTANT = "kernel body | constant 5 of vector<8x128xi32> -> larger | 0"
+CONSTANT = "kernel body | constant 5 of vector<8x128xi32> -> 6 | 0"
 
 
 class Mutants(unittest.TestCase):
@@ -79,7 +79,7 @@ class Mutants(unittest.TestCase):
         self.assertEqual(caught[BOUNDARY], "difference")
         self.assertEqual(caught["count: condition | ne(argument, 3) -> eq | 0"], "difference")
         # The counter becomes larger than three without being three.
-        self.assertEqual(caught["count | constant 1 of i32 -> larger | 0"], "error")
+        self.assertEqual(caught["count | constant 1 of i32 -> 2 | 0"], "error")
         self.assertEqual(caught["kernel body | shli(load(), 1) -> by 2 | 0"], "difference")
 
     def test_a_missing_row(self):
@@ -101,6 +101,40 @@ class Mutants(unittest.TestCase):
         self.assertEqual(list(caught), [CONSTANT, BOUNDARY])
         self.assertIn(f"[a reason]\n{CONSTANT}\n{BOUNDARY}\n", self.list.read_text())
 
+    def test_open_mutants_are_listed(self):
+        x = np.arange(1024, dtype=np.int32).reshape(8, 128)
+        self.write_case(np.where(x == 5, 6, x).astype(np.int32))
+        self.run_mutants("--update")
+        status, said, _ = self.run_mutants()
+        self.assertEqual(status, 0, said)
+        self.assertIn("0 listed with a reason, 2 listed as open, 0 not listed", said)
+        self.list.write_text(self.list.read_text().replace(f"{BOUNDARY}\n", ""))
+        status, said, _ = self.run_mutants()
+        self.assertEqual(status, 1)
+        self.assertIn(f"neither caught nor listed: k | {BOUNDARY}", said)
+
+    def test_parts_of_the_mutants(self):
+        x = np.arange(1024, dtype=np.int32).reshape(8, 128)
+        self.write_case(np.where(x == 5, 6, x).astype(np.int32))
+        _, _, every = self.run_mutants()
+        names = list(every)
+        first = names.index(BOUNDARY) % 2
+        part, other = f"{first}/2", f"{1 - first}/2"
+        # The list names the parts that were run.
+        self.run_mutants("--update", "--part", part)
+        self.assertIn(f"kernel: k\nparts: {part}\n", self.list.read_text())
+        status, said, caught = self.run_mutants()
+        self.assertEqual((status, list(caught)), (0, names[first::2]), said)
+        self.run_mutants("--update", "--part", other)
+        self.assertIn(f"kernel: k\nparts: {part} {other}\n", self.list.read_text())
+        status, said, caught = self.run_mutants()
+        self.assertEqual((status, list(caught)), (0, names), said)
+        # Listed mutants run although they are in no part.
+        self.list.write_text(self.list.read_text().replace(f"parts: {part} {other}", f"parts: {other}"))
+        self.assertIn(BOUNDARY, self.run_mutants()[2])
+        self.run_mutants("--update", "--part", "0/1")
+        self.assertIn("kernel: k\nparts: 0/1\n", self.list.read_text())
+
     def test_a_listed_mutant_that_is_caught(self):
         self.write_case(np.arange(1024, dtype=np.int32).reshape(8, 128))
         self.list.write_text(f"# kept\n\nkernel: k\n\n[a reason]\n{BOUNDARY}\n")
@@ -109,7 +143,7 @@ class Mutants(unittest.TestCase):
         self.assertIn(f"listed, but caught or no longer there: k | {BOUNDARY}", said)
         self.run_mutants("--update")
         text = self.list.read_text()
-        self.assertTrue(text.startswith(f"# kept\n\nkernel: k\n\n[{mutation.SAMPLE}]\n"), text)
+        self.assertTrue(text.startswith(f"# kept\n\nkernel: k\nparts: 0/1\n\n[{mutation.SAMPLE}]\n"), text)
         self.assertIn(BOUNDARY, text)
         # The sample is caught.
         self.assertEqual(self.run_mutants("--sample")[0], 0)
@@ -120,6 +154,21 @@ class Mutants(unittest.TestCase):
         status, said, _ = self.run_mutants("--sample")
         self.assertEqual(status, 1)
         self.assertIn("k has only 1 of the 5 mutants of the sample", said)
+
+    def test_neighbours_of_constants(self):
+        largest, infinity = np.finfo(np.float32).max, np.float32(np.inf)
+        tiny = np.finfo(np.float32).tiny
+        self.assertEqual(neighbours(np.int32(7), "i32"), {1: 8, -1: 6})
+        self.assertEqual((neighbours(True, "i1"), neighbours(False, "i1")), ({-1: False}, {1: True}))
+        self.assertEqual(neighbours(np.float32(0), "f32"), {1: tiny, -1: -tiny})
+        self.assertEqual(neighbours(infinity, "f32"), {-1: largest})
+        self.assertEqual(neighbours(-infinity, "f32"), {-1: -largest})
+        self.assertEqual(neighbours(largest, "f32")[1], infinity)
+        self.assertEqual(neighbours(-largest, "f32")[1], -infinity)
+        self.assertEqual(neighbours(np.float32(np.nan), "f32"), {})
+        values = neighbours(np.float32(-1), "f32")
+        self.assertLess(values[1], -1)
+        self.assertGreater(values[-1], -1)
 
     def test_copies_of_an_unrolled_operation(self):
         adds = "".join(
@@ -133,3 +182,6 @@ class Mutants(unittest.TestCase):
         module = next(iter(Outer((self.directory / "program.mlir").read_text()).kernels.values())).program.module
         (mutant,) = [mutant for mutant in find(module) if mutant.text == "slt(load(), c)"]
         self.assertEqual((mutant.copy, len(mutant.indices)), ("*", 11))
+        # The constants differ, so they have no common new value.
+        names = [m.name for m in find(module) if "constant of vector<8x128xi32>" in m.text]
+        self.assertTrue(names and all(name.endswith(("-> each + step | *", "-> each - step | *")) for name in names), names)

@@ -19,6 +19,7 @@ CMAKEDIR ?=
 RPATH ?= yes
 RELOCATABLE ?= no
 DEPS ?= yes
+MUTANTS ?=
 
 # Not empty if the libraries and the command were built. `make install` and the packages then use them as they are.
 BUILT := $(and $(wildcard $(LIB)/libnucleus.a),$(wildcard $(TARGET)/release/nucleus))
@@ -150,6 +151,10 @@ package-check: deps ## check the package that `cargo publish` would upload
 test-tpu-full: deps plugins interpreter ## compile and interpret every TPU program: two hours on two cores; NUCLEUS_UPDATE_DOCS=1 updates docs/tpu.md
 	NUCLEUS_TPU_FULL=1 cargo test --release --locked --workspace --test tpu grid:: -- --nocapture
 
+.PHONY: test-mutants
+test-mutants: deps interpreter ## run the parts of the mutants of the TPU kernels that tests/tpu/mutants.txt names; MUTANTS=--listed: only the listed survivors, MUTANTS=--update: write the list
+	NUCLEUS_TPU_MUTANTS='$(MUTANTS)' cargo test --release --locked --workspace --test tpu mutants::parts_of_the_list -- --nocapture
+
 .PHONY: test-tsan
 test-tsan: deps ## run the thread tests under ThreadSanitizer, with an instrumented standard library
 	@scripts/test-tsan.sh
@@ -159,6 +164,10 @@ tpu-table: build plugins interpreter ## count the cycles of the TPU kernels for 
 	cargo run --release --locked --example tpu_cases -- $(TARGET)/tpu-table
 	python3 scripts/tpu_table.py $(TARGET)/release/nucleus .cache/plugins/libtpu.so $(TARGET)/tpu-table
 	@rm -rf $(TARGET)/tpu-table
+
+.PHONY: sparsecore
+sparsecore: plugins model ## compile SparseCore kernels with libtpu and count their cycles (docs/tpu-sparsecore.md)
+	@.cache/model/env/bin/python scripts/sparsecore.py .cache/plugins/libtpu.so
 
 .PHONY: check-tpu
 check-tpu: deps plugins interpreter ## run the checks that need a TPU, on a TPU host (docs/hardware-checklist.md)

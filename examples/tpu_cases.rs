@@ -45,6 +45,10 @@ fn lines() -> Vec<(&'static str, usize, Dtype)> {
             lines.extend([(name, batch, Dtype::F32), (name, batch, Dtype::Bf16)]);
         }
     }
+    // A device with two cores.
+    lines.extend(
+        [8, 16].into_iter().flat_map(|batch| [("v5p", batch, Dtype::F32), ("v5p", batch, Dtype::Bf16)]),
+    );
     lines
 }
 
@@ -131,8 +135,17 @@ fn main() {
         let (_, _, k, p, kind) = COLUMNS[column];
         let mut rng = StdRng::seed_from_u64(11);
         let words = |rng: &mut StdRng| random_words(rng.random(), rng.random());
-        let rows = (0..spec.batch).map(|_| RowParams::new(k, p, 0.0, 1.0, words(&mut rng), VOCAB)).collect();
-        let problem = Problem::new(spec.dtype, VOCAB, vec![kind; spec.batch], rows, &mut rng);
+        // On a device with two cores, both cores process equal rows, so that they need equal numbers of passes.
+        let cores = tpu::cores(&spec, &chip);
+        let different = spec.batch / cores;
+        let rows: Vec<_> =
+            (0..different).map(|_| RowParams::new(k, p, 0.0, 1.0, words(&mut rng), VOCAB)).collect();
+        let mut problem = Problem::new(spec.dtype, VOCAB, vec![kind; different], rows.clone(), &mut rng);
+        if cores > 1 {
+            let bits = problem.bits.repeat(cores);
+            problem = Problem::new(spec.dtype, VOCAB, vec![kind; spec.batch], rows.repeat(cores), &mut rng);
+            problem.set_bits(bits);
+        }
         cases.add_with(&spec, &chip, &problem, json!(lines));
     }
     println!("tpu_cases: {} cases", cases.finish());

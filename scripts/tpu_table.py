@@ -50,6 +50,8 @@ EIGHT_ROWS = {
     "bounded worst": {("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500, ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500},
 }  # fmt: skip
 EIGHT_ROWS["top-p peaked"] = EIGHT_ROWS["bounded random"]
+# The chip whose devices have two cores, and the goal: the largest ratio of the cycles of 16 rows to those of eight rows.
+TWO_CORES, TWO_CORES_GOAL = "v5p", 1.1
 TITLES = {
     "bounded random": "bounded, k = 64, p = 0.95, random",
     "bounded worst": "bounded, k = 64, p = 0.95, worst case",
@@ -150,6 +152,20 @@ def small_table(lines):
     return markdown(heads, rows)
 
 
+def two_cores_table(lines):
+    """Returns the table of the device with two cores in Markdown. A cell has the cycles of 8 and of 16 rows, and their
+    ratio."""
+    rows = []
+    for dtype in ("bf16", "f32"):
+        cells = []
+        for column in TITLES:
+            one, two = (lines[TWO_CORES, batch, dtype][0][column] for batch in (8, 16))
+            missed = f", limit {TWO_CORES_GOAL}" if two > TWO_CORES_GOAL * one else ""
+            cells.append(f"{one:,}, {two:,} ({two / one:.2f}{missed})")
+        rows.append([f"{TWO_CORES}, {dtype}, 8 and 16 rows", *cells])
+    return markdown(["", *TITLES.values()], rows)
+
+
 def markdown(heads, rows):
     return "".join(f"| {' | '.join(row)} |\n" for row in [heads, ["---"] * len(heads), *rows])
 
@@ -188,6 +204,8 @@ def main():
                 columns, _ = lines.setdefault((line["chip"], line["batch"], line["dtype"]), ({}, memory))
                 columns[line["column"]] = found[1]
 
+    two_cores = {key: line for key, line in lines.items() if key[0] == TWO_CORES}
+    lines = {key: line for key, line in lines.items() if key[0] != TWO_CORES}
     order = {chip: place for place, chip in enumerate(("v5e", "v6e", "tpu7x"))}
     lines = dict(sorted(lines.items(), key=lambda item: (item[0] not in LIMITS, order[item[0][0]], item[0][1], item[0][2])))
     small = {key: line for key, line in lines.items() if key[1] in SMALL}
@@ -198,6 +216,8 @@ def main():
     texts = {"small batches": small_table(small)}
     if any(key not in LIMITS for key in lines):
         texts["table"] = table(lines)
+    if len(two_cores) == 4:
+        texts["two cores"] = two_cores_table(two_cores)
     for name, text in texts.items():
         write_between(arguments.docs, name, f"\n{text}\n{note}\n")
         print(text)

@@ -3,7 +3,7 @@
 use crate::dtype::Dtype;
 use crate::kernels::spec::{Path, Spec};
 use crate::kernels::target::Chip;
-use crate::mlir::mosaic::{LANES, SUBLANES};
+use crate::mlir::mosaic::{Grid, LANES, SUBLANES};
 use crate::semantics::sizes::WEIGHT_BITS;
 
 /// The number of registers that one iteration of a loop over rows processes. It is large enough to amortize the fixed
@@ -59,8 +59,10 @@ pub(super) enum Residence {
 /// Sizes, in registers of `8 x 128` entries unless stated otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// The number of blocks.
+    /// The number of blocks. It is a multiple of `cores`.
     pub(super) blocks: usize,
+    /// The number of cores that process the blocks. Each core processes equally many consecutive blocks.
+    pub(super) cores: usize,
     /// The number of rows of a block. If it is less than eight, each row has several stripes. A stripe contains
     /// consecutive entries of a row. The index of its first entry is a multiple of [`stripe`](Layout::stripe). In the
     /// comments of the other fields, "row" means a stripe.
@@ -98,13 +100,14 @@ pub(super) struct Layout {
 impl Layout {
     /// Returns the fastest layout that fits the chip.
     pub(super) fn new(spec: &Spec, chip: &Chip) -> Layout {
-        // The compiler reserves a part of VMEM.
-        let vmem = chip.vmem_bytes / 8 * 7;
+        let vmem = usable_vmem(chip);
         let chunk = match SUBLANES / rows_of_block(spec) {
             1 => spec.vocab.div_ceil(LANES).next_multiple_of(CELL).min(CHUNK),
             stripes => chunk_of_stripes(spec.vocab.div_ceil(LANES * stripes)),
         };
-        let buffers = if spec.batch > SUBLANES { 2 } else { 1 };
+        // A core that processes one block needs no buffer for the next block.
+        let (blocks, cores) = blocks_and_cores(spec, chip);
+        let buffers = if blocks > cores { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
         let with_list = spec.path == Path::Arbitrary;
         // A candidate list saves passes, kept weights save computation in passes, and small cells save repeated
@@ -125,7 +128,7 @@ impl Layout {
         let choices = with_window.into_iter().chain(choices);
         let layouts: Vec<Layout> = choices
             .map(|(residence, keep_weights, cell, candidate_list)| {
-                let layout = Layout::with(spec, vmem, chunk, residence, keep_weights, cell, candidate_list);
+                let layout = Layout::with(spec, chip, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
                 let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
                 // The survivors of a packed cell must fit two lanes.
@@ -141,14 +144,15 @@ impl Layout {
 
     fn with(
         spec: &Spec,
-        vmem: usize,
+        chip: &Chip,
         chunk: usize,
         residence: Residence,
         keep_weights: bool,
         cell: usize,
         candidate_list: bool,
     ) -> Layout {
-        let rows = rows_of_block(spec);
+        let (rows, vmem) = (rows_of_block(spec), usable_vmem(chip));
+        let (blocks, cores) = blocks_and_cores(spec, chip);
         let stripes = SUBLANES / rows;
         let registers = spec.vocab.div_ceil(LANES * stripes);
         let chunks = registers.div_ceil(chunk);
@@ -169,7 +173,8 @@ impl Layout {
         let depth = DEPTHS[stripes.trailing_zeros() as usize];
         let needs = logits + weights + cells + focus + list + RESERVED;
         Layout {
-            blocks: spec.batch.div_ceil(rows),
+            blocks,
+            cores,
             rows,
             registers,
             chunk,
@@ -195,6 +200,11 @@ impl Layout {
     /// Returns the number of batches. The last one can extend past the end of the row.
     pub(super) fn batches(&self) -> usize {
         self.cells().div_ceil(self.cells_in_batch())
+    }
+
+    /// Returns the grid of the kernel: one step for each block.
+    pub(super) fn grid(&self) -> Grid {
+        Grid { steps: self.blocks, cores: self.cores }
     }
 
     /// Returns the number of registers of all chunks of a row.
@@ -247,6 +257,18 @@ impl Layout {
     pub(super) fn list_registers(&self) -> usize {
         list_registers(self.chunks)
     }
+}
+
+/// Returns the VMEM that a kernel may use, in bytes. The compiler reserves a part of VMEM.
+fn usable_vmem(chip: &Chip) -> usize {
+    chip.vmem_bytes / 8 * 7
+}
+
+/// Returns the number of blocks, and the number of cores that process them.
+pub(super) fn blocks_and_cores(spec: &Spec, chip: &Chip) -> (usize, usize) {
+    let blocks = spec.batch.div_ceil(rows_of_block(spec));
+    let cores = blocks.min(chip.tensor_cores);
+    (blocks.next_multiple_of(cores), cores)
 }
 
 /// Returns the number of rows of a block. Small batches have blocks of 1, 2 or 4 rows.

@@ -65,10 +65,15 @@ pub(super) fn limits() -> String {
     format!("at most {LANES} slots (max_k) and {} elements per row", layout::LARGEST_VOCAB)
 }
 
+/// Returns the number of cores that process the rows of a batch. Each processes equally many blocks of rows.
+pub fn cores(spec: &Spec, chip: &Chip) -> usize {
+    layout::blocks_and_cores(spec, chip).1
+}
+
 /// Returns the text of the kernel for readers.
 pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
     let (kernel, layout) = build(spec, chip);
-    kernel.plain_text(&spec.name(), layout.blocks)
+    kernel.plain_text(&spec.name(), layout.grid())
 }
 
 /// Returns the text of the program for a spec.
@@ -173,7 +178,7 @@ fn call_kernel(
 
     let outputs = if spec.wanted.slices { 4 } else { 1 };
     let types = vec![(Elem::I32, vec![rows, LANES]); outputs];
-    let config = config(&kernel.stable_text(&spec.name(), layout.blocks), layout.vmem);
+    let config = config(&kernel.stable_text(&spec.name(), layout.grid()), layout.vmem);
     h.custom_call("tpu_custom_call", &CallConfig::Text(config), &[given, read], &types)
 }
 

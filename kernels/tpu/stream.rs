@@ -108,12 +108,12 @@ impl<'a> LogitStream<'a> {
         start(k.i32(before_last as i32), true);
     }
 
-    /// Starts the copies of this block, unless the previous step has started them. Also starts the copies of the next
-    /// block if there are two buffers.
+    /// Starts the copies of this block, unless the previous step of this core has started them. Also starts the copies of
+    /// this core's next block if there are two buffers.
     pub(super) fn begin(&self) {
         let (k, layout) = (self.k, self.layout);
         let Residence::Resident { buffers } = layout.residence else { return };
-        let first = k.eq(k.step(), k.i32(0));
+        let first = self.is_first_of_core(k.step());
         if layout.padded() > layout.registers {
             // Entries after the end of a row must not be candidates in any pass.
             k.when(PAD_ROWS, first, || {
@@ -126,10 +126,22 @@ impl<'a> LogitStream<'a> {
         if buffers == 1 {
             return self.start_copies("copy the block", k.step());
         }
-        k.when("copy the first block", first, || self.start_copies(COPY_PIECES, k.i32(0)));
+        // With one core, the constant makes the addresses constant.
+        let this = if layout.cores == 1 { k.i32(0) } else { k.step() };
+        k.when("copy the first block", first, || self.start_copies(COPY_PIECES, this));
         let next = k.add(k.step(), k.i32(1));
-        let more = k.lt(next, k.i32(layout.blocks as i32));
+        let more = match layout.cores {
+            1 => k.lt(next, k.i32(layout.blocks as i32)),
+            _ => k.not(k.either(k.eq(next, k.i32(layout.blocks as i32)), self.is_first_of_core(next))),
+        };
         k.when("copy the next block", more, || self.start_copies(COPY_PIECES, next));
+    }
+
+    /// Returns whether a core begins with this grid step. Each core runs equally many consecutive steps.
+    fn is_first_of_core(&self, step: Value) -> Value {
+        let (k, layout) = (self.k, self.layout);
+        let first = |core: usize| k.eq(step, k.i32((core * (layout.blocks / layout.cores)) as i32));
+        (1..layout.cores).fold(first(0), |either, core| k.either(either, first(core)))
     }
 
     /// Fills registers with −inf.

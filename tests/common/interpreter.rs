@@ -250,6 +250,11 @@ impl Cases {
         }));
     }
 
+    /// Returns the directory of the cases.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Writes the list of cases and returns the number of cases. Does not remove the directory.
     pub fn finish(self) -> usize {
         self.write("cases.json", format!("{:#}\n", json!(self.list)).as_bytes());

@@ -9,10 +9,12 @@ transfer. On GPUs, a data race is an error.
 
     python -m interpreter run PROGRAM.mlir --inputs a.bin b.bin --outputs DIR
     python -m interpreter check DIR
+    python -m interpreter mutants --list FILE DIR
     python -m interpreter emitpretty PROGRAM.mlir
 
 Tensors are raw little-endian files. `check` reads DIR/cases.json, a list of objects with `name`, `program`, `inputs` and
 `expected`. `inputs` and `expected` name files in DIR, in the order of the arguments and of the results. If an element
-of `expected` is null, that result is not compared. `--trips` writes how often each loop and branch of a kernel ran. It
-identifies a loop or branch by its line, and by its string attribute `nucleus.loop` or `nucleus.branch` if there is one.
+of `expected` is null, that result is not compared. `mutants` runs changed kernels on these cases (mutation.py). `--trips`
+writes how often each loop and branch of a kernel ran. It identifies a loop or branch by its line, and by its string
+attribute `nucleus.loop` or `nucleus.branch` if there is one.
 """

@@ -5,35 +5,18 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-
+from . import mutation
+from .cases import check_case, run_files
 from .element import GARBAGE
 from .errors import ProgramError
 from .outer import Outer, pretty_kernels
 from .options import Options
-
-SHOWN = 8
-
-
-def read_tensor(path, dtype, shape):
-    """Reads a raw little-endian file as a tensor."""
-    data = Path(path).read_bytes()
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if len(data) != expected:
-        raise ProgramError(f"{path} has {len(data)} bytes; {expected} are expected")
-    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def options_of(arguments):
     return Options(flush=arguments.flush, nan_max=arguments.nan_max, dma=arguments.dma, garbage=arguments.garbage,
                    reverse_parallel=arguments.reverse_parallel, max_iterations=arguments.max_iterations,
                    schedule=arguments.schedule, seed=arguments.seed, resident=arguments.resident)  # fmt: skip
-
-
-def run_files(program, paths):
-    if len(paths) != len(program.inputs):
-        raise ProgramError(f"{len(paths)} input files; the program takes {len(program.inputs)}")
-    return program.run([read_tensor(p, *t) for p, t in zip(paths, program.inputs)])
 
 
 def warn_of_poison(report, where):
@@ -55,33 +38,6 @@ def command_run(arguments):
     if arguments.trips:
         Path(arguments.trips).write_text(json.dumps(report, indent=1) + "\n")
     return 0
-
-
-def differences(got, expected):
-    """Counts the elements whose bits differ. Also returns the position, the bits and the expected bits of the first."""
-    words = np.dtype(f"u{got.dtype.itemsize}")
-    a, b = got.view(words), expected.view(words)
-    positions = np.argwhere(a != b)
-    shown = [
-        (tuple(int(i) for i in p), f"0x{int(a[tuple(p)]):0{2 * words.itemsize}x}", f"0x{int(b[tuple(p)]):0{2 * words.itemsize}x}")
-        for p in positions[:SHOWN]
-    ]
-    return len(positions), shown
-
-
-def check_case(program, case, directory):
-    """Runs one case. Returns lines that describe its mismatches, none if it passes."""
-    outputs = run_files(program, [directory / p for p in case["inputs"]])
-    if len(case["expected"]) != len(outputs):
-        raise ProgramError(f"{len(case['expected'])} expected files; the program returns {len(outputs)}")
-    total, lines = 0, []
-    for i, (output, path) in enumerate(zip(outputs, case["expected"])):
-        if path is None:
-            continue
-        count, shown = differences(output, read_tensor(directory / path, output.dtype, output.shape))
-        total += count
-        lines += [f"  output {i} at {list(at)}: got {got}, expected {want}" for at, got, want in shown]
-    return [f"{total} mismatches", *lines] if total else []
 
 
 def command_check(arguments):
@@ -123,6 +79,11 @@ def write_kernels(programs, directory):
             (directory / f"{program.stem}.{n}.txt").write_text(kernel)
 
 
+def command_mutants(arguments):
+    """Runs mutants of the TPU kernels in directories of cases. Each directory has one program."""
+    return mutation.command(arguments, options_of(arguments))
+
+
 def command_pretty(arguments):
     """Prints the kernels of a program: PTX text, or Mosaic text in the plain form."""
     for kernel in pretty_kernels(Path(arguments.program).read_text()):
@@ -143,9 +104,9 @@ def parser():
     shared.add_argument("--garbage", choices=list(GARBAGE), default="nan",
                         help="the contents of uninitialized memory")  # fmt: skip
     shared.add_argument("--reverse-parallel", action="store_true",
-                        help="run parallel grid dimensions from the last index to the first")  # fmt: skip
+                        help="of the cores that run a grid with a parallel dimension, the last runs first")  # fmt: skip
     shared.add_argument("--max-iterations", type=int, default=Options.max_iterations,
-                        help="report an error if one execution of a scf.while needs more iterations, or a block of a GPU program more backward branches")  # fmt: skip
+                        help="report an error if one execution of a loop needs more iterations, or a block of a GPU program more backward branches")  # fmt: skip
     shared.add_argument("--schedule", choices=["sequential", "random"], default="sequential",
                         help="the order of the blocks of a GPU program")  # fmt: skip
     shared.add_argument("--seed", type=int, default=0, help="the seed of --schedule=random")
@@ -164,6 +125,19 @@ def parser():
     check.add_argument("--kernels", metavar="DIR", help="directory for the text of each kernel")
     check.add_argument("directory", help="directory with cases.json: a list of {name, program, inputs, expected}")
     check.set_defaults(command=command_check)
+
+    mutants = commands.add_parser("mutants", parents=[shared], help=command_mutants.__doc__)
+    mutants.add_argument("--list", required=True, type=Path, metavar="FILE",
+                         help="the mutants that may survive, with the reason if it is known (mutation.py)")  # fmt: skip
+    mutants.add_argument("--sample", action="store_true", help="run only the sample in the list")
+    mutants.add_argument("--part", metavar="I/N",
+                         help="run every N-th mutant, from number I, instead of the parts that the list names")  # fmt: skip
+    mutants.add_argument("--listed", action="store_true", help="run only the listed survivors")
+    mutants.add_argument("--update", action="store_true", help="write the list anew; new survivors are listed as open")
+    mutants.add_argument("--processes", type=int, default=2)
+    mutants.add_argument("--results", type=Path, metavar="FILE", help="write what caught each mutant as JSON")
+    mutants.add_argument("directories", nargs="+", metavar="DIR")
+    mutants.set_defaults(command=command_mutants)
 
     pretty = commands.add_parser("emitpretty", help=command_pretty.__doc__)
     pretty.add_argument("program")

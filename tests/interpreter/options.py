@@ -17,9 +17,9 @@ class Options:
     dma: str = "deferred"
     # The contents of uninitialized memory, a key of element.GARBAGE.
     garbage: str = "nan"
-    # Run the parallel dimensions of the grid from the last index to the first.
+    # The cores that run a grid with a parallel dimension run one after the other, the last core first.
     reverse_parallel: bool = False
-    # The largest number of iterations of one execution of a scf.while, and of backward branches of a block of a GPU
+    # The largest number of iterations of one execution of a loop, and of backward branches of a block of a GPU
     # program. For a block, MAX_BRANCHES in ptx/block.py is a second limit. If there are more iterations or branches,
     # the interpreter reports an endless loop.
     max_iterations: int = 100_000_000

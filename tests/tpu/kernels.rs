@@ -183,9 +183,33 @@ fn copies_that_finish_at_once() {
     suite().with_options("eager", &["--dma=eager"], true, 16);
 }
 
+/// A device with two cores. Each core processes half of the blocks, and the interpreter runs the cores in both orders.
+/// Batches of 40 rows have five blocks, so one block of padding is added. The paths alternate in the list of programs.
+/// Therefore every third program is selected, so that both paths run.
 #[test]
-fn blocks_in_the_other_order() {
-    suite().with_options("reverse", &["--reverse-parallel"], true, 16);
+fn two_cores() {
+    let mut rng = StdRng::seed_from_u64(15);
+    for (number, options) in [&[][..], &["--reverse-parallel"]].into_iter().enumerate() {
+        let mut cases = cases(&format!("two_cores_{number}"));
+        let programs = [(16, 4099), (40, 1000), (64, 10_000)].into_iter().flat_map(|(batch, vocab)| {
+            [(Way::Bounded(64), Dtype::Bf16, false), (Way::Arbitrary, Dtype::F32, true)]
+                .map(|(path, dtype, debug)| spec(path, batch, vocab, dtype, debug))
+        });
+        for spec in thinned(programs, 3) {
+            let text = tpu::kernel_text(&spec, &chip("v5p"));
+            assert!(text.contains("dimension_semantics<parallel>"), "libtpu does not split {}", spec.name());
+            cases.add(&spec, &chip("v5p"), &problem_of(&spec, kinds_from(number, spec.batch), &mut rng));
+        }
+        cases.check(options);
+    }
+    // One core processes several blocks, in every memory layout.
+    let spec = spec(Way::Bounded(64), 32, 60_000, Dtype::Bf16, false);
+    let mut cases = cases("two_cores_layouts");
+    for one in thinned(layouts(&spec), 4) {
+        let chip = Chip { tensor_cores: 2, ..one };
+        cases.add(&spec, &chip, &problem_of(&spec, kinds_from(0, 32), &mut rng));
+    }
+    cases.check(&[]);
 }
 
 /// The text depends only on the layout, not on other properties of a chip.

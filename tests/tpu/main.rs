@@ -6,5 +6,6 @@ mod common;
 mod grid;
 mod kernels;
 mod libtpu;
+mod mutants;
 mod paths;
 mod small_batches;

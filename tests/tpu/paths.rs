@@ -20,15 +20,27 @@ const NEVER_BOUNDED: [&str; 1] = ["survivors suffice / a row has top-k: else"];
 /// A row has five chunks, and the last chunk is short. Five is not a multiple of the chunks per iteration over the
 /// candidate list.
 const VOCAB: usize = 40_000;
-const MAX_K: usize = 64;
+pub(super) const MAX_K: usize = 64;
 /// This makes two blocks. The second block starts with the memory contents of the first block.
 const TWO_BLOCKS: usize = 16;
 
-/// `generation` is the name of a chip. Chips that compute with packed bf16 have other cells.
-fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
+/// Returns the spec of the programs of this file.
+pub(super) fn spec_of(path: Way, batch: usize, dtype: Dtype, debug: bool) -> Spec {
+    spec(path, batch, VOCAB, dtype, debug)
+}
+
+/// Returns cases of one program. Together, their rows take both sides of every branch.
+pub(super) fn cases_of(
+    name: &str,
+    generation: &str,
+    path: Way,
+    batch: usize,
+    dtype: Dtype,
+    debug: bool,
+) -> Cases {
     let mut rng = StdRng::seed_from_u64(12);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name));
-    let spec = spec(path, batch, VOCAB, dtype, debug);
+    let spec = spec_of(path, batch, dtype, debug);
     for kinds in ROW_KINDS.chunks(batch.div_ceil(8)) {
         let kinds: Vec<RowKind> = (0..batch).map(|row| kinds[row / 8 % kinds.len()]).collect();
         let mut problems = vec![with_small_k(&spec, kinds.clone(), &mut rng)];
@@ -43,6 +55,12 @@ fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, 
         let problems = special_problems(&spec, &mut rng);
         problems.iter().for_each(|problem| cases.add(&spec, &chip(generation), problem));
     }
+    cases
+}
+
+/// `generation` is the name of a chip. Chips that compute with packed bf16 have other cells.
+fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
+    let cases = cases_of(name, generation, path, batch, dtype, debug);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
     let never = match path {
         Way::Bounded(_) => &NEVER_BOUNDED[..],
@@ -59,6 +77,7 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         close_ties(spec, 30, rng),
         exact_shares(spec, 3, rng),
         plain_draws(spec, RowKind::Constant, 40, rng),
+        many_ties(spec, rng),
     ];
     if spec.path == Way::Arbitrary {
         problems.push(uneven_bins(spec, rng));
@@ -173,6 +192,36 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     let ties = (0..spec.batch).flat_map(|row| (0..40).map(move |i| (row, i)));
     let ties: Vec<_> = ties.map(|(row, i)| (row, first[row] + i, 40.0)).collect();
     problem.put(ties.into_iter().chain((0..spec.batch).map(|row| (row, 0, 50.0))));
+    problem
+}
+
+/// Returns rows with so many equal logits that the kernel samples them by passes, and up to 39 larger logits. On the
+/// bounded path, top-k keeps some of the equal logits. On the path for any k, it can also keep none or all of them, and
+/// some rows have no top-k. In bf16, the smallest of the larger logits can round to the equal logits.
+pub(super) fn many_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
+    let mut logits = Vec::new();
+    for row in 0..spec.batch {
+        let (ties, larger) = (rng.random_range(300..4000), rng.random_range(0..40));
+        let tie = [0.0, -0.0, 7.0, -3.5, 40.0][rng.random_range(0..5)];
+        let mut values: Vec<f32> = (0..VOCAB).map(|_| tie - rng.random_range(0.5..30.0)).collect();
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, ties + larger).into_iter().enumerate() {
+            values[index] = if number < ties { tie } else { tie + rng.random_range(0.1..6.0) };
+        }
+        logits.extend(values.into_iter().map(|x| spec.dtype.round(x)));
+        let k = match spec.path {
+            Way::Arbitrary => {
+                [0, larger + 1, larger + ties, rng.random_range(1..6000)][rng.random_range(0..4)]
+            }
+            Way::Bounded(max_k) => rng.random_range(larger + 1..=max_k),
+        };
+        let p = [1.0, 0.95, rng.random_range(0.01..1.0)][rng.random_range(0..3)];
+        let min_p = [0.0, 0.0, 1e-3, 0.2][rng.random_range(0..4)];
+        let temperature = [0.3, 1.0, 2.5, 40.0][rng.random_range(0..4)];
+        let words = random_words(rng.random(), rng.random());
+        problem.rows[row] = RowParams::new(k as i32, p, min_p, temperature, words, VOCAB);
+    }
+    problem.set_bits(logits);
     problem
 }
 

@@ -27,6 +27,7 @@ use super::upstream;
 pub use super::ir::Value;
 pub use super::reduce::Reduce;
 pub use super::types::{Elem, Space};
+pub use print::Grid;
 
 /// The number of rows of a register.
 pub const SUBLANES: usize = 8;

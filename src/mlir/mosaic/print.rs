@@ -23,23 +23,33 @@ fn pretty(printer: &mut Printer, op: &Operation) -> bool {
     upstream::pretty(printer, op)
 }
 
+/// The grid of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// The number of times that the kernel runs.
+    pub steps: usize,
+    /// The number of cores of the device that run the kernel. It divides `steps`: each core runs equally many consecutive
+    /// steps.
+    pub cores: usize,
+}
+
 impl Kernel {
-    /// Returns the text that later versions of libtpu can also read. The kernel runs `steps` times.
-    pub fn stable_text(&self, name: &str, steps: usize) -> String {
+    /// Returns the text that later versions of libtpu can also read.
+    pub fn stable_text(&self, name: &str, grid: Grid) -> String {
         let version = ("stable_mosaic.version", Attribute::i64(STABLE_VERSION));
-        self.text(&STABLE, vec![version], name, steps)
+        self.text(&STABLE, vec![version], name, grid)
     }
 
-    /// Returns the text for readers. The kernel runs `steps` times.
-    pub fn plain_text(&self, name: &str, steps: usize) -> String {
-        self.text(&PLAIN, Attributes::new(), name, steps)
+    /// Returns the text for readers.
+    pub fn plain_text(&self, name: &str, grid: Grid) -> String {
+        self.text(&PLAIN, Attributes::new(), name, grid)
     }
 
-    fn text(&self, form: &'static Form, attributes: Attributes, name: &str, steps: usize) -> String {
+    fn text(&self, form: &'static Form, attributes: Attributes, name: &str, grid: Grid) -> String {
         let (parameters, scratch) = (self.parameters.borrow(), self.scratch.borrow());
         let memories = parameters.iter().map(|parameter| &parameter.memory).chain(scratch.iter());
         let arguments: Vec<Value> = std::iter::once(&self.step).chain(memories).copied().collect();
-        let main_attributes = launch(&parameters, scratch.len(), steps);
+        let main_attributes = launch(&parameters, scratch.len(), grid);
 
         // The position of a step's window is block `step` of the rows and block 0 of the columns.
         let windows = Builder::new(&MOSAIC);
@@ -72,7 +82,7 @@ impl Kernel {
 const ROWS_OF_STEP: &str = "rows_of_step";
 
 /// Returns the attributes with which libtpu runs a kernel: its grid, its windows and its memory.
-fn launch(parameters: &[Parameter], scratch: usize, steps: usize) -> Attributes {
+fn launch(parameters: &[Parameter], scratch: usize, grid: Grid) -> Attributes {
     let window = |parameter: &Parameter| {
         let bounds = Attribute::i64s(parameter.memory.ty().dims().iter().copied());
         let function = Attribute::Verbatim(format!("@{ROWS_OF_STEP}").into());
@@ -81,10 +91,12 @@ fn launch(parameters: &[Parameter], scratch: usize, steps: usize) -> Attributes 
             false => Attributes::new(),
         })
     };
-    let sequential = Attribute::Enum("tpu.dimension_semantics<", "arbitrary");
+    // libtpu splits a parallel dimension over the cores of a device.
+    let semantics = if grid.cores > 1 { "parallel" } else { "arbitrary" };
+    let semantics = Attribute::Enum("tpu.dimension_semantics<", semantics);
     vec![
-        ("dimension_semantics", Attribute::List(vec![sequential])),
-        ("iteration_bounds", Attribute::i64s([steps])),
+        ("dimension_semantics", Attribute::List(vec![semantics])),
+        ("iteration_bounds", Attribute::i64s([grid.steps])),
         ("scalar_prefetch", Attribute::i64(0)),
         ("scratch_operands", Attribute::i64(scratch)),
         ("tpu.core_type", Attribute::Enum("tpu.core_type<", "tc")),
@@ -123,13 +135,13 @@ mod tests {
 
     #[test]
     fn the_plain_text_is_for_readers() {
-        let text = kernel().plain_text("name", 2);
+        let text = kernel().plain_text("name", Grid { steps: 2, cores: 1 });
         assert_eq!(text, include_str!("../testdata/mosaic_plain.mlir"), "{text}");
     }
 
     #[test]
     fn the_versioned_text_is_generic() {
-        let text = kernel().stable_text("name", 2);
+        let text = kernel().stable_text("name", Grid { steps: 2, cores: 1 });
         assert_eq!(text, include_str!("../testdata/mosaic_versioned.mlir"), "{text}");
     }
 
@@ -138,7 +150,7 @@ mod tests {
         let k = &Kernel::new();
         k.le(k.step(), k.i32(5));
         k.max(k.step(), k.i32(5));
-        let text = k.plain_text("name", 1);
+        let text = k.plain_text("name", Grid { steps: 1, cores: 1 });
         for line in ["%2 = arith.cmpi sge, %1, %0 : i32", "%3 = arith.maxsi %0, %1 : i32"] {
             assert!(text.contains(line), "{text}");
         }
@@ -153,7 +165,10 @@ mod tests {
         ] {
             let k = &Kernel::new();
             k.over_lanes(how, k.load(&k.window(elem, 128), k.i32(0)));
-            assert!(k.plain_text("name", 1).contains(identity), "{how:?} of {elem}");
+            assert!(
+                k.plain_text("name", Grid { steps: 1, cores: 1 }).contains(identity),
+                "{how:?} of {elem}"
+            );
         }
     }
 }

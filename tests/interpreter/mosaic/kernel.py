@@ -1,8 +1,10 @@
 """One kernel: its grid, its windows and its scratch memory.
 
-The steps of the grid run in row-major order. A window of an input is read-only. It is copied in when its block changes, and
-the part beyond the end of the array is garbage. A window of an output starts as garbage. It is copied out when its block
-changes or the grid ends, without the part beyond the end. Scratch memory keeps its contents from step to step.
+The steps of the grid run in row-major order. If a dimension is parallel, two cores run the grid, as libtpu does on
+a device with two cores: each runs a consecutive half of the first parallel dimension, with its own scratch memory
+and windows. An odd number of steps is an error. A window of an input is read-only. It is copied in when its block changes, and the part beyond the end
+of the array is garbage. A window of an output starts as garbage. It is copied out when its block changes or the
+grid ends, without the part beyond the end. Scratch memory keeps its contents from step to step.
 """
 
 import itertools
@@ -22,6 +24,9 @@ from .translate import Program
 
 DYNAMIC = -(2**63)
 
+# The number of cores that run a grid with a parallel dimension.
+CORES = 2
+
 # The memory spaces to which windows are copied. Operands in other spaces are accessed in place.
 WINDOWED = {"vmem", "smem"}
 
@@ -40,10 +45,12 @@ class Window:
 class Kernel:
     """A translated kernel. It can run any number of times."""
 
-    def __init__(self, config, options=Options()):
-        """`config` is the `backend_config` of the custom call."""
+    def __init__(self, config, options=Options(), translator=None):
+        """`config` is the `backend_config` of the custom call. `translator` replaces the usual translator of functions."""
         self.options = options
         self.machine = Machine(options)
+        # For each core: the number of its steps, and its counters.
+        self.by_core = {}
         module = parse_kernel(kernel_body(config.value))
         main = module.body.operations[0]
         attributes = Attributes.of(main)
@@ -60,7 +67,7 @@ class Kernel:
         windows = attributes.take("window_params")
         attributes.finish()
 
-        self.program = Program(module, self.machine)
+        self.program = Program(module, self.machine, translator)
         # Translating evaluates constant expressions, which can overflow.
         with np.errstate(all="ignore"):
             self.function = self.program.function(self.name)
@@ -132,21 +139,38 @@ class Kernel:
         arrays = [_as_type(a, t, w) for a, t, w in
                   zip(read_only[self.prefetch_count :] + outputs, self.operand_types, self.windows)]  # fmt: skip
         first_output = len(inputs) - self.prefetch_count
-        scratch = [self._allocate(t) for t in self.scratch_types]
-
-        slots = [_Slot(w, a, i >= first_output) for i, (w, a) in enumerate(zip(self.windows, arrays))]
-        ranges = [range(n) for n in grid]
-        if self.options.reverse_parallel:
-            ranges = [r[::-1] if p else r for r, p in zip(ranges, self.parallel)]
-        for step in itertools.product(*ranges):
-            self.machine.steps += 1
+        for core, ranges in self._cores(grid):
+            before = [self.machine.steps, *self.machine.counts]
+            scratch = [self._allocate(t) for t in self.scratch_types]
+            slots = [_Slot(w, a, i >= first_output) for i, (w, a) in enumerate(zip(self.windows, arrays))]
+            for step in itertools.product(*ranges):
+                self.machine.steps += 1
+                for slot in slots:
+                    slot.move(step, prefetch)
+                self.function(*step, *prefetch, *(slot.memory for slot in slots), *scratch)
             for slot in slots:
-                slot.move(step, prefetch)
-            self.function(*step, *prefetch, *(slot.memory for slot in slots), *scratch)
-        for slot in slots:
-            slot.write_back()
-        self.machine.check_idle()
+                slot.write_back()
+            self.machine.check_idle()
+            after = [self.machine.steps, *self.machine.counts]
+            sums = self.by_core.setdefault(core, [0] * len(after))
+            self.by_core[core] = [c + b - a for a, b, c in zip(before, after, sums)]
         return outputs
+
+    def _cores(self, grid):
+        """For each core: its number, and the range of each dimension of the grid."""
+        ranges = [range(n) for n in grid]
+        if not any(self.parallel):
+            return [(0, ranges)]
+        split = self.parallel.index(True)
+        if grid[split] % CORES:
+            # The second core of libtpu's program then runs step 0 again.
+            raise ProgramError(f"a parallel dimension of {grid[split]} steps on {CORES} cores")
+        half = grid[split] // CORES
+        cores = [
+            (core, [range(n)[core * half : (core + 1) * half] if d == split else range(n) for d, n in enumerate(grid)])
+            for core in range(CORES)
+        ]
+        return cores[::-1] if self.options.reverse_parallel else cores
 
     def _allocate(self, type):
         if type.elem in SEMAPHORES:
@@ -156,18 +180,25 @@ class Kernel:
     def reset(self):
         """Clears the counters and the state of earlier runs."""
         self.machine.reset()
+        self.by_core.clear()
 
     def report(self):
-        """Counts over all runs since the last reset: steps, loops, branches, undefined results and transfers."""
-        counts = self.machine.counts
-        loops = []
-        for loop in self.program.loops:
-            entry = {k: v for k, v in loop.items() if k != "counters" and not (k == "name" and v is None)}
-            loops.append(entry | {name: counts[i] for name, i in loop["counters"].items()})
+        """Counts over all runs since the last reset: steps, loops, branches, undefined results and transfers. If several
+        cores ran, also the steps, loops and branches of each core."""
+
+        def loops(counts):
+            entries = []
+            for loop in self.program.loops:
+                entry = {k: v for k, v in loop.items() if k != "counters" and not (k == "name" and v is None)}
+                entries.append(entry | {name: counts[i] for name, i in loop["counters"].items()})
+            return entries
+
+        cores = [{"steps": steps, "loops": loops(counts)} for _, (steps, *counts) in sorted(self.by_core.items())]
         return {
             "kernel": self.name,
             "steps": self.machine.steps,
-            "loops": loops,
+            "loops": loops(self.machine.counts),
+            **({"cores": cores} if len(cores) > 1 else {}),
             "poison": dict(self.machine.poison),
             "transfers": {"count": self.machine.dma_count, "bytes": self.machine.dma_bytes},
         }

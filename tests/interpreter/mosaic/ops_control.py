@@ -56,6 +56,7 @@ def for_loop(t, op, attributes):
         t.line(f"if {step.expr} <= 0: M.error({t.current}, 'the step is not positive')")
     loop = t.fresh("r")
     t.line(f"{loop} = range({low.expr}, {high.expr}, {step.expr})")
+    t.line(f"if len({loop}) > {t.options.max_iterations}: M.endless({t.current})")
     t.line(f"T[{counter}] += 1; T[{counter + 1}] += len({loop})")
     assign(t, variables, initial)
     t.line(f"for {index.expr} in {loop}:")

@@ -14,7 +14,7 @@ class Windows(KernelTest):
     # A kernel that doubles blocks of 8 rows and 128 lanes.
     KERNEL = f"""
     func.func @k(%i: i32, %j: i32, %x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>) attributes {{
-        dimension_semantics = [#tpu.dimension_semantics<parallel>, #tpu.dimension_semantics<arbitrary>],
+        dimension_semantics = [#tpu.dimension_semantics<SEMANTICS>, #tpu.dimension_semantics<arbitrary>],
         iteration_bounds = array<i64: ROWS, COLUMNS>, scalar_prefetch = 0 : i64, scratch_operands = 0 : i64,
         window_params = [{{transform_indices = @block, window_bounds = array<i64: 8, 128>}},
                          {{transform_indices = @block, window_bounds = array<i64: 8, 128>,
@@ -30,16 +30,55 @@ class Windows(KernelTest):
     }}"""
     STORE = f"vector.store %r, %y[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>"
 
-    def kernel(self, rows=2, columns=3, store=STORE):
-        return self.KERNEL.replace("ROWS", str(rows)).replace("COLUMNS", str(columns)).replace("STORE", store)
+    def kernel(self, rows=2, columns=3, store=STORE, semantics="arbitrary"):
+        text = self.KERNEL.replace("ROWS", str(rows)).replace("COLUMNS", str(columns))
+        return text.replace("STORE", store).replace("SEMANTICS", semantics)
 
     def test_ragged_last_block(self):
         for order in (False, True):
             x = random_tensor("13x300xi32")
             options = Options(reverse_parallel=order)
-            (y,), report = self.run_kernel(self.kernel(), [x], ["13x300xi32"], ["13x300xi32"], options)
+            kernel = self.kernel(semantics="parallel")
+            (y,), report = self.run_kernel(kernel, [x], ["13x300xi32"], ["13x300xi32"], options)
             self.assert_bits(y, x * 2)
             self.assertEqual(report["steps"], 2 * 3)
+
+    def test_an_odd_grid_on_two_cores(self):
+        x, types = random_tensor("21x300xi32"), ["21x300xi32"]
+        (y,), _ = self.run_kernel(self.kernel(rows=3), [x], types, types)
+        self.assert_bits(y, x * 2)
+        for order in (False, True):
+            options, kernel = Options(reverse_parallel=order), self.kernel(rows=3, semantics="parallel")
+            self.assert_fails("a parallel dimension of 3 steps on 2 cores", kernel, [x], types, types, options)
+
+    def test_each_core_has_its_own_scratch_memory(self):
+        # Each step adds its block to the sum in the scratch memory, which begins as garbage on each core.
+        kernel = f"""
+        func.func @k(%i: i32, %x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>, %s: memref<8x128xi32, {VMEM}>) attributes {{
+            dimension_semantics = [#tpu.dimension_semantics<parallel>], iteration_bounds = array<i64: 4>,
+            scalar_prefetch = 0 : i64, scratch_operands = 1 : i64,
+            window_params = [{{transform_indices = @block, window_bounds = array<i64: 8, 128>}},
+                             {{transform_indices = @block, window_bounds = array<i64: 8, 128>}}]}} {{
+          %z = arith.constant 0 : index
+          %v = vector.load %x[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          %old = vector.load %s[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          %r = arith.addi %v, %old : vector<8x128xi32>
+          vector.store %r, %s[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          vector.store %r, %y[%z, %z] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+          return
+        }}
+        func.func @block(%i: i32) -> (i32, i32) {{
+          %zero = arith.constant 0 : i32
+          return %i, %zero : i32, i32
+        }}"""
+        x = random_tensor("32x128xi32")
+        first, second, third, fourth = x.reshape(4, 8, 128) + np.array([1, 0, 1, 0], np.int32)[:, None, None] * UNINITIALIZED
+        expected = np.concatenate([first, first + second, third, third + fourth])
+        for order in (False, True):
+            options = Options(reverse_parallel=order)
+            (y,), report = self.run_kernel(kernel, [x], ["32x128xi32"], ["32x128xi32"], options)
+            self.assert_bits(y, expected)
+            self.assertEqual((report["steps"], [core["steps"] for core in report["cores"]]), (4, [2, 2]))
 
     def test_memory_beyond_the_end_is_garbage(self):
         x = random_tensor("5x128xi32")

@@ -62,9 +62,10 @@ class Value:
 class Program:
     """The functions of one module. They are translated into one namespace."""
 
-    def __init__(self, module, machine):
+    def __init__(self, module, machine, translator=None):
         self.machine = machine
         self.options = machine.options
+        self.translator = translator or Translator
         # Keeps the operations of machine.operations alive.
         self.module = module
         self.functions = {ir.StringAttr(op.attributes["sym_name"]).value: op for op in module.body.operations}
@@ -83,7 +84,7 @@ class Program:
             if name not in self.functions:
                 raise ProgramError(f"kernel: no function @{name}")
             self.made[name] = None
-            self.made[name] = Translator(self, self.functions[name]).function(name)
+            self.made[name] = self.translator(self, self.functions[name]).function(name)
         elif self.made[name] is None:
             raise ProgramError(f"kernel: @{name} calls itself")
         return self.made[name]
@@ -240,10 +241,7 @@ class Translator:
 
     def counter(self, op, kind, attributes, counts):
         """Adds a loop or branch to the report. Returns the index of its first counter."""
-        label = "nucleus.loop" if kind != "if" else "nucleus.branch"
-        name = attributes.take(label)
-        own = re.fullmatch(r'loc\("([^"]*)"\)', str(op.location))
-        name = ir.StringAttr(name).value if name is not None else own and own.group(1)
+        attributes.take(LABELS[op.name])
         first = len(self.machine.counts)
         self.machine.counts.extend([0] * len(counts))
         self.program.loops.append(
@@ -251,12 +249,24 @@ class Translator:
                 "kind": kind,
                 "index": len(self.program.loops),
                 "line": line_of(op),
-                "name": name,
+                "name": label_of(op),
                 "within": enclosing(op),
                 "counters": {count: first + i for i, count in enumerate(counts)},
             }
         )
         return first
+
+
+# The attributes that contain the labels of loops and branches.
+LABELS = {"scf.for": "nucleus.loop", "scf.while": "nucleus.loop", "scf.if": "nucleus.branch"}
+
+
+def label_of(op):
+    """The label of a loop or branch, or None."""
+    if LABELS[op.name] in op.attributes:
+        return ir.StringAttr(op.attributes[LABELS[op.name]]).value
+    own = re.fullmatch(r'loc\("([^"]*)"\)', str(op.location))
+    return own.group(1) if own else None
 
 
 def enclosing(op):

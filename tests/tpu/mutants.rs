@@ -1,0 +1,69 @@
+//! Mutants of the TPU kernels: each has one changed comparison, shift or constant. The interpreter makes and runs them
+//! (`tests/interpreter/mutation.py`). A mutant that no row of `paths.rs` catches shows that the tests lack a row, or
+//! that the change affects only the time of the kernel. `mutants.txt` lists these mutants. Most of its entries are
+//! open: nobody has examined them. It also names the parts of the mutants that were run.
+//!
+//! `make test` runs a sample of caught mutants. `make test-mutants` runs the parts that the list names, and fails if a
+//! mutant survives that the list does not contain.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::paths::{cases_of, many_ties, spec_of, MAX_K};
+use crate::common::tpu::chip;
+use nucleus::dtype::Dtype;
+use nucleus::kernels::Path as Way;
+use rand::prelude::*;
+
+/// The kernels: a name, the path, the number of rows, the type, and whether the program returns the wide arrays. Blocks
+/// of one row are fast to interpret, and other blocks have almost the same operations.
+const KERNELS: [(&str, Way, usize, Dtype, bool); 2] = [
+    ("bounded", Way::Bounded(MAX_K), 1, Dtype::F32, true),
+    ("arbitrary", Way::Arbitrary, 1, Dtype::Bf16, false),
+];
+/// The number of additional rows with many ties. The rows of `paths.rs` take every branch, but few of them take several
+/// branches of the passes.
+const MORE_TIES: usize = 30;
+
+/// Runs mutants of all kernels. Returns whether each is caught or listed. `mode` is part of the names of the
+/// directories, because the tests run at the same time.
+fn run(mode: &str, arguments: &[&str]) -> bool {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directories: Vec<PathBuf> = KERNELS
+        .into_iter()
+        .map(|(name, path, batch, dtype, debug)| {
+            let mut cases = cases_of(&format!("mutants_{mode}_{name}"), "v5e", path, batch, dtype, debug);
+            let (spec, mut rng) = (spec_of(path, batch, dtype, debug), StdRng::seed_from_u64(16));
+            for _ in 0..MORE_TIES {
+                cases.add(&spec, &chip("v5e"), &many_ties(&spec, &mut rng));
+            }
+            let directory = cases.directory().to_owned();
+            cases.finish();
+            directory
+        })
+        .collect();
+    let status = Command::new(root.join(".cache/interpreter/bin/python"))
+        .args(["-m", "interpreter", "mutants", "--list"])
+        .arg(root.join("tests/tpu/mutants.txt"))
+        .args(arguments)
+        .args(&directories)
+        .env("PYTHONPATH", root.join("tests"))
+        .status()
+        .unwrap();
+    status.success()
+}
+
+#[test]
+fn a_sample() {
+    assert!(run("sample", &["--sample"]), "run `make test-mutants` and see CONTRIBUTING.md");
+}
+
+#[test]
+fn parts_of_the_list() {
+    let Ok(arguments) = std::env::var("NUCLEUS_TPU_MUTANTS") else {
+        println!("skipped: it runs many mutants; `make test-mutants` sets NUCLEUS_TPU_MUTANTS and runs them");
+        return;
+    };
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    assert!(run("parts", &arguments), "the list and the mutants that survive differ");
+}

@@ -115,7 +115,7 @@ def topk_without_cub(topk, core, work):
 
 
 def build_flashinfer(target, work):
-    # tvm_ffi also works without PyTorch, but not with a mock. So it is imported before.
+    # tvm_ffi works without PyTorch, but not with a mock of it. So it is imported before the mock is installed.
     import tvm_ffi  # noqa: F401
 
     sys.meta_path.insert(0, MockTorch)
@@ -144,7 +144,7 @@ def build_flashinfer(target, work):
         else:
             shutil.copyfile(source / name, target / name)
     (target / "jit/__init__.py").touch()
-    # FlashInfer checks that this directory exists, also if nothing is compiled.
+    # FlashInfer checks that this directory exists, even if nothing is compiled.
     (target / "data/include").mkdir()
     # FlashInfer derives the name of this module from the sources of its kernels, which are not copied.
     (target / "__init__.py").write_text(

@@ -90,7 +90,7 @@ def cuda_directory(work):
     (runtime,) = (cuda / "lib").glob("libcudart.so.*")
     (libraries / "libcudart.so").unlink(missing_ok=True)
     (libraries / "libcudart.so").symlink_to(runtime)
-    # The library of the driver exists only on a machine with a GPU.
+    # The library of the driver exists only on a machine with a GPU. An empty library replaces it for the linker.
     options = ["-shared", "-Wl,-soname,libcuda.so.1", "-x", "c", "/dev/null", "-o", libraries / "libcuda.so"]
     subprocess.run(["cc", *options], check=True)
     os.environ["FLASHINFER_EXTRA_LDFLAGS"] = f"-L{libraries.resolve()}"

@@ -24,9 +24,9 @@ const CELLS_PER_ITERATION: usize = 64;
 
 /// The summaries of all cells, `[8, cells of a row]` each.
 ///
-/// The largest logits and their places are rotated. Each cell register is rotated by a different number of lanes. If the
-/// large logits have a stride in the vocabulary, they are in the same lane of many registers. The rotation distributes
-/// them over the lanes.
+/// The largest logits and their places are rotated. Each cell register is rotated by a different number of lanes. If
+/// the large logits have a stride in the vocabulary, they are in the same lane of many registers. The rotation
+/// distributes them over the lanes.
 pub(super) struct Prefilter {
     /// The largest logit of each cell.
     pub(super) best: Memory,
@@ -343,8 +343,9 @@ pub(super) fn cell_elem(cx: &Context<'_>) -> Elem {
     }
 }
 
-/// Returns the summary of a cell register of a chunk, or of this one and the next one if cells are packed: the largest
-/// logit, the second largest logit, and the register of the largest in the chunk. See [`State`] for `had_nan`.
+/// Returns the summary of a cell register of a chunk: the largest logit, the second largest logit, and the number of
+/// the register in the chunk that contains the largest logit. If cells are packed, the summary also contains the next
+/// cell register. See [`State`] for `had_nan`.
 fn summarize_cells(cx: &Context<'_>, chunk: &Memory, cell: usize, had_nan: &mut Option<Value>) -> [Value; 3] {
     let (k, elem) = (cx.k, cell_elem(cx));
     let mut nans = Vec::new();

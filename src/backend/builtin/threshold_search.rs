@@ -81,8 +81,8 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
     // The measure of the values at or above `low`.
     let mut reached = goal.reached;
-    // The length of the part of `spare` that holds the values in the bracket, including padding. `None` until the values
-    // outside the bracket are removed.
+    // The length of the part of `spare` that holds the values in the bracket, including padding. `None` until the
+    // values outside the bracket are removed.
     let mut narrowed: Option<usize> = None;
     let hint = goal.hint;
     let mut at_ends = hint <= low || hint == high;
@@ -269,7 +269,7 @@ mod tests {
             let len = 1 + random() as usize % 700;
             let range = [2, 30, MAX_WEIGHT as u32 + 1][round % 3];
             let measure = if round % 2 == 0 { Measure::Count } else { Measure::Sum };
-            // Keys can be negative, weights cannot.
+            // Keys can be negative, but weights cannot.
             let least = if measure == Measure::Count { -(range as i32 / 2) } else { 1 };
             let mut values: Vec<i32> =
                 (0..len).map(|_| (least + (random() % range) as i32).min(MAX_WEIGHT)).collect();

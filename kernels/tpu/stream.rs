@@ -108,8 +108,8 @@ impl<'a> LogitStream<'a> {
         start(k.i32(before_last as i32), true);
     }
 
-    /// Starts the copies of this block, unless the previous step of this core has started them. Also starts the copies of
-    /// this core's next block if there are two buffers.
+    /// Starts the copies of this block, unless the previous step of this core has started them. Also starts the copies
+    /// of this core's next block if there are two buffers.
     pub(super) fn begin(&self) {
         let (k, layout) = (self.k, self.layout);
         let Residence::Resident { buffers } = layout.residence else { return };

@@ -63,8 +63,8 @@ fn list_blocks<'l, S: Simd>(
     Some(&list[..len])
 }
 
-/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most [`BLOCKS_PER_MASK`]
-/// blocks.
+/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most
+/// [`BLOCKS_PER_MASK`] blocks.
 #[inline(always)]
 fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
     let mut padded = [f32::NAN; BLOCKS_PER_MASK * BIN];

@@ -1,8 +1,8 @@
 //! Threshold search: finds the largest threshold for which the values at or above it reach a given count or sum.
 //!
-//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. If there is
-//! an estimate of the threshold, the first pass removes the values above it. Each other pass measures the values at or
-//! above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
+//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. If there
+//! is an estimate of the threshold, the first pass removes the values above it. Each other pass measures the values at
+//! or above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 

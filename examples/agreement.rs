@@ -26,7 +26,8 @@ const SMALL: usize = 5_000_000;
 /// The most rounds of a shape of [`larger_batches`].
 const LARGER_BATCH_ROUNDS: usize = 3;
 
-/// The batches that [`shapes`] does not have. It has smaller ones, because the tests on a CPU use it too.
+/// Returns batches that are larger than those of [`shapes`]. Tests on a CPU also use [`shapes`], so its batches are
+/// small.
 fn larger_batches() -> Vec<Shape> {
     let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
     let mut larger = Vec::new();

@@ -5,8 +5,8 @@
 //! cargo run --example tpu_cases -- DIRECTORY [WORD ...]
 //! ```
 //!
-//! A word is a number of rows, the name of a generation, a type, or the title of a column. If words of a kind are
-//! given, only their cases are written.
+//! A word is a number of rows, the name of a generation, a type, or the title of a column. If the command has words of
+//! one of these four kinds, the program writes only the cases that match one of these words.
 
 #[path = "../tests/common/mod.rs"]
 mod common;

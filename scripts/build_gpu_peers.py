@@ -90,7 +90,7 @@ def cuda_directory(work):
     (runtime,) = (cuda / "lib").glob("libcudart.so.*")
     (libraries / "libcudart.so").unlink(missing_ok=True)
     (libraries / "libcudart.so").symlink_to(runtime)
-    # The library of the driver exists only on a machine with a GPU.
+    # The library of the driver exists only on a machine with a GPU. An empty library replaces it for the linker.
     options = ["-shared", "-Wl,-soname,libcuda.so.1", "-x", "c", "/dev/null", "-o", libraries / "libcuda.so"]
     subprocess.run(["cc", *options], check=True)
     os.environ["FLASHINFER_EXTRA_LDFLAGS"] = f"-L{libraries.resolve()}"
@@ -115,7 +115,7 @@ def topk_without_cub(topk, core, work):
 
 
 def build_flashinfer(target, work):
-    # tvm_ffi also works without PyTorch, but not with a mock. So it is imported before.
+    # tvm_ffi works without PyTorch, but not with a mock of it. So it is imported before the mock is installed.
     import tvm_ffi  # noqa: F401
 
     sys.meta_path.insert(0, MockTorch)
@@ -144,7 +144,7 @@ def build_flashinfer(target, work):
         else:
             shutil.copyfile(source / name, target / name)
     (target / "jit/__init__.py").touch()
-    # FlashInfer checks that this directory exists, also if nothing is compiled.
+    # FlashInfer checks that this directory exists, even if nothing is compiled.
     (target / "data/include").mkdir()
     # FlashInfer derives the name of this module from the sources of its kernels, which are not copied.
     (target / "__init__.py").write_text(

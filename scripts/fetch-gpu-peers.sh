@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds .cache/gpu-peers/site: the samplers of FlashInfer, compiled, and of vLLM, for benches/gpu/peers.py. A machine
-# that has these packages does not need it. It is for a machine with a GPU and PyTorch, but without network: copy the
-# directory, and name it in PYTHONPATH.
+# that has these packages does not need the directory. It is for a machine with a GPU and PyTorch, but without network:
+# copy the directory to that machine, and add it to PYTHONPATH.
 #
 # The machine must have the version of Python that builds the directory: PYTHON, or python3. FLASHINFER_CUDA_ARCH_LIST
 # lists the GPUs (default: 9.0a). Needs x86-64 and a C++ compiler. The first run downloads 600 MB, and compiles for ten

@@ -18,7 +18,7 @@ if [ -z "${AGREEMENT:-}" ]; then
 fi
 
 # Each buffer has its own allocation, so that the tools see every access outside of a buffer. Without command buffers,
-# XLA launches every kernel by itself.
+# XLA launches every kernel separately.
 arguments=("$NUCLEUS_PJRT_PLUGIN" --option allocator=platform --option preallocate=false)
 for shape in ${SHAPES:-17x129 17x1000 8x32000 3x128256}; do
     arguments+=(--only "$shape")

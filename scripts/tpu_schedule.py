@@ -79,7 +79,7 @@ def schedule_tree(bundles):
             if target is not None and target > i:
                 # The four bundles after a branch run in both cases.
                 body = next(j for j in range(i + 1, len(bundles)) if STARTS.search(bundles[j]["text"]) or bundles[j]["tag"] == "LB")
-                # A part without a loop or an inner branch may have no start of a region.
+                # If a part has no loop and no inner branch, it may have no start of a region. `body` is then after the part.
                 body = body if body < target else min(i + 5, target)
                 if target > body:
                     found.append(Node("skip", body, target, bundle["depth"]))

@@ -50,7 +50,8 @@ EIGHT_ROWS = {
     "bounded worst": {("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500, ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500},
 }  # fmt: skip
 EIGHT_ROWS["top-p peaked"] = EIGHT_ROWS["bounded random"]
-# The chip whose devices have two cores, and the goal: the largest ratio of the cycles of 16 rows to those of eight rows.
+# The chip whose devices have two cores, and the goal: the largest ratio of the cycles of 16 rows to those of eight
+# rows.
 TWO_CORES, TWO_CORES_GOAL = "v5p", 1.1
 TITLES = {
     "bounded random": "bounded, k = 64, p = 0.95, random",

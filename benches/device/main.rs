@@ -6,12 +6,12 @@
 //! the time of each of these calls. Reading the clock for each call takes time too, so the parts are only approximate.
 //!
 //! There are two baselines with the same program and inputs. The first one is `PJRT_LoadedExecutable_Execute`
-//! (`execute_us`). `over_execute_us` is the median of the differences between the times of a call and of this baseline in
-//! the same round: the cost of the library for a host that would otherwise call the plugin itself. The second baseline
-//! also starts a copy of the tokens to the host (`execute_and_copy_us`), because every user of the tokens needs this
-//! copy. `until_tokens_us` and `execute_until_tokens_us` are the times until the tokens are on the host, for a call and
-//! for the second baseline. The benchmark takes the measurements in turn. Before each measurement, it does the same work
-//! once and waits for its end.
+//! (`execute_us`). `over_execute_us` is the median of the differences between the times of a call and of this baseline
+//! in the same round: the cost of the library for a host that would otherwise call the plugin itself. The second
+//! baseline also starts a copy of the tokens to the host (`execute_and_copy_us`), because every user of the tokens
+//! needs this copy. `until_tokens_us` and `execute_until_tokens_us` are the times until the tokens are on the host, for
+//! a call and for the second baseline. The benchmark takes the measurements in turn. Before each measurement, it does
+//! the same work once and waits for its end.
 //!
 //! The host thread sleeps while the program runs. With many rows, the program of a CPU plugin takes more than a
 //! millisecond, and it evicts the code and the data of the host thread from the caches of the same cores. The next
@@ -21,8 +21,8 @@
 //! `device_call/mixed` is the time from the start to the end of a call whose rows take both paths. The baseline is the
 //! sum of the times of two calls. Each of these calls has the rows of one path.
 //!
-//! The plugin is `NUCLEUS_PJRT_PLUGIN`, or the CPU plugin of `make plugins`. `NUCLEUS_BENCH_CLIENT_OPTIONS` is a list of
-//! boolean options of its client, for example `preallocate=false`.
+//! The plugin is `NUCLEUS_PJRT_PLUGIN`, or the CPU plugin of `make plugins`. `NUCLEUS_BENCH_CLIENT_OPTIONS` is a list
+//! of boolean options of its client, for example `preallocate=false`.
 
 mod c_calls;
 mod plugin_calls;

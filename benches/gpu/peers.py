@@ -157,8 +157,8 @@ def vllm():
             if batch not in parameters:
                 top_k = None if k is None else torch.full((batch,), k, dtype=torch.int32, device="cuda")
                 parameters[batch] = (top_k, torch.full((batch,), P, device="cuda"))
-            # As vLLM does: a softmax of what the kernel keeps, and the largest quotient of a probability and an
-            # exponentially distributed random number.
+            # This is the method of vLLM: a softmax of the logits that the kernel keeps, and then the largest quotient
+            # of a probability and an exponentially distributed random number.
             probabilities = torch.softmax(apply_top_k_top_p_triton(logits, *parameters[batch]), dim=-1)
             noise = torch.empty_like(probabilities).exponential_()
             return probabilities.div_(noise).argmax(dim=-1)

@@ -14,7 +14,7 @@ use crate::semantics::clean::NEG_INF_KEY;
 
 /// The largest number of entries that reach the bound in a row without top-k.
 const LARGEST: usize = 170;
-/// At most one cell in this number contains such an entry. Otherwise some lane would have no space for its survivors.
+/// The least number of cells for each such entry. With fewer cells, some lane would have no space for its survivors.
 const CELLS_PER_LARGEST: usize = 180;
 
 /// Returns the number of bins that reach the bound in a row without top-k. If the logits are independent, the number of

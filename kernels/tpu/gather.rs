@@ -1,7 +1,7 @@
 //! Gathers the survivors of a threshold into a few registers.
 //!
-//! Nearly all survivors are the maxima of their cells. The first step gathers those. The second step searches the
-//! few cells whose second largest logit also reaches the threshold.
+//! Nearly all survivors are the maxima of their cells. The first step gathers those. The second step searches the few
+//! crowded cells. A cell is crowded if its second largest logit also reaches the threshold.
 
 use super::context::Context;
 use super::keys::{bf16_edge, edge_below};
@@ -10,7 +10,8 @@ use super::prefilter::{cell_elem, cells_together, index_of_place, rotation, Pref
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, PACKED_LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// The number of batches whose crowded cells are found together, because each takes a chain of dependent steps.
+/// The number of batches that are searched for crowded cells together. The search of one batch is a chain of dependent
+/// steps, so the chains of several batches overlap.
 const BATCHES_TOGETHER: usize = 8;
 /// The number of cell registers whose survivors first go to a short stack, because an insertion into it is cheaper.
 const CELLS_PER_SHORT_STACK: usize = 16;
@@ -18,8 +19,8 @@ const CELLS_PER_SHORT_STACK: usize = 16;
 const CROWDED_PER_SHORT_STACK: usize = 4;
 /// The number of levels of a short stack.
 const SHORT: usize = 3;
-/// The number of levels of a short stack for crowded packed cells. Every second logit can be large, and then all logits
-/// of a packed cell.
+/// The number of levels of a short stack for crowded packed cells. If the large logits of a row have a stride of 256,
+/// all logits of a packed cell can be large.
 const SHORT_PACKED: usize = 5;
 
 /// The survivors of each lane: logits and their places. A place is the number of a register in the stripe, as a float.
@@ -28,10 +29,9 @@ type SurvivorStack = LaneStack<2>;
 
 /// The memory for gathering.
 pub(super) struct Gather {
-    /// For each batch, the largest of the second largest logits.
+    /// For each batch, the maximum of the second largest logits of its cells.
     seconds: Memory,
-    /// The numbers of the batches with crowded cells. A cell is crowded if it contains a survivor in addition to its
-    /// maximum.
+    /// The numbers of the batches with crowded cells.
     batches: Memory,
     /// A register for each of these batches. Bit `i` is set in the lanes in which cell register `i` has a crowded cell.
     crowded: Memory,

@@ -105,7 +105,7 @@ impl Layout {
             1 => spec.vocab.div_ceil(LANES).next_multiple_of(CELL).min(CHUNK),
             stripes => chunk_of_stripes(spec.vocab.div_ceil(LANES * stripes)),
         };
-        // A core that processes one block needs no buffer for the next block.
+        // If each core processes only one block, it needs no buffer for a next block.
         let (blocks, cores) = blocks_and_cores(spec, chip);
         let buffers = if blocks > cores { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
@@ -131,7 +131,7 @@ impl Layout {
                 let layout = Layout::with(spec, chip, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
                 let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
-                // The survivors of a packed cell must fit two lanes.
+                // The survivors of a packed cell move to at most two lanes, which must have space for all of them.
                 let least = if packed { PACKED_DEPTH / 2 } else { 1 };
                 let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
                 let slots =

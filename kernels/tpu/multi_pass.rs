@@ -77,7 +77,7 @@ impl Kept {
 }
 
 /// Whether the passes of a search over the list also find the entries next to the probed place. Logits of bf16 have few
-/// different values, so their searches are short without it.
+/// different values, so their searches are short without these entries.
 fn finds_neighbors(cx: &Context<'_>) -> bool {
     cx.spec.dtype != Dtype::Bf16
 }
@@ -356,7 +356,7 @@ impl MultiPass<'_> {
         let places = [lowest, high];
         let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
         let values = [lowest_weight, k.i32(MAX_WEIGHT + 1)];
-        // A weight between those of the ends is possible.
+        // The search continues while a weight between those of the ends is possible.
         let open = |low_weight, high_weight| is_open(k, low_weight, high_weight);
         let most_steps = None;
         let sum_of = |least: Value| {
@@ -369,7 +369,7 @@ impl MultiPass<'_> {
                 self.weight(kept, iteration, register)
             })
         };
-        // The least weight at or above the probed one has the same sum.
+        // The least weight at or above the probed weight has the same sum, so it can replace the probed weight.
         let value_of = |least: Value, reaches: Value, neighbors: Option<Neighbors>| match neighbors {
             Some(Neighbors { above, .. }) => {
                 let above = sampling.weight_of_key(cx, order_keys(k, above));
@@ -388,7 +388,8 @@ impl MultiPass<'_> {
                 most_steps,
                 probe: |key, step| {
                     let least = sampling.weight_of_key(cx, key);
-                    // A search that takes many steps is usually between two entries. A NaN would hide entries.
+                    // If a search takes many steps, its range is usually between two adjacent entries. If the pass
+                    // finds these entries, the search ends. With a NaN in the block, the pass could miss them.
                     let slow = k.both(k.lt(k.i32(FAST_STEPS - 1), step), k.not(self.irregular));
                     let alone = || {
                         let sum = sum_of(least);
@@ -496,7 +497,7 @@ impl MultiPass<'_> {
         let found = search.run(cx);
         let place = k.choose(k.eq(found.high_value, k.i32(1)), found.high, found.low);
         let logit = float_of_key(k, cx.full_key(place));
-        // The two ends are this number of octaves of the weight away from the result.
+        // The weights of the two ends differ from the weight of the result by this number of octaves.
         let step = sampling.distance_of_octaves(cx, 0.35);
         let start = log_below(sampling.weight_of(cx, logit));
         let end = |logit: Value| {
@@ -505,7 +506,7 @@ impl MultiPass<'_> {
         };
         let sampled = [end(k.fsub(logit, step)), end(k.fadd(logit, step))];
         let [low, high] = sampled.map(|end| k.fsub(end.log, aim));
-        // A sample with few entries below the threshold has no meaning.
+        // If the sample has only few entries below the threshold, its result has no meaning.
         let regular = |distance: Value| k.both(k.above(distance, k.f32(0.1)), k.above(k.f32(2.0), distance));
         let regular = k.both(regular(k.fsub(k.f32(0.0), low)), regular(high));
         let regular = k.both(regular, k.lt(k.i32(0), k.or(found.low_value, found.high_value)));

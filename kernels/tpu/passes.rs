@@ -18,7 +18,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// one.
 const PARTS: usize = 4;
 
-/// One chunk in this number is in the sample of the weights.
+/// The sample of the weights contains one chunk of each group of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
 /// Rows with fewer chunks have no sample.
 const LEAST_CHUNKS: usize = 8;
@@ -280,7 +280,8 @@ impl Passes {
             }
             results
         };
-        // libtpu gives a constant a layout that repeats one sublane. It does not compile a loop that starts with it.
+        // If this zero were a constant, libtpu would give it a layout that repeats one sublane. libtpu does not compile
+        // a loop whose initial state has this layout.
         let zero = k.add(k.shr(lane, LANES.trailing_zeros()), k.shr(k.sublane(), SUBLANES.trailing_zeros()));
         let start = vec![zero; N + N * together];
         let state = self.pass(cx, source, (label, together), &start, |iteration, state| {

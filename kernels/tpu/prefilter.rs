@@ -24,8 +24,9 @@ const CELLS_PER_ITERATION: usize = 64;
 
 /// The summaries of all cells, `[8, cells of a row]` each.
 ///
-/// The largest logits and their places are rotated: the lanes of each cell register by a different amount. So logits in
-/// the same column of many registers (a stride in the vocabulary) are distributed over the lanes.
+/// The largest logits and their places are rotated. Each cell register is rotated by a different number of lanes. If
+/// the large logits have a stride in the vocabulary, they are in the same lane of many registers. The rotation
+/// distributes them over the lanes.
 pub(super) struct Prefilter {
     /// The largest logit of each cell.
     pub(super) best: Memory,
@@ -147,7 +148,8 @@ impl Prefilter {
     /// Processes one chunk of the pass, and finishes the previous one.
     fn summarize_chunk(&self, cx: &Context<'_>, chunk: &Memory, number: Value, mut state: State) -> State {
         let k = cx.k;
-        // Nothing waits before the first chunk. It is finished twice.
+        // The first iteration has no previous chunk. It writes meaningless summaries for the first chunk. The correct
+        // summaries overwrite them later.
         self.finish_chunk(cx, k.max(k.sub(number, k.i32(1)), k.i32(0)), &mut state);
         let count = cx.layout.cells_in_chunk();
         let second_out = k.registers(&self.second, k.mul(number, k.i32(count as i32)), count);
@@ -159,8 +161,8 @@ impl Prefilter {
         state
     }
 
-    /// Rotates the summaries of a chunk, stores them, and adds them to the bins. A rotation takes long. So the next
-    /// iteration of the pass does this, beside its other work.
+    /// Rotates the summaries of a chunk, stores them, and adds them to the bins. A rotation has a long latency. So
+    /// the next iteration of the pass does this, together with its other work.
     fn finish_chunk(&self, cx: &Context<'_>, number: Value, state: &mut State) {
         let (k, layout) = (cx.k, cx.layout);
         let first = k.mul(number, k.i32(layout.cells_in_chunk() as i32));
@@ -235,7 +237,7 @@ impl Prefilter {
             },
             End { logit: k.choose(few, max, least), log: k.choose(few, k.f32(0.0), reach_least_bin) },
         ];
-        // The result is only a bound, so it may be reached by a few more cells than wanted.
+        // The result is only a bound, so a few more cells than wanted may reach it.
         let near = k.add(wanted, k.shr(wanted, 4));
         let search = Search {
             label: "bound from the cells",
@@ -341,8 +343,9 @@ pub(super) fn cell_elem(cx: &Context<'_>) -> Elem {
     }
 }
 
-/// Returns the summary of a cell register of a chunk, or of this one and the next one if cells are packed: the largest
-/// logit, the second largest logit, and the register of the largest in the chunk. See [`State`] for `had_nan`.
+/// Returns the summary of a cell register of a chunk: the largest logit, the second largest logit, and the number of
+/// the register in the chunk that contains the largest logit. If cells are packed, the summary also contains the next
+/// cell register. See [`State`] for `had_nan`.
 fn summarize_cells(cx: &Context<'_>, chunk: &Memory, cell: usize, had_nan: &mut Option<Value>) -> [Value; 3] {
     let (k, elem) = (cx.k, cell_elem(cx));
     let mut nans = Vec::new();

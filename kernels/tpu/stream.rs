@@ -108,8 +108,8 @@ impl<'a> LogitStream<'a> {
         start(k.i32(before_last as i32), true);
     }
 
-    /// Starts the copies of this block, unless the previous step of this core has started them. Also starts the copies of
-    /// this core's next block if there are two buffers.
+    /// Starts the copies of this block, unless the previous step of this core has started them. Also starts the copies
+    /// of this core's next block if there are two buffers.
     pub(super) fn begin(&self) {
         let (k, layout) = (self.k, self.layout);
         let Residence::Resident { buffers } = layout.residence else { return };
@@ -126,7 +126,7 @@ impl<'a> LogitStream<'a> {
         if buffers == 1 {
             return self.start_copies("copy the block", k.step());
         }
-        // With one core, the constant makes the addresses constant.
+        // With one core, the first block is always block 0. The constant makes the addresses of its copies constant.
         let this = if layout.cores == 1 { k.i32(0) } else { k.step() };
         k.when("copy the first block", first, || self.start_copies(COPY_PIECES, this));
         let next = k.add(k.step(), k.i32(1));
@@ -137,7 +137,7 @@ impl<'a> LogitStream<'a> {
         k.when("copy the next block", more, || self.start_copies(COPY_PIECES, next));
     }
 
-    /// Returns whether a core begins with this grid step. Each core runs equally many consecutive steps.
+    /// Returns whether this grid step is the first step of a core. Each core runs equally many consecutive steps.
     fn is_first_of_core(&self, step: Value) -> Value {
         let (k, layout) = (self.k, self.layout);
         let first = |core: usize| k.eq(step, k.i32((core * (layout.blocks / layout.cores)) as i32));

@@ -282,7 +282,7 @@ impl Survivors {
         let (low, label) = (top_k.threshold, "top-p threshold");
         let edge = match cx.spec.dtype {
             Dtype::Bf16 => search(k, label, low, high, &question),
-            // Keys with 32 bits would take many steps.
+            // A complete search over 32-bit keys would take many steps.
             Dtype::F32 | Dtype::F16 => {
                 let low = self.search_for_survivor(cx, label, [low, high], &question);
                 let none = k.f32(f32::INFINITY);
@@ -295,13 +295,15 @@ impl Survivors {
         if rest.is_nothing() {
             return (least_weight, k.bool(true));
         }
-        // The largest target determined the threshold. The entries above the threshold must not reach the least target.
+        // The threshold was found with the largest target. The least target has the same threshold if the entries above
+        // the threshold do not reach the least target.
         let (_, least) = sampling.top_p_target(cx, rest.least_with(k, sum));
         let above = self.parts_where(cx, &parts, |i| k.lt(edge, top_k.short_keys[i]));
         let above =
             Split { high: k.over_row(Reduce::Add, above.high), low: k.over_row(Reduce::Add, above.low) };
         let same = k.both(k.not(k.wlt(sum, most)), k.wlt(above.number(k), least));
-        // No other entry may have this weight. Without top-k, the top-k threshold is the bound of the survivors.
+        // All entries that are not survivors must have a smaller weight than the threshold. Without top-k, the top-k
+        // threshold is the bound of the survivors.
         let below = sampling.weight_of_key(cx, cx.full_key(k.sub(top_k.threshold, k.i32(1))));
         let same = k.both(same, k.lt(below, least_weight));
         (least_weight, k.either(off, same))

@@ -23,12 +23,12 @@ const EXPONENT: u32 = 23;
 /// A weight is between these multiples of its [`near_weight`], apart from [`ROUNDING`].
 const LEAST_RATIO: f32 = 0.31957;
 const LARGEST_RATIO: f32 = 0.32175;
-/// The largest difference between a weight and these multiples.
+/// The largest distance of a weight from the range between these multiples.
 const ROUNDING: f32 = 0.5;
 /// The largest relative error of a sum of approximate weights. A sum of a row has at most 300 dependent additions of
 /// positive floats. Each has a relative error of at most 2⁻²⁴.
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
-/// One chunk in this number is used to estimate the total.
+/// The estimate of the total reads one chunk of each group of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
 
 /// Bounds of the sum of the weights of the entries that are not survivors.

@@ -31,8 +31,8 @@ from .outer import Outer, kernel_of
 OPEN_SAME = "open; the changed operation has the same result in all cases"
 OPEN_OTHER = "open; the changed operation has another result in some case"
 OPEN = (OPEN_SAME, OPEN_OTHER)
-# The reason of mutants that are caught and that `make test` runs. Their names are in the list, so that a change of a kernel
-# does not select mutants that nobody has run.
+# The reason of mutants that are caught and that `make test` runs. Their names are in the list, so that a change of a
+# kernel does not select mutants that nobody has run.
 SAMPLE = "caught; the sample of make test"
 SAMPLE_SIZE = 30
 # One execution of a loop of an unchanged kernel has far fewer iterations. The cases have short rows.

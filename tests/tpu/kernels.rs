@@ -184,8 +184,8 @@ fn copies_that_finish_at_once() {
 }
 
 /// A device with two cores. Each core processes half of the blocks, and the interpreter runs the cores in both orders.
-/// Batches of 40 rows have five blocks, so one block of padding is added. The paths alternate in the list of programs.
-/// Therefore every third program is selected, so that both paths run.
+/// Batches of 40 rows have five blocks, so one block of padding is added. The test runs every third program. The paths
+/// alternate in the list of programs, so this selection contains both paths.
 #[test]
 fn two_cores() {
     let mut rng = StdRng::seed_from_u64(15);

@@ -1,7 +1,7 @@
 //! Mutants of the TPU kernels: each has one changed comparison, shift or constant. The interpreter makes and runs them
 //! (`tests/interpreter/mutation.py`). A mutant that no row of `paths.rs` catches shows that the tests lack a row, or
 //! that the change affects only the time of the kernel. `mutants.txt` lists these mutants. Most of its entries are
-//! open: nobody has examined them. It also names the parts of the mutants that were run.
+//! open: nobody has examined them. The file also names the parts of the mutants that were run.
 //!
 //! `make test` runs a sample of caught mutants. `make test-mutants` runs the parts that the list names, and fails if a
 //! mutant survives that the list does not contain.

@@ -63,8 +63,8 @@ fn list_blocks<'l, S: Simd>(
     Some(&list[..len])
 }
 
-/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most [`BLOCKS_PER_MASK`]
-/// blocks.
+/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most
+/// [`BLOCKS_PER_MASK`] blocks.
 #[inline(always)]
 fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
     let mut padded = [f32::NAN; BLOCKS_PER_MASK * BIN];
@@ -105,8 +105,8 @@ fn collect_blocks<S: Simd, E: Element>(
     let bound = f32x16::splat(simd, bound);
     let mut len = 0;
     for list in list.chunks(COMPARED) {
-        // All comparisons come first. The processor then reads several blocks at a time. With the branches on the
-        // elements in between, a wrong prediction would stop it at each block.
+        // All comparisons come before the branches on the elements, so that the processor reads several blocks at a
+        // time. If the branches were between the comparisons, a wrong prediction could stop the reads at each block.
         let mut masks = [0_u128; COMPARED];
         let mut count = len;
         for (mask, &block) in masks.iter_mut().zip(list) {
@@ -178,7 +178,8 @@ mod tests {
                 check(Logits::F16(&narrow), bound / 1640.0);
             }
         }
-        // Exactly as many entries as the pass can collect, and one more: in three blocks, and each in its own block.
+        // The rows have exactly as many entries as the pass can collect, or one more. The entries are consecutive, or
+        // each entry is in its own block.
         for more in 0..2 {
             for stride in [1, BLOCK] {
                 let reaches = |i: usize| i.is_multiple_of(stride) && i / stride < FEW + more;

@@ -88,7 +88,8 @@ fn find_block<S: Simd>(simd: S, sums: &[i32], remainder: u64) -> Option<(usize, 
     // The number of blocks that the first search adds to one sum.
     const CHUNK: usize = 32;
     let blocks = sums.as_chunks::<LANES>().0;
-    // This is `WeightSum` for few values. With `WeightSum`, the compiler permutes the lanes in each iteration.
+    // This does the work of `WeightSum` for a small number of values. If it used `WeightSum`, the compiler would
+    // permute the lanes in each iteration.
     let sum_of_blocks = |blocks: &[[i32; LANES]]| {
         let a = Lanes(simd);
         let (mut low, mut high) = (a.int(0), a.int(0));

@@ -1,8 +1,8 @@
 //! Threshold search: finds the largest threshold for which the values at or above it reach a given count or sum.
 //!
-//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. If there is
-//! an estimate of the threshold, the first pass removes the values above it. Each other pass measures the values at or
-//! above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
+//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. If there
+//! is an estimate of the threshold, the first pass removes the values above it. Each other pass measures the values at
+//! or above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
@@ -81,8 +81,8 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
     // The measure of the values at or above `low`.
     let mut reached = goal.reached;
-    // Once the values outside the bracket were removed: the length of the part of `spare` that holds the other values,
-    // including padding.
+    // The length of the part of `spare` that holds the values in the bracket, including padding. `None` until the
+    // values outside the bracket are removed.
     let mut narrowed: Option<usize> = None;
     let hint = goal.hint;
     let mut at_ends = hint <= low || hint == high;
@@ -131,9 +131,9 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
 }
 
 /// Three pivots in `low + 1..=high`, which divide the bracket. If `at_ends` is set, the threshold is probably `low` or
-/// `high`, because many values are equal to it; the first and the last pivot then show whether this is so. The pivots for
-/// keys are evenly spaced, because keys are already approximately logarithmic. The pivots for weights are geometrically
-/// spaced, because most weights are small.
+/// `high`, because many values are equal to it. The first and the last pivot then show whether this is true. The pivots
+/// for keys are evenly spaced, because keys are already approximately logarithmic. The pivots for weights are
+/// geometrically spaced, because most weights are small.
 #[inline(always)]
 fn pivots<const SUM: bool>(low: i32, high: i32, at_ends: bool) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
@@ -269,7 +269,7 @@ mod tests {
             let len = 1 + random() as usize % 700;
             let range = [2, 30, MAX_WEIGHT as u32 + 1][round % 3];
             let measure = if round % 2 == 0 { Measure::Count } else { Measure::Sum };
-            // Keys can be negative, weights cannot.
+            // Keys can be negative, but weights cannot.
             let least = if measure == Measure::Count { -(range as i32 / 2) } else { 1 };
             let mut values: Vec<i32> =
                 (0..len).map(|_| (least + (random() % range) as i32).min(MAX_WEIGHT)).collect();

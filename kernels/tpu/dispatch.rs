@@ -111,7 +111,7 @@ impl Stages {
             let rest = k.if_else(
                 "some entries with a weight are no survivors",
                 k.any(open),
-                || bounds(cx, sampling, &survivors, open).flat(k),
+                || bounds(cx, sampling, open, |value| survivors.sum_floats(cx, value)).flat(k),
                 || Rest::nothing(k).flat(k),
             );
             let (outcome, decided) =

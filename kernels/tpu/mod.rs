@@ -10,6 +10,7 @@
 //! ```text
 //! layout ← stream ← context ← prefilter ← gather ← survivors ← dispatch ← bounded, arbitrary ← this file
 //! context ← sampling ← multi_pass ← dispatch
+//! prefilter, sampling ← total_bounds ← survivors
 //! context ← interpolation ← prefilter, passes, multi_pass
 //! context ← candidate_list ← passes ← multi_pass
 //! context ← k_slices ← survivors, multi_pass

@@ -9,7 +9,6 @@ use super::context::Context;
 use super::keys::edge_below;
 use super::prefilter::Summary;
 use super::sampling::Sampling;
-use super::survivors::Survivors;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Memory, Reduce, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
@@ -142,7 +141,15 @@ pub(super) fn are_promising(
 
 /// Returns bounds of the weights of all entries in the rows of `open` that are not survivors. Makes one pass. No row of
 /// the block contains a NaN or +inf.
-pub(super) fn bounds(cx: &Context<'_>, sampling: &Sampling, survivors: &Survivors, open: Value) -> Rest {
+///
+/// `sum_over_survivors` receives a function of a logit. It returns the sums of the values of this function over the
+/// survivors of each lane.
+pub(super) fn bounds(
+    cx: &Context<'_>,
+    sampling: &Sampling,
+    open: Value,
+    sum_over_survivors: impl FnOnce(&dyn Fn(Value) -> Value) -> Value,
+) -> Rest {
     let (k, layout) = (cx.k, cx.layout);
     let zero = k.splat(k.f32(0.0));
     let sums = cx.logits.pass("bounds of the total", &[zero; POWERS * PARTS], |chunk, _, state| {
@@ -150,7 +157,7 @@ pub(super) fn bounds(cx: &Context<'_>, sampling: &Sampling, survivors: &Survivor
         state.iter().zip(sums).map(|(&a, b)| k.fadd(a, b)).collect()
     });
     let all = sum_lanes_of_floats(k, near_weight(k, in_all_parts(k, &sums)));
-    let largest = survivors.sum_floats(cx, |x| near_weight(k, sampling.powers_of(cx, x)));
+    let largest = sum_over_survivors(&|x| near_weight(k, sampling.powers_of(cx, x)));
     let largest = sum_lanes_of_floats(k, largest);
 
     let rest = k.fsub(all, largest);

@@ -6,7 +6,10 @@
 use super::context::Context;
 use super::keys::{bf16_edge, edge_below};
 use super::lane_stack::LaneStack;
-use super::prefilter::{cell_elem, cells_together, index_of_place, rotation, Prefilter};
+use super::prefilter::{index_of_place, rotation, Prefilter};
+use super::summaries::{
+    cell_elem, cells_together, constant, halves, largest_half, load, load_summary, store_summary,
+};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, PACKED_LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
@@ -198,10 +201,7 @@ impl Gather {
                 let last = count.min(first + together * CELLS_PER_SHORT_STACK);
                 for cell in (first..last).step_by(together) {
                     let lane = k.i32((cell * LANES) as i32);
-                    let [best, second, place] = memories.each_ref().map(|memory| match layout.packed {
-                        true => k.load_packed(memory, lane),
-                        false => k.load(memory, lane),
-                    });
+                    let [best, second, place] = memories.each_ref().map(|memory| load(cx, memory, lane));
                     let place = match layout.place_offset(cell) - start {
                         0 => place,
                         offset => k.fadd(place, k.whole(elem, offset as i16)),
@@ -306,84 +306,33 @@ fn push_from_cell(
         1 => (k.i32(0), cell),
         _ => (k.shr(cell, in_chunk.trailing_zeros()), k.and(cell, k.i32(in_chunk as i32 - 1))),
     };
-    // Packed cell registers alternate, and a lookup must cover whole packed registers.
-    let (first, count) = match layout.packed {
-        true => (k.and(cell, k.i32(!1)), 2 * layout.cell),
-        false => (cell, layout.cell),
+    // Packed cell registers alternate, and a lookup must cover both. `first` is the first one.
+    let together = cells_together(cx);
+    let (first, group) = match layout.packed {
+        true => (k.and(cell, k.i32(!1)), k.and(group, k.i32(!1))),
+        false => (cell, group),
     };
-    let group = if layout.packed { k.and(group, k.i32(!1)) } else { group };
     let by = rotation(cx, chunk, group);
     let half = if layout.packed { k.and(cell, k.i32(1)) } else { k.i32(0) };
+    let of_cell = |value: Value| match halves(cx, value)[..] {
+        [even, odd] => k.choose(k.eq(half, k.i32(0)), even, odd),
+        _ => value,
+    };
     let at = k.mul(first, k.i32(layout.cell as i32));
-    let rows = cx.logits.look_up(at, count);
+    let rows = cx.logits.look_up(at, together * layout.cell);
     let start = k.add(k.mul(chunk, k.i32(layout.chunk as i32)), half);
     let start = k.to_float(k.splat(start));
-    let place = match layout.packed {
-        true => {
-            let pair = k.unpacked(k.load_packed(&k.registers(&prefilter.place, first, 2), k.i32(0)));
-            k.choose(k.eq(half, k.i32(0)), pair[0], pair[1])
-        }
-        false => k.load(&k.registers(&prefilter.place, cell, 1), k.i32(0)),
-    };
+    let place = of_cell(load(cx, &k.registers(&prefilter.place, first, together), k.i32(0)));
     let place = k.fadd(place, start);
     let first = k.to_float(k.splat(k.add(at, half)));
     for number in 0..layout.cell {
-        let x = match layout.packed {
-            true => {
-                let pair = k.unpacked(k.load_packed(&rows, k.i32((2 * number * LANES) as i32)));
-                k.choose(k.eq(half, k.i32(0)), pair[0], pair[1])
-            }
-            false => k.load(&rows, k.i32((number * LANES) as i32)),
-        };
+        let step = together * number;
+        let x = of_cell(load(cx, &rows, k.i32((step * LANES) as i32)));
         let x = k.rotate(x, by);
-        let step = if layout.packed { 2 * number } else { number };
         let here = k.fadd(first, k.f32(step as f32));
         let other = k.choose(k.eq(place, here), k.f32(f32::NEG_INFINITY), x);
         stack.push_where(k, k.above(other, edge), [x, here]);
     }
-}
-
-/// Returns the two halves of a register of the summaries if cells are packed, or else the register.
-fn halves(cx: &Context<'_>, value: Value) -> Vec<Value> {
-    match cx.layout.packed {
-        true => cx.k.unpacked(value).to_vec(),
-        false => vec![value],
-    }
-}
-
-/// Returns the larger of the two halves of a register of the summaries, or the register.
-fn largest_half(cx: &Context<'_>, value: Value) -> Value {
-    halves(cx, value).into_iter().reduce(|a, b| cx.k.fmax(a, b)).expect("a register has a half")
-}
-
-/// Returns a register of the type of the summaries.
-fn constant(cx: &Context<'_>, value: Value) -> Value {
-    match cx.layout.packed {
-        true => cx.k.splat_packed(value),
-        false => cx.k.splat(value),
-    }
-}
-
-/// Returns register `number` of a memory that has the type of the summaries.
-fn register_of(cx: &Context<'_>, memory: &Memory, number: Value) -> Memory {
-    match cx.layout.packed {
-        true => cx.k.registers(memory, cx.k.shl(number, 1), 2),
-        false => cx.k.registers(memory, number, 1),
-    }
-}
-
-/// Loads register `number` of a memory that has the type of the summaries.
-fn load_summary(cx: &Context<'_>, memory: &Memory, number: Value) -> Value {
-    let (k, register) = (cx.k, register_of(cx, memory, number));
-    match cx.layout.packed {
-        true => k.load_packed(&register, k.i32(0)),
-        false => k.load(&register, k.i32(0)),
-    }
-}
-
-/// Stores register `number` of a memory that has the type of the summaries.
-fn store_summary(cx: &Context<'_>, memory: &Memory, number: Value, value: Value) {
-    cx.k.store(&register_of(cx, memory, number), cx.k.i32(0), value);
 }
 
 /// Returns an empty stack of survivors.

@@ -10,6 +10,7 @@
 //! ```text
 //! layout ← stream ← context ← prefilter ← gather ← survivors ← dispatch ← bounded, arbitrary ← this file
 //! context ← sampling ← multi_pass ← dispatch
+//! context ← summaries ← prefilter, gather
 //! prefilter, sampling ← total_bounds ← survivors
 //! context ← interpolation ← prefilter, passes, multi_pass
 //! context ← candidate_list ← passes ← multi_pass
@@ -36,6 +37,7 @@ mod prefilter;
 mod results;
 mod sampling;
 mod stream;
+mod summaries;
 mod survivors;
 mod threshold_search;
 mod total_bounds;

@@ -10,8 +10,9 @@ use super::context::{Context, NO_INDEX};
 use super::interpolation::{End, Probed, Search};
 use super::keys::{edge_below, float_of_key, order_keys};
 use super::lane_sums::{approximate_log2, count_lanes};
+use super::summaries::{cell_elem, cells_together, constant, halves, load, map_halves};
 use super::threshold_search::{search, Probe, Question};
-use crate::mlir::mosaic::{Elem, Memory, Reduce, Space, Value, LANES, SUBLANES};
+use crate::mlir::mosaic::{Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
@@ -94,14 +95,11 @@ impl Prefilter {
     /// Reads the block while it arrives.
     pub(super) fn summarize(&self, cx: &Context<'_>) -> Summary {
         let k = cx.k;
-        let nothing = k.negative_infinity(cell_elem(cx));
-        let (bins, nothing) = match cx.layout.packed {
-            true => (1, k.splat_packed(nothing)),
-            false => (BINS, k.splat(nothing)),
-        };
-        let halves = |bins: &[Value]| match bins {
-            [packed] => k.unpacked(*packed),
-            _ => [bins[0], bins[1]],
+        let nothing = constant(cx, k.negative_infinity(cell_elem(cx)));
+        let bins = BINS / cells_together(cx);
+        let halves = |bins: &[Value]| -> [Value; BINS] {
+            let all: Vec<Value> = bins.iter().flat_map(|&bin| halves(cx, bin)).collect();
+            all.try_into().expect("the halves of all registers are the bins")
         };
         let start =
             State { bins: vec![nothing; bins], waiting: vec![[nothing; 2]; self.waiting(cx)], had_nan: None };
@@ -170,10 +168,7 @@ impl Prefilter {
         for (i, &waiting) in state.waiting.iter().enumerate() {
             let group = i * cells_together(cx);
             let by = rotation(cx, number, k.i32(group as i32));
-            let [best, place] = waiting.map(|value| match layout.packed {
-                true => k.packed(k.unpacked(value).map(|half| k.rotate(half, by))),
-                false => k.rotate(value, by),
-            });
+            let [best, place] = waiting.map(|value| map_halves(cx, value, |half| k.rotate(half, by)));
             let at = k.i32((group * LANES) as i32);
             k.store(&best_out, at, best);
             k.store(&place_out, at, place);
@@ -327,22 +322,6 @@ impl Prefilter {
     }
 }
 
-/// Returns the number of cell registers that are computed together.
-pub(super) fn cells_together(cx: &Context<'_>) -> usize {
-    match cx.layout.packed {
-        true => 2,
-        false => 1,
-    }
-}
-
-/// Returns the type of the summaries.
-pub(super) fn cell_elem(cx: &Context<'_>) -> Elem {
-    match cx.layout.packed {
-        true => Elem::Bf16,
-        false => Elem::F32,
-    }
-}
-
 /// Returns the summary of a cell register of a chunk: the largest logit, the second largest logit, and the number of
 /// the register in the chunk that contains the largest logit. If cells are packed, the summary also contains the next
 /// cell register. See [`State`] for `had_nan`.
@@ -351,7 +330,7 @@ fn summarize_cells(cx: &Context<'_>, chunk: &Memory, cell: usize, had_nan: &mut 
     let mut nans = Vec::new();
     let mut registers = cx.layout.registers_of_cell(cell).map(|register| {
         let lane = k.i32((register * LANES) as i32);
-        let x = if cx.layout.packed { k.load_packed(chunk, lane) } else { k.load(chunk, lane) };
+        let x = load(cx, chunk, lane);
         // In a packed register, the number is that of the first half.
         let place = k.whole(elem, register as i16);
         if had_nan.is_none() {
@@ -371,8 +350,7 @@ fn summarize_cells(cx: &Context<'_>, chunk: &Memory, cell: usize, had_nan: &mut 
     }
     if let Some(had_nan) = had_nan {
         let nan = nans.into_iter().reduce(|a, b| k.fmax(a, b)).expect("a cell has registers");
-        let halves = if cx.layout.packed { k.unpacked(nan).to_vec() } else { vec![nan] };
-        *had_nan = halves.into_iter().fold(*had_nan, |had_nan, half| k.fmax(had_nan, half));
+        *had_nan = halves(cx, nan).into_iter().fold(*had_nan, |had_nan, half| k.fmax(had_nan, half));
     }
     [best, second.expect("a cell has several registers"), place]
 }

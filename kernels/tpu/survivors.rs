@@ -170,7 +170,12 @@ impl Survivors {
 
     /// Returns the sum of `parts` over all slots of each row.
     fn sum(&self, cx: &Context<'_>, parts: &[Split]) -> Split {
-        let (k, sums) = (cx.k, self.parts_where(cx, parts, |_| cx.k.bool(true)));
+        self.sum_where(cx, parts, |_| cx.k.bool(true))
+    }
+
+    /// Returns the sum of `parts` over the slots of each row where the mask is true.
+    fn sum_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
+        let (k, sums) = (cx.k, self.parts_where(cx, parts, mask));
         Split { high: k.over_row(Reduce::Add, sums.high), low: k.over_row(Reduce::Add, sums.low) }
     }
 
@@ -298,9 +303,7 @@ impl Survivors {
         // The threshold was found with the largest target. The least target has the same threshold if the entries above
         // the threshold do not reach the least target.
         let (_, least) = sampling.top_p_target(cx, rest.least_with(k, sum));
-        let above = self.parts_where(cx, &parts, |i| k.lt(edge, top_k.short_keys[i]));
-        let above =
-            Split { high: k.over_row(Reduce::Add, above.high), low: k.over_row(Reduce::Add, above.low) };
+        let above = self.sum_where(cx, &parts, |i| k.lt(edge, top_k.short_keys[i]));
         let same = k.both(k.not(k.wlt(sum, most)), k.wlt(above.number(k), least));
         // All entries that are not survivors must have a smaller weight than the threshold. Without top-k, the top-k
         // threshold is the bound of the survivors.

@@ -106,12 +106,11 @@ impl MultiPass<'_> {
                 ("kept weight per chunk", 2),
                 |iteration, register| kept_weight(k, self.weight(kept, iteration, register), least_weight),
             );
-            vec![sums.low, sums.high]
+            sums.flat()
         };
         let removes = k.any(k.lt(k.i32(1), least_weight));
-        let all_sums = || vec![all_sums.low, all_sums.high];
-        let sums = k.if_else("top-p or min-p removes weights", removes, kept_sums, all_sums);
-        let sums = Wide { low: sums[0], high: sums[1] };
+        let sums = k.if_else("top-p or min-p removes weights", removes, kept_sums, || all_sums.flat());
+        let sums = Wide::from_flat(&sums);
         let tie_weight = kept_weight(k, kept.tie_weight, least_weight);
         let ties = self.kept_ties(kept, tie_counts);
         let sums = k.wadd(sums, k.product_of_words(ties, tie_weight));
@@ -313,7 +312,7 @@ impl MultiPass<'_> {
                 iteration.keep_weight(cx, register, weight);
                 weight
             });
-            vec![sums.low, sums.high]
+            sums.flat()
         };
         let above_edge = || weigh("weights above an edge", &|x| self.weight_above_edge(kept, x));
         // Without an edge, the pass needs neither a comparison nor cleaned logits. The weight of −inf is 0.
@@ -327,7 +326,7 @@ impl MultiPass<'_> {
             }
             _ => above_edge(),
         };
-        Wide { low: sums[0], high: sums[1] }
+        Wide::from_flat(&sums)
     }
 
     /// Returns the weight of a raw logit if it is above the edge, else 0.
@@ -353,104 +352,86 @@ impl MultiPass<'_> {
         let closed = k.either(off, sampling.greedy_row);
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
         let allowed = k.wsub(sum, target);
-        let places = [lowest, high];
         let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
-        let values = [lowest_weight, k.i32(MAX_WEIGHT + 1)];
-        // The search continues while a weight between those of the ends is possible.
-        let open = |low_weight, high_weight| is_open(k, low_weight, high_weight);
-        let most_steps = None;
         let sum_of = |least: Value| {
             self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
                 kept_weight(k, self.weight(kept, iteration, register), least)
             })
         };
         let with_neighbors = |least: Value| {
-            self.passes.sum_with_neighbors(cx, self.source, "sum", least, |iteration, register| {
-                self.weight(kept, iteration, register)
-            })
+            let weight = |iteration: &Iteration<'_>, register| self.weight(kept, iteration, register);
+            let (sum, neighbors) = self.passes.sum_with_neighbors(cx, self.source, "sum", least, weight);
+            (sum, Some(neighbors))
         };
-        // The least weight at or above the probed weight has the same sum, so it can replace the probed weight.
-        let value_of = |least: Value, reaches: Value, neighbors: Option<Neighbors>| match neighbors {
-            Some(Neighbors { above, .. }) => {
-                let above = sampling.weight_of_key(cx, order_keys(k, above));
-                k.choose(reaches, k.max(least, above), least)
-            }
-            None => least,
-        };
-        let found = match self.source {
-            Source::AllLogits => Search {
-                label: "top-p threshold, one pass per step",
-                places,
-                values,
-                ends: self.top_p_ends(closed, lowest, allowed, sum),
-                aim: approximate_log2(k, allowed),
-                open,
-                most_steps,
-                probe: |key, step| {
-                    let least = sampling.weight_of_key(cx, key);
-                    // If a search takes many steps, its range is usually between two adjacent entries. If the pass
-                    // finds these entries, the search ends. With a NaN in the block, the pass could miss them.
-                    let slow = k.both(k.lt(k.i32(FAST_STEPS - 1), step), k.not(self.irregular));
-                    let alone = || {
-                        let sum = sum_of(least);
-                        let unknown = [f32::INFINITY, f32::NEG_INFINITY].map(|limit| k.splat(k.f32(limit)));
-                        [vec![sum.low, sum.high], unknown.to_vec()].concat()
-                    };
-                    let found = match finds_neighbors(cx) {
-                        true => k.if_else(
-                            "the search is slow",
-                            slow,
-                            || {
-                                let (sum, Neighbors { below, above }) = with_neighbors(least);
-                                vec![sum.low, sum.high, below, above]
-                            },
-                            alone,
-                        ),
-                        false => alone(),
-                    };
-                    let reached = Wide { low: found[0], high: found[1] };
-                    let neighbors =
-                        finds_neighbors(cx).then_some(Neighbors { below: found[2], above: found[3] });
-                    let log = approximate_log2(k, k.wsub(sum, reached));
-                    let reaches = k.not(k.wlt(reached, target));
-                    Probed { reaches, value: value_of(least, reaches, neighbors), log, neighbors }
+        // If a search over all logits takes many steps, its range is usually between two adjacent entries. If the pass
+        // finds these entries, the search ends. With a NaN in the block, the pass could miss them.
+        let some_neighbors = |least: Value, step: Value| {
+            let slow = k.both(k.lt(k.i32(FAST_STEPS - 1), step), k.not(self.irregular));
+            let found = k.if_else(
+                "the search is slow",
+                slow,
+                || {
+                    let (sum, neighbors) = with_neighbors(least);
+                    let Neighbors { below, above } = neighbors.expect("this pass finds them");
+                    [sum.flat(), vec![below, above]].concat()
                 },
+                || {
+                    let unknown = [f32::INFINITY, f32::NEG_INFINITY].map(|limit| k.splat(k.f32(limit)));
+                    [sum_of(least).flat(), unknown.to_vec()].concat()
+                },
+            );
+            (Wide::from_flat(&found), Some(Neighbors { below: found[2], above: found[3] }))
+        };
+        // `log` receives the sum of the weights below a place: see [`Probed::log`].
+        type Log<'a> = Box<dyn Fn(Wide) -> Value + 'a>;
+        let (ends, aim, log): ([End; 2], Value, Log<'_>) = match self.source {
+            Source::AllLogits => {
+                let log = |below| approximate_log2(k, below);
+                (self.top_p_ends(closed, lowest, allowed, sum), log(allowed), Box::new(log))
             }
-            .run(cx),
             // The list has no small weights. So the sum of the weights below a logit is nearly a linear function of the
             // logit, and its logarithm is not.
             Source::Candidates(_) => {
                 let unit = k.fmax(k.near(allowed), k.f32(1.0));
-                let share = |sum: Wide| k.divide(k.near(sum), unit);
+                let share = move |below: Wide| k.divide(k.near(below), unit);
                 let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
                 let low = k.fmax(float_of_key(k, kept.threshold), farthest);
-                Search {
-                    label: "top-p threshold, one pass per step",
-                    places,
-                    values,
-                    ends: [End { logit: low, log: k.f32(0.0) }, End { logit: sampling.max, log: share(sum) }],
-                    aim: k.f32(1.0),
-                    open,
-                    most_steps,
-                    probe: |key, _| {
-                        let least = sampling.weight_of_key(cx, key);
-                        let (reached, neighbors) = match finds_neighbors(cx) {
-                            true => {
-                                let (reached, neighbors) = with_neighbors(least);
-                                (reached, Some(neighbors))
-                            }
-                            false => (sum_of(least), None),
-                        };
-                        let reaches = k.not(k.wlt(reached, target));
-                        let log = share(k.wsub(sum, reached));
-                        let value = value_of(least, reaches, neighbors);
-                        Probed { reaches, value, log, neighbors }
-                    },
-                }
-                .run(cx)
+                let low = End { logit: low, log: k.f32(0.0) };
+                let high = End { logit: sampling.max, log: share(sum) };
+                ([low, high], k.f32(1.0), Box::new(share))
             }
         };
-        sampling.least_weight(cx, off, found.low_value)
+        let search = Search {
+            label: "top-p threshold, one pass per step",
+            places: [lowest, high],
+            values: [lowest_weight, k.i32(MAX_WEIGHT + 1)],
+            ends,
+            aim,
+            // The search continues while a weight between those of the ends is possible.
+            open: |low_weight, high_weight| is_open(k, low_weight, high_weight),
+            most_steps: None,
+            probe: |key, step| {
+                let least = sampling.weight_of_key(cx, key);
+                let (reached, neighbors) = match self.source {
+                    _ if !finds_neighbors(cx) => (sum_of(least), None),
+                    Source::AllLogits => some_neighbors(least, step),
+                    Source::Candidates(_) => with_neighbors(least),
+                };
+                let reaches = k.not(k.wlt(reached, target));
+                let log = log(k.wsub(sum, reached));
+                // No entry has a weight between `least` and the weight of `above`, so both have the same sum of weights
+                // at or above them. Therefore the larger one can be the value of the place.
+                let value = match neighbors {
+                    Some(Neighbors { above, .. }) => {
+                        let above = sampling.weight_of_key(cx, order_keys(k, above));
+                        k.choose(reaches, k.max(least, above), least)
+                    }
+                    None => least,
+                };
+                Probed { reaches, value, log, neighbors }
+            },
+        };
+        sampling.least_weight(cx, off, search.run(cx).low_value)
     }
 
     /// Returns the places where the search for the top-p threshold starts to interpolate. `allowed` is the sum of

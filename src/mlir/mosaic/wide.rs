@@ -18,6 +18,16 @@ fn literal(value: Value) -> Option<u32> {
 }
 
 impl Wide {
+    /// Returns the two halves, for results of branches and states of loops.
+    pub fn flat(self) -> Vec<Value> {
+        vec![self.low, self.high]
+    }
+
+    /// Returns the number whose [`flat`](Wide::flat) is the start of `values`.
+    pub fn from_flat(values: &[Value]) -> Wide {
+        Wide { low: values[0], high: values[1] }
+    }
+
     /// Whether the upper half is the constant 0.
     pub fn is_short(self) -> bool {
         literal(self.high) == Some(0)

@@ -136,8 +136,8 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
 /// are small.
 ///
 /// `at_ends` means that the threshold is probably `low` or `high`, because many values are equal to the threshold. In
-/// this case, the first pivot and the last pivot are at the ends of `low + 1..=high`. Their measures show whether the
-/// threshold is `low` or `high`.
+/// this case, the first pivot and the last pivot are at or near the ends of `low + 1..=high`. Their measures show
+/// whether the threshold is at an end.
 #[inline(always)]
 fn pivots<const SUM: bool>(low: i32, high: i32, at_ends: bool) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };

@@ -1,7 +1,7 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
-//! A vector is one vector register of `8 x 128` elements of 32 bits. A packed register is a vector register of `8 x
-//! 256` elements of 16 bits. The eight parts of a register are called sublanes.
+//! A vector is one vector register of `8 x 128` elements of 32 bits: 8 sublanes with 128 lanes each. A packed register
+//! is a vector register of `8 x 256` elements of 16 bits.
 //!
 //! In a block of eight rows, each sublane is a row, and the lanes are entries of the row. In a block of one, two or
 //! four rows, each row has several sublanes, called the stripes of the row. In a block of `n` rows, sublane `s` is

@@ -25,8 +25,8 @@ const CONSECUTIVE: usize = 4;
 const PIECE: usize = 16;
 /// The rank in the sample of the bound of a row without top-k.
 const RANK: i32 = 64;
-/// The sample contains about one in this number of logits. In a very long row, it contains fewer logits, because the
-/// number of rounds is limited.
+/// The sample contains about one logit out of this number of logits. In a very long row, it contains fewer logits,
+/// because the number of rounds is limited.
 const ONE_IN: usize = 32;
 /// The largest number of times that a thread samples [`CONSECUTIVE`] logits.
 const LARGEST_ROUNDS: usize = 4;

@@ -56,7 +56,7 @@ pub struct Chip {
     pub tensor_cores: usize,
     /// The vector memory of each core, in bytes.
     pub vmem_bytes: usize,
-    /// Whether a core computes with packed bf16: one instruction for two elements per lane.
+    /// Whether a core computes with packed bf16. Then one instruction processes two elements per lane.
     pub packs_bf16: bool,
     /// The device's share of the chip's memory bandwidth, in bytes per second.
     pub hbm_bytes_per_second: u64,
@@ -80,11 +80,11 @@ struct Generation {
 
 /// The known generations.
 ///
-/// Vector memory and bandwidth are from jax 0.10.2 (`pallas/mosaic/tpu_info.py`); libtpu does not report them. Whether
-/// a core packs bf16 is known from the schedules of libtpu 0.0.52: on the other cores it unpacks every operand. The
-/// clock is derived from the published peak rate of bf16 products and the number of multipliers. For v6e and 7x the
-/// number of multipliers is an assumption (two products per cell and cycle), so their clock is an assumption too.
-/// Only time estimates depend on the clock.
+/// Vector memory and bandwidth are from jax 0.10.2 (`pallas/mosaic/tpu_info.py`); libtpu does not report them. The
+/// values of `packs_bf16` are from the schedules of libtpu 0.0.52. If a core does not pack bf16, its schedules unpack
+/// every bf16 operand. The clock is derived from the published peak rate of bf16 products and the number of
+/// multipliers. For v6e and 7x the number of multipliers is an assumption (two products per cell and cycle), so their
+/// clock is an assumption too. Only time estimates depend on the clock.
 const GENERATIONS: [Generation; 5] = [
     Generation {
         name: "v4",

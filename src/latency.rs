@@ -151,7 +151,7 @@ impl CallTimer {
         CallTimer { begin: now, enqueued: now }
     }
 
-    /// Stores the current time as the time at which all programs of the call are in the queue.
+    /// Stores the current time. The caller calls this when all programs of the call are in the queue.
     pub fn enqueued(&mut self) {
         self.enqueued = Instant::now();
     }

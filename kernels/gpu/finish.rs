@@ -26,8 +26,7 @@ const RANKED: usize = THREADS;
 /// The number of slots of the sorted entries, used or not. One warp weighs them, [`PER_LANE`] in each thread.
 const SLOTS: usize = 128;
 const PER_LANE: usize = SLOTS / WARP;
-/// The number of bits per step of the remainder. The total of [`SLOTS`] weights is at most 2 to the power of 64 minus
-/// this number.
+/// The number of bits per step of the remainder. The total of [`SLOTS`] weights is at most `2^(64 - DIGIT_BITS)`.
 const DIGIT_BITS: u32 = 28;
 const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
 /// The number of threads that together compare an entry with all others.
@@ -89,7 +88,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
 /// The entries of a row that the first kernel stored. The entries of a thread are in registers.
 struct Entries<'k> {
     block: Block<'k>,
-    /// Some of these can be places without an entry.
+    /// Some elements can be places without an entry.
     mine: Vec<Order>,
     /// The status bits of the row.
     status: Int,

@@ -134,7 +134,8 @@ pub(super) fn key_of(k: &Ptx, value: Float) -> Int {
 /// A bound for values that have not been cleaned: a value reaches it if the order key of the cleaned value reaches
 /// `bound`. A subnormal value may reach it although its key does not reach `bound`. `bound` is above the key of −inf.
 pub(super) fn raw_bound(k: &Ptx, bound: Int) -> Float {
-    // Cleaning changes −0 and all subnormals to +0, whose key is 0. This is the key of the most negative subnormal.
+    // Cleaning changes −0 and all subnormals to +0, whose key is 0. The constant is the key of the most negative
+    // subnormal.
     const ABOVE_NEGATIVE: i32 = -0x0080_0000;
     let near_zero = k.both(k.le(k.int(ABOVE_NEGATIVE), bound), k.le(bound, k.int(0)));
     k.from_bits(order_key(k, k.select(near_zero, k.int(ABOVE_NEGATIVE), bound)))

@@ -12,13 +12,14 @@ use crate::kernels::program_arrays::Column;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::NEG_INF_KEY;
 
-/// The largest number of entries that reach the bound in a row without top-k.
+/// In a row without top-k, the bound is chosen so that at most about this number of entries reach it.
 const LARGEST: usize = 170;
-/// The least number of cells for each such entry. With fewer cells, some lane would have no space for its survivors.
+/// In a row without top-k, there must be at least this number of cells for each entry that reaches the bound. With
+/// fewer cells, some lane would have no space for its survivors.
 const CELLS_PER_LARGEST: usize = 180;
 
-/// Returns the number of bins that reach the bound in a row without top-k. If the logits are independent, the number of
-/// bins that contain one of the `n` largest entries is `bins · (1 − e^(−n / bins))`.
+/// Returns the number of bins that reach the bound in a row without top-k. If the logits are independent, the average
+/// number of bins that contain at least one of the `n` largest entries is `bins · (1 − e^(−n / bins))`.
 fn bins_of_largest(cells: usize, bins: usize) -> i32 {
     let entries = (cells / CELLS_PER_LARGEST).clamp(1, LARGEST) as f64;
     (bins as f64 * (1.0 - (-entries / bins as f64).exp())).ceil() as i32
@@ -30,7 +31,8 @@ pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
     let summary = prefilter.summarize(cx);
     let wanted = cx.param(Column::K);
     let binned = k.i32(prefilter.largest_binned_k(cx) as i32);
-    // In a row without top-k, the bound selects the largest entries: their weight may be enough for top-p.
+    // In a row without top-k, the bound selects the largest entries, because the sum of their weights may reach the
+    // target of top-p.
     let largest = k.i32(bins_of_largest(cx.cells(), prefilter.largest_binned_k(cx)));
     let from_bins = k.choose(k.eq(wanted, k.i32(0)), largest, k.min(wanted, binned));
     let from_bins = prefilter.bound_from_bins(cx, &summary, from_bins);

@@ -102,8 +102,9 @@ impl Stages {
         k.if_else("survivors suffice", suffice, sample, otherwise)
     }
 
-    /// Samples from the survivors of a threshold if possible. In the rows of `open`, some entries below the threshold
-    /// have a weight. Returns an outcome and a flag: 1 in all lanes if every row is sampled, else 0.
+    /// Samples from the survivors of a threshold if possible. In the rows of `open`, entries below the threshold can
+    /// have a weight. Returns an outcome and a flag. The flag is 1 in all lanes if every row was sampled. Otherwise,
+    /// the flag is 0 and the outcome has no meaning.
     fn by_largest(&self, cx: &Context<'_>, start: &Start<'_>, threshold: Value, open: Value) -> Vec<Value> {
         let (k, sampling) = (cx.k, start.sampling);
         let (survivors, suffice) = self.survivors(cx, threshold);
@@ -136,7 +137,7 @@ impl Stages {
             let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
             k.not(k.any(k.lt(k.i32(limit), cells)))
         };
-        // If a row has top-p but no top-k, its largest entries may have enough weight.
+        // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
         let largest = k.choose(open, start.bound, start.threshold);
@@ -211,7 +212,7 @@ impl Stages {
     }
 }
 
-/// Returns the result of [`Stages::by_largest`] if some rows are not sampled.
+/// Returns the result of [`Stages::by_largest`] for the case that some rows were not sampled.
 fn undecided(k: &Kernel) -> Vec<Value> {
     vec![k.splat(k.i32(0)); Outcome::VALUES + 1]
 }

@@ -1,11 +1,11 @@
-//! Searches whose probes are passes over the entries of a block: for the top-p threshold, for the top-k threshold, and
-//! for a bound from the cells.
+//! Searches for the top-p threshold, for the top-k threshold, and for a bound from the cells. Each probe of a search is
+//! a pass over the entries of a block.
 //!
-//! The logarithm of the weight below a logit is nearly a linear function of the logit, and so is the logarithm of the
-//! number of entries above it. So each step interpolates between the ends of the range. This is the Illinois variant of
-//! the false position method (M. Dowell and P. Jarratt, "A modified regula falsi method for computing the root of an
-//! equation", BIT 11, 1971). After the first steps, every second step halves the range instead. This bounds the number
-//! of steps for any row.
+//! The logarithm of the sum of the weights below a logit is nearly a linear function of the logit. The same is true for
+//! the logarithm of the number of entries above a logit. So each step interpolates between the ends of the range. This
+//! is the Illinois variant of the false position method (M. Dowell and P. Jarratt, "A modified regula falsi method for
+//! computing the root of an equation", BIT 11, 1971). After the first steps, every second step halves the range
+//! instead. This bounds the number of steps for any row.
 
 use super::context::Context;
 use super::keys::{float_of_key, order_keys};
@@ -31,11 +31,11 @@ pub(super) struct Range {
     /// The logits of the ends.
     low_logit: Value,
     high_logit: Value,
-    /// The logarithms of the ends: see [`Probed::log`]. If one end moves twice in a row, the Illinois method halves the
-    /// other end's distance from the aim.
+    /// The logarithms of the ends: see [`Probed::log`]. If the same end moves in two consecutive steps, the Illinois
+    /// method changes the logarithm of the other end. It halves the distance of this logarithm from the aim.
     low_log: Value,
     high_log: Value,
-    /// The end that moved last: 1 for `low`, −1 for `high`.
+    /// The end that moved last: 1 for `low`, −1 for `high`, 0 before the first step.
     moved: Value,
     /// The number of the step: a scalar.
     step: Value,
@@ -47,14 +47,15 @@ pub(super) struct Probed {
     pub(super) reaches: Value,
     /// A number that decides whether the search is done: see [`Search::open`].
     pub(super) value: Value,
-    /// A number, usually a logarithm, that is nearly a linear function of the logit at the place. It need not be exact.
+    /// A number that is nearly a linear function of the logit at the place. It is usually a logarithm. It need not be
+    /// exact.
     pub(super) log: Value,
     /// The entries of the row that are next to the place, if they are known.
     pub(super) neighbors: Option<Neighbors>,
 }
 
-/// The logits next to a place. The ends of a range move to them. Near the threshold, this saves the steps between two
-/// entries.
+/// The logits of the entries next to a place. The ends of a range move to these entries, because no probe is necessary
+/// between two adjacent entries. This saves steps near the threshold.
 #[derive(Clone, Copy)]
 pub(super) struct Neighbors {
     /// The largest logit below the place.
@@ -63,7 +64,7 @@ pub(super) struct Neighbors {
     pub(super) above: Value,
 }
 
-/// A place where a search starts to interpolate.
+/// One of the two points between which the first step of a search interpolates.
 #[derive(Clone, Copy)]
 pub(super) struct End {
     pub(super) logit: Value,
@@ -73,12 +74,12 @@ pub(super) struct End {
 /// A search for the largest place that each row reaches. A place is a short key.
 pub(super) struct Search<'a, O, P> {
     pub(super) label: &'a str,
-    /// Every row reaches the first place, and no row reaches the second one. If the difference is 1, the row is not
-    /// searched.
+    /// Every row reaches the first place, and no row reaches the second place. If the two places of a row differ by 1,
+    /// the row is not searched.
     pub(super) places: [Value; 2],
     /// The values of these places.
     pub(super) values: [Value; 2],
-    /// The places where the interpolation starts. They need not be the ends of the range, because any result of the
+    /// The points where the interpolation starts. They need not be the ends of the range, because every result of the
     /// interpolation is limited to the range.
     pub(super) ends: [End; 2],
     /// The logarithm at the threshold.
@@ -87,7 +88,7 @@ pub(super) struct Search<'a, O, P> {
     pub(super) open: O,
     /// Receives the order key of a place and the number of the step, and returns the result of the probe.
     pub(super) probe: P,
-    /// The largest number of steps, if it is limited. A limited search can end with an open range.
+    /// The largest number of steps, if it is limited. A limited search can end before all rows are done.
     pub(super) most_steps: Option<i32>,
 }
 
@@ -116,12 +117,13 @@ impl Range {
         let middle = middle(k, self.low, self.high);
         let odd = k.eq(k.and(self.step, k.i32(1)), k.i32(1));
         let halve = k.splat(k.both(odd, k.lt(k.i32(INTERPOLATIONS), self.step)));
-        // The interpolation fails if an end is not finite or the difference is not.
+        // The result of the interpolation has no meaning if an end or the difference of the ends is not finite.
         let finite = k.above(k.f32(f32::MAX), length);
         k.choose(k.both(finite, k.not(halve)), guess, middle)
     }
 
-    /// Returns the range after a probe. `up` and `down` say which end moves to the probed place.
+    /// Returns the range after a probe. In the rows of `open`, one end moves to the probed place or to a neighbor of
+    /// this place.
     fn narrowed(self, cx: &Context<'_>, aim: Value, place: Value, probed: &Probed, open: Value) -> Range {
         let k = cx.k;
         let logit = float_of_key(k, cx.full_key(place));

@@ -49,7 +49,7 @@ impl<const N: usize> LaneStack<N> {
     /// After a lane has overflowed, every later push overflows again. So `overflow` needs to contain only the last
     /// marker.
     pub(super) fn push_where(&mut self, k: &Kernel, mask: Value, entry: [Value; N]) {
-        // If no push has reached a level, the level is still the initial value. Such levels need no operations.
+        // If no push has reached a level, the level still contains the initial value. Such levels need no operations.
         let depth = self.depth();
         let used = self.fields[N - 1].iter().position(|&marker| marker == self.overflow).unwrap_or(depth);
         if used == depth {

@@ -14,12 +14,15 @@ const CELL: usize = 8;
 /// The number of survivors that fit one lane, by the binary logarithm of the number of stripes. A row of 128 survivors
 /// has one per lane on average, if it has one stripe.
 const DEPTHS: [usize; 4] = [8, 6, 4, 4];
-/// The least number of survivors that fit one lane if cells are packed. All logits of a packed cell can be large.
+/// If cells are packed, at least this number of survivors must fit one lane, because all logits of a packed cell can be
+/// large.
 const PACKED_DEPTH: usize = 6;
-/// The number of survivors per lane after they are spread more evenly, if top-k keeps at most [`FEW`] entries.
+/// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes, by the binary
+/// logarithm of the number of stripes. It applies if top-k keeps at most [`FEW`] entries.
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
+/// The largest number of entries that top-k may keep if [`SLOTS`] applies.
 const FEW: usize = 64;
-/// The number of cell registers of a batch. Each has one bit of a 32-bit integer.
+/// The number of cell registers of a batch. Each cell register has one bit of a 32-bit integer.
 const CELLS_IN_BATCH: usize = 32;
 /// In rows of several stripes, a shorter chunk is used if chunks of the usual length would add more than one part in
 /// this number to the length of a row.
@@ -61,7 +64,8 @@ pub(super) enum Residence {
 pub(super) struct Layout {
     /// The number of blocks. It is a multiple of `cores`.
     pub(super) blocks: usize,
-    /// The number of cores that process the blocks. Each core processes equally many consecutive blocks.
+    /// The number of cores that process the blocks. All cores process the same number of blocks, and the blocks of a
+    /// core are consecutive.
     pub(super) cores: usize,
     /// The number of rows of a block. If it is less than eight, each row has several stripes. A stripe contains
     /// consecutive entries of a row. The index of its first entry is a multiple of [`stripe`](Layout::stripe). In the
@@ -77,8 +81,9 @@ pub(super) struct Layout {
     pub(super) piece: usize,
     /// The number of registers of a cell.
     pub(super) cell: usize,
-    /// Whether cells are computed in packed registers: cell register `2 p` has the even registers of a run of
-    /// `2 * cell` registers, and cell register `2 p + 1` the odd ones. Otherwise a cell register has consecutive
+    /// Whether cells are computed in packed registers. If they are, two consecutive cell registers summarize a run of
+    /// `2 * cell` registers. The cell register with the even number summarizes the even registers of the run. The cell
+    /// register with the odd number summarizes the odd registers. Otherwise, each cell register summarizes consecutive
     /// registers.
     pub(super) packed: bool,
     /// The location of the logits.
@@ -87,7 +92,8 @@ pub(super) struct Layout {
     pub(super) keep_weights: bool,
     /// The number of survivors that fit one lane.
     pub(super) depth: usize,
-    /// The number of survivors per lane after they are spread more evenly. At most `depth`.
+    /// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes. At most
+    /// `depth`.
     pub(super) slots: usize,
     /// Whether there is a candidate list. It is for blocks whose survivors do not fit registers but fit a list.
     pub(super) candidate_list: bool,
@@ -105,7 +111,7 @@ impl Layout {
             1 => spec.vocab.div_ceil(LANES).next_multiple_of(CELL).min(CHUNK),
             stripes => chunk_of_stripes(spec.vocab.div_ceil(LANES * stripes)),
         };
-        // If each core processes only one block, it needs no buffer for a next block.
+        // If each core processes only one block, the core needs no buffer for a next block.
         let (blocks, cores) = blocks_and_cores(spec, chip);
         let buffers = if blocks > cores { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
@@ -131,7 +137,8 @@ impl Layout {
                 let layout = Layout::with(spec, chip, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
                 let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
-                // The survivors of a packed cell move to at most two lanes, which must have space for all of them.
+                // The survivors of a packed cell move to at most two lanes. These lanes must have space for all
+                // survivors of the cell.
                 let least = if packed { PACKED_DEPTH / 2 } else { 1 };
                 let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
                 let slots =
@@ -236,8 +243,9 @@ impl Layout {
         (0..self.cell).map(move |number| first + step * number)
     }
 
-    /// Returns what must be added to the places in a cell register, so that they count from the first register of a run
-    /// of chunks. `cell` is the number of the cell register in the run.
+    /// Returns the number that must be added to the stored places of a cell register. The sums are then numbers of
+    /// registers, counted from the first register of a run of chunks. `cell` is the number of the cell register in the
+    /// run.
     pub(super) fn place_offset(&self, cell: usize) -> usize {
         let second_half = self.packed && cell % 2 == 1;
         cell / self.cells_in_chunk() * self.chunk + usize::from(second_half)

@@ -3,7 +3,7 @@
 //! A kernel processes one block of rows per grid step. A block has eight rows. A batch of one, two or four rows is one
 //! block of this number of rows. In such a block, each row has several sublanes, called its stripes. The kernel returns
 //! the outcome and the thresholds of each row. The StableHLO around the kernel computes the wide arrays from the
-//! thresholds. This StableHLO reads the logits once and writes each wide array once.
+//! thresholds. It reads the logits once and writes each wide array once.
 //!
 //! Imports point in one direction:
 //!
@@ -68,7 +68,7 @@ pub(super) fn limits() -> String {
     format!("at most {LANES} slots (max_k) and {} elements per row", layout::LARGEST_VOCAB)
 }
 
-/// Returns the number of cores that process the rows of a batch. Each processes equally many blocks of rows.
+/// Returns the number of cores that process the rows of a batch. All cores process the same number of blocks of rows.
 pub fn cores(spec: &Spec, chip: &Chip) -> usize {
     layout::blocks_and_cores(spec, chip).1
 }

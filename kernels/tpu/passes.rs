@@ -18,7 +18,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// one.
 const PARTS: usize = 4;
 
-/// The sample of the weights contains one chunk of each group of this number of chunks.
+/// The sample of the weights contains about one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
 /// Rows with fewer chunks have no sample.
 const LEAST_CHUNKS: usize = 8;
@@ -131,7 +131,8 @@ impl Passes {
         })
     }
 
-    /// Counts the logits of each row in a list above the float `edge`. Also returns the entries next to the edge.
+    /// For each row, counts the logits in a list that are above the float `edge`. Also returns the logits next to
+    /// `edge`.
     pub(super) fn count_in_list(
         &self,
         cx: &Context<'_>,
@@ -155,8 +156,9 @@ impl Passes {
         (count_lanes(k, count), neighbors(k, &state[PARTS..]))
     }
 
-    /// Returns the sum of the weights that are at least `least`. Also returns the entries next to this weight. `weight`
-    /// returns the weights of a register. No entry is a NaN.
+    /// Returns the sum of the weights that are at least `least`. Also returns two logits: the largest logit whose
+    /// weight is below `least`, and the least logit whose weight is at least `least`. `weight` returns the weights of a
+    /// register. No entry may be a NaN.
     pub(super) fn sum_with_neighbors(
         &self,
         cx: &Context<'_>,
@@ -250,10 +252,10 @@ impl Passes {
     }
 
     /// Computes values for each chunk. The values of chunk `i` of a stripe are in lane `i` of the stripe. `in_lanes`
-    /// returns values for the registers of a chunk, and `in_stripe` combines the lanes of these values.
+    /// returns values for the registers of a chunk. `in_stripe` combines the lanes of these values.
     ///
-    /// An iteration combines the lanes of the chunks of the previous iteration, because sums over lanes have a long
-    /// latency.
+    /// Each iteration calls `in_stripe` for the chunks of the previous iteration. So it need not wait for its own sums
+    /// over lanes, which have a long latency.
     fn by_chunk<const N: usize>(
         &self,
         cx: &Context<'_>,
@@ -343,8 +345,9 @@ impl Passes {
     /// Finds the first index at which the running sum of values exceeds `bound`. If the sum never exceeds it, the
     /// result can be any index.
     ///
-    /// `value` receives the entries that `content` names, and their indices. `sums` are the chunk sums of these values.
-    /// The search descends from the chunks to the registers of one chunk and then to the lanes of one register.
+    /// `value` receives logits or weights, as `content` says, and their indices. `sums` are the chunk sums of the
+    /// results of `value`. The search first finds the chunk, then the register in this chunk, and then the lane in this
+    /// register.
     pub(super) fn locate(
         &self,
         cx: &Context<'_>,
@@ -363,8 +366,8 @@ impl Passes {
         }
     }
 
-    /// Finds the index in a chunk at which the running sum of the values exceeds `bound`. This is for rows that have
-    /// one stripe.
+    /// Finds the index in a chunk at which the running sum of the values exceeds `bound`. The rows must have one
+    /// stripe.
     fn locate_in_chunk(
         &self,
         cx: &Context<'_>,
@@ -402,8 +405,8 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), column))
     }
 
-    /// Like [`locate_in_chunk`](Passes::locate_in_chunk), for a chunk of one stripe. This is for rows that have several
-    /// stripes.
+    /// Like [`locate_in_chunk`](Passes::locate_in_chunk), but for rows that have several stripes. The chunk is a chunk
+    /// of `stripe`.
     fn locate_in_stripe(
         &self,
         cx: &Context<'_>,
@@ -505,7 +508,8 @@ impl Passes {
     }
 }
 
-/// Adds the entries of a register to the state of a pass that finds neighbors. `above` is true at or above the place.
+/// Adds the entries of a register to the state of a pass that finds neighbors of a place. `above` is true for the
+/// entries at or above the place.
 fn update_neighbors(k: &Kernel, state: &mut [Value], part: usize, above: Value, x: Value) {
     let [below_none, above_none] = [f32::NEG_INFINITY, f32::INFINITY].map(|limit| k.f32(limit));
     state[part] = k.fmax(state[part], k.choose(above, below_none, x));

@@ -92,7 +92,7 @@ impl Sampling {
         k.divide(k.f32(octaves * (1 << OCTAVE_BITS) as f32), self.scale)
     }
 
-    /// Whether a row has top-p and keeps more than its maximum.
+    /// Whether a row has top-p and is not greedy.
     pub(super) fn has_top_p(&self, cx: &Context<'_>) -> Value {
         let k = cx.k;
         let off = top_p_is_off(k, self.no_candidate, self.mantissa);

@@ -126,7 +126,8 @@ impl<'a> LogitStream<'a> {
         if buffers == 1 {
             return self.start_copies("copy the block", k.step());
         }
-        // With one core, the first block is always block 0. The constant makes the addresses of its copies constant.
+        // With one core, the first block is always block 0. If its number is a constant, the addresses of its copies
+        // are constants too.
         let this = if layout.cores == 1 { k.i32(0) } else { k.step() };
         k.when("copy the first block", first, || self.start_copies(COPY_PIECES, this));
         let next = k.add(k.step(), k.i32(1));
@@ -137,7 +138,8 @@ impl<'a> LogitStream<'a> {
         k.when("copy the next block", more, || self.start_copies(COPY_PIECES, next));
     }
 
-    /// Returns whether this grid step is the first step of a core. Each core runs equally many consecutive steps.
+    /// Returns whether a grid step is the first step of a core. All cores run the same number of steps, and the steps
+    /// of a core are consecutive.
     fn is_first_of_core(&self, step: Value) -> Value {
         let (k, layout) = (self.k, self.layout);
         let first = |core: usize| k.eq(step, k.i32((core * (layout.blocks / layout.cores)) as i32));
@@ -236,7 +238,8 @@ impl<'a> LogitStream<'a> {
         })
     }
 
-    /// Returns the number of chunks per iteration of a pass by up to `together` chunks.
+    /// Returns the number of chunks that each iteration of a pass processes. `together` is the largest number that the
+    /// pass allows.
     pub(super) fn together(&self, together: usize) -> usize {
         let streamed = self.layout.residence == Residence::Streamed;
         if !streamed && self.layout.chunks.is_multiple_of(together) {

@@ -87,8 +87,7 @@ impl Survivors {
         k.not(k.any(short))
     }
 
-    /// Returns the sum over the slots of each lane of the floats that `value` returns for the cleaned logits of
-    /// survivors.
+    /// Calls `value` with the cleaned logit of each survivor. Returns the sum of the results in each lane.
     pub(super) fn sum_floats(&self, cx: &Context<'_>, value: impl Fn(Value) -> Value) -> Value {
         let k = cx.k;
         let terms = self.slots().map(|i| {
@@ -99,8 +98,8 @@ impl Survivors {
     }
 
     /// Samples from the survivors. `bound` is a key. In each row, the number of logits that reach it is at least the
-    /// number that top-k keeps. `rest` are bounds of the weights of all other entries. Also returns a mask: whether the
-    /// bounds decide the result of the row. If they do not, the result has no meaning.
+    /// number that top-k keeps. `rest` contains bounds of the sum of the weights of all other entries. Also returns a
+    /// mask: whether these bounds decide the result of the row. If they do not, the result has no meaning.
     pub(super) fn sample(
         &self,
         cx: &Context<'_>,
@@ -259,7 +258,7 @@ impl Survivors {
     }
 
     /// Returns the least weight that survives both top-p and min-p. `weights` are the weights after top-k. Also returns
-    /// whether it is the same for every total that `rest` allows.
+    /// whether this least weight is the same for every total that `rest` allows.
     fn least_weight(
         &self,
         cx: &Context<'_>,
@@ -300,20 +299,20 @@ impl Survivors {
         if rest.is_nothing() {
             return (least_weight, k.bool(true));
         }
-        // The threshold was found with the largest target. The least target has the same threshold if the entries above
-        // the threshold do not reach the least target.
+        // The threshold was found with the largest target. The least target has the same threshold if the sum of the
+        // weights above the threshold is below the least target.
         let (_, least) = sampling.top_p_target(cx, rest.least_with(k, sum));
         let above = self.sum_where(cx, &parts, |i| k.lt(edge, top_k.short_keys[i]));
         let same = k.both(k.not(k.wlt(sum, most)), k.wlt(above.number(k), least));
-        // All entries that are not survivors must have a smaller weight than the threshold. Without top-k, the top-k
-        // threshold is the bound of the survivors.
+        // Every entry that is not a survivor must have a weight below `least_weight`. Without top-k, `top_k.threshold`
+        // is the bound of the survivors.
         let below = sampling.weight_of_key(cx, cx.full_key(k.sub(top_k.threshold, k.i32(1))));
         let same = k.both(same, k.lt(below, least_weight));
         (least_weight, k.either(off, same))
     }
 
-    /// Like [`search`] over keys, but ends when only one survivor of each row has a key in its range. Returns the start
-    /// of this range. The key of this survivor is the result of the search.
+    /// Like [`search`] over keys, but a row is done when the key of only one survivor is in its range. The key of this
+    /// survivor is the result of the search. Returns the start of the range of each row.
     fn search_for_survivor(
         &self,
         cx: &Context<'_>,

@@ -165,7 +165,7 @@ fn divide(
     let place = k.add(low, k.mul(part, stripe));
     let Probe { reaches, exact } = probe(&places);
     let reaches = k.both(reaches, k.both(k.lt(place, high), k.lt(k.i32(0), stripe)));
-    // The places that the row reaches come first. If one of them is exact, it is the last of these.
+    // The places that the row reaches come before the other places. If any of them is exact, the last of them is exact.
     let one = match exact {
         Some(exact) => k.choose(exact, k.i32(1 + EXACT), k.i32(1)),
         None => k.i32(1),

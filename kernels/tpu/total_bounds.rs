@@ -1,9 +1,10 @@
 //! Bounds of the total weight of a row, for rows whose top-p threshold is among the largest entries.
 //!
-//! If the largest entries of a row have most of its weight, the rest of the row matters only because the target of
-//! top-p is a share of the total. A pass that computes approximate weights takes less than half the time of a pass that
-//! computes the weights. The approximation has a known error. So the pass returns two bounds of the total of the rest.
-//! If both bounds lead to the same threshold, the threshold is that of the exact total.
+//! The target of top-p is a share of the total weight of the row. If the weights of the largest entries reach this
+//! target, the other entries affect the threshold only through the total. So the exact weights of the other entries are
+//! often not necessary. A pass that computes approximate weights takes less than half the time of a pass that computes
+//! exact weights. The error of the approximate weights is limited. So this file computes two bounds of the sum of the
+//! weights of the other entries. If both bounds give the same threshold, the exact sum also gives this threshold.
 
 use super::context::Context;
 use super::keys::edge_below;
@@ -17,17 +18,19 @@ use crate::semantics::weights::{distance_bits, OCTAVE_BITS};
 
 /// The number of independent sums in the pass. With several sums, an addition does not wait for the previous one.
 const PARTS: usize = 2;
-/// The exponent bits of a float.
+/// The number of the lowest exponent bit of a float.
 const EXPONENT: u32 = 23;
-/// A weight is between these multiples of its [`near_weight`], apart from [`ROUNDING`].
+/// A weight is at least this multiple of its [`near_weight`], minus [`ROUNDING`].
 const LEAST_RATIO: f32 = 0.31957;
+/// A weight is at most this multiple of its [`near_weight`], plus [`ROUNDING`].
 const LARGEST_RATIO: f32 = 0.32175;
-/// The largest distance of a weight from the range between these multiples.
+/// The largest amount by which a weight is outside the range from [`LEAST_RATIO`] to [`LARGEST_RATIO`] times its
+/// [`near_weight`].
 const ROUNDING: f32 = 0.5;
-/// The largest relative error of a sum of approximate weights. A sum of a row has at most 300 dependent additions of
-/// positive floats. Each has a relative error of at most 2⁻²⁴.
+/// The largest relative error of a sum of approximate weights. The sum of a row has at most 300 dependent additions of
+/// positive floats. Each addition has a relative error of at most 2⁻²⁴.
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
-/// The estimate of the total reads one chunk of each group of this number of chunks.
+/// The estimate of the total reads one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
 
 /// Bounds of the sum of the weights of the entries that are not survivors.
@@ -42,7 +45,7 @@ impl Rest {
         Rest { least: k.wide(0), most: k.wide(0) }
     }
 
-    /// Whether the bounds are constants that are 0.
+    /// Whether both bounds are the constant 0.
     pub(super) fn is_nothing(&self) -> bool {
         [self.least, self.most].iter().all(|bound| bound.is_short() && bound.low.literal() == Some(0))
     }
@@ -66,15 +69,16 @@ impl Rest {
     }
 }
 
-/// The number of floats of [`powers`].
+/// The number of floats that [`powers`] returns.
 const POWERS: usize = 3;
 
-/// Returns floats for a distance, in the form of [`distance_bits`]. Their [`near_weight`] is about three times the
-/// weight.
+/// Returns three floats from which [`near_weight`] computes about three times the weight. `distance` is in the form of
+/// [`distance_bits`].
 ///
-/// The bits of a float, read as an integer, are nearly a linear function of its logarithm. So a float with bits that
-/// are a linear function of the distance is nearly a power of two. Its error depends on the fraction of the octave. The
-/// floats are at distances that differ by a third of an octave, so their sum has a ninth of the error.
+/// The bits of a float, read as an integer, are nearly a linear function of the logarithm of the float. So a float
+/// whose bits are a linear function of the distance is nearly a power of two. The error of this power depends on the
+/// fraction of the octave. The fractions of the three floats differ by a third of an octave, so their errors nearly
+/// cancel. The error of the sum is a ninth of the error of one float.
 fn powers<A: Arith>(a: A, distance: A::Int) -> [A::Float; POWERS] {
     // All arithmetic is modulo 2³².
     let shift = EXPONENT - OCTAVE_BITS;
@@ -84,8 +88,9 @@ fn powers<A: Arith>(a: A, distance: A::Int) -> [A::Float; POWERS] {
     [start, start + third, start + 2 * third].map(|start| a.from_bits(a.sub(a.int(start), scaled)))
 }
 
-/// Returns an approximation from [`powers`] or from sums of them. A weight or a sum of weights is between
-/// [`LEAST_RATIO`] and [`LARGEST_RATIO`] times this number, apart from [`ROUNDING`] per weight.
+/// Returns an approximation of about three times a weight, given the [`powers`] of the weight. For a sum of weights,
+/// the arguments are the sums of the powers. The weight or the sum of weights is between [`LEAST_RATIO`] and
+/// [`LARGEST_RATIO`] times the result. In addition, each weight has an error of at most [`ROUNDING`].
 fn near_weight<A: Arith>(a: A, [first, second, third]: [A::Float; POWERS]) -> A::Float {
     // 2 to the power −1/3, and its square.
     const FACTORS: [f32; 2] = [0.793_700_5, 0.629_960_5];
@@ -101,9 +106,9 @@ impl Sampling {
     }
 }
 
-/// Returns whether the bounds probably decide the thresholds of the rows in `open`: a scalar. The bins and some chunks
-/// of the logits give an estimate of the total and of the share of the largest entries. `threshold` is the least key of
-/// these entries.
+/// Returns a scalar: whether [`bounds`] probably decides the threshold of every row in `open`. The function estimates
+/// the sum of the weights of the largest entries from the bins. It estimates the sum of the other weights from some
+/// chunks of the logits. `threshold` is the least key of the largest entries.
 pub(super) fn are_promising(
     cx: &Context<'_>,
     sampling: &Sampling,
@@ -139,11 +144,11 @@ pub(super) fn are_promising(
     k.not(k.any(k.both(open, k.not(promising))))
 }
 
-/// Returns bounds of the weights of all entries in the rows of `open` that are not survivors. Makes one pass. No row of
-/// the block contains a NaN or +inf.
+/// Returns bounds of the sum of the weights of all entries that are not survivors. In the rows that are not in `open`,
+/// the bounds are 0. Makes one pass. No row of the block may contain a NaN or +inf.
 ///
-/// `sum_over_survivors` receives a function of a logit. It returns the sums of the values of this function over the
-/// survivors of each lane.
+/// `sum_over_survivors` receives a function of a logit. For each lane, it returns the sum of the function's results for
+/// the survivors in this lane.
 pub(super) fn bounds(
     cx: &Context<'_>,
     sampling: &Sampling,
@@ -162,12 +167,12 @@ pub(super) fn bounds(
 
     let rest = k.fsub(all, largest);
     let error = k.fmul(k.fadd(all, largest), k.f32(SUM_ERROR));
-    // The sums over lanes round down, and so does the conversion to integers.
+    // `rounding` includes the error of the sums over lanes and of the conversion to integers. Both round down.
     let rounding = ROUNDING * (layout.padded() * LANES * k.stripes()) as f32 + (SUBLANES * LANES + 1) as f32;
     let least = k.fsub(k.fmul(k.fsub(rest, error), k.f32(LEAST_RATIO)), k.f32(rounding));
     let most = k.fadd(k.fmul(k.fadd(rest, error), k.f32(LARGEST_RATIO)), k.f32(rounding));
     let wide = |bound: Value| {
-        // Both parts are exact.
+        // The floats `high` and `low` are exact.
         const DIGIT: f32 = (1 << 24) as f32;
         let bound = k.choose(open, k.fmax(bound, k.f32(0.0)), k.f32(0.0));
         let high = k.floor(k.fmul(bound, k.f32(1.0 / DIGIT)));
@@ -177,7 +182,8 @@ pub(super) fn bounds(
     Rest { least: wide(least), most: wide(most) }
 }
 
-/// Returns the sums of [`powers`] over the registers of a chunk, in [`PARTS`] parts.
+/// Returns the sums of [`powers`] over the registers of a chunk. There are [`PARTS`] sums of each power. `logit` is
+/// applied to the logits before their powers are computed.
 fn chunk_sums(
     cx: &Context<'_>,
     sampling: &Sampling,
@@ -196,9 +202,11 @@ fn chunk_sums(
     sums.into_iter().map(|sum| sum.unwrap_or_else(|| k.splat(k.f32(0.0)))).collect()
 }
 
-/// Returns the sum of the lanes of each row, rounded down in each lane. The lanes are floats below 2⁴².
+/// Returns the sum of the lanes of each row. Each lane is rounded down to an integer before the sum. The lanes are
+/// floats below 2⁴².
 ///
-/// The order in which the hardware adds lanes is unknown, so the function adds parts whose sums are exact.
+/// The order in which the hardware adds lanes is unknown. So the function splits each lane into parts. The sums of the
+/// parts are exact in any order.
 fn sum_lanes_of_floats(k: &Kernel, value: Value) -> Value {
     const DIGIT: f32 = (1 << 14) as f32;
     let digit = |value: Value, unit: f32| {
@@ -212,7 +220,7 @@ fn sum_lanes_of_floats(k: &Kernel, value: Value) -> Value {
     k.fadd(k.fmul(upper, k.f32(DIGIT)), low)
 }
 
-/// Returns the sums of the parts of [`chunk_sums`].
+/// Adds the [`PARTS`] sums of each power that [`chunk_sums`] returned.
 fn in_all_parts(k: &Kernel, sums: &[Value]) -> [Value; POWERS] {
     std::array::from_fn(|number| {
         let parts = sums.iter().skip(number).step_by(POWERS).copied();

@@ -152,7 +152,8 @@ fn predicate(op: &Operation, count: i64) -> Checked {
     ensure(number.is_some_and(|number| (0..count).contains(&number)), "the predicate does not exist")
 }
 
-/// Checks a conversion between types of floats. `fits` receives the numbers of their bits.
+/// Checks a conversion from one float type to another. `fits` receives the number of bits of the operand's type and the
+/// number of bits of the result's type. It returns whether these sizes are correct.
 fn conversion_of_floats(op: &Operation, fits: fn(Option<u32>, Option<u32>) -> bool) -> Checked {
     check::cast(op, Elem::is_float, Elem::is_float)?;
     let ([from], to) = (operands(op)?, result(op)?);

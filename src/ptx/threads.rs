@@ -49,7 +49,7 @@ impl Ptx {
         self.int_op("redux.sync.add.s32", &[&value, &"0xffffffff"])
     }
 
-    /// Returns the value of the thread that is `distance` positions before this one in its warp. If there is no such
+    /// Returns the value of the thread that is `distance` positions before this thread in the warp. If there is no such
     /// thread, returns this thread's value.
     pub fn from_before(&self, value: Int, distance: usize) -> Int {
         self.int_op("shfl.sync.up.b32", &[&value, &distance, &0, &"0xffffffff"])

@@ -27,7 +27,7 @@ pub fn remainder_by_digits<A: WideArith>(
     let nothing = a.weq(total, a.wide(0));
     let divisor = a.wselect(nothing, a.wide(MAX_WEIGHT as u64), total);
     // The first digit is shorter if 128 is not a multiple of `digit_bits`. The divisor is at least 2²⁸, so the first
-    // digit is less than the divisor. So the first remainder is this digit.
+    // digit is less than the divisor. Therefore, the first digit is also the first remainder.
     let first = (NUMBER_BITS - 1) % digit_bits + 1;
     let mut end = NUMBER_BITS - first;
     let mut rest = digit(a, words, end, first);

@@ -23,9 +23,10 @@ use crate::semantics::rules::{is_candidate, kept_weight};
 use crate::semantics::top_p::target;
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// The distance of an entry from the maximum is about the sum of two distances: that of the bound from the maximum, and
-/// that of the entry from the bound. This constant is a limit of the error. The error is at most 8, because each of the
-/// three distances is rounded to an integer, after two operations with a relative error of 2⁻²⁴ and results below 2²³.
+/// A limit on a rounding error. The distance of an entry from the maximum is approximately the distance of the bound
+/// from the maximum plus the distance of the entry from the bound. The error of this sum is at most 8. Each of the
+/// three distances is the result of two operations and is then rounded to an integer. Each operation has a relative
+/// error of 2⁻²⁴ and a result below 2²³.
 const ROUNDING: i32 = 16;
 
 /// The outcome of a row, in variables that the kernel sets step by step.
@@ -60,8 +61,9 @@ struct Row<'a, 'k> {
     bound: Int,
     /// The keys and the indices of the entries above the bound. Their number can exceed the capacity.
     list: List<'k>,
-    /// The number of entries at the bound in the chunk of this thread, and in the row.
+    /// The number of entries at the bound in the chunk of this thread.
     ties_of_chunk: Int,
+    /// The number of entries at the bound in the row.
     ties: Int,
     state: &'a State<'k>,
     bins: &'a Bins<'a, 'k>,
@@ -175,7 +177,8 @@ impl Row<'_, '_> {
         k.when_else(
             k.le(self.top_k, self.list.count),
             || {
-                // The entries at the bound are not in the list.
+                // The entries at the bound are not in the list. So the least key in the list is at least the bound plus
+                // 1.
                 let largest = k.sub(k.sub(self.max_key, self.bound), k.int(1));
                 let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
                 let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
@@ -220,7 +223,7 @@ impl Row<'_, '_> {
     }
 
     /// Finds the least weight to keep, and the sums of the chunks. `ties` is the number of entries at the bound that
-    /// top-k keeps, and `ties_of_chunk` is the number of these entries in the chunk of this thread.
+    /// top-k keeps. `ties_of_chunk` is the number of these entries in the chunk of this thread.
     fn sample(&self, ties: Int, ties_of_chunk: Int) {
         let k = self.block.k;
         let parameters = self.parameters;
@@ -274,8 +277,8 @@ impl Row<'_, '_> {
                     });
                 });
                 k.when(k.both(min_p_decides, k.eq(k.get(is_decided), k.int(0))), || {
-                    // If the sum of the weights that reach the threshold of min-p is less than the target, the
-                    // threshold of top-p is lower. Then min-p decides.
+                    // If the sum of the weights that are at least `min_weight` is less than the target, the threshold
+                    // of top-p is below `min_weight`. Then min-p decides.
                     decide(k.wlt(reaching(min_weight), targets[0]));
                 });
                 k.when(k.eq(k.get(is_decided), k.int(0)), || {
@@ -379,9 +382,9 @@ impl<'a, 'k> Rest<'a, 'k> {
         [weight_at(k, farthest), weight_at(k, nearest)]
     }
 
-    /// The interval that contains the threshold of top-p: the first weight in it, and the first weight after it. `sum`
-    /// is the sum of the weights that are not in the bins. `threshold` is the threshold for the larger target if an
-    /// entry that is not in the bins has this weight.
+    /// Returns the interval that contains the threshold of top-p: the first weight in the interval, and the first
+    /// weight after it. `sum` is the sum of the weights that are not in the bins. If `sum` reaches the larger target,
+    /// `threshold` is the threshold for the larger target.
     fn interval(&self, row: &Row<'_, '_>, sum: Wide, targets: [Wide; 2], threshold: Int) -> [Int; 2] {
         let (k, block) = (self.k, row.block);
         let find = |side: usize, target: Wide| {
@@ -390,8 +393,8 @@ impl<'a, 'k> Rest<'a, 'k> {
             let (bin, _, _) = block.locate_in_all(&self.sums(side), rest, BINS as i32);
             (is_after, bin)
         };
-        // The threshold is in the earliest bin if the bins have their largest sums. It is in the latest bin if they
-        // have their least sums.
+        // Only bounds of the sums of the bins are known. The largest sums give the earliest bin that can contain the
+        // threshold. The least sums give the latest bin that can contain the threshold.
         let (is_after, first) = find(1, targets[0]);
         let above = k.add(self.limits(first)[1], k.int(1));
         let high = k.select(is_after, above, k.int(MAX_WEIGHT + 1));

@@ -12,8 +12,7 @@ use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// The number of bits per step of the remainder. The total of the longest row is at most 2 to the power of 64 minus
-/// this number.
+/// The number of bits per step of the remainder. The total of the longest row is at most `2^(64 - DIGIT_BITS)`.
 const DIGIT_BITS: u32 = 16;
 const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 

@@ -38,8 +38,8 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
     pub(super) fn push(&self, words: impl FnOnce() -> [Int; 2]) {
         let k = self.k;
         let place = k.count_up_shared(self.counters, 0);
-        // If this block alone exceeds the capacity, the list is too long in any case. So the block need not store or
-        // count further entries.
+        // If the entries of this block alone exceed the capacity, the list is too long in any case. So the block need
+        // not store or count further entries.
         k.when(k.le(place, k.int(self.capacity as i32)), || {
             let words = words();
             k.when_else(

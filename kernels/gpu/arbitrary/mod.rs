@@ -7,7 +7,7 @@
 //!    the bound, and counts those below the bound in bins.
 //! 3. [`decide`] stores the results of the rows that need nothing else. For each other row, it finds two weights that
 //!    enclose the threshold of top-p.
-//! 4. [`weigh`] sums the weights, and collects those between these two weights. It reads the logits only for rows that
+//! 4. [`weigh`] sums the weights, and collects the weights between these two. It reads the logits only for rows that
 //!    need it.
 //! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects the
 //!    entries from the whole row ([`whole_row`]).

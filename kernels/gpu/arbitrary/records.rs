@@ -45,12 +45,12 @@ impl<'k> Records<'k> {
 pub(super) enum Sampled {
     /// The bits of a float that exactly the entries above the bound reach; NaN if the row has no list.
     Above,
-    /// The bits of a float that exactly the entries at or above the bound reach; NaN if the row has no list. A NaN
-    /// counts as −inf, so it is equal to a bound of −inf, but it does not reach the float.
+    /// The bits of a float that exactly the entries at or above the bound reach; NaN if the row has no list. An entry
+    /// that is a NaN is an exception: it counts as −inf, but it never reaches the float.
     AtLeast,
     /// The order key of the bound.
     Bound,
-    /// The flags of the row: the sum of those of [`HAS_LIST`], [`HAS_BINS`] and [`ALL_REACH`] that apply.
+    /// The sum of the flags that apply to the row. The flags are [`HAS_LIST`], [`HAS_BINS`] and [`ALL_REACH`].
     Flags,
 }
 

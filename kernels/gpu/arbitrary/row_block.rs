@@ -16,8 +16,8 @@ const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM);
 /// The number of logits of each thread in the passes over the whole row.
 const PER_THREAD: usize = 4;
 
-/// A block of [`THREADS`] threads and its row. Thread `i` has the values of chunk `i`, which is called the chunk of the
-/// thread.
+/// A block of [`THREADS`] threads and its row. Chunk `i` of the row is called the chunk of thread `i`. If the row has
+/// fewer chunks than the block has threads, the last threads have no chunk.
 pub(super) struct RowBlock<'k> {
     pub(super) k: &'k Ptx,
     pub(super) block: Block<'k>,
@@ -70,7 +70,8 @@ impl<'k> RowBlock<'k> {
         self.division.chunks()
     }
 
-    /// Returns the value that `value` returns for the chunk of this thread, or 0 if the thread has no chunk.
+    /// Returns the result of `value`, or 0 if this thread has no chunk. `value` receives the number of this thread's
+    /// chunk among all chunks of the batch.
     pub(super) fn of_chunk(&self, value: impl FnOnce(Int) -> Int) -> Int {
         let k = self.k;
         let result = k.variable(k.int(0));
@@ -118,7 +119,7 @@ impl<'k> RowBlock<'k> {
         self.of_parts(|low, high| sum_of_parts(k, low, high))
     }
 
-    /// Stores a 64-bit integer for a chunk. Only the first thread of each warp stores it.
+    /// Stores a 64-bit integer for a chunk. In each warp, only the first thread stores its integer.
     pub(super) fn store_for_chunk(&self, chunk: Int, value: Wide) {
         let k = self.k;
         k.when(k.eq(k.lane(), k.int(0)), || {
@@ -143,8 +144,8 @@ impl<'k> RowBlock<'k> {
     }
 
     /// Finds the first chunk at which the running sum of the chunks' sums reaches `target`. The sum of all chunks must
-    /// reach `target`. `sum` is the sum of the chunk of this thread. Returns the number of the chunk and the running
-    /// sum before it, in all threads.
+    /// reach `target`. `sum` is the sum of the chunk of this thread. Returns the number of the chunk that it finds, and
+    /// the running sum before this chunk. All threads get the results.
     pub(super) fn locate_chunk(&self, sum: Wide, target: Wide) -> (Int, Wide) {
         let (chunk, before, _) = self.locate_in_all(&[sum], target, 0);
         (chunk, before)
@@ -190,8 +191,9 @@ impl<'k> RowBlock<'k> {
         });
     }
 
-    /// Like [`RowBlock::locate`]. Returns the number of the value among the values of all threads, the running sum
-    /// before it, and the value, in all threads. If the sum of all values is too small, the number is `otherwise`.
+    /// Like [`RowBlock::locate`], but returns the results in all threads. The results are the number of the value among
+    /// the values of all threads, the running sum before the value, and the value. If the sum of all values is too
+    /// small, the number is `otherwise`.
     pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide, Wide) {
         let k = self.k;
         let [number, before, value] = self.passed;

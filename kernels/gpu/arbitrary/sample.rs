@@ -25,7 +25,8 @@ const CONSECUTIVE: usize = 4;
 const PIECE: usize = 16;
 /// The rank in the sample of the bound of a row without top-k.
 const RANK: i32 = 64;
-/// The sample contains about one of this number of logits, within the limits of the number of rounds.
+/// The sample contains about one logit out of this number of logits. In a very long row, it contains fewer logits,
+/// because the number of rounds is limited.
 const ONE_IN: usize = 32;
 /// The largest number of times that a thread samples [`CONSECUTIVE`] logits.
 const LARGEST_ROUNDS: usize = 4;
@@ -61,8 +62,8 @@ impl Sample {
     }
 
     /// Returns a rank in the sample. The entry with this rank is almost certainly not before the `top_k`-th entry of
-    /// the row. `expected` is the rank of the `top_k`-th entry in the sample on average. The result differs from it by
-    /// at least 4.5 standard deviations.
+    /// the row. `expected` is the average rank in the sample of the `top_k`-th entry. The result is larger than
+    /// `expected` by at least 4.5 standard deviations.
     fn rank<A: Arith>(a: A, expected: A::Int) -> A::Int {
         let margin = a.shr(a.add(expected, a.add(expected, expected)), 4);
         a.add(a.add(expected, margin), a.int(40))
@@ -117,8 +118,8 @@ impl Sample {
         (0..self.rounds).flat_map(load).collect()
     }
 
-    /// Returns the offset of a piece in its stratum. It is a hash of the number of the piece, so that no pattern in the
-    /// row has an effect on the sample.
+    /// Returns the offset of a piece in its stratum. The offset is a hash of the number of the piece, so that no
+    /// pattern in the row has an effect on the sample.
     fn offset(&self, k: &Ptx, piece: Int) -> Int {
         let mix = |value: Int, (factor, by): (u32, u32)| {
             let product = k.mul(value, factor as usize);
@@ -210,7 +211,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
     sampled.store_if(block.is_first(), row, &words);
 }
 
-/// The order key of the smallest positive normal number. The negated number is the key of the most negative subnormal.
+/// The order key of the smallest positive normal number. The negative of this key is the key of the most negative
+/// subnormal.
 const LEAST_NORMAL: i32 = 0x0080_0000;
 
 /// Returns the least key of a cleaned value that is at least `key`. The result differs from `key` only if `key` is the
@@ -228,8 +230,8 @@ fn raw(k: &Ptx, key: Int) -> Float {
     k.from_bits(order_key(k, k.select(k.eq(key, k.int(0)), k.int(-LEAST_NORMAL), key)))
 }
 
-/// Returns a key that at least `rank` keys reach. Few more keys reach it, unless many keys are equal. Returns the key
-/// of −inf if there is no such key.
+/// Returns a key that at least `rank` keys reach. Only a few more keys reach it, unless many keys are equal. Returns
+/// the key of −inf if there is no such key.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
@@ -248,7 +250,7 @@ const LARGEST_RANK_OF_MAXIMA: usize = 3 * THREADS / 4;
 fn bound_of_maxima(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
-    // If `rank` keys are in random threads, about this number of threads have at least one of them.
+    // If `rank` keys are in random threads, the number of threads that have at least one of them is about `wanted`.
     let wanted = k.sub(rank, k.shr(k.product(rank, rank), (2 * THREADS).trailing_zeros()));
     let most = k.add(wanted, k.shr(wanted, 4));
     block.largest_threshold(block.range(max), |threshold| {

@@ -26,10 +26,12 @@ impl<'a, 'k> Bins<'a, 'k> {
         Bins { block, parts: [(); 2].map(|()| block.k.shared(BINS)) }
     }
 
-    /// Finds the first position at which the number of entries up to it reaches `wanted`, or a later position, if there
-    /// are no entries between the two. No entry has a position after `largest`, and the result is not after it either.
-    /// `distance` returns the position of an entry minus its first argument. Returns the position, and whether the
-    /// number of entries up to it is larger than `wanted`.
+    /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
+    /// be a later position if no entry is between the two positions. Returns the position, and whether the number of
+    /// entries at or before it is larger than `wanted`.
+    ///
+    /// No entry may have a position after `largest`. The result is at most `largest`. `distance` returns the position
+    /// of an entry minus its first argument.
     pub(super) fn by_count(
         &self,
         list: &List<'_>,

@@ -1,5 +1,5 @@
-//! The second pass over the logits, for rows whose results depend on the sum of all weights: the sums of the weights of
-//! each chunk. It also collects the weights in the interval that contains the threshold of top-p.
+//! The second pass over the logits, for rows whose results depend on the sum of all weights. The pass computes the sums
+//! of the weights of each chunk. It also collects the weights in the interval that contains the threshold of top-p.
 
 use super::division::Division;
 use super::list::Collector;

@@ -10,16 +10,17 @@ use crate::semantics::weights::{distance_bits, quantize, weight, ZERO_Q};
 
 /// A weight is added in two parts, because a sum of weights exceeds 32 bits. The low part has this number of bits.
 const LOW_BITS: u32 = 14;
-/// The largest number of weights whose parts can be added.
+/// The largest number of weights in one sum. The sums of their parts fit 31 bits.
 pub(super) const LARGEST_SUM: usize = i32::MAX as usize >> LOW_BITS;
 
-/// Adds the parts of a weight to a sum in shared memory. The first array has the sums of the low parts.
+/// Adds the two parts of a weight to two sums in shared memory. The sums are element `place` of two arrays. The first
+/// array has the sums of the low parts, and the second array has the sums of the high parts.
 pub(super) fn add_in_parts(k: &Ptx, parts: [Shared; 2], place: Int, weight: Int) {
     k.add_shared(parts[0], place, k.and(weight, k.int((1 << LOW_BITS) - 1)));
     k.add_shared(parts[1], place, k.shr(weight, LOW_BITS));
 }
 
-/// The sum of the weights, from the sums of their parts.
+/// Returns the sum of some weights. `low` is the sum of their low parts, and `high` is the sum of their high parts.
 pub(super) fn sum_of_parts(k: &Ptx, low: Wide, high: Wide) -> Wide {
     k.wadd(low, k.wshl(high, LOW_BITS))
 }

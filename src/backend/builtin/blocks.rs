@@ -75,9 +75,8 @@ pub(super) fn mask_of<S: Simd, E: Element>(
     block: &[E::Bits; BLOCK],
     test: impl Fn(f32x16<S>) -> mask32x16<S>,
 ) -> u128 {
-    // The parts of the mask are not stored in an array: the processor would stall if it loaded a wider integer than it
-    // stored. They are also not combined in a loop that shifts by a variable, because long chains of 128-bit shifts are
-    // slow.
+    // The parts of the mask are not stored in an array, because the processor stalls if it loads a wider integer than
+    // it stored. No loop combines the parts, because long chains of 128-bit shifts by a variable are slow.
     let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
     let low =
         mask_of_pair::<S, E>(simd, &pairs[0], &test) | mask_of_pair::<S, E>(simd, &pairs[1], &test) << 32;

@@ -30,9 +30,9 @@ use crate::semantics::weights::{quantize, weight};
 
 /// The least weight that the draw can choose.
 const LEAST_DRAWN: i32 = 1;
-/// Returns the largest share of a row's logits that the draw collects. If fewer logits than this share can be drawn,
-/// the draw first collects these logits and weighs only them. With registers of sixteen lanes the share is small,
-/// because weighing all logits is about as fast as collecting.
+/// Returns a limit on the share of a row's logits that can be drawn. If the share is below the limit, the draw first
+/// collects these logits and weighs only them. With registers of sixteen lanes, the limit is small, because weighing
+/// all logits takes about as much time as collecting some of them.
 fn largest_share(level: Level) -> f32 {
     dispatch!(level, simd => if lanes_of(simd) == LANES { 0.2 } else { 0.9 })
 }
@@ -43,8 +43,8 @@ fn lanes_of<S: Simd>(_simd: S) -> usize {
     S::f32s::LEN
 }
 
-/// Like [`largest_share`], for rows with top-p. If the share is larger, it is faster to compute bounds on the sum of
-/// the small weights than to compute the weights.
+/// Like [`largest_share`], for rows with top-p. Above this limit, it is faster to compute bounds on the sum of the
+/// small weights than to compute the small weights.
 const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
 /// In a peaked row, about this number of the largest entries are collected to decide which entries top-p keeps.
 const LARGEST: usize = 128;

@@ -10,16 +10,18 @@ use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
 pub(super) const FEW: usize = 256;
-/// The number of blocks whose maxima are compared before the blocks that reach the bound are listed. One integer has a
-/// bit for each of these blocks.
+/// Each step of the pass that lists the blocks processes this number of blocks. The step first compares the maxima of
+/// these blocks with the bound, and sets one bit of an integer for each block that reaches the bound. Then it lists
+/// these blocks.
 const BLOCKS_AT_ONCE: usize = u64::BITS as usize;
-/// The number of blocks whose maxima fill one integer with their bits.
+/// The number of blocks whose maxima fit one bit mask. A block has [`BIN`] maxima, and the mask has one bit for each
+/// maximum.
 const BLOCKS_PER_MASK: usize = u64::BITS as usize / BIN;
-/// The number of blocks that are compared with the bound before their elements are written.
+/// The number of blocks whose elements are compared with the bound before the elements that reach it are written.
 const COMPARED: usize = 32;
 
-/// Collects the bits of all elements that are at least `bound`, in order, and their indices. `bins` contains the block
-/// maxima. Returns the number of elements, or `None` if there are more than [`FEW`].
+/// Collects the bits of all elements that are at least `bound`, in order, and their indices. `bins` contains the maxima
+/// of all blocks. Returns the number of elements, or `None` if there are more than [`FEW`].
 ///
 /// The entries are usually in different blocks. [`super::collect::collect`] branches for each block, and the processor
 /// cannot predict these branches. This pass first lists the blocks without branches.
@@ -63,8 +65,8 @@ fn list_blocks<'l, S: Simd>(
     Some(&list[..len])
 }
 
-/// A bit mask of the blocks that have an element that is at least `bound`, given the maxima of at most
-/// [`BLOCKS_PER_MASK`] blocks.
+/// Returns a bit mask of the blocks that have an element that is at least `bound`. `bins` contains the maxima of at
+/// most [`BLOCKS_PER_MASK`] blocks.
 #[inline(always)]
 fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
     let mut padded = [f32::NAN; BLOCKS_PER_MASK * BIN];
@@ -82,7 +84,7 @@ fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
     every_fourth_bit(maxima | maxima >> 1 | maxima >> 2 | maxima >> 3)
 }
 
-/// Bit `i` of the result is bit `4 · i` of `bits`.
+/// Returns an integer. Its bit `i` is bit `4 · i` of `bits`.
 #[inline(always)]
 fn every_fourth_bit(bits: u64) -> u64 {
     let bits = bits & 0x1111_1111_1111_1111;
@@ -105,8 +107,9 @@ fn collect_blocks<S: Simd, E: Element>(
     let bound = f32x16::splat(simd, bound);
     let mut len = 0;
     for list in list.chunks(COMPARED) {
-        // All comparisons come before the branches on the elements, so that the processor reads several blocks at a
-        // time. If the branches were between the comparisons, a wrong prediction could stop the reads at each block.
+        // The comparisons of several blocks come before the branches on their elements. So the processor can read
+        // several blocks at the same time. If there were branches after each comparison, a wrong prediction could stop
+        // the reads at each block.
         let mut masks = [0_u128; COMPARED];
         let mut count = len;
         for (mask, &block) in masks.iter_mut().zip(list) {
@@ -178,8 +181,8 @@ mod tests {
                 check(Logits::F16(&narrow), bound / 1640.0);
             }
         }
-        // The rows have exactly as many entries as the pass can collect, or one more. The entries are consecutive, or
-        // each entry is in its own block.
+        // In each row, the number of entries that reach the bound is the largest number that the pass can collect, or
+        // one more. These entries are consecutive, or each of them is in its own block.
         for more in 0..2 {
             for stride in [1, BLOCK] {
                 let reaches = |i: usize| i.is_multiple_of(stride) && i / stride < FEW + more;

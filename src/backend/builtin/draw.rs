@@ -88,8 +88,8 @@ fn find_block<S: Simd>(simd: S, sums: &[i32], remainder: u64) -> Option<(usize, 
     // The number of blocks that the first search adds to one sum.
     const CHUNK: usize = 32;
     let blocks = sums.as_chunks::<LANES>().0;
-    // This does the work of `WeightSum` for a small number of values. If it used `WeightSum`, the compiler would
-    // permute the lanes in each iteration.
+    // This closure computes the same sum as `WeightSum`, but only for a small number of values. With `WeightSum`, the
+    // compiler would permute the lanes in each iteration.
     let sum_of_blocks = |blocks: &[[i32; LANES]]| {
         let a = Lanes(simd);
         let (mut low, mut high) = (a.int(0), a.int(0));
@@ -145,7 +145,7 @@ mod tests {
     use super::super::weigh_row::weigh_blocks;
     use super::*;
 
-    /// With equal logits, each sum of a lane is 2³¹, which is negative as an `i32`.
+    /// All logits are equal. So in a full block, the sum of each lane is 2³¹. As an `i32`, this sum is negative.
     #[test]
     fn draws_by_blocks_from_the_largest_weights() {
         const WEIGHT_BITS: u32 = crate::semantics::sizes::WEIGHT_BITS;

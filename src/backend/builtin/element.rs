@@ -82,8 +82,8 @@ impl Element for F32 {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let [a, b] = Self::pair(simd, &pairs[0]);
         if S::f32s::LEN < LANES {
-            // Each pair is added to both results before the next pair is read, because there are not enough registers
-            // for more pairs at a time.
+            // The loop updates the maximum and the sum with one pair before it reads the next pair, because there are
+            // not enough registers for more pairs at a time.
             let (mut max, mut sum) = (a.max(b), a + b);
             for pair in &pairs[1..] {
                 let [a, b] = Self::pair(simd, pair);
@@ -101,7 +101,7 @@ impl Element for F32 {
     }
 }
 
-/// The functions of [`Element`] for the scan of a 16-bit type.
+/// The functions of [`Element`] that the scan uses. They are the same for all 16-bit types.
 macro_rules! scan_of_16_bits {
     () => {
         #[inline(always)]

@@ -164,7 +164,7 @@ fn total_of_halves(low: &[i32; LANES], high: &[i32; LANES]) -> u64 {
     low.iter().zip(high).map(|(&low, &high)| u64::from(low as u32) + (u64::from(high as u32) << 16)).sum()
 }
 
-/// The low and the high 16 bits of the lanes, as unsigned integers.
+/// Splits each lane into its low 16 bits and its high 16 bits. Both halves are unsigned integers.
 #[inline(always)]
 pub(super) fn halves<S: Simd>(lanes: i32x16<S>) -> [i32x16<S>; 2] {
     [lanes & 0xffff, (lanes.bitcast::<u32x16<S>>() >> 16_u32).bitcast()]

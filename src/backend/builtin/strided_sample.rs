@@ -9,8 +9,8 @@ use crate::dtype::Logits;
 /// The number of vectors in a sample of a long row.
 pub(super) const SAMPLE: usize = 2048 / LANES;
 
-/// The number of vectors from which [`share_at_least`] estimates a share. Reading them from the second-level cache
-/// takes time, and the callers need no precise estimate.
+/// The number of vectors from which [`share_at_least`] estimates a share. It is small, because the vectors are read
+/// from the second-level cache, which takes time. The callers need no precise estimate.
 const SHARE_SAMPLE: usize = 512 / LANES;
 
 /// The distance between the vectors of a sample of [`SAMPLE`] vectors. `None` if the row is too short for a sample.

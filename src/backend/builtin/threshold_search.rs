@@ -1,8 +1,9 @@
 //! Threshold search: finds the largest threshold for which the values at or above it reach a given count or sum.
 //!
-//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. If there
-//! is an estimate of the threshold, the first pass removes the values above it. Each other pass measures the values at
-//! or above three pivots, narrows the bracket that holds the threshold, and removes the values outside it.
+//! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. The range
+//! that contains the threshold is called the bracket. If there is an estimate of the threshold, the first pass removes
+//! the values above the estimate. Each other pass measures the values at or above three pivots. Then it narrows the
+//! bracket and removes the values outside the bracket.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
@@ -13,7 +14,7 @@ use crate::semantics::sizes::SUMMABLE;
 /// The value that pads an array to whole vectors. Every threshold is larger.
 pub(super) const PAD: i32 = i32::MIN;
 
-/// See [`Goal::hint`].
+/// The value of [`Goal::hint`] if there is no estimate.
 pub(super) const NO_HINT: i32 = i32::MAX;
 
 /// What the search measures.
@@ -87,7 +88,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
     let hint = goal.hint;
     let mut at_ends = hint <= low || hint == high;
     if low < hint && hint < high {
-        // Usually, few values are between `low` and the hint.
+        // Usually, few values are between `low` and the hint. So this pass usually removes most values.
         let (len, least, most) = narrow(simd, values, spare, low, hint);
         let above_hint = reached - measures::<S, SUM, 1>(simd, &spare[..len], [low])[0];
         if above_hint < goal.target {
@@ -124,16 +125,19 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
         };
         narrowed = Some(len);
         at_ends = false;
-        // No value lies between `low` and the least value of the bracket.
+        // No value lies between `low` and the least value of the bracket. So `reached` does not change.
         (low, high) = (least, most);
     }
     Found { threshold: low, measure: reached }
 }
 
-/// Three pivots in `low + 1..=high`, which divide the bracket. If `at_ends` is set, the threshold is probably `low` or
-/// `high`, because many values are equal to it. The first and the last pivot then show whether this is true. The pivots
-/// for keys are evenly spaced, because keys are already approximately logarithmic. The pivots for weights are
-/// geometrically spaced, because most weights are small.
+/// Returns three pivots in `low + 1..=high` that divide the bracket. The pivots for keys are evenly spaced, because
+/// keys are already approximately logarithmic. The pivots for weights are geometrically spaced, because most weights
+/// are small.
+///
+/// `at_ends` means that the threshold is probably `low` or `high`, because many values are equal to the threshold. In
+/// this case, the first pivot and the last pivot are at or near the ends of `low + 1..=high`. Their measures show
+/// whether the threshold is at an end.
 #[inline(always)]
 fn pivots<const SUM: bool>(low: i32, high: i32, at_ends: bool) -> [i32; 3] {
     let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };

@@ -176,9 +176,9 @@ impl Kept {
     pub(super) const ALL: Kept = Kept { threshold: LEAST_KEY, last_tie: i32::MAX };
 }
 
-/// Chooses the `k` largest of `len` collected keys exactly. If `stable` is false, it also keeps all ties. There are at
-/// least `k` keys, and all are in `low..=high`. Probably, fewer than `k` keys are at least `above`. `keys` is padded to
-/// whole vectors.
+/// Chooses the `k` largest collected keys exactly. If `stable` is false, it also keeps all ties. `keys` contains `len`
+/// collected keys, padded to whole vectors. `len` is at least `k`, and all collected keys are in `low..=high`.
+/// Probably, fewer than `k` keys are at least `above`.
 pub(super) fn keep(
     level: Level,
     (keys, len): (&[i32], usize),

@@ -111,8 +111,9 @@ impl<'w> Sampled<'w> {
         if self.maxima == 0 || sampled == 0 {
             return NO_ESTIMATE;
         }
-        // The sum that top-p removes from the sample, if the total is the sum of the maxima, and if the sample is like
-        // the row.
+        // These are two estimates of the sum of the weights that top-p removes from the sample. `by_maxima` assumes
+        // that the total weight of the row is `maxima`. `by_sample` assumes that top-p removes the share
+        // `dispensable / maxima` of the sum of the sample.
         let by_maxima = self.dispensable as f64 / self.logits_per_sample;
         let by_sample = sampled as f64 * (self.dispensable as f64 / self.maxima as f64);
         let mut weight_leaving = |removed: f64| {
@@ -128,7 +129,7 @@ impl<'w> Sampled<'w> {
             search(level, self.weights, spare, goal).threshold
         };
         // The factors allow for the error of the sample, and for the weight that the maxima do not include. An estimate
-        // below the threshold costs less time than one above it.
+        // that is too low costs less time than an estimate that is too high.
         (weight_leaving(0.75 * by_maxima), weight_leaving((2.0 * by_maxima).max(1.25 * by_sample)))
     }
 }

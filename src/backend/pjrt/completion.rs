@@ -37,8 +37,8 @@ impl<E> Default for Completion<E> {
 }
 
 impl<E: Clone> Completion<E> {
-    /// Adds parts, unless the work has ended. Returns whether the parts were added. If they were added,
-    /// [`Completion::finish`] must be called once for each of them.
+    /// Adds parts, unless the work has ended. Returns whether the parts were added. If they were added, the caller must
+    /// call [`Completion::finish`] once for each part.
     pub(super) fn add_parts(&self, parts: usize) -> bool {
         let mut state = self.lock();
         if state.outcome.is_some() {

@@ -84,8 +84,9 @@ enum HostSource {
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the results of a device batch";
 
-/// If the numbers on a CPU device have at most this size in bytes, they are copied only when they are read. The plugin
-/// copies so few bytes on the thread that reads them. So the read does not wait for other threads of the plugin.
+/// If the numbers of a call on a CPU device have at most this size in bytes, they are copied only when they are read.
+/// The plugin copies so few bytes on the thread that reads them. So the read does not wait for other threads of the
+/// plugin.
 const LARGEST_LATE_COPY: usize = 1 << 15;
 
 /// Returns the error for a buffer that cannot be the logits of a call.
@@ -434,9 +435,9 @@ impl DeviceCall {
     /// before it reads the numbers, so the copy must start before the caller takes the buffer.
     fn copy_numbers(&self) {
         let Some(host) = &self.host else { return };
-        // If the call is running, it gets two more parts. One part is the copy. The end of the last part runs the
-        // actions, and the actions can take the lock of `update` to read the numbers. So the second part ends only
-        // after this lock was released.
+        // If the call is running, it gets two more parts. One of these parts is the copy. The other part ends after
+        // `update` has released its lock. The end of the last part runs the actions of the call, and an action can take
+        // this lock to read the numbers. So the last part must not end while this thread holds the lock.
         let is_running = self.done.add_parts(2);
         let mut own_parts = if is_running { 2 } else { 0 };
         host.update(|source| match source {
@@ -450,8 +451,8 @@ impl DeviceCall {
     }
 
     /// Starts the copy of the numbers. If the call is running, the copy is a part of the call. This part also ends if
-    /// the copy fails. If the call has ended, this function waits for the copy. The wait is short, because the copy is
-    /// small and its source is in host memory.
+    /// the copy fails. If the call has ended, this function waits for the end of the copy. The wait is short, because
+    /// the copy is small and its source is in host memory.
     fn copy_output(&self, is_running: bool) -> Result<HostCopy, Error> {
         let started = self.start_copy();
         if !is_running {

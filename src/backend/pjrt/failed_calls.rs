@@ -18,8 +18,8 @@ impl FailedCalls {
 
     /// The number of failed calls. An upload must not be used if this number was smaller when the upload was made.
     pub(super) fn count(&self) -> u64 {
-        // A caller knows of a failure through a lock, or from the call itself. Both happen after the count. So every
-        // later load includes this failure.
+        // A relaxed load is sufficient. A caller learns of a failure through a lock, or from the call itself. In both
+        // cases, `add` has already counted the failure. So every later load includes the failure.
         self.0.load(Ordering::Relaxed)
     }
 }

@@ -20,8 +20,8 @@ use crate::plan::needed;
 use crate::plan::CallShape;
 use crate::thread_flag::with_flag;
 
-/// The programs to load or to compile. Programs in the cache are pinned now. The other programs are pinned when they
-/// are made.
+/// The programs to load or to compile. The programs that are already in the cache are pinned when the job is created.
+/// The other programs are pinned when they are made.
 pub(crate) struct Job {
     backend: Arc<PjrtBackend>,
     programs: Vec<ProgramSpec>,
@@ -113,9 +113,9 @@ impl Progress {
     }
 }
 
-/// A prewarm that runs in the background. Thread-safe. It keeps the backend of its sampler alive. Dropping it cancels
-/// it and waits for the compilations that are running. The drop does not wait if a prewarm may wait for the current
-/// thread.
+/// A prewarm that runs in the background. Thread-safe. It keeps the backend of its sampler alive. Dropping the prewarm
+/// cancels it and waits for the compilations that are running. The drop does not wait if a prewarm can wait for the
+/// current thread.
 pub struct Prewarming {
     total: usize,
     progress: Arc<Progress>,

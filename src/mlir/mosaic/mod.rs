@@ -1,12 +1,15 @@
 //! A builder of Mosaic kernels: programs of one TPU core, in the MLIR dialects that libtpu compiles.
 //!
-//! Elements have 32 bits. A vector is one vector register of `8 x 128` elements. Elements of 16 bits can also form a
-//! packed register of `8 x 256` elements. In a block of eight rows, each sublane
-//! is a row, and the lanes are entries of the row. In a block of one, two or four rows, each row has several sublanes,
-//! called the stripes of the row. In a block of `n` rows, sublane `s` is stripe `s / n` of row `s % n`. A value per row
-//! is a register that contains the value in every lane of all stripes. The builder implements
-//! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so functions that
-//! are generic over them add their operations to the kernel.
+//! A vector is one vector register of `8 x 128` elements of 32 bits: 8 sublanes with 128 lanes each. A packed register
+//! is a vector register of `8 x 256` elements of 16 bits.
+//!
+//! In a block of eight rows, each sublane is a row, and the lanes are entries of the row. In a block of one, two or
+//! four rows, each row has several sublanes, called the stripes of the row. In a block of `n` rows, sublane `s` is
+//! stripe `s / n` of row `s % n`. A value per row is a register that contains the value in every lane of all stripes.
+//!
+//! The builder implements [`Arith`](crate::semantics::arith::Arith) and
+//! [`WideArith`](crate::semantics::arith::WideArith), so functions that are generic over them add their operations to
+//! the kernel.
 //!
 //! A kernel has two texts. Later versions of libtpu can also read the versioned text (`stable_mosaic.arith.addi`). The
 //! plain text is for readers.
@@ -33,7 +36,7 @@ pub use print::Grid;
 pub const SUBLANES: usize = 8;
 /// The number of entries per row of a register.
 pub const LANES: usize = 128;
-/// The number of entries per row of a packed register, whose elements have 16 bits.
+/// The number of entries per row of a packed register.
 pub const PACKED_LANES: usize = 2 * LANES;
 
 static MOSAIC: Dialect =
@@ -469,7 +472,8 @@ impl Kernel {
     }
 
     /// Loads a packed register from `[8, n]` memory of 16-bit elements, without a conversion. Its first lane is column
-    /// `lane`, a multiple of [`PACKED_LANES`]. Some cores compute with packed floats: one instruction for 256 columns.
+    /// `lane`, which is a multiple of [`PACKED_LANES`]. Some cores can compute with packed floats. Then one instruction
+    /// processes 256 columns.
     pub fn load_packed(&self, memory: &Memory, lane: Value) -> Value {
         self.load_as(memory, lane, Type::vector(memory.elem(), &[SUBLANES, PACKED_LANES]))
     }
@@ -489,8 +493,8 @@ impl Kernel {
         })
     }
 
-    /// Returns a packed register of bf16 from its two halves, which are registers of f32. bf16 must represent all their
-    /// values.
+    /// Returns a packed register of bf16 from its two halves. The halves are registers of f32. Every element must be
+    /// exactly a bf16 number.
     pub fn packed(&self, halves: [Value; 2]) -> Value {
         let wide = self
             .builder

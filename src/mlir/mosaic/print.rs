@@ -28,8 +28,8 @@ fn pretty(printer: &mut Printer, op: &Operation) -> bool {
 pub struct Grid {
     /// The number of times that the kernel runs.
     pub steps: usize,
-    /// The number of cores of the device that run the kernel. It divides `steps`: each core runs equally many
-    /// consecutive steps.
+    /// The number of cores of the device that run the kernel. `steps` is a multiple of it. All cores run the same
+    /// number of steps, and the steps of a core are consecutive.
     pub cores: usize,
 }
 

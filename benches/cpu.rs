@@ -18,11 +18,15 @@
 //! Arguments that do not start with `-` select figures by name. A figure is measured if its name contains one of these
 //! arguments. Without these arguments, all figures are measured.
 
+#[path = "../tests/common/model_rows.rs"]
+mod model_rows;
+
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use fearless_simd::{Level, Simd};
 use half::{bf16, f16};
+use model_rows::model_row;
 use nucleus::backend::builtin::{max_scan, BuiltinBackend};
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits};
@@ -30,8 +34,8 @@ use nucleus::outputs::Outputs;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use rand_distr::{Distribution, Exp, Normal};
+use rand::SeedableRng;
+use rand_distr::{Distribution, Normal};
 
 /// The parameters of every row of a call.
 #[derive(Clone, Copy)]
@@ -91,9 +95,7 @@ const ONE_THREAD: &str = "one thread";
 enum Fill {
     /// Normal logits with standard deviation 3.
     Normal,
-    /// Logits like those of language models. Most are normally distributed with standard deviation 3.5. The maximum is
-    /// 19 to 26 above their mean. Below the maximum there are sixty top entries. The gaps between them are
-    /// exponentially distributed with mean 0.25.
+    /// Logits like those of language models: see [`model_rows`].
     Model,
     /// Slow rows: the passes can skip only few blocks, or many entries are equal or nearly equal.
     Crafted(Value),
@@ -114,20 +116,12 @@ const CRAFTED: [(&str, Value); 5] = [
 
 impl Fill {
     fn row(self, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
-        let deviation = if matches!(self, Fill::Model) { 3.5 } else { 3.0 };
-        let normal = Normal::new(0.0_f32, deviation).expect("a valid deviation");
         match self {
-            Fill::Normal => (0..vocab).map(|_| normal.sample(rng)).collect(),
-            Fill::Model => {
-                let mut row: Vec<f32> = (0..vocab).map(|_| normal.sample(rng)).collect();
-                let gap = Exp::new(4.0_f32).expect("a valid rate");
-                let mut top = rng.random_range(19.0..26.0);
-                for _ in 0..=60 {
-                    row[rng.random_range(0..vocab)] = top;
-                    top -= gap.sample(rng);
-                }
-                row
+            Fill::Normal => {
+                let normal = Normal::new(0.0_f32, 3.0).expect("a valid deviation");
+                (0..vocab).map(|_| normal.sample(rng)).collect()
             }
+            Fill::Model => model_row(vocab, rng),
             Fill::Crafted(value) => (0..vocab).map(value).collect(),
         }
     }

@@ -12,12 +12,16 @@
 //! The plugin is `NUCLEUS_PJRT_PLUGIN`. Without it, nothing is measured. Arguments that do not start with `-` select
 //! figures by name, as in `benches/cpu.rs`. `benches/gpu/peers.py` measures other samplers on the same shapes.
 
+#[path = "../../tests/common/model_rows.rs"]
+mod model_rows;
+
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use half::bf16;
+use model_rows::model_row;
 use nucleus::backend::builtin::BuiltinBackend;
 use nucleus::batch::{Batch, CallOptions};
 use nucleus::dtype::{Dtype, Logits};
@@ -30,7 +34,7 @@ use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rand_distr::{Distribution, Exp, Normal};
+use rand_distr::{Distribution, Normal};
 
 /// A case of the benchmark: the parameters of every row, and the contents of the rows.
 #[derive(Clone, Copy)]
@@ -48,7 +52,7 @@ struct Case {
 enum Fill {
     /// Normal logits with standard deviation 3.
     Normal,
-    /// Logits like those of language models: see `benches/cpu.rs`.
+    /// Logits like those of language models: see [`model_rows`].
     Model,
     /// All logits are equal.
     Constant,
@@ -99,19 +103,10 @@ const RUNS: usize = 15;
 
 impl Fill {
     fn row(self, row: &mut [f32], rng: &mut StdRng) {
-        let deviation = if matches!(self, Fill::Model) { 3.5 } else { 3.0 };
-        let normal = Normal::new(0.0_f32, deviation).expect("a valid deviation");
+        let normal = Normal::new(0.0_f32, 3.0).expect("a valid deviation");
         match self {
             Fill::Normal => row.fill_with(|| normal.sample(rng)),
-            Fill::Model => {
-                row.fill_with(|| normal.sample(rng));
-                let gap = Exp::new(4.0_f32).expect("a valid rate");
-                let mut top = rng.random_range(19.0..26.0);
-                for _ in 0..=60 {
-                    row[rng.random_range(0..row.len())] = top;
-                    top -= gap.sample(rng);
-                }
-            }
+            Fill::Model => row.copy_from_slice(&model_row(row.len(), rng)),
             Fill::Constant => row.fill(1.0),
             Fill::TwoValues => row.iter_mut().enumerate().for_each(|(i, x)| *x = (i % 2) as f32),
             Fill::OneHot => {

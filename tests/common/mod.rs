@@ -5,6 +5,7 @@
 
 pub mod interpreter;
 pub mod kernel_cases;
+pub mod model_rows;
 pub mod probes;
 pub mod selection;
 pub mod softmax;
@@ -22,7 +23,7 @@ use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::philox::random_words;
 use rand::prelude::*;
-use rand_distr::{Distribution, Exp, Normal};
+use rand_distr::{Distribution, Normal};
 
 pub use selection::{daily_seed, full, thinned};
 
@@ -91,7 +92,7 @@ pub enum RowKind {
     Ascending,
     Descending,
     SourceWorstCase,
-    /// Logits like those of language models: see `Fill::Model` in `benches/cpu.rs`.
+    /// Logits like those of language models: see [`model_rows`].
     Model,
 }
 
@@ -176,13 +177,8 @@ pub fn make_row(kind: RowKind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
         RowKind::Descending => row.sort_by(|a, b| b.total_cmp(a)),
         RowKind::SourceWorstCase => row.iter_mut().skip(13).step_by(256).for_each(|x| *x += 100.0),
         RowKind::Model => {
-            row.iter_mut().for_each(|x| *x *= 3.5 / 3.0);
-            let gap = Exp::new(4.0f32).unwrap();
-            let mut top = rng.random_range(19.0..26.0);
-            for _ in 0..=60 {
-                row[pick(rng)] = top;
-                top -= gap.sample(rng);
-            }
+            row.iter_mut().for_each(|x| *x *= model_rows::DEVIATION / 3.0);
+            model_rows::add_top(&mut row, rng);
         }
     }
     row

@@ -4,7 +4,9 @@
 //! limits.
 
 use rand::prelude::*;
-use rand_distr::{Exp, Normal};
+use rand_distr::Normal;
+
+use super::model_rows::model_row;
 
 /// A kind of row: its name in the table, its generator, and the largest distance that the tests allow.
 pub struct Kind {
@@ -18,7 +20,7 @@ pub const KINDS: [Kind; 6] = [
     Kind { name: "normal, standard deviation 3", row: normal, limit: 1e-5 },
     Kind { name: "one logit at 16, all others 0", row: one_at_16, limit: 1.5e-4 },
     Kind { name: "Zipf: the logit of rank r is −ln r", row: zipf, limit: 1e-5 },
-    Kind { name: "as a model makes it", row: model, limit: 1e-5 },
+    Kind { name: "as a model makes it", row: model_row, limit: 1e-5 },
     Kind { name: "peaked: 0.5 less per rank", row: peaked, limit: 1e-5 },
     Kind { name: "uniform between 0 and 30", row: uniform, limit: 1e-5 },
 ];
@@ -37,19 +39,6 @@ fn one_at_16(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
 fn zipf(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     let mut row: Vec<f32> = (1..=vocab).map(|rank| -(rank as f32).ln()).collect();
     row.shuffle(rng);
-    row
-}
-
-/// A row like those of language models: a normal body with mean 0 and standard deviation 3.5, and sixty large logits.
-/// The first of these is between 19 and 26; the gaps between them are exponential with mean 0.25.
-fn model(vocab: usize, rng: &mut StdRng) -> Vec<f32> {
-    let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
-    let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
-    let mut logit = rng.random_range(19.0..26.0);
-    for index in rand::seq::index::sample(rng, vocab, 60) {
-        row[index] = logit;
-        logit -= gap.sample(rng);
-    }
     row
 }
 

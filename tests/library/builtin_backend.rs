@@ -13,7 +13,9 @@ use nucleus::semantics::params::RowParams;
 use nucleus::semantics::sizes::TOTAL_BITS;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use rand_distr::{Distribution, Exp, Normal};
+use rand_distr::{Distribution, Normal};
+
+use crate::common::model_rows::model_row_with_maximum;
 
 /// A row of logits of any of the three types.
 enum Row {
@@ -170,7 +172,7 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
     let tiny = [0.0, -0.0, 1e-40, -1e-40, f32::MIN_POSITIVE, -f32::MIN_POSITIVE, 1e-45, 6e-8, -6e-8];
     let hot = rng.random_range(0..vocab);
     if matches!(kind, Kind::Model) {
-        return model_row(rng.random_range(17.0..26.0), vocab, rng);
+        return model_row_with_maximum(rng.random_range(17.0..26.0), vocab, rng);
     }
     (0..vocab)
         .map(|i| {
@@ -232,19 +234,6 @@ fn values(kind: Kind, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
             }
         })
         .collect()
-}
-
-/// Returns normally distributed logits with standard deviation 3.5, and sixty top entries. The gaps between the top
-/// entries are exponentially distributed with mean 0.25.
-fn model_row(max: f32, vocab: usize, rng: &mut StdRng) -> Vec<f32> {
-    let (body, gap) = (Normal::new(0.0_f32, 3.5).unwrap(), Exp::new(4.0_f32).unwrap());
-    let mut row: Vec<f32> = (0..vocab).map(|_| body.sample(rng)).collect();
-    let mut top = max;
-    for _ in 0..60 {
-        row[rng.random_range(0..vocab)] = top;
-        top -= gap.sample(rng);
-    }
-    row
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -420,7 +409,7 @@ fn rows_as_models_make_them_match_the_reference() {
     let mut scratch = Scratch::default();
     let levels = levels();
     for (vocab, max) in [(9000, 20.0), (33_000, 18.0), (49_152, 22.5), (49_152, 26.0), (128_256, 19.5)] {
-        let mut values = model_row(max, vocab, &mut rng);
+        let mut values = model_row_with_maximum(max, vocab, &mut rng);
         for special in [0.0, f32::NEG_INFINITY, f32::NAN, f32::INFINITY] {
             values[vocab / 3] = special;
             for dtype in DTYPES {
@@ -445,7 +434,7 @@ fn peaked_rows_at_the_edge_of_top_p_match_the_reference() {
     let mut rng = StdRng::seed_from_u64(304);
     let mut scratch = Scratch::default();
     let vocab = 40_000;
-    let row = Row::new(&model_row(20.0, vocab, &mut rng), Dtype::F32);
+    let row = Row::new(&model_row_with_maximum(20.0, vocab, &mut rng), Dtype::F32);
     let options = CallOptions::default();
     let mut arrays = Arrays::new(Dtype::F32, vocab, 1);
     let params = RowParams::new(0, 1.0, 0.0, 1.0, [1; 4], vocab);

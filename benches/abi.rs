@@ -1,9 +1,10 @@
-//! The cost of a call through the C ABI, and of the same call in Rust: one JSON object per line on standard output.
+//! Measures the cost of a call through the C ABI, and of the same call in Rust. Prints one JSON object per line.
 //!
 //! The row is small, so the conversion of the arguments is a large part of the time. `abi/structs` is the median time
 //! of `nuc_topk_topp_and_sample`, including the time to fill the struct. `abi/flat` is the median time of
-//! `nuc_sample_flat`, and `abi/rust` that of `Sampler::sample_into`; their ratios are relative to the struct form. The
-//! three are measured alternately, so the load of the machine has little effect on the ratios.
+//! `nuc_sample_flat`. `abi/rust` is the median time of `Sampler::sample_into`. A ratio is a median time divided by the
+//! median time of `abi/structs`. The benchmark measures the three calls in turn, so the load of the machine has little
+//! effect on the ratios.
 
 use std::hint::black_box;
 use std::mem::{size_of, zeroed};

@@ -1,10 +1,11 @@
-// The cost of a call through nucleus.hpp, compared with the same call of nucleus.h: one JSON object per line on
-// standard output.
+// Measures the cost of a call through nucleus.hpp, and of the same call through nucleus.h. Prints one JSON object per
+// line.
 //
 // The rows are small, so the cost of the call itself is a large part of the time. `cpp/c` is the median time of
-// nuc_topk_topp_and_sample, including the time to fill the struct. `cpp/try_sample` is the time of the form that
-// returns a result, and `cpp/sample` is that of the form that throws. `overhead_ns` is the difference to the C call.
-// The calls are measured alternately, so the load of the machine has little effect on the difference.
+// nuc_topk_topp_and_sample, including the time to fill the struct. `cpp/try_sample` is the median time of the C++
+// function that returns a result. `cpp/sample` is the median time of the C++ function that throws exceptions.
+// `overhead_ns` is the time of the C++ call minus the time of the C call. The benchmark measures the calls in turn, so
+// the load of the machine has little effect on the difference.
 #include <nucleus.hpp>
 
 #include <algorithm>

@@ -34,11 +34,11 @@ const RUNS: usize = 7;
 /// If set, this process measures one start. The value is the directory of programs.
 const DIRECTORY: &str = "NUCLEUS_BENCH_START_DIRECTORY";
 const NAME: &str = "NUCLEUS_BENCH_START_NAME";
-/// The number of processes per figure of `start/ready`. Each process with a cold directory compiles all programs of a
-/// server.
+/// The number of processes per figure of `start/ready`. It is smaller than `RUNS`, because each process with a cold
+/// directory compiles all programs of a server.
 const READY_RUNS: usize = 3;
 
-/// The work of a process after the creation of its sampler.
+/// The work of a process after it has created its sampler.
 #[derive(Clone, Copy)]
 enum Work {
     /// A call with one row and this k.

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Prints one line per shape and a summary. Exits with status 1 if any value differs. `--only` selects shapes, and can
-//! be repeated. Each `--only` must select a shape, otherwise the exit status is 1. Options are passed to the plugin's
-//! client. The value `true` or `false` is a boolean, a number is an integer or a float, any other value is a string.
+//! be repeated. If an `--only` selects no shape, the exit status is 1. Options are passed to the plugin's client. The
+//! value `true` or `false` is a boolean, a number is an integer or a float. Any other value is a string.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -21,13 +21,14 @@ use nucleus::plan::Entry;
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
 use rand::prelude::*;
 
-/// The most logits of a shape for which all arrays are compared, also with the sorted reference. Other shapes run once.
+/// The largest number of logits of a small shape. A larger shape runs once, without the wide arrays, and is not
+/// compared with the sorted reference.
 const SMALL: usize = 5_000_000;
-/// The most rounds of a shape of [`larger_batches`].
+/// The largest number of rounds for a shape of [`larger_batches`].
 const LARGER_BATCH_ROUNDS: usize = 3;
 
-/// Returns batches that are larger than those of [`shapes`]. Tests on a CPU also use [`shapes`], so its batches are
-/// small.
+/// Returns shapes with larger batches than the shapes of [`shapes`]. Tests on a CPU also use [`shapes`], so that
+/// function returns only small batches.
 fn larger_batches() -> Vec<Shape> {
     let dtypes = [Dtype::F32, Dtype::Bf16, Dtype::F16];
     let mut larger = Vec::new();
@@ -108,7 +109,8 @@ fn main() {
             let problem = shape.problem(&mut rng);
             let got = sample(&device, shape.entry, &problem, shape.ask);
             for entry in [Entry::Automatic, Entry::Reference] {
-                // The sorted reference takes seconds for long rows. So it runs once per shape, and not for large ones.
+                // The sorted reference takes seconds for long rows. So it runs once for each small shape, and never for
+                // a larger shape.
                 if entry == Entry::Automatic || (round == 0 && !large) {
                     let want = sample(&reference, entry, &problem, shape.ask);
                     let found = compare(&problem, &got, &want);

@@ -5,8 +5,9 @@
 //! cargo run --example tpu_cases -- DIRECTORY [WORD ...]
 //! ```
 //!
-//! A word is a number of rows, the name of a generation, a type, or the title of a column. If the command has words of
-//! one of these four kinds, the program writes only the cases that match one of these words.
+//! The words select the cases that the program writes. There are four kinds of words: a number of rows, the name of a
+//! generation, a type, and the title of a column. If the command has words of a kind, a case must match one of the
+//! words of this kind. Without words, the program writes all cases.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -25,7 +26,7 @@ use serde_json::json;
 const VOCAB: usize = 262_144;
 const MAX_K: usize = 64;
 
-/// The name of the column, the path, k, p, and the kind of rows.
+/// For each column of the tables: its title, the path, k, p, and the kind of rows.
 const COLUMNS: [(&str, Way, i32, f32, RowKind); 8] = [
     ("bounded random", Way::Bounded(MAX_K), MAX_K as i32, 0.95, RowKind::Normal),
     ("bounded worst", Way::Bounded(MAX_K), MAX_K as i32, 0.95, RowKind::SourceWorstCase),
@@ -45,7 +46,7 @@ fn lines() -> Vec<(&'static str, usize, Dtype)> {
             lines.extend([(name, batch, Dtype::F32), (name, batch, Dtype::Bf16)]);
         }
     }
-    // A device with two cores.
+    // The devices of v5p have two cores.
     lines.extend(
         [8, 16].into_iter().flat_map(|batch| [("v5p", batch, Dtype::F32), ("v5p", batch, Dtype::Bf16)]),
     );
@@ -56,7 +57,7 @@ fn name_of(dtype: Dtype) -> String {
     format!("{dtype:?}").to_lowercase()
 }
 
-/// The words that select cases: the properties of lines, and the titles of columns.
+/// The words that select cases. `properties` selects lines of the tables, and `titles` selects columns.
 struct Words {
     properties: Vec<String>,
     titles: Vec<String>,
@@ -72,7 +73,7 @@ impl Words {
         Words { properties, titles }
     }
 
-    /// The words that select a line, by kind.
+    /// Returns the words that select a line, one of each kind: the generation, the number of rows, and the type.
     fn properties_of((name, batch, dtype): (&str, usize, Dtype)) -> [String; 3] {
         [name.to_owned(), batch.to_string(), name_of(dtype)]
     }
@@ -135,7 +136,8 @@ fn main() {
         let (_, _, k, p, kind) = COLUMNS[column];
         let mut rng = StdRng::seed_from_u64(11);
         let words = |rng: &mut StdRng| random_words(rng.random(), rng.random());
-        // On a device with two cores, both cores process equal rows, so that they need equal numbers of passes.
+        // On a device with two cores, each core processes a copy of the same rows. So both cores need the same number
+        // of passes.
         let cores = tpu::cores(&spec, &chip);
         let different = spec.batch / cores;
         let rows: Vec<_> =

@@ -32,7 +32,7 @@ VLLM_FILES = (
     "vllm/utils/math_utils.py",
 )
 
-# The modules of vLLM that the files above import, with only what they use.
+# Replacements for the other modules of vLLM that VLLM_FILES import. They contain only what these files use.
 VLLM_MODULES = {
     "vllm/envs.py": "VLLM_TRITON_JIT_WARMUP_NUM_THREADS = 1\n",
     "vllm/platforms.py": """\
@@ -90,7 +90,7 @@ def cuda_directory(work):
     (runtime,) = (cuda / "lib").glob("libcudart.so.*")
     (libraries / "libcudart.so").unlink(missing_ok=True)
     (libraries / "libcudart.so").symlink_to(runtime)
-    # The library of the driver exists only on a machine with a GPU. An empty library replaces it for the linker.
+    # The driver's library exists only on a machine with a GPU. The linker gets an empty library in its place.
     options = ["-shared", "-Wl,-soname,libcuda.so.1", "-x", "c", "/dev/null", "-o", libraries / "libcuda.so"]
     subprocess.run(["cc", *options], check=True)
     os.environ["FLASHINFER_EXTRA_LDFLAGS"] = f"-L{libraries.resolve()}"
@@ -100,7 +100,7 @@ def cuda_directory(work):
 def topk_without_cub(topk, core, work):
     """Returns the module of top_k without the kernels of CUB, which compile for half an hour.
 
-    FlashInfer does not use them for its samplers, because a sampler needs sorted results.
+    FlashInfer's samplers request sorted results. For sorted results, FlashInfer does not use the kernels of CUB.
     """
     module = topk.gen_topk_module()
     sources = [pathlib.Path(source) for source in module.sources]

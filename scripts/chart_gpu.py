@@ -26,7 +26,7 @@ CASES = {
     "top_p_model": "top-p alone,\nmodel rows",
     "plain_model": "plain draw,\nmodel rows",
 }
-# The times that the kernels were designed for: microseconds per call, for each of SHAPES. Not every goal is reached.
+# The goals of the design, in microseconds per call, for each of SHAPES. The kernels do not reach every goal.
 GOALS = {
     "greedy": (6, 10, 26, 50),
     "k64": (10, 16, 32, 54),
@@ -42,7 +42,7 @@ SERIES = [
     ("fastest other sampler from logits", "#cc8844"),
     ("fastest other sampler from probabilities", "#bbbbbb"),
 ]
-# The samplers that the table lists, with the names of the table.
+# The samplers in the table, and their names in the table.
 PEERS = {
     "pytorch_max_value": "PyTorch: maximum of each row, without index",
     "pytorch_max": "PyTorch: maximum of each row, with index",
@@ -97,7 +97,8 @@ def draw(figures, machine, path):
             axis.barh(places, [time for _, time in known], height * 0.92, label=label, color=colour)
             for middle, (place, time) in zip(places, known):
                 goal = GOALS[list(CASES)[place]][number]
-                # The label is to the right of the goal if the goal is just behind the bar.
+                # If the mark of the goal is close to the end of the bar, the label would cover it. So the label is
+                # behind the mark.
                 end = goal if i == 0 and time <= goal < 1.4 * time else time
                 axis.annotate(
                     microseconds(time), (end, middle), (4, 0), textcoords="offset points", va="center", fontsize=8,
@@ -137,7 +138,8 @@ def sampler(name):
 
 
 def comparison(figures):
-    """Returns the text that says which goals are reached, and where another sampler from logits is faster."""
+    """Returns the text about the goals that are reached, and about the cases in which another sampler that reads logits
+    is faster."""
     known = [
         (case, i, time)
         for case in CASES

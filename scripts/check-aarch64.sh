@@ -13,7 +13,7 @@ fi
 # A type check needs neither an Arm linker nor an Arm C library. The PJRT header includes only headers that a
 # freestanding compiler provides.
 export BINDGEN_EXTRA_CLANG_ARGS_aarch64_unknown_linux_gnu=-ffreestanding
-# A dependency of the command has a file in assembly. clang assembles for every architecture.
+# A dependency of the command contains an assembly file. clang can assemble it for any architecture.
 export CC_aarch64_unknown_linux_gnu=clang AR_aarch64_unknown_linux_gnu=ar
 cargo check --release --locked --workspace --lib --bins --target "$target"
 echo "check-aarch64: the library and the command compile for $target"

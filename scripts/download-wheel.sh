@@ -1,5 +1,5 @@
 #!/bin/sh
-# Downloads a wheel into DIRECTORY with pip. A wheel is accepted if it has one of the HASHES.
+# Downloads a wheel into DIRECTORY with pip. pip accepts the wheel only if its SHA-256 is one of the HASHes.
 #
 # usage: download-wheel.sh DIRECTORY PACKAGE==VERSION HASH...
 set -eu

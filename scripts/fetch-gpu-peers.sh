@@ -1,11 +1,12 @@
 #!/bin/sh
-# Builds .cache/gpu-peers/site: the samplers of FlashInfer, compiled, and of vLLM, for benches/gpu/peers.py. A machine
-# that has these packages does not need the directory. It is for a machine with a GPU and PyTorch, but without network:
-# copy the directory to that machine, and add it to PYTHONPATH.
+# Builds the directory .cache/gpu-peers/site for benches/gpu/peers.py. It contains the compiled samplers of FlashInfer,
+# and the sampler of vLLM. The directory is for a machine that has a GPU and PyTorch, but no network. Copy it to that
+# machine, and add it to PYTHONPATH. A machine that has the packages of FlashInfer and vLLM does not need the directory.
 #
-# The machine must have the version of Python that builds the directory: PYTHON, or python3. FLASHINFER_CUDA_ARCH_LIST
-# lists the GPUs (default: 9.0a). Needs x86-64 and a C++ compiler. The first run downloads 600 MB, and compiles for ten
-# minutes on one core. Only the first run needs the network.
+# PYTHON is the Python that builds the directory (default: python3). The machine with the GPU must have the same version
+# of Python. FLASHINFER_CUDA_ARCH_LIST lists the compute capabilities of the GPUs (default: 9.0a). Needs x86-64 and a
+# C++ compiler. The first run downloads 600 MB, and compiles for ten minutes on one core. Only the first run needs the
+# network.
 set -eu
 
 cd "$(dirname "$0")/.."

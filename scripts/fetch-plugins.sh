@@ -27,7 +27,7 @@ while read -r release name member hash python abi platform; do
 
     work=$(mktemp -d "$directory/fetch.XXXXXX")
     (
-        # pip reads its options from these variables too.
+        # download-wheel.sh runs pip, and pip also reads its options from these variables.
         if [ -n "$python" ]; then
             export PIP_IMPLEMENTATION=cp PIP_PYTHON_VERSION="$python" PIP_ABI="$abi" PIP_PLATFORM="$platform"
         fi

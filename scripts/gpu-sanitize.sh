@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Runs the GPU kernels under the tools of compute-sanitizer: memcheck, racecheck, synccheck and initcheck. Prints a line
-# for each tool. Fails if a tool reports an error, or if a value differs from the built-in backend.
+# for each tool. Fails if a tool reports an error, or if a value differs from the value of the built-in backend.
 #
-# The program is examples/agreement: every class of rows, both paths, and every output array. NUCLEUS_PJRT_PLUGIN names
-# the CUDA plugin. TOOLS are the tools (default: all four). AGREEMENT is the compiled example (default: built here).
-# SHAPES are the shapes that it compares. LOGS is the directory of the reports (default: target/sanitizer).
+# The program that runs is examples/agreement. It compares every class of rows, both paths, and every output array.
+# NUCLEUS_PJRT_PLUGIN names the CUDA plugin. TOOLS lists the tools (default: all four). AGREEMENT is the path of the
+# compiled example (default: this script compiles it). SHAPES lists the shapes that the example compares. LOGS is the
+# directory of the reports (default: target/sanitizer).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,8 +18,8 @@ if [ -z "${AGREEMENT:-}" ]; then
     AGREEMENT=$target/release/examples/agreement
 fi
 
-# Each buffer has its own allocation, so that the tools see every access outside of a buffer. Without command buffers,
-# XLA launches every kernel separately.
+# With allocator=platform, each buffer has its own allocation. So the tools see every access outside of a buffer.
+# XLA_FLAGS turns off command buffers, so XLA launches every kernel separately.
 arguments=("$NUCLEUS_PJRT_PLUGIN" --option allocator=platform --option preallocate=false)
 for shape in ${SHAPES:-17x129 17x1000 8x32000 3x128256}; do
     arguments+=(--only "$shape")
@@ -30,8 +31,9 @@ failed=0
 for tool in ${TOOLS:-memcheck racecheck synccheck initcheck}; do
     start=$SECONDS status=0
     rm -f "$logs/$tool.log" "$logs/$tool.out"
-    # The tools also watch the kernels of XLA. Otherwise initcheck does not see that they write a buffer, and reports
-    # the kernels that read it. Errors of calls of the driver that the plugin handles are not reported.
+    # The tools check all kernels, also those of XLA. If they did not, initcheck would not see that a kernel of XLA has
+    # written a buffer, and would report every kernel that reads this buffer. memcheck does not report failed calls of
+    # the driver, because the plugin handles these failures.
     options=(--log-file "$logs/$tool.log" --print-limit 20 --error-exitcode 9 --show-backtrace no)
     [ "$tool" != memcheck ] || options+=(--report-api-errors no)
     compute-sanitizer --tool "$tool" "${options[@]}" "$AGREEMENT" "${arguments[@]}" >"$logs/$tool.out" 2>&1 || status=$?

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Creates the Python environment DIRECTORY and installs the packages in the REQUIREMENTS files, which pin versions and
 # checksums. Does nothing if DIRECTORY already has these packages and MODULES (separated by commas) can be imported.
-# Needs Python 3.11 to 3.13: PYTHON, or python3. Only the first run needs the network.
+# Needs Python 3.11 to 3.13. PYTHON names the interpreter (default: python3). Only the first run needs the network.
 #
 # usage: python-env.sh DIRECTORY MODULES REQUIREMENTS...
 set -eu

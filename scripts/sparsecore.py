@@ -7,7 +7,7 @@ Needs JAX, which `make model` installs in .cache/model/env. Pallas lowers the ke
 ahead of time. No TPU is needed. docs/tpu-sparsecore.md has the results.
 
 - histogram: counts the keys of each row by their 11 upper bits.
-- compress: writes the logits that reach a threshold one after the other.
+- compress: writes the logits that reach a threshold to consecutive places.
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 
 TOPOLOGIES = ("v5e:2x2", "v5p:2x2x1", "v6e:2x2", "tpu7x:2x2x1")
 KERNELS = ("histogram", "compress")
-# The numbers of vectors that one iteration processes.
+# Each kernel is compiled with each of these numbers of vectors per iteration.
 UNROLLED = (8, 16, 32)
 ROWS, VOCAB = 64, 262_144
 # The number of logits that a subcore copies to its memory at once.
@@ -39,7 +39,7 @@ def compile_kernel(topology, name, unrolled):
     from jax.experimental.pallas import tpu_sc as plsc
 
     device = topologies.get_topology_desc(topology, "tpu").devices[0]
-    # Pallas asks the default device for its kind. Here, this is the CPU.
+    # Pallas reads these properties from the default device, which is the CPU here.
     tpu_info.get_device_kind = lambda: device.device_kind
     tpu_info.get_num_device_cores = lambda: device.num_cores
     info = tpu_info.get_tpu_info().sparse_core
@@ -117,7 +117,8 @@ def compile_kernel(topology, name, unrolled):
 
 
 def inner_loop(path, unrolled):
-    """The cycles of the loop that loads `unrolled` vectors: its bundles and its explicit delays."""
+    """Returns the cycles of the loop that loads `unrolled` vectors: the number of its bundles plus its explicit
+    delays."""
     bundles, labels = [], {}
     for line in path.read_text().split("\ntec\n", 1)[1].split("\n"):
         label = re.match(r"(\.L\w+):", line)
@@ -132,7 +133,8 @@ def inner_loop(path, unrolled):
         start = labels.get(branch[1]) if branch else None
         if start is None or start > number:
             continue
-        # The bundles after a branch run before the branch takes effect. Older generations do not show their number.
+        # A few bundles after a branch run before the branch takes effect. The schedules of older generations do not
+        # show how many. Three is an assumption.
         body = bundles[start : number + 1 + int(branch[2] or 3)]
         text = " ".join(body)
         if "stream" not in text and text.count("vld ") >= unrolled:
@@ -141,7 +143,8 @@ def inner_loop(path, unrolled):
 
 
 def measure(libtpu, topology, name, unrolled):
-    """Compiles a kernel in a new process. Returns the lanes, and the cycles of one iteration, or the error."""
+    """Compiles a kernel in a new process. Returns the number of lanes and the cycles of one iteration. If libtpu does
+    not compile the kernel, returns None and the error."""
     with tempfile.TemporaryDirectory() as directory:
         environment = os.environ | {
             "JAX_PLATFORMS": "cpu", "TPU_LIBRARY_PATH": str(libtpu), "TPU_SKIP_MDS_QUERY": "1",

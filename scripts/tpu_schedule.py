@@ -79,7 +79,8 @@ def schedule_tree(bundles):
             if target is not None and target > i:
                 # The four bundles after a branch run in both cases.
                 body = next(j for j in range(i + 1, len(bundles)) if STARTS.search(bundles[j]["text"]) or bundles[j]["tag"] == "LB")
-                # If a part has no loop and no inner branch, it may have no start of a region. `body` is then after the part.
+                # The part that the branch skips may contain no start of a region. `body` is then after this part, and
+                # the part begins after the four bundles.
                 body = body if body < target else min(i + 5, target)
                 if target > body:
                     found.append(Node("skip", body, target, bundle["depth"]))
@@ -163,7 +164,7 @@ def match_kernel(root, bundles, items, steps):
     """Matches a whole kernel. Returns whether the schedule has its structure."""
     if steps == 1 and match(root.children, items):
         return True
-    # On a device with two cores, the second core skips a kernel that runs on one core.
+    # On a device with two cores, the second core skips a kernel that runs only on the first core.
     for node in root.children if steps == 1 else ():
         others = [other for other in root.children if other is not node]
         if node.kind == "skip" and all(leftover(other) for other in others) and match(node.children, items):
@@ -207,8 +208,9 @@ def weigh(root, bundles):
 
 
 def cycles_of(path, report):
-    """Returns the bundles, cycles and parts of a schedule for a report of the kernel, or None if they do not match. If
-    several cores run the kernel, the cycles are those of the slowest core."""
+    """Returns the bundles, the cycles and the parts of a schedule. `report` is the report of the interpreter about the
+    kernel. Returns None if the schedule does not match the report. If several cores run the kernel, the result
+    describes the slowest core."""
     found = []
     for core in report.get("cores", [report]):
         bundles = read_bundles(path)

@@ -26,7 +26,7 @@ from pathlib import Path
 import tpu_schedule
 
 ROOT = Path(__file__).resolve().parent.parent
-# The limits of the rows that have them, by column.
+# The limits of each column, for the rows of the table that have limits.
 LIMITS = {
     (chip, 8, dtype): {
         "bounded random": limits[0], "bounded worst": limits[1], "arbitrary k=5000": limits[2], "top-p random": limits[3],
@@ -40,7 +40,7 @@ LIMITS = {
         ("tpu7x", "f32", (5_000, 9_500, 20_000, 22_000, 18_000)),
     )
 }  # fmt: skip
-# The numbers of rows in the table of small batches. The value is the goal: the largest share of the cycles of eight
+# The numbers of rows in the table of small batches. Each value is the goal: the largest ratio to the cycles of eight
 # rows.
 SMALL = {1: 0.25, 2: 0.35, 4: 0.6, 8: 1}
 SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random", "top-p peaked")
@@ -50,7 +50,7 @@ EIGHT_ROWS = {
     "bounded worst": {("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500, ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500},
 }  # fmt: skip
 EIGHT_ROWS["top-p peaked"] = EIGHT_ROWS["bounded random"]
-# The chip whose devices have two cores, and the goal: the largest ratio of the cycles of 16 rows to those of eight
+# The chip whose devices have two cores. Its goal is the largest ratio of the cycles of 16 rows to the cycles of eight
 # rows.
 TWO_CORES, TWO_CORES_GOAL = "v5p", 1.1
 TITLES = {
@@ -154,8 +154,8 @@ def small_table(lines):
 
 
 def two_cores_table(lines):
-    """Returns the table of the device with two cores in Markdown. A cell has the cycles of 8 and of 16 rows, and their
-    ratio."""
+    """Returns the table of the device with two cores in Markdown. A cell has the cycles of 8 rows, the cycles of 16
+    rows, and their ratio."""
     rows = []
     for dtype in ("bf16", "f32"):
         cells = []

@@ -5,18 +5,19 @@
 //! function `PJRT_LoadedExecutable_Execute`: the work of the library, and all other calls of the plugin. `parts_us` has
 //! the time of each of these calls. Reading the clock for each call takes time too, so the parts are only approximate.
 //!
-//! There are two baselines with the same program and inputs. The first one is `PJRT_LoadedExecutable_Execute`
-//! (`execute_us`). `over_execute_us` is the median of the differences between the times of a call and of this baseline
-//! in the same round: the cost of the library for a host that would otherwise call the plugin itself. The second
-//! baseline also starts a copy of the tokens to the host (`execute_and_copy_us`), because every user of the tokens
-//! needs this copy. `until_tokens_us` and `execute_until_tokens_us` are the times until the tokens are on the host, for
-//! a call and for the second baseline. The benchmark takes the measurements in turn. Before each measurement, it does
-//! the same work once and waits for its end.
+//! There are two baselines. Both use the program and the inputs of the call. The first baseline only calls
+//! `PJRT_LoadedExecutable_Execute` (`execute_us`). In each round, the benchmark subtracts the time of this baseline
+//! from the time of the call. `over_execute_us` is the median of these differences. It is the cost of the library for a
+//! host that would otherwise call the plugin itself. The second baseline also starts a copy of the tokens to the host
+//! (`execute_and_copy_us`), because every user of the tokens needs this copy. `until_tokens_us` is the time until the
+//! tokens of a call are on the host. `execute_until_tokens_us` is the same time for the second baseline. The benchmark
+//! takes the measurements in turn. Before each measurement, it does the same work once and waits for its end.
 //!
 //! The host thread sleeps while the program runs. With many rows, the program of a CPU plugin takes more than a
-//! millisecond, and it evicts the code and the data of the host thread from the caches of the same cores. The next
-//! start is then several times slower, both in the plugin and in the library. `over_execute_us` also depends on the
-//! threads of the program, which compete with the host thread for the cores. `added_us` does not.
+//! millisecond. Meanwhile, the program evicts the code and the data of the host thread from the caches of the cores.
+//! The next start of a call is then several times slower, both in the plugin and in the library. `over_execute_us` also
+//! depends on the threads of the program, which compete with the host thread for the cores. `added_us` does not depend
+//! on these threads.
 //!
 //! `device_call/mixed` is the time from the start to the end of a call whose rows take both paths. The baseline is the
 //! sum of the times of two calls. Each of these calls has the rows of one path.
@@ -207,7 +208,7 @@ fn host_time(client: &Arc<Client>, sampler: &CSampler, rows: usize) -> serde_jso
     let mut over_execute: Vec<f64> =
         call.iter().zip(execute).map(|(call, execute)| microseconds(call) - microseconds(execute)).collect();
     over_execute.sort_unstable_by(f64::total_cmp);
-    // Functions that most starts do not call are not part of the median start.
+    // The report has only the functions that most starts call, because it describes a usual start.
     parts.retain(|_, times| times.len() > HOST_TIME_ROUNDS / 2);
     let parts: BTreeMap<_, _> =
         parts.into_iter().map(|(name, mut times)| (name, rounded(median(&mut times)))).collect();

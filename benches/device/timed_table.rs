@@ -66,8 +66,8 @@ const TIMED: [[Entry; 16]; 10] = rows!(0 1 2 3 4 5 6 7 8 9);
 /// # Safety
 /// `table` must be the table of a loaded plugin.
 pub(crate) unsafe fn of(table: *const PJRT_Api) -> *const PJRT_Api {
-    // The plugin's table can be larger than the bindings' struct. The copy has the size of this struct, so its size
-    // field is changed.
+    // The plugin's table can be larger than the struct `PJRT_Api` of the bindings. The copy has only the size of the
+    // struct, so the size field of the copy must have this value.
     // SAFETY: the caller guarantees the table. A table of an older API is shorter, but this library refuses it.
     let mut copy = Box::new(unsafe { table.read() });
     copy.struct_size = size_of::<PJRT_Api>();

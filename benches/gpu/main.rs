@@ -56,7 +56,7 @@ enum Fill {
     Model,
     /// All logits are equal.
     Constant,
-    /// The logits have two values, alternately.
+    /// The logits alternate between two values.
     TwoValues,
     /// One logit is larger than the others. The others are equal.
     OneHot,

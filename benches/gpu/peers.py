@@ -28,7 +28,8 @@ SHAPES = [(1, 128_256), (16, 262_144), (128, 128_256), (128, 262_144)]
 CALLS = 20
 REPLAYS = 15
 P = 0.95
-# Rounding can keep a token although the tokens above it hold more than p of the mass. This is the allowed excess.
+# Because of rounding, top-p can keep a token although the sum of the larger probabilities exceeds p. The check accepts
+# a sum of at most p + TOLERANCE.
 TOLERANCE = 1e-4
 
 
@@ -36,14 +37,15 @@ TOLERANCE = 1e-4
 class Peer:
     name: str
     case: str
-    # Returns the tokens for an array and the number of the call.
+    # Takes an array and the number of the call. Returns the token of each row.
     sample: Callable[[Any, int], Any]
-    # The filters: the number of tokens that top-k keeps, or None, and the sum of probabilities that top-p keeps.
+    # The number of tokens that top-k keeps. None: the sampler has no top-k.
     k: int | None = None
+    # The parameter of top-p. 1: the sampler has no top-p.
     p: float = P
-    # Whether top-p uses the probabilities of all tokens, and not only of those that top-k keeps.
+    # If true, top-p uses the probabilities of all tokens. If false, it uses only the tokens that top-k keeps.
     joint: bool = False
-    # What the sampler reads: logits or probabilities.
+    # The input of the sampler: logits or probabilities.
     input: str = "logits"
     # Whether the sampler overwrites its input.
     in_place: bool = False
@@ -79,7 +81,8 @@ def flashinfer():
     except ImportError as error:
         print(f"peers: FlashInfer is not measured: {error}", file=sys.stderr)
         return
-    # The seeds of flashinfer.sampling. In a CUDA graph, they must be tensors. flashinfer.cake_sampling takes integers.
+    # In a CUDA graph, the seeds for flashinfer.sampling must be tensors. flashinfer.cake_sampling takes integers
+    # instead.
     seeds = [torch.tensor([call], device="cuda") for call in range(CALLS)]
 
     def after_softmax(sample):
@@ -157,8 +160,9 @@ def vllm():
             if batch not in parameters:
                 top_k = None if k is None else torch.full((batch,), k, dtype=torch.int32, device="cuda")
                 parameters[batch] = (top_k, torch.full((batch,), P, device="cuda"))
-            # This is the method of vLLM: a softmax of the logits that the kernel keeps, and then the largest quotient
-            # of a probability and an exponentially distributed random number.
+            # vLLM chooses a token in this way. It computes a softmax of the logits that the kernel keeps, and divides
+            # each probability by an exponentially distributed random number. It takes the token with the largest
+            # quotient.
             probabilities = torch.softmax(apply_top_k_top_p_triton(logits, *parameters[batch]), dim=-1)
             noise = torch.empty_like(probabilities).exponential_()
             return probabilities.div_(noise).argmax(dim=-1)
@@ -170,7 +174,7 @@ def vllm():
 
 
 def all_are_kept(peer, logits, tokens):
-    """Whether the filters of `peer` keep each token, except for rounding."""
+    """Returns whether top-k and top-p of `peer` keep each token. Allows for rounding in top-p."""
     if not bool(((tokens >= 0) & (tokens < logits.shape[-1])).all()):
         return False
     logits = logits.double()

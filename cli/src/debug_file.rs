@@ -20,8 +20,8 @@ pub(crate) struct DebugFile {
 pub(crate) enum Values<'a> {
     I32(&'a [i32]),
     U32(&'a [u32]),
-    /// NumPy has no bfloat16. Elements of this type become raw data of two bytes, as in the files of the package
-    /// ml_dtypes: `array.view(ml_dtypes.bfloat16)` converts them.
+    /// NumPy has no bfloat16. So the file contains such elements as raw data of two bytes, like the files that the
+    /// package ml_dtypes writes. `array.view(ml_dtypes.bfloat16)` converts them.
     Logits(&'a LogitsArray),
 }
 

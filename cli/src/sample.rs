@@ -32,7 +32,8 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
         .replace_val(arguments.replace_val)
         .path(arguments.path.entry());
 
-    // NUCLEUS_PJRT_PLUGIN does not select the backend here: the results are the same, and compiling takes seconds.
+    // Without --plugin, the command uses the built-in backend even if NUCLEUS_PJRT_PLUGIN is set. The results are the
+    // same, and a plugin needs seconds to compile the program.
     let mut options = Sampler::builder().backend(Backend::Builtin).max_k(arguments.max_k);
     if let Some(plugin) = &arguments.plugin {
         options = options.backend(Backend::Pjrt).plugin_path(plugin);
@@ -76,7 +77,7 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
     Ok(())
 }
 
-/// Describes the status of a row. Empty for a normal row.
+/// Describes the status of a row. Returns an empty string for a normal row.
 fn words(status: RowStatus) -> String {
     let words = [
         (status.no_candidate(), "no candidate"),
@@ -88,7 +89,7 @@ fn words(status: RowStatus) -> String {
     set.join(", ")
 }
 
-/// Repeats a single value for each row.
+/// Returns one value for each row. If there is only one value, all rows have this value.
 fn per_row<T: Copy>(flag: &str, values: &[T], rows: usize) -> Result<Vec<T>> {
     match values {
         [value] => Ok(vec![*value; rows]),
@@ -100,7 +101,7 @@ fn per_row<T: Copy>(flag: &str, values: &[T], rows: usize) -> Result<Vec<T>> {
     }
 }
 
-/// Writes all arrays to an `.npz` file. Their names are those of the fields of `nuc_debug_arrays`.
+/// Writes all arrays to an `.npz` file. Each array has the name of its field in `nuc_debug_arrays`.
 fn write(path: &Path, arrays: &DebugArrays, vocab: usize, max_k: usize) -> Result<()> {
     let count = arrays.tokens.len();
     let (rows, wide) = (&[count][..], &[count, vocab][..]);

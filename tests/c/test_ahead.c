@@ -171,7 +171,7 @@ static void compiled_is_loaded(const char *plugin, const char *directory) {
     CHECK(unsetenv("NUCLEUS_PROGRAM_DIR") == 0);
 }
 
-/* Sets the time of last use of every program in the directory to an hour ago. Returns the number of files. */
+/* Sets the time of last use of every program file to an hour ago. Returns the number of program files. */
 static int make_old(const char *directory) {
     DIR *list = opendir(directory);
     CHECK(list != NULL);
@@ -180,7 +180,7 @@ static int make_old(const char *directory) {
     const struct timespec times[2] = {{.tv_sec = an_hour_ago}, {.tv_sec = an_hour_ago}};
     int files = 0;
     for (struct dirent *entry; (entry = readdir(list)) != NULL;) {
-        /* The directory also has a file with the hashes of plugins. */
+        /* The file with the hashes of plugins is not a program file. */
         const char *suffix = strrchr(entry->d_name, '.');
         if (suffix == NULL || strcmp(suffix, ".nucprog") != 0) continue;
         CHECK(utimensat(dirfd(list), entry->d_name, times, 0) == 0);

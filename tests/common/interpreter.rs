@@ -195,8 +195,8 @@ impl Cases {
     }
 
     /// Adds a case whose program samples inside a function: see [`embed::emit`]. Row `i` has seed `seeds[i]`. The
-    /// program adds the step to every offset. Replaces the random words of `problem` with those of the seeds, offsets
-    /// and step.
+    /// program adds the step to every offset. Replaces the random words of `problem` with the words that belong to the
+    /// seeds, the offsets and the step.
     pub fn add_embedded(
         &mut self,
         spec: &Spec,

@@ -29,8 +29,8 @@ pub struct Suite<D> {
     pub vocab: usize,
     /// The vocabularies of long rows.
     pub long: &'static [usize],
-    /// The suite runs only one of every `thin` cases. With `thin` = 1, it runs all cases. If this number has no common
-    /// factor with the lengths of the lists of parameters, every value of every list still occurs: see [`thinned`].
+    /// The suite runs only one of every `thin` cases. With `thin` = 1, it runs all cases. If `thin` has no common
+    /// factor with the length of a list of parameters, every value of the list still occurs (see [`thinned`]).
     pub thin: usize,
 }
 

@@ -205,7 +205,7 @@ fn bounds_that_are_entries() {
         for (row, logits) in bits.chunks_mut(ENTRIES).enumerate() {
             for (index, logit) in logits.iter_mut().enumerate() {
                 let place = index * 50 % ENTRIES;
-                // One entry is far from the others, so that the search begins with large steps.
+                // One logit is much larger than the others, so that the search begins with large steps.
                 *logit =
                     if place == 0 { 100f32.to_bits() } else { 1f32.to_bits() + (1000 * row + place) as u32 };
             }
@@ -262,8 +262,8 @@ fn misleading_samples() {
     let problem = misleading_rows(&spec);
     let program = suite().devices[0].program(&spec);
     check("misled", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
-    // The lists of both passes have this check of the length. Without it, the kernels would use a list that is too
-    // long.
+    // The kernels compare the length of each list with its capacity. Without this comparison, they would use a list
+    // that is too long.
     const COMPARISON: &str = "setp.lt.s32 ";
     for capacity in [24 * 1024, 4 * 1024] {
         let check_of = format!(", {capacity}, %r");

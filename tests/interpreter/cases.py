@@ -1,4 +1,4 @@
-"""Cases: a program, the files of its inputs, and the files of the expected results."""
+"""Runs cases. A case is a program, the files of its inputs, and the files of the expected outputs."""
 
 from pathlib import Path
 
@@ -25,7 +25,8 @@ def run_files(program, paths):
 
 
 def differences(got, expected):
-    """Counts the elements whose bits differ. Also returns the position, the bits and the expected bits of the first."""
+    """Returns the number of elements whose bits differ. Also returns the position, the bits and the expected bits of
+    the first of these elements."""
     words = np.dtype(f"u{got.dtype.itemsize}")
     a, b = got.view(words), expected.view(words)
     positions = np.argwhere(a != b)
@@ -37,12 +38,13 @@ def differences(got, expected):
 
 
 def check_case(program, case, directory):
-    """Runs one case. Returns lines that describe its mismatches, none if it passes."""
+    """Runs one case. Returns lines that describe the mismatches. The list is empty if the case passes."""
     return check_outputs(run_files(program, [directory / p for p in case["inputs"]]), case, directory)
 
 
 def check_outputs(outputs, case, directory):
-    """Compares the outputs of a case. Returns lines that describe the mismatches, none if the case passes."""
+    """Compares the outputs of a case with the expected outputs. Returns lines that describe the mismatches. The list is
+    empty if the case passes."""
     if len(case["expected"]) != len(outputs):
         raise ProgramError(f"{len(case['expected'])} expected files; the program returns {len(outputs)}")
     total, lines = 0, []

@@ -13,15 +13,16 @@ class Options:
     # MLIR documents. "ignore": the number.
     nan_max: str = "propagate"
     # "deferred": a transfer moves its data when the kernel waits for the transfer. If several transfers are pending,
-    # the last started transfer moves its data first. "eager": a transfer moves its data when it starts.
+    # the transfer that started last moves its data first. "eager": a transfer moves its data when it starts.
     dma: str = "deferred"
     # The contents of uninitialized memory, a key of element.GARBAGE.
     garbage: str = "nan"
-    # The cores that run a grid with a parallel dimension run one after the other, the last core first.
+    # A grid with a parallel dimension is divided among the cores, which run one after the other. If true, the last core
+    # runs first.
     reverse_parallel: bool = False
-    # The largest number of iterations of one execution of a loop, and of backward branches of a block of a GPU
-    # program. For a block, MAX_BRANCHES in ptx/block.py is a second limit. If there are more iterations or branches,
-    # the interpreter reports an endless loop.
+    # The largest number of iterations of one execution of a loop. It is also the largest number of backward branches of
+    # a block of a GPU program. For a block, MAX_BRANCHES in ptx/block.py is a second limit. If there are more
+    # iterations or branches, the interpreter reports an endless loop.
     max_iterations: int = 100_000_000
     # The order of the blocks of a GPU program: "sequential" or "random" (ptx/kernel.py).
     schedule: str = "sequential"

@@ -28,8 +28,8 @@ const DIRECTORY: &str = "NUCLEUS_TEST_BORROWED_DIRECTORY";
 const OWNER: &str = "NUCLEUS_TEST_BORROWED_OWNER";
 
 /// The first sampler compiles and writes its program. A second sampler in another process loads the program. A sampler
-/// that loads the plugin by its path also loads the program. The functions of a table can be in several files. A
-/// program file then matches only if all these files are the same.
+/// that loads the plugin by its path also loads the program. The functions of a plugin's table can be in several files.
+/// A program file then matches only if all these files are the same.
 #[test]
 fn programs_are_written_and_loaded_by_other_processes() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("borrowed-{}", std::process::id()));

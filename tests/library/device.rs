@@ -518,7 +518,7 @@ fn a_failed_call_makes_the_next_call_upload_again() {
     deleted.delete().unwrap();
     assert!(start(&deleted).is_err());
     assert_eq!([uploads(), uploads()], [3, 0]);
-    // The event of this call reports an error.
+    // The callback of this call reports an error.
     raw::FAIL_NEXT_CALLBACK.store(true, Ordering::SeqCst);
     assert!(start(&buffer).unwrap().wait(None).is_err());
     assert_eq!([uploads(), uploads()], [3, 0]);
@@ -548,7 +548,7 @@ fn a_call_is_done_when_its_numbers_are_on_the_host() {
     assert_eq!(call.tokens().unwrap(), host(&logits, &rows).tokens);
     assert_eq!(ints(&tokens), host(&logits, &rows).tokens);
 
-    // This buffer is taken after the end of the call.
+    // Here, the buffer of the tokens is taken after the end of the call.
     let call = start(&sampler, &buffer, &rows, DeviceWants::default()).unwrap();
     call.wait(None).unwrap();
     drop(call.take_tokens_buffer().unwrap());
@@ -556,7 +556,7 @@ fn a_call_is_done_when_its_numbers_are_on_the_host() {
     assert_eq!(call.tokens().unwrap(), host(&logits, &rows).tokens);
 }
 
-/// Calls functions of plugins that the library does not use, and changes the library's calls of the plugin.
+/// Calls functions of plugins that the library does not use. Also counts and changes the calls that the library makes.
 mod raw {
     use std::ffi::c_void;
     use std::mem::size_of_val;
@@ -680,7 +680,7 @@ mod raw {
     }
 
     /// A sampler whose calls of the plugin are counted and changed. Only one test at a time can have such a sampler,
-    /// because it uses the statics above.
+    /// because all such samplers use the statics above.
     pub(super) struct Counting {
         sampler: Sampler,
         _alone: std::sync::MutexGuard<'static, ()>,

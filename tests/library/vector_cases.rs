@@ -128,7 +128,7 @@ fn bits(floats: &[f32]) -> Option<Vec<u32>> {
     Some(floats.iter().map(|float| float.to_bits()).collect())
 }
 
-/// The least temperature at which a row is sampled. Below it, a row is greedy.
+/// The lowest temperature at which a row is sampled. At a lower temperature, a row is greedy.
 const LEAST: f32 = 1e-5;
 /// At this temperature, a logit that is smaller by 1 has half the weight.
 const OCTAVE: f32 = std::f32::consts::LOG2_E;
@@ -249,7 +249,7 @@ fn temperature(dtype: Dtype) -> Vec<Case> {
     };
     let limits = [LEAST, LEAST.next_down(), LEAST.next_up(), 1e-4, 1e6, 1e30, 1e37, f32::MAX];
     let limits = Case { temperature: bits(&limits), ..case("limits", dtype, &rows) };
-    // The weights become 0 at about 29 octaves below the maximum.
+    // A logit that is about 29 octaves below the maximum has the weight 0.
     let mut octaves: Vec<Vec<f32>> = vec![(0..16).map(|i| -20.0 - i as f32).collect(); 2];
     octaves.iter_mut().for_each(|row| row[8] = 0.0);
     octaves[1].iter_mut().for_each(|x| *x *= 2.0);

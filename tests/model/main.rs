@@ -136,7 +136,7 @@ fn waits_of_all_kinds_end() {
     });
 }
 
-/// All waits end while an action still runs. In this test, the action itself waits until the other waits have ended.
+/// A wait does not wait for the actions. In this test, the action ends only after both waits have ended.
 #[test]
 fn waits_end_before_the_actions() {
     many_schedules(|| {
@@ -173,8 +173,8 @@ fn actions_may_use_the_call() {
     });
 }
 
-/// A thread adds parts to a call that ends at the same time. If it could add the parts, the call ends with the last
-/// part, and the action runs once. Otherwise, the call had already ended.
+/// One thread adds parts to a call while another thread ends the call. If the call has not yet ended, it ends with the
+/// last of these parts. Otherwise, no part is added. In both cases, the action runs once.
 #[test]
 fn a_call_ends_with_its_last_part() {
     all_schedules(|| {

@@ -93,8 +93,8 @@ fn lanes_that_overflow() {
     cases.check(&[]);
 }
 
-/// Two large logits in one cell, in every batch of cells. In the longer rows there are more batches than the kernel
-/// processes together. The two logits are in one cell whether cells are packed or not.
+/// Every batch of cells has a cell with two large logits. The longer rows have more batches than the kernel processes
+/// together. The indices of the two logits differ by 256, so they are in one cell both with and without packing.
 #[test]
 fn crowded_cells_in_many_batches() {
     const BATCH: usize = 32 * 8 * 128;
@@ -202,7 +202,7 @@ fn two_cores() {
         }
         cases.check(options);
     }
-    // One core processes several blocks, in every memory layout.
+    // Each core processes several blocks, in different memory layouts.
     let spec = spec(Way::Bounded(64), 32, 60_000, Dtype::Bf16, false);
     let mut cases = cases("two_cores_layouts");
     for one in thinned(layouts(&spec), 4) {

@@ -1,7 +1,7 @@
-//! Mutants of the TPU kernels: each has one changed comparison, shift or constant. The interpreter makes and runs them
-//! (`tests/interpreter/mutation.py`). A mutant that no row of `paths.rs` catches shows that the tests lack a row, or
-//! that the change affects only the time of the kernel. `mutants.txt` lists these mutants. Most of its entries are
-//! open: nobody has examined them. The file also names the parts of the mutants that were run.
+//! A mutant of a TPU kernel has one changed comparison, shift or constant. The interpreter makes and runs the mutants
+//! (`tests/interpreter/mutation.py`). If no row of `paths.rs` catches a mutant, the tests lack a row, or the change
+//! does not affect the results. `mutants.txt` lists these mutants. Most of its entries are open: nobody has examined
+//! them. The file also names the parts of the mutants that were run.
 //!
 //! `make test` runs a sample of caught mutants. `make test-mutants` runs the parts that the list names, and fails if a
 //! mutant survives that the list does not contain.
@@ -15,8 +15,8 @@ use nucleus::dtype::Dtype;
 use nucleus::kernels::Path as Way;
 use rand::prelude::*;
 
-/// The kernels: a name, the path, the number of rows, the type, and whether the program returns the wide arrays. Blocks
-/// of one row are fast to interpret, and other blocks have almost the same operations.
+/// The kernels: a name, the path, the number of rows, the type, and whether the program returns the wide arrays. The
+/// interpreter runs blocks of one row fast, and other blocks have almost the same operations.
 const KERNELS: [(&str, Way, usize, Dtype, bool); 2] = [
     ("bounded", Way::Bounded(MAX_K), 1, Dtype::F32, true),
     ("arbitrary", Way::Arbitrary, 1, Dtype::Bf16, false),
@@ -25,7 +25,7 @@ const KERNELS: [(&str, Way, usize, Dtype, bool); 2] = [
 /// branches of the passes.
 const MORE_TIES: usize = 30;
 
-/// Runs mutants of all kernels. Returns whether each is caught or listed. `mode` is part of the names of the
+/// Runs mutants of all kernels. Returns true if every mutant is caught or listed. `mode` is part of the names of the
 /// directories, because the tests run at the same time.
 fn run(mode: &str, arguments: &[&str]) -> bool {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

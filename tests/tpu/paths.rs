@@ -58,7 +58,7 @@ pub(super) fn cases_of(
     cases
 }
 
-/// `generation` is the name of a chip. Chips that compute with packed bf16 have other cells.
+/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into other cells.
 fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
     let cases = cases_of(name, generation, path, batch, dtype, debug);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
@@ -83,8 +83,8 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         problems.push(uneven_bins(spec, rng));
         problems.extend([120, 4000].map(|top| exact_shares(spec, top, rng)));
         problems.push(with_all_ties(spec, rng));
-        // At the low temperature, a few percent of the entries have a weight. With the larger p, the largest entries do
-        // not suffice.
+        // At temperature 0.29, a few percent of the entries have a weight above 0. With p = 0.9999, the largest entries
+        // do not suffice.
         let without = [(0.29, 0.95), (0.29, 0.9999), (10.0, 0.95)];
         problems.extend(without.map(|(temperature, p)| without_top_k(spec, temperature, p, rng)));
         problems.push(normal_rows(spec, rng, |row| 3000 + row as i32));
@@ -195,9 +195,10 @@ fn close_ties(spec: &Spec, kept: i32, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with so many equal logits that the kernel samples them by passes, and up to 39 larger logits. On the
-/// bounded path, top-k keeps some of the equal logits. On the path for any k, it can also keep none or all of them, and
-/// some rows have no top-k. In bf16, the smallest of the larger logits can round to the equal logits.
+/// Returns rows that have many equal logits and up to 39 larger logits. The kernel samples these rows by passes,
+/// because there are too many equal logits for the other methods. On the bounded path, top-k keeps some of the equal
+/// logits. On the path for any k, it can also keep none or all of them, and some rows have no top-k. In bf16, a larger
+/// logit can round to the value of the equal logits.
 pub(super) fn many_ties(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
     let mut logits = Vec::new();

@@ -66,7 +66,7 @@ fn stripes_of_several_chunks() {
     cases.check(&[]);
 }
 
-/// The drawn entry and the last kept tie are at the start and at the end of the row, and near borders of stripes.
+/// The drawn entry and the last kept tie are at the start of the row, at its end, or near a border of two stripes.
 #[test]
 fn every_stripe_is_drawn() {
     const VOCAB: usize = 40_000;
@@ -78,7 +78,8 @@ fn every_stripe_is_drawn() {
     for spec in thinned(programs, 5) {
         let stripe = VOCAB.div_ceil(8 / spec.batch * 128 * 32) * 128 * 32;
         for first in [0, stripe - 30, 2 * stripe - 30, VOCAB - 60] {
-            // Sixty equal logits are on both sides of the border of two stripes. Top-k keeps some of them.
+            // Sixty equal logits are at an end of the row, or on both sides of a border of two stripes. Top-k keeps
+            // some of them.
             let mut problem = problem_of(&spec, vec![RowKind::Constant; spec.batch], &mut rng);
             let mut logits = vec![-1000.0; spec.batch * VOCAB];
             for (row, params) in problem.rows.iter_mut().enumerate() {
@@ -112,7 +113,7 @@ fn more_survivors_than_floats_can_add() {
         }
     }
     problem.set_bits(logits.into_iter().map(f32::to_bits).collect());
-    // With top-p, the kernel would first try the largest of these entries.
+    // The row has no top-p. With top-p, the kernel would first try only the largest of these entries.
     problem.rows[0] = RowParams::new(0, 1.0, 0.0, 1.0, random_words(1, 1), VOCAB);
     cases.add(&spec, &chip("v5e"), &problem);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));

@@ -46,7 +46,8 @@ class Kernel:
     """A translated kernel. It can run any number of times."""
 
     def __init__(self, config, options=Options(), translator=None):
-        """`config` is the `backend_config` of the custom call. `translator` replaces the usual translator of functions."""
+        """`config` is the `backend_config` of the custom call. `translator` creates the translator of each function.
+        The default is `Translator`."""
         self.options = options
         self.machine = Machine(options)
         # For each core: the number of its steps, and its counters.
@@ -157,13 +158,14 @@ class Kernel:
         return outputs
 
     def _cores(self, grid):
-        """For each core: its number, and the range of each dimension of the grid."""
+        """Returns a list with an entry for each core: its number, and the range that it runs in each dimension of the
+        grid."""
         ranges = [range(n) for n in grid]
         if not any(self.parallel):
             return [(0, ranges)]
         split = self.parallel.index(True)
         if grid[split] % CORES:
-            # The second core of libtpu's program then runs step 0 again.
+            # In libtpu's program, the second core would then run step 0 again.
             raise ProgramError(f"a parallel dimension of {grid[split]} steps on {CORES} cores")
         half = grid[split] // CORES
         cores = [
@@ -183,8 +185,8 @@ class Kernel:
         self.by_core.clear()
 
     def report(self):
-        """Counts over all runs since the last reset: steps, loops, branches, undefined results and transfers. If several
-        cores ran, also the steps, loops and branches of each core."""
+        """Returns the counts of all runs since the last reset: steps, loops, branches, undefined results and transfers.
+        If several cores ran, the report also has the steps, loops and branches of each core."""
 
         def loops(counts):
             entries = []

@@ -1,12 +1,13 @@
 """Mutants of a kernel. A mutant is the kernel with one change: a comparison has another predicate, a shift has another
 amount, or a constant has another value.
 
-The emitter unrolls loops, so an operation of the emitter can have many copies in the text. These copies change
-together.
+The emitter unrolls loops. So one operation in the source of the emitter can have many copies in the text. A mutant
+changes all these copies together.
 
-A translation contains all mutants. Each run selects one of them, so a mutant costs no translation. A second
-translation runs the unchanged kernel and notes which mutants have another result at their operation. Other mutants
-cannot change the results of the kernel for these inputs, so they need no run.
+One translation of the kernel contains all mutants. Each run selects one of them, so the kernel is not translated again
+for each mutant. A second translation runs the unchanged kernel. Beside each operation, it also computes the changed
+operation of each mutant, and records the mutants for which the two results differ. The other mutants cannot change the
+results of the kernel for these inputs, so they need no run.
 """
 
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from ..parse import context
 from .runtime import wrap
 from .translate import HANDLERS, LABELS, Translator, label_of
 
-# For each predicate of integers and of floats: its name, and the predicate that replaces it. The replacement of an
-# order differs only for equal operands. A coarser change would be found more easily.
+# For each predicate of integers and of floats: its name, and the predicate that replaces it. A predicate that orders
+# its operands differs from its replacement only if the operands are equal. The tests would detect a larger change more
+# easily.
 INTEGER_PREDICATES = {
     0: ("eq", 1), 1: ("ne", 0), 2: ("slt", 3), 3: ("sle", 2), 4: ("sgt", 5), 5: ("sge", 4), 6: ("ult", 7), 7: ("ule", 6),
     8: ("ugt", 9), 9: ("uge", 8),
@@ -31,21 +33,21 @@ FLOAT_PREDICATES = {
     9: ("ugt", 10), 10: ("uge", 9), 11: ("ult", 12), 12: ("ule", 11), 13: ("une", 8), 14: ("uno", 7),
 }  # fmt: skip
 SHIFTS = ("arith.shli", "arith.shrui", "arith.shrsi")
-# The step from a float constant to its replacement, in units of its last bit. A smaller change of a coefficient rarely
-# changes a result.
+# The distance between an f32 constant and its replacement, in units of the last bit of the constant. A smaller change
+# of a coefficient rarely changes a result.
 ULPS = 4096
 
 # These operations only repeat their operand.
 REPEATS = {"vector.broadcast", "vector.shape_cast", "arith.index_cast"}
 
-# The depth of the operands in the text of an operation.
+# The text of an operation contains its operands, their operands, and so on, to this depth.
 DEPTH = 4
-# If operations differ only in their constants and have more than this number of different constants, they are copies of
-# one unrolled operation, and their text does not show the constants.
+# If the texts of operations differ only in the constants, and there are more than this number of texts, the operations
+# count as copies of one unrolled operation. The text of these copies does not show the constants.
 DIFFERENT_CONSTANTS = 6
-# More than this number of operations with the same text are copies of one unrolled operation.
+# If more than this number of operations have the same text, they count as copies of one unrolled operation.
 FEW_COPIES = 3
-# Stands for all copies of an unrolled operation.
+# The value of `Mutant.copy` if the mutant changes all copies of an unrolled operation.
 ALL = "*"
 
 
@@ -55,11 +57,14 @@ class Mutant:
 
     # The numbers of the operations in the kernel.
     indices: list
-    # The labels of the loops and branches around the operation, the text of the operation, and its change.
+    # The labels of the loops and branches around the operation.
     path: str
+    # The text of the operation.
     text: str
+    # The text of the change.
     change: str
-    # ("predicate", number), ("amount", value) or ("value", sign of the step).
+    # The kind of the change and its parameter: ("predicate", number), ("amount", value) or ("value", step). A step is 1
+    # or -1.
     action: tuple
     # The number of this operation among those with the same path and text, or `ALL`.
     copy: object
@@ -70,7 +75,7 @@ class Mutant:
 
 
 def operations_of(module):
-    """All operations of a module, with the functions that contain them."""
+    """Returns all operations of a module. Each has the name of the function that contains it."""
     found = []
 
     def visit(op, function):
@@ -86,7 +91,8 @@ def operations_of(module):
 
 
 def constant_of(value):
-    """The scalar or the common element of a constant, or None."""
+    """Returns the value of a constant scalar, or the element of a constant vector whose elements are equal. Returns
+    None for all other values."""
     op = getattr(value.owner, "operation", value.owner)
     while isinstance(op, ir.Operation) and op.name in REPEATS:
         value = op.operands[0]
@@ -104,9 +110,9 @@ def constant_of(value):
 
 
 def neighbours(constant, elem):
-    """The values that replace a constant, by the sign of the step of its bits: 1 or -1. A step changes an integer or a
-    boolean by one. It changes a float by `ULPS` units of its last bit, so the step 1 makes a negative float smaller.
-    Zero becomes the smallest normal number with the sign of the step."""
+    """Returns the values that replace a constant, by the step: 1 or -1. A step changes an integer or a boolean by one.
+    It changes an f32 by `ULPS` units of its last bit, and a shorter float by one unit. The step 1 makes a negative
+    float smaller, because it increases the bits. Zero becomes the smallest normal number with the sign of the step."""
     if elem == "i1":
         return {-1 if constant else 1: not constant}
     if not isinstance(constant, (float, np.floating)) and np.asarray(constant).dtype.kind in "iu":
@@ -119,11 +125,11 @@ def neighbours(constant, elem):
     word = f"i{constant.itemsize}"
     bits = np.asarray(constant).view(word)
     if np.isinf(constant):
-        # The bits after those of an infinity are a NaN.
+        # The bits of an infinity plus 1 are a NaN.
         return {-1: (bits - np.asarray(1, word)).view(constant.dtype)[()]}
     ulps = np.asarray(ULPS if constant.itemsize == 4 else 1, word)
     values = {step: (bits + step * ulps).view(constant.dtype)[()] for step in (1, -1)}
-    # A step beyond the largest finite value ends at infinity.
+    # If a step passes the largest finite value, the replacement is infinity.
     infinity = np.copysign(constant.dtype.type(np.inf), constant)
     return {step: infinity if np.isnan(value) else value for step, value in values.items()}
 
@@ -140,7 +146,7 @@ class Survey:
         self.paths = {}
 
     def path(self, op):
-        """The labels of the loops and branches around an operation."""
+        """Returns the labels of the loops and branches around an operation."""
         block = op.block
         if block not in self.paths:
             parent = block.owner.operation
@@ -154,7 +160,7 @@ class Survey:
         return self.paths[block]
 
     def value(self, value, depth):
-        """The text of an operand. It does not show constants."""
+        """Returns the text of an operand. The text does not show constants."""
         op = getattr(value.owner, "operation", value.owner)
         if not isinstance(op, ir.Operation):
             return "argument"
@@ -169,13 +175,13 @@ class Survey:
         return self.texts[key]
 
     def operation(self, op, depth, constant):
-        """The text of an operation. `constant` returns the text of a constant operand."""
+        """Returns the text of an operation. `constant` returns the text of a constant operand."""
         name = short(op.name)
         if op.name in ("arith.cmpi", "arith.cmpf"):
             name = predicates(op)[int(op.attributes["predicate"].value)][0]
         if op.name == "vector.multi_reduction":
             name = str(op.attributes["kind"]).split("<")[1].rstrip(">")
-        # The indices of a load depend on the layout of the memory.
+        # The text does not show the indices of a load, because they depend on the layout of the memory.
         operands = [] if op.name == "vector.load" else [v for v in op.operands if not isinstance(v.type, ir.MemRefType)]
         texts = [constant(v) if constant_of(v) is not None else self.value(v, depth - 1) for v in operands]
         return f"{name}({', '.join(texts)})"
@@ -186,7 +192,7 @@ def predicates(op):
 
 
 def changes(op):
-    """The changes of an operation: the name and the action of each."""
+    """Yields the changes of an operation: the name of each change, and its action."""
     if op.name in ("arith.cmpi", "arith.cmpf"):
         _, other = predicates(op)[int(op.attributes["predicate"].value)]
         yield predicates(op)[other][0], ("predicate", other)
@@ -202,7 +208,8 @@ def changes(op):
 
 
 def changes_together(operations):
-    """The changes of operations that change together: the name and the action of each, and the operations' numbers."""
+    """Yields the changes of operations that change together: the name of each change, its action, and the numbers of
+    the operations that it changes."""
     found = {}
     for index, op in operations:
         for name, action in changes(op):
@@ -210,7 +217,8 @@ def changes_together(operations):
             names.add(name)
             indices.append(index)
     for action, (names, indices) in found.items():
-        # Copies with different constants have different new values.
+        # If the copies have different constants, their new values differ. The name then shows only the sign of the
+        # step.
         step = "+" if action[1:] == (1,) else "-"
         yield names.pop() if len(names) == 1 else f"each {step} step", action, indices
 
@@ -220,7 +228,7 @@ def shown(constant):
 
 
 def users(survey, constant):
-    """The texts of the operations that use a constant, without their constants."""
+    """Returns the texts of the operations that use a constant. The texts do not show constants."""
     texts, values = set(), [constant.results[0]]
     while values:
         for use in values.pop().uses:
@@ -233,7 +241,7 @@ def users(survey, constant):
 
 
 def find(module):
-    """The mutants of a module."""
+    """Returns the mutants of a module."""
     survey = Survey()
     families = {}
     operations = operations_of(module)
@@ -244,10 +252,11 @@ def find(module):
         if op.operands and all(constant_of(v) is not None for v in op.operands):
             continue
         path = survey.path(op)
-        # The other functions compute the positions of windows.
+        # The other functions of the module compute the positions of windows.
         path = path if function == kernel else f"@{function}{' / ' if path else ''}{path}"
         if op.name == "arith.constant":
-            # Constants that the same operations use, except for copies, are constants of unrolled operations.
+            # Two constants are in one family if the operations that use them have the same texts. A large family comes
+            # from an unrolled operation.
             family = f"constant of {type_of(op.results[0].type)} in {users(survey, op)}"
             text = f"constant {shown(constant_of(op.results[0]))} of {type_of(op.results[0].type)}"
         else:
@@ -269,16 +278,18 @@ def find(module):
 
 @dataclass
 class Selection:
-    """Which mutant a run uses, and which mutants differed in a run."""
+    """The mutant that a run uses, and the mutants whose operations had different results."""
 
     # The number of the mutant, or -1 for the unchanged kernel.
     current: list = field(default_factory=lambda: [-1])
-    # For each mutant: whether its operation had another result, or may have had another effect.
+    # For each mutant: 1 if its operation had a result that differs from the result of the unchanged operation, or if it
+    # had an error.
     differs: bytearray = field(default_factory=bytearray)
 
 
 def translators(mutants, selection, watch):
-    """A function that creates the translator of each function of a kernel with these mutants."""
+    """Returns a function that creates a translator for each function of the kernel. If `watch` is true, the translated
+    kernel is unchanged, and records the mutants that differ. Otherwise, it runs the mutant that `selection` names."""
     numbers = {}
     operations = None
 
@@ -298,7 +309,7 @@ def translators(mutants, selection, watch):
 
 
 def note(selection, number, value, changed):
-    """Notes whether two values differ."""
+    """Records the mutant `number` if its value differs from the value of the unchanged operation."""
     a, b = np.asarray(value), np.asarray(changed)
     if a.dtype != b.dtype or a.shape != b.shape or a.tobytes() != b.tobytes():
         selection.differs[number] = 1
@@ -321,7 +332,8 @@ class MutantTranslator(Translator):
         (result,) = op.results
         value = self.values[result]
         if value.const is not None:
-            # The translation computed the result, but it depends on the mutant.
+            # The translator has computed the result as a constant. But the result depends on the mutant, so it needs a
+            # variable.
             folded, value = value, self.bind_new(result)
             own.append((f"{'    ' * self.indent}{value.expr} = {folded.expr}", self.current))
         if self.watch:
@@ -337,7 +349,7 @@ class MutantTranslator(Translator):
         self.values[result] = value
 
     def watched(self, op, number, mutant, value):
-        """Runs the changed operation beside the unchanged one."""
+        """Writes code that runs the changed operation after the unchanged operation, and compares their results."""
         self.line(f"if not D[{number}]:")
         self.indent += 1
         self.line("try:")
@@ -348,7 +360,7 @@ class MutantTranslator(Translator):
         self.indent -= 1
 
     def changed(self, op, mutant, variable):
-        """The lines of a changed operation. They assign its result to a variable."""
+        """Returns the lines of a changed operation. The lines assign its result to `variable`."""
         kind, what = mutant.action
         (result,) = op.results
         # The values that the change replaces.
@@ -372,7 +384,7 @@ class MutantTranslator(Translator):
         return [*lines, (f"{'    ' * self.indent}{variable} = {changed}", self.current)]
 
     def other(self, op, predicate):
-        """A new comparison with another predicate."""
+        """Creates a comparison with another predicate."""
         with context(), op.location:
             attribute = ir.IntegerAttr.get(op.attributes["predicate"].type, predicate)
             other = ir.Operation.create(
@@ -389,7 +401,8 @@ class MutantTranslator(Translator):
         self.bind_constant(value, constant)
 
     def lines_of(self, op):
-        """The lines of an operation and their places, without writing them."""
+        """Returns the lines of an operation and the places of these lines in the program text. Does not write the
+        lines."""
         start = len(self.lines)
         super().operation(op)
         lines = list(zip(self.lines[start:], self.places_of_lines[start:]))

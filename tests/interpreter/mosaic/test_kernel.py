@@ -52,7 +52,7 @@ class Windows(KernelTest):
             self.assert_fails("a parallel dimension of 3 steps on 2 cores", kernel, [x], types, types, options)
 
     def test_each_core_has_its_own_scratch_memory(self):
-        # Each step adds its block to the sum in the scratch memory, which begins as garbage on each core.
+        # The scratch memory starts with garbage on each core. Each step adds its block to the sum in this memory.
         kernel = f"""
         func.func @k(%i: i32, %x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>, %s: memref<8x128xi32, {VMEM}>) attributes {{
             dimension_semantics = [#tpu.dimension_semantics<parallel>], iteration_bounds = array<i64: 4>,

@@ -42,7 +42,7 @@ func.func @k(%x: memref<8x128xi32, {VMEM}>, %y: memref<8x128xi32, {VMEM}>) attri
   return
 }}"""
 TYPES = ["8x128xi32"]
-# Two mutants that only an element of 5 shows.
+# The tests catch these two mutants only if the input has an element that is 5.
 BOUNDARY = "kernel body | slt(load(), 5) -> sle | 0"
 CONSTANT = "kernel body | constant 5 of vector<8x128xi32> -> 6 | 0"
 
@@ -78,7 +78,7 @@ class Mutants(unittest.TestCase):
         self.assertNotIn(None, caught.values())
         self.assertEqual(caught[BOUNDARY], "difference")
         self.assertEqual(caught["count: condition | ne(argument, 3) -> eq | 0"], "difference")
-        # The counter becomes larger than three without being three.
+        # The counter goes from 2 to 4, so it never equals 3 and the loop does not end.
         self.assertEqual(caught["count | constant 1 of i32 -> 2 | 0"], "error")
         self.assertEqual(caught["kernel body | shli(load(), 1) -> by 2 | 0"], "difference")
 
@@ -88,7 +88,7 @@ class Mutants(unittest.TestCase):
         status, said, caught = self.run_mutants()
         self.assertEqual((status, [name for name, by in caught.items() if by is None]), (1, [CONSTANT, BOUNDARY]))
         self.assertIn(f"neither caught nor listed: k | {BOUNDARY}", said)
-        # The list is written, and the mutant then counts as listed.
+        # After --update, the list contains both mutants.
         self.run_mutants("--update")
         text = self.list.read_text()
         self.assertIn(f"[{mutation.OPEN_OTHER}]\n{CONSTANT}\n", text)
@@ -129,7 +129,7 @@ class Mutants(unittest.TestCase):
         self.assertIn(f"kernel: k\nparts: {part} {other}\n", self.list.read_text())
         status, said, caught = self.run_mutants()
         self.assertEqual((status, list(caught)), (0, names), said)
-        # Listed mutants run although they are in no part.
+        # Listed mutants also run if they are in none of the parts that the list names.
         self.list.write_text(self.list.read_text().replace(f"parts: {part} {other}", f"parts: {other}"))
         self.assertIn(BOUNDARY, self.run_mutants()[2])
         self.run_mutants("--update", "--part", "0/1")
@@ -145,7 +145,7 @@ class Mutants(unittest.TestCase):
         text = self.list.read_text()
         self.assertTrue(text.startswith(f"# kept\n\nkernel: k\nparts: 0/1\n\n[{mutation.SAMPLE}]\n"), text)
         self.assertIn(BOUNDARY, text)
-        # The sample is caught.
+        # The case catches all mutants of the sample.
         self.assertEqual(self.run_mutants("--sample")[0], 0)
 
     def test_a_sample_that_a_change_of_the_kernel_removed(self):
@@ -182,6 +182,6 @@ class Mutants(unittest.TestCase):
         module = next(iter(Outer((self.directory / "program.mlir").read_text()).kernels.values())).program.module
         (mutant,) = [mutant for mutant in find(module) if mutant.text == "slt(load(), c)"]
         self.assertEqual((mutant.copy, len(mutant.indices)), ("*", 11))
-        # The constants differ, so they have no common new value.
+        # The constants differ, so their new values differ. The names show only the sign of the step.
         names = [m.name for m in find(module) if "constant of vector<8x128xi32>" in m.text]
         self.assertTrue(names and all(name.endswith(("-> each + step | *", "-> each - step | *")) for name in names), names)

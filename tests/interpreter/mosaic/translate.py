@@ -262,7 +262,7 @@ LABELS = {"scf.for": "nucleus.loop", "scf.while": "nucleus.loop", "scf.if": "nuc
 
 
 def label_of(op):
-    """The label of a loop or branch, or None."""
+    """Returns the label of a loop or branch, or None if it has no label."""
     if LABELS[op.name] in op.attributes:
         return ir.StringAttr(op.attributes[LABELS[op.name]]).value
     own = re.fullmatch(r'loc\("([^"]*)"\)', str(op.location))

@@ -222,7 +222,7 @@ class Launch:
         self.vain = 0
 
     def polled(self):
-        """Records a strong read, or an atomic that changed nothing."""
+        """Records a strong read, or an atomic operation that changed nothing."""
         self.vain += 1
 
     def spins(self):

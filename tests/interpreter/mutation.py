@@ -277,6 +277,68 @@ def chosen(arguments, reasons, parts, kernel, mutants):
     return [mutants[number] for number in sorted(numbers)]
 
 
+class Comparison:
+    """The mutants of a kernel that were run, compared with the list."""
+
+    def __init__(self, kernel, caught, reasons):
+        """`caught` says what caught each mutant, or None. `reasons` is the list."""
+        self.kernel, self.name = kernel, kernel.name
+        self.caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
+        self.before = {name: reason for (of, name), reason in reasons.items() if of == kernel.name}
+        self.alive = [name for name, by in self.caught.items() if by is None]
+        self.unlisted = [name for name in self.alive if self.before.get(name, SAMPLE) == SAMPLE]
+        self.still_open = [name for name in self.alive if self.before.get(name) in OPEN]
+        names = {mutant.name for mutant in kernel.found}
+        self.stale = [
+            name
+            for name, reason in self.before.items()
+            if name not in names or reason != SAMPLE and self.caught.get(name)
+        ]
+
+    def summary(self):
+        ways = list(self.caught.values())
+        counts = ", ".join(f"{ways.count(by)} by {text}" for by, text in WAYS.items())
+        caught, explained = len(ways) - len(self.alive), len(self.alive) - len(self.still_open) - len(self.unlisted)
+        return (
+            f"{self.name}: {len(ways)} of {len(self.kernel.found)} mutants: {caught} caught ({counts}), "
+            f"{explained} listed with a reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
+        )
+
+    def complaints(self, is_sample):
+        """Returns the differences between the list and the survivors."""
+        found = [f"neither caught nor listed: {self.name} | {name}" for name in self.unlisted]
+        if not is_sample:
+            return found + [f"listed, but caught or no longer there: {self.name} | {name}" for name in self.stale]
+        sample = sum(reason == SAMPLE for reason in self.before.values())
+        if 4 * len(self.caught) < sample or not sample:
+            found.append(f"{self.name} has only {len(self.caught)} of the {sample} mutants of the sample")
+        return found
+
+    def results(self):
+        """Returns what caught each mutant, and in how many cases its operation has another result."""
+        return [
+            {"name": mutant.name, "caught": self.caught[mutant.name], "cases": len(differs)}
+            for mutant, differs in zip(self.kernel.mutants, self.kernel.differs)
+        ]
+
+    def update(self, reasons, parts, part):
+        """Changes the list. `part` is the part that was run, or None for the parts in the list."""
+        for name in self.stale:
+            del reasons[self.name, name]
+        cases = {result["name"]: result["cases"] for result in self.results()}
+        for name in self.still_open + self.unlisted:
+            reasons[self.name, name] = OPEN_OTHER if cases[name] else OPEN_SAME
+        # A mutant whose operation has another result in few cases needs many cases.
+        often = [name for name, by in self.caught.items() if by in EXACT and 4 * cases[name] >= len(self.kernel.list)]
+        fill_sample(reasons, self.name, often)
+        if part == ALL_MUTANTS:
+            parts[self.name] = [ALL_MUTANTS]
+        elif part:
+            known = parts.setdefault(self.name, [ALL_MUTANTS] if self.before else [])
+            if not {ALL_MUTANTS, part} & set(known):
+                known.append(part)
+
+
 def command(arguments, options):
     """Runs the mutants of all directories and compares the survivors with the list. Returns the exit status."""
     reasons, parts = read_list(arguments.list)
@@ -290,49 +352,12 @@ def command(arguments, options):
         else:
             kernel.read_all()
             caught = run_all(kernel, arguments.processes)
-        caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
-        alive = [name for name, by in caught.items() if by is None]
-        before = {name: reason for (of, name), reason in reasons.items() if of == kernel.name}
-        unlisted = [name for name in alive if before.get(name, SAMPLE) == SAMPLE]
-        still_open = [name for name in alive if before.get(name) in OPEN]
-        counts = ", ".join(f"{list(caught.values()).count(by)} by {text}" for by, text in WAYS.items())
-        explained = len(alive) - len(still_open) - len(unlisted)
-        print(
-            f"{kernel.name}: {len(caught)} of {len(kernel.found)} mutants: {len(caught) - len(alive)} caught ({counts}), "
-            f"{explained} listed with a reason, {len(still_open)} listed as open, {len(unlisted)} not listed; "
-            f"{time.monotonic() - start:.0f} s",
-            flush=True,
-        )
-        complaints += [f"neither caught nor listed: {kernel.name} | {name}" for name in unlisted]
-        names = {mutant.name for mutant in kernel.found}
-        stale = [name for name, reason in before.items() if name not in names or reason != SAMPLE and caught.get(name)]
-        if arguments.sample:
-            sample = sum(reason == SAMPLE for reason in before.values())
-            if 4 * len(caught) < sample or not sample:
-                complaints.append(f"{kernel.name} has only {len(caught)} of the {sample} mutants of the sample")
-        else:
-            complaints += [f"listed, but caught or no longer there: {kernel.name} | {name}" for name in stale]
-        results[kernel.name] = [
-            {"name": mutant.name, "caught": caught[mutant.name], "cases": len(differs)}
-            for mutant, differs in zip(kernel.mutants, kernel.differs)
-        ]
+        comparison = Comparison(kernel, caught, reasons)
+        print(f"{comparison.summary()}; {time.monotonic() - start:.0f} s", flush=True)
+        complaints += comparison.complaints(arguments.sample)
+        results[kernel.name] = comparison.results()
         if arguments.update:
-            for name in stale:
-                del reasons[kernel.name, name]
-            differs = {mutant.name: bool(cases) for mutant, cases in zip(kernel.mutants, kernel.differs)}
-            for name in alive:
-                if name in still_open or name in unlisted:
-                    reasons[kernel.name, name] = OPEN_OTHER if differs[name] else OPEN_SAME
-            # A mutant whose operation has another result in few cases needs many cases.
-            often = {m.name for m, cases in zip(kernel.mutants, kernel.differs) if 4 * len(cases) >= len(kernel.list)}
-            exact = [name for name, by in caught.items() if by in EXACT and name in often]
-            fill_sample(reasons, kernel.name, exact)
-            if arguments.part == ALL_MUTANTS:
-                parts[kernel.name] = [ALL_MUTANTS]
-            elif arguments.part:
-                known = parts.setdefault(kernel.name, [ALL_MUTANTS] if before else [])
-                if not {ALL_MUTANTS, arguments.part} & set(known):
-                    known.append(arguments.part)
+            comparison.update(reasons, parts, arguments.part)
     if arguments.results:
         arguments.results.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.update:

@@ -128,7 +128,7 @@ def parser():
 
     mutants = commands.add_parser("mutants", parents=[shared], help=command_mutants.__doc__)
     mutants.add_argument("--list", required=True, type=Path, metavar="FILE",
-                         help="the mutants that may survive, with the reason if it is known (mutation.py)")  # fmt: skip
+                         help="the mutants that may survive, with the reason if it is known (mutant_list.py)")  # fmt: skip
     mutants.add_argument("--sample", action="store_true", help="run only the sample in the list")
     mutants.add_argument("--part", metavar="I/N",
                          help="run every N-th mutant, from number I, instead of the parts that the list names")  # fmt: skip

@@ -1,17 +1,8 @@
 """Runs the mutants of TPU kernels (mosaic/mutants.py) on the cases of a directory.
 
-A mutant is caught if a result of some case differs, or if the interpreter reports an error, such as an access out
-of bounds or an endless loop. The command fails if a mutant that is not caught is not in the list. The list gives a
-reason for a mutant: the change affects only the time of the kernel, or the changed operation has the same results
-for all values that occur. A mutant that nobody has examined is listed as open: the tests may lack a row.
-
-The list is a text file. A line `kernel: NAME` begins the part of a kernel. The next line, `parts: I/N ...`, names the
-mutants that were run: every N-th, from number I. The command runs these mutants and the listed ones. It knows nothing
-about the other mutants. A line in brackets gives the reason for the mutants on the following lines. The line of a
-mutant has its name: the path, the operation with its change, and the number of the operation among those with the
-same path and text, separated by ` | `. The change of a constant is its new value. `*` stands for all copies of an
-unrolled operation. If these copies have different constants, their change is `each + step` or `each - step`. Lines
-that start with # are comments.
+A mutant is caught if the result of a case differs. It is also caught if the interpreter reports an error, such as an
+access out of bounds or an endless loop. mutant_list.py describes the list of the mutants that are not caught. The
+command fails if a mutant is neither caught nor in the list.
 """
 
 import json
@@ -25,16 +16,9 @@ from .cases import check_outputs, run_files
 from .errors import ProgramError
 from .mosaic import kernel as mosaic
 from .mosaic.mutants import Selection, find, translators
+from .mutant_list import Comparison, chosen, read_list, write_list
 from .outer import Outer, kernel_of
 
-# The reasons of mutants that nobody has examined yet: no case gives the changed operation another result, or some do.
-OPEN_SAME = "open; the changed operation has the same result in all cases"
-OPEN_OTHER = "open; the changed operation has another result in some case"
-OPEN = (OPEN_SAME, OPEN_OTHER)
-# The reason of mutants that are caught and that `make test` runs. Their names are in the list, so that a change of a
-# kernel does not select mutants that nobody has run.
-SAMPLE = "caught; the sample of make test"
-SAMPLE_SIZE = 30
 # One execution of a loop of an unchanged kernel has far fewer iterations. The cases have short rows.
 MAX_ITERATIONS = 500
 # A mutant is endless if it takes this many times the processor time of the unchanged kernel.
@@ -43,12 +27,6 @@ TIMES = 30
 STRIDE = 37
 # The number of mutants that a process runs before it reports their results.
 TOGETHER = 20
-
-
-# What catches a mutant.
-WAYS = {"difference": "another result", "error": "an error", "endless": "its time"}
-# The ways that do not depend on the time. Only these mutants are in the sample.
-EXACT = ("difference", "error")
 
 
 class Endless(Exception):
@@ -96,7 +74,7 @@ class Case:
         self.seconds = time.process_time() - start
 
     def catches(self, program, kernel):
-        """Runs a changed kernel. Returns what its result is: "difference", "error", "endless", or None if it is right."""
+        """Runs a changed kernel. Returns what catches it: "difference", "error", "endless", or None."""
         signal.setitimer(signal.ITIMER_VIRTUAL, TIMES * self.seconds + 0.1)
         try:
             outputs = kernel.run(*self.call)
@@ -131,7 +109,7 @@ class Kernel:
     """The mutants of the kernel of one directory of cases."""
 
     def __init__(self, directory, options, choose):
-        """`choose` selects the mutants to run, by the name of the kernel and all mutants."""
+        """`choose` gets the name of the kernel and all mutants. It returns the mutants to run."""
         directory = Path(directory)
         cases = json.loads((directory / "cases.json").read_text())
         if len({case["program"] for case in cases}) != 1:
@@ -151,7 +129,7 @@ class Kernel:
         self.watching = mosaic.Kernel(config, options, translators(self.mutants, self.seen, watch=True))
         self.selection = Selection()
         self.changed = mosaic.Kernel(config, options, translators(self.mutants, self.selection, watch=False))
-        # The cases that were read, and for each mutant the numbers of those in which its operation has another result.
+        # The cases that were read. For each mutant, the numbers of the cases in which its operation has another result.
         self.cases = []
         self.differs = [[] for _ in self.mutants]
 
@@ -223,122 +201,6 @@ def _run_part(numbers):
     return _kernel.run(numbers)
 
 
-# The list
-
-# The part that contains all mutants.
-ALL_MUTANTS = "0/1"
-
-
-def read_list(path):
-    """Reads the list. Returns the reason of each entry, by the name of the kernel and the name of the mutant, and the
-    parts of each kernel."""
-    reasons, parts, kernel, reason = {}, {}, None, None
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        if line.startswith("kernel: "):
-            kernel, reason = line.removeprefix("kernel: "), None
-        elif line.startswith("parts: ") and kernel is not None:
-            parts[kernel] = line.removeprefix("parts: ").split()
-        elif line.startswith("[") and line.endswith("]"):
-            reason = line[1:-1]
-        elif kernel is None or reason is None or line.count(" | ") != 2:
-            raise ProgramError(f"{path}:{number}: not a line of the list")
-        else:
-            reasons[kernel, line] = reason
-    return reasons, parts
-
-
-def write_list(path, reasons, parts):
-    """Writes the list. `reasons` and `parts` have the form that `read_list` returns."""
-    kernels = {kernel: {} for kernel in parts}
-    for (kernel, name), reason in reasons.items():
-        kernels.setdefault(kernel, {}).setdefault(reason, []).append(name)
-    text = "".join(f"{line}\n" for line in path.read_text().splitlines() if line.startswith("#")) if path.exists() else ""
-    for kernel, groups in sorted(kernels.items()):
-        text += f"\nkernel: {kernel}\nparts: {' '.join(parts.get(kernel, [ALL_MUTANTS]))}\n"
-        for reason, names in sorted(groups.items(), key=lambda group: (group[0] == SAMPLE, group[0] in OPEN, group[0])):
-            text += f"\n[{reason}]\n" + "".join(f"{name}\n" for name in names)
-    path.write_text(text)
-
-
-def chosen(arguments, reasons, parts, kernel, mutants):
-    """The mutants that the command runs."""
-    if arguments.sample:
-        return [mutant for mutant in mutants if reasons.get((kernel, mutant.name)) == SAMPLE]
-    names = {name for (of, name), reason in reasons.items() if of == kernel and reason != SAMPLE}
-    numbers = set()
-    if not arguments.listed:
-        for part in [arguments.part] if arguments.part else parts.get(kernel, [ALL_MUTANTS]):
-            first, every = map(int, part.split("/"))
-            numbers.update(range(first, len(mutants), every))
-    if arguments.listed or not arguments.part:
-        numbers.update(number for number, mutant in enumerate(mutants) if mutant.name in names)
-    return [mutants[number] for number in sorted(numbers)]
-
-
-class Comparison:
-    """The mutants of a kernel that were run, compared with the list."""
-
-    def __init__(self, kernel, caught, reasons):
-        """`caught` says what caught each mutant, or None. `reasons` is the list."""
-        self.kernel, self.name = kernel, kernel.name
-        self.caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
-        self.before = {name: reason for (of, name), reason in reasons.items() if of == kernel.name}
-        self.alive = [name for name, by in self.caught.items() if by is None]
-        self.unlisted = [name for name in self.alive if self.before.get(name, SAMPLE) == SAMPLE]
-        self.still_open = [name for name in self.alive if self.before.get(name) in OPEN]
-        names = {mutant.name for mutant in kernel.found}
-        self.stale = [
-            name
-            for name, reason in self.before.items()
-            if name not in names or reason != SAMPLE and self.caught.get(name)
-        ]
-
-    def summary(self):
-        ways = list(self.caught.values())
-        counts = ", ".join(f"{ways.count(by)} by {text}" for by, text in WAYS.items())
-        caught, explained = len(ways) - len(self.alive), len(self.alive) - len(self.still_open) - len(self.unlisted)
-        return (
-            f"{self.name}: {len(ways)} of {len(self.kernel.found)} mutants: {caught} caught ({counts}), "
-            f"{explained} listed with a reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
-        )
-
-    def complaints(self, is_sample):
-        """Returns the differences between the list and the survivors."""
-        found = [f"neither caught nor listed: {self.name} | {name}" for name in self.unlisted]
-        if not is_sample:
-            return found + [f"listed, but caught or no longer there: {self.name} | {name}" for name in self.stale]
-        sample = sum(reason == SAMPLE for reason in self.before.values())
-        if 4 * len(self.caught) < sample or not sample:
-            found.append(f"{self.name} has only {len(self.caught)} of the {sample} mutants of the sample")
-        return found
-
-    def results(self):
-        """Returns what caught each mutant, and in how many cases its operation has another result."""
-        return [
-            {"name": mutant.name, "caught": self.caught[mutant.name], "cases": len(differs)}
-            for mutant, differs in zip(self.kernel.mutants, self.kernel.differs)
-        ]
-
-    def update(self, reasons, parts, part):
-        """Changes the list. `part` is the part that was run, or None for the parts in the list."""
-        for name in self.stale:
-            del reasons[self.name, name]
-        cases = {result["name"]: result["cases"] for result in self.results()}
-        for name in self.still_open + self.unlisted:
-            reasons[self.name, name] = OPEN_OTHER if cases[name] else OPEN_SAME
-        # A mutant whose operation has another result in few cases needs many cases.
-        often = [name for name, by in self.caught.items() if by in EXACT and 4 * cases[name] >= len(self.kernel.list)]
-        fill_sample(reasons, self.name, often)
-        if part == ALL_MUTANTS:
-            parts[self.name] = [ALL_MUTANTS]
-        elif part:
-            known = parts.setdefault(self.name, [ALL_MUTANTS] if self.before else [])
-            if not {ALL_MUTANTS, part} & set(known):
-                known.append(part)
-
-
 def command(arguments, options):
     """Runs the mutants of all directories and compares the survivors with the list. Returns the exit status."""
     reasons, parts = read_list(arguments.list)
@@ -365,11 +227,3 @@ def command(arguments, options):
         return 0
     print("".join(f"{complaint}\n" for complaint in complaints), end="")
     return 1 if complaints else 0
-
-
-def fill_sample(reasons, kernel, caught):
-    """Adds evenly spaced mutants to the sample of a kernel, until it has `SAMPLE_SIZE` mutants."""
-    missing = SAMPLE_SIZE - sum(key[0] == kernel and reason == SAMPLE for key, reason in reasons.items())
-    new = [name for name in caught if (kernel, name) not in reasons]
-    for name in new[:: max(1, len(new) // max(missing, 1))][: max(missing, 0)]:
-        reasons[kernel, name] = SAMPLE

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import mutation
+from .. import mutant_list
 from ..cli import main
 from ..outer import Outer
 from .mutants import find, neighbours
@@ -91,9 +91,9 @@ class Mutants(unittest.TestCase):
         # After --update, the list contains both mutants.
         self.run_mutants("--update")
         text = self.list.read_text()
-        self.assertIn(f"[{mutation.OPEN_OTHER}]\n{CONSTANT}\n", text)
-        self.assertIn(f"[{mutation.OPEN_SAME}]\n{BOUNDARY}\n", text)
-        for reason in mutation.OPEN:
+        self.assertIn(f"[{mutant_list.OPEN_OTHER}]\n{CONSTANT}\n", text)
+        self.assertIn(f"[{mutant_list.OPEN_SAME}]\n{BOUNDARY}\n", text)
+        for reason in mutant_list.OPEN:
             text = text.replace(reason, "a reason")
         self.list.write_text(text)
         self.assertEqual(self.run_mutants()[0], 0)
@@ -143,14 +143,14 @@ class Mutants(unittest.TestCase):
         self.assertIn(f"listed, but caught or no longer there: k | {BOUNDARY}", said)
         self.run_mutants("--update")
         text = self.list.read_text()
-        self.assertTrue(text.startswith(f"# kept\n\nkernel: k\nparts: 0/1\n\n[{mutation.SAMPLE}]\n"), text)
+        self.assertTrue(text.startswith(f"# kept\n\nkernel: k\nparts: 0/1\n\n[{mutant_list.SAMPLE}]\n"), text)
         self.assertIn(BOUNDARY, text)
         # The case catches all mutants of the sample.
         self.assertEqual(self.run_mutants("--sample")[0], 0)
 
     def test_a_sample_that_a_change_of_the_kernel_removed(self):
         self.write_case(np.arange(1024, dtype=np.int32).reshape(8, 128))
-        self.list.write_text(f"kernel: k\n[{mutation.SAMPLE}]\n{BOUNDARY}\n" + "".join(f"kernel body | {i} | 0\n" for i in range(4)))
+        self.list.write_text(f"kernel: k\n[{mutant_list.SAMPLE}]\n{BOUNDARY}\n" + "".join(f"kernel body | {i} | 0\n" for i in range(4)))
         status, said, _ = self.run_mutants("--sample")
         self.assertEqual(status, 1)
         self.assertIn("k has only 1 of the 5 mutants of the sample", said)

@@ -33,8 +33,8 @@ const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
 const GROUP: usize = THREADS / SLOTS;
 
 /// Returns the text of the kernel. Its arguments are the parameters, the entries and the slices of the first kernel,
-/// the step if `seeded`, and the results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the
-/// k-slices if the spec wants them (indices, order keys and weights).
+/// the step if `seeded`, the arrays of [`Results`], and the k-slices if the spec wants them (indices, order keys and
+/// weights).
 pub(super) fn kernel(spec: &Spec, layout: &Layout, seeded: bool, name: &str) -> String {
     let k = Ptx::new(THREADS, 1);
     write(&k, spec, layout, seeded);
@@ -69,10 +69,10 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let no_candidate = has_no_candidate(k, k.load_shared_at(sorted.keys, 0));
     let remainder = k.load_shared_wide(kept.remainder, k.int(0));
     draw(&block, &sorted, &kept, remainder, |token| {
-        results.number(ResultRow::NextToken, token);
+        results.token(token);
     });
     k.when(block.is_first(), || {
-        k.when(no_candidate, || results.number(ResultRow::NextToken, k.int(NO_TOKEN)));
+        k.when(no_candidate, || results.token(k.int(NO_TOKEN)));
         results
             .number(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
         results.number(ResultRow::RandomHigh, k.high(remainder));

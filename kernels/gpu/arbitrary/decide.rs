@@ -71,9 +71,8 @@ struct Row<'a, 'k> {
 }
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
-/// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, and the results: the
-/// numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, the decided records, and the lengths of the lists
-/// of the next pass. The kernel sets these lengths to 0.
+/// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, the arrays of
+/// [`Results`], the decided records, and the lengths of the lists of the next pass. The kernel sets these lengths to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();

@@ -51,12 +51,12 @@ pub(super) fn finish(
         let weights = Weights::new(k, parameters, max_key, top_k);
         let kept = |key, index| kept_weight(k, weights.of(key, index), least);
         block.find_in_chunk(chunk, k.wide_difference(target, before), kept, |index| {
-            results.number(ResultRow::NextToken, index);
+            results.token(index);
         });
     });
     k.when(block.is_first(), || {
         let greedy = reported_token(k, no_candidate, greedy);
-        k.when(k.not(is_drawn), || results.number(ResultRow::NextToken, greedy));
+        k.when(k.not(is_drawn), || results.token(greedy));
         results.number(ResultRow::Greedy, greedy);
         results.number(ResultRow::RandomHigh, k.high(remainder));
         results.number(ResultRow::RandomLow, k.low(remainder));

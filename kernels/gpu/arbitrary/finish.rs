@@ -19,14 +19,14 @@ use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
-/// sums of the chunks, the lists and their lengths, the earlier numbers and thresholds, the step if `seeded`, and the
-/// results: all numbers and thresholds. The results use the memory of the earlier numbers and thresholds.
+/// sums of the chunks, the lists and their lengths, the results of `decide`, the step if `seeded`, and the arrays of
+/// [`Results`]. They use the memory of the results of `decide`.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
     let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, WEIGHED));
     let [lists, lens] = [(); 2].map(|()| k.argument());
-    let [_, _] = [(); 2].map(|()| k.argument());
+    let [_, _, _] = [(); 3].map(|()| k.argument());
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
     let word = |word: Decided| decided.load(row, word as usize);

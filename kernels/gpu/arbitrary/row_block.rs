@@ -10,9 +10,9 @@ use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of threads of a block that processes a row.
-pub(super) const THREADS: usize = 1024;
+pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM);
+const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.
 const PER_THREAD: usize = 4;
 
@@ -155,7 +155,10 @@ impl<'k> RowBlock<'k> {
     /// the running sum before it.
     fn cross_warps(&self, target: Wide) -> (Int, Wide) {
         let k = self.k;
-        let value = k.load_shared_wide(self.warps, k.lane());
+        // The block has fewer warps than a warp has threads.
+        let warp = k.and(k.lane(), k.int(WARPS as i32 - 1));
+        let is_warp = k.lt(k.lane(), k.int(WARPS as i32));
+        let value = k.wselect(is_warp, k.load_shared_wide(self.warps, warp), k.wide(0));
         let is_before = k.wlt(k.warp_prefix_sum(value), target);
         let number = k.warp_sum(k.select(is_before, k.int(1), k.int(0)));
         (number, k.wide_warp_sum(k.wselect(is_before, value, k.wide(0))))

@@ -3,7 +3,6 @@
 //! Later kernels check whether the list has enough entries and not too many. So the sample affects only the speed.
 
 use super::records::{Records, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED};
-use super::row_block::THREADS;
 use super::state::State;
 use crate::kernels::gpu::block::{Block, Verdict};
 use crate::kernels::gpu::layout::vector_len;
@@ -15,6 +14,8 @@ use crate::ptx::{Float, Int, Mask, Ptx, Wide};
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 
+/// The number of threads of a block.
+pub(super) const THREADS: usize = 1024;
 /// The largest number of entries of the list of a row.
 pub(super) const LARGEST_LIST: usize = 24 * THREADS;
 /// A row of at most this length is its own sample.

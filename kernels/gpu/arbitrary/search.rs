@@ -13,6 +13,8 @@ pub(super) const BINS: usize = 1 << BITS;
 const _: () = assert!(super::sample::LARGEST_LIST <= LARGEST_SUM);
 /// The bins of a thread.
 const BINS_PER_THREAD: usize = BINS / THREADS;
+/// The number of bins that a thread loads or stores with one instruction.
+const VECTOR: usize = 4;
 
 /// The bins of the searches, in shared memory.
 pub(super) struct Bins<'a, 'k> {
@@ -105,14 +107,19 @@ impl<'a, 'k> Bins<'a, 'k> {
                 let (start, by) = (k.get(first), k.get(shift));
                 k.barrier();
                 for array in &self.parts[..arrays] {
-                    k.store_shared_words(*array, mine, [k.int(0); BINS_PER_THREAD]);
+                    for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
+                        k.store_shared_words(*array, k.add(mine, k.int(vector as i32)), [k.int(0); VECTOR]);
+                    }
                 }
                 k.barrier();
                 add(start, &|distance| k.shr_by(distance, by));
                 k.barrier();
-                let [low, high] = [0, 1].map(|part| match part < arrays {
-                    true => k.load_shared_words(self.parts[part], mine),
-                    false => [k.int(0); BINS_PER_THREAD],
+                let [low, high] = [0, 1].map(|part| {
+                    let vector = |first: usize| match part < arrays {
+                        true => k.load_shared_words(self.parts[part], k.add(mine, k.int(first as i32))),
+                        false => [k.int(0); VECTOR],
+                    };
+                    (0..BINS_PER_THREAD).step_by(VECTOR).flat_map(vector).collect::<Vec<Int>>()
                 });
                 let value = |(low, high)| sum_of_parts(k, k.widen(low), k.widen(high));
                 let values: Vec<Wide> = low.into_iter().zip(high).map(value).collect();

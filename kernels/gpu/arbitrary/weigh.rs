@@ -4,7 +4,6 @@
 use super::division::Division;
 use super::list::Collector;
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
-use super::row_block::THREADS;
 use super::slice_block::SliceBlock;
 use super::weights::Weights;
 use crate::kernels::gpu::logits::key_of;
@@ -15,7 +14,7 @@ use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::sizes::SUMMABLE;
 
 /// The largest number of weights that are collected in a row.
-const LARGEST_LIST: usize = 4 * THREADS;
+const LARGEST_LIST: usize = 1 << 12;
 
 /// The capacity of the list of a row.
 pub(super) fn capacity(spec: &Spec) -> usize {

@@ -23,7 +23,8 @@ pub(super) fn shapes(spec: &Spec) -> [Vec<usize>; 3] {
     [RESULTS, THRESHOLDS, 1].map(|rows| vec![rows, spec.batch])
 }
 
-/// The arrays of results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the tokens `[1, batch]`.
+/// The arrays of results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the tokens
+/// `[1, batch]`.
 pub(super) struct Results<'k> {
     k: &'k Ptx,
     row: Int,

@@ -105,11 +105,14 @@ impl<'k> RowBlock<'k> {
         k.barrier();
     }
 
-    /// Adds a weight to the chunk of an index.
-    pub(super) fn add_to_chunk(&self, index: Int, weight: Int) {
-        let k = self.k;
-        let (chunk, _) = k.divide(index, self.division.chunk_len());
-        add_in_parts(k, self.parts, chunk, weight);
+    /// The number in the row of the chunk of an index.
+    pub(super) fn chunk_of(&self, index: Int) -> Int {
+        self.k.divide(index, self.division.chunk_len()).0
+    }
+
+    /// Adds a weight to a chunk.
+    pub(super) fn add_to_chunk(&self, chunk: Int, weight: Int) {
+        add_in_parts(self.k, self.parts, chunk, weight);
     }
 
     /// Returns the sum of the weights that were added to the chunk of this thread.

@@ -26,7 +26,7 @@ pub fn emit(spec: &Spec, target: &Target, name: &str) -> String {
     let h = &Hlo::new();
     let mut operands = inputs::operands(h, spec, false);
     operands.step = Some(h.argument(Elem::U64, &[]));
-    let mut results = super::results(h, spec, target, &operands);
-    results.insert(0, inputs::tokens(h, results[0]));
+    let (mut results, tokens) = super::results_and_tokens(h, spec, target, &operands);
+    results.insert(0, tokens);
     h.finish_function(name, &results)
 }

@@ -23,7 +23,7 @@ pub use spec::{Path, Source, Spec, Wanted};
 pub use target::{Chip, Gpu, Target};
 
 use crate::mlir::stablehlo::{Hlo, Value};
-use stablehlo::inputs::Operands;
+use stablehlo::inputs::{self, Operands};
 
 /// Returns the StableHLO text of the program for a spec. It contains a kernel of the target if the target has one.
 ///
@@ -36,14 +36,23 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     }
 }
 
-/// Adds the operations that sample the logits to a program, as in [`emit`]. Returns the results.
-fn results(h: &Hlo, spec: &Spec, target: &Target, operands: &Operands) -> Vec<Value> {
+/// Adds the operations that sample the logits to a program, as in [`emit`]. Returns the results and the tokens of the
+/// rows.
+fn results_and_tokens(h: &Hlo, spec: &Spec, target: &Target, operands: &Operands) -> (Vec<Value>, Value) {
     let rows_and_words = || operands.rows_and_words(h, spec);
+    let with_extracted = |results: Vec<Value>| {
+        let tokens = inputs::tokens(h, results[0]);
+        (results, tokens)
+    };
     match target {
-        Target::Tpu(chip) if tpu::supports(spec) => tpu::results(h, spec, chip, rows_and_words()),
-        // The kernels compute the random words.
-        Target::Gpu(gpu) if gpu::supports(spec) => gpu::results(h, spec, gpu, operands),
-        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => stablehlo::results(h, spec, rows_and_words()),
+        Target::Tpu(chip) if tpu::supports(spec) => {
+            with_extracted(tpu::results(h, spec, chip, rows_and_words()))
+        }
+        // The kernels compute the random words, and return the tokens.
+        Target::Gpu(gpu) if gpu::supports(spec) => gpu::results_and_tokens(h, spec, gpu, operands),
+        Target::Portable | Target::Tpu(_) | Target::Gpu(_) => {
+            with_extracted(stablehlo::results(h, spec, rows_and_words()))
+        }
     }
 }
 

@@ -53,13 +53,6 @@ impl<'k> Block<'k> {
         sum
     }
 
-    /// The number of true masks in all threads.
-    pub(super) fn count(&self, masks: impl Iterator<Item = Mask>) -> Int {
-        let k = self.k;
-        let ones = masks.map(|mask| k.select(mask, k.int(1), k.int(0)));
-        self.sum(ones.reduce(|a, b| k.add(a, b)).expect("there are masks"))
-    }
-
     /// The least and the largest value of the threads. The partial results stay in use: no other reduction may follow
     /// before the next barrier.
     pub(super) fn range(&self, value: Int) -> (Int, Int) {
@@ -79,13 +72,6 @@ impl<'k> Block<'k> {
     pub(super) fn status(&self, had_nan: Mask, had_inf: Mask) -> Int {
         let k = self.k;
         row_status(k, k.never(), k.barrier_any(had_nan), k.barrier_any(had_inf))
-    }
-
-    /// The status bits of a row. Each thread has the status bits of one slice, or 0.
-    pub(super) fn status_of_slices(&self, status: Int) -> Int {
-        let k = self.k;
-        let has = |bit: u32| k.lt(k.int(0), k.and(status, k.int(bit as i32)));
-        self.status(has(ROW_HAD_NAN), has(ROW_HAD_INF))
     }
 
     /// Makes the partial results of each warp visible to all threads.
@@ -109,11 +95,7 @@ impl<'k> Block<'k> {
     /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
     /// earlier at a threshold for which [`Verdict::close`] is true too. `low` is not tested; it is the result if no
     /// tested threshold is enough. All threads call `test` with the same value and get the same result.
-    pub(super) fn largest_threshold(
-        &self,
-        (low, high): (Int, Int),
-        test: impl FnOnce(Int) -> Verdict,
-    ) -> Int {
+    fn largest_threshold(&self, (low, high): (Int, Int), test: impl FnOnce(Int) -> Verdict) -> Int {
         let k = self.k;
         self.bisect(low, high, |from, to| k.shr_by(k.sub(to, from), k.int(1)), test)
     }
@@ -193,10 +175,29 @@ impl<'k> Block<'k> {
     }
 }
 
+/// Loads the records of the slices of a row: `N` words each, two or four. There are `count` slices. Each warp loads all
+/// records, a thread those of some slices. So a reduction over the slices needs no barrier. A thread also gets records
+/// that do not exist; their words are `i32::MIN`.
+pub(super) fn load_records<const N: usize>(k: &Ptx, records: Wide, row: Int, count: usize) -> Vec<Vec<Int>> {
+    let start = k.address(records, k.element(row, count, k.lane()), N * 4);
+    let load = |first: usize| {
+        let exists = k.lt(k.lane(), k.int(count as i32 - first as i32));
+        k.load_words_if(exists, start, first * N * 4, N, k.int(i32::MIN))
+    };
+    (0..count).step_by(WARP).map(load).collect()
+}
+
+/// The status bits of a row. Each warp has the status bits of all slices; a thread those of some slices, or `i32::MIN`.
+pub(super) fn status_of_slices(k: &Ptx, statuses: impl Iterator<Item = Int>) -> Int {
+    let mine = statuses.reduce(|a, b| k.or(a, b)).expect("a row has slices");
+    let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));
+    row_status(k, k.never(), has(ROW_HAD_NAN), has(ROW_HAD_INF))
+}
+
 /// The result of testing a threshold.
-pub(super) struct Verdict {
+struct Verdict {
     /// Whether enough values are at least the threshold.
-    pub(super) enough: Mask,
+    enough: Mask,
     /// Whether the search may end at this threshold, if it is enough.
-    pub(super) close: Option<Mask>,
+    close: Option<Mask>,
 }

@@ -144,7 +144,7 @@ impl<'k> Kept<'k> {
     /// Counts an entry, and stores it if there is space.
     fn push(&self, value: Int, index: Int) {
         let k = self.k;
-        let at = k.count_up_shared(self.len, 0);
+        let at = k.fetch_add_shared(self.len, 0, k.int(1));
         k.when(k.lt(at, k.int(KEPT as i32)), || {
             k.store_shared(self.values, at, value);
             k.store_shared(self.indices, at, index);

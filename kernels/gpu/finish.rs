@@ -1,7 +1,7 @@
 //! The second kernel: one block selects the k largest entries of a row among those that the first kernel kept, applies
 //! top-p and min-p, and draws the token.
 
-use super::block::Block;
+use super::block::{load_records, status_of_slices, Block};
 use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS};
 use super::layout::{Layout, KEPT, THREADS};
 use super::order::Order;
@@ -33,8 +33,8 @@ const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
 const GROUP: usize = THREADS / SLOTS;
 
 /// Returns the text of the kernel. Its arguments are the parameters, the entries and the slices of the first kernel,
-/// the step if `seeded`, and the results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the
-/// k-slices if the spec wants them (indices, order keys and weights).
+/// the step if `seeded`, the arrays of [`Results`], and the k-slices if the spec wants them (indices, order keys and
+/// weights).
 pub(super) fn kernel(spec: &Spec, layout: &Layout, seeded: bool, name: &str) -> String {
     let k = Ptx::new(THREADS, 1);
     write(&k, spec, layout, seeded);
@@ -50,12 +50,14 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let parameters = Parameters::new(k, parameters, row);
     let top_k = parameters.top_k(spec);
 
+    let words = parameters.share_random_words(step);
     let entries = Entries::load(&block, layout, entries, slices, row);
+    let factors = Factors::new(&parameters);
     let sorted = largest_entries(&block, spec, &entries, top_k);
     let kept = Kept { weights: k.shared(SLOTS), remainder: k.shared(2) };
     k.when(k.lt(block.thread, k.int(WARP as i32)), || {
-        let words = parameters.random_words(step);
-        let least = weigh(&block, &parameters, &sorted, &kept, top_k, words);
+        let words = k.load_shared_words_at(words, 0);
+        let least = weigh(&block, &factors, &sorted, &kept, top_k, words);
         k.when(block.is_first(), || {
             let last = k.sub(top_k, k.int(1));
             results.threshold(Threshold::MaxKey, k.load_shared_at(sorted.keys, 0));
@@ -68,11 +70,11 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
 
     let no_candidate = has_no_candidate(k, k.load_shared_at(sorted.keys, 0));
     let remainder = k.load_shared_wide(kept.remainder, k.int(0));
-    draw(&block, &sorted, &kept, remainder, |token| {
-        results.number(ResultRow::NextToken, token);
+    draw(&block, &sorted, &kept, top_k, remainder, |token| {
+        results.token(token);
     });
     k.when(block.is_first(), || {
-        k.when(no_candidate, || results.number(ResultRow::NextToken, k.int(NO_TOKEN)));
+        k.when(no_candidate, || results.token(k.int(NO_TOKEN)));
         results
             .number(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
         results.number(ResultRow::RandomHigh, k.high(remainder));
@@ -109,15 +111,11 @@ impl<'k> Entries<'k> {
                 Order::of_halves([words[0], words[1]])
             })
             .collect();
-        let (status, bound) = (k.variable(k.int(0)), k.variable(k.int(NEG_INF_KEY)));
-        k.when(k.lt(block.thread, k.int(layout.slices as i32)), || {
-            let slice = k.element(row, layout.slices, block.thread);
-            let words = k.address(slices, slice, SLICE_WORDS * 4);
-            k.set(status, k.load(words, SLICE_STATUS * 4));
-            k.set(bound, k.load(words, SLICE_BOUND * 4));
-        });
-        let bound = block.max(k.get(bound));
-        Entries { block: *block, mine, status: block.status_of_slices(k.get(status)), bound }
+        let words = load_records::<SLICE_WORDS>(k, slices, row, layout.slices);
+        let of_slices = |word: usize| words.iter().map(move |words| words[word]);
+        let bound = of_slices(SLICE_BOUND).reduce(|a, b| k.max(a, b)).expect("a row has slices");
+        let status = status_of_slices(k, of_slices(SLICE_STATUS));
+        Entries { block: *block, mine, status, bound: k.warp_max(bound) }
     }
 
     /// The number of entries of the row for which a test of key and index is true.
@@ -146,7 +144,9 @@ fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k:
     let bound = block.bound_from_maxima((entries.bound, row_max), max, top_k);
 
     let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
-    found.collect(block, entries, |key, _| k.le(bound, key));
+    // Most warps have only places without an entry.
+    let reaches = k.le(bound, max);
+    found.collect(block, entries, reaches, |key, _| k.le(bound, key));
     let too_many = k.lt(k.int(RANKED as i32), found.count(k));
     k.barrier();
     k.when(too_many, || {
@@ -157,7 +157,8 @@ fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k:
             |threshold| entries.count(|key, _| k.le(threshold, key)),
             |threshold, index| entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index))),
         );
-        found.collect(block, entries, |key, index| survives_top_k(k, key, index, threshold, last_tie));
+        let survives = |key, index| survives_top_k(k, key, index, threshold, last_tie);
+        found.collect(block, entries, reaches, survives);
     });
     found.sort(block, top_k)
 }
@@ -179,18 +180,34 @@ impl Found {
     }
 
     /// Stores the entries that a test of key and index selects. If there are more than [`RANKED`], counts the others.
-    fn collect(&self, block: &Block<'_>, entries: &Entries<'_>, test: impl Fn(Int, Int) -> Mask) {
+    /// The test selects no entry of a thread for which `may_select` is false.
+    fn collect(
+        &self,
+        block: &Block<'_>,
+        entries: &Entries<'_>,
+        may_select: Mask,
+        test: impl Fn(Int, Int) -> Mask,
+    ) {
         let k = block.k;
         k.when(block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
         k.barrier();
-        for entry in &entries.mine {
-            k.when(test(entry.key(k), entry.index(k)), || {
-                let at = k.count_up_shared(self.len, 0);
-                k.when(k.lt(at, k.int(RANKED as i32)), || {
-                    k.store_shared_words(self.entries, k.shl(at, 1), entry.halves());
-                });
+        // One atomic operation counts all entries of a thread, because each atomic operation delays the warp.
+        let is_selected = |entry: &Order| test(entry.key(k), entry.index(k));
+        k.when(may_select, || {
+            let selected = k.count_true(entries.mine.iter().map(is_selected));
+            k.when(k.lt(k.int(0), selected), || {
+                let place = k.variable(k.fetch_add_shared(self.len, 0, selected));
+                for entry in &entries.mine {
+                    k.when(is_selected(entry), || {
+                        let at = k.get(place);
+                        k.when(k.lt(at, k.int(RANKED as i32)), || {
+                            k.store_shared_words(self.entries, k.shl(at, 1), entry.halves());
+                        });
+                        k.set(place, k.add(at, k.int(1)));
+                    });
+                }
             });
-        }
+        });
         k.barrier();
     }
 
@@ -238,6 +255,27 @@ impl Found {
     }
 }
 
+/// The parameters of the weights of a row.
+struct Factors {
+    scale: Int,
+    greedy: Int,
+    mantissa: Int,
+    shift: Int,
+    min_weight: Int,
+}
+
+impl Factors {
+    fn new(parameters: &Parameters<'_>) -> Factors {
+        Factors {
+            scale: parameters.get(Column::Scale),
+            greedy: parameters.get(Column::Greedy),
+            mantissa: parameters.get(Column::TopPMantissa),
+            shift: parameters.get(Column::TopPShift),
+            min_weight: parameters.get(Column::MinWeight),
+        }
+    }
+}
+
 /// The weights that top-p and min-p keep, in shared memory.
 struct Kept {
     /// The weights of the sorted entries; 0 in slots without an entry.
@@ -250,7 +288,7 @@ struct Kept {
 /// [`PER_LANE`] entries. Returns the least weight that top-p and min-p keep.
 fn weigh(
     block: &Block<'_>,
-    parameters: &Parameters<'_>,
+    factors: &Factors,
     sorted: &Sorted,
     kept: &Kept,
     top_k: Int,
@@ -260,15 +298,14 @@ fn weigh(
     let max_key = k.load_shared_at(sorted.keys, 0);
     let no_candidate = has_no_candidate(k, max_key);
     let value = |key| k.from_bits(order_key(k, key));
-    let scale = k.from_bits(parameters.get(Column::Scale));
-    let sampled_row = k.eq(parameters.get(Column::Greedy), k.int(0));
+    let sampled_row = k.eq(factors.greedy, k.int(0));
 
     let first = k.mul(block.thread, PER_LANE);
     let keys: [Int; PER_LANE] = k.load_shared_words(sorted.keys, first);
     let mut weights = Vec::new();
     for (number, key) in keys.into_iter().enumerate() {
         let slot = k.add(first, k.int(number as i32));
-        let sampled = weight(k, quantize(k, value(max_key), value(key), scale));
+        let sampled = weight(k, quantize(k, value(max_key), value(key), k.from_bits(factors.scale)));
         let survives = k.both(k.lt(slot, top_k), is_candidate(k, key));
         let weighs = has_weight(k, survives, sampled_row, k.eq(slot, k.int(0)));
         weights.push(k.select(weighs, sampled, k.int(0)));
@@ -279,9 +316,8 @@ fn weigh(
 
     let upto = k.warp_prefix_sum(sum(&weights));
     let total = k.wide_from_lane(upto, WARP - 1);
-    let mantissa = parameters.get(Column::TopPMantissa);
-    let off = top_p_is_off(k, no_candidate, mantissa);
-    let target = target(k, total, mantissa, parameters.get(Column::TopPShift));
+    let off = top_p_is_off(k, no_candidate, factors.mantissa);
+    let target = target(k, total, factors.mantissa, factors.shift);
     // The threshold is the first weight at which the running sum reaches the target. The weights are descending, so it
     // is the largest weight at which the sum has reached the target.
     let mut reached = upto;
@@ -292,7 +328,7 @@ fn weigh(
         reached = k.wide_difference(reached, k.widen(weight));
     }
     let threshold = k.select(off, k.int(0), k.warp_max(threshold));
-    let least = least_weight(k, threshold, parameters.get(Column::MinWeight));
+    let least = least_weight(k, threshold, factors.min_weight);
     let kept_weights: Vec<Int> = weights.iter().map(|&weight| kept_weight(k, weight, least)).collect();
     for (number, &weight) in kept_weights.iter().enumerate() {
         k.store_shared(kept.weights, k.add(first, k.int(number as i32)), weight);
@@ -304,22 +340,31 @@ fn weigh(
 }
 
 /// Calls `found` with the drawn token, in one thread. Calls it in no thread if the row has no candidate.
-fn draw(block: &Block<'_>, sorted: &Sorted, kept: &Kept, remainder: Wide, found: impl FnOnce(Int)) {
+fn draw(
+    block: &Block<'_>,
+    sorted: &Sorted,
+    kept: &Kept,
+    top_k: Int,
+    remainder: Wide,
+    found: impl FnOnce(Int),
+) {
     let k = block.k;
     let (slot, part) =
         (k.shr(block.thread, GROUP.trailing_zeros()), k.and(block.thread, k.int(GROUP as i32 - 1)));
     let (index, weight) = (k.load_shared(sorted.indices, slot), k.load_shared(kept.weights, slot));
-    let mut before = k.wide(0);
-    for four in 0..SLOTS / 4 / GROUP {
-        let place = k.shl(k.add(part, k.int((four * GROUP) as i32)), 2);
+    let before = k.wide_variable(k.wide(0));
+    k.for_range(k.int(0), top_k, 4 * GROUP, |first| {
+        let place = k.add(first, k.shl(part, 2));
         let indices = k.load_shared_words::<4>(sorted.indices, place);
         let weights = k.load_shared_words::<4>(kept.weights, place);
-        for (other, weight) in indices.into_iter().zip(weights) {
+        let of_four = indices.into_iter().zip(weights).map(|(other, weight)| {
             // A slot without an entry has weight 0.
-            before = k.wadd(before, k.widen(k.select(k.lt(other, index), weight, k.int(0))));
-        }
-    }
-    let before = k.wide_group_sum(before, GROUP);
+            k.select(k.lt(other, index), weight, k.int(0))
+        });
+        let sum = of_four.reduce(|a, b| k.add(a, b)).expect("four weights");
+        k.set_wide(before, k.wadd(k.get_wide(before), k.widen(sum)));
+    });
+    let before = k.wide_group_sum(k.get_wide(before), GROUP);
     let after = k.wadd(before, k.widen(weight));
     let is_drawn = k.both(k.not(k.wlt(remainder, before)), k.wlt(remainder, after));
     k.when(k.both(is_drawn, k.eq(part, k.int(0))), || found(index));

@@ -22,7 +22,7 @@ mod order;
 mod parameters;
 mod results;
 
-use super::program_arrays::{ResultRow, RESULTS};
+use super::program_arrays::ResultRow;
 use super::spec::{Path, Spec};
 use super::stablehlo::inputs::{self, Inputs, Operands};
 use super::stablehlo::search::TopK;
@@ -31,7 +31,7 @@ use super::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use call::call;
 use layout::{Layout, KEPT, LARGEST_SLICES, LARGEST_VOCAB, THREADS};
-use results::{Threshold, THRESHOLDS};
+use results::Threshold;
 
 /// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most 31
 /// bits.
@@ -80,12 +80,20 @@ const FINISH: &str = "nucleus_finish";
 pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
     let h = &Hlo::new();
     let operands = &inputs::operands(h, spec, true);
-    let results = results(h, spec, gpu, operands);
-    h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
+    let (mut results, tokens) = results_and_tokens(h, spec, gpu, operands);
+    if spec.returns_tokens() {
+        results.insert(1, tokens);
+    }
+    h.finish(&spec.name(), &results)
 }
 
-/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results.
-pub(super) fn results(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> Vec<Value> {
+/// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results and the tokens.
+pub(super) fn results_and_tokens(
+    h: &Hlo,
+    spec: &Spec,
+    gpu: &Gpu,
+    operands: &Operands,
+) -> (Vec<Value>, Value) {
     let called = match spec.path {
         Path::Arbitrary => arbitrary::calls(h, spec, gpu, operands).to_vec(),
         Path::Bounded(_) => bounded_calls(h, spec, gpu, operands),
@@ -109,14 +117,14 @@ pub(super) fn results(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> V
             results.extend(full_width(h, spec, inputs, &thresholds));
         }
         if spec.wanted.slices {
-            results.extend(k_slices(h, spec, inputs, [called[2], called[3], called[4]]));
+            results.extend(k_slices(h, spec, inputs, [called[3], called[4], called[5]]));
         }
     }
-    results
+    (results, h.reshape(called[2], &[spec.batch]))
 }
 
 /// Adds the calls of the kernels of the bounded path. Returns the numbers `[RESULTS, batch]`, the thresholds
-/// `[THRESHOLDS, batch]`, and the k-slices if the spec wants them.
+/// `[THRESHOLDS, batch]`, the tokens `[1, batch]`, and the k-slices if the spec wants them.
 fn bounded_calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> Vec<Value> {
     let &Operands { logits, parameters, step } = operands;
     let layout = &Layout::new(spec, gpu);
@@ -131,7 +139,7 @@ fn bounded_calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> Vec<Va
     );
     let mut operands = vec![parameters, filtered[0], filtered[1]];
     operands.extend(step);
-    let mut results = vec![vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
+    let mut results = results::shapes(spec).to_vec();
     if spec.wanted.slices {
         results.extend([(); 3].map(|()| vec![spec.batch, spec.slots()]));
     }

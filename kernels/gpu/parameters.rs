@@ -2,7 +2,7 @@
 
 use crate::kernels::program_arrays::{Column, COLUMNS};
 use crate::kernels::spec::{Source, Spec};
-use crate::ptx::{Address, Int, Ptx, Wide};
+use crate::ptx::{Address, Int, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::philox::random_words_of;
 
@@ -41,9 +41,21 @@ impl<'k> Parameters<'k> {
         }
     }
 
+    /// Computes the random words in the last warp, which stores them in shared memory. A kernel calls this at its start,
+    /// when the other warps wait for the first loads. The words can be read after the next barrier.
+    pub(super) fn share_random_words(&self, step: Option<Wide>) -> Shared {
+        let k = self.k;
+        let shared = k.shared(4);
+        k.when(k.le(k.int((k.threads() - WARP) as i32), k.thread()), || {
+            let words = self.random_words(step);
+            k.when(k.eq(k.lane(), k.int(0)), || k.store_shared_words(shared, k.int(0), words));
+        });
+        shared
+    }
+
     /// The random words. With `step`, the columns of the words contain the seed and the offset, and `step` is the
     /// address of a number that is added to the offset.
-    pub(super) fn random_words(&self, step: Option<Wide>) -> [Int; 4] {
+    fn random_words(&self, step: Option<Wide>) -> [Int; 4] {
         let k = self.k;
         let words = Column::WORDS.map(|column| self.get(column));
         let Some(step) = step else { return words };

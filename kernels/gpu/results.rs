@@ -1,6 +1,6 @@
 //! The results of a row, which the last kernel of each path stores.
 
-use crate::kernels::program_arrays::ResultRow;
+use crate::kernels::program_arrays::{ResultRow, RESULTS};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Wide};
 use crate::semantics::arith::Arith;
@@ -18,19 +18,34 @@ pub(super) enum Threshold {
 /// The number of rows of the second array of results.
 pub(super) const THRESHOLDS: usize = Threshold::LeastWeight as usize + 1;
 
-/// The arrays of results: the numbers `[RESULTS, batch]` and the thresholds `[THRESHOLDS, batch]`.
+/// Returns the shapes of the arrays of results, in the order of the arguments of a kernel.
+pub(super) fn shapes(spec: &Spec) -> [Vec<usize>; 3] {
+    [RESULTS, THRESHOLDS, 1].map(|rows| vec![rows, spec.batch])
+}
+
+/// The arrays of results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the tokens
+/// `[1, batch]`.
 pub(super) struct Results<'k> {
     k: &'k Ptx,
     row: Int,
     batch: usize,
     numbers: Wide,
     thresholds: Wide,
+    tokens: Wide,
 }
 
 impl<'k> Results<'k> {
-    /// Declares the two arrays as the next arguments of the kernel. `row` is the row that is stored.
+    /// Declares the arrays as the next arguments of the kernel. `row` is the row that is stored.
     pub(super) fn arguments(k: &'k Ptx, spec: &Spec, row: Int) -> Results<'k> {
-        Results { k, row, batch: spec.batch, numbers: k.argument(), thresholds: k.argument() }
+        let [numbers, thresholds, tokens] = [(); 3].map(|()| k.argument());
+        Results { k, row, batch: spec.batch, numbers, thresholds, tokens }
+    }
+
+    /// Stores the token. The token is a result of its own, because XLA would extract it from the numbers by another
+    /// kernel.
+    pub(super) fn token(&self, token: Int) {
+        self.number(ResultRow::NextToken, token);
+        self.store(self.tokens, 0, token);
     }
 
     pub(super) fn number(&self, number: ResultRow, value: Int) {

@@ -190,10 +190,10 @@ impl Ptx {
         self.line(format_args!("st.shared.b32 [{}+{}], {value}", array.start, index * 4));
     }
 
-    /// Adds 1 to element `index` of a shared array, atomically. `index` is a constant. Returns the old value.
-    pub fn count_up_shared(&self, array: Shared, index: usize) -> Int {
+    /// Adds `value` to element `index` of a shared array, atomically. `index` is a constant. Returns the old value.
+    pub fn fetch_add_shared(&self, array: Shared, index: usize, value: Int) -> Int {
         assert!(index < array.len);
-        self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &1])
+        self.int_op("atom.shared.add.u32", &[&format_args!("[{}+{}]", array.start, index * 4), &value])
     }
 
     /// Adds `value` to element `index` of a shared array, atomically and wrapping.

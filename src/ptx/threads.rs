@@ -92,6 +92,15 @@ impl Ptx {
         sum
     }
 
+    /// Like [`Ptx::warp_prefix_sum`], for 32-bit values, wrapping.
+    pub fn warp_prefix_sum_of_words(&self, value: Int) -> Int {
+        let lane = self.lane();
+        (0..WARP.trailing_zeros()).map(|bit| 1 << bit).fold(value, |sum, distance| {
+            let has_before = self.le(self.int(distance as i32), lane);
+            self.add(sum, self.select(has_before, self.from_before(sum, distance), self.int(0)))
+        })
+    }
+
     /// The value of thread `lane` of the warp.
     pub fn wide_from_lane(&self, value: Wide, lane: usize) -> Wide {
         self.by_halves(value, |half| self.from_lane(half, lane))
@@ -117,6 +126,12 @@ impl Ptx {
     /// Like [`Ptx::wide_group_sum`], for 32-bit values, wrapping.
     pub fn group_sum(&self, value: Int, count: usize) -> Int {
         (0..count.trailing_zeros()).fold(value, |sum, bit| self.add(sum, self.from_partner(sum, 1 << bit)))
+    }
+
+    /// The number of masks that are true.
+    pub fn count_true(&self, masks: impl Iterator<Item = Mask>) -> Int {
+        let ones = masks.map(|mask| self.select(mask, self.int(1), self.int(0)));
+        ones.reduce(|a, b| self.add(a, b)).expect("there are masks")
     }
 
     /// The larger of two floats. If one is NaN, the other one.

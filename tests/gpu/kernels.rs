@@ -218,6 +218,44 @@ fn bounds_that_are_entries() {
     cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
 }
 
+/// Rows in which more entries than a search compares directly are in one of its bins. The threshold of top-p is among
+/// these entries. The kernels must detect this.
+#[test]
+fn bins_with_many_entries() {
+    const CLUSTER: usize = 40;
+    let spec = spec(Way::Arbitrary, 2, 1000, Dtype::F32, true);
+    let mut rng = StdRng::seed_from_u64(13);
+    let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);
+    let mut bits = problem.bits.clone();
+    for (row, logits) in bits.chunks_mut(spec.vocab).enumerate() {
+        for (index, logit) in logits.iter_mut().enumerate() {
+            let value = match index {
+                500 => 6.0,
+                _ if index < CLUSTER => 5.0 + 1e-5 * (index * 17 % CLUSTER) as f32,
+                _ => rng.random_range(-20.0..3.0_f32),
+            };
+            *logit = value.to_bits();
+        }
+        let words = random_words(rng.random(), 1);
+        problem.rows[row] = RowParams::new([100, 0][row], 0.5, 0.0, 1.0, words, spec.vocab);
+    }
+    problem.set_bits(bits);
+    let program = suite().devices[0].program(&spec);
+    check("many", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
+    // Without one of the two comparisons, the kernels store or read beyond the end of the array of these entries.
+    for comparison in ["setp.lt.s32", "setp.le.s32"] {
+        let mut wrong = String::new();
+        for part in program.split_inclusive(';') {
+            let is_check = part.contains(comparison) && part.ends_with(", 15;");
+            wrong +=
+                &if is_check { part.replace(", 15;", &format!(", {};", i32::MAX)) } else { part.to_owned() };
+        }
+        assert!(wrong != program, "{comparison}");
+        let said = check("many_wrong", &spec, &wrong, &problem).unwrap_err();
+        assert!(said.contains("mismatches") || said.contains("kernel nucleus_"), "{said}");
+    }
+}
+
 /// The shape of the rows whose lists are wrong.
 const MISLED: usize = 30_001;
 

@@ -71,9 +71,8 @@ struct Row<'a, 'k> {
 }
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
-/// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, and the results: the
-/// numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, the decided records, and the lengths of the lists
-/// of the next pass. The kernel sets these lengths to 0.
+/// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, the arrays of
+/// [`Results`], the decided records, and the lengths of the lists of the next pass. The kernel sets these lengths to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
@@ -87,7 +86,10 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let parameters = Parameters::new(k, parameters, row);
     let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
     let bins = Bins::new(&block);
-    let scanned = scan::combine(&block.block, &slices, row, division.slices);
+    let words = parameters.share_random_words(step);
+    let word = |word: Sampled| sampled.load(row, word as usize);
+    let (flags, bound, count) = (word(Sampled::Flags), word(Sampled::Bound), k.load(state.len(), 0));
+    let scanned = scan::combine(k, &slices, row, division.slices);
     let [max_key, greedy, status] = scanned;
     let is_drawn = is_drawn(k, &parameters, max_key);
     let with_top_k = needs_top_k(k, spec, &parameters);
@@ -103,13 +105,11 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         sum: k.wide_variable(k.wide(0)),
     };
     k.when(k.either(is_drawn, with_top_k), || {
-        let word = |word: Sampled| sampled.load(row, word as usize);
-        let has_list = k.lt(k.int(0), k.and(word(Sampled::Flags), k.int(HAS_LIST)));
+        let has_list = k.lt(k.int(0), k.and(flags, k.int(HAS_LIST)));
         k.when_else(
             has_list,
             || {
                 let ties_of_chunk = block.of_chunk(|chunk| ties.load(chunk, 0));
-                let count = k.load(state.len(), 0);
                 let row = Row {
                     block: &block,
                     parameters: &parameters,
@@ -118,7 +118,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     is_drawn,
                     with_top_k,
                     top_k: parameters.get(Column::K),
-                    bound: word(Sampled::Bound),
+                    bound,
                     list: List { block: block.block, lists, capacity: capacity(spec), row, count },
                     ties_of_chunk,
                     ties: block.block.sum(ties_of_chunk),
@@ -136,7 +136,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     k.when(k.eq(state, k.int(DONE)), || {
         let (least, sum) = (k.get(found.least), k.get_wide(found.sum));
         let outcome = Outcome { scanned, top_k: found.top_k(), least, is_drawn, sum };
-        draw::finish(&block, &parameters, step, &results, &outcome);
+        draw::finish(&block, &parameters, words, &results, &outcome);
     });
     let zero = k.int(0);
     let words = [max_key, greedy, status, state, k.get(found.low), k.get(found.high), zero, zero];
@@ -236,8 +236,6 @@ impl Row<'_, '_> {
             |least: Int| self.list.sum(|[key, index]| kept_weight(k, weights.of(key, index), least));
         let reaching =
             |least: Int| k.wadd(of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
-        let sum_of_list = of_list(k.int(1));
-        let sum = k.wadd(sum_of_list, all_ties);
         let min_weight = parameters.get(Column::MinWeight);
         let alone = k.not(self.with_top_k);
         // Entries below the bound have at most the weight of the bound.
@@ -247,6 +245,12 @@ impl Row<'_, '_> {
         k.when_else(
             has_top_p(k, parameters, self.max_key),
             || {
+                // The first step of the search for the threshold also computes the sum of the list.
+                let distance = |first, [key, _]: [Int; 2]| k.sub(weights.q(key), first);
+                let weight = |[key, index]: [Int; 2]| weights.of(key, index);
+                let search = self.bins.by_weight(&self.list, farthest, distance, weight);
+                let sum_of_list = search.total();
+                let sum = k.wadd(sum_of_list, all_ties);
                 let rest = Rest::new(self, farthest, alone);
                 let (mantissa, shift) =
                     (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
@@ -260,10 +264,7 @@ impl Row<'_, '_> {
                         k.wlt(sum_of_list, targets[1]),
                         || k.set_wide(before, of_list(k.add(of_tie, k.int(1)))),
                         || {
-                            let from = |first, [key, index]: [Int; 2]| {
-                                (k.sub(weights.q(key), first), weights.of(key, index))
-                            };
-                            let (q, sum) = self.bins.by_weight(&self.list, from, farthest, targets[1]);
+                            let (q, sum) = search.find(targets[1]);
                             k.set(threshold, weight_at(k, q));
                             k.set_wide(before, sum);
                         },
@@ -299,10 +300,10 @@ impl Row<'_, '_> {
             || {
                 let least = k.get(self.found.least);
                 self.block.clear_parts();
-                self.list.for_each(|[key, index]| {
-                    let weight = weights.of(key, index);
+                let prepare = |[key, index]: [Int; 2]| (self.block.chunk_of(index), weights.of(key, index));
+                self.list.for_each(prepare, |(chunk, weight)| {
                     k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
-                        self.block.add_to_chunk(index, weight);
+                        self.block.add_to_chunk(chunk, weight);
                     });
                 });
                 let of_tie = k.select(k.lt(of_tie, least), k.int(0), of_tie);

@@ -6,7 +6,7 @@ use crate::kernels::gpu::layout::LARGEST_VOCAB;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::{Results, Threshold};
 use crate::kernels::program_arrays::ResultRow;
-use crate::ptx::{Int, Mask, Wide, WARP};
+use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
@@ -30,33 +30,44 @@ pub(super) struct Outcome {
     pub(super) sum: Wide,
 }
 
-/// Draws the token and stores the results.
+/// Draws the token and stores the results. `words` contains the random words:
+/// [`Parameters::share_random_words`].
 pub(super) fn finish(
     block: &RowBlock<'_>,
     parameters: &Parameters<'_>,
-    step: Option<Wide>,
+    words: Shared,
     results: &Results<'_>,
     outcome: &Outcome,
 ) {
     let k = block.k;
     let &Outcome { scanned: [max_key, greedy, status], top_k, least, is_drawn, sum } = outcome;
     let no_candidate = has_no_candidate(k, max_key);
-    // A row that is not drawn has only the weight of the maximum, or no weight.
-    let total = k.wide_variable(k.wselect(no_candidate, k.wide(0), k.wide(MAX_WEIGHT as u64)));
-    k.when(is_drawn, || k.set_wide(total, block.block.wide_sum(sum)));
-    let remainder = remainder(block, parameters, step, k.get_wide(total));
+    let remainder = k.wide_variable(k.wide(0));
+    // The last warp has stored the words in shared memory.
+    k.barrier();
+    let words = k.load_shared_words_at(words, 0);
+    k.when_else(
+        is_drawn,
+        || k.set_wide(remainder, remainder_of_draw(block, words, block.block.wide_sum(sum))),
+        || {
+            // The row has only the weight of the maximum, a power of two, or no weight.
+            let low = k.and(words[3], k.int(MAX_WEIGHT - 1));
+            k.set_wide(remainder, k.widen(k.select(no_candidate, k.int(0), low)));
+        },
+    );
+    let remainder = k.get_wide(remainder);
     k.when(is_drawn, || {
         let target = k.wadd(remainder, k.wide(1));
         let (chunk, before) = block.locate_chunk(sum, target);
         let weights = Weights::new(k, parameters, max_key, top_k);
         let kept = |key, index| kept_weight(k, weights.of(key, index), least);
         block.find_in_chunk(chunk, k.wide_difference(target, before), kept, |index| {
-            results.number(ResultRow::NextToken, index);
+            results.token(index);
         });
     });
     k.when(block.is_first(), || {
         let greedy = reported_token(k, no_candidate, greedy);
-        k.when(k.not(is_drawn), || results.number(ResultRow::NextToken, greedy));
+        k.when(k.not(is_drawn), || results.token(greedy));
         results.number(ResultRow::Greedy, greedy);
         results.number(ResultRow::RandomHigh, k.high(remainder));
         results.number(ResultRow::RandomLow, k.low(remainder));
@@ -69,11 +80,11 @@ pub(super) fn finish(
 }
 
 /// Returns the remainder of the draw. Only one warp computes it, because the other warps would slow it down.
-fn remainder(block: &RowBlock<'_>, parameters: &Parameters<'_>, step: Option<Wide>, total: Wide) -> Wide {
+fn remainder_of_draw(block: &RowBlock<'_>, words: [Int; 4], total: Wide) -> Wide {
     let k = block.k;
     let shared = k.shared(2);
     k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
-        let remainder = remainder_by_digits(k, parameters.random_words(step), total, DIGIT_BITS);
+        let remainder = remainder_by_digits(k, words, total, DIGIT_BITS);
         k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), remainder));
     });
     k.barrier();

@@ -19,20 +19,21 @@ use crate::semantics::rules::least_weight;
 use crate::semantics::top_p::target;
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the decided records, the
-/// sums of the chunks, the lists and their lengths, the earlier numbers and thresholds, the step if `seeded`, and the
-/// results: all numbers and thresholds. The results use the memory of the earlier numbers and thresholds.
+/// sums of the chunks, the lists and their lengths, the results of `decide`, the step if `seeded`, and the arrays of
+/// [`Results`]. They use the memory of the results of `decide`.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
     let row = k.block();
     let (decided, sums) = (Records::argument(k, DECIDED), Records::argument(k, WEIGHED));
     let [lists, lens] = [(); 2].map(|()| k.argument());
-    let [_, _] = [(); 2].map(|()| k.argument());
+    let [_, _, _] = [(); 3].map(|()| k.argument());
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
     let word = |word: Decided| decided.load(row, word as usize);
     let state = k.variable(word(Decided::State));
     k.when(k.lt(k.int(DONE), k.get(state)), || {
         let parameters = Parameters::new(k, parameters, row);
+        let words = parameters.share_random_words(step);
         let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
         let bins = Bins::new(&block);
         let max_key = word(Decided::MaxKey);
@@ -62,7 +63,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         // The words are loaded only here, because earlier loads would occupy registers.
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
-        draw::finish(&block, &parameters, step, &results, &outcome);
+        draw::finish(&block, &parameters, words, &results, &outcome);
     });
 }
 
@@ -116,8 +117,9 @@ impl Interval<'_, '_> {
                     },
                     || {
                         self.block.clear_parts();
-                        self.list.for_each(|[weight, index]| {
-                            k.when(k.le(least, weight), || self.block.add_to_chunk(index, weight));
+                        let prepare = |[weight, index]: [Int; 2]| (self.block.chunk_of(index), weight);
+                        self.list.for_each(prepare, |(chunk, weight)| {
+                            k.when(k.le(least, weight), || self.block.add_to_chunk(chunk, weight));
                         });
                         k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
                     },
@@ -148,10 +150,11 @@ impl Interval<'_, '_> {
                     too_many,
                     || k.set(state, k.int(FAILED)),
                     || {
-                        let from =
-                            |first, [weight, _]: [Int; 2]| (k.sub(k.sub(largest, first), weight), weight);
+                        let distance = |first, [weight, _]: [Int; 2]| k.sub(k.sub(largest, first), weight);
                         let range = k.sub(largest, smallest);
-                        let (position, _) = self.bins.by_weight(&self.list, from, range, target);
+                        let search =
+                            self.bins.by_weight(&self.list, range, distance, |[weight, _]: [Int; 2]| weight);
+                        let (position, _) = search.find(target);
                         k.set(least, least_weight(k, k.sub(largest, position), min_weight));
                     },
                 );

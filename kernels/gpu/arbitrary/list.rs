@@ -1,11 +1,13 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
 use crate::kernels::gpu::block::Block;
-use crate::ptx::{Address, Int, Ptx, Shared, Wide};
+use crate::ptx::{Address, Int, Ptx, Shared, Variable, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of entries that a block collects in shared memory. It stores further entries one by one.
 const STAGED: usize = 2048;
+/// The number of entries that a thread reads in each round of a loop over a list.
+const UNROLLED: usize = 2;
 
 /// The list of a row, for a block that adds entries. An entry has two words.
 pub(super) struct Collector<'k, L> {
@@ -34,14 +36,20 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
         k.when(block.is_first(), || k.store_shared_at(self.counters, 0, k.int(0)));
     }
 
-    /// Adds an entry.
-    pub(super) fn push(&self, words: impl FnOnce() -> [Int; 2]) {
+    /// Reserves places for `count` entries of this thread. [`Collector::put`] stores an entry in the next of them. One
+    /// atomic operation reserves all places, because each atomic operation delays the warp.
+    pub(super) fn reserve(&self, count: Int) -> Variable {
+        self.k.variable(self.k.fetch_add_shared(self.counters, 0, count))
+    }
+
+    /// Stores an entry in a reserved place.
+    pub(super) fn put(&self, reserved: Variable, words: [Int; 2]) {
         let k = self.k;
-        let place = k.count_up_shared(self.counters, 0);
+        let place = k.get(reserved);
+        k.set(reserved, k.add(place, k.int(1)));
         // If the entries of this block alone exceed the capacity, the list is too long in any case. So the block need
         // not store or count further entries.
         k.when(k.le(place, k.int(self.capacity as i32)), || {
-            let words = words();
             k.when_else(
                 k.lt(place, k.int(STAGED as i32)),
                 || k.store_shared_words(self.staged, k.shl(place, 1), words),
@@ -87,19 +95,32 @@ pub(super) struct List<'k> {
 }
 
 impl List<'_> {
-    /// Calls `body` with the two words of each entry, in a loop.
-    pub(super) fn for_each(&self, body: impl FnOnce([Int; 2])) {
+    /// Calls `prepare` with the two words of each entry, and `consume` with its result, in a loop. Each round of the loop
+    /// loads and prepares several entries before it consumes them, so that their latencies overlap. `prepare` must not
+    /// have effects, because it is also called in places without an entry.
+    pub(super) fn for_each<T>(&self, prepare: impl Fn([Int; 2]) -> T, consume: impl Fn(T)) {
         let k = self.block.k;
-        k.for_range(self.block.thread, self.count, k.threads(), |place| {
-            body(k.load_pair(k.address(self.lists, k.element(self.row, self.capacity, place), 8)));
+        let last = k.sub(self.count, k.int(1));
+        k.for_range(self.block.thread, self.count, UNROLLED * k.threads(), |first| {
+            let place = |number: usize| k.add(first, k.int((number * k.threads()) as i32));
+            let places: Vec<Int> = (0..UNROLLED).map(place).collect();
+            let load = |&place: &Int| {
+                let place = k.min(place, last);
+                k.load_pair(k.address(self.lists, k.element(self.row, self.capacity, place), 8))
+            };
+            let entries: Vec<[Int; 2]> = places.iter().map(load).collect();
+            let prepared: Vec<T> = entries.into_iter().map(&prepare).collect();
+            for (place, value) in places.into_iter().zip(prepared) {
+                k.when(k.lt(place, self.count), || consume(value));
+            }
         });
     }
 
     /// The sum over the entries of values that are not negative.
-    pub(super) fn sum(&self, value: impl FnOnce([Int; 2]) -> Int) -> Wide {
+    pub(super) fn sum(&self, value: impl Fn([Int; 2]) -> Int) -> Wide {
         let k = self.block.k;
         let sum = k.wide_variable(k.wide(0));
-        self.for_each(|words| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value(words)))));
+        self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value))));
         self.block.wide_sum(k.get_wide(sum))
     }
 }

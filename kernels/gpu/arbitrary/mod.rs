@@ -38,8 +38,7 @@ mod weights;
 mod whole_row;
 
 use super::call::call_in_place;
-use super::results::THRESHOLDS;
-use crate::kernels::program_arrays::RESULTS;
+use super::results;
 use crate::kernels::spec::Spec;
 use crate::kernels::stablehlo::inputs::Operands;
 use crate::kernels::target::Gpu;
@@ -78,8 +77,17 @@ impl Kernel {
         matches!(self, Kernel::Scan | Kernel::Weigh)
     }
 
+    /// The number of threads of a block.
+    fn threads(self) -> usize {
+        match self {
+            Kernel::Scan | Kernel::Weigh => division::THREADS,
+            Kernel::Sample => sample::THREADS,
+            Kernel::Decide | Kernel::Finish => row_block::THREADS,
+        }
+    }
+
     fn text(self, spec: &Spec, division: &Division, seeded: bool) -> String {
-        let k = &if self.reads_slices() { division.kernel() } else { Ptx::new(row_block::THREADS, 1) };
+        let k = &if self.reads_slices() { division.kernel() } else { Ptx::new(self.threads(), 1) };
         match self {
             Kernel::Sample => sample::write(k, spec),
             Kernel::Scan => scan::write(k, spec, division),
@@ -99,24 +107,21 @@ pub(super) fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
     texts.join("\n")
 }
 
-/// Adds the calls of the kernels to a program. Returns the numbers `[RESULTS, batch]` and the thresholds `[THRESHOLDS,
-/// batch]`.
-pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Value; 2] {
+/// Adds the calls of the kernels to a program. Returns the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS,
+/// batch]` and the tokens `[1, batch]`.
+pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Value; 3] {
     let &Operands { logits, parameters, step } = operands;
     let division = &Division::new(spec, gpu);
     let all_slices = spec.batch * division.slices;
     let run = |kernel: Kernel, operands: &[Value], results: &[Vec<usize>], aliases: &[(usize, usize)]| {
         let text = kernel.text(spec, division, step.is_some());
-        let grid = if kernel.reads_slices() {
-            (all_slices, division::THREADS)
-        } else {
-            (spec.batch, row_block::THREADS)
-        };
+        let blocks = if kernel.reads_slices() { all_slices } else { spec.batch };
+        let grid = (blocks, kernel.threads());
         call_in_place(h, kernel.name(), &text, grid, operands, results, aliases)
     };
     let of_rows = |len: usize| vec![spec.batch, len];
     let of_chunks = |len: usize| vec![spec.batch * division.chunks(), len];
-    let results = [vec![RESULTS, spec.batch], vec![THRESHOLDS, spec.batch]];
+    let results = results::shapes(spec);
 
     let sampled = run(Kernel::Sample, &[logits, parameters], &[of_rows(SAMPLED), of_rows(STATE)], &[]);
     let [sampled, state] = sampled[..] else { unreachable!("two results") };
@@ -133,7 +138,7 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     operands.extend(step);
     let kinds = [&results[..], &[of_rows(DECIDED), of_rows(1)]].concat();
     let decision = run(Kernel::Decide, &operands, &kinds, &[]);
-    let [numbers, thresholds, decided, lens] = decision[..] else { unreachable!("four results") };
+    let [numbers, thresholds, tokens, decided, lens] = decision[..] else { unreachable!("five results") };
     let lists = of_rows(2 * weigh::capacity(spec));
     let weighed = run(
         Kernel::Weigh,
@@ -143,8 +148,8 @@ pub(super) fn calls(h: &Hlo, spec: &Spec, gpu: &Gpu, operands: &Operands) -> [Va
     );
     let mut operands = vec![logits, parameters, decided];
     operands.extend(weighed);
-    operands.extend([numbers, thresholds]);
+    operands.extend([numbers, thresholds, tokens]);
     operands.extend(step);
-    let results = run(Kernel::Finish, &operands, &results, &[(6, 0), (7, 1)]);
-    [results[0], results[1]]
+    let results = run(Kernel::Finish, &operands, &results, &[(6, 0), (7, 1), (8, 2)]);
+    [results[0], results[1], results[2]]
 }

@@ -10,9 +10,9 @@ use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of threads of a block that processes a row.
-pub(super) const THREADS: usize = 1024;
+pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM);
+const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.
 const PER_THREAD: usize = 4;
 
@@ -105,11 +105,14 @@ impl<'k> RowBlock<'k> {
         k.barrier();
     }
 
-    /// Adds a weight to the chunk of an index.
-    pub(super) fn add_to_chunk(&self, index: Int, weight: Int) {
-        let k = self.k;
-        let (chunk, _) = k.divide(index, self.division.chunk_len());
-        add_in_parts(k, self.parts, chunk, weight);
+    /// The number in the row of the chunk of an index.
+    pub(super) fn chunk_of(&self, index: Int) -> Int {
+        self.k.divide(index, self.division.chunk_len()).0
+    }
+
+    /// Adds a weight to a chunk.
+    pub(super) fn add_to_chunk(&self, chunk: Int, weight: Int) {
+        add_in_parts(self.k, self.parts, chunk, weight);
     }
 
     /// Returns the sum of the weights that were added to the chunk of this thread.
@@ -155,7 +158,10 @@ impl<'k> RowBlock<'k> {
     /// the running sum before it.
     fn cross_warps(&self, target: Wide) -> (Int, Wide) {
         let k = self.k;
-        let value = k.load_shared_wide(self.warps, k.lane());
+        // The block has fewer warps than a warp has threads.
+        let warp = k.and(k.lane(), k.int(WARPS as i32 - 1));
+        let is_warp = k.lt(k.lane(), k.int(WARPS as i32));
+        let value = k.wselect(is_warp, k.load_shared_wide(self.warps, warp), k.wide(0));
         let is_before = k.wlt(k.warp_prefix_sum(value), target);
         let number = k.warp_sum(k.select(is_before, k.int(1), k.int(0)));
         (number, k.wide_warp_sum(k.wselect(is_before, value, k.wide(0))))

@@ -3,18 +3,19 @@
 //! Later kernels check whether the list has enough entries and not too many. So the sample affects only the speed.
 
 use super::records::{Records, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED};
-use super::row_block::THREADS;
 use super::state::State;
-use crate::kernels::gpu::block::{Block, Verdict};
+use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::layout::vector_len;
 use crate::kernels::gpu::logits::{Run, SliceLogits};
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Float, Int, Mask, Ptx, Wide};
+use crate::ptx::{Float, Int, Mask, Ptx, Wide, WARP};
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{order_key, MAX_FINITE_BITS, NEG_INF_KEY};
 
+/// The number of threads of a block.
+pub(super) const THREADS: usize = 1024;
 /// The largest number of entries of the list of a row.
 pub(super) const LARGEST_LIST: usize = 24 * THREADS;
 /// A row of at most this length is its own sample.
@@ -85,12 +86,6 @@ impl Sample {
             0 => LARGEST_WHOLE,
             _ => self.largest_expected() * self.vocab / self.len(),
         }
-    }
-
-    /// Whether [`bound_of_maxima`] accepts all ranks.
-    fn has_small_ranks(&self) -> bool {
-        self.rounds > 0
-            && Self::rank(Scalar, self.largest_expected() as i32) as usize <= LARGEST_RANK_OF_MAXIMA
     }
 
     /// The keys of the sample in this thread; `i32::MIN` beyond the end of the row.
@@ -196,8 +191,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec) {
         };
         let rank = k.select(with_top_k, rank, k.int(RANK));
         let keys = sample.load(block, spec, logits, parameters.row_of_logits(spec));
-        let search = if sample.has_small_ranks() { bound_of_maxima } else { bound_at };
-        let found = search(block, &keys, rank);
+        let found = bound_at(block, &keys, rank);
         // A bound below the largest value has a next larger value.
         let found = exact(k, k.min(found, k.int(MAX_FINITE_BITS - 1)));
         k.set(bound, found);
@@ -230,31 +224,93 @@ fn raw(k: &Ptx, key: Int) -> Float {
     k.from_bits(order_key(k, k.select(k.eq(key, k.int(0)), k.int(-LEAST_NORMAL), key)))
 }
 
+/// The number of bits of a distance that one step of [`bound_at`] finds.
+const DIGIT_BITS: u32 = 12;
+/// The number of threads of a group.
+const GROUP: usize = 8;
+/// The number of bins that a thread loads or stores with one instruction.
+const VECTOR: usize = 4;
+const _: () = assert!(VECTOR * THREADS == 1 << DIGIT_BITS && THREADS == WARP * WARP);
+
 /// Returns a key that at least `rank` keys reach. Only a few more keys reach it, unless many keys are equal. Returns
 /// the key of −inf if there is no such key.
+///
+/// Each step counts the keys in bins by their distance from the largest key. It finds the bin in which the number of
+/// keys reaches `rank`. If this bin contains too many keys, the next step divides the bin.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
-    let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
+    let (bins, warps, found) = (k.shared(1 << DIGIT_BITS), k.shared(WARP), k.shared(3));
+    let mine = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has keys");
+    // Each group of threads has a key that reaches the least maximum of a group. So if `rank` is at most the number of
+    // groups, `rank` keys reach it.
+    let of_group =
+        (0..GROUP.trailing_zeros()).fold(mine, |max, bit| k.max(max, k.from_partner(max, 1 << bit)));
+    let (least, largest) = block.range(of_group);
+    let is_bound = k.both(k.le(rank, k.int((THREADS / GROUP) as i32)), k.le(k.int(NEG_INF_KEY), least));
+    let least = k.select(is_bound, least, k.int(NEG_INF_KEY));
+    // Distances are unsigned integers.
+    let farthest = k.sub(largest, least);
     let most = k.add(rank, k.shr(rank, 4));
-    block.largest_threshold((k.int(NEG_INF_KEY), block.max(max)), |threshold| {
-        let count = block.count(keys.iter().map(|&key| k.le(threshold, key)));
-        Verdict { enough: k.le(rank, count), close: Some(k.le(count, most)) }
-    })
-}
 
-/// The largest rank that [`bound_of_maxima`] accepts.
-const LARGEST_RANK_OF_MAXIMA: usize = 3 * THREADS / 4;
-
-/// A key that about `rank` keys reach, from the largest key of each thread. One barrier per step is faster than a sum over
-/// the keys.
-fn bound_of_maxima(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
-    let k = block.k;
-    let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread samples logits");
-    // If `rank` keys are in random threads, the number of threads that have at least one of them is about `wanted`.
-    let wanted = k.sub(rank, k.shr(k.product(rank, rank), (2 * THREADS).trailing_zeros()));
-    let most = k.add(wanted, k.shr(wanted, 4));
-    block.largest_threshold(block.range(max), |threshold| {
-        let count = k.barrier_count(k.le(threshold, max));
-        Verdict { enough: k.le(wanted, count), close: Some(k.le(count, most)) }
-    })
+    let (first, before) = (k.variable(k.int(0)), k.variable(k.int(0)));
+    let shift = k.variable(k.max(k.sub(k.int(32 - DIGIT_BITS as i32), k.leading_zeros(farthest)), k.int(0)));
+    let (bound, is_open) = (k.variable(k.int(NEG_INF_KEY)), k.variable(k.int(1)));
+    k.repeat_while(
+        || k.eq(k.get(is_open), k.int(1)),
+        || {
+            let (start, by) = (k.get(first), k.get(shift));
+            let mine = k.mul(block.thread, VECTOR);
+            k.store_shared_words(bins, mine, [k.int(0); VECTOR]);
+            // This is the result if the keys are fewer than `rank`.
+            k.when(block.is_first(), || {
+                (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
+            });
+            k.barrier();
+            for &key in keys {
+                let distance = k.sub(largest, key);
+                let bin = k.shr_by(k.sub(distance, start), by);
+                let is_in_bins = k.unsigned_lt(bin, k.int(1 << DIGIT_BITS));
+                // Beyond the end of the row, the key is less than the least possible bound.
+                let is_near = k.not(k.unsigned_lt(farthest, distance));
+                k.when(k.both(is_in_bins, is_near), || k.add_shared(bins, bin, k.int(1)));
+            }
+            k.barrier();
+            let counts: [Int; VECTOR] = k.load_shared_words(bins, mine);
+            let sum = counts.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
+            let upto = k.warp_prefix_sum_of_words(sum);
+            let warp = k.shr(block.thread, WARP.trailing_zeros());
+            k.when(k.eq(k.lane(), k.int(WARP as i32 - 1)), || k.store_shared(warps, warp, upto));
+            k.barrier();
+            let is_before = k.lt(k.lane(), warp);
+            let of_warps = k.warp_sum(k.select(is_before, k.load_shared(warps, k.lane()), k.int(0)));
+            let after = k.add(k.add(k.get(before), of_warps), upto);
+            let mut running = k.sub(after, sum);
+            k.when(k.both(k.lt(running, rank), k.le(rank, after)), || {
+                for (number, count) in counts.into_iter().enumerate() {
+                    let next = k.add(running, count);
+                    k.when(k.both(k.lt(running, rank), k.le(rank, next)), || {
+                        k.store_shared_at(found, 0, k.add(mine, k.int(number as i32)));
+                        k.store_shared_at(found, 1, running);
+                        k.store_shared_at(found, 2, next);
+                    });
+                    running = next;
+                }
+            });
+            k.barrier();
+            let [bin, before_bin, reaching] = [0, 1, 2].map(|word| k.load_shared_at(found, word));
+            let next = k.add(start, k.shl_by(bin, by));
+            let last = k.add(next, k.sub(k.shl_by(k.int(1), by), k.int(1)));
+            let last = k.select(k.unsigned_lt(farthest, last), farthest, last);
+            let exists = k.lt(bin, k.int(1 << DIGIT_BITS));
+            k.when(exists, || k.set(bound, k.sub(largest, last)));
+            k.set(first, next);
+            k.set(before, before_bin);
+            let is_close = k.either(k.le(reaching, most), k.eq(by, k.int(0)));
+            k.set(is_open, k.select(k.either(k.not(exists), is_close), k.int(0), k.int(1)));
+            k.set(shift, k.max(k.sub(by, k.int(DIGIT_BITS as i32)), k.int(0)));
+            // The next step overwrites the words.
+            k.barrier();
+        },
+    );
+    k.get(bound)
 }

@@ -8,7 +8,7 @@ use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, S
 use super::sample::capacity;
 use super::slice_block::SliceBlock;
 use super::state::{State, BINS};
-use crate::kernels::gpu::block::Block;
+use crate::kernels::gpu::block::{load_records, status_of_slices};
 use crate::kernels::gpu::logits::{key_of, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
@@ -68,7 +68,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                 k.set(index, k.select(is_max, logits.index(number), k.get(index)));
             }
         });
-        k.when(has_list, || collect(k, &logits, &bound, &list, at_bound, bins));
+        k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins));
     });
     let value = k.from_bits(k.get(max));
     let key = key_of(k, value);
@@ -114,32 +114,43 @@ struct Bound {
     scale: Float,
 }
 
-/// Compares the logits of a tile with the bound.
+/// Compares the logits of a tile, of which `max` is the largest, with the bound.
 fn collect(
     k: &Ptx,
-    logits: &SliceLogits<'_>,
+    (logits, max): (&SliceLogits<'_>, Float),
     bound: &Bound,
     list: &Collector<'_, impl Fn() -> Address>,
     at_bound: Variable,
     bins: Shared,
 ) {
-    for (number, &value) in logits.values.iter().enumerate() {
-        let reaches = k.at_least_or(value, bound.at_least, bound.all_reach);
-        k.when(reaches, || {
-            k.when_else(
-                k.at_least(value, bound.above),
-                || list.push(|| [key_of(k, value), logits.index(number)]),
-                || {
-                    // Beyond the end of the row, the value is −inf.
-                    let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
-                    k.set(at_bound, k.add(k.get(at_bound), one));
-                },
-            );
-        });
-        k.when(k.both(bound.has_bins, k.not(reaches)), || {
-            k.add_shared(bins, bin_of(k, quantize(k, bound.value, value, bound.scale)), k.int(1));
-        });
-    }
+    let values = &logits.values;
+    let reaches = |value: Float| k.at_least_or(value, bound.at_least, bound.all_reach);
+    let is_above = |value: Float| k.at_least(value, bound.above);
+    k.when(reaches(max), || {
+        let count = k.count_true(values.iter().map(|&value| is_above(value)));
+        let reserved = k.variable(k.int(0));
+        k.when(k.lt(k.int(0), count), || k.set(reserved, k.get(list.reserve(count))));
+        for (number, &value) in values.iter().enumerate() {
+            k.when(reaches(value), || {
+                k.when_else(
+                    is_above(value),
+                    || list.put(reserved, [key_of(k, value), logits.index(number)]),
+                    || {
+                        // Beyond the end of the row, the value is −inf.
+                        let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
+                        k.set(at_bound, k.add(k.get(at_bound), one));
+                    },
+                );
+            });
+        }
+    });
+    k.when(bound.has_bins, || {
+        for &value in values {
+            k.when(k.not(reaches(value)), || {
+                k.add_shared(bins, bin_of(k, quantize(k, bound.value, value, bound.scale)), k.int(1));
+            });
+        }
+    });
 }
 
 /// The bin of a distance from the bound, which [`quantize`] returned.
@@ -148,16 +159,13 @@ fn bin_of(k: &Ptx, distance: Int) -> Int {
 }
 
 /// Combines the records of the slices of a row: the words of [`Scanned`].
-pub(super) fn combine(block: &Block<'_>, slices: &Records<'_>, row: Int, count: usize) -> [Int; 3] {
-    let k = block.k;
-    let [key, index, status] = [i32::MIN, i32::MAX, 0].map(|value| k.variable(k.int(value)));
-    k.when(k.lt(block.thread, k.int(count as i32)), || {
-        let number = k.element(row, count, block.thread);
-        k.set(key, slices.load(number, Scanned::MaxKey as usize));
-        k.set(index, slices.load(number, Scanned::Greedy as usize));
-        k.set(status, slices.load(number, Scanned::Status as usize));
-    });
-    let max_key = block.max(k.get(key));
-    let first = block.min(k.select(k.eq(k.get(key), max_key), k.get(index), k.int(i32::MAX)));
-    [max_key, first, block.status_of_slices(k.get(status))]
+pub(super) fn combine(k: &Ptx, slices: &Records<'_>, row: Int, count: usize) -> [Int; 3] {
+    let words = load_records::<SCANNED>(k, slices.array, row, count);
+    let of_slices = |word: Scanned| words.iter().map(move |words| words[word as usize]);
+    let max = of_slices(Scanned::MaxKey).reduce(|a, b| k.max(a, b)).expect("a row has slices");
+    let max_key = k.warp_max(max);
+    let of_max = |(key, index)| k.select(k.eq(key, max_key), index, k.int(i32::MAX));
+    let indices = of_slices(Scanned::MaxKey).zip(of_slices(Scanned::Greedy)).map(of_max);
+    let first = k.warp_min(indices.reduce(|a, b| k.min(a, b)).expect("a row has slices"));
+    [max_key, first, status_of_slices(k, of_slices(Scanned::Status))]
 }

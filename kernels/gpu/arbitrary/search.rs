@@ -6,6 +6,7 @@ use super::row_block::{RowBlock, THREADS};
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::sizes::SUMMABLE;
 
 /// The number of bits of a position that one step of a search finds.
 const BITS: u32 = 12;
@@ -13,17 +14,28 @@ pub(super) const BINS: usize = 1 << BITS;
 const _: () = assert!(super::sample::LARGEST_LIST <= LARGEST_SUM);
 /// The bins of a thread.
 const BINS_PER_THREAD: usize = BINS / THREADS;
+/// The number of bins that a thread loads or stores with one instruction.
+const VECTOR: usize = 4;
+
+/// If the bin that a step finds has at most this number of entries, the step compares them with each other. Their
+/// weights fit one sum.
+const FEW: usize = SUMMABLE;
 
 /// The bins of the searches, in shared memory.
 pub(super) struct Bins<'a, 'k> {
     block: &'a RowBlock<'k>,
     /// The low and the high parts of the sums.
     pub(super) parts: [Shared; 2],
+    /// The position and the weight of each entry of the bin that a step found.
+    few: Shared,
+    /// The number of these entries. It can exceed [`FEW`].
+    len: Shared,
 }
 
 impl<'a, 'k> Bins<'a, 'k> {
     pub(super) fn new(block: &'a RowBlock<'k>) -> Bins<'a, 'k> {
-        Bins { block, parts: [(); 2].map(|()| block.k.shared(BINS)) }
+        let k = block.k;
+        Bins { block, parts: [(); 2].map(|()| k.shared(BINS)), few: k.shared(2 * FEW), len: k.shared(1) }
     }
 
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
@@ -35,21 +47,15 @@ impl<'a, 'k> Bins<'a, 'k> {
     pub(super) fn by_count(
         &self,
         list: &List<'_>,
-        distance: impl FnOnce(Int, [Int; 2]) -> Int,
+        distance: impl Fn(Int, [Int; 2]) -> Int,
         largest: Int,
         wanted: Int,
     ) -> (Int, Mask) {
         let k = self.block.k;
         let ties = k.variable(k.int(0));
-        let add = |first: Int, bin_of: &dyn Fn(Int) -> Int| {
-            list.for_each(|entry| {
-                let bin = bin_of(distance(first, entry));
-                k.when(k.unsigned_lt(bin, k.int(BINS as i32)), || {
-                    k.add_shared(self.parts[0], bin, k.int(1));
-                });
-            });
-        };
-        let (position, _) = self.search(largest, k.widen(wanted), 1, add, |missing, of_bin| {
+        let weight = |_| k.int(1);
+        let search = Search { bins: self, list, largest, distance, weight, arrays: 1, is_filled: false };
+        let (position, _) = search.find_or_end(k.widen(wanted), |missing, of_bin| {
             let has_more = k.wlt(missing, of_bin);
             k.set(ties, k.select(has_more, k.int(1), k.int(0)));
             k.not(has_more)
@@ -59,75 +65,185 @@ impl<'a, 'k> Bins<'a, 'k> {
         (position, k.eq(k.get(ties), k.int(1)))
     }
 
-    /// Finds the first position at which the sum of the weights up to it reaches `target`. `distance_and_weight` returns
-    /// the position of an entry minus its first argument, and the weight. Returns the position, and the sum of the
-    /// weights before it.
-    pub(super) fn by_weight(
-        &self,
-        list: &List<'_>,
-        distance_and_weight: impl FnOnce(Int, [Int; 2]) -> (Int, Int),
+    /// Starts a search by the weights of entries: adds them to the bins of the first step. No entry may have a position
+    /// after `largest`. `distance` returns the position of an entry minus its first argument. The bins must not be used
+    /// for anything else before the end of the search.
+    pub(super) fn by_weight<'s, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int>(
+        &'s self,
+        list: &'s List<'k>,
         largest: Int,
-        target: Wide,
-    ) -> (Int, Wide) {
-        let k = self.block.k;
-        let add = |first: Int, bin_of: &dyn Fn(Int) -> Int| {
-            list.for_each(|entry| {
-                let (distance, weight) = distance_and_weight(first, entry);
-                let bin = bin_of(distance);
-                let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
-                k.when(k.both(is_in_bins, k.lt(k.int(0), weight)), || {
-                    add_in_parts(k, self.parts, bin, weight);
-                });
-            });
-        };
-        self.search(largest, target, 2, add, |_, _| k.never())
+        distance: D,
+        weight: W,
+    ) -> Search<'s, 'a, 'k, D, W> {
+        let search = Search { bins: self, list, largest, distance, weight, arrays: 2, is_filled: true };
+        search.fill(self.block.k.int(0), search.first_shift());
+        search
     }
 
-    /// The common search. `add` adds the entries to the bins: its arguments are the position of the first bin, and a
-    /// function from the distance from this position to the bin. `is_last` returns whether the search may end with all
-    /// entries of a bin, from the sum that is missing before the bin and the value of the bin.
-    fn search(
-        &self,
-        largest: Int,
-        target: Wide,
-        arrays: usize,
-        add: impl FnOnce(Int, &dyn Fn(Int) -> Int),
-        is_last: impl FnOnce(Wide, Wide) -> Mask,
-    ) -> (Int, Wide) {
-        let (k, block) = (self.block.k, self.block);
-        let mine = k.mul(block.block.thread, BINS_PER_THREAD);
+    /// Finds the first position at which the sum of the `count` entries of [`Bins::few`] up to it reaches `target`.
+    /// Returns the position, the sum of the entries before it, and the sum of the entries at it. Each warp computes
+    /// the same.
+    fn locate_among_few(&self, count: Int, target: Wide) -> [Wide; 3] {
+        let k = self.block.k;
+        let entry = |number| k.load_shared_words::<2>(self.few, k.shl(number, 1));
+        let is_entry = k.lt(k.lane(), count);
+        let [position, weight] = entry(k.min(k.lane(), k.sub(count, k.int(1))));
+        let upto = k.variable(k.int(0));
+        k.for_range(k.int(0), count, 1, |other| {
+            let [other, weight] = entry(other);
+            let is_upto = k.le(other, position);
+            k.set(upto, k.add(k.get(upto), k.select(is_upto, weight, k.int(0))));
+        });
+        let is_reached = k.not(k.wlt(k.widen(k.get(upto)), target));
+        let found = k.warp_min(k.select(is_reached, position, k.int(i32::MAX)));
+        let sum_if = |mask| {
+            let mine = k.select(k.both(is_entry, mask), weight, k.int(0));
+            k.widen(k.warp_sum(mine))
+        };
+        [k.widen(found), sum_if(k.lt(position, found)), sum_if(k.eq(position, found))]
+    }
+}
+
+/// A search. It has one array of bins if every weight is 1, otherwise two.
+pub(super) struct Search<'s, 'a, 'k, D, W> {
+    bins: &'s Bins<'a, 'k>,
+    list: &'s List<'k>,
+    largest: Int,
+    /// Returns the position of an entry minus the first argument.
+    distance: D,
+    weight: W,
+    arrays: usize,
+    /// Whether the bins contain the sums of the first step.
+    is_filled: bool,
+}
+
+impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, W> {
+    /// The number of bits of a position that the first step does not find.
+    fn first_shift(&self) -> Int {
+        let k = self.bins.block.k;
+        k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(self.largest)), k.int(0))
+    }
+
+    /// The number of the first bin of this thread.
+    fn first_bin(&self) -> Int {
+        let block = self.bins.block;
+        block.k.mul(block.block.thread, BINS_PER_THREAD)
+    }
+
+    /// Adds the entries to the bins. `start` is the position of the first bin. A bin has `2^by` positions.
+    fn fill(&self, start: Int, by: Int) {
+        let (k, bins) = (self.bins.block.k, self.bins);
+        k.barrier();
+        for array in &bins.parts[..self.arrays] {
+            for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
+                let bin = k.add(self.first_bin(), k.int(vector as i32));
+                k.store_shared_words(*array, bin, [k.int(0); VECTOR]);
+            }
+        }
+        k.when(bins.block.is_first(), || k.store_shared_at(bins.len, 0, k.int(0)));
+        k.barrier();
+        let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
+        self.list.for_each(prepare, |(bin, weight)| {
+            let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
+            if self.arrays == 1 {
+                k.when(is_in_bins, || k.add_shared(bins.parts[0], bin, weight));
+            } else {
+                k.when(k.both(is_in_bins, k.lt(k.int(0), weight)), || {
+                    add_in_parts(k, bins.parts, bin, weight);
+                });
+            }
+        });
+        k.barrier();
+    }
+
+    /// The sums of the bins of this thread.
+    fn values(&self) -> Vec<Wide> {
+        let (k, parts) = (self.bins.block.k, self.bins.parts);
+        let [low, high] = [0, 1].map(|part| {
+            let vector = |first: usize| match part < self.arrays {
+                true => k.load_shared_words(parts[part], k.add(self.first_bin(), k.int(first as i32))),
+                false => [k.int(0); VECTOR],
+            };
+            (0..BINS_PER_THREAD).step_by(VECTOR).flat_map(vector).collect::<Vec<Int>>()
+        });
+        let value = |(low, high)| sum_of_parts(k, k.widen(low), k.widen(high));
+        low.into_iter().zip(high).map(value).collect()
+    }
+
+    /// The sum of the weights of all entries. The search must not have found a position yet.
+    pub(super) fn total(&self) -> Wide {
+        assert!(self.is_filled);
+        let k = self.bins.block.k;
+        let mine = self.values().into_iter().reduce(|a, b| k.wadd(a, b)).expect("a thread has bins");
+        self.bins.block.block.wide_sum(mine)
+    }
+
+    /// Finds the first position at which the sum of the weights up to it reaches `target`. Returns the position, and
+    /// the sum of the weights before it.
+    pub(super) fn find(&self, target: Wide) -> (Int, Wide) {
+        self.find_or_end(target, |_, _| self.bins.block.k.never())
+    }
+
+    /// Like [`Search::find`]. `is_last` returns whether the search may end with all entries of a bin or of a position,
+    /// from the sum that is missing before them and their sum.
+    fn find_or_end(&self, target: Wide, is_last: impl Fn(Wide, Wide) -> Mask) -> (Int, Wide) {
+        let (k, block) = (self.bins.block.k, self.bins.block);
         let (first, before) = (k.variable(k.int(0)), k.wide_variable(k.wide(0)));
-        let shift = k.variable(k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(0)));
+        let shift = k.variable(self.first_shift());
         let is_open = k.variable(k.int(1));
+        let is_filled = k.variable(k.int(i32::from(self.is_filled)));
         k.repeat_while(
             || k.eq(k.get(is_open), k.int(1)),
             || {
                 let (start, by) = (k.get(first), k.get(shift));
-                k.barrier();
-                for array in &self.parts[..arrays] {
-                    k.store_shared_words(*array, mine, [k.int(0); BINS_PER_THREAD]);
+                if self.is_filled {
+                    k.when(k.eq(k.get(is_filled), k.int(0)), || self.fill(start, by));
+                    k.set(is_filled, k.int(0));
+                } else {
+                    self.fill(start, by);
                 }
-                k.barrier();
-                add(start, &|distance| k.shr_by(distance, by));
-                k.barrier();
-                let [low, high] = [0, 1].map(|part| match part < arrays {
-                    true => k.load_shared_words(self.parts[part], mine),
-                    false => [k.int(0); BINS_PER_THREAD],
-                });
-                let value = |(low, high)| sum_of_parts(k, k.widen(low), k.widen(high));
-                let values: Vec<Wide> = low.into_iter().zip(high).map(value).collect();
                 let rest = k.wide_difference(target, k.get_wide(before));
-                let (bin, before_bin, of_bin) = block.locate_in_all(&values, rest, 0);
+                let (bin, before_bin, of_bin) = block.locate_in_all(&self.values(), rest, 0);
                 k.set_wide(before, k.wadd(k.get_wide(before), before_bin));
-                let last = k.either(is_last(k.wide_difference(rest, before_bin), of_bin), k.eq(by, k.int(0)));
+                let rest = k.wide_difference(rest, before_bin);
+                let last = k.either(is_last(rest, of_bin), k.eq(by, k.int(0)));
                 // If the search ends before the last bits, the position is the last one of the bin.
                 let next = k.add(start, k.shl_by(bin, by));
                 let end = k.add(next, k.sub(k.shl_by(k.int(1), by), k.int(1)));
                 k.set(first, k.select(last, end, next));
                 k.set(is_open, k.select(last, k.int(0), k.int(1)));
                 k.set(shift, k.max(k.sub(by, k.int(BITS as i32)), k.int(0)));
+                k.when(k.not(last), || {
+                    let count = self.collect_few(next, by);
+                    k.when(k.le(count, k.int(FEW as i32)), || {
+                        let [position, sum, of_position] = self.bins.locate_among_few(count, rest);
+                        is_last(k.wide_difference(rest, sum), of_position);
+                        k.set(first, k.add(next, k.low(position)));
+                        k.set_wide(before, k.wadd(k.get_wide(before), sum));
+                        k.set(is_open, k.int(0));
+                    });
+                });
             },
         );
         (k.get(first), k.get_wide(before))
+    }
+
+    /// Collects the entries of the bin that starts at position `start` in [`Bins::few`]. Returns their number.
+    fn collect_few(&self, start: Int, by: Int) -> Int {
+        let (k, bins) = (self.bins.block.k, self.bins);
+        let prepare = |entry| ((self.distance)(start, entry), entry);
+        self.list.for_each(prepare, |(distance, entry)| {
+            k.when(k.eq(k.shr_by(distance, by), k.int(0)), || {
+                let weight = (self.weight)(entry);
+                k.when(k.lt(k.int(0), weight), || {
+                    let at = k.fetch_add_shared(bins.len, 0, k.int(1));
+                    k.when(k.lt(at, k.int(FEW as i32)), || {
+                        k.store_shared_words(bins.few, k.shl(at, 1), [distance, weight]);
+                    });
+                });
+            });
+        });
+        k.barrier();
+        k.load_shared_at(bins.len, 0)
     }
 }

@@ -4,7 +4,6 @@
 use super::division::Division;
 use super::list::Collector;
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
-use super::row_block::THREADS;
 use super::slice_block::SliceBlock;
 use super::weights::Weights;
 use crate::kernels::gpu::logits::key_of;
@@ -15,7 +14,7 @@ use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::sizes::SUMMABLE;
 
 /// The largest number of weights that are collected in a row.
-const LARGEST_LIST: usize = 4 * THREADS;
+const LARGEST_LIST: usize = 1 << 12;
 
 /// The capacity of the list of a row.
 pub(super) fn capacity(spec: &Spec) -> usize {
@@ -45,6 +44,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
         let accepts_raw = weights.accepts_raw();
+        // Otherwise every weight that is not 0 is at least `high`, as in a plain draw.
+        let is_divided = k.lt(k.int(1), high);
         // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);
         k.when(k.lt(k.int(0), weights.of(max, k.int(0))), || {
@@ -53,17 +54,25 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                     let numbers: Vec<usize> = (0..logits.values.len()).collect();
                     for numbers in numbers.chunks(SUMMABLE.min(8)) {
                         let weights: Vec<Int> = numbers.iter().map(|&number| weight(number)).collect();
-                        let large = |&weight: &Int| k.select(k.lt(weight, high), k.int(0), weight);
                         add_all(k, total, weights.iter().copied());
-                        add_all(k, above, weights.iter().map(large));
-                        for (&number, &weight) in numbers.iter().zip(&weights) {
-                            k.when(k.both(k.le(low, weight), k.lt(weight, high)), || {
-                                add_all(k, collected, [weight].into_iter());
-                                k.set(least, k.min(k.get(least), weight));
-                                k.set(largest, k.max(k.get(largest), weight));
-                                list.push(|| [weight, logits.index(number)]);
+                        k.when(is_divided, || {
+                            let large = |&weight: &Int| k.select(k.lt(weight, high), k.int(0), weight);
+                            add_all(k, above, weights.iter().map(large));
+                            let is_collected =
+                                |place: usize| k.both(k.le(low, weights[place]), k.lt(weights[place], high));
+                            let count = k.count_true((0..weights.len()).map(is_collected));
+                            k.when(k.lt(k.int(0), count), || {
+                                let reserved = list.reserve(count);
+                                for (place, &weight) in weights.iter().enumerate() {
+                                    k.when(is_collected(place), || {
+                                        add_all(k, collected, [weight].into_iter());
+                                        k.set(least, k.min(k.get(least), weight));
+                                        k.set(largest, k.max(k.get(largest), weight));
+                                        list.put(reserved, [weight, logits.index(numbers[place])]);
+                                    });
+                                }
                             });
-                        }
+                        });
                     }
                 };
                 k.when_else(
@@ -73,6 +82,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
                 );
             });
         });
+        k.when(k.not(is_divided), || k.set_wide(above, k.get_wide(total)));
         let of_warp = [total, above, collected].map(|sum| k.wide_warp_sum(k.get_wide(sum)));
         let mut words: Vec<Int> = of_warp.into_iter().flat_map(|sum| [k.low(sum), k.high(sum)]).collect();
         words.extend([k.warp_min(k.get(least)), k.warp_max(k.get(largest))]);

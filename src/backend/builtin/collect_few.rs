@@ -2,7 +2,7 @@
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
-use super::blocks::{mask_of, Blocks};
+use super::blocks::Blocks;
 use super::element::{with_element, Element};
 use super::lanes::{load, LANES};
 use super::layout::{BIN, BLOCK};
@@ -10,67 +10,126 @@ use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
 pub(super) const FEW: usize = 256;
-/// Each step of the pass that lists the blocks processes this number of blocks. The step first compares the maxima of
-/// these blocks with the bound, and sets one bit of an integer for each block that reaches the bound. Then it lists
-/// these blocks.
-const BLOCKS_AT_ONCE: usize = u64::BITS as usize;
-/// The number of blocks whose maxima fit one bit mask. A block has [`BIN`] maxima, and the mask has one bit for each
-/// maximum.
-const BLOCKS_PER_MASK: usize = u64::BITS as usize / BIN;
-/// The number of blocks whose elements are compared with the bound before the elements that reach it are written.
+/// The number of maxima that are compared before the units whose maxima reach the bound are listed.
+const MAXIMA: usize = u64::BITS as usize;
+/// The number of units that are listed before the next branch.
+const LISTED: usize = 4;
+/// The number of units whose elements are compared with the bound before the elements that reach it are written.
 const COMPARED: usize = 32;
+/// The largest length of a list of units, and the space that the last step may overwrite.
+const LIST: usize = FEW + MAXIMA + LISTED;
 
 /// Collects the bits of all elements that are at least `bound`, in order, and their indices. `bins` contains the maxima
 /// of all blocks. Returns the number of elements, or `None` if there are more than [`FEW`].
 ///
 /// The entries are usually in different blocks. [`super::collect::collect`] branches for each block, and the processor
-/// cannot predict these branches. This pass first lists the blocks without branches.
+/// cannot predict these branches. This pass first lists the units that have such an element. A unit is a part of the row
+/// with one maximum of consecutive elements, or a whole block. The list needs few branches.
 pub(super) fn collect_few(
     level: Level,
     row: Logits<'_>,
     bins: &[f32],
     bound: f32,
-    (values, indices): (&mut [i32], &mut [i32]),
+    arrays: (&mut [i32], &mut [i32]),
 ) -> Option<usize> {
-    dispatch!(level, simd => {
-        let mut list = [0; FEW + BLOCKS_AT_ONCE];
-        let blocks = list_blocks(simd, bins, bound, &mut list)?;
-        with_element!(row, row, E => collect_blocks::<_, E>(simd, row, blocks, bound, (values, indices)))
-    })
+    dispatch!(level, simd => with_element!(row, row, E => {
+        if E::CONSECUTIVE_BINS {
+            collect_few_impl::<_, E, { BLOCK / BIN }, 1>(simd, row, bins, bound, arrays)
+        } else {
+            collect_few_impl::<_, E, BLOCK, { BLOCK / WORD }>(simd, row, bins, bound, arrays)
+        }
+    }))
 }
 
-/// Lists the blocks that have an element that is at least `bound`, in order. `None` if there are more than [`FEW`].
+/// The number of bits of a word of a mask.
+const WORD: usize = u64::BITS as usize;
+
+/// [`collect_few`] with units of `UNIT` elements. A mask of a unit has `WORDS` words.
 #[inline(always)]
-fn list_blocks<'l, S: Simd>(
+fn collect_few_impl<S: Simd, E: Element, const UNIT: usize, const WORDS: usize>(
+    simd: S,
+    row: &[E::Bits],
+    bins: &[f32],
+    bound: f32,
+    (values, indices): (&mut [i32], &mut [i32]),
+) -> Option<usize> {
+    let mut list = [0; LIST];
+    let units = list_units(simd, bins, bound, UNIT == BLOCK, &mut list)?;
+    let blocks = Blocks::<E>::new(row);
+    let bound = f32x16::splat(simd, bound);
+    let mut len = 0;
+    for units in units.chunks(COMPARED) {
+        // The comparisons of several units come before the branches on their elements. So the processor can read several
+        // units at the same time. If there were branches after each comparison, a wrong prediction could stop the reads
+        // at each unit.
+        let mut masks = [[0; WORDS]; COMPARED];
+        let mut count = len;
+        for (mask, &unit) in masks.iter_mut().zip(units) {
+            *mask = mask_of_unit::<S, E, WORDS>(simd, unit_of::<E, UNIT>(&blocks, unit), bound);
+            for word in mask {
+                count += word.count_ones() as usize;
+            }
+        }
+        if count > FEW {
+            return None;
+        }
+        for (mask, &unit) in masks.iter().zip(units) {
+            let elements = unit_of::<E, UNIT>(&blocks, unit);
+            for (i, &(mut word)) in mask.iter().enumerate() {
+                while word != 0 {
+                    let at = (i * WORD + word.trailing_zeros() as usize) % UNIT;
+                    values[len] = E::value(elements[at]).to_bits() as i32;
+                    indices[len] = (unit as usize * UNIT + at) as i32;
+                    len += 1;
+                    word &= word - 1;
+                }
+            }
+        }
+    }
+    Some(len)
+}
+
+/// Lists the units that have an element that is at least `bound`, in order. `None` if there are more than [`FEW`].
+#[inline(always)]
+fn list_units<'l, S: Simd>(
     simd: S,
     bins: &[f32],
     bound: f32,
-    list: &'l mut [u32; FEW + BLOCKS_AT_ONCE],
+    units_are_blocks: bool,
+    list: &'l mut [u32; LIST],
 ) -> Option<&'l [u32]> {
-    let mut len = 0;
-    for (i, bins) in bins.chunks(BLOCKS_AT_ONCE * BIN).enumerate() {
-        let mut blocks = 0_u64;
-        for (part, bins) in bins.chunks(BLOCKS_PER_MASK * BIN).enumerate() {
-            blocks |= blocks_reaching(simd, bins, bound) << (part * BLOCKS_PER_MASK);
+    let (mut len, mut first) = (0, 0);
+    for bins in bins.chunks(MAXIMA) {
+        let mut units = maxima_reaching(simd, bins, bound);
+        if units_are_blocks {
+            units = every_fourth_bit(units | units >> 1 | units >> 2 | units >> 3);
         }
-        while blocks != 0 {
-            list[len] = (i * BLOCKS_AT_ONCE) as u32 + blocks.trailing_zeros();
-            len += 1;
-            blocks &= blocks - 1;
+        let mut at = len;
+        len += units.count_ones() as usize;
+        // A loop with one unit per iteration would end after a number of iterations that cannot be predicted.
+        loop {
+            for slot in &mut list[at..at + LISTED] {
+                *slot = first + units.trailing_zeros();
+                units &= units.wrapping_sub(1);
+            }
+            if units == 0 {
+                break;
+            }
+            at += LISTED;
         }
         if len > FEW {
             return None;
         }
+        first += (MAXIMA / if units_are_blocks { BIN } else { 1 }) as u32;
     }
     Some(&list[..len])
 }
 
-/// Returns a bit mask of the blocks that have an element that is at least `bound`. `bins` contains the maxima of at
-/// most [`BLOCKS_PER_MASK`] blocks.
+/// Returns a bit mask of the maxima that are at least `bound`. There are at most [`MAXIMA`] maxima.
 #[inline(always)]
-fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
-    let mut padded = [f32::NAN; BLOCKS_PER_MASK * BIN];
-    let bins = if let Ok(bins) = <&[f32; BLOCKS_PER_MASK * BIN]>::try_from(bins) {
+fn maxima_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
+    let mut padded = [f32::NAN; MAXIMA];
+    let bins = if let Ok(bins) = <&[f32; MAXIMA]>::try_from(bins) {
         bins
     } else {
         padded[..bins.len()].copy_from_slice(bins);
@@ -80,8 +139,7 @@ fn blocks_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
         #[inline(always)]
         |i| load::<S, f32x16<S>, f32>(simd, &bins[i * LANES..][..LANES]).simd_ge(bound).to_bitmask(),
     );
-    let maxima = (a | b << LANES) | (c | d << LANES) << (2 * LANES);
-    every_fourth_bit(maxima | maxima >> 1 | maxima >> 2 | maxima >> 3)
+    (a | b << LANES) | (c | d << LANES) << (2 * LANES)
 }
 
 /// Returns an integer. Its bit `i` is bit `4 · i` of `bits`.
@@ -94,48 +152,27 @@ fn every_fourth_bit(bits: u64) -> u64 {
     (bits | bits >> 24) & 0xffff
 }
 
-/// Collects the elements of the listed blocks that are at least `bound`.
+/// The elements of a unit.
 #[inline(always)]
-fn collect_blocks<S: Simd, E: Element>(
+fn unit_of<'b, E: Element, const UNIT: usize>(blocks: &'b Blocks<'_, E>, unit: u32) -> &'b [E::Bits; UNIT] {
+    let start = unit as usize * UNIT;
+    blocks.get(start / BLOCK)[start % BLOCK..].first_chunk().expect("a block consists of whole units")
+}
+
+/// A bit mask of the elements of a unit that are at least `bound`.
+#[inline(always)]
+fn mask_of_unit<S: Simd, E: Element, const WORDS: usize>(
     simd: S,
-    row: &[E::Bits],
-    list: &[u32],
-    bound: f32,
-    (values, indices): (&mut [i32], &mut [i32]),
-) -> Option<usize> {
-    let blocks = Blocks::<E>::new(row);
-    let bound = f32x16::splat(simd, bound);
-    let mut len = 0;
-    for list in list.chunks(COMPARED) {
-        // The comparisons of several blocks come before the branches on their elements. So the processor can read
-        // several blocks at the same time. If there were branches after each comparison, a wrong prediction could stop
-        // the reads at each block.
-        let mut masks = [0_u128; COMPARED];
-        let mut count = len;
-        for (mask, &block) in masks.iter_mut().zip(list) {
-            *mask = mask_of::<S, E>(
-                simd,
-                blocks.get(block as usize),
-                #[inline(always)]
-                |x| x.simd_ge(bound),
-            );
-            count += mask.count_ones() as usize;
-        }
-        if count > FEW {
-            return None;
-        }
-        for (&(mut mask), &block) in masks.iter().zip(list) {
-            let elements = blocks.get(block as usize);
-            while mask != 0 {
-                let at = mask.trailing_zeros() as usize % BLOCK;
-                values[len] = E::value(elements[at]).to_bits() as i32;
-                indices[len] = (block as usize * BLOCK + at) as i32;
-                len += 1;
-                mask &= mask - 1;
-            }
-        }
+    unit: &[E::Bits],
+    bound: f32x16<S>,
+) -> [u64; WORDS] {
+    let mut mask = [0; WORDS];
+    for (i, pair) in unit.as_chunks::<{ 2 * LANES }>().0.iter().enumerate() {
+        let [first, second] = E::pair(simd, pair);
+        let bits = first.simd_ge(bound).to_bitmask() | second.simd_ge(bound).to_bitmask() << LANES;
+        mask[i / 2] |= bits << (i % 2 * 2 * LANES);
     }
-    Some(len)
+    mask
 }
 
 #[cfg(test)]

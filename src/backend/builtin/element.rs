@@ -1,10 +1,12 @@
 //! The three element types of logits, and functions that read them as f32 vectors.
 
-use fearless_simd::{f32x16, i16x16, i16x32, i32x16, prelude::*, u16x16, u16x32, u32x16, Simd};
+use std::hint::black_box;
+
+use fearless_simd::{f32x16, f32x4, f64x2, i16x16, i16x32, i32x16, prelude::*, u16x16, u16x32, u32x16, Simd};
 
 use super::key16::Float16;
 use super::lanes::{load, Lanes, LANES};
-use super::layout::BLOCK;
+use super::layout::{BIN, BLOCK};
 use crate::dtype::{BF16_NEG_INF, F16_NEG_INF};
 use crate::semantics::arith::{Arith, Scalar};
 use crate::semantics::clean::{widen_bf16, widen_f16};
@@ -15,6 +17,8 @@ pub(super) trait Element {
     type Bits: Copy + Send + Sync;
     /// −inf. It pads the last block, because it is never a candidate.
     const NEG_INF: Self::Bits;
+    /// Whether each of the [`BIN`] maxima of a block is the maximum of consecutive elements.
+    const CONSECUTIVE_BINS: bool;
 
     /// The value of an element.
     fn value(bits: Self::Bits) -> f32;
@@ -39,7 +43,17 @@ pub(super) trait Element {
     fn poison<S: Simd>(watch: Self::Watch<S>) -> f32;
 
     /// Returns [`LANES`] maxima of a block, each over eight elements. They have no meaning if an element is NaN.
-    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S>;
+    #[inline(always)]
+    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S> {
+        Self::all_maxima(simd, block, watch).0
+    }
+
+    /// Returns the result of [`Element::maxima`], and the [`BIN`] maxima of the block.
+    fn all_maxima<S: Simd>(
+        simd: S,
+        block: &[Self::Bits; BLOCK],
+        watch: &mut Self::Watch<S>,
+    ) -> (f32x16<S>, f32x4<S>);
 }
 
 /// A 16-bit logits type.
@@ -53,9 +67,9 @@ pub(super) struct F16;
 
 impl Element for F32 {
     type Bits = f32;
-    /// Sums of the elements.
-    type Watch<S: Simd> = f32x16<S>;
+    type Watch<S: Simd> = Sum<S>;
     const NEG_INF: f32 = f32::NEG_INFINITY;
+    const CONSECUTIVE_BINS: bool = true;
 
     #[inline(always)]
     fn value(bits: f32) -> f32 {
@@ -68,37 +82,80 @@ impl Element for F32 {
     }
 
     #[inline(always)]
-    fn watch<S: Simd>(simd: S) -> f32x16<S> {
-        f32x16::splat(simd, 0.0)
+    fn watch<S: Simd>(simd: S) -> Sum<S> {
+        Sum { sums: [f32x16::splat(simd, 0.0); 2], one: f32x16::splat(simd, black_box(1.0)) }
     }
 
     #[inline(always)]
-    fn poison<S: Simd>(watch: f32x16<S>) -> f32 {
-        watch.to_array().into_iter().sum()
+    fn poison<S: Simd>(watch: Sum<S>) -> f32 {
+        (watch.sums[0] + watch.sums[1]).to_array().into_iter().sum()
     }
 
     #[inline(always)]
-    fn maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut f32x16<S>) -> f32x16<S> {
+    fn all_maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut Sum<S>) -> (f32x16<S>, f32x4<S>) {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
-        let [a, b] = Self::pair(simd, &pairs[0]);
-        if S::f32s::LEN < LANES {
-            // The loop updates the maximum and the sum with one pair before it reads the next pair, because there are
-            // not enough registers for more pairs at a time.
-            let (mut max, mut sum) = (a.max(b), a + b);
-            for pair in &pairs[1..] {
-                let [a, b] = Self::pair(simd, pair);
-                max = max.max(a.max(b));
-                sum += a + b;
-            }
-            *watch += sum;
-            return max;
-        }
-        let [c, d] = Self::pair(simd, &pairs[1]);
-        let [e, f] = Self::pair(simd, &pairs[2]);
-        let [g, h] = Self::pair(simd, &pairs[3]);
-        *watch += ((a + b) + (c + d)) + ((e + f) + (g + h));
-        (a.max(b).max(c.max(d))).max(e.max(f).max(g.max(h)))
+        let a = watch.max_of_pair(0, Self::pair(simd, &pairs[0]));
+        let b = watch.max_of_pair(1, Self::pair(simd, &pairs[1]));
+        let c = watch.max_of_pair(0, Self::pair(simd, &pairs[2]));
+        let d = watch.max_of_pair(1, Self::pair(simd, &pairs[3]));
+        (a.max(b).max(c.max(d)), maxima_of_each([a, b, c, d]))
     }
+}
+
+const _: () = assert!(BLOCK == BIN * 2 * LANES);
+
+/// The sum of the elements, in two parts. It is NaN if an element is NaN.
+#[derive(Clone, Copy)]
+pub(super) struct Sum<S: Simd> {
+    sums: [f32x16<S>; 2],
+    /// The number 1. The compiler does not know its value, so it does not replace a fused multiply-add by an addition.
+    one: f32x16<S>,
+}
+
+impl<S: Simd> Sum<S> {
+    /// The maxima of the lanes of two vectors. Adds the vectors to a part of the sum.
+    #[inline(always)]
+    fn max_of_pair(&mut self, part: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
+        self.sums[part] = self.plus(self.plus(a, b), self.sums[part]);
+        a.max(b)
+    }
+
+    /// The sum of two vectors.
+    #[inline(always)]
+    fn plus(self, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
+        if S::f32s::LEN >= LANES / 2 {
+            // The units that compute maxima also add, and they are busy with the maxima. Other units multiply and add.
+            a.mul_add(self.one, b)
+        } else {
+            a + b
+        }
+    }
+}
+
+/// The maximum of the lanes of each vector.
+#[inline(always)]
+fn maxima_of_each<S: Simd>(vectors: [f32x16<S>; 4]) -> f32x4<S> {
+    let [a, b, c, d] = vectors;
+    if S::f32s::LEN == LANES {
+        // Each step halves the number of lanes per vector: the even and the odd lanes of two vectors become one vector.
+        let pair = |a: f32x16<S>, b: f32x16<S>| a.unzip_low(b).max(a.unzip_high(b));
+        let (low, high) = pair(pair(a, b), pair(c, d)).split();
+        let (low, high) = low.unzip_low(high).max(low.unzip_high(high)).split();
+        return low.unzip_low(high).max(low.unzip_high(high));
+    }
+    let [a, b, c, d] = [max_of_quarters(a), max_of_quarters(b), max_of_quarters(c), max_of_quarters(d)];
+    let pair = |a: f32x4<S>, b: f32x4<S>| a.zip_low(b).max(a.zip_high(b)).bitcast::<f64x2<S>>();
+    let (ab, cd) = (pair(a, b), pair(c, d));
+    let (low, high): (f32x4<S>, f32x4<S>) = (ab.zip_low(cd).bitcast(), ab.zip_high(cd).bitcast());
+    low.max(high)
+}
+
+/// The maxima of every fourth lane.
+#[inline(always)]
+fn max_of_quarters<S: Simd>(x: f32x16<S>) -> f32x4<S> {
+    let (low, high) = x.split();
+    let (low, high) = low.max(high).split();
+    low.max(high)
 }
 
 /// The functions of [`Element`] that the scan uses. They are the same for all 16-bit types.
@@ -115,8 +172,13 @@ macro_rules! scan_of_16_bits {
         }
 
         #[inline(always)]
-        fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
-            watch.maxima::<Self>(simd, block)
+        fn all_maxima<S: Simd>(
+            simd: S,
+            block: &[u16; BLOCK],
+            watch: &mut Extremes<S>,
+        ) -> (f32x16<S>, f32x4<S>) {
+            let max = watch.maxima::<Self>(simd, block);
+            (max, max_of_quarters(max))
         }
     };
 }
@@ -134,6 +196,8 @@ impl Element for Bf16 {
     type Bits = u16;
     type Watch<S: Simd> = Extremes<S>;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
+    // Maxima of consecutive elements would need a horizontal maximum for every 32 elements.
+    const CONSECUTIVE_BINS: bool = false;
 
     #[inline(always)]
     fn value(bits: u16) -> f32 {
@@ -182,6 +246,8 @@ impl Element for F16 {
     type Bits = u16;
     type Watch<S: Simd> = Extremes<S>;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
+    // Maxima of consecutive elements would need a horizontal maximum for every 32 elements.
+    const CONSECUTIVE_BINS: bool = false;
 
     #[inline(always)]
     fn value(bits: u16) -> f32 {

@@ -1,7 +1,7 @@
 //! The first pass over a row. It finds the row's maximum, and whether the row may hold a NaN. It also records the
 //! maxima of groups and blocks. Later passes use these maxima to skip most of the row.
 
-use fearless_simd::{dispatch, f32x16, f32x4, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
 use super::blocks::Blocks;
 use super::element::{with_element, Element};
@@ -75,28 +75,22 @@ fn scan_impl<S: Simd, E: Element, const BINS: bool>(
     for (i, top) in tops.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut group_max = a.float(f32::NEG_INFINITY);
         for blocks in blocks.range(i * group..((i + 1) * group).min(count)) {
-            for block in blocks {
-                let block_max = E::maxima(simd, block, &mut watch);
-                if BINS {
-                    if let Some(bin) = bins.next() {
-                        max_of_quarters(block_max).store_slice(bin);
-                    }
+            if BINS {
+                for (block, bin) in blocks.iter().zip(&mut bins) {
+                    let (block_max, block_bins) = E::all_maxima(simd, block, &mut watch);
+                    block_bins.store_slice(bin);
+                    group_max = group_max.max(block_max);
                 }
-                group_max = group_max.max(block_max);
+            } else {
+                for block in blocks {
+                    group_max = group_max.max(E::maxima(simd, block, &mut watch));
+                }
             }
         }
         group_max.store_slice(top);
         max = max.max(group_max);
     }
     Summary::of_lanes(max, E::poison(watch))
-}
-
-/// The maxima of every fourth lane.
-#[inline(always)]
-fn max_of_quarters<S: Simd>(x: f32x16<S>) -> f32x4<S> {
-    let (low, high) = x.split();
-    let (low, high) = low.max(high).split();
-    low.max(high)
 }
 
 /// Computes only the maximum of a row. No pass over a row can be faster, so benchmarks use it as a baseline. The result

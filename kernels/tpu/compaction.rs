@@ -1,9 +1,9 @@
 //! The k-slices of programs with more slots than lanes. One pass over the logits moves the entries that top-k keeps to
 //! the slots.
 //!
-//! The pass skips chunks without kept entries. In the other chunks, it processes each register. The kept entries of each
-//! sublane first move to the first lanes, and keep their order. Then they are rotated to the lane of the first free slot.
-//! Both movements have seven steps: the step for a bit moves the entries whose distance has this bit.
+//! The pass skips chunks without kept entries. In the other chunks, it processes each register. The kept entries of
+//! each sublane first move to the first lanes, and keep their order. Then they are rotated to the lane of the first free
+//! slot. Both movements have seven steps: the step for a bit moves the entries whose distance has this bit.
 
 use super::context::{Context, Outcome};
 use super::k_slices::KSlices;
@@ -26,6 +26,17 @@ struct Entries {
     first: Value,
     /// Whether top-k keeps each entry.
     kept: Value,
+}
+
+/// The kept entries of one register, in the lanes of their slots.
+struct Moved {
+    /// The index of each entry plus 1.
+    index: Value,
+    keys: Value,
+    /// The register of the slot, or −1 in a lane without an entry.
+    register: Value,
+    /// The number of entries of each sublane.
+    count: Value,
 }
 
 /// Writes the k-slices of a block.
@@ -54,10 +65,16 @@ pub(super) fn write(cx: &Context<'_>, slices: &KSlices, sampling: &Sampling, out
         let move_entries = || {
             let iterations = k.i32((layout.chunk / TOGETHER) as i32);
             k.for_each_of("registers of the k-slices", iterations, state, |iteration, state| {
-                let filled = (0..TOGETHER).fold(state[0], |filled, next| {
-                    let register = k.add(k.mul(iteration, k.i32(TOGETHER as i32)), k.i32(next as i32));
-                    move_to_slots(cx, slices, &entries(cx, chunk, number, register, outcome), filled)
-                });
+                let mut filled = state[0];
+                let moved: Vec<Moved> = (0..TOGETHER)
+                    .map(|next| {
+                        let register = k.add(k.mul(iteration, k.i32(TOGETHER as i32)), k.i32(next as i32));
+                        let moved = moved(cx, &entries(cx, chunk, number, register, outcome), filled);
+                        filled = k.add(filled, moved.count);
+                        moved
+                    })
+                    .collect();
+                store(k, slices, &moved);
                 vec![filled]
             })
         };
@@ -97,9 +114,8 @@ fn kept_in_stripes_before(cx: &Context<'_>, outcome: &Outcome) -> Value {
     sum_of_stripes_before(k, k.widen(counts[0])).low
 }
 
-/// Moves the kept entries of a register to the slots after the first `filled`. Returns the number of slots that are
-/// filled then. Entries after the last slot are dropped.
-fn move_to_slots(cx: &Context<'_>, slices: &KSlices, entries: &Entries, filled: Value) -> Value {
+/// Moves the kept entries of a register to the lanes of the slots after the first `filled`.
+fn moved(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
     let (k, lane, last_lane) = (cx.k, cx.k.lane(), LANES as i32 - 1);
     let one = k.choose(entries.kept, k.i32(1), k.i32(0));
     let through = inclusive_counts(k, one);
@@ -111,17 +127,20 @@ fn move_to_slots(cx: &Context<'_>, slices: &KSlices, entries: &Entries, filled: 
     let [source, keys] = rotated(k, start, [k.add(lane, distance), keys]);
 
     let rank = k.and(k.sub(lane, start), k.i32(last_lane));
-    let slot = k.add(filled, rank);
-    let used = k.lt(rank, count);
+    let register = k.shr(k.add(filled, rank), LANES.trailing_zeros());
     let index = k.add(cx.in_stripe(source), k.add(entries.first, k.i32(1)));
-    let register_of_slot = k.shr(slot, LANES.trailing_zeros());
+    Moved { index, keys, register: k.choose(k.lt(rank, count), register, k.i32(-1)), count }
+}
+
+/// Writes moved entries to the slots. Entries after the last slot are dropped.
+fn store(k: &Kernel, slices: &KSlices, moved: &[Moved]) {
     for register in 0..slices.registers() {
-        let here = k.both(used, k.eq(register_of_slot, k.i32(register as i32)));
-        let [indices, others] = slices.load(k, register);
-        let [indices, keys] = [k.choose(here, index, indices), k.choose(here, keys, others)];
-        slices.store_entries(k, register, [indices, keys]);
+        let entries = moved.iter().fold(slices.load(k, register), |[indices, keys], moved| {
+            let here = k.eq(moved.register, k.i32(register as i32));
+            [k.choose(here, moved.index, indices), k.choose(here, moved.keys, keys)]
+        });
+        slices.store_entries(k, register, entries);
     }
-    k.add(filled, count)
 }
 
 /// Returns the inclusive prefix sums of the lanes of each sublane.

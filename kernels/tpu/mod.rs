@@ -1,8 +1,8 @@
 //! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
 //! A kernel processes one block of rows per grid step. A block has eight rows. A batch of one, two or four rows is one
-//! block of this number of rows. If rows have more than 2²⁰ entries, blocks have four, two or one of them. In a block of
-//! less than eight rows, each row has several sublanes, called its stripes. The kernel returns the outcome and the
+//! block of this number of rows. If rows have more than 2²⁰ entries, blocks have four, two or one of them. In a block
+//! of less than eight rows, each row has several sublanes, called its stripes. The kernel returns the outcome and the
 //! thresholds of each row. The StableHLO around the kernel computes the wide arrays from the thresholds. It reads the
 //! logits once and writes each wide array once.
 //!

@@ -46,8 +46,8 @@ fn many_slots() {
     cases.check(&[]);
 }
 
-/// The k-slices of programs with more slots than lanes, after each way of sampling. In some rows all kept entries are at
-/// an end of the row, so the pass over the chunks skips the others.
+/// The k-slices of programs with more slots than lanes, after each way of sampling. In some rows all kept entries are
+/// at an end of the row, so the pass over the chunks skips the others.
 #[test]
 fn slices_of_many_slots() {
     const VOCAB: usize = 40_000;
@@ -114,7 +114,7 @@ fn longest_rows() {
         ("tpu7x", any, LONGEST, Dtype::F32, vec![RowKind::Normal], 3000, 0.95),
         ("v6e", some, LONGEST, Dtype::Bf16, vec![RowKind::Normal], 50, 0.95),
     ];
-    for (generation, path, vocab, dtype, kinds, k, p) in thinned(programs, 2) {
+    for (generation, path, vocab, dtype, kinds, k, p) in thinned(programs, 3) {
         let spec = spec(path, kinds.len(), vocab, dtype, false);
         let mut problem = problem_of(&spec, kinds, &mut rng);
         for (number, params) in problem.rows.iter_mut().enumerate() {

@@ -152,9 +152,9 @@ fn inclusive_counts(k: &Kernel, ones: Value) -> Value {
     })
 }
 
-/// Moves each value by `distance` to lower lanes. Returns the distances and the values, at their new places. Where
-/// `distance` is 0, values need not stay. All other entries must move to different lanes, in their order, without gaps,
-/// starting with lane 0.
+/// Moves each value by `distance` to lower lanes. Returns the distances and the values, at their new places. The moved
+/// values fill the lanes after those that stay at the start, in their order and without gaps. A value with distance 0
+/// stays unless a moved value takes its lane.
 fn compacted(k: &Kernel, distance: Value, values: Value) -> [Value; 2] {
     // The lower bits come first. Then an entry never moves to a lane whose entry has not left it yet.
     bits_of_lanes().fold([distance, values], |[distance, values], bit| {

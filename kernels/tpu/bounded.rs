@@ -1,5 +1,5 @@
-//! The bounded-k kernel. It divides each row into cells, filters the entries by the maxima of the cells, and processes
-//! the few survivors.
+//! The bounded-k kernel, for at most one slot per lane. It divides each row into cells, filters the entries by the
+//! maxima of the cells, and processes the few survivors.
 //!
 //! 1. One pass computes the largest logit of each cell, its place, and the second largest logit. It also computes
 //!    256 bins; each contains the largest logit of many cells ([`prefilter`](super::prefilter)).

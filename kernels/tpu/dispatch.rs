@@ -1,6 +1,7 @@
 //! Selects how a block is sampled: from few survivors, by passes over the candidate list, or by passes over all logits.
 
 use super::candidate_list::CandidateList;
+use super::compaction;
 use super::context::{Context, Outcome};
 use super::gather::Gather;
 use super::k_slices::KSlices;
@@ -12,6 +13,7 @@ use super::sampling::Sampling;
 use super::survivors::Survivors;
 use super::total_bounds::{are_promising, bounds, Rest};
 use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Path;
 use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::MAX_FINITE_BITS;
@@ -70,11 +72,20 @@ impl Stages {
             Some(list) => self.by_survivors_or_passes(cx, &start, list, summary),
         };
         let outcome = Outcome::from_flat(&flat);
-        Outcome {
+        let outcome = Outcome {
             next: reported_token(cx.k, sampling.no_candidate, outcome.next),
             greedy: reported_token(cx.k, sampling.no_candidate, outcome.greedy),
             ..outcome
+        };
+        if let Some(slices) = self.slices.as_ref().filter(|slices| slices.registers() > 1) {
+            compaction::write(cx, slices, sampling, &outcome);
         }
+        outcome
+    }
+
+    /// Returns the k-slices if each way of sampling writes them itself.
+    fn short_slices(&self) -> Option<&KSlices> {
+        self.slices.as_ref().filter(|slices| slices.registers() == 1)
     }
 
     /// Returns the survivors of a threshold. Also returns a scalar: whether every row can be sampled from its
@@ -95,7 +106,7 @@ impl Stages {
     fn by_survivors(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
         let k = cx.k;
         let (survivors, suffice) = self.survivors(cx, start.threshold);
-        let slices = self.slices.as_ref();
+        let slices = self.short_slices();
         let nothing = Rest::nothing(k);
         let sample = || survivors.sample(cx, start.sampling, start.threshold, &nothing, slices).0.flat();
         let otherwise = || self.by_passes(cx, start, Source::AllLogits);
@@ -116,27 +127,40 @@ impl Stages {
                 || Rest::nothing(k).flat(k),
             );
             let (outcome, decided) =
-                survivors.sample(cx, sampling, threshold, &Rest::from_flat(&rest), self.slices.as_ref());
+                survivors.sample(cx, sampling, threshold, &Rest::from_flat(&rest), self.short_slices());
             let undecided = k.any(k.both(open, k.not(decided)));
             [outcome.flat(), vec![k.splat(k.choose(undecided, k.i32(0), k.i32(1)))]].concat()
         };
         k.if_else("survivors suffice", suffice, sampled, || undecided(k))
     }
 
-    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
-    /// Otherwise samples by passes over all logits.
-    fn by_survivors_or_passes(
-        &self,
-        cx: &Context<'_>,
-        start: &Start<'_>,
-        list: &CandidateList,
-        summary: &Summary,
-    ) -> Vec<Value> {
-        let (k, sampling) = (cx.k, start.sampling);
-        let cells_at_most = |threshold: Value, limit: i32| {
-            let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
-            k.not(k.any(k.lt(k.i32(limit), cells)))
+    /// Returns a scalar: whether at most `limit` cells of each row contain a logit that reaches a threshold.
+    fn cells_at_most(&self, cx: &Context<'_>, threshold: Value, limit: i32) -> Value {
+        let k = cx.k;
+        let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
+        k.not(k.any(k.lt(k.i32(limit), cells)))
+    }
+
+    /// Samples from the survivors if possible. Returns an outcome and a flag, like [`by_largest`](Stages::by_largest).
+    fn by_few(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
+        let (k, slices) = (cx.k, self.short_slices());
+        let if_few = || {
+            let (survivors, suffice) = self.survivors(cx, start.threshold);
+            let sampled = || {
+                let nothing = Rest::nothing(k);
+                let outcome = survivors.sample(cx, start.sampling, start.threshold, &nothing, slices).0;
+                [outcome.flat(), vec![k.splat(k.i32(1))]].concat()
+            };
+            k.if_else("survivors suffice", suffice, sampled, || undecided(k))
         };
+        let few = self.cells_at_most(cx, start.threshold, FEW_CELLS);
+        k.if_else("few cells reach the threshold", few, if_few, || undecided(k))
+    }
+
+    /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
+    /// are survivors.
+    fn by_largest_if_promising(&self, cx: &Context<'_>, start: &Start<'_>, summary: &Summary) -> Vec<Value> {
+        let (k, sampling) = (cx.k, start.sampling);
         // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
@@ -151,20 +175,36 @@ impl Stages {
         let if_few = || {
             k.if_else(
                 "few cells reach the threshold",
-                cells_at_most(largest, FEW_CELLS),
+                self.cells_at_most(cx, largest, FEW_CELLS),
                 || self.by_largest(cx, start, largest, open),
                 || undecided(k),
             )
         };
-        let first =
-            k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, || undecided(k));
+        k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, || undecided(k))
+    }
+
+    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
+    /// Otherwise samples by passes over all logits.
+    fn by_survivors_or_passes(
+        &self,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        list: &CandidateList,
+        summary: &Summary,
+    ) -> Vec<Value> {
+        let k = cx.k;
+        let first = match cx.spec.path {
+            Path::Arbitrary => self.by_largest_if_promising(cx, start, summary),
+            // Every row has top-k.
+            Path::Bounded(_) => self.by_few(cx, start),
+        };
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
         let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
         k.if_else(
             "decided",
             decided,
             || first[..Outcome::VALUES].to_vec(),
-            || self.by_passes_over_list(cx, start, list, cells_at_most(start.threshold, limit)),
+            || self.by_passes_over_list(cx, start, list, self.cells_at_most(cx, start.threshold, limit)),
         )
     }
 
@@ -207,7 +247,7 @@ impl Stages {
         )[0];
         let irregular = k.any(start.irregular);
         MultiPass { cx, passes, source, sampling, irregular }
-            .sample(greedy, start.bound, self.slices.as_ref())
+            .sample(greedy, start.bound, self.short_slices())
             .flat()
     }
 }

@@ -104,7 +104,7 @@ pub(super) fn inclusive_sums(k: &Kernel, value: Wide) -> Wide {
 }
 
 /// Returns the sum of all earlier stripes of the row.
-fn sum_of_stripes_before(k: &Kernel, value: Wide) -> Wide {
+pub(super) fn sum_of_stripes_before(k: &Kernel, value: Wide) -> Wide {
     let low = sum_stripe(k, value.low);
     let own = match value.is_short() {
         true => low,

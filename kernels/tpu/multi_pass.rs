@@ -271,13 +271,14 @@ impl MultiPass<'_> {
     fn or_greedy(&self, kept: Kept, counts: Value, greedy: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let is_greedy = self.sampling.greedy_row;
-        let here = match (cx.layout.chunks, k.stripes()) {
+        let summed = (cx.layout.summed() * LANES).trailing_zeros();
+        let here = match (cx.layout.sums(), k.stripes()) {
             (1, 1) => k.eq(k.lane(), k.splat(k.i32(0))),
-            (_, 1) => k.eq(k.lane(), k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros())),
-            (chunks, _) => {
-                let chunk = k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros());
-                let number = k.add(k.lane(), k.mul(k.stripe(), k.i32(chunks as i32)));
-                k.both(k.eq(number, chunk), k.lt(k.lane(), k.i32(chunks as i32)))
+            (_, 1) => k.eq(k.lane(), k.shr(greedy, summed)),
+            (sums, _) => {
+                let chunk = k.shr(greedy, summed);
+                let number = k.add(k.lane(), k.mul(k.stripe(), k.i32(sums as i32)));
+                k.both(k.eq(number, chunk), k.lt(k.lane(), k.i32(sums as i32)))
             }
         };
         let one = k.choose(here, k.i32(1), k.i32(0));

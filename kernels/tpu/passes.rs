@@ -27,7 +27,7 @@ const LEAST_CHUNKS: usize = 8;
 pub(super) struct Passes {
     /// The weights of the block's logits, if the layout has space for them.
     weights: Option<Memory>,
-    /// One chunk of each stripe. The rows can have different chunks.
+    /// The chunks of one sum of each stripe. The rows can have different chunks.
     focus: Memory,
 }
 
@@ -70,7 +70,7 @@ impl Passes {
         let width = cx.layout.padded() * LANES;
         let weights =
             cx.layout.keep_weights.then(|| cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
-        let focus = cx.k.scratch(Elem::F32, &[SUBLANES, cx.layout.chunk * LANES], Space::Vmem);
+        let focus = cx.k.scratch(Elem::F32, &[SUBLANES, cx.layout.summed() * LANES], Space::Vmem);
         Passes { weights, focus }
     }
 
@@ -210,7 +210,10 @@ impl Passes {
         Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
-    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` of a stripe is in lane `i` of the stripe.
+    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` of a stripe is in lane `i` of the stripe. In
+    /// the longest rows, lane `i` contains the sum of several chunks ([`Layout::chunks_per_sum`]).
+    ///
+    /// [`Layout::chunks_per_sum`]: super::layout::Layout::chunks_per_sum
     pub(super) fn chunk_sums(
         &self,
         cx: &Context<'_>,
@@ -227,12 +230,13 @@ impl Passes {
             let sum = Halves { low, high }.over_stripe(k);
             [sum.low, sum.high]
         };
-        let [low, high] = self.by_chunk(cx, source, label, in_lanes, in_stripe);
-        Wide { low, high }
+        let parts = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        let parts = parts.into_iter().map(|[low, high]| Wide { low, high });
+        parts.reduce(|a, b| k.wadd(a, b)).expect("a sum has chunks")
     }
 
     /// Counts the entries of each chunk for which `mask` is true. The count of chunk `i` of a stripe is in lane `i` of
-    /// the stripe.
+    /// the stripe. In the longest rows, lane `i` contains the count of several chunks.
     pub(super) fn chunk_counts(
         &self,
         cx: &Context<'_>,
@@ -247,12 +251,13 @@ impl Passes {
             [registers.fold(first, |count, register| k.add(count, one(register)))]
         };
         let in_stripe = |[count]: [Value; 1]| [k.trunc(k.over_lanes(Reduce::Add, k.to_float(count)))];
-        let [counts] = self.by_chunk(cx, source, label, in_lanes, in_stripe);
-        counts
+        let parts = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        parts.into_iter().map(|[counts]| counts).reduce(|a, b| k.add(a, b)).expect("a count has chunks")
     }
 
-    /// Computes values for each chunk. The values of chunk `i` of a stripe are in lane `i` of the stripe. `in_lanes`
-    /// returns values for the registers of a chunk. `in_stripe` combines the lanes of these values.
+    /// Computes values for each chunk. `in_lanes` returns values for the registers of a chunk. `in_stripe` combines the
+    /// lanes of these values. There is one result for each of the `n` chunks of a sum: lane `i` of result `j` contains
+    /// the values of chunk `n · i + j` of the stripe.
     ///
     /// Each iteration calls `in_stripe` for the chunks of the previous iteration. So it need not wait for its own sums
     /// over lanes, which have a long latency.
@@ -263,21 +268,29 @@ impl Passes {
         (label, together): Label<'_>,
         in_lanes: impl Fn(&Iteration<'_>, std::ops::Range<usize>) -> [Value; N],
         in_stripe: impl Fn([Value; N]) -> [Value; N],
-    ) -> [Value; N] {
-        let k = cx.k;
+    ) -> Vec<[Value; N]> {
+        let (k, parts) = (cx.k, cx.layout.chunks_per_sum);
         let lane = k.lane();
         let (together, chunks) = match source {
             Source::AllLogits => (cx.logits.together(together), cx.layout.chunks),
             Source::Candidates(_) => (CANDIDATE_CHUNKS, cx.layout.list_registers() / CANDIDATE_DEPTH),
         };
+        let chunks_of_lanes: Vec<Value> = match parts {
+            1 => vec![lane],
+            _ => (0..parts).map(|part| k.add(k.mul(lane, k.i32(parts as i32)), k.i32(part as i32))).collect(),
+        };
         // The state consists of the results and of the values of the previous iteration's chunks.
         let combined = |state: &[Value], first: Value| -> Vec<Value> {
-            let mut results = state[..N].to_vec();
-            for (number, values) in state[N..].chunks(N).enumerate() {
-                let here = k.eq(lane, k.add(first, k.i32(number as i32)));
+            let (results, previous) = state.split_at(N * parts);
+            let mut results = results.to_vec();
+            for (number, values) in previous.chunks(N).enumerate() {
+                let chunk = k.add(first, k.i32(number as i32));
+                let here: Vec<Value> = chunks_of_lanes.iter().map(|&chunks| k.eq(chunks, chunk)).collect();
                 let values = in_stripe(std::array::from_fn(|i| values[i]));
-                for (result, value) in results.iter_mut().zip(values) {
-                    *result = k.choose(here, value, *result);
+                for (results, here) in results.chunks_mut(N).zip(here) {
+                    for (result, value) in results.iter_mut().zip(values) {
+                        *result = k.choose(here, value, *result);
+                    }
                 }
             }
             results
@@ -285,7 +298,7 @@ impl Passes {
         // If this zero were a constant, libtpu would give it a layout that repeats one sublane. libtpu does not compile
         // a loop whose initial state has this layout.
         let zero = k.add(k.shr(lane, LANES.trailing_zeros()), k.shr(k.sublane(), SUBLANES.trailing_zeros()));
-        let start = vec![zero; N + N * together];
+        let start = vec![zero; N * (parts + together)];
         let state = self.pass(cx, source, (label, together), &start, |iteration, state| {
             assert_eq!(iteration.chunks, together);
             let mut next = combined(state, k.sub(iteration.chunk, k.i32(together as i32)));
@@ -293,7 +306,7 @@ impl Passes {
             next
         });
         let results = combined(&state, k.i32((chunks - together) as i32));
-        std::array::from_fn(|i| results[i])
+        results.chunks(N).map(|result| std::array::from_fn(|i| result[i])).collect()
     }
 
     /// Returns the lowest index of each row's maximum.
@@ -347,7 +360,7 @@ impl Passes {
     ///
     /// `value` receives logits or weights, as `content` says, and their indices. `sums` are the chunk sums of the
     /// results of `value`. The search first finds the chunk, then the register in this chunk, and then the lane in this
-    /// register.
+    /// register. If a sum has several chunks, these are searched like one chunk.
     pub(super) fn locate(
         &self,
         cx: &Context<'_>,
@@ -358,7 +371,7 @@ impl Passes {
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let (place, bound) = first_lane_beyond(cx, sums, bound);
-        let chunk = k.min(lane_of(cx, place), k.i32(layout.chunks as i32 - 1));
+        let chunk = k.min(lane_of(cx, place), k.i32(layout.sums() as i32 - 1));
         self.focus_on(cx, chunk, content);
         match k.stripes() {
             1 => self.locate_in_chunk(cx, chunk, bound, value),
@@ -377,12 +390,12 @@ impl Passes {
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let lane = k.lane();
-        let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
+        let first = k.mul(chunk, k.i32((layout.summed() * LANES) as i32));
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
         let at = |register: usize| k.i32((register * LANES) as i32);
         // The value of each entry replaces its logit. It is an integer, stored as the bits of a float.
-        let values: Vec<Value> = (0..layout.chunk)
+        let values: Vec<Value> = (0..layout.summed())
             .map(|register| {
                 let x = k.load(&self.focus, at(register));
                 let value = value(x, k.add(first, k.add(lane, at(register))));
@@ -397,7 +410,7 @@ impl Passes {
         }
         let (register, bound) = first_lane_beyond(cx, sums, bound);
         let mut values = zero;
-        for number in 0..layout.chunk {
+        for number in 0..layout.summed() {
             let content = k.bits(k.load(&self.focus, at(number)));
             values = k.choose(k.eq(register, k.i32(number as i32)), content, values);
         }
@@ -417,11 +430,11 @@ impl Passes {
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let (lane, zero) = (k.lane(), k.splat(k.i32(0)));
-        let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
+        let first = k.mul(chunk, k.i32((layout.summed() * LANES) as i32));
         let first = k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)));
         // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives the
         // registers `s · groups` to `(s + 1) · groups - 1`.
-        let (stripes, groups) = (k.stripes(), layout.chunk / k.stripes());
+        let (stripes, groups) = (k.stripes(), layout.summed() / k.stripes());
         let own = k.eq(k.stripe(), stripe);
         let first_of_stripe = k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
         let mut sums = Wide { low: zero, high: zero };
@@ -448,12 +461,13 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), lane_of(cx, place)))
     }
 
-    /// Copies one chunk of each stripe to `focus`. `chunk` contains the number of the chunk for each row.
+    /// Copies the chunks of one sum of each stripe to `focus`. `chunk` contains the number of the sum for each row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value, content: Content) {
         let (k, layout) = (cx.k, cx.layout);
         let rows = layout.rows as i32;
-        let source = |number: Value| {
-            let at = k.mul(number, k.i32(layout.chunk as i32));
+        let source = |number: Value, part: usize| {
+            let at = k.mul(number, k.i32(layout.summed() as i32));
+            let at = if part == 0 { at } else { k.add(at, k.i32((part * layout.chunk) as i32)) };
             match content {
                 Content::Logits => cx.logits.look_up(at, layout.chunk),
                 Content::Weights => {
@@ -466,14 +480,14 @@ impl Passes {
             Elem::I32 => k.from_bits(content),
             _ => content,
         };
-        if layout.rows == SUBLANES && layout.residence != Residence::Streamed {
+        if layout.rows == SUBLANES && layout.chunks_per_sum == 1 && layout.residence != Residence::Streamed {
             // One select per row and register takes less time than a loop that copies one row per iteration.
             let here: Vec<Value> = (1..rows).map(|row| k.eq(k.sublane(), k.i32(row))).collect();
             let chunks: Vec<Memory> = (0..rows)
                 .map(|row| {
                     let this = k.eq(k.sublane(), k.i32(row));
                     let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
-                    source(k.truncate_scalar(number))
+                    source(k.truncate_scalar(number), 0)
                 })
                 .collect();
             for register in 0..layout.chunk {
@@ -493,15 +507,17 @@ impl Passes {
             let this = k.eq(row_of_sublane, row);
             let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
             let number = k.truncate_scalar(number);
-            let rows = source(number);
-            for register in 0..layout.chunk {
-                let at = k.i32((register * LANES) as i32);
-                let copied = float(k.load(&rows, at));
-                let kept = match layout.rows {
-                    1 => copied,
-                    _ => k.choose(this, copied, k.load(&self.focus, at)),
-                };
-                k.store(&self.focus, at, kept);
+            for part in 0..layout.chunks_per_sum {
+                let rows = source(number, part);
+                for register in 0..layout.chunk {
+                    let copied = float(k.load(&rows, k.i32((register * LANES) as i32)));
+                    let to = k.i32(((part * layout.chunk + register) * LANES) as i32);
+                    let kept = match layout.rows {
+                        1 => copied,
+                        _ => k.choose(this, copied, k.load(&self.focus, to)),
+                    };
+                    k.store(&self.focus, to, kept);
+                }
             }
             []
         });

@@ -89,6 +89,35 @@ pub(super) fn search(
     low
 }
 
+/// Like [`search`], but a row is done when its range contains only one of the row's `values`. This value is then the
+/// result of the search. Returns the start of the range of each row.
+pub(super) fn search_for_value(
+    k: &Kernel,
+    label: &str,
+    range: [Value; 2],
+    values: &[Value],
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> Value {
+    let [low, _] = k.while_loop(
+        label,
+        range.map(|end| k.splat(end)),
+        |[low, high]| k.any(is_open(k, low, high)),
+        |[mut low, mut high]| {
+            for _ in 0..QUARTERINGS_PER_CHECK {
+                (low, high) = step(k, low, high, question);
+            }
+            let one = |&value: &Value| {
+                let inside = k.both(k.ge(value, low), k.lt(value, high));
+                k.choose(inside, k.f32(1.0), k.f32(0.0))
+            };
+            let ones = values.iter().map(one).reduce(|a, b| k.fadd(a, b)).expect("there are values");
+            let several = k.above(k.over_row(Reduce::Add, ones), k.f32(1.0));
+            [low, k.choose(several, high, k.add(low, k.i32(1)))]
+        },
+    );
+    low
+}
+
 /// Like [`search`], but over a range of at most `length` places in every row. It does not check whether the rows are
 /// done.
 pub(super) fn search_within(

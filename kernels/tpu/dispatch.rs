@@ -133,10 +133,8 @@ impl Stages {
         summary: &Summary,
     ) -> Vec<Value> {
         let (k, sampling) = (cx.k, start.sampling);
-        let cells_at_most = |threshold: Value, limit: i32| {
-            let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
-            k.not(k.any(k.lt(k.i32(limit), cells)))
-        };
+        let count = |threshold: Value| self.prefilter.count_above(cx, edge_below(k, threshold));
+        let at_most = |cells: Value, limit: i32| k.not(k.any(k.lt(k.i32(limit), cells)));
         // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
@@ -149,23 +147,31 @@ impl Stages {
             || vec![k.choose(some_open, k.i32(0), k.i32(1))],
         )[0];
         let if_few = || {
-            k.if_else(
+            let cells = count(largest);
+            let sampled = k.if_else(
                 "few cells reach the threshold",
-                cells_at_most(largest, FEW_CELLS),
+                at_most(cells, FEW_CELLS),
                 || self.by_largest(cx, start, largest, open),
                 || undecided(k),
-            )
+            );
+            [sampled, vec![cells]].concat()
         };
+        let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
         let first =
-            k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, || undecided(k));
+            k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
-        let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-        k.if_else(
-            "decided",
-            decided,
-            || first[..Outcome::VALUES].to_vec(),
-            || self.by_passes_over_list(cx, start, list, cells_at_most(start.threshold, limit)),
-        )
+        let passes = || {
+            // If no row is open, the cells that reach the threshold are counted.
+            let cells = k.if_else(
+                "some rows need another count of cells",
+                some_open,
+                || vec![count(start.threshold)],
+                || vec![first[Outcome::VALUES + 1]],
+            )[0];
+            let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
+            self.by_passes_over_list(cx, start, list, at_most(cells, limit))
+        };
+        k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }
 
     /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.

@@ -105,14 +105,12 @@ pub(super) struct Search<'a, O, P> {
     pub(super) probe: P,
     /// The largest number of steps, if it is limited. A limited search can end before all rows are done.
     pub(super) most_steps: Option<i32>,
-    /// If it is present, the search approaches the threshold from both sides.
+    /// If it is present, the search of a row ends when the range of the row contains few entries.
     pub(super) narrow: Option<Narrow<'a>>,
 }
 
 /// What a search needs to estimate the number of entries in a range.
 pub(super) struct Narrow<'a> {
-    /// Whether the search of a row ends when its range contains few entries.
-    pub(super) ends_search: bool,
     /// The sums at the two places of the search: see [`Probed::sum`].
     pub(super) sums: [Wide; 2],
     /// A row reaches a place if the sum at the place is at least this number.
@@ -280,10 +278,7 @@ impl<O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed> Search<'_, O, 
     /// Whether the search of a row must continue.
     fn continues(&self, cx: &Context<'_>, range: &Range) -> Value {
         let open = self.is_open(cx, range);
-        match &self.narrow {
-            Some(narrow) if narrow.ends_search => cx.k.both(open, narrow.is_wide(cx, range)),
-            _ => open,
-        }
+        self.narrow.as_ref().map_or(open, |narrow| cx.k.both(open, narrow.is_wide(cx, range)))
     }
 
     /// Continues a search from a range. Returns the range at the end of the search.

@@ -205,8 +205,7 @@ impl MultiPass<'_> {
             aim: log(wanted),
             open: |count, _| k.ne(count, wanted),
             most_steps: self.fast_steps(!neighbors),
-            narrow: (!neighbors).then_some(Narrow {
-                ends_search: has_many_values(cx),
+            narrow: (!neighbors && self.collects_few()).then_some(Narrow {
                 sums: [k.widen(k.i32(i32::MAX)), k.wide(0)],
                 target: k.widen(wanted),
                 entry: &one,
@@ -451,8 +450,7 @@ impl MultiPass<'_> {
             // The search continues while a weight between those of the ends is possible.
             open: |low_weight, high_weight| is_open(k, low_weight, high_weight),
             most_steps: self.fast_steps(!neighbors),
-            narrow: (!neighbors).then_some(Narrow {
-                ends_search: has_many_values(cx),
+            narrow: (!neighbors && self.collects_few()).then_some(Narrow {
                 sums: [sum, k.wide(0)],
                 target,
                 entry: &entry,
@@ -496,13 +494,18 @@ impl MultiPass<'_> {
         (fast && has_many_values(self.cx)).then_some(steps)
     }
 
+    /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take less
+    /// time than a pass that collects entries.
+    fn collects_few(&self) -> bool {
+        has_many_values(self.cx) || matches!(self.source, Source::AllLogits)
+    }
+
     /// Searches for the threshold of each row.
     ///
-    /// `search` receives whether the passes also find the entries next to the probed place. If logits have few different
-    /// values, a search without these entries finds the threshold. Otherwise, this search usually ends when only few
-    /// entries of each row are in the range of the row. Then one more pass collects these entries, and `among_few`
-    /// finds the threshold among them. If there are too many entries, for example ties, a search with neighbors
-    /// continues.
+    /// `search` receives whether the passes also find the entries next to the probed place. A search without these
+    /// entries usually ends when only few entries of each row are in the range of the row. Then one more pass collects
+    /// these entries, and `among_few` finds the threshold among them. If there are too many entries, for example ties,
+    /// a search with neighbors continues.
     ///
     /// `result` returns the threshold at the end of a search. `among_few` receives the ranges and a mask of the rows
     /// whose threshold is not known yet. It returns the thresholds of these rows, and a scalar: whether it failed.
@@ -517,7 +520,7 @@ impl MultiPass<'_> {
         let fast = search(false);
         let range = fast.run(cx);
         let known = result(&range);
-        let Some(narrow) = fast.narrow.as_ref().filter(|narrow| narrow.ends_search) else { return known };
+        let Some(narrow) = &fast.narrow else { return known };
         let open = fast.is_open(cx, &range);
         let wide = k.both(open, narrow.is_wide(cx, &range));
         let state = k.choose(wide, k.f32(2.0), k.choose(open, k.f32(1.0), k.f32(0.0)));

@@ -157,8 +157,7 @@ impl Stages {
             [sampled, vec![cells]].concat()
         };
         let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
-        let first =
-            k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
+        let first = k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
         let passes = || {
             // If no row is open, the cells that reach the threshold are counted.

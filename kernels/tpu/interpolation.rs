@@ -249,8 +249,7 @@ impl<O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed> Search<'_, O, 
         let [low_value, high_value] = self.values.map(|value| k.splat(value));
         let zero = k.wide(0);
         let sums = self.narrow.as_ref().map_or([zero; 2], |narrow| narrow.sums);
-        let [low_sum, high_sum] =
-            sums.map(|sum| Wide { low: k.splat(sum.low), high: k.splat(sum.high) });
+        let [low_sum, high_sum] = sums.map(|sum| Wide { low: k.splat(sum.low), high: k.splat(sum.high) });
         let [low_logit, high_logit] = self.ends.map(|end| k.splat(end.logit));
         let [low_log, high_log] = self.ends.map(|end| k.splat(end.log));
         let (moved, step) = (k.splat(k.i32(0)), k.i32(0));

@@ -195,7 +195,11 @@ impl MultiPass<'_> {
         };
         let one = |_| k.f32(1.0);
         let passes = |neighbors: bool| Search {
-            label: if neighbors { "top-k threshold, with neighbors" } else { "top-k threshold, one pass per step" },
+            label: if neighbors {
+                "top-k threshold, with neighbors"
+            } else {
+                "top-k threshold, one pass per step"
+            },
             places: [lowest, high],
             values: [k.i32(i32::MAX), k.i32(0)],
             ends: [
@@ -383,9 +387,16 @@ impl MultiPass<'_> {
         sampling.least_weight(cx, off, least[0])
     }
 
-    /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum` is
-    /// the sum of all weights. In the rows of `closed`, returns `lowest_weight`, the weight of the least kept entry.
-    fn top_p_threshold(&self, kept: Kept, sum: Wide, target: Wide, closed: Value, lowest_weight: Value) -> Value {
+    /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum`
+    /// is the sum of all weights. In the rows of `closed`, returns `lowest_weight`, the weight of the least kept entry.
+    fn top_p_threshold(
+        &self,
+        kept: Kept,
+        sum: Wide,
+        target: Wide,
+        closed: Value,
+        lowest_weight: Value,
+    ) -> Value {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let lowest = cx.short_key(kept.threshold);
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
@@ -400,23 +411,6 @@ impl MultiPass<'_> {
             let weight = |iteration: &Iteration<'_>, register| self.weight(kept, iteration, register);
             let (sum, neighbors) = self.passes.sum_with_neighbors(cx, self.source, "sum", least, weight);
             (sum, Some(neighbors))
-        };
-        // With a NaN in the block, a pass could miss the neighbors.
-        let some_neighbors = |least: Value| {
-            let found = k.if_else(
-                "no row holds a NaN",
-                k.not(self.irregular),
-                || {
-                    let (sum, neighbors) = with_neighbors(least);
-                    let Neighbors { below, above } = neighbors.expect("this pass finds them");
-                    [sum.flat(), vec![below, above]].concat()
-                },
-                || {
-                    let unknown = [f32::INFINITY, f32::NEG_INFINITY].map(|limit| k.splat(k.f32(limit)));
-                    [sum_of(least).flat(), unknown.to_vec()].concat()
-                },
-            );
-            (Wide::from_flat(&found), Some(Neighbors { below: found[2], above: found[3] }))
         };
         // `log` receives the sum of the weights below a place, as a float: see [`Probed::log`].
         type Log<'a> = Box<dyn Fn(Value) -> Value + 'a>;
@@ -437,12 +431,15 @@ impl MultiPass<'_> {
                 ([low, high], k.f32(1.0), Box::new(share))
             }
         };
-        let log_beyond =
-            |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
+        let log_beyond = |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
         let log = &log;
         let entry = |weight| k.fmax(k.to_float(weight), k.f32(1.0));
         let passes = |neighbors: bool| Search {
-            label: if neighbors { "top-p threshold, with neighbors" } else { "top-p threshold, one pass per step" },
+            label: if neighbors {
+                "top-p threshold, with neighbors"
+            } else {
+                "top-p threshold, one pass per step"
+            },
             places: [lowest, high],
             values: [lowest_weight, k.i32(MAX_WEIGHT + 1)],
             ends,
@@ -458,11 +455,8 @@ impl MultiPass<'_> {
             }),
             probe: move |key, _| {
                 let least = sampling.weight_of_key(cx, key);
-                let (reached, neighbors) = match self.source {
-                    _ if !neighbors => (sum_of(least), None),
-                    Source::AllLogits => some_neighbors(least),
-                    Source::Candidates(_) => with_neighbors(least),
-                };
+                let (reached, neighbors) =
+                    if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
                 let reaches = k.not(k.wlt(reached, target));
                 let log = log(k.near(k.wsub(sum, reached)));
                 // No entry has a weight between `least` and the weight of `above`, so both have the same sum of weights
@@ -494,8 +488,8 @@ impl MultiPass<'_> {
         (fast && has_many_values(self.cx)).then_some(steps)
     }
 
-    /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take less
-    /// time than a pass that collects entries.
+    /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take
+    /// less time than a pass that collects entries.
     fn collects_few(&self) -> bool {
         has_many_values(self.cx) || matches!(self.source, Source::AllLogits)
     }
@@ -551,12 +545,17 @@ impl MultiPass<'_> {
         let [low_edge, high_edge] = [range.low, range.high].map(|key| edge_below(k, cx.full_key(key)));
         let high_edge = k.choose(open, high_edge, low_edge);
         let empty = k.f32(f32::NEG_INFINITY);
-        let (logits, failed) =
-            self.passes.few_entries(cx, self.source, "entries near the top-k threshold", empty, |iteration, i| {
+        let (logits, failed) = self.passes.few_entries(
+            cx,
+            self.source,
+            "entries near the top-k threshold",
+            empty,
+            |iteration, i| {
                 let x = iteration.logit(cx, i);
                 (k.both(k.above(x, low_edge), k.not(k.above(x, high_edge))), x)
-            });
-        let key = |&x: &Value| k.choose(k.above(x, empty), order_keys(k, x), k.i32(i32::MIN));
+            },
+        );
+        let key = |&x: &Value| k.choose(k.above(x, empty), cx.short_key(order_keys(k, x)), k.i32(i32::MIN));
         let keys: Vec<Value> = logits.iter().map(key).collect();
         let missing = k.sub(wanted, range.high_sum.low);
         let terms = |place| {
@@ -567,9 +566,10 @@ impl MultiPass<'_> {
         let places = [range.low, k.choose(open, range.high, k.add(range.low, k.i32(1)))];
         let question = Question { terms, decide };
         let low = search_for_value(k, "top-k threshold among few entries", places, &keys, &question);
-        let reached = keys.iter().map(|&key| k.choose(k.ge(key, low), float_of_key(k, key), k.f32(f32::INFINITY)));
+        let logit = |key: Value| float_of_key(k, cx.full_key(key));
+        let reached = keys.iter().map(|&key| k.choose(k.ge(key, low), logit(key), k.f32(f32::INFINITY)));
         let least = reached.reduce(|a, b| k.fmin(a, b)).expect("there are entries");
-        (order_keys(k, k.over_row(Reduce::Min, least)), failed)
+        (cx.short_key(order_keys(k, k.over_row(Reduce::Min, least))), failed)
     }
 
     /// Finds the top-p threshold among the entries in the ranges of the rows of `open`. `target` is the sum of weights
@@ -580,11 +580,16 @@ impl MultiPass<'_> {
         let low = k.max(range.low_value, k.i32(1));
         let high = k.choose(open, range.high_value, low);
         let empty = k.i32(-1);
-        let (weights, failed) =
-            self.passes.few_entries(cx, self.source, "entries near the top-p threshold", empty, |iteration, i| {
+        let (weights, failed) = self.passes.few_entries(
+            cx,
+            self.source,
+            "entries near the top-p threshold",
+            empty,
+            |iteration, i| {
                 let weight = self.weight(kept, iteration, i);
                 (k.both(k.ge(weight, low), k.lt(weight, high)), weight)
-            });
+            },
+        );
         let parts: Vec<Split> =
             weights.iter().map(|&weight| Split::new(k, k.widen(k.max(weight, k.i32(0))))).collect();
         let missing = Split::new(k, k.wsub(target, range.high_sum));
@@ -601,7 +606,8 @@ impl MultiPass<'_> {
             Probe { reaches: k.not(sum.is_less(k, &missing)), exact: None }
         };
         let places = [low, k.choose(open, high, k.add(low, k.i32(1)))];
-        let question = Question { terms, decide };
+        let low_of_range = low;
+        let question = Question { terms: &terms, decide };
         let low = search_for_value(k, "top-p threshold among few entries", places, &weights, &question);
         // The hardware finds the least lane only among floats. With this number added, the bits of a weight are a
         // normal float, and the order is the same.
@@ -610,7 +616,13 @@ impl MultiPass<'_> {
             k.choose(k.ge(weight, low), k.from_bits(k.add(weight, k.i32(NORMAL))), k.f32(f32::INFINITY))
         });
         let least = reached.reduce(|a, b| k.fmin(a, b)).expect("there are entries");
-        (k.sub(k.bits(k.over_row(Reduce::Min, least)), k.i32(NORMAL)), failed)
+        let least = k.sub(k.bits(k.over_row(Reduce::Min, least)), k.i32(NORMAL));
+        // The kept ties at the top-k threshold are no entries of a pass. If these entries alone do not reach the target,
+        // no place was reached yet, and the threshold is the weight of the ties.
+        let sums = terms(low_of_range).into_iter().map(|sum| k.over_row(Reduce::Add, sum));
+        let [high, low] = sums.collect::<Vec<_>>().try_into().expect("a sum has two parts");
+        let reached = k.not(Split { high, low }.is_less(k, &missing));
+        (k.choose(reached, least, range.low_value), failed)
     }
 
     /// Returns the places where the search for the top-p threshold starts to interpolate. `allowed` is the sum of

@@ -165,7 +165,7 @@ impl Passes {
 
     /// Returns the sum of the weights that are at least `least`. Also returns two logits: the largest logit whose
     /// weight is below `least`, and the least logit whose weight is at least `least`. `weight` returns the weights of a
-    /// register. No entry may be a NaN.
+    /// register. Entries without a weight do not count.
     pub(super) fn sum_with_neighbors(
         &self,
         cx: &Context<'_>,
@@ -181,7 +181,9 @@ impl Passes {
             let sum = iteration.sum(cx, iteration.all(), |iteration, register| {
                 let weight = weight(iteration, register);
                 let small = k.lt(weight, least);
-                let x = iteration.logit(cx, register);
+                // An entry without a weight is not between two places with different sums. This also excludes NaNs.
+                let has_weight = k.lt(k.i32(0), weight);
+                let x = k.choose(has_weight, iteration.logit(cx, register), k.f32(f32::NEG_INFINITY));
                 update_neighbors(k, &mut found.borrow_mut(), register % PARTS, k.not(small), x);
                 k.choose(small, k.i32(0), weight)
             });
@@ -191,8 +193,8 @@ impl Passes {
         (Halves { low: state[0], high: state[1] }.total(k), neighbors(k, &state[2..]))
     }
 
-    /// Finds the entries for which `entry` returns a true mask. `entry` receives a register and also returns a value for
-    /// each entry. `empty` is less than every value. Returns the values in a few registers. Also returns a scalar:
+    /// Finds the entries for which `entry` returns a true mask. `entry` receives a register and also returns a value
+    /// for each entry. `empty` is less than every value. Returns the values in a few registers. Also returns a scalar:
     /// whether a lane had more of these entries than space.
     pub(super) fn few_entries(
         &self,
@@ -212,7 +214,8 @@ impl Passes {
             Source::AllLogits => cx.layout.chunks,
             Source::Candidates(_) => cx.layout.list_registers() / (CANDIDATE_CHUNKS * CANDIDATE_DEPTH),
         };
-        let (_, levels) = FEW_PER_ITERATION.into_iter().find(|few| iterations >= few.0).expect("the last is 0");
+        let (_, levels) =
+            FEW_PER_ITERATION.into_iter().find(|few| iterations >= few.0).expect("the last is 0");
         let one_if_used = |value: Value, other: Value| k.choose(is_used(value), k.i32(1), other);
         let start = [LaneStack::empty(FEW_DEPTH, [empty]).flat(), vec![k.splat(k.i32(0))]].concat();
         let state = self.pass(cx, source, (label, 1), &start, |iteration, state| {

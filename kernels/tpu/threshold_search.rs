@@ -10,7 +10,7 @@ use crate::semantics::arith::Arith;
 
 /// After this number of quarterings, the search checks whether all rows are done. A check costs as much as a
 /// quartering.
-pub(super) const QUARTERINGS_PER_CHECK: usize = 2;
+const QUARTERINGS_PER_CHECK: usize = 2;
 
 /// Returns the number of parts into which a step divides the range.
 pub(super) fn parts_per_step(k: &Kernel) -> usize {
@@ -160,7 +160,7 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
 }
 
 /// Makes one step of a search. A row whose range contains one place is done and does not change.
-pub(super) fn step(
+fn step(
     k: &Kernel,
     low: Value,
     high: Value,

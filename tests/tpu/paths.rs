@@ -279,7 +279,7 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
 }
 
 /// Returns rows in which the threshold is one of some close logits in one lane. The stack of a lane has no space for all
-/// of them. Half of the rows have top-k, and the other rows have top-p alone.
+/// of them. Some rows have top-k, and the other rows have top-p alone.
 fn close_logits_in_a_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
     const LARGE: usize = 1000;
     const CLOSE: usize = 24;
@@ -292,15 +292,14 @@ fn close_logits_in_a_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
             logits[index] = if number < LARGE { 5.0 } else { rng.random_range(-5.0..2.0) };
         }
         for number in 0..CLOSE {
-            logits[128 * (row + number) + 7] = 3.0 + number as f32 / 10_000.0;
+            logits[128 * (row + number) + 7] = 3.0 + number as f32 / 200.0;
         }
-        let weights = |least: f32| -> f64 {
-            logits.iter().filter(|&&x| x >= least).map(|&x| f64::from(x).exp()).sum()
-        };
+        let weights =
+            |least: f32| -> f64 { logits.iter().filter(|&&x| x >= least).map(|&x| f64::from(x).exp()).sum() };
         let middle = (weights(4.0) + weights(3.0)) / 2.0;
-        let (k, p) = match row % 2 {
-            0 => (logits.iter().filter(|&&x| x > 4.0).count() + CLOSE / 2, 1.0),
-            _ => (0, (middle / weights(-6.0)) as f32),
+        let (k, p) = match rng.random_bool(0.5) {
+            true => (logits.iter().filter(|&&x| x > 4.0).count() + CLOSE / 2, 1.0),
+            false => (0, (middle / weights(-6.0)) as f32),
         };
         *params = RowParams::new(k as i32, p, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
     }

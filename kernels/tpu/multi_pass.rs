@@ -489,9 +489,14 @@ impl MultiPass<'_> {
     }
 
     /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take
-    /// less time than a pass that collects entries.
+    /// less time than a pass that collects entries. The same is true for short passes over all logits: the stripes of
+    /// small batches are short.
     fn collects_few(&self) -> bool {
-        has_many_values(self.cx) || matches!(self.source, Source::AllLogits)
+        match (self.source, has_many_values(self.cx)) {
+            (Source::AllLogits, false) => self.cx.k.stripes() == 1,
+            (Source::AllLogits, true) => self.cx.k.stripes() < 8,
+            (Source::Candidates(_), many_values) => many_values,
+        }
     }
 
     /// Searches for the threshold of each row.
@@ -514,7 +519,12 @@ impl MultiPass<'_> {
         let fast = search(false);
         let range = fast.run(cx);
         let known = result(&range);
-        let Some(narrow) = &fast.narrow else { return known };
+        let Some(narrow) = &fast.narrow else {
+            return match fast.most_steps {
+                Some(_) => result(&search(true).run_from(cx, range)),
+                None => known,
+            };
+        };
         let open = fast.is_open(cx, &range);
         let wide = k.both(open, narrow.is_wide(cx, &range));
         let state = k.choose(wide, k.f32(2.0), k.choose(open, k.f32(1.0), k.f32(0.0)));

@@ -134,14 +134,13 @@ impl Stages {
         k.if_else("survivors suffice", suffice, sampled, || undecided(k))
     }
 
-    /// Returns a scalar: whether at most `limit` cells of each row contain a logit that reaches a threshold.
-    fn cells_at_most(&self, cx: &Context<'_>, threshold: Value, limit: i32) -> Value {
-        let k = cx.k;
-        let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
-        k.not(k.any(k.lt(k.i32(limit), cells)))
+    /// Returns the number of cells of each row that contain a logit that reaches a threshold.
+    fn cells_reaching(&self, cx: &Context<'_>, threshold: Value) -> Value {
+        self.prefilter.count_above(cx, edge_below(cx.k, threshold))
     }
 
-    /// Samples from the survivors if possible. Returns an outcome and a flag, like [`by_largest`](Stages::by_largest).
+    /// Samples from the survivors if possible. Returns an outcome and a flag, like [`by_largest`](Stages::by_largest),
+    /// and the number of cells of each row that reach the threshold.
     fn by_few(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
         let (k, slices) = (cx.k, self.short_slices());
         let if_few = || {
@@ -153,13 +152,21 @@ impl Stages {
             };
             k.if_else("survivors suffice", suffice, sampled, || undecided(k))
         };
-        let few = self.cells_at_most(cx, start.threshold, FEW_CELLS);
-        k.if_else("few cells reach the threshold", few, if_few, || undecided(k))
+        let cells = self.cells_reaching(cx, start.threshold);
+        let few = at_most(k, cells, FEW_CELLS);
+        let sampled = k.if_else("few cells reach the threshold", few, if_few, || undecided(k));
+        [sampled, vec![cells]].concat()
     }
 
     /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
-    /// are survivors.
-    fn by_largest_if_promising(&self, cx: &Context<'_>, start: &Start<'_>, summary: &Summary) -> Vec<Value> {
+    /// are survivors. Also returns a scalar: whether there is such a row. If there is, the number of cells has no
+    /// meaning.
+    fn by_largest_if_promising(
+        &self,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        summary: &Summary,
+    ) -> (Vec<Value>, Option<Value>) {
         let (k, sampling) = (cx.k, start.sampling);
         // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
@@ -173,14 +180,18 @@ impl Stages {
             || vec![k.choose(some_open, k.i32(0), k.i32(1))],
         )[0];
         let if_few = || {
-            k.if_else(
+            let cells = self.cells_reaching(cx, largest);
+            let sampled = k.if_else(
                 "few cells reach the threshold",
-                self.cells_at_most(cx, largest, FEW_CELLS),
+                at_most(k, cells, FEW_CELLS),
                 || self.by_largest(cx, start, largest, open),
                 || undecided(k),
-            )
+            );
+            [sampled, vec![cells]].concat()
         };
-        k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, || undecided(k))
+        let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
+        let first = k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
+        (first, Some(some_open))
     }
 
     /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
@@ -193,19 +204,27 @@ impl Stages {
         summary: &Summary,
     ) -> Vec<Value> {
         let k = cx.k;
-        let first = match cx.spec.path {
+        let (first, some_open) = match cx.spec.path {
             Path::Arbitrary => self.by_largest_if_promising(cx, start, summary),
             // Every row has top-k.
-            Path::Bounded(_) => self.by_few(cx, start),
+            Path::Bounded(_) => (self.by_few(cx, start), None),
         };
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
-        let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-        k.if_else(
-            "decided",
-            decided,
-            || first[..Outcome::VALUES].to_vec(),
-            || self.by_passes_over_list(cx, start, list, self.cells_at_most(cx, start.threshold, limit)),
-        )
+        let passes = || {
+            let counted = first[Outcome::VALUES + 1];
+            let cells = match some_open {
+                Some(some_open) => k.if_else(
+                    "some rows need another count of cells",
+                    some_open,
+                    || vec![self.cells_reaching(cx, start.threshold)],
+                    || vec![counted],
+                )[0],
+                None => counted,
+            };
+            let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
+            self.by_passes_over_list(cx, start, list, at_most(k, cells, limit))
+        };
+        k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }
 
     /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.
@@ -250,6 +269,11 @@ impl Stages {
             .sample(greedy, start.bound, self.short_slices())
             .flat()
     }
+}
+
+/// Returns a scalar: whether each row has at most `limit` cells.
+fn at_most(k: &Kernel, cells: Value, limit: i32) -> Value {
+    k.not(k.any(k.lt(k.i32(limit), cells)))
 }
 
 /// Returns the result of [`Stages::by_largest`] for the case that some rows were not sampled.

@@ -8,6 +8,7 @@ use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
 use super::interpolation::Neighbors;
 use super::keys::edge_below;
+use super::lane_stack::LaneStack;
 use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, sum_stripe, Halves};
 use super::layout::{Residence, CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
 use crate::mlir::mosaic::wide::Wide;
@@ -17,6 +18,12 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of independent counts in a pass. With several counts, an addition does not wait for the previous
 /// one.
 const PARTS: usize = 4;
+
+/// The number of levels of the stack of [`Passes::few_entries`].
+const FEW_DEPTH: usize = 8;
+/// The number of levels of the stack for one iteration of that pass, by the least number of iterations. With fewer
+/// iterations, an iteration has more of the entries.
+const FEW_PER_ITERATION: [(usize, usize); 3] = [(24, 3), (4, 4), (0, FEW_DEPTH)];
 
 /// The sample of the weights contains about one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
@@ -158,7 +165,7 @@ impl Passes {
 
     /// Returns the sum of the weights that are at least `least`. Also returns two logits: the largest logit whose
     /// weight is below `least`, and the least logit whose weight is at least `least`. `weight` returns the weights of a
-    /// register. No entry may be a NaN.
+    /// register. Entries without a weight do not count.
     pub(super) fn sum_with_neighbors(
         &self,
         cx: &Context<'_>,
@@ -174,7 +181,9 @@ impl Passes {
             let sum = iteration.sum(cx, iteration.all(), |iteration, register| {
                 let weight = weight(iteration, register);
                 let small = k.lt(weight, least);
-                let x = iteration.logit(cx, register);
+                // An entry without a weight is not between two places with different sums. This also excludes NaNs.
+                let has_weight = k.lt(k.i32(0), weight);
+                let x = k.choose(has_weight, iteration.logit(cx, register), k.f32(f32::NEG_INFINITY));
                 update_neighbors(k, &mut found.borrow_mut(), register % PARTS, k.not(small), x);
                 k.choose(small, k.i32(0), weight)
             });
@@ -182,6 +191,52 @@ impl Passes {
             [vec![low, high], found.into_inner()].concat()
         });
         (Halves { low: state[0], high: state[1] }.total(k), neighbors(k, &state[2..]))
+    }
+
+    /// Finds the entries for which `entry` returns a true mask. `entry` receives a register and also returns a value
+    /// for each entry. `empty` is less than every value. Returns the values in a few registers. Also returns a scalar:
+    /// whether a lane had more of these entries than space.
+    pub(super) fn few_entries(
+        &self,
+        cx: &Context<'_>,
+        source: Source<'_>,
+        label: &str,
+        empty: Value,
+        entry: impl Fn(&Iteration<'_>, usize) -> (Value, Value),
+    ) -> (Vec<Value>, Value) {
+        let k = cx.k;
+        let empty = k.splat(empty);
+        let is_used = |value: Value| match value.ty().elem() {
+            Elem::I32 => k.lt(empty, value),
+            _ => k.above(value, empty),
+        };
+        let iterations = match source {
+            Source::AllLogits => cx.layout.chunks,
+            Source::Candidates(_) => cx.layout.list_registers() / (CANDIDATE_CHUNKS * CANDIDATE_DEPTH),
+        };
+        let (_, levels) =
+            FEW_PER_ITERATION.into_iter().find(|few| iterations >= few.0).expect("the last is 0");
+        let one_if_used = |value: Value, other: Value| k.choose(is_used(value), k.i32(1), other);
+        let start = [LaneStack::empty(FEW_DEPTH, [empty]).flat(), vec![k.splat(k.i32(0))]].concat();
+        let state = self.pass(cx, source, (label, 1), &start, |iteration, state| {
+            let (&lost, stack) = state.split_last().expect("the state is not empty");
+            let mut stack = LaneStack::<1>::from_flat(stack);
+            let mut short = LaneStack::empty(levels, [empty]);
+            for register in iteration.all() {
+                let (mask, value) = entry(iteration, register);
+                short.push_where(k, mask, [value]);
+            }
+            for level in 0..levels {
+                let [value] = short.level(level);
+                stack.push_where(k, is_used(value), [value]);
+            }
+            [stack.flat(), vec![one_if_used(short.overflow, lost)]].concat()
+        });
+        let (&lost, stack) = state.split_last().expect("the state is not empty");
+        let stack = LaneStack::<1>::from_flat(stack);
+        let lost = one_if_used(stack.overflow, lost);
+        let [values] = stack.fields;
+        (values, k.any(k.lt(k.i32(0), lost)))
     }
 
     /// Returns the state of a pass that has found no neighbors.

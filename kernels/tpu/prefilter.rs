@@ -242,10 +242,11 @@ impl Prefilter {
             aim,
             open: |count, _| k.lt(near, count),
             most_steps: None,
+            narrow: None,
             probe: |key, _| {
                 let count = self.count_above(cx, edge_below(k, key));
                 let log = approximate_log2(k, k.widen(count));
-                Probed { reaches: k.ge(count, wanted), value: count, log, neighbors: None }
+                Probed { reaches: k.ge(count, wanted), value: count, log, neighbors: None, sum: None }
             },
         };
         cx.full_key(search.run(cx).low)

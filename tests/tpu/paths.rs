@@ -88,6 +88,7 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         let without = [(0.29, 0.95), (0.29, 0.9999), (10.0, 0.95)];
         problems.extend(without.map(|(temperature, p)| without_top_k(spec, temperature, p, rng)));
         problems.push(normal_rows(spec, rng, |row| 3000 + row as i32));
+        problems.push(close_logits_in_a_lane(spec, rng));
         problems.extend([0, 500].map(|k| plain_draws(spec, RowKind::Normal, k, rng)));
         problems.extend([0.5, 0.95, 0.9999].map(|p| like_models(spec, p, rng)));
     }
@@ -274,6 +275,35 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
     for params in &mut problem.rows {
         *params = RowParams::new(0, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
     }
+    problem
+}
+
+/// Returns rows in which the threshold is one of some close logits in one lane. The stack of a lane has no space for all
+/// of them. Some rows have top-k, and the other rows have top-p alone.
+fn close_logits_in_a_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
+    const LARGE: usize = 1000;
+    const CLOSE: usize = 24;
+    const SMALL: usize = 400;
+    let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);
+    let mut logits = vec![-1000.0; spec.batch * VOCAB];
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        let logits = &mut logits[row * VOCAB..][..VOCAB];
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, LARGE + SMALL).into_iter().enumerate() {
+            logits[index] = if number < LARGE { 5.0 } else { rng.random_range(-5.0..2.0) };
+        }
+        for number in 0..CLOSE {
+            logits[128 * (row + number) + 7] = 3.0 + number as f32 / 200.0;
+        }
+        let weights =
+            |least: f32| -> f64 { logits.iter().filter(|&&x| x >= least).map(|&x| f64::from(x).exp()).sum() };
+        let middle = (weights(4.0) + weights(3.0)) / 2.0;
+        let (k, p) = match rng.random_bool(0.5) {
+            true => (logits.iter().filter(|&&x| x > 4.0).count() + CLOSE / 2, 1.0),
+            false => (0, (middle / weights(-6.0)) as f32),
+        };
+        *params = RowParams::new(k as i32, p, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+    }
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
     problem
 }
 

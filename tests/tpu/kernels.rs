@@ -43,10 +43,11 @@ fn layouts_of_every_size_of_memory() {
     let mut rng = StdRng::seed_from_u64(5);
     let mut cases = cases("layouts");
     let mut start = 0;
-    for (path, dtype, debug) in [(Way::Arbitrary, Dtype::F32, true), (Way::Bounded(128), Dtype::Bf16, true)] {
-        let spec = spec(path, 16, 60_000, dtype, debug);
+    // The bounded kernel stores no cells, so it has no layouts with short and long cells.
+    for (path, dtype, least) in [(Way::Arbitrary, Dtype::F32, 6), (Way::Bounded(128), Dtype::Bf16, 4)] {
+        let spec = spec(path, 16, 60_000, dtype, true);
         let chips = layouts(&spec);
-        assert!(chips.len() >= 6, "{}: {} layouts", spec.name(), chips.len());
+        assert!(chips.len() >= least, "{}: {} layouts", spec.name(), chips.len());
         for chip in thinned(chips, 4) {
             cases.add(&spec, &chip, &problem_of(&spec, kinds_from(start, 16), &mut rng));
             if path == Way::Arbitrary {

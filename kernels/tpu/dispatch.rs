@@ -255,14 +255,15 @@ impl Stages {
     fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
-        // The summaries of the cells compare raw logits. Cleaning maps some different logits to zero, and others to the
+        // The summaries of the groups compare raw logits. Cleaning maps some different logits to zero, and others to the
         // largest finite number. The cleaned logits are then equal, but the summaries do not treat them as equal.
         let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
+        let [first, tied] = self.prefilter.greedy(cx, max_key);
         let greedy = k.if_else(
             "the first maximum is ambiguous",
-            k.any(ambiguous),
+            k.any(k.either(ambiguous, tied)),
             || vec![passes.greedy(cx, max_key)],
-            || vec![self.prefilter.greedy(cx, max_key)],
+            || vec![first],
         )[0];
         let irregular = k.any(start.irregular);
         MultiPass { cx, passes, source, sampling, irregular }

@@ -14,16 +14,13 @@ const CELL: usize = 8;
 /// The number of survivors that fit one lane, by the binary logarithm of the number of stripes. A row of 128 survivors
 /// has one per lane on average, if it has one stripe.
 const DEPTHS: [usize; 4] = [8, 6, 4, 4];
-/// If cells are packed, at least this number of survivors must fit one lane, because all logits of a packed cell can be
-/// large.
-const PACKED_DEPTH: usize = 6;
 /// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes, by the binary
 /// logarithm of the number of stripes. It applies if top-k keeps at most [`FEW`] entries.
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
 /// The largest number of entries that top-k may keep if [`SLOTS`] applies.
 const FEW: usize = 64;
-/// The number of cell registers of a batch. Each cell register has one bit of a 32-bit integer.
-const CELLS_IN_BATCH: usize = 32;
+/// The number of group registers of a batch. One iteration of a pass over the groups processes a batch.
+const GROUPS_IN_BATCH: usize = 64;
 /// In rows of several stripes, a shorter chunk is used if chunks of the usual length would add more than one part in
 /// this number to the length of a row.
 const LONGEST_PADDING: usize = 16;
@@ -87,9 +84,10 @@ pub(super) struct Layout {
     pub(super) piece: usize,
     /// The number of registers of a cell.
     pub(super) cell: usize,
-    /// Whether cells are computed in packed registers. If they are, two consecutive cell registers summarize a run of
-    /// `2 * cell` registers. The cell register with the even number summarizes the even registers of the run. The cell
-    /// register with the odd number summarizes the odd registers. Otherwise, each cell register summarizes consecutive
+    /// Whether cells and groups are computed in packed registers. If they are, two consecutive cell registers
+    /// summarize a run of `2 * cell` registers. The cell register with the even number summarizes the even registers of
+    /// the run. The cell register with the odd number summarizes the odd registers. The two group registers of a chunk
+    /// divide the chunk in the same way. Otherwise, each cell register, and each group register, summarizes consecutive
     /// registers.
     pub(super) packed: bool,
     /// The location of the logits.
@@ -146,14 +144,10 @@ impl Layout {
             .map(|(residence, keep_weights, cell, candidate_list)| {
                 let layout = Layout::with(spec, chip, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
-                let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
-                // The survivors of a packed cell move to at most two lanes. These lanes must have space for all
-                // survivors of the cell.
-                let least = if packed { PACKED_DEPTH / 2 } else { 1 };
                 let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
                 let slots =
-                    if few { SLOTS[layout.stripes().trailing_zeros() as usize].max(least) } else { depth };
-                Layout { packed, depth, slots, ..layout }
+                    if few { SLOTS[layout.stripes().trailing_zeros() as usize] } else { layout.depth };
+                Layout { packed, slots, ..layout }
             })
             .collect();
         *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
@@ -186,7 +180,8 @@ impl Layout {
             Residence::Streamed => 3 * chunk * REGISTER_BYTES,
         };
         let weights = if keep_weights { row } else { 0 };
-        let cells = 3 * row / cell;
+        let groups = 3 * row / (chunk / 2);
+        let cells = if has_few_slots(spec) { 0 } else { row / cell } + groups;
         let focus = chunks_per_sum * chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
         let depth = DEPTHS[stripes.trailing_zeros() as usize];
@@ -212,14 +207,14 @@ impl Layout {
         }
     }
 
-    /// Returns the number of cell registers of a batch of cell registers.
-    pub(super) fn cells_in_batch(&self) -> usize {
-        CELLS_IN_BATCH.min(self.cells())
+    /// Returns the number of group registers of a batch of group registers.
+    pub(super) fn groups_in_batch(&self) -> usize {
+        GROUPS_IN_BATCH.min(self.groups())
     }
 
     /// Returns the number of batches. The last one can extend past the end of the row.
     pub(super) fn batches(&self) -> usize {
-        self.cells().div_ceil(self.cells_in_batch())
+        self.groups().div_ceil(self.groups_in_batch())
     }
 
     /// Returns the number of registers whose values have one sum.
@@ -257,21 +252,32 @@ impl Layout {
         self.chunk / self.cell
     }
 
-    /// Returns the numbers of the registers of cell register `cell` of a chunk, relative to the chunk.
-    pub(super) fn registers_of_cell(&self, cell: usize) -> impl Iterator<Item = usize> {
-        let (first, step) = match self.packed {
-            true => (cell / 2 * 2 * self.cell + cell % 2, 2),
-            false => (cell * self.cell, 1),
-        };
-        (0..self.cell).map(move |number| first + step * number)
+    /// Returns the number of registers of a group.
+    pub(super) fn group(&self) -> usize {
+        self.chunk / self.groups_in_chunk()
     }
 
-    /// Returns the number that must be added to the stored places of a cell register. The sums are then numbers of
-    /// registers, counted from the first register of a run of chunks. `cell` is the number of the cell register in the
-    /// run.
-    pub(super) fn place_offset(&self, cell: usize) -> usize {
-        let second_half = self.packed && cell % 2 == 1;
-        cell / self.cells_in_chunk() * self.chunk + usize::from(second_half)
+    /// Returns the number of group registers of a chunk.
+    pub(super) fn groups_in_chunk(&self) -> usize {
+        if self.packed || self.chunk == CHUNK {
+            2
+        } else {
+            1
+        }
+    }
+
+    /// Returns the number of the first register of group register `group` of a chunk, relative to the chunk, and the
+    /// distance between the registers of the group.
+    pub(super) fn registers_of_group(&self, group: usize) -> (usize, usize) {
+        match self.packed {
+            true => (group, 2),
+            false => (group * self.group(), 1),
+        }
+    }
+
+    /// Returns the number of group registers of a row.
+    pub(super) fn groups(&self) -> usize {
+        self.chunks * self.groups_in_chunk()
     }
 
     /// Returns the number of cell registers of a row.

@@ -58,7 +58,7 @@ pub(super) fn cases_of(
     cases
 }
 
-/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into other cells.
+/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into other groups.
 fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
     let cases = cases_of(name, generation, path, batch, dtype, debug);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
@@ -71,8 +71,9 @@ fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, 
 
 fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
     let mut problems = vec![
-        crowded_cells(spec, rng),
-        full_cells(spec, rng),
+        crowded_groups(spec, rng),
+        full_groups(spec, rng),
+        full_lane(spec, rng),
         close_ties(spec, 5, rng),
         close_ties(spec, 30, rng),
         exact_shares(spec, 3, rng),
@@ -91,9 +92,6 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         problems.push(close_logits_in_a_lane(spec, rng));
         problems.extend([0, 500].map(|k| plain_draws(spec, RowKind::Normal, k, rng)));
         problems.extend([0.5, 0.95, 0.9999].map(|p| like_models(spec, p, rng)));
-    }
-    if spec.batch < 8 {
-        problems.push(full_lane(spec, rng));
     }
     // In larger batches, other rows take these branches.
     if spec.batch < 8 && spec.path == Way::Arbitrary {
@@ -118,9 +116,9 @@ fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with two large logits in one cell and three in another cell. A cell is a column of eight registers of
-/// 128 lanes.
-fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
+/// Returns rows with two large logits in one group and three in another group. A group is a column of up to 56 registers
+/// of 128 lanes.
+fn crowded_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
         let places = [5 * 1024, 5 * 1024 + 128, 9 * 1024, 9 * 1024 + 256, 9 * 1024 + 384];
@@ -130,22 +128,27 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with eight different large logits in one cell. A lane of the short stack cannot contain all of them.
-fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
+/// Returns rows with eight different large logits in one group.
+fn full_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
     problem.put((0..spec.batch).flat_map(large));
     problem
 }
 
-/// Returns rows of a small batch with eight large logits that the kernel gathers into one lane. In stripes of rows of
-/// [`VOCAB`] entries, a chunk has four cells, and a cell is rotated by the number of its chunk plus sixteen times its
-/// number in the chunk.
+/// Returns rows with ten large logits that the kernel gathers into one lane, which has space for fewer. They are in ten
+/// crowded lanes of a group. The entries of a crowded lane move to consecutive lanes, beginning with this lane. So the
+/// large logits are in a diagonal. Another register has a large logit in each of these lanes. There are two such
+/// diagonals: one for groups of consecutive registers, and one for packed groups, which have every second register.
 fn full_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let mut problem = normal_rows(spec, rng, |row| 6 + row as i32);
+    let mut problem = normal_rows(spec, rng, |row| 40 + row as i32);
     let large = |row: usize| {
-        let place = move |cell: usize| cell * 1024 + (128 + row - cell / 4 - 16 * (cell % 4)) % 128;
-        (0..8).map(move |cell| (row, place(cell), 40.0 + cell as f32))
+        (0..10).flat_map(move |i| {
+            let place = move |step: usize, entry: usize| entry * step * 128 + 60 * step - 20 + row - i;
+            [1, 2].into_iter().flat_map(move |step| {
+                [(row, place(step, i), 60.0 + i as f32), (row, place(step, 12), 40.0 + i as f32)]
+            })
+        })
     };
     problem.put((0..spec.batch).flat_map(large));
     problem

@@ -93,6 +93,9 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         problems.extend([0, 500].map(|k| plain_draws(spec, RowKind::Normal, k, rng)));
         problems.extend([0.5, 0.95, 0.9999].map(|p| like_models(spec, p, rng)));
     }
+    if let Way::Bounded(_) = spec.path {
+        problems.push(close_logits_in_a_lane(spec, rng));
+    }
     // In larger batches, other rows take these branches.
     if spec.batch < 8 && spec.path == Way::Arbitrary {
         problems.extend([mostly_masked(spec, rng), with_zero_maximum(spec, rng)]);
@@ -282,27 +285,35 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
 }
 
 /// Returns rows in which the threshold is one of some close logits in one lane. The stack of a lane has no space for all
-/// of them. Some rows have top-k, and the other rows have top-p alone.
+/// of them. In some rows, this is the threshold of top-k, and in the others, the threshold of top-p. On the bounded
+/// path, the rows also have many equal logits, so that the kernel samples them by passes.
 fn close_logits_in_a_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
-    const LARGE: usize = 1000;
     const CLOSE: usize = 24;
-    const SMALL: usize = 400;
+    let (large, small, most) = match spec.path {
+        Way::Arbitrary => (1000, 400, None),
+        Way::Bounded(max_k) => (max_k / 3, 1000, Some(max_k)),
+    };
     let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);
     let mut logits = vec![-1000.0; spec.batch * VOCAB];
     for (row, params) in problem.rows.iter_mut().enumerate() {
         let logits = &mut logits[row * VOCAB..][..VOCAB];
-        for (number, index) in rand::seq::index::sample(rng, VOCAB, LARGE + SMALL).into_iter().enumerate() {
-            logits[index] = if number < LARGE { 5.0 } else { rng.random_range(-5.0..2.0) };
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, large + small).into_iter().enumerate() {
+            let below = if most.is_some() { 2.0 } else { rng.random_range(-5.0..2.0) };
+            logits[index] = if number < large { 5.0 } else { below };
         }
         for number in 0..CLOSE {
             logits[128 * (row + number) + 7] = 3.0 + number as f32 / 200.0;
         }
-        let weights =
-            |least: f32| -> f64 { logits.iter().filter(|&&x| x >= least).map(|&x| f64::from(x).exp()).sum() };
+        let at_least = |least: f32| logits.iter().copied().filter(move |&x| x >= least);
+        let weights = |least: f32| -> f64 { at_least(least).map(|x| f64::from(x).exp()).sum() };
         let middle = (weights(4.0) + weights(3.0)) / 2.0;
-        let (k, p) = match rng.random_bool(0.5) {
-            true => (logits.iter().filter(|&&x| x > 4.0).count() + CLOSE / 2, 1.0),
-            false => (0, (middle / weights(-6.0)) as f32),
+        let (k, p) = match (rng.random_bool(0.5), most) {
+            (true, _) => (at_least(4.0).count() + CLOSE / 2, 1.0),
+            (false, None) => (0, (middle / weights(-6.0)) as f32),
+            (false, Some(most)) => {
+                let ties = (most - at_least(3.0).count()) as f64 * 2.0_f64.exp();
+                (most, (middle / (weights(3.0) + ties)) as f32)
+            }
         };
         *params = RowParams::new(k as i32, p, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
     }

@@ -1,15 +1,16 @@
 //! The k-slices of programs with more slots than lanes. One pass over the logits moves the entries that top-k keeps to
 //! the slots.
 //!
-//! The pass skips chunks without kept entries. In the other chunks, it processes each register. The kept entries of
-//! each sublane first move to the first lanes, and keep their order. Then they are rotated to the lane of the first free
-//! slot. Both movements have seven steps: the step for a bit moves the entries whose distance has this bit.
+//! The pass skips a chunk if no entry of it reaches the threshold of top-k, or if the slots already contain all kept
+//! entries. In the other chunks, it processes each register. The kept entries of each sublane first move to the first
+//! lanes, and keep their order. Then they are rotated to the lane of the first free slot. Both movements have seven steps: the step for a bit moves the entries whose distance has this bit.
 
 use super::context::{Context, Outcome};
 use super::k_slices::KSlices;
 use super::keys::{edge_below, float_of_key, order_keys};
 use super::lane_sums::sum_of_stripes_before;
 use super::sampling::Sampling;
+use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::{Kernel, Memory, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
@@ -54,14 +55,17 @@ pub(super) fn write(cx: &Context<'_>, slices: &KSlices, sampling: &Sampling, out
     };
     let edge = edge_below(k, outcome.threshold);
     let all = k.eq(outcome.threshold, k.i32(NEG_INF_KEY));
+    // Ties that top-k does not keep also reach the threshold. After the last kept entry, no chunk is needed.
+    let slots = k.i32(cx.spec.slots() as i32);
+    let most = k.choose(k.eq(cx.param(Column::K), k.i32(0)), slots, cx.param(Column::K));
     cx.logits.pass("chunks of the k-slices", &[before], |chunk, number, state| {
         let reaches = (0..layout.chunk).map(|register| {
             let x = k.load(chunk, k.i32((register * LANES) as i32));
             k.above(x, edge)
         });
         let reaches = reaches.reduce(|a, b| k.either(a, b)).expect("a chunk has registers");
-        let free = k.lt(state[0], k.i32(cx.spec.slots() as i32));
-        let needed = k.any(k.both(k.either(reaches, all), free));
+        let missing = k.lt(state[0], most);
+        let needed = k.any(k.both(k.either(reaches, all), missing));
         let move_entries = || {
             let iterations = k.i32((layout.chunk / TOGETHER) as i32);
             k.for_each_of("registers of the k-slices", iterations, state, |iteration, state| {
@@ -69,7 +73,7 @@ pub(super) fn write(cx: &Context<'_>, slices: &KSlices, sampling: &Sampling, out
                 let moved: Vec<Moved> = (0..TOGETHER)
                     .map(|next| {
                         let register = k.add(k.mul(iteration, k.i32(TOGETHER as i32)), k.i32(next as i32));
-                        let moved = moved(cx, &entries(cx, chunk, number, register, outcome), filled);
+                        let moved = move_to_slots(cx, &entries(cx, chunk, number, register, outcome), filled);
                         filled = k.add(filled, moved.count);
                         moved
                     })
@@ -78,7 +82,7 @@ pub(super) fn write(cx: &Context<'_>, slices: &KSlices, sampling: &Sampling, out
                 vec![filled]
             })
         };
-        k.if_else("a chunk has kept entries", needed, move_entries, || state.to_vec())
+        k.if_else("a chunk can have kept entries", needed, move_entries, || state.to_vec())
     });
     for register in 0..registers {
         let [indices, keys] = slices.load(k, register).map(|value| k.over_stripes(Reduce::Or, value));
@@ -115,7 +119,7 @@ fn kept_in_stripes_before(cx: &Context<'_>, outcome: &Outcome) -> Value {
 }
 
 /// Moves the kept entries of a register to the lanes of the slots after the first `filled`.
-fn moved(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
+fn move_to_slots(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
     let (k, lane, last_lane) = (cx.k, cx.k.lane(), LANES as i32 - 1);
     let one = k.choose(entries.kept, k.i32(1), k.i32(0));
     let through = inclusive_counts(k, one);

@@ -206,7 +206,8 @@ impl Stages {
         let k = cx.k;
         let (first, some_open) = match cx.spec.path {
             Path::Arbitrary => self.by_largest_if_promising(cx, start, summary),
-            // Every row has top-k.
+            // A row without top-k has at most as many entries as slots. Its threshold excludes only entries without a
+            // weight.
             Path::Bounded(_) => (self.by_few(cx, start), None),
         };
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));

@@ -603,6 +603,7 @@ impl MultiPass<'_> {
         );
         let parts: Vec<Split> =
             weights.iter().map(|&weight| Split::new(k, k.widen(k.max(weight, k.i32(0))))).collect();
+        // The range of an open row is narrow. So the missing sum is small, and its parts are exact.
         let missing = Split::new(k, k.wsub(target, range.high_sum));
         let terms = |place| {
             let chosen = weights.iter().zip(&parts).map(|(&weight, parts)| {

@@ -535,7 +535,7 @@ impl Passes {
             Elem::I32 => k.from_bits(content),
             _ => content,
         };
-        if layout.rows == SUBLANES && layout.chunks_per_sum == 1 && layout.residence != Residence::Streamed {
+        if layout.rows == SUBLANES && layout.residence != Residence::Streamed {
             // One select per row and register takes less time than a loop that copies one row per iteration.
             let here: Vec<Value> = (1..rows).map(|row| k.eq(k.sublane(), k.i32(row))).collect();
             let chunks: Vec<Memory> = (0..rows)

@@ -74,7 +74,7 @@ fn slices_of_many_slots() {
             cases.add(&spec, &chip("v5e"), &problem);
         }
         cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
-        let ways = ["decided", "chunks of the k-slices / a chunk has kept entries"]
+        let ways = ["decided", "chunks of the k-slices / a chunk can have kept entries"]
             .into_iter()
             .flat_map(|branch| [format!("{branch}: then"), format!("{branch}: else")]);
         let list = ["decided / over the candidate list: then", "decided / over the candidate list: else"];
@@ -124,6 +124,32 @@ fn longest_rows() {
             }
         }
         cases.add(&spec, &chip(generation), &problem);
+    }
+    cases.check(&[]);
+}
+
+/// Rows with many kept ties of a large weight and few larger logits. The weight that is missing after the larger logits
+/// exceeds the sum of any entries that a lane stack can contain.
+#[test]
+fn many_ties_of_a_large_weight() {
+    const VOCAB: usize = 262_144;
+    const LARGER: usize = 100;
+    let mut rng = StdRng::seed_from_u64(45);
+    let mut cases = cases("many_ties_of_a_large_weight");
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        let spec = spec(Way::Arbitrary, 8, VOCAB, dtype, false);
+        let mut problem = problem_of(&spec, vec![RowKind::Constant; 8], &mut rng);
+        let mut logits = vec![0.0; 8 * VOCAB];
+        for (row, params) in problem.rows.iter_mut().enumerate() {
+            for (number, index) in rand::seq::index::sample(&mut rng, VOCAB, LARGER).into_iter().enumerate() {
+                logits[row * VOCAB + index] = (number + 1) as f32 / 1024.0;
+            }
+            let p = (row + 2) as f32 / 10.0;
+            let words = random_words(rng.random(), 1);
+            *params = RowParams::new(200_000, p, 0.0, 1.0, words, VOCAB);
+        }
+        problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+        cases.add(&spec, &chip("v5e"), &problem);
     }
     cases.check(&[]);
 }

@@ -223,7 +223,8 @@ def measure(peer, logits):
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end) * 1e3 / CALLS)
-    return sorted(times)[REPLAYS // 2]
+    # The least time counts, as for the kernels of this library: the host only makes a run longer.
+    return min(times)
 
 
 def version(peer):

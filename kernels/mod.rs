@@ -100,7 +100,7 @@ mod tests {
             Spec { path, batch: 1, vocab, dtype, stable: true, wanted, source: Source::Batch }
         };
         let tpu = Target::named("v5e").unwrap();
-        for (path, vocab) in [(Path::Bounded(200), 1000), (Path::Arbitrary, (1 << 20) + 1)] {
+        for (path, vocab) in [(Path::Bounded(1025), 2000), (Path::Arbitrary, (1 << 24) + 1)] {
             let large = spec(path, vocab);
             let reason = portable_reason(&large, &tpu).unwrap();
             assert!(reason.starts_with(&large.name()) && reason.contains("v5e"), "{reason}");
@@ -109,7 +109,7 @@ mod tests {
         }
         // A row has at most as many slots as the vocabulary has entries.
         for (path, vocab) in
-            [(Path::Bounded(128), 1000), (Path::Bounded(200), 128), (Path::Arbitrary, 1 << 20)]
+            [(Path::Bounded(1024), 2000), (Path::Bounded(1025), 1024), (Path::Arbitrary, 1 << 24)]
         {
             let small = spec(path, vocab);
             assert_eq!(portable_reason(&small, &tpu), None);

@@ -1,12 +1,12 @@
-//! The bounded-k kernel. It divides each row into cells, filters the entries by the maxima of the cells, and processes
-//! the few survivors.
+//! The bounded-k kernel, for at most one slot per lane. It divides each row into groups, filters the entries by the
+//! maxima of the groups, and processes the few survivors.
 //!
-//! 1. One pass computes the largest logit of each cell, its place, and the second largest logit. It also computes
-//!    256 bins; each contains the largest logit of many cells ([`prefilter`](super::prefilter)).
+//! 1. One pass computes the largest logit of each group, its place, and the second largest logit. It also computes
+//!    256 bins; each contains the largest logit of many registers ([`prefilter`](super::prefilter)).
 //! 2. The value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains
 //!    a logit that reaches this value.
-//! 3. The kernel gathers the logits that reach the bound. Most of them are maxima of cells. The others are in the few
-//!    cells whose second largest logit also reaches the bound ([`gather`](super::gather)).
+//! 3. The kernel gathers the logits that reach the bound. Most of them are maxima of groups. The others are in the few
+//!    groups whose second largest logit also reaches the bound ([`gather`](super::gather)).
 //! 4. The remaining steps process these few logits in registers. They compute the exact top-k threshold and its ties,
 //!    the weights, the top-p threshold, and the draw ([`survivors`](super::survivors)).
 //!

@@ -1,6 +1,7 @@
 //! Selects how a block is sampled: from few survivors, by passes over the candidate list, or by passes over all logits.
 
 use super::candidate_list::CandidateList;
+use super::compaction;
 use super::context::{Context, Outcome};
 use super::gather::Gather;
 use super::k_slices::KSlices;
@@ -12,6 +13,7 @@ use super::sampling::Sampling;
 use super::survivors::Survivors;
 use super::total_bounds::{are_promising, bounds, Rest};
 use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Path;
 use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::MAX_FINITE_BITS;
@@ -70,11 +72,20 @@ impl Stages {
             Some(list) => self.by_survivors_or_passes(cx, &start, list, summary),
         };
         let outcome = Outcome::from_flat(&flat);
-        Outcome {
+        let outcome = Outcome {
             next: reported_token(cx.k, sampling.no_candidate, outcome.next),
             greedy: reported_token(cx.k, sampling.no_candidate, outcome.greedy),
             ..outcome
+        };
+        if let Some(slices) = self.slices.as_ref().filter(|slices| slices.registers() > 1) {
+            compaction::write(cx, slices, sampling, &outcome);
         }
+        outcome
+    }
+
+    /// Returns the k-slices if each way of sampling writes them itself.
+    fn short_slices(&self) -> Option<&KSlices> {
+        self.slices.as_ref().filter(|slices| slices.registers() == 1)
     }
 
     /// Returns the survivors of a threshold. Also returns a scalar: whether every row can be sampled from its
@@ -95,7 +106,7 @@ impl Stages {
     fn by_survivors(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
         let k = cx.k;
         let (survivors, suffice) = self.survivors(cx, start.threshold);
-        let slices = self.slices.as_ref();
+        let slices = self.short_slices();
         let nothing = Rest::nothing(k);
         let sample = || survivors.sample(cx, start.sampling, start.threshold, &nothing, slices).0.flat();
         let otherwise = || self.by_passes(cx, start, Source::AllLogits);
@@ -116,27 +127,47 @@ impl Stages {
                 || Rest::nothing(k).flat(k),
             );
             let (outcome, decided) =
-                survivors.sample(cx, sampling, threshold, &Rest::from_flat(&rest), self.slices.as_ref());
+                survivors.sample(cx, sampling, threshold, &Rest::from_flat(&rest), self.short_slices());
             let undecided = k.any(k.both(open, k.not(decided)));
             [outcome.flat(), vec![k.splat(k.choose(undecided, k.i32(0), k.i32(1)))]].concat()
         };
         k.if_else("survivors suffice", suffice, sampled, || undecided(k))
     }
 
-    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
-    /// Otherwise samples by passes over all logits.
-    fn by_survivors_or_passes(
+    /// Returns the number of cells of each row that contain a logit that reaches a threshold.
+    fn cells_reaching(&self, cx: &Context<'_>, threshold: Value) -> Value {
+        self.prefilter.count_above(cx, edge_below(cx.k, threshold))
+    }
+
+    /// Samples from the survivors if possible. Returns an outcome and a flag, like [`by_largest`](Stages::by_largest),
+    /// and the number of cells of each row that reach the threshold.
+    fn by_few(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
+        let (k, slices) = (cx.k, self.short_slices());
+        let if_few = || {
+            let (survivors, suffice) = self.survivors(cx, start.threshold);
+            let sampled = || {
+                let nothing = Rest::nothing(k);
+                let outcome = survivors.sample(cx, start.sampling, start.threshold, &nothing, slices).0;
+                [outcome.flat(), vec![k.splat(k.i32(1))]].concat()
+            };
+            k.if_else("survivors suffice", suffice, sampled, || undecided(k))
+        };
+        let cells = self.cells_reaching(cx, start.threshold);
+        let few = at_most(k, cells, FEW_CELLS);
+        let sampled = k.if_else("few cells reach the threshold", few, if_few, || undecided(k));
+        [sampled, vec![cells]].concat()
+    }
+
+    /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
+    /// are survivors. Also returns a scalar: whether there is such a row. If there is, the number of cells has no
+    /// meaning.
+    fn by_largest_if_promising(
         &self,
         cx: &Context<'_>,
         start: &Start<'_>,
-        list: &CandidateList,
         summary: &Summary,
-    ) -> Vec<Value> {
+    ) -> (Vec<Value>, Option<Value>) {
         let (k, sampling) = (cx.k, start.sampling);
-        let cells_at_most = |threshold: Value, limit: i32| {
-            let cells = self.prefilter.count_above(cx, edge_below(k, threshold));
-            k.not(k.any(k.lt(k.i32(limit), cells)))
-        };
         // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
@@ -149,23 +180,52 @@ impl Stages {
             || vec![k.choose(some_open, k.i32(0), k.i32(1))],
         )[0];
         let if_few = || {
-            k.if_else(
+            let cells = self.cells_reaching(cx, largest);
+            let sampled = k.if_else(
                 "few cells reach the threshold",
-                cells_at_most(largest, FEW_CELLS),
+                at_most(k, cells, FEW_CELLS),
                 || self.by_largest(cx, start, largest, open),
                 || undecided(k),
-            )
+            );
+            [sampled, vec![cells]].concat()
         };
-        let first =
-            k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, || undecided(k));
+        let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
+        let first = k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
+        (first, Some(some_open))
+    }
+
+    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
+    /// Otherwise samples by passes over all logits.
+    fn by_survivors_or_passes(
+        &self,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        list: &CandidateList,
+        summary: &Summary,
+    ) -> Vec<Value> {
+        let k = cx.k;
+        let (first, some_open) = match cx.spec.path {
+            Path::Arbitrary => self.by_largest_if_promising(cx, start, summary),
+            // A row without top-k has at most as many entries as slots. Its threshold excludes only entries without a
+            // weight.
+            Path::Bounded(_) => (self.by_few(cx, start), None),
+        };
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
-        let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-        k.if_else(
-            "decided",
-            decided,
-            || first[..Outcome::VALUES].to_vec(),
-            || self.by_passes_over_list(cx, start, list, cells_at_most(start.threshold, limit)),
-        )
+        let passes = || {
+            let counted = first[Outcome::VALUES + 1];
+            let cells = match some_open {
+                Some(some_open) => k.if_else(
+                    "some rows need another count of cells",
+                    some_open,
+                    || vec![self.cells_reaching(cx, start.threshold)],
+                    || vec![counted],
+                )[0],
+                None => counted,
+            };
+            let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
+            self.by_passes_over_list(cx, start, list, at_most(k, cells, limit))
+        };
+        k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }
 
     /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.
@@ -196,20 +256,26 @@ impl Stages {
     fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
-        // The summaries of the cells compare raw logits. Cleaning maps some different logits to zero, and others to the
+        // The summaries of the groups compare raw logits. Cleaning maps some different logits to zero, and others to the
         // largest finite number. The cleaned logits are then equal, but the summaries do not treat them as equal.
         let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
+        let [first, tied] = self.prefilter.greedy(cx, max_key);
         let greedy = k.if_else(
             "the first maximum is ambiguous",
-            k.any(ambiguous),
+            k.any(k.either(ambiguous, tied)),
             || vec![passes.greedy(cx, max_key)],
-            || vec![self.prefilter.greedy(cx, max_key)],
+            || vec![first],
         )[0];
         let irregular = k.any(start.irregular);
         MultiPass { cx, passes, source, sampling, irregular }
-            .sample(greedy, start.bound, self.slices.as_ref())
+            .sample(greedy, start.bound, self.short_slices())
             .flat()
     }
+}
+
+/// Returns a scalar: whether each row has at most `limit` cells.
+fn at_most(k: &Kernel, cells: Value, limit: i32) -> Value {
+    k.not(k.any(k.lt(k.i32(limit), cells)))
 }
 
 /// Returns the result of [`Stages::by_largest`] for the case that some rows were not sampled.

@@ -1,47 +1,36 @@
 //! Gathers the survivors of a threshold into a few registers.
 //!
-//! Nearly all survivors are the maxima of their cells. The first step gathers those. The second step searches the few
-//! crowded cells. A cell is crowded if its second largest logit also reaches the threshold.
+//! Nearly all survivors are the maxima of their groups. The first step gathers those. The second step gathers the
+//! survivors of the few crowded groups. A group is crowded if its second largest logit also reaches the threshold.
 
 use super::context::Context;
-use super::keys::{bf16_edge, edge_below};
+use super::keys::edge_below;
 use super::lane_stack::LaneStack;
-use super::prefilter::{index_of_place, rotation, Prefilter};
-use super::summaries::{
-    cell_elem, cells_together, constant, halves, largest_half, load, load_summary, store_summary,
-};
-use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, PACKED_LANES, SUBLANES};
+use super::prefilter::{index_in_group, Prefilter};
+use super::summaries::{cells_together, halves, load};
+use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// The number of batches that are searched for crowded cells together. The search of one batch is a chain of dependent
-/// steps, so the chains of several batches overlap.
-const BATCHES_TOGETHER: usize = 8;
-/// The number of cell registers whose survivors first go to a short stack, because an insertion into it is cheaper.
-const CELLS_PER_SHORT_STACK: usize = 16;
-/// The number of crowded cell registers whose survivors go to a short stack together.
-const CROWDED_PER_SHORT_STACK: usize = 4;
-/// The number of levels of a short stack.
-const SHORT: usize = 3;
-/// The number of levels of a short stack for crowded packed cells. If the large logits of a row have a stride of 256,
-/// all logits of a packed cell can be large.
-const SHORT_PACKED: usize = 5;
+/// The number of crowded lanes that one iteration processes.
+const LANES_TOGETHER: usize = 2;
+/// The survivors of more crowded lanes are not gathered, because other methods take less time.
+const MOST_CROWDED: usize = 256;
+/// The number of groups that one integer represents, with one bit per group.
+const GROUPS_IN_WORD: usize = 32;
+/// The number of the lowest exponent bit of a float.
+const EXPONENT: u32 = 23;
+/// Represents "no crowded lane". It is larger than the code of every lane.
+const NO_CODE: i32 = f32::MAX.to_bits() as i32;
 
-/// The survivors of each lane: logits and their places. A place is the number of a register in the stripe, as a float.
-/// The stack uses the place as its marker: −1 marks an empty level.
+/// The survivors of each lane: logits and their indices in the row, as floats. The stack uses the index as its marker:
+/// −1 marks an empty level.
 type SurvivorStack = LaneStack<2>;
 
 /// The memory for gathering.
 pub(super) struct Gather {
-    /// For each batch, the maximum of the second largest logits of its cells.
-    seconds: Memory,
-    /// The numbers of the batches with crowded cells.
-    batches: Memory,
-    /// A register for each of these batches. Bit `i` is set in the lanes in which cell register `i` has a crowded cell.
+    /// Some registers for each batch of groups. Bit `i` of register `w` is set in the lanes in which group register
+    /// `32 w + i` is crowded in any row.
     crowded: Memory,
-    /// The crowded cell registers of each of these batches, as bits.
-    cells_of_batch: Memory,
-    /// The numbers of the crowded cell registers.
-    list: Memory,
 }
 
 /// The survivors of a threshold, in registers.
@@ -57,203 +46,273 @@ pub(super) struct Gathered {
 impl Gather {
     /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Gather {
-        let (k, cells) = (cx.k, cx.layout.cells());
-        let (together, groups) = batches_together(cx);
-        let batches = together * groups;
-        let register = if cx.layout.packed { PACKED_LANES } else { LANES };
-        Gather {
-            seconds: k.scratch(cell_elem(cx), &[SUBLANES, batches * register], Space::Vmem),
-            crowded: k.scratch(Elem::I32, &[SUBLANES, batches * LANES], Space::Vmem),
-            batches: k.scratch(Elem::I32, &[batches + 1], Space::Smem),
-            cells_of_batch: k.scratch(Elem::I32, &[batches], Space::Smem),
-            list: k.scratch(Elem::I32, &[cells + CROWDED_PER_SHORT_STACK], Space::Smem),
-        }
+        let width = cx.layout.batches() * words(cx) * LANES;
+        Gather { crowded: cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem) }
     }
 
     /// Returns all logits whose key is at least `threshold`. `threshold` is the key of a candidate.
     pub(super) fn survivors(&self, cx: &Context<'_>, prefilter: &Prefilter, threshold: Value) -> Gathered {
         let k = cx.k;
         let edge = edge_below(k, threshold);
-        let (stack, second) = self.gather_maxima(cx, prefilter, edge);
-        // The search for more survivors runs only if there was space for all maxima.
-        let room = k.not(k.any(k.at_least(stack.overflow, k.f32(0.0))));
-        let crowded = k.both(room, k.any(k.above(second, edge)));
+        let (stack, crowded) = self.gather_maxima(cx, prefilter, edge);
+        let full = k.over_all(Reduce::Max, stack.overflow);
+        let count = k.scalar(k.over_lanes(Reduce::Add, k.to_float(crowded)));
+        let many = k.above(count, k.f32(MOST_CROWDED as f32));
+        let too_many = k.either(many, k.at_least(full, k.f32(0.0)));
         let stack = k.if_else(
-            "a cell holds another survivor",
-            crowded,
-            || {
-                let batches = self.find_crowded(cx, prefilter, edge);
-                let length = self.list_crowded(cx, batches);
-                self.gather_from_crowded(cx, prefilter, edge, length, &stack).flat()
-            },
+            "some groups are crowded",
+            k.both(k.above(count, k.f32(0.0)), k.not(too_many)),
+            || self.gather_from_crowded(cx, prefilter, edge, count, &stack).flat(),
             || stack.flat(),
         );
-        let stack = SurvivorStack::from_flat(&stack);
-        let overflow = k.choose(k.at_least(stack.overflow, k.f32(0.0)), k.i32(0), k.i32(-1));
-        let [values, places] = stack.fields;
-        let indices = places.into_iter().map(|place| index_of_place(cx, k.trunc(place))).collect();
         let LaneStack { fields: [values, indices], overflow } =
-            balanced(cx, LaneStack { fields: [values, indices], overflow });
-        Gathered { values, indices, overflow: k.ge(overflow, k.i32(0)) }
+            balanced(cx, SurvivorStack::from_flat(&stack));
+        let overflow = k.either(k.at_least(overflow, k.f32(0.0)), too_many);
+        Gathered { values, indices: indices.into_iter().map(|index| k.trunc(index)).collect(), overflow }
     }
 
-    /// Finds the batches with crowded cells, and these cells. Returns the number of these batches.
-    fn find_crowded(&self, cx: &Context<'_>, prefilter: &Prefilter, edge: Value) -> Value {
-        let (k, layout, batch) = (cx.k, cx.layout, cx.layout.cells_in_batch());
-        let (batches, (together, groups)) = (layout.batches(), batches_together(cx));
-        let nothing = k.negative_infinity(cell_elem(cx));
-        // Cell registers after the end of the row are not crowded.
-        for unused in (layout.cells()..batches * batch).step_by(cells_together(cx)) {
-            k.store(&prefilter.second, k.i32((unused * LANES) as i32), constant(cx, nothing));
-        }
-        for unused in batches..together * groups {
-            store_summary(cx, &self.seconds, k.i32(unused as i32), constant(cx, nothing));
-        }
-        let groups = k.i32(groups as i32);
-        let [found] = k.for_each("groups of batches", groups, [k.i32(0)], |group, [mut found]| {
-            let first = k.mul(group, k.i32(together as i32));
-            let batches: Vec<Value> = (0..together).map(|i| k.add(first, k.i32(i as i32))).collect();
-            let second = |&batch: &Value| largest_half(cx, load_summary(cx, &self.seconds, batch));
-            let crowded: Vec<Value> =
-                batches.iter().map(|batch| k.any(k.above(second(batch), edge))).collect();
-            // Every batch is written at the end of the list. The end advances only if the batch has crowded cells.
-            for (number, crowded) in batches.into_iter().zip(crowded) {
-                k.set(&self.batches, found, number);
-                found = k.add(found, k.choose(crowded, k.i32(1), k.i32(0)));
-            }
-            [found]
-        });
-        k.for_each("crowded batches", found, [], |number, []| {
-            let first = k.mul(k.get(&self.batches, number), k.i32(batch as i32));
-            let [_, second, _] = prefilter.registers(cx, first, batch);
-            let bit = |cell: usize| {
-                let crowded = k.above(k.load(&second, k.i32((cell * LANES) as i32)), edge);
-                k.choose(crowded, k.i32(1 << cell), k.i32(0))
-            };
-            // The bits are combined in a tree, so that few operations wait for the previous one.
-            let mut bits: Vec<Value> = (0..batch).map(bit).collect();
-            while bits.len() > 1 {
-                bits =
-                    bits.chunks(2).map(|pair| pair[1..].iter().fold(pair[0], |a, &b| k.or(a, b))).collect();
-            }
-            let bits = bits[0];
-            k.store(&k.registers(&self.crowded, number, 1), k.i32(0), bits);
-            []
-        });
-        found
-    }
-
-    /// Lists the crowded cell registers of the batches that [`find_crowded`](Gather::find_crowded) found. Returns their
-    /// number.
-    fn list_crowded(&self, cx: &Context<'_>, batches: Value) -> Value {
-        let (k, (together, _)) = (cx.k, batches_together(cx));
-        let groups = k.shr(k.add(batches, k.i32(together as i32 - 1)), together.trailing_zeros());
-        k.for_each("crowded cells of batches", groups, [], |group, []| {
-            let first = k.mul(group, k.i32(together as i32));
-            let registers = k.registers(&self.crowded, first, together);
-            for i in 0..together {
-                let cells = k.or_of_all(k.load(&registers, k.i32((i * LANES) as i32)));
-                k.set(&self.cells_of_batch, k.add(first, k.i32(i as i32)), cells);
-            }
-            []
-        });
-        let [length] = k.for_each("list of crowded cells", batches, [k.i32(0)], |number, [mut length]| {
-            let cells = k.get(&self.cells_of_batch, number);
-            let first = k.mul(k.get(&self.batches, number), k.i32(cx.layout.cells_in_batch() as i32));
-            for cell in 0..cx.layout.cells_in_batch() {
-                k.set(&self.list, length, k.add(first, k.i32(cell as i32)));
-                length = k.add(length, k.and(k.shift_right_zero(cells, k.i32(cell as i32)), k.i32(1)));
-            }
-            [length]
-        });
-        // The last iteration over the list can include entries after its end. They must be cell registers too.
-        for i in 0..CROWDED_PER_SHORT_STACK {
-            k.set(&self.list, k.add(length, k.i32(i as i32)), k.i32(0));
-        }
-        length
-    }
-
-    /// Gathers the maxima of cells above `edge`. Also returns the maximum of the second largest logits of all cells.
+    /// Gathers the maxima of groups above `edge`, except those of crowded groups. Also returns a register of integers:
+    /// the sum of its lanes is the number of crowded lanes of all group registers.
     fn gather_maxima(&self, cx: &Context<'_>, prefilter: &Prefilter, edge: Value) -> (SurvivorStack, Value) {
-        let (k, layout) = (cx.k, cx.layout);
-        // Packed cell registers are compared, and go to the short stack, two at a time.
-        let together = cells_together(cx);
-        let edge = match layout.packed {
-            true => k.packed([bf16_edge(k, edge); 2]),
-            false => edge,
-        };
-        let elem = cell_elem(cx);
-        let nothing = constant(cx, k.negative_infinity(elem));
-        let none = constant(cx, k.whole(elem, -1));
+        let (k, layout, together) = (cx.k, cx.layout, cells_together(cx));
+        let batch = layout.groups_in_batch();
         let mut start = empty_stack(k, layout.depth).flat();
-        start.push(nothing);
-        let state = for_batches(cx, "gather maxima of cells", &start, |number, count, state| {
-            let (&seconds, stack) = state.split_last().expect("the state is not empty");
+        start.push(k.splat(k.i32(0)));
+        let state = for_batches(cx, "gather maxima of groups", &start, |number, count, state| {
+            let (&crowded, stack) = state.split_last().expect("the state is not empty");
             let mut stack = SurvivorStack::from_flat(stack);
-            let at = k.mul(number, k.i32(cx.layout.cells_in_batch() as i32));
-            let register = k.to_float(k.splat(k.mul(at, k.i32(layout.cell as i32))));
+            let at = k.mul(number, k.i32(batch as i32));
             let memories = prefilter.registers(cx, at, count);
-            let mut seconds_of_batch = nothing;
-            for first in (0..count).step_by(together * CELLS_PER_SHORT_STACK) {
-                let mut short = SurvivorStack::empty(SHORT, [nothing, none]);
-                // Places in the short stack count from the chunk of its first cell.
-                let start = layout.place_offset(first);
-                let last = count.min(first + together * CELLS_PER_SHORT_STACK);
-                for cell in (first..last).step_by(together) {
-                    let lane = k.i32((cell * LANES) as i32);
-                    let [best, second, place] = memories.each_ref().map(|memory| load(cx, memory, lane));
-                    let place = match layout.place_offset(cell) - start {
-                        0 => place,
-                        offset => k.fadd(place, k.whole(elem, offset as i16)),
-                    };
-                    short.push_where(k, k.above(best, edge), [best, place]);
-                    seconds_of_batch = k.fmax(seconds_of_batch, second);
-                }
-                for (half, overflow) in halves(cx, short.overflow).into_iter().enumerate() {
-                    let levels = |levels: &Vec<Value>| levels.iter().map(|&v| halves(cx, v)[half]).collect();
-                    let fields = short.fields.each_ref().map(levels);
-                    let first = k.fadd(register, k.f32((start + half) as f32));
-                    stack.append(k, &SurvivorStack { fields, overflow }, first);
+            let mut bits: Vec<Option<Value>> = vec![None; words(cx)];
+            for first in (0..count).step_by(together) {
+                let lane = k.i32((first * LANES) as i32);
+                let fields = memories.each_ref().map(|memory| halves(cx, load(cx, memory, lane)));
+                for half in 0..together {
+                    let [best, second, place] = fields.each_ref().map(|halves| halves[half]);
+                    let group = first + half;
+                    let index = index_in_groups(cx, at, group, place);
+                    let is_crowded = k.above(second, edge);
+                    let bit = k.choose(is_crowded, k.i32(1 << (group % GROUPS_IN_WORD)), k.i32(0));
+                    let word = &mut bits[group / GROUPS_IN_WORD];
+                    *word = Some(word.map_or(bit, |word| k.or(word, bit)));
+                    let single = k.choose(is_crowded, k.f32(f32::NEG_INFINITY), best);
+                    // Large logits at equal distances can all be in one lane. The rotation distributes them.
+                    let by = k.and(k.add(at, k.i32(group as i32)), k.i32(LANES as i32 - 1));
+                    let [single, index] = [single, index].map(|field| k.rotate(field, by));
+                    stack.push_where(k, k.above(single, edge), [single, index]);
                 }
             }
-            store_summary(cx, &self.seconds, number, seconds_of_batch);
-            [stack.flat(), vec![k.fmax(seconds, seconds_of_batch)]].concat()
+            let out = k.registers(&self.crowded, k.mul(number, k.i32(words(cx) as i32)), words(cx));
+            let mut crowded = crowded;
+            for (word, bits) in bits.into_iter().enumerate() {
+                let bits = or_of_sublanes(k, bits.unwrap_or_else(|| k.splat(k.i32(0))));
+                k.store(&out, k.i32((word * LANES) as i32), bits);
+                crowded = k.add(crowded, count_bits(k, bits));
+            }
+            [stack.flat(), vec![crowded]].concat()
         });
-        let (&seconds, stack) = state.split_last().expect("the state is not empty");
-        (SurvivorStack::from_flat(stack), largest_half(cx, seconds))
+        let (&crowded, stack) = state.split_last().expect("the state is not empty");
+        (SurvivorStack::from_flat(stack), crowded)
     }
 
-    /// Adds the survivors of the first `length` cell registers of the list to a stack, except the maxima of the cells.
+    /// Adds the survivors of the crowded groups to a stack. `count` is the number of crowded lanes of all group
+    /// registers, as a float.
     fn gather_from_crowded(
         &self,
         cx: &Context<'_>,
         prefilter: &Prefilter,
         edge: Value,
-        length: Value,
+        count: Value,
         stack: &SurvivorStack,
     ) -> SurvivorStack {
-        let k = cx.k;
-        let together = CROWDED_PER_SHORT_STACK.trailing_zeros();
-        let iterations = k.shr(k.add(length, k.i32(CROWDED_PER_SHORT_STACK as i32 - 1)), together);
-        let state = k.for_each_of("crowded cells", iterations, &stack.flat(), |iteration, state| {
-            let mut stack = SurvivorStack::from_flat(state);
-            let mut short = empty_stack(k, if cx.layout.packed { SHORT_PACKED } else { SHORT });
-            for i in 0..CROWDED_PER_SHORT_STACK {
-                let number = k.add(k.shl(iteration, together), k.i32(i as i32));
-                let listed = k.lt(number, length);
-                let edge = k.choose(listed, edge, k.splat(k.f32(f32::INFINITY)));
-                push_from_cell(cx, prefilter, &mut short, k.get(&self.list, number), edge);
-            }
-            stack.append(k, &short, k.f32(0.0));
-            stack.flat()
-        });
+        let (k, batches) = (cx.k, cx.layout.batches());
+        let state =
+            k.for_each_of("batches of groups", k.i32(batches as i32), &stack.flat(), |batch, stack| {
+                let registers = k.registers(&self.crowded, k.mul(batch, k.i32(words(cx) as i32)), words(cx));
+                let crowded: Vec<Value> =
+                    (0..words(cx)).map(|word| k.load(&registers, k.i32((word * LANES) as i32))).collect();
+                let count = match batches {
+                    1 => count,
+                    _ => {
+                        let counts = crowded.iter().map(|&word| count_bits(k, word));
+                        let count = counts.reduce(|a, b| k.add(a, b)).expect("a batch has a word");
+                        k.scalar(k.over_lanes(Reduce::Add, k.to_float(count)))
+                    }
+                };
+                let rounded = k.add(k.truncate_scalar(count), k.i32(LANES_TOGETHER as i32 - 1));
+                let iterations = k.shr(rounded, LANES_TOGETHER.trailing_zeros());
+                // An iteration finds the lanes of the next iteration, because the search is a chain of dependent steps.
+                let (codes, crowded) = next_lanes(k, crowded);
+                let state = [&codes[..], &crowded, stack].concat();
+                let state = k.for_each_of("crowded lanes", iterations, &state, |_, state| {
+                    let (codes, rest) = state.split_at(LANES_TOGETHER);
+                    let (crowded, stack) = rest.split_at(words(cx));
+                    let (next, crowded) = next_lanes(k, crowded.to_vec());
+                    let mut stack = SurvivorStack::from_flat(stack);
+                    for &code in codes {
+                        push_crowded(cx, prefilter, &mut stack, batch, code, edge);
+                    }
+                    [next, crowded, stack.flat()].concat()
+                });
+                state[LANES_TOGETHER + words(cx)..].to_vec()
+            });
         SurvivorStack::from_flat(&state)
     }
 }
 
+/// Returns the number of registers that contain one bit per group register of a batch.
+fn words(cx: &Context<'_>) -> usize {
+    cx.layout.groups_in_batch().div_ceil(GROUPS_IN_WORD)
+}
+
+/// Returns the indices of the entries with these places in a group register. `first` is the number of the first group
+/// register of a batch, and `group` is the number of the group register in the batch. Places and indices are floats.
+fn index_in_groups(cx: &Context<'_>, first: Value, group: usize, places: Value) -> Value {
+    let (k, in_chunk) = (cx.k, cx.layout.groups_in_chunk());
+    let chunk = k.shr(first, in_chunk.trailing_zeros());
+    index_in_group(cx, k.add(chunk, k.i32((group / in_chunk) as i32)), group % in_chunk, places)
+}
+
+/// Finds [`LANES_TOGETHER`] crowded lanes in the words of a batch. Returns scalars with their codes, and the words
+/// without these lanes. If there are not enough crowded lanes, a code is [`NO_CODE`].
+fn next_lanes(k: &Kernel, mut crowded: Vec<Value>) -> (Vec<Value>, Vec<Value>) {
+    let codes = (0..LANES_TOGETHER).map(|_| next_lane(k, &mut crowded)).collect();
+    (codes, crowded)
+}
+
+/// Finds a crowded lane, and removes it from the words. The upper bits of its code are the number of its group register
+/// in the batch, and the other bits are the lane.
+///
+/// The code consists of the bits of a float, so that the hardware can compute the least code. The exponent of the
+/// lowest bit of a word, as a float, is the number of this bit.
+fn next_lane(k: &Kernel, crowded: &mut [Value]) -> Value {
+    let lane = k.lane();
+    let codes = crowded.iter().enumerate().map(|(word, &bits)| {
+        let lowest = k.to_float(k.and(bits, k.sub(k.i32(0), bits)));
+        // Bit 31 is the sign of the word.
+        let group = k.and(k.bits(lowest), k.i32(i32::MAX));
+        let code = k.add(group, k.add(lane, k.i32((GROUPS_IN_WORD * word) as i32 * (1 << EXPONENT))));
+        k.choose(k.eq(bits, k.i32(0)), k.i32(NO_CODE), code)
+    });
+    let least = codes.map(|code| k.from_bits(code)).reduce(|a, b| k.fmin(a, b)).expect("a batch has a word");
+    let code = k.scalar(k.bits(k.over_lanes(Reduce::Min, least)));
+    let group = group_of_code(k, code);
+    let here = k.eq(lane, k.and(code, k.i32(LANES as i32 - 1)));
+    for (word, bits) in crowded.iter_mut().enumerate() {
+        let bit = k.sub(group, k.i32((GROUPS_IN_WORD * word) as i32));
+        let inside = k.both(k.ge(bit, k.i32(0)), k.lt(bit, k.i32(GROUPS_IN_WORD as i32)));
+        let others = k.xor(k.shift_left(k.i32(1), k.and(bit, k.i32(GROUPS_IN_WORD as i32 - 1))), k.i32(-1));
+        let others = k.choose(inside, others, k.i32(-1));
+        *bits = k.choose(here, k.and(*bits, others), *bits);
+    }
+    code
+}
+
+/// Returns the number of the group register in its batch, given the code of a lane.
+fn group_of_code(k: &Kernel, code: Value) -> Value {
+    k.sub(k.shr(code, EXPONENT), k.i32(127))
+}
+
+/// Pushes the survivors of one lane of a group register, in the rows in which the group is crowded. `code` is the code
+/// of the lane.
+fn push_crowded(
+    cx: &Context<'_>,
+    prefilter: &Prefilter,
+    stack: &mut SurvivorStack,
+    batch: Value,
+    code: Value,
+    edge: Value,
+) {
+    let (k, layout, together) = (cx.k, cx.layout, cells_together(cx));
+    let exists = k.lt(code, k.i32(NO_CODE));
+    let lane = k.and(code, k.i32(LANES as i32 - 1));
+    let group = k.choose(exists, group_of_code(k, code), k.i32(0));
+    let number = k.add(k.mul(batch, k.i32(layout.groups_in_batch() as i32)), group);
+    let (chunk, group) = match layout.groups_in_chunk() {
+        1 => (number, k.i32(0)),
+        _ => (k.shr(number, 1), k.and(number, k.i32(1))),
+    };
+    let (_, step) = layout.registers_of_group(0);
+    let (next, _) = layout.registers_of_group(layout.groups_in_chunk() - 1);
+    let first = k.add(k.mul(chunk, k.i32(layout.chunk as i32)), k.mul(group, k.i32(next as i32)));
+
+    // Only the rows whose second largest logit reaches the threshold are crowded.
+    let summary = match together {
+        1 => number,
+        _ => k.and(number, k.i32(!1)),
+    };
+    let seconds = halves(cx, load(cx, &k.registers(&prefilter.second, summary, together), k.i32(0)));
+    let second = match seconds[..] {
+        [even, odd] => k.choose(k.eq(group, k.i32(0)), even, odd),
+        _ => seconds[0],
+    };
+    let second = k.choose(k.eq(k.lane(), lane), second, k.f32(f32::NEG_INFINITY));
+    let edge = k.choose(exists, edge, k.splat(k.f32(f32::INFINITY)));
+    let crowded = k.above(k.over_lanes(Reduce::Max, second), edge);
+
+    // The entries of the lane move to consecutive lanes, in the order of the registers: entry `i` of the lane moves to
+    // lane `lane + i`.
+    let rows = cx.logits.look_up(first, step * (layout.group() - 1) + 1);
+    let moved = |i: usize| {
+        let x = k.load(&rows, k.i32((i * step * LANES) as i32));
+        match i {
+            0 => x,
+            _ => k.rotate(x, k.i32(i as i32)),
+        }
+    };
+    let position = |start: Value| k.and(k.sub(k.lane(), start), k.i32(LANES as i32 - 1));
+    let entry = position(lane);
+    let bits = layout.group().next_power_of_two().trailing_zeros();
+    let bit_is_set: Vec<Value> = (0..bits).map(|bit| k.ne(k.and(entry, k.i32(1 << bit)), k.i32(0))).collect();
+    let value = selected(k, 0..layout.group(), &bit_is_set, &moved);
+    // The entries of different groups move to different lanes.
+    let by = k.add(k.shl(k.and(k.shr(number, 1), k.i32(3)), 5), k.and(number, k.i32(1)));
+    let value = k.rotate(value, by);
+    let entry = position(k.add(lane, by));
+    let start = k.add(k.mul(first, k.i32(LANES as i32)), lane);
+    let index = k.add(cx.in_stripe(k.mul(entry, k.i32((step * LANES) as i32))), start);
+    let inside = k.lt(entry, k.i32(layout.group() as i32));
+    let survives = k.both(k.both(crowded, inside), k.above(value, edge));
+    stack.push_where(k, survives, [value, k.to_float(index)]);
+}
+
+/// Returns, in each lane, the value of one of the numbers in `numbers`. The masks in `bit_is_set` are the bits of this
+/// number. `numbers` starts at a multiple of the power of two that the masks can represent.
+fn selected(
+    k: &Kernel,
+    numbers: std::ops::Range<usize>,
+    bit_is_set: &[Value],
+    value: &impl Fn(usize) -> Value,
+) -> Value {
+    let Some((&upper, lower)) = bit_is_set.split_last() else { return value(numbers.start) };
+    let middle = numbers.start + (1 << lower.len());
+    let first = selected(k, numbers.start..middle.min(numbers.end), lower, value);
+    if middle >= numbers.end {
+        return first;
+    }
+    k.choose(upper, selected(k, middle..numbers.end, lower, value), first)
+}
+
+/// Returns the bitwise or of the sublanes of a register, in every sublane.
+fn or_of_sublanes(k: &Kernel, value: Value) -> Value {
+    [1, 2, 4].into_iter().fold(value, |value, by| k.or(value, k.rotate_sublanes(value, by)))
+}
+
+/// Returns the number of bits that are set in each element.
+fn count_bits(k: &Kernel, value: Value) -> Value {
+    let pairs = k.sub(value, k.and(k.shift_right_zero(value, k.i32(1)), k.i32(0x5555_5555)));
+    let quads = k.add(
+        k.and(pairs, k.i32(0x3333_3333)),
+        k.and(k.shift_right_zero(pairs, k.i32(2)), k.i32(0x3333_3333)),
+    );
+    let bytes = k.and(k.add(quads, k.shift_right_zero(quads, k.i32(4))), k.i32(0x0f0f_0f0f));
+    let halves = k.add(bytes, k.shift_right_zero(bytes, k.i32(8)));
+    k.and(k.add(halves, k.shift_right_zero(halves, k.i32(16))), k.i32(0x3f))
+}
+
 /// Reduces the number of levels to that of the layout's slots: the entries of the other levels move by half of the
-/// lanes. The steps after gathering take less time with fewer slots. The markers are indices.
-fn balanced(cx: &Context<'_>, stack: LaneStack<2>) -> LaneStack<2> {
+/// lanes. The steps after gathering take less time with fewer slots.
+fn balanced(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     let (k, slots) = (cx.k, cx.layout.slots);
     let mut few = LaneStack {
         fields: stack.fields.each_ref().map(|levels| levels[..slots].to_vec()),
@@ -262,94 +321,30 @@ fn balanced(cx: &Context<'_>, stack: LaneStack<2>) -> LaneStack<2> {
     for level in slots..stack.depth() {
         let recorded = few.overflow;
         let [value, index] = stack.level(level).map(|field| k.rotate(field, k.i32(LANES as i32 / 2)));
-        few.push_where(k, k.ge(index, k.i32(0)), [value, index]);
-        few.overflow = k.max(recorded, few.overflow);
+        few.push_where(k, k.at_least(index, k.f32(0.0)), [value, index]);
+        few.overflow = k.fmax(recorded, few.overflow);
     }
     few
 }
 
-/// Returns the number of batches in a group of batches, a power of two, and the number of groups.
-fn batches_together(cx: &Context<'_>) -> (usize, usize) {
-    let batches = cx.layout.batches();
-    let together = BATCHES_TOGETHER.min(batches.next_power_of_two());
-    (together, batches.div_ceil(together))
-}
-
 /// Makes one pass over all batches: in a loop over the full batches, and then for the rest. `each` receives the number
-/// of the batch, the number of cell registers in it, and the state.
+/// of the batch, the number of group registers in it, and the state.
 fn for_batches(
     cx: &Context<'_>,
     label: &str,
     start: &[Value],
     each: impl Fn(Value, usize, &[Value]) -> Vec<Value>,
 ) -> Vec<Value> {
-    let (k, batch, cells) = (cx.k, cx.layout.cells_in_batch(), cx.layout.cells());
-    let full = k.i32((cells / batch) as i32);
+    let (k, batch, groups) = (cx.k, cx.layout.groups_in_batch(), cx.layout.groups());
+    let full = k.i32((groups / batch) as i32);
     let state = k.for_each_of(label, full, start, |number, state| each(number, batch, state));
-    match cells % batch {
+    match groups % batch {
         0 => state,
         rest => each(full, rest, &state),
-    }
-}
-
-/// Pushes the survivors of a cell register, except the maxima of the cells. `cell` is a scalar.
-fn push_from_cell(
-    cx: &Context<'_>,
-    prefilter: &Prefilter,
-    stack: &mut SurvivorStack,
-    cell: Value,
-    edge: Value,
-) {
-    let (k, layout) = (cx.k, cx.layout);
-    let in_chunk = layout.cells_in_chunk();
-    let (chunk, group) = match layout.chunks {
-        1 => (k.i32(0), cell),
-        _ => (k.shr(cell, in_chunk.trailing_zeros()), k.and(cell, k.i32(in_chunk as i32 - 1))),
-    };
-    // Packed cell registers alternate, and a lookup must cover both. `first` is the first one.
-    let together = cells_together(cx);
-    let (first, group) = match layout.packed {
-        true => (k.and(cell, k.i32(!1)), k.and(group, k.i32(!1))),
-        false => (cell, group),
-    };
-    let by = rotation(cx, chunk, group);
-    let half = if layout.packed { k.and(cell, k.i32(1)) } else { k.i32(0) };
-    let of_cell = |value: Value| match halves(cx, value)[..] {
-        [even, odd] => k.choose(k.eq(half, k.i32(0)), even, odd),
-        _ => value,
-    };
-    let at = k.mul(first, k.i32(layout.cell as i32));
-    let rows = cx.logits.look_up(at, together * layout.cell);
-    let start = k.add(k.mul(chunk, k.i32(layout.chunk as i32)), half);
-    let start = k.to_float(k.splat(start));
-    let place = of_cell(load(cx, &k.registers(&prefilter.place, first, together), k.i32(0)));
-    let place = k.fadd(place, start);
-    let first = k.to_float(k.splat(k.add(at, half)));
-    for number in 0..layout.cell {
-        let step = together * number;
-        let x = of_cell(load(cx, &rows, k.i32((step * LANES) as i32)));
-        let x = k.rotate(x, by);
-        let here = k.fadd(first, k.f32(step as f32));
-        let other = k.choose(k.eq(place, here), k.f32(f32::NEG_INFINITY), x);
-        stack.push_where(k, k.above(other, edge), [x, here]);
     }
 }
 
 /// Returns an empty stack of survivors.
 fn empty_stack(k: &Kernel, depth: usize) -> SurvivorStack {
     SurvivorStack::empty(depth, [k.splat(k.f32(0.0)), k.splat(k.f32(-1.0))])
-}
-
-impl SurvivorStack {
-    /// Pushes all levels of another stack, whose places count from register `first`. A recorded overflow stays
-    /// recorded.
-    fn append(&mut self, k: &Kernel, other: &SurvivorStack, first: Value) {
-        let mut overflow = k.fmax(self.overflow, other.overflow);
-        for level in 0..other.depth() {
-            let [value, place] = other.level(level);
-            self.push_where(k, k.at_least(place, k.f32(0.0)), [value, k.fadd(place, first)]);
-            overflow = k.fmax(overflow, self.overflow);
-        }
-        self.overflow = overflow;
-    }
 }

@@ -10,14 +10,23 @@
 use super::context::Context;
 use super::keys::{float_of_key, order_keys};
 use super::threshold_search::{is_open, middle};
+use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::Value;
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 
 /// A search interpolates in this number of steps before it starts to halve the range in every second step.
 const INTERPOLATIONS: i32 = 5;
 /// The number of values in a [`Range`].
-const VALUES: usize = 10;
+const VALUES: usize = 14;
+/// A range is narrow if it contains at most about this number of entries.
+const NARROW: f32 = 160.0;
+/// If an end of a wide range is at most this number of entries away from the threshold, the next probe is on the other
+/// side of the threshold.
+const NEAR: f32 = 110.0;
+/// Such a probe is this number of entries away from the threshold, plus this part of the distance of the near end.
+const MARGIN: f32 = 16.0;
+const PART_OF_DISTANCE: f32 = 0.15;
 
 /// The state of a search. The threshold is in `low..high`.
 #[derive(Clone, Copy)]
@@ -28,6 +37,9 @@ pub(super) struct Range {
     /// The values of the ends: see [`Probed::value`].
     pub(super) low_value: Value,
     pub(super) high_value: Value,
+    /// The sums at the ends: see [`Probed::sum`]. They are 0 in a search that does not end at narrow ranges.
+    pub(super) low_sum: Wide,
+    pub(super) high_sum: Wide,
     /// The logits of the ends.
     low_logit: Value,
     high_logit: Value,
@@ -52,6 +64,9 @@ pub(super) struct Probed {
     pub(super) log: Value,
     /// The entries of the row that are next to the place, if they are known.
     pub(super) neighbors: Option<Neighbors>,
+    /// The number of the entries at or above the place, or the sum of their weights. Only a search that ends at narrow
+    /// ranges needs it.
+    pub(super) sum: Option<Wide>,
 }
 
 /// The logits of the entries next to a place. The ends of a range move to these entries, because no probe is necessary
@@ -90,19 +105,81 @@ pub(super) struct Search<'a, O, P> {
     pub(super) probe: P,
     /// The largest number of steps, if it is limited. A limited search can end before all rows are done.
     pub(super) most_steps: Option<i32>,
+    /// If it is present, the search of a row ends when the range of the row contains few entries.
+    pub(super) narrow: Option<Narrow<'a>>,
+}
+
+/// What a search needs to estimate the number of entries in a range.
+pub(super) struct Narrow<'a> {
+    /// The sums at the two places of the search: see [`Probed::sum`].
+    pub(super) sums: [Wide; 2],
+    /// A row reaches a place if the sum at the place is at least this number.
+    pub(super) target: Wide,
+    /// Receives the value of the lower end. Returns the least number that an entry of the range adds to a sum, as a
+    /// float.
+    pub(super) entry: &'a dyn Fn(Value) -> Value,
+    /// Receives a float. Returns the logarithm at a place whose sum exceeds the target by this number.
+    pub(super) log_beyond: &'a dyn Fn(Value) -> Value,
+}
+
+impl Narrow<'_> {
+    /// Whether a range contains many entries.
+    pub(super) fn is_wide(&self, cx: &Context<'_>, range: &Range) -> Value {
+        let k = cx.k;
+        let inside = k.near(k.wsub(range.low_sum, range.high_sum));
+        k.above(inside, k.fmul((self.entry)(range.low_value), k.f32(NARROW)))
+    }
+
+    /// Returns the logarithm where the next probe should be. If only one end is near the threshold, the place is on the
+    /// other side of the threshold, so that both ends become near.
+    fn aim(&self, cx: &Context<'_>, range: &Range, aim: Value) -> Value {
+        let k = cx.k;
+        let entry = (self.entry)(range.low_value);
+        let side = |distance: Wide| {
+            let distance = k.near(distance);
+            let near = k.above(k.fmul(entry, k.f32(NEAR)), distance);
+            let margin = k.fmul(entry, k.f32(MARGIN));
+            (near, k.fadd(margin, k.fmul(distance, k.f32(PART_OF_DISTANCE))))
+        };
+        let (low_near, above) = side(k.wsub(range.low_sum, self.target));
+        let (high_near, below) = side(k.wsub(self.target, range.high_sum));
+        let beyond = k.choose(low_near, k.fsub(k.f32(0.0), above), below);
+        let one = k.ne(k.choose(low_near, k.i32(1), k.i32(0)), k.choose(high_near, k.i32(1), k.i32(0)));
+        k.choose(one, (self.log_beyond)(beyond), aim)
+    }
 }
 
 impl Range {
     fn to_array(self) -> [Value; VALUES] {
-        let Range { low, high, low_value, high_value, low_logit, high_logit, .. } = self;
+        let Range { low, high, low_value, high_value, low_sum, high_sum, low_logit, high_logit, .. } = self;
         let Range { low_log, high_log, moved, step, .. } = self;
-        [low, high, low_value, high_value, low_logit, high_logit, low_log, high_log, moved, step]
+        let sums = [low_sum.low, low_sum.high, high_sum.low, high_sum.high];
+        let ends = [low, high, low_value, high_value, low_logit, high_logit, low_log, high_log];
+        let mut all = [moved; VALUES];
+        all[..4].copy_from_slice(&sums);
+        all[4..12].copy_from_slice(&ends);
+        all[13] = step;
+        all
     }
 
     fn from_array(values: [Value; VALUES]) -> Range {
-        let [low, high, low_value, high_value, low_logit, high_logit, low_log, high_log, moved, step] =
+        let [a, b, c, d, low, high, low_value, high_value, low_logit, high_logit, low_log, high_log, moved, step] =
             values;
-        Range { low, high, low_value, high_value, low_logit, high_logit, low_log, high_log, moved, step }
+        let [low_sum, high_sum] = [Wide { low: a, high: b }, Wide { low: c, high: d }];
+        Range {
+            low,
+            high,
+            low_value,
+            high_value,
+            low_sum,
+            high_sum,
+            low_logit,
+            high_logit,
+            low_log,
+            high_log,
+            moved,
+            step,
+        }
     }
 
     /// Returns the next place to probe. Any place between the ends is correct, so rounding does not matter here.
@@ -147,6 +224,8 @@ impl Range {
             high: k.choose(down, high, self.high),
             low_value: k.choose(up, probed.value, self.low_value),
             high_value: k.choose(down, probed.value, self.high_value),
+            low_sum: probed.sum.map_or(self.low_sum, |sum| k.wselect(up, sum, self.low_sum)),
+            high_sum: probed.sum.map_or(self.high_sum, |sum| k.wselect(down, sum, self.high_sum)),
             low_logit: k.choose(up, low_logit, self.low_logit),
             high_logit: k.choose(down, high_logit, self.high_logit),
             low_log: k.choose(up, probed.log, k.choose(high_again, halved(self.low_log), self.low_log)),
@@ -160,30 +239,64 @@ impl Range {
 impl<O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed> Search<'_, O, P> {
     /// Returns the range at the end of the search.
     pub(super) fn run(&self, cx: &Context<'_>) -> Range {
+        self.run_from(cx, self.start(cx))
+    }
+
+    /// Returns the range at the start of the search.
+    fn start(&self, cx: &Context<'_>) -> Range {
         let k = cx.k;
         let [low, high] = self.places.map(|place| k.splat(place));
         let [low_value, high_value] = self.values.map(|value| k.splat(value));
+        let zero = k.wide(0);
+        let sums = self.narrow.as_ref().map_or([zero; 2], |narrow| narrow.sums);
+        let [low_sum, high_sum] = sums.map(|sum| Wide { low: k.splat(sum.low), high: k.splat(sum.high) });
         let [low_logit, high_logit] = self.ends.map(|end| k.splat(end.logit));
         let [low_log, high_log] = self.ends.map(|end| k.splat(end.log));
         let (moved, step) = (k.splat(k.i32(0)), k.i32(0));
+        Range {
+            low,
+            high,
+            low_value,
+            high_value,
+            low_sum,
+            high_sum,
+            low_logit,
+            high_logit,
+            low_log,
+            high_log,
+            moved,
+            step,
+        }
+    }
+
+    /// Whether the threshold of a row is not known yet.
+    pub(super) fn is_open(&self, cx: &Context<'_>, range: &Range) -> Value {
+        cx.k.both(is_open(cx.k, range.low, range.high), (self.open)(range.low_value, range.high_value))
+    }
+
+    /// Whether the search of a row must continue.
+    fn continues(&self, cx: &Context<'_>, range: &Range) -> Value {
+        let open = self.is_open(cx, range);
+        self.narrow.as_ref().map_or(open, |narrow| cx.k.both(open, narrow.is_wide(cx, range)))
+    }
+
+    /// Continues a search from a range. Returns the range at the end of the search.
+    pub(super) fn run_from(&self, cx: &Context<'_>, start: Range) -> Range {
+        let k = cx.k;
         let aim = k.splat(self.aim);
-        let start =
-            Range { low, high, low_value, high_value, low_logit, high_logit, low_log, high_log, moved, step };
-        let open = |range: &Range| {
-            k.both(is_open(k, range.low, range.high), (self.open)(range.low_value, range.high_value))
-        };
         let found = k.while_loop(
             self.label,
             start.to_array(),
             |state| {
                 let range = Range::from_array(state);
-                let open = k.any(open(&range));
+                let open = k.any(self.continues(cx, &range));
                 self.most_steps.map_or(open, |most| k.both(open, k.lt(range.step, k.i32(most))))
             },
             |state| {
                 let range = Range::from_array(state);
-                let open = open(&range);
-                let place = k.choose(open, range.guess(cx, aim), range.low);
+                let open = self.continues(cx, &range);
+                let next = self.narrow.as_ref().map_or(aim, |narrow| narrow.aim(cx, &range, aim));
+                let place = k.choose(open, range.guess(cx, next), range.low);
                 let probed = (self.probe)(cx.full_key(place), range.step);
                 range.narrowed(cx, aim, place, &probed, open).to_array()
             },

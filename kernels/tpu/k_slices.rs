@@ -4,7 +4,8 @@ use super::context::{Context, NO_INDEX};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Value, LANES};
 use crate::semantics::arith::Arith;
 
-/// The memory for the k-slices: indices, order keys and weights, `[8, 128]` each. One slot per lane.
+/// The memory for the k-slices: indices, order keys and weights. One slot per lane. With up to 128 slots, each memory
+/// is one register.
 pub(super) struct KSlices {
     indices: Memory,
     keys: Memory,
@@ -21,12 +22,36 @@ pub(super) struct Slot {
 
 impl KSlices {
     /// Declares the memory. It forms the last results of the kernel.
-    pub(super) fn new(k: &Kernel) -> KSlices {
-        let window = || k.window(Elem::I32, LANES);
+    pub(super) fn new(k: &Kernel, slots: usize) -> KSlices {
+        let window = || k.window(Elem::I32, width_of_slices(slots));
         KSlices { indices: window(), keys: window(), weights: window() }
     }
 
-    /// Writes the slots. `next` receives an index of each row and returns the kept entry with the next larger index.
+    /// Returns the number of registers of each memory.
+    pub(super) fn registers(&self) -> usize {
+        self.indices.dims()[1] / LANES
+    }
+
+    /// Returns the indices and the keys of a register.
+    pub(super) fn load(&self, k: &Kernel, register: usize) -> [Value; 2] {
+        [&self.indices, &self.keys].map(|memory| k.load(memory, k.i32((register * LANES) as i32)))
+    }
+
+    /// Writes the indices and the keys of a register.
+    pub(super) fn store_entries(&self, k: &Kernel, register: usize, entries: [Value; 2]) {
+        for (memory, value) in [&self.indices, &self.keys].into_iter().zip(entries) {
+            k.store(memory, k.i32((register * LANES) as i32), value);
+        }
+    }
+
+    /// Writes the indices, the keys and the weights of a register.
+    pub(super) fn store(&self, k: &Kernel, register: usize, [indices, keys, weights]: [Value; 3]) {
+        self.store_entries(k, register, [indices, keys]);
+        k.store(&self.weights, k.i32((register * LANES) as i32), weights);
+    }
+
+    /// Writes up to 128 slots. `next` receives an index of each row and returns the kept entry with the next larger
+    /// index.
     pub(super) fn write(&self, cx: &Context<'_>, next: impl FnOnce(Value) -> Slot) {
         let k = cx.k;
         let lane = k.lane();
@@ -43,9 +68,11 @@ impl KSlices {
                     k.choose(found, entry.weight, weights),
                 ]
             });
-        let start = k.i32(0);
-        k.store(&self.indices, start, indices);
-        k.store(&self.keys, start, keys);
-        k.store(&self.weights, start, weights);
+        self.store(k, 0, [indices, keys, weights]);
     }
+}
+
+/// Returns the number of lanes of each memory.
+pub(super) fn width_of_slices(slots: usize) -> usize {
+    slots.next_multiple_of(LANES)
 }

@@ -35,11 +35,3 @@ pub(super) fn edge_below(k: &Kernel, threshold: Value) -> Value {
     let beyond = k.lt(k.i32(MAX_FINITE_BITS), threshold);
     k.choose(beyond, k.f32(f32::INFINITY), k.choose(near_zero, zeros, below))
 }
-
-/// Returns the largest bf16 that is not above the float `edge`. So a bf16 number is above the result if and only if it
-/// is above `edge`.
-pub(super) fn bf16_edge(k: &Kernel, edge: Value) -> Value {
-    let bits = k.bits(edge);
-    let away = k.choose(k.lt(bits, k.i32(0)), k.i32(0xffff), k.i32(0));
-    k.from_bits(k.and(k.add(bits, away), k.i32(!0xffff)))
-}

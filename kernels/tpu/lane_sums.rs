@@ -104,7 +104,7 @@ pub(super) fn inclusive_sums(k: &Kernel, value: Wide) -> Wide {
 }
 
 /// Returns the sum of all earlier stripes of the row.
-fn sum_of_stripes_before(k: &Kernel, value: Wide) -> Wide {
+pub(super) fn sum_of_stripes_before(k: &Kernel, value: Wide) -> Wide {
     let low = sum_stripe(k, value.low);
     let own = match value.is_short() {
         true => low,
@@ -141,7 +141,12 @@ fn inclusive_sums_of_stripes(k: &Kernel, value: Wide) -> Wide {
 /// Returns the binary logarithm of a number of at least 1, with an error below 0.01. The bits of a float, read as an
 /// integer, are nearly a linear function of its logarithm.
 pub(super) fn approximate_log2(k: &Kernel, value: Wide) -> Value {
-    let bits = k.sub(k.bits(k.near(value)), k.i32(127 << 23));
+    approximate_log2_of_float(k, k.near(value))
+}
+
+/// Like [`approximate_log2`], but for a float.
+pub(super) fn approximate_log2_of_float(k: &Kernel, value: Value) -> Value {
+    let bits = k.sub(k.bits(value), k.i32(127 << 23));
     let linear = k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32));
     let fraction = k.fsub(linear, k.floor(linear));
     let curve = k.fmul(fraction, k.fsub(k.f32(1.0), fraction));

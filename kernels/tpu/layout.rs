@@ -1,10 +1,10 @@
 //! The layout of a block of rows in the memory of a core. It depends on the shape and the size of VMEM.
 
+use crate::batch::LARGEST_VOCAB;
 use crate::dtype::Dtype;
 use crate::kernels::spec::{Path, Spec};
 use crate::kernels::target::Chip;
 use crate::mlir::mosaic::{Grid, LANES, SUBLANES};
-use crate::semantics::sizes::WEIGHT_BITS;
 
 /// The number of registers that one iteration of a loop over rows processes. It is large enough to amortize the fixed
 /// cost of an iteration.
@@ -14,16 +14,13 @@ const CELL: usize = 8;
 /// The number of survivors that fit one lane, by the binary logarithm of the number of stripes. A row of 128 survivors
 /// has one per lane on average, if it has one stripe.
 const DEPTHS: [usize; 4] = [8, 6, 4, 4];
-/// If cells are packed, at least this number of survivors must fit one lane, because all logits of a packed cell can be
-/// large.
-const PACKED_DEPTH: usize = 6;
 /// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes, by the binary
 /// logarithm of the number of stripes. It applies if top-k keeps at most [`FEW`] entries.
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
 /// The largest number of entries that top-k may keep if [`SLOTS`] applies.
 const FEW: usize = 64;
-/// The number of cell registers of a batch. Each cell register has one bit of a 32-bit integer.
-const CELLS_IN_BATCH: usize = 32;
+/// The number of group registers of a batch. One iteration of a pass over the groups processes a batch.
+const GROUPS_IN_BATCH: usize = 64;
 /// In rows of several stripes, a shorter chunk is used if chunks of the usual length would add more than one part in
 /// this number to the length of a row.
 const LONGEST_PADDING: usize = 16;
@@ -33,11 +30,15 @@ const PIECES: usize = 8;
 const RESERVED: usize = 3 << 20;
 /// The size of a register in bytes.
 const REGISTER_BYTES: usize = SUBLANES * LANES * 4;
-/// The longest row whose chunk sums fit the lanes of a register.
-pub(super) const LARGEST_VOCAB: usize = LANES * CHUNK * LANES;
-// The division of the draw (`WideArith for &Kernel`) needs totals of at most 2⁴⁸.
-const _: () = assert!(LARGEST_VOCAB << WEIGHT_BITS <= 1 << 48);
+/// The number of entries of a stripe whose chunk sums fit the lanes of a register. Longer rows have several stripes.
+const LONGEST_STRIPE: usize = LANES * CHUNK * LANES;
+/// If eight stripes of [`LONGEST_STRIPE`] entries are too short for a row, a sum contains this number of chunks.
+const CHUNKS_PER_LONG_SUM: usize = 2;
+// The rows of the longest vocabulary fit.
+const _: () = assert!(LARGEST_VOCAB <= SUBLANES * LONGEST_STRIPE * CHUNKS_PER_LONG_SUM);
 
+/// The largest number of slots of the bounded path. The k-slices are windows in VMEM.
+pub(super) const LARGEST_SLOTS: usize = 8 * LANES;
 /// The number of candidates that fit one lane of a chunk in the candidate list.
 pub(super) const CANDIDATE_DEPTH: usize = 12;
 /// The number of chunks of the candidate list that one iteration processes.
@@ -46,8 +47,8 @@ pub(super) const CANDIDATE_CHUNKS: usize = 4;
 /// The location of the logits while a kernel processes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Residence {
-    /// The operand of the kernel is in VMEM. This is for rows of several stripes: the program writes the stripes, and
-    /// libtpu can let it write them to VMEM.
+    /// The operand of the kernel is in VMEM. This is for one block with rows of several stripes: the program writes the
+    /// stripes, and libtpu can let it write them to VMEM.
     Window,
     /// The whole block is in VMEM. With two buffers, the next block is copied to the second buffer during the work on
     /// this block.
@@ -77,13 +78,16 @@ pub(super) struct Layout {
     pub(super) chunk: usize,
     /// The number of chunks of a row. The last chunk may extend past the end of the row.
     pub(super) chunks: usize,
+    /// The number of consecutive chunks whose values have one sum. `chunks` is a multiple of it.
+    pub(super) chunks_per_sum: usize,
     /// The number of chunks of a piece. One copy transfers a piece.
     pub(super) piece: usize,
     /// The number of registers of a cell.
     pub(super) cell: usize,
-    /// Whether cells are computed in packed registers. If they are, two consecutive cell registers summarize a run of
-    /// `2 * cell` registers. The cell register with the even number summarizes the even registers of the run. The cell
-    /// register with the odd number summarizes the odd registers. Otherwise, each cell register summarizes consecutive
+    /// Whether cells and groups are computed in packed registers. If they are, two consecutive cell registers
+    /// summarize a run of `2 * cell` registers. The cell register with the even number summarizes the even registers of
+    /// the run. The cell register with the odd number summarizes the odd registers. The two group registers of a chunk
+    /// divide the chunk in the same way. Otherwise, each cell register, and each group register, summarizes consecutive
     /// registers.
     pub(super) packed: bool,
     /// The location of the logits.
@@ -115,11 +119,15 @@ impl Layout {
         let (blocks, cores) = blocks_and_cores(spec, chip);
         let buffers = if blocks > cores { 2 } else { 1 };
         let resident = |buffers| Residence::Resident { buffers };
-        let with_list = spec.path == Path::Arbitrary;
+        let with_list = !has_few_slots(spec);
         // A candidate list saves passes, kept weights save computation in passes, and small cells save repeated
         // searches.
-        let with_window =
-            (rows_of_block(spec) < SUBLANES).then_some((Residence::Window, true, CELL, with_list));
+        let with_window = (rows_of_block(spec) < SUBLANES && blocks == 1).then_some((
+            Residence::Window,
+            true,
+            CELL,
+            with_list,
+        ));
         let choices = [
             (resident(buffers), true, CELL, with_list),
             (resident(1), true, CELL, with_list),
@@ -136,14 +144,10 @@ impl Layout {
             .map(|(residence, keep_weights, cell, candidate_list)| {
                 let layout = Layout::with(spec, chip, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
-                let depth = if packed { layout.depth.max(PACKED_DEPTH) } else { layout.depth };
-                // The survivors of a packed cell move to at most two lanes. These lanes must have space for all
-                // survivors of the cell.
-                let least = if packed { PACKED_DEPTH / 2 } else { 1 };
                 let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
                 let slots =
-                    if few { SLOTS[layout.stripes().trailing_zeros() as usize].max(least) } else { depth };
-                Layout { packed, depth, slots, ..layout }
+                    if few { SLOTS[layout.stripes().trailing_zeros() as usize] } else { layout.depth };
+                Layout { packed, slots, ..layout }
             })
             .collect();
         *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
@@ -163,6 +167,8 @@ impl Layout {
         let stripes = SUBLANES / rows;
         let registers = spec.vocab.div_ceil(LANES * stripes);
         let chunks = registers.div_ceil(chunk);
+        let chunks_per_sum = if chunks > LANES { CHUNKS_PER_LONG_SUM } else { 1 };
+        let chunks = chunks.next_multiple_of(chunks_per_sum);
         // Padding after the end of a stripe would be between entries of the row, so the program pads the last stripes.
         let registers = if stripes > 1 { chunks * chunk } else { registers };
         let element = if spec.dtype == Dtype::Bf16 { 2 } else { 4 };
@@ -174,8 +180,9 @@ impl Layout {
             Residence::Streamed => 3 * chunk * REGISTER_BYTES,
         };
         let weights = if keep_weights { row } else { 0 };
-        let cells = 3 * row / cell;
-        let focus = chunk * REGISTER_BYTES;
+        let groups = 3 * row / (chunk / 2);
+        let cells = if has_few_slots(spec) { 0 } else { row / cell } + groups;
+        let focus = chunks_per_sum * chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
         let depth = DEPTHS[stripes.trailing_zeros() as usize];
         let needs = logits + weights + cells + focus + list + RESERVED;
@@ -186,6 +193,7 @@ impl Layout {
             registers,
             chunk,
             chunks,
+            chunks_per_sum,
             piece: chunks.div_ceil(PIECES),
             cell,
             packed: false,
@@ -199,14 +207,24 @@ impl Layout {
         }
     }
 
-    /// Returns the number of cell registers of a batch of cell registers.
-    pub(super) fn cells_in_batch(&self) -> usize {
-        CELLS_IN_BATCH.min(self.cells())
+    /// Returns the number of group registers of a batch of group registers.
+    pub(super) fn groups_in_batch(&self) -> usize {
+        GROUPS_IN_BATCH.min(self.groups())
     }
 
     /// Returns the number of batches. The last one can extend past the end of the row.
     pub(super) fn batches(&self) -> usize {
-        self.cells().div_ceil(self.cells_in_batch())
+        self.groups().div_ceil(self.groups_in_batch())
+    }
+
+    /// Returns the number of registers whose values have one sum.
+    pub(super) fn summed(&self) -> usize {
+        self.chunks_per_sum * self.chunk
+    }
+
+    /// Returns the number of sums of a row.
+    pub(super) fn sums(&self) -> usize {
+        self.chunks / self.chunks_per_sum
     }
 
     /// Returns the grid of the kernel: one step for each block.
@@ -234,21 +252,32 @@ impl Layout {
         self.chunk / self.cell
     }
 
-    /// Returns the numbers of the registers of cell register `cell` of a chunk, relative to the chunk.
-    pub(super) fn registers_of_cell(&self, cell: usize) -> impl Iterator<Item = usize> {
-        let (first, step) = match self.packed {
-            true => (cell / 2 * 2 * self.cell + cell % 2, 2),
-            false => (cell * self.cell, 1),
-        };
-        (0..self.cell).map(move |number| first + step * number)
+    /// Returns the number of registers of a group.
+    pub(super) fn group(&self) -> usize {
+        self.chunk / self.groups_in_chunk()
     }
 
-    /// Returns the number that must be added to the stored places of a cell register. The sums are then numbers of
-    /// registers, counted from the first register of a run of chunks. `cell` is the number of the cell register in the
-    /// run.
-    pub(super) fn place_offset(&self, cell: usize) -> usize {
-        let second_half = self.packed && cell % 2 == 1;
-        cell / self.cells_in_chunk() * self.chunk + usize::from(second_half)
+    /// Returns the number of group registers of a chunk.
+    pub(super) fn groups_in_chunk(&self) -> usize {
+        if self.packed || self.chunk == CHUNK {
+            2
+        } else {
+            1
+        }
+    }
+
+    /// Returns the number of the first register of group register `group` of a chunk, relative to the chunk, and the
+    /// distance between the registers of the group.
+    pub(super) fn registers_of_group(&self, group: usize) -> (usize, usize) {
+        match self.packed {
+            true => (group, 2),
+            false => (group * self.group(), 1),
+        }
+    }
+
+    /// Returns the number of group registers of a row.
+    pub(super) fn groups(&self) -> usize {
+        self.chunks * self.groups_in_chunk()
     }
 
     /// Returns the number of cell registers of a row.
@@ -279,9 +308,16 @@ pub(super) fn blocks_and_cores(spec: &Spec, chip: &Chip) -> (usize, usize) {
     (blocks.next_multiple_of(cores), cores)
 }
 
-/// Returns the number of rows of a block. Small batches have blocks of 1, 2 or 4 rows.
+/// Whether a kernel is for the bounded path and has at most one slot per lane. Then few entries reach the bound of its
+/// rows. All other kernels use the algorithm for any k.
+pub(super) fn has_few_slots(spec: &Spec) -> bool {
+    matches!(spec.path, Path::Bounded(_)) && spec.slots() <= LANES
+}
+
+/// Returns the number of rows of a block. Small batches and long rows have blocks of 1, 2 or 4 rows.
 fn rows_of_block(spec: &Spec) -> usize {
-    spec.batch.next_power_of_two().min(SUBLANES)
+    let stripes = spec.vocab.div_ceil(LONGEST_STRIPE).next_power_of_two().min(SUBLANES);
+    spec.batch.next_power_of_two().min(SUBLANES / stripes)
 }
 
 /// Returns the number of registers of a chunk in stripes with this number of registers. It is a power of two, because
@@ -301,4 +337,40 @@ fn chunk_of_stripes(registers: usize) -> usize {
 /// Returns the number of registers of a row in the candidate list, for rows with this number of chunks.
 fn list_registers(chunks: usize) -> usize {
     chunks.next_multiple_of(CANDIDATE_CHUNKS) * CANDIDATE_DEPTH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::spec::{Source, Wanted};
+    use crate::kernels::target::Target;
+
+    #[test]
+    fn the_largest_programs_fit_every_chip() {
+        let chips = Target::names().filter_map(|name| match Target::named(name) {
+            Some(Target::Tpu(chip)) => Some(chip),
+            _ => None,
+        });
+        let vocabs = [1 << 20, (1 << 20) + 1, (1 << 23) + 1, LARGEST_VOCAB - 1, LARGEST_VOCAB];
+        for chip in chips {
+            for vocab in vocabs {
+                for (path, batch) in [(Path::Bounded(64), 1), (Path::Bounded(1024), 8), (Path::Arbitrary, 13)]
+                {
+                    for dtype in [Dtype::F32, Dtype::Bf16] {
+                        let (wanted, source) = (Wanted::default(), Source::Batch);
+                        let spec = Spec { path, batch, vocab, dtype, stable: true, wanted, source };
+                        let layout = Layout::new(&spec, &chip);
+                        let name = format!("{} on {}: {layout:?}", spec.name(), chip.name);
+                        assert!(layout.needs <= usable_vmem(&chip), "{name}");
+                        assert!(
+                            layout.sums() <= LANES && layout.chunks == layout.sums() * layout.chunks_per_sum,
+                            "{name}"
+                        );
+                        assert!(layout.blocks * layout.rows >= batch, "{name}");
+                        assert!(layout.stripes() * layout.stripe() >= vocab, "{name}");
+                    }
+                }
+            }
+        }
+    }
 }

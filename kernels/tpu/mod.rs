@@ -1,9 +1,10 @@
 //! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
 //! A kernel processes one block of rows per grid step. A block has eight rows. A batch of one, two or four rows is one
-//! block of this number of rows. In such a block, each row has several sublanes, called its stripes. The kernel returns
-//! the outcome and the thresholds of each row. The StableHLO around the kernel computes the wide arrays from the
-//! thresholds. It reads the logits once and writes each wide array once.
+//! block of this number of rows. If rows have more than 2²⁰ entries, blocks have four, two or one of them. In a block
+//! of less than eight rows, each row has several sublanes, called its stripes. The kernel returns the outcome and the
+//! thresholds of each row. The StableHLO around the kernel computes the wide arrays from the thresholds. It reads the
+//! logits once and writes each wide array once.
 //!
 //! Imports point in one direction:
 //!
@@ -14,7 +15,8 @@
 //! prefilter, sampling ← total_bounds ← survivors
 //! context ← interpolation ← prefilter, passes, multi_pass
 //! context ← candidate_list ← passes ← multi_pass
-//! context ← k_slices ← survivors, multi_pass
+//! context ← k_slices ← survivors, multi_pass, compaction
+//! sampling ← compaction ← dispatch
 //! context, prefilter ← results ← this file
 //! keys, lane_sums, lane_stack, threshold_search (which import none of these) ← any of them
 //! ```
@@ -22,6 +24,7 @@
 mod arbitrary;
 mod bounded;
 mod candidate_list;
+mod compaction;
 mod context;
 mod dispatch;
 mod gather;
@@ -43,29 +46,30 @@ mod threshold_search;
 mod total_bounds;
 
 use super::program_arrays::{ResultRow, COLUMNS, RESULTS};
-use super::spec::{Path, Spec};
+use super::spec::Spec;
 use super::stablehlo::inputs::{self, Inputs};
 use super::stablehlo::search::TopK;
 use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Chip;
+use crate::batch::LARGEST_VOCAB;
 use crate::dtype::Dtype;
 use crate::mlir::mosaic::{self, Kernel, LANES, SUBLANES};
 use crate::mlir::stablehlo::{CallConfig, Elem, Hlo, Value};
 use context::Context;
 use dispatch::Stages;
-use k_slices::KSlices;
+use k_slices::{width_of_slices, KSlices};
 use layout::{Layout, Residence};
 use results::Lane;
 use stream::LogitStream;
 
 /// Whether there is a TPU kernel for a spec. Other specs run the portable program.
 pub fn supports(spec: &Spec) -> bool {
-    spec.slots() <= LANES && spec.vocab <= layout::LARGEST_VOCAB
+    spec.slots() <= layout::LARGEST_SLOTS && spec.vocab <= LARGEST_VOCAB
 }
 
 /// Returns the limits of [`supports`], as text for messages.
 pub(super) fn limits() -> String {
-    format!("at most {LANES} slots (max_k) and {} elements per row", layout::LARGEST_VOCAB)
+    format!("at most {} slots (max_k) and {LARGEST_VOCAB} elements per row", layout::LARGEST_SLOTS)
 }
 
 /// Returns the number of cores that process the rows of a batch. All cores process the same number of blocks of rows.
@@ -129,13 +133,13 @@ fn build(spec: &Spec, chip: &Chip) -> (Kernel, Layout) {
             _ => k.in_hbm(elem, &[layout.blocks * SUBLANES, width]),
         };
         let results = k.window(mosaic::Elem::I32, LANES);
-        let slices = spec.wanted.slices.then(|| KSlices::new(k));
+        let slices = spec.wanted.slices.then(|| KSlices::new(k, spec.slots()));
         let logits = LogitStream::new(k, layout, logits);
         let cx = &Context { k, spec: *spec, layout, logits, params };
         let stages = &Stages::new(cx, slices);
-        let (summary, outcome) = match spec.path {
-            Path::Bounded(_) => bounded::kernel(cx, stages),
-            Path::Arbitrary => arbitrary::kernel(cx, stages),
+        let (summary, outcome) = match layout::has_few_slots(spec) {
+            true => bounded::kernel(cx, stages),
+            false => arbitrary::kernel(cx, stages),
         };
         results::write(cx, &results, &summary, &outcome);
     }
@@ -172,22 +176,50 @@ fn call_kernel(
     let given = h.pad(h.pad(params, 0, 0, missing_rows, "0"), 1, 0, LANES - COLUMNS, "0");
     let (read, given) = match stripes {
         1 => (read, given),
-        _ => {
-            let stripe = |s: usize| h.slice(read, 1, s * layout.stripe(), (s + 1) * layout.stripe());
-            let parts: Vec<Value> = (0..stripes).map(stripe).collect();
-            (h.concatenate(&parts, 0), h.concatenate(&vec![given; stripes], 0))
-        }
+        _ => in_stripes(h, layout, read, given),
     };
 
-    let outputs = if spec.wanted.slices { 4 } else { 1 };
-    let types = vec![(Elem::I32, vec![rows, LANES]); outputs];
+    let output = |width: usize| (Elem::I32, vec![rows, width]);
+    let mut types = vec![output(LANES)];
+    if spec.wanted.slices {
+        types.extend(vec![output(width_of_slices(spec.slots())); 3]);
+    }
     let config = config(&kernel.stable_text(&spec.name(), layout.grid()), layout.vmem);
-    h.custom_call("tpu_custom_call", &CallConfig::Text(config), &[given, read], &types)
+    let results = h.custom_call("tpu_custom_call", &CallConfig::Text(config), &[given, read], &types);
+    results.into_iter().map(|result| first_stripes(h, layout, result)).collect()
+}
+
+/// Rearranges the logits of whole blocks to stripes. Also repeats the parameters of a row in each of its stripes.
+fn in_stripes(h: &Hlo, layout: &Layout, logits: Value, params: Value) -> (Value, Value) {
+    let (stripes, width) = (layout.stripes(), layout.stripe());
+    // With several blocks, the first dimension is the number of the block.
+    let by_block = |value: Value, columns: usize| match layout.blocks {
+        1 => value,
+        blocks => h.reshape(value, &[blocks, layout.rows, columns]),
+    };
+    let row = usize::from(layout.blocks > 1);
+    let joined = |parts: &[Value], columns: usize| {
+        h.reshape(h.concatenate(parts, row), &[layout.blocks * SUBLANES, columns])
+    };
+    let rows = by_block(logits, stripes * width);
+    let stripe = |s: usize| h.slice(rows, row + 1, s * width, (s + 1) * width);
+    let parts: Vec<Value> = (0..stripes).map(stripe).collect();
+    (joined(&parts, width), joined(&vec![by_block(params, LANES); stripes], LANES))
 }
 
 /// Returns the lanes `from..to` of a kernel's result, without the padding rows.
 fn lanes(h: &Hlo, spec: &Spec, result: Value, from: usize, to: usize) -> Value {
     h.slice(h.slice(result, 0, 0, spec.batch), 1, from, to)
+}
+
+/// Returns a kernel's result without the stripes other than the first of each row.
+fn first_stripes(h: &Hlo, layout: &Layout, result: Value) -> Value {
+    if layout.stripes() == 1 || layout.blocks == 1 {
+        return result;
+    }
+    let columns = h.dims(result)[1];
+    let blocks = h.reshape(result, &[layout.blocks, SUBLANES, columns]);
+    h.reshape(h.slice(blocks, 1, 0, layout.rows), &[layout.blocks * layout.rows, columns])
 }
 
 /// Returns the configuration of `tpu_custom_call`.

@@ -5,13 +5,13 @@
 //! ties times the weight of one tie.
 
 use super::context::{Context, Outcome, NO_INDEX};
-use super::interpolation::{End, Neighbors, Probed, Search};
+use super::interpolation::{End, Narrow, Neighbors, Probed, Range, Search};
 use super::k_slices::{KSlices, Slot};
 use super::keys::{edge_below, float_of_key, order_keys};
-use super::lane_sums::{approximate_log2, inclusive_sums, sum_lanes};
+use super::lane_sums::{approximate_log2, approximate_log2_of_float, inclusive_sums, sum_lanes, Split};
 use super::passes::{total, Content, Iteration, Passes, Source};
 use super::sampling::Sampling;
-use super::threshold_search::is_open;
+use super::threshold_search::{is_open, search_for_value, Probe, Question};
 use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Path;
@@ -23,8 +23,11 @@ use crate::semantics::rules::kept_weight;
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// After this number of steps, the top-p search over all logits also finds the entries next to the probed place.
+/// After this number of steps, each pass of a search also finds the entries next to the probed place, unless all ranges
+/// are narrow.
 const FAST_STEPS: i32 = 9;
+/// Like [`FAST_STEPS`], for a search over the candidate list.
+const FAST_STEPS_OVER_LIST: i32 = 6;
 
 /// Sampling by passes over a source.
 pub(super) struct MultiPass<'a> {
@@ -76,9 +79,9 @@ impl Kept {
     }
 }
 
-/// Whether the passes of a search over the list also find the entries next to the probed place. Logits of bf16 have few
-/// different values, so their searches are short without these entries.
-fn finds_neighbors(cx: &Context<'_>) -> bool {
+/// Whether logits can have many different values. Logits of bf16 have few different values. So a search for one of them
+/// takes few passes.
+fn has_many_values(cx: &Context<'_>) -> bool {
     cx.spec.dtype != Dtype::Bf16
 }
 
@@ -149,20 +152,25 @@ impl MultiPass<'_> {
         k.comment("top-k");
         let wanted = cx.param(Column::K);
         let on = k.lt(k.i32(0), wanted);
-        let (threshold, edges) = self.top_k_threshold(wanted, on, bound);
         let (zero, all) = (k.splat(k.i32(0)), k.splat(k.i32(i32::MAX)));
-        let ties = k.if_else(
+        let (lowest, none_below) = (k.splat(k.i32(NEG_INF_KEY)), k.splat(k.f32(f32::NEG_INFINITY)));
+        let found = k.if_else(
             "a row has top-k",
             k.any(on),
-            || self.ties(wanted, on, edges),
-            || vec![zero, all, zero],
+            || {
+                let (threshold, edges) = self.top_k_threshold(wanted, on, bound);
+                let floats = [edges.below_threshold, edges.at_threshold];
+                [vec![threshold], floats.to_vec(), self.ties(wanted, on, edges)].concat()
+            },
+            || vec![lowest, none_below, none_below, zero, all, zero],
         );
-        let (ties, last_tie, counts) = (ties[0], ties[1], ties[2]);
+        let [threshold, below_threshold, at_threshold, ties, last_tie, counts] =
+            found.try_into().expect("both branches return six values");
 
         let crowded = k.lt(zero, ties);
         let kept = Kept {
-            edge: k.choose(crowded, edges.at_threshold, edges.below_threshold),
-            below_threshold: edges.below_threshold,
+            edge: k.choose(crowded, at_threshold, below_threshold),
+            below_threshold,
             threshold,
             ties,
             last_tie,
@@ -181,8 +189,17 @@ impl MultiPass<'_> {
         // Slightly more entries than wanted usually reach the bound.
         let log = |count: Value| approximate_log2(k, k.widen(count));
         let many = log(k.add(wanted, k.shr(wanted, 3)));
-        let search = Search {
-            label: "top-k threshold, one pass per step",
+        let log_beyond = |excess: Value| {
+            let count = k.max(k.add(wanted, k.trunc(excess)), k.i32(1));
+            log(count)
+        };
+        let one = |_| k.f32(1.0);
+        let passes = |neighbors: bool| Search {
+            label: if neighbors {
+                "top-k threshold, with neighbors"
+            } else {
+                "top-k threshold, one pass per step"
+            },
             places: [lowest, high],
             values: [k.i32(i32::MAX), k.i32(0)],
             ends: [
@@ -191,20 +208,32 @@ impl MultiPass<'_> {
             ],
             aim: log(wanted),
             open: |count, _| k.ne(count, wanted),
-            most_steps: None,
-            probe: |key, _| {
+            most_steps: self.fast_steps(!neighbors),
+            narrow: (!neighbors && self.collects_few()).then_some(Narrow {
+                sums: [k.widen(k.i32(i32::MAX)), k.wide(0)],
+                target: k.widen(wanted),
+                entry: &one,
+                log_beyond: &log_beyond,
+            }),
+            probe: move |key, _| {
                 let edge = edge_below(k, key);
                 let (count, neighbors) = match self.source {
-                    Source::Candidates(list) if finds_neighbors(cx) => {
+                    Source::Candidates(list) if neighbors => {
                         let (count, neighbors) = self.passes.count_in_list(cx, list, "count", edge);
                         (count, Some(neighbors))
                     }
                     source => (self.passes.count(cx, source, "count", [edge])[0], None),
                 };
-                Probed { reaches: k.ge(count, wanted), value: count, log: log(count), neighbors }
+                let sum = Some(k.widen(count));
+                Probed { reaches: k.ge(count, wanted), value: count, log: log(count), neighbors, sum }
             },
         };
-        let found = search.run(cx).low;
+        let found = self.threshold(
+            "few entries near the top-k threshold",
+            passes,
+            |range| range.low,
+            |range, open| self.top_k_among_few(wanted, range, open),
+        );
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
         // If −inf is kept, every candidate is above the threshold.
         let is_lowest = k.eq(threshold, k.i32(NEG_INF_KEY));
@@ -271,13 +300,14 @@ impl MultiPass<'_> {
     fn or_greedy(&self, kept: Kept, counts: Value, greedy: Value) -> (Kept, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let is_greedy = self.sampling.greedy_row;
-        let here = match (cx.layout.chunks, k.stripes()) {
+        let summed = (cx.layout.summed() * LANES).trailing_zeros();
+        let here = match (cx.layout.sums(), k.stripes()) {
             (1, 1) => k.eq(k.lane(), k.splat(k.i32(0))),
-            (_, 1) => k.eq(k.lane(), k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros())),
-            (chunks, _) => {
-                let chunk = k.shr(greedy, (cx.layout.chunk * LANES).trailing_zeros());
-                let number = k.add(k.lane(), k.mul(k.stripe(), k.i32(chunks as i32)));
-                k.both(k.eq(number, chunk), k.lt(k.lane(), k.i32(chunks as i32)))
+            (_, 1) => k.eq(k.lane(), k.shr(greedy, summed)),
+            (sums, _) => {
+                let chunk = k.shr(greedy, summed);
+                let number = k.add(k.lane(), k.mul(k.stripe(), k.i32(sums as i32)));
+                k.both(k.eq(number, chunk), k.lt(k.lane(), k.i32(sums as i32)))
             }
         };
         let one = k.choose(here, k.i32(1), k.i32(0));
@@ -347,12 +377,32 @@ impl MultiPass<'_> {
     fn least_weight(&self, kept: Kept, sum: Wide) -> Value {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (off, target) = sampling.top_p_target(cx, sum);
+        let closed = k.either(off, sampling.greedy_row);
+        let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
+        let least = k.if_else(
+            "a row has top-p",
+            k.any(k.not(closed)),
+            || vec![self.top_p_threshold(kept, sum, target, closed, lowest_weight)],
+            || vec![k.splat(lowest_weight)],
+        );
+        sampling.least_weight(cx, off, least[0])
+    }
+
+    /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum`
+    /// is the sum of all weights. In the rows of `closed`, returns `lowest_weight`, the weight of the least kept entry.
+    fn top_p_threshold(
+        &self,
+        kept: Kept,
+        sum: Wide,
+        target: Wide,
+        closed: Value,
+        lowest_weight: Value,
+    ) -> Value {
+        let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let lowest = cx.short_key(kept.threshold);
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
-        let closed = k.either(off, sampling.greedy_row);
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
         let allowed = k.wsub(sum, target);
-        let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
         let sum_of = |least: Value| {
             self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
                 kept_weight(k, self.weight(kept, iteration, register), least)
@@ -363,62 +413,53 @@ impl MultiPass<'_> {
             let (sum, neighbors) = self.passes.sum_with_neighbors(cx, self.source, "sum", least, weight);
             (sum, Some(neighbors))
         };
-        // If a search over all logits takes many steps, its range is usually between two adjacent entries. If the pass
-        // finds these entries, the search ends. With a NaN in the block, the pass could miss them.
-        let some_neighbors = |least: Value, step: Value| {
-            let slow = k.both(k.lt(k.i32(FAST_STEPS - 1), step), k.not(self.irregular));
-            let found = k.if_else(
-                "the search is slow",
-                slow,
-                || {
-                    let (sum, neighbors) = with_neighbors(least);
-                    let Neighbors { below, above } = neighbors.expect("this pass finds them");
-                    [sum.flat(), vec![below, above]].concat()
-                },
-                || {
-                    let unknown = [f32::INFINITY, f32::NEG_INFINITY].map(|limit| k.splat(k.f32(limit)));
-                    [sum_of(least).flat(), unknown.to_vec()].concat()
-                },
-            );
-            (Wide::from_flat(&found), Some(Neighbors { below: found[2], above: found[3] }))
-        };
-        // `log` receives the sum of the weights below a place: see [`Probed::log`].
-        type Log<'a> = Box<dyn Fn(Wide) -> Value + 'a>;
+        // `log` receives the sum of the weights below a place, as a float: see [`Probed::log`].
+        type Log<'a> = Box<dyn Fn(Value) -> Value + 'a>;
         let (ends, aim, log): ([End; 2], Value, Log<'_>) = match self.source {
             Source::AllLogits => {
-                let log = |below| approximate_log2(k, below);
-                (self.top_p_ends(closed, lowest, allowed, sum), log(allowed), Box::new(log))
+                let log = |below| approximate_log2_of_float(k, below);
+                (self.top_p_ends(closed, lowest, allowed, sum), log(k.near(allowed)), Box::new(log))
             }
             // The list has no small weights. So the sum of the weights below a logit is nearly a linear function of the
             // logit, and its logarithm is not.
             Source::Candidates(_) => {
                 let unit = k.fmax(k.near(allowed), k.f32(1.0));
-                let share = move |below: Wide| k.divide(k.near(below), unit);
+                let share = move |below: Value| k.divide(below, unit);
                 let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
                 let low = k.fmax(float_of_key(k, kept.threshold), farthest);
                 let low = End { logit: low, log: k.f32(0.0) };
-                let high = End { logit: sampling.max, log: share(sum) };
+                let high = End { logit: sampling.max, log: share(k.near(sum)) };
                 ([low, high], k.f32(1.0), Box::new(share))
             }
         };
-        let search = Search {
-            label: "top-p threshold, one pass per step",
+        let log_beyond = |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
+        let log = &log;
+        let entry = |weight| k.fmax(k.to_float(weight), k.f32(1.0));
+        let passes = |neighbors: bool| Search {
+            label: if neighbors {
+                "top-p threshold, with neighbors"
+            } else {
+                "top-p threshold, one pass per step"
+            },
             places: [lowest, high],
             values: [lowest_weight, k.i32(MAX_WEIGHT + 1)],
             ends,
             aim,
             // The search continues while a weight between those of the ends is possible.
             open: |low_weight, high_weight| is_open(k, low_weight, high_weight),
-            most_steps: None,
-            probe: |key, step| {
+            most_steps: self.fast_steps(!neighbors),
+            narrow: (!neighbors && self.collects_few()).then_some(Narrow {
+                sums: [sum, k.wide(0)],
+                target,
+                entry: &entry,
+                log_beyond: &log_beyond,
+            }),
+            probe: move |key, _| {
                 let least = sampling.weight_of_key(cx, key);
-                let (reached, neighbors) = match self.source {
-                    _ if !finds_neighbors(cx) => (sum_of(least), None),
-                    Source::AllLogits => some_neighbors(least, step),
-                    Source::Candidates(_) => with_neighbors(least),
-                };
+                let (reached, neighbors) =
+                    if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
                 let reaches = k.not(k.wlt(reached, target));
-                let log = log(k.wsub(sum, reached));
+                let log = log(k.near(k.wsub(sum, reached)));
                 // No entry has a weight between `least` and the weight of `above`, so both have the same sum of weights
                 // at or above them. Therefore the larger one can be the value of the place.
                 let value = match neighbors {
@@ -428,10 +469,172 @@ impl MultiPass<'_> {
                     }
                     None => least,
                 };
-                Probed { reaches, value, log, neighbors }
+                Probed { reaches, value, log, neighbors, sum: Some(reached) }
             },
         };
-        sampling.least_weight(cx, off, search.run(cx).low_value)
+        self.threshold(
+            "few entries near the top-p threshold",
+            passes,
+            |range| range.low_value,
+            |range, open| self.top_p_among_few(kept, target, range, open),
+        )
+    }
+
+    /// Returns the largest number of steps of the part of a search that looks for narrow ranges.
+    fn fast_steps(&self, fast: bool) -> Option<i32> {
+        let steps = match self.source {
+            Source::AllLogits => FAST_STEPS,
+            Source::Candidates(_) => FAST_STEPS_OVER_LIST,
+        };
+        (fast && has_many_values(self.cx)).then_some(steps)
+    }
+
+    /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take
+    /// less time than a pass that collects entries. The same is true for short passes over all logits: the stripes of
+    /// small batches are short.
+    fn collects_few(&self) -> bool {
+        match (self.source, has_many_values(self.cx)) {
+            (Source::AllLogits, false) => self.cx.k.stripes() == 1,
+            (Source::AllLogits, true) => self.cx.k.stripes() < 8,
+            (Source::Candidates(_), many_values) => many_values,
+        }
+    }
+
+    /// Searches for the threshold of each row.
+    ///
+    /// `search` receives whether the passes also find the entries next to the probed place. A search without these
+    /// entries usually ends when only few entries of each row are in the range of the row. Then one more pass collects
+    /// these entries, and `among_few` finds the threshold among them. If there are too many entries, for example ties,
+    /// a search with neighbors continues.
+    ///
+    /// `result` returns the threshold at the end of a search. `among_few` receives the ranges and a mask of the rows
+    /// whose threshold is not known yet. It returns the thresholds of these rows, and a scalar: whether it failed.
+    fn threshold<'a, O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed>(
+        &self,
+        label: &str,
+        search: impl Fn(bool) -> Search<'a, O, P>,
+        result: impl Fn(&Range) -> Value,
+        among_few: impl FnOnce(&Range, Value) -> (Value, Value),
+    ) -> Value {
+        let (cx, k) = (self.cx, self.cx.k);
+        let fast = search(false);
+        let range = fast.run(cx);
+        let known = result(&range);
+        let Some(narrow) = &fast.narrow else {
+            return match fast.most_steps {
+                Some(_) => result(&search(true).run_from(cx, range)),
+                None => known,
+            };
+        };
+        let open = fast.is_open(cx, &range);
+        let wide = k.both(open, narrow.is_wide(cx, &range));
+        let state = k.choose(wide, k.f32(2.0), k.choose(open, k.f32(1.0), k.f32(0.0)));
+        let state = k.over_all(Reduce::Max, state);
+        let wide = k.above(state, k.f32(1.0));
+        let flag = |failed: Value| k.choose(failed, k.i32(1), k.i32(0));
+        let found = k.if_else(
+            label,
+            k.both(k.above(state, k.f32(0.0)), k.not(wide)),
+            || {
+                let (found, failed) = among_few(&range, open);
+                vec![k.choose(open, found, known), flag(failed)]
+            },
+            || vec![known, flag(wide)],
+        );
+        k.if_else(
+            "many entries in a range",
+            k.eq(found[1], k.i32(1)),
+            || vec![result(&search(true).run_from(cx, range))],
+            || vec![found[0]],
+        )[0]
+    }
+
+    /// Finds the top-k threshold among the entries in the ranges of the rows of `open`. Returns a short key per row,
+    /// and a scalar: whether a row has too many entries in its range.
+    fn top_k_among_few(&self, wanted: Value, range: &Range, open: Value) -> (Value, Value) {
+        let (cx, k) = (self.cx, self.cx.k);
+        let [low_edge, high_edge] = [range.low, range.high].map(|key| edge_below(k, cx.full_key(key)));
+        let high_edge = k.choose(open, high_edge, low_edge);
+        let empty = k.f32(f32::NEG_INFINITY);
+        let (logits, failed) = self.passes.few_entries(
+            cx,
+            self.source,
+            "entries near the top-k threshold",
+            empty,
+            |iteration, i| {
+                let x = iteration.logit(cx, i);
+                (k.both(k.above(x, low_edge), k.not(k.above(x, high_edge))), x)
+            },
+        );
+        let key = |&x: &Value| k.choose(k.above(x, empty), cx.short_key(order_keys(k, x)), k.i32(i32::MIN));
+        let keys: Vec<Value> = logits.iter().map(key).collect();
+        let missing = k.sub(wanted, range.high_sum.low);
+        let terms = |place| {
+            let ones = keys.iter().map(|&key| k.choose(k.ge(key, place), k.f32(1.0), k.f32(0.0)));
+            vec![ones.reduce(|a, b| k.fadd(a, b)).expect("there are entries")]
+        };
+        let decide = |sums: &[Value]| Probe::count(k, k.trunc(sums[0]), missing);
+        let places = [range.low, k.choose(open, range.high, k.add(range.low, k.i32(1)))];
+        let question = Question { terms, decide };
+        let low = search_for_value(k, "top-k threshold among few entries", places, &keys, &question);
+        let logit = |key: Value| float_of_key(k, cx.full_key(key));
+        let reached = keys.iter().map(|&key| k.choose(k.ge(key, low), logit(key), k.f32(f32::INFINITY)));
+        let least = reached.reduce(|a, b| k.fmin(a, b)).expect("there are entries");
+        (cx.short_key(order_keys(k, k.over_row(Reduce::Min, least))), failed)
+    }
+
+    /// Finds the top-p threshold among the entries in the ranges of the rows of `open`. `target` is the sum of weights
+    /// that top-p must reach. Returns a weight per row, and a scalar: whether a row has too many entries in its range.
+    fn top_p_among_few(&self, kept: Kept, target: Wide, range: &Range, open: Value) -> (Value, Value) {
+        let (cx, k) = (self.cx, self.cx.k);
+        // An entry without a weight is not the threshold.
+        let low = k.max(range.low_value, k.i32(1));
+        let high = k.choose(open, range.high_value, low);
+        let empty = k.i32(-1);
+        let (weights, failed) = self.passes.few_entries(
+            cx,
+            self.source,
+            "entries near the top-p threshold",
+            empty,
+            |iteration, i| {
+                let weight = self.weight(kept, iteration, i);
+                (k.both(k.ge(weight, low), k.lt(weight, high)), weight)
+            },
+        );
+        let parts: Vec<Split> =
+            weights.iter().map(|&weight| Split::new(k, k.widen(k.max(weight, k.i32(0))))).collect();
+        // The range of an open row is narrow. So the missing sum is small, and its parts are exact.
+        let missing = Split::new(k, k.wsub(target, range.high_sum));
+        let terms = |place| {
+            let chosen = weights.iter().zip(&parts).map(|(&weight, parts)| {
+                let reaches = k.ge(weight, place);
+                [parts.high, parts.low].map(|part| k.choose(reaches, part, k.f32(0.0)))
+            });
+            let sums = chosen.reduce(|a, b| [k.fadd(a[0], b[0]), k.fadd(a[1], b[1])]);
+            sums.expect("there are entries").to_vec()
+        };
+        let decide = |sums: &[Value]| {
+            let sum = Split { high: sums[0], low: sums[1] };
+            Probe { reaches: k.not(sum.is_less(k, &missing)), exact: None }
+        };
+        let places = [low, k.choose(open, high, k.add(low, k.i32(1)))];
+        let low_of_range = low;
+        let question = Question { terms: &terms, decide };
+        let low = search_for_value(k, "top-p threshold among few entries", places, &weights, &question);
+        // The hardware finds the least lane only among floats. With this number added, the bits of a weight are a
+        // normal float, and the order is the same.
+        const NORMAL: i32 = 1 << 29;
+        let reached = weights.iter().map(|&weight| {
+            k.choose(k.ge(weight, low), k.from_bits(k.add(weight, k.i32(NORMAL))), k.f32(f32::INFINITY))
+        });
+        let least = reached.reduce(|a, b| k.fmin(a, b)).expect("there are entries");
+        let least = k.sub(k.bits(k.over_row(Reduce::Min, least)), k.i32(NORMAL));
+        // The kept ties at the top-k threshold are no entries of a pass. If these entries alone do not reach the target,
+        // no place was reached yet, and the threshold is the weight of the ties.
+        let sums = terms(low_of_range).into_iter().map(|sum| k.over_row(Reduce::Add, sum));
+        let [high, low] = sums.collect::<Vec<_>>().try_into().expect("a sum has two parts");
+        let reached = k.not(Split { high, low }.is_less(k, &missing));
+        (k.choose(reached, least, range.low_value), failed)
     }
 
     /// Returns the places where the search for the top-p threshold starts to interpolate. `allowed` is the sum of
@@ -467,12 +670,13 @@ impl MultiPass<'_> {
             aim,
             open: |low: Value, high: Value| k.eq(k.or(low, high), k.i32(0)),
             most_steps: Some(6),
+            narrow: None,
             probe: |key, _| {
                 let log = log_below(sampling.weight_of_key(cx, key));
                 let difference = k.fsub(aim, log);
                 let close = k.both(k.above(k.f32(CLOSE), difference), k.above(difference, k.f32(-CLOSE)));
                 let value = k.choose(close, k.i32(1), k.i32(0));
-                Probed { reaches: k.at_least(difference, k.f32(0.0)), value, log, neighbors: None }
+                Probed { reaches: k.at_least(difference, k.f32(0.0)), value, log, neighbors: None, sum: None }
             },
         };
         let found = search.run(cx);

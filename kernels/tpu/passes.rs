@@ -8,6 +8,7 @@ use super::candidate_list::CandidateList;
 use super::context::{Context, NO_INDEX};
 use super::interpolation::Neighbors;
 use super::keys::edge_below;
+use super::lane_stack::LaneStack;
 use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, sum_stripe, Halves};
 use super::layout::{Residence, CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
 use crate::mlir::mosaic::wide::Wide;
@@ -18,6 +19,12 @@ use crate::semantics::arith::{Arith, WideArith};
 /// one.
 const PARTS: usize = 4;
 
+/// The number of levels of the stack of [`Passes::few_entries`].
+const FEW_DEPTH: usize = 8;
+/// The number of levels of the stack for one iteration of that pass, by the least number of iterations. With fewer
+/// iterations, an iteration has more of the entries.
+const FEW_PER_ITERATION: [(usize, usize); 3] = [(24, 3), (4, 4), (0, FEW_DEPTH)];
+
 /// The sample of the weights contains about one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
 /// Rows with fewer chunks have no sample.
@@ -27,7 +34,7 @@ const LEAST_CHUNKS: usize = 8;
 pub(super) struct Passes {
     /// The weights of the block's logits, if the layout has space for them.
     weights: Option<Memory>,
-    /// One chunk of each stripe. The rows can have different chunks.
+    /// The chunks of one sum of each stripe. The rows can have different chunks.
     focus: Memory,
 }
 
@@ -70,7 +77,7 @@ impl Passes {
         let width = cx.layout.padded() * LANES;
         let weights =
             cx.layout.keep_weights.then(|| cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem));
-        let focus = cx.k.scratch(Elem::F32, &[SUBLANES, cx.layout.chunk * LANES], Space::Vmem);
+        let focus = cx.k.scratch(Elem::F32, &[SUBLANES, cx.layout.summed() * LANES], Space::Vmem);
         Passes { weights, focus }
     }
 
@@ -158,7 +165,7 @@ impl Passes {
 
     /// Returns the sum of the weights that are at least `least`. Also returns two logits: the largest logit whose
     /// weight is below `least`, and the least logit whose weight is at least `least`. `weight` returns the weights of a
-    /// register. No entry may be a NaN.
+    /// register. Entries without a weight do not count.
     pub(super) fn sum_with_neighbors(
         &self,
         cx: &Context<'_>,
@@ -174,7 +181,9 @@ impl Passes {
             let sum = iteration.sum(cx, iteration.all(), |iteration, register| {
                 let weight = weight(iteration, register);
                 let small = k.lt(weight, least);
-                let x = iteration.logit(cx, register);
+                // An entry without a weight is not between two places with different sums. This also excludes NaNs.
+                let has_weight = k.lt(k.i32(0), weight);
+                let x = k.choose(has_weight, iteration.logit(cx, register), k.f32(f32::NEG_INFINITY));
                 update_neighbors(k, &mut found.borrow_mut(), register % PARTS, k.not(small), x);
                 k.choose(small, k.i32(0), weight)
             });
@@ -182,6 +191,52 @@ impl Passes {
             [vec![low, high], found.into_inner()].concat()
         });
         (Halves { low: state[0], high: state[1] }.total(k), neighbors(k, &state[2..]))
+    }
+
+    /// Finds the entries for which `entry` returns a true mask. `entry` receives a register and also returns a value
+    /// for each entry. `empty` is less than every value. Returns the values in a few registers. Also returns a scalar:
+    /// whether a lane had more of these entries than space.
+    pub(super) fn few_entries(
+        &self,
+        cx: &Context<'_>,
+        source: Source<'_>,
+        label: &str,
+        empty: Value,
+        entry: impl Fn(&Iteration<'_>, usize) -> (Value, Value),
+    ) -> (Vec<Value>, Value) {
+        let k = cx.k;
+        let empty = k.splat(empty);
+        let is_used = |value: Value| match value.ty().elem() {
+            Elem::I32 => k.lt(empty, value),
+            _ => k.above(value, empty),
+        };
+        let iterations = match source {
+            Source::AllLogits => cx.layout.chunks,
+            Source::Candidates(_) => cx.layout.list_registers() / (CANDIDATE_CHUNKS * CANDIDATE_DEPTH),
+        };
+        let (_, levels) =
+            FEW_PER_ITERATION.into_iter().find(|few| iterations >= few.0).expect("the last is 0");
+        let one_if_used = |value: Value, other: Value| k.choose(is_used(value), k.i32(1), other);
+        let start = [LaneStack::empty(FEW_DEPTH, [empty]).flat(), vec![k.splat(k.i32(0))]].concat();
+        let state = self.pass(cx, source, (label, 1), &start, |iteration, state| {
+            let (&lost, stack) = state.split_last().expect("the state is not empty");
+            let mut stack = LaneStack::<1>::from_flat(stack);
+            let mut short = LaneStack::empty(levels, [empty]);
+            for register in iteration.all() {
+                let (mask, value) = entry(iteration, register);
+                short.push_where(k, mask, [value]);
+            }
+            for level in 0..levels {
+                let [value] = short.level(level);
+                stack.push_where(k, is_used(value), [value]);
+            }
+            [stack.flat(), vec![one_if_used(short.overflow, lost)]].concat()
+        });
+        let (&lost, stack) = state.split_last().expect("the state is not empty");
+        let stack = LaneStack::<1>::from_flat(stack);
+        let lost = one_if_used(stack.overflow, lost);
+        let [values] = stack.fields;
+        (values, k.any(k.lt(k.i32(0), lost)))
     }
 
     /// Returns the state of a pass that has found no neighbors.
@@ -210,7 +265,10 @@ impl Passes {
         Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
-    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` of a stripe is in lane `i` of the stripe.
+    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` of a stripe is in lane `i` of the stripe. In
+    /// the longest rows, lane `i` contains the sum of several chunks ([`Layout::chunks_per_sum`]).
+    ///
+    /// [`Layout::chunks_per_sum`]: super::layout::Layout::chunks_per_sum
     pub(super) fn chunk_sums(
         &self,
         cx: &Context<'_>,
@@ -227,12 +285,13 @@ impl Passes {
             let sum = Halves { low, high }.over_stripe(k);
             [sum.low, sum.high]
         };
-        let [low, high] = self.by_chunk(cx, source, label, in_lanes, in_stripe);
-        Wide { low, high }
+        let parts = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        let parts = parts.into_iter().map(|[low, high]| Wide { low, high });
+        parts.reduce(|a, b| k.wadd(a, b)).expect("a sum has chunks")
     }
 
     /// Counts the entries of each chunk for which `mask` is true. The count of chunk `i` of a stripe is in lane `i` of
-    /// the stripe.
+    /// the stripe. In the longest rows, lane `i` contains the count of several chunks.
     pub(super) fn chunk_counts(
         &self,
         cx: &Context<'_>,
@@ -247,12 +306,13 @@ impl Passes {
             [registers.fold(first, |count, register| k.add(count, one(register)))]
         };
         let in_stripe = |[count]: [Value; 1]| [k.trunc(k.over_lanes(Reduce::Add, k.to_float(count)))];
-        let [counts] = self.by_chunk(cx, source, label, in_lanes, in_stripe);
-        counts
+        let parts = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        parts.into_iter().map(|[counts]| counts).reduce(|a, b| k.add(a, b)).expect("a count has chunks")
     }
 
-    /// Computes values for each chunk. The values of chunk `i` of a stripe are in lane `i` of the stripe. `in_lanes`
-    /// returns values for the registers of a chunk. `in_stripe` combines the lanes of these values.
+    /// Computes values for each chunk. `in_lanes` returns values for the registers of a chunk. `in_stripe` combines the
+    /// lanes of these values. There is one result for each of the `n` chunks of a sum: lane `i` of result `j` contains
+    /// the values of chunk `n · i + j` of the stripe.
     ///
     /// Each iteration calls `in_stripe` for the chunks of the previous iteration. So it need not wait for its own sums
     /// over lanes, which have a long latency.
@@ -263,21 +323,29 @@ impl Passes {
         (label, together): Label<'_>,
         in_lanes: impl Fn(&Iteration<'_>, std::ops::Range<usize>) -> [Value; N],
         in_stripe: impl Fn([Value; N]) -> [Value; N],
-    ) -> [Value; N] {
-        let k = cx.k;
+    ) -> Vec<[Value; N]> {
+        let (k, parts) = (cx.k, cx.layout.chunks_per_sum);
         let lane = k.lane();
         let (together, chunks) = match source {
             Source::AllLogits => (cx.logits.together(together), cx.layout.chunks),
             Source::Candidates(_) => (CANDIDATE_CHUNKS, cx.layout.list_registers() / CANDIDATE_DEPTH),
         };
+        let chunks_of_lanes: Vec<Value> = match parts {
+            1 => vec![lane],
+            _ => (0..parts).map(|part| k.add(k.mul(lane, k.i32(parts as i32)), k.i32(part as i32))).collect(),
+        };
         // The state consists of the results and of the values of the previous iteration's chunks.
         let combined = |state: &[Value], first: Value| -> Vec<Value> {
-            let mut results = state[..N].to_vec();
-            for (number, values) in state[N..].chunks(N).enumerate() {
-                let here = k.eq(lane, k.add(first, k.i32(number as i32)));
+            let (results, previous) = state.split_at(N * parts);
+            let mut results = results.to_vec();
+            for (number, values) in previous.chunks(N).enumerate() {
+                let chunk = k.add(first, k.i32(number as i32));
+                let here: Vec<Value> = chunks_of_lanes.iter().map(|&chunks| k.eq(chunks, chunk)).collect();
                 let values = in_stripe(std::array::from_fn(|i| values[i]));
-                for (result, value) in results.iter_mut().zip(values) {
-                    *result = k.choose(here, value, *result);
+                for (results, here) in results.chunks_mut(N).zip(here) {
+                    for (result, value) in results.iter_mut().zip(values) {
+                        *result = k.choose(here, value, *result);
+                    }
                 }
             }
             results
@@ -285,7 +353,7 @@ impl Passes {
         // If this zero were a constant, libtpu would give it a layout that repeats one sublane. libtpu does not compile
         // a loop whose initial state has this layout.
         let zero = k.add(k.shr(lane, LANES.trailing_zeros()), k.shr(k.sublane(), SUBLANES.trailing_zeros()));
-        let start = vec![zero; N + N * together];
+        let start = vec![zero; N * (parts + together)];
         let state = self.pass(cx, source, (label, together), &start, |iteration, state| {
             assert_eq!(iteration.chunks, together);
             let mut next = combined(state, k.sub(iteration.chunk, k.i32(together as i32)));
@@ -293,7 +361,7 @@ impl Passes {
             next
         });
         let results = combined(&state, k.i32((chunks - together) as i32));
-        std::array::from_fn(|i| results[i])
+        results.chunks(N).map(|result| std::array::from_fn(|i| result[i])).collect()
     }
 
     /// Returns the lowest index of each row's maximum.
@@ -347,7 +415,7 @@ impl Passes {
     ///
     /// `value` receives logits or weights, as `content` says, and their indices. `sums` are the chunk sums of the
     /// results of `value`. The search first finds the chunk, then the register in this chunk, and then the lane in this
-    /// register.
+    /// register. If a sum has several chunks, these are searched like one chunk.
     pub(super) fn locate(
         &self,
         cx: &Context<'_>,
@@ -358,7 +426,7 @@ impl Passes {
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let (place, bound) = first_lane_beyond(cx, sums, bound);
-        let chunk = k.min(lane_of(cx, place), k.i32(layout.chunks as i32 - 1));
+        let chunk = k.min(lane_of(cx, place), k.i32(layout.sums() as i32 - 1));
         self.focus_on(cx, chunk, content);
         match k.stripes() {
             1 => self.locate_in_chunk(cx, chunk, bound, value),
@@ -377,12 +445,12 @@ impl Passes {
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let lane = k.lane();
-        let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
+        let first = k.mul(chunk, k.i32((layout.summed() * LANES) as i32));
         let zero = k.splat(k.i32(0));
         let mut sums = Wide { low: zero, high: zero };
         let at = |register: usize| k.i32((register * LANES) as i32);
         // The value of each entry replaces its logit. It is an integer, stored as the bits of a float.
-        let values: Vec<Value> = (0..layout.chunk)
+        let values: Vec<Value> = (0..layout.summed())
             .map(|register| {
                 let x = k.load(&self.focus, at(register));
                 let value = value(x, k.add(first, k.add(lane, at(register))));
@@ -397,7 +465,7 @@ impl Passes {
         }
         let (register, bound) = first_lane_beyond(cx, sums, bound);
         let mut values = zero;
-        for number in 0..layout.chunk {
+        for number in 0..layout.summed() {
             let content = k.bits(k.load(&self.focus, at(number)));
             values = k.choose(k.eq(register, k.i32(number as i32)), content, values);
         }
@@ -417,11 +485,11 @@ impl Passes {
     ) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let (lane, zero) = (k.lane(), k.splat(k.i32(0)));
-        let first = k.mul(chunk, k.i32((layout.chunk * LANES) as i32));
+        let first = k.mul(chunk, k.i32((layout.summed() * LANES) as i32));
         let first = k.add(first, k.mul(stripe, k.i32(layout.stripe() as i32)));
         // The chunk is distributed over all stripes, in groups of one register per stripe. Stripe `s` receives the
         // registers `s · groups` to `(s + 1) · groups - 1`.
-        let (stripes, groups) = (k.stripes(), layout.chunk / k.stripes());
+        let (stripes, groups) = (k.stripes(), layout.summed() / k.stripes());
         let own = k.eq(k.stripe(), stripe);
         let first_of_stripe = k.add(first, k.add(lane, k.mul(k.stripe(), k.i32((groups * LANES) as i32))));
         let mut sums = Wide { low: zero, high: zero };
@@ -448,12 +516,13 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), lane_of(cx, place)))
     }
 
-    /// Copies one chunk of each stripe to `focus`. `chunk` contains the number of the chunk for each row.
+    /// Copies the chunks of one sum of each stripe to `focus`. `chunk` contains the number of the sum for each row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value, content: Content) {
         let (k, layout) = (cx.k, cx.layout);
         let rows = layout.rows as i32;
-        let source = |number: Value| {
-            let at = k.mul(number, k.i32(layout.chunk as i32));
+        let source = |number: Value, part: usize| {
+            let at = k.mul(number, k.i32(layout.summed() as i32));
+            let at = if part == 0 { at } else { k.add(at, k.i32((part * layout.chunk) as i32)) };
             match content {
                 Content::Logits => cx.logits.look_up(at, layout.chunk),
                 Content::Weights => {
@@ -473,7 +542,7 @@ impl Passes {
                 .map(|row| {
                     let this = k.eq(k.sublane(), k.i32(row));
                     let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
-                    source(k.truncate_scalar(number))
+                    source(k.truncate_scalar(number), 0)
                 })
                 .collect();
             for register in 0..layout.chunk {
@@ -493,15 +562,17 @@ impl Passes {
             let this = k.eq(row_of_sublane, row);
             let number = k.over_all(Reduce::Max, k.choose(this, k.to_float(chunk), k.f32(0.0)));
             let number = k.truncate_scalar(number);
-            let rows = source(number);
-            for register in 0..layout.chunk {
-                let at = k.i32((register * LANES) as i32);
-                let copied = float(k.load(&rows, at));
-                let kept = match layout.rows {
-                    1 => copied,
-                    _ => k.choose(this, copied, k.load(&self.focus, at)),
-                };
-                k.store(&self.focus, at, kept);
+            for part in 0..layout.chunks_per_sum {
+                let rows = source(number, part);
+                for register in 0..layout.chunk {
+                    let copied = float(k.load(&rows, k.i32((register * LANES) as i32)));
+                    let to = k.i32(((part * layout.chunk + register) * LANES) as i32);
+                    let kept = match layout.rows {
+                        1 => copied,
+                        _ => k.choose(this, copied, k.load(&self.focus, to)),
+                    };
+                    k.store(&self.focus, to, kept);
+                }
             }
             []
         });

@@ -1,41 +1,60 @@
-//! The first pass. It computes a summary of each cell. The summaries show where the entries are that can affect the
+//! The first pass. It computes summaries of the row. The summaries show where the entries are that can affect the
 //! result.
 //!
-//! A cell is one lane of a few consecutive registers. The pass computes the largest logit of each cell, its place, and
-//! the second largest logit. It also computes 256 bins per stripe; each contains the largest logit of many cells. The
-//! value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a
-//! logit that reaches this value.
+//! A group is one lane of up to 56 registers of a chunk. The pass computes the largest logit of each group, its place,
+//! and the second largest logit. For this, it arranges the registers of the group in rows of [`COLUMNS`] registers, and
+//! computes the maximum of each row and of each column. This takes two operations per register. The other steps process
+//! only these maxima: the row and the column of the largest logit are its place.
+//!
+//! The pass also computes 256 bins per stripe; each contains the largest logit of many entries. The value of the k-th
+//! largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that reaches
+//! this value.
+//!
+//! A cell is one lane of a few registers of a group: one row of the arrangement. On the path for any k, the pass also
+//! stores the maximum of each cell.
 
 use super::context::{Context, NO_INDEX};
 use super::interpolation::{End, Probed, Search};
 use super::keys::{edge_below, float_of_key, order_keys};
 use super::lane_sums::{approximate_log2, count_lanes};
-use super::summaries::{cell_elem, cells_together, constant, halves, load, map_halves};
+use super::layout::has_few_slots;
+use super::summaries::{cell_elem, cells_together, halves, load};
 use super::threshold_search::{search, Probe, Question};
 use crate::mlir::mosaic::{Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
+/// The number of columns in the arrangement of a group.
+const COLUMNS: usize = 8;
 /// The number of registers of bins.
 const BINS: usize = 2;
+/// The number of bin registers that a chunk contributes to during the pass, if it has enough registers.
+const BINS_OF_CHUNK: usize = 4;
 /// The number of independent counts in a pass. With several of them, an addition need not wait for the previous one.
 const PARTS: usize = 4;
 /// The number of cell registers per iteration of a pass over the cells.
 const CELLS_PER_ITERATION: usize = 64;
 
-/// The summaries of all cells, `[8, cells of a row]` each.
-///
-/// The largest logits and their places are rotated. Each cell register is rotated by a different number of lanes. If
-/// the large logits have a stride in the vocabulary, they are in the same lane of many registers. The rotation
-/// distributes them over the lanes.
+/// The summaries of all groups, `[8, groups of a row]` each, and the maxima of all cells.
 pub(super) struct Prefilter {
-    /// The largest logit of each cell.
+    /// The largest logit of each group.
     pub(super) best: Memory,
-    /// The second largest logit. It is not rotated.
+    /// The second largest logit of each group. It equals the largest logit if several entries have this value.
     pub(super) second: Memory,
-    /// The number of the register in the chunk that contains the largest logit, as a float, without
-    /// [`Layout::place_offset`](super::layout::Layout::place_offset).
+    /// The place of the largest logit of each group, as a float: [`LANES`] times the number of the register in the chunk
+    /// that contains the logit. For the second of two packed groups, the number is too small by 1. The place has no
+    /// meaning if several registers contain the largest logit.
     pub(super) place: Memory,
+    /// The largest logit of each cell, `[8, cells of a row]`, on the path for any k.
+    cells: Option<Memory>,
+}
+
+/// The summary of a group, or of two groups if groups are packed.
+struct GroupSummary {
+    /// The largest logit, the second largest logit, and the place of the largest logit.
+    fields: [Value; 3],
+    /// The maximum of each row of the arrangement.
+    rows: Vec<Value>,
 }
 
 /// The results of the first pass for each row.
@@ -60,127 +79,127 @@ impl Summary {
 /// The state of the first pass.
 #[derive(Clone)]
 struct State {
+    /// The bins. In each chunk, they move by one lane. If the large logits have a stride in the vocabulary, they are in
+    /// the same lane of many registers. The movement distributes them over the bins.
     bins: Vec<Value>,
-    /// The largest logits of the previous chunk's cells and their places, which are not rotated yet.
-    waiting: Vec<[Value; 2]>,
     /// 1 in the lanes that contained a NaN, if the pass looks for NaNs. Then a NaN counts as −inf.
     had_nan: Option<Value>,
 }
 
 impl State {
     fn flat(&self) -> Vec<Value> {
-        [&self.bins[..], &self.waiting.concat(), self.had_nan.as_slice()].concat()
+        [&self.bins[..], self.had_nan.as_slice()].concat()
     }
 
     /// Returns the state with other values, in the order of [`flat`](State::flat).
     fn with(&self, flat: &[Value]) -> State {
-        let (bins, rest) = flat.split_at(self.bins.len());
-        let (waiting, had_nan) = rest.split_at(2 * self.waiting.len());
-        State {
-            bins: bins.to_vec(),
-            waiting: waiting.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect(),
-            had_nan: had_nan.first().copied(),
-        }
+        let (bins, had_nan) = flat.split_at(self.bins.len());
+        State { bins: bins.to_vec(), had_nan: had_nan.first().copied() }
     }
 }
 
 impl Prefilter {
     /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Prefilter {
-        let width = cx.layout.batches() * cx.layout.cells_in_batch() * LANES;
-        let memory = || cx.k.scratch(cell_elem(cx), &[SUBLANES, width], Space::Vmem);
-        Prefilter { best: memory(), second: memory(), place: memory() }
+        let memory =
+            |registers: usize| cx.k.scratch(cell_elem(cx), &[SUBLANES, registers * LANES], Space::Vmem);
+        let groups = cx.layout.groups();
+        let cells = (!has_few_slots(&cx.spec)).then(|| memory(cx.layout.cells()));
+        Prefilter { best: memory(groups), second: memory(groups), place: memory(groups), cells }
     }
 
     /// Reads the block while it arrives.
     pub(super) fn summarize(&self, cx: &Context<'_>) -> Summary {
         let k = cx.k;
-        let nothing = constant(cx, k.negative_infinity(cell_elem(cx)));
-        let bins = BINS / cells_together(cx);
-        let halves = |bins: &[Value]| -> [Value; BINS] {
-            let all: Vec<Value> = bins.iter().flat_map(|&bin| halves(cx, bin)).collect();
-            all.try_into().expect("the halves of all registers are the bins")
+        let nothing = k.splat(k.f32(f32::NEG_INFINITY));
+        let start = State {
+            bins: vec![nothing; self.bins_of_group(cx) * cx.layout.groups_in_chunk() / cells_together(cx)],
+            had_nan: None,
         };
-        let start =
-            State { bins: vec![nothing; bins], waiting: vec![[nothing; 2]; self.waiting(cx)], had_nan: None };
-        let finished = |mut state: State| {
-            self.finish_chunk(cx, k.i32(cx.layout.chunks as i32 - 1), &mut state);
-            state
-        };
-        let state = cx.logits.first_pass("cell summaries", &start.flat(), |chunk, number, state| {
+        let state = cx.logits.first_pass("summaries", &start.flat(), |chunk, number, state| {
             self.summarize_chunk(cx, chunk, number, start.with(state)).flat()
         });
-        let bins = finished(start.with(&state)).bins;
+        let bins = folded_bins(cx, &start.with(&state).bins);
         // The maximum of a bin preserves a NaN. Otherwise the status of the row would be wrong, and a NaN in the
         // first register of a cell could be mistaken for the maximum of the cell.
-        let [first, second] = halves(&bins);
-        let suspect = k.any(is_nan(k, k.bits(k.fmax(first, second))));
+        let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
         let no_nan = k.splat(k.f32(0.0));
         let state = k.if_else(
             "a row holds a NaN",
             suspect,
             || {
                 let start = State { had_nan: Some(no_nan), ..start.clone() };
-                let state =
-                    cx.logits.pass("cell summaries without NaN", &start.flat(), |chunk, number, state| {
-                        self.summarize_chunk(cx, chunk, number, start.with(state)).flat()
-                    });
-                let state = finished(start.with(&state));
+                let state = cx.logits.pass("summaries without NaN", &start.flat(), |chunk, number, state| {
+                    self.summarize_chunk(cx, chunk, number, start.with(state)).flat()
+                });
+                let state = start.with(&state);
                 let had_nan = k.over_row(Reduce::Max, state.had_nan.expect("this pass finds NaNs"));
-                [&state.bins[..], &[had_nan]].concat()
+                [&folded_bins(cx, &state.bins)[..], &[had_nan]].concat()
             },
             || [&bins[..], &[no_nan]].concat(),
         );
         let (had_nan, bins) = state.split_last().expect("the state is not empty");
-        let bins = halves(bins);
+        let bins: [Value; BINS] = bins.try_into().expect("the other values of the state are the bins");
         let max = k.over_row(Reduce::Max, k.fmax(bins[0], bins[1]));
         let had_inf = is_infinity(k, k.bits(max));
         Summary { max_key: order_keys(k, max), had_nan: k.trunc(*had_nan), had_inf, bin_maxima: bins }
     }
 
-    /// Returns the number of registers, or packed registers, of a chunk's summaries.
-    fn waiting(&self, cx: &Context<'_>) -> usize {
-        cx.layout.cells_in_chunk() / cells_together(cx)
+    /// Returns the number of bin registers that a register of groups contributes to. A packed register has both groups
+    /// of a chunk.
+    fn bins_of_group(&self, cx: &Context<'_>) -> usize {
+        let bins = BINS_OF_CHUNK * cells_together(cx) / cx.layout.groups_in_chunk();
+        bins.min(cx.layout.group() / COLUMNS)
     }
 
-    /// Processes one chunk of the pass, and finishes the previous one.
+    /// Processes one chunk of the pass.
     fn summarize_chunk(&self, cx: &Context<'_>, chunk: &Memory, number: Value, mut state: State) -> State {
-        let k = cx.k;
-        // The first iteration has no previous chunk. It writes meaningless summaries for the first chunk. The correct
-        // summaries overwrite them later.
-        self.finish_chunk(cx, k.max(k.sub(number, k.i32(1)), k.i32(0)), &mut state);
-        let count = cx.layout.cells_in_chunk();
-        let second_out = k.registers(&self.second, k.mul(number, k.i32(count as i32)), count);
-        for (i, group) in (0..count).step_by(cells_together(cx)).enumerate() {
-            let [best, second, place] = summarize_cells(cx, chunk, group, &mut state.had_nan);
-            k.store(&second_out, k.i32((group * LANES) as i32), second);
-            state.waiting[i] = [best, place];
+        let (k, layout) = (cx.k, cx.layout);
+        if layout.chunks > 1 {
+            state.bins = state.bins.iter().map(|&bin| k.rotate(bin, k.i32(1))).collect();
+        }
+        let groups = layout.groups_in_chunk();
+        let together = cells_together(cx);
+        let [mut maxima, mut rows] = [Vec::new(), Vec::new()];
+        for group in (0..groups).step_by(together) {
+            let summary = summarize_group(cx, chunk, group, &mut state.had_nan);
+            let out = self.registers(cx, k.mul(number, k.i32(groups as i32)), groups);
+            for (memory, value) in out.iter().zip(summary.fields) {
+                k.store(memory, k.i32((group * LANES) as i32), value);
+            }
+            let parts = self.bins_of_group(cx);
+            for part in 0..parts {
+                let maximum =
+                    summary.rows.iter().skip(part).step_by(parts).copied().reduce(|a, b| k.fmax(a, b));
+                let maximum = maximum.expect("a group has a row for each part");
+                maxima.push(
+                    halves(cx, maximum).into_iter().reduce(|a, b| k.fmax(a, b)).expect("there is a half"),
+                );
+            }
+            rows.extend(summary.rows);
+        }
+        state.bins = state.bins.iter().zip(maxima).map(|(&bin, maximum)| k.fmax(bin, maximum)).collect();
+        if let Some(cells) = &self.cells {
+            let count = layout.cells_in_chunk();
+            let out = k.registers(cells, k.mul(number, k.i32(count as i32)), count);
+            let rows_of_cell = layout.cell / COLUMNS;
+            for (cell, rows) in rows.chunks(rows_of_cell).enumerate() {
+                let maximum = rows.iter().copied().reduce(|a, b| k.fmax(a, b)).expect("a cell has a row");
+                k.store(&out, k.i32((cell * together * LANES) as i32), maximum);
+            }
         }
         state
     }
 
-    /// Rotates the summaries of a chunk, stores them, and adds them to the bins. A rotation has a long latency. So
-    /// the next iteration of the pass does this, together with its other work.
-    fn finish_chunk(&self, cx: &Context<'_>, number: Value, state: &mut State) {
-        let (k, layout) = (cx.k, cx.layout);
-        let first = k.mul(number, k.i32(layout.cells_in_chunk() as i32));
-        let [best_out, _, place_out] = self.registers(cx, first, layout.cells_in_chunk());
-        for (i, &waiting) in state.waiting.iter().enumerate() {
-            let group = i * cells_together(cx);
-            let by = rotation(cx, number, k.i32(group as i32));
-            let [best, place] = waiting.map(|value| map_halves(cx, value, |half| k.rotate(half, by)));
-            let at = k.i32((group * LANES) as i32);
-            k.store(&best_out, at, best);
-            k.store(&place_out, at, place);
-            let bin = i % state.bins.len();
-            state.bins[bin] = k.fmax(state.bins[bin], best);
-        }
-    }
-
-    /// Returns `count` registers of each memory, starting at register `at`. The memories are the largest logits, the
-    /// second largest logits, and the places.
+    /// Returns `count` registers of each memory of groups, starting at register `at`. The memories are the largest
+    /// logits, the second largest logits, and the places.
     pub(super) fn registers(&self, cx: &Context<'_>, at: Value, count: usize) -> [Memory; 3] {
         [&self.best, &self.second, &self.place].map(|memory| cx.k.registers(memory, at, count))
+    }
+
+    /// Returns the maxima of the cells.
+    fn cells(&self) -> &Memory {
+        self.cells.as_ref().expect("the path for any k has the maxima of the cells")
     }
 
     /// Returns the largest k for which the bins provide a bound.
@@ -242,10 +261,11 @@ impl Prefilter {
             aim,
             open: |count, _| k.lt(near, count),
             most_steps: None,
+            narrow: None,
             probe: |key, _| {
                 let count = self.count_above(cx, edge_below(k, key));
                 let log = approximate_log2(k, k.widen(count));
-                Probed { reaches: k.ge(count, wanted), value: count, log, neighbors: None }
+                Probed { reaches: k.ge(count, wanted), value: count, log, neighbors: None, sum: None }
             },
         };
         cx.full_key(search.run(cx).low)
@@ -261,7 +281,7 @@ impl Prefilter {
         let k = cx.k;
         let start = vec![k.splat(k.f32(0.0)); PARTS];
         let counts = self.pass(cx, "count cells above an edge", &start, |at, count, state| {
-            let best = k.registers(&self.best, at, count);
+            let best = k.registers(self.cells(), at, count);
             let mut state = state.to_vec();
             for cell in 0..count {
                 let best = k.load(&best, k.i32((cell * LANES) as i32));
@@ -273,32 +293,36 @@ impl Prefilter {
         count_lanes(k, counts.into_iter().reduce(|a, b| k.fadd(a, b)).expect("there are parts"))
     }
 
-    /// Returns the lowest index of each row's maximum. The result is [`NO_INDEX`] in a row without a candidate.
-    pub(super) fn greedy(&self, cx: &Context<'_>, max_key: Value) -> Value {
+    /// Returns the lowest index of each row's maximum. The result is [`NO_INDEX`] in a row without a candidate. Also
+    /// returns a mask: whether the result of the row has no meaning, because a group contains several maxima.
+    pub(super) fn greedy(&self, cx: &Context<'_>, max_key: Value) -> [Value; 2] {
         let k = cx.k;
         let edge = edge_below(k, max_key);
-        let none = k.splat(k.i32(NO_INDEX));
-        // The first maximum of a stripe is in the first register that contains a maximum. So only the places in this
-        // register are converted to indices.
-        let found = self.pass(cx, "first maximum, in the cells", &[none; PARTS], |at, count, state| {
-            let [best, _, place] = self.registers(cx, at, count);
-            let first = k.mul(at, k.i32(cx.layout.cell as i32));
-            let mut state = state.to_vec();
-            for cell in 0..count {
-                let lane = k.i32((cell * LANES) as i32);
-                let place = k.add(first, k.trunc(k.load(&place, lane)));
-                let place = k.add(place, k.i32(cx.layout.place_offset(cell) as i32));
-                let here = k.above(k.load(&best, lane), edge);
-                let least = &mut state[cell % PARTS];
-                *least = k.min(*least, k.choose(here, place, none));
-            }
-            state
-        });
-        let place = found.into_iter().reduce(|a, b| k.min(a, b)).expect("there are parts");
-        let first = k.trunc(k.over_lanes(Reduce::Min, k.to_float(place)));
-        let here = k.both(k.eq(place, first), k.lt(place, none));
-        let index = k.choose(here, index_of_place(cx, place), none);
-        k.trunc(k.over_row(Reduce::Min, k.to_float(index)))
+        let none = k.splat(k.f32(NO_INDEX as f32));
+        let start = [none, k.splat(k.f32(f32::NEG_INFINITY))];
+        let groups = cx.layout.groups_in_chunk();
+        let found = k.for_each(
+            "first maximum, in the groups",
+            k.i32(cx.layout.chunks as i32),
+            start,
+            |chunk, state| {
+                let [mut least, mut largest_second] = state;
+                let memories = self.registers(cx, k.mul(chunk, k.i32(groups as i32)), groups);
+                for first in (0..groups).step_by(cells_together(cx)) {
+                    let lane = k.i32((first * LANES) as i32);
+                    let fields = memories.each_ref().map(|memory| halves(cx, load(cx, memory, lane)));
+                    for half in 0..cells_together(cx) {
+                        let [best, second, place] = fields.each_ref().map(|halves| halves[half]);
+                        let index = index_in_group(cx, chunk, first + half, place);
+                        least = k.fmin(least, k.choose(k.above(best, edge), index, none));
+                        largest_second = k.fmax(largest_second, second);
+                    }
+                }
+                [least, largest_second]
+            },
+        );
+        let index = k.trunc(k.over_row(Reduce::Min, found[0]));
+        [index, k.above(found[1], edge)]
     }
 
     /// Makes one pass over the cells. `each` receives the number of the first cell register and the number of
@@ -322,63 +346,85 @@ impl Prefilter {
     }
 }
 
-/// Returns the summary of a cell register of a chunk: the largest logit, the second largest logit, and the number of
-/// the register in the chunk that contains the largest logit. If cells are packed, the summary also contains the next
-/// cell register. See [`State`] for `had_nan`.
-fn summarize_cells(cx: &Context<'_>, chunk: &Memory, cell: usize, had_nan: &mut Option<Value>) -> [Value; 3] {
-    let (k, elem) = (cx.k, cell_elem(cx));
-    let mut nans = Vec::new();
-    let mut registers = cx.layout.registers_of_cell(cell).map(|register| {
-        let lane = k.i32((register * LANES) as i32);
-        let x = load(cx, chunk, lane);
-        // In a packed register, the number is that of the first half.
-        let place = k.whole(elem, register as i16);
+/// Combines the bin registers of the pass to the registers of bins. The registers rotate, so that bins with large
+/// logits of the same lane stay apart.
+fn folded_bins(cx: &Context<'_>, bins: &[Value]) -> [Value; BINS] {
+    let k = cx.k;
+    let nothing = k.splat(k.f32(f32::NEG_INFINITY));
+    std::array::from_fn(|number| {
+        let parts = bins.iter().skip(number).step_by(BINS).enumerate();
+        let apart = |(i, &bin): (usize, &Value)| match i * BINS * LANES / bins.len().max(BINS) {
+            0 => bin,
+            by => k.rotate(bin, k.i32(by as i32)),
+        };
+        parts.map(apart).reduce(|a, b| k.fmax(a, b)).unwrap_or(nothing)
+    })
+}
+
+/// Returns the summary of a group register of a chunk. If groups are packed, the summary also contains the next group
+/// register. See [`State`] for `had_nan`.
+fn summarize_group(
+    cx: &Context<'_>,
+    chunk: &Memory,
+    group: usize,
+    had_nan: &mut Option<Value>,
+) -> GroupSummary {
+    let (k, elem, layout) = (cx.k, cell_elem(cx), cx.layout);
+    let (first, step) = layout.registers_of_group(group);
+    let mut nans: Option<Value> = None;
+    let mut logits = |number: usize| {
+        let x = load(cx, chunk, k.i32(((first + step * number) * LANES) as i32));
         if had_nan.is_none() {
-            return (x, place);
+            return x;
         }
-        let number = k.at_least(x, k.negative_infinity(elem));
-        nans.push(k.choose(number, k.whole(elem, 0), k.whole(elem, 1)));
-        (k.choose(number, x, k.negative_infinity(elem)), place)
-    });
-    let (mut best, mut place) = registers.next().expect("a cell has registers");
-    let mut second = None;
-    for (x, here) in registers {
-        place = k.choose(k.above(x, best), here, place);
+        let is_number = k.at_least(x, k.negative_infinity(elem));
+        let nan = k.choose(is_number, k.whole(elem, 0), k.whole(elem, 1));
+        nans = Some(nans.map_or(nan, |nans| k.fmax(nans, nan)));
+        k.choose(is_number, x, k.negative_infinity(elem))
+    };
+    let larger = |larger: Option<Value>, x: Value| Some(larger.map_or(x, |larger| k.fmax(larger, x)));
+    let [mut rows, mut columns] = [vec![None; layout.group() / COLUMNS], vec![None; COLUMNS]];
+    for number in 0..layout.group() {
+        let x = logits(number);
+        let (row, column) = (&mut rows[number / COLUMNS], &mut columns[number % COLUMNS]);
+        (*row, *column) = (larger(*row, x), larger(*column, x));
+    }
+    let [rows, columns] = [rows, columns].map(|maxima| maxima.into_iter().flatten().collect::<Vec<_>>());
+    let place = |number: usize| step * number * LANES;
+    let (best, row, second_row) = largest(cx, &rows, |number| first * LANES + place(COLUMNS * number));
+    let (_, column, second_column) = largest(cx, &columns, place);
+    // If another entry reaches some value, it differs from the largest one in its row or in its column.
+    let second = second_row.into_iter().chain(second_column).reduce(|a, b| k.fmax(a, b));
+    if let (Some(had_nan), Some(nan)) = (had_nan, nans) {
+        *had_nan = halves(cx, nan).into_iter().fold(*had_nan, |had_nan, half| k.fmax(had_nan, half));
+    }
+    let place = k.fadd(row, column);
+    GroupSummary { fields: [best, second.expect("a group has several columns"), place], rows }
+}
+
+/// Returns the largest of some values, the place of the first of these, and the second largest value.
+fn largest(
+    cx: &Context<'_>,
+    values: &[Value],
+    place_of: impl Fn(usize) -> usize,
+) -> (Value, Value, Option<Value>) {
+    let (k, elem) = (cx.k, cell_elem(cx));
+    let place_of = |number: usize| k.whole(elem, place_of(number) as i16);
+    let (mut best, mut place, mut second) = (values[0], place_of(0), None);
+    for (number, &x) in values.iter().enumerate().skip(1) {
+        place = k.choose(k.above(x, best), place_of(number), place);
         let less = k.fmin(best, x);
         second = Some(second.map_or(less, |second| k.fmax(second, less)));
         best = k.fmax(best, x);
     }
-    if let Some(had_nan) = had_nan {
-        let nan = nans.into_iter().reduce(|a, b| k.fmax(a, b)).expect("a cell has registers");
-        *had_nan = halves(cx, nan).into_iter().fold(*had_nan, |had_nan, half| k.fmax(had_nan, half));
-    }
-    [best, second.expect("a cell has several registers"), place]
+    (best, place, second)
 }
 
-/// Returns the number of lanes by which cell register `cell` of chunk `chunk` is rotated. Packed cell registers are
-/// rotated together, by the rotation of the first one.
-pub(super) fn rotation(cx: &Context<'_>, chunk: Value, cell: Value) -> Value {
-    let k = cx.k;
-    k.and(k.add(chunk, k.shl(cell, 4)), k.i32(LANES as i32 - 1))
-}
-
-/// Returns the index of an entry from its place, which is the number of its register in the stripe. The lanes of
-/// `place` are rotated by the [`rotation`] of the cell that contains the entry. The index is −1 where the place is −1.
-pub(super) fn index_of_place(cx: &Context<'_>, place: Value) -> Value {
+/// Returns the indices of the entries of group register `group` of chunk `chunk`, given their places in the form of
+/// [`Prefilter::place`]. Indices are floats.
+pub(super) fn index_in_group(cx: &Context<'_>, chunk: Value, group: usize, places: Value) -> Value {
     let (k, layout) = (cx.k, cx.layout);
-    let (chunk, within) = if layout.chunks == 1 {
-        (k.i32(0), place)
-    } else {
-        let shift = layout.chunk.trailing_zeros();
-        (k.shr(place, shift), k.and(place, k.i32(layout.chunk as i32 - 1)))
-    };
-    let shift = layout.cell.trailing_zeros();
-    let group = match layout.packed {
-        true => k.shl(k.shr(within, shift + 1), 1),
-        false => k.shr(within, shift),
-    };
-    let by = rotation(cx, chunk, group);
-    let column = k.and(k.sub(k.lane(), by), k.i32(LANES as i32 - 1));
-    let index = k.add(k.shl(place, LANES.trailing_zeros()), cx.in_stripe(column));
-    k.choose(k.lt(place, k.i32(0)), k.i32(-1), index)
+    let half = if layout.packed { group * LANES } else { 0 };
+    let start = k.add(k.mul(chunk, k.i32((layout.chunk * LANES) as i32)), k.i32(half as i32));
+    k.fadd(places, k.to_float(k.add(cx.in_stripe(k.lane()), start)))
 }

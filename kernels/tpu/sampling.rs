@@ -8,7 +8,7 @@ use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::Value;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
-use crate::semantics::sizes::WEIGHT_BITS;
+use crate::semantics::sizes::{TOTAL_BITS, WEIGHT_BITS};
 use crate::semantics::weights::{quantize, weight, OCTAVE_BITS};
 use crate::semantics::{draw, top_p};
 
@@ -114,6 +114,9 @@ impl Sampling {
 
     /// Returns `U mod total`.
     pub(super) fn remainder(&self, cx: &Context<'_>, total: Wide) -> Wide {
-        draw::remainder(cx.k, Column::WORDS.map(|column| cx.param(column)), total)
+        // The division needs totals of at most 2^(64 − digit bits).
+        let total_bits = WEIGHT_BITS + cx.spec.vocab.next_power_of_two().trailing_zeros();
+        let digit_bits = if total_bits <= 48 { 16 } else { 64 - TOTAL_BITS };
+        draw::remainder_by_digits(cx.k, Column::WORDS.map(|column| cx.param(column)), total, digit_bits)
     }
 }

@@ -7,8 +7,7 @@ use super::keys::{float_of_key, order_keys};
 use super::lane_sums::{count_lanes, sum_lanes, Split};
 use super::sampling::Sampling;
 use super::threshold_search::{
-    is_open, parts_per_step, search, search_steps, search_within, step, Probe, Question,
-    QUARTERINGS_PER_CHECK,
+    parts_per_step, search, search_for_value, search_steps, search_within, Probe, Question,
 };
 use super::total_bounds::Rest;
 use crate::dtype::Dtype;
@@ -288,7 +287,7 @@ impl Survivors {
             Dtype::Bf16 => search(k, label, low, high, &question),
             // A complete search over 32-bit keys would take many steps.
             Dtype::F32 | Dtype::F16 => {
-                let low = self.search_for_survivor(cx, label, [low, high], &question);
+                let low = search_for_value(k, label, [low, high], &self.keys, &question);
                 let none = k.f32(f32::INFINITY);
                 let value = |i: usize| k.choose(k.ge(self.keys[i], low), float_of_key(k, self.keys[i]), none);
                 let least = self.slots().map(value).reduce(|a, b| k.fmin(a, b)).expect("at least one slot");
@@ -309,32 +308,6 @@ impl Survivors {
         let below = sampling.weight_of_key(cx, cx.full_key(k.sub(top_k.threshold, k.i32(1))));
         let same = k.both(same, k.lt(below, least_weight));
         (least_weight, k.either(off, same))
-    }
-
-    /// Like [`search`] over keys, but a row is done when the key of only one survivor is in its range. The key of this
-    /// survivor is the result of the search. Returns the start of the range of each row.
-    fn search_for_survivor(
-        &self,
-        cx: &Context<'_>,
-        label: &str,
-        range: [Value; 2],
-        question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
-    ) -> Value {
-        let k = cx.k;
-        let [low, _] = k.while_loop(
-            label,
-            range.map(|end| k.splat(end)),
-            |[low, high]| k.any(is_open(k, low, high)),
-            |[mut low, mut high]| {
-                for _ in 0..QUARTERINGS_PER_CHECK {
-                    (low, high) = step(k, low, high, question);
-                }
-                let inside = |i: usize| k.both(k.ge(self.keys[i], low), k.lt(self.keys[i], high));
-                let several = k.lt(k.i32(1), self.count_where(cx, inside));
-                [low, k.choose(several, high, k.add(low, k.i32(1)))]
-            },
-        );
-        low
     }
 
     /// Draws an index by weight. Returns it with the remainder.

@@ -10,7 +10,7 @@ use crate::semantics::arith::Arith;
 
 /// After this number of quarterings, the search checks whether all rows are done. A check costs as much as a
 /// quartering.
-pub(super) const QUARTERINGS_PER_CHECK: usize = 2;
+const QUARTERINGS_PER_CHECK: usize = 2;
 
 /// Returns the number of parts into which a step divides the range.
 pub(super) fn parts_per_step(k: &Kernel) -> usize {
@@ -89,6 +89,35 @@ pub(super) fn search(
     low
 }
 
+/// Like [`search`], but a row is done when its range contains only one of the row's `values`. This value is then the
+/// result of the search. Returns the start of the range of each row.
+pub(super) fn search_for_value(
+    k: &Kernel,
+    label: &str,
+    range: [Value; 2],
+    values: &[Value],
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> Value {
+    let [low, _] = k.while_loop(
+        label,
+        range.map(|end| k.splat(end)),
+        |[low, high]| k.any(is_open(k, low, high)),
+        |[mut low, mut high]| {
+            for _ in 0..QUARTERINGS_PER_CHECK {
+                (low, high) = step(k, low, high, question);
+            }
+            let one = |&value: &Value| {
+                let inside = k.both(k.ge(value, low), k.lt(value, high));
+                k.choose(inside, k.f32(1.0), k.f32(0.0))
+            };
+            let ones = values.iter().map(one).reduce(|a, b| k.fadd(a, b)).expect("there are values");
+            let several = k.above(k.over_row(Reduce::Add, ones), k.f32(1.0));
+            [low, k.choose(several, high, k.add(low, k.i32(1)))]
+        },
+    );
+    low
+}
+
 /// Like [`search`], but over a range of at most `length` places in every row. It does not check whether the rows are
 /// done.
 pub(super) fn search_within(
@@ -131,7 +160,7 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
 }
 
 /// Makes one step of a search. A row whose range contains one place is done and does not change.
-pub(super) fn step(
+fn step(
     k: &Kernel,
     low: Value,
     high: Value,

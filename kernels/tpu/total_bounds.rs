@@ -27,9 +27,12 @@ const LARGEST_RATIO: f32 = 0.32175;
 /// The largest amount by which a weight is outside the range from [`LEAST_RATIO`] to [`LARGEST_RATIO`] times its
 /// [`near_weight`].
 const ROUNDING: f32 = 0.5;
-/// The largest relative error of a sum of approximate weights. The sum of a row has at most 300 dependent additions of
+/// The largest relative error of a sum of approximate weights. The sum of a lane has at most 300 dependent additions of
 /// positive floats. Each addition has a relative error of at most 2⁻²⁴.
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
+/// Rows with more entries have twice this error, because the sums over their lanes can exceed 2²⁴. Such a sum has at
+/// most 128 dependent additions.
+const EXACT_ENTRIES: usize = 1 << 20;
 /// The estimate of the total reads one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
 
@@ -166,7 +169,8 @@ pub(super) fn bounds(
     let largest = sum_lanes_of_floats(k, largest);
 
     let rest = k.fsub(all, largest);
-    let error = k.fmul(k.fadd(all, largest), k.f32(SUM_ERROR));
+    let sum_error = if cx.spec.vocab > EXACT_ENTRIES { 2.0 * SUM_ERROR } else { SUM_ERROR };
+    let error = k.fmul(k.fadd(all, largest), k.f32(sum_error));
     // `rounding` includes the error of the sums over lanes and of the conversion to integers. Both round down.
     let rounding = ROUNDING * (layout.padded() * LANES * k.stripes()) as f32 + (SUBLANES * LANES + 1) as f32;
     let least = k.fsub(k.fmul(k.fsub(rest, error), k.f32(LEAST_RATIO)), k.f32(rounding));
@@ -203,10 +207,10 @@ fn chunk_sums(
 }
 
 /// Returns the sum of the lanes of each row. Each lane is rounded down to an integer before the sum. The lanes are
-/// floats below 2⁴².
+/// floats below 2⁴⁴.
 ///
-/// The order in which the hardware adds lanes is unknown. So the function splits each lane into parts. The sums of the
-/// parts are exact in any order.
+/// The order in which the hardware adds lanes is unknown. So the function splits each lane into parts. In rows of up to
+/// [`EXACT_ENTRIES`] entries, the sums of the parts are exact in any order.
 fn sum_lanes_of_floats(k: &Kernel, value: Value) -> Value {
     const DIGIT: f32 = (1 << 14) as f32;
     let digit = |value: Value, unit: f32| {

@@ -315,6 +315,44 @@ fn every_generation_compiles_every_program() {
     );
 }
 
+/// The largest `max_k`, the longest rows, and both.
+#[test]
+fn every_generation_compiles_the_largest_programs() {
+    let Some(_alone) = alone() else { return };
+    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
+    assert!(plugin.is_file(), "{} is missing: run `make plugins`", plugin.display());
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_largest_programs");
+    let shapes = [(Entry::Bounded, 128_256), (Entry::Bounded, 1 << 24), (Entry::Arbitrary, 1 << 24)];
+    for (name, topology) in GENERATIONS {
+        for (entry, vocab) in shapes {
+            for dtype in DTYPES {
+                let path = if entry == Entry::Bounded { Way::Bounded(1024) } else { Way::Arbitrary };
+                let (wanted, logits) = (spec(path, 1, vocab, dtype, true).wanted, LogitsPlace::Host);
+                let calls = CallShape { entry, batch: 1, vocab, dtype, stable: true, wanted, logits };
+                let options = AheadOptions {
+                    plugin: Some(plugin.clone()),
+                    topology: Some(topology.to_owned()),
+                    max_k: 1024,
+                    ..AheadOptions::new(directory.clone(), vec![1, 8], calls)
+                };
+                for Written { name: program, compiling, .. } in compile_ahead(&options, &|_| {}).unwrap() {
+                    let compiling = match compiling < SLOWEST_COMPILE {
+                        true => compiling,
+                        false => compiling_alone(&options, &program),
+                    };
+                    println!("{program} for {name}: {compiling:?}");
+                    assert!(
+                        compiling < SLOWEST_COMPILE,
+                        "{program} for {name} took {compiling:?} to compile"
+                    );
+                }
+                fs::remove_dir_all(&directory).unwrap();
+            }
+        }
+    }
+}
+
 fn minutes(time: Duration) -> f64 {
     time.as_secs_f64() / 60.0
 }

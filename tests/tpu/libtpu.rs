@@ -125,11 +125,13 @@ fn compiles_ahead(path: &Path) {
     let says = |words: &str| file.windows(words.len()).any(|window| window == words.as_bytes());
     assert!(says(r#""device_kind":"TPU v5 lite""#) && says(r#""topology":"v5e:2x2""#));
 
-    // Programs beyond the limits of the kernels compile too.
-    for (path, max_k, vocab) in [(Entry::Bounded, 200, 1000), (Entry::Arbitrary, 128, (1 << 20) + 1)] {
-        let calls = CallShape { entry: path, vocab, ..calls };
-        let portable = AheadOptions { max_k, calls, ..ahead.clone() };
-        assert_eq!(compile_ahead(&portable, &|program| println!("{program:?}")).unwrap().len(), 1);
+    // Programs with the largest max_k and vocabulary compile too.
+    let slices = Wanted { slices: true, ..Wanted::default() };
+    let bounded = CallShape { entry: Entry::Bounded, vocab: 32_000, wanted: slices, ..calls };
+    for (topology, calls) in [("v6e:2x2", bounded), ("v4:2x2x1", CallShape { vocab: 1 << 24, ..calls })] {
+        let topology = Some(topology.to_owned());
+        let largest = AheadOptions { topology, max_k: 1024, calls, ..ahead.clone() };
+        assert_eq!(compile_ahead(&largest, &|program| println!("{program:?}")).unwrap().len(), 1);
     }
 
     let misspelt = AheadOptions { topology: Some("v9z:2x2".to_owned()), ..ahead };

@@ -6,6 +6,7 @@ mod common;
 mod grid;
 mod kernels;
 mod libtpu;
+mod limits;
 mod mutants;
 mod paths;
 mod small_batches;

@@ -58,7 +58,7 @@ pub(super) fn cases_of(
     cases
 }
 
-/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into other cells.
+/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into other groups.
 fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
     let cases = cases_of(name, generation, path, batch, dtype, debug);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
@@ -71,8 +71,9 @@ fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, 
 
 fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
     let mut problems = vec![
-        crowded_cells(spec, rng),
-        full_cells(spec, rng),
+        crowded_groups(spec, rng),
+        full_groups(spec, rng),
+        full_lane(spec, rng),
         close_ties(spec, 5, rng),
         close_ties(spec, 30, rng),
         exact_shares(spec, 3, rng),
@@ -88,11 +89,12 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         let without = [(0.29, 0.95), (0.29, 0.9999), (10.0, 0.95)];
         problems.extend(without.map(|(temperature, p)| without_top_k(spec, temperature, p, rng)));
         problems.push(normal_rows(spec, rng, |row| 3000 + row as i32));
+        problems.push(close_logits_in_a_lane(spec, rng));
         problems.extend([0, 500].map(|k| plain_draws(spec, RowKind::Normal, k, rng)));
         problems.extend([0.5, 0.95, 0.9999].map(|p| like_models(spec, p, rng)));
     }
-    if spec.batch < 8 {
-        problems.push(full_lane(spec, rng));
+    if let Way::Bounded(_) = spec.path {
+        problems.push(close_logits_in_a_lane(spec, rng));
     }
     // In larger batches, other rows take these branches.
     if spec.batch < 8 && spec.path == Way::Arbitrary {
@@ -117,9 +119,9 @@ fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with two large logits in one cell and three in another cell. A cell is a column of eight registers of
-/// 128 lanes.
-fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
+/// Returns rows with two large logits in one group and three in another group. A group is a column of up to 56 registers
+/// of 128 lanes.
+fn crowded_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
         let places = [5 * 1024, 5 * 1024 + 128, 9 * 1024, 9 * 1024 + 256, 9 * 1024 + 384];
@@ -129,22 +131,27 @@ fn crowded_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with eight different large logits in one cell. A lane of the short stack cannot contain all of them.
-fn full_cells(spec: &Spec, rng: &mut StdRng) -> Problem {
+/// Returns rows with eight different large logits in one group.
+fn full_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 3 + row as i32 % 4);
     let large = |row: usize| (0..8).map(move |i| (row, 7 * 1024 + 128 * i + 3 * row, 40.0 + i as f32));
     problem.put((0..spec.batch).flat_map(large));
     problem
 }
 
-/// Returns rows of a small batch with eight large logits that the kernel gathers into one lane. In stripes of rows of
-/// [`VOCAB`] entries, a chunk has four cells, and a cell is rotated by the number of its chunk plus sixteen times its
-/// number in the chunk.
+/// Returns rows with ten large logits that the kernel gathers into one lane, which has space for fewer. They are in ten
+/// crowded lanes of a group. The entries of a crowded lane move to consecutive lanes, beginning with this lane. So the
+/// large logits are in a diagonal. Another register has a large logit in each of these lanes. There are two such
+/// diagonals: one for groups of consecutive registers, and one for packed groups, which have every second register.
 fn full_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
-    let mut problem = normal_rows(spec, rng, |row| 6 + row as i32);
+    let mut problem = normal_rows(spec, rng, |row| 40 + row as i32);
     let large = |row: usize| {
-        let place = move |cell: usize| cell * 1024 + (128 + row - cell / 4 - 16 * (cell % 4)) % 128;
-        (0..8).map(move |cell| (row, place(cell), 40.0 + cell as f32))
+        (0..10).flat_map(move |i| {
+            let place = move |step: usize, entry: usize| entry * step * 128 + 60 * step - 20 + row - i;
+            [1, 2].into_iter().flat_map(move |step| {
+                [(row, place(step, i), 60.0 + i as f32), (row, place(step, 12), 40.0 + i as f32)]
+            })
+        })
     };
     problem.put((0..spec.batch).flat_map(large));
     problem
@@ -274,6 +281,43 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
     for params in &mut problem.rows {
         *params = RowParams::new(0, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
     }
+    problem
+}
+
+/// Returns rows in which the threshold is one of some close logits in one lane. The stack of a lane has no space for all
+/// of them. In some rows, this is the threshold of top-k, and in the others, the threshold of top-p. On the bounded
+/// path, the rows also have many equal logits, so that the kernel samples them by passes.
+fn close_logits_in_a_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
+    const CLOSE: usize = 24;
+    let (large, small, most) = match spec.path {
+        Way::Arbitrary => (1000, 400, None),
+        Way::Bounded(max_k) => (max_k / 3, 1000, Some(max_k)),
+    };
+    let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);
+    let mut logits = vec![-1000.0; spec.batch * VOCAB];
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        let logits = &mut logits[row * VOCAB..][..VOCAB];
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, large + small).into_iter().enumerate() {
+            let below = if most.is_some() { 2.0 } else { rng.random_range(-5.0..2.0) };
+            logits[index] = if number < large { 5.0 } else { below };
+        }
+        for number in 0..CLOSE {
+            logits[128 * (row + number) + 7] = 3.0 + number as f32 / 200.0;
+        }
+        let at_least = |least: f32| logits.iter().copied().filter(move |&x| x >= least);
+        let weights = |least: f32| -> f64 { at_least(least).map(|x| f64::from(x).exp()).sum() };
+        let middle = (weights(4.0) + weights(3.0)) / 2.0;
+        let (k, p) = match (rng.random_bool(0.5), most) {
+            (true, _) => (at_least(4.0).count() + CLOSE / 2, 1.0),
+            (false, None) => (0, (middle / weights(-6.0)) as f32),
+            (false, Some(most)) => {
+                let ties = (most - at_least(3.0).count()) as f64 * 2.0_f64.exp();
+                (most, (middle / (weights(3.0) + ties)) as f32)
+            }
+        };
+        *params = RowParams::new(k as i32, p, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+    }
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
     problem
 }
 

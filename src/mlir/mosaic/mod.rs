@@ -171,11 +171,11 @@ impl Kernel {
         self.float_constant(value)
     }
 
-    /// Returns a small whole number as a constant of a float type. It is a scalar until an operation combines it with a
-    /// register.
+    /// Returns a whole number as a constant of a float type, which must represent it. It is a scalar until an operation
+    /// combines it with a register.
     pub fn whole(&self, elem: Elem, value: i16) -> Value {
-        assert!(elem == Elem::F32 || value.unsigned_abs() <= 1 << 8, "bf16 does not represent {value}");
         let bits = f32::from(value).to_bits();
+        assert!(elem == Elem::F32 || bits & 0xffff == 0, "bf16 does not represent {value}");
         let bits = if elem == Elem::Bf16 { bits >> 16 } else { bits };
         Value::constant(Type::scalar(elem), bits.into())
     }
@@ -261,7 +261,7 @@ impl Kernel {
     }
 
     /// Returns `a << by`.
-    fn shift_left(&self, a: Value, by: Value) -> Value {
+    pub fn shift_left(&self, a: Value, by: Value) -> Value {
         self.binary(Binary::ShiftLeft, a, by)
     }
 
@@ -298,7 +298,12 @@ impl Kernel {
 
     /// Moves each stripe of a row by `by` stripes towards higher stripes. The last stripes become the first stripes.
     pub fn rotate_stripes(&self, a: Value, by: usize) -> Value {
-        self.rotate_dimension(a, self.i32((by * self.rows) as i32), 0)
+        self.rotate_sublanes(a, by * self.rows)
+    }
+
+    /// Moves each sublane by `by` sublanes towards higher sublanes. The last sublanes become the first sublanes.
+    pub fn rotate_sublanes(&self, a: Value, by: usize) -> Value {
+        self.rotate_dimension(a, self.i32(by as i32), 0)
     }
 
     fn rotate_dimension(&self, a: Value, by: Value, dimension: i64) -> Value {
@@ -392,14 +397,8 @@ impl Kernel {
             .result(Type::scalar(a.ty().elem()))
     }
 
-    /// Returns a scalar: the bitwise or of all elements of a register of integers.
-    pub fn or_of_all(&self, a: Value) -> Value {
-        let mut a = self.splat(a);
-        for (dimension, size) in [(0, SUBLANES), (1, LANES)] {
-            for by in (0..size.trailing_zeros()).map(|bit| self.i32(1 << bit)) {
-                a = self.binary(Binary::Or, a, self.rotate_dimension(a, by, dimension));
-            }
-        }
+    /// Returns the first lane of the first sublane of a register, as a scalar.
+    pub fn scalar(&self, a: Value) -> Value {
         self.builder
             .op("vector.extract")
             .operands([a])

@@ -118,7 +118,8 @@ impl Kernel {
 impl WideArith for &Kernel {
     type Wide = Wide;
 
-    // A row has at most 2²⁰ entries, so a total is at most 2⁴⁸.
+    // The largest number of bits that `wrem_next` supports. With it, a total is at most 2⁴⁸. The kernels use fewer
+    // bits for rows of more than 2²⁰ entries.
     const DIGIT_BITS: u32 = 16;
 
     fn wide(self, value: u64) -> Wide {
@@ -152,21 +153,23 @@ impl WideArith for &Kernel {
         Wide { low: words.low, high: self.sum(words.high, cross) }
     }
 
-    /// Estimates the quotient in floats, and corrects the remainder in integers. `b` is at most 2⁴⁸.
+    /// Estimates the quotient in floats, and corrects the remainder in integers. `b` is at least 2²⁸ and at most
+    /// 2^(64 − `bits`).
     ///
     /// The estimate of the quotient is never too large, and it is too small by at most one. So one subtraction corrects
     /// the remainder. A draw is a chain of dependent steps, so each step must be fast.
     fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
-        assert_eq!(bits, Self::DIGIT_BITS, "the steps below are for this number of bits");
-        // Both parts have at most 24 bits, so they convert exactly. The digit changes the quotient by less than 2⁻¹²,
-        // because the divisor is at least 2²⁸.
+        assert!((12..=Self::DIGIT_BITS).contains(&bits), "the steps below are not for {bits} bits");
+        // With digits of 16 bits, both parts have at most 24 bits, so they convert exactly. With shorter digits, the
+        // relative error of the first part is at most 2⁻²⁴. The digit changes the quotient by less than 2⁻¹², because
+        // the divisor is at least 2²⁸.
         let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));
         let lower = self.and(a.low, self.i32(0xff_ffff));
         let float = self.fadd(self.fmul(self.to_float(upper), self.f32(16_777_216.0)), self.to_float(lower));
-        let less = 65536.0 * (1.0 - 1.0 / (1 << 18) as f32);
+        let less = (1 << bits) as f32 * (1.0 - 1.0 / (1 << 18) as f32);
         let quotient = self.trunc(self.fmul(float, self.divide(self.f32(less), self.near(b))));
         let product = self.product_with_word(quotient, b);
-        let dividend = self.wor(self.wshl(a, Self::DIGIT_BITS), digit);
+        let dividend = self.wor(self.wshl(a, bits), digit);
         let rest = self.wsub(dividend, product);
         let under = self.wsub(rest, b);
         self.wselect(self.lt(under.high, self.i32(0)), rest, under)

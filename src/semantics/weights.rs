@@ -59,7 +59,18 @@ const COEFFICIENTS: [f32; 5] = [
 /// `W(q)` is `2²⁸ · 2^(−q / 2¹⁸)`, rounded, with an error of at most 2⁻¹⁸ relative plus 0.5. It never increases.
 #[inline(always)]
 pub fn weight<A: Arith>(a: A, distance: A::Int) -> A::Int {
-    let u = a.to_bits(polynomial(a, distance));
+    weight_of_fraction(a, fraction_bits(a, distance), distance)
+}
+
+/// The first step of [`weight`]: the bits of [`polynomial`], which depend only on the fraction of the octave.
+#[inline(always)]
+pub fn fraction_bits<A: Arith>(a: A, distance: A::Int) -> A::Int {
+    a.to_bits(polynomial(a, distance))
+}
+
+/// The second step of [`weight`]. `u` is the result of [`fraction_bits`].
+#[inline(always)]
+pub fn weight_of_fraction<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
     let doubled =
         if A::SHIFTS_BY_LANE { shifted(a, u, distance) } else { shifted_by_exponent(a, u, distance) };
     a.shr(a.add(doubled, a.int(1)), 1)

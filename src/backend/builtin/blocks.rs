@@ -69,19 +69,21 @@ macro_rules! for_vectors {
 pub(super) use for_vectors;
 
 /// A bit mask of the elements of a block that `test` accepts. Bit `i` stands for element `i`.
+///
+/// `test` is passed by value. The compiler does not always inline a call through a reference to a closure. A function that
+/// is not inlined is compiled without the instruction set, so each of its operations is a call.
 #[inline(always)]
 pub(super) fn mask_of<S: Simd, E: Element>(
     simd: S,
     block: &[E::Bits; BLOCK],
-    test: impl Fn(f32x16<S>) -> mask32x16<S>,
+    test: impl Fn(f32x16<S>) -> mask32x16<S> + Copy,
 ) -> u128 {
     // The parts of the mask are not stored in an array, because the processor stalls if it loads a wider integer than
     // it stored. No loop combines the parts, because long chains of 128-bit shifts by a variable are slow.
     let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
-    let low =
-        mask_of_pair::<S, E>(simd, &pairs[0], &test) | mask_of_pair::<S, E>(simd, &pairs[1], &test) << 32;
+    let low = mask_of_pair::<S, E>(simd, &pairs[0], test) | mask_of_pair::<S, E>(simd, &pairs[1], test) << 32;
     let high =
-        mask_of_pair::<S, E>(simd, &pairs[2], &test) | mask_of_pair::<S, E>(simd, &pairs[3], &test) << 32;
+        mask_of_pair::<S, E>(simd, &pairs[2], test) | mask_of_pair::<S, E>(simd, &pairs[3], test) << 32;
     u128::from(low) | u128::from(high) << 64
 }
 
@@ -89,7 +91,7 @@ pub(super) fn mask_of<S: Simd, E: Element>(
 fn mask_of_pair<S: Simd, E: Element>(
     simd: S,
     pair: &[E::Bits; 2 * LANES],
-    test: impl Fn(f32x16<S>) -> mask32x16<S>,
+    test: impl Fn(f32x16<S>) -> mask32x16<S> + Copy,
 ) -> u64 {
     let [first, second] = E::pair(simd, pair);
     test(first).to_bitmask() | test(second).to_bitmask() << LANES

@@ -4,7 +4,7 @@ use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
 use super::blocks::Blocks;
 use super::element::{with_element, Element};
-use super::lanes::{load, LANES};
+use super::lanes::LANES;
 use super::layout::{BIN, BLOCK};
 use crate::dtype::Logits;
 
@@ -135,11 +135,18 @@ fn maxima_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
         padded[..bins.len()].copy_from_slice(bins);
         &padded
     };
-    let [a, b, c, d] = [0, 1, 2, 3].map(
-        #[inline(always)]
-        |i| load::<S, f32x16<S>, f32>(simd, &bins[i * LANES..][..LANES]).simd_ge(bound).to_bitmask(),
-    );
-    (a | b << LANES) | (c | d << LANES) << (2 * LANES)
+    // A loop over an array would use functions of the standard library, which are not always inlined. A function that is
+    // not inlined is compiled without the instruction set, so each of its operations is a call.
+    let (vectors, _) = bins.as_chunks::<LANES>();
+    let low = vector_reaching(simd, &vectors[0], bound) | vector_reaching(simd, &vectors[1], bound) << LANES;
+    let high = vector_reaching(simd, &vectors[2], bound) | vector_reaching(simd, &vectors[3], bound) << LANES;
+    low | high << (2 * LANES)
+}
+
+/// Returns a bit mask of the elements that are at least `bound`.
+#[inline(always)]
+fn vector_reaching<S: Simd>(simd: S, vector: &[f32; LANES], bound: f32) -> u64 {
+    f32x16::simd_from(simd, *vector).simd_ge(bound).to_bitmask()
 }
 
 /// Returns an integer. Its bit `i` is bit `4 · i` of `bits`.

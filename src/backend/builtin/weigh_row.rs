@@ -64,6 +64,15 @@ fn four_unordered<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [
     [x0, x1, x2, x3]
 }
 
+/// The vectors of a block, with the elements in any order.
+#[inline(always)]
+fn unordered_vectors<S: Simd, E: Element>(simd: S, block: &[E::Bits; BLOCK]) -> [f32x16<S>; VECTORS] {
+    let fours = block.as_chunks::<FOUR>().0;
+    let [a, b, c, d] = four_unordered::<S, E>(simd, &fours[0]);
+    let [e, f, g, h] = four_unordered::<S, E>(simd, &fours[1]);
+    [a, b, c, d, e, f, g, h]
+}
+
 /// Calls a function with the weights of each vector of a block, in order.
 #[inline(always)]
 fn for_weights<S: Simd, E: Element>(
@@ -77,6 +86,15 @@ fn for_weights<S: Simd, E: Element>(
     if S::f32s::LEN == LANES {
         let halves = [four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1])];
         for weight in scale.weights8(halves) {
+            function(weight);
+        }
+        return;
+    }
+    if S::f32s::LEN == LANES / 2 {
+        let ([a, b, c, d], [e, f, g, h]) =
+            (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
+        let [weights] = scale.weights_in_steps([[a, b, c, d, e, f, g, h]]);
+        for weight in weights {
             function(weight);
         }
         return;
@@ -110,6 +128,9 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
         // A tree of sums: with a running sum, each block would end with eight dependent additions.
         return ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
     }
+    if S::f32s::LEN == LANES / 2 {
+        return sums_of_blocks::<S, E, ALL, 1>(simd, scale, std::array::from_ref(block), least)[0];
+    }
     let mut sum = lanes.int(0);
     for four in fours {
         for weight in scale.weights4(four_unordered::<S, E>(simd, four)) {
@@ -117,6 +138,33 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
         }
     }
     sum
+}
+
+/// [`sum_of_block`] for `N` blocks, with [`WeightLanes::weights_in_steps`].
+#[inline(always)]
+fn sums_of_blocks<S: Simd, E: Element, const ALL: bool, const N: usize>(
+    simd: S,
+    scale: &WeightLanes<S>,
+    blocks: &[[E::Bits; BLOCK]; N],
+    least: i32x16<S>,
+) -> [i32x16<S>; N] {
+    let a = Lanes(simd);
+    let mut x = [[scale.max; VECTORS]; N];
+    for i in 0..N {
+        x[i] = unordered_vectors::<S, E>(simd, &blocks[i]);
+    }
+    let mut w = scale.weights_in_steps(x);
+    let mut sums = [a.int(0); N];
+    for i in 0..N {
+        if !ALL {
+            for weight in &mut w[i] {
+                *weight = kept_weight(a, *weight, least);
+            }
+        }
+        let w = w[i];
+        sums[i] = ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
+    }
+    sums
 }
 
 #[inline(always)]
@@ -205,7 +253,27 @@ fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
         *offset = (block * LANES) as u32;
     }
     let mut rest = bins.as_chunks::<BIN>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
-    for blocks in blocks.range(0..offsets.len()) {
+    for mut blocks in blocks.range(0..offsets.len()) {
+        if S::f32s::LEN == LANES {
+            // Two blocks fill sixteen registers.
+            let (pairs, last) = blocks.as_chunks::<2>();
+            for pair in pairs {
+                let (Some((first_bin, first_out)), Some((second_bin, second_out))) =
+                    (rest.next(), rest.next())
+                else {
+                    break;
+                };
+                let mut here = [a.int(0); 2];
+                if reaches(simd, first_bin, floor) || reaches(simd, second_bin, floor) {
+                    here = sums_of_blocks::<S, E, ALL, 2>(simd, &scale, pair, least);
+                }
+                for (here, out) in here.into_iter().zip([first_out, second_out]) {
+                    here.store_slice(out);
+                    sum.add(here);
+                }
+            }
+            blocks = last;
+        }
         for (block, (bin, out)) in blocks.iter().zip(&mut rest) {
             let mut here = a.int(0);
             if reaches(simd, bin, floor) {

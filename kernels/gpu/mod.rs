@@ -80,11 +80,8 @@ const FINISH: &str = "nucleus_finish";
 pub fn emit(spec: &Spec, gpu: &Gpu) -> String {
     let h = &Hlo::new();
     let operands = &inputs::operands(h, spec, true);
-    let (mut results, tokens) = results_and_tokens(h, spec, gpu, operands);
-    if spec.returns_tokens() {
-        results.insert(1, tokens);
-    }
-    h.finish(&spec.name(), &results)
+    let (results, tokens) = results_and_tokens(h, spec, gpu, operands);
+    h.finish(&spec.name(), &inputs::with_tokens(spec, results, |_| tokens))
 }
 
 /// Adds the operations of the GPU algorithm, with its kernels, to a program. Returns the results and the tokens.

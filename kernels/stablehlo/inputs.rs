@@ -90,10 +90,14 @@ fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Va
 }
 
 /// Inserts the tokens of the rows as the second result of a program if the spec requires them. The first result is the
-/// array of numbers.
-pub(in crate::kernels) fn with_tokens(h: &Hlo, spec: &Spec, mut results: Vec<Value>) -> Vec<Value> {
+/// array of numbers. `tokens` returns the tokens, given the numbers.
+pub(in crate::kernels) fn with_tokens(
+    spec: &Spec,
+    mut results: Vec<Value>,
+    tokens: impl FnOnce(Value) -> Value,
+) -> Vec<Value> {
     if spec.returns_tokens() {
-        results.insert(1, tokens(h, results[0]));
+        results.insert(1, tokens(results[0]));
     }
     results
 }

@@ -19,7 +19,8 @@ pub fn emit(spec: &Spec) -> String {
     let h = &Hlo::new();
     let rows = inputs::operands(h, spec, true).rows_and_words(h, spec);
     let results = results(h, spec, rows);
-    h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
+    let results = inputs::with_tokens(spec, results, |numbers| inputs::tokens(h, numbers));
+    h.finish(&spec.name(), &results)
 }
 
 /// Adds the operations of the portable algorithm to a program. Returns the results. The arguments are those of

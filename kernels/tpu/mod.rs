@@ -89,7 +89,8 @@ pub fn emit(spec: &Spec, chip: &Chip) -> String {
     // Outputs that use the memory of an input were never tested on a TPU, so the logits are not donatable.
     let rows = inputs::operands(h, spec, false).rows_and_words(h, spec);
     let results = results(h, spec, chip, rows);
-    h.finish(&spec.name(), &inputs::with_tokens(h, spec, results))
+    let results = inputs::with_tokens(spec, results, |numbers| inputs::tokens(h, numbers));
+    h.finish(&spec.name(), &results)
 }
 
 /// Adds the operations of the TPU algorithm, with its kernel, to a program. Returns the results. The arguments are those

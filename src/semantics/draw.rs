@@ -1,6 +1,6 @@
 //! The draw: a 128-bit random number modulo the total of the kept weights.
 
-use super::arith::WideArith;
+use super::arith::{Arith, WideArith};
 use super::weights::MAX_WEIGHT;
 
 const NUMBER_BITS: u32 = 128;
@@ -36,6 +36,14 @@ pub fn remainder_by_digits<A: WideArith>(
         rest = a.wrem_next(rest, digit(a, words, end, digit_bits), digit_bits, divisor);
     }
     a.wselect(nothing, a.wide(0), rest)
+}
+
+/// [`remainder`] for a row in which only the maximum is kept: `U mod MAX_WEIGHT`, or 0 if the row has no candidate.
+#[inline(always)]
+pub fn remainder_of_maximum<A: Arith>(a: A, words: [A::Int; 4], no_candidate: A::Mask) -> A::Int {
+    const { assert!(MAX_WEIGHT & (MAX_WEIGHT - 1) == 0) };
+    let low = a.and(words[3], a.int(MAX_WEIGHT - 1));
+    a.select(no_candidate, a.int(0), low)
 }
 
 /// Bits `from..from + length` of the number in `words`. Bit 0 is the least significant one.

@@ -6,7 +6,7 @@ use nucleus::batch::CallOptions;
 use nucleus::dtype::Dtype;
 use nucleus::plan::Entry;
 use nucleus::semantics::arith::Scalar;
-use nucleus::semantics::draw::remainder;
+use nucleus::semantics::draw::{remainder, remainder_by_digits, remainder_of_maximum};
 use nucleus::semantics::params::{min_weight, RowParams};
 use nucleus::semantics::philox::random_words;
 use nucleus::semantics::sizes::TOTAL_BITS;
@@ -32,7 +32,13 @@ proptest! {
     fn remainder_is_the_big_integer_remainder(words in any::<[u32; 4]>(), total in MAX_WEIGHT as u64..=1 << TOTAL_BITS) {
         let u = words.iter().fold(BigUint::default(), |u, &word| (u << 32) + BigUint::from(word));
         let want = u64::try_from(u % BigUint::from(total)).unwrap();
-        prop_assert_eq!(remainder(Scalar, words.map(|w| w as i32), total), want);
+        let words = words.map(|word| word as i32);
+        prop_assert_eq!(remainder(Scalar, words, total), want);
+        // Digits of 12 bits, as in the longest rows on a TPU.
+        prop_assert_eq!(remainder_by_digits(Scalar, words, total, 64 - TOTAL_BITS), want);
+        let of_maximum = remainder(Scalar, words, MAX_WEIGHT as u64);
+        prop_assert_eq!(remainder_of_maximum(Scalar, words, false) as u64, of_maximum);
+        prop_assert_eq!(remainder_of_maximum(Scalar, words, true), 0);
     }
 
     /// Draws p from all f32 in (0, 1) by its bits, so that subnormals are as likely as other values.

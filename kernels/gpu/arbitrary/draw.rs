@@ -8,7 +8,7 @@ use crate::kernels::gpu::results::{Results, Threshold};
 use crate::kernels::program_arrays::ResultRow;
 use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::draw::remainder_by_digits;
+use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum};
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
 use crate::semantics::weights::MAX_WEIGHT;
 
@@ -43,17 +43,13 @@ pub(super) fn finish(
     let &Outcome { scanned: [max_key, greedy, status], top_k, least, is_drawn, sum } = outcome;
     let no_candidate = has_no_candidate(k, max_key);
     let remainder = k.wide_variable(k.wide(0));
-    // The last warp has stored the words in shared memory.
+    // After this barrier, all threads can read the words that the last warp stored.
     k.barrier();
     let words = k.load_shared_words_at(words, 0);
     k.when_else(
         is_drawn,
         || k.set_wide(remainder, remainder_of_draw(block, words, block.block.wide_sum(sum))),
-        || {
-            // The row has only the weight of the maximum, a power of two, or no weight.
-            let low = k.and(words[3], k.int(MAX_WEIGHT - 1));
-            k.set_wide(remainder, k.widen(k.select(no_candidate, k.int(0), low)));
-        },
+        || k.set_wide(remainder, k.widen(remainder_of_maximum(k, words, no_candidate))),
     );
     let remainder = k.get_wide(remainder);
     k.when(is_drawn, || {

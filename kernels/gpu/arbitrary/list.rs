@@ -48,7 +48,7 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
         let place = k.get(reserved);
         k.set(reserved, k.add(place, k.int(1)));
         // If the entries of this block alone exceed the capacity, the list is too long in any case. So the block need
-        // not store or count further entries.
+        // not store further entries, or add them to the number of entries of the row.
         k.when(k.le(place, k.int(self.capacity as i32)), || {
             k.when_else(
                 k.lt(place, k.int(STAGED as i32)),
@@ -90,14 +90,14 @@ pub(super) struct List<'k> {
     pub(super) lists: Wide,
     pub(super) capacity: usize,
     pub(super) row: Int,
-    /// The number of entries, at most the capacity.
+    /// The number of entries. It can exceed the capacity. The methods require that it does not.
     pub(super) count: Int,
 }
 
 impl List<'_> {
     /// Calls `prepare` with the two words of each entry, and `consume` with its result, in a loop. Each round of the loop
     /// loads and prepares several entries before it consumes them, so that their latencies overlap. `prepare` must not
-    /// have effects, because it is also called in places without an entry.
+    /// have effects. After the end of the list, it gets the last entry again.
     pub(super) fn for_each<T>(&self, prepare: impl Fn([Int; 2]) -> T, consume: impl Fn(T)) {
         let k = self.block.k;
         let last = k.sub(self.count, k.int(1));

@@ -233,7 +233,7 @@ const VECTOR: usize = 4;
 const _: () = assert!(VECTOR * THREADS == 1 << DIGIT_BITS && THREADS == WARP * WARP);
 
 /// Returns a key that at least `rank` keys reach. Only a few more keys reach it, unless many keys are equal. Returns
-/// the key of −inf if there is no such key.
+/// the key of −inf if fewer than `rank` keys are above −inf.
 ///
 /// Each step counts the keys in bins by their distance from the largest key. It finds the bin in which the number of
 /// keys reaches `rank`. If this bin contains too many keys, the next step divides the bin.
@@ -261,7 +261,7 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
             let (start, by) = (k.get(first), k.get(shift));
             let mine = k.mul(block.thread, VECTOR);
             k.store_shared_words(bins, mine, [k.int(0); VECTOR]);
-            // This is the result if the keys are fewer than `rank`.
+            // These values mean that there are fewer than `rank` keys.
             k.when(block.is_first(), || {
                 (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
             });

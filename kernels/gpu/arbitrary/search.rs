@@ -17,8 +17,8 @@ const BINS_PER_THREAD: usize = BINS / THREADS;
 /// The number of bins that a thread loads or stores with one instruction.
 const VECTOR: usize = 4;
 
-/// If the bin that a step finds has at most this number of entries, the step compares them with each other. Their
-/// weights fit one sum.
+/// If the bin that a step finds has at most this number of entries, the step compares them with each other. The
+/// sum of their weights fits 32 bits.
 const FEW: usize = SUMMABLE;
 
 /// The bins of the searches, in shared memory.

@@ -44,7 +44,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
         let accepts_raw = weights.accepts_raw();
-        // Otherwise every weight that is not 0 is at least `high`, as in a plain draw.
+        // If `high` is at most 1, every weight above 0 is at least `high`. Then no weight is collected. This is so in a
+        // plain draw.
         let is_divided = k.lt(k.int(1), high);
         // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);

@@ -2,7 +2,7 @@
 
 use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
 
-use super::blocks::Blocks;
+use super::blocks::{mask_of_pair, Blocks};
 use super::element::{with_element, Element};
 use super::lanes::LANES;
 use super::layout::{BIN, BLOCK};
@@ -135,8 +135,8 @@ fn maxima_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
         padded[..bins.len()].copy_from_slice(bins);
         &padded
     };
-    // A loop over an array would use functions of the standard library, which are not always inlined. A function that is
-    // not inlined is compiled without the instruction set, so each of its operations is a call.
+    // `map` of an array is not always inlined. A function that is not inlined is compiled without the instruction set,
+    // so each of its operations is a call.
     let (vectors, _) = bins.as_chunks::<LANES>();
     let low = vector_reaching(simd, &vectors[0], bound) | vector_reaching(simd, &vectors[1], bound) << LANES;
     let high = vector_reaching(simd, &vectors[2], bound) | vector_reaching(simd, &vectors[3], bound) << LANES;
@@ -175,8 +175,12 @@ fn mask_of_unit<S: Simd, E: Element, const WORDS: usize>(
 ) -> [u64; WORDS] {
     let mut mask = [0; WORDS];
     for (i, pair) in unit.as_chunks::<{ 2 * LANES }>().0.iter().enumerate() {
-        let [first, second] = E::pair(simd, pair);
-        let bits = first.simd_ge(bound).to_bitmask() | second.simd_ge(bound).to_bitmask() << LANES;
+        let bits = mask_of_pair::<S, E>(
+            simd,
+            pair,
+            #[inline(always)]
+            |x| x.simd_ge(bound),
+        );
         mask[i / 2] |= bits << (i % 2 * 2 * LANES);
     }
     mask
@@ -226,12 +230,16 @@ mod tests {
             }
         }
         // In each row, the number of entries that reach the bound is the largest number that the pass can collect, or
-        // one more. These entries are consecutive, or each of them is in its own block.
+        // one more. These entries are consecutive, or each of them is in its own unit or in its own block.
         for more in 0..2 {
-            for stride in [1, BLOCK] {
+            for stride in [1, BLOCK / BIN, BLOCK] {
                 let reaches = |i: usize| i.is_multiple_of(stride) && i / stride < FEW + more;
                 let row: Vec<f32> = (0..50_000).map(|i| f32::from(u8::from(reaches(i)))).collect();
+                let [bf16, f16]: [Vec<u16>; 2] = [0x3f80, 0x3c00]
+                    .map(|one| (0..50_000).map(|i| if reaches(i) { one } else { 0 }).collect());
                 check(Logits::F32(&row), 1.0);
+                check(Logits::Bf16(&bf16), 1.0);
+                check(Logits::F16(&f16), 1.0);
             }
         }
     }

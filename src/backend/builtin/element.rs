@@ -17,7 +17,8 @@ pub(super) trait Element {
     type Bits: Copy + Send + Sync;
     /// −inf. It pads the last block, because it is never a candidate.
     const NEG_INF: Self::Bits;
-    /// Whether each of the [`BIN`] maxima of a block is the maximum of consecutive elements.
+    /// Whether each of the [`BIN`] maxima of a block is the maximum of consecutive elements. For 16-bit types, this would
+    /// need more operations: the scan reduces a block to one vector before it widens the elements.
     const CONSECUTIVE_BINS: bool;
 
     /// The value of an element.
@@ -124,7 +125,8 @@ impl<S: Simd> Sum<S> {
     #[inline(always)]
     fn plus(self, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
         if S::f32s::LEN >= LANES / 2 {
-            // The units that compute maxima also add, and they are busy with the maxima. Other units multiply and add.
+            // On AMD Zen 5, the units that compute maxima also add, and they are busy with the maxima. Other units
+            // multiply and add.
             a.mul_add(self.one, b)
         } else {
             a + b
@@ -138,14 +140,15 @@ fn maxima_of_each<S: Simd>(vectors: [f32x16<S>; 4]) -> f32x4<S> {
     let [a, b, c, d] = vectors;
     if S::f32s::LEN == LANES {
         // Each step halves the number of lanes per vector: the even and the odd lanes of two vectors become one vector.
-        let pair = |a: f32x16<S>, b: f32x16<S>| a.unzip_low(b).max(a.unzip_high(b));
-        let (low, high) = pair(pair(a, b), pair(c, d)).split();
+        let ab = a.unzip_low(b).max(a.unzip_high(b));
+        let cd = c.unzip_low(d).max(c.unzip_high(d));
+        let (low, high) = ab.unzip_low(cd).max(ab.unzip_high(cd)).split();
         let (low, high) = low.unzip_low(high).max(low.unzip_high(high)).split();
         return low.unzip_low(high).max(low.unzip_high(high));
     }
     let [a, b, c, d] = [max_of_quarters(a), max_of_quarters(b), max_of_quarters(c), max_of_quarters(d)];
-    let pair = |a: f32x4<S>, b: f32x4<S>| a.zip_low(b).max(a.zip_high(b)).bitcast::<f64x2<S>>();
-    let (ab, cd) = (pair(a, b), pair(c, d));
+    let ab: f64x2<S> = a.zip_low(b).max(a.zip_high(b)).bitcast();
+    let cd: f64x2<S> = c.zip_low(d).max(c.zip_high(d)).bitcast();
     let (low, high): (f32x4<S>, f32x4<S>) = (ab.zip_low(cd).bitcast(), ab.zip_high(cd).bitcast());
     low.max(high)
 }
@@ -196,7 +199,6 @@ impl Element for Bf16 {
     type Bits = u16;
     type Watch<S: Simd> = Extremes<S>;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
-    // Maxima of consecutive elements would need a horizontal maximum for every 32 elements.
     const CONSECUTIVE_BINS: bool = false;
 
     #[inline(always)]
@@ -246,7 +248,6 @@ impl Element for F16 {
     type Bits = u16;
     type Watch<S: Simd> = Extremes<S>;
     const NEG_INF: u16 = Self::NEG_INF_BITS;
-    // Maxima of consecutive elements would need a horizontal maximum for every 32 elements.
     const CONSECUTIVE_BINS: bool = false;
 
     #[inline(always)]

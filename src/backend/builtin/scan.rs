@@ -71,6 +71,7 @@ fn scan_impl<S: Simd, E: Element, const BINS: bool>(
     let a = Lanes(simd);
     let (mut max, mut watch) = (a.float(f32::NEG_INFINITY), E::watch(simd));
     let count = row.len().div_ceil(BLOCK);
+    debug_assert!(!BINS || bins.len() == count * BIN, "the scan skips blocks without space for their maxima");
     let mut bins = bins.as_chunks_mut::<BIN>().0.iter_mut();
     for (i, top) in tops.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut group_max = a.float(f32::NEG_INFINITY);

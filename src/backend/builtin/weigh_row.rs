@@ -83,17 +83,15 @@ fn for_weights<S: Simd, E: Element>(
 ) {
     let fours = block.as_chunks::<FOUR>().0;
     let mut function = function;
-    if S::f32s::LEN == LANES {
-        let halves = [four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1])];
-        for weight in scale.weights8(halves) {
-            function(weight);
-        }
-        return;
-    }
-    if S::f32s::LEN == LANES / 2 {
+    if S::f32s::LEN >= LANES / 2 {
         let ([a, b, c, d], [e, f, g, h]) =
             (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
-        let [weights] = scale.weights_in_steps([[a, b, c, d, e, f, g, h]]);
+        let vectors = [a, b, c, d, e, f, g, h];
+        // A block fills only eight registers of sixteen lanes.
+        let weights = match S::f32s::LEN == LANES {
+            true => scale.weights8(vectors),
+            false => scale.weights_in_steps([vectors])[0],
+        };
         for weight in weights {
             function(weight);
         }
@@ -116,23 +114,11 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     least: i32x16<S>,
 ) -> i32x16<S> {
     let lanes = Lanes(simd);
-    let fours = block.as_chunks::<FOUR>().0;
-    if S::f32s::LEN == LANES {
-        let halves = [four_unordered::<S, E>(simd, &fours[0]), four_unordered::<S, E>(simd, &fours[1])];
-        let mut w = scale.weights8(halves);
-        if !ALL {
-            for weight in &mut w {
-                *weight = kept_weight(lanes, *weight, least);
-            }
-        }
-        // A tree of sums: with a running sum, each block would end with eight dependent additions.
-        return ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
-    }
-    if S::f32s::LEN == LANES / 2 {
+    if S::f32s::LEN >= LANES / 2 {
         return sums_of_blocks::<S, E, ALL, 1>(simd, scale, std::array::from_ref(block), least)[0];
     }
     let mut sum = lanes.int(0);
-    for four in fours {
+    for four in block.as_chunks::<FOUR>().0 {
         for weight in scale.weights4(four_unordered::<S, E>(simd, four)) {
             sum += if ALL { weight } else { kept_weight(lanes, weight, least) };
         }
@@ -162,6 +148,7 @@ fn sums_of_blocks<S: Simd, E: Element, const ALL: bool, const N: usize>(
             }
         }
         let w = w[i];
+        // A tree of sums: with a running sum, each block would end with eight dependent additions.
         sums[i] = ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
     }
     sums

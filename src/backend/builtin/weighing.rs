@@ -111,10 +111,9 @@ impl<S: Simd> WeightLanes<S> {
     /// The weights of eight vectors. Their computations are interleaved, which needs registers of sixteen lanes to be
     /// fast.
     #[inline(always)]
-    pub(super) fn weights8(&self, x: [[f32x16<S>; 4]; 2]) -> [i32x16<S>; 8] {
-        let [[a, b, c, d], [e, f, g, h]] = x;
-        let eight = Interleaved::<_, 8>(self.a);
-        weight(eight, quantize(eight, [self.max; 8], [a, b, c, d, e, f, g, h], [self.scale; 8]))
+    pub(super) fn weights8(&self, x: [f32x16<S>; VECTORS]) -> [i32x16<S>; VECTORS] {
+        let eight = Interleaved::<_, VECTORS>(self.a);
+        weight(eight, quantize(eight, [self.max; VECTORS], x, [self.scale; VECTORS]))
     }
 }
 

@@ -28,25 +28,29 @@ const NEAR: f32 = 110.0;
 const MARGIN: f32 = 16.0;
 const PART_OF_DISTANCE: f32 = 0.15;
 
-/// The state of a search. The threshold is in `low..high`.
+/// An end of the range of a search.
+#[derive(Clone, Copy)]
+pub(super) struct RangeEnd {
+    /// The place, as a short key.
+    pub(super) place: Value,
+    /// The value of the place: see [`Probed::value`].
+    pub(super) value: Value,
+    /// The sum at the place: see [`Probed::sum`]. It is 0 in a search that does not end at narrow ranges.
+    pub(super) sum: Wide,
+    /// The logit of the place.
+    logit: Value,
+    /// The logarithm of the place: see [`Probed::log`]. If the same end moves in two consecutive steps, the Illinois
+    /// method changes the logarithm of the other end. It halves the distance of this logarithm from the aim.
+    log: Value,
+}
+
+/// The state of a search. The threshold is at or above the place of `low`, and below the place of `high`.
 #[derive(Clone, Copy)]
 pub(super) struct Range {
-    /// The ends, as short keys. The row reaches `low`, but not `high`.
-    pub(super) low: Value,
-    pub(super) high: Value,
-    /// The values of the ends: see [`Probed::value`].
-    pub(super) low_value: Value,
-    pub(super) high_value: Value,
-    /// The sums at the ends: see [`Probed::sum`]. They are 0 in a search that does not end at narrow ranges.
-    pub(super) low_sum: Wide,
-    pub(super) high_sum: Wide,
-    /// The logits of the ends.
-    low_logit: Value,
-    high_logit: Value,
-    /// The logarithms of the ends: see [`Probed::log`]. If the same end moves in two consecutive steps, the Illinois
-    /// method changes the logarithm of the other end. It halves the distance of this logarithm from the aim.
-    low_log: Value,
-    high_log: Value,
+    /// The row reaches the place of this end.
+    pub(super) low: RangeEnd,
+    /// The row does not reach the place of this end.
+    pub(super) high: RangeEnd,
     /// The end that moved last: 1 for `low`, −1 for `high`, 0 before the first step.
     moved: Value,
     /// The number of the step: a scalar.
@@ -101,7 +105,7 @@ pub(super) struct Search<'a, O, P> {
     pub(super) aim: Value,
     /// Receives the values of the ends of the range. Returns whether the search must continue.
     pub(super) open: O,
-    /// Receives the order key of a place and the number of the step, and returns the result of the probe.
+    /// Receives the order key of a place. Returns the result of the probe.
     pub(super) probe: P,
     /// The largest number of steps, if it is limited. A limited search can end before all rows are done.
     pub(super) most_steps: Option<i32>,
@@ -126,23 +130,23 @@ impl Narrow<'_> {
     /// Whether a range contains many entries.
     pub(super) fn is_wide(&self, cx: &Context<'_>, range: &Range) -> Value {
         let k = cx.k;
-        let inside = k.near(k.wsub(range.low_sum, range.high_sum));
-        k.above(inside, k.fmul((self.entry)(range.low_value), k.f32(NARROW)))
+        let inside = k.near(k.wsub(range.low.sum, range.high.sum));
+        k.above(inside, k.fmul((self.entry)(range.low.value), k.f32(NARROW)))
     }
 
     /// Returns the logarithm where the next probe should be. If only one end is near the threshold, the place is on the
     /// other side of the threshold, so that both ends become near.
     fn aim(&self, cx: &Context<'_>, range: &Range, aim: Value) -> Value {
         let k = cx.k;
-        let entry = (self.entry)(range.low_value);
+        let entry = (self.entry)(range.low.value);
         let side = |distance: Wide| {
             let distance = k.near(distance);
             let near = k.above(k.fmul(entry, k.f32(NEAR)), distance);
             let margin = k.fmul(entry, k.f32(MARGIN));
             (near, k.fadd(margin, k.fmul(distance, k.f32(PART_OF_DISTANCE))))
         };
-        let (low_near, above) = side(k.wsub(range.low_sum, self.target));
-        let (high_near, below) = side(k.wsub(self.target, range.high_sum));
+        let (low_near, above) = side(k.wsub(range.low.sum, self.target));
+        let (high_near, below) = side(k.wsub(self.target, range.high.sum));
         let beyond = k.choose(low_near, k.fsub(k.f32(0.0), above), below);
         let one = k.ne(k.choose(low_near, k.i32(1), k.i32(0)), k.choose(high_near, k.i32(1), k.i32(0)));
         k.choose(one, (self.log_beyond)(beyond), aim)
@@ -151,47 +155,46 @@ impl Narrow<'_> {
 
 impl Range {
     fn to_array(self) -> [Value; VALUES] {
-        let Range { low, high, low_value, high_value, low_sum, high_sum, low_logit, high_logit, .. } = self;
-        let Range { low_log, high_log, moved, step, .. } = self;
-        let sums = [low_sum.low, low_sum.high, high_sum.low, high_sum.high];
-        let ends = [low, high, low_value, high_value, low_logit, high_logit, low_log, high_log];
-        let mut all = [moved; VALUES];
-        all[..4].copy_from_slice(&sums);
-        all[4..12].copy_from_slice(&ends);
-        all[13] = step;
-        all
+        let Range { low, high, moved, step } = self;
+        [
+            low.sum.low,
+            low.sum.high,
+            high.sum.low,
+            high.sum.high,
+            low.place,
+            high.place,
+            low.value,
+            high.value,
+            low.logit,
+            high.logit,
+            low.log,
+            high.log,
+            moved,
+            step,
+        ]
     }
 
     fn from_array(values: [Value; VALUES]) -> Range {
-        let [a, b, c, d, low, high, low_value, high_value, low_logit, high_logit, low_log, high_log, moved, step] =
-            values;
-        let [low_sum, high_sum] = [Wide { low: a, high: b }, Wide { low: c, high: d }];
-        Range {
-            low,
-            high,
-            low_value,
-            high_value,
-            low_sum,
-            high_sum,
-            low_logit,
-            high_logit,
-            low_log,
-            high_log,
-            moved,
-            step,
-        }
+        let end = |end: usize| RangeEnd {
+            place: values[4 + end],
+            value: values[6 + end],
+            sum: Wide { low: values[2 * end], high: values[2 * end + 1] },
+            logit: values[8 + end],
+            log: values[10 + end],
+        };
+        Range { low: end(0), high: end(1), moved: values[12], step: values[13] }
     }
 
     /// Returns the next place to probe. Any place between the ends is correct, so rounding does not matter here.
     fn guess(&self, cx: &Context<'_>, aim: Value) -> Value {
         let k = cx.k;
-        let part = k.divide(k.fsub(aim, self.low_log), k.fsub(self.high_log, self.low_log));
+        let part = k.divide(k.fsub(aim, self.low.log), k.fsub(self.high.log, self.low.log));
         let part = k.fmax(k.fmin(part, k.f32(0.98)), k.f32(0.02));
-        let length = k.fsub(self.high_logit, self.low_logit);
-        let logit = k.fadd(self.low_logit, k.fmul(part, length));
+        let length = k.fsub(self.high.logit, self.low.logit);
+        let logit = k.fadd(self.low.logit, k.fmul(part, length));
         let key = cx.short_key(order_keys(k, logit));
-        let guess = k.max(k.min(key, k.sub(self.high, k.i32(1))), k.add(self.low, k.i32(1)));
-        let middle = middle(k, self.low, self.high);
+        let guess = k.max(k.min(key, k.sub(self.high.place, k.i32(1))), k.add(self.low.place, k.i32(1)));
+        let middle = middle(k, self.low.place, self.high.place);
         let odd = k.eq(k.and(self.step, k.i32(1)), k.i32(1));
         let halve = k.splat(k.both(odd, k.lt(k.i32(INTERPOLATIONS), self.step)));
         // The result of the interpolation has no meaning if an end or the difference of the ends is not finite.
@@ -206,37 +209,49 @@ impl Range {
         let logit = float_of_key(k, cx.full_key(place));
         let up = k.both(open, probed.reaches);
         let down = k.both(open, k.not(probed.reaches));
-        let (mut low, mut high, mut low_logit, mut high_logit) = (place, place, logit, logit);
+        let (mut places, mut logits) = ([place; 2], [logit; 2]);
         if let Some(Neighbors { below, above }) = probed.neighbors {
             let [below_key, above_key] = [below, above].map(|logit| cx.short_key(order_keys(k, logit)));
-            low = k.max(place, k.min(above_key, k.sub(self.high, k.i32(1))));
-            high = k.max(k.min(place, k.add(below_key, k.i32(1))), k.add(self.low, k.i32(1)));
+            places[0] = k.max(place, k.min(above_key, k.sub(self.high.place, k.i32(1))));
+            places[1] = k.max(k.min(place, k.add(below_key, k.i32(1))), k.add(self.low.place, k.i32(1)));
             let known =
                 k.both(k.lt(k.i32(NEG_INF_KEY), order_keys(k, above)), k.above(k.f32(f32::INFINITY), below));
-            low_logit = k.choose(known, above, logit);
-            high_logit = k.choose(known, below, logit);
+            logits = [above, below].map(|neighbor| k.choose(known, neighbor, logit));
         }
         let halved = |end: Value| k.fmul(k.fadd(end, aim), k.f32(0.5));
         let low_again = k.both(up, k.eq(self.moved, k.i32(1)));
         let high_again = k.both(down, k.eq(self.moved, k.i32(-1)));
+        let ends = [(up, high_again, self.low), (down, low_again, self.high)];
+        let [low_place, high_place] = [0, 1].map(|i| k.choose(ends[i].0, places[i], ends[i].2.place));
+        let [low_value, high_value] = ends.map(|(moves, _, end)| k.choose(moves, probed.value, end.value));
+        let [low_sum, high_sum] =
+            ends.map(|(moves, _, end)| probed.sum.map_or(end.sum, |sum| k.wselect(moves, sum, end.sum)));
+        let [low_logit, high_logit] = [0, 1].map(|i| k.choose(ends[i].0, logits[i], ends[i].2.logit));
+        let [low_log, high_log] = ends.map(|(moves, other_again, end)| {
+            k.choose(moves, probed.log, k.choose(other_again, halved(end.log), end.log))
+        });
         Range {
-            low: k.choose(up, low, self.low),
-            high: k.choose(down, high, self.high),
-            low_value: k.choose(up, probed.value, self.low_value),
-            high_value: k.choose(down, probed.value, self.high_value),
-            low_sum: probed.sum.map_or(self.low_sum, |sum| k.wselect(up, sum, self.low_sum)),
-            high_sum: probed.sum.map_or(self.high_sum, |sum| k.wselect(down, sum, self.high_sum)),
-            low_logit: k.choose(up, low_logit, self.low_logit),
-            high_logit: k.choose(down, high_logit, self.high_logit),
-            low_log: k.choose(up, probed.log, k.choose(high_again, halved(self.low_log), self.low_log)),
-            high_log: k.choose(down, probed.log, k.choose(low_again, halved(self.high_log), self.high_log)),
+            low: RangeEnd {
+                place: low_place,
+                value: low_value,
+                sum: low_sum,
+                logit: low_logit,
+                log: low_log,
+            },
+            high: RangeEnd {
+                place: high_place,
+                value: high_value,
+                sum: high_sum,
+                logit: high_logit,
+                log: high_log,
+            },
             moved: k.choose(up, k.i32(1), k.choose(down, k.i32(-1), self.moved)),
             step: k.add(self.step, k.i32(1)),
         }
     }
 }
 
-impl<O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed> Search<'_, O, P> {
+impl<O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed> Search<'_, O, P> {
     /// Returns the range at the end of the search.
     pub(super) fn run(&self, cx: &Context<'_>) -> Range {
         self.run_from(cx, self.start(cx))
@@ -245,33 +260,29 @@ impl<O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed> Search<'_, O, 
     /// Returns the range at the start of the search.
     fn start(&self, cx: &Context<'_>) -> Range {
         let k = cx.k;
-        let [low, high] = self.places.map(|place| k.splat(place));
-        let [low_value, high_value] = self.values.map(|value| k.splat(value));
+        let places = self.places.map(|place| k.splat(place));
+        let values = self.values.map(|value| k.splat(value));
         let zero = k.wide(0);
         let sums = self.narrow.as_ref().map_or([zero; 2], |narrow| narrow.sums);
-        let [low_sum, high_sum] = sums.map(|sum| Wide { low: k.splat(sum.low), high: k.splat(sum.high) });
-        let [low_logit, high_logit] = self.ends.map(|end| k.splat(end.logit));
-        let [low_log, high_log] = self.ends.map(|end| k.splat(end.log));
-        let (moved, step) = (k.splat(k.i32(0)), k.i32(0));
-        Range {
-            low,
-            high,
-            low_value,
-            high_value,
-            low_sum,
-            high_sum,
-            low_logit,
-            high_logit,
-            low_log,
-            high_log,
-            moved,
-            step,
-        }
+        let sums = sums.map(|sum| Wide { low: k.splat(sum.low), high: k.splat(sum.high) });
+        let logits = self.ends.map(|end| k.splat(end.logit));
+        let logs = self.ends.map(|end| k.splat(end.log));
+        let [low, high] = [0, 1].map(|i| RangeEnd {
+            place: places[i],
+            value: values[i],
+            sum: sums[i],
+            logit: logits[i],
+            log: logs[i],
+        });
+        Range { low, high, moved: k.splat(k.i32(0)), step: k.i32(0) }
     }
 
     /// Whether the threshold of a row is not known yet.
     pub(super) fn is_open(&self, cx: &Context<'_>, range: &Range) -> Value {
-        cx.k.both(is_open(cx.k, range.low, range.high), (self.open)(range.low_value, range.high_value))
+        cx.k.both(
+            is_open(cx.k, range.low.place, range.high.place),
+            (self.open)(range.low.value, range.high.value),
+        )
     }
 
     /// Whether the search of a row must continue.
@@ -296,8 +307,8 @@ impl<O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed> Search<'_, O, 
                 let range = Range::from_array(state);
                 let open = self.continues(cx, &range);
                 let next = self.narrow.as_ref().map_or(aim, |narrow| narrow.aim(cx, &range, aim));
-                let place = k.choose(open, range.guess(cx, next), range.low);
-                let probed = (self.probe)(cx.full_key(place), range.step);
+                let place = k.choose(open, range.guess(cx, next), range.low.place);
+                let probed = (self.probe)(cx.full_key(place));
                 range.narrowed(cx, aim, place, &probed, open).to_array()
             },
         );

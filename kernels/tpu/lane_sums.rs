@@ -153,6 +153,12 @@ pub(super) fn approximate_log2_of_float(k: &Kernel, value: Value) -> Value {
     k.fadd(linear, k.fmul(curve, k.f32(0.346)))
 }
 
+/// Returns the number of true masks in each lane, as a float. Each mask has one register.
+pub(super) fn ones(k: &Kernel, masks: impl Iterator<Item = Value>) -> Value {
+    let ones = masks.map(|mask| k.choose(mask, k.f32(1.0), k.f32(0.0)));
+    ones.reduce(|a, b| k.fadd(a, b)).expect("at least one mask")
+}
+
 const SPLIT_BITS: u32 = WEIGHT_BITS / 2;
 
 /// A number as two floats: `high · 2¹⁴ + low`.
@@ -173,6 +179,32 @@ impl Split {
         let high = k.wshr(value, k.wide(u64::from(SPLIT_BITS))).low;
         let low = k.and(value.low, k.i32((1 << SPLIT_BITS) - 1));
         Split { high: k.to_float(high), low: k.to_float(low) }
+    }
+
+    /// Returns the sum of `parts` in each lane, over the registers where the mask is true.
+    pub(super) fn sum_where(k: &Kernel, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
+        let zero = k.f32(0.0);
+        let terms = parts.iter().enumerate().map(|(i, part)| {
+            let mask = mask(i);
+            (k.choose(mask, part.high, zero), k.choose(mask, part.low, zero))
+        });
+        let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one number");
+        Split { high: sums.0, low: sums.1 }
+    }
+
+    /// Returns the sums over the rows, given the sum in each lane.
+    pub(super) fn over_row(self, k: &Kernel) -> Split {
+        Split { high: k.over_row(Reduce::Add, self.high), low: k.over_row(Reduce::Add, self.low) }
+    }
+
+    /// Returns the two parts, as the terms of a search.
+    pub(super) fn terms(self) -> Vec<Value> {
+        vec![self.high, self.low]
+    }
+
+    /// Returns the number with these two parts: see [`terms`](Split::terms).
+    pub(super) fn from_terms(sums: &[Value]) -> Split {
+        Split { high: sums[0], low: sums[1] }
     }
 
     /// Returns the number that a sum of parts represents.

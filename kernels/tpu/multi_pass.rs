@@ -8,7 +8,7 @@ use super::context::{Context, Outcome, NO_INDEX};
 use super::interpolation::{End, Narrow, Neighbors, Probed, Range, Search};
 use super::k_slices::{KSlices, Slot};
 use super::keys::{edge_below, float_of_key, order_keys};
-use super::lane_sums::{approximate_log2, approximate_log2_of_float, inclusive_sums, sum_lanes, Split};
+use super::lane_sums::{approximate_log2, approximate_log2_of_float, inclusive_sums, ones, sum_lanes, Split};
 use super::passes::{total, Content, Iteration, Passes, Source};
 use super::sampling::Sampling;
 use super::threshold_search::{is_open, search_for_value, Probe, Question};
@@ -215,7 +215,7 @@ impl MultiPass<'_> {
                 entry: &one,
                 log_beyond: &log_beyond,
             }),
-            probe: move |key, _| {
+            probe: move |key| {
                 let edge = edge_below(k, key);
                 let (count, neighbors) = match self.source {
                     Source::Candidates(list) if neighbors => {
@@ -231,7 +231,7 @@ impl MultiPass<'_> {
         let found = self.threshold(
             "few entries near the top-k threshold",
             passes,
-            |range| range.low,
+            |range| range.low.place,
             |range, open| self.top_k_among_few(wanted, range, open),
         );
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
@@ -454,7 +454,7 @@ impl MultiPass<'_> {
                 entry: &entry,
                 log_beyond: &log_beyond,
             }),
-            probe: move |key, _| {
+            probe: move |key| {
                 let least = sampling.weight_of_key(cx, key);
                 let (reached, neighbors) =
                     if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
@@ -475,7 +475,7 @@ impl MultiPass<'_> {
         self.threshold(
             "few entries near the top-p threshold",
             passes,
-            |range| range.low_value,
+            |range| range.low.value,
             |range, open| self.top_p_among_few(kept, target, range, open),
         )
     }
@@ -509,7 +509,7 @@ impl MultiPass<'_> {
     ///
     /// `result` returns the threshold at the end of a search. `among_few` receives the ranges and a mask of the rows
     /// whose threshold is not known yet. It returns the thresholds of these rows, and a scalar: whether it failed.
-    fn threshold<'a, O: Fn(Value, Value) -> Value, P: Fn(Value, Value) -> Probed>(
+    fn threshold<'a, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
         &self,
         label: &str,
         search: impl Fn(bool) -> Search<'a, O, P>,
@@ -553,7 +553,8 @@ impl MultiPass<'_> {
     /// and a scalar: whether a row has too many entries in its range.
     fn top_k_among_few(&self, wanted: Value, range: &Range, open: Value) -> (Value, Value) {
         let (cx, k) = (self.cx, self.cx.k);
-        let [low_edge, high_edge] = [range.low, range.high].map(|key| edge_below(k, cx.full_key(key)));
+        let [low_edge, high_edge] =
+            [range.low.place, range.high.place].map(|key| edge_below(k, cx.full_key(key)));
         let high_edge = k.choose(open, high_edge, low_edge);
         let empty = k.f32(f32::NEG_INFINITY);
         let (logits, failed) = self.passes.few_entries(
@@ -568,19 +569,16 @@ impl MultiPass<'_> {
         );
         let key = |&x: &Value| k.choose(k.above(x, empty), cx.short_key(order_keys(k, x)), k.i32(i32::MIN));
         let keys: Vec<Value> = logits.iter().map(key).collect();
-        let missing = k.sub(wanted, range.high_sum.low);
-        let terms = |place| {
-            let ones = keys.iter().map(|&key| k.choose(k.ge(key, place), k.f32(1.0), k.f32(0.0)));
-            vec![ones.reduce(|a, b| k.fadd(a, b)).expect("there are entries")]
-        };
+        let missing = k.sub(wanted, range.high.sum.low);
+        let terms = |place| vec![ones(k, keys.iter().map(|&key| k.ge(key, place)))];
         let decide = |sums: &[Value]| Probe::count(k, k.trunc(sums[0]), missing);
-        let places = [range.low, k.choose(open, range.high, k.add(range.low, k.i32(1)))];
+        let [low, high] = [range.low.place, range.high.place];
+        let places = [low, k.choose(open, high, k.add(low, k.i32(1)))];
         let question = Question { terms, decide };
-        let low = search_for_value(k, "top-k threshold among few entries", places, &keys, &question);
         let logit = |key: Value| float_of_key(k, cx.full_key(key));
-        let reached = keys.iter().map(|&key| k.choose(k.ge(key, low), logit(key), k.f32(f32::INFINITY)));
-        let least = reached.reduce(|a, b| k.fmin(a, b)).expect("there are entries");
-        (cx.short_key(order_keys(k, k.over_row(Reduce::Min, least))), failed)
+        let label = "top-k threshold among few entries";
+        let least = search_for_value(k, label, places, &keys, &question, logit);
+        (cx.short_key(order_keys(k, least)), failed)
     }
 
     /// Finds the top-p threshold among the entries in the ranges of the rows of `open`. `target` is the sum of weights
@@ -588,8 +586,8 @@ impl MultiPass<'_> {
     fn top_p_among_few(&self, kept: Kept, target: Wide, range: &Range, open: Value) -> (Value, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         // An entry without a weight is not the threshold.
-        let low = k.max(range.low_value, k.i32(1));
-        let high = k.choose(open, range.high_value, low);
+        let low = k.max(range.low.value, k.i32(1));
+        let high = k.choose(open, range.high.value, low);
         let empty = k.i32(-1);
         let (weights, failed) = self.passes.few_entries(
             cx,
@@ -604,37 +602,25 @@ impl MultiPass<'_> {
         let parts: Vec<Split> =
             weights.iter().map(|&weight| Split::new(k, k.widen(k.max(weight, k.i32(0))))).collect();
         // The range of an open row is narrow. So the missing sum is small, and its parts are exact.
-        let missing = Split::new(k, k.wsub(target, range.high_sum));
-        let terms = |place| {
-            let chosen = weights.iter().zip(&parts).map(|(&weight, parts)| {
-                let reaches = k.ge(weight, place);
-                [parts.high, parts.low].map(|part| k.choose(reaches, part, k.f32(0.0)))
-            });
-            let sums = chosen.reduce(|a, b| [k.fadd(a[0], b[0]), k.fadd(a[1], b[1])]);
-            sums.expect("there are entries").to_vec()
-        };
+        let missing = Split::new(k, k.wsub(target, range.high.sum));
+        let sum = |place| Split::sum_where(k, &parts, |i| k.ge(weights[i], place));
+        let terms = |place| sum(place).terms();
         let decide = |sums: &[Value]| {
-            let sum = Split { high: sums[0], low: sums[1] };
-            Probe { reaches: k.not(sum.is_less(k, &missing)), exact: None }
+            let less = Split::from_terms(sums).is_less(k, &missing);
+            Probe { reaches: k.not(less), exact: None }
         };
         let places = [low, k.choose(open, high, k.add(low, k.i32(1)))];
-        let low_of_range = low;
-        let question = Question { terms: &terms, decide };
-        let low = search_for_value(k, "top-p threshold among few entries", places, &weights, &question);
-        // The hardware finds the least lane only among floats. With this number added, the bits of a weight are a
-        // normal float, and the order is the same.
+        let question = Question { terms, decide };
+        // With this number added, the bits of a weight are a normal float, and the order is the same.
         const NORMAL: i32 = 1 << 29;
-        let reached = weights.iter().map(|&weight| {
-            k.choose(k.ge(weight, low), k.from_bits(k.add(weight, k.i32(NORMAL))), k.f32(f32::INFINITY))
-        });
-        let least = reached.reduce(|a, b| k.fmin(a, b)).expect("there are entries");
-        let least = k.sub(k.bits(k.over_row(Reduce::Min, least)), k.i32(NORMAL));
+        let float = |weight| k.from_bits(k.add(weight, k.i32(NORMAL)));
+        let label = "top-p threshold among few entries";
+        let least = search_for_value(k, label, places, &weights, &question, float);
+        let least = k.sub(k.bits(least), k.i32(NORMAL));
         // The kept ties at the top-k threshold are no entries of a pass. If these entries alone do not reach the target,
         // no place was reached yet, and the threshold is the weight of the ties.
-        let sums = terms(low_of_range).into_iter().map(|sum| k.over_row(Reduce::Add, sum));
-        let [high, low] = sums.collect::<Vec<_>>().try_into().expect("a sum has two parts");
-        let reached = k.not(Split { high, low }.is_less(k, &missing));
-        (k.choose(reached, least, range.low_value), failed)
+        let reached = k.not(sum(low).over_row(k).is_less(k, &missing));
+        (k.choose(reached, least, range.low.value), failed)
     }
 
     /// Returns the places where the search for the top-p threshold starts to interpolate. `allowed` is the sum of
@@ -671,7 +657,7 @@ impl MultiPass<'_> {
             open: |low: Value, high: Value| k.eq(k.or(low, high), k.i32(0)),
             most_steps: Some(6),
             narrow: None,
-            probe: |key, _| {
+            probe: |key| {
                 let log = log_below(sampling.weight_of_key(cx, key));
                 let difference = k.fsub(aim, log);
                 let close = k.both(k.above(k.f32(CLOSE), difference), k.above(difference, k.f32(-CLOSE)));
@@ -680,7 +666,7 @@ impl MultiPass<'_> {
             },
         };
         let found = search.run(cx);
-        let place = k.choose(k.eq(found.high_value, k.i32(1)), found.high, found.low);
+        let place = k.choose(k.eq(found.high.value, k.i32(1)), found.high.place, found.low.place);
         let logit = float_of_key(k, cx.full_key(place));
         // The weights of the two ends differ from the weight of the result by this number of octaves.
         let step = sampling.distance_of_octaves(cx, 0.35);
@@ -694,7 +680,7 @@ impl MultiPass<'_> {
         // If the sample has only few entries below the threshold, its result has no meaning.
         let regular = |distance: Value| k.both(k.above(distance, k.f32(0.1)), k.above(k.f32(2.0), distance));
         let regular = k.both(regular(k.fsub(k.f32(0.0), low)), regular(high));
-        let regular = k.both(regular, k.lt(k.i32(0), k.or(found.low_value, found.high_value)));
+        let regular = k.both(regular, k.lt(k.i32(0), k.or(found.low.value, found.high.value)));
         let chosen = |number: usize| {
             let (sampled, other): (End, End) = (sampled[number], ends[number]);
             End {

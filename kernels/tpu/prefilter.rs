@@ -262,13 +262,13 @@ impl Prefilter {
             open: |count, _| k.lt(near, count),
             most_steps: None,
             narrow: None,
-            probe: |key, _| {
+            probe: |key| {
                 let count = self.count_above(cx, edge_below(k, key));
                 let log = approximate_log2(k, k.widen(count));
                 Probed { reaches: k.ge(count, wanted), value: count, log, neighbors: None, sum: None }
             },
         };
-        cx.full_key(search.run(cx).low)
+        cx.full_key(search.run(cx).low.place)
     }
 
     /// Returns the raw logit of the least bin of each row.

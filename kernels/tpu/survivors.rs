@@ -4,7 +4,7 @@ use super::context::{Context, Outcome, NO_INDEX};
 use super::gather::Gathered;
 use super::k_slices::{KSlices, Slot};
 use super::keys::{float_of_key, order_keys};
-use super::lane_sums::{count_lanes, sum_lanes, Split};
+use super::lane_sums::{count_lanes, ones, sum_lanes, Split};
 use super::sampling::Sampling;
 use super::threshold_search::{
     parts_per_step, search, search_for_value, search_steps, search_within, Probe, Question,
@@ -144,9 +144,7 @@ impl Survivors {
 
     /// Returns the number of slots of each lane where the mask is true.
     fn ones_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
-        let k = cx.k;
-        let ones = self.slots().map(|i| k.choose(mask(i), k.f32(1.0), k.f32(0.0)));
-        ones.reduce(|a, b| k.fadd(a, b)).expect("at least one slot")
+        ones(cx.k, self.slots().map(mask))
     }
 
     /// Returns the number of slots of each row where the mask is true.
@@ -154,27 +152,9 @@ impl Survivors {
         count_lanes(cx.k, self.ones_where(cx, mask))
     }
 
-    /// Returns the sum of `parts` over the slots of each lane where the mask is true.
-    fn parts_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
-        let k = cx.k;
-        let zero = k.f32(0.0);
-        let terms = self.slots().map(|i| {
-            let mask = mask(i);
-            (k.choose(mask, parts[i].high, zero), k.choose(mask, parts[i].low, zero))
-        });
-        let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one slot");
-        Split { high: sums.0, low: sums.1 }
-    }
-
     /// Returns the sum of `parts` over all slots of each row.
     fn sum(&self, cx: &Context<'_>, parts: &[Split]) -> Split {
-        self.sum_where(cx, parts, |_| cx.k.bool(true))
-    }
-
-    /// Returns the sum of `parts` over the slots of each row where the mask is true.
-    fn sum_where(&self, cx: &Context<'_>, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
-        let (k, sums) = (cx.k, self.parts_where(cx, parts, mask));
-        Split { high: k.over_row(Reduce::Add, sums.high), low: k.over_row(Reduce::Add, sums.low) }
+        Split::sum_where(cx.k, parts, |_| cx.k.bool(true)).over_row(cx.k)
     }
 
     /// Returns the value of the slot where the mask is true. Each row has at most one. The result is 0 if there is
@@ -273,13 +253,10 @@ impl Survivors {
         let target = Split::new(k, most);
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
         // Weights never increase with decreasing keys, so the search finds the key of the threshold.
-        let terms = |place| {
-            let sum = self.parts_where(cx, &parts, |i| k.ge(top_k.short_keys[i], place));
-            vec![sum.high, sum.low]
-        };
+        let terms = |place| Split::sum_where(k, &parts, |i| k.ge(top_k.short_keys[i], place)).terms();
         let decide = |sums: &[Value]| {
-            let sum = Split { high: sums[0], low: sums[1] };
-            Probe { reaches: k.not(sum.is_less(k, &target)), exact: None }
+            let less = Split::from_terms(sums).is_less(k, &target);
+            Probe { reaches: k.not(less), exact: None }
         };
         let question = Question { terms, decide };
         let (low, label) = (top_k.threshold, "top-p threshold");
@@ -287,11 +264,8 @@ impl Survivors {
             Dtype::Bf16 => search(k, label, low, high, &question),
             // A complete search over 32-bit keys would take many steps.
             Dtype::F32 | Dtype::F16 => {
-                let low = search_for_value(k, label, [low, high], &self.keys, &question);
-                let none = k.f32(f32::INFINITY);
-                let value = |i: usize| k.choose(k.ge(self.keys[i], low), float_of_key(k, self.keys[i]), none);
-                let least = self.slots().map(value).reduce(|a, b| k.fmin(a, b)).expect("at least one slot");
-                order_keys(k, k.over_row(Reduce::Min, least))
+                let float = |key| float_of_key(k, key);
+                order_keys(k, search_for_value(k, label, [low, high], &self.keys, &question, float))
             }
         };
         let least_weight = sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)));
@@ -301,7 +275,7 @@ impl Survivors {
         // The threshold was found with the largest target. The least target has the same threshold if the sum of the
         // weights above the threshold is below the least target.
         let (_, least) = sampling.top_p_target(cx, rest.least_with(k, sum));
-        let above = self.sum_where(cx, &parts, |i| k.lt(edge, top_k.short_keys[i]));
+        let above = Split::sum_where(k, &parts, |i| k.lt(edge, top_k.short_keys[i])).over_row(k);
         let same = k.both(k.not(k.wlt(sum, most)), k.wlt(above.number(k), least));
         // Every entry that is not a survivor must have a weight below `least_weight`. Without top-k, `top_k.threshold`
         // is the bound of the survivors.
@@ -318,13 +292,10 @@ impl Survivors {
         let remainder = sampling.remainder(cx, total.number(k));
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
-        let terms = |place| {
-            let before = self.parts_where(cx, &parts, |i| k.lt(self.indices[i], place));
-            vec![before.high, before.low]
-        };
+        let terms = |place| Split::sum_where(k, &parts, |i| k.lt(self.indices[i], place)).terms();
         let decide = |sums: &[Value]| {
-            let before = Split { high: sums[0], low: sums[1] };
-            Probe { reaches: k.not(bound.is_less(k, &before)), exact: None }
+            let less = bound.is_less(k, &Split::from_terms(sums));
+            Probe { reaches: k.not(less), exact: None }
         };
         let next = self.drawn_index(cx, weights, &Question { terms, decide });
         // A half that is always zero is still a scalar constant, so it is converted to a register.

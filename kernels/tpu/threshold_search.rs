@@ -5,6 +5,7 @@
 //! If rows have four or eight stripes, each stripe probes a different place. Then one sum over lanes gives the results
 //! of all these probes.
 
+use super::lane_sums::ones;
 use crate::mlir::mosaic::{Kernel, Reduce, Value};
 use crate::semantics::arith::Arith;
 
@@ -89,14 +90,16 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], but a row is done when its range contains only one of the row's `values`. This value is then the
-/// result of the search. Returns the start of the range of each row.
+/// Like [`search`], but the result is the least of the row's `values` that is at or above the place that [`search`]
+/// returns. So a row is done when its range contains only one of the values. `float` returns a float for each value,
+/// with the same order, because the hardware finds the least lane only among floats. Returns the float of the result.
 pub(super) fn search_for_value(
     k: &Kernel,
     label: &str,
     range: [Value; 2],
     values: &[Value],
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+    float: impl Fn(Value) -> Value,
 ) -> Value {
     let [low, _] = k.while_loop(
         label,
@@ -106,16 +109,15 @@ pub(super) fn search_for_value(
             for _ in 0..QUARTERINGS_PER_CHECK {
                 (low, high) = step(k, low, high, question);
             }
-            let one = |&value: &Value| {
-                let inside = k.both(k.ge(value, low), k.lt(value, high));
-                k.choose(inside, k.f32(1.0), k.f32(0.0))
-            };
-            let ones = values.iter().map(one).reduce(|a, b| k.fadd(a, b)).expect("there are values");
-            let several = k.above(k.over_row(Reduce::Add, ones), k.f32(1.0));
+            let inside = |&value: &Value| k.both(k.ge(value, low), k.lt(value, high));
+            let inside = ones(k, values.iter().map(inside));
+            let several = k.above(k.over_row(Reduce::Add, inside), k.f32(1.0));
             [low, k.choose(several, high, k.add(low, k.i32(1)))]
         },
     );
-    low
+    let reached = |&value: &Value| k.choose(k.ge(value, low), float(value), k.f32(f32::INFINITY));
+    let least = values.iter().map(reached).reduce(|a, b| k.fmin(a, b)).expect("there are values");
+    k.over_row(Reduce::Min, least)
 }
 
 /// Like [`search`], but over a range of at most `length` places in every row. It does not check whether the rows are

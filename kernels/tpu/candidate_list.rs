@@ -54,10 +54,7 @@ impl CandidateList {
                     stack.fields[0][..SHORT].copy_from_slice(&short.fields[0]);
                     continue;
                 }
-                for level in 0..SHORT {
-                    let [x] = short.level(level);
-                    stack.push_where(k, k.above(x, none), [x]);
-                }
+                stack.append(k, &short, |x| k.above(x, none));
             }
             let at = k.mul(number, k.i32(CANDIDATE_DEPTH as i32));
             let out = k.registers(&self.logits, at, CANDIDATE_DEPTH);
@@ -80,8 +77,7 @@ impl CandidateList {
     ) -> Vec<Value> {
         const REGISTERS: usize = CANDIDATE_CHUNKS * CANDIDATE_DEPTH;
         let k = cx.k;
-        let iterations = cx.layout.list_registers() / REGISTERS;
-        k.for_each_of(label, k.i32(iterations as i32), start, |iteration, state| {
+        k.for_each_of(label, k.i32(cx.layout.list_iterations() as i32), start, |iteration, state| {
             let chunk = k.mul(iteration, k.i32(CANDIDATE_CHUNKS as i32));
             let at = k.mul(chunk, k.i32(CANDIDATE_DEPTH as i32));
             let [logits, weights] = [&self.logits, &self.weights].map(|m| k.registers(m, at, REGISTERS));

@@ -139,11 +139,25 @@ impl Stages {
         self.prefilter.count_above(cx, edge_below(cx.k, threshold))
     }
 
-    /// Samples from the survivors if possible. Returns an outcome and a flag, like [`by_largest`](Stages::by_largest),
-    /// and the number of cells of each row that reach the threshold.
+    /// Calls `sample` if few cells reach a threshold. `sample` returns an outcome and a flag, like
+    /// [`by_largest`](Stages::by_largest). Returns these, and the number of cells of each row that reach the threshold.
+    fn if_few_cells(
+        &self,
+        cx: &Context<'_>,
+        threshold: Value,
+        sample: impl FnOnce() -> Vec<Value>,
+    ) -> Vec<Value> {
+        let k = cx.k;
+        let cells = self.cells_reaching(cx, threshold);
+        let few = at_most(k, cells, FEW_CELLS);
+        let sampled = k.if_else("few cells reach the threshold", few, sample, || undecided(k));
+        [sampled, vec![cells]].concat()
+    }
+
+    /// Samples from the survivors if possible. Returns the values of [`if_few_cells`](Stages::if_few_cells).
     fn by_few(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
         let (k, slices) = (cx.k, self.short_slices());
-        let if_few = || {
+        self.if_few_cells(cx, start.threshold, || {
             let (survivors, suffice) = self.survivors(cx, start.threshold);
             let sampled = || {
                 let nothing = Rest::nothing(k);
@@ -151,11 +165,7 @@ impl Stages {
                 [outcome.flat(), vec![k.splat(k.i32(1))]].concat()
             };
             k.if_else("survivors suffice", suffice, sampled, || undecided(k))
-        };
-        let cells = self.cells_reaching(cx, start.threshold);
-        let few = at_most(k, cells, FEW_CELLS);
-        let sampled = k.if_else("few cells reach the threshold", few, if_few, || undecided(k));
-        [sampled, vec![cells]].concat()
+        })
     }
 
     /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
@@ -166,7 +176,7 @@ impl Stages {
         cx: &Context<'_>,
         start: &Start<'_>,
         summary: &Summary,
-    ) -> (Vec<Value>, Option<Value>) {
+    ) -> (Vec<Value>, Value) {
         let (k, sampling) = (cx.k, start.sampling);
         // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
@@ -179,19 +189,10 @@ impl Stages {
             || vec![k.choose(are_promising(cx, sampling, summary, largest, open), k.i32(1), k.i32(0))],
             || vec![k.choose(some_open, k.i32(0), k.i32(1))],
         )[0];
-        let if_few = || {
-            let cells = self.cells_reaching(cx, largest);
-            let sampled = k.if_else(
-                "few cells reach the threshold",
-                at_most(k, cells, FEW_CELLS),
-                || self.by_largest(cx, start, largest, open),
-                || undecided(k),
-            );
-            [sampled, vec![cells]].concat()
-        };
+        let if_few = || self.if_few_cells(cx, largest, || self.by_largest(cx, start, largest, open));
         let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
         let first = k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
-        (first, Some(some_open))
+        (first, some_open)
     }
 
     /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
@@ -205,7 +206,10 @@ impl Stages {
     ) -> Vec<Value> {
         let k = cx.k;
         let (first, some_open) = match cx.spec.path {
-            Path::Arbitrary => self.by_largest_if_promising(cx, start, summary),
+            Path::Arbitrary => {
+                let (first, some_open) = self.by_largest_if_promising(cx, start, summary);
+                (first, Some(some_open))
+            }
             // A row without top-k has at most as many entries as slots. Its threshold excludes only entries without a
             // weight.
             Path::Bounded(_) => (self.by_few(cx, start), None),

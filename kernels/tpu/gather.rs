@@ -4,7 +4,7 @@
 //! survivors of the few crowded groups. A group is crowded if its second largest logit also reaches the threshold.
 
 use super::context::Context;
-use super::keys::edge_below;
+use super::keys::{edge_below, EXPONENT};
 use super::lane_stack::LaneStack;
 use super::prefilter::{index_in_group, Prefilter};
 use super::summaries::{cells_together, halves, load};
@@ -17,8 +17,6 @@ const LANES_TOGETHER: usize = 2;
 const MOST_CROWDED: usize = 256;
 /// The number of groups that one integer represents, with one bit per group.
 const GROUPS_IN_WORD: usize = 32;
-/// The number of the lowest exponent bit of a float.
-const EXPONENT: u32 = 23;
 /// Represents "no crowded lane". It is larger than the code of every lane.
 const NO_CODE: i32 = f32::MAX.to_bits() as i32;
 

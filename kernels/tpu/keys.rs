@@ -4,6 +4,9 @@ use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{clean, order_key, MAX_FINITE_BITS};
 
+/// The number of the lowest exponent bit of a float.
+pub(super) const EXPONENT: u32 = 23;
+
 /// The key of the least positive normal number. No cleaned value is between it and zero.
 const LEAST_POSITIVE: i32 = 0x0080_0000;
 /// The key of the negative normal number nearest to zero.

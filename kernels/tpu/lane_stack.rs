@@ -64,4 +64,13 @@ impl<const N: usize> LaneStack<N> {
             levels[0] = k.choose(mask, value, levels[0]);
         }
     }
+
+    /// Pushes the levels of another stack, from the top. `is_used` receives the marker of a level. It returns a mask:
+    /// whether the level has an entry.
+    pub(super) fn append(&mut self, k: &Kernel, other: &LaneStack<N>, is_used: impl Fn(Value) -> Value) {
+        for level in 0..other.depth() {
+            let entry = other.level(level);
+            self.push_where(k, is_used(entry[N - 1]), entry);
+        }
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! A row has up to eight stripes ([`Kernel`]). Functions for a stripe add the lanes of each sublane.
 
+use super::keys::EXPONENT;
 use super::layout::{CANDIDATE_DEPTH, CHUNK};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
@@ -146,8 +147,8 @@ pub(super) fn approximate_log2(k: &Kernel, value: Wide) -> Value {
 
 /// Like [`approximate_log2`], but for a float.
 pub(super) fn approximate_log2_of_float(k: &Kernel, value: Value) -> Value {
-    let bits = k.sub(k.bits(value), k.i32(127 << 23));
-    let linear = k.fmul(k.to_float(bits), k.f32(1.0 / (1 << 23) as f32));
+    let bits = k.sub(k.bits(value), k.i32(127 << EXPONENT));
+    let linear = k.fmul(k.to_float(bits), k.f32(1.0 / (1 << EXPONENT) as f32));
     let fraction = k.fsub(linear, k.floor(linear));
     let curve = k.fmul(fraction, k.fsub(k.f32(1.0), fraction));
     k.fadd(linear, k.fmul(curve, k.f32(0.346)))

@@ -181,7 +181,7 @@ impl Layout {
         };
         let weights = if keep_weights { row } else { 0 };
         let groups = 3 * row / (chunk / 2);
-        let cells = if has_few_slots(spec) { 0 } else { row / cell } + groups;
+        let cells = groups + if has_few_slots(spec) { 0 } else { row / cell };
         let focus = chunks_per_sum * chunk * REGISTER_BYTES;
         let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
         let depth = DEPTHS[stripes.trailing_zeros() as usize];
@@ -293,6 +293,11 @@ impl Layout {
     /// Returns the number of registers of a row in the candidate list.
     pub(super) fn list_registers(&self) -> usize {
         list_registers(self.chunks)
+    }
+
+    /// Returns the number of iterations of a pass over the candidate list.
+    pub(super) fn list_iterations(&self) -> usize {
+        self.list_registers() / (CANDIDATE_CHUNKS * CANDIDATE_DEPTH)
     }
 }
 

@@ -18,7 +18,7 @@
 //! context ← k_slices ← survivors, multi_pass, compaction
 //! sampling ← compaction ← dispatch
 //! context, prefilter ← results ← this file
-//! keys, lane_sums ← threshold_search; lane_stack (which import none of the others) ← any of them
+//! keys ← lane_sums ← threshold_search; lane_stack (which import none of the others) ← any of them
 //! ```
 
 mod arbitrary;

@@ -208,13 +208,8 @@ impl MultiPass<'_> {
             ],
             aim: log(wanted),
             open: |count, _| k.ne(count, wanted),
-            most_steps: self.fast_steps(!neighbors),
-            narrow: (!neighbors && self.collects_few()).then_some(Narrow {
-                sums: [k.widen(k.i32(i32::MAX)), k.wide(0)],
-                target: k.widen(wanted),
-                entry: &one,
-                log_beyond: &log_beyond,
-            }),
+            most_steps: None,
+            narrow: None,
             probe: move |key| {
                 let edge = edge_below(k, key);
                 let (count, neighbors) = match self.source {
@@ -228,9 +223,16 @@ impl MultiPass<'_> {
                 Probed { reaches: k.ge(count, wanted), value: count, log: log(count), neighbors, sum }
             },
         };
+        let narrow = Narrow {
+            sums: [k.widen(k.i32(i32::MAX)), k.wide(0)],
+            target: k.widen(wanted),
+            entry: &one,
+            log_beyond: &log_beyond,
+        };
         let found = self.threshold(
             "few entries near the top-k threshold",
             passes,
+            narrow,
             |range| range.low.place,
             |range, open| self.top_k_among_few(wanted, range, open),
         );
@@ -447,13 +449,8 @@ impl MultiPass<'_> {
             aim,
             // The search continues while a weight between those of the ends is possible.
             open: |low_weight, high_weight| is_open(k, low_weight, high_weight),
-            most_steps: self.fast_steps(!neighbors),
-            narrow: (!neighbors && self.collects_few()).then_some(Narrow {
-                sums: [sum, k.wide(0)],
-                target,
-                entry: &entry,
-                log_beyond: &log_beyond,
-            }),
+            most_steps: None,
+            narrow: None,
             probe: move |key| {
                 let least = sampling.weight_of_key(cx, key);
                 let (reached, neighbors) =
@@ -472,21 +469,23 @@ impl MultiPass<'_> {
                 Probed { reaches, value, log, neighbors, sum: Some(reached) }
             },
         };
+        let narrow = Narrow { sums: [sum, k.wide(0)], target, entry: &entry, log_beyond: &log_beyond };
         self.threshold(
             "few entries near the top-p threshold",
             passes,
+            narrow,
             |range| range.low.value,
             |range, open| self.top_p_among_few(kept, target, range, open),
         )
     }
 
     /// Returns the largest number of steps of the part of a search that looks for narrow ranges.
-    fn fast_steps(&self, fast: bool) -> Option<i32> {
+    fn fast_steps(&self) -> Option<i32> {
         let steps = match self.source {
             Source::AllLogits => FAST_STEPS,
             Source::Candidates(_) => FAST_STEPS_OVER_LIST,
         };
-        (fast && has_many_values(self.cx)).then_some(steps)
+        has_many_values(self.cx).then_some(steps)
     }
 
     /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take
@@ -505,7 +504,7 @@ impl MultiPass<'_> {
     /// `search` receives whether the passes also find the entries next to the probed place. A search without these
     /// entries usually ends when only few entries of each row are in the range of the row. Then one more pass collects
     /// these entries, and `among_few` finds the threshold among them. If there are too many entries, for example ties,
-    /// a search with neighbors continues.
+    /// another search continues. `narrow` says which ranges contain few entries.
     ///
     /// `result` returns the threshold at the end of a search. `among_few` receives the ranges and a mask of the rows
     /// whose threshold is not known yet. It returns the thresholds of these rows, and a scalar: whether it failed.
@@ -513,11 +512,13 @@ impl MultiPass<'_> {
         &self,
         label: &str,
         search: impl Fn(bool) -> Search<'a, O, P>,
+        narrow: Narrow<'a>,
         result: impl Fn(&Range) -> Value,
         among_few: impl FnOnce(&Range, Value) -> (Value, Value),
     ) -> Value {
         let (cx, k) = (self.cx, self.cx.k);
-        let fast = search(false);
+        let most_steps = self.fast_steps();
+        let fast = Search { most_steps, narrow: self.collects_few().then_some(narrow), ..search(false) };
         let range = fast.run(cx);
         let known = result(&range);
         let Some(narrow) = &fast.narrow else {

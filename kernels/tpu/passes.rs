@@ -212,7 +212,7 @@ impl Passes {
         };
         let iterations = match source {
             Source::AllLogits => cx.layout.chunks,
-            Source::Candidates(_) => cx.layout.list_registers() / (CANDIDATE_CHUNKS * CANDIDATE_DEPTH),
+            Source::Candidates(_) => cx.layout.list_iterations(),
         };
         let (_, levels) =
             FEW_PER_ITERATION.into_iter().find(|few| iterations >= few.0).expect("the last is 0");
@@ -226,10 +226,7 @@ impl Passes {
                 let (mask, value) = entry(iteration, register);
                 short.push_where(k, mask, [value]);
             }
-            for level in 0..levels {
-                let [value] = short.level(level);
-                stack.push_where(k, is_used(value), [value]);
-            }
+            stack.append(k, &short, is_used);
             [stack.flat(), vec![one_if_used(short.overflow, lost)]].concat()
         });
         let (&lost, stack) = state.split_last().expect("the state is not empty");

@@ -7,7 +7,7 @@
 //! weights of the other entries. If both bounds give the same threshold, the exact sum also gives this threshold.
 
 use super::context::Context;
-use super::keys::edge_below;
+use super::keys::{edge_below, EXPONENT};
 use super::prefilter::Summary;
 use super::sampling::Sampling;
 use crate::mlir::mosaic::wide::Wide;
@@ -18,8 +18,6 @@ use crate::semantics::weights::{distance_bits, OCTAVE_BITS};
 
 /// The number of independent sums in the pass. With several sums, an addition does not wait for the previous one.
 const PARTS: usize = 2;
-/// The number of the lowest exponent bit of a float.
-const EXPONENT: u32 = 23;
 /// A weight is at least this multiple of its [`near_weight`], minus [`ROUNDING`].
 const LEAST_RATIO: f32 = 0.31957;
 /// A weight is at most this multiple of its [`near_weight`], plus [`ROUNDING`].

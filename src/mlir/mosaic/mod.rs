@@ -492,23 +492,6 @@ impl Kernel {
         })
     }
 
-    /// Returns a packed register of bf16 from its two halves. The halves are registers of f32. Every element must be
-    /// exactly a bf16 number.
-    pub fn packed(&self, halves: [Value; 2]) -> Value {
-        let wide = self
-            .builder
-            .op("tpu.concatenate")
-            .operands(halves)
-            .attribute("dimension", Attribute::Integer(1, "i32"))
-            .result(halves[0].ty().with_dims(&[SUBLANES, PACKED_LANES]));
-        self.builder.op("arith.truncf").operands([wide]).result(wide.ty().with_elem(Elem::Bf16))
-    }
-
-    /// Returns a packed register of bf16 that contains the scalar constant `value` in every element.
-    pub fn splat_packed(&self, value: Value) -> Value {
-        self.spread(value, Type::vector(value.ty().elem(), &[SUBLANES, PACKED_LANES]))
-    }
-
     /// Stores a register or a packed register in `[8, n]` memory. Its first lane goes to column `lane`.
     pub fn store(&self, memory: &Memory, lane: Value, value: Value) {
         let value = if value.ty().dims().is_empty() { self.splat(value) } else { value };
@@ -517,17 +500,6 @@ impl Kernel {
             .attribute("operandSegmentSizes", segments([1, 1, 2, 0]))
             .attribute("strides", Attribute::Integers("i32", Vec::new()))
             .no_result();
-    }
-
-    /// Reads a scalar from SMEM.
-    pub fn get(&self, memory: &Memory, at: Value) -> Value {
-        let operands = [memory.value, self.index(at)];
-        self.builder.op("memref.load").operands(operands).result(Type::scalar(memory.elem()))
-    }
-
-    /// Writes a scalar to SMEM.
-    pub fn set(&self, memory: &Memory, at: Value, value: Value) {
-        self.builder.op("memref.store").operands([value, memory.value, self.index(at)]).no_result();
     }
 
     /// Tells the compiler that `value` is a multiple of `of`.

@@ -136,7 +136,8 @@ fn move_to_slots(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
     Moved { index, keys, register: k.choose(k.lt(rank, count), register, k.i32(-1)), count }
 }
 
-/// Writes moved entries to the slots. Entries after the last slot are dropped.
+/// Writes moved entries to the slots. Entries after the last slot are dropped. Only padding rows of a block have such
+/// entries.
 fn store(k: &Kernel, slices: &KSlices, moved: &[Moved]) {
     for register in 0..slices.registers() {
         let entries = moved.iter().fold(slices.load(k, register), |[indices, keys], moved| {

@@ -67,7 +67,7 @@ impl Stages {
         let irregular = k.either(summary.had_inf, k.lt(k.i32(0), summary.had_nan));
         let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound), irregular };
         let flat = match &self.candidate_list {
-            // On the bounded path, few entries reach the bound, unless there are many ties.
+            // There is no list if few entries reach the bound in most rows, or if there is no memory for it.
             None => self.by_survivors(cx, &start),
             Some(list) => self.by_survivors_or_passes(cx, &start, list, summary),
         };

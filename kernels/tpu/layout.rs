@@ -37,8 +37,6 @@ const CHUNKS_PER_LONG_SUM: usize = 2;
 // The rows of the longest vocabulary fit.
 const _: () = assert!(LARGEST_VOCAB <= SUBLANES * LONGEST_STRIPE * CHUNKS_PER_LONG_SUM);
 
-/// The largest number of slots of the bounded path. The k-slices are windows in VMEM.
-pub(super) const LARGEST_SLOTS: usize = 8 * LANES;
 /// The number of candidates that fit one lane of a chunk in the candidate list.
 pub(super) const CANDIDATE_DEPTH: usize = 12;
 /// The number of chunks of the candidate list that one iteration processes.

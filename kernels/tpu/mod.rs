@@ -62,14 +62,17 @@ use layout::{Layout, Residence};
 use results::Lane;
 use stream::LogitStream;
 
+/// The largest number of slots of the bounded path. The k-slices are windows in VMEM.
+pub const LARGEST_SLOTS: usize = 8 * LANES;
+
 /// Whether there is a TPU kernel for a spec. Other specs run the portable program.
 pub fn supports(spec: &Spec) -> bool {
-    spec.slots() <= layout::LARGEST_SLOTS && spec.vocab <= LARGEST_VOCAB
+    spec.slots() <= LARGEST_SLOTS && spec.vocab <= LARGEST_VOCAB
 }
 
 /// Returns the limits of [`supports`], as text for messages.
 pub(super) fn limits() -> String {
-    format!("at most {} slots (max_k) and {LARGEST_VOCAB} elements per row", layout::LARGEST_SLOTS)
+    format!("at most {LARGEST_SLOTS} slots (max_k) and {LARGEST_VOCAB} elements per row")
 }
 
 /// Returns the number of cores that process the rows of a batch. All cores process the same number of blocks of rows.

@@ -262,8 +262,9 @@ impl Passes {
         Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
-    /// Computes [`sum`](Passes::sum) for each chunk. The sum of chunk `i` of a stripe is in lane `i` of the stripe. In
-    /// the longest rows, lane `i` contains the sum of several chunks ([`Layout::chunks_per_sum`]).
+    /// Computes [`sum`](Passes::sum) for each chunk. Lane `i` of a stripe contains the sum of chunk `i` of the stripe. In
+    /// the longest rows, each lane contains the sum of several consecutive chunks instead
+    /// ([`Layout::chunks_per_sum`]).
     ///
     /// [`Layout::chunks_per_sum`]: super::layout::Layout::chunks_per_sum
     pub(super) fn chunk_sums(
@@ -287,8 +288,8 @@ impl Passes {
         parts.reduce(|a, b| k.wadd(a, b)).expect("a sum has chunks")
     }
 
-    /// Counts the entries of each chunk for which `mask` is true. The count of chunk `i` of a stripe is in lane `i` of
-    /// the stripe. In the longest rows, lane `i` contains the count of several chunks.
+    /// Counts the entries of each chunk for which `mask` is true. Lane `i` of a stripe contains the count of chunk `i` of
+    /// the stripe. In the longest rows, each lane contains the count of several consecutive chunks instead.
     pub(super) fn chunk_counts(
         &self,
         cx: &Context<'_>,

@@ -120,8 +120,8 @@ impl Prefilter {
             self.summarize_chunk(cx, chunk, number, start.with(state)).flat()
         });
         let bins = folded_bins(cx, &start.with(&state).bins);
-        // The maximum of a bin preserves a NaN. Otherwise the status of the row would be wrong, and a NaN in the
-        // first register of a cell could be mistaken for the maximum of the cell.
+        // The maximum of a bin preserves a NaN. Otherwise the status of the row would be wrong, and a NaN in the first
+        // row or column of a group could be mistaken for the maximum of the group.
         let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
         let no_nan = k.splat(k.f32(0.0));
         let state = k.if_else(

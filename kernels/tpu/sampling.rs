@@ -5,8 +5,8 @@ use super::keys::float_of_key;
 use super::lane_sums::approximate_log2;
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
-use crate::mlir::mosaic::Value;
-use crate::semantics::arith::Arith;
+use crate::mlir::mosaic::{Kernel, Value};
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
 use crate::semantics::sizes::{TOTAL_BITS, WEIGHT_BITS};
 use crate::semantics::weights::{quantize, weight, OCTAVE_BITS};
@@ -116,7 +116,8 @@ impl Sampling {
     pub(super) fn remainder(&self, cx: &Context<'_>, total: Wide) -> Wide {
         // The division needs totals of at most 2^(64 − digit bits).
         let total_bits = WEIGHT_BITS + cx.spec.vocab.next_power_of_two().trailing_zeros();
-        let digit_bits = if total_bits <= 48 { 16 } else { 64 - TOTAL_BITS };
+        let longest = <&Kernel>::DIGIT_BITS;
+        let digit_bits = if total_bits + longest <= 64 { longest } else { 64 - TOTAL_BITS };
         draw::remainder_by_digits(cx.k, Column::WORDS.map(|column| cx.param(column)), total, digit_bits)
     }
 }

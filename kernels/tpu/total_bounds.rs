@@ -25,11 +25,11 @@ const LARGEST_RATIO: f32 = 0.32175;
 /// The largest amount by which a weight is outside the range from [`LEAST_RATIO`] to [`LARGEST_RATIO`] times its
 /// [`near_weight`].
 const ROUNDING: f32 = 0.5;
-/// The largest relative error of a sum of approximate weights. The sum of a lane has at most 300 dependent additions of
+/// The largest relative error of a sum of approximate weights. The sum of a lane has fewer than 300 dependent additions of
 /// positive floats. Each addition has a relative error of at most 2⁻²⁴.
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
-/// Rows with more entries have twice this error, because the sums over their lanes can exceed 2²⁴. Such a sum has at
-/// most 128 dependent additions.
+/// Rows with more entries have twice this error, because the sums over their lanes can exceed 2²⁴. Such a sum has
+/// fewer than 200 dependent additions.
 const EXACT_ENTRIES: usize = 1 << 20;
 /// The estimate of the total reads one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;

@@ -2,12 +2,15 @@
 
 use super::buckets::Buckets;
 use super::call_shape::{CallShape, LogitsPlace};
-use super::entry::{check_slices, fits_bounded, unfit, Entry};
+use super::entry::{check_slices, fits_bounded, unfit, Entry, LARGEST_MAX_K};
 use crate::batch::Batch;
 use crate::error::Error;
-use crate::kernels::{Path, Source, Spec, Wanted};
+use crate::kernels::{tpu, Path, Source, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
+
+// Every call on a known TPU has a kernel.
+const _: () = assert!(LARGEST_MAX_K <= tpu::LARGEST_SLOTS);
 
 /// Rows that run as one program call, by their index in the caller's batch.
 pub(crate) struct Piece {

@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::common::tpu::{chip, kinds_from, problem_of, some_hundredths, spec, Cases, GENERATIONS};
 use crate::common::*;
+use nucleus::batch::LARGEST_VOCAB;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions, Written};
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Chip, Path as Way, Spec};
 use nucleus::pjrt::LIBTPU_AHEAD_ENVIRONMENT;
-use nucleus::plan::{CallShape, Entry, LogitsPlace};
+use nucleus::plan::{CallShape, Entry, LogitsPlace, LARGEST_MAX_K};
 use rand::prelude::*;
 
 const VOCABS: [usize; 6] = [1000, 32_000, 128_256, 151_936, 262_144, 1 << 20];
@@ -41,56 +42,76 @@ struct Compiled {
     slowest: Option<(Duration, String)>,
 }
 
-/// Compiles the grid as `nucleus compile` does, with one thread per core.
+/// Returns libtpu's file. Sets the environment variables that compiling without a TPU needs.
+fn libtpu() -> PathBuf {
+    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
+    assert!(plugin.is_file(), "{} is missing: run `make plugins`", plugin.display());
+    plugin
+}
+
+impl Compiled {
+    /// Compiles programs as `nucleus compile` does, with one thread per core. `generation` is the name of a generation,
+    /// and `topology` is one of its topologies.
+    fn add(
+        &mut self,
+        plugin: &Path,
+        (generation, topology): (&str, &str),
+        (path, vocab, dtype, debug): (Way, usize, Dtype, bool),
+        batches: &[usize],
+    ) {
+        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid_programs");
+        let (entry, max_k) = match path {
+            Way::Bounded(max_k) => (Entry::Bounded, max_k),
+            Way::Arbitrary => (Entry::Arbitrary, 128),
+        };
+        let (wanted, logits) = (spec(path, 1, vocab, dtype, debug).wanted, LogitsPlace::Host);
+        let calls = CallShape { entry, batch: 1, vocab, dtype, stable: true, wanted, logits };
+        let options = AheadOptions {
+            plugin: Some(plugin.to_owned()),
+            topology: Some(topology.to_owned()),
+            max_k,
+            ..AheadOptions::new(directory.clone(), batches.to_vec(), calls)
+        };
+        for Written { name: program, compiling, .. } in compile_ahead(&options, &|_| {}).unwrap() {
+            let compiling = match compiling < SLOWEST_COMPILE {
+                true => compiling,
+                false => compiling_alone(&options, &program),
+            };
+            self.programs += 1;
+            self.seconds += compiling.as_secs_f64();
+            if self.slowest.as_ref().is_none_or(|(slowest, _)| *slowest < compiling) {
+                self.slowest = Some((compiling, format!("{program} for {generation}")));
+            }
+        }
+        // All programs of the grid together take gigabytes.
+        fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// Returns the time and the name of the slowest program. Fails if it took too long.
+    fn slowest(&self) -> (Duration, &str) {
+        let (slowest, name) = self.slowest.as_ref().expect("programs");
+        assert!(*slowest < SLOWEST_COMPILE, "{name} took {slowest:?} to compile");
+        (*slowest, name)
+    }
+}
+
+/// Compiles the grid.
 fn compile(plugin: &Path) -> Compiled {
     let mut compiled = Compiled::default();
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid_programs");
-    for (name, topology) in GENERATIONS {
+    for generation in GENERATIONS {
         let start = Instant::now();
         for vocab in VOCABS {
             for dtype in DTYPES {
                 for path in PATHS {
                     for &debug in variants(path) {
-                        let (entry, max_k) = match path {
-                            Way::Bounded(max_k) => (Entry::Bounded, max_k),
-                            Way::Arbitrary => (Entry::Arbitrary, 128),
-                        };
-                        let wanted = spec(path, 1, vocab, dtype, debug).wanted;
-                        let calls = CallShape {
-                            entry,
-                            batch: 1,
-                            vocab,
-                            dtype,
-                            stable: true,
-                            wanted,
-                            logits: LogitsPlace::Host,
-                        };
-                        let options = AheadOptions {
-                            plugin: Some(plugin.to_owned()),
-                            topology: Some(topology.to_owned()),
-                            max_k,
-                            ..AheadOptions::new(directory.clone(), BATCHES.to_vec(), calls)
-                        };
-                        for Written { name: program, compiling, .. } in
-                            compile_ahead(&options, &|_| {}).unwrap()
-                        {
-                            let compiling = match compiling < SLOWEST_COMPILE {
-                                true => compiling,
-                                false => compiling_alone(&options, &program),
-                            };
-                            compiled.programs += 1;
-                            compiled.seconds += compiling.as_secs_f64();
-                            if compiled.slowest.as_ref().is_none_or(|(slowest, _)| *slowest < compiling) {
-                                compiled.slowest = Some((compiling, format!("{program} for {name}")));
-                            }
-                        }
-                        // All programs together take gigabytes.
-                        fs::remove_dir_all(&directory).unwrap();
+                        compiled.add(plugin, generation, (path, vocab, dtype, debug), &BATCHES);
                     }
                 }
             }
         }
-        println!("{name}: {} programs so far; this generation took {:?}", compiled.programs, start.elapsed());
+        let (name, programs) = (generation.0, compiled.programs);
+        println!("{name}: {programs} programs so far; this generation took {:?}", start.elapsed());
     }
     compiled
 }
@@ -251,7 +272,7 @@ fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     fs::write(&path, format!("{before}{start}{text}{end}{after}")).unwrap();
 }
 
-/// The tests run one at a time. Both use all cores, and one of them sets environment variables, which is unsound while
+/// The tests run one at a time. Each uses all cores, and some of them set environment variables, which is unsound while
 /// another thread reads them.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -292,13 +313,10 @@ fn every_program_agrees() {
 #[test]
 fn every_generation_compiles_every_program() {
     let Some(_alone) = alone() else { return };
-    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
-    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
-    assert!(plugin.is_file(), "{} is missing: run `make plugins`", plugin.display());
+    let plugin = libtpu();
     let start = Instant::now();
     let compiled = compile(&plugin);
-    let (slowest, name) = compiled.slowest.expect("programs");
-    assert!(slowest < SLOWEST_COMPILE, "{name} took {slowest:?} to compile");
+    let (slowest, name) = compiled.slowest();
     let names: Vec<&str> = GENERATIONS.iter().map(|(name, _)| *name).collect();
     report(
         "compiled",
@@ -319,38 +337,22 @@ fn every_generation_compiles_every_program() {
 #[test]
 fn every_generation_compiles_the_largest_programs() {
     let Some(_alone) = alone() else { return };
-    LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
-    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
-    assert!(plugin.is_file(), "{} is missing: run `make plugins`", plugin.display());
-    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_largest_programs");
-    let shapes = [(Entry::Bounded, 128_256), (Entry::Bounded, 1 << 24), (Entry::Arbitrary, 1 << 24)];
-    for (name, topology) in GENERATIONS {
-        for (entry, vocab) in shapes {
+    let plugin = libtpu();
+    let mut compiled = Compiled::default();
+    let largest = LARGEST_MAX_K;
+    for generation in GENERATIONS {
+        for (path, vocab) in [
+            (Way::Bounded(largest), 128_256),
+            (Way::Bounded(largest), LARGEST_VOCAB),
+            (Way::Arbitrary, LARGEST_VOCAB),
+        ] {
             for dtype in DTYPES {
-                let path = if entry == Entry::Bounded { Way::Bounded(1024) } else { Way::Arbitrary };
-                let (wanted, logits) = (spec(path, 1, vocab, dtype, true).wanted, LogitsPlace::Host);
-                let calls = CallShape { entry, batch: 1, vocab, dtype, stable: true, wanted, logits };
-                let options = AheadOptions {
-                    plugin: Some(plugin.clone()),
-                    topology: Some(topology.to_owned()),
-                    max_k: 1024,
-                    ..AheadOptions::new(directory.clone(), vec![1, 8], calls)
-                };
-                for Written { name: program, compiling, .. } in compile_ahead(&options, &|_| {}).unwrap() {
-                    let compiling = match compiling < SLOWEST_COMPILE {
-                        true => compiling,
-                        false => compiling_alone(&options, &program),
-                    };
-                    println!("{program} for {name}: {compiling:?}");
-                    assert!(
-                        compiling < SLOWEST_COMPILE,
-                        "{program} for {name} took {compiling:?} to compile"
-                    );
-                }
-                fs::remove_dir_all(&directory).unwrap();
+                compiled.add(&plugin, generation, (path, vocab, dtype, true), &[1, 8]);
             }
         }
     }
+    let (slowest, name) = compiled.slowest();
+    println!("{} programs; the slowest, {name}, took {slowest:?}", compiled.programs);
 }
 
 fn minutes(time: Duration) -> f64 {

@@ -161,7 +161,8 @@ impl WideArith for &Kernel {
     fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
         assert!((12..=Self::DIGIT_BITS).contains(&bits), "the steps below are not for {bits} bits");
         // With digits of 16 bits, both parts have at most 24 bits, so they convert exactly. With shorter digits, the
-        // relative error of the first part is at most 2⁻²⁴. The digit changes the quotient by less than 2⁻¹², because
+        // relative error of the first part is at most 2⁻²⁴, if the conversion rounds to nearest. The factor below leaves
+        // room for this error. The digit changes the quotient by less than 2⁻¹², because
         // the divisor is at least 2²⁸.
         let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));
         let lower = self.and(a.low, self.i32(0xff_ffff));

@@ -175,9 +175,9 @@ impl<'k> Block<'k> {
     }
 }
 
-/// Loads the records of the slices of a row: `N` words each, two or four. There are `count` slices. Each warp loads all
-/// records, a thread those of some slices. So a reduction over the slices needs no barrier. A thread also gets records
-/// that do not exist; their words are `i32::MIN`.
+/// Loads the records of the `count` slices of a row. A record has `N` words, and `N` is 2 or 4. Each warp loads all
+/// records, so a reduction over the slices needs no barrier. Each thread of the warp loads the records of some slices.
+/// If a thread has no slice, it gets a record whose words are `i32::MIN`.
 pub(super) fn load_records<const N: usize>(k: &Ptx, records: Wide, row: Int, count: usize) -> Vec<Vec<Int>> {
     let start = k.address(records, k.element(row, count, k.lane()), N * 4);
     let load = |first: usize| {
@@ -187,7 +187,8 @@ pub(super) fn load_records<const N: usize>(k: &Ptx, records: Wide, row: Int, cou
     (0..count).step_by(WARP).map(load).collect()
 }
 
-/// The status bits of a row. Each warp has the status bits of all slices; a thread those of some slices, or `i32::MIN`.
+/// Returns the status bits of a row. `statuses` contains the status bits of the records that [`load_records`] returned
+/// to this thread. `i32::MIN` has no status bit.
 pub(super) fn status_of_slices(k: &Ptx, statuses: impl Iterator<Item = Int>) -> Int {
     let mine = statuses.reduce(|a, b| k.or(a, b)).expect("a row has slices");
     let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));

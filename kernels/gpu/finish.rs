@@ -144,7 +144,7 @@ fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k:
     let bound = block.bound_from_maxima((entries.bound, row_max), max, top_k);
 
     let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
-    // Most warps have only places without an entry.
+    // In most warps, no thread has an entry. These warps skip the tests of their entries.
     let reaches = k.le(bound, max);
     found.collect(block, entries, reaches, |key, _| k.le(bound, key));
     let too_many = k.lt(k.int(RANKED as i32), found.count(k));
@@ -180,7 +180,7 @@ impl Found {
     }
 
     /// Stores the entries that a test of key and index selects. If there are more than [`RANKED`], counts the others.
-    /// The test selects no entry of a thread for which `may_select` is false.
+    /// If `may_select` is false in a thread, the test must not select an entry of this thread.
     fn collect(
         &self,
         block: &Block<'_>,
@@ -191,7 +191,8 @@ impl Found {
         let k = block.k;
         k.when(block.is_first(), || k.store_shared_at(self.len, 0, k.int(0)));
         k.barrier();
-        // One atomic operation counts all entries of a thread, because each atomic operation delays the warp.
+        // One atomic operation counts all selected entries of a thread, because each atomic operation delays the
+        // warp.
         let is_selected = |entry: &Order| test(entry.key(k), entry.index(k));
         k.when(may_select, || {
             let selected = k.count_true(entries.mine.iter().map(is_selected));
@@ -255,7 +256,7 @@ impl Found {
     }
 }
 
-/// The parameters of the weights of a row.
+/// The parameters of a row that [`weigh`] uses. The kernel loads them early, so that [`weigh`] does not wait for them.
 struct Factors {
     scale: Int,
     greedy: Int,

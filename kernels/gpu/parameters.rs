@@ -41,8 +41,8 @@ impl<'k> Parameters<'k> {
         }
     }
 
-    /// Computes the random words in the last warp, which stores them in shared memory. A kernel calls this at its start,
-    /// when the other warps wait for the first loads. The words can be read after the next barrier.
+    /// Lets the last warp compute the random words and store them in shared memory. A kernel calls this at its start,
+    /// because the other warps then wait for their first loads. All threads can read the words after the next barrier.
     pub(super) fn share_random_words(&self, step: Option<Wide>) -> Shared {
         let k = self.k;
         let shared = k.shared(4);

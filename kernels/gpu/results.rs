@@ -41,8 +41,8 @@ impl<'k> Results<'k> {
         Results { k, row, batch: spec.batch, numbers, thresholds, tokens }
     }
 
-    /// Stores the token. The token is a result of its own, because XLA would extract it from the numbers by another
-    /// kernel.
+    /// Stores the token in the numbers and in the array of tokens. The tokens have their own array, because XLA would
+    /// need another kernel to extract them from the numbers.
     pub(super) fn token(&self, token: Int) {
         self.number(ResultRow::NextToken, token);
         self.store(self.tokens, 0, token);

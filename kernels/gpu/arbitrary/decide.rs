@@ -71,7 +71,7 @@ struct Row<'a, 'k> {
 }
 
 /// Writes the kernel, with one block per row. Its arguments are the logits, the parameters, the sampled records, the
-/// slices, the entries at the bound of each chunk, the lists, the state, the step if `seeded`, the arrays of
+/// slices, the number of entries at the bound in each chunk, the lists, the state, the step if `seeded`, the arrays of
 /// [`Results`], the decided records, and the lengths of the lists of the next pass. The kernel sets these lengths to 0.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [logits, parameters] = [(); 2].map(|()| k.argument());
@@ -245,7 +245,8 @@ impl Row<'_, '_> {
         k.when_else(
             has_top_p(k, parameters, self.max_key),
             || {
-                // The first step of the search for the threshold also computes the sum of the list.
+                // The search adds the weights of the list to bins. The sum of the bins is the sum of these weights, so
+                // no other loop over the list is needed.
                 let distance = |first, [key, _]: [Int; 2]| k.sub(weights.q(key), first);
                 let weight = |[key, index]: [Int; 2]| weights.of(key, index);
                 let search = self.bins.by_weight(&self.list, farthest, distance, weight);

@@ -20,8 +20,8 @@ const PER_THREAD: [usize; 2] = [16, 8];
 const LARGEST_SLICES: usize = 64;
 /// The largest number of chunks of a row.
 pub(super) const LARGEST_CHUNKS: usize = LARGEST_SLICES * CHUNKS;
-/// The largest number of logits of a chunk. The search for one entry in a chunk has at most eight logits per
-/// thread.
+/// The largest number of logits of a chunk. In the search for one entry in a chunk, each thread has at most
+/// eight logits.
 pub(super) const LARGEST_CHUNK: usize = 1 << 12;
 
 /// A row consists of slices. One block processes one slice. A slice consists of chunks of consecutive logits. One warp

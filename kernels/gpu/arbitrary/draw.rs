@@ -30,8 +30,8 @@ pub(super) struct Outcome {
     pub(super) sum: Wide,
 }
 
-/// Draws the token and stores the results. `words` contains the random words:
-/// [`Parameters::share_random_words`].
+/// Draws the token and stores the results. `words` is the array of random words that
+/// [`Parameters::share_random_words`] returned.
 pub(super) fn finish(
     block: &RowBlock<'_>,
     parameters: &Parameters<'_>,

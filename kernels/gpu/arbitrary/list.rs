@@ -36,19 +36,19 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
         k.when(block.is_first(), || k.store_shared_at(self.counters, 0, k.int(0)));
     }
 
-    /// Reserves places for `count` entries of this thread. [`Collector::put`] stores an entry in the next of them. One
-    /// atomic operation reserves all places, because each atomic operation delays the warp.
+    /// Reserves `count` consecutive places for entries of this thread. Returns the first place, for
+    /// [`Collector::put`]. One atomic operation reserves all places, because each atomic operation delays the warp.
     pub(super) fn reserve(&self, count: Int) -> Variable {
         self.k.variable(self.k.fetch_add_shared(self.counters, 0, count))
     }
 
-    /// Stores an entry in a reserved place.
+    /// Stores an entry in the place `reserved`. Then sets `reserved` to the next place.
     pub(super) fn put(&self, reserved: Variable, words: [Int; 2]) {
         let k = self.k;
         let place = k.get(reserved);
         k.set(reserved, k.add(place, k.int(1)));
-        // If the entries of this block alone exceed the capacity, the list is too long in any case. So the block need
-        // not store further entries, or add them to the number of entries of the row.
+        // If the entries of this block alone exceed the capacity, the list is too long in any case. So the block
+        // does not store further entries, and does not add them to the number of entries of the row.
         k.when(k.le(place, k.int(self.capacity as i32)), || {
             k.when_else(
                 k.lt(place, k.int(STAGED as i32)),
@@ -90,14 +90,14 @@ pub(super) struct List<'k> {
     pub(super) lists: Wide,
     pub(super) capacity: usize,
     pub(super) row: Int,
-    /// The number of entries. It can exceed the capacity. The methods require that it does not.
+    /// The number of entries. It can exceed the capacity. No method may be called in this case.
     pub(super) count: Int,
 }
 
 impl List<'_> {
-    /// Calls `prepare` with the two words of each entry, and `consume` with its result, in a loop. Each round of the loop
-    /// loads and prepares several entries before it consumes them, so that their latencies overlap. `prepare` must not
-    /// have effects. After the end of the list, it gets the last entry again.
+    /// Calls `prepare` with the two words of each entry. Then calls `consume` with the result of `prepare`. Each round
+    /// of the loop first loads and prepares several entries, and then consumes them. So the loads of these entries
+    /// overlap. `prepare` must not have side effects, because the last round can call it again for the last entry.
     pub(super) fn for_each<T>(&self, prepare: impl Fn([Int; 2]) -> T, consume: impl Fn(T)) {
         let k = self.block.k;
         let last = k.sub(self.count, k.int(1));

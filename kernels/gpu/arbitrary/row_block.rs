@@ -12,7 +12,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-// `cross_warps` masks a lane number with the number of warps.
+// `cross_warps` uses `WARPS - 1` as a bit mask, and each warp has its own lane.
 const _: () = assert!(WARPS.is_power_of_two() && WARPS <= WARP);
 const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.
@@ -107,7 +107,7 @@ impl<'k> RowBlock<'k> {
         k.barrier();
     }
 
-    /// The number in the row of the chunk of an index.
+    /// The number of the chunk that contains the logit with index `index` in the row.
     pub(super) fn chunk_of(&self, index: Int) -> Int {
         self.k.divide(index, self.division.chunk_len()).0
     }
@@ -160,7 +160,8 @@ impl<'k> RowBlock<'k> {
     /// the running sum before it.
     fn cross_warps(&self, target: Wide) -> (Int, Wide) {
         let k = self.k;
-        // The block has fewer warps than a warp has threads.
+        // Thread `i` of a warp has the value of warp `i`. A warp has more threads than the block has warps, so the last
+        // threads have the value 0.
         let warp = k.and(k.lane(), k.int(WARPS as i32 - 1));
         let is_warp = k.lt(k.lane(), k.int(WARPS as i32));
         let value = k.wselect(is_warp, k.load_shared_wide(self.warps, warp), k.wide(0));

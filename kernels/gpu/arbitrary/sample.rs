@@ -226,7 +226,7 @@ fn raw(k: &Ptx, key: Int) -> Float {
 
 /// The number of bits of a distance that one step of [`bound_at`] finds.
 const DIGIT_BITS: u32 = 12;
-/// The number of threads of a group.
+/// The number of threads of a group in [`bound_at`].
 const GROUP: usize = 8;
 /// The number of bins that a thread loads or stores with one instruction.
 const VECTOR: usize = 4;
@@ -235,20 +235,21 @@ const _: () = assert!(VECTOR * THREADS == 1 << DIGIT_BITS && THREADS == WARP * W
 /// Returns a key that at least `rank` keys reach. Only a few more keys reach it, unless many keys are equal. Returns
 /// the key of −inf if fewer than `rank` keys are above −inf.
 ///
-/// Each step counts the keys in bins by their distance from the largest key. It finds the bin in which the number of
-/// keys reaches `rank`. If this bin contains too many keys, the next step divides the bin.
+/// Each step counts the keys in bins by their distance from the largest key. It finds the first bin at which the
+/// running sum of these counts reaches `rank`. If the running sum is much larger than `rank`, the next step divides
+/// this bin into smaller bins.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
     let (bins, warps, found) = (k.shared(1 << DIGIT_BITS), k.shared(WARP), k.shared(3));
     let mine = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has keys");
-    // Each group of threads has a key that reaches the least maximum of a group. So if `rank` is at most the number of
-    // groups, `rank` keys reach it.
+    // `least` is the smallest of the maxima of the groups. Each group has at least one key that reaches `least`. So if
+    // `rank` is at most the number of groups, at least `rank` keys reach `least`.
     let of_group =
         (0..GROUP.trailing_zeros()).fold(mine, |max, bit| k.max(max, k.from_partner(max, 1 << bit)));
     let (least, largest) = block.range(of_group);
     let is_bound = k.both(k.le(rank, k.int((THREADS / GROUP) as i32)), k.le(k.int(NEG_INF_KEY), least));
     let least = k.select(is_bound, least, k.int(NEG_INF_KEY));
-    // Distances are unsigned integers.
+    // Distances are unsigned integers, because they can exceed `i32::MAX`.
     let farthest = k.sub(largest, least);
     let most = k.add(rank, k.shr(rank, 4));
 
@@ -261,7 +262,7 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
             let (start, by) = (k.get(first), k.get(shift));
             let mine = k.mul(block.thread, VECTOR);
             k.store_shared_words(bins, mine, [k.int(0); VECTOR]);
-            // These values mean that there are fewer than `rank` keys.
+            // If there are fewer than `rank` keys, no thread overwrites these values.
             k.when(block.is_first(), || {
                 (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
             });
@@ -270,7 +271,8 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
                 let distance = k.sub(largest, key);
                 let bin = k.shr_by(k.sub(distance, start), by);
                 let is_in_bins = k.unsigned_lt(bin, k.int(1 << DIGIT_BITS));
-                // Beyond the end of the row, the key is less than the least possible bound.
+                // The keys beyond the end of the row are `i32::MIN`. They are not counted, because `i32::MIN` is less
+                // than every possible bound.
                 let is_near = k.not(k.unsigned_lt(farthest, distance));
                 k.when(k.both(is_in_bins, is_near), || k.add_shared(bins, bin, k.int(1)));
             }
@@ -308,7 +310,7 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
             let is_close = k.either(k.le(reaching, most), k.eq(by, k.int(0)));
             k.set(is_open, k.select(k.either(k.not(exists), is_close), k.int(0), k.int(1)));
             k.set(shift, k.max(k.sub(by, k.int(DIGIT_BITS as i32)), k.int(0)));
-            // The next step overwrites the words.
+            // The next step overwrites the words of `found`.
             k.barrier();
         },
     );

@@ -114,7 +114,7 @@ struct Bound {
     scale: Float,
 }
 
-/// Compares the logits of a tile, of which `max` is the largest, with the bound.
+/// Compares the logits of a tile with the bound. `max` is the largest of these logits.
 fn collect(
     k: &Ptx,
     (logits, max): (&SliceLogits<'_>, Float),
@@ -136,7 +136,8 @@ fn collect(
                     is_above(value),
                     || list.put(reserved, [key_of(k, value), logits.index(number)]),
                     || {
-                        // Beyond the end of the row, the value is −inf.
+                        // The values beyond the end of the row are −inf. They reach a bound of −inf, but they are not
+                        // entries.
                         let one = k.select(logits.is_in_row(number), k.int(1), k.int(0));
                         k.set(at_bound, k.add(k.get(at_bound), one));
                     },

@@ -17,8 +17,8 @@ const BINS_PER_THREAD: usize = BINS / THREADS;
 /// The number of bins that a thread loads or stores with one instruction.
 const VECTOR: usize = 4;
 
-/// If the bin that a step finds has at most this number of entries, the step compares them with each other. The
-/// sum of their weights fits 32 bits.
+/// If a step finds a bin with at most this number of entries, it compares these entries with each other, and the search
+/// ends. The sum of the weights of these entries fits in 32 bits.
 const FEW: usize = SUMMABLE;
 
 /// The bins of the searches, in shared memory.
@@ -26,9 +26,10 @@ pub(super) struct Bins<'a, 'k> {
     block: &'a RowBlock<'k>,
     /// The low and the high parts of the sums.
     pub(super) parts: [Shared; 2],
-    /// The position and the weight of each entry of the bin that a step found.
+    /// Two words for each entry of the bin that a step found: its distance from the first position of the bin, and its
+    /// weight.
     few: Shared,
-    /// The number of these entries. It can exceed [`FEW`].
+    /// The number of entries of this bin. It can exceed [`FEW`].
     len: Shared,
 }
 
@@ -65,8 +66,8 @@ impl<'a, 'k> Bins<'a, 'k> {
         (position, k.eq(k.get(ties), k.int(1)))
     }
 
-    /// Starts a search by the weights of entries: adds them to the bins of the first step. No entry may have a position
-    /// after `largest`. `distance` returns the position of an entry minus its first argument. The bins must not be used
+    /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
+    /// position after `largest`. `distance` returns the position of an entry minus its first argument. The bins must not be used
     /// for anything else before the end of the search.
     pub(super) fn by_weight<'s, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int>(
         &'s self,
@@ -80,9 +81,9 @@ impl<'a, 'k> Bins<'a, 'k> {
         search
     }
 
-    /// Finds the first position at which the sum of the `count` entries of [`Bins::few`] up to it reaches `target`.
-    /// Returns the position, the sum of the entries before it, and the sum of the entries at it. Each warp computes
-    /// the same.
+    /// Searches the first `count` entries of [`Bins::few`]. Finds the first position at which the running sum of their
+    /// weights reaches `target`. Returns this position, the sum of the weights before it, and the sum of the weights at
+    /// it. Every warp computes all three results, so no barrier is needed.
     fn locate_among_few(&self, count: Int, target: Wide) -> [Wide; 3] {
         let k = self.block.k;
         let entry = |number| k.load_shared_words::<2>(self.few, k.shl(number, 1));
@@ -104,7 +105,8 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 }
 
-/// A search. It has one array of bins if every weight is 1, otherwise two.
+/// A search. If every weight is 1, the search uses one array of bins. Otherwise, it uses two arrays: one for the low
+/// parts of the sums and one for the high parts.
 pub(super) struct Search<'s, 'a, 'k, D, W> {
     bins: &'s Bins<'a, 'k>,
     list: &'s List<'k>,
@@ -113,12 +115,12 @@ pub(super) struct Search<'s, 'a, 'k, D, W> {
     distance: D,
     weight: W,
     arrays: usize,
-    /// Whether the bins contain the sums of the first step.
+    /// Whether the bins already contain the sums of the first step when [`Search::find_or_end`] is called.
     is_filled: bool,
 }
 
 impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, W> {
-    /// The number of bits of a position that the first step does not find.
+    /// The number of low bits of a position that are still unknown after the first step.
     fn first_shift(&self) -> Int {
         let k = self.bins.block.k;
         k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(self.largest)), k.int(0))
@@ -130,7 +132,8 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
         block.k.mul(block.block.thread, BINS_PER_THREAD)
     }
 
-    /// Adds the entries to the bins. `start` is the position of the first bin. A bin has `2^by` positions.
+    /// Sets the bins to 0, and adds the weights of the entries to them. The first bin begins at position `start`. Each
+    /// bin has `2^by` positions.
     fn fill(&self, start: Int, by: Int) {
         let (k, bins) = (self.bins.block.k, self.bins);
         k.barrier();
@@ -170,7 +173,8 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
         low.into_iter().zip(high).map(value).collect()
     }
 
-    /// The sum of the weights of all entries. The search must not have found a position yet.
+    /// The sum of the weights of all entries. This must be called before [`Search::find`], which can overwrite the
+    /// bins.
     pub(super) fn total(&self) -> Wide {
         assert!(self.is_filled);
         let k = self.bins.block.k;
@@ -178,14 +182,16 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
         self.bins.block.block.wide_sum(mine)
     }
 
-    /// Finds the first position at which the sum of the weights up to it reaches `target`. Returns the position, and
-    /// the sum of the weights before it.
+    /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position and the
+    /// sum of the weights before it.
     pub(super) fn find(&self, target: Wide) -> (Int, Wide) {
         self.find_or_end(target, |_, _| self.bins.block.k.never())
     }
 
-    /// Like [`Search::find`]. `is_last` returns whether the search may end with all entries of a bin or of a position,
-    /// from the sum that is missing before them and their sum.
+    /// Like [`Search::find`], but the search can end at the last position of a bin. `is_last` returns whether it ends
+    /// there. Its first argument is `target` minus the sum of the weights before the bin. Its second argument is the
+    /// sum of the weights of the bin. If the search compares the entries of a bin with each other, it also calls
+    /// `is_last` for the position that it found, and ignores the result.
     fn find_or_end(&self, target: Wide, is_last: impl Fn(Wide, Wide) -> Mask) -> (Int, Wide) {
         let (k, block) = (self.bins.block.k, self.bins.block);
         let (first, before) = (k.variable(k.int(0)), k.wide_variable(k.wide(0)));
@@ -228,7 +234,8 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
         (k.get(first), k.get_wide(before))
     }
 
-    /// Collects the entries of the bin that starts at position `start` in [`Bins::few`]. Returns their number.
+    /// Stores the entries of one bin in [`Bins::few`]. The bin begins at position `start` and has `2^by` positions.
+    /// Entries of weight 0 are left out. Returns the number of entries, which can exceed [`FEW`].
     fn collect_few(&self, start: Int, by: Int) -> Int {
         let (k, bins) = (self.bins.block.k, self.bins);
         let prepare = |entry| ((self.distance)(start, entry), entry);

@@ -44,8 +44,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
         let [total, above, collected] = [0; 3].map(|value| k.wide_variable(k.wide(value)));
         let [least, largest] = [i32::MAX, 0].map(|value| k.variable(k.int(value)));
         let accepts_raw = weights.accepts_raw();
-        // If `high` is at most 1, every weight above 0 is at least `high`. Then no weight is collected. This is so in a
-        // plain draw.
+        // Only weights below `high` are collected. If `high` is at most 1, no weight above 0 is below `high`. Then no
+        // weight is collected, and `above` is equal to `total`. A plain draw has such a value of `high`.
         let is_divided = k.lt(k.int(1), high);
         // If the weight of the maximum of a slice is 0, all weights of the slice are 0.
         let max = slices.load(slice.number, Scanned::MaxKey as usize);

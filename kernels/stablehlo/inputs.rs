@@ -90,7 +90,7 @@ fn with_random_words(h: &Hlo, spec: &Spec, parameters: Value, step: Value) -> Va
 }
 
 /// Inserts the tokens of the rows as the second result of a program if the spec requires them. The first result is the
-/// array of numbers. `tokens` returns the tokens, given the numbers.
+/// array of numbers. `tokens` computes the tokens from this array.
 pub(in crate::kernels) fn with_tokens(
     spec: &Spec,
     mut results: Vec<Value>,

@@ -9,7 +9,7 @@ use crate::kernels::{tpu, Path, Source, Spec, Wanted};
 use crate::memory;
 use crate::semantics::params::RowParams;
 
-// Every call on a known TPU has a kernel.
+// The TPU kernels support every allowed `max_k`. So every call on a known TPU has a kernel.
 const _: () = assert!(LARGEST_MAX_K <= tpu::LARGEST_SLOTS);
 
 /// Rows that run as one program call, by their index in the caller's batch.

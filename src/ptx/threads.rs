@@ -92,7 +92,7 @@ impl Ptx {
         sum
     }
 
-    /// Like [`Ptx::warp_prefix_sum`], for 32-bit values, wrapping.
+    /// Like [`Ptx::warp_prefix_sum`], for 32-bit values. The sums wrap.
     pub fn warp_prefix_sum_of_words(&self, value: Int) -> Int {
         let lane = self.lane();
         (0..WARP.trailing_zeros()).map(|bit| 1 << bit).fold(value, |sum, distance| {

@@ -38,7 +38,8 @@ pub fn remainder_by_digits<A: WideArith>(
     a.wselect(nothing, a.wide(0), rest)
 }
 
-/// [`remainder`] for a row in which only the maximum is kept: `U mod MAX_WEIGHT`, or 0 if the row has no candidate.
+/// Like [`remainder`], for a row in which only the maximum is kept. The result is `U mod MAX_WEIGHT`, or 0 if the row
+/// has no candidate.
 #[inline(always)]
 pub fn remainder_of_maximum<A: Arith>(a: A, words: [A::Int; 4], no_candidate: A::Mask) -> A::Int {
     const { assert!(MAX_WEIGHT & (MAX_WEIGHT - 1) == 0) };

@@ -70,8 +70,8 @@ pub(super) use for_vectors;
 
 /// A bit mask of the elements of a block that `test` accepts. Bit `i` stands for element `i`.
 ///
-/// `test` is passed by value. The compiler does not always inline a call through a reference to a closure. A function
-/// that is not inlined is compiled without the instruction set, so each of its operations is a call.
+/// `test` is passed by value, because the compiler does not always inline a call through a reference to a closure. If
+/// `test` is not inlined, it is compiled without the vector instructions. Then each of its operations is a call.
 #[inline(always)]
 pub(super) fn mask_of<S: Simd, E: Element>(
     simd: S,
@@ -87,7 +87,7 @@ pub(super) fn mask_of<S: Simd, E: Element>(
     u128::from(low) | u128::from(high) << 64
 }
 
-/// [`mask_of`] for two vectors.
+/// Like [`mask_of`], for two vectors instead of a block.
 #[inline(always)]
 pub(super) fn mask_of_pair<S: Simd, E: Element>(
     simd: S,

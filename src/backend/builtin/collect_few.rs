@@ -10,21 +10,24 @@ use crate::dtype::Logits;
 
 /// The pass collects at most this number of entries.
 pub(super) const FEW: usize = 256;
-/// The number of maxima that are compared before the units whose maxima reach the bound are listed.
+/// Each step of the pass that lists units compares this number of maxima with the bound. Then it lists the units whose
+/// maxima reach the bound.
 const MAXIMA: usize = u64::BITS as usize;
-/// The number of units that are listed before the next branch.
+/// The number of units that are written to the list before the next branch.
 const LISTED: usize = 4;
-/// The number of units whose elements are compared with the bound before the elements that reach it are written.
+/// The elements of this number of units are compared with the bound. Then the elements that reach it are written.
 const COMPARED: usize = 32;
-/// The largest length of a list of units, and the space that the last step may overwrite.
+/// The length of the array for a list of units. A list has at most [`FEW`] units. Before a step checks the length of
+/// the list, it can write up to [`MAXIMA`] more units, and up to [`LISTED`] unused values after them.
 const LIST: usize = FEW + MAXIMA + LISTED;
 
 /// Collects the bits of all elements that are at least `bound`, in order, and their indices. `bins` contains the maxima
 /// of all blocks. Returns the number of elements, or `None` if there are more than [`FEW`].
 ///
 /// The entries are usually in different blocks. [`super::collect::collect`] branches for each block, and the processor
-/// cannot predict these branches. This pass first lists the units that have such an element. A unit is a part of the row
-/// with one maximum of consecutive elements, or a whole block. The list needs few branches.
+/// cannot predict these branches. This pass first lists the units that have such an element, with few branches. If each
+/// recorded maximum is the maximum of consecutive elements, a unit consists of the elements of one maximum. Otherwise,
+/// a unit is a block.
 pub(super) fn collect_few(
     level: Level,
     row: Logits<'_>,
@@ -59,9 +62,9 @@ fn collect_few_impl<S: Simd, E: Element, const UNIT: usize, const WORDS: usize>(
     let bound = f32x16::splat(simd, bound);
     let mut len = 0;
     for units in units.chunks(COMPARED) {
-        // The comparisons of several units come before the branches on their elements. So the processor can read several
-        // units at the same time. If there were branches after each comparison, a wrong prediction could stop the reads
-        // at each unit.
+        // The pass first compares the elements of several units, and then branches on the results. So the processor can
+        // read several units at the same time. If the pass branched after each comparison, each wrong prediction would
+        // delay the reads of the next units.
         let mut masks = [[0; WORDS]; COMPARED];
         let mut count = len;
         for (mask, &unit) in masks.iter_mut().zip(units) {
@@ -106,7 +109,8 @@ fn list_units<'l, S: Simd>(
         }
         let mut at = len;
         len += units.count_ones() as usize;
-        // A loop with one unit per iteration would end after a number of iterations that cannot be predicted.
+        // Each iteration lists several units. A loop with one unit per iteration would have a number of iterations that
+        // the processor cannot predict.
         loop {
             for slot in &mut list[at..at + LISTED] {
                 *slot = first + units.trailing_zeros();
@@ -135,8 +139,8 @@ fn maxima_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
         padded[..bins.len()].copy_from_slice(bins);
         &padded
     };
-    // `map` of an array is not always inlined. A function that is not inlined is compiled without the instruction set,
-    // so each of its operations is a call.
+    // There is no `map` here, because the compiler does not always inline `map` of an array. A function that is not
+    // inlined is compiled without the vector instructions, and each of its operations is a function call.
     let (vectors, _) = bins.as_chunks::<LANES>();
     let low = vector_reaching(simd, &vectors[0], bound) | vector_reaching(simd, &vectors[1], bound) << LANES;
     let high = vector_reaching(simd, &vectors[2], bound) | vector_reaching(simd, &vectors[3], bound) << LANES;
@@ -230,7 +234,8 @@ mod tests {
             }
         }
         // In each row, the number of entries that reach the bound is the largest number that the pass can collect, or
-        // one more. These entries are consecutive, or each of them is in its own unit or in its own block.
+        // one more. There are three cases: the entries are consecutive, each is in its own unit, or each is in its
+        // own block.
         for more in 0..2 {
             for stride in [1, BLOCK / BIN, BLOCK] {
                 let reaches = |i: usize| i.is_multiple_of(stride) && i / stride < FEW + more;

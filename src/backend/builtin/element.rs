@@ -17,8 +17,8 @@ pub(super) trait Element {
     type Bits: Copy + Send + Sync;
     /// −inf. It pads the last block, because it is never a candidate.
     const NEG_INF: Self::Bits;
-    /// Whether each of the [`BIN`] maxima of a block is the maximum of consecutive elements. For 16-bit types, this would
-    /// need more operations: the scan reduces a block to one vector before it widens the elements.
+    /// Whether each of the [`BIN`] maxima of a block is the maximum of consecutive elements. For 16-bit types, such
+    /// maxima would need more operations, because the scan reduces a block to one vector before it widens the elements.
     const CONSECUTIVE_BINS: bool;
 
     /// The value of an element.
@@ -49,7 +49,7 @@ pub(super) trait Element {
         Self::all_maxima(simd, block, watch).0
     }
 
-    /// Returns the result of [`Element::maxima`], and the [`BIN`] maxima of the block.
+    /// Returns the result of [`Element::maxima`] and the [`BIN`] maxima that the scan records.
     fn all_maxima<S: Simd>(
         simd: S,
         block: &[Self::Bits; BLOCK],
@@ -105,16 +105,16 @@ impl Element for F32 {
 
 const _: () = assert!(BLOCK == BIN * 2 * LANES);
 
-/// The sum of the elements, in two parts. It is NaN if an element is NaN.
+/// The sum of the elements. It is NaN if an element is NaN. It is computed in two parts, which are added at the end.
 #[derive(Clone, Copy)]
 pub(super) struct Sum<S: Simd> {
     sums: [f32x16<S>; 2],
-    /// The number 1. The compiler does not know its value, so it does not replace a fused multiply-add by an addition.
+    /// The number 1. The compiler does not know this value, so it cannot replace `a · 1 + b` by `a + b`.
     one: f32x16<S>,
 }
 
 impl<S: Simd> Sum<S> {
-    /// The maxima of the lanes of two vectors. Adds the vectors to a part of the sum.
+    /// Adds two vectors to a part of the sum. Returns the larger value of each lane.
     #[inline(always)]
     fn max_of_pair(&mut self, part: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
         self.sums[part] = self.plus(self.plus(a, b), self.sums[part]);
@@ -125,8 +125,8 @@ impl<S: Simd> Sum<S> {
     #[inline(always)]
     fn plus(self, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
         if S::f32s::LEN >= LANES / 2 {
-            // On AMD Zen 5, the units that compute maxima also add, and they are busy with the maxima. Other units
-            // multiply and add.
+            // On AMD Zen 5, additions and maxima run on the same units, and the maxima keep these units busy. A fused
+            // multiply-add runs on other units.
             a.mul_add(self.one, b)
         } else {
             a + b
@@ -139,7 +139,7 @@ impl<S: Simd> Sum<S> {
 fn maxima_of_each<S: Simd>(vectors: [f32x16<S>; 4]) -> f32x4<S> {
     let [a, b, c, d] = vectors;
     if S::f32s::LEN == LANES {
-        // Each step halves the number of lanes per vector: the even and the odd lanes of two vectors become one vector.
+        // Each step computes the maxima of adjacent lanes. So it halves the number of values of each vector.
         let ab = a.unzip_low(b).max(a.unzip_high(b));
         let cd = c.unzip_low(d).max(c.unzip_high(d));
         let (low, high) = ab.unzip_low(cd).max(ab.unzip_high(cd)).split();
@@ -153,7 +153,7 @@ fn maxima_of_each<S: Simd>(vectors: [f32x16<S>; 4]) -> f32x4<S> {
     low.max(high)
 }
 
-/// The maxima of every fourth lane.
+/// Returns four maxima. Maximum `i` is over the lanes `i`, `i + 4`, `i + 8` and `i + 12`.
 #[inline(always)]
 fn max_of_quarters<S: Simd>(x: f32x16<S>) -> f32x4<S> {
     let (low, high) = x.split();

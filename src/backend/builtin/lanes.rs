@@ -37,9 +37,10 @@ impl<S: Simd> Arith for Lanes<S> {
         f32x16::splat(self.0, value)
     }
 
-    // `limit` is positive, so the bits of floats have the same order as the floats, except among the floats below +0.
-    // All of these are below the limit in both orders. On AMD Zen 5, more units compute minima of integers. `a` is NaN
-    // only for −inf − (−inf). That occurs only in rows without a candidate, whose weights are not used.
+    // This is a minimum of the bits of the floats as integers. On AMD Zen 5, more units compute minima of integers than
+    // minima of floats. The result is the same. Floats from +0 have the same order as their bits. All other floats
+    // are negative as integers, so they are below `limit`, which is positive. `a` is NaN only for −inf − (−inf). That
+    // occurs only in rows without a candidate, whose weights are not used.
     #[inline(always)]
     fn at_most(self, a: f32x16<S>, limit: f32) -> f32x16<S> {
         debug_assert!(limit > 0.0, "the bits of floats below +0 have a different order");

@@ -5,9 +5,10 @@ use crate::dtype::Logits;
 
 /// The number of elements in a block.
 pub(super) const BLOCK: usize = 128;
-/// The number of maxima that the scan records of each block. They are the maxima of disjoint parts of the block: of
-/// consecutive elements, or of every fourth vector lane ([`super::element::Element::CONSECUTIVE_BINS`]). With [`LANES`]
-/// maxima, the scan would write so much memory that it would evict the row from the first-level cache.
+/// The number of maxima that the scan records of each block. They are the maxima of disjoint parts of the block.
+/// If [`super::element::Element::CONSECUTIVE_BINS`] is true, a part has consecutive elements. Otherwise, a part has the
+/// elements of every fourth vector lane. With [`LANES`] maxima, the scan would write so much memory that it would evict
+/// the row from the first-level cache.
 pub(super) const BIN: usize = 4;
 /// The number of vectors in a block.
 pub(super) const VECTORS: usize = BLOCK / LANES;

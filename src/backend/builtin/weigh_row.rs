@@ -64,7 +64,7 @@ fn four_unordered<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [
     [x0, x1, x2, x3]
 }
 
-/// The vectors of a block, with the elements in any order.
+/// The vectors of a block. The order of the elements is undefined.
 #[inline(always)]
 fn unordered_vectors<S: Simd, E: Element>(simd: S, block: &[E::Bits; BLOCK]) -> [f32x16<S>; VECTORS] {
     let fours = block.as_chunks::<FOUR>().0;
@@ -87,7 +87,7 @@ fn for_weights<S: Simd, E: Element>(
         let ([a, b, c, d], [e, f, g, h]) =
             (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
         let vectors = [a, b, c, d, e, f, g, h];
-        // A block fills only eight registers of sixteen lanes.
+        // `weights_in_steps` needs sixteen registers, but a block fills only eight registers of sixteen lanes.
         let weights = match S::f32s::LEN == LANES {
             true => scale.weights8(vectors),
             false => scale.weights_in_steps([vectors])[0],
@@ -126,7 +126,7 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     sum
 }
 
-/// [`sum_of_block`] for `N` blocks, with [`WeightLanes::weights_in_steps`].
+/// Like [`sum_of_block`], for `N` blocks. Uses [`WeightLanes::weights_in_steps`].
 #[inline(always)]
 fn sums_of_blocks<S: Simd, E: Element, const ALL: bool, const N: usize>(
     simd: S,
@@ -148,7 +148,7 @@ fn sums_of_blocks<S: Simd, E: Element, const ALL: bool, const N: usize>(
             }
         }
         let w = w[i];
-        // A tree of sums: with a running sum, each block would end with eight dependent additions.
+        // The additions form a tree. In a running sum, each of the eight additions would wait for the previous one.
         sums[i] = ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
     }
     sums
@@ -242,7 +242,7 @@ fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
     let mut rest = bins.as_chunks::<BIN>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
     for mut blocks in blocks.range(0..offsets.len()) {
         if S::f32s::LEN == LANES {
-            // Two blocks fill sixteen registers.
+            // `weights_in_steps` needs sixteen registers, and two blocks fill them.
             let (pairs, last) = blocks.as_chunks::<2>();
             for pair in pairs {
                 let (Some((first_bin, first_out)), Some((second_bin, second_out))) =

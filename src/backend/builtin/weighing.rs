@@ -75,11 +75,11 @@ impl<S: Simd> WeightLanes<S> {
         }
     }
 
-    /// The weights of the vectors of `N` blocks. Each step runs on all vectors before the next step starts. The vectors
-    /// must fill at least sixteen registers, otherwise this is not faster than the other functions.
-    // `black_box` separates the steps. Without it, the compiler puts the instructions of each vector one after another.
-    // Most of them wait for the previous one, so the scheduler of the processor is full before it can start the next
-    // vectors.
+    /// The weights of the vectors of `N` blocks. Each step runs on all vectors before the next step starts. If the
+    /// vectors fill fewer than sixteen registers, this function is not faster than the other functions.
+    // `black_box` separates the steps. Without it, the compiler puts all instructions of a vector before the
+    // instructions of the next vector. Most instructions of a vector wait for the previous one. They fill the scheduler
+    // of the processor, and so the processor cannot start the next vectors.
     #[inline(always)]
     pub(super) fn weights_in_steps<const N: usize>(
         &self,
@@ -229,7 +229,7 @@ fn weigh_in_place_impl<S: Simd>(simd: S, values: &mut [i32], scale: WeightScale,
     sum.total()
 }
 
-/// Replaces the bits of the logits of `N` blocks by their weights, and adds these to `sum`.
+/// Replaces the bits of each logit of `N` blocks by the weight of the logit. Adds the weights to `sum`.
 #[inline(always)]
 fn weigh_blocks_in_place<S: Simd, const N: usize>(
     scale: &WeightLanes<S>,

@@ -218,8 +218,8 @@ fn bounds_that_are_entries() {
     cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
 }
 
-/// Rows in which more entries than a search compares directly are in one of its bins. The threshold of top-p is among
-/// these entries. The kernels must detect this.
+/// Rows in which one bin of a search has more entries than the search can compare with each other. The threshold of
+/// top-p is among these entries. The kernels must detect that there are too many entries.
 #[test]
 fn bins_with_many_entries() {
     const CLUSTER: usize = 40;
@@ -242,7 +242,8 @@ fn bins_with_many_entries() {
     problem.set_bits(bits);
     let program = suite().devices[0].program(&spec);
     check("many", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
-    // Without one of the two comparisons, the kernels store or read beyond the end of the array of these entries.
+    // Two comparisons limit the number of entries that the kernels store and read. Without one of them, the kernels
+    // store or read beyond the end of the array of these entries.
     for comparison in ["setp.lt.s32", "setp.le.s32"] {
         let mut wrong = String::new();
         for part in program.split_inclusive(';') {

@@ -21,13 +21,13 @@ from .errors import ProgramError
 OPEN_SAME = "open; the changed operation has the same result in all cases"
 OPEN_OTHER = "open; the changed operation has another result in some case"
 OPEN = (OPEN_SAME, OPEN_OTHER)
-# The reason of mutants that are caught and that `make test` runs. The list has their names. Otherwise a change of a
-# kernel could select mutants that nobody has run.
+# The reason of mutants that are caught and that `make test` runs. Their names are in the list. Without these names, a
+# change of a kernel could select mutants that nobody has run.
 SAMPLE = "caught; the sample of make test"
 SAMPLE_SIZE = 30
 # What catches a mutant.
 WAYS = {"difference": "another result", "error": "an error", "endless": "its time"}
-# The ways that do not depend on the time. Only these mutants are in the sample.
+# The ways that do not depend on the time. The sample contains only mutants that are caught in these ways.
 EXACT = ("difference", "error")
 
 # The part that contains all mutants.
@@ -37,8 +37,8 @@ ALL_MUTANTS = "0/1"
 def read_list(path):
     """Reads the list. Returns the reasons and the parts.
 
-    The key of a reason is the name of the kernel with the name of the mutant. The key of parts is the name of the
-    kernel.
+    The key of a reason is a pair: the name of the kernel and the name of the mutant. The key of a list of parts is the
+    name of the kernel.
     """
     reasons, parts, kernel, reason = {}, {}, None, None
     for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
@@ -86,10 +86,10 @@ def chosen(arguments, reasons, parts, kernel, mutants):
 
 
 class Comparison:
-    """The mutants of a kernel that were run, compared with the list."""
+    """Compares the mutants of a kernel that were run with the list."""
 
     def __init__(self, kernel, caught, reasons):
-        """`caught` says what caught each mutant, or None. `reasons` is the list."""
+        """`caught` gives what caught each mutant, or None if nothing caught it. `reasons` is the list."""
         self.kernel, self.name = kernel, kernel.name
         self.caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
         self.before = {name: reason for (of, name), reason in reasons.items() if of == kernel.name}
@@ -130,13 +130,14 @@ class Comparison:
         ]
 
     def update(self, reasons, parts, part):
-        """Changes the list. `part` is the part that was run, or None for the parts in the list."""
+        """Changes the list. `part` is the part that was run, or None if the parts in the list were run."""
         for name in self.stale:
             del reasons[self.name, name]
         cases = {result["name"]: result["cases"] for result in self.results()}
         for name in self.still_open + self.unlisted:
             reasons[self.name, name] = OPEN_OTHER if cases[name] else OPEN_SAME
-        # A mutant whose operation has another result in few cases needs many cases.
+        # The sample contains only mutants whose operation has another result in many cases. Few cases are enough to
+        # catch them.
         often = [name for name, by in self.caught.items() if by in EXACT and 4 * cases[name] >= len(self.kernel.list)]
         fill_sample(reasons, self.name, often)
         if part == ALL_MUTANTS:

@@ -34,7 +34,7 @@ proptest! {
         let want = u64::try_from(u % BigUint::from(total)).unwrap();
         let words = words.map(|word| word as i32);
         prop_assert_eq!(remainder(Scalar, words, total), want);
-        // Digits of 12 bits, as in the longest rows on a TPU.
+        // The TPU kernels use digits of 12 bits for the longest rows.
         prop_assert_eq!(remainder_by_digits(Scalar, words, total, 64 - TOTAL_BITS), want);
         let of_maximum = remainder(Scalar, words, MAX_WEIGHT as u64);
         prop_assert_eq!(remainder_of_maximum(Scalar, words, false) as u64, of_maximum);

@@ -99,7 +99,7 @@ const ROTATED_BYTES: usize = 160 << 20;
 const LARGEST_NUM_ARRAYS: usize = 40;
 /// The numbers of calls of the two programs.
 const CALLS: [usize; 2] = [20, 60];
-/// The number of runs of a program. Their least time counts, because the host only makes a run longer.
+/// The number of runs of a program. The shortest run counts, because the host can only make a run longer.
 const RUNS: usize = 40;
 
 impl Fill {

@@ -223,7 +223,8 @@ def measure(peer, logits):
         end.record()
         end.synchronize()
         times.append(start.elapsed_time(end) * 1e3 / CALLS)
-    # The least time counts, as for the kernels of this library: the host only makes a run longer.
+    # The shortest run counts, because the host can only make a run longer. The kernels of this library are measured in
+    # the same way.
     return min(times)
 
 

@@ -12,7 +12,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-// `cross_warps` uses `WARPS - 1` as a bit mask, and each warp has its own lane.
+// `cross_warps` uses `WARPS - 1` as a bit mask, and one lane reads the sum of each warp.
 const _: () = assert!(WARPS.is_power_of_two() && WARPS <= WARP);
 const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.

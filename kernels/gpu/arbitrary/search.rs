@@ -67,8 +67,8 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 
     /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
-    /// position after `largest`. `distance` returns the position of an entry minus its first argument. The bins must not be used
-    /// for anything else before the end of the search.
+    /// position after `largest`. `distance` returns the position of an entry minus its first argument. The bins must
+    /// not be used for anything else before the end of the search.
     pub(super) fn by_weight<'s, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int>(
         &'s self,
         list: &'s List<'k>,

@@ -36,8 +36,7 @@ pub fn emit(spec: &Spec, target: &Target) -> String {
     }
 }
 
-/// Adds the operations that sample the logits to a program, as in [`emit`]. Returns the results and the tokens of the
-/// rows.
+/// Adds the sampling operations of [`emit`] to a program. Returns the results and the tokens of the rows.
 fn results_and_tokens(h: &Hlo, spec: &Spec, target: &Target, operands: &Operands) -> (Vec<Value>, Value) {
     let rows_and_words = || operands.rows_and_words(h, spec);
     let with_extracted = |results: Vec<Value>| {
@@ -48,7 +47,7 @@ fn results_and_tokens(h: &Hlo, spec: &Spec, target: &Target, operands: &Operands
         Target::Tpu(chip) if tpu::supports(spec) => {
             with_extracted(tpu::results(h, spec, chip, rows_and_words()))
         }
-        // The kernels compute the random words, and return the tokens.
+        // These kernels also compute the random words and the tokens.
         Target::Gpu(gpu) if gpu::supports(spec) => gpu::results_and_tokens(h, spec, gpu, operands),
         Target::Portable | Target::Tpu(_) | Target::Gpu(_) => {
             with_extracted(stablehlo::results(h, spec, rows_and_words()))

@@ -1,5 +1,5 @@
-//! The arbitrary-k kernel: any k up to the vocabulary, or no top-k. It searches thresholds and never sorts. It is also
-//! the kernel of the bounded path if there are more slots than lanes.
+//! The arbitrary-k kernel. It supports any k up to the vocabulary size, and rows without top-k. It searches thresholds
+//! and never sorts. The bounded path also uses this kernel if a row has more slots than a register has lanes.
 //!
 //! If top-k, or the distance at which weights become 0, leaves few entries, the kernel processes these like the
 //! bounded kernel. Otherwise it samples by passes ([`multi_pass`](super::multi_pass)): it counts entries for the

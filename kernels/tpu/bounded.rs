@@ -1,8 +1,8 @@
-//! The bounded-k kernel, for at most one slot per lane. It divides each row into groups, filters the entries by the
-//! maxima of the groups, and processes the few survivors.
+//! The bounded-k kernel. It is for programs with at most one slot per lane. It divides each row into groups, filters
+//! the entries by the maxima of the groups, and processes the few survivors.
 //!
-//! 1. One pass computes the largest logit of each group, its place, and the second largest logit. It also computes
-//!    256 bins; each contains the largest logit of many registers ([`prefilter`](super::prefilter)).
+//! 1. One pass computes the largest logit of each group, its place, and the second largest logit. It also computes 256
+//!    bins. Each bin contains the largest logit of many registers ([`prefilter`](super::prefilter)).
 //! 2. The value of the k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains
 //!    a logit that reaches this value.
 //! 3. The kernel gathers the logits that reach the bound. Most of them are maxima of groups. The others are in the few

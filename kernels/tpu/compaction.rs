@@ -1,9 +1,15 @@
 //! The k-slices of programs with more slots than lanes. One pass over the logits moves the entries that top-k keeps to
 //! the slots.
 //!
-//! The pass skips a chunk if no entry of it reaches the threshold of top-k, or if the slots already contain all kept
-//! entries. In the other chunks, it processes each register. The kept entries of each sublane first move to the first
-//! lanes, and keep their order. Then they are rotated to the lane of the first free slot. Both movements have seven steps: the step for a bit moves the entries whose distance has this bit.
+//! The pass skips a chunk if no row of the block needs it. A row needs a chunk in which an entry reaches the threshold
+//! of top-k, unless the slots of the row already contain all kept entries. In the other chunks, the pass moves the kept
+//! entries of each register twice:
+//!
+//! 1. In each sublane, the kept entries move to the first lanes. They keep their order.
+//! 2. These entries are rotated to the lane of the first free slot.
+//!
+//! Each movement has seven steps: one for each bit of a distance in lanes. The step for a bit moves the entries whose
+//! distance has this bit.
 
 use super::context::{Context, Outcome};
 use super::k_slices::KSlices;
@@ -16,8 +22,8 @@ use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{has_weight, kept_weight, survives_top_k};
 
-/// The number of registers per iteration. The movements of a register are a chain of dependent rotations, so the chains
-/// of several registers overlap.
+/// The number of registers per iteration. The movements of one register are a chain of dependent rotations. With
+/// several registers, their chains overlap.
 const TOGETHER: usize = 4;
 
 /// The entries of one register.
@@ -29,14 +35,14 @@ struct Entries {
     kept: Value,
 }
 
-/// The kept entries of one register, in the lanes of their slots.
+/// The kept entries of one register, after the movement to the lanes of their slots.
 struct Moved {
     /// The index of each entry plus 1.
     index: Value,
     keys: Value,
-    /// The register of the slot, or −1 in a lane without an entry.
+    /// The number of the register that contains the slot of the entry. It is −1 in a lane without an entry.
     register: Value,
-    /// The number of entries of each sublane.
+    /// The number of kept entries in each sublane.
     count: Value,
 }
 
@@ -45,7 +51,8 @@ pub(super) fn write(cx: &Context<'_>, slices: &KSlices, sampling: &Sampling, out
     let (k, layout) = (cx.k, cx.layout);
     k.comment("k-slices");
     let registers = slices.registers();
-    // Until the end, slots contain the index plus 1, and 0 if they are free. So the stripes can be combined.
+    // During the pass, a used slot contains the index of its entry plus 1, and a free slot contains 0. Each stripe
+    // fills different slots, so a bitwise OR combines the stripes of a row.
     for register in 0..registers {
         slices.store(k, register, [k.i32(0); 3]);
     }
@@ -55,7 +62,8 @@ pub(super) fn write(cx: &Context<'_>, slices: &KSlices, sampling: &Sampling, out
     };
     let edge = edge_below(k, outcome.threshold);
     let all = k.eq(outcome.threshold, k.i32(NEG_INF_KEY));
-    // Ties that top-k does not keep also reach the threshold. After the last kept entry, no chunk is needed.
+    // Ties that top-k does not keep also reach the threshold. So the pass also counts the kept entries: a row needs no
+    // chunk after its last kept entry.
     let slots = k.i32(cx.spec.slots() as i32);
     let most = k.choose(k.eq(cx.param(Column::K), k.i32(0)), slots, cx.param(Column::K));
     cx.logits.pass("chunks of the k-slices", &[before], |chunk, number, state| {
@@ -105,7 +113,7 @@ fn entries(cx: &Context<'_>, chunk: &Memory, number: Value, register: Value, out
     Entries { keys, first, kept: k.both(kept, k.lt(index, k.i32(cx.spec.vocab as i32))) }
 }
 
-/// Returns the number of kept entries in the earlier stripes of the row.
+/// Returns a number for each stripe: the number of kept entries in the earlier stripes of the row.
 fn kept_in_stripes_before(cx: &Context<'_>, outcome: &Outcome) -> Value {
     let k = cx.k;
     let start = [k.splat(k.i32(0))];
@@ -118,7 +126,7 @@ fn kept_in_stripes_before(cx: &Context<'_>, outcome: &Outcome) -> Value {
     sum_of_stripes_before(k, k.widen(counts[0])).low
 }
 
-/// Moves the kept entries of a register to the lanes of the slots after the first `filled`.
+/// Moves the kept entries of a register to the lanes of their slots. The first `filled` slots are already used.
 fn move_to_slots(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
     let (k, lane, last_lane) = (cx.k, cx.k.lane(), LANES as i32 - 1);
     let one = k.choose(entries.kept, k.i32(1), k.i32(0));
@@ -136,8 +144,8 @@ fn move_to_slots(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
     Moved { index, keys, register: k.choose(k.lt(rank, count), register, k.i32(-1)), count }
 }
 
-/// Writes moved entries to the slots. Entries after the last slot are dropped. Only padding rows of a block have such
-/// entries.
+/// Writes moved entries to their slots. Drops entries without a slot: only the padding rows of a block can have more
+/// kept entries than slots.
 fn store(k: &Kernel, slices: &KSlices, moved: &[Moved]) {
     for register in 0..slices.registers() {
         let entries = moved.iter().fold(slices.load(k, register), |[indices, keys], moved| {
@@ -148,7 +156,7 @@ fn store(k: &Kernel, slices: &KSlices, moved: &[Moved]) {
     }
 }
 
-/// Returns the inclusive prefix sums of the lanes of each sublane.
+/// Returns the inclusive prefix sums over the lanes of each sublane.
 fn inclusive_counts(k: &Kernel, ones: Value) -> Value {
     let lane = k.lane();
     bits_of_lanes().fold(ones, |sums, bit| {
@@ -157,11 +165,12 @@ fn inclusive_counts(k: &Kernel, ones: Value) -> Value {
     })
 }
 
-/// Moves each value by `distance` to lower lanes. Returns the distances and the values, at their new places. The moved
-/// values fill the lanes after those that stay at the start, in their order and without gaps. A value with distance 0
-/// stays unless a moved value takes its lane.
+/// Moves each value to a lower lane. `distance` contains the number of lanes. Returns the distances and the values in
+/// their new lanes. A value with distance 0 does not move, but a moved value can overwrite it.
+///
+/// The caller chooses the distances so that the kept values fill the first lanes, in their order and without gaps.
 fn compacted(k: &Kernel, distance: Value, values: Value) -> [Value; 2] {
-    // The lower bits come first. Then an entry never moves to a lane whose entry has not left it yet.
+    // The steps begin with the lowest bit. In this order, two kept entries are never in the same lane.
     bits_of_lanes().fold([distance, values], |[distance, values], bit| {
         let by = k.i32(LANES as i32 - bit);
         let [arriving, other] = [distance, values].map(|value| k.rotate(value, by));
@@ -172,7 +181,7 @@ fn compacted(k: &Kernel, distance: Value, values: Value) -> [Value; 2] {
     })
 }
 
-/// Rotates each sublane by its own number of lanes, towards higher lanes.
+/// Rotates the values of each sublane towards higher lanes. `by` contains the number of lanes for each sublane.
 fn rotated(k: &Kernel, by: Value, values: [Value; 2]) -> [Value; 2] {
     bits_of_lanes().fold(values, |values, bit| {
         let moves = k.ne(k.and(by, k.i32(bit)), k.i32(0));

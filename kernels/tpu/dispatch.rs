@@ -67,7 +67,8 @@ impl Stages {
         let irregular = k.either(summary.had_inf, k.lt(k.i32(0), summary.had_nan));
         let start = Start { sampling, bound, threshold: threshold(cx, sampling, bound), irregular };
         let flat = match &self.candidate_list {
-            // There is no list if few entries reach the bound in most rows, or if there is no memory for it.
+            // The layout has no list if the kernel has few slots, because few entries reach the bound of most rows. It
+            // also has no list if the memory is too small.
             None => self.by_survivors(cx, &start),
             Some(list) => self.by_survivors_or_passes(cx, &start, list, summary),
         };
@@ -83,7 +84,8 @@ impl Stages {
         outcome
     }
 
-    /// Returns the k-slices if each way of sampling writes them itself.
+    /// Returns the k-slices if they are one register long. Then the method that samples the block writes them.
+    /// Otherwise [`compaction::write`] writes them after sampling.
     fn short_slices(&self) -> Option<&KSlices> {
         self.slices.as_ref().filter(|slices| slices.registers() == 1)
     }
@@ -134,13 +136,14 @@ impl Stages {
         k.if_else("survivors suffice", suffice, sampled, || undecided(k))
     }
 
-    /// Returns the number of cells of each row that contain a logit that reaches a threshold.
+    /// Counts the cells of each row that reach a threshold. A cell reaches the threshold if one of its logits does.
     fn cells_reaching(&self, cx: &Context<'_>, threshold: Value) -> Value {
         self.prefilter.count_above(cx, edge_below(cx.k, threshold))
     }
 
     /// Calls `sample` if few cells reach a threshold. `sample` returns an outcome and a flag, like
-    /// [`by_largest`](Stages::by_largest). Returns these, and the number of cells of each row that reach the threshold.
+    /// [`by_largest`](Stages::by_largest). Returns this outcome and this flag, and the number of cells of each row that
+    /// reach the threshold. If many cells reach the threshold, the flag is 0.
     fn if_few_cells(
         &self,
         cx: &Context<'_>,
@@ -154,7 +157,7 @@ impl Stages {
         [sampled, vec![cells]].concat()
     }
 
-    /// Samples from the survivors if possible. Returns the values of [`if_few_cells`](Stages::if_few_cells).
+    /// Samples from the survivors if possible. Returns the same values as [`if_few_cells`](Stages::if_few_cells).
     fn by_few(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
         let (k, slices) = (cx.k, self.short_slices());
         self.if_few_cells(cx, start.threshold, || {
@@ -169,8 +172,8 @@ impl Stages {
     }
 
     /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
-    /// are survivors. Also returns a scalar: whether there is such a row. If there is, the number of cells has no
-    /// meaning.
+    /// are survivors. Also returns a scalar: whether the block has such a row. If it has one, the returned number of
+    /// cells has no meaning.
     fn by_largest_if_promising(
         &self,
         cx: &Context<'_>,
@@ -195,8 +198,8 @@ impl Stages {
         (first, some_open)
     }
 
-    /// Samples from the survivors if possible. Otherwise samples by passes over the candidate list if possible.
-    /// Otherwise samples by passes over all logits.
+    /// Samples a block. Tries three methods, in this order: from the survivors, by passes over the candidate list, and
+    /// by passes over all logits.
     fn by_survivors_or_passes(
         &self,
         cx: &Context<'_>,
@@ -210,8 +213,8 @@ impl Stages {
                 let (first, some_open) = self.by_largest_if_promising(cx, start, summary);
                 (first, Some(some_open))
             }
-            // A row without top-k has at most as many entries as slots. Its threshold excludes only entries without a
-            // weight.
+            // On this path, a row without top-k has no more entries than slots. So the threshold of this row excludes
+            // only entries without a weight.
             Path::Bounded(_) => (self.by_few(cx, start), None),
         };
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
@@ -260,8 +263,9 @@ impl Stages {
     fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
-        // The summaries of the groups compare raw logits. Cleaning maps some different logits to zero, and others to the
-        // largest finite number. The cleaned logits are then equal, but the summaries do not treat them as equal.
+        // The summaries of the groups come from comparisons of raw logits. But cleaning maps several raw logits to
+        // zero, and several to the largest finite number. These raw logits differ, although their cleaned logits are
+        // equal.
         let ambiguous = k.either(k.eq(max_key, k.i32(0)), k.eq(max_key, k.i32(MAX_FINITE_BITS)));
         let [first, tied] = self.prefilter.greedy(cx, max_key);
         let greedy = k.if_else(
@@ -277,7 +281,7 @@ impl Stages {
     }
 }
 
-/// Returns a scalar: whether each row has at most `limit` cells.
+/// Returns a scalar: whether the number of cells is at most `limit` in every row.
 fn at_most(k: &Kernel, cells: Value, limit: i32) -> Value {
     k.not(k.any(k.lt(k.i32(limit), cells)))
 }

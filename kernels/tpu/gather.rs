@@ -2,6 +2,10 @@
 //!
 //! Nearly all survivors are the maxima of their groups. The first step gathers those. The second step gathers the
 //! survivors of the few crowded groups. A group is crowded if its second largest logit also reaches the threshold.
+//!
+//! A group register has one group in each lane of each row. A lane of a group register is crowded if its group is
+//! crowded in any row. A word is an integer per lane, with one bit per group register. The bit shows whether this lane
+//! of the group register is crowded.
 
 use super::context::Context;
 use super::keys::{edge_below, EXPONENT};
@@ -13,9 +17,9 @@ use crate::semantics::arith::Arith;
 
 /// The number of crowded lanes that one iteration processes.
 const LANES_TOGETHER: usize = 2;
-/// The survivors of more crowded lanes are not gathered, because other methods take less time.
+/// If a block has more crowded lanes than this, their survivors are not gathered, because other methods take less time.
 const MOST_CROWDED: usize = 256;
-/// The number of groups that one integer represents, with one bit per group.
+/// The number of group registers that one word describes.
 const GROUPS_IN_WORD: usize = 32;
 /// Represents "no crowded lane". It is larger than the code of every lane.
 const NO_CODE: i32 = f32::MAX.to_bits() as i32;
@@ -26,8 +30,8 @@ type SurvivorStack = LaneStack<2>;
 
 /// The memory for gathering.
 pub(super) struct Gather {
-    /// Some registers for each batch of groups. Bit `i` of register `w` is set in the lanes in which group register
-    /// `32 w + i` is crowded in any row.
+    /// The words of each batch of groups: one register per word. Bit `i` of word `w` is for group register `32 w + i`
+    /// of the batch.
     crowded: Memory,
 }
 
@@ -69,8 +73,8 @@ impl Gather {
         Gathered { values, indices: indices.into_iter().map(|index| k.trunc(index)).collect(), overflow }
     }
 
-    /// Gathers the maxima of groups above `edge`, except those of crowded groups. Also returns a register of integers:
-    /// the sum of its lanes is the number of crowded lanes of all group registers.
+    /// Gathers the maxima of the groups that are not crowded, if they are above `edge`. Also returns a register of
+    /// integers. The sum of its lanes is the number of crowded lanes of all group registers.
     fn gather_maxima(&self, cx: &Context<'_>, prefilter: &Prefilter, edge: Value) -> (SurvivorStack, Value) {
         let (k, layout, together) = (cx.k, cx.layout, cells_together(cx));
         let batch = layout.groups_in_batch();
@@ -94,7 +98,8 @@ impl Gather {
                     let word = &mut bits[group / GROUPS_IN_WORD];
                     *word = Some(word.map_or(bit, |word| k.or(word, bit)));
                     let single = k.choose(is_crowded, k.f32(f32::NEG_INFINITY), best);
-                    // Large logits at equal distances can all be in one lane. The rotation distributes them.
+                    // Large logits at equal distances can all be in one lane. A rotation by the number of the group
+                    // register distributes them.
                     let by = k.and(k.add(at, k.i32(group as i32)), k.i32(LANES as i32 - 1));
                     let [single, index] = [single, index].map(|field| k.rotate(field, by));
                     stack.push_where(k, k.above(single, edge), [single, index]);
@@ -139,7 +144,8 @@ impl Gather {
                 };
                 let rounded = k.add(k.truncate_scalar(count), k.i32(LANES_TOGETHER as i32 - 1));
                 let iterations = k.shr(rounded, LANES_TOGETHER.trailing_zeros());
-                // An iteration finds the lanes of the next iteration, because the search is a chain of dependent steps.
+                // The search for crowded lanes is a chain of dependent steps. So each iteration searches for the lanes
+                // of the next iteration while it processes its own lanes.
                 let (codes, crowded) = next_lanes(k, crowded);
                 let state = [&codes[..], &crowded, stack].concat();
                 let state = k.for_each_of("crowded lanes", iterations, &state, |_, state| {
@@ -158,36 +164,36 @@ impl Gather {
     }
 }
 
-/// Returns the number of registers that contain one bit per group register of a batch.
+/// Returns the number of words of a batch.
 fn words(cx: &Context<'_>) -> usize {
     cx.layout.groups_in_batch().div_ceil(GROUPS_IN_WORD)
 }
 
-/// Returns the indices of the entries with these places in a group register. `first` is the number of the first group
-/// register of a batch, and `group` is the number of the group register in the batch. Places and indices are floats.
+/// Converts places in a group register to indices in the row. `first` is the number of the first group register of a
+/// batch, and `group` is the number of the group register in this batch. Places and indices are floats.
 fn index_in_groups(cx: &Context<'_>, first: Value, group: usize, places: Value) -> Value {
     let (k, in_chunk) = (cx.k, cx.layout.groups_in_chunk());
     let chunk = k.shr(first, in_chunk.trailing_zeros());
     index_in_group(cx, k.add(chunk, k.i32((group / in_chunk) as i32)), group % in_chunk, places)
 }
 
-/// Finds [`LANES_TOGETHER`] crowded lanes in the words of a batch. Returns scalars with their codes, and the words
-/// without these lanes. If there are not enough crowded lanes, a code is [`NO_CODE`].
+/// Finds [`LANES_TOGETHER`] crowded lanes in the words of a batch. Returns the codes of these lanes as scalars, and the
+/// words without the bits of these lanes. If there are fewer crowded lanes, the other codes are [`NO_CODE`].
 fn next_lanes(k: &Kernel, mut crowded: Vec<Value>) -> (Vec<Value>, Vec<Value>) {
     let codes = (0..LANES_TOGETHER).map(|_| next_lane(k, &mut crowded)).collect();
     (codes, crowded)
 }
 
-/// Finds a crowded lane, and removes it from the words. The upper bits of its code are the number of its group register
-/// in the batch, and the other bits are the lane.
+/// Finds a crowded lane, and clears its bit in the words. Returns its code. The lower bits of a code are the number of
+/// the lane. The upper bits show the number of the group register in the batch: see [`group_of_code`].
 ///
-/// The code consists of the bits of a float, so that the hardware can compute the least code. The exponent of the
-/// lowest bit of a word, as a float, is the number of this bit.
+/// A code is the bits of a float, because the hardware finds the least lane only among floats. To compute it, the
+/// lowest set bit of a word is converted to a float. The exponent of this float shows the number of the bit.
 fn next_lane(k: &Kernel, crowded: &mut [Value]) -> Value {
     let lane = k.lane();
     let codes = crowded.iter().enumerate().map(|(word, &bits)| {
         let lowest = k.to_float(k.and(bits, k.sub(k.i32(0), bits)));
-        // Bit 31 is the sign of the word.
+        // Bit 31 is the sign of the word, so the float of this bit is negative. The mask removes the sign.
         let group = k.and(k.bits(lowest), k.i32(i32::MAX));
         let code = k.add(group, k.add(lane, k.i32((GROUPS_IN_WORD * word) as i32 * (1 << EXPONENT))));
         k.choose(k.eq(bits, k.i32(0)), k.i32(NO_CODE), code)
@@ -211,8 +217,8 @@ fn group_of_code(k: &Kernel, code: Value) -> Value {
     k.sub(k.shr(code, EXPONENT), k.i32(127))
 }
 
-/// Pushes the survivors of one lane of a group register, in the rows in which the group is crowded. `code` is the code
-/// of the lane.
+/// Pushes the survivors in one lane of a group register, in the rows in which the group of this lane is crowded. `code`
+/// is the code of the lane.
 fn push_crowded(
     cx: &Context<'_>,
     prefilter: &Prefilter,
@@ -234,7 +240,7 @@ fn push_crowded(
     let (next, _) = layout.registers_of_group(layout.groups_in_chunk() - 1);
     let first = k.add(k.mul(chunk, k.i32(layout.chunk as i32)), k.mul(group, k.i32(next as i32)));
 
-    // Only the rows whose second largest logit reaches the threshold are crowded.
+    // A word does not show in which rows the group is crowded. So the second largest logits are compared again.
     let summary = match together {
         1 => number,
         _ => k.and(number, k.i32(!1)),
@@ -248,8 +254,8 @@ fn push_crowded(
     let edge = k.choose(exists, edge, k.splat(k.f32(f32::INFINITY)));
     let crowded = k.above(k.over_lanes(Reduce::Max, second), edge);
 
-    // The entries of the lane move to consecutive lanes, in the order of the registers: entry `i` of the lane moves to
-    // lane `lane + i`.
+    // Entry `i` of the lane is in register `i` of the group. It moves to lane `lane + i`, so that one register contains
+    // all entries of the lane.
     let rows = cx.logits.look_up(first, step * (layout.group() - 1) + 1);
     let moved = |i: usize| {
         let x = k.load(&rows, k.i32((i * step * LANES) as i32));
@@ -263,7 +269,7 @@ fn push_crowded(
     let bits = layout.group().next_power_of_two().trailing_zeros();
     let bit_is_set: Vec<Value> = (0..bits).map(|bit| k.ne(k.and(entry, k.i32(1 << bit)), k.i32(0))).collect();
     let value = selected(k, 0..layout.group(), &bit_is_set, &moved);
-    // The entries of different groups move to different lanes.
+    // A second rotation moves the entries of different groups to different lanes.
     let by = k.add(k.shl(k.and(k.shr(number, 1), k.i32(3)), 5), k.and(number, k.i32(1)));
     let value = k.rotate(value, by);
     let entry = position(k.add(lane, by));
@@ -274,8 +280,9 @@ fn push_crowded(
     stack.push_where(k, survives, [value, k.to_float(index)]);
 }
 
-/// Returns, in each lane, the value of one of the numbers in `numbers`. The masks in `bit_is_set` are the bits of this
-/// number. `numbers` starts at a multiple of the power of two that the masks can represent.
+/// Selects one of `numbers` in each lane, and returns the result of `value` for this number. The masks in `bit_is_set`
+/// are the bits of the selected number, beginning with the lowest bit. With `n` masks, `numbers` starts at a multiple
+/// of 2ⁿ.
 fn selected(
     k: &Kernel,
     numbers: std::ops::Range<usize>,
@@ -291,12 +298,12 @@ fn selected(
     k.choose(upper, selected(k, middle..numbers.end, lower, value), first)
 }
 
-/// Returns the bitwise or of the sublanes of a register, in every sublane.
+/// Combines the sublanes of a register by bitwise OR. Every sublane of the result contains the combination.
 fn or_of_sublanes(k: &Kernel, value: Value) -> Value {
     [1, 2, 4].into_iter().fold(value, |value, by| k.or(value, k.rotate_sublanes(value, by)))
 }
 
-/// Returns the number of bits that are set in each element.
+/// Returns the number of set bits of each element.
 fn count_bits(k: &Kernel, value: Value) -> Value {
     let pairs = k.sub(value, k.and(k.shift_right_zero(value, k.i32(1)), k.i32(0x5555_5555)));
     let quads = k.add(
@@ -308,8 +315,8 @@ fn count_bits(k: &Kernel, value: Value) -> Value {
     k.and(k.add(halves, k.shift_right_zero(halves, k.i32(16))), k.i32(0x3f))
 }
 
-/// Reduces the number of levels to that of the layout's slots: the entries of the other levels move by half of the
-/// lanes. The steps after gathering take less time with fewer slots.
+/// Reduces the stack to `slots` levels of the layout. The entries of the other levels move by half of the lanes, and
+/// are pushed again. The steps after gathering take less time with fewer levels.
 fn balanced(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     let (k, slots) = (cx.k, cx.layout.slots);
     let mut few = LaneStack {
@@ -325,8 +332,8 @@ fn balanced(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     few
 }
 
-/// Makes one pass over all batches: in a loop over the full batches, and then for the rest. `each` receives the number
-/// of the batch, the number of group registers in it, and the state.
+/// Makes one pass over all batches. A loop processes the full batches. If the last batch is shorter, it is processed
+/// after the loop. `each` receives the number of the batch, the number of group registers in it, and the state.
 fn for_batches(
     cx: &Context<'_>,
     label: &str,

@@ -19,13 +19,14 @@ use crate::semantics::clean::NEG_INF_KEY;
 const INTERPOLATIONS: i32 = 5;
 /// The number of values in a [`Range`].
 const VALUES: usize = 14;
-/// A range is narrow if it contains at most about this number of entries.
+/// A range is narrow if it contains at most this number of entries. The number of entries in a range is an estimate.
 const NARROW: f32 = 160.0;
-/// If an end of a wide range is at most this number of entries away from the threshold, the next probe is on the other
-/// side of the threshold.
+/// An end of a wide range is near the threshold if at most this number of entries are between them. If only one end is
+/// near, the next probe is on the other side of the threshold.
 const NEAR: f32 = 110.0;
-/// Such a probe is this number of entries away from the threshold, plus this part of the distance of the near end.
+/// The distance of this probe from the threshold has two terms. The first term is this number of entries.
 const MARGIN: f32 = 16.0;
+/// The second term is this part of the distance between the near end and the threshold.
 const PART_OF_DISTANCE: f32 = 0.15;
 
 /// An end of the range of a search.
@@ -35,12 +36,12 @@ pub(super) struct RangeEnd {
     pub(super) place: Value,
     /// The value of the place: see [`Probed::value`].
     pub(super) value: Value,
-    /// The sum at the place: see [`Probed::sum`]. It is 0 in a search that does not end at narrow ranges.
+    /// The sum at the place: see [`Probed::sum`]. It has no meaning in a search without [`Search::narrow`].
     pub(super) sum: Wide,
     /// The logit of the place.
     logit: Value,
     /// The logarithm of the place: see [`Probed::log`]. If the same end moves in two consecutive steps, the Illinois
-    /// method changes the logarithm of the other end. It halves the distance of this logarithm from the aim.
+    /// method changes the logarithm of the other end. It halves the distance between this logarithm and the aim.
     log: Value,
 }
 
@@ -68,8 +69,9 @@ pub(super) struct Probed {
     pub(super) log: Value,
     /// The entries of the row that are next to the place, if they are known.
     pub(super) neighbors: Option<Neighbors>,
-    /// The number of the entries at or above the place, or the sum of their weights. Only a search that ends at narrow
-    /// ranges needs it.
+    /// A count or a sum, depending on what is searched. For the top-k threshold, it is the number of entries at or
+    /// above the place. For the top-p threshold, it is the sum of the weights of these entries. Only a search with
+    /// [`Search::narrow`] needs it.
     pub(super) sum: Option<Wide>,
 }
 
@@ -109,33 +111,35 @@ pub(super) struct Search<'a, O, P> {
     pub(super) probe: P,
     /// The largest number of steps, if it is limited. A limited search can end before all rows are done.
     pub(super) most_steps: Option<i32>,
-    /// If it is present, the search of a row ends when the range of the row contains few entries.
+    /// If it is present, a row is done when its range is narrow.
     pub(super) narrow: Option<Narrow<'a>>,
 }
 
-/// What a search needs to estimate the number of entries in a range.
+/// The values and functions with which a search estimates the number of entries in a range.
 pub(super) struct Narrow<'a> {
-    /// The sums at the two places of the search: see [`Probed::sum`].
+    /// The sums at the two places of [`Search::places`]: see [`Probed::sum`].
     pub(super) sums: [Wide; 2],
     /// A row reaches a place if the sum at the place is at least this number.
     pub(super) target: Wide,
-    /// Receives the value of the lower end. Returns the least number that an entry of the range adds to a sum, as a
-    /// float.
+    /// Receives the value of the lower end of a range. Returns a float: the least number that one entry of the range
+    /// adds to the sum.
     pub(super) entry: &'a dyn Fn(Value) -> Value,
-    /// Receives a float. Returns the logarithm at a place whose sum exceeds the target by this number.
+    /// Receives a float, which can be negative. Returns the logarithm at a place where the sum exceeds the target by
+    /// this float.
     pub(super) log_beyond: &'a dyn Fn(Value) -> Value,
 }
 
 impl Narrow<'_> {
-    /// Whether a range contains many entries.
+    /// Whether the range of a row is not narrow.
     pub(super) fn is_wide(&self, cx: &Context<'_>, range: &Range) -> Value {
         let k = cx.k;
         let inside = k.near(k.wsub(range.low.sum, range.high.sum));
         k.above(inside, k.fmul((self.entry)(range.low.value), k.f32(NARROW)))
     }
 
-    /// Returns the logarithm where the next probe should be. If only one end is near the threshold, the place is on the
-    /// other side of the threshold, so that both ends become near.
+    /// Returns the logarithm at the place that the search should probe next. This is usually `aim`. If only one end of
+    /// the range is near the threshold, the place is on the other side of the threshold. Then the other end also
+    /// becomes near.
     fn aim(&self, cx: &Context<'_>, range: &Range, aim: Value) -> Value {
         let k = cx.k;
         let entry = (self.entry)(range.low.value);

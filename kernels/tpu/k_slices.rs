@@ -4,8 +4,8 @@ use super::context::{Context, NO_INDEX};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Value, LANES};
 use crate::semantics::arith::Arith;
 
-/// The memory for the k-slices: indices, order keys and weights. One slot per lane. With up to 128 slots, each memory
-/// is one register.
+/// The memories for the k-slices: indices, order keys and weights. Each lane of a memory is one slot. With up to 128
+/// slots, each memory is one register.
 pub(super) struct KSlices {
     indices: Memory,
     keys: Memory,
@@ -50,8 +50,8 @@ impl KSlices {
         k.store(&self.weights, k.i32((register * LANES) as i32), weights);
     }
 
-    /// Writes up to 128 slots. `next` receives an index of each row and returns the kept entry with the next larger
-    /// index.
+    /// Writes up to 128 slots. `next` receives an index of each row. It returns the kept entry with the next larger
+    /// index in the row.
     pub(super) fn write(&self, cx: &Context<'_>, next: impl FnOnce(Value) -> Slot) {
         let k = cx.k;
         let lane = k.lane();

@@ -65,8 +65,8 @@ impl<const N: usize> LaneStack<N> {
         }
     }
 
-    /// Pushes the levels of another stack, from the top. `is_used` receives the marker of a level. It returns a mask:
-    /// whether the level has an entry.
+    /// Pushes the entries of another stack, beginning with its top level. `is_used` receives the marker of a level. It
+    /// returns a mask: whether the level has an entry.
     pub(super) fn append(&mut self, k: &Kernel, other: &LaneStack<N>, is_used: impl Fn(Value) -> Value) {
         for level in 0..other.depth() {
             let entry = other.level(level);

@@ -154,7 +154,7 @@ pub(super) fn approximate_log2_of_float(k: &Kernel, value: Value) -> Value {
     k.fadd(linear, k.fmul(curve, k.f32(0.346)))
 }
 
-/// Returns the number of true masks in each lane, as a float. Each mask has one register.
+/// Returns the number of true masks in each lane, as a float. Each mask is one register.
 pub(super) fn ones(k: &Kernel, masks: impl Iterator<Item = Value>) -> Value {
     let ones = masks.map(|mask| k.choose(mask, k.f32(1.0), k.f32(0.0)));
     ones.reduce(|a, b| k.fadd(a, b)).expect("at least one mask")
@@ -182,7 +182,8 @@ impl Split {
         Split { high: k.to_float(high), low: k.to_float(low) }
     }
 
-    /// Returns the sum of `parts` in each lane, over the registers where the mask is true.
+    /// Returns a sum for each lane: the sum of the numbers in `parts` whose mask is true. `mask` receives the position
+    /// of a number in `parts`.
     pub(super) fn sum_where(k: &Kernel, parts: &[Split], mask: impl Fn(usize) -> Value) -> Split {
         let zero = k.f32(0.0);
         let terms = parts.iter().enumerate().map(|(i, part)| {
@@ -193,17 +194,17 @@ impl Split {
         Split { high: sums.0, low: sums.1 }
     }
 
-    /// Returns the sums over the rows, given the sum in each lane.
+    /// Adds the lanes of each row.
     pub(super) fn over_row(self, k: &Kernel) -> Split {
         Split { high: k.over_row(Reduce::Add, self.high), low: k.over_row(Reduce::Add, self.low) }
     }
 
-    /// Returns the two parts, as the terms of a search.
+    /// Returns the two parts as a list. A search adds the lanes of each part.
     pub(super) fn terms(self) -> Vec<Value> {
         vec![self.high, self.low]
     }
 
-    /// Returns the number with these two parts: see [`terms`](Split::terms).
+    /// Returns the number whose two parts are `sums`, in the order of [`terms`](Split::terms).
     pub(super) fn from_terms(sums: &[Value]) -> Split {
         Split { high: sums[0], low: sums[1] }
     }

@@ -19,7 +19,7 @@ const DEPTHS: [usize; 4] = [8, 6, 4, 4];
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
 /// The largest number of entries that top-k may keep if [`SLOTS`] applies.
 const FEW: usize = 64;
-/// The number of group registers of a batch. One iteration of a pass over the groups processes a batch.
+/// The number of group registers of a full batch. One iteration of a pass over the groups processes one batch.
 const GROUPS_IN_BATCH: usize = 64;
 /// In rows of several stripes, a shorter chunk is used if chunks of the usual length would add more than one part in
 /// this number to the length of a row.
@@ -30,11 +30,12 @@ const PIECES: usize = 8;
 const RESERVED: usize = 3 << 20;
 /// The size of a register in bytes.
 const REGISTER_BYTES: usize = SUBLANES * LANES * 4;
-/// The number of entries of a stripe whose chunk sums fit the lanes of a register. Longer rows have several stripes.
+/// The largest number of entries of a stripe if each chunk has its own sum. The sums of a stripe are in the lanes of
+/// one register. Longer rows have several stripes.
 const LONGEST_STRIPE: usize = LANES * CHUNK * LANES;
-/// If eight stripes of [`LONGEST_STRIPE`] entries are too short for a row, a sum contains this number of chunks.
+/// The number of chunks per sum in rows that are too long for eight stripes of [`LONGEST_STRIPE`] entries.
 const CHUNKS_PER_LONG_SUM: usize = 2;
-// The rows of the longest vocabulary fit.
+// A row of the largest vocabulary fits eight stripes.
 const _: () = assert!(LARGEST_VOCAB <= SUBLANES * LONGEST_STRIPE * CHUNKS_PER_LONG_SUM);
 
 /// The number of candidates that fit one lane of a chunk in the candidate list.
@@ -45,8 +46,8 @@ pub(super) const CANDIDATE_CHUNKS: usize = 4;
 /// The location of the logits while a kernel processes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Residence {
-    /// The operand of the kernel is in VMEM. This is for one block with rows of several stripes: the program writes the
-    /// stripes, and libtpu can let it write them to VMEM.
+    /// The operand of the kernel is in VMEM. This is for a single block whose rows have several stripes. The program
+    /// writes the stripes before the kernel starts. libtpu can place them in VMEM.
     Window,
     /// The whole block is in VMEM. With two buffers, the next block is copied to the second buffer during the work on
     /// this block.
@@ -76,17 +77,17 @@ pub(super) struct Layout {
     pub(super) chunk: usize,
     /// The number of chunks of a row. The last chunk may extend past the end of the row.
     pub(super) chunks: usize,
-    /// The number of consecutive chunks whose values have one sum. `chunks` is a multiple of it.
+    /// The number of consecutive chunks that share one sum. `chunks` is a multiple of this number.
     pub(super) chunks_per_sum: usize,
     /// The number of chunks of a piece. One copy transfers a piece.
     pub(super) piece: usize,
     /// The number of registers of a cell.
     pub(super) cell: usize,
-    /// Whether cells and groups are computed in packed registers. If they are, two consecutive cell registers
-    /// summarize a run of `2 * cell` registers. The cell register with the even number summarizes the even registers of
-    /// the run. The cell register with the odd number summarizes the odd registers. The two group registers of a chunk
-    /// divide the chunk in the same way. Otherwise, each cell register, and each group register, summarizes consecutive
-    /// registers.
+    /// Whether cells and groups are computed in packed registers. Without packing, each cell register and each group
+    /// register summarizes consecutive registers. With packing, two consecutive cell registers summarize a run of
+    /// `2 * cell` registers. The cell register with the even number summarizes the even registers of the run. The cell
+    /// register with the odd number summarizes the odd registers. The two group registers of a chunk divide the chunk
+    /// in the same way.
     pub(super) packed: bool,
     /// The location of the logits.
     pub(super) residence: Residence,
@@ -205,7 +206,7 @@ impl Layout {
         }
     }
 
-    /// Returns the number of group registers of a batch of group registers.
+    /// Returns the number of group registers of a full batch.
     pub(super) fn groups_in_batch(&self) -> usize {
         GROUPS_IN_BATCH.min(self.groups())
     }
@@ -215,12 +216,12 @@ impl Layout {
         self.groups().div_ceil(self.groups_in_batch())
     }
 
-    /// Returns the number of registers whose values have one sum.
+    /// Returns the number of registers of the chunks that share one sum.
     pub(super) fn summed(&self) -> usize {
         self.chunks_per_sum * self.chunk
     }
 
-    /// Returns the number of sums of a row.
+    /// Returns the number of sums of chunks of a row.
     pub(super) fn sums(&self) -> usize {
         self.chunks / self.chunks_per_sum
     }
@@ -264,8 +265,8 @@ impl Layout {
         }
     }
 
-    /// Returns the number of the first register of group register `group` of a chunk, relative to the chunk, and the
-    /// distance between the registers of the group.
+    /// Describes the registers of a chunk that group register `group` summarizes. Returns the number of the first of
+    /// them in the chunk, and the distance from one of them to the next.
     pub(super) fn registers_of_group(&self, group: usize) -> (usize, usize) {
         match self.packed {
             true => (group, 2),
@@ -311,8 +312,8 @@ pub(super) fn blocks_and_cores(spec: &Spec, chip: &Chip) -> (usize, usize) {
     (blocks.next_multiple_of(cores), cores)
 }
 
-/// Whether a kernel is for the bounded path and has at most one slot per lane. Then few entries reach the bound of its
-/// rows. All other kernels use the algorithm for any k.
+/// Whether a kernel is for the bounded path and has at most one slot per lane. In the rows of such a kernel, few
+/// entries reach the bound. All other kernels use the algorithm for any k.
 pub(super) fn has_few_slots(spec: &Spec) -> bool {
     matches!(spec.path, Path::Bounded(_)) && spec.slots() <= LANES
 }

@@ -1,12 +1,11 @@
 //! Kernels for TPU cores, in Mosaic. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
-//! A kernel processes one block of rows per grid step. A block has eight rows. A batch of one, two or four rows is one
-//! block of this number of rows. If rows have more than 2²⁰ entries, blocks have four, two or one of them. In a block
-//! of less than eight rows, each row has several sublanes, called its stripes. The kernel returns the outcome and the
-//! thresholds of each row. The StableHLO around the kernel computes the wide arrays from the thresholds. It reads the
-//! logits once and writes each wide array once.
+//! A kernel processes one block of rows per grid step. A block usually has eight rows. It has one, two or four rows if
+//! the batch is small, or if the rows have more than 2²⁰ entries. Then each row has several sublanes, called its
+//! stripes. The kernel returns the outcome and the thresholds of each row. The StableHLO around the kernel computes the
+//! wide arrays from the thresholds. It reads the logits once and writes each wide array once.
 //!
-//! Imports point in one direction:
+//! Imports point in one direction. `a ← b` means that `b` imports `a`.
 //!
 //! ```text
 //! layout ← stream ← context ← prefilter ← gather ← survivors ← dispatch ← bounded, arbitrary ← this file
@@ -18,8 +17,10 @@
 //! context ← k_slices ← survivors, multi_pass, compaction
 //! sampling ← compaction ← dispatch
 //! context, prefilter ← results ← this file
-//! keys ← lane_sums ← threshold_search; lane_stack (which import none of the others) ← any of them
+//! keys ← lane_sums ← threshold_search
 //! ```
+//!
+//! Every file can import `keys`, `lane_sums`, `threshold_search` and `lane_stack`.
 
 mod arbitrary;
 mod bounded;
@@ -62,7 +63,7 @@ use layout::{Layout, Residence};
 use results::Lane;
 use stream::LogitStream;
 
-/// The largest number of slots of the bounded path. The k-slices are windows in VMEM.
+/// The largest number of slots of the bounded path. It limits the VMEM of the windows for the k-slices.
 pub const LARGEST_SLOTS: usize = 8 * LANES;
 
 /// Whether there is a TPU kernel for a spec. Other specs run the portable program.
@@ -193,10 +194,11 @@ fn call_kernel(
     results.into_iter().map(|result| first_stripes(h, layout, result)).collect()
 }
 
-/// Rearranges the logits of whole blocks to stripes. Also repeats the parameters of a row in each of its stripes.
+/// Rearranges the logits of whole blocks into stripes. Also repeats the parameters of a row in each of its stripes.
 fn in_stripes(h: &Hlo, layout: &Layout, logits: Value, params: Value) -> (Value, Value) {
     let (stripes, width) = (layout.stripes(), layout.stripe());
-    // With several blocks, the first dimension is the number of the block.
+    // The stripes of each block must be consecutive. So several blocks have their number as an additional first
+    // dimension.
     let by_block = |value: Value, columns: usize| match layout.blocks {
         1 => value,
         blocks => h.reshape(value, &[blocks, layout.rows, columns]),
@@ -216,7 +218,8 @@ fn lanes(h: &Hlo, spec: &Spec, result: Value, from: usize, to: usize) -> Value {
     h.slice(h.slice(result, 0, 0, spec.batch), 1, from, to)
 }
 
-/// Returns a kernel's result without the stripes other than the first of each row.
+/// Removes the stripes after the first stripe of each row from a kernel's result. With one block, they stay: they are
+/// after all first stripes, so [`lanes`] removes them.
 fn first_stripes(h: &Hlo, layout: &Layout, result: Value) -> Value {
     if layout.stripes() == 1 || layout.blocks == 1 {
         return result;

@@ -23,8 +23,8 @@ use crate::semantics::rules::kept_weight;
 use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::weights::MAX_WEIGHT;
 
-/// After this number of steps, each pass of a search also finds the entries next to the probed place, unless all ranges
-/// are narrow.
+/// If the search for a threshold takes more steps than this number, the later passes also find the entries next to the
+/// probed place.
 const FAST_STEPS: i32 = 9;
 /// Like [`FAST_STEPS`], for a search over the candidate list.
 const FAST_STEPS_OVER_LIST: i32 = 6;
@@ -79,7 +79,7 @@ impl Kept {
     }
 }
 
-/// Whether logits can have many different values. Logits of bf16 have few different values. So a search for one of them
+/// Whether logits can have many different values. Logits of bf16 have few different values, so a search for one of them
 /// takes few passes.
 fn has_many_values(cx: &Context<'_>) -> bool {
     cx.spec.dtype != Dtype::Bf16
@@ -391,7 +391,8 @@ impl MultiPass<'_> {
     }
 
     /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum`
-    /// is the sum of all weights. In the rows of `closed`, returns `lowest_weight`, the weight of the least kept entry.
+    /// is the sum of all weights. In the rows of `closed`, the result is `lowest_weight`: the weight of the least kept
+    /// entry.
     fn top_p_threshold(
         &self,
         kept: Kept,
@@ -415,7 +416,7 @@ impl MultiPass<'_> {
             let (sum, neighbors) = self.passes.sum_with_neighbors(cx, self.source, "sum", least, weight);
             (sum, Some(neighbors))
         };
-        // `log` receives the sum of the weights below a place, as a float: see [`Probed::log`].
+        // `log` receives the sum of the weights below a place, as a float. It returns [`Probed::log`] of this place.
         type Log<'a> = Box<dyn Fn(Value) -> Value + 'a>;
         let (ends, aim, log): ([End; 2], Value, Log<'_>) = match self.source {
             Source::AllLogits => {
@@ -479,7 +480,8 @@ impl MultiPass<'_> {
         )
     }
 
-    /// Returns the largest number of steps of the part of a search that looks for narrow ranges.
+    /// Returns [`FAST_STEPS`] or [`FAST_STEPS_OVER_LIST`], as the source requires. Returns `None` if logits have few
+    /// different values: then the number of steps needs no limit.
     fn fast_steps(&self) -> Option<i32> {
         let steps = match self.source {
             Source::AllLogits => FAST_STEPS,
@@ -488,9 +490,10 @@ impl MultiPass<'_> {
         has_many_values(self.cx).then_some(steps)
     }
 
-    /// Whether a search ends at narrow ranges. Over the list, the last steps of a search for one of few values take
-    /// less time than a pass that collects entries. The same is true for short passes over all logits: the stripes of
-    /// small batches are short.
+    /// Whether a search ends at narrow ranges. Then one more pass collects the entries in the ranges, and replaces the
+    /// last steps of the search. This saves time only if these steps take more time than the pass. They take less time
+    /// if logits have few different values, or if each step is a short pass. Passes over the list and over the short
+    /// stripes of small batches are short.
     fn collects_few(&self) -> bool {
         match (self.source, has_many_values(self.cx)) {
             (Source::AllLogits, false) => self.cx.k.stripes() == 1,
@@ -499,15 +502,19 @@ impl MultiPass<'_> {
         }
     }
 
-    /// Searches for the threshold of each row.
+    /// Searches for the threshold of each row, in up to three parts:
     ///
-    /// `search` receives whether the passes also find the entries next to the probed place. A search without these
-    /// entries usually ends when only few entries of each row are in the range of the row. Then one more pass collects
-    /// these entries, and `among_few` finds the threshold among them. If there are too many entries, for example ties,
-    /// another search continues. `narrow` says which ranges contain few entries.
+    /// 1. The first search usually ends when the range of each row contains few entries. Its passes do not find the entries
+    ///    next to the probed place.
+    /// 2. One pass collects the entries in these ranges. `among_few` makes this pass, and finds the threshold among the
+    ///    entries.
+    /// 3. If a range contains too many entries, for example ties, a second search continues. Its passes also find the
+    ///    entries next to the probed place.
     ///
-    /// `result` returns the threshold at the end of a search. `among_few` receives the ranges and a mask of the rows
-    /// whose threshold is not known yet. It returns the thresholds of these rows, and a scalar: whether it failed.
+    /// `search` returns a search. It receives a flag: whether the passes also find the entries next to the probed
+    /// place. `narrow` estimates the number of entries in a range. `result` returns the threshold at the end of a
+    /// search. `among_few` receives the ranges, and a mask of the rows whose threshold is not known yet. It returns the
+    /// thresholds of these rows, and a scalar: whether there were too many entries.
     fn threshold<'a, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
         &self,
         label: &str,
@@ -550,8 +557,8 @@ impl MultiPass<'_> {
         )[0]
     }
 
-    /// Finds the top-k threshold among the entries in the ranges of the rows of `open`. Returns a short key per row,
-    /// and a scalar: whether a row has too many entries in its range.
+    /// Finds the top-k threshold in the rows of `open`, among the entries in the range of each row. Returns a short key
+    /// per row. Also returns a scalar: whether there are too many of these entries.
     fn top_k_among_few(&self, wanted: Value, range: &Range, open: Value) -> (Value, Value) {
         let (cx, k) = (self.cx, self.cx.k);
         let [low_edge, high_edge] =
@@ -582,11 +589,12 @@ impl MultiPass<'_> {
         (cx.short_key(order_keys(k, least)), failed)
     }
 
-    /// Finds the top-p threshold among the entries in the ranges of the rows of `open`. `target` is the sum of weights
-    /// that top-p must reach. Returns a weight per row, and a scalar: whether a row has too many entries in its range.
+    /// Finds the top-p threshold in the rows of `open`, among the entries in the range of each row. `target` is the sum
+    /// of weights that top-p must reach. Returns a weight per row. Also returns a scalar: whether there are too many of
+    /// these entries.
     fn top_p_among_few(&self, kept: Kept, target: Wide, range: &Range, open: Value) -> (Value, Value) {
         let (cx, k) = (self.cx, self.cx.k);
-        // An entry without a weight is not the threshold.
+        // An entry without a weight cannot be the threshold.
         let low = k.max(range.low.value, k.i32(1));
         let high = k.choose(open, range.high.value, low);
         let empty = k.i32(-1);
@@ -602,7 +610,8 @@ impl MultiPass<'_> {
         );
         let parts: Vec<Split> =
             weights.iter().map(|&weight| Split::new(k, k.widen(k.max(weight, k.i32(0))))).collect();
-        // The range of an open row is narrow. So the missing sum is small, and its parts are exact.
+        // The range of an open row is narrow. So the missing sum is not larger than the sum of a few weights, and its
+        // two parts are exact as floats.
         let missing = Split::new(k, k.wsub(target, range.high.sum));
         let sum = |place| Split::sum_where(k, &parts, |i| k.ge(weights[i], place));
         let terms = |place| sum(place).terms();
@@ -612,14 +621,15 @@ impl MultiPass<'_> {
         };
         let places = [low, k.choose(open, high, k.add(low, k.i32(1)))];
         let question = Question { terms, decide };
-        // With this number added, the bits of a weight are a normal float, and the order is the same.
+        // If this number is added to a weight, the bits are those of a normal float. Larger weights give larger floats.
         const NORMAL: i32 = 1 << 29;
         let float = |weight| k.from_bits(k.add(weight, k.i32(NORMAL)));
         let label = "top-p threshold among few entries";
         let least = search_for_value(k, label, places, &weights, &question, float);
         let least = k.sub(k.bits(least), k.i32(NORMAL));
-        // The kept ties at the top-k threshold are no entries of a pass. If these entries alone do not reach the target,
-        // no place was reached yet, and the threshold is the weight of the ties.
+        // The pass does not collect the kept ties at the top-k threshold. If the collected entries do not reach the
+        // target without the ties, the search has reached no place above the ties. Then the threshold is the weight of
+        // the ties, which is the value of the lower end.
         let reached = k.not(sum(low).over_row(k).is_less(k, &missing));
         (k.choose(reached, least, range.low.value), failed)
     }

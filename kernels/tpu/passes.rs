@@ -21,8 +21,9 @@ const PARTS: usize = 4;
 
 /// The number of levels of the stack of [`Passes::few_entries`].
 const FEW_DEPTH: usize = 8;
-/// The number of levels of the stack for one iteration of that pass, by the least number of iterations. With fewer
-/// iterations, an iteration has more of the entries.
+/// The number of levels of the stack for one iteration of that pass. Each pair is a number of iterations and a number
+/// of levels. A pair applies to passes with at least this number of iterations, and the first pair that applies is
+/// used. With fewer iterations, one iteration finds more of the entries, so it needs more levels.
 const FEW_PER_ITERATION: [(usize, usize); 3] = [(24, 3), (4, 4), (0, FEW_DEPTH)];
 
 /// The sample of the weights contains about one chunk out of this number of chunks.
@@ -34,7 +35,7 @@ const LEAST_CHUNKS: usize = 8;
 pub(super) struct Passes {
     /// The weights of the block's logits, if the layout has space for them.
     weights: Option<Memory>,
-    /// The chunks of one sum of each stripe. The rows can have different chunks.
+    /// A copy of the chunks of one sum, for each stripe. Different rows can have different chunks.
     focus: Memory,
 }
 
@@ -165,7 +166,7 @@ impl Passes {
 
     /// Returns the sum of the weights that are at least `least`. Also returns two logits: the largest logit whose
     /// weight is below `least`, and the least logit whose weight is at least `least`. `weight` returns the weights of a
-    /// register. Entries without a weight do not count.
+    /// register. Entries without a weight are ignored.
     pub(super) fn sum_with_neighbors(
         &self,
         cx: &Context<'_>,
@@ -181,7 +182,8 @@ impl Passes {
             let sum = iteration.sum(cx, iteration.all(), |iteration, register| {
                 let weight = weight(iteration, register);
                 let small = k.lt(weight, least);
-                // An entry without a weight is not between two places with different sums. This also excludes NaNs.
+                // An entry without a weight does not change the sum, so the search need not distinguish it from others.
+                // If such entries are ignored, NaNs are ignored too.
                 let has_weight = k.lt(k.i32(0), weight);
                 let x = k.choose(has_weight, iteration.logit(cx, register), k.f32(f32::NEG_INFINITY));
                 update_neighbors(k, &mut found.borrow_mut(), register % PARTS, k.not(small), x);
@@ -193,9 +195,9 @@ impl Passes {
         (Halves { low: state[0], high: state[1] }.total(k), neighbors(k, &state[2..]))
     }
 
-    /// Finds the entries for which `entry` returns a true mask. `entry` receives a register and also returns a value
-    /// for each entry. `empty` is less than every value. Returns the values in a few registers. Also returns a scalar:
-    /// whether a lane had more of these entries than space.
+    /// Collects the entries for which `entry` returns a true mask. `entry` receives a register. It returns this mask,
+    /// and a value for each entry. `empty` is less than every value. Returns the values in a few registers. Also
+    /// returns a scalar: whether a lane had more such entries than space.
     pub(super) fn few_entries(
         &self,
         cx: &Context<'_>,
@@ -309,8 +311,8 @@ impl Passes {
     }
 
     /// Computes values for each chunk. `in_lanes` returns values for the registers of a chunk. `in_stripe` combines the
-    /// lanes of these values. There is one result for each of the `n` chunks of a sum: lane `i` of result `j` contains
-    /// the values of chunk `n · i + j` of the stripe.
+    /// lanes of these values. If `n` chunks share one sum, there are `n` results. Lane `i` of result `j` contains the
+    /// values of chunk `n · i + j` of the stripe.
     ///
     /// Each iteration calls `in_stripe` for the chunks of the previous iteration. So it need not wait for its own sums
     /// over lanes, which have a long latency.
@@ -413,7 +415,7 @@ impl Passes {
     ///
     /// `value` receives logits or weights, as `content` says, and their indices. `sums` are the chunk sums of the
     /// results of `value`. The search first finds the chunk, then the register in this chunk, and then the lane in this
-    /// register. If a sum has several chunks, these are searched like one chunk.
+    /// register. If several chunks share one sum, the search treats them as one chunk.
     pub(super) fn locate(
         &self,
         cx: &Context<'_>,
@@ -514,7 +516,7 @@ impl Passes {
         k.add(first, k.add(k.shl(register, LANES.trailing_zeros()), lane_of(cx, place)))
     }
 
-    /// Copies the chunks of one sum of each stripe to `focus`. `chunk` contains the number of the sum for each row.
+    /// Copies the chunks of one sum of each stripe to `focus`. `chunk` contains the number of this sum for each row.
     fn focus_on(&self, cx: &Context<'_>, chunk: Value, content: Content) {
         let (k, layout) = (cx.k, cx.layout);
         let rows = layout.rows as i32;

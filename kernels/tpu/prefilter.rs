@@ -1,16 +1,16 @@
-//! The first pass. It computes summaries of the row. The summaries show where the entries are that can affect the
-//! result.
+//! The first pass. It computes summaries of each row. The summaries show where the kernel can find the entries that can
+//! affect the result.
 //!
 //! A group is one lane of up to 56 registers of a chunk. The pass computes the largest logit of each group, its place,
-//! and the second largest logit. For this, it arranges the registers of the group in rows of [`COLUMNS`] registers, and
-//! computes the maximum of each row and of each column. This takes two operations per register. The other steps process
-//! only these maxima: the row and the column of the largest logit are its place.
+//! and the second largest logit. For this, it arranges the registers of the group in a table with [`COLUMNS`] columns.
+//! It computes the maximum of each row and of each column of the table. This takes two operations per register. All
+//! later operations process only these maxima. The row and the column that contain the largest logit give its place.
 //!
-//! The pass also computes 256 bins per stripe; each contains the largest logit of many entries. The value of the k-th
-//! largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that reaches
-//! this value.
+//! The pass also computes 256 bins per stripe. Each bin contains the largest logit of many entries. The value of the
+//! k-th largest bin is a lower bound of the k-th largest logit: each of the k largest bins contains a logit that
+//! reaches this value.
 //!
-//! A cell is one lane of a few registers of a group: one row of the arrangement. On the path for any k, the pass also
+//! A cell is one lane of a few registers: usually those of one row of the table. On the path for any k, the pass also
 //! stores the maximum of each cell.
 
 use super::context::{Context, NO_INDEX};
@@ -24,11 +24,11 @@ use crate::mlir::mosaic::{Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
-/// The number of columns in the arrangement of a group.
+/// The number of columns of the table of a group.
 const COLUMNS: usize = 8;
 /// The number of registers of bins.
 const BINS: usize = 2;
-/// The number of bin registers that a chunk contributes to during the pass, if it has enough registers.
+/// The number of bin registers to which a chunk contributes during the pass. A short chunk contributes to fewer.
 const BINS_OF_CHUNK: usize = 4;
 /// The number of independent counts in a pass. With several of them, an addition need not wait for the previous one.
 const PARTS: usize = 4;
@@ -39,11 +39,11 @@ const CELLS_PER_ITERATION: usize = 64;
 pub(super) struct Prefilter {
     /// The largest logit of each group.
     pub(super) best: Memory,
-    /// The second largest logit of each group. It equals the largest logit if several entries have this value.
+    /// The second largest logit of each group. It equals the largest logit if several entries have the largest value.
     pub(super) second: Memory,
-    /// The place of the largest logit of each group, as a float: [`LANES`] times the number of the register in the chunk
-    /// that contains the logit. For the second of two packed groups, the number is too small by 1. The place has no
-    /// meaning if several registers contain the largest logit.
+    /// The place of the largest logit of each group, as a float: [`LANES`] times the number of the register in the
+    /// chunk that contains the logit. For the second of two packed groups, this number is too small by 1, and
+    /// [`index_in_group`] corrects it. The place has no meaning if several registers contain the largest logit.
     pub(super) place: Memory,
     /// The largest logit of each cell, `[8, cells of a row]`, on the path for any k.
     cells: Option<Memory>,
@@ -53,7 +53,7 @@ pub(super) struct Prefilter {
 struct GroupSummary {
     /// The largest logit, the second largest logit, and the place of the largest logit.
     fields: [Value; 3],
-    /// The maximum of each row of the arrangement.
+    /// The maximum of each row of the table.
     rows: Vec<Value>,
 }
 
@@ -79,8 +79,8 @@ impl Summary {
 /// The state of the first pass.
 #[derive(Clone)]
 struct State {
-    /// The bins. In each chunk, they move by one lane. If the large logits have a stride in the vocabulary, they are in
-    /// the same lane of many registers. The movement distributes them over the bins.
+    /// The bins. They rotate by one lane in each chunk. Large logits at equal distances in the vocabulary can be in the
+    /// same lane of many registers. The rotation distributes them over the bins.
     bins: Vec<Value>,
     /// 1 in the lanes that contained a NaN, if the pass looks for NaNs. Then a NaN counts as −inf.
     had_nan: Option<Value>,
@@ -121,7 +121,7 @@ impl Prefilter {
         });
         let bins = folded_bins(cx, &start.with(&state).bins);
         // The maximum of a bin preserves a NaN. Otherwise the status of the row would be wrong, and a NaN in the first
-        // row or column of a group could be mistaken for the maximum of the group.
+        // row or column of the table of a group could be mistaken for the maximum of the group.
         let suspect = k.any(is_nan(k, k.bits(k.fmax(bins[0], bins[1]))));
         let no_nan = k.splat(k.f32(0.0));
         let state = k.if_else(
@@ -145,8 +145,8 @@ impl Prefilter {
         Summary { max_key: order_keys(k, max), had_nan: k.trunc(*had_nan), had_inf, bin_maxima: bins }
     }
 
-    /// Returns the number of bin registers that a register of groups contributes to. A packed register has both groups
-    /// of a chunk.
+    /// Returns the number of bin registers to which one [`GroupSummary`] contributes. If groups are packed, it is the
+    /// summary of both groups of a chunk.
     fn bins_of_group(&self, cx: &Context<'_>) -> usize {
         let bins = BINS_OF_CHUNK * cells_together(cx) / cx.layout.groups_in_chunk();
         bins.min(cx.layout.group() / COLUMNS)
@@ -294,7 +294,7 @@ impl Prefilter {
     }
 
     /// Returns the lowest index of each row's maximum. The result is [`NO_INDEX`] in a row without a candidate. Also
-    /// returns a mask: whether the result of the row has no meaning, because a group contains several maxima.
+    /// returns a mask: whether a group contains several maxima of the row. Then the index of this row has no meaning.
     pub(super) fn greedy(&self, cx: &Context<'_>, max_key: Value) -> [Value; 2] {
         let k = cx.k;
         let edge = edge_below(k, max_key);
@@ -346,8 +346,8 @@ impl Prefilter {
     }
 }
 
-/// Combines the bin registers of the pass to the registers of bins. The registers rotate, so that bins with large
-/// logits of the same lane stay apart.
+/// Combines the bin registers of the pass into [`BINS`] registers. Before this, the bin registers are rotated by
+/// different numbers of lanes. So large logits of the same lane stay in different bins.
 fn folded_bins(cx: &Context<'_>, bins: &[Value]) -> [Value; BINS] {
     let k = cx.k;
     let nothing = k.splat(k.f32(f32::NEG_INFINITY));
@@ -361,7 +361,7 @@ fn folded_bins(cx: &Context<'_>, bins: &[Value]) -> [Value; BINS] {
     })
 }
 
-/// Returns the summary of a group register of a chunk. If groups are packed, the summary also contains the next group
+/// Returns the summary of a group register of a chunk. If groups are packed, the summary also describes the next group
 /// register. See [`State`] for `had_nan`.
 fn summarize_group(
     cx: &Context<'_>,
@@ -393,7 +393,8 @@ fn summarize_group(
     let place = |number: usize| step * number * LANES;
     let (best, row, second_row) = largest(cx, &rows, |number| first * LANES + place(COLUMNS * number));
     let (_, column, second_column) = largest(cx, &columns, place);
-    // If another entry reaches some value, it differs from the largest one in its row or in its column.
+    // Every other entry is in another row or in another column of the table than the largest entry. So the second
+    // largest logit is the second largest maximum of the rows or of the columns.
     let second = second_row.into_iter().chain(second_column).reduce(|a, b| k.fmax(a, b));
     if let (Some(had_nan), Some(nan)) = (had_nan, nans) {
         *had_nan = halves(cx, nan).into_iter().fold(*had_nan, |had_nan, half| k.fmax(had_nan, half));
@@ -402,7 +403,7 @@ fn summarize_group(
     GroupSummary { fields: [best, second.expect("a group has several columns"), place], rows }
 }
 
-/// Returns the largest of some values, the place of the first of these, and the second largest value.
+/// Returns the largest of `values`, the place of the first value that equals it, and the second largest value.
 fn largest(
     cx: &Context<'_>,
     values: &[Value],
@@ -420,8 +421,8 @@ fn largest(
     (best, place, second)
 }
 
-/// Returns the indices of the entries of group register `group` of chunk `chunk`, given their places in the form of
-/// [`Prefilter::place`]. Indices are floats.
+/// Converts places, in the form of [`Prefilter::place`], to indices in the row. Both are floats. The places are in
+/// group register `group` of chunk `chunk`.
 pub(super) fn index_in_group(cx: &Context<'_>, chunk: Value, group: usize, places: Value) -> Value {
     let (k, layout) = (cx.k, cx.layout);
     let half = if layout.packed { group * LANES } else { 0 };

@@ -114,7 +114,8 @@ impl Sampling {
 
     /// Returns `U mod total`.
     pub(super) fn remainder(&self, cx: &Context<'_>, total: Wide) -> Wide {
-        // The division needs totals of at most 2^(64 − digit bits).
+        // With digits of `n` bits, the division supports totals of at most 2^(64 − n). So longer rows need shorter
+        // digits.
         let total_bits = WEIGHT_BITS + cx.spec.vocab.next_power_of_two().trailing_zeros();
         let longest = <&Kernel>::DIGIT_BITS;
         let digit_bits = if total_bits + longest <= 64 { longest } else { 64 - TOTAL_BITS };

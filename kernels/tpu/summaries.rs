@@ -1,12 +1,12 @@
 //! The form of the summaries of groups and cells, and of the memories that contain them.
 //!
-//! A summary register is a register of f32, with the summary of one group register or cell register. If groups and cells
-//! are packed, it is a packed register of bf16 instead, with two summaries: one in each half.
+//! A summary register is a register of f32. It contains the summary of one group register or of one cell register. If
+//! groups and cells are packed, it is a packed register of bf16 instead. Each half then contains one summary.
 
 use super::context::Context;
 use crate::mlir::mosaic::{Elem, Memory, Value};
 
-/// Returns the number of group registers or cell registers of a summary register.
+/// Returns the number of group registers or cell registers that one summary register describes.
 pub(super) fn cells_together(cx: &Context<'_>) -> usize {
     match cx.layout.packed {
         true => 2,
@@ -30,7 +30,7 @@ pub(super) fn load(cx: &Context<'_>, memory: &Memory, lane: Value) -> Value {
     }
 }
 
-/// Returns the summaries of each group register or cell register, as f32.
+/// Splits a summary register into the summaries of its group registers or cell registers, as f32.
 pub(super) fn halves(cx: &Context<'_>, value: Value) -> Vec<Value> {
     match cx.layout.packed {
         true => cx.k.unpacked(value).to_vec(),

@@ -90,9 +90,11 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], but the result is the least of the row's `values` that is at or above the place that [`search`]
-/// returns. So a row is done when its range contains only one of the values. `float` returns a float for each value,
-/// with the same order, because the hardware finds the least lane only among floats. Returns the float of the result.
+/// Like [`search`], but the result is one of the `values` of the row: the least value at or above the place that
+/// [`search`] returns. So a row is done when its range contains only one of the values.
+///
+/// `float` converts values to floats in the same order, because the hardware finds the least lane only among floats.
+/// Returns the float of the result.
 pub(super) fn search_for_value(
     k: &Kernel,
     label: &str,

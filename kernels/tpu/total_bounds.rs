@@ -25,11 +25,11 @@ const LARGEST_RATIO: f32 = 0.32175;
 /// The largest amount by which a weight is outside the range from [`LEAST_RATIO`] to [`LARGEST_RATIO`] times its
 /// [`near_weight`].
 const ROUNDING: f32 = 0.5;
-/// The largest relative error of a sum of approximate weights. The sum of a lane has fewer than 300 dependent additions of
-/// positive floats. Each addition has a relative error of at most 2⁻²⁴.
+/// The largest relative error of a sum of approximate weights. The sum of a lane has fewer than 300 dependent additions
+/// of positive floats. Each addition has a relative error of at most 2⁻²⁴.
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
-/// Rows with more entries have twice this error, because the sums over their lanes can exceed 2²⁴. Such a sum has
-/// fewer than 200 dependent additions.
+/// If a row has more entries than this number, the error is twice [`SUM_ERROR`]: the sum over the lanes of such a row
+/// can exceed 2²⁴, so it is rounded too. It has fewer than 200 dependent additions.
 const EXACT_ENTRIES: usize = 1 << 20;
 /// The estimate of the total reads one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
@@ -204,11 +204,11 @@ fn chunk_sums(
     sums.into_iter().map(|sum| sum.unwrap_or_else(|| k.splat(k.f32(0.0)))).collect()
 }
 
-/// Returns the sum of the lanes of each row. Each lane is rounded down to an integer before the sum. The lanes are
-/// floats below 2⁴⁴.
+/// Returns the sum of the lanes of each row. Each lane is rounded down to an integer before the sum. Each lane is a
+/// float below 2⁴⁴.
 ///
-/// The order in which the hardware adds lanes is unknown. So the function splits each lane into parts. In rows of up to
-/// [`EXACT_ENTRIES`] entries, the sums of the parts are exact in any order.
+/// The order in which the hardware adds lanes is unknown. So the function splits each lane into parts. If a row has at
+/// most [`EXACT_ENTRIES`] entries, the sums of the parts are exact in any order.
 fn sum_lanes_of_floats(k: &Kernel, value: Value) -> Value {
     const DIGIT: f32 = (1 << 14) as f32;
     let digit = |value: Value, unit: f32| {

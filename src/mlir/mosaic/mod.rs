@@ -171,8 +171,8 @@ impl Kernel {
         self.float_constant(value)
     }
 
-    /// Returns a whole number as a constant of a float type, which must represent it. It is a scalar until an operation
-    /// combines it with a register.
+    /// Returns a whole number as a constant of a float type. The type must represent the number exactly. The constant
+    /// is a scalar until an operation combines it with a register.
     pub fn whole(&self, elem: Elem, value: i16) -> Value {
         let bits = f32::from(value).to_bits();
         assert!(elem == Elem::F32 || bits & 0xffff == 0, "bf16 does not represent {value}");
@@ -397,7 +397,7 @@ impl Kernel {
             .result(Type::scalar(a.ty().elem()))
     }
 
-    /// Returns the first lane of the first sublane of a register, as a scalar.
+    /// Returns the element in the first lane of the first sublane of a register, as a scalar.
     pub fn scalar(&self, a: Value) -> Value {
         self.builder
             .op("vector.extract")

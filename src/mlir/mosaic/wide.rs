@@ -118,8 +118,8 @@ impl Kernel {
 impl WideArith for &Kernel {
     type Wide = Wide;
 
-    // The largest number of bits that `wrem_next` supports. With it, a total is at most 2⁴⁸. The kernels use fewer
-    // bits for rows of more than 2²⁰ entries.
+    // This is the largest number of bits that `wrem_next` supports. With 16 bits, a total is at most 2⁴⁸. Rows of more
+    // than 2²⁰ entries can have larger totals, so their kernels use fewer bits.
     const DIGIT_BITS: u32 = 16;
 
     fn wide(self, value: u64) -> Wide {
@@ -160,10 +160,10 @@ impl WideArith for &Kernel {
     /// the remainder. A draw is a chain of dependent steps, so each step must be fast.
     fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
         assert!((12..=Self::DIGIT_BITS).contains(&bits), "the steps below are not for {bits} bits");
-        // With digits of 16 bits, both parts have at most 24 bits, so they convert exactly. With shorter digits, the
-        // relative error of the first part is at most 2⁻²⁴, if the conversion rounds to nearest. The factor below leaves
-        // room for this error. The digit changes the quotient by less than 2⁻¹², because
-        // the divisor is at least 2²⁸.
+        // `upper` and `lower` are two parts of `a`. With digits of 16 bits, each part has at most 24 bits, so its
+        // conversion to a float is exact. With shorter digits, `upper` can have more bits. If the conversion rounds to
+        // nearest, its relative error is at most 2⁻²⁴. The factor in `less` allows for this error. The digit changes
+        // the quotient by less than 2⁻¹², because the divisor is at least 2²⁸.
         let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));
         let lower = self.and(a.low, self.i32(0xff_ffff));
         let float = self.fadd(self.fmul(self.to_float(upper), self.f32(16_777_216.0)), self.to_float(lower));

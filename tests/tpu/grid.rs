@@ -42,7 +42,7 @@ struct Compiled {
     slowest: Option<(Duration, String)>,
 }
 
-/// Returns libtpu's file. Sets the environment variables that compiling without a TPU needs.
+/// Returns the path of libtpu. Sets the environment variables that libtpu needs to compile without a TPU.
 fn libtpu() -> PathBuf {
     LIBTPU_AHEAD_ENVIRONMENT.iter().for_each(|(name, value)| std::env::set_var(name, value));
     let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/plugins/libtpu.so");
@@ -84,7 +84,7 @@ impl Compiled {
                 self.slowest = Some((compiling, format!("{program} for {generation}")));
             }
         }
-        // All programs of the grid together take gigabytes.
+        // The programs of the whole grid take gigabytes, so each call removes its programs.
         fs::remove_dir_all(&directory).unwrap();
     }
 
@@ -272,8 +272,8 @@ fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     fs::write(&path, format!("{before}{start}{text}{end}{after}")).unwrap();
 }
 
-/// The tests run one at a time. Each uses all cores, and some of them set environment variables, which is unsound while
-/// another thread reads them.
+/// The tests run one at a time. Each test uses all cores. Some tests also set environment variables, which is unsound
+/// while another thread reads them.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> Option<MutexGuard<'static, ()>> {
@@ -333,7 +333,7 @@ fn every_generation_compiles_every_program() {
     );
 }
 
-/// The largest `max_k`, the longest rows, and both.
+/// The programs have the largest `max_k`, the longest rows, or both.
 #[test]
 fn every_generation_compiles_the_largest_programs() {
     let Some(_alone) = alone() else { return };

@@ -43,7 +43,7 @@ fn layouts_of_every_size_of_memory() {
     let mut rng = StdRng::seed_from_u64(5);
     let mut cases = cases("layouts");
     let mut start = 0;
-    // The bounded kernel stores no cells, so it has no layouts with short and long cells.
+    // The bounded kernel stores no cells. So it has no separate layouts for short and for long cells.
     for (path, dtype, least) in [(Way::Arbitrary, Dtype::F32, 6), (Way::Bounded(128), Dtype::Bf16, 4)] {
         let spec = spec(path, 16, 60_000, dtype, true);
         let chips = layouts(&spec);
@@ -59,9 +59,9 @@ fn layouts_of_every_size_of_memory() {
     cases.check(&[]);
 }
 
-/// Large logits that are all gathered into one lane of the survivors, or into two lanes whose distance is half of the
-/// lanes. In some cases they fit. In other cases there are too many of them, so the kernel must sample the block by
-/// passes.
+/// Large logits that the kernel gathers into one lane of the survivors, or into two lanes. The distance between the two
+/// lanes is half of the lanes. In some cases all large logits fit. In the other cases there are too many of them, so
+/// the kernel must sample the block by passes.
 #[test]
 fn lanes_that_overflow() {
     const VOCAB: usize = 64_000;
@@ -77,7 +77,8 @@ fn lanes_that_overflow() {
             for row in 0..8 {
                 for (part, &count) in counts.iter().enumerate() {
                     for group in 0..count {
-                        // The lane of an entry is its column plus the number of its group.
+                        // Gathering rotates an entry by the number of its group, so its lane is its column plus this
+                        // number.
                         let column = (128 + 64 * part + row - group) % 128;
                         let register = group * GROUP + 3 * part;
                         large.push((row, register * 128 + column, 50.0 + group as f32));
@@ -95,7 +96,7 @@ fn lanes_that_overflow() {
 }
 
 /// Many groups have two large logits. The longer rows have two batches of groups, and the second batch is short. The
-/// indices of the two logits differ by 256, so they are in one group both with and without packing.
+/// indices of the two logits of a group differ by 256. So they are in one group both with and without packing.
 #[test]
 fn crowded_groups_in_many_batches() {
     const BATCH: usize = 32 * 8 * 128;

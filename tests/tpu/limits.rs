@@ -14,12 +14,12 @@ fn cases(name: &str) -> Cases {
     Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu").join(name))
 }
 
-/// Returns the parameters of a row whose temperature leaves a large weight to most entries.
+/// Returns the parameters of a row. The temperature is high, so most entries have a large weight.
 fn row(spec: &Spec, k: usize, p: f32, rng: &mut StdRng) -> RowParams {
     RowParams::new(k as i32, p, 0.0, 30.0, random_words(rng.random(), rng.random()), spec.vocab)
 }
 
-/// More slots than lanes. Some rows are not longer than the slots.
+/// Programs with more slots than lanes. In some programs, a row has no more entries than slots.
 #[test]
 fn many_slots() {
     let mut rng = StdRng::seed_from_u64(41);
@@ -46,8 +46,8 @@ fn many_slots() {
     cases.check(&[]);
 }
 
-/// The k-slices of programs with more slots than lanes, after each way of sampling. In some rows all kept entries are
-/// at an end of the row, so the pass over the chunks skips the others.
+/// The k-slices of programs with more slots than lanes. The cases take each way of sampling. In some rows, all kept
+/// entries are at one end of the row, so the pass skips the other chunks.
 #[test]
 fn slices_of_many_slots() {
     const VOCAB: usize = 40_000;
@@ -84,8 +84,8 @@ fn slices_of_many_slots() {
     }
 }
 
-/// If a block had eight of these rows, the sums of their chunks would not fit the lanes of a register. So a block has
-/// fewer rows, and a batch has several blocks of rows with several stripes. The last block has rows of padding.
+/// A row has more chunks than a register has lanes, so it needs several stripes. So a block has fewer than eight rows,
+/// and the batch has several blocks. The last block has padding rows.
 #[test]
 fn several_blocks_of_stripes() {
     const VOCAB: usize = (1 << 20) + 5000;
@@ -98,8 +98,8 @@ fn several_blocks_of_stripes() {
     cases.check(&[]);
 }
 
-/// Rows with so many chunks that one sum is for two chunks. The total of the constant row is 2⁵², which is the largest
-/// total.
+/// Rows with so many chunks that two chunks share one sum. The total of the constant row is 2⁵². This is the largest
+/// total of any row.
 #[test]
 fn longest_rows() {
     const LONGEST: usize = 1 << 24;
@@ -109,7 +109,7 @@ fn longest_rows() {
     let programs = [
         ("v5e", any, LONGEST, Dtype::Bf16, vec![RowKind::Constant], 0, 0.95),
         ("v4", any, LONGEST, Dtype::Bf16, vec![RowKind::Normal], 0, 1.0),
-        // The number of chunks is odd before it is rounded up. The second row is greedy.
+        // The number of chunks is odd, and the layout rounds it up to an even number. The second row is greedy.
         ("v5e", any, (1 << 23) + 9000, Dtype::F32, vec![RowKind::Tied; 2], 100_000, 0.9),
         ("tpu7x", any, LONGEST, Dtype::F32, vec![RowKind::Normal], 3000, 0.95),
         ("v6e", some, LONGEST, Dtype::Bf16, vec![RowKind::Normal], 50, 0.95),
@@ -128,8 +128,8 @@ fn longest_rows() {
     cases.check(&[]);
 }
 
-/// Rows with many kept ties of a large weight and few larger logits. The weight that is missing after the larger logits
-/// exceeds the sum of any entries that a lane stack can contain.
+/// Rows with many kept ties of a large weight and few larger logits. The larger logits do not reach the target of
+/// top-p. The missing sum is larger than the sum of all entries that a lane stack can contain.
 #[test]
 fn many_ties_of_a_large_weight() {
     const VOCAB: usize = 262_144;

@@ -58,7 +58,7 @@ pub(super) fn cases_of(
     cases
 }
 
-/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into other groups.
+/// `generation` is the name of a chip. Chips that compute with packed bf16 divide a row into different groups.
 fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, dtype: Dtype, debug: bool) {
     let cases = cases_of(name, generation, path, batch, dtype, debug);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
@@ -119,8 +119,8 @@ fn with_small_k(spec: &Spec, kinds: Vec<RowKind>, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with two large logits in one group and three in another group. A group is a column of up to 56 registers
-/// of 128 lanes.
+/// Returns rows with two large logits in one group and three large logits in another group. A group is a column of up
+/// to 56 registers of 128 lanes.
 fn crowded_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 4 + row as i32 % 4);
     let large = |row: usize| {
@@ -139,10 +139,12 @@ fn full_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with ten large logits that the kernel gathers into one lane, which has space for fewer. They are in ten
-/// crowded lanes of a group. The entries of a crowded lane move to consecutive lanes, beginning with this lane. So the
-/// large logits are in a diagonal. Another register has a large logit in each of these lanes. There are two such
-/// diagonals: one for groups of consecutive registers, and one for packed groups, which have every second register.
+/// Returns rows with ten large logits that the kernel gathers into one lane. This lane has space for fewer logits.
+///
+/// The logits are in ten lanes of a group register. Each of these lanes has a second large logit, so all ten lanes are
+/// crowded. The kernel moves entry `i` of a crowded lane by `i` lanes to higher lanes. So the ten logits form a
+/// diagonal: entry `i` is `i` lanes below the lane into which all of them move. There are two diagonals. One is for
+/// groups of consecutive registers. The other is for packed groups, which have every second register.
 fn full_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 40 + row as i32);
     let large = |row: usize| {
@@ -284,9 +286,9 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
     problem
 }
 
-/// Returns rows in which the threshold is one of some close logits in one lane. The stack of a lane has no space for all
-/// of them. In some rows, this is the threshold of top-k, and in the others, the threshold of top-p. On the bounded
-/// path, the rows also have many equal logits, so that the kernel samples them by passes.
+/// Returns rows with many close logits in one lane. The stack of a lane has no space for all of them. The threshold is
+/// one of these logits. In some rows, it is the threshold of top-k. In the other rows, it is the threshold of top-p. On
+/// the bounded path, the rows also have many equal logits, so that the kernel samples them by passes.
 fn close_logits_in_a_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
     const CLOSE: usize = 24;
     let (large, small, most) = match spec.path {

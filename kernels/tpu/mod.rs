@@ -97,8 +97,8 @@ pub fn emit(spec: &Spec, chip: &Chip) -> String {
     h.finish(&spec.name(), &results)
 }
 
-/// Adds the operations of the TPU algorithm, with its kernel, to a program. Returns the results. The arguments are those
-/// of [`Operands::rows_and_words`](inputs::Operands::rows_and_words).
+/// Adds the operations of the TPU algorithm, with its kernel, to a program. Returns the results. The arguments are
+/// those of [`Operands::rows_and_words`](inputs::Operands::rows_and_words).
 pub(super) fn results(h: &Hlo, spec: &Spec, chip: &Chip, (logits, params): (Value, Value)) -> Vec<Value> {
     let (kernel, layout) = build(spec, chip);
     let called = call_kernel(h, spec, &kernel, &layout, logits, params);

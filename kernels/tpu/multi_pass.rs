@@ -504,8 +504,8 @@ impl MultiPass<'_> {
 
     /// Searches for the threshold of each row, in up to three parts:
     ///
-    /// 1. The first search usually ends when the range of each row contains few entries. Its passes do not find the entries
-    ///    next to the probed place.
+    /// 1. The first search usually ends when the range of each row contains few entries. Its passes do not find the
+    ///    entries next to the probed place.
     /// 2. One pass collects the entries in these ranges. `among_few` makes this pass, and finds the threshold among the
     ///    entries.
     /// 3. If a range contains too many entries, for example ties, a second search continues. Its passes also find the

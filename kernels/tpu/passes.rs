@@ -264,8 +264,8 @@ impl Passes {
         Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
-    /// Computes [`sum`](Passes::sum) for each chunk. Lane `i` of a stripe contains the sum of chunk `i` of the stripe. In
-    /// the longest rows, each lane contains the sum of several consecutive chunks instead
+    /// Computes [`sum`](Passes::sum) for each chunk. Lane `i` of a stripe contains the sum of chunk `i` of the stripe.
+    /// In the longest rows, each lane contains the sum of several consecutive chunks instead
     /// ([`Layout::chunks_per_sum`]).
     ///
     /// [`Layout::chunks_per_sum`]: super::layout::Layout::chunks_per_sum
@@ -290,8 +290,8 @@ impl Passes {
         parts.reduce(|a, b| k.wadd(a, b)).expect("a sum has chunks")
     }
 
-    /// Counts the entries of each chunk for which `mask` is true. Lane `i` of a stripe contains the count of chunk `i` of
-    /// the stripe. In the longest rows, each lane contains the count of several consecutive chunks instead.
+    /// Counts the entries of each chunk for which `mask` is true. Lane `i` of a stripe contains the count of chunk `i`
+    /// of the stripe. In the longest rows, each lane contains the count of several consecutive chunks instead.
     pub(super) fn chunk_counts(
         &self,
         cx: &Context<'_>,

@@ -62,7 +62,7 @@ pub fn weight<A: Arith>(a: A, distance: A::Int) -> A::Int {
     weight_of_fraction(a, fraction_bits(a, distance), distance)
 }
 
-/// The first step of [`weight`]. Returns the bits of [`polynomial`]. They depend only on the fraction of the octave.
+/// The first step of [`weight`]. Returns the bits of the polynomial. They depend only on the fraction of the octave.
 #[inline(always)]
 pub fn fraction_bits<A: Arith>(a: A, distance: A::Int) -> A::Int {
     a.to_bits(polynomial(a, distance))

@@ -6,14 +6,13 @@
 
 use super::context::Context;
 use super::keys::edge_below;
-use super::lane_stack::LaneStack;
+use super::lane_sort::{Largest, Network};
 use super::layout::{CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
+use super::summaries::{cells_together, halves, load};
 use crate::mlir::mosaic::{Elem, Memory, Space, Value, LANES, SUBLANES};
 
-/// The number of registers whose entries first go to a short stack, because an insertion into it is cheaper.
-const REGISTERS_PER_SHORT_STACK: usize = 32;
-/// The number of levels of a short stack.
-const SHORT: usize = 8;
+/// Half of a chunk can have this number of candidates per lane.
+const DEPTH_OF_HALF: usize = 8;
 
 /// The memory of the list.
 pub(super) struct CandidateList {
@@ -31,7 +30,11 @@ impl CandidateList {
         }
     }
 
-    /// Fills the list in one pass. Returns a scalar: whether a lane had more candidates than space.
+    /// Fills the list in one pass. Returns a scalar: whether a lane had more candidates than space. No row of the block
+    /// may contain a NaN.
+    ///
+    /// Each half of a chunk contributes the largest entries of each lane. The two lists of a lane together can be
+    /// longer than its space in the list. Then the smallest entries are removed.
     pub(super) fn fill(&self, cx: &Context<'_>, threshold: Value) -> Value {
         let (k, layout) = (cx.k, cx.layout);
         let edge = edge_below(k, threshold);
@@ -40,30 +43,24 @@ impl CandidateList {
         for register in layout.chunks * CANDIDATE_DEPTH..layout.list_registers() {
             k.store(&self.logits, k.i32((register * LANES) as i32), none);
         }
-        let overflow = cx.logits.pass("fill the candidate list", &[none], |chunk, number, state| {
-            let mut stack = LaneStack::empty(CANDIDATE_DEPTH, [none]);
-            let mut lost = state[0];
-            for first in (0..layout.chunk).step_by(REGISTERS_PER_SHORT_STACK) {
-                let mut short = LaneStack::empty(SHORT, [none]);
-                for register in first..layout.chunk.min(first + REGISTERS_PER_SHORT_STACK) {
-                    let x = k.load(chunk, k.i32((register * LANES) as i32));
-                    short.push_where(k, k.above(x, edge), [x]);
-                }
-                lost = k.fmax(lost, short.overflow);
-                if first == 0 {
-                    stack.fields[0][..SHORT].copy_from_slice(&short.fields[0]);
-                    continue;
-                }
-                stack.append(k, &short, |x| k.above(x, none));
+        let lost = cx.logits.pass("fill the candidate list", &[none], |chunk, number, state| {
+            let ([first, second], mut lost) = largest_of_halves(cx, chunk);
+            lost.push(state[0]);
+            let common = (first.len() + second.len()).saturating_sub(CANDIDATE_DEPTH);
+            let [kept, other] = [&first, &second].map(|list| list.split_at(list.len() - common));
+            let mut listed = [kept.0, other.0].concat();
+            for (&a, &b) in kept.1.iter().zip(other.1.iter().rev()) {
+                listed.push(k.fmax(a, b));
+                lost.push(k.fmin(a, b));
             }
-            let at = k.mul(number, k.i32(CANDIDATE_DEPTH as i32));
-            let out = k.registers(&self.logits, at, CANDIDATE_DEPTH);
-            for level in 0..CANDIDATE_DEPTH {
-                k.store(&out, k.i32((level * LANES) as i32), stack.level(level)[0]);
+            listed.resize(CANDIDATE_DEPTH, none);
+            let out = k.registers(&self.logits, k.mul(number, k.i32(CANDIDATE_DEPTH as i32)), CANDIDATE_DEPTH);
+            for (level, &x) in listed.iter().enumerate() {
+                k.store(&out, k.i32((level * LANES) as i32), k.choose(k.above(x, edge), x, none));
             }
-            vec![k.fmax(lost, stack.overflow)]
+            vec![lost.into_iter().reduce(|a, b| k.fmax(a, b)).expect("the state is not empty")]
         });
-        k.any(k.above(overflow[0], none))
+        k.any(k.above(lost[0], edge))
     }
 
     /// Makes one pass over the list. `each` receives the logits and the weights of some chunks, the number of the first
@@ -84,4 +81,35 @@ impl CandidateList {
             each(&logits, &weights, chunk, CANDIDATE_CHUNKS, state)
         })
     }
+}
+
+/// Returns the largest entries of each lane in each half of a chunk, in descending order. Also returns registers of
+/// entries that are not among them. In each lane, the largest of these is the largest entry that is not among them.
+fn largest_of_halves(cx: &Context<'_>, chunk: &Memory) -> ([Vec<Value>; 2], Vec<Value>) {
+    let k = cx.k;
+    let network = Network { max: |a, b| k.fmax(a, b), min: |a, b| k.fmin(a, b) };
+    let together = cells_together(cx);
+    let registers: Vec<Value> = (0..cx.layout.chunk)
+        .step_by(together)
+        .map(|register| load(cx, chunk, k.i32((register * LANES) as i32)))
+        .collect();
+    let (first, second) = registers.split_at(registers.len() / 2);
+    let largest = |half: &[Value]| network.largest(half, DEPTH_OF_HALF);
+    let mut lost = Vec::new();
+    let mut lists = [Vec::new(), Vec::new()];
+    if together == 2 {
+        // The two halves of the packed registers are two halves of the chunk.
+        let Largest { sorted, lost: removed } = largest(&registers);
+        for register in sorted {
+            lists.iter_mut().zip(halves(cx, register)).for_each(|(list, half)| list.push(half));
+        }
+        lost.extend(removed.map(|removed| halves(cx, removed)).into_iter().flatten());
+    } else {
+        for (list, half) in lists.iter_mut().zip([first, second]) {
+            let Largest { sorted, lost: removed } = largest(half);
+            *list = sorted;
+            lost.extend(removed);
+        }
+    }
+    (lists, lost)
 }

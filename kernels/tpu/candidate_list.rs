@@ -72,7 +72,7 @@ impl CandidateList {
         let empty = LaneStack::empty(MORE_CANDIDATES, [none, k.splat(k.i32(NO_CHUNK))]);
         let start = [vec![none], empty.flat()].concat();
         let state = cx.logits.pass("fill the candidate list", &start, |chunk, number, state| {
-            let ([first, second], lost) = largest_of_halves(cx, chunk);
+            let ([first, second], mut lost) = largest_of_halves(cx, chunk);
             // The largest entries of a lane are the maxima. Each maximum is computed from an entry of one half and from
             // an entry of the other half, in opposite order.
             let (mut listed, mut others) = (Vec::new(), Vec::new());
@@ -86,7 +86,22 @@ impl CandidateList {
                     (None, None) => listed.push(none),
                 }
             }
-            others.extend([first, second].iter().flat_map(|half| half.iter().skip(CANDIDATE_DEPTH)));
+            // An insertion takes more time than a maximum and a minimum. So two entries are inserted as one if they are
+            // rarely both candidates.
+            let mut joined = |a: Value, b: Value| {
+                lost.push(k.fmin(a, b));
+                k.fmax(a, b)
+            };
+            let [a, b] = [&first, &second].map(|half| half.get(CANDIDATE_DEPTH..).unwrap_or_default());
+            for (number, (&a, &b)) in a.iter().zip(b).enumerate() {
+                if number == 0 {
+                    others.push(joined(a, b));
+                    continue;
+                }
+                let [beside_a, beside_b] = [number - 1, CANDIDATE_DEPTH - number];
+                others[beside_a] = joined(others[beside_a], a);
+                others[beside_b] = joined(others[beside_b], b);
+            }
             let out =
                 k.registers(&self.logits, k.mul(number, k.i32(CANDIDATE_DEPTH as i32)), CANDIDATE_DEPTH);
             for (level, &x) in listed.iter().enumerate() {
@@ -113,8 +128,8 @@ impl CandidateList {
         &self.more
     }
 
-    /// Makes one pass over the list, without [`more`](CandidateList::more). `each` receives the logits and the weights of some chunks, the number of the first
-    /// chunk, and the number of chunks.
+    /// Makes one pass over the list, without [`more`](CandidateList::more). `each` receives the logits and the weights
+    /// of some chunks, the number of the first chunk, and the number of chunks.
     pub(super) fn pass(
         &self,
         cx: &Context<'_>,
@@ -133,8 +148,9 @@ impl CandidateList {
     }
 }
 
-/// Returns the largest entries of each lane in each half of a chunk, in descending order. Also returns registers of
-/// entries that are not among them. In each lane, the largest of these is the largest entry that is not among them.
+/// Returns the largest entries of each lane in each half of a chunk, in descending order. Both lists have the same
+/// length. Also returns registers of entries that are not in the lists. In each lane, one of them contains the largest
+/// entry that is not in the lists.
 fn largest_of_halves(cx: &Context<'_>, chunk: &Memory) -> ([Vec<Value>; 2], Vec<Value>) {
     let k = cx.k;
     let network = Network { max: |a, b| k.fmax(a, b), min: |a, b| k.fmin(a, b) };

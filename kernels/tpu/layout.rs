@@ -39,9 +39,9 @@ const CHUNKS_PER_LONG_SUM: usize = 2;
 const _: () = assert!(LARGEST_VOCAB <= SUBLANES * LONGEST_STRIPE * CHUNKS_PER_LONG_SUM);
 
 /// The number of candidates that fit one lane of a chunk in the candidate list.
-pub(super) const CANDIDATE_DEPTH: usize = 6;
+pub(super) const CANDIDATE_DEPTH: usize = 5;
 /// The number of other candidates that fit one lane of the candidate list, for all chunks together.
-pub(super) const MORE_CANDIDATES: usize = 4;
+pub(super) const MORE_CANDIDATES: usize = 7;
 /// The number of chunks of the candidate list that one iteration processes.
 pub(super) const CANDIDATE_CHUNKS: usize = 8;
 

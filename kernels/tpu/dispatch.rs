@@ -230,13 +230,14 @@ impl Stages {
                 None => counted,
             };
             let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-            self.by_passes_over_list(cx, start, list, at_most(k, cells, limit))
+            let numbers = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
+            self.by_passes_over_list(cx, start, list, k.both(at_most(k, cells, limit), numbers))
         };
         k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }
 
     /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.
-    /// `try_list` is a scalar: whether there are few enough candidates to try the list.
+    /// `try_list` is a scalar: whether there are few enough candidates to try the list, and no NaNs.
     fn by_passes_over_list(
         &self,
         cx: &Context<'_>,

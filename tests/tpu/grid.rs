@@ -26,6 +26,8 @@ const DTYPES: [Dtype; 2] = [Dtype::F32, Dtype::Bf16];
 /// 128 slots are the default. The programs with 64 slots are compiled without the debug arrays only.
 const PATHS: [Way; 3] = [Way::Bounded(128), Way::Bounded(64), Way::Arbitrary];
 const SLOWEST_COMPILE: Duration = Duration::from_secs(20);
+/// A Python program that prints the version of the interpreter's parser.
+const JAXLIB_VERSION: &str = "import jaxlib; print(jaxlib.__version__)";
 
 fn variants(path: Way) -> &'static [bool] {
     if path == Way::Bounded(64) {
@@ -189,16 +191,17 @@ struct Found {
     wrong: Vec<String>,
 }
 
-/// Interprets all programs, with one process per core. The largest programs take gigabytes. So one thread starts with
-/// the largest programs, and the other threads start with the smallest.
+/// Interprets all programs, with one process per core. The largest programs take gigabytes. So half of the threads start
+/// with the largest programs, and the other threads start with the smallest.
 fn interpret(jobs: &[Job]) -> Found {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
     let (left, done) = (Mutex::new(0..jobs.len()), AtomicUsize::new(0));
     let found = Mutex::new(Found::default());
     let start = Instant::now();
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     let worker = |core| loop {
         let mut ends = left.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = if core == 0 { ends.next_back() } else { ends.next() };
+        let number = if core < cores.div_ceil(2) { ends.next_back() } else { ends.next() };
         drop(ends);
         let Some(number) = number else { return };
         let job = &jobs[number];
@@ -229,7 +232,6 @@ fn interpret(jobs: &[Job]) -> Found {
             println!("{done} of {} programs interpreted after {:?}", jobs.len(), start.elapsed());
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
     std::thread::scope(|scope| (0..cores).for_each(|core| drop(scope.spawn(move || worker(core)))));
     found.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
@@ -239,10 +241,10 @@ fn output_of(command: &str, arguments: &[&str]) -> String {
     output.map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Returns the version of a package that a script downloads.
-fn fetched(script: &str, package: &str) -> String {
-    let text =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(script)).unwrap();
+/// Returns the version of a plugin that `scripts/fetch-plugins.sh` downloads.
+fn fetched_plugin(package: &str) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/fetch-plugins.sh");
+    let text = fs::read_to_string(script).unwrap();
     let prefix = format!("{package}==");
     let line = text.lines().find_map(|line| line.strip_prefix(&prefix)).expect("a pinned version");
     line.split(' ').next().unwrap_or(line).to_owned()
@@ -299,7 +301,7 @@ fn every_program_agrees() {
     assert!(used_list > for_list / 2, "only {used_list} of {for_list} batches used the candidate list");
     report(
         "interpreted",
-        &format!("jaxlib {}", fetched("requirements-interpreter.txt", "jaxlib")),
+        &format!("jaxlib {}", output_of(".cache/interpreter/bin/python", &["-c", JAXLIB_VERSION])),
         &[
             ("programs interpreted", format!("{} in {:.0} minutes", jobs.len(), minutes(start.elapsed()))),
             ("batches", cases.to_string()),
@@ -320,7 +322,7 @@ fn every_generation_compiles_every_program() {
     let names: Vec<&str> = GENERATIONS.iter().map(|(name, _)| *name).collect();
     report(
         "compiled",
-        &format!("libtpu {}", fetched("fetch-plugins.sh", "libtpu")),
+        &format!("libtpu {}", fetched_plugin("libtpu")),
         &[
             ("generations", names.join(", ")),
             (

@@ -43,26 +43,32 @@ impl<'k> Block<'k> {
     /// The sum over the threads of values whose sum is less than 2⁵⁸.
     pub(super) fn wide_sum(&self, value: Wide) -> Wide {
         let k = self.k;
-        let of_warp = k.wide_warp_sum(value);
-        self.share([k.low(of_warp), k.high(of_warp)]);
+        let sum = k.wide_warp_sum(self.of_warps(k.wide_warp_sum(value)));
+        k.barrier();
+        sum
+    }
+
+    /// Returns the values of the warps: lane `i` gets the value of the last thread of warp `i`. A lane without a warp
+    /// gets 0. The partial results stay in use: no reduction may follow before the next barrier.
+    pub(super) fn of_warps(&self, value: Wide) -> Wide {
+        let k = self.k;
+        self.share(WARP - 1, [k.low(value), k.high(value)]);
         let warps = self.partial[0].len();
         let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
         let [low, high] = self.partial.map(|array| k.select(is_warp, k.load_shared(array, lane), k.int(0)));
-        let sum = k.wide_warp_sum(k.join(low, high));
-        k.barrier();
-        sum
+        k.join(low, high)
     }
 
     /// The least and the largest value of the threads. The partial results stay in use: no other reduction may follow
     /// before the next barrier.
     pub(super) fn range(&self, value: Int) -> (Int, Int) {
         let k = self.k;
-        self.share([k.warp_min(value), k.warp_max(value)]);
+        self.share(0, [k.warp_min(value), k.warp_max(value)]);
         (self.combine(0, |a, b| k.min(a, b)), self.combine(1, |a, b| k.max(a, b)))
     }
 
     fn reduce(&self, of_warp: Int, combine: impl Fn(Int, Int) -> Int) -> Int {
-        self.share([of_warp]);
+        self.share(0, [of_warp]);
         let result = self.combine(0, combine);
         self.k.barrier();
         result
@@ -74,11 +80,11 @@ impl<'k> Block<'k> {
         row_status(k, k.never(), k.barrier_any(had_nan), k.barrier_any(had_inf))
     }
 
-    /// Makes the partial results of each warp visible to all threads.
-    fn share<const N: usize>(&self, of_warp: [Int; N]) {
+    /// Makes the values that one lane of each warp has visible to all threads.
+    fn share<const N: usize>(&self, lane: usize, of_warp: [Int; N]) {
         let k = self.k;
-        let first_lane = k.eq(k.and(self.thread, k.int(WARP as i32 - 1)), k.int(0));
-        k.when(first_lane, || {
+        let is_lane = k.eq(k.and(self.thread, k.int(WARP as i32 - 1)), k.int(lane as i32));
+        k.when(is_lane, || {
             for (array, value) in self.partial.into_iter().zip(of_warp) {
                 k.store_shared(array, k.shr(self.thread, WARP.trailing_zeros()), value);
             }

@@ -11,17 +11,30 @@ pub(super) struct Parameters<'k> {
     k: &'k Ptx,
     address: Address,
     row: Int,
+    /// The values of all columns, if they were loaded together.
+    loaded: Option<[Int; COLUMNS]>,
 }
 
 impl<'k> Parameters<'k> {
     /// `parameters` is the address of the parameter array.
     pub(super) fn new(k: &'k Ptx, parameters: Wide, row: Int) -> Parameters<'k> {
         let address = k.address(parameters, row, COLUMNS * 4);
-        Parameters { k, address, row }
+        Parameters { k, address, row, loaded: None }
+    }
+
+    /// Like [`Parameters::new`], but loads all columns here. A kernel with enough registers calls this at its start, so
+    /// that it waits for memory only once.
+    pub(super) fn load(k: &'k Ptx, parameters: Wide, row: Int) -> Parameters<'k> {
+        let parameters = Parameters::new(k, parameters, row);
+        let loaded = std::array::from_fn(|column| k.load(parameters.address, column * 4));
+        Parameters { loaded: Some(loaded), ..parameters }
     }
 
     pub(super) fn get(&self, column: Column) -> Int {
-        self.k.load(self.address, column as usize * 4)
+        match &self.loaded {
+            Some(loaded) => loaded[column as usize],
+            None => self.k.load(self.address, column as usize * 4),
+        }
     }
 
     /// The number of entries that top-k keeps. Only for the bounded path.

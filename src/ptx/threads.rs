@@ -80,16 +80,15 @@ impl Ptx {
         self.join(function(self.low(value)), function(self.high(value)))
     }
 
-    /// The sum of a value over the threads of a warp up to and including this one.
+    /// The sum of a value over the threads of a warp up to and including this one. It is less than 2⁵⁸.
     pub fn warp_prefix_sum(&self, value: Wide) -> Wide {
-        let lane = self.lane();
-        let mut sum = value;
-        for distance in (0..WARP.trailing_zeros()).map(|bit| 1 << bit) {
-            let before = self.by_halves(sum, |half| self.from_before(half, distance));
-            let has_before = self.le(self.int(distance as i32), lane);
-            sum = self.wselect(has_before, self.wadd(sum, before), sum);
-        }
-        sum
+        // The two sums of 32-bit values do not depend on each other, so they need less time than one sum of 64-bit
+        // values. The sum of 32 parts of 26 bits fits 32 bits.
+        const LOW_BITS: u32 = 26;
+        let low = self.low(self.wand(value, self.wide((1 << LOW_BITS) - 1)));
+        let high = self.low(self.wshr(value, self.wide(u64::from(LOW_BITS))));
+        let [low, high] = [low, high].map(|part| self.widen(self.warp_prefix_sum_of_words(part)));
+        self.wadd(low, self.wshl(high, LOW_BITS))
     }
 
     /// Like [`Ptx::warp_prefix_sum`], for 32-bit values. The sums wrap.

@@ -218,38 +218,44 @@ fn bounds_that_are_entries() {
     cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
 }
 
-/// Rows in which one bin of a search has more entries than the search can compare with each other. The threshold of
-/// top-p is among these entries. The kernels must detect that there are too many entries.
+/// Rows in which one bin of a search has many entries: more than the search can compare with each other, exactly as
+/// many (15), or one more. The threshold of top-p is among these entries. The kernels must detect that there are too many
+/// entries. In the last row, every third entry is different from the two entries before it. Top-k keeps only some of the
+/// entries at its threshold.
 #[test]
 fn bins_with_many_entries() {
-    const CLUSTER: usize = 40;
-    let spec = spec(Way::Arbitrary, 2, 1000, Dtype::F32, true);
+    const CLUSTERS: [usize; 5] = [40, 40, 15, 16, 15];
+    let spec = spec(Way::Arbitrary, CLUSTERS.len(), 1000, Dtype::F32, true);
     let mut rng = StdRng::seed_from_u64(13);
     let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);
     let mut bits = problem.bits.clone();
     for (row, logits) in bits.chunks_mut(spec.vocab).enumerate() {
+        let (cluster, has_ties) = (CLUSTERS[row], row == 4);
         for (index, logit) in logits.iter_mut().enumerate() {
             let value = match index {
                 500 => 6.0,
-                _ if index < CLUSTER => 5.0 + 1e-5 * (index * 17 % CLUSTER) as f32,
+                _ if index < cluster && has_ties => 5.0 + 1e-5 * (index / 3) as f32,
+                _ if index < cluster => 5.0 + 1e-5 * (index * 17 % cluster) as f32,
+                _ if has_ties => 2.9 - 0.07 * (index / 3) as f32,
                 _ => rng.random_range(-20.0..3.0_f32),
             };
             *logit = value.to_bits();
         }
         let words = random_words(rng.random(), 1);
-        problem.rows[row] = RowParams::new([100, 0][row], 0.5, 0.0, 1.0, words, spec.vocab);
+        let top_k = [100, 0, 100, 100, 101][row];
+        problem.rows[row] = RowParams::new(top_k, 0.5, 0.0, 1.0, words, spec.vocab);
     }
     problem.set_bits(bits);
     let program = suite().devices[0].program(&spec);
     check("many", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
     // Two comparisons limit the number of entries that the kernels store and read. Without one of them, the kernels
-    // store or read beyond the end of the array of these entries.
-    for comparison in ["setp.lt.s32", "setp.le.s32"] {
+    // store or read beyond the end of the array of these entries. With the limit 16, only the row with 16 entries is
+    // wrong.
+    for (comparison, limit) in [("setp.lt.s32", i32::MAX), ("setp.le.s32", i32::MAX), ("setp.le.s32", 16)] {
         let mut wrong = String::new();
         for part in program.split_inclusive(';') {
             let is_check = part.contains(comparison) && part.ends_with(", 15;");
-            wrong +=
-                &if is_check { part.replace(", 15;", &format!(", {};", i32::MAX)) } else { part.to_owned() };
+            wrong += &if is_check { part.replace(", 15;", &format!(", {limit};")) } else { part.to_owned() };
         }
         assert!(wrong != program, "{comparison}");
         let said = check("many_wrong", &spec, &wrong, &problem).unwrap_err();
@@ -293,6 +299,32 @@ fn misleading_rows(spec: &Spec) -> Problem {
     }
     problem.set_bits(bits);
     problem
+}
+
+/// The bounds from the samples of random rows give lists that are neither too short nor too long. In this program, the
+/// last kernel does not select the entries from the whole row. So the results of a row with a wrong bound are wrong.
+#[test]
+fn bounds_of_random_rows() {
+    let spec = spec(Way::Arbitrary, 6, MISLED, Dtype::F32, true);
+    let program = suite().devices[0].program(&spec);
+    // 2 is the state of a row whose list is too short or too long.
+    let parts: Vec<&str> = program.split_inclusive(';').collect();
+    let is_failed = |part: &str| part.contains("setp.eq.s32") && part.ends_with(", 2;");
+    assert_eq!(parts.iter().filter(|part| is_failed(part)).count(), 1);
+    let without =
+        |part: &&str| if is_failed(part) { part.replace(", 2;", ", 3;") } else { (*part).to_owned() };
+    let program: String = parts.iter().map(without).collect();
+    let said = check("bounds_wrong", &spec, &program, &misleading_rows(&spec)).unwrap_err();
+    assert!(said.contains("mismatches"), "{said}");
+
+    let mut rng = StdRng::seed_from_u64(14);
+    let mut problem = problem_of(&spec, vec![RowKind::Normal; spec.batch], &mut rng);
+    for (row, (k, p)) in
+        [(0, 0.9), (0, 0.3), (50, 0.9), (1000, 0.9), (3000, 0.95), (6000, 0.8)].into_iter().enumerate()
+    {
+        problem.rows[row] = RowParams::new(k, p, 0.0, 0.9, random_words(rng.random(), 1), MISLED);
+    }
+    check("bounds_random", &spec, &program, &problem).unwrap_or_else(|said| panic!("{said}"));
 }
 
 #[test]

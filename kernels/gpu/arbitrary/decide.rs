@@ -83,13 +83,16 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
     let (decided, lens) = (Records::argument(k, DECIDED), Records::argument(k, 1));
-    let parameters = Parameters::new(k, parameters, row);
+    // All these loads are before the first use of a loaded value, so that the block waits for memory only once.
+    let parameters = Parameters::load(k, parameters, row);
     let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
-    let bins = Bins::new(&block);
-    let words = parameters.share_random_words(step);
     let word = |word: Sampled| sampled.load(row, word as usize);
     let (flags, bound, count) = (word(Sampled::Flags), word(Sampled::Bound), k.load(state.len(), 0));
-    let scanned = scan::combine(k, &slices, row, division.slices);
+    let of_slices = scan::load(k, &slices, row, division.slices);
+    let ties_of_chunk = block.load_of_chunk(&ties)[0];
+    let bins = Bins::new(&block);
+    let words = parameters.share_random_words(step);
+    let scanned = scan::combine(k, &of_slices);
     let [max_key, greedy, status] = scanned;
     let is_drawn = is_drawn(k, &parameters, max_key);
     let with_top_k = needs_top_k(k, spec, &parameters);
@@ -109,7 +112,6 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         k.when_else(
             has_list,
             || {
-                let ties_of_chunk = block.of_chunk(|chunk| ties.load(chunk, 0));
                 let row = Row {
                     block: &block,
                     parameters: &parameters,
@@ -249,10 +251,11 @@ impl Row<'_, '_> {
                 // no other loop over the list is needed.
                 let distance = |first, [key, _]: [Int; 2]| k.sub(weights.q(key), first);
                 let weight = |[key, index]: [Int; 2]| weights.of(key, index);
+                let counts = Rest::counts(self, alone);
                 let search = self.bins.by_weight(&self.list, farthest, distance, weight);
                 let sum_of_list = search.total();
                 let sum = k.wadd(sum_of_list, all_ties);
-                let rest = Rest::new(self, farthest, alone);
+                let rest = Rest::new(self, counts, farthest, alone);
                 let (mantissa, shift) =
                     (parameters.get(Column::TopPMantissa), parameters.get(Column::TopPShift));
                 let targets = [rest.least, rest.most]
@@ -265,8 +268,8 @@ impl Row<'_, '_> {
                         k.wlt(sum_of_list, targets[1]),
                         || k.set_wide(before, of_list(k.add(of_tie, k.int(1)))),
                         || {
-                            let (q, sum) = search.find(targets[1]);
-                            k.set(threshold, weight_at(k, q));
+                            let [q, sum, _] = search.find(targets[1]);
+                            k.set(threshold, weight_at(k, k.low(q)));
                             k.set_wide(before, sum);
                         },
                     );
@@ -317,14 +320,16 @@ impl Row<'_, '_> {
 }
 
 /// The number of bins of each thread.
-const BINS_PER_THREAD: usize = BINS / THREADS;
+const BINS_PER_THREAD: usize = 4;
+const _: () = assert!(BINS_PER_THREAD * THREADS == BINS);
 
 /// Limits of the weights of the entries below the bound, from the bins. A bin contains entries in a known interval of
 /// distances.
-struct Rest<'a, 'k> {
+struct Rest<'k> {
     k: &'k Ptx,
-    state: &'a State<'k>,
     thread: Int,
+    /// The numbers of entries in the bins of this thread.
+    counts: [Int; BINS_PER_THREAD],
     /// The least and the largest possible sum of all weights.
     least: WideVariable,
     most: WideVariable,
@@ -334,20 +339,25 @@ struct Rest<'a, 'k> {
     distance: Int,
 }
 
-impl<'a, 'k> Rest<'a, 'k> {
-    /// The sums are 0 unless `has_bins` is true.
-    fn new(row: &Row<'a, 'k>, distance: Int, has_bins: Mask) -> Rest<'a, 'k> {
+impl<'k> Rest<'k> {
+    /// Loads the numbers of entries in the bins of this thread. They are 0 unless `has_bins` is true.
+    fn counts(row: &Row<'_, 'k>, has_bins: Mask) -> [Int; BINS_PER_THREAD] {
+        row.state.load_bins_if(has_bins, row.block.k.mul(row.block.block.thread, BINS_PER_THREAD))
+    }
+
+    /// `counts` is the result of [`Rest::counts`]. The sums are 0 unless `has_bins` is true.
+    fn new(row: &Row<'_, 'k>, counts: [Int; BINS_PER_THREAD], distance: Int, has_bins: Mask) -> Rest<'k> {
         let (k, block) = (row.block.k, &row.block.block);
         let (zero, thread) = (|| k.wide_variable(k.wide(0)), block.thread);
         let (least, most, highest) = (zero(), zero(), k.variable(k.int(0)));
-        let rest = Rest { k, state: row.state, thread, least, most, highest, distance };
+        let rest = Rest { k, thread, counts, least, most, highest, distance };
         k.when(has_bins, || {
             for (side, variable) in [rest.least, rest.most].into_iter().enumerate() {
                 let sum = rest.sums(side).into_iter().reduce(|a, b| k.wadd(a, b)).expect("there are bins");
                 k.set_wide(variable, block.wide_sum(sum));
             }
-            let of_bin = |bin| {
-                let is_empty = k.eq(rest.count(bin), k.int(0));
+            let of_bin = |(bin, count)| {
+                let is_empty = k.eq(count, k.int(0));
                 k.select(is_empty, k.int(0), rest.limits(bin)[1])
             };
             let weights = rest.bins().into_iter().map(of_bin);
@@ -356,22 +366,17 @@ impl<'a, 'k> Rest<'a, 'k> {
         rest
     }
 
-    /// The bins of this thread.
-    fn bins(&self) -> Vec<Int> {
+    /// The bins of this thread, and the numbers of their entries.
+    fn bins(&self) -> Vec<(Int, Int)> {
         let k = self.k;
-        (0..BINS_PER_THREAD)
-            .map(|number| k.element(self.thread, BINS_PER_THREAD, k.int(number as i32)))
-            .collect()
-    }
-
-    fn count(&self, bin: Int) -> Int {
-        self.k.load(self.state.bin(bin), 0)
+        let bin = |number| k.element(self.thread, BINS_PER_THREAD, k.int(number as i32));
+        (0..BINS_PER_THREAD).map(bin).zip(self.counts).collect()
     }
 
     /// The least possible sums of the weights of each bin of this thread (`side` 0), or the largest ones (1).
     fn sums(&self, side: usize) -> Vec<Wide> {
         let k = self.k;
-        let sum = |bin| k.wmul(k.widen(self.count(bin)), k.widen(self.limits(bin)[side]));
+        let sum = |(bin, count)| k.wmul(k.widen(count), k.widen(self.limits(bin)[side]));
         self.bins().into_iter().map(sum).collect()
     }
 

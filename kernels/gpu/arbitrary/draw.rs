@@ -14,6 +14,8 @@ use crate::semantics::weights::MAX_WEIGHT;
 
 /// The number of bits per step of the remainder. The total of the longest row is at most `2^(64 - DIGIT_BITS)`.
 const DIGIT_BITS: u32 = 16;
+/// The number of bits per step for a total that is less than `2^(64 - LARGEST_DIGIT_BITS)`.
+const LARGEST_DIGIT_BITS: u32 = 28;
 const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 
 /// The values that determine the results of a row.
@@ -43,24 +45,29 @@ pub(super) fn finish(
     let &Outcome { scanned: [max_key, greedy, status], top_k, least, is_drawn, sum } = outcome;
     let no_candidate = has_no_candidate(k, max_key);
     let remainder = k.wide_variable(k.wide(0));
-    // After this barrier, all threads can read the words that the last warp stored.
-    k.barrier();
-    let words = k.load_shared_words_at(words, 0);
     k.when_else(
         is_drawn,
-        || k.set_wide(remainder, remainder_of_draw(block, words, block.block.wide_sum(sum))),
-        || k.set_wide(remainder, k.widen(remainder_of_maximum(k, words, no_candidate))),
+        || {
+            block.prepare_to_pass(0);
+            let sums = block.running_sums(sum);
+            let rest = remainder_of_draw(block, words, sums.total());
+            k.set_wide(remainder, rest);
+            let target = k.wadd(rest, k.wide(1));
+            let (chunk, before, _) = block.pass([sums.before, sums.upto], || vec![sum], target);
+            let weights = Weights::new(k, parameters, max_key, top_k);
+            let kept = |key, index| kept_weight(k, weights.of(key, index), least);
+            block.find_in_chunk(chunk, k.wide_difference(target, before), kept, |index| {
+                results.token(index);
+            });
+        },
+        || {
+            // After this barrier, all threads can read the words that the last warp stored.
+            k.barrier();
+            let words = k.load_shared_words_at(words, 0);
+            k.set_wide(remainder, k.widen(remainder_of_maximum(k, words, no_candidate)));
+        },
     );
     let remainder = k.get_wide(remainder);
-    k.when(is_drawn, || {
-        let target = k.wadd(remainder, k.wide(1));
-        let (chunk, before) = block.locate_chunk(sum, target);
-        let weights = Weights::new(k, parameters, max_key, top_k);
-        let kept = |key, index| kept_weight(k, weights.of(key, index), least);
-        block.find_in_chunk(chunk, k.wide_difference(target, before), kept, |index| {
-            results.token(index);
-        });
-    });
     k.when(block.is_first(), || {
         let greedy = reported_token(k, no_candidate, greedy);
         k.when(k.not(is_drawn), || results.token(greedy));
@@ -75,13 +82,19 @@ pub(super) fn finish(
     });
 }
 
-/// Returns the remainder of the draw. Only one warp computes it, because the other warps would slow it down.
-fn remainder_of_draw(block: &RowBlock<'_>, words: [Int; 4], total: Wide) -> Wide {
+/// Returns the remainder of the draw. Only one warp computes it, because the other warps would slow it down. `words` is
+/// the array of random words. All threads call this after a barrier.
+fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide) -> Wide {
     let k = block.k;
     let shared = k.shared(2);
     k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
-        let remainder = remainder_by_digits(k, words, total, DIGIT_BITS);
-        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), remainder));
+        let words = k.load_shared_words_at(words, 0);
+        let remainder = k.wide_variable(k.wide(0));
+        let divide = |bits| k.set_wide(remainder, remainder_by_digits(k, words, total, bits));
+        // Most totals are small. Then fewer steps suffice.
+        let is_small = k.wlt(total, k.wide(1 << (64 - LARGEST_DIGIT_BITS)));
+        k.when_else(is_small, || divide(LARGEST_DIGIT_BITS), || divide(DIGIT_BITS));
+        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), k.get_wide(remainder)));
     });
     k.barrier();
     k.load_shared_wide(shared, k.int(0))

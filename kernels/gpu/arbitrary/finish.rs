@@ -29,10 +29,13 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let [_, _, _] = [(); 3].map(|()| k.argument());
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
-    let word = |word: Decided| decided.load(row, word as usize);
+    // All these loads are before the first use of a loaded value, so that the block waits for memory only once.
+    let parameters = Parameters::load(k, parameters, row);
+    let decided: Vec<Int> = (0..DECIDED).map(|word| decided.load(row, word)).collect();
+    let word = |word: Decided| decided[word as usize];
+    let count = k.load(k.address(lens, row, 4), 0);
     let state = k.variable(word(Decided::State));
     k.when(k.lt(k.int(DONE), k.get(state)), || {
-        let parameters = Parameters::new(k, parameters, row);
         let words = parameters.share_random_words(step);
         let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
         let bins = Bins::new(&block);
@@ -42,7 +45,6 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         let least = k.variable(parameters.get(Column::MinWeight));
         let sum = k.wide_variable(k.wide(0));
         k.when(k.eq(k.get(state), k.int(WEIGH)), || {
-            let count = k.load(k.address(lens, row, 4), 0);
             let interval = Interval {
                 block: &block,
                 parameters: &parameters,
@@ -60,7 +62,6 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
             whole.select(is_drawn, top_k, least, sum);
         });
         let top_k = top_k.map(|variable| k.get(variable));
-        // The words are loaded only here, because earlier loads would occupy registers.
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
         let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
         draw::finish(&block, &parameters, words, &results, &outcome);
@@ -85,7 +86,9 @@ impl Interval<'_, '_> {
     fn select(&self, sums: &Records<'_>, state: Variable, least: Variable, sum: WideVariable) {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));
-        let of_chunk = |word: Weighed| self.block.wide_of_chunk(|chunk| sums.load_wide(chunk, word as usize));
+        let of_chunk = self.block.load_of_chunk(sums);
+        let smallest_and_largest = [Weighed::Least, Weighed::Largest].map(|word| of_chunk[word as usize]);
+        let of_chunk = |word: Weighed| k.join(of_chunk[word as usize], of_chunk[word as usize + 1]);
         let above_of_chunk = of_chunk(Weighed::Above);
         // If the interval is empty, its ends are the threshold of min-p.
         let is_empty = k.le(self.high, self.low);
@@ -100,7 +103,11 @@ impl Interval<'_, '_> {
                 k.when(k.not(is_empty), || {
                     let rest = k.wide_difference(target, above);
                     let is_in_interval = k.not(k.wlt(block.wide_sum(of_chunk(Weighed::Collected)), rest));
-                    k.when_else(is_in_interval, || self.find(sums, rest, [state, least, single]), fail);
+                    k.when_else(
+                        is_in_interval,
+                        || self.find(smallest_and_largest, rest, [state, least, single]),
+                        fail,
+                    );
                 });
             });
         });
@@ -129,15 +136,15 @@ impl Interval<'_, '_> {
     }
 
     /// Finds the collected weight at which the sum of the collected weights reaches `target`. If there are too many
-    /// weights, and they are not all equal, sets the state to [`FAILED`].
-    fn find(&self, sums: &Records<'_>, target: Wide, [state, least, single]: [Variable; 3]) {
+    /// weights, and they are not all equal, sets the state to [`FAILED`]. `of_chunk` contains the least and the largest
+    /// collected weight of the chunk of this thread.
+    fn find(&self, of_chunk: [Int; 2], target: Wide, [state, least, single]: [Variable; 3]) {
         let (k, block) = (self.block.k, &self.block.block);
         let min_weight = self.parameters.get(Column::MinWeight);
-        let word = |chunk, word: Weighed| sums.load(chunk, word as usize);
-        let largest = block.max(self.block.of_chunk(|chunk| word(chunk, Weighed::Largest)));
-        let most = k.int(i32::MAX);
-        let distance = self.block.of_chunk(|chunk| k.sub(most, word(chunk, Weighed::Least)));
-        let smallest = k.sub(most, block.max(distance));
+        let [smallest, largest] = of_chunk;
+        // A thread without a chunk has the words 0. Collected weights are not 0.
+        let smallest = block.min(k.select(k.lt(k.int(0), largest), smallest, k.int(i32::MAX)));
+        let largest = block.max(largest);
         k.when_else(
             k.eq(smallest, largest),
             || {
@@ -154,7 +161,7 @@ impl Interval<'_, '_> {
                         let range = k.sub(largest, smallest);
                         let search =
                             self.bins.by_weight(&self.list, range, distance, |[weight, _]: [Int; 2]| weight);
-                        let (position, _) = search.find(target);
+                        let position = k.low(search.find(target)[0]);
                         k.set(least, least_weight(k, k.sub(largest, position), min_weight));
                     },
                 );

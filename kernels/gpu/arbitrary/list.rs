@@ -7,7 +7,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of entries that a block collects in shared memory. It stores further entries one by one.
 const STAGED: usize = 2048;
 /// The number of entries that a thread reads in each round of a loop over a list.
-const UNROLLED: usize = 2;
+const UNROLLED: usize = 5;
 
 /// The list of a row, for a block that adds entries. An entry has two words.
 pub(super) struct Collector<'k, L> {

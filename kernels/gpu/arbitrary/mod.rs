@@ -17,7 +17,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, division ← slice_block, row_block ← weights, sample ← search, scan, draw
+//! records, state, list, division, weights ← slice_block, row_block, sample ← search, scan, draw
 //!   ← decide, weigh, whole_row ← finish ← this file
 //! ```
 

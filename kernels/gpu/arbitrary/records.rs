@@ -22,11 +22,6 @@ impl<'k> Records<'k> {
         self.k.load(self.k.address(self.array, record, self.len * 4), word * 4)
     }
 
-    /// Loads two words as the halves of a 64-bit integer, the low half first.
-    pub(super) fn load_wide(&self, record: Int, word: usize) -> Wide {
-        self.k.join(self.load(record, word), self.load(record, word + 1))
-    }
-
     /// Stores a record, one, two or four words at a time, in the threads for which `mask` is true.
     pub(super) fn store_if(&self, mask: Mask, record: Int, words: &[Int]) {
         assert_eq!(words.len(), self.len);

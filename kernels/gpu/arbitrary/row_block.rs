@@ -2,6 +2,7 @@
 //! reaches a number.
 
 use super::division::{Division, LARGEST_CHUNKS};
+use super::records::Records;
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::{Run, SliceLogits};
@@ -12,7 +13,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-// `cross_warps` uses `WARPS - 1` as a bit mask, and one lane reads the sum of each warp.
+// [`Block::of_warps`] uses `WARPS - 1` as a bit mask, and one lane reads the value of each warp.
 const _: () = assert!(WARPS.is_power_of_two() && WARPS <= WARP);
 const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.
@@ -31,8 +32,6 @@ pub(super) struct RowBlock<'k> {
     warp: Int,
     /// Two words for each chunk: the low and the high parts of the weights that are added to it, or an integer.
     parts: [Shared; 2],
-    /// A 64-bit integer for each warp.
-    warps: Shared,
     /// A word and two 64-bit integers, which one thread passes to the others.
     passed: [Shared; 3],
 }
@@ -57,7 +56,6 @@ impl<'k> RowBlock<'k> {
             row_of_logits,
             warp: k.shr(block.thread, WARP.trailing_zeros()),
             parts: [(); 2].map(|()| k.shared(LARGEST_CHUNKS)),
-            warps: k.shared(2 * WARPS),
             passed: [k.shared(1), k.shared(2), k.shared(2)],
         }
     }
@@ -72,21 +70,16 @@ impl<'k> RowBlock<'k> {
         self.division.chunks()
     }
 
-    /// Returns the result of `value`, or 0 if this thread has no chunk. `value` receives the number of this thread's
-    /// chunk among all chunks of the batch.
-    pub(super) fn of_chunk(&self, value: impl FnOnce(Int) -> Int) -> Int {
+    /// Loads the record of this thread's chunk from an array with one record for each chunk of the batch. The words are
+    /// 0 if this thread has no chunk.
+    pub(super) fn load_of_chunk(&self, records: &Records<'_>) -> Vec<Int> {
         let k = self.k;
-        let result = k.variable(k.int(0));
-        k.when(self.is_chunk(), || k.set(result, value(self.chunk_number())));
-        k.get(result)
-    }
-
-    /// Like [`RowBlock::of_chunk`], for 64-bit integers.
-    pub(super) fn wide_of_chunk(&self, value: impl FnOnce(Int) -> Wide) -> Wide {
-        let k = self.k;
-        let result = k.wide_variable(k.wide(0));
-        k.when(self.is_chunk(), || k.set_wide(result, value(self.chunk_number())));
-        k.get_wide(result)
+        let address = k.address(records.array, self.chunk_number(), records.len * 4);
+        let load = |first: usize| {
+            let count = (records.len - first).min(4);
+            k.load_words_if(self.is_chunk(), address, first * 4, count, k.int(0))
+        };
+        (0..records.len).step_by(4).flat_map(load).collect()
     }
 
     fn is_chunk(&self) -> Mask {
@@ -142,10 +135,12 @@ impl<'k> RowBlock<'k> {
 
     fn of_parts(&self, combine: impl FnOnce(Wide, Wide) -> Wide) -> Wide {
         let k = self.k;
-        self.wide_of_chunk(|_| {
+        let result = k.wide_variable(k.wide(0));
+        k.when(self.is_chunk(), || {
             let [low, high] = self.parts.map(|array| k.widen(k.load_shared(array, self.block.thread)));
-            combine(low, high)
-        })
+            k.set_wide(result, combine(low, high));
+        });
+        k.get_wide(result)
     }
 
     /// Finds the first chunk at which the running sum of the chunks' sums reaches `target`. The sum of all chunks must
@@ -156,70 +151,63 @@ impl<'k> RowBlock<'k> {
         (chunk, before)
     }
 
-    /// Finds the first warp at which the running sum of [`RowBlock::warps`] reaches `target`. Returns its number, and
-    /// the running sum before it.
-    fn cross_warps(&self, target: Wide) -> (Int, Wide) {
+    /// Computes the running sums of a value over the threads. No other reduction may follow before the next barrier.
+    pub(super) fn running_sums(&self, mine: Wide) -> RunningSums<'k> {
         let k = self.k;
-        // Thread `i` of a warp has the value of warp `i`. A warp has more threads than the block has warps, so the last
-        // threads have the value 0.
-        let warp = k.and(k.lane(), k.int(WARPS as i32 - 1));
-        let is_warp = k.lt(k.lane(), k.int(WARPS as i32));
-        let value = k.wselect(is_warp, k.load_shared_wide(self.warps, warp), k.wide(0));
-        let is_before = k.wlt(k.warp_prefix_sum(value), target);
-        let number = k.warp_sum(k.select(is_before, k.int(1), k.int(0)));
-        (number, k.wide_warp_sum(k.wselect(is_before, value, k.wide(0))))
+        let of_warp = k.warp_prefix_sum(mine);
+        let of_warps = self.block.of_warps(of_warp);
+        let is_earlier = k.lt(k.lane(), self.warp);
+        let earlier = k.wide_warp_sum(k.wselect(is_earlier, of_warps, k.wide(0)));
+        let upto = k.wadd(earlier, of_warp);
+        RunningSums { k, before: k.wide_difference(upto, mine), upto, of_warps }
     }
 
-    /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. The values of a
-    /// thread are before those of the next thread. Calls `found` in the thread that has the value, with the number of
-    /// the value in this thread, the running sum before it, and the value. Calls `found` in no thread if the sum is too
-    /// small.
-    pub(super) fn locate(&self, values: &[Wide], target: Wide, found: impl FnOnce(Int, Wide, Wide)) {
-        let k = self.k;
-        let mine = values.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are values");
-        let upto = k.warp_prefix_sum(mine);
-        k.barrier();
-        k.when(k.eq(k.lane(), k.int(WARP as i32 - 1)), || k.store_shared_wide(self.warps, self.warp, upto));
-        k.barrier();
-        let (warp, before) = self.cross_warps(target);
-        let after = k.wadd(before, upto);
-        let mut running = k.wide_difference(after, mine);
-        let is_here = k.both(k.wlt(running, target), k.not(k.wlt(after, target)));
-        k.when(k.both(k.eq(self.warp, warp), is_here), || {
-            let (mut number, mut before, mut value) = (k.int(0), running, values[0]);
-            for (place, &other) in values.iter().enumerate() {
-                running = k.wadd(running, other);
-                let is_before = k.wlt(running, target);
-                number = k.add(number, k.select(is_before, k.int(1), k.int(0)));
-                before = k.wselect(is_before, running, before);
-                if let Some(&next) = values.get(place + 1) {
-                    value = k.wselect(is_before, next, value);
-                }
-            }
-            found(number, before, value);
-        });
-    }
-
-    /// Like [`RowBlock::locate`], but returns the results in all threads. The results are the number of the value among
-    /// the values of all threads, the running sum before the value, and the value. If the sum of all values is too
-    /// small, the number is `otherwise`.
-    pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide, Wide) {
+    /// Makes [`RowBlock::pass`] return the number `otherwise` if no thread has the place. All threads call this before
+    /// a barrier, and [`RowBlock::pass`] after it.
+    pub(super) fn prepare_to_pass(&self, otherwise: i32) {
         let k = self.k;
         let [number, before, value] = self.passed;
         k.when(self.is_first(), || {
             k.store_shared_at(number, 0, k.int(otherwise));
             [before, value].iter().for_each(|&array| k.store_shared_wide(array, k.int(0), k.wide(0)));
         });
-        self.locate(values, target, |place, sum_before, found| {
-            k.store_shared_at(number, 0, k.add(k.mul(self.block.thread, values.len()), place));
-            k.store_shared_wide(before, k.int(0), sum_before);
-            k.store_shared_wide(value, k.int(0), found);
+    }
+
+    /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. `before` and
+    /// `upto` are the running sums before the first value of this thread and up to the last one. `values` returns the
+    /// values of this thread. Returns the results in all threads: the number of the value among the values of all
+    /// threads, the running sum before the value, and the value.
+    pub(super) fn pass(
+        &self,
+        [before, upto]: [Wide; 2],
+        values: impl FnOnce() -> Vec<Wide>,
+        target: Wide,
+    ) -> (Int, Wide, Wide) {
+        let k = self.k;
+        let passed = self.passed;
+        k.when(is_between(k, [before, upto], target), || {
+            let values = values();
+            let (place, sum_before, value) = first_to_reach(k, before, &values, target);
+            let first = k.mul(self.block.thread, values.len());
+            k.store_shared_at(passed[0], 0, k.add(first, place));
+            k.store_shared_wide(passed[1], k.int(0), sum_before);
+            k.store_shared_wide(passed[2], k.int(0), value);
         });
         k.barrier();
-        let [before, value] = [before, value].map(|array| k.load_shared_wide(array, k.int(0)));
-        let number = k.load_shared_at(number, 0);
+        let [before, value] = [passed[1], passed[2]].map(|array| k.load_shared_wide(array, k.int(0)));
+        (k.load_shared_at(passed[0], 0), before, value)
+    }
+
+    /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. The values of a
+    /// thread are before those of the next thread. Returns the results of [`RowBlock::pass`]. If the sum of all values
+    /// is too small, the number is `otherwise`.
+    pub(super) fn locate_in_all(&self, values: &[Wide], target: Wide, otherwise: i32) -> (Int, Wide, Wide) {
+        let k = self.k;
+        // Before this barrier, some threads can still read the results of an earlier call.
         k.barrier();
-        (number, before, value)
+        self.prepare_to_pass(otherwise);
+        let sums = self.running_sums(sum_of(k, values));
+        self.pass([sums.before, sums.upto], || values.to_vec(), target)
     }
 
     /// Finds the first index of a chunk at which the running sum of a measure reaches `target`, which is not 0. Calls
@@ -245,7 +233,10 @@ impl<'k> RowBlock<'k> {
             k.widen(k.select(is_in_chunk, value, k.int(0)))
         };
         let values: Vec<Wide> = (0..each).map(measured).collect();
-        self.locate(&values, target, |number, _, _| found(k.add(first, number)));
+        let sums = self.running_sums(sum_of(k, &values));
+        k.when(is_between(k, [sums.before, sums.upto], target), || {
+            found(k.add(first, first_to_reach(k, sums.before, &values, target).0));
+        });
     }
 
     /// Like [`RowBlock::find_in_chunk`], but returns the index in all threads.
@@ -275,4 +266,48 @@ impl<'k> RowBlock<'k> {
             end(chunk);
         });
     }
+}
+
+/// The running sums of a value over the threads of a block.
+pub(super) struct RunningSums<'k> {
+    k: &'k Ptx,
+    /// The sum over the threads before this one.
+    pub(super) before: Wide,
+    /// The sum over the threads up to this one.
+    pub(super) upto: Wide,
+    /// The sums of the warps, one in each lane.
+    of_warps: Wide,
+}
+
+impl RunningSums<'_> {
+    /// The sum over all threads.
+    pub(super) fn total(&self) -> Wide {
+        self.k.wide_warp_sum(self.of_warps)
+    }
+}
+
+/// The sum of the values of a thread.
+pub(super) fn sum_of(k: &Ptx, values: &[Wide]) -> Wide {
+    values.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are values")
+}
+
+/// Whether a running sum that grows from `before` to `upto` reaches `target`.
+fn is_between(k: &Ptx, [before, upto]: [Wide; 2], target: Wide) -> Mask {
+    k.both(k.wlt(before, target), k.not(k.wlt(upto, target)))
+}
+
+/// Finds the first of the values at which the running sum reaches `target`. `running` is the running sum before the
+/// first value. Returns the number of the value, the running sum before it, and the value.
+fn first_to_reach(k: &Ptx, mut running: Wide, values: &[Wide], target: Wide) -> (Int, Wide, Wide) {
+    let (mut number, mut before, mut value) = (k.int(0), running, values[0]);
+    for (place, &other) in values.iter().enumerate() {
+        running = k.wadd(running, other);
+        let is_before = k.wlt(running, target);
+        number = k.add(number, k.select(is_before, k.int(1), k.int(0)));
+        before = k.wselect(is_before, running, before);
+        if let Some(&next) = values.get(place + 1) {
+            value = k.wselect(is_before, next, value);
+        }
+    }
+    (number, before, value)
 }

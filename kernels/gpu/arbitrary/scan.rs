@@ -91,9 +91,10 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let status = block.status(k.eq(k.get(had_nan), k.int(1)), had_inf);
     slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
 
+    // The next kernel loads these numbers before it knows whether the row has a list.
+    let sum = k.warp_sum(k.get(at_bound));
+    ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
     k.when(has_list, || {
-        let sum = k.warp_sum(k.get(at_bound));
-        ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
         list.flush(block);
         k.when(has_bins, || {
             k.for_range(block.thread, k.int(BINS as i32), k.threads(), |bin| {
@@ -159,9 +160,13 @@ fn bin_of(k: &Ptx, distance: Int) -> Int {
     k.sub(k.shr(distance, BIN_BITS), k.int(distance_bits(0) >> BIN_BITS))
 }
 
+/// Loads the records of the slices of a row, for [`combine`].
+pub(super) fn load(k: &Ptx, slices: &Records<'_>, row: Int, count: usize) -> Vec<Vec<Int>> {
+    load_records::<SCANNED>(k, slices.array, row, count)
+}
+
 /// Combines the records of the slices of a row: the words of [`Scanned`].
-pub(super) fn combine(k: &Ptx, slices: &Records<'_>, row: Int, count: usize) -> [Int; 3] {
-    let words = load_records::<SCANNED>(k, slices.array, row, count);
+pub(super) fn combine(k: &Ptx, words: &[Vec<Int>]) -> [Int; 3] {
     let of_slices = |word: Scanned| words.iter().map(move |words| words[word as usize]);
     let max = of_slices(Scanned::MaxKey).reduce(|a, b| k.max(a, b)).expect("a row has slices");
     let max_key = k.warp_max(max);

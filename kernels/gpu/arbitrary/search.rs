@@ -2,9 +2,9 @@
 //! position is an unsigned integer. Each search first counts by the leading bits of the positions.
 
 use super::list::List;
-use super::row_block::{RowBlock, THREADS};
+use super::row_block::{sum_of, RowBlock, RunningSums, THREADS};
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
-use crate::ptx::{Int, Mask, Shared, Wide};
+use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::sizes::SUMMABLE;
 
@@ -53,17 +53,13 @@ impl<'a, 'k> Bins<'a, 'k> {
         wanted: Int,
     ) -> (Int, Mask) {
         let k = self.block.k;
-        let ties = k.variable(k.int(0));
-        let weight = |_| k.int(1);
-        let search = Search { bins: self, list, largest, distance, weight, arrays: 1, is_filled: false };
-        let (position, _) = search.find_or_end(k.widen(wanted), |missing, of_bin| {
-            let has_more = k.wlt(missing, of_bin);
-            k.set(ties, k.select(has_more, k.int(1), k.int(0)));
-            k.not(has_more)
-        });
+        let search = Search::new(self, list, largest, distance, |_| k.int(1), Kind::Count);
+        let wanted = k.widen(wanted);
+        let [position, before, at] = search.find(wanted);
         // The last position of a bin can be after `largest`.
+        let position = k.low(position);
         let position = k.select(k.unsigned_lt(largest, position), largest, position);
-        (position, k.eq(k.get(ties), k.int(1)))
+        (position, k.wlt(k.wide_difference(wanted, before), at))
     }
 
     /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
@@ -76,8 +72,9 @@ impl<'a, 'k> Bins<'a, 'k> {
         distance: D,
         weight: W,
     ) -> Search<'s, 'a, 'k, D, W> {
-        let search = Search { bins: self, list, largest, distance, weight, arrays: 2, is_filled: true };
-        search.fill(self.block.k.int(0), search.first_shift());
+        let search = Search::new(self, list, largest, distance, weight, Kind::Weight);
+        // The caller can add up other values before the search goes on.
+        self.block.k.barrier();
         search
     }
 
@@ -105,25 +102,60 @@ impl<'a, 'k> Bins<'a, 'k> {
     }
 }
 
-/// A search. If every weight is 1, the search uses one array of bins. Otherwise, it uses two arrays: one for the low
-/// parts of the sums and one for the high parts.
+/// What a search adds up.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Every weight is 1. The search uses one array of bins. It ends at the last position of a bin if it reaches the
+    /// number there exactly.
+    Count,
+    /// The search uses two arrays of bins: one for the low parts of the sums and one for the high parts.
+    Weight,
+}
+
+/// A search. The bins contain the sums of its first step.
 pub(super) struct Search<'s, 'a, 'k, D, W> {
     bins: &'s Bins<'a, 'k>,
     list: &'s List<'k>,
-    largest: Int,
     /// Returns the position of an entry minus the first argument.
     distance: D,
     weight: W,
-    arrays: usize,
-    /// Whether the bins already contain the sums of the first step when [`Search::find_or_end`] is called.
-    is_filled: bool,
+    kind: Kind,
+    /// The number of low bits of a position that are still unknown after the first step.
+    shift: Int,
+    /// The running sums before the first bin of this thread and up to the last one. They do not include the entries
+    /// before the first bin.
+    sums: [WideVariable; 2],
+    total: Wide,
 }
 
-impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, W> {
-    /// The number of low bits of a position that are still unknown after the first step.
-    fn first_shift(&self) -> Int {
-        let k = self.bins.block.k;
-        k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(self.largest)), k.int(0))
+impl<'s, 'a, 'k, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'s, 'a, 'k, D, W> {
+    fn new(
+        bins: &'s Bins<'a, 'k>,
+        list: &'s List<'k>,
+        largest: Int,
+        distance: D,
+        weight: W,
+        kind: Kind,
+    ) -> Search<'s, 'a, 'k, D, W> {
+        let k = bins.block.k;
+        let shift = k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(0));
+        let sums = [(); 2].map(|()| k.wide_variable(k.wide(0)));
+        let mut search = Search { bins, list, distance, weight, kind, shift, sums, total: k.wide(0) };
+        search.total = search.fill(k.int(0), shift).total();
+        search
+    }
+
+    /// The sum of the weights of all entries.
+    pub(super) fn total(&self) -> Wide {
+        self.total
+    }
+
+    /// The arrays of bins that the search uses.
+    fn arrays(&self) -> usize {
+        match self.kind {
+            Kind::Count => 1,
+            Kind::Weight => 2,
+        }
     }
 
     /// The number of the first bin of this thread.
@@ -133,22 +165,23 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
     }
 
     /// Sets the bins to 0, and adds the weights of the entries to them. The first bin begins at position `start`. Each
-    /// bin has `2^by` positions.
-    fn fill(&self, start: Int, by: Int) {
+    /// bin has `2^by` positions. Returns the running sums of the bins, and stores them in [`Search::sums`].
+    fn fill(&self, start: Int, by: Int) -> RunningSums<'k> {
         let (k, bins) = (self.bins.block.k, self.bins);
         k.barrier();
-        for array in &bins.parts[..self.arrays] {
+        for array in &bins.parts[..self.arrays()] {
             for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
                 let bin = k.add(self.first_bin(), k.int(vector as i32));
                 k.store_shared_words(*array, bin, [k.int(0); VECTOR]);
             }
         }
         k.when(bins.block.is_first(), || k.store_shared_at(bins.len, 0, k.int(0)));
+        bins.block.prepare_to_pass(0);
         k.barrier();
         let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
         self.list.for_each(prepare, |(bin, weight)| {
             let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
-            if self.arrays == 1 {
+            if self.kind == Kind::Count {
                 k.when(is_in_bins, || k.add_shared(bins.parts[0], bin, weight));
             } else {
                 k.when(k.both(is_in_bins, k.lt(k.int(0), weight)), || {
@@ -157,13 +190,17 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
             }
         });
         k.barrier();
+        let sums = bins.block.running_sums(sum_of(k, &self.values()));
+        k.set_wide(self.sums[0], sums.before);
+        k.set_wide(self.sums[1], sums.upto);
+        sums
     }
 
     /// The sums of the bins of this thread.
     fn values(&self) -> Vec<Wide> {
         let (k, parts) = (self.bins.block.k, self.bins.parts);
         let [low, high] = [0, 1].map(|part| {
-            let vector = |first: usize| match part < self.arrays {
+            let vector = |first: usize| match part < self.arrays() {
                 true => k.load_shared_words(parts[part], k.add(self.first_bin(), k.int(first as i32))),
                 false => [k.int(0); VECTOR],
             };
@@ -173,65 +210,56 @@ impl<D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'_, '_, '_, D, 
         low.into_iter().zip(high).map(value).collect()
     }
 
-    /// The sum of the weights of all entries. This must be called before [`Search::find`], which can overwrite the
-    /// bins.
-    pub(super) fn total(&self) -> Wide {
-        assert!(self.is_filled);
-        let k = self.bins.block.k;
-        let mine = self.values().into_iter().reduce(|a, b| k.wadd(a, b)).expect("a thread has bins");
-        self.bins.block.block.wide_sum(mine)
-    }
-
-    /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position and the
-    /// sum of the weights before it.
-    pub(super) fn find(&self, target: Wide) -> (Int, Wide) {
-        self.find_or_end(target, |_, _| self.bins.block.k.never())
-    }
-
-    /// Like [`Search::find`], but the search can end at the last position of a bin. `is_last` returns whether it ends
-    /// there. Its first argument is `target` minus the sum of the weights before the bin. Its second argument is the
-    /// sum of the weights of the bin. If the search compares the entries of a bin with each other, it also calls
-    /// `is_last` for the position that it found, and ignores the result.
-    fn find_or_end(&self, target: Wide, is_last: impl Fn(Wide, Wide) -> Mask) -> (Int, Wide) {
+    /// Finds the first position at which the running sum of the weights reaches `target`. Returns this position, the
+    /// sum of the weights before it, and the sum of the weights at it. A search that counts can also return the last
+    /// position of a bin if the running sum is equal to `target` there. The third result is then the sum of the bin.
+    /// This method can be called once, because it overwrites the bins.
+    pub(super) fn find(&self, target: Wide) -> [Wide; 3] {
         let (k, block) = (self.bins.block.k, self.bins.block);
-        let (first, before) = (k.variable(k.int(0)), k.wide_variable(k.wide(0)));
-        let shift = k.variable(self.first_shift());
+        let (first, shift) = (k.variable(k.int(0)), k.variable(self.shift));
+        let [before, at] = [(); 2].map(|()| k.wide_variable(k.wide(0)));
         let is_open = k.variable(k.int(1));
-        let is_filled = k.variable(k.int(i32::from(self.is_filled)));
         k.repeat_while(
             || k.eq(k.get(is_open), k.int(1)),
             || {
                 let (start, by) = (k.get(first), k.get(shift));
-                if self.is_filled {
-                    k.when(k.eq(k.get(is_filled), k.int(0)), || self.fill(start, by));
-                    k.set(is_filled, k.int(0));
-                } else {
-                    self.fill(start, by);
-                }
                 let rest = k.wide_difference(target, k.get_wide(before));
-                let (bin, before_bin, of_bin) = block.locate_in_all(&self.values(), rest, 0);
+                let sums = self.sums.map(|sum| k.get_wide(sum));
+                let (bin, before_bin, of_bin) = block.pass(sums, || self.values(), rest);
                 k.set_wide(before, k.wadd(k.get_wide(before), before_bin));
+                k.set_wide(at, of_bin);
                 let rest = k.wide_difference(rest, before_bin);
-                let last = k.either(is_last(rest, of_bin), k.eq(by, k.int(0)));
+                let is_last_step = k.eq(by, k.int(0));
+                let last = match self.kind {
+                    Kind::Count => k.either(k.not(k.wlt(rest, of_bin)), is_last_step),
+                    Kind::Weight => is_last_step,
+                };
                 // If the search ends before the last bits, the position is the last one of the bin.
                 let next = k.add(start, k.shl_by(bin, by));
                 let end = k.add(next, k.sub(k.shl_by(k.int(1), by), k.int(1)));
                 k.set(first, k.select(last, end, next));
                 k.set(is_open, k.select(last, k.int(0), k.int(1)));
-                k.set(shift, k.max(k.sub(by, k.int(BITS as i32)), k.int(0)));
                 k.when(k.not(last), || {
                     let count = self.collect_few(next, by);
-                    k.when(k.le(count, k.int(FEW as i32)), || {
-                        let [position, sum, of_position] = self.bins.locate_among_few(count, rest);
-                        is_last(k.wide_difference(rest, sum), of_position);
-                        k.set(first, k.add(next, k.low(position)));
-                        k.set_wide(before, k.wadd(k.get_wide(before), sum));
-                        k.set(is_open, k.int(0));
-                    });
+                    k.when_else(
+                        k.le(count, k.int(FEW as i32)),
+                        || {
+                            let [position, sum, of_position] = self.bins.locate_among_few(count, rest);
+                            k.set(first, k.add(next, k.low(position)));
+                            k.set_wide(before, k.wadd(k.get_wide(before), sum));
+                            k.set_wide(at, of_position);
+                            k.set(is_open, k.int(0));
+                        },
+                        || {
+                            let by = k.max(k.sub(by, k.int(BITS as i32)), k.int(0));
+                            k.set(shift, by);
+                            self.fill(next, by);
+                        },
+                    );
                 });
             },
         );
-        (k.get(first), k.get_wide(before))
+        [k.widen(k.get(first)), k.get_wide(before), k.get_wide(at)]
     }
 
     /// Stores the entries of one bin in [`Bins::few`]. The bin begins at position `start` and has `2^by` positions.

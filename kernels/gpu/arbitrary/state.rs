@@ -39,6 +39,15 @@ impl<'k> State<'k> {
         self.word(k.add(number, k.int(BEFORE_BINS as i32)))
     }
 
+    /// Loads four bins where the mask is true. `first` is the number of the first bin, a multiple of 4. Elsewhere the
+    /// bins are 0.
+    pub(super) fn load_bins_if(&self, mask: Mask, first: Int) -> [Int; 4] {
+        const { assert!(STATE.is_multiple_of(4) && BEFORE_BINS.is_multiple_of(4)) };
+        let k = self.k;
+        let words = k.load_words_if(mask, self.bin(first), 0, 4, k.int(0));
+        words.try_into().expect("four words")
+    }
+
     /// Sets the length of the list to 0. Sets the bins to 0 if the mask is true.
     pub(super) fn clear(&self, block: &Block<'_>, has_bins: Mask) {
         let k = self.k;

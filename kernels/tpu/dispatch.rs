@@ -153,6 +153,7 @@ impl Stages {
         let k = cx.k;
         let cells = self.cells_reaching(cx, threshold);
         let few = at_most(k, cells, FEW_CELLS);
+        let few = k.any_is_correct(few, "survivors that do not fit are detected after they are gathered");
         let sampled = k.if_else("few cells reach the threshold", few, sample, || undecided(k));
         [sampled, vec![cells]].concat()
     }
@@ -194,7 +195,10 @@ impl Stages {
         )[0];
         let if_few = || self.if_few_cells(cx, largest, || self.by_largest(cx, start, largest, open));
         let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
-        let first = k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
+        let promising = k.eq(promising, k.i32(1));
+        let promising =
+            k.any_is_correct(promising, "the bounds of the total show whether the entries suffice");
+        let first = k.if_else("the largest entries may suffice", promising, if_few, without);
         (first, some_open)
     }
 
@@ -245,6 +249,7 @@ impl Stages {
         try_list: Value,
     ) -> Vec<Value> {
         let k = cx.k;
+        let try_list = k.any_is_correct(try_list, "candidates that do not fit the list are detected");
         let listed = k.if_else(
             "some hundredths of the rows",
             try_list,

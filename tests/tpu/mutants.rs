@@ -6,14 +6,19 @@
 //! `make test` runs a sample of caught mutants. `make test-mutants` runs the parts that the list names, and fails if a
 //! mutant survives that the list does not contain.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::mutant_rows::{random_row, tiny_p, whole_target, SEEDS};
 use super::paths::{cases_of, many_ties, spec_of, MAX_K};
 use crate::common::tpu::chip;
+use crate::common::Problem;
 use nucleus::dtype::Dtype;
-use nucleus::kernels::Path as Way;
+use nucleus::kernels::{tpu, Column, Path as Way, Spec, COLUMNS};
+use nucleus::semantics::weights::MAX_WEIGHT;
 use rand::prelude::*;
+use serde_json::json;
 
 /// The kernels: a name, the path, the number of rows, the type, and whether the program returns the wide arrays. The
 /// interpreter runs blocks of one row fast, and other blocks have almost the same operations.
@@ -24,6 +29,24 @@ const KERNELS: [(&str, Way, usize, Dtype, bool); 2] = [
 /// The number of additional rows with many ties. The rows of `paths.rs` take every branch, but few of them take several
 /// branches of the passes.
 const MORE_TIES: usize = 30;
+
+/// Writes the facts with which the interpreter proves that mutants do not change results: the text of the kernel for
+/// readers, which contains notes, and the ranges of the columns of the parameters.
+fn write_facts(spec: &Spec, directory: &Path) {
+    let mut columns = vec![None; COLUMNS];
+    let known = [
+        (Column::K, spec.vocab as i64 - 1),
+        (Column::Greedy, 1),
+        (Column::TopPMantissa, (1 << 24) - 1),
+        (Column::TopPShift, 63),
+        (Column::MinWeight, i64::from(MAX_WEIGHT)),
+    ];
+    for (column, most) in known {
+        columns[column as usize] = Some([0, most]);
+    }
+    fs::write(directory.join("kernel.txt"), tpu::kernel_text(spec, &chip("v5e"))).unwrap();
+    fs::write(directory.join("columns.json"), json!(columns).to_string()).unwrap();
+}
 
 /// Runs mutants of all kernels. Returns true if every mutant is caught or listed. `mode` is part of the names of the
 /// directories, because the tests run at the same time.
@@ -37,6 +60,11 @@ fn run(mode: &str, arguments: &[&str]) -> bool {
             for _ in 0..MORE_TIES {
                 cases.add(&spec, &chip("v5e"), &many_ties(&spec, &mut rng));
             }
+            let mut problems: Vec<Problem> = SEEDS.map(|seed| random_row(&spec, seed)).into();
+            problems.extend((0..30).map(|seed| tiny_p(&spec, seed)));
+            problems.extend([false, true].map(|many| whole_target(&spec, many)));
+            problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+            write_facts(&spec, cases.directory());
             let directory = cases.directory().to_owned();
             cases.finish();
             directory

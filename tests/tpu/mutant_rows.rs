@@ -12,6 +12,7 @@ use nucleus::plan::Entry;
 use nucleus::sampler::Sampler;
 use nucleus::semantics::params::RowParams;
 use nucleus::semantics::top_p::TopP;
+use nucleus::semantics::weights::MAX_WEIGHT;
 use rand::prelude::*;
 use rand_distr::{Distribution, Exp, Normal};
 
@@ -76,6 +77,27 @@ pub(super) fn whole_target(spec: &Spec, many: bool) -> Problem {
     let mut logits = vec![-1000.0; spec.vocab];
     for number in 0..(large + ties) as usize {
         logits[(number * 37) % spec.vocab] = if number < large as usize { 10.0 } else { 9.0 };
+    }
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
+}
+
+/// Returns rows with nine ties in each of the first seven eighths of the row, and `more` ties in the last eighth. Top-k
+/// keeps `k` ties, and the draw selects the last one. There are too many ties for the survivors.
+pub(super) fn drawn_tie(spec: &Spec, k: i32, more: usize) -> Problem {
+    let last = (k as u64 * MAX_WEIGHT as u64) - 1;
+    let words = [0, 0, (last >> 32) as u32, last as u32];
+    let params = RowParams::new(k, 1.0, 0.0, 1.0, words, spec.vocab);
+    let rng = &mut StdRng::seed_from_u64(k as u64);
+    let mut problem = Problem::new(spec.dtype, spec.vocab, vec![RowKind::Constant], vec![params], rng);
+    problem.options.stable = spec.stable;
+    let mut logits = vec![-1000.0; spec.vocab];
+    let eighth = spec.vocab / 8;
+    for part in 0..8 {
+        let ties = if part < 7 { 9 } else { more };
+        for place in rand::seq::index::sample(rng, eighth, ties) {
+            logits[part * eighth + place] = 3.0;
+        }
     }
     problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
     problem

@@ -234,13 +234,16 @@ impl Stages {
                 None => counted,
             };
             let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-            self.by_passes_over_list(cx, start, list, at_most(k, cells, limit))
+            let numbers = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
+            let few = at_most(k, cells, limit);
+            let few = k.any_is_correct(few, "candidates that do not fit the list are detected");
+            self.by_passes_over_list(cx, start, list, k.both(few, numbers))
         };
         k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }
 
     /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.
-    /// `try_list` is a scalar: whether there are few enough candidates to try the list.
+    /// `try_list` is a scalar: whether there are few enough candidates to try the list, and no NaNs.
     fn by_passes_over_list(
         &self,
         cx: &Context<'_>,
@@ -249,7 +252,6 @@ impl Stages {
         try_list: Value,
     ) -> Vec<Value> {
         let k = cx.k;
-        let try_list = k.any_is_correct(try_list, "candidates that do not fit the list are detected");
         let listed = k.if_else(
             "some hundredths of the rows",
             try_list,

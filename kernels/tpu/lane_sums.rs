@@ -3,7 +3,7 @@
 //! A row has up to eight stripes ([`Kernel`]). Functions for a stripe add the lanes of each sublane.
 
 use super::keys::EXPONENT;
-use super::layout::{CANDIDATE_DEPTH, CHUNK};
+use super::layout::{CANDIDATE_DEPTH, CHUNK, MORE_CANDIDATES};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
@@ -93,7 +93,8 @@ impl Halves {
         // are at most 2²⁴. They are exact as floats.
         const DIGIT_BITS: u32 = 17;
         const {
-            assert!(CANDIDATE_DEPTH <= CHUNK && CHUNK << WEIGHT_BITS <= 1 << (2 * DIGIT_BITS));
+            assert!(CANDIDATE_DEPTH + MORE_CANDIDATES <= CHUNK);
+            assert!(CHUNK << WEIGHT_BITS <= 1 << (2 * DIGIT_BITS));
             assert!(LANES << DIGIT_BITS <= 1 << 24);
         }
         let high = k.add(self.high, k.shift_right_zero(self.low, k.i32(16)));

@@ -39,9 +39,11 @@ const CHUNKS_PER_LONG_SUM: usize = 2;
 const _: () = assert!(LARGEST_VOCAB <= SUBLANES * LONGEST_STRIPE * CHUNKS_PER_LONG_SUM);
 
 /// The number of candidates that fit one lane of a chunk in the candidate list.
-pub(super) const CANDIDATE_DEPTH: usize = 12;
+pub(super) const CANDIDATE_DEPTH: usize = 5;
+/// The number of other candidates that fit one lane of the candidate list, for all chunks together.
+pub(super) const MORE_CANDIDATES: usize = 7;
 /// The number of chunks of the candidate list that one iteration processes.
-pub(super) const CANDIDATE_CHUNKS: usize = 4;
+pub(super) const CANDIDATE_CHUNKS: usize = 8;
 
 /// The location of the logits while a kernel processes a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +184,8 @@ impl Layout {
         let groups = 3 * row / (chunk / 2);
         let cells = groups + if has_few_slots(spec) { 0 } else { row / cell };
         let focus = chunks_per_sum * chunk * REGISTER_BYTES;
-        let list = if candidate_list { 2 * list_registers(chunks) * REGISTER_BYTES } else { 0 };
+        let list = 2 * list_registers(chunks) + 3 * MORE_CANDIDATES;
+        let list = if candidate_list { list * REGISTER_BYTES } else { 0 };
         let depth = DEPTHS[stripes.trailing_zeros() as usize];
         let needs = logits + weights + cells + focus + list + RESERVED;
         Layout {
@@ -289,7 +292,7 @@ impl Layout {
         self.chunks.div_ceil(self.piece)
     }
 
-    /// Returns the number of registers of a row in the candidate list.
+    /// Returns the number of registers of a row in the candidate list, without [`MORE_CANDIDATES`].
     pub(super) fn list_registers(&self) -> usize {
         list_registers(self.chunks)
     }
@@ -338,7 +341,8 @@ fn chunk_of_stripes(registers: usize) -> usize {
     }
 }
 
-/// Returns the number of registers of a row in the candidate list, for rows with this number of chunks.
+/// Returns the number of registers of a row in the candidate list, without [`MORE_CANDIDATES`], for rows with this
+/// number of chunks.
 fn list_registers(chunks: usize) -> usize {
     chunks.next_multiple_of(CANDIDATE_CHUNKS) * CANDIDATE_DEPTH
 }

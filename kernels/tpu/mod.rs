@@ -13,14 +13,14 @@
 //! context ← summaries ← prefilter, gather
 //! prefilter, sampling ← total_bounds ← survivors
 //! context ← interpolation ← prefilter, passes, multi_pass
-//! context ← candidate_list ← passes ← multi_pass
+//! context, summaries ← candidate_list ← passes ← multi_pass
 //! context ← k_slices ← survivors, multi_pass, compaction
 //! sampling ← compaction ← dispatch
 //! context, prefilter ← results ← this file
 //! keys ← lane_sums ← threshold_search
 //! ```
 //!
-//! Every file can import `keys`, `lane_sums`, `threshold_search` and `lane_stack`.
+//! Every file can import `keys`, `lane_sums`, `lane_sort`, `lane_stack` and `threshold_search`.
 
 mod arbitrary;
 mod bounded;
@@ -32,6 +32,7 @@ mod gather;
 mod interpolation;
 mod k_slices;
 mod keys;
+mod lane_sort;
 mod lane_stack;
 mod lane_sums;
 mod layout;

@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 
-use super::candidate_list::CandidateList;
+use super::candidate_list::{CandidateList, MoreCandidates};
 use super::context::{Context, NO_INDEX};
 use super::interpolation::Neighbors;
 use super::keys::edge_below;
@@ -12,7 +12,7 @@ use super::lane_stack::LaneStack;
 use super::lane_sums::{
     count_lanes, inclusive_sums, noted_sum, sum_lanes, sum_of_upper_words, sum_stripe, Halves,
 };
-use super::layout::{Residence, CANDIDATE_CHUNKS, CANDIDATE_DEPTH};
+use super::layout::{Residence, CANDIDATE_CHUNKS, CANDIDATE_DEPTH, MORE_CANDIDATES};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
@@ -85,8 +85,24 @@ impl Passes {
         Passes { weights, focus }
     }
 
-    /// Makes one pass over the source.
+    /// Makes one pass over the source. The last iteration over a candidate list is for [`more_candidates`].
     fn pass(
+        &self,
+        cx: &Context<'_>,
+        source: Source<'_>,
+        label: Label<'_>,
+        start: &[Value],
+        each: impl Fn(&Iteration<'_>, &[Value]) -> Vec<Value>,
+    ) -> Vec<Value> {
+        let state = self.pass_by_chunk(cx, source, label, start, &each);
+        match source {
+            Source::AllLogits => state,
+            Source::Candidates(list) => each(&more_candidates(cx, list), &state),
+        }
+    }
+
+    /// Makes one pass over the source, without [`more_candidates`].
+    fn pass_by_chunk(
         &self,
         cx: &Context<'_>,
         source: Source<'_>,
@@ -280,15 +296,15 @@ impl Passes {
         value: impl Fn(&Iteration<'_>, usize) -> Value,
     ) -> Wide {
         let k = cx.k;
-        let in_lanes = |iteration: &Iteration<'_>, registers| {
-            let Halves { low, high } = iteration.sum(cx, registers, &value);
+        let in_lanes = |count: usize, value: &dyn Fn(usize) -> Value| {
+            let Halves { low, high } = Halves::sum_of(k, 0..count, value);
             [low, high]
         };
         let in_stripe = |[low, high]: [Value; 2]| {
             let sum = Halves { low, high }.over_stripe(k);
             [sum.low, sum.high]
         };
-        let parts = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        let parts = self.by_chunk(cx, source, label, value, in_lanes, in_stripe);
         let parts = parts.into_iter().map(|[low, high]| Wide { low, high });
         parts.reduce(|a, b| k.wadd(a, b)).expect("a sum has chunks")
     }
@@ -303,19 +319,21 @@ impl Passes {
         mask: impl Fn(&Iteration<'_>, usize) -> Value,
     ) -> Value {
         let k = cx.k;
-        let in_lanes = |iteration: &Iteration<'_>, mut registers: std::ops::Range<usize>| {
-            let one = |register| k.choose(mask(iteration, register), k.i32(1), k.i32(0));
-            let first = one(registers.next().expect("a chunk has registers"));
-            [registers.fold(first, |count, register| k.add(count, one(register)))]
+        let one = |iteration: &Iteration<'_>, register: usize| {
+            k.choose(mask(iteration, register), k.i32(1), k.i32(0))
+        };
+        let in_lanes = |count: usize, one: &dyn Fn(usize) -> Value| {
+            [(0..count).map(one).reduce(|a, b| k.add(a, b)).expect("a chunk has registers")]
         };
         let in_stripe = |[count]: [Value; 1]| [k.trunc(k.over_lanes(Reduce::Add, k.to_float(count)))];
-        let parts = self.by_chunk(cx, source, label, in_lanes, in_stripe);
+        let parts = self.by_chunk(cx, source, label, one, in_lanes, in_stripe);
         parts.into_iter().map(|[counts]| counts).reduce(|a, b| k.add(a, b)).expect("a count has chunks")
     }
 
-    /// Computes values for each chunk. `in_lanes` returns values for the registers of a chunk. `in_stripe` combines the
-    /// lanes of these values. If `n` chunks share one sum, there are `n` results. Lane `i` of result `j` contains the
-    /// values of chunk `n · i + j` of the stripe.
+    /// Adds values of each chunk. `value` returns the values of a register. `in_lanes` receives the number of registers
+    /// of a chunk, and a function that returns the values of one of these registers. It returns sums of these values
+    /// for each lane. `in_stripe` adds the lanes of these sums. If `n` chunks share one sum, there are `n` results.
+    /// Lane `i` of result `j` contains the sums of chunk `n · i + j` of the stripe.
     ///
     /// Each iteration calls `in_stripe` for the chunks of the previous iteration. So it need not wait for its own sums
     /// over lanes, which have a long latency.
@@ -324,7 +342,8 @@ impl Passes {
         cx: &Context<'_>,
         source: Source<'_>,
         (label, together): Label<'_>,
-        in_lanes: impl Fn(&Iteration<'_>, std::ops::Range<usize>) -> [Value; N],
+        value: impl Fn(&Iteration<'_>, usize) -> Value,
+        in_lanes: impl Fn(usize, &dyn Fn(usize) -> Value) -> [Value; N],
         in_stripe: impl Fn([Value; N]) -> [Value; N],
     ) -> Vec<[Value; N]> {
         let (k, parts) = (cx.k, cx.layout.chunks_per_sum);
@@ -332,6 +351,15 @@ impl Passes {
         let (together, chunks) = match source {
             Source::AllLogits => (cx.logits.together(together), cx.layout.chunks),
             Source::Candidates(_) => (CANDIDATE_CHUNKS, cx.layout.list_registers() / CANDIDATE_DEPTH),
+        };
+        // The values of the candidates that are not listed by chunk, and the numbers of their chunks.
+        let more: Vec<[Value; 2]> = match source {
+            Source::AllLogits => Vec::new(),
+            Source::Candidates(list) => {
+                let iteration = more_candidates(cx, list);
+                let registers = iteration.all();
+                registers.map(|i| [value(&iteration, i), list.more().chunks(cx, i)]).collect()
+            }
         };
         let chunks_of_lanes: Vec<Value> = match parts {
             1 => vec![lane],
@@ -357,10 +385,20 @@ impl Passes {
         // a loop whose initial state has this layout.
         let zero = k.add(k.shr(lane, LANES.trailing_zeros()), k.shr(k.sublane(), SUBLANES.trailing_zeros()));
         let start = vec![zero; N * (parts + together)];
-        let state = self.pass(cx, source, (label, together), &start, |iteration, state| {
+        let state = self.pass_by_chunk(cx, source, (label, together), &start, |iteration, state| {
             assert_eq!(iteration.chunks, together);
             let mut next = combined(state, k.sub(iteration.chunk, k.i32(together as i32)));
-            (0..together).for_each(|chunk| next.extend(in_lanes(iteration, iteration.of_chunk(chunk))));
+            for chunk in 0..together {
+                let own = iteration.registers_per_chunk;
+                next.extend(in_lanes(own + more.len(), &|i| match i.checked_sub(own) {
+                    None => value(iteration, chunk * own + i),
+                    Some(i) => {
+                        let [value, chunk_of_value] = more[i];
+                        let number = k.add(iteration.chunk, k.i32(chunk as i32));
+                        k.choose(k.eq(chunk_of_value, number), value, k.i32(0))
+                    }
+                }));
+            }
             next
         });
         let results = combined(&state, k.i32((chunks - together) as i32));
@@ -582,6 +620,18 @@ impl Passes {
     }
 }
 
+/// Returns the iteration for the candidates that have no space among those of their chunk.
+fn more_candidates<'a>(cx: &Context<'_>, list: &'a CandidateList) -> Iteration<'a> {
+    let MoreCandidates { logits, weights, .. } = list.more();
+    Iteration {
+        logits,
+        weights: Some(weights.clone()),
+        chunk: cx.k.i32(0),
+        chunks: 1,
+        registers_per_chunk: MORE_CANDIDATES,
+    }
+}
+
 /// Adds the entries of a register to the state of a pass that finds neighbors of a place. `above` is true for the
 /// entries at or above the place.
 fn update_neighbors(k: &Kernel, state: &mut [Value], part: usize, above: Value, x: Value) {
@@ -638,11 +688,6 @@ impl Iteration<'_> {
     /// Returns all registers of the iteration.
     fn all(&self) -> std::ops::Range<usize> {
         0..self.chunks * self.registers_per_chunk
-    }
-
-    /// Returns the registers of one chunk of the iteration.
-    fn of_chunk(&self, chunk: usize) -> std::ops::Range<usize> {
-        chunk * self.registers_per_chunk..(chunk + 1) * self.registers_per_chunk
     }
 
     /// Returns the raw logits of a register.

@@ -11,7 +11,7 @@ use crate::common::tpu::{embedded_program, spec};
 use nucleus::backend::pjrt::program_dir::System;
 use nucleus::compile_ahead::{compile_ahead, AheadOptions};
 use nucleus::dtype::Dtype;
-use nucleus::kernels::{Path as KernelPath, Target, Wanted};
+use nucleus::kernels::{emit, Path as KernelPath, Target, Wanted};
 use nucleus::pjrt::{host_has_tpu, CompileOptions, ErrorKind, Plugin, LIBTPU_AHEAD_ENVIRONMENT};
 use nucleus::plan::{CallShape, Entry, LogitsPlace};
 use nucleus::sampler::{BackendChoice, Sampler, SamplerOptions};
@@ -86,8 +86,13 @@ fn describes_topologies_and_compiles_probes(plugin: &Arc<Plugin>) {
             let embedded = plugin.compile_ahead(&topology, &embedded_program(&spec, &target), &options);
             embedded.unwrap_or_else(|error| panic!("{name}: a function for a decode step: {error}"));
         }
+        // An unknown TPU runs portable programs. libtpu compiles them slowly, so this test compiles only one.
+        if name == "v6e:1x1" {
+            let portable = emit(&spec(KernelPath::Arbitrary, 1, 256, Dtype::F32, false), &Target::Portable);
+            let compiled = plugin.compile_ahead(&topology, &portable, &options);
+            compiled.unwrap_or_else(|error| panic!("{name}: a portable program: {error}"));
+        }
         // The programs that tests/hardware runs on a TPU must compile without one.
-        let options = CompileOptions::for_device(topology.devices().unwrap()[0].id);
         for probe in crate::common::probes::PROBES {
             let compiled = plugin.compile_ahead(&topology, &probe.text(), &options);
             compiled.unwrap_or_else(|error| panic!("{name}: {probe:?}: {error}"));

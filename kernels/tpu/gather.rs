@@ -15,14 +15,19 @@ use super::summaries::{cells_together, halves, load};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// The number of crowded lanes that one iteration processes.
-const LANES_TOGETHER: usize = 2;
+/// The number of crowded lanes that one iteration processes if there are many. Their rotations do not depend on each
+/// other, so they fill the cross-lane units.
+const MANY_TOGETHER: usize = 8;
+/// The number of crowded lanes that one iteration processes if there are fewer than [`MANY_TOGETHER`].
+const FEW_TOGETHER: usize = 2;
+/// The number of crowded lanes of a word that one step of the search finds.
+const LANES_FOUND: usize = 2;
 /// If a block has more crowded lanes than this, their survivors are not gathered, because other methods take less time.
 const MOST_CROWDED: usize = 256;
+/// The number of an element of the list of crowded lanes that is not read.
+const UNUSED: usize = MOST_CROWDED + FEW_TOGETHER;
 /// The number of group registers that one word describes.
 const GROUPS_IN_WORD: usize = 32;
-/// Represents "no crowded lane". It is larger than the code of every lane.
-const NO_CODE: i32 = f32::MAX.to_bits() as i32;
 
 /// The survivors of each lane: logits and their indices in the row, as floats. The stack uses the index as its marker:
 /// −1 marks an empty level.
@@ -33,6 +38,9 @@ pub(super) struct Gather {
     /// The words of each batch of groups: one register per word. Bit `i` of word `w` is for group register `32 w + i`
     /// of the batch.
     crowded: Memory,
+    /// The list of crowded lanes, in SMEM: [`LANES`] times the number of the group register, plus the number of the
+    /// lane. The last element is for values that are not needed.
+    list: Memory,
 }
 
 /// The survivors of a threshold, in registers.
@@ -49,7 +57,10 @@ impl Gather {
     /// Allocates the memory.
     pub(super) fn new(cx: &Context<'_>) -> Gather {
         let width = cx.layout.batches() * words(cx) * LANES;
-        Gather { crowded: cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem) }
+        Gather {
+            crowded: cx.k.scratch(Elem::I32, &[SUBLANES, width], Space::Vmem),
+            list: cx.k.scratch(Elem::I32, &[UNUSED + 1], Space::Smem),
+        }
     }
 
     /// Returns all logits whose key is at least `threshold`. `threshold` is the key of a candidate.
@@ -58,13 +69,14 @@ impl Gather {
         let edge = edge_below(k, threshold);
         let (stack, crowded) = self.gather_maxima(cx, prefilter, edge);
         let full = k.over_all(Reduce::Max, stack.overflow);
-        let count = k.scalar(k.over_lanes(Reduce::Add, k.to_float(crowded)));
+        let counts: Vec<Value> = crowded.iter().map(|&count| sum_of_counts(k, count)).collect();
+        let count = counts.iter().copied().reduce(|a, b| k.fadd(a, b)).expect("a batch has a word");
         let many = k.above(count, k.f32(MOST_CROWDED as f32));
         let too_many = k.either(many, k.at_least(full, k.f32(0.0)));
         let stack = k.if_else(
             "some groups are crowded",
             k.both(k.above(count, k.f32(0.0)), k.not(too_many)),
-            || self.gather_from_crowded(cx, prefilter, edge, count, &stack).flat(),
+            || self.gather_from_crowded(cx, prefilter, edge, &counts, &stack).flat(),
             || stack.flat(),
         );
         let LaneStack { fields: [values, indices], overflow } =
@@ -74,14 +86,20 @@ impl Gather {
     }
 
     /// Gathers the maxima of the groups that are not crowded, if they are above `edge`. Also returns a register of
-    /// integers. The sum of its lanes is the number of crowded lanes of all group registers.
-    fn gather_maxima(&self, cx: &Context<'_>, prefilter: &Prefilter, edge: Value) -> (SurvivorStack, Value) {
+    /// integers for each word. The sum of its lanes is the number of crowded lanes that this word of all batches
+    /// describes.
+    fn gather_maxima(
+        &self,
+        cx: &Context<'_>,
+        prefilter: &Prefilter,
+        edge: Value,
+    ) -> (SurvivorStack, Vec<Value>) {
         let (k, layout, together) = (cx.k, cx.layout, cells_together(cx));
         let batch = layout.groups_in_batch();
-        let mut start = empty_stack(k, layout.depth).flat();
-        start.push(k.splat(k.i32(0)));
+        let no_lanes = vec![k.splat(k.i32(0)); words(cx)];
+        let start = [no_lanes, empty_stack(k, layout.depth).flat()].concat();
         let state = for_batches(cx, "gather maxima of groups", &start, |number, count, state| {
-            let (&crowded, stack) = state.split_last().expect("the state is not empty");
+            let (counts, stack) = state.split_at(words(cx));
             let mut stack = SurvivorStack::from_flat(stack);
             let at = k.mul(number, k.i32(batch as i32));
             let memories = prefilter.registers(cx, at, count);
@@ -106,62 +124,109 @@ impl Gather {
                 }
             }
             let out = k.registers(&self.crowded, k.mul(number, k.i32(words(cx) as i32)), words(cx));
-            let mut crowded = crowded;
+            let mut counts = counts.to_vec();
             for (word, bits) in bits.into_iter().enumerate() {
                 let bits = or_of_sublanes(k, bits.unwrap_or_else(|| k.splat(k.i32(0))));
                 k.store(&out, k.i32((word * LANES) as i32), bits);
-                crowded = k.add(crowded, count_bits(k, bits));
+                counts[word] = k.add(counts[word], count_bits(k, bits));
             }
-            [stack.flat(), vec![crowded]].concat()
+            [counts, stack.flat()].concat()
         });
-        let (&crowded, stack) = state.split_last().expect("the state is not empty");
-        (SurvivorStack::from_flat(stack), crowded)
+        let (counts, stack) = state.split_at(words(cx));
+        (SurvivorStack::from_flat(stack), counts.to_vec())
     }
 
-    /// Adds the survivors of the crowded groups to a stack. `count` is the number of crowded lanes of all group
-    /// registers, as a float.
+    /// Adds the survivors of the crowded groups to a stack. `counts` are the numbers of crowded lanes that the words of
+    /// all batches describe, as floats.
     fn gather_from_crowded(
         &self,
         cx: &Context<'_>,
         prefilter: &Prefilter,
         edge: Value,
-        count: Value,
+        counts: &[Value],
         stack: &SurvivorStack,
     ) -> SurvivorStack {
+        let k = cx.k;
+        let count = self.list_crowded_lanes(cx, counts);
+        let full = k.shr(count, MANY_TOGETHER.trailing_zeros());
+        let rest = k.mul(full, k.i32(MANY_TOGETHER as i32));
+        let steps = divided_up(k, k.sub(count, rest), FEW_TOGETHER);
+        let each = |together: usize, first: Value, stack: &[Value]| {
+            let mut stack = SurvivorStack::from_flat(stack);
+            for i in 0..together {
+                let at = k.add(first, k.i32(i as i32));
+                let place = k.load_scalar(&self.list, at);
+                let (place, edge) = match together {
+                    MANY_TOGETHER => (place, edge),
+                    _ => {
+                        // The last iteration can have a lane too many.
+                        let exists = k.lt(at, count);
+                        let nothing = k.splat(k.f32(f32::INFINITY));
+                        (k.choose(exists, place, k.i32(0)), k.choose(exists, edge, nothing))
+                    }
+                };
+                // Large logits at equal distances are in one lane of many group registers. So the lanes of an iteration
+                // are rotated by different amounts.
+                push_crowded(cx, prefilter, &mut stack, place, i * LANES / together, edge);
+            }
+            stack.flat()
+        };
+        let state = k.for_each_of("many crowded lanes", full, &stack.flat(), |iteration, stack| {
+            each(MANY_TOGETHER, k.mul(iteration, k.i32(MANY_TOGETHER as i32)), stack)
+        });
+        let state = k.for_each_of("crowded lanes", steps, &state, |iteration, stack| {
+            each(FEW_TOGETHER, k.add(rest, k.mul(iteration, k.i32(FEW_TOGETHER as i32))), stack)
+        });
+        SurvivorStack::from_flat(&state)
+    }
+
+    /// Writes the list of crowded lanes, and returns its length. `counts` are the numbers of crowded lanes that the
+    /// words of all batches describe, as floats.
+    fn list_crowded_lanes(&self, cx: &Context<'_>, counts: &[Value]) -> Value {
         let (k, batches) = (cx.k, cx.layout.batches());
-        let state =
-            k.for_each_of("batches of groups", k.i32(batches as i32), &stack.flat(), |batch, stack| {
+        let [length] =
+            k.for_each("batches of groups", k.i32(batches as i32), [k.i32(0)], |batch, [length]| {
                 let registers = k.registers(&self.crowded, k.mul(batch, k.i32(words(cx) as i32)), words(cx));
                 let crowded: Vec<Value> =
                     (0..words(cx)).map(|word| k.load(&registers, k.i32((word * LANES) as i32))).collect();
-                let count = match batches {
-                    1 => count,
-                    _ => {
-                        let counts = crowded.iter().map(|&word| count_bits(k, word));
-                        let count = counts.reduce(|a, b| k.add(a, b)).expect("a batch has a word");
-                        k.scalar(k.over_lanes(Reduce::Add, k.to_float(count)))
-                    }
+                let counts: Vec<Value> = match batches {
+                    1 => counts.to_vec(),
+                    _ => crowded.iter().map(|&word| sum_of_counts(k, count_bits(k, word))).collect(),
                 };
-                let rounded = k.add(k.truncate_scalar(count), k.i32(LANES_TOGETHER as i32 - 1));
-                let iterations = k.shr(rounded, LANES_TOGETHER.trailing_zeros());
-                // The search for crowded lanes is a chain of dependent steps. So each iteration searches for the lanes
-                // of the next iteration while it processes its own lanes.
-                let (codes, crowded) = next_lanes(k, crowded);
-                let state = [&codes[..], &crowded, stack].concat();
-                let state = k.for_each_of("crowded lanes", iterations, &state, |_, state| {
-                    let (codes, rest) = state.split_at(LANES_TOGETHER);
-                    let (crowded, stack) = rest.split_at(words(cx));
-                    let (next, crowded) = next_lanes(k, crowded.to_vec());
-                    let mut stack = SurvivorStack::from_flat(stack);
-                    for &code in codes {
-                        push_crowded(cx, prefilter, &mut stack, batch, code, edge);
-                    }
-                    [next, crowded, stack.flat()].concat()
+                let counts: Vec<Value> = counts.iter().map(|&count| k.truncate_scalar(count)).collect();
+                let mut starts = vec![length];
+                for &count in &counts {
+                    starts.push(k.add(starts[starts.len() - 1], count));
+                }
+                let most = counts.iter().copied().reduce(|a, b| k.choose(k.lt(a, b), b, a));
+                let steps = divided_up(k, most.expect("a batch has a word"), LANES_FOUND);
+                let first_group = k.mul(batch, k.i32(cx.layout.groups_in_batch() as i32));
+                k.for_each_of("list of crowded lanes", steps, &crowded, |step, crowded| {
+                    let find = |(word, &bits): (usize, &Value)| {
+                        let (codes, rest) = next_lanes(k, bits);
+                        for (i, code) in codes.into_iter().enumerate() {
+                            let code = k.scalar(code);
+                            let group = k.add(first_group, k.i32((GROUPS_IN_WORD * word) as i32));
+                            let group = k.add(group, bit_of_code(k, code));
+                            let place = k.add(k.mul(group, k.i32(LANES as i32)), lane_of_code(k, code));
+                            let number = k.add(k.mul(step, k.i32(LANES_FOUND as i32)), k.i32(i as i32));
+                            let exists = k.lt(number, counts[word]);
+                            let at = k.choose(exists, k.add(starts[word], number), k.i32(UNUSED as i32));
+                            k.store_scalar(&self.list, at, place);
+                        }
+                        rest
+                    };
+                    crowded.iter().enumerate().map(find).collect()
                 });
-                state[LANES_TOGETHER + words(cx)..].to_vec()
+                [starts[counts.len()]]
             });
-        SurvivorStack::from_flat(&state)
+        length
     }
+}
+
+/// Returns a scalar divided by a power of two, rounded up.
+fn divided_up(k: &Kernel, value: Value, by: usize) -> Value {
+    k.shr(k.add(value, k.i32(by as i32 - 1)), by.trailing_zeros())
 }
 
 /// Returns the number of words of a batch.
@@ -177,61 +242,67 @@ fn index_in_groups(cx: &Context<'_>, first: Value, group: usize, places: Value) 
     index_in_group(cx, k.add(chunk, k.i32((group / in_chunk) as i32)), group % in_chunk, places)
 }
 
-/// Finds [`LANES_TOGETHER`] crowded lanes in the words of a batch. Returns the codes of these lanes as scalars, and the
-/// words without the bits of these lanes. If there are fewer crowded lanes, the other codes are [`NO_CODE`].
-fn next_lanes(k: &Kernel, mut crowded: Vec<Value>) -> (Vec<Value>, Vec<Value>) {
-    let codes = (0..LANES_TOGETHER).map(|_| next_lane(k, &mut crowded)).collect();
-    (codes, crowded)
-}
-
-/// Finds a crowded lane, and clears its bit in the words. Returns its code. The lower bits of a code are the number of
-/// the lane. The upper bits show the number of the group register in the batch: see [`group_of_code`].
+/// Finds [`LANES_FOUND`] crowded lanes in a word. Returns the codes of these lanes, and the word without their bits. If
+/// there is only one crowded lane, both codes are the code of this lane. If there is none, the codes have no meaning.
 ///
-/// A code is the bits of a float, because the hardware finds the least lane only among floats. To compute it, the
-/// lowest set bit of a word is converted to a float. The exponent of this float shows the number of the bit.
-fn next_lane(k: &Kernel, crowded: &mut [Value]) -> Value {
+/// The lower bits of a code are the number of the lane. The upper bits show the number of the bit: see [`bit_of_code`].
+/// A code is the bits of a float, because the hardware finds the least lane only among floats. To compute it, a set bit
+/// of a word is converted to a float. The exponent of this float shows the number of the bit.
+///
+/// The function finds the lanes with the least and with the largest code. These two reductions do not depend on each
+/// other, so they take about as long as one.
+fn next_lanes(k: &Kernel, bits: Value) -> ([Value; LANES_FOUND], Value) {
     let lane = k.lane();
-    let codes = crowded.iter().enumerate().map(|(word, &bits)| {
-        let lowest = k.to_float(k.and(bits, k.sub(k.i32(0), bits)));
-        // Bit 31 is the sign of the word, so the float of this bit is negative. The mask removes the sign.
-        let group = k.and(k.bits(lowest), k.i32(i32::MAX));
-        let code = k.add(group, k.add(lane, k.i32((GROUPS_IN_WORD * word) as i32 * (1 << EXPONENT))));
-        k.choose(k.eq(bits, k.i32(0)), k.i32(NO_CODE), code)
+    let none = k.eq(bits, k.i32(0));
+    let code = |bit: Value, otherwise: f32| {
+        // Only the exponent shows the number of the bit. Bit 31 is the sign of the word, so its float is negative.
+        let exponent = k.and(k.bits(k.to_float(bit)), k.i32(0xff << EXPONENT));
+        k.choose(none, k.f32(otherwise), k.from_bits(k.or(exponent, lane)))
+    };
+    let lowest = k.and(bits, k.sub(k.i32(0), bits));
+    // After this step, no two consecutive bits are set. So the conversion cannot round up to the next power of two.
+    let alone = k.and(bits, k.xor(k.shift_right_zero(bits, k.i32(1)), k.i32(-1)));
+    let highest = k.choose(k.lt(bits, k.i32(0)), k.i32(i32::MIN), alone);
+    let least = k.over_lanes(Reduce::Min, code(lowest, f32::MAX));
+    let largest = k.over_lanes(Reduce::Max, code(highest, 0.0));
+    let codes = [least, largest].map(|code| k.bits(code));
+    let rest = codes.iter().fold(bits, |bits, &code| {
+        let bit = k.shift_left(k.i32(1), k.and(bit_of_code(k, code), k.i32(GROUPS_IN_WORD as i32 - 1)));
+        let others = k.xor(k.splat(bit), k.i32(-1));
+        k.choose(k.eq(lane, lane_of_code(k, code)), k.and(bits, others), bits)
     });
-    let least = codes.map(|code| k.from_bits(code)).reduce(|a, b| k.fmin(a, b)).expect("a batch has a word");
-    let code = k.scalar(k.bits(k.over_lanes(Reduce::Min, least)));
-    let group = group_of_code(k, code);
-    let here = k.eq(lane, k.and(code, k.i32(LANES as i32 - 1)));
-    for (word, bits) in crowded.iter_mut().enumerate() {
-        let bit = k.sub(group, k.i32((GROUPS_IN_WORD * word) as i32));
-        let inside = k.both(k.ge(bit, k.i32(0)), k.lt(bit, k.i32(GROUPS_IN_WORD as i32)));
-        let others = k.xor(k.shift_left(k.i32(1), k.and(bit, k.i32(GROUPS_IN_WORD as i32 - 1))), k.i32(-1));
-        let others = k.choose(inside, others, k.i32(-1));
-        *bits = k.choose(here, k.and(*bits, others), *bits);
-    }
-    code
+    (codes, rest)
 }
 
-/// Returns the number of the group register in its batch, given the code of a lane.
-fn group_of_code(k: &Kernel, code: Value) -> Value {
+/// Returns the number of the lane, given its code.
+fn lane_of_code(k: &Kernel, code: Value) -> Value {
+    k.and(code, k.i32(LANES as i32 - 1))
+}
+
+/// Returns the number of the bit in its word, given the code of a lane.
+fn bit_of_code(k: &Kernel, code: Value) -> Value {
     k.sub(k.shr(code, EXPONENT), k.i32(127))
 }
 
-/// Pushes the survivors in one lane of a group register, in the rows in which the group of this lane is crowded. `code`
-/// is the code of the lane.
+/// Returns the sum of a register's lanes, as a scalar float. The lanes are small integers.
+fn sum_of_counts(k: &Kernel, counts: Value) -> Value {
+    k.scalar(k.over_lanes(Reduce::Add, k.to_float(counts)))
+}
+
+/// Pushes the entries above `edge` in one lane of a group register, in the rows in which the group of this lane is
+/// crowded. `place` is the element of the list of crowded lanes that describes this lane. Entry `i` of the lane is
+/// pushed
+/// `by + i` lanes after this lane.
 fn push_crowded(
     cx: &Context<'_>,
     prefilter: &Prefilter,
     stack: &mut SurvivorStack,
-    batch: Value,
-    code: Value,
+    place: Value,
+    by: usize,
     edge: Value,
 ) {
     let (k, layout, together) = (cx.k, cx.layout, cells_together(cx));
-    let exists = k.lt(code, k.i32(NO_CODE));
-    let lane = k.and(code, k.i32(LANES as i32 - 1));
-    let group = k.choose(exists, group_of_code(k, code), k.i32(0));
-    let number = k.add(k.mul(batch, k.i32(layout.groups_in_batch() as i32)), group);
+    let (number, lane) = (k.shr(place, LANES.trailing_zeros()), k.and(place, k.i32(LANES as i32 - 1)));
     let (chunk, group) = match layout.groups_in_chunk() {
         1 => (number, k.i32(0)),
         _ => (k.shr(number, 1), k.and(number, k.i32(1))),
@@ -250,52 +321,31 @@ fn push_crowded(
         [even, odd] => k.choose(k.eq(group, k.i32(0)), even, odd),
         _ => seconds[0],
     };
-    let second = k.choose(k.eq(k.lane(), lane), second, k.f32(f32::NEG_INFINITY));
-    let edge = k.choose(exists, edge, k.splat(k.f32(f32::INFINITY)));
-    let crowded = k.above(k.over_lanes(Reduce::Max, second), edge);
+    let crowded = k.both(k.eq(k.lane(), lane), k.above(second, edge));
 
-    // Entry `i` of the lane is in register `i` of the group. It moves to lane `lane + i`, so that one register contains
-    // all entries of the lane.
+    // Entry `i` of the lane is in register `i` of the group. After the rotations, all entries of the lane are in
+    // different lanes, so that one register can contain them.
     let rows = cx.logits.look_up(first, step * (layout.group() - 1) + 1);
     let moved = |i: usize| {
         let x = k.load(&rows, k.i32((i * step * LANES) as i32));
-        match i {
+        let x = k.choose(crowded, x, k.f32(f32::NEG_INFINITY));
+        match (by + i) % LANES {
             0 => x,
-            _ => k.rotate(x, k.i32(i as i32)),
+            by => k.rotate(x, k.i32(by as i32)),
         }
     };
-    let position = |start: Value| k.and(k.sub(k.lane(), start), k.i32(LANES as i32 - 1));
-    let entry = position(lane);
-    let bits = layout.group().next_power_of_two().trailing_zeros();
-    let bit_is_set: Vec<Value> = (0..bits).map(|bit| k.ne(k.and(entry, k.i32(1 << bit)), k.i32(0))).collect();
-    let value = selected(k, 0..layout.group(), &bit_is_set, &moved);
-    // A second rotation moves the entries of different groups to different lanes.
-    let by = k.add(k.shl(k.and(k.shr(number, 1), k.i32(3)), 5), k.and(number, k.i32(1)));
-    let value = k.rotate(value, by);
-    let entry = position(k.add(lane, by));
+    // With several partial results, an operation need not wait for the previous one.
+    let mut parts: [Option<Value>; 4] = [None; 4];
+    for i in 0..layout.group() {
+        let (part, x) = (&mut parts[i % 4], moved(i));
+        *part = Some(part.map_or(x, |part| k.fmax(part, x)));
+    }
+    let value = parts.into_iter().flatten().reduce(|a, b| k.fmax(a, b)).expect("a group has a register");
+    let entry = k.and(k.sub(k.lane(), k.add(lane, k.i32(by as i32))), k.i32(LANES as i32 - 1));
     let start = k.add(k.mul(first, k.i32(LANES as i32)), lane);
     let index = k.add(cx.in_stripe(k.mul(entry, k.i32((step * LANES) as i32))), start);
-    let inside = k.lt(entry, k.i32(layout.group() as i32));
-    let survives = k.both(k.both(crowded, inside), k.above(value, edge));
+    let survives = k.above(value, edge);
     stack.push_where(k, survives, [value, k.to_float(index)]);
-}
-
-/// Selects one of `numbers` in each lane, and returns the result of `value` for this number. The masks in `bit_is_set`
-/// are the bits of the selected number, beginning with the lowest bit. With `n` masks, `numbers` starts at a multiple
-/// of 2ⁿ.
-fn selected(
-    k: &Kernel,
-    numbers: std::ops::Range<usize>,
-    bit_is_set: &[Value],
-    value: &impl Fn(usize) -> Value,
-) -> Value {
-    let Some((&upper, lower)) = bit_is_set.split_last() else { return value(numbers.start) };
-    let middle = numbers.start + (1 << lower.len());
-    let first = selected(k, numbers.start..middle.min(numbers.end), lower, value);
-    if middle >= numbers.end {
-        return first;
-    }
-    k.choose(upper, selected(k, middle..numbers.end, lower, value), first)
 }
 
 /// Combines the sublanes of a register by bitwise OR. Every sublane of the result contains the combination.

@@ -18,6 +18,7 @@
 //! sampling ← compaction ← dispatch
 //! context, prefilter ← results ← this file
 //! keys ← lane_sums ← threshold_search
+//! short_division ← sampling
 //! ```
 //!
 //! Every file can import `keys`, `lane_sums`, `lane_sort`, `lane_stack` and `threshold_search`.
@@ -41,6 +42,7 @@ mod passes;
 mod prefilter;
 mod results;
 mod sampling;
+mod short_division;
 mod stream;
 mod summaries;
 mod survivors;

@@ -142,7 +142,7 @@ impl Prefilter {
         let bins: [Value; BINS] = bins.try_into().expect("the other values of the state are the bins");
         let max = k.over_row(Reduce::Max, k.fmax(bins[0], bins[1]));
         let had_inf = is_infinity(k, k.bits(max));
-        Summary { max_key: order_keys(k, max), had_nan: k.trunc(*had_nan), had_inf, bin_maxima: bins }
+        Summary { max_key: order_keys(k, max), had_nan: k.rounded(*had_nan), had_inf, bin_maxima: bins }
     }
 
     /// Returns the number of bin registers to which one [`GroupSummary`] contributes. If groups are packed, it is the
@@ -219,7 +219,7 @@ impl Prefilter {
             let ones = bins.map(|bin| k.choose(k.ge(bin, place), k.f32(1.0), k.f32(0.0)));
             vec![k.fadd(ones[0], ones[1])]
         };
-        let decide = |sums: &[Value]| Probe::count(k, k.trunc(sums[0]), wanted);
+        let decide = |sums: &[Value]| Probe::count(k, k.rounded(sums[0]), wanted);
         let found = search(k, "bound from the bins", low, high, &Question { terms, decide });
         cx.full_key(found)
     }
@@ -323,7 +323,7 @@ impl Prefilter {
                 [least, largest_second]
             },
         );
-        let index = k.trunc(k.over_row(Reduce::Min, found[0]));
+        let index = k.rounded(k.over_row(Reduce::Min, found[0]));
         [index, k.above(found[1], edge)]
     }
 

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::keys::float_of_key;
 use super::lane_sums::approximate_log2;
+use super::short_division;
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Value};
@@ -119,6 +120,16 @@ impl Sampling {
         let total_bits = WEIGHT_BITS + cx.spec.vocab.next_power_of_two().trailing_zeros();
         let longest = <&Kernel>::DIGIT_BITS;
         let digit_bits = if total_bits + longest <= 64 { longest } else { 64 - TOTAL_BITS };
-        draw::remainder_by_digits(cx.k, Column::WORDS.map(|column| cx.param(column)), total, digit_bits)
+        draw::remainder_by_digits(cx.k, Self::words(cx), total, digit_bits)
+    }
+
+    /// Like [`remainder`](Sampling::remainder), but only for totals of at most 2^[`short_division::TOTAL_BITS`]. It
+    /// takes less time.
+    pub(super) fn remainder_of_short(&self, cx: &Context<'_>, total: Wide) -> Wide {
+        short_division::remainder(cx.k, Self::words(cx), total)
+    }
+
+    fn words(cx: &Context<'_>) -> [Value; 4] {
+        Column::WORDS.map(|column| cx.param(column))
     }
 }

@@ -6,20 +6,26 @@ use super::k_slices::{KSlices, Slot};
 use super::keys::{float_of_key, order_keys};
 use super::lane_sums::{count_lanes, noted_sum, ones, sum_lanes, Split};
 use super::sampling::Sampling;
+use super::short_division;
 use super::threshold_search::{
     parts_per_step, search, search_for_value, search_steps, search_within, Probe, Question,
 };
 use super::total_bounds::Rest;
 use crate::dtype::Dtype;
 use crate::kernels::program_arrays::Column;
+use crate::kernels::spec::Path;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Reduce, Value, LANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{has_weight, kept_weight, survives_top_k};
+use crate::semantics::sizes::WEIGHT_BITS;
 
 /// The key of a slot without a survivor. Survivors are candidates, so their keys are above it.
 const NO_KEY: i32 = NEG_INF_KEY;
+
+// The total of the weights of the survivors fits the division of the draw.
+const _: () = assert!(Split::WEIGHTS << WEIGHT_BITS <= 1 << short_division::TOTAL_BITS);
 
 /// The survivors of a block's rows, in slots: one per lane, level and stripe.
 pub(super) struct Survivors {
@@ -172,7 +178,7 @@ impl Survivors {
         let none = k.i32(NO_INDEX);
         let terms = self.slots().map(|i| k.choose(mask(i), self.indices[i], none));
         let least = terms.reduce(|a, b| k.min(a, b)).expect("at least one slot");
-        k.trunc(k.over_row(Reduce::Min, k.to_float(least)))
+        k.rounded(k.over_row(Reduce::Min, k.to_float(least)))
     }
 
     /// Finds the entries that top-k keeps. A row with at most `wanted` survivors keeps all of them.
@@ -184,7 +190,7 @@ impl Survivors {
         let high = k.choose(crowded, beyond, k.add(lowest, k.i32(1)));
         let short_keys: Vec<Value> = self.keys.iter().map(|&key| cx.short_key(key)).collect();
         let terms = |place| vec![self.ones_where(cx, |i| k.ge(short_keys[i], place))];
-        let decide = |sums: &[Value]| Probe::count(k, k.trunc(sums[0]), wanted);
+        let decide = |sums: &[Value]| Probe::count(k, k.rounded(sums[0]), wanted);
         let threshold = search(k, "top-k threshold", lowest, high, &Question { terms, decide });
         let above = self.count_where(cx, |i| k.lt(threshold, short_keys[i]));
         let reached = self.count_where(cx, |i| k.ge(short_keys[i], threshold));
@@ -229,7 +235,7 @@ impl Survivors {
                 let earlier = |i: usize| k.both(is_tie(i), k.lt(self.indices[i], place));
                 vec![self.ones_where(cx, earlier)]
             };
-            let decide = |sums: &[Value]| Probe { reaches: k.lt(k.trunc(sums[0]), kept), exact: None };
+            let decide = |sums: &[Value]| Probe { reaches: k.lt(k.rounded(sums[0]), kept), exact: None };
             let question = Question { terms, decide };
             vec![search_within(k, "last kept tie", all_indices(cx), vocab, &question)]
         };
@@ -264,8 +270,13 @@ impl Survivors {
             Dtype::Bf16 => search(k, label, low, high, &question),
             // A complete search over 32-bit keys would take many steps.
             Dtype::F32 | Dtype::F16 => {
+                let range = match cx.spec.path {
+                    // The survivors of top-k are in a short range.
+                    Path::Bounded(_) => [low, high],
+                    Path::Arbitrary => self.near_maximum(cx, sampling, [low, high], &parts, &target),
+                };
                 let float = |key| float_of_key(k, key);
-                order_keys(k, search_for_value(k, label, [low, high], &self.keys, &question, float))
+                order_keys(k, search_for_value(k, label, range, &self.keys, &question, float))
             }
         };
         let least_weight = sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)));
@@ -284,12 +295,32 @@ impl Survivors {
         (least_weight, k.either(off, same))
     }
 
+    /// Shortens the range of keys that contains the threshold of top-p, with one probe near the maximum. The threshold
+    /// is usually near the maximum. But without top-k, most keys of the range are keys of small numbers.
+    fn near_maximum(
+        &self,
+        cx: &Context<'_>,
+        sampling: &Sampling,
+        [low, high]: [Value; 2],
+        parts: &[Split],
+        target: &Split,
+    ) -> [Value; 2] {
+        const OCTAVES: f32 = 8.0;
+        let k = cx.k;
+        let place = order_keys(k, k.fsub(sampling.max, sampling.distance_of_octaves(cx, OCTAVES)));
+        let sum = Split::sum_where(k, parts, |i| k.ge(self.keys[i], place)).over_row(k);
+        let less = sum.is_less(k, target);
+        let inside = k.both(k.lt(low, place), k.lt(place, high));
+        let new_low = k.choose(k.both(inside, k.not(less)), place, low);
+        [new_low, k.choose(k.both(inside, less), place, high)]
+    }
+
     /// Draws an index by weight. Returns it with the remainder.
     fn draw(&self, cx: &Context<'_>, sampling: &Sampling, weights: &[Value]) -> (Value, Wide) {
         let k = cx.k;
         let parts = split(cx, weights);
         let total = noted_sum(k, self.sum(cx, &parts).number(k), Split::WEIGHTS);
-        let remainder = sampling.remainder(cx, total);
+        let remainder = sampling.remainder_of_short(cx, total);
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let terms = |place| Split::sum_where(k, &parts, |i| k.lt(self.indices[i], place)).terms();

@@ -49,7 +49,7 @@ pub fn remainder_of_maximum<A: Arith>(a: A, words: [A::Int; 4], no_candidate: A:
 
 /// Bits `from..from + length` of the number in `words`. Bit 0 is the least significant one.
 #[inline(always)]
-fn digit<A: WideArith>(a: A, words: [A::Int; 4], from: u32, length: u32) -> A::Wide {
+pub fn digit<A: WideArith>(a: A, words: [A::Int; 4], from: u32, length: u32) -> A::Wide {
     let word = |bit: u32| a.widen(words[3 - (bit / 32) as usize]);
     let (shift, last) = (from % 32, from + length - 1);
     let mut bits = if shift == 0 { word(from) } else { a.wshr(word(from), a.wide(u64::from(shift))) };

@@ -73,7 +73,7 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
     let mut problems = vec![
         crowded_groups(spec, rng),
         full_groups(spec, rng),
-        full_lane(spec, rng),
+        ten_crowded_lanes(spec, rng),
         close_ties(spec, 5, rng),
         close_ties(spec, 30, rng),
         exact_shares(spec, 3, rng),
@@ -102,6 +102,9 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
     // In larger batches, other rows take this branch.
     if spec.batch < 8 && spec.path == Way::Arbitrary {
         problems.push(with_zero_maximum(spec, rng));
+    }
+    if spec.batch >= 4 {
+        problems.push(full_lanes(spec, rng));
     }
     problems
 }
@@ -142,13 +145,9 @@ fn full_groups(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with ten large logits that the kernel gathers into one lane. This lane has space for fewer logits.
-///
-/// The logits are in ten lanes of a group register. Each of these lanes has a second large logit, so all ten lanes are
-/// crowded. The kernel moves entry `i` of a crowded lane by `i` lanes to higher lanes. So the ten logits form a
-/// diagonal: entry `i` is `i` lanes below the lane into which all of them move. There are two diagonals. One is for
-/// groups of consecutive registers. The other is for packed groups, which have every second register.
-fn full_lane(spec: &Spec, rng: &mut StdRng) -> Problem {
+/// Returns rows with ten crowded lanes in a group register. There are two sets of them. One is for groups of
+/// consecutive registers. The other is for packed groups, which have every second register.
+fn ten_crowded_lanes(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |row| 40 + row as i32);
     let large = |row: usize| {
         (0..10).flat_map(move |i| {
@@ -286,6 +285,28 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
     for params in &mut problem.rows {
         *params = RowParams::new(0, p, 0.0, temperature, random_words(rng.random(), 1), VOCAB);
     }
+    problem
+}
+
+/// Returns rows with large logits that the kernel gathers into two lanes. These lanes have space for fewer logits. The
+/// distance of the two lanes is half of the lanes. Each group register has two of the logits. The kernel rotates them
+/// by the number of the group register, so the logits form two diagonals. The rows must have at most two stripes.
+fn full_lanes(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = normal_rows(spec, rng, |_| 20);
+    // Rows of two stripes are only in packed blocks here. They have chunks of 32 registers. Other rows have chunks of
+    // 64 registers. A chunk has two group registers. The first has register 0 of the chunk. In a chunk of 64 registers,
+    // the second has register 33, whether groups are packed or not.
+    let registers: Vec<(usize, usize)> = match spec.batch {
+        4 => (0..5).flat_map(|group| [(2 * group, 32 * group), (2 * group, 160 + 32 * group)]).collect(),
+        _ => (0..10).map(|group| (group, group / 2 * 64 + group % 2 * 33)).collect(),
+    };
+    let large = |row: usize| {
+        registers.iter().flat_map(move |&(group, register)| {
+            let value = (40 + 2 * (register % 29)) as f32;
+            [(30, value), (94, value + 1.0)].map(|(lane, x)| (row, 128 * register + lane + row - group, x))
+        })
+    };
+    problem.put((0..spec.batch).flat_map(large).collect::<Vec<_>>());
     problem
 }
 

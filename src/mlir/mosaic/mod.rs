@@ -459,6 +459,15 @@ impl Kernel {
         self.builder.op("math.floor").operands([a]).result(a.ty())
     }
 
+    /// Converts to the nearest integer. Ties go to the even integer.
+    pub fn rounded(&self, a: Value) -> Value {
+        self.builder
+            .op("tpu.fptosi")
+            .operands([a])
+            .attribute("rounding_mode", Attribute::Enum("tpu.rounding_mode<", "to_nearest_even"))
+            .result(a.ty().with_elem(Elem::I32))
+    }
+
     /// Converts a scalar float to an integer. The float must be a whole number.
     pub fn truncate_scalar(&self, a: Value) -> Value {
         self.converted(a, Elem::I32)
@@ -514,6 +523,17 @@ impl Kernel {
             .attribute("operandSegmentSizes", segments([1, 1, 2, 0]))
             .attribute("strides", Attribute::Integers("i32", Vec::new()))
             .no_result();
+    }
+
+    /// Loads a scalar from `[n]` memory in SMEM.
+    pub fn load_scalar(&self, memory: &Memory, at: Value) -> Value {
+        let operands = [memory.value, self.index(at)];
+        self.builder.op("memref.load").operands(operands).result(Type::scalar(memory.elem()))
+    }
+
+    /// Stores a scalar in `[n]` memory in SMEM.
+    pub fn store_scalar(&self, memory: &Memory, at: Value, value: Value) {
+        self.builder.op("memref.store").operands([value, memory.value, self.index(at)]).no_result();
     }
 
     /// Tells the compiler that `value` is a multiple of `of`.
@@ -688,12 +708,7 @@ impl Elementwise for Kernel {
     // This takes one conversion and one rounding. A conversion that truncates takes five operations, because it must
     // handle signs.
     fn truncated(&self, a: Value) -> Value {
-        let floor = self.floor(a);
-        self.builder
-            .op("tpu.fptosi")
-            .operands([floor])
-            .attribute("rounding_mode", Attribute::Enum("tpu.rounding_mode<", "to_nearest_even"))
-            .result(a.ty().with_elem(Elem::I32))
+        self.rounded(self.floor(a))
     }
 
     fn at_most_equal(&self, a: Value, b: Value) -> Value {

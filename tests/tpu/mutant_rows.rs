@@ -18,7 +18,7 @@ use rand_distr::{Distribution, Exp, Normal};
 
 /// The seeds of rows that catch mutants that no other row of the tests catches. They were found among a few thousand
 /// random rows.
-pub(super) const SEEDS: [u64; 216] = [
+const SEEDS: [u64; 216] = [
     1, 2, 3, 4, 5, 6, 13, 24, 27, 32, 38, 41, 44, 52, 57, 66, 70, 76, 1015, 1018, 1019, 1020, 1021, 1022,
     1023, 1024, 1025, 1028, 1029, 1031, 1033, 1037, 1040, 1044, 1046, 1047, 1052, 1060, 1064, 1065, 1067,
     1077, 1082, 1086, 1089, 1114, 1116, 1117, 1133, 1135, 1140, 1141, 1142, 1143, 1144, 1146, 1148, 1149,
@@ -40,8 +40,27 @@ pub(super) const SEEDS: [u64; 216] = [
 /// The rows with at least this seed have special logits.
 const SPECIAL_LOGITS: u64 = 1_000_000;
 
+/// Returns all rows of this file. Each is a batch of one row.
+pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = SEEDS.map(|seed| random_row(spec, seed)).into();
+    problems.extend((0..30).map(|seed| tiny_p(spec, seed)));
+    problems.extend([false, true].map(|many| whole_target(spec, many)));
+    for k in [3, 12, 25, 30, 41, 52, 60] {
+        problems.extend([2000, 4900].map(|more| drawn_tie(spec, k, more)));
+    }
+    problems
+}
+
 /// Returns a batch of one row.
-pub(super) fn random_row(spec: &Spec, seed: u64) -> Problem {
+fn one_row(spec: &Spec, logits: Vec<f32>, params: RowParams, rng: &mut StdRng) -> Problem {
+    let mut problem = Problem::new(spec.dtype, spec.vocab, vec![RowKind::Constant], vec![params], rng);
+    problem.options.stable = spec.stable;
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
+}
+
+/// Returns the random row of a seed.
+fn random_row(spec: &Spec, seed: u64) -> Problem {
     let rng = &mut StdRng::seed_from_u64(seed);
     let (mut logits, step) = match seed < SPECIAL_LOGITS {
         true => random_logits(spec.vocab, rng),
@@ -57,40 +76,32 @@ pub(super) fn random_row(spec: &Spec, seed: u64) -> Problem {
         put_special_values(&mut logits, rng);
     }
     let params = RowParams::new(1, 1.0, 0.0, 1.0, [0; 4], spec.vocab);
-    let mut problem = Problem::new(spec.dtype, spec.vocab, vec![RowKind::Constant], vec![params], rng);
-    problem.options.stable = spec.stable;
-    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    let mut problem = one_row(spec, logits, params, rng);
     choose_parameters(spec, &mut problem, step, seed >= SPECIAL_LOGITS, rng);
     problem
 }
 
-/// Returns rows in which the target of top-p is a multiple of 2³². The target is reached exactly by all entries with a
-/// weight. The rows are sampled from survivors, or by passes if there are `many` entries.
-pub(super) fn whole_target(spec: &Spec, many: bool) -> Problem {
+/// Returns a row in which the target of top-p is a multiple of 2³². The target is reached exactly by all entries with a
+/// weight. The row is sampled from survivors, or by passes if there are `many` entries.
+fn whole_target(spec: &Spec, many: bool) -> Problem {
     // The weights of these entries are 2²⁸ and 2²⁷, so their sum is a multiple of 2³³.
     let (large, small) = if many && spec.path == Way::Arbitrary { (768, 2560) } else { (12, 40) };
     let ties = if many { 4000 } else { small };
     let params = RowParams::new(large + small, 0.5, 0.0, std::f32::consts::LOG2_E, [1, 2, 3, 4], spec.vocab);
-    let rng = &mut StdRng::seed_from_u64(1);
-    let mut problem = Problem::new(spec.dtype, spec.vocab, vec![RowKind::Constant], vec![params], rng);
-    problem.options.stable = spec.stable;
     let mut logits = vec![-1000.0; spec.vocab];
     for number in 0..(large + ties) as usize {
         logits[(number * 37) % spec.vocab] = if number < large as usize { 10.0 } else { 9.0 };
     }
-    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
-    problem
+    one_row(spec, logits, params, &mut StdRng::seed_from_u64(1))
 }
 
-/// Returns rows with nine ties in each of the first seven eighths of the row, and `more` ties in the last eighth. Top-k
+/// Returns a row with nine ties in each of the first seven eighths of the row, and `more` ties in the last eighth. Top-k
 /// keeps `k` ties, and the draw selects the last one. There are too many ties for the survivors.
-pub(super) fn drawn_tie(spec: &Spec, k: i32, more: usize) -> Problem {
+fn drawn_tie(spec: &Spec, k: i32, more: usize) -> Problem {
     let last = (k as u64 * MAX_WEIGHT as u64) - 1;
     let words = [0, 0, (last >> 32) as u32, last as u32];
     let params = RowParams::new(k, 1.0, 0.0, 1.0, words, spec.vocab);
     let rng = &mut StdRng::seed_from_u64(k as u64);
-    let mut problem = Problem::new(spec.dtype, spec.vocab, vec![RowKind::Constant], vec![params], rng);
-    problem.options.stable = spec.stable;
     let mut logits = vec![-1000.0; spec.vocab];
     let eighth = spec.vocab / 8;
     for part in 0..8 {
@@ -99,12 +110,11 @@ pub(super) fn drawn_tie(spec: &Spec, k: i32, more: usize) -> Problem {
             logits[part * eighth + place] = 3.0;
         }
     }
-    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
-    problem
+    one_row(spec, logits, params, rng)
 }
 
 /// Returns a random row whose p is so small that shifts by p have 31 or 32 bits.
-pub(super) fn tiny_p(spec: &Spec, seed: u64) -> Problem {
+fn tiny_p(spec: &Spec, seed: u64) -> Problem {
     let mut problem = random_row(spec, seed);
     problem.rows[0].top_p = TopP::new(1.25 * 2.0_f32.powi(-32 - (seed % 2) as i32));
     problem

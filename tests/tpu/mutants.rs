@@ -10,10 +10,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::mutant_rows::{drawn_tie, random_row, tiny_p, whole_target, SEEDS};
+use super::mutant_rows::problems;
 use super::paths::{cases_of, many_ties, spec_of, MAX_K};
 use crate::common::tpu::chip;
-use crate::common::Problem;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Column, Path as Way, Spec, COLUMNS};
 use nucleus::semantics::weights::MAX_WEIGHT;
@@ -29,6 +28,8 @@ const KERNELS: [(&str, Way, usize, Dtype, bool); 2] = [
 /// The number of additional rows with many ties. The rows of `paths.rs` take every branch, but few of them take several
 /// branches of the passes.
 const MORE_TIES: usize = 30;
+/// The mode in which all mutants are run.
+const ALL: &str = "all";
 
 /// Writes the facts with which the interpreter proves that mutants do not change results: the text of the kernel for
 /// readers, which contains notes, and the ranges of the columns of the parameters.
@@ -60,12 +61,10 @@ fn run(mode: &str, arguments: &[&str]) -> bool {
             for _ in 0..MORE_TIES {
                 cases.add(&spec, &chip("v5e"), &many_ties(&spec, &mut rng));
             }
-            let mut problems: Vec<Problem> = SEEDS.map(|seed| random_row(&spec, seed)).into();
-            problems.extend((0..30).map(|seed| tiny_p(&spec, seed)));
-            problems.extend([false, true].map(|many| whole_target(&spec, many)));
-            let ties = [3, 12, 25, 30, 41, 52, 60].into_iter().flat_map(|k| [(k, 2000), (k, 4900)]);
-            problems.extend(ties.map(|(k, more)| drawn_tie(&spec, k, more)));
-            problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+            // The rows of `paths.rs` catch the sample.
+            if mode == ALL {
+                problems(&spec).iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+            }
             write_facts(&spec, cases.directory());
             let directory = cases.directory().to_owned();
             cases.finish();
@@ -97,5 +96,5 @@ fn all() {
         return;
     };
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
-    assert!(run("all", &arguments), "the list and the mutants that survive differ");
+    assert!(run(ALL, &arguments), "the list and the mutants that survive differ");
 }

@@ -96,8 +96,8 @@ class MutantList:
         text = "".join(f"{line}\n" for line in self.comments)
         for kernel, groups in sorted(kernels.items()):
             text += f"\nkernel: {kernel}\n"
-            for reason, names in sorted(groups.items(), key=lambda group: (group[0] == SAMPLE, group[0] in OPEN, group[0])):
-                text += f"\n[{reason}]\n" + "".join(f"{name}\n" for name in names)
+            for reason in sorted(groups, key=lambda reason: (reason == SAMPLE, reason in OPEN, reason)):
+                text += f"\n[{reason}]\n" + "".join(f"{name}\n" for name in groups[reason])
         path.write_text(text)
 
     def rule_of(self, kernel, mutant):
@@ -162,8 +162,8 @@ class Comparison:
         caught, explained = len(ways) - len(self.alive), len(self.alive) - len(self.still_open) - len(self.unlisted)
         proved = list(self.proofs.values())
         return (
-            f"{self.name}: {len(self.found)} mutants: {proved.count(TIME)} {TIME} (proved), {proved.count(SAME)} {SAME} "
-            f"(proved), {len(self.rules)} covered by rules, {len(ways)} run: {caught} caught ({counts}), "
+            f"{self.name}: {len(self.found)} mutants: {proved.count(TIME)} {TIME} (proved), "
+            f"{proved.count(SAME)} {SAME} (proved), {len(self.rules)} covered by rules, {len(ways)} run: {caught} caught ({counts}), "
             f"{explained} listed with a reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
         )
 

@@ -183,8 +183,8 @@ class Kernel:
         return caught
 
     def run(self, numbers, briefly):
-        """Runs mutants. Returns what caught each of them, or None. The mutants whose names are in `briefly` run only some
-        cases."""
+        """Runs mutants. Returns what caught each of them, or None. The mutants whose names are in `briefly` run only
+        some cases."""
         results = []
         last = None
         for number in numbers:

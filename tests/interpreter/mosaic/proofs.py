@@ -26,8 +26,8 @@ class Proofs:
     """The proofs for the mutants of a kernel."""
 
     def __init__(self, module, body, notes, columns):
-        """`body` is the text of the module. `notes` is the text for readers. `columns` contains the ranges of the columns
-        of the parameters."""
+        """`body` is the text of the module. `notes` is the text for readers. `columns` contains the ranges of the
+        columns of the parameters."""
         operations = operations_of(module)
         self.main = operations[0][0]
         self.operations = operations

@@ -21,8 +21,10 @@ MOST_ITERATIONS = 64
 # Sums of floats up to this number are exact if all terms are integers.
 EXACT = 1 << 24
 # These operations move the elements of their operand, or only some of them.
-MOVES = {"vector.broadcast", "vector.shape_cast", "vector.extract", "tpu.dynamic_rotate", "tpu.assume_multiple", "arith.index_cast"}
-COMPARE = {"eq": (lambda a, b: a == b), "ne": (lambda a, b: a != b)}
+MOVES = {
+    "vector.broadcast", "vector.shape_cast", "vector.extract", "tpu.dynamic_rotate", "tpu.assume_multiple",
+    "arith.index_cast",
+}  # fmt: skip
 
 
 def union(a, b):
@@ -95,8 +97,8 @@ def order(predicate, a, b):
 
 
 def float_result(low, high):
-    """Returns the range of a float result. Rounding keeps the order, so the rounded limits are the limits of the rounded
-    results."""
+    """Returns the range of a float result. Rounding keeps the order, so the rounded limits are the limits of the
+    rounded results."""
     low, high = float(np.float32(low)), float(np.float32(high))
     return (low, high) if math.isfinite(low) and math.isfinite(high) else None
 

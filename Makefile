@@ -152,8 +152,8 @@ test-tpu-full: deps plugins interpreter ## compile and interpret every TPU progr
 	NUCLEUS_TPU_FULL=1 cargo test --release --locked --workspace --test tpu grid:: -- --nocapture
 
 .PHONY: test-mutants
-test-mutants: deps interpreter ## run the parts of the mutants of the TPU kernels that tests/tpu/mutants.txt names; MUTANTS=--listed: only the listed survivors, MUTANTS=--update: write the list
-	NUCLEUS_TPU_MUTANTS='$(MUTANTS)' cargo test --release --locked --workspace --test tpu mutants::parts_of_the_list -- --nocapture
+test-mutants: deps interpreter ## run the mutants of the TPU kernels; MUTANTS=--listed: only the listed survivors, MUTANTS='--part 1/6': a part, MUTANTS=--update: write the list
+	NUCLEUS_TPU_MUTANTS='$(MUTANTS)' cargo test --release --locked --workspace --test tpu mutants::all -- --nocapture
 
 .PHONY: test-tsan
 test-tsan: deps ## run the thread tests under ThreadSanitizer, with an instrumented standard library

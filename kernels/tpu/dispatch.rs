@@ -153,6 +153,7 @@ impl Stages {
         let k = cx.k;
         let cells = self.cells_reaching(cx, threshold);
         let few = at_most(k, cells, FEW_CELLS);
+        let few = k.any_is_correct(few, "survivors that do not fit are detected after they are gathered");
         let sampled = k.if_else("few cells reach the threshold", few, sample, || undecided(k));
         [sampled, vec![cells]].concat()
     }
@@ -194,7 +195,10 @@ impl Stages {
         )[0];
         let if_few = || self.if_few_cells(cx, largest, || self.by_largest(cx, start, largest, open));
         let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
-        let first = k.if_else("the largest entries may suffice", k.eq(promising, k.i32(1)), if_few, without);
+        let promising = k.eq(promising, k.i32(1));
+        let promising =
+            k.any_is_correct(promising, "the bounds of the total show whether the entries suffice");
+        let first = k.if_else("the largest entries may suffice", promising, if_few, without);
         (first, some_open)
     }
 
@@ -231,7 +235,9 @@ impl Stages {
             };
             let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
             let numbers = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
-            self.by_passes_over_list(cx, start, list, k.both(at_most(k, cells, limit), numbers))
+            let few = at_most(k, cells, limit);
+            let few = k.any_is_correct(few, "candidates that do not fit the list are detected");
+            self.by_passes_over_list(cx, start, list, k.both(few, numbers))
         };
         k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }

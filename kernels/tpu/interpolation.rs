@@ -197,13 +197,16 @@ impl Range {
         let length = k.fsub(self.high.logit, self.low.logit);
         let logit = k.fadd(self.low.logit, k.fmul(part, length));
         let key = cx.short_key(order_keys(k, logit));
+        let key = k.any_is_correct(key, "the probed place is limited to the range");
         let guess = k.max(k.min(key, k.sub(self.high.place, k.i32(1))), k.add(self.low.place, k.i32(1)));
         let middle = middle(k, self.low.place, self.high.place);
         let odd = k.eq(k.and(self.step, k.i32(1)), k.i32(1));
         let halve = k.splat(k.both(odd, k.lt(k.i32(INTERPOLATIONS), self.step)));
         // The result of the interpolation has no meaning if an end or the difference of the ends is not finite.
         let finite = k.above(k.f32(f32::MAX), length);
-        k.choose(k.both(finite, k.not(halve)), guess, middle)
+        let interpolate = k.both(finite, k.not(halve));
+        let interpolate = k.any_is_correct(interpolate, "the search can probe any place in the range");
+        k.choose(interpolate, guess, middle)
     }
 
     /// Returns the range after a probe. In the rows of `open`, one end moves to the probed place or to a neighbor of
@@ -305,7 +308,11 @@ impl<O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed> Search<'_, O, P> {
             |state| {
                 let range = Range::from_array(state);
                 let open = k.any(self.continues(cx, &range));
-                self.most_steps.map_or(open, |most| k.both(open, k.lt(range.step, k.i32(most))))
+                let within = |most| {
+                    let within = k.lt(range.step, k.i32(most));
+                    k.any_is_correct(within, "another search continues from the range of this search")
+                };
+                self.most_steps.map_or(open, |most| k.both(open, within(most)))
             },
             |state| {
                 let range = Range::from_array(state);

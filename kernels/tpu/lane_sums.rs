@@ -22,6 +22,21 @@ pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
     join_halves(k, halves_of_stripe(k, value).map(|half| k.over_stripes(Reduce::Add, half)))
 }
 
+/// Notes the largest upper word of a sum of at most `weights` weights. Returns the sum.
+pub(super) fn noted_sum(k: &Kernel, sum: Wide, weights: usize) -> Wide {
+    let most = (weights << WEIGHT_BITS) >> u32::BITS;
+    Wide { high: k.at_most_noted(sum.high, most as i32), ..sum }
+}
+
+/// Returns the sum of the lanes of each row, shifted by 32 bits. The lanes of the operand are the upper words of sums of
+/// weights. All these sums together contain at most `weights` weights.
+pub(super) fn sum_of_upper_words(k: &Kernel, words: Value, weights: usize) -> Wide {
+    let sum = sum_lanes(k, words);
+    let most = (weights << WEIGHT_BITS) >> u32::BITS;
+    let sum = Wide { low: k.at_most_noted(sum.low, most as i32), ..sum };
+    k.wshl(k.wshl(sum, 16), 16)
+}
+
 /// Like [`sum_lanes`], but for each stripe.
 pub(super) fn sum_stripe(k: &Kernel, value: Value) -> Wide {
     join_halves(k, halves_of_stripe(k, value))

@@ -8,7 +8,9 @@ use super::context::{Context, Outcome, NO_INDEX};
 use super::interpolation::{End, Narrow, Neighbors, Probed, Range, Search};
 use super::k_slices::{KSlices, Slot};
 use super::keys::{edge_below, float_of_key, order_keys};
-use super::lane_sums::{approximate_log2, approximate_log2_of_float, inclusive_sums, ones, sum_lanes, Split};
+use super::lane_sums::{
+    approximate_log2, approximate_log2_of_float, inclusive_sums, noted_sum, ones, sum_lanes, Split,
+};
 use super::passes::{total, Content, Iteration, Passes, Source};
 use super::sampling::Sampling;
 use super::threshold_search::{is_open, search_for_value, Probe, Question};
@@ -97,6 +99,7 @@ impl MultiPass<'_> {
         k.comment("weights");
         let all_sums = self.weigh_all(kept);
         let sum = k.wadd(total(cx, all_sums), k.product_of_words(kept.ties, kept.tie_weight));
+        let sum = noted_sum(k, sum, cx.spec.vocab);
 
         k.comment("top-p and min-p");
         let least_weight = self.least_weight(kept, sum);
@@ -259,7 +262,7 @@ impl MultiPass<'_> {
         let reached = k.choose(is_lowest, everything, reached);
         let crowded = k.both(on, k.lt(wanted, reached));
         let crowded = if cx.spec.stable { crowded } else { k.both(crowded, k.bool(false)) };
-        let ties = k.choose(crowded, k.sub(wanted, above), zero);
+        let ties = k.at_most_noted(k.choose(crowded, k.sub(wanted, above), zero), cx.spec.vocab as i32);
         let found = k.if_else(
             "ties at the top-k threshold",
             k.any(crowded),
@@ -331,7 +334,8 @@ impl MultiPass<'_> {
         let k = self.cx.k;
         let before = k.sub(inclusive_sums(k, k.widen(counts)).low, counts);
         let left = k.sub(kept.ties, before);
-        k.choose(k.lt(left, k.i32(0)), k.i32(0), k.min(left, counts))
+        let kept = k.choose(k.lt(left, k.i32(0)), k.i32(0), k.min(left, counts));
+        k.at_most_noted(kept, self.cx.spec.vocab as i32)
     }
 
     /// Computes the weights of the entries above the edge, stores them if there is space, and returns the sum of each

@@ -9,11 +9,14 @@ use super::context::{Context, NO_INDEX};
 use super::interpolation::Neighbors;
 use super::keys::edge_below;
 use super::lane_stack::LaneStack;
-use super::lane_sums::{count_lanes, inclusive_sums, sum_lanes, sum_stripe, Halves};
+use super::lane_sums::{
+    count_lanes, inclusive_sums, noted_sum, sum_lanes, sum_of_upper_words, sum_stripe, Halves,
+};
 use super::layout::{Residence, CANDIDATE_CHUNKS, CANDIDATE_DEPTH, MORE_CANDIDATES};
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::weights::MAX_WEIGHT;
 
 /// The number of independent counts in a pass. With several counts, an addition does not wait for the previous
 /// one.
@@ -657,11 +660,11 @@ fn first_lane_beyond(cx: &Context<'_>, values: Wide, bound: Wide) -> (Value, Wid
     let sums = inclusive_sums(k, values);
     let passed = k.not(k.wlt(bound, sums));
     let lane = count_lanes(k, k.choose(passed, k.f32(1.0), k.f32(0.0)));
-    let before = |part: Value| sum_lanes(k, k.choose(passed, part, k.i32(0)));
-    let low = before(values.low);
+    let before = |part: Value| k.choose(passed, part, k.i32(0));
+    let low = sum_lanes(k, before(values.low));
     let before = match values.is_short() {
         true => low,
-        false => k.wadd(low, k.wshl(k.wshl(before(values.high), 16), 16)),
+        false => k.wadd(low, sum_of_upper_words(k, before(values.high), cx.spec.vocab)),
     };
     (lane, k.wsub(bound, before))
 }
@@ -677,7 +680,8 @@ fn lane_of(cx: &Context<'_>, place: Value) -> Value {
 /// Returns the sum of chunk sums.
 pub(super) fn total(cx: &Context<'_>, sums: Wide) -> Wide {
     let k = cx.k;
-    k.wadd(sum_lanes(k, sums.low), k.wshl(k.wshl(sum_lanes(k, sums.high), 16), 16))
+    let low = sum_lanes(k, sums.low);
+    noted_sum(k, k.wadd(low, sum_of_upper_words(k, sums.high, cx.spec.vocab)), cx.spec.vocab)
 }
 
 impl Iteration<'_> {
@@ -693,7 +697,8 @@ impl Iteration<'_> {
 
     /// Returns the weights of a register, if they are stored.
     pub(super) fn kept_weight(&self, cx: &Context<'_>, register: usize) -> Option<Value> {
-        self.weights.as_ref().map(|weights| cx.k.load(weights, cx.k.i32((register * LANES) as i32)))
+        let load = |weights| cx.k.load(weights, cx.k.i32((register * LANES) as i32));
+        self.weights.as_ref().map(|weights| cx.k.at_most_noted(load(weights), MAX_WEIGHT))
     }
 
     /// Stores the weights of a register, if there is space.

@@ -259,7 +259,9 @@ impl Prefilter {
             values: [k.i32(i32::MAX), k.i32(0)],
             ends,
             aim,
-            open: |count, _| k.lt(near, count),
+            open: |count, _| {
+                k.any_is_correct(k.lt(near, count), "every place that the row reaches is a bound")
+            },
             most_steps: None,
             narrow: None,
             probe: |key| {

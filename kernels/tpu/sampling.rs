@@ -10,7 +10,7 @@ use crate::mlir::mosaic::{Kernel, Value};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
 use crate::semantics::sizes::{TOTAL_BITS, WEIGHT_BITS};
-use crate::semantics::weights::{quantize, weight, OCTAVE_BITS};
+use crate::semantics::weights::{quantize, weight, MAX_WEIGHT, OCTAVE_BITS};
 use crate::semantics::{draw, top_p};
 
 /// The parameters of a block's rows. They are read once.
@@ -52,7 +52,7 @@ impl Sampling {
 
     /// Returns the weight by temperature of a cleaned logit.
     pub(super) fn weight_of(&self, cx: &Context<'_>, clean: Value) -> Value {
-        weight(cx.k, self.distance(cx, clean))
+        cx.k.at_most_noted(weight(cx.k, self.distance(cx, clean)), MAX_WEIGHT)
     }
 
     /// Returns the weight by temperature of a raw logit that is a candidate.

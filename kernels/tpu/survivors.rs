@@ -4,7 +4,7 @@ use super::context::{Context, Outcome, NO_INDEX};
 use super::gather::Gathered;
 use super::k_slices::{KSlices, Slot};
 use super::keys::{float_of_key, order_keys};
-use super::lane_sums::{count_lanes, ones, sum_lanes, Split};
+use super::lane_sums::{count_lanes, noted_sum, ones, sum_lanes, Split};
 use super::sampling::Sampling;
 use super::short_division;
 use super::threshold_search::{
@@ -254,7 +254,7 @@ impl Survivors {
     ) -> (Value, Value) {
         let k = cx.k;
         let parts = split(cx, weights);
-        let sum = self.sum(cx, &parts).number(k);
+        let sum = noted_sum(k, self.sum(cx, &parts).number(k), Split::WEIGHTS);
         let (off, most) = sampling.top_p_target(cx, rest.most_with(k, sum));
         let target = Split::new(k, most);
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
@@ -319,8 +319,8 @@ impl Survivors {
     fn draw(&self, cx: &Context<'_>, sampling: &Sampling, weights: &[Value]) -> (Value, Wide) {
         let k = cx.k;
         let parts = split(cx, weights);
-        let total = self.sum(cx, &parts);
-        let remainder = sampling.remainder_of_short(cx, total.number(k));
+        let total = noted_sum(k, self.sum(cx, &parts).number(k), Split::WEIGHTS);
+        let remainder = sampling.remainder_of_short(cx, total);
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let terms = |place| Split::sum_where(k, &parts, |i| k.lt(self.indices[i], place)).terms();

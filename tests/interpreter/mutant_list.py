@@ -4,18 +4,23 @@ The list gives a reason for each mutant. Either the change affects only the time
 has the same results for all values that occur. A mutant that nobody has examined is listed as open. The tests may lack
 a row that catches it.
 
-The list is a text file. Lines that start with # are comments. A line `kernel: NAME` begins the section of a kernel.
-The next line, `parts: I/N ...`, names the mutants that were run: every N-th mutant, from number I. The command runs
-these mutants and the listed ones. It knows nothing about the other mutants. A line in brackets gives the reason for
-the mutants on the lines below it.
+The list is a text file. Lines that start with # are comments. A line `kernel: NAME` begins the section of a kernel, and
+`kernel: *` that of all kernels. A line in brackets gives the reason for the mutants on the lines below it.
 
 The line of a mutant has three parts, separated by ` | `: the path of the operation, the operation with its change,
 and a number. The number tells apart operations with the same path and the same text. The change of a constant is its
 new value. `*` stands for all copies of an unrolled operation. If these copies have different constants, their change
 is `each + step` or `each - step`.
+
+A line `rule: PATH | OPERATION` stands for several mutants: `*` matches any text, and the number is left out. Rules are
+for changes that have the same reason at every place that they match. A mutant that a rule covers is not run.
 """
 
+import re
+from dataclasses import dataclass, field
+
 from .errors import ProgramError
+from .mosaic.proofs import SAME, TIME
 
 # The reasons of mutants that nobody has examined.
 OPEN_SAME = "open; the changed operation has the same result in all cases"
@@ -29,94 +34,145 @@ SAMPLE_SIZE = 30
 WAYS = {"difference": "another result", "error": "an error", "endless": "its time"}
 # The ways that do not depend on the time. The sample contains only mutants that are caught in these ways.
 EXACT = ("difference", "error")
-
-# The part that contains all mutants.
-ALL_MUTANTS = "0/1"
-
-
-def read_list(path):
-    """Reads the list. Returns the reasons and the parts.
-
-    The key of a reason is a pair: the name of the kernel and the name of the mutant. The key of a list of parts is the
-    name of the kernel.
-    """
-    reasons, parts, kernel, reason = {}, {}, None, None
-    for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
-        if not line.strip() or line.startswith("#"):
-            continue
-        if line.startswith("kernel: "):
-            kernel, reason = line.removeprefix("kernel: "), None
-        elif line.startswith("parts: ") and kernel is not None:
-            parts[kernel] = line.removeprefix("parts: ").split()
-        elif line.startswith("[") and line.endswith("]"):
-            reason = line[1:-1]
-        elif kernel is None or reason is None or line.count(" | ") != 2:
-            raise ProgramError(f"{path}:{number}: not a line of the list")
-        else:
-            reasons[kernel, line] = reason
-    return reasons, parts
+# The name of the section with the rules for all kernels.
+ALL_KERNELS = "*"
+RULE = "rule: "
 
 
-def write_list(path, reasons, parts):
-    """Writes the list. `reasons` and `parts` have the form that `read_list` returns."""
-    kernels = {kernel: {} for kernel in parts}
-    for (kernel, name), reason in reasons.items():
-        kernels.setdefault(kernel, {}).setdefault(reason, []).append(name)
-    text = "".join(f"{line}\n" for line in path.read_text().splitlines() if line.startswith("#")) if path.exists() else ""
-    for kernel, groups in sorted(kernels.items()):
-        text += f"\nkernel: {kernel}\nparts: {' '.join(parts.get(kernel, [ALL_MUTANTS]))}\n"
-        for reason, names in sorted(groups.items(), key=lambda group: (group[0] == SAMPLE, group[0] in OPEN, group[0])):
-            text += f"\n[{reason}]\n" + "".join(f"{name}\n" for name in names)
-    path.write_text(text)
+@dataclass
+class Rule:
+    """A rule for the mutants of a kernel. `text` is its line. `mutants` is the number of mutants that it covers."""
+
+    kernel: str
+    text: str
+    reason: str
+    mutants: int = 0
+
+    def __post_init__(self):
+        parts = self.text.removeprefix(RULE).split("*")
+        self.pattern = re.compile(".*".join(map(re.escape, parts)))
+
+    def covers(self, kernel, mutant):
+        text = f"{mutant.path or 'kernel body'} | {mutant.text} -> {mutant.change}"
+        return self.kernel in (ALL_KERNELS, kernel) and self.pattern.fullmatch(text) is not None
 
 
-def chosen(arguments, reasons, parts, kernel, mutants):
-    """Returns the mutants that the command runs."""
-    if arguments.sample:
-        return [mutant for mutant in mutants if reasons.get((kernel, mutant.name)) == SAMPLE]
-    names = {name for (of, name), reason in reasons.items() if of == kernel and reason != SAMPLE}
-    numbers = set()
-    if not arguments.listed:
-        for part in [arguments.part] if arguments.part else parts.get(kernel, [ALL_MUTANTS]):
-            first, every = map(int, part.split("/"))
-            numbers.update(range(first, len(mutants), every))
-    if arguments.listed or not arguments.part:
-        numbers.update(number for number, mutant in enumerate(mutants) if mutant.name in names)
-    return [mutants[number] for number in sorted(numbers)]
+@dataclass
+class MutantList:
+    """The content of a list."""
+
+    # The lines with comments.
+    comments: list = field(default_factory=list)
+    # The reason of each mutant. A key is a pair: the name of the kernel and the name of the mutant.
+    reasons: dict = field(default_factory=dict)
+    rules: list = field(default_factory=list)
+
+    @staticmethod
+    def read(path):
+        found, kernel, reason = MutantList(), None, None
+        for number, line in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+            if line.startswith("#"):
+                found.comments.append(line)
+            elif line.startswith("kernel: "):
+                kernel, reason = line.removeprefix("kernel: "), None
+            elif line.startswith("[") and line.endswith("]"):
+                reason = line[1:-1]
+            elif line.strip():
+                is_rule = line.startswith(RULE)
+                if kernel is None or reason is None or line.count(" | ") != (1 if is_rule else 2):
+                    raise ProgramError(f"{path}:{number}: not a line of the list")
+                if is_rule:
+                    found.rules.append(Rule(kernel, line, reason))
+                else:
+                    found.reasons[kernel, line] = reason
+        return found
+
+    def write(self, path):
+        kernels = {}
+        for rule in self.rules:
+            kernels.setdefault(rule.kernel, {}).setdefault(rule.reason, []).append(rule.text)
+        for (kernel, name), reason in self.reasons.items():
+            kernels.setdefault(kernel, {}).setdefault(reason, []).append(name)
+        text = "".join(f"{line}\n" for line in self.comments)
+        for kernel, groups in sorted(kernels.items()):
+            text += f"\nkernel: {kernel}\n"
+            for reason in sorted(groups, key=lambda reason: (reason == SAMPLE, reason in OPEN, reason)):
+                text += f"\n[{reason}]\n" + "".join(f"{name}\n" for name in groups[reason])
+        path.write_text(text)
+
+    def rule_of(self, kernel, mutant):
+        """Returns the first rule that covers a mutant, or None."""
+        return next((rule for rule in self.rules if rule.covers(kernel, mutant)), None)
+
+    def unused_rules(self):
+        """Returns complaints about the rules that cover no mutant."""
+        return [f"the rule covers no mutant: {rule.text}" for rule in self.rules if not rule.mutants]
 
 
 class Comparison:
-    """Compares the mutants of a kernel that were run with the list."""
+    """Compares the mutants of a kernel with the list."""
 
-    def __init__(self, kernel, caught, reasons):
-        """`caught` gives what caught each mutant, or None if nothing caught it. `reasons` is the list."""
-        self.kernel, self.name = kernel, kernel.name
+    def __init__(self, known, arguments):
+        """`known` is the list. `arguments` says which mutants to run."""
+        self.known, self.arguments = known, arguments
+        # Whether all mutants that need a run are run.
+        self.is_complete = not (arguments.sample or arguments.listed or arguments.part)
+
+    def chosen(self, kernel):
+        """Returns the mutants of a kernel that the command runs."""
+        self.name, self.found = kernel.name, kernel.found
+        self.before = {name: reason for (of, name), reason in self.known.reasons.items() if of == kernel.name}
+        self.proofs, self.rules = {}, {}
+        if self.arguments.sample:
+            return [mutant for mutant in kernel.found if self.before.get(mutant.name) == SAMPLE]
+        self.proofs = {name: proof for name, proof in kernel.proofs().items() if proof}
+        for mutant in kernel.found:
+            rule = None if mutant.name in self.proofs else self.known.rule_of(kernel.name, mutant)
+            if rule is not None:
+                rule.mutants += 1
+                self.rules[mutant.name] = rule
+        some = [mutant for mutant in kernel.found if mutant.name not in self.proofs and mutant.name not in self.rules]
+        if self.arguments.listed:
+            return [mutant for mutant in some if self.before.get(mutant.name, SAMPLE) != SAMPLE]
+        if self.arguments.part:
+            first, every = map(int, self.arguments.part.split("/"))
+            return some[first::every]
+        return some
+
+    def survivors(self):
+        """Returns the names of the listed mutants that no case catches."""
+        return {name for name, reason in self.before.items() if reason != SAMPLE}
+
+    def compare(self, kernel, caught):
+        """`caught` gives what caught each mutant that was run, or None if nothing caught it."""
+        self.cases = dict(zip((mutant.name for mutant in kernel.mutants), map(len, kernel.differs)))
+        self.all_cases = len(kernel.list)
         self.caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
-        self.before = {name: reason for (of, name), reason in reasons.items() if of == kernel.name}
         self.alive = [name for name, by in self.caught.items() if by is None]
         self.unlisted = [name for name in self.alive if self.before.get(name, SAMPLE) == SAMPLE]
         self.still_open = [name for name in self.alive if self.before.get(name) in OPEN]
         names = {mutant.name for mutant in kernel.found}
-        self.stale = [
-            name
-            for name, reason in self.before.items()
-            if name not in names or reason != SAMPLE and self.caught.get(name)
-        ]
+        without_run = self.proofs.keys() | self.rules.keys()
+        self.stale = [name for name in self.before if name not in names]
+        self.stale += [name for name in self.survivors() & names if self.caught.get(name) or name in without_run]
 
     def summary(self):
         ways = list(self.caught.values())
         counts = ", ".join(f"{ways.count(by)} by {text}" for by, text in WAYS.items())
         caught, explained = len(ways) - len(self.alive), len(self.alive) - len(self.still_open) - len(self.unlisted)
+        proved = list(self.proofs.values())
         return (
-            f"{self.name}: {len(ways)} of {len(self.kernel.found)} mutants: {caught} caught ({counts}), "
+            f"{self.name}: {len(self.found)} mutants: {proved.count(TIME)} {TIME} (proved), "
+            f"{proved.count(SAME)} {SAME} (proved), {len(self.rules)} covered by rules, {len(ways)} run: {caught} caught ({counts}), "
             f"{explained} listed with a reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
         )
 
-    def complaints(self, is_sample):
+    def complaints(self):
         """Returns the differences between the list and the survivors."""
         found = [f"neither caught nor listed: {self.name} | {name}" for name in self.unlisted]
-        if not is_sample:
-            return found + [f"listed, but caught or no longer there: {self.name} | {name}" for name in self.stale]
+        if not self.arguments.sample:
+            reason = "listed, but caught, proved, covered by a rule, or no longer there"
+            return found + [f"{reason}: {self.name} | {name}" for name in self.stale]
         sample = sum(reason == SAMPLE for reason in self.before.values())
         if 4 * len(self.caught) < sample or not sample:
             found.append(f"{self.name} has only {len(self.caught)} of the {sample} mutants of the sample")
@@ -124,28 +180,19 @@ class Comparison:
 
     def results(self):
         """Returns what caught each mutant, and in how many cases its operation has another result."""
-        return [
-            {"name": mutant.name, "caught": self.caught[mutant.name], "cases": len(differs)}
-            for mutant, differs in zip(self.kernel.mutants, self.kernel.differs)
-        ]
+        return [{"name": name, "caught": by, "cases": self.cases[name]} for name, by in self.caught.items()]
 
-    def update(self, reasons, parts, part):
-        """Changes the list. `part` is the part that was run, or None if the parts in the list were run."""
+    def update(self):
+        """Changes the list."""
+        reasons = self.known.reasons
         for name in self.stale:
             del reasons[self.name, name]
-        cases = {result["name"]: result["cases"] for result in self.results()}
         for name in self.still_open + self.unlisted:
-            reasons[self.name, name] = OPEN_OTHER if cases[name] else OPEN_SAME
+            reasons[self.name, name] = OPEN_OTHER if self.cases[name] else OPEN_SAME
         # The sample contains only mutants whose operation has another result in many cases. Few cases are enough to
         # catch them.
-        often = [name for name, by in self.caught.items() if by in EXACT and 4 * cases[name] >= len(self.kernel.list)]
+        often = [name for name, by in self.caught.items() if by in EXACT and 4 * self.cases[name] >= self.all_cases]
         fill_sample(reasons, self.name, often)
-        if part == ALL_MUTANTS:
-            parts[self.name] = [ALL_MUTANTS]
-        elif part:
-            known = parts.setdefault(self.name, [ALL_MUTANTS] if self.before else [])
-            if not {ALL_MUTANTS, part} & set(known):
-                known.append(part)
 
 
 def fill_sample(reasons, kernel, caught):

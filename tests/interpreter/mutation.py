@@ -1,5 +1,8 @@
 """Runs the mutants of TPU kernels (mosaic/mutants.py) on the cases of a directory.
 
+Some mutants need no run, because a proof shows that they do not change results (mosaic/proofs.py), or because a rule of
+the list covers them.
+
 A mutant is caught if the result of a case differs. It is also caught if the interpreter reports an error, such as an
 access out of bounds or an endless loop. mutant_list.py describes the list of the mutants that are not caught. The
 command fails if a mutant is neither caught nor in the list.
@@ -15,8 +18,10 @@ from pathlib import Path
 from .cases import check_outputs, run_files
 from .errors import ProgramError
 from .mosaic import kernel as mosaic
+from .mosaic.body import kernel_body
 from .mosaic.mutants import Selection, find, translators
-from .mutant_list import Comparison, chosen, read_list, write_list
+from .mosaic.proofs import Proofs
+from .mutant_list import Comparison, MutantList
 from .outer import Outer, kernel_of
 
 # One execution of a loop of an unchanged kernel has far fewer iterations. The cases have short rows.
@@ -25,6 +30,9 @@ MAX_ITERATIONS = 500
 TIMES = 30
 # The sample takes every n-th case. The number of cases is rarely a multiple of this prime number.
 STRIDE = 37
+# A listed mutant runs only about this number of cases, unless `--listed` is given. Listed mutants usually survive, so
+# they would need most of the time.
+CASES_OF_LISTED = 20
 # The number of mutants that a process runs before it reports their results.
 TOGETHER = 20
 
@@ -109,7 +117,7 @@ class Kernel:
     """The mutants of the kernel of one directory of cases."""
 
     def __init__(self, directory, options, choose):
-        """`choose` gets the name of the kernel and all mutants. It returns the mutants to run."""
+        """`choose` receives this object, with `name`, `found` and `proofs`. It returns the mutants to run."""
         directory = Path(directory)
         cases = json.loads((directory / "cases.json").read_text())
         if len({case["program"] for case in cases}) != 1:
@@ -123,8 +131,9 @@ class Kernel:
         unchanged = self.program.kernels[key]
         self.name = unchanged.name
         self.found = find(unchanged.program.module)
-        self.mutants = choose(self.name, self.found)
+        self.config, self.module = config, unchanged.program.module
         self.unchanged, self.directory, self.list = unchanged, directory, cases
+        self.mutants = choose(self)
         self.seen = Selection(differs=bytearray(len(self.mutants)))
         self.watching = mosaic.Kernel(config, options, translators(self.mutants, self.seen, watch=True))
         self.selection = Selection()
@@ -132,6 +141,14 @@ class Kernel:
         # The cases that were read. For each mutant, the numbers of the cases in which its operation has another result.
         self.cases = []
         self.differs = [[] for _ in self.mutants]
+
+    def proofs(self):
+        """Returns the proof of each mutant, by its name. It is None for a mutant without a proof."""
+        notes, columns = self.directory / "kernel.txt", self.directory / "columns.json"
+        notes = notes.read_text() if notes.exists() else ""
+        columns = json.loads(columns.read_text()) if columns.exists() else []
+        proofs = Proofs(self.module, kernel_body(self.config.value), notes, columns)
+        return {mutant.name: proofs.of(mutant) for mutant in self.found}
 
     def read(self, number):
         """Reads a case. Returns the numbers of the mutants whose operation has another result in it."""
@@ -165,8 +182,9 @@ class Kernel:
                 break
         return caught
 
-    def run(self, numbers):
-        """Runs mutants. Returns what caught each of them, or None."""
+    def run(self, numbers, briefly):
+        """Runs mutants. Returns what caught each of them, or None. The mutants whose names are in `briefly` run only
+        some cases."""
         results = []
         last = None
         for number in numbers:
@@ -174,6 +192,8 @@ class Kernel:
             caught = None
             # Often the case that caught the previous mutant also catches this one.
             cases = sorted(self.differs[number], key=lambda case: case != last)
+            if self.mutants[number].name in briefly:
+                cases = sorted(cases)[:: max(1, len(cases) // CASES_OF_LISTED)]
             for case in cases:
                 caught = self.cases[case].catches(self.program, self.changed)
                 if caught:
@@ -183,10 +203,10 @@ class Kernel:
         return results
 
 
-def run_all(kernel, processes):
-    """Runs all mutants of a kernel. Returns what caught each of them, or None."""
-    global _kernel
-    _kernel = kernel
+def run_all(kernel, processes, briefly):
+    """Runs all mutants of a kernel. Returns what caught each of them, or None. See `Kernel.run` for `briefly`."""
+    global _kernel, _briefly
+    _kernel, _briefly = kernel, briefly
     numbers = range(len(kernel.mutants))
     parts = [numbers[i : i + TOGETHER] for i in range(0, len(numbers), TOGETHER)]
     results = {}
@@ -198,32 +218,34 @@ def run_all(kernel, processes):
 
 
 def _run_part(numbers):
-    return _kernel.run(numbers)
+    return _kernel.run(numbers, _briefly)
 
 
 def command(arguments, options):
     """Runs the mutants of all directories and compares the survivors with the list. Returns the exit status."""
-    reasons, parts = read_list(arguments.list)
+    known = MutantList.read(arguments.list)
     complaints, results = [], {}
     signal.signal(signal.SIGVTALRM, stop)
     for directory in arguments.directories:
         start = time.monotonic()
-        kernel = Kernel(directory, options, lambda *found: chosen(arguments, reasons, parts, *found))
+        comparison = Comparison(known, arguments)
+        kernel = Kernel(directory, options, comparison.chosen)
         if arguments.sample:
             caught = kernel.run_sample()
         else:
             kernel.read_all()
-            caught = run_all(kernel, arguments.processes)
-        comparison = Comparison(kernel, caught, reasons)
+            caught = run_all(kernel, arguments.processes, set() if arguments.listed else comparison.survivors())
+        comparison.compare(kernel, caught)
         print(f"{comparison.summary()}; {time.monotonic() - start:.0f} s", flush=True)
-        complaints += comparison.complaints(arguments.sample)
+        complaints += comparison.complaints()
         results[kernel.name] = comparison.results()
         if arguments.update:
-            comparison.update(reasons, parts, arguments.part)
+            comparison.update()
     if arguments.results:
         arguments.results.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.update:
-        write_list(arguments.list, reasons, parts)
+        known.write(arguments.list)
         return 0
+    complaints += known.unused_rules() if comparison.is_complete else []
     print("".join(f"{complaint}\n" for complaint in complaints), end="")
     return 1 if complaints else 0

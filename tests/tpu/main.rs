@@ -7,6 +7,7 @@ mod grid;
 mod kernels;
 mod libtpu;
 mod limits;
+mod mutant_rows;
 mod mutants;
 mod paths;
 mod small_batches;

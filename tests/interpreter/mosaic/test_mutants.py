@@ -116,34 +116,42 @@ class Mutants(unittest.TestCase):
     def test_parts_of_the_mutants(self):
         x = np.arange(1024, dtype=np.int32).reshape(8, 128)
         self.write_case(np.where(x == 5, 6, x).astype(np.int32))
-        _, _, every = self.run_mutants()
-        names = list(every)
+        names = list(self.run_mutants()[2])
         first = names.index(BOUNDARY) % 2
-        part, other = f"{first}/2", f"{1 - first}/2"
-        # The list names the parts that were run.
-        self.run_mutants("--update", "--part", part)
-        self.assertIn(f"kernel: k\nparts: {part}\n", self.list.read_text())
-        status, said, caught = self.run_mutants()
+        self.run_mutants("--update")
+        status, said, caught = self.run_mutants("--part", f"{first}/2")
         self.assertEqual((status, list(caught)), (0, names[first::2]), said)
-        self.run_mutants("--update", "--part", other)
-        self.assertIn(f"kernel: k\nparts: {part} {other}\n", self.list.read_text())
+        self.assertIn(BOUNDARY, caught)
+
+    def test_rules(self):
+        x = np.arange(1024, dtype=np.int32).reshape(8, 128)
+        self.write_case(np.where(x == 5, 6, x).astype(np.int32))
+        rule = "rule: kernel * | slt(load(), *) -> sle"
+        self.list.write_text(f"kernel: *\n\n[a reason]\n{rule}\n\nkernel: k\n\n[another reason]\n{CONSTANT}\n")
         status, said, caught = self.run_mutants()
-        self.assertEqual((status, list(caught)), (0, names), said)
-        # Listed mutants also run if they are in none of the parts that the list names.
-        self.list.write_text(self.list.read_text().replace(f"parts: {part} {other}", f"parts: {other}"))
-        self.assertIn(BOUNDARY, self.run_mutants()[2])
-        self.run_mutants("--update", "--part", "0/1")
-        self.assertIn("kernel: k\nparts: 0/1\n", self.list.read_text())
+        self.assertEqual(status, 0, said)
+        self.assertNotIn(BOUNDARY, caught)
+        self.assertIn("1 covered by rules", said)
+        self.assertIn("1 listed with a reason, 0 listed as open, 0 not listed", said)
+        before = self.list.read_text()
+        self.run_mutants("--update")
+        self.assertTrue(self.list.read_text().startswith("\n" + before))
+        # A rule must cover a mutant. A mutant that a rule covers must not be listed.
+        self.list.write_text(f"{before}\n[a third reason]\nrule: count | slt(*\n{BOUNDARY}\n")
+        status, said, _ = self.run_mutants()
+        self.assertEqual(status, 1)
+        self.assertIn("the rule covers no mutant: rule: count | slt(*", said)
+        self.assertIn(f"covered by a rule, or no longer there: k | {BOUNDARY}", said)
 
     def test_a_listed_mutant_that_is_caught(self):
         self.write_case(np.arange(1024, dtype=np.int32).reshape(8, 128))
         self.list.write_text(f"# kept\n\nkernel: k\n\n[a reason]\n{BOUNDARY}\n")
         status, said, _ = self.run_mutants()
         self.assertEqual(status, 1)
-        self.assertIn(f"listed, but caught or no longer there: k | {BOUNDARY}", said)
+        self.assertIn(f"covered by a rule, or no longer there: k | {BOUNDARY}", said)
         self.run_mutants("--update")
         text = self.list.read_text()
-        self.assertTrue(text.startswith(f"# kept\n\nkernel: k\nparts: 0/1\n\n[{mutant_list.SAMPLE}]\n"), text)
+        self.assertTrue(text.startswith(f"# kept\n\nkernel: k\n\n[{mutant_list.SAMPLE}]\n"), text)
         self.assertIn(BOUNDARY, text)
         # The case catches all mutants of the sample.
         self.assertEqual(self.run_mutants("--sample")[0], 0)

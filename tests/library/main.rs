@@ -18,6 +18,7 @@ mod header;
 mod layout;
 mod pjrt_layer;
 mod properties;
+mod simd_inlined;
 mod softmax;
 mod steady_state;
 mod structure;

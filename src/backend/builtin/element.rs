@@ -89,7 +89,7 @@ impl Element for F32 {
 
     #[inline(always)]
     fn poison<S: Simd>(watch: Sum<S>) -> f32 {
-        (watch.sums[0] + watch.sums[1]).to_array().into_iter().sum()
+        (watch.sums[0] + watch.sums[1]).reduce_sum()
     }
 
     #[inline(always)]

@@ -26,10 +26,10 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Divides a row into groups of at most [`LARGEST_GROUP`] blocks. The result has at least `wanted` groups, and at
-    /// least 32 groups, if the row has enough blocks. The scan records [`LANES`] maxima of each group.
+    /// least 16 groups, if the row has enough blocks. The scan records [`LANES`] maxima of each group.
     pub(super) fn new(vocab: usize, wanted: usize) -> Layout {
         let blocks = vocab.div_ceil(BLOCK);
-        let group = (blocks / wanted.max(32)).clamp(1, LARGEST_GROUP);
+        let group = (blocks / wanted.max(16)).clamp(1, LARGEST_GROUP);
         Layout { group, blocks }
     }
 

@@ -3,6 +3,7 @@
 use super::collect_few::FEW;
 use super::lanes::LANES;
 use super::layout::{Layout, BIN, BLOCK};
+use super::top_k::KEYS_PER_K;
 use crate::semantics::params::RowParams;
 
 /// The least number of groups of a long row without top-k. The maxima of this number of groups usually have most of the
@@ -36,7 +37,8 @@ impl RowKind {
     /// How a row of `vocab` elements is divided.
     pub(super) fn layout(self, vocab: usize) -> Layout {
         match self {
-            RowKind::TopK(k) => Layout::new(vocab, k),
+            // The bound of top-k needs [`KEYS_PER_K`] group maxima per k. With more groups, the scan would take longer.
+            RowKind::TopK(k) => Layout::new(vocab, (KEYS_PER_K * k).div_ceil(LANES)),
             RowKind::Greedy | RowKind::TopP | RowKind::Plain => Layout::new(vocab, MAXIMA_WITHOUT_TOP_K),
         }
     }

@@ -10,8 +10,11 @@ use super::weighing::WeightScale;
 use crate::batch::CallOptions;
 use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
-use crate::semantics::draw::remainder;
+use crate::semantics::draw::{remainder, remainder_by_digits};
 use crate::semantics::params::RowParams;
+
+/// The number of bits of the largest digit that [`remainder_by_digits`] supports.
+const LARGEST_DIGIT: u32 = 28;
 
 /// A row to sample, its parameters, and how to process it.
 pub(super) struct RowTask<'a> {
@@ -37,7 +40,13 @@ impl<'a> RowTask<'a> {
 
     /// The row's random number modulo the total of the kept weights.
     pub(super) fn remainder(&self, total: u64) -> u64 {
-        remainder(Scalar, self.params.words.map(|word| word as i32), total)
+        let words = self.params.words.map(|word| word as i32);
+        // Larger digits need fewer divisions, but a large total leaves no space for them.
+        if total <= 1 << (u64::BITS - LARGEST_DIGIT) {
+            remainder_by_digits(Scalar, words, total, LARGEST_DIGIT)
+        } else {
+            remainder(Scalar, words, total)
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Summary {
     /// Combines the lanes of a running maximum.
     #[inline(always)]
     pub(super) fn of_lanes<S: Simd>(max: f32x16<S>, poison: f32) -> Summary {
-        Summary { max: max.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max), poison }
+        Summary { max: max.reduce_max(), poison }
     }
 }
 
@@ -110,5 +110,5 @@ fn max_scan_impl<S: Simd, E: Element>(simd: S, row: &[E::Bits]) -> f32 {
     for block in blocks {
         max = max.max(E::maxima(simd, block, &mut watch));
     }
-    max.to_array().into_iter().fold(f32::NEG_INFINITY, f32::max)
+    max.reduce_max()
 }

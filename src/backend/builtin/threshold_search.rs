@@ -2,8 +2,8 @@
 //!
 //! Top-k and top-p use the same search: top-k counts keys, and top-p sums weights. The search does not sort. The range
 //! that contains the threshold is called the bracket. If there is an estimate of the threshold, the first pass removes
-//! the values above the estimate. Each other pass measures the values at or above three pivots. Then it narrows the
-//! bracket and removes the values outside the bracket.
+//! the values above the estimate. Each other pass measures the values at or above a few pivots. Then it narrows the
+//! bracket and removes the values outside the bracket. In short arrays, the first passes remove no values.
 
 use fearless_simd::{dispatch, i32x16, prelude::*, Level, Simd};
 
@@ -40,7 +40,7 @@ pub(super) struct Goal {
     pub(super) reached: u64,
     /// The largest value, or an upper bound on it.
     pub(super) high: i32,
-    /// The threshold is probably at most this value. [`NO_HINT`] if there is no estimate.
+    /// The threshold is probably at most this value. [`NO_HINT`] if there is no estimate. Not used for short arrays.
     pub(super) hint: i32,
 }
 
@@ -54,8 +54,8 @@ pub(super) struct Found {
 /// Finds the threshold of `values`. `values` consists of whole vectors, padded with [`PAD`], and must reach the target.
 /// `spare` is at least as long as `values`.
 ///
-/// The search stops when the measure is within the tolerance of the target. The threshold may then differ from every
-/// value. The values at or above it are correct.
+/// The threshold may differ from every value, but the values at or above it are correct. If the measure exceeds the
+/// target by more than the tolerance, the threshold of a count is one of the values.
 pub(super) fn search(level: Level, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
     dispatch!(level, simd => match goal.measure {
         Measure::Count => search_impl::<_, false>(simd, values, spare, goal),
@@ -76,49 +76,109 @@ pub(super) fn pad(values: &mut [i32], len: usize) {
     values[len..len.next_multiple_of(LANES)].fill(PAD);
 }
 
+/// The range that contains the threshold, and the measures at its ends.
+#[derive(Clone, Copy)]
+struct Bracket {
+    low: i32,
+    high: i32,
+    /// The measure of the values at or above `low`. It reaches the target.
+    reached: u64,
+    /// The measure of the values above `high`. It does not reach the target.
+    above: u64,
+}
+
+impl Bracket {
+    /// Whether `low` is a threshold that the search may return.
+    #[inline(always)]
+    fn is_narrow_enough<const SUM: bool>(&self, goal: &Goal) -> bool {
+        // No weight in the bracket is below `low`. If the sum of the bracket is less than twice `low`, the bracket
+        // contains only one weight.
+        let one_weight = SUM && self.reached - self.above < 2 * self.low as u64;
+        self.low >= self.high || one_weight || self.reached <= goal.target + goal.tolerance
+    }
+
+    /// Narrows the bracket to the part between two adjacent pivots. `active` contains all values in the bracket.
+    /// `counted` is the measure of the values above the bracket that `active` does not contain.
+    #[inline(always)]
+    fn divide<S: Simd, const SUM: bool, const N: usize>(
+        &mut self,
+        simd: S,
+        active: &[i32],
+        counted: u64,
+        goal: &Goal,
+        pivots: [i32; N],
+    ) {
+        let measured = measures::<S, SUM, N>(simd, active, pivots);
+        // The measures decrease, so the pivots that reach the target precede the other ones. These loops select values
+        // without branches, because the processor cannot predict the result.
+        let (mut low, mut high, mut reached, mut above) = (self.low, self.high, self.reached, self.above);
+        for i in 0..N {
+            let measure = counted + measured[i];
+            let enough = measure >= goal.target;
+            (low, reached) = if enough { (pivots[i], measure) } else { (low, reached) };
+        }
+        for i in (0..N).rev() {
+            let measure = counted + measured[i];
+            let enough = measure >= goal.target;
+            (high, above) = if enough { (high, above) } else { (pivots[i] - 1, measure) };
+        }
+        *self = Bracket { low, high, reached, above };
+    }
+}
+
+/// In an array of up to this length, measuring all values takes less time than removing the values outside the bracket.
+const SHORT: usize = 16 * LANES;
+/// The number of passes over a short array before values are removed.
+const SHORT_PASSES: usize = 5;
+
 #[inline(always)]
 fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i32], goal: Goal) -> Found {
-    // The bracket: the threshold lies in `low..=high`, and `above` is the measure of the values above `high`.
-    let (mut low, mut high, mut above) = (goal.low, goal.high, 0);
-    // The measure of the values at or above `low`.
-    let mut reached = goal.reached;
+    let mut bracket = Bracket { low: goal.low, high: goal.high, reached: goal.reached, above: 0 };
     // The length of the part of `spare` that holds the values in the bracket, including padding. `None` until the
     // values outside the bracket are removed.
     let mut narrowed: Option<usize> = None;
     let hint = goal.hint;
-    let mut at_ends = hint <= low || hint == high;
-    if low < hint && hint < high {
+    let mut at_ends = hint <= bracket.low || hint == bracket.high;
+    if values.len() <= SHORT {
+        for _ in 0..SHORT_PASSES {
+            if bracket.is_narrow_enough::<SUM>(&goal) {
+                return Found { threshold: bracket.low, measure: bracket.reached };
+            }
+            let (low, high) = (bracket.low, bracket.high);
+            // Smaller registers cannot hold seven pivots and their measures.
+            if S::f32s::LEN == LANES {
+                bracket.divide::<S, SUM, 7>(simd, values, 0, &goal, even_pivots::<SUM, 7>(low, high));
+            } else {
+                bracket.divide::<S, SUM, 3>(simd, values, 0, &goal, even_pivots::<SUM, 3>(low, high));
+            }
+        }
+        let (len, least, most) = narrow(simd, values, spare, bracket.low, bracket.high);
+        narrowed = Some(len);
+        (bracket.low, bracket.high) = (least, most);
+        at_ends = true;
+    } else if bracket.low < hint && hint < bracket.high {
         // Usually, few values are between `low` and the hint. So this pass usually removes most values.
-        let (len, least, most) = narrow(simd, values, spare, low, hint);
-        let above_hint = reached - measures::<S, SUM, 1>(simd, &spare[..len], [low])[0];
+        let (len, least, most) = narrow(simd, values, spare, bracket.low, hint);
+        let above_hint = bracket.reached - measures::<S, SUM, 1>(simd, &spare[..len], [bracket.low])[0];
         if above_hint < goal.target {
             narrowed = Some(len);
-            (low, high, above) = (least, most, above_hint);
+            bracket = Bracket { low: least, high: most, above: above_hint, ..bracket };
         } else {
-            (low, reached) = (hint + 1, above_hint);
+            (bracket.low, bracket.reached) = (hint + 1, above_hint);
         }
     }
-    while low < high {
+    while !bracket.is_narrow_enough::<SUM>(&goal) {
         let active = match narrowed {
             None => values,
             Some(len) => &spare[..len],
         };
-        let pivots = pivots::<SUM>(low, high, at_ends);
-        let measured = measures::<S, SUM, 3>(simd, active, pivots);
-        let enough = |i: usize| above + measured[i] >= goal.target;
-        if let Some(i) = (0..3).rev().find(|&i| enough(i)) {
-            (low, reached) = (pivots[i], above + measured[i]);
-            if reached <= goal.target + goal.tolerance {
-                break;
-            }
-        }
-        if let Some(i) = (0..3).find(|&i| !enough(i)) {
-            high = pivots[i] - 1;
-            above += measured[i];
-        }
-        if low == high {
+        let Bracket { low, high, above, .. } = bracket;
+        let pivots = if at_ends { end_pivots::<SUM>(low, high) } else { even_pivots::<SUM, 3>(low, high) };
+        bracket.divide::<S, SUM, 3>(simd, active, above, &goal, pivots);
+        if bracket.is_narrow_enough::<SUM>(&goal) {
             break;
         }
+        let Bracket { low, high, .. } = bracket;
         let (len, least, most) = match narrowed {
             None => narrow(simd, values, spare, low, high),
             Some(len) => narrow_in_place(simd, spare, len, low, high),
@@ -126,28 +186,46 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
         narrowed = Some(len);
         at_ends = false;
         // No value lies between `low` and the least value of the bracket. So `reached` does not change.
-        (low, high) = (least, most);
+        (bracket.low, bracket.high) = (least, most);
     }
-    Found { threshold: low, measure: reached }
+    Found { threshold: bracket.low, measure: bracket.reached }
 }
 
-/// Returns three pivots in `low + 1..=high` that divide the bracket. The pivots for keys are evenly spaced, because
-/// keys are already approximately logarithmic. The pivots for weights are geometrically spaced, because most weights
-/// are small.
-///
-/// `at_ends` means that the threshold is probably `low` or `high`, because many values are equal to the threshold. In
-/// this case, the first pivot and the last pivot are at or near the ends of `low + 1..=high`. Their measures show
-/// whether the threshold is at an end.
+/// Returns pivots in `low + 1..=high` that divide the bracket into equal parts. The pivots for keys are evenly spaced,
+/// because keys are already approximately logarithmic. The pivots for weights are geometrically spaced, because most
+/// weights are small.
 #[inline(always)]
-fn pivots<const SUM: bool>(low: i32, high: i32, at_ends: bool) -> [i32; 3] {
-    let scaled = |x: i32| if SUM { i64::from((x as f32).to_bits()) } else { i64::from(x) };
+fn even_pivots<const SUM: bool, const N: usize>(low: i32, high: i32) -> [i32; N] {
+    let mut pivots = [0; N];
+    for (i, pivot) in pivots.iter_mut().enumerate() {
+        *pivot = pivot_at::<SUM>(low, high, i as u64 + 1, N as u64 + 1);
+    }
+    pivots
+}
+
+/// Returns pivots for a threshold that is probably `low` or `high`, because many values are equal to the threshold. The
+/// first pivot and the last pivot are at or near the ends of `low + 1..=high`. Their measures show whether the
+/// threshold is at an end.
+#[inline(always)]
+fn end_pivots<const SUM: bool>(low: i32, high: i32) -> [i32; 3] {
+    [low + 1, pivot_at::<SUM>(low, high, 1, 2), high]
+}
+
+/// The pivot at `number / parts` of the bracket.
+#[inline(always)]
+fn pivot_at<const SUM: bool>(low: i32, high: i32, number: u64, parts: u64) -> i32 {
+    let scaled = |x: i32| if SUM { (x as f32).to_bits() as i32 } else { x };
     let (from, to) = (scaled(low), scaled(high));
-    let (parts, numbers) = if at_ends { (2, [0, 1, 2]) } else { (4, [1, 2, 3]) };
-    numbers.map(|number| {
-        let at = from + ((to - from) * number + parts - 1) / parts;
-        let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at as i32 };
-        pivot.clamp(low + 1, high)
-    })
+    let distance = u64::from(to.wrapping_sub(from) as u32);
+    let at = from.wrapping_add((distance * number).div_ceil(parts) as i32);
+    let pivot = if SUM { f32::from_bits(at as u32) as i32 } else { at };
+    pivot.clamp(low + 1, high)
+}
+
+/// For each pivot, the number of values at or above it.
+#[inline(always)]
+pub(super) fn counts<S: Simd, const N: usize>(simd: S, values: &[i32], pivots: [i32; N]) -> [u64; N] {
+    measures::<S, false, N>(simd, values, pivots)
 }
 
 /// For each pivot, the measure of the values at or above it.
@@ -158,30 +236,45 @@ fn measures<S: Simd, const SUM: bool, const N: usize>(simd: S, values: &[i32], p
     for i in 0..N {
         limits[i] = a.int(pivots[i]);
     }
-    let mut sums = [WeightSum::new(simd); N];
-    let mut counts = [a.int(0); N];
-    for vectors in values.as_chunks::<LANES>().0.chunks(SUMMABLE) {
-        let mut lanes = [a.int(0); N];
-        for vector in vectors {
-            let x: i32x16<S> = load(simd, vector);
-            for i in 0..N {
-                let part = if SUM { x } else { a.int(1) };
-                lanes[i] += x.simd_ge(limits[i]).select(part, a.int(0));
-            }
-        }
+    let vectors = values.as_chunks::<LANES>().0;
+    let mut totals = [0; N];
+    if !SUM || vectors.len() <= SUMMABLE {
+        let lanes = measures_of_lanes::<S, SUM, N>(simd, vectors, &limits);
         for i in 0..N {
-            if SUM {
-                sums[i].add(lanes[i]);
-            } else {
-                counts[i] += lanes[i];
-            }
+            totals[i] = total(lanes[i]);
+        }
+        return totals;
+    }
+    let mut sums = [WeightSum::new(simd); N];
+    for vectors in vectors.chunks(SUMMABLE) {
+        let lanes = measures_of_lanes::<S, SUM, N>(simd, vectors, &limits);
+        for i in 0..N {
+            sums[i].add(lanes[i]);
         }
     }
-    let mut totals = [0; N];
     for i in 0..N {
-        totals[i] = if SUM { sums[i].total() } else { total(counts[i]) };
+        totals[i] = sums[i].total();
     }
     totals
+}
+
+/// The measures of the values of each lane. If `SUM` is true, there are at most [`SUMMABLE`] vectors.
+#[inline(always)]
+fn measures_of_lanes<S: Simd, const SUM: bool, const N: usize>(
+    simd: S,
+    vectors: &[[i32; LANES]],
+    limits: &[i32x16<S>; N],
+) -> [i32x16<S>; N] {
+    let a = Lanes(simd);
+    let mut lanes = [a.int(0); N];
+    for vector in vectors {
+        let x: i32x16<S> = load(simd, vector);
+        for i in 0..N {
+            let part = if SUM { x } else { a.int(1) };
+            lanes[i] += x.simd_ge(limits[i]).select(part, a.int(0));
+        }
+    }
+    lanes
 }
 
 /// Copies the values in `low..=high` to `to` and pads them to whole vectors. Returns the padded length, the least value

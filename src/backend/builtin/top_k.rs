@@ -1,12 +1,14 @@
 //! Top-k. It first finds a bound that few entries reach, and then chooses exactly among the entries that reach it.
 
+use std::ops::RangeInclusive;
+
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::bounds::{bound_of_key, LEAST_KEY};
 use super::element::{with_element, Element};
 use super::lanes::{load, total, Lanes, LANES};
 use super::strided_sample::strided_sample;
-use super::threshold_search::{measure, pad, search, Found, Goal, Measure, NO_HINT};
+use super::threshold_search::{counts, measure, pad, search, Found, Goal, Measure, NO_HINT};
 use crate::dtype::Logits;
 use crate::semantics::arith::Arith;
 use crate::semantics::rules::is_candidate;
@@ -21,39 +23,98 @@ pub(super) fn bound_from_maxima(
     keys: &mut [i32],
     spare: &mut [i32],
 ) -> Option<f32> {
-    if maxima.len() < k {
-        return None;
-    }
-    if maxima.len() >= 4 * KEYS_PER_K * k {
-        // The maxima of disjoint sets of maxima are also different elements. There are fewer of them, so the search is
-        // faster, and slightly more elements reach the bound.
-        let len = keys_of_fours(level, maxima, keys);
-        if let Some(found) = search_keys(level, &keys[..len], spare, k, k / 8) {
+    // The maxima of disjoint sets of maxima are also different elements. There are fewer of them, so the search is
+    // faster, and slightly more elements reach the bound.
+    let largest = maxima.len() / (KEYS_PER_K * k).max(LANES);
+    let mut set = largest.max(1);
+    loop {
+        let len = keys_of_sets(level, maxima, set, keys);
+        // The tolerance allows a few additional elements. Collecting them costs less than more passes of the search.
+        let keys = &keys[..len];
+        if let Some(key) = guess(level, keys, k, k / 8) {
+            return Some(bound_of_key(key));
+        }
+        if let Some(found) = search_keys(level, keys, spare, k, k / 8) {
             return Some(bound_of_key(found.threshold));
         }
+        if set == 1 {
+            return None;
+        }
+        set = 1;
     }
-    keys_of(level, maxima, keys);
-    // The tolerance allows a few additional elements. Collecting them costs less than more passes of the search.
-    let found = search_keys(level, &keys[..maxima.len()], spare, k, k / 8)?;
-    Some(bound_of_key(found.threshold))
 }
 
 /// If there are this many maxima per k, most of the k largest elements are in different parts of the row.
-const KEYS_PER_K: usize = 4;
+pub(super) const KEYS_PER_K: usize = 4;
 
-/// Writes the order keys of the maxima of four vectors at a time, lane by lane. Returns the number of keys.
-fn keys_of_fours(level: Level, maxima: &[f32], keys: &mut [i32]) -> usize {
+/// The k for which [`guess`] is precise enough.
+const GUESSED_K: RangeInclusive<usize> = LANES..=4 * LANES;
+/// The number of the largest keys of a lane that [`guess`] uses.
+const LARGEST_OF_LANE: usize = 5;
+
+/// Guesses a key that at least `k` and at most `k + tolerance` keys reach. Returns `None` if the guess is wrong.
+///
+/// If the keys are in random order, the means of the n-th largest keys of all lanes are close to the keys at certain
+/// ranks. The guess is between two of these means. It takes less time than a search.
+fn guess(level: Level, keys: &[i32], k: usize, tolerance: usize) -> Option<i32> {
+    if !GUESSED_K.contains(&k) {
+        return None;
+    }
+    dispatch!(level, simd => guess_impl(simd, keys, k, tolerance))
+}
+
+#[inline(always)]
+fn guess_impl<S: Simd>(simd: S, keys: &[i32], k: usize, tolerance: usize) -> Option<i32> {
+    const PIVOTS: usize = 5;
+    // The rank of the mean of the largest keys of all lanes.
+    const FIRST_RANK: i64 = LANES as i64 / 2 + 1;
+    let a = Lanes(simd);
+    let mut largest = [a.int(i32::MIN); LARGEST_OF_LANE];
+    for vector in keys.as_chunks::<LANES>().0 {
+        let mut rest: i32x16<S> = load(simd, vector);
+        for largest in &mut largest {
+            (*largest, rest) = ((*largest).max(rest), (*largest).min(rest));
+        }
+    }
+    let mut means = [0; LARGEST_OF_LANE];
+    for i in 0..LARGEST_OF_LANE {
+        means[i] = i64::from((largest[i] >> LANES.ilog2()).reduce_sum());
+    }
+    let rank = (k + tolerance / 2) as i64 - FIRST_RANK;
+    let first = (rank / LANES as i64).clamp(0, LARGEST_OF_LANE as i64 - 2);
+    let mean = means[first as usize];
+    let distance = mean - means[first as usize + 1];
+    // With this step, the keys of adjacent pivots differ less in rank than the tolerance.
+    let step = (tolerance as i64 * 3 / 4).max(1);
+    let mut pivots = [0; PIVOTS];
+    for (i, pivot) in pivots.iter_mut().enumerate() {
+        let rank = rank - first * LANES as i64 + (i as i64 - PIVOTS as i64 / 2) * step;
+        let key = mean - distance * rank / LANES as i64;
+        *pivot = key.clamp(i64::from(LEAST_KEY), i64::from(i32::MAX)) as i32;
+    }
+    let counts = counts(simd, keys, pivots);
+    for i in 0..PIVOTS {
+        if (k..=k + tolerance).contains(&(counts[i] as usize)) {
+            return Some(pivots[i]);
+        }
+    }
+    None
+}
+
+/// Writes the order keys of the maxima of sets of `set` vectors, lane by lane. Returns the number of keys.
+fn keys_of_sets(level: Level, maxima: &[f32], set: usize, keys: &mut [i32]) -> usize {
     dispatch!(level, simd => {
         let a = Lanes(simd);
-        for (four, keys) in maxima.chunks(4 * LANES).zip(keys.chunks_exact_mut(LANES)) {
+        let vectors = maxima.as_chunks::<LANES>().0;
+        for (vectors, keys) in vectors.chunks(set).zip(keys.as_chunks_mut::<LANES>().0) {
             let mut max = a.float(f32::NEG_INFINITY);
-            for vector in four.as_chunks::<LANES>().0 {
+            for vector in vectors {
                 max = max.max(load::<_, f32x16<_>, f32>(simd, vector));
             }
             a.keys(max).store_slice(keys);
         }
     });
-    maxima.len().div_ceil(4 * LANES) * LANES
+    maxima.len().div_ceil(set * LANES) * LANES
 }
 
 /// Finds the `k`-th largest key, or a lower threshold within the tolerance. Returns `None` if fewer than `k` keys are
@@ -143,15 +204,6 @@ fn sample_keys_impl<S: Simd, E: Element>(simd: S, row: &[E::Bits], stride: usize
     );
 }
 
-/// Writes the order keys of floats that have not been cleaned.
-fn keys_of(level: Level, values: &[f32], keys: &mut [i32]) {
-    dispatch!(level, simd => {
-        for (values, keys) in values.chunks_exact(LANES).zip(keys.chunks_exact_mut(LANES)) {
-            Lanes(simd).keys(load(simd, values)).store_slice(keys);
-        }
-    })
-}
-
 /// Replaces the bits of `len` values with their order keys, and pads the array.
 pub(super) fn keys_in_place(level: Level, bits: &mut [i32], len: usize) {
     dispatch!(level, simd => {
@@ -216,4 +268,61 @@ fn nth_equal_impl<S: Simd>(simd: S, keys: &[i32], value: i32, mut n: usize) -> i
         n -= here;
     }
     i32::MAX
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bounds::key_of;
+    use super::*;
+
+    fn random() -> impl FnMut() -> u32 {
+        let mut state = 1_u32;
+        move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        }
+    }
+
+    /// The guesses and the searches give a bound that at least `k` maxima reach.
+    #[test]
+    fn at_least_k_maxima_reach_the_bound() {
+        let mut random = random();
+        for round in 0..400 {
+            let maxima: Vec<f32> = (0..LANES << (round % 7))
+                .map(|i| match round % 5 {
+                    0 => (random() % 3) as f32,
+                    1 if random() % 2 == 0 => f32::NEG_INFINITY,
+                    2 => -(i as f32),
+                    3 => f32::MAX,
+                    _ => random() as f32 - 1e7,
+                })
+                .collect();
+            let candidates = maxima.iter().filter(|&&x| x > f32::NEG_INFINITY).count();
+            for k in [1, 15, 16, 17, 40, 64, 65, 100] {
+                let (mut keys, mut spare) = (vec![0; maxima.len()], vec![0; maxima.len()]);
+                let bound = bound_from_maxima(Level::new(), &maxima, k, &mut keys, &mut spare);
+                assert_eq!(
+                    bound.is_some(),
+                    k <= candidates,
+                    "k = {k}, {candidates} candidates, round {round}"
+                );
+                let reaching = bound.map_or(k, |bound| maxima.iter().filter(|&&x| x >= bound).count());
+                assert!(reaching >= k, "{reaching} maxima reach the bound for k = {k}, round {round}");
+            }
+        }
+    }
+
+    #[test]
+    fn most_guesses_about_random_keys_are_correct() {
+        let (mut random, mut correct) = (random(), 0);
+        for _ in 0..100 {
+            let keys: Vec<i32> = (0..16 * LANES).map(|_| key_of(random() as f32)).collect();
+            if let Some(key) = guess(Level::new(), &keys, 64, 8) {
+                let reaching = keys.iter().filter(|&&other| other >= key).count();
+                assert!((64..=72).contains(&reaching), "{reaching} keys reach the guess");
+                correct += 1;
+            }
+        }
+        assert!(correct > 60, "only {correct} of 100 guesses are correct");
+    }
 }

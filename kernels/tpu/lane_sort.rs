@@ -74,9 +74,10 @@ impl<Max, Min> Network<Max, Min> {
 mod tests {
     use super::*;
 
-    /// If a network sorts every list of zeros and ones, it sorts every list. Each bit of an integer is one list.
-    const NETWORK: Network<fn(u32, u32) -> u32, fn(u32, u32) -> u32> =
-        Network { max: |a, b| a | b, min: |a, b| a & b };
+    type OfBits = fn(u32, u32) -> u32;
+
+    /// If a network sorts every list of zeros and ones, it sorts every list.
+    const NETWORK: Network<OfBits, OfBits> = Network { max: |a, b| a | b, min: |a, b| a & b };
 
     #[test]
     fn the_largest_entries_are_sorted_and_the_next_entry_is_lost() {

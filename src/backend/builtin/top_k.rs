@@ -291,7 +291,7 @@ mod tests {
             let maxima: Vec<f32> = (0..LANES << (round % 7))
                 .map(|i| match round % 5 {
                     0 => (random() % 3) as f32,
-                    1 if random() % 2 == 0 => f32::NEG_INFINITY,
+                    1 if random().is_multiple_of(2) => f32::NEG_INFINITY,
                     2 => -(i as f32),
                     3 => f32::MAX,
                     _ => random() as f32 - 1e7,

@@ -12,7 +12,7 @@ use super::lane_sort::{Largest, Network};
 use super::lane_stack::LaneStack;
 use super::layout::{CANDIDATE_CHUNKS, CANDIDATE_DEPTH, MORE_CANDIDATES};
 use super::summaries::{cells_together, halves, load};
-use crate::mlir::mosaic::{Elem, Memory, Space, Value, LANES, SUBLANES};
+use crate::mlir::mosaic::{Elem, Kernel, Memory, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::Arith;
 
 /// Half of a chunk can have this number of candidates per lane.
@@ -73,35 +73,7 @@ impl CandidateList {
         let start = [vec![none], empty.flat()].concat();
         let state = cx.logits.pass("fill the candidate list", &start, |chunk, number, state| {
             let ([first, second], mut lost) = largest_of_halves(cx, chunk);
-            // The largest entries of a lane are the maxima. Each maximum is computed from an entry of one half and from
-            // an entry of the other half, in opposite order.
-            let (mut listed, mut others) = (Vec::new(), Vec::new());
-            for level in 0..CANDIDATE_DEPTH {
-                match (first.get(level), second.get(CANDIDATE_DEPTH - 1 - level)) {
-                    (Some(&a), Some(&b)) => {
-                        listed.push(k.fmax(a, b));
-                        others.push(k.fmin(a, b));
-                    }
-                    (Some(&only), None) | (None, Some(&only)) => listed.push(only),
-                    (None, None) => listed.push(none),
-                }
-            }
-            // An insertion takes more time than a maximum and a minimum. So two entries are inserted as one if they are
-            // rarely both candidates.
-            let mut joined = |a: Value, b: Value| {
-                lost.push(k.fmin(a, b));
-                k.fmax(a, b)
-            };
-            let [a, b] = [&first, &second].map(|half| half.get(CANDIDATE_DEPTH..).unwrap_or_default());
-            for (number, (&a, &b)) in a.iter().zip(b).enumerate() {
-                if number == 0 {
-                    others.push(joined(a, b));
-                    continue;
-                }
-                let [beside_a, beside_b] = [number - 1, CANDIDATE_DEPTH - number];
-                others[beside_a] = joined(others[beside_a], a);
-                others[beside_b] = joined(others[beside_b], b);
-            }
+            let (listed, others) = merged_halves(k, &first, &second, &mut lost);
             let out =
                 k.registers(&self.logits, k.mul(number, k.i32(CANDIDATE_DEPTH as i32)), CANDIDATE_DEPTH);
             for (level, &x) in listed.iter().enumerate() {
@@ -146,6 +118,48 @@ impl CandidateList {
             each(&logits, &weights, chunk, CANDIDATE_CHUNKS, state)
         })
     }
+}
+
+/// Merges the largest entries of the halves of a chunk. Both lists are in descending order. Returns the
+/// [`CANDIDATE_DEPTH`] largest entries of each lane, and registers of other entries. Adds registers to `lost`: their
+/// entries are in neither list.
+fn merged_halves(
+    k: &Kernel,
+    first: &[Value],
+    second: &[Value],
+    lost: &mut Vec<Value>,
+) -> (Vec<Value>, Vec<Value>) {
+    let none = k.splat(k.f32(f32::NEG_INFINITY));
+    // The largest entries of a lane are the maxima. Each maximum is computed from an entry of one half and from an
+    // entry of the other half, in opposite order.
+    let (mut listed, mut others) = (Vec::new(), Vec::new());
+    for level in 0..CANDIDATE_DEPTH {
+        match (first.get(level), second.get(CANDIDATE_DEPTH - 1 - level)) {
+            (Some(&a), Some(&b)) => {
+                listed.push(k.fmax(a, b));
+                others.push(k.fmin(a, b));
+            }
+            (Some(&only), None) | (None, Some(&only)) => listed.push(only),
+            (None, None) => listed.push(none),
+        }
+    }
+    // An insertion takes more time than a maximum and a minimum. So two entries are inserted as one if they are rarely
+    // both candidates.
+    let mut joined = |a: Value, b: Value| {
+        lost.push(k.fmin(a, b));
+        k.fmax(a, b)
+    };
+    let [a, b] = [first, second].map(|half| half.get(CANDIDATE_DEPTH..).unwrap_or_default());
+    for (number, (&a, &b)) in a.iter().zip(b).enumerate() {
+        if number == 0 {
+            others.push(joined(a, b));
+            continue;
+        }
+        let [beside_a, beside_b] = [number - 1, CANDIDATE_DEPTH - number];
+        others[beside_a] = joined(others[beside_a], a);
+        others[beside_b] = joined(others[beside_b], b);
+    }
+    (listed, others)
 }
 
 /// Returns the largest entries of each lane in each half of a chunk, in descending order. Both lists have the same

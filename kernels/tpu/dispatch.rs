@@ -234,10 +234,10 @@ impl Stages {
                 None => counted,
             };
             let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-            let numbers = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
+            let no_nan = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
             let few = at_most(k, cells, limit);
             let few = k.any_is_correct(few, "candidates that do not fit the list are detected");
-            self.by_passes_over_list(cx, start, list, k.both(few, numbers))
+            self.by_passes_over_list(cx, start, list, k.both(few, no_nan))
         };
         k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }

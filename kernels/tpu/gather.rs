@@ -24,7 +24,7 @@ const FEW_TOGETHER: usize = 2;
 const LANES_FOUND: usize = 2;
 /// If a block has more crowded lanes than this, their survivors are not gathered, because other methods take less time.
 const MOST_CROWDED: usize = 256;
-/// The number of an element of the list of crowded lanes that is not read.
+/// The element of the list of crowded lanes that receives the values that are not needed. No step reads it.
 const UNUSED: usize = MOST_CROWDED + FEW_TOGETHER;
 /// The number of group registers that one word describes.
 const GROUPS_IN_WORD: usize = 32;
@@ -159,7 +159,7 @@ impl Gather {
                 let (place, edge) = match together {
                     MANY_TOGETHER => (place, edge),
                     _ => {
-                        // The last iteration can have a lane too many.
+                        // In the last iteration, the second lane can be after the end of the list.
                         let exists = k.lt(at, count);
                         let nothing = k.splat(k.f32(f32::INFINITY));
                         (k.choose(exists, place, k.i32(0)), k.choose(exists, edge, nothing))
@@ -290,9 +290,8 @@ fn sum_of_counts(k: &Kernel, counts: Value) -> Value {
 }
 
 /// Pushes the entries above `edge` in one lane of a group register, in the rows in which the group of this lane is
-/// crowded. `place` is the element of the list of crowded lanes that describes this lane. Entry `i` of the lane is
-/// pushed
-/// `by + i` lanes after this lane.
+/// crowded. `place` is the element of the list of crowded lanes that describes this lane. Entry `i` goes to the stack of
+/// the lane that is `by + i` lanes after this lane.
 fn push_crowded(
     cx: &Context<'_>,
     prefilter: &Prefilter,

@@ -24,17 +24,20 @@ pub(super) fn sum_lanes(k: &Kernel, value: Value) -> Wide {
 
 /// Notes the largest upper word of a sum of at most `weights` weights. Returns the sum.
 pub(super) fn noted_sum(k: &Kernel, sum: Wide, weights: usize) -> Wide {
-    let most = (weights << WEIGHT_BITS) >> u32::BITS;
-    Wide { high: k.at_most_noted(sum.high, most as i32), ..sum }
+    Wide { high: k.at_most_noted(sum.high, largest_upper_word(weights)), ..sum }
 }
 
 /// Returns the sum of the lanes of each row, shifted by 32 bits. The lanes of the operand are the upper words of sums of
 /// weights. All these sums together contain at most `weights` weights.
 pub(super) fn sum_of_upper_words(k: &Kernel, words: Value, weights: usize) -> Wide {
     let sum = sum_lanes(k, words);
-    let most = (weights << WEIGHT_BITS) >> u32::BITS;
-    let sum = Wide { low: k.at_most_noted(sum.low, most as i32), ..sum };
+    let sum = Wide { low: k.at_most_noted(sum.low, largest_upper_word(weights)), ..sum };
     k.wshl(k.wshl(sum, 16), 16)
+}
+
+/// Returns the largest upper word of a sum of `weights` weights.
+fn largest_upper_word(weights: usize) -> i32 {
+    ((weights << WEIGHT_BITS) >> u32::BITS) as i32
 }
 
 /// Like [`sum_lanes`], but for each stripe.

@@ -1,9 +1,14 @@
 //! The draw: a 128-bit random number modulo the total of the kept weights.
 
 use super::arith::{Arith, WideArith};
+use super::sizes::WEIGHT_BITS;
 use super::weights::MAX_WEIGHT;
 
 const NUMBER_BITS: u32 = 128;
+
+/// The number of bits of the largest digit that [`remainder_by_digits`] supports. With it, the total is at most
+/// 2^(64 − 28). The first remainder is one digit, and must be less than the divisor, which is at least [`MAX_WEIGHT`].
+pub const LARGEST_DIGIT_BITS: u32 = WEIGHT_BITS;
 
 /// `U mod total`, or 0 if `total` is 0. `words` contains the 128 bits of U, the most significant word first. `total` is
 /// 0, or the sum of weights that include the weight of the maximum. So a total that is not 0 is at least [`MAX_WEIGHT`]
@@ -15,8 +20,8 @@ pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::W
     remainder_by_digits(a, words, total, A::DIGIT_BITS)
 }
 
-/// Like [`remainder`], with digits of `digit_bits` bits. `digit_bits` is at most 28, and the total is at most
-/// 2^(64 − `digit_bits`). Larger digits need fewer steps.
+/// Like [`remainder`], with digits of `digit_bits` bits. `digit_bits` is at most [`LARGEST_DIGIT_BITS`], and the total
+/// is at most 2^(64 − `digit_bits`). Larger digits need fewer steps.
 #[inline(always)]
 pub fn remainder_by_digits<A: WideArith>(
     a: A,

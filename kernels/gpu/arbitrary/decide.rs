@@ -320,8 +320,7 @@ impl Row<'_, '_> {
 }
 
 /// The number of bins of each thread.
-const BINS_PER_THREAD: usize = 4;
-const _: () = assert!(BINS_PER_THREAD * THREADS == BINS);
+const BINS_PER_THREAD: usize = BINS / THREADS;
 
 /// Limits of the weights of the entries below the bound, from the bins. A bin contains entries in a known interval of
 /// distances.

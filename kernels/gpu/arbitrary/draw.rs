@@ -8,14 +8,12 @@ use crate::kernels::gpu::results::{Results, Threshold};
 use crate::kernels::program_arrays::ResultRow;
 use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum};
+use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum, LARGEST_DIGIT_BITS};
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
 use crate::semantics::weights::MAX_WEIGHT;
 
 /// The number of bits per step of the remainder. The total of the longest row is at most `2^(64 - DIGIT_BITS)`.
 const DIGIT_BITS: u32 = 16;
-/// The number of bits per step for a total that is less than `2^(64 - LARGEST_DIGIT_BITS)`.
-const LARGEST_DIGIT_BITS: u32 = 28;
 const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 
 /// The values that determine the results of a row.

@@ -10,11 +10,8 @@ use super::weighing::WeightScale;
 use crate::batch::CallOptions;
 use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
-use crate::semantics::draw::{remainder, remainder_by_digits};
+use crate::semantics::draw::{remainder, remainder_by_digits, LARGEST_DIGIT_BITS};
 use crate::semantics::params::RowParams;
-
-/// The number of bits of the largest digit that [`remainder_by_digits`] supports.
-const LARGEST_DIGIT: u32 = 28;
 
 /// A row to sample, its parameters, and how to process it.
 pub(super) struct RowTask<'a> {
@@ -41,9 +38,9 @@ impl<'a> RowTask<'a> {
     /// The row's random number modulo the total of the kept weights.
     pub(super) fn remainder(&self, total: u64) -> u64 {
         let words = self.params.words.map(|word| word as i32);
-        // Larger digits need fewer divisions, but a large total leaves no space for them.
-        if total <= 1 << (u64::BITS - LARGEST_DIGIT) {
-            remainder_by_digits(Scalar, words, total, LARGEST_DIGIT)
+        // Larger digits need fewer divisions. But with a large total, their intermediate results do not fit 64 bits.
+        if total <= 1 << (u64::BITS - LARGEST_DIGIT_BITS) {
+            remainder_by_digits(Scalar, words, total, LARGEST_DIGIT_BITS)
         } else {
             remainder(Scalar, words, total)
         }

@@ -26,22 +26,20 @@ pub(super) fn bound_from_maxima(
     // The maxima of disjoint sets of maxima are also different elements. There are fewer of them, so the search is
     // faster, and slightly more elements reach the bound.
     let largest = maxima.len() / (KEYS_PER_K * k).max(LANES);
-    let mut set = largest.max(1);
-    loop {
+    let sets = if largest > 1 { &[largest, 1][..] } else { &[1] };
+    // A few additional elements may reach the bound. Collecting them costs less than more passes of the search.
+    let tolerance = k / 8;
+    for &set in sets {
         let len = keys_of_sets(level, maxima, set, keys);
-        // The tolerance allows a few additional elements. Collecting them costs less than more passes of the search.
         let keys = &keys[..len];
-        if let Some(key) = guess(level, keys, k, k / 8) {
+        if let Some(key) = guess(level, keys, k, tolerance) {
             return Some(bound_of_key(key));
         }
-        if let Some(found) = search_keys(level, keys, spare, k, k / 8) {
+        if let Some(found) = search_keys(level, keys, spare, k, tolerance) {
             return Some(bound_of_key(found.threshold));
         }
-        if set == 1 {
-            return None;
-        }
-        set = 1;
     }
+    None
 }
 
 /// If there are this many maxima per k, most of the k largest elements are in different parts of the row.

@@ -2,17 +2,17 @@
 //!
 //! A measured program calls the function of `nucleus emit --embed` many times. The benchmark measures two programs with
 //! different numbers of calls. The time per call is the difference of their times, divided by the difference of their
-//! numbers of calls. So the time in which the host launches a program is not part of the figure. For this reason, both
-//! programs have the same numbers of arguments and results: the host needs 1.5 to 4.6 µs for each argument and its
-//! result.
+//! numbers of calls. So the time that the host needs to launch a program is not part of the figure. The host needs 1.5
+//! to 4.6 µs for each argument and its result. Therefore both programs have the same numbers of arguments and results.
 //!
 //! The calls read several arrays in turn, at least 160 MB together, so that the L2 cache of the device does not contain
 //! the logits. The benchmark uses at most 40 arrays. Therefore the arrays of 1×128256 have at most 21 MB together, and
-//! the cache of a large GPU can contain them. Before a measurement, the benchmark compares the tokens of some calls with
-//! those of the built-in backend.
+//! the cache of a large GPU can contain them. Before a measurement, the benchmark compares the tokens of some calls
+//! with those of the built-in backend.
 //!
-//! The plugin is `NUCLEUS_PJRT_PLUGIN`. Without it, or without kernels for its device, nothing is measured. Arguments that do not start with `-` select
-//! figures by name, as in `benches/cpu.rs`. `benches/gpu/peers.py` measures other samplers on the same shapes.
+//! The variable `NUCLEUS_PJRT_PLUGIN` names the plugin. Without it, or without kernels for its device, nothing is
+//! measured. Arguments that do not start with `-` select figures by name, as in `benches/cpu.rs`.
+//! `benches/gpu/peers.py` measures other samplers on the same shapes.
 
 #[path = "../../tests/common/model_rows.rs"]
 mod model_rows;
@@ -101,7 +101,7 @@ const ROTATED_BYTES: usize = 160 << 20;
 const LARGEST_NUM_ARRAYS: usize = 40;
 /// The numbers of calls of the two programs.
 const CALLS: [usize; 2] = [20, 60];
-/// The number of calls of a program whose tokens the program returns.
+/// A program returns the tokens of this number of its calls.
 const RETURNED: usize = 4;
 /// The number of runs of a program. The shortest run counts, because the host can only make a run longer.
 const RUNS: usize = 40;
@@ -195,8 +195,8 @@ fn program(spec: &Spec, target: &Target, arrays: usize, calls: usize) -> String 
     }
     let names: Vec<String> = returned(calls).map(|i| format!("%t{i}")).collect();
     writeln!(text, "return {} : {results}\n}}", names.join(", ")).expect("a string grows");
-    // The calls of the kernels get a side effect. So the compiler does not remove calls whose tokens are not returned, and
-    // does not merge calls with equal operands.
+    // The calls of the kernels get a side effect. Otherwise, the compiler could remove calls whose tokens are not
+    // returned, and merge calls with equal operands.
     let function = embed::emit(spec, target, "sample");
     let kept = function.replace("api_version = 2", "has_side_effect = true, api_version = 2");
     assert!(kept != function, "the program calls no kernels");

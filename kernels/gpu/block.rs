@@ -80,7 +80,7 @@ impl<'k> Block<'k> {
         row_status(k, k.never(), k.barrier_any(had_nan), k.barrier_any(had_inf))
     }
 
-    /// Makes the values that one lane of each warp has visible to all threads.
+    /// Makes the values of one lane of each warp visible to all threads. `lane` is the number of this lane.
     fn share<const N: usize>(&self, lane: usize, of_warp: [Int; N]) {
         let k = self.k;
         let is_lane = k.eq(k.and(self.thread, k.int(WARP as i32 - 1)), k.int(lane as i32));

@@ -29,7 +29,8 @@ impl<Max, Min> Network<Max, Min> {
         }
         let (left, right) = registers.split_at(registers.len() / 2);
         let [left, right] = [left, right].map(|half| self.largest(half, depth));
-        // The entry after the first `depth` entries is the largest of the entries that this merge removes.
+        // This merge removes all entries after the first `depth` entries. The largest of them is the next entry, so the
+        // merge computes one entry more.
         let mut sorted = self.merged(&left.sorted, &right.sorted, depth + 1);
         let removed = if sorted.len() > depth { sorted.pop() } else { None };
         let lost = [left.lost, right.lost, removed].into_iter().flatten().reduce(&self.max);
@@ -76,7 +77,7 @@ mod tests {
 
     type OfBits = fn(u32, u32) -> u32;
 
-    /// If a network sorts every list of zeros and ones, it sorts every list.
+    /// A network of single bits: if a network sorts every list of zeros and ones, it sorts every list.
     const NETWORK: Network<OfBits, OfBits> = Network { max: |a, b| a | b, min: |a, b| a & b };
 
     #[test]

@@ -40,7 +40,7 @@ const _: () = assert!(LARGEST_VOCAB <= SUBLANES * LONGEST_STRIPE * CHUNKS_PER_LO
 
 /// The number of candidates that fit one lane of a chunk in the candidate list.
 pub(super) const CANDIDATE_DEPTH: usize = 5;
-/// The number of other candidates that fit one lane of the candidate list, for all chunks together.
+/// The number of additional candidates per lane that the candidate list has space for, in all chunks together.
 pub(super) const MORE_CANDIDATES: usize = 7;
 /// The number of chunks of the candidate list that one iteration processes.
 pub(super) const CANDIDATE_CHUNKS: usize = 8;

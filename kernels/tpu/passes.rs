@@ -352,7 +352,7 @@ impl Passes {
             Source::AllLogits => (cx.logits.together(together), cx.layout.chunks),
             Source::Candidates(_) => (CANDIDATE_CHUNKS, cx.layout.list_registers() / CANDIDATE_DEPTH),
         };
-        // The values of the candidates that are not listed by chunk, and the numbers of their chunks.
+        // The values of [`more_candidates`], and the numbers of their chunks.
         let more: Vec<[Value; 2]> = match source {
             Source::AllLogits => Vec::new(),
             Source::Candidates(list) => {
@@ -620,7 +620,7 @@ impl Passes {
     }
 }
 
-/// Returns the iteration for the candidates that have no space among those of their chunk.
+/// Returns the iteration for the candidates that do not fit the registers of their chunk in the list.
 fn more_candidates<'a>(cx: &Context<'_>, list: &'a CandidateList) -> Iteration<'a> {
     let MoreCandidates { logits, weights, .. } = list.more();
     Iteration {

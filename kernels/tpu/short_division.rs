@@ -14,11 +14,12 @@ pub(super) const TOTAL_BITS: u32 = 38;
 /// The number of bits of a digit.
 ///
 /// An estimate of a quotient below 2^`DIGIT` has a relative error of at most 9 · 2⁻²⁴: see [`Divisor::new`] and
-/// [`Pair::step`]. Let every remainder be between −m and m times the divisor. Then the quotient is at most m · 2²⁰, its
-/// error is at most 0.57 · m, and rounding it to an integer adds 0.5. So m is 1.2.
+/// [`Pair::step`]. Let a remainder be between −m and m times the divisor. Then the quotient is at most m · 2²⁰. Its
+/// error is at most 0.57 · m, and rounding it to an integer adds 0.5. With m = 1.2, the sum of both errors is less than
+/// m. So every remainder is between −1.2 and 1.2 times the divisor.
 const DIGIT: u32 = 20;
-/// The number of bits of the lower part of a [`Pair`]. The product of a quotient and the lower part of a divisor fits
-/// 32 bits, because a quotient is less than 2²¹.
+/// The number of bits of the lower part of a [`Pair`]. A quotient is less than 2²¹, so the product of a quotient and
+/// the lower part of a divisor fits 32 bits.
 const LOWER: u32 = 10;
 const LOWER_MASK: i32 = (1 << LOWER) - 1;
 
@@ -46,7 +47,7 @@ impl Division for &Kernel {
     }
 }
 
-/// A signed number below 2⁴¹: `upper · 2^LOWER + lower`. `lower` is not negative.
+/// A signed number with a magnitude below 2⁴¹: `upper · 2^LOWER + lower`. `lower` is not negative.
 struct Pair<A: Arith> {
     upper: A::Int,
     lower: A::Int,
@@ -60,8 +61,8 @@ struct Divisor<A: Arith> {
     per_lower: A::Float,
 }
 
-/// `U mod total`, or 0 if `total` is 0: the same result as [`remainder`](crate::semantics::draw::remainder). `total` is at
-/// most 2^[`TOTAL_BITS`].
+/// `U mod total`, or 0 if `total` is 0. The result is the same as that of
+/// [`remainder`](crate::semantics::draw::remainder). `total` is at most 2^[`TOTAL_BITS`].
 pub(super) fn remainder<A: Division>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     let nothing = a.weq(total, a.wide(0));
     let total = a.wselect(nothing, a.wide(MAX_WEIGHT as u64), total);
@@ -82,8 +83,8 @@ impl<A: Division> Divisor<A> {
         let upper = a.fmul(a.to_float(pair.upper), a.float((1 << LOWER) as f32));
         let scale = 1.0 / (1 << DIGIT) as f32;
         let scaled = a.fmul(a.fadd(upper, a.to_float(pair.lower)), a.float(scale));
-        // One step of Newton's method. Its relative error is the square of the error of the rough quotient, and a few
-        // roundings.
+        // This is one step of Newton's method. Its relative error is the square of the relative error of the rough
+        // quotient, plus a few rounding errors.
         let rough = a.rough_quotient(a.float(1.0), scaled);
         let error = a.fsub(a.float(1.0), a.fmul(scaled, rough));
         let inverse = a.mul_then_add(rough, error, rough);
@@ -128,8 +129,8 @@ impl<A: Division> Pair<A> {
         }
     }
 
-    /// Adds or subtracts the divisor so that the result is between 0 and the divisor. The number is greater than −2 and
-    /// less than 2 times the divisor.
+    /// Adds or subtracts the divisor, so that the result is at least 0 and less than the divisor. The number must be
+    /// between −2 and 2 times the divisor.
     fn corrected(&self, a: A, divisor: &Divisor<A>) -> Pair<A> {
         let Pair { upper, lower } = &divisor.pair;
         let plus = |pair: &Pair<A>| {

@@ -271,7 +271,7 @@ impl Survivors {
             // A complete search over 32-bit keys would take many steps.
             Dtype::F32 | Dtype::F16 => {
                 let range = match cx.spec.path {
-                    // The survivors of top-k are in a short range.
+                    // The survivors of top-k are in a short range, so the probe is not necessary.
                     Path::Bounded(_) => [low, high],
                     Path::Arbitrary => self.near_maximum(cx, sampling, [low, high], &parts, &target),
                 };

@@ -80,7 +80,7 @@ impl Ptx {
         self.join(function(self.low(value)), function(self.high(value)))
     }
 
-    /// The sum of a value over the threads of a warp up to and including this one. It is less than 2⁵⁸.
+    /// The sum of a value over the threads of a warp up to and including this one. The sum must be below 2⁵⁸.
     pub fn warp_prefix_sum(&self, value: Wide) -> Wide {
         // The two sums of 32-bit values do not depend on each other, so they need less time than one sum of 64-bit
         // values. The sum of 32 parts of 26 bits fits 32 bits.

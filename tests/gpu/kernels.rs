@@ -218,10 +218,10 @@ fn bounds_that_are_entries() {
     cases.check_all(&SCHEDULES[..1], |kernels| model.check_kernels(kernels));
 }
 
-/// Rows in which one bin of a search has many entries: more than the search can compare with each other, exactly as
-/// many (15), or one more. The threshold of top-p is among these entries. The kernels must detect that there are too many
-/// entries. In the last row, every third entry is different from the two entries before it. Top-k keeps only some of the
-/// entries at its threshold.
+/// Rows in which one bin of a search has many entries. The search can compare at most 15 entries with each other. The
+/// bins have 15 entries, 16 entries, or many more. The threshold of top-p is among these entries. The kernels must
+/// detect that there are too many entries. In the last row, groups of three entries are equal, and top-k keeps only
+/// some of the entries at its threshold.
 #[test]
 fn bins_with_many_entries() {
     const CLUSTERS: [usize; 5] = [40, 40, 15, 16, 15];

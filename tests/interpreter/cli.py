@@ -131,7 +131,7 @@ def parser():
                          help="the mutants that may survive, with the reason if it is known (mutant_list.py)")  # fmt: skip
     mutants.add_argument("--sample", action="store_true", help="run only the sample in the list")
     mutants.add_argument("--part", metavar="I/N",
-                         help="run every N-th mutant, from number I")  # fmt: skip
+                         help="run every N-th mutant, from number I; the first number is 0")  # fmt: skip
     mutants.add_argument("--listed", action="store_true", help="run only the listed survivors, on all cases")
     mutants.add_argument("--update", action="store_true", help="write the list anew; new survivors are listed as open")
     mutants.add_argument("--processes", type=int, default=2)

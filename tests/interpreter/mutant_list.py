@@ -12,8 +12,8 @@ and a number. The number tells apart operations with the same path and the same 
 new value. `*` stands for all copies of an unrolled operation. If these copies have different constants, their change
 is `each + step` or `each - step`.
 
-A line `rule: PATH | OPERATION` stands for several mutants: `*` matches any text, and the number is left out. Rules are
-for changes that have the same reason at every place that they match. A mutant that a rule covers is not run.
+A line `rule: PATH | OPERATION` stands for several mutants: `*` matches any text, and there is no number. A rule is for
+changes that have the same reason at every place that it matches. A mutant that a rule covers is not run.
 """
 
 import re
@@ -140,7 +140,7 @@ class Comparison:
         return some
 
     def survivors(self):
-        """Returns the names of the listed mutants that no case catches."""
+        """Returns the names of the mutants that survive according to the list."""
         return {name for name, reason in self.before.items() if reason != SAMPLE}
 
     def compare(self, kernel, caught):

@@ -30,8 +30,8 @@ MAX_ITERATIONS = 500
 TIMES = 30
 # The sample takes every n-th case. The number of cases is rarely a multiple of this prime number.
 STRIDE = 37
-# A listed mutant runs only about this number of cases, unless `--listed` is given. Listed mutants usually survive, so
-# they would need most of the time.
+# A listed mutant runs only about this number of cases, unless `--listed` is given. Listed mutants usually survive. So
+# they would run all their cases, and take most of the time.
 CASES_OF_LISTED = 20
 # The number of mutants that a process runs before it reports their results.
 TOGETHER = 20

@@ -1,8 +1,9 @@
 //! Checks that the compiler inlines the SIMD operations of the built-in backend.
 //!
-//! A function that is not inlined into the function with the instruction set is compiled without this instruction set.
-//! Then each of its SIMD operations is a function call, and the symbol table contains the operation. This happened with
-//! `map` of an array and with calls through a reference to a closure. The results are correct, but the code is slow.
+//! The backend enables an instruction set only for some functions. A function that is not inlined into one of them is
+//! compiled without this instruction set. Then each of its SIMD operations is a function call, and the symbol table
+//! contains the operation. This happened with `map` of an array and with calls through a reference to a closure. The
+//! results are correct, but the code is slow.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -24,7 +25,7 @@ fn planted<S: Simd>(simd: S, x: f64) -> f64 {
 fn operations() -> BTreeSet<String> {
     let program = std::env::current_exe().unwrap();
     let output =
-        Command::new("nm").arg(program).output().expect("binutils, which the linker belongs to, has nm");
+        Command::new("nm").arg(program).output().expect("nm is part of binutils, and so is the linker");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let symbols = String::from_utf8_lossy(&output.stdout).into_owned();
     let is_operation = |symbol: &&str| symbol.contains("Avx") && symbol.contains("__fearless_simd_kernel");

@@ -191,8 +191,8 @@ struct Found {
     wrong: Vec<String>,
 }
 
-/// Interprets all programs, with one process per core. The largest programs take gigabytes. So half of the threads start
-/// with the largest programs, and the other threads start with the smallest.
+/// Interprets all programs, with one process per core. The largest programs take gigabytes of memory. So half of the
+/// threads start with the largest programs, and the other threads start with the smallest programs.
 fn interpret(jobs: &[Job]) -> Found {
     let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("tpu_grid");
     let (left, done) = (Mutex::new(0..jobs.len()), AtomicUsize::new(0));

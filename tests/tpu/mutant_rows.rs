@@ -1,8 +1,8 @@
 //! Random rows that catch mutants of the TPU kernels. A row is determined by its seed.
 //!
-//! The rows have few different logits, masked ranges, or many close logits. The parameters are often at a limit: k keeps
-//! all entries down to a value, or one more or less. The share p is that of the entries down to a weight. The remainder
-//! of the draw is the first or the last remainder that selects an entry.
+//! The rows have few different logits, masked ranges, or many close logits. The parameters are often at a limit. Top-k
+//! keeps all entries down to a value, or one entry more or less. p is the share of the entries down to a weight. The
+//! remainder of the draw is the first or the last remainder that selects an entry.
 
 use std::sync::OnceLock;
 
@@ -37,7 +37,7 @@ const SEEDS: [u64; 216] = [
     1_003_974, 1_004_074, 1_004_140, 1_004_267,
 ];
 
-/// The rows with at least this seed have special logits.
+/// Rows with a seed of at least this number have special logits.
 const SPECIAL_LOGITS: u64 = 1_000_000;
 
 /// Returns all rows of this file. Each is a batch of one row.
@@ -81,8 +81,9 @@ fn random_row(spec: &Spec, seed: u64) -> Problem {
     problem
 }
 
-/// Returns a row in which the target of top-p is a multiple of 2³². The target is reached exactly by all entries with a
-/// weight. The row is sampled from survivors, or by passes if there are `many` entries.
+/// Returns a row in which the target of top-p is a multiple of 2³². The target is half of the total. The large entries
+/// do not reach it, so top-p keeps all entries with a weight. The row is sampled from survivors, or by passes if there
+/// are `many` entries.
 fn whole_target(spec: &Spec, many: bool) -> Problem {
     // The weights of these entries are 2²⁸ and 2²⁷, so their sum is a multiple of 2³³.
     let (large, small) = if many && spec.path == Way::Arbitrary { (768, 2560) } else { (12, 40) };
@@ -95,8 +96,8 @@ fn whole_target(spec: &Spec, many: bool) -> Problem {
     one_row(spec, logits, params, &mut StdRng::seed_from_u64(1))
 }
 
-/// Returns a row with nine ties in each of the first seven eighths of the row, and `more` ties in the last eighth. Top-k
-/// keeps `k` ties, and the draw selects the last one. There are too many ties for the survivors.
+/// Returns a row with nine ties in each of the first seven eighths of the row, and `more` ties in the last eighth.
+/// Top-k keeps `k` ties, and the draw selects the last one. There are too many ties for the survivors.
 fn drawn_tie(spec: &Spec, k: i32, more: usize) -> Problem {
     let last = (k as u64 * MAX_WEIGHT as u64) - 1;
     let words = [0, 0, (last >> 32) as u32, last as u32];
@@ -113,14 +114,14 @@ fn drawn_tie(spec: &Spec, k: i32, more: usize) -> Problem {
     one_row(spec, logits, params, rng)
 }
 
-/// Returns a random row whose p is so small that shifts by p have 31 or 32 bits.
+/// Returns a random row whose p is so small that the shift of [`TopP`] is 31 or 32.
 fn tiny_p(spec: &Spec, seed: u64) -> Problem {
     let mut problem = random_row(spec, seed);
     problem.rows[0].top_p = TopP::new(1.25 * 2.0_f32.powi(-32 - (seed % 2) as i32));
     problem
 }
 
-/// Returns logits, and the distance between two of them that are adjacent, if there are few different logits.
+/// Returns logits. If there are few different logits, also returns the distance between adjacent ones.
 fn random_logits(vocab: usize, rng: &mut StdRng) -> (Vec<f32>, f32) {
     let top = [0.0, -0.0, 5.0, 17.5, -3.0, 40.0, 1e-38][rng.random_range(0..7)];
     let step = [1.0, 1.0, 0.5, 0.25, 3.0, 1e-3][rng.random_range(0..6)];
@@ -159,8 +160,9 @@ fn random_logits(vocab: usize, rng: &mut StdRng) -> (Vec<f32>, f32) {
     (logits, step)
 }
 
-/// Returns logits at which the order of the logits has an end or a border, each with a random number of entries. Also
-/// returns a random distance, which determines the temperature.
+/// Returns logits that are mostly near the limits of the floats: infinity, the largest and the least normal numbers,
+/// and 0. Each of them has a random number of entries. Also returns a random distance, which determines the
+/// temperature.
 fn special_logits(vocab: usize, rng: &mut StdRng) -> (Vec<f32>, f32) {
     let least = f32::MIN_POSITIVE;
     let mut levels =
@@ -237,7 +239,7 @@ fn choose_parameters(spec: &Spec, problem: &mut Problem, step: f32, special: boo
     problem.rows[0] = with(p, min_p, words);
 }
 
-/// Returns a k that keeps all entries down to some value, or one entry more or less.
+/// Returns a k that often keeps all entries down to some value, or one entry more or less.
 fn choose_k(spec: &Spec, problem: &Problem, rng: &mut StdRng) -> i32 {
     let most = match spec.path {
         Way::Arbitrary if rng.random_bool(0.3) => return 0,
@@ -258,7 +260,7 @@ fn choose_k(spec: &Spec, problem: &Problem, rng: &mut StdRng) -> i32 {
     k.clamp(1, most) as i32
 }
 
-/// Returns a p with which top-p keeps the weights down to one of `weights`, or slightly more or less than this p.
+/// Returns a p. Often, it is the share of the weights down to one of `weights`, or the next float above or below it.
 fn choose_p(weights: &[i32], special: bool, rng: &mut StdRng) -> f32 {
     let least = weights.iter().copied().filter(|&w| w > 0).choose(rng).unwrap_or(0);
     let sum = |least| weights.iter().filter(|&&w| w >= least).map(|&w| f64::from(w)).sum::<f64>();

@@ -1,10 +1,10 @@
 //! A mutant of a TPU kernel has one changed comparison, shift or constant. The interpreter makes and runs the mutants
-//! (`tests/interpreter/mutation.py`). If no row catches a mutant, the tests lack a row, or the change does not affect the
-//! results. The interpreter proves the latter for some mutants. `mutants.txt` gives reasons for others. The remaining
-//! survivors are listed as open: nobody has examined them.
+//! (`tests/interpreter/mutation.py`). If no row catches a mutant, the tests lack a row, or the change does not affect
+//! the results. The interpreter proves the second reason for some mutants. `mutants.txt` gives reasons for others. The
+//! remaining survivors are listed as open: nobody has examined them.
 //!
-//! `make test` runs a sample of caught mutants. `make test-mutants` runs all mutants that have no proof. It fails if a
-//! mutant survives that the list does not contain.
+//! `make test` runs a sample of caught mutants. `make test-mutants` runs all mutants without a proof or a rule. It
+//! fails if a surviving mutant is not in the list.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -289,13 +289,13 @@ fn without_top_k(spec: &Spec, temperature: f32, p: f32, rng: &mut StdRng) -> Pro
 }
 
 /// Returns rows with large logits that the kernel gathers into two lanes. These lanes have space for fewer logits. The
-/// distance of the two lanes is half of the lanes. Each group register has two of the logits. The kernel rotates them
-/// by the number of the group register, so the logits form two diagonals. The rows must have at most two stripes.
+/// distance of the two lanes is 64. Each group register has two of the logits. The kernel rotates them by the number of
+/// the group register, so the logits form two diagonals. The rows must have at most two stripes.
 fn full_lanes(spec: &Spec, rng: &mut StdRng) -> Problem {
     let mut problem = normal_rows(spec, rng, |_| 20);
-    // Rows of two stripes are only in packed blocks here. They have chunks of 32 registers. Other rows have chunks of
-    // 64 registers. A chunk has two group registers. The first has register 0 of the chunk. In a chunk of 64 registers,
-    // the second has register 33, whether groups are packed or not.
+    // Here, only packed blocks have rows of two stripes. These rows have chunks of 32 registers. Other rows have chunks
+    // of 64 registers. A chunk has two group registers. The first has register 0 of the chunk. In a chunk of 64
+    // registers, the second has register 33, whether groups are packed or not.
     let registers: Vec<(usize, usize)> = match spec.batch {
         4 => (0..5).flat_map(|group| [(2 * group, 32 * group), (2 * group, 160 + 32 * group)]).collect(),
         _ => (0..10).map(|group| (group, group / 2 * 64 + group % 2 * 33)).collect(),

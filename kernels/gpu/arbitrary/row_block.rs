@@ -291,7 +291,7 @@ pub(super) fn sum_of(k: &Ptx, values: &[Wide]) -> Wide {
     values.iter().copied().reduce(|a, b| k.wadd(a, b)).expect("there are values")
 }
 
-/// Whether a running sum that grows from `before` to `upto` reaches `target`.
+/// Whether a running sum that grows from `before` to `upto` reaches `target`, and has not reached it at `before`.
 fn is_between(k: &Ptx, [before, upto]: [Wide; 2], target: Wide) -> Mask {
     k.both(k.wlt(before, target), k.not(k.wlt(upto, target)))
 }

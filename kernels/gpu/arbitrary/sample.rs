@@ -64,8 +64,8 @@ impl Sample {
 
     /// Returns a rank in the sample. The entry with this rank is almost certainly not before the `top_k`-th entry of
     /// the row. `expected` is the average rank in the sample of the `top_k`-th entry. The result is larger than
-    /// `expected` by at least 4.5 standard deviations. The margin is the smaller of two: the first is smaller for small
-    /// ranks.
+    /// `expected` by at least 4.5 standard deviations. There are two formulas for the margin, and the smaller result is
+    /// used. The first formula has the smaller result for small ranks.
     fn rank<A: Arith>(a: A, expected: A::Int) -> A::Int {
         let thrice = a.add(expected, a.add(expected, expected));
         let (for_few, for_many) = (a.add(a.shr(thrice, 3), a.int(24)), a.add(a.shr(thrice, 4), a.int(40)));

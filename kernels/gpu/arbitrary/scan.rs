@@ -91,7 +91,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
     let status = block.status(k.eq(k.get(had_nan), k.int(1)), had_inf);
     slices.store_if(block.is_first(), slice.number, &[max_key, first, status, k.int(0)]);
 
-    // The next kernel loads these numbers before it knows whether the row has a list.
+    // These numbers are stored for every row, because the next kernel loads them before it knows whether the row has a
+    // list.
     let sum = k.warp_sum(k.get(at_bound));
     ties.store_if(k.eq(k.lane(), k.int(0)), slice.chunk_number(), &[sum]);
     k.when(has_list, || {

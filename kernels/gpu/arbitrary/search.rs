@@ -73,7 +73,7 @@ impl<'a, 'k> Bins<'a, 'k> {
         weight: W,
     ) -> Search<'s, 'a, 'k, D, W> {
         let search = Search::new(self, list, largest, distance, weight, Kind::Weight);
-        // The caller can add up other values before the search goes on.
+        // After this barrier, the caller can use other reductions of the block before the search continues.
         self.block.k.barrier();
         search
     }
@@ -105,8 +105,8 @@ impl<'a, 'k> Bins<'a, 'k> {
 /// What a search adds up.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Every weight is 1. The search uses one array of bins. It ends at the last position of a bin if it reaches the
-    /// number there exactly.
+    /// Every weight is 1. The search uses one array of bins. It can end early, at the last position of a bin, if the
+    /// running sum there is equal to the target.
     Count,
     /// The search uses two arrays of bins: one for the low parts of the sums and one for the high parts.
     Weight,

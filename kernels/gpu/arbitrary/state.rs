@@ -39,8 +39,8 @@ impl<'k> State<'k> {
         self.word(k.add(number, k.int(BEFORE_BINS as i32)))
     }
 
-    /// Loads four bins where the mask is true. `first` is the number of the first bin, a multiple of 4. Elsewhere the
-    /// bins are 0.
+    /// Loads four bins if the mask is true. Otherwise, the bins are 0. `first` is the number of the first bin, a
+    /// multiple of 4.
     pub(super) fn load_bins_if(&self, mask: Mask, first: Int) -> [Int; 4] {
         const { assert!(STATE.is_multiple_of(4) && BEFORE_BINS.is_multiple_of(4)) };
         let k = self.k;

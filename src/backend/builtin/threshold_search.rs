@@ -40,7 +40,8 @@ pub(super) struct Goal {
     pub(super) reached: u64,
     /// The largest value, or an upper bound on it.
     pub(super) high: i32,
-    /// The threshold is probably at most this value. [`NO_HINT`] if there is no estimate. Not used for short arrays.
+    /// The threshold is probably at most this value. It is [`NO_HINT`] if there is no estimate. It is not used for
+    /// short arrays.
     pub(super) hint: i32,
 }
 
@@ -110,7 +111,7 @@ impl Bracket {
     ) {
         let measured = measures::<S, SUM, N>(simd, active, pivots);
         // The measures decrease, so the pivots that reach the target precede the other ones. These loops select values
-        // without branches, because the processor cannot predict the result.
+        // without branches, because the processor could not predict the branches.
         let (mut low, mut high, mut reached, mut above) = (self.low, self.high, self.reached, self.above);
         for i in 0..N {
             let measure = counted + measured[i];
@@ -145,7 +146,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
                 return Found { threshold: bracket.low, measure: bracket.reached };
             }
             let (low, high) = (bracket.low, bracket.high);
-            // Smaller registers cannot hold seven pivots and their measures.
+            // A processor with narrower registers does not have enough of them for seven pivots and their measures.
             if S::f32s::LEN == LANES {
                 bracket.divide::<S, SUM, 7>(simd, values, 0, &goal, even_pivots::<SUM, 7>(low, high));
             } else {

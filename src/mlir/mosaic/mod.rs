@@ -152,15 +152,15 @@ impl Kernel {
         self.builder.comment(text);
     }
 
-    /// Notes in the plain text that the results of the kernel do not depend on `value`, and why. The mutants of the
-    /// kernels need these notes (`tests/interpreter/mosaic/relevance.py`). Returns the value.
+    /// Notes in the plain text that the results of the kernel do not depend on `value`, and why. The proofs about
+    /// mutants need these notes (`tests/interpreter/mosaic/relevance.py`). Returns the value.
     pub fn any_is_correct(&self, value: Value, reason: &str) -> Value {
         self.comment(format!("any value of {value} is correct: {reason}"));
         value
     }
 
-    /// Notes in the plain text that the integer `value` is never negative and at most `most`. The mutants of the
-    /// kernels need these notes (`tests/interpreter/mosaic/ranges.py`). Returns the value.
+    /// Notes in the plain text that the integer `value` is never negative and at most `most`. The proofs about
+    /// mutants need these notes (`tests/interpreter/mosaic/ranges.py`). Returns the value.
     pub fn at_most_noted(&self, value: Value, most: i32) -> Value {
         self.comment(format!("{value} is between 0 and {most}"));
         value

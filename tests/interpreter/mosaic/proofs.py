@@ -1,10 +1,10 @@
 """Proves that mutants cannot change the results of a kernel, so that they need no run.
 
-There are two proofs. The changed operation can affect only values that need not be correct (relevance.py). Or the
-ranges of the values show that the changed operation always has the same result (ranges.py).
+There are two proofs. The changed operation affects only values on which the results do not depend (relevance.py). Or
+the ranges of the values show that the changed operation always has the same result (ranges.py).
 
-The kernels note facts that these proofs need in comments of their text for readers. A note names a value. The text that
-is interpreted has the same names, but it has no comments.
+The proofs need facts about the kernels. The kernels note these facts in the comments of their text for readers. A note
+names a value. The text that is interpreted has the same names, but it has no comments.
 """
 
 import re

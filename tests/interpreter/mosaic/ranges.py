@@ -20,7 +20,7 @@ MASK = (0, 1)
 MOST_ITERATIONS = 64
 # Sums of floats up to this number are exact if all terms are integers.
 EXACT = 1 << 24
-# These operations move the elements of their operand, or only some of them.
+# The results of these operations contain only elements of the first operand.
 MOVES = {
     "vector.broadcast", "vector.shape_cast", "vector.extract", "tpu.dynamic_rotate", "tpu.assume_multiple",
     "arith.index_cast",
@@ -36,13 +36,13 @@ def union(a, b):
 
 
 def checked(low, high):
-    """Returns the range of an integer result. A result that can overflow can have any value. Unsigned integers have no
-    sign bit: their range can end above the largest signed integer."""
+    """Returns the range of an integer result. A result that can overflow can have any value. The range of an unsigned
+    integer can end above the largest signed integer."""
     return (low, high) if LEAST <= low and high <= LARGEST or 0 <= low and high < 1 << 32 else None
 
 
 def signed(a):
-    """Returns a range for an operation on signed integers."""
+    """Returns a range for an operation on signed integers. It is None if the range ends above the largest of them."""
     return a if a is None or a[1] <= LARGEST else None
 
 
@@ -67,7 +67,8 @@ def shift(name, a, by):
 
 
 def bitwise(name, a, b):
-    # If the sign bits are 0, the other bits of a result are at most those of the operands.
+    # `and` only clears bits, so its result is at most each operand that is not negative. `or` and `xor` set no bit
+    # above the highest bit of the operands.
     if name == "arith.andi":
         limits = [r[1] for r in (a, b) if r is not None and r[0] >= 0]
         return (0, min(limits)) if limits else None
@@ -132,7 +133,7 @@ def constant_range(op):
 
 
 def trailing_zeros(value):
-    """Returns a number of low bits of an integer that are always 0."""
+    """Returns a number of low bits of an integer that are always 0. Other low bits can also be 0."""
     op = getattr(value.owner, "operation", value.owner)
     if not isinstance(op, ir.Operation):
         return 0

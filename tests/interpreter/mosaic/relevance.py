@@ -1,15 +1,15 @@
 """Finds the operations of a kernel that cannot affect its results.
 
-The text of a kernel for readers names values that can be any value without an effect on the results: for example, the
-place that a search probes next. An operation affects only the time if its results are used only to compute such
-values.
+The text of a kernel for readers names values on which the results do not depend. An example is the place that a search
+probes next. Such a value is called free. An operation affects only the time if its results are used only to
+compute free values.
 """
 
 from .translate import HANDLERS
 
 
 def has_effects(op):
-    """Whether an operation does more than to compute its results."""
+    """Whether an operation does more than compute its results."""
     if op.name.startswith("scf."):
         return any(has_effects(inner.operation) for r in op.regions for b in r.blocks for inner in b.operations
                    if inner.operation.name not in ("scf.yield", "scf.condition"))  # fmt: skip

@@ -7,7 +7,8 @@ from .mutants import find
 from .proofs import SAME, TIME, Proofs
 from .test_helpers import VMEM
 
-# Stores the number of lanes whose parameter is at least the place that a search finds. The notes are comments.
+# Stores the upper 16 bits of the parameter of each row. The comparisons never change what it stores. The note is a
+# comment.
 KERNEL = f"""module {{
 func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM}>) {{
   %3 = arith.constant 0 : index
@@ -50,7 +51,7 @@ class Cases(unittest.TestCase):
         self.assertIsNone(self.proofs("", [])[PLACE])
         found = self.proofs(KERNEL, [])
         self.assertEqual(found[PLACE], TIME)
-        # The constant 7 has no other use. The constant 100 also has a use that affects the result.
+        # Only the free value uses the constant 7. The selection also depends on a comparison with 100.
         self.assertEqual(found["constant 7 of i32 -> 8"], TIME)
         self.assertIsNone(found["constant 100 of i32 -> 101"])
 

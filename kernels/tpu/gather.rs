@@ -290,8 +290,8 @@ fn sum_of_counts(k: &Kernel, counts: Value) -> Value {
 }
 
 /// Pushes the entries above `edge` in one lane of a group register, in the rows in which the group of this lane is
-/// crowded. `place` is the element of the list of crowded lanes that describes this lane. Entry `i` goes to the stack of
-/// the lane that is `by + i` lanes after this lane.
+/// crowded. `place` is the element of the list of crowded lanes that describes this lane. Entry `i` goes to the stack
+/// of the lane that is `by + i` lanes after this lane.
 fn push_crowded(
     cx: &Context<'_>,
     prefilter: &Prefilter,

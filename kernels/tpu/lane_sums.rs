@@ -27,8 +27,8 @@ pub(super) fn noted_sum(k: &Kernel, sum: Wide, weights: usize) -> Wide {
     Wide { high: k.at_most_noted(sum.high, largest_upper_word(weights)), ..sum }
 }
 
-/// Returns the sum of the lanes of each row, shifted by 32 bits. The lanes of the operand are the upper words of sums of
-/// weights. All these sums together contain at most `weights` weights.
+/// Returns the sum of the lanes of each row, shifted by 32 bits. The lanes of the operand are the upper words of sums
+/// of weights. All these sums together contain at most `weights` weights.
 pub(super) fn sum_of_upper_words(k: &Kernel, words: Value, weights: usize) -> Wide {
     let sum = sum_lanes(k, words);
     let sum = Wide { low: k.at_most_noted(sum.low, largest_upper_word(weights)), ..sum };

@@ -462,9 +462,9 @@ impl MultiPass<'_> {
                     if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
                 let reaches = k.not(k.wlt(reached, target));
                 let log = log(k.near(k.wsub(sum, reached)));
-                // No entry has a weight between `least` and the weight of `above`. So the sum of the weights that are at
-                // least `least` does not change if `least` increases to the weight of `above`. The search ends earlier
-                // with the larger value.
+                // No entry has a weight between `least` and the weight of `above`. So the sum of the weights that are
+                // at least `least` does not change if `least` increases to the weight of `above`. The search ends
+                // earlier with the larger value.
                 let value = match neighbors {
                     Some(Neighbors { above, .. }) => {
                         let above = sampling.weight_of_key(cx, order_keys(k, above));

@@ -163,7 +163,8 @@ class Comparison:
         proved = list(self.proofs.values())
         return (
             f"{self.name}: {len(self.found)} mutants: {proved.count(TIME)} {TIME} (proved), "
-            f"{proved.count(SAME)} {SAME} (proved), {len(self.rules)} covered by rules, {len(ways)} run: {caught} caught ({counts}), "
+            f"{proved.count(SAME)} {SAME} (proved), {len(self.rules)} covered by rules, "
+            f"{len(ways)} run: {caught} caught ({counts}), "
             f"{explained} listed with a reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
         )
 

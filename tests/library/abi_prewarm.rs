@@ -219,7 +219,10 @@ fn device_calls_compile_nothing_after_a_prewarm() {
     assert_eq!(after.compiles, before.compiles);
     assert_eq!((after.enqueue_count, after.execute_count, after.total_count), (27, 27, 27));
     assert!(after.enqueue_p50_ns > 0 && after.execute_p50_ns > 0, "{}", after.enqueue_p50_ns);
-    assert!(after.total_p99_ns >= after.total_p50_ns && after.total_p50_ns > after.enqueue_p50_ns);
+    assert!(after.total_p99_ns >= after.total_p50_ns);
+    // A program can end right after it was enqueued. Both medians are then in the same bucket of their histograms.
+    let (total, enqueue) = (after.total_p50_ns, after.enqueue_p50_ns);
+    assert!(total >= enqueue, "total {total} ns, enqueue {enqueue} ns");
     // SAFETY: a live handle, which is not used after this.
     assert_eq!(unsafe { nuc_parameters_destroy(parameters, null_mut()) }, NUC_OK);
 }

@@ -1,17 +1,18 @@
 //! Time from the start of a sampler's creation until a process is ready: one JSON object per line on standard output.
 //!
-//! Each measurement runs in a new process, because a process loads and initialises a plugin only once. The processes use
-//! a directory of programs that is empty (cold) or that contains the programs (warm), alternately. Both write programs. A
-//! figure contains the median times, and the ratio of the whole time to that of the cold directory. The parts of the
-//! time are: loading the plugin; creating the sampler, which creates the plugin's client, identifies the build of the
-//! plugin and opens the directory; and the work that needs programs.
+//! Each measurement runs in a new process, because a process loads and initialises a plugin only once. The processes
+//! use a directory of programs that is empty (cold) or that contains the programs (warm), alternately. Both write
+//! programs. A figure contains the median times, and the ratio of the whole time to that of the cold directory. The
+//! parts of the time are: loading the plugin; creating the sampler, which creates the plugin's client, identifies the
+//! build of the plugin and opens the directory; and the work that needs programs.
 //!
-//! In `start/ready/…`, this work is the prewarm of a server: the programs of both paths for calls on the host with up to
-//! 8 or 32 rows, or for calls on the device with 8 or 32 rows. In `start/bounded/…` and `start/arbitrary/…`, it is one
-//! call with one row, which needs one program. The baseline of `start/program/…` is this call alone with a cold directory.
+//! In `start/ready/…`, this work is the prewarm of a server: the programs of both paths for calls on the host with up
+//! to 8 or 32 rows, or for calls on the device with 8 or 32 rows. In `start/bounded/…` and `start/arbitrary/…`, it is
+//! one call with one row, which needs one program. The baseline of `start/program/…` is this call alone with a cold
+//! directory.
 //!
-//! The environment variable NUCLEUS_PJRT_PLUGIN names the plugin. The default is a plugin that `make plugins` downloads.
-//! Arguments that do not start with `-` select figures by name, as in `cpu.rs`.
+//! The environment variable NUCLEUS_PJRT_PLUGIN names the plugin. The default is a plugin that `make plugins`
+//! downloads. Arguments that do not start with `-` select figures by name, as in `cpu.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -111,7 +111,8 @@ def check():
         print(differences)
     if not compatible:
         sys.exit(
-            f"abi: the interface differs from {baseline.relative_to(ROOT)}.\nUndo the change, or increase NUC_ABI_VERSION. "
+            f"abi: the interface differs from {baseline.relative_to(ROOT)}.\n"
+            "Undo the change, or increase NUC_ABI_VERSION. "
             "If docs/abi-policy.md allows it, run make\nabi-baseline and commit the new baseline with the change."
         )
     print(f"abi: the interface {'has only additions to' if differences else 'equals'} {baseline.relative_to(ROOT)}")

@@ -10,8 +10,8 @@ error. All bundles between the first and the last bundle of a loop count once pe
 DMA, which runs concurrently, nor stalls on results of the cross-lane unit.
 
 If a kernel has several grid steps, the compiler generates a loop over them. The number of iterations is the number of
-steps plus two. The kernel is a part of the loop body and runs in one iteration per step. The compiler adds other parts to
-the body, for example copies of windows. These count once per step. The rest of the loop counts once per iteration.
+steps plus two. The kernel is a part of the loop body and runs in one iteration per step. The compiler adds other parts
+to the body, for example copies of windows. These count once per step. The rest of the loop counts once per iteration.
 """
 
 import argparse
@@ -62,7 +62,10 @@ def schedule_tree(bundles):
     found = []
     for start, head in enumerate(bundles):
         if head["tag"] == "LB":
-            limit = next((i for i in range(start + 1, len(bundles)) if bundles[i]["tag"] == "LB" and bundles[i]["depth"] <= head["depth"]), len(bundles))
+            # The loop ends before the next loop that is not inside it.
+            limit = start + 1
+            while limit < len(bundles) and (bundles[limit]["tag"] != "LB" or bundles[limit]["depth"] > head["depth"]):
+                limit += 1
             end = max(i for i in range(start, limit) if bundles[i]["depth"] >= head["depth"]) + 1
             loop = Node("loop", start, end, head["depth"])
             tests = [EXIT_TEST.search(b["text"]) for b in bundles[start:end] if b["depth"] == head["depth"]]
@@ -78,7 +81,9 @@ def schedule_tree(bundles):
             target = starts.get(region)
             if target is not None and target > i:
                 # The four bundles after a branch run in both cases.
-                body = next(j for j in range(i + 1, len(bundles)) if STARTS.search(bundles[j]["text"]) or bundles[j]["tag"] == "LB")
+                body = i + 1
+                while not STARTS.search(bundles[body]["text"]) and bundles[body]["tag"] != "LB":
+                    body += 1
                 # The part that the branch skips may contain no start of a region. `body` is then after this part, and
                 # the part begins after the four bundles.
                 body = body if body < target else min(i + 5, target)
@@ -122,7 +127,8 @@ def match(nodes, items):
         if not nodes:
             return False
         node = nodes[0]
-        if node.kind == "loop" and iterations_agree(node, item) and match(node.children, inner) and match(nodes[1:], rest):
+        agrees = node.kind == "loop" and iterations_agree(node, item)
+        if agrees and match(node.children, inner) and match(nodes[1:], rest):
             node.count, node.name = item.report["iterations"], item.name
             return True
         if node.kind == "skip" and node.children and match(node.children, [item]) and match(nodes[1:], rest):
@@ -150,7 +156,9 @@ def match(nodes, items):
 
 def iterations_agree(node, item):
     """Whether a loop of the text can be a loop of the schedule, according to its exit test."""
-    return item.kind != "for" or node.iterations is None or item.report["iterations"] == node.iterations * item.report["entered"]
+    if item.kind != "for" or node.iterations is None:
+        return True
+    return item.report["iterations"] == node.iterations * item.report["entered"]
 
 
 def leftover(node):
@@ -160,7 +168,7 @@ def leftover(node):
     return all(leftover(child) for child in node.children)
 
 
-def match_kernel(root, bundles, items, steps):
+def match_kernel(root, items, steps):
     """Matches a whole kernel. Returns whether the schedule has its structure."""
     if steps == 1 and match(root.children, items):
         return True
@@ -215,7 +223,7 @@ def cycles_of(path, report):
     for core in report.get("cores", [report]):
         bundles = read_bundles(path)
         root = schedule_tree(bundles)
-        if not match_kernel(root, bundles, text_tree(core["loops"]), core["steps"]):
+        if not match_kernel(root, text_tree(core["loops"]), core["steps"]):
             return None
         found.append((bundles, *weigh(root, bundles)))
     return max(found, key=lambda core: core[1])
@@ -241,7 +249,8 @@ def main():
         if arguments.parts:
             for size, total, node in sorted(parts, key=lambda p: p[2].start):
                 if total:
-                    print(f"    {bundles[node.start]['address']:#7x} {size:5} bundles x {node.count:4} = {total:7}  {node.name}")
+                    address = bundles[node.start]["address"]
+                    print(f"    {address:#7x} {size:5} bundles x {node.count:4} = {total:7}  {node.name}")
 
 
 if __name__ == "__main__":

@@ -29,8 +29,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # The limits of each column, for the rows of the table that have limits.
 LIMITS = {
     (chip, 8, dtype): {
-        "bounded random": limits[0], "bounded worst": limits[1], "arbitrary k=5000": limits[2], "top-p random": limits[3],
-        "top-p peaked": limits[0], "plain draw": limits[3], "model p=.95": limits[4], "model p=.99": limits[4],
+        "bounded random": limits[0], "bounded worst": limits[1], "arbitrary k=5000": limits[2],
+        "top-p random": limits[3], "top-p peaked": limits[0], "plain draw": limits[3],
+        "model p=.95": limits[4], "model p=.99": limits[4],
     }
     for chip, dtype, limits in (
         ("v5e", "bf16", (6_500, 11_000, 20_000, 22_000, 18_000)),
@@ -46,8 +47,14 @@ SMALL = {1: 0.25, 2: 0.35, 4: 0.6, 8: 1}
 SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random", "top-p peaked")
 # The goals for the cycles of eight rows, by column and by chip and type.
 EIGHT_ROWS = {
-    "bounded random": {("v5e", "bf16"): 6_500, ("v6e", "bf16"): 4_400, ("v6e", "f32"): 7_000, ("tpu7x", "bf16"): 3_500, ("tpu7x", "f32"): 5_000},
-    "bounded worst": {("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500, ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500},
+    "bounded random": {
+        ("v5e", "bf16"): 6_500, ("v6e", "bf16"): 4_400, ("v6e", "f32"): 7_000,
+        ("tpu7x", "bf16"): 3_500, ("tpu7x", "f32"): 5_000,
+    },
+    "bounded worst": {
+        ("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500,
+        ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500,
+    },
 }  # fmt: skip
 EIGHT_ROWS["top-p peaked"] = EIGHT_ROWS["bounded random"]
 # The chip whose devices have two cores. Its goal is the largest ratio of the cycles of 16 rows to the cycles of eight
@@ -89,9 +96,9 @@ def compile_schedule(arguments, line, directory):
     dump = directory / name
     dump.mkdir()
     environment = os.environ | {"LIBTPU_INIT_ARGS": f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true"}
-    command = [arguments.nucleus, "compile", "--plugin", arguments.libtpu, "--topology", line["topology"], "--batch", line["batch"],
-               "--vocab", line["vocab"], "--dtype", line["dtype"], "--path", line["path"], "--max-k", line["max_k"],
-               "--output", dump / "programs"]  # fmt: skip
+    command = [arguments.nucleus, "compile", "--plugin", arguments.libtpu, "--topology", line["topology"],
+               "--batch", line["batch"], "--vocab", line["vocab"], "--dtype", line["dtype"], "--path", line["path"],
+               "--max-k", line["max_k"], "--output", dump / "programs"]  # fmt: skip
     done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tpu_table: {name} does not compile:\n{done.stdout}{done.stderr}")
@@ -109,11 +116,14 @@ def interpret(cases, number, some, python):
     """Runs the interpreter. Returns how often each part of the kernels ran, by case."""
     directory = cases / f"part{number}"
     directory.mkdir(exist_ok=True)
-    (directory / "cases.json").write_text(json.dumps(
-        [case | {key: [f"../{name}" for name in case[key]] for key in ("inputs", "expected")} | {"program": f"../{case['program']}"}
-         for case in some]))  # fmt: skip
+    moved = []
+    for case in some:
+        files = {key: [f"../{name}" for name in case[key]] for key in ("inputs", "expected")}
+        moved.append(case | files | {"program": f"../{case['program']}"})
+    (directory / "cases.json").write_text(json.dumps(moved))
     command = [python, "-m", "interpreter", "check", "--trips", directory / "trips.json", directory]
-    done = subprocess.run([str(word) for word in command], env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    done = subprocess.run([str(word) for word in command], env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"tpu_table: the interpreter does not agree:\n{done.stdout[-4000:]}{done.stderr[-4000:]}")
     return json.loads((directory / "trips.json").read_text())
@@ -187,7 +197,8 @@ def main():
         for case in cases:
             for line in case["notes"]:
                 programs[line["chip"], line["batch"], line["dtype"], line["path"]] = line
-        schedules = dict(zip(programs, pool.map(lambda line: compile_schedule(arguments, line, Path(directory)), programs.values())))
+        compiled = pool.map(lambda line: compile_schedule(arguments, line, Path(directory)), programs.values())
+        schedules = dict(zip(programs, compiled))
         print(f"tpu_table: {len(schedules)} programs compiled", flush=True)
         # One case per process, because a case of 128 rows takes a minute.
         reports = {}
@@ -198,7 +209,8 @@ def main():
         lines = {}
         for case in cases:
             for line in case["notes"]:
-                found = tpu_schedule.cycles_of(schedules[line["chip"], line["batch"], line["dtype"], line["path"]], reports[case["name"]][0])
+                schedule = schedules[line["chip"], line["batch"], line["dtype"], line["path"]]
+                found = tpu_schedule.cycles_of(schedule, reports[case["name"]][0])
                 if not found:
                     sys.exit(f"tpu_table: {line}: the schedule's loops and branches are not those of the kernel's text")
                 memory = round(line["hbm_bytes"] / line["hbm_bytes_per_second"] * line["clock_hz"])
@@ -208,12 +220,14 @@ def main():
     two_cores = {key: line for key, line in lines.items() if key[0] == TWO_CORES}
     lines = {key: line for key, line in lines.items() if key[0] != TWO_CORES}
     order = {chip: place for place, chip in enumerate(("v5e", "v6e", "tpu7x"))}
-    lines = dict(sorted(lines.items(), key=lambda item: (item[0] not in LIMITS, order[item[0][0]], item[0][1], item[0][2])))
+    keys = sorted(lines, key=lambda key: (key not in LIMITS, order[key[0]], key[1], key[2]))
+    lines = {key: lines[key] for key in keys}
     small = {key: line for key, line in lines.items() if key[1] in SMALL}
     small = dict(sorted(small.items(), key=lambda item: (order[item[0][0]], item[0][2], item[0][1])))
     lines = {key: line for key, line in lines.items() if key in LIMITS or key[1] not in SMALL}
-    note = (f"{datetime.now(timezone.utc):%Y-%m-%d}, libtpu {version('fetch-plugins.sh', 'libtpu')}, "
-            f"trip counts by jaxlib {version('requirements-interpreter.txt', 'jaxlib')}'s parser and the interpreter.\n")  # fmt: skip
+    libtpu, jaxlib = version("fetch-plugins.sh", "libtpu"), version("requirements-interpreter.txt", "jaxlib")
+    note = (f"{datetime.now(timezone.utc):%Y-%m-%d}, libtpu {libtpu}, "
+            f"trip counts by jaxlib {jaxlib}'s parser and the interpreter.\n")  # fmt: skip
     texts = {"small batches": small_table(small)}
     if any(key not in LIMITS for key in lines):
         texts["table"] = table(lines)

@@ -41,8 +41,8 @@
 //!
 //! # Environment
 //!
-//! With the feature `pjrt`, [`Backend::Auto`] uses the plugin that the environment variable `NUCLEUS_PJRT_PLUGIN` names,
-//! and samplers with a plugin look for compiled programs in the directory that `NUCLEUS_PROGRAM_DIR` names.
+//! With the feature `pjrt`, [`Backend::Auto`] uses the plugin that the environment variable `NUCLEUS_PJRT_PLUGIN`
+//! names, and samplers with a plugin look for compiled programs in the directory that `NUCLEUS_PROGRAM_DIR` names.
 //!
 //! # Logging
 //!

@@ -1,7 +1,7 @@
 //! The sampler behind a handle: it owns a backend and runs calls on it.
 //!
-//! `plugin` creates the backend on a plugin. Without the feature `pjrt`, `no_plugin` takes its place, and the methods in
-//! `device` do not exist.
+//! `plugin` creates the backend on a plugin. Without the feature `pjrt`, `no_plugin` takes its place, and the methods
+//! in `device` do not exist.
 
 #[cfg(feature = "pjrt")]
 mod device;

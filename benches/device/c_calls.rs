@@ -24,8 +24,8 @@ pub(crate) struct CCall(*mut nuc_call);
 impl CSampler {
     pub(crate) fn new(client: &Arc<Client>) -> CSampler {
         let mut sampler = null_mut();
-        // SAFETY: zero is a valid value of every field. The table belongs to a loaded plugin, and the client lives until
-        // the end of the process.
+        // SAFETY: zero is a valid value of every field. The table belongs to a loaded plugin, and the client lives
+        // until the end of the process.
         unsafe {
             let mut options = zeroed::<nuc_sampler_options>();
             options.struct_size = size_of::<nuc_sampler_options>();

@@ -84,8 +84,8 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Sample {
-    /// The logits: an .npy file, or a .safetensors file. The array is [vocab] or [rows, vocab], of type float32, float16
-    /// or bfloat16. If it has more dimensions, all but the last are rows.
+    /// The logits: an .npy file, or a .safetensors file. The array is [vocab] or [rows, vocab], of type float32,
+    /// float16 or bfloat16. If it has more dimensions, all but the last are rows.
     pub(crate) logits: PathBuf,
     /// The array of a .safetensors file. It is needed if the file has several.
     #[arg(long, value_name = "NAME")]

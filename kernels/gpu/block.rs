@@ -40,7 +40,7 @@ impl<'k> Block<'k> {
         self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
     }
 
-    /// The sum over the threads of values whose sum is less than 2⁵⁸.
+    /// The sum of a value over the threads. The sum must be below 2⁶⁴.
     pub(super) fn wide_sum(&self, value: Wide) -> Wide {
         let k = self.k;
         let sum = k.wide_warp_sum(self.of_warps(k.wide_warp_sum(value)));

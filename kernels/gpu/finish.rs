@@ -217,7 +217,8 @@ impl Found {
         let k = block.k;
         let sorted = Sorted { keys: k.shared(SLOTS), indices: k.shared(SLOTS) };
         let len = self.count(k);
-        // The loops below read places after the last entry. [`Order::NONE`] is after every entry, so it changes no rank.
+        // The loops below read places after the last entry. [`Order::NONE`] is after every entry, so it changes no
+        // rank.
         k.when(k.lt(block.thread, k.int(Self::STEP as i32)), || {
             let place = k.add(len, block.thread);
             k.store_shared_words(self.entries, k.shl(place, 1), Order::NONE.map(|half| k.int(half)));

@@ -1,8 +1,8 @@
 //! Kernels for NVIDIA GPUs, in PTX. Each kernel is part of a StableHLO program that PJRT compiles.
 //!
 //! The arbitrary path has the kernels of `arbitrary`. The bounded path has two kernels. The first one reads the
-//! logits once, with one block of threads per slice of a row, and keeps the largest entries of each slice. The second one
-//! has one block per row. It selects the k largest entries and draws. The StableHLO around the kernels computes the
+//! logits once, with one block of threads per slice of a row, and keeps the largest entries of each slice. The second
+//! one has one block per row. It selects the k largest entries and draws. The StableHLO around the kernels computes the
 //! wide arrays from the logits and the thresholds of each row.
 //!
 //! A file imports only files to the left of it:
@@ -33,8 +33,8 @@ use call::call;
 use layout::{Layout, KEPT, LARGEST_SLICES, LARGEST_VOCAB, THREADS};
 use results::Threshold;
 
-/// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most 31
-/// bits.
+/// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most
+/// 31 bits.
 const LARGEST_BATCH: usize = 1 << 16;
 const _: () = assert!(LARGEST_BATCH * LARGEST_SLICES * KEPT < 1 << 31);
 /// The largest number of slots of the kernels.
@@ -67,8 +67,8 @@ pub fn kernel_text(spec: &Spec, gpu: &Gpu) -> String {
     format!("{}\n{}", filter::kernel(spec, layout, FILTER), finish::kernel(spec, layout, seeded, FINISH))
 }
 
-/// Returns the indices of the logits of each row that the arbitrary path samples; an empty list for short rows. Tests use
-/// them to make rows with a misleading sample.
+/// Returns the indices of the logits of each row that the arbitrary path samples; an empty list for short rows. Tests
+/// use them to make rows with a misleading sample.
 pub fn sampled_indices(spec: &Spec) -> Vec<usize> {
     arbitrary::sampled_indices(spec)
 }

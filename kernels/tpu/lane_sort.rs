@@ -80,6 +80,21 @@ mod tests {
     /// A network of single bits: if a network sorts every list of zeros and ones, it sorts every list.
     const NETWORK: Network<OfBits, OfBits> = Network { max: |a, b| a | b, min: |a, b| a & b };
 
+    /// The kernels merge lists of eight entries. Networks of such lists are too large for the test below.
+    #[test]
+    fn a_merge_returns_the_first_entries_of_both_lists() {
+        let sorted =
+            |length: usize, ones: usize| -> Vec<u32> { (0..length).map(|i| u32::from(i < ones)).collect() };
+        for (a, b) in (0..=9).flat_map(|a| (0..=9).map(move |b| (a, b))).filter(|&(a, b)| a + b > 0) {
+            for (ones_of_a, ones_of_b) in (0..=a).flat_map(|i| (0..=b).map(move |j| (i, j))) {
+                for count in 1..=a + b {
+                    let merged = NETWORK.merged(&sorted(a, ones_of_a), &sorted(b, ones_of_b), count);
+                    assert_eq!(merged, sorted(count, ones_of_a + ones_of_b), "{count} of {a} and {b}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_largest_entries_are_sorted_and_the_next_entry_is_lost() {
         for length in 1..=12 {

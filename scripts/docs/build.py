@@ -67,8 +67,9 @@ def main(command):
         path.write_text(text)
     shutil.copy(Path(__file__).parent / "mkdocs.yml", TARGET)
     # The variable turns off a message about a successor of the theme.
-    subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--config-file", TARGET / "mkdocs.yml"],
-                   check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})  # fmt: skip
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    command += ["--config-file", TARGET / "mkdocs.yml"]
+    subprocess.run(command, check=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
     print(f"docs: {(TARGET / 'site').relative_to(ROOT)} is ready")
 
 

@@ -28,7 +28,8 @@ def built_in(figures):
     """Tables of the built-in backend on one thread: rows in the cache, and 64 rows in turn."""
     best = [f for f in figures if f["name"].count("/") == 3 and f.get("threads") == 1]
     parts = []
-    for kind, title in (("sampling", "The row is in the cache"), ("cold", "64 rows in turn, which are not in the cache")):
+    titles = {"sampling": "The row is in the cache", "cold": "64 rows in turn, which are not in the cache"}
+    for kind, title in titles.items():
         shapes = sorted({(f["dtype"] != "f32", f["dtype"], f["vocab"]) for f in best if f["name"].startswith(kind + "/")
                          and f["batch"] == 1 and f["case"] in CASES})  # fmt: skip
         rows = []

@@ -51,8 +51,8 @@ impl<'a> Batch<'a> {
     /// A batch of dense rows: `logits` has `vocab` elements per row, and their number is the number of rows times
     /// `vocab`. The logits are a slice of `f32`, [`bf16`](crate::bf16) or [`f16`](crate::f16), or [`Logits`].
     ///
-    /// Every value is allowed: NaN counts as −inf, and +inf as the largest finite f32. An empty slice is a batch without
-    /// rows.
+    /// Every value is allowed: NaN counts as −inf, and +inf as the largest finite f32. An empty slice is a batch
+    /// without rows.
     ///
     /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if `vocab` is 0 or above 16,777,216, or if the
     /// length of `logits` is not a multiple of it.
@@ -104,8 +104,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Top-p: entries survive in descending order of weight until the sum of their weights is at least p times the
-    /// total of the entries that top-k kept. Ties with the last of them survive too. 1 or more: off. 0 or less: only the
-    /// maximum and its ties survive. NaN is impossible. Default: off.
+    /// total of the entries that top-k kept. Ties with the last of them survive too. 1 or more: off. 0 or less: only
+    /// the maximum and its ties survive. NaN is impossible. Default: off.
     pub fn top_p(mut self, top_p: &'a [f32]) -> Self {
         self.arguments.p = Some(top_p);
         self
@@ -152,8 +152,8 @@ impl<'a> Batch<'a> {
         self
     }
 
-    /// The value of `topk_logits_unsorted` and `topk_logits_k` where top-k removed the entry, rounded to the type of the
-    /// logits. It must not be NaN. Default: −1e12.
+    /// The value of `topk_logits_unsorted` and `topk_logits_k` where top-k removed the entry, rounded to the type of
+    /// the logits. It must not be NaN. Default: −1e12.
     pub fn replace_val(mut self, replace_val: f32) -> Self {
         self.options.replace_val = replace_val;
         self

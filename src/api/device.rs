@@ -133,8 +133,8 @@ impl Call {
         Ok(self.inner.wait(timeout)?)
     }
 
-    /// Runs `action` when the call ends, on a thread of the plugin; or immediately, if the call has ended. `action` must
-    /// neither wait for the device nor drop the call.
+    /// Runs `action` when the call ends, on a thread of the plugin; or immediately, if the call has ended. `action`
+    /// must neither wait for the device nor drop the call.
     pub fn on_done(&self, action: impl FnOnce() + Send + 'static) {
         self.inner.on_done(action);
     }
@@ -147,8 +147,8 @@ impl Call {
         Ok(self.inner.tokens()?)
     }
 
-    /// Waits until the call ends, and returns the token and the status of each row. The call must have been started with
-    /// [`HostNumbers::All`].
+    /// Waits until the call ends, and returns the token and the status of each row. The call must have been started
+    /// with [`HostNumbers::All`].
     pub fn tokens_with_status(&self) -> Result<Sampled, Error> {
         let outcomes = self.inner.outcomes()?;
         Ok(Sampled {
@@ -205,14 +205,14 @@ impl Sampler {
         Ok(Buffer(buffer.buffer(client).map_err(InternalError::from)?))
     }
 
-    /// The `PJRT_Client` of the sampler, for buffers of the caller. `None` on the built-in backend. It stays valid while
-    /// the sampler or anything that it created lives.
+    /// The `PJRT_Client` of the sampler, for buffers of the caller. `None` on the built-in backend. It stays valid
+    /// while the sampler or anything that it created lives.
     pub fn client(&self) -> Option<*mut c_void> {
         Some(self.inner.client()?.as_raw().cast())
     }
 
-    /// Starts a call on logits that are on the device, and returns without waiting for it. `step` is added to the offset
-    /// of every row, modulo 2^64. The logits may be dropped when this function returns.
+    /// Starts a call on logits that are on the device, and returns without waiting for it. `step` is added to the
+    /// offset of every row, modulo 2^64. The logits may be dropped when this function returns.
     ///
     /// The first call of each shape compiles its programs, unless they were [prewarmed](Sampler::prewarm).
     pub fn start(
@@ -236,7 +236,8 @@ impl Sampler {
 }
 
 impl SamplerBuilder {
-    /// Creates a sampler on a client of the caller. It ignores the options `backend`, `plugin_path` and `client_option`.
+    /// Creates a sampler on a client of the caller. It ignores the options `backend`, `plugin_path` and
+    /// `client_option`.
     pub fn build_on_client(&self, client: ClientPointer) -> Result<Sampler, Error> {
         let client = client.client().map_err(InternalError::from)?;
         let inner = sampler::Sampler::with_client(client, &self.options)?;

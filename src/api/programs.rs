@@ -1,8 +1,8 @@
 //! Compiled programs: prewarming, compiling ahead of time, and sampling as a function of another program.
 //!
-//! A sampler with a plugin compiles a program for each shape of its calls. [`Sampler::prewarm`] compiles them before the
-//! first request. [`CompileAhead`] writes them to files on a build host, which need not have the device. [`Function`]
-//! prints the sampling for a program of your own.
+//! A sampler with a plugin compiles a program for each shape of its calls. [`Sampler::prewarm`] compiles them before
+//! the first request. [`CompileAhead`] writes them to files on a build host, which need not have the device.
+//! [`Function`] prints the sampling for a program of your own.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -178,8 +178,8 @@ impl Sampler {
         Ok(outcome?)
     }
 
-    /// Starts a [`prewarm`](Sampler::prewarm) in the background. At most `num_threads` programs are compiled at the same
-    /// time; 0 means one per core. Sampling calls can run at the same time.
+    /// Starts a [`prewarm`](Sampler::prewarm) in the background. At most `num_threads` programs are compiled at the
+    /// same time; 0 means one per core. Sampling calls can run at the same time.
     pub fn prewarm_start(&self, calls: &CallShape, num_threads: usize) -> Result<Prewarming, Error> {
         Ok(Prewarming(self.inner.start_prewarm(calls.checked()?, num_threads)?))
     }
@@ -208,8 +208,8 @@ impl Sampler {
 
 /// Options of samplers with a plugin.
 impl SamplerBuilder {
-    /// The path of a PJRT plugin's shared library. Default: the environment variable `NUCLEUS_PJRT_PLUGIN`. Ignored with
-    /// [`Backend::Builtin`](crate::Backend::Builtin).
+    /// The path of a PJRT plugin's shared library. Default: the environment variable `NUCLEUS_PJRT_PLUGIN`. Ignored
+    /// with [`Backend::Builtin`](crate::Backend::Builtin).
     pub fn plugin_path(mut self, plugin_path: impl Into<PathBuf>) -> Self {
         self.options.plugin = Some(plugin_path.into());
         self

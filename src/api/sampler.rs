@@ -49,8 +49,8 @@ impl Sampler {
     /// Samples a batch and returns its tokens `[num_rows]`. A row without a candidate (every logit is −inf or NaN) gets
     /// −1.
     ///
-    /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if an array has the wrong length or a parameter of
-    /// any row is impossible; the error names the argument and the row.
+    /// Errors: [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if an array has the wrong length or a parameter
+    /// of any row is impossible; the error names the argument and the row.
     /// [`OutOfMemory`](crate::ErrorKind::OutOfMemory). With a plugin also [`Device`](crate::ErrorKind::Device) and
     /// [`Internal`](crate::ErrorKind::Internal).
     pub fn sample(&self, batch: &Batch<'_>) -> Result<Vec<i32>, Error> {

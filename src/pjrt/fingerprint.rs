@@ -27,8 +27,8 @@ const READ_BYTES: usize = 1 << 18;
 /// More threads would not be faster, because the memory bandwidth is the limit.
 const MOST_THREADS: usize = 8;
 
-/// If a file changed less than this many seconds ago, it could change again and keep the same time of the change, because
-/// file systems store times with limited precision.
+/// If a file changed less than this many seconds ago, it could change again and keep the same time of the change,
+/// because file systems store times with limited precision.
 const SETTLED_SECONDS: i64 = 2;
 
 /// The start of a fingerprint that is a hash.
@@ -68,8 +68,8 @@ impl FileState {
 
     /// Whether a change of the file after `time` also changes its state.
     fn is_settled_at(&self, time: SystemTime) -> bool {
-        // Some read-only file systems of container images (squashfs, erofs) do not store the time of the inode's change.
-        // They report the time of the modification instead, which is the same in many images.
+        // Some read-only file systems of container images (squashfs, erofs) do not store the time of the inode's
+        // change. They report the time of the modification instead, which is the same in many images.
         if self.changed == self.modified {
             return false;
         }

@@ -1,5 +1,5 @@
-//! Objects of a plugin that belong to the caller, as pointers for the safe interface. The caller promises in one `unsafe`
-//! function that the pointer is valid. Later uses of the pointer are safe.
+//! Objects of a plugin that belong to the caller, as pointers for the safe interface. The caller promises in one
+//! `unsafe` function that the pointer is valid. Later uses of the pointer are safe.
 
 use std::ffi::c_void;
 use std::sync::Arc;

@@ -149,6 +149,8 @@ impl Ptx {
     }
 
     /// The register that contains the reciprocal of `b` in binary64. A long division uses it in each step.
+    ///
+    /// The register is reused until the next label.
     fn reciprocal_of(&self, b: Wide) -> u32 {
         let name = b.to_string();
         if let Some((divisor, register)) = &*self.reciprocal.borrow() {
@@ -161,5 +163,37 @@ impl Ptx {
         self.line(format_args!("rcp.rn.f64 %f{inverse}, %f{divisor}"));
         *self.reciprocal.borrow_mut() = Some((name, inverse));
         inverse
+    }
+
+    /// The next remainder computes the reciprocal of its divisor again.
+    pub(super) fn forget_reciprocal(&self) {
+        *self.reciprocal.borrow_mut() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A division in a branch computes a reciprocal that the code after the branch must not use.
+    #[test]
+    fn reciprocals_are_not_reused_after_a_branch() {
+        let k = Ptx::new(32, 1);
+        let divisor = k.argument();
+        let divide = || {
+            k.wrem_next(k.wide(1), k.wide(2), 3, divisor);
+        };
+        let is_first = k.eq(k.thread(), k.int(0));
+        k.when_else(
+            is_first,
+            || {
+                divide();
+                divide();
+            },
+            divide,
+        );
+        divide();
+        let reciprocals = k.text("division").matches("rcp.rn.f64").count();
+        assert_eq!(reciprocals, 3, "one per branch, and one after the branches");
     }
 }

@@ -87,6 +87,9 @@ impl Ptx {
     }
 
     fn place(&self, label: &str) {
+        // Some threads can reach the label without the instructions before it. So they may not have computed the
+        // reciprocal that the next remainder would reuse.
+        self.forget_reciprocal();
         self.body.borrow_mut().push_str(&format!("{label}:\n"));
     }
 }

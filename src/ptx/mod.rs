@@ -44,7 +44,7 @@ pub struct Ptx {
     parameters: Cell<usize>,
     /// The sizes in bytes of the arrays in shared memory.
     shared: RefCell<Vec<usize>>,
-    /// The divisor of the last remainder, and the register that contains its reciprocal.
+    /// The divisor of the last remainder since the last label, and the register that contains its reciprocal.
     reciprocal: RefCell<Option<(String, u32)>>,
 }
 

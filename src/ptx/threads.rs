@@ -105,7 +105,7 @@ impl Ptx {
         self.by_halves(value, |half| self.from_lane(half, lane))
     }
 
-    /// The sum of a value over the threads of a warp. It is less than 2⁵⁸.
+    /// The sum of a value over the threads of a warp. The sum must be below 2⁶⁴.
     pub fn wide_warp_sum(&self, value: Wide) -> Wide {
         // The sum of 32 parts of 26 bits fits 32 bits.
         const PART: u64 = (1 << 26) - 1;

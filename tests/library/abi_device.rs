@@ -310,8 +310,8 @@ fn numbers(call: &Call) -> Host {
     read()
 }
 
-/// Every number and array of a device call equals that of a host call, with a client that the sampler created and with a
-/// client of the caller.
+/// Every number and array of a device call equals that of a host call, with a client that the sampler created and with
+/// a client of the caller.
 #[test]
 fn device_calls_equal_host_calls() {
     let own = Device::new();

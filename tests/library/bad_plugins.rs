@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{channel, RecvTimeoutError};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -239,23 +239,34 @@ fn threads_and_names_share_one_initialisation() {
 /// If an initialisation fails, all threads that wait for it receive its error. None of them repeats it.
 #[test]
 fn threads_share_one_failed_initialisation() {
-    let fails = r#"
+    let gate = directory().join("gate_of_failure");
+    let _ = fs::remove_file(&gate);
+    let fails = format!(
+        r#"
         #include <unistd.h>
         static int calls = 0;
-        static void *fails(void *args) {
+        static void *fails(void *args) {{
             static char text[] = "attempt 0";
             text[8] = '1' + __atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
-            usleep(2000000);
+            for (int i = 0; i < 6000 && access("{}", F_OK); i++) usleep(10000);
             return fail(text, 13);
-        }"#;
-    let path = build_plugin("fails", fails, "api.functions[3] = fails;");
+        }}"#,
+        gate.display()
+    );
+    let path = build_plugin("fails", &fails, "api.functions[3] = fails;");
+    let started = Barrier::new(5);
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
+                started.wait();
                 let error = Plugin::load(&path).unwrap_err();
                 assert!(error.to_string().contains("attempt 1"), "{error}");
             });
         }
+        started.wait();
+        // After this time, all threads wait for the initialisation, even on a busy machine.
+        thread::sleep(Duration::from_secs(2));
+        fs::write(&gate, "").unwrap();
     });
 }
 

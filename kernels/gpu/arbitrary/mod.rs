@@ -3,14 +3,14 @@
 //! Kernels with one block per slice alternate with kernels with one block per row:
 //!
 //! 1. [`sample`] finds a bound for each row from a sample of the row.
-//! 2. [`scan`] finds the maximum and the status bits. It collects the entries above the bound of the row, counts those at
-//!    the bound, and counts those below the bound in bins.
+//! 2. [`scan`] finds the maximum and the status bits. It collects the entries above the bound of the row, counts those
+//!    at the bound, and counts those below the bound in bins.
 //! 3. [`decide`] stores the results of the rows that need nothing else. For each other row, it finds two weights that
 //!    enclose the threshold of top-p.
 //! 4. [`weigh`] sums the weights, and collects the weights between these two. It reads the logits only for rows that
 //!    need it.
-//! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects the
-//!    entries from the whole row ([`whole_row`]).
+//! 5. [`finish`] stores the results of these rows. If a list was too short or too long, the block of the row selects
+//!    the entries from the whole row ([`whole_row`]).
 //!
 //! No block waits for another block. A block whose row does not need a step does not read the logits in this step.
 //!
@@ -38,7 +38,7 @@ mod weights;
 mod whole_row;
 
 use super::call::call_in_place;
-use super::results;
+use super::{results, LARGEST_BATCH};
 use crate::kernels::spec::Spec;
 use crate::kernels::stablehlo::inputs::Operands;
 use crate::kernels::target::Gpu;
@@ -48,6 +48,9 @@ use division::Division;
 use records::{DECIDED, SAMPLED, SCANNED, WEIGHED};
 pub(super) use sample::sampled_indices;
 use state::STATE;
+
+// The number of an entry in the lists of all rows fits 31 bits.
+const _: () = assert!(LARGEST_BATCH * sample::LARGEST_LIST < 1 << 31);
 
 /// The kernels in the order in which they run.
 #[derive(Clone, Copy, PartialEq, Eq)]

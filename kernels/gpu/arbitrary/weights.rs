@@ -95,8 +95,8 @@ impl<'k> Weights<'k> {
         k.both(k.lt(k.int(LEAST), magnitude), k.lt(magnitude, k.int(MAX_FINITE_BITS)))
     }
 
-    /// The weight of a value that has not been cleaned, in a row without top-k. If the value is NaN, its distance is the
-    /// largest one, as that of −inf.
+    /// The weight of a value that has not been cleaned, in a row without top-k. If the value is NaN, its distance is
+    /// the largest one, as that of −inf.
     pub(super) fn of_raw(&self, value: Float) -> Int {
         weight(self.k, quantize(self.k, self.max, value, self.scale))
     }

@@ -16,10 +16,10 @@ use crate::semantics::weights::MAX_WEIGHT;
 
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
 ///
-/// `weights` holds every weight of the row that is at least `least`, as whole vectors. `collected` is their sum. The sum
-/// of all weights of the row is at least `totals.0` and at most `totals.1`. The threshold of top-p is probably at most
-/// `hint`. Returns `None` if top-p also keeps weights below `least`, or if the bounds of the total are too far apart to
-/// decide what top-p keeps.
+/// `weights` holds every weight of the row that is at least `least`, as whole vectors. `collected` is their sum. The
+/// sum of all weights of the row is at least `totals.0` and at most `totals.1`. The threshold of top-p is probably at
+/// most `hint`. Returns `None` if top-p also keeps weights below `least`, or if the bounds of the total are too far
+/// apart to decide what top-p keeps.
 pub(super) fn least_kept(
     level: Level,
     weights: &[i32],
@@ -72,8 +72,8 @@ pub(super) struct Sampled<'w> {
 }
 
 impl<'w> Sampled<'w> {
-    /// Weighs the group maxima and a sample. Writes the weights of the sample to `weights`. Returns `None` if the row is
-    /// too short for a sample.
+    /// Weighs the group maxima and a sample. Writes the weights of the sample to `weights`. Returns `None` if the row
+    /// is too short for a sample.
     pub(super) fn new(
         level: Level,
         row: Logits<'_>,
@@ -88,6 +88,8 @@ impl<'w> Sampled<'w> {
             with_element!(row, row, E => weigh_sample::<_, E>(simd, row, stride, scale, weights));
             weigh_maxima(simd, tops, scale)
         });
+        // One of the maxima is the maximum of the row. So `maxima` is at least its weight, and the target is at most
+        // `maxima`.
         let dispensable = maxima - target(Scalar, maxima, params.top_p.mantissa, params.top_p.shift);
         let logits_per_sample = row.len() as f64 / weights.len() as f64;
         Some(Sampled { weights, maxima, logits_per_sample, dispensable })
@@ -108,7 +110,7 @@ impl<'w> Sampled<'w> {
     /// distribution of the small weights.
     pub(super) fn threshold(&self, level: Level, spare: &mut [i32]) -> (i32, i32) {
         let sampled = dispatch!(level, simd => sum_of_weights(simd, self.weights));
-        if self.maxima == 0 || sampled == 0 {
+        if sampled == 0 {
             return NO_ESTIMATE;
         }
         // These are two estimates of the sum of the weights that top-p removes from the sample. `by_maxima` assumes

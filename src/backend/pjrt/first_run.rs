@@ -1,7 +1,7 @@
 //! The first run of a program on a GPU.
 //!
-//! The driver of a GPU loads the kernels of a program, and translates their PTX, when a process runs the program for the
-//! first time. A call would wait for this. So a prewarm runs each program once, with logits of zeros.
+//! The driver of a GPU loads the kernels of a program, and translates their PTX, when a process runs the program for
+//! the first time. A call would wait for this. So a prewarm runs each program once, with logits of zeros.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::semantics::params::RowParams;
 /// The purpose of allocations, for error messages.
 const PURPOSE: &str = "the first run of a program";
 
-/// The largest size of the logits, in bytes. A prewarm does not run a program with larger logits, because a prewarm must
-/// not need much memory.
+/// The largest size of the logits, in bytes. A prewarm does not run a program with larger logits, because a prewarm
+/// must not need much memory.
 const LARGEST_LOGITS: usize = 256 << 20;
 
 /// Whether a prewarm runs programs, and the number of programs that ran.

@@ -65,8 +65,8 @@ impl StepOperands {
         if let (Some(multiple), Some(rest)) = known {
             return Ok([multiple, rest]);
         }
-        // The uploads call the plugin, so no lock is held. If two threads upload the same number, later calls use one of
-        // the buffers.
+        // The uploads call the plugin, so no lock is held. If two threads upload the same number, later calls use one
+        // of the buffers.
         let upload = |known: Option<Arc<Buffer>>, value: u64| match known {
             Some(known) => Ok::<_, Error>(known),
             None => {

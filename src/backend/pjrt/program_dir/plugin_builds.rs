@@ -38,8 +38,8 @@ struct Entry {
 }
 
 impl PluginBuilds {
-    /// Reads the file in a directory. Returns an empty list if there is no file, if the file cannot be used, or if other
-    /// users can write to it.
+    /// Reads the file in a directory. Returns an empty list if there is no file, if the file cannot be used, or if
+    /// other users can write to it.
     pub(crate) fn read(directory: &Path) -> PluginBuilds {
         // A process that cannot use the file hashes the plugin instead. So an error is ignored.
         let is_safe = || Some(distrust(directory).ok()?.is_none());

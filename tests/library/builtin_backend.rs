@@ -427,6 +427,47 @@ fn rows_as_models_make_them_match_the_reference() {
     }
 }
 
+/// Rows without top-k in which few logits of the first part have a weight above 0. Then one pass scans the row and
+/// collects these logits. The rows differ in the share of the other parts, and in the place of the maximum.
+#[test]
+fn rows_with_few_weights_at_the_start_match_the_reference() {
+    /// The pass divides the row into chunks of this number of logits.
+    const CHUNK: usize = 8192;
+    let mut rng = StdRng::seed_from_u64(306);
+    let mut scratch = Scratch::default();
+    for vocab in [8192, 8193, 17_000, 2 * CHUNK + 128, 40_003] {
+        let body: Vec<f32> = (0..vocab).map(|_| rng.random_range(-50.0..10.0_f32)).collect();
+        let at_border = |i: usize| [0, 1, CHUNK - 1].contains(&(i % CHUNK)) || i == vocab - 1;
+        let rows: [(&str, Vec<f32>); 6] = [
+            ("many", body.clone()),
+            // Most blocks of the later chunks have no weight above 0.
+            ("at borders", (0..vocab).map(|i| if at_border(i) || i < 1000 { 9.0 } else { -40.0 }).collect()),
+            ("late maximum", (0..vocab).map(|i| if i == vocab - 2 { 25.0 } else { body[i] }).collect()),
+            ("dense end", (0..vocab).map(|i| if i < CHUNK { body[i] } else { 10.0 }).collect()),
+            ("rising", (0..vocab).map(|i| body[i] + (i / CHUNK) as f32 * 12.0).collect()),
+            ("first maximum", (0..vocab).map(|i| if i == 0 { 12.0 } else { body[i].min(9.0) }).collect()),
+        ];
+        for (name, values) in rows {
+            for special in [None, Some(f32::NEG_INFINITY), Some(f32::NAN), Some(f32::INFINITY)] {
+                let mut values = values.clone();
+                if let Some(special) = special {
+                    values[vocab - 5] = special;
+                }
+                let dtype = DTYPES[rng.random_range(0..3)];
+                let row = Row::new(&values, dtype);
+                for p in [0.5, 0.95, 0.99, 0.999_99, 1.0] {
+                    let min_p = if rng.random_ratio(1, 4) { 1e-3 } else { 0.0 };
+                    let temperature = [0.7, 1.0][rng.random_range(0..2)];
+                    let parameters = Parameters { k: 0, p, min_p, temperature, stable: true };
+                    for parts in [1, 2] {
+                        check(&row, parameters, &levels(), parts, &mut scratch, &mut rng, name);
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// In these rows, p is the share of some largest entries, rounded to f32, or one of the two adjacent floats. Bounds on
 /// the total cannot decide these rows.
 #[test]

@@ -4,13 +4,16 @@ use super::bounds::{bound_of_key, key_of, Limit, LEAST_KEY};
 use super::collect::{collect, scan_and_collect};
 use super::collect_few::collect_few;
 use super::lanes::LANES;
-use super::layout::Part;
+use super::layout::{Part, BIN, BLOCK};
 use super::locate::{first_collected, first_in_row, index_of};
+use super::reaching::{scan_and_collect_reaching, Bounds, Reaching};
 use super::row_kind::RowKind;
 use super::row_task::{Collected, RowTask};
 use super::scan::{scan, Summary};
 use super::split::{split_collect, split_scan};
+use super::strided_sample::{share_of_part, stride_of};
 use super::top_k::{self, bound_from_maxima, keys_in_place, Estimate, Kept};
+use super::weighing::WeightScale;
 use super::workspace::Workspace;
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::clean;
@@ -22,6 +25,21 @@ const LARGEST_K_BY_MAXIMA: usize = 384;
 /// Up to this k, few enough entries usually reach the bound for [`collect_few`].
 const LARGEST_FEW_K: usize = 160;
 
+/// In a row without top-k, the backend first scans a part of the row: the number of groups divided by this number. The
+/// share of this part that may have a weight decides which pass reads the row. A larger part has a larger maximum, which
+/// is closer to that of the row.
+const FIRST_PART: usize = 6;
+/// If the share is in this range, [`scan_and_collect_reaching`] is the fastest pass. If the share is smaller, most
+/// blocks have no logit with a weight, and it is faster to scan the row and then read the other blocks again. If the
+/// share is larger, it is faster to weigh all logits.
+const REACHING_SHARES: std::ops::Range<f32> = 0.015..LARGEST_SHARE;
+/// Below this share, it is faster to collect the logits that may have a weight and weigh them than to weigh all logits.
+pub(super) const LARGEST_SHARE: f32 = 0.85;
+
+/// Below this share, a row with top-p is sampled from the weights of all logits that have a weight above 0. Above this
+/// share, it is faster to compute bounds on the sum of the small weights than to compute the small weights.
+pub(super) const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
+
 /// The results of these passes.
 pub(super) struct Candidates {
     /// The maximum, cleaned; −inf if there is no candidate.
@@ -30,13 +48,15 @@ pub(super) struct Candidates {
     pub(super) greedy: Option<usize>,
     /// With top-k: the collected entries.
     pub(super) collected: Option<Collected>,
+    /// Without top-k: the logits that may have a weight, if they were collected.
+    pub(super) reaching: Option<Reaching>,
 }
 
 impl RowTask<'_> {
     /// Finds the maximum and collects the entries for top-k. Returns `None` if the row may hold NaN or +inf. The caller
     /// must then clean the row first.
     pub(super) fn find_candidates(&self, work: &mut Workspace<'_>) -> Option<Candidates> {
-        let RowKind::TopK(k) = self.kind else { return self.scan_by_maxima(None, work) };
+        let RowKind::TopK(k) = self.kind else { return self.scan_without_top_k(work) };
         let estimate = if k > LARGEST_K_BY_MAXIMA {
             top_k::estimate(self.level, self.row(), k, work.keys, work.spare)
         } else {
@@ -70,6 +90,50 @@ impl RowTask<'_> {
         })
     }
 
+    /// Scans the row. If probably few logits have a weight, the pass also collects these logits.
+    fn scan_without_top_k(&self, work: &mut Workspace<'_>) -> Option<Candidates> {
+        if self.kind == RowKind::Greedy || self.parts > 1 || stride_of(self.row().len()).is_none() {
+            return self.scan_by_maxima(None, work);
+        }
+        let level = self.level;
+        let scan_part = |part: Part<'_>, bins: &mut [f32], tops: &mut [f32]| {
+            scan(level, part.row, part.layout.group, bins, tops)
+        };
+        let groups = self.whole.layout.groups().div_ceil(FIRST_PART);
+        let [first, rest] = self.whole.split_at(groups);
+        let (bins, rest_bins) = work.bins.split_at_mut(first.row.len() / BLOCK * BIN);
+        let (tops, rest_tops) = work.tops.split_at_mut(groups * LANES);
+        let summary = scan_part(first, bins, tops);
+        let (max, _) = self.maximum(summary)?;
+        let scale = WeightScale { max, scale: self.params.scale };
+        let share = share_of_part(level, first.row, scale.floor(self.least_counted()));
+        let needs_all = self.kind == RowKind::Plain || share < LARGEST_SHARE_FOR_TOP_P;
+        if !REACHING_SHARES.contains(&share) || !needs_all {
+            let summary = summary.and(scan_part(rest, rest_bins, rest_tops));
+            let (max, key) = self.maximum(summary)?;
+            let greedy = self.first_maximum(key, work);
+            return Some(Candidates { max, greedy, collected: None, reaching: None });
+        }
+        let arrays = (&mut *work.weights, &mut *work.offsets);
+        let (summary, reaching) =
+            scan_and_collect_reaching(level, self.row(), scale, self.least_counted(), arrays, work.tops);
+        let (max, key) = self.maximum(summary)?;
+        let values = &work.weights[reaching.below_max..reaching.len];
+        let greedy = first_collected(level, values, bound_of_key(key)).map(|position| {
+            Bounds::Chunks(work.tops).index_of(level, self.row(), work.offsets, reaching.below_max + position)
+        });
+        let greedy = greedy.filter(|_| is_candidate(Scalar, key));
+        Some(Candidates { max, greedy, collected: None, reaching: Some(reaching) })
+    }
+
+    /// The lowest index of the maximum, whose order key is `key`. `None` if the maximum is no candidate.
+    fn first_maximum(&self, key: i32, work: &Workspace<'_>) -> Option<usize> {
+        if !is_candidate(Scalar, key) {
+            return None;
+        }
+        first_in_row(self.level, self.row(), self.whole.layout, work.tops, bound_of_key(key))
+    }
+
     /// Scans the row. With top-k, a second pass collects the entries that reach a bound from the group maxima.
     fn scan_by_maxima(&self, k: Option<usize>, work: &mut Workspace<'_>) -> Option<Candidates> {
         let level = self.level;
@@ -82,15 +146,12 @@ impl RowTask<'_> {
             if let Some(collected) = self.collect_few_by_maxima(k, bound, work) {
                 let position = first_collected(level, &work.keys[..collected.len], bound_of_key(key));
                 let greedy = position.map(|position| work.indices[position] as usize);
-                return Some(Candidates { max, greedy, collected: Some(collected) });
+                return Some(Candidates { max, greedy, collected: Some(collected), reaching: None });
             }
         }
-        let greedy = if is_candidate(Scalar, key) {
-            first_in_row(level, self.row(), self.whole.layout, work.tops, bound_of_key(key))
-        } else {
-            None
-        };
-        Some(Candidates { max, greedy, collected: k.map(|k| self.collect_by_maxima(k, bound, work)) })
+        let greedy = self.first_maximum(key, work);
+        let collected = k.map(|k| self.collect_by_maxima(k, bound, work));
+        Some(Candidates { max, greedy, collected, reaching: None })
     }
 
     /// Collects the entries that reach the bound, with their indices. Returns `None` if there are too many.
@@ -152,6 +213,6 @@ impl RowTask<'_> {
         let values = &work.keys[..collected.len];
         let greedy = first_collected(level, values, bound_of_key(key))
             .map(|position| index_of(level, self.row(), work.offsets, collected.limit, position));
-        Some(Candidates { max, greedy, collected: Some(collected) })
+        Some(Candidates { max, greedy, collected: Some(collected), reaching: None })
     }
 }

@@ -3,33 +3,32 @@
 use fearless_simd::{dispatch, prelude::*, Level, Simd};
 
 use super::bounds::Limit;
-use super::candidates::Candidates;
+use super::candidates::{Candidates, LARGEST_SHARE, LARGEST_SHARE_FOR_TOP_P};
 use super::collect::collect;
 use super::collect_few::collect_few;
 use super::draw::{draw, draw_by_blocks, index_of_weight};
 use super::lanes::LANES;
 use super::layout::Part;
 use super::locate::index_of;
+use super::reaching::{Bounds, Reaching};
 use super::row_kind::RowKind;
-use super::row_task::{Collected, KeptWeights, RowTask};
+use super::row_task::{Collected, KeptWeights, RowTask, LEAST_DRAWN};
 use super::split::split_collect;
 use super::strided_sample::share_at_least;
 use super::tail_bounds::tail_bounds;
-use super::threshold_search::{measure, pad, Found, Measure, NO_HINT};
+use super::threshold_search::{copy_at_least, measure, pad, Measure, NO_HINT};
 use super::top_k::{bound_from_maxima, Kept};
 use super::top_p::{least_kept, Sampled, NO_ESTIMATE};
-use super::weigh_row::{weigh_and_collect, weigh_blocks, Sums};
+use super::weigh_row::{weigh_and_collect, weigh_blocks, weigh_collected_blocks, Sums};
 use super::weighing::{weigh_collected, weigh_in_place, WeightScale};
 use super::workspace::Workspace;
+use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
 use crate::semantics::clean::order_key;
-use crate::semantics::rules::{least_weight, row_weight};
+use crate::semantics::rules::row_weight;
 use crate::semantics::sizes::TOTAL_BITS;
-use crate::semantics::top_p::target;
-use crate::semantics::weights::{quantize, weight};
+use crate::semantics::weights::{quantize, weight, MAX_WEIGHT};
 
-/// The least weight that the draw can choose.
-const LEAST_DRAWN: i32 = 1;
 /// Returns a limit on the share of a row's logits that can be drawn. If the share is below the limit, the draw first
 /// collects these logits and weighs only them. With registers of sixteen lanes, the limit is small, because weighing
 /// all logits takes about as much time as collecting some of them.
@@ -43,9 +42,6 @@ fn lanes_of<S: Simd>(_simd: S) -> usize {
     S::f32s::LEN
 }
 
-/// Like [`largest_share`], for rows with top-p. Above this limit, it is faster to compute bounds on the sum of the
-/// small weights than to compute the small weights.
-const LARGEST_SHARE_FOR_TOP_P: f32 = 0.2;
 /// In a peaked row, about this number of the largest entries are collected to decide which entries top-p keeps.
 const LARGEST: usize = 128;
 
@@ -77,8 +73,8 @@ impl RowTask<'_> {
         let scale = WeightScale { max: found.max, scale: self.params.scale };
         match (found.collected, kept) {
             (Some(collected), Some(kept)) => self.draw_collected(collected, kept, scale, work),
-            _ if self.kind == RowKind::TopP => self.draw_by_top_p(scale, work),
-            _ => self.draw_plain(scale, work),
+            _ if self.kind == RowKind::TopP => self.draw_by_top_p(found.reaching, scale, work),
+            _ => self.draw_plain(found.reaching, scale, work),
         }
     }
 
@@ -111,24 +107,44 @@ impl RowTask<'_> {
     }
 
     /// Draws the token of a row without top-k and without top-p. The least kept weight is known before the passes.
-    fn draw_plain(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
-        let least = least_weight(Scalar, LEAST_DRAWN, self.params.min_weight);
+    fn draw_plain(&self, reaching: Option<Reaching>, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
+        let least = self.least_counted();
+        if let Some(reaching) = reaching {
+            return self.draw_reaching(reaching.len, None, scale, least, work);
+        }
         let floor = scale.floor(least);
         // Collecting few logits and weighing them is faster than weighing all logits.
         if self.parts <= 1 && share_at_least(self.level, self.row(), floor) < largest_share(self.level) {
-            self.draw_reaching(floor, scale, least, work)
+            let len = self.collect_logits(Limit::fixed(floor), work);
+            self.draw_reaching(len, Some(floor), scale, least, work)
         } else {
             self.draw_by_sums(scale, least, work)
         }
     }
 
-    /// Collects the logits that are at least `floor`, and draws one of them. All other weights are below `least`.
-    fn draw_reaching(&self, floor: f32, scale: WeightScale, least: i32, work: &mut Workspace<'_>) -> Drawn {
-        let limit = Limit::fixed(floor);
-        let len = self.collect_logits(limit, work);
-        let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, least);
-        let found = Found { threshold: least, measure: total };
-        self.draw_logit(&work.weights[..padded], limit, found, scale, work.offsets)
+    /// Draws one of the `len` collected logits. All other weights are below `least`. `floor` is the bound of all
+    /// blocks. If it is `None`, each chunk of the row has its own bound.
+    fn draw_reaching(
+        &self,
+        len: usize,
+        floor: Option<f32>,
+        scale: WeightScale,
+        least: i32,
+        work: &mut Workspace<'_>,
+    ) -> Drawn {
+        let logits: &[f32] = bytemuck::cast_slice(&work.weights[..len]);
+        let (total, sums) = weigh_collected_blocks(self.level, logits, scale, least, work.spare);
+        let remainder = self.remainder(total);
+        let (sums, logits) = (&work.spare[..sums], Logits::F32(logits));
+        let position = draw_by_blocks(self.level, logits, sums, scale, least, remainder).expect(REACHED);
+        let index = self.index_of_reaching(position, floor, work);
+        Drawn { index, remainder, weights: KeptWeights::Row { scale, least } }
+    }
+
+    /// The index in the row of a collected logit, given its `position`. See [`RowTask::draw_reaching`] for `floor`.
+    fn index_of_reaching(&self, position: usize, floor: Option<f32>, work: &Workspace<'_>) -> usize {
+        let bounds = floor.map_or(Bounds::Chunks(work.tops), Bounds::Row);
+        bounds.index_of(self.level, self.row(), work.offsets, position)
     }
 
     /// Computes all weights, but stores only sums, and draws a token.
@@ -153,16 +169,30 @@ impl RowTask<'_> {
     }
 
     /// Draws the token of a row with top-p and without top-k.
-    fn draw_by_top_p(&self, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
+    fn draw_by_top_p(
+        &self,
+        reaching: Option<Reaching>,
+        scale: WeightScale,
+        work: &mut Workspace<'_>,
+    ) -> Drawn {
         let level = self.level;
+        if let Some(reaching) = reaching {
+            return self.draw_by_top_p_reaching(reaching.len, None, scale, work);
+        }
         let floor = scale.floor(LEAST_DRAWN);
-        if self.parts <= 1 && share_at_least(level, self.row(), floor) < LARGEST_SHARE_FOR_TOP_P {
-            return self.draw_by_top_p_reaching(floor, scale, work);
+        let share = if self.parts <= 1 { share_at_least(level, self.row(), floor) } else { 1.0 };
+        if share < LARGEST_SHARE_FOR_TOP_P {
+            let len = self.collect_logits(Limit::fixed(floor), work);
+            return self.draw_by_top_p_reaching(len, Some(floor), scale, work);
         }
         let mut sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
         if self.parts <= 1 && sampled.as_ref().is_some_and(|sampled| sampled.is_peaked(level)) {
             if let Some(drawn) = self.draw_from_largest(scale, work) {
                 return drawn;
+            }
+            if share < LARGEST_SHARE {
+                let len = self.collect_logits(Limit::fixed(floor), work);
+                return self.draw_by_top_p_reaching(len, Some(floor), scale, work);
             }
             sampled = Sampled::new(level, self.row(), work.tops, scale, self.params, work.weights);
         }
@@ -170,31 +200,32 @@ impl RowTask<'_> {
         self.draw_by_weights(estimate, scale, work)
     }
 
-    /// Collects the logits that are at least `floor`, decides which of them top-p keeps, and draws one. All other weights
-    /// are 0.
-    fn draw_by_top_p_reaching(&self, floor: f32, scale: WeightScale, work: &mut Workspace<'_>) -> Drawn {
-        let limit = Limit::fixed(floor);
-        let len = self.collect_logits(limit, work);
-        let (padded, total) = weigh_in_place(self.level, work.weights, len, scale, LEAST_DRAWN);
-        let weights = &work.weights[..padded];
-        let sums = (total, (total, total));
-        let found = least_kept(self.level, weights, work.spare, LEAST_DRAWN, NO_HINT, sums, self.params)
-            .expect("every weight was collected");
-        self.draw_logit(weights, limit, found, scale, work.offsets)
-    }
-
-    /// Draws one of the collected logits, given their weights.
-    fn draw_logit(
+    /// Decides which of the `len` collected logits top-p keeps, and draws one. All other weights are 0. See
+    /// [`RowTask::draw_reaching`] for `floor`.
+    fn draw_by_top_p_reaching(
         &self,
-        weights: &[i32],
-        limit: Limit,
-        found: Found,
+        len: usize,
+        floor: Option<f32>,
         scale: WeightScale,
-        offsets: &[u32],
+        work: &mut Workspace<'_>,
     ) -> Drawn {
+        let level = self.level;
+        let (padded, total) = weigh_in_place(level, work.weights, len, scale, LEAST_DRAWN);
+        // The sum of the weights below `least` is at most the weight that top-p may remove. So top-p keeps no weight
+        // below `least`, and the search needs only the other weights.
+        let dispensable = total - self.target(total);
+        let least = (dispensable / padded as u64).clamp(LEAST_DRAWN as u64, MAX_WEIGHT as u64) as i32;
+        let weights = &work.weights[..padded];
+        let len = copy_at_least(level, weights, work.spare, least);
+        let (large, spare) = work.spare.split_at_mut(len);
+        let collected = measure(level, large, Measure::Sum, least);
+        let (large, spare) = if spare.len() >= len { (&*large, spare) } else { (weights, &mut *work.spare) };
+        let sums = (collected, (total, total));
+        let found = least_kept(level, large, spare, least, NO_HINT, sums, self.params)
+            .expect("every weight that top-p keeps was collected");
         let remainder = self.remainder(found.measure);
-        let position = draw(self.level, weights, found.threshold, remainder).expect(REACHED);
-        let index = index_of(self.level, self.row(), offsets, limit, position);
+        let position = draw(level, weights, found.threshold, remainder).expect(REACHED);
+        let index = self.index_of_reaching(position, floor, work);
         Drawn { index, remainder, weights: KeptWeights::Row { scale, least: found.threshold } }
     }
 
@@ -259,11 +290,6 @@ impl RowTask<'_> {
             }
         }
         unreachable!("the second round collects every weight")
-    }
-
-    /// Returns the least sum of the weights that top-p keeps. `total` is the sum of all weights.
-    fn target(&self, total: u64) -> u64 {
-        target(Scalar, total, self.params.top_p.mantissa, self.params.top_p.shift)
     }
 
     /// Collects the logits that reach the limit. Writes the bits of these logits to the array of weights, and returns

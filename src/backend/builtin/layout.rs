@@ -70,6 +70,21 @@ impl<'a> Part<'a> {
         Part { row: self.row.slice(start, len), layout, first_group }
     }
 
+    /// Divides the row into its first `groups` groups and the other groups.
+    pub(super) fn split_at(&self, groups: usize) -> [Part<'a>; 2] {
+        let start = groups * self.layout.stride();
+        let blocks = groups * self.layout.group;
+        let of = |start, len, blocks, first_group| Part {
+            row: self.row.slice(start, len),
+            layout: Layout { blocks, ..self.layout },
+            first_group,
+        };
+        [
+            of(0, start, blocks, self.first_group),
+            of(start, self.row.len() - start, self.layout.blocks - blocks, self.first_group + groups),
+        ]
+    }
+
     /// Selects the maxima of this part from the block maxima and the group maxima of the row.
     pub(super) fn maxima<'m>(&self, bins: &'m [f32], tops: &'m [f32]) -> (&'m [f32], &'m [f32]) {
         let bins = &bins[self.first_group * self.layout.group * BIN..][..self.layout.blocks * BIN];

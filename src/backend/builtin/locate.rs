@@ -99,7 +99,11 @@ pub(super) fn index_of(
     position: usize,
 ) -> usize {
     let (block, n) = block_of(offsets, position);
-    let bound = limit.at(offsets[block] as usize);
+    index_in_block(level, row, block, limit.at(offsets[block] as usize), n)
+}
+
+/// The index in the row of the `n`-th element of a block that is at least `bound`. `n` counts from 0.
+pub(super) fn index_in_block(level: Level, row: Logits<'_>, block: usize, bound: f32, n: usize) -> usize {
     let mask = dispatch!(level, simd => with_element!(row, row, E => {
         at_least::<_, E>(simd, Blocks::<E>::new(row).get(block), bound)
     }));

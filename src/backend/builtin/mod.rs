@@ -5,8 +5,9 @@
 //! - `lanes`, `interleaved`: the sampling arithmetic in SIMD registers.
 //! - `layout`, `key16`, `element`, `blocks`: how a row is divided, and how its elements are read.
 //! - `bounds`, `scan`, `clean_row`, `locate`, `collect`, `collect_few`: passes that compare logits.
-//! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`: passes that
-//!   compute weights or bounds on their sums, the exact thresholds of top-k and top-p, and the draw.
+//! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`,
+//!   `reaching`: passes that compute weights or bounds on their sums, the exact thresholds of top-k and top-p, the
+//!   draw, and a pass that collects the logits that may have a weight.
 //! - `row_kind`, `workspace`, `row_task`, `split`, `candidates`, `choose_token`, `wide_arrays`,
 //!   `sample_row`: sample one row with these passes.
 //! - `idle_list`, `learned_times`, `schedule`, `helpers`, `backend`: sample the rows of a batch on several threads.
@@ -29,6 +30,7 @@ mod lanes;
 mod layout;
 mod learned_times;
 mod locate;
+mod reaching;
 mod row_kind;
 mod row_task;
 mod sample_row;

@@ -51,7 +51,7 @@ impl RowKind {
             RowKind::Greedy => (0, 0, 0),
             RowKind::TopK(_) => (entries, entries, entries),
             RowKind::TopP => (0, entries, entries),
-            RowKind::Plain => (0, entries, 0),
+            RowKind::Plain => (0, entries, layout.blocks * LANES),
         };
         Sizes {
             bins: if self == RowKind::Greedy { 0 } else { layout.blocks * BIN },

@@ -12,6 +12,11 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
 use crate::semantics::draw::{remainder, remainder_by_digits, LARGEST_DIGIT_BITS};
 use crate::semantics::params::RowParams;
+use crate::semantics::rules::least_weight;
+use crate::semantics::top_p::target;
+
+/// The least weight that the draw can choose.
+pub(super) const LEAST_DRAWN: i32 = 1;
 
 /// A row to sample, its parameters, and how to process it.
 pub(super) struct RowTask<'a> {
@@ -33,6 +38,19 @@ impl<'a> RowTask<'a> {
     /// The row that the passes read.
     pub(super) fn row(&self) -> Logits<'a> {
         self.whole.row
+    }
+
+    /// The least weight above 0 that can change the result of a row without top-k. Top-p needs the sum of all weights.
+    pub(super) fn least_counted(&self) -> i32 {
+        match self.kind {
+            RowKind::Plain => least_weight(Scalar, LEAST_DRAWN, self.params.min_weight),
+            _ => LEAST_DRAWN,
+        }
+    }
+
+    /// Returns the least sum of the weights that top-p keeps. `total` is the sum of all weights.
+    pub(super) fn target(&self, total: u64) -> u64 {
+        target(Scalar, total, self.params.top_p.mantissa, self.params.top_p.shift)
     }
 
     /// The row's random number modulo the total of the kept weights.

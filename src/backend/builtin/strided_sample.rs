@@ -11,7 +11,7 @@ pub(super) const SAMPLE: usize = 2048 / LANES;
 
 /// The number of vectors from which [`share_at_least`] estimates a share. It is small, because the vectors are read
 /// from the second-level cache, which takes time. The callers need no precise estimate.
-const SHARE_SAMPLE: usize = 512 / LANES;
+pub(super) const SHARE_SAMPLE: usize = 512 / LANES;
 
 /// The distance between the vectors of a sample of [`SAMPLE`] vectors. `None` if the row is too short for a sample.
 pub(super) fn stride_of(len: usize) -> Option<usize> {
@@ -24,6 +24,11 @@ pub(super) fn share_at_least(level: Level, row: Logits<'_>, bound: f32) -> f32 {
     if stride_of(row.len()).is_none() {
         return 1.0;
     }
+    share_of_part(level, row, bound)
+}
+
+/// Like [`share_at_least`], for a part of a row. The part has at least [`SHARE_SAMPLE`] vectors.
+pub(super) fn share_of_part(level: Level, row: Logits<'_>, bound: f32) -> f32 {
     let count =
         dispatch!(level, simd => with_element!(row, row, E => count_at_least::<_, E>(simd, row, bound)));
     count as f32 / (SHARE_SAMPLE * LANES) as f32

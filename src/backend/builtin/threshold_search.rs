@@ -72,6 +72,21 @@ pub(super) fn measure(level: Level, values: &[i32], measure: Measure, threshold:
     })
 }
 
+/// Copies the values that are at least `low` to `to`, in order, and pads them to whole vectors with [`PAD`]. `values`
+/// consists of whole vectors. Returns the padded length.
+pub(super) fn copy_at_least(level: Level, values: &[i32], to: &mut [i32], low: i32) -> usize {
+    let len = dispatch!(level, simd => {
+        let mut len = 0;
+        for vector in values.as_chunks::<LANES>().0 {
+            let x: i32x16<_> = load(simd, vector);
+            len = push(to, len, x, x.simd_ge(low));
+        }
+        len
+    });
+    pad(to, len);
+    len.next_multiple_of(LANES)
+}
+
 /// Pads an array of `len` elements to whole vectors with [`PAD`].
 pub(super) fn pad(values: &mut [i32], len: usize) {
     values[len..len.next_multiple_of(LANES)].fill(PAD);

@@ -3,7 +3,7 @@
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::blocks::{reaches, BlockOutput, Blocks};
-use super::element::{with_element, Element};
+use super::element::{with_element, Element, F32};
 use super::lanes::{load, sum_of_weights, Lanes, WeightSum, LANES};
 use super::layout::{BIN, BLOCK, VECTORS};
 use super::weighing::{WeightLanes, WeightScale};
@@ -220,6 +220,56 @@ pub(super) fn weigh_blocks(
             weigh_blocks_impl::<_, E, false>(simd, row, bins, scale, least, (sums, offsets))
         }
     }))
+}
+
+/// Computes the weights of logits that a pass collected. Like [`weigh_blocks`], but it skips no block and writes no
+/// offsets.
+pub(super) fn weigh_collected_blocks(
+    level: Level,
+    logits: &[f32],
+    scale: WeightScale,
+    least: i32,
+    sums: &mut [i32],
+) -> (u64, usize) {
+    dispatch!(level, simd => if least <= 1 {
+        weigh_collected_blocks_impl::<_, true>(simd, logits, scale, least, sums)
+    } else {
+        weigh_collected_blocks_impl::<_, false>(simd, logits, scale, least, sums)
+    })
+}
+
+#[inline(always)]
+fn weigh_collected_blocks_impl<S: Simd, const ALL: bool>(
+    simd: S,
+    logits: &[f32],
+    scale: WeightScale,
+    least: i32,
+    sums: &mut [i32],
+) -> (u64, usize) {
+    let (scale, least) = (scale.lanes(simd), Lanes(simd).int(least));
+    let count = logits.len().div_ceil(BLOCK);
+    let blocks = Blocks::<F32>::new(logits);
+    let mut sum = WeightSum::new(simd);
+    let mut out = sums.as_chunks_mut::<LANES>().0[..count].iter_mut();
+    for mut blocks in blocks.range(0..count) {
+        if S::f32s::LEN == LANES {
+            let (pairs, last) = blocks.as_chunks::<2>();
+            for pair in pairs {
+                let here = sums_of_blocks::<S, F32, ALL, 2>(simd, &scale, pair, least);
+                for (here, out) in here.into_iter().zip(&mut out) {
+                    here.store_slice(out);
+                    sum.add(here);
+                }
+            }
+            blocks = last;
+        }
+        for (block, out) in blocks.iter().zip(&mut out) {
+            let here = sum_of_block::<S, F32, ALL>(simd, &scale, block, least);
+            here.store_slice(out);
+            sum.add(here);
+        }
+    }
+    (sum.total(), count * LANES)
 }
 
 #[inline(always)]

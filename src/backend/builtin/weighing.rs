@@ -44,9 +44,10 @@ impl WeightScale {
     /// A lower limit for logits. Every logit below it has a weight less than `least`. `least` is at least 1.
     pub(super) fn floor(self, least: i32) -> f32 {
         // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the
-        // rounding errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves.
+        // rounding errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves. An eighth of
+        // an octave is enough for the absolute error if `least` is at least 7: 7 · 2^(-1/8) + 0.5 < 7.
         let bits = WEIGHT_BITS as f32 + 0.125;
-        let octaves = if least < 16 { bits + 1.0 } else { bits - (least as f32).log2() };
+        let octaves = if least < 8 { bits + 1.0 } else { bits - (least as f32).log2() };
         // Beyond this distance below the maximum, every weight is less than `least`.
         let reach = octaves * (1 << 18) as f32 / self.scale;
         // Rounding the difference is harmless, because no f32 lies between the exact result and the rounded result.

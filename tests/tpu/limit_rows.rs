@@ -27,7 +27,7 @@ const ALMOST_ONE: f32 = 1.0 - 1.0 / (1 << 24) as f32;
 pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     let mut problems: Vec<Problem> = (0..90).map(|seed| probed_indices(spec, seed)).collect();
     problems.extend((0..60).map(|seed| around_zero(spec, seed)));
-    problems.extend((1..=3).map(|pairs| deep_lane(spec, pairs)));
+    problems.extend((3..=5).map(|entries| deep_lane(spec, entries)));
     for (max, below) in [(0.0, -f32::MIN_POSITIVE), (5.0, 5.0_f32.next_down())] {
         problems.extend([0.0, 1.0].map(|temperature| below_maximum(spec, max, below, temperature)));
     }
@@ -40,7 +40,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
         problems.push(many_candidates_and_nan(spec));
         problems.extend([0, 6000].map(|k| infinities(spec, k)));
         problems.extend([0, 2500].map(|k| largest_temperature(spec, k)));
-        let offsets = [1e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 5e-4];
+        let offsets = [3e-6, 1e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 5e-4];
         problems.extend(offsets.map(|offset| close_total(spec, false, offset)));
         problems.extend(offsets.map(|offset| close_total(spec, true, -offset)));
     }
@@ -129,23 +129,21 @@ fn around_zero(spec: &Spec, seed: u64) -> Problem {
     problem
 }
 
-/// Returns a row in which entry 0 is the first of several survivors that the kernel gathers into lane 0. The draw
-/// selects entry 0. `pairs` is the number of other survivors in this lane.
-fn deep_lane(spec: &Spec, pairs: usize) -> Problem {
+/// Returns a row with equal survivors. The kernel gathers `entries` of them into lane 0, and entry 0 is the first of
+/// these. Top-k keeps entry 0, and the draw selects it.
+fn deep_lane(spec: &Spec, entries: usize) -> Problem {
     // The second group register is rotated by one lane.
     let mut indices = vec![0, CHUNK + 127];
-    // Entry `i` of a crowded lane moves by `i` lanes. The list of crowded lanes begins with the first lane and with the
-    // last lane, and the lanes from the end of the list move by 64 more lanes.
-    let crowded = |lane: usize| [CHUNK + lane, CHUNK + (128 - lane) * 128 + lane];
-    if pairs > 1 {
-        indices.extend(crowded(121));
+    // Entry `i` of a crowded lane moves by `i` lanes. The list of crowded lanes contains the first lane, the last lane,
+    // the second lane, the second last lane, and so on. The lanes from the end move by 64 more lanes.
+    for number in 0..entries - 2 {
+        let crowded = |lane: usize, entry: usize| [CHUNK + lane, CHUNK + entry * 128 + lane];
+        indices.extend(crowded(121 + number, 7 - number));
+        if entries > 3 {
+            indices.extend(crowded(126 - number, 1));
+        }
     }
-    if pairs > 2 {
-        indices.extend([126, 122, 125].map(crowded).concat());
-    }
-    let k = indices.len();
-    let entries = indices.into_iter().enumerate().map(|(number, index)| (index, 30.0 - number as f32));
-    sparse_row(spec, entries, params(spec, k, 1.0, 10.0, 0))
+    sparse_row(spec, indices.into_iter().map(|index| (index, 20.0)), params(spec, 2, 1.0, 10.0, 0))
 }
 
 /// Returns a row with one maximum, a lower index that contains the next float below it, and many ties.
@@ -249,13 +247,13 @@ fn close_total(spec: &Spec, largest: bool, offset: f64) -> Problem {
     let order = |a: &f32, b: &f32| ratio(*a).total_cmp(&ratio(*b));
     let below = if largest { few.max_by(order) } else { few.min_by(order) }.unwrap();
     let weights = [0.0, 0.5, below].map(|below| f64::from(weight_below(below)));
-    let counts = [40, 60, 2000];
+    let counts = [40, 60, 10_000];
     let first = 40.0 * weights[0];
-    let total = first + 60.0 * weights[1] + 2000.0 * weights[2] * (1.0 + offset);
+    let total = first + 60.0 * weights[1] + 10_000.0 * weights[2] * (1.0 + offset);
     // The largest entries have different lanes. Entry 0 is one of them.
     let places = |number: usize| match number {
         0..100 => number % 5 * STRIPE + number / 5 * 129,
-        _ => (number - 100) * 19 + 13,
+        _ => (number - 100) * 3 + 13,
     };
     let logits = counts.into_iter().zip([0.0, -0.5, -below]).flat_map(|(count, x)| vec![x; count]);
     let mut used = std::collections::HashSet::new();

@@ -1,8 +1,9 @@
 """The list of the mutants that no case catches.
 
 The list gives a reason for each mutant. Either the change affects only the time of the kernel, or the changed operation
-has the same results for all values that occur. A mutant that nobody has examined is listed as open. The tests may lack
-a row that catches it.
+has the same results for all values that occur. Or the operation belongs to an arithmetic function, of which the kernels
+contain several copies, and another copy is caught (mosaic/sources.py). A mutant that nobody has examined is listed as
+open. The tests may lack a row that catches it.
 
 The list is a text file. Lines that start with # are comments. A line `kernel: NAME` begins the section of a kernel, and
 `kernel: *` that of all kernels. A line in brackets gives the reason for the mutants on the lines below it.

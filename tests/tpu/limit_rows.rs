@@ -32,7 +32,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
         problems.extend([0.0, 1.0].map(|temperature| below_maximum(spec, max, below, temperature)));
     }
     problems.extend((0..30).map(|seed| larger_after_ties(spec, seed)));
-    problems.push(adjacent_weights(spec));
+    problems.extend([53, 128].map(|distance| adjacent_weights(spec, distance)));
     problems.push(odd_total(spec));
     problems.push(last_index(spec));
     if spec.path == Way::Arbitrary {
@@ -178,15 +178,16 @@ fn larger_after_ties(spec: &Spec, seed: u64) -> Problem {
 }
 
 /// Returns a row in which top-p removes the weight 1 and keeps the weight 2. Both are the least weights that a search
-/// can distinguish. Many ties have no weight.
-fn adjacent_weights(spec: &Spec) -> Problem {
+/// can distinguish. Many ties have no weight. `distance` is the distance of the other entries. With a distance of 128,
+/// all of them are in one lane. This lane has no space for them, so the search takes more steps.
+fn adjacent_weights(spec: &Spec, distance: usize) -> Problem {
     let weights = [(1, 0.0), (30, 26.375), (10, 27.0), (10, 28.0)];
     for ((_, below), expected) in weights.into_iter().zip([MAX_WEIGHT, 3, 2, 1]) {
         assert_eq!(weight_below(below), expected);
     }
     let logits = weights.into_iter().flat_map(|(count, below)| vec![-below; count]);
-    let ties = (0..4000).map(|number| (number * 9 + 3000, -40.0));
-    let entries = logits.enumerate().map(|(number, x)| (number * 53 + 1, x)).chain(ties);
+    let ties = (0..4000).map(|number| (number * 8 + 7500, -40.0));
+    let entries = logits.enumerate().map(|(number, x)| (number * distance + 1, x)).chain(ties);
     let number = MAX_WEIGHT as u64 + 115;
     sparse_row(spec, entries, params(spec, 56, ALMOST_ONE, OCTAVES, number))
 }
@@ -209,9 +210,9 @@ fn last_index(spec: &Spec) -> Problem {
 /// zeros, and some of the negative numbers.
 fn cells_around_zero(spec: &Spec) -> Problem {
     let entries = (0..3000).map(|number| {
-        let (stripe, cell, lane) = (number / 750, number / 128 % 4, number % 128);
-        let moved = number / 512 % 2 * 128;
-        (stripe * STRIPE + cell * CELLS + moved + lane, [0.0, -f32::MIN_POSITIVE][number % 2])
+        let (stripe, place) = (number / 750, number % 750);
+        let index = stripe * STRIPE + place / 128 * CELLS + place % 128;
+        (index, [0.0, -f32::MIN_POSITIVE][number % 2])
     });
     sparse_row(spec, entries, params(spec, 2500, 1.0, 1.0, 2400 * MAX_WEIGHT as u64 + 5))
 }

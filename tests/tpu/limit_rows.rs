@@ -35,6 +35,15 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     problems.extend([53, 128].map(|distance| adjacent_weights(spec, distance)));
     problems.push(odd_total(spec));
     problems.push(last_index(spec));
+    for eighth in 1..8 {
+        problems.extend([false, true].map(|deep| entries_at_eighths(spec, eighth, deep)));
+        problems.push(two_entries_in_a_range(spec, 2 * eighth as usize));
+        problems.push(two_entries_in_a_range(spec, 2 * eighth as usize + 1));
+        if spec.dtype == Dtype::F32 {
+            problems.extend([8 * eighth, 24 + eighth].map(|rank| spaced_keys(spec, rank, &[0])));
+            problems.push(spaced_keys(spec, 4 * eighth + 1, &[0, 5]));
+        }
+    }
     if spec.path == Way::Arbitrary {
         problems.push(cells_around_zero(spec));
         problems.push(many_candidates_and_nan(spec));
@@ -69,6 +78,56 @@ fn probed_index(vocab: usize, rng: &mut StdRng) -> usize {
         place += length * rng.random_range(0..8);
     }
     place.min(vocab - 1)
+}
+
+/// Returns a row with ties at the first indices, and at the indices where an eighth of the row begins. The last kept tie
+/// is at the start of an eighth, and the draw selects it. If `deep`, a larger entry is above it in its lane.
+fn entries_at_eighths(spec: &Spec, eighth: usize, deep: bool) -> Problem {
+    let length = spec.vocab / 8;
+    let last = eighth * length;
+    let mut entries: Vec<(usize, f32)> =
+        (0..6).chain((1..8).map(|number| number * length)).map(|i| (i, 3.0)).collect();
+    let (mut k, mut before) = (6 + eighth, 5 + eighth as u64);
+    if deep {
+        let (stripe, lane) = (last / STRIPE * STRIPE, last % 128);
+        // The kernel pushes entries of later groups and of crowded lanes later.
+        let above = match last % STRIPE < CHUNK {
+            true => vec![stripe + CHUNK + (lane + 127) % 128],
+            false => [128, 256].map(|register| stripe + register + (lane + 1) % 128).to_vec(),
+        };
+        k += above.len();
+        before += above.iter().filter(|&&index| index < last).count() as u64;
+        entries.extend(above.into_iter().map(|index| (index, 3.0_f32.next_up())));
+    }
+    sparse_row(spec, entries, params(spec, k, 1.0, 1.0, before * MAX_WEIGHT as u64))
+}
+
+/// Returns a row with two entries among the first indices. The draw selects the second one. The distance of both is
+/// half of `number`, twice. If `number` is odd, a larger entry is above the second one in its lane.
+fn two_entries_in_a_range(spec: &Spec, number: usize) -> Problem {
+    let (index, top) = (number / 2 * 2, MAX_WEIGHT as u64);
+    let above = (number % 2 == 1).then_some((CHUNK + index - 1, 3.0));
+    let entries = [(0, 3.0), (index, 3.0)].into_iter().chain(above);
+    sparse_row(spec, entries, params(spec, 2 + number % 2, 1.0, 1.0, top))
+}
+
+/// Returns a row with logits at equal distances of their keys, eight for each number in `offsets`. The threshold of
+/// top-p is the entry with this rank from below. The search in eight parts per step probes the multiples of 8.
+fn spaced_keys(spec: &Spec, rank: usize, offsets: &[u32]) -> Problem {
+    let top = 5.0_f32.to_bits();
+    let step = 8 * offsets.len() as u32;
+    let mut keys: Vec<u32> =
+        (0..504 / step).flat_map(|number| offsets.iter().map(move |offset| number * step + offset)).collect();
+    keys.push(504);
+    let logit = |key: u32| f32::from_bits(top - 504 + key);
+    let temperature = (logit(504) - logit(0)) * OCTAVES / 6.0;
+    let weight =
+        |key: u32| f64::from(weight(Scalar, quantize(Scalar, logit(504), logit(key), scale(temperature))));
+    let sum = |keys: &[u32]| keys.iter().map(|&key| weight(key)).sum::<f64>();
+    let p = (sum(&keys[rank + 1..]) + weight(keys[rank]) / 2.0) / sum(&keys);
+    let entries: Vec<_> =
+        keys.iter().enumerate().map(|(number, &key)| (number * 307 + 1, logit(key))).collect();
+    sparse_row(spec, entries, params(spec, keys.len(), p as f32, temperature, 7_777_777_777))
 }
 
 /// Returns a row with close logits, at indices that searches for an index probe. The searches for a threshold probe
@@ -163,7 +222,8 @@ fn larger_after_ties(spec: &Spec, seed: u64) -> Problem {
     let k = rng.random_range(larger + 1..=most);
     let mut places = rand::seq::index::sample(rng, spec.vocab, ties + larger).into_vec();
     let mut tied = places.split_off(larger);
-    (places.sort_unstable(), tied.sort_unstable());
+    places.sort_unstable();
+    tied.sort_unstable();
     let last = tied[k - larger - 1];
     // One larger entry is after the last kept tie.
     let drawn = (last + rng.random_range(1..2000)).min(spec.vocab - 1);

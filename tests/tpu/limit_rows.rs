@@ -125,8 +125,11 @@ fn spaced_keys(spec: &Spec, rank: usize, offsets: &[u32]) -> Problem {
         |key: u32| f64::from(weight(Scalar, quantize(Scalar, logit(504), logit(key), scale(temperature))));
     let sum = |keys: &[u32]| keys.iter().map(|&key| weight(key)).sum::<f64>();
     let p = (sum(&keys[rank + 1..]) + weight(keys[rank]) / 2.0) / sum(&keys);
-    let entries: Vec<_> =
-        keys.iter().enumerate().map(|(number, &key)| (number * 307 + 1, logit(key))).collect();
+    let entries: Vec<_> = keys
+        .iter()
+        .enumerate()
+        .map(|(number, &key)| (number % 5 * STRIPE + number / 5, logit(key)))
+        .collect();
     sparse_row(spec, entries, params(spec, keys.len(), p as f32, temperature, 7_777_777_777))
 }
 

@@ -37,8 +37,8 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     problems.push(last_index(spec));
     for eighth in 1..8 {
         problems.extend([false, true].map(|deep| entries_at_eighths(spec, eighth, deep)));
-        problems.push(two_entries_in_a_range(spec, 2 * eighth as usize));
-        problems.push(two_entries_in_a_range(spec, 2 * eighth as usize + 1));
+        problems.push(two_entries_in_a_range(spec, 2 * eighth));
+        problems.push(two_entries_in_a_range(spec, 2 * eighth + 1));
         if spec.dtype == Dtype::F32 {
             problems.extend([8 * eighth, 24 + eighth].map(|rank| spaced_keys(spec, rank, &[0])));
             problems.push(spaced_keys(spec, 4 * eighth + 1, &[0, 5]));

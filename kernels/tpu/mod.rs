@@ -90,6 +90,12 @@ pub fn kernel_text(spec: &Spec, chip: &Chip) -> String {
     kernel.plain_text(&spec.name(), layout.grid())
 }
 
+/// Like [`kernel_text`], with comments that name the place in the source of the emitter that adds each operation.
+pub fn kernel_text_with_sources(spec: &Spec, chip: &Chip) -> String {
+    let (kernel, layout) = build(spec, chip);
+    kernel.text_with_sources(&spec.name(), layout.grid())
+}
+
 /// Returns the text of the program for a spec.
 pub fn emit(spec: &Spec, chip: &Chip) -> String {
     let h = &Hlo::new();

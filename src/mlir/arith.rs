@@ -61,31 +61,37 @@ pub trait Elementwise {
     /// Returns the name of the operation that converts elements by value.
     fn conversion(from: Elem, to: Elem) -> &'static str;
     /// Adds the operation that repeats `value` until it has the type `ty`. `value` must be an SSA value.
+    #[track_caller]
     fn repeat(&self, value: Value, ty: Type) -> Value;
 
     /// Implements [`Arith::mul_then_add`]. The default is correct only if the dialect's compilers never contract a
     /// product and a sum.
+    #[track_caller]
     fn product_plus(&self, a: Value, b: Value, addend: Value) -> Value {
         self.binary(Binary::Add, self.binary(Binary::Mul, a, b), addend)
     }
 
     /// Implements [`Arith::at_most`].
+    #[track_caller]
     fn limited(&self, a: Value, limit: f32) -> Value {
         let limit = self.float_constant(limit);
         self.choice(self.comparing(Predicate::Lt, a, limit), a, limit)
     }
 
     /// Implements [`Arith::trunc`].
+    #[track_caller]
     fn truncated(&self, a: Value) -> Value {
         self.converted(a, Elem::I32)
     }
 
     /// Implements [`Arith::le`].
+    #[track_caller]
     fn at_most_equal(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Le, a, b)
     }
 
     /// Implements [`Arith::not`].
+    #[track_caller]
     fn negated(&self, mask: Value) -> Value {
         self.binary(Binary::Xor, mask, Value::constant(Self::scalar(Elem::I1), 1))
     }
@@ -101,6 +107,7 @@ pub trait Elementwise {
     }
 
     /// Repeats `value` to the shape of `shape`.
+    #[track_caller]
     fn spread(&self, value: Value, shape: Type) -> Value {
         let ty = value.ty().with_shape_of(shape);
         match value.literal() {
@@ -111,6 +118,7 @@ pub trait Elementwise {
     }
 
     /// Adds an operation on two values.
+    #[track_caller]
     fn binary(&self, operation: Binary, a: Value, b: Value) -> Value {
         let shape = wider(a.ty(), b.ty());
         let operands = [self.spread(a, shape), self.spread(b, shape)];
@@ -119,6 +127,7 @@ pub trait Elementwise {
     }
 
     /// Adds a comparison of two values.
+    #[track_caller]
     fn comparing(&self, predicate: Predicate, a: Value, b: Value) -> Value {
         let shape = wider(a.ty(), b.ty());
         let operands = [self.spread(a, shape), self.spread(b, shape)];
@@ -128,6 +137,7 @@ pub trait Elementwise {
     }
 
     /// Returns `if_true` where the mask is true, and `if_false` elsewhere. The values can have any type.
+    #[track_caller]
     fn choice(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
         let shape = wider(wider(if_true.ty(), if_false.ty()), mask.ty());
         let (if_true, if_false) = (self.spread(if_true, shape), self.spread(if_false, shape));
@@ -136,11 +146,13 @@ pub trait Elementwise {
     }
 
     /// Converts elements by value.
+    #[track_caller]
     fn converted(&self, a: Value, to: Elem) -> Value {
         self.builder().op(Self::conversion(a.ty().elem(), to)).operands([a]).result(a.ty().with_elem(to))
     }
 
     /// Interprets the bits as another type of the same width.
+    #[track_caller]
     fn bits_as(&self, a: Value, to: Elem) -> Value {
         self.builder().op(Self::BITCAST).operands([a]).result(a.ty().with_elem(to))
     }
@@ -157,7 +169,7 @@ fn wider(a: Type, b: Type) -> Type {
 
 macro_rules! binary {
     ($($name:ident = $operation:ident;)*) => {
-        $(fn $name(self, a: Value, b: Value) -> Value { self.binary(Binary::$operation, a, b) })*
+        $(#[track_caller] fn $name(self, a: Value, b: Value) -> Value { self.binary(Binary::$operation, a, b) })*
     };
 }
 
@@ -187,51 +199,67 @@ impl<D: Elementwise> Arith for &D {
         max = Max;
     }
 
+    #[track_caller]
     fn shl(self, a: Value, by: u32) -> Value {
         self.binary(Binary::ShiftLeft, a, self.int_constant(by as i32))
     }
+    #[track_caller]
     fn shr(self, a: Value, by: u32) -> Value {
         self.binary(Binary::ShiftRightSigned, a, self.int_constant(by as i32))
     }
+    #[track_caller]
     fn shr_by(self, a: Value, by: Value) -> Value {
         self.binary(Binary::ShiftRightZero, a, self.binary(Binary::And, by, self.int_constant(31)))
     }
+    #[track_caller]
     fn mul_then_add(self, a: Value, b: Value, addend: Value) -> Value {
         self.product_plus(a, b, addend)
     }
+    #[track_caller]
     fn at_most(self, a: Value, limit: f32) -> Value {
         self.limited(a, limit)
     }
+    #[track_caller]
     fn trunc(self, a: Value) -> Value {
         self.truncated(a)
     }
+    #[track_caller]
     fn to_float(self, a: Value) -> Value {
         self.converted(a, Elem::F32)
     }
+    #[track_caller]
     fn to_bits(self, a: Value) -> Value {
         self.bits_as(a, Elem::I32)
     }
+    #[track_caller]
     fn from_bits(self, a: Value) -> Value {
         self.bits_as(a, Elem::F32)
     }
+    #[track_caller]
     fn lt(self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Lt, a, b)
     }
+    #[track_caller]
     fn le(self, a: Value, b: Value) -> Value {
         self.at_most_equal(a, b)
     }
+    #[track_caller]
     fn eq(self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Eq, a, b)
     }
+    #[track_caller]
     fn flt(self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Lt, a, b)
     }
+    #[track_caller]
     fn not(self, a: Value) -> Value {
         self.negated(a)
     }
+    #[track_caller]
     fn select(self, mask: Value, if_true: Value, if_false: Value) -> Value {
         self.choice(mask, if_true, if_false)
     }
+    #[track_caller]
     fn fselect(self, mask: Value, if_true: Value, if_false: Value) -> Value {
         self.choice(mask, if_true, if_false)
     }

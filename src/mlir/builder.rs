@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::Location;
 
 use super::check::Checked;
 use super::ir::{types_of, Attribute, Attributes, Node, Operation, Region, Value};
@@ -169,6 +170,7 @@ impl Builder {
     ///
     /// It then panics if the dialect rejects its types or if an operand is not visible. Either is a mistake in a
     /// kernel.
+    #[track_caller]
     pub fn op(&self, name: &'static str) -> Pending<'_> {
         Pending { builder: self, operation: operation(name) }
     }
@@ -304,6 +306,7 @@ impl Builder {
     }
 }
 
+#[track_caller]
 fn operation(name: &'static str) -> Operation {
     Operation {
         name,
@@ -312,6 +315,7 @@ fn operation(name: &'static str) -> Operation {
         attributes: Vec::new(),
         regions: Vec::new(),
         label: None,
+        source: Location::caller(),
     }
 }
 

@@ -152,6 +152,7 @@ pub(super) mod testing {
     use super::super::ir::{Attributes, Node, Value};
     use super::super::types::{Container, Space};
     use super::*;
+    use std::panic::Location;
 
     fn values(types: &[Type]) -> Vec<Value> {
         types.iter().map(|&ty| Value::constant(ty, 0)).collect()
@@ -165,7 +166,8 @@ pub(super) mod testing {
         attributes: Attributes,
     ) -> Operation {
         let (operands, results) = (values(operands), values(results));
-        Operation { name, operands, results, attributes, regions: Vec::new(), label: None }
+        let source = Location::caller();
+        Operation { name, operands, results, attributes, regions: Vec::new(), label: None, source }
     }
 
     /// Returns a region that contains only its terminator.

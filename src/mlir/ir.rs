@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::panic::Location;
 
 use super::types::{Constant, Type};
 
@@ -197,6 +198,8 @@ pub struct Operation {
     pub regions: Vec<Region>,
     /// The purpose of a loop or a branch. It is printed as a comment and as the location. Profilers show the location.
     pub label: Option<String>,
+    /// The place in the source of the emitter that adds the operation.
+    pub source: &'static Location<'static>,
 }
 
 /// A block of code inside an operation. Its last operation is a terminator.

@@ -13,13 +13,16 @@ pub struct Form {
     pub prefix: &'static str,
     /// Whether comments and labels are printed, for readers.
     pub comments: bool,
+    /// Whether a comment before each operation with one result names the place in the source of the emitter that adds
+    /// the operation.
+    pub sources: bool,
     /// Prints an operation in the custom syntax of its dialect, or returns `false` to request the generic form. If
     /// `None`, everything is printed in the generic form, including functions and modules.
     pub pretty: Option<fn(&mut Printer, &Operation) -> bool>,
 }
 
 /// The generic form, which MLIR parsers accept for every dialect.
-pub static GENERIC: Form = Form { prefix: "", comments: false, pretty: None };
+pub static GENERIC: Form = Form { prefix: "", comments: false, sources: false, pretty: None };
 
 /// Text under construction.
 #[derive(Debug)]
@@ -113,6 +116,9 @@ impl Printer {
     pub fn operation(&mut self, op: &Operation) {
         if let (true, Some(label)) = (self.form.comments, &op.label) {
             self.line(format_args!("// {label}"));
+        }
+        if let (true, [result]) = (self.form.sources, op.results.as_slice()) {
+            self.line(format_args!("// {result} is from {}", op.source));
         }
         if !self.form.pretty.is_some_and(|pretty| pretty(self, op)) {
             self.generic(op, ["{", "}"]);

@@ -1,8 +1,9 @@
 """The list of the mutants that no case catches.
 
 The list gives a reason for each mutant. Either the change affects only the time of the kernel, or the changed operation
-has the same results for all values that occur. A mutant that nobody has examined is listed as open. The tests may lack
-a row that catches it.
+has the same results for all values that occur. Or the operation belongs to an arithmetic function, of which the kernels
+contain several copies, and another copy is caught (mosaic/sources.py). A mutant that nobody has examined is listed as
+open. The tests may lack a row that catches it.
 
 The list is a text file. Lines that start with # are comments. A line `kernel: NAME` begins the section of a kernel, and
 `kernel: *` that of all kernels. A line in brackets gives the reason for the mutants on the lines below it.
@@ -26,6 +27,8 @@ from .mosaic.proofs import SAME, TIME
 OPEN_SAME = "open; the changed operation has the same result in all cases"
 OPEN_OTHER = "open; the changed operation has another result in some case"
 OPEN = (OPEN_SAME, OPEN_OTHER)
+# The reason of mutants of arithmetic functions that are caught in another copy of the function (mosaic/sources.py).
+COPY = "caught in another copy of the same arithmetic function"
 # The reason of mutants that are caught and that `make test` runs. Their names are in the list. Without these names, a
 # change of a kernel could select mutants that nobody has run.
 SAMPLE = "caught; the sample of make test"
@@ -122,10 +125,14 @@ class Comparison:
         """Returns the mutants of a kernel that the command runs."""
         self.name, self.found = kernel.name, kernel.found
         self.before = {name: reason for (of, name), reason in self.known.reasons.items() if of == kernel.name}
-        self.proofs, self.rules = {}, {}
+        self.proofs, self.rules, self.copies = {}, {}, {}
         if self.arguments.sample:
             return [mutant for mutant in kernel.found if self.before.get(mutant.name) == SAMPLE]
-        self.proofs = {name: proof for name, proof in kernel.proofs().items() if proof}
+        proofs = kernel.proofs()
+        for mutant in kernel.found:
+            self.copies[mutant.name] = proofs.copies(mutant)
+            if proof := proofs.of(mutant):
+                self.proofs[mutant.name] = proof
         for mutant in kernel.found:
             rule = None if mutant.name in self.proofs else self.known.rule_of(kernel.name, mutant)
             if rule is not None:
@@ -156,16 +163,30 @@ class Comparison:
         self.stale = [name for name in self.before if name not in names]
         self.stale += [name for name in self.survivors() & names if self.caught.get(name) or name in without_run]
 
+    def caught_places(self):
+        """Returns the changes of the operations of arithmetic functions that the cases catch. See `copies_of`."""
+        copies = [self.copies.get(name) for name, by in self.caught.items() if by]
+        return set().union(*(some for some in copies if some and len(some) == 1))
+
+    def find_copies(self, places):
+        """Finds the survivors that are caught in another copy. `places` contains the caught changes of all kernels."""
+        self.copied = {name for name in self.alive if self.copies.get(name) and self.copies[name] <= places}
+        self.not_copied = []
+        if self.is_complete:
+            self.not_copied = [name for name in self.alive if self.before.get(name) == COPY and name not in self.copied]
+
     def summary(self):
         ways = list(self.caught.values())
         counts = ", ".join(f"{ways.count(by)} by {text}" for by, text in WAYS.items())
-        caught, explained = len(ways) - len(self.alive), len(self.alive) - len(self.still_open) - len(self.unlisted)
+        copied = sum(self.before.get(name) == COPY for name in self.alive)
+        caught = len(ways) - len(self.alive)
+        explained = len(self.alive) - copied - len(self.still_open) - len(self.unlisted)
         proved = list(self.proofs.values())
         return (
             f"{self.name}: {len(self.found)} mutants: {proved.count(TIME)} {TIME} (proved), "
             f"{proved.count(SAME)} {SAME} (proved), {len(self.rules)} covered by rules, "
             f"{len(ways)} run: {caught} caught ({counts}), "
-            f"{explained} listed with a reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
+            f"{copied} listed as caught in another copy, {explained} listed with another reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
         )
 
     def complaints(self):
@@ -173,6 +194,7 @@ class Comparison:
         found = [f"neither caught nor listed: {self.name} | {name}" for name in self.unlisted]
         if not self.arguments.sample:
             reason = "listed, but caught, proved, covered by a rule, or no longer there"
+            found += [f"caught in no copy: {self.name} | {name}" for name in self.not_copied]
             return found + [f"{reason}: {self.name} | {name}" for name in self.stale]
         sample = sum(reason == SAMPLE for reason in self.before.values())
         if 4 * len(self.caught) < sample or not sample:
@@ -181,15 +203,16 @@ class Comparison:
 
     def results(self):
         """Returns what caught each mutant, and in how many cases its operation has another result."""
-        return [{"name": name, "caught": by, "cases": self.cases[name]} for name, by in self.caught.items()]
+        return [{"name": name, "caught": by, "cases": self.cases[name], "copy": name in self.copied} for name, by in self.caught.items()]
 
     def update(self):
         """Changes the list."""
         reasons = self.known.reasons
         for name in self.stale:
             del reasons[self.name, name]
-        for name in self.still_open + self.unlisted:
-            reasons[self.name, name] = OPEN_OTHER if self.cases[name] else OPEN_SAME
+        for name in self.still_open + self.unlisted + self.not_copied:
+            open = OPEN_OTHER if self.cases[name] else OPEN_SAME
+            reasons[self.name, name] = COPY if name in self.copied else open
         # The sample contains only mutants whose operation has another result in many cases. Few cases are enough to
         # catch them.
         often = [name for name, by in self.caught.items() if by in EXACT and 4 * self.cases[name] >= self.all_cases]

@@ -143,12 +143,11 @@ class Kernel:
         self.differs = [[] for _ in self.mutants]
 
     def proofs(self):
-        """Returns the proof of each mutant, by its name. It is None for a mutant without a proof."""
+        """Returns what can be proved about the mutants."""
         notes, columns = self.directory / "kernel.txt", self.directory / "columns.json"
         notes = notes.read_text() if notes.exists() else ""
         columns = json.loads(columns.read_text()) if columns.exists() else []
-        proofs = Proofs(self.module, kernel_body(self.config.value), notes, columns)
-        return {mutant.name: proofs.of(mutant) for mutant in self.found}
+        return Proofs(self.module, kernel_body(self.config.value), notes, columns)
 
     def read(self, number):
         """Reads a case. Returns the numbers of the mutants whose operation has another result in it."""
@@ -224,7 +223,7 @@ def _run_part(numbers):
 def command(arguments, options):
     """Runs the mutants of all directories and compares the survivors with the list. Returns the exit status."""
     known = MutantList.read(arguments.list)
-    complaints, results = [], {}
+    comparisons = []
     signal.signal(signal.SIGVTALRM, stop)
     for directory in arguments.directories:
         start = time.monotonic()
@@ -236,12 +235,19 @@ def command(arguments, options):
             kernel.read_all()
             caught = run_all(kernel, arguments.processes, set() if arguments.listed else comparison.survivors())
         comparison.compare(kernel, caught)
-        print(f"{comparison.summary()}; {time.monotonic() - start:.0f} s", flush=True)
+        comparisons.append(comparison)
+        print(f"{comparison.name}: {time.monotonic() - start:.0f} s", flush=True)
+    # A copy can be in another kernel.
+    places = set().union(*(comparison.caught_places() for comparison in comparisons))
+    complaints = []
+    for comparison in comparisons:
+        comparison.find_copies(places)
+        print(comparison.summary(), flush=True)
         complaints += comparison.complaints()
-        results[kernel.name] = comparison.results()
         if arguments.update:
             comparison.update()
     if arguments.results:
+        results = {comparison.name: comparison.results() for comparison in comparisons}
         arguments.results.write_text(json.dumps(results, indent=1) + "\n")
     if arguments.update:
         known.write(arguments.list)

@@ -98,6 +98,44 @@ fn several_blocks_of_stripes() {
     cases.check(&[]);
 }
 
+/// The batch has three blocks of four rows. Two cores process them, so the program adds a block that contains only
+/// padding rows.
+#[test]
+fn a_padding_block_of_stripes() {
+    const VOCAB: usize = (1 << 20) + 5000;
+    let mut rng = StdRng::seed_from_u64(46);
+    let mut cases = cases("padding_block_of_stripes");
+    let spec = spec(Way::Bounded(64), 9, VOCAB, Dtype::Bf16, false);
+    assert_eq!(chip("v5p").tensor_cores, 2);
+    let mut problem = problem_of(&spec, vec![RowKind::Normal; 9], &mut rng);
+    problem.rows = Problem::random_rows(9, VOCAB, Some(64), &mut rng);
+    cases.add(&spec, &chip("v5p"), &problem);
+    cases.check_all(&[&[], &["--reverse-parallel"]], |_| ());
+}
+
+/// Top-p alone on rows with more than 2²⁰ entries, in which few entries have most of the weight. The bounds of the
+/// total have a larger error than in shorter rows, and decide the threshold.
+#[test]
+fn peaked_rows_of_many_entries() {
+    const VOCAB: usize = (1 << 20) + 5000;
+    let mut rng = StdRng::seed_from_u64(47);
+    let largest = "the largest entries may suffice / few cells reach the threshold / survivors suffice";
+    for (batch, generation, dtype) in [(1, "v5e", Dtype::F32), (4, "v6e", Dtype::Bf16)] {
+        let mut cases = cases(&format!("peaked_rows_of_many_entries_{batch}"));
+        let spec = spec(Way::Arbitrary, batch, VOCAB, dtype, false);
+        let mut problem = problem_of(&spec, vec![RowKind::Normal; batch], &mut rng);
+        let peaks = |row| (0..20).map(move |i| (row, 50_021 * i + 7 * row, 24.0 - i as f32 / 4.0));
+        problem.put((0..batch).flat_map(peaks));
+        for params in &mut problem.rows {
+            *params = RowParams::new(0, 0.95, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+        }
+        cases.add(&spec, &chip(generation), &problem);
+        cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
+        assert!(cases.took(&format!("{largest} / some entries with a weight are no survivors: then")));
+        assert!(cases.took("decided: then") && !cases.took("decided: else"));
+    }
+}
+
 /// Rows with so many chunks that two chunks share one sum. The total of the constant row is 2⁵². This is the largest
 /// total of any row.
 #[test]

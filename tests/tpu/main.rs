@@ -6,6 +6,7 @@ mod common;
 mod grid;
 mod kernels;
 mod libtpu;
+mod limit_rows;
 mod limits;
 mod mutant_rows;
 mod mutants;

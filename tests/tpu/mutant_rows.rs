@@ -52,7 +52,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
 }
 
 /// Returns a batch of one row.
-fn one_row(spec: &Spec, logits: Vec<f32>, params: RowParams, rng: &mut StdRng) -> Problem {
+pub(super) fn one_row(spec: &Spec, logits: Vec<f32>, params: RowParams, rng: &mut StdRng) -> Problem {
     let mut problem = Problem::new(spec.dtype, spec.vocab, vec![RowKind::Constant], vec![params], rng);
     problem.options.stable = spec.stable;
     problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
@@ -77,7 +77,7 @@ fn random_row(spec: &Spec, seed: u64) -> Problem {
     }
     let params = RowParams::new(1, 1.0, 0.0, 1.0, [0; 4], spec.vocab);
     let mut problem = one_row(spec, logits, params, rng);
-    choose_parameters(spec, &mut problem, step, seed >= SPECIAL_LOGITS, rng);
+    random_parameters(spec, &mut problem, step, seed >= SPECIAL_LOGITS, rng);
     problem
 }
 
@@ -223,13 +223,37 @@ fn put_special_values(logits: &mut [f32], rng: &mut StdRng) {
     }
 }
 
+/// The parameters that [`choose_others`] receives.
+pub(super) struct Choice {
+    pub(super) k: i32,
+    pub(super) temperature: f32,
+}
+
 /// Chooses parameters for the logits of a row. `step` is the distance between adjacent logits.
-fn choose_parameters(spec: &Spec, problem: &mut Problem, step: f32, special: bool, rng: &mut StdRng) {
+pub(super) fn random_parameters(
+    spec: &Spec,
+    problem: &mut Problem,
+    step: f32,
+    special: bool,
+    rng: &mut StdRng,
+) {
     // With the first of these temperatures, the weights of adjacent logits often differ by a power of two.
     let octaves = std::f32::consts::LOG2_E * step;
     let temperature = [octaves, octaves / 2.0, 1.0, 0.3, 10.0, 0.0]
         [[0, 0, 0, 1, 1, 2, 2, 3, 4, 5][rng.random_range(0..10)]];
-    let k = choose_k(spec, problem, rng);
+    let choice = Choice { k: choose_k(spec, problem, rng), temperature };
+    choose_others(spec, problem, choice, special, rng);
+}
+
+/// Chooses p, min-p and the random number of a row.
+pub(super) fn choose_others(
+    spec: &Spec,
+    problem: &mut Problem,
+    choice: Choice,
+    special: bool,
+    rng: &mut StdRng,
+) {
+    let Choice { k, temperature } = choice;
     let with = |p, min_p, words| RowParams::new(k, p, min_p, temperature, words, spec.vocab);
     problem.rows[0] = with(1.0, 0.0, [0; 4]);
     let p = choose_p(&weights(spec, problem), special, rng);

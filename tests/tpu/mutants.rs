@@ -10,8 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::mutant_rows::problems;
 use super::paths::{cases_of, many_ties, spec_of, MAX_K};
+use super::{limit_rows, mutant_rows};
 use crate::common::tpu::chip;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Column, Path as Way, Spec, COLUMNS};
@@ -45,7 +45,7 @@ fn write_facts(spec: &Spec, directory: &Path) {
     for (column, most) in known {
         columns[column as usize] = Some([0, most]);
     }
-    fs::write(directory.join("kernel.txt"), tpu::kernel_text(spec, &chip("v5e"))).unwrap();
+    fs::write(directory.join("kernel.txt"), tpu::kernel_text_with_sources(spec, &chip("v5e"))).unwrap();
     fs::write(directory.join("columns.json"), json!(columns).to_string()).unwrap();
 }
 
@@ -63,7 +63,8 @@ fn run(mode: &str, arguments: &[&str]) -> bool {
             }
             // The rows of `paths.rs` catch the sample.
             if mode == ALL {
-                problems(&spec).iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+                let problems = [mutant_rows::problems(&spec), limit_rows::problems(&spec)].concat();
+                problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
             }
             write_facts(&spec, cases.directory());
             let directory = cases.directory().to_owned();

@@ -238,68 +238,81 @@ impl Kernel {
     }
 
     /// Returns `a * b`, wrapping.
+    #[track_caller]
     pub fn mul(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Mul, a, b)
     }
 
     /// Returns the smaller of two signed integers.
+    #[track_caller]
     pub fn min(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Min, a, b)
     }
 
     /// Returns the larger of two floats. In MLIR the result is NaN if either operand is NaN. Kernels rely on this to
     /// find rows that contain a NaN. docs/hardware-checklist.md describes a test of this rule on hardware.
+    #[track_caller]
     pub fn fmax(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Max, a, b)
     }
 
     /// Returns the smaller of two floats. Kernels do not rely on the result if either operand is NaN.
+    #[track_caller]
     pub fn fmin(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Min, a, b)
     }
 
     /// Returns a sum of floats. It is exact for whole numbers with a sum below 2²⁴. Results of sampling must not depend
     /// on inexact sums.
+    #[track_caller]
     pub fn fadd(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Add, a, b)
     }
 
     /// Returns a quotient of floats. Use it only for estimates, because hardware may round it differently.
+    #[track_caller]
     pub fn divide(&self, a: Value, b: Value) -> Value {
         self.binary(Binary::Div, a, b)
     }
 
     /// Returns `a >> by`. The upper bits become zero.
+    #[track_caller]
     pub fn shift_right_zero(&self, a: Value, by: Value) -> Value {
         self.binary(Binary::ShiftRightZero, a, by)
     }
 
     /// Returns `a << by`.
+    #[track_caller]
     pub fn shift_left(&self, a: Value, by: Value) -> Value {
         self.binary(Binary::ShiftLeft, a, by)
     }
 
     /// Whether `a >= b` for floats. The result is false if either is NaN.
+    #[track_caller]
     pub fn at_least(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ge, a, b)
     }
 
     /// Whether `a > b` for floats. The result is false if either is NaN.
+    #[track_caller]
     pub fn above(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Gt, a, b)
     }
 
     /// Whether `a >= b` for signed integers.
+    #[track_caller]
     pub fn ge(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ge, a, b)
     }
 
     /// Whether `a != b`.
+    #[track_caller]
     pub fn ne(&self, a: Value, b: Value) -> Value {
         self.comparing(Predicate::Ne, a, b)
     }
 
     /// Returns the bits of a float.
+    #[track_caller]
     pub fn bits(&self, a: Value) -> Value {
         self.bits_as(a, Elem::I32)
     }
@@ -443,6 +456,7 @@ impl Kernel {
     }
 
     /// Returns a scalar: whether any element of the mask is true.
+    #[track_caller]
     pub fn any(&self, mask: Value) -> Value {
         let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
         let most = self.over_all(Reduce::Max, ones);
@@ -450,16 +464,19 @@ impl Kernel {
     }
 
     /// Returns `if_true` where the mask is true, and `if_false` elsewhere. The values can have any type.
+    #[track_caller]
     pub fn choose(&self, mask: Value, if_true: Value, if_false: Value) -> Value {
         self.choice(mask, if_true, if_false)
     }
 
     /// Rounds down.
+    #[track_caller]
     pub fn floor(&self, a: Value) -> Value {
         self.builder.op("math.floor").operands([a]).result(a.ty())
     }
 
     /// Converts to the nearest integer. Ties go to the even integer.
+    #[track_caller]
     pub fn rounded(&self, a: Value) -> Value {
         self.builder
             .op("tpu.fptosi")

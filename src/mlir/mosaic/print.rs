@@ -9,10 +9,13 @@ use crate::mlir::upstream;
 const STABLE_VERSION: usize = 15;
 
 /// The versioned text: every operation in the generic form, with a prefix before its name.
-static STABLE: Form = Form { prefix: "stable_mosaic.", comments: false, pretty: None };
+static STABLE: Form = Form { prefix: "stable_mosaic.", comments: false, sources: false, pretty: None };
 
 /// The text for readers, with comments and labels.
-static PLAIN: Form = Form { prefix: "", comments: true, pretty: Some(pretty) };
+static PLAIN: Form = Form { prefix: "", comments: true, sources: false, pretty: Some(pretty) };
+
+/// The text for readers, with the places in the source of the emitter.
+static WITH_SOURCES: Form = Form { prefix: "", comments: true, sources: true, pretty: Some(pretty) };
 
 fn pretty(printer: &mut Printer, op: &Operation) -> bool {
     if op.name == "tpu.bitcast" {
@@ -43,6 +46,12 @@ impl Kernel {
     /// Returns the text for readers.
     pub fn plain_text(&self, name: &str, grid: Grid) -> String {
         self.text(&PLAIN, Attributes::new(), name, grid)
+    }
+
+    /// Like [`plain_text`](Kernel::plain_text). Also names the place in the source of the emitter that adds each
+    /// operation. The tests compare mutants of operations from the same place.
+    pub fn text_with_sources(&self, name: &str, grid: Grid) -> String {
+        self.text(&WITH_SOURCES, Attributes::new(), name, grid)
     }
 
     fn text(&self, form: &'static Form, attributes: Attributes, name: &str, grid: Grid) -> String {

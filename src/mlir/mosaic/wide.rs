@@ -36,6 +36,7 @@ impl Wide {
 
 impl Kernel {
     /// Whether `a < b` for unsigned integers.
+    #[track_caller]
     pub fn below(&self, a: Value, b: Value) -> Value {
         // Inverting the sign bits turns an unsigned comparison into a signed one. The hardware has only signed
         // comparisons.

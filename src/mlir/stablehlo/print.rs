@@ -4,7 +4,7 @@ use crate::mlir::ir::{types_of, Commas, Node, Operation, ResultTypes};
 use crate::mlir::print::{Form, Printer, Results};
 
 /// The form of programs that plugins read.
-pub(super) static PRETTY: Form = Form { prefix: "", comments: false, pretty: Some(pretty) };
+pub(super) static PRETTY: Form = Form { prefix: "", comments: false, sources: false, pretty: Some(pretty) };
 
 fn pretty(printer: &mut Printer, op: &Operation) -> bool {
     let (left, name, names) = (Results(op), op.name, Commas(&op.operands));

@@ -13,6 +13,7 @@ from ..parse import line_of
 from .mutants import operations_of
 from .ranges import Ranges, never_differs
 from .relevance import Relevance
+from .sources import copies_of, places
 
 FREE = re.compile(r"^\s*// any value of (%\d+) is correct: .*$", re.MULTILINE)
 RANGE = re.compile(r"^\s*// (%\d+) is between 0 and (\d+)$", re.MULTILINE)
@@ -23,7 +24,7 @@ SAME = "always has the same result"
 
 
 class Proofs:
-    """The proofs for the mutants of a kernel."""
+    """The proofs for the mutants of a kernel, and the copies of the operations that they change."""
 
     def __init__(self, module, body, notes, columns):
         """`body` is the text of the module. `notes` is the text for readers. `columns` contains the ranges of the
@@ -37,7 +38,11 @@ class Proofs:
         function = module.body.operations[0].operation
         free = {definitions[name] for name in FREE.findall(notes)}
         self.relevance = Relevance(function, free)
+        self.places = places(definitions, notes)
         self.ranges = Ranges(function, columns, {definitions[name]: int(most) for name, most in RANGE.findall(notes)})
+
+    def copies(self, mutant):
+        return copies_of(mutant, self.operations, self.places)
 
     def of(self, mutant):
         """Returns `TIME`, `SAME`, or None if there is no proof."""

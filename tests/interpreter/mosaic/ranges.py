@@ -231,7 +231,7 @@ class Ranges:
             iteration += 1
             # After a few iterations, a range that still changes becomes unknown.
             if count is None or count > MOST_ITERATIONS:
-                found = [a if a == b or iteration < 3 else None for a, b in zip(state, found)]
+                found = [b if a == b or iteration < 3 else None for a, b in zip(state, found)]
             state = found
 
     def result(self, op, ranges):
@@ -259,6 +259,8 @@ class Ranges:
                 if name == "arith.shli" and trailing_zeros(op.operands[0]) + b[0] >= 32:
                     return 0, 0
                 return shift(name, a, b[0]) if 0 <= b[0] < 32 else None
+            # An arithmetic shift of an integer above the largest signed one sets the upper bits.
+            a = signed(a) if name == "arith.shrsi" else a
             return (0, a[1]) if name != "arith.shli" and a is not None and a[0] >= 0 else None
         if name in ("arith.andi", "arith.ori", "arith.xori"):
             return bitwise(name, a, b)
@@ -278,7 +280,10 @@ class Ranges:
         if name == "math.floor":
             return math.floor(a[0]), math.floor(a[1])
         if name in ("tpu.fptosi", "arith.fptosi"):
-            return checked(math.trunc(a[0]), math.trunc(a[1]))
+            nearest = "rounding_mode" in op.attributes and "nearest" in str(op.attributes["rounding_mode"])
+            # `round` rounds ties to even.
+            convert = round if nearest else math.trunc
+            return checked(convert(a[0]), convert(a[1]))
         if name in ("arith.sitofp", "tpu.sitofp"):
             return float_result(*a) if signed(a) else None
         if name in ("arith.extf", "tpu.extf"):

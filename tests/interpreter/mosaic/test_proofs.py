@@ -35,6 +35,24 @@ func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM
 }}
 }}
 """
+# Stores 1 or another number, as a parameter rounds to less than 1 or not.
+ROUNDED = f"""module {{
+func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM}>) {{
+  %3 = arith.constant 0 : index
+  %4 = arith.constant dense<0.25> : vector<8x1xf32>
+  %5 = arith.constant dense<1> : vector<8x1xi32>
+  %6 = vector.load %1[%3, %3] : memref<8x128xi32, {VMEM}>, vector<8x1xi32>
+  %7 = arith.sitofp %6 : vector<8x1xi32> to vector<8x1xf32>
+  %8 = arith.mulf %7, %4 : vector<8x1xf32>
+  %9 = tpu.fptosi %8 {{rounding_mode = #tpu.rounding_mode<to_nearest_even>}} : vector<8x1xf32> -> vector<8x1xi32>
+  %10 = arith.cmpi slt, %9, %5 : vector<8x1xi32>
+  %11 = arith.select %10, %5, %6 : vector<8x1xi1>, vector<8x1xi32>
+  %12 = vector.broadcast %11 : vector<8x1xi32> to vector<8x128xi32>
+  vector.store %12, %2[%3, %3] : memref<8x128xi32, {VMEM}>, vector<8x128xi32>
+  return
+}}
+}}
+"""
 SHIFT = "shrui(load(), 16) -> by 17"
 PLACE = "slt(muli(argument, c), 100) -> sle"
 ALWAYS = "slt(if, 100) -> sle"
@@ -66,3 +84,9 @@ class Cases(unittest.TestCase):
         # If the compared numbers can be equal, the results can differ.
         other = KERNEL.replace("scf.yield %7 : i32\n  }\n", "scf.yield %5 : i32\n  }\n")
         self.assertIsNone(self.proofs("", [], other)[ALWAYS])
+
+    def test_a_conversion_to_the_nearest_integer(self):
+        comparison = "slt(fptosi(mulf(sitofp(load), c)), 1) -> sle"
+        # 2 · 0.25 is rounded to 0, and 3 · 0.25 to 1.
+        self.assertEqual(self.proofs("", [[0, 2]], ROUNDED)[comparison], SAME)
+        self.assertIsNone(self.proofs("", [[0, 3]], ROUNDED)[comparison])

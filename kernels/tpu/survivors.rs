@@ -260,10 +260,7 @@ impl Survivors {
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
         // Weights never increase with decreasing keys, so the search finds the key of the threshold.
         let terms = |place| Split::sum_where(k, &parts, |i| k.ge(top_k.short_keys[i], place)).terms();
-        let decide = |sums: &[Value]| {
-            let less = Split::from_terms(sums).is_less(k, &target);
-            Probe { reaches: k.not(less), exact: None }
-        };
+        let decide = |sums: &[Value]| Probe { reaches: target.is_at_most(k, &Split::from_terms(sums)), exact: None };
         let question = Question { terms, decide };
         let (low, label) = (top_k.threshold, "top-p threshold");
         let edge = match cx.spec.dtype {
@@ -309,10 +306,10 @@ impl Survivors {
         let k = cx.k;
         let place = order_keys(k, k.fsub(sampling.max, sampling.distance_of_octaves(cx, OCTAVES)));
         let sum = Split::sum_where(k, parts, |i| k.ge(self.keys[i], place)).over_row(k);
-        let less = sum.is_less(k, target);
+        let reaches = target.is_at_most(k, &sum);
         let inside = k.both(k.lt(low, place), k.lt(place, high));
-        let new_low = k.choose(k.both(inside, k.not(less)), place, low);
-        [new_low, k.choose(k.both(inside, less), place, high)]
+        let new_low = k.choose(k.both(inside, reaches), place, low);
+        [new_low, k.choose(k.both(inside, k.not(reaches)), place, high)]
     }
 
     /// Draws an index by weight. Returns it with the remainder.
@@ -325,8 +322,7 @@ impl Survivors {
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let terms = |place| Split::sum_where(k, &parts, |i| k.lt(self.indices[i], place)).terms();
         let decide = |sums: &[Value]| {
-            let less = bound.is_less(k, &Split::from_terms(sums));
-            Probe { reaches: k.not(less), exact: None }
+            Probe { reaches: Split::from_terms(sums).is_at_most(k, &bound), exact: None }
         };
         let next = self.drawn_index(cx, weights, &Question { terms, decide });
         // A half that is always zero is still a scalar constant, so it is converted to a register.

@@ -206,9 +206,12 @@ fn divide(
     let sum = k.over_stripes(Reduce::Add, k.choose(reaches, one, k.i32(0)));
     let reached = k.and(sum, k.i32(EXACT - 1));
     let new_low = k.add(low, k.mul(part, reached));
-    let above = k.choose(k.ge(sum, k.i32(EXACT)), k.i32(1), part);
-    // The difference does not overflow, but the sum can.
-    let new_high = k.choose(k.below(k.sub(high, new_low), above), high, k.add(new_low, above));
+    let is_exact = k.ge(sum, k.i32(EXACT));
+    let above = k.choose(is_exact, k.i32(1), part);
+    // If the row reaches all places of the range, the range keeps its end.
+    let inside = k.both(k.lt(place, high), k.lt(k.i32(0), stripe));
+    let all = k.over_stripes(Reduce::Add, k.choose(inside, k.i32(1), k.i32(0)));
+    let new_high = k.choose(k.eq(sum, all), high, k.add(new_low, above));
     (new_low, new_high)
 }
 
@@ -217,20 +220,24 @@ fn quarter(k: &Kernel, low: Value, high: Value, probe: impl Fn(Value) -> Probe) 
     // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
     let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
     let middle = k.add(low, k.add(part, part));
-    let places = [k.add(low, part), middle, k.add(middle, part)];
-    let probes = places.map(|place| {
-        let Probe { reaches, exact } = probe(place);
-        Probe { reaches: k.both(k.lt(place, high), reaches), exact }
+    // A place after the range becomes the last place of the range.
+    let last = k.sub(high, k.i32(1));
+    let places = [k.add(low, part), middle, k.add(middle, part)].map(|place| k.min(place, last));
+    let probes = places.map(&probe);
+    // The places that the row reaches come before the other places. The end of the range after each place:
+    let next = k.add(low, k.i32(1));
+    let unreached = k.choose(k.lt(places[0], next), next, places[0]);
+    let ends = [places[1], places[2], high];
+    let ends: [Value; 3] = std::array::from_fn(|i| match probes[i].exact {
+        Some(exact) => k.choose(exact, k.add(places[i], k.i32(1)), ends[i]),
+        None => ends[i],
     });
-    let (mut new_low, mut new_high) = (low, high);
-    for (&place, probe) in places.iter().zip(&probes).rev() {
-        new_high = k.choose(k.either(probe.reaches, k.ge(place, high)), new_high, place);
-    }
-    for (&place, probe) in places.iter().zip(&probes) {
-        new_low = k.choose(probe.reaches, place, new_low);
-        if let Some(exact) = probe.exact {
-            new_high = k.choose(k.both(probe.reaches, exact), k.add(place, k.i32(1)), new_high);
-        }
-    }
+    let last_reached = |[none, first, second, third]: [Value; 4]| {
+        let [upper, lower] = [(2, third, second), (0, first, none)]
+            .map(|(number, yes, no): (usize, Value, Value)| k.choose(probes[number].reaches, yes, no));
+        k.choose(probes[1].reaches, upper, lower)
+    };
+    let new_low = last_reached([low, places[0], places[1], places[2]]);
+    let new_high = last_reached([unreached, ends[0], ends[1], ends[2]]);
     (new_low, new_high)
 }

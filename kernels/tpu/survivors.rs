@@ -263,17 +263,26 @@ impl Survivors {
         let decide = |sums: &[Value]| Probe { reaches: target.is_at_most(k, &Split::from_terms(sums)), exact: None };
         let question = Question { terms, decide };
         let (low, label) = (top_k.threshold, "top-p threshold");
-        let edge = match cx.spec.dtype {
-            Dtype::Bf16 => search(k, label, low, high, &question),
-            // A complete search over 32-bit keys would take many steps.
-            Dtype::F32 | Dtype::F16 => {
-                let range = match cx.spec.path {
-                    // The survivors of top-k are in a short range, so the probe is not necessary.
+        let edge = match (cx.spec.path, cx.spec.dtype) {
+            // The survivors of top-k are in a short range, so they have few different 16-bit keys.
+            (Path::Bounded(_), Dtype::Bf16) => search(k, label, low, high, &question),
+            // A complete search would take many steps.
+            (path, dtype) => {
+                let range = match path {
+                    // The range is short, so the probe is not necessary.
                     Path::Bounded(_) => [low, high],
-                    Path::Arbitrary => self.near_maximum(cx, sampling, [low, high], &parts, &target),
+                    Path::Arbitrary => self.near_maximum(cx, sampling, top_k, [low, high], &parts, &target),
                 };
-                let float = |key| float_of_key(k, key);
-                order_keys(k, search_for_value(k, label, range, &self.keys, &question, float))
+                let keys = &top_k.short_keys;
+                match dtype {
+                    Dtype::Bf16 => {
+                        k.rounded(search_for_value(k, label, range, keys, &question, |key| k.to_float(key)))
+                    }
+                    Dtype::F32 | Dtype::F16 => {
+                        let float = |key| float_of_key(k, key);
+                        order_keys(k, search_for_value(k, label, range, keys, &question, float))
+                    }
+                }
             }
         };
         let least_weight = sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)));
@@ -298,14 +307,16 @@ impl Survivors {
         &self,
         cx: &Context<'_>,
         sampling: &Sampling,
+        top_k: &TopK,
         [low, high]: [Value; 2],
         parts: &[Split],
         target: &Split,
     ) -> [Value; 2] {
         const OCTAVES: f32 = 8.0;
         let k = cx.k;
-        let place = order_keys(k, k.fsub(sampling.max, sampling.distance_of_octaves(cx, OCTAVES)));
-        let sum = Split::sum_where(k, parts, |i| k.ge(self.keys[i], place)).over_row(k);
+        let near = k.fsub(sampling.max, sampling.distance_of_octaves(cx, OCTAVES));
+        let place = cx.short_key(order_keys(k, near));
+        let sum = Split::sum_where(k, parts, |i| k.ge(top_k.short_keys[i], place)).over_row(k);
         let reaches = target.is_at_most(k, &sum);
         let inside = k.both(k.lt(low, place), k.lt(place, high));
         let new_low = k.choose(k.both(inside, reaches), place, low);

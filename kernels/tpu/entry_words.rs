@@ -77,7 +77,11 @@ fn group_of(cx: &Context<'_>, register: Value) -> Value {
     let (k, layout) = (cx.k, cx.layout);
     // If a stripe has several chunks, their length is a power of two.
     let shift = layout.chunk.trailing_zeros();
-    let chunk = if layout.chunks == 1 { k.splat(k.i32(0)) } else { k.shift_right_zero(register, k.i32(shift as i32)) };
+    let chunk = if layout.chunks == 1 {
+        k.splat(k.i32(0))
+    } else {
+        k.shift_right_zero(register, k.i32(shift as i32))
+    };
     match (layout.groups_in_chunk(), layout.packed) {
         (1, _) => chunk,
         (_, true) => k.add(k.shl(chunk, 1), k.and(register, k.i32(1))),

@@ -135,9 +135,9 @@ impl<A: Division> Pair<A> {
     fn corrected(&self, a: A, divisor: &Divisor<A>) -> Pair<A> {
         // All sums are computed at once. Their signs select one of them.
         let Pair { upper, lower } = &divisor.pair;
-        let plus = |pair: &Pair<A>| Pair { upper: a.add(pair.upper, *upper), lower: a.add(pair.lower, *lower) };
-        let less =
-            Pair { upper: a.sub(self.upper, *upper), lower: a.sub(self.lower, *lower) }.carried(a);
+        let plus =
+            |pair: &Pair<A>| Pair { upper: a.add(pair.upper, *upper), lower: a.add(pair.lower, *lower) };
+        let less = Pair { upper: a.sub(self.upper, *upper), lower: a.sub(self.lower, *lower) }.carried(a);
         let more = plus(self);
         let [same, more, most] = [self.carried(a), more.carried(a), plus(&more).carried(a)];
         let is_negative = |pair: &Pair<A>| a.lt(pair.upper, a.int(0));

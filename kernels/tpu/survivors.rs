@@ -8,7 +8,7 @@ use super::lane_sums::{count_lanes, noted_sum, ones, sum_lanes, Split};
 use super::sampling::Sampling;
 use super::short_division;
 use super::threshold_search::{
-    parts_per_step, search, search_for_value, search_steps, search_within, Probe, Question,
+    parts_per_step, search, search_for_value, search_from_low, search_steps, search_within, Probe, Question,
 };
 use super::total_bounds::Rest;
 use crate::dtype::Dtype;
@@ -191,7 +191,12 @@ impl Survivors {
         let short_keys: Vec<Value> = self.keys.iter().map(|&key| cx.short_key(key)).collect();
         let terms = |place| vec![self.ones_where(cx, |i| k.ge(short_keys[i], place))];
         let decide = |sums: &[Value]| Probe::count(k, k.rounded(sums[0]), wanted);
-        let threshold = search(k, "top-k threshold", lowest, high, &Question { terms, decide });
+        let (label, question) = ("top-k threshold", Question { terms, decide });
+        let threshold = match cx.spec.path {
+            // The bound is usually near the threshold.
+            Path::Bounded(_) => search_from_low(k, label, [lowest, high], ([5, 4, 2], 1), &question),
+            Path::Arbitrary => search(k, label, lowest, high, &question),
+        };
         let above = self.count_where(cx, |i| k.lt(threshold, short_keys[i]));
         let reached = self.count_where(cx, |i| k.ge(short_keys[i], threshold));
         let tied = k.both(crowded, k.lt(wanted, reached));
@@ -260,12 +265,15 @@ impl Survivors {
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
         // Weights never increase with decreasing keys, so the search finds the key of the threshold.
         let terms = |place| Split::sum_where(k, &parts, |i| k.ge(top_k.short_keys[i], place)).terms();
-        let decide = |sums: &[Value]| Probe { reaches: target.is_at_most(k, &Split::from_terms(sums)), exact: None };
+        let decide =
+            |sums: &[Value]| Probe { reaches: target.is_at_most(k, &Split::from_terms(sums)), exact: None };
         let question = Question { terms, decide };
         let (low, label) = (top_k.threshold, "top-p threshold");
         let edge = match (cx.spec.path, cx.spec.dtype) {
             // The survivors of top-k are in a short range, so they have few different 16-bit keys.
-            (Path::Bounded(_), Dtype::Bf16) => search(k, label, low, high, &question),
+            (Path::Bounded(_), Dtype::Bf16) => {
+                search_from_low(k, label, [low, high], ([4, 3, 2], 0), &question)
+            }
             // A complete search would take many steps.
             (path, dtype) => {
                 let range = match path {
@@ -332,9 +340,8 @@ impl Survivors {
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let terms = |place| Split::sum_where(k, &parts, |i| k.lt(self.indices[i], place)).terms();
-        let decide = |sums: &[Value]| {
-            Probe { reaches: Split::from_terms(sums).is_at_most(k, &bound), exact: None }
-        };
+        let decide =
+            |sums: &[Value]| Probe { reaches: Split::from_terms(sums).is_at_most(k, &bound), exact: None };
         let next = self.drawn_index(cx, weights, &Question { terms, decide });
         // A half that is always zero is still a scalar constant, so it is converted to a register.
         (next, Wide { low: k.splat(remainder.low), high: k.splat(remainder.high) })

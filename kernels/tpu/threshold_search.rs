@@ -90,6 +90,30 @@ pub(super) fn search(
     low
 }
 
+/// Like [`search`], for thresholds that are usually near the lower end of the range. The first step probes the places
+/// `low + length / 2^shift` for each of the `shifts`, which must decrease. It is before the loop, together with `steps`
+/// more steps, so the compiler can move it between other operations. Rows with four or eight stripes have only the
+/// loop, because their steps divide the range into parts of the same length.
+pub(super) fn search_from_low(
+    k: &Kernel,
+    label: &str,
+    [low, high]: [Value; 2],
+    (shifts, steps): ([u32; 3], usize),
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> Value {
+    if k.stripes() > 2 {
+        return search(k, label, low, high, question);
+    }
+    let length = k.sub(high, low);
+    let places = shifts.map(|shift| {
+        let rounded = k.add(length, k.i32((1 << shift) - 1));
+        k.add(low, k.shift_right_zero(rounded, k.i32(shift as i32)))
+    });
+    let first = probe_three(k, low, high, places, |place| question.probe(k, place));
+    let (low, high) = (0..steps).fold(first, |(low, high), _| step(k, low, high, question));
+    search(k, label, low, high, question)
+}
+
 /// Like [`search`], but the result is one of the `values` of the row: the least value at or above the place that
 /// [`search`] returns. So a row is done when its range contains only one of the values.
 ///
@@ -136,11 +160,23 @@ pub(super) fn search_within(
         left = left.div_ceil(parts_per_step(k));
         steps += 1;
     }
-    search_steps(k, label, range, steps, question)[0]
+    loop_of_steps(k, label, range, steps, question)[0]
 }
 
-/// Returns the range that remains of `range` after this number of steps of a [`search`].
+/// Returns the range that remains of `range` after this number of steps of a [`search`]. The first step is before the
+/// loop. If the range is constant, the sums of this step do not wait for the values that `question` compares them with.
 pub(super) fn search_steps(
+    k: &Kernel,
+    label: &str,
+    [low, high]: [Value; 2],
+    steps: usize,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> [Value; 2] {
+    let (low, high) = step(k, low, high, question);
+    loop_of_steps(k, label, [low, high], steps - 1, question)
+}
+
+fn loop_of_steps(
     k: &Kernel,
     label: &str,
     range: [Value; 2],
@@ -163,7 +199,9 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// Makes one step of a search. A row whose range contains one place is done and does not change.
+/// Makes one step of a search. A row whose range contains one place is done and does not change. Rows with four or
+/// eight stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More parts would take
+/// more time, because all values of a step do not fit the registers.
 fn step(
     k: &Kernel,
     low: Value,
@@ -220,24 +258,40 @@ fn quarter(k: &Kernel, low: Value, high: Value, probe: impl Fn(Value) -> Probe) 
     // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
     let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
     let middle = k.add(low, k.add(part, part));
+    probe_three(k, low, high, [k.add(low, part), middle, k.add(middle, part)], probe)
+}
+
+/// Makes a step that probes three places in ascending order. The first place is above `low`.
+fn probe_three(
+    k: &Kernel,
+    low: Value,
+    high: Value,
+    places: [Value; 3],
+    probe: impl Fn(Value) -> Probe,
+) -> (Value, Value) {
     // A place after the range becomes the last place of the range.
     let last = k.sub(high, k.i32(1));
-    let places = [k.add(low, part), middle, k.add(middle, part)].map(|place| k.min(place, last));
+    let places = places.map(|place| k.min(place, last));
     let probes = places.map(&probe);
-    // The places that the row reaches come before the other places. The end of the range after each place:
+    // The places that the row reaches come before the other places. For `low` and for each place, `lows` and `highs` are
+    // the range that remains if it is the last place that the row reaches.
     let next = k.add(low, k.i32(1));
-    let unreached = k.choose(k.lt(places[0], next), next, places[0]);
-    let ends = [places[1], places[2], high];
-    let ends: [Value; 3] = std::array::from_fn(|i| match probes[i].exact {
-        Some(exact) => k.choose(exact, k.add(places[i], k.i32(1)), ends[i]),
-        None => ends[i],
-    });
-    let last_reached = |[none, first, second, third]: [Value; 4]| {
-        let [upper, lower] = [(2, third, second), (0, first, none)]
-            .map(|(number, yes, no): (usize, Value, Value)| k.choose(probes[number].reaches, yes, no));
-        k.choose(probes[1].reaches, upper, lower)
+    let end_after = |number: usize, end: Value| match probes[number].exact {
+        Some(exact) => k.choose(exact, k.add(places[number], k.i32(1)), end),
+        None => end,
     };
-    let new_low = last_reached([low, places[0], places[1], places[2]]);
-    let new_high = last_reached([unreached, ends[0], ends[1], ends[2]]);
-    (new_low, new_high)
+    let lows = [low, places[0], places[1], places[2]];
+    let highs = [
+        k.choose(k.lt(places[0], next), next, places[0]),
+        end_after(0, places[1]),
+        end_after(1, places[2]),
+        end_after(2, high),
+    ];
+    let reaches = probes.each_ref().map(|probe| probe.reaches);
+    let of_last_reached = |values: [Value; 4]| {
+        let upper = k.choose(reaches[2], values[3], values[2]);
+        let lower = k.choose(reaches[0], values[1], values[0]);
+        k.choose(reaches[1], upper, lower)
+    };
+    (of_last_reached(lows), of_last_reached(highs))
 }

@@ -59,7 +59,7 @@ pub(super) struct Gather {
 pub(super) struct Gathered {
     /// The raw logits.
     pub(super) values: Vec<Value>,
-    /// The indices in the row. A slot without a survivor contains −1.
+    /// The indices in the row, as floats. A slot without a survivor contains −1.
     pub(super) indices: Vec<Value>,
     /// A mask: whether a lane had more survivors than space.
     pub(super) overflow: Value,
@@ -94,7 +94,7 @@ impl Gather {
         let LaneStack { fields: [values, indices], overflow } =
             balanced(cx, SurvivorStack::from_flat(&stack));
         let overflow = k.either(k.at_least(overflow, k.f32(0.0)), too_many);
-        Gathered { values, indices: indices.into_iter().map(|index| k.trunc(index)).collect(), overflow }
+        Gathered { values, indices, overflow }
     }
 
     /// Gathers the maxima of the groups that are not crowded, if they are above `edge`. Also returns a register of

@@ -31,6 +31,8 @@ const _: () = assert!(Split::WEIGHTS << WEIGHT_BITS <= 1 << short_division::TOTA
 pub(super) struct Survivors {
     keys: Vec<Value>,
     indices: Vec<Value>,
+    /// The same indices as floats. The minimum of two floats is one operation, and of two integers it is two.
+    float_indices: Vec<Value>,
     /// The number of survivors of each row.
     count: Value,
     /// A mask: whether a row has more survivors than slots, or than [`Split`] can add.
@@ -55,7 +57,7 @@ impl Survivors {
     pub(super) fn new(cx: &Context<'_>, gathered: &Gathered) -> Survivors {
         let k = cx.k;
         let slot = |(&value, &index): (&Value, &Value)| {
-            let used = k.ge(index, k.i32(0));
+            let used = k.at_least(index, k.f32(0.0));
             let key = k.choose(used, order_keys(k, value), k.i32(NO_KEY));
             (key, k.choose(used, k.f32(1.0), k.f32(0.0)))
         };
@@ -69,7 +71,8 @@ impl Survivors {
         };
         Survivors {
             keys: slots.iter().map(|slot| slot.0).collect(),
-            indices: gathered.indices.clone(),
+            indices: gathered.indices.iter().map(|&index| k.rounded(index)).collect(),
+            float_indices: gathered.indices.clone(),
             count,
             overflow,
         }
@@ -175,10 +178,10 @@ impl Survivors {
     /// no slot.
     fn least_index_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
-        let none = k.i32(NO_INDEX);
-        let terms = self.slots().map(|i| k.choose(mask(i), self.indices[i], none));
-        let least = terms.reduce(|a, b| k.min(a, b)).expect("at least one slot");
-        k.rounded(k.over_row(Reduce::Min, k.to_float(least)))
+        let none = k.f32(NO_INDEX as f32);
+        let terms = self.slots().map(|i| k.choose(mask(i), self.float_indices[i], none));
+        let least = terms.reduce(|a, b| k.fmin(a, b)).expect("at least one slot");
+        k.rounded(k.over_row(Reduce::Min, least))
     }
 
     /// Finds the entries that top-k keeps. A row with at most `wanted` survivors keeps all of them.
@@ -203,9 +206,15 @@ impl Survivors {
         let kept_ties = k.sub(wanted, above);
         let all = k.splat(k.i32(i32::MAX));
         let is_tie = |i: usize| k.eq(short_keys[i], threshold);
-        let find_last = || vec![self.last_tie(cx, is_tie, k.choose(tied, kept_ties, k.i32(0)))];
         let last_tie = match cx.spec.stable {
-            true => k.if_else("ties at the top-k threshold", k.any(tied), find_last, || vec![all])[0],
+            true => {
+                // A row with ties keeps at least one of them, because it reaches the threshold.
+                let kept = k.choose(tied, kept_ties, k.i32(0));
+                let most = k.over_all(Reduce::Max, k.to_float(kept));
+                let some = k.above(most, k.f32(0.0));
+                let find_last = || vec![self.last_tie(cx, is_tie, kept, most)];
+                k.if_else("ties at the top-k threshold", some, find_last, || vec![all])[0]
+            }
             false => all,
         };
         let last_tie = k.choose(tied, last_tie, all);
@@ -218,13 +227,12 @@ impl Survivors {
     }
 
     /// Returns the index of the last tie that each row keeps. `kept` is the number of ties that the row keeps. It is 0
-    /// if the row keeps all ties.
-    fn last_tie(&self, cx: &Context<'_>, is_tie: impl Fn(usize) -> Value, kept: Value) -> Value {
+    /// if the row keeps all ties. `most` is the largest of these numbers, as a scalar float.
+    fn last_tie(&self, cx: &Context<'_>, is_tie: impl Fn(usize) -> Value, kept: Value, most: Value) -> Value {
         // Up to this number, ties are counted one by one. A search takes about as long as counting twice this number of
         // ties.
         const COUNTED: f32 = 5.0;
         let (k, vocab) = (cx.k, cx.spec.vocab);
-        let most = k.over_all(Reduce::Max, k.to_float(kept));
         let few = k.at_least(k.f32(COUNTED), most);
         let counted = || {
             let start = [k.splat(k.i32(-1))];

@@ -90,10 +90,25 @@ pub(super) fn search(
     low
 }
 
+/// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
+/// before the loop, so no check follows it. In other rows, a check follows several steps anyway.
+pub(super) fn search_several(
+    k: &Kernel,
+    label: &str,
+    [low, high]: [Value; 2],
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> Value {
+    let (low, high) = match k.stripes() {
+        1 | 2 => (low, high),
+        _ => step(k, low, high, question),
+    };
+    search(k, label, low, high, question)
+}
+
 /// Like [`search`], for thresholds that are usually near the lower end of the range. The first step probes the places
 /// `low + length / 2^shift` for each of the `shifts`, which must decrease. It is before the loop, together with `steps`
-/// more steps, so the compiler can move it between other operations. Rows with four or eight stripes have only the
-/// loop, because their steps divide the range into parts of the same length.
+/// more steps, so the compiler can move it between other operations. In rows with four or eight stripes, a step divides
+/// the range into parts of the same length.
 pub(super) fn search_from_low(
     k: &Kernel,
     label: &str,
@@ -102,7 +117,7 @@ pub(super) fn search_from_low(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     if k.stripes() > 2 {
-        return search(k, label, low, high, question);
+        return search_several(k, label, [low, high], question);
     }
     let length = k.sub(high, low);
     let places = shifts.map(|shift| {

@@ -207,7 +207,8 @@ impl Prefilter {
         BINS * LANES * cx.k.stripes()
     }
 
-    /// Returns a key that at least `wanted` logits of each row reach. It is near the largest key that `wanted` bins reach.
+    /// Returns a key that at least `wanted` logits of each row reach. It is near the largest key that `wanted` bins
+    /// reach.
     pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = cx.k;
         let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));

@@ -215,8 +215,8 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
 }
 
 /// Makes one step of a search. A row whose range contains one place is done and does not change. Rows with four or
-/// eight stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More parts would take
-/// more time, because all values of a step do not fit the registers.
+/// eight stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More
+/// parts would take more time, because the values of a step would not fit the registers.
 fn step(
     k: &Kernel,
     low: Value,

@@ -8,6 +8,7 @@
 //! of the group register is crowded.
 
 use super::context::Context;
+use super::entry_words::{self, empty_words};
 use super::keys::{edge_below, EXPONENT};
 use super::lane_stack::LaneStack;
 use super::prefilter::{index_in_group, Prefilter};
@@ -31,7 +32,18 @@ const GROUPS_IN_WORD: usize = 32;
 
 /// The survivors of each lane: logits and their indices in the row, as floats. The stack uses the index as its marker:
 /// −1 marks an empty level.
-type SurvivorStack = LaneStack<2>;
+pub(super) type SurvivorStack = LaneStack<2>;
+
+/// The maximum of a group.
+struct Maximum {
+    /// The logit, or −inf if the group is crowded.
+    logit: Value,
+    chunk: Value,
+    /// The number of the group register in the chunk.
+    group: usize,
+    /// See [`Prefilter::place`].
+    place: Value,
+}
 
 /// The memory for gathering.
 pub(super) struct Gather {
@@ -47,7 +59,7 @@ pub(super) struct Gather {
 pub(super) struct Gathered {
     /// The raw logits.
     pub(super) values: Vec<Value>,
-    /// The indices in the row. A slot without a survivor contains −1.
+    /// The indices in the row, as floats. A slot without a survivor contains −1.
     pub(super) indices: Vec<Value>,
     /// A mask: whether a lane had more survivors than space.
     pub(super) overflow: Value,
@@ -82,7 +94,7 @@ impl Gather {
         let LaneStack { fields: [values, indices], overflow } =
             balanced(cx, SurvivorStack::from_flat(&stack));
         let overflow = k.either(k.at_least(overflow, k.f32(0.0)), too_many);
-        Gathered { values, indices: indices.into_iter().map(|index| k.trunc(index)).collect(), overflow }
+        Gathered { values, indices, overflow }
     }
 
     /// Gathers the maxima of the groups that are not crowded, if they are above `edge`. Also returns a register of
@@ -94,14 +106,45 @@ impl Gather {
         prefilter: &Prefilter,
         edge: Value,
     ) -> (SurvivorStack, Vec<Value>) {
+        let k = cx.k;
+        if !entry_words::fits(cx) {
+            let entry = |maximum: Maximum| {
+                let Maximum { logit, chunk, group, place } = maximum;
+                [logit, index_in_group(cx, chunk, group, place)]
+            };
+            let pushed = |[logit, _]: [Value; 2]| k.above(logit, edge);
+            return self.gather_entries(cx, prefilter, edge, empty_stack(k, cx.layout.depth), entry, pushed);
+        }
+        let entry = |maximum: Maximum| {
+            let Maximum { logit, chunk, group, place } = maximum;
+            let survives = k.above(logit, edge);
+            [entry_words::word(cx, survives, logit, [chunk, k.i32(group as i32)], place)]
+        };
+        let pushed = |[word]: [Value; 1]| entry_words::is_entry(cx, word);
+        let (words, counts) = self.gather_entries(cx, prefilter, edge, empty_words(cx), entry, pushed);
+        (entry_words::unpacked(cx, &words), counts)
+    }
+
+    /// Like [`gather_maxima`](Gather::gather_maxima), with entries of any form. `entry` returns the fields of an entry.
+    /// `is_pushed` receives the fields after a rotation, and returns a mask: whether the entry is pushed.
+    fn gather_entries<const N: usize>(
+        &self,
+        cx: &Context<'_>,
+        prefilter: &Prefilter,
+        edge: Value,
+        empty: LaneStack<N>,
+        entry: impl Fn(Maximum) -> [Value; N],
+        is_pushed: impl Fn([Value; N]) -> Value,
+    ) -> (LaneStack<N>, Vec<Value>) {
         let (k, layout, together) = (cx.k, cx.layout, cells_together(cx));
-        let batch = layout.groups_in_batch();
+        let (batch, in_chunk) = (layout.groups_in_batch(), layout.groups_in_chunk());
         let no_lanes = vec![k.splat(k.i32(0)); words(cx)];
-        let start = [no_lanes, empty_stack(k, layout.depth).flat()].concat();
+        let start = [no_lanes, empty.flat()].concat();
         let state = for_batches(cx, "gather maxima of groups", &start, |number, count, state| {
             let (counts, stack) = state.split_at(words(cx));
-            let mut stack = SurvivorStack::from_flat(stack);
+            let mut stack = LaneStack::<N>::from_flat(stack);
             let at = k.mul(number, k.i32(batch as i32));
+            let first_chunk = k.shr(at, in_chunk.trailing_zeros());
             let memories = prefilter.registers(cx, at, count);
             let mut bits: Vec<Option<Value>> = vec![None; words(cx)];
             for first in (0..count).step_by(together) {
@@ -110,17 +153,18 @@ impl Gather {
                 for half in 0..together {
                     let [best, second, place] = fields.each_ref().map(|halves| halves[half]);
                     let group = first + half;
-                    let index = index_in_groups(cx, at, group, place);
                     let is_crowded = k.above(second, edge);
                     let bit = k.choose(is_crowded, k.i32(1 << (group % GROUPS_IN_WORD)), k.i32(0));
                     let word = &mut bits[group / GROUPS_IN_WORD];
                     *word = Some(word.map_or(bit, |word| k.or(word, bit)));
-                    let single = k.choose(is_crowded, k.f32(f32::NEG_INFINITY), best);
+                    let logit = k.choose(is_crowded, k.f32(f32::NEG_INFINITY), best);
+                    let chunk = k.add(first_chunk, k.i32((group / in_chunk) as i32));
+                    let entry = entry(Maximum { logit, chunk, group: group % in_chunk, place });
                     // Large logits at equal distances can all be in one lane. A rotation by the number of the group
                     // register distributes them.
                     let by = k.and(k.add(at, k.i32(group as i32)), k.i32(LANES as i32 - 1));
-                    let [single, index] = [single, index].map(|field| k.rotate(field, by));
-                    stack.push_where(k, k.above(single, edge), [single, index]);
+                    let entry = entry.map(|field| k.rotate(field, by));
+                    stack.push_where(k, is_pushed(entry), entry);
                 }
             }
             let out = k.registers(&self.crowded, k.mul(number, k.i32(words(cx) as i32)), words(cx));
@@ -133,7 +177,7 @@ impl Gather {
             [counts, stack.flat()].concat()
         });
         let (counts, stack) = state.split_at(words(cx));
-        (SurvivorStack::from_flat(stack), counts.to_vec())
+        (LaneStack::from_flat(stack), counts.to_vec())
     }
 
     /// Adds the survivors of the crowded groups to a stack. `counts` are the numbers of crowded lanes that the words of
@@ -232,14 +276,6 @@ fn divided_up(k: &Kernel, value: Value, by: usize) -> Value {
 /// Returns the number of words of a batch.
 fn words(cx: &Context<'_>) -> usize {
     cx.layout.groups_in_batch().div_ceil(GROUPS_IN_WORD)
-}
-
-/// Converts places in a group register to indices in the row. `first` is the number of the first group register of a
-/// batch, and `group` is the number of the group register in this batch. Places and indices are floats.
-fn index_in_groups(cx: &Context<'_>, first: Value, group: usize, places: Value) -> Value {
-    let (k, in_chunk) = (cx.k, cx.layout.groups_in_chunk());
-    let chunk = k.shr(first, in_chunk.trailing_zeros());
-    index_in_group(cx, k.add(chunk, k.i32((group / in_chunk) as i32)), group % in_chunk, places)
 }
 
 /// Finds [`LANES_FOUND`] crowded lanes in a word. Returns the codes of these lanes, and the word without their bits. If
@@ -399,6 +435,6 @@ fn for_batches(
 }
 
 /// Returns an empty stack of survivors.
-fn empty_stack(k: &Kernel, depth: usize) -> SurvivorStack {
+pub(super) fn empty_stack(k: &Kernel, depth: usize) -> SurvivorStack {
     SurvivorStack::empty(depth, [k.splat(k.f32(0.0)), k.splat(k.f32(-1.0))])
 }

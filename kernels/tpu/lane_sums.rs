@@ -12,7 +12,7 @@ use crate::semantics::sizes::{SUMMABLE, WEIGHT_BITS};
 /// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are floats
 /// that contain small whole numbers: their sum is at most 2²⁴.
 pub(super) fn count_lanes(k: &Kernel, ones: Value) -> Value {
-    k.trunc(k.over_row(Reduce::Add, ones))
+    k.rounded(k.over_row(Reduce::Add, ones))
 }
 
 /// Returns the sum of the lanes of each row. All lanes of the result contain it. The lanes of the operand are unsigned
@@ -48,7 +48,7 @@ pub(super) fn sum_stripe(k: &Kernel, value: Value) -> Wide {
 /// Returns the sum of the low 16 bits and the sum of the high 16 bits of each stripe's lanes. They are exact as floats.
 fn halves_of_stripe(k: &Kernel, value: Value) -> [Value; 2] {
     [k.and(value, k.i32(0xffff)), k.shift_right_zero(value, k.i32(16))]
-        .map(|half| k.trunc(k.over_lanes(Reduce::Add, k.to_float(half))))
+        .map(|half| k.rounded(k.over_lanes(Reduce::Add, k.to_float(half))))
 }
 
 fn join_halves(k: &Kernel, [low, high]: [Value; 2]) -> Wide {
@@ -104,7 +104,7 @@ impl Halves {
         let carried = k.shl(k.and(high, k.i32(1)), 16);
         let low = k.or(k.and(self.low, k.i32(0xffff)), carried);
         let [low, high] = [low, k.shift_right_zero(high, k.i32(1))]
-            .map(|digit| k.widen(k.trunc(k.over_lanes(Reduce::Add, k.to_float(digit)))));
+            .map(|digit| k.widen(k.rounded(k.over_lanes(Reduce::Add, k.to_float(digit)))));
         k.wadd(low, k.wshl(high, DIGIT_BITS))
     }
 
@@ -230,15 +230,14 @@ impl Split {
 
     /// Returns the number that a sum of parts represents.
     pub(super) fn number(&self, k: &Kernel) -> Wide {
-        let (high, low) = (k.trunc(self.high), k.trunc(self.low));
+        let (high, low) = (k.rounded(self.high), k.rounded(self.low));
         k.wadd(k.wshl(k.widen(high), SPLIT_BITS), k.widen(low))
     }
 
-    /// Whether `self < other`. Both can be sums of several numbers, so a low part can exceed 2¹⁴.
-    pub(super) fn is_less(&self, k: &Kernel, other: &Split) -> Value {
-        let unit = k.f32(1.0 / (1 << SPLIT_BITS) as f32);
-        // The difference in units of the high part, rounded down. Every operation is exact.
-        let low = k.floor(k.fmul(k.fsub(self.low, other.low), unit));
-        k.flt(k.fadd(k.fsub(self.high, other.high), low), k.f32(0.0))
+    /// Whether `self <= other`. Both can be sums of several numbers, so a low part can exceed 2¹⁴.
+    pub(super) fn is_at_most(&self, k: &Kernel, other: &Split) -> Value {
+        // The differences of the parts are exact. Rounding their sum does not change its sign.
+        let high = k.fmul(k.fsub(other.high, self.high), k.f32((1 << SPLIT_BITS) as f32));
+        k.at_least(k.fadd(high, k.fsub(other.low, self.low)), k.f32(0.0))
     }
 }

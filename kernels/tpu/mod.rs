@@ -29,6 +29,7 @@ mod candidate_list;
 mod compaction;
 mod context;
 mod dispatch;
+mod entry_words;
 mod gather;
 mod interpolation;
 mod k_slices;

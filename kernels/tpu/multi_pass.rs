@@ -620,10 +620,8 @@ impl MultiPass<'_> {
         let missing = Split::new(k, k.wsub(target, range.high.sum));
         let sum = |place| Split::sum_where(k, &parts, |i| k.ge(weights[i], place));
         let terms = |place| sum(place).terms();
-        let decide = |sums: &[Value]| {
-            let less = Split::from_terms(sums).is_less(k, &missing);
-            Probe { reaches: k.not(less), exact: None }
-        };
+        let decide =
+            |sums: &[Value]| Probe { reaches: missing.is_at_most(k, &Split::from_terms(sums)), exact: None };
         let places = [low, k.choose(open, high, k.add(low, k.i32(1)))];
         let question = Question { terms, decide };
         // If this number is added to a weight, the bits are those of a normal float. Larger weights give larger floats.
@@ -635,7 +633,7 @@ impl MultiPass<'_> {
         // The pass does not collect the kept ties at the top-k threshold. If the collected entries do not reach the
         // target without the ties, the search has reached no place above the ties. Then the threshold is the weight of
         // the ties, which is the value of the lower end.
-        let reached = k.not(sum(low).over_row(k).is_less(k, &missing));
+        let reached = missing.is_at_most(k, &sum(low).over_row(k));
         (k.choose(reached, least, range.low.value), failed)
     }
 

@@ -19,7 +19,7 @@ use super::keys::{edge_below, float_of_key, order_keys};
 use super::lane_sums::{approximate_log2, count_lanes};
 use super::layout::has_few_slots;
 use super::summaries::{cell_elem, cells_together, halves, load};
-use super::threshold_search::{search, Probe, Question};
+use super::threshold_search::{search_several, Probe, Question};
 use crate::mlir::mosaic::{Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
@@ -207,7 +207,8 @@ impl Prefilter {
         BINS * LANES * cx.k.stripes()
     }
 
-    /// Returns a key that at least `wanted` logits of each row reach. It is the largest key that `wanted` bins reach.
+    /// Returns a key that at least `wanted` logits of each row reach. It is near the largest key that `wanted` bins
+    /// reach.
     pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = cx.k;
         let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));
@@ -219,8 +220,14 @@ impl Prefilter {
             let ones = bins.map(|bin| k.choose(k.ge(bin, place), k.f32(1.0), k.f32(0.0)));
             vec![k.fadd(ones[0], ones[1])]
         };
-        let decide = |sums: &[Value]| Probe::count(k, k.rounded(sums[0]), wanted);
-        let found = search(k, "bound from the bins", low, high, &Question { terms, decide });
+        // The result is only a bound, so a few more bins than wanted may reach it.
+        let near = k.add(wanted, k.shr(wanted, 4));
+        let decide = |sums: &[Value]| {
+            let count = k.rounded(sums[0]);
+            let few = k.any_is_correct(k.ge(near, count), "every place that the row reaches is a bound");
+            Probe { reaches: k.ge(count, wanted), exact: Some(few) }
+        };
+        let found = search_several(k, "bound from the bins", [low, high], &Question { terms, decide });
         cx.full_key(found)
     }
 

@@ -47,7 +47,7 @@ impl Division for &Kernel {
     }
 }
 
-/// A signed number with a magnitude below 2⁴¹: `upper · 2^LOWER + lower`. `lower` is not negative.
+/// A signed number with a magnitude below 2⁴¹: `upper · 2^LOWER + lower`. The magnitude of `lower` is below 2^LOWER.
 struct Pair<A: Arith> {
     upper: A::Int,
     lower: A::Int,
@@ -113,15 +113,16 @@ impl<A: Division> Pair<A> {
         let quotient = a.nearest(estimate);
         let lower_product = a.product(quotient, divisor.pair.lower);
         // The upper parts wrap. This does not matter, because the upper part of the result fits 32 bits.
-        let low_bits = a.or(a.shl(self.upper, LOWER), self.lower);
+        let low_bits = a.add(a.shl(self.upper, LOWER), self.lower);
         let dividend = a.add(a.shl(low_bits, DIGIT - LOWER), a.shr(digit, LOWER));
+        // The two products arrive at the same time, so each is used by one operation that does not wait for the other.
         let upper =
-            a.sub(dividend, a.add(a.product(quotient, divisor.pair.upper), a.shr(lower_product, LOWER)));
+            a.sub(a.sub(dividend, a.product(quotient, divisor.pair.upper)), a.shr(lower_product, LOWER));
         let lower = a.sub(a.and(digit, a.int(LOWER_MASK)), a.and(lower_product, a.int(LOWER_MASK)));
-        Pair { upper, lower }.carried(a)
+        Pair { upper, lower }
     }
 
-    /// Moves what does not fit the lower part to the upper part.
+    /// Moves what does not fit the lower part to the upper part, so that the lower part is not negative.
     fn carried(&self, a: A) -> Pair<A> {
         Pair {
             upper: a.add(self.upper, a.shr(self.lower, LOWER)),
@@ -132,22 +133,21 @@ impl<A: Division> Pair<A> {
     /// Adds or subtracts the divisor, so that the result is at least 0 and less than the divisor. The number must be
     /// between −2 and 2 times the divisor.
     fn corrected(&self, a: A, divisor: &Divisor<A>) -> Pair<A> {
+        // All sums are computed at once. Their signs select one of them.
         let Pair { upper, lower } = &divisor.pair;
-        let plus = |pair: &Pair<A>| {
-            Pair { upper: a.add(pair.upper, *upper), lower: a.add(pair.lower, *lower) }.carried(a)
-        };
-        let minus = |pair: &Pair<A>| {
-            Pair { upper: a.sub(pair.upper, *upper), lower: a.sub(pair.lower, *lower) }.carried(a)
-        };
+        let plus =
+            |pair: &Pair<A>| Pair { upper: a.add(pair.upper, *upper), lower: a.add(pair.lower, *lower) };
+        let less = Pair { upper: a.sub(self.upper, *upper), lower: a.sub(self.lower, *lower) }.carried(a);
+        let more = plus(self);
+        let [same, more, most] = [self.carried(a), more.carried(a), plus(&more).carried(a)];
         let is_negative = |pair: &Pair<A>| a.lt(pair.upper, a.int(0));
         let choose = |mask: A::Mask, yes: &Pair<A>, no: &Pair<A>| Pair {
             upper: a.select(mask, yes.upper, no.upper),
             lower: a.select(mask, yes.lower, no.lower),
         };
-        let positive = choose(is_negative(self), &plus(self), self);
-        let (more, less) = (plus(&positive), minus(&positive));
-        let reduced = choose(is_negative(&less), &positive, &less);
-        choose(is_negative(&positive), &more, &reduced)
+        let of_negative = choose(is_negative(&more), &most, &more);
+        let of_positive = choose(is_negative(&less), &same, &less);
+        choose(is_negative(&same), &of_negative, &of_positive)
     }
 }
 

@@ -8,7 +8,7 @@ use super::lane_sums::{count_lanes, noted_sum, ones, sum_lanes, Split};
 use super::sampling::Sampling;
 use super::short_division;
 use super::threshold_search::{
-    parts_per_step, search, search_for_value, search_steps, search_within, Probe, Question,
+    parts_per_step, search, search_for_value, search_from_low, search_steps, search_within, Probe, Question,
 };
 use super::total_bounds::Rest;
 use crate::dtype::Dtype;
@@ -31,6 +31,8 @@ const _: () = assert!(Split::WEIGHTS << WEIGHT_BITS <= 1 << short_division::TOTA
 pub(super) struct Survivors {
     keys: Vec<Value>,
     indices: Vec<Value>,
+    /// The same indices as floats. The minimum of two floats is one operation, and of two integers it is two.
+    float_indices: Vec<Value>,
     /// The number of survivors of each row.
     count: Value,
     /// A mask: whether a row has more survivors than slots, or than [`Split`] can add.
@@ -55,7 +57,7 @@ impl Survivors {
     pub(super) fn new(cx: &Context<'_>, gathered: &Gathered) -> Survivors {
         let k = cx.k;
         let slot = |(&value, &index): (&Value, &Value)| {
-            let used = k.ge(index, k.i32(0));
+            let used = k.at_least(index, k.f32(0.0));
             let key = k.choose(used, order_keys(k, value), k.i32(NO_KEY));
             (key, k.choose(used, k.f32(1.0), k.f32(0.0)))
         };
@@ -69,7 +71,8 @@ impl Survivors {
         };
         Survivors {
             keys: slots.iter().map(|slot| slot.0).collect(),
-            indices: gathered.indices.clone(),
+            indices: gathered.indices.iter().map(|&index| k.rounded(index)).collect(),
+            float_indices: gathered.indices.clone(),
             count,
             overflow,
         }
@@ -175,10 +178,10 @@ impl Survivors {
     /// no slot.
     fn least_index_where(&self, cx: &Context<'_>, mask: impl Fn(usize) -> Value) -> Value {
         let k = cx.k;
-        let none = k.i32(NO_INDEX);
-        let terms = self.slots().map(|i| k.choose(mask(i), self.indices[i], none));
-        let least = terms.reduce(|a, b| k.min(a, b)).expect("at least one slot");
-        k.rounded(k.over_row(Reduce::Min, k.to_float(least)))
+        let none = k.f32(NO_INDEX as f32);
+        let terms = self.slots().map(|i| k.choose(mask(i), self.float_indices[i], none));
+        let least = terms.reduce(|a, b| k.fmin(a, b)).expect("at least one slot");
+        k.rounded(k.over_row(Reduce::Min, least))
     }
 
     /// Finds the entries that top-k keeps. A row with at most `wanted` survivors keeps all of them.
@@ -191,16 +194,27 @@ impl Survivors {
         let short_keys: Vec<Value> = self.keys.iter().map(|&key| cx.short_key(key)).collect();
         let terms = |place| vec![self.ones_where(cx, |i| k.ge(short_keys[i], place))];
         let decide = |sums: &[Value]| Probe::count(k, k.rounded(sums[0]), wanted);
-        let threshold = search(k, "top-k threshold", lowest, high, &Question { terms, decide });
+        let (label, question) = ("top-k threshold", Question { terms, decide });
+        let threshold = match cx.spec.path {
+            // The bound is usually near the threshold.
+            Path::Bounded(_) => search_from_low(k, label, [lowest, high], ([5, 4, 2], 1), &question),
+            Path::Arbitrary => search(k, label, lowest, high, &question),
+        };
         let above = self.count_where(cx, |i| k.lt(threshold, short_keys[i]));
         let reached = self.count_where(cx, |i| k.ge(short_keys[i], threshold));
         let tied = k.both(crowded, k.lt(wanted, reached));
         let kept_ties = k.sub(wanted, above);
         let all = k.splat(k.i32(i32::MAX));
         let is_tie = |i: usize| k.eq(short_keys[i], threshold);
-        let find_last = || vec![self.last_tie(cx, is_tie, k.choose(tied, kept_ties, k.i32(0)))];
         let last_tie = match cx.spec.stable {
-            true => k.if_else("ties at the top-k threshold", k.any(tied), find_last, || vec![all])[0],
+            true => {
+                // A row with ties keeps at least one of them, because it reaches the threshold.
+                let kept = k.choose(tied, kept_ties, k.i32(0));
+                let most = k.over_all(Reduce::Max, k.to_float(kept));
+                let some = k.above(most, k.f32(0.0));
+                let find_last = || vec![self.last_tie(cx, is_tie, kept, most)];
+                k.if_else("ties at the top-k threshold", some, find_last, || vec![all])[0]
+            }
             false => all,
         };
         let last_tie = k.choose(tied, last_tie, all);
@@ -213,13 +227,12 @@ impl Survivors {
     }
 
     /// Returns the index of the last tie that each row keeps. `kept` is the number of ties that the row keeps. It is 0
-    /// if the row keeps all ties.
-    fn last_tie(&self, cx: &Context<'_>, is_tie: impl Fn(usize) -> Value, kept: Value) -> Value {
+    /// if the row keeps all ties. `most` is the largest of these numbers, as a scalar float.
+    fn last_tie(&self, cx: &Context<'_>, is_tie: impl Fn(usize) -> Value, kept: Value, most: Value) -> Value {
         // Up to this number, ties are counted one by one. A search takes about as long as counting twice this number of
         // ties.
         const COUNTED: f32 = 5.0;
         let (k, vocab) = (cx.k, cx.spec.vocab);
-        let most = k.over_all(Reduce::Max, k.to_float(kept));
         let few = k.at_least(k.f32(COUNTED), most);
         let counted = || {
             let start = [k.splat(k.i32(-1))];
@@ -260,23 +273,32 @@ impl Survivors {
         let high = k.choose(off, k.add(top_k.threshold, k.i32(1)), top_k.beyond);
         // Weights never increase with decreasing keys, so the search finds the key of the threshold.
         let terms = |place| Split::sum_where(k, &parts, |i| k.ge(top_k.short_keys[i], place)).terms();
-        let decide = |sums: &[Value]| {
-            let less = Split::from_terms(sums).is_less(k, &target);
-            Probe { reaches: k.not(less), exact: None }
-        };
+        let decide =
+            |sums: &[Value]| Probe { reaches: target.is_at_most(k, &Split::from_terms(sums)), exact: None };
         let question = Question { terms, decide };
         let (low, label) = (top_k.threshold, "top-p threshold");
-        let edge = match cx.spec.dtype {
-            Dtype::Bf16 => search(k, label, low, high, &question),
-            // A complete search over 32-bit keys would take many steps.
-            Dtype::F32 | Dtype::F16 => {
-                let range = match cx.spec.path {
-                    // The survivors of top-k are in a short range, so the probe is not necessary.
+        let edge = match (cx.spec.path, cx.spec.dtype) {
+            // The survivors of top-k are in a short range, so they have few different 16-bit keys.
+            (Path::Bounded(_), Dtype::Bf16) => {
+                search_from_low(k, label, [low, high], ([4, 3, 2], 0), &question)
+            }
+            // A complete search would take many steps.
+            (path, dtype) => {
+                let range = match path {
+                    // The range is short, so the probe is not necessary.
                     Path::Bounded(_) => [low, high],
-                    Path::Arbitrary => self.near_maximum(cx, sampling, [low, high], &parts, &target),
+                    Path::Arbitrary => self.near_maximum(cx, sampling, top_k, [low, high], &parts, &target),
                 };
-                let float = |key| float_of_key(k, key);
-                order_keys(k, search_for_value(k, label, range, &self.keys, &question, float))
+                let keys = &top_k.short_keys;
+                match dtype {
+                    Dtype::Bf16 => {
+                        k.rounded(search_for_value(k, label, range, keys, &question, |key| k.to_float(key)))
+                    }
+                    Dtype::F32 | Dtype::F16 => {
+                        let float = |key| float_of_key(k, key);
+                        order_keys(k, search_for_value(k, label, range, keys, &question, float))
+                    }
+                }
             }
         };
         let least_weight = sampling.least_weight(cx, off, sampling.weight_of_key(cx, cx.full_key(edge)));
@@ -301,18 +323,20 @@ impl Survivors {
         &self,
         cx: &Context<'_>,
         sampling: &Sampling,
+        top_k: &TopK,
         [low, high]: [Value; 2],
         parts: &[Split],
         target: &Split,
     ) -> [Value; 2] {
         const OCTAVES: f32 = 8.0;
         let k = cx.k;
-        let place = order_keys(k, k.fsub(sampling.max, sampling.distance_of_octaves(cx, OCTAVES)));
-        let sum = Split::sum_where(k, parts, |i| k.ge(self.keys[i], place)).over_row(k);
-        let less = sum.is_less(k, target);
+        let near = k.fsub(sampling.max, sampling.distance_of_octaves(cx, OCTAVES));
+        let place = cx.short_key(order_keys(k, near));
+        let sum = Split::sum_where(k, parts, |i| k.ge(top_k.short_keys[i], place)).over_row(k);
+        let reaches = target.is_at_most(k, &sum);
         let inside = k.both(k.lt(low, place), k.lt(place, high));
-        let new_low = k.choose(k.both(inside, k.not(less)), place, low);
-        [new_low, k.choose(k.both(inside, less), place, high)]
+        let new_low = k.choose(k.both(inside, reaches), place, low);
+        [new_low, k.choose(k.both(inside, k.not(reaches)), place, high)]
     }
 
     /// Draws an index by weight. Returns it with the remainder.
@@ -324,10 +348,8 @@ impl Survivors {
         let bound = Split::new(k, remainder);
         // The drawn index is the last index for which the sum of the weights before it is at most the remainder.
         let terms = |place| Split::sum_where(k, &parts, |i| k.lt(self.indices[i], place)).terms();
-        let decide = |sums: &[Value]| {
-            let less = bound.is_less(k, &Split::from_terms(sums));
-            Probe { reaches: k.not(less), exact: None }
-        };
+        let decide =
+            |sums: &[Value]| Probe { reaches: Split::from_terms(sums).is_at_most(k, &bound), exact: None };
         let next = self.drawn_index(cx, weights, &Question { terms, decide });
         // A half that is always zero is still a scalar constant, so it is converted to a register.
         (next, Wide { low: k.splat(remainder.low), high: k.splat(remainder.high) })

@@ -90,6 +90,45 @@ pub(super) fn search(
     low
 }
 
+/// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
+/// before the loop, so no check follows it. In other rows, a check follows several steps anyway.
+pub(super) fn search_several(
+    k: &Kernel,
+    label: &str,
+    [low, high]: [Value; 2],
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> Value {
+    let (low, high) = match k.stripes() {
+        1 | 2 => (low, high),
+        _ => step(k, low, high, question),
+    };
+    search(k, label, low, high, question)
+}
+
+/// Like [`search`], for thresholds that are usually near the lower end of the range. The first step probes the places
+/// `low + length / 2^shift` for each of the `shifts`, which must decrease. It is before the loop, together with `steps`
+/// more steps, so the compiler can move it between other operations. In rows with four or eight stripes, a step divides
+/// the range into parts of the same length.
+pub(super) fn search_from_low(
+    k: &Kernel,
+    label: &str,
+    [low, high]: [Value; 2],
+    (shifts, steps): ([u32; 3], usize),
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> Value {
+    if k.stripes() > 2 {
+        return search_several(k, label, [low, high], question);
+    }
+    let length = k.sub(high, low);
+    let places = shifts.map(|shift| {
+        let rounded = k.add(length, k.i32((1 << shift) - 1));
+        k.add(low, k.shift_right_zero(rounded, k.i32(shift as i32)))
+    });
+    let first = probe_three(k, low, high, places, |place| question.probe(k, place));
+    let (low, high) = (0..steps).fold(first, |(low, high), _| step(k, low, high, question));
+    search(k, label, low, high, question)
+}
+
 /// Like [`search`], but the result is one of the `values` of the row: the least value at or above the place that
 /// [`search`] returns. So a row is done when its range contains only one of the values.
 ///
@@ -136,11 +175,23 @@ pub(super) fn search_within(
         left = left.div_ceil(parts_per_step(k));
         steps += 1;
     }
-    search_steps(k, label, range, steps, question)[0]
+    loop_of_steps(k, label, range, steps, question)[0]
 }
 
-/// Returns the range that remains of `range` after this number of steps of a [`search`].
+/// Returns the range that remains of `range` after this number of steps of a [`search`]. The first step is before the
+/// loop. If the range is constant, the sums of this step do not wait for the values that `question` compares them with.
 pub(super) fn search_steps(
+    k: &Kernel,
+    label: &str,
+    [low, high]: [Value; 2],
+    steps: usize,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> [Value; 2] {
+    let (low, high) = step(k, low, high, question);
+    loop_of_steps(k, label, [low, high], steps - 1, question)
+}
+
+fn loop_of_steps(
     k: &Kernel,
     label: &str,
     range: [Value; 2],
@@ -163,7 +214,9 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// Makes one step of a search. A row whose range contains one place is done and does not change.
+/// Makes one step of a search. A row whose range contains one place is done and does not change. Rows with four or
+/// eight stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More
+/// parts would take more time, because the values of a step would not fit the registers.
 fn step(
     k: &Kernel,
     low: Value,
@@ -206,9 +259,12 @@ fn divide(
     let sum = k.over_stripes(Reduce::Add, k.choose(reaches, one, k.i32(0)));
     let reached = k.and(sum, k.i32(EXACT - 1));
     let new_low = k.add(low, k.mul(part, reached));
-    let above = k.choose(k.ge(sum, k.i32(EXACT)), k.i32(1), part);
-    // The difference does not overflow, but the sum can.
-    let new_high = k.choose(k.below(k.sub(high, new_low), above), high, k.add(new_low, above));
+    let is_exact = k.ge(sum, k.i32(EXACT));
+    let above = k.choose(is_exact, k.i32(1), part);
+    // If the row reaches all places of the range, the range keeps its end.
+    let inside = k.both(k.lt(place, high), k.lt(k.i32(0), stripe));
+    let all = k.over_stripes(Reduce::Add, k.choose(inside, k.i32(1), k.i32(0)));
+    let new_high = k.choose(k.eq(sum, all), high, k.add(new_low, above));
     (new_low, new_high)
 }
 
@@ -217,20 +273,40 @@ fn quarter(k: &Kernel, low: Value, high: Value, probe: impl Fn(Value) -> Probe) 
     // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
     let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
     let middle = k.add(low, k.add(part, part));
-    let places = [k.add(low, part), middle, k.add(middle, part)];
-    let probes = places.map(|place| {
-        let Probe { reaches, exact } = probe(place);
-        Probe { reaches: k.both(k.lt(place, high), reaches), exact }
-    });
-    let (mut new_low, mut new_high) = (low, high);
-    for (&place, probe) in places.iter().zip(&probes).rev() {
-        new_high = k.choose(k.either(probe.reaches, k.ge(place, high)), new_high, place);
-    }
-    for (&place, probe) in places.iter().zip(&probes) {
-        new_low = k.choose(probe.reaches, place, new_low);
-        if let Some(exact) = probe.exact {
-            new_high = k.choose(k.both(probe.reaches, exact), k.add(place, k.i32(1)), new_high);
-        }
-    }
-    (new_low, new_high)
+    probe_three(k, low, high, [k.add(low, part), middle, k.add(middle, part)], probe)
+}
+
+/// Makes a step that probes three places in ascending order. The first place is above `low`.
+fn probe_three(
+    k: &Kernel,
+    low: Value,
+    high: Value,
+    places: [Value; 3],
+    probe: impl Fn(Value) -> Probe,
+) -> (Value, Value) {
+    // A place after the range becomes the last place of the range.
+    let last = k.sub(high, k.i32(1));
+    let places = places.map(|place| k.min(place, last));
+    let probes = places.map(&probe);
+    // The places that the row reaches come before the other places. For `low` and for each place, `lows` and `highs` are
+    // the range that remains if it is the last place that the row reaches.
+    let next = k.add(low, k.i32(1));
+    let end_after = |number: usize, end: Value| match probes[number].exact {
+        Some(exact) => k.choose(exact, k.add(places[number], k.i32(1)), end),
+        None => end,
+    };
+    let lows = [low, places[0], places[1], places[2]];
+    let highs = [
+        k.choose(k.lt(places[0], next), next, places[0]),
+        end_after(0, places[1]),
+        end_after(1, places[2]),
+        end_after(2, high),
+    ];
+    let reaches = probes.each_ref().map(|probe| probe.reaches);
+    let of_last_reached = |values: [Value; 4]| {
+        let upper = k.choose(reaches[2], values[3], values[2]);
+        let lower = k.choose(reaches[0], values[1], values[0]);
+        k.choose(reaches[1], upper, lower)
+    };
+    (of_last_reached(lows), of_last_reached(highs))
 }

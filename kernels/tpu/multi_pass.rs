@@ -31,6 +31,10 @@ const FAST_STEPS: i32 = 9;
 /// Like [`FAST_STEPS`], for a search over the candidate list.
 const FAST_STEPS_OVER_LIST: i32 = 6;
 
+/// The number of entries that reach the start of the range of the search for the top-k threshold, if nothing counted
+/// these entries. It is more than any number of entries.
+const UNKNOWN: i32 = i32::MAX;
+
 /// Sampling by passes over a source.
 pub(super) struct MultiPass<'a> {
     pub(super) cx: &'a Context<'a>,
@@ -161,9 +165,9 @@ impl MultiPass<'_> {
             "a row has top-k",
             k.any(on),
             || {
-                let (threshold, edges) = self.top_k_threshold(wanted, on, bound);
+                let (threshold, edges, counts) = self.top_k_threshold(wanted, on, bound);
                 let floats = [edges.below_threshold, edges.at_threshold];
-                [vec![threshold], floats.to_vec(), self.ties(wanted, on, edges)].concat()
+                [vec![threshold], floats.to_vec(), self.ties(wanted, on, edges, counts)].concat()
             },
             || vec![lowest, none_below, none_below, zero, all, zero],
         );
@@ -183,8 +187,9 @@ impl MultiPass<'_> {
     }
 
     /// Returns the top-k threshold as an order key, and the floats around it. In rows without top-k, the threshold is
-    /// −inf.
-    fn top_k_threshold(&self, wanted: Value, on: Value, bound: Value) -> (Value, Edges) {
+    /// −inf. Also returns the numbers of entries that [`ties`](MultiPass::ties) needs. The first number is
+    /// [`UNKNOWN`] in a row in which the search did not count them.
+    fn top_k_threshold(&self, wanted: Value, on: Value, bound: Value) -> (Value, Edges, [Value; 2]) {
         let (cx, k) = (self.cx, self.cx.k);
         let lowest = cx.short_key(bound);
         let beyond = k.add(cx.short_key(self.sampling.max_key), k.i32(1));
@@ -204,7 +209,7 @@ impl MultiPass<'_> {
                 "top-k threshold, one pass per step"
             },
             places: [lowest, high],
-            values: [k.i32(i32::MAX), k.i32(0)],
+            values: [k.i32(UNKNOWN), k.i32(0)],
             ends: [
                 End { logit: float_of_key(k, bound), log: many },
                 End { logit: self.sampling.max, log: k.f32(0.0) },
@@ -232,12 +237,17 @@ impl MultiPass<'_> {
             entry: &one,
             log_beyond: &log_beyond,
         };
-        let found = self.threshold(
+        // If the range contains several places, exactly the wanted number of entries reach the lower place. Then there
+        // are no ties, and the number at the upper place has no effect.
+        let [found, reached, above] = self.threshold(
             "few entries near the top-k threshold",
             passes,
             narrow,
-            |range| range.low.place,
-            |range, open| self.top_k_among_few(wanted, range, open),
+            |range| [range.low.place, range.low.value, range.high.value],
+            |range, open| {
+                let (found, failed) = self.top_k_among_few(wanted, range, open);
+                ([found, k.splat(k.i32(UNKNOWN)), k.splat(k.i32(0))], failed)
+            },
         );
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
         // If −inf is kept, every candidate is above the threshold.
@@ -246,17 +256,23 @@ impl MultiPass<'_> {
         let below_threshold = k.choose(is_lowest, none_below, edge_below(k, threshold));
         let at_threshold = edge_below(k, cx.full_key(k.add(found, k.i32(1))));
         let at_threshold = k.choose(is_lowest, none_below, at_threshold);
-        (threshold, Edges { is_lowest, below_threshold, at_threshold })
+        (threshold, Edges { is_lowest, below_threshold, at_threshold }, [reached, above])
     }
 
     /// Returns three values per row: the number of kept ties, the index of the last kept tie, and the number of ties in
     /// each chunk. The number of kept ties is 0 if the row keeps all ties or has no top-k.
-    fn ties(&self, wanted: Value, on: Value, edges: Edges) -> Vec<Value> {
+    ///
+    /// `known` contains the number of entries at or above the threshold, and the number of entries above it. The first
+    /// is [`UNKNOWN`] in a row in which they are not known. If it is unknown in any row with top-k, a pass counts both.
+    fn ties(&self, wanted: Value, on: Value, edges: Edges, known: [Value; 2]) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
         let (zero, all) = (k.splat(k.i32(0)), k.splat(k.i32(i32::MAX)));
         let Edges { is_lowest, below_threshold, at_threshold } = edges;
         let edges_to_count = [below_threshold, at_threshold];
-        let [reached, above] = self.passes.count(cx, self.source, "count ties", edges_to_count);
+        let unknown = k.any(k.both(on, k.eq(known[0], k.i32(UNKNOWN))));
+        let counted = || self.passes.count(cx, self.source, "count ties", edges_to_count).to_vec();
+        let counts = k.if_else("the search did not count the ties", unknown, counted, || known.to_vec());
+        let [reached, above] = [counts[0], counts[1]];
         // Every entry reaches the key of −inf, including NaNs.
         let everything = k.choose(is_lowest, k.i32(cx.spec.vocab as i32), zero);
         let reached = k.choose(is_lowest, everything, reached);
@@ -480,9 +496,12 @@ impl MultiPass<'_> {
             "few entries near the top-p threshold",
             passes,
             narrow,
-            |range| range.low.value,
-            |range, open| self.top_p_among_few(kept, target, range, open),
-        )
+            |range| [range.low.value],
+            |range, open| {
+                let (found, failed) = self.top_p_among_few(kept, target, range, open);
+                ([found], failed)
+            },
+        )[0]
     }
 
     /// Returns [`FAST_STEPS`] or [`FAST_STEPS_OVER_LIST`], as the source requires. Returns `None` if logits have few
@@ -518,16 +537,16 @@ impl MultiPass<'_> {
     ///
     /// `search` returns a search. It receives a flag: whether the passes also find the entries next to the probed
     /// place. `narrow` estimates the number of entries in a range. `result` returns the threshold at the end of a
-    /// search. `among_few` receives the ranges, and a mask of the rows whose threshold is not known yet. It returns the
-    /// thresholds of these rows, and a scalar: whether there were too many entries.
-    fn threshold<'a, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
+    /// search, and what else is known then. `among_few` receives the ranges, and a mask of the rows whose threshold is
+    /// not known yet. It returns these results for these rows, and a scalar: whether there were too many entries.
+    fn threshold<'a, const N: usize, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
         &self,
         label: &str,
         search: impl Fn(bool) -> Search<'a, O, P>,
         narrow: Narrow<'a>,
-        result: impl Fn(&Range) -> Value,
-        among_few: impl FnOnce(&Range, Value) -> (Value, Value),
-    ) -> Value {
+        result: impl Fn(&Range) -> [Value; N],
+        among_few: impl FnOnce(&Range, Value) -> ([Value; N], Value),
+    ) -> [Value; N] {
         let (cx, k) = (self.cx, self.cx.k);
         let most_steps = self.fast_steps();
         let fast = Search { most_steps, narrow: self.collects_few().then_some(narrow), ..search(false) };
@@ -550,16 +569,19 @@ impl MultiPass<'_> {
             k.both(k.above(state, k.f32(0.0)), k.not(wide)),
             || {
                 let (found, failed) = among_few(&range, open);
-                vec![k.choose(open, found, known), flag(failed)]
+                let found = found.iter().zip(&known).map(|(&found, &known)| k.choose(open, found, known));
+                [found.collect(), vec![flag(failed)]].concat()
             },
-            || vec![known, flag(wide)],
+            || [known.to_vec(), vec![flag(wide)]].concat(),
         );
-        k.if_else(
+        let (&failed, found) = found.split_last().expect("the flag is the last value");
+        let results = k.if_else(
             "many entries in a range",
-            k.eq(found[1], k.i32(1)),
-            || vec![result(&search(true).run_from(cx, range))],
-            || vec![found[0]],
-        )[0]
+            k.eq(failed, k.i32(1)),
+            || result(&search(true).run_from(cx, range)).to_vec(),
+            || found.to_vec(),
+        );
+        std::array::from_fn(|i| results[i])
     }
 
     /// Finds the top-k threshold in the rows of `open`, among the entries in the range of each row. Returns a short key

@@ -43,6 +43,20 @@ pub(super) struct MultiPass<'a> {
     pub(super) sampling: &'a Sampling,
     /// A scalar: whether a row of the block contains a NaN or +inf.
     pub(super) irregular: Value,
+    /// The entries that are not in the source, if they can have a weight.
+    pub(super) unlisted: Option<Unlisted>,
+}
+
+/// Describes the entries that the source does not contain, in the rows where these entries can have a weight. These rows
+/// have top-p and no top-k.
+#[derive(Clone, Copy)]
+pub(super) struct Unlisted {
+    /// A mask: whether entries of the row that are not in the source can have a weight.
+    pub(super) open: Value,
+    /// The sum of all weights of the row. It has no meaning in other rows.
+    pub(super) total: Wide,
+    /// The least key of an entry in the source.
+    pub(super) threshold: Value,
 }
 
 /// The entries that top-k keeps, by the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k). In this
@@ -95,7 +109,10 @@ impl MultiPass<'_> {
     /// Samples from the entries of the source. They include every entry that can affect the result. `bound` is a key.
     /// In each row, the number of logits that reach it is at least the number that top-k keeps. `greedy` is the lowest
     /// index of each row's maximum.
-    pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> Outcome {
+    ///
+    /// Also returns a mask: whether the result of the row is known. It is always known if the source contains every
+    /// entry that has a weight. Otherwise, the top-p threshold can be an entry that is not in the source.
+    pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> (Outcome, Value) {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (top_k, tie_counts) = self.top_k(bound);
         let (kept, tie_counts) = self.or_greedy(top_k, tie_counts, greedy);
@@ -106,7 +123,7 @@ impl MultiPass<'_> {
         let sum = noted_sum(k, sum, cx.spec.vocab);
 
         k.comment("top-p and min-p");
-        let least_weight = self.least_weight(kept, sum);
+        let (least_weight, known) = self.least_weight(kept, sum);
 
         k.comment("draw");
         let kept_sums = || {
@@ -149,7 +166,7 @@ impl MultiPass<'_> {
             self.write_slices(slices, top_k, final_weight);
         }
         let Kept { threshold, last_tie, .. } = top_k;
-        Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
+        (Outcome { next, greedy, remainder, threshold, last_tie, least_weight }, known)
     }
 
     /// Returns the entries that top-k keeps, and the number of ties in each chunk. The number for chunk `i` is in lane
@@ -395,28 +412,43 @@ impl MultiPass<'_> {
             .unwrap_or_else(|| self.weight_above_edge(kept, iteration.logit(self.cx, register)))
     }
 
-    /// Returns the least weight that survives both top-p and min-p. `sum` is the sum of all weights.
-    fn least_weight(&self, kept: Kept, sum: Wide) -> Value {
+    /// Returns the least weight that survives both top-p and min-p. `sum` is the sum of the weights of the source. Also
+    /// returns a mask: whether the least weight is known.
+    fn least_weight(&self, kept: Kept, sum: Wide) -> (Value, Value) {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
-        let (off, target) = sampling.top_p_target(cx, sum);
+        let total = self.unlisted.map_or(sum, |unlisted| k.wselect(unlisted.open, unlisted.total, sum));
+        let (off, target) = sampling.top_p_target(cx, total);
         let closed = k.either(off, sampling.greedy_row);
+        // If the entries of the source do not reach the target, there is nothing to search.
+        let missing = self.unlisted.map(|unlisted| k.both(unlisted.open, k.wlt(sum, target)));
+        let closed = missing.map_or(closed, |missing| k.either(closed, missing));
         let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
         let least = k.if_else(
             "a row has top-p",
             k.any(k.not(closed)),
-            || vec![self.top_p_threshold(kept, sum, target, closed, lowest_weight)],
+            || vec![self.top_p_threshold(kept, [sum, total], target, closed, lowest_weight)],
             || vec![k.splat(lowest_weight)],
         );
-        sampling.least_weight(cx, off, least[0])
+        let least_weight = sampling.least_weight(cx, off, least[0]);
+        let known = match (self.unlisted, missing) {
+            (Some(Unlisted { open, threshold, .. }), Some(missing)) => {
+                // Every entry that is not in the source must have a weight below the threshold of top-p.
+                let below = k.sub(cx.short_key(threshold), k.i32(1));
+                let below = sampling.weight_of_key(cx, cx.full_key(below));
+                k.either(k.not(open), k.both(k.not(missing), k.lt(below, least[0])))
+            }
+            _ => k.bool(true),
+        };
+        (least_weight, known)
     }
 
     /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum`
-    /// is the sum of all weights. In the rows of `closed`, the result is `lowest_weight`: the weight of the least kept
-    /// entry.
+    /// is the sum of the weights of the source, and `total` is the sum of all weights. In the rows of `closed`, the
+    /// result is `lowest_weight`: the weight of the least kept entry.
     fn top_p_threshold(
         &self,
         kept: Kept,
-        sum: Wide,
+        [sum, total]: [Wide; 2],
         target: Wide,
         closed: Value,
         lowest_weight: Value,
@@ -425,7 +457,7 @@ impl MultiPass<'_> {
         let lowest = cx.short_key(kept.threshold);
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
-        let allowed = k.wsub(sum, target);
+        let allowed = k.wsub(total, target);
         let sum_of = |least: Value| {
             self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
                 kept_weight(k, self.weight(kept, iteration, register), least)
@@ -443,16 +475,27 @@ impl MultiPass<'_> {
                 let log = |below| approximate_log2_of_float(k, below);
                 (self.top_p_ends(closed, lowest, allowed, sum), log(k.near(allowed)), Box::new(log))
             }
-            // The list has no small weights. So the sum of the weights below a logit is nearly a linear function of the
-            // logit, and its logarithm is not.
+            // If entries that are not listed have weights, these weights are a part of the sum below a logit. Then the
+            // logarithm of this sum is nearly a linear function of the logit. Otherwise, there are no small weights. So
+            // the sum is nearly a linear function, and its logarithm is not.
             Source::Candidates(_) => {
-                let unit = k.fmax(k.near(allowed), k.f32(1.0));
-                let share = move |below: Value| k.divide(below, unit);
+                let one = k.f32(1.0);
+                let inverse = k.divide(one, k.fmax(k.near(allowed), one));
+                let share = move |below: Value| k.fmul(below, inverse);
                 let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
-                let low = k.fmax(float_of_key(k, kept.threshold), farthest);
-                let low = End { logit: low, log: k.f32(0.0) };
-                let high = End { logit: sampling.max, log: share(k.near(sum)) };
-                ([low, high], k.f32(1.0), Box::new(share))
+                let listed = self.unlisted.map_or(kept.threshold, |Unlisted { open, threshold, .. }| {
+                    k.choose(open, threshold, kept.threshold)
+                });
+                let low = k.fmax(float_of_key(k, listed), farthest);
+                let log: Log<'_> = match self.unlisted {
+                    Some(Unlisted { open, .. }) => Box::new(move |below| {
+                        k.choose(open, approximate_log2_of_float(k, k.fmax(below, one)), share(below))
+                    }),
+                    None => Box::new(share),
+                };
+                let low = End { logit: low, log: log(k.near(k.wsub(total, sum))) };
+                let high = End { logit: sampling.max, log: log(k.near(total)) };
+                ([low, high], log(k.near(allowed)), log)
             }
         };
         let log_beyond = |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
@@ -477,7 +520,7 @@ impl MultiPass<'_> {
                 let (reached, neighbors) =
                     if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
                 let reaches = k.not(k.wlt(reached, target));
-                let log = log(k.near(k.wsub(sum, reached)));
+                let log = log(k.near(k.wsub(total, reached)));
                 // No entry has a weight between `least` and the weight of `above`. So the sum of the weights that are
                 // at least `least` does not change if `least` increases to the weight of `above`. The search ends
                 // earlier with the larger value.

@@ -7,22 +7,16 @@
 //! draws by chunk sums.
 
 use super::context::{Context, Outcome};
-use super::dispatch::Stages;
+use super::dispatch::{largest_entries, Stages};
 use super::prefilter::Summary;
 use crate::kernels::program_arrays::Column;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::NEG_INF_KEY;
 
-/// In a row without top-k, the bound is chosen so that at most about this number of entries reach it.
-const LARGEST: usize = 170;
-/// In a row without top-k, there must be at least this number of cells for each entry that reaches the bound. With
-/// fewer cells, some lane would have no space for its survivors.
-const CELLS_PER_LARGEST: usize = 180;
-
 /// Returns the number of bins that reach the bound in a row without top-k. If the logits are independent, the average
 /// number of bins that contain at least one of the `n` largest entries is `bins · (1 − e^(−n / bins))`.
 fn bins_of_largest(cells: usize, bins: usize) -> i32 {
-    let entries = (cells / CELLS_PER_LARGEST).clamp(1, LARGEST) as f64;
+    let entries = largest_entries(cells) as f64;
     (bins as f64 * (1.0 - (-entries / bins as f64).exp())).ceil() as i32
 }
 

@@ -6,7 +6,7 @@ use super::context::{Context, Outcome};
 use super::gather::Gather;
 use super::k_slices::KSlices;
 use super::keys::{edge_below, order_keys};
-use super::multi_pass::MultiPass;
+use super::multi_pass::{MultiPass, Unlisted};
 use super::passes::{Passes, Source};
 use super::prefilter::{Prefilter, Summary};
 use super::sampling::Sampling;
@@ -14,8 +14,9 @@ use super::survivors::Survivors;
 use super::total_bounds::{are_promising, bounds, Rest};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Path;
+use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Value};
-use crate::semantics::arith::Arith;
+use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::MAX_FINITE_BITS;
 use crate::semantics::rules::{reported_token, LEAST_CANDIDATE_KEY};
 
@@ -25,6 +26,16 @@ const FEW_CELLS: i32 = 384;
 /// The candidate list is tried only if few cells of each row contain a logit that reaches the threshold: at most the
 /// number of cells divided by this number.
 const CELLS_PER_CANDIDATE: i32 = 4;
+/// In a row without top-k, the bound is chosen so that at most about this number of entries reach it.
+const LARGEST: usize = 170;
+/// In a row without top-k, there must be at least this number of cells for each entry that reaches the bound. With
+/// fewer cells, some lane would have no space for its survivors.
+const CELLS_PER_LARGEST: usize = 180;
+/// If the candidate list contains only some of the entries that have a weight, it contains about this number of entries
+/// of each row. More entries can have more of the weight, but then all passes over the list take more time.
+const MOST_LISTED: usize = 4000;
+/// In this case, there must also be at least this number of cells for each entry.
+const CELLS_PER_LISTED: usize = 8;
 
 /// The memory of all stages.
 pub(super) struct Stages {
@@ -44,6 +55,16 @@ struct Start<'a> {
     threshold: Value,
     /// A mask: whether a row contains a NaN or +inf.
     irregular: Value,
+}
+
+/// The rows with top-p and without top-k, for which the candidate list can omit entries that have a weight.
+struct Partial {
+    /// A scalar: whether the block has such a row.
+    some_open: Value,
+    /// The least key of a candidate.
+    threshold: Value,
+    /// A mask: whether entries of the row below `threshold` can have a weight.
+    unlisted: Value,
 }
 
 impl Stages {
@@ -111,7 +132,7 @@ impl Stages {
         let slices = self.short_slices();
         let nothing = Rest::nothing(k);
         let sample = || survivors.sample(cx, start.sampling, start.threshold, &nothing, slices).0.flat();
-        let otherwise = || self.by_passes(cx, start, Source::AllLogits);
+        let otherwise = || self.by_passes_over_logits(cx, start);
         k.if_else("survivors suffice", suffice, sample, otherwise)
     }
 
@@ -173,33 +194,47 @@ impl Stages {
     }
 
     /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
-    /// are survivors. Also returns a scalar: whether the block has such a row. If it has one, the returned number of
-    /// cells has no meaning.
+    /// are survivors. If the block has such a row, the returned number of cells has no meaning. Also returns what
+    /// [`by_passes_over_list`](Stages::by_passes_over_list) needs.
     fn by_largest_if_promising(
         &self,
         cx: &Context<'_>,
         start: &Start<'_>,
         summary: &Summary,
-    ) -> (Vec<Value>, Value) {
+    ) -> (Vec<Value>, Partial) {
         let (k, sampling) = (cx.k, start.sampling);
         // If a row has top-p but no top-k, the sum of the weights of its largest entries may reach the target of top-p.
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
         let largest = k.choose(open, start.bound, start.threshold);
         let some_open = k.any(open);
+        let flag = |flag: Value| k.choose(flag, k.i32(1), k.i32(0));
+        let estimates = || {
+            let few = (largest_entries(cx.cells()), start.bound);
+            let wanted = MOST_LISTED.min(cx.cells() / CELLS_PER_LISTED);
+            let more = self.prefilter.estimated_place(cx, summary, few, wanted);
+            let more = cx.full_key(cx.short_key(order_keys(k, more)));
+            let more = k.any_is_correct(more, "the passes show whether the list suffices");
+            let more = k.choose(open, k.max(more, start.threshold), start.threshold);
+            let promising = are_promising(cx, sampling, summary, [largest, more], open);
+            let [largest, list] = promising.map(flag);
+            let list = k.any_is_correct(k.eq(list, k.i32(1)), "the passes show whether the list suffices");
+            vec![largest, k.choose(list, more, start.threshold)]
+        };
         let promising = k.if_else(
             "some rows have top-p alone",
             k.both(some_open, k.not(k.any(start.irregular))),
-            || vec![k.choose(are_promising(cx, sampling, summary, largest, open), k.i32(1), k.i32(0))],
-            || vec![k.choose(some_open, k.i32(0), k.i32(1))],
-        )[0];
+            estimates,
+            || vec![flag(k.not(some_open)), start.threshold],
+        );
+        let [promising, threshold] = promising.try_into().expect("both branches return two values");
         let if_few = || self.if_few_cells(cx, largest, || self.by_largest(cx, start, largest, open));
         let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
         let promising = k.eq(promising, k.i32(1));
         let promising =
             k.any_is_correct(promising, "the bounds of the total show whether the entries suffice");
         let first = k.if_else("the largest entries may suffice", promising, if_few, without);
-        (first, some_open)
+        (first, Partial { some_open, threshold, unlisted: k.both(open, k.lt(start.threshold, threshold)) })
     }
 
     /// Samples a block. Tries three methods, in this order: from the survivors, by passes over the candidate list, and
@@ -212,10 +247,10 @@ impl Stages {
         summary: &Summary,
     ) -> Vec<Value> {
         let k = cx.k;
-        let (first, some_open) = match cx.spec.path {
+        let (first, partial) = match cx.spec.path {
             Path::Arbitrary => {
-                let (first, some_open) = self.by_largest_if_promising(cx, start, summary);
-                (first, Some(some_open))
+                let (first, partial) = self.by_largest_if_promising(cx, start, summary);
+                (first, Some(partial))
             }
             // On this path, a row without top-k has no more entries than slots. So the threshold of this row excludes
             // only entries without a weight.
@@ -224,11 +259,11 @@ impl Stages {
         let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
         let passes = || {
             let counted = first[Outcome::VALUES + 1];
-            let cells = match some_open {
-                Some(some_open) => k.if_else(
+            let cells = match &partial {
+                Some(Partial { some_open, threshold, .. }) => k.if_else(
                     "some rows need another count of cells",
-                    some_open,
-                    || vec![self.cells_reaching(cx, start.threshold)],
+                    *some_open,
+                    || vec![self.cells_reaching(cx, *threshold)],
                     || vec![counted],
                 )[0],
                 None => counted,
@@ -237,37 +272,69 @@ impl Stages {
             let no_nan = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
             let few = at_most(k, cells, limit);
             let few = k.any_is_correct(few, "candidates that do not fit the list are detected");
-            self.by_passes_over_list(cx, start, list, k.both(few, no_nan))
+            self.by_passes_over_list(cx, start, list, partial.as_ref(), k.both(few, no_nan))
         };
         k.if_else("decided", decided, || first[..Outcome::VALUES].to_vec(), passes)
     }
 
     /// Samples by passes over the candidate list if the candidates fit it. Otherwise samples by passes over all logits.
     /// `try_list` is a scalar: whether there are few enough candidates to try the list, and no NaNs.
+    ///
+    /// With `partial`, the candidates of some rows are only the entries that probably suffice for top-p. If they do not
+    /// suffice, all logits are sampled.
     fn by_passes_over_list(
         &self,
         cx: &Context<'_>,
         start: &Start<'_>,
         list: &CandidateList,
+        partial: Option<&Partial>,
         try_list: Value,
     ) -> Vec<Value> {
         let k = cx.k;
+        let threshold = partial.map_or(start.threshold, |partial| partial.threshold);
         let listed = k.if_else(
             "some hundredths of the rows",
             try_list,
-            || vec![k.choose(list.fill(cx, start.threshold), k.i32(0), k.i32(1))],
+            || vec![k.choose(list.fill(cx, threshold), k.i32(0), k.i32(1))],
             || vec![k.i32(0)],
         );
+        let over_list = || {
+            let unlisted = partial.map(|&Partial { unlisted: open, threshold, .. }| {
+                let total = k.if_else(
+                    "some entries with a weight are not listed",
+                    k.any(open),
+                    || self.passes.total_weight(cx, |x| start.sampling.weight_of(cx, x)).flat(),
+                    || k.wide(0).flat().into_iter().map(|part| k.splat(part)).collect(),
+                );
+                Unlisted { open, total: Wide::from_flat(&total), threshold }
+            });
+            let (outcome, known) = self.by_passes(cx, start, Source::Candidates(list), unlisted);
+            let known = k.not(k.any(k.not(known)));
+            [outcome, vec![k.splat(k.choose(known, k.i32(1), k.i32(0)))]].concat()
+        };
+        let sampled =
+            k.if_else("over the candidate list", k.eq(listed[0], k.i32(1)), over_list, || undecided(k));
         k.if_else(
-            "over the candidate list",
-            k.eq(listed[0], k.i32(1)),
-            || self.by_passes(cx, start, Source::Candidates(list)),
-            || self.by_passes(cx, start, Source::AllLogits),
+            "the candidate list suffices",
+            k.any(k.eq(sampled[Outcome::VALUES], k.i32(1))),
+            || sampled[..Outcome::VALUES].to_vec(),
+            || self.by_passes_over_logits(cx, start),
         )
     }
 
-    /// Samples by passes over a source.
-    fn by_passes(&self, cx: &Context<'_>, start: &Start<'_>, source: Source<'_>) -> Vec<Value> {
+    /// Samples by passes over all logits.
+    fn by_passes_over_logits(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
+        self.by_passes(cx, start, Source::AllLogits, None).0
+    }
+
+    /// Samples by passes over a source. Also returns a mask: see [`MultiPass::sample`].
+    fn by_passes(
+        &self,
+        cx: &Context<'_>,
+        start: &Start<'_>,
+        source: Source<'_>,
+        unlisted: Option<Unlisted>,
+    ) -> (Vec<Value>, Value) {
         let (k, sampling, passes) = (cx.k, start.sampling, &self.passes);
         let max_key = sampling.max_key;
         // The summaries of the groups come from comparisons of raw logits. But cleaning maps several raw logits to
@@ -282,10 +349,15 @@ impl Stages {
             || vec![first],
         )[0];
         let irregular = k.any(start.irregular);
-        MultiPass { cx, passes, source, sampling, irregular }
-            .sample(greedy, start.bound, self.short_slices())
-            .flat()
+        let passes = MultiPass { cx, passes, source, sampling, irregular, unlisted };
+        let (outcome, known) = passes.sample(greedy, start.bound, self.short_slices());
+        (outcome.flat(), known)
     }
+}
+
+/// Returns the number of entries that reach the bound in a row without top-k, if the logits are independent.
+pub(super) fn largest_entries(cells: usize) -> usize {
+    (cells / CELLS_PER_LARGEST).clamp(1, LARGEST)
 }
 
 /// Returns a scalar: whether the number of cells is at most `limit` in every row.

@@ -31,6 +31,10 @@ const FAST_STEPS: i32 = 9;
 /// Like [`FAST_STEPS`], for a search over the candidate list.
 const FAST_STEPS_OVER_LIST: i32 = 6;
 
+/// The number of entries that reach the start of the range of the search for the top-k threshold, if nothing counted
+/// these entries. It is more than any number of entries.
+const UNKNOWN: i32 = i32::MAX;
+
 /// Sampling by passes over a source.
 pub(super) struct MultiPass<'a> {
     pub(super) cx: &'a Context<'a>,
@@ -39,6 +43,20 @@ pub(super) struct MultiPass<'a> {
     pub(super) sampling: &'a Sampling,
     /// A scalar: whether a row of the block contains a NaN or +inf.
     pub(super) irregular: Value,
+    /// The entries that are not in the source, if they can have a weight.
+    pub(super) unlisted: Option<Unlisted>,
+}
+
+/// Describes the entries that the source does not contain, in the rows where these entries can have a weight. These rows
+/// have top-p and no top-k.
+#[derive(Clone, Copy)]
+pub(super) struct Unlisted {
+    /// A mask: whether entries of the row that are not in the source can have a weight.
+    pub(super) open: Value,
+    /// The sum of all weights of the row. It has no meaning in other rows.
+    pub(super) total: Wide,
+    /// The least key of an entry in the source.
+    pub(super) threshold: Value,
 }
 
 /// The entries that top-k keeps, by the rule of [`survives_top_k`](crate::semantics::rules::survives_top_k). In this
@@ -91,7 +109,10 @@ impl MultiPass<'_> {
     /// Samples from the entries of the source. They include every entry that can affect the result. `bound` is a key.
     /// In each row, the number of logits that reach it is at least the number that top-k keeps. `greedy` is the lowest
     /// index of each row's maximum.
-    pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> Outcome {
+    ///
+    /// Also returns a mask: whether the result of the row is known. It is always known if the source contains every
+    /// entry that has a weight. Otherwise, the top-p threshold can be an entry that is not in the source.
+    pub(super) fn sample(&self, greedy: Value, bound: Value, slices: Option<&KSlices>) -> (Outcome, Value) {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
         let (top_k, tie_counts) = self.top_k(bound);
         let (kept, tie_counts) = self.or_greedy(top_k, tie_counts, greedy);
@@ -102,7 +123,7 @@ impl MultiPass<'_> {
         let sum = noted_sum(k, sum, cx.spec.vocab);
 
         k.comment("top-p and min-p");
-        let least_weight = self.least_weight(kept, sum);
+        let (least_weight, known) = self.least_weight(kept, sum);
 
         k.comment("draw");
         let kept_sums = || {
@@ -145,7 +166,7 @@ impl MultiPass<'_> {
             self.write_slices(slices, top_k, final_weight);
         }
         let Kept { threshold, last_tie, .. } = top_k;
-        Outcome { next, greedy, remainder, threshold, last_tie, least_weight }
+        (Outcome { next, greedy, remainder, threshold, last_tie, least_weight }, known)
     }
 
     /// Returns the entries that top-k keeps, and the number of ties in each chunk. The number for chunk `i` is in lane
@@ -161,9 +182,9 @@ impl MultiPass<'_> {
             "a row has top-k",
             k.any(on),
             || {
-                let (threshold, edges) = self.top_k_threshold(wanted, on, bound);
+                let (threshold, edges, counts) = self.top_k_threshold(wanted, on, bound);
                 let floats = [edges.below_threshold, edges.at_threshold];
-                [vec![threshold], floats.to_vec(), self.ties(wanted, on, edges)].concat()
+                [vec![threshold], floats.to_vec(), self.ties(wanted, on, edges, counts)].concat()
             },
             || vec![lowest, none_below, none_below, zero, all, zero],
         );
@@ -183,8 +204,9 @@ impl MultiPass<'_> {
     }
 
     /// Returns the top-k threshold as an order key, and the floats around it. In rows without top-k, the threshold is
-    /// −inf.
-    fn top_k_threshold(&self, wanted: Value, on: Value, bound: Value) -> (Value, Edges) {
+    /// −inf. Also returns the numbers of entries that [`ties`](MultiPass::ties) needs. The first number is
+    /// [`UNKNOWN`] in a row in which the search did not count them.
+    fn top_k_threshold(&self, wanted: Value, on: Value, bound: Value) -> (Value, Edges, [Value; 2]) {
         let (cx, k) = (self.cx, self.cx.k);
         let lowest = cx.short_key(bound);
         let beyond = k.add(cx.short_key(self.sampling.max_key), k.i32(1));
@@ -204,7 +226,7 @@ impl MultiPass<'_> {
                 "top-k threshold, one pass per step"
             },
             places: [lowest, high],
-            values: [k.i32(i32::MAX), k.i32(0)],
+            values: [k.i32(UNKNOWN), k.i32(0)],
             ends: [
                 End { logit: float_of_key(k, bound), log: many },
                 End { logit: self.sampling.max, log: k.f32(0.0) },
@@ -232,12 +254,17 @@ impl MultiPass<'_> {
             entry: &one,
             log_beyond: &log_beyond,
         };
-        let found = self.threshold(
+        // If the range contains several places, exactly the wanted number of entries reach the lower place. Then there
+        // are no ties, and the number at the upper place has no effect.
+        let [found, reached, above] = self.threshold(
             "few entries near the top-k threshold",
             passes,
             narrow,
-            |range| range.low.place,
-            |range, open| self.top_k_among_few(wanted, range, open),
+            |range| [range.low.place, range.low.value, range.high.value],
+            |range, open| {
+                let (found, failed) = self.top_k_among_few(wanted, range, open);
+                ([found, k.splat(k.i32(UNKNOWN)), k.splat(k.i32(0))], failed)
+            },
         );
         let threshold = k.choose(on, cx.full_key(found), k.i32(NEG_INF_KEY));
         // If −inf is kept, every candidate is above the threshold.
@@ -246,17 +273,23 @@ impl MultiPass<'_> {
         let below_threshold = k.choose(is_lowest, none_below, edge_below(k, threshold));
         let at_threshold = edge_below(k, cx.full_key(k.add(found, k.i32(1))));
         let at_threshold = k.choose(is_lowest, none_below, at_threshold);
-        (threshold, Edges { is_lowest, below_threshold, at_threshold })
+        (threshold, Edges { is_lowest, below_threshold, at_threshold }, [reached, above])
     }
 
     /// Returns three values per row: the number of kept ties, the index of the last kept tie, and the number of ties in
     /// each chunk. The number of kept ties is 0 if the row keeps all ties or has no top-k.
-    fn ties(&self, wanted: Value, on: Value, edges: Edges) -> Vec<Value> {
+    ///
+    /// `known` contains the number of entries at or above the threshold, and the number of entries above it. The first
+    /// is [`UNKNOWN`] in a row in which they are not known. If it is unknown in any row with top-k, a pass counts both.
+    fn ties(&self, wanted: Value, on: Value, edges: Edges, known: [Value; 2]) -> Vec<Value> {
         let (cx, k) = (self.cx, self.cx.k);
         let (zero, all) = (k.splat(k.i32(0)), k.splat(k.i32(i32::MAX)));
         let Edges { is_lowest, below_threshold, at_threshold } = edges;
         let edges_to_count = [below_threshold, at_threshold];
-        let [reached, above] = self.passes.count(cx, self.source, "count ties", edges_to_count);
+        let unknown = k.any(k.both(on, k.eq(known[0], k.i32(UNKNOWN))));
+        let counted = || self.passes.count(cx, self.source, "count ties", edges_to_count).to_vec();
+        let counts = k.if_else("the search did not count the ties", unknown, counted, || known.to_vec());
+        let [reached, above] = [counts[0], counts[1]];
         // Every entry reaches the key of −inf, including NaNs.
         let everything = k.choose(is_lowest, k.i32(cx.spec.vocab as i32), zero);
         let reached = k.choose(is_lowest, everything, reached);
@@ -379,28 +412,43 @@ impl MultiPass<'_> {
             .unwrap_or_else(|| self.weight_above_edge(kept, iteration.logit(self.cx, register)))
     }
 
-    /// Returns the least weight that survives both top-p and min-p. `sum` is the sum of all weights.
-    fn least_weight(&self, kept: Kept, sum: Wide) -> Value {
+    /// Returns the least weight that survives both top-p and min-p. `sum` is the sum of the weights of the source. Also
+    /// returns a mask: whether the least weight is known.
+    fn least_weight(&self, kept: Kept, sum: Wide) -> (Value, Value) {
         let (cx, k, sampling) = (self.cx, self.cx.k, self.sampling);
-        let (off, target) = sampling.top_p_target(cx, sum);
+        let total = self.unlisted.map_or(sum, |unlisted| k.wselect(unlisted.open, unlisted.total, sum));
+        let (off, target) = sampling.top_p_target(cx, total);
         let closed = k.either(off, sampling.greedy_row);
+        // If the entries of the source do not reach the target, there is nothing to search.
+        let missing = self.unlisted.map(|unlisted| k.both(unlisted.open, k.wlt(sum, target)));
+        let closed = missing.map_or(closed, |missing| k.either(closed, missing));
         let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
         let least = k.if_else(
             "a row has top-p",
             k.any(k.not(closed)),
-            || vec![self.top_p_threshold(kept, sum, target, closed, lowest_weight)],
+            || vec![self.top_p_threshold(kept, [sum, total], target, closed, lowest_weight)],
             || vec![k.splat(lowest_weight)],
         );
-        sampling.least_weight(cx, off, least[0])
+        let least_weight = sampling.least_weight(cx, off, least[0]);
+        let known = match (self.unlisted, missing) {
+            (Some(Unlisted { open, threshold, .. }), Some(missing)) => {
+                // Every entry that is not in the source must have a weight below the threshold of top-p.
+                let below = k.sub(cx.short_key(threshold), k.i32(1));
+                let below = sampling.weight_of_key(cx, cx.full_key(below));
+                k.either(k.not(open), k.both(k.not(missing), k.lt(below, least[0])))
+            }
+            _ => k.bool(true),
+        };
+        (least_weight, known)
     }
 
     /// Returns the top-p threshold of each row: a weight. `target` is the sum of weights that top-p must reach. `sum`
-    /// is the sum of all weights. In the rows of `closed`, the result is `lowest_weight`: the weight of the least kept
-    /// entry.
+    /// is the sum of the weights of the source, and `total` is the sum of all weights. In the rows of `closed`, the
+    /// result is `lowest_weight`: the weight of the least kept entry.
     fn top_p_threshold(
         &self,
         kept: Kept,
-        sum: Wide,
+        [sum, total]: [Wide; 2],
         target: Wide,
         closed: Value,
         lowest_weight: Value,
@@ -409,7 +457,7 @@ impl MultiPass<'_> {
         let lowest = cx.short_key(kept.threshold);
         let beyond = k.add(cx.short_key(sampling.max_key), k.i32(1));
         let high = k.choose(closed, k.add(lowest, k.i32(1)), beyond);
-        let allowed = k.wsub(sum, target);
+        let allowed = k.wsub(total, target);
         let sum_of = |least: Value| {
             self.passes.sum(cx, self.source, ("sum", 4), |iteration, register| {
                 kept_weight(k, self.weight(kept, iteration, register), least)
@@ -427,16 +475,27 @@ impl MultiPass<'_> {
                 let log = |below| approximate_log2_of_float(k, below);
                 (self.top_p_ends(closed, lowest, allowed, sum), log(k.near(allowed)), Box::new(log))
             }
-            // The list has no small weights. So the sum of the weights below a logit is nearly a linear function of the
-            // logit, and its logarithm is not.
+            // If entries that are not listed have weights, these weights are a part of the sum below a logit. Then the
+            // logarithm of this sum is nearly a linear function of the logit. Otherwise, there are no small weights. So
+            // the sum is nearly a linear function, and its logarithm is not.
             Source::Candidates(_) => {
-                let unit = k.fmax(k.near(allowed), k.f32(1.0));
-                let share = move |below: Value| k.divide(below, unit);
+                let one = k.f32(1.0);
+                let inverse = k.divide(one, k.fmax(k.near(allowed), one));
+                let share = move |below: Value| k.fmul(below, inverse);
                 let farthest = k.fsub(sampling.max, sampling.distance_of_octaves(cx, WEIGHT_BITS as f32));
-                let low = k.fmax(float_of_key(k, kept.threshold), farthest);
-                let low = End { logit: low, log: k.f32(0.0) };
-                let high = End { logit: sampling.max, log: share(k.near(sum)) };
-                ([low, high], k.f32(1.0), Box::new(share))
+                let listed = self.unlisted.map_or(kept.threshold, |Unlisted { open, threshold, .. }| {
+                    k.choose(open, threshold, kept.threshold)
+                });
+                let low = k.fmax(float_of_key(k, listed), farthest);
+                let log: Log<'_> = match self.unlisted {
+                    Some(Unlisted { open, .. }) => Box::new(move |below| {
+                        k.choose(open, approximate_log2_of_float(k, k.fmax(below, one)), share(below))
+                    }),
+                    None => Box::new(share),
+                };
+                let low = End { logit: low, log: log(k.near(k.wsub(total, sum))) };
+                let high = End { logit: sampling.max, log: log(k.near(total)) };
+                ([low, high], log(k.near(allowed)), log)
             }
         };
         let log_beyond = |excess: Value| log(k.fmax(k.fsub(k.near(allowed), excess), k.f32(1.0)));
@@ -461,7 +520,7 @@ impl MultiPass<'_> {
                 let (reached, neighbors) =
                     if neighbors { with_neighbors(least) } else { (sum_of(least), None) };
                 let reaches = k.not(k.wlt(reached, target));
-                let log = log(k.near(k.wsub(sum, reached)));
+                let log = log(k.near(k.wsub(total, reached)));
                 // No entry has a weight between `least` and the weight of `above`. So the sum of the weights that are
                 // at least `least` does not change if `least` increases to the weight of `above`. The search ends
                 // earlier with the larger value.
@@ -480,9 +539,12 @@ impl MultiPass<'_> {
             "few entries near the top-p threshold",
             passes,
             narrow,
-            |range| range.low.value,
-            |range, open| self.top_p_among_few(kept, target, range, open),
-        )
+            |range| [range.low.value],
+            |range, open| {
+                let (found, failed) = self.top_p_among_few(kept, target, range, open);
+                ([found], failed)
+            },
+        )[0]
     }
 
     /// Returns [`FAST_STEPS`] or [`FAST_STEPS_OVER_LIST`], as the source requires. Returns `None` if logits have few
@@ -518,16 +580,16 @@ impl MultiPass<'_> {
     ///
     /// `search` returns a search. It receives a flag: whether the passes also find the entries next to the probed
     /// place. `narrow` estimates the number of entries in a range. `result` returns the threshold at the end of a
-    /// search. `among_few` receives the ranges, and a mask of the rows whose threshold is not known yet. It returns the
-    /// thresholds of these rows, and a scalar: whether there were too many entries.
-    fn threshold<'a, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
+    /// search, and what else is known then. `among_few` receives the ranges, and a mask of the rows whose threshold is
+    /// not known yet. It returns these results for these rows, and a scalar: whether there were too many entries.
+    fn threshold<'a, const N: usize, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
         &self,
         label: &str,
         search: impl Fn(bool) -> Search<'a, O, P>,
         narrow: Narrow<'a>,
-        result: impl Fn(&Range) -> Value,
-        among_few: impl FnOnce(&Range, Value) -> (Value, Value),
-    ) -> Value {
+        result: impl Fn(&Range) -> [Value; N],
+        among_few: impl FnOnce(&Range, Value) -> ([Value; N], Value),
+    ) -> [Value; N] {
         let (cx, k) = (self.cx, self.cx.k);
         let most_steps = self.fast_steps();
         let fast = Search { most_steps, narrow: self.collects_few().then_some(narrow), ..search(false) };
@@ -550,16 +612,19 @@ impl MultiPass<'_> {
             k.both(k.above(state, k.f32(0.0)), k.not(wide)),
             || {
                 let (found, failed) = among_few(&range, open);
-                vec![k.choose(open, found, known), flag(failed)]
+                let found = found.iter().zip(&known).map(|(&found, &known)| k.choose(open, found, known));
+                [found.collect(), vec![flag(failed)]].concat()
             },
-            || vec![known, flag(wide)],
+            || [known.to_vec(), vec![flag(wide)]].concat(),
         );
-        k.if_else(
+        let (&failed, found) = found.split_last().expect("the flag is the last value");
+        let results = k.if_else(
             "many entries in a range",
-            k.eq(found[1], k.i32(1)),
-            || vec![result(&search(true).run_from(cx, range))],
-            || vec![found[0]],
-        )[0]
+            k.eq(failed, k.i32(1)),
+            || result(&search(true).run_from(cx, range)).to_vec(),
+            || found.to_vec(),
+        );
+        std::array::from_fn(|i| results[i])
     }
 
     /// Finds the top-k threshold in the rows of `open`, among the entries in the range of each row. Returns a short key

@@ -283,6 +283,14 @@ impl Passes {
         Halves { low: sums[0], high: sums[1] }.total(k)
     }
 
+    /// Returns the sum of all weights. `weight` returns the weight of a raw logit.
+    pub(super) fn total_weight(&self, cx: &Context<'_>, weight: impl Fn(Value) -> Value) -> Wide {
+        let sum = self.sum(cx, Source::AllLogits, ("total weight", 1), |iteration, register| {
+            weight(iteration.logit(cx, register))
+        });
+        noted_sum(cx.k, sum, cx.spec.vocab)
+    }
+
     /// Computes [`sum`](Passes::sum) for each chunk. Lane `i` of a stripe contains the sum of chunk `i` of the stripe.
     /// In the longest rows, each lane contains the sum of several consecutive chunks instead
     /// ([`Layout::chunks_per_sum`]).

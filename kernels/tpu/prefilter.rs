@@ -280,6 +280,30 @@ impl Prefilter {
         cx.full_key(search.run(cx).low.place)
     }
 
+    /// Returns a float of each row, which about `wanted` logits of the row reach. About `few` logits reach the key
+    /// `bound`. The float is exact enough if the logits are independent.
+    ///
+    /// About `bins · ln(bins)` logits reach the least bin that is not −inf. The logarithm of the number of logits that
+    /// reach a place is nearly a linear function of the place.
+    pub(super) fn estimated_place(
+        &self,
+        cx: &Context<'_>,
+        summary: &Summary,
+        (few, bound): (usize, Value),
+        wanted: usize,
+    ) -> Value {
+        let k = cx.k;
+        let bins = self.largest_binned_k(cx) as f64;
+        let of_least_bin = bins * bins.ln();
+        let part = (wanted as f64 / of_least_bin).ln() / (of_least_bin / few as f64).ln();
+        // The padding of a row can fill whole bins with −inf.
+        let [first, second] = summary
+            .bin_maxima
+            .map(|bin| k.choose(k.above(bin, k.f32(f32::NEG_INFINITY)), bin, k.f32(f32::INFINITY)));
+        let least = float_of_key(k, order_keys(k, k.over_row(Reduce::Min, k.fmin(first, second))));
+        k.fsub(least, k.fmul(k.fsub(float_of_key(k, bound), least), k.f32(part as f32)))
+    }
+
     /// Returns the raw logit of the least bin of each row.
     fn least_bin(&self, cx: &Context<'_>, summary: &Summary) -> Value {
         cx.k.over_row(Reduce::Min, cx.k.fmin(summary.bin_maxima[0], summary.bin_maxima[1]))

@@ -6,6 +6,8 @@
 //! exact weights. The error of the approximate weights is limited. So this file computes two bounds of the sum of the
 //! weights of the other entries. If both bounds give the same threshold, the exact sum also gives this threshold.
 
+use std::cell::Cell;
+
 use super::context::Context;
 use super::keys::{edge_below, EXPONENT};
 use super::prefilter::Summary;
@@ -107,18 +109,21 @@ impl Sampling {
     }
 }
 
-/// Returns a scalar: whether [`bounds`] probably decides the threshold of every row in `open`. The function estimates
-/// the sum of the weights of the largest entries from the bins. It estimates the sum of the other weights from some
-/// chunks of the logits. `threshold` is the least key of the largest entries.
+/// Returns two scalars. The first is true if the entries that reach `thresholds[0]` probably decide the top-p threshold
+/// of every row in `open`. The second is the same for `thresholds[1]`. The thresholds are keys, and the second is not
+/// above the first.
+///
+/// The function estimates the sum of the weights of the largest entries from the bins. It estimates the sum of the other
+/// weights from some chunks of the logits.
 pub(super) fn are_promising(
     cx: &Context<'_>,
     sampling: &Sampling,
     summary: &Summary,
-    threshold: Value,
+    thresholds: [Value; 2],
     open: Value,
-) -> Value {
+) -> [Value; 2] {
     let (k, layout) = (cx.k, cx.layout);
-    let edge = edge_below(k, threshold);
+    let [edge, lower_edge] = thresholds.map(|threshold| edge_below(k, threshold));
     let near = |powers| near_weight(k, powers);
     let largest = summary.bins().map(|bin| near(sampling.powers_of(cx, bin)));
     let largest = sum_lanes_of_floats(k, k.fadd(largest[0], largest[1]));
@@ -128,21 +133,29 @@ pub(super) fn are_promising(
     let sums = k.for_each_of(
         "sample of the rest",
         k.i32(samples as i32),
-        &[zero; POWERS * PARTS],
+        &[zero; POWERS * PARTS + 1],
         |number, state| {
             let chunk = k.mul(number, k.i32(CHUNKS_PER_SAMPLE as i32));
             let chunk = cx.logits.look_up(k.mul(chunk, k.i32(layout.chunk as i32)), layout.chunk);
             let below = |x: Value| k.choose(k.above(x, edge), k.f32(f32::NEG_INFINITY), x);
-            let sums = chunk_sums(cx, sampling, &chunk, below);
-            state.iter().zip(sums).map(|(&a, b)| k.fadd(a, b)).collect()
+            // One of the powers is exact enough for the second threshold.
+            let lower = Cell::new(state[POWERS * PARTS]);
+            let each = |x: Value, powers: [Value; POWERS]| {
+                let power = k.choose(k.above(x, lower_edge), k.f32(0.0), powers[0]);
+                lower.set(k.fadd(lower.get(), power));
+            };
+            let sums = chunk_sums(cx, sampling, &chunk, below, each);
+            let sums = state.iter().zip(sums).map(|(&a, b)| k.fadd(a, b));
+            sums.chain([lower.get()]).collect()
         },
     );
-    let rest = sum_lanes_of_floats(k, near(in_all_parts(k, &sums)));
+    let (&lower, sums) = sums.split_last().expect("the sum for the second threshold is the last");
     let scale = layout.chunks as f32 / samples as f32;
-    let total = k.fadd(largest, k.fmul(rest, k.f32(scale)));
+    let rest = k.fmul(sum_lanes_of_floats(k, near(in_all_parts(k, sums))), k.f32(scale));
+    let lower_rest = k.fmul(sum_lanes_of_floats(k, lower), k.f32(scale * POWERS as f32));
+    let total = k.fadd(largest, rest);
     let removed = k.fmul(k.fsub(k.f32(1.0), sampling.near_p(cx)), total);
-    let promising = k.above(removed, k.fmul(rest, k.f32(scale)));
-    k.not(k.any(k.both(open, k.not(promising))))
+    [rest, lower_rest].map(|rest| k.not(k.any(k.both(open, k.not(k.above(removed, rest))))))
 }
 
 /// Returns bounds of the sum of the weights of all entries that are not survivors. In the rows that are not in `open`,
@@ -159,7 +172,7 @@ pub(super) fn bounds(
     let (k, layout) = (cx.k, cx.layout);
     let zero = k.splat(k.f32(0.0));
     let sums = cx.logits.pass("bounds of the total", &[zero; POWERS * PARTS], |chunk, _, state| {
-        let sums = chunk_sums(cx, sampling, chunk, |x| x);
+        let sums = chunk_sums(cx, sampling, chunk, |x| x, |_, _| {});
         state.iter().zip(sums).map(|(&a, b)| k.fadd(a, b)).collect()
     });
     let all = sum_lanes_of_floats(k, near_weight(k, in_all_parts(k, &sums)));
@@ -185,18 +198,21 @@ pub(super) fn bounds(
 }
 
 /// Returns the sums of [`powers`] over the registers of a chunk. There are [`PARTS`] sums of each power. `logit` is
-/// applied to the logits before their powers are computed.
+/// applied to the logits before their powers are computed. `each` receives the results of `logit` and their powers.
 fn chunk_sums(
     cx: &Context<'_>,
     sampling: &Sampling,
     chunk: &Memory,
     logit: impl Fn(Value) -> Value,
+    each: impl Fn(Value, [Value; POWERS]),
 ) -> Vec<Value> {
     let k = cx.k;
     let mut sums: Vec<Option<Value>> = vec![None; POWERS * PARTS];
     for register in 0..cx.layout.chunk {
         let x = logit(k.load(chunk, k.i32((register * LANES) as i32)));
-        for (number, power) in sampling.powers_of(cx, x).into_iter().enumerate() {
+        let powers = sampling.powers_of(cx, x);
+        each(x, powers);
+        for (number, power) in powers.into_iter().enumerate() {
             let sum = &mut sums[POWERS * (register % PARTS) + number];
             *sum = Some(sum.map_or(power, |sum| k.fadd(sum, power)));
         }

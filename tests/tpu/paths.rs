@@ -106,6 +106,11 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
     if spec.batch >= 4 {
         problems.push(full_lanes(spec, rng));
     }
+    if spec.path == Way::Arbitrary {
+        problems.extend([0.93, 0.95, 0.999].map(|p| power_laws(spec, p, rng)));
+        problems.push(heavy_after_the_sample(spec, rng));
+        problems.push(equal_weights(spec, rng));
+    }
     problems
 }
 
@@ -408,4 +413,63 @@ fn arbitrary_two_rows() {
 #[test]
 fn bounded_four_rows() {
     every_branch_is_taken("ways_bounded_4", "v6e", Way::Bounded(MAX_K), 4, Dtype::Bf16, false);
+}
+
+/// Returns rows in which the weight of the entry of rank `n` is about `n` to the power −1.5. With p = 0.95, the
+/// threshold of top-p is an entry of rank 200 to 300. This is after the entries that the kernel gathers, but among those
+/// that it lists. Some rows have top-k or are greedy.
+fn power_laws(spec: &Spec, p: f32, rng: &mut StdRng) -> Problem {
+    let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
+    let mut logits = Vec::new();
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        let mut ranks: Vec<u32> = (1..=VOCAB as u32).collect();
+        ranks.shuffle(rng);
+        logits.extend(ranks.into_iter().map(|rank| spec.dtype.round(-1.5 * (rank as f32).ln())));
+        let (k, temperature) = match row % 8 {
+            3 => (500, 1.0),
+            5 => (0, 0.0),
+            _ => (0, 1.0),
+        };
+        let min_p = if row % 8 == 6 { 0.001 } else { 0.0 };
+        *params = RowParams::new(k, p, min_p, temperature, random_words(rng.random(), 1), VOCAB);
+    }
+    problem.set_bits(logits);
+    problem
+}
+
+/// Returns rows in which many entries with small weights have much of the total weight. None of them is in the first
+/// chunk, from which the kernel estimates the total. So the kernel fills the candidate list, but the list does not
+/// suffice.
+fn heavy_after_the_sample(spec: &Spec, rng: &mut StdRng) -> Problem {
+    let mut problem = power_laws(spec, 0.95, rng);
+    let stripes = 8 / spec.batch.min(8);
+    let stripe = VOCAB.div_ceil(stripes);
+    for (index, bits) in problem.bits.iter_mut().enumerate() {
+        let x = f32::from_bits(spec.dtype.widen(*bits));
+        let small = if index % VOCAB % stripe < stripe / 3 { -30.0 } else { -10.0 + x / 100.0 };
+        if x < -9.5 {
+            *bits = spec.dtype.round(small);
+        }
+    }
+    problem.set_bits(problem.bits.clone());
+    problem
+}
+
+/// Returns rows with two different large logits that have the same weight. Top-p alone keeps all of them, because it
+/// keeps ties, although a part of them reaches its target.
+fn equal_weights(spec: &Spec, rng: &mut StdRng) -> Problem {
+    const TEMPERATURE: f32 = 1e5;
+    let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);
+    let mut logits: Vec<f32> = (0..spec.batch * VOCAB).map(|_| rng.random_range(-900.0..-500.0)).collect();
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        for (number, index) in rand::seq::index::sample(rng, VOCAB, 1300).into_iter().enumerate() {
+            logits[row * VOCAB + index] = if number < 100 + 50 * (row % 8) { 10.0 } else { 9.9375 };
+        }
+        *params = RowParams::new(0, 0.001, 0.0, TEMPERATURE, random_words(rng.random(), 1), VOCAB);
+    }
+    let weights =
+        [10.0, 9.9375, -500.0].map(|x| weight(Scalar, quantize(Scalar, 10.0, x, scale(TEMPERATURE))));
+    assert!(weights[0] == weights[1] && weights[1] > weights[2]);
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
 }

@@ -13,10 +13,13 @@ use crate::semantics::weights::MAX_WEIGHT;
 pub(super) const TOTAL_BITS: u32 = 38;
 /// The number of bits of a digit.
 ///
-/// An estimate of a quotient below 2^`DIGIT` has a relative error of at most 9 · 2⁻²⁴: see [`Divisor::new`] and
-/// [`Pair::step`]. Let a remainder be between −m and m times the divisor. Then the quotient is at most m · 2²⁰. Its
-/// error is at most 0.57 · m, and rounding it to an integer adds 0.5. With m = 1.2, the sum of both errors is less than
-/// m. So every remainder is between −1.2 and 1.2 times the divisor.
+/// An estimate of a quotient has a relative error of at most 9.25 · 2⁻²⁴: see [`Divisor::new`] and [`Pair::step`]. In
+/// units of 2⁻²⁴, the error is 2 for the divisor as a float, 2.25 for its reciprocal, and 3 for the estimate. The two
+/// conversions of large integers add 1 each if they do not round to the nearest float.
+///
+/// Let a remainder be between −m and m times the divisor. Then the quotient is at most m · 2²⁰. Its error is at most
+/// 0.579 · m. Rounding it to an integer adds 0.5, and the digit adds 2⁻⁸. With m = 1.2, the sum is less than m. So every
+/// remainder is between −1.2 and 1.2 times the divisor.
 const DIGIT: u32 = 20;
 /// The number of bits of the lower part of a [`Pair`]. A quotient is less than 2²¹, so the product of a quotient and
 /// the lower part of a divisor fits 32 bits.

@@ -27,11 +27,14 @@ const LARGEST_RATIO: f32 = 0.32175;
 /// The largest amount by which a weight is outside the range from [`LEAST_RATIO`] to [`LARGEST_RATIO`] times its
 /// [`near_weight`].
 const ROUNDING: f32 = 0.5;
-/// The largest relative error of a sum of approximate weights. The sum of a lane has fewer than 300 dependent additions
-/// of positive floats. Each addition has a relative error of at most 2⁻²⁴.
+/// The largest relative error of a sum of approximate weights. Each operation on positive floats has a relative error of
+/// at most 2⁻²⁴. A stripe has at most 2¹⁴ registers: 256 chunks of 64. So a value goes through at most 290 dependent
+/// operations: 31 additions in a chunk (two parts of 32 registers), 255 between the chunks, one between the parts, and
+/// three operations of [`near_weight`].
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
 /// If a row has more entries than this number, the error is twice [`SUM_ERROR`]: the sum over the lanes of such a row
-/// can exceed 2²⁴, so it is rounded too. It has fewer than 200 dependent additions.
+/// can exceed 2²⁴, so it is rounded too. It has at most 130 dependent
+/// additions: three over the stripes, and 127 over the lanes in any order.
 const EXACT_ENTRIES: usize = 1 << 20;
 /// The estimate of the total reads one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;

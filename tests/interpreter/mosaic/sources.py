@@ -2,8 +2,8 @@
 
 The emitter inlines its functions. So a kernel contains a function several times, and each copy has its own mutants. The
 result of an arithmetic function depends only on its operands. If the tests catch a mutant of one copy, they show that
-the function needs this operation. A mutant of another copy is the same change of the same operation. It can survive
-because the operands of that copy are never at the limit that the mutant moves.
+the function needs the changed operation. The same change of another copy can survive, because the operands of that copy
+never have the rare values that show the change.
 
 The text of a kernel for readers can name the place in the source of the emitter that adds each operation. Two
 operations from the same place are copies.

@@ -29,9 +29,9 @@ def places(definitions, notes):
 
 
 def copies_of(mutant, operations, places):
-    """Returns the changes that a mutant consists of, as pairs of a place and a change. Returns None if the mutant changes
-    an operation outside of the arithmetic functions, or a constant. Constants have no place, because the kernel contains
-    each constant once."""
+    """Returns the changes that a mutant consists of, as pairs of a place and a change. Returns None if the mutant
+    changes an operation outside of the arithmetic functions, or a constant. Constants have no place, because the kernel
+    contains each constant once."""
     changed = [operations[index][1] for index in mutant.indices]
     if mutant.action[0] == "value" or any(op not in places for op in changed):
         return None

@@ -90,7 +90,8 @@ func TestPrewarmOnPlugin(t *testing.T) {
 	if err := sampler.Prewarm(ctx, spec); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a prewarm with a context that is done returned %v", err)
 	}
-	// The programs that the cancel stops are never compiled. There are many, so that a late cancel also stops some.
+	// After a cancel, the remaining programs are not compiled. There are many programs, so that some remain even if the
+	// cancel comes late.
 	prewarming, err = sampler.StartPrewarm(&nucleus.PrewarmSpec{Rows: 16, Vocab: 302, NumThreads: 1})
 	if err != nil {
 		t.Fatal(err)

@@ -32,9 +32,9 @@ const LARGEST: usize = 170;
 /// fewer cells, some lane would have no space for its survivors.
 const CELLS_PER_LARGEST: usize = 180;
 /// If the candidate list contains only some of the entries that have a weight, it contains about this number of entries
-/// of each row. More entries can have more of the weight, but then all passes over the list take more time.
+/// of each row. A longer list would suffice for more rows, but every pass over the list would take more time.
 const MOST_LISTED: usize = 4000;
-/// In this case, there must also be at least this number of cells for each entry.
+/// For each entry of such a list, there must be at least this number of cells.
 const CELLS_PER_LISTED: usize = 8;
 
 /// The memory of all stages.
@@ -281,7 +281,7 @@ impl Stages {
     /// `try_list` is a scalar: whether there are few enough candidates to try the list, and no NaNs.
     ///
     /// With `partial`, the candidates of some rows are only the entries that probably suffice for top-p. If they do not
-    /// suffice, all logits are sampled.
+    /// suffice, the passes read all logits.
     fn by_passes_over_list(
         &self,
         cx: &Context<'_>,

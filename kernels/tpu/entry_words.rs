@@ -1,7 +1,7 @@
-//! Entries of bf16 rows in one word each, so that a stack of entries needs one field instead of two.
+//! Stores an entry of a bf16 row in one word, so that a stack of entries needs one field instead of two.
 //!
 //! The upper half of a word contains the bits of the logit. The lower half contains the number of the register in the
-//! stripe. The lane of the entry is not in the word: it is known from the lane that contains the word.
+//! stripe. The word does not contain the lane of the entry, because [`unpacked`] computes it from the lane of the word.
 
 use super::context::Context;
 use super::gather::{empty_stack, SurvivorStack};
@@ -10,11 +10,12 @@ use crate::dtype::Dtype;
 use crate::mlir::mosaic::{Value, LANES};
 use crate::semantics::arith::Arith;
 
-/// The bits of the float 2³⁰. The unit of its mantissa is [`LANES`]. So if a place is added to this float, the lower
-/// half of the sum's bits contains the number of the register of the place.
+/// The bits of the float 2³⁰. The last bit of its mantissa has the value [`LANES`]. So if a place is added to this
+/// float, the lower half of the bits of the sum contains the number of the register of the place.
 const PLACES: i32 = 0x4e80_0000;
 const _: () = assert!(f32::from_bits(PLACES as u32) == (LANES << 23) as f32);
-/// The word of no entry. Its upper half is that of −inf, which is never pushed.
+/// The word that stands for no entry. It has the upper half of −inf. This is never the word of an entry, because −inf
+/// is never pushed.
 const NO_ENTRY: i32 = 0xff80_0000_u32 as i32 ^ PLACES;
 const LOWER: i32 = 0xffff;
 
@@ -30,8 +31,8 @@ pub(super) fn empty_words(cx: &Context<'_>) -> WordStack {
     WordStack::empty(cx.layout.depth, [cx.k.splat(cx.k.i32(NO_ENTRY))])
 }
 
-/// Returns the word of a logit, or the word of no entry where `survives` is false. `place` is the place in group
-/// register `group` of chunk `chunk`, in the form of [`Prefilter::place`](super::prefilter::Prefilter).
+/// Returns the word of a logit, or [`NO_ENTRY`] where `survives` is false. `place` is the place in group register
+/// `group` of chunk `chunk`, in the form of [`Prefilter::place`](super::prefilter::Prefilter).
 pub(super) fn word(
     cx: &Context<'_>,
     survives: Value,
@@ -52,8 +53,8 @@ pub(super) fn is_entry(cx: &Context<'_>, word: Value) -> Value {
     cx.k.ne(word, cx.k.i32(NO_ENTRY))
 }
 
-/// Returns the entries of a stack of words. Each word is as many lanes after the lane of its entry as the number of
-/// the group register of its entry.
+/// Returns the entries of a stack of words. Each word was rotated: if its entry is from group register `g`, the word is
+/// `g` lanes after the lane of the entry.
 pub(super) fn unpacked(cx: &Context<'_>, words: &WordStack) -> SurvivorStack {
     let k = cx.k;
     let mut stack = empty_stack(k, words.depth());

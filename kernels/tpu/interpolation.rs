@@ -22,8 +22,9 @@ const INTERPOLATIONS: i32 = 5;
 const VALUES: usize = 14;
 /// A range is narrow if it contains at most this number of entries. The number of entries in a range is an estimate.
 const NARROW: f32 = 160.0;
-// The search for the top-p threshold divides the weight in the range by the least weight. So an open range has at most
-// `NARROW` entries, up to the rounding of the estimate, and the sum of their weights is exact.
+// To estimate the number of entries in a range, the search for the top-p threshold divides their weight by the least
+// weight. So a narrow range has at most `NARROW` entries, apart from the rounding of the estimate. The sum of the
+// weights of so few entries is exact.
 const _: () = assert!((NARROW as usize) < Split::WEIGHTS / 2);
 /// An end of a wide range is near the threshold if at most this number of entries are between them. If only one end is
 /// near, the next probe is on the other side of the threshold.

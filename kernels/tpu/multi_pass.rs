@@ -31,8 +31,8 @@ const FAST_STEPS: i32 = 9;
 /// Like [`FAST_STEPS`], for a search over the candidate list.
 const FAST_STEPS_OVER_LIST: i32 = 6;
 
-/// The number of entries that reach the start of the range of the search for the top-k threshold, if nothing counted
-/// these entries. It is more than any number of entries.
+/// Stands for a number of entries that the search for the top-k threshold has not counted. It is larger than any number
+/// of entries.
 const UNKNOWN: i32 = i32::MAX;
 
 /// Sampling by passes over a source.
@@ -47,7 +47,7 @@ pub(super) struct MultiPass<'a> {
     pub(super) unlisted: Option<Unlisted>,
 }
 
-/// Describes the entries that the source does not contain, in the rows where these entries can have a weight. These rows
+/// Describes the entries that the source does not contain, for the rows in which they can have a weight. These rows
 /// have top-p and no top-k.
 #[derive(Clone, Copy)]
 pub(super) struct Unlisted {
@@ -475,9 +475,9 @@ impl MultiPass<'_> {
                 let log = |below| approximate_log2_of_float(k, below);
                 (self.top_p_ends(closed, lowest, allowed, sum), log(k.near(allowed)), Box::new(log))
             }
-            // If entries that are not listed have weights, these weights are a part of the sum below a logit. Then the
-            // logarithm of this sum is nearly a linear function of the logit. Otherwise, there are no small weights. So
-            // the sum is nearly a linear function, and its logarithm is not.
+            // If entries that are not in the source have a weight, the sum of the weights below a logit contains their
+            // weights. Then the logarithm of this sum is nearly a linear function of the logit. Otherwise, the row has
+            // no small weights, and the sum itself is nearly a linear function of the logit.
             Source::Candidates(_) => {
                 let one = k.f32(1.0);
                 let inverse = k.divide(one, k.fmax(k.near(allowed), one));
@@ -580,8 +580,9 @@ impl MultiPass<'_> {
     ///
     /// `search` returns a search. It receives a flag: whether the passes also find the entries next to the probed
     /// place. `narrow` estimates the number of entries in a range. `result` returns the threshold at the end of a
-    /// search, and what else is known then. `among_few` receives the ranges, and a mask of the rows whose threshold is
-    /// not known yet. It returns these results for these rows, and a scalar: whether there were too many entries.
+    /// search, and other values that are known then. `among_few` receives the ranges, and a mask of the rows whose
+    /// threshold is not known yet. For these rows, it returns the same values as `result`. It also returns a scalar:
+    /// whether there were too many entries.
     fn threshold<'a, const N: usize, O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed>(
         &self,
         label: &str,

@@ -280,11 +280,12 @@ impl Prefilter {
         cx.full_key(search.run(cx).low.place)
     }
 
-    /// Returns a float of each row, which about `wanted` logits of the row reach. About `few` logits reach the key
-    /// `bound`. The float is exact enough if the logits are independent.
+    /// Returns, for each row, a float that about `wanted` logits of the row reach. About `few` logits reach the key
+    /// `bound`. The estimate is exact enough if the logits are independent.
     ///
     /// About `bins · ln(bins)` logits reach the least bin that is not −inf. The logarithm of the number of logits that
-    /// reach a place is nearly a linear function of the place.
+    /// reach a place is nearly a linear function of the place. So the function interpolates between this bin and
+    /// `bound`.
     pub(super) fn estimated_place(
         &self,
         cx: &Context<'_>,

@@ -18,8 +18,8 @@ pub(super) const TOTAL_BITS: u32 = 38;
 /// conversions of large integers add 1 each if they do not round to the nearest float.
 ///
 /// Let a remainder be between −m and m times the divisor. Then the quotient is at most m · 2²⁰. Its error is at most
-/// 0.579 · m. Rounding it to an integer adds 0.5, and the digit adds 2⁻⁸. With m = 1.2, the sum is less than m. So every
-/// remainder is between −1.2 and 1.2 times the divisor.
+/// 0.579 · m. Rounding it to an integer adds 0.5, and the digit adds 2⁻⁸. With m = 1.2, the sum of the three is less
+/// than m. So every remainder is between −1.2 and 1.2 times the divisor.
 const DIGIT: u32 = 20;
 /// The number of bits of the lower part of a [`Pair`]. A quotient is less than 2²¹, so the product of a quotient and
 /// the lower part of a divisor fits 32 bits.
@@ -118,7 +118,8 @@ impl<A: Division> Pair<A> {
         // The upper parts wrap. This does not matter, because the upper part of the result fits 32 bits.
         let low_bits = a.add(a.shl(self.upper, LOWER), self.lower);
         let dividend = a.add(a.shl(low_bits, DIGIT - LOWER), a.shr(digit, LOWER));
-        // The two products arrive at the same time, so each is used by one operation that does not wait for the other.
+        // The two products are ready at the same time. So each is an operand of an operation that does not need the
+        // other product.
         let upper =
             a.sub(a.sub(dividend, a.product(quotient, divisor.pair.upper)), a.shr(lower_product, LOWER));
         let lower = a.sub(a.and(digit, a.int(LOWER_MASK)), a.and(lower_product, a.int(LOWER_MASK)));

@@ -31,7 +31,7 @@ const _: () = assert!(Split::WEIGHTS << WEIGHT_BITS <= 1 << short_division::TOTA
 pub(super) struct Survivors {
     keys: Vec<Value>,
     indices: Vec<Value>,
-    /// The same indices as floats. The minimum of two floats is one operation, and of two integers it is two.
+    /// The same indices as floats. A minimum of floats takes one operation; a minimum of integers takes two.
     float_indices: Vec<Value>,
     /// The number of survivors of each row.
     count: Value,
@@ -208,7 +208,7 @@ impl Survivors {
         let is_tie = |i: usize| k.eq(short_keys[i], threshold);
         let last_tie = match cx.spec.stable {
             true => {
-                // A row with ties keeps at least one of them, because it reaches the threshold.
+                // A row with ties keeps at least one of them, because the k-th largest entry is one of them.
                 let kept = k.choose(tied, kept_ties, k.i32(0));
                 let most = k.over_all(Reduce::Max, k.to_float(kept));
                 let some = k.above(most, k.f32(0.0));

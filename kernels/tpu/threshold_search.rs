@@ -91,7 +91,7 @@ pub(super) fn search(
 }
 
 /// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
-/// before the loop, so no check follows it. In other rows, a check follows several steps anyway.
+/// before the loop, so the loop checks its condition once less. In other rows, an iteration has several steps anyway.
 pub(super) fn search_several(
     k: &Kernel,
     label: &str,
@@ -214,9 +214,9 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// Makes one step of a search. A row whose range contains one place is done and does not change. Rows with four or
-/// eight stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More
-/// parts would take more time, because the values of a step would not fit the registers.
+/// Makes one step of a search. If the range of a row contains one place, it does not change. Rows with four or eight
+/// stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More parts
+/// would take more time, because the values of a step would not fit the registers.
 fn step(
     k: &Kernel,
     low: Value,
@@ -261,7 +261,7 @@ fn divide(
     let new_low = k.add(low, k.mul(part, reached));
     let is_exact = k.ge(sum, k.i32(EXACT));
     let above = k.choose(is_exact, k.i32(1), part);
-    // If the row reaches all places of the range, the range keeps its end.
+    // If the row reaches all probed places, the range keeps its end.
     let inside = k.both(k.lt(place, high), k.lt(k.i32(0), stripe));
     let all = k.over_stripes(Reduce::Add, k.choose(inside, k.i32(1), k.i32(0)));
     let new_high = k.choose(k.eq(sum, all), high, k.add(new_low, above));
@@ -288,8 +288,9 @@ fn probe_three(
     let last = k.sub(high, k.i32(1));
     let places = places.map(|place| k.min(place, last));
     let probes = places.map(&probe);
-    // The places that the row reaches come before the other places. For `low` and for each place, `lows` and `highs` are
-    // the range that remains if it is the last place that the row reaches.
+    // The row reaches `low`, and the places that it reaches come before the other places. The last place that it
+    // reaches is `low` or one of the three places. `lows` and `highs` are the ends of the range that remains in each
+    // case.
     let next = k.add(low, k.i32(1));
     let end_after = |number: usize, end: Value| match probes[number].exact {
         Some(exact) => k.choose(exact, k.add(places[number], k.i32(1)), end),

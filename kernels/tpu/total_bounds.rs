@@ -27,14 +27,14 @@ const LARGEST_RATIO: f32 = 0.32175;
 /// The largest amount by which a weight is outside the range from [`LEAST_RATIO`] to [`LARGEST_RATIO`] times its
 /// [`near_weight`].
 const ROUNDING: f32 = 0.5;
-/// The largest relative error of a sum of approximate weights. Each operation on positive floats has a relative error of
-/// at most 2⁻²⁴. A stripe has at most 2¹⁴ registers: 256 chunks of 64. So a value goes through at most 290 dependent
-/// operations: 31 additions in a chunk (two parts of 32 registers), 255 between the chunks, one between the parts, and
-/// three operations of [`near_weight`].
+/// The largest relative error of a sum of approximate weights. Each operation on positive floats adds a relative error
+/// of at most 2⁻²⁴. A stripe has at most 2¹⁴ registers: 256 chunks of 64. So a weight goes through at most 290
+/// operations: 31 additions in a chunk (two parts of 32 registers), 255 additions of chunks, one addition of the two
+/// parts, and three operations of [`near_weight`].
 const SUM_ERROR: f32 = 1.0 / (1 << 15) as f32;
 /// If a row has more entries than this number, the error is twice [`SUM_ERROR`]: the sum over the lanes of such a row
-/// can exceed 2²⁴, so it is rounded too. It has at most 130 dependent
-/// additions: three over the stripes, and 127 over the lanes in any order.
+/// can exceed 2²⁴, so it is rounded too. It has at most 130 dependent additions: three over the stripes, and 127 over
+/// the lanes in any order.
 const EXACT_ENTRIES: usize = 1 << 20;
 /// The estimate of the total reads one chunk out of this number of chunks.
 const CHUNKS_PER_SAMPLE: usize = 16;
@@ -116,8 +116,8 @@ impl Sampling {
 /// of every row in `open`. The second is the same for `thresholds[1]`. The thresholds are keys, and the second is not
 /// above the first.
 ///
-/// The function estimates the sum of the weights of the largest entries from the bins. It estimates the sum of the other
-/// weights from some chunks of the logits.
+/// The function estimates the sum of the weights of the largest entries from the bins. It estimates the sum of the
+/// other weights from some chunks of the logits.
 pub(super) fn are_promising(
     cx: &Context<'_>,
     sampling: &Sampling,

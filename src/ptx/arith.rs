@@ -165,7 +165,7 @@ impl Ptx {
         inverse
     }
 
-    /// The next remainder computes the reciprocal of its divisor again.
+    /// Makes the next remainder compute the reciprocal of its divisor again.
     pub(super) fn forget_reciprocal(&self) {
         *self.reciprocal.borrow_mut() = None;
     }

@@ -87,8 +87,8 @@ impl Ptx {
     }
 
     fn place(&self, label: &str) {
-        // Some threads can reach the label without the instructions before it. So they may not have computed the
-        // reciprocal that the next remainder would reuse.
+        // Some threads can reach the label without executing the instructions before it. So the next remainder must
+        // not reuse a reciprocal that these instructions compute.
         self.forget_reciprocal();
         self.body.borrow_mut().push_str(&format!("{label}:\n"));
     }

@@ -63,8 +63,8 @@ pub trait Arith: Copy {
 
     /// Rounds toward zero. `a` is in `[0, 2³¹)`.
     fn trunc(self, a: Self::Float) -> Self::Int;
-    /// Converts to a float. If the magnitude of `a` is at most 2²⁴, the conversion is exact. Otherwise the result is one
-    /// of the two nearest floats, and no result of the contract may depend on which one.
+    /// Converts to a float. If the magnitude of `a` is at most 2²⁴, the conversion is exact. Otherwise the result is
+    /// one of the two nearest floats, and no result of the contract may depend on which one.
     fn to_float(self, a: Self::Int) -> Self::Float;
     /// The bits of a float.
     fn to_bits(self, a: Self::Float) -> Self::Int;

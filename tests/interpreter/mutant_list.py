@@ -1,9 +1,9 @@
 """The list of the mutants that no case catches.
 
-The list gives a reason for each mutant. Either the change affects only the time of the kernel, or the changed operation
-has the same results for all values that occur. Or the operation belongs to an arithmetic function, of which the kernels
-contain several copies, and another copy is caught (mosaic/sources.py). A mutant that nobody has examined is listed as
-open. The tests may lack a row that catches it.
+The list gives a reason for each mutant. There are three kinds of reasons. The change affects only the time of the
+kernel. Or the changed operation has the same results for all values that occur. Or the operation belongs to an
+arithmetic function that the kernels contain several times, and the cases catch the same change of another copy
+(mosaic/sources.py). A mutant that nobody has examined is listed as open. The tests may lack a row that catches it.
 
 The list is a text file. Lines that start with # are comments. A line `kernel: NAME` begins the section of a kernel, and
 `kernel: *` that of all kernels. A line in brackets gives the reason for the mutants on the lines below it.
@@ -27,7 +27,7 @@ from .mosaic.proofs import SAME, TIME
 OPEN_SAME = "open; the changed operation has the same result in all cases"
 OPEN_OTHER = "open; the changed operation has another result in some case"
 OPEN = (OPEN_SAME, OPEN_OTHER)
-# The reason of mutants of arithmetic functions that are caught in another copy of the function (mosaic/sources.py).
+# The reason of mutants whose change is caught in another copy of the same arithmetic function (mosaic/sources.py).
 COPY = "caught in another copy of the same arithmetic function"
 # The reason of mutants that are caught and that `make test` runs. Their names are in the list. Without these names, a
 # change of a kernel could select mutants that nobody has run.
@@ -164,12 +164,13 @@ class Comparison:
         self.stale += [name for name in self.survivors() & names if self.caught.get(name) or name in without_run]
 
     def caught_places(self):
-        """Returns the changes of the operations of arithmetic functions that the cases catch. See `copies_of`."""
+        """Returns the caught changes of the operations of arithmetic functions, in the form of `copies_of`."""
         copies = [self.copies.get(name) for name, by in self.caught.items() if by]
         return set().union(*(some for some in copies if some and len(some) == 1))
 
     def find_copies(self, places):
-        """Finds the survivors that are caught in another copy. `places` contains the caught changes of all kernels."""
+        """Finds the survivors whose change is caught in another copy. `places` contains the caught changes of all
+        kernels."""
         self.copied = {name for name in self.alive if self.copies.get(name) and self.copies[name] <= places}
         self.not_copied = []
         if self.is_complete:

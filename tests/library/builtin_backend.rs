@@ -427,8 +427,9 @@ fn rows_as_models_make_them_match_the_reference() {
     }
 }
 
-/// Rows without top-k in which few logits of the first part have a weight above 0. Then one pass scans the row and
-/// collects these logits. The rows differ in the share of the other parts, and in the place of the maximum.
+/// Rows without top-k in which few logits of the first part have a weight above 0. For such a row, one pass scans the
+/// row and collects the logits that may have a weight. The rows differ in the number of these logits in the other
+/// parts, and in the place of the maximum.
 #[test]
 fn rows_with_few_weights_at_the_start_match_the_reference() {
     /// The pass divides the row into chunks of this number of logits.

@@ -498,8 +498,8 @@ fn a_decode_loop_uploads_almost_nothing() {
     assert_eq!(run(64..640), 0);
 }
 
-/// After a call has failed, the next call uploads its parameters and its step again, because an upload may be the
-/// reason.
+/// After a call has failed, the next call uploads its parameters and its step again, because an upload may have caused
+/// the failure.
 #[test]
 fn a_failed_call_makes_the_next_call_upload_again() {
     let sampler = raw::counting_sampler();

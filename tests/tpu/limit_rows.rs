@@ -1,5 +1,5 @@
-//! Constructed rows that catch mutants of the TPU kernels. Each row has values or indices at a limit that random rows
-//! rarely meet.
+//! Constructed rows that catch mutants of the TPU kernels. Each row has values or indices at a limit of the kernels.
+//! Random rows rarely have such values or indices.
 
 use crate::common::*;
 use nucleus::dtype::Dtype;
@@ -11,8 +11,8 @@ use rand::prelude::*;
 
 use super::mutant_rows::{choose_others, one_row, random_parameters, Choice};
 
-/// The number of entries of a stripe, of a chunk, and of the chunk's part that a cell register summarizes. The rows of
-/// this file are for the layout of one row per block with these numbers.
+/// The number of entries of a stripe, of a chunk, and of the part of a chunk that a cell register summarizes. The rows
+/// of this file are for kernels with one row per block, whose layout has these numbers.
 const STRIPE: usize = 8192;
 const CHUNK: usize = 4096;
 const CELLS: usize = 1024;
@@ -63,7 +63,7 @@ fn sparse_row(spec: &Spec, entries: impl IntoIterator<Item = (usize, f32)>, para
     one_row(spec, logits, params, &mut StdRng::seed_from_u64(1))
 }
 
-/// Returns the parameters of a row. The draw has this remainder if the total is larger.
+/// Returns the parameters of a row. The remainder of the draw is `number` if the total is larger than `number`.
 fn params(spec: &Spec, k: usize, p: f32, temperature: f32, number: u64) -> RowParams {
     let words = [0, 0, (number >> 32) as u32, number as u32];
     RowParams::new(k as i32, p, 0.0, temperature, words, spec.vocab)
@@ -80,8 +80,8 @@ fn probed_index(vocab: usize, rng: &mut StdRng) -> usize {
     place.min(vocab - 1)
 }
 
-/// Returns a row with ties at the first indices, and at the indices where an eighth of the row begins. The last kept tie
-/// is at the start of an eighth, and the draw selects it. If `deep`, a larger entry is above it in its lane.
+/// Returns a row with ties at the first indices, and at the indices where an eighth of the row begins. The last kept
+/// tie is at the start of an eighth, and the draw selects it. If `deep`, a larger entry is above it in its lane.
 fn entries_at_eighths(spec: &Spec, eighth: usize, deep: bool) -> Problem {
     let length = spec.vocab / 8;
     let last = eighth * length;
@@ -102,8 +102,9 @@ fn entries_at_eighths(spec: &Spec, eighth: usize, deep: bool) -> Problem {
     sparse_row(spec, entries, params(spec, k, 1.0, 1.0, before * MAX_WEIGHT as u64))
 }
 
-/// Returns a row with two entries among the first indices. The draw selects the second one. The distance of both is
-/// half of `number`, twice. If `number` is odd, a larger entry is above the second one in its lane.
+/// Returns a row with two entries among the first indices. The draw selects the second one. The distance of their
+/// indices is `number`, rounded down to an even number. If `number` is odd, a larger entry is above the second one in
+/// its lane.
 fn two_entries_in_a_range(spec: &Spec, number: usize) -> Problem {
     let (index, top) = (number / 2 * 2, MAX_WEIGHT as u64);
     let above = (number % 2 == 1).then_some((CHUNK + index - 1, 3.0));
@@ -111,8 +112,9 @@ fn two_entries_in_a_range(spec: &Spec, number: usize) -> Problem {
     sparse_row(spec, entries, params(spec, 2 + number % 2, 1.0, 1.0, top))
 }
 
-/// Returns a row with logits at equal distances of their keys, eight for each number in `offsets`. The threshold of
-/// top-p is the entry with this rank from below. The search in eight parts per step probes the multiples of 8.
+/// Returns a row whose keys form one series for each number in `offsets`. The number is the first key of the series.
+/// The distance between the keys of a series is eight times the number of series. The threshold of top-p is the entry
+/// with this rank from below. The search with eight parts per step probes the multiples of 8.
 fn spaced_keys(spec: &Spec, rank: usize, offsets: &[u32]) -> Problem {
     let top = 5.0_f32.to_bits();
     let step = 8 * offsets.len() as u32;
@@ -208,7 +210,7 @@ fn deep_lane(spec: &Spec, entries: usize) -> Problem {
     sparse_row(spec, indices.into_iter().map(|index| (index, 20.0)), params(spec, 2, 1.0, 10.0, 0))
 }
 
-/// Returns a row with one maximum, a lower index that contains the next float below it, and many ties.
+/// Returns a row with one maximum, the next float below it at a lower index, and many ties.
 fn below_maximum(spec: &Spec, max: f32, below: f32, temperature: f32) -> Problem {
     let ties = (0..4000).map(|number| (number * 9 + 2000, max - 3.0));
     let k = if spec.path == Way::Arbitrary { 3000 } else { 20 };
@@ -216,8 +218,8 @@ fn below_maximum(spec: &Spec, max: f32, below: f32, temperature: f32) -> Problem
     sparse_row(spec, entries, params(spec, k, 1.0, temperature, 12_345_678_901))
 }
 
-/// Returns a row in which the draw selects a larger entry after the last kept tie. Between them are ties that top-k does
-/// not keep. All of them are usually in one chunk.
+/// Returns a row in which the draw selects a larger entry after the last kept tie. Between them are ties that top-k
+/// does not keep. All of them are usually in one chunk.
 fn larger_after_ties(spec: &Spec, seed: u64) -> Problem {
     let rng = &mut StdRng::seed_from_u64(seed);
     let (ties, larger) = ([500, 4000, 12_000][rng.random_range(0..3)], rng.random_range(2..40));
@@ -256,7 +258,7 @@ fn adjacent_weights(spec: &Spec, distance: usize) -> Problem {
 }
 
 /// Returns a row whose total is odd. The target of top-p is one more than the weight of the maximum. If the total were
-/// less by one, the target would be the weight of the maximum.
+/// one less, the target would be the weight of the maximum.
 fn odd_total(spec: &Spec) -> Problem {
     assert_eq!(weight_below(28.0), 1);
     let entries = (0..18).map(|number| (number * 53, if number == 0 { 0.0 } else { -28.0 }));
@@ -302,9 +304,10 @@ fn many_candidates_and_nan(spec: &Spec) -> Problem {
     one_row(spec, logits, params(spec, 2500, 1.0, 1.0, 123_456_789_012), rng)
 }
 
-/// Returns a row with top-p alone, in which the threshold of top-p depends on the total. A total that differs by the
-/// share `offset` of the other entries has another threshold. The bounds of the total are near the total, because all
-/// other entries have the same weight, and the error of the approximate weight is `largest` or least for it.
+/// Returns a row with top-p alone, in which a small error of the total changes the threshold of top-p. Most entries
+/// that have a weight have the same one. If this weight differed by the share `offset`, the threshold would be another
+/// one. The ratio of this weight to the approximate weight is the largest one if `largest`, otherwise the least one. So
+/// one of the bounds of the total is near the total.
 fn close_total(spec: &Spec, largest: bool, offset: f64) -> Problem {
     let ratio = |below: f32| f64::from(weight_below(below)) / near_weight(below);
     let few = (0..128).map(|part| 1.0 + part as f32 / 128.0);

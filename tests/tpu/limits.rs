@@ -98,8 +98,8 @@ fn several_blocks_of_stripes() {
     cases.check(&[]);
 }
 
-/// The batch has three blocks of four rows. Two cores process them, so the program adds a block that contains only
-/// padding rows.
+/// The rows need three blocks of four rows. Two cores process the blocks, so the program adds a block that contains
+/// only padding rows.
 #[test]
 fn a_padding_block_of_stripes() {
     const VOCAB: usize = (1 << 20) + 5000;

@@ -416,8 +416,8 @@ fn bounded_four_rows() {
 }
 
 /// Returns rows in which the weight of the entry of rank `n` is about `n` to the power −1.5. With p = 0.95, the
-/// threshold of top-p is an entry of rank 200 to 300. This is after the entries that the kernel gathers, but among those
-/// that it lists. Some rows have top-k or are greedy.
+/// threshold of top-p is an entry of rank 200 to 300. The kernel does not gather this entry, but lists it.
+/// Some rows have top-k or are greedy.
 fn power_laws(spec: &Spec, p: f32, rng: &mut StdRng) -> Problem {
     let mut problem = problem_of(spec, vec![RowKind::Normal; spec.batch], rng);
     let mut logits = Vec::new();
@@ -455,8 +455,8 @@ fn heavy_after_the_sample(spec: &Spec, rng: &mut StdRng) -> Problem {
     problem
 }
 
-/// Returns rows with two different large logits that have the same weight. Top-p alone keeps all of them, because it
-/// keeps ties, although a part of them reaches its target.
+/// Returns rows with two different large logits that have the same weight. Some of these entries reach the target of
+/// top-p. But top-p alone keeps all of them, because it keeps ties.
 fn equal_weights(spec: &Spec, rng: &mut StdRng) -> Problem {
     const TEMPERATURE: f32 = 1e5;
     let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);

@@ -17,7 +17,7 @@ destroy_buffer(info, buffer) =
 @testset "prewarm, plugin" begin
     sampler = Sampler(; backend = :pjrt, plugin_path = PLUGIN, max_k = 8)
     @test Nucleus.info(sampler).platform_name == "cpu" && Nucleus.info(sampler).pjrt_api_version > v"0.1"
-    # Three programs, one after the other: the compiler still works when Julia has compiled the call of `wait`.
+    # One thread compiles three programs, so that the prewarm has not ended when Julia has compiled the call of `wait`.
     prewarming = Nucleus.start_prewarm(sampler; vocab = 300, batch = 4, path = :bounded, num_threads = 1)
     @test is_error(thrown(() -> wait(prewarming; timeout = 0.001)), Nucleus.NUC_TIMEOUT, "")
     # Another task of this thread runs during the wait.
@@ -30,7 +30,8 @@ destroy_buffer(info, buffer) =
     compiles = Nucleus.stats(sampler).compiles
     sample(sampler, zeros(Float32, 300, 1); top_k = 5, path = :bounded)
     @test Nucleus.stats(sampler).compiles == compiles > 0
-    # The programs that the cancel stops are never compiled. There are many, so that a slow cancel also stops some.
+    # After a cancel, the remaining programs are not compiled. There are many programs, so that some remain even if the
+    # cancel comes late.
     prewarming = Nucleus.start_prewarm(sampler; vocab = 301, batch = 16, num_threads = 1)
     Nucleus.cancel(prewarming)
     @test is_error(thrown(() -> wait(prewarming)), Nucleus.NUC_CANCELLED, "")

@@ -24,10 +24,10 @@ use crate::semantics::top_p::target;
 use crate::semantics::weights::MAX_WEIGHT;
 
 /// A limit on a rounding error. The distance of an entry from the maximum is approximately the distance of the bound
-/// from the maximum plus the distance of the entry from the bound. The error of this sum is at most 4.5: each of the
-/// three distances is below 2²³, and has an error of at most 1.5. The difference and the product each contribute 0.5,
-/// because their relative errors are at most 2⁻²⁴. The rounding to an integer contributes 0.5. A distance that is
-/// limited to 29.5 octaves can have a larger error, but the weight at this distance is 0 in any case.
+/// from the maximum plus the distance of the entry from the bound. Each of the three distances is below 2²³ and has an
+/// error of at most 1.5. The difference and the product each contribute 0.5 to this error, because their relative
+/// errors are at most 2⁻²⁴. The rounding to an integer also contributes 0.5. So the error of the sum is at most 4.5. A
+/// distance that is limited to 29.5 octaves can have a larger error, but the weight at this distance is 0 in any case.
 const ROUNDING: i32 = 16;
 
 /// The outcome of a row, in variables that the kernel sets step by step.

@@ -269,8 +269,8 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
                 (0..found.len()).for_each(|word| k.store_shared_at(found, word, k.int(1 << DIGIT_BITS)));
             });
             k.barrier();
-            // The distances of the keys before `start` wrap. These keys are then after the keys of the bin that this
-            // step divides, as in `Search::fill`.
+            // If the distance of a key is less than `start`, the subtraction wraps. The key is then counted after the
+            // keys of the bin that this step divides, or not at all. `Search::fill` explains this.
             for &key in keys {
                 let distance = k.sub(largest, key);
                 let bin = k.shr_by(k.sub(distance, start), by);

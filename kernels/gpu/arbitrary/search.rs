@@ -178,9 +178,10 @@ impl<'s, 'a, 'k, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'s,
         k.when(bins.block.is_first(), || k.store_shared_at(bins.len, 0, k.int(0)));
         bins.block.prepare_to_pass(0);
         k.barrier();
-        // The distance of an entry before `start` wraps. It is at least 2³² − `start`, so it is at least the size of
-        // the bin that this step divides, because `start` is a multiple of this size. So the entry is after all
-        // entries of the divided bin, or in no bin. The running sum reaches the target before it.
+        // If an entry is before `start`, its distance from `start` wraps. The distance is then at least 2³² − `start`.
+        // `start` is a multiple of the size of the bin that this step divides, so the distance is at least this size.
+        // So the entry is counted after all entries of the divided bin, or in no bin. The running sum reaches the
+        // target before it reaches this entry.
         let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
         self.list.for_each(prepare, |(bin, weight)| {
             let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));

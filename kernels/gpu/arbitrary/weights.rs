@@ -96,7 +96,7 @@ impl<'k> Weights<'k> {
     }
 
     /// The weight of a value that has not been cleaned, in a row without top-k. If the value is NaN, its distance is
-    /// the largest one, as that of −inf.
+    /// the largest one, like that of −inf.
     pub(super) fn of_raw(&self, value: Float) -> Int {
         weight(self.k, quantize(self.k, self.max, value, self.scale))
     }

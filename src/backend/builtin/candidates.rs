@@ -25,13 +25,13 @@ const LARGEST_K_BY_MAXIMA: usize = 384;
 /// Up to this k, few enough entries usually reach the bound for [`collect_few`].
 const LARGEST_FEW_K: usize = 160;
 
-/// In a row without top-k, the backend first scans a part of the row: the number of groups divided by this number. The
-/// share of this part that may have a weight decides which pass reads the row. A larger part has a larger maximum, which
-/// is closer to that of the row.
+/// In a row without top-k, the backend first scans the first part of the row: its number of groups is that of the row,
+/// divided by this number. The share of the logits of this part that may have a weight decides which pass reads the
+/// row. The maximum of a longer part is closer to that of the row.
 const FIRST_PART: usize = 6;
 /// If the share is in this range, [`scan_and_collect_reaching`] is the fastest pass. If the share is smaller, most
-/// blocks have no logit with a weight, and it is faster to scan the row and then read the other blocks again. If the
-/// share is larger, it is faster to weigh all logits.
+/// blocks have no logit with a weight. Then it is faster to scan the row first, and to read only the other blocks
+/// again. If the share is larger, it is faster to weigh all logits.
 const REACHING_SHARES: std::ops::Range<f32> = 0.015..LARGEST_SHARE;
 /// Below this share, it is faster to collect the logits that may have a weight and weigh them than to weigh all logits.
 pub(super) const LARGEST_SHARE: f32 = 0.85;
@@ -90,7 +90,7 @@ impl RowTask<'_> {
         })
     }
 
-    /// Scans the row. If probably few logits have a weight, the pass also collects these logits.
+    /// Scans the row. If few logits of a sample may have a weight, the pass also collects the logits that may have one.
     fn scan_without_top_k(&self, work: &mut Workspace<'_>) -> Option<Candidates> {
         if self.kind == RowKind::Greedy || self.parts > 1 || stride_of(self.row().len()).is_none() {
             return self.scan_by_maxima(None, work);

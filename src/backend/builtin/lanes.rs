@@ -97,8 +97,8 @@ pub(super) fn load<S: Simd, T: SimdFrom<[E; LANES], S>, E: Copy>(simd: S, slice:
     array.simd_into(simd)
 }
 
-/// Writes the lanes that the mask selects to `out[at..]`. Returns the position after them. Overwrites all of
-/// `out[at..at + LANES]`, after that position with arbitrary values.
+/// Writes the lanes that the mask selects to `out[at..]`. Returns the position after them. The rest of
+/// `out[at..at + LANES]` gets arbitrary values.
 #[inline(always)]
 pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask: mask32x16<S>) -> usize {
     let out = &mut out[at..at + LANES];
@@ -108,7 +108,7 @@ pub(super) fn push<S: Simd>(out: &mut [i32], at: usize, values: i32x16<S>, mask:
         let (low, high) = values.split();
         let (low_mask, high_mask) = values.simd.split_mask32x16(mask);
         let count = low_mask.to_bitmask().count_ones() as usize % (LANES / 2 + 1);
-        // `compress` also sets the other lanes to 0. This takes an instruction more than any other contents.
+        // `compress` also sets the other lanes to 0, which takes one more instruction. Their values are not needed.
         low.compress_merge(low_mask, low).store_slice(&mut out[..LANES / 2]);
         high.compress_merge(high_mask, high).store_slice(&mut out[count..count + LANES / 2]);
         at + count + high_mask.to_bitmask().count_ones() as usize

@@ -6,7 +6,7 @@
 //! - `layout`, `key16`, `element`, `blocks`: how a row is divided, and how its elements are read.
 //! - `bounds`, `scan`, `clean_row`, `locate`, `collect`, `collect_few`: passes that compare logits.
 //! - `threshold_search`, `strided_sample`, `top_k`, `weighing`, `weigh_row`, `tail_bounds`, `top_p`, `draw`,
-//!   `reaching`: passes that compute weights or bounds on their sums, the exact thresholds of top-k and top-p, the
+//!   `reaching`: passes that compute weights or bounds of their sums, the exact thresholds of top-k and top-p, the
 //!   draw, and a pass that collects the logits that may have a weight.
 //! - `row_kind`, `workspace`, `row_task`, `split`, `candidates`, `choose_token`, `wide_arrays`,
 //!   `sample_row`: sample one row with these passes.

@@ -1,8 +1,8 @@
 //! The pass for rows in which few logits have a weight above 0: it scans the row and collects these logits.
 //!
 //! The weight of a logit depends on its distance from the row's maximum, which is not known before the end of the pass.
-//! The pass uses the maximum of the elements that it has read. So it can also collect logits whose weight is 0, but it
-//! collects all logits whose weight is above 0.
+//! Instead, the pass uses the maximum of the logits that it has read. This maximum is at most that of the row. So the
+//! pass collects all logits whose weight is above 0, and can also collect logits whose weight is 0.
 
 use fearless_simd::Level;
 
@@ -22,13 +22,13 @@ const CHUNK: usize = 64;
 pub(super) struct Reaching {
     /// The number of these logits.
     pub(super) len: usize,
-    /// The collected logits before this position are less than the maximum.
+    /// The collected logits before this position are less than the maximum of the row.
     pub(super) below_max: usize,
 }
 
 /// Scans a row and collects the logits that may have a weight of at least `least`, in order. `scale.max` is the maximum
-/// of a part of the row. Writes the bits of the logits to `values`. For each block, writes the number of logits
-/// collected before it to `offsets`. Writes the bound of each chunk to `bounds`.
+/// of a part of the row. Writes the bits of the collected logits to `values`. For each block, writes the number of
+/// logits that were collected before it to `offsets`. Writes the bound of each chunk to `bounds`.
 pub(super) fn scan_and_collect_reaching(
     level: Level,
     row: Logits<'_>,
@@ -58,7 +58,8 @@ pub(super) fn scan_and_collect_reaching(
     (summary, reaching)
 }
 
-/// The bounds of a pass that collected logits: a block's logits that are at least its bound were collected.
+/// The bounds of a pass that collected logits. The pass collected the logits that are at least the bound of their
+/// block.
 #[derive(Clone, Copy)]
 pub(super) enum Bounds<'w> {
     /// One bound for the whole row.
@@ -68,8 +69,8 @@ pub(super) enum Bounds<'w> {
 }
 
 impl Bounds<'_> {
-    /// The index in the row of a logit, given its `position` among the collected logits. `offsets` holds the number of
-    /// logits collected before each block.
+    /// The index in the row of a logit, given its `position` among the collected logits. For each block, `offsets`
+    /// contains the number of logits that were collected before it.
     pub(super) fn index_of(self, level: Level, row: Logits<'_>, offsets: &[u32], position: usize) -> usize {
         let (block, n) = block_of(offsets, position);
         let bound = match self {
@@ -158,8 +159,8 @@ mod tests {
             let mut rows = vec![body.clone(), vec![1.0; vocab]];
             // Only the last logit of each chunk reaches the bound. Most blocks have no such logit.
             rows.push((0..vocab).map(|i| if i % chunk == chunk - 1 { 5.0 } else { -50.0 }).collect());
-            // The maximum of each chunk is larger than that of the previous one. All logits of the last chunk reach the
-            // bound.
+            // The maximum of each chunk is larger than that of the previous chunk. All logits of the last chunk reach
+            // the bound.
             rows.push((0..vocab).map(|i| body[i].max(i as f32 / chunk as f32 * 7.0 - 25.0)).collect());
             // The largest logit is the first one.
             rows.push((0..vocab).map(|i| if i == 0 { 30.0 } else { body[i] }).collect());

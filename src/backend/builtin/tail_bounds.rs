@@ -24,9 +24,9 @@ const SUM_ERROR: f64 = 1e-5;
 /// quotients.
 const LEAST_QUOTIENT: f64 = 1.030_330;
 const LARGEST_QUOTIENT: f64 = 1.045_891;
-/// An upper limit of the sum of the other relative errors: at most 4e-6 of a weight (2⁻¹⁸), 4e-6 of `q` (1.5 units of
-/// 2⁻¹⁸ octaves), and 9e-6 of the rounding of the straight lines (the bits of a float are rounded to a multiple of
-/// 128).
+/// An upper limit of the sum of the other relative errors. A weight contributes at most 4e-6 (2⁻¹⁸), and `q` at most
+/// 4e-6 (1.5 units of 2⁻¹⁸ octaves). The rounding of the straight lines contributes at most 9e-6 (the bits of a float
+/// are rounded to a multiple of 128).
 const OTHER_ERRORS: f64 = 1e-4;
 
 /// Returns a lower and an upper bound on the sum of all weights of logits below `bound`. `reaching` is the number of

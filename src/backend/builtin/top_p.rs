@@ -88,8 +88,8 @@ impl<'w> Sampled<'w> {
             with_element!(row, row, E => weigh_sample::<_, E>(simd, row, stride, scale, weights));
             weigh_maxima(simd, tops, scale)
         });
-        // One of the maxima is the maximum of the row. So `maxima` is at least its weight, and the target is at most
-        // `maxima`.
+        // One of the maxima is the maximum of the row. So `maxima` is at least the weight of the maximum. Then the
+        // target is at most `maxima`, and the subtraction does not overflow.
         let dispensable = maxima - target(Scalar, maxima, params.top_p.mantissa, params.top_p.shift);
         let logits_per_sample = row.len() as f64 / weights.len() as f64;
         Some(Sampled { weights, maxima, logits_per_sample, dispensable })

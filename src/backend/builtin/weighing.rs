@@ -44,8 +44,9 @@ impl WeightScale {
     /// A lower limit for logits. Every logit below it has a weight less than `least`. `least` is at least 1.
     pub(super) fn floor(self, least: i32) -> f32 {
         // The constants include a margin for the error of a weight (2⁻¹⁸ relative plus 0.5 absolute) and for the
-        // rounding errors of this computation. The weight is 1 at a distance of `WEIGHT_BITS + 1` octaves. An eighth of
-        // an octave is enough for the absolute error if `least` is at least 7: 7 · 2^(-1/8) + 0.5 < 7.
+        // rounding errors of this computation. Up to a distance of `WEIGHT_BITS + 1` octaves, a weight can be 1. If
+        // `least` is at least 7, a margin of an eighth of an octave is enough for the absolute error:
+        // 7 · 2^(-1/8) + 0.5 < 7.
         let bits = WEIGHT_BITS as f32 + 0.125;
         let octaves = if least < 8 { bits + 1.0 } else { bits - (least as f32).log2() };
         // Beyond this distance below the maximum, every weight is less than `least`.
@@ -177,8 +178,8 @@ fn weigh_collected_impl<S: Simd, const N: usize>(
 }
 
 /// Replaces the bits of `len` collected logits by their weights, and pads the array to whole vectors with 0. A weight
-/// below `least` becomes 0. Returns the padded length and the sum of the weights. `values` has space for the padding, if
-/// its length is a multiple of the length of a block.
+/// below `least` becomes 0. Returns the padded length and the sum of the weights. `values` has space for the padding,
+/// if its length is a multiple of the length of a block.
 pub(super) fn weigh_in_place(
     level: Level,
     values: &mut [i32],

@@ -40,7 +40,7 @@ pub(super) struct Workspace<'a> {
     /// Weights that a pass collected, or sums of weights.
     pub(super) weights: &'a mut [i32],
     /// First the values that a threshold search narrows, later the indices of the collected entries. In a row without
-    /// top-k and top-p: sums of the weights of collected logits.
+    /// top-k and top-p: the sums of the weights of collected logits, per block.
     pub(super) spare: &'a mut [i32],
     /// For each block, the number of entries collected before it.
     pub(super) offsets: &'a mut [u32],

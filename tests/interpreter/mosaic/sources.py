@@ -2,8 +2,8 @@
 
 The emitter inlines its functions. So a kernel contains a function several times, and each copy has its own mutants. The
 result of an arithmetic function depends only on its operands. If the tests catch a mutant of one copy, they show that
-the function needs this operation. A mutant of another copy is the same change of the same operation. It can survive
-because the operands of that copy are never at the limit that the mutant moves.
+the function needs the changed operation. The same change of another copy can survive, because the operands of that copy
+never have the rare values that show the change.
 
 The text of a kernel for readers can name the place in the source of the emitter that adds each operation. Two
 operations from the same place are copies.
@@ -29,9 +29,9 @@ def places(definitions, notes):
 
 
 def copies_of(mutant, operations, places):
-    """Returns the changes that a mutant consists of, as pairs of a place and a change. Returns None if the mutant changes
-    an operation outside of the arithmetic functions, or a constant. Constants have no place, because the kernel contains
-    each constant once."""
+    """Returns the changes that a mutant consists of, as pairs of a place and a change. Returns None if the mutant
+    changes an operation outside of the arithmetic functions, or a constant. Constants have no place, because the kernel
+    contains each constant once."""
     changed = [operations[index][1] for index in mutant.indices]
     if mutant.action[0] == "value" or any(op not in places for op in changed):
         return None

@@ -35,7 +35,7 @@ func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM
 }}
 }}
 """
-# Stores 1 or another number, as a parameter rounds to less than 1 or not.
+# Stores 1 if a quarter of a parameter rounds to less than 1. Otherwise, stores the parameter.
 ROUNDED = f"""module {{
 func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM}>) {{
   %3 = arith.constant 0 : index

@@ -54,7 +54,7 @@ class Copies(unittest.TestCase):
 
 
 class Reasons(unittest.TestCase):
-    """The reasons of mutants that the list gives after a run."""
+    """The reasons that the list gives for mutants after a run."""
 
     def run_mutants(self, caught, reasons, listed=False):
         """`caught` says what caught each mutant. `reasons` is the list before the run. Returns the complaints, and the

@@ -438,14 +438,23 @@ fn rows_with_few_weights_at_the_start_match_the_reference() {
     let mut scratch = Scratch::default();
     for vocab in [8192, 8193, 17_000, 2 * CHUNK + 128, 40_003] {
         let body: Vec<f32> = (0..vocab).map(|_| rng.random_range(-50.0..10.0_f32)).collect();
+        let with_ends = |i: usize, first: usize, value: f32, end: f32| match i {
+            _ if i == first => value,
+            _ if i + 10 == vocab => end,
+            _ if i % 10 == 0 => -1.0 - (i % 7) as f32,
+            _ => -1000.0,
+        };
         let at_border = |i: usize| [0, 1, CHUNK - 1].contains(&(i % CHUNK)) || i == vocab - 1;
-        let rows: [(&str, Vec<f32>); 6] = [
+        let rows: [(&str, Vec<f32>); 8] = [
             ("many", body.clone()),
             // Most blocks of the later chunks have no weight above 0.
             ("at borders", (0..vocab).map(|i| if at_border(i) || i < 1000 { 9.0 } else { -40.0 }).collect()),
             ("late maximum", (0..vocab).map(|i| if i == vocab - 2 { 25.0 } else { body[i] }).collect()),
             ("dense end", (0..vocab).map(|i| if i < CHUNK { body[i] } else { 10.0 }).collect()),
             ("rising", (0..vocab).map(|i| body[i] + (i / CHUNK) as f32 * 12.0).collect()),
+            // Zeros and subnormals are equal after cleaning, so the first of them is the greedy token.
+            ("zero and subnormal", (0..vocab).map(|i| with_ends(i, 10, 0.0, 1e-40)).collect()),
+            ("subnormal and zero", (0..vocab).map(|i| with_ends(i, vocab / 2, -1e-40, 0.0)).collect()),
             ("first maximum", (0..vocab).map(|i| if i == 0 { 12.0 } else { body[i].min(9.0) }).collect()),
         ];
         for (name, values) in rows {

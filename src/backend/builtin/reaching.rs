@@ -6,7 +6,7 @@
 
 use fearless_simd::Level;
 
-use super::bounds::Limit;
+use super::bounds::{key_of, Limit};
 use super::collect::scan_and_collect;
 use super::layout::BLOCK;
 use super::locate::{block_of, index_in_block};
@@ -49,7 +49,8 @@ pub(super) fn scan_and_collect_reaching(
         for offset in offsets {
             *offset += before as u32;
         }
-        if found.max > summary.max {
+        // Zeros and subnormals are equal after cleaning, so the keys are compared.
+        if key_of(found.max) > key_of(summary.max) {
             reaching.below_max = before;
         }
         reaching.len += len;
@@ -120,7 +121,8 @@ mod tests {
                 let bounds = Bounds::Chunks(bounds);
                 assert_eq!(bounds.index_of(level, row, &offsets, position), index);
             }
-            let first = collected.iter().position(|&i| logits[i] == max).expect("the maximum is collected");
+            let first = collected.iter().position(|&i| key_of(logits[i]) == key_of(max));
+            let first = first.expect("the maximum is collected");
             assert!(reaching.below_max <= first);
             for (i, &x) in logits.iter().enumerate() {
                 if weight(Scalar, quantize(Scalar, max, x, scale)) >= least {
@@ -164,6 +166,16 @@ mod tests {
             rows.push((0..vocab).map(|i| body[i].max(i as f32 / chunk as f32 * 7.0 - 25.0)).collect());
             // The largest logit is the first one.
             rows.push((0..vocab).map(|i| if i == 0 { 30.0 } else { body[i] }).collect());
+            // Several logits are equal to the maximum after cleaning. The last of them is the largest or the first one
+            // that is not the maximum of the first part.
+            for (first, last) in [(0.0, 1e-40), (-1e-40, 0.0)] {
+                let of = |i: usize| match i {
+                    10 => first,
+                    _ if i + 10 == vocab => last,
+                    _ => body[i] - 20.0,
+                };
+                rows.push((0..vocab).map(of).collect());
+            }
             for row in rows {
                 let first_max = row[..vocab.div_ceil(4)].iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let bf16: Vec<u16> = row.iter().map(|&x| half::bf16::from_f32(x).to_bits()).collect();

@@ -441,7 +441,7 @@ fn rows_with_few_weights_at_the_start_match_the_reference() {
         let with_ends = |i: usize, first: usize, value: f32, end: f32| match i {
             _ if i == first => value,
             _ if i + 10 == vocab => end,
-            _ if i % 10 == 0 => -1.0 - (i % 7) as f32,
+            _ if i.is_multiple_of(10) => -1.0 - (i % 7) as f32,
             _ => -1000.0,
         };
         let at_border = |i: usize| [0, 1, CHUNK - 1].contains(&(i % CHUNK)) || i == vocab - 1;

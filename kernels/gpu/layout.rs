@@ -3,6 +3,9 @@
 use crate::kernels::spec::Spec;
 use crate::kernels::target::Gpu;
 
+/// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most
+/// 31 bits.
+pub(super) const LARGEST_BATCH: usize = 1 << 16;
 /// The longest row of the kernels.
 pub(super) const LARGEST_VOCAB: usize = 1 << 20;
 /// The number of threads of a block of the second kernel.

@@ -30,12 +30,9 @@ use super::stablehlo::wide_outputs::{full_width, k_slices, Thresholds};
 use super::target::Gpu;
 use crate::mlir::stablehlo::{Hlo, Value};
 use call::call;
-use layout::{Layout, KEPT, LARGEST_SLICES, LARGEST_VOCAB, THREADS};
+use layout::{Layout, KEPT, LARGEST_BATCH, LARGEST_SLICES, LARGEST_VOCAB, THREADS};
 use results::Threshold;
 
-/// The largest number of rows of the kernels. The index of an entry in the arrays between the kernels then has at most
-/// 31 bits.
-const LARGEST_BATCH: usize = 1 << 16;
 const _: () = assert!(LARGEST_BATCH * LARGEST_SLICES * KEPT < 1 << 31);
 /// The largest number of slots of the kernels.
 const LARGEST_SLOTS: usize = 128;

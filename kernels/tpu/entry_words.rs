@@ -4,8 +4,7 @@
 //! stripe. The word does not contain the lane of the entry, because [`unpacked`] computes it from the lane of the word.
 
 use super::context::Context;
-use super::gather::{empty_stack, SurvivorStack};
-use super::lane_stack::LaneStack;
+use super::lane_stack::{empty_stack, LaneStack, SurvivorStack};
 use crate::dtype::Dtype;
 use crate::mlir::mosaic::{Value, LANES};
 use crate::semantics::arith::Arith;

@@ -10,7 +10,7 @@
 use super::context::Context;
 use super::entry_words::{self, empty_words};
 use super::keys::{edge_below, EXPONENT};
-use super::lane_stack::LaneStack;
+use super::lane_stack::{empty_stack, LaneStack, SurvivorStack};
 use super::prefilter::{index_in_group, Prefilter};
 use super::summaries::{cells_together, halves, load};
 use crate::mlir::mosaic::{Elem, Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
@@ -29,10 +29,6 @@ const MOST_CROWDED: usize = 256;
 const UNUSED: usize = MOST_CROWDED + FEW_TOGETHER;
 /// The number of group registers that one word describes.
 const GROUPS_IN_WORD: usize = 32;
-
-/// The survivors of each lane: logits and their indices in the row, as floats. The stack uses the index as its marker:
-/// −1 marks an empty level.
-pub(super) type SurvivorStack = LaneStack<2>;
 
 /// The maximum of a group.
 struct Maximum {
@@ -432,9 +428,4 @@ fn for_batches(
         0 => state,
         rest => each(full, rest, &state),
     }
-}
-
-/// Returns an empty stack of survivors.
-pub(super) fn empty_stack(k: &Kernel, depth: usize) -> SurvivorStack {
-    SurvivorStack::empty(depth, [k.splat(k.f32(0.0)), k.splat(k.f32(-1.0))])
 }

@@ -4,7 +4,7 @@ use crate::mlir::mosaic::{Kernel, Value};
 
 /// A stack in every lane. Each entry has `N` fields, for example a logit and its place.
 ///
-/// The last field is the marker. The marker of an empty level is less than every marker that is pushed.
+/// The last field is the marker. The marker of an empty level differs from every marker that is pushed.
 pub(super) struct LaneStack<const N: usize> {
     /// The levels of each field, from the top.
     pub(super) fields: [Vec<Value>; N],
@@ -12,6 +12,10 @@ pub(super) struct LaneStack<const N: usize> {
     /// there was none.
     pub(super) overflow: Value,
 }
+
+/// The survivors of each lane: logits and their indices in the row, as floats. The stack uses the index as its marker:
+/// −1 marks an empty level.
+pub(super) type SurvivorStack = LaneStack<2>;
 
 impl<const N: usize> LaneStack<N> {
     /// Returns an empty stack. `empty` are the fields of an empty level, in all lanes.
@@ -73,4 +77,9 @@ impl<const N: usize> LaneStack<N> {
             self.push_where(k, is_used(entry[N - 1]), entry);
         }
     }
+}
+
+/// Returns an empty stack of survivors.
+pub(super) fn empty_stack(k: &Kernel, depth: usize) -> SurvivorStack {
+    SurvivorStack::empty(depth, [k.splat(k.f32(0.0)), k.splat(k.f32(-1.0))])
 }

@@ -38,7 +38,8 @@ mod weights;
 mod whole_row;
 
 use super::call::call_in_place;
-use super::{results, LARGEST_BATCH};
+use super::layout::LARGEST_BATCH;
+use super::results;
 use crate::kernels::spec::Spec;
 use crate::kernels::stablehlo::inputs::Operands;
 use crate::kernels::target::Gpu;

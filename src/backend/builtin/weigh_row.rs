@@ -215,9 +215,9 @@ pub(super) fn weigh_blocks(
     dispatch!(level, simd => with_element!(row, row, E => {
         // A weight below 1 is 0.
         if least <= 1 {
-            weigh_blocks_impl::<_, E, true>(simd, row, bins, scale, least, (sums, offsets))
+            weigh_reaching_blocks::<_, E, true>(simd, row, bins, scale, least, (sums, offsets))
         } else {
-            weigh_blocks_impl::<_, E, false>(simd, row, bins, scale, least, (sums, offsets))
+            weigh_reaching_blocks::<_, E, false>(simd, row, bins, scale, least, (sums, offsets))
         }
     }))
 }
@@ -231,49 +231,16 @@ pub(super) fn weigh_collected_blocks(
     least: i32,
     sums: &mut [i32],
 ) -> (u64, usize) {
+    let count = logits.len().div_ceil(BLOCK);
     dispatch!(level, simd => if least <= 1 {
-        weigh_collected_blocks_impl::<_, true>(simd, logits, scale, least, sums)
+        sums_of_row::<_, F32, true>(simd, logits, count, scale, least, sums, #[inline(always)] |_| true)
     } else {
-        weigh_collected_blocks_impl::<_, false>(simd, logits, scale, least, sums)
+        sums_of_row::<_, F32, false>(simd, logits, count, scale, least, sums, #[inline(always)] |_| true)
     })
 }
 
 #[inline(always)]
-fn weigh_collected_blocks_impl<S: Simd, const ALL: bool>(
-    simd: S,
-    logits: &[f32],
-    scale: WeightScale,
-    least: i32,
-    sums: &mut [i32],
-) -> (u64, usize) {
-    let (scale, least) = (scale.lanes(simd), Lanes(simd).int(least));
-    let count = logits.len().div_ceil(BLOCK);
-    let blocks = Blocks::<F32>::new(logits);
-    let mut sum = WeightSum::new(simd);
-    let mut out = sums.as_chunks_mut::<LANES>().0[..count].iter_mut();
-    for mut blocks in blocks.range(0..count) {
-        if S::f32s::LEN == LANES {
-            let (pairs, last) = blocks.as_chunks::<2>();
-            for pair in pairs {
-                let here = sums_of_blocks::<S, F32, ALL, 2>(simd, &scale, pair, least);
-                for (here, out) in here.into_iter().zip(&mut out) {
-                    here.store_slice(out);
-                    sum.add(here);
-                }
-            }
-            blocks = last;
-        }
-        for (block, out) in blocks.iter().zip(&mut out) {
-            let here = sum_of_block::<S, F32, ALL>(simd, &scale, block, least);
-            here.store_slice(out);
-            sum.add(here);
-        }
-    }
-    (sum.total(), count * LANES)
-}
-
-#[inline(always)]
-fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
+fn weigh_reaching_blocks<S: Simd, E: Element, const ALL: bool>(
     simd: S,
     row: &[E::Bits],
     bins: &[f32],
@@ -281,27 +248,50 @@ fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
     least: i32,
     (sums, offsets): (&mut [i32], &mut [u32]),
 ) -> (u64, usize) {
-    let a = Lanes(simd);
-    let floor = scale.floor(least);
-    let (scale, least) = (scale.lanes(simd), a.int(least));
-    let blocks = Blocks::<E>::new(row);
-    let mut sum = WeightSum::new(simd);
     for (block, offset) in offsets.iter_mut().enumerate() {
         *offset = (block * LANES) as u32;
     }
-    let mut rest = bins.as_chunks::<BIN>().0.iter().zip(sums.as_chunks_mut::<LANES>().0);
-    for mut blocks in blocks.range(0..offsets.len()) {
+    let floor = scale.floor(least);
+    let bins = &bins.as_chunks::<BIN>().0[..offsets.len()];
+    sums_of_row::<S, E, ALL>(
+        simd,
+        row,
+        bins.len(),
+        scale,
+        least,
+        sums,
+        #[inline(always)]
+        |block| reaches(simd, &bins[block], floor),
+    )
+}
+
+/// Writes [`LANES`] sums of weights for each of the `count` blocks of a row. The sums of a block are 0 if `is_needed`
+/// returns false for its number. With two blocks at a time, their weights are computed if either block is needed.
+/// Returns the total of the sums and their number.
+#[inline(always)]
+fn sums_of_row<S: Simd, E: Element, const ALL: bool>(
+    simd: S,
+    row: &[E::Bits],
+    count: usize,
+    scale: WeightScale,
+    least: i32,
+    sums: &mut [i32],
+    is_needed: impl Fn(usize) -> bool,
+) -> (u64, usize) {
+    let a = Lanes(simd);
+    let (scale, least) = (scale.lanes(simd), a.int(least));
+    let mut sum = WeightSum::new(simd);
+    let mut out = sums.as_chunks_mut::<LANES>().0[..count].iter_mut().enumerate();
+    for mut blocks in Blocks::<E>::new(row).range(0..count) {
         if S::f32s::LEN == LANES {
             // `weights_in_steps` needs sixteen registers, and two blocks fill them.
             let (pairs, last) = blocks.as_chunks::<2>();
             for pair in pairs {
-                let (Some((first_bin, first_out)), Some((second_bin, second_out))) =
-                    (rest.next(), rest.next())
-                else {
+                let (Some((first, first_out)), Some((second, second_out))) = (out.next(), out.next()) else {
                     break;
                 };
                 let mut here = [a.int(0); 2];
-                if reaches(simd, first_bin, floor) || reaches(simd, second_bin, floor) {
+                if is_needed(first) || is_needed(second) {
                     here = sums_of_blocks::<S, E, ALL, 2>(simd, &scale, pair, least);
                 }
                 for (here, out) in here.into_iter().zip([first_out, second_out]) {
@@ -311,14 +301,14 @@ fn weigh_blocks_impl<S: Simd, E: Element, const ALL: bool>(
             }
             blocks = last;
         }
-        for (block, (bin, out)) in blocks.iter().zip(&mut rest) {
+        for (block, (number, out)) in blocks.iter().zip(&mut out) {
             let mut here = a.int(0);
-            if reaches(simd, bin, floor) {
+            if is_needed(number) {
                 here = sum_of_block::<S, E, ALL>(simd, &scale, block, least);
             }
             here.store_slice(out);
             sum.add(here);
         }
     }
-    (sum.total(), offsets.len() * LANES)
+    (sum.total(), count * LANES)
 }

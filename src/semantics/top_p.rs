@@ -1,6 +1,6 @@
 //! The target of top-p: `ceil(p · total)`, where p is the exact rational value of its f32.
 
-use super::arith::WideArith;
+use super::arith::{Scalar, WideArith};
 
 /// p in the form that devices need: `p = mantissa · 2^−(24 + shift)`. A mantissa of 0 turns top-p off.
 ///
@@ -32,6 +32,11 @@ impl TopP {
         let (mantissa, down) =
             if exponent == 0 { (fraction, 149) } else { (fraction | 0x80_0000, 150 - exponent) };
         TopP { mantissa, shift: (down - 24).min(63) }
+    }
+
+    /// Returns [`target`] for `total`, computed on the host.
+    pub fn target(self, total: u64) -> u64 {
+        target(Scalar, total, self.mantissa, self.shift)
     }
 }
 

@@ -10,7 +10,7 @@ use nucleus::semantics::draw::{remainder, remainder_by_digits, remainder_of_maxi
 use nucleus::semantics::params::{min_weight, RowParams};
 use nucleus::semantics::philox::random_words;
 use nucleus::semantics::sizes::TOTAL_BITS;
-use nucleus::semantics::top_p::{target, TopP};
+use nucleus::semantics::top_p::TopP;
 use nucleus::semantics::weights::MAX_WEIGHT;
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -48,7 +48,7 @@ proptest! {
         let (numerator, denominator) = fraction(f32::from_bits(bits));
         let product = BigUint::from(total) * numerator;
         let want = (&product + &denominator - 1u8) / &denominator;
-        let got = target(Scalar, total, p.mantissa, p.shift);
+        let got = p.target(total);
         prop_assert_eq!(BigUint::from(got), want.max(BigUint::from(1u8)));
     }
 

@@ -13,7 +13,6 @@ use crate::semantics::arith::Scalar;
 use crate::semantics::draw::{remainder, remainder_by_digits, LARGEST_DIGIT_BITS};
 use crate::semantics::params::RowParams;
 use crate::semantics::rules::least_weight;
-use crate::semantics::top_p::target;
 
 /// The least weight that the draw can choose.
 pub(super) const LEAST_DRAWN: i32 = 1;
@@ -50,7 +49,7 @@ impl<'a> RowTask<'a> {
 
     /// Returns the least sum of the weights that top-p keeps. `total` is the sum of all weights.
     pub(super) fn target(&self, total: u64) -> u64 {
-        target(Scalar, total, self.params.top_p.mantissa, self.params.top_p.shift)
+        self.params.top_p.target(total)
     }
 
     /// The row's random number modulo the total of the kept weights.

@@ -11,7 +11,6 @@ use crate::dtype::Logits;
 use crate::semantics::arith::Scalar;
 use crate::semantics::params::RowParams;
 use crate::semantics::rules::least_weight;
-use crate::semantics::top_p::target;
 use crate::semantics::weights::MAX_WEIGHT;
 
 /// The least weight that top-p and min-p keep, and the sum of the kept weights.
@@ -31,7 +30,7 @@ pub(super) fn least_kept(
 ) -> Option<Found> {
     let mut found = Found { threshold: least, measure: collected };
     if params.top_p.mantissa != 0 {
-        let target_of = |total| target(Scalar, total, params.top_p.mantissa, params.top_p.shift);
+        let target_of = |total| params.top_p.target(total);
         let (target, largest_target) = (target_of(totals.0), target_of(totals.1));
         if collected < largest_target {
             return None;
@@ -90,7 +89,7 @@ impl<'w> Sampled<'w> {
         });
         // One of the maxima is the maximum of the row. So `maxima` is at least the weight of the maximum. Then the
         // target is at most `maxima`, and the subtraction does not overflow.
-        let dispensable = maxima - target(Scalar, maxima, params.top_p.mantissa, params.top_p.shift);
+        let dispensable = maxima - params.top_p.target(maxima);
         let logits_per_sample = row.len() as f64 / weights.len() as f64;
         Some(Sampled { weights, maxima, logits_per_sample, dispensable })
     }

@@ -29,10 +29,9 @@ const LARGEST_FEW_K: usize = 160;
 /// divided by this number. The share of the logits of this part that may have a weight decides which pass reads the
 /// row. The maximum of a longer part is closer to that of the row.
 const FIRST_PART: usize = 6;
-/// If the share is in this range, [`scan_and_collect_reaching`] is the fastest pass. If the share is smaller, most
-/// blocks have no logit with a weight. Then it is faster to scan the row first, and to read only the other blocks
-/// again. If the share is larger, it is faster to weigh all logits.
-const REACHING_SHARES: std::ops::Range<f32> = 0.015..LARGEST_SHARE;
+/// If the share is below this limit, most blocks have no logit with a weight. Then it is faster to scan the row first,
+/// and to read only the other blocks again.
+const LEAST_SHARE: f32 = 0.015;
 /// Below this share, it is faster to collect the logits that may have a weight and weigh them than to weigh all logits.
 pub(super) const LARGEST_SHARE: f32 = 0.85;
 
@@ -90,7 +89,8 @@ impl RowTask<'_> {
         })
     }
 
-    /// Scans the row. If few logits of a sample may have a weight, the pass also collects the logits that may have one.
+    /// Scans the row. Depending on the share of the logits of a sample that may have a weight, the pass also collects
+    /// these logits.
     fn scan_without_top_k(&self, work: &mut Workspace<'_>) -> Option<Candidates> {
         if self.kind == RowKind::Greedy || self.parts > 1 || stride_of(self.row().len()).is_none() {
             return self.scan_by_maxima(None, work);
@@ -107,8 +107,8 @@ impl RowTask<'_> {
         let (max, _) = self.maximum(summary)?;
         let scale = WeightScale { max, scale: self.params.scale };
         let share = share_of_part(level, first.row, scale.floor(self.least_counted()));
-        let needs_all = self.kind == RowKind::Plain || share < LARGEST_SHARE_FOR_TOP_P;
-        if !REACHING_SHARES.contains(&share) || !needs_all {
+        let largest = if self.kind == RowKind::TopP { LARGEST_SHARE_FOR_TOP_P } else { LARGEST_SHARE };
+        if !(LEAST_SHARE..largest).contains(&share) {
             let summary = summary.and(scan_part(rest, rest_bins, rest_tops));
             let (max, key) = self.maximum(summary)?;
             let greedy = self.first_maximum(key, work);

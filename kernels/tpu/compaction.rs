@@ -120,7 +120,7 @@ fn kept_in_stripes_before(cx: &Context<'_>, outcome: &Outcome) -> Value {
     let counts = cx.logits.pass("kept entries of the stripes", &start, |chunk, number, state| {
         k.for_each_of("registers of a chunk", k.i32(cx.layout.chunk as i32), state, |register, state| {
             let kept = entries(cx, chunk, number, register, outcome).kept;
-            vec![k.add(state[0], k.choose(kept, k.i32(1), k.i32(0)))]
+            vec![k.add(state[0], k.one_where(kept))]
         })
     });
     sum_of_stripes_before(k, k.widen(counts[0])).low
@@ -129,7 +129,7 @@ fn kept_in_stripes_before(cx: &Context<'_>, outcome: &Outcome) -> Value {
 /// Moves the kept entries of a register to the lanes of their slots. The first `filled` slots are already used.
 fn move_to_slots(cx: &Context<'_>, entries: &Entries, filled: Value) -> Moved {
     let (k, lane, last_lane) = (cx.k, cx.k.lane(), LANES as i32 - 1);
-    let one = k.choose(entries.kept, k.i32(1), k.i32(0));
+    let one = k.one_where(entries.kept);
     let through = inclusive_counts(k, one);
     let count = k.trunc(k.over_lanes(Reduce::Add, k.to_float(one)));
 

@@ -208,7 +208,6 @@ impl Stages {
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
         let largest = k.choose(open, start.bound, start.threshold);
         let some_open = k.any(open);
-        let flag = |flag: Value| k.choose(flag, k.i32(1), k.i32(0));
         let estimates = || {
             let few = (largest_entries(cx.cells()), start.bound);
             let wanted = MOST_LISTED.min(cx.cells() / CELLS_PER_LISTED);
@@ -217,7 +216,7 @@ impl Stages {
             let more = k.any_is_correct(more, "the passes show whether the list suffices");
             let more = k.choose(open, k.max(more, start.threshold), start.threshold);
             let promising = are_promising(cx, sampling, summary, [largest, more], open);
-            let [largest, list] = promising.map(flag);
+            let [largest, list] = promising.map(|mask| k.one_where(mask));
             let list = k.any_is_correct(k.eq(list, k.i32(1)), "the passes show whether the list suffices");
             vec![largest, k.choose(list, more, start.threshold)]
         };
@@ -225,7 +224,7 @@ impl Stages {
             "some rows have top-p alone",
             k.both(some_open, k.not(k.any(start.irregular))),
             estimates,
-            || vec![flag(k.not(some_open)), start.threshold],
+            || vec![k.one_where(k.not(some_open)), start.threshold],
         );
         let [promising, threshold] = promising.try_into().expect("both branches return two values");
         let if_few = || self.if_few_cells(cx, largest, || self.by_largest(cx, start, largest, open));
@@ -310,7 +309,7 @@ impl Stages {
             });
             let (outcome, known) = self.by_passes(cx, start, Source::Candidates(list), unlisted);
             let known = k.not(k.any(k.not(known)));
-            [outcome, vec![k.splat(k.choose(known, k.i32(1), k.i32(0)))]].concat()
+            [outcome, vec![k.splat(k.one_where(known))]].concat()
         };
         let sampled =
             k.if_else("over the candidate list", k.eq(listed[0], k.i32(1)), over_list, || undecided(k));

@@ -157,7 +157,7 @@ impl Narrow<'_> {
         let (low_near, above) = side(k.wsub(range.low.sum, self.target));
         let (high_near, below) = side(k.wsub(self.target, range.high.sum));
         let beyond = k.choose(low_near, k.fsub(k.f32(0.0), above), below);
-        let one = k.ne(k.choose(low_near, k.i32(1), k.i32(0)), k.choose(high_near, k.i32(1), k.i32(0)));
+        let one = k.ne(k.one_where(low_near), k.one_where(high_near));
         k.choose(one, (self.log_beyond)(beyond), aim)
     }
 }

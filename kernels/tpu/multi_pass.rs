@@ -328,7 +328,7 @@ impl MultiPass<'_> {
             }
         };
         let before_last = k.choose(k.lt(k.i32(0), kept), k.sub(kept, k.i32(1)), k.i32(0));
-        let one_if_tie = |x: Value, _| k.choose(is_tie(x), k.i32(1), k.i32(0));
+        let one_if_tie = |x: Value, _| k.one_where(is_tie(x));
         let last = self.passes.locate(cx, k.widen(counts), k.widen(before_last), Content::Logits, one_if_tie);
         vec![last, counts]
     }
@@ -348,7 +348,7 @@ impl MultiPass<'_> {
                 k.both(k.eq(number, chunk), k.lt(k.lane(), k.i32(sums as i32)))
             }
         };
-        let one = k.choose(here, k.i32(1), k.i32(0));
+        let one = k.one_where(here);
         let threshold = k.choose(is_greedy, self.sampling.max_key, kept.threshold);
         let weighed = Kept {
             edge: k.choose(is_greedy, k.f32(f32::INFINITY), kept.edge),
@@ -607,16 +607,15 @@ impl MultiPass<'_> {
         let state = k.choose(wide, k.f32(2.0), k.choose(open, k.f32(1.0), k.f32(0.0)));
         let state = k.over_all(Reduce::Max, state);
         let wide = k.above(state, k.f32(1.0));
-        let flag = |failed: Value| k.choose(failed, k.i32(1), k.i32(0));
         let found = k.if_else(
             label,
             k.both(k.above(state, k.f32(0.0)), k.not(wide)),
             || {
                 let (found, failed) = among_few(&range, open);
                 let found = found.iter().zip(&known).map(|(&found, &known)| k.choose(open, found, known));
-                [found.collect(), vec![flag(failed)]].concat()
+                [found.collect(), vec![k.one_where(failed)]].concat()
             },
-            || [known.to_vec(), vec![flag(wide)]].concat(),
+            || [known.to_vec(), vec![k.one_where(wide)]].concat(),
         );
         let (&failed, found) = found.split_last().expect("the flag is the last value");
         let results = k.if_else(
@@ -741,7 +740,7 @@ impl MultiPass<'_> {
                 let log = log_below(sampling.weight_of_key(cx, key));
                 let difference = k.fsub(aim, log);
                 let close = k.both(k.above(k.f32(CLOSE), difference), k.above(difference, k.f32(-CLOSE)));
-                let value = k.choose(close, k.i32(1), k.i32(0));
+                let value = k.one_where(close);
                 Probed { reaches: k.at_least(difference, k.f32(0.0)), value, log, neighbors: None, sum: None }
             },
         };

@@ -327,9 +327,7 @@ impl Passes {
         mask: impl Fn(&Iteration<'_>, usize) -> Value,
     ) -> Value {
         let k = cx.k;
-        let one = |iteration: &Iteration<'_>, register: usize| {
-            k.choose(mask(iteration, register), k.i32(1), k.i32(0))
-        };
+        let one = |iteration: &Iteration<'_>, register: usize| k.one_where(mask(iteration, register));
         let in_lanes = |count: usize, one: &dyn Fn(usize) -> Value| {
             [(0..count).map(one).reduce(|a, b| k.add(a, b)).expect("a chunk has registers")]
         };

@@ -91,8 +91,9 @@ pub(super) fn search(
 }
 
 /// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
-/// before the loop, so the loop checks its condition once less. In other rows, an iteration has several steps anyway.
-pub(super) fn search_several(
+/// before the loop. So the loop checks its condition one time less. In other rows, an iteration of the loop already has
+/// several steps.
+pub(super) fn search_after_one_step(
     k: &Kernel,
     label: &str,
     [low, high]: [Value; 2],
@@ -117,7 +118,7 @@ pub(super) fn search_from_low(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     if k.stripes() > 2 {
-        return search_several(k, label, [low, high], question);
+        return search_after_one_step(k, label, [low, high], question);
     }
     let length = k.sub(high, low);
     let places = shifts.map(|shift| {
@@ -263,7 +264,7 @@ fn divide(
     let above = k.choose(is_exact, k.i32(1), part);
     // If the row reaches all probed places, the range keeps its end.
     let inside = k.both(k.lt(place, high), k.lt(k.i32(0), stripe));
-    let all = k.over_stripes(Reduce::Add, k.choose(inside, k.i32(1), k.i32(0)));
+    let all = k.over_stripes(Reduce::Add, k.one_where(inside));
     let new_high = k.choose(k.eq(sum, all), high, k.add(new_low, above));
     (new_low, new_high)
 }

@@ -469,6 +469,12 @@ impl Kernel {
         self.choice(mask, if_true, if_false)
     }
 
+    /// Returns the integer 1 where the mask is true, and 0 elsewhere.
+    #[track_caller]
+    pub fn one_where(&self, mask: Value) -> Value {
+        self.choose(mask, self.i32(1), self.i32(0))
+    }
+
     /// Rounds down.
     #[track_caller]
     pub fn floor(&self, a: Value) -> Value {

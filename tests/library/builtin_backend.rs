@@ -452,7 +452,7 @@ fn rows_with_few_weights_at_the_start_match_the_reference() {
             ("late maximum", (0..vocab).map(|i| if i == vocab - 2 { 25.0 } else { body[i] }).collect()),
             ("dense end", (0..vocab).map(|i| if i < CHUNK { body[i] } else { 10.0 }).collect()),
             ("rising", (0..vocab).map(|i| body[i] + (i / CHUNK) as f32 * 12.0).collect()),
-            // Zeros and subnormals are equal after cleaning, so the first of them is the greedy token.
+            // A zero and a subnormal are equal after cleaning. So the greedy token is the first of them.
             ("zero and subnormal", (0..vocab).map(|i| with_ends(i, 10, 0.0, 1e-40)).collect()),
             ("subnormal and zero", (0..vocab).map(|i| with_ends(i, vocab / 2, -1e-40, 0.0)).collect()),
             ("first maximum", (0..vocab).map(|i| if i == 0 { 12.0 } else { body[i].min(9.0) }).collect()),

@@ -166,8 +166,8 @@ mod tests {
             rows.push((0..vocab).map(|i| body[i].max(i as f32 / chunk as f32 * 7.0 - 25.0)).collect());
             // The largest logit is the first one.
             rows.push((0..vocab).map(|i| if i == 0 { 30.0 } else { body[i] }).collect());
-            // Several logits are equal to the maximum after cleaning. The last of them is the largest or the first one
-            // that is not the maximum of the first part.
+            // Two logits are equal after cleaning, and all others are smaller. So the greedy token is the first of the
+            // two. But the second one is the larger float.
             for (first, last) in [(0.0, 1e-40), (-1e-40, 0.0)] {
                 let of = |i: usize| match i {
                     10 => first,

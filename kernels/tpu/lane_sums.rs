@@ -235,6 +235,7 @@ impl Split {
     }
 
     /// Whether `self <= other`. Both can be sums of several numbers, so a low part can exceed 2¹⁴.
+    #[track_caller]
     pub(super) fn is_at_most(&self, k: &Kernel, other: &Split) -> Value {
         // The differences of the parts are exact. Rounding their sum does not change its sign.
         let high = k.fmul(k.fsub(other.high, self.high), k.f32((1 << SPLIT_BITS) as f32));

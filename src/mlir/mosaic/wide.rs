@@ -228,11 +228,13 @@ impl WideArith for &Kernel {
         Wide { low: or(a.low, b.low), high: or(a.high, b.high) }
     }
 
+    #[track_caller]
     fn wlt(self, a: Wide, b: Wide) -> Value {
         let low = self.below(a.low, b.low);
         self.either(self.below(a.high, b.high), self.both(self.eq(a.high, b.high), low))
     }
 
+    #[track_caller]
     fn weq(self, a: Wide, b: Wide) -> Value {
         self.both(self.eq(a.low, b.low), self.eq(a.high, b.high))
     }

@@ -187,7 +187,8 @@ class Comparison:
             f"{self.name}: {len(self.found)} mutants: {proved.count(TIME)} {TIME} (proved), "
             f"{proved.count(SAME)} {SAME} (proved), {len(self.rules)} covered by rules, "
             f"{len(ways)} run: {caught} caught ({counts}), "
-            f"{copied} listed as caught in another copy, {explained} listed with another reason, {len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
+            f"{copied} listed as caught in another copy, {explained} listed with another reason, "
+            f"{len(self.still_open)} listed as open, {len(self.unlisted)} not listed"
         )
 
     def complaints(self):
@@ -204,7 +205,10 @@ class Comparison:
 
     def results(self):
         """Returns what caught each mutant, and in how many cases its operation has another result."""
-        return [{"name": name, "caught": by, "cases": self.cases[name], "copy": name in self.copied} for name, by in self.caught.items()]
+        return [
+            {"name": name, "caught": by, "cases": self.cases[name], "copy": name in self.copied}
+            for name, by in self.caught.items()
+        ]
 
     def update(self):
         """Changes the list."""

@@ -154,6 +154,7 @@ class Comparison:
         """`caught` gives what caught each mutant that was run, or None if nothing caught it."""
         self.cases = dict(zip((mutant.name for mutant in kernel.mutants), map(len, kernel.differs)))
         self.all_cases = len(kernel.list)
+        self.of_sample = {kernel.mutants[number].name for number in kernel.of_sample}
         self.caught = dict(zip((mutant.name for mutant in kernel.mutants), caught))
         self.alive = [name for name, by in self.caught.items() if by is None]
         self.unlisted = [name for name in self.alive if self.before.get(name, SAMPLE) == SAMPLE]
@@ -218,9 +219,14 @@ class Comparison:
         for name in self.still_open + self.unlisted + self.not_copied:
             open = OPEN_OTHER if self.cases[name] else OPEN_SAME
             reasons[self.name, name] = COPY if name in self.copied else open
-        # The sample contains only mutants whose operation has another result in many cases. Few cases are enough to
-        # catch them.
-        often = [name for name, by in self.caught.items() if by in EXACT and 4 * self.cases[name] >= self.all_cases]
+        # `make test` runs the sample on some of the cases, so one of these cases must catch each of its mutants. The
+        # sample contains only mutants whose operation has another result in many cases. Few cases are enough to catch
+        # them.
+        often = [
+            name
+            for name, by in self.caught.items()
+            if by in EXACT and name in self.of_sample and 4 * self.cases[name] >= self.all_cases
+        ]
         fill_sample(reasons, self.name, often)
 
 

@@ -72,6 +72,8 @@ class Case:
 
     def __init__(self, program, case, directory, kernel):
         self.case, self.directory = case, directory
+        # `make test` does not run the other cases.
+        self.of_sample = case.get("notes", {}).get("sample", True)
         recorder = Recorder(kernel)
         wrong = check_outputs(run_with(program, recorder, case, directory), case, directory)
         if wrong:
@@ -141,6 +143,8 @@ class Kernel:
         # The cases that were read. For each mutant, the numbers of the cases in which its operation has another result.
         self.cases = []
         self.differs = [[] for _ in self.mutants]
+        # The mutants that were caught in a case of the sample.
+        self.of_sample = set()
 
     def proofs(self):
         """Returns what can be proved about the mutants."""
@@ -182,13 +186,13 @@ class Kernel:
         return caught
 
     def run(self, numbers, briefly):
-        """Runs mutants. Returns what caught each of them, or None. The mutants whose names are in `briefly` run only
-        some cases."""
+        """Runs mutants. Returns what caught each of them, or None, and whether a case of the sample caught it. The
+        mutants whose names are in `briefly` run only some cases."""
         results = []
         last = None
         for number in numbers:
             self.selection.current[0] = number
-            caught = None
+            caught, of_sample = None, False
             # Often the case that caught the previous mutant also catches this one.
             cases = sorted(self.differs[number], key=lambda case: case != last)
             if self.mutants[number].name in briefly:
@@ -197,8 +201,9 @@ class Kernel:
                 caught = self.cases[case].catches(self.program, self.changed)
                 if caught:
                     last = case
+                    of_sample = self.cases[case].of_sample
                     break
-            results.append((number, caught))
+            results.append((number, caught, of_sample))
         return results
 
 
@@ -212,7 +217,8 @@ def run_all(kernel, processes, briefly):
     # The processes share the translated kernel and the cases with this process.
     with multiprocessing.get_context("fork").Pool(processes) as pool:
         for part in pool.imap_unordered(_run_part, parts):
-            results.update(part)
+            results.update((number, caught) for number, caught, _ in part)
+            kernel.of_sample.update(number for number, _, of_sample in part if of_sample)
     return [results[number] for number in numbers]
 
 

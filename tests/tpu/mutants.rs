@@ -64,7 +64,8 @@ fn run(mode: &str, arguments: &[&str]) -> bool {
             // The rows of `paths.rs` catch the sample.
             if mode == ALL {
                 let problems = [mutant_rows::problems(&spec), limit_rows::problems(&spec)].concat();
-                problems.iter().for_each(|problem| cases.add(&spec, &chip("v5e"), problem));
+                let notes = json!({ "sample": false });
+                problems.iter().for_each(|row| cases.add_with(&spec, &chip("v5e"), row, notes.clone()));
             }
             write_facts(&spec, cases.directory());
             let directory = cases.directory().to_owned();

@@ -54,12 +54,12 @@ class Mutants(unittest.TestCase):
         self.directory = Path(directory.name)
         self.list = self.directory / "mutants.txt"
 
-    def write_case(self, x, kernel=KERNEL):
+    def write_case(self, x, kernel=KERNEL, notes={}):
         text = program(kernel, TYPES, TYPES)
         x.tofile(self.directory / "x.bin")
         Outer(text).run([x])[0].tofile(self.directory / "y.bin")
         (self.directory / "program.mlir").write_text(text)
-        case = {"name": "case", "program": "program.mlir", "inputs": ["x.bin"], "expected": ["y.bin"]}
+        case = {"name": "case", "program": "program.mlir", "inputs": ["x.bin"], "expected": ["y.bin"], "notes": notes}
         (self.directory / "cases.json").write_text(json.dumps([case]))
 
     def run_mutants(self, *arguments):
@@ -155,6 +155,11 @@ class Mutants(unittest.TestCase):
         self.assertIn(BOUNDARY, text)
         # The case catches all mutants of the sample.
         self.assertEqual(self.run_mutants("--sample")[0], 0)
+
+    def test_the_sample_does_not_contain_mutants_that_only_other_cases_catch(self):
+        self.write_case(np.arange(1024, dtype=np.int32).reshape(8, 128), notes={"sample": False})
+        self.run_mutants("--update")
+        self.assertEqual(self.list.read_text(), "")
 
     def test_a_sample_that_a_change_of_the_kernel_removed(self):
         self.write_case(np.arange(1024, dtype=np.int32).reshape(8, 128))

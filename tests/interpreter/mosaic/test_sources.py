@@ -68,7 +68,8 @@ class Reasons(unittest.TestCase):
         comparison.chosen(SimpleNamespace(name="k", found=found, proofs=lambda: proofs))
         mutants = [mutant for name in names for mutant in found if mutant.name == name]
         comparison.compare(
-            SimpleNamespace(mutants=mutants, found=found, differs=[[0]] * len(names), list=[0]), list(caught.values())
+            SimpleNamespace(mutants=mutants, found=found, differs=[[0]] * len(names), list=[0], of_sample=set()),
+            list(caught.values()),
         )
         comparison.find_copies(comparison.caught_places())
         complaints = comparison.complaints()

@@ -1,9 +1,9 @@
 """The list of the mutants that no case catches.
 
 The list gives a reason for each mutant. There are three kinds of reasons. The change affects only the time of the
-kernel. Or the changed operation has the same results for all values that occur. Or the operation belongs to an
-arithmetic function that the kernels contain several times, and the cases catch the same change of another copy
-(mosaic/sources.py). A mutant that nobody has examined is listed as open. The tests may lack a row that catches it.
+kernel. Or the changed operation has the same results for all values that occur. Or the kernels contain several copies
+of the operation, and the cases catch the same change of another copy (mosaic/sources.py). A mutant that nobody has
+examined is listed as open. The tests may lack a row that catches it.
 
 The list is a text file. Lines that start with # are comments. A line `kernel: NAME` begins the section of a kernel, and
 `kernel: *` that of all kernels. A line in brackets gives the reason for the mutants on the lines below it.
@@ -27,8 +27,10 @@ from .mosaic.proofs import SAME, TIME
 OPEN_SAME = "open; the changed operation has the same result in all cases"
 OPEN_OTHER = "open; the changed operation has another result in some case"
 OPEN = (OPEN_SAME, OPEN_OTHER)
-# The reason of mutants whose change is caught in another copy of the same arithmetic function (mosaic/sources.py).
+# The reasons of mutants whose change is caught in another copy of the same operation (mosaic/sources.py).
 COPY = "caught in another copy of the same arithmetic function"
+UNROLLED = "caught in another copy of the same unrolled operation"
+COPIES = (COPY, UNROLLED)
 # The reason of mutants that are caught and that `make test` runs. Their names are in the list. Without these names, a
 # change of a kernel could select mutants that nobody has run.
 SAMPLE = "caught; the sample of make test"
@@ -165,22 +167,26 @@ class Comparison:
         self.stale += [name for name in self.survivors() & names if self.caught.get(name) or name in without_run]
 
     def caught_places(self):
-        """Returns the caught changes of the operations of arithmetic functions, in the form of `copies_of`."""
+        """Returns the caught changes of operations with copies, in the form of `Sources.copies`."""
         copies = [self.copies.get(name) for name, by in self.caught.items() if by]
         return set().union(*(some for some in copies if some and len(some) == 1))
 
     def find_copies(self, places):
         """Finds the survivors whose change is caught in another copy. `places` contains the caught changes of all
         kernels."""
-        self.copied = {name for name in self.alive if self.copies.get(name) and self.copies[name] <= places}
+        copied = [name for name in self.alive if self.copies.get(name) and self.copies[name] <= places]
+        # The change of an unrolled operation has three elements.
+        self.copied = {name: COPY if all(len(c) == 2 for c in self.copies[name]) else UNROLLED for name in copied}
         self.not_copied = []
         if self.is_complete:
-            self.not_copied = [name for name in self.alive if self.before.get(name) == COPY and name not in self.copied]
+            self.not_copied = [
+                name for name in self.alive if self.before.get(name) in COPIES and name not in self.copied
+            ]
 
     def summary(self):
         ways = list(self.caught.values())
         counts = ", ".join(f"{ways.count(by)} by {text}" for by, text in WAYS.items())
-        copied = sum(self.before.get(name) == COPY for name in self.alive)
+        copied = sum(self.before.get(name) in COPIES for name in self.alive)
         caught = len(ways) - len(self.alive)
         explained = len(self.alive) - copied - len(self.still_open) - len(self.unlisted)
         proved = list(self.proofs.values())
@@ -218,7 +224,7 @@ class Comparison:
             del reasons[self.name, name]
         for name in self.still_open + self.unlisted + self.not_copied:
             open = OPEN_OTHER if self.cases[name] else OPEN_SAME
-            reasons[self.name, name] = COPY if name in self.copied else open
+            reasons[self.name, name] = self.copied.get(name, open)
         # `make test` runs the sample on some of the cases, so one of these cases must catch each of its mutants. The
         # sample contains only mutants whose operation has another result in many cases. Few cases are enough to catch
         # them.

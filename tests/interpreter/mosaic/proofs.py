@@ -13,7 +13,7 @@ from ..parse import line_of
 from .mutants import operations_of
 from .ranges import Ranges, never_differs
 from .relevance import Relevance
-from .sources import copies_of, places
+from .sources import Sources
 
 FREE = re.compile(r"^\s*// any value of (%\d+) is correct: .*$", re.MULTILINE)
 RANGE = re.compile(r"^\s*// (%\d+) is between 0 and (\d+)$", re.MULTILINE)
@@ -38,11 +38,11 @@ class Proofs:
         function = module.body.operations[0].operation
         free = {definitions[name] for name in FREE.findall(notes)}
         self.relevance = Relevance(function, free)
-        self.places = places(definitions, notes)
+        self.sources = Sources(definitions, notes)
         self.ranges = Ranges(function, columns, {definitions[name]: int(most) for name, most in RANGE.findall(notes)})
 
     def copies(self, mutant):
-        return copies_of(mutant, self.operations, self.places)
+        return self.sources.copies(mutant, self.operations)
 
     def of(self, mutant):
         """Returns `TIME`, `SAME`, or None if there is no proof."""

@@ -4,13 +4,14 @@ import unittest
 from argparse import Namespace
 from types import SimpleNamespace
 
-from ..mutant_list import COPY, OPEN_OTHER, OPEN_SAME, Comparison, MutantList
+from ..mutant_list import COPY, OPEN_OTHER, OPEN_SAME, UNROLLED, Comparison, MutantList
 from ..parse import context, parse_module
 from .mutants import find
 from .proofs import Proofs
 from .test_helpers import VMEM
 
-# The first two comparisons are copies. The third one is not in an arithmetic function. The note is a comment.
+# The first two comparisons are copies of a comparison in an arithmetic function. The next two are copies of an unrolled
+# comparison. The last one is in neither. The notes are comments.
 KERNEL = f"""module {{
 func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM}>) {{
   %3 = arith.constant 5 : i32
@@ -19,14 +20,19 @@ func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM
   %5 = arith.addi %0, %3 : i32
   // %6 is from src/mlir/mosaic/wide.rs:10:4
   %6 = arith.cmpi slt, %5, %0 : i32
-  // %7 is from src/../kernels/tpu/gather.rs:10:4
-  %7 = arith.cmpi slt, %5, %3 : i32
+  // %7 is from src/../kernels/tpu/survivors.rs:10:4
+  %7 = arith.cmpi sge, %5, %3 : i32
+  // %8 is from src/../kernels/tpu/survivors.rs:10:4
+  %8 = arith.cmpi sge, %0, %3 : i32
+  // %9 is from src/../kernels/tpu/gather.rs:10:4
+  %9 = arith.cmpi slt, %5, %3 : i32
   return
 }}
 }}
 """
 FIRST = "kernel body | slt(argument, 5) -> sle | 0"
 SECOND = "kernel body | slt(addi(argument, c), argument) -> sle | 0"
+COPIES_IN_LOOP = ["kernel body | sge(addi(argument, c), 5) -> sgt | 0", "kernel body | sge(argument, 5) -> sgt | 0"]
 OTHER = "kernel body | slt(addi(argument, c), 5) -> sle | 0"
 
 
@@ -42,7 +48,18 @@ class Copies(unittest.TestCase):
         self.assertEqual(copies[FIRST], {("src/mlir/mosaic/wide.rs:10:4", "sle")})
         self.assertEqual(copies[FIRST], copies[SECOND])
 
-    def test_only_arithmetic_functions_have_copies(self):
+    def test_copies_of_an_unrolled_operation_have_the_same_path(self):
+        copies = self.copies()
+        changes = [{("src/../kernels/tpu/survivors.rs:10:4", "sgt", "")}] * 2
+        self.assertEqual([copies[name] for name in COPIES_IN_LOOP], changes)
+        # The function at this place adds two kinds of operations.
+        place = "survivors.rs:10:4\n  %5 = arith.addi"
+        copies = self.copies(KERNEL.replace("  %5 = arith.addi", f"  // %5 is from src/../kernels/tpu/{place}"))
+        self.assertEqual([copies[name] for name in COPIES_IN_LOOP], [None, None])
+        # In this file, only operations in loops are copies.
+        self.assertIsNone(self.copies(KERNEL.replace("survivors.rs", "threshold_search.rs"))[COPIES_IN_LOOP[0]])
+
+    def test_other_operations_have_no_copies(self):
         copies = self.copies()
         self.assertIsNone(copies[OTHER])
         # Constants have no place.
@@ -56,12 +73,13 @@ class Copies(unittest.TestCase):
 class Reasons(unittest.TestCase):
     """The reasons that the list gives for mutants after a run."""
 
-    def run_mutants(self, caught, reasons, listed=False):
+    COPIES = {FIRST: frozenset({("place", "sle")}), SECOND: frozenset({("place", "sle")}), OTHER: None}
+
+    def run_mutants(self, caught, reasons, listed=False, copies=COPIES):
         """`caught` says what caught each mutant. `reasons` is the list before the run. Returns the complaints, and the
         list after an update."""
         known = MutantList(reasons={("k", name): reason for name, reason in reasons.items()})
         comparison = Comparison(known, Namespace(sample=False, listed=listed, part=None))
-        copies = {FIRST: frozenset({("place", "sle")}), SECOND: frozenset({("place", "sle")}), OTHER: None}
         names = list(caught)
         found = [SimpleNamespace(name=name, path="", text=name, change="sle") for name in copies]
         proofs = SimpleNamespace(of=lambda mutant: None, copies=lambda mutant: copies[mutant.name])
@@ -88,6 +106,11 @@ class Reasons(unittest.TestCase):
         complaints, reasons = self.run_mutants(caught, {FIRST: COPY, SECOND: OPEN_SAME})
         self.assertEqual(reasons, {FIRST: OPEN_OTHER, SECOND: OPEN_OTHER, OTHER: None})
         self.assertEqual(complaints, [f"caught in no copy: k | {FIRST}"])
+
+    def test_a_survivor_with_a_caught_copy_in_an_unrolled_loop(self):
+        change = frozenset({("place", "sle", "")})
+        _, reasons = self.run_mutants({FIRST: "endless", SECOND: None}, {}, copies={FIRST: change, SECOND: change})
+        self.assertEqual(reasons, {FIRST: None, SECOND: UNROLLED})
 
     def test_a_run_of_some_mutants_keeps_the_reason(self):
         complaints, reasons = self.run_mutants({SECOND: None}, {SECOND: COPY}, listed=True)

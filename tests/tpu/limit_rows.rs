@@ -13,13 +13,13 @@ use super::mutant_rows::{choose_others, one_row, random_parameters, Choice};
 
 /// The number of entries of a stripe, of a chunk, and of the part of a chunk that a cell register summarizes. The rows
 /// of this file are for kernels with one row per block, whose layout has these numbers.
-const STRIPE: usize = 8192;
-const CHUNK: usize = 4096;
+pub(super) const STRIPE: usize = 8192;
+pub(super) const CHUNK: usize = 4096;
 const CELLS: usize = 1024;
 /// A logit without a weight.
-const FAR: f32 = -1000.0;
+pub(super) const FAR: f32 = -1000.0;
 /// With this temperature, a logit that is `x` below the maximum has the weight 2^(28 − x).
-const OCTAVES: f32 = std::f32::consts::LOG2_E;
+pub(super) const OCTAVES: f32 = std::f32::consts::LOG2_E;
 /// The largest p below 1. The target of top-p is the total minus a part in 2²⁴.
 const ALMOST_ONE: f32 = 1.0 - 1.0 / (1 << 24) as f32;
 
@@ -49,7 +49,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
         problems.push(many_candidates_and_nan(spec));
         problems.extend([0, 6000].map(|k| infinities(spec, k)));
         problems.extend([0, 2500].map(|k| largest_temperature(spec, k)));
-        let offsets = [3e-6, 1e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 5e-4];
+        let offsets = [1e-6, 2e-6, 3e-6, 1e-5, 2e-5, 3e-5, 6e-5, 1e-4, 2e-4, 5e-4];
         problems.extend(offsets.map(|offset| close_total(spec, false, offset)));
         problems.extend(offsets.map(|offset| close_total(spec, true, -offset)));
     }
@@ -57,14 +57,18 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
 }
 
 /// Returns a row from its entries that are not [`FAR`].
-fn sparse_row(spec: &Spec, entries: impl IntoIterator<Item = (usize, f32)>, params: RowParams) -> Problem {
+pub(super) fn sparse_row(
+    spec: &Spec,
+    entries: impl IntoIterator<Item = (usize, f32)>,
+    params: RowParams,
+) -> Problem {
     let mut logits = vec![FAR; spec.vocab];
     entries.into_iter().for_each(|(index, x)| logits[index] = x);
     one_row(spec, logits, params, &mut StdRng::seed_from_u64(1))
 }
 
 /// Returns the parameters of a row. The remainder of the draw is `number` if the total is larger than `number`.
-fn params(spec: &Spec, k: usize, p: f32, temperature: f32, number: u64) -> RowParams {
+pub(super) fn params(spec: &Spec, k: usize, p: f32, temperature: f32, number: u64) -> RowParams {
     let words = [0, 0, (number >> 32) as u32, number as u32];
     RowParams::new(k as i32, p, 0.0, temperature, words, spec.vocab)
 }
@@ -336,7 +340,7 @@ fn close_total(spec: &Spec, largest: bool, offset: f64) -> Problem {
 }
 
 /// Returns the weight of a logit that is this number of octaves below the maximum.
-fn weight_below(octaves: f32) -> i32 {
+pub(super) fn weight_below(octaves: f32) -> i32 {
     weight(Scalar, quantize(Scalar, 0.0, -octaves, scale(OCTAVES)))
 }
 

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod equal_rows;
 mod grid;
 mod kernels;
 mod libtpu;

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::paths::{cases_of, many_ties, spec_of, MAX_K};
-use super::{limit_rows, mutant_rows};
+use super::{equal_rows, limit_rows, mutant_rows};
 use crate::common::tpu::chip;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{tpu, Column, Path as Way, Spec, COLUMNS};
@@ -63,7 +63,8 @@ fn run(mode: &str, arguments: &[&str]) -> bool {
             }
             // The rows of `paths.rs` catch the sample.
             if mode == ALL {
-                let problems = [mutant_rows::problems(&spec), limit_rows::problems(&spec)].concat();
+                let rows = [mutant_rows::problems, limit_rows::problems, equal_rows::problems];
+                let problems: Vec<_> = rows.iter().flat_map(|rows| rows(&spec)).collect();
                 let notes = json!({ "sample": false });
                 problems.iter().for_each(|row| cases.add_with(&spec, &chip("v5e"), row, notes.clone()));
             }

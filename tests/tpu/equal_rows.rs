@@ -1,0 +1,118 @@
+//! Constructed rows that catch mutants of the TPU kernels. In each row, a value that a kernel computes equals the value
+//! that it is compared with. The values are sums of weights, numbers of entries, or logits next to zero.
+
+use super::limit_rows::{params, sparse_row, weight_below, CHUNK, OCTAVES, STRIPE};
+use crate::common::*;
+use nucleus::dtype::Dtype;
+use nucleus::kernels::{Path as Way, Spec};
+use nucleus::semantics::weights::MAX_WEIGHT;
+
+/// The largest logit of the rows of [`exact_target`]. A row with a temperature below 10⁻⁵ is greedy. This logit is so
+/// large that the temperature is higher, although an octave is one unit of the last place.
+const TOP: f32 = 120.0;
+
+/// Returns all rows of this file. Each is a batch of one row.
+pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
+    // The target is the sum of the weights of the levels above the least one.
+    let two = [(3, 0), (6, 1)];
+    let seven_of_eight = [(1, 0), (7, 7), (18, 8)];
+    let eight_of_nine = [(1, 0), (23, 8), (18, 9)];
+    let shares = [(&two[..], 0.5), (&seven_of_eight, 0.9375), (&eight_of_nine, 0.96875)];
+    let mut problems = Vec::new();
+    for (counts, p) in shares {
+        for step in [1, 4, 7] {
+            for ties in [0, 4000] {
+                problems.push(exact_target(spec, counts, p, step, ties));
+            }
+        }
+    }
+    if spec.path == Way::Arbitrary {
+        problems.push(target_at_the_bound(spec));
+        problems.push(least_negative_numbers(spec));
+        problems.extend([600, 650].map(|k| zeros_in_a_few_bins(spec, k)));
+    }
+    let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
+    for chunk in 1..most {
+        problems.extend([13, 41].map(|distance| first_tie_of_a_chunk(spec, chunk, distance)));
+        problems.push(tied_negative_numbers(spec, chunk));
+    }
+    problems
+}
+
+/// Returns the number at this distance below [`TOP`], in units of the last place of the type.
+fn below_top(spec: &Spec, steps: i32) -> f32 {
+    let unit = if spec.dtype == Dtype::F32 { 1 } else { 1 << 16 };
+    f32::from_bits((TOP.to_bits() as i32 - unit * steps) as u32)
+}
+
+/// Returns a row whose logits have a few levels. `counts` contains the number of entries of each level, and its
+/// distance below the maximum in octaves. An octave is `step` units of the last place. p is such that the sum of the
+/// weights of all levels but the last one is the target of top-p. Top-k removes some entries of the last level. If
+/// there are many `ties` without a weight, it removes some of these instead, and the kernel samples the row by passes.
+fn exact_target(spec: &Spec, counts: &[(usize, i32)], p: f32, step: i32, ties: usize) -> Problem {
+    let octave = TOP - below_top(spec, step);
+    let weight = |octaves: i32| weight_below(octaves as f32) as u64;
+    let total: u64 = counts.iter().map(|&(count, octaves)| count as u64 * weight(octaves)).sum();
+    let (&(last, least), _) = counts.split_last().unwrap();
+    assert_eq!((total - last as u64 * weight(least)) as f64, f64::from(p) * total as f64);
+    let mut logits: Vec<f32> =
+        counts.iter().flat_map(|&(count, octaves)| vec![below_top(spec, step * octaves); count]).collect();
+    let kept: usize = counts.iter().map(|&(count, _)| count).sum();
+    let k = if ties == 0 { kept } else { kept + 4 };
+    match ties {
+        0 => logits.extend(vec![below_top(spec, step * least); 3]),
+        _ => logits.extend(vec![TOP - 40.0 * octave; ties]),
+    }
+    let entries = logits.into_iter().enumerate().map(|(number, x)| (number * 7 % spec.vocab, x));
+    // The last remainder draws an entry of the last level, if top-p keeps this level.
+    sparse_row(spec, entries, params(spec, k, p, OCTAVES * octave, total - 1))
+}
+
+/// Returns a row with top-p alone. Entries without a weight make no difference, but the bounds of the total allow for
+/// some. The sum of the weights above the threshold that belongs to the largest total is the least target.
+fn target_at_the_bound(spec: &Spec) -> Problem {
+    let entries = (0..60).map(|number| (number * 129, if number < 20 { 10.0 } else { 9.0 }));
+    sparse_row(spec, entries, params(spec, 0, 0.5, OCTAVES, 40 * MAX_WEIGHT as u64 - 1))
+}
+
+/// Returns a row with top-p alone. The largest negative normal numbers are not among the largest entries, but they are
+/// next to zero, which is. Without their weights, the target of top-p would be less than the sum of the maxima.
+fn least_negative_numbers(spec: &Spec) -> Problem {
+    let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
+    let (maxima, zeros, negative) = (30, 60, 5);
+    let sum = |others: u64| maxima * weights[0] + others * weights[1];
+    let p = sum(0) as f64 / sum(zeros + 2) as f64;
+    let entries = (0..maxima + zeros).map(|number| {
+        let index = number * 37 % 4 * STRIPE as u64 + number;
+        (index as usize, if number < maxima { 1.0 } else { 0.0 })
+    });
+    // The sample from which the kernel estimates the total contains only the first chunk of each stripe.
+    let negative =
+        (0..negative).map(|number| (CHUNK + number * STRIPE % (4 * STRIPE) + number, -f32::MIN_POSITIVE));
+    sparse_row(spec, entries.chain(negative), params(spec, 0, p as f32, OCTAVES, sum(zeros / 2)))
+}
+
+/// Returns a row with four zeros in each of 250 cells, and the largest negative normal number in 500 other cells. The
+/// zeros reach fewer bins than top-k keeps entries. So the bound is below the threshold, which is zero.
+fn zeros_in_a_few_bins(spec: &Spec, k: usize) -> Problem {
+    let zeros = (0..1000).map(|number| (number / 500 * CHUNK + number % 4 * 128 + number % 500 / 4, 0.0));
+    let negative = (0..500).map(|number| ((1 + number / 128) * STRIPE + number % 128, -f32::MIN_POSITIVE));
+    sparse_row(spec, negative.chain(zeros), params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
+}
+
+/// Returns a row with ties at this distance. The last kept tie is the first tie of a chunk, and the draw selects it.
+fn first_tie_of_a_chunk(spec: &Spec, chunk: usize, distance: usize) -> Problem {
+    let ties = (0..spec.vocab).filter(|index| index % CHUNK % distance == 1);
+    let k = ties.clone().filter(|index| index / CHUNK < chunk).count() + 1;
+    let k = if let Way::Bounded(max_k) = spec.path { k.min(max_k) } else { k };
+    let entries = ties.map(|index| (index, 3.0));
+    sparse_row(spec, entries, params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
+}
+
+/// Returns a row in which many ties are the largest negative normal number. The draw selects the last kept one.
+fn tied_negative_numbers(spec: &Spec, part: usize) -> Problem {
+    let most = if let Way::Bounded(max_k) = spec.path { max_k } else { 12_000 };
+    let k = most * part / 10 + 7;
+    let entries = (0..13_000).map(|number| (number * 3, -f32::MIN_POSITIVE)).chain([(1, 0.0), (30_001, 0.0)]);
+    sparse_row(spec, entries, params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
+}

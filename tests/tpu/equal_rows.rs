@@ -28,7 +28,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     }
     if spec.path == Way::Arbitrary {
         problems.push(target_at_the_bound(spec));
-        problems.push(least_negative_numbers(spec));
+        problems.extend([0, 1].map(|chunk| least_negative_numbers(spec, chunk)));
         problems.extend([600, 650].map(|k| zeros_in_a_few_bins(spec, k)));
     }
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
@@ -76,8 +76,9 @@ fn target_at_the_bound(spec: &Spec) -> Problem {
 }
 
 /// Returns a row with top-p alone. The largest negative normal numbers are not among the largest entries, but they are
-/// next to zero, which is. Without their weights, the target of top-p would be less than the sum of the maxima.
-fn least_negative_numbers(spec: &Spec) -> Problem {
+/// next to zero, which is. Without their weights, the target of top-p would be less than the sum of the maxima. They
+/// are in the given chunk of their stripe.
+fn least_negative_numbers(spec: &Spec, chunk: usize) -> Problem {
     let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
     let (maxima, zeros, negative) = (30, 60, 5);
     let sum = |others: u64| maxima * weights[0] + others * weights[1];
@@ -86,17 +87,18 @@ fn least_negative_numbers(spec: &Spec) -> Problem {
         let index = number * 37 % 4 * STRIPE as u64 + number;
         (index as usize, if number < maxima { 1.0 } else { 0.0 })
     });
-    // The sample from which the kernel estimates the total contains only the first chunk of each stripe.
-    let negative =
-        (0..negative).map(|number| (CHUNK + number * STRIPE % (4 * STRIPE) + number, -f32::MIN_POSITIVE));
+    let negative = (0..negative)
+        .map(|number| (chunk * CHUNK + 2020 + number * STRIPE % (4 * STRIPE) + number, -f32::MIN_POSITIVE));
     sparse_row(spec, entries.chain(negative), params(spec, 0, p as f32, OCTAVES, sum(zeros / 2)))
 }
 
 /// Returns a row with four zeros in each of 250 cells, and the largest negative normal number in 500 other cells. The
 /// zeros reach fewer bins than top-k keeps entries. So the bound is below the threshold, which is zero.
 fn zeros_in_a_few_bins(spec: &Spec, k: usize) -> Problem {
-    let zeros = (0..1000).map(|number| (number / 500 * CHUNK + number % 4 * 128 + number % 500 / 4, 0.0));
-    let negative = (0..500).map(|number| ((1 + number / 128) * STRIPE + number % 128, -f32::MIN_POSITIVE));
+    let zeros = (0..1000)
+        .map(|number| (3 * STRIPE + number / 500 * CHUNK + number % 4 * 128 + number % 500 / 4, 0.0));
+    let negative =
+        (0..500).map(|number| ([0, 1, 2, 4][number / 128] * STRIPE + number % 128, -f32::MIN_POSITIVE));
     sparse_row(spec, negative.chain(zeros), params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
 }
 

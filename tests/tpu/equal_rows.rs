@@ -28,9 +28,12 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     }
     if spec.path == Way::Arbitrary {
         problems.push(target_at_the_bound(spec));
-        problems.extend([0, 1].map(|chunk| least_negative_numbers(spec, chunk)));
+        for chunk in [0, 1] {
+            problems.extend([false, true].map(|crowded| least_negative_numbers(spec, chunk, crowded)));
+        }
         problems.extend([600, 650].map(|k| zeros_in_a_few_bins(spec, k)));
     }
+    problems.extend([0, 1].map(|chunk| crowded_in_one_stripe(spec, chunk)));
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {
         problems.extend([13, 41].map(|distance| first_tie_of_a_chunk(spec, chunk, distance)));
@@ -76,20 +79,39 @@ fn target_at_the_bound(spec: &Spec) -> Problem {
 }
 
 /// Returns a row with top-p alone. The largest negative normal numbers are not among the largest entries, but they are
-/// next to zero, which is. Without their weights, the target of top-p would be less than the sum of the maxima. They
-/// are in the given chunk of their stripe.
-fn least_negative_numbers(spec: &Spec, chunk: usize) -> Problem {
+/// next to zero, which is. Without the weight of one of them, the target of top-p would be less than the sum of the
+/// maxima. They are in the given chunk of their stripe. If `crowded`, each has two zeros in its group.
+fn least_negative_numbers(spec: &Spec, chunk: usize, crowded: bool) -> Problem {
     let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
-    let (maxima, zeros, negative) = (30, 60, 5);
-    let sum = |others: u64| maxima * weights[0] + others * weights[1];
-    let p = sum(0) as f64 / sum(zeros + 2) as f64;
-    let entries = (0..maxima + zeros).map(|number| {
-        let index = number * 37 % 4 * STRIPE as u64 + number;
-        (index as usize, if number < maxima { 1.0 } else { 0.0 })
+    let (maxima, zeros, negative) = (30, 60, 11);
+    let sum = |others: usize| maxima as u64 * weights[0] + others as u64 * weights[1];
+    let p = sum(0) as f64 / (sum(zeros + negative) as f64 - weights[1] as f64 / 2.0);
+    let mut entries = vec![];
+    for number in 0..negative {
+        let index = chunk * CHUNK + 1024 + 110 + number;
+        entries.push((index, -f32::MIN_POSITIVE));
+        if crowded {
+            entries.extend([(index + 128, 0.0), (index + 256, 0.0)]);
+        }
+    }
+    let others = maxima + zeros - (entries.len() - negative);
+    entries.extend((0..others).map(|number| {
+        let index = number * 37 % 4 * STRIPE + number;
+        (index, if number < maxima { 1.0 } else { 0.0 })
+    }));
+    sparse_row(spec, entries, params(spec, 0, p as f32, OCTAVES, sum(zeros / 2)))
+}
+
+/// Returns a row in which lanes of stripe 1 are crowded: a group has two zeros. The same groups of stripe 0 have one
+/// zero, and the largest negative normal number. This number is next to the threshold, which is zero. Top-k keeps all
+/// zeros of stripe 0 and some of the others.
+fn crowded_in_one_stripe(spec: &Spec, chunk: usize) -> Problem {
+    let entries = (0..11).flat_map(|number| {
+        let index = chunk * CHUNK + 1024 + 110 + number;
+        let other = index + STRIPE;
+        [(index, 0.0), (index + 128, -f32::MIN_POSITIVE), (other, 0.0), (other + 128, 0.0)]
     });
-    let negative = (0..negative)
-        .map(|number| (chunk * CHUNK + 2020 + number * STRIPE % (4 * STRIPE) + number, -f32::MIN_POSITIVE));
-    sparse_row(spec, entries.chain(negative), params(spec, 0, p as f32, OCTAVES, sum(zeros / 2)))
+    sparse_row(spec, entries, params(spec, 20, 1.0, 1.0, 20 * MAX_WEIGHT as u64 - 1))
 }
 
 /// Returns a row with four zeros in each of 250 cells, and the largest negative normal number in 500 other cells. The

@@ -28,6 +28,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
     }
     if spec.path == Way::Arbitrary {
         problems.push(target_at_the_bound(spec));
+        problems.push(listed_and_nan(spec));
         for chunk in [0, 1] {
             problems.extend([false, true].map(|crowded| least_negative_numbers(spec, chunk, crowded)));
         }
@@ -100,6 +101,14 @@ fn least_negative_numbers(spec: &Spec, chunk: usize, crowded: bool) -> Problem {
         (index, if number < maxima { 1.0 } else { 0.0 })
     }));
     sparse_row(spec, entries, params(spec, 0, p as f32, OCTAVES, sum(zeros / 2)))
+}
+
+/// Returns a row with a NaN and with top-p alone. The candidate list would have space for the largest entries, but they
+/// do not reach the target.
+fn listed_and_nan(spec: &Spec) -> Problem {
+    let logit = |index: usize| if index % 17 == 0 { 3.0 } else { 0.0 };
+    let entries = (0..spec.vocab).map(|index| (index, if index == 70 { f32::NAN } else { logit(index) }));
+    sparse_row(spec, entries, params(spec, 0, 0.9, 1.0, 3001 * MAX_WEIGHT as u64))
 }
 
 /// Returns a row in which lanes of stripe 1 are crowded: a group has two zeros. The same groups of stripe 0 have one

@@ -1,7 +1,7 @@
 //! Constructed rows that catch mutants of the TPU kernels. In each row, a value that a kernel computes equals the value
 //! that it is compared with. The values are sums of weights, numbers of entries, or logits next to zero.
 
-use super::limit_rows::{params, sparse_row, weight_below, CHUNK, OCTAVES, STRIPE};
+use super::limit_rows::{indices_of_a_lane, params, sparse_row, weight_below, CHUNK, OCTAVES, STRIPE};
 use crate::common::*;
 use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
@@ -34,6 +34,7 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
         }
         problems.extend([600, 650].map(|k| zeros_in_a_few_bins(spec, k)));
     }
+    problems.extend((2..=5).map(|entries| threshold_in_a_deep_lane(spec, entries)));
     problems.extend([0, 1].map(|chunk| crowded_in_one_stripe(spec, chunk)));
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {
@@ -70,6 +71,16 @@ fn exact_target(spec: &Spec, counts: &[(usize, i32)], p: f32, step: i32, ties: u
     let entries = logits.into_iter().enumerate().map(|(number, x)| (number * 7 % spec.vocab, x));
     // The last remainder draws an entry of the last level, if top-p keeps this level.
     sparse_row(spec, entries, params(spec, k, p, OCTAVES * octave, total - 1))
+}
+
+/// Returns a row in which top-p keeps only entry 0, and several survivors are in its lane. The keys of the entries are
+/// consecutive, so the search for the threshold probes the key of entry 0.
+fn threshold_in_a_deep_lane(spec: &Spec, entries: usize) -> Problem {
+    let indices = indices_of_a_lane(entries);
+    let k = indices.len() - 1;
+    let logit = |index| below_top(spec, if index == 0 { 0 } else { 1 });
+    let entries = indices.into_iter().map(|index| (index, logit(index)));
+    sparse_row(spec, entries, params(spec, k, 1e-6, 1.0, MAX_WEIGHT as u64 + 1))
 }
 
 /// Returns a row with top-p alone. Entries without a weight make no difference, but the bounds of the total allow for

@@ -197,9 +197,16 @@ fn around_zero(spec: &Spec, seed: u64) -> Problem {
     problem
 }
 
-/// Returns a row with equal survivors. The kernel gathers `entries` of them into lane 0, and entry 0 is the first of
-/// these. Top-k keeps entry 0, and the draw selects it.
+/// Returns a row with equal survivors. Entry 0 is the first of those in its lane. Top-k keeps entry 0, and the draw
+/// selects it.
 fn deep_lane(spec: &Spec, entries: usize) -> Problem {
+    let indices = indices_of_a_lane(entries);
+    sparse_row(spec, indices.into_iter().map(|index| (index, 20.0)), params(spec, 2, 1.0, 10.0, 0))
+}
+
+/// Returns the indices of survivors. The kernel gathers `entries` of them into lane 0, and entry 0 is the first of
+/// these.
+pub(super) fn indices_of_a_lane(entries: usize) -> Vec<usize> {
     // The second group register is rotated by one lane.
     let mut indices = vec![0, CHUNK + 127];
     // Entry `i` of a crowded lane moves by `i` lanes. The list of crowded lanes contains the first lane, the last lane,
@@ -211,7 +218,7 @@ fn deep_lane(spec: &Spec, entries: usize) -> Problem {
             indices.extend(crowded(126 - number, 1));
         }
     }
-    sparse_row(spec, indices.into_iter().map(|index| (index, 20.0)), params(spec, 2, 1.0, 10.0, 0))
+    indices
 }
 
 /// Returns a row with one maximum, the next float below it at a lower index, and many ties.

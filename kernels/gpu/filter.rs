@@ -7,7 +7,7 @@
 //! If the row needs only its maximum, the block stores only the maximum of the slice and its lowest index.
 
 use super::block::Block;
-use super::layout::{Layout, KEPT};
+use super::layout::{Layout, KEPT, LARGEST_VOCAB};
 use super::logits::{key_of, raw_bound, SliceLogits};
 use super::order::Order;
 use super::parameters::Parameters;
@@ -15,18 +15,19 @@ use crate::kernels::spec::Spec;
 use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::rules::survives_top_k;
+use crate::semantics::rules::{survives_top_k, ROW_HAD_INF, ROW_HAD_NAN};
 
-/// The words that describe a slice. The last word is not used.
-pub(super) const SLICE_WORDS: usize = 4;
-/// The word that contains the status bits of the slice.
+/// The words that describe a slice.
+pub(super) const SLICE_WORDS: usize = 2;
+/// The word that contains the status bits of the slice. If the row needs only its maximum, the bits after the first
+/// [`STATUS_BITS`] contain the lowest index of the maximum of the slice. Otherwise, they are 0.
 pub(super) const SLICE_STATUS: usize = 0;
+pub(super) const STATUS_BITS: u32 = 8;
+const _: () =
+    assert!((ROW_HAD_NAN | ROW_HAD_INF) >> STATUS_BITS == 0 && LARGEST_VOCAB <= 1 << (31 - STATUS_BITS));
 /// The word that contains an order key that at least k entries of the row reach. If the row needs only its maximum, the
 /// key is that of the maximum of the slice.
 pub(super) const SLICE_BOUND: usize = 1;
-/// The word that contains the lowest index of the maximum of the slice. It is used only if the row needs only its
-/// maximum.
-pub(super) const SLICE_INDEX: usize = 2;
 
 /// Returns the text of the kernel. Its arguments are the logits, the parameters, the entries of the slices
 /// ([`Order::halves`], `[batch, slices, KEPT, 2]`), and the descriptions of the slices, `[batch, slices, SLICE_WORDS]`.
@@ -44,7 +45,6 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let top_k = parameters.top_k(spec);
     let logits = SliceLogits::load(k, (spec, layout), logits, (parameters.row_of_logits(spec), slice));
     let only_maximum = parameters.need_only_maximum(spec);
-
     let kept = Kept::new(k);
     kept.clear(&block);
     let max = logits.max();
@@ -54,25 +54,27 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let describe = |has_special: Mask, bound: Int, index: Int| {
         let status = k.variable(k.int(0));
         k.when(has_special, || k.set(status, block.status(had_nan, had_inf)));
+        k.set(status, k.or(k.get(status), k.shl(index, STATUS_BITS)));
         k.when(block.is_first(), || {
             let address = k.address(slices, k.block(), SLICE_WORDS * 4);
-            k.store(address, 0, &[k.get(status), bound, index, k.int(0)]);
+            k.store(address, 0, &[k.get(status), bound]);
         });
     };
-    k.when_else(
-        only_maximum,
-        || {
-            let largest = block.max(max_key);
-            let index = first_index(&block, &logits, (max, largest), || k.mul(slice, layout.slice_len()));
-            describe(has_special(), largest, index);
-        },
-        || {
-            let (bound, has_special) =
-                keep(&block, (spec, layout), (&logits, max, max_key), (slice, top_k), &kept, has_special);
-            kept.store(&block, entries);
-            describe(has_special, bound, k.int(0));
-        },
-    );
+    let find_maximum = || {
+        let largest = block.max(max_key);
+        let index = first_index(&block, &logits, (max, largest), || k.mul(slice, layout.slice_len()));
+        describe(has_special(), largest, index);
+    };
+    let keep_entries = || {
+        let (bound, has_special) =
+            keep(&block, (spec, layout), (&logits, max, max_key), (slice, top_k), &kept, has_special);
+        kept.store(&block, entries);
+        describe(has_special, bound, k.int(0));
+    };
+    match only_maximum {
+        Some(mask) => k.when_else(mask, find_maximum, keep_entries),
+        None => keep_entries(),
+    }
 }
 
 /// The lowest index of the largest key of the slice. `max` is the maximum of this thread, and `largest` is the largest

@@ -3,7 +3,7 @@
 //! slices.
 
 use super::block::{load_records, status_of_slices, Block};
-use super::filter::{SLICE_BOUND, SLICE_INDEX, SLICE_STATUS, SLICE_WORDS};
+use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS, STATUS_BITS};
 use super::layout::{Layout, KEPT, THREADS};
 use super::order::Order;
 use super::parameters::Parameters;
@@ -52,23 +52,24 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let words = parameters.share_random_words(step);
     let slices = Slices::load(k, slices, row, layout.slices);
     let (top_k, factors) = (parameters.top_k(spec), Factors::new(&parameters));
-    k.when_else(
-        parameters.need_only_maximum(spec),
-        || {
-            let ((max_key, index), status) = (slices.maximum(), slices.status());
-            let no_candidate = has_no_candidate(k, max_key);
-            // After this barrier, all threads can read the words that the last warp stored.
-            k.barrier();
-            let words = k.load_shared_words_at(words, 0);
-            let remainder = k.widen(remainder_of_maximum(k, words, no_candidate));
-            let (top_k, least) = ([max_key, index], factors.min_weight);
-            k.when(block.is_first(), || {
-                results.token(reported_token(k, no_candidate, index));
-                results.summary(&Summary { max_key, index, remainder, status, top_k, least });
-            });
-        },
-        || sample(&block, (spec, layout), (entries, &slices), (top_k, &factors), words, &results),
-    );
+    let report_maximum = || {
+        let ((max_key, index), status) = (slices.maximum(), slices.status());
+        let no_candidate = has_no_candidate(k, max_key);
+        // After this barrier, all threads can read the words that the last warp stored.
+        k.barrier();
+        let words = k.load_shared_words_at(words, 0);
+        let remainder = k.widen(remainder_of_maximum(k, words, no_candidate));
+        let (top_k, least) = ([max_key, index], factors.min_weight);
+        k.when(block.is_first(), || {
+            results.token(reported_token(k, no_candidate, index));
+            results.summary(&Summary { max_key, index, remainder, status, top_k, least });
+        });
+    };
+    let sample = || sample(&block, (spec, layout), (entries, &slices), (top_k, &factors), words, &results);
+    match parameters.need_only_maximum(spec) {
+        Some(mask) => k.when_else(mask, report_maximum, sample),
+        None => sample(),
+    }
 }
 
 /// Samples a row. `words` is the array of random words that [`Parameters::share_random_words`] returned.
@@ -148,7 +149,8 @@ impl<'k> Slices<'k> {
         let k = self.k;
         let max_key = self.bound();
         let of_max = |(key, index)| k.select(k.eq(key, max_key), index, k.int(i32::MAX));
-        let indices = self.word(SLICE_BOUND).zip(self.word(SLICE_INDEX)).map(of_max);
+        let of_slices = self.word(SLICE_STATUS).map(|word| k.shr(word, STATUS_BITS));
+        let indices = self.word(SLICE_BOUND).zip(of_slices).map(of_max);
         (max_key, k.warp_min(indices.reduce(|a, b| k.min(a, b)).expect("a row has slices")))
     }
 }

@@ -47,13 +47,10 @@ impl<'k> Parameters<'k> {
     }
 
     /// Whether the results of the row depend only on its maximum: the row is greedy, and the caller cannot see which
-    /// entries top-k keeps.
-    pub(super) fn need_only_maximum(&self, spec: &Spec) -> Mask {
+    /// entries top-k keeps. `None` if this is false for all rows.
+    pub(super) fn need_only_maximum(&self, spec: &Spec) -> Option<Mask> {
         let k = self.k;
-        match spec.wanted.shows_top_k() {
-            true => k.never(),
-            false => k.not(k.eq(self.get(Column::Greedy), k.int(0))),
-        }
+        (!spec.wanted.shows_top_k()).then(|| k.not(k.eq(self.get(Column::Greedy), k.int(0))))
     }
 
     /// The number of this row in the array of logits.

@@ -18,6 +18,14 @@ pub(super) fn parts_per_step(k: &Kernel) -> usize {
     k.stripes().max(4)
 }
 
+/// Returns the number of steps after which a search checks whether all rows are done.
+fn steps_per_check(k: &Kernel) -> usize {
+    match k.stripes() {
+        8 => 1,
+        _ => QUARTERINGS_PER_CHECK,
+    }
+}
+
 /// The result of a search's probe at one place.
 pub(super) struct Probe {
     /// Whether the row reaches the place: the place is at or below the threshold.
@@ -75,7 +83,7 @@ pub(super) fn search(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     let (low, high) = (k.splat(low), k.splat(high));
-    let steps = if k.stripes() == 8 { 1 } else { QUARTERINGS_PER_CHECK };
+    let steps = steps_per_check(k);
     let [low, _] = k.while_loop(
         label,
         [low, high],
@@ -90,19 +98,16 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
-/// before the loop. So the loop checks its condition one time less. In other rows, an iteration of the loop already has
-/// several steps.
-pub(super) fn search_after_one_step(
+/// Like [`search`], for ranges that usually need several steps. The steps of one iteration are before the loop. So the
+/// loop checks its condition one time less, and the compiler can move these steps between other operations.
+pub(super) fn search_after_steps(
     k: &Kernel,
     label: &str,
     [low, high]: [Value; 2],
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
-    let (low, high) = match k.stripes() {
-        1 | 2 => (low, high),
-        _ => step(k, low, high, question),
-    };
+    let (low, high) =
+        (0..steps_per_check(k)).fold((low, high), |(low, high), _| step(k, low, high, question));
     search(k, label, low, high, question)
 }
 
@@ -118,7 +123,7 @@ pub(super) fn search_from_low(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     if k.stripes() > 2 {
-        return search_after_one_step(k, label, [low, high], question);
+        return search_after_steps(k, label, [low, high], question);
     }
     let length = k.sub(high, low);
     let places = shifts.map(|shift| {

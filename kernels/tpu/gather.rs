@@ -200,6 +200,8 @@ impl Gather {
         let steps = divided_up(k, k.sub(rest, done_by_some), FEW_TOGETHER);
         let each = |together: usize, first: Value, stack: &[Value]| {
             let mut stack = SurvivorStack::from_flat(stack);
+            // The number of different rotations.
+            let apart = if together == MANY_TOGETHER { MANY_TOGETHER } else { FEW_TOGETHER };
             for i in 0..together {
                 let at = k.add(first, k.i32(i as i32));
                 let place = k.load_scalar(&self.list, at);
@@ -214,7 +216,7 @@ impl Gather {
                 };
                 // Large logits at equal distances are in one lane of many group registers. So the lanes of an iteration
                 // are rotated by different amounts.
-                push_crowded(cx, prefilter, &mut stack, place, i * LANES / together, edge);
+                push_crowded(cx, prefilter, &mut stack, place, i % apart * LANES / apart, edge);
             }
             stack.flat()
         };

@@ -18,14 +18,6 @@ pub(super) fn parts_per_step(k: &Kernel) -> usize {
     k.stripes().max(4)
 }
 
-/// Returns the number of steps after which a search checks whether all rows are done.
-fn steps_per_check(k: &Kernel) -> usize {
-    match k.stripes() {
-        8 => 1,
-        _ => QUARTERINGS_PER_CHECK,
-    }
-}
-
 /// The result of a search's probe at one place.
 pub(super) struct Probe {
     /// Whether the row reaches the place: the place is at or below the threshold.
@@ -83,7 +75,7 @@ pub(super) fn search(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     let (low, high) = (k.splat(low), k.splat(high));
-    let steps = steps_per_check(k);
+    let steps = if k.stripes() == 8 { 1 } else { QUARTERINGS_PER_CHECK };
     let [low, _] = k.while_loop(
         label,
         [low, high],
@@ -98,16 +90,17 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], for ranges that usually need several steps. The steps of one iteration are before the loop. So the
-/// loop checks its condition one time less, and the compiler can move these steps between other operations.
+/// Like [`search`], for ranges that usually need several steps. The first step, or the first two steps if a step divides
+/// the range into quarters, are before the loop. So the loop checks its condition one time less, and the compiler can
+/// move these steps between other operations.
 pub(super) fn search_after_steps(
     k: &Kernel,
     label: &str,
     [low, high]: [Value; 2],
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
-    let (low, high) =
-        (0..steps_per_check(k)).fold((low, high), |(low, high), _| step(k, low, high, question));
+    let steps = if k.stripes() > 2 { 1 } else { QUARTERINGS_PER_CHECK };
+    let (low, high) = (0..steps).fold((low, high), |(low, high), _| step(k, low, high, question));
     search(k, label, low, high, question)
 }
 

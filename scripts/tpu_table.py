@@ -45,18 +45,6 @@ LIMITS = {
 # rows.
 SMALL = {1: 0.25, 2: 0.35, 4: 0.6, 8: 1}
 SMALL_COLUMNS = ("bounded random", "bounded worst", "arbitrary k=5000", "top-p random", "top-p peaked")
-# The goals for the cycles of eight rows, by column and by chip and type.
-EIGHT_ROWS = {
-    "bounded random": {
-        ("v5e", "bf16"): 6_500, ("v6e", "bf16"): 4_400, ("v6e", "f32"): 7_000,
-        ("tpu7x", "bf16"): 3_500, ("tpu7x", "f32"): 5_000,
-    },
-    "bounded worst": {
-        ("v5e", "bf16"): 11_000, ("v6e", "bf16"): 8_500, ("v6e", "f32"): 9_500,
-        ("tpu7x", "bf16"): 8_000, ("tpu7x", "f32"): 9_500,
-    },
-}  # fmt: skip
-EIGHT_ROWS["top-p peaked"] = EIGHT_ROWS["bounded random"]
 # The chip whose devices have two cores. Its goal is the largest ratio of the cycles of 16 rows to the cycles of eight
 # rows.
 TWO_CORES, TWO_CORES_GOAL = "v5p", 1.1
@@ -156,7 +144,7 @@ def small_table(lines):
         for column in SMALL_COLUMNS:
             share = columns[column] / eight[column]
             missed = f", limit {SMALL[batch]}" if share > SMALL[batch] else ""
-            goal = EIGHT_ROWS.get(column, {}).get((chip, dtype), math.inf)
+            goal = LIMITS.get((chip, 8, dtype), {}).get(column, math.inf)
             note = f" ({share:.2f}{missed})" if batch < 8 else f" (limit {goal:,})" if columns[column] > goal else ""
             cells.append(f"{columns[column]:,}{note}")
         rows.append([f"{chip}, {dtype}, {batch} {'row' if batch == 1 else 'rows'}", *cells])

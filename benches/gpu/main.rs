@@ -72,7 +72,7 @@ const fn case(name: &'static str, path: Path, k: i32, p: f32, temperature: f32, 
     Case { name, path, k, p, temperature, fill }
 }
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     case("k64", BOUNDED, 64, 0.95, 1.0, Fill::Normal),
     case("k64_model", BOUNDED, 64, 0.95, 1.0, Fill::Model),
     case("k64_constant", BOUNDED, 64, 0.95, 1.0, Fill::Constant),
@@ -92,7 +92,8 @@ const CASES: [Case; 20] = [
     case("top_p_masked", Path::Arbitrary, 0, 0.95, 1.0, Fill::Masked),
     case("plain", Path::Arbitrary, 0, 1.0, 1.0, Fill::Normal),
     case("plain_model", Path::Arbitrary, 0, 1.0, 1.0, Fill::Model),
-    case("greedy", Path::Arbitrary, 0, 1.0, 0.0, Fill::Normal),
+    case("greedy", BOUNDED, 1, 1.0, 0.0, Fill::Normal),
+    case("greedy_arbitrary", Path::Arbitrary, 0, 1.0, 0.0, Fill::Normal),
 ];
 const SHAPES: [(usize, usize); 4] = [(1, 128_256), (16, 262_144), (128, 128_256), (128, 262_144)];
 /// The least size of all arrays together, in bytes. [`LARGEST_NUM_ARRAYS`] can make the size smaller.

@@ -3,23 +3,30 @@
 //! A block finds a bound that at least k of the maxima of its threads reach, but not many more. So at least k logits of
 //! the slice reach it. The block stores the logits that reach the bound. If there are too many, as in a slice of equal
 //! logits, it selects exactly k.
+//!
+//! If the row needs only its maximum, the block stores only the maximum of the slice and its lowest index.
 
 use super::block::Block;
-use super::layout::{Layout, KEPT};
+use super::layout::{Layout, KEPT, LARGEST_VOCAB};
 use super::logits::{key_of, raw_bound, SliceLogits};
 use super::order::Order;
 use super::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Mask, Ptx, Shared};
+use crate::ptx::{Float, Int, Mask, Ptx, Shared, Wide};
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::rules::survives_top_k;
+use crate::semantics::rules::{survives_top_k, ROW_HAD_INF, ROW_HAD_NAN};
 
 /// The words that describe a slice.
 pub(super) const SLICE_WORDS: usize = 2;
-/// The word that contains the status bits of the slice.
+/// The word that contains the status bits of the slice. If the row needs only its maximum, the bits after the first
+/// [`STATUS_BITS`] contain the lowest index of the maximum of the slice. Otherwise, they are 0.
 pub(super) const SLICE_STATUS: usize = 0;
-/// The word that contains an order key that at least k entries of the row reach.
+pub(super) const STATUS_BITS: u32 = 8;
+const _: () =
+    assert!((ROW_HAD_NAN | ROW_HAD_INF) >> STATUS_BITS == 0 && LARGEST_VOCAB <= 1 << (31 - STATUS_BITS));
+/// The word that contains an order key that at least k entries of the row reach. If the row needs only its maximum, the
+/// key is that of the maximum of the slice.
 pub(super) const SLICE_BOUND: usize = 1;
 
 /// Returns the text of the kernel. Its arguments are the logits, the parameters, the entries of the slices
@@ -37,12 +44,74 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
     let parameters = Parameters::new(k, parameters, row);
     let top_k = parameters.top_k(spec);
     let logits = SliceLogits::load(k, (spec, layout), logits, (parameters.row_of_logits(spec), slice));
-
+    let only_maximum = parameters.need_only_maximum(spec);
     let kept = Kept::new(k);
     kept.clear(&block);
     let max = logits.max();
     let (had_nan, had_inf) = (logits.had_nan(), k.at_least(max, k.float(f32::INFINITY)));
     let max_key = key_of(k, max);
+    let has_special = || k.barrier_any(k.either(had_nan, had_inf));
+    let describe = |has_special: Mask, bound: Int, index: Int| {
+        let status = k.variable(k.int(0));
+        k.when(has_special, || k.set(status, block.status(had_nan, had_inf)));
+        k.set(status, k.or(k.get(status), k.shl(index, STATUS_BITS)));
+        k.when(block.is_first(), || {
+            let address = k.address(slices, k.block(), SLICE_WORDS * 4);
+            k.store(address, 0, &[k.get(status), bound]);
+        });
+    };
+    let find_maximum = || {
+        let largest = block.max(max_key);
+        let index = first_index(&block, &logits, (max, largest), || k.mul(slice, layout.slice_len()));
+        describe(has_special(), largest, index);
+    };
+    let keep_entries = || {
+        let (bound, has_special) =
+            keep(&block, (spec, layout), (&logits, max, max_key), (slice, top_k), &kept, has_special);
+        kept.store(&block, entries);
+        describe(has_special, bound, k.int(0));
+    };
+    match only_maximum {
+        Some(mask) => k.when_else(mask, find_maximum, keep_entries),
+        None => keep_entries(),
+    }
+}
+
+/// The lowest index of the largest key of the slice. `max` is the maximum of this thread, and `largest` is the largest
+/// key. `start` returns the first index of the slice.
+fn first_index(
+    block: &Block<'_>,
+    logits: &SliceLogits<'_>,
+    (max, largest): (Float, Int),
+    start: impl FnOnce() -> Int,
+) -> Int {
+    let k = block.k;
+    let index = k.variable(k.int(i32::MAX));
+    k.when_else(
+        k.lt(k.int(NEG_INF_KEY), largest),
+        || {
+            // No key exceeds the largest one. So exactly the values with the largest key reach this bound.
+            let raw = raw_bound(k, largest);
+            k.when(k.at_least(max, raw), || k.set(index, logits.first_at_least(raw)));
+        },
+        // All keys are equal.
+        || k.set(index, start()),
+    );
+    block.min(k.get(index))
+}
+
+/// Keeps at least the `top_k` first entries of the slice, or all of them. `max` and `max_key` are the maximum of this
+/// thread and its key. `has_special` is a barrier, so it is called after the first entries were added. Returns a key
+/// that at least `top_k` entries of the slice reach, and the result of `has_special`.
+fn keep(
+    block: &Block<'_>,
+    (spec, layout): (&Spec, &Layout),
+    (logits, max, max_key): (&SliceLogits<'_>, Float, Int),
+    (slice, top_k): (Int, Int),
+    kept: &Kept<'_>,
+    has_special: impl FnOnce() -> Mask,
+) -> (Int, Mask) {
+    let k = block.k;
     let bound = block.bound_from_maxima(block.range(max_key), max_key, top_k);
     // NaN counts as −inf, but no comparison with a bound of −inf would select it.
     let has_bound = k.lt(k.int(NEG_INF_KEY), bound);
@@ -54,34 +123,19 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout) {
             }
         });
     });
-    let any_special = k.barrier_any(k.either(had_nan, had_inf));
+    let has_special = has_special();
     let bound = k.variable(bound);
     let too_many = k.lt(k.int(KEPT as i32), kept.count());
     k.when(k.either(k.not(has_bound), too_many), || {
         k.barrier();
         let start = k.mul(slice, layout.slice_len());
         let len = k.min(k.int(layout.slice_len() as i32), k.sub(k.int(spec.vocab as i32), start));
-        k.set(bound, keep_exactly(&block, &logits, (start, len), k.get(bound), k.min(top_k, len), &kept));
+        let range = (start, len);
+        k.set(bound, keep_exactly(block, logits, range, k.get(bound), k.min(top_k, len), kept));
         // A slice with fewer than k entries has no bound for the row.
         k.when(k.lt(len, top_k), || k.set(bound, k.int(NEG_INF_KEY)));
     });
-
-    let first = k.mul(k.block(), KEPT);
-    let count = kept.count();
-    k.for_range(block.thread, k.int(KEPT as i32), layout.threads, |place| {
-        let entry = k.address(entries, k.add(first, place), 8);
-        k.when_else(
-            k.lt(place, count),
-            || k.store(entry, 0, &kept.entry(place)),
-            || k.store(entry, 0, &Order::NONE.map(|half| k.int(half))),
-        );
-    });
-    let status = k.variable(k.int(0));
-    k.when(any_special, || k.set(status, block.status(had_nan, had_inf)));
-    k.when(block.is_first(), || {
-        let address = k.address(slices, k.block(), SLICE_WORDS * 4);
-        k.store(address, 0, &[k.get(status), k.get(bound)]);
-    });
+    (k.get(bound), has_special)
 }
 
 /// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least `wanted` keys
@@ -154,6 +208,21 @@ impl<'k> Kept<'k> {
     /// The number of entries that were counted.
     fn count(&self) -> Int {
         self.k.load_shared_at(self.len, 0)
+    }
+
+    /// Stores the entries of the block in the array `entries`. All places after them get [`Order::NONE`].
+    fn store(&self, block: &Block<'_>, entries: Wide) {
+        let k = self.k;
+        let first = k.mul(k.block(), KEPT);
+        let count = self.count();
+        k.for_range(block.thread, k.int(KEPT as i32), k.threads(), |place| {
+            let entry = k.address(entries, k.add(first, place), 8);
+            k.when_else(
+                k.lt(place, count),
+                || k.store(entry, 0, &self.entry(place)),
+                || k.store(entry, 0, &Order::NONE.map(|half| k.int(half))),
+            );
+        });
     }
 
     /// The entry as the halves of an [`Order`].

@@ -1,18 +1,19 @@
 //! The second kernel: one block selects the k largest entries of a row among those that the first kernel kept, applies
-//! top-p and min-p, and draws the token.
+//! top-p and min-p, and draws the token. If the row needs only its maximum, the block compares the maxima of the
+//! slices.
 
 use super::block::{load_records, status_of_slices, Block};
-use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS};
+use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS, STATUS_BITS};
 use super::layout::{Layout, KEPT, THREADS};
 use super::order::Order;
 use super::parameters::Parameters;
-use super::results::{Results, Threshold};
+use super::results::{Results, Summary, Threshold};
 use crate::kernels::program_arrays::{Column, ResultRow};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::draw::remainder_by_digits;
+use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum};
 use crate::semantics::rules::{
     has_no_candidate, has_weight, is_candidate, kept_weight, least_weight, reported_token, survives_top_k,
     top_p_is_off, NO_TOKEN,
@@ -48,16 +49,46 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let results = Results::arguments(k, spec, row);
     let block = Block::new(k);
     let parameters = Parameters::new(k, parameters, row);
-    let top_k = parameters.top_k(spec);
-
     let words = parameters.share_random_words(step);
-    let entries = Entries::load(&block, layout, entries, slices, row);
-    let factors = Factors::new(&parameters);
-    let sorted = largest_entries(&block, spec, &entries, top_k);
+    let slices = Slices::load(k, slices, row, layout.slices);
+    let (top_k, factors) = (parameters.top_k(spec), Factors::new(&parameters));
+    let report_maximum = || {
+        let ((max_key, index), status) = (slices.maximum(), slices.status());
+        let no_candidate = has_no_candidate(k, max_key);
+        // After this barrier, all threads can read the words that the last warp stored.
+        k.barrier();
+        let words = k.load_shared_words_at(words, 0);
+        let remainder = k.widen(remainder_of_maximum(k, words, no_candidate));
+        let (top_k, least) = ([max_key, index], factors.min_weight);
+        k.when(block.is_first(), || {
+            results.token(reported_token(k, no_candidate, index));
+            results.summary(&Summary { max_key, index, remainder, status, top_k, least });
+        });
+    };
+    let sample = || sample(&block, (spec, layout), (entries, &slices), (top_k, &factors), words, &results);
+    match parameters.need_only_maximum(spec) {
+        Some(mask) => k.when_else(mask, report_maximum, sample),
+        None => sample(),
+    }
+}
+
+/// Samples a row. `words` is the array of random words that [`Parameters::share_random_words`] returned.
+fn sample(
+    block: &Block<'_>,
+    (spec, layout): (&Spec, &Layout),
+    (entries, slices): (Wide, &Slices<'_>),
+    (top_k, factors): (Int, &Factors),
+    words: Shared,
+    results: &Results<'_>,
+) {
+    let (k, row) = (block.k, block.k.block());
+    let entries = Entries::load(block, layout, entries, row);
+    let (bound, status) = (slices.bound(), slices.status());
+    let sorted = largest_entries(block, spec, (&entries, bound), top_k);
     let kept = Kept { weights: k.shared(SLOTS), remainder: k.shared(2) };
     k.when(k.lt(block.thread, k.int(WARP as i32)), || {
         let words = k.load_shared_words_at(words, 0);
-        let least = weigh(&block, &factors, &sorted, &kept, top_k, words);
+        let least = weigh(block, factors, &sorted, &kept, top_k, words);
         k.when(block.is_first(), || {
             let last = k.sub(top_k, k.int(1));
             results.threshold(Threshold::MaxKey, k.load_shared_at(sorted.keys, 0));
@@ -70,7 +101,7 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
 
     let no_candidate = has_no_candidate(k, k.load_shared_at(sorted.keys, 0));
     let remainder = k.load_shared_wide(kept.remainder, k.int(0));
-    draw(&block, &sorted, &kept, top_k, remainder, |token| {
+    draw(block, &sorted, &kept, top_k, remainder, |token| {
         results.token(token);
     });
     k.when(block.is_first(), || {
@@ -79,11 +110,48 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
             .number(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
         results.number(ResultRow::RandomHigh, k.high(remainder));
         results.number(ResultRow::RandomLow, k.low(remainder));
-        results.status(entries.status, no_candidate);
+        results.status(status, no_candidate);
     });
     if spec.wanted.slices {
         let arrays = [(); 3].map(|()| k.argument());
-        write_slices(&block, spec, row, arrays, &sorted, &kept, top_k);
+        write_slices(block, spec, row, arrays, &sorted, &kept, top_k);
+    }
+}
+
+/// The descriptions of the slices of a row that the first kernel stored. Each warp has all of them.
+struct Slices<'k> {
+    k: &'k Ptx,
+    words: Vec<Vec<Int>>,
+}
+
+impl<'k> Slices<'k> {
+    fn load(k: &'k Ptx, slices: Wide, row: Int, count: usize) -> Slices<'k> {
+        Slices { k, words: load_records::<SLICE_WORDS>(k, slices, row, count) }
+    }
+
+    fn word(&self, word: usize) -> impl Iterator<Item = Int> + '_ {
+        self.words.iter().map(move |words| words[word])
+    }
+
+    /// An order key that at least k entries reach.
+    fn bound(&self) -> Int {
+        let k = self.k;
+        k.warp_max(self.word(SLICE_BOUND).reduce(|a, b| k.max(a, b)).expect("a row has slices"))
+    }
+
+    /// The status bits of the row.
+    fn status(&self) -> Int {
+        status_of_slices(self.k, self.word(SLICE_STATUS))
+    }
+
+    /// The key of the maximum and its lowest index, in a row that needs only its maximum.
+    fn maximum(&self) -> (Int, Int) {
+        let k = self.k;
+        let max_key = self.bound();
+        let of_max = |(key, index)| k.select(k.eq(key, max_key), index, k.int(i32::MAX));
+        let of_slices = self.word(SLICE_STATUS).map(|word| k.shr(word, STATUS_BITS));
+        let indices = self.word(SLICE_BOUND).zip(of_slices).map(of_max);
+        (max_key, k.warp_min(indices.reduce(|a, b| k.min(a, b)).expect("a row has slices")))
     }
 }
 
@@ -92,14 +160,10 @@ struct Entries<'k> {
     block: Block<'k>,
     /// Some elements can be places without an entry.
     mine: Vec<Order>,
-    /// The status bits of the row.
-    status: Int,
-    /// An order key that at least k entries reach.
-    bound: Int,
 }
 
 impl<'k> Entries<'k> {
-    fn load(block: &Block<'k>, layout: &Layout, entries: Wide, slices: Wide, row: Int) -> Entries<'k> {
+    fn load(block: &Block<'k>, layout: &Layout, entries: Wide, row: Int) -> Entries<'k> {
         let k = block.k;
         let places = layout.slices * KEPT;
         let start = k.far_address(entries, k.far_element(row, places, block.thread), 8);
@@ -111,11 +175,7 @@ impl<'k> Entries<'k> {
                 Order::of_halves([words[0], words[1]])
             })
             .collect();
-        let words = load_records::<SLICE_WORDS>(k, slices, row, layout.slices);
-        let of_slices = |word: usize| words.iter().map(move |words| words[word]);
-        let bound = of_slices(SLICE_BOUND).reduce(|a, b| k.max(a, b)).expect("a row has slices");
-        let status = status_of_slices(k, of_slices(SLICE_STATUS));
-        Entries { block: *block, mine, status, bound: k.warp_max(bound) }
+        Entries { block: *block, mine }
     }
 
     /// The number of entries of the row for which a test of key and index is true.
@@ -135,13 +195,18 @@ struct Sorted {
     indices: Shared,
 }
 
-/// Finds the `top_k` first entries of a row.
-fn largest_entries(block: &Block<'_>, spec: &Spec, entries: &Entries<'_>, top_k: Int) -> Sorted {
+/// Finds the `top_k` first entries of a row. `bound` is an order key that at least `top_k` entries reach.
+fn largest_entries(
+    block: &Block<'_>,
+    spec: &Spec,
+    (entries, bound): (&Entries<'_>, Int),
+    top_k: Int,
+) -> Sorted {
     let k = block.k;
     let keys = entries.mine.iter().map(|entry| entry.key(k));
     let max = keys.reduce(|a, b| k.max(a, b)).expect("a thread has entries");
     let row_max = block.max(max);
-    let bound = block.bound_from_maxima((entries.bound, row_max), max, top_k);
+    let bound = block.bound_from_maxima((bound, row_max), max, top_k);
 
     let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
     // In most warps, no thread has an entry. These warps skip the tests of their entries.

@@ -102,6 +102,16 @@ impl<'k> SliceLogits<'k> {
         self.k.add(self.first, self.k.int(self.distances[number] as i32))
     }
 
+    /// The index in the row of the first value that reaches `bound`. At least one value must reach it.
+    pub(super) fn first_at_least(&self, bound: Float) -> Int {
+        let k = self.k;
+        let numbered = self.values.iter().zip(&self.distances).rev();
+        let first = numbered.fold(k.int(0), |later, (&value, &distance)| {
+            k.select(k.at_least(value, bound), k.int(distance as i32), later)
+        });
+        k.add(self.first, first)
+    }
+
     /// Whether the index of value `number` is less than `limit`.
     pub(super) fn is_index_below(&self, number: usize, limit: Int) -> Mask {
         // The limit changes in a loop. So the assembler cannot compute the indices before the loop, where they would

@@ -2,7 +2,7 @@
 
 use crate::kernels::program_arrays::{Column, COLUMNS};
 use crate::kernels::spec::{Source, Spec};
-use crate::ptx::{Address, Int, Ptx, Shared, Wide, WARP};
+use crate::ptx::{Address, Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::philox::random_words_of;
 
@@ -44,6 +44,13 @@ impl<'k> Parameters<'k> {
         // of the row.
         let asked = self.get(Column::K);
         k.select(k.eq(asked, k.int(0)), k.int(spec.slots() as i32), asked)
+    }
+
+    /// Whether the results of the row depend only on its maximum: the row is greedy, and the caller cannot see which
+    /// entries top-k keeps. `None` if this is false for all rows.
+    pub(super) fn need_only_maximum(&self, spec: &Spec) -> Option<Mask> {
+        let k = self.k;
+        (!spec.wanted.shows_top_k()).then(|| k.not(k.eq(self.get(Column::Greedy), k.int(0))))
     }
 
     /// The number of this row in the array of logits.

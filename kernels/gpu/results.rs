@@ -3,8 +3,8 @@
 use crate::kernels::program_arrays::{ResultRow, RESULTS};
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Wide};
-use crate::semantics::arith::Arith;
-use crate::semantics::rules::row_status;
+use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::rules::{has_no_candidate, reported_token, row_status};
 
 /// The rows of the second array of results, from which the program computes the wide arrays.
 #[derive(Clone, Copy)]
@@ -21,6 +21,20 @@ pub(super) const THRESHOLDS: usize = Threshold::LeastWeight as usize + 1;
 /// Returns the shapes of the arrays of results, in the order of the arguments of a kernel.
 pub(super) fn shapes(spec: &Spec) -> [Vec<usize>; 3] {
     [RESULTS, THRESHOLDS, 1].map(|rows| vec![rows, spec.batch])
+}
+
+/// The results of a row except its token.
+pub(super) struct Summary {
+    /// The key of the maximum, and its lowest index.
+    pub(super) max_key: Int,
+    pub(super) index: Int,
+    pub(super) remainder: Wide,
+    /// The status bits of the slices.
+    pub(super) status: Int,
+    /// The threshold and the last tie of top-k.
+    pub(super) top_k: [Int; 2],
+    /// The least weight that top-p and min-p keep.
+    pub(super) least: Int,
 }
 
 /// The arrays of results: the numbers `[RESULTS, batch]`, the thresholds `[THRESHOLDS, batch]`, and the tokens
@@ -54,6 +68,20 @@ impl<'k> Results<'k> {
 
     pub(super) fn threshold(&self, number: Threshold, value: Int) {
         self.store(self.thresholds, number as usize, value);
+    }
+
+    /// Stores all results of a row except its token.
+    pub(super) fn summary(&self, summary: &Summary) {
+        let k = self.k;
+        let no_candidate = has_no_candidate(k, summary.max_key);
+        self.number(ResultRow::Greedy, reported_token(k, no_candidate, summary.index));
+        self.number(ResultRow::RandomHigh, k.high(summary.remainder));
+        self.number(ResultRow::RandomLow, k.low(summary.remainder));
+        self.status(summary.status, no_candidate);
+        self.threshold(Threshold::MaxKey, summary.max_key);
+        self.threshold(Threshold::TopK, summary.top_k[0]);
+        self.threshold(Threshold::LastTie, summary.top_k[1]);
+        self.threshold(Threshold::LeastWeight, summary.least);
     }
 
     /// Stores the status bits: those of the slices, and the bit of a row without a candidate.

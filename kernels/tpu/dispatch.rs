@@ -59,8 +59,8 @@ struct Start<'a> {
 
 /// The rows with top-p and without top-k, for which the candidate list can omit entries that have a weight.
 struct Partial {
-    /// A scalar: whether the block has such a row.
-    some_open: Value,
+    /// A scalar: whether the cells that reach `threshold` have not been counted.
+    uncounted: Value,
     /// The least key of a candidate.
     threshold: Value,
     /// A mask: whether entries of the row below `threshold` can have a weight.
@@ -162,17 +162,16 @@ impl Stages {
         self.prefilter.count_above(cx, edge_below(cx.k, threshold))
     }
 
-    /// Calls `sample` if few cells reach a threshold. `sample` returns an outcome and a flag, like
-    /// [`by_largest`](Stages::by_largest). Returns this outcome and this flag, and the number of cells of each row that
-    /// reach the threshold. If many cells reach the threshold, the flag is 0.
+    /// Calls `sample` if few cells of each row reach a threshold. `cells` are the numbers of these cells. `sample`
+    /// returns an outcome and a flag, like [`by_largest`](Stages::by_largest). Returns this outcome and this flag, and
+    /// `cells`. If many cells reach the threshold, the flag is 0.
     fn if_few_cells(
         &self,
         cx: &Context<'_>,
-        threshold: Value,
+        cells: Value,
         sample: impl FnOnce() -> Vec<Value>,
     ) -> Vec<Value> {
         let k = cx.k;
-        let cells = self.cells_reaching(cx, threshold);
         let few = at_most(k, cells, FEW_CELLS);
         let few = k.any_is_correct(few, "survivors that do not fit are detected after they are gathered");
         let sampled = k.if_else("few cells reach the threshold", few, sample, || undecided(k));
@@ -182,7 +181,7 @@ impl Stages {
     /// Samples from the survivors if possible. Returns the same values as [`if_few_cells`](Stages::if_few_cells).
     fn by_few(&self, cx: &Context<'_>, start: &Start<'_>) -> Vec<Value> {
         let (k, slices) = (cx.k, self.short_slices());
-        self.if_few_cells(cx, start.threshold, || {
+        self.if_few_cells(cx, self.cells_reaching(cx, start.threshold), || {
             let (survivors, suffice) = self.survivors(cx, start.threshold);
             let sampled = || {
                 let nothing = Rest::nothing(k);
@@ -194,7 +193,7 @@ impl Stages {
     }
 
     /// Like [`by_few`](Stages::by_few), but for any k. In a row with top-p and without top-k, only the largest entries
-    /// are survivors. If the block has such a row, the returned number of cells has no meaning. Also returns what
+    /// are survivors. The returned number of cells has no meaning if [`Partial::uncounted`] is true. Also returns what
     /// [`by_passes_over_list`](Stages::by_passes_over_list) needs.
     fn by_largest_if_promising(
         &self,
@@ -208,6 +207,11 @@ impl Stages {
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
         let largest = k.choose(open, start.bound, start.threshold);
         let some_open = k.any(open);
+        // In a row without top-k, few entries reach the bound. If this is true in all rows, and no threshold is below
+        // the bound, few cells probably reach it, so the cells need not be counted before the survivors are gathered.
+        let has_top_k = k.lt(k.i32(0), cx.param(Column::K));
+        let uncertain = k.any(k.either(has_top_k, k.lt(largest, start.bound)));
+        let uncertain = k.any_is_correct(uncertain, "survivors that do not fit are detected");
         let estimates = || {
             let few = (largest_entries(cx.cells()), start.bound);
             let wanted = MOST_LISTED.min(cx.cells() / CELLS_PER_LISTED);
@@ -227,13 +231,22 @@ impl Stages {
             || vec![k.one_where(k.not(some_open)), start.threshold],
         );
         let [promising, threshold] = promising.try_into().expect("both branches return two values");
-        let if_few = || self.if_few_cells(cx, largest, || self.by_largest(cx, start, largest, open));
+        let if_few = || {
+            let cells = k.if_else(
+                "cells are counted",
+                uncertain,
+                || vec![self.cells_reaching(cx, largest)],
+                || vec![k.splat(k.i32(0))],
+            );
+            self.if_few_cells(cx, cells[0], || self.by_largest(cx, start, largest, open))
+        };
         let without = || [undecided(k), vec![k.splat(k.i32(0))]].concat();
         let promising = k.eq(promising, k.i32(1));
         let promising =
             k.any_is_correct(promising, "the bounds of the total show whether the entries suffice");
         let first = k.if_else("the largest entries may suffice", promising, if_few, without);
-        (first, Partial { some_open, threshold, unlisted: k.both(open, k.lt(start.threshold, threshold)) })
+        let uncounted = k.either(some_open, k.not(uncertain));
+        (first, Partial { uncounted, threshold, unlisted: k.both(open, k.lt(start.threshold, threshold)) })
     }
 
     /// Samples a block. Tries three methods, in this order: from the survivors, by passes over the candidate list, and
@@ -259,9 +272,9 @@ impl Stages {
         let passes = || {
             let counted = first[Outcome::VALUES + 1];
             let cells = match &partial {
-                Some(Partial { some_open, threshold, .. }) => k.if_else(
+                Some(Partial { uncounted, threshold, .. }) => k.if_else(
                     "some rows need another count of cells",
-                    *some_open,
+                    *uncounted,
                     || vec![self.cells_reaching(cx, *threshold)],
                     || vec![counted],
                 )[0],

@@ -19,14 +19,17 @@ use crate::semantics::arith::Arith;
 /// The number of crowded lanes that one iteration processes if there are many. Their rotations do not depend on each
 /// other, so they fill the cross-lane units.
 const MANY_TOGETHER: usize = 8;
-/// The number of crowded lanes that one iteration processes if there are fewer than [`MANY_TOGETHER`].
+/// The number of crowded lanes that one iteration processes if at least three are left, but fewer than
+/// [`MANY_TOGETHER`]. Four lanes take less time together than two times two lanes.
+const SOME_TOGETHER: usize = 4;
+/// The number of crowded lanes that one iteration processes if one or two are left.
 const FEW_TOGETHER: usize = 2;
 /// The number of crowded lanes of a word that one step of the search finds.
 const LANES_FOUND: usize = 2;
 /// If a block has more crowded lanes than this, their survivors are not gathered, because other methods take less time.
 const MOST_CROWDED: usize = 256;
 /// The element of the list of crowded lanes that receives the values that are not needed. No step reads it.
-const UNUSED: usize = MOST_CROWDED + FEW_TOGETHER;
+const UNUSED: usize = MOST_CROWDED + SOME_TOGETHER;
 /// The number of group registers that one word describes.
 const GROUPS_IN_WORD: usize = 32;
 
@@ -189,17 +192,23 @@ impl Gather {
         let k = cx.k;
         let count = self.list_crowded_lanes(cx, counts);
         let full = k.shr(count, MANY_TOGETHER.trailing_zeros());
-        let rest = k.mul(full, k.i32(MANY_TOGETHER as i32));
-        let steps = divided_up(k, k.sub(count, rest), FEW_TOGETHER);
+        let done = k.mul(full, k.i32(MANY_TOGETHER as i32));
+        // If one lane of four is missing, the iteration is still shorter than two iterations of two lanes.
+        let rest = k.sub(count, done);
+        let some = k.shr(k.add(rest, k.i32(1)), SOME_TOGETHER.trailing_zeros());
+        let done_by_some = k.mul(some, k.i32(SOME_TOGETHER as i32));
+        let steps = divided_up(k, k.sub(rest, done_by_some), FEW_TOGETHER);
         let each = |together: usize, first: Value, stack: &[Value]| {
             let mut stack = SurvivorStack::from_flat(stack);
+            // The number of different rotations.
+            let apart = if together == MANY_TOGETHER { MANY_TOGETHER } else { FEW_TOGETHER };
             for i in 0..together {
                 let at = k.add(first, k.i32(i as i32));
                 let place = k.load_scalar(&self.list, at);
                 let (place, edge) = match together {
                     MANY_TOGETHER => (place, edge),
                     _ => {
-                        // In the last iteration, the second lane can be after the end of the list.
+                        // In the last iteration, the last lane can be after the end of the list.
                         let exists = k.lt(at, count);
                         let nothing = k.splat(k.f32(f32::INFINITY));
                         (k.choose(exists, place, k.i32(0)), k.choose(exists, edge, nothing))
@@ -207,15 +216,19 @@ impl Gather {
                 };
                 // Large logits at equal distances are in one lane of many group registers. So the lanes of an iteration
                 // are rotated by different amounts.
-                push_crowded(cx, prefilter, &mut stack, place, i * LANES / together, edge);
+                push_crowded(cx, prefilter, &mut stack, place, i % apart * LANES / apart, edge);
             }
             stack.flat()
         };
         let state = k.for_each_of("many crowded lanes", full, &stack.flat(), |iteration, stack| {
             each(MANY_TOGETHER, k.mul(iteration, k.i32(MANY_TOGETHER as i32)), stack)
         });
+        let state = k.for_each_of("some crowded lanes", some, &state, |iteration, stack| {
+            each(SOME_TOGETHER, k.add(done, k.mul(iteration, k.i32(SOME_TOGETHER as i32))), stack)
+        });
+        let first = k.add(done, done_by_some);
         let state = k.for_each_of("crowded lanes", steps, &state, |iteration, stack| {
-            each(FEW_TOGETHER, k.add(rest, k.mul(iteration, k.i32(FEW_TOGETHER as i32))), stack)
+            each(FEW_TOGETHER, k.add(first, k.mul(iteration, k.i32(FEW_TOGETHER as i32))), stack)
         });
         SurvivorStack::from_flat(&state)
     }

@@ -19,7 +19,7 @@ use super::keys::{edge_below, float_of_key, order_keys};
 use super::lane_sums::{approximate_log2, count_lanes};
 use super::layout::has_few_slots;
 use super::summaries::{cell_elem, cells_together, halves, load};
-use super::threshold_search::{search_after_one_step, Probe, Question};
+use super::threshold_search::{search_after_steps, Probe, Question};
 use crate::mlir::mosaic::{Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
@@ -227,7 +227,7 @@ impl Prefilter {
             let few = k.any_is_correct(k.ge(near, count), "every place that the row reaches is a bound");
             Probe { reaches: k.ge(count, wanted), exact: Some(few) }
         };
-        let found = search_after_one_step(k, "bound from the bins", [low, high], &Question { terms, decide });
+        let found = search_after_steps(k, "bound from the bins", [low, high], &Question { terms, decide });
         cx.full_key(found)
     }
 

@@ -280,7 +280,7 @@ impl Survivors {
         let edge = match (cx.spec.path, cx.spec.dtype) {
             // The survivors of top-k are in a short range, so they have few different 16-bit keys.
             (Path::Bounded(_), Dtype::Bf16) => {
-                search_from_low(k, label, [low, high], ([4, 3, 2], 0), &question)
+                search_from_low(k, label, [low, high], ([4, 3, 2], 2), &question)
             }
             // A complete search would take many steps.
             (path, dtype) => {

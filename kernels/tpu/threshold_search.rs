@@ -90,19 +90,17 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
-/// before the loop. So the loop checks its condition one time less. In other rows, an iteration of the loop already has
-/// several steps.
-pub(super) fn search_after_one_step(
+/// Like [`search`], for ranges that usually need several steps. The first step, or the first two steps if a step divides
+/// the range into quarters, are before the loop. So the loop checks its condition one time less, and the compiler can
+/// move these steps between other operations.
+pub(super) fn search_after_steps(
     k: &Kernel,
     label: &str,
     [low, high]: [Value; 2],
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
-    let (low, high) = match k.stripes() {
-        1 | 2 => (low, high),
-        _ => step(k, low, high, question),
-    };
+    let steps = if k.stripes() > 2 { 1 } else { QUARTERINGS_PER_CHECK };
+    let (low, high) = (0..steps).fold((low, high), |(low, high), _| step(k, low, high, question));
     search(k, label, low, high, question)
 }
 
@@ -118,7 +116,7 @@ pub(super) fn search_from_low(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     if k.stripes() > 2 {
-        return search_after_one_step(k, label, [low, high], question);
+        return search_after_steps(k, label, [low, high], question);
     }
     let length = k.sub(high, low);
     let places = shifts.map(|shift| {

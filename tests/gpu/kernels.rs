@@ -191,6 +191,37 @@ fn slices_of_several_tiles() {
     cases.check_all(&SCHEDULES[..2], |kernels| model.check_kernels(kernels));
 }
 
+/// Greedy rows on the bounded path. If the caller cannot see which entries top-k keeps, the kernels find only the
+/// maximum of the row. In the longest rows, the last slice has four logits.
+#[test]
+fn greedy_rows_of_the_bounded_path() {
+    const LONG: usize = 12_292;
+    let model = &suite().devices[0];
+    let mut rng = StdRng::seed_from_u64(15);
+    let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/maximum"));
+    for (number, dtype) in [Dtype::F32, Dtype::Bf16, Dtype::F16].into_iter().enumerate() {
+        let mut spec = spec(Way::Bounded(64), ROW_KINDS.len(), LONG - 4 * number, dtype, false);
+        spec.wanted.weights = number == 1;
+        let mut problem = problem_of(&spec, kinds_from(0, spec.batch), &mut rng);
+        for (row, params) in problem.rows.iter_mut().enumerate() {
+            // Every fourth row is drawn.
+            let temperature = if row % 4 == number { 1.0 } else { 0.0 };
+            let words = random_words(rng.random(), 1);
+            *params = RowParams::new(1 + 9 * (row % 8) as i32, 0.9, 0.1, temperature, words, spec.vocab);
+        }
+        // The maximum is the last logit, or the first of two that are equal.
+        let mut bits = problem.bits.clone();
+        let large = dtype.round(1000.0);
+        bits[spec.vocab - 1] = large;
+        for index in [5000, 9000] {
+            bits[spec.vocab + index] = large;
+        }
+        problem.set_bits(bits);
+        cases.add(&spec, model, &problem);
+    }
+    cases.check_all(SCHEDULES, |kernels| model.check_kernels(kernels));
+}
+
 /// Rows of consecutive floats. The bound of the list of a row is then an entry, and the first kept entry is next to it.
 #[test]
 fn bounds_that_are_entries() {

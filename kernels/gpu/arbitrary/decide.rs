@@ -4,7 +4,7 @@
 
 use super::division::Division;
 use super::draw::{self, Outcome};
-use super::list::List;
+use super::list::{Entry, List};
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
 use super::row_block::{RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
@@ -84,13 +84,15 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
     let (decided, lens) = (Records::argument(k, DECIDED), Records::argument(k, 1));
-    // All these loads are before the first use of a loaded value, so that the block waits for memory only once.
+    // All these loads are before the first use of a loaded value. Only the loads of the list, which are the last ones,
+    // use a loaded value. So the block does not wait for memory between them.
     let parameters = Parameters::load(k, parameters, row);
     let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
     let word = |word: Sampled| sampled.load(row, word as usize);
     let (flags, bound, count) = (word(Sampled::Flags), word(Sampled::Bound), k.load(state.len(), 0));
     let of_slices = scan::load(k, &slices, row, division.slices);
     let ties_of_chunk = block.load_of_chunk(&ties)[0];
+    let list = List::load(block.block, lists, capacity(spec), row, count);
     let bins = Bins::new(&block);
     let words = parameters.share_random_words(step);
     let scanned = scan::combine(k, &of_slices);
@@ -122,7 +124,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     with_top_k,
                     top_k: parameters.get(Column::K),
                     bound,
-                    list: List { block: block.block, lists, capacity: capacity(spec), row, count },
+                    list,
                     ties_of_chunk,
                     ties: block.block.sum(ties_of_chunk),
                     state: &state,
@@ -150,10 +152,9 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
 impl Row<'_, '_> {
     fn decide(&self) {
         let k = self.block.k;
-        let too_few = k.both(self.with_top_k, k.lt(k.add(self.list.count, self.ties), self.top_k));
-        let too_many = k.lt(k.int(capacity(self.spec) as i32), self.list.count);
+        let too_few = k.both(self.with_top_k, k.lt(k.add(self.list.count(), self.ties), self.top_k));
         k.when_else(
-            k.either(too_few, too_many),
+            k.either(too_few, self.list.is_too_long()),
             || k.set(self.found.state, k.int(FAILED)),
             || self.decide_by_list(),
         );
@@ -178,12 +179,12 @@ impl Row<'_, '_> {
     fn select_top_k(&self, kept_ties: Variable, last: [Variable; 2]) {
         let k = self.block.k;
         k.when_else(
-            k.le(self.top_k, self.list.count),
+            k.le(self.top_k, self.list.count()),
             || {
                 // The entries at the bound are not in the list. So the least key in the list is at least the bound plus
                 // 1.
                 let largest = k.sub(k.sub(self.max_key, self.bound), k.int(1));
-                let from = |first, [key, _]: [Int; 2]| k.sub(k.sub(self.max_key, first), key);
+                let from = |first, entry: Entry| k.sub(k.sub(self.max_key, first), entry.words[0]);
                 let (position, has_more) = self.bins.by_count(&self.list, from, largest, self.top_k);
                 let threshold = k.sub(self.max_key, position);
                 k.set(self.found.threshold, threshold);
@@ -192,10 +193,11 @@ impl Row<'_, '_> {
                 if self.spec.stable {
                     k.when(has_more, || {
                         let is_above =
-                            |[key, _]: [Int; 2]| k.select(k.lt(threshold, key), k.int(1), k.int(0));
+                            |entry: Entry| k.select(k.lt(threshold, entry.words[0]), k.int(1), k.int(0));
                         let missing = k.sub(self.top_k, k.low(self.list.sum(is_above)));
                         // An entry that is not a tie gets a position after all indices.
-                        let from = |first, [key, index]: [Int; 2]| {
+                        let from = |first, entry: Entry| {
+                            let [key, index] = entry.words;
                             k.select(k.eq(key, threshold), k.sub(index, first), k.int(-1))
                         };
                         let last = k.int(self.spec.vocab as i32 - 1);
@@ -206,7 +208,7 @@ impl Row<'_, '_> {
             || {
                 k.set(self.found.threshold, self.bound);
                 if self.spec.stable {
-                    let missing = k.sub(self.top_k, self.list.count);
+                    let missing = k.sub(self.top_k, self.list.count());
                     k.when(k.lt(missing, self.ties), || self.select_tie(missing, kept_ties, last));
                 }
             },
@@ -235,8 +237,8 @@ impl Row<'_, '_> {
         let of_tie = k.select(is_candidate(k, self.bound), weight_at(k, farthest), k.int(0));
         let all_ties = k.wmul(k.widen(of_tie), k.widen(ties));
         // The sum of the weights of the list and of the ties that are at least `least`.
-        let of_list =
-            |least: Int| self.list.sum(|[key, index]| kept_weight(k, weights.of(key, index), least));
+        let weights_of_list = self.list.keep(|[key, index]| weights.of(key, index));
+        let of_list = |least: Int| self.list.sum(|entry| kept_weight(k, weights_of_list.of(entry), least));
         let reaching =
             |least: Int| k.wadd(of_list(least), k.wselect(k.lt(of_tie, least), k.wide(0), all_ties));
         let min_weight = parameters.get(Column::MinWeight);
@@ -250,8 +252,9 @@ impl Row<'_, '_> {
             || {
                 // The search adds the weights of the list to bins. The sum of the bins is the sum of these weights, so
                 // no other loop over the list is needed.
-                let distance = |first, [key, _]: [Int; 2]| k.sub(weights.q(key), first);
-                let weight = |[key, index]: [Int; 2]| weights.of(key, index);
+                let distances = self.list.keep(|[key, _]| weights.q(key));
+                let distance = |first, entry| k.sub(distances.of(entry), first);
+                let weight = |entry| weights_of_list.of(entry);
                 let counts = Rest::counts(self, alone);
                 let search = self.bins.by_weight(&self.list, farthest, distance, weight);
                 let sum_of_list = search.total();
@@ -305,7 +308,7 @@ impl Row<'_, '_> {
             || {
                 let least = k.get(self.found.least);
                 self.block.clear_parts();
-                let prepare = |[key, index]: [Int; 2]| (self.block.chunk_of(index), weights.of(key, index));
+                let prepare = |entry: Entry| (self.block.chunk_of(entry.words[1]), weights_of_list.of(entry));
                 self.list.for_each(prepare, |(chunk, weight)| {
                     k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
                         self.block.add_to_chunk(chunk, weight);

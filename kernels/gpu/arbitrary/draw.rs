@@ -4,8 +4,7 @@ use super::row_block::RowBlock;
 use super::weights::Weights;
 use crate::kernels::gpu::layout::LARGEST_VOCAB;
 use crate::kernels::gpu::parameters::Parameters;
-use crate::kernels::gpu::results::{Results, Threshold};
-use crate::kernels::program_arrays::ResultRow;
+use crate::kernels::gpu::results::{Results, Summary};
 use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum, LARGEST_DIGIT_BITS};
@@ -67,16 +66,8 @@ pub(super) fn finish(
     );
     let remainder = k.get_wide(remainder);
     k.when(block.is_first(), || {
-        let greedy = reported_token(k, no_candidate, greedy);
-        k.when(k.not(is_drawn), || results.token(greedy));
-        results.number(ResultRow::Greedy, greedy);
-        results.number(ResultRow::RandomHigh, k.high(remainder));
-        results.number(ResultRow::RandomLow, k.low(remainder));
-        results.status(status, no_candidate);
-        results.threshold(Threshold::MaxKey, max_key);
-        results.threshold(Threshold::TopK, top_k[0]);
-        results.threshold(Threshold::LastTie, top_k[1]);
-        results.threshold(Threshold::LeastWeight, least);
+        k.when(k.not(is_drawn), || results.token(reported_token(k, no_candidate, greedy)));
+        results.summary(&Summary { max_key, index: greedy, remainder, status, top_k, least });
     });
 }
 

@@ -2,7 +2,7 @@
 
 use super::division::Division;
 use super::draw::{self, Outcome};
-use super::list::List;
+use super::list::{Entry, List};
 use super::records::{Decided, Records, Weighed, DECIDED, DONE, FAILED, WEIGH, WEIGHED};
 use super::row_block::RowBlock;
 use super::search::Bins;
@@ -51,7 +51,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                 max_key,
                 low: word(Decided::Low),
                 high: word(Decided::High),
-                list: List { block: block.block, lists, capacity: capacity(spec), row, count },
+                list: List::load(block.block, lists, capacity(spec), row, count),
                 bins: &bins,
             };
             interval.select(&sums, state, least, sum);
@@ -124,7 +124,10 @@ impl Interval<'_, '_> {
                     },
                     || {
                         self.block.clear_parts();
-                        let prepare = |[weight, index]: [Int; 2]| (self.block.chunk_of(index), weight);
+                        let prepare = |entry: Entry| {
+                            let [weight, index] = entry.words;
+                            (self.block.chunk_of(index), weight)
+                        };
                         self.list.for_each(prepare, |(chunk, weight)| {
                             k.when(k.le(least, weight), || self.block.add_to_chunk(chunk, weight));
                         });
@@ -152,15 +155,14 @@ impl Interval<'_, '_> {
                 k.set(least, least_weight(k, largest, min_weight));
             },
             || {
-                let too_many = k.lt(k.int(self.list.capacity as i32), self.list.count);
                 k.when_else(
-                    too_many,
+                    self.list.is_too_long(),
                     || k.set(state, k.int(FAILED)),
                     || {
-                        let distance = |first, [weight, _]: [Int; 2]| k.sub(k.sub(largest, first), weight);
+                        let weight = |entry: Entry| entry.words[0];
+                        let distance = |first, entry| k.sub(k.sub(largest, first), weight(entry));
                         let range = k.sub(largest, smallest);
-                        let search =
-                            self.bins.by_weight(&self.list, range, distance, |[weight, _]: [Int; 2]| weight);
+                        let search = self.bins.by_weight(&self.list, range, distance, weight);
                         let position = k.low(search.find(target)[0]);
                         k.set(least, least_weight(k, k.sub(largest, position), min_weight));
                     },

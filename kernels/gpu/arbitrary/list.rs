@@ -1,13 +1,15 @@
 //! The list of a row: entries that the blocks of its slices collect, in any order.
 
 use crate::kernels::gpu::block::Block;
-use crate::ptx::{Address, Int, Ptx, Shared, Variable, Wide};
+use crate::ptx::{Address, Int, Mask, Ptx, Shared, Variable, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of entries that a block collects in shared memory. It stores further entries one by one.
 const STAGED: usize = 2048;
-/// The number of entries that a thread reads in each round of a loop over a list.
+/// The number of entries that a thread handles in each round of a loop over a list.
 const UNROLLED: usize = 5;
+/// The size of an entry: two words.
+const ENTRY_BYTES: usize = 8;
 
 /// The list of a row, for a block that adds entries. An entry has two words.
 pub(super) struct Collector<'k, L> {
@@ -78,46 +80,116 @@ impl<'k, L: Fn() -> Address> Collector<'k, L> {
     fn store(&self, at: Int, words: [Int; 2]) {
         let k = self.k;
         k.when(k.lt(at, k.int(self.capacity as i32)), || {
-            k.store(k.address(self.lists, k.element(self.row, self.capacity, at), 8), 0, &words);
+            k.store(k.address(self.lists, k.element(self.row, self.capacity, at), ENTRY_BYTES), 0, &words);
         });
     }
 }
 
-/// The list of a row, for a block that reads it. Several passes over a list read it from the L1 cache.
+/// The list of a row, for a block that reads it. Each thread keeps its first entries in registers. Several passes over
+/// a list read the other entries from the L1 cache.
 #[derive(Clone, Copy)]
 pub(super) struct List<'k> {
-    pub(super) block: Block<'k>,
-    pub(super) lists: Wide,
-    pub(super) capacity: usize,
-    pub(super) row: Int,
-    /// The number of entries. It can exceed the capacity. No method may be called in this case.
-    pub(super) count: Int,
+    block: Block<'k>,
+    lists: Wide,
+    capacity: usize,
+    row: Int,
+    count: Int,
+    /// The first entries of this thread. If the list is shorter, some of them are not entries.
+    kept: [[Int; 2]; UNROLLED],
 }
 
-impl List<'_> {
-    /// Calls `prepare` with the two words of each entry. Then calls `consume` with the result of `prepare`. Each round
-    /// of the loop first loads and prepares several entries, and then consumes them. So the loads of these entries
-    /// overlap. `prepare` must not have side effects, because the last round can call it again for the last entry.
-    pub(super) fn for_each<T>(&self, prepare: impl Fn([Int; 2]) -> T, consume: impl Fn(T)) {
-        let k = self.block.k;
-        let last = k.sub(self.count, k.int(1));
-        k.for_range(self.block.thread, self.count, UNROLLED * k.threads(), |first| {
-            let place = |number: usize| k.add(first, k.int((number * k.threads()) as i32));
-            let places: Vec<Int> = (0..UNROLLED).map(place).collect();
-            let load = |&place: &Int| {
-                let place = k.min(place, last);
-                k.load_pair(k.address(self.lists, k.element(self.row, self.capacity, place), 8))
+/// An entry of a list.
+#[derive(Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) words: [Int; 2],
+    /// The number of the entry among those that the thread keeps in registers; `None` if it is not one of them.
+    kept: Option<usize>,
+}
+
+/// A function of the two words of an entry. Each thread also keeps its values for the entries that it keeps.
+pub(super) struct Kept<F> {
+    of: F,
+    values: [Int; UNROLLED],
+}
+
+impl<F: Fn([Int; 2]) -> Int> Kept<F> {
+    pub(super) fn of(&self, entry: Entry) -> Int {
+        entry.kept.map_or_else(|| (self.of)(entry.words), |number| self.values[number])
+    }
+}
+
+impl<'k> List<'k> {
+    /// Loads the first entries of a list. `lists` contains a list of `capacity` entries for each row. `count` is the
+    /// number of entries. If it exceeds the capacity, only [`List::count`] and [`List::is_too_long`] may be called.
+    pub(super) fn load(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
+        let k = block.k;
+        let first = k.address(lists, k.element(row, capacity, block.thread), ENTRY_BYTES);
+        let kept = std::array::from_fn(|number| {
+            let place = number * k.threads();
+            // If the list is too long, its last places are not loaded, but no thread uses the entries.
+            let exists = k.lt(block.thread, k.sub(count, k.int(place as i32)));
+            let is_in_list = if place + k.threads() <= capacity {
+                exists
+            } else {
+                k.both(exists, k.lt(block.thread, k.int(capacity as i32 - place as i32)))
             };
-            let entries: Vec<[Int; 2]> = places.iter().map(load).collect();
-            let prepared: Vec<T> = entries.into_iter().map(&prepare).collect();
-            for (place, value) in places.into_iter().zip(prepared) {
-                k.when(k.lt(place, self.count), || consume(value));
-            }
+            let words = k.load_words_if(is_in_list, first, place * ENTRY_BYTES, 2, k.int(0));
+            [words[0], words[1]]
         });
+        List { block, lists, capacity, row, count, kept }
+    }
+
+    /// The number of entries. It can exceed the capacity.
+    pub(super) fn count(&self) -> Int {
+        self.count
+    }
+
+    /// Whether the number of entries exceeds the capacity.
+    pub(super) fn is_too_long(&self) -> Mask {
+        let k = self.block.k;
+        k.lt(k.int(self.capacity as i32), self.count)
+    }
+
+    /// Computes a function of the entries that this thread keeps.
+    pub(super) fn keep<F: Fn([Int; 2]) -> Int>(&self, of: F) -> Kept<F> {
+        let values = self.kept.map(&of);
+        Kept { of, values }
+    }
+
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. The first round handles the
+    /// entries that the thread keeps. Each further round first loads and prepares several entries, and then consumes
+    /// them. So the loads of these entries overlap. `prepare` must not have side effects, because a round can call it
+    /// for a place that is not in the list.
+    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
+        let k = self.block.k;
+        let round = |first: Int, entries: [Entry; UNROLLED]| {
+            let prepared: Vec<T> = entries.into_iter().map(&prepare).collect();
+            for (number, value) in prepared.into_iter().enumerate() {
+                k.when(k.lt(self.place(first, number), self.count), || consume(value));
+            }
+        };
+        let kept = |number: usize| Entry { words: self.kept[number], kept: Some(number) };
+        round(self.block.thread, std::array::from_fn(kept));
+        let last = k.sub(self.count, k.int(1));
+        let step = UNROLLED * k.threads();
+        k.for_range(k.add(self.block.thread, k.int(step as i32)), self.count, step, |first| {
+            let load = |number: usize| {
+                let place = k.min(self.place(first, number), last);
+                let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
+                Entry { words: k.load_pair(address), kept: None }
+            };
+            round(first, std::array::from_fn(load));
+        });
+    }
+
+    /// The place of an entry of this thread in a round. `first` is the place of the first entry of the round.
+    fn place(&self, first: Int, number: usize) -> Int {
+        let k = self.block.k;
+        k.add(first, k.int((number * k.threads()) as i32))
     }
 
     /// The sum over the entries of values that are not negative.
-    pub(super) fn sum(&self, value: impl Fn([Int; 2]) -> Int) -> Wide {
+    pub(super) fn sum(&self, value: impl Fn(Entry) -> Int) -> Wide {
         let k = self.block.k;
         let sum = k.wide_variable(k.wide(0));
         self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value))));

@@ -1,7 +1,7 @@
 //! Searches among the entries of a list. A search finds the first position at which a running sum reaches a number. A
 //! position is an unsigned integer. Each search first counts by the leading bits of the positions.
 
-use super::list::List;
+use super::list::{Entry, List};
 use super::row_block::{sum_of, RowBlock, RunningSums, THREADS};
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
@@ -48,7 +48,7 @@ impl<'a, 'k> Bins<'a, 'k> {
     pub(super) fn by_count(
         &self,
         list: &List<'_>,
-        distance: impl Fn(Int, [Int; 2]) -> Int,
+        distance: impl Fn(Int, Entry) -> Int,
         largest: Int,
         wanted: Int,
     ) -> (Int, Mask) {
@@ -65,7 +65,7 @@ impl<'a, 'k> Bins<'a, 'k> {
     /// Starts a search by the weights of entries. Adds these weights to the bins of the first step. No entry may have a
     /// position after `largest`. `distance` returns the position of an entry minus its first argument. The bins must
     /// not be used for anything else before the end of the search.
-    pub(super) fn by_weight<'s, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int>(
+    pub(super) fn by_weight<'s, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int>(
         &'s self,
         list: &'s List<'k>,
         largest: Int,
@@ -128,7 +128,7 @@ pub(super) struct Search<'s, 'a, 'k, D, W> {
     total: Wide,
 }
 
-impl<'s, 'a, 'k, D: Fn(Int, [Int; 2]) -> Int, W: Fn([Int; 2]) -> Int> Search<'s, 'a, 'k, D, W> {
+impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, 'k, D, W> {
     fn new(
         bins: &'s Bins<'a, 'k>,
         list: &'s List<'k>,

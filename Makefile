@@ -207,7 +207,7 @@ chart: chart-tools ## draw docs/bench.png from target/bench.jsonl
 	.cache/chart/bin/python scripts/chart.py $(TARGET)/bench.jsonl docs/bench.png
 
 .PHONY: chart-gpu
-chart-gpu: chart-tools ## draw docs/bench-gpu.png, and write the comparison with other samplers in docs/gpu.md, from docs/figures/gpu.jsonl
+chart-gpu: chart-tools ## draw docs/bench-gpu.png, and write the missed goals and the comparison with other samplers in docs/gpu.md, from docs/figures/gpu.jsonl
 	.cache/chart/bin/python scripts/chart_gpu.py docs/figures/gpu.jsonl docs/bench-gpu.png docs/gpu.md
 
 .PHONY: chart-tools

@@ -2,7 +2,9 @@
 
 use std::hint::black_box;
 
-use fearless_simd::{f32x16, f32x4, f64x2, i16x16, i16x32, i32x16, prelude::*, u16x16, u16x32, u32x16, Simd};
+use fearless_simd::{
+    f32x16, f32x4, f32x8, i16x16, i16x32, i32x16, mask32x8, prelude::*, u16x16, u16x32, u32x16, Simd,
+};
 
 use super::key16::Float16;
 use super::lanes::{load, Lanes, LANES};
@@ -44,17 +46,16 @@ pub(super) trait Element {
     fn poison<S: Simd>(watch: Self::Watch<S>) -> f32;
 
     /// Returns [`LANES`] maxima of a block, each over eight elements. They have no meaning if an element is NaN.
-    #[inline(always)]
-    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S> {
-        Self::all_maxima(simd, block, watch).0
-    }
+    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S>;
 
-    /// Returns the result of [`Element::maxima`] and the [`BIN`] maxima that the scan records.
+    /// Returns the [`BIN`] maxima of a block that the scan records. Each lane of `max` becomes the larger of its value
+    /// and the result of [`Element::maxima`].
     fn all_maxima<S: Simd>(
         simd: S,
         block: &[Self::Bits; BLOCK],
         watch: &mut Self::Watch<S>,
-    ) -> (f32x16<S>, f32x4<S>);
+        max: &mut f32x16<S>,
+    ) -> f32x4<S>;
 }
 
 /// A 16-bit logits type.
@@ -93,13 +94,32 @@ impl Element for F32 {
     }
 
     #[inline(always)]
-    fn all_maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut Sum<S>) -> (f32x16<S>, f32x4<S>) {
+    fn maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut Sum<S>) -> f32x16<S> {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let a = watch.max_of_pair(0, Self::pair(simd, &pairs[0]));
         let b = watch.max_of_pair(1, Self::pair(simd, &pairs[1]));
         let c = watch.max_of_pair(0, Self::pair(simd, &pairs[2]));
         let d = watch.max_of_pair(1, Self::pair(simd, &pairs[3]));
-        (a.max(b).max(c.max(d)), maxima_of_each([a, b, c, d]))
+        a.max(b).max(c.max(d))
+    }
+
+    // The vectors are added to `max` one after another. So few values are needed at the same time, and registers of
+    // eight lanes are sufficient for them.
+    #[inline(always)]
+    fn all_maxima<S: Simd>(
+        simd: S,
+        block: &[f32; BLOCK],
+        watch: &mut Sum<S>,
+        max: &mut f32x16<S>,
+    ) -> f32x4<S> {
+        let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
+        let mut halves = [f32x8::splat(simd, 0.0); BIN];
+        for i in 0..BIN {
+            let of_pair = watch.max_of_pair(i % 2, Self::pair(simd, &pairs[i]));
+            *max = max.max(of_pair);
+            halves[i] = max_of_halves(of_pair);
+        }
+        maxima_of_each(halves)
     }
 }
 
@@ -135,29 +155,37 @@ impl<S: Simd> Sum<S> {
 }
 
 /// The maximum of the lanes of each vector.
+///
+/// Each step computes maxima of two parts of each vector. So it halves the number of values of each vector. No step
+/// before the last ones moves values between 128-bit blocks, because such moves are slow.
 #[inline(always)]
-fn maxima_of_each<S: Simd>(vectors: [f32x16<S>; 4]) -> f32x4<S> {
+fn maxima_of_each<S: Simd>(vectors: [f32x8<S>; 4]) -> f32x4<S> {
     let [a, b, c, d] = vectors;
-    if S::f32s::LEN == LANES {
-        // Each step computes the maxima of adjacent lanes. So it halves the number of values of each vector.
-        let ab = a.unzip_low(b).max(a.unzip_high(b));
-        let cd = c.unzip_low(d).max(c.unzip_high(d));
-        let (low, high) = ab.unzip_low(cd).max(ab.unzip_high(cd)).split();
-        let (low, high) = low.unzip_low(high).max(low.unzip_high(high)).split();
-        return low.unzip_low(high).max(low.unzip_high(high));
-    }
-    let [a, b, c, d] = [max_of_quarters(a), max_of_quarters(b), max_of_quarters(c), max_of_quarters(d)];
-    let ab: f64x2<S> = a.zip_low(b).max(a.zip_high(b)).bitcast();
-    let cd: f64x2<S> = c.zip_low(d).max(c.zip_high(d)).bitcast();
-    let (low, high): (f32x4<S>, f32x4<S>) = (ab.zip_low(cd).bitcast(), ab.zip_high(cd).bitcast());
+    let (low, high) = (max_of_halves_of_blocks(a, b), max_of_halves_of_blocks(c, d));
+    let ((a, b), (c, d)) = (low.split(), high.split());
+    let (low, high) = (a.max(b), c.max(d));
+    low.unzip_low(high).max(low.unzip_high(high))
+}
+
+/// The larger value of each pair of lanes `i` and `i + 8`.
+#[inline(always)]
+fn max_of_halves<S: Simd>(x: f32x16<S>) -> f32x8<S> {
+    let (low, high) = x.split();
     low.max(high)
+}
+
+/// In each 128-bit block, the larger value of each pair of lanes `i` and `i + 2`. The first two lanes of a block of the
+/// result are from `a`, and the other two are from `b`.
+#[inline(always)]
+fn max_of_halves_of_blocks<S: Simd>(a: f32x8<S>, b: f32x8<S>) -> f32x8<S> {
+    let from_a = mask32x8::simd_from(a.simd, [-1, -1, 0, 0, -1, -1, 0, 0]);
+    a.slide_within_blocks::<2>(b).max(from_a.select(a, b))
 }
 
 /// Returns four maxima. Maximum `i` is over the lanes `i`, `i + 4`, `i + 8` and `i + 12`.
 #[inline(always)]
 fn max_of_quarters<S: Simd>(x: f32x16<S>) -> f32x4<S> {
-    let (low, high) = x.split();
-    let (low, high) = low.max(high).split();
+    let (low, high) = max_of_halves(x).split();
     low.max(high)
 }
 
@@ -175,13 +203,20 @@ macro_rules! scan_of_16_bits {
         }
 
         #[inline(always)]
+        fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
+            watch.maxima::<Self>(simd, block)
+        }
+
+        #[inline(always)]
         fn all_maxima<S: Simd>(
             simd: S,
             block: &[u16; BLOCK],
             watch: &mut Extremes<S>,
-        ) -> (f32x16<S>, f32x4<S>) {
-            let max = watch.maxima::<Self>(simd, block);
-            (max, max_of_quarters(max))
+            max: &mut f32x16<S>,
+        ) -> f32x4<S> {
+            let of_block = watch.maxima::<Self>(simd, block);
+            *max = max.max(of_block);
+            max_of_quarters(of_block)
         }
     };
 }

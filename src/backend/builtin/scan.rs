@@ -78,9 +78,7 @@ fn scan_impl<S: Simd, E: Element, const BINS: bool>(
         for blocks in blocks.range(i * group..((i + 1) * group).min(count)) {
             if BINS {
                 for (block, bin) in blocks.iter().zip(&mut bins) {
-                    let (block_max, block_bins) = E::all_maxima(simd, block, &mut watch);
-                    block_bins.store_slice(bin);
-                    group_max = group_max.max(block_max);
+                    E::all_maxima(simd, block, &mut watch, &mut group_max).store_slice(bin);
                 }
             } else {
                 for block in blocks {

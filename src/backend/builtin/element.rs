@@ -85,12 +85,13 @@ impl Element for F32 {
 
     #[inline(always)]
     fn watch<S: Simd>(simd: S) -> Sum<S> {
-        Sum { sums: [f32x16::splat(simd, 0.0); 2], one: f32x16::splat(simd, black_box(1.0)) }
+        Sum { sums: [f32x16::splat(simd, 0.0); BIN], one: f32x16::splat(simd, black_box(1.0)) }
     }
 
     #[inline(always)]
     fn poison<S: Simd>(watch: Sum<S>) -> f32 {
-        (watch.sums[0] + watch.sums[1]).reduce_sum()
+        let [a, b, c, d] = watch.sums;
+        ((a + b) + (c + d)).reduce_sum()
     }
 
     #[inline(always)]
@@ -98,8 +99,8 @@ impl Element for F32 {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let a = watch.max_of_pair(0, Self::pair(simd, &pairs[0]));
         let b = watch.max_of_pair(1, Self::pair(simd, &pairs[1]));
-        let c = watch.max_of_pair(0, Self::pair(simd, &pairs[2]));
-        let d = watch.max_of_pair(1, Self::pair(simd, &pairs[3]));
+        let c = watch.max_of_pair(2, Self::pair(simd, &pairs[2]));
+        let d = watch.max_of_pair(3, Self::pair(simd, &pairs[3]));
         a.max(b).max(c.max(d))
     }
 
@@ -115,7 +116,7 @@ impl Element for F32 {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let mut halves = [f32x8::splat(simd, 0.0); BIN];
         for i in 0..BIN {
-            let of_pair = watch.max_of_pair(i % 2, Self::pair(simd, &pairs[i]));
+            let of_pair = watch.max_of_pair(i, Self::pair(simd, &pairs[i]));
             *max = max.max(of_pair);
             halves[i] = max_of_halves(of_pair);
         }
@@ -125,32 +126,31 @@ impl Element for F32 {
 
 const _: () = assert!(BLOCK == BIN * 2 * LANES);
 
-/// The sum of the elements. It is NaN if an element is NaN. It is computed in two parts, which are added at the end.
+/// The sum of the elements. It is NaN if an element is NaN. It is computed in parts, which are added at the end.
 #[derive(Clone, Copy)]
 pub(super) struct Sum<S: Simd> {
-    sums: [f32x16<S>; 2],
+    sums: [f32x16<S>; BIN],
     /// The number 1. The compiler does not know this value, so it cannot replace `a · 1 + b` by `a + b`.
     one: f32x16<S>,
 }
 
 impl<S: Simd> Sum<S> {
-    /// Adds two vectors to a part of the sum. Returns the larger value of each lane.
-    #[inline(always)]
-    fn max_of_pair(&mut self, part: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
-        self.sums[part] = self.plus(self.plus(a, b), self.sums[part]);
-        a.max(b)
-    }
+    /// The number of parts of the sum. An addition waits for the previous addition to the same part, so there are
+    /// several parts. With registers of eight lanes, four parts would need too many registers.
+    const PARTS: usize = if S::f32s::LEN == LANES { BIN } else { 2 };
 
-    /// The sum of two vectors.
+    /// Adds pair number `number` of a block to the sum. Returns the larger value of each lane.
     #[inline(always)]
-    fn plus(self, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
-        if S::f32s::LEN >= LANES / 2 {
-            // On AMD Zen 5, additions and maxima run on the same units, and the maxima keep these units busy. A fused
-            // multiply-add runs on other units.
-            a.mul_add(self.one, b)
+    fn max_of_pair(&mut self, number: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
+        let sum = &mut self.sums[number % Self::PARTS];
+        *sum = if S::f32s::LEN >= LANES / 2 {
+            // On AMD Zen 4 and Zen 5, additions and maxima run on the same units, and the maxima keep these units busy.
+            // A fused multiply-add runs on other units.
+            b.mul_add(self.one, a.mul_add(self.one, *sum))
         } else {
-            a + b
-        }
+            (a + b) + *sum
+        };
+        a.max(b)
     }
 }
 

@@ -83,7 +83,7 @@ fn guess_impl<S: Simd>(simd: S, keys: &[i32], k: usize, tolerance: usize) -> Opt
     let mean = means[first as usize];
     let distance = mean - means[first as usize + 1];
     // With this step, the keys of adjacent pivots differ less in rank than the tolerance.
-    let step = (tolerance as i64 * 3 / 4).max(1);
+    let step = (tolerance as i64).max(1);
     let mut pivots = [0; PIVOTS];
     for (i, pivot) in pivots.iter_mut().enumerate() {
         let rank = rank - first * LANES as i64 + (i as i64 - PIVOTS as i64 / 2) * step;
@@ -92,7 +92,7 @@ fn guess_impl<S: Simd>(simd: S, keys: &[i32], k: usize, tolerance: usize) -> Opt
     }
     let counts = counts(simd, keys, pivots);
     for i in 0..PIVOTS {
-        if (k..=k + tolerance).contains(&(counts[i] as usize)) {
+        if (k..=k + 2 * tolerance).contains(&(counts[i] as usize)) {
             return Some(pivots[i]);
         }
     }

@@ -48,13 +48,13 @@ pub(super) trait Element {
     /// Returns [`LANES`] maxima of a block, each over eight elements. They have no meaning if an element is NaN.
     fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S>;
 
-    /// Returns the [`BIN`] maxima of a block that the scan records. Each lane of `max` becomes the larger of its value
-    /// and the result of [`Element::maxima`].
+    /// Returns the [`BIN`] maxima of a block that the scan records. Also updates [`LANES`] running maxima, each over
+    /// eight elements of the block. They have no meaning if an element is NaN.
     fn all_maxima<S: Simd>(
         simd: S,
         block: &[Self::Bits; BLOCK],
         watch: &mut Self::Watch<S>,
-        max: &mut f32x16<S>,
+        max: &mut [f32x8<S>; 2],
     ) -> f32x4<S>;
 }
 
@@ -104,21 +104,20 @@ impl Element for F32 {
         a.max(b).max(c.max(d))
     }
 
-    // The vectors are added to `max` one after another. So few values are needed at the same time, and registers of
-    // eight lanes are sufficient for them.
+    // The running maxima are updated one after another. So few values are needed at the same time, and sixteen registers
+    // of eight lanes are sufficient.
     #[inline(always)]
     fn all_maxima<S: Simd>(
         simd: S,
         block: &[f32; BLOCK],
         watch: &mut Sum<S>,
-        max: &mut f32x16<S>,
+        max: &mut [f32x8<S>; 2],
     ) -> f32x4<S> {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let mut halves = [f32x8::splat(simd, 0.0); BIN];
         for i in 0..BIN {
-            let of_pair = watch.max_of_pair(i, Self::pair(simd, &pairs[i]));
-            *max = max.max(of_pair);
-            halves[i] = max_of_halves(of_pair);
+            halves[i] = max_of_halves(watch.max_of_pair(i, Self::pair(simd, &pairs[i])));
+            max[i % 2] = max[i % 2].max(halves[i]);
         }
         maxima_of_each(halves)
     }
@@ -212,10 +211,11 @@ macro_rules! scan_of_16_bits {
             simd: S,
             block: &[u16; BLOCK],
             watch: &mut Extremes<S>,
-            max: &mut f32x16<S>,
+            max: &mut [f32x8<S>; 2],
         ) -> f32x4<S> {
             let of_block = watch.maxima::<Self>(simd, block);
-            *max = max.max(of_block);
+            let (low, high) = of_block.split();
+            *max = [max[0].max(low), max[1].max(high)];
             max_of_quarters(of_block)
         }
     };

@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn collects_values_and_indices_in_order() {
-        for vocab in [1_usize, 127, 128, 300, 5000, 70_001] {
+        for vocab in [1_usize, 127, 128, 300, 4096, 5000, 70_001] {
             let row: Vec<f32> = (0..vocab).map(|i| ((i * 7919) % 10_007) as f32).collect();
             let narrow: Vec<u16> = row.iter().map(|x| (x.to_bits() >> 16) as u16).collect();
             for bound in [-1.0, 9_000.0, 9_970.0, 9_999.0, 10_006.0, 20_000.0] {

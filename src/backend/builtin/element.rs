@@ -104,8 +104,8 @@ impl Element for F32 {
         a.max(b).max(c.max(d))
     }
 
-    // The running maxima are updated one after another. So few values are needed at the same time, and sixteen registers
-    // of eight lanes are sufficient.
+    // The running maxima are updated one after another. So few values are needed at the same time, and sixteen
+    // registers of eight lanes are sufficient.
     #[inline(always)]
     fn all_maxima<S: Simd>(
         simd: S,

@@ -27,8 +27,8 @@ pub(super) fn bound_from_maxima(
     // faster, and slightly more elements reach the bound.
     let largest = maxima.len() / (KEYS_PER_K * k).max(LANES);
     let sets = if largest > 1 { &[largest, 1][..] } else { &[1] };
-    // A few additional elements may reach the bound. Collecting them costs less than more passes of the search, and much
-    // less than a search after a wrong guess.
+    // A few additional elements may reach the bound. Collecting them costs less than more passes of the search, and
+    // much less than a search after a wrong guess.
     let (guess_tolerance, tolerance) = (k / 4, k / 8);
     for &set in sets {
         let len = keys_of_sets(level, maxima, set, keys);

@@ -102,43 +102,42 @@ fn list_units<'l, S: Simd>(
     list: &'l mut [u32; LIST],
 ) -> Option<&'l [u32]> {
     let (mut len, mut first) = (0, 0);
-    for bins in bins.chunks(MAXIMA) {
-        let mut units = maxima_reaching(simd, bins, bound);
-        if units_are_blocks {
-            units = every_fourth_bit(units | units >> 1 | units >> 2 | units >> 3);
-        }
-        let mut at = len;
-        len += units.count_ones() as usize;
-        // Each iteration lists several units. A loop with one unit per iteration would have a number of iterations that
-        // the processor cannot predict.
-        loop {
-            for slot in &mut list[at..at + LISTED] {
-                *slot = first + units.trailing_zeros();
-                units &= units.wrapping_sub(1);
+    let (chunks, rest) = bins.as_chunks::<MAXIMA>();
+    let mut last = [f32::NAN; MAXIMA];
+    last[..rest.len()].copy_from_slice(rest);
+    let last = &std::slice::from_ref(&last)[..usize::from(!rest.is_empty())];
+    for chunks in [chunks, last] {
+        for bins in chunks {
+            let mut units = maxima_reaching(simd, bins, bound);
+            if units_are_blocks {
+                units = every_fourth_bit(units | units >> 1 | units >> 2 | units >> 3);
             }
-            if units == 0 {
-                break;
+            let mut at = len;
+            len += units.count_ones() as usize;
+            // Each iteration lists several units. A loop with one unit per iteration would have a number of iterations
+            // that the processor cannot predict.
+            loop {
+                for slot in &mut list[at..at + LISTED] {
+                    *slot = first + units.trailing_zeros();
+                    units &= units.wrapping_sub(1);
+                }
+                if units == 0 {
+                    break;
+                }
+                at += LISTED;
             }
-            at += LISTED;
+            if len > FEW {
+                return None;
+            }
+            first += (MAXIMA / if units_are_blocks { BIN } else { 1 }) as u32;
         }
-        if len > FEW {
-            return None;
-        }
-        first += (MAXIMA / if units_are_blocks { BIN } else { 1 }) as u32;
     }
     Some(&list[..len])
 }
 
-/// Returns a bit mask of the maxima that are at least `bound`. There are at most [`MAXIMA`] maxima.
+/// Returns a bit mask of the maxima that are at least `bound`.
 #[inline(always)]
-fn maxima_reaching<S: Simd>(simd: S, bins: &[f32], bound: f32) -> u64 {
-    let mut padded = [f32::NAN; MAXIMA];
-    let bins = if let Ok(bins) = <&[f32; MAXIMA]>::try_from(bins) {
-        bins
-    } else {
-        padded[..bins.len()].copy_from_slice(bins);
-        &padded
-    };
+fn maxima_reaching<S: Simd>(simd: S, bins: &[f32; MAXIMA], bound: f32) -> u64 {
     // There is no `map` here, because the compiler does not always inline `map` of an array. A function that is not
     // inlined is compiled without the vector instructions, and each of its operations is a function call.
     let (vectors, _) = bins.as_chunks::<LANES>();
@@ -223,7 +222,7 @@ mod tests {
 
     #[test]
     fn collects_values_and_indices_in_order() {
-        for vocab in [1_usize, 127, 128, 300, 5000, 70_001] {
+        for vocab in [1_usize, 127, 128, 300, 4096, 5000, 70_001] {
             let row: Vec<f32> = (0..vocab).map(|i| ((i * 7919) % 10_007) as f32).collect();
             let narrow: Vec<u16> = row.iter().map(|x| (x.to_bits() >> 16) as u16).collect();
             for bound in [-1.0, 9_000.0, 9_970.0, 9_999.0, 10_006.0, 20_000.0] {

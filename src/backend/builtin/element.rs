@@ -2,7 +2,9 @@
 
 use std::hint::black_box;
 
-use fearless_simd::{f32x16, f32x4, f64x2, i16x16, i16x32, i32x16, prelude::*, u16x16, u16x32, u32x16, Simd};
+use fearless_simd::{
+    f32x16, f32x4, f32x8, i16x16, i16x32, i32x16, mask32x8, prelude::*, u16x16, u16x32, u32x16, Simd,
+};
 
 use super::key16::Float16;
 use super::lanes::{load, Lanes, LANES};
@@ -44,17 +46,16 @@ pub(super) trait Element {
     fn poison<S: Simd>(watch: Self::Watch<S>) -> f32;
 
     /// Returns [`LANES`] maxima of a block, each over eight elements. They have no meaning if an element is NaN.
-    #[inline(always)]
-    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S> {
-        Self::all_maxima(simd, block, watch).0
-    }
+    fn maxima<S: Simd>(simd: S, block: &[Self::Bits; BLOCK], watch: &mut Self::Watch<S>) -> f32x16<S>;
 
-    /// Returns the result of [`Element::maxima`] and the [`BIN`] maxima that the scan records.
+    /// Returns the [`BIN`] maxima of a block that the scan records. Also updates [`LANES`] running maxima, each over
+    /// eight elements of the block. They have no meaning if an element is NaN.
     fn all_maxima<S: Simd>(
         simd: S,
         block: &[Self::Bits; BLOCK],
         watch: &mut Self::Watch<S>,
-    ) -> (f32x16<S>, f32x4<S>);
+        max: &mut [f32x8<S>; 2],
+    ) -> f32x4<S>;
 }
 
 /// A 16-bit logits type.
@@ -84,80 +85,106 @@ impl Element for F32 {
 
     #[inline(always)]
     fn watch<S: Simd>(simd: S) -> Sum<S> {
-        Sum { sums: [f32x16::splat(simd, 0.0); 2], one: f32x16::splat(simd, black_box(1.0)) }
+        Sum { sums: [f32x16::splat(simd, 0.0); BIN], one: f32x16::splat(simd, black_box(1.0)) }
     }
 
     #[inline(always)]
     fn poison<S: Simd>(watch: Sum<S>) -> f32 {
-        (watch.sums[0] + watch.sums[1]).reduce_sum()
+        let [a, b, c, d] = watch.sums;
+        ((a + b) + (c + d)).reduce_sum()
     }
 
     #[inline(always)]
-    fn all_maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut Sum<S>) -> (f32x16<S>, f32x4<S>) {
+    fn maxima<S: Simd>(simd: S, block: &[f32; BLOCK], watch: &mut Sum<S>) -> f32x16<S> {
         let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
         let a = watch.max_of_pair(0, Self::pair(simd, &pairs[0]));
         let b = watch.max_of_pair(1, Self::pair(simd, &pairs[1]));
-        let c = watch.max_of_pair(0, Self::pair(simd, &pairs[2]));
-        let d = watch.max_of_pair(1, Self::pair(simd, &pairs[3]));
-        (a.max(b).max(c.max(d)), maxima_of_each([a, b, c, d]))
+        let c = watch.max_of_pair(2, Self::pair(simd, &pairs[2]));
+        let d = watch.max_of_pair(3, Self::pair(simd, &pairs[3]));
+        a.max(b).max(c.max(d))
+    }
+
+    // The running maxima are updated one after another. So few values are needed at the same time, and sixteen
+    // registers of eight lanes are sufficient.
+    #[inline(always)]
+    fn all_maxima<S: Simd>(
+        simd: S,
+        block: &[f32; BLOCK],
+        watch: &mut Sum<S>,
+        max: &mut [f32x8<S>; 2],
+    ) -> f32x4<S> {
+        let (pairs, _) = block.as_chunks::<{ 2 * LANES }>();
+        let mut halves = [f32x8::splat(simd, 0.0); BIN];
+        for i in 0..BIN {
+            halves[i] = max_of_halves(watch.max_of_pair(i, Self::pair(simd, &pairs[i])));
+            max[i % 2] = max[i % 2].max(halves[i]);
+        }
+        maxima_of_each(halves)
     }
 }
 
 const _: () = assert!(BLOCK == BIN * 2 * LANES);
 
-/// The sum of the elements. It is NaN if an element is NaN. It is computed in two parts, which are added at the end.
+/// The sum of the elements. It is NaN if an element is NaN. It is computed in parts, which are added at the end.
 #[derive(Clone, Copy)]
 pub(super) struct Sum<S: Simd> {
-    sums: [f32x16<S>; 2],
+    sums: [f32x16<S>; BIN],
     /// The number 1. The compiler does not know this value, so it cannot replace `a · 1 + b` by `a + b`.
     one: f32x16<S>,
 }
 
 impl<S: Simd> Sum<S> {
-    /// Adds two vectors to a part of the sum. Returns the larger value of each lane.
-    #[inline(always)]
-    fn max_of_pair(&mut self, part: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
-        self.sums[part] = self.plus(self.plus(a, b), self.sums[part]);
-        a.max(b)
-    }
+    /// The number of parts of the sum. An addition waits for the previous addition to the same part, so there are
+    /// several parts. With registers of eight lanes, four parts would need too many registers.
+    const PARTS: usize = if S::f32s::LEN == LANES { BIN } else { 2 };
 
-    /// The sum of two vectors.
+    /// Adds pair number `number` of a block to the sum. Returns the larger value of each lane.
     #[inline(always)]
-    fn plus(self, a: f32x16<S>, b: f32x16<S>) -> f32x16<S> {
-        if S::f32s::LEN >= LANES / 2 {
-            // On AMD Zen 5, additions and maxima run on the same units, and the maxima keep these units busy. A fused
-            // multiply-add runs on other units.
-            a.mul_add(self.one, b)
+    fn max_of_pair(&mut self, number: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
+        let sum = &mut self.sums[number % Self::PARTS];
+        *sum = if S::f32s::LEN >= LANES / 2 {
+            // On AMD Zen 4 and Zen 5, additions and maxima run on the same units, and the maxima keep these units busy.
+            // A fused multiply-add runs on other units.
+            b.mul_add(self.one, a.mul_add(self.one, *sum))
         } else {
-            a + b
-        }
+            (a + b) + *sum
+        };
+        a.max(b)
     }
 }
 
 /// The maximum of the lanes of each vector.
+///
+/// Each step computes maxima of two parts of each vector. So it halves the number of values of each vector. No step
+/// before the last ones moves values between 128-bit blocks, because such moves are slow.
 #[inline(always)]
-fn maxima_of_each<S: Simd>(vectors: [f32x16<S>; 4]) -> f32x4<S> {
+fn maxima_of_each<S: Simd>(vectors: [f32x8<S>; 4]) -> f32x4<S> {
     let [a, b, c, d] = vectors;
-    if S::f32s::LEN == LANES {
-        // Each step computes the maxima of adjacent lanes. So it halves the number of values of each vector.
-        let ab = a.unzip_low(b).max(a.unzip_high(b));
-        let cd = c.unzip_low(d).max(c.unzip_high(d));
-        let (low, high) = ab.unzip_low(cd).max(ab.unzip_high(cd)).split();
-        let (low, high) = low.unzip_low(high).max(low.unzip_high(high)).split();
-        return low.unzip_low(high).max(low.unzip_high(high));
-    }
-    let [a, b, c, d] = [max_of_quarters(a), max_of_quarters(b), max_of_quarters(c), max_of_quarters(d)];
-    let ab: f64x2<S> = a.zip_low(b).max(a.zip_high(b)).bitcast();
-    let cd: f64x2<S> = c.zip_low(d).max(c.zip_high(d)).bitcast();
-    let (low, high): (f32x4<S>, f32x4<S>) = (ab.zip_low(cd).bitcast(), ab.zip_high(cd).bitcast());
+    let (low, high) = (max_of_halves_of_blocks(a, b), max_of_halves_of_blocks(c, d));
+    let ((a, b), (c, d)) = (low.split(), high.split());
+    let (low, high) = (a.max(b), c.max(d));
+    low.unzip_low(high).max(low.unzip_high(high))
+}
+
+/// The larger value of each pair of lanes `i` and `i + 8`.
+#[inline(always)]
+fn max_of_halves<S: Simd>(x: f32x16<S>) -> f32x8<S> {
+    let (low, high) = x.split();
     low.max(high)
+}
+
+/// In each 128-bit block, the larger value of each pair of lanes `i` and `i + 2`. The first two lanes of a block of the
+/// result are from `a`, and the other two are from `b`.
+#[inline(always)]
+fn max_of_halves_of_blocks<S: Simd>(a: f32x8<S>, b: f32x8<S>) -> f32x8<S> {
+    let from_a = mask32x8::simd_from(a.simd, [-1, -1, 0, 0, -1, -1, 0, 0]);
+    a.slide_within_blocks::<2>(b).max(from_a.select(a, b))
 }
 
 /// Returns four maxima. Maximum `i` is over the lanes `i`, `i + 4`, `i + 8` and `i + 12`.
 #[inline(always)]
 fn max_of_quarters<S: Simd>(x: f32x16<S>) -> f32x4<S> {
-    let (low, high) = x.split();
-    let (low, high) = low.max(high).split();
+    let (low, high) = max_of_halves(x).split();
     low.max(high)
 }
 
@@ -175,13 +202,21 @@ macro_rules! scan_of_16_bits {
         }
 
         #[inline(always)]
+        fn maxima<S: Simd>(simd: S, block: &[u16; BLOCK], watch: &mut Extremes<S>) -> f32x16<S> {
+            watch.maxima::<Self>(simd, block)
+        }
+
+        #[inline(always)]
         fn all_maxima<S: Simd>(
             simd: S,
             block: &[u16; BLOCK],
             watch: &mut Extremes<S>,
-        ) -> (f32x16<S>, f32x4<S>) {
-            let max = watch.maxima::<Self>(simd, block);
-            (max, max_of_quarters(max))
+            max: &mut [f32x8<S>; 2],
+        ) -> f32x4<S> {
+            let of_block = watch.maxima::<Self>(simd, block);
+            let (low, high) = of_block.split();
+            *max = [max[0].max(low), max[1].max(high)];
+            max_of_quarters(of_block)
         }
     };
 }

@@ -1,7 +1,7 @@
 //! The first pass over a row. It finds the row's maximum, and whether the row may hold a NaN. It also records the
 //! maxima of groups and blocks. Later passes use these maxima to skip most of the row.
 
-use fearless_simd::{dispatch, f32x16, prelude::*, Level, Simd};
+use fearless_simd::{dispatch, f32x16, f32x8, prelude::*, Level, Simd};
 
 use super::blocks::Blocks;
 use super::element::{with_element, Element};
@@ -75,18 +75,20 @@ fn scan_impl<S: Simd, E: Element, const BINS: bool>(
     let mut bins = bins.as_chunks_mut::<BIN>().0.iter_mut();
     for (i, top) in tops.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut group_max = a.float(f32::NEG_INFINITY);
+        let mut halves = [f32x8::splat(simd, f32::NEG_INFINITY); 2];
         for blocks in blocks.range(i * group..((i + 1) * group).min(count)) {
             if BINS {
                 for (block, bin) in blocks.iter().zip(&mut bins) {
-                    let (block_max, block_bins) = E::all_maxima(simd, block, &mut watch);
-                    block_bins.store_slice(bin);
-                    group_max = group_max.max(block_max);
+                    E::all_maxima(simd, block, &mut watch, &mut halves).store_slice(bin);
                 }
             } else {
                 for block in blocks {
                     group_max = group_max.max(E::maxima(simd, block, &mut watch));
                 }
             }
+        }
+        if BINS {
+            group_max = halves[0].combine(halves[1]);
         }
         group_max.store_slice(top);
         max = max.max(group_max);

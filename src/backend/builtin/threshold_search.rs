@@ -161,12 +161,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
                 return Found { threshold: bracket.low, measure: bracket.reached };
             }
             let (low, high) = (bracket.low, bracket.high);
-            // A processor with narrower registers does not have enough of them for seven pivots and their measures.
-            if S::f32s::LEN == LANES {
-                bracket.divide::<S, SUM, 7>(simd, values, 0, &goal, even_pivots::<SUM, 7>(low, high));
-            } else {
-                bracket.divide::<S, SUM, 3>(simd, values, 0, &goal, even_pivots::<SUM, 3>(low, high));
-            }
+            bracket.divide::<S, SUM, 3>(simd, values, 0, &goal, even_pivots::<SUM, 3>(low, high));
         }
         let (len, least, most) = narrow(simd, values, spare, bracket.low, bracket.high);
         narrowed = Some(len);

@@ -193,10 +193,10 @@ pub(super) fn load_records<const N: usize>(k: &Ptx, records: Wide, row: Int, cou
     (0..count).step_by(WARP).map(load).collect()
 }
 
-/// Returns the status bits of a row. `statuses` contains the status bits of the records that [`load_records`] returned
-/// to this thread. `i32::MIN` has no status bit.
-pub(super) fn status_of_slices(k: &Ptx, statuses: impl Iterator<Item = Int>) -> Int {
-    let mine = statuses.reduce(|a, b| k.or(a, b)).expect("a row has slices");
+/// Returns the status bits of a row. `words` contains the words with the status bits, from the records that
+/// [`load_records`] returned to this thread. The other bits of the words are ignored. `i32::MIN` has no status bit.
+pub(super) fn status_of_slices(k: &Ptx, words: impl Iterator<Item = Int>) -> Int {
+    let mine = words.reduce(|a, b| k.or(a, b)).expect("a row has slices");
     let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));
     row_status(k, k.never(), has(ROW_HAD_NAN), has(ROW_HAD_INF))
 }

@@ -22,6 +22,7 @@ pub(super) const SLICE_WORDS: usize = 2;
 /// The word that contains the status bits of the slice. If the row needs only its maximum, the bits after the first
 /// [`STATUS_BITS`] contain the lowest index of the maximum of the slice. Otherwise, they are 0.
 pub(super) const SLICE_STATUS: usize = 0;
+/// The number of low bits of this word for the status bits.
 pub(super) const STATUS_BITS: u32 = 8;
 const _: () =
     assert!((ROW_HAD_NAN | ROW_HAD_INF) >> STATUS_BITS == 0 && LARGEST_VOCAB <= 1 << (31 - STATUS_BITS));

@@ -214,8 +214,9 @@ impl Gather {
                         (k.choose(exists, place, k.i32(0)), k.choose(exists, edge, nothing))
                     }
                 };
-                // Large logits at equal distances are in one lane of many group registers. So the lanes of an iteration
-                // are rotated by different amounts.
+                // Large logits at equal distances are in one lane of many group registers. So consecutive lanes of the
+                // list are rotated by different amounts. Four lanes are rotated like two times two lanes: with four
+                // amounts, the stack of a lane would overflow in one of the tested rows.
                 push_crowded(cx, prefilter, &mut stack, place, i % apart * LANES / apart, edge);
             }
             stack.flat()

@@ -274,14 +274,15 @@ fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     fs::write(&path, format!("{before}{start}{text}{end}{after}")).unwrap();
 }
 
-/// Returns the part of the programs that is interpreted, and the number of parts. `NUCLEUS_TPU_FULL` contains them, for
-/// example `2/3`, or another text if all programs are interpreted.
+/// Returns the part of the programs that is interpreted, and the number of parts. `NUCLEUS_TPU_FULL` is `1` for all
+/// programs, or for example `2/3`.
 fn part() -> (usize, usize) {
     let text = std::env::var("NUCLEUS_TPU_FULL").unwrap_or_default();
-    let numbers = text.split_once('/').map(|(part, parts)| (part.parse(), parts.parse()));
-    let Some((Ok(part), Ok(parts))) = numbers else { return (1, 1) };
-    assert!((1..=parts).contains(&part), "{text}: there is no such part");
-    (part, parts)
+    let (part, parts) = text.split_once('/').unwrap_or((&text, "1"));
+    match (part.parse(), parts.parse()) {
+        (Ok(part), Ok(parts)) if (1..=parts).contains(&part) => (part, parts),
+        _ => panic!("NUCLEUS_TPU_FULL={text}: expected 1, or a part such as 2/3"),
+    }
 }
 
 /// The tests run one at a time. Each test uses all cores. Some tests also set environment variables, which is unsound
@@ -313,7 +314,11 @@ fn every_program_agrees() {
     assert!(wrong.is_empty(), "these programs differ from the built-in backend: {wrong:#?}");
     assert_eq!(cases, jobs.iter().map(|job| job.problems().len()).sum::<usize>());
     let for_list = jobs.iter().filter(|job| job.problems().len() > 1).count();
-    assert!(used_list > for_list / 2, "only {used_list} of {for_list} batches used the candidate list");
+    // A small part can contain few programs whose rows fit the list.
+    assert!(
+        parts > 1 || used_list > for_list / 2,
+        "only {used_list} of {for_list} batches used the candidate list"
+    );
     report(
         "interpreted",
         &format!("jaxlib {}", output_of(".cache/interpreter/bin/python", &["-c", JAXLIB_VERSION])),

@@ -162,9 +162,9 @@ impl Stages {
         self.prefilter.count_above(cx, edge_below(cx.k, threshold))
     }
 
-    /// Calls `sample` if few cells of each row reach a threshold. `cells` are the numbers of these cells. `sample`
-    /// returns an outcome and a flag, like [`by_largest`](Stages::by_largest). Returns this outcome and this flag, and
-    /// `cells`. If many cells reach the threshold, the flag is 0.
+    /// Calls `sample` if few cells of each row reach a threshold. `cells` contains the number of these cells of each
+    /// row. `sample` returns an outcome and a flag, like [`by_largest`](Stages::by_largest). Returns this outcome and
+    /// this flag, and `cells`. If many cells reach the threshold, the flag is 0.
     fn if_few_cells(
         &self,
         cx: &Context<'_>,
@@ -207,8 +207,9 @@ impl Stages {
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
         let largest = k.choose(open, start.bound, start.threshold);
         let some_open = k.any(open);
-        // In a row without top-k, few entries reach the bound. If this is true in all rows, and no threshold is below
-        // the bound, few cells probably reach it, so the cells need not be counted before the survivors are gathered.
+        // In a row without top-k, few entries reach the bound. If no row has top-k, and no threshold is below the
+        // bound, few cells probably reach the thresholds. Then the cells need not be counted before the survivors are
+        // gathered.
         let has_top_k = k.lt(k.i32(0), cx.param(Column::K));
         let uncertain = k.any(k.either(has_top_k, k.lt(largest, start.bound)));
         let uncertain = k.any_is_correct(uncertain, "survivors that do not fit are detected");

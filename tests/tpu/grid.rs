@@ -274,8 +274,8 @@ fn report(section: &str, used: &str, rows: &[(&str, String)]) {
     fs::write(&path, format!("{before}{start}{text}{end}{after}")).unwrap();
 }
 
-/// Returns the part of the programs that is interpreted, and the number of parts. `NUCLEUS_TPU_FULL` contains them, for
-/// example `2/3`, or another text if all programs are interpreted.
+/// Returns the number of the part of the programs that is interpreted, and the number of parts. `NUCLEUS_TPU_FULL`
+/// contains both numbers, for example `2/3`. With any other text, all programs are interpreted.
 fn part() -> (usize, usize) {
     let text = std::env::var("NUCLEUS_TPU_FULL").unwrap_or_default();
     let numbers = text.split_once('/').map(|(part, parts)| (part.parse(), parts.parse()));

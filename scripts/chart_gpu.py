@@ -142,7 +142,7 @@ def sampler(name):
 
 
 def measured(figures):
-    """Returns each case, the number of its shape in SHAPES, and its time."""
+    """Returns the measured figures: the case, the number of the shape in SHAPES, and the time."""
     return [
         (case, i, time) for case in CASES for i, shape in enumerate(SHAPES) if (time := own(figures, case, *shape))
     ]
@@ -224,7 +224,7 @@ def table(figures):
 
 
 def replace(page, text, name, part):
-    """Returns the text with `part` between the two comments that contain the name."""
+    """Returns the text of the page with `part` between the two comments that contain the name."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     text, replaced = re.subn(f"{begin}\n.*?{end}", lambda _: f"{begin}\n{part}\n{end}", text, flags=re.DOTALL)
     if replaced != 1:

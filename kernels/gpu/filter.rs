@@ -22,7 +22,7 @@ pub(super) const SLICE_WORDS: usize = 2;
 /// The word that contains the status bits of the slice. If the row needs only its maximum, the bits after the first
 /// [`STATUS_BITS`] contain the lowest index of the maximum of the slice. Otherwise, they are 0.
 pub(super) const SLICE_STATUS: usize = 0;
-/// The number of low bits of this word for the status bits.
+/// The number of status bits in this word.
 pub(super) const STATUS_BITS: u32 = 8;
 const _: () =
     assert!((ROW_HAD_NAN | ROW_HAD_INF) >> STATUS_BITS == 0 && LARGEST_VOCAB <= 1 << (31 - STATUS_BITS));
@@ -95,15 +95,16 @@ fn first_index(
             let raw = raw_bound(k, largest);
             k.when(k.at_least(max, raw), || k.set(index, logits.first_at_least(raw)));
         },
-        // All keys are equal.
+        // The largest key is that of −inf, so all keys are equal.
         || k.set(index, start()),
     );
     block.min(k.get(index))
 }
 
-/// Keeps at least the `top_k` first entries of the slice, or all of them. `max` and `max_key` are the maximum of this
-/// thread and its key. `has_special` is a barrier, so it is called after the first entries were added. Returns a key
-/// that at least `top_k` entries of the slice reach, and the result of `has_special`.
+/// Keeps at least the `top_k` first entries of the slice, or all entries if the slice has fewer. `max` and `max_key`
+/// are the maximum of this thread and its key. `has_special` contains a barrier. After this barrier, all threads can
+/// read the number of entries that were added. Returns a key that at least `top_k` entries of the slice reach, and the
+/// result of `has_special`.
 fn keep(
     block: &Block<'_>,
     (spec, layout): (&Spec, &Layout),
@@ -211,7 +212,7 @@ impl<'k> Kept<'k> {
         self.k.load_shared_at(self.len, 0)
     }
 
-    /// Stores the entries of the block in the array `entries`. All places after them get [`Order::NONE`].
+    /// Stores the entries of the block in the array `entries`. The places after them get [`Order::NONE`].
     fn store(&self, block: &Block<'_>, entries: Wide) {
         let k = self.k;
         let first = k.mul(k.block(), KEPT);

@@ -144,7 +144,7 @@ impl<'k> Slices<'k> {
         status_of_slices(self.k, self.word(SLICE_STATUS))
     }
 
-    /// The key of the maximum and its lowest index, in a row that needs only its maximum.
+    /// The key of the maximum and its lowest index. The row must be one that needs only its maximum.
     fn maximum(&self) -> (Int, Int) {
         let k = self.k;
         let max_key = self.bound();

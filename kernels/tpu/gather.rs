@@ -20,7 +20,7 @@ use crate::semantics::arith::Arith;
 /// other, so they fill the cross-lane units.
 const MANY_TOGETHER: usize = 8;
 /// The number of crowded lanes that one iteration processes if at least three are left, but fewer than
-/// [`MANY_TOGETHER`]. Four lanes take less time together than two times two lanes.
+/// [`MANY_TOGETHER`]. One iteration with four lanes takes less time than two iterations with two lanes each.
 const SOME_TOGETHER: usize = 4;
 /// The number of crowded lanes that one iteration processes if one or two are left.
 const FEW_TOGETHER: usize = 2;
@@ -193,7 +193,8 @@ impl Gather {
         let count = self.list_crowded_lanes(cx, counts);
         let full = k.shr(count, MANY_TOGETHER.trailing_zeros());
         let done = k.mul(full, k.i32(MANY_TOGETHER as i32));
-        // If one lane of four is missing, the iteration is still shorter than two iterations of two lanes.
+        // If only three lanes are left, one iteration for four lanes still takes less time than two iterations for two
+        // lanes.
         let rest = k.sub(count, done);
         let some = k.shr(k.add(rest, k.i32(1)), SOME_TOGETHER.trailing_zeros());
         let done_by_some = k.mul(some, k.i32(SOME_TOGETHER as i32));

@@ -90,9 +90,9 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], for ranges that usually need several steps. In rows with four or eight stripes, the first step is
-/// before the loop. In other rows, the first two steps are before the loop. So the loop usually checks its condition
-/// one time less, and the compiler can move these steps between other operations.
+/// Like [`search`], for ranges that usually need several steps. In rows with one or two stripes, the first two steps
+/// are before the loop. In other rows, only the first step is before the loop. So the loop checks its condition one
+/// time less, and the compiler can schedule these steps together with other operations.
 pub(super) fn search_after_steps(
     k: &Kernel,
     label: &str,

@@ -209,7 +209,7 @@ fn greedy_rows_of_the_bounded_path() {
             let words = random_words(rng.random(), 1);
             *params = RowParams::new(1 + 9 * (row % 8) as i32, 0.9, 0.1, temperature, words, spec.vocab);
         }
-        // The maximum is the last logit, or the first of two that are equal.
+        // In row 0, the maximum is the last logit. In row 1, two equal logits are the maximum.
         let mut bits = problem.bits.clone();
         let large = dtype.round(1000.0);
         bits[spec.vocab - 1] = large;

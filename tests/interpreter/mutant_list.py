@@ -225,9 +225,9 @@ class Comparison:
         for name in self.still_open + self.unlisted + self.not_copied:
             open = OPEN_OTHER if self.cases[name] else OPEN_SAME
             reasons[self.name, name] = self.copied.get(name, open)
-        # `make test` runs the sample on some of the cases, so one of these cases must catch each of its mutants. The
-        # sample contains only mutants whose operation has another result in many cases. Few cases are enough to catch
-        # them.
+        # `make test` runs the sample on only some of the cases. So one of these cases must catch each mutant of the
+        # sample. The sample contains only mutants whose operation has another result in many cases. Few cases are
+        # enough to catch them.
         often = [
             name
             for name, by in self.caught.items()

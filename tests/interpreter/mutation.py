@@ -72,7 +72,7 @@ class Case:
 
     def __init__(self, program, case, directory, kernel):
         self.case, self.directory = case, directory
-        # `make test` does not run the other cases.
+        # Whether `make test` runs this case.
         self.of_sample = case.get("notes", {}).get("sample", True)
         recorder = Recorder(kernel)
         wrong = check_outputs(run_with(program, recorder, case, directory), case, directory)

@@ -7,8 +7,9 @@ use nucleus::dtype::Dtype;
 use nucleus::kernels::{Path as Way, Spec};
 use nucleus::semantics::weights::MAX_WEIGHT;
 
-/// The largest logit of the rows of [`exact_target`]. A row with a temperature below 10⁻⁵ is greedy. This logit is so
-/// large that the temperature is higher, although an octave is one unit of the last place.
+/// The largest logit of the rows of [`exact_target`]. In these rows, an octave is a few units of the last place, so the
+/// temperature is small. A row with a temperature below 10⁻⁵ is greedy. This logit is so large that the temperature is
+/// above this limit.
 const TOP: f32 = 120.0;
 
 /// Returns all rows of this file. Each is a batch of one row.
@@ -51,9 +52,10 @@ fn below_top(spec: &Spec, steps: i32) -> f32 {
 }
 
 /// Returns a row whose logits have a few levels. `counts` contains the number of entries of each level, and its
-/// distance below the maximum in octaves. An octave is `step` units of the last place. p is such that the sum of the
-/// weights of all levels but the last one is the target of top-p. Top-k removes some entries of the last level. If
-/// there are many `ties` without a weight, it removes some of these instead, and the kernel samples the row by passes.
+/// distance below the maximum in octaves. An octave is `step` units of the last place. With this `p`, the target of
+/// top-p is the sum of the weights of all levels except the last one. If `ties` is 0, top-k removes some entries of the
+/// last level. Otherwise, the row also has `ties` equal entries without a weight. Top-k removes some of these, and the
+/// kernel samples the row by passes.
 fn exact_target(spec: &Spec, counts: &[(usize, i32)], p: f32, step: i32, ties: usize) -> Problem {
     let octave = TOP - below_top(spec, step);
     let weight = |octaves: i32| weight_below(octaves as f32) as u64;
@@ -69,7 +71,7 @@ fn exact_target(spec: &Spec, counts: &[(usize, i32)], p: f32, step: i32, ties: u
         _ => logits.extend(vec![TOP - 40.0 * octave; ties]),
     }
     let entries = logits.into_iter().enumerate().map(|(number, x)| (number * 7 % spec.vocab, x));
-    // The last remainder draws an entry of the last level, if top-p keeps this level.
+    // This is the largest remainder. It draws an entry of the last level if top-p keeps this level.
     sparse_row(spec, entries, params(spec, k, p, OCTAVES * octave, total - 1))
 }
 
@@ -83,16 +85,18 @@ fn threshold_in_a_deep_lane(spec: &Spec, entries: usize) -> Problem {
     sparse_row(spec, entries, params(spec, k, 1e-6, 1.0, MAX_WEIGHT as u64 + 1))
 }
 
-/// Returns a row with top-p alone. Entries without a weight make no difference, but the bounds of the total allow for
-/// some. The sum of the weights above the threshold that belongs to the largest total is the least target.
+/// Returns a row with top-p alone. The other entries have no weight, but the upper bound of the total includes a
+/// possible weight of them. This upper bound gives a threshold. The sum of the weights above this threshold is equal to
+/// the least target.
 fn target_at_the_bound(spec: &Spec) -> Problem {
     let entries = (0..60).map(|number| (number * 129, if number < 20 { 10.0 } else { 9.0 }));
     sparse_row(spec, entries, params(spec, 0, 0.5, OCTAVES, 40 * MAX_WEIGHT as u64 - 1))
 }
 
-/// Returns a row with top-p alone. The largest negative normal numbers are not among the largest entries, but they are
-/// next to zero, which is. Without the weight of one of them, the target of top-p would be less than the sum of the
-/// maxima. They are in the given chunk of their stripe. If `crowded`, each has two zeros in its group.
+/// Returns a row with top-p alone. The largest entries include the zeros, but not the largest negative normal numbers,
+/// which are next to zero. Without the weight of one of these numbers, the target of top-p would be less than the sum
+/// of the weights of the maxima. These numbers are in the given chunk of their stripe. If `crowded`, the group of each
+/// number also contains two zeros.
 fn least_negative_numbers(spec: &Spec, chunk: usize, crowded: bool) -> Problem {
     let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
     let (maxima, zeros, negative) = (30, 60, 11);
@@ -122,9 +126,9 @@ fn listed_and_nan(spec: &Spec) -> Problem {
     sparse_row(spec, entries, params(spec, 0, 0.9, 1.0, 3001 * MAX_WEIGHT as u64))
 }
 
-/// Returns a row in which lanes of stripe 1 are crowded: a group has two zeros. The same groups of stripe 0 have one
-/// zero, and the largest negative normal number. This number is next to the threshold, which is zero. Top-k keeps all
-/// zeros of stripe 0 and some of the others.
+/// Returns a row in which some lanes of stripe 1 are crowded, because their groups have two zeros. The same groups of
+/// stripe 0 have one zero, and the largest negative normal number. This number is next to the threshold, which is zero.
+/// Top-k keeps all zeros of stripe 0 and some of the others.
 fn crowded_in_one_stripe(spec: &Spec, chunk: usize) -> Problem {
     let entries = (0..11).flat_map(|number| {
         let index = chunk * CHUNK + 1024 + 110 + number;
@@ -135,7 +139,7 @@ fn crowded_in_one_stripe(spec: &Spec, chunk: usize) -> Problem {
 }
 
 /// Returns a row with four zeros in each of 250 cells, and the largest negative normal number in 500 other cells. The
-/// zeros reach fewer bins than top-k keeps entries. So the bound is below the threshold, which is zero.
+/// number of bins with a zero is less than k. So the bound is below the threshold, which is zero.
 fn zeros_in_a_few_bins(spec: &Spec, k: usize) -> Problem {
     let zeros = (0..1000)
         .map(|number| (3 * STRIPE + number / 500 * CHUNK + number % 4 * 128 + number % 500 / 4, 0.0));
@@ -144,7 +148,8 @@ fn zeros_in_a_few_bins(spec: &Spec, k: usize) -> Problem {
     sparse_row(spec, negative.chain(zeros), params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
 }
 
-/// Returns a row with ties at this distance. The last kept tie is the first tie of a chunk, and the draw selects it.
+/// Returns a row with ties at this distance from each other. The last kept tie is the first tie of the given chunk, and
+/// the draw selects it.
 fn first_tie_of_a_chunk(spec: &Spec, chunk: usize, distance: usize) -> Problem {
     let ties = (0..spec.vocab).filter(|index| index % CHUNK % distance == 1);
     let k = ties.clone().filter(|index| index / CHUNK < chunk).count() + 1;
@@ -153,7 +158,8 @@ fn first_tie_of_a_chunk(spec: &Spec, chunk: usize, distance: usize) -> Problem {
     sparse_row(spec, entries, params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
 }
 
-/// Returns a row in which many ties are the largest negative normal number. The draw selects the last kept one.
+/// Returns a row in which many entries are the largest negative normal number. The draw selects the last one that top-k
+/// keeps.
 fn tied_negative_numbers(spec: &Spec, part: usize) -> Problem {
     let most = if let Way::Bounded(max_k) = spec.path { max_k } else { 12_000 };
     let k = most * part / 10 + 7;

@@ -84,8 +84,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     let step = seeded.then(|| k.argument());
     let results = Results::arguments(k, spec, row);
     let (decided, lens) = (Records::argument(k, DECIDED), Records::argument(k, 1));
-    // The loads of the list need `count`. All other loads are before them, and before the first use of a loaded value.
-    // So the block waits for memory only twice.
+    // The block starts all these loads before it computes with loaded values, so that the loads overlap. Only the loads
+    // of the list need a loaded value: the number of entries. So they are the last loads.
     let parameters = Parameters::load(k, parameters, row);
     let block = RowBlock::new(k, spec, division, logits, parameters.row_of_logits(spec));
     let word = |word: Sampled| sampled.load(row, word as usize);

@@ -6,7 +6,8 @@ use crate::semantics::arith::{Arith, WideArith};
 
 /// The number of entries that a block collects in shared memory. It stores further entries one by one.
 const STAGED: usize = 2048;
-/// The number of entries that a thread handles in each round of a loop over a list.
+/// The number of entries that a thread handles in each round of a loop over a list. The thread keeps the entries of its
+/// first round in registers.
 const UNROLLED: usize = 5;
 /// The size of an entry: two words.
 const ENTRY_BYTES: usize = 8;
@@ -25,8 +26,8 @@ pub(super) struct Collector<'k, L> {
 }
 
 impl<'k, L: Fn() -> Address> Collector<'k, L> {
-    /// `lists` contains a list of `capacity` entries for each row. `len` returns the address of the number of entries
-    /// of the row. It is computed where it is needed, so it needs no registers.
+    /// `lists` contains space for `capacity` entries of each row. `len` returns the address of the number of entries of
+    /// the row. It is computed where it is needed, so it needs no registers.
     pub(super) fn new(k: &'k Ptx, lists: Wide, capacity: usize, row: Int, len: L) -> Collector<'k, L> {
         let (staged, counters) = (k.shared(2 * STAGED), k.shared(2));
         Collector { k, staged, counters, len, lists, row, capacity }
@@ -94,7 +95,7 @@ pub(super) struct List<'k> {
     capacity: usize,
     row: Int,
     count: Int,
-    /// The first entries of this thread. If the list is shorter, some of them are not entries.
+    /// The first entries of this thread. If the list is too short, some of these values are not entries.
     kept: [[Int; 2]; UNROLLED],
 }
 
@@ -106,7 +107,7 @@ pub(super) struct Entry {
     kept: Option<usize>,
 }
 
-/// A function of the two words of an entry. Each thread also keeps its values for the entries that it keeps.
+/// A function of the two words of an entry, and its values for the entries that the thread keeps in registers.
 pub(super) struct Kept<F> {
     of: F,
     values: [Int; UNROLLED],
@@ -119,14 +120,14 @@ impl<F: Fn([Int; 2]) -> Int> Kept<F> {
 }
 
 impl<'k> List<'k> {
-    /// Loads the first entries of a list. `lists` contains a list of `capacity` entries for each row. `count` is the
+    /// Loads the first entries of a list. `lists` contains space for `capacity` entries of each row. `count` is the
     /// number of entries. If it exceeds the capacity, only [`List::count`] and [`List::is_too_long`] may be called.
     pub(super) fn load(block: Block<'k>, lists: Wide, capacity: usize, row: Int, count: Int) -> List<'k> {
         let k = block.k;
         let first = k.address(lists, k.element(row, capacity, block.thread), ENTRY_BYTES);
         let kept = std::array::from_fn(|number| {
             let place = number * k.threads();
-            // If the list is too long, its last places are not loaded, but no thread uses the entries.
+            // The places after the capacity are not loaded. If the list is too long, no thread uses its entries.
             let exists = k.lt(block.thread, k.sub(count, k.int(place as i32)));
             let is_in_list = if place + k.threads() <= capacity {
                 exists
@@ -150,16 +151,16 @@ impl<'k> List<'k> {
         k.lt(k.int(self.capacity as i32), self.count)
     }
 
-    /// Computes a function of the entries that this thread keeps.
+    /// Computes a function of the entries that this thread keeps in registers.
     pub(super) fn keep<F: Fn([Int; 2]) -> Int>(&self, of: F) -> Kept<F> {
         let values = self.kept.map(&of);
         Kept { of, values }
     }
 
     /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. The first round handles the
-    /// entries that the thread keeps. Each further round first loads and prepares several entries, and then consumes
-    /// them. So the loads of these entries overlap. `prepare` must not have side effects, because a round can call it
-    /// for a place that is not in the list.
+    /// entries that the thread keeps in registers. Each further round first loads and prepares several entries, and
+    /// then consumes them. So the loads of these entries overlap. `prepare` must not have side effects, because a round
+    /// can call it for a place that is not in the list.
     pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
         let k = self.block.k;
         let round = |first: Int, entries: [Entry; UNROLLED]| {
@@ -182,7 +183,8 @@ impl<'k> List<'k> {
         });
     }
 
-    /// The place of an entry of this thread in a round. `first` is the place of the first entry of the round.
+    /// The place in the list of entry `number` of this thread in a round. `first` is the place of the first entry of
+    /// the round.
     fn place(&self, first: Int, number: usize) -> Int {
         let k = self.block.k;
         k.add(first, k.int((number * k.threads()) as i32))

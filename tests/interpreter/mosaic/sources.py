@@ -9,9 +9,9 @@ they show that the function needs the changed operation. The same change of anot
 operands of that copy never have the rare values that show the change.
 
 The emitter also unrolls its loops. A mutant changes the copies of an unrolled operation together only if their texts
-are equal. An example of copies with different texts is the comparison of the slots of the survivors with the places
-that a step of a search probes: the places are different sums. If the tests catch a mutant of one copy, they show that
-the source of the emitter needs the operation.
+are equal. For example, a step of a search compares the slots of the survivors with the places that it probes. The
+places are different sums, so the texts of these comparisons differ. If the tests catch a mutant of one copy, they show
+that the source of the emitter needs the operation.
 """
 
 import re
@@ -25,9 +25,10 @@ ARITHMETIC = (
 # In these files, operations from the same place and with the same path are copies of one unrolled operation. No
 # function of these files is called twice on the same path, except functions that add no comparison and no shift.
 UNROLLED = ("kernels/tpu/survivors.rs",)
-# In these files, this is true in loops only: a function adds a loop for each call, and the loop has its own path.
+# In these files, this is true only for operations in loops. A function adds a loop for each call, and each loop has its
+# own path.
 UNROLLED_IN_LOOPS = ("kernels/tpu/threshold_search.rs",)
-# The path of an operation in a branch ends like this.
+# The end of the path of an operation in a branch. The path is empty if the operation is in no loop and no branch.
 BRANCH = re.compile(r"(^|: then|: else)$")
 
 SOURCE = re.compile(r"^\s*// (%\d+) is from (\S+)$", re.MULTILINE)
@@ -61,7 +62,8 @@ class Sources:
         if file.endswith(ARITHMETIC):
             return place, mutant.change
         unrolled = file.endswith(UNROLLED) or file.endswith(UNROLLED_IN_LOOPS) and not BRANCH.search(mutant.path)
-        # Some functions add several operations for their caller, with the same place.
+        # Some functions add operations of several kinds for their caller. These have the same place, but they are not
+        # copies.
         if unrolled and len(self.names[place]) == 1:
             return place, mutant.change, mutant.path
         return None

@@ -11,7 +11,7 @@ from .proofs import Proofs
 from .test_helpers import VMEM
 
 # The first two comparisons are copies of a comparison in an arithmetic function. The next two are copies of an unrolled
-# comparison. The last one is in neither. The notes are comments.
+# comparison. The last one has no copies. The notes are comments.
 KERNEL = f"""module {{
 func.func @k(%0: i32, %1: memref<8x128xi32, {VMEM}>, %2: memref<8x128xi32, {VMEM}>) {{
   %3 = arith.constant 5 : i32

@@ -30,12 +30,16 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
         problems.push(target_at_the_bound(spec));
         problems.push(listed_and_nan(spec));
         for chunk in [0, 1] {
-            problems.extend([false, true].map(|crowded| least_negative_numbers(spec, chunk, crowded)));
+            let rows = [(11, false), (11, true), (10, true)];
+            problems.extend(rows.map(|(count, crowded)| least_negative_numbers(spec, chunk, count, crowded)));
         }
         problems.extend([600, 650].map(|k| zeros_in_a_few_bins(spec, k)));
     }
     problems.extend((2..=5).map(|entries| threshold_in_a_deep_lane(spec, entries)));
-    problems.extend([0, 1].map(|chunk| crowded_in_one_stripe(spec, chunk)));
+    problems.extend([0, 1].map(|level| threshold_below_maximum(spec, level)));
+    for chunk in [0, 1] {
+        problems.extend([10, 11].map(|lanes| crowded_in_one_stripe(spec, chunk, lanes)));
+    }
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {
         problems.extend([13, 41].map(|distance| first_tie_of_a_chunk(spec, chunk, distance)));
@@ -83,6 +87,18 @@ fn threshold_in_a_deep_lane(spec: &Spec, entries: usize) -> Problem {
     sparse_row(spec, entries, params(spec, k, 1e-6, 1.0, MAX_WEIGHT as u64 + 1))
 }
 
+/// Returns a row in which top-p keeps the maximum and the next smaller entry, which is the threshold. The threshold is
+/// at this level of the stack of its lane, and a smaller entry is at the other level. The keys of the three entries are
+/// consecutive, so the search ends at the key of the threshold. The draw selects the threshold.
+fn threshold_below_maximum(spec: &Spec, level: usize) -> Problem {
+    let octave = TOP - below_top(spec, 1);
+    // The kernel pushes the second of these entries above the first.
+    let lane = indices_of_a_lane(2);
+    let entries = [(30_000, 0), (lane[1 - level], 1), (lane[level], 2)];
+    let entries = entries.map(|(index, steps)| (index, below_top(spec, steps)));
+    sparse_row(spec, entries, params(spec, entries.len(), 0.6, OCTAVES * octave, 0))
+}
+
 /// Returns a row with top-p alone. Entries without a weight make no difference, but the bounds of the total allow for
 /// some. The sum of the weights above the threshold that belongs to the largest total is the least target.
 fn target_at_the_bound(spec: &Spec) -> Problem {
@@ -92,10 +108,12 @@ fn target_at_the_bound(spec: &Spec) -> Problem {
 
 /// Returns a row with top-p alone. The largest negative normal numbers are not among the largest entries, but they are
 /// next to zero, which is. Without the weight of one of them, the target of top-p would be less than the sum of the
-/// maxima. They are in the given chunk of their stripe. If `crowded`, each has two zeros in its group.
-fn least_negative_numbers(spec: &Spec, chunk: usize, crowded: bool) -> Problem {
+/// maxima. `negative` is their number. They are in the given chunk of their stripe. If `crowded`, each has two zeros in
+/// its group. The kernel processes eight crowded lanes in one iteration. If three lanes are left, another iteration
+/// processes them, and if two lanes are left, a third loop processes them.
+fn least_negative_numbers(spec: &Spec, chunk: usize, negative: usize, crowded: bool) -> Problem {
     let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
-    let (maxima, zeros, negative) = (30, 60, 11);
+    let (maxima, zeros) = (30, 60);
     let sum = |others: usize| maxima as u64 * weights[0] + others as u64 * weights[1];
     let p = sum(0) as f64 / (sum(zeros + negative) as f64 - weights[1] as f64 / 2.0);
     let mut entries = vec![];
@@ -124,14 +142,15 @@ fn listed_and_nan(spec: &Spec) -> Problem {
 
 /// Returns a row in which lanes of stripe 1 are crowded: a group has two zeros. The same groups of stripe 0 have one
 /// zero, and the largest negative normal number. This number is next to the threshold, which is zero. Top-k keeps all
-/// zeros of stripe 0 and some of the others.
-fn crowded_in_one_stripe(spec: &Spec, chunk: usize) -> Problem {
-    let entries = (0..11).flat_map(|number| {
+/// zeros of stripe 0 and some of the others. See [`least_negative_numbers`] for the effect of the number of lanes.
+fn crowded_in_one_stripe(spec: &Spec, chunk: usize, lanes: usize) -> Problem {
+    let entries = (0..lanes).flat_map(|number| {
         let index = chunk * CHUNK + 1024 + 110 + number;
         let other = index + STRIPE;
         [(index, 0.0), (index + 128, -f32::MIN_POSITIVE), (other, 0.0), (other + 128, 0.0)]
     });
-    sparse_row(spec, entries, params(spec, 20, 1.0, 1.0, 20 * MAX_WEIGHT as u64 - 1))
+    let k = 2 * lanes - 2;
+    sparse_row(spec, entries, params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
 }
 
 /// Returns a row with four zeros in each of 250 cells, and the largest negative normal number in 500 other cells. The

@@ -135,7 +135,7 @@ fn least_negative_numbers(spec: &Spec, chunk: usize, negative: usize, crowded: b
 /// Returns a row with a NaN and with top-p alone. The candidate list would have space for the largest entries, but they
 /// do not reach the target.
 fn listed_and_nan(spec: &Spec) -> Problem {
-    let logit = |index: usize| if index % 17 == 0 { 3.0 } else { 0.0 };
+    let logit = |index: usize| if index.is_multiple_of(17) { 3.0 } else { 0.0 };
     let entries = (0..spec.vocab).map(|index| (index, if index == 70 { f32::NAN } else { logit(index) }));
     sparse_row(spec, entries, params(spec, 0, 0.9, 1.0, 3001 * MAX_WEIGHT as u64))
 }

@@ -31,12 +31,16 @@ pub(super) fn problems(spec: &Spec) -> Vec<Problem> {
         problems.push(target_at_the_bound(spec));
         problems.push(listed_and_nan(spec));
         for chunk in [0, 1] {
-            problems.extend([false, true].map(|crowded| least_negative_numbers(spec, chunk, crowded)));
+            let rows = [(11, false), (11, true), (10, true)];
+            problems.extend(rows.map(|(count, crowded)| least_negative_numbers(spec, chunk, count, crowded)));
         }
         problems.extend([600, 650].map(|k| zeros_in_a_few_bins(spec, k)));
     }
     problems.extend((2..=5).map(|entries| threshold_in_a_deep_lane(spec, entries)));
-    problems.extend([0, 1].map(|chunk| crowded_in_one_stripe(spec, chunk)));
+    problems.extend([0, 1].map(|level| threshold_below_maximum(spec, level)));
+    for chunk in [0, 1] {
+        problems.extend([10, 11].map(|lanes| crowded_in_one_stripe(spec, chunk, lanes)));
+    }
     let most = if spec.path == Way::Arbitrary { 9 } else { 4 };
     for chunk in 1..most {
         problems.extend([13, 41].map(|distance| first_tie_of_a_chunk(spec, chunk, distance)));
@@ -85,6 +89,18 @@ fn threshold_in_a_deep_lane(spec: &Spec, entries: usize) -> Problem {
     sparse_row(spec, entries, params(spec, k, 1e-6, 1.0, MAX_WEIGHT as u64 + 1))
 }
 
+/// Returns a row in which top-p keeps the maximum and the next smaller entry, which is the threshold. The threshold is
+/// at this level of the stack of its lane, and a smaller entry is at the other level. The keys of the three entries are
+/// consecutive, so the search ends at the key of the threshold. The draw selects the threshold.
+fn threshold_below_maximum(spec: &Spec, level: usize) -> Problem {
+    let octave = TOP - below_top(spec, 1);
+    // The kernel pushes the second of these entries above the first.
+    let lane = indices_of_a_lane(2);
+    let entries = [(30_000, 0), (lane[1 - level], 1), (lane[level], 2)];
+    let entries = entries.map(|(index, steps)| (index, below_top(spec, steps)));
+    sparse_row(spec, entries, params(spec, entries.len(), 0.6, OCTAVES * octave, 0))
+}
+
 /// Returns a row with top-p alone. The other entries have no weight, but the upper bound of the total includes a
 /// possible weight of them. This upper bound gives a threshold. The sum of the weights above this threshold is equal to
 /// the least target.
@@ -95,11 +111,13 @@ fn target_at_the_bound(spec: &Spec) -> Problem {
 
 /// Returns a row with top-p alone. The largest entries include the zeros, but not the largest negative normal numbers,
 /// which are next to zero. Without the weight of one of these numbers, the target of top-p would be less than the sum
-/// of the weights of the maxima. These numbers are in the given chunk of their stripe. If `crowded`, the group of each
-/// number also contains two zeros.
-fn least_negative_numbers(spec: &Spec, chunk: usize, crowded: bool) -> Problem {
+/// of the weights of the maxima. `negative` is the number of these numbers. They are in the given chunk of their stripe.
+/// If `crowded`, the group of each of them also contains two zeros. The kernel processes eight crowded lanes in one
+/// iteration. If three lanes are left, another iteration processes them. If two lanes are left, a third loop processes
+/// them.
+fn least_negative_numbers(spec: &Spec, chunk: usize, negative: usize, crowded: bool) -> Problem {
     let weights = [0.0, 1.0].map(|octaves| weight_below(octaves) as u64);
-    let (maxima, zeros, negative) = (30, 60, 11);
+    let (maxima, zeros) = (30, 60);
     let sum = |others: usize| maxima as u64 * weights[0] + others as u64 * weights[1];
     let p = sum(0) as f64 / (sum(zeros + negative) as f64 - weights[1] as f64 / 2.0);
     let mut entries = vec![];
@@ -121,21 +139,23 @@ fn least_negative_numbers(spec: &Spec, chunk: usize, crowded: bool) -> Problem {
 /// Returns a row with a NaN and with top-p alone. The candidate list would have space for the largest entries, but they
 /// do not reach the target.
 fn listed_and_nan(spec: &Spec) -> Problem {
-    let logit = |index: usize| if index % 17 == 0 { 3.0 } else { 0.0 };
+    let logit = |index: usize| if index.is_multiple_of(17) { 3.0 } else { 0.0 };
     let entries = (0..spec.vocab).map(|index| (index, if index == 70 { f32::NAN } else { logit(index) }));
     sparse_row(spec, entries, params(spec, 0, 0.9, 1.0, 3001 * MAX_WEIGHT as u64))
 }
 
 /// Returns a row in which some lanes of stripe 1 are crowded, because their groups have two zeros. The same groups of
 /// stripe 0 have one zero, and the largest negative normal number. This number is next to the threshold, which is zero.
-/// Top-k keeps all zeros of stripe 0 and some of the others.
-fn crowded_in_one_stripe(spec: &Spec, chunk: usize) -> Problem {
-    let entries = (0..11).flat_map(|number| {
+/// Top-k keeps all zeros of stripe 0 and some of the others. See [`least_negative_numbers`] for the effect of the number
+/// of lanes.
+fn crowded_in_one_stripe(spec: &Spec, chunk: usize, lanes: usize) -> Problem {
+    let entries = (0..lanes).flat_map(|number| {
         let index = chunk * CHUNK + 1024 + 110 + number;
         let other = index + STRIPE;
         [(index, 0.0), (index + 128, -f32::MIN_POSITIVE), (other, 0.0), (other + 128, 0.0)]
     });
-    sparse_row(spec, entries, params(spec, 20, 1.0, 1.0, 20 * MAX_WEIGHT as u64 - 1))
+    let k = 2 * lanes - 2;
+    sparse_row(spec, entries, params(spec, k, 1.0, 1.0, k as u64 * MAX_WEIGHT as u64 - 1))
 }
 
 /// Returns a row with four zeros in each of 250 cells, and the largest negative normal number in 500 other cells. The

@@ -193,6 +193,25 @@ pub(super) fn load_records<const N: usize>(k: &Ptx, records: Wide, row: Int, cou
     (0..count).step_by(WARP).map(load).collect()
 }
 
+/// Returns the largest key of a row. `keys` contains the keys from the records that [`load_records`] returned to this
+/// thread.
+pub(super) fn max_of_slices(k: &Ptx, keys: impl Iterator<Item = Int>) -> Int {
+    k.warp_max(keys.reduce(|a, b| k.max(a, b)).expect("a row has slices"))
+}
+
+/// Returns the largest key of a row and its lowest index. `keys` and `indices` contain the largest key of each slice and
+/// its lowest index, from the records that [`load_records`] returned to this thread.
+pub(super) fn maximum_of_slices(
+    k: &Ptx,
+    keys: impl Iterator<Item = Int> + Clone,
+    indices: impl Iterator<Item = Int>,
+) -> [Int; 2] {
+    let max_key = max_of_slices(k, keys.clone());
+    let of_max = |(key, index)| k.select(k.eq(key, max_key), index, k.int(i32::MAX));
+    let first = keys.zip(indices).map(of_max).reduce(|a, b| k.min(a, b)).expect("a row has slices");
+    [max_key, k.warp_min(first)]
+}
+
 /// Returns the status bits of a row. `words` contains the words with the status bits, from the records that
 /// [`load_records`] returned to this thread. The other bits of the words are ignored. `i32::MIN` has no status bit.
 pub(super) fn status_of_slices(k: &Ptx, words: impl Iterator<Item = Int>) -> Int {

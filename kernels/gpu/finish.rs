@@ -2,18 +2,18 @@
 //! top-p and min-p, and draws the token. If the row needs only its maximum, the block compares the maxima of the
 //! slices.
 
-use super::block::{load_records, status_of_slices, Block};
+use super::block::{load_records, max_of_slices, maximum_of_slices, status_of_slices, Block};
 use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS, STATUS_BITS};
 use super::layout::{Layout, KEPT, THREADS};
 use super::order::Order;
-use super::parameters::Parameters;
+use super::parameters::{shared_remainder_of_maximum, Parameters};
 use super::results::{Results, Summary, Threshold};
-use crate::kernels::program_arrays::{Column, ResultRow};
+use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum};
+use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{
     has_no_candidate, has_weight, is_candidate, kept_weight, least_weight, reported_token, survives_top_k,
     top_p_is_off, NO_TOKEN,
@@ -53,12 +53,9 @@ fn write(k: &Ptx, spec: &Spec, layout: &Layout, seeded: bool) {
     let slices = Slices::load(k, slices, row, layout.slices);
     let (top_k, factors) = (parameters.top_k(spec), Factors::new(&parameters));
     let report_maximum = || {
-        let ((max_key, index), status) = (slices.maximum(), slices.status());
+        let ([max_key, index], status) = (slices.maximum(), slices.status());
         let no_candidate = has_no_candidate(k, max_key);
-        // After this barrier, all threads can read the words that the last warp stored.
-        k.barrier();
-        let words = k.load_shared_words_at(words, 0);
-        let remainder = k.widen(remainder_of_maximum(k, words, no_candidate));
+        let remainder = shared_remainder_of_maximum(k, words, no_candidate);
         let (top_k, least) = ([max_key, index], factors.min_weight);
         k.when(block.is_first(), || {
             results.token(reported_token(k, no_candidate, index));
@@ -106,11 +103,7 @@ fn sample(
     });
     k.when(block.is_first(), || {
         k.when(no_candidate, || results.token(k.int(NO_TOKEN)));
-        results
-            .number(ResultRow::Greedy, reported_token(k, no_candidate, k.load_shared_at(sorted.indices, 0)));
-        results.number(ResultRow::RandomHigh, k.high(remainder));
-        results.number(ResultRow::RandomLow, k.low(remainder));
-        results.status(status, no_candidate);
+        results.numbers(no_candidate, k.load_shared_at(sorted.indices, 0), remainder, status);
     });
     if spec.wanted.slices {
         let arrays = [(); 3].map(|()| k.argument());
@@ -129,14 +122,14 @@ impl<'k> Slices<'k> {
         Slices { k, words: load_records::<SLICE_WORDS>(k, slices, row, count) }
     }
 
-    fn word(&self, word: usize) -> impl Iterator<Item = Int> + '_ {
+    fn word(&self, word: usize) -> impl Iterator<Item = Int> + Clone + '_ {
         self.words.iter().map(move |words| words[word])
     }
 
     /// An order key that at least k entries reach.
     fn bound(&self) -> Int {
         let k = self.k;
-        k.warp_max(self.word(SLICE_BOUND).reduce(|a, b| k.max(a, b)).expect("a row has slices"))
+        max_of_slices(k, self.word(SLICE_BOUND))
     }
 
     /// The status bits of the row.
@@ -145,13 +138,10 @@ impl<'k> Slices<'k> {
     }
 
     /// The key of the maximum and its lowest index. The row must be one that needs only its maximum.
-    fn maximum(&self) -> (Int, Int) {
+    fn maximum(&self) -> [Int; 2] {
         let k = self.k;
-        let max_key = self.bound();
-        let of_max = |(key, index)| k.select(k.eq(key, max_key), index, k.int(i32::MAX));
-        let of_slices = self.word(SLICE_STATUS).map(|word| k.shr(word, STATUS_BITS));
-        let indices = self.word(SLICE_BOUND).zip(of_slices).map(of_max);
-        (max_key, k.warp_min(indices.reduce(|a, b| k.min(a, b)).expect("a row has slices")))
+        let indices = self.word(SLICE_STATUS).map(|word| k.shr(word, STATUS_BITS));
+        maximum_of_slices(k, self.word(SLICE_BOUND), indices)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::kernels::program_arrays::{Column, COLUMNS};
 use crate::kernels::spec::{Source, Spec};
 use crate::ptx::{Address, Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::draw::remainder_of_maximum;
 use crate::semantics::philox::random_words_of;
 
 /// The parameters of one row of a program.
@@ -83,4 +84,13 @@ impl<'k> Parameters<'k> {
         let step = k.load_wide(k.address(step, k.int(0), 8));
         random_words_of(k, wide(0), k.wadd(wide(2), step))
     }
+}
+
+/// The remainder of the draw of a row that keeps only its maximum. `words` is the array that
+/// [`Parameters::share_random_words`] returned. All threads of the block call this, because it contains a barrier.
+pub(super) fn shared_remainder_of_maximum(k: &Ptx, words: Shared, no_candidate: Mask) -> Wide {
+    // After this barrier, all threads can read the words that the last warp stored.
+    k.barrier();
+    let words = k.load_shared_words_at(words, 0);
+    k.widen(remainder_of_maximum(k, words, no_candidate))
 }

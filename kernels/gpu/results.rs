@@ -62,7 +62,7 @@ impl<'k> Results<'k> {
         self.store(self.tokens, 0, token);
     }
 
-    pub(super) fn number(&self, number: ResultRow, value: Int) {
+    fn number(&self, number: ResultRow, value: Int) {
         self.store(self.numbers, number as usize, value);
     }
 
@@ -74,18 +74,25 @@ impl<'k> Results<'k> {
     pub(super) fn summary(&self, summary: &Summary) {
         let k = self.k;
         let no_candidate = has_no_candidate(k, summary.max_key);
-        self.number(ResultRow::Greedy, reported_token(k, no_candidate, summary.index));
-        self.number(ResultRow::RandomHigh, k.high(summary.remainder));
-        self.number(ResultRow::RandomLow, k.low(summary.remainder));
-        self.status(summary.status, no_candidate);
+        self.numbers(no_candidate, summary.index, summary.remainder, summary.status);
         self.threshold(Threshold::MaxKey, summary.max_key);
         self.threshold(Threshold::TopK, summary.top_k[0]);
         self.threshold(Threshold::LastTie, summary.top_k[1]);
         self.threshold(Threshold::LeastWeight, summary.least);
     }
 
+    /// Stores the numbers of a row. `index` is the lowest index of the maximum, and `status` contains the status bits of
+    /// the slices.
+    pub(super) fn numbers(&self, no_candidate: Mask, index: Int, remainder: Wide, status: Int) {
+        let k = self.k;
+        self.number(ResultRow::Greedy, reported_token(k, no_candidate, index));
+        self.number(ResultRow::RandomHigh, k.high(remainder));
+        self.number(ResultRow::RandomLow, k.low(remainder));
+        self.status(status, no_candidate);
+    }
+
     /// Stores the status bits: those of the slices, and the bit of a row without a candidate.
-    pub(super) fn status(&self, of_slices: Int, no_candidate: Mask) {
+    fn status(&self, of_slices: Int, no_candidate: Mask) {
         let k = self.k;
         let of_row = row_status(k, no_candidate, k.never(), k.never());
         self.number(ResultRow::Status, k.or(of_slices, of_row));

@@ -3,11 +3,11 @@
 use super::row_block::RowBlock;
 use super::weights::Weights;
 use crate::kernels::gpu::layout::LARGEST_VOCAB;
-use crate::kernels::gpu::parameters::Parameters;
+use crate::kernels::gpu::parameters::{shared_remainder_of_maximum, Parameters};
 use crate::kernels::gpu::results::{Results, Summary};
 use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::draw::{remainder_by_digits, remainder_of_maximum, LARGEST_DIGIT_BITS};
+use crate::semantics::draw::{remainder_by_digits, LARGEST_DIGIT_BITS};
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
 use crate::semantics::weights::MAX_WEIGHT;
 
@@ -58,10 +58,7 @@ pub(super) fn finish(
             });
         },
         || {
-            // After this barrier, all threads can read the words that the last warp stored.
-            k.barrier();
-            let words = k.load_shared_words_at(words, 0);
-            k.set_wide(remainder, k.widen(remainder_of_maximum(k, words, no_candidate)));
+            k.set_wide(remainder, shared_remainder_of_maximum(k, words, no_candidate));
         },
     );
     let remainder = k.get_wide(remainder);

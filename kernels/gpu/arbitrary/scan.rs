@@ -8,7 +8,7 @@ use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, S
 use super::sample::capacity;
 use super::slice_block::SliceBlock;
 use super::state::{State, BINS};
-use crate::kernels::gpu::block::{load_records, status_of_slices};
+use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slices};
 use crate::kernels::gpu::logits::{key_of, SliceLogits};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
@@ -169,10 +169,6 @@ pub(super) fn load(k: &Ptx, slices: &Records<'_>, row: Int, count: usize) -> Vec
 /// Combines the records of the slices of a row: the words of [`Scanned`].
 pub(super) fn combine(k: &Ptx, words: &[Vec<Int>]) -> [Int; 3] {
     let of_slices = |word: Scanned| words.iter().map(move |words| words[word as usize]);
-    let max = of_slices(Scanned::MaxKey).reduce(|a, b| k.max(a, b)).expect("a row has slices");
-    let max_key = k.warp_max(max);
-    let of_max = |(key, index)| k.select(k.eq(key, max_key), index, k.int(i32::MAX));
-    let indices = of_slices(Scanned::MaxKey).zip(of_slices(Scanned::Greedy)).map(of_max);
-    let first = k.warp_min(indices.reduce(|a, b| k.min(a, b)).expect("a row has slices"));
+    let [max_key, first] = maximum_of_slices(k, of_slices(Scanned::MaxKey), of_slices(Scanned::Greedy));
     [max_key, first, status_of_slices(k, of_slices(Scanned::Status))]
 }

@@ -143,7 +143,7 @@ impl<S: Simd> Sum<S> {
     fn max_of_pair(&mut self, number: usize, [a, b]: [f32x16<S>; 2]) -> f32x16<S> {
         let sum = &mut self.sums[number % Self::PARTS];
         *sum = if S::f32s::LEN >= LANES / 2 {
-            // On AMD Zen 4 and Zen 5, additions and maxima run on the same units, and the maxima keep these units busy.
+            // On AMD Zen 5, additions and maxima run on the same units, and the maxima keep these units busy.
             // A fused multiply-add runs on other units.
             b.mul_add(self.one, a.mul_add(self.one, *sum))
         } else {

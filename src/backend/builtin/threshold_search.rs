@@ -17,6 +17,10 @@ pub(super) const PAD: i32 = i32::MIN;
 /// The value of [`Goal::hint`] if there is no estimate.
 pub(super) const NO_HINT: i32 = i32::MAX;
 
+/// The number of pivots that one pass of the search compares with the values. More pivots and their measures need more
+/// registers.
+const PIVOTS: usize = 3;
+
 /// What the search measures.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Measure {
@@ -116,24 +120,24 @@ impl Bracket {
     /// Narrows the bracket to the part between two adjacent pivots. `active` contains all values in the bracket.
     /// `counted` is the measure of the values above the bracket that `active` does not contain.
     #[inline(always)]
-    fn divide<S: Simd, const SUM: bool, const N: usize>(
+    fn divide<S: Simd, const SUM: bool>(
         &mut self,
         simd: S,
         active: &[i32],
         counted: u64,
         goal: &Goal,
-        pivots: [i32; N],
+        pivots: [i32; PIVOTS],
     ) {
-        let measured = measures::<S, SUM, N>(simd, active, pivots);
+        let measured = measures::<S, SUM, PIVOTS>(simd, active, pivots);
         // The measures decrease, so the pivots that reach the target precede the other ones. These loops select values
         // without branches, because the processor could not predict the branches.
         let (mut low, mut high, mut reached, mut above) = (self.low, self.high, self.reached, self.above);
-        for i in 0..N {
+        for i in 0..PIVOTS {
             let measure = counted + measured[i];
             let enough = measure >= goal.target;
             (low, reached) = if enough { (pivots[i], measure) } else { (low, reached) };
         }
-        for i in (0..N).rev() {
+        for i in (0..PIVOTS).rev() {
             let measure = counted + measured[i];
             let enough = measure >= goal.target;
             (high, above) = if enough { (high, above) } else { (pivots[i] - 1, measure) };
@@ -161,7 +165,7 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
                 return Found { threshold: bracket.low, measure: bracket.reached };
             }
             let (low, high) = (bracket.low, bracket.high);
-            bracket.divide::<S, SUM, 3>(simd, values, 0, &goal, even_pivots::<SUM, 3>(low, high));
+            bracket.divide::<S, SUM>(simd, values, 0, &goal, even_pivots::<SUM>(low, high));
         }
         let (len, least, most) = narrow(simd, values, spare, bracket.low, bracket.high);
         narrowed = Some(len);
@@ -184,8 +188,8 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
             Some(len) => &spare[..len],
         };
         let Bracket { low, high, above, .. } = bracket;
-        let pivots = if at_ends { end_pivots::<SUM>(low, high) } else { even_pivots::<SUM, 3>(low, high) };
-        bracket.divide::<S, SUM, 3>(simd, active, above, &goal, pivots);
+        let pivots = if at_ends { end_pivots::<SUM>(low, high) } else { even_pivots::<SUM>(low, high) };
+        bracket.divide::<S, SUM>(simd, active, above, &goal, pivots);
         if bracket.is_narrow_enough::<SUM>(&goal) {
             break;
         }
@@ -206,10 +210,10 @@ fn search_impl<S: Simd, const SUM: bool>(simd: S, values: &[i32], spare: &mut [i
 /// because keys are already approximately logarithmic. The pivots for weights are geometrically spaced, because most
 /// weights are small.
 #[inline(always)]
-fn even_pivots<const SUM: bool, const N: usize>(low: i32, high: i32) -> [i32; N] {
-    let mut pivots = [0; N];
+fn even_pivots<const SUM: bool>(low: i32, high: i32) -> [i32; PIVOTS] {
+    let mut pivots = [0; PIVOTS];
     for (i, pivot) in pivots.iter_mut().enumerate() {
-        *pivot = pivot_at::<SUM>(low, high, i as u64 + 1, N as u64 + 1);
+        *pivot = pivot_at::<SUM>(low, high, i as u64 + 1, PIVOTS as u64 + 1);
     }
     pivots
 }
@@ -218,7 +222,7 @@ fn even_pivots<const SUM: bool, const N: usize>(low: i32, high: i32) -> [i32; N]
 /// first pivot and the last pivot are at or near the ends of `low + 1..=high`. Their measures show whether the
 /// threshold is at an end.
 #[inline(always)]
-fn end_pivots<const SUM: bool>(low: i32, high: i32) -> [i32; 3] {
+fn end_pivots<const SUM: bool>(low: i32, high: i32) -> [i32; PIVOTS] {
     [low + 1, pivot_at::<SUM>(low, high, 1, 2), high]
 }
 

@@ -43,6 +43,14 @@ impl Context<'_> {
         }
     }
 
+    /// Adds operations on survivors. If the layout has copies, all stripes of a row have the same survivors.
+    pub(super) fn among_survivors<R>(&self, operations: impl FnOnce() -> R) -> R {
+        match self.layout.copies {
+            Some(_) => self.k.in_copies(operations),
+            None => operations(),
+        }
+    }
+
     /// Returns a parameter of each row.
     pub(super) fn param(&self, column: Column) -> Value {
         self.k.lane_of(&self.params, column as usize)

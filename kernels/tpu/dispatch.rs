@@ -145,13 +145,13 @@ impl Stages {
         let sampled = || {
             let rest = k.if_else(
                 "some entries with a weight are no survivors",
-                k.any(open),
+                k.any_row(open),
                 || bounds(cx, sampling, open, |value| survivors.sum_floats(cx, value)).flat(k),
                 || Rest::nothing(k).flat(k),
             );
             let (outcome, decided) =
                 survivors.sample(cx, sampling, threshold, &Rest::from_flat(&rest), self.short_slices());
-            let undecided = k.any(k.both(open, k.not(decided)));
+            let undecided = k.any_row(k.both(open, k.not(decided)));
             [outcome.flat(), vec![k.splat(k.choose(undecided, k.i32(0), k.i32(1)))]].concat()
         };
         k.if_else("survivors suffice", suffice, sampled, || undecided(k))
@@ -206,12 +206,12 @@ impl Stages {
         let top_p_alone = k.both(k.eq(cx.param(Column::K), k.i32(0)), sampling.has_top_p(cx));
         let open = k.both(top_p_alone, k.lt(start.threshold, start.bound));
         let largest = k.choose(open, start.bound, start.threshold);
-        let some_open = k.any(open);
+        let some_open = k.any_row(open);
         // In a row without top-k, usually few entries reach the bound. If no row has top-k, and `largest` is not below
         // the bound in any row, few cells probably reach `largest`. Then the cells need not be counted before the
         // survivors are gathered.
         let has_top_k = k.lt(k.i32(0), cx.param(Column::K));
-        let uncertain = k.any(k.either(has_top_k, k.lt(largest, start.bound)));
+        let uncertain = k.any_row(k.either(has_top_k, k.lt(largest, start.bound)));
         let uncertain = k.any_is_correct(uncertain, "survivors that do not fit are detected");
         let estimates = || {
             let few = (largest_entries(cx.cells()), start.bound);
@@ -227,7 +227,7 @@ impl Stages {
         };
         let promising = k.if_else(
             "some rows have top-p alone",
-            k.both(some_open, k.not(k.any(start.irregular))),
+            k.both(some_open, k.not(k.any_row(start.irregular))),
             estimates,
             || vec![k.one_where(k.not(some_open)), start.threshold],
         );
@@ -269,7 +269,7 @@ impl Stages {
             // only entries without a weight.
             Path::Bounded(_) => (self.by_few(cx, start), None),
         };
-        let decided = k.any(k.eq(first[Outcome::VALUES], k.i32(1)));
+        let decided = k.any_row(k.eq(first[Outcome::VALUES], k.i32(1)));
         let passes = || {
             let counted = first[Outcome::VALUES + 1];
             let cells = match &partial {
@@ -282,7 +282,7 @@ impl Stages {
                 None => counted,
             };
             let limit = cx.cells() as i32 / CELLS_PER_CANDIDATE;
-            let no_nan = k.not(k.any(k.lt(k.i32(0), summary.had_nan)));
+            let no_nan = k.not(k.any_row(k.lt(k.i32(0), summary.had_nan)));
             let few = at_most(k, cells, limit);
             let few = k.any_is_correct(few, "candidates that do not fit the list are detected");
             self.by_passes_over_list(cx, start, list, partial.as_ref(), k.both(few, no_nan))
@@ -315,21 +315,21 @@ impl Stages {
             let unlisted = partial.map(|&Partial { unlisted: open, threshold, .. }| {
                 let total = k.if_else(
                     "some entries with a weight are not listed",
-                    k.any(open),
+                    k.any_row(open),
                     || self.passes.total_weight(cx, |x| start.sampling.weight_of(cx, x)).flat(),
                     || k.wide(0).flat().into_iter().map(|part| k.splat(part)).collect(),
                 );
                 Unlisted { open, total: Wide::from_flat(&total), threshold }
             });
             let (outcome, known) = self.by_passes(cx, start, Source::Candidates(list), unlisted);
-            let known = k.not(k.any(k.not(known)));
+            let known = k.not(k.any_row(k.not(known)));
             [outcome, vec![k.splat(k.one_where(known))]].concat()
         };
         let sampled =
             k.if_else("over the candidate list", k.eq(listed[0], k.i32(1)), over_list, || undecided(k));
         k.if_else(
             "the candidate list suffices",
-            k.any(k.eq(sampled[Outcome::VALUES], k.i32(1))),
+            k.any_row(k.eq(sampled[Outcome::VALUES], k.i32(1))),
             || sampled[..Outcome::VALUES].to_vec(),
             || self.by_passes_over_logits(cx, start),
         )
@@ -361,7 +361,7 @@ impl Stages {
             || vec![passes.greedy(cx, max_key)],
             || vec![first],
         )[0];
-        let irregular = k.any(start.irregular);
+        let irregular = k.any_row(start.irregular);
         let passes = MultiPass { cx, passes, source, sampling, irregular, unlisted };
         let (outcome, known) = passes.sample(greedy, start.bound, self.short_slices());
         (outcome.flat(), known)
@@ -375,7 +375,7 @@ pub(super) fn largest_entries(cells: usize) -> usize {
 
 /// Returns a scalar: whether the number of cells is at most `limit` in every row.
 fn at_most(k: &Kernel, cells: Value, limit: i32) -> Value {
-    k.not(k.any(k.lt(k.i32(limit), cells)))
+    k.not(k.any_row(k.lt(k.i32(limit), cells)))
 }
 
 /// Returns the result of [`Stages::by_largest`] for the case that some rows were not sampled.

@@ -90,8 +90,8 @@ impl Gather {
             || self.gather_from_crowded(cx, prefilter, edge, &counts, &stack).flat(),
             || stack.flat(),
         );
-        let LaneStack { fields: [values, indices], overflow } =
-            balanced(cx, SurvivorStack::from_flat(&stack));
+        let stack = copied(cx, balanced(cx, SurvivorStack::from_flat(&stack)));
+        let LaneStack { fields: [values, indices], overflow } = stack;
         let overflow = k.either(k.at_least(overflow, k.f32(0.0)), too_many);
         Gathered { values, indices, overflow }
     }
@@ -426,6 +426,32 @@ fn balanced(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
         few.overflow = k.fmax(recorded, few.overflow);
     }
     few
+}
+
+/// Copies the entries of each row to all stripes of the row, if the layout has space for copies. Afterwards, a reduction
+/// over the row need not combine the stripes, and a step of a search can probe a different place in each stripe.
+fn copied(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
+    let (k, layout) = (cx.k, cx.layout);
+    let Some(most) = layout.copies else { return stack };
+    let mut stack = stack;
+    let mut by = k.stripes() / 2;
+    while by > 0 {
+        let mut both = empty_stack(k, most.min(2 * stack.depth()));
+        for level in 0..stack.depth() {
+            for (levels, value) in both.fields.iter_mut().zip(stack.level(level)) {
+                levels[level] = value;
+            }
+        }
+        // Large logits at equal distances can be in the same lane of all stripes. A rotation distributes them.
+        let lanes = k.i32((by * LANES / k.stripes()) as i32);
+        for level in 0..stack.depth() {
+            let [value, index] = stack.level(level).map(|field| k.rotate(k.rotate_stripes(field, by), lanes));
+            both.push_where(k, k.at_least(index, k.f32(0.0)), [value, index]);
+        }
+        both.overflow = k.fmax(stack.overflow, both.overflow);
+        (stack, by) = (both, by / 2);
+    }
+    stack
 }
 
 /// Makes one pass over all batches. A loop processes the full batches. If the last batch is shorter, it is processed

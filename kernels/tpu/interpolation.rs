@@ -312,7 +312,7 @@ impl<O: Fn(Value, Value) -> Value, P: Fn(Value) -> Probed> Search<'_, O, P> {
             start.to_array(),
             |state| {
                 let range = Range::from_array(state);
-                let open = k.any(self.continues(cx, &range));
+                let open = k.any_row(self.continues(cx, &range));
                 let within = |most| {
                     let within = k.lt(range.step, k.i32(most));
                     k.any_is_correct(within, "another search continues from the range of this search")

@@ -175,8 +175,22 @@ pub(super) fn approximate_log2_of_float(k: &Kernel, value: Value) -> Value {
 
 /// Returns the number of true masks in each lane, as a float. Each mask is one register.
 pub(super) fn ones(k: &Kernel, masks: impl Iterator<Item = Value>) -> Value {
-    let ones = masks.map(|mask| k.choose(mask, k.f32(1.0), k.f32(0.0)));
-    ones.reduce(|a, b| k.fadd(a, b)).expect("at least one mask")
+    lane_by_lane(k, masks.map(|mask| k.choose(mask, k.f32(1.0), k.f32(0.0))).collect())
+}
+
+/// Returns the sum of registers of floats.
+fn lane_by_lane(k: &Kernel, mut terms: Vec<Value>) -> Value {
+    if k.copies() == 1 {
+        return terms.into_iter().reduce(|a, b| k.fadd(a, b)).expect("at least one register");
+    }
+    // If rows have copies, a step of a search has few other operations. So it waits for dependent additions.
+    while terms.len() > 1 {
+        terms = terms
+            .chunks(2)
+            .map(|pair| pair.iter().copied().reduce(|a, b| k.fadd(a, b)).expect("a pair has a register"))
+            .collect();
+    }
+    terms[0]
 }
 
 const SPLIT_BITS: u32 = WEIGHT_BITS / 2;
@@ -209,8 +223,8 @@ impl Split {
             let mask = mask(i);
             (k.choose(mask, part.high, zero), k.choose(mask, part.low, zero))
         });
-        let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one number");
-        Split { high: sums.0, low: sums.1 }
+        let (high, low) = terms.unzip();
+        Split { high: lane_by_lane(k, high), low: lane_by_lane(k, low) }
     }
 
     /// Adds the lanes of each row.

@@ -17,6 +17,11 @@ const DEPTHS: [usize; 4] = [8, 6, 4, 4];
 /// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes, by the binary
 /// logarithm of the number of stripes. It applies if top-k keeps at most [`FEW`] entries.
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
+/// The number of survivors that fit one lane after all stripes of a row have received copies of all survivors of the
+/// row. The second number applies if top-k keeps at most [`FEW`] entries.
+const COPIES: [usize; 2] = [8, 5];
+/// The least number of stripes of a row that receive copies. If there are fewer, copies take more time than they save.
+const LEAST_STRIPES_OF_COPIES: usize = 4;
 /// The largest number of entries that top-k may keep if [`SLOTS`] applies.
 const FEW: usize = 64;
 /// The number of group registers of a full batch. One iteration of a pass over the groups processes one batch.
@@ -100,6 +105,9 @@ pub(super) struct Layout {
     /// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes. At most
     /// `depth`.
     pub(super) slots: usize,
+    /// The number of survivors that fit one lane after all stripes of a row have received copies of all survivors of
+    /// the row. It is `None` if the stripes receive no copies.
+    pub(super) copies: Option<usize>,
     /// Whether there is a candidate list. It is for blocks whose survivors do not fit registers but fit a list.
     pub(super) candidate_list: bool,
     /// The VMEM that the kernel needs, in bytes.
@@ -148,7 +156,9 @@ impl Layout {
                 let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
                 let slots =
                     if few { SLOTS[layout.stripes().trailing_zeros() as usize] } else { layout.depth };
-                Layout { packed, slots, ..layout }
+                let copies = COPIES[usize::from(few)];
+                let copies = (layout.stripes() >= LEAST_STRIPES_OF_COPIES).then_some(copies);
+                Layout { packed, slots, copies, ..layout }
             })
             .collect();
         *layouts.iter().find(|layout| layout.needs <= vmem).unwrap_or(&layouts[layouts.len() - 1])
@@ -203,6 +213,7 @@ impl Layout {
             keep_weights,
             depth,
             slots: depth,
+            copies: None,
             candidate_list,
             needs,
             vmem: if residence == Residence::Window { needs - logits / 2 } else { vmem },

@@ -16,11 +16,11 @@
 use super::context::{Context, NO_INDEX};
 use super::interpolation::{End, Probed, Search};
 use super::keys::{edge_below, float_of_key, order_keys};
-use super::lane_sums::{approximate_log2, count_lanes};
+use super::lane_sums::{approximate_log2, count_lanes, ones};
 use super::layout::has_few_slots;
 use super::summaries::{cell_elem, cells_together, halves, load};
 use super::threshold_search::{search_after_steps, Probe, Question};
-use crate::mlir::mosaic::{Memory, Reduce, Space, Value, LANES, SUBLANES};
+use crate::mlir::mosaic::{Kernel, Memory, Reduce, Space, Value, LANES, SUBLANES};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{is_infinity, is_nan, NEG_INF_KEY};
 
@@ -204,22 +204,32 @@ impl Prefilter {
 
     /// Returns the largest k for which the bins provide a bound.
     pub(super) fn largest_binned_k(&self, cx: &Context<'_>) -> usize {
-        BINS * LANES * cx.k.stripes()
+        match cx.layout.copies {
+            Some(_) => 2 * BINS * LANES,
+            None => bins_of_row(cx),
+        }
     }
 
     /// Returns a key that at least `wanted` logits of each row reach. It is near the largest key that `wanted` bins
     /// reach.
     pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
         let k = cx.k;
-        let bins = summary.bin_maxima.map(|bin| cx.short_key(order_keys(k, bin)));
-        // Every bin reaches the key of the least bin.
-        let least = self.least_bin(cx, summary);
-        let low = cx.short_key(order_keys(k, least));
-        let high = k.add(cx.short_key(summary.max_key), k.i32(1));
-        let terms = |place| {
-            let ones = bins.map(|bin| k.choose(k.ge(bin, place), k.f32(1.0), k.f32(0.0)));
-            vec![k.fadd(ones[0], ones[1])]
+        let bins: Vec<Value> = match cx.layout.copies {
+            Some(_) => copies_of_bins(k, summary.bin_maxima),
+            None => summary.bin_maxima.to_vec(),
         };
+        cx.among_survivors(|| self.bound_from(cx, summary, &bins, wanted))
+    }
+
+    /// Like [`bound_from_bins`](Prefilter::bound_from_bins), given the raw maxima of the bins.
+    fn bound_from(&self, cx: &Context<'_>, summary: &Summary, bins: &[Value], wanted: Value) -> Value {
+        let k = cx.k;
+        // Every bin reaches the key of the least bin.
+        let least = bins.iter().copied().reduce(|a, b| k.fmin(a, b)).expect("there are bins");
+        let low = cx.short_key(order_keys(k, k.over_row(Reduce::Min, least)));
+        let bins: Vec<Value> = bins.iter().map(|&bin| cx.short_key(order_keys(k, bin))).collect();
+        let high = k.add(cx.short_key(summary.max_key), k.i32(1));
+        let terms = |place| vec![ones(k, bins.iter().map(|&bin| k.ge(bin, place)))];
         // The result is only a bound, so a few more bins than wanted may reach it.
         let near = k.add(wanted, k.shr(wanted, 4));
         let decide = |sums: &[Value]| {
@@ -245,7 +255,7 @@ impl Prefilter {
         let high = k.choose(open, k.add(cx.short_key(summary.max_key), k.i32(1)), low);
         let aim = approximate_log2(k, k.widen(k.add(wanted, k.shr(wanted, 5))));
         // If the logits are independent, about this number of cells reach the value of the least bin.
-        let (cells, bins) = (cx.cells() as f64, self.largest_binned_k(cx) as f64);
+        let (cells, bins) = (cx.cells() as f64, bins_of_row(cx) as f64);
         let reach_least_bin = k.f32((cells * (1.0 - bins.powf(-bins / cells))).log2() as f32);
         let max = float_of_key(k, summary.max_key);
         let least = float_of_key(k, order_keys(k, self.least_bin(cx, summary)));
@@ -294,7 +304,7 @@ impl Prefilter {
         wanted: usize,
     ) -> Value {
         let k = cx.k;
-        let bins = self.largest_binned_k(cx) as f64;
+        let bins = bins_of_row(cx) as f64;
         let of_least_bin = bins * bins.ln();
         let part = (wanted as f64 / of_least_bin).ln() / (of_least_bin / few as f64).ln();
         // The padding of a row can fill whole bins with −inf.
@@ -378,6 +388,26 @@ impl Prefilter {
             rest => each(k.i32((cells - rest) as i32), rest, &state),
         }
     }
+}
+
+/// Returns the number of bins of a row.
+fn bins_of_row(cx: &Context<'_>) -> usize {
+    BINS * LANES * cx.k.stripes()
+}
+
+/// Combines the bins of every second stripe of a row. Returns the combined bins in registers whose stripes are copies.
+fn copies_of_bins(k: &Kernel, bins: [Value; BINS]) -> Vec<Value> {
+    let odd = k.eq(k.and(k.stripe(), k.i32(1)), k.i32(1));
+    let copies = bins.map(|mut bin| {
+        let mut by = k.stripes() / 2;
+        while by > 1 {
+            bin = k.fmax(bin, k.rotate_stripes(bin, by));
+            by /= 2;
+        }
+        let other = k.rotate_stripes(bin, 1);
+        [k.choose(odd, other, bin), k.choose(odd, bin, other)]
+    });
+    copies.concat()
 }
 
 /// Combines the bin registers of the pass into [`BINS`] registers. Before this, the bin registers are rotated by

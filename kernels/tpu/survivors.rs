@@ -55,6 +55,10 @@ struct TopK {
 
 impl Survivors {
     pub(super) fn new(cx: &Context<'_>, gathered: &Gathered) -> Survivors {
+        cx.among_survivors(|| Survivors::from_slots(cx, gathered))
+    }
+
+    fn from_slots(cx: &Context<'_>, gathered: &Gathered) -> Survivors {
         let k = cx.k;
         let slot = |(&value, &index): (&Value, &Value)| {
             let used = k.at_least(index, k.f32(0.0));
@@ -92,14 +96,17 @@ impl Survivors {
         let whole = cx.spec.wanted.slices && cx.spec.vocab <= cx.spec.slots();
         let all = k.i32(if whole { cx.spec.vocab as i32 } else { 0 });
         let short = k.lt(self.count, k.choose(k.eq(wanted, k.i32(0)), all, wanted));
-        k.not(k.any(short))
+        k.not(k.any_row(short))
     }
 
-    /// Calls `value` with the cleaned logit of each survivor. Returns the sum of the results in each lane.
+    /// Calls `value` with the cleaned logit of each survivor. Returns the sum of the results in each lane of each stripe.
+    /// Of several copies of a survivor, only one counts.
     pub(super) fn sum_floats(&self, cx: &Context<'_>, value: impl Fn(Value) -> Value) -> Value {
         let k = cx.k;
         let terms = self.slots().map(|i| {
             let used = k.ge(self.indices[i], k.i32(0));
+            let used =
+                if cx.layout.copies.is_some() { k.both(used, k.eq(k.stripe(), k.i32(0))) } else { used };
             k.choose(used, value(float_of_key(k, self.keys[i])), k.f32(0.0))
         });
         terms.reduce(|a, b| k.fadd(a, b)).expect("at least one slot")
@@ -109,6 +116,17 @@ impl Survivors {
     /// number that top-k keeps. `rest` contains bounds of the sum of the weights of all other entries. Also returns a
     /// mask: whether these bounds decide the result of the row. If they do not, the result has no meaning.
     pub(super) fn sample(
+        &self,
+        cx: &Context<'_>,
+        sampling: &Sampling,
+        bound: Value,
+        rest: &Rest,
+        slices: Option<&KSlices>,
+    ) -> (Outcome, Value) {
+        cx.among_survivors(|| self.sample_from_slots(cx, sampling, bound, rest, slices))
+    }
+
+    fn sample_from_slots(
         &self,
         cx: &Context<'_>,
         sampling: &Sampling,
@@ -210,7 +228,7 @@ impl Survivors {
             true => {
                 // A row with ties keeps at least one of them, because the k-th largest entry is one of them.
                 let kept = k.choose(tied, kept_ties, k.i32(0));
-                let most = k.over_all(Reduce::Max, k.to_float(kept));
+                let most = k.largest_of_rows(k.to_float(kept));
                 let some = k.above(most, k.f32(0.0));
                 let find_last = || vec![self.last_tie(cx, is_tie, kept, most)];
                 k.if_else("ties at the top-k threshold", some, find_last, || vec![all])[0]
@@ -372,7 +390,7 @@ impl Survivors {
         }
         let steps = PARTS.ilog2() / parts_per_step(k).ilog2();
         let [low, high] =
-            search_steps(k, "range of the drawn index", all_indices(cx), steps as usize, question);
+            search_steps(k, "range of the drawn index", all_indices(cx), (vocab, steps as usize), question);
         let here = |i: usize| {
             let drawn = k.lt(k.i32(0), weights[i]);
             k.both(drawn, k.both(k.ge(self.indices[i], low), k.lt(self.indices[i], high)))
@@ -380,7 +398,7 @@ impl Survivors {
         let several = k.lt(k.i32(1), self.count_where(cx, here));
         let only = self.least_index_where(cx, here);
         let close = || vec![search_within(k, "drawn index", [low, high], rest, question)];
-        k.if_else("several survivors in the range", k.any(several), close, || vec![only])[0]
+        k.if_else("several survivors in the range", k.any_row(several), close, || vec![only])[0]
     }
 
     fn write_slices(&self, cx: &Context<'_>, slices: &KSlices, kept: &[Value], weights: &[Value]) {

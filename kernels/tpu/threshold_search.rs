@@ -2,8 +2,8 @@
 //!
 //! All rows of a block are searched together until every row is done.
 //!
-//! If rows have four or eight stripes, each stripe probes a different place. Then one sum over lanes gives the results
-//! of all these probes.
+//! If the stripes of a row are copies ([`Kernel::in_copies`]), each copy probes different places. Then one sum over
+//! lanes gives the results for one place of each copy.
 
 use super::lane_sums::ones;
 use crate::mlir::mosaic::{Kernel, Reduce, Value};
@@ -13,9 +13,15 @@ use crate::semantics::arith::Arith;
 /// quartering.
 const QUARTERINGS_PER_CHECK: usize = 2;
 
+/// The number of places that each copy of a row probes in one step.
+const PLACES_OF_COPY: usize = 2;
+
 /// Returns the number of parts into which a step divides the range.
 pub(super) fn parts_per_step(k: &Kernel) -> usize {
-    k.stripes().max(4)
+    match k.copies() {
+        1 => 4,
+        copies => PLACES_OF_COPY * copies,
+    }
 }
 
 /// The result of a search's probe at one place.
@@ -48,25 +54,13 @@ impl<P: Fn(Value) -> Vec<Value>, D: Fn(&[Value]) -> Probe> Question<P, D> {
         let sums: Vec<Value> = terms.iter().map(|&term| k.over_row(Reduce::Add, term)).collect();
         (self.decide)(&sums)
     }
-
-    /// Probes `places[s - 1]` in stripe `s`. The probe in stripe 0 has no meaning.
-    fn probe_in_stripes(&self, k: &Kernel, places: &[Value]) -> Probe {
-        let terms: Vec<Vec<Value>> = places.iter().map(|&place| (self.terms)(place)).collect();
-        let sum = |number: usize| {
-            let nothing = k.splat(k.f32(0.0));
-            let of_stripes = std::iter::once(nothing).chain(terms.iter().map(|terms| terms[number]));
-            k.over_lanes(Reduce::Add, k.over_stripes_of(Reduce::Add, of_stripes.collect()))
-        };
-        let sums: Vec<Value> = (0..terms[0].len()).map(sum).collect();
-        (self.decide)(&sums)
-    }
 }
 
 /// Returns, for each row, the largest place in `low..high` that the row reaches. Every row must reach `low`. If a row
 /// does not reach a place, it must not reach any larger place.
 ///
 /// Each step probes three places and quarters the range. Three probes cost little more than one, because most of the
-/// time is the latency of sums over lanes. Rows with eight stripes probe seven places.
+/// time is the latency of sums over lanes. The copies of a row together probe more places.
 pub(super) fn search(
     k: &Kernel,
     label: &str,
@@ -75,11 +69,11 @@ pub(super) fn search(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     let (low, high) = (k.splat(low), k.splat(high));
-    let steps = if k.stripes() == 8 { 1 } else { QUARTERINGS_PER_CHECK };
+    let steps = if k.copies() == 1 { QUARTERINGS_PER_CHECK } else { 1 };
     let [low, _] = k.while_loop(
         label,
         [low, high],
-        |[low, high]| k.any(is_open(k, low, high)),
+        |[low, high]| k.any_row(is_open(k, low, high)),
         |[mut low, mut high]| {
             for _ in 0..steps {
                 (low, high) = step(k, low, high, question);
@@ -90,24 +84,23 @@ pub(super) fn search(
     low
 }
 
-/// Like [`search`], for ranges that usually need several steps. In rows with one or two stripes, the first two steps
-/// are before the loop. In other rows, only the first step is before the loop. So the loop checks its condition one
-/// time less, and the compiler can schedule these steps together with other operations.
+/// Like [`search`], for ranges that usually need several steps. The first two steps are before the loop. So the loop
+/// checks its condition one time less, and the compiler can schedule these steps together with other operations.
 pub(super) fn search_after_steps(
     k: &Kernel,
     label: &str,
     [low, high]: [Value; 2],
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
-    let steps = if k.stripes() > 2 { 1 } else { QUARTERINGS_PER_CHECK };
-    let (low, high) = (0..steps).fold((low, high), |(low, high), _| step(k, low, high, question));
+    let (low, high) =
+        (0..QUARTERINGS_PER_CHECK).fold((low, high), |(low, high), _| step(k, low, high, question));
     search(k, label, low, high, question)
 }
 
 /// Like [`search`], for thresholds that are usually near the lower end of the range. The first step probes the places
 /// `low + length / 2^shift` for each of the `shifts`, which must decrease. It is before the loop, together with `steps`
-/// more steps, so the compiler can move it between other operations. In rows with four or eight stripes, a step divides
-/// the range into parts of the same length.
+/// more steps, so the compiler can move it between other operations. If rows have copies, a step divides the range into
+/// parts of the same length.
 pub(super) fn search_from_low(
     k: &Kernel,
     label: &str,
@@ -115,7 +108,7 @@ pub(super) fn search_from_low(
     (shifts, steps): ([u32; 3], usize),
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
-    if k.stripes() > 2 {
+    if k.copies() > 1 {
         return search_after_steps(k, label, [low, high], question);
     }
     let length = k.sub(high, low);
@@ -141,20 +134,19 @@ pub(super) fn search_for_value(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
     float: impl Fn(Value) -> Value,
 ) -> Value {
-    let [low, _] = k.while_loop(
-        label,
-        range.map(|end| k.splat(end)),
-        |[low, high]| k.any(is_open(k, low, high)),
-        |[mut low, mut high]| {
-            for _ in 0..QUARTERINGS_PER_CHECK {
-                (low, high) = step(k, low, high, question);
-            }
-            let inside = |&value: &Value| k.both(k.ge(value, low), k.lt(value, high));
-            let inside = ones(k, values.iter().map(inside));
-            let several = k.above(k.over_row(Reduce::Add, inside), k.f32(1.0));
-            [low, k.choose(several, high, k.add(low, k.i32(1)))]
-        },
-    );
+    let steps = |[mut low, mut high]: [Value; 2]| {
+        for _ in 0..QUARTERINGS_PER_CHECK {
+            (low, high) = step(k, low, high, question);
+        }
+        let inside = |&value: &Value| k.both(k.ge(value, low), k.lt(value, high));
+        let inside = ones(k, values.iter().map(inside));
+        let several = k.above(k.over_row(Reduce::Add, inside), k.f32(1.0));
+        [low, k.choose(several, high, k.add(low, k.i32(1)))]
+    };
+    let range = range.map(|end| k.splat(end));
+    // The steps of copies divide a range into so many parts that the first iteration is usually the last one.
+    let range = if k.copies() == 1 { range } else { steps(range) };
+    let [low, _] = k.while_loop(label, range, |[low, high]| k.any_row(is_open(k, low, high)), steps);
     let reached = |&value: &Value| k.choose(k.ge(value, low), float(value), k.f32(f32::INFINITY));
     let least = values.iter().map(reached).reduce(|a, b| k.fmin(a, b)).expect("there are values");
     k.over_row(Reduce::Min, least)
@@ -177,15 +169,27 @@ pub(super) fn search_within(
     loop_of_steps(k, label, range, steps, question)[0]
 }
 
-/// Returns the range that remains of `range` after this number of steps of a [`search`]. The first step is before the
-/// loop. If the range is constant, the sums of this step do not wait for the values that `question` compares them with.
+/// Returns the range that remains of `range` after this number of steps of a [`search`]. `length` is the length of the
+/// range. The first step is before the loop. If the range is constant, the sums of this step do not wait for the values
+/// that `question` compares them with.
 pub(super) fn search_steps(
     k: &Kernel,
     label: &str,
     [low, high]: [Value; 2],
-    steps: usize,
+    (length, steps): (usize, usize),
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> [Value; 2] {
+    if k.copies() > 1 {
+        // The parts are constants, so the places of a step wait only for the lower end of the range.
+        let mut range = (low, high, length);
+        for _ in 0..steps {
+            let part = range.2.div_ceil(parts_per_step(k));
+            let (low, high) =
+                divide(k, range.0, range.1, k.i32(part as i32), |place| question.probe(k, place));
+            range = (low, high, part);
+        }
+        return [range.0, range.1];
+    }
     let (low, high) = step(k, low, high, question);
     loop_of_steps(k, label, [low, high], steps - 1, question)
 }
@@ -213,58 +217,61 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// Makes one step of a search. If the range of a row contains one place, it does not change. Rows with four or eight
-/// stripes divide the range into as many parts as they have stripes. Other rows divide it into quarters. More parts
-/// would take more time, because the values of a step would not fit the registers.
+/// Makes one step of a search. If the range of a row contains one place, it does not change. More than three probes per
+/// register would take more time, because the values of a step would not fit the registers.
 fn step(
     k: &Kernel,
     low: Value,
     high: Value,
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> (Value, Value) {
-    match k.stripes() {
-        1 | 2 => quarter(k, low, high, |place| question.probe(k, place)),
-        stripes => divide(k, low, high, stripes, |places| question.probe_in_stripes(k, places)),
+    match k.copies() {
+        1 => quarter(k, low, high, |place| question.probe(k, place)),
+        _ => divide(k, low, high, part_of(k, low, high), |place| question.probe(k, place)),
     }
 }
 
-/// Makes a step that divides the range into as many parts as a row has stripes. `probe` receives the place of each
-/// stripe, from stripe 1 on.
+/// Returns the length of the parts into which a step divides a range, rounded up.
+fn part_of(k: &Kernel, low: Value, high: Value) -> Value {
+    let parts = parts_per_step(k) as i32;
+    // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
+    let rounded = k.add(k.sub(high, low), k.i32(parts - 1));
+    k.shift_right_zero(rounded, k.i32(parts.trailing_zeros() as i32))
+}
+
+/// Makes a step in which each copy of a row probes [`PLACES_OF_COPY`] places. The step divides the range into parts of
+/// the length `part`. The last part can be shorter.
 fn divide(
     k: &Kernel,
     low: Value,
     high: Value,
-    parts: usize,
-    probe: impl FnOnce(&[Value]) -> Probe,
+    part: Value,
+    probe: impl Fn(Value) -> Probe,
 ) -> (Value, Value) {
-    const EXACT: i32 = 16;
-    // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
-    let rounded = k.add(k.sub(high, low), k.i32(parts as i32 - 1));
-    let part = k.shift_right_zero(rounded, k.i32(parts.trailing_zeros() as i32));
-    let mut multiples = vec![k.splat(k.i32(0)), part];
-    for number in 2..parts {
-        multiples.push(k.add(multiples[number / 2], multiples[number - number / 2]));
-    }
-    let places: Vec<Value> = multiples[1..].iter().map(|&multiple| k.add(low, multiple)).collect();
-    let stripe = k.stripe();
-    let place = k.add(low, k.mul(part, stripe));
-    let Probe { reaches, exact } = probe(&places);
-    let reaches = k.both(reaches, k.both(k.lt(place, high), k.lt(k.i32(0), stripe)));
+    const EXACT: i32 = 64;
+    let copy = k.copy();
+    let probed = (0..PLACES_OF_COPY).map(|number| {
+        let copy = k.add(copy, k.i32((number * k.copies()) as i32));
+        let place = k.add(low, k.mul(copy, part));
+        let Probe { reaches, exact } = probe(place);
+        // The first copy probes `low` first. Every row reaches `low`, so this probe does not count.
+        let inside = k.lt(place, high);
+        let inside = if number == 0 { k.both(inside, k.lt(k.i32(0), copy)) } else { inside };
+        let one = match exact {
+            Some(exact) => k.choose(exact, k.i32(1 + EXACT), k.i32(1)),
+            None => k.i32(1),
+        };
+        (k.choose(k.both(reaches, inside), one, k.i32(0)), exact.is_some())
+    });
+    let (sum, has_exact) = probed.reduce(|a, b| (k.add(a.0, b.0), a.1)).expect("a copy probes a place");
+    let sum = k.over_copies(Reduce::Add, sum);
     // The places that the row reaches come before the other places. If any of them is exact, the last of them is exact.
-    let one = match exact {
-        Some(exact) => k.choose(exact, k.i32(1 + EXACT), k.i32(1)),
-        None => k.i32(1),
+    let (reached, above) = match has_exact {
+        true => (k.and(sum, k.i32(EXACT - 1)), k.choose(k.ge(sum, k.i32(EXACT)), k.i32(1), part)),
+        false => (sum, part),
     };
-    let sum = k.over_stripes(Reduce::Add, k.choose(reaches, one, k.i32(0)));
-    let reached = k.and(sum, k.i32(EXACT - 1));
     let new_low = k.add(low, k.mul(part, reached));
-    let is_exact = k.ge(sum, k.i32(EXACT));
-    let above = k.choose(is_exact, k.i32(1), part);
-    // If the row reaches all probed places, the range keeps its end.
-    let inside = k.both(k.lt(place, high), k.lt(k.i32(0), stripe));
-    let all = k.over_stripes(Reduce::Add, k.one_where(inside));
-    let new_high = k.choose(k.eq(sum, all), high, k.add(new_low, above));
-    (new_low, new_high)
+    (new_low, k.min(high, k.add(new_low, above)))
 }
 
 /// Makes a step that divides the range into quarters.

@@ -18,7 +18,7 @@ mod check;
 mod print;
 pub mod wide;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::arith::{Binary, Elementwise, Predicate};
 use super::builder::{fixed, Builder, Dialect, Pending, Placement};
@@ -89,6 +89,8 @@ pub struct Kernel {
     step: Value,
     /// The number of rows of a block: 1, 2, 4 or 8.
     rows: usize,
+    /// Whether the stripes of a row are copies: see [`in_copies`](Kernel::in_copies).
+    copied: Cell<bool>,
     parameters: RefCell<Vec<Parameter>>,
     scratch: RefCell<Vec<Value>>,
 }
@@ -110,12 +112,31 @@ impl Kernel {
         assert!(rows.is_power_of_two() && rows <= SUBLANES, "a block cannot have {rows} rows");
         let builder = Builder::new(&MOSAIC);
         let step = builder.argument(Type::scalar(Elem::I32));
-        Kernel { builder, step, rows, parameters: RefCell::default(), scratch: RefCell::default() }
+        let (parameters, scratch) = Default::default();
+        Kernel { builder, step, rows, copied: Cell::new(false), parameters, scratch }
     }
 
-    /// Returns the number of stripes of a row.
+    /// Returns the number of stripes of a row. It is 1 if the stripes are copies.
     pub fn stripes(&self) -> usize {
-        SUBLANES / self.rows
+        match self.copied.get() {
+            true => 1,
+            false => SUBLANES / self.rows,
+        }
+    }
+
+    /// Adds operations on registers whose stripes are copies: all stripes of a row contain the same entries, but maybe
+    /// in different lanes. So a reduction over the row does not combine the stripes, and each stripe can process a
+    /// different value.
+    pub fn in_copies<R>(&self, operations: impl FnOnce() -> R) -> R {
+        let outer = self.copied.replace(true);
+        let result = operations();
+        self.copied.set(outer);
+        result
+    }
+
+    /// Returns the number of copies of a row. It is 1 if the stripes are not copies.
+    pub fn copies(&self) -> usize {
+        SUBLANES / self.rows / self.stripes()
     }
 
     /// Returns the number of the grid step, which is the number of its block of rows.
@@ -230,6 +251,12 @@ impl Kernel {
                 self.int_constant(self.rows.trailing_zeros() as i32),
             ),
         }
+    }
+
+    /// Returns the number of each entry's copy of its row.
+    pub fn copy(&self) -> Value {
+        let shift = self.i32(self.rows.trailing_zeros() as i32);
+        self.shift_right_zero(self.sublane(), shift)
     }
 
     fn iota(&self, dimension: i64) -> Value {
@@ -350,8 +377,17 @@ impl Kernel {
 
     /// Combines the stripes of each row, lane by lane. The result is in all stripes.
     pub fn over_stripes(&self, kind: Reduce, a: Value) -> Value {
+        self.over_sublanes_of_rows(kind, a, self.stripes())
+    }
+
+    /// Combines the copies of each row, lane by lane. The result is in all copies.
+    pub fn over_copies(&self, kind: Reduce, a: Value) -> Value {
+        self.over_sublanes_of_rows(kind, a, self.copies())
+    }
+
+    fn over_sublanes_of_rows(&self, kind: Reduce, a: Value, sublanes: usize) -> Value {
         let (mut a, mut by) = (a, 1);
-        while by < self.stripes() {
+        while by < sublanes {
             a = self.combined(kind, a, self.rotate_stripes(a, by));
             by *= 2;
         }
@@ -461,6 +497,27 @@ impl Kernel {
         let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
         let most = self.over_all(Reduce::Max, ones);
         self.above(most, self.f32(0.0))
+    }
+
+    /// Like [`any`](Kernel::any), for a mask per row.
+    #[track_caller]
+    pub fn any_row(&self, mask: Value) -> Value {
+        let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
+        self.above(self.largest_of_rows(ones), self.f32(0.0))
+    }
+
+    /// Reduces a value per row to a scalar: the largest of the floats.
+    pub fn largest_of_rows(&self, a: Value) -> Value {
+        if self.rows == SUBLANES {
+            return self.over_all(Reduce::Max, a);
+        }
+        // All lanes and stripes of a row contain the same value, so they need not be combined.
+        let (mut a, mut by) = (self.splat(a), 1);
+        while by < self.rows {
+            a = self.combined(Reduce::Max, a, self.rotate_sublanes(a, by));
+            by *= 2;
+        }
+        self.scalar(a)
     }
 
     /// Returns `if_true` where the mask is true, and `if_false` elsewhere. The values can have any type.

@@ -29,10 +29,10 @@ pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
     // In a row without top-k, the bound selects the largest entries, because the sum of their weights may reach the
     // target of top-p.
     let largest = k.i32(bins_of_largest(cx.cells(), prefilter.largest_binned_k(cx)));
-    let from_bins = k.choose(k.eq(wanted, k.i32(0)), largest, k.min(wanted, binned));
-    let from_bins = prefilter.bound_from_bins(cx, &summary, from_bins);
-    let cells = k.i32(cx.cells() as i32);
     let larger = k.lt(binned, wanted);
+    let from_bins = k.choose(k.eq(wanted, k.i32(0)), largest, k.min(wanted, binned));
+    let from_bins = prefilter.bound_from_bins(cx, &summary, from_bins, k.not(larger));
+    let cells = k.i32(cx.cells() as i32);
     let use_cells = k.both(larger, k.ge(cells, wanted));
     let from_cells = prefilter.bound_from_cells(cx, &summary, wanted, use_cells);
     let bound = k.choose(larger, k.choose(use_cells, from_cells, k.i32(NEG_INF_KEY)), from_bins);

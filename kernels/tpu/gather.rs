@@ -90,7 +90,7 @@ impl Gather {
             || self.gather_from_crowded(cx, prefilter, edge, &counts, &stack).flat(),
             || stack.flat(),
         );
-        let stack = copied(cx, balanced(cx, SurvivorStack::from_flat(&stack)));
+        let stack = copied(cx, balanced(k, SurvivorStack::from_flat(&stack), cx.layout.slots));
         let LaneStack { fields: [values, indices], overflow } = stack;
         let overflow = k.either(k.at_least(overflow, k.f32(0.0)), too_many);
         Gathered { values, indices, overflow }
@@ -411,10 +411,9 @@ fn count_bits(k: &Kernel, value: Value) -> Value {
     k.and(k.add(halves, k.shift_right_zero(halves, k.i32(16))), k.i32(0x3f))
 }
 
-/// Reduces the stack to `slots` levels of the layout. The entries of the other levels move by half of the lanes, and
+/// Reduces the stack to `slots` levels. The entries of the other levels move by half of the lanes, and
 /// are pushed again. The steps after gathering take less time with fewer levels.
-fn balanced(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
-    let (k, slots) = (cx.k, cx.layout.slots);
+fn balanced(k: &Kernel, stack: SurvivorStack, slots: usize) -> SurvivorStack {
     let mut few = LaneStack {
         fields: stack.fields.each_ref().map(|levels| levels[..slots].to_vec()),
         overflow: stack.overflow,
@@ -432,10 +431,12 @@ fn balanced(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
 /// over the row need not combine the stripes, and a step of a search can probe a different place in each stripe.
 fn copied(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     let (k, layout) = (cx.k, cx.layout);
-    let Some(most) = layout.copies else { return stack };
+    let Some(slots) = layout.copies else { return stack };
     let mut stack = stack;
     let mut by = k.stripes() / 2;
     while by > 0 {
+        // A lane contains the entries of more stripes after each step. Only the last step needs space for all of them.
+        let most = slots + 1 - by.ilog2() as usize;
         let mut both = empty_stack(k, most.min(2 * stack.depth()));
         for level in 0..stack.depth() {
             for (levels, value) in both.fields.iter_mut().zip(stack.level(level)) {
@@ -451,7 +452,7 @@ fn copied(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
         both.overflow = k.fmax(stack.overflow, both.overflow);
         (stack, by) = (both, by / 2);
     }
-    stack
+    balanced(k, stack, slots)
 }
 
 /// Makes one pass over all batches. A loop processes the full batches. If the last batch is shorter, it is processed

@@ -15,14 +15,14 @@ const CELL: usize = 8;
 /// has one per lane on average, if it has one stripe.
 const DEPTHS: [usize; 4] = [8, 6, 4, 4];
 /// The number of survivors that fit one lane after the survivors are spread more evenly over the lanes, by the binary
-/// logarithm of the number of stripes. It applies if top-k keeps at most [`FEW`] entries.
+/// logarithm of the number of stripes. It applies if top-k keeps at most [`FEW`] entries, or if stripes receive copies.
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
 /// The number of survivors that fit one lane after all stripes of a row have received copies of all survivors of the
 /// row. The second number applies if top-k keeps at most [`FEW`] entries.
-const COPIES: [usize; 2] = [8, 5];
+const COPIES: [usize; 2] = [7, 5];
 /// The least number of stripes of a row that receive copies. If there are fewer, copies take more time than they save.
 const LEAST_STRIPES_OF_COPIES: usize = 4;
-/// The largest number of entries that top-k may keep if [`SLOTS`] applies.
+/// The largest number of entries that top-k may keep if the smaller numbers apply.
 const FEW: usize = 64;
 /// The number of group registers of a full batch. One iteration of a pass over the groups processes one batch.
 const GROUPS_IN_BATCH: usize = 64;
@@ -154,10 +154,12 @@ impl Layout {
                 let layout = Layout::with(spec, chip, chunk, residence, keep_weights, cell, candidate_list);
                 let packed = chip.packs_bf16 && spec.dtype == Dtype::Bf16 && chunk % (2 * cell) == 0;
                 let few = matches!(spec.path, Path::Bounded(slots) if slots <= FEW);
-                let slots =
-                    if few { SLOTS[layout.stripes().trailing_zeros() as usize] } else { layout.depth };
-                let copies = COPIES[usize::from(few)];
-                let copies = (layout.stripes() >= LEAST_STRIPES_OF_COPIES).then_some(copies);
+                let has_copies = layout.stripes() >= LEAST_STRIPES_OF_COPIES;
+                let copies = has_copies.then_some(COPIES[usize::from(few)]);
+                let slots = match few || has_copies {
+                    true => SLOTS[layout.stripes().trailing_zeros() as usize],
+                    false => layout.depth,
+                };
                 Layout { packed, slots, copies, ..layout }
             })
             .collect();

@@ -135,7 +135,7 @@ impl MultiPass<'_> {
             );
             sums.flat()
         };
-        let removes = k.any(k.lt(k.i32(1), least_weight));
+        let removes = k.any_row(k.lt(k.i32(1), least_weight));
         let sums = k.if_else("top-p or min-p removes weights", removes, kept_sums, || all_sums.flat());
         let sums = Wide::from_flat(&sums);
         let tie_weight = kept_weight(k, kept.tie_weight, least_weight);
@@ -156,7 +156,7 @@ impl MultiPass<'_> {
         };
         let next = match self.source {
             Source::AllLogits if self.passes.keep_weights() => {
-                let ties = k.any(k.lt(k.i32(0), kept.ties));
+                let ties = k.any_row(k.lt(k.i32(0), kept.ties));
                 k.if_else("ties are kept", ties, || located(Content::Logits), from_weights)[0]
             }
             _ => located(Content::Logits)[0],
@@ -180,7 +180,7 @@ impl MultiPass<'_> {
         let (lowest, none_below) = (k.splat(k.i32(NEG_INF_KEY)), k.splat(k.f32(f32::NEG_INFINITY)));
         let found = k.if_else(
             "a row has top-k",
-            k.any(on),
+            k.any_row(on),
             || {
                 let (threshold, edges, counts) = self.top_k_threshold(wanted, on, bound);
                 let floats = [edges.below_threshold, edges.at_threshold];
@@ -286,7 +286,7 @@ impl MultiPass<'_> {
         let (zero, all) = (k.splat(k.i32(0)), k.splat(k.i32(i32::MAX)));
         let Edges { is_lowest, below_threshold, at_threshold } = edges;
         let edges_to_count = [below_threshold, at_threshold];
-        let unknown = k.any(k.both(on, k.eq(known[0], k.i32(UNKNOWN))));
+        let unknown = k.any_row(k.both(on, k.eq(known[0], k.i32(UNKNOWN))));
         let counted = || self.passes.count(cx, self.source, "count ties", edges_to_count).to_vec();
         let counts = k.if_else("the search did not count the ties", unknown, counted, || known.to_vec());
         let [reached, above] = [counts[0], counts[1]];
@@ -298,7 +298,7 @@ impl MultiPass<'_> {
         let ties = k.at_most_noted(k.choose(crowded, k.sub(wanted, above), zero), cx.spec.vocab as i32);
         let found = k.if_else(
             "ties at the top-k threshold",
-            k.any(crowded),
+            k.any_row(crowded),
             || self.find_ties(edges, ties),
             || vec![all, zero],
         );
@@ -322,7 +322,7 @@ impl MultiPass<'_> {
             Source::AllLogits => counted(self.source),
             // The candidate list does not contain entries of −inf.
             Source::Candidates(_) => {
-                let in_rows = k.any(k.both(edges.is_lowest, k.lt(k.i32(0), kept)));
+                let in_rows = k.any_row(k.both(edges.is_lowest, k.lt(k.i32(0), kept)));
                 let all = || vec![counted(Source::AllLogits)];
                 k.if_else("ties at -inf", in_rows, all, || vec![counted(self.source)])[0]
             }
@@ -389,7 +389,7 @@ impl MultiPass<'_> {
         let sums = match self.source {
             // On the bounded path, every row has top-k.
             Source::AllLogits if cx.spec.path == Path::Arbitrary => {
-                let edges = k.any(k.above(kept.edge, k.f32(f32::NEG_INFINITY)));
+                let edges = k.any_row(k.above(kept.edge, k.f32(f32::NEG_INFINITY)));
                 let masked = k.either(edges, self.irregular);
                 k.if_else("some entries have no weight", masked, above_edge, all)
             }
@@ -425,7 +425,7 @@ impl MultiPass<'_> {
         let lowest_weight = sampling.weight_of_key(cx, kept.threshold);
         let least = k.if_else(
             "a row has top-p",
-            k.any(k.not(closed)),
+            k.any_row(k.not(closed)),
             || vec![self.top_p_threshold(kept, [sum, total], target, closed, lowest_weight)],
             || vec![k.splat(lowest_weight)],
         );

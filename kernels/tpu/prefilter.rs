@@ -211,24 +211,37 @@ impl Prefilter {
     }
 
     /// Returns a key that at least `wanted` logits of each row reach. It is near the largest key that `wanted` bins
-    /// reach.
-    pub(super) fn bound_from_bins(&self, cx: &Context<'_>, summary: &Summary, wanted: Value) -> Value {
+    /// reach. Only rows where `open` is true are searched.
+    pub(super) fn bound_from_bins(
+        &self,
+        cx: &Context<'_>,
+        summary: &Summary,
+        wanted: Value,
+        open: Value,
+    ) -> Value {
         let k = cx.k;
         let bins: Vec<Value> = match cx.layout.copies {
             Some(_) => copies_of_bins(k, summary.bin_maxima),
             None => summary.bin_maxima.to_vec(),
         };
-        cx.among_survivors(|| self.bound_from(cx, summary, &bins, wanted))
+        cx.among_survivors(|| self.bound_from(cx, summary, &bins, [wanted, open]))
     }
 
     /// Like [`bound_from_bins`](Prefilter::bound_from_bins), given the raw maxima of the bins.
-    fn bound_from(&self, cx: &Context<'_>, summary: &Summary, bins: &[Value], wanted: Value) -> Value {
+    fn bound_from(
+        &self,
+        cx: &Context<'_>,
+        summary: &Summary,
+        bins: &[Value],
+        [wanted, open]: [Value; 2],
+    ) -> Value {
         let k = cx.k;
         // Every bin reaches the key of the least bin.
         let least = bins.iter().copied().reduce(|a, b| k.fmin(a, b)).expect("there are bins");
         let low = cx.short_key(order_keys(k, k.over_row(Reduce::Min, least)));
         let bins: Vec<Value> = bins.iter().map(|&bin| cx.short_key(order_keys(k, bin))).collect();
         let high = k.add(cx.short_key(summary.max_key), k.i32(1));
+        let high = if open.literal().is_some() { high } else { k.choose(open, high, k.add(low, k.i32(1))) };
         let terms = |place| vec![ones(k, bins.iter().map(|&bin| k.ge(bin, place)))];
         // The result is only a bound, so a few more bins than wanted may reach it.
         let near = k.add(wanted, k.shr(wanted, 4));
@@ -397,11 +410,17 @@ fn bins_of_row(cx: &Context<'_>) -> usize {
 
 /// Combines the bins of every second stripe of a row. Returns the combined bins in registers whose stripes are copies.
 fn copies_of_bins(k: &Kernel, bins: [Value; BINS]) -> Vec<Value> {
-    let odd = k.eq(k.and(k.stripe(), k.i32(1)), k.i32(1));
+    let in_second = |by: usize| k.ne(k.and(k.stripe(), k.i32(by as i32)), k.i32(0));
+    let odd = in_second(1);
     let copies = bins.map(|mut bin| {
         let mut by = k.stripes() / 2;
         while by > 1 {
-            bin = k.fmax(bin, k.rotate_stripes(bin, by));
+            // Large logits at equal distances can be in the same lane of all stripes. A rotation of one stripe of each
+            // pair distributes them. It is not by half of the lanes, because the pass has already rotated bins by
+            // this number.
+            let lanes = k.i32((by * LANES / SUBLANES / 2) as i32);
+            let apart = k.choose(in_second(by), k.rotate(bin, lanes), bin);
+            bin = k.fmax(apart, k.rotate_stripes(apart, by));
             by /= 2;
         }
         let other = k.rotate_stripes(bin, 1);

@@ -144,8 +144,8 @@ pub(super) fn search_for_value(
         [low, k.choose(several, high, k.add(low, k.i32(1)))]
     };
     let range = range.map(|end| k.splat(end));
-    // The steps of copies divide a range into so many parts that the first iteration is usually the last one.
-    let range = if k.copies() == 1 { range } else { steps(range) };
+    // In small batches, the first iteration is before the loop. So the loop checks its condition one time less.
+    let range = if k.copies() == 1 && k.stripes() == 1 { range } else { steps(range) };
     let [low, _] = k.while_loop(label, range, |[low, high]| k.any_row(is_open(k, low, high)), steps);
     let reached = |&value: &Value| k.choose(k.ge(value, low), float(value), k.f32(f32::INFINITY));
     let least = values.iter().map(reached).reduce(|a, b| k.fmin(a, b)).expect("there are values");

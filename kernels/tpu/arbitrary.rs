@@ -10,6 +10,7 @@ use super::context::{Context, Outcome};
 use super::dispatch::{largest_entries, Stages};
 use super::prefilter::Summary;
 use crate::kernels::program_arrays::Column;
+use crate::mlir::mosaic::SUBLANES;
 use crate::semantics::arith::Arith;
 use crate::semantics::clean::NEG_INF_KEY;
 
@@ -29,10 +30,12 @@ pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
     // In a row without top-k, the bound selects the largest entries, because the sum of their weights may reach the
     // target of top-p.
     let largest = k.i32(bins_of_largest(cx.cells(), prefilter.largest_binned_k(cx)));
-    let larger = k.lt(binned, wanted);
+    // In larger blocks, one row with a smaller k is enough for a long search.
+    let closed = (cx.layout.rows < SUBLANES).then(|| k.lt(binned, wanted));
     let from_bins = k.choose(k.eq(wanted, k.i32(0)), largest, k.min(wanted, binned));
-    let from_bins = prefilter.bound_from_bins(cx, &summary, from_bins, k.not(larger));
+    let from_bins = prefilter.bound_from_bins(cx, &summary, from_bins, closed);
     let cells = k.i32(cx.cells() as i32);
+    let larger = k.lt(binned, wanted);
     let use_cells = k.both(larger, k.ge(cells, wanted));
     let from_cells = prefilter.bound_from_cells(cx, &summary, wanted, use_cells);
     let bound = k.choose(larger, k.choose(use_cells, from_cells, k.i32(NEG_INF_KEY)), from_bins);

@@ -21,7 +21,7 @@ use crate::kernels::program_arrays::Column;
 pub(super) fn kernel(cx: &Context<'_>, stages: &Stages) -> (Summary, Outcome) {
     cx.logits.begin();
     let summary = stages.prefilter.summarize(cx);
-    let bound = stages.prefilter.bound_from_bins(cx, &summary, cx.param(Column::K), cx.k.bool(true));
+    let bound = stages.prefilter.bound_from_bins(cx, &summary, cx.param(Column::K), None);
     let outcome = stages.sample(cx, &summary, bound);
     (summary, outcome)
 }

@@ -427,8 +427,8 @@ fn balanced(k: &Kernel, stack: SurvivorStack, slots: usize) -> SurvivorStack {
     few
 }
 
-/// Copies the entries of each row to all stripes of the row, if the layout has space for copies. Afterwards, a reduction
-/// over the row need not combine the stripes, and a step of a search can probe a different place in each stripe.
+/// Copies the entries of each row to all stripes of the row, if the layout has space for copies. Afterwards, a
+/// reduction over the row need not combine the stripes, and a step of a search can probe other places in each stripe.
 fn copied(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     let (k, layout) = (cx.k, cx.layout);
     let Some(slots) = layout.copies else { return stack };

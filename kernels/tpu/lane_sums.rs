@@ -175,20 +175,19 @@ pub(super) fn approximate_log2_of_float(k: &Kernel, value: Value) -> Value {
 
 /// Returns the number of true masks in each lane, as a float. Each mask is one register.
 pub(super) fn ones(k: &Kernel, masks: impl Iterator<Item = Value>) -> Value {
-    lane_by_lane(k, masks.map(|mask| k.choose(mask, k.f32(1.0), k.f32(0.0))).collect())
+    let ones = masks.map(|mask| k.choose(mask, k.f32(1.0), k.f32(0.0)));
+    if k.copies() > 1 {
+        return sum_in_pairs(k, ones.collect());
+    }
+    ones.reduce(|a, b| k.fadd(a, b)).expect("at least one mask")
 }
 
-/// Returns the sum of registers of floats.
-fn lane_by_lane(k: &Kernel, mut terms: Vec<Value>) -> Value {
-    if k.copies() == 1 {
-        return terms.into_iter().reduce(|a, b| k.fadd(a, b)).expect("at least one register");
-    }
-    // If rows have copies, a step of a search has few other operations. So it waits for dependent additions.
+/// Returns the sum of registers of floats, lane by lane. The additions of pairs do not depend on each other. If rows
+/// have copies, a step of a search has so few other operations that it would wait for dependent additions.
+fn sum_in_pairs(k: &Kernel, mut terms: Vec<Value>) -> Value {
     while terms.len() > 1 {
-        terms = terms
-            .chunks(2)
-            .map(|pair| pair.iter().copied().reduce(|a, b| k.fadd(a, b)).expect("a pair has a register"))
-            .collect();
+        let sum = |pair: &[Value]| pair.iter().copied().reduce(|a, b| k.fadd(a, b));
+        terms = terms.chunks(2).map(|pair| sum(pair).expect("a pair has a register")).collect();
     }
     terms[0]
 }
@@ -223,8 +222,12 @@ impl Split {
             let mask = mask(i);
             (k.choose(mask, part.high, zero), k.choose(mask, part.low, zero))
         });
-        let (high, low) = terms.unzip();
-        Split { high: lane_by_lane(k, high), low: lane_by_lane(k, low) }
+        if k.copies() > 1 {
+            let (high, low) = terms.unzip();
+            return Split { high: sum_in_pairs(k, high), low: sum_in_pairs(k, low) };
+        }
+        let sums = terms.reduce(|a, b| (k.fadd(a.0, b.0), k.fadd(a.1, b.1))).expect("at least one number");
+        Split { high: sums.0, low: sums.1 }
     }
 
     /// Adds the lanes of each row.

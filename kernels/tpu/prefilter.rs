@@ -211,20 +211,20 @@ impl Prefilter {
     }
 
     /// Returns a key that at least `wanted` logits of each row reach. It is near the largest key that `wanted` bins
-    /// reach. Only rows where `open` is true are searched.
+    /// reach. Rows where `closed` is true are not searched.
     pub(super) fn bound_from_bins(
         &self,
         cx: &Context<'_>,
         summary: &Summary,
         wanted: Value,
-        open: Value,
+        closed: Option<Value>,
     ) -> Value {
         let k = cx.k;
         let bins: Vec<Value> = match cx.layout.copies {
             Some(_) => copies_of_bins(k, summary.bin_maxima),
             None => summary.bin_maxima.to_vec(),
         };
-        cx.among_survivors(|| self.bound_from(cx, summary, &bins, [wanted, open]))
+        cx.among_survivors(|| self.bound_from(cx, summary, &bins, wanted, closed))
     }
 
     /// Like [`bound_from_bins`](Prefilter::bound_from_bins), given the raw maxima of the bins.
@@ -233,16 +233,18 @@ impl Prefilter {
         cx: &Context<'_>,
         summary: &Summary,
         bins: &[Value],
-        [wanted, open]: [Value; 2],
+        wanted: Value,
+        closed: Option<Value>,
     ) -> Value {
         let k = cx.k;
+        let keys: Vec<Value> = bins.iter().map(|&bin| cx.short_key(order_keys(k, bin))).collect();
         // Every bin reaches the key of the least bin.
         let least = bins.iter().copied().reduce(|a, b| k.fmin(a, b)).expect("there are bins");
-        let low = cx.short_key(order_keys(k, k.over_row(Reduce::Min, least)));
-        let bins: Vec<Value> = bins.iter().map(|&bin| cx.short_key(order_keys(k, bin))).collect();
+        let least = k.over_row(Reduce::Min, least);
+        let low = cx.short_key(order_keys(k, least));
         let high = k.add(cx.short_key(summary.max_key), k.i32(1));
-        let high = if open.literal().is_some() { high } else { k.choose(open, high, k.add(low, k.i32(1))) };
-        let terms = |place| vec![ones(k, bins.iter().map(|&bin| k.ge(bin, place)))];
+        let high = closed.map_or(high, |closed| k.choose(closed, k.add(low, k.i32(1)), high));
+        let terms = |place| vec![ones(k, keys.iter().map(|&key| k.ge(key, place)))];
         // The result is only a bound, so a few more bins than wanted may reach it.
         let near = k.add(wanted, k.shr(wanted, 4));
         let decide = |sums: &[Value]| {

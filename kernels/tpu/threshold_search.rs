@@ -145,7 +145,7 @@ pub(super) fn search_for_value(
     };
     let range = range.map(|end| k.splat(end));
     // In small batches, the first iteration is before the loop. So the loop checks its condition one time less.
-    let range = if k.copies() == 1 && k.stripes() == 1 { range } else { steps(range) };
+    let range = if is_small(k) { steps(range) } else { range };
     let [low, _] = k.while_loop(label, range, |[low, high]| k.any_row(is_open(k, low, high)), steps);
     let reached = |&value: &Value| k.choose(k.ge(value, low), float(value), k.f32(f32::INFINITY));
     let least = values.iter().map(reached).reduce(|a, b| k.fmin(a, b)).expect("there are values");
@@ -170,8 +170,8 @@ pub(super) fn search_within(
 }
 
 /// Returns the range that remains of `range` after this number of steps of a [`search`]. `length` is the length of the
-/// range. The first step is before the loop. If the range is constant, the sums of this step do not wait for the values
-/// that `question` compares them with.
+/// range. At least the first step is before the loop. If the range is constant, the sums of this step do not wait for
+/// the values that `question` compares them with.
 pub(super) fn search_steps(
     k: &Kernel,
     label: &str,
@@ -179,13 +179,12 @@ pub(super) fn search_steps(
     (length, steps): (usize, usize),
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> [Value; 2] {
-    if k.copies() > 1 {
+    if is_small(k) {
         // The parts are constants, so the places of a step wait only for the lower end of the range.
         let mut range = (low, high, length);
         for _ in 0..steps {
             let part = range.2.div_ceil(parts_per_step(k));
-            let (low, high) =
-                divide(k, range.0, range.1, k.i32(part as i32), |place| question.probe(k, place));
+            let (low, high) = step_of(k, range.0, range.1, k.i32(part as i32), question);
             range = (low, high, part);
         }
         return [range.0, range.1];
@@ -225,10 +224,27 @@ fn step(
     high: Value,
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> (Value, Value) {
+    step_of(k, low, high, part_of(k, low, high), question)
+}
+
+/// Makes one step of a search. `part` is the length of the parts.
+fn step_of(
+    k: &Kernel,
+    low: Value,
+    high: Value,
+    part: Value,
+    question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
+) -> (Value, Value) {
+    let probe = |place| question.probe(k, place);
     match k.copies() {
-        1 => quarter(k, low, high, |place| question.probe(k, place)),
-        _ => divide(k, low, high, part_of(k, low, high), |place| question.probe(k, place)),
+        1 => quarter(k, low, high, part, probe),
+        _ => divide(k, low, high, part, probe),
     }
+}
+
+/// Whether the rows of a block have several stripes. Their steps take little time, so they need not be in a loop.
+fn is_small(k: &Kernel) -> bool {
+    k.stripes() * k.copies() > 1
 }
 
 /// Returns the length of the parts into which a step divides a range, rounded up.
@@ -274,10 +290,14 @@ fn divide(
     (new_low, k.min(high, k.add(new_low, above)))
 }
 
-/// Makes a step that divides the range into quarters.
-fn quarter(k: &Kernel, low: Value, high: Value, probe: impl Fn(Value) -> Probe) -> (Value, Value) {
-    // The shift is unsigned, because a range of keys can be longer than the largest signed integer.
-    let part = k.shift_right_zero(k.add(k.sub(high, low), k.i32(3)), k.i32(2));
+/// Makes a step that divides the range into quarters of the length `part`.
+fn quarter(
+    k: &Kernel,
+    low: Value,
+    high: Value,
+    part: Value,
+    probe: impl Fn(Value) -> Probe,
+) -> (Value, Value) {
     let middle = k.add(low, k.add(part, part));
     probe_three(k, low, high, [k.add(low, part), middle, k.add(middle, part)], probe)
 }

@@ -20,8 +20,9 @@ pub trait Arith: Copy {
     /// A truth value.
     type Mask: Copy;
 
-    /// Whether the target has a fast [`shr_by`](Arith::shr_by).
-    const SHIFTS_BY_LANE: bool = true;
+    /// Whether the target computes weights with [`shr_by`](Arith::shr_by). Otherwise, it computes the same weights with
+    /// [`trunc`](Arith::trunc).
+    const WEIGHS_BY_SHIFTS: bool = true;
 
     /// The integer constant `value`.
     fn int(self, value: i32) -> Self::Int;

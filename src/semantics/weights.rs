@@ -59,51 +59,67 @@ const COEFFICIENTS: [f32; 5] = [
 /// `W(q)` is `2²⁸ · 2^(−q / 2¹⁸)`, rounded, with an error of at most 2⁻¹⁸ relative plus 0.5. It never increases.
 #[inline(always)]
 pub fn weight<A: Arith>(a: A, distance: A::Int) -> A::Int {
-    weight_of_fraction(a, fraction_bits(a, distance), distance)
+    if A::WEIGHS_BY_SHIFTS {
+        weight_by_shifts(a, distance)
+    } else {
+        weight_by_exponent(a, distance)
+    }
 }
 
-/// The first step of [`weight`]. Returns the bits of the polynomial. They depend only on the fraction of the octave.
+/// [`weight`], as the contract states it.
+///
+/// The bits of the polynomial, shifted left by 7, form an unsigned integer: 2²⁸ times the polynomial. The shift removes
+/// the sign and all bits of the exponent except the lowest two. These are 01 below 8 and 10 at 8. They are the leading
+/// one of the mantissa.
 #[inline(always)]
-pub fn fraction_bits<A: Arith>(a: A, distance: A::Int) -> A::Int {
-    a.to_bits(polynomial(a, distance))
-}
-
-/// The second step of [`weight`]. `u` is the result of [`fraction_bits`].
-#[inline(always)]
-pub fn weight_of_fraction<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
-    let doubled =
-        if A::SHIFTS_BY_LANE { shifted(a, u, distance) } else { shifted_by_exponent(a, u, distance) };
+fn weight_by_shifts<A: Arith>(a: A, distance: A::Int) -> A::Int {
+    let u = a.to_bits(polynomial(a, distance, octaves(a, distance), COEFFICIENTS));
+    let doubled = a.shr_by(a.shl(u, 7), a.shr(distance, OCTAVE_BITS));
     a.shr(a.add(doubled, a.int(1)), 1)
 }
 
-/// Twice the weight, rounded down. `u` contains the bits of [`polynomial`].
-#[inline(always)]
-fn shifted<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
-    a.shr_by(a.shl(u, 7), a.shr(distance, OCTAVE_BITS))
-}
-
-/// The same result as [`shifted`], for targets without a fast shift per lane. It subtracts the number of octaves from
-/// the exponent of `u`.
-#[inline(always)]
-fn shifted_by_exponent<A: Arith>(a: A, u: A::Int, distance: A::Int) -> A::Int {
-    const EXPONENT_BITS: u32 = 23;
-    let shift = a.shl(a.and(distance, a.int(31 << OCTAVE_BITS)), EXPONENT_BITS - OCTAVE_BITS);
-    a.trunc(a.from_bits(a.sub(a.add(u, a.int(28 << EXPONENT_BITS)), shift)))
-}
-
-/// Returns `8 · 2^(−y / 2¹⁸)`, where `y` is the fraction of the octave. The result is in (4, 8].
+/// The same weight with fewer operations, for targets that convert floats to integers fast.
 ///
-/// The bits of the result, shifted left by 7, form an unsigned integer: 2²⁸ times the result. The shift removes the
-/// sign and all bits of the exponent except the lowest two. These are 01 below 8 and 10 at 8. They are the leading one
-/// of the mantissa.
+/// It subtracts the number of octaves from the exponent of the polynomial, and rounds the result to an integer. The
+/// largest float below 0.5 is added before the conversion, because the sum with 0.5 can round up to the next integer.
 #[inline(always)]
-fn polynomial<A: Arith>(a: A, distance: A::Int) -> A::Float {
+fn weight_by_exponent<A: Arith>(a: A, distance: A::Int) -> A::Int {
+    const BELOW_HALF: f32 = 0.5_f32.next_down();
+    let octaves = octaves(a, distance);
+    let u = a.to_bits(polynomial(a, distance, octaves, SCALED_COEFFICIENTS));
+    let weight = a.from_bits(a.sub(u, a.shl(octaves, EXPONENT_SHIFT)));
+    a.trunc(a.fadd(weight, a.float(BELOW_HALF)))
+}
+
+/// This shift moves the number of octaves of a distance to the exponent of a float.
+const EXPONENT_SHIFT: u32 = 23 - OCTAVE_BITS;
+
+/// [`COEFFICIENTS`] for [`weight_by_exponent`]. Their factor is a power of two, so it changes no rounding.
+///
+/// The factor compensates the difference between the exponents of the polynomial and the weight, and the bits that the
+/// shift of `octaves` keeps of [`ROUNDING_BITS`]. These bits overflow into the sign, so the factor is negative.
+const SCALED_COEFFICIENTS: [f32; 5] = {
+    // At distance 0, the polynomial is 8 and the weight is 2²⁸.
+    let at_maximum = (MAX_WEIGHT as f32).to_bits() + ((distance_bits(0) as u32) << EXPONENT_SHIFT);
+    let factor = f32::from_bits(at_maximum) / 8.0;
+    let [c4, c3, c2, c1, c0] = COEFFICIENTS;
+    [c4 * factor, c3 * factor, c2 * factor, c1 * factor, c0 * factor]
+};
+
+/// The bits of a distance without the fraction of the octave.
+#[inline(always)]
+fn octaves<A: Arith>(a: A, distance: A::Int) -> A::Int {
+    a.and(distance, a.int(!(OCTAVE - 1)))
+}
+
+/// With [`COEFFICIENTS`]: returns `8 · 2^(−y / 2¹⁸)`, where `y` is the fraction of the octave. The result is in (4, 8].
+#[inline(always)]
+fn polynomial<A: Arith>(a: A, distance: A::Int, octaves: A::Int, coefficients: [f32; 5]) -> A::Float {
     // Both floats are whole numbers below 2²⁴, so the difference is exact.
-    let octaves = a.and(distance, a.int(!(OCTAVE - 1)));
     let y = a.fsub(a.from_bits(distance), a.from_bits(octaves));
     // This is neither `map` nor a loop over an array. The compiler does not always inline their functions, and then
     // compiles them without the caller's instruction set.
-    let [c4, c3, c2, c1, c0] = COEFFICIENTS;
+    let [c4, c3, c2, c1, c0] = coefficients;
     let u = a.mul_then_add(a.float(c4), y, a.float(c3));
     let u = a.mul_then_add(u, y, a.float(c2));
     let u = a.mul_then_add(u, y, a.float(c1));
@@ -163,17 +179,20 @@ mod tests {
     /// The polynomial strictly decreases in every octave. So two distances have equal weights only through rounding.
     #[test]
     fn the_polynomial_strictly_decreases() {
-        let values: Vec<f32> = (0..OCTAVE).map(|y| polynomial(Scalar, distance_bits(y))).collect();
+        let value = |y| {
+            let distance = distance_bits(y);
+            polynomial(Scalar, distance, octaves(Scalar, distance), COEFFICIENTS)
+        };
+        let values: Vec<f32> = (0..OCTAVE).map(value).collect();
         assert!(values.windows(2).all(|pair| pair[0] > pair[1]));
         assert!(values[0] == 8.0 && values[OCTAVE as usize - 1] > 4.0);
     }
 
     #[test]
-    fn shifts_by_exponents_are_shifts() {
+    fn both_computations_give_the_same_weight() {
         for q in 0..=MAX_Q {
             let distance = distance_bits(q);
-            let u = polynomial(Scalar, distance).to_bits() as i32;
-            let both = [shifted(Scalar, u, distance), shifted_by_exponent(Scalar, u, distance)];
+            let both = [weight_by_shifts(Scalar, distance), weight_by_exponent(Scalar, distance)];
             assert_eq!(both[0], both[1], "q = {q}");
         }
     }

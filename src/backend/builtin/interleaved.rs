@@ -25,7 +25,7 @@ impl<A: Arith, const N: usize> Arith for Interleaved<A, N> {
     type Float = [A::Float; N];
     type Mask = [A::Mask; N];
 
-    const SHIFTS_BY_LANE: bool = A::SHIFTS_BY_LANE;
+    const WEIGHS_BY_SHIFTS: bool = A::WEIGHS_BY_SHIFTS;
 
     each! {
         add(a: Int, b: Int) -> Int;

@@ -64,15 +64,6 @@ fn four_unordered<S: Simd, E: Element>(simd: S, elements: &[E::Bits; FOUR]) -> [
     [x0, x1, x2, x3]
 }
 
-/// The vectors of a block. The order of the elements is undefined.
-#[inline(always)]
-fn unordered_vectors<S: Simd, E: Element>(simd: S, block: &[E::Bits; BLOCK]) -> [f32x16<S>; VECTORS] {
-    let fours = block.as_chunks::<FOUR>().0;
-    let [a, b, c, d] = four_unordered::<S, E>(simd, &fours[0]);
-    let [e, f, g, h] = four_unordered::<S, E>(simd, &fours[1]);
-    [a, b, c, d, e, f, g, h]
-}
-
 /// Calls a function with the weights of each vector of a block, in order.
 #[inline(always)]
 fn for_weights<S: Simd, E: Element>(
@@ -81,23 +72,17 @@ fn for_weights<S: Simd, E: Element>(
     block: &[E::Bits; BLOCK],
     function: impl FnMut(i32x16<S>),
 ) {
-    let fours = block.as_chunks::<FOUR>().0;
     let mut function = function;
-    if S::f32s::LEN >= LANES / 2 {
+    if S::f32s::LEN == LANES {
+        let fours = block.as_chunks::<FOUR>().0;
         let ([a, b, c, d], [e, f, g, h]) =
             (four_vectors::<S, E>(simd, &fours[0]), four_vectors::<S, E>(simd, &fours[1]));
-        let vectors = [a, b, c, d, e, f, g, h];
-        // `weights_in_steps` needs sixteen registers, but a block fills only eight registers of sixteen lanes.
-        let weights = match S::f32s::LEN == LANES {
-            true => scale.weights8(vectors),
-            false => scale.weights_in_steps([vectors])[0],
-        };
-        for weight in weights {
+        for weight in scale.weights8([a, b, c, d, e, f, g, h]) {
             function(weight);
         }
         return;
     }
-    for four in fours {
+    for four in block.as_chunks::<FOUR>().0 {
         for weight in scale.weights4(four_vectors::<S, E>(simd, four)) {
             function(weight);
         }
@@ -113,45 +98,19 @@ fn sum_of_block<S: Simd, E: Element, const ALL: bool>(
     block: &[E::Bits; BLOCK],
     least: i32x16<S>,
 ) -> i32x16<S> {
-    let lanes = Lanes(simd);
-    if S::f32s::LEN >= LANES / 2 {
-        return sums_of_blocks::<S, E, ALL, 1>(simd, scale, std::array::from_ref(block), least)[0];
-    }
-    let mut sum = lanes.int(0);
-    for four in block.as_chunks::<FOUR>().0 {
-        for weight in scale.weights4(four_unordered::<S, E>(simd, four)) {
-            sum += if ALL { weight } else { kept_weight(lanes, weight, least) };
-        }
-    }
-    sum
-}
-
-/// Like [`sum_of_block`], for `N` blocks. Uses [`WeightLanes::weights_in_steps`].
-#[inline(always)]
-fn sums_of_blocks<S: Simd, E: Element, const ALL: bool, const N: usize>(
-    simd: S,
-    scale: &WeightLanes<S>,
-    blocks: &[[E::Bits; BLOCK]; N],
-    least: i32x16<S>,
-) -> [i32x16<S>; N] {
     let a = Lanes(simd);
-    let mut x = [[scale.max; VECTORS]; N];
-    for i in 0..N {
-        x[i] = unordered_vectors::<S, E>(simd, &blocks[i]);
-    }
-    let mut w = scale.weights_in_steps(x);
-    let mut sums = [a.int(0); N];
-    for i in 0..N {
+    let mut sum = a.int(0);
+    for four in block.as_chunks::<FOUR>().0 {
+        let mut w = scale.weights4(four_unordered::<S, E>(simd, four));
         if !ALL {
-            for weight in &mut w[i] {
+            for weight in &mut w {
                 *weight = kept_weight(a, *weight, least);
             }
         }
-        let w = w[i];
-        // The additions form a tree. In a running sum, each of the eight additions would wait for the previous one.
-        sums[i] = ((w[0] + w[1]) + (w[2] + w[3])) + ((w[4] + w[5]) + (w[6] + w[7]));
+        // The additions form a tree. In a running sum, each addition would wait for the previous one.
+        sum += (w[0] + w[1]) + (w[2] + w[3]);
     }
-    sums
+    sum
 }
 
 #[inline(always)]
@@ -266,8 +225,7 @@ fn weigh_reaching_blocks<S: Simd, E: Element, const ALL: bool>(
 }
 
 /// Writes [`LANES`] sums of weights for each of the `count` blocks of a row. The sums of a block are 0 if `is_needed`
-/// returns false for its number. With two blocks at a time, their weights are computed if either block is needed.
-/// Returns the total of the sums and their number.
+/// returns false for its number. Returns the total of the sums and their number.
 #[inline(always)]
 fn sums_of_row<S: Simd, E: Element, const ALL: bool>(
     simd: S,
@@ -282,25 +240,7 @@ fn sums_of_row<S: Simd, E: Element, const ALL: bool>(
     let (scale, least) = (scale.lanes(simd), a.int(least));
     let mut sum = WeightSum::new(simd);
     let mut out = sums.as_chunks_mut::<LANES>().0[..count].iter_mut().enumerate();
-    for mut blocks in Blocks::<E>::new(row).range(0..count) {
-        if S::f32s::LEN == LANES {
-            // `weights_in_steps` needs sixteen registers, and two blocks fill them.
-            let (pairs, last) = blocks.as_chunks::<2>();
-            for pair in pairs {
-                let (Some((first, first_out)), Some((second, second_out))) = (out.next(), out.next()) else {
-                    break;
-                };
-                let mut here = [a.int(0); 2];
-                if is_needed(first) || is_needed(second) {
-                    here = sums_of_blocks::<S, E, ALL, 2>(simd, &scale, pair, least);
-                }
-                for (here, out) in here.into_iter().zip([first_out, second_out]) {
-                    here.store_slice(out);
-                    sum.add(here);
-                }
-            }
-            blocks = last;
-        }
+    for blocks in Blocks::<E>::new(row).range(0..count) {
         for (block, (number, out)) in blocks.iter().zip(&mut out) {
             let mut here = a.int(0);
             if is_needed(number) {

@@ -1,7 +1,5 @@
 //! Computes the weights of logits, which are neither NaN nor +inf, and writes the weights to arrays.
 
-use std::hint::black_box;
-
 use fearless_simd::{dispatch, f32x16, i32x16, prelude::*, Level, Simd};
 
 use super::blocks::{for_vectors, Blocks};
@@ -15,7 +13,7 @@ use crate::semantics::arith::Arith;
 use crate::semantics::clean::order_key;
 use crate::semantics::rules::{kept_weight, survives_top_k};
 use crate::semantics::sizes::WEIGHT_BITS;
-use crate::semantics::weights::{fraction_bits, quantize, weight, weight_of_fraction};
+use crate::semantics::weights::{quantize, weight};
 
 /// The two values of a row that determine the weight of a logit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,39 +73,6 @@ impl<S: Simd> WeightLanes<S> {
         } else {
             [self.weights(x[0]), self.weights(x[1]), self.weights(x[2]), self.weights(x[3])]
         }
-    }
-
-    /// The weights of the vectors of `N` blocks. Each step runs on all vectors before the next step starts. If the
-    /// vectors fill fewer than sixteen registers, this function is not faster than the other functions.
-    // `black_box` separates the steps. Without it, the compiler puts all instructions of a vector before the
-    // instructions of the next vector. Most instructions of a vector wait for the previous one. They fill the scheduler
-    // of the processor, and so the processor cannot start the next vectors.
-    #[inline(always)]
-    pub(super) fn weights_in_steps<const N: usize>(
-        &self,
-        x: [[f32x16<S>; VECTORS]; N],
-    ) -> [[i32x16<S>; VECTORS]; N] {
-        let mut distances = [[self.a.int(0); VECTORS]; N];
-        for i in 0..N {
-            for j in 0..VECTORS {
-                distances[i][j] = quantize(self.a, self.max, x[i][j], self.scale);
-            }
-        }
-        let distances = black_box(&mut distances);
-        let mut fractions = [[self.a.int(0); VECTORS]; N];
-        for i in 0..N {
-            for j in 0..VECTORS {
-                fractions[i][j] = fraction_bits(self.a, distances[i][j]);
-            }
-        }
-        let fractions = black_box(&mut fractions);
-        let mut weights = [[self.a.int(0); VECTORS]; N];
-        for i in 0..N {
-            for j in 0..VECTORS {
-                weights[i][j] = weight_of_fraction(self.a, fractions[i][j], distances[i][j]);
-            }
-        }
-        weights
     }
 
     /// The weights of eight vectors. Their computations are interleaved, which needs registers of sixteen lanes to be
@@ -198,22 +163,7 @@ fn weigh_in_place_impl<S: Simd>(simd: S, values: &mut [i32], scale: WeightScale,
     let a = Lanes(simd);
     let (scale, least) = (scale.lanes(simd), a.int(least));
     let mut sum = WeightSum::new(simd);
-    let rest = if S::f32s::LEN == LANES {
-        let (pairs, rest) = values.as_chunks_mut::<{ 2 * BLOCK }>();
-        for pair in pairs {
-            weigh_blocks_in_place::<_, 2>(&scale, pair.as_chunks_mut::<BLOCK>().0, least, &mut sum);
-        }
-        rest
-    } else if S::f32s::LEN == LANES / 2 {
-        let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
-        for block in blocks {
-            weigh_blocks_in_place::<_, 1>(&scale, std::slice::from_mut(block), least, &mut sum);
-        }
-        rest
-    } else {
-        values
-    };
-    for four in rest.as_chunks_mut::<{ 4 * LANES }>().0 {
+    for four in values.as_chunks_mut::<{ 4 * LANES }>().0 {
         let four = four.as_chunks_mut::<LANES>().0;
         let mut x = [scale.max; 4];
         for i in 0..4 {
@@ -229,35 +179,6 @@ fn weigh_in_place_impl<S: Simd>(simd: S, values: &mut [i32], scale: WeightScale,
         sum.add(lanes);
     }
     sum.total()
-}
-
-/// Replaces the bits of each logit of `N` blocks by the weight of the logit. Adds the weights to `sum`.
-#[inline(always)]
-fn weigh_blocks_in_place<S: Simd, const N: usize>(
-    scale: &WeightLanes<S>,
-    blocks: &mut [[i32; BLOCK]],
-    least: i32x16<S>,
-    sum: &mut WeightSum<S>,
-) {
-    let a = scale.a;
-    let mut x = [[scale.max; VECTORS]; N];
-    for i in 0..N {
-        let vectors = blocks[i].as_chunks::<LANES>().0;
-        for j in 0..VECTORS {
-            x[i][j] = a.from_bits(load(a.0, &vectors[j]));
-        }
-    }
-    let weights = scale.weights_in_steps(x);
-    for i in 0..N {
-        let mut lanes = a.int(0);
-        let vectors = blocks[i].as_chunks_mut::<LANES>().0;
-        for j in 0..VECTORS {
-            let weight = kept_weight(a, weights[i][j], least);
-            weight.store_slice(&mut vectors[j]);
-            lanes += weight;
-        }
-        sum.add(lanes);
-    }
 }
 
 /// Writes the weights of a row without top-k. Writes 0 for a weight below `least`.

@@ -121,25 +121,28 @@ impl<'k> Block<'k> {
     }
 
     /// An order key that at least `top_k` of the threads' maxima reach, and few more, unless many maxima are equal.
-    pub(super) fn bound_from_maxima(&self, range: (Int, Int), max: Int, top_k: Int) -> Int {
+    pub(super) fn bound_from_maxima(&self, range: (Int, Int), max: Int, top_k: Int) -> Bound {
         let k = self.k;
         let most = k.add(top_k, k.shr(top_k, 3));
-        self.largest_threshold(range, |threshold| {
+        // All maxima reach the lower end of the range, which is not tested.
+        let reaching = k.variable(k.int(k.threads() as i32));
+        let key = self.largest_threshold(range, |threshold| {
             let count = k.barrier_count(k.le(threshold, max));
-            Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
-        })
+            let enough = k.le(top_k, count);
+            k.set(reaching, k.select(enough, count, k.get(reaching)));
+            Verdict { enough, close: Some(k.le(count, most)) }
+        });
+        Bound { key, reaching: k.get(reaching) }
     }
 
-    /// Finds the last of the `wanted` first entries in the order (key descending, index ascending). Returns its key and
-    /// its index. `keys` and `indices` are the ranges that contain them. `reaching` counts the entries whose keys are
-    /// at least its argument. `ties_before` counts the entries that have a key and are before an index.
-    pub(super) fn last_entry(
+    /// Finds the key of the last of the `wanted` first entries in the order (key descending, index ascending). Returns
+    /// this key, and the number of entries with this key that belong to the first entries. `keys` is the range that
+    /// contains the key. `reaching` counts the entries whose keys are at least its argument.
+    pub(super) fn last_key(
         &self,
         wanted: Int,
         keys: (Int, Int),
-        indices: (Int, Int),
         reaching: impl Fn(Int) -> Int,
-        ties_before: impl FnOnce(Int, Int) -> Int,
     ) -> (Int, Int) {
         let k = self.k;
         // The usual reason for this search is that many keys are equal to the lower end of the range.
@@ -147,13 +150,31 @@ impl<'k> Block<'k> {
             enough: k.le(wanted, reaching(threshold)),
             close: None,
         });
-        let missing = k.sub(wanted, reaching(k.add(threshold, k.int(1))));
-        // The last tie is the largest index before which there are fewer ties than `missing`.
-        let last_tie = self.largest_threshold(indices, |index| Verdict {
-            enough: k.lt(ties_before(threshold, index), missing),
-            close: None,
-        });
-        (threshold, last_tie)
+        (threshold, k.sub(wanted, reaching(k.add(threshold, k.int(1)))))
+    }
+
+    /// Returns the largest place in a range before which there are fewer than `wanted` ties. `before` counts the ties
+    /// before a place.
+    pub(super) fn place_of_tie(
+        &self,
+        wanted: Int,
+        places: (Int, Int),
+        before: impl FnOnce(Int) -> Int,
+    ) -> Int {
+        let k = self.k;
+        self.largest_threshold(places, |place| Verdict { enough: k.lt(before(place), wanted), close: None })
+    }
+
+    /// The sum of a value over the threads before this thread. The partial results stay in use: no other reduction may
+    /// follow before the next barrier.
+    pub(super) fn sum_before(&self, value: Int) -> Int {
+        let k = self.k;
+        let upto = k.warp_prefix_sum_of_words(value);
+        self.share(WARP - 1, [upto]);
+        let (lane, warp) = (k.lane(), k.shr(self.thread, WARP.trailing_zeros()));
+        let lane_of_warp = k.and(lane, k.int(self.partial[0].len() as i32 - 1));
+        let of_warp = k.select(k.lt(lane, warp), k.load_shared(self.partial[0], lane_of_warp), k.int(0));
+        k.add(k.warp_sum(of_warp), k.sub(upto, value))
     }
 
     /// Each step tests the value that is `distance` + 1 above the lower end of the range.
@@ -218,6 +239,13 @@ pub(super) fn status_of_slices(k: &Ptx, words: impl Iterator<Item = Int>) -> Int
     let mine = words.reduce(|a, b| k.or(a, b)).expect("a row has slices");
     let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));
     row_status(k, k.never(), has(ROW_HAD_NAN), has(ROW_HAD_INF))
+}
+
+/// A bound that [`Block::bound_from_maxima`] found.
+pub(super) struct Bound {
+    pub(super) key: Int,
+    /// The number of threads whose maxima reach the key.
+    pub(super) reaching: Int,
 }
 
 /// The result of testing a threshold.

@@ -196,7 +196,7 @@ fn largest_entries(
     let keys = entries.mine.iter().map(|entry| entry.key(k));
     let max = keys.reduce(|a, b| k.max(a, b)).expect("a thread has entries");
     let row_max = block.max(max);
-    let bound = block.bound_from_maxima((bound, row_max), max, top_k);
+    let bound = block.bound_from_maxima((bound, row_max), max, top_k).key;
 
     let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
     // In most warps, no thread has an entry. These warps skip the tests of their entries.
@@ -205,13 +205,11 @@ fn largest_entries(
     let too_many = k.lt(k.int(RANKED as i32), found.count(k));
     k.barrier();
     k.when(too_many, || {
-        let (threshold, last_tie) = block.last_entry(
-            top_k,
-            (bound, row_max),
-            (k.int(0), k.int(spec.vocab as i32 - 1)),
-            |threshold| entries.count(|key, _| k.le(threshold, key)),
-            |threshold, index| entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index))),
-        );
+        let reaching = |threshold| entries.count(|key, _| k.le(threshold, key));
+        let (threshold, ties) = block.last_key(top_k, (bound, row_max), reaching);
+        let last_tie = block.place_of_tie(ties, (k.int(0), k.int(spec.vocab as i32 - 1)), |index| {
+            entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index)))
+        });
         let survives = |key, index| survives_top_k(k, key, index, threshold, last_tie);
         found.collect(block, entries, reaches, survives);
     });

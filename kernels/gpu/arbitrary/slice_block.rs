@@ -5,7 +5,7 @@ use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Wide};
+use crate::ptx::{Int, Ptx, Reuse, Wide};
 use crate::semantics::arith::Arith;
 
 /// A block of threads, its slice, and the parameters of its row.
@@ -20,25 +20,46 @@ pub(super) struct SliceBlock<'k> {
     spec: &'k Spec,
     division: &'k Division,
     logits: Wide,
+    reuse: Reuse,
+}
+
+/// The kernels that read all logits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    First,
+    Second,
 }
 
 impl<'k> SliceBlock<'k> {
-    /// Declares the logits and the parameters as the next arguments of the kernel. With `reversed`, the first blocks
-    /// process the last slices.
+    /// Declares the logits and the parameters as the next arguments of the kernel.
+    ///
+    /// If the logits do not fit the L2 cache, the cache keeps only the last slices of the first pass. The second pass
+    /// begins with them.
     pub(super) fn arguments(
         k: &'k Ptx,
         spec: &'k Spec,
         division: &'k Division,
-        reversed: bool,
+        pass: Pass,
     ) -> SliceBlock<'k> {
         let [logits, parameters] = [(); 2].map(|()| k.argument());
         let block = Block::new(k);
-        let last = k.int((spec.batch * division.slices - 1) as i32);
-        let number = if reversed { k.sub(last, k.block()) } else { k.block() };
+        let slices = spec.batch * division.slices;
+        let number = match pass {
+            Pass::First => k.block(),
+            Pass::Second => k.sub(k.int((slices - 1) as i32), k.block()),
+        };
+        let reuse = match pass {
+            Pass::First if slices <= division.cached_slices => Reuse::Later,
+            Pass::First => {
+                let first = slices - division.cached_slices;
+                Reuse::LaterIf(k.le(k.int(first as i32), number))
+            }
+            Pass::Second => Reuse::Never,
+        };
         let (row, slice) = k.divide(number, division.slices);
         let parameters = Parameters::new(k, parameters, row);
         let chunk = division.chunk(k, slice);
-        SliceBlock { block, row, number, chunk, parameters, spec, division, logits }
+        SliceBlock { block, row, number, chunk, parameters, spec, division, logits, reuse }
     }
 
     /// The number of this warp's chunk among all chunks of the batch.
@@ -51,7 +72,7 @@ impl<'k> SliceBlock<'k> {
         let k = self.block.k;
         let row = self.parameters.row_of_logits(self.spec);
         self.division.for_each_tile(k, self.chunk, |run| {
-            body(SliceLogits::load_run(k, self.spec, self.logits, row, run));
+            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, self.reuse));
         });
     }
 }

@@ -15,9 +15,7 @@ pub struct Address(Wide);
 pub enum Reuse {
     /// The caches should not keep the words.
     Never,
-    /// The L2 cache should keep the words.
-    Later,
-    /// `Later` where the mask is true, and `Never` elsewhere.
+    /// The L2 cache should keep the words where the mask is true.
     LaterIf(Mask),
 }
 
@@ -140,7 +138,6 @@ impl Ptx {
         const LATER: &str = "ld.global.nc";
         match reuse {
             Reuse::Never => vec![(mask, NEVER)],
-            Reuse::Later => vec![(mask, LATER)],
             Reuse::LaterIf(later) => {
                 vec![(self.both(mask, later), LATER), (self.both(mask, self.not(later)), NEVER)]
             }

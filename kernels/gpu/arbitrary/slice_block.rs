@@ -5,7 +5,7 @@ use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Reuse, Wide};
+use crate::ptx::{Int, Mask, Ptx, Reuse, Variable, Wide};
 use crate::semantics::arith::Arith;
 
 /// A block of threads, its slice, and the parameters of its row.
@@ -20,7 +20,8 @@ pub(super) struct SliceBlock<'k> {
     spec: &'k Spec,
     division: &'k Division,
     logits: Wide,
-    reuse: Reuse,
+    /// If the second pass may find logits of this slice in the L2 cache, whether the cache should keep them: 0 or 1.
+    keeps: Option<Variable>,
 }
 
 /// The kernels that read all logits.
@@ -32,9 +33,6 @@ pub(super) enum Pass {
 
 impl<'k> SliceBlock<'k> {
     /// Declares the logits and the parameters as the next arguments of the kernel.
-    ///
-    /// If the logits do not fit the L2 cache, the cache keeps only the last slices of the first pass. The second pass
-    /// begins with them.
     pub(super) fn arguments(
         k: &'k Ptx,
         spec: &'k Spec,
@@ -46,20 +44,26 @@ impl<'k> SliceBlock<'k> {
         let slices = spec.batch * division.slices;
         let number = match pass {
             Pass::First => k.block(),
+            // The second pass begins with the slices that the L2 cache keeps.
             Pass::Second => k.sub(k.int((slices - 1) as i32), k.block()),
-        };
-        let reuse = match pass {
-            Pass::First if slices <= division.cached_slices => Reuse::Later,
-            Pass::First => {
-                let first = slices - division.cached_slices;
-                Reuse::LaterIf(k.le(k.int(first as i32), number))
-            }
-            Pass::Second => Reuse::Never,
         };
         let (row, slice) = k.divide(number, division.slices);
         let parameters = Parameters::new(k, parameters, row);
         let chunk = division.chunk(k, slice);
-        SliceBlock { block, row, number, chunk, parameters, spec, division, logits, reuse }
+        // If the cache has space for all slices, it keeps them anyway.
+        let can_keep = pass == Pass::First && division.cached_slices < slices;
+        let keeps = can_keep.then(|| k.variable(k.int(0)));
+        SliceBlock { block, row, number, chunk, parameters, spec, division, logits, keeps }
+    }
+
+    /// Lets the L2 cache keep the following tiles of this slice for the second pass if the mask is true and the slice
+    /// is one of the last slices. The cache has no space for the others.
+    pub(super) fn keep_following_tiles_if(&self, mask: Mask) {
+        let k = self.block.k;
+        let Some(keeps) = self.keeps else { return };
+        let first = self.spec.batch * self.division.slices - self.division.cached_slices;
+        let is_last = k.le(k.int(first as i32), self.number);
+        k.set(keeps, k.select(k.both(mask, is_last), k.int(1), k.int(0)));
     }
 
     /// The number of this warp's chunk among all chunks of the batch.
@@ -72,7 +76,8 @@ impl<'k> SliceBlock<'k> {
         let k = self.block.k;
         let row = self.parameters.row_of_logits(self.spec);
         self.division.for_each_tile(k, self.chunk, |run| {
-            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, self.reuse));
+            let reuse = self.keeps.map_or(Reuse::Never, |keeps| Reuse::LaterIf(k.eq(k.get(keeps), k.int(1))));
+            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, reuse));
         });
     }
 }

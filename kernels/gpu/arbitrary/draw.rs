@@ -2,18 +2,12 @@
 
 use super::row_block::RowBlock;
 use super::weights::Weights;
-use crate::kernels::gpu::layout::LARGEST_VOCAB;
 use crate::kernels::gpu::parameters::{shared_remainder_of_maximum, Parameters};
+use crate::kernels::gpu::remainder::remainder;
 use crate::kernels::gpu::results::{Results, Summary};
 use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::draw::{remainder_by_digits, LARGEST_DIGIT_BITS};
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
-use crate::semantics::weights::MAX_WEIGHT;
-
-/// The number of bits per step of the remainder. The total of the longest row is at most `2^(64 - DIGIT_BITS)`.
-const DIGIT_BITS: u32 = 16;
-const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
 
 /// The values that determine the results of a row.
 pub(super) struct Outcome {
@@ -75,12 +69,8 @@ fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide) -> Wide {
     let shared = k.shared(2);
     k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
         let words = k.load_shared_words_at(words, 0);
-        let remainder = k.wide_variable(k.wide(0));
-        let divide = |bits| k.set_wide(remainder, remainder_by_digits(k, words, total, bits));
-        // Most totals are small. Then fewer steps suffice.
-        let is_small = k.wlt(total, k.wide(1 << (64 - LARGEST_DIGIT_BITS)));
-        k.when_else(is_small, || divide(LARGEST_DIGIT_BITS), || divide(DIGIT_BITS));
-        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), k.get_wide(remainder)));
+        let remainder = remainder(k, words, total);
+        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), remainder));
     });
     k.barrier();
     k.load_shared_wide(shared, k.int(0))

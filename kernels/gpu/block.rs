@@ -40,12 +40,42 @@ impl<'k> Block<'k> {
         self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
     }
 
-    /// The sum of a value over the threads. The sum must be below 2⁶⁴.
+    /// The sum of a value over the threads. The sum must be below 2⁶⁴. Not for loops: see [`Block::together`].
     pub(super) fn wide_sum(&self, value: Wide) -> Wide {
+        self.together([value], []).0[0]
+    }
+
+    /// The sums of some values over the threads, and the largest of some other values. The sums must be below 2⁶⁴. All
+    /// these reductions share one barrier. They have their own partial results, so other reductions may follow at once.
+    /// But no thread may execute the same reductions again before another barrier.
+    pub(super) fn together<const SUMS: usize, const LARGEST: usize>(
+        &self,
+        sums: [Wide; SUMS],
+        largest: [Int; LARGEST],
+    ) -> ([Wide; SUMS], [Int; LARGEST]) {
         let k = self.k;
-        let sum = k.wide_warp_sum(self.of_warps(k.wide_warp_sum(value)));
+        let halves = sums.map(|value| k.wide_warp_sum(value)).into_iter();
+        let of_warp: Vec<Int> = halves
+            .flat_map(|sum| [k.low(sum), k.high(sum)])
+            .chain(largest.map(|value| k.warp_max(value)))
+            .collect();
+        let warps = k.threads() / WARP;
+        let arrays: Vec<Shared> = of_warp.iter().map(|_| k.shared(warps)).collect();
+        k.when(k.eq(k.lane(), k.int(0)), || {
+            let warp = k.shr(self.thread, WARP.trailing_zeros());
+            arrays.iter().zip(of_warp).for_each(|(&array, value)| k.store_shared(array, warp, value));
+        });
         k.barrier();
-        sum
+        // A lane without a warp reads the value of another warp.
+        let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
+        let of_warp = |number: usize| k.load_shared(arrays[number], lane);
+        let sum = |number: usize| {
+            let [low, high] =
+                [2 * number, 2 * number + 1].map(|half| k.select(is_warp, of_warp(half), k.int(0)));
+            k.wide_warp_sum(k.join(low, high))
+        };
+        let max = |number: usize| k.warp_max(of_warp(2 * SUMS + number));
+        (std::array::from_fn(sum), std::array::from_fn(max))
     }
 
     /// Returns the values of the warps: lane `i` gets the value of the last thread of warp `i`. A lane without a warp

@@ -6,7 +6,7 @@ use super::division::Division;
 use super::draw::{self, Outcome};
 use super::list::{Entry, List};
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
-use super::row_block::{RowBlock, THREADS};
+use super::row_block::{sum_of, RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
 use super::search::Bins;
@@ -355,16 +355,17 @@ impl<'k> Rest<'k> {
         let (least, most, highest) = (zero(), zero(), k.variable(k.int(0)));
         let rest = Rest { k, thread, counts, least, most, highest, distance };
         k.when(has_bins, || {
-            for (side, variable) in [rest.least, rest.most].into_iter().enumerate() {
-                let sum = rest.sums(side).into_iter().reduce(|a, b| k.wadd(a, b)).expect("there are bins");
-                k.set_wide(variable, block.wide_sum(sum));
-            }
+            let sums = [0, 1].map(|side| sum_of(k, &rest.sums(side)));
             let of_bin = |(bin, count)| {
                 let is_empty = k.eq(count, k.int(0));
                 k.select(is_empty, k.int(0), rest.limits(bin)[1])
             };
             let weights = rest.bins().into_iter().map(of_bin);
-            k.set(rest.highest, block.max(weights.reduce(|a, b| k.max(a, b)).expect("there are bins")));
+            let highest = weights.reduce(|a, b| k.max(a, b)).expect("there are bins");
+            let ([least, most], [highest]) = block.together(sums, [highest]);
+            k.set_wide(rest.least, least);
+            k.set_wide(rest.most, most);
+            k.set(rest.highest, highest);
         });
         rest
     }

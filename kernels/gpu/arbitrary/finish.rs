@@ -63,8 +63,12 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         });
         let top_k = top_k.map(|variable| k.get(variable));
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
-        let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
-        draw::finish(&block, &parameters, words, &results, &outcome);
+        let outcome = Outcome { scanned, top_k, least: k.get(least) };
+        draw::report(&block, words, &results, &outcome, is_drawn, || {
+            draw::draw(&block, words, k.get_wide(sum), |chunk, target| {
+                draw::read_chunk(&block, &parameters, &results, &outcome, (chunk, target));
+            })
+        });
     });
 }
 

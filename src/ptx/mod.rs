@@ -12,6 +12,7 @@
 
 mod arith;
 mod control;
+mod division;
 mod float64;
 mod memory;
 mod operands;

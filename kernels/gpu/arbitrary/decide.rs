@@ -328,13 +328,14 @@ impl Row<'_, '_> {
         let outcome =
             Outcome { scanned: self.scanned, top_k: self.found.top_k(), least: k.get(self.found.least) };
         let is_kept = |weight| k.both(k.lt(k.int(0), weight), k.le(outcome.least, weight));
-        let prepare = |entry: Entry| (block.chunk_of(entry.words[1]), entry.words[1], weight(entry));
+        let chunk_of = |entry: Entry| block.chunk_of(entry.words[1]);
         // The searches use other entries, so no barrier is needed here.
         let few = Few::new(block.block);
         few.clear();
         block.clear_parts();
-        self.list.for_each(prepare, |(chunk, _, weight)| {
-            k.when(is_kept(weight), || block.add_to_chunk(chunk, weight));
+        let prepare = |entry| (chunk_of(entry), weight(entry));
+        self.list.for_each(prepare, |exists, (chunk, weight)| {
+            k.when(k.both(exists, is_kept(weight)), || block.add_to_chunk(chunk, weight));
         });
         let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
         let sum = k.wadd(block.sum_of_parts(), of_ties);
@@ -343,9 +344,8 @@ impl Row<'_, '_> {
             // of the chunk. They are usually few. Then the block need not read the chunk.
             let count = k.variable(k.int(i32::MAX));
             k.when(k.either(k.eq(of_tie, k.int(0)), k.eq(ties, k.int(0))), || {
-                self.list.for_each(prepare, |(chunk, index, weight)| {
-                    k.when(k.both(k.eq(chunk, drawn), is_kept(weight)), || few.add(index, weight));
-                });
+                let is_drawn = |entry| k.both(k.eq(chunk_of(entry), drawn), is_kept(weight(entry)));
+                self.list.for_few(is_drawn, |entry| few.add(entry.words[1], weight(entry)));
                 k.set(count, few.count());
             });
             let count = k.get(count);

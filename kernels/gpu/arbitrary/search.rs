@@ -153,8 +153,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         // So the entry is counted after all entries of the divided bin, or in no bin. The running sum reaches the
         // target before it reaches this entry.
         let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
-        self.list.for_each(prepare, |(bin, weight)| {
-            let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
+        self.list.for_each(prepare, |exists, (bin, weight)| {
+            let is_in_bins = k.both(exists, k.unsigned_lt(bin, k.int(BINS as i32)));
             if self.kind == Kind::Count {
                 k.when(is_in_bins, || k.add_shared(bins.parts[0], bin, weight));
             } else {
@@ -240,12 +240,10 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     /// Entries of weight 0 are left out. Returns the number of entries, which can exceed [`LARGEST_FEW`].
     fn collect_few(&self, start: Int, by: Int) -> Int {
         let (k, bins) = (self.bins.block.k, self.bins);
-        let prepare = |entry| ((self.distance)(start, entry), entry);
-        self.list.for_each(prepare, |(distance, entry)| {
-            k.when(k.eq(k.shr_by(distance, by), k.int(0)), || {
-                let weight = (self.weight)(entry);
-                k.when(k.lt(k.int(0), weight), || bins.few.add(distance, weight));
-            });
+        let is_in_bin = |entry| k.eq(k.shr_by((self.distance)(start, entry), by), k.int(0));
+        self.list.for_few(is_in_bin, |entry| {
+            let weight = (self.weight)(entry);
+            k.when(k.lt(k.int(0), weight), || bins.few.add((self.distance)(start, entry), weight));
         });
         bins.few.count()
     }

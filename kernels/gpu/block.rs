@@ -27,17 +27,17 @@ impl<'k> Block<'k> {
 
     /// The sum of a value over the threads.
     pub(super) fn sum(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_sum(value), |a, b| self.k.add(a, b))
+        self.reduce(value, Operation::Sum)
     }
 
     /// The largest value of the threads.
     pub(super) fn max(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_max(value), |a, b| self.k.max(a, b))
+        self.reduce(value, Operation::Max)
     }
 
     /// The least value of the threads.
     pub(super) fn min(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
+        self.reduce(value, Operation::Min)
     }
 
     /// The sum of a value over the threads. The sum must be below 2⁶⁴. Not for loops: see [`Block::together`].
@@ -94,12 +94,12 @@ impl<'k> Block<'k> {
     pub(super) fn range(&self, value: Int) -> (Int, Int) {
         let k = self.k;
         self.share(0, [k.warp_min(value), k.warp_max(value)]);
-        (self.combine(0, |a, b| k.min(a, b)), self.combine(1, |a, b| k.max(a, b)))
+        (self.combine(0, Operation::Min), self.combine(1, Operation::Max))
     }
 
-    fn reduce(&self, of_warp: Int, combine: impl Fn(Int, Int) -> Int) -> Int {
-        self.share(0, [of_warp]);
-        let result = self.combine(0, combine);
+    fn reduce(&self, value: Int, operation: Operation) -> Int {
+        self.share(0, [operation.over_warp(self.k, value)]);
+        let result = self.combine(0, operation);
         self.k.barrier();
         result
     }
@@ -122,10 +122,18 @@ impl<'k> Block<'k> {
         k.barrier();
     }
 
-    fn combine(&self, number: usize, combine: impl Fn(Int, Int) -> Int) -> Int {
-        let array = self.partial[number];
-        let fours = (0..array.len()).step_by(4).map(|index| self.k.load_shared_words_at::<4>(array, index));
-        fours.flatten().reduce(combine).expect("a block has warps")
+    fn combine(&self, number: usize, operation: Operation) -> Int {
+        let (k, array) = (self.k, self.partial[number]);
+        if array.len() <= 8 {
+            let fours = (0..array.len()).step_by(4).map(|index| k.load_shared_words_at::<4>(array, index));
+            return fours.flatten().reduce(|a, b| operation.of_two(k, a, b)).expect("a block has warps");
+        }
+        // If every thread loaded all partial results, these loads would take longer than the reduction over a warp.
+        let warps = k.int(array.len() as i32);
+        let lane = k.min(k.lane(), k.sub(warps, k.int(1)));
+        let exists = k.lt(k.lane(), warps);
+        let mine = k.select(exists, k.load_shared(array, lane), k.int(operation.neutral()));
+        operation.over_warp(k, mine)
     }
 
     /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
@@ -248,6 +256,41 @@ pub(super) fn status_of_slices(k: &Ptx, words: impl Iterator<Item = Int>) -> Int
     let mine = words.reduce(|a, b| k.or(a, b)).expect("a row has slices");
     let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));
     row_status(k, k.never(), has(ROW_HAD_NAN), has(ROW_HAD_INF))
+}
+
+/// How a reduction combines values.
+#[derive(Clone, Copy)]
+enum Operation {
+    Sum,
+    Max,
+    Min,
+}
+
+impl Operation {
+    fn of_two(self, k: &Ptx, a: Int, b: Int) -> Int {
+        match self {
+            Operation::Sum => k.add(a, b),
+            Operation::Max => k.max(a, b),
+            Operation::Min => k.min(a, b),
+        }
+    }
+
+    fn over_warp(self, k: &Ptx, value: Int) -> Int {
+        match self {
+            Operation::Sum => k.warp_sum(value),
+            Operation::Max => k.warp_max(value),
+            Operation::Min => k.warp_min(value),
+        }
+    }
+
+    /// The value that changes no result.
+    fn neutral(self) -> i32 {
+        match self {
+            Operation::Sum => 0,
+            Operation::Max => i32::MIN,
+            Operation::Min => i32::MAX,
+        }
+    }
 }
 
 /// The result of testing a threshold.

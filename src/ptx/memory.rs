@@ -274,12 +274,6 @@ impl Ptx {
     pub fn mul(&self, a: Int, b: usize) -> Int {
         self.int_op("mul.lo.s32", &[&a, &b])
     }
-
-    /// `a / b` and `a % b` for `a` that is not negative.
-    pub fn divide(&self, a: Int, b: usize) -> (Int, Int) {
-        let quotient = self.int_op("div.u32", &[&a, &b]);
-        (quotient, self.sub(a, self.mul(quotient, b)))
-    }
 }
 
 /// The qualifier of an instruction that loads or stores these words, and its operand.

@@ -20,21 +20,23 @@ pub struct Gpu {
     pub name: &'static str,
     /// The number of streaming multiprocessors.
     pub multiprocessors: usize,
+    /// The size of the L2 cache in bytes.
+    pub l2_bytes: usize,
 }
 
-/// The models of GPUs: the name of the model, a part of the names that plugins use for it, and the number of its
-/// multiprocessors. The numbers are from NVIDIA's data sheets. If a model has several variants, the number is that of
-/// the most common variant. The number affects only speed.
-const GPUS: [(&str, &str, usize); 9] = [
-    ("gh200", "GH200", 132),
-    ("h100", "H100", 132),
-    ("h200", "H200", 132),
-    ("a100", "A100", 108),
-    ("gb200", "GB200", 148),
-    ("b200", "B200", 148),
-    ("l40", "L40", 142),
-    ("l4", "L4", 58),
-    ("a10", "A10", 72),
+/// The models of GPUs: the name of the model, a part of the names that plugins use for it, the number of its
+/// multiprocessors, and the size of its L2 cache in MiB. The numbers are from NVIDIA's data sheets and white papers. If
+/// a model has several variants, the numbers are those of the most common variant. The numbers affect only speed.
+const GPUS: [(&str, &str, usize, usize); 9] = [
+    ("gh200", "GH200", 132, 50),
+    ("h100", "H100", 132, 50),
+    ("h200", "H200", 132, 50),
+    ("a100", "A100", 108, 40),
+    ("gb200", "GB200", 148, 126),
+    ("b200", "B200", 148, 126),
+    ("l40", "L40", 142, 96),
+    ("l4", "L4", 58, 48),
+    ("a10", "A10", 72, 6),
 ];
 
 /// The platform name of CUDA plugins.
@@ -42,9 +44,14 @@ const CUDA_PLATFORM: &str = "cuda";
 
 /// Returns the model of a device if it is a known GPU.
 fn known_gpu(platform: &str, device_kind: &str) -> Option<Gpu> {
-    let known = |&&(_, part, _): &&(&str, &str, usize)| device_kind.contains(part);
-    let &(name, _, multiprocessors) = GPUS.iter().find(known).filter(|_| platform == CUDA_PLATFORM)?;
-    Some(Gpu { name, multiprocessors })
+    let known = GPUS.iter().find(|model| device_kind.contains(model.1));
+    known.filter(|_| platform == CUDA_PLATFORM).map(Gpu::of)
+}
+
+impl Gpu {
+    fn of(&(name, _, multiprocessors, l2_mib): &(&'static str, &str, usize, usize)) -> Gpu {
+        Gpu { name, multiprocessors, l2_bytes: l2_mib << 20 }
+    }
 }
 
 /// One device of a TPU generation as a program sees it: a chip, or one core of a chip.
@@ -200,9 +207,8 @@ impl Target {
         if name == "portable" {
             return Some(Target::Portable);
         }
-        let gpu = GPUS.iter().find(|known| known.0 == name);
-        if let Some(&(name, _, multiprocessors)) = gpu {
-            return Some(Target::Gpu(Gpu { name, multiprocessors }));
+        if let Some(model) = GPUS.iter().find(|model| model.0 == name) {
+            return Some(Target::Gpu(Gpu::of(model)));
         }
         GENERATIONS
             .iter()

@@ -27,25 +27,55 @@ impl<'k> Block<'k> {
 
     /// The sum of a value over the threads.
     pub(super) fn sum(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_sum(value), |a, b| self.k.add(a, b))
+        self.reduce(value, Operation::Sum)
     }
 
     /// The largest value of the threads.
     pub(super) fn max(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_max(value), |a, b| self.k.max(a, b))
+        self.reduce(value, Operation::Max)
     }
 
     /// The least value of the threads.
     pub(super) fn min(&self, value: Int) -> Int {
-        self.reduce(self.k.warp_min(value), |a, b| self.k.min(a, b))
+        self.reduce(value, Operation::Min)
     }
 
-    /// The sum of a value over the threads. The sum must be below 2⁶⁴.
+    /// The sum of a value over the threads. The sum must be below 2⁶⁴. Not for loops: see [`Block::together`].
     pub(super) fn wide_sum(&self, value: Wide) -> Wide {
+        self.together([value], []).0[0]
+    }
+
+    /// The sums of some values over the threads, and the largest of some other values. The sums must be below 2⁶⁴. All
+    /// these reductions share one barrier. They have their own partial results, so other reductions may follow at once.
+    /// But no thread may execute the same reductions again before another barrier.
+    pub(super) fn together<const SUMS: usize, const LARGEST: usize>(
+        &self,
+        sums: [Wide; SUMS],
+        largest: [Int; LARGEST],
+    ) -> ([Wide; SUMS], [Int; LARGEST]) {
         let k = self.k;
-        let sum = k.wide_warp_sum(self.of_warps(k.wide_warp_sum(value)));
+        let halves = sums.map(|value| k.wide_warp_sum(value)).into_iter();
+        let of_warp: Vec<Int> = halves
+            .flat_map(|sum| [k.low(sum), k.high(sum)])
+            .chain(largest.map(|value| k.warp_max(value)))
+            .collect();
+        let warps = k.threads() / WARP;
+        let arrays: Vec<Shared> = of_warp.iter().map(|_| k.shared(warps)).collect();
+        k.when(k.eq(k.lane(), k.int(0)), || {
+            let warp = k.shr(self.thread, WARP.trailing_zeros());
+            arrays.iter().zip(of_warp).for_each(|(&array, value)| k.store_shared(array, warp, value));
+        });
         k.barrier();
-        sum
+        // A lane without a warp reads the value of another warp.
+        let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
+        let of_warp = |number: usize| k.load_shared(arrays[number], lane);
+        let sum = |number: usize| {
+            let [low, high] =
+                [2 * number, 2 * number + 1].map(|half| k.select(is_warp, of_warp(half), k.int(0)));
+            k.wide_warp_sum(k.join(low, high))
+        };
+        let max = |number: usize| k.warp_max(of_warp(2 * SUMS + number));
+        (std::array::from_fn(sum), std::array::from_fn(max))
     }
 
     /// Returns the values of the warps: lane `i` gets the value of the last thread of warp `i`. A lane without a warp
@@ -64,12 +94,12 @@ impl<'k> Block<'k> {
     pub(super) fn range(&self, value: Int) -> (Int, Int) {
         let k = self.k;
         self.share(0, [k.warp_min(value), k.warp_max(value)]);
-        (self.combine(0, |a, b| k.min(a, b)), self.combine(1, |a, b| k.max(a, b)))
+        (self.combine(0, Operation::Min), self.combine(1, Operation::Max))
     }
 
-    fn reduce(&self, of_warp: Int, combine: impl Fn(Int, Int) -> Int) -> Int {
-        self.share(0, [of_warp]);
-        let result = self.combine(0, combine);
+    fn reduce(&self, value: Int, operation: Operation) -> Int {
+        self.share(0, [operation.over_warp(self.k, value)]);
+        let result = self.combine(0, operation);
         self.k.barrier();
         result
     }
@@ -92,10 +122,18 @@ impl<'k> Block<'k> {
         k.barrier();
     }
 
-    fn combine(&self, number: usize, combine: impl Fn(Int, Int) -> Int) -> Int {
-        let array = self.partial[number];
-        let fours = (0..array.len()).step_by(4).map(|index| self.k.load_shared_words_at::<4>(array, index));
-        fours.flatten().reduce(combine).expect("a block has warps")
+    fn combine(&self, number: usize, operation: Operation) -> Int {
+        let (k, array) = (self.k, self.partial[number]);
+        if array.len() <= 8 {
+            let fours = (0..array.len()).step_by(4).map(|index| k.load_shared_words_at::<4>(array, index));
+            return fours.flatten().reduce(|a, b| operation.of_two(k, a, b)).expect("a block has warps");
+        }
+        // If every thread loaded all partial results, these loads would take longer than the reduction over a warp.
+        let warps = k.int(array.len() as i32);
+        let lane = k.min(k.lane(), k.sub(warps, k.int(1)));
+        let exists = k.lt(k.lane(), warps);
+        let mine = k.select(exists, k.load_shared(array, lane), k.int(operation.neutral()));
+        operation.over_warp(k, mine)
     }
 
     /// Finds the largest threshold in `low..=high` for which [`Verdict::enough`] is true, by bisection. The search ends
@@ -121,25 +159,28 @@ impl<'k> Block<'k> {
     }
 
     /// An order key that at least `top_k` of the threads' maxima reach, and few more, unless many maxima are equal.
-    pub(super) fn bound_from_maxima(&self, range: (Int, Int), max: Int, top_k: Int) -> Int {
+    pub(super) fn bound_from_maxima(&self, range: (Int, Int), max: Int, top_k: Int) -> Bound {
         let k = self.k;
         let most = k.add(top_k, k.shr(top_k, 3));
-        self.largest_threshold(range, |threshold| {
+        // All maxima reach the lower end of the range, which is not tested.
+        let reaching = k.variable(k.int(k.threads() as i32));
+        let key = self.largest_threshold(range, |threshold| {
             let count = k.barrier_count(k.le(threshold, max));
-            Verdict { enough: k.le(top_k, count), close: Some(k.le(count, most)) }
-        })
+            let enough = k.le(top_k, count);
+            k.set(reaching, k.select(enough, count, k.get(reaching)));
+            Verdict { enough, close: Some(k.le(count, most)) }
+        });
+        Bound { key, reaching: k.get(reaching) }
     }
 
-    /// Finds the last of the `wanted` first entries in the order (key descending, index ascending). Returns its key and
-    /// its index. `keys` and `indices` are the ranges that contain them. `reaching` counts the entries whose keys are
-    /// at least its argument. `ties_before` counts the entries that have a key and are before an index.
-    pub(super) fn last_entry(
+    /// Finds the key of the last of the `wanted` first entries in the order (key descending, index ascending). Returns
+    /// this key, and the number of entries with this key that belong to the first entries. `keys` is the range that
+    /// contains the key. `reaching` counts the entries whose keys are at least its argument.
+    pub(super) fn last_key(
         &self,
         wanted: Int,
         keys: (Int, Int),
-        indices: (Int, Int),
         reaching: impl Fn(Int) -> Int,
-        ties_before: impl FnOnce(Int, Int) -> Int,
     ) -> (Int, Int) {
         let k = self.k;
         // The usual reason for this search is that many keys are equal to the lower end of the range.
@@ -147,13 +188,31 @@ impl<'k> Block<'k> {
             enough: k.le(wanted, reaching(threshold)),
             close: None,
         });
-        let missing = k.sub(wanted, reaching(k.add(threshold, k.int(1))));
-        // The last tie is the largest index before which there are fewer ties than `missing`.
-        let last_tie = self.largest_threshold(indices, |index| Verdict {
-            enough: k.lt(ties_before(threshold, index), missing),
-            close: None,
-        });
-        (threshold, last_tie)
+        (threshold, k.sub(wanted, reaching(k.add(threshold, k.int(1)))))
+    }
+
+    /// Returns the largest place in a range before which there are fewer than `wanted` ties. `before` counts the ties
+    /// before a place.
+    pub(super) fn place_of_tie(
+        &self,
+        wanted: Int,
+        places: (Int, Int),
+        before: impl FnOnce(Int) -> Int,
+    ) -> Int {
+        let k = self.k;
+        self.largest_threshold(places, |place| Verdict { enough: k.lt(before(place), wanted), close: None })
+    }
+
+    /// The sum of a value over the threads before this thread. The partial results stay in use: no other reduction may
+    /// follow before the next barrier.
+    pub(super) fn sum_before(&self, value: Int) -> Int {
+        let k = self.k;
+        let upto = k.warp_prefix_sum_of_words(value);
+        self.share(WARP - 1, [upto]);
+        let (lane, warp) = (k.lane(), k.shr(self.thread, WARP.trailing_zeros()));
+        let lane_of_warp = k.and(lane, k.int(self.partial[0].len() as i32 - 1));
+        let of_warp = k.select(k.lt(lane, warp), k.load_shared(self.partial[0], lane_of_warp), k.int(0));
+        k.add(k.warp_sum(of_warp), k.sub(upto, value))
     }
 
     /// Each step tests the value that is `distance` + 1 above the lower end of the range.
@@ -218,6 +277,48 @@ pub(super) fn status_of_slices(k: &Ptx, words: impl Iterator<Item = Int>) -> Int
     let mine = words.reduce(|a, b| k.or(a, b)).expect("a row has slices");
     let has = |bit: u32| k.lt(k.int(0), k.warp_max(k.and(mine, k.int(bit as i32))));
     row_status(k, k.never(), has(ROW_HAD_NAN), has(ROW_HAD_INF))
+}
+
+/// A bound that [`Block::bound_from_maxima`] found.
+pub(super) struct Bound {
+    pub(super) key: Int,
+    /// The number of threads whose maxima reach the key.
+    pub(super) reaching: Int,
+}
+
+/// How a reduction combines values.
+#[derive(Clone, Copy)]
+enum Operation {
+    Sum,
+    Max,
+    Min,
+}
+
+impl Operation {
+    fn of_two(self, k: &Ptx, a: Int, b: Int) -> Int {
+        match self {
+            Operation::Sum => k.add(a, b),
+            Operation::Max => k.max(a, b),
+            Operation::Min => k.min(a, b),
+        }
+    }
+
+    fn over_warp(self, k: &Ptx, value: Int) -> Int {
+        match self {
+            Operation::Sum => k.warp_sum(value),
+            Operation::Max => k.warp_max(value),
+            Operation::Min => k.warp_min(value),
+        }
+    }
+
+    /// The value that changes no result.
+    fn neutral(self) -> i32 {
+        match self {
+            Operation::Sum => 0,
+            Operation::Max => i32::MIN,
+            Operation::Min => i32::MAX,
+        }
+    }
 }
 
 /// The result of testing a threshold.

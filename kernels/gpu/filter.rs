@@ -6,7 +6,7 @@
 //!
 //! If the row needs only its maximum, the block stores only the maximum of the slice and its lowest index.
 
-use super::block::Block;
+use super::block::{Block, Bound};
 use super::layout::{Layout, KEPT, LARGEST_VOCAB};
 use super::logits::{key_of, raw_bound, SliceLogits};
 use super::order::Order;
@@ -29,6 +29,9 @@ const _: () =
 /// The word that contains an order key that at least k entries of the row reach. If the row needs only its maximum, the
 /// key is that of the maximum of the slice.
 pub(super) const SLICE_BOUND: usize = 1;
+
+/// If more maxima than this reach the bound, the block selects exactly k entries.
+const MOST_MAXIMA: usize = KEPT / 4 * 3;
 
 /// Returns the text of the kernel. Its arguments are the logits, the parameters, the entries of the slices
 /// ([`Order::halves`], `[batch, slices, KEPT, 2]`), and the descriptions of the slices, `[batch, slices, SLICE_WORDS]`.
@@ -114,9 +117,10 @@ fn keep(
     has_special: impl FnOnce() -> Mask,
 ) -> (Int, Mask) {
     let k = block.k;
-    let bound = block.bound_from_maxima(block.range(max_key), max_key, top_k);
-    // NaN counts as −inf, but no comparison with a bound of −inf would select it.
-    let has_bound = k.lt(k.int(NEG_INF_KEY), bound);
+    let Bound { key: bound, reaching } = block.bound_from_maxima(block.range(max_key), max_key, top_k);
+    // NaN counts as −inf, but no comparison with a bound of −inf would select it. If very many maxima reach the bound,
+    // most of them are equal to it, and there are probably too many entries. Then the block does not count them.
+    let has_bound = k.both(k.lt(k.int(NEG_INF_KEY), bound), k.le(reaching, k.int(MOST_MAXIMA as i32)));
     k.when(has_bound, || {
         let raw = raw_bound(k, bound);
         k.when(k.at_least(max, raw), || {
@@ -132,8 +136,8 @@ fn keep(
         k.barrier();
         let start = k.mul(slice, layout.slice_len());
         let len = k.min(k.int(layout.slice_len() as i32), k.sub(k.int(spec.vocab as i32), start));
-        let range = (start, len);
-        k.set(bound, keep_exactly(block, logits, range, k.get(bound), k.min(top_k, len), kept));
+        let wanted = k.min(top_k, len);
+        k.set(bound, keep_exactly(block, (layout, logits), k.get(bound), wanted, kept));
         // A slice with fewer than k entries has no bound for the row.
         k.when(k.lt(len, top_k), || k.set(bound, k.int(NEG_INF_KEY)));
     });
@@ -141,11 +145,10 @@ fn keep(
 }
 
 /// Keeps the `wanted` first entries of the slice in the order (key descending, index ascending). At least `wanted` keys
-/// reach `bound`. The slice has `len` logits, starting at index `start`. Returns the least key that was kept.
+/// reach `bound`. Returns the least key that was kept.
 fn keep_exactly(
     block: &Block<'_>,
-    logits: &SliceLogits<'_>,
-    (start, len): (Int, Int),
+    (layout, logits): (&Layout, &SliceLogits<'_>),
     bound: Int,
     wanted: Int,
     kept: &Kept<'_>,
@@ -158,15 +161,11 @@ fn keep_exactly(
         block.sum(ones.reduce(|a, b| k.add(a, b)).expect("a thread has logits"))
     };
     let max = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has logits");
-    let (threshold, last_tie) = block.last_entry(
-        wanted,
-        (bound, block.max(max)),
-        (start, k.add(start, len)),
-        |threshold| count(&|_, key| k.le(threshold, key)),
-        |threshold, index| {
-            count(&|number, key| k.both(k.eq(key, threshold), logits.is_index_below(number, index)))
-        },
-    );
+    let reaching = |threshold| count(&|_, key| k.le(threshold, key));
+    let (threshold, ties) = block.last_key(wanted, (bound, block.max(max)), reaching);
+    let is_tie = |(number, &key)| k.select(k.eq(key, threshold), k.int(1 << number), k.int(0));
+    let tied = keys.iter().enumerate().map(is_tie).reduce(|a, b| k.or(a, b)).expect("a thread has logits");
+    let last_tie = last_tie(block, (layout, logits), ties, tied);
     kept.clear(block);
     k.barrier();
     for (number, &key) in keys.iter().enumerate() {
@@ -175,6 +174,38 @@ fn keep_exactly(
     }
     k.barrier();
     threshold
+}
+
+/// The index of tie number `wanted` of the slice. The ties are numbered from 1, by index. Bit `i` of `ties` says whether
+/// value `i` of this thread is a tie. The slice has at least `wanted` ties.
+fn last_tie(block: &Block<'_>, (layout, logits): (&Layout, &SliceLogits<'_>), wanted: Int, ties: Int) -> Int {
+    let k = block.k;
+    // A round consists of one vector of each thread. The indices of a round are consecutive.
+    let rounds = layout.per_thread / layout.vector;
+    let vector = k.int((1 << layout.vector) - 1);
+    let of_round = |round: Int| k.and(k.shr_by(ties, k.mul(round, layout.vector)), vector);
+    let before = |round: Int| {
+        let earlier = k.sub(k.shl_by(k.int(1), k.mul(round, layout.vector)), k.int(1));
+        block.sum(k.count_ones(k.and(ties, earlier)))
+    };
+    let round = block.place_of_tie(wanted, (k.int(0), k.int(rounds as i32 - 1)), before);
+    let in_round = k.sub(wanted, before(round));
+    let mine = of_round(round);
+    let count = k.count_ones(mine);
+    let before = block.sum_before(count);
+    let found = k.shared(1);
+    k.when(k.both(k.lt(before, in_round), k.le(in_round, k.add(before, count))), || {
+        // Removes the ties of the vector before the wanted one.
+        let rest = k.variable(mine);
+        k.for_range(k.int(1), k.sub(in_round, before), 1, |_| {
+            k.set(rest, k.and(k.get(rest), k.sub(k.get(rest), k.int(1))));
+        });
+        let place = k.count_ones(k.sub(k.and(k.get(rest), k.sub(k.int(0), k.get(rest))), k.int(1)));
+        let start = k.mul(round, layout.threads * layout.vector);
+        k.store_shared_at(found, 0, k.add(logits.index(0), k.add(start, place)));
+    });
+    k.barrier();
+    k.load_shared_at(found, 0)
 }
 
 /// The entries that a block keeps, in shared memory, in any order.

@@ -7,18 +7,17 @@ use super::filter::{SLICE_BOUND, SLICE_STATUS, SLICE_WORDS, STATUS_BITS};
 use super::layout::{Layout, KEPT, THREADS};
 use super::order::Order;
 use super::parameters::{shared_remainder_of_maximum, Parameters};
+use super::remainder::remainder;
 use super::results::{Results, Summary, Threshold};
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
 use crate::ptx::{Int, Mask, Ptx, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::{order_key, NEG_INF_KEY};
-use crate::semantics::draw::remainder_by_digits;
 use crate::semantics::rules::{
     has_no_candidate, has_weight, is_candidate, kept_weight, least_weight, reported_token, survives_top_k,
     top_p_is_off, NO_TOKEN,
 };
-use crate::semantics::sizes::WEIGHT_BITS;
 use crate::semantics::top_p::target;
 use crate::semantics::weights::{quantize, weight};
 
@@ -27,9 +26,6 @@ const RANKED: usize = THREADS;
 /// The number of slots of the sorted entries, used or not. One warp weighs them, [`PER_LANE`] in each thread.
 const SLOTS: usize = 128;
 const PER_LANE: usize = SLOTS / WARP;
-/// The number of bits per step of the remainder. The total of [`SLOTS`] weights is at most `2^(64 - DIGIT_BITS)`.
-const DIGIT_BITS: u32 = 28;
-const _: () = assert!(WEIGHT_BITS + SLOTS.trailing_zeros() + DIGIT_BITS <= 64);
 /// The number of threads that together compare an entry with all others.
 const GROUP: usize = THREADS / SLOTS;
 
@@ -196,7 +192,7 @@ fn largest_entries(
     let keys = entries.mine.iter().map(|entry| entry.key(k));
     let max = keys.reduce(|a, b| k.max(a, b)).expect("a thread has entries");
     let row_max = block.max(max);
-    let bound = block.bound_from_maxima((bound, row_max), max, top_k);
+    let bound = block.bound_from_maxima((bound, row_max), max, top_k).key;
 
     let found = Found { entries: k.shared(2 * (RANKED + Found::STEP)), len: k.shared(1) };
     // In most warps, no thread has an entry. These warps skip the tests of their entries.
@@ -205,13 +201,11 @@ fn largest_entries(
     let too_many = k.lt(k.int(RANKED as i32), found.count(k));
     k.barrier();
     k.when(too_many, || {
-        let (threshold, last_tie) = block.last_entry(
-            top_k,
-            (bound, row_max),
-            (k.int(0), k.int(spec.vocab as i32 - 1)),
-            |threshold| entries.count(|key, _| k.le(threshold, key)),
-            |threshold, index| entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index))),
-        );
+        let reaching = |threshold| entries.count(|key, _| k.le(threshold, key));
+        let (threshold, ties) = block.last_key(top_k, (bound, row_max), reaching);
+        let last_tie = block.place_of_tie(ties, (k.int(0), k.int(spec.vocab as i32 - 1)), |index| {
+            entries.count(|key, at| k.both(k.eq(key, threshold), k.lt(at, index)))
+        });
         let survives = |key, index| survives_top_k(k, key, index, threshold, last_tie);
         found.collect(block, entries, reaches, survives);
     });
@@ -391,7 +385,7 @@ fn weigh(
         k.store_shared(kept.weights, k.add(first, k.int(number as i32)), weight);
     }
     let total = k.wide_group_sum(sum(&kept_weights), WARP);
-    let remainder = remainder_by_digits(k, words, total, DIGIT_BITS);
+    let remainder = remainder(k, words, total);
     k.when(block.is_first(), || k.store_shared_wide(kept.remainder, k.int(0), remainder));
     least
 }

@@ -8,7 +8,7 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! layout, block, order, parameters, results ← logits ← filter ← finish; call, logits ← arbitrary ← this file
+//! layout, block, order, parameters, remainder, results ← logits ← filter ← finish; call, logits ← arbitrary ← this file
 //! ```
 
 mod arbitrary;
@@ -20,6 +20,7 @@ mod layout;
 mod logits;
 mod order;
 mod parameters;
+mod remainder;
 mod results;
 
 use super::program_arrays::ResultRow;

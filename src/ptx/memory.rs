@@ -10,6 +10,15 @@ use crate::semantics::arith::{Arith, WideArith};
 #[derive(Clone, Copy, Debug)]
 pub struct Address(Wide);
 
+/// Whether a later kernel loads the same words again. This affects only speed.
+#[derive(Clone, Copy, Debug)]
+pub enum Reuse {
+    /// The caches should not keep the words.
+    Never,
+    /// The L2 cache should keep the words where the mask is true.
+    LaterIf(Mask),
+}
+
 /// An array in shared memory, which all threads of a block share. Its contents are arbitrary at the start of the
 /// kernel. An element has 32 bits.
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +79,8 @@ impl Ptx {
     }
 
     /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The
-    /// address is a multiple of their size. No kernel writes the words while this kernel runs. They are not kept in the
-    /// L1 cache, because they are read once.
+    /// address is a multiple of their size. No kernel writes the words while this kernel runs. The
+    /// caches should not keep the words.
     pub fn load_words_if(
         &self,
         mask: Mask,
@@ -80,26 +89,59 @@ impl Ptx {
         count: usize,
         otherwise: Int,
     ) -> Vec<Int> {
+        self.load_reused_words_if(mask, Reuse::Never, address, offset, count, otherwise)
+    }
+
+    /// Like [`Ptx::load_words_if`], for words that may be loaded again.
+    pub fn load_reused_words_if(
+        &self,
+        mask: Mask,
+        reuse: Reuse,
+        address: Address,
+        offset: usize,
+        count: usize,
+        otherwise: Int,
+    ) -> Vec<Int> {
         let words: Vec<Int> = (0..count).map(|_| self.int_op("mov.b32", &[&otherwise])).collect();
         let (vector, names) = vector_of(&words);
         let base = address.0;
-        self.line(format_args!(
-            "@{mask} ld.global.nc.L1::no_allocate{vector}.b32 {names}, [{base}+{offset}]"
-        ));
+        for (mask, load) in self.loads_for(mask, reuse) {
+            self.line(format_args!("@{mask} {load}{vector}.b32 {names}, [{base}+{offset}]"));
+        }
         words
     }
 
-    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_words_if`].
-    pub fn load_half_if(&self, mask: Mask, address: Address, offset: usize, otherwise: Int) -> Int {
+    /// Loads 16 bits and extends them with zeros, like [`Ptx::load_reused_words_if`].
+    pub fn load_half_if(
+        &self,
+        mask: Mask,
+        reuse: Reuse,
+        address: Address,
+        offset: usize,
+        otherwise: Int,
+    ) -> Int {
         let half = self.new_register(Class::Half);
         self.line(format_args!("cvt.u16.u32 %h{half}, {otherwise}"));
-        self.line(format_args!(
-            "@{mask} ld.global.nc.L1::no_allocate.b16 %h{half}, [{}+{offset}]",
-            address.0
-        ));
+        let base = address.0;
+        for (mask, load) in self.loads_for(mask, reuse) {
+            self.line(format_args!("@{mask} {load}.b16 %h{half}, [{base}+{offset}]"));
+        }
         let result = self.int_register();
         self.line(format_args!("cvt.u32.u16 {result}, %h{half}"));
         result
+    }
+
+    /// The instructions that load words where the mask is true, and the masks of the threads that execute them.
+    fn loads_for(&self, mask: Mask, reuse: Reuse) -> Vec<(Mask, &'static str)> {
+        // The modifier concerns the L1 cache. An H100 also evicts such words from the L2 cache before other words.
+        const NEVER: &str = "ld.global.nc.L1::no_allocate";
+        const LATER: &str = "ld.global.nc";
+        match reuse {
+            Reuse::Never => vec![(mask, NEVER)],
+            Reuse::LaterIf(later) => {
+                vec![(self.both(mask, later), LATER), (self.both(mask, self.not(later)), NEVER)]
+            }
+        }
     }
 
     /// Converts a binary16 number, given as 16 bits, to binary32. The conversion is exact, also for subnormals.
@@ -231,12 +273,6 @@ impl Ptx {
     /// `a * b`, wrapping.
     pub fn mul(&self, a: Int, b: usize) -> Int {
         self.int_op("mul.lo.s32", &[&a, &b])
-    }
-
-    /// `a / b` and `a % b` for `a` that is not negative.
-    pub fn divide(&self, a: Int, b: usize) -> (Int, Int) {
-        let quotient = self.int_op("div.u32", &[&a, &b]);
-        (quotient, self.sub(a, self.mul(quotient, b)))
     }
 }
 

@@ -5,13 +5,15 @@
 //! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so the functions of
 //! the sampling contract add their instructions to the kernel.
 //!
-//! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction fuses a multiplication
-//! with an addition, and no instruction flushes subnormals to zero. Every thread of a block must execute the same
+//! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction of binary32 fuses a
+//! multiplication with an addition, and no instruction flushes subnormals to zero. Every thread of a block must execute the same
 //! barriers ([`Ptx::barrier`], [`Ptx::barrier_count`]). Every thread of a warp must execute the same warp operations
 //! ([`Ptx::warp_max`] and others).
 
 mod arith;
 mod control;
+mod division;
+mod float64;
 mod memory;
 mod operands;
 mod threads;
@@ -19,8 +21,8 @@ mod threads;
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Write};
 
-pub use memory::{Address, Shared};
-pub use operands::{Float, Int, Mask, Variable, Wide, WideVariable};
+pub use memory::{Address, Reuse, Shared};
+pub use operands::{Double, Float, Int, Mask, Variable, Wide, WideVariable};
 
 use operands::Class;
 

@@ -55,6 +55,10 @@ pub struct Float(Source<f32>);
 #[derive(Clone, Copy, Debug)]
 pub struct Wide(Source<u64>);
 
+/// A binary64 number: a register or a constant.
+#[derive(Clone, Copy, Debug)]
+pub struct Double(Source<f64>);
+
 /// A truth value.
 #[derive(Clone, Copy, Debug)]
 pub struct Mask(u32);
@@ -119,6 +123,16 @@ impl Wide {
     }
 }
 
+impl Double {
+    pub(super) fn register(number: u32) -> Double {
+        Double(Source::Register(number))
+    }
+
+    pub(super) fn constant(value: f64) -> Double {
+        Double(Source::Constant(value))
+    }
+}
+
 impl Mask {
     pub(super) fn register(number: u32) -> Mask {
         Mask(number)
@@ -148,6 +162,15 @@ impl fmt::Display for Wide {
         match self.0 {
             Source::Register(number) => write!(f, "%d{number}"),
             Source::Constant(value) => write!(f, "0x{value:x}"),
+        }
+    }
+}
+
+impl fmt::Display for Double {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Source::Register(number) => write!(f, "%f{number}"),
+            Source::Constant(value) => write!(f, "0d{:016X}", value.to_bits()),
         }
     }
 }

@@ -148,6 +148,11 @@ impl Ptx {
         self.int_op("clz.b32", &[&value])
     }
 
+    /// The number of one bits.
+    pub fn count_ones(&self, value: Int) -> Int {
+        self.int_op("popc.b32", &[&value])
+    }
+
     /// The value shifted left by 0 to 31 bits.
     pub fn shl_by(&self, value: Int, by: Int) -> Int {
         self.int_op("shl.b32", &[&value, &by])

@@ -177,10 +177,11 @@ fn a_missing_fence_is_found() {
     assert!(said.contains("races with a write by thread 0 of block") && said.contains("result 1"), "{said}");
 }
 
-/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row.
+/// On a GPU with one multiprocessor, a block of the arbitrary path processes several tiles of a row. The L2 cache of this
+/// GPU is smaller than the logits.
 #[test]
 fn slices_of_several_tiles() {
-    let model = Model(Gpu { name: "small", multiprocessors: 1 });
+    let model = Model(Gpu { name: "small", multiprocessors: 1, l2_bytes: 1 << 17 });
     let mut rng = StdRng::seed_from_u64(5);
     let mut cases = Cases::new(PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gpu/tiles"));
     for (number, stable) in [true, false, true].into_iter().enumerate() {

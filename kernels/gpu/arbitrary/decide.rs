@@ -4,9 +4,10 @@
 
 use super::division::Division;
 use super::draw::{self, Outcome};
+use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
-use super::row_block::{RowBlock, THREADS};
+use super::row_block::{sum_of, RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
 use super::search::Bins;
@@ -16,7 +17,7 @@ use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::gpu::results::Results;
 use crate::kernels::program_arrays::Column;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Mask, Ptx, Variable, Wide, WideVariable};
+use crate::ptx::{Int, Mask, Ptx, Shared, Variable, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
 use crate::semantics::clean::NEG_INF_KEY;
 use crate::semantics::rules::{is_candidate, kept_weight};
@@ -39,8 +40,8 @@ struct Found<'k> {
     least: Variable,
     low: Variable,
     high: Variable,
-    /// The sum of the kept weights of the chunk of this thread.
-    sum: WideVariable,
+    /// The remainder of the draw.
+    remainder: WideVariable,
 }
 
 impl Found<'_> {
@@ -54,6 +55,8 @@ struct Row<'a, 'k> {
     block: &'a RowBlock<'k>,
     parameters: &'a Parameters<'k>,
     spec: &'a Spec,
+    /// The words of [`Scanned`](super::records::Scanned).
+    scanned: [Int; 3],
     max_key: Int,
     is_drawn: Mask,
     with_top_k: Mask,
@@ -68,6 +71,9 @@ struct Row<'a, 'k> {
     ties: Int,
     state: &'a State<'k>,
     bins: &'a Bins<'a, 'k>,
+    /// The array of random words.
+    words: Shared,
+    results: &'a Results<'k>,
     found: &'a Found<'k>,
 }
 
@@ -108,7 +114,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         least: k.variable(parameters.get(Column::MinWeight)),
         low: variable(1),
         high: variable(1),
-        sum: k.wide_variable(k.wide(0)),
+        remainder: k.wide_variable(k.wide(0)),
     };
     k.when(k.either(is_drawn, with_top_k), || {
         let has_list = k.lt(k.int(0), k.and(flags, k.int(HAS_LIST)));
@@ -119,6 +125,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     block: &block,
                     parameters: &parameters,
                     spec,
+                    scanned,
                     max_key,
                     is_drawn,
                     with_top_k,
@@ -129,6 +136,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     ties: block.block.sum(ties_of_chunk),
                     state: &state,
                     bins: &bins,
+                    words,
+                    results: &results,
                     found: &found,
                 };
                 row.decide();
@@ -139,9 +148,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
     });
     let state = k.get(found.state);
     k.when(k.eq(state, k.int(DONE)), || {
-        let (least, sum) = (k.get(found.least), k.get_wide(found.sum));
-        let outcome = Outcome { scanned, top_k: found.top_k(), least, is_drawn, sum };
-        draw::finish(&block, &parameters, words, &results, &outcome);
+        let outcome = Outcome { scanned, top_k: found.top_k(), least: k.get(found.least) };
+        draw::report(&block, words, &results, &outcome, is_drawn, || k.get_wide(found.remainder));
     });
     let zero = k.int(0);
     let words = [max_key, greedy, status, state, k.get(found.low), k.get(found.high), zero, zero];
@@ -227,7 +235,7 @@ impl Row<'_, '_> {
         k.set(of_last, rest);
     }
 
-    /// Finds the least weight to keep, and the sums of the chunks. `ties` is the number of entries at the bound that
+    /// Finds the least weight to keep, and draws the token. `ties` is the number of entries at the bound that
     /// top-k keeps. `ties_of_chunk` is the number of these entries in the chunk of this thread.
     fn sample(&self, ties: Int, ties_of_chunk: Int) {
         let k = self.block.k;
@@ -306,20 +314,51 @@ impl Row<'_, '_> {
         k.when_else(
             k.eq(k.get(is_decided), k.int(1)),
             || {
-                let least = k.get(self.found.least);
-                self.block.clear_parts();
-                let prepare = |entry: Entry| (self.block.chunk_of(entry.words[1]), weights_of_list.of(entry));
-                self.list.for_each(prepare, |(chunk, weight)| {
-                    k.when(k.both(k.lt(k.int(0), weight), k.le(least, weight)), || {
-                        self.block.add_to_chunk(chunk, weight);
-                    });
-                });
-                let of_tie = k.select(k.lt(of_tie, least), k.int(0), of_tie);
-                let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
-                k.set_wide(self.found.sum, k.wadd(self.block.sum_of_parts(), of_ties));
+                let of_tie = k.select(k.lt(of_tie, k.get(self.found.least)), k.int(0), of_tie);
+                self.draw(&|entry| weights_of_list.of(entry), of_tie, [ties, ties_of_chunk]);
             },
             || k.set(self.found.state, k.int(WEIGH)),
         );
+    }
+
+    /// Draws the token. `weight` returns the weight of an entry of the list. `of_tie` is the weight of an entry at the
+    /// bound, or 0 if it is not kept. `ties` and `ties_of_chunk` are those of [`Row::sample`].
+    fn draw(&self, weight: &dyn Fn(Entry) -> Int, of_tie: Int, [ties, ties_of_chunk]: [Int; 2]) {
+        let (k, block) = (self.block.k, self.block);
+        let outcome =
+            Outcome { scanned: self.scanned, top_k: self.found.top_k(), least: k.get(self.found.least) };
+        let is_kept = |weight| k.both(k.lt(k.int(0), weight), k.le(outcome.least, weight));
+        let chunk_of = |entry: Entry| block.chunk_of(entry.words[1]);
+        // The searches use other entries, so no barrier is needed here.
+        let few = Few::new(block.block);
+        few.clear();
+        block.clear_parts();
+        let prepare = |entry| (chunk_of(entry), weight(entry));
+        self.list.for_each(prepare, |exists, (chunk, weight)| {
+            k.when(k.both(exists, is_kept(weight)), || block.add_to_chunk(chunk, weight));
+        });
+        let of_ties = k.wmul(k.widen(of_tie), k.widen(ties_of_chunk));
+        let sum = k.wadd(block.sum_of_parts(), of_ties);
+        let remainder = draw::draw(block, self.words, sum, |drawn, target| {
+            // The entries at the bound are not in the list. If none of them is kept, the list contains all kept entries
+            // of the chunk. They are usually few. Then the block need not read the chunk.
+            let count = k.variable(k.int(i32::MAX));
+            k.when(k.either(k.eq(of_tie, k.int(0)), k.eq(ties, k.int(0))), || {
+                let is_drawn = |entry| k.both(k.eq(chunk_of(entry), drawn), is_kept(weight(entry)));
+                self.list.for_few(is_drawn, |entry| few.add(entry.words[1], weight(entry)));
+                k.set(count, few.count());
+            });
+            let count = k.get(count);
+            k.when_else(
+                k.le(count, k.int(LARGEST_FEW as i32)),
+                || {
+                    let [index, _, _] = few.locate(count, target);
+                    k.when(block.is_first(), || self.results.token(k.low(index)));
+                },
+                || draw::read_chunk(block, self.parameters, self.results, &outcome, (drawn, target)),
+            );
+        });
+        k.set_wide(self.found.remainder, remainder);
     }
 }
 
@@ -355,16 +394,17 @@ impl<'k> Rest<'k> {
         let (least, most, highest) = (zero(), zero(), k.variable(k.int(0)));
         let rest = Rest { k, thread, counts, least, most, highest, distance };
         k.when(has_bins, || {
-            for (side, variable) in [rest.least, rest.most].into_iter().enumerate() {
-                let sum = rest.sums(side).into_iter().reduce(|a, b| k.wadd(a, b)).expect("there are bins");
-                k.set_wide(variable, block.wide_sum(sum));
-            }
+            let sums = [0, 1].map(|side| sum_of(k, &rest.sums(side)));
             let of_bin = |(bin, count)| {
                 let is_empty = k.eq(count, k.int(0));
                 k.select(is_empty, k.int(0), rest.limits(bin)[1])
             };
             let weights = rest.bins().into_iter().map(of_bin);
-            k.set(rest.highest, block.max(weights.reduce(|a, b| k.max(a, b)).expect("there are bins")));
+            let highest = weights.reduce(|a, b| k.max(a, b)).expect("there are bins");
+            let ([least, most], [highest]) = block.together(sums, [highest]);
+            k.set_wide(rest.least, least);
+            k.set_wide(rest.most, most);
+            k.set(rest.highest, highest);
         });
         rest
     }

@@ -2,20 +2,14 @@
 
 use super::row_block::RowBlock;
 use super::weights::Weights;
-use crate::kernels::gpu::layout::LARGEST_VOCAB;
 use crate::kernels::gpu::parameters::{shared_remainder_of_maximum, Parameters};
+use crate::kernels::gpu::remainder::remainder;
 use crate::kernels::gpu::results::{Results, Summary};
 use crate::ptx::{Int, Mask, Shared, Wide, WARP};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::draw::{remainder_by_digits, LARGEST_DIGIT_BITS};
 use crate::semantics::rules::{has_no_candidate, kept_weight, reported_token};
-use crate::semantics::weights::MAX_WEIGHT;
 
-/// The number of bits per step of the remainder. The total of the longest row is at most `2^(64 - DIGIT_BITS)`.
-const DIGIT_BITS: u32 = 16;
-const _: () = assert!((LARGEST_VOCAB as u64 * MAX_WEIGHT as u64) <= 1 << (64 - DIGIT_BITS));
-
-/// The values that determine the results of a row.
+/// The values that determine the results of a row, except the draw.
 pub(super) struct Outcome {
     /// The words of [`Scanned`](super::records::Scanned).
     pub(super) scanned: [Int; 3],
@@ -23,43 +17,56 @@ pub(super) struct Outcome {
     pub(super) top_k: [Int; 2],
     /// The least weight that top-p and min-p keep.
     pub(super) least: Int,
-    /// Whether the token is drawn.
-    pub(super) is_drawn: Mask,
-    /// The sum of the kept weights of the chunk of this thread, if the token is drawn.
-    pub(super) sum: Wide,
 }
 
-/// Draws the token and stores the results. `words` is the array of random words that
-/// [`Parameters::share_random_words`] returned.
-pub(super) fn finish(
+/// Draws a chunk. `words` is the array of random words that [`Parameters::share_random_words`] returned. `sum` is the
+/// sum of the kept weights of the chunk of this thread. Calls `find` with the drawn chunk and a target: the token is
+/// the first index of the chunk at which the running sum of the kept weights of the chunk reaches this target. Returns
+/// the remainder.
+pub(super) fn draw(block: &RowBlock<'_>, words: Shared, sum: Wide, find: impl FnOnce(Int, Wide)) -> Wide {
+    let k = block.k;
+    block.prepare_to_pass(0);
+    let sums = block.running_sums(sum);
+    let remainder = remainder_of_draw(block, words, sums.total());
+    let target = k.wadd(remainder, k.wide(1));
+    let (chunk, before, _) = block.pass([sums.before, sums.upto], || vec![sum], target);
+    find(chunk, k.wide_difference(target, before));
+    remainder
+}
+
+/// Finds the token from the logits of the drawn chunk, and stores it. `chunk` and `target` are the arguments of `find`
+/// in [`draw`].
+pub(super) fn read_chunk(
     block: &RowBlock<'_>,
     parameters: &Parameters<'_>,
+    results: &Results<'_>,
+    outcome: &Outcome,
+    (chunk, target): (Int, Wide),
+) {
+    let k = block.k;
+    let weights = Weights::new(k, parameters, outcome.scanned[0], outcome.top_k);
+    let kept = |key, index| kept_weight(k, weights.of(key, index), outcome.least);
+    block.find_in_chunk(chunk, target, kept, |index| results.token(index));
+}
+
+/// Stores the results of a row. If the token is drawn, `draw` draws and stores it, and returns the remainder. `words`
+/// is the array of random words.
+pub(super) fn report(
+    block: &RowBlock<'_>,
     words: Shared,
     results: &Results<'_>,
     outcome: &Outcome,
+    is_drawn: Mask,
+    draw: impl FnOnce() -> Wide,
 ) {
     let k = block.k;
-    let &Outcome { scanned: [max_key, greedy, status], top_k, least, is_drawn, sum } = outcome;
+    let &Outcome { scanned: [max_key, greedy, status], top_k, least } = outcome;
     let no_candidate = has_no_candidate(k, max_key);
     let remainder = k.wide_variable(k.wide(0));
     k.when_else(
         is_drawn,
-        || {
-            block.prepare_to_pass(0);
-            let sums = block.running_sums(sum);
-            let rest = remainder_of_draw(block, words, sums.total());
-            k.set_wide(remainder, rest);
-            let target = k.wadd(rest, k.wide(1));
-            let (chunk, before, _) = block.pass([sums.before, sums.upto], || vec![sum], target);
-            let weights = Weights::new(k, parameters, max_key, top_k);
-            let kept = |key, index| kept_weight(k, weights.of(key, index), least);
-            block.find_in_chunk(chunk, k.wide_difference(target, before), kept, |index| {
-                results.token(index);
-            });
-        },
-        || {
-            k.set_wide(remainder, shared_remainder_of_maximum(k, words, no_candidate));
-        },
+        || k.set_wide(remainder, draw()),
+        || k.set_wide(remainder, shared_remainder_of_maximum(k, words, no_candidate)),
     );
     let remainder = k.get_wide(remainder);
     k.when(block.is_first(), || {
@@ -75,12 +82,8 @@ fn remainder_of_draw(block: &RowBlock<'_>, words: Shared, total: Wide) -> Wide {
     let shared = k.shared(2);
     k.when(k.lt(block.block.thread, k.int(WARP as i32)), || {
         let words = k.load_shared_words_at(words, 0);
-        let remainder = k.wide_variable(k.wide(0));
-        let divide = |bits| k.set_wide(remainder, remainder_by_digits(k, words, total, bits));
-        // Most totals are small. Then fewer steps suffice.
-        let is_small = k.wlt(total, k.wide(1 << (64 - LARGEST_DIGIT_BITS)));
-        k.when_else(is_small, || divide(LARGEST_DIGIT_BITS), || divide(DIGIT_BITS));
-        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), k.get_wide(remainder)));
+        let remainder = remainder(k, words, total);
+        k.when(block.is_first(), || k.store_shared_wide(shared, k.int(0), remainder));
     });
     k.barrier();
     k.load_shared_wide(shared, k.int(0))

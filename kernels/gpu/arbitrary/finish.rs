@@ -63,8 +63,12 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         });
         let top_k = top_k.map(|variable| k.get(variable));
         let scanned = [Decided::MaxKey, Decided::Greedy, Decided::Status].map(word);
-        let outcome = Outcome { scanned, top_k, least: k.get(least), is_drawn, sum: k.get_wide(sum) };
-        draw::finish(&block, &parameters, words, &results, &outcome);
+        let outcome = Outcome { scanned, top_k, least: k.get(least) };
+        draw::report(&block, words, &results, &outcome, is_drawn, || {
+            draw::draw(&block, words, k.get_wide(sum), |chunk, target| {
+                draw::read_chunk(&block, &parameters, &results, &outcome, (chunk, target));
+            })
+        });
     });
 }
 
@@ -87,7 +91,7 @@ impl Interval<'_, '_> {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));
         let of_chunk = self.block.load_of_chunk(sums);
-        let smallest_and_largest = [Weighed::Least, Weighed::Largest].map(|word| of_chunk[word as usize]);
+        let [smallest, largest] = [Weighed::Least, Weighed::Largest].map(|word| of_chunk[word as usize]);
         let of_chunk = |word: Weighed| k.join(of_chunk[word as usize], of_chunk[word as usize + 1]);
         let above_of_chunk = of_chunk(Weighed::Above);
         // If the interval is empty, its ends are the threshold of min-p.
@@ -97,17 +101,18 @@ impl Interval<'_, '_> {
         k.when(has_top_p(k, self.parameters, self.max_key), || {
             let (mantissa, shift) =
                 (self.parameters.get(Column::TopPMantissa), self.parameters.get(Column::TopPShift));
-            let target = target(k, block.wide_sum(of_chunk(Weighed::Total)), mantissa, shift);
-            let above = block.wide_sum(above_of_chunk);
+            let sums = [of_chunk(Weighed::Total), above_of_chunk, of_chunk(Weighed::Collected)];
+            // A thread without a chunk has the words 0. Collected weights are not 0. The complement reverses the order.
+            let smallest = k.select(k.lt(k.int(0), largest), smallest, k.int(i32::MAX));
+            let ([total, above, collected], [smallest, largest]) =
+                block.together(sums, [k.xor(smallest, k.int(-1)), largest]);
+            let range = [k.xor(smallest, k.int(-1)), largest];
+            let target = target(k, total, mantissa, shift);
             k.when_else(k.not(k.wlt(above, target)), fail, || {
                 k.when(k.not(is_empty), || {
                     let rest = k.wide_difference(target, above);
-                    let is_in_interval = k.not(k.wlt(block.wide_sum(of_chunk(Weighed::Collected)), rest));
-                    k.when_else(
-                        is_in_interval,
-                        || self.find(smallest_and_largest, rest, [state, least, single]),
-                        fail,
-                    );
+                    let is_in_interval = k.not(k.wlt(collected, rest));
+                    k.when_else(is_in_interval, || self.find(range, rest, [state, least, single]), fail);
                 });
             });
         });
@@ -128,8 +133,9 @@ impl Interval<'_, '_> {
                             let [weight, index] = entry.words;
                             (self.block.chunk_of(index), weight)
                         };
-                        self.list.for_each(prepare, |(chunk, weight)| {
-                            k.when(k.le(least, weight), || self.block.add_to_chunk(chunk, weight));
+                        self.list.for_each(prepare, |exists, (chunk, weight)| {
+                            let is_kept = k.both(exists, k.le(least, weight));
+                            k.when(is_kept, || self.block.add_to_chunk(chunk, weight));
                         });
                         k.set_wide(sum, k.wadd(above_of_chunk, self.block.sum_of_parts()));
                     },
@@ -139,15 +145,11 @@ impl Interval<'_, '_> {
     }
 
     /// Finds the collected weight at which the sum of the collected weights reaches `target`. If there are too many
-    /// weights, and they are not all equal, sets the state to [`FAILED`]. `of_chunk` contains the least and the largest
-    /// collected weight of the chunk of this thread.
-    fn find(&self, of_chunk: [Int; 2], target: Wide, [state, least, single]: [Variable; 3]) {
-        let (k, block) = (self.block.k, &self.block.block);
+    /// weights, and they are not all equal, sets the state to [`FAILED`]. `smallest` and `largest` are the least and the
+    /// largest collected weight.
+    fn find(&self, [smallest, largest]: [Int; 2], target: Wide, [state, least, single]: [Variable; 3]) {
+        let k = self.block.k;
         let min_weight = self.parameters.get(Column::MinWeight);
-        let [smallest, largest] = of_chunk;
-        // A thread without a chunk has the words 0. Collected weights are not 0.
-        let smallest = block.min(k.select(k.lt(k.int(0), largest), smallest, k.int(i32::MAX)));
-        let largest = block.max(largest);
         k.when_else(
             k.eq(smallest, largest),
             || {

@@ -157,20 +157,38 @@ impl<'k> List<'k> {
         Kept { of, values }
     }
 
-    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`. The first round handles the
-    /// entries that the thread keeps in registers. Each further round first loads and prepares several entries, and
-    /// then consumes them. So the loads of these entries overlap. `prepare` must not have side effects, because a round
-    /// can call it for a place that is not in the list.
-    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(T)) {
+    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`, and with a mask. If the mask is
+    /// false, the place is not in the list, and `consume` must ignore the result. `prepare` must not have side effects.
+    pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(Mask, T)) {
+        self.rounds(|round| {
+            let prepared: Vec<(Mask, T)> = round.map(|(exists, entry)| (exists, prepare(entry))).collect();
+            prepared.into_iter().for_each(|(exists, value)| consume(exists, value));
+        });
+    }
+
+    /// Calls `consume` with the entries that `selects` selects. These are so few that most warps have none in a round.
+    pub(super) fn for_few(&self, selects: impl Fn(Entry) -> Mask, consume: impl Fn(Entry)) {
         let k = self.block.k;
-        let round = |first: Int, entries: [Entry; UNROLLED]| {
-            let prepared: Vec<T> = entries.into_iter().map(&prepare).collect();
-            for (number, value) in prepared.into_iter().enumerate() {
-                k.when(k.lt(self.place(first, number), self.count), || consume(value));
-            }
+        self.rounds(|round| {
+            let selected = |(exists, entry)| (k.both(exists, selects(entry)), entry);
+            let selected: Vec<(Mask, Entry)> = round.map(selected).collect();
+            let any = selected.iter().map(|&(mask, _)| mask).reduce(|a, b| k.either(a, b));
+            k.when(any.expect("a round has entries"), || {
+                selected.into_iter().for_each(|(mask, entry)| k.when(mask, || consume(entry)));
+            });
+        });
+    }
+
+    /// Calls `body` with the entries of each round, and whether they are in the list. The first round has the entries
+    /// that the thread keeps in registers. Each further round loads several entries at once, so that the loads overlap.
+    fn rounds(&self, body: impl Fn(&mut dyn Iterator<Item = (Mask, Entry)>)) {
+        let k = self.block.k;
+        let exists = |first: Int, number: usize| k.lt(self.place(first, number), self.count);
+        let kept = |number: usize| {
+            let entry = Entry { words: self.kept[number], kept: Some(number) };
+            (exists(self.block.thread, number), entry)
         };
-        let kept = |number: usize| Entry { words: self.kept[number], kept: Some(number) };
-        round(self.block.thread, std::array::from_fn(kept));
+        body(&mut (0..UNROLLED).map(kept));
         let last = k.sub(self.count, k.int(1));
         let step = UNROLLED * k.threads();
         k.for_range(k.add(self.block.thread, k.int(step as i32)), self.count, step, |first| {
@@ -179,7 +197,9 @@ impl<'k> List<'k> {
                 let address = k.address(self.lists, k.element(self.row, self.capacity, place), ENTRY_BYTES);
                 Entry { words: k.load_pair(address), kept: None }
             };
-            round(first, std::array::from_fn(load));
+            let entries: Vec<(Mask, Entry)> =
+                (0..UNROLLED).map(|number| (exists(first, number), load(number))).collect();
+            body(&mut entries.into_iter());
         });
     }
 
@@ -194,7 +214,10 @@ impl<'k> List<'k> {
     pub(super) fn sum(&self, value: impl Fn(Entry) -> Int) -> Wide {
         let k = self.block.k;
         let sum = k.wide_variable(k.wide(0));
-        self.for_each(value, |value| k.set_wide(sum, k.wadd(k.get_wide(sum), k.widen(value))));
+        self.for_each(value, |exists, value| {
+            let value = k.widen(k.select(exists, value, k.int(0)));
+            k.set_wide(sum, k.wadd(k.get_wide(sum), value));
+        });
         self.block.wide_sum(k.get_wide(sum))
     }
 }

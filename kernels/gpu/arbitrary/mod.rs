@@ -17,13 +17,14 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! records, state, list, division, weights ← slice_block, row_block, sample ← search, scan, draw
+//! records, state, list, few, division, weights ← slice_block, row_block, sample ← search, scan, draw
 //!   ← decide, weigh, whole_row ← finish ← this file
 //! ```
 
 mod decide;
 mod division;
 mod draw;
+mod few;
 mod finish;
 mod list;
 mod records;

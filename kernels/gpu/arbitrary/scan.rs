@@ -6,7 +6,7 @@ use super::division::Division;
 use super::list::Collector;
 use super::records::{Records, Sampled, Scanned, ALL_REACH, HAS_BINS, HAS_LIST, SAMPLED, SCANNED};
 use super::sample::capacity;
-use super::slice_block::SliceBlock;
+use super::slice_block::{Pass, SliceBlock};
 use super::state::{State, BINS};
 use crate::kernels::gpu::block::{load_records, maximum_of_slices, status_of_slices};
 use crate::kernels::gpu::logits::{key_of, SliceLogits};
@@ -24,7 +24,7 @@ pub(super) const BIN_BITS: u32 = OCTAVE_BITS - 6;
 /// initial state, and the results: a record per slice, the number of entries at the bound in each chunk, the lists, and
 /// the new state. The new state uses the memory of the initial state.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    let slice = SliceBlock::arguments(k, spec, division, false);
+    let slice = SliceBlock::arguments(k, spec, division, Pass::First);
     let sampled = Records::argument(k, SAMPLED);
     let _before = k.argument();
     let slices = Records::argument(k, SCANNED);
@@ -69,6 +69,8 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
             }
         });
         k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins));
+        // A row without a list is read again, except a greedy row. The first tile does not wait for the flags.
+        slice.keep_following_tiles_if(k.not(has_list));
     });
     let value = k.from_bits(k.get(max));
     let key = key_of(k, value);

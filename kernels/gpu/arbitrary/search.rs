@@ -1,12 +1,12 @@
 //! Searches among the entries of a list. A search finds the first position at which a running sum reaches a number. A
 //! position is an unsigned integer. Each search first counts by the leading bits of the positions.
 
+use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
 use super::row_block::{sum_of, RowBlock, RunningSums, THREADS};
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
-use crate::semantics::sizes::SUMMABLE;
 
 /// The number of bits of a position that one step of a search finds.
 const BITS: u32 = 12;
@@ -17,26 +17,19 @@ const BINS_PER_THREAD: usize = BINS / THREADS;
 /// The number of bins that a thread loads or stores with one instruction.
 const VECTOR: usize = 4;
 
-/// If a step finds a bin with at most this number of entries, it compares these entries with each other, and the search
-/// ends. The sum of the weights of these entries fits in 32 bits.
-const FEW: usize = SUMMABLE;
-
 /// The bins of the searches, in shared memory.
 pub(super) struct Bins<'a, 'k> {
     block: &'a RowBlock<'k>,
     /// The low and the high parts of the sums.
     pub(super) parts: [Shared; 2],
-    /// Two words for each entry of the bin that a step found: its distance from the first position of the bin, and its
-    /// weight.
-    few: Shared,
-    /// The number of entries of this bin. It can exceed [`FEW`].
-    len: Shared,
+    /// The entries of the bin that a step found: their distances from the first position of the bin, and their weights.
+    few: Few<'k>,
 }
 
 impl<'a, 'k> Bins<'a, 'k> {
     pub(super) fn new(block: &'a RowBlock<'k>) -> Bins<'a, 'k> {
         let k = block.k;
-        Bins { block, parts: [(); 2].map(|()| k.shared(BINS)), few: k.shared(2 * FEW), len: k.shared(1) }
+        Bins { block, parts: [(); 2].map(|()| k.shared(BINS)), few: Few::new(block.block) }
     }
 
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
@@ -76,29 +69,6 @@ impl<'a, 'k> Bins<'a, 'k> {
         // After this barrier, the caller can use other reductions of the block before the search continues.
         self.block.k.barrier();
         search
-    }
-
-    /// Searches the first `count` entries of [`Bins::few`]. Finds the first position at which the running sum of their
-    /// weights reaches `target`. Returns this position, the sum of the weights before it, and the sum of the weights at
-    /// it. Every warp computes all three results, so no barrier is needed.
-    fn locate_among_few(&self, count: Int, target: Wide) -> [Wide; 3] {
-        let k = self.block.k;
-        let entry = |number| k.load_shared_words::<2>(self.few, k.shl(number, 1));
-        let is_entry = k.lt(k.lane(), count);
-        let [position, weight] = entry(k.min(k.lane(), k.sub(count, k.int(1))));
-        let upto = k.variable(k.int(0));
-        k.for_range(k.int(0), count, 1, |other| {
-            let [other, weight] = entry(other);
-            let is_upto = k.le(other, position);
-            k.set(upto, k.add(k.get(upto), k.select(is_upto, weight, k.int(0))));
-        });
-        let is_reached = k.not(k.wlt(k.widen(k.get(upto)), target));
-        let found = k.warp_min(k.select(is_reached, position, k.int(i32::MAX)));
-        let sum_if = |mask| {
-            let mine = k.select(k.both(is_entry, mask), weight, k.int(0));
-            k.widen(k.warp_sum(mine))
-        };
-        [k.widen(found), sum_if(k.lt(position, found)), sum_if(k.eq(position, found))]
     }
 }
 
@@ -175,7 +145,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                 k.store_shared_words(*array, bin, [k.int(0); VECTOR]);
             }
         }
-        k.when(bins.block.is_first(), || k.store_shared_at(bins.len, 0, k.int(0)));
+        bins.few.clear();
         bins.block.prepare_to_pass(0);
         k.barrier();
         // If an entry is before `start`, its distance from `start` wraps. The distance is then at least 2³² − `start`.
@@ -183,8 +153,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         // So the entry is counted after all entries of the divided bin, or in no bin. The running sum reaches the
         // target before it reaches this entry.
         let prepare = |entry| (k.shr_by((self.distance)(start, entry), by), (self.weight)(entry));
-        self.list.for_each(prepare, |(bin, weight)| {
-            let is_in_bins = k.unsigned_lt(bin, k.int(BINS as i32));
+        self.list.for_each(prepare, |exists, (bin, weight)| {
+            let is_in_bins = k.both(exists, k.unsigned_lt(bin, k.int(BINS as i32)));
             if self.kind == Kind::Count {
                 k.when(is_in_bins, || k.add_shared(bins.parts[0], bin, weight));
             } else {
@@ -246,9 +216,9 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                 k.when(k.not(last), || {
                     let count = self.collect_few(next, by);
                     k.when_else(
-                        k.le(count, k.int(FEW as i32)),
+                        k.le(count, k.int(LARGEST_FEW as i32)),
                         || {
-                            let [position, sum, of_position] = self.bins.locate_among_few(count, rest);
+                            let [position, sum, of_position] = self.bins.few.locate(count, rest);
                             k.set(first, k.add(next, k.low(position)));
                             k.set_wide(before, k.wadd(k.get_wide(before), sum));
                             k.set_wide(at, of_position);
@@ -267,22 +237,14 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     }
 
     /// Stores the entries of one bin in [`Bins::few`]. The bin begins at position `start` and has `2^by` positions.
-    /// Entries of weight 0 are left out. Returns the number of entries, which can exceed [`FEW`].
+    /// Entries of weight 0 are left out. Returns the number of entries, which can exceed [`LARGEST_FEW`].
     fn collect_few(&self, start: Int, by: Int) -> Int {
         let (k, bins) = (self.bins.block.k, self.bins);
-        let prepare = |entry| ((self.distance)(start, entry), entry);
-        self.list.for_each(prepare, |(distance, entry)| {
-            k.when(k.eq(k.shr_by(distance, by), k.int(0)), || {
-                let weight = (self.weight)(entry);
-                k.when(k.lt(k.int(0), weight), || {
-                    let at = k.fetch_add_shared(bins.len, 0, k.int(1));
-                    k.when(k.lt(at, k.int(FEW as i32)), || {
-                        k.store_shared_words(bins.few, k.shl(at, 1), [distance, weight]);
-                    });
-                });
-            });
+        let is_in_bin = |entry| k.eq(k.shr_by((self.distance)(start, entry), by), k.int(0));
+        self.list.for_few(is_in_bin, |entry| {
+            let weight = (self.weight)(entry);
+            k.when(k.lt(k.int(0), weight), || bins.few.add((self.distance)(start, entry), weight));
         });
-        k.barrier();
-        k.load_shared_at(bins.len, 0)
+        bins.few.count()
     }
 }

@@ -5,7 +5,7 @@ use crate::kernels::gpu::block::Block;
 use crate::kernels::gpu::logits::SliceLogits;
 use crate::kernels::gpu::parameters::Parameters;
 use crate::kernels::spec::Spec;
-use crate::ptx::{Int, Ptx, Wide};
+use crate::ptx::{Int, Mask, Ptx, Reuse, Variable, Wide};
 use crate::semantics::arith::Arith;
 
 /// A block of threads, its slice, and the parameters of its row.
@@ -20,25 +20,50 @@ pub(super) struct SliceBlock<'k> {
     spec: &'k Spec,
     division: &'k Division,
     logits: Wide,
+    /// If the second pass may find logits of this slice in the L2 cache, whether the cache should keep them: 0 or 1.
+    keeps: Option<Variable>,
+}
+
+/// The kernels that read all logits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    First,
+    Second,
 }
 
 impl<'k> SliceBlock<'k> {
-    /// Declares the logits and the parameters as the next arguments of the kernel. With `reversed`, the first blocks
-    /// process the last slices.
+    /// Declares the logits and the parameters as the next arguments of the kernel.
     pub(super) fn arguments(
         k: &'k Ptx,
         spec: &'k Spec,
         division: &'k Division,
-        reversed: bool,
+        pass: Pass,
     ) -> SliceBlock<'k> {
         let [logits, parameters] = [(); 2].map(|()| k.argument());
         let block = Block::new(k);
-        let last = k.int((spec.batch * division.slices - 1) as i32);
-        let number = if reversed { k.sub(last, k.block()) } else { k.block() };
+        let slices = spec.batch * division.slices;
+        let number = match pass {
+            Pass::First => k.block(),
+            // The second pass begins with the slices that the L2 cache keeps.
+            Pass::Second => k.sub(k.int((slices - 1) as i32), k.block()),
+        };
         let (row, slice) = k.divide(number, division.slices);
         let parameters = Parameters::new(k, parameters, row);
         let chunk = division.chunk(k, slice);
-        SliceBlock { block, row, number, chunk, parameters, spec, division, logits }
+        // If the cache has space for all slices, it keeps them anyway.
+        let can_keep = pass == Pass::First && division.cached_slices < slices;
+        let keeps = can_keep.then(|| k.variable(k.int(0)));
+        SliceBlock { block, row, number, chunk, parameters, spec, division, logits, keeps }
+    }
+
+    /// Lets the L2 cache keep the following tiles of this slice for the second pass if the mask is true and the slice
+    /// is one of the last slices. The cache has no space for the others.
+    pub(super) fn keep_following_tiles_if(&self, mask: Mask) {
+        let k = self.block.k;
+        let Some(keeps) = self.keeps else { return };
+        let first = self.spec.batch * self.division.slices - self.division.cached_slices;
+        let is_last = k.le(k.int(first as i32), self.number);
+        k.set(keeps, k.select(k.both(mask, is_last), k.int(1), k.int(0)));
     }
 
     /// The number of this warp's chunk among all chunks of the batch.
@@ -51,7 +76,8 @@ impl<'k> SliceBlock<'k> {
         let k = self.block.k;
         let row = self.parameters.row_of_logits(self.spec);
         self.division.for_each_tile(k, self.chunk, |run| {
-            body(SliceLogits::load_run(k, self.spec, self.logits, row, run));
+            let reuse = self.keeps.map_or(Reuse::Never, |keeps| Reuse::LaterIf(k.eq(k.get(keeps), k.int(1))));
+            body(SliceLogits::load_reused(k, self.spec, (self.logits, row), run, reuse));
         });
     }
 }

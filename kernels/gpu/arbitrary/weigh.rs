@@ -4,7 +4,7 @@
 use super::division::Division;
 use super::list::Collector;
 use super::records::{Decided, Records, Scanned, DECIDED, SCANNED, WEIGH, WEIGHED};
-use super::slice_block::SliceBlock;
+use super::slice_block::{Pass, SliceBlock};
 use super::weights::Weights;
 use crate::kernels::gpu::logits::key_of;
 use crate::kernels::spec::Spec;
@@ -25,8 +25,7 @@ pub(super) fn capacity(spec: &Spec) -> usize {
 /// slices, the initial lengths of the lists, and the results: the sums of the chunks, the lists (weight and index), and
 /// the new lengths of the lists. The new lengths use the memory of the initial lengths.
 pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
-    // The scan read the last slices last, so the L2 cache contains them.
-    let slice = SliceBlock::arguments(k, spec, division, true);
+    let slice = SliceBlock::arguments(k, spec, division, Pass::Second);
     let (decided, slices) = (Records::argument(k, DECIDED), Records::argument(k, SCANNED));
     let _before = k.argument();
     let sums = Records::argument(k, WEIGHED);

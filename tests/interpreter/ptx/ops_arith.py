@@ -1,5 +1,7 @@
 """Arithmetic, logic, comparisons and conversions."""
 
+from fractions import Fraction
+
 import numpy as np
 
 from .text import COMPARISONS, TYPES, Imm, Pair, Vector
@@ -155,9 +157,35 @@ def mad(t, i):
     )
 
 
+def fused(a, b, c):
+    """Returns a * b + c, rounded once to nearest even."""
+    if not np.isfinite((a, b, c)).all():
+        return a * b + c
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    if exact == 0:
+        # The sum of two zeros has the sign of both. Otherwise, a sum that cancels is +0.
+        return a * b + c if c == 0 else 0.0
+    try:
+        return float(exact)
+    except OverflowError:
+        return float("inf") if exact > 0 else float("-inf")
+
+
 @operation("fma")
 def fma(t, i):
-    i.error("fused products and sums are not part of the contract")
+    """A fused product and sum of f64. Those of f32 are not part of the contract."""
+    type = i.type("f32 f64")
+    if type == "f32":
+        i.error("fused products and sums of f32 are not part of the contract")
+    i.needed(("rn",))
+    d, *operands = i.expect(4)
+    sources, out = [t.src(i, operand, type) for operand in operands], t.dst(i, d, type)
+
+    def run(block, mask):
+        values = [np.broadcast_to(block.v[slot], mask.bits.shape)[mask.threads].tolist() for slot in sources]
+        block.v[out][mask.threads] = [fused(*operands) for operands in zip(*values)]
+
+    return not_nan(t, i, type, run)
 
 
 @operation("min", "max")

@@ -401,6 +401,31 @@ class Ops(PtxTest):
         ):
             self.run_op("sub.rn.f64 {d}, {a}, {a};", [(64, bits[-1:])], [64])
         self.check("rcp.rn.f64 {d}, {a};", ["b64"], "b64", lambda a: pattern(np.float64(1) / double(a)), [bits])
+        fma = "fma.rn.f64 {d}, {a}, {b}, {c};"
+
+        def check_fma(rows):
+            operands = [(64, [pattern(row[n]) for row in rows]) for n in range(3)]
+            (found,) = self.run_op(fma, operands, [64])
+            self.assertEqual(found, [pattern(row[3]) for row in rows])
+
+        # The exact products have up to 106 bits, and the sums have few.
+        a, b = 2**53 - 1, 2**52 + 12345
+        check_fma([(a, b, -float(a * b), a * b - int(float(a * b))) for a, b in [(a, b), (a, a), (b, 3), (-b, b)]])
+        tiny = 2.0**-52
+        check_fma(
+            [
+                (1 + tiny, 1 - tiny, -1.0, -(tiny**2)),
+                # A product that is a tie is rounded to even, but a small addend decides.
+                (1 + tiny, 1.5, 0.0, 1.5 + 2 * tiny),
+                (1 + tiny, 1.5, -(2.0**-200), 1.5 + tiny),
+                (3.0, 5.0, -15.0, 0.0),
+                (-0.0, 5.0, -0.0, -0.0),
+                (0.0, 5.0, -0.0, 0.0),
+                (2.0**1023, 2.0, -(2.0**1023), 2.0**1023),
+                (2.0**1023, -4.0, 1.0, -np.inf),
+                (np.inf, 2.0, 1.0, np.inf),
+            ]
+        )
         self.check("cvt.rn.f64.u64 {d}, {a};", ["u64"], "b64", lambda a: pattern(float(a)))
         self.check("cvt.rn.f64.s64 {d}, {a};", ["s64"], "b64", lambda a: pattern(float(a)))
         self.check("cvt.rn.f32.f64 {d}, {a};", ["b64"], "f32", double, [bits])

@@ -19,7 +19,7 @@ const DEPTHS: [usize; 4] = [8, 6, 4, 4];
 const SLOTS: [usize; 4] = [5, 4, 3, 2];
 /// The number of survivors that fit one lane after all stripes of a row have received copies of all survivors of the
 /// row. The second number applies if top-k keeps at most [`FEW`] entries.
-const COPIES: [usize; 2] = [7, 5];
+const COPIES: [usize; 2] = [7, 6];
 /// The least number of stripes of a row that receive copies. If there are fewer, copies take more time than they save.
 const LEAST_STRIPES_OF_COPIES: usize = 4;
 /// The largest number of entries that top-k may keep if the smaller numbers apply.

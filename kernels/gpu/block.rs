@@ -54,51 +54,53 @@ impl<'k> Block<'k> {
         largest: [Int; LARGEST],
     ) -> ([Wide; SUMS], [Int; LARGEST]) {
         let k = self.k;
-        let halves = sums.map(|value| k.wide_warp_sum(value)).into_iter();
-        let of_warp: Vec<Int> = halves
-            .flat_map(|sum| [k.low(sum), k.high(sum)])
+        let words: Vec<Int> = sums
+            .iter()
+            .flat_map(|&value| {
+                let sum = k.wide_warp_sum(value);
+                [k.low(sum), k.high(sum)]
+            })
             .chain(largest.map(|value| k.warp_max(value)))
             .collect();
-        let warps = k.threads() / WARP;
-        let arrays: Vec<Shared> = of_warp.iter().map(|_| k.shared(warps)).collect();
-        k.when(k.eq(k.lane(), k.int(0)), || {
-            let warp = k.shr(self.thread, WARP.trailing_zeros());
-            arrays.iter().zip(of_warp).for_each(|(&array, value)| k.store_shared(array, warp, value));
-        });
-        k.barrier();
-        // A lane without a warp reads the value of another warp.
-        let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
-        let of_warp = |number: usize| k.load_shared(arrays[number], lane);
-        let sum = |number: usize| {
-            let [low, high] =
-                [2 * number, 2 * number + 1].map(|half| k.select(is_warp, of_warp(half), k.int(0)));
-            k.wide_warp_sum(k.join(low, high))
-        };
-        let max = |number: usize| k.warp_max(of_warp(2 * SUMS + number));
+        let words = self.exchange(0, &words);
+        let sum = |number: usize| k.wide_warp_sum(self.if_warp([words[2 * number], words[2 * number + 1]]));
+        let max = |number: usize| k.warp_max(words[2 * SUMS + number]);
         (std::array::from_fn(sum), std::array::from_fn(max))
     }
 
-    /// Returns the values of the warps: lane `i` gets the value of the last thread of warp `i`. A lane without a warp
-    /// gets 0. The partial results stay in use: no reduction may follow before the next barrier.
-    pub(super) fn of_warps(&self, value: Wide) -> Wide {
+    /// Returns the words of lane `sender` of another warp: lane `i` gets those of warp `i`. A lane without a warp gets
+    /// the words of any warp. The words have their own arrays, so other reductions may follow at once. But no thread
+    /// may execute the same exchange again before another barrier.
+    pub(super) fn exchange(&self, sender: usize, words: &[Int]) -> Vec<Int> {
         let k = self.k;
-        self.share(WARP - 1, [k.low(value), k.high(value)]);
-        let warps = self.partial[0].len();
-        let (lane, is_warp) = (k.and(k.lane(), k.int(warps as i32 - 1)), k.lt(k.lane(), k.int(warps as i32)));
-        let [low, high] = self.partial.map(|array| k.select(is_warp, k.load_shared(array, lane), k.int(0)));
-        k.join(low, high)
+        let warps = k.threads() / WARP;
+        let arrays: Vec<Shared> = words.iter().map(|_| k.shared(warps)).collect();
+        k.when(k.eq(k.lane(), k.int(sender as i32)), || {
+            let warp = k.shr(self.thread, WARP.trailing_zeros());
+            arrays.iter().zip(words).for_each(|(&array, &word)| k.store_shared(array, warp, word));
+        });
+        k.barrier();
+        let warp = k.min(k.lane(), k.int(warps as i32 - 1));
+        arrays.iter().map(|&array| k.load_shared(array, warp)).collect()
+    }
+
+    /// A 64-bit integer from its halves; 0 in a lane whose number is not the number of a warp.
+    pub(super) fn if_warp(&self, [low, high]: [Int; 2]) -> Wide {
+        let k = self.k;
+        let is_warp = k.lt(k.lane(), k.int((k.threads() / WARP) as i32));
+        k.join(k.select(is_warp, low, k.int(0)), k.select(is_warp, high, k.int(0)))
     }
 
     /// The least and the largest value of the threads. The partial results stay in use: no other reduction may follow
     /// before the next barrier.
     pub(super) fn range(&self, value: Int) -> (Int, Int) {
         let k = self.k;
-        self.share(0, [k.warp_min(value), k.warp_max(value)]);
+        self.share([k.warp_min(value), k.warp_max(value)]);
         (self.combine(0, Operation::Min), self.combine(1, Operation::Max))
     }
 
     fn reduce(&self, value: Int, operation: Operation) -> Int {
-        self.share(0, [operation.over_warp(self.k, value)]);
+        self.share([operation.over_warp(self.k, value)]);
         let result = self.combine(0, operation);
         self.k.barrier();
         result
@@ -110,11 +112,11 @@ impl<'k> Block<'k> {
         row_status(k, k.never(), k.barrier_any(had_nan), k.barrier_any(had_inf))
     }
 
-    /// Makes the values of one lane of each warp visible to all threads. `lane` is the number of this lane.
-    fn share<const N: usize>(&self, lane: usize, of_warp: [Int; N]) {
+    /// Makes the values of the first lane of each warp visible to all threads.
+    fn share<const N: usize>(&self, of_warp: [Int; N]) {
         let k = self.k;
-        let is_lane = k.eq(k.and(self.thread, k.int(WARP as i32 - 1)), k.int(lane as i32));
-        k.when(is_lane, || {
+        let is_first_lane = k.eq(k.and(self.thread, k.int(WARP as i32 - 1)), k.int(0));
+        k.when(is_first_lane, || {
             for (array, value) in self.partial.into_iter().zip(of_warp) {
                 k.store_shared(array, k.shr(self.thread, WARP.trailing_zeros()), value);
             }

@@ -8,7 +8,8 @@
 //! A file imports only files to the left of it:
 //!
 //! ```text
-//! layout, block, order, parameters, remainder, results ← logits ← filter ← finish; call, logits ← arbitrary ← this file
+//! layout, block, order, parameters, remainder, results ← logits ← filter ← finish; call, logits ← arbitrary
+//!   ← this file
 //! ```
 
 mod arbitrary;

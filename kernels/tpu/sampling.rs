@@ -7,7 +7,7 @@ use super::short_division;
 use crate::kernels::program_arrays::Column;
 use crate::mlir::mosaic::wide::Wide;
 use crate::mlir::mosaic::{Kernel, Value};
-use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::arith::{Arith, LongDivision};
 use crate::semantics::rules::{self, has_no_candidate, is_candidate, top_p_is_off};
 use crate::semantics::sizes::{TOTAL_BITS, WEIGHT_BITS};
 use crate::semantics::weights::{quantize, weight, MAX_WEIGHT, OCTAVE_BITS};

@@ -1,6 +1,5 @@
 //! The arithmetic of the sampling contract.
 
-use super::operands::Class;
 use super::{Float, Int, Mask, Ptx, Wide};
 use crate::semantics::arith::{Arith, WideArith};
 
@@ -118,82 +117,5 @@ impl WideArith for &Ptx {
 
     fn wselect(self, mask: Mask, if_true: Wide, if_false: Wide) -> Wide {
         self.wide_op("selp.b64", &[&if_true, &if_false, &mask])
-    }
-
-    fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
-        assert!(bits <= 30, "the quotient must be less than 2³⁰");
-        let dividend = self.wor(self.wshl(a, bits), digit);
-        self.rem_by_reciprocal(dividend, b)
-    }
-}
-
-impl Ptx {
-    /// `a % b`, where the quotient is less than 2³⁰ and `b` is at least 2²⁸ and at most 2⁵².
-    ///
-    /// The 64-bit division of a GPU is a long sequence of instructions. Here, the quotient is the product of `a` and
-    /// the reciprocal of `b` in binary64, rounded down. Its relative error before it is rounded down is below 2⁻⁵⁰, so
-    /// the quotient is wrong by at most 1.
-    fn rem_by_reciprocal(&self, a: Wide, b: Wide) -> Wide {
-        let inverse = self.reciprocal_of(b);
-        let (dividend, quotient) = (self.new_register(Class::Float64), self.new_register(Class::Float64));
-        self.line(format_args!("cvt.rn.f64.u64 %f{dividend}, {a}"));
-        self.line(format_args!("mul.rn.f64 %f{quotient}, %f{dividend}, %f{inverse}"));
-        let whole = self.wide_register();
-        self.line(format_args!("cvt.rzi.u64.f64 {whole}, %f{quotient}"));
-        let rest = self.wide_op("sub.u64", &[&a, &self.wmul(whole, b)]);
-        // If the quotient was one too large, the rest is negative: it wraps to more than 2⁶³.
-        let negative = self.mask_op("setp.lt.s64", &[&rest, &self.wide(0)]);
-        let rest = self.wselect(negative, self.wadd(rest, b), rest);
-        let small = self.wlt(rest, b);
-        self.wselect(small, rest, self.wide_op("sub.u64", &[&rest, &b]))
-    }
-
-    /// The register that contains the reciprocal of `b` in binary64. A long division uses it in each step.
-    ///
-    /// The register is reused until the next label.
-    fn reciprocal_of(&self, b: Wide) -> u32 {
-        let name = b.to_string();
-        if let Some((divisor, register)) = &*self.reciprocal.borrow() {
-            if *divisor == name {
-                return *register;
-            }
-        }
-        let (divisor, inverse) = (self.new_register(Class::Float64), self.new_register(Class::Float64));
-        self.line(format_args!("cvt.rn.f64.u64 %f{divisor}, {b}"));
-        self.line(format_args!("rcp.rn.f64 %f{inverse}, %f{divisor}"));
-        *self.reciprocal.borrow_mut() = Some((name, inverse));
-        inverse
-    }
-
-    /// Makes the next remainder compute the reciprocal of its divisor again.
-    pub(super) fn forget_reciprocal(&self) {
-        *self.reciprocal.borrow_mut() = None;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A division in a branch computes a reciprocal that the code after the branch must not use.
-    #[test]
-    fn reciprocals_are_not_reused_after_a_branch() {
-        let k = Ptx::new(32, 1);
-        let divisor = k.argument();
-        let divide = || {
-            k.wrem_next(k.wide(1), k.wide(2), 3, divisor);
-        };
-        let is_first = k.eq(k.thread(), k.int(0));
-        k.when_else(
-            is_first,
-            || {
-                divide();
-                divide();
-            },
-            divide,
-        );
-        divide();
-        let reciprocals = k.text("division").matches("rcp.rn.f64").count();
-        assert_eq!(reciprocals, 3, "one per branch, and one after the branches");
     }
 }

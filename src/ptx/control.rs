@@ -87,9 +87,6 @@ impl Ptx {
     }
 
     fn place(&self, label: &str) {
-        // Some threads can reach the label without executing the instructions before it. So the next remainder must
-        // not reuse a reciprocal that these instructions compute.
-        self.forget_reciprocal();
         self.body.borrow_mut().push_str(&format!("{label}:\n"));
     }
 }

@@ -6,9 +6,9 @@
 //! the sampling contract add their instructions to the kernel.
 //!
 //! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction of binary32 fuses a
-//! multiplication with an addition, and no instruction flushes subnormals to zero. Every thread of a block must execute the same
-//! barriers ([`Ptx::barrier`], [`Ptx::barrier_count`]). Every thread of a warp must execute the same warp operations
-//! ([`Ptx::warp_max`] and others).
+//! multiplication with an addition, and no instruction flushes subnormals to zero. Every thread of a block must execute
+//! the same barriers ([`Ptx::barrier`], [`Ptx::barrier_count`]). Every thread of a warp must execute the same warp
+//! operations ([`Ptx::warp_max`] and others).
 
 mod arith;
 mod control;
@@ -46,8 +46,6 @@ pub struct Ptx {
     parameters: Cell<usize>,
     /// The sizes in bytes of the arrays in shared memory.
     shared: RefCell<Vec<usize>>,
-    /// The divisor of the last remainder since the last label, and the register that contains its reciprocal.
-    reciprocal: RefCell<Option<(String, u32)>>,
 }
 
 impl Ptx {
@@ -63,7 +61,6 @@ impl Ptx {
             labels: Cell::default(),
             parameters: Cell::default(),
             shared: RefCell::default(),
-            reciprocal: RefCell::default(),
         }
     }
 

@@ -117,14 +117,6 @@ pub trait WideArith: Arith {
     fn wadd(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
     /// `a * b`. The product fits 64 bits.
     fn wmul(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
-    /// The number of bits per step of the long division in [`draw`](super::draw). A remainder times 2 to this power
-    /// must fit 64 bits, for every total that the target computes.
-    const DIGIT_BITS: u32 = 64 - super::sizes::TOTAL_BITS;
-
-    /// Returns `(a · 2^bits + digit) % b`, which is one step of a long division. `a` is less than `b`, and `digit` is
-    /// less than `2^bits`. `b` is at least [`MAX_WEIGHT`](super::weights::MAX_WEIGHT), and `b · 2^bits` is at most 2⁶⁴.
-    /// Some implementations support only `bits = DIGIT_BITS`.
-    fn wrem_next(self, a: Self::Wide, digit: Self::Wide, bits: u32, b: Self::Wide) -> Self::Wide;
     /// `a << by`.
     fn wshl(self, a: Self::Wide, by: u32) -> Self::Wide;
     /// `a >> by`, filling with zeros. `by` is below 64.
@@ -139,6 +131,18 @@ pub trait WideArith: Arith {
     fn weq(self, a: Self::Wide, b: Self::Wide) -> Self::Mask;
     /// `if_true` where the mask is true, else `if_false`.
     fn wselect(self, mask: Self::Mask, if_true: Self::Wide, if_false: Self::Wide) -> Self::Wide;
+}
+
+/// The step of the long division in [`draw`](super::draw). A target with a faster division does not implement it.
+pub trait LongDivision: WideArith {
+    /// The number of bits per step of the long division in [`draw`](super::draw). A remainder times 2 to this power
+    /// must fit 64 bits, for every total that the target computes.
+    const DIGIT_BITS: u32 = 64 - super::sizes::TOTAL_BITS;
+
+    /// Returns `(a · 2^bits + digit) % b`, which is one step of a long division. `a` is less than `b`, and `digit` is
+    /// less than `2^bits`. `b` is at least [`MAX_WEIGHT`](super::weights::MAX_WEIGHT), and `b · 2^bits` is at most 2⁶⁴.
+    /// Some implementations support only `bits = DIGIT_BITS`.
+    fn wrem_next(self, a: Self::Wide, digit: Self::Wide, bits: u32, b: Self::Wide) -> Self::Wide;
 }
 
 /// Plain Rust arithmetic on one value.
@@ -197,7 +201,6 @@ impl WideArith for Scalar {
         high(a: u64) -> i32 = (a >> 32) as i32;
         wadd(a: u64, b: u64) -> u64 = a + b;
         wmul(a: u64, b: u64) -> u64 = a * b;
-        wrem_next(a: u64, digit: u64, bits: u32, b: u64) -> u64 = (a << bits | digit) % b;
         wshl(a: u64, by: u32) -> u64 = a << by;
         wshr(a: u64, by: u64) -> u64 = a >> by;
         wand(a: u64, b: u64) -> u64 = a & b;
@@ -205,5 +208,11 @@ impl WideArith for Scalar {
         wlt(a: u64, b: u64) -> bool = a < b;
         weq(a: u64, b: u64) -> bool = a == b;
         wselect(mask: bool, if_true: u64, if_false: u64) -> u64 = if mask { if_true } else { if_false };
+    }
+}
+
+impl LongDivision for Scalar {
+    scalar_ops! {
+        wrem_next(a: u64, digit: u64, bits: u32, b: u64) -> u64 = (a << bits | digit) % b;
     }
 }

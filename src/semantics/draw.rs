@@ -1,6 +1,6 @@
 //! The draw: a 128-bit random number modulo the total of the kept weights.
 
-use super::arith::{Arith, WideArith};
+use super::arith::{Arith, LongDivision, WideArith};
 use super::sizes::WEIGHT_BITS;
 use super::weights::MAX_WEIGHT;
 
@@ -14,16 +14,16 @@ pub const LARGEST_DIGIT_BITS: u32 = WEIGHT_BITS;
 /// 0, or the sum of weights that include the weight of the maximum. So a total that is not 0 is at least [`MAX_WEIGHT`]
 /// and at most 2^[`TOTAL_BITS`](super::sizes::TOTAL_BITS).
 ///
-/// A long division with digits of [`WideArith::DIGIT_BITS`] bits. Every intermediate result fits 64 bits.
+/// A long division with digits of [`LongDivision::DIGIT_BITS`] bits. Every intermediate result fits 64 bits.
 #[inline(always)]
-pub fn remainder<A: WideArith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
+pub fn remainder<A: LongDivision>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     remainder_by_digits(a, words, total, A::DIGIT_BITS)
 }
 
 /// Like [`remainder`], with digits of `digit_bits` bits. `digit_bits` is at most [`LARGEST_DIGIT_BITS`], and the total
 /// is at most 2^(64 − `digit_bits`). Larger digits need fewer steps.
 #[inline(always)]
-pub fn remainder_by_digits<A: WideArith>(
+pub fn remainder_by_digits<A: LongDivision>(
     a: A,
     words: [A::Int; 4],
     total: A::Wide,

@@ -7,7 +7,7 @@ use super::draw::{self, Outcome};
 use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
 use super::records::{Records, Sampled, DECIDED, DONE, FAILED, HAS_LIST, SAMPLED, SCANNED, WEIGH};
-use super::row_block::{sum_of, RowBlock, THREADS};
+use super::row_block::{sum_of, Place, RowBlock, THREADS};
 use super::sample::{capacity, needs_top_k};
 use super::scan::{self, BIN_BITS};
 use super::search::Bins;
@@ -71,6 +71,8 @@ struct Row<'a, 'k> {
     ties: Int,
     state: &'a State<'k>,
     bins: &'a Bins<'a, 'k>,
+    /// The kept entries of the drawn chunk.
+    few: Few<'k>,
     /// The array of random words.
     words: Shared,
     results: &'a Results<'k>,
@@ -121,6 +123,10 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
         k.when_else(
             has_list,
             || {
+                // The sum of the ties contains a barrier. After it, the threads can add entries.
+                let few = Few::new(block.block);
+                few.clear();
+                block.clear_parts();
                 let row = Row {
                     block: &block,
                     parameters: &parameters,
@@ -136,6 +142,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division, seeded: bool) {
                     ties: block.block.sum(ties_of_chunk),
                     state: &state,
                     bins: &bins,
+                    few,
                     words,
                     results: &results,
                     found: &found,
@@ -299,7 +306,7 @@ impl Row<'_, '_> {
                     decide(k.wlt(reaching(min_weight), targets[0]));
                 });
                 k.when(k.eq(k.get(is_decided), k.int(0)), || {
-                    let [low, high] = rest.interval(self, sum, targets, k.get(threshold));
+                    let [low, high] = rest.interval(sum, targets, k.get(threshold));
                     k.set(self.found.low, k.select(k.le(high, min_weight), min_weight, low));
                     k.set(self.found.high, k.max(high, min_weight));
                 });
@@ -329,10 +336,7 @@ impl Row<'_, '_> {
             Outcome { scanned: self.scanned, top_k: self.found.top_k(), least: k.get(self.found.least) };
         let is_kept = |weight| k.both(k.lt(k.int(0), weight), k.le(outcome.least, weight));
         let chunk_of = |entry: Entry| block.chunk_of(entry.words[1]);
-        // The searches use other entries, so no barrier is needed here.
-        let few = Few::new(block.block);
-        few.clear();
-        block.clear_parts();
+        let few = &self.few;
         let prepare = |entry| (chunk_of(entry), weight(entry));
         self.list.for_each(prepare, |exists, (chunk, weight)| {
             k.when(k.both(exists, is_kept(weight)), || block.add_to_chunk(chunk, weight));
@@ -375,6 +379,11 @@ struct Rest<'k> {
     /// The least and the largest possible sum of all weights.
     least: WideVariable,
     most: WideVariable,
+    /// The running sums of the least (0) and of the largest possible sums of the bins (1), before the first bin of this
+    /// thread and up to the last one.
+    running: [[WideVariable; 2]; 2],
+    /// The places that [`Rest::interval`] finds, one for each of the two running sums.
+    places: [Place<'k>; 2],
     /// The largest possible weight of an entry; 0 if there is no entry.
     highest: Variable,
     /// The distance of the bound from the maximum.
@@ -392,7 +401,9 @@ impl<'k> Rest<'k> {
         let (k, block) = (row.block.k, &row.block.block);
         let (zero, thread) = (|| k.wide_variable(k.wide(0)), block.thread);
         let (least, most, highest) = (zero(), zero(), k.variable(k.int(0)));
-        let rest = Rest { k, thread, counts, least, most, highest, distance };
+        let running = [[zero(), zero()], [zero(), zero()]];
+        let places = [Place::new(*block), Place::new(*block)];
+        let rest = Rest { k, thread, counts, least, most, running, places, highest, distance };
         k.when(has_bins, || {
             let sums = [0, 1].map(|side| sum_of(k, &rest.sums(side)));
             let of_bin = |(bin, count)| {
@@ -401,9 +412,14 @@ impl<'k> Rest<'k> {
             };
             let weights = rest.bins().into_iter().map(of_bin);
             let highest = weights.reduce(|a, b| k.max(a, b)).expect("there are bins");
-            let ([least, most], [highest]) = block.together(sums, [highest]);
-            k.set_wide(rest.least, least);
-            k.set_wide(rest.most, most);
+            // After the barrier of the running sums, the threads can find the places.
+            rest.places.iter().for_each(|place| place.prepare(BINS as i32));
+            let (sums, highest) = row.block.running_sums_of(sums, highest);
+            for ((sums, running), total) in sums.iter().zip(&rest.running).zip([rest.least, rest.most]) {
+                k.set_wide(running[0], sums.before);
+                k.set_wide(running[1], sums.upto);
+                k.set_wide(total, sums.total());
+            }
             k.set(rest.highest, highest);
         });
         rest
@@ -435,21 +451,23 @@ impl<'k> Rest<'k> {
     /// Returns the interval that contains the threshold of top-p: the first weight in the interval, and the first
     /// weight after it. `sum` is the sum of the weights that are not in the bins. If `sum` reaches the larger target,
     /// `threshold` is the threshold for the larger target.
-    fn interval(&self, row: &Row<'_, '_>, sum: Wide, targets: [Wide; 2], threshold: Int) -> [Int; 2] {
-        let (k, block) = (self.k, row.block);
-        let find = |side: usize, target: Wide| {
-            let is_after = k.wlt(sum, target);
-            let rest = k.wselect(is_after, k.wide_difference(target, sum), k.wide(1));
-            let (bin, _, _) = block.locate_in_all(&self.sums(side), rest, BINS as i32);
-            (is_after, bin)
-        };
+    fn interval(&self, sum: Wide, targets: [Wide; 2], threshold: Int) -> [Int; 2] {
+        let k = self.k;
         // Only bounds of the sums of the bins are known. The largest sums give the earliest bin that can contain the
         // threshold. The least sums give the latest bin that can contain the threshold.
-        let (is_after, first) = find(1, targets[0]);
+        let searches = [(1, targets[0]), (0, targets[1])];
+        let is_after = searches.map(|(side, target)| {
+            let is_after = k.wlt(sum, target);
+            let rest = k.wselect(is_after, k.wide_difference(target, sum), k.wide(1));
+            let running = self.running[side].map(|variable| k.get_wide(variable));
+            self.places[side].find(running, || self.sums(side), rest);
+            is_after
+        });
+        k.barrier();
+        let [first, last] = searches.map(|(side, _)| self.places[side].get().0);
         let above = k.add(self.limits(first)[1], k.int(1));
-        let high = k.select(is_after, above, k.int(MAX_WEIGHT + 1));
-        let (is_after, last) = find(0, targets[1]);
-        let low = k.select(is_after, self.limits(last)[0], threshold);
+        let high = k.select(is_after[0], above, k.int(MAX_WEIGHT + 1));
+        let low = k.select(is_after[1], self.limits(last)[0], threshold);
         [k.max(low, k.int(1)), high]
     }
 }

@@ -91,6 +91,8 @@ impl Interval<'_, '_> {
         let (k, block) = (self.block.k, &self.block.block);
         let fail = || k.set(state, k.int(FAILED));
         let of_chunk = self.block.load_of_chunk(sums);
+        // An interval that is not empty needs the sums below, so a barrier follows.
+        self.block.clear_parts();
         let [smallest, largest] = [Weighed::Least, Weighed::Largest].map(|word| of_chunk[word as usize]);
         let of_chunk = |word: Weighed| k.join(of_chunk[word as usize], of_chunk[word as usize + 1]);
         let above_of_chunk = of_chunk(Weighed::Above);
@@ -128,7 +130,6 @@ impl Interval<'_, '_> {
                         k.set_wide(sum, k.wadd(above_of_chunk, kept));
                     },
                     || {
-                        self.block.clear_parts();
                         let prepare = |entry: Entry| {
                             let [weight, index] = entry.words;
                             (self.block.chunk_of(index), weight)
@@ -145,8 +146,8 @@ impl Interval<'_, '_> {
     }
 
     /// Finds the collected weight at which the sum of the collected weights reaches `target`. If there are too many
-    /// weights, and they are not all equal, sets the state to [`FAILED`]. `smallest` and `largest` are the least and the
-    /// largest collected weight.
+    /// weights, and they are not all equal, sets the state to [`FAILED`]. `smallest` and `largest` are the least and
+    /// the largest collected weight.
     fn find(&self, [smallest, largest]: [Int; 2], target: Wide, [state, least, single]: [Variable; 3]) {
         let k = self.block.k;
         let min_weight = self.parameters.get(Column::MinWeight);

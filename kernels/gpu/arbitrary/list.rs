@@ -157,7 +157,7 @@ impl<'k> List<'k> {
         Kept { of, values }
     }
 
-    /// Calls `prepare` with each entry. Then calls `consume` with the result of `prepare`, and with a mask. If the mask is
+    /// Calls `prepare` with each entry. Then calls `consume` with a mask and the result of `prepare`. If the mask is
     /// false, the place is not in the list, and `consume` must ignore the result. `prepare` must not have side effects.
     pub(super) fn for_each<T>(&self, prepare: impl Fn(Entry) -> T, consume: impl Fn(Mask, T)) {
         self.rounds(|round| {

@@ -13,8 +13,8 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-// [`Block::of_warps`] uses `WARPS - 1` as a bit mask, and one lane reads the value of each warp.
-const _: () = assert!(WARPS.is_power_of_two() && WARPS <= WARP);
+// One lane reads the value of each warp.
+const _: () = assert!(WARPS <= WARP);
 const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.
 const PER_THREAD: usize = 4;
@@ -32,8 +32,7 @@ pub(super) struct RowBlock<'k> {
     warp: Int,
     /// Two words for each chunk: the low and the high parts of the weights that are added to it, or an integer.
     parts: [Shared; 2],
-    /// A word and two 64-bit integers, which one thread passes to the others.
-    passed: [Shared; 3],
+    passed: Place<'k>,
 }
 
 impl<'k> RowBlock<'k> {
@@ -56,7 +55,7 @@ impl<'k> RowBlock<'k> {
             row_of_logits,
             warp: k.shr(block.thread, WARP.trailing_zeros()),
             parts: [(); 2].map(|()| k.shared(LARGEST_CHUNKS)),
-            passed: [k.shared(1), k.shared(2), k.shared(2)],
+            passed: Place::new(block),
         }
     }
 
@@ -91,13 +90,13 @@ impl<'k> RowBlock<'k> {
         self.k.element(self.row, self.chunks(), self.block.thread)
     }
 
-    /// Sets the sums of the chunks to 0. Call this before [`RowBlock::add_to_chunk`].
+    /// Sets the sums of the chunks to 0. All threads call this before a barrier, and [`RowBlock::add_to_chunk`] after
+    /// it.
     pub(super) fn clear_parts(&self) {
         let k = self.k;
         k.when(k.lt(self.block.thread, k.int(LARGEST_CHUNKS as i32)), || {
             self.parts.iter().for_each(|&array| k.store_shared(array, self.block.thread, k.int(0)));
         });
-        k.barrier();
     }
 
     /// The number of the chunk that contains the logit with index `index` in the row.
@@ -151,11 +150,38 @@ impl<'k> RowBlock<'k> {
         (chunk, before)
     }
 
-    /// Computes the running sums of a value over the threads. No other reduction may follow before the next barrier.
+    /// Computes the running sums of a value over the threads. See [`Block::exchange`] for when they may be computed
+    /// again.
     pub(super) fn running_sums(&self, mine: Wide) -> RunningSums<'k> {
         let k = self.k;
         let of_warp = k.warp_prefix_sum(mine);
-        let of_warps = self.block.of_warps(of_warp);
+        let words = self.block.exchange(WARP - 1, &[k.low(of_warp), k.high(of_warp)]);
+        self.after_exchange(mine, of_warp, self.block.if_warp([words[0], words[1]]))
+    }
+
+    /// Like [`RowBlock::running_sums`], for several values of each thread. Also returns the largest of other values. All
+    /// these reductions share one barrier. See [`Block::exchange`] for when they may be executed again.
+    pub(super) fn running_sums_of<const N: usize>(
+        &self,
+        mine: [Wide; N],
+        largest: Int,
+    ) -> ([RunningSums<'k>; N], Int) {
+        let (k, block) = (self.k, &self.block);
+        let of_warp = mine.map(|value| k.warp_prefix_sum(value));
+        let mut words: Vec<Int> = of_warp.iter().flat_map(|&sum| [k.low(sum), k.high(sum)]).collect();
+        words.push(k.warp_max(largest));
+        let words = block.exchange(WARP - 1, &words);
+        let sums = |number: usize| {
+            let of_warps = block.if_warp([words[2 * number], words[2 * number + 1]]);
+            self.after_exchange(mine[number], of_warp[number], of_warps)
+        };
+        (std::array::from_fn(sums), k.warp_max(words[2 * N]))
+    }
+
+    /// The running sums of `mine`. `of_warp` is the running sum of the warp, and `of_warps` contains the sums of the
+    /// warps, one in each lane.
+    fn after_exchange(&self, mine: Wide, of_warp: Wide, of_warps: Wide) -> RunningSums<'k> {
+        let k = self.k;
         let is_earlier = k.lt(k.lane(), self.warp);
         let earlier = k.wide_warp_sum(k.wselect(is_earlier, of_warps, k.wide(0)));
         let upto = k.wadd(earlier, of_warp);
@@ -165,12 +191,7 @@ impl<'k> RowBlock<'k> {
     /// Makes [`RowBlock::pass`] return the number `otherwise` if no thread has the place. All threads call this before
     /// a barrier, and [`RowBlock::pass`] after it.
     pub(super) fn prepare_to_pass(&self, otherwise: i32) {
-        let k = self.k;
-        let [number, before, value] = self.passed;
-        k.when(self.is_first(), || {
-            k.store_shared_at(number, 0, k.int(otherwise));
-            [before, value].iter().for_each(|&array| k.store_shared_wide(array, k.int(0), k.wide(0)));
-        });
+        self.passed.prepare(otherwise);
     }
 
     /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. `before` and
@@ -179,23 +200,13 @@ impl<'k> RowBlock<'k> {
     /// threads, the running sum before the value, and the value.
     pub(super) fn pass(
         &self,
-        [before, upto]: [Wide; 2],
+        sums: [Wide; 2],
         values: impl FnOnce() -> Vec<Wide>,
         target: Wide,
     ) -> (Int, Wide, Wide) {
-        let k = self.k;
-        let passed = self.passed;
-        k.when(is_between(k, [before, upto], target), || {
-            let values = values();
-            let (place, sum_before, value) = first_to_reach(k, before, &values, target);
-            let first = k.mul(self.block.thread, values.len());
-            k.store_shared_at(passed[0], 0, k.add(first, place));
-            k.store_shared_wide(passed[1], k.int(0), sum_before);
-            k.store_shared_wide(passed[2], k.int(0), value);
-        });
-        k.barrier();
-        let [before, value] = [passed[1], passed[2]].map(|array| k.load_shared_wide(array, k.int(0)));
-        (k.load_shared_at(passed[0], 0), before, value)
+        self.passed.find(sums, values, target);
+        self.k.barrier();
+        self.passed.get()
     }
 
     /// Finds the first value at which the running sum of all values reaches `target`, which is not 0. The values of a
@@ -242,9 +253,9 @@ impl<'k> RowBlock<'k> {
     /// Like [`RowBlock::find_in_chunk`], but returns the index in all threads.
     pub(super) fn index_in_chunk(&self, chunk: Int, target: Wide, measure: impl Fn(Int, Int) -> Int) -> Int {
         let k = self.k;
-        self.find_in_chunk(chunk, target, measure, |index| k.store_shared_at(self.passed[0], 0, index));
+        self.find_in_chunk(chunk, target, measure, |index| k.store_shared_at(self.passed.number, 0, index));
         k.barrier();
-        let index = k.load_shared_at(self.passed[0], 0);
+        let index = k.load_shared_at(self.passed.number, 0);
         k.barrier();
         index
     }
@@ -265,6 +276,56 @@ impl<'k> RowBlock<'k> {
             });
             end(chunk);
         });
+    }
+}
+
+/// The place at which a running sum reaches a target, in shared memory. One thread finds the place and passes it to the
+/// others.
+pub(super) struct Place<'k> {
+    block: Block<'k>,
+    /// The number of the value at the place, the running sum before the value, and the value.
+    number: Shared,
+    before: Shared,
+    value: Shared,
+}
+
+impl<'k> Place<'k> {
+    pub(super) fn new(block: Block<'k>) -> Place<'k> {
+        let k = block.k;
+        Place { block, number: k.shared(1), before: k.shared(2), value: k.shared(2) }
+    }
+
+    /// Makes [`Place::get`] return the number `otherwise` if no thread finds the place. All threads call this before a
+    /// barrier, and [`Place::find`] after it.
+    pub(super) fn prepare(&self, otherwise: i32) {
+        let k = self.block.k;
+        k.when(self.block.is_first(), || {
+            k.store_shared_at(self.number, 0, k.int(otherwise));
+            [self.before, self.value]
+                .iter()
+                .for_each(|&array| k.store_shared_wide(array, k.int(0), k.wide(0)));
+        });
+    }
+
+    /// Stores the place if it is in this thread. The arguments are those of [`RowBlock::pass`].
+    pub(super) fn find(&self, [before, upto]: [Wide; 2], values: impl FnOnce() -> Vec<Wide>, target: Wide) {
+        let k = self.block.k;
+        k.when(is_between(k, [before, upto], target), || {
+            let values = values();
+            let (place, sum_before, value) = first_to_reach(k, before, &values, target);
+            let first = k.mul(self.block.thread, values.len());
+            k.store_shared_at(self.number, 0, k.add(first, place));
+            k.store_shared_wide(self.before, k.int(0), sum_before);
+            k.store_shared_wide(self.value, k.int(0), value);
+        });
+    }
+
+    /// Returns the number of the value, the running sum before it, and the value. All threads call this after a
+    /// barrier.
+    pub(super) fn get(&self) -> (Int, Wide, Wide) {
+        let k = self.block.k;
+        let [before, value] = [self.before, self.value].map(|array| k.load_shared_wide(array, k.int(0)));
+        (k.load_shared_at(self.number, 0), before, value)
     }
 }
 

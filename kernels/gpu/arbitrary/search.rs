@@ -3,7 +3,7 @@
 
 use super::few::{Few, LARGEST_FEW};
 use super::list::{Entry, List};
-use super::row_block::{sum_of, RowBlock, RunningSums, THREADS};
+use super::row_block::{sum_of, Place, RowBlock, RunningSums, THREADS};
 use super::weights::{add_in_parts, sum_of_parts, LARGEST_SUM};
 use crate::ptx::{Int, Mask, Shared, Wide, WideVariable};
 use crate::semantics::arith::{Arith, WideArith};
@@ -22,14 +22,12 @@ pub(super) struct Bins<'a, 'k> {
     block: &'a RowBlock<'k>,
     /// The low and the high parts of the sums.
     pub(super) parts: [Shared; 2],
-    /// The entries of the bin that a step found: their distances from the first position of the bin, and their weights.
-    few: Few<'k>,
 }
 
 impl<'a, 'k> Bins<'a, 'k> {
     pub(super) fn new(block: &'a RowBlock<'k>) -> Bins<'a, 'k> {
         let k = block.k;
-        Bins { block, parts: [(); 2].map(|()| k.shared(BINS)), few: Few::new(block.block) }
+        Bins { block, parts: [(); 2].map(|()| k.shared(BINS)) }
     }
 
     /// Finds the first position for which the number of entries at or before it reaches `wanted`. The result can also
@@ -65,10 +63,7 @@ impl<'a, 'k> Bins<'a, 'k> {
         distance: D,
         weight: W,
     ) -> Search<'s, 'a, 'k, D, W> {
-        let search = Search::new(self, list, largest, distance, weight, Kind::Weight);
-        // After this barrier, the caller can use other reductions of the block before the search continues.
-        self.block.k.barrier();
-        search
+        Search::new(self, list, largest, distance, weight, Kind::Weight)
     }
 }
 
@@ -96,6 +91,10 @@ pub(super) struct Search<'s, 'a, 'k, D, W> {
     /// before the first bin.
     sums: [WideVariable; 2],
     total: Wide,
+    /// The bin that a step found.
+    found: Place<'k>,
+    /// The entries of this bin: their distances from the first position of the bin, and their weights.
+    few: Few<'k>,
 }
 
 impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, 'k, D, W> {
@@ -110,7 +109,11 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         let k = bins.block.k;
         let shift = k.max(k.sub(k.int(32 - BITS as i32), k.leading_zeros(largest)), k.int(0));
         let sums = [(); 2].map(|()| k.wide_variable(k.wide(0)));
-        let mut search = Search { bins, list, distance, weight, kind, shift, sums, total: k.wide(0) };
+        let (found, few) = (Place::new(bins.block.block), Few::new(bins.block.block));
+        let total = k.wide(0);
+        let mut search = Search { bins, list, distance, weight, kind, shift, sums, total, found, few };
+        // No barrier is needed here. An earlier search has other places and entries. A barrier follows its last access
+        // to the bins.
         search.total = search.fill(k.int(0), shift).total();
         search
     }
@@ -138,15 +141,14 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     /// bin has `2^by` positions. Returns the running sums of the bins, and stores them in [`Search::sums`].
     fn fill(&self, start: Int, by: Int) -> RunningSums<'k> {
         let (k, bins) = (self.bins.block.k, self.bins);
-        k.barrier();
         for array in &bins.parts[..self.arrays()] {
             for vector in (0..BINS_PER_THREAD).step_by(VECTOR) {
                 let bin = k.add(self.first_bin(), k.int(vector as i32));
                 k.store_shared_words(*array, bin, [k.int(0); VECTOR]);
             }
         }
-        bins.few.clear();
-        bins.block.prepare_to_pass(0);
+        self.few.clear();
+        self.found.prepare(0);
         k.barrier();
         // If an entry is before `start`, its distance from `start` wraps. The distance is then at least 2³² − `start`.
         // `start` is a multiple of the size of the bin that this step divides, so the distance is at least this size.
@@ -189,7 +191,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
     /// position of a bin if the running sum is equal to `target` there. The third result is then the sum of the bin.
     /// This method can be called once, because it overwrites the bins.
     pub(super) fn find(&self, target: Wide) -> [Wide; 3] {
-        let (k, block) = (self.bins.block.k, self.bins.block);
+        let k = self.bins.block.k;
         let (first, shift) = (k.variable(k.int(0)), k.variable(self.shift));
         let [before, at] = [(); 2].map(|()| k.wide_variable(k.wide(0)));
         let is_open = k.variable(k.int(1));
@@ -199,7 +201,9 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                 let (start, by) = (k.get(first), k.get(shift));
                 let rest = k.wide_difference(target, k.get_wide(before));
                 let sums = self.sums.map(|sum| k.get_wide(sum));
-                let (bin, before_bin, of_bin) = block.pass(sums, || self.values(), rest);
+                self.found.find(sums, || self.values(), rest);
+                k.barrier();
+                let (bin, before_bin, of_bin) = self.found.get();
                 k.set_wide(before, k.wadd(k.get_wide(before), before_bin));
                 k.set_wide(at, of_bin);
                 let rest = k.wide_difference(rest, before_bin);
@@ -218,7 +222,7 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                     k.when_else(
                         k.le(count, k.int(LARGEST_FEW as i32)),
                         || {
-                            let [position, sum, of_position] = self.bins.few.locate(count, rest);
+                            let [position, sum, of_position] = self.few.locate(count, rest);
                             k.set(first, k.add(next, k.low(position)));
                             k.set_wide(before, k.wadd(k.get_wide(before), sum));
                             k.set_wide(at, of_position);
@@ -227,6 +231,8 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
                         || {
                             let by = k.max(k.sub(by, k.int(BITS as i32)), k.int(0));
                             k.set(shift, by);
+                            // Before this barrier, some threads can still read the results of this step.
+                            k.barrier();
                             self.fill(next, by);
                         },
                     );
@@ -236,15 +242,15 @@ impl<'s, 'a, 'k, D: Fn(Int, Entry) -> Int, W: Fn(Entry) -> Int> Search<'s, 'a, '
         [k.widen(k.get(first)), k.get_wide(before), k.get_wide(at)]
     }
 
-    /// Stores the entries of one bin in [`Bins::few`]. The bin begins at position `start` and has `2^by` positions.
+    /// Stores the entries of one bin in [`Search::few`]. The bin begins at position `start` and has `2^by` positions.
     /// Entries of weight 0 are left out. Returns the number of entries, which can exceed [`LARGEST_FEW`].
     fn collect_few(&self, start: Int, by: Int) -> Int {
-        let (k, bins) = (self.bins.block.k, self.bins);
+        let k = self.bins.block.k;
         let is_in_bin = |entry| k.eq(k.shr_by((self.distance)(start, entry), by), k.int(0));
         self.list.for_few(is_in_bin, |entry| {
             let weight = (self.weight)(entry);
-            k.when(k.lt(k.int(0), weight), || bins.few.add((self.distance)(start, entry), weight));
+            k.when(k.lt(k.int(0), weight), || self.few.add((self.distance)(start, entry), weight));
         });
-        bins.few.count()
+        self.few.count()
     }
 }

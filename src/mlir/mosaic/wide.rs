@@ -1,7 +1,7 @@
 //! Unsigned 64-bit integers as pairs of 32-bit registers, because a TPU core has no wider integers.
 
 use super::{Kernel, Value};
-use crate::semantics::arith::{Arith, WideArith};
+use crate::semantics::arith::{Arith, LongDivision, WideArith};
 
 /// An unsigned 64-bit integer.
 #[derive(Clone, Copy, Debug)]
@@ -119,10 +119,6 @@ impl Kernel {
 impl WideArith for &Kernel {
     type Wide = Wide;
 
-    // This is the largest number of bits that `wrem_next` supports. With 16 bits, a total is at most 2⁴⁸. Rows of more
-    // than 2²⁰ entries can have larger totals, so their kernels use fewer bits.
-    const DIGIT_BITS: u32 = 16;
-
     fn wide(self, value: u64) -> Wide {
         Wide { low: self.i32(value as u32 as i32), high: self.i32((value >> 32) as u32 as i32) }
     }
@@ -152,29 +148,6 @@ impl WideArith for &Kernel {
         let words = self.product_of_words(a.low, b.low);
         let cross = self.sum(self.product(a.low, b.high), self.product(a.high, b.low));
         Wide { low: words.low, high: self.sum(words.high, cross) }
-    }
-
-    /// Estimates the quotient in floats, and corrects the remainder in integers. `b` is at least 2²⁸ and at most
-    /// 2^(64 − `bits`).
-    ///
-    /// The estimate of the quotient is never too large, and it is too small by at most one. So one subtraction corrects
-    /// the remainder. A draw is a chain of dependent steps, so each step must be fast.
-    fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
-        assert!((12..=Self::DIGIT_BITS).contains(&bits), "the steps below are not for {bits} bits");
-        // `upper` and `lower` are two parts of `a`. With digits of 16 bits, each part has at most 24 bits, so its
-        // conversion to a float is exact. With shorter digits, `upper` can have more bits. If the conversion rounds to
-        // nearest, its relative error is at most 2⁻²⁴. The factor in `less` allows for this error. The digit changes
-        // the quotient by less than 2⁻¹², because the divisor is at least 2²⁸.
-        let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));
-        let lower = self.and(a.low, self.i32(0xff_ffff));
-        let float = self.fadd(self.fmul(self.to_float(upper), self.f32(16_777_216.0)), self.to_float(lower));
-        let less = (1 << bits) as f32 * (1.0 - 1.0 / (1 << 18) as f32);
-        let quotient = self.trunc(self.fmul(float, self.divide(self.f32(less), self.near(b))));
-        let product = self.product_with_word(quotient, b);
-        let dividend = self.wor(self.wshl(a, bits), digit);
-        let rest = self.wsub(dividend, product);
-        let under = self.wsub(rest, b);
-        self.wselect(self.lt(under.high, self.i32(0)), rest, under)
     }
 
     fn wshl(self, a: Wide, by: u32) -> Wide {
@@ -247,5 +220,34 @@ impl WideArith for &Kernel {
             _ => self.choose(mask, a, b),
         };
         Wide { low: choose(if_true.low, if_false.low), high: choose(if_true.high, if_false.high) }
+    }
+}
+
+impl LongDivision for &Kernel {
+    // This is the largest number of bits that `wrem_next` supports. With 16 bits, a total is at most 2⁴⁸. Rows of more
+    // than 2²⁰ entries can have larger totals, so their kernels use fewer bits.
+    const DIGIT_BITS: u32 = 16;
+
+    /// Estimates the quotient in floats, and corrects the remainder in integers. `b` is at least 2²⁸ and at most
+    /// 2^(64 − `bits`).
+    ///
+    /// The estimate of the quotient is never too large, and it is too small by at most one. So one subtraction corrects
+    /// the remainder. A draw is a chain of dependent steps, so each step must be fast.
+    fn wrem_next(self, a: Wide, digit: Wide, bits: u32, b: Wide) -> Wide {
+        assert!((12..=Self::DIGIT_BITS).contains(&bits), "the steps below are not for {bits} bits");
+        // `upper` and `lower` are two parts of `a`. With digits of 16 bits, each part has at most 24 bits, so its
+        // conversion to a float is exact. With shorter digits, `upper` can have more bits. If the conversion rounds to
+        // nearest, its relative error is at most 2⁻²⁴. The factor in `less` allows for this error. The digit changes
+        // the quotient by less than 2⁻¹², because the divisor is at least 2²⁸.
+        let upper = self.or(self.shl(a.high, 8), self.shift_right_zero(a.low, self.i32(24)));
+        let lower = self.and(a.low, self.i32(0xff_ffff));
+        let float = self.fadd(self.fmul(self.to_float(upper), self.f32(16_777_216.0)), self.to_float(lower));
+        let less = (1 << bits) as f32 * (1.0 - 1.0 / (1 << 18) as f32);
+        let quotient = self.trunc(self.fmul(float, self.divide(self.f32(less), self.near(b))));
+        let product = self.product_with_word(quotient, b);
+        let dividend = self.wor(self.wshl(a, bits), digit);
+        let rest = self.wsub(dividend, product);
+        let under = self.wsub(rest, b);
+        self.wselect(self.lt(under.high, self.i32(0)), rest, under)
     }
 }

@@ -15,7 +15,7 @@ use super::builder::{fixed, Builder, Dialect, Placement, WhileLoop};
 use super::ir::{Attribute, Attributes, Function, Module};
 use super::print::{print, print_function, Form};
 use super::types::Type;
-use crate::semantics::arith::WideArith;
+use crate::semantics::arith::{LongDivision, WideArith};
 
 pub use super::ir::Value;
 pub use super::reduce::Reduce;
@@ -510,9 +510,6 @@ impl WideArith for &Hlo {
     fn wshl(self, a: Value, by: u32) -> Value {
         self.binary(Binary::ShiftLeft, a, self.wide(u64::from(by)))
     }
-    fn wrem_next(self, a: Value, digit: Value, bits: u32, b: Value) -> Value {
-        self.binary(Binary::Rem, self.wor(self.wshl(a, bits), digit), b)
-    }
 
     binary! {
         wadd = Add;
@@ -530,5 +527,11 @@ impl WideArith for &Hlo {
     }
     fn wselect(self, mask: Value, if_true: Value, if_false: Value) -> Value {
         self.choice(mask, if_true, if_false)
+    }
+}
+
+impl LongDivision for &Hlo {
+    fn wrem_next(self, a: Value, digit: Value, bits: u32, b: Value) -> Value {
+        self.binary(Binary::Rem, self.wor(self.wshl(a, bits), digit), b)
     }
 }

@@ -205,16 +205,14 @@ impl<'k> Block<'k> {
         self.largest_threshold(places, |place| Verdict { enough: k.lt(before(place), wanted), close: None })
     }
 
-    /// The sum of a value over the threads before this thread. The partial results stay in use: no other reduction may
-    /// follow before the next barrier.
+    /// The sum of a value over the threads before this thread. Other reductions may follow at once. But no thread may
+    /// execute the same sum again before another barrier.
     pub(super) fn sum_before(&self, value: Int) -> Int {
         let k = self.k;
         let upto = k.warp_prefix_sum_of_words(value);
-        self.share(WARP - 1, [upto]);
-        let (lane, warp) = (k.lane(), k.shr(self.thread, WARP.trailing_zeros()));
-        let lane_of_warp = k.and(lane, k.int(self.partial[0].len() as i32 - 1));
-        let of_warp = k.select(k.lt(lane, warp), k.load_shared(self.partial[0], lane_of_warp), k.int(0));
-        k.add(k.warp_sum(of_warp), k.sub(upto, value))
+        let of_warps = self.exchange(WARP - 1, &[upto])[0];
+        let is_before = k.lt(k.lane(), k.shr(self.thread, WARP.trailing_zeros()));
+        k.add(k.warp_sum(k.select(is_before, of_warps, k.int(0))), k.sub(upto, value))
     }
 
     /// Each step tests the value that is `distance` + 1 above the lower end of the range.

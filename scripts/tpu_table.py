@@ -225,7 +225,8 @@ def main():
         write_between(arguments.docs, name, f"\n{text}\n{note}\n")
         print(text)
     for key, limits in LIMITS.items():
-        missed = [column for column, limit in limits.items() if lines[key][0][column] > limit]
+        columns, _ = lines.get(key, ({}, 0))
+        missed = [column for column, limit in limits.items() if columns.get(column, 0) > limit]
         if missed:
             print(f"tpu_table: {', '.join(map(str, key))}: limits that are not met: {', '.join(missed)}")
 

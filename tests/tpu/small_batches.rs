@@ -121,6 +121,32 @@ fn more_survivors_than_floats_can_add() {
         .took("the largest entries may suffice / few cells reach the threshold / survivors suffice: else"));
 }
 
+/// The survivors of random rows and of the worst case fit the registers that receive their copies. Otherwise, the kernel
+/// would sample these rows by passes, which takes five times as long.
+#[test]
+fn survivors_fit_with_their_copies() {
+    const VOCAB: usize = 262_144;
+    for (number, (batch, dtype)) in
+        [(1, Dtype::Bf16), (1, Dtype::F32), (2, Dtype::Bf16)].into_iter().enumerate()
+    {
+        let mut rng = StdRng::seed_from_u64(11);
+        let mut cases = cases(&format!("small_copies_{number}"));
+        let spec = spec(Way::Bounded(64), batch, VOCAB, dtype, false);
+        for kind in [RowKind::SourceWorstCase, RowKind::Normal] {
+            let words = (0..batch).map(|_| random_words(rng.random(), rng.random()));
+            let rows = words.map(|words| RowParams::new(64, 0.95, 0.0, 1.0, words, VOCAB)).collect();
+            let problem = Problem::new(dtype, VOCAB, vec![kind; batch], rows, &mut rng);
+            cases.add(&spec, &chip("v5e"), &problem);
+        }
+        cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
+        assert!(
+            cases.took("survivors suffice: then") && !cases.took("survivors suffice: else"),
+            "{}",
+            spec.name()
+        );
+    }
+}
+
 /// Functions for a decode step of the caller, which compute the random words in the program.
 #[test]
 fn embedded_functions() {

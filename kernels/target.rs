@@ -24,19 +24,27 @@ pub struct Gpu {
     pub l2_bytes: usize,
 }
 
-/// The models of GPUs: the name of the model, a part of the names that plugins use for it, the number of its
-/// multiprocessors, and the size of its L2 cache in MiB. The numbers are from NVIDIA's data sheets and white papers. If
-/// a model has several variants, the numbers are those of the most common variant. The numbers affect only speed.
-const GPUS: [(&str, &str, usize, usize); 9] = [
-    ("gh200", "GH200", 132, 50),
-    ("h100", "H100", 132, 50),
-    ("h200", "H200", 132, 50),
-    ("a100", "A100", 108, 40),
-    ("gb200", "GB200", 148, 126),
-    ("b200", "B200", 148, 126),
-    ("l40", "L40", 142, 96),
-    ("l4", "L4", 58, 48),
-    ("a10", "A10", 72, 6),
+/// A model of GPUs.
+struct GpuModel {
+    name: &'static str,
+    /// A part of the names that plugins use for the model.
+    part: &'static str,
+    multiprocessors: usize,
+    l2_mib: usize,
+}
+
+/// The known models. The numbers are from NVIDIA's data sheets and white papers. If a model has several variants, the
+/// numbers are those of the most common variant. The numbers affect only speed.
+const GPUS: [GpuModel; 9] = [
+    GpuModel { name: "gh200", part: "GH200", multiprocessors: 132, l2_mib: 50 },
+    GpuModel { name: "h100", part: "H100", multiprocessors: 132, l2_mib: 50 },
+    GpuModel { name: "h200", part: "H200", multiprocessors: 132, l2_mib: 50 },
+    GpuModel { name: "a100", part: "A100", multiprocessors: 108, l2_mib: 40 },
+    GpuModel { name: "gb200", part: "GB200", multiprocessors: 148, l2_mib: 126 },
+    GpuModel { name: "b200", part: "B200", multiprocessors: 148, l2_mib: 126 },
+    GpuModel { name: "l40", part: "L40", multiprocessors: 142, l2_mib: 96 },
+    GpuModel { name: "l4", part: "L4", multiprocessors: 58, l2_mib: 48 },
+    GpuModel { name: "a10", part: "A10", multiprocessors: 72, l2_mib: 6 },
 ];
 
 /// The platform name of CUDA plugins.
@@ -44,12 +52,13 @@ const CUDA_PLATFORM: &str = "cuda";
 
 /// Returns the model of a device if it is a known GPU.
 fn known_gpu(platform: &str, device_kind: &str) -> Option<Gpu> {
-    let known = GPUS.iter().find(|model| device_kind.contains(model.1));
-    known.filter(|_| platform == CUDA_PLATFORM).map(Gpu::of)
+    let known = GPUS.iter().find(|model| device_kind.contains(model.part));
+    known.filter(|_| platform == CUDA_PLATFORM).map(GpuModel::gpu)
 }
 
-impl Gpu {
-    fn of(&(name, _, multiprocessors, l2_mib): &(&'static str, &str, usize, usize)) -> Gpu {
+impl GpuModel {
+    fn gpu(&self) -> Gpu {
+        let &GpuModel { name, multiprocessors, l2_mib, .. } = self;
         Gpu { name, multiprocessors, l2_bytes: l2_mib << 20 }
     }
 }
@@ -207,8 +216,8 @@ impl Target {
         if name == "portable" {
             return Some(Target::Portable);
         }
-        if let Some(model) = GPUS.iter().find(|model| model.0 == name) {
-            return Some(Target::Gpu(Gpu::of(model)));
+        if let Some(model) = GPUS.iter().find(|model| model.name == name) {
+            return Some(Target::Gpu(model.gpu()));
         }
         GENERATIONS
             .iter()
@@ -220,7 +229,7 @@ impl Target {
     pub fn names() -> impl Iterator<Item = &'static str> {
         std::iter::once("portable")
             .chain(GENERATIONS.iter().map(|generation| generation.name))
-            .chain(GPUS.iter().map(|known| known.0))
+            .chain(GPUS.iter().map(|model| model.name))
     }
 }
 

@@ -68,9 +68,9 @@ impl<'k> Block<'k> {
         (std::array::from_fn(sum), std::array::from_fn(max))
     }
 
-    /// Returns the words of lane `sender` of another warp: lane `i` gets those of warp `i`. A lane without a warp gets
-    /// the words of any warp. The words have their own arrays, so other reductions may follow at once. But no thread
-    /// may execute the same exchange again before another barrier.
+    /// Passes words between the warps. Lane `sender` of warp `i` gives the words, and lane `i` of every warp gets them. A
+    /// lane whose number is not the number of a warp gets the words of the last warp. The words have their own arrays, so
+    /// other reductions may follow at once. But no thread may execute the same exchange again before another barrier.
     pub(super) fn exchange(&self, sender: usize, words: &[Int]) -> Vec<Int> {
         let k = self.k;
         let warps = k.threads() / WARP;

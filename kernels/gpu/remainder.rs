@@ -27,7 +27,7 @@ const _: () = assert!(LARGEST_VOCAB as u64 * MAX_WEIGHT as u64 <= LARGEST_TOTAL)
 const ROUNDING: f64 = (3_u64 << 51) as f64;
 
 /// The operations that the division needs, beyond those of the sampling contract.
-pub(super) trait Division: WideArith {
+pub(super) trait Binary64Arith: WideArith {
     /// A binary64 number. Every operation rounds to nearest even.
     type Double: Copy;
 
@@ -51,7 +51,7 @@ pub(super) trait Division: WideArith {
     fn difference(self, a: Self::Wide, b: Self::Wide) -> Self::Wide;
 }
 
-impl Division for &Ptx {
+impl Binary64Arith for &Ptx {
     type Double = Double;
 
     fn double(self, value: f64) -> Double {
@@ -93,7 +93,7 @@ impl Division for &Ptx {
 
 /// `U mod total`, or 0 if `total` is 0. The result is the same as that of
 /// [`remainder`](crate::semantics::draw::remainder), with the same conditions. `total` is at most [`LARGEST_TOTAL`].
-pub(super) fn remainder<A: Division>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
+pub(super) fn remainder<A: Binary64Arith>(a: A, words: [A::Int; 4], total: A::Wide) -> A::Wide {
     // The digits do not depend on the total, so a GPU can compute them while it waits for the total.
     let join = |high: usize| a.wor(a.wshl(a.widen(words[high]), 32), a.widen(words[high + 1]));
     let (high, low) = (join(0), join(2));
@@ -137,7 +137,7 @@ mod tests {
     use crate::semantics::arith::Scalar;
     use rand::prelude::*;
 
-    impl Division for Scalar {
+    impl Binary64Arith for Scalar {
         type Double = f64;
 
         fn double(self, value: f64) -> f64 {
@@ -205,7 +205,7 @@ mod tests {
             };
             let random: u128 = rng.random();
             let multiple = random / u128::from(total) * u128::from(total);
-            // The quotient of the first step is then close to the middle between two integers.
+            // The remainder is then half of the total.
             let half = multiple.wrapping_add(u128::from(total / 2));
             for number in [
                 random,

@@ -435,7 +435,9 @@ fn copied(cx: &Context<'_>, stack: SurvivorStack) -> SurvivorStack {
     let mut stack = stack;
     let mut by = k.stripes() / 2;
     while by > 0 {
-        // A lane contains the entries of more stripes after each step. Only the last step needs space for all of them.
+        // Each step doubles the number of stripes whose entries a lane contains. So the earlier steps need fewer levels.
+        // The last step has one level more than the result, because `balanced` then moves the entries of this level to
+        // other lanes.
         let most = slots + 1 - by.ilog2() as usize;
         let mut both = empty_stack(k, most.min(2 * stack.depth()));
         for level in 0..stack.depth() {

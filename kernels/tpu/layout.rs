@@ -22,7 +22,8 @@ const SLOTS: [usize; 4] = [5, 4, 3, 2];
 const COPIES: [usize; 2] = [7, 6];
 /// The least number of stripes of a row that receive copies. If there are fewer, copies take more time than they save.
 const LEAST_STRIPES_OF_COPIES: usize = 4;
-/// The largest number of entries that top-k may keep if the smaller numbers apply.
+/// The largest number of slots (`max_k`) for which [`SLOTS`] applies without copies, and for which the second number of
+/// [`COPIES`] applies.
 const FEW: usize = 64;
 /// The number of group registers of a full batch. One iteration of a pass over the groups processes one batch.
 const GROUPS_IN_BATCH: usize = 64;

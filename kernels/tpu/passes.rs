@@ -546,7 +546,7 @@ impl Passes {
                 let x = k.load(&self.focus, k.i32(((s * groups + group) * LANES) as i32));
                 k.choose(own, k.bits(x), zero)
             };
-            let x = k.from_bits(k.over_stripes_of(Reduce::Or, (0..stripes).map(register).collect()));
+            let x = k.from_bits(k.or_of_stripes((0..stripes).map(register).collect()));
             let value = value(x, k.add(first_of_stripe, k.i32((group * LANES) as i32)));
             sums = k.wselect(k.eq(lane, k.i32(group as i32)), sum_stripe(k, value), sums);
             values.push(value);

@@ -6,12 +6,12 @@
 //! lanes gives the results for one place of each copy.
 
 use super::lane_sums::ones;
-use crate::mlir::mosaic::{Kernel, Reduce, Value};
+use crate::mlir::mosaic::{Kernel, Reduce, Value, SUBLANES};
 use crate::semantics::arith::Arith;
 
-/// After this number of quarterings, the search checks whether all rows are done. A check costs as much as a
-/// quartering.
-const QUARTERINGS_PER_CHECK: usize = 2;
+/// If rows have no copies, a search checks after this number of steps whether all rows are done. A check costs as much as
+/// a step.
+const STEPS_PER_CHECK: usize = 2;
 
 /// The number of places that each copy of a row probes in one step.
 const PLACES_OF_COPY: usize = 2;
@@ -69,7 +69,7 @@ pub(super) fn search(
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
     let (low, high) = (k.splat(low), k.splat(high));
-    let steps = if k.copies() == 1 { QUARTERINGS_PER_CHECK } else { 1 };
+    let steps = if k.copies() == 1 { STEPS_PER_CHECK } else { 1 };
     let [low, _] = k.while_loop(
         label,
         [low, high],
@@ -92,8 +92,7 @@ pub(super) fn search_after_steps(
     [low, high]: [Value; 2],
     question: &Question<impl Fn(Value) -> Vec<Value>, impl Fn(&[Value]) -> Probe>,
 ) -> Value {
-    let (low, high) =
-        (0..QUARTERINGS_PER_CHECK).fold((low, high), |(low, high), _| step(k, low, high, question));
+    let (low, high) = (0..STEPS_PER_CHECK).fold((low, high), |(low, high), _| step(k, low, high, question));
     search(k, label, low, high, question)
 }
 
@@ -135,7 +134,7 @@ pub(super) fn search_for_value(
     float: impl Fn(Value) -> Value,
 ) -> Value {
     let steps = |[mut low, mut high]: [Value; 2]| {
-        for _ in 0..QUARTERINGS_PER_CHECK {
+        for _ in 0..STEPS_PER_CHECK {
             (low, high) = step(k, low, high, question);
         }
         let inside = |&value: &Value| k.both(k.ge(value, low), k.lt(value, high));
@@ -216,8 +215,8 @@ pub(super) fn middle(k: &Kernel, low: Value, high: Value) -> Value {
     k.add(k.and(low, high), k.shr(k.xor(low, high), 1))
 }
 
-/// Makes one step of a search. If the range of a row contains one place, it does not change. More than three probes per
-/// register would take more time, because the values of a step would not fit the registers.
+/// Makes one step of a search. If the range of a row contains one place, it does not change. More than three probes in
+/// each sublane would take more time, because their values would not fit the registers.
 fn step(
     k: &Kernel,
     low: Value,
@@ -264,7 +263,9 @@ fn divide(
     part: Value,
     probe: impl Fn(Value) -> Probe,
 ) -> (Value, Value) {
+    // More than the number of places of a step.
     const EXACT: i32 = 64;
+    const { assert!(PLACES_OF_COPY * SUBLANES < EXACT as usize) };
     let copy = k.copy();
     let probed = (0..PLACES_OF_COPY).map(|number| {
         let copy = k.add(copy, k.i32((number * k.copies()) as i32));

@@ -24,7 +24,7 @@ impl Ptx {
 
     /// Returns a new 64-bit variable with a value.
     pub fn wide_variable(&self, value: Wide) -> WideVariable {
-        let variable = WideVariable(self.new_register(Class::Double));
+        let variable = WideVariable(self.new_register(Class::Wide));
         self.set_wide(variable, value);
         variable
     }

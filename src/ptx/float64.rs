@@ -46,7 +46,7 @@ impl Ptx {
     }
 
     fn double_op(&self, instruction: &str, operands: &[&dyn std::fmt::Display]) -> Double {
-        let result = Double::register(self.new_register(Class::Float64));
+        let result = Double::register(self.new_register(Class::Double));
         self.op(instruction, &result, operands);
         result
     }

@@ -79,8 +79,8 @@ impl Ptx {
     }
 
     /// Loads one, two or four consecutive words where the mask is true. Elsewhere the words are `otherwise`. The
-    /// address is a multiple of their size. No kernel writes the words while this kernel runs. The
-    /// caches should not keep the words.
+    /// address is a multiple of their size. No kernel writes the words while this kernel runs. The caches
+    /// should not keep the words.
     pub fn load_words_if(
         &self,
         mask: Mask,

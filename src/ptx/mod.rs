@@ -3,7 +3,7 @@
 //! A kernel is written as one function that calls methods of [`Ptx`]. Each method appends an instruction to the text of
 //! the kernel and returns the register of its result. The builder implements
 //! [`Arith`](crate::semantics::arith::Arith) and [`WideArith`](crate::semantics::arith::WideArith), so the functions of
-//! the sampling contract add their instructions to the kernel.
+//! the sampling contract, except the long division, add their instructions to the kernel.
 //!
 //! Floating-point instructions that round state their rounding (`.rn`, `.rzi`). No instruction of binary32 fuses a
 //! multiplication with an addition, and no instruction flushes subnormals to zero. Every thread of a block must execute
@@ -120,7 +120,7 @@ impl Ptx {
     }
 
     fn wide_register(&self) -> Wide {
-        Wide::register(self.new_register(Class::Double))
+        Wide::register(self.new_register(Class::Wide))
     }
 
     fn mask_register(&self) -> Mask {

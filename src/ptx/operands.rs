@@ -11,15 +11,15 @@ pub(super) enum Class {
     Half,
     /// 32 bits: an integer or a float.
     Word,
-    /// 64 bits.
-    Double,
+    /// 64 bits: an integer.
+    Wide,
     /// A binary64 number.
-    Float64,
+    Double,
 }
 
 impl Class {
     pub(super) const ALL: [Class; 5] =
-        [Class::Predicate, Class::Half, Class::Word, Class::Double, Class::Float64];
+        [Class::Predicate, Class::Half, Class::Word, Class::Wide, Class::Double];
     pub(super) const COUNT: usize = Class::ALL.len();
 
     pub(super) fn declared_type(self) -> &'static str {
@@ -27,8 +27,8 @@ impl Class {
             Class::Predicate => ".pred",
             Class::Half => ".b16",
             Class::Word => ".b32",
-            Class::Double => ".b64",
-            Class::Float64 => ".f64",
+            Class::Wide => ".b64",
+            Class::Double => ".f64",
         }
     }
 
@@ -37,8 +37,8 @@ impl Class {
             Class::Predicate => "%p",
             Class::Half => "%h",
             Class::Word => "%r",
-            Class::Double => "%d",
-            Class::Float64 => "%f",
+            Class::Wide => "%d",
+            Class::Double => "%f",
         }
     }
 }

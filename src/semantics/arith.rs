@@ -141,7 +141,7 @@ pub trait LongDivision: WideArith {
 
     /// Returns `(a · 2^bits + digit) % b`, which is one step of a long division. `a` is less than `b`, and `digit` is
     /// less than `2^bits`. `b` is at least [`MAX_WEIGHT`](super::weights::MAX_WEIGHT), and `b · 2^bits` is at most 2⁶⁴.
-    /// Some implementations support only `bits = DIGIT_BITS`.
+    /// The TPU builder supports only 12 to 16 bits.
     fn wrem_next(self, a: Self::Wide, digit: Self::Wide, bits: u32, b: Self::Wide) -> Self::Wide;
 }
 

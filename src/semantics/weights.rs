@@ -81,7 +81,8 @@ fn weight_by_shifts<A: Arith>(a: A, distance: A::Int) -> A::Int {
 /// The same weight with fewer operations, for targets that convert floats to integers fast.
 ///
 /// It subtracts the number of octaves from the exponent of the polynomial, and rounds the result to an integer. The
-/// largest float below 0.5 is added before the conversion, because the sum with 0.5 can round up to the next integer.
+/// largest float below 0.5 is added before the conversion, because the sum with 0.5 can round up to the next integer. The
+/// sum of 0.5 and this float is a tie, and rounds to 1. So a half rounds up.
 #[inline(always)]
 fn weight_by_exponent<A: Arith>(a: A, distance: A::Int) -> A::Int {
     const BELOW_HALF: f32 = 0.5_f32.next_down();
@@ -94,7 +95,8 @@ fn weight_by_exponent<A: Arith>(a: A, distance: A::Int) -> A::Int {
 /// This shift moves the number of octaves of a distance to the exponent of a float.
 const EXPONENT_SHIFT: u32 = 23 - OCTAVE_BITS;
 
-/// [`COEFFICIENTS`] for [`weight_by_exponent`]. Their factor is a power of two, so it changes no rounding.
+/// [`COEFFICIENTS`] for [`weight_by_exponent`], times a negative power of two. Rounding to nearest is symmetric, and no
+/// intermediate result is subnormal. So the factor changes no rounding.
 ///
 /// The factor compensates the difference between the exponents of the polynomial and the weight, and the bits that the
 /// shift of `octaves` keeps of [`ROUNDING_BITS`]. These bits overflow into the sign, so the factor is negative.

@@ -69,7 +69,7 @@ pub(super) fn write(k: &Ptx, spec: &Spec, division: &Division) {
             }
         });
         k.when(has_list, || collect(k, (&logits, of_tile), &bound, &list, at_bound, bins));
-        // A row without a list is read again, except a greedy row. The first tile does not wait for the flags.
+        // Most rows without a list are plain draws, which are read again. The first tile does not wait for the flags.
         slice.keep_following_tiles_if(k.not(has_list));
     });
     let value = k.from_bits(k.get(max));

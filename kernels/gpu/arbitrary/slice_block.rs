@@ -20,7 +20,8 @@ pub(super) struct SliceBlock<'k> {
     spec: &'k Spec,
     division: &'k Division,
     logits: Wide,
-    /// If the second pass may find logits of this slice in the L2 cache, whether the cache should keep them: 0 or 1.
+    /// Whether the L2 cache should keep the next tiles for the second pass: 0 or 1. `None` in the second pass, and if the
+    /// cache has space for all slices.
     keeps: Option<Variable>,
 }
 

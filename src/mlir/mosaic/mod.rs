@@ -394,10 +394,10 @@ impl Kernel {
         a
     }
 
-    /// Combines the stripes of each row in as many registers as a row has stripes. Stripe `s` of the result is
+    /// Combines the stripes of each row with `or` in as many registers as a row has stripes. Stripe `s` of the result is
     /// [`over_stripes`](Kernel::over_stripes) of `values[s]`. This takes less time than combining each register
     /// separately.
-    pub fn over_stripes_of(&self, kind: Reduce, mut values: Vec<Value>) -> Value {
+    pub fn or_of_stripes(&self, mut values: Vec<Value>) -> Value {
         let (stripe, stripes) = (self.stripe(), self.stripes());
         assert_eq!(values.len(), stripes, "there must be a register for each stripe");
         // Each step merges pairs of registers. Where a bit of the stripe's number is 0, the result has the first
@@ -412,10 +412,10 @@ impl Kernel {
                 if distance == stripes / 2 {
                     // A rotation by half of the stripes moves each stripe to its partner.
                     let moved = self.rotate_stripes(self.choose(upper, a, b), distance);
-                    return self.combined(kind, self.choose(upper, b, a), moved);
+                    return self.combined(Reduce::Or, self.choose(upper, b, a), moved);
                 }
-                let with_next = self.combined(kind, a, self.rotate_stripes(a, stripes - distance));
-                let with_previous = self.combined(kind, b, self.rotate_stripes(b, distance));
+                let with_next = self.combined(Reduce::Or, a, self.rotate_stripes(a, stripes - distance));
+                let with_previous = self.combined(Reduce::Or, b, self.rotate_stripes(b, distance));
                 self.choose(upper, with_previous, with_next)
             };
             values = first.iter().zip(second).map(merge).collect();
@@ -499,19 +499,20 @@ impl Kernel {
         self.above(most, self.f32(0.0))
     }
 
-    /// Like [`any`](Kernel::any), for a mask per row.
+    /// Like [`any`](Kernel::any), for a mask per row. All lanes and stripes of a row must contain the same value, because
+    /// only one of them is read.
     #[track_caller]
     pub fn any_row(&self, mask: Value) -> Value {
         let ones = self.choose(mask, self.f32(1.0), self.f32(0.0));
         self.above(self.largest_of_rows(ones), self.f32(0.0))
     }
 
-    /// Reduces a value per row to a scalar: the largest of the floats.
+    /// Reduces a value per row to a scalar: the largest of the floats. All lanes and stripes of a row must contain the same
+    /// value, because only one of them is read.
     pub fn largest_of_rows(&self, a: Value) -> Value {
         if self.rows == SUBLANES {
             return self.over_all(Reduce::Max, a);
         }
-        // All lanes and stripes of a row contain the same value, so they need not be combined.
         let (mut a, mut by) = (self.splat(a), 1);
         while by < self.rows {
             a = self.combined(Reduce::Max, a, self.rotate_sublanes(a, by));

@@ -16,13 +16,6 @@ use rand::prelude::*;
 
 /// If rows are longer than max_k, every row on the bounded path has top-k.
 const NEVER_BOUNDED: [&str; 1] = ["survivors suffice / a row has top-k: else"];
-/// In one row of bf16, the steps before this loop suffice in all cases of this file. One row of f32 enters this loop.
-const NEVER_ONE_ROW: [&str; 1] = [
-    "the largest entries may suffice / few cells reach the threshold / survivors suffice / top-p threshold: iterations",
-];
-/// In two rows, no case of this file leaves the number of ties known in both rows. Eight rows take this branch.
-const NEVER_TWO_ROWS: [&str; 1] =
-    ["decided / over the candidate list / a row has top-k / the search did not count the ties: else"];
 
 /// A row has five chunks, and the last chunk is short. Five is not a multiple of the chunks per iteration over the
 /// candidate list.
@@ -71,8 +64,6 @@ fn every_branch_is_taken(name: &str, generation: &str, path: Way, batch: usize, 
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
     let never = match path {
         Way::Bounded(_) => &NEVER_BOUNDED[..],
-        Way::Arbitrary if batch == 1 => &NEVER_ONE_ROW[..],
-        Way::Arbitrary if batch == 2 => &NEVER_TWO_ROWS[..],
         Way::Arbitrary => &[],
     };
     assert_eq!(cases.never_taken(), never);
@@ -119,6 +110,10 @@ fn special_problems(spec: &Spec, rng: &mut StdRng) -> Vec<Problem> {
         problems.extend([0.93, 0.95, 0.999].map(|p| power_laws(spec, p, rng)));
         problems.push(heavy_after_the_sample(spec, rng));
         problems.push(equal_weights(spec, rng));
+        problems.push(gap_at_k(spec, rng));
+    }
+    if spec.path == Way::Arbitrary && spec.batch == 1 {
+        problems.push(keys_on_both_sides_of_zero(spec, rng));
     }
     problems
 }
@@ -479,6 +474,45 @@ fn equal_weights(spec: &Spec, rng: &mut StdRng) -> Problem {
     let weights =
         [10.0, 9.9375, -500.0].map(|x| weight(Scalar, quantize(Scalar, 10.0, x, scale(TEMPERATURE))));
     assert!(weights[0] == weights[1] && weights[1] > weights[2]);
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
+}
+
+/// Returns rows with a wide gap below the logits that top-k keeps. The search for the threshold of top-k probes a place
+/// in this gap. Exactly k entries reach this place, so the search knows that there are no ties.
+fn gap_at_k(spec: &Spec, rng: &mut StdRng) -> Problem {
+    const KEPT: usize = 700;
+    let mut problem = normal_rows(spec, rng, |_| KEPT as i32);
+    let mut logits: Vec<f32> = (0..spec.batch * VOCAB).map(|_| rng.random_range(-20.0..0.0)).collect();
+    for row in logits.chunks_mut(VOCAB) {
+        for index in rand::seq::index::sample(rng, VOCAB, KEPT) {
+            row[index] = rng.random_range(7.5..8.0);
+        }
+    }
+    problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
+    problem
+}
+
+/// Returns rows in which the thresholds of top-k and top-p are on different sides of zero. There are many keys between
+/// them, although the logits are close. The weight of the largest logit is more than eight octaves above the threshold
+/// of top-p. So the search for this threshold takes more steps than usual, even in bf16.
+fn keys_on_both_sides_of_zero(spec: &Spec, rng: &mut StdRng) -> Problem {
+    const POSITIVE: usize = 150;
+    const NEGATIVE: usize = 60;
+    let mut problem = problem_of(spec, vec![RowKind::Constant; spec.batch], rng);
+    let mut logits = vec![-14.0; spec.batch * VOCAB];
+    for (row, params) in logits.chunks_mut(VOCAB).zip(&mut problem.rows) {
+        let places = rand::seq::index::sample(rng, VOCAB, 1 + POSITIVE + NEGATIVE);
+        for (number, index) in places.into_iter().enumerate() {
+            row[index] = match number {
+                0 => 5.87,
+                1..=POSITIVE => rng.random_range(0.25..0.31),
+                _ => rng.random_range(-0.5..-0.05),
+            };
+        }
+        let k = POSITIVE as i32 + 6;
+        *params = RowParams::new(k, 0.9, 0.0, 1.0, random_words(rng.random(), 1), VOCAB);
+    }
     problem.set_bits(logits.into_iter().map(|x| spec.dtype.round(x)).collect());
     problem
 }

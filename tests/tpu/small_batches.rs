@@ -95,26 +95,33 @@ fn every_stripe_is_drawn() {
     cases.check(&[]);
 }
 
-/// A row with 1,152 survivors of the threshold, at most three per lane. They fit the lanes, but floats cannot represent
-/// all sums of their weights. So the kernel must sample the block by passes.
+/// Rows with 1,152 survivors of the threshold, at most six per lane. In a block of four rows, they fit the lanes, but
+/// floats cannot represent all sums of their weights. So the kernel must sample the block by passes.
 #[test]
 fn more_survivors_than_floats_can_add() {
     const VOCAB: usize = 40_000;
-    const STRIPE: usize = 8192;
+    const BATCH: usize = 4;
+    const STRIPE: usize = 20_480;
+    // In each stripe, the survivors fill these registers of the first chunk. They are in three cells of each lane.
+    const REGISTERS: [&[usize]; 2] = [&[0, 2, 4, 6, 8], &[0, 2, 4, 6]];
     let mut rng = StdRng::seed_from_u64(36);
     let mut cases = cases("small_sums");
-    let spec = spec(Way::Arbitrary, 1, VOCAB, Dtype::F32, false);
-    let mut problem = problem_of(&spec, vec![RowKind::Constant], &mut rng);
-    let mut logits = vec![-1000.0f32; VOCAB];
-    for stripe in 0..3 {
-        for register in [0, 2, 4] {
-            let first = stripe * STRIPE + register * 128;
-            logits[first..first + 128].iter_mut().for_each(|x| *x = rng.random_range(9.5..10.0));
+    let spec = spec(Way::Arbitrary, BATCH, VOCAB, Dtype::F32, false);
+    let mut problem = problem_of(&spec, vec![RowKind::Constant; BATCH], &mut rng);
+    let mut logits = vec![-1000.0f32; BATCH * VOCAB];
+    for row in logits.chunks_mut(VOCAB) {
+        for (stripe, registers) in REGISTERS.into_iter().enumerate() {
+            for register in registers {
+                let first = stripe * STRIPE + register * 128;
+                row[first..][..128].iter_mut().for_each(|x| *x = rng.random_range(9.5..10.0));
+            }
         }
     }
     problem.set_bits(logits.into_iter().map(f32::to_bits).collect());
-    // The row has no top-p. With top-p, the kernel would first try only the largest of these entries.
-    problem.rows[0] = RowParams::new(0, 1.0, 0.0, 1.0, random_words(1, 1), VOCAB);
+    // The rows have no top-p. With top-p, the kernel would first try only the largest of these entries.
+    for (row, params) in problem.rows.iter_mut().enumerate() {
+        *params = RowParams::new(0, 1.0, 0.0, 1.0, random_words(1 + row as u64, 1), VOCAB);
+    }
     cases.add(&spec, &chip("v5e"), &problem);
     cases.run(&[]).unwrap_or_else(|said| panic!("{said}"));
     assert!(cases

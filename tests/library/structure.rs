@@ -137,12 +137,14 @@ fn sources() -> BTreeMap<String, Source> {
             let line_start = rest[..at].rfind('\n').map_or(0, |newline| newline + 1);
             let before = rest[line_start..at].trim();
             let end = rest[at..].find(';').map_or(rest.len(), |end| at + end);
-            if before.is_empty() || before.starts_with("pub") {
+            // `use ` is also a part of other words, for example of a type's name.
+            let is_public = before == "pub" || (before.starts_with("pub(") && before.ends_with(')'));
+            if before.is_empty() || is_public {
                 let mut paths = Vec::new();
                 expand(&rest[at + 4..end], &[], &mut paths);
                 for path in paths {
                     let Some(target) = absolute(&module, &path, &children) else { continue };
-                    if before.starts_with("pub") {
+                    if is_public {
                         exports.insert(target.last().cloned().unwrap_or_default(), target.clone());
                     }
                     imports.insert(target);

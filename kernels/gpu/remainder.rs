@@ -135,6 +135,7 @@ pub(super) fn remainder<A: Binary64Arith>(a: A, words: [A::Int; 4], total: A::Wi
 mod tests {
     use super::*;
     use crate::semantics::arith::Scalar;
+    use crate::semantics::draw::check_remainder;
     use rand::prelude::*;
 
     impl Binary64Arith for Scalar {
@@ -180,9 +181,7 @@ mod tests {
     }
 
     fn check(number: u128, total: u64) {
-        let words = [96, 64, 32, 0].map(|from| (number >> from) as u32 as i32);
-        let expected = if total == 0 { 0 } else { (number % u128::from(total)) as u64 };
-        assert_eq!(remainder(Scalar, words, total), expected, "{number} mod {total}");
+        check_remainder(|words, total| remainder(Scalar, words, total), number, total);
     }
 
     #[test]

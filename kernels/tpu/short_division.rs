@@ -159,6 +159,7 @@ impl<A: Division> Pair<A> {
 mod tests {
     use super::*;
     use crate::semantics::arith::Scalar;
+    use crate::semantics::draw::check_remainder;
     use rand::prelude::*;
 
     impl Division for Scalar {
@@ -176,9 +177,7 @@ mod tests {
     }
 
     fn check(number: u128, total: u64) {
-        let words = [96, 64, 32, 0].map(|from| (number >> from) as u32 as i32);
-        let expected = if total == 0 { 0 } else { (number % u128::from(total)) as u64 };
-        assert_eq!(remainder(Scalar, words, total), expected, "{number} mod {total}");
+        check_remainder(|words, total| remainder(Scalar, words, total), number, total);
     }
 
     #[test]

@@ -63,3 +63,12 @@ pub fn digit<A: WideArith>(a: A, words: [A::Int; 4], from: u32, length: u32) -> 
     }
     a.wand(bits, a.wide((1 << length) - 1))
 }
+
+/// Asserts that a function returns `number` mod `total`, or 0 if `total` is 0. The function receives the words of the
+/// number and the total.
+#[cfg(test)]
+pub(crate) fn check_remainder(function: impl Fn([i32; 4], u64) -> u64, number: u128, total: u64) {
+    let words = [96, 64, 32, 0].map(|from| (number >> from) as u32 as i32);
+    let expected = if total == 0 { 0 } else { (number % u128::from(total)) as u64 };
+    assert_eq!(function(words, total), expected, "{number} mod {total}");
+}

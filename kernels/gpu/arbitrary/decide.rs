@@ -414,7 +414,7 @@ impl<'k> Rest<'k> {
             let highest = weights.reduce(|a, b| k.max(a, b)).expect("there are bins");
             // After the barrier of the running sums, the threads can find the places.
             rest.places.iter().for_each(|place| place.prepare(BINS as i32));
-            let (sums, highest) = row.block.running_sums_of(sums, highest);
+            let (sums, [highest]) = row.block.running_sums_of(sums, [highest]);
             for ((sums, running), total) in sums.iter().zip(&rest.running).zip([rest.least, rest.most]) {
                 k.set_wide(running[0], sums.before);
                 k.set_wide(running[1], sums.upto);

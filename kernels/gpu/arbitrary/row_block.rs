@@ -153,39 +153,30 @@ impl<'k> RowBlock<'k> {
     /// Computes the running sums of a value over the threads. See [`Block::exchange`] for when they may be computed
     /// again.
     pub(super) fn running_sums(&self, mine: Wide) -> RunningSums<'k> {
-        let k = self.k;
-        let of_warp = k.warp_prefix_sum(mine);
-        let words = self.block.exchange(WARP - 1, &[k.low(of_warp), k.high(of_warp)]);
-        self.after_exchange(mine, of_warp, self.block.if_warp([words[0], words[1]]))
+        let ([sums], []) = self.running_sums_of([mine], []);
+        sums
     }
 
     /// Like [`RowBlock::running_sums`], for several values of each thread. Also returns the largest of other values. All
     /// these reductions share one barrier. See [`Block::exchange`] for when they may be executed again.
-    pub(super) fn running_sums_of<const N: usize>(
+    pub(super) fn running_sums_of<const N: usize, const LARGEST: usize>(
         &self,
         mine: [Wide; N],
-        largest: Int,
-    ) -> ([RunningSums<'k>; N], Int) {
+        largest: [Int; LARGEST],
+    ) -> ([RunningSums<'k>; N], [Int; LARGEST]) {
         let (k, block) = (self.k, &self.block);
         let of_warp = mine.map(|value| k.warp_prefix_sum(value));
-        let mut words: Vec<Int> = of_warp.iter().flat_map(|&sum| [k.low(sum), k.high(sum)]).collect();
-        words.push(k.warp_max(largest));
+        let sums = of_warp.iter().flat_map(|&sum| [k.low(sum), k.high(sum)]);
+        let words: Vec<Int> = sums.chain(largest.map(|value| k.warp_max(value))).collect();
         let words = block.exchange(WARP - 1, &words);
         let sums = |number: usize| {
             let of_warps = block.if_warp([words[2 * number], words[2 * number + 1]]);
-            self.after_exchange(mine[number], of_warp[number], of_warps)
+            let is_earlier = k.lt(k.lane(), self.warp);
+            let earlier = k.wide_warp_sum(k.wselect(is_earlier, of_warps, k.wide(0)));
+            let upto = k.wadd(earlier, of_warp[number]);
+            RunningSums { k, before: k.wide_difference(upto, mine[number]), upto, of_warps }
         };
-        (std::array::from_fn(sums), k.warp_max(words[2 * N]))
-    }
-
-    /// The running sums of `mine`. `of_warp` is the running sum of the warp, and `of_warps` contains the sums of the
-    /// warps, one in each lane.
-    fn after_exchange(&self, mine: Wide, of_warp: Wide, of_warps: Wide) -> RunningSums<'k> {
-        let k = self.k;
-        let is_earlier = k.lt(k.lane(), self.warp);
-        let earlier = k.wide_warp_sum(k.wselect(is_earlier, of_warps, k.wide(0)));
-        let upto = k.wadd(earlier, of_warp);
-        RunningSums { k, before: k.wide_difference(upto, mine), upto, of_warps }
+        (std::array::from_fn(sums), std::array::from_fn(|number| k.warp_max(words[2 * N + number])))
     }
 
     /// Makes [`RowBlock::pass`] return the number `otherwise` if no thread has the place. All threads call this before

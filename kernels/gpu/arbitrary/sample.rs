@@ -242,7 +242,7 @@ const _: () = assert!(VECTOR * THREADS == 1 << DIGIT_BITS && THREADS == WARP * W
 /// this bin into smaller bins.
 fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
     let k = block.k;
-    let (bins, warps, found) = (k.shared(1 << DIGIT_BITS), k.shared(WARP), k.shared(3));
+    let (bins, found) = (k.shared(1 << DIGIT_BITS), k.shared(3));
     let mine = keys.iter().copied().reduce(|a, b| k.max(a, b)).expect("a thread has keys");
     // `least` is the smallest of the maxima of the groups. Each group has at least one key that reaches `least`. So if
     // `rank` is at most the number of groups, at least `rank` keys reach `least`.
@@ -283,14 +283,8 @@ fn bound_at(block: &Block<'_>, keys: &[Int], rank: Int) -> Int {
             k.barrier();
             let counts: [Int; VECTOR] = k.load_shared_words(bins, mine);
             let sum = counts.into_iter().reduce(|a, b| k.add(a, b)).expect("a thread has bins");
-            let upto = k.warp_prefix_sum_of_words(sum);
-            let warp = k.shr(block.thread, WARP.trailing_zeros());
-            k.when(k.eq(k.lane(), k.int(WARP as i32 - 1)), || k.store_shared(warps, warp, upto));
-            k.barrier();
-            let is_before = k.lt(k.lane(), warp);
-            let of_warps = k.warp_sum(k.select(is_before, k.load_shared(warps, k.lane()), k.int(0)));
-            let after = k.add(k.add(k.get(before), of_warps), upto);
-            let mut running = k.sub(after, sum);
+            let mut running = k.add(k.get(before), block.sum_before(sum));
+            let after = k.add(running, sum);
             k.when(k.both(k.lt(running, rank), k.le(rank, after)), || {
                 for (number, count) in counts.into_iter().enumerate() {
                     let next = k.add(running, count);

@@ -40,7 +40,8 @@ impl<'k> Block<'k> {
         self.reduce(value, Operation::Min)
     }
 
-    /// The sum of a value over the threads. The sum must be below 2⁶⁴. Not for loops: see [`Block::together`].
+    /// The sum of a value over the threads. The sum must be below 2⁶⁴. Do not call this in a loop: see
+    /// [`Block::together`].
     pub(super) fn wide_sum(&self, value: Wide) -> Wide {
         self.together([value], []).0[0]
     }

@@ -195,7 +195,7 @@ fn last_tie(block: &Block<'_>, (layout, logits): (&Layout, &SliceLogits<'_>), wa
     let before = block.sum_before(count);
     let found = k.shared(1);
     k.when(k.both(k.lt(before, in_round), k.le(in_round, k.add(before, count))), || {
-        // Removes the ties of the vector before the wanted one.
+        // Removes the ties of the vector that precede the wanted tie.
         let rest = k.variable(mine);
         k.for_range(k.int(1), k.sub(in_round, before), 1, |_| {
             k.set(rest, k.and(k.get(rest), k.sub(k.get(rest), k.int(1))));

@@ -411,8 +411,8 @@ fn count_bits(k: &Kernel, value: Value) -> Value {
     k.and(k.add(halves, k.shift_right_zero(halves, k.i32(16))), k.i32(0x3f))
 }
 
-/// Reduces the stack to `slots` levels. The entries of the other levels move by half of the lanes, and
-/// are pushed again. The steps after gathering take less time with fewer levels.
+/// Reduces the stack to `slots` levels. The entries of the other levels move by half of the lanes, and are pushed again.
+/// The steps after gathering take less time with fewer levels.
 fn balanced(k: &Kernel, stack: SurvivorStack, slots: usize) -> SurvivorStack {
     let mut few = LaneStack {
         fields: stack.fields.each_ref().map(|levels| levels[..slots].to_vec()),

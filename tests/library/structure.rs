@@ -137,7 +137,7 @@ fn sources() -> BTreeMap<String, Source> {
             let line_start = rest[..at].rfind('\n').map_or(0, |newline| newline + 1);
             let before = rest[line_start..at].trim();
             let end = rest[at..].find(';').map_or(rest.len(), |end| at + end);
-            // `use ` is also a part of other words, for example of a type's name.
+            // Other words can also end in `use`, for example the name of a type. Such a line is not an import.
             let is_public = before == "pub" || (before.starts_with("pub(") && before.ends_with(')'));
             if before.is_empty() || is_public {
                 let mut paths = Vec::new();

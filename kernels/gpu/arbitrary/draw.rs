@@ -19,7 +19,7 @@ pub(super) struct Outcome {
     pub(super) least: Int,
 }
 
-/// Draws a chunk. `words` is the array of random words that [`Parameters::share_random_words`] returned. `sum` is the
+/// Draws the chunk that contains the token. `words` is the array of random words that [`Parameters::share_random_words`] returned. `sum` is the
 /// sum of the kept weights of the chunk of this thread. Calls `find` with the drawn chunk and a target: the token is
 /// the first index of the chunk at which the running sum of the kept weights of the chunk reaches this target. Returns
 /// the remainder.

@@ -166,7 +166,7 @@ impl<'k> List<'k> {
         });
     }
 
-    /// Calls `consume` with the entries that `selects` selects. These are so few that most warps have none in a round.
+    /// Calls `consume` with the entries that `selects` selects. In most rounds, a warp has no such entry.
     pub(super) fn for_few(&self, selects: impl Fn(Entry) -> Mask, consume: impl Fn(Entry)) {
         let k = self.block.k;
         self.rounds(|round| {

@@ -13,7 +13,7 @@ use crate::semantics::arith::{Arith, WideArith};
 /// The number of threads of a block that processes a row.
 pub(super) const THREADS: usize = 512;
 const WARPS: usize = THREADS / WARP;
-// One lane reads the value of each warp.
+// Lane `i` of a warp reads the value of warp `i`, so each warp of the block needs a lane.
 const _: () = assert!(WARPS <= WARP);
 const _: () = assert!(super::division::LARGEST_CHUNK <= LARGEST_SUM && LARGEST_CHUNKS <= THREADS);
 /// The number of logits of each thread in the passes over the whole row.

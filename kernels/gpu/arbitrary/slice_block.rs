@@ -25,7 +25,7 @@ pub(super) struct SliceBlock<'k> {
     keeps: Option<Variable>,
 }
 
-/// The kernels that read all logits.
+/// The two kernels that read the logits of all slices.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
     First,
@@ -57,8 +57,8 @@ impl<'k> SliceBlock<'k> {
         SliceBlock { block, row, number, chunk, parameters, spec, division, logits, keeps }
     }
 
-    /// Lets the L2 cache keep the following tiles of this slice for the second pass if the mask is true and the slice
-    /// is one of the last slices. The cache has no space for the others.
+    /// If the mask is true and the slice is one of the last slices, the L2 cache keeps the following tiles of this slice
+    /// for the second pass. The cache has no space for the other slices.
     pub(super) fn keep_following_tiles_if(&self, mask: Mask) {
         let k = self.block.k;
         let Some(keeps) = self.keeps else { return };

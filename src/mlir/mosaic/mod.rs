@@ -124,8 +124,8 @@ impl Kernel {
         }
     }
 
-    /// Adds operations on registers whose stripes are copies: all stripes of a row contain the same entries, but maybe
-    /// in different lanes. So a reduction over the row does not combine the stripes, and each stripe can process a
+    /// Adds operations on registers whose stripes are copies: all stripes of a row contain the same entries,
+    /// possibly in different lanes. So a reduction over the row does not combine the stripes, and each stripe can process a
     /// different value.
     pub fn in_copies<R>(&self, operations: impl FnOnce() -> R) -> R {
         let outer = self.copied.replace(true);

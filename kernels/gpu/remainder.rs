@@ -184,6 +184,36 @@ mod tests {
         check_remainder(|words, total| remainder(Scalar, words, total), number, total);
     }
 
+    /// The quotient of a step is close to a number of the form `n + 1/2`. So the estimate can be rounded up or down, and
+    /// the rest of the step has nearly its largest magnitude.
+    #[test]
+    fn equals_the_exact_remainder_if_an_estimate_is_near_a_tie() {
+        let mut rng = StdRng::seed_from_u64(13);
+        let mut near = 0;
+        for i in 0..100_000 {
+            let total =
+                (MAX_WEIGHT as u64) << rng.random_range(0..23) | rng.random_range(0..MAX_WEIGHT as u64);
+            // `rest` is the first remainder, or the second one if the first digit is 0.
+            let shift = if i % 2 == 0 { 2 * DIGIT } else { DIGIT };
+            let most = if i % 2 == 0 { MAX_WEIGHT as u64 } else { total / 2 };
+            let rest = u128::from(rng.random_range(1..most) >> rng.random_range(0..28));
+            let dividend = rest << DIGIT;
+            let quotient = dividend / u128::from(total);
+            let twice = 2 * quotient + 1;
+            let total = ((2 * dividend + quotient) / twice) as u64;
+            if !(MAX_WEIGHT as u64..=LARGEST_TOTAL).contains(&total) || rest >= u128::from(total) {
+                continue;
+            }
+            let from_tie = (2 * dividend).abs_diff(twice * u128::from(total));
+            near += usize::from(from_tie < u128::from(total >> 10));
+            let digits: u128 = rng.random::<u128>() & ((1 << shift) - 1);
+            for low in [0, digits, (1 << shift) - 1] {
+                check(rest << shift | low, total);
+            }
+        }
+        assert!(near > 20_000, "only {near} quotients are near a tie");
+    }
+
     #[test]
     fn equals_the_exact_remainder() {
         let mut rng = StdRng::seed_from_u64(12);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::backend::pjrt::compile_thread;
+use crate::backend::pjrt::plugin_thread;
 use crate::backend::pjrt::program_dir::{self, ProgramDir, System};
 use crate::batch::check_vocab;
 use crate::environment::{self, PLUGIN_VARIABLE};
@@ -142,7 +142,7 @@ pub fn compile_ahead(
 
     let written = Mutex::new(Vec::with_capacity(specs.len()));
     parallel::for_each(&specs, |spec| {
-        let program = compile_thread::run(|| compiler.provide(spec, &directory, options))??;
+        let program = plugin_thread::run(|| compiler.provide(spec, &directory, options))??;
         progress(&program);
         written.lock().unwrap_or_else(PoisonError::into_inner).push(program);
         Ok(())

@@ -135,6 +135,7 @@ mod regular_file;
 pub mod sampler;
 #[doc(hidden)]
 pub mod semantics;
+mod signals;
 #[cfg(feature = "pjrt")]
 mod text;
 #[cfg(feature = "pjrt")]

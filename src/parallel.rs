@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::panics::Inherited;
+use crate::signals;
 
 /// The number of threads for `items` items of work: one per core, but at most one per item.
 pub(crate) fn num_threads(items: usize) -> usize {
@@ -46,7 +47,7 @@ pub(crate) fn for_each_with<T: Send, W: Send>(
             let body = move || panics.run(|| worker(&mut workspace));
             std::thread::Builder::new().name("nucleus".to_owned()).spawn_scoped(scope, body).ok()
         };
-        let threads: Vec<_> = helpers.into_iter().map_while(start).collect();
+        let threads: Vec<_> = signals::blocked_while(|| helpers.into_iter().map_while(start).collect());
         let mut outcomes = vec![worker(&mut own)];
         outcomes.extend(
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))),

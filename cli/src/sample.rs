@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
     }
     let (platform, description) = sampler.platform();
     if json {
-        return print_line(
+        print_line(
             &json!({
                 "rows": rows,
                 "vocab": file.vocab,
@@ -67,12 +67,17 @@ pub(crate) fn run(arguments: &Sample, json: bool) -> Result<()> {
                 "row_status": row_status.iter().map(|status| status.bits()).collect::<Vec<_>>(),
             })
             .to_string(),
-        );
+        )?;
+    } else {
+        for (row, (token, &status)) in tokens.iter().zip(&row_status).enumerate() {
+            let words = words(status);
+            let words = if words.is_empty() { words } else { format!("  ({words})") };
+            print_line(&format!("{row:>6}  {token:>8}{words}"))?;
+        }
     }
-    for (row, (token, &status)) in tokens.iter().zip(&row_status).enumerate() {
-        let words = words(status);
-        let words = if words.is_empty() { words } else { format!("  ({words})") };
-        print_line(&format!("{row:>6}  {token:>8}{words}"))?;
+    if row_status.iter().any(|status| status.bad_parameter()) {
+        // A call without statuses fails, and its error names the parameter and the row.
+        sampler.sample(&batch).map_err(|error| error.to_string())?;
     }
     Ok(())
 }

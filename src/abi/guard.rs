@@ -4,6 +4,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::null_mut;
 
 use super::arrays::Array;
+use super::cancellation::NoCancellation;
 use super::error_struct::{ErrorStruct, Report};
 use super::float_environment::FloatEnvironment;
 use super::memory::Memory;
@@ -69,6 +70,7 @@ pub(super) unsafe fn with_slot<T>(
 }
 
 fn run(body: impl FnOnce() -> Result<(), Error>) -> Report {
+    let _cancellation = NoCancellation::begin();
     let _silence = Silence::begin();
     // Unwind safety: a panic can leave only the state of this call inconsistent, and that state is dropped. The
     // caches behind a handle never panic in the middle of a change while they hold a lock. The message is formatted

@@ -108,7 +108,10 @@ pub(super) unsafe fn destroy<O: Opaque>(pointer: *mut O) -> Result<()> {
 /// As for [`borrow`].
 unsafe fn check_magic<'a, O: Opaque>(pointer: *const O) -> Result<&'a AtomicU64> {
     let handle = pointer.cast_mut().cast::<Handle<O::Object>>();
-    if handle.is_null() || !handle.is_aligned() {
+    if handle.is_null() {
+        return bad(O::NAME, format!("{} is null; it must be a handle from {}", O::NAME, O::CREATOR));
+    }
+    if !handle.is_aligned() {
         return bad(O::NAME, format!("{} is {pointer:p}; it must be a handle from {}", O::NAME, O::CREATOR));
     }
     // SAFETY: not null and aligned. In a live handle this is its magic word. For other memory the caller violated

@@ -90,8 +90,8 @@ pub(super) fn unfit(row: usize, k: i32, vocab: usize, max_k: usize) -> Error {
         k => k.to_string(),
     };
     let message = format!(
-        "top_k[{row}] is {k}; the bounded path needs 1 <= top_k <= max_k = {max_k} in every row. Use the automatic or \
-         the arbitrary entry point, without k-slices, for other values"
+        "top_k[{row}] is {k}; the bounded path needs 1 <= top_k <= max_k = {max_k} in every row. For other \
+         values, use the automatic or the arbitrary path, without k-slices"
     );
     Error::row_argument("top_k", row, message)
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::backend::builtin::MOST_THREADS;
 use crate::error::Error;
 #[cfg(feature = "pjrt")]
 use crate::pjrt;
@@ -9,9 +10,6 @@ use crate::plan::{check_max_k, DEFAULT_MAX_K};
 
 /// The default of [`SamplerOptions::cache_capacity`].
 pub const DEFAULT_CACHE_CAPACITY: usize = 64;
-
-/// The largest thread pool.
-const LARGEST_NUM_THREADS: usize = 4096;
 
 /// The backend of a sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,11 +80,11 @@ impl Default for SamplerOptions {
 /// Checks the options that do not depend on the backend.
 pub(super) fn check_options(options: &SamplerOptions) -> Result<(), Error> {
     let num_threads = options.num_threads;
-    if num_threads > LARGEST_NUM_THREADS {
+    if num_threads > MOST_THREADS {
         return Err(Error::named_argument(
             "num_threads",
             format!(
-                "num_threads is {num_threads}; it must be at most {LARGEST_NUM_THREADS}, or 0 for one thread per core"
+                "num_threads is {num_threads}; it must be at most {MOST_THREADS}, or 0 for one thread per core"
             ),
         ));
     }

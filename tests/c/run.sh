@@ -228,7 +228,7 @@ for program in test_basics test_arguments test_debug test_device test_threads te
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"
 done
-for program in test_lifetime test_memory; do
+for program in test_lifetime test_memory test_signals; do
     run "$program, built-in" "$bin/$program"
     run "$program, plugin" "$bin/$program" "$plugin"
 done

@@ -226,8 +226,19 @@ fn wrong_files_and_parameters_are_described() {
     write_npy(&path, "<f4", logits());
     let message = failure(&sample(&path, &["--top-k", "1,2"]));
     assert!(message.contains("--top-k has 2 values"), "{message}");
-    let text = stdout(&sample(&path, &["--temperature", "nan,1,1"]));
-    assert!(text.lines().next().unwrap().contains("-1  (impossible parameter)"), "{text}");
+    // The other rows are sampled.
+    for json in [&[][..], &["--json"]] {
+        let output = sample(&path, &[&["--temperature", "1,nan,1"], json].concat());
+        let message = failure(&output);
+        assert!(message.contains("temperature[1] is NaN"), "{message}");
+        let printed = String::from_utf8_lossy(&output.stdout);
+        match json.is_empty() {
+            true => {
+                assert!(printed.lines().nth(1).unwrap().contains("-1  (impossible parameter)"), "{printed}")
+            }
+            false => assert_eq!(tokens(&output)[1], -1),
+        }
+    }
     write_shape(&path, &[10_000_000_000_000, 0]);
     let message = failure(&sample(&path, &["--temperature", "0"]));
     assert!(message.contains("vocab is 0"), "{message}");

@@ -17,8 +17,8 @@ use crate::sampler::Sampler;
 /// client. That can take seconds. With `pjrt_client` it uses the client of the caller.
 ///
 /// Errors: NUC_INVALID_ARGUMENT; NUC_PLUGIN_NOT_FOUND, NUC_PLUGIN_INVALID and NUC_PLUGIN_VERSION; NUC_DEVICE_ERROR if
-/// the plugin finds no device or cannot create a client; NUC_IO_ERROR for `program_dir`; NUC_OUT_OF_MEMORY if memory or
-/// threads run out. After an error `*sampler` is null.
+/// the plugin finds no device or cannot create a client; NUC_IO_ERROR for `program_dir`; NUC_OUT_OF_MEMORY if memory
+/// runs out, or if no thread for the plugin can be started. After an error `*sampler` is null.
 ///
 /// # Safety
 /// `options` is null or points to a nuc_sampler_options whose strings are NUL-terminated, and whose `pjrt_api` and

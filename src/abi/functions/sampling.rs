@@ -17,12 +17,14 @@ use crate::plan::Entry;
 /// `options` may be null, which means all defaults. `debug` may be null, which means no intermediate arrays.
 ///
 /// With `row_status`, an impossible parameter affects only its own row: see NUC_ROW_BAD_PARAMETER. Without it, the call
-/// returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row.
+/// returns NUC_INVALID_ARGUMENT, and `error` names the argument and the row. A row in which all logits are NaN or -inf
+/// does not fail the call: its token is -1.
 ///
-/// The function selects a path for each row. Rows with 1 <= k <= max_k and most greedy rows use the bounded path. Other
-/// rows use the arbitrary path, so one row with a large k does not slow down the others. With `keep_ties` on a plugin,
-/// every row uses the arbitrary path. A row's token depends only on its own logits, parameters and random words. It
-/// does not depend on the path, the other rows of the batch, or the backend.
+/// The function selects a path for each row. Rows with 1 <= k <= max_k use the bounded path. Greedy rows also use it,
+/// unless a debug array shows what top-k keeps. Other rows use the arbitrary path, so one row with a large k does not
+/// slow down the others. With `keep_ties` on a plugin, every row uses the arbitrary path. A row's token depends only on
+/// its own logits, parameters and random words. It does not depend on the path, the other rows of the batch, or the
+/// backend.
 ///
 /// The caller owns all memory; the library keeps no pointer to it. Memory that the call writes must not overlap any
 /// other memory that the call receives, including the structs and `error`. Any number of threads may call this function
@@ -68,9 +70,9 @@ pub unsafe extern "C" fn nuc_arbitrary_topk_topp_and_sample(
 }
 
 /// Like nuc_topk_topp_and_sample, but every row uses the bounded path, which first reduces the row to max_k candidates.
-/// Every row needs 1 <= k <= max_k, or vocab <= max_k; another k is impossible: see NUC_ROW_BAD_PARAMETER. With
-/// `keep_ties` the kept entries can outnumber max_k, so the rows of a sampler with a plugin then use the arbitrary
-/// path. Ownership, thread-safety and errors are the same.
+/// Every row, also a greedy one, needs 1 <= k <= max_k, or vocab <= max_k; another k is impossible: see
+/// NUC_ROW_BAD_PARAMETER. With `keep_ties` the kept entries can outnumber max_k, so the rows of a sampler with a plugin
+/// then use the arbitrary path. Ownership, thread-safety and errors are the same.
 ///
 /// # Safety
 /// As for nuc_topk_topp_and_sample.

@@ -32,7 +32,8 @@ pub struct nuc_debug_arrays {
     /// `[num_rows]`: the lowest index whose inclusive prefix sum of kept weights exceeds r; -1 if there is no
     /// candidate.
     pub next_tokens: *mut i32,
-    /// `[num_rows, max_k]`: the indices that top-k kept, ascending; -1 in unused slots.
+    /// `[num_rows, max_k]`, also if `vocab` is less than `max_k`: the indices that top-k kept, ascending; -1 in unused
+    /// slots. The results of a call on the device are `[num_rows, min(max_k, vocab)]`.
     pub topk_indices_k: *mut i32,
     /// `[num_rows, max_k]`, of the type of the logits: `topk_logits_unsorted` at those indices; `replace_val` in unused
     /// slots.

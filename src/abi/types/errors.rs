@@ -45,7 +45,7 @@ pub const NUC_CANCELLED: nuc_status = 10;
 ///
 /// A nuc_error with a wrong `struct_size` or a nonzero `reserved`, or a pointer that is not aligned to 8 bytes, was
 /// probably not initialized. The call then does nothing except return NUC_INVALID_ARGUMENT, and does not write the
-/// nuc_error.
+/// nuc_error. A function that creates an object also sets its pointer to the object to null.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct nuc_error {

@@ -53,7 +53,7 @@ pub struct nuc_batch {
     pub struct_size: usize,
     /// The logits, `[num_rows, vocab]`, row-major, aligned to their element type. Every value is allowed: a NaN counts
     /// as -inf and sets NUC_ROW_HAD_NAN, +inf counts as the largest finite f32 and sets NUC_ROW_HAD_INF, and -0 and f32
-    /// subnormals count as +0.
+    /// subnormals count as +0. The built-in backend is up to 5% faster if each row starts at a multiple of 64 bytes.
     pub logits: *const c_void,
     /// The element type of `logits`. 0: NUC_DTYPE_F32.
     pub dtype: nuc_dtype,
@@ -76,14 +76,16 @@ pub struct nuc_batch {
     /// Min-p: entries whose weight is at least min_p times the largest weight survive. min_p <= 0: off. A value above 1
     /// counts as 1. A NaN is impossible: see NUC_ROW_BAD_PARAMETER. Default: off.
     pub min_p: *const f32,
-    /// The temperature, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. Below 1e-5 the
-    /// row is greedy: its token is the maximum. Default: 1.
+    /// The temperature T, finite and at least 0; other values are impossible: see NUC_ROW_BAD_PARAMETER. If T is below
+    /// 1e-5 (rounded to f32), the row is greedy: its token is the maximum. Otherwise, a token whose logit is more than
+    /// 20.1 * T below the maximum has the weight 0 and is never drawn. Default: 1.
     pub temperature: *const f32,
     /// The random words, `[num_rows][4]`: one 128-bit number per row, the most significant word first. The draw uses
     /// this number. Null: the words are computed from `seed` and `offset`.
     pub random_words: *const u32,
-    /// The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0).
-    /// Default: 0. Must be null if `random_words` is not.
+    /// The seed of the row's random words, which are Philox4x32-10 with key = seed and counter = (offset, 0). Give each
+    /// request its own seed: rows with equal seed and offset use the same random number. Default: 0. Must be null if
+    /// `random_words` is not.
     pub seed: *const u64,
     /// The offset of the row's random words. The same seed and offset produce the same random words, so change the
     /// offset at every step, for example to the number of the step. Default: 0. Must be null if `random_words` is not.

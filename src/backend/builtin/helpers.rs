@@ -9,9 +9,10 @@ use std::{io, thread};
 use rayon::{Scope, ThreadBuilder, ThreadPool, ThreadPoolBuilder};
 
 use crate::panics::Inherited;
+use crate::signals;
 
 /// The maximum number of threads that a backend starts.
-const MOST_THREADS: usize = 1024;
+pub const MOST_THREADS: usize = 1024;
 
 /// A thread that has finished its own work waits for its helpers. This is the time that it spins before it sleeps.
 const LONGEST_SPIN: Duration = Duration::from_micros(20);
@@ -34,8 +35,10 @@ impl Helpers {
     /// Starts `threads` threads, or as many as the system allows. Returns `None` if no thread starts or the pool cannot
     /// be built. The error says why a thread did not start or why the pool cannot be built.
     pub(super) fn start(threads: usize) -> (Option<Helpers>, Option<io::Error>) {
-        Helpers::start_with(threads, |index, body| {
-            thread::Builder::new().name(format!("nucleus-{index}")).spawn(body)
+        signals::blocked_while(|| {
+            Helpers::start_with(threads, |index, body| {
+                thread::Builder::new().name(format!("nucleus-{index}")).spawn(body)
+            })
         })
     }
 

@@ -48,6 +48,7 @@ mod wide_arrays;
 mod workspace;
 
 pub use self::backend::BuiltinBackend;
+pub use self::helpers::MOST_THREADS;
 pub use self::sample_row::sample_row;
 pub use self::scan::max_scan;
 pub use self::workspace::Scratch;

@@ -5,7 +5,6 @@
 //! them unchanged.
 
 mod answer;
-pub(crate) mod compile_thread;
 mod completion;
 #[cfg(test)]
 mod completion_tests;
@@ -16,6 +15,7 @@ mod failed_calls;
 mod first_run;
 mod inputs;
 mod logits_upload;
+pub(crate) mod plugin_thread;
 pub mod prewarming;
 pub mod program_cache;
 pub mod program_dir;
@@ -270,6 +270,14 @@ impl PjrtBackend {
 /// [`PjrtBackend::use_programs_in`]. If the thread cannot be started or fails, `use_programs_in` tries again and
 /// returns any error.
 pub(crate) fn create_client(
+    plugin: &FilePath,
+    client_options: &[(String, OptionValue)],
+    program_dir: Option<&FilePath>,
+) -> Result<Arc<Client>, Error> {
+    plugin_thread::run(|| create_client_here(plugin, client_options, program_dir))?
+}
+
+fn create_client_here(
     plugin: &FilePath,
     client_options: &[(String, OptionValue)],
     program_dir: Option<&FilePath>,

@@ -18,6 +18,7 @@ use crate::panics::{self, Inherited};
 use crate::parallel;
 use crate::plan::needed;
 use crate::plan::CallShape;
+use crate::signals;
 use crate::thread_flag::with_flag;
 
 /// The programs to load or to compile. The programs that are already in the cache are pinned when the job is created.
@@ -139,7 +140,8 @@ impl Prewarming {
             drop(job);
             shared.end.finish(outcome_of(outcome, &shared, total));
         };
-        let thread = Builder::new().name("nuc-prewarm".to_owned()).spawn(run).map_err(|error| {
+        let builder = Builder::new().name("nuc-prewarm".to_owned());
+        let thread = signals::blocked_while(|| builder.spawn(run)).map_err(|error| {
             Error::OutOfMemory(format!("no thread could be started to prewarm in the background: {error}"))
         })?;
         Ok(Prewarming { total, progress, thread: Some(thread), _backend: Some(backend) })

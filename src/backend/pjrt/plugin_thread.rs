@@ -1,13 +1,15 @@
-//! A separate thread for calls into a plugin's compiler.
+//! A separate thread for calls into a plugin that create a client or compile a program.
 //!
 //! XLA recurses over the program and can need more stack than the caller's thread has. On a stack of 64 KiB, a
-//! compilation overflows the stack and ends the process.
+//! compilation overflows the stack and ends the process. A plugin also starts threads in these calls. They inherit the
+//! blocked signals of this thread (`signals.rs`). The caller's thread waits and still receives signals.
 
 use std::panic::resume_unwind;
 
 use super::program_cache::as_maker;
 use crate::error::Error;
 use crate::panics::Inherited;
+use crate::signals;
 
 /// The default stack size of the main thread on Linux. Compilers are tested with this size.
 const STACK_BYTES: usize = 8 << 20;
@@ -20,16 +22,14 @@ pub(crate) fn run<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, Error> 
 fn run_with_stack<R: Send>(stack_bytes: usize, work: impl FnOnce() -> R + Send) -> Result<R, Error> {
     let panics = Inherited::from_this_thread();
     std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("nuc-compile".to_owned())
-            .stack_size(stack_bytes)
-            // The caller waits for this thread. So this thread must not wait for a program that the caller is making.
-            .spawn_scoped(scope, || panics.run(|| as_maker(work)))
-            .map_err(|error| {
-                Error::OutOfMemory(format!(
-                    "no thread with a stack of {stack_bytes} bytes could be started for the compiler: {error}"
-                ))
-            })?;
+        let builder = std::thread::Builder::new().name("nuc-plugin".to_owned()).stack_size(stack_bytes);
+        // The caller waits for this thread. So this thread must not wait for a program that the caller is making.
+        let body = || panics.run(|| as_maker(work));
+        let thread = signals::blocked_while(|| builder.spawn_scoped(scope, body)).map_err(|error| {
+            Error::OutOfMemory(format!(
+                "no thread with a stack of {stack_bytes} bytes could be started for the plugin: {error}"
+            ))
+        })?;
         Ok(thread.join().unwrap_or_else(|panic| resume_unwind(panic)))
     })
 }

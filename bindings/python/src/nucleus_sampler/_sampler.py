@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -226,6 +226,12 @@ class Sampler:
         # __init__ may have failed before it set the handle.
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+    def __reduce__(self) -> NoReturn:
+        # The modules copy and pickle call this function. A copy would own the same handle and free it a second time.
+        raise TypeError(
+            "a Sampler cannot be copied or pickled; threads can share it, and another process must create its own"
+        )
 
     def close(self) -> None:
         """Frees the sampler. Waits for calls of other threads. Later calls raise ValueError."""

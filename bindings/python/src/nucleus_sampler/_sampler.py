@@ -307,6 +307,8 @@ class Sampler:
         per row. `random_words` is `[num_rows, 4]`. None is the default of nucleus.h, where all of these arguments are
         described. Parameters of type float are rounded to float32.
 
+        Give each request its own seed. Rows with equal seed and offset use the same random number.
+
         An impossible parameter, for example a NaN temperature, affects only its own row: the row gets the token -1 and
         `RowStatus.BAD_PARAMETER`. With `strict`, the call raises InvalidArgumentError instead, which names the
         parameter and the row.

@@ -495,6 +495,14 @@ struct call_options {
     std::optional<float> replace_val = std::nullopt;
 };
 
+namespace detail {
+
+// The options of a call that passes none. If each call created an object instead, GCC 12 with -fsanitize=address would
+// report that replace_val may be used uninitialized.
+inline constexpr call_options default_options{};
+
+}  // namespace detail
+
 /**
  * The intermediate arrays that a call writes, see nuc_debug_arrays. The library does not compute an array whose view is
  * empty. `max_k` below is the `max_k` of the sampler.
@@ -1263,27 +1271,30 @@ public:
      * call fails.
      */
     result<void> try_sample(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                            const call_options &options = {}, const debug_arrays *debug = nullptr) const noexcept {
+                            const call_options &options = detail::default_options,
+                            const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
     /** Like sample(), but every row uses the path for any k. See nuc_arbitrary_topk_topp_and_sample. */
     result<void> try_sample_arbitrary(const batch &batch, span<std::int32_t> tokens,
-                                      span<std::uint32_t> row_status = {}, const call_options &options = {},
+                                      span<std::uint32_t> row_status = {},
+                                      const call_options &options = detail::default_options,
                                       const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_arbitrary_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
     /** Like sample(), but every row uses the path for k up to max_k. See nuc_bounded_topk_topp_and_sample. */
     result<void> try_sample_bounded(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                                    const call_options &options = {},
+                                    const call_options &options = detail::default_options,
                                     const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_bounded_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
 
     /** Like sample(), but sorts each row on the CPU. See nuc_reference_topk_topp_and_sample. */
     result<void> try_sample_reference(const batch &batch, span<std::int32_t> tokens,
-                                      span<std::uint32_t> row_status = {}, const call_options &options = {},
+                                      span<std::uint32_t> row_status = {},
+                                      const call_options &options = detail::default_options,
                                       const debug_arrays *debug = nullptr) const noexcept {
         return sample_with(nuc_reference_topk_topp_and_sample, batch, tokens, row_status, options, debug);
     }
@@ -1382,19 +1393,22 @@ public:
     [[nodiscard]] static sampler adopt(nuc_sampler *object) { return try_adopt(object).value(); }
 
     void sample(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                const call_options &options = detail::default_options, const debug_arrays *debug = nullptr) const {
         try_sample(batch, tokens, row_status, options, debug).value();
     }
     void sample_arbitrary(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                          const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                          const call_options &options = detail::default_options,
+                          const debug_arrays *debug = nullptr) const {
         try_sample_arbitrary(batch, tokens, row_status, options, debug).value();
     }
     void sample_bounded(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                        const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                        const call_options &options = detail::default_options,
+                        const debug_arrays *debug = nullptr) const {
         try_sample_bounded(batch, tokens, row_status, options, debug).value();
     }
     void sample_reference(const batch &batch, span<std::int32_t> tokens, span<std::uint32_t> row_status = {},
-                          const call_options &options = {}, const debug_arrays *debug = nullptr) const {
+                          const call_options &options = detail::default_options,
+                          const debug_arrays *debug = nullptr) const {
         try_sample_reference(batch, tokens, row_status, options, debug).value();
     }
 
@@ -1465,7 +1479,8 @@ inline result<text> try_emit(const emit_options &options) noexcept {
  * of the function. See nuc_pack_parameters. Any thread may call this function.
  */
 inline result<void> try_pack_parameters(const emit_options &function, const batch &batch,
-                                        span<std::int32_t> packed, const call_options &options = {}) noexcept {
+                                        span<std::int32_t> packed,
+                                        const call_options &options = detail::default_options) noexcept {
     detail::size_check check;
     nuc_batch c_batch = detail::c_parameters(batch, function.num_rows, check);
     c_batch.logits = batch.logits.data();  // The library rejects logits.
@@ -1542,7 +1557,7 @@ result<void> try_set_log(log_level level, Callback &callback) noexcept {
     return std::string(try_emit(options).value().view());
 }
 inline void pack_parameters(const emit_options &function, const batch &batch, span<std::int32_t> packed,
-                            const call_options &options = {}) {
+                            const call_options &options = detail::default_options) {
     try_pack_parameters(function, batch, packed, options).value();
 }
 inline std::size_t compile_ahead(const compile_ahead_options &options) { return try_compile_ahead(options).value(); }
